@@ -1,0 +1,189 @@
+//! A store in memory: the same promises as the disk's but durability. For tests, and for a cache that may be lost.
+//!
+//! It can be told to refuse writes, now or after a countdown, so that callers' error paths can be tested.
+
+use super::{Damage, Gather, Key, Store, StoreError, Ticket, Usage, VALUE_LENGTH_MAX_BYTES};
+use bytes::Bytes;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+/// A [`Store`] in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    values: RefCell<BTreeMap<Key, Bytes>>,
+    damaged: RefCell<BTreeSet<Key>>,
+    writes_left: Cell<Option<u64>>,
+    closed: Cell<bool>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// From the `count`-th write on, every write fails with [`StoreError::Full`]; `None` lifts that.
+    pub fn fail_after(&self, count: Option<u64>) {
+        self.writes_left.set(count);
+    }
+
+    /// Makes the stored value of `key` unreadable, as a flipped bit on disk would.
+    pub fn damage(&self, key: &Key) {
+        if self.values.borrow().contains_key(key) {
+            self.damaged.borrow_mut().insert(*key);
+        }
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        if self.closed.get() {
+            return Err(StoreError::Closed);
+        }
+        match self.writes_left.get() {
+            Some(0) => Err(StoreError::Full),
+            left => {
+                self.writes_left.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn damage(key: &Key) -> Damage {
+    Damage { key: Some(*key), segment: 0, offset_bytes: 0, length_bytes: 0 }
+}
+
+impl Store for MemoryStore {
+    fn enqueue(&self, key: &Key, value: Gather) -> Result<Ticket, StoreError> {
+        let length = value.length_bytes();
+        if length > VALUE_LENGTH_MAX_BYTES {
+            return Err(StoreError::TooLarge {
+                length_bytes: length as u64,
+                limit_bytes: VALUE_LENGTH_MAX_BYTES as u64,
+            });
+        }
+        Ok(Ticket::ready(self.admit().map(|()| {
+            self.damaged.borrow_mut().remove(key);
+            self.values.borrow_mut().insert(*key, value.to_bytes());
+        })))
+    }
+
+    fn enqueue_remove(&self, key: &Key) -> Result<Ticket, StoreError> {
+        Ok(Ticket::ready(self.admit().map(|()| {
+            self.damaged.borrow_mut().remove(key);
+            self.values.borrow_mut().remove(key);
+        })))
+    }
+
+    fn get(&self, key: &Key, range: Option<Range<u32>>) -> Result<Option<Bytes>, StoreError> {
+        if self.closed.get() {
+            return Err(StoreError::Closed);
+        }
+        if self.damaged.borrow().contains(key) {
+            return Err(StoreError::Damaged(damage(key)));
+        }
+        Ok(self.values.borrow().get(key).map(|value| match range {
+            None => value.clone(),
+            Some(range) => Gather::from(value.clone()).slice(range.start as usize..range.end as usize),
+        }))
+    }
+
+    fn length(&self, key: &Key) -> Option<u32> {
+        if self.damaged.borrow().contains(key) {
+            return None;
+        }
+        self.values.borrow().get(key).map(|value| value.len() as u32)
+    }
+
+    fn keys(&self, from: &Key, count_max: usize) -> Vec<Key> {
+        let damaged = self.damaged.borrow();
+        let values = self.values.borrow();
+        values
+            .range(from..)
+            .map(|(key, _)| *key)
+            .filter(|key| !damaged.contains(key))
+            .take(count_max)
+            .collect()
+    }
+
+    fn damaged(&self) -> Vec<Damage> {
+        self.damaged.borrow().iter().map(damage).collect()
+    }
+
+    fn usage(&self) -> Usage {
+        let damaged_count = self.damaged.borrow().len() as u64;
+        let values = self.values.borrow();
+        let value_bytes = values.values().map(|value| value.len() as u64).sum();
+        Usage {
+            count: values.len() as u64 - damaged_count,
+            value_bytes,
+            disk_bytes: value_bytes,
+            total_bytes: u64::MAX,
+            damaged_count,
+        }
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.closed.set(true);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Kind;
+
+    fn key(last: u8) -> Key {
+        let mut address = [0; 32];
+        address[31] = last;
+        Key::new(Kind::BLOCK, address)
+    }
+
+    #[test]
+    fn what_is_put_is_read_back_in_whole_and_in_part() {
+        let store = MemoryStore::new();
+        store.put(&key(1), Bytes::from("hello").into()).unwrap();
+        assert_eq!(store.get(&key(1), None).unwrap().unwrap(), "hello");
+        assert_eq!(store.get(&key(1), Some(1..3)).unwrap().unwrap(), "el");
+        assert_eq!(store.get(&key(1), Some(4..9)).unwrap().unwrap(), "o");
+        assert_eq!(store.get(&key(2), None).unwrap(), None);
+    }
+
+    #[test]
+    fn keys_are_listed_in_order_and_in_pages() {
+        let store = MemoryStore::new();
+        [5, 1, 3].iter().for_each(|&n| store.put(&key(n), Gather::default()).unwrap());
+        let first = store.keys(&Key::first(Kind::BLOCK), 2);
+        assert_eq!(first, [key(1), key(3)]);
+        assert_eq!(store.keys(&first[1].next().unwrap(), 2), [key(5)]);
+    }
+
+    #[test]
+    fn a_countdown_refuses_writes_and_keeps_the_old_value() {
+        let store = MemoryStore::new();
+        store.fail_after(Some(1));
+        store.put(&key(1), Bytes::from("old").into()).unwrap();
+        assert!(matches!(store.put(&key(1), Bytes::from("new").into()), Err(StoreError::Full)));
+        assert_eq!(store.get(&key(1), None).unwrap().unwrap(), "old");
+        store.fail_after(None);
+        store.put(&key(1), Bytes::from("new").into()).unwrap();
+    }
+
+    #[test]
+    fn damage_is_told_and_healed_by_a_put() {
+        let store = MemoryStore::new();
+        store.put(&key(1), Bytes::from("value").into()).unwrap();
+        store.damage(&key(1));
+        assert!(matches!(store.get(&key(1), None), Err(StoreError::Damaged(_))));
+        assert!(!store.contains(&key(1)) && store.keys(&key(0), 9).is_empty());
+        store.put(&key(1), Bytes::from("value").into()).unwrap();
+        assert!(store.damaged().is_empty() && store.contains(&key(1)));
+    }
+}
