@@ -1,1 +1,5 @@
 //! Placeholder.
+
+pub mod crypto;
+pub mod rpc;
+pub mod serialization;

@@ -1,0 +1,199 @@
+//! AES-256-GCM: how content is kept from whoever stores it.
+//!
+//! A [`Key`] is 32 random bytes, wiped when dropped. Encryption happens in place: a block of a megabyte is
+//! never copied to be sealed. The caller chooses the nonce, and the rule is absolute: **one nonce, one
+//! message, per key**. Two messages under one nonce reveal their XOR and let anyone forge a third. The
+//! simplest way to keep the rule is a fresh key per block (as the filesystem does) with a constant nonce.
+//!
+//! What it is not: key management. Where a key is kept and who gets it is decided by the caller; a key
+//! reaches a person through [`crate::crypto::seal`].
+
+use crate::crypto::random_bytes;
+use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit, aead::inout::InOutBuf};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// What encryption adds: GCM's full tag. Shorter tags are allowed by the standard, and forged sooner.
+pub const OVERHEAD_BYTES: usize = 16;
+
+/// The nonce of GCM's fast path (NIST SP 800-38D, section 5.2.1.1).
+pub const NONCE_SIZE_BYTES: usize = 12;
+
+/// An AES-256 key. Whoever holds it reads everything sealed under it.
+///
+/// Serializable because keys travel inside messages that are themselves sealed (a parent node of the tree
+/// holds its children's keys).
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+pub struct Key(#[serde(with = "serde_bytes")] [u8; 32]);
+
+impl Key {
+    /// A new key from the operating system's randomness.
+    pub fn random() -> Key {
+        Key(random_bytes())
+    }
+
+    /// The key with exactly these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Key {
+        Key(bytes)
+    }
+
+    /// The secret bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn cipher(&self) -> Aes256Gcm {
+        Aes256Gcm::new(&self.0.into())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(secret)")
+    }
+}
+
+/// The bytes were not sealed by this key, nonce and associated data, or were changed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the content does not verify under its key: it was damaged or replaced; fetch another replica")]
+pub struct DecryptError;
+
+/// Encrypts `buffer` in place and appends the tag ([`OVERHEAD_BYTES`]).
+///
+/// `associated_data` is authenticated but not stored: bind a block to its place with it.
+///
+/// # Panics
+/// If `buffer` is longer than 64 GiB, GCM's limit.
+pub fn encrypt_in_place(key: &Key, nonce: &[u8; 12], associated_data: &[u8], buffer: &mut Vec<u8>) {
+    buffer.reserve_exact(OVERHEAD_BYTES);
+    let tag = encrypt_detached(key, nonce, associated_data, buffer);
+    buffer.extend_from_slice(&tag);
+}
+
+/// Encrypts `buffer` in place and returns the tag, for formats that gather their parts.
+///
+/// # Panics
+/// If `buffer` is longer than 64 GiB, GCM's limit.
+pub fn encrypt_detached(key: &Key, nonce: &[u8; 12], associated_data: &[u8], buffer: &mut [u8]) -> [u8; 16] {
+    key.cipher()
+        .encrypt_inout_detached(&(*nonce).into(), associated_data, InOutBuf::from(buffer))
+        .expect("a buffer in memory is within GCM's limit of 64 GiB")
+        .into()
+}
+
+/// Decrypts what [`encrypt_in_place`] made, and cuts the tag off.
+///
+/// # Errors
+/// [`DecryptError`] if it does not verify; `buffer` then holds what it held, and nothing of the plaintext.
+pub fn decrypt_in_place(
+    key: &Key,
+    nonce: &[u8; 12],
+    associated_data: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(), DecryptError> {
+    let length = buffer.len().checked_sub(OVERHEAD_BYTES).ok_or(DecryptError)?;
+    let (content, tag) = buffer.split_at_mut(length);
+    let tag: [u8; 16] = (&*tag).try_into().map_err(|_| DecryptError)?;
+    decrypt_detached(key, nonce, associated_data, content, &tag)?;
+    buffer.truncate(length);
+    Ok(())
+}
+
+/// Decrypts `buffer` in place if `tag` proves it untouched.
+///
+/// # Errors
+/// [`DecryptError`] if it does not verify; `buffer` is then left as it was.
+pub fn decrypt_detached(
+    key: &Key,
+    nonce: &[u8; 12],
+    associated_data: &[u8],
+    buffer: &mut [u8],
+    tag: &[u8; 16],
+) -> Result<(), DecryptError> {
+    key.cipher()
+        .decrypt_inout_detached(&(*nonce).into(), associated_data, InOutBuf::from(buffer), &(*tag).into())
+        .map_err(|_| DecryptError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        HEXLOWER.decode(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_vectors_of_nist_gcm_hold() {
+        // McGrew & Viega, "The Galois/Counter Mode of Operation", appendix B, cases 13 to 16 (AES-256).
+        let long_key = "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308";
+        let zeros = "0".repeat(64);
+        let plain = "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b391aafd255";
+        let cipher = "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662898015ad";
+        let cases = [
+            (&zeros[..], "000000000000000000000000", "", "", "", "530f8afbc74536b9a963b4f1c4cb738b"),
+            (
+                &zeros[..],
+                "000000000000000000000000",
+                "",
+                "00000000000000000000000000000000",
+                "cea7403d4d606b6e074ec5d3baf39d18",
+                "d0d1c8a799996bf0265b98b5d48ab919",
+            ),
+            (long_key, "cafebabefacedbaddecaf888", "", plain, cipher, "b094dac5d93471bdec1a502270e3cc6c"),
+            (
+                long_key,
+                "cafebabefacedbaddecaf888",
+                "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+                &plain[..120],
+                &cipher[..120],
+                "76fc6ece0f4e1768cddf8853bb2d551b",
+            ),
+        ];
+        for (key, nonce, aad, plain, cipher, tag) in cases {
+            let key = Key::from_bytes(hex(key).try_into().unwrap());
+            let nonce: [u8; 12] = hex(nonce).try_into().unwrap();
+            let mut buffer = hex(plain);
+            encrypt_in_place(&key, &nonce, &hex(aad), &mut buffer);
+            assert_eq!(HEXLOWER.encode(&buffer), format!("{cipher}{tag}"));
+            decrypt_in_place(&key, &nonce, &hex(aad), &mut buffer).unwrap();
+            assert_eq!(HEXLOWER.encode(&buffer), plain);
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_show_itself() {
+        assert_eq!(format!("{:?}", Key::random()), "Key(secret)");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_flipped_bit_is_refused_and_leaves_the_buffer_alone(
+            plain in prop::collection::vec(any::<u8>(), 0..300), aad: Vec<u8>,
+            position: prop::sample::Index, bit in 0u8..8,
+        ) {
+            let (key, nonce) = (Key::random(), random_bytes());
+            let mut sealed = plain.clone();
+            encrypt_in_place(&key, &nonce, &aad, &mut sealed);
+            prop_assert_eq!(sealed.len(), plain.len() + OVERHEAD_BYTES);
+            let mut damaged = sealed.clone();
+            damaged[position.index(sealed.len())] ^= 1 << bit;
+            let before = damaged.clone();
+            prop_assert_eq!(decrypt_in_place(&key, &nonce, &aad, &mut damaged), Err(DecryptError));
+            prop_assert_eq!(before, damaged);
+            decrypt_in_place(&key, &nonce, &aad, &mut sealed).unwrap();
+            prop_assert_eq!(plain, sealed);
+        }
+
+        #[test]
+        fn random_bytes_of_any_length_are_refused(mut bytes: Vec<u8>) {
+            let refused = decrypt_in_place(&Key::random(), &[0; 12], b"", &mut bytes);
+            prop_assert_eq!(refused, Err(DecryptError));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! How a call can fail, sorted by who must act.
+//!
+//! What it is not: how a connection fails; a call only learns that it has ([`CallError::Closed`]).
+
+use crate::rpc::{MESSAGE_SIZE_BYTES_MAX, PAYLOAD_SIZE_BYTES_MAX};
+use std::fmt::Debug;
+
+/// Why a call gave no response. `E` is the method's own error type.
+///
+/// Whether the callee *did* what was asked is known only for `Remote`, `UnknownMethod`, `Overloaded`,
+/// `TooLarge` and `Malformed` (where the sender decides by `E`, and the rest mean it did not). After any
+/// other, ask again with a request that may be applied twice.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError<E> {
+    /// The handler answered with its own error.
+    #[error("the peer refused: {0:?}")]
+    Remote(E),
+    /// The connection is gone, or went while the call was in flight.
+    #[error("the connection to the peer is closed: connect again, or ask another peer")]
+    Closed,
+    /// No answer within the caller's time; the callee was told to stop.
+    #[error("the peer did not answer in time: try again later, or ask another peer")]
+    TimedOut,
+    /// The callee ended the handler before it answered: it is stopping, or its own deadline passed.
+    #[error("the peer gave up the call: ask another peer")]
+    Cancelled,
+    /// The callee has too much to do for us already. It has done nothing for this call.
+    #[error("the peer has too many of our calls in hand: wait a moment and try again")]
+    Overloaded,
+    /// The handler panicked: a bug at the callee, whose log has the message.
+    #[error("the peer's handler panicked: see its log")]
+    Panicked,
+    /// The callee knows no such method.
+    #[error("the peer does not know this method: it runs another version")]
+    UnknownMethod,
+    /// The request, or the response, is larger than a call may carry.
+    #[error(
+        "a message takes at most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX}: split it"
+    )]
+    TooLarge,
+    /// One side could not read what the other wrote.
+    #[error("the call could not be read ({0}): check that both sides run compatible versions")]
+    Malformed(String),
+}
+
+impl<E> CallError<E> {
+    /// Turns the method's own error into another, and leaves the rest alone.
+    pub fn map_remote<F>(self, f: impl FnOnce(E) -> F) -> CallError<F> {
+        match self {
+            CallError::Remote(error) => CallError::Remote(f(error)),
+            CallError::Closed => CallError::Closed,
+            CallError::TimedOut => CallError::TimedOut,
+            CallError::Cancelled => CallError::Cancelled,
+            CallError::Overloaded => CallError::Overloaded,
+            CallError::Panicked => CallError::Panicked,
+            CallError::UnknownMethod => CallError::UnknownMethod,
+            CallError::TooLarge => CallError::TooLarge,
+            CallError::Malformed(reason) => CallError::Malformed(reason),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Calls between peers: typed, many at once over one connection, in both directions.
+//!
+//! A [`Method`] names a request, a response and an error type; serde and MessagePack carry them. A
+//! [`Service`] holds the handlers. Either end of a connection may call the other, any number of calls are in
+//! flight together, and answers come in any order. A payload of bytes travels beside the message: it is never
+//! encoded again, and a large one is cut into parts so that a small call need not wait behind it.
+//!
+//! The layers, each in its file: `frame` is bytes (pure), `outbox` decides what is sent next (pure), `calls`
+//! pairs answers with calls (pure), `connection` is the flow (a reader, a writer and a housekeeper, each a
+//! coroutine), `service` finds and runs the handler.
+//!
+//! What it is not: discovery, retries, or trust. Who the peer is comes from the stream below it (see
+//! [`crate::net::tls`]); which peer to call is the overlay's business.
+
+pub mod error;
+pub mod service;
+
+pub use error::CallError;
+pub use service::{CallContext, Reply, Service};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+/// The longest encoded request, response or error: lookups and consensus records take some kilobytes;
+/// content belongs into the payload, which is not encoded.
+pub const MESSAGE_SIZE_BYTES_MAX: usize = 1 << 20;
+
+/// The longest payload: a stored object is at most 1 MiB and its envelope, and four of them fit.
+pub const PAYLOAD_SIZE_BYTES_MAX: usize = 4 << 20;
+
+/// A procedure that a peer can call.
+///
+/// # Examples
+/// ```
+/// use reactor::rpc::Method;
+/// struct Add;
+/// impl Method for Add {
+///     const ID: u32 = 0x0700;
+///     const NAME: &'static str = "calculator.add";
+///     type Request = (i64, i64);
+///     type Response = i64;
+///     type Error = String;
+/// }
+/// ```
+pub trait Method: 'static {
+    /// What stands for the method on the wire: never reuse a number.
+    const ID: u32;
+    /// What stands for it in logs and errors.
+    const NAME: &'static str;
+    /// What the caller says.
+    type Request: Serialize + DeserializeOwned;
+    /// What the callee answers.
+    type Response: Serialize + DeserializeOwned;
+    /// How the callee refuses.
+    type Error: Serialize + DeserializeOwned + Debug;
+}

@@ -1,0 +1,253 @@
+//! The handlers of one side, by method.
+//!
+//! A [`Service`] is a table from method numbers to closures, filled at the start and then shared by every
+//! connection. [`Service::dispatch`] takes bytes and gives bytes, so a simulated network can call it without
+//! a socket; [`Service::call_local`] is the typed form of that.
+//!
+//! What it is not: concurrency. Who calls `dispatch` decides on which coroutine the handler runs.
+
+use crate::crypto::PublicKey;
+use crate::rpc::{CallError, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX};
+use crate::serialization;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Instant;
+
+type Handler = Box<dyn Fn(&CallContext, &[u8], Bytes) -> Reply>;
+
+/// What a handler knows about the call beside its request.
+#[derive(Clone, Debug, Default)]
+pub struct CallContext {
+    /// Who calls, as their handshake proved; `None` over a stream that proves nothing.
+    pub peer: Option<PublicKey>,
+    /// When the caller stops waiting, on our clock.
+    pub deadline: Option<Instant>,
+}
+
+/// What a dispatched call came to, encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The method's response, and the payload beside it.
+    Response(Vec<u8>, Bytes),
+    /// The method's own error.
+    Error(Vec<u8>),
+    /// Nobody handles this number.
+    UnknownMethod,
+    /// The request could not be read.
+    Malformed(String),
+    /// The response exceeds what a call may carry.
+    TooLarge,
+    /// The handler was ended before it answered.
+    Cancelled,
+    /// The handler panicked.
+    Panicked,
+    /// The peer has more in flight than we allow; nothing was done.
+    Overloaded,
+}
+
+/// The handlers of one side.
+///
+/// # Examples
+/// ```
+/// use bytes::Bytes;
+/// use reactor::rpc::{CallContext, CallError, Method, Service};
+/// struct Half;
+/// impl Method for Half {
+///     const ID: u32 = 1;
+///     const NAME: &'static str = "half";
+///     type Request = u32;
+///     type Response = u32;
+///     type Error = String;
+/// }
+/// let mut service = Service::new();
+/// service.on::<Half>(|_context, number, _payload| match number % 2 {
+///     0 => Ok((number / 2, Bytes::new())),
+///     _ => Err("odd".to_owned()),
+/// });
+/// let context = CallContext::default();
+/// assert_eq!(service.call_local::<Half>(&context, &8, Bytes::new()).unwrap().0, 4);
+/// let refused = service.call_local::<Half>(&context, &7, Bytes::new());
+/// assert_eq!(refused, Err(CallError::Remote("odd".to_owned())));
+/// ```
+#[derive(Default)]
+pub struct Service {
+    handlers: HashMap<u32, (&'static str, Handler)>,
+}
+
+impl Service {
+    /// A service that knows no method.
+    pub fn new() -> Service {
+        Service::default()
+    }
+
+    /// Handles `M` with `handler`, which runs on a coroutine of its own and may suspend. If the caller gives
+    /// up, that coroutine is terminated.
+    ///
+    /// # Panics
+    /// If the number is taken: two methods share an id.
+    pub fn on<M: Method>(
+        &mut self,
+        handler: impl Fn(&CallContext, M::Request, Bytes) -> Result<(M::Response, Bytes), M::Error> + 'static,
+    ) -> &mut Service {
+        let run = move |context: &CallContext, request: &[u8], payload: Bytes| {
+            let request = match serialization::from_bytes::<M::Request>(request) {
+                Ok(request) => request,
+                Err(error) => return Reply::Malformed(format!("the request of {}: {error}", M::NAME)),
+            };
+            match handler(context, request, payload) {
+                Ok((response, payload)) => {
+                    let message = serialization::to_bytes(&response);
+                    if message.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
+                        return Reply::TooLarge;
+                    }
+                    Reply::Response(message, payload)
+                }
+                Err(error) => {
+                    let message = serialization::to_bytes(&error);
+                    if message.len() > MESSAGE_SIZE_BYTES_MAX {
+                        return Reply::TooLarge;
+                    }
+                    Reply::Error(message)
+                }
+            }
+        };
+        match self.handlers.entry(M::ID) {
+            Entry::Vacant(entry) => entry.insert((M::NAME, Box::new(run))),
+            Entry::Occupied(entry) => {
+                panic!("{} and {} share the method id {:#06x}", entry.get().0, M::NAME, M::ID)
+            }
+        };
+        self
+    }
+
+    /// Runs the handler of `method` on the calling coroutine.
+    ///
+    /// # Panics
+    /// With the handler.
+    ///
+    /// # Suspends
+    /// As long as the handler does.
+    pub fn dispatch(&self, context: &CallContext, method: u32, request: &[u8], payload: Bytes) -> Reply {
+        match self.handlers.get(&method) {
+            Some((_, handler)) => handler(context, request, payload),
+            None => Reply::UnknownMethod,
+        }
+    }
+
+    /// Calls a handler of this service as a peer would, without a connection: encodes, dispatches, decodes.
+    ///
+    /// # Errors
+    /// As a remote call, without the failures of a network.
+    ///
+    /// # Suspends
+    /// As long as the handler does.
+    pub fn call_local<M: Method>(
+        &self,
+        context: &CallContext,
+        request: &M::Request,
+        payload: Bytes,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        let request = serialization::to_bytes(request);
+        if request.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
+            return Err(CallError::TooLarge);
+        }
+        self.dispatch(context, M::ID, &request, payload).decode::<M>()
+    }
+
+    /// The name of a method that this service handles.
+    pub fn name_of(&self, method: u32) -> Option<&'static str> {
+        self.handlers.get(&method).map(|(name, _)| *name)
+    }
+}
+
+impl Reply {
+    /// Reads the reply as one to `M`.
+    ///
+    /// # Errors
+    /// What the reply says, or [`CallError::Malformed`] if it cannot be read.
+    pub fn decode<M: Method>(self) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        let unreadable = |error: serialization::DecodeError| {
+            CallError::Malformed(format!("the response of {}: {error}", M::NAME))
+        };
+        match self {
+            Reply::Response(message, payload) => {
+                Ok((serialization::from_bytes(&message).map_err(unreadable)?, payload))
+            }
+            Reply::Error(message) => {
+                Err(CallError::Remote(serialization::from_bytes(&message).map_err(unreadable)?))
+            }
+            Reply::UnknownMethod => Err(CallError::UnknownMethod),
+            Reply::Malformed(reason) => Err(CallError::Malformed(reason)),
+            Reply::TooLarge => Err(CallError::TooLarge),
+            Reply::Cancelled => Err(CallError::Cancelled),
+            Reply::Panicked => Err(CallError::Panicked),
+            Reply::Overloaded => Err(CallError::Overloaded),
+        }
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.handlers.values().map(|(name, _)| name)).finish()
+    }
+}
+
+/// A service for one end of a connection that only calls.
+impl Service {
+    /// A shared service that knows no method.
+    pub fn none() -> Rc<Service> {
+        Rc::new(Service::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Echo;
+    impl Method for Echo {
+        const ID: u32 = 9;
+        const NAME: &'static str = "echo";
+        type Request = String;
+        type Response = String;
+        type Error = ();
+    }
+
+    fn echo() -> Service {
+        let mut service = Service::new();
+        service.on::<Echo>(|_, text, payload| Ok((text, payload)));
+        service
+    }
+
+    #[test]
+    fn a_local_call_carries_message_and_payload() {
+        let payload = Bytes::from_static(b"beside");
+        let answer = echo().call_local::<Echo>(&CallContext::default(), &"hi".into(), payload.clone());
+        assert_eq!(answer, Ok(("hi".to_owned(), payload)));
+    }
+
+    #[test]
+    fn an_unknown_method_and_an_unreadable_request_are_answered() {
+        let context = CallContext::default();
+        assert_eq!(echo().dispatch(&context, 8, b"", Bytes::new()), Reply::UnknownMethod);
+        assert!(matches!(echo().dispatch(&context, 9, b"\xc1", Bytes::new()), Reply::Malformed(_)));
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_on_either_way() {
+        let context = CallContext::default();
+        let long = "x".repeat(MESSAGE_SIZE_BYTES_MAX);
+        assert_eq!(echo().call_local::<Echo>(&context, &long, Bytes::new()), Err(CallError::TooLarge));
+        let payload = Bytes::from(vec![0; PAYLOAD_SIZE_BYTES_MAX + 1]);
+        assert_eq!(echo().call_local::<Echo>(&context, &String::new(), payload), Err(CallError::TooLarge));
+    }
+
+    #[test]
+    #[should_panic(expected = "share the method id")]
+    fn two_methods_with_one_id_are_a_bug() {
+        echo().on::<Echo>(|_, text, payload| Ok((text, payload)));
+    }
+}
