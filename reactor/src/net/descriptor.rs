@@ -1,0 +1,276 @@
+//! A file descriptor that coroutines wait for: what all sockets here are made of.
+//!
+//! The poller is edge-triggered: it tells once that a descriptor *became* ready, and we remember it until a
+//! call shows the contrary. A stream's short read or write shows it as well as `EAGAIN` does, which saves one
+//! system call per request.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Instant;
+
+use mio::Token;
+use mio::event::Event;
+use smallvec::SmallVec;
+
+use crate::clock::now;
+use crate::coroutine::{self, Coroutine};
+use crate::driver;
+use crate::timer::Timer;
+
+/// What the poller has told of a descriptor.
+#[derive(Default)]
+pub(crate) struct Readiness {
+    read: Direction,
+    write: Direction,
+}
+
+#[derive(Default)]
+struct Direction {
+    ready: Cell<bool>,
+    /// RDHUP, HUP or ERR was delivered: that edge will not come again, so the direction stays ready for good.
+    stays_ready: Cell<bool>,
+    waiters: RefCell<SmallVec<[Rc<Coroutine>; 1]>>,
+}
+
+impl Readiness {
+    /// Takes the poller's word.
+    pub(crate) fn on_event(&self, event: &Event) {
+        if event.is_error() || event.is_read_closed() {
+            self.read.stays_ready.set(true);
+        }
+        if event.is_error() || event.is_write_closed() {
+            self.write.stays_ready.set(true);
+        }
+        if event.is_readable() || self.read.stays_ready.get() {
+            self.read.on_ready();
+        }
+        if event.is_writable() || self.write.stays_ready.get() {
+            self.write.on_ready();
+        }
+    }
+}
+
+impl Direction {
+    fn on_ready(&self) {
+        self.ready.set(true);
+        for waiter in self.waiters.borrow_mut().drain(..) {
+            waiter.wake();
+        }
+    }
+
+    fn clear(&self) {
+        self.ready.set(self.stays_ready.get());
+    }
+
+    /// Waits until ready, or until `deadline`.
+    fn wait(&self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.ready.get() {
+            return Ok(());
+        }
+        if !coroutine::may_suspend() {
+            return Err(io::Error::new(ErrorKind::WouldBlock, "a destructor may not wait while unwinding"));
+        }
+        let _timer = deadline.map(Timer::wake_at);
+        while !self.ready.get() {
+            if deadline.is_some_and(|deadline| deadline <= now()) {
+                return Err(io::Error::new(ErrorKind::TimedOut, "the deadline has passed"));
+            }
+            self.park();
+        }
+        Ok(())
+    }
+
+    fn park(&self) {
+        let _place = self.join();
+        coroutine::park();
+    }
+
+    /// Joins the waiters until dropped.
+    fn join(&self) -> impl Drop + '_ {
+        struct Place<'a>(&'a Direction, Rc<Coroutine>);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                self.0.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.1));
+            }
+        }
+        let me = coroutine::current();
+        self.waiters.borrow_mut().push(me.clone());
+        Place(self, me)
+    }
+}
+
+/// A non-blocking descriptor registered with the reactor. Closed on drop.
+///
+/// One coroutine may wait to read while another waits to write, and several may wait for the same.
+pub struct Descriptor {
+    fd: OwnedFd,
+    token: Token,
+    readiness: Rc<Readiness>,
+    read_deadline: Cell<Option<Instant>>,
+    write_deadline: Cell<Option<Instant>>,
+}
+
+impl Descriptor {
+    /// Makes `fd` non-blocking and registers it. Never suspends.
+    ///
+    /// # Errors
+    ///
+    /// When the descriptor is of a kind that can't be polled (a regular file), or the kernel is out of memory.
+    ///
+    /// # Panics
+    ///
+    /// Outside [`crate::run`].
+    pub fn new(fd: OwnedFd) -> io::Result<Descriptor> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Descriptor::from_nonblocking(fd)
+    }
+
+    /// Registers a descriptor that does not block already: one system call less.
+    pub(crate) fn from_nonblocking(fd: OwnedFd) -> io::Result<Descriptor> {
+        let readiness = Rc::new(Readiness::default());
+        // Taken on trust: most descriptors can be written to at first, and the first write tells otherwise.
+        readiness.write.ready.set(true);
+        let token = driver::register(fd.as_fd(), readiness.clone())?;
+        Ok(Descriptor {
+            fd,
+            token,
+            readiness,
+            read_deadline: Cell::new(None),
+            write_deadline: Cell::new(None),
+        })
+    }
+
+    /// Calls `f`, which must not block, and again whenever the descriptor has become readable, until it returns
+    /// anything but `WouldBlock`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `f`; `TimedOut` after the read deadline.
+    ///
+    /// # Suspends
+    ///
+    /// Until there is something to read.
+    pub fn read_with<R>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        loop {
+            self.readiness.read.wait(self.read_deadline.get())?;
+            if let Some(result) = self.try_read_with(&mut f) {
+                return result;
+            }
+        }
+    }
+
+    /// Calls `f` once; `None` if it would have blocked. Never suspends.
+    pub fn try_read_with<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> Option<io::Result<R>> {
+        attempt(&self.readiness.read, self.fd.as_fd(), f)
+    }
+
+    /// As [`Descriptor::read_with`], for writing and the write deadline.
+    ///
+    /// # Errors
+    ///
+    /// Those of `f`; `TimedOut` after the write deadline.
+    ///
+    /// # Suspends
+    ///
+    /// Until there is room to write.
+    pub fn write_with<R>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        loop {
+            self.readiness.write.wait(self.write_deadline.get())?;
+            if let Some(result) = attempt(&self.readiness.write, self.fd.as_fd(), &mut f) {
+                return result;
+            }
+        }
+    }
+
+    /// Reads from a byte stream into `buffer`: one `recv` where data is there.
+    pub(crate) fn read_stream(
+        &self,
+        buffer_len: usize,
+        f: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let count = self.read_with(f)?;
+        // A stream that gave less than it was asked for is drained: no need to read again to see EAGAIN.
+        if count < buffer_len && count > 0 {
+            self.readiness.read.clear();
+        }
+        Ok(count)
+    }
+
+    /// Writes to a byte stream `len` bytes or fewer.
+    pub(crate) fn write_stream(
+        &self,
+        len: usize,
+        f: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let count = self.write_with(f)?;
+        if count < len {
+            self.readiness.write.clear();
+        }
+        Ok(count)
+    }
+
+    /// Waits until the descriptor is readable, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` after the read deadline.
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn wait_readable(&self) -> io::Result<()> {
+        self.readiness.read.wait(self.read_deadline.get())
+    }
+
+    /// Waits until one of `descriptors` is readable. Deadlines do not count here.
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn wait_any_readable(descriptors: &[&Descriptor]) {
+        while !descriptors.iter().any(|descriptor| descriptor.readiness.read.ready.get()) {
+            let _places: SmallVec<[_; 4]> =
+                descriptors.iter().map(|descriptor| descriptor.readiness.read.join()).collect();
+            coroutine::park();
+        }
+    }
+
+    /// Until when reads may wait; `None` for ever. Holds for all coming calls.
+    pub fn set_read_deadline(&self, deadline: Option<Instant>) {
+        self.read_deadline.set(deadline);
+    }
+
+    /// Until when writes may wait; `None` for ever. Holds for all coming calls.
+    pub fn set_write_deadline(&self, deadline: Option<Instant>) {
+        self.write_deadline.set(deadline);
+    }
+}
+
+fn attempt<R>(
+    direction: &Direction,
+    fd: BorrowedFd<'_>,
+    f: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
+) -> Option<io::Result<R>> {
+    match f(fd) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            // Even where an error was told before: it has been taken, and waiting beats spinning.
+            direction.ready.set(false);
+            None
+        }
+        result => Some(result),
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        driver::deregister(self.fd.as_fd(), self.token);
+    }
+}

@@ -1,0 +1,322 @@
+//! TCP.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Descriptor;
+use crate::offload::offload;
+use crate::timer::sleep;
+
+/// Connections that the kernel keeps ready for `accept`; it lowers this to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long `accept` rests when the process is out of descriptors: some other connection may end meanwhile.
+const EXHAUSTED_REST: Duration = Duration::from_millis(20);
+
+/// A listening socket.
+pub struct TcpListener {
+    descriptor: Descriptor,
+}
+
+/// A connection.
+///
+/// `Read` and `Write` are implemented for `&TcpStream` as well: one coroutine may read while another writes.
+pub struct TcpStream {
+    descriptor: Descriptor,
+}
+
+impl TcpListener {
+    /// Listens at `address`; the port may be 0 for any. The address may be taken again right after a restart.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when another socket listens there, or another of the system's.
+    ///
+    /// # Suspends
+    ///
+    /// While a name is resolved; never for a numeric address.
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        let mut last = None;
+        for address in address.to_socket_addrs()? {
+            match TcpListener::bind_one(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(no_address))
+    }
+
+    fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener { descriptor: Descriptor::from_nonblocking(socket.into())? })
+    }
+
+    /// Takes the next connection. Nagle's delay is turned off on it.
+    ///
+    /// When the process is out of descriptors this waits for one, rather than fail.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel is out of memory; connections that broke off while they waited are passed over.
+    ///
+    /// # Suspends
+    ///
+    /// Until a client connects.
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        use rustix::io::Errno;
+        use rustix::net::{SocketFlags, acceptfrom_with};
+        loop {
+            let accepted = self.descriptor.read_with(|fd| {
+                Ok(match acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                    Err(Errno::AGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
+                    accepted => accepted,
+                })
+            })?;
+            match accepted {
+                Ok((fd, address)) => {
+                    let stream = TcpStream::from_fd(fd)?;
+                    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+                    let address = address.ok_or_else(|| io::Error::other("the peer has no IP address"))?;
+                    return Ok((stream, address));
+                }
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+                Err(error @ (Errno::MFILE | Errno::NFILE)) => {
+                    tracing::warn!("accept: {error}; raise `ulimit -n` to serve more clients at once");
+                    sleep(EXHAUSTED_REST);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The address it listens at.
+    ///
+    /// # Errors
+    ///
+    /// None in practice.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(self.descriptor.as_fd())
+    }
+}
+
+impl TcpStream {
+    fn from_fd(fd: OwnedFd) -> io::Result<TcpStream> {
+        // Requests and answers are written whole, so waiting for more to send only adds delay. The peer may be
+        // gone already, which the first read will tell better.
+        let _ = sockopt::set_tcp_nodelay(&fd, true);
+        Ok(TcpStream { descriptor: Descriptor::from_nonblocking(fd)? })
+    }
+
+    /// Connects to `address`, trying each address of a name in turn. Nagle's delay is turned off.
+    ///
+    /// # Errors
+    ///
+    /// The last address's error. Bound it with [`crate::timeout`]: the kernel gives up after minutes.
+    ///
+    /// # Suspends
+    ///
+    /// Until connected; while a name is resolved, on another thread.
+    pub fn connect(address: impl ToSocketAddrs + Send + 'static) -> io::Result<TcpStream> {
+        let addresses: Vec<SocketAddr> = offload_unless_numeric(address)?;
+        let mut last = None;
+        for address in addresses {
+            match TcpStream::connect_one(address) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(no_address))
+    }
+
+    /// Connects to one numeric address: see [`TcpStream::connect`].
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionRefused` and its like.
+    ///
+    /// # Suspends
+    ///
+    /// Until connected.
+    pub fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM.nonblocking().cloexec(),
+            Some(Protocol::TCP),
+        )?;
+        let pending = match socket.connect(&address.into()) {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => true,
+            Err(error) => return Err(error),
+        };
+        let stream = TcpStream::from_fd(socket.into())?;
+        if pending {
+            // Writable once the handshake is over, either way.
+            let mut first = true;
+            stream.descriptor.write_with(|_| {
+                if std::mem::take(&mut first) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            })?;
+            sockopt::socket_error(&stream.descriptor)??;
+        }
+        Ok(stream)
+    }
+
+    /// Whether small writes wait for more to send (Nagle's algorithm); they do not unless asked to.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        Ok(sockopt::set_tcp_nodelay(&self.descriptor, nodelay)?)
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` when the connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        let address = rustix::net::getpeername(&self.descriptor)?;
+        address
+            .and_then(|address| SocketAddr::try_from(address).ok())
+            .ok_or_else(|| io::Error::other("the peer has no IP address"))
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    ///
+    /// None in practice.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(self.descriptor.as_fd())
+    }
+
+    /// Ends one direction or both: the peer reads an end of stream. Readers of this end wake.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` when the connection is gone.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        Ok(rustix::net::shutdown(&self.descriptor, how)?)
+    }
+
+    /// Until when reads may wait; see [`Descriptor::set_read_deadline`].
+    pub fn set_read_deadline(&self, deadline: Option<Instant>) {
+        self.descriptor.set_read_deadline(deadline);
+    }
+
+    /// Until when writes may wait; see [`Descriptor::set_write_deadline`].
+    pub fn set_write_deadline(&self, deadline: Option<Instant>) {
+        self.descriptor.set_write_deadline(deadline);
+    }
+}
+
+fn offload_unless_numeric(address: impl ToSocketAddrs + Send + 'static) -> io::Result<Vec<SocketAddr>> {
+    offload(move || Ok(address.to_socket_addrs()?.collect()))
+}
+
+fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(fd)?).map_err(io::Error::from)
+}
+
+fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")
+}
+
+/// `Read` and `Write` for a stream socket with a `descriptor` field, by value and by shared reference.
+macro_rules! stream_io {
+    ($stream:ty) => {
+        impl Read for &$stream {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let len = buffer.len();
+                self.descriptor.read_stream(len, |fd| {
+                    Ok(recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)?)
+                })
+            }
+
+            fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                let len = buffers.iter().map(|buffer| buffer.len()).sum();
+                self.descriptor.read_stream(len, |fd| Ok(rustix::io::readv(fd, buffers)?))
+            }
+        }
+
+        impl Write for &$stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                // NOSIGNAL: a peer that is gone is an error here, not the end of the process.
+                self.descriptor.write_stream(bytes.len(), |fd| Ok(send(fd, bytes, SendFlags::NOSIGNAL)?))
+            }
+
+            fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+                let len = slices.iter().map(|slice| slice.len()).sum();
+                self.descriptor.write_stream(len, |fd| {
+                    Ok(rustix::net::sendmsg(
+                        fd,
+                        slices,
+                        &mut rustix::net::SendAncillaryBuffer::default(),
+                        SendFlags::NOSIGNAL,
+                    )?)
+                })
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Read for $stream {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                (&*self).read(buffer)
+            }
+
+            fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                (&*self).read_vectored(buffers)
+            }
+        }
+
+        impl Write for $stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                (&*self).write(bytes)
+            }
+
+            fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+                (&*self).write_vectored(slices)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl AsFd for $stream {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.descriptor.as_fd()
+            }
+        }
+    };
+}
+
+pub(super) use stream_io;
+
+stream_io!(TcpStream);
+
+impl AsFd for TcpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}

@@ -1,0 +1,147 @@
+//! Blocking work on a bounded pool of threads, awaited by a coroutine.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crossbeam::channel;
+
+use crate::remote;
+use crate::sync::Semaphore;
+
+/// Threads of the pool, and so blocking calls under way at once: a disk's queue is kept filled by fewer, and
+/// name look-ups, which mostly wait, get by with as many.
+const THREADS_MAX: usize = 16;
+
+/// A thread without work for this long ends.
+const IDLE_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+struct Pool {
+    jobs: channel::Sender<Job>,
+    queue: channel::Receiver<Job>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    threads: usize,
+    idle: usize,
+}
+
+fn pool() -> &'static Pool {
+    static POOL: OnceLock<Pool> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let (jobs, queue) = channel::unbounded();
+        Pool { jobs, queue, counts: Mutex::new(Counts::default()) }
+    })
+}
+
+impl Pool {
+    fn submit(&'static self, job: Job) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Bounded by the callers' semaphore: at most THREADS_MAX jobs exist.
+        self.jobs.send(job).expect("the pool keeps a receiver");
+        if counts.idle > 0 {
+            counts.idle -= 1;
+        } else if counts.threads < THREADS_MAX {
+            counts.threads += 1;
+            let spawned = std::thread::Builder::new().name("offload".into()).spawn(move || self.work());
+            if let Err(error) = spawned {
+                counts.threads -= 1;
+                assert!(counts.threads > 0, "no thread for blocking work: {error}");
+            }
+        }
+    }
+
+    fn work(&self) {
+        loop {
+            match self.queue.recv_timeout(IDLE_MAX) {
+                Ok(job) => job(),
+                Err(_) => {
+                    let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                    // A job sent meanwhile has counted on an idle thread: us, perhaps.
+                    match self.queue.try_recv() {
+                        Ok(job) => {
+                            drop(counts);
+                            job();
+                        }
+                        Err(_) => {
+                            counts.idle = counts.idle.saturating_sub(1);
+                            counts.threads -= 1;
+                            return;
+                        }
+                    }
+                }
+            }
+            self.counts.lock().unwrap_or_else(PoisonError::into_inner).idle += 1;
+        }
+    }
+}
+
+thread_local! {
+    /// Leaked, since a permit borrows it: there is one reactor thread a process.
+    static PLACES: &'static Semaphore = Box::leak(Box::new(Semaphore::new(THREADS_MAX)));
+}
+
+/// Runs `f`, which may block, on another thread, and suspends the coroutine until it is done.
+///
+/// At most 16 such calls run at once; more wait their turn, first come, first served. If the coroutine is
+/// terminated meanwhile, it unwinds at once, and `f` runs on to its end with its result dropped.
+///
+/// # Panics
+///
+/// With `f`'s panic. Outside [`crate::run`].
+///
+/// # Suspends
+///
+/// Until `f` has returned.
+pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let places: &'static Semaphore = PLACES.with(|places| *places);
+    let _place = places.acquire();
+    let (sender, receiver) = remote::channel(1);
+    pool().submit(Box::new(move || {
+        let result = catch_unwind(AssertUnwindSafe(f));
+        // Nobody listens any more if the coroutine was terminated.
+        let _ = sender.try_send(result);
+    }));
+    match receiver.recv() {
+        Some(Ok(value)) => value,
+        Some(Err(payload)) => resume_unwind(payload),
+        None => unreachable!("the job sends before it drops its sender"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn blocking_work_does_not_hold_up_other_coroutines() {
+        crate::run(|| {
+            let (release, gate) = std::sync::mpsc::channel::<()>();
+            let blocked = crate::spawn(move || offload(move || gate.recv().is_ok()));
+            crate::sleep(Duration::from_millis(1));
+            release.send(()).unwrap();
+            assert_eq!(blocked.join(), Ok(true));
+        });
+    }
+
+    #[test]
+    fn more_work_than_threads_is_all_done() {
+        crate::run(|| {
+            let sum: u64 = crate::scope(|s| {
+                let children: Vec<_> = (0..200u64).map(|n| s.spawn(move || offload(move || n))).collect();
+                children.into_iter().map(|child| child.join().unwrap()).sum()
+            });
+            assert_eq!(sum, 199 * 200 / 2);
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "from another thread")]
+    fn a_panic_in_blocking_work_goes_to_the_caller() {
+        crate::run(|| offload(|| panic!("from another thread")));
+    }
+}

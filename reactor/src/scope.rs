@@ -1,0 +1,233 @@
+//! Children that borrow from their parent's stack and never outlive it.
+
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
+use crate::coroutine::{self, Coroutine, Cut, Outcome, Packet, Payload, Terminated};
+use crate::engine;
+
+/// Where children are spawned; see [`scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    state: Rc<State>,
+    // Invariant in both, as in `std::thread::Scope`: neither may be shortened to sneak a borrow in.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+struct State {
+    parent: Rc<Coroutine>,
+    cut: Cut,
+    children: RefCell<Vec<Rc<Coroutine>>>,
+    running_count: Cell<usize>,
+    failure: RefCell<Option<Payload>>,
+    body_ended: Cell<bool>,
+}
+
+impl State {
+    fn terminate_children(&self) {
+        let children = self.children.borrow().clone();
+        for child in children {
+            child.terminate();
+        }
+    }
+
+    fn on_failure(&self, payload: Payload) {
+        if self.failure.borrow().is_some() {
+            tracing::error!("a second coroutine of a scope panicked; the scope ends with the first panic");
+            return;
+        }
+        *self.failure.borrow_mut() = Some(payload);
+        self.terminate_children();
+        if !self.body_ended.get() {
+            self.parent.cut_to(self.cut);
+        }
+    }
+
+    fn on_child_end(&self) {
+        self.running_count.set(self.running_count.get() - 1);
+        if self.running_count.get() == 0 {
+            self.parent.wake();
+        }
+    }
+
+    /// Waits for all children. A termination of the parent meanwhile is passed on to them.
+    fn wait_for_children(&self) {
+        while self.running_count.get() > 0 {
+            if let Err(payload) = catch_unwind(coroutine::park) {
+                self.terminate_children();
+                coroutine::uninterruptible(|| {
+                    while self.running_count.get() > 0 {
+                        coroutine::park();
+                    }
+                });
+                resume_unwind(payload);
+            }
+        }
+    }
+}
+
+/// Runs `f`, which may spawn children that borrow from here, and returns when `f` and all of them have ended.
+///
+/// The first child that panics terminates its siblings and `f`'s own blocking call; the panic is raised here.
+/// When `f` itself unwinds, or its coroutine is terminated, the children are terminated first.
+///
+/// # Panics
+///
+/// With the first panic of `f` or of a child. Outside [`crate::run`].
+///
+/// # Suspends
+///
+/// Until all children have ended.
+///
+/// # Examples
+///
+/// ```
+/// reactor::run(|| {
+///     let words = ["one", "two"];
+///     let lengths = reactor::scope(|s| {
+///         let children = words.map(|word| s.spawn(move || word.len()));
+///         children.map(|child| child.join().unwrap())
+///     });
+///     assert_eq!(lengths, [3, 3]);
+/// });
+/// ```
+pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
+    let state = Rc::new(State {
+        parent: coroutine::current(),
+        cut: Cut::new(),
+        children: RefCell::new(Vec::new()),
+        running_count: Cell::new(0),
+        failure: RefCell::new(None),
+        body_ended: Cell::new(false),
+    });
+    let scope = Scope { state: state.clone(), scope: PhantomData, env: PhantomData };
+    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    state.body_ended.set(true);
+    state.parent.withdraw_cut(state.cut);
+    if result.is_err() {
+        state.terminate_children();
+    }
+    state.wait_for_children();
+    match (state.failure.take(), result) {
+        (Some(failure), _) => resume_unwind(failure),
+        (None, Err(payload)) => resume_unwind(payload),
+        (None, Ok(value)) => value,
+    }
+}
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// Starts a child, which runs at once until it first suspends.
+    ///
+    /// # Panics
+    ///
+    /// Near the kernel's limit of memory mappings, as [`crate::spawn`] does; while the caller unwinds.
+    pub fn spawn<T: 'scope>(&'scope self, f: impl FnOnce() -> T + 'scope) -> ScopedJoinHandle<'scope, T> {
+        assert!(coroutine::may_suspend(), "a scope can't spawn while its coroutine unwinds");
+        let packet = Packet::new();
+        let filled = packet.clone();
+        let body: Box<dyn FnOnce() + 'scope> = Box::new(move || filled.fill(Outcome::Returned(f())));
+        // SAFETY: what `body` borrows lives for 'scope, which `scope` above does not leave before
+        // `running_count` is zero, and a child is counted down only once its body has returned or unwound, and
+        // so been dropped. This holds when `f` or a child panics (both are caught there) and when the parent
+        // is terminated (`wait_for_children` waits on, uninterruptibly). A child whose stack overflows is
+        // counted down without unwinding: its frames are never run nor dropped.
+        let body = unsafe { engine::erase_lifetime(body) };
+        self.state.running_count.set(self.state.running_count.get() + 1);
+        let state = self.state.clone();
+        let unfilled = Ended { packet: packet.clone() };
+        let ended: Rc<dyn EndedPacket + 'scope> = Rc::new(unfilled);
+        // SAFETY: as above: the packet is dropped by the child's end at the latest, or by the handle, in 'scope.
+        let ended = unsafe {
+            std::mem::transmute::<Rc<dyn EndedPacket + 'scope>, Rc<dyn EndedPacket + 'static>>(ended)
+        };
+        let ended = RefCell::new(Some(ended));
+        let started = coroutine::start(None, state.parent.group().clone(), body, move |outcome| {
+            // Dropped before the child counts as ended, since the result in it may borrow.
+            let packet = ended.take();
+            if !matches!(outcome, Outcome::Returned(()))
+                && let Some(packet) = packet
+            {
+                packet.fill_terminated();
+            }
+            if let Outcome::Panicked(payload) = outcome {
+                state.on_failure(payload);
+            }
+            state.on_child_end();
+        });
+        match started {
+            Ok(coroutine) => {
+                if !coroutine.is_finished() {
+                    let mut children = self.state.children.borrow_mut();
+                    // Swept once the ended ones outnumber the rest, so that spawning stays cheap on average.
+                    if children.len() > 2 * self.state.running_count.get() + 16 {
+                        children.retain(|child| !child.is_finished());
+                    }
+                    children.push(coroutine.clone());
+                    drop(children);
+                    if self.state.failure.borrow().is_some() {
+                        coroutine.terminate();
+                    }
+                }
+                ScopedJoinHandle { coroutine, packet, scope: PhantomData }
+            }
+            Err(error) => {
+                self.state.running_count.set(self.state.running_count.get() - 1);
+                panic!("{error}");
+            }
+        }
+    }
+}
+
+/// Tells a joiner of a child that returned nothing. Behind a trait to forget the result's type.
+trait EndedPacket {
+    fn fill_terminated(&self);
+}
+
+struct Ended<T> {
+    packet: Rc<Packet<T>>,
+}
+
+impl<T> EndedPacket for Ended<T> {
+    fn fill_terminated(&self) {
+        self.packet.fill(Outcome::Terminated);
+    }
+}
+
+/// A child's handle. Dropping it changes nothing: the scope waits for the child all the same.
+pub struct ScopedJoinHandle<'scope, T> {
+    coroutine: Rc<Coroutine>,
+    packet: Rc<Packet<T>>,
+    scope: PhantomData<&'scope ()>,
+}
+
+impl<T> ScopedJoinHandle<'_, T> {
+    /// Waits for the child's end and returns its result.
+    ///
+    /// # Errors
+    ///
+    /// [`Terminated`] if it was terminated, or if it panicked (which the scope itself then raises).
+    ///
+    /// # Suspends
+    ///
+    /// Until the child ends.
+    pub fn join(self) -> Result<T, Terminated> {
+        match self.packet.take() {
+            Outcome::Returned(value) => Ok(value),
+            Outcome::Terminated | Outcome::Panicked(_) => Err(Terminated),
+        }
+    }
+
+    /// Makes the child's current or next blocking call unwind.
+    pub fn terminate(&self) {
+        self.coroutine.terminate();
+    }
+
+    /// Whether the child has ended.
+    pub fn is_finished(&self) -> bool {
+        self.coroutine.is_finished()
+    }
+}

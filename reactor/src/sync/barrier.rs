@@ -1,0 +1,68 @@
+//! A gate that opens and closes.
+
+use std::cell::Cell;
+
+use super::WaitList;
+
+/// A gate: whoever waits passes while it is open.
+///
+/// In Elle's sense of the word, not in that of `std::sync::Barrier`, which counts its waiters.
+pub struct Barrier {
+    open: Cell<bool>,
+    waiters: WaitList,
+}
+
+impl Barrier {
+    /// A gate that is `open` or closed at first.
+    pub const fn new(open: bool) -> Barrier {
+        Barrier { open: Cell::new(open), waiters: WaitList::new() }
+    }
+
+    /// Opens it: all who wait pass, even if it closes before they run. Never suspends.
+    pub fn open(&self) {
+        self.open.set(true);
+        self.waiters.notify_all();
+    }
+
+    /// Closes it for those who come from now on. Never suspends.
+    pub fn close(&self) {
+        self.open.set(false);
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.open.get()
+    }
+
+    /// Passes when the gate is open.
+    ///
+    /// # Suspends
+    ///
+    /// While it is closed.
+    pub fn wait(&self) {
+        if !self.open.get() {
+            self.waiters.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn those_who_waited_pass_though_the_gate_closes_at_once() {
+        crate::run(|| {
+            let gate = Rc::new(Barrier::new(false));
+            let waiter = crate::spawn({
+                let gate = gate.clone();
+                move || gate.wait()
+            });
+            gate.open();
+            gate.close();
+            assert!(waiter.join().is_ok());
+            assert!(!gate.is_open());
+        });
+    }
+}

@@ -1,0 +1,253 @@
+//! A bounded queue between coroutines, with any number of them at either end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::WaitList;
+
+struct Shared<T> {
+    queue: RefCell<VecDeque<T>>,
+    capacity: usize,
+    closed: Cell<bool>,
+    sender_count: Cell<usize>,
+    receiver_count: Cell<usize>,
+    not_empty: WaitList,
+    not_full: WaitList,
+}
+
+impl<T> Shared<T> {
+    fn close(&self) {
+        self.closed.set(true);
+        self.not_empty.notify_all();
+        self.not_full.notify_all();
+    }
+}
+
+/// The end that values go in at.
+pub struct Sender<T> {
+    shared: Rc<Shared<T>>,
+}
+
+/// The end that values come out at.
+pub struct Receiver<T> {
+    shared: Rc<Shared<T>>,
+}
+
+/// The channel is closed; the value comes back.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the channel is closed")]
+pub struct SendError<T>(pub T);
+
+/// Why a value was not taken at once.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrySendError<T> {
+    /// `capacity` values wait already.
+    #[error("the channel is full")]
+    Full(T),
+    /// The channel is closed.
+    #[error("the channel is closed")]
+    Closed(T),
+}
+
+/// The channel is closed and everything in it has been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the channel is closed and drained")]
+pub struct RecvError;
+
+/// Makes a channel that holds up to `capacity` values; both ends may be cloned.
+///
+/// It closes when the last sender or the last receiver is dropped, or by hand. Values sent before that can
+/// still be received. Senders and receivers are each served first come, first served.
+///
+/// # Panics
+///
+/// With a capacity of zero.
+///
+/// # Examples
+///
+/// ```
+/// reactor::run(|| {
+///     let (sender, receiver) = reactor::sync::channel(1);
+///     let producer = reactor::spawn(move || (0..3).for_each(|n| sender.send(n).unwrap()));
+///     let mut received = Vec::new();
+///     while let Ok(n) = receiver.recv() {
+///         received.push(n);
+///     }
+///     assert_eq!(received, [0, 1, 2]);
+///     producer.join().unwrap();
+/// });
+/// ```
+pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    assert!(capacity > 0, "a channel without room would never pass anything on");
+    let shared = Rc::new(Shared {
+        queue: RefCell::new(VecDeque::new()),
+        capacity,
+        closed: Cell::new(false),
+        sender_count: Cell::new(1),
+        receiver_count: Cell::new(1),
+        not_empty: WaitList::new(),
+        not_full: WaitList::new(),
+    });
+    (Sender { shared: shared.clone() }, Receiver { shared })
+}
+
+impl<T> Sender<T> {
+    /// Puts `value` at the end of the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] with the value when the channel is closed.
+    ///
+    /// # Suspends
+    ///
+    /// While the channel is full.
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        let shared = &*self.shared;
+        while !shared.closed.get() && shared.queue.borrow().len() >= shared.capacity {
+            shared.not_full.wait_for(1, |notified| {
+                if notified {
+                    shared.not_full.notify_one();
+                }
+            });
+        }
+        self.try_send(value).map_err(|error| match error {
+            TrySendError::Full(value) | TrySendError::Closed(value) => SendError(value),
+        })
+    }
+
+    /// Puts `value` at the end of the queue if there is room. Never suspends.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError`] with the value when the channel is full or closed.
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        if self.shared.closed.get() {
+            return Err(TrySendError::Closed(value));
+        }
+        if self.shared.queue.borrow().len() >= self.shared.capacity {
+            return Err(TrySendError::Full(value));
+        }
+        self.shared.queue.borrow_mut().push_back(value);
+        self.shared.not_empty.notify_one();
+        Ok(())
+    }
+
+    /// Refuses further values; those inside can still be received. Never suspends.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Whether the channel is closed.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.get()
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Takes the value at the head of the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`] when the channel is closed and drained.
+    ///
+    /// # Suspends
+    ///
+    /// While the channel is empty and open.
+    pub fn recv(&self) -> Result<T, RecvError> {
+        let shared = &*self.shared;
+        loop {
+            if let Some(value) = self.try_recv() {
+                return Ok(value);
+            }
+            if shared.closed.get() {
+                return Err(RecvError);
+            }
+            shared.not_empty.wait_for(1, |notified| {
+                if notified {
+                    shared.not_empty.notify_one();
+                }
+            });
+        }
+    }
+
+    /// Takes the value at the head of the queue if there is one. Never suspends.
+    pub fn try_recv(&self) -> Option<T> {
+        let value = self.shared.queue.borrow_mut().pop_front();
+        if value.is_some() {
+            self.shared.not_full.notify_one();
+        }
+        value
+    }
+
+    /// Refuses further values; those inside can still be received. Never suspends.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        self.shared.sender_count.set(self.shared.sender_count.get() + 1);
+        Sender { shared: self.shared.clone() }
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        self.shared.receiver_count.set(self.shared.receiver_count.get() + 1);
+        Receiver { shared: self.shared.clone() }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.shared.sender_count.set(self.shared.sender_count.get() - 1);
+        if self.shared.sender_count.get() == 0 {
+            self.shared.close();
+        }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.shared.receiver_count.set(self.shared.receiver_count.get() - 1);
+        if self.shared.receiver_count.get() == 0 {
+            self.shared.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_meant_for_a_terminated_receiver_reaches_the_next() {
+        crate::run(|| {
+            let (sender, receiver) = channel(4);
+            let recv = |receiver: &Receiver<u8>| {
+                let receiver = receiver.clone();
+                crate::spawn(move || receiver.recv())
+            };
+            let (first, second) = (recv(&receiver), recv(&receiver));
+            sender.send(7).unwrap();
+            first.terminate();
+            assert!(first.join().is_err());
+            assert_eq!(second.join(), Ok(Ok(7)));
+        });
+    }
+
+    #[test]
+    fn a_closed_channel_is_drained_before_it_ends() {
+        crate::run(|| {
+            let (sender, receiver) = channel(4);
+            sender.send(1).unwrap();
+            sender.close();
+            assert_eq!(sender.send(2), Err(SendError(2)));
+            assert_eq!(receiver.recv(), Ok(1));
+            assert_eq!(receiver.recv(), Err(RecvError));
+        });
+    }
+}

@@ -1,0 +1,197 @@
+//! Sleeping, and giving up in time. Timers wait in one queue that the driver fires.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::clock::now;
+use crate::coroutine::{self, Coroutine, Cut};
+use crate::driver;
+
+/// What a timer does when its time has come.
+pub(crate) enum Action {
+    Wake(Rc<Coroutine>),
+    Cut(Rc<Coroutine>, Cut),
+}
+
+/// Names an armed timer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TimerKey {
+    due: Instant,
+    number: u64,
+}
+
+/// Armed timers in the order of their time; those of one instant in the order they were armed.
+#[derive(Default)]
+pub(crate) struct TimerQueue {
+    timers: BTreeMap<TimerKey, Action>,
+    next_number: u64,
+}
+
+impl TimerQueue {
+    pub(crate) fn arm(&mut self, due: Instant, action: Action) -> TimerKey {
+        let key = TimerKey { due, number: self.next_number };
+        self.next_number += 1;
+        self.timers.insert(key, action);
+        key
+    }
+
+    pub(crate) fn disarm(&mut self, key: TimerKey) {
+        self.timers.remove(&key);
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|(key, _)| key.due)
+    }
+
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Action> {
+        let entry = self.timers.first_entry()?;
+        (entry.key().due <= now).then(|| entry.remove())
+    }
+}
+
+/// An armed timer, disarmed on drop.
+pub(crate) struct Timer(TimerKey);
+
+impl Timer {
+    /// Wakes the running coroutine at `due`.
+    pub(crate) fn wake_at(due: Instant) -> Timer {
+        Timer(driver::arm_timer(due, Action::Wake(coroutine::current())))
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        driver::disarm_timer(self.0);
+    }
+}
+
+/// Suspends the coroutine for at least `duration`.
+///
+/// While the coroutine unwinds this returns at once.
+///
+/// # Panics
+///
+/// Outside `run`.
+///
+/// # Suspends
+///
+/// For `duration`, to the resolution of the poller: a millisecond when nothing else happens.
+pub fn sleep(duration: Duration) {
+    sleep_until(now() + duration);
+}
+
+/// Suspends the coroutine until `due`; see [`sleep`].
+pub fn sleep_until(due: Instant) {
+    if !coroutine::may_suspend() {
+        return;
+    }
+    let _timer = Timer::wake_at(due);
+    while now() < due {
+        coroutine::park();
+    }
+}
+
+/// The time given to [`timeout`] was over before the call was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it took longer than it was given")]
+pub struct Elapsed;
+
+impl From<Elapsed> for std::io::Error {
+    fn from(elapsed: Elapsed) -> Self {
+        std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed)
+    }
+}
+
+/// Runs `f`, but for no longer than `duration`: then the blocking call that `f` sits in unwinds up to here.
+///
+/// What `f` owned is dropped, in the usual order. Code between two blocking calls is not interrupted. A call
+/// that returns just as its time ends keeps its result.
+///
+/// # Errors
+///
+/// [`Elapsed`] when the time was over first.
+///
+/// # Panics
+///
+/// With `f`'s panic. Outside `run`.
+///
+/// # Suspends
+///
+/// As `f` does, for `duration` at the most.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// reactor::run(|| {
+///     let slow = || reactor::sleep(Duration::from_secs(60));
+///     assert!(reactor::timeout(Duration::from_millis(5), slow).is_err());
+///     assert_eq!(reactor::timeout(Duration::from_secs(5), || 1), Ok(1));
+/// });
+/// ```
+pub fn timeout<T>(duration: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    let me = coroutine::current();
+    let cut = Cut::new();
+    let timer = Timer(driver::arm_timer(now() + duration, Action::Cut(me.clone(), cut)));
+    let result = catch_unwind(AssertUnwindSafe(f));
+    drop(timer);
+    me.withdraw_cut(cut);
+    match result {
+        Ok(value) => Ok(value),
+        Err(payload) if payload.downcast_ref::<Cut>() == Some(&cut) => Err(Elapsed),
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{run, spawn, yield_now};
+
+    #[test]
+    fn an_outer_timeout_unwinds_through_an_inner_one() {
+        run(|| {
+            let outer = timeout(Duration::from_millis(5), || {
+                let inner = timeout(Duration::from_secs(60), || sleep(Duration::from_secs(60)));
+                panic!("the inner one must not return, yet gave {inner:?}");
+            });
+            assert_eq!(outer, Err(Elapsed));
+            yield_now();
+        });
+    }
+
+    #[test]
+    fn a_timeout_leaves_nothing_behind_for_the_next_call() {
+        run(|| {
+            // Held up until the timer has fired: the wake-up arrives while nobody waits.
+            let held = timeout(Duration::from_millis(1), || std::thread::sleep(Duration::from_millis(5)));
+            assert_eq!(held, Ok(()));
+            yield_now();
+            sleep(Duration::from_millis(1));
+        });
+    }
+
+    #[test]
+    fn sleepers_wake_in_the_order_of_their_times() {
+        run(|| {
+            let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+            let start = now();
+            let sleepers: Vec<_> = [30u64, 10, 20]
+                .into_iter()
+                .map(|ms| {
+                    let order = order.clone();
+                    spawn(move || {
+                        sleep_until(start + Duration::from_millis(ms));
+                        order.borrow_mut().push(ms);
+                    })
+                })
+                .collect();
+            for sleeper in sleepers {
+                sleeper.join().unwrap();
+            }
+            assert_eq!(*order.borrow(), [10, 20, 30]);
+        });
+    }
+}
