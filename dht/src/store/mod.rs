@@ -14,10 +14,13 @@
 //! **Failure.** When a write fails, so does every write that was handed over before that news arrived: otherwise
 //! waiting for only the last of several would hide a hole before it.
 
+pub mod checkpoint;
 mod error;
+pub mod format;
 mod gather;
 mod key;
 mod memory;
+pub mod scan;
 mod ticket;
 
 pub use error::{Damage, StoreError};

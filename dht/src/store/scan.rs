@@ -1,0 +1,380 @@
+//! Reading a segment from its first byte to its last usable one, whatever state it is in.
+//!
+//! Used when a segment has no usable checkpoint: the one that was being written when the process died, and any whose
+//! checkpoint is damaged. Three things are told apart:
+//!
+//! - what the last crash tore: everything from the first bad record on that nothing proves to have been durable.
+//!   No write there was ever acknowledged, and the order of writes says that nothing after a hole may be kept;
+//! - damage: a bad record before the watermark. It is reported and skipped, and what follows is kept;
+//! - the end.
+//!
+//! It decides and reads, and changes nothing.
+
+use super::{
+    Damage, Key,
+    format::{self, ALIGNMENT_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
+};
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+/// How much of a file is held in memory while scanning it: several of the largest records.
+const WINDOW_BYTES: usize = 8 << 20;
+
+/// Something that is read at offsets.
+pub trait Source {
+    /// How long it is.
+    fn length_bytes(&self) -> io::Result<u64>;
+    /// Fills `buffer` from `offset` on.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn length_bytes(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+}
+
+impl Source for [u8] {
+    fn length_bytes(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = self.get(offset as usize..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+/// One record that counts, as a scan or a checkpoint lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Whose record it is.
+    pub key: Key,
+    /// What it says; `Lost` where the record is damaged.
+    pub shape: Shape,
+    /// How new it is.
+    pub sequence: u64,
+    /// Where its header lies.
+    pub offset: u32,
+    /// How long its value is.
+    pub length: u32,
+    /// How many records of this key the segment holds; the others are older.
+    pub count: u32,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// The records, in their order in the segment, each with a count of 1.
+    pub records: Vec<Listed>,
+    /// What is damaged, in order; those with a key are listed among the records as lost, too.
+    pub damages: Vec<Damage>,
+    /// Where the next record goes: behind the last one that counts.
+    pub end: u32,
+    /// How many bytes behind `end` are torn, and to be cut off.
+    pub torn_bytes: u64,
+}
+
+struct Window<'a, S: Source + ?Sized> {
+    source: &'a S,
+    length: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<S: Source + ?Sized> Window<'_, S> {
+    /// The bytes of `offset..offset + count`, or as many of them as there are.
+    fn at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
+        let count = count.min(self.length.saturating_sub(offset) as usize);
+        if count == 0 {
+            return Ok(&[]);
+        }
+        if offset < self.start || offset + count as u64 > self.start + self.bytes.len() as u64 {
+            let fill = self.length.saturating_sub(offset).min(WINDOW_BYTES.max(count) as u64) as usize;
+            self.bytes.resize(fill, 0);
+            self.start = offset;
+            self.source.read_at(&mut self.bytes, offset)?;
+        }
+        let from = (offset - self.start) as usize;
+        Ok(&self.bytes[from..from + count])
+    }
+}
+
+enum Found {
+    Good(RecordHeader),
+    /// The header (or its one-bit repair) tells whose record it is, the rest of it is bad.
+    Bad(RecordHeader),
+    /// No header for this many bytes.
+    Hole(u64),
+}
+
+/// Scans a segment. `is_last` tells whether it is the newest one: all others were durable in whole before the next
+/// one was begun.
+///
+/// # Errors
+///
+/// Only what reading raises; no content is an error.
+pub fn scan<S: Source + ?Sized>(source: &S, salt: u64, segment: u32, is_last: bool) -> io::Result<Scanned> {
+    let length = source.length_bytes()?.min(u64::from(u32::MAX));
+    let mut window = Window { source, length, start: 0, bytes: Vec::new() };
+    let mut watermark = if is_last { 0 } else { length };
+    let mut scanned = Scanned { end: SEGMENT_HEADER_BYTES as u32, ..Scanned::default() };
+    // For each damage, how many records come before it: whether it is damage or torn is known only at the end.
+    let mut before = Vec::new();
+    let mut offset = SEGMENT_HEADER_BYTES as u64;
+    while offset < length {
+        let (header, is_good, size) = match look(&mut window, Place { salt, segment, offset: offset as u32 })?
+        {
+            Found::Good(header) => (Some(header), true, format::record_bytes(header.length) as u64),
+            Found::Bad(header) => (Some(header), false, format::record_bytes(header.length) as u64),
+            Found::Hole(size) => (None, false, size),
+        };
+        let record = header.filter(|header| header.shape != Shape::Mark);
+        watermark = watermark.max(header.map_or(0, |header| u64::from(header.watermark)));
+        if !is_good {
+            let length_bytes = size.min(length - offset);
+            let key = record.map(|record| record.key);
+            scanned.damages.push(Damage { key, segment, offset_bytes: offset, length_bytes });
+            before.push(scanned.records.len());
+        }
+        if let Some(RecordHeader { shape, key, sequence, length, .. }) = record {
+            let shape = if is_good { shape } else { Shape::Lost };
+            scanned.records.push(Listed { key, shape, sequence, offset: offset as u32, length, count: 1 });
+        }
+        // A good mark is no obstacle: the next record is written over it.
+        if record.is_some() || !is_good {
+            scanned.end = (offset + size).min(length) as u32;
+        }
+        offset += size;
+    }
+    if let Some(first) = scanned.damages.iter().position(|damage| damage.offset_bytes >= watermark) {
+        scanned.end = scanned.damages[first].offset_bytes as u32;
+        scanned.records.truncate(before[first]);
+        scanned.damages.truncate(first);
+    }
+    if watermark > length {
+        let missing = Damage { key: None, segment, offset_bytes: length, length_bytes: watermark - length };
+        scanned.damages.push(missing);
+    }
+    scanned.torn_bytes = length.saturating_sub(u64::from(scanned.end));
+    Ok(scanned)
+}
+
+fn look<S: Source + ?Sized>(window: &mut Window<'_, S>, place: Place) -> io::Result<Found> {
+    let offset = u64::from(place.offset);
+    let bytes = window.at(offset, RECORD_HEADER_BYTES)?;
+    if let Some(header) = format::decode_record_header(place, bytes) {
+        let body = format::record_bytes(header.length) - RECORD_HEADER_BYTES;
+        let bytes = window.at(offset + RECORD_HEADER_BYTES as u64, body)?;
+        let whole =
+            bytes.len() == body && (header.shape != Shape::Value || format::verify_body(&header, bytes));
+        return Ok(if whole { Found::Good(header) } else { Found::Bad(header) });
+    }
+    if let Some(header) = format::decode_flipped_record_header(place, bytes) {
+        return Ok(Found::Bad(header));
+    }
+    let mut next = offset;
+    loop {
+        next += ALIGNMENT_BYTES as u64;
+        let bytes = window.at(next, RECORD_HEADER_BYTES)?;
+        let place = Place { offset: next as u32, ..place };
+        if bytes.is_empty() || format::decode_record_header(place, bytes).is_some() {
+            return Ok(Found::Hole(next.min(window.length) - offset));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Kind;
+
+    const SALT: u64 = 77;
+
+    /// Writes a segment as the writer would, one group a record.
+    struct Segment {
+        bytes: Vec<u8>,
+        offsets: Vec<usize>,
+    }
+
+    impl Segment {
+        fn new() -> Segment {
+            Segment { bytes: format::encode_segment_header(1, SALT).into(), offsets: Vec::new() }
+        }
+
+        fn push(mut self, shape: Shape, watermark: usize, value: &[u8]) -> Segment {
+            let offset = self.bytes.len();
+            let (check, table) = format::checksums(value.len() as u32, [value]);
+            let header = RecordHeader {
+                shape,
+                key: key(self.offsets.len()),
+                sequence: self.offsets.len() as u64,
+                length: value.len() as u32,
+                watermark: watermark as u32,
+                check,
+            };
+            let place = Place { salt: SALT, segment: 1, offset: offset as u32 };
+            self.bytes.extend(format::encode_record_header(place, &header));
+            self.bytes.extend(table);
+            self.bytes.extend(value);
+            self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT_BYTES), 0);
+            self.offsets.push(offset);
+            self
+        }
+
+        /// Values that were each synced before the next was written.
+        fn synced(count: usize) -> Segment {
+            (0..count).fold(Segment::new(), |segment, n| {
+                let watermark = segment.bytes.len();
+                segment.push(Shape::Value, watermark, &vec![n as u8; 100 + n * 7000])
+            })
+        }
+
+        /// Values of one group: nothing proves that any is durable.
+        fn one_group(count: usize) -> Segment {
+            (0..count).fold(Segment::new(), |segment, n| {
+                segment.push(Shape::Value, 64, &vec![n as u8; 100 + n * 7000])
+            })
+        }
+
+        fn scan(&self) -> Scanned {
+            scan(&self.bytes[..], SALT, 1, true).unwrap()
+        }
+
+        fn keys(&self) -> Vec<Key> {
+            self.scan().records.iter().map(|record| record.key).collect()
+        }
+    }
+
+    fn key(n: usize) -> Key {
+        Key::new(Kind::BLOCK, [n as u8; 32])
+    }
+
+    #[test]
+    fn an_intact_segment_is_listed_in_order() {
+        let segment = Segment::synced(5).push(Shape::Tombstone, 0, &[]);
+        let scanned = segment.scan();
+        assert_eq!(scanned.end as usize, segment.bytes.len());
+        assert_eq!((scanned.records.len(), scanned.damages.len(), scanned.torn_bytes), (6, 0, 0));
+        for (n, record) in scanned.records.iter().enumerate() {
+            assert_eq!((record.key, record.offset as usize), (key(n), segment.offsets[n]));
+        }
+        assert_eq!(scanned.records[5].shape, Shape::Tombstone);
+    }
+
+    #[test]
+    fn cutting_anywhere_keeps_every_whole_record_before_the_cut() {
+        let segment = Segment::synced(3);
+        for cut in 64..segment.bytes.len() {
+            let whole = segment
+                .offsets
+                .iter()
+                .skip(1)
+                .chain([&segment.bytes.len()])
+                .filter(|end| **end <= cut)
+                .count();
+            // The last record's padding may be missing: then it is not whole.
+            let scanned = scan(&segment.bytes[..cut], SALT, 1, true).unwrap();
+            assert_eq!(scanned.records.len(), whole, "cut at {cut}");
+            assert_eq!(u64::from(scanned.end) + scanned.torn_bytes, cut as u64);
+            assert!(scanned.damages.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_bad_value_before_the_watermark_is_reported_and_what_follows_is_kept() {
+        let mut segment = Segment::synced(5);
+        segment.bytes[segment.offsets[2] + 64 + 5000] ^= 4;
+        let scanned = segment.scan();
+        assert_eq!(scanned.records.len(), 5);
+        assert_eq!(scanned.records[2].shape, Shape::Lost);
+        assert_eq!(scanned.damages.len(), 1);
+        assert_eq!(scanned.damages[0].key, Some(key(2)));
+        assert_eq!(scanned.end as usize, segment.bytes.len());
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_header_still_names_the_key() {
+        let mut segment = Segment::synced(4);
+        segment.bytes[segment.offsets[1] + 16] ^= 128;
+        let scanned = segment.scan();
+        assert_eq!(scanned.damages.iter().map(|damage| damage.key).collect::<Vec<_>>(), [Some(key(1))]);
+        assert_eq!(scanned.records.len(), 4);
+    }
+
+    #[test]
+    fn a_wiped_header_loses_its_record_only() {
+        let mut segment = Segment::synced(4);
+        let at = segment.offsets[1];
+        segment.bytes[at..at + 64].fill(0x55);
+        let scanned = segment.scan();
+        assert_eq!(segment.keys(), [key(0), key(2), key(3)]);
+        assert_eq!(scanned.damages.len(), 1);
+        assert_eq!(scanned.damages[0].key, None);
+        assert_eq!(scanned.damages[0].length_bytes as usize, segment.offsets[2] - at);
+    }
+
+    #[test]
+    fn a_hole_in_an_unacknowledged_group_ends_the_log_there() {
+        let mut segment = Segment::one_group(5);
+        segment.bytes[segment.offsets[2] + 64] ^= 1;
+        let scanned = segment.scan();
+        assert_eq!(segment.keys(), [key(0), key(1)], "nothing after a hole: writes are durable in order");
+        assert_eq!(scanned.end as usize, segment.offsets[2]);
+        assert!(scanned.damages.is_empty());
+    }
+
+    #[test]
+    fn a_mark_proves_the_group_before_it_and_is_written_over() {
+        let segment = Segment::one_group(5);
+        let end = segment.bytes.len();
+        let mut segment = segment.push(Shape::Mark, end, &[]);
+        segment.bytes[segment.offsets[2] + 64] ^= 1;
+        let scanned = segment.scan();
+        assert_eq!((scanned.records.len(), scanned.damages.len()), (5, 1));
+        assert_eq!(scanned.end as usize, end);
+        assert_eq!(scanned.torn_bytes, 64);
+    }
+
+    #[test]
+    fn a_sealed_segment_has_no_torn_tail() {
+        let segment = Segment::one_group(3);
+        let cut = segment.bytes.len() - 8;
+        let scanned = scan(&segment.bytes[..cut], SALT, 1, false).unwrap();
+        assert_eq!(scanned.records.len(), 3);
+        assert_eq!(scanned.damages[0].key, Some(key(2)));
+    }
+
+    #[test]
+    fn a_file_that_lost_durable_bytes_says_so() {
+        let segment = Segment::one_group(3);
+        let end = segment.bytes.len();
+        let segment = segment.push(Shape::Value, end + 64, b"refers to more than there is");
+        let scanned = segment.scan();
+        assert!(scanned.damages.is_empty(), "{:?}", scanned.damages);
+        let cut = Segment::one_group(3).push(Shape::Value, end + 1000, b"x").scan();
+        assert_eq!(cut.damages.len(), 1);
+    }
+
+    #[test]
+    fn a_record_quoted_inside_a_value_is_not_taken_for_one() {
+        let inner = Segment::synced(2);
+        let mut segment =
+            Segment::new().push(Shape::Value, 0, &inner.bytes).push(Shape::Value, 1 << 14, b"after");
+        segment.bytes[64..128].fill(0);
+        assert_eq!(segment.keys(), [key(1)], "only the record after it");
+    }
+
+    #[test]
+    fn garbage_and_emptiness_are_no_error() {
+        assert_eq!(scan(&[][..], SALT, 1, true).unwrap().end, 64);
+        let garbage: Vec<u8> =
+            (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let scanned = scan(&garbage[..], SALT, 1, true).unwrap();
+        assert!(scanned.records.is_empty() && scanned.end == 64);
+    }
+}
