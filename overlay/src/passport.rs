@@ -1,0 +1,445 @@
+//! Passports: who may enter a closed network, and to do what.
+//!
+//! A network is named by its owner's public key. A passport is a chain of links, each saying "this key has these
+//! rights until then": the first is signed by the owner, each further one by the holder of the link before it, who
+//! must have been given the right to invite and can only pass on rights of its own. The holder of the last link is the
+//! holder of the passport; a passport with no link at all is the owner's own.
+//! Every link's signature covers the one before it, so links can't be rearranged into another chain.
+//!
+//! A passport is no secret: it is worth nothing without the holder's key, which the TLS handshake proves.
+//! Revocation is by expiry only; a list of revoked keys would need a place that everybody reads.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use reactor::crypto::{Identity, PublicKey, Signature, hash::sha3_256};
+use reactor::serialization::{from_bytes, to_bytes};
+use serde::{Deserialize, Serialize};
+
+/// Most links in a chain: the owner, and three levels of delegates below. Bounds the signatures that a stranger can
+/// make us verify before we know whether to talk to it.
+pub const LINKS_MAX: usize = 4;
+
+/// Most bytes of an encoded passport: four links of some 160 bytes each, with room to spare.
+pub const PASSPORT_BYTES_MAX: usize = 1024;
+
+/// Clocks of honest machines may differ by this much at an expiry.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// What the holder of a passport may do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub struct Rights {
+    /// Be a storage node: enter routing tables and hold blocks for others.
+    pub store: bool,
+    /// Fetch blocks.
+    pub read: bool,
+    /// Store blocks on the network's nodes, change registers.
+    pub write: bool,
+    /// Sign passports for others, with rights among its own.
+    pub invite: bool,
+}
+
+impl Rights {
+    /// Everything: what the owner has.
+    pub const ALL: Rights = Rights { store: true, read: true, write: true, invite: true };
+    /// A storage node that is never a user: it repairs blocks, hence also reads and writes.
+    pub const NODE: Rights = Rights { store: true, read: true, write: true, invite: false };
+    /// A user's client: reads and writes, stores nothing for others.
+    pub const CLIENT: Rights = Rights { store: false, read: true, write: true, invite: false };
+
+    /// Whether each right in `wanted` is among these.
+    pub fn include(self, wanted: Rights) -> bool {
+        u8::from(self) & u8::from(wanted) == u8::from(wanted)
+    }
+}
+
+impl From<Rights> for u8 {
+    fn from(rights: Rights) -> u8 {
+        u8::from(rights.store)
+            | u8::from(rights.read) << 1
+            | u8::from(rights.write) << 2
+            | u8::from(rights.invite) << 3
+    }
+}
+
+impl From<u8> for Rights {
+    /// Unknown bits are rights of a later version; we grant nothing for them.
+    fn from(bits: u8) -> Rights {
+        Rights { store: bits & 1 != 0, read: bits & 2 != 0, write: bits & 4 != 0, invite: bits & 8 != 0 }
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all =
+            [(self.store, "store"), (self.read, "read"), (self.write, "write"), (self.invite, "invite")];
+        let mut first = true;
+        for (_, word) in all.iter().filter(|(has, _)| *has) {
+            write!(f, "{}{word}", if first { "" } else { "+" })?;
+            first = false;
+        }
+        if first { f.write_str("nothing") } else { Ok(()) }
+    }
+}
+
+/// One signed sentence: `holder` has `rights` until `expires`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Link {
+    holder: PublicKey,
+    rights: Rights,
+    /// Seconds since 1970; `u64::MAX` for never.
+    expires: u64,
+    signature: Signature,
+}
+
+/// Proof that a key belongs to a network, and what it may do there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Passport {
+    network: PublicKey,
+    links: Vec<Link>,
+}
+
+/// Why a passport opens nothing. Travels to the refused peer, so that its user learns what to do.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum PassportError {
+    /// It is for another network.
+    #[error(
+        "the passport is for network {found}, but this is network {expected}: check which network you join"
+    )]
+    WrongNetwork {
+        /// The network that was asked for.
+        expected: PublicKey,
+        /// The network that the passport names.
+        found: PublicKey,
+    },
+    /// Its last link names another key.
+    #[error(
+        "the passport was issued to {found}, but the peer's key is {expected}: ask for one for your own key"
+    )]
+    WrongHolder {
+        /// The key that the handshake proved.
+        expected: PublicKey,
+        /// The key that the passport names.
+        found: PublicKey,
+    },
+    /// A signature does not verify.
+    #[error(
+        "a signature in the passport is wrong (link {link}): it was forged or damaged, ask for a new one"
+    )]
+    Forged {
+        /// Which link, counted from the owner's.
+        link: u32,
+    },
+    /// A link has expired.
+    #[error("the passport expired (link {link}): ask whoever invited you for a new one")]
+    Expired {
+        /// Which link, counted from the owner's.
+        link: u32,
+    },
+    /// A delegate passed on what it did not have.
+    #[error(
+        "a delegate gave rights that it does not have itself (link {link}): ask the owner for a passport"
+    )]
+    NotEntitled {
+        /// Which link, counted from the owner's.
+        link: u32,
+    },
+    /// Too many delegates.
+    #[error("the passport has more than {LINKS_MAX} links: ask somebody nearer to the owner for one")]
+    TooLong,
+    /// It does not decode.
+    #[error("this is not a passport: it is damaged, or of another version")]
+    Malformed,
+    /// The holder lacks a right that is needed.
+    #[error("the passport gives the right to {has}, but {needed} is needed")]
+    MissingRight {
+        /// What it gives.
+        has: Rights,
+        /// What was asked for.
+        needed: Rights,
+    },
+}
+
+impl Passport {
+    /// The passport of the owner of a network: it needs no signature, since the owner's key names the network.
+    pub fn of_owner(owner: PublicKey) -> Passport {
+        Passport { network: owner, links: Vec::new() }
+    }
+
+    /// A passport signed by the owner. `expires` of `None` means never.
+    pub fn issue(
+        owner: &Identity,
+        holder: PublicKey,
+        rights: Rights,
+        expires: Option<SystemTime>,
+    ) -> Passport {
+        let network = owner.public_key();
+        let link = Link::sign(owner, chain_start(&network), holder, rights, expires);
+        Passport { network, links: vec![link] }
+    }
+
+    /// A passport for `holder`, signed by `delegate`, who holds this one.
+    ///
+    /// # Errors
+    /// `WrongHolder` if `delegate` does not hold this passport; `NotEntitled` if it lacks the right to invite or one
+    /// of `rights`; `TooLong` if the chain has its full length.
+    pub fn delegate(
+        &self,
+        delegate: &Identity,
+        holder: PublicKey,
+        rights: Rights,
+        expires: Option<SystemTime>,
+    ) -> Result<Passport, PassportError> {
+        if delegate.public_key() != self.holder() {
+            return Err(PassportError::WrongHolder { expected: delegate.public_key(), found: self.holder() });
+        }
+        if self.links.len() >= LINKS_MAX {
+            return Err(PassportError::TooLong);
+        }
+        if !self.rights().invite || !self.rights().include(rights) {
+            return Err(PassportError::NotEntitled { link: self.links.len() as u32 });
+        }
+        let before = self.links.iter().fold(chain_start(&self.network), |before, link| link.digest(&before));
+        let link = Link::sign(delegate, before, holder, rights, expires);
+        let mut passport = self.clone();
+        passport.links.push(link);
+        Ok(passport)
+    }
+
+    /// The owner's key, which names the network.
+    pub fn network(&self) -> PublicKey {
+        self.network
+    }
+
+    /// Whom it was issued to.
+    pub fn holder(&self) -> PublicKey {
+        self.links.last().map_or(self.network, |link| link.holder)
+    }
+
+    /// What it says the holder may do; worth something only after [`verify`](Passport::verify).
+    pub fn rights(&self) -> Rights {
+        self.links.last().map_or(Rights::ALL, |link| link.rights)
+    }
+
+    /// When its first link expires; `None` for never.
+    pub fn expires(&self) -> Option<SystemTime> {
+        let seconds =
+            self.links.iter().map(|link| link.expires).min().filter(|&seconds| seconds != u64::MAX)?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    }
+
+    /// What `holder`, whose key a handshake has proved, may do in `network` at `now`.
+    ///
+    /// # Errors
+    /// Why this passport gives it nothing.
+    pub fn verify(
+        &self,
+        network: &PublicKey,
+        holder: &PublicKey,
+        now: SystemTime,
+    ) -> Result<Rights, PassportError> {
+        if self.network != *network {
+            return Err(PassportError::WrongNetwork { expected: *network, found: self.network });
+        }
+        if self.links.len() > LINKS_MAX {
+            return Err(PassportError::TooLong);
+        }
+        if self.holder() != *holder {
+            return Err(PassportError::WrongHolder { expected: *holder, found: self.holder() });
+        }
+        let latest = now.checked_sub(CLOCK_SKEW).unwrap_or(SystemTime::UNIX_EPOCH);
+        let latest = latest.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let (mut issuer, mut rights, mut before) = (*network, Rights::ALL, chain_start(network));
+        for (index, link) in self.links.iter().enumerate() {
+            let index = index as u32;
+            if !rights.invite || !rights.include(link.rights) {
+                return Err(PassportError::NotEntitled { link: index });
+            }
+            let digest = link.digest(&before);
+            if issuer.verify(&digest, &link.signature).is_err() {
+                return Err(PassportError::Forged { link: index });
+            }
+            if link.expires <= latest {
+                return Err(PassportError::Expired { link: index });
+            }
+            (issuer, rights, before) = (link.holder, link.rights, digest);
+        }
+        Ok(rights)
+    }
+
+    /// The passport as bytes, to be stored or sent.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        to_bytes(self)
+    }
+
+    /// Reads what [`to_bytes`](Passport::to_bytes) wrote. Verifies nothing.
+    ///
+    /// # Errors
+    /// `Malformed` or `TooLong`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Passport, PassportError> {
+        if bytes.len() > PASSPORT_BYTES_MAX {
+            return Err(PassportError::TooLong);
+        }
+        from_bytes(bytes).map_err(|_| PassportError::Malformed)
+    }
+}
+
+impl Link {
+    fn sign(
+        issuer: &Identity,
+        before: [u8; 32],
+        holder: PublicKey,
+        rights: Rights,
+        expires: Option<SystemTime>,
+    ) -> Link {
+        let seconds =
+            |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let expires = expires.map_or(u64::MAX, seconds);
+        // The signature is not part of the digest, so any will do until the real one is known.
+        let mut link = Link { holder, rights, expires, signature: issuer.sign(&[]) };
+        link.signature = issuer.sign(&link.digest(&before));
+        link
+    }
+
+    /// What the signature covers: this link and, by the digest before it, the whole chain up to it.
+    fn digest(&self, before: &[u8; 32]) -> [u8; 32] {
+        sha3_256(&[
+            b"hypha passport link 1",
+            before,
+            self.holder.as_bytes(),
+            &[u8::from(self.rights)],
+            &self.expires.to_be_bytes(),
+        ])
+    }
+}
+
+/// What stands for the link before the first: the network.
+fn chain_start(network: &PublicKey) -> [u8; 32] {
+    sha3_256(&[b"hypha passport 1", network.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn owner_and_holder() -> (Identity, Identity) {
+        (Identity::generate(), Identity::generate())
+    }
+
+    #[test]
+    fn the_owners_signature_opens_the_network_to_the_holder() {
+        let (owner, holder) = owner_and_holder();
+        let passport = Passport::issue(&owner, holder.public_key(), Rights::NODE, None);
+        let read = Passport::from_bytes(&passport.to_bytes()).unwrap();
+        let rights = read.verify(&owner.public_key(), &holder.public_key(), SystemTime::now());
+        assert_eq!(rights, Ok(Rights::NODE));
+    }
+
+    #[test]
+    fn the_owner_needs_no_signature() {
+        let (owner, other) = owner_and_holder();
+        let passport = Passport::of_owner(owner.public_key());
+        let verify =
+            |key: &Identity| passport.verify(&owner.public_key(), &key.public_key(), SystemTime::now());
+        assert_eq!(verify(&owner), Ok(Rights::ALL));
+        assert!(matches!(verify(&other), Err(PassportError::WrongHolder { .. })));
+    }
+
+    #[test]
+    fn another_network_or_another_holder_is_refused() {
+        let (owner, holder) = owner_and_holder();
+        let other = Identity::generate();
+        let passport = Passport::issue(&owner, holder.public_key(), Rights::NODE, None);
+        let now = SystemTime::now();
+        let refused = passport.verify(&other.public_key(), &holder.public_key(), now);
+        assert!(matches!(refused, Err(PassportError::WrongNetwork { .. })));
+        let refused = passport.verify(&owner.public_key(), &other.public_key(), now);
+        assert!(matches!(refused, Err(PassportError::WrongHolder { .. })));
+    }
+
+    #[test]
+    fn it_expires_a_minute_late_for_wrong_clocks() {
+        let (owner, holder) = owner_and_holder();
+        let now = SystemTime::now();
+        let passport = Passport::issue(&owner, holder.public_key(), Rights::CLIENT, Some(now + DAY));
+        let verify = |at| passport.verify(&owner.public_key(), &holder.public_key(), at);
+        assert_eq!(verify(now + DAY), Ok(Rights::CLIENT));
+        assert_eq!(verify(now + DAY + 2 * CLOCK_SKEW), Err(PassportError::Expired { link: 0 }));
+    }
+
+    #[test]
+    fn more_rights_than_were_signed_are_a_forgery() {
+        let (owner, holder) = owner_and_holder();
+        let mut passport = Passport::issue(&owner, holder.public_key(), Rights::CLIENT, None);
+        passport.links[0].rights = Rights::ALL;
+        let refused = passport.verify(&owner.public_key(), &holder.public_key(), SystemTime::now());
+        assert_eq!(refused, Err(PassportError::Forged { link: 0 }));
+    }
+
+    #[test]
+    fn a_delegate_passes_on_no_more_than_its_own_rights() {
+        let (owner, delegate) = owner_and_holder();
+        let holder = Identity::generate();
+        let inviter = Rights { invite: true, ..Rights::CLIENT };
+        let passport = Passport::issue(&owner, delegate.public_key(), inviter, None);
+        let given = passport.delegate(&delegate, holder.public_key(), Rights::CLIENT, None).unwrap();
+        let now = SystemTime::now();
+        assert_eq!(given.verify(&owner.public_key(), &holder.public_key(), now), Ok(Rights::CLIENT));
+        let refused = passport.delegate(&delegate, holder.public_key(), Rights::NODE, None);
+        assert!(matches!(refused, Err(PassportError::NotEntitled { .. })));
+        // Nor by signing what `delegate` would refuse to.
+        let mut forged = passport.clone();
+        let (network, key) = (passport.network, holder.public_key());
+        let before = forged.links[0].digest(&chain_start(&network));
+        forged.links.push(Link::sign(&delegate, before, key, Rights::NODE, None));
+        assert_eq!(forged.verify(&network, &key, now), Err(PassportError::NotEntitled { link: 1 }));
+        // Nor can a guest invite.
+        let refused = given.delegate(&holder, delegate.public_key(), Rights::CLIENT, None);
+        assert!(matches!(refused, Err(PassportError::NotEntitled { .. })));
+    }
+
+    #[test]
+    fn a_link_cannot_be_moved_into_another_chain() {
+        let (owner, delegate) = owner_and_holder();
+        let holder = Identity::generate().public_key();
+        let now = SystemTime::now();
+        let first = Passport::issue(&owner, delegate.public_key(), Rights::ALL, Some(now + DAY));
+        let second = Passport::issue(&owner, delegate.public_key(), Rights::ALL, Some(now + 300 * DAY));
+        let mut moved = first.delegate(&delegate, holder, Rights::NODE, None).unwrap();
+        moved.links[0] = second.links[0].clone();
+        assert_eq!(moved.verify(&owner.public_key(), &holder, now), Err(PassportError::Forged { link: 1 }));
+    }
+
+    #[test]
+    fn the_longest_chain_fits_its_bound_and_a_longer_one_is_refused() {
+        let owner = Identity::generate();
+        let mut holder = Identity::generate();
+        let mut passport = Passport::issue(&owner, holder.public_key(), Rights::ALL, None);
+        for _ in 1..LINKS_MAX {
+            let next = Identity::generate();
+            passport = passport.delegate(&holder, next.public_key(), Rights::ALL, None).unwrap();
+            holder = next;
+        }
+        assert!(passport.to_bytes().len() <= PASSPORT_BYTES_MAX);
+        let next = Identity::generate().public_key();
+        assert_eq!(passport.delegate(&holder, next, Rights::ALL, None), Err(PassportError::TooLong));
+        let before =
+            passport.links.iter().fold(chain_start(&passport.network), |before, link| link.digest(&before));
+        passport.links.push(Link::sign(&holder, before, next, Rights::ALL, None));
+        let refused = passport.verify(&owner.public_key(), &next, SystemTime::now());
+        assert_eq!(refused, Err(PassportError::TooLong));
+    }
+
+    #[test]
+    fn garbage_is_not_a_passport() {
+        for length in 0..200 {
+            let bytes: Vec<u8> = (0..length).map(|index| (index * 73 + length) as u8).collect();
+            assert!(Passport::from_bytes(&bytes).is_err());
+        }
+        assert_eq!(Passport::from_bytes(&vec![0; PASSPORT_BYTES_MAX + 1]), Err(PassportError::TooLong));
+    }
+}
