@@ -1,1 +1,108 @@
-//! Placeholder.
+//! A Kademlia overlay: which nodes are closest to a 256-bit key, and how to reach them.
+//!
+//! What a user of this crate sees is the [`Overlay`] trait; a [`Passport`] opens a closed network to a key.
+//!
+//! The layout is the paper's, arrows only downward:
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `lookup`, `admission` | flow: sequential coroutine code over small traits |
+//! | `frontier`, `routing_table`, `k_bucket` | pure: told the time and the answers, never asking |
+//! | `node_id`, `contact`, `passport`, `peers`, `message` | what travels, and what it proves |
+//!
+//! Source: P. Maymounkov, D. Mazieres, "Kademlia: a peer-to-peer information system based on the XOR metric", 2002.
+//! Departures are named in the file they concern.
+//!
+//! What it is not: it stores nothing for anybody (that is the DHT's part), and it trusts no answer further than that a
+//! contact named in it may be called.
+
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod contact;
+pub mod frontier;
+pub mod k_bucket;
+pub mod lookup;
+pub mod message;
+pub mod node_id;
+pub mod passport;
+pub mod peers;
+pub mod routing_table;
+#[cfg(test)]
+mod testing;
+pub mod watch;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reactor::rpc::{CallError, Method};
+
+pub use contact::Contact;
+pub use k_bucket::K;
+pub use node_id::NodeId;
+pub use passport::{Passport, PassportError, Rights};
+pub use peers::{Peer, Peers, Role};
+pub use watch::{Changes, Watch};
+
+/// What the layer above sees of the network, so that another overlay can be slotted in.
+pub trait Overlay {
+    /// Our own contact, or `None` for a client, which nobody can be responsible through.
+    ///
+    /// # Suspends
+    /// Never.
+    fn own(&self) -> Option<Contact>;
+
+    /// The `count` live nodes nearest to `key`, nearest first, ourselves included if we store. Fewer if the network
+    /// has fewer; none if nobody can be reached.
+    ///
+    /// # Suspends
+    /// For a lookup; not at all where everyone is known.
+    fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact>;
+
+    /// Calls a node other than ourselves, over a connection that is kept for the next call.
+    ///
+    /// # Errors
+    /// `Closed` if it can't be reached; otherwise as the call itself fails. A failure also makes
+    /// [`closest`](Overlay::closest) leave the node out once it is known to be dead.
+    ///
+    /// # Suspends
+    /// Until the answer, at most for `timeout`.
+    fn call<M: Method>(
+        &self,
+        contact: &Contact,
+        request: &M::Request,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>>;
+
+    /// Something to wait on for changes of who is near: nodes that joined, died, came back or moved.
+    ///
+    /// # Suspends
+    /// Never; [`Watch::wait`] does.
+    fn watch(&self) -> Watch;
+}
+
+impl<O: Overlay + ?Sized> Overlay for Rc<O> {
+    fn own(&self) -> Option<Contact> {
+        O::own(self)
+    }
+
+    fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
+        O::closest(self, key, count)
+    }
+
+    fn call<M: Method>(
+        &self,
+        contact: &Contact,
+        request: &M::Request,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        O::call::<M>(self, contact, request, payload, timeout)
+    }
+
+    fn watch(&self) -> Watch {
+        O::watch(self)
+    }
+}
