@@ -5,8 +5,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chunk;
 pub mod errno;
+pub mod format;
 pub mod operations;
+pub mod tree;
 
 pub use errno::Errno;
 pub use operations::{Attributes, Inode, Operations};
+
+/// A seed for a randomised test: the one in `HYPHA_SEED`, or a new one, printed so that it can be replayed.
+#[cfg(test)]
+fn seed_for_test() -> u64 {
+    let seed = match std::env::var("HYPHA_SEED") {
+        Ok(seed) => seed.parse().expect("HYPHA_SEED is a number"),
+        Err(_) => getrandom::u64().expect("the operating system gives randomness"),
+    };
+    println!("HYPHA_SEED={seed}");
+    seed
+}

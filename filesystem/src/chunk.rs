@@ -1,0 +1,294 @@
+//! Sealing frames and nodes, and packing them into the objects that the store keeps.
+//!
+//! A *chunk* is content, zeros up to its size class, the content's length (u32), all sealed by AES-256-GCM under a key
+//! of its own that is used once; hence the nonce may be zero. Chunks written together follow each other in one object,
+//! so that ten thousand small files are some forty puts and not ten thousand. An object is named by its hash, and a
+//! chunk by its object, offset, length and key. The last chunk of an object is a filler whose key nobody keeps: it pads
+//! the object to a size class.
+//!
+//! Chunks know nothing of the tree; the packer only tells which object a chunk went to, since the object's name is not
+//! known before it is closed.
+
+use aes_gcm::aead::inout::InOutBuf;
+use aes_gcm::{Aes256Gcm, KeyInit, aead::AeadInOut};
+use bytes::{Bytes, BytesMut};
+use dht::{Address, OwnerTag};
+
+use crate::format::{OBJECT_SIZE_MAX, Pointer, SEAL_OVERHEAD, padded_size};
+
+/// What a chunk holds. It is authenticated, so that a frame can never be taken for a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ChunkKind {
+    /// A tree node.
+    Node = 1,
+    /// A frame of a file.
+    Frame = 2,
+    /// Padding.
+    Filler = 3,
+    /// A volume's root.
+    Root = 4,
+    /// A record of the local journal.
+    Journal = 5,
+}
+
+/// The bytes are not what was sealed under this key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sealed bytes do not verify: wrong key, or damaged; try another replica")]
+pub struct Damaged;
+
+/// Keys from the operating system's randomness, drawn many at a time: one call a key costs more than sealing 1 KiB.
+#[derive(Default)]
+pub struct KeyPool {
+    bytes: Vec<u8>,
+}
+
+impl KeyPool {
+    const KEYS_PER_DRAW: usize = 128;
+
+    /// Returns 32 fresh random bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system has no randomness: nothing secret can be made then.
+    pub fn draw(&mut self) -> [u8; 32] {
+        if self.bytes.is_empty() {
+            self.bytes.resize(Self::KEYS_PER_DRAW * 32, 0);
+            getrandom::fill(&mut self.bytes).expect("the operating system gives randomness");
+        }
+        let at = self.bytes.len() - 32;
+        let mut key = [0; 32];
+        key.copy_from_slice(&self.bytes[at..]);
+        // Drawn keys leave the pool: what is dumped later holds none that are in use.
+        self.bytes[at..].fill(0);
+        self.bytes.truncate(at);
+        key
+    }
+}
+
+impl Drop for KeyPool {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.bytes);
+    }
+}
+
+/// Returns how many bytes content of `size` bytes takes once sealed.
+pub fn sealed_size(size: usize) -> usize {
+    padded_size(size) + SEAL_OVERHEAD
+}
+
+/// Appends `content`, sealed under `key`, to `out`.
+pub fn seal_into(out: &mut Vec<u8>, kind: ChunkKind, content: &[u8], key: &[u8; 32]) {
+    seal_with_nonce_into(out, kind, content, key, &[0; 12]);
+}
+
+/// As [`seal_into`], for keys that seal more than once: `nonce` must never repeat under one key.
+pub fn seal_with_nonce_into(
+    out: &mut Vec<u8>,
+    kind: ChunkKind,
+    content: &[u8],
+    key: &[u8; 32],
+    nonce: &[u8; 12],
+) {
+    let start = out.len();
+    out.reserve(sealed_size(content.len()));
+    out.extend_from_slice(content);
+    out.resize(start + padded_size(content.len()), 0);
+    out.extend_from_slice(&(content.len() as u32).to_le_bytes());
+    let cipher = Aes256Gcm::new(key.into());
+    let tag = cipher
+        .encrypt_inout_detached(nonce.into(), &[kind as u8], InOutBuf::from(&mut out[start..]))
+        .expect("a chunk is far below GCM's limit");
+    out.extend_from_slice(&tag);
+}
+
+/// Opens sealed bytes in place and returns how many bytes of content are now at their start.
+///
+/// # Errors
+///
+/// [`Damaged`] if they do not verify under `key` and `kind`; what `sealed` holds then is of no use.
+pub fn open_in_place(kind: ChunkKind, sealed: &mut [u8], key: &[u8; 32]) -> Result<usize, Damaged> {
+    open_with_nonce_in_place(kind, sealed, key, &[0; 12])
+}
+
+/// As [`open_in_place`], for what was sealed with a nonce.
+///
+/// # Errors
+///
+/// As [`open_in_place`].
+pub fn open_with_nonce_in_place(
+    kind: ChunkKind,
+    sealed: &mut [u8],
+    key: &[u8; 32],
+    nonce: &[u8; 12],
+) -> Result<usize, Damaged> {
+    if sealed.len() < SEAL_OVERHEAD {
+        return Err(Damaged);
+    }
+    let (body, tag) = sealed.split_at_mut(sealed.len() - 16);
+    let tag: &[u8; 16] = (&*tag).try_into().map_err(|_| Damaged)?;
+    Aes256Gcm::new(key.into())
+        .decrypt_inout_detached(nonce.into(), &[kind as u8], InOutBuf::from(&mut *body), tag.into())
+        .map_err(|_| Damaged)?;
+    let (content, length) = body.split_at(body.len() - 4);
+    let length = u32::from_le_bytes(length.try_into().map_err(|_| Damaged)?) as usize;
+    if length > content.len() { Err(Damaged) } else { Ok(length) }
+}
+
+/// Opens a run of chunks that lie in one buffer, without copying where nobody else holds it.
+///
+/// `chunks` are offset and length within `sealed`, ascending and apart, with their keys.
+///
+/// # Errors
+///
+/// [`Damaged`] if one does not verify or is out of bounds.
+pub fn open_run(
+    kind: ChunkKind,
+    sealed: Bytes,
+    chunks: &[(usize, usize, [u8; 32])],
+) -> Result<Vec<Bytes>, Damaged> {
+    let mut buffer = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut sizes = Vec::with_capacity(chunks.len());
+    for (offset, length, key) in chunks {
+        let range = buffer.get_mut(*offset..offset.saturating_add(*length)).ok_or(Damaged)?;
+        sizes.push(open_in_place(kind, range, key)?);
+    }
+    let buffer = buffer.freeze();
+    Ok(chunks.iter().zip(sizes).map(|((offset, ..), size)| buffer.slice(*offset..*offset + size)).collect())
+}
+
+/// Where a chunk went: an object that may still be open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Location {
+    object: u32,
+    offset: u32,
+    length: u32,
+    key: [u8; 32],
+}
+
+/// Packs chunks into objects.
+pub struct Packer {
+    tag: OwnerTag,
+    keys: KeyPool,
+    current: Vec<u8>,
+    closed: Vec<Address>,
+    ready: Vec<(Address, Bytes)>,
+}
+
+impl Packer {
+    /// Starts with no object; `tag` is the store's, under which objects are named.
+    pub fn new(tag: OwnerTag) -> Packer {
+        Packer { tag, keys: KeyPool::default(), current: Vec::new(), closed: Vec::new(), ready: Vec::new() }
+    }
+
+    /// Closes the open object if `size` bytes of content do not fit it any more.
+    pub fn make_room(&mut self, size: usize) {
+        if !self.current.is_empty() && self.current.len() + sealed_size(size) > OBJECT_SIZE_MAX {
+            self.close();
+        }
+    }
+
+    /// Seals `content` under a fresh key at the end of the open object.
+    pub fn append(&mut self, kind: ChunkKind, content: &[u8]) -> Location {
+        self.make_room(content.len());
+        let key = self.keys.draw();
+        let offset = self.current.len();
+        seal_into(&mut self.current, kind, content, &key);
+        Location {
+            object: self.closed.len() as u32,
+            offset: offset as u32,
+            length: (self.current.len() - offset) as u32,
+            key,
+        }
+    }
+
+    /// Whether `location` lies in the object that is open now, where the next chunk goes if there is room.
+    pub fn is_open(&self, location: &Location) -> bool {
+        location.object as usize == self.closed.len()
+    }
+
+    /// Returns the pointer to a chunk; its address is zero while its object is open.
+    pub fn pointer(&self, location: &Location) -> Pointer {
+        Pointer {
+            address: self.closed.get(location.object as usize).map_or([0; 32], |address| address.0),
+            offset: location.offset,
+            length: location.length,
+            key: location.key,
+        }
+    }
+
+    /// Pads and names the open object, if there is one.
+    pub fn close(&mut self) {
+        if self.current.is_empty() {
+            return;
+        }
+        let mut object = std::mem::take(&mut self.current);
+        let gap = padded_size(object.len()) - object.len();
+        if gap >= sealed_size(0) && object.len() + gap <= OBJECT_SIZE_MAX {
+            // As much as fits the gap: a filler's own size is padded too.
+            let filler = vec![0; (gap - SEAL_OVERHEAD) / 8 * 7];
+            if sealed_size(filler.len()) <= gap {
+                let key = self.keys.draw();
+                seal_into(&mut object, ChunkKind::Filler, &filler, &key);
+            }
+        }
+        let object = Bytes::from(object);
+        let address = Address::of(&self.tag, &object);
+        self.closed.push(address);
+        self.ready.push((address, object));
+    }
+
+    /// Takes the objects that are closed and wait to be put.
+    pub fn take_ready(&mut self) -> Vec<(Address, Bytes)> {
+        std::mem::take(&mut self.ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_opens_under_its_key_and_kind_only() {
+        let mut sealed = Vec::new();
+        seal_into(&mut sealed, ChunkKind::Frame, b"hello", &[1; 32]);
+        assert_eq!(sealed.len(), sealed_size(5));
+        let mut right = sealed.clone();
+        assert_eq!(open_in_place(ChunkKind::Frame, &mut right, &[1; 32]), Ok(5));
+        assert_eq!(&right[..5], b"hello");
+        assert_eq!(open_in_place(ChunkKind::Node, &mut sealed.clone(), &[1; 32]), Err(Damaged));
+        assert_eq!(open_in_place(ChunkKind::Frame, &mut sealed.clone(), &[2; 32]), Err(Damaged));
+        for at in 0..sealed.len() {
+            let mut flipped = sealed.clone();
+            flipped[at] ^= 0x10;
+            assert_eq!(open_in_place(ChunkKind::Frame, &mut flipped, &[1; 32]), Err(Damaged));
+        }
+        assert_eq!(open_in_place(ChunkKind::Frame, &mut [0; 7], &[1; 32]), Err(Damaged));
+    }
+
+    #[test]
+    fn chunks_share_objects_and_large_runs_take_several() {
+        let tag = OwnerTag([3; 32]);
+        let mut packer = Packer::new(tag);
+        let content = vec![7u8; 32 * 1024];
+        let locations: Vec<_> = (0..40).map(|_| packer.append(ChunkKind::Frame, &content)).collect();
+        packer.close();
+        let objects = packer.take_ready();
+        assert_eq!(objects.len(), 2);
+        for (address, object) in &objects {
+            assert!(object.len() <= OBJECT_SIZE_MAX && address.names(&tag, object));
+        }
+        for location in &locations {
+            let pointer = packer.pointer(location);
+            let (_, object) = objects.iter().find(|(address, _)| address.0 == pointer.address).unwrap();
+            let sealed = object.slice(pointer.offset as usize..(pointer.offset + pointer.length) as usize);
+            let opened =
+                open_run(ChunkKind::Frame, sealed, &[(0, pointer.length as usize, pointer.key)]).unwrap();
+            assert_eq!(opened[0], content);
+        }
+        let mut keys: Vec<_> = locations.iter().map(|location| location.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 40);
+    }
+}
