@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod coroutine;
 pub mod echo;
 pub mod process;
 pub mod statistics;
