@@ -14,6 +14,7 @@
 pub mod address;
 pub mod block_store;
 pub mod memory_block_store;
+pub mod paxos;
 pub mod store;
 
 pub use address::{Address, OwnerTag};

@@ -1,0 +1,55 @@
+//! Ballots: what orders the attempts of all proposers.
+//!
+//! A ballot is used by one proposer for one attempt, ever. The proposer's half is drawn at random each time a client
+//! starts, so that a client that forgot which rounds it used can't use one twice.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One run of one client. Random, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct ProposerId(#[serde(with = "serde_bytes")] pub [u8; 16]);
+
+/// The number of an attempt. Ordered by round, then by proposer, so no two proposers share one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Counts attempts.
+    pub round: u64,
+    /// Whose attempt it is.
+    pub proposer: ProposerId,
+}
+
+impl Ballot {
+    /// Below every ballot that is ever used: what an acceptor has promised at the start.
+    pub const ZERO: Ballot = Ballot { round: 0, proposer: ProposerId([0; 16]) };
+
+    /// The lowest round above this one, as `proposer`'s.
+    ///
+    /// A round saturates instead of wrapping: a liar who claims the last round can stop a register, but can't make
+    /// ballots go backwards.
+    pub fn successor(&self, proposer: ProposerId) -> Ballot {
+        Ballot { round: self.round.saturating_add(1), proposer }
+    }
+}
+
+impl fmt::Debug for ProposerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::address::write_hex(&self.0[..4], f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_is_above_every_ballot_of_the_round() {
+        let low = ProposerId([0; 16]);
+        let high = ProposerId([0xff; 16]);
+        let ballot = Ballot { round: 3, proposer: high };
+        assert!(ballot.successor(low) > ballot);
+        assert!(Ballot::ZERO < Ballot::ZERO.successor(low));
+        assert!(Ballot { round: u64::MAX, proposer: low }.successor(low).round == u64::MAX);
+    }
+}
