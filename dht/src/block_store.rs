@@ -9,17 +9,14 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
+use reactor::crypto::PublicKey;
+use reactor::crypto::hash::sha3_256;
 use serde::{Deserialize, Serialize};
-use sha3::{Digest, Sha3_256};
 
 use crate::address::{Address, OwnerTag, write_hex};
 
 /// The largest payload of a register: a root is some hundred bytes; this leaves room for keys sealed to many readers.
 pub const PAYLOAD_SIZE_BYTES_MAX: usize = 64 * 1024;
-
-/// A user's or node's Ed25519 public key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct PublicKey(#[serde(with = "serde_bytes")] pub [u8; 32]);
 
 /// The name of a register: SHA3-256 of its owner's key and a random salt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,13 +25,7 @@ pub struct RegisterAddress(#[serde(with = "serde_bytes")] pub [u8; 32]);
 impl RegisterAddress {
     /// The address of the register that `owner` makes with `salt`.
     pub fn of(owner: &PublicKey, salt: &[u8; 32]) -> RegisterAddress {
-        RegisterAddress(
-            Sha3_256::new_with_prefix(b"hypha register")
-                .chain_update(owner.0)
-                .chain_update(salt)
-                .finalize()
-                .into(),
-        )
+        RegisterAddress(sha3_256(&[b"hypha register", owner.as_bytes(), salt]))
     }
 }
 

@@ -19,7 +19,7 @@ pub mod store;
 
 pub use address::{Address, OwnerTag};
 pub use block_store::{
-    BlockStore, GetError, HeaderHash, PublicKey, PutError, ReadError, Record, RegisterAddress, SwapError,
-    Usage,
+    BlockStore, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError, Usage,
 };
 pub use memory_block_store::MemoryBlockStore;
+pub use reactor::crypto::PublicKey;

@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
+use reactor::crypto::PublicKey;
 
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag};
 use crate::block_store::{
-    BlockStore, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PublicKey, PutError, ReadError, Record,
-    RegisterAddress, SwapError, Usage,
+    BlockStore, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PutError, ReadError, Record, RegisterAddress,
+    SwapError, Usage,
 };
 
 /// See the [module](self).
@@ -35,7 +36,7 @@ impl MemoryBlockStore {
     /// An empty store of 1 TiB.
     pub fn new() -> MemoryBlockStore {
         MemoryBlockStore {
-            identity: PublicKey([0x1d; 32]),
+            identity: PublicKey::from_bytes([0x1d; 32]),
             blocks: RefCell::default(),
             registers: RefCell::default(),
             capacity_bytes: Cell::new(1 << 40),
