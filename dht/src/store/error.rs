@@ -60,7 +60,6 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    #[allow(dead_code)]
     /// Names the operation and the file that `source` came from; a full disk becomes [`StoreError::Full`].
     pub(crate) fn io(
         operation: &'static str,

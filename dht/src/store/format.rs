@@ -180,6 +180,18 @@ pub fn decode_segment_header(bytes: &[u8]) -> Result<(u32, u64), SegmentHeaderEr
     }
 }
 
+/// Reads a segment's header in which one bit was flipped: in the only segment of a store it is the only place that
+/// holds the salt.
+pub fn decode_flipped_segment_header(bytes: &[u8]) -> Option<(u32, u64)> {
+    let mut bytes: [u8; SEGMENT_HEADER_BYTES] = bytes.get(..SEGMENT_HEADER_BYTES)?.try_into().ok()?;
+    (0..SEGMENT_HEADER_BYTES * 8).find_map(|bit| {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let header = decode_segment_header(&bytes).ok();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        header
+    })
+}
+
 fn header_crc(place: Place, fields: &[u8]) -> u32 {
     let mut prefix = [0; 16];
     prefix[..8].copy_from_slice(&place.salt.to_le_bytes());
@@ -324,6 +336,12 @@ mod tests {
         assert_eq!(bytes[24..60], [0; 36]);
         assert_eq!(decode_segment_header(&bytes), Ok((5, 6)));
         assert_eq!(decode_segment_header(&bytes[..63]), Err(SegmentHeaderError::Damaged));
+        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_segment_header(&flipped), Err(SegmentHeaderError::Damaged));
+            assert_eq!(decode_flipped_segment_header(&flipped), Some((5, 6)));
+        }
     }
 
     #[test]

@@ -15,18 +15,29 @@
 //! waiting for only the last of several would hide a hole before it.
 
 pub mod checkpoint;
+mod compaction;
+mod directory;
+mod disk;
 mod error;
 pub mod format;
 mod gather;
+mod index;
 mod key;
 mod memory;
+mod read;
+mod recovery;
 pub mod scan;
+mod scrub;
 mod ticket;
+mod writer;
 
+pub use disk::{Config, DiskStore};
 pub use error::{Damage, StoreError};
 pub use gather::Gather;
 pub use key::{Key, Kind};
 pub use memory::MemoryStore;
+pub use recovery::Recovery;
+pub use scrub::ScrubReport;
 pub use ticket::Ticket;
 
 use bytes::Bytes;
@@ -114,7 +125,7 @@ pub trait Store {
     /// Keys whose stored record is known to be damaged, in key order: fetch them elsewhere and put them again.
     fn damaged(&self) -> Vec<Damage>;
 
-    /// How much is stored. Never suspends.
+    /// How much is stored durably. Never suspends.
     fn usage(&self) -> Usage;
 
     /// Waits until everything handed over so far is durable.

@@ -4,18 +4,33 @@
 //! waiting for. Dropping a ticket drops the wish to know, never the write.
 
 use super::StoreError;
+use reactor::sync::Barrier;
+use std::{cell::RefCell, fmt, rc::Rc};
 
 /// The promise that a write will be durable, or the news that it could not be.
 #[must_use = "an unwaited write may be lost in a crash; wait for this ticket or for a later one"]
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Ticket {
-    result: Result<(), StoreError>,
+    completion: Rc<Completion>,
+}
+
+/// The writing end of a [`Ticket`].
+pub(crate) struct Completion {
+    result: RefCell<Option<Result<(), StoreError>>>,
+    gate: Barrier,
 }
 
 impl Ticket {
     /// A ticket for what is already decided.
     pub fn ready(result: Result<(), StoreError>) -> Ticket {
-        Ticket { result }
+        let (ticket, completion) = Ticket::new();
+        completion.complete(result);
+        ticket
+    }
+
+    pub(crate) fn new() -> (Ticket, Rc<Completion>) {
+        let completion = Rc::new(Completion { result: RefCell::new(None), gate: Barrier::new(false) });
+        (Ticket { completion: completion.clone() }, completion)
     }
 
     /// Waits until this write, and with it every write handed over before it, is durable.
@@ -29,6 +44,29 @@ impl Ticket {
     ///
     /// Until the group that holds the write is synced: a few milliseconds.
     pub fn wait(&self) -> Result<(), StoreError> {
-        self.result.clone()
+        loop {
+            if let Some(result) = self.completion.result.borrow().as_ref() {
+                return result.clone();
+            }
+            self.completion.gate.wait();
+        }
+    }
+
+    /// Whether waiting would return at once.
+    pub fn is_done(&self) -> bool {
+        self.completion.result.borrow().is_some()
+    }
+}
+
+impl Completion {
+    pub(crate) fn complete(&self, result: Result<(), StoreError>) {
+        self.result.borrow_mut().get_or_insert(result);
+        self.gate.open();
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ticket").field(&self.completion.result.borrow()).finish()
     }
 }

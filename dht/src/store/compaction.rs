@@ -1,0 +1,195 @@
+//! Copying what still holds out of mostly dead segments, so that they can be deleted.
+//!
+//! One coroutine a store, woken when a segment has passed the threshold. Copies keep their sequence, so a newer
+//! write always wins over them, whichever comes first in the log. The order that makes it safe at every instant: the
+//! copies are durable before the old segment is removed, and the removal is durable before any tombstone that hid
+//! something in it is given up.
+
+use super::{
+    Gather, Key, StoreError,
+    checkpoint::Listing,
+    disk::Inner,
+    format::{self, Shape},
+    index::Entry,
+    read::{Miss, Plan},
+    recovery,
+};
+use bytes::Bytes;
+use std::{
+    fs::File,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How much is copied at a time: the most that a small write may have to wait behind.
+pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How many records are copied at a time.
+pub(crate) const BATCH_COUNT_MAX: usize = 1024;
+/// With less space than this, any dead bytes are worth compacting, and at full speed.
+const SPACE_SHORT_BYTES: u64 = 64 << 20;
+
+/// After a failure (a full disk, most likely) compaction rests this long.
+const REST: Duration = Duration::from_secs(1);
+
+enum Next {
+    /// There may be more to do.
+    Go,
+    /// There is nothing to do.
+    Wait,
+    /// It failed.
+    Rest,
+    /// The store is closed or gone.
+    End,
+}
+
+/// Starts a store's compaction.
+pub(crate) fn start(inner: &Rc<Inner>) {
+    let (weak, wanted) = (Rc::downgrade(inner), inner.compaction_wanted.clone());
+    reactor::spawn(move || {
+        loop {
+            match compact_one(&weak) {
+                Next::Go => reactor::yield_now(),
+                Next::Wait => wanted.wait(),
+                Next::Rest => reactor::sleep(REST),
+                Next::End => return,
+            }
+        }
+    });
+}
+
+/// Compacts the segment that most deserves it.
+fn compact_one(weak: &Weak<Inner>) -> Next {
+    let Some(inner) = weak.upgrade() else { return Next::End };
+    let _working = inner.background.lock();
+    if inner.is_closed() {
+        return Next::End;
+    }
+    let Some(segment) = inner.victim() else { return Next::Wait };
+    match inner.compact(segment) {
+        Ok(()) => Next::Go,
+        Err(StoreError::Closed) => Next::End,
+        Err(error) => {
+            tracing::warn!(store = %inner.config.path.display(), "cannot compact segment {segment:08x}: {error}");
+            Next::Rest
+        }
+    }
+}
+
+impl Inner {
+    fn is_space_short(&self) -> bool {
+        let segment = u64::from(self.config.segment_size_bytes);
+        self.free_bytes() < SPACE_SHORT_BYTES.min(2 * segment)
+    }
+
+    fn victim(&self) -> Option<u32> {
+        let percent = if self.is_space_short() { 5 } else { self.config.compaction_dead_percent };
+        self.index.borrow().most_dead(percent)
+    }
+
+    /// Moves what holds in `segment` to the end of the log and deletes it.
+    ///
+    /// # Suspends
+    ///
+    /// For as long as the configured rate makes it.
+    pub(crate) fn compact(&self, segment: u32) -> Result<(), StoreError> {
+        let (directory, salt) = (self.directory.clone(), self.salt);
+        let listing = reactor::offload(move || recovery::read_listing(&directory, segment, salt))?;
+        let path = self.directory.segment_path(segment);
+        let file =
+            reactor::offload(move || File::open(&path).map_err(|error| StoreError::io("open", path, error)));
+        let file = Arc::new(file?);
+        // A second round finds only what damage, found in the first, has changed.
+        while let Some(survivors) = self.survivors(segment, &listing) {
+            for batch in batches(&survivors) {
+                self.copy(&file, batch)?;
+            }
+        }
+        let directory = self.directory.clone();
+        reactor::offload(move || directory.delete(segment))?;
+        self.index.borrow_mut().on_deleted(segment, &listing);
+        self.forget_file(segment);
+        Ok(())
+    }
+
+    fn survivors(&self, segment: u32, listing: &Listing) -> Option<Vec<(Key, Entry)>> {
+        let mut survivors: Vec<_> = self.index.borrow().survivors(segment, listing).collect();
+        survivors.sort_unstable_by_key(|(_, entry)| entry.offset);
+        (!survivors.is_empty()).then_some(survivors)
+    }
+
+    /// Copies some records and waits until the copies are durable and the index points at them.
+    fn copy(&self, file: &Arc<File>, batch: &[(Key, Entry)]) -> Result<(), StoreError> {
+        let read = self.read_batch(file, batch);
+        let mut last = None;
+        for ((key, entry), read) in batch.iter().zip(read) {
+            let still_there = |now: &Entry| (now.segment, now.offset) == (entry.segment, entry.offset);
+            if !self.index.borrow().get(key).is_some_and(still_there) {
+                continue;
+            }
+            let (shape, value) = match read {
+                None => (entry.shape, Gather::default()),
+                Some(Ok(value)) => (Shape::Value, value.into()),
+                Some(Err(Miss::Io(error))) => {
+                    return Err(StoreError::io("read", self.directory.segment_path(entry.segment), error));
+                }
+                Some(Err(Miss::Damaged | Miss::WouldBlock)) => {
+                    self.index.borrow_mut().on_damage(key, entry.segment, entry.offset);
+                    (Shape::Lost, Gather::default())
+                }
+            };
+            last = Some(self.send_copy(key, shape, entry.sequence, value)?);
+        }
+        last.map_or(Ok(()), |ticket| ticket.wait())?;
+        if !self.is_space_short() {
+            self.pace(batch);
+        }
+        Ok(())
+    }
+
+    /// Reads and verifies records on another thread; `None` for those that carry no value.
+    pub(crate) fn read_batch(
+        &self,
+        file: &Arc<File>,
+        batch: &[(Key, Entry)],
+    ) -> Vec<Option<Result<Bytes, Miss>>> {
+        let (file, salt) = (file.clone(), self.salt);
+        let plans = batch.iter().map(|(key, entry)| {
+            let plan = Plan { key: *key, entry: *entry, salt, range: 0..entry.length as usize };
+            (entry.shape == Shape::Value).then_some(plan)
+        });
+        let plans: Vec<_> = plans.collect();
+        reactor::offload(move || {
+            plans.iter().map(|plan| plan.as_ref().map(|plan| plan.read(&file))).collect()
+        })
+    }
+
+    /// Sleeps for as long as reading this batch may take at the configured rate.
+    pub(crate) fn pace(&self, batch: &[(Key, Entry)]) {
+        let bytes: usize = batch.iter().map(|(_, entry)| format::record_bytes(entry.length)).sum();
+        let rate = self.config.background_bytes_per_second.max(1);
+        let until = reactor::now() + Duration::from_secs_f64(bytes as f64 / rate as f64);
+        // In steps, so that closing a store never waits long.
+        while let left = until.saturating_duration_since(reactor::now())
+            && !left.is_zero()
+            && !self.is_closed()
+        {
+            reactor::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+}
+
+/// Cuts a list of records into what is read and copied at a time.
+pub(crate) fn batches(mut records: &[(Key, Entry)]) -> impl Iterator<Item = &[(Key, Entry)]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let count = records.iter().take(BATCH_COUNT_MAX).take_while(|(_, entry)| {
+            let fits = bytes < BATCH_BYTES_MAX;
+            bytes += format::record_bytes(entry.length);
+            fits
+        });
+        let (batch, rest) = records.split_at(count.count());
+        records = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
+}

@@ -1,0 +1,121 @@
+//! Reading one record, or a part of one, and verifying what was read.
+//!
+//! Blocking and not: the same plan is tried first against the system's page cache (`RWF_NOWAIT`), on the reactor's
+//! thread, and only if that misses on a thread of the pool.
+
+use super::{
+    Key,
+    format::{self, CHUNK_BYTES, Place, RECORD_HEADER_BYTES, Shape},
+    index::Entry,
+};
+use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags};
+use std::{
+    fs::File,
+    io::{self, IoSliceMut},
+    ops::Range,
+    os::unix::fs::FileExt,
+};
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) key: Key,
+    pub(crate) entry: Entry,
+    pub(crate) salt: u64,
+    /// The wanted part, within the value.
+    pub(crate) range: Range<usize>,
+}
+
+/// Why there is nothing to hand out.
+#[derive(Debug)]
+pub(crate) enum Miss {
+    /// Not in the page cache.
+    WouldBlock,
+    /// Not what the index says.
+    Damaged,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Miss {
+    fn from(error: io::Error) -> Miss {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => Miss::WouldBlock,
+            // The file is shorter than the index says.
+            io::ErrorKind::UnexpectedEof => Miss::Damaged,
+            _ => Miss::Io(error),
+        }
+    }
+}
+
+impl Plan {
+    /// How many bytes have to be read.
+    pub(crate) fn bytes(&self) -> usize {
+        let (chunks, head) = (self.chunks(), format::value_offset(self.entry.length));
+        head + chunks.end - chunks.start
+    }
+
+    /// The wanted part, widened to whole checksummed chunks.
+    fn chunks(&self) -> Range<usize> {
+        let length = self.entry.length as usize;
+        if format::table_count(self.entry.length) == 0 {
+            return 0..length;
+        }
+        let start = self.range.start / CHUNK_BYTES * CHUNK_BYTES;
+        start..self.range.end.next_multiple_of(CHUNK_BYTES).min(length).max(start)
+    }
+
+    /// Reads from the page cache only.
+    pub(crate) fn try_read(&self, file: &File) -> Result<Bytes, Miss> {
+        self.read_with(|buffer, offset| {
+            let length = buffer.len();
+            let vectors = &mut [IoSliceMut::new(buffer)];
+            match rustix::io::preadv2(file, vectors, offset, ReadWriteFlags::NOWAIT) {
+                Ok(count) if count == length => Ok(()),
+                // A part of it is in memory; or the file system cannot tell. An end of file shows when blocking.
+                Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    /// Reads, blocking the thread.
+    pub(crate) fn read(&self, file: &File) -> Result<Bytes, Miss> {
+        self.read_with(|buffer, offset| file.read_exact_at(buffer, offset))
+    }
+
+    fn read_with(&self, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> Result<Bytes, Miss> {
+        let Entry { offset, length, .. } = self.entry;
+        let head_bytes = format::value_offset(length);
+        let chunks = self.chunks();
+        let mut buffer = vec![0; self.bytes()];
+        if chunks.start == 0 {
+            read(&mut buffer, u64::from(offset))?;
+        } else {
+            let (head, body) = buffer.split_at_mut(head_bytes);
+            read(head, u64::from(offset))?;
+            read(body, u64::from(offset) + (head_bytes + chunks.start) as u64)?;
+        }
+        let place = Place { salt: self.salt, segment: self.entry.segment, offset };
+        let header = format::decode_record_header(place, &buffer).ok_or(Miss::Damaged)?;
+        if (header.key, header.length, header.shape) != (self.key, length, Shape::Value) {
+            return Err(Miss::Damaged);
+        }
+        let (head, body) = buffer.split_at(head_bytes);
+        let table = &head[RECORD_HEADER_BYTES..];
+        let is_sound = match table {
+            [] => crc32c::crc32c(body) == header.check,
+            table => {
+                crc32c::crc32c(table) == header.check
+                    && format::verify_chunks(table, chunks.start / CHUNK_BYTES, body)
+            }
+        };
+        if !is_sound {
+            return Err(Miss::Damaged);
+        }
+        let start = head_bytes + self.range.start - chunks.start;
+        Ok(Bytes::from(buffer).slice(start..start + self.range.len()))
+    }
+}
