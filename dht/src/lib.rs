@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod block;
 pub mod block_store;
 pub mod memory_block_store;
 pub mod paxos;

@@ -1,0 +1,131 @@
+//! How an immutable block lies in the local store.
+//!
+//! ```text
+//! content                 length bytes
+//! group hashes            32 bytes for each 32 KiB begun; none if there is only one group
+//! owner tag               32 bytes
+//! form                     1 byte: 1
+//! ```
+//!
+//! The content comes first, so that a range of it is the same range of the value and is read from disk without
+//! knowing more than the value's length, which follows from the content's. The group hashes are kept because
+//! computing them for a ranged read would hash the whole block.
+//!
+//! Not here: a checksum. The local store has one for every record.
+
+use bytes::Bytes;
+
+use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, GroupHash, OwnerTag, group_hashes};
+
+/// The last byte of every stored block.
+pub const FORM: u8 = 1;
+
+const TAIL_BYTES: usize = 32 + 1;
+
+/// The stored bytes are not a block of this form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a stored block has a form that this program does not know; it was written by another version, or damaged"
+)]
+pub struct UnknownForm;
+
+/// How many bytes follow the content.
+fn trailer_size_bytes(content_length: usize) -> usize {
+    let groups = content_length.div_ceil(GROUP_SIZE_BYTES);
+    TAIL_BYTES + if groups > 1 { groups * 32 } else { 0 }
+}
+
+/// What is stored behind `content`.
+pub fn trailer(tag: &OwnerTag, content: &[u8]) -> Bytes {
+    let mut trailer = Vec::with_capacity(trailer_size_bytes(content.len()));
+    if content.len() > GROUP_SIZE_BYTES {
+        group_hashes(tag, content).iter().for_each(|hash| trailer.extend_from_slice(&hash.0));
+    }
+    trailer.extend_from_slice(&tag.0);
+    trailer.push(FORM);
+    trailer.into()
+}
+
+/// The content's length in a value of `stored_length` bytes.
+///
+/// # Errors
+/// [`UnknownForm`] if no content has that length when stored.
+pub fn content_length(stored_length: u32) -> Result<u32, UnknownForm> {
+    let stored = stored_length as usize;
+    // Each further group adds its size and one hash, so the count follows from the length, give or take one.
+    let guess = stored / (GROUP_SIZE_BYTES + 32);
+    for groups in guess.saturating_sub(1).max(1)..=guess + 1 {
+        let hashes = if groups > 1 { groups * 32 } else { 0 };
+        let Some(content) = stored.checked_sub(TAIL_BYTES + hashes) else { continue };
+        if content > 0 && content <= BLOCK_SIZE_BYTES_MAX && content.div_ceil(GROUP_SIZE_BYTES) == groups {
+            return Ok(content as u32);
+        }
+    }
+    Err(UnknownForm)
+}
+
+/// Reads what lies behind the content: the tag and the group hashes.
+///
+/// # Errors
+/// [`UnknownForm`].
+pub fn decode_trailer(trailer: &[u8]) -> Result<(OwnerTag, Vec<GroupHash>), UnknownForm> {
+    let (rest, form) = trailer.split_last_chunk::<1>().ok_or(UnknownForm)?;
+    let (hashes, tag) = rest.split_last_chunk::<32>().ok_or(UnknownForm)?;
+    let (hashes, remainder) = hashes.as_chunks::<32>();
+    if form[0] != FORM || !remainder.is_empty() {
+        return Err(UnknownForm);
+    }
+    Ok((OwnerTag(*tag), hashes.iter().map(|hash| GroupHash(*hash)).collect()))
+}
+
+/// Takes a whole stored value apart and checks it against `address`: for the scrubber.
+///
+/// # Errors
+/// [`UnknownForm`] if it is not the block that it should be.
+pub fn decode(address: &Address, stored: Bytes) -> Result<(OwnerTag, Bytes), UnknownForm> {
+    let length = content_length(u32::try_from(stored.len()).map_err(|_| UnknownForm)?)? as usize;
+    let (tag, _) = decode_trailer(&stored[length..])?;
+    let content = stored.slice(..length);
+    if address.names(&tag, &content) { Ok((tag, content)) } else { Err(UnknownForm) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAG: OwnerTag = OwnerTag([3; 32]);
+
+    #[test]
+    fn every_length_is_found_again_from_the_stored_one() {
+        let group = GROUP_SIZE_BYTES;
+        let edges =
+            [1, group - 1, group, group + 1, 2 * group, 2 * group + 1, 33 * group, BLOCK_SIZE_BYTES_MAX];
+        for length in edges.into_iter().chain((1..BLOCK_SIZE_BYTES_MAX).step_by(997)) {
+            let stored = (length + trailer_size_bytes(length)) as u32;
+            assert_eq!(content_length(stored), Ok(length as u32));
+        }
+        assert_eq!(content_length(0), Err(UnknownForm));
+        assert_eq!(content_length(33), Err(UnknownForm));
+        assert_eq!(content_length(u32::MAX), Err(UnknownForm));
+    }
+
+    #[test]
+    fn a_block_comes_back_and_a_flipped_bit_does_not() {
+        for length in [1, GROUP_SIZE_BYTES, GROUP_SIZE_BYTES + 1, 3 * GROUP_SIZE_BYTES] {
+            let content: Vec<u8> = (0..length).map(|i| (i / 7) as u8).collect();
+            let address = Address::of(&TAG, &content);
+            let mut stored = content.clone();
+            stored.extend_from_slice(&trailer(&TAG, &content));
+            assert_eq!(decode(&address, stored.clone().into()), Ok((TAG, content.into())));
+            stored[length / 2] ^= 4;
+            assert_eq!(decode(&address, stored.into()), Err(UnknownForm));
+        }
+    }
+
+    #[test]
+    fn a_trailer_holds_the_hashes_of_all_groups() {
+        let content = vec![9; 2 * GROUP_SIZE_BYTES + 1];
+        let (tag, hashes) = decode_trailer(&trailer(&TAG, &content)).unwrap();
+        assert_eq!((tag, hashes), (TAG, group_hashes(&TAG, &content)));
+    }
+}
