@@ -121,6 +121,7 @@ struct Pending {
 struct InFlight {
     writes: RefCell<VecDeque<Sent>>,
     epoch: Cell<u32>,
+    failure: RefCell<Option<StoreError>>,
     room: Semaphore,
     bytes: Cell<u64>,
     finished: Barrier,
@@ -177,6 +178,7 @@ impl DiskStore {
         let in_flight = Rc::new(InFlight {
             writes: RefCell::default(),
             epoch: Cell::new(0),
+            failure: RefCell::default(),
             room: Semaphore::new(QUEUE_BYTES_MAX),
             bytes: Cell::new(0),
             finished: Barrier::new(false),
@@ -249,6 +251,9 @@ fn receive_reports(reports: &remote::Receiver<Report>, in_flight: &InFlight, wea
             if let Some(inner) = &inner {
                 inner.on_result(&sent, result.as_ref().ok().copied());
             }
+            if let Err(error) = &result {
+                *in_flight.failure.borrow_mut() = Some(error.clone());
+            }
             in_flight.complete(sent, result.map(|_| ()));
         }
         if let Some(inner) = &inner {
@@ -296,7 +301,13 @@ impl Inner {
             return Err(StoreError::TooLarge { length_bytes, limit_bytes });
         }
         self.admit(shape, length as u32)?;
+        let epoch = self.in_flight.epoch.get();
         self.in_flight.room.acquire_many(format::record_bytes(length as u32)).forget();
+        if self.in_flight.epoch.get() != epoch {
+            // An earlier write of the same batch may have failed while we waited: this one may not succeed then.
+            self.in_flight.room.release(format::record_bytes(length as u32));
+            return Err(self.in_flight.failure.borrow().clone().unwrap_or(StoreError::Closed));
+        }
         // From here on nothing suspends, so that writes are queued in the order of their sequences.
         let sequence = self.sequence.get() + 1;
         self.sequence.set(sequence);
@@ -554,7 +565,7 @@ impl Store for DiskStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         let last = self.inner.last.borrow().clone();
-        last.map_or(Ok(()), |ticket| ticket.wait())
+        last.map_or(Ok(()), |ticket| ticket.wait_untold())
     }
 
     fn close(&self) -> Result<(), StoreError> {

@@ -132,7 +132,7 @@ pub trait Store {
     ///
     /// # Errors
     ///
-    /// If the last write handed over failed.
+    /// If the last write handed over failed and nobody has been told of it.
     ///
     /// # Suspends
     ///

@@ -1,11 +1,15 @@
 //! What a caller holds between handing over a write and its being durable.
 //!
-//! Writes become durable in the order in which they were handed over, so of several tickets only the last needs
-//! waiting for. Dropping a ticket drops the wish to know, never the write.
+//! Writes become durable in the order in which they were handed over, so of several handed over in one go only the
+//! last one's ticket needs waiting for. Dropping a ticket drops the wish to know, never the write.
 
 use super::StoreError;
 use reactor::sync::Barrier;
-use std::{cell::RefCell, fmt, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+};
 
 /// The promise that a write will be durable, or the news that it could not be.
 #[must_use = "an unwaited write may be lost in a crash; wait for this ticket or for a later one"]
@@ -17,6 +21,7 @@ pub struct Ticket {
 /// The writing end of a [`Ticket`].
 pub(crate) struct Completion {
     result: RefCell<Option<Result<(), StoreError>>>,
+    is_told: Cell<bool>,
     gate: Barrier,
 }
 
@@ -29,16 +34,23 @@ impl Ticket {
     }
 
     pub(crate) fn new() -> (Ticket, Rc<Completion>) {
-        let completion = Rc::new(Completion { result: RefCell::new(None), gate: Barrier::new(false) });
+        let completion = Rc::new(Completion {
+            result: RefCell::new(None),
+            is_told: Cell::new(false),
+            gate: Barrier::new(false),
+        });
         (Ticket { completion: completion.clone() }, completion)
     }
 
-    /// Waits until this write, and with it every write handed over before it, is durable.
+    /// Waits until this write is durable.
+    ///
+    /// An `Ok` speaks for all writes that were handed over before this one in one go, that is with nothing but other
+    /// `enqueue` calls in between. Tickets of writes that are further apart want waiting for each; that costs
+    /// nothing where they share a sync.
     ///
     /// # Errors
     ///
-    /// What kept this write, or one handed over shortly before it, from becoming durable: a failure takes every
-    /// write with it that was handed over before the news of it arrived, so an `Ok` speaks for all earlier ones.
+    /// What kept this write, or one handed over shortly before it, from becoming durable.
     ///
     /// # Suspends
     ///
@@ -46,10 +58,17 @@ impl Ticket {
     pub fn wait(&self) -> Result<(), StoreError> {
         loop {
             if let Some(result) = self.completion.result.borrow().as_ref() {
+                self.completion.is_told.set(true);
                 return result.clone();
             }
             self.completion.gate.wait();
         }
+    }
+
+    /// As [`Ticket::wait`], but no error if somebody has been told of it already.
+    pub(crate) fn wait_untold(&self) -> Result<(), StoreError> {
+        let is_told = self.completion.is_told.get();
+        self.wait().or_else(|error| if is_told { Ok(()) } else { Err(error) })
     }
 
     /// Whether waiting would return at once.
