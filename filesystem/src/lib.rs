@@ -8,6 +8,8 @@
 pub mod chunk;
 pub mod errno;
 pub mod format;
+pub mod fuse;
+pub mod mount;
 pub mod operations;
 pub mod tree;
 

@@ -4,12 +4,18 @@
 //! while another writes it.
 
 mod descriptor;
+mod duplex;
+mod pipe;
+mod raw_public_key;
 mod tcp;
+pub mod tls;
 mod udp;
 mod unix;
 
 pub use descriptor::Descriptor;
 pub(crate) use descriptor::Readiness;
+pub use duplex::{Duplex, WriteOnce};
+pub use pipe::{Pipe, pipe};
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixListener, UnixStream};

@@ -112,6 +112,11 @@ impl TcpListener {
 }
 
 impl TcpStream {
+    /// What it is made of, for [`super::Duplex`].
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
     fn from_fd(fd: OwnedFd) -> io::Result<TcpStream> {
         // Requests and answers are written whole, so waiting for more to send only adds delay. The peer may be
         // gone already, which the first read will tell better.

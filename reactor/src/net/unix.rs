@@ -57,6 +57,11 @@ impl UnixListener {
 }
 
 impl UnixStream {
+    /// What it is made of, for [`super::Duplex`].
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
     /// Connects to the listener at `path`. Never suspends: the kernel answers at once.
     ///
     /// # Errors

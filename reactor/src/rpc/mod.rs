@@ -12,7 +12,10 @@
 //! What it is not: discovery, retries, or trust. Who the peer is comes from the stream below it (see
 //! [`crate::net::tls`]); which peer to call is the overlay's business.
 
+pub mod calls;
 pub mod error;
+pub mod frame;
+pub mod outbox;
 pub mod service;
 
 pub use error::CallError;

@@ -1,0 +1,246 @@
+//! From a typed request to a call of [`Operations`] to a typed reply: plain sequential code, no I/O of its own.
+//!
+//! What it decides is only what the protocol leaves to a server: which requests are answered with `ENOSYS` so that
+//! the kernel never asks again, that a name that isn't there is an answer worth caching, which flags of a system call
+//! are understood, and how the kernel's references to inodes are counted.
+//!
+//! Opens carry nothing here. The kernel's own reference keeps an inode alive, so OPEN, OPENDIR and FLUSH are answered
+//! with `ENOSYS`, CREATE too (the kernel then sends MKNOD and no RELEASE): a file costs two requests fewer for it.
+//! `O_TRUNC` comes as a SETATTR for the same reason: were `ATOMIC_O_TRUNC` negotiated, the unsent OPEN would carry it.
+//!
+//! It is not the session: INIT, DESTROY and INTERRUPT never get here.
+
+use super::abi::fattr;
+use super::reply::{DirectoryPacker, Reply};
+use super::request::{Operation, Request, SetAttributesRequest};
+use crate::errno::Errno;
+use crate::operations::{
+    AllocateMode, Attributes, Credentials, FileKind, Operations, RenameFlags, SetAttributes, Time, Whence,
+    XattrMode,
+};
+
+/// The largest read, listing or value that is answered: what a request may ask for with 256 pages.
+pub const REPLY_BYTES_MAX: u32 = 1 << 20;
+
+/// `ENOTTY`: no ioctl is known here.
+const ENOTTY: Errno = Errno(25);
+
+// The numbers of the system calls, from the kernel's <linux/fs.h>, <linux/falloc.h> and <linux/xattr.h>.
+const RENAME_NOREPLACE: u32 = 1;
+const RENAME_EXCHANGE: u32 = 2;
+const FALLOC_FL_KEEP_SIZE: u32 = 1;
+const FALLOC_FL_PUNCH_HOLE: u32 = 2;
+const FALLOC_FL_ZERO_RANGE: u32 = 0x10;
+const SEEK_DATA: u32 = 3;
+const SEEK_HOLE: u32 = 4;
+const XATTR_CREATE: u32 = 1;
+const XATTR_REPLACE: u32 = 2;
+
+/// Answers one request.
+///
+/// # Suspends
+///
+/// Where the operation does.
+pub fn dispatch(operations: &dyn Operations, request: &Request<'_>) -> Reply {
+    answer(operations, request).unwrap_or_else(Reply::Error)
+}
+
+/// Whether the program that waits for this request may be told `EINTR` instead, at any point of the operation.
+///
+/// Only what changes nothing qualifies: a change cut off in the middle would leave the program in doubt, and none
+/// expects `EINTR` from `rename`. So those run to their end, which the store's own time limits bound.
+pub fn is_interruptible(operation: &Operation<'_>) -> bool {
+    matches!(
+        operation,
+        Operation::Lookup { .. }
+            | Operation::Attributes
+            | Operation::ReadSymlink
+            | Operation::Read { .. }
+            | Operation::ReadDirectory { .. }
+            | Operation::GetXattr { .. }
+            | Operation::ListXattr { .. }
+            | Operation::Seek { .. }
+            | Operation::Statistics
+    )
+}
+
+fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, Errno> {
+    let inode = request.inode;
+    // Without DONT_MASK the kernel has applied the umask to every mode it sends.
+    let credentials = Credentials { uid: request.uid, gid: request.gid, umask: 0 };
+    Ok(match request.operation {
+        Operation::Lookup { name } => match operations.lookup(inode, name) {
+            Ok(attributes) => entry(operations, attributes),
+            Err(Errno::ENOENT) => Reply::NoEntry,
+            Err(errno) => Reply::Error(errno),
+        },
+        Operation::Forget { count } => {
+            operations.forget(inode, count);
+            Reply::None
+        }
+        Operation::BatchForget(forgets) => {
+            forgets.for_each(|(inode, count)| operations.forget(inode, count));
+            Reply::None
+        }
+        Operation::Attributes => Reply::Attributes(operations.attributes(inode)?),
+        Operation::SetAttributes(set) => {
+            Reply::Attributes(operations.set_attributes(inode, &changes(&set)?)?)
+        }
+        Operation::ReadSymlink => Reply::Buffer(operations.read_symlink(inode)?.into()),
+        Operation::MakeSymlink { name, target } => {
+            entry(operations, operations.make_symlink(inode, name, target, &credentials)?)
+        }
+        Operation::MakeNode { name, mode, rdev, umask: _ } => {
+            let kind = match FileKind::from_mode(mode) {
+                None | Some(FileKind::Directory | FileKind::Symlink) => return Err(Errno::EINVAL),
+                Some(kind) => kind,
+            };
+            entry(operations, operations.make_node(inode, name, kind, mode & 0o7777, rdev, &credentials)?)
+        }
+        Operation::MakeDirectory { name, mode, umask: _ } => {
+            entry(operations, operations.make_directory(inode, name, mode & 0o7777, &credentials)?)
+        }
+        Operation::Unlink { name } => done(operations.unlink(inode, name)?),
+        Operation::RemoveDirectory { name } => done(operations.remove_directory(inode, name)?),
+        Operation::Rename { name, new_parent, new_name, flags } => {
+            if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE) != 0 {
+                return Err(Errno::EINVAL);
+            }
+            let flags = RenameFlags {
+                no_replace: flags & RENAME_NOREPLACE != 0,
+                exchange: flags & RENAME_EXCHANGE != 0,
+            };
+            done(operations.rename(inode, name, new_parent, new_name, flags)?)
+        }
+        Operation::Link { inode: target, new_name } => {
+            entry(operations, operations.link(target, inode, new_name)?)
+        }
+        Operation::Read { offset, size } => {
+            Reply::Content(operations.read(inode, offset, size.min(REPLY_BYTES_MAX))?)
+        }
+        Operation::Write { offset, data, clear_set_ids } => {
+            operations.write(inode, offset, data, clear_set_ids)?;
+            Reply::Written(data.len() as u32)
+        }
+        Operation::Statistics => Reply::Statistics(operations.statistics()?),
+        Operation::Sync { data_only } | Operation::SyncDirectory { data_only } => {
+            done(operations.sync(Some(inode), data_only)?)
+        }
+        Operation::SyncFileSystem => done(operations.sync(None, false)?),
+        Operation::SetXattr { name, value, flags } => {
+            refuse_acl(name)?;
+            let mode = match flags {
+                0 => XattrMode::Set,
+                XATTR_CREATE => XattrMode::Create,
+                XATTR_REPLACE => XattrMode::Replace,
+                _ => return Err(Errno::EINVAL),
+            };
+            done(operations.set_xattr(inode, name, value, mode)?)
+        }
+        Operation::GetXattr { name, size } => {
+            refuse_acl(name)?;
+            sized(operations.get_xattr(inode, name)?.into(), size)?
+        }
+        Operation::ListXattr { size } => {
+            let mut list = Vec::new();
+            for name in operations.list_xattr(inode)? {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            sized(list, size)?
+        }
+        Operation::RemoveXattr { name } => {
+            refuse_acl(name)?;
+            done(operations.remove_xattr(inode, name)?)
+        }
+        Operation::ReadDirectory { cookie, size, with_attributes } => {
+            let mut packer = DirectoryPacker::new(size.min(REPLY_BYTES_MAX) as usize, with_attributes);
+            for listed in operations.read_directory(inode, cookie, packer.count_max(), with_attributes)? {
+                if !packer.push(&listed) {
+                    break;
+                }
+                // The kernel counts each listed entry that has attributes as looked up, and no other.
+                if with_attributes && listed.attributes.is_some() {
+                    operations.remember(listed.inode);
+                }
+            }
+            packer.finish()
+        }
+        Operation::Allocate { offset, length, mode } => {
+            if mode & !(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) != 0 {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            let mode = AllocateMode {
+                keep_size: mode & FALLOC_FL_KEEP_SIZE != 0,
+                punch_hole: mode & FALLOC_FL_PUNCH_HOLE != 0,
+                zero_range: mode & FALLOC_FL_ZERO_RANGE != 0,
+            };
+            done(operations.allocate(inode, mode, offset, length)?)
+        }
+        Operation::Seek { offset, whence } => {
+            let whence = match whence {
+                SEEK_DATA => Whence::Data,
+                SEEK_HOLE => Whence::Hole,
+                _ => return Err(Errno::EINVAL),
+            };
+            Reply::Position(operations.seek(inode, offset, whence)?)
+        }
+        Operation::Ioctl => Reply::Error(ENOTTY),
+        Operation::Release | Operation::ReleaseDirectory => Reply::Empty,
+        Operation::Open
+        | Operation::OpenDirectory
+        | Operation::Create
+        | Operation::Flush
+        // The kernel checks permissions itself (`default_permissions`).
+        | Operation::Access { .. }
+        // The kernel copies through its page cache instead of COPY_FILE_RANGE, refuses O_TMPFILE, and so on.
+        | Operation::Other { .. }
+        | Operation::Init(_)
+        | Operation::Destroy
+        | Operation::Interrupt { .. } => Reply::Error(Errno::ENOSYS),
+    })
+}
+
+/// An entry reply gives the kernel a reference, which is counted before anything else can happen.
+fn entry(operations: &dyn Operations, attributes: Attributes) -> Reply {
+    operations.remember(attributes.inode);
+    Reply::Entry(attributes)
+}
+
+fn done((): ()) -> Reply {
+    Reply::Empty
+}
+
+/// The value, or its size where the caller only asked for that.
+fn sized(value: Vec<u8>, size: u32) -> Result<Reply, Errno> {
+    match size {
+        0 => Ok(Reply::XattrSize(value.len() as u32)),
+        size if value.len() > size as usize => Err(Errno::ERANGE),
+        _ => Ok(Reply::Buffer(value)),
+    }
+}
+
+/// Access control lists would be stored but never obeyed, so they are refused, as `noacl` file systems do.
+fn refuse_acl(name: &[u8]) -> Result<(), Errno> {
+    if name.starts_with(b"system.posix_acl_") { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+}
+
+fn changes(set: &SetAttributesRequest) -> Result<SetAttributes, Errno> {
+    let valid = |bit: u32| set.valid & bit != 0;
+    let time = |bit, now, (seconds, nanoseconds): (i64, u32)| match () {
+        () if valid(now) => Ok(Some(Time::now())),
+        () if !valid(bit) => Ok(None),
+        () if nanoseconds >= 1_000_000_000 => Err(Errno::EINVAL),
+        () => Ok(Some(Time { seconds, nanoseconds })),
+    };
+    Ok(SetAttributes {
+        mode: valid(fattr::MODE).then_some(set.mode & 0o7777),
+        uid: valid(fattr::UID).then_some(set.uid),
+        gid: valid(fattr::GID).then_some(set.gid),
+        size: valid(fattr::SIZE).then_some(set.size),
+        atime: time(fattr::ATIME, fattr::ATIME_NOW, set.atime)?,
+        mtime: time(fattr::MTIME, fattr::MTIME_NOW, set.mtime)?,
+        ctime: time(fattr::CTIME, 0, set.ctime)?,
+        clear_set_ids: valid(fattr::KILL_SUIDGID),
+    })
+}

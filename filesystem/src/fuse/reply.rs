@@ -1,0 +1,378 @@
+//! Replies and notifications: from typed values to the slices of one `writev`.
+//!
+//! A reply is a header, at most one fixed struct, and for READ the very slices that the cache holds: file content is
+//! never copied in user space on its way out. Pure: [`Reply::slices`] hands the slices to whoever writes them.
+//!
+//! It is not the place that decides an answer (see `dispatch`), nor does it count the references that an entry gives
+//! the kernel.
+
+use std::io::IoSlice;
+
+use smallvec::SmallVec;
+use zerocopy::IntoBytes;
+
+use super::abi;
+use crate::errno::Errno;
+use crate::operations::{Attributes, DirectoryEntry, Inode, ReadBytes, Statistics};
+
+/// How long the kernel may keep names and attributes. An hour is "as long as you like": what this mount changes, the
+/// kernel knows; what another writer changes is told to it by a notification.
+pub const CACHE_SECONDS: u64 = 3600;
+
+/// The size that `stat` gives as best for I/O. A page: newer kernels also take it as the page cache's block size.
+const BLOCK_SIZE_BYTES: u32 = 4096;
+
+/// A `writev` takes no more slices than this (`UIO_MAXIOV`); longer lists are joined first.
+const SLICES_MAX: usize = 1024;
+
+/// The answer to one request.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Reply {
+    /// The request wants none.
+    None,
+    /// It failed.
+    Error(Errno),
+    /// Done, and there's nothing to say.
+    Empty,
+    /// The inode behind a name.
+    Entry(Attributes),
+    /// There's no such name, and the kernel may remember that.
+    NoEntry,
+    /// An inode's attributes.
+    Attributes(Attributes),
+    /// So many bytes were written.
+    Written(u32),
+    /// File content.
+    Content(ReadBytes),
+    /// A packed directory listing, a symlink's target, an attribute's value or a list of names.
+    Buffer(Vec<u8>),
+    /// How large an attribute's value or the list of names is.
+    XattrSize(u32),
+    /// What `statfs` shows.
+    Statistics(Statistics),
+    /// Where `lseek` ended.
+    Position(u64),
+    /// What we agree to.
+    Init(Agreement),
+}
+
+/// What was negotiated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// The protocol's minor version that both sides speak.
+    pub minor: u32,
+    /// Flags, `flags2` in the upper half.
+    pub flags: u64,
+    /// How far the kernel reads ahead.
+    pub readahead_bytes_max: u32,
+    /// The largest write.
+    pub write_bytes_max: u32,
+    /// The largest request, in pages.
+    pub pages_max: u16,
+    /// How many requests that no program waits for may be under way.
+    pub background_max: u16,
+}
+
+impl Reply {
+    /// Calls `write` with the whole reply, or not at all if there is none to write.
+    pub fn slices<R>(&self, unique: u64, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> Option<R> {
+        let mut fixed = SmallVec::<[u8; 128]>::new();
+        let mut joined = Vec::new();
+        let mut rest = SmallVec::<[&[u8]; 40]>::new();
+        let mut error = 0;
+        match self {
+            Reply::None => return None,
+            Reply::Error(errno) => error = -errno.0,
+            Reply::Empty => {}
+            Reply::Entry(attributes) => fixed.extend_from_slice(entry(Some(attributes)).as_bytes()),
+            Reply::NoEntry => fixed.extend_from_slice(entry(None).as_bytes()),
+            Reply::Attributes(attributes) => {
+                let out = abi::AttrOut {
+                    attr_valid: CACHE_SECONDS,
+                    attr_valid_nsec: 0,
+                    dummy: 0,
+                    attr: attr(attributes),
+                };
+                fixed.extend_from_slice(out.as_bytes());
+            }
+            Reply::Written(size) => {
+                fixed.extend_from_slice(abi::WriteOut { size: *size, padding: 0 }.as_bytes());
+            }
+            Reply::Content(content) if content.len() + 2 > SLICES_MAX => {
+                content.iter().for_each(|slice| joined.extend_from_slice(slice));
+                rest.push(&joined);
+            }
+            Reply::Content(content) => rest.extend(content.iter().map(|slice| slice.as_ref())),
+            Reply::Buffer(buffer) => rest.push(buffer),
+            Reply::XattrSize(size) => {
+                fixed.extend_from_slice(abi::GetxattrOut { size: *size, padding: 0 }.as_bytes());
+            }
+            Reply::Statistics(statistics) => fixed.extend_from_slice(statfs(statistics).as_bytes()),
+            Reply::Position(offset) => {
+                fixed.extend_from_slice(abi::LseekOut { offset: *offset }.as_bytes());
+            }
+            Reply::Init(agreement) => fixed.extend_from_slice(init(agreement).as_bytes()),
+        }
+        let len =
+            size_of::<abi::OutHeader>() + fixed.len() + rest.iter().map(|slice| slice.len()).sum::<usize>();
+        let header = abi::OutHeader { len: len as u32, error, unique };
+        let mut slices = SmallVec::<[IoSlice<'_>; 42]>::new();
+        slices.push(IoSlice::new(header.as_bytes()));
+        if !fixed.is_empty() {
+            slices.push(IoSlice::new(&fixed));
+        }
+        slices.extend(rest.iter().filter(|slice| !slice.is_empty()).map(|slice| IoSlice::new(slice)));
+        Some(write(&slices))
+    }
+}
+
+/// Packs a directory listing until the kernel's buffer is full.
+#[derive(Debug)]
+pub struct DirectoryPacker {
+    buffer: Vec<u8>,
+    size_max: usize,
+    with_attributes: bool,
+}
+
+impl DirectoryPacker {
+    /// Starts a listing of at most `size_max` bytes, which the caller has bounded.
+    pub fn new(size_max: usize, with_attributes: bool) -> DirectoryPacker {
+        DirectoryPacker { buffer: Vec::with_capacity(size_max), size_max, with_attributes }
+    }
+
+    /// Returns how many entries can fit at most, given that a name has at least one byte.
+    pub fn count_max(&self) -> usize {
+        self.size_max / record_size(1, self.with_attributes)
+    }
+
+    /// Adds `entry`; returns false, and adds nothing, if it does not fit any more.
+    pub fn push(&mut self, entry: &DirectoryEntry) -> bool {
+        let size = record_size(entry.name.len(), self.with_attributes);
+        if self.buffer.len() + size > self.size_max {
+            return false;
+        }
+        let end = self.buffer.len() + size;
+        if self.with_attributes {
+            self.buffer.extend_from_slice(self::entry(entry.attributes.as_ref()).as_bytes());
+        }
+        let dirent = abi::Dirent {
+            ino: entry.inode.0,
+            off: entry.cookie,
+            namelen: entry.name.len() as u32,
+            r#type: u32::from(entry.kind.dirent_type()),
+        };
+        self.buffer.extend_from_slice(dirent.as_bytes());
+        self.buffer.extend_from_slice(&entry.name);
+        self.buffer.resize(end, 0);
+        true
+    }
+
+    /// Returns the listing; an empty one tells the kernel that the directory has ended.
+    pub fn finish(self) -> Reply {
+        Reply::Buffer(self.buffer)
+    }
+}
+
+fn record_size(name_size: usize, with_attributes: bool) -> usize {
+    let fixed = size_of::<abi::Dirent>() + if with_attributes { size_of::<abi::EntryOut>() } else { 0 };
+    (fixed + name_size).next_multiple_of(8)
+}
+
+/// A message that the kernel has not asked for: some of what it caches is stale.
+///
+/// Writing it can wait for a page whose request we have yet to answer: never write it on the reactor's thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notification {
+    /// An inode's attributes and all of its content.
+    Inode(Inode),
+    /// What a directory says of a name.
+    Entry(Inode, Vec<u8>),
+}
+
+impl Notification {
+    /// Returns the message's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (code, body) = match self {
+            Notification::Inode(inode) => {
+                // Length 0 from offset 0: all of the content.
+                let out = abi::NotifyInvalInodeOut { ino: inode.0, off: 0, len: 0 };
+                (abi::NOTIFY_INVAL_INODE, out.as_bytes().to_vec())
+            }
+            Notification::Entry(parent, name) => {
+                let out = abi::NotifyInvalEntryOut { parent: parent.0, namelen: name.len() as u32, flags: 0 };
+                (abi::NOTIFY_INVAL_ENTRY, [out.as_bytes(), name, &[0]].concat())
+            }
+        };
+        let len = (size_of::<abi::OutHeader>() + body.len()) as u32;
+        [abi::OutHeader { len, error: code, unique: 0 }.as_bytes(), &body].concat()
+    }
+}
+
+fn entry(attributes: Option<&Attributes>) -> abi::EntryOut {
+    abi::EntryOut {
+        // An inode of zero says "no such name" while it may be cached, as ENOENT may not.
+        nodeid: attributes.map_or(0, |attributes| attributes.inode.0),
+        // Inode numbers are never given out twice, so there is only one generation.
+        generation: 0,
+        entry_valid: CACHE_SECONDS,
+        attr_valid: CACHE_SECONDS,
+        entry_valid_nsec: 0,
+        attr_valid_nsec: 0,
+        attr: attributes.map_or(zeroed_attr(), attr),
+    }
+}
+
+fn attr(attributes: &Attributes) -> abi::Attr {
+    abi::Attr {
+        ino: attributes.inode.0,
+        size: attributes.size,
+        blocks: attributes.blocks_512,
+        atime: attributes.atime.seconds.cast_unsigned(),
+        mtime: attributes.mtime.seconds.cast_unsigned(),
+        ctime: attributes.ctime.seconds.cast_unsigned(),
+        atimensec: attributes.atime.nanoseconds,
+        mtimensec: attributes.mtime.nanoseconds,
+        ctimensec: attributes.ctime.nanoseconds,
+        mode: attributes.kind.mode_bits() | attributes.mode & 0o7777,
+        nlink: attributes.nlink,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        rdev: attributes.rdev,
+        blksize: BLOCK_SIZE_BYTES,
+        flags: 0,
+    }
+}
+
+fn zeroed_attr() -> abi::Attr {
+    zerocopy::FromZeros::new_zeroed()
+}
+
+fn statfs(statistics: &Statistics) -> abi::StatfsOut {
+    abi::StatfsOut {
+        blocks: statistics.block_count,
+        bfree: statistics.free_block_count,
+        bavail: statistics.free_block_count,
+        files: statistics.inode_count,
+        ffree: statistics.free_inode_count,
+        bsize: statistics.block_size,
+        namelen: statistics.name_size_max,
+        frsize: statistics.block_size,
+        padding: 0,
+        spare: [0; 6],
+    }
+}
+
+fn init(agreement: &Agreement) -> abi::InitOut {
+    abi::InitOut {
+        major: abi::KERNEL_VERSION,
+        minor: agreement.minor,
+        max_readahead: agreement.readahead_bytes_max,
+        flags: agreement.flags as u32,
+        max_background: agreement.background_max,
+        // Above three quarters the kernel calls the device congested, as is its own default.
+        congestion_threshold: agreement.background_max / 4 * 3,
+        max_write: agreement.write_bytes_max,
+        // Nanoseconds.
+        time_gran: 1,
+        max_pages: agreement.pages_max,
+        map_alignment: 0,
+        flags2: (agreement.flags >> 32) as u32,
+        max_stack_depth: 0,
+        unused: [0; 6],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operations::{FileKind, Time};
+    use bytes::Bytes;
+    use zerocopy::FromBytes;
+
+    fn attributes() -> Attributes {
+        let time = Time { seconds: -1, nanoseconds: 5 };
+        Attributes {
+            inode: Inode(42),
+            kind: FileKind::Regular,
+            mode: 0o640,
+            uid: 1,
+            gid: 2,
+            nlink: 3,
+            size: 4,
+            blocks_512: 8,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            rdev: 0,
+        }
+    }
+
+    fn written(reply: &Reply) -> (abi::OutHeader, Vec<u8>) {
+        let bytes = reply.slices(9, |slices| slices.iter().map(|slice| slice.to_vec()).collect::<Vec<_>>());
+        let bytes = bytes.unwrap().concat();
+        let (header, body) = abi::OutHeader::read_from_prefix(&bytes).unwrap();
+        assert_eq!((header.len as usize, header.unique), (bytes.len(), 9));
+        (header, body.to_vec())
+    }
+
+    #[test]
+    fn an_error_is_a_negated_number_and_nothing_else() {
+        let (header, body) = written(&Reply::Error(Errno::ENOENT));
+        assert_eq!((header.error, body.len()), (-2, 0));
+        assert!(Reply::None.slices(1, |_| ()).is_none());
+    }
+
+    #[test]
+    fn an_entry_carries_mode_times_and_timeouts() {
+        let (_, body) = written(&Reply::Entry(attributes()));
+        let entry = abi::EntryOut::read_from_bytes(&body).unwrap();
+        assert_eq!((entry.nodeid, entry.attr.mode, entry.attr_valid), (42, 0o100_640, CACHE_SECONDS));
+        assert_eq!((entry.attr.mtime, entry.attr.mtimensec), (u64::MAX, 5));
+        let (_, body) = written(&Reply::NoEntry);
+        assert_eq!(abi::EntryOut::read_from_bytes(&body).unwrap().nodeid, 0);
+    }
+
+    #[test]
+    fn content_is_written_from_the_slices_it_came_in() {
+        let content =
+            ReadBytes::from_iter([Bytes::from_static(b"one "), Bytes::new(), Bytes::from_static(b"two")]);
+        let reply = Reply::Content(content.clone());
+        let same = reply.slices(1, |slices| slices.len() == 3 && slices[1].as_ptr() == content[0].as_ptr());
+        assert_eq!(same, Some(true));
+        assert_eq!(written(&reply).1, b"one two");
+        let many = ReadBytes::from_iter((0..3000).map(|_| Bytes::from_static(b"x")));
+        assert_eq!(written(&Reply::Content(many)).1.len(), 3000);
+    }
+
+    #[test]
+    fn a_listing_stops_before_it_is_too_large_and_is_aligned() {
+        let entry = DirectoryEntry {
+            name: Bytes::from_static(b"four"),
+            inode: Inode(42),
+            kind: FileKind::Regular,
+            cookie: 77,
+            attributes: Some(attributes()),
+        };
+        for (with_attributes, record) in [(false, 32), (true, 160)] {
+            let mut packer = DirectoryPacker::new(3 * record + record / 2, with_attributes);
+            assert_eq!(packer.count_max(), 3);
+            assert_eq!((0..10).filter(|_| packer.push(&entry)).count(), 3);
+            let (_, body) = written(&packer.finish());
+            assert_eq!(body.len(), 3 * record);
+            let dirent = abi::Dirent::read_from_prefix(&body[record - 32..]).unwrap().0;
+            assert_eq!((dirent.ino, dirent.off, dirent.namelen, dirent.r#type), (42, 77, 4, 8));
+            assert_eq!(&body[record - 8..record - 4], b"four");
+        }
+    }
+
+    #[test]
+    fn a_notification_has_no_unique_and_a_name_ends_with_nul() {
+        let bytes = Notification::Entry(Inode(1), b"name".to_vec()).to_bytes();
+        let (header, body) = abi::OutHeader::read_from_prefix(&bytes).unwrap();
+        assert_eq!((header.unique, header.error, header.len), (0, 3, 37));
+        assert_eq!(&body[16..], b"name\0");
+        assert_eq!(Notification::Inode(Inode(1)).to_bytes().len(), 40);
+    }
+}

@@ -1,0 +1,430 @@
+//! Mounting a volume: from a path to a kernel connection that [`Session`] serves, and back.
+//!
+//! Root mounts by mount(2), with a `/dev/fuse` it has opened itself. Everyone else asks `fusermount3`, a small setuid
+//! program that every distribution ships with FUSE: it mounts, and passes the descriptor back over a socket.
+//! Each failure that a user can mend has an error of its own that says how.
+//!
+//! Not here: what is served (`operations`), and how (`fuse`).
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{self, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno as SystemErrno;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::fuse::mount_table::{self, MountEntry};
+use crate::fuse::{Session, SessionError};
+use crate::operations::Operations;
+
+/// The type that `mount` and `df -T` show.
+const KIND: &str = "fuse.hypha";
+
+/// How far the kernel reads ahead where we may say so (as root): one request. Its default is 128 KiB.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// How much of all dirty memory may be ours, in percent, where we may say so (as root). The kernel gives FUSE 1 %,
+/// which stops writers after a few MiB.
+const DIRTY_SHARE_PERCENT: u32 = 20;
+
+/// How a volume is mounted.
+#[derive(Debug, Clone, Default)]
+pub struct MountOptions {
+    /// What `df` and `mount` show as the source.
+    pub fs_name: String,
+    /// The kernel refuses changes.
+    pub read_only: bool,
+    /// Other users may look too, subject to permissions. Root only, unless /etc/fuse.conf says `user_allow_other`.
+    pub allow_other: bool,
+    /// Unmount what a crashed process has left at the mountpoint.
+    pub replace_stale: bool,
+}
+
+/// Why nothing was mounted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MountError {
+    /// There's no fusermount3.
+    #[error(
+        "FUSE is not installed: there is no `fusermount3`; install it, on Debian and Ubuntu with `apt install fuse3`"
+    )]
+    FuseMissing,
+    /// There's no /dev/fuse.
+    #[error(
+        "there is no /dev/fuse: load the kernel's module with `modprobe fuse`; in a container, start it with \
+         `--device /dev/fuse --cap-add SYS_ADMIN`"
+    )]
+    DeviceMissing,
+    /// There's no such directory.
+    #[error("the mountpoint {path} does not exist: create it with `mkdir -p {path}`", path = .0.display())]
+    MountpointMissing(PathBuf),
+    /// It is something else.
+    #[error("the mountpoint {path} is not a directory: choose another", path = .0.display())]
+    NotADirectory(PathBuf),
+    /// One of ours is mounted there.
+    #[error("{path} is mounted already: use it, or unmount it first with `storage-node umount {path}`", path = .0.display())]
+    AlreadyMounted(PathBuf),
+    /// The process that served the mountpoint is gone.
+    #[error("{path} is left over from a process that died: clean it up with `fusermount3 -uz {path}` and try again", path = .0.display())]
+    Stale(PathBuf),
+    /// Somebody still uses it.
+    #[error("{path} is in use: `fuser -vm {path}` tells by whom", path = .0.display())]
+    Busy(PathBuf),
+    /// Mounting is forbidden.
+    #[error("mounting at {mountpoint} is not permitted: {reason}", mountpoint = .mountpoint.display())]
+    NotPermitted {
+        /// Where.
+        mountpoint: PathBuf,
+        /// What the kernel or fusermount3 said.
+        reason: String,
+    },
+    /// Something else.
+    #[error("cannot {doing} {path}: {source}", path = .path.display())]
+    Io {
+        /// What we were at.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// How an unmount went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Nothing of it is left.
+    Completely,
+    /// Programs still use it: it is out of sight, everything written so far is flushed, and [`Mount::serve`] goes on
+    /// until the last of them lets go. A process that ends earlier leaves them with `ENOTCONN`.
+    Lazily,
+}
+
+/// A mounted volume. Dropping it unmounts; what programs wrote and the kernel has not passed on yet is lost then, so
+/// call [`Mount::unmount`] while [`Mount::serve`] still runs.
+#[derive(Debug)]
+pub struct Mount {
+    mountpoint: PathBuf,
+    /// The kernel's number for it, to tell it from what someone may mount over it.
+    device: Option<String>,
+    session: Option<Session>,
+    is_over: Cell<bool>,
+}
+
+impl Mount {
+    /// Mounts at `mountpoint`, an existing directory. Nothing in it can be used before [`serve`](Mount::serve) runs.
+    ///
+    /// # Errors
+    ///
+    /// See [`MountError`]: most say what to do.
+    ///
+    /// # Suspends
+    ///
+    /// For some milliseconds, on a helper thread: another mount of this process may have to answer meanwhile.
+    pub fn new(mountpoint: &Path, options: &MountOptions) -> Result<Mount, MountError> {
+        let (path, options) = (mountpoint.to_owned(), options.clone());
+        let (mountpoint, device) = reactor::offload(move || mount(&path, &options))?;
+        let mut mount = Mount { mountpoint, device: None, session: None, is_over: Cell::new(false) };
+        // From here on dropping `mount` unmounts.
+        mount.device = mount_table::find(&mount.mountpoint).ok().flatten().map(|entry| entry.device);
+        mount.session = Some(Session::new(device).map_err(|source| MountError::Io {
+            doing: "poll",
+            path: PathBuf::from("/dev/fuse"),
+            source,
+        })?);
+        Ok(mount)
+    }
+
+    /// Where it is mounted: absolute, without symlinks.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// Answers the kernel until the volume is unmounted, by [`unmount`](Mount::unmount), `umount` or `fusermount3 -u`;
+    /// then makes everything durable and returns.
+    ///
+    /// Never touch the mounted files from a coroutine: the reactor's thread would wait for itself. Use another
+    /// thread ([`reactor::offload`]) or process.
+    ///
+    /// # Errors
+    ///
+    /// See [`SessionError`].
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn serve(&self, operations: Rc<dyn Operations>) -> Result<(), SessionError> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let served = session.serve(&*operations, || self.tune());
+        if matches!(served, Ok(()) | Err(SessionError::Flush(_))) {
+            self.is_over.set(true);
+        }
+        served
+    }
+
+    /// Unmounts: passes on everything that programs have written, waits until it is answered, and lets go.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses even to take it out of sight.
+    ///
+    /// # Suspends
+    ///
+    /// Until then; [`serve`](Mount::serve) must be running in another coroutine, since it gets the last writes.
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        if self.is_over.get() || !self.is_ours() {
+            return Ok(Unmounted::Completely);
+        }
+        let mountpoint = self.mountpoint.clone();
+        reactor::offload(move || match detach(&mountpoint, false) {
+            Ok(()) => Ok(Unmounted::Completely),
+            Err(MountError::Busy(_)) => {
+                flush(&mountpoint);
+                detach(&mountpoint, true).map(|()| Unmounted::Lazily)
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Whether what is mounted there is still this mount.
+    fn is_ours(&self) -> bool {
+        match mount_table::find(&self.mountpoint) {
+            Ok(Some(entry)) => {
+                entry.kind == KIND && self.device.as_ref().is_none_or(|ours| *ours == entry.device)
+            }
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
+    /// Raises the kernel's limits for this mount, as far as we are allowed to: only root is.
+    fn tune(&self) {
+        let Some(device) = &self.device else { return };
+        for (name, value) in [("read_ahead_kb", READ_AHEAD_KIB), ("max_ratio", DIRTY_SHARE_PERCENT)] {
+            let path = format!("/sys/class/bdi/{device}/{name}");
+            if let Err(error) = fs::write(&path, value.to_string()) {
+                tracing::debug!("{path} stays as it is: {error}");
+            }
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // First the descriptor: without a server the kernel aborts the connection, so unmounting can't wait for us.
+        drop(self.session.take());
+        if !self.is_over.get()
+            && self.is_ours()
+            && let Err(error) = detach(&self.mountpoint, true)
+        {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Unmounts `mountpoint` from outside of the process that serves it. Blocks the thread: call it where that is fine.
+///
+/// # Errors
+///
+/// [`MountError::Busy`] if it is in use and `lazily` is false; otherwise see [`MountError`].
+pub fn unmount(mountpoint: &Path, lazily: bool) -> Result<(), MountError> {
+    let path = mount_table::absolute(mountpoint, false).map_err(|source| MountError::Io {
+        doing: "find the mountpoint",
+        path: mountpoint.to_owned(),
+        source,
+    })?;
+    detach(&path, lazily)
+}
+
+fn mount(mountpoint: &Path, options: &MountOptions) -> Result<(PathBuf, OwnedFd), MountError> {
+    let mountpoint = examine(mountpoint, options.replace_stale)?;
+    let device = if rustix::process::geteuid().is_root() {
+        mount_as_root(&mountpoint, options)?
+    } else {
+        mount_by_fusermount(&mountpoint, options)?
+    };
+    Ok((mountpoint, device))
+}
+
+/// Makes sure that `mountpoint` can be mounted on, and returns it without symlinks.
+fn examine(mountpoint: &Path, replace_stale: bool) -> Result<PathBuf, MountError> {
+    let io_error = |doing, source| MountError::Io { doing, path: mountpoint.to_owned(), source };
+    let metadata = match fs::metadata(mountpoint) {
+        Ok(metadata) => metadata,
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => return Err(MountError::MountpointMissing(mountpoint.to_owned())),
+            io::ErrorKind::NotADirectory => return Err(MountError::NotADirectory(mountpoint.to_owned())),
+            _ if SystemErrno::from_io_error(&error) == Some(SystemErrno::NOTCONN) => {
+                if !replace_stale {
+                    return Err(MountError::Stale(mountpoint.to_owned()));
+                }
+                unmount(mountpoint, true)?;
+                return examine(mountpoint, false);
+            }
+            _ => return Err(io_error("look at the mountpoint", error)),
+        },
+    };
+    if !metadata.is_dir() {
+        return Err(MountError::NotADirectory(mountpoint.to_owned()));
+    }
+    let path =
+        mount_table::absolute(mountpoint, true).map_err(|source| io_error("find the mountpoint", source))?;
+    match mount_table::find(&path) {
+        Ok(Some(MountEntry { kind, .. })) if kind == KIND => Err(MountError::AlreadyMounted(path)),
+        _ => Ok(path),
+    }
+}
+
+fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    let device =
+        rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+            match errno {
+                SystemErrno::NOENT | SystemErrno::NODEV | SystemErrno::NXIO => MountError::DeviceMissing,
+                errno => {
+                    MountError::Io { doing: "open", path: PathBuf::from("/dev/fuse"), source: errno.into() }
+                }
+            }
+        })?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if options.read_only {
+        flags |= MountFlags::RDONLY;
+    }
+    let mut data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw()
+    );
+    if options.allow_other {
+        data.push_str(",allow_other");
+    }
+    let data = std::ffi::CString::new(data).expect("no zero byte in it");
+    let source = mount_table::option_value(&options.fs_name);
+    match rustix::mount::mount(source, mountpoint, KIND, flags, Some(data.as_c_str())) {
+        Ok(()) => Ok(device),
+        Err(SystemErrno::PERM | SystemErrno::ACCESS) => Err(MountError::NotPermitted {
+            mountpoint: mountpoint.to_owned(),
+            reason: "root has no right to mount here; in a container, start it with `--cap-add SYS_ADMIN`"
+                .into(),
+        }),
+        Err(SystemErrno::NODEV) => Err(MountError::DeviceMissing),
+        Err(errno) => {
+            Err(MountError::Io { doing: "mount at", path: mountpoint.to_owned(), source: errno.into() })
+        }
+    }
+}
+
+fn mount_by_fusermount(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    let io_error = |source| MountError::Io { doing: "mount at", path: mountpoint.to_owned(), source };
+    let (ours, theirs) = UnixStream::pair().map_err(io_error)?;
+    let mut list = format!(
+        "nosuid,nodev,default_permissions,fsname={},subtype=hypha",
+        mount_table::option_value(&options.fs_name)
+    );
+    if options.read_only {
+        list.push_str(",ro");
+    }
+    if options.allow_other {
+        list.push_str(",allow_other");
+    }
+    // Its end of the socket travels as standard input: no descriptor need be made inheritable for that.
+    let child = Command::new("fusermount3")
+        .args(["-o", &list, "--"])
+        .arg(mountpoint)
+        .env("_FUSE_COMMFD", "0")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::FuseMissing),
+        Err(error) => return Err(io_error(error)),
+    };
+    let device = receive_descriptor(&ours);
+    let mut said = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // A few lines at most; bounded all the same.
+        let _ = stderr.take(4096).read_to_string(&mut said);
+    }
+    let status = child.wait().map_err(io_error)?;
+    match device {
+        Ok(Some(device)) if status.success() => Ok(device),
+        _ if said.contains("/dev/fuse") && !Path::new("/dev/fuse").exists() => Err(MountError::DeviceMissing),
+        Err(error) if status.success() => Err(io_error(error)),
+        _ => Err(MountError::NotPermitted {
+            mountpoint: mountpoint.to_owned(),
+            reason: match said.trim() {
+                "" => format!("fusermount3 ended with {status}"),
+                said => said.to_owned(),
+            },
+        }),
+    }
+}
+
+/// Receives the one descriptor that fusermount3 sends, or `None` if it closes the socket without.
+fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    rustix::io::retry_on_intr(|| recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+    let mut descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    Ok(descriptors.next().and_then(|mut descriptors| descriptors.next()))
+}
+
+/// Has the kernel write back what it holds. The best that can be done before a lazy unmount, so errors are no news.
+fn flush(mountpoint: &Path) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flushed = rustix::fs::open(mountpoint, flags, Mode::empty()).and_then(rustix::fs::syncfs);
+    if let Err(error) = flushed {
+        tracing::warn!("flushing {} before a lazy unmount: {error}", mountpoint.display());
+    }
+}
+
+fn detach(mountpoint: &Path, lazily: bool) -> Result<(), MountError> {
+    let io_error = |source| MountError::Io { doing: "unmount", path: mountpoint.to_owned(), source };
+    if rustix::process::geteuid().is_root() {
+        let mut flags = UnmountFlags::NOFOLLOW;
+        if lazily {
+            flags |= UnmountFlags::DETACH;
+        }
+        return match rustix::mount::unmount(mountpoint, flags) {
+            Ok(()) => Ok(()),
+            Err(SystemErrno::BUSY) => Err(MountError::Busy(mountpoint.to_owned())),
+            Err(errno) => Err(io_error(errno.into())),
+        };
+    }
+    let output = Command::new("fusermount3")
+        .arg(if lazily { "-uz" } else { "-u" })
+        .arg("--")
+        .arg(mountpoint)
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            if said.contains("busy") {
+                return Err(MountError::Busy(mountpoint.to_owned()));
+            }
+            Err(MountError::NotPermitted {
+                mountpoint: mountpoint.to_owned(),
+                reason: said.trim().to_owned(),
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MountError::FuseMissing),
+        Err(error) => Err(io_error(error)),
+    }
+}

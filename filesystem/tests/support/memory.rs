@@ -1,0 +1,558 @@
+//! A file system in a few maps: what the mount is tested and measured with, apart from any volume.
+//!
+//! It is as simple as POSIX allows, and as fast as the mount may ever be: no request suspends. File content is kept in
+//! frames of 32 KiB, as a volume's, so that reads are answered from shared slices and holes take no memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::{Bytes, BytesMut};
+use filesystem::Errno;
+use filesystem::operations::{
+    AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, NAME_SIZE_MAX, Operations,
+    ReadBytes, RenameFlags, SetAttributes, Statistics, Time, Whence, XattrMode,
+};
+
+const FRAME_BYTES: usize = 32 * 1024;
+
+/// The whole file system.
+pub(crate) struct MemoryFs {
+    nodes: RefCell<HashMap<Inode, Node>>,
+    next_inode: Cell<u64>,
+    next_cookie: Cell<u64>,
+}
+
+struct Node {
+    attributes: Attributes,
+    references: u64,
+    content: Content,
+    xattrs: BTreeMap<Vec<u8>, Bytes>,
+}
+
+enum Content {
+    Frames(BTreeMap<u64, Bytes>),
+    Names(Directory),
+    Target(Bytes),
+    Nothing,
+}
+
+struct Directory {
+    parent: Inode,
+    names: HashMap<Vec<u8>, (u64, Inode)>,
+    by_cookie: BTreeMap<u64, (Bytes, Inode)>,
+}
+
+impl Default for MemoryFs {
+    fn default() -> Self {
+        let fs = MemoryFs {
+            nodes: RefCell::default(),
+            next_inode: Cell::new(1),
+            next_cookie: Cell::new(3), // 1 and 2 are `.` and `..`
+        };
+        let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
+        fs.insert(FileKind::Directory, 0o755, 0, &credentials, Content::names(Inode::ROOT));
+        fs
+    }
+}
+
+impl Content {
+    fn names(parent: Inode) -> Content {
+        Content::Names(Directory { parent, names: HashMap::new(), by_cookie: BTreeMap::new() })
+    }
+}
+
+impl Directory {
+    fn add(&mut self, cookie: u64, name: &[u8], inode: Inode) {
+        self.names.insert(name.to_vec(), (cookie, inode));
+        self.by_cookie.insert(cookie, (Bytes::copy_from_slice(name), inode));
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Option<Inode> {
+        let (cookie, inode) = self.names.remove(name)?;
+        self.by_cookie.remove(&cookie);
+        Some(inode)
+    }
+}
+
+type Nodes = HashMap<Inode, Node>;
+
+fn node(nodes: &mut Nodes, inode: Inode) -> Result<&mut Node, Errno> {
+    nodes.get_mut(&inode).ok_or(Errno::ENOENT)
+}
+
+fn directory(nodes: &mut Nodes, inode: Inode) -> Result<&mut Directory, Errno> {
+    match &mut node(nodes, inode)?.content {
+        Content::Names(directory) => Ok(directory),
+        _ => Err(Errno::ENOTDIR),
+    }
+}
+
+fn frames(nodes: &mut Nodes, inode: Inode) -> Result<(&mut Attributes, &mut BTreeMap<u64, Bytes>), Errno> {
+    let node = node(nodes, inode)?;
+    match &mut node.content {
+        Content::Frames(frames) => Ok((&mut node.attributes, frames)),
+        Content::Names(_) => Err(Errno::EISDIR),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn find(nodes: &mut Nodes, parent: Inode, name: &[u8]) -> Result<Inode, Errno> {
+    if name.len() > NAME_SIZE_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    directory(nodes, parent)?.names.get(name).map(|(_, inode)| *inode).ok_or(Errno::ENOENT)
+}
+
+fn touch(nodes: &mut Nodes, inode: Inode) -> Result<(), Errno> {
+    let attributes = &mut node(nodes, inode)?.attributes;
+    attributes.mtime = Time::now();
+    attributes.ctime = attributes.mtime;
+    Ok(())
+}
+
+fn bear_name(nodes: &mut Nodes, inode: Inode, difference: i32) -> Result<(), Errno> {
+    let found = node(nodes, inode)?;
+    found.attributes.nlink = found.attributes.nlink.saturating_add_signed(difference);
+    found.attributes.ctime = Time::now();
+    bury(nodes, inode);
+    Ok(())
+}
+
+/// Removes what has neither names nor references.
+fn bury(nodes: &mut Nodes, inode: Inode) {
+    if let Some(found) = nodes.get(&inode)
+        && found.attributes.nlink == 0
+        && found.references == 0
+    {
+        nodes.remove(&inode);
+    }
+}
+
+/// A kept frame, or zeros.
+fn frame(frames: &BTreeMap<u64, Bytes>, index: u64) -> Bytes {
+    static ZEROS: [u8; FRAME_BYTES] = [0; FRAME_BYTES];
+    frames.get(&index).cloned().unwrap_or(Bytes::from_static(&ZEROS))
+}
+
+fn change_frame(frames: &mut BTreeMap<u64, Bytes>, index: u64, start: usize, data: &[u8]) {
+    let changed = if data.len() == FRAME_BYTES {
+        Bytes::copy_from_slice(data)
+    } else {
+        // Whatever else holds the frame (a reply under way) keeps the old bytes.
+        let old = frames.remove(&index);
+        let mut bytes = match old.map(Bytes::try_into_mut) {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(shared)) => BytesMut::from(&shared[..]),
+            None => BytesMut::zeroed(FRAME_BYTES),
+        };
+        bytes[start..start + data.len()].copy_from_slice(data);
+        bytes.freeze()
+    };
+    frames.insert(index, changed);
+}
+
+/// Calls `each` with (frame, start within it, length) for every frame that a range touches.
+fn split(offset: u64, length: u64, mut each: impl FnMut(u64, usize, usize)) {
+    let mut position = offset;
+    let end = offset + length;
+    while position < end {
+        let start = (position % FRAME_BYTES as u64) as usize;
+        let length = (FRAME_BYTES - start).min((end - position) as usize);
+        each(position / FRAME_BYTES as u64, start, length);
+        position += length as u64;
+    }
+}
+
+fn zero(attributes: &Attributes, frames: &mut BTreeMap<u64, Bytes>, offset: u64, length: u64) {
+    let length = length.min(attributes.size.saturating_sub(offset));
+    split(offset, length, |index, start, length| {
+        if length == FRAME_BYTES {
+            frames.remove(&index);
+        } else if frames.contains_key(&index) {
+            change_frame(frames, index, start, &vec![0; length]);
+        }
+    });
+}
+
+fn resize(attributes: &mut Attributes, frames: &mut BTreeMap<u64, Bytes>, size: u64) {
+    if size < attributes.size {
+        zero(attributes, frames, size, attributes.size - size);
+    }
+    attributes.size = size;
+    attributes.blocks_512 = frames.len() as u64 * (FRAME_BYTES as u64 / 512);
+}
+
+impl MemoryFs {
+    fn insert(
+        &self,
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+        credentials: &Credentials,
+        content: Content,
+    ) -> Attributes {
+        let inode = Inode(self.next_inode.get());
+        self.next_inode.set(inode.0 + 1);
+        let now = Time::now();
+        let attributes = Attributes {
+            inode,
+            kind,
+            mode: mode & !credentials.umask,
+            uid: credentials.uid,
+            gid: credentials.gid,
+            nlink: if kind == FileKind::Directory { 2 } else { 1 },
+            size: if let Content::Target(target) = &content { target.len() as u64 } else { 0 },
+            blocks_512: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            rdev,
+        };
+        let node = Node { attributes, references: 0, content, xattrs: BTreeMap::new() };
+        self.nodes.borrow_mut().insert(inode, node);
+        attributes
+    }
+
+    fn make(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        kind: FileKind,
+        (mode, rdev): (u32, u32),
+        credentials: &Credentials,
+        content: Content,
+    ) -> Result<Attributes, Errno> {
+        match find(&mut self.nodes.borrow_mut(), parent, name) {
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => return Err(Errno::EEXIST),
+        }
+        let (mut credentials, mut mode) = (*credentials, mode);
+        let around = self.attributes(parent)?;
+        if around.mode & 0o2000 != 0 {
+            credentials.gid = around.gid;
+            mode |= if kind == FileKind::Directory { 0o2000 } else { 0 };
+        }
+        let attributes = self.insert(kind, mode, rdev, &credentials, content);
+        let nodes = &mut *self.nodes.borrow_mut();
+        directory(nodes, parent)?.add(self.cookie(), name, attributes.inode);
+        touch(nodes, parent)?;
+        if kind == FileKind::Directory {
+            bear_name(nodes, parent, 1)?;
+        }
+        Ok(attributes)
+    }
+
+    fn cookie(&self) -> u64 {
+        self.next_cookie.set(self.next_cookie.get() + 1);
+        self.next_cookie.get()
+    }
+
+    /// How many nodes there are, the nameless ones that are still open included.
+    #[allow(dead_code)] // Not every test asks.
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.borrow().len()
+    }
+}
+
+impl Operations for MemoryFs {
+    fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let inode = match name {
+            b"." => parent,
+            b".." => directory(nodes, parent)?.parent,
+            name => find(nodes, parent, name)?,
+        };
+        Ok(node(nodes, inode)?.attributes)
+    }
+
+    fn remember(&self, inode: Inode) {
+        if let Some(node) = self.nodes.borrow_mut().get_mut(&inode) {
+            node.references += 1;
+        }
+    }
+
+    fn forget(&self, inode: Inode, count: u64) {
+        let nodes = &mut *self.nodes.borrow_mut();
+        if let Some(node) = nodes.get_mut(&inode) {
+            assert!(node.references >= count, "{inode:?} is forgotten more often than it was told of");
+            node.references -= count;
+            bury(nodes, inode);
+        }
+    }
+
+    fn attributes(&self, inode: Inode) -> Result<Attributes, Errno> {
+        Ok(node(&mut self.nodes.borrow_mut(), inode)?.attributes)
+    }
+
+    fn set_attributes(&self, inode: Inode, changes: &SetAttributes) -> Result<Attributes, Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let now = Time::now();
+        if let Some(size) = changes.size {
+            let (attributes, frames) = frames(nodes, inode)?;
+            resize(attributes, frames, size);
+            attributes.mtime = now;
+        }
+        let attributes = &mut node(nodes, inode)?.attributes;
+        if changes.clear_set_ids {
+            attributes.mode &= if attributes.mode & 0o010 != 0 { !0o6000 } else { !0o4000 };
+        }
+        attributes.mode = changes.mode.unwrap_or(attributes.mode);
+        attributes.uid = changes.uid.unwrap_or(attributes.uid);
+        attributes.gid = changes.gid.unwrap_or(attributes.gid);
+        attributes.atime = changes.atime.unwrap_or(attributes.atime);
+        attributes.mtime = changes.mtime.unwrap_or(attributes.mtime);
+        attributes.ctime = changes.ctime.unwrap_or(now);
+        Ok(*attributes)
+    }
+
+    fn make_node(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        let content = match kind {
+            FileKind::Regular => Content::Frames(BTreeMap::new()),
+            _ => Content::Nothing,
+        };
+        self.make(parent, name, kind, (mode, rdev), credentials, content)
+    }
+
+    fn make_directory(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        mode: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        self.make(parent, name, FileKind::Directory, (mode, 0), credentials, Content::names(parent))
+    }
+
+    fn make_symlink(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        target: &[u8],
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        let content = Content::Target(Bytes::copy_from_slice(target));
+        self.make(parent, name, FileKind::Symlink, (0o777, 0), credentials, content)
+    }
+
+    fn read_symlink(&self, inode: Inode) -> Result<Bytes, Errno> {
+        match &node(&mut self.nodes.borrow_mut(), inode)?.content {
+            Content::Target(target) => Ok(target.clone()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        match find(nodes, new_parent, new_name) {
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => return Err(Errno::EEXIST),
+        }
+        bear_name(nodes, inode, 1)?;
+        directory(nodes, new_parent)?.add(self.cookie(), new_name, inode);
+        touch(nodes, new_parent)?;
+        Ok(node(nodes, inode)?.attributes)
+    }
+
+    fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let inode = find(nodes, parent, name)?;
+        if directory(nodes, inode).is_ok() {
+            return Err(Errno::EISDIR);
+        }
+        directory(nodes, parent)?.remove(name);
+        touch(nodes, parent)?;
+        bear_name(nodes, inode, -1)
+    }
+
+    fn remove_directory(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let inode = find(nodes, parent, name)?;
+        if !directory(nodes, inode)?.names.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        directory(nodes, parent)?.remove(name);
+        touch(nodes, parent)?;
+        bear_name(nodes, parent, -1)?;
+        bear_name(nodes, inode, -2)
+    }
+
+    fn rename(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        new_parent: Inode,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        let mut nodes = self.nodes.borrow_mut();
+        let inode = find(&mut nodes, parent, name)?;
+        let taken = find(&mut nodes, new_parent, new_name).ok();
+        match taken {
+            Some(_) if flags.no_replace => return Err(Errno::EEXIST),
+            None if flags.exchange => return Err(Errno::ENOENT),
+            Some(other) if other == inode => return Ok(()),
+            Some(_) if !flags.exchange => {
+                drop(nodes);
+                let new_is_directory = self.attributes(taken.unwrap_or(inode))?.kind == FileKind::Directory;
+                match (self.attributes(inode)?.kind == FileKind::Directory, new_is_directory) {
+                    (true, true) => self.remove_directory(new_parent, new_name)?,
+                    (false, false) => self.unlink(new_parent, new_name)?,
+                    (true, false) => return Err(Errno::ENOTDIR),
+                    (false, true) => return Err(Errno::EISDIR),
+                }
+                nodes = self.nodes.borrow_mut();
+            }
+            _ => {}
+        }
+        let nodes = &mut *nodes;
+        let mut moves = vec![(parent, name, new_parent, new_name, inode)];
+        if let (true, Some(other)) = (flags.exchange, taken) {
+            moves.push((new_parent, new_name, parent, name, other));
+        }
+        for (from, name, _, _, _) in &moves {
+            directory(nodes, *from)?.remove(name);
+        }
+        for (from, _, to, name, inode) in moves {
+            directory(nodes, to)?.add(self.cookie(), name, inode);
+            if let Ok(moved) = directory(nodes, inode) {
+                moved.parent = to;
+                bear_name(nodes, from, -1)?;
+                bear_name(nodes, to, 1)?;
+            }
+            touch(nodes, to)?;
+            bear_name(nodes, inode, 0)?;
+        }
+        touch(nodes, parent)
+    }
+
+    fn read(&self, inode: Inode, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let (attributes, frames) = frames(nodes, inode)?;
+        let mut content = ReadBytes::new();
+        let length = u64::from(size).min(attributes.size.saturating_sub(offset));
+        split(offset, length, |index, start, length| {
+            content.push(frame(frames, index).slice(start..start + length));
+        });
+        Ok(content)
+    }
+
+    fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let (attributes, frames) = frames(nodes, inode)?;
+        let mut rest = data;
+        split(offset, data.len() as u64, |index, start, length| {
+            let (part, after) = rest.split_at(length);
+            change_frame(frames, index, start, part);
+            rest = after;
+        });
+        let size = attributes.size.max(offset + data.len() as u64);
+        resize(attributes, frames, size);
+        if clear_set_ids {
+            attributes.mode &= !0o6000;
+        }
+        touch(nodes, inode)
+    }
+
+    fn read_directory(
+        &self,
+        inode: Inode,
+        cookie: u64,
+        count_max: usize,
+        with_attributes: bool,
+    ) -> Result<Vec<DirectoryEntry>, Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let directory = directory(nodes, inode)?;
+        let parent = directory.parent;
+        let dots = [(1, (Bytes::from_static(b"."), inode)), (2, (Bytes::from_static(b".."), parent))];
+        let entries: Vec<_> = (dots.into_iter())
+            .skip_while(|(dot, _)| *dot <= cookie)
+            .chain(directory.by_cookie.range(cookie + 1..).map(|(cookie, entry)| (*cookie, entry.clone())))
+            .take(count_max)
+            .collect();
+        let mut listing = Vec::with_capacity(entries.len());
+        for (cookie, (name, inode)) in entries {
+            let attributes = node(nodes, inode)?.attributes;
+            let wanted = (with_attributes && cookie > 2).then_some(attributes);
+            listing.push(DirectoryEntry { name, inode, kind: attributes.kind, cookie, attributes: wanted });
+        }
+        Ok(listing)
+    }
+
+    fn sync(&self, _: Option<Inode>, _: bool) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let (attributes, frames) = frames(nodes, inode)?;
+        if mode.punch_hole || mode.zero_range {
+            zero(attributes, frames, offset, length);
+        }
+        let size = if mode.keep_size { attributes.size } else { attributes.size.max(offset + length) };
+        resize(attributes, frames, size);
+        touch(nodes, inode)
+    }
+
+    fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let (attributes, frames) = frames(nodes, inode)?;
+        if offset >= attributes.size {
+            return Err(Errno::ENXIO);
+        }
+        let mut index = offset / FRAME_BYTES as u64;
+        while index * (FRAME_BYTES as u64) < attributes.size {
+            if frames.contains_key(&index) == (whence == Whence::Data) {
+                return Ok(offset.max(index * FRAME_BYTES as u64));
+            }
+            index += 1;
+        }
+        if whence == Whence::Hole { Ok(attributes.size) } else { Err(Errno::ENXIO) }
+    }
+
+    fn statistics(&self) -> Result<Statistics, Errno> {
+        let count = self.nodes.borrow().len() as u64;
+        Ok(Statistics {
+            block_size: 4096,
+            block_count: 1 << 20,
+            free_block_count: 1 << 19,
+            inode_count: 1 << 20,
+            free_inode_count: (1 << 20) - count,
+            name_size_max: NAME_SIZE_MAX as u32,
+        })
+    }
+
+    fn get_xattr(&self, inode: Inode, name: &[u8]) -> Result<Bytes, Errno> {
+        node(&mut self.nodes.borrow_mut(), inode)?.xattrs.get(name).cloned().ok_or(Errno::ENODATA)
+    }
+
+    fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        let xattrs = &mut node(nodes, inode)?.xattrs;
+        match (mode, xattrs.contains_key(name)) {
+            (XattrMode::Create, true) => return Err(Errno::EEXIST),
+            (XattrMode::Replace, false) => return Err(Errno::ENODATA),
+            _ => xattrs.insert(name.to_vec(), Bytes::copy_from_slice(value)),
+        };
+        Ok(())
+    }
+
+    fn list_xattr(&self, inode: Inode) -> Result<Vec<Bytes>, Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        Ok(node(nodes, inode)?.xattrs.keys().map(|name| Bytes::copy_from_slice(name)).collect())
+    }
+
+    fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno> {
+        let nodes = &mut *self.nodes.borrow_mut();
+        node(nodes, inode)?.xattrs.remove(name).map(|_| ()).ok_or(Errno::ENODATA)
+    }
+}

@@ -1,0 +1,127 @@
+//! Anything that carries bytes both ways: a TCP or Unix socket, TLS over either, a pipe in memory.
+//!
+//! `Read` and `Write` would not do. Both take `&mut self`, while here one coroutine reads as another writes;
+//! and a layer that encrypts wants to hand its records to the kernel without copying them out first, which it
+//! may do only while it borrows its own state, so not across a wait. [`Duplex::write_with`] is made for that:
+//! the closure never suspends, the wait happens outside of it.
+//!
+//! What it is not: half-duplex streams, datagrams, or a trait for users to implement often.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::BorrowedFd;
+
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+
+use super::{TcpStream, UnixStream};
+use crate::crypto::PublicKey;
+
+/// A stream of bytes in each direction, usable through a shared reference: one coroutine may read while
+/// another writes. Two at the same side would mix their bytes.
+pub trait Duplex: 'static {
+    /// Reads some bytes; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// When the stream is broken, or ended where it must not.
+    ///
+    /// # Suspends
+    /// Until there are some.
+    fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Calls `write` with a writer that never waits, and again when there is room, until it returns anything but
+    /// `WouldBlock`.
+    ///
+    /// # Errors
+    /// Those of `write`, and of the stream.
+    ///
+    /// # Suspends
+    /// Until there is room; never inside `write`.
+    fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize>;
+
+    /// Writes all of `slices`, in as few system calls as there can be.
+    ///
+    /// # Errors
+    /// When the stream is broken; some of the bytes may have left.
+    ///
+    /// # Suspends
+    /// Until all is handed over.
+    fn write_slices(&self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            // The kernel takes at most 1,024 (IOV_MAX) at once, and refuses more.
+            let count =
+                self.write_with(&mut |writer| writer.write_vectored(&slices[..slices.len().min(1024)]))?;
+            if count == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut slices, count);
+        }
+        Ok(())
+    }
+
+    /// Ends our direction properly: the peer reads the end of the stream after all that was written.
+    ///
+    /// # Errors
+    /// When the stream is broken already.
+    ///
+    /// # Suspends
+    /// Until the last bytes are handed over.
+    fn end(&self) -> io::Result<()>;
+
+    /// Breaks both directions off; whoever waits in them wakes. Never suspends, and may be repeated.
+    fn abort(&self);
+
+    /// The key that the peer proved to hold, where the stream proves one.
+    fn peer_key(&self) -> Option<PublicKey> {
+        None
+    }
+}
+
+/// What [`Duplex::write_with`] calls: it may write once or more, and must not suspend.
+pub type WriteOnce<'a> = dyn FnMut(&mut dyn Write) -> io::Result<usize> + 'a;
+
+/// Writes to a non-blocking socket, and says so when it is full.
+struct SocketWriter<'a>(BorrowedFd<'a>);
+
+impl Write for SocketWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(send(self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [one] => self.write(one),
+            _ => Ok(sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+macro_rules! socket_is_duplex {
+    ($stream:ty) => {
+        impl Duplex for $stream {
+            fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                Read::read(&mut &*self, buffer)
+            }
+
+            fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
+                self.descriptor().write_with(|fd| write(&mut SocketWriter(fd)))
+            }
+
+            fn end(&self) -> io::Result<()> {
+                self.shutdown(Shutdown::Write)
+            }
+
+            fn abort(&self) {
+                // It fails when the peer was first to close: nothing is left to break off.
+                let _ = self.shutdown(Shutdown::Both);
+            }
+        }
+    };
+}
+
+socket_is_duplex!(TcpStream);
+socket_is_duplex!(UnixStream);
