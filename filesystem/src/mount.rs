@@ -257,19 +257,13 @@ fn mount(mountpoint: &Path, options: &MountOptions) -> Result<(PathBuf, OwnedFd)
 fn examine(mountpoint: &Path, replace_stale: bool) -> Result<PathBuf, MountError> {
     let io_error = |doing, source| MountError::Io { doing, path: mountpoint.to_owned(), source };
     let metadata = match fs::metadata(mountpoint) {
-        Ok(metadata) => metadata,
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound => return Err(MountError::MountpointMissing(mountpoint.to_owned())),
             io::ErrorKind::NotADirectory => return Err(MountError::NotADirectory(mountpoint.to_owned())),
-            _ if SystemErrno::from_io_error(&error) == Some(SystemErrno::NOTCONN) => {
-                if !replace_stale {
-                    return Err(MountError::Stale(mountpoint.to_owned()));
-                }
-                unmount(mountpoint, true)?;
-                return examine(mountpoint, false);
-            }
+            io::ErrorKind::NotConnected => return replace(mountpoint, replace_stale),
             _ => return Err(io_error("look at the mountpoint", error)),
         },
+        Ok(metadata) => metadata,
     };
     if !metadata.is_dir() {
         return Err(MountError::NotADirectory(mountpoint.to_owned()));
@@ -277,9 +271,22 @@ fn examine(mountpoint: &Path, replace_stale: bool) -> Result<PathBuf, MountError
     let path =
         mount_table::absolute(mountpoint, true).map_err(|source| io_error("find the mountpoint", source))?;
     match mount_table::find(&path) {
-        Ok(Some(MountEntry { kind, .. })) if kind == KIND => Err(MountError::AlreadyMounted(path)),
+        // The kernel may have answered the above from its cache, but never answers this from there.
+        Ok(Some(MountEntry { kind, .. })) if kind == KIND => match rustix::fs::statfs(&path) {
+            Err(SystemErrno::NOTCONN | SystemErrno::CONNABORTED) => replace(&path, replace_stale),
+            _ => Err(MountError::AlreadyMounted(path)),
+        },
         _ => Ok(path),
     }
+}
+
+/// Cleans up after a process that died.
+fn replace(mountpoint: &Path, allowed: bool) -> Result<PathBuf, MountError> {
+    if !allowed {
+        return Err(MountError::Stale(mountpoint.to_owned()));
+    }
+    unmount(mountpoint, true)?;
+    examine(mountpoint, false)
 }
 
 fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {

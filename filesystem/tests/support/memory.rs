@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use filesystem::Errno;
@@ -20,6 +21,8 @@ pub(crate) struct MemoryFs {
     nodes: RefCell<HashMap<Inode, Node>>,
     next_inode: Cell<u64>,
     next_cookie: Cell<u64>,
+    /// How long each read waits first, as if content came from far away.
+    pub(crate) read_delay: Cell<Duration>,
 }
 
 struct Node {
@@ -48,6 +51,7 @@ impl Default for MemoryFs {
             nodes: RefCell::default(),
             next_inode: Cell::new(1),
             next_cookie: Cell::new(3), // 1 and 2 are `.` and `..`
+            read_delay: Cell::default(),
         };
         let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
         fs.insert(FileKind::Directory, 0o755, 0, &credentials, Content::names(Inode::ROOT));
@@ -436,6 +440,9 @@ impl Operations for MemoryFs {
     }
 
     fn read(&self, inode: Inode, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
+        if !self.read_delay.get().is_zero() {
+            reactor::sleep(self.read_delay.get());
+        }
         let nodes = &mut *self.nodes.borrow_mut();
         let (attributes, frames) = frames(nodes, inode)?;
         let mut content = ReadBytes::new();

@@ -1,0 +1,212 @@
+//! What programs do with files all day, through a real mount, by plain `std::fs`.
+
+mod support;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::time::{Duration, SystemTime};
+
+use support::{shell, with_mount};
+
+#[test]
+fn what_is_written_is_read() {
+    with_mount(|root| {
+        let path = root.join("file");
+        fs::write(&path, b"first").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b" and more").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first and more");
+        // O_TRUNC comes without an OPEN that could carry it.
+        fs::write(&path, b"2").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 1);
+        let pattern: Vec<u8> = (0..5_000_000u32).flat_map(|i| (i / 7).to_le_bytes()).collect();
+        fs::write(&path, &pattern).unwrap();
+        shell(&root, "sync file; echo 1 > /proc/sys/vm/drop_caches || true");
+        assert!(fs::read(&path).unwrap() == pattern);
+        let file = File::open(&path).unwrap();
+        let mut part = [0; 100];
+        file.read_exact_at(&mut part, 32_768 - 50).unwrap();
+        assert_eq!(part[..], pattern[32_718..32_818]);
+        file.sync_all().unwrap();
+        file.sync_data().unwrap();
+        File::open(&root).unwrap().sync_all().unwrap();
+    });
+}
+
+#[test]
+fn names_appear_move_and_disappear() {
+    with_mount(|root| {
+        let at = |name: &str| root.join(name);
+        fs::create_dir(at("a")).unwrap();
+        fs::create_dir_all(at("b/c/d")).unwrap();
+        fs::write(at("a/file"), b"x").unwrap();
+        assert_eq!(fs::create_dir(at("a")).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::remove_dir(at("a")).unwrap_err().kind(), ErrorKind::DirectoryNotEmpty);
+        assert_eq!(fs::read(at("nothing")).unwrap_err().kind(), ErrorKind::NotFound);
+        fs::rename(at("a/file"), at("b/c/file")).unwrap();
+        assert_eq!(fs::read(at("a/file")).unwrap_err().kind(), ErrorKind::NotFound);
+        fs::write(at("over"), b"old").unwrap();
+        fs::rename(at("b/c/file"), at("over")).unwrap();
+        assert_eq!(fs::read(at("over")).unwrap(), b"x");
+        fs::rename(at("b/c"), at("a/c")).unwrap();
+        assert!(at("a/c/d").is_dir());
+        assert_eq!((fs::metadata(at("a")).unwrap().nlink(), fs::metadata(at("b")).unwrap().nlink()), (3, 2));
+        assert_eq!(fs::rename(at("a"), at("a/c/d/e")).unwrap_err().kind(), ErrorKind::InvalidInput);
+        // A name remembered as missing must be found once it exists.
+        assert!(!at("later").exists());
+        fs::write(at("later"), b"now").unwrap();
+        assert!(at("later").exists());
+        let long = "n".repeat(256);
+        assert_eq!(fs::write(at(&long), b"").unwrap_err().kind(), ErrorKind::InvalidFilename);
+        fs::write(at(&long[..255]), b"").unwrap();
+        fs::remove_dir_all(at("a")).unwrap();
+        fs::remove_dir_all(at("b")).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name().len()).collect();
+        left.sort_unstable();
+        assert_eq!(left, [4, 5, 255]);
+    });
+}
+
+#[test]
+fn links_share_an_inode_and_symlinks_name_a_path() {
+    with_mount(|root| {
+        let at = |name: &str| root.join(name);
+        fs::write(at("one"), b"content").unwrap();
+        fs::hard_link(at("one"), at("two")).unwrap();
+        let (one, two) = (fs::metadata(at("one")).unwrap(), fs::metadata(at("two")).unwrap());
+        assert_eq!((one.ino(), one.nlink()), (two.ino(), 2));
+        fs::write(at("two"), b"changed").unwrap();
+        assert_eq!(fs::read(at("one")).unwrap(), b"changed");
+        fs::remove_file(at("one")).unwrap();
+        assert_eq!(fs::metadata(at("two")).unwrap().nlink(), 1);
+        symlink("two", at("symlink")).unwrap();
+        symlink("/no/where", at("dangling")).unwrap();
+        assert_eq!(fs::read(at("symlink")).unwrap(), b"changed");
+        assert_eq!(fs::read_link(at("dangling")).unwrap().to_str(), Some("/no/where"));
+        assert_eq!(fs::symlink_metadata(at("dangling")).unwrap().len(), 9);
+        assert_eq!(fs::hard_link(&root, at("dir-link")).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    });
+}
+
+#[test]
+fn files_have_holes_and_change_size() {
+    with_mount(|root| {
+        let path = root.join("sparse");
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.write_all(b"start").unwrap();
+        file.seek(SeekFrom::Start(1 << 30)).unwrap();
+        file.write_all(b"end").unwrap();
+        file.sync_all().unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(metadata.len(), (1 << 30) + 3);
+        assert!(metadata.blocks() < 1000, "a hole takes no room: {}", metadata.blocks());
+        let seek = |from| rustix::fs::seek(&file, from).unwrap();
+        assert_eq!(seek(rustix::fs::SeekFrom::Data(1 << 20)), 1 << 30);
+        assert!(seek(rustix::fs::SeekFrom::Hole(0)) <= 1 << 20);
+        let mut middle = [1; 10];
+        file.read_exact_at(&mut middle, 1 << 29).unwrap();
+        assert_eq!(middle, [0; 10]);
+        file.set_len(3).unwrap();
+        file.set_len(10).unwrap();
+        let mut all = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"sta\0\0\0\0\0\0\0", "what was cut off stays cut off");
+        use rustix::fs::FallocateFlags as Flags;
+        rustix::fs::fallocate(&file, Flags::empty(), 0, 100_000).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 100_000);
+        file.write_all_at(&[7; 100_000], 0).unwrap();
+        rustix::fs::fallocate(&file, Flags::PUNCH_HOLE | Flags::KEEP_SIZE, 10, 70_000).unwrap();
+        let content = fs::read(&path).unwrap();
+        assert!(content[..10].iter().chain(&content[70_010..]).all(|&byte| byte == 7));
+        assert!(content[10..70_010].iter().all(|&byte| byte == 0));
+    });
+}
+
+#[test]
+fn owners_modes_and_times_stay_as_set() {
+    with_mount(|root| {
+        let path = root.join("file");
+        let file = File::create(&path).unwrap();
+        for mode in [0o600, 0o4755, 0o1777, 0o000, 0o644] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode(), 0o100_000 | mode);
+        }
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_007, 123_456_789);
+        file.set_times(fs::FileTimes::new().set_modified(long_ago).set_accessed(long_ago)).unwrap();
+        drop(file);
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!((metadata.modified().unwrap(), metadata.accessed().unwrap()), (long_ago, long_ago));
+        // What write-back has not passed on yet must not come after the times.
+        fs::write(&path, b"new").unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_modified(long_ago).unwrap();
+        drop(file);
+        shell(&root, "sync; echo 3 > /proc/sys/vm/drop_caches || true");
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), long_ago);
+        if rustix::process::geteuid().is_root() {
+            shell(&root, "chown 1234:5678 file; test $(stat -c %u:%g file) = 1234:5678");
+            // A chown and a write by an ordinary user end setuid.
+            shell(&root, "chmod 6755 file; chown 1:1 file; test $(stat -c %a file) = 755");
+        }
+    });
+}
+
+#[test]
+fn extended_attributes_are_kept() {
+    with_mount(|root| {
+        let path = root.join("file");
+        fs::write(&path, b"").unwrap();
+        let set =
+            |name, value: &[u8]| rustix::fs::setxattr(&path, name, value, rustix::fs::XattrFlags::empty());
+        set("user.one", b"1").unwrap();
+        set("user.two", &[2; 5000]).unwrap();
+        let mut value = vec![0u8; 6000];
+        assert_eq!(rustix::fs::getxattr(&path, "user.two", &mut value).unwrap(), 5000);
+        assert_eq!(
+            rustix::fs::getxattr(&path, "user.two", &mut value[..10]).unwrap_err(),
+            rustix::io::Errno::RANGE
+        );
+        let size = rustix::fs::listxattr(&path, &mut value).unwrap();
+        assert_eq!(&value[..size], b"user.one\0user.two\0");
+        rustix::fs::removexattr(&path, "user.one").unwrap();
+        assert_eq!(
+            rustix::fs::getxattr(&path, "user.one", &mut value).unwrap_err(),
+            rustix::io::Errno::NODATA
+        );
+        assert_eq!(set("system.posix_acl_access", b"").unwrap_err(), rustix::io::Errno::OPNOTSUPP);
+    });
+}
+
+#[test]
+fn renames_can_swap_and_can_refuse_to_replace() {
+    with_mount(|root| {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let (a, b) = (root.join("a"), root.join("b"));
+        fs::write(&a, b"a").unwrap();
+        fs::write(&b, b"b").unwrap();
+        let refused = renameat_with(CWD, &a, CWD, &b, RenameFlags::NOREPLACE);
+        assert_eq!(refused, Err(rustix::io::Errno::EXIST));
+        renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+        assert_eq!((fs::read(&a).unwrap(), fs::read(&b).unwrap()), (b"b".to_vec(), b"a".to_vec()));
+    });
+}
+
+#[test]
+fn df_and_special_files_and_locks_work() {
+    with_mount(|root| {
+        assert!(shell(&root, "df -h . && df -i .").contains("test"));
+        shell(&root, "mkfifo fifo; (echo through > fifo &); test \"$(cat fifo)\" = through");
+        shell(&root, "exec 9> lock; flock -n 9; ! flock -n lock true");
+        if rustix::process::geteuid().is_root() {
+            shell(&root, "mknod null c 1 3; test \"$(stat -c %t:%T null)\" = 1:3");
+        }
+        shell(
+            &root,
+            "umask 077; touch private; mkdir privy; test $(stat -c %a private privy | tr -d '\\n') = 600700",
+        );
+    });
+}
