@@ -51,6 +51,11 @@ impl<S> Outgoing<S> {
         call
     }
 
+    /// Whether somebody waits for the answer.
+    pub fn is_waiting(&self, call: u32) -> bool {
+        self.waiting.contains_key(&call)
+    }
+
     /// Ends a call; `None` if it is no longer waited for.
     pub fn end(&mut self, call: u32) -> Option<S> {
         self.waiting.remove(&call)

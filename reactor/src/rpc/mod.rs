@@ -13,11 +13,15 @@
 //! [`crate::net::tls`]); which peer to call is the overlay's business.
 
 pub mod calls;
+pub mod connection;
 pub mod error;
+mod flow;
 pub mod frame;
+mod input;
 pub mod outbox;
 pub mod service;
 
+pub use connection::{CloseReason, Config, Connection};
 pub use error::CallError;
 pub use service::{CallContext, Reply, Service};
 

@@ -88,6 +88,17 @@ impl Outbox {
         self.queued_bytes
     }
 
+    /// Whether a call with a body of `body_bytes` would join the large frames.
+    pub fn is_large(body_bytes: usize) -> bool {
+        body_bytes > COPIED_SIZE_BYTES_MAX
+    }
+
+    /// How many bytes wait among the small frames, or among the large ones. They are counted apart, for small
+    /// frames overtake: a line full of large ones is no reason for a small one to wait.
+    pub fn queued_bytes_of(&self, large: bool) -> usize {
+        if large { self.queued_bytes - self.small.len() } else { self.small.len() }
+    }
+
     /// Queues a frame without a body.
     pub fn push(&mut self, header: Header) {
         self.small.extend_from_slice(&header.encode());
@@ -97,7 +108,7 @@ impl Outbox {
     /// Queues a request or response; `header` tells the sizes of `message` and `payload`.
     pub fn push_call(&mut self, header: Header, message: Vec<u8>, payload: Bytes) {
         self.queued_bytes += HEADER_SIZE_BYTES + message.len() + payload.len();
-        if message.len() + payload.len() <= COPIED_SIZE_BYTES_MAX {
+        if !Outbox::is_large(message.len() + payload.len()) {
             self.small.extend_from_slice(&header.encode());
             self.small.extend_from_slice(&message);
             self.small.extend_from_slice(&payload);
@@ -237,6 +248,8 @@ mod tests {
         push(&mut outbox, 1, b"big", &payload);
         assert_eq!(headers(&outbox.next_batch()), [request(1, b"big", &payload)]);
         push(&mut outbox, 2, b"small", &Bytes::new());
+        assert_eq!(outbox.queued_bytes_of(false), HEADER_SIZE_BYTES + 5);
+        assert_eq!(outbox.queued_bytes_of(true), PART_SIZE_BYTES_MAX + 1);
         let full = PART_SIZE_BYTES_MAX as u32;
         assert_eq!(
             headers(&outbox.next_batch()),

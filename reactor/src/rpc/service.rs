@@ -7,24 +7,34 @@
 //! What it is not: concurrency. Who calls `dispatch` decides on which coroutine the handler runs.
 
 use crate::crypto::PublicKey;
-use crate::rpc::{CallError, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX};
+use crate::rpc::connection::Handle;
+use crate::rpc::{CallError, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX};
 use crate::serialization;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 type Handler = Box<dyn Fn(&CallContext, &[u8], Bytes) -> Reply>;
 
 /// What a handler knows about the call beside its request.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct CallContext {
     /// Who calls, as their handshake proved; `None` over a stream that proves nothing.
     pub peer: Option<PublicKey>,
     /// When the caller stops waiting, on our clock.
     pub deadline: Option<Instant>,
+    pub(super) connection: Weak<Handle>,
+}
+
+impl CallContext {
+    /// The connection that the call came over, to call back on; `None` if there is none, or if everyone has
+    /// let go of it.
+    pub fn connection(&self) -> Option<Connection> {
+        Connection::upgrade(&self.connection)
+    }
 }
 
 /// What a dispatched call came to, encoded.
@@ -164,6 +174,16 @@ impl Service {
 }
 
 impl Reply {
+    /// How many bytes it takes to send, header aside.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Reply::Response(message, payload) => message.len() + payload.len(),
+            Reply::Error(message) => message.len(),
+            Reply::Malformed(reason) => reason.len(),
+            _ => 0,
+        }
+    }
+
     /// Reads the reply as one to `M`.
     ///
     /// # Errors
@@ -186,6 +206,12 @@ impl Reply {
             Reply::Panicked => Err(CallError::Panicked),
             Reply::Overloaded => Err(CallError::Overloaded),
         }
+    }
+}
+
+impl fmt::Debug for CallContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallContext").field("peer", &self.peer).field("deadline", &self.deadline).finish()
     }
 }
 

@@ -1,0 +1,471 @@
+//! One connection to a peer: what its users hold, and what its three coroutines share.
+//!
+//! A reader takes frames apart and starts a coroutine per request; a writer gathers what is queued into as few
+//! writes as there can be; a housekeeper pings a silent peer and buries a dead one. They are in `flow.rs`.
+//! Everything they share is in [`Shared`], which never waits while borrowed.
+//!
+//! Memory per connection is bounded: by the account of calls in flight (`calls.rs`), by the payloads that may
+//! be unfinished at once (`outbox.rs`), and by [`QUEUE_BYTES_MAX`], above which calls and handlers wait before
+//! they add to the queue. The reader never waits for room, for then two peers could wait for each other.
+//!
+//! What it is not: a pool, or a reconnecting client. A connection that is closed stays closed.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::calls::{CALLS_WEIGHT_BYTES_MAX, Incoming, Outgoing, weight_bytes};
+use super::frame::{FrameError, Header, Status};
+use super::outbox::{Outbox, Side, Withdrawn};
+use super::{CallError, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, Reply, Service, flow};
+use crate::coroutine::{self, Coroutine, JoinHandle};
+use crate::crypto::PublicKey;
+use crate::net::Duplex;
+use crate::serialization;
+use crate::sync::{Barrier, Semaphore, Signal};
+use crate::timer::Timer;
+
+/// What may wait to be written before calls and handlers wait themselves, for small frames and for large ones
+/// each: four parts of each of the payloads that share the line, so that the writer never runs dry while they
+/// wake.
+pub const QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// What may wait before a peer that takes nothing is cut off. Only answers that cost the peer nothing to cause
+/// (`Overloaded` and its like) get here: everything else waits at [`QUEUE_BYTES_MAX`].
+pub const REFUSALS_BYTES_MAX: usize = 64 << 20;
+
+/// The longest a call waits: what the header's milliseconds can say.
+const TIMEOUT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// How long `close` lets queued bytes leave before it cuts.
+pub(super) const CLOSE_FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// How a connection is run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A peer that has been silent for this long is asked whether it lives. The default of 5 s is a third of
+    /// `dead_after`, so a lost ping does not kill, and well below the 30 s after which NATs forget a flow.
+    pub ping_after: Duration,
+    /// A peer from which nothing has come for this long, or which has taken nothing for this long, is dead.
+    /// The default is 15 s.
+    pub dead_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { ping_after: Duration::from_secs(5), dead_after: Duration::from_secs(15) }
+    }
+}
+
+/// Why a connection is closed.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// We closed it, or dropped the last handle.
+    #[error("we closed the connection")]
+    Local,
+    /// The peer closed it.
+    #[error("the peer closed the connection")]
+    Remote,
+    /// Nothing came for `Config::dead_after`, not even an answer to a ping.
+    #[error("the peer has fallen silent: it crashed, or the network is cut")]
+    Silent,
+    /// The peer takes nothing of what we send.
+    #[error("the peer has stopped reading")]
+    Stuck,
+    /// The stream failed.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The peer sent what is no frame, or broke the rules.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(#[from] FrameError),
+}
+
+impl From<std::io::Error> for CloseReason {
+    fn from(error: std::io::Error) -> CloseReason {
+        CloseReason::Broken(error.to_string())
+    }
+}
+
+/// A connection to a peer. Clones are the same connection; when the last one is dropped, it closes.
+///
+/// # Examples
+/// ```
+/// use std::rc::Rc;
+/// use std::time::Duration;
+/// use bytes::Bytes;
+/// use reactor::rpc::{Config, Connection, Method, Service};
+///
+/// struct Greet;
+/// impl Method for Greet {
+///     const ID: u32 = 1;
+///     const NAME: &'static str = "greet";
+///     type Request = String;
+///     type Response = String;
+///     type Error = ();
+/// }
+///
+/// reactor::run(|| {
+///     let mut service = Service::new();
+///     service.on::<Greet>(|_context, name, payload| Ok((format!("hello {name}"), payload)));
+///     let (here, there) = reactor::net::pipe(1 << 16);
+///     let _server = Connection::start(there, Rc::new(service), Config::default());
+///     let client = Connection::start(here, Service::none(), Config::default());
+///     let answer = client.call::<Greet>(&"world".into(), Bytes::new(), Duration::from_secs(1));
+///     assert_eq!(answer.unwrap().0, "hello world");
+/// });
+/// ```
+#[derive(Clone)]
+pub struct Connection(Rc<Handle>);
+
+/// Closes the connection when the last user lets go; the coroutines hold [`Shared`] only.
+pub(super) struct Handle {
+    shared: Rc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.begin_close();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Queued bytes still leave, until the instant.
+    Closing(Instant),
+    Closed,
+}
+
+/// Where a caller waits for its answer.
+pub(super) struct Slot {
+    caller: Rc<Coroutine>,
+    answer: RefCell<Option<Result<Reply, Closed>>>,
+}
+
+/// The connection went away.
+pub(super) struct Closed;
+
+/// What the coroutines of one connection share.
+pub(super) struct Shared {
+    pub(super) stream: Box<dyn Duplex>,
+    pub(super) service: Rc<Service>,
+    pub(super) config: Config,
+    pub(super) peer: Option<PublicKey>,
+    pub(super) handle: RefCell<Weak<Handle>>,
+    pub(super) outbox: RefCell<Outbox>,
+    pub(super) drained: Signal,
+    pub(super) outgoing: RefCell<Outgoing<Rc<Slot>>>,
+    pub(super) incoming: RefCell<Incoming<JoinHandle<()>>>,
+    /// What we may still have in flight at the peer, in bytes of weight.
+    allowance: Semaphore,
+    pub(super) phase: Cell<Phase>,
+    reason: RefCell<Option<CloseReason>>,
+    closed: Barrier,
+    pub(super) last_heard: Cell<Instant>,
+    pub(super) writing_since: Cell<Option<Instant>>,
+    /// The writer, while it has nothing to write.
+    pub(super) idle_writer: RefCell<Option<Rc<Coroutine>>>,
+    pub(super) housekeeper: RefCell<Option<Rc<Coroutine>>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+impl Connection {
+    /// Starts speaking RPC on `stream`. `service` answers the peer's calls.
+    ///
+    /// # Panics
+    /// Outside `reactor::run`, or when no more coroutines can be had.
+    ///
+    /// # Suspends
+    /// Never; failures show as a closed connection.
+    pub fn start(stream: impl Duplex, service: Rc<Service>, config: Config) -> Connection {
+        let shared = Rc::new(Shared {
+            peer: stream.peer_key(),
+            stream: Box::new(stream),
+            service,
+            config,
+            handle: RefCell::default(),
+            outbox: RefCell::new(Outbox::new()),
+            drained: Signal::new(),
+            outgoing: RefCell::default(),
+            incoming: RefCell::default(),
+            allowance: Semaphore::new(CALLS_WEIGHT_BYTES_MAX),
+            phase: Cell::new(Phase::Open),
+            reason: RefCell::default(),
+            closed: Barrier::new(false),
+            last_heard: Cell::new(crate::now()),
+            writing_since: Cell::new(None),
+            idle_writer: RefCell::default(),
+            housekeeper: RefCell::default(),
+            tasks: RefCell::default(),
+        });
+        let handle = Rc::new(Handle { shared: shared.clone() });
+        *shared.handle.borrow_mut() = Rc::downgrade(&handle);
+        for body in [flow::write, flow::read, flow::keep_house] {
+            shared.clone().run_task(body);
+        }
+        Connection(handle)
+    }
+
+    /// Calls `M` at the peer and waits for its answer.
+    ///
+    /// The payload travels as it is, beside the request. If the caller is terminated, or its time is over, the
+    /// peer is told and ends the handler.
+    ///
+    /// # Errors
+    /// [`CallError`] says who must act.
+    ///
+    /// # Suspends
+    /// Until the answer is there, or `timeout` is over; first for its turn, if too much is in flight already.
+    pub fn call<M: Method>(
+        &self,
+        request: &M::Request,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        let shared = &*self.0.shared;
+        let message = serialization::to_bytes(request);
+        if message.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
+            return Err(CallError::TooLarge);
+        }
+        let deadline = crate::now() + timeout.min(TIMEOUT_MAX);
+        let weight = weight_bytes(message.len() + payload.len());
+        let _permit = match shared.allowance.try_acquire_many(weight) {
+            Some(permit) => permit,
+            None => crate::timeout(until(deadline), || shared.allowance.acquire_many(weight))
+                .map_err(|_| CallError::TimedOut)?,
+        };
+        let large = Outbox::is_large(message.len() + payload.len());
+        if !shared.has_room(large) {
+            crate::timeout(until(deadline), || shared.wait_for_room(large))
+                .map_err(|_| CallError::TimedOut)?;
+        }
+        if shared.phase.get() != Phase::Open {
+            return Err(CallError::Closed);
+        }
+
+        let slot = Rc::new(Slot { caller: coroutine::current(), answer: RefCell::new(None) });
+        let call = shared.outgoing.borrow_mut().begin(slot.clone());
+        let mut in_flight = InFlight { shared, call, answered: false };
+        let header = Header::Request {
+            call,
+            method: M::ID,
+            // Rounded up: a call may not arrive with no time at all.
+            timeout_ms: u32::try_from(until(deadline).as_millis() + 1).unwrap_or(u32::MAX),
+            message_size: message.len() as u32,
+            payload_size: payload.len() as u32,
+        };
+        shared.outbox.borrow_mut().push_call(header, message, payload);
+        shared.wake_writer();
+
+        let _timer = Timer::wake_at(deadline);
+        let answer = loop {
+            if let Some(answer) = slot.answer.take() {
+                break answer;
+            }
+            if deadline <= crate::now() {
+                return Err(CallError::TimedOut);
+            }
+            coroutine::park();
+        };
+        in_flight.answered = true;
+        match answer {
+            Ok(reply) => reply.decode::<M>(),
+            Err(Closed) => Err(CallError::Closed),
+        }
+    }
+
+    /// The key that the peer proved to hold, where the stream proves one.
+    pub fn peer(&self) -> Option<PublicKey> {
+        self.0.shared.peer
+    }
+
+    /// Closes the connection: what is queued still leaves (for a second at most), calls in flight fail with
+    /// [`CallError::Closed`], and the peer's calls in hand are ended. Never suspends.
+    pub fn close(&self) {
+        self.0.shared.begin_close();
+    }
+
+    /// Whether the connection is closed, or about to be. Calls fail at once then.
+    pub fn is_closed(&self) -> bool {
+        self.0.shared.phase.get() != Phase::Open
+    }
+
+    /// Why it is closed; `None` while it is not.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.0.shared.reason.borrow().clone()
+    }
+
+    /// Waits until the connection is closed, and says why.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn wait_closed(&self) -> CloseReason {
+        self.0.shared.closed.wait();
+        self.close_reason().unwrap_or(CloseReason::Local)
+    }
+
+    /// How many calls are in flight: ours at the peer, and the peer's here.
+    pub fn calls_in_flight(&self) -> (usize, usize) {
+        (self.0.shared.outgoing.borrow().count(), self.0.shared.incoming.borrow().count())
+    }
+
+    /// The connection that `handle` belongs to, while someone holds it.
+    pub(super) fn upgrade(handle: &Weak<Handle>) -> Option<Connection> {
+        handle.upgrade().map(Connection)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = &self.0.shared;
+        f.debug_struct("Connection").field("peer", &shared.peer).field("phase", &shared.phase.get()).finish()
+    }
+}
+
+fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(crate::now())
+}
+
+/// A call of ours whose answer is waited for. Dropped without one (a timeout, a termination), it tells the
+/// peer to stop.
+struct InFlight<'a> {
+    shared: &'a Shared,
+    call: u32,
+    answered: bool,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let waited_for = self.shared.outgoing.borrow_mut().end(self.call).is_some();
+        if self.answered || !waited_for || self.shared.phase.get() != Phase::Open {
+            return;
+        }
+        let mut outbox = self.shared.outbox.borrow_mut();
+        match outbox.withdraw(Side::Request, self.call) {
+            Withdrawn::Unsent => {}
+            Withdrawn::Partly | Withdrawn::Left => outbox.push(Header::Cancel { call: self.call }),
+        }
+        drop(outbox);
+        self.shared.drained.notify_all();
+        self.shared.wake_writer();
+    }
+}
+
+impl Slot {
+    /// Gives the caller its answer.
+    pub(super) fn fill(&self, answer: Result<Reply, Closed>) {
+        *self.answer.borrow_mut() = Some(answer);
+        self.caller.wake();
+    }
+}
+
+impl Shared {
+    /// Runs one of the connection's own coroutines; however it ends, the connection ends with it.
+    fn run_task(self: Rc<Self>, body: fn(&Rc<Shared>) -> Result<(), CloseReason>) {
+        struct CloseAfter(Rc<Shared>, CloseReason);
+        impl Drop for CloseAfter {
+            fn drop(&mut self) {
+                self.0.close(self.1.clone());
+            }
+        }
+        let shared = self.clone();
+        let task = crate::spawn(move || {
+            let mut close_after = CloseAfter(shared.clone(), CloseReason::Local);
+            if let Err(reason) = body(&shared) {
+                close_after.1 = reason;
+            }
+        });
+        if self.phase.get() == Phase::Closed {
+            task.terminate();
+        } else {
+            self.tasks.borrow_mut().push(task);
+        }
+    }
+
+    pub(super) fn wake_writer(&self) {
+        let writer = self.idle_writer.take();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    pub(super) fn has_room(&self, large: bool) -> bool {
+        self.outbox.borrow().queued_bytes_of(large) < QUEUE_BYTES_MAX || self.phase.get() != Phase::Open
+    }
+
+    /// Waits until there is room in the queue, or the connection is no longer open.
+    pub(super) fn wait_for_room(&self, large: bool) {
+        while !self.has_room(large) {
+            self.drained.wait();
+        }
+    }
+
+    /// Queues the answer to a call of the peer.
+    pub(super) fn answer(&self, call: u32, reply: Reply) {
+        let (status, message, payload) = match reply {
+            Reply::Response(message, payload) => (Status::Response, message, payload),
+            Reply::Error(message) => (Status::Error, message, Bytes::new()),
+            Reply::Malformed(reason) => (Status::Malformed, reason.into_bytes(), Bytes::new()),
+            Reply::UnknownMethod => (Status::UnknownMethod, Vec::new(), Bytes::new()),
+            Reply::TooLarge => (Status::TooLarge, Vec::new(), Bytes::new()),
+            Reply::Cancelled => (Status::Cancelled, Vec::new(), Bytes::new()),
+            Reply::Panicked => (Status::Panicked, Vec::new(), Bytes::new()),
+            Reply::Overloaded => (Status::Overloaded, Vec::new(), Bytes::new()),
+        };
+        let (message_size, payload_size) = (message.len() as u32, payload.len() as u32);
+        let header = Header::Response { call, status, message_size, payload_size };
+        self.outbox.borrow_mut().push_call(header, message, payload);
+        self.wake_writer();
+    }
+
+    /// Refuses new calls, lets queued bytes leave, then closes.
+    fn begin_close(&self) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        self.phase.set(Phase::Closing(crate::now() + CLOSE_FLUSH_MAX));
+        self.reason.borrow_mut().get_or_insert(CloseReason::Local);
+        self.end_calls();
+        self.outbox.borrow_mut().push(Header::Goodbye);
+        self.wake_writer();
+        let housekeeper = self.housekeeper.borrow().clone();
+        if let Some(housekeeper) = housekeeper {
+            housekeeper.wake();
+        }
+    }
+
+    /// Ends everything at once; the first reason stays.
+    pub(super) fn close(&self, reason: CloseReason) {
+        if self.phase.replace(Phase::Closed) == Phase::Closed {
+            return;
+        }
+        self.reason.borrow_mut().get_or_insert(reason);
+        self.end_calls();
+        let unsent = self.outbox.take();
+        drop(unsent);
+        self.stream.abort();
+        let tasks = self.tasks.take();
+        for task in tasks {
+            task.terminate();
+        }
+        self.closed.open();
+    }
+
+    fn end_calls(&self) {
+        let (waiting, running) = (self.outgoing.borrow_mut().end_all(), self.incoming.borrow_mut().end_all());
+        for slot in waiting {
+            slot.fill(Err(Closed));
+        }
+        for handler in running {
+            handler.terminate();
+        }
+        // Whoever waits for its turn or for room wakes, and finds the connection closed. This is done twice at
+        // most, and stays below what the count can hold.
+        self.allowance.release(usize::MAX / 4);
+        self.drained.notify_all();
+    }
+}

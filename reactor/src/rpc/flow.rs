@@ -1,0 +1,367 @@
+//! The three coroutines of a connection: the reader, the writer, the housekeeper; and the one that each
+//! request runs on.
+//!
+//! Each is a loop that reads like the protocol. They meet in [`Shared`] and nowhere else.
+//!
+//! What it is not: the rules. What is a frame, what goes first and what is too much is decided by `frame`,
+//! `outbox` and `calls`.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::calls::CALLS_WEIGHT_BYTES_MAX;
+use super::connection::{CloseReason, Phase, REFUSALS_BYTES_MAX, Shared};
+use super::frame::{FrameError, Header, PART_SIZE_BYTES_MAX, PREFACE, Status};
+use super::input::Input;
+use super::outbox::{Outbox, PAYLOADS_INTERLEAVED_MAX, Side, Withdrawn};
+use super::{CallContext, Reply};
+use crate::coroutine::{self, Builder, Cut};
+use crate::timer::Timer;
+
+/// The reader lets others run after so many frames or bytes: a peer that sends faster than we work must not
+/// keep every other connection waiting. 64 small requests take some 100 us.
+const TURN_FRAMES_MAX: usize = 64;
+/// See [`TURN_FRAMES_MAX`]; 256 KiB take some 300 us through TLS.
+const TURN_BYTES_MAX: usize = 256 << 10;
+
+/// A payload of which parts are still to come.
+struct Partial {
+    /// The request or response that it belongs to.
+    header: Header,
+    message: Vec<u8>,
+    payload: Vec<u8>,
+    filled: usize,
+    /// Nobody waits for it any more: its parts are passed over.
+    unwanted: bool,
+}
+
+type Partials = BTreeMap<(Side, u32), Partial>;
+
+/// Writes what is queued, until the connection closes.
+pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
+    loop {
+        if shared.outbox.borrow().is_empty() {
+            if shared.phase.get() != Phase::Open {
+                shared.stream.end()?;
+                // The peer hangs up when it has read our goodbye; a socket closed earlier, with bytes of its own
+                // still unread, would take back what we sent last. The housekeeper sees to it that this ends.
+                loop {
+                    coroutine::park();
+                }
+            }
+            // Idle means parked right here: a wake-up while a write is under way would only disturb it.
+            *shared.idle_writer.borrow_mut() = Some(coroutine::current());
+            coroutine::park();
+            continue;
+        }
+        let batch = shared.outbox.borrow_mut().next_batch();
+        shared.writing_since.set(Some(crate::now()));
+        let mut slices: smallvec::SmallVec<[IoSlice<'_>; 16]> = batch.slices().map(IoSlice::new).collect();
+        shared.stream.write_slices(&mut slices)?;
+        drop(slices);
+        shared.writing_since.set(None);
+        shared.outbox.borrow_mut().recycle(batch);
+        if shared.has_room(false) || shared.has_room(true) {
+            shared.drained.notify_all();
+        }
+    }
+}
+
+/// Reads frames and acts on them, until the peer closes or breaks the rules.
+pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
+    let mut input = Input::new(&*shared.stream, &shared.last_heard);
+    let mut partials = Partials::new();
+    match input.array()? {
+        Some(PREFACE) => {}
+        Some(_) => return Err(FrameError::BadPreface.into()),
+        None => return Err(CloseReason::Remote),
+    }
+    let (mut frames, mut bytes) = (0, 0);
+    loop {
+        let Some(header) = input.array()? else { return Err(CloseReason::Remote) };
+        let header = Header::decode(&header)?;
+        frames += 1;
+        bytes += header.message_size() + header.part_size();
+        match header {
+            Header::Request { call, message_size, payload_size, .. } => {
+                let message = input.take(message_size as usize)?;
+                if shared.phase.get() != Phase::Open {
+                    // Goodbye is on its way. A partial payload does not matter any more either.
+                    input.skip(header.part_size())?;
+                    continue;
+                }
+                let request_bytes = message_size as usize + payload_size as usize;
+                let admitted = shared.incoming.borrow_mut().admit(call, request_bytes)?;
+                if !admitted {
+                    refuse(shared, call, Reply::Overloaded)?;
+                }
+                let whole = receive_first(&mut input, &mut partials, header, message, !admitted)?;
+                if let (Some((message, payload)), true) = (whole, admitted) {
+                    serve(shared, header, message, payload)?;
+                }
+            }
+            Header::Response { call, message_size, .. } => {
+                let message = input.take(message_size as usize)?;
+                let unwanted = !shared.outgoing.borrow().is_waiting(call);
+                if let Some((message, payload)) =
+                    receive_first(&mut input, &mut partials, header, message, unwanted)?
+                {
+                    deliver(shared, header, message, payload);
+                }
+            }
+            Header::RequestPart { call, size } => {
+                let done = receive_part(&mut input, &mut partials, (Side::Request, call), size as usize)?;
+                if let Some((header, message, payload)) = done {
+                    serve(shared, header, message, payload)?;
+                }
+            }
+            Header::ResponsePart { call, size: 0 } => {
+                partials.remove(&(Side::Response, call)).ok_or(FrameError::StrayPart { call })?;
+            }
+            Header::ResponsePart { call, size } => {
+                let done = receive_part(&mut input, &mut partials, (Side::Response, call), size as usize)?;
+                if let Some((header, message, payload)) = done {
+                    deliver(shared, header, message, payload);
+                }
+            }
+            Header::Cancel { call } => {
+                partials.remove(&(Side::Request, call));
+                cancel(shared, call);
+            }
+            Header::Ping => {
+                // A peer that asks but does not listen gets no more answers than fit.
+                if shared.has_room(false) {
+                    shared.outbox.borrow_mut().push(Header::Pong);
+                    shared.wake_writer();
+                }
+            }
+            Header::Pong => {}
+            Header::Goodbye => return Err(CloseReason::Remote),
+        }
+        if frames >= TURN_FRAMES_MAX || bytes >= TURN_BYTES_MAX {
+            (frames, bytes) = (0, 0);
+            crate::yield_now();
+        }
+    }
+}
+
+/// Takes the part of a payload that comes with its request or response; gives both back if that is all.
+fn receive_first(
+    input: &mut Input<'_>,
+    partials: &mut Partials,
+    header: Header,
+    message: Vec<u8>,
+    unwanted: bool,
+) -> Result<Option<(Vec<u8>, Bytes)>, CloseReason> {
+    let (side, call, size) = match header {
+        Header::Request { call, payload_size, .. } => (Side::Request, call, payload_size as usize),
+        Header::Response { call, payload_size, .. } => (Side::Response, call, payload_size as usize),
+        _ => unreachable!("only requests and responses begin a payload"),
+    };
+    if size <= PART_SIZE_BYTES_MAX {
+        if unwanted {
+            input.skip(size)?;
+            return Ok(None);
+        }
+        return Ok(Some((message, Bytes::from(input.take(size)?))));
+    }
+    if partials.len() >= PAYLOADS_INTERLEAVED_MAX {
+        return Err(FrameError::TooManyParts { max: PAYLOADS_INTERLEAVED_MAX }.into());
+    }
+    if partials.contains_key(&(side, call)) {
+        return Err(FrameError::DuplicateCall { call }.into());
+    }
+    // At most PAYLOAD_SIZE_BYTES_MAX, as the header was checked, and zeroed lazily by the allocator.
+    let payload = if unwanted { Vec::new() } else { vec![0; size] };
+    let mut partial = Partial { header, message, payload, filled: 0, unwanted };
+    partial.receive(input, PART_SIZE_BYTES_MAX)?;
+    partials.insert((side, call), partial);
+    Ok(None)
+}
+
+/// Takes a later part; gives request or response back if it was the last.
+fn receive_part(
+    input: &mut Input<'_>,
+    partials: &mut Partials,
+    key: (Side, u32),
+    size: usize,
+) -> Result<Option<(Header, Vec<u8>, Bytes)>, CloseReason> {
+    let stray = FrameError::StrayPart { call: key.1 };
+    let partial = partials.get_mut(&key).ok_or(stray)?;
+    if size != partial.missing().min(PART_SIZE_BYTES_MAX) {
+        return Err(stray.into());
+    }
+    partial.receive(input, size)?;
+    if partial.missing() > 0 {
+        return Ok(None);
+    }
+    let partial = partials.remove(&key).ok_or(stray)?;
+    Ok((!partial.unwanted).then(|| (partial.header, partial.message, partial.payload.into())))
+}
+
+impl Partial {
+    fn missing(&self) -> usize {
+        match self.header {
+            Header::Request { payload_size, .. } | Header::Response { payload_size, .. } => {
+                payload_size as usize - self.filled
+            }
+            _ => 0,
+        }
+    }
+
+    fn receive(&mut self, input: &mut Input<'_>, size: usize) -> Result<(), CloseReason> {
+        if self.unwanted {
+            input.skip(size)?;
+        } else {
+            input.fill(&mut self.payload[self.filled..self.filled + size])?;
+        }
+        self.filled += size;
+        Ok(())
+    }
+}
+
+/// Gives a response to whoever waits for it; if nobody does, they have given up.
+fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
+    let Header::Response { call, status, .. } = header else { return };
+    let slot = shared.outgoing.borrow_mut().end(call);
+    let Some(slot) = slot else { return };
+    slot.fill(Ok(match status {
+        Status::Response => Reply::Response(message, payload),
+        Status::Error => Reply::Error(message),
+        Status::Malformed => Reply::Malformed(String::from_utf8_lossy(&message).into_owned()),
+        Status::UnknownMethod => Reply::UnknownMethod,
+        Status::TooLarge => Reply::TooLarge,
+        Status::Cancelled => Reply::Cancelled,
+        Status::Panicked => Reply::Panicked,
+        Status::Overloaded => Reply::Overloaded,
+    }));
+}
+
+/// Runs a request's handler on a coroutine of its own, at once and until it first suspends.
+fn serve(shared: &Rc<Shared>, header: Header, message: Vec<u8>, payload: Bytes) -> Result<(), CloseReason> {
+    let Header::Request { call, method, timeout_ms, .. } = header else { return Ok(()) };
+    let timeout = Duration::from_millis(timeout_ms.into());
+    let context = CallContext {
+        peer: shared.peer,
+        deadline: Some(crate::now() + timeout),
+        connection: shared.handle.borrow().clone(),
+    };
+    let handler = shared.clone();
+    let spawned = Builder::new().spawn(move || {
+        let mut answer = Answer { shared: &handler, call, reply: Reply::Cancelled };
+        let run = || {
+            let reply = handler.service.dispatch(&context, method, &message, payload);
+            // A peer that asks for much and reads little keeps its calls in flight, and so gets no more of them.
+            handler.wait_for_room(Outbox::is_large(reply.size_bytes()));
+            reply
+        };
+        answer.reply = match catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run))) {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_elapsed)) => Reply::Cancelled,
+            Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
+            Err(_panic) => {
+                tracing::error!(method = handler.service.name_of(method), "an RPC handler panicked");
+                Reply::Panicked
+            }
+        };
+    });
+    match spawned {
+        Ok(handler) => {
+            let finished = shared.incoming.borrow_mut().attach(call, handler);
+            drop(finished);
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!("a request was refused: {error}");
+            shared.incoming.borrow_mut().end(call);
+            refuse(shared, call, Reply::Overloaded)
+        }
+    }
+}
+
+/// Answers a request when its handler ends, however it ends: unless the caller has called it off.
+struct Answer<'a> {
+    shared: &'a Shared,
+    call: u32,
+    reply: Reply,
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        let still_wanted = self.shared.incoming.borrow_mut().end(self.call);
+        if still_wanted.is_some() {
+            self.shared.answer(self.call, std::mem::replace(&mut self.reply, Reply::Cancelled));
+        }
+    }
+}
+
+/// Answers without having done anything. A peer that causes many of these and reads none is cut off.
+fn refuse(shared: &Shared, call: u32, reply: Reply) -> Result<(), CloseReason> {
+    if shared.outbox.borrow().queued_bytes() > REFUSALS_BYTES_MAX {
+        return Err(CloseReason::Stuck);
+    }
+    shared.answer(call, reply);
+    Ok(())
+}
+
+/// The caller gave up: ends the handler, and calls the response back as far as it has not left.
+fn cancel(shared: &Shared, call: u32) {
+    let running = shared.incoming.borrow_mut().end(call);
+    if let Some(Some(handler)) = running {
+        handler.terminate();
+    }
+    let withdrawn = shared.outbox.borrow_mut().withdraw(Side::Response, call);
+    if withdrawn == Withdrawn::Partly {
+        shared.outbox.borrow_mut().push(Header::ResponsePart { call, size: 0 });
+        shared.wake_writer();
+    }
+    if withdrawn != Withdrawn::Left {
+        shared.drained.notify_all();
+    }
+}
+
+/// Pings a silent peer, and closes the connection to a dead or stuck one.
+pub(super) fn keep_house(shared: &Rc<Shared>) -> Result<(), CloseReason> {
+    let (ping_after, dead_after) = (shared.config.ping_after, shared.config.dead_after);
+    *shared.housekeeper.borrow_mut() = Some(coroutine::current());
+    let mut pinged_at = None;
+    loop {
+        let now = crate::now();
+        let mut next = now + ping_after;
+        if let Phase::Closing(deadline) = shared.phase.get() {
+            if deadline <= now {
+                return Ok(());
+            }
+            next = next.min(deadline);
+        }
+        let heard = shared.last_heard.get();
+        if heard + dead_after <= now {
+            return Err(CloseReason::Silent);
+        }
+        next = next.min(heard + dead_after);
+        if let Some(since) = shared.writing_since.get() {
+            if since + dead_after <= now {
+                return Err(CloseReason::Stuck);
+            }
+            next = next.min(since + dead_after);
+        }
+        let asked = pinged_at.is_some_and(|pinged| pinged > heard);
+        if heard + ping_after <= now && !asked {
+            pinged_at = Some(now);
+            shared.outbox.borrow_mut().push(Header::Ping);
+            shared.wake_writer();
+        } else if !asked {
+            next = next.min(heard + ping_after);
+        }
+        let _timer = Timer::wake_at(next);
+        coroutine::park();
+    }
+}
+
+const _: () =
+    assert!(CALLS_WEIGHT_BYTES_MAX >= super::MESSAGE_SIZE_BYTES_MAX + super::PAYLOAD_SIZE_BYTES_MAX);

@@ -1,0 +1,279 @@
+//! Peers that break the rules: noise, frames that lie, peers that fall silent, that stop reading, that ask for
+//! more than they may. Each costs a bounded amount, ends with a reason that can be told, and harms nobody else.
+
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reactor::net::{Duplex, Pipe, pipe};
+use reactor::rpc::frame::{self, FrameError, Header, PREFACE, Status};
+use reactor::rpc::{CallError, CloseReason, Config, Connection, Method, Service};
+
+struct Echo;
+impl Method for Echo {
+    const ID: u32 = 1;
+    const NAME: &'static str = "echo";
+    type Request = u64;
+    type Response = u64;
+    type Error = ();
+}
+
+struct Hang;
+impl Method for Hang {
+    const ID: u32 = 2;
+    const NAME: &'static str = "hang";
+    type Request = ();
+    type Response = ();
+    type Error = ();
+}
+
+/// An honest end, and the raw other end of its stream.
+fn victim(config: Config) -> (Connection, Pipe) {
+    let mut service = Service::new();
+    service.on::<Echo>(|_, number, payload| Ok((number, payload)));
+    service.on::<Hang>(|_, (), _| {
+        reactor::sleep(Duration::from_secs(3600));
+        Ok(((), Bytes::new()))
+    });
+    let (near, far) = pipe(1 << 16);
+    (Connection::start(near, Rc::new(service), config), far)
+}
+
+fn impatient() -> Config {
+    Config { ping_after: Duration::from_millis(50), dead_after: Duration::from_millis(200) }
+}
+
+fn say(peer: &Pipe, bytes: &[u8]) {
+    let _ = peer.write_slices(&mut [IoSlice::new(bytes)]);
+}
+
+fn request(call: u32, method: u32, message: &[u8], payload_size: u32) -> Vec<u8> {
+    let message_size = message.len() as u32;
+    let header = Header::Request { call, method, timeout_ms: 10_000, message_size, payload_size };
+    [&header.encode()[..], message].concat()
+}
+
+/// Reads frames until `count` have come.
+fn listen(peer: &Pipe, count: usize) -> Vec<Header> {
+    let (mut bytes, mut headers, mut at) = (Vec::new(), Vec::new(), PREFACE.len());
+    while headers.len() < count {
+        let mut buffer = [0; 4096];
+        let read = peer.read_some(&mut buffer).unwrap();
+        assert_ne!(read, 0, "only {headers:?} came");
+        bytes.extend_from_slice(&buffer[..read]);
+        while bytes.len() > at
+            && let Some((frame, length)) = frame::decode(&bytes[at..]).unwrap()
+        {
+            headers.push(frame.header);
+            at += length;
+        }
+    }
+    headers
+}
+
+/// A small generator of pseudo-random bytes; the seed is printed, and HYPHA_SEED replays it.
+struct Random(u64);
+impl Random {
+    fn new() -> Random {
+        let seed = match std::env::var("HYPHA_SEED") {
+            Ok(seed) => seed.parse().expect("HYPHA_SEED is a number"),
+            Err(_) => u64::from_le_bytes(reactor::crypto::random_bytes()),
+        };
+        println!("HYPHA_SEED={seed}");
+        Random(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        // SplitMix64 (Steele, Lea and Flood 2014).
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[test]
+fn another_protocol_is_named_as_such() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(victim.wait_closed(), CloseReason::Protocol(FrameError::BadPreface));
+        assert_eq!(victim.call::<Echo>(&1, Bytes::new(), Duration::from_secs(1)), Err(CallError::Closed));
+    });
+}
+
+#[test]
+fn frames_that_lie_close_the_connection_with_the_reason() {
+    let part = |call, size: u32| {
+        let header = Header::RequestPart { call, size };
+        [&header.encode()[..], &vec![0; size as usize]].concat()
+    };
+    let mut oversized = Header::Ping.encode();
+    oversized[0] = 1;
+    oversized[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+    let five_at_once: Vec<u8> =
+        (0..5).flat_map(|call| [request(call, 1, b"\x00", 100_000), vec![0; 64 << 10]].concat()).collect();
+    let cases: Vec<(Vec<u8>, FrameError)> = vec![
+        (vec![0; 24], FrameError::UnknownKind { kind: 0 }),
+        (oversized.to_vec(), FrameError::TooLarge { kind: 1, size_bytes: u32::MAX }),
+        (part(7, 10), FrameError::StrayPart { call: 7 }),
+        (
+            [request(7, 1, b"\x00", 70_000), vec![0; 64 << 10], part(7, 4465)].concat(),
+            FrameError::StrayPart { call: 7 },
+        ),
+        (
+            [request(7, 2, b"\xc0", 0), request(7, 2, b"\xc0", 0)].concat(),
+            FrameError::DuplicateCall { call: 7 },
+        ),
+        (five_at_once, FrameError::TooManyParts { max: 4 }),
+        (Header::ResponsePart { call: 3, size: 0 }.encode().to_vec(), FrameError::StrayPart { call: 3 }),
+    ];
+    reactor::run(move || {
+        for (bytes, expected) in cases {
+            let (victim, peer) = victim(Config::default());
+            say(&peer, &PREFACE);
+            say(&peer, &bytes);
+            assert_eq!(victim.wait_closed(), CloseReason::Protocol(expected));
+        }
+    });
+}
+
+#[test]
+fn random_bytes_and_damaged_frames_never_harm_the_process() {
+    let mut random = Random::new();
+    reactor::run(move || {
+        for round in 0..300 {
+            let (victim, peer) = victim(impatient());
+            let mut bytes: Vec<u8> = if round % 2 == 0 {
+                (0..random.next() % 300).map(|_| random.next() as u8).collect()
+            } else {
+                let valid = [
+                    request(1, 1, b"\x2a", 5),
+                    b"12345".to_vec(),
+                    request(2, 9, b"", 0),
+                    Header::Cancel { call: 1 }.encode().to_vec(),
+                    Header::Ping.encode().to_vec(),
+                    request(3, 1, b"\xc1\xc1", 0),
+                ];
+                let mut bytes = valid.concat();
+                let at = random.next() as usize % bytes.len();
+                bytes[at] ^= 1 << (random.next() % 8);
+                bytes.truncate(bytes.len() - random.next() as usize % 40);
+                bytes
+            };
+            if !random.next().is_multiple_of(8) {
+                bytes = [&PREFACE[..], &bytes].concat();
+            }
+            say(&peer, &bytes);
+            peer.end().unwrap();
+            let start = Instant::now();
+            victim.wait_closed();
+            assert!(start.elapsed() < Duration::from_secs(5));
+        }
+    });
+}
+
+#[test]
+fn a_silent_peer_is_asked_once_and_then_buried() {
+    reactor::run(|| {
+        let (victim, peer) = victim(impatient());
+        say(&peer, &PREFACE);
+        let start = Instant::now();
+        assert_eq!(listen(&peer, 1), [Header::Ping]);
+        assert!(start.elapsed() >= Duration::from_millis(45));
+        assert_eq!(victim.wait_closed(), CloseReason::Silent);
+        assert!((190..2_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn a_quiet_but_living_peer_stays() {
+    reactor::run(|| {
+        let (near, far) = pipe(1 << 16);
+        let near = Connection::start(near, Service::none(), impatient());
+        let far = Connection::start(far, Service::none(), impatient());
+        reactor::sleep(Duration::from_millis(700));
+        assert!(!near.is_closed() && !far.is_closed());
+    });
+}
+
+#[test]
+fn a_peer_that_stops_reading_is_found_out_although_it_still_speaks() {
+    reactor::run(|| {
+        let (victim, peer) = victim(impatient());
+        say(&peer, &PREFACE);
+        let caller = victim.clone();
+        let stuck = reactor::spawn(move || {
+            caller.call::<Echo>(&1, Bytes::from(vec![0; 1 << 20]), Duration::from_secs(60))
+        });
+        // It never reads, but pings on and on.
+        reactor::spawn(move || {
+            loop {
+                say(&peer, &Header::Ping.encode());
+                reactor::sleep(Duration::from_millis(10));
+            }
+        });
+        assert_eq!(victim.wait_closed(), CloseReason::Stuck);
+        assert_eq!(stuck.join().unwrap(), Err(CallError::Closed));
+    });
+}
+
+#[test]
+fn callers_wait_when_the_peer_reads_slowly_and_the_queue_stays_bounded() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, &PREFACE);
+        let begun = std::cell::Cell::new(0);
+        reactor::scope(|s| {
+            let calls: Vec<_> = (0..100)
+                .map(|_| {
+                    s.spawn(|| {
+                        let payload = Bytes::from(vec![0; 256 << 10]);
+                        let result = victim.call::<Echo>(&1, payload, Duration::from_millis(300));
+                        begun.set(begun.get() + 1);
+                        result
+                    })
+                })
+                .collect();
+            reactor::sleep(Duration::from_millis(100));
+            // Five fill the queue of 1 MiB; the others have not begun.
+            assert!(victim.calls_in_flight().0 <= 8, "{:?}", victim.calls_in_flight());
+            for call in calls {
+                assert_eq!(call.join().unwrap(), Err(CallError::TimedOut));
+            }
+        });
+        assert!(!victim.is_closed());
+    });
+}
+
+#[test]
+fn a_caller_that_ignores_the_limit_is_told_so_and_the_rest_still_works() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, &PREFACE);
+        for call in 0..300 {
+            say(&peer, &request(call, 2, b"\xc0", 0));
+        }
+        let refused = listen(&peer, 44);
+        for header in refused {
+            assert!(
+                matches!(header, Header::Response { status: Status::Overloaded, call: 256.., .. }),
+                "{header:?}"
+            );
+        }
+        assert_eq!(victim.calls_in_flight(), (0, 256));
+        say(&peer, &Header::Cancel { call: 5 }.encode());
+        say(&peer, &request(1_000, 1, b"\x2a", 0));
+        // The preface has been read above; what comes now is the one answer.
+        let mut answer = [0; 25];
+        let mut filled = 0;
+        while filled < answer.len() {
+            filled += peer.read_some(&mut answer[filled..]).unwrap();
+        }
+        let (frame, _) = frame::decode(&answer).unwrap().unwrap();
+        assert!(matches!(frame.header, Header::Response { status: Status::Response, call: 1_000, .. }));
+        assert_eq!(frame.message, [0x2a]);
+    });
+}
