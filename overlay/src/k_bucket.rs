@@ -121,13 +121,19 @@ impl KBucket {
 
     /// Notes a call answered after `round_trip`. Returns whether the contact was thought dead.
     pub fn on_answer(&mut self, id: &NodeId, round_trip: Duration, now: Instant) -> bool {
-        let all = self.entries.iter_mut().chain(&mut self.replacements);
-        let Some(entry) = all.into_iter().find(|entry| entry.contact.id == *id) else { return false };
+        if let Some(entry) = self.find(id) {
+            // RFC 6298 section 2.3: an eighth of each new sample.
+            entry.round_trip = Some(entry.round_trip.map_or(round_trip, |old| (old * 7 + round_trip) / 8));
+        }
+        self.on_heard(id, now)
+    }
+
+    /// Notes a sign of life. Returns whether the contact was thought dead.
+    pub fn on_heard(&mut self, id: &NodeId, now: Instant) -> bool {
+        let Some(entry) = self.find(id) else { return false };
         let revived = !entry.is_live();
         entry.last_seen = now;
         entry.failures = 0;
-        // RFC 6298 section 2.3: an eighth of each new sample.
-        entry.round_trip = Some(entry.round_trip.map_or(round_trip, |old| (old * 7 + round_trip) / 8));
         revived
     }
 
@@ -181,6 +187,10 @@ impl KBucket {
     /// Whether it holds nobody, nor anyone waits.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.replacements.is_empty()
+    }
+
+    fn find(&mut self, id: &NodeId) -> Option<&mut Entry> {
+        self.entries.iter_mut().chain(&mut self.replacements).find(|entry| entry.contact.id == *id)
     }
 
     fn wait(&mut self, entry: Entry) {

@@ -1,14 +1,47 @@
 //! A Kademlia overlay: which nodes are closest to a 256-bit key, and how to reach them.
 //!
-//! What a user of this crate sees is the [`Overlay`] trait; a [`Passport`] opens a closed network to a key.
+//! A [`Node`] is the real thing; the DHT sees no more of it than the [`Overlay`] trait. A [`Passport`] opens a closed
+//! network to a key, and the book of [`Peers`] says what a caller may do.
 //!
 //! The layout is the paper's, arrows only downward:
 //!
 //! | file | is |
 //! | --- | --- |
-//! | `lookup`, `admission` | flow: sequential coroutine code over small traits |
-//! | `frontier`, `routing_table`, `k_bucket` | pure: told the time and the answers, never asking |
-//! | `node_id`, `contact`, `passport`, `peers`, `message` | what travels, and what it proves |
+//! | `node` | what is started, used and stopped |
+//! | `join`, `upkeep`, `listener`, `session` | flow: getting in, staying in, letting in, one connection's life |
+//! | `state`, `connections`, `dial` | flow: what the coroutines share, and reaching a peer |
+//! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
+//! | [`frontier`], [`routing_table`], [`k_bucket`] | pure: told the time and the answers, never asking |
+//! | [`node_id`], [`contact`], [`passport`], [`peers`], [`message`] | what travels, and what it proves |
+//!
+//! ```
+//! use overlay::{Bootstrap, Config, Node, NodeId, Overlay, Passport, Peers, Rights, Role};
+//! use reactor::crypto::Identity;
+//! use reactor::rpc::Service;
+//!
+//! reactor::run(|| {
+//!     let owner = Identity::generate();
+//!     let start = |bootstrap: Vec<Bootstrap>| {
+//!         let identity = Identity::generate();
+//!         let passport = Passport::issue(&owner, identity.public_key(), Rights::NODE, None);
+//!         let config = Config {
+//!             identity,
+//!             network: owner.public_key(),
+//!             passport,
+//!             role: Role::Storage,
+//!             listen: Some("127.0.0.1:0".parse().unwrap()),
+//!             bootstrap,
+//!             contacts_file: None,
+//!             peers: Peers::new(),
+//!         };
+//!         Node::start(config, Service::new()).unwrap()
+//!     };
+//!     let first = start(vec![]);
+//!     let second = start(vec![first.listen_address().unwrap().into()]);
+//!     let closest = second.closest(&NodeId([0; 32]), 3);
+//!     assert_eq!(closest.len(), 2);
+//! });
+//! ```
 //!
 //! Source: P. Maymounkov, D. Mazieres, "Kademlia: a peer-to-peer information system based on the XOR metric", 2002.
 //! Departures are named in the file they concern.
@@ -19,17 +52,26 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod connections;
 pub mod contact;
+mod contacts_file;
+mod dial;
 pub mod frontier;
+mod join;
 pub mod k_bucket;
+mod listener;
 pub mod lookup;
 pub mod message;
+mod node;
 pub mod node_id;
 pub mod passport;
 pub mod peers;
 pub mod routing_table;
+mod session;
+mod state;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 pub mod watch;
 
 use std::rc::Rc;
@@ -39,7 +81,10 @@ use bytes::Bytes;
 use reactor::rpc::{CallError, Method};
 
 pub use contact::Contact;
+pub use dial::DialError;
+pub use join::{Bootstrap, JoinError};
 pub use k_bucket::K;
+pub use node::{Config, Node, StartError};
 pub use node_id::NodeId;
 pub use passport::{Passport, PassportError, Rights};
 pub use peers::{Peer, Peers, Role};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::contact::Contact;
-use crate::k_bucket::{Entry, Insert, KBucket};
+use crate::k_bucket::{Entry, Insert, K, KBucket};
 use crate::node_id::{ID_BITS, NodeId};
 
 /// How long a bucket may go without a lookup in its range before it is refreshed.
@@ -56,6 +56,15 @@ impl RoutingTable {
     pub fn on_answer(&mut self, id: &NodeId, round_trip: Duration, now: Instant) {
         if let Some(bucket) = self.bucket_of(id)
             && bucket.on_answer(id, round_trip, now)
+        {
+            self.version += 1;
+        }
+    }
+
+    /// Notes that `id` answered a call whose duration says nothing about the network.
+    pub fn on_heard(&mut self, id: &NodeId, now: Instant) {
+        if let Some(bucket) = self.bucket_of(id)
+            && bucket.on_heard(id, now)
         {
             self.version += 1;
         }
@@ -113,10 +122,12 @@ impl RoutingTable {
         self.entries().filter(|entry| entry.is_live()).count()
     }
 
-    /// Whether the table holds everyone we ever met: then it knows the whole of a small network, and whoever is
-    /// closest in it is closest of all.
+    /// Whether the table holds the whole network, so that whoever is closest in it is closest of all.
+    ///
+    /// Nobody was ever turned away, and we know fewer than `K` contacts. The second is needed: a node that joins meets
+    /// its `K` closest, so everyone in a network of up to `K`, but only some of the rest in a larger one.
     pub fn holds_everyone(&self) -> bool {
-        self.buckets.values().all(KBucket::holds_everyone)
+        self.buckets.values().all(KBucket::holds_everyone) && self.entries().count() < K
     }
 
     /// Counts changes of the set of live contacts.
@@ -161,7 +172,6 @@ impl RoutingTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::k_bucket::K;
     use crate::testing::{contact_at, random_id};
     use proptest::prelude::*;
 
@@ -210,13 +220,25 @@ mod tests {
     fn a_table_that_turned_someone_away_does_not_hold_everyone() {
         let now = Instant::now();
         let mut table = RoutingTable::new(NodeId([0; 32]));
-        for number in 0..K as u8 {
+        // Public addresses of one /24: the third one finds no place.
+        for number in 0..3 {
             assert!(table.holds_everyone());
             let mut id = [0x80; 32];
             id[31] = number;
-            table.on_seen(contact(NodeId(id)), now);
+            table.on_seen(contact_at(NodeId(id), "203.0.113.1:7000"), now);
         }
-        assert!(!table.holds_everyone(), "a full bucket may have missed somebody");
+        assert!(!table.holds_everyone());
+    }
+
+    #[test]
+    fn a_table_of_k_contacts_may_have_missed_somebody() {
+        let now = Instant::now();
+        let mut table = RoutingTable::new(NodeId([0; 32]));
+        for bits in 0..K {
+            assert!(table.holds_everyone());
+            table.on_seen(contact(NodeId([0; 32]).with_common_prefix(bits, [9; 32])), now);
+        }
+        assert!(!table.holds_everyone());
     }
 
     #[test]

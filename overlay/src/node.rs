@@ -1,0 +1,292 @@
+//! The real overlay node: a listener, connections to others, and the upkeep of what it knows of them.
+//!
+//! A `Node` is started, used through [`Overlay`], and stopped. Its background coroutines share the node's state and
+//! end with it: [`Node::stop`] waits for that, dropping the node only begins it.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reactor::JoinHandle;
+use reactor::crypto::{Identity, PublicKey};
+use reactor::net::TcpListener;
+use reactor::rpc::{CallError, Method, Service};
+
+use crate::admission::Credentials;
+use crate::contact::Contact;
+use crate::contacts_file;
+use crate::join::{self, Bootstrap, JoinError};
+use crate::k_bucket::K;
+use crate::listener;
+use crate::lookup::{Found, lookup};
+use crate::node_id::NodeId;
+use crate::passport::{Passport, PassportError};
+use crate::peers::{Peers, Role};
+use crate::state::{Live, State};
+use crate::upkeep::{self, Upkeep};
+use crate::watch::Watch;
+use crate::{Overlay, Rights};
+
+/// What a node is started with.
+pub struct Config {
+    /// Our key pair.
+    pub identity: Identity,
+    /// The network's owner, whose signature opens it.
+    pub network: PublicKey,
+    /// What lets us in.
+    pub passport: Passport,
+    /// Whether we hold blocks for others.
+    pub role: Role,
+    /// Where to listen; port 0 takes a free one. A client listens nowhere.
+    pub listen: Option<SocketAddr>,
+    /// Ways into the network; empty for its first node.
+    pub bootstrap: Vec<Bootstrap>,
+    /// Where contacts are remembered between runs.
+    pub contacts_file: Option<PathBuf>,
+    /// The book of connected peers, which the service's handlers ask for their callers' rights.
+    pub peers: Peers,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address is not ours, or taken.
+    #[error("can't listen at {address}: {source}; choose another address or port")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// A storage node must be reachable.
+    #[error("a storage node needs an address to listen at, so that others can reach it")]
+    NoListenAddress,
+    /// Our own passport would be refused everywhere.
+    #[error("our own passport is no good: {0}")]
+    Passport(#[from] PassportError),
+}
+
+/// A running overlay node.
+pub struct Node {
+    state: Rc<State>,
+    contacts_file: Option<PathBuf>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Starts a node that answers the methods of `service` (the overlay adds its own), and tries to join.
+    ///
+    /// That nobody can be reached yet is no error: the node goes on trying, and others may join through it.
+    /// [`Node::join`] tells more.
+    ///
+    /// # Errors
+    /// If it can't listen, or its own passport is no good.
+    ///
+    /// # Suspends
+    /// For the first attempt at joining: some round trips, at most some seconds.
+    pub fn start(config: Config, service: Service) -> Result<Rc<Node>, StartError> {
+        let Config { identity, network, passport, role, listen, bootstrap, contacts_file, peers } = config;
+        let own = identity.public_key();
+        let rights = passport.verify(&network, &own, SystemTime::now())?;
+        let needed = Rights { store: role == Role::Storage, ..Rights::default() };
+        if !rights.include(needed) {
+            return Err(PassportError::MissingRight { has: rights, needed }.into());
+        }
+        let listener = match (role, listen) {
+            (Role::Client, _) => None,
+            (Role::Storage, None) => return Err(StartError::NoListenAddress),
+            (Role::Storage, Some(address)) => {
+                let listen = |source| StartError::Listen { address, source };
+                let listener = TcpListener::bind(address).map_err(listen)?;
+                let address = listener.local_addr().map_err(listen)?;
+                Some((listener, address))
+            }
+        };
+        let addresses = listener.iter().map(|(_, address)| *address).collect();
+        let credentials = Credentials { network, own, passport, role, addresses };
+        let state = State::new(identity, credentials, peers, service);
+        let node = Rc::new(Node { state, contacts_file, tasks: RefCell::new(Vec::new()) });
+        if let Some((listener, address)) = listener {
+            tracing::info!(id = ?node.state.own_id, %address, "listening");
+            let state = node.state.clone();
+            node.spawn(move || listener::accept_loop(&state, &listener));
+        }
+        let ways = node.ways_in(bootstrap);
+        if let Err(error) = join::join(&node.state, &ways)
+            && !ways.is_empty()
+        {
+            tracing::warn!(%error, "not joined yet: trying on");
+        }
+        let mut upkeep = Upkeep::new(&node.state, ways, node.contacts_file.clone());
+        node.spawn(move || upkeep.run());
+        Ok(node)
+    }
+
+    /// Joins the network through any of `ways`; returns how many live contacts are known then.
+    ///
+    /// # Errors
+    /// Why nobody admitted us.
+    ///
+    /// # Suspends
+    /// At most some seconds.
+    pub fn join(&self, ways: &[Bootstrap]) -> Result<usize, JoinError> {
+        join::join(&self.state, ways)
+    }
+
+    /// Our position.
+    pub fn id(&self) -> NodeId {
+        self.state.own_id
+    }
+
+    /// Where we listen, if we do.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.state.credentials.addresses.first().copied()
+    }
+
+    /// Every contact we know, with whether it is thought alive.
+    pub fn contacts(&self) -> Vec<(Contact, bool)> {
+        let table = self.state.table.borrow();
+        table.entries().map(|entry| (entry.contact.clone(), entry.is_live())).collect()
+    }
+
+    /// The connected peers and their rights.
+    pub fn peers(&self) -> &Peers {
+        &self.state.peers
+    }
+
+    /// Whether somebody answered a lookup of our position, so that our neighbours know us.
+    pub fn has_joined(&self) -> bool {
+        self.state.joined.get()
+    }
+
+    /// Looks up the `count` nodes nearest to `target` in the network, whatever the table says; for those who want to
+    /// know what it costs. Ourselves are not included.
+    ///
+    /// # Suspends
+    /// For the lookup.
+    pub fn lookup(&self, target: &NodeId, count: usize) -> Found {
+        let seeds = self.state.table.borrow().closest(target, K);
+        let found = lookup(&Live(&self.state), self.state.own_id, *target, count, seeds);
+        self.state.change_table(|table, now| table.on_looked_up(target, now));
+        found
+    }
+
+    /// Pings a contact now; returns whether it answered.
+    ///
+    /// # Suspends
+    /// At most two seconds.
+    pub fn ping(&self, contact: &Contact) -> bool {
+        self.state.ping(contact)
+    }
+
+    /// Leaves the network for good: tells the contacts to forget us, then stops.
+    ///
+    /// # Suspends
+    /// At most a second, and as [`stop`](Node::stop).
+    pub fn leave(&self) {
+        upkeep::say_goodbye(&self.state);
+        self.stop();
+    }
+
+    /// Saves the contacts, closes the listener and every connection. Calls fail from then on.
+    ///
+    /// # Suspends
+    /// Until the listener is closed and the contacts are durable.
+    pub fn stop(&self) {
+        if let Some(path) = &self.contacts_file
+            && !self.state.stopping.get()
+        {
+            upkeep::save_contacts(&self.state, path);
+        }
+        self.begin_stop();
+        for task in self.tasks.take() {
+            let _ = task.join();
+        }
+    }
+
+    fn begin_stop(&self) {
+        self.state.stopping.set(true);
+        for task in self.tasks.borrow().iter() {
+            task.terminate();
+        }
+        self.state.pool.close_all();
+    }
+
+    fn spawn(&self, task: impl FnOnce() + 'static) {
+        let task = reactor::spawn(task);
+        self.tasks.borrow_mut().push(task);
+    }
+
+    /// The configured ways in, and those of the contacts file.
+    fn ways_in(&self, mut ways: Vec<Bootstrap>) -> Vec<Bootstrap> {
+        let Some(path) = self.contacts_file.clone() else { return ways };
+        let shown = path.display().to_string();
+        match reactor::offload(move || contacts_file::load(&path)) {
+            Ok(loaded) => {
+                for damage in &loaded.damage {
+                    tracing::warn!(
+                        path = shown,
+                        damage,
+                        "the contacts file is damaged; the rest of it is used"
+                    );
+                }
+                let others = loaded.contacts.into_iter().filter(|contact| contact.id != self.state.own_id);
+                ways.extend(others.map(Bootstrap::Contact));
+            }
+            Err(error) => {
+                tracing::warn!(path = shown, %error, "the contacts file can't be read; going on without")
+            }
+        }
+        ways
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.begin_stop();
+    }
+}
+
+impl Overlay for Node {
+    fn own(&self) -> Option<Contact> {
+        let Credentials { own, role, addresses, .. } = &self.state.credentials;
+        (*role == Role::Storage).then(|| Contact::new(*own, addresses.iter().copied()))
+    }
+
+    fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
+        let known = {
+            let table = self.state.table.borrow();
+            (table.holds_everyone() && self.state.joined.get()).then(|| table.closest(key, count))
+        };
+        let mut closest = match known {
+            Some(closest) if !closest.is_empty() => closest,
+            _ => self.lookup(key, count).closest,
+        };
+        if let Some(own) = self.own() {
+            let distance = own.id.distance(key);
+            let index = closest.partition_point(|contact| contact.id.distance(key) < distance);
+            closest.insert(index, own);
+            closest.truncate(count);
+        }
+        closest
+    }
+
+    fn call<M: Method>(
+        &self,
+        contact: &Contact,
+        request: &M::Request,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        self.state.call::<M>(contact, request, payload, timeout)
+    }
+
+    fn watch(&self) -> Watch {
+        self.state.changes.watch()
+    }
+}

@@ -1,0 +1,293 @@
+//! What a node's coroutines share, and the calls they make: the routing table, the connections, the peers' rights.
+//!
+//! Everything here is reached through `Rc<State>` on the reactor's one thread; no borrow is held across a call that
+//! suspends. What is decided is decided in the pure files; this one applies it and tells watchers of changes.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashSet;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reactor::crypto::Identity;
+use reactor::rpc::{CallError, Connection, Method, Service};
+
+use crate::admission::Credentials;
+use crate::connections::{Pool, Way};
+use crate::contact::Contact;
+use crate::dial::DialError;
+use crate::k_bucket::K;
+use crate::lookup::Transport;
+use crate::message::{FindNode, FindNodeRequest, FindNodeResponse, Leave, Ping};
+use crate::node_id::NodeId;
+use crate::peers::Peers;
+use crate::routing_table::RoutingTable;
+use crate::session;
+use crate::watch::Changes;
+
+/// How long a ping waits. A second is many round trips of any network that a drive is bearable on.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one question of a lookup waits, dial included.
+pub(crate) const FIND_NODE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Patience with a contact whose round trip is unknown: a dial is three of them.
+const PATIENCE_UNKNOWN: Duration = Duration::from_millis(300);
+/// Less patience than this would hedge at every hiccup of a scheduler.
+const PATIENCE_MIN: Duration = Duration::from_millis(30);
+
+/// What a node's coroutines share.
+pub(crate) struct State {
+    pub(crate) identity: Rc<Identity>,
+    pub(crate) credentials: Credentials,
+    pub(crate) own_id: NodeId,
+    pub(crate) table: RefCell<RoutingTable>,
+    pub(crate) pool: Pool,
+    pub(crate) peers: Peers,
+    pub(crate) changes: Changes,
+    /// Whether a lookup of our own position has succeeded, so that whoever is near knows us.
+    pub(crate) joined: Cell<bool>,
+    pub(crate) stopping: Cell<bool>,
+    service: OnceCell<Rc<Service>>,
+    probed: RefCell<HashSet<NodeId>>,
+}
+
+impl State {
+    /// A node's state before it has met anybody; adds the overlay's methods to `service`.
+    pub(crate) fn new(
+        identity: Identity,
+        credentials: Credentials,
+        peers: Peers,
+        mut service: Service,
+    ) -> Rc<State> {
+        let own_id = NodeId::of(&credentials.own);
+        let state = Rc::new(State {
+            identity: Rc::new(identity),
+            credentials,
+            own_id,
+            table: RefCell::new(RoutingTable::new(own_id)),
+            pool: Pool::default(),
+            peers,
+            changes: Changes::new(),
+            joined: Cell::new(false),
+            stopping: Cell::new(false),
+            service: OnceCell::new(),
+            probed: RefCell::new(HashSet::new()),
+        });
+        // Weak, since the state holds the service.
+        serve(&mut service, Rc::downgrade(&state));
+        let _ = state.service.set(Rc::new(service));
+        state
+    }
+
+    /// Every method that a peer may call.
+    pub(crate) fn service(&self) -> Rc<Service> {
+        self.service.get().expect("set when the state was made").clone()
+    }
+
+    /// Changes the table, and wakes the watchers if who is near has changed.
+    pub(crate) fn change_table<R>(&self, change: impl FnOnce(&mut RoutingTable, Instant) -> R) -> R {
+        let now = reactor::now();
+        let mut table = self.table.borrow_mut();
+        let before = table.version();
+        let result = change(&mut table, now);
+        let is_changed = table.version() != before;
+        drop(table);
+        if is_changed {
+            self.changes.announce();
+        }
+        result
+    }
+
+    /// An open connection to `contact`: the one there is, or a new one. `insist` dials even right after a failure.
+    ///
+    /// # Errors
+    /// `Failed` if it can't be reached, `TimedOut` if `timeout` was over first; the dial then goes on.
+    ///
+    /// # Suspends
+    /// For a dial, at most for `timeout`.
+    pub(crate) fn connect(
+        self: &Rc<State>,
+        contact: &Contact,
+        insist: bool,
+        timeout: Duration,
+    ) -> Result<Connection, Unreached> {
+        if self.stopping.get() || contact.id == self.own_id {
+            return Err(Unreached::Never);
+        }
+        let mut addresses = contact.addresses.clone();
+        if let Some(known) = self.table.borrow().get(&contact.id) {
+            let known = known.contact.addresses.iter().filter(|address| !contact.addresses.contains(address));
+            addresses.extend(known.copied());
+        }
+        let dial = match self.pool.way_to(&contact.public_key, &addresses, insist, reactor::now()) {
+            Way::Open(connection) => return Ok(connection),
+            Way::Pausing(error) => {
+                tracing::trace!(%contact, %error, "not dialled again yet");
+                return Err(Unreached::Failed(error));
+            }
+            Way::Dialling(dial) => dial,
+            Way::MustDial(dial) => {
+                session::spawn_dial(self, contact.clone(), addresses, dial.clone());
+                dial
+            }
+        };
+        // Its age counts: a peer that has kept others waiting for so long need not keep us waiting as long again.
+        let left = timeout.saturating_sub(dial.age(reactor::now()));
+        match reactor::timeout(left, || dial.wait()) {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                tracing::debug!(%contact, %error, "not reached");
+                Err(Unreached::Failed(error))
+            }
+            Err(_) => Err(Unreached::TimedOut),
+        }
+    }
+
+    /// Calls `contact`, and notes what that tells about it.
+    ///
+    /// # Suspends
+    /// At most for `timeout`.
+    pub(crate) fn call<M: Method>(
+        self: &Rc<State>,
+        contact: &Contact,
+        request: &M::Request,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        let began = reactor::now();
+        let connection = match self.connect(contact, false, timeout) {
+            Ok(connection) => connection,
+            Err(Unreached::Never | Unreached::Failed(_)) => return Err(CallError::Closed),
+            Err(Unreached::TimedOut) => {
+                // Its dial goes on, and revives it if it succeeds.
+                self.change_table(|table, now| table.on_failed(&contact.id, now));
+                return Err(CallError::TimedOut);
+            }
+        };
+        let left = timeout.saturating_sub(reactor::now() - began);
+        let result = connection.call::<M>(request, payload, left);
+        match &result {
+            // It may only be slow at this one thing: a ping decides, at once.
+            Err(CallError::TimedOut) => self.probe(contact),
+            // The connection's session finds out whether the peer is gone.
+            Err(CallError::Closed) => {}
+            _ => self.change_table(|table, now| table.on_heard(&contact.id, now)),
+        }
+        result
+    }
+
+    /// Pings `contact` and notes the result. Dials even right after a failure.
+    ///
+    /// # Suspends
+    /// At most twice [`PING_TIMEOUT`].
+    pub(crate) fn ping(self: &Rc<State>, contact: &Contact) -> bool {
+        let failed = |table: &mut RoutingTable, now| table.on_failed(&contact.id, now);
+        let connection = match self.connect(contact, true, PING_TIMEOUT) {
+            Ok(connection) => connection,
+            // The dial itself has noted a failure; one that still goes on has not.
+            Err(Unreached::Never | Unreached::Failed(_)) => return false,
+            Err(Unreached::TimedOut) => {
+                self.change_table(failed);
+                return false;
+            }
+        };
+        let began = reactor::now();
+        match connection.call::<Ping>(&(), Bytes::new(), PING_TIMEOUT) {
+            Ok(_) => {
+                self.change_table(|table, now| table.on_answer(&contact.id, now - began, now));
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%contact, %error, "no answer to a ping");
+                // Whatever else waits on this connection would wait in vain.
+                connection.close();
+                self.change_table(failed);
+                false
+            }
+        }
+    }
+
+    /// Pings `contact` in the background, unless that is going on already.
+    pub(crate) fn probe(self: &Rc<State>, contact: &Contact) {
+        if self.stopping.get() || !self.probed.borrow_mut().insert(contact.id) {
+            return;
+        }
+        let (state, contact) = (self.clone(), contact.clone());
+        let ended = ProbeEnded { state: self.clone(), id: contact.id };
+        // At the limit of coroutines there is no probe now; the next failure asks for one again.
+        let _ = reactor::Builder::new().spawn(move || {
+            let _ended = ended;
+            state.ping(&contact);
+        });
+    }
+}
+
+/// Strikes a contact from the list of those being probed, however the probe ends.
+struct ProbeEnded {
+    state: Rc<State>,
+    id: NodeId,
+}
+
+impl Drop for ProbeEnded {
+    fn drop(&mut self) {
+        self.state.probed.borrow_mut().remove(&self.id);
+    }
+}
+
+/// Why there is no connection.
+pub(crate) enum Unreached {
+    /// It is ourselves, or we are stopping.
+    Never,
+    /// The dial failed, now or a moment ago.
+    Failed(Rc<DialError>),
+    /// The caller's time was over; the dial goes on.
+    TimedOut,
+}
+
+/// How a node's lookups reach others.
+pub(crate) struct Live<'a>(pub(crate) &'a Rc<State>);
+
+impl Transport for Live<'_> {
+    fn find_node(&self, contact: &Contact, target: &NodeId) -> Option<Vec<Contact>> {
+        let request = FindNodeRequest { target: *target };
+        // Somebody who could not be reached a while ago gets less time to disappoint us again.
+        let is_doubtful = self.0.pool.has_failed(&contact.public_key);
+        let timeout = if is_doubtful { FIND_NODE_TIMEOUT / 4 } else { FIND_NODE_TIMEOUT };
+        let began = reactor::now();
+        let (answer, _) = self.0.call::<FindNode>(contact, &request, Bytes::new(), timeout).ok()?;
+        self.0.change_table(|table, now| table.on_answer(&contact.id, now - began, now));
+        Some(answer.contacts)
+    }
+
+    fn patience(&self, contact: &Contact) -> Duration {
+        let round_trip = self.0.table.borrow().get(&contact.id).and_then(|entry| entry.round_trip);
+        match round_trip.filter(|_| self.0.pool.is_connected(&contact.public_key)) {
+            // 2.3 round trips and 20 ms: what made lookups fastest in simulation.
+            Some(round_trip) => {
+                (round_trip.mul_f64(2.3) + Duration::from_millis(20)).clamp(PATIENCE_MIN, FIND_NODE_TIMEOUT)
+            }
+            None => PATIENCE_UNKNOWN,
+        }
+    }
+}
+
+/// Adds the overlay's own methods to a service.
+fn serve(service: &mut Service, state: Weak<State>) {
+    service.on::<Ping>(|_, (), _| Ok(((), Bytes::new())));
+    let table_of = state.clone();
+    service.on::<FindNode>(move |context, request, _| {
+        let asker = context.peer.as_ref().map(NodeId::of);
+        let contacts = table_of.upgrade().map_or_else(Vec::new, |state| {
+            let mut contacts = state.table.borrow().closest(&request.target, K + 1);
+            contacts.retain(|contact| Some(contact.id) != asker);
+            contacts.truncate(K);
+            contacts
+        });
+        Ok((FindNodeResponse { contacts }, Bytes::new()))
+    });
+    service.on::<Leave>(move |context, (), _| {
+        if let (Some(state), Some(peer)) = (state.upgrade(), &context.peer) {
+            state.change_table(|table, _| table.remove(&NodeId::of(peer)));
+        }
+        Ok(((), Bytes::new()))
+    });
+}

@@ -1,0 +1,195 @@
+//! Everything a node does unasked, in one coroutine: pings, refreshes, rejoining, saving contacts.
+//!
+//! A tick every half second looks at what is due; an idle node's tick costs microseconds. In a network small enough to
+//! be known whole, one contact is asked every [`GOSSIP_SMALL`] whom it knows around us, so that two nodes that missed
+//! each other (both joined at once, or a link was down) meet within seconds; in a larger one our neighbourhood is looked
+//! up every [`GOSSIP_LARGE`], and each bucket once an hour.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reactor::crypto::random_bytes;
+
+use crate::contacts_file::{self, SAVED_MAX};
+use crate::join::{self, Bootstrap};
+use crate::k_bucket::K;
+use crate::lookup::{Transport, lookup};
+use crate::message::Leave;
+use crate::state::{Live, PING_TIMEOUT, State};
+
+/// How often the upkeep looks at what is due.
+const TICK: Duration = Duration::from_millis(500);
+/// How often one contact is asked for our neighbours while everyone fits the table.
+pub(crate) const GOSSIP_SMALL: Duration = Duration::from_secs(3);
+/// How often our neighbourhood is looked up in a larger network.
+pub(crate) const GOSSIP_LARGE: Duration = Duration::from_secs(60);
+/// How often a node that reaches nobody tries its ways in again.
+const REJOIN: Duration = Duration::from_secs(1);
+/// Contacts are saved at most this often.
+const SAVE: Duration = Duration::from_secs(5);
+/// Pings begun in one tick: a table of dead contacts must not become a burst.
+const PINGS_PER_TICK: usize = 16;
+/// Bucket refreshes in one tick.
+const REFRESHES_PER_TICK: usize = 2;
+
+/// What the upkeep coroutine remembers.
+pub(crate) struct Upkeep {
+    state: Rc<State>,
+    /// Ways in, the configured ones and the saved ones.
+    ways: Vec<Bootstrap>,
+    contacts_file: Option<PathBuf>,
+    saved_version: u64,
+    next_save: Instant,
+    next_gossip: Instant,
+    next_rejoin: Instant,
+}
+
+impl Upkeep {
+    pub(crate) fn new(state: &Rc<State>, ways: Vec<Bootstrap>, contacts_file: Option<PathBuf>) -> Upkeep {
+        let now = reactor::now();
+        Upkeep {
+            state: state.clone(),
+            ways,
+            contacts_file,
+            saved_version: 0,
+            next_save: now,
+            next_gossip: now + GOSSIP_SMALL,
+            next_rejoin: now + REJOIN,
+        }
+    }
+
+    /// Runs until terminated.
+    ///
+    /// # Suspends
+    /// Always.
+    pub(crate) fn run(&mut self) {
+        loop {
+            reactor::sleep(TICK);
+            self.ping();
+            self.rejoin();
+            self.gossip();
+            self.refresh();
+            self.save();
+        }
+    }
+
+    fn ping(&self) {
+        let due = self.state.table.borrow().due_pings(reactor::now());
+        for contact in due.iter().take(PINGS_PER_TICK) {
+            self.state.probe(contact);
+        }
+    }
+
+    /// Tries the ways in again while nobody is reachable; a first node counts as joined once somebody found it.
+    fn rejoin(&mut self) {
+        if reactor::now() < self.next_rejoin {
+            return;
+        }
+        let is_alone = self.state.table.borrow().live_count() == 0;
+        if is_alone && !self.ways.is_empty() {
+            if let Err(error) = join::join(&self.state, &self.ways) {
+                tracing::debug!(%error, "not joined yet");
+            }
+        } else if !is_alone && !self.state.joined.get() {
+            join::look_up_ourselves(&self.state);
+        } else {
+            return;
+        }
+        self.next_rejoin = reactor::now() + REJOIN;
+    }
+
+    fn gossip(&mut self) {
+        let now = reactor::now();
+        if now < self.next_gossip {
+            return;
+        }
+        let (is_small, live) = {
+            let table = self.state.table.borrow();
+            (table.holds_everyone(), table.closest(&self.state.own_id, K))
+        };
+        if !is_small {
+            join::look_up_ourselves(&self.state);
+        } else if !live.is_empty() {
+            let [random] = random_bytes::<1>();
+            let asked = &live[usize::from(random) % live.len()];
+            let answer = Live(&self.state).find_node(asked, &self.state.own_id).unwrap_or_default();
+            let is_news = {
+                let table = self.state.table.borrow();
+                // Also a contact that we think dead at an address we have not tried.
+                let is_known = |contact: &crate::Contact| {
+                    let entry = table.get(&contact.id);
+                    entry.is_some_and(|entry| entry.is_live() || entry.contact.addresses == contact.addresses)
+                };
+                answer.iter().any(|contact| contact.id != self.state.own_id && !is_known(contact))
+            };
+            if is_news {
+                let seeds = live.into_iter().chain(answer).collect();
+                lookup(&Live(&self.state), self.state.own_id, self.state.own_id, K, seeds);
+            }
+        }
+        self.next_gossip = reactor::now() + if is_small { GOSSIP_SMALL } else { GOSSIP_LARGE };
+    }
+
+    fn refresh(&self) {
+        if self.state.table.borrow().holds_everyone() {
+            return;
+        }
+        let due = self.state.table.borrow().due_refreshes(reactor::now(), random_bytes);
+        for target in due.into_iter().take(REFRESHES_PER_TICK) {
+            let seeds = self.state.table.borrow().closest(&target, K);
+            lookup(&Live(&self.state), self.state.own_id, target, K, seeds);
+            self.state.change_table(|table, now| table.on_looked_up(&target, now));
+        }
+    }
+
+    fn save(&mut self) {
+        let (now, version) = (reactor::now(), self.state.table.borrow().version());
+        if let Some(path) = &self.contacts_file
+            && version != self.saved_version
+            && now >= self.next_save
+        {
+            save_contacts(&self.state, path);
+            self.saved_version = version;
+            self.next_save = now + SAVE;
+        }
+    }
+}
+
+/// Saves the table's contacts: the live ones, or if there are none, whoever is remembered.
+///
+/// # Suspends
+/// Until the file is durable.
+pub(crate) fn save_contacts(state: &Rc<State>, path: &Path) {
+    let contacts = {
+        let table = state.table.borrow();
+        let mut entries: Vec<_> = table.entries().collect();
+        entries.sort_by_key(|entry| (entry.failures, entry.contact.id.distance(&state.own_id)));
+        let contacts = entries.iter().take(SAVED_MAX).map(|entry| entry.contact.clone());
+        contacts.collect::<Vec<_>>()
+    };
+    // An empty table says nothing against the contacts of the last run.
+    if contacts.is_empty() {
+        return;
+    }
+    let owned = path.to_owned();
+    if let Err(error) = reactor::offload(move || contacts_file::save(&owned, &contacts)) {
+        tracing::warn!(path = %path.display(), %error, "the contacts could not be saved");
+    }
+}
+
+/// Tells every live contact that we leave for good.
+///
+/// # Suspends
+/// At most for a ping's timeout.
+pub(crate) fn say_goodbye(state: &Rc<State>) {
+    let contacts = state.table.borrow().closest(&state.own_id, SAVED_MAX);
+    reactor::scope(|s| {
+        for contact in contacts.iter().filter(|contact| state.pool.is_connected(&contact.public_key)) {
+            s.spawn(move || {
+                let _ = state.call::<Leave>(contact, &(), Bytes::new(), PING_TIMEOUT);
+            });
+        }
+    });
+}
