@@ -15,8 +15,6 @@ pub mod address;
 pub mod block;
 pub mod block_store;
 pub mod memory_block_store;
-pub mod message;
-pub mod node;
 pub mod paxos;
 pub mod store;
 
@@ -25,5 +23,4 @@ pub use block_store::{
     BlockStore, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError, Usage,
 };
 pub use memory_block_store::MemoryBlockStore;
-pub use node::{Gate, Node};
 pub use reactor::crypto::PublicKey;

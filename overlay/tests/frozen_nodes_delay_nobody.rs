@@ -1,0 +1,102 @@
+//! Some nodes freeze: their sockets stay open and nothing answers, which is worse than death. Whoever has a connection
+//! to one finds out by a ping; lookups hedge around those that others still recommend.
+
+mod common;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::*;
+use overlay::admission::{self, Credentials};
+use overlay::message::Ping;
+use overlay::{Contact, Node, NodeId, Overlay, Passport, Rights, Role};
+use reactor::JoinHandle;
+use reactor::crypto::Identity;
+use reactor::net::tls::{self, Expect};
+use reactor::net::{TcpListener, TcpStream};
+use reactor::rpc::CallError;
+
+/// A node that has a passport and a port, introduces itself to `node`, and then does nothing any more.
+struct Frozen {
+    contact: Contact,
+    _listener: TcpListener,
+    _holding: JoinHandle<()>,
+}
+
+fn freeze(network: &Network, node: &Node) -> Frozen {
+    let identity = Rc::new(Identity::generate());
+    let own = identity.public_key();
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let addresses: Vec<SocketAddr> = vec![listener.local_addr().unwrap()];
+    let ours = Credentials {
+        network: network.owner.public_key(),
+        own,
+        passport: Passport::issue(&network.owner, own, Rights::NODE, None),
+        role: Role::Storage,
+        addresses: addresses.clone(),
+    };
+    let stream = TcpStream::connect_one(address(node)).unwrap();
+    let stream = tls::connect(stream, &identity, Expect::Any).unwrap();
+    admission::dialler(&mut &stream, &ours, node.own().unwrap().public_key, address(node)).unwrap();
+    let holding = reactor::spawn(move || {
+        reactor::sleep(Duration::from_secs(3600));
+        let _ = (&stream).read(&mut [0]);
+    });
+    Frozen { contact: Contact::new(own, addresses), _listener: listener, _holding: holding }
+}
+
+#[test]
+fn a_frozen_node_is_found_out_by_the_first_call_that_times_out() {
+    reactor::run(|| {
+        let network = Network::new();
+        let nodes = network.start(3);
+        eventually("all are known", Duration::from_secs(5), || {
+            nodes.iter().all(|node| live_count(node) == 2)
+        });
+        let frozen = freeze(&network, &nodes[0]);
+        eventually("the frozen one is listed", Duration::from_secs(1), || live_count(&nodes[0]) == 3);
+        let timeout = Duration::from_millis(300);
+        let result = nodes[0].call::<Ping>(&frozen.contact, &(), Bytes::new(), timeout);
+        assert_eq!(result, Err(CallError::TimedOut));
+        let took = eventually("it is found out", Duration::from_secs(2), || live_count(&nodes[0]) == 2);
+        println!("found out {took:?} after the call");
+        // From then on it costs nothing, though its port still accepts.
+        for _ in 0..20 {
+            let began = Instant::now();
+            assert_eq!(closest(&nodes[0], &frozen.contact.id, 3).len(), 3);
+            assert!(began.elapsed() < Duration::from_millis(50));
+            reactor::sleep(Duration::from_millis(100));
+        }
+    });
+}
+
+#[test]
+fn lookups_hedge_around_frozen_nodes() {
+    reactor::run(|| {
+        let network = Network::new();
+        let nodes = network.start(24);
+        for node in &nodes {
+            eventually("all have joined", Duration::from_secs(10), || node.has_joined());
+        }
+        let frozen: Vec<Frozen> = (0..4).map(|index| freeze(&network, &nodes[index])).collect();
+        let mut times = Vec::new();
+        for round in 0..40u8 {
+            // Half of them right where a frozen node stands.
+            let target = match round % 2 {
+                0 => frozen[usize::from(round) % frozen.len()].contact.id,
+                _ => NodeId([round.wrapping_mul(37); 32]),
+            };
+            let began = Instant::now();
+            let found = closest(&nodes[4 + usize::from(round) % 20], &target, 3);
+            times.push(began.elapsed());
+            assert_eq!(found, brute_force(&nodes, &target, 3));
+        }
+        times.sort();
+        println!("median {:?}, 9th decile {:?}, longest {:?}", times[20], times[36], times[39]);
+        assert!(times[20] < Duration::from_millis(400));
+        assert!(times[39] < Duration::from_millis(2500));
+    });
+}

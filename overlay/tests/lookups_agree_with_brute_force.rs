@@ -1,0 +1,49 @@
+//! Thirty nodes, too many for everyone to know everyone: what any node finds closest is what looking at all of them
+//! says, after at most two hops. Then a third of them dies, and the rest still agree.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::*;
+use overlay::NodeId;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+fn random_id(random: &mut StdRng) -> NodeId {
+    let mut id = [0; 32];
+    random.fill_bytes(&mut id);
+    NodeId(id)
+}
+
+#[test]
+fn lookups_agree_with_brute_force() {
+    let seed = seed();
+    reactor::run(move || {
+        let mut random = StdRng::seed_from_u64(seed);
+        let network = Network::new();
+        let mut nodes = network.start(30);
+        for node in &nodes {
+            eventually("all have joined", Duration::from_secs(10), || node.has_joined());
+        }
+        let mut hops_max = 0;
+        for round in 0..60 {
+            let node = &nodes[round % nodes.len()];
+            let target = random_id(&mut random);
+            assert_eq!(closest(node, &target, 3), brute_force(&nodes, &target, 3), "for {target}");
+            hops_max = hops_max.max(node.lookup(&target, 3).hops);
+        }
+        assert!(hops_max <= 2, "{hops_max} hops");
+        for dead in nodes.drain(20..) {
+            dead.stop();
+        }
+        let began = Instant::now();
+        for round in 0..60 {
+            let node = &nodes[round % nodes.len()];
+            let target = random_id(&mut random);
+            assert_eq!(closest(node, &target, 3), brute_force(&nodes, &target, 3), "for {target}");
+        }
+        let each = began.elapsed() / 60;
+        assert!(each < Duration::from_millis(200), "the dead delay a lookup by {each:?}");
+    });
+}
