@@ -15,6 +15,7 @@
 
 pub mod build;
 pub mod coroutine;
+pub mod drive;
 pub mod echo;
 pub mod process;
 pub mod statistics;

@@ -6,7 +6,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,14 @@ impl Program {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Writes `input` to the program's input, where it has a pipe there, and ends it.
+    ///
+    /// # Errors
+    /// Fails when the program has closed its input.
+    pub fn write_input(&mut self, input: &[u8]) -> io::Result<()> {
+        self.child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(input))
+    }
+
     /// Sends `signal` and waits for the process to end; kills it when `patience` is over.
     ///
     /// # Errors
@@ -60,11 +68,19 @@ impl Program {
             return Ok(());
         }
         send(self.child.id(), signal)?;
+        self.wait(patience)
+    }
+
+    /// Waits for the process to end; kills it when `patience` is over.
+    ///
+    /// # Errors
+    /// Fails when the process had to be killed.
+    pub fn wait(&mut self, patience: Duration) -> io::Result<()> {
         let deadline = Instant::now() + patience;
         while !self.has_ended() {
             if Instant::now() > deadline {
                 self.kill();
-                return Err(io::Error::other(format!("process {} ignored {signal:?}", self.child.id())));
+                return Err(io::Error::other(format!("process {} did not end in time", self.child.id())));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
