@@ -119,13 +119,18 @@ impl Pool {
             let slot = slots.entry(key).or_default();
             slot.failure = None;
             slot.last_used = Some(now);
-            slot.connections.push(connection);
+            slot.connections.push(connection.clone());
+            // The peer was faster than our own dial to it, which goes on for nobody.
+            if let Some(dial) = &slot.dial {
+                dial.end(Ok(connection));
+            }
             if slot.connections.len() > PEER_CONNECTIONS_MAX {
                 surplus.push(slot.connections.remove(0));
             }
             let connected = slots.iter().filter(|(_, slot)| !slot.connections.is_empty());
-            if connected.clone().count() > CONNECTED_PEERS_MAX
-                && let Some(idlest) = connected.min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| *key)
+            let idle = connected.clone().filter(|(_, slot)| slot.is_idle());
+            if connected.count() > CONNECTED_PEERS_MAX
+                && let Some(idlest) = idle.min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| *key)
                 && let Some(slot) = slots.get_mut(&idlest)
             {
                 surplus.append(&mut slot.connections);
@@ -146,8 +151,7 @@ impl Pool {
 
     /// Whether there is an open connection to `key`.
     pub(crate) fn is_connected(&self, key: &PublicKey) -> bool {
-        let slots = self.slots.borrow();
-        slots.get(key).is_some_and(|slot| slot.connections.iter().any(|connection| !connection.is_closed()))
+        self.slots.borrow().get(key).is_some_and(Slot::is_connected)
     }
 
     /// Whether the last dial to `key` failed.
@@ -170,13 +174,16 @@ impl Pool {
         }
         let result = result.map_err(|(error, addresses)| {
             let error = Rc::new(error);
-            let pause = slot.failure.as_ref().map_or(PAUSE_MIN, |failure| (failure.pause * 2).min(PAUSE_MAX));
-            slot.failure = Some(Failure { until: now + pause, pause, addresses, error: error.clone() });
+            // It may have dialled us meanwhile: then the failure means nothing.
+            if !slot.is_connected() {
+                let pause =
+                    slot.failure.as_ref().map_or(PAUSE_MIN, |failure| (failure.pause * 2).min(PAUSE_MAX));
+                slot.failure = Some(Failure { until: now + pause, pause, addresses, error: error.clone() });
+            }
             error
         });
         drop(slots);
-        dial.result.borrow_mut().get_or_insert(result);
-        dial.ended.notify_all();
+        dial.end(result);
     }
 
     /// Closes everything and ends every dial.
@@ -196,7 +203,15 @@ impl Pool {
 impl Slot {
     fn is_needed(&self, now: Instant) -> bool {
         let is_paused = self.failure.as_ref().is_some_and(|failure| now < failure.until);
-        self.dial.is_some() || is_paused || self.connections.iter().any(|connection| !connection.is_closed())
+        self.dial.is_some() || is_paused || self.is_connected()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connections.iter().any(|connection| !connection.is_closed())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.connections.iter().all(|connection| connection.calls_in_flight() == (0, 0))
     }
 }
 
@@ -214,6 +229,12 @@ impl Dial {
     /// How long it has been going on.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.began)
+    }
+
+    /// Tells those who wait how it ended; the first word counts.
+    fn end(&self, result: Result<Connection, Rc<DialError>>) {
+        self.result.borrow_mut().get_or_insert(result);
+        self.ended.notify_all();
     }
 
     /// Remembers the coroutine that dials, so that it can be ended with the node.

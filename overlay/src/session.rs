@@ -8,9 +8,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use reactor::net::tls::{Expect, TlsStream};
-use reactor::rpc::{Config, Connection};
+use reactor::rpc::{CloseReason, Config, Connection};
 
-use crate::admission::Admitted;
+use crate::admission::{AdmissionError, Admitted};
 use crate::connections::Dial;
 use crate::contact::{Addresses, Contact};
 use crate::dial::{self, DialError};
@@ -56,9 +56,13 @@ impl Session {
     /// # Suspends
     /// Until it closes.
     pub(crate) fn watch(self) {
-        self.connection.wait_closed();
+        let reason = self.connection.wait_closed();
         let (state, contact) = (self.state.clone(), self.admitted.contact.clone());
         drop(self);
+        tracing::debug!(%contact, %reason, "a connection ended");
+        if reason == CloseReason::Local {
+            return;
+        }
         let is_known = state.table.borrow().get(&contact.id).is_some_and(|entry| entry.is_live());
         if is_known && !state.pool.is_connected(&contact.public_key) {
             state.probe(&contact);
@@ -89,7 +93,13 @@ pub(crate) fn spawn_dial(state: &Rc<State>, contact: Contact, addresses: Address
                 session.watch();
             }
             Err(error) => {
-                state.change_table(|table, now| table.on_failed(&report.contact.id, now));
+                if let DialError::Admission { source: AdmissionError::Refused(_), .. } = &error {
+                    // Nothing gets better by itself here: somebody has to look at a passport.
+                    tracing::warn!(contact = %report.contact, %error);
+                }
+                if !state.pool.is_connected(&report.contact.public_key) {
+                    state.change_table(|table, now| table.on_failed(&report.contact.id, now));
+                }
                 report.make(Err(error));
             }
         }

@@ -16,7 +16,7 @@ use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
 use crate::contact::Contact;
 use crate::dial::DialError;
-use crate::k_bucket::K;
+use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::lookup::Transport;
 use crate::message::{FindNode, FindNodeRequest, FindNodeResponse, Leave, Ping};
 use crate::node_id::NodeId;
@@ -198,9 +198,12 @@ impl State {
             }
             Err(error) => {
                 tracing::debug!(%contact, %error, "no answer to a ping");
-                // Whatever else waits on this connection would wait in vain.
-                connection.close();
                 self.change_table(failed);
+                // One lost ping may be our own hiccup. After two, whatever waits on this connection waits in vain.
+                let failures = self.table.borrow().get(&contact.id).map(|entry| entry.failures);
+                if failures.is_none_or(|failures| failures >= FAILURES_TO_EVICT) {
+                    connection.close();
+                }
                 false
             }
         }
