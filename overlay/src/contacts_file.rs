@@ -26,25 +26,25 @@ use crate::contact::Contact;
 const HEADER: &str = "hypha contacts 1";
 
 /// Contacts kept. The nearest and the longest-lived of any table are among them; ten would do to rejoin.
-pub(crate) const SAVED_MAX: usize = 256;
+pub const SAVED_MAX: usize = 256;
 
 /// Most bytes that are read of the file: `SAVED_MAX` lines of 64 digits and four IPv6 addresses are 60 KiB.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// What a contacts file said.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Loaded {
+pub struct Loaded {
     /// The readable contacts.
-    pub(crate) contacts: Vec<Contact>,
+    pub contacts: Vec<Contact>,
     /// What is wrong with the rest, for the log.
-    pub(crate) damage: Vec<String>,
+    pub damage: Vec<String>,
 }
 
 /// Reads the file at `path`. That there is none is no error: it means no contacts.
 ///
 /// # Errors
 /// If it exists and can't be read.
-pub(crate) fn load(path: &Path) -> io::Result<Loaded> {
+pub fn load(path: &Path) -> io::Result<Loaded> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
@@ -59,7 +59,7 @@ pub(crate) fn load(path: &Path) -> io::Result<Loaded> {
 ///
 /// # Errors
 /// If the directory can't be written to; the old file is then untouched.
-pub(crate) fn save(path: &Path, contacts: &[Contact]) -> io::Result<()> {
+pub fn save(path: &Path, contacts: &[Contact]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let mut file = File::create(&temporary)?;
@@ -84,7 +84,11 @@ fn format(contacts: &[Contact]) -> String {
     text
 }
 
-fn parse(bytes: &[u8]) -> Loaded {
+/// Reads the file's content; any bytes will do.
+///
+/// # Suspends
+/// Never.
+pub fn parse(bytes: &[u8]) -> Loaded {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.lines();
     let mut loaded = Loaded::default();

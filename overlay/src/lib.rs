@@ -54,7 +54,7 @@
 pub mod admission;
 mod connections;
 pub mod contact;
-mod contacts_file;
+pub mod contacts_file;
 mod dial;
 pub mod frontier;
 mod join;
