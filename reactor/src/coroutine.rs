@@ -39,7 +39,18 @@ impl Cut {
     }
 }
 
-type OverflowReport = Box<dyn FnOnce(Payload)>;
+/// A coroutine's place in a wait list. Here and not allocated for each wait: it is in one list at a time.
+#[derive(Default)]
+pub(crate) struct Wait {
+    pub(crate) notified: Cell<bool>,
+    pub(crate) need: Cell<usize>,
+}
+
+/// What becomes of a coroutine's end.
+pub(crate) trait Ending {
+    /// Its stack overflowed, so it ended without unwinding.
+    fn on_overflow(&self, payload: Payload);
+}
 
 /// The coroutine's own state; one `Rc` of it for everyone who may wake or terminate it.
 pub(crate) struct Coroutine {
@@ -52,8 +63,10 @@ pub(crate) struct Coroutine {
     group: Rc<Group>,
     /// Its place in the group's list.
     pub(crate) slot: Cell<usize>,
-    /// Called once with the reason if the coroutine's stack overflowed: its own code can no longer tell.
-    on_overflow: RefCell<Option<OverflowReport>>,
+    /// The list it waits in, if any: see [`crate::sync::WaitList`], whose fields these are.
+    pub(crate) wait: Wait,
+    /// Whom to tell if its stack overflows: its own code no longer can.
+    ending: RefCell<Option<Rc<dyn Ending>>>,
 }
 
 thread_local! {
@@ -206,6 +219,7 @@ pub fn uninterruptible<T>(f: impl FnOnce() -> T) -> T {
 /// Marks the switch: whoever runs next would take a coroutine still named here for an overflowed one.
 fn leave() {
     CURRENT.set(None);
+    driver::on_switch();
 }
 
 fn enter(me: &Rc<Coroutine>) {
@@ -222,14 +236,14 @@ pub(crate) fn settle_overflow() {
     if lost.finished.replace(true) {
         return;
     }
-    let report = lost.on_overflow.take();
+    let ending = lost.ending.take();
     if lost.scheduled.replace(false) {
         driver::note_running();
     }
     lost.group.on_finish(&lost);
     driver::note_finished();
-    if let Some(report) = report {
-        report(Box::new("a coroutine overflowed its stack".to_owned()));
+    if let Some(ending) = ending {
+        ending.on_overflow(Box::new("a coroutine overflowed its stack".to_owned()));
     }
 }
 
@@ -258,8 +272,9 @@ pub struct SpawnError {
 pub(crate) fn start<T: 'static>(
     stack_size_bytes: Option<usize>,
     group: Rc<Group>,
+    ending: Rc<dyn Ending>,
     body: impl FnOnce() -> T + 'static,
-    done: impl Fn(Outcome<T>) + 'static,
+    done: impl FnOnce(Outcome<T>) + 'static,
 ) -> Result<Rc<Coroutine>, SpawnError> {
     driver::admit_coroutine()?;
     let child = Rc::new(Coroutine {
@@ -270,14 +285,13 @@ pub(crate) fn start<T: 'static>(
         uninterruptible_depth: Cell::new(0),
         group,
         slot: Cell::new(0),
-        on_overflow: RefCell::new(None),
+        wait: Wait::default(),
+        ending: RefCell::new(Some(ending)),
     });
-    let done = Rc::new(done);
-    let overflowed = done.clone();
-    *child.on_overflow.borrow_mut() = Some(Box::new(move |payload| overflowed(Outcome::Panicked(payload))));
     child.group.on_start(&child);
 
     let parent = CURRENT.take();
+    let nested = driver::enter_nested();
     let me = child.clone();
     engine::launch(stack_size_bytes, move || {
         let _ = me.fiber.set(engine::current());
@@ -295,13 +309,14 @@ pub(crate) fn start<T: 'static>(
         if me.scheduled.replace(false) {
             driver::note_running();
         }
-        me.on_overflow.take();
+        me.ending.take();
         me.group.on_finish(&me);
         driver::note_finished();
-        CURRENT.set(None);
+        leave();
     });
     // Back from the child's first suspension, its end, or its overflow.
     settle_overflow();
+    drop(nested);
     CURRENT.set(parent);
     Ok(child)
 }
@@ -315,12 +330,28 @@ pub struct Terminated;
 pub(crate) struct Packet<T> {
     outcome: RefCell<Option<Outcome<T>>>,
     joiners: WaitList,
+    group: Rc<Group>,
     detached: Cell<bool>,
 }
 
 impl<T> Packet<T> {
-    pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Packet { outcome: RefCell::new(None), joiners: WaitList::new(), detached: Cell::new(false) })
+    pub(crate) fn new(group: Rc<Group>) -> Rc<Self> {
+        Rc::new(Packet {
+            outcome: RefCell::new(None),
+            joiners: WaitList::new(),
+            group,
+            detached: Cell::new(false),
+        })
+    }
+
+    /// Gives the outcome to whoever may join, or, where nobody can any more, ends the run if it is a panic.
+    fn settle(&self, outcome: Outcome<T>) {
+        match outcome {
+            Outcome::Panicked(payload) if self.detached.get() => self.group.fail(payload),
+            // Dropped here and now, while the coroutine still counts as running.
+            outcome if self.detached.get() => drop(outcome),
+            outcome => self.fill(outcome),
+        }
     }
 
     pub(crate) fn fill(&self, outcome: Outcome<T>) {
@@ -336,6 +367,12 @@ impl<T> Packet<T> {
             }
             self.joiners.wait();
         }
+    }
+}
+
+impl<T> Ending for Packet<T> {
+    fn on_overflow(&self, payload: Payload) {
+        self.settle(Outcome::Panicked(payload));
     }
 }
 
@@ -388,7 +425,7 @@ impl<T> Drop for JoinHandle<T> {
         self.packet.detached.set(true);
         let unseen = self.packet.outcome.try_borrow_mut().ok().and_then(|mut outcome| outcome.take());
         if let Some(Outcome::Panicked(payload)) = unseen {
-            self.coroutine.group().fail(payload);
+            self.packet.group.fail(payload);
         }
     }
 }
@@ -431,7 +468,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The defaults: 256 KiB of stack, of which only touched pages take memory.
+    /// The defaults: 128 KiB of stack, of which only touched pages take memory.
     pub fn new() -> Builder {
         Builder::default()
     }
@@ -452,15 +489,11 @@ impl Builder {
     ///
     /// Outside `run`.
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> Result<JoinHandle<T>, SpawnError> {
-        let packet = Packet::new();
         let group = current().group().clone();
-        let (filled, failing) = (packet.clone(), group.clone());
-        let coroutine = start(self.stack_size_bytes, group, f, move |outcome| match outcome {
-            Outcome::Panicked(payload) if filled.detached.get() => failing.fail(payload),
-            // Dropped here and now, while the coroutine still counts as running.
-            outcome if filled.detached.get() => drop(outcome),
-            outcome => filled.fill(outcome),
-        })?;
+        let packet = Packet::new(group.clone());
+        let ended = packet.clone();
+        let coroutine =
+            start(self.stack_size_bytes, group, packet.clone(), f, move |outcome| ended.settle(outcome))?;
         Ok(JoinHandle { coroutine, packet })
     }
 }

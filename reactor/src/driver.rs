@@ -1,9 +1,10 @@
 //! The loop that decides when coroutines run: one coroutine that owns the poller and the timers.
 //!
-//! It counts the runnable coroutines. While there are some it yields to them, and looks at the poller without
-//! blocking every 61st round; when there are none it blocks in the poller until the next timer. So a busy
-//! server makes no system call but its own reads and writes and one poll for each batch of events, and `may`'s
-//! own event loop never gets to run.
+//! It counts the runnable coroutines. While there are some it steps aside: the last of them to suspend calls it
+//! back, or every 61st switch does, for a look at the poller without blocking. When there are none it blocks in
+//! the poller until the next timer. So a busy server makes no system call but its own reads and writes and one
+//! poll for each batch of events, two coroutines that wake each other need no third switch in between, and
+//! `may`'s own event loop never gets to run.
 //!
 //! Other threads reach in through a queue and the poller's waker, which is rung only while the driver sleeps.
 //!
@@ -24,14 +25,14 @@ use slab::Slab;
 
 use crate::clock::now;
 use crate::coroutine::{SpawnError, settle_overflow};
-use crate::engine;
+use crate::engine::{self, Fiber};
 use crate::net::Readiness;
 use crate::sync::WaitList;
 use crate::timer::{Action, TimerKey, TimerQueue};
 
-/// Rounds of the scheduler between two looks at the poller while coroutines keep each other busy. A prime, as
-/// in other schedulers (tokio has 61 too), so that it does not beat with periodic work.
-const ROUNDS_PER_POLL: u32 = 61;
+/// Switches between two looks at the poller while coroutines keep each other busy. A prime, as in other
+/// schedulers (tokio has 61 too), so that it does not beat with periodic work.
+const SWITCHES_PER_POLL: u32 = 61;
 
 /// Events taken from the kernel at once. More wait for the next call.
 const EVENTS_PER_POLL: usize = 1024;
@@ -46,6 +47,12 @@ const WAKER: Token = Token(usize::MAX);
 
 struct Driver {
     poll: RefCell<Poll>,
+    fiber: Fiber,
+    /// The driver waits to be called back.
+    aside: Cell<bool>,
+    switch_count: Cell<u32>,
+    /// Coroutines that started another one and go on when it first suspends.
+    nested_count: Cell<u32>,
     ready_count: Cell<usize>,
     live_count: Cell<usize>,
     live_count_max: usize,
@@ -124,6 +131,10 @@ fn drive(poll: Poll) {
     // Leaked: it lives as long as the thread, which lives as long as the process.
     let driver: &'static Driver = Box::leak(Box::new(Driver {
         poll: RefCell::new(poll),
+        fiber: engine::current(),
+        aside: Cell::new(false),
+        switch_count: Cell::new(0),
+        nested_count: Cell::new(0),
         ready_count: Cell::new(0),
         live_count: Cell::new(0),
         live_count_max: max_map_count.saturating_sub(MAPPINGS_RESERVED) / 2,
@@ -137,24 +148,20 @@ fn drive(poll: Poll) {
     DRIVER.with(|slot| assert!(slot.set(driver).is_ok(), "one driver a thread"));
     let mut events = Events::with_capacity(EVENTS_PER_POLL);
     let mailbox = MAILBOX.get().expect("set before the driver started");
-    let mut round = 0u32;
     loop {
         driver.serve(mailbox);
-        if driver.ready_count.get() > 0 {
-            engine::yield_now();
-            settle_overflow();
-            round = round.wrapping_add(1);
-            if round.is_multiple_of(ROUNDS_PER_POLL) {
-                driver.poll(&mut events, Some(Duration::ZERO));
-                driver.fire_timers();
-            }
-            continue;
-        }
         driver.fire_timers();
         if driver.ready_count.get() == 0 {
             driver.idle(&mut events, mailbox);
+            driver.fire_timers();
+            continue;
         }
-        driver.fire_timers();
+        driver.aside.set(true);
+        engine::park();
+        settle_overflow();
+        if driver.ready_count.get() > 0 {
+            driver.poll(&mut events, Some(Duration::ZERO));
+        }
     }
 }
 
@@ -316,6 +323,34 @@ pub(crate) fn note_ready() {
 pub(crate) fn note_running() {
     let driver = driver();
     driver.ready_count.set(driver.ready_count.get() - 1);
+}
+
+/// Called whenever a coroutine is about to suspend or end: calls the driver back when it is its turn.
+pub(crate) fn on_switch() {
+    let driver = driver();
+    let switches = driver.switch_count.get() + 1;
+    // While nested, a parent goes on next.
+    let last = driver.ready_count.get() == 0 && driver.nested_count.get() == 0;
+    if !last && switches < SWITCHES_PER_POLL {
+        driver.switch_count.set(switches);
+        return;
+    }
+    driver.switch_count.set(0);
+    if driver.aside.replace(false) {
+        driver.fiber.unpark();
+    }
+}
+
+/// Marks, until dropped, that the caller runs a new coroutine nested in itself.
+pub(crate) fn enter_nested() -> impl Drop {
+    struct Nested;
+    impl Drop for Nested {
+        fn drop(&mut self) {
+            driver().nested_count.set(driver().nested_count.get() - 1);
+        }
+    }
+    driver().nested_count.set(driver().nested_count.get() + 1);
+    Nested
 }
 
 pub(crate) fn note_finished() {

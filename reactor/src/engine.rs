@@ -11,12 +11,13 @@
 use std::cell::Cell;
 use std::sync::Once;
 
-/// Words of stack that a coroutine gets unless its builder says otherwise: 256 KiB of address space.
+/// Words of stack that a coroutine gets unless its builder says otherwise: 128 KiB of address space.
 ///
 /// Only touched pages take memory: two of them (the top one, and the bottom one where the generator keeps a
-/// mark) for a shallow coroutine. 256 KiB hold a TLS handshake of an unoptimised build with room to spare.
+/// mark) for a shallow coroutine, and the address space itself one 16th of a page of the kernel's tables.
+/// 128 KiB hold a TLS handshake of an unoptimised build.
 /// The count is even: an odd one would make `may` touch, and report on, the whole stack.
-const STACK_SIZE_WORDS: usize = 256 * 1024 / size_of::<usize>();
+const STACK_SIZE_WORDS: usize = 128 * 1024 / size_of::<usize>();
 
 /// Stacks kept for reuse. A stack in the pool keeps the pages it ever touched, hence a small pool.
 const POOLED_STACKS_MAX: usize = 256;

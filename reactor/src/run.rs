@@ -9,7 +9,7 @@ use std::sync::mpsc;
 
 use slab::Slab;
 
-use crate::coroutine::{self, Coroutine, Outcome, Payload};
+use crate::coroutine::{self, Coroutine, Ending, Outcome, Payload};
 use crate::sync::WaitList;
 use crate::{driver, engine};
 
@@ -109,7 +109,7 @@ pub fn run<T: Send>(main: impl FnOnce() -> T + Send) -> T {
     match result.recv() {
         Ok(Ok(value)) => value,
         Ok(Err(payload)) => resume_unwind(payload),
-        Err(_) => panic!("the main coroutine was lost: it overflowed its stack"),
+        Err(_) => panic!("the main coroutine could not be started: see the error above"),
     }
 }
 
@@ -129,14 +129,23 @@ fn start_main<T: Send>(main: impl FnOnce() -> T, result: mpsc::SyncSender<Result
     });
     // SAFETY: `run` keeps what `main` borrows alive until the result is sent, and `result` is sent last.
     let body = unsafe { engine::erase_lifetime(body) };
-    let started = coroutine::start(Some(MAIN_STACK_SIZE_BYTES), group, body, |outcome: Outcome<()>| {
-        if let Outcome::Panicked(_) = outcome {
-            tracing::error!("the main coroutine of a run was lost");
-        }
-    });
+    let ending = Rc::new(MainEnding);
+    let started = coroutine::start(Some(MAIN_STACK_SIZE_BYTES), group, ending, body, |_: Outcome<()>| ());
     if let Err(error) = started {
         // The thread in `run` sees its channel closed and panics; this says why.
         tracing::error!("`reactor::run`: {error}");
         eprintln!("reactor::run: {error}");
+    }
+}
+
+struct MainEnding;
+
+impl Ending for MainEnding {
+    fn on_overflow(&self, _: Payload) {
+        // The sender of the result is lost with the stack, so `run` would wait for ever.
+        eprintln!(
+            "reactor: the main coroutine overflowed its stack of {MAIN_STACK_SIZE_BYTES} bytes; aborting"
+        );
+        std::process::abort();
     }
 }

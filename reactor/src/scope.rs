@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use crate::coroutine::{self, Coroutine, Cut, Outcome, Packet, Payload, Terminated};
+use crate::coroutine::{self, Coroutine, Cut, Ending, Outcome, Packet, Payload, Terminated};
 use crate::engine;
 
 /// Where children are spawned; see [`scope`].
@@ -70,6 +70,13 @@ impl State {
     }
 }
 
+impl Ending for State {
+    fn on_overflow(&self, payload: Payload) {
+        self.on_failure(payload);
+        self.on_child_end();
+    }
+}
+
 /// Runs `f`, which may spawn children that borrow from here, and returns when `f` and all of them have ended.
 ///
 /// The first child that panics terminates its siblings and `f`'s own blocking call; the panic is raised here.
@@ -127,36 +134,28 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// Near the kernel's limit of memory mappings, as [`crate::spawn`] does; while the caller unwinds.
     pub fn spawn<T: 'scope>(&'scope self, f: impl FnOnce() -> T + 'scope) -> ScopedJoinHandle<'scope, T> {
         assert!(coroutine::may_suspend(), "a scope can't spawn while its coroutine unwinds");
-        let packet = Packet::new();
+        let packet = Packet::new(self.state.parent.group().clone());
         let filled = packet.clone();
-        let body: Box<dyn FnOnce() + 'scope> = Box::new(move || filled.fill(Outcome::Returned(f())));
+        let body: Box<dyn FnOnce() + 'scope> = Box::new(move || {
+            // However `f` ends, its joiners learn of it before the child counts as ended.
+            let ended = Ended(filled);
+            ended.0.fill(Outcome::Returned(f()));
+        });
         // SAFETY: what `body` borrows lives for 'scope, which `scope` above does not leave before
         // `running_count` is zero, and a child is counted down only once its body has returned or unwound, and
         // so been dropped. This holds when `f` or a child panics (both are caught there) and when the parent
         // is terminated (`wait_for_children` waits on, uninterruptibly). A child whose stack overflows is
         // counted down without unwinding: its frames are never run nor dropped.
         let body = unsafe { engine::erase_lifetime(body) };
-        self.state.running_count.set(self.state.running_count.get() + 1);
         let state = self.state.clone();
-        let unfilled = Ended { packet: packet.clone() };
-        let ended: Rc<dyn EndedPacket + 'scope> = Rc::new(unfilled);
-        // SAFETY: as above: the packet is dropped by the child's end at the latest, or by the handle, in 'scope.
-        let ended = unsafe {
-            std::mem::transmute::<Rc<dyn EndedPacket + 'scope>, Rc<dyn EndedPacket + 'static>>(ended)
-        };
-        let ended = RefCell::new(Some(ended));
-        let started = coroutine::start(None, state.parent.group().clone(), body, move |outcome| {
-            // Dropped before the child counts as ended, since the result in it may borrow.
-            let packet = ended.take();
-            if !matches!(outcome, Outcome::Returned(()))
-                && let Some(packet) = packet
-            {
-                packet.fill_terminated();
-            }
+        state.running_count.set(state.running_count.get() + 1);
+        let ended = state.clone();
+        let group = state.parent.group().clone();
+        let started = coroutine::start(None, group, state, body, move |outcome| {
             if let Outcome::Panicked(payload) = outcome {
-                state.on_failure(payload);
+                ended.on_failure(payload);
             }
-            state.on_child_end();
+            ended.on_child_end();
         });
         match started {
             Ok(coroutine) => {
@@ -182,18 +181,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 }
 
-/// Tells a joiner of a child that returned nothing. Behind a trait to forget the result's type.
-trait EndedPacket {
-    fn fill_terminated(&self);
-}
+/// Tells the joiners of a child that returned nothing, when the child's body is left.
+struct Ended<T>(Rc<Packet<T>>);
 
-struct Ended<T> {
-    packet: Rc<Packet<T>>,
-}
-
-impl<T> EndedPacket for Ended<T> {
-    fn fill_terminated(&self) {
-        self.packet.fill(Outcome::Terminated);
+impl<T> Drop for Ended<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fill(Outcome::Terminated);
+        }
     }
 }
 

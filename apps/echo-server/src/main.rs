@@ -13,7 +13,7 @@ use reactor::net::{TcpListener, TcpStream};
 use reactor::signals::{Signal, Signals};
 
 /// The longest line that is echoed: a client that never ends its line is cut off here.
-const LINE_LIMIT_BYTES: usize = 64 * 1024;
+const LINE_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// Sends every line back to the client that sent it.
 #[derive(Parser)]

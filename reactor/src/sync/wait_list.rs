@@ -1,22 +1,15 @@
 //! Coroutines in a row, each waiting to be told to go on: what everything else here is made of.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::coroutine::{self, Coroutine};
 
-struct Waiter {
-    coroutine: Rc<Coroutine>,
-    notified: Cell<bool>,
-    /// What it waits for, in the list's own unit; see [`WaitList::notify_while`].
-    need: usize,
-}
-
 /// A queue of waiting coroutines.
 #[derive(Default)]
 pub(crate) struct WaitList {
-    queue: RefCell<VecDeque<Rc<Waiter>>>,
+    queue: RefCell<VecDeque<Rc<Coroutine>>>,
 }
 
 impl WaitList {
@@ -38,23 +31,25 @@ impl WaitList {
     pub(crate) fn wait_for(&self, need: usize, on_leave: impl FnOnce(bool)) {
         struct Place<'a, F: FnOnce(bool)> {
             list: &'a WaitList,
-            waiter: Rc<Waiter>,
+            me: &'a Rc<Coroutine>,
             on_leave: Option<F>,
         }
         impl<F: FnOnce(bool)> Drop for Place<'_, F> {
             fn drop(&mut self) {
                 let Some(on_leave) = self.on_leave.take() else { return };
-                let notified = self.waiter.notified.get();
+                let notified = self.me.wait.notified.get();
                 if !notified {
-                    self.list.queue.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiter));
+                    self.list.queue.borrow_mut().retain(|other| !Rc::ptr_eq(other, self.me));
                 }
                 on_leave(notified);
             }
         }
-        let waiter = Rc::new(Waiter { coroutine: coroutine::current(), notified: Cell::new(false), need });
-        self.queue.borrow_mut().push_back(waiter.clone());
-        let mut place = Place { list: self, waiter, on_leave: Some(on_leave) };
-        while !place.waiter.notified.get() {
+        let me = coroutine::current();
+        me.wait.notified.set(false);
+        me.wait.need.set(need);
+        self.queue.borrow_mut().push_back(me.clone());
+        let mut place = Place { list: self, me: &me, on_leave: Some(on_leave) };
+        while !me.wait.notified.get() {
             coroutine::park();
         }
         place.on_leave = None;
@@ -64,8 +59,8 @@ impl WaitList {
     pub(crate) fn notify_one(&self) -> bool {
         let first = self.queue.borrow_mut().pop_front();
         let Some(waiter) = first else { return false };
-        waiter.notified.set(true);
-        waiter.coroutine.wake();
+        waiter.wait.notified.set(true);
+        waiter.wake();
         true
     }
 
@@ -77,7 +72,7 @@ impl WaitList {
     /// Tells them to go on from the first for as long as `grant` takes on their need.
     pub(crate) fn notify_while(&self, mut grant: impl FnMut(usize) -> bool) {
         loop {
-            let need = self.queue.borrow().front().map(|waiter| waiter.need);
+            let need = self.queue.borrow().front().map(|waiter| waiter.wait.need.get());
             match need {
                 Some(need) if grant(need) => self.notify_one(),
                 _ => return,
