@@ -149,6 +149,37 @@ fn an_aborted_connection_is_an_error_that_says_so() {
     });
 }
 
+#[test]
+fn a_change_under_way_runs_to_its_end_though_nobody_waits_for_it_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let Some(mount) = mount_or_skip(directory.path(), &options()) else { return };
+        let fs = Rc::new(MemoryFs::default());
+        fs.sync_delay.set(Duration::from_millis(300));
+        let path = mount.mountpoint().to_owned();
+        reactor::scope(|scope| {
+            let served = scope.spawn(|| mount.serve(fs.clone()));
+            let file = reactor::offload({
+                let path = path.clone();
+                move || File::create(path.join("file")).unwrap()
+            });
+            let syncer = thread::spawn(move || file.sync_all());
+            reactor::sleep(Duration::from_millis(100));
+            // Device 0:N is connection N.
+            let device = filesystem::fuse::mount_table::find(&path).unwrap().unwrap().device;
+            let minor = device.split_once(':').unwrap().1;
+            if fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1").is_ok() {
+                assert!(matches!(served.join().unwrap(), Err(SessionError::Aborted)));
+                assert_eq!(fs.sync_count.get(), 2, "the program's, and the last one");
+                assert!(reactor::offload(move || syncer.join().unwrap()).is_err());
+            } else {
+                eprintln!("*** SKIPPED: /sys/fs/fuse/connections is not there");
+                mount.unmount().unwrap();
+            }
+        });
+    });
+}
+
 /// Run by [`what_a_killed_process_leaves_is_told_and_cleaned`] in a process of its own.
 #[test]
 fn child_that_mounts_and_waits() {

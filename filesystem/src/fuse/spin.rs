@@ -1,9 +1,12 @@
 //! When to look for the next request again and again for a moment before going to sleep.
 //!
 //! A program that does one small thing after another asks again within microseconds, while waking a sleeping thread
-//! on another processor takes tens of them: a short spin multiplies such a program's speed by two to five. It wastes
-//! processor time where requests are rare, so it is learnt: each wait's length votes for or against the next spin.
-//! A process that may run on one processor only never spins: its client could not run meanwhile.
+//! on another processor takes tens of them: there a short spin multiplies such a program's speed. But where the
+//! scheduler has put program and server on one processor, or others want to run too, the spin is in the program's way
+//! and costs as much as it wins elsewhere. Placement shows in nothing but time, so time decides: most requests run
+//! in the way that has been faster lately, some try the other. Where requests are rare nobody spins.
+//!
+//! A process that may run on one processor only never spins.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -11,31 +14,51 @@ use std::time::Duration;
 /// How long to spin: about what a wake-up across processors costs here, twice the worst case of never being wrong.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// A wait this short would have been worth a spin (it includes the wake-up's own time).
-const NEAR: Duration = Duration::from_micros(150);
+/// Waits count as this long at most, and where they are half as long on average, requests are rare.
+const WAIT_MAX: Duration = Duration::from_micros(200);
 
-/// Votes are counted between these.
-const SCORE_MAX: i8 = 8;
+/// Waits that are judged together.
+const TRIAL_WAITS: u32 = 64;
+
+/// One trial of this many is of the way that has been slower.
+const PROBE_PERIOD: u32 = 16;
+
+/// Spinning takes a processor's time, so it has to be faster by this much to be worth it: a fifth.
+const ADVANTAGE: (u32, u32) = (5, 4);
 
 /// The learner.
 #[derive(Debug)]
 pub(super) struct Spin {
     allowed: bool,
-    /// Above zero: spin.
-    score: Cell<i8>,
+    spinning: Cell<bool>,
+    trial: Cell<u32>,
+    waits: Cell<u32>,
+    waited: Cell<Duration>,
+    /// The mean wait lately: asleep, spinning.
+    costs: Cell<[Duration; 2]>,
 }
 
 impl Spin {
     /// Spins where the process may run on more than one processor.
     pub(super) fn new() -> Spin {
         // Looks at the affinity mask and at the control group's quota.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Spin { allowed: processors > 1, score: Cell::new(0) }
+        Spin::with(std::thread::available_parallelism().map_or(1, usize::from) > 1)
     }
 
     /// Never spins.
     pub(super) fn never() -> Spin {
-        Spin { allowed: false, score: Cell::new(0) }
+        Spin::with(false)
+    }
+
+    fn with(allowed: bool) -> Spin {
+        Spin {
+            allowed,
+            spinning: Cell::new(false),
+            trial: Cell::new(0),
+            waits: Cell::new(0),
+            waited: Cell::new(Duration::ZERO),
+            costs: Cell::new([Duration::ZERO; 2]),
+        }
     }
 
     /// Whether waits are to be timed at all.
@@ -45,13 +68,27 @@ impl Spin {
 
     /// How long to spin now.
     pub(super) fn limit(&self) -> Duration {
-        if self.score.get() > 0 { SPIN } else { Duration::ZERO }
+        if self.spinning.get() { SPIN } else { Duration::ZERO }
     }
 
     /// The wait for a request took `wait`.
     pub(super) fn learn(&self, wait: Duration) {
-        let vote = if wait < NEAR { 1 } else { -1 };
-        self.score.set((self.score.get() + vote).clamp(-SCORE_MAX, SCORE_MAX));
+        self.waited.set(self.waited.get() + wait.min(WAIT_MAX));
+        self.waits.set(self.waits.get() + 1);
+        if self.waits.get() < TRIAL_WAITS {
+            return;
+        }
+        let mean = self.waited.take() / self.waits.take();
+        let mut costs = self.costs.get();
+        let cost = &mut costs[usize::from(self.spinning.get())];
+        // A way not tried yet costs nothing, so that it will be.
+        *cost = if cost.is_zero() { mean } else { (*cost + mean) / 2 };
+        self.costs.set(costs);
+        self.trial.set(self.trial.get().wrapping_add(1));
+        let [asleep, spinning] = costs;
+        let probe = self.trial.get().is_multiple_of(PROBE_PERIOD);
+        let is_faster = spinning * ADVANTAGE.0 < asleep * ADVANTAGE.1;
+        self.spinning.set(mean < WAIT_MAX / 2 && is_faster != probe);
     }
 }
 
@@ -59,18 +96,31 @@ impl Spin {
 mod tests {
     use super::*;
 
+    /// Lets it learn where each wait takes so many microseconds asleep or spinning; returns how often it spun.
+    fn share_spun(spin: &Spin, asleep: u64, spinning: u64) -> f64 {
+        let rounds = 100 * TRIAL_WAITS;
+        let mut spun = 0;
+        for _ in 0..rounds {
+            let is_spinning = !spin.limit().is_zero();
+            spun += u32::from(is_spinning);
+            spin.learn(Duration::from_micros(if is_spinning { spinning } else { asleep }));
+        }
+        f64::from(spun) / f64::from(rounds)
+    }
+
     #[test]
-    fn short_waits_start_the_spinning_and_long_ones_stop_it() {
-        let spin = Spin { allowed: true, score: Cell::new(0) };
-        assert_eq!(spin.limit(), Duration::ZERO);
-        spin.learn(Duration::from_micros(20));
-        assert_eq!(spin.limit(), SPIN);
-        for _ in 0..100 {
-            spin.learn(Duration::from_micros(20));
-        }
-        for _ in 0..SCORE_MAX {
-            spin.learn(Duration::from_millis(2));
-        }
-        assert_eq!(spin.limit(), Duration::ZERO);
+    fn it_spins_where_that_is_faster_and_follows_when_that_changes() {
+        let spin = Spin::with(true);
+        assert!(share_spun(&spin, 40, 10) > 0.9);
+        assert!(share_spun(&spin, 10, 40) < 0.2);
+        assert!(share_spun(&spin, 12, 10) < 0.2, "not worth a processor");
+        assert!(share_spun(&spin, 40, 10) > 0.7);
+    }
+
+    #[test]
+    fn nobody_spins_where_requests_are_rare() {
+        let spin = Spin::with(true);
+        share_spun(&spin, 40, 10);
+        assert!(share_spun(&spin, 5000, 5000) < 0.02);
     }
 }

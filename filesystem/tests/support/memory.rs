@@ -7,14 +7,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use filesystem::Errno;
 use filesystem::operations::{
     AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, NAME_SIZE_MAX, Operations,
     ReadBytes, RenameFlags, SetAttributes, Statistics, Time, Whence, XattrMode,
 };
 
-const FRAME_BYTES: usize = 32 * 1024;
+#[path = "frames.rs"]
+mod frames;
+use frames::{FRAME_BYTES, change_frame, frame, resize, split, zero};
 
 /// The whole file system.
 pub(crate) struct MemoryFs {
@@ -23,6 +25,10 @@ pub(crate) struct MemoryFs {
     next_cookie: Cell<u64>,
     /// How long each read waits first, as if content came from far away.
     pub(crate) read_delay: Cell<Duration>,
+    /// How long each sync takes.
+    pub(crate) sync_delay: Cell<Duration>,
+    /// How many syncs have run to their end.
+    pub(crate) sync_count: Cell<u32>,
 }
 
 struct Node {
@@ -52,6 +58,8 @@ impl Default for MemoryFs {
             next_inode: Cell::new(1),
             next_cookie: Cell::new(3), // 1 and 2 are `.` and `..`
             read_delay: Cell::default(),
+            sync_delay: Cell::default(),
+            sync_count: Cell::default(),
         };
         let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
         fs.insert(FileKind::Directory, 0o755, 0, &credentials, Content::names(Inode::ROOT));
@@ -130,60 +138,6 @@ fn bury(nodes: &mut Nodes, inode: Inode) {
     {
         nodes.remove(&inode);
     }
-}
-
-/// A kept frame, or zeros.
-fn frame(frames: &BTreeMap<u64, Bytes>, index: u64) -> Bytes {
-    static ZEROS: [u8; FRAME_BYTES] = [0; FRAME_BYTES];
-    frames.get(&index).cloned().unwrap_or(Bytes::from_static(&ZEROS))
-}
-
-fn change_frame(frames: &mut BTreeMap<u64, Bytes>, index: u64, start: usize, data: &[u8]) {
-    let changed = if data.len() == FRAME_BYTES {
-        Bytes::copy_from_slice(data)
-    } else {
-        // Whatever else holds the frame (a reply under way) keeps the old bytes.
-        let old = frames.remove(&index);
-        let mut bytes = match old.map(Bytes::try_into_mut) {
-            Some(Ok(bytes)) => bytes,
-            Some(Err(shared)) => BytesMut::from(&shared[..]),
-            None => BytesMut::zeroed(FRAME_BYTES),
-        };
-        bytes[start..start + data.len()].copy_from_slice(data);
-        bytes.freeze()
-    };
-    frames.insert(index, changed);
-}
-
-/// Calls `each` with (frame, start within it, length) for every frame that a range touches.
-fn split(offset: u64, length: u64, mut each: impl FnMut(u64, usize, usize)) {
-    let mut position = offset;
-    let end = offset + length;
-    while position < end {
-        let start = (position % FRAME_BYTES as u64) as usize;
-        let length = (FRAME_BYTES - start).min((end - position) as usize);
-        each(position / FRAME_BYTES as u64, start, length);
-        position += length as u64;
-    }
-}
-
-fn zero(attributes: &Attributes, frames: &mut BTreeMap<u64, Bytes>, offset: u64, length: u64) {
-    let length = length.min(attributes.size.saturating_sub(offset));
-    split(offset, length, |index, start, length| {
-        if length == FRAME_BYTES {
-            frames.remove(&index);
-        } else if frames.contains_key(&index) {
-            change_frame(frames, index, start, &vec![0; length]);
-        }
-    });
-}
-
-fn resize(attributes: &mut Attributes, frames: &mut BTreeMap<u64, Bytes>, size: u64) {
-    if size < attributes.size {
-        zero(attributes, frames, size, attributes.size - size);
-    }
-    attributes.size = size;
-    attributes.blocks_512 = frames.len() as u64 * (FRAME_BYTES as u64 / 512);
 }
 
 impl MemoryFs {
@@ -496,6 +450,10 @@ impl Operations for MemoryFs {
     }
 
     fn sync(&self, _: Option<Inode>, _: bool) -> Result<(), Errno> {
+        if !self.sync_delay.get().is_zero() {
+            reactor::sleep(self.sync_delay.get());
+        }
+        self.sync_count.set(self.sync_count.get() + 1);
         Ok(())
     }
 
