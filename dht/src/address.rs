@@ -72,6 +72,17 @@ pub enum RangeError {
     Mismatch,
 }
 
+/// The address of `content` and the chaining values of its groups, in one pass over it.
+///
+/// A block of one group has no chaining values: its address says it all.
+pub fn address_and_groups(tag: &OwnerTag, content: &[u8]) -> (Address, Vec<GroupHash>) {
+    if content.len() <= GROUP_SIZE_BYTES {
+        return (Address::of(tag, content), Vec::new());
+    }
+    let hashes = group_hashes(tag, content);
+    (root_of(tag, content.len() as u64, &hashes), hashes)
+}
+
 /// Chaining values of all groups of `content`, in order.
 ///
 /// Empty for an empty block.
@@ -216,6 +227,9 @@ mod tests {
             let bytes = content(length);
             let address = Address::of(&TAG, &bytes);
             let hashes = group_hashes(&TAG, &bytes);
+            if length > GROUP_SIZE_BYTES {
+                assert_eq!(address_and_groups(&TAG, &bytes), (address, hashes.clone()));
+            }
             let last = length as u32;
             for range in [0..1, 0..last, last - 1..last, last / 2..last / 2 + 1, last / 3..last] {
                 let cover = covering_groups(last, &range).unwrap();

@@ -15,6 +15,8 @@ pub mod address;
 pub mod block;
 pub mod block_store;
 pub mod memory_block_store;
+pub mod message;
+pub mod node;
 pub mod paxos;
 pub mod store;
 
@@ -23,4 +25,5 @@ pub use block_store::{
     BlockStore, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError, Usage,
 };
 pub use memory_block_store::MemoryBlockStore;
+pub use node::{Gate, Node};
 pub use reactor::crypto::PublicKey;

@@ -15,7 +15,9 @@
 
 use bytes::Bytes;
 
-use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, GroupHash, OwnerTag, group_hashes};
+use crate::address::{
+    Address, BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, GroupHash, OwnerTag, address_and_groups,
+};
 
 /// The last byte of every stored block.
 pub const FORM: u8 = 1;
@@ -35,15 +37,14 @@ fn trailer_size_bytes(content_length: usize) -> usize {
     TAIL_BYTES + if groups > 1 { groups * 32 } else { 0 }
 }
 
-/// What is stored behind `content`.
-pub fn trailer(tag: &OwnerTag, content: &[u8]) -> Bytes {
+/// The address of `content`, and what is stored behind it.
+pub fn trailer(tag: &OwnerTag, content: &[u8]) -> (Address, Bytes) {
+    let (address, hashes) = address_and_groups(tag, content);
     let mut trailer = Vec::with_capacity(trailer_size_bytes(content.len()));
-    if content.len() > GROUP_SIZE_BYTES {
-        group_hashes(tag, content).iter().for_each(|hash| trailer.extend_from_slice(&hash.0));
-    }
+    hashes.iter().for_each(|hash| trailer.extend_from_slice(&hash.0));
     trailer.extend_from_slice(&tag.0);
     trailer.push(FORM);
-    trailer.into()
+    (address, trailer.into())
 }
 
 /// The content's length in a value of `stored_length` bytes.
@@ -115,7 +116,9 @@ mod tests {
             let content: Vec<u8> = (0..length).map(|i| (i / 7) as u8).collect();
             let address = Address::of(&TAG, &content);
             let mut stored = content.clone();
-            stored.extend_from_slice(&trailer(&TAG, &content));
+            let (named, trailer) = trailer(&TAG, &content);
+            assert_eq!(named, address);
+            stored.extend_from_slice(&trailer);
             assert_eq!(decode(&address, stored.clone().into()), Ok((TAG, content.into())));
             stored[length / 2] ^= 4;
             assert_eq!(decode(&address, stored.into()), Err(UnknownForm));
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn a_trailer_holds_the_hashes_of_all_groups() {
         let content = vec![9; 2 * GROUP_SIZE_BYTES + 1];
-        let (tag, hashes) = decode_trailer(&trailer(&TAG, &content)).unwrap();
-        assert_eq!((tag, hashes), (TAG, group_hashes(&TAG, &content)));
+        let (tag, hashes) = decode_trailer(&trailer(&TAG, &content).1).unwrap();
+        assert_eq!((tag, hashes), (TAG, crate::address::group_hashes(&TAG, &content)));
     }
 }

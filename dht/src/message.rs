@@ -1,0 +1,325 @@
+//! What clients and nodes say to each other: one RPC method each, numbered from 0x0200.
+//!
+//! Bulk content travels as the call's payload, never inside the message. Decoding is serde's; every list has a bound
+//! here, checked by the handler, and the RPC layer bounds the whole message.
+
+use overlay::NodeId;
+use reactor::rpc::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Address, GroupHash, OwnerTag};
+use crate::block::mutable::{Genesis, Invalid, SignedRecord};
+use crate::block_store::{RegisterAddress, Usage};
+use crate::paxos::{Accepted, Ballot};
+
+/// How many keys one answer lists: 40 bytes each, so an answer stays below 100 KiB.
+pub const KEYS_PER_ANSWER_MAX: usize = 2048;
+
+/// Why a node refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The caller's passport, or the register's access list, does not allow it.
+    #[error("not allowed: {0}")]
+    NotAllowed(String),
+    /// No space left.
+    #[error("the node's disk is full")]
+    Full,
+    /// The block is empty or too large.
+    #[error("the block's size is not allowed")]
+    Size,
+    /// The content is not what the address names.
+    #[error("the content does not hash to the address")]
+    Misnamed,
+    /// The node has no such block or register.
+    #[error("not found")]
+    NotFound,
+    /// The range leaves the block.
+    #[error("the range leaves the block's {length} bytes")]
+    Outside {
+        /// The block's length.
+        length: u32,
+    },
+    /// What the node has is damaged; it will fetch it again.
+    #[error("the node's copy is damaged")]
+    Damaged,
+    /// Something signed does not verify.
+    #[error("refused: {0}")]
+    Invalid(#[from] Invalid),
+    /// A higher ballot was promised.
+    #[error("round {} was promised already", promised.round)]
+    Conflict {
+        /// The ballot to exceed.
+        promised: Ballot,
+    },
+    /// The node is not a member of the register's replica set.
+    #[error("the node is not a member of this register's replica set")]
+    NotAMember,
+    /// The node knows another genesis record: the owner signed two, or the set was changed.
+    #[error("the node knows another member set for this register, of epoch {epoch}")]
+    OtherGenesis {
+        /// The epoch that the node knows.
+        epoch: u64,
+    },
+    /// The store failed.
+    #[error("the node's store failed: {0}")]
+    Store(String),
+    /// The request breaks a bound.
+    #[error("the request breaks a bound: {0}")]
+    Bounds(String),
+}
+
+/// Stores a block durably; its content is the payload.
+pub struct PutBlock;
+
+/// See [`PutBlock`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PutBlockRequest {
+    /// The block's name.
+    pub address: Address,
+    /// The key under which it is hashed.
+    pub tag: OwnerTag,
+}
+
+impl Method for PutBlock {
+    const ID: u32 = 0x0200;
+    const NAME: &'static str = "dht.put_block";
+    type Request = PutBlockRequest;
+    type Response = ();
+    type Error = Refusal;
+}
+
+/// Reads a block, or the groups that cover a range of it; the bytes are the payload.
+pub struct GetBlock;
+
+/// See [`GetBlock`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetBlockRequest {
+    /// The block's name.
+    pub address: Address,
+    /// First byte, and one past the last; all of it if `None`.
+    pub range: Option<(u32, u32)>,
+}
+
+/// See [`GetBlock`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetBlockResponse {
+    /// The key under which it is hashed.
+    pub tag: OwnerTag,
+    /// The whole block's length.
+    pub length: u32,
+    /// The chaining values of all groups, if a range was asked for and there are several.
+    pub hashes: Vec<GroupHash>,
+}
+
+impl Method for GetBlock {
+    const ID: u32 = 0x0201;
+    const NAME: &'static str = "dht.get_block";
+    type Request = GetBlockRequest;
+    type Response = GetBlockResponse;
+    type Error = Refusal;
+}
+
+/// Says which of some blocks the node has.
+pub struct HasBlocks;
+
+impl Method for HasBlocks {
+    const ID: u32 = 0x0202;
+    const NAME: &'static str = "dht.has_blocks";
+    /// At most [`KEYS_PER_ANSWER_MAX`].
+    type Request = Vec<Address>;
+    type Response = Vec<bool>;
+    type Error = Refusal;
+}
+
+/// Tells a node that it sent something else than the block: it rereads its copy and, if that is bad, drops it and
+/// fetches another. Believing this costs the node one read, so anybody may say it.
+pub struct SuspectBlock;
+
+impl Method for SuspectBlock {
+    const ID: u32 = 0x0203;
+    const NAME: &'static str = "dht.suspect_block";
+    type Request = Address;
+    /// Whether the copy was bad.
+    type Response = bool;
+    type Error = Refusal;
+}
+
+/// Paxos, phase 1.
+pub struct Prepare;
+
+/// See [`Prepare`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PrepareRequest {
+    /// Names the register and its members; a member that hears of the register for the first time learns it here.
+    pub genesis: Genesis,
+    /// What to promise.
+    pub ballot: Ballot,
+}
+
+impl Method for Prepare {
+    const ID: u32 = 0x0210;
+    const NAME: &'static str = "dht.prepare";
+    type Request = PrepareRequest;
+    type Response = Option<Accepted<SignedRecord>>;
+    type Error = Refusal;
+}
+
+/// Paxos, phase 2, with the next ballot's phase 1.
+pub struct Accept;
+
+/// See [`Accept`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AcceptRequest {
+    /// As in [`PrepareRequest`].
+    pub genesis: Genesis,
+    /// The ballot of the value.
+    pub ballot: Ballot,
+    /// What to promise along with accepting.
+    pub next: Option<Ballot>,
+    /// The value.
+    pub record: SignedRecord,
+}
+
+impl Method for Accept {
+    const ID: u32 = 0x0211;
+    const NAME: &'static str = "dht.accept";
+    type Request = AcceptRequest;
+    /// What is promised now.
+    type Response = Ballot;
+    type Error = Refusal;
+}
+
+/// Reads what a member has accepted, durably.
+pub struct ReadRegister;
+
+/// What a node knows of a register.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RegisterView {
+    /// Who its members are.
+    pub genesis: Genesis,
+    /// What the node has accepted.
+    pub accepted: Option<Accepted<SignedRecord>>,
+}
+
+impl Method for ReadRegister {
+    const ID: u32 = 0x0212;
+    const NAME: &'static str = "dht.read_register";
+    type Request = RegisterAddress;
+    type Response = Option<RegisterView>;
+    type Error = Refusal;
+}
+
+/// Digests of the keys for which both caller and callee are responsible, one for each first byte of an address.
+pub struct Digests;
+
+/// A family of keys to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    /// Immutable blocks.
+    Blocks,
+    /// Registers; their digests cover the accepted ballots too.
+    Registers,
+}
+
+/// Asks for [`Digests`] or for [`ListKeys`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DigestsRequest {
+    /// Which keys.
+    pub family: Family,
+    /// Who asks: keys for which that node is not responsible are left out.
+    pub asker: NodeId,
+}
+
+impl Method for Digests {
+    const ID: u32 = 0x0220;
+    const NAME: &'static str = "dht.digests";
+    type Request = DigestsRequest;
+    /// 256 of them.
+    type Response = Vec<u64>;
+    type Error = Refusal;
+}
+
+/// Lists keys in order.
+pub struct ListKeys;
+
+/// See [`ListKeys`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListKeysRequest {
+    /// Which keys, and for whom.
+    pub of: DigestsRequest,
+    /// The first address.
+    #[serde(with = "serde_bytes")]
+    pub from: [u8; 32],
+    /// The last address.
+    #[serde(with = "serde_bytes")]
+    pub to: [u8; 32],
+}
+
+/// A key, and for a register the ballot of what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedKey {
+    /// The key.
+    #[serde(with = "serde_bytes")]
+    pub address: [u8; 32],
+    /// Zero for blocks, and for registers that hold nothing yet.
+    pub ballot: Ballot,
+}
+
+/// See [`ListKeys`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListKeysResponse {
+    /// At most [`KEYS_PER_ANSWER_MAX`], in order.
+    pub keys: Vec<ListedKey>,
+    /// Where to go on; `None` if that was all.
+    #[serde(with = "serde_bytes")]
+    pub next: Option<[u8; 32]>,
+}
+
+impl Method for ListKeys {
+    const ID: u32 = 0x0221;
+    const NAME: &'static str = "dht.list_keys";
+    type Request = ListKeysRequest;
+    type Response = ListKeysResponse;
+    type Error = Refusal;
+}
+
+/// How full the node is.
+pub struct NodeUsage;
+
+impl Method for NodeUsage {
+    const ID: u32 = 0x0230;
+    const NAME: &'static str = "dht.usage";
+    type Request = ();
+    type Response = Usage;
+    type Error = Refusal;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reactor::serialization::{from_bytes, to_bytes};
+
+    #[test]
+    fn a_full_list_of_keys_fits_into_a_message() {
+        let key = ListedKey { address: [0xff; 32], ballot: Ballot { round: u64::MAX, ..Ballot::ZERO } };
+        let response = ListKeysResponse { keys: vec![key; KEYS_PER_ANSWER_MAX], next: Some([1; 32]) };
+        let bytes = to_bytes(&response);
+        assert!(bytes.len() < reactor::rpc::MESSAGE_SIZE_BYTES_MAX / 4, "{}", bytes.len());
+        let back: ListKeysResponse = from_bytes(&bytes).unwrap();
+        assert_eq!((back.keys, back.next), (response.keys, response.next));
+    }
+
+    #[test]
+    fn refusals_survive_the_journey() {
+        for refusal in [
+            Refusal::Full,
+            Refusal::Outside { length: 7 },
+            Refusal::Invalid(Invalid::NotAWriter),
+            Refusal::Conflict { promised: Ballot::ZERO },
+            Refusal::NotAllowed("no".into()),
+        ] {
+            assert_eq!(from_bytes::<Refusal>(&to_bytes(&refusal)).unwrap(), refusal);
+        }
+    }
+}

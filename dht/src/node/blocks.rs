@@ -1,0 +1,246 @@
+//! A node's part in immutable blocks: storing, serving, doubting and listing them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use overlay::NodeId;
+
+use super::{Node, block_key, refusal_of};
+use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, covering_groups};
+use crate::block::immutable::{UnknownForm, content_length, decode, decode_trailer, trailer};
+use crate::message::{
+    DigestsRequest, Family, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListKeysRequest, ListKeysResponse,
+    ListedKey, Refusal,
+};
+use crate::paxos::Ballot;
+use crate::store::{Gather, Key, Kind, StoreError, Ticket};
+
+/// Keys looked at between two yields: a batch takes some 100 us.
+const BATCH: usize = 1024;
+
+impl Node {
+    /// Checks a block and hands it to the local store; it is durable once the ticket, or any later one, says so.
+    /// Returns its address.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Suspends
+    /// Only while too much is waiting for the disk.
+    pub fn enqueue_block(
+        &self,
+        claimed: Option<&Address>,
+        tag: &OwnerTag,
+        content: Bytes,
+    ) -> Result<(Address, Ticket), Refusal> {
+        if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
+            return Err(Refusal::Size);
+        }
+        let (address, trailer) = trailer(tag, &content);
+        if claimed.is_some_and(|claimed| *claimed != address) {
+            return Err(Refusal::Misnamed);
+        }
+        let value: Gather = [content, trailer].into_iter().collect();
+        let ticket = self.store.enqueue(&block_key(&address), value).map_err(refusal_of)?;
+        Ok((address, ticket))
+    }
+
+    /// Checks and stores a block. One that is there already is not written again.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub fn put_block(&self, address: &Address, tag: &OwnerTag, content: Bytes) -> Result<(), Refusal> {
+        if self.has_block(address) {
+            if !address.names(tag, &content) {
+                return Err(Refusal::Misnamed);
+            }
+            // It may be on its way to the disk still.
+            return self.store.sync().map_err(refusal_of);
+        }
+        let (_, ticket) = self.enqueue_block(Some(address), tag, content)?;
+        ticket.wait().map_err(refusal_of)
+    }
+
+    /// Whether the local store has the block, as far as it knows.
+    pub fn has_block(&self, address: &Address) -> bool {
+        self.store.contains(&block_key(address))
+    }
+
+    /// A block's content, or a range of it, from the local store. What was damaged on disk is not served: the store
+    /// checks what it reads, and the block is put on the list of what repair fetches.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], `Outside`, `Damaged`.
+    ///
+    /// # Suspends
+    /// For the disk, if the content is not in memory.
+    pub fn get_block(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, Refusal> {
+        let length = self.block_length(address)?;
+        let range = match range {
+            None => 0..length,
+            Some(range) if range.start < range.end && range.end <= length => range,
+            Some(_) => return Err(Refusal::Outside { length }),
+        };
+        self.read_stored(address, range)
+    }
+
+    /// What a reader elsewhere needs to verify a block, or a range of it.
+    ///
+    /// # Errors
+    /// As [`Node::get_block`].
+    ///
+    /// # Suspends
+    /// As [`Node::get_block`].
+    pub fn serve_block(
+        &self,
+        address: &Address,
+        range: Option<Range<u32>>,
+    ) -> Result<(GetBlockResponse, Bytes), Refusal> {
+        let length = self.block_length(address)?;
+        let covered = match &range {
+            None => 0..length,
+            Some(range) => covering_groups(length, range).map_err(|_| Refusal::Outside { length })?,
+        };
+        let content = self.read_stored(address, covered)?;
+        let stored = self.store.length(&block_key(address)).ok_or(Refusal::NotFound)?;
+        let tail = self.read_stored(address, length..stored)?;
+        let (tag, mut hashes) = decode_trailer(&tail).map_err(|UnknownForm| self.lose_block(address))?;
+        if range.is_none() {
+            hashes.clear();
+        }
+        Ok((GetBlockResponse { tag, length, hashes }, content))
+    }
+
+    /// Rereads a block that somebody found wrong. If it is, drops it and asks repair for another copy.
+    ///
+    /// # Errors
+    /// If the store fails otherwise.
+    ///
+    /// # Suspends
+    /// For the disk.
+    pub fn suspect_block(&self, address: &Address) -> Result<bool, Refusal> {
+        match self.store.get(&block_key(address), None) {
+            Ok(None) => Ok(false),
+            Ok(Some(stored)) if decode(address, stored.clone()).is_ok() => Ok(false),
+            Ok(Some(_)) | Err(StoreError::Damaged(_)) => {
+                self.lose_block(address);
+                Ok(true)
+            }
+            Err(error) => Err(refusal_of(error)),
+        }
+    }
+
+    fn block_length(&self, address: &Address) -> Result<u32, Refusal> {
+        let stored = self.store.length(&block_key(address)).ok_or(Refusal::NotFound)?;
+        content_length(stored).map_err(|UnknownForm| self.lose_block(address))
+    }
+
+    fn read_stored(&self, address: &Address, range: Range<u32>) -> Result<Bytes, Refusal> {
+        match self.store.get(&block_key(address), Some(range)) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(Refusal::NotFound),
+            Err(StoreError::Damaged(_)) => Err(self.lose_block(address)),
+            Err(error) => Err(refusal_of(error)),
+        }
+    }
+
+    /// Drops a damaged copy and has repair fetch another.
+    fn lose_block(&self, address: &Address) -> Refusal {
+        tracing::warn!(%address, "a stored block is damaged; it will be fetched from another node");
+        // Nobody waits for this: if it does not become durable, the next reader finds the damage again.
+        drop(self.store.enqueue_remove(&block_key(address)));
+        self.want(*address);
+        Refusal::Damaged
+    }
+
+    /// One number for each first byte of an address; equal where this node and the asker hold the same keys of
+    /// those that both should hold.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// It lets others run every thousand keys.
+    pub fn digests(&self, request: &DigestsRequest) -> Result<Vec<u64>, Refusal> {
+        let mut digests = vec![0u64; 256];
+        let mut from = Some([0; 32]);
+        while let Some(start) = from {
+            let (keys, next) = self.shared_keys(request, start, [0xff; 32], BATCH)?;
+            for key in keys {
+                let digest = &mut digests[key.address[0] as usize];
+                // A sum does not depend on the order; addresses are hashes already, and a liar only fools itself.
+                *digest = digest.wrapping_add(number_of(&key));
+            }
+            from = next;
+            reactor::yield_now();
+        }
+        Ok(digests)
+    }
+
+    /// Keys in a range of addresses that this node holds and the asker should.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// It lets others run every thousand keys.
+    pub fn list_keys(&self, request: &ListKeysRequest) -> Result<ListKeysResponse, Refusal> {
+        let mut keys = Vec::new();
+        let mut next = Some(request.from);
+        while let Some(start) = next
+            && keys.len() + BATCH <= KEYS_PER_ANSWER_MAX
+        {
+            let (more, rest) = self.shared_keys(&request.of, start, request.to, BATCH)?;
+            keys.extend(more);
+            next = rest;
+            reactor::yield_now();
+        }
+        Ok(ListKeysResponse { keys, next })
+    }
+
+    fn shared_keys(
+        &self,
+        request: &DigestsRequest,
+        from: [u8; 32],
+        to: [u8; 32],
+        count_max: usize,
+    ) -> Result<(Vec<ListedKey>, Option<[u8; 32]>), Refusal> {
+        let kind = match request.family {
+            Family::Blocks => Kind::BLOCK,
+            Family::Registers => Kind::REGISTER,
+        };
+        let found = self.store.keys(&Key::new(kind, from), count_max);
+        let ended = found.len() < count_max;
+        let in_range: Vec<Key> =
+            found.into_iter().take_while(|key| key.kind == kind && key.address <= to).collect();
+        let last = in_range.last().copied();
+        let next = if ended || in_range.len() < count_max { None } else { last.and_then(|key| key.next()) };
+        let next = next.filter(|key| key.kind == kind && key.address <= to).map(|key| key.address);
+        let mut keys = Vec::with_capacity(in_range.len());
+        for key in in_range {
+            let position = NodeId(key.address);
+            match request.family {
+                Family::Blocks => {
+                    if self.is_responsible(&request.asker, &position)
+                        && self.is_responsible(&self.own, &position)
+                    {
+                        keys.push(ListedKey { address: key.address, ballot: Ballot::ZERO });
+                    }
+                }
+                Family::Registers => keys.extend(self.list_register(&key.address, &request.asker)?),
+            }
+        }
+        Ok((keys, next))
+    }
+}
+
+fn number_of(key: &ListedKey) -> u64 {
+    let (words, _) = key.address.as_chunks::<8>();
+    let (proposer, _) = key.ballot.proposer.0.as_chunks::<8>();
+    u64::from_le_bytes(words[1])
+        .wrapping_add(key.ballot.round.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(u64::from_le_bytes(proposer[0]))
+}

@@ -1,0 +1,209 @@
+//! A storage node: what it stores for others, and what it refuses.
+//!
+//! It trusts no caller. A block must hash to its address, a record's signatures must hold, the caller's passport must
+//! allow what it asks, and every size has a bound, before anything reaches the disk; and nothing is acknowledged
+//! before the disk has it. A full disk is answered as such, and reads go on.
+//!
+//! [`blocks`] and [`registers`] do the work, as plain methods: a client in the same process calls them without any
+//! RPC. This file opens them to the network.
+//!
+//! Not here: finding other nodes and copying from them ([`crate::repair`]).
+
+pub mod blocks;
+pub mod registers;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use overlay::{NodeId, Peers, Rights};
+use reactor::rpc::{CallContext, Service};
+use reactor::sync::Signal;
+
+use crate::address::Address;
+use crate::block_store::Usage;
+use crate::message::{
+    Accept, Digests, GetBlock, HasBlocks, KEYS_PER_ANSWER_MAX, ListKeys, NodeUsage, Prepare, PutBlock,
+    ReadRegister, Refusal, SuspectBlock,
+};
+use crate::store::{Key, Kind, Store, StoreError};
+
+use registers::Registers;
+
+const READ: Rights = Rights { store: false, read: true, write: false, invite: false };
+const WRITE: Rights = Rights { store: false, read: false, write: true, invite: false };
+
+/// Who may call.
+pub enum Gate {
+    /// Peers whose passport, as the overlay has verified it, gives the right.
+    Passports(Peers),
+    /// Anybody: for tests, and for an open network.
+    Open,
+}
+
+/// One storage node.
+pub struct Node {
+    own: NodeId,
+    store: Rc<dyn Store>,
+    gate: Gate,
+    registers: Registers,
+    /// Nodes near us, as repair sees them: who is responsible for what.
+    neighbours: RefCell<Vec<NodeId>>,
+    replicas: Cell<usize>,
+    wanted: RefCell<BTreeSet<Address>>,
+    wanted_signal: Signal,
+}
+
+impl Node {
+    /// A node named `own` that keeps what it is given in `store`.
+    ///
+    /// `replicas` is the network's number of replicas of a block.
+    pub fn new(own: NodeId, store: Rc<dyn Store>, gate: Gate, replicas: usize) -> Rc<Node> {
+        Rc::new(Node {
+            own,
+            store,
+            gate,
+            registers: Registers::default(),
+            neighbours: RefCell::default(),
+            replicas: Cell::new(replicas),
+            wanted: RefCell::default(),
+            wanted_signal: Signal::default(),
+        })
+    }
+
+    /// Whose node this is.
+    pub fn own(&self) -> NodeId {
+        self.own
+    }
+
+    /// The local store.
+    pub fn store(&self) -> &Rc<dyn Store> {
+        &self.store
+    }
+
+    /// How many replicas the network keeps of a block.
+    pub fn replicas(&self) -> usize {
+        self.replicas.get()
+    }
+
+    /// Enters the DHT's methods into `service`. The handlers keep the node alive.
+    pub fn serve(self: &Rc<Node>, service: &mut Service) {
+        let node = self.clone();
+        service.on::<PutBlock>(move |context, request, content| {
+            node.admit(context, WRITE)?;
+            node.put_block(&request.address, &request.tag, content)?;
+            Ok(((), Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<GetBlock>(move |context, request, _| {
+            node.admit(context, READ)?;
+            node.serve_block(&request.address, request.range.map(|(start, end)| start..end))
+        });
+        let node = self.clone();
+        service.on::<HasBlocks>(move |context, addresses, _| {
+            node.admit(context, READ)?;
+            if addresses.len() > KEYS_PER_ANSWER_MAX {
+                return Err(Refusal::Bounds(format!("at most {KEYS_PER_ANSWER_MAX} addresses")));
+            }
+            Ok((addresses.iter().map(|address| node.has_block(address)).collect(), Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<SuspectBlock>(move |context, address, _| {
+            node.admit(context, READ)?;
+            Ok((node.suspect_block(&address)?, Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<Prepare>(move |context, request, _| {
+            node.admit(context, WRITE)?;
+            Ok((node.prepare(context.peer.as_ref(), &request.genesis, request.ballot)?, Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<Accept>(move |context, request, _| {
+            node.admit(context, WRITE)?;
+            Ok((node.accept(context.peer.as_ref(), request)?, Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<ReadRegister>(move |context, register, _| {
+            node.admit(context, READ)?;
+            Ok((node.read_register(&register)?, Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<Digests>(move |context, request, _| {
+            node.admit(context, READ)?;
+            Ok((node.digests(&request)?, Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<ListKeys>(move |context, request, _| {
+            node.admit(context, READ)?;
+            Ok((node.list_keys(&request)?, Bytes::new()))
+        });
+        let node = self.clone();
+        service.on::<NodeUsage>(move |context, (), _| {
+            node.admit(context, READ)?;
+            Ok((node.usage(), Bytes::new()))
+        });
+    }
+
+    fn admit(&self, context: &CallContext, needed: Rights) -> Result<(), Refusal> {
+        match &self.gate {
+            Gate::Open => Ok(()),
+            Gate::Passports(peers) => peers
+                .check(context.peer.as_ref(), needed)
+                .map_err(|error| Refusal::NotAllowed(error.to_string())),
+        }
+    }
+
+    /// How full the local store is.
+    pub fn usage(&self) -> Usage {
+        let usage = self.store.usage();
+        Usage { used_bytes: usage.disk_bytes, total_bytes: usage.total_bytes, block_count: usage.count }
+    }
+
+    /// Says who is near, so that digests can be cut to what two nodes are both responsible for.
+    pub fn set_neighbours(&self, neighbours: Vec<NodeId>) {
+        *self.neighbours.borrow_mut() = neighbours;
+    }
+
+    /// Whether `node` is among those who should keep `key`, as far as our neighbours tell.
+    pub fn is_responsible(&self, node: &NodeId, key: &NodeId) -> bool {
+        let distance = node.distance(key);
+        let neighbours = self.neighbours.borrow();
+        let others = neighbours.iter().chain([&self.own]).filter(|other| *other != node);
+        others.filter(|other| other.distance(key) < distance).count() < self.replicas.get()
+    }
+
+    /// Asks repair to fetch a block.
+    pub(crate) fn want(&self, address: Address) {
+        self.wanted.borrow_mut().insert(address);
+        self.wanted_signal.notify_all();
+    }
+
+    /// Takes what repair was asked to fetch.
+    pub fn take_wanted(&self) -> BTreeSet<Address> {
+        std::mem::take(&mut self.wanted.borrow_mut())
+    }
+
+    /// Waits until [`Node::take_wanted`] has something to return.
+    pub fn wait_for_wanted(&self) {
+        if self.wanted.borrow().is_empty() {
+            self.wanted_signal.wait();
+        }
+    }
+}
+
+fn block_key(address: &Address) -> Key {
+    Key::new(Kind::BLOCK, address.0)
+}
+
+fn refusal_of(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Full => Refusal::Full,
+        StoreError::TooLarge { .. } => Refusal::Size,
+        StoreError::Damaged(_) => Refusal::Damaged,
+        other => Refusal::Store(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What a node stores, and what it refuses.
+
+use reactor::crypto::Identity;
+
+use super::*;
+use crate::address::{BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, OwnerTag, verify_range};
+use crate::block::mutable::{AccessList, Genesis, SignedRecord};
+use crate::message::AcceptRequest;
+use crate::paxos::{Ballot, ProposerId};
+use crate::store::MemoryStore;
+
+const TAG: OwnerTag = OwnerTag([4; 32]);
+
+fn node() -> Rc<Node> {
+    Node::new(NodeId([1; 32]), Rc::new(MemoryStore::new()), Gate::Open, 3)
+}
+
+fn ballot(round: u64) -> Ballot {
+    Ballot { round, proposer: ProposerId([1; 16]) }
+}
+
+struct Story {
+    owner: Identity,
+    genesis: Genesis,
+    access: AccessList,
+    first: SignedRecord,
+}
+
+fn story() -> Story {
+    let owner = Identity::from_seed(&[1; 32]);
+    let genesis = Genesis::sign(&owner, [5; 32], vec![NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])]);
+    let access = AccessList::sign(&owner, &genesis.register(), 0, vec![]);
+    let first =
+        SignedRecord::sign(&owner, genesis.register(), None, access.clone(), Bytes::from_static(b"one"));
+    Story { owner, genesis, access, first }
+}
+
+impl Story {
+    fn accept(&self, round: u64, record: &SignedRecord) -> AcceptRequest {
+        AcceptRequest {
+            genesis: self.genesis.clone(),
+            ballot: ballot(round),
+            next: None,
+            record: record.clone(),
+        }
+    }
+}
+
+#[test]
+fn a_block_is_stored_only_under_its_own_name_and_served_with_its_proof() {
+    reactor::run(|| {
+        let node = node();
+        let content = Bytes::from(vec![7; 3 * GROUP_SIZE_BYTES + 9]);
+        let address = Address::of(&TAG, &content);
+        assert_eq!(node.put_block(&Address([0; 32]), &TAG, content.clone()), Err(Refusal::Misnamed));
+        assert_eq!(node.put_block(&address, &OwnerTag([0; 32]), content.clone()), Err(Refusal::Misnamed));
+        node.put_block(&address, &TAG, content.clone()).unwrap();
+        node.put_block(&address, &TAG, content.clone()).unwrap();
+        assert_eq!(node.get_block(&address, None).unwrap(), content);
+        assert_eq!(node.get_block(&address, Some(5..9)).unwrap(), content.slice(5..9));
+        let range = 70_000..70_004;
+        let (answer, groups) = node.serve_block(&address, Some(range.clone())).unwrap();
+        assert!(verify_range(&address, &TAG, answer.length, &range, &groups, &answer.hashes).is_ok());
+        let length = content.len() as u32;
+        assert_eq!(node.get_block(&address, Some(0..length + 1)), Err(Refusal::Outside { length }));
+        assert_eq!(node.get_block(&Address([9; 32]), None), Err(Refusal::NotFound));
+    });
+}
+
+#[test]
+fn sizes_out_of_bounds_are_refused() {
+    reactor::run(|| {
+        let node = node();
+        for size in [0, BLOCK_SIZE_BYTES_MAX + 1] {
+            let content = Bytes::from(vec![0; size]);
+            assert_eq!(node.put_block(&Address::of(&TAG, &content), &TAG, content), Err(Refusal::Size));
+        }
+    });
+}
+
+#[test]
+fn a_damaged_block_is_dropped_and_put_on_the_list_for_repair() {
+    reactor::run(|| {
+        let node = node();
+        let content = Bytes::from_static(b"intact");
+        let address = Address::of(&TAG, &content);
+        node.put_block(&address, &TAG, content.clone()).unwrap();
+        assert_eq!(node.suspect_block(&address), Ok(false));
+        let stored = node.store().get(&block_key(&address), None).unwrap().unwrap();
+        let mut bad = stored.to_vec();
+        bad[2] ^= 1;
+        node.store().put(&block_key(&address), bad.into()).unwrap();
+        assert_eq!(node.suspect_block(&address), Ok(true));
+        assert!(!node.has_block(&address));
+        assert_eq!(node.take_wanted().into_iter().collect::<Vec<_>>(), [address]);
+    });
+}
+
+#[test]
+fn an_acceptor_remembers_across_a_restart() {
+    reactor::run(|| {
+        let story = story();
+        let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
+        let node = Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 3);
+        let owner = story.owner.public_key();
+        assert_eq!(node.prepare(Some(&owner), &story.genesis, ballot(5)), Ok(None));
+        assert_eq!(node.accept(Some(&owner), story.accept(6, &story.first)), Ok(ballot(6)));
+        let again = Node::new(NodeId([1; 32]), store, Gate::Open, 3);
+        let refused = again.accept(Some(&owner), story.accept(5, &story.first));
+        assert_eq!(refused, Err(Refusal::Conflict { promised: ballot(6) }));
+        let view = again.read_register(&story.genesis.register()).unwrap().unwrap();
+        assert_eq!(view.accepted.unwrap().value, story.first);
+    });
+}
+
+#[test]
+fn strangers_and_forgeries_are_refused_before_anything_is_stored() {
+    reactor::run(|| {
+        let story = story();
+        let node = node();
+        let owner = story.owner.public_key();
+        let stranger = Identity::from_seed(&[9; 32]);
+        let key = stranger.public_key();
+        let refused = node.prepare(Some(&key), &story.genesis, ballot(1));
+        assert!(matches!(refused, Err(Refusal::NotAllowed(_))));
+        let refused = node.accept(Some(&key), story.accept(1, &story.first));
+        assert!(matches!(refused, Err(Refusal::NotAllowed(_))));
+        let register = story.genesis.register();
+        let forged = SignedRecord::sign(&stranger, register, None, story.access.clone(), Bytes::new());
+        assert!(matches!(node.accept(Some(&owner), story.accept(1, &forged)), Err(Refusal::Invalid(_))));
+        let elsewhere = Genesis::sign(&story.owner, [5; 32], vec![NodeId([8; 32])]);
+        assert_eq!(node.prepare(Some(&owner), &elsewhere, ballot(1)), Err(Refusal::NotAMember));
+        assert_eq!(node.store().usage().count, 0);
+        node.accept(Some(&owner), story.accept(1, &story.first)).unwrap();
+        assert_eq!(
+            node.prepare(Some(&owner), &elsewhere, ballot(2)),
+            Err(Refusal::OtherGenesis { epoch: 0 })
+        );
+    });
+}
+
+#[test]
+fn digests_differ_in_the_range_of_what_one_node_lacks() {
+    reactor::run(|| {
+        let (a, b) = (node(), Node::new(NodeId([2; 32]), Rc::new(MemoryStore::new()), Gate::Open, 3));
+        let blocks: Vec<_> = (0..500u32).map(|i| Bytes::from(i.to_le_bytes().to_vec())).collect();
+        for (index, block) in blocks.iter().enumerate() {
+            let address = Address::of(&TAG, block);
+            a.put_block(&address, &TAG, block.clone()).unwrap();
+            if index != 123 {
+                b.put_block(&address, &TAG, block.clone()).unwrap();
+            }
+        }
+        let request = |asker: &Rc<Node>| crate::message::DigestsRequest {
+            family: crate::message::Family::Blocks,
+            asker: asker.own(),
+        };
+        let (of_a, of_b) = (a.digests(&request(&b)).unwrap(), b.digests(&request(&a)).unwrap());
+        let different: Vec<_> = (0..256).filter(|&i| of_a[i] != of_b[i]).collect();
+        let lacking = Address::of(&TAG, &blocks[123]);
+        assert_eq!(different, [lacking.0[0] as usize]);
+    });
+}
