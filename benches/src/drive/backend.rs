@@ -1,7 +1,8 @@
 //! Who takes part, and the commands that create and mount each.
 //!
-//! Every one runs in the foreground with its defaults: what a user gets who reads no manual. The only exceptions
-//! make a start quicker and leave the work alone (few rounds of password stretching, no check for updates).
+//! Every one runs in the foreground with its defaults: what a user gets who reads no manual. The exceptions make a
+//! start quicker and leave the work alone (few rounds of password stretching, no check for updates), and give the
+//! passthrough what lets it be as fast as FUSE can be: the kernel's cache, and writes larger than a page.
 
 use crate::build;
 use clap::ValueEnum;
@@ -109,7 +110,7 @@ impl Backend {
                 command.args(["up", "--nodes", nodes]).arg(mountpoint).arg("--home").arg(store);
             }
             Self::Bindfs => {
-                command.arg("-f").arg(store).arg(mountpoint);
+                command.args(["-f", "-o", "kernel_cache,big_writes"]).arg(store).arg(mountpoint);
             }
             Self::Gocryptfs => {
                 command.args(["-fg", "-q", "-passfile"]).arg(password_file(store)).arg(store).arg(mountpoint);
