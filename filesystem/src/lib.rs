@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
+mod cache;
 pub mod chunk;
 pub mod errno;
 pub mod format;
@@ -12,9 +14,12 @@ pub mod fuse;
 pub mod mount;
 pub mod operations;
 pub mod tree;
+pub mod volume;
 
+pub use access::VolumeKeys;
 pub use errno::Errno;
 pub use operations::{Attributes, Inode, Operations};
+pub use volume::{OpenError, Options, Volume};
 
 /// A seed for a randomised test: the one in `HYPHA_SEED`, or a new one, printed so that it can be replayed.
 #[cfg(test)]

@@ -1,0 +1,269 @@
+//! What was fetched and decrypted, bounded in bytes, least recently used out first.
+//!
+//! Nodes and frames share one bound, so that whichever is needed takes the room. Chunks never change, so nothing here is
+//! ever stale and nothing needs invalidating. It is plain data: it fetches nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::format::Pointer;
+use crate::tree::node::Node;
+
+/// Names a chunk: where it lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChunkId {
+    address: [u8; 32],
+    offset: u32,
+}
+
+impl From<&Pointer> for ChunkId {
+    fn from(pointer: &Pointer) -> ChunkId {
+        ChunkId { address: pointer.address, offset: pointer.offset }
+    }
+}
+
+impl Hash for ChunkId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // An address is a hash already: nobody can choose its bits to collide.
+        let [a, b, c, d, e, f, g, h, ..] = self.address;
+        let number = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        state.write_u64(number ^ u64::from(self.offset).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+}
+
+/// Passes a number through: for keys that are random or well spread already.
+#[derive(Default, Clone, Copy, Debug)]
+pub(crate) struct PassHasher(u64);
+
+impl Hasher for PassHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table takes its bits from both ends; inode numbers differ at the low end only.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// A map keyed by numbers that are spread already.
+pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<PassHasher>>;
+
+/// A set of chunks.
+pub(crate) type ChunkSet = HashSet<ChunkId, BuildHasherDefault<PassHasher>>;
+
+/// A decrypted chunk.
+#[derive(Clone, Debug)]
+pub(crate) enum Cached {
+    /// A tree node.
+    Node(Rc<Node>),
+    /// A frame's content.
+    Frame(Bytes),
+}
+
+impl Cached {
+    fn size_bytes(&self) -> usize {
+        // 128: the slot, the table's entry, and the allocator's share.
+        128 + match self {
+            Cached::Node(node) => node.size_bytes(),
+            Cached::Frame(bytes) => bytes.len(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: ChunkId,
+    content: Cached,
+    newer: u32,
+    older: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The cache.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    index: NumberMap<ChunkId, u32>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    newest: u32,
+    oldest: u32,
+    size_bytes: usize,
+    size_bytes_max: usize,
+    holds_all: bool,
+}
+
+impl Cache {
+    /// An empty cache that will hold `size_bytes_max` at the most.
+    pub(crate) fn new(size_bytes_max: usize) -> Cache {
+        Cache {
+            index: NumberMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+            size_bytes: 0,
+            size_bytes_max,
+            holds_all: false,
+        }
+    }
+
+    /// While `on`, nothing is let go.
+    pub(crate) fn hold_all(&mut self, on: bool) {
+        self.holds_all = on;
+        self.trim();
+    }
+
+    /// Returns the node at `pointer`, if it is here.
+    pub(crate) fn node(&mut self, pointer: &Pointer) -> Option<Rc<Node>> {
+        match self.touch(pointer)? {
+            Cached::Node(node) => Some(node.clone()),
+            Cached::Frame(_) => None,
+        }
+    }
+
+    /// Returns the frame at `pointer`, if it is here.
+    pub(crate) fn frame(&mut self, pointer: &Pointer) -> Option<Bytes> {
+        match self.touch(pointer)? {
+            Cached::Frame(bytes) => Some(bytes.clone()),
+            Cached::Node(_) => None,
+        }
+    }
+
+    /// Whether the chunk at `pointer` is here; does not count as a use.
+    pub(crate) fn contains(&self, pointer: &Pointer) -> bool {
+        self.index.contains_key(&ChunkId::from(pointer))
+    }
+
+    /// Returns the bytes held.
+    #[cfg(test)]
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Takes a chunk in, and lets the least recently used go.
+    pub(crate) fn insert(&mut self, pointer: &Pointer, content: Cached) {
+        let id = ChunkId::from(pointer);
+        if let Some(&slot) = self.index.get(&id) {
+            self.unlink(slot);
+            self.link_newest(slot);
+            return;
+        }
+        self.size_bytes += content.size_bytes();
+        let slot = Slot { id, content, newer: NONE, older: NONE };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.index.insert(id, at);
+        self.link_newest(at);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        // The newest stays even if it alone is too large: whoever asked for it is about to look.
+        while !self.holds_all && self.size_bytes > self.size_bytes_max && self.oldest != self.newest {
+            self.evict(self.oldest);
+        }
+    }
+
+    fn evict(&mut self, at: u32) {
+        self.unlink(at);
+        let slot = &mut self.slots[at as usize];
+        self.size_bytes -= slot.content.size_bytes();
+        slot.content = Cached::Frame(Bytes::new());
+        let id = slot.id;
+        self.index.remove(&id);
+        self.free.push(at);
+    }
+
+    fn touch(&mut self, pointer: &Pointer) -> Option<&Cached> {
+        let at = *self.index.get(&ChunkId::from(pointer))?;
+        if at != self.newest {
+            self.unlink(at);
+            self.link_newest(at);
+        }
+        Some(&self.slots[at as usize].content)
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let (newer, older) = (self.slots[at as usize].newer, self.slots[at as usize].older);
+        match newer {
+            NONE => self.newest = older,
+            newer => self.slots[newer as usize].older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.slots[older as usize].newer = newer,
+        }
+    }
+
+    fn link_newest(&mut self, at: u32) {
+        let newest = self.newest;
+        self.slots[at as usize].older = newest;
+        self.slots[at as usize].newer = NONE;
+        match newest {
+            NONE => self.oldest = at,
+            newest => self.slots[newest as usize].newer = at,
+        }
+        self.newest = at;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointer(number: u32) -> Pointer {
+        Pointer { address: [number as u8; 32], offset: number, length: 100, key: [0; 32] }
+    }
+
+    #[test]
+    fn what_was_used_least_recently_goes_first() {
+        let mut cache = Cache::new(3 * (1000 + 128));
+        for number in 0..3 {
+            cache.insert(&pointer(number), Cached::Frame(Bytes::from(vec![number as u8; 1000])));
+        }
+        assert!(cache.frame(&pointer(0)).is_some());
+        cache.insert(&pointer(3), Cached::Frame(Bytes::from(vec![3; 1000])));
+        let held: Vec<bool> = (0..4).map(|number| cache.contains(&pointer(number))).collect();
+        assert_eq!(held, [true, false, true, true]);
+        assert_eq!(cache.size_bytes(), 3 * 1128);
+    }
+
+    #[test]
+    fn many_rounds_keep_the_bound() {
+        let mut cache = Cache::new(100_000);
+        for number in 0..10_000u32 {
+            cache
+                .insert(&pointer(number % 700), Cached::Frame(Bytes::from(vec![0; (number % 900) as usize])));
+            cache.frame(&pointer(number / 2 % 700));
+            assert!(cache.size_bytes() <= 100_000);
+        }
+    }
+
+    #[test]
+    fn one_that_is_too_large_stays_until_the_next() {
+        let mut cache = Cache::new(10);
+        cache.insert(&pointer(1), Cached::Frame(Bytes::from(vec![0; 1000])));
+        assert!(cache.frame(&pointer(1)).is_some());
+        cache.insert(&pointer(2), Cached::Frame(Bytes::new()));
+        assert!(!cache.contains(&pointer(1)));
+    }
+}

@@ -1,0 +1,443 @@
+//! A mounted volume: state in memory, a committer in the background, and the store below.
+//!
+//! Three kinds of coroutines share one [`State`]: whoever calls an operation, the committer, and the reclaimer of removed
+//! files. An operation is one step that never suspends, repeated after each fetch until nothing is missing
+//! (`Volume::step`); the committer takes a delta away whole and works on it while new changes go to the next. The parts:
+//!
+//! - `state`: the layers and how to look through them; `names`, `content`, `xattr`: operations as steps over it;
+//! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first;
+//! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
+//!
+//! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
+
+mod commit;
+mod content;
+mod fetch;
+mod merge;
+mod names;
+mod operations;
+mod rebase;
+mod state;
+mod xattr;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dht::{BlockStore, HeaderHash, ReadError, Record, SwapError};
+use reactor::JoinHandle;
+use reactor::crypto::random_bytes;
+use reactor::sync::Signal;
+
+use crate::access::{Root, RootError, RootSealer, VolumeKeys, open_root};
+use crate::cache::Cached;
+use crate::errno::Errno;
+use crate::format::{InodeRecord, Key};
+use crate::operations::{FileKind, Inode, Invalidation, Time};
+use state::{Change, State, Step, Stop};
+
+/// Orphans of other devices are left alone for a week: their mount may still have them open.
+const FOREIGN_ORPHAN_AGE_SECONDS: i64 = 7 * 24 * 3600;
+/// How many invalidations are kept for a mount that does not fetch them.
+const INVALIDATION_COUNT_MAX: usize = 100_000;
+
+/// How a volume is used.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Who we are, for conflict names: "name (conflict, author, time)".
+    pub author: String,
+    /// A random number that stays with this machine's home: its crashed mounts' open files are cleaned up by it.
+    pub device: u64,
+    /// Decrypted nodes and frames kept in memory.
+    pub cache_bytes: usize,
+    /// Uncommitted bytes at which writers have to wait; a quarter of it starts a commit.
+    pub dirty_bytes_max: usize,
+    /// How long a change waits for a commit that nobody asked for.
+    pub commit_interval: Duration,
+    /// How long `sync` waits for a store that can't be reached before it fails. The data stays and is tried again.
+    pub sync_patience: Duration,
+    /// How often to look whether another writer committed; `None`: only when we commit.
+    pub watch_interval: Option<Duration>,
+    /// Change nothing.
+    pub read_only: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            author: "unknown".into(),
+            device: 0,
+            cache_bytes: 128 << 20,
+            dirty_bytes_max: 128 << 20,
+            commit_interval: Duration::from_secs(5),
+            sync_patience: Duration::from_secs(30),
+            watch_interval: None,
+            read_only: false,
+        }
+    }
+}
+
+/// Why a volume does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The register has no value.
+    #[error("there is no volume in this register: create one, or check which volume this home belongs to")]
+    Missing,
+    /// The register has a value already.
+    #[error("there is a volume in this register already: open it instead")]
+    Exists,
+    /// The register can't be read.
+    #[error("the volume's root cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// The first root can't be written.
+    #[error("the volume's first root cannot be written: {0}")]
+    Write(#[from] SwapError),
+    /// The root does not open.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// What the tree needs is not there, or damaged.
+    #[error("the volume's tree cannot be read ({0}): check that the nodes run, then scrub them")]
+    Tree(Errno),
+}
+
+/// A mounted volume; see the file's header. It is used through [`Operations`](crate::Operations).
+pub struct Volume {
+    /// For the coroutines that it starts.
+    me: Weak<Volume>,
+    store: Rc<dyn BlockStore>,
+    keys: VolumeKeys,
+    options: Options,
+    state: RefCell<State>,
+    in_flight: fetch::InFlight,
+    sealer: RefCell<RootSealer>,
+    /// The highest delta that someone wants committed.
+    wanted: Cell<u64>,
+    /// The committer has something to do.
+    work: Signal,
+    /// A commit succeeded or failed.
+    progress: Signal,
+    /// The last commit's error, until one succeeds.
+    failure: Cell<Option<Errno>>,
+    closing: Cell<bool>,
+    reclaim: Signal,
+    /// The version of the root that the state is based on.
+    version: Cell<u64>,
+    /// A root that the watcher saw.
+    newer: RefCell<Option<(Root, Record)>>,
+    invalidations: RefCell<VecDeque<Invalidation>>,
+    invalidated: Signal,
+    background: RefCell<Vec<JoinHandle<()>>>,
+    committer: RefCell<Option<JoinHandle<()>>>,
+}
+
+impl Volume {
+    /// Makes an empty volume in a register without a value, owned by `uid` and `gid`, and opens it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    ///
+    /// # Suspends
+    ///
+    /// Until the root is durable.
+    pub fn create(
+        store: Rc<dyn BlockStore>,
+        keys: VolumeKeys,
+        options: Options,
+        (uid, gid): (u32, u32),
+    ) -> Result<Rc<Volume>, OpenError> {
+        if store.read(&keys.register)?.is_some() {
+            return Err(OpenError::Exists);
+        }
+        let own = keys.secret.public();
+        let mut readers = vec![own];
+        readers.extend(keys.readers.iter().filter(|reader| **reader != own));
+        let root = Root {
+            tree: None,
+            commit: random_bytes(),
+            time: Time::now(),
+            author: options.author.clone(),
+            name_key: random_bytes(),
+            readers,
+        };
+        let volume = Volume::new(store, keys, options, &root)?;
+        let now = Time::now();
+        volume.state.borrow_mut().set_record(
+            Inode::ROOT.0,
+            InodeRecord {
+                kind: FileKind::Directory,
+                mode: 0o755,
+                uid,
+                gid,
+                nlink: 2,
+                rdev: 0,
+                size: 0,
+                frames: 0,
+                parent: Inode::ROOT.0,
+                atime: now,
+                mtime: now,
+                ctime: now,
+            },
+        );
+        volume.start();
+        match volume.sync_all() {
+            Ok(()) => Ok(volume),
+            Err(errno) => {
+                let _ = volume.close();
+                Err(OpenError::Tree(errno))
+            }
+        }
+    }
+
+    /// Opens the volume that the register names, replays the journal if there is one, and cleans up after crashes.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    ///
+    /// # Suspends
+    ///
+    /// While the root is read.
+    pub fn open(
+        store: Rc<dyn BlockStore>,
+        keys: VolumeKeys,
+        options: Options,
+    ) -> Result<Rc<Volume>, OpenError> {
+        let record = store.read(&keys.register)?.ok_or(OpenError::Missing)?;
+        let root = open_root(&record.payload, &keys.secret)?;
+        let volume = Volume::new(store, keys, options, &root)?;
+        volume.state.borrow_mut().header = Some(record.header_hash);
+        volume.version.set(record.version);
+        // An unreadable tree should fail here and not at the first `ls`.
+        volume.step(|state| state.record(Inode::ROOT.0)).map_err(OpenError::Tree)?;
+        if !volume.options.read_only {
+            volume.find_orphans().map_err(OpenError::Tree)?;
+        }
+        volume.start();
+        Ok(volume)
+    }
+
+    fn new(
+        store: Rc<dyn BlockStore>,
+        keys: VolumeKeys,
+        options: Options,
+        root: &Root,
+    ) -> Result<Rc<Volume>, OpenError> {
+        let mut state = State::new(options.cache_bytes, root.name_key, options.device);
+        state.tree = root.tree;
+        state.readers = root.readers.clone();
+        state.read_only = options.read_only;
+        Ok(Rc::new_cyclic(|me| Volume {
+            me: me.clone(),
+            store,
+            keys,
+            options,
+            state: RefCell::new(state),
+            in_flight: fetch::InFlight::default(),
+            sealer: RefCell::new(RootSealer::new()),
+            wanted: Cell::new(0),
+            work: Signal::new(),
+            progress: Signal::new(),
+            failure: Cell::new(None),
+            closing: Cell::new(false),
+            reclaim: Signal::new(),
+            version: Cell::new(0),
+            newer: RefCell::new(None),
+            invalidations: RefCell::new(VecDeque::new()),
+            invalidated: Signal::new(),
+            background: RefCell::new(Vec::new()),
+            committer: RefCell::new(None),
+        }))
+    }
+
+    fn start(self: &Rc<Self>) {
+        let (committer, ticker, reclaimer) = (self.clone(), self.clone(), self.clone());
+        *self.committer.borrow_mut() = Some(reactor::spawn(move || committer.commit_loop()));
+        let mut background = self.background.borrow_mut();
+        background.push(reactor::spawn(move || ticker.tick()));
+        background.push(reactor::spawn(move || reclaimer.reclaim_loop()));
+        if let Some(interval) = self.options.watch_interval {
+            let watcher = self.clone();
+            background.push(reactor::spawn(move || watcher.watch(interval)));
+        }
+    }
+
+    /// Commits everything, stops the background work, and leaves the volume unusable for changes.
+    ///
+    /// # Errors
+    ///
+    /// The error of the last commit if it did not succeed within the patience; with a journal, it is replayed at the
+    /// next opening.
+    ///
+    /// # Suspends
+    ///
+    /// Until the commit is on its quorum.
+    pub fn close(&self) -> Result<(), Errno> {
+        let background = std::mem::take(&mut *self.background.borrow_mut());
+        for handle in background {
+            handle.terminate();
+            let _ = handle.join();
+        }
+        if let Err(errno) = self.reclaim_all() {
+            tracing::warn!(%errno, "removed files that were open are left to the next mount");
+        }
+        let result = self.sync_all();
+        self.closing.set(true);
+        self.state.borrow_mut().read_only = true;
+        self.work.notify_all();
+        self.invalidated.notify_all();
+        let committer = self.committer.borrow_mut().take();
+        if let Some(committer) = committer {
+            if result.is_err() {
+                committer.terminate();
+            }
+            let _ = committer.join();
+        }
+        result
+    }
+
+    /// Runs one operation on the state, and again after each fetch until nothing is missing.
+    ///
+    /// # Suspends
+    ///
+    /// Only if something is missing.
+    fn step<T>(&self, mut operation: impl FnMut(&mut State) -> Step<T>) -> Result<T, Errno> {
+        // What was fetched for this operation stays alive, and in the cache's newest part, until it is through.
+        loop {
+            let stop = match operation(&mut self.state.borrow_mut()) {
+                Ok(value) => return Ok(value),
+                Err(stop) => stop,
+            };
+            match stop {
+                Stop::Errno(errno) => return Err(errno),
+                Stop::Node(pointer) => drop(self.fetch_node(&pointer)?),
+                Stop::Frame(pointer) => {
+                    let frame = self.fetch_frames(&[pointer])?;
+                    // A cache that is too small for one frame would loop for ever: the newest always stays.
+                    if let Some(frame) = frame.into_iter().next() {
+                        self.state.borrow_mut().cache.insert(&pointer, Cached::Frame(frame));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a commit when enough has gathered.
+    fn after_change(&self) {
+        let state = self.state.borrow();
+        if state.active.size_bytes > self.options.dirty_bytes_max / 4
+            && self.wanted.get() < state.active.number
+        {
+            self.wanted.set(state.active.number);
+            drop(state);
+            self.work.notify_all();
+        }
+    }
+
+    /// Waits while too much waits for a commit.
+    fn wait_for_room(&self) -> Result<(), Errno> {
+        while self.state.borrow().dirty_bytes() >= self.options.dirty_bytes_max {
+            if self.closing.get() {
+                return Err(Errno::EROFS);
+            }
+            if self.state.borrow().full {
+                return Err(Errno::ENOSPC);
+            }
+            self.progress.wait();
+        }
+        Ok(())
+    }
+
+    /// Commits what has waited for an interval.
+    fn tick(&self) {
+        let mut seen = 0;
+        loop {
+            reactor::sleep(self.options.commit_interval);
+            let state = self.state.borrow();
+            let number = state.active.number;
+            let dirty = !state.active.changes.is_empty();
+            drop(state);
+            if dirty {
+                seen = seen.max(number);
+                self.wanted.set(self.wanted.get().max(seen));
+                self.work.notify_all();
+            }
+        }
+    }
+
+    fn reclaim_loop(&self) {
+        loop {
+            let next = self.state.borrow_mut().reclaim.pop_front();
+            match next {
+                None => self.reclaim.wait(),
+                Some(inode) => {
+                    if let Err(errno) = self.step(|state| state.reclaim(inode)) {
+                        // It stays on the list of orphans, for the next mount.
+                        tracing::warn!(inode, %errno, "a removed file's space is not reclaimed now");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes what was removed and open: nobody refers to anything any more.
+    fn reclaim_all(&self) -> Result<(), Errno> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        self.state.borrow_mut().references.clear();
+        self.find_orphans()?;
+        loop {
+            let Some(inode) = self.state.borrow_mut().reclaim.pop_front() else { return Ok(()) };
+            self.step(|state| state.reclaim(inode))?;
+        }
+    }
+
+    /// Queues what a crashed mount of this device left open.
+    fn find_orphans(&self) -> Result<(), Errno> {
+        let now = Time::now().seconds;
+        let mut from = Key::Orphan(0);
+        while let Some((key, change)) = self.step(|state| state.next(&from, &Key::Orphan(u64::MAX)))? {
+            from = state::successor(&key);
+            if let (Key::Orphan(inode), Change::Orphan { device, seconds }) = (key, change)
+                && (device == self.options.device || now - seconds > FOREIGN_ORPHAN_AGE_SECONDS)
+            {
+                self.state.borrow_mut().reclaim.push_back(inode);
+            }
+        }
+        Ok(())
+    }
+
+    fn invalidate(&self, changes: impl IntoIterator<Item = Invalidation>) {
+        let mut queue = self.invalidations.borrow_mut();
+        queue.extend(changes);
+        while queue.len() > INVALIDATION_COUNT_MAX {
+            queue.pop_front();
+        }
+        drop(queue);
+        self.invalidated.notify_all();
+    }
+
+    /// Returns the register's value that the state is based on.
+    fn header(&self) -> Option<HeaderHash> {
+        self.state.borrow().header
+    }
+
+    fn seal_root(&self, tree: Option<crate::format::Pointer>, commit: [u8; 16]) -> Bytes {
+        let state = self.state.borrow();
+        let root = Root {
+            tree,
+            commit,
+            time: Time::now(),
+            author: self.options.author.clone(),
+            name_key: state.name_key,
+            readers: state.readers.clone(),
+        };
+        drop(state);
+        self.sealer.borrow_mut().seal(&root)
+    }
+}

@@ -1,0 +1,403 @@
+//! Names: lookup, creation, links, removal, renaming, listing. Each method is one step over the [`State`].
+//!
+//! The order within each is always the same: read all that is needed (which may stop for a node), check, then change.
+//! Nothing may stop after the first change.
+
+use bytes::Bytes;
+
+use super::state::{Change, State, Step, entry_range, extent_range, successor, xattr_range};
+use crate::errno::Errno;
+use crate::format::{InodeRecord, Key};
+use crate::operations::{
+    Attributes, Credentials, DirectoryEntry, FileKind, Inode, RenameFlags, SYMLINK_SIZE_MAX, Time,
+};
+
+const SET_GID: u32 = 0o2000;
+/// `u32`, as the kernel's; far beyond what anyone links.
+const LINK_COUNT_MAX: u32 = u32::MAX - 1;
+/// Cookies of `.` and `..` are 1 and 2; those of names follow.
+const FIRST_NAME_COOKIE: u64 = 3;
+/// Names whose hashes are equal are told apart by this many bits of a cookie.
+const COLLISION_BITS: u32 = 6;
+
+/// A node to be created.
+pub(crate) struct NewNode<'a> {
+    pub(crate) kind: FileKind,
+    pub(crate) mode: u32,
+    pub(crate) rdev: u32,
+    pub(crate) target: &'a [u8],
+}
+
+impl State {
+    pub(crate) fn lookup(&mut self, parent: u64, name: &[u8]) -> Step<Attributes> {
+        let directory = self.record(parent)?;
+        if directory.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let inode = match name {
+            b"." => parent,
+            b".." => directory.parent,
+            name => {
+                let key = self.entry_key(parent, name)?;
+                self.entry(&key)?.ok_or(Errno::ENOENT)?.0
+            }
+        };
+        Ok(self.record(inode)?.attributes(inode))
+    }
+
+    pub(crate) fn make(
+        &mut self,
+        parent: u64,
+        name: &[u8],
+        node: &NewNode<'_>,
+        credentials: &Credentials,
+    ) -> Step<Attributes> {
+        self.writable()?;
+        if node.target.len() > SYMLINK_SIZE_MAX {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
+        if node.kind == FileKind::Symlink && node.target.is_empty() {
+            return Err(Errno::ENOENT.into());
+        }
+        let mut directory = self.directory(parent)?;
+        let key = self.entry_key(parent, name)?;
+        if self.entry(&key)?.is_some() {
+            return Err(Errno::EEXIST.into());
+        }
+        let inode = self.draw_inode()?;
+
+        let now = Time::now();
+        let is_directory = node.kind == FileKind::Directory;
+        let mut record = InodeRecord {
+            kind: node.kind,
+            mode: node.mode & 0o7777 & !credentials.umask,
+            uid: credentials.uid,
+            gid: credentials.gid,
+            nlink: if is_directory { 2 } else { 1 },
+            rdev: node.rdev,
+            size: node.target.len() as u64,
+            frames: u64::from(!node.target.is_empty()),
+            parent,
+            atime: now,
+            mtime: now,
+            ctime: now,
+        };
+        if directory.mode & SET_GID != 0 {
+            record.gid = directory.gid;
+            if is_directory {
+                record.mode |= SET_GID;
+            }
+        }
+        if !node.target.is_empty() {
+            self.set(Key::Extent(inode, 0), Change::Frame(Bytes::copy_from_slice(node.target)));
+        }
+        self.set_record(inode, record);
+        self.set(key, Change::Entry(inode, node.kind));
+        directory.nlink += u32::from(is_directory);
+        directory.mtime = now;
+        directory.ctime = now;
+        self.set_record(parent, directory);
+        Ok(record.attributes(inode))
+    }
+
+    pub(crate) fn link(&mut self, inode: u64, parent: u64, name: &[u8]) -> Step<Attributes> {
+        self.writable()?;
+        let mut record = self.record(inode)?;
+        if record.kind == FileKind::Directory {
+            return Err(Errno::EPERM.into());
+        }
+        let mut directory = self.directory(parent)?;
+        let key = self.entry_key(parent, name)?;
+        if self.entry(&key)?.is_some() {
+            return Err(Errno::EEXIST.into());
+        }
+        if record.nlink >= LINK_COUNT_MAX {
+            return Err(Errno::EMLINK.into());
+        }
+
+        let now = Time::now();
+        if record.nlink == 0 {
+            // An open file without a name gets one again (`linkat` of a descriptor).
+            self.set(Key::Orphan(inode), Change::Removed);
+        }
+        record.nlink += 1;
+        record.ctime = now;
+        record.parent = parent;
+        self.set_record(inode, record);
+        self.set(key, Change::Entry(inode, record.kind));
+        directory.mtime = now;
+        directory.ctime = now;
+        self.set_record(parent, directory);
+        Ok(record.attributes(inode))
+    }
+
+    pub(crate) fn unlink(&mut self, parent: u64, name: &[u8]) -> Step<()> {
+        if self.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let mut directory = self.directory(parent)?;
+        let key = self.entry_key(parent, name)?;
+        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        if kind == FileKind::Directory {
+            return Err(Errno::EISDIR.into());
+        }
+        let record = self.record(inode)?;
+
+        let now = Time::now();
+        self.set(key, Change::Removed);
+        self.drop_link(inode, record, now);
+        directory.mtime = now;
+        directory.ctime = now;
+        self.set_record(parent, directory);
+        Ok(())
+    }
+
+    /// Takes one name from a node that is no directory, or all from an empty directory.
+    fn drop_link(&mut self, inode: u64, mut record: InodeRecord, now: Time) {
+        record.nlink = match record.kind {
+            FileKind::Directory => 0,
+            _ => record.nlink.saturating_sub(1),
+        };
+        record.ctime = now;
+        self.set_record(inode, record);
+        if record.nlink == 0 {
+            self.orphan(inode, now);
+        }
+    }
+
+    pub(crate) fn remove_directory(&mut self, parent: u64, name: &[u8]) -> Step<()> {
+        if self.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let mut directory = self.directory(parent)?;
+        let key = self.entry_key(parent, name)?;
+        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        if kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let record = self.record(inode)?;
+        self.check_empty(inode)?;
+
+        let now = Time::now();
+        self.set(key, Change::Removed);
+        self.drop_link(inode, record, now);
+        directory.nlink = directory.nlink.saturating_sub(1);
+        directory.mtime = now;
+        directory.ctime = now;
+        self.set_record(parent, directory);
+        Ok(())
+    }
+
+    fn check_empty(&mut self, directory: u64) -> Step<()> {
+        let (from, end) = entry_range(directory);
+        match self.next(&from, &end)? {
+            Some(_) => Err(Errno::ENOTEMPTY.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails with `EINVAL` if `directory` is `below` or one of its ancestors.
+    fn check_no_loop(&mut self, directory: u64, mut below: u64) -> Step<()> {
+        // Paths are bounded by what the kernel resolves; a damaged tree must not spin here.
+        for _ in 0..4096 {
+            if below == directory {
+                return Err(Errno::EINVAL.into());
+            }
+            if below == Inode::ROOT.0 {
+                return Ok(());
+            }
+            below = self.record(below)?.parent;
+        }
+        Err(Errno::EIO.into())
+    }
+
+    pub(crate) fn rename(
+        &mut self,
+        parent: u64,
+        name: &[u8],
+        new_parent: u64,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Step<()> {
+        if self.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        if flags.no_replace && flags.exchange {
+            return Err(Errno::EINVAL.into());
+        }
+        let mut old_directory = self.directory(parent)?;
+        let mut new_directory = self.directory(new_parent)?;
+        let key = self.entry_key(parent, name)?;
+        let new_key = self.entry_key(new_parent, new_name)?;
+        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        let mut record = self.record(inode)?;
+        let target = self.entry(&new_key)?;
+        let target = match target {
+            Some((target, kind)) => Some((target, kind, self.record(target)?)),
+            None => None,
+        };
+        let moves = |kind| kind == FileKind::Directory && parent != new_parent;
+        if moves(kind) {
+            self.check_no_loop(inode, new_parent)?;
+        }
+        match (&target, flags.exchange) {
+            (None, true) => return Err(Errno::ENOENT.into()),
+            (Some((target, target_kind, _)), true) if moves(*target_kind) => {
+                self.check_no_loop(*target, parent)?
+            }
+            (Some(_), false) if flags.no_replace => return Err(Errno::EEXIST.into()),
+            // Two names of one file: nothing to do, says POSIX.
+            (Some((target, ..)), _) if *target == inode => return Ok(()),
+            (Some((target, FileKind::Directory, _)), false) => {
+                if kind != FileKind::Directory {
+                    return Err(Errno::EISDIR.into());
+                }
+                self.check_empty(*target)?;
+            }
+            (Some(_), false) if kind == FileKind::Directory => return Err(Errno::ENOTDIR.into()),
+            _ => {}
+        }
+
+        let now = Time::now();
+        // How many sub-directories each side gains.
+        let (mut old_gain, mut new_gain) = (0i64, 0i64);
+        if kind == FileKind::Directory {
+            old_gain -= 1;
+            new_gain += 1;
+        }
+        if let Some((target, target_kind, mut target_record)) = target {
+            if target_kind == FileKind::Directory {
+                new_gain -= 1;
+            }
+            if flags.exchange {
+                if target_kind == FileKind::Directory {
+                    old_gain += 1;
+                }
+                target_record.parent = parent;
+                target_record.ctime = now;
+                self.set_record(target, target_record);
+                self.set(key, Change::Entry(target, target_kind));
+            } else {
+                self.set(key, Change::Removed);
+                self.drop_link(target, target_record, now);
+            }
+        } else {
+            self.set(key, Change::Removed);
+        }
+        self.set(new_key, Change::Entry(inode, kind));
+        if inode != target.map_or(0, |(target, ..)| target) {
+            record.parent = new_parent;
+            record.ctime = now;
+            self.set_record(inode, record);
+        }
+        let gain = |directory: &mut InodeRecord, gain: i64| {
+            directory.nlink = (i64::from(directory.nlink) + gain).clamp(0, i64::from(u32::MAX)) as u32;
+            directory.mtime = now;
+            directory.ctime = now;
+        };
+        if parent == new_parent {
+            gain(&mut old_directory, old_gain + new_gain);
+            self.set_record(parent, old_directory);
+        } else {
+            gain(&mut old_directory, old_gain);
+            gain(&mut new_directory, new_gain);
+            self.set_record(parent, old_directory);
+            self.set_record(new_parent, new_directory);
+        }
+        Ok(())
+    }
+
+    /// Lists names from after `cookie`, without attributes.
+    pub(crate) fn list(&mut self, inode: u64, cookie: u64, count_max: usize) -> Step<Vec<DirectoryEntry>> {
+        let directory = self.record(inode)?;
+        if directory.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let mut entries = Vec::with_capacity(count_max.min(256));
+        let special = |name: &'static [u8], inode: u64, cookie: u64| DirectoryEntry {
+            name: Bytes::from_static(name),
+            inode: Inode(inode),
+            kind: FileKind::Directory,
+            cookie,
+            attributes: None,
+        };
+        if cookie < 1 && count_max > 0 {
+            entries.push(special(b".", inode, 1));
+        }
+        if cookie < 2 && entries.len() < count_max {
+            entries.push(special(b"..", directory.parent, 2));
+        }
+        let (mut from, end) = entry_range(inode);
+        // Names with equal hashes are counted; those up to `skip` were listed before.
+        let (mut hash_before, mut skip, mut seen) = (u64::MAX, 0, 0);
+        if cookie >= FIRST_NAME_COOKIE {
+            let position = cookie - FIRST_NAME_COOKIE;
+            hash_before = position >> COLLISION_BITS;
+            skip = (position & ((1 << COLLISION_BITS) - 1)) + 1;
+            from = Key::Entry(inode, hash_before, Bytes::new());
+        }
+        while entries.len() < count_max {
+            let Some((key, change)) = self.next(&from, &end)? else { break };
+            from = successor(&key);
+            let (Key::Entry(_, hash, name), Change::Entry(child, kind)) = (key, change) else {
+                return Err(Errno::EIO.into());
+            };
+            if hash == hash_before {
+                seen += 1;
+                if seen <= skip {
+                    continue;
+                }
+            } else {
+                hash_before = hash;
+                seen = 1;
+                skip = 0;
+            }
+            // More than 64 names with one hash need a broken hash: then the last of them are listed twice.
+            let index = (seen - 1).min((1 << COLLISION_BITS) - 1);
+            entries.push(DirectoryEntry {
+                name,
+                inode: Inode(child),
+                kind,
+                cookie: FIRST_NAME_COOKIE + (hash << COLLISION_BITS | index),
+                attributes: None,
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Removes all that belongs to an inode without names and references. Returns `false` if it has some again.
+    pub(crate) fn reclaim(&mut self, inode: u64) -> Step<bool> {
+        let Some(Change::Inode(record)) = self.get(&Key::Inode(inode))? else {
+            if self.get(&Key::Orphan(inode))?.is_some() {
+                self.set(Key::Orphan(inode), Change::Removed);
+            }
+            return Ok(true);
+        };
+        if record.nlink > 0 || self.references.contains_key(&inode) {
+            return Ok(false);
+        }
+        let mut keys = vec![Key::Inode(inode), Key::Orphan(inode)];
+        for (mut from, end) in [extent_range(inode, 0), xattr_range(inode)] {
+            while let Some((key, _)) = self.next(&from, &end)? {
+                from = successor(&key);
+                keys.push(key);
+            }
+        }
+        let below = self.committing.as_ref().is_some_and(|delta| delta.changes.contains_key(&keys[0]));
+        if below || self.get_stored(&keys[0])?.is_some() {
+            for key in keys {
+                self.set(key, Change::Removed);
+            }
+        } else {
+            // It never left memory: a temporary file costs no commit anything.
+            for key in keys {
+                if let Some(unjournaled) = &mut self.unjournaled {
+                    unjournaled.push(key.clone());
+                }
+                self.active.remove(&key);
+            }
+        }
+        self.read_positions.remove(&inode);
+        Ok(true)
+    }
+}

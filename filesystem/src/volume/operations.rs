@@ -1,0 +1,288 @@
+//! The [`Operations`] of a mount, each one step over the state.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Volume;
+use super::content::{Part, push_slice};
+use super::names::NewNode;
+use super::state::Change;
+use crate::errno::Errno;
+use crate::format::Key;
+use crate::operations::{
+    AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, Invalidation, NAME_SIZE_MAX,
+    Operations, ReadBytes, RenameFlags, SetAttributes, Statistics, Whence, XattrMode,
+};
+
+/// The unit of `df`'s block counts.
+const STATISTICS_BLOCK_SIZE: u64 = 4096;
+
+impl Volume {
+    fn change<T>(&self, operation: impl FnMut(&mut super::State) -> super::Step<T>) -> Result<T, Errno> {
+        let value = self.step(operation)?;
+        self.after_change();
+        Ok(value)
+    }
+
+    /// Wakes the reclaimer if something lost its last name and nobody refers to it.
+    fn after_removal(&self) {
+        if !self.state.borrow().reclaim.is_empty() {
+            self.reclaim.notify_all();
+        }
+    }
+
+    /// Returns the number of the newest delta that holds a change of `inode`, or 0.
+    fn dirty_delta(&self, inode: u64) -> u64 {
+        let state = self.state.borrow();
+        let holds = |delta: &super::state::Delta| {
+            let keys =
+                [Key::Inode(inode)..=Key::Inode(inode), Key::Extent(inode, 0)..=Key::Extent(inode, u64::MAX)];
+            keys.into_iter().any(|range| delta.changes.range(range).next().is_some())
+        };
+        if holds(&state.active) {
+            state.active.number
+        } else {
+            state.committing.as_ref().filter(|delta| holds(delta)).map_or(0, |delta| delta.number)
+        }
+    }
+}
+
+impl Operations for Volume {
+    fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno> {
+        self.step(|state| state.lookup(parent.0, name))
+    }
+
+    fn remember(&self, inode: Inode) {
+        *self.state.borrow_mut().references.entry(inode.0).or_insert(0) += 1;
+    }
+
+    fn forget(&self, inode: Inode, count: u64) {
+        let mut state = self.state.borrow_mut();
+        let Some(references) = state.references.get_mut(&inode.0) else { return };
+        *references = references.saturating_sub(count);
+        if *references > 0 {
+            return;
+        }
+        state.references.remove(&inode.0);
+        // Removed inodes are in a delta or on the list of orphans; most that are forgotten are neither.
+        let removed =
+            |change: Option<&Change>| matches!(change, Some(Change::Inode(record)) if record.nlink == 0);
+        let key = Key::Inode(inode.0);
+        let is_removed = match state.active.changes.get(&key) {
+            Some(change) => removed(Some(change)),
+            None => match &state.committing {
+                Some(delta) if delta.changes.contains_key(&key) => removed(delta.changes.get(&key)),
+                // Not changed lately: the tree knows, if its leaf is here; else the next mount cleans up.
+                _ => matches!(state.get_stored(&key), Ok(Some(Change::Inode(record))) if record.nlink == 0),
+            },
+        };
+        if is_removed {
+            state.reclaim.push_back(inode.0);
+            drop(state);
+            self.reclaim.notify_all();
+        }
+    }
+
+    fn attributes(&self, inode: Inode) -> Result<Attributes, Errno> {
+        self.step(|state| Ok(state.record(inode.0)?.attributes(inode.0)))
+    }
+
+    fn set_attributes(&self, inode: Inode, changes: &SetAttributes) -> Result<Attributes, Errno> {
+        self.change(|state| state.set_attributes(inode.0, changes))
+    }
+
+    fn make_node(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        if matches!(kind, FileKind::Directory | FileKind::Symlink) {
+            return Err(Errno::EINVAL);
+        }
+        self.wait_for_room()?;
+        let node = NewNode { kind, mode, rdev, target: &[] };
+        self.change(|state| state.make(parent.0, name, &node, credentials))
+    }
+
+    fn make_directory(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        mode: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        self.wait_for_room()?;
+        let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: &[] };
+        self.change(|state| state.make(parent.0, name, &node, credentials))
+    }
+
+    fn make_symlink(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        target: &[u8],
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        self.wait_for_room()?;
+        let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
+        // The umask is not for symlinks.
+        let credentials = Credentials { umask: 0, ..*credentials };
+        self.change(|state| state.make(parent.0, name, &node, &credentials))
+    }
+
+    fn read_symlink(&self, inode: Inode) -> Result<Bytes, Errno> {
+        self.step(|state| state.read_symlink(inode.0))
+    }
+
+    fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
+        self.change(|state| state.link(inode.0, new_parent.0, new_name))
+    }
+
+    fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.change(|state| state.unlink(parent.0, name))?;
+        self.after_removal();
+        Ok(())
+    }
+
+    fn remove_directory(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.change(|state| state.remove_directory(parent.0, name))?;
+        self.after_removal();
+        Ok(())
+    }
+
+    fn rename(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        new_parent: Inode,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        self.change(|state| state.rename(parent.0, name, new_parent.0, new_name, flags))?;
+        self.after_removal();
+        Ok(())
+    }
+
+    fn read(&self, inode: Inode, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
+        let plan = self.step(|state| state.read(inode.0, offset, size))?;
+        if !plan.ahead.is_empty() {
+            self.fetch_ahead(plan.ahead);
+        }
+        let wanted: SmallVec<[_; 4]> = plan
+            .parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Stored { pointer, .. } => Some(*pointer),
+                Part::Ready(_) => None,
+            })
+            .collect();
+        let mut fetched = match wanted.is_empty() {
+            true => Vec::new(),
+            false => self.fetch_frames(&wanted)?,
+        }
+        .into_iter();
+        let mut bytes = ReadBytes::new();
+        for part in plan.parts {
+            match part {
+                Part::Ready(slice) => bytes.push(slice),
+                Part::Stored { start, size, .. } => {
+                    push_slice(&mut bytes, &fetched.next().ok_or(Errno::EIO)?, start, size);
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
+        self.wait_for_room()?;
+        self.change(|state| state.write(inode.0, offset, data, clear_set_ids))
+    }
+
+    fn read_directory(
+        &self,
+        inode: Inode,
+        cookie: u64,
+        count_max: usize,
+        with_attributes: bool,
+    ) -> Result<Vec<DirectoryEntry>, Errno> {
+        let mut entries = self.step(|state| state.list(inode.0, cookie, count_max))?;
+        if with_attributes {
+            for entry in entries.iter_mut().filter(|entry| !matches!(entry.name.as_ref(), b"." | b"..")) {
+                // It may have been removed while another's attributes were fetched.
+                entry.attributes = match self.attributes(entry.inode) {
+                    Err(Errno::ENOENT) => None,
+                    attributes => Some(attributes?),
+                };
+            }
+        }
+        Ok(entries)
+    }
+
+    fn sync(&self, inode: Option<Inode>, _data_only: bool) -> Result<(), Errno> {
+        let number = match inode {
+            None => return self.sync_all(),
+            Some(inode) => self.dirty_delta(inode.0),
+        };
+        if number == 0 {
+            return Ok(());
+        }
+        self.sync_to(number)
+    }
+
+    fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> {
+        self.change(|state| state.allocate(inode.0, mode, offset, length))
+    }
+
+    fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, Errno> {
+        self.step(|state| state.seek(inode.0, offset, whence))
+    }
+
+    fn statistics(&self) -> Result<Statistics, Errno> {
+        let usage = self.store.usage().map_err(|error| {
+            tracing::warn!(%error, "the store's usage is not known");
+            Errno::EAGAIN
+        })?;
+        let free = usage.total_bytes.saturating_sub(usage.used_bytes) / STATISTICS_BLOCK_SIZE;
+        Ok(Statistics {
+            block_size: STATISTICS_BLOCK_SIZE as u32,
+            block_count: usage.total_bytes / STATISTICS_BLOCK_SIZE,
+            free_block_count: free,
+            // A file takes some hundred bytes: what limits their number is space.
+            inode_count: usage.total_bytes / STATISTICS_BLOCK_SIZE,
+            free_inode_count: free,
+            name_size_max: NAME_SIZE_MAX as u32,
+        })
+    }
+
+    fn get_xattr(&self, inode: Inode, name: &[u8]) -> Result<Bytes, Errno> {
+        self.step(|state| state.get_xattr(inode.0, name))
+    }
+
+    fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
+        self.change(|state| state.set_xattr(inode.0, name, value, mode))
+    }
+
+    fn list_xattr(&self, inode: Inode) -> Result<Vec<Bytes>, Errno> {
+        self.step(|state| state.list_xattr(inode.0))
+    }
+
+    fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.change(|state| state.remove_xattr(inode.0, name))
+    }
+
+    fn next_invalidation(&self) -> Option<Invalidation> {
+        loop {
+            if let Some(invalidation) = self.invalidations.borrow_mut().pop_front() {
+                return Some(invalidation);
+            }
+            if self.closing.get() {
+                return None;
+            }
+            self.invalidated.wait();
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! What a volume knows in memory: the committed root, and the changes on top of it.
+//!
+//! Three layers answer every question, newest first: the *active* delta takes new changes; the *committing* one, if there
+//! is one, is being written and does not change; below is the tree. A removal in an upper layer hides what is below.
+//!
+//! **Nothing here suspends.** A file operation is one call of a closure over this state. If it needs a node or a frame
+//! that is not in memory it returns [`Stop`] before it changes anything; the caller fetches and calls again. So every
+//! operation is atomic for every other coroutine and for a commit, with no lock at all; and it never waits if all is here.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use dht::HeaderHash;
+use reactor::crypto::X25519Public;
+
+use crate::cache::{Cache, NumberMap};
+use crate::errno::Errno;
+use crate::format::{InodeRecord, Key, NAME_HASH_BITS, Pointer};
+use crate::operations::{FileKind, NAME_SIZE_MAX, Time};
+use crate::tree::cursor;
+
+/// Inode numbers are given out in runs that start at a random number; this many to a run.
+const INODE_RUN_BITS: u32 = 22;
+
+/// What one key is changed to.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Removed,
+    Inode(InodeRecord),
+    Entry(u64, FileKind),
+    /// A frame's plaintext; what is missing up to the frame's or the file's end is zeros.
+    Frame(Bytes),
+    /// A frame that is stored. Only found in the tree.
+    Stored(Pointer),
+    Xattr(Bytes),
+    Orphan {
+        device: u64,
+        seconds: i64,
+    },
+}
+
+impl Change {
+    fn size_bytes(&self) -> usize {
+        // Key, tree slot and record: about this much.
+        160 + match self {
+            Change::Frame(bytes) | Change::Xattr(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Changes that one commit will publish together.
+#[derive(Default, Debug)]
+pub(crate) struct Delta {
+    pub(crate) changes: BTreeMap<Key, Change>,
+    pub(crate) size_bytes: usize,
+    /// Counts deltas: once `committed` reaches it, all its changes are durable.
+    pub(crate) number: u64,
+}
+
+impl Delta {
+    pub(crate) fn insert(&mut self, key: Key, change: Change) {
+        self.size_bytes += change.size_bytes();
+        if let Some(old) = self.changes.insert(key, change) {
+            self.size_bytes -= old.size_bytes();
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Change> {
+        let old = self.changes.remove(key)?;
+        self.size_bytes -= old.size_bytes();
+        Some(old)
+    }
+}
+
+/// Why an operation on the state did not go through; it has changed nothing.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The answer is this error.
+    Errno(Errno),
+    /// Fetch this node and ask again.
+    Node(Pointer),
+    /// Fetch this frame and ask again.
+    Frame(Pointer),
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Stop {
+        Stop::Errno(errno)
+    }
+}
+
+impl From<cursor::Stop> for Stop {
+    fn from(stop: cursor::Stop) -> Stop {
+        match stop {
+            cursor::Stop::Missing(pointer) => Stop::Node(pointer),
+            cursor::Stop::Malformed => Stop::Errno(Errno::EIO),
+        }
+    }
+}
+
+pub(crate) type Step<T> = Result<T, Stop>;
+
+/// See the file's header.
+pub(crate) struct State {
+    pub(crate) tree: Option<Pointer>,
+    /// The register's value that `tree` came from.
+    pub(crate) header: Option<HeaderHash>,
+    pub(crate) name_key: [u8; 32],
+    pub(crate) readers: Vec<X25519Public>,
+    pub(crate) active: Delta,
+    pub(crate) committing: Option<Rc<Delta>>,
+    pub(crate) cache: Cache,
+    /// The kernel's references.
+    pub(crate) references: NumberMap<u64, u64>,
+    /// Inodes without names and references, to be removed.
+    pub(crate) reclaim: VecDeque<u64>,
+    /// Where each recently read file was read up to.
+    pub(crate) read_positions: HashMap<u64, super::content::ReadPosition>,
+    /// The highest delta number that is durable.
+    pub(crate) committed: u64,
+    pub(crate) next_inode: u64,
+    /// Where the next run of numbers starts, if it is free.
+    inode_run: u64,
+    pub(crate) device: u64,
+    pub(crate) read_only: bool,
+    /// The store refused the last commit for lack of space.
+    pub(crate) full: bool,
+    /// Keys changed since the journal was written last, if there is one.
+    pub(crate) unjournaled: Option<Vec<Key>>,
+}
+
+impl State {
+    pub(crate) fn new(cache_size_bytes: usize, name_key: [u8; 32], device: u64) -> State {
+        State {
+            tree: None,
+            header: None,
+            name_key,
+            readers: Vec::new(),
+            active: Delta { number: 1, ..Delta::default() },
+            committing: None,
+            cache: Cache::new(cache_size_bytes),
+            references: NumberMap::default(),
+            reclaim: VecDeque::new(),
+            read_positions: HashMap::new(),
+            committed: 0,
+            next_inode: 0,
+            inode_run: 0,
+            device,
+            read_only: false,
+            full: false,
+            unjournaled: None,
+        }
+    }
+
+    /// Returns the bytes that wait for a commit.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        self.active.size_bytes + self.committing.as_ref().map_or(0, |delta| delta.size_bytes)
+    }
+
+    /// Changes `key` in the active delta.
+    pub(crate) fn set(&mut self, key: Key, change: Change) {
+        if let Some(unjournaled) = &mut self.unjournaled {
+            unjournaled.push(key.clone());
+        }
+        self.active.insert(key, change);
+    }
+
+    pub(crate) fn set_record(&mut self, inode: u64, record: InodeRecord) {
+        self.set(Key::Inode(inode), Change::Inode(record));
+    }
+
+    /// Returns what `key` is in the layer that knows it first; `None` if it is nowhere.
+    pub(crate) fn get(&mut self, key: &Key) -> Step<Option<Change>> {
+        let change = self
+            .active
+            .changes
+            .get(key)
+            .or_else(|| self.committing.as_ref().and_then(|delta| delta.changes.get(key)));
+        match change {
+            Some(Change::Removed) => Ok(None),
+            Some(change) => Ok(Some(change.clone())),
+            None => self.get_stored(key),
+        }
+    }
+
+    /// Returns what `key` is in the tree.
+    pub(crate) fn get_stored(&mut self, key: &Key) -> Step<Option<Change>> {
+        let Some(tree) = self.tree else { return Ok(None) };
+        self.get_in(&tree, key)
+    }
+
+    /// Returns what `key` is in the tree at `tree`.
+    pub(crate) fn get_in(&mut self, tree: &Pointer, key: &Key) -> Step<Option<Change>> {
+        let cache = &mut self.cache;
+        let found = cursor::get(tree, &key.encode(), |pointer| cache.node(pointer))?;
+        found.map(|found| decode_value(key, &found)).transpose()
+    }
+
+    /// Returns the first key in `from..end` that is not removed, with its value.
+    pub(crate) fn next(&mut self, from: &Key, end: &Key) -> Step<Option<(Key, Change)>> {
+        let mut from = from.clone();
+        loop {
+            if from >= *end {
+                return Ok(None);
+            }
+            let range = || from.clone()..end.clone();
+            let active = self.active.changes.range(range()).next();
+            let committing = self.committing.as_ref().and_then(|delta| delta.changes.range(range()).next());
+            let upper = match (active, committing) {
+                (Some(a), Some(c)) => Some(if c.0 < a.0 { c } else { a }),
+                (a, c) => a.or(c),
+            };
+            let upper = upper.map(|(key, change)| (key.clone(), change.clone()));
+            let stored = match self.tree {
+                Some(tree) => self.next_in(&tree, &from, end)?,
+                None => None,
+            };
+            match (upper, stored) {
+                (None, stored) => return Ok(stored),
+                (Some((key, _)), Some(stored)) if stored.0 < key => return Ok(Some(stored)),
+                (Some((key, Change::Removed)), _) => from = successor(&key),
+                (upper, _) => return Ok(upper),
+            }
+        }
+    }
+
+    /// Returns the first key in `from..end` of the tree at `tree`.
+    pub(crate) fn next_in(&mut self, tree: &Pointer, from: &Key, end: &Key) -> Step<Option<(Key, Change)>> {
+        let cache = &mut self.cache;
+        let Some(found) = cursor::first_from(tree, &from.encode(), |pointer| cache.node(pointer))? else {
+            return Ok(None);
+        };
+        let key = Key::decode(&found.key()).ok_or(Errno::EIO)?;
+        if key >= *end {
+            return Ok(None);
+        }
+        let value = decode_value(&key, &found)?;
+        Ok(Some((key, value)))
+    }
+
+    /// Returns an inode's record.
+    pub(crate) fn record(&mut self, inode: u64) -> Step<InodeRecord> {
+        match self.get(&Key::Inode(inode))? {
+            Some(Change::Inode(record)) => Ok(record),
+            None => Err(Errno::ENOENT.into()),
+            Some(_) => Err(Errno::EIO.into()),
+        }
+    }
+
+    /// Returns the record of a directory that is not removed.
+    pub(crate) fn directory(&mut self, inode: u64) -> Step<InodeRecord> {
+        let record = self.record(inode)?;
+        if record.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR.into());
+        }
+        if record.nlink == 0 { Err(Errno::ENOENT.into()) } else { Ok(record) }
+    }
+
+    /// Returns the key of `name` in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// `ENAMETOOLONG`; `EINVAL` for what is no name.
+    pub(crate) fn entry_key(&self, directory: u64, name: &[u8]) -> Result<Key, Errno> {
+        if name.len() > NAME_SIZE_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Key::Entry(directory, self.name_hash(name), Bytes::copy_from_slice(name)))
+    }
+
+    fn name_hash(&self, name: &[u8]) -> u64 {
+        let hash = blake3::keyed_hash(&self.name_key, name);
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (64 - NAME_HASH_BITS)
+    }
+
+    /// Returns what a key made by [`State::entry_key`] names.
+    pub(crate) fn entry(&mut self, key: &Key) -> Step<Option<(u64, FileKind)>> {
+        match self.get(key)? {
+            None => Ok(None),
+            Some(Change::Entry(inode, kind)) => Ok(Some((inode, kind))),
+            Some(_) => Err(Errno::EIO.into()),
+        }
+    }
+
+    /// Draws a number that no inode of this volume has or had.
+    ///
+    /// Numbers come in runs from a random start, so that two mounts never meet and inodes created together lie together.
+    pub(crate) fn draw_inode(&mut self) -> Step<u64> {
+        let mask = (1u64 << INODE_RUN_BITS) - 1;
+        while self.next_inode & mask == 0 {
+            // Kept until it is checked: another start each time would need another node each time.
+            let start = self.inode_run;
+            if start != 0 && self.next(&Key::Inode(start), &Key::Inode(start + mask))?.is_none() {
+                self.next_inode = start + 1;
+            }
+            // The run may have been drawn before, once in 2^41 times.
+            self.inode_run = (u64::from_le_bytes(reactor::crypto::random_bytes()) >> 1) & !mask;
+        }
+        let inode = self.next_inode;
+        self.next_inode += 1;
+        Ok(inode)
+    }
+
+    /// Refuses changes on a volume that can't take them.
+    pub(crate) fn writable(&self) -> Result<(), Errno> {
+        if self.read_only {
+            return Err(Errno::EROFS);
+        }
+        if self.full { Err(Errno::ENOSPC) } else { Ok(()) }
+    }
+
+    /// Notes that `inode` lost its last name: it lives as long as the kernel refers to it.
+    pub(crate) fn orphan(&mut self, inode: u64, now: Time) {
+        self.set(Key::Orphan(inode), Change::Orphan { device: self.device, seconds: now.seconds });
+        if !self.references.contains_key(&inode) {
+            self.reclaim.push_back(inode);
+        }
+    }
+}
+
+fn decode_value(key: &Key, found: &cursor::Found) -> Step<Change> {
+    let raw = found.node.value(found.index);
+    let number =
+        |at: usize| raw.get(at..at + 8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
+    let value = match key {
+        Key::Inode(_) => InodeRecord::decode(raw).map(Change::Inode),
+        Key::Entry(..) if raw.len() == 9 => {
+            number(0).zip(FileKind::from_byte(raw[8])).map(|(i, k)| Change::Entry(i, k))
+        }
+        Key::Entry(..) => None,
+        Key::Extent(..) => match raw.first() {
+            Some(2) => Some(Change::Frame(found.node.shared_value(found.index).slice(1..))),
+            _ => Pointer::decode(raw, found.node.home()).map(Change::Stored),
+        },
+        Key::Xattr(..) => Some(Change::Xattr(found.node.shared_value(found.index))),
+        Key::Orphan(_) => {
+            number(0).zip(number(8)).map(|(device, s)| Change::Orphan { device, seconds: s as i64 })
+        }
+    };
+    value.ok_or(Stop::Errno(Errno::EIO))
+}
+
+/// Appends a value as it lies in a leaf; a frame's only if it is tiny.
+pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
+    match change {
+        Change::Removed => {}
+        Change::Inode(record) => record.encode(out),
+        Change::Entry(inode, kind) => {
+            out.extend_from_slice(&inode.to_le_bytes());
+            out.push(*kind as u8);
+        }
+        Change::Frame(bytes) => {
+            out.push(2);
+            out.extend_from_slice(bytes);
+        }
+        Change::Stored(pointer) => pointer.encode(false, out),
+        Change::Xattr(bytes) => out.extend_from_slice(bytes),
+        Change::Orphan { device, seconds } => {
+            out.extend_from_slice(&device.to_le_bytes());
+            out.extend_from_slice(&seconds.to_le_bytes());
+        }
+    }
+}
+
+/// Returns the least key above `key`.
+pub(crate) fn successor(key: &Key) -> Key {
+    let longer = |name: &Bytes| Bytes::from([name.as_ref(), &[0]].concat());
+    match key {
+        Key::Inode(inode) => Key::Inode(inode.wrapping_add(1)),
+        Key::Entry(directory, hash, name) => Key::Entry(*directory, *hash, longer(name)),
+        Key::Extent(inode, frame) => Key::Extent(*inode, frame + 1),
+        Key::Xattr(inode, name) => Key::Xattr(*inode, longer(name)),
+        Key::Orphan(inode) => Key::Orphan(inode.wrapping_add(1)),
+    }
+}
+
+/// Returns the range of a directory's entries.
+pub(crate) fn entry_range(directory: u64) -> (Key, Key) {
+    (Key::Entry(directory, 0, Bytes::new()), Key::Entry(directory + 1, 0, Bytes::new()))
+}
+
+/// Returns the range of a file's frames from `first` on.
+pub(crate) fn extent_range(inode: u64, first: u64) -> (Key, Key) {
+    (Key::Extent(inode, first), Key::Extent(inode + 1, 0))
+}
+
+/// Returns the range of a node's extended attributes.
+pub(crate) fn xattr_range(inode: u64) -> (Key, Key) {
+    (Key::Xattr(inode, Bytes::new()), Key::Xattr(inode + 1, Bytes::new()))
+}

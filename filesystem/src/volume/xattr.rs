@@ -1,0 +1,73 @@
+//! Extended attributes: small values by name, in the tree's leaves. Each method is one step over the [`State`].
+
+use bytes::Bytes;
+
+use super::state::{Change, State, Step, successor, xattr_range};
+use crate::errno::Errno;
+use crate::format::Key;
+use crate::operations::{NAME_SIZE_MAX, Time, XATTR_VALUE_SIZE_MAX, XattrMode};
+
+fn key(inode: u64, name: &[u8]) -> Result<Key, Errno> {
+    match name.len() {
+        0 => Err(Errno::EINVAL),
+        1..=NAME_SIZE_MAX => Ok(Key::Xattr(inode, Bytes::copy_from_slice(name))),
+        _ => Err(Errno::ERANGE),
+    }
+}
+
+impl State {
+    pub(crate) fn get_xattr(&mut self, inode: u64, name: &[u8]) -> Step<Bytes> {
+        self.record(inode)?;
+        match self.get(&key(inode, name)?)? {
+            Some(Change::Xattr(value)) => Ok(value),
+            None => Err(Errno::ENODATA.into()),
+            Some(_) => Err(Errno::EIO.into()),
+        }
+    }
+
+    pub(crate) fn set_xattr(&mut self, inode: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Step<()> {
+        self.writable()?;
+        let mut record = self.record(inode)?;
+        let key = key(inode, name)?;
+        if value.len() > XATTR_VALUE_SIZE_MAX {
+            return Err(Errno::E2BIG.into());
+        }
+        match (mode, self.get(&key)?) {
+            (XattrMode::Create, Some(_)) => return Err(Errno::EEXIST.into()),
+            (XattrMode::Replace, None) => return Err(Errno::ENODATA.into()),
+            _ => {}
+        }
+        self.set(key, Change::Xattr(Bytes::copy_from_slice(value)));
+        record.ctime = Time::now();
+        self.set_record(inode, record);
+        Ok(())
+    }
+
+    pub(crate) fn list_xattr(&mut self, inode: u64) -> Step<Vec<Bytes>> {
+        self.record(inode)?;
+        let (mut from, end) = xattr_range(inode);
+        let mut names = Vec::new();
+        while let Some((key, _)) = self.next(&from, &end)? {
+            from = successor(&key);
+            if let Key::Xattr(_, name) = key {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    pub(crate) fn remove_xattr(&mut self, inode: u64, name: &[u8]) -> Step<()> {
+        if self.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        let mut record = self.record(inode)?;
+        let key = key(inode, name)?;
+        if self.get(&key)?.is_none() {
+            return Err(Errno::ENODATA.into());
+        }
+        self.set(key, Change::Removed);
+        record.ctime = Time::now();
+        self.set_record(inode, record);
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! What the stories share: a volume over a store in memory that can be made to fail, and a seed that replays.
+
+#![allow(dead_code, reason = "each story uses its part")]
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dht::{
+    Address, BlockStore, GetError, HeaderHash, MemoryBlockStore, OwnerTag, PublicKey, PutError, ReadError,
+    Record, RegisterAddress, SwapError, Usage,
+};
+use filesystem::operations::{Credentials, FileKind, ReadBytes};
+use filesystem::{Attributes, Inode, Operations, Options, Volume, VolumeKeys};
+use reactor::crypto::X25519Secret;
+
+pub(crate) const ROOT: Inode = Inode::ROOT;
+pub(crate) const USER: Credentials = Credentials { uid: 1000, gid: 1000, umask: 0 };
+
+/// A store in memory whose changes fail from a point on.
+pub(crate) struct TestStore {
+    pub(crate) memory: MemoryBlockStore,
+    /// How many more puts and swaps succeed.
+    pub(crate) budget: Cell<u64>,
+    /// Reads fail too once the budget is spent.
+    pub(crate) reads_fail: Cell<bool>,
+    /// Each call suspends, as a network's would.
+    pub(crate) yields: Cell<bool>,
+    pub(crate) swaps: Cell<u64>,
+    pub(crate) gets: Cell<u64>,
+    pub(crate) got_bytes: Cell<u64>,
+}
+
+impl TestStore {
+    pub(crate) fn new() -> Rc<TestStore> {
+        Rc::new(TestStore {
+            memory: MemoryBlockStore::new(),
+            budget: Cell::new(u64::MAX),
+            reads_fail: Cell::new(false),
+            yields: Cell::new(true),
+            swaps: Cell::new(0),
+            gets: Cell::new(0),
+            got_bytes: Cell::new(0),
+        })
+    }
+
+    fn spend(&self) -> bool {
+        if self.yields.get() {
+            reactor::yield_now();
+        }
+        let left = self.budget.get();
+        self.budget.set(left.saturating_sub(1));
+        left > 0
+    }
+}
+
+impl BlockStore for TestStore {
+    fn tag(&self) -> OwnerTag {
+        self.memory.tag()
+    }
+
+    fn put(&self, content: Bytes) -> Result<Address, PutError> {
+        if !self.spend() {
+            return Err(PutError::NoQuorum { durable: 0, needed: 1, reason: "the test says so".into() });
+        }
+        self.memory.put(content)
+    }
+
+    fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError> {
+        if self.yields.get() {
+            reactor::yield_now();
+        }
+        if self.reads_fail.get() && self.budget.get() == 0 {
+            return Err(GetError::Unreachable { address: *address, reason: "the test says so".into() });
+        }
+        let content = self.memory.get(address, range)?;
+        self.gets.set(self.gets.get() + 1);
+        self.got_bytes.set(self.got_bytes.get() + content.len() as u64);
+        Ok(content)
+    }
+
+    fn new_register(&self, salt: [u8; 32], writers: Vec<PublicKey>) -> RegisterAddress {
+        self.memory.new_register(salt, writers)
+    }
+
+    fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
+        if self.yields.get() {
+            reactor::yield_now();
+        }
+        self.memory.read(register)
+    }
+
+    fn compare_and_swap(
+        &self,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: Bytes,
+    ) -> Result<Record, SwapError> {
+        if !self.spend() {
+            return Err(SwapError::Unknown { reason: "the test says so".into() });
+        }
+        self.swaps.set(self.swaps.get() + 1);
+        self.memory.compare_and_swap(register, expected, payload)
+    }
+
+    fn usage(&self) -> Result<Usage, ReadError> {
+        self.memory.usage()
+    }
+}
+
+pub(crate) fn keys(store: &TestStore) -> VolumeKeys {
+    let register = store.new_register([7; 32], Vec::new());
+    VolumeKeys { register, secret: X25519Secret::from_bytes(&[9; 32]), readers: Vec::new() }
+}
+
+pub(crate) fn options(author: &str) -> Options {
+    let mut options = Options::default();
+    options.author = author.into();
+    options.commit_interval = Duration::from_secs(3600);
+    options.sync_patience = Duration::from_millis(200);
+    options
+}
+
+pub(crate) fn create(store: &Rc<TestStore>) -> Rc<Volume> {
+    Volume::create(store.clone(), keys(store), options("first"), (1000, 1000)).expect("a volume is created")
+}
+
+pub(crate) fn open(store: &Rc<TestStore>, author: &str) -> Rc<Volume> {
+    Volume::open(store.clone(), keys(store), options(author)).expect("the volume opens")
+}
+
+pub(crate) fn make_file(volume: &Volume, parent: Inode, name: &str) -> Attributes {
+    volume.make_node(parent, name.as_bytes(), FileKind::Regular, 0o644, 0, &USER).expect("a file is created")
+}
+
+pub(crate) fn write_file(volume: &Volume, parent: Inode, name: &str, content: &[u8]) -> Inode {
+    let file = make_file(volume, parent, name).inode;
+    volume.write(file, 0, content, false).expect("the file is written");
+    file
+}
+
+pub(crate) fn flatten(bytes: &ReadBytes) -> Vec<u8> {
+    bytes.iter().flat_map(|slice| slice.iter().copied()).collect()
+}
+
+pub(crate) fn read_file(volume: &Volume, file: Inode) -> Vec<u8> {
+    let size = volume.attributes(file).expect("the file is there").size;
+    let mut content = Vec::new();
+    while (content.len() as u64) < size {
+        let piece = volume.read(file, content.len() as u64, 128 * 1024).expect("the file reads");
+        assert!(!piece.is_empty());
+        content.extend(flatten(&piece));
+    }
+    content
+}
+
+pub(crate) fn names(volume: &Volume, directory: Inode) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut cookie = 0;
+    loop {
+        let entries = volume.read_directory(directory, cookie, 7, false).expect("the directory lists");
+        let Some(last) = entries.last() else { break };
+        cookie = last.cookie;
+        names.extend(entries.iter().map(|entry| String::from_utf8_lossy(&entry.name).into_owned()));
+    }
+    names.retain(|name| name != "." && name != "..");
+    names.sort();
+    names
+}
+
+pub(crate) fn seed() -> u64 {
+    let seed = match std::env::var("HYPHA_SEED") {
+        Ok(seed) => seed.parse().expect("HYPHA_SEED is a number"),
+        Err(_) => u64::from_le_bytes(reactor::crypto::random_bytes()),
+    };
+    println!("HYPHA_SEED={seed}");
+    seed
+}
