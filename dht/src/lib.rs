@@ -14,16 +14,26 @@
 pub mod address;
 pub mod block;
 pub mod block_store;
+pub mod client;
+mod links;
 pub mod memory_block_store;
 pub mod message;
 pub mod node;
 pub mod paxos;
+pub mod register;
+pub mod replicate;
 pub mod store;
+
+#[cfg(test)]
+mod flow_tests;
+#[cfg(test)]
+mod testing;
 
 pub use address::{Address, OwnerTag};
 pub use block_store::{
     BlockStore, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError, Usage,
 };
+pub use client::{Client, owner_tag};
 pub use memory_block_store::MemoryBlockStore;
 pub use node::{Gate, Node};
 pub use reactor::crypto::PublicKey;

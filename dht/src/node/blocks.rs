@@ -45,6 +45,26 @@ impl Node {
         Ok((address, ticket))
     }
 
+    /// Stores a block that this process has named and whose trailer it has made, and checks nothing.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub(crate) fn store_block(
+        &self,
+        address: &Address,
+        content: Bytes,
+        trailer: Bytes,
+    ) -> Result<(), Refusal> {
+        if self.has_block(address) {
+            return self.store.sync().map_err(refusal_of);
+        }
+        let value: Gather = [content, trailer].into_iter().collect();
+        self.store.put(&block_key(address), value).map_err(refusal_of)
+    }
+
     /// Checks and stores a block. One that is there already is not written again.
     ///
     /// # Errors

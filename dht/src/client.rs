@@ -1,0 +1,295 @@
+//! The [`BlockStore`] that lives on the overlay.
+//!
+//! Where this process is a storage node itself, its own replica is a method call away. In a network of one node
+//! nothing else happens: blocks and the register's new value go into the same ordered log one behind the other, and
+//! [`publish`](BlockStore::publish) waits for one sync of the disk, however many blocks there are.
+//!
+//! Not here: how blocks are replicated ([`crate::replicate`]) and how registers are agreed upon
+//! ([`crate::register`]).
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use overlay::Overlay;
+use reactor::crypto::hash::sha3_256;
+use reactor::crypto::{Identity, PublicKey, random_bytes};
+use reactor::sync::{Mutex, channel};
+
+use crate::address::{Address, OwnerTag};
+use crate::block_store::{
+    BlockStore, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PutError, ReadError, Record, RegisterAddress,
+    SwapError, Usage,
+};
+use crate::links::{Failure, Links};
+use crate::message::{NodeUsage, Refusal};
+use crate::node::Node;
+use crate::paxos::ProposerId;
+use crate::register::{Operation, State};
+use crate::replicate;
+
+/// `df` must not hang because a node does.
+const USAGE_TIMEOUT: Duration = Duration::from_millis(500);
+/// The kernel asks for the usage often; it changes slowly.
+const USAGE_LIFETIME: Duration = Duration::from_secs(2);
+/// Nodes asked for their usage; in a larger network the total is what is near.
+const USAGE_WIDTH: usize = 16;
+
+/// What a client must be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who reads and writes.
+    pub identity: Rc<Identity>,
+    /// Under which tag blocks are named; [`owner_tag`] makes one from the owner's key.
+    pub tag: OwnerTag,
+    /// The network's number of replicas: min(3, nodes) at its creation.
+    pub replicas: usize,
+}
+
+/// The tag under which the blocks of `owner` are named.
+pub fn owner_tag(owner: &PublicKey) -> OwnerTag {
+    OwnerTag(sha3_256(&[b"hypha owner tag 1", owner.as_bytes()]))
+}
+
+/// See the [module](self). Clones share everything.
+pub struct Client<O> {
+    inner: Rc<Inner<O>>,
+}
+
+struct Inner<O> {
+    links: Rc<Links<O>>,
+    identity: Rc<Identity>,
+    tag: OwnerTag,
+    proposer: ProposerId,
+    registers: RefCell<HashMap<RegisterAddress, Rc<Mutex<State>>>>,
+    usage: RefCell<Option<(Instant, Usage)>>,
+}
+
+impl<O> Clone for Client<O> {
+    fn clone(&self) -> Self {
+        Client { inner: self.inner.clone() }
+    }
+}
+
+impl<O: Overlay + 'static> Client<O> {
+    /// A client that reaches nodes through `overlay`, and `local` without it.
+    ///
+    /// # Panics
+    /// If the number of replicas is 0 or beyond [`MEMBER_COUNT_MAX`](crate::paxos::quorum::MEMBER_COUNT_MAX).
+    pub fn new(overlay: O, local: Option<Rc<Node>>, config: Config) -> Client<O> {
+        let bound = crate::paxos::quorum::MEMBER_COUNT_MAX;
+        assert!((1..=bound).contains(&config.replicas), "there are 1 to {bound} replicas of a block");
+        Client {
+            inner: Rc::new(Inner {
+                links: Rc::new(Links::new(overlay, local, config.replicas)),
+                identity: config.identity,
+                tag: config.tag,
+                proposer: ProposerId(random_bytes()),
+                registers: RefCell::default(),
+                usage: RefCell::default(),
+            }),
+        }
+    }
+
+    /// Tells the client what an earlier run saw of a register, so that an older value is recognised as a rollback.
+    ///
+    /// # Suspends
+    /// While an operation on the register is under way.
+    pub fn expect_at_least(&self, register: &RegisterAddress, version: u64, header_hash: HeaderHash) {
+        self.state(register).lock().expect_at_least(version, header_hash);
+    }
+
+    /// Who writes through this client.
+    pub fn identity(&self) -> &Rc<Identity> {
+        &self.inner.identity
+    }
+
+    pub(crate) fn state(&self, register: &RegisterAddress) -> Rc<Mutex<State>> {
+        let mut registers = self.inner.registers.borrow_mut();
+        let new = || Rc::new(Mutex::new(State::new(self.inner.proposer)));
+        registers.entry(*register).or_insert_with(new).clone()
+    }
+
+    fn swap(
+        &self,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: &Bytes,
+        ready: &dyn Fn() -> Result<(), PutError>,
+    ) -> Result<Record, SwapError> {
+        if payload.len() > PAYLOAD_SIZE_BYTES_MAX {
+            return Err(SwapError::Size { size: payload.len(), max: PAYLOAD_SIZE_BYTES_MAX });
+        }
+        let state = self.state(register);
+        let mut state = state.lock();
+        let mut operation = Operation::new(&self.inner.links, *register, &mut state);
+        operation.swap(&self.inner.identity, expected, payload, ready)
+    }
+
+    /// In a network of one: blocks and value go to the log one behind the other.
+    fn publish_locally(
+        &self,
+        node: &Node,
+        blocks: Vec<(Address, Bytes)>,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: &Bytes,
+    ) -> Result<Record, SwapError> {
+        let mut tickets = Vec::with_capacity(blocks.len());
+        for (address, content) in blocks {
+            if !node.has_block(&address) {
+                let length = content.len();
+                let (_, ticket) = node
+                    .enqueue_block(Some(&address), &self.inner.tag, content)
+                    .map_err(|refusal| put_error(refusal, &address, length))?;
+                tickets.push(ticket);
+            }
+        }
+        // The log keeps its order, so the value can't be durable without the blocks before it. But if one of them has
+        // failed already then the value must not be written at all.
+        let failed =
+            |ticket: &crate::store::Ticket| if ticket.is_done() { ticket.wait().err() } else { None };
+        let ready = || match tickets.iter().find_map(failed) {
+            None => Ok(()),
+            Some(crate::store::StoreError::Full) => Err(PutError::Full { full: 1 }),
+            Some(error) => Err(PutError::NoQuorum { durable: 0, needed: 1, reason: error.to_string() }),
+        };
+        let record = self.swap(register, expected, payload, &ready)?;
+        // Durable by now, all of them, unless one failed in the moment after the last look.
+        for ticket in &tickets {
+            ticket.wait().map_err(|error| SwapError::Unknown { reason: error.to_string() })?;
+        }
+        Ok(record)
+    }
+}
+
+fn put_error(refusal: Refusal, address: &Address, size: usize) -> PutError {
+    match refusal {
+        Refusal::Full => PutError::Full { full: 1 },
+        Refusal::Misnamed => PutError::Misnamed(*address),
+        Refusal::Size => PutError::Size { size, max: crate::address::BLOCK_SIZE_BYTES_MAX },
+        other => PutError::NoQuorum { durable: 0, needed: 1, reason: other.to_string() },
+    }
+}
+
+impl<O: Overlay + 'static> BlockStore for Client<O> {
+    fn tag(&self) -> OwnerTag {
+        self.inner.tag
+    }
+
+    fn put(&self, content: Bytes) -> Result<Address, PutError> {
+        replicate::put(&self.inner.links, &self.inner.tag, None, &content)
+    }
+
+    fn put_many(&self, contents: Vec<Bytes>) -> Result<Vec<Address>, PutError> {
+        let blocks: Vec<_> = contents.into_iter().map(|content| (None, content)).collect();
+        replicate::put_many(&self.inner.links, &self.inner.tag, &blocks)
+    }
+
+    fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError> {
+        replicate::get(&self.inner.links, &self.inner.tag, address, range)
+    }
+
+    fn new_register(&self, salt: [u8; 32], writers: Vec<PublicKey>) -> RegisterAddress {
+        let register = RegisterAddress::of(&self.inner.identity.public_key(), &salt);
+        let state = self.state(&register);
+        // A register in use need not be created.
+        if let Some(mut state) = state.try_lock() {
+            state.prepare_creation(&self.inner.identity, salt, writers);
+        }
+        register
+    }
+
+    fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
+        let state = self.state(register);
+        let mut state = state.lock();
+        Operation::new(&self.inner.links, *register, &mut state).read()
+    }
+
+    fn compare_and_swap(
+        &self,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: Bytes,
+    ) -> Result<Record, SwapError> {
+        self.swap(register, expected, &payload, &|| Ok(()))
+    }
+
+    fn publish(
+        &self,
+        blocks: Vec<(Address, Bytes)>,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: Bytes,
+    ) -> Result<Record, SwapError> {
+        if let Some(node) = self.inner.links.only_local().cloned() {
+            return self.publish_locally(&node, blocks, register, expected, &payload);
+        }
+        let blocks: Vec<_> = blocks.into_iter().map(|(address, content)| (Some(address), content)).collect();
+        if !blocks.is_empty() {
+            replicate::put_many(&self.inner.links, &self.inner.tag, &blocks)?;
+        }
+        self.swap(register, expected, &payload, &|| Ok(()))
+    }
+
+    fn usage(&self) -> Result<Usage, ReadError> {
+        if let Some((at, usage)) = *self.inner.usage.borrow()
+            && at.elapsed() < USAGE_LIFETIME
+        {
+            return Ok(usage);
+        }
+        let links = &self.inner.links;
+        let usage = match links.only_local() {
+            Some(node) => node.usage(),
+            None => gather_usage(links)?,
+        };
+        *self.inner.usage.borrow_mut() = Some((reactor::now(), usage));
+        Ok(usage)
+    }
+}
+
+fn gather_usage<O: Overlay + 'static>(links: &Rc<Links<O>>) -> Result<Usage, ReadError> {
+    let contacts = links.closest([0x80; 32], USAGE_WIDTH);
+    let (sender, answers) = channel(contacts.len().max(1));
+    for contact in contacts {
+        let (links, sender) = (links.clone(), sender.clone());
+        drop(reactor::spawn(move || {
+            let usage = match links.local(&contact.id) {
+                Some(node) => Ok(node.usage()),
+                None => links
+                    .call::<NodeUsage>(&contact, &(), Bytes::new(), USAGE_TIMEOUT)
+                    .map(|(usage, _)| usage),
+            };
+            drop(sender.try_send(usage));
+        }));
+    }
+    drop(sender);
+    let (mut sum, mut answered, mut reason) = (Usage::default(), 0, "no node is known".to_owned());
+    while let Ok(usage) = answers.recv() {
+        let usage: Usage = match usage {
+            Ok(usage) => usage,
+            Err(Failure::Refused(refusal)) => return Err(ReadError::Refused(refusal.to_string())),
+            Err(failure) => {
+                reason = failure.to_string();
+                continue;
+            }
+        };
+        answered += 1;
+        sum.used_bytes = sum.used_bytes.saturating_add(usage.used_bytes);
+        sum.total_bytes = sum.total_bytes.saturating_add(usage.total_bytes);
+        sum.block_count = sum.block_count.saturating_add(usage.block_count);
+    }
+    if answered == 0 {
+        return Err(ReadError::NoQuorum { answers: 0, needed: 1, reason });
+    }
+    // Every block takes its size once on each replica; with a node down, on fewer.
+    let copies = links.replicas.min(answered) as u64;
+    Ok(Usage {
+        used_bytes: sum.used_bytes / copies,
+        total_bytes: sum.total_bytes / copies,
+        block_count: sum.block_count / copies,
+    })
+}

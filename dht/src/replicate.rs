@@ -1,0 +1,370 @@
+//! Putting blocks on their replicas and reading them back.
+//!
+//! A put goes to the R closest nodes at once and returns when a quorum holds the block durably; the stragglers go on
+//! in the background. Where one fails, the next closest takes its place. A read asks one node, the next if that one
+//! fails, lies or is slow, and believes nothing that it has not verified.
+//!
+//! So a dead node costs no time: a put never waits for more than a quorum, and a read waits for a hedging delay once,
+//! after which the dead one is asked last.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::{Contact, Overlay};
+use reactor::sync::{Receiver, Sender, channel};
+
+use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, RangeError, verify_range};
+use crate::block::immutable::trailer;
+use crate::block_store::{GetError, PutError};
+use crate::links::{Failure, Links};
+use crate::message::{GetBlock, GetBlockRequest, PutBlock, PutBlockRequest, Refusal, SuspectBlock};
+
+/// A block of 1 MiB takes 8 s over 1 Mbit/s; whoever needs longer is no use as a replica.
+const BLOCK_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Further nodes that may take the place of those that fail.
+const SPARES: usize = 3;
+
+/// If a quorum has not answered a put by then, a spare is asked too.
+const PUT_HEDGE: Duration = Duration::from_millis(1500);
+
+/// Puts in flight to one node before it is left out where a quorum can do without it: 48 blocks of 1 MiB are what a
+/// node that hangs may make us keep.
+const BACKLOG_MAX: usize = 48;
+
+/// Blocks that one `put_many` keeps in flight.
+const PUTS_AT_ONCE: usize = 16;
+
+type Answer<T> = (usize, Result<T, Failure>);
+
+/// Stores a block on its replicas. With `claimed`, refuses content of another name.
+pub(crate) fn put<O: Overlay + 'static>(
+    links: &Rc<Links<O>>,
+    tag: &OwnerTag,
+    claimed: Option<&Address>,
+    content: &Bytes,
+) -> Result<Address, PutError> {
+    if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
+        return Err(PutError::Size { size: content.len(), max: BLOCK_SIZE_BYTES_MAX });
+    }
+    let (address, trailer) = trailer(tag, content);
+    if let Some(claimed) = claimed.filter(|claimed| **claimed != address) {
+        return Err(PutError::Misnamed(*claimed));
+    }
+    let needed = links.write_quorum();
+    if let Some(node) = links.only_local() {
+        let outcome = node.store_block(&address, content.clone(), trailer).map_err(Failure::Refused);
+        return outcome.map(|()| address).map_err(|failure| put_error(0, needed, &[failure]));
+    }
+    let candidates = links.closest(address.0, links.replicas + SPARES);
+    let (sender, answers) = channel(candidates.len().max(1));
+    let mut waiting = candidates.iter().enumerate();
+    let start = |(index, contact): (usize, &Contact)| {
+        let backlog = links.in_flight(&contact.id) >= BACKLOG_MAX;
+        let free = candidates.iter().filter(|other| links.in_flight(&other.id) < BACKLOG_MAX).count();
+        let job = PutJob {
+            links: links.clone(),
+            contact: contact.clone(),
+            address,
+            tag: *tag,
+            content: content.clone(),
+            trailer: trailer.clone(),
+        };
+        if backlog && free >= needed {
+            let reason = format!("{contact} is too slow: {BACKLOG_MAX} blocks wait for it");
+            answer(&sender, index, Err(Failure::Unreachable(reason)));
+        } else {
+            let sender = sender.clone();
+            drop(reactor::spawn(move || answer(&sender, index, job.run())));
+        }
+    };
+    let mut open = 0;
+    // Others first: their requests are on the way while our own disk works.
+    let (own, others): (Vec<_>, Vec<_>) =
+        waiting.by_ref().take(links.replicas).partition(|(_, contact)| links.local(&contact.id).is_some());
+    for candidate in others.into_iter().chain(own) {
+        start(candidate);
+        open += 1;
+    }
+    let (mut durable, mut failures) = (0, Vec::new());
+    while open > 0 {
+        let outcome = match reactor::timeout(PUT_HEDGE, || answers.recv()) {
+            Ok(Ok((_, outcome))) => outcome,
+            Ok(Err(_)) => break,
+            Err(_) => {
+                match waiting.next() {
+                    Some(candidate) => {
+                        start(candidate);
+                        open += 1;
+                    }
+                    // Nobody is left to ask: the calls' own timeouts decide.
+                    None => {
+                        let Ok((_, outcome)) = answers.recv() else { break };
+                        note(outcome, &mut durable, &mut failures, &mut open);
+                    }
+                }
+                if durable >= needed {
+                    return Ok(address);
+                }
+                continue;
+            }
+        };
+        if note(outcome, &mut durable, &mut failures, &mut open) {
+            if durable >= needed {
+                return Ok(address);
+            }
+        } else if let Some(candidate) = waiting.next() {
+            start(candidate);
+            open += 1;
+        }
+    }
+    Err(put_error(durable, needed, &failures))
+}
+
+/// Enters one answer; says whether it was a success.
+fn note(
+    outcome: Result<(), Failure>,
+    durable: &mut usize,
+    failures: &mut Vec<Failure>,
+    open: &mut usize,
+) -> bool {
+    *open -= 1;
+    match outcome {
+        Ok(()) => *durable += 1,
+        Err(failure) => {
+            failures.push(failure);
+            return false;
+        }
+    }
+    true
+}
+
+fn answer<T>(sender: &Sender<Answer<T>>, index: usize, outcome: Result<T, Failure>) {
+    // The channel has room for every answer; it is closed once nobody waits, and then nobody need know.
+    drop(sender.try_send((index, outcome)));
+}
+
+fn put_error(durable: usize, needed: usize, failures: &[Failure]) -> PutError {
+    let full = failures.iter().filter(|failure| **failure == Failure::Refused(Refusal::Full)).count();
+    if full > 0 {
+        return PutError::Full { full };
+    }
+    for failure in failures {
+        if let Failure::Refused(Refusal::NotAllowed(reason)) = failure {
+            return PutError::Refused(reason.clone());
+        }
+    }
+    let reason = failures.last().map_or("too few nodes are known".to_owned(), ToString::to_string);
+    PutError::NoQuorum { durable, needed, reason }
+}
+
+struct PutJob<O> {
+    links: Rc<Links<O>>,
+    contact: Contact,
+    address: Address,
+    tag: OwnerTag,
+    content: Bytes,
+    trailer: Bytes,
+}
+
+impl<O: Overlay> PutJob<O> {
+    fn run(self) -> Result<(), Failure> {
+        if let Some(node) = self.links.local(&self.contact.id) {
+            return node.store_block(&self.address, self.content, self.trailer).map_err(Failure::Refused);
+        }
+        let request = PutBlockRequest { address: self.address, tag: self.tag };
+        self.links.call::<PutBlock>(&self.contact, &request, self.content, BLOCK_CALL_TIMEOUT).map(|_| ())
+    }
+}
+
+/// Stores many blocks, some at a time.
+pub(crate) fn put_many<O: Overlay + 'static>(
+    links: &Rc<Links<O>>,
+    tag: &OwnerTag,
+    blocks: &[(Option<Address>, Bytes)],
+) -> Result<Vec<Address>, PutError> {
+    if blocks.len() == 1 {
+        return Ok(vec![put(links, tag, blocks[0].0.as_ref(), &blocks[0].1)?]);
+    }
+    let next = std::cell::Cell::new(0);
+    let addresses = std::cell::RefCell::new(vec![Address([0; 32]); blocks.len()]);
+    let failure = std::cell::RefCell::new(None);
+    reactor::scope(|scope| {
+        for _ in 0..PUTS_AT_ONCE.min(blocks.len()) {
+            scope.spawn(|| {
+                while next.get() < blocks.len() && failure.borrow().is_none() {
+                    let index = next.replace(next.get() + 1);
+                    let (claimed, content) = &blocks[index];
+                    match put(links, tag, claimed.as_ref(), content) {
+                        Ok(address) => addresses.borrow_mut()[index] = address,
+                        Err(error) => *failure.borrow_mut() = Some(error),
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().map_or_else(|| Ok(addresses.into_inner()), Err)
+}
+
+/// Reads a block or a range of it.
+pub(crate) fn get<O: Overlay + 'static>(
+    links: &Rc<Links<O>>,
+    tag: &OwnerTag,
+    address: &Address,
+    range: Option<Range<u32>>,
+) -> Result<Bytes, GetError> {
+    if let Some(node) = &links.local {
+        match node.get_block(address, range.clone()) {
+            Ok(content) => return Ok(content),
+            Err(Refusal::Outside { length }) => return Err(outside(range, length)),
+            Err(refusal) if links.replicas == 1 => {
+                return Err(match refusal {
+                    Refusal::NotFound => GetError::NotFound(*address),
+                    Refusal::Damaged => GetError::Corrupt { address: *address, liars: 1 },
+                    other => GetError::Unreachable { address: *address, reason: other.to_string() },
+                });
+            }
+            // Not ours, or damaged: the others may have it.
+            Err(_) => {}
+        }
+    }
+    fetch(links, Some(tag), address, range).map(|(_, content)| content)
+}
+
+/// Reads a block from other nodes than our own. With no `tag`, trusts the one that comes with it, which the address
+/// then proves.
+pub(crate) fn fetch<O: Overlay + 'static>(
+    links: &Rc<Links<O>>,
+    tag: Option<&OwnerTag>,
+    address: &Address,
+    range: Option<Range<u32>>,
+) -> Result<(OwnerTag, Bytes), GetError> {
+    let mut candidates = links.closest(address.0, links.replicas + SPARES);
+    candidates.retain(|contact| links.local(&contact.id).is_none());
+    candidates.sort_by_key(|contact| links.is_suspect(&contact.id));
+    let (sender, answers) = channel(candidates.len().max(1));
+    let mut running = Running(Vec::new());
+    let mut tally = Tally::default();
+    let mut open = 0;
+    for (index, contact) in candidates.iter().enumerate() {
+        let job = GetJob {
+            links: links.clone(),
+            contact: contact.clone(),
+            address: *address,
+            tag: tag.copied(),
+            range: range.clone(),
+        };
+        let sender = sender.clone();
+        running.0.push(reactor::spawn(move || answer(&sender, index, job.run())));
+        open += 1;
+        // Wait for this one as long as it usually takes, and ask the next then, or as soon as it fails.
+        if let Ok(Ok((index, outcome))) = reactor::timeout(links.hedge_after(&contact.id), || answers.recv())
+        {
+            open -= 1;
+            if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
+                return Ok(found);
+            }
+        }
+    }
+    while open > 0 {
+        let Ok((index, outcome)) = recv(&answers) else { break };
+        open -= 1;
+        if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
+            return Ok(found);
+        }
+    }
+    Err(tally.error(address, range))
+}
+
+fn recv<T>(answers: &Receiver<Answer<T>>) -> Result<Answer<T>, ()> {
+    answers.recv().map_err(|_| ())
+}
+
+/// Ends the calls whose answers nobody needs any more.
+struct Running(Vec<reactor::JoinHandle<()>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.iter().for_each(reactor::JoinHandle::terminate);
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    liars: usize,
+    unreachable: Option<String>,
+    length: Option<u32>,
+}
+
+impl Tally {
+    fn enter<O: Overlay + 'static>(
+        &mut self,
+        links: &Rc<Links<O>>,
+        contact: &Contact,
+        address: &Address,
+        outcome: Result<(OwnerTag, Bytes), Failure>,
+    ) -> Result<Option<(OwnerTag, Bytes)>, GetError> {
+        match outcome {
+            Ok(found) => return Ok(Some(found)),
+            Err(Failure::Refused(Refusal::NotFound)) => {}
+            Err(Failure::Refused(Refusal::Damaged)) => self.liars += 1,
+            Err(Failure::Refused(Refusal::Outside { length })) => self.length = Some(length),
+            Err(Failure::Lied(reason)) => {
+                self.liars += 1;
+                tracing::warn!(%address, node = %contact, "a node sent a bad block: {reason}");
+                let (links, contact, address) = (links.clone(), contact.clone(), *address);
+                // Tell it, so that it looks at its disk; what it answers changes nothing for this reader.
+                drop(reactor::spawn(move || {
+                    drop(links.call::<SuspectBlock>(&contact, &address, Bytes::new(), BLOCK_CALL_TIMEOUT));
+                }));
+            }
+            Err(failure) => self.unreachable = Some(failure.to_string()),
+        }
+        Ok(None)
+    }
+
+    fn error(self, address: &Address, range: Option<Range<u32>>) -> GetError {
+        if let Some(length) = self.length {
+            return outside(range, length);
+        }
+        match (self.liars, self.unreachable) {
+            (0, None) => GetError::NotFound(*address),
+            (0, Some(reason)) => GetError::Unreachable { address: *address, reason },
+            (liars, _) => GetError::Corrupt { address: *address, liars },
+        }
+    }
+}
+
+fn outside(range: Option<Range<u32>>, length: u32) -> GetError {
+    let range = range.unwrap_or(0..length);
+    GetError::OutOfRange { start: range.start, end: range.end, length }
+}
+
+struct GetJob<O> {
+    links: Rc<Links<O>>,
+    contact: Contact,
+    address: Address,
+    tag: Option<OwnerTag>,
+    range: Option<Range<u32>>,
+}
+
+impl<O: Overlay> GetJob<O> {
+    fn run(self) -> Result<(OwnerTag, Bytes), Failure> {
+        let range = self.range.as_ref().map(|range| (range.start, range.end));
+        let request = GetBlockRequest { address: self.address, range };
+        let (proof, content) =
+            self.links.call::<GetBlock>(&self.contact, &request, Bytes::new(), BLOCK_CALL_TIMEOUT)?;
+        let tag = self.tag.unwrap_or(proof.tag);
+        let Some(range) = self.range else {
+            let whole = content.len() <= BLOCK_SIZE_BYTES_MAX && self.address.names(&tag, &content);
+            return if whole { Ok((tag, content)) } else { Err(Failure::Lied("it has another hash".into())) };
+        };
+        match verify_range(&self.address, &tag, proof.length, &range, &content, &proof.hashes) {
+            Ok(within) => Ok((tag, content.slice(within))),
+            Err(RangeError::Outside { length, .. }) => Err(Failure::Refused(Refusal::Outside { length })),
+            Err(error) => Err(Failure::Lied(error.to_string())),
+        }
+    }
+}

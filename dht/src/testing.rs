@@ -1,0 +1,211 @@
+//! A network in one process: real nodes and clients, and between them calls that can be lost, delayed, or lied about.
+//!
+//! Requests and answers are encoded and dispatched as over a socket. Time is real, and short.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::{Changes, Contact, NodeId, Overlay, Watch};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reactor::crypto::{Identity, PublicKey};
+use reactor::rpc::{CallContext, CallError, Method, Service};
+
+use crate::address::OwnerTag;
+use crate::client::{Client, Config};
+use crate::node::{Gate, Node};
+use crate::store::{MemoryStore, Store};
+
+pub(crate) const TAG: OwnerTag = OwnerTag([0x7a; 32]);
+
+pub(crate) fn seed() -> u64 {
+    let seed = std::env::var("HYPHA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from_le_bytes(reactor::crypto::random_bytes()));
+    println!("HYPHA_SEED={seed}");
+    seed
+}
+
+/// How a node behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mood {
+    Well,
+    /// Its port is closed, and the overlay does not know yet.
+    Dead,
+    /// It takes calls and never answers.
+    Hangs,
+    /// It flips a bit in every payload that it sends.
+    Lies,
+}
+
+pub(crate) struct FakeNode {
+    pub(crate) identity: Rc<Identity>,
+    pub(crate) contact: Contact,
+    pub(crate) store: Rc<dyn Store>,
+    pub(crate) node: RefCell<Rc<Node>>,
+    service: RefCell<Rc<Service>>,
+    pub(crate) mood: Cell<Mood>,
+    pub(crate) delay: Cell<Duration>,
+    /// Left out by `closest`, as the overlay does once it knows that a node is dead.
+    pub(crate) forgotten: Cell<bool>,
+}
+
+pub(crate) struct FakeNetwork {
+    pub(crate) nodes: Vec<FakeNode>,
+    pub(crate) changes: Changes,
+    replicas: usize,
+    /// Of every method, how many calls were sent.
+    pub(crate) calls: RefCell<HashMap<&'static str, usize>>,
+    /// Of a hundred messages, how many are lost, each way.
+    pub(crate) loss_percent: Cell<u32>,
+    rng: RefCell<StdRng>,
+}
+
+fn serve(node: &Rc<Node>) -> Rc<Service> {
+    let mut service = Service::new();
+    node.serve(&mut service);
+    Rc::new(service)
+}
+
+impl FakeNetwork {
+    pub(crate) fn new(count: usize, replicas: usize, seed: u64) -> Rc<FakeNetwork> {
+        let node = |index: usize| {
+            let identity = Rc::new(Identity::from_seed(&[index as u8 + 100; 32]));
+            let contact = Contact::new(identity.public_key(), [([127, 0, 0, 1], 7000 + index as u16).into()]);
+            let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
+            let node = Node::new(contact.id, store.clone(), Gate::Open, replicas);
+            FakeNode {
+                identity,
+                contact,
+                store,
+                service: RefCell::new(serve(&node)),
+                node: RefCell::new(node),
+                mood: Cell::new(Mood::Well),
+                delay: Cell::new(Duration::ZERO),
+                forgotten: Cell::new(false),
+            }
+        };
+        Rc::new(FakeNetwork {
+            nodes: (0..count).map(node).collect(),
+            changes: Changes::new(),
+            replicas,
+            calls: RefCell::default(),
+            loss_percent: Cell::new(0),
+            rng: RefCell::new(StdRng::seed_from_u64(seed)),
+        })
+    }
+
+    /// Starts a node again on what its store holds.
+    pub(crate) fn restart(&self, index: usize) {
+        let fake = &self.nodes[index];
+        let node = Node::new(fake.contact.id, fake.store.clone(), Gate::Open, self.replicas);
+        *fake.service.borrow_mut() = serve(&node);
+        *fake.node.borrow_mut() = node;
+        fake.mood.set(Mood::Well);
+    }
+
+    /// A client that stores nothing.
+    pub(crate) fn client(self: &Rc<Self>, identity: &Rc<Identity>) -> Client<FakeOverlay> {
+        let overlay = FakeOverlay { network: self.clone(), own: None, key: identity.public_key() };
+        Client::new(overlay, None, self.config(identity))
+    }
+
+    /// The client of the process in which the node at `index` lives.
+    pub(crate) fn client_at(self: &Rc<Self>, index: usize, identity: &Rc<Identity>) -> Client<FakeOverlay> {
+        let local = self.nodes[index].node.borrow().clone();
+        Client::new(self.overlay_at(index), Some(local), self.config(identity))
+    }
+
+    pub(crate) fn overlay_at(self: &Rc<Self>, index: usize) -> FakeOverlay {
+        let fake = &self.nodes[index];
+        FakeOverlay {
+            network: self.clone(),
+            own: Some(fake.contact.clone()),
+            key: fake.identity.public_key(),
+        }
+    }
+
+    fn config(&self, identity: &Rc<Identity>) -> Config {
+        Config { identity: identity.clone(), tag: TAG, replicas: self.replicas }
+    }
+
+    pub(crate) fn calls_of(&self, name: &str) -> usize {
+        self.calls.borrow().get(name).copied().unwrap_or(0)
+    }
+
+    fn loses(&self) -> bool {
+        self.rng.borrow_mut().random_range(0..100) < self.loss_percent.get()
+    }
+}
+
+pub(crate) struct FakeOverlay {
+    network: Rc<FakeNetwork>,
+    own: Option<Contact>,
+    key: PublicKey,
+}
+
+impl Overlay for FakeOverlay {
+    fn own(&self) -> Option<Contact> {
+        self.own.clone()
+    }
+
+    fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
+        let alive = self.network.nodes.iter().filter(|fake| !fake.forgotten.get());
+        let mut contacts: Vec<Contact> = alive.map(|fake| fake.contact.clone()).collect();
+        contacts.sort_by_key(|contact| contact.id.distance(key));
+        contacts.truncate(count);
+        contacts
+    }
+
+    fn call<M: Method>(
+        &self,
+        contact: &Contact,
+        request: &M::Request,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        assert!(self.own.as_ref().is_none_or(|own| own.id != contact.id), "nobody calls itself");
+        *self.network.calls.borrow_mut().entry(M::NAME).or_default() += 1;
+        let fake = self.network.nodes.iter().find(|fake| fake.contact.id == contact.id).expect("a node");
+        reactor::yield_now();
+        // The randomised tests do not wait out whole timeouts for lost messages.
+        let lost = |timeout: Duration| reactor::sleep(timeout.min(Duration::from_millis(20)));
+        match fake.mood.get() {
+            Mood::Dead => return Err(CallError::Closed),
+            Mood::Hangs => {
+                reactor::sleep(timeout);
+                return Err(CallError::TimedOut);
+            }
+            Mood::Well | Mood::Lies => {}
+        }
+        if self.network.loses() {
+            lost(timeout);
+            return Err(CallError::TimedOut);
+        }
+        if !fake.delay.get().is_zero() {
+            reactor::sleep(fake.delay.get());
+        }
+        let service = fake.service.borrow().clone();
+        let mut context = CallContext::default();
+        context.peer = Some(self.key);
+        let answer = service.call_local::<M>(&context, request, payload);
+        if self.network.loses() || fake.mood.get() == Mood::Dead {
+            lost(timeout);
+            return Err(CallError::TimedOut);
+        }
+        let (response, payload) = answer?;
+        if fake.mood.get() == Mood::Lies && !payload.is_empty() {
+            let mut lie = payload.to_vec();
+            let middle = lie.len() / 2;
+            lie[middle] ^= 1;
+            return Ok((response, lie.into()));
+        }
+        Ok((response, payload))
+    }
+
+    fn watch(&self) -> Watch {
+        self.network.changes.watch()
+    }
+}
