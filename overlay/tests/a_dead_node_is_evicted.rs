@@ -41,11 +41,11 @@ fn a_dead_node_is_evicted_and_found_again_at_another_port() {
         dying.stop();
         drop(dying);
         for node in &nodes {
-            let took = eventually("the death is noticed", Duration::from_secs(1), || live_count(node) == 2);
+            let took = eventually("the death is noticed", Duration::from_secs(3), || live_count(node) == 2);
             println!("noticed after {took:?}");
             let began = Instant::now();
             assert_eq!(closest(node, &target, 4), brute_force(&nodes, &target, 4));
-            assert!(began.elapsed() < Duration::from_millis(20), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_millis(250), "{:?}", began.elapsed());
         }
         watching.join().unwrap();
         assert!(changed.get());
@@ -65,7 +65,7 @@ fn a_dead_node_is_evicted_and_found_again_at_another_port() {
         let back = start(Config { identity: Identity::from_seed(&seed), passport, ..config });
         assert_ne!(address(&back), dead.addresses[0]);
         for node in &nodes {
-            let took = eventually("it is found again", Duration::from_secs(5), || live_count(node) == 3);
+            let took = eventually("it is found again", Duration::from_secs(8), || live_count(node) == 3);
             println!("found again after {took:?}");
             assert_eq!(closest(node, &target, 1), [target]);
             // Also by whoever still has its old address.
@@ -88,12 +88,12 @@ fn a_node_that_comes_back_silently_at_its_old_port_is_pinged_back_to_life() {
         eventually("both are known", Duration::from_secs(5), || live_count(&first) == 1);
         let old_address = address(&second);
         second.stop();
-        eventually("the death is noticed", Duration::from_secs(1), || live_count(&first) == 0);
+        eventually("the death is noticed", Duration::from_secs(3), || live_count(&first) == 0);
         // It knows nobody, so it can't announce itself.
         let mut config = network.storage(&[]);
         config.listen = Some(old_address);
         let _back = start(Config { identity: Identity::from_seed(&seed), passport, ..config });
-        let took = eventually("a ping finds it", Duration::from_secs(6), || live_count(&first) == 1);
+        let took = eventually("a ping finds it", Duration::from_secs(12), || live_count(&first) == 1);
         println!("found again after {took:?}");
     });
 }

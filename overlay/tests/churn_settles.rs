@@ -74,13 +74,13 @@ fn churn(member_count: usize, down_max: usize) {
         }
         let nodes = up(&members);
         println!("{events} events, {} of {member_count} up, longest lookup {longest:?}", nodes.len());
-        assert!(longest < Duration::from_secs(2), "a lookup took {longest:?}");
+        assert!(longest < Duration::from_secs(4), "a lookup took {longest:?}");
         let targets: Vec<NodeId> = (0..20).map(|_| random_id(&mut random)).collect();
         let all_agree = || {
             let agrees = |node: &Rc<Node>, target| closest(node, target, 3) == brute_force(&nodes, target, 3);
             nodes.iter().all(|node| targets.iter().all(|target| agrees(node, target)))
         };
-        let took = eventually("all agree again", Duration::from_secs(12), all_agree);
+        let took = eventually("all agree again", Duration::from_secs(20), all_agree);
         println!("all agree {took:?} after the churn");
     });
 }

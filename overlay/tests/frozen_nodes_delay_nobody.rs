@@ -67,7 +67,8 @@ fn a_frozen_node_is_found_out_by_the_first_call_that_times_out() {
         for _ in 0..20 {
             let began = Instant::now();
             assert_eq!(closest(&nodes[0], &frozen.contact.id, 3).len(), 3);
-            assert!(began.elapsed() < Duration::from_millis(50));
+            // Less than any timeout, more than a busy machine's hiccup.
+            assert!(began.elapsed() < Duration::from_millis(250), "{:?}", began.elapsed());
             reactor::sleep(Duration::from_millis(100));
         }
     });
@@ -96,7 +97,7 @@ fn lookups_hedge_around_frozen_nodes() {
         }
         times.sort();
         println!("median {:?}, 9th decile {:?}, longest {:?}", times[20], times[36], times[39]);
-        assert!(times[20] < Duration::from_millis(400));
-        assert!(times[39] < Duration::from_millis(2500));
+        assert!(times[20] < Duration::from_millis(600));
+        assert!(times[39] < Duration::from_secs(5));
     });
 }
