@@ -41,7 +41,8 @@ pub struct MountOptions {
     pub fs_name: String,
     /// The kernel refuses changes.
     pub read_only: bool,
-    /// Other users may look too, subject to permissions. Root only, unless /etc/fuse.conf says `user_allow_other`.
+    /// Other users may look too, subject to permissions; needs `user_allow_other` in /etc/fuse.conf. What root mounts
+    /// is for everyone anyway, like any other file system.
     pub allow_other: bool,
     /// Unmount what a crashed process has left at the mountpoint.
     pub replace_stale: bool,
@@ -303,15 +304,12 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, M
     if options.read_only {
         flags |= MountFlags::RDONLY;
     }
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions",
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other",
         device.as_raw_fd(),
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw()
     );
-    if options.allow_other {
-        data.push_str(",allow_other");
-    }
     let data = std::ffi::CString::new(data).expect("no zero byte in it");
     let source = mount_table::option_value(&options.fs_name);
     match rustix::mount::mount(source, mountpoint, KIND, flags, Some(data.as_c_str())) {

@@ -210,3 +210,29 @@ fn df_and_special_files_and_locks_work() {
         );
     });
 }
+
+#[test]
+fn ordinary_users_meet_permissions_and_end_setuid_by_writing() {
+    if !rustix::process::geteuid().is_root() || !support::have("setpriv") {
+        return;
+    }
+    with_mount(|root| {
+        shell(
+            &root,
+            r#"
+            nobody="setpriv --reuid=65534 --regid=65534 --clear-groups"
+            echo secret > mine; chmod 600 mine
+            ! $nobody cat mine 2> /dev/null
+            ! $nobody touch new 2> /dev/null
+            mkdir -m 1777 shared; $nobody sh -c 'echo theirs > shared/theirs'
+            test $(stat -c %u shared/theirs) = 65534
+            echo x > setuid; chown 65534 setuid; chmod 6777 setuid
+            $nobody sh -c 'echo y >> setuid'; test $(stat -c %a setuid) = 777
+            chmod 6777 setuid; $nobody truncate -s 0 setuid; test $(stat -c %a setuid) = 777
+            chmod 6777 setuid; echo z >> setuid; test $(stat -c %a setuid) = 6777 # root may
+            mkdir -m 2775 group; chgrp 1234 group; touch group/file; mkdir group/dir
+            test "$(stat -c %g:%a group/file group/dir | tr '\n' ' ')" = "1234:644 1234:2755 "
+            "#,
+        );
+    });
+}

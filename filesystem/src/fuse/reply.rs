@@ -185,6 +185,8 @@ fn record_size(name_size: usize, with_attributes: bool) -> usize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notification {
+    /// An inode's attributes only.
+    Attributes(Inode),
     /// An inode's attributes and all of its content.
     Inode(Inode),
     /// What a directory says of a name.
@@ -195,6 +197,10 @@ impl Notification {
     /// Returns the message's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let (code, body) = match self {
+            Notification::Attributes(inode) => {
+                let out = abi::NotifyInvalInodeOut { ino: inode.0, off: -1, len: 0 };
+                (abi::NOTIFY_INVAL_INODE, out.as_bytes().to_vec())
+            }
             Notification::Inode(inode) => {
                 // Length 0 from offset 0: all of the content.
                 let out = abi::NotifyInvalInodeOut { ino: inode.0, off: 0, len: 0 };

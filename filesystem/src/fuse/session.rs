@@ -18,7 +18,7 @@ use super::reply::{Notification, Reply};
 use super::request::{Init, Operation, Request};
 use super::spin::Spin;
 use crate::errno::Errno;
-use crate::operations::{Invalidation, Operations};
+use crate::operations::{Inode, Invalidation, Operations};
 
 /// What a read of the device may return: the largest write and its header, for which the kernel wants a page.
 pub(super) const REQUEST_BYTES_MAX: usize = WRITE_BYTES_MAX as usize + 4096;
@@ -177,6 +177,19 @@ impl Session {
     /// If neither a descriptor nor a thread can be had.
     pub fn notifier(&self) -> io::Result<Notifier> {
         Notifier::start(self.device.as_fd().try_clone_to_owned()?)
+    }
+
+    /// Has the kernel ask for an inode's attributes again, before anything else is answered.
+    ///
+    /// # Suspends
+    ///
+    /// Until the kernel knows.
+    pub(super) fn expire_attributes(&self, inode: Inode) {
+        let Ok(device) = self.device.as_fd().try_clone_to_owned() else { return };
+        let message = Notification::Attributes(inode).to_bytes();
+        if let Err(error) = reactor::offload(move || rustix::io::write(device, &message)) {
+            tracing::debug!("the kernel may show old attributes of inode {}: {error}", inode.0);
+        }
     }
 
     /// Reads the next request, after spinning for a while where that pays.
