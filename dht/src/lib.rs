@@ -21,6 +21,7 @@ pub mod message;
 pub mod node;
 pub mod paxos;
 pub mod register;
+pub mod repair;
 pub mod replicate;
 pub mod store;
 

@@ -23,6 +23,10 @@ use crate::store::{Key, Kind, StoreError};
 /// How many registers' states are kept in memory; further ones are read from disk when asked for.
 const CACHED_MAX: usize = 1024;
 
+/// How far a ballot may be ahead of what was promised. Writers count up by a few; without this bound one member that
+/// lies could use up all rounds at once and so stop the register for good.
+const ROUND_JUMP_MAX: u64 = 1 << 32;
+
 /// What a node keeps of a register: this, as MessagePack, is the stored value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StoredRegister {
@@ -80,6 +84,7 @@ impl Node {
         let mut state = slot.lock();
         self.load(&register, &mut state)?;
         let mut next = self.state_for(&register, genesis, state.as_ref())?;
+        check_round(&next, ballot)?;
         let accepted = next.acceptor.accepted.as_ref();
         self.check_writer(caller, genesis, accepted.map(|accepted| &accepted.value))?;
         next.acceptor.on_prepare(ballot).map_err(|Conflict { promised }| Refusal::Conflict { promised })?;
@@ -103,6 +108,7 @@ impl Node {
         let mut state = slot.lock();
         self.load(&register, &mut state)?;
         let mut next = self.state_for(&register, &genesis, state.as_ref())?;
+        check_round(&next, next_ballot.unwrap_or(ballot).max(ballot))?;
         let known = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value);
         // This process signed what it hands over itself, or has verified it.
         if caller.is_some()
@@ -222,4 +228,11 @@ impl Node {
         *state = Some(next);
         Ok(())
     }
+}
+
+fn check_round(state: &StoredRegister, ballot: Ballot) -> Result<(), Refusal> {
+    if ballot.round > state.acceptor.promised.round.saturating_add(ROUND_JUMP_MAX) {
+        return Err(Refusal::Bounds(format!("a ballot is at most {ROUND_JUMP_MAX} rounds ahead")));
+    }
+    Ok(())
 }

@@ -1,0 +1,372 @@
+//! Catching up: what a node lacks of what it is responsible for, it fetches from its neighbours.
+//!
+//! In a round, the node and each neighbour compare digests of the keys for which both are responsible, one digest for
+//! each first byte of an address. Where they differ the neighbour lists its keys, and what is missing is fetched:
+//! blocks from any replica, verified; registers by delivering the accepted record again, as the accept message that
+//! this node missed. Paxos allows that at any time, since it is only a late duplicate.
+//!
+//! Rounds run at the start, whenever the overlay sees somebody come or go, and now and then; at a bounded rate, so
+//! that users are served meanwhile. Blocks that were found damaged are fetched at once, and a scrub rereads all of
+//! them from time to time.
+//!
+//! Not here: replacing a register's member that is gone for good, which takes a new epoch.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::{Contact, NodeId, Overlay};
+use reactor::JoinHandle;
+
+use crate::address::Address;
+use crate::block_store::{GetError, RegisterAddress};
+use crate::links::{Failure, Links};
+use crate::message::{
+    AcceptRequest, Digests, DigestsRequest, Family, ListKeys, ListKeysRequest, ListedKey, ReadRegister,
+    Refusal,
+};
+use crate::node::Node;
+use crate::paxos::Ballot;
+use crate::replicate::fetch;
+use crate::store::{Key, Kind};
+
+/// Counting a million keys takes a second or two, beside serving users.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Neighbours compared with. The replicas of our keys are among them, with room for a few that are down.
+const NEIGHBOURS: usize = 16;
+
+/// Blocks fetched at once.
+const FETCHES_AT_ONCE: usize = 4;
+
+/// How repair paces itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two rounds when nothing happens.
+    pub period: Duration,
+    /// After a change of who is near, before a round: changes come in groups.
+    pub settle: Duration,
+    /// Between two scrubs of all blocks.
+    pub scrub_period: Duration,
+    /// What fetching and scrubbing may read a second.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            period: Duration::from_secs(60),
+            settle: Duration::from_secs(1),
+            scrub_period: Duration::from_secs(7 * 24 * 3600),
+            bytes_per_second: 64 << 20,
+        }
+    }
+}
+
+/// What a round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Neighbours compared with.
+    pub compared: usize,
+    /// Neighbours that did not answer.
+    pub silent: usize,
+    /// Blocks fetched.
+    pub blocks: usize,
+    /// Registers brought up to date.
+    pub registers: usize,
+    /// Blocks or registers that are still missing.
+    pub missing: usize,
+}
+
+/// Repairs one node. Dropping a clone does nothing; [`Repair::start`] runs it in the background.
+pub struct Repair<O> {
+    links: Rc<Links<O>>,
+    node: Rc<Node>,
+    pace: Pace,
+}
+
+impl<O> Clone for Repair<O> {
+    fn clone(&self) -> Self {
+        Repair { links: self.links.clone(), node: self.node.clone(), pace: self.pace }
+    }
+}
+
+/// Repair in the background; dropping this ends it.
+pub struct Running {
+    coroutines: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.coroutines.iter().for_each(JoinHandle::terminate);
+    }
+}
+
+impl<O: Overlay + 'static> Repair<O> {
+    /// Repairs `node` with what its neighbours on `overlay` have.
+    pub fn new(overlay: O, node: Rc<Node>, pace: Pace) -> Repair<O> {
+        let links = Links::new(overlay, Some(node.clone()), node.replicas());
+        Repair { links: Rc::new(links), node, pace }
+    }
+
+    /// Runs rounds, fetches of damaged blocks, and scrubs until the returned value is dropped.
+    pub fn start(&self) -> Running {
+        let (rounds, wanted, scrubs) = (self.clone(), self.clone(), self.clone());
+        let coroutines = vec![
+            reactor::spawn(move || rounds.run_rounds()),
+            reactor::spawn(move || {
+                loop {
+                    wanted.node.wait_for_wanted();
+                    wanted.fetch_wanted();
+                }
+            }),
+            reactor::spawn(move || {
+                loop {
+                    reactor::sleep(scrubs.pace.scrub_period);
+                    scrubs.scrub();
+                }
+            }),
+        ];
+        Running { coroutines }
+    }
+
+    fn run_rounds(&self) {
+        let mut watch = self.links.overlay.watch();
+        loop {
+            let report = self.round();
+            if report.blocks + report.registers + report.missing > 0 {
+                tracing::info!(?report, "caught up with the neighbours");
+            }
+            // What failed is tried again soon.
+            let pause = if report.missing > 0 {
+                self.pace.period.min(Duration::from_secs(5))
+            } else {
+                self.pace.period
+            };
+            if reactor::timeout(pause, || watch.wait()).is_ok() {
+                reactor::sleep(self.pace.settle);
+            }
+        }
+    }
+
+    /// Compares with every neighbour once and fetches what is missing.
+    ///
+    /// # Suspends
+    /// For as long as that takes.
+    pub fn round(&self) -> Report {
+        let mut report = Report::default();
+        let neighbours = self.links.closest(self.node.own().0, NEIGHBOURS);
+        self.node.set_neighbours(neighbours.iter().map(|contact| contact.id).collect());
+        self.want_damaged();
+        for contact in neighbours.iter().filter(|contact| contact.id != self.node.own()) {
+            match self.compare(contact, &mut report) {
+                Ok(()) => report.compared += 1,
+                Err(failure) => {
+                    tracing::debug!(node = %contact, "can't compare: {failure}");
+                    report.silent += 1;
+                }
+            }
+        }
+        report
+    }
+
+    fn compare(&self, contact: &Contact, report: &mut Report) -> Result<(), Failure> {
+        for family in [Family::Registers, Family::Blocks] {
+            let theirs_for_us = DigestsRequest { family, asker: self.node.own() };
+            let (theirs, _) =
+                self.links.call::<Digests>(contact, &theirs_for_us, Bytes::new(), COMPARE_TIMEOUT)?;
+            let ours = DigestsRequest { family, asker: contact.id };
+            let ours = self.node.digests(&ours).map_err(Failure::Refused)?;
+            if theirs.len() != ours.len() {
+                return Err(Failure::Lied("a digest list of the wrong length".into()));
+            }
+            let mut first = 0;
+            while first < ours.len() {
+                if theirs[first] == ours[first] {
+                    first += 1;
+                    continue;
+                }
+                let mut last = first;
+                while last + 1 < ours.len() && theirs[last + 1] != ours[last + 1] {
+                    last += 1;
+                }
+                self.catch_up(contact, &theirs_for_us, first as u8, last as u8, report)?;
+                first = last + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches what `contact` has in a range of first bytes and we lack.
+    fn catch_up(
+        &self,
+        contact: &Contact,
+        of: &DigestsRequest,
+        first: u8,
+        last: u8,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let (mut from, mut to) = ([0; 32], [0xff; 32]);
+        (from[0], to[0]) = (first, last);
+        loop {
+            let request = ListKeysRequest { of: of.clone(), from, to };
+            let (list, _) = self.links.call::<ListKeys>(contact, &request, Bytes::new(), COMPARE_TIMEOUT)?;
+            match of.family {
+                Family::Blocks => self.fetch_blocks(&list.keys, report),
+                Family::Registers => self.fetch_registers(contact, &list.keys, report),
+            }
+            match list.next {
+                // A liar could send us in circles.
+                Some(next) if next > from => from = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn fetch_blocks(&self, keys: &[ListedKey], report: &mut Report) {
+        let own = self.node.own();
+        let lacking: Vec<Address> = keys
+            .iter()
+            .map(|key| Address(key.address))
+            .filter(|address| {
+                !self.node.has_block(address) && self.node.is_responsible(&own, &NodeId(address.0))
+            })
+            .collect();
+        let next = std::cell::Cell::new(0);
+        let fetched = std::cell::Cell::new(0);
+        reactor::scope(|scope| {
+            for _ in 0..FETCHES_AT_ONCE.min(lacking.len()) {
+                scope.spawn(|| {
+                    while next.get() < lacking.len() {
+                        let address = lacking[next.replace(next.get() + 1)];
+                        if self.fetch_block(&address) {
+                            fetched.set(fetched.get() + 1);
+                        }
+                    }
+                });
+            }
+        });
+        report.blocks += fetched.get();
+        report.missing += lacking.len() - fetched.get();
+    }
+
+    /// Fetches one block and stores it; pauses so long that the rate is kept.
+    fn fetch_block(&self, address: &Address) -> bool {
+        let (tag, content) = match fetch(&self.links, None, address, None) {
+            Ok(found) => found,
+            Err(GetError::NotFound(_)) => return false,
+            Err(error) => {
+                tracing::warn!(%address, "can't fetch a missing block: {error}");
+                return false;
+            }
+        };
+        let length = content.len();
+        let stored = self.node.put_block(address, &tag, content);
+        if let Err(refusal) = &stored {
+            tracing::warn!(%address, "can't store a fetched block: {refusal}");
+        }
+        self.rest(length);
+        stored.is_ok()
+    }
+
+    fn rest(&self, bytes: usize) {
+        let seconds = (bytes * FETCHES_AT_ONCE) as f64 / self.pace.bytes_per_second.max(1) as f64;
+        reactor::sleep(Duration::from_secs_f64(seconds));
+    }
+
+    fn fetch_registers(&self, contact: &Contact, keys: &[ListedKey], report: &mut Report) {
+        for key in keys {
+            let register = RegisterAddress(key.address);
+            let ours = match self.node.read_register(&register) {
+                Ok(view) => {
+                    view.and_then(|view| view.accepted).map_or(Ballot::ZERO, |accepted| accepted.ballot)
+                }
+                Err(_) => {
+                    report.missing += 1;
+                    continue;
+                }
+            };
+            if key.ballot <= ours {
+                continue;
+            }
+            match self.fetch_register(contact, &register) {
+                Ok(true) => report.registers += 1,
+                Ok(false) => {}
+                Err(failure) => {
+                    tracing::warn!(%register, node = %contact, "can't catch up with a register: {failure}");
+                    report.missing += 1;
+                }
+            }
+        }
+    }
+
+    fn fetch_register(&self, contact: &Contact, register: &RegisterAddress) -> Result<bool, Failure> {
+        let (view, _) = self.links.call::<ReadRegister>(contact, register, Bytes::new(), COMPARE_TIMEOUT)?;
+        let Some((view, accepted)) =
+            view.and_then(|mut view| view.accepted.take().map(|taken| (view, taken)))
+        else {
+            return Ok(false);
+        };
+        if view.genesis.register() != *register {
+            return Err(Failure::Lied("it sent another register".into()));
+        }
+        let request = AcceptRequest {
+            genesis: view.genesis,
+            ballot: accepted.ballot,
+            next: None,
+            record: accepted.value,
+        };
+        // As if the neighbour had sent it: everything is verified.
+        match self.node.accept(Some(&contact.public_key), request) {
+            Ok(_) => Ok(true),
+            // Something newer is under way here already.
+            Err(Refusal::Conflict { .. }) => Ok(false),
+            Err(refusal) => Err(Failure::Refused(refusal)),
+        }
+    }
+
+    /// Asks for what the local store knows to be damaged.
+    fn want_damaged(&self) {
+        for damage in self.node.store().damaged() {
+            if let Some(key) = damage.key
+                && key.kind == Kind::BLOCK
+            {
+                self.node.want(Address(key.address));
+            }
+        }
+    }
+
+    /// Fetches the blocks that were found damaged; what can't be had is left to the next round.
+    fn fetch_wanted(&self) {
+        for address in self.node.take_wanted() {
+            if !self.node.has_block(&address) && !self.fetch_block(&address) {
+                tracing::warn!(%address, "a damaged block has no intact replica within reach");
+            }
+        }
+    }
+
+    /// Rereads every block and checks it against its address. Returns how many were damaged; those are fetched.
+    ///
+    /// # Suspends
+    /// At the pace's rate: a long time.
+    pub fn scrub(&self) -> usize {
+        let mut damaged = 0;
+        let mut from = Some(Key::first(Kind::BLOCK));
+        while let Some(start) = from {
+            let keys = self.node.store().keys(&start, 256);
+            for key in keys.iter().filter(|key| key.kind == Kind::BLOCK) {
+                let length = self.node.store().length(key).unwrap_or(0);
+                if self.node.suspect_block(&Address(key.address)) == Ok(true) {
+                    damaged += 1;
+                }
+                self.rest(length as usize);
+            }
+            from = keys.last().and_then(Key::next).filter(|key| key.kind == Kind::BLOCK);
+        }
+        self.want_damaged();
+        damaged
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! A node that was away, and one whose disk lost something.
+
+use std::time::Instant;
+
+use reactor::crypto::Identity;
+
+use super::*;
+use crate::BlockStore;
+use crate::testing::{FakeNetwork, FakeOverlay, Mood};
+
+fn pace() -> Pace {
+    Pace { period: Duration::from_millis(50), settle: Duration::from_millis(1), ..Pace::default() }
+}
+
+fn repair_of(network: &Rc<FakeNetwork>, index: usize) -> Repair<FakeOverlay> {
+    Repair::new(network.overlay_at(index), network.nodes[index].node.borrow().clone(), pace())
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(10), "waited too long for: {what}");
+        reactor::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_catches_up_with_blocks_and_registers() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let old = client.new_register([1; 32], vec![]);
+        let new = client.new_register([2; 32], vec![]);
+        let mut last = client.compare_and_swap(&old, None, Bytes::from_static(b"before")).unwrap();
+        network.nodes[1].mood.set(Mood::Dead);
+        let contents: Vec<_> = (0..300u32).map(|i| Bytes::from(vec![i as u8; 100 + i as usize])).collect();
+        client.put_many(contents).unwrap();
+        for _ in 0..5 {
+            last =
+                client.compare_and_swap(&old, Some(last.header_hash), Bytes::from_static(b"after")).unwrap();
+        }
+        // Created while one of its members was away.
+        let created = client.compare_and_swap(&new, None, Bytes::from_static(b"new")).unwrap();
+        reactor::sleep(Duration::from_millis(5));
+        network.restart(1);
+        let store = &network.nodes[1].store;
+        assert!(store.usage().count <= 1);
+        let repair = repair_of(&network, 1);
+        let report = repair.round();
+        assert_eq!((report.compared, report.blocks, report.registers, report.missing), (2, 300, 2, 0));
+        assert_eq!(store.usage().count, 302);
+        assert_eq!(repair.round(), Report { compared: 2, ..Report::default() });
+        // It can now make a quorum with a node that has everything, after the third is gone.
+        network.nodes[0].mood.set(Mood::Dead);
+        let reader = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        assert_eq!(reader.read(&old).unwrap().unwrap(), last);
+        assert_eq!(reader.read(&new).unwrap().unwrap(), created);
+    });
+}
+
+#[test]
+fn a_damaged_block_is_fetched_again_without_being_asked_for() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let address = client.put(Bytes::from(vec![5; 50_000])).unwrap();
+        wait_until("all replicas", || network.nodes.iter().all(|node| node.store.usage().count == 1));
+        let repair = repair_of(&network, 2);
+        let _running = repair.start();
+        reactor::sleep(Duration::from_millis(5));
+        let key = Key::new(Kind::BLOCK, address.0);
+        let mut bad = network.nodes[2].store.get(&key, None).unwrap().unwrap().to_vec();
+        bad[17] ^= 1;
+        network.nodes[2].store.put(&key, bad.clone().into()).unwrap();
+        assert_eq!(repair.scrub(), 1);
+        wait_until("the block's return", || {
+            network.nodes[2].store.get(&key, None).unwrap().is_some_and(|stored| stored[17] == 5)
+        });
+        // Found by a reader instead, who is served by another replica meanwhile.
+        network.nodes[2].store.put(&key, bad.into()).unwrap();
+        for other in [0, 1] {
+            network.nodes[other].delay.set(Duration::from_millis(30));
+        }
+        for _ in 0..3 {
+            assert_eq!(client.get(&address, None).unwrap()[17], 5);
+        }
+        wait_until("the block's return", || {
+            network.nodes[2].store.get(&key, None).unwrap().is_some_and(|stored| stored[17] == 5)
+        });
+    });
+}
+
+#[test]
+fn in_a_larger_network_nodes_fetch_only_what_is_theirs() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(8, 3, 1);
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        network.nodes[4].mood.set(Mood::Dead);
+        let addresses =
+            client.put_many((0..200u32).map(|i| Bytes::from(i.to_le_bytes().to_vec())).collect()).unwrap();
+        reactor::sleep(Duration::from_millis(20));
+        network.restart(4);
+        for index in 0..8 {
+            repair_of(&network, index).round();
+        }
+        let report = repair_of(&network, 4).round();
+        assert_eq!(report.missing, 0);
+        let id = network.nodes[4].contact.id;
+        for address in addresses {
+            let key = NodeId(address.0);
+            let mut order: Vec<_> = network.nodes.iter().map(|node| node.contact.id.distance(&key)).collect();
+            order.sort();
+            let theirs = order[..3].contains(&id.distance(&key));
+            assert_eq!(network.nodes[4].node.borrow().has_block(&address), theirs);
+        }
+    });
+}
