@@ -1,7 +1,7 @@
 //! Cryptography, thinly: who someone is ([`identity`]), how a secret reaches one person ([`seal`]), how
 //! bulk content is kept from everyone else ([`aead`]), and the hash of names ([`hash`]).
 //!
-//! Every primitive comes from a maintained crate (`ed25519-dalek`, `x25519-dalek`, `aes-gcm`, `hkdf`,
+//! Every primitive comes from a maintained crate (`ed25519-dalek`, `x25519-dalek`, `ring`, `hkdf`,
 //! `sha2`, `sha3`); this module only fixes which one is used for what, the order of the bytes, and that
 //! secrets are wiped when dropped. All randomness comes from the operating system.
 //!

@@ -125,3 +125,29 @@ macro_rules! socket_is_duplex {
 
 socket_is_duplex!(TcpStream);
 socket_is_duplex!(UnixStream);
+
+impl<D: Duplex + ?Sized> Duplex for Box<D> {
+    fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read_some(buffer)
+    }
+
+    fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
+        (**self).write_with(write)
+    }
+
+    fn write_slices(&self, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        (**self).write_slices(slices)
+    }
+
+    fn end(&self) -> io::Result<()> {
+        (**self).end()
+    }
+
+    fn abort(&self) {
+        (**self).abort();
+    }
+
+    fn peer_key(&self) -> Option<PublicKey> {
+        (**self).peer_key()
+    }
+}
