@@ -28,8 +28,9 @@ use crate::dial::DialError;
 pub(crate) const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause. Short, because the peer may be back any time, and a refused dial on a local network is cheap.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(8);
-/// Connections to one peer: ours, its own, and as many again while a restart of it is noticed.
-pub(crate) const PEER_CONNECTIONS_MAX: usize = 4;
+/// Connections to one peer. A node needs two, if both dial at once; but one user's key may be at work in many processes
+/// at a time, and each of those has a connection of its own.
+pub(crate) const PEER_CONNECTIONS_MAX: usize = 64;
 /// Peers with a connection. Each costs some 40 KiB of stacks and buffers.
 pub(crate) const CONNECTED_PEERS_MAX: usize = 1024;
 /// Peers remembered at all, most of them unreachable candidates from others' answers.
@@ -125,7 +126,9 @@ impl Pool {
                 dial.end(Ok(connection));
             }
             if slot.connections.len() > PEER_CONNECTIONS_MAX {
-                surplus.push(slot.connections.remove(0));
+                let is_idle = |connection: &Connection| connection.calls_in_flight() == (0, 0);
+                let oldest_idle = slot.connections.iter().position(is_idle).unwrap_or(0);
+                surplus.push(slot.connections.remove(oldest_idle));
             }
             let connected = slots.iter().filter(|(_, slot)| !slot.connections.is_empty());
             let idle = connected.clone().filter(|(_, slot)| slot.is_idle());
@@ -264,5 +267,128 @@ impl Dial {
             }
             self.ended.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reactor::rpc::{Config, Service};
+
+    const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
+
+    fn addresses(port: u16) -> Addresses {
+        std::iter::once(SocketAddr::from(([127, 0, 0, 1], port))).collect()
+    }
+
+    fn failure() -> DialError {
+        DialError::TimedOut { address: addresses(1)[0] }
+    }
+
+    /// A connection, and its other end, which must be kept for it to stay open.
+    fn connection() -> (Connection, Connection) {
+        let (here, there) = reactor::net::pipe(1 << 16);
+        let start = |end| Connection::start(end, Service::none(), Config::default());
+        (start(here), start(there))
+    }
+
+    fn must_dial(pool: &Pool, port: u16, insist: bool, now: Instant) -> Option<Rc<Dial>> {
+        match pool.way_to(&KEY, &addresses(port), insist, now) {
+            Way::MustDial(dial) => Some(dial),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn one_caller_dials_and_the_others_wait_for_it() {
+        reactor::run(|| {
+            let (pool, now) = (Rc::new(Pool::default()), Instant::now());
+            let dial = must_dial(&pool, 1, false, now).unwrap();
+            let waiting = (0..3).map(|_| {
+                let Way::Dialling(dial) = pool.way_to(&KEY, &addresses(1), false, now) else {
+                    panic!("a second dial")
+                };
+                reactor::spawn(move || dial.wait().is_ok())
+            });
+            let waiting: Vec<_> = waiting.collect();
+            let (ours, _theirs) = connection();
+            pool.add(KEY, ours.clone(), now);
+            pool.on_dialled(&KEY, &dial, Ok(ours), now);
+            assert!(waiting.into_iter().all(|waiting| waiting.join().unwrap()));
+            assert!(matches!(pool.way_to(&KEY, &addresses(1), false, now), Way::Open(_)));
+        });
+    }
+
+    #[test]
+    fn a_failed_dial_is_remembered_for_a_pause_that_doubles() {
+        let (pool, mut now) = (Pool::default(), Instant::now());
+        for pause in [PAUSE_MIN, PAUSE_MIN * 2, PAUSE_MIN * 4, PAUSE_MAX, PAUSE_MAX] {
+            let dial = must_dial(&pool, 1, false, now).unwrap();
+            pool.on_dialled(&KEY, &dial, Err((failure(), addresses(1))), now);
+            assert!(must_dial(&pool, 1, false, now + pause - Duration::from_millis(1)).is_none());
+            now += pause;
+        }
+        assert!(pool.has_failed(&KEY));
+    }
+
+    #[test]
+    fn another_address_and_those_who_insist_end_the_pause() {
+        let (pool, now) = (Pool::default(), Instant::now());
+        let fail = |dial: Rc<Dial>| pool.on_dialled(&KEY, &dial, Err((failure(), addresses(1))), now);
+        fail(must_dial(&pool, 1, false, now).unwrap());
+        assert!(must_dial(&pool, 1, false, now).is_none());
+        fail(must_dial(&pool, 2, false, now).unwrap());
+        fail(must_dial(&pool, 1, true, now).unwrap());
+        assert!(must_dial(&pool, 1, false, now).is_none());
+    }
+
+    #[test]
+    fn a_peer_that_dials_us_ends_the_wait_and_the_failure() {
+        reactor::run(|| {
+            let (pool, now) = (Rc::new(Pool::default()), Instant::now());
+            let dial = must_dial(&pool, 1, false, now).unwrap();
+            let (waiting, (ours, _theirs)) = (dial.clone(), connection());
+            let waiting = reactor::spawn(move || waiting.wait().is_ok());
+            pool.add(KEY, ours, now);
+            assert!(waiting.join().unwrap());
+            pool.on_dialled(&KEY, &dial, Err((failure(), addresses(1))), now);
+            assert!(!pool.has_failed(&KEY));
+            assert!(matches!(pool.way_to(&KEY, &addresses(1), false, now), Way::Open(_)));
+        });
+    }
+
+    #[test]
+    fn calls_take_the_newest_of_few_connections() {
+        reactor::run(|| {
+            let (pool, now) = (Pool::default(), Instant::now());
+            let pairs: Vec<_> = (0..PEER_CONNECTIONS_MAX + 1).map(|_| connection()).collect();
+            for (ours, _) in &pairs {
+                pool.add(KEY, ours.clone(), now);
+            }
+            assert!(pairs[0].0.is_closed(), "the oldest made room");
+            assert!(pairs[1..].iter().all(|(ours, _)| !ours.is_closed()));
+            pairs[PEER_CONNECTIONS_MAX].0.close();
+            assert!(pool.sweep(&KEY));
+            assert!(matches!(pool.way_to(&KEY, &[], false, now), Way::Open(_)));
+            pool.close_all();
+            assert!(pairs.iter().all(|(ours, _)| ours.is_closed()));
+            assert!(!pool.is_connected(&KEY));
+        });
+    }
+
+    #[test]
+    fn the_unreachable_are_not_remembered_without_end() {
+        let (pool, now) = (Pool::default(), Instant::now());
+        for number in 0..3 * SLOTS_MAX as u32 {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            let key = PublicKey::from_bytes(bytes);
+            let at = now + Duration::from_millis(u64::from(number));
+            let Way::MustDial(dial) = pool.way_to(&key, &addresses(1), false, at) else {
+                panic!("never seen before")
+            };
+            pool.on_dialled(&key, &dial, Err((failure(), addresses(1))), at);
+        }
+        assert!(pool.slots.borrow().len() <= SLOTS_MAX);
     }
 }

@@ -117,17 +117,18 @@ impl Node {
             node.spawn(move || listener::accept_loop(&state, &listener));
         }
         let ways = node.ways_in(bootstrap);
-        if let Err(error) = join::join(&node.state, &ways)
-            && !ways.is_empty()
+        if !ways.is_empty()
+            && let Err(error) = node.join(&ways)
         {
             tracing::warn!(%error, "not joined yet: trying on");
         }
-        let mut upkeep = Upkeep::new(&node.state, ways, node.contacts_file.clone());
+        let mut upkeep = Upkeep::new(&node.state, node.contacts_file.clone());
         node.spawn(move || upkeep.run());
         Ok(node)
     }
 
-    /// Joins the network through any of `ways`; returns how many live contacts are known then.
+    /// Joins the network through any of `ways`; returns how many live contacts are known then. The ways are
+    /// remembered, and tried again whenever nobody can be reached.
     ///
     /// # Errors
     /// Why nobody admitted us.
@@ -135,6 +136,11 @@ impl Node {
     /// # Suspends
     /// At most some seconds.
     pub fn join(&self, ways: &[Bootstrap]) -> Result<usize, JoinError> {
+        {
+            let mut known = self.state.ways.borrow_mut();
+            let new: Vec<Bootstrap> = ways.iter().filter(|way| !known.contains(way)).cloned().collect();
+            known.extend(new);
+        }
         join::join(&self.state, ways)
     }
 

@@ -16,6 +16,7 @@ use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
 use crate::contact::Contact;
 use crate::dial::DialError;
+use crate::join::Bootstrap;
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::lookup::Transport;
 use crate::message::{FindNode, FindNodeRequest, FindNodeResponse, Leave, Ping};
@@ -46,6 +47,8 @@ pub(crate) struct State {
     /// Whether a lookup of our own position has succeeded, so that whoever is near knows us.
     pub(crate) joined: Cell<bool>,
     pub(crate) stopping: Cell<bool>,
+    /// Every way into the network that we were told or remembered, to be tried again when nobody is left.
+    pub(crate) ways: RefCell<Vec<Bootstrap>>,
     service: OnceCell<Rc<Service>>,
     probed: RefCell<HashSet<NodeId>>,
 }
@@ -69,6 +72,7 @@ impl State {
             changes: Changes::new(),
             joined: Cell::new(false),
             stopping: Cell::new(false),
+            ways: RefCell::new(Vec::new()),
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
         });

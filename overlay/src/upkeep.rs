@@ -13,7 +13,7 @@ use bytes::Bytes;
 use reactor::crypto::random_bytes;
 
 use crate::contacts_file::{self, SAVED_MAX};
-use crate::join::{self, Bootstrap};
+use crate::join;
 use crate::k_bucket::K;
 use crate::lookup::{Transport, lookup};
 use crate::message::Leave;
@@ -37,8 +37,6 @@ const REFRESHES_PER_TICK: usize = 2;
 /// What the upkeep coroutine remembers.
 pub(crate) struct Upkeep {
     state: Rc<State>,
-    /// Ways in, the configured ones and the saved ones.
-    ways: Vec<Bootstrap>,
     contacts_file: Option<PathBuf>,
     saved_version: u64,
     next_save: Instant,
@@ -47,11 +45,10 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(crate) fn new(state: &Rc<State>, ways: Vec<Bootstrap>, contacts_file: Option<PathBuf>) -> Upkeep {
+    pub(crate) fn new(state: &Rc<State>, contacts_file: Option<PathBuf>) -> Upkeep {
         let now = reactor::now();
         Upkeep {
             state: state.clone(),
-            ways,
             contacts_file,
             saved_version: 0,
             next_save: now,
@@ -88,8 +85,9 @@ impl Upkeep {
             return;
         }
         let is_alone = self.state.table.borrow().live_count() == 0;
-        if is_alone && !self.ways.is_empty() {
-            if let Err(error) = join::join(&self.state, &self.ways) {
+        let ways = self.state.ways.borrow().clone();
+        if is_alone && !ways.is_empty() {
+            if let Err(error) = join::join(&self.state, &ways) {
                 tracing::debug!(%error, "not joined yet");
             }
         } else if !is_alone && !self.state.joined.get() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
-use overlay::{NodeId, Overlay, Rights};
+use overlay::{Contact, NodeId, Overlay, Rights};
 use reactor::rpc::{Method, Service};
 
 struct Greet;
@@ -70,6 +70,25 @@ fn a_client_calls_every_node_and_is_listed_by_none() {
         for node in &nodes {
             assert_eq!(live_count(node), 2, "a client is nobody's contact");
         }
+    });
+}
+
+#[test]
+fn a_client_is_called_back_over_the_connection_it_made() {
+    reactor::run(|| {
+        let network = Network::new();
+        let node = start(network.storage(&[]));
+        let config = network.client(&[address(&node)]);
+        let key = config.identity.public_key();
+        let mut service = Service::new();
+        service.on::<Greet>(|_, name, payload| Ok((format!("hello {name}, says a client"), payload)));
+        let client = overlay::Node::start(config, service).unwrap();
+        let without_address = Contact::new(key, []);
+        let call =
+            || node.call::<Greet>(&without_address, &"node".into(), Bytes::new(), Duration::from_secs(5));
+        assert_eq!(call().unwrap().0, "hello node, says a client");
+        client.stop();
+        eventually("it can't be called once it is gone", Duration::from_secs(3), || call().is_err());
     });
 }
 
