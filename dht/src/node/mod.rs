@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use overlay::{NodeId, Peers, Rights};
+use reactor::crypto::PublicKey;
 use reactor::rpc::{CallContext, Service};
 use reactor::sync::Signal;
 
@@ -154,6 +155,13 @@ impl Node {
         }
     }
 
+    fn is_storage_node(&self, peer: &PublicKey) -> bool {
+        match &self.gate {
+            Gate::Open => false,
+            Gate::Passports(peers) => peers.get(peer).is_some_and(|peer| peer.rights.store),
+        }
+    }
+
     /// How full the local store is.
     pub fn usage(&self) -> Usage {
         let usage = self.store.usage();
@@ -161,7 +169,8 @@ impl Node {
     }
 
     /// Says who is near, so that digests can be cut to what two nodes are both responsible for.
-    pub fn set_neighbours(&self, neighbours: Vec<NodeId>) {
+    pub fn set_neighbours(&self, mut neighbours: Vec<NodeId>) {
+        neighbours.retain(|neighbour| *neighbour != self.own);
         *self.neighbours.borrow_mut() = neighbours;
     }
 

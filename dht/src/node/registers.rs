@@ -197,8 +197,8 @@ impl Node {
         }
     }
 
-    /// Only the owner, its writers, and members (who repair) may take part in rounds: anyone else could propose an
-    /// old record again and so undo a new one.
+    /// Only the owner, its writers, and storage nodes (which repair, and in whose processes writers live) may take part
+    /// in rounds: anyone else could propose an old record again and so undo a new one.
     fn check_writer(
         &self,
         caller: Option<&PublicKey>,
@@ -208,7 +208,8 @@ impl Node {
         let Some(caller) = caller else { return Ok(()) };
         let allowed = *caller == genesis.owner
             || record.is_some_and(|record| record.access.writers.contains(caller))
-            || genesis.index_of(&NodeId::of(caller)).is_some();
+            || genesis.index_of(&NodeId::of(caller)).is_some()
+            || self.is_storage_node(caller);
         if allowed {
             Ok(())
         } else {

@@ -46,6 +46,8 @@ fn a_node_that_comes_back_catches_up_with_blocks_and_registers() {
         let store = &network.nodes[1].store;
         assert!(store.usage().count <= 1);
         let repair = repair_of(&network, 1);
+        repair_of(&network, 0).round();
+        repair_of(&network, 2).round();
         let report = repair.round();
         assert_eq!((report.compared, report.blocks, report.registers, report.missing), (2, 300, 2, 0));
         assert_eq!(store.usage().count, 302);
