@@ -1,8 +1,24 @@
 //! The targets, one file for each crate whose parsers they reach.
 
+pub mod dht;
+pub mod filesystem;
+pub mod overlay;
 pub mod reactor;
 
 use crate::Target;
 
 /// Every target of every crate.
-pub const ALL: &[Target] = &[reactor::SERIALIZATION, reactor::SEALED];
+pub const ALL: &[Target] = &[
+    reactor::SERIALIZATION,
+    reactor::SEALED,
+    reactor::RPC_FRAME,
+    overlay::PASSPORT,
+    overlay::CONTACT,
+    dht::STORE_SEGMENT,
+    dht::STORE_CHECKPOINT,
+    dht::BLOCK,
+    dht::REGISTER,
+    filesystem::TREE_NODE,
+    filesystem::CHUNK,
+    filesystem::FUSE_REQUEST,
+];

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ::reactor::crypto::{Identity, PublicKey, Signature, seal};
+use ::reactor::rpc::frame::{self, Header};
 use ::reactor::serialization::{from_bytes, to_bytes};
 
 use crate::Target;
@@ -43,5 +44,25 @@ pub const SEALED: Target = Target {
     seeds: || {
         let secret = Identity::from_seed(&[7; 32]).sealing_key();
         vec![seal::seal_to(&secret.public(), b"the key of the root")]
+    },
+};
+
+/// A stream of frames, as far as it goes; each header that decodes must encode to the same bytes.
+pub const RPC_FRAME: Target = Target {
+    name: "rpc_frame",
+    body: |data| {
+        let mut rest = data;
+        while let Ok(Some((found, length))) = frame::decode(rest) {
+            assert!(length >= frame::HEADER_SIZE_BYTES && length <= rest.len());
+            assert_eq!(found.header.encode()[..], rest[..frame::HEADER_SIZE_BYTES]);
+            rest = &rest[length..];
+        }
+    },
+    seeds: || {
+        let request =
+            Header::Request { call: 1, method: 0x0200, timeout_ms: 1000, message_size: 5, payload_size: 9 };
+        let part = Header::RequestPart { call: 1, size: 4 };
+        let stream = [&request.encode()[..], b"hellopart1", &part.encode(), b"rest", &Header::Ping.encode()];
+        vec![stream.concat(), Header::Cancel { call: 1 }.encode().to_vec(), Header::Goodbye.encode().to_vec()]
     },
 };

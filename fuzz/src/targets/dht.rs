@@ -1,0 +1,108 @@
+//! Parsers of the DHT: what lies on a node's disk, and what others sign.
+
+use ::bytes::Bytes;
+use ::dht::block::{immutable, mutable};
+use ::dht::store::format::{self, Place, RecordHeader, Shape};
+use ::dht::store::{Key, Kind, checkpoint, scan};
+use ::dht::{Address, OwnerTag};
+use ::overlay::NodeId;
+use ::reactor::crypto::Identity;
+use ::reactor::serialization::{from_bytes, to_bytes};
+
+use crate::Target;
+
+const SALT: u64 = 0x1234_5678;
+
+/// A segment of two records, as the store would write it.
+fn segment() -> Vec<u8> {
+    let mut segment = format::encode_segment_header(1, SALT).to_vec();
+    for (sequence, value) in [(1u64, &b"first"[..]), (2, &[7; 40_000])] {
+        let place = Place { salt: SALT, segment: 1, offset: segment.len() as u32 };
+        let length = value.len() as u32;
+        let (check, table) = format::checksums(length, [value]);
+        let key = Key { kind: Kind(1), address: [sequence as u8; 32] };
+        let header = RecordHeader { shape: Shape::Value, key, sequence, length, watermark: 0, check };
+        segment.extend_from_slice(&format::encode_record_header(place, &header));
+        segment.extend_from_slice(&table);
+        segment.extend_from_slice(value);
+        segment.resize(place.offset as usize + format::record_bytes(length), 0);
+    }
+    segment
+}
+
+/// A whole segment, read as at a node's start; damage must be found, never believed.
+pub const STORE_SEGMENT: Target = Target {
+    name: "store_segment",
+    body: |data| {
+        for is_last in [false, true] {
+            let _ = scan::scan(data, SALT, 1, is_last);
+        }
+        let _ = format::decode_segment_header(data);
+        let _ = format::decode_flipped_segment_header(data);
+        let place = Place { salt: SALT, segment: 1, offset: 64 };
+        if let Some(header) = format::decode_record_header(place, data) {
+            let _ = format::verify_body(&header, &data[data.len() / 2..]);
+        }
+        let _ = format::decode_flipped_record_header(place, data);
+    },
+    seeds: || vec![segment()],
+};
+
+/// The index of a sealed segment.
+pub const STORE_CHECKPOINT: Target = Target {
+    name: "store_checkpoint",
+    body: |data| {
+        if let Some(listing) = checkpoint::decode(1, SALT, data) {
+            let again = checkpoint::decode(1, SALT, &checkpoint::encode(1, SALT, &listing));
+            assert_eq!(again, Some(listing));
+        }
+    },
+    seeds: || {
+        let scanned = scan::scan(&segment()[..], SALT, 1, true).expect("memory is read without errors");
+        vec![checkpoint::encode(1, SALT, &scanned.into())]
+    },
+};
+
+/// A stored block and the proof that lets a range of it be verified.
+pub const BLOCK: Target = Target {
+    name: "block",
+    body: |data| {
+        let _ = immutable::decode_trailer(data);
+        let _ = immutable::decode(&Address([1; 32]), Bytes::copy_from_slice(data));
+        if let Ok(length) = u32::try_from(data.len()) {
+            let _ = immutable::content_length(length);
+        }
+    },
+    seeds: || {
+        let tag = OwnerTag([9; 32]);
+        [100, 70_000]
+            .map(|length| {
+                let content = vec![5; length];
+                [&content[..], &immutable::trailer(&tag, &content)].concat()
+            })
+            .to_vec()
+    },
+};
+
+/// A register's signed value and its genesis record.
+pub const REGISTER: Target = Target {
+    name: "register",
+    body: |data| {
+        let Ok((genesis, record)) = from_bytes::<(mutable::Genesis, mutable::SignedRecord)>(data) else {
+            return;
+        };
+        let register = genesis.register();
+        if genesis.verify(&register).is_ok() && record.verify(&genesis, None).is_ok() {
+            let _ = record.to_record();
+        }
+    },
+    seeds: || {
+        let owner = Identity::from_seed(&[1; 32]);
+        let members = [2, 3, 4].map(|number| NodeId([number; 32])).to_vec();
+        let genesis = mutable::Genesis::sign(&owner, [8; 32], members);
+        let access = mutable::AccessList::sign(&owner, &genesis.register(), 0, vec![owner.public_key()]);
+        let payload = Bytes::from_static(b"the root");
+        let record = mutable::SignedRecord::sign(&owner, genesis.register(), None, access, payload);
+        vec![to_bytes(&(genesis, record))]
+    },
+};
