@@ -1,2 +1,67 @@
-//! Placeholder.
-fn main() {}
+//! `storage-node`: storage nodes, an encrypted drive, or both, from one command line.
+//!
+//! This file only chooses the command and prints how it ended: 0 if it did what was asked, 1 if not (with the reason
+//! and the next step on standard error), 2 for a command line that makes no sense. Each command has a file of its own.
+
+#![forbid(unsafe_code)]
+
+mod children;
+mod cli;
+mod client;
+mod drive;
+mod errors;
+mod files;
+mod home;
+mod identity;
+mod mount;
+mod mountpoint;
+mod network;
+mod node;
+mod progress;
+mod report;
+mod run;
+mod status;
+mod stop;
+mod umount;
+mod up;
+mod values;
+mod volume;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command};
+use errors::Failure;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    // Warnings only, lest the few lines that a command prints drown; and nodes that are not up yet are no news to the
+    // overlay of a network that is just starting. HYPHA_LOG=debug shows what happens.
+    let filter =
+        EnvFilter::try_from_env("HYPHA_LOG").unwrap_or_else(|_| EnvFilter::new("warn,overlay=error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).init();
+    match perform(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            if let Some(advice) = failure.advice() {
+                eprintln!("  try: {advice}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(options) => up::up(&options),
+        Command::Run(options) => run::run(&options),
+        Command::Mount(options) => mount::mount(&options),
+        Command::Umount(options) => umount::umount(&options),
+        Command::Status(options) => status::status(&options),
+        Command::Put(options) => values::put(&options),
+        Command::Get(options) => values::get(&options),
+    }
+}

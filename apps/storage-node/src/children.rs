@@ -1,0 +1,260 @@
+//! The node processes that `up` starts, kept alive for as long as `up` lives and no longer.
+//!
+//! Two pipes say all there is to say. A child's standard input is a pipe that only we hold: when we end, in whatever
+//! way, the kernel closes it and the child leaves in order. (A parent-death signal would do as much for SIGKILL, but
+//! it follows the *thread* that forked.) A child's standard output tells its address, and its end tells that the
+//! child is gone; it is then started again, after a back-off that forgets itself once a child has lived for a while.
+//!
+//! Each child has one coroutine, a loop that starts it, reads it and mourns it. Not here: what a node does.
+
+use std::cell::{Cell, RefCell};
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use reactor::JoinHandle;
+use reactor::net::Descriptor;
+use reactor::sync::Signal;
+
+use crate::errors::Failure;
+use crate::home::NodeHome;
+
+/// What a node prints once it serves, before its address; `up` reads it.
+pub(crate) const READY: &str = "listening on ";
+
+/// The first wait before a dead node is started again; doubled at each death in a row.
+const BACK_OFF: Duration = Duration::from_millis(250);
+/// A node that dies at each start should not fill the log: at most twice a minute.
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// A node that lived this long did not die of its start: the back-off begins anew.
+const LIVED: Duration = Duration::from_secs(10);
+/// A child that has not left by then is killed: its store survives that.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+/// A ready line is some 40 bytes.
+const LINE_SIZE_BYTES_MAX: usize = 4096;
+
+/// One child's state, shared between its coroutine and `up`.
+struct Child {
+    number: u16,
+    home: NodeHome,
+    /// The nodes that it is told of when it starts.
+    known: Vec<SocketAddr>,
+    address: Cell<Option<SocketAddr>>,
+    process: RefCell<Option<process::Child>>,
+    /// Why it ended before it was ever ready.
+    failure: RefCell<Option<String>>,
+    /// How often it has come up.
+    lives: Cell<u32>,
+    changed: Signal,
+    stopping: Cell<bool>,
+}
+
+/// A child that is kept alive. Dropping it lets go of the pipe, and so ends the child too.
+pub(crate) struct Supervised {
+    child: Rc<Child>,
+    coroutine: JoinHandle<()>,
+}
+
+impl Supervised {
+    /// Starts node `number`, which is told of `known` nodes, and keeps it alive.
+    pub(crate) fn start(number: u16, home: NodeHome, known: Vec<SocketAddr>) -> Supervised {
+        let child = Rc::new(Child {
+            number,
+            home,
+            known,
+            address: Cell::new(None),
+            process: RefCell::new(None),
+            failure: RefCell::new(None),
+            lives: Cell::new(0),
+            changed: Signal::new(),
+            stopping: Cell::new(false),
+        });
+        let coroutine = reactor::spawn({
+            let child = child.clone();
+            move || child.keep_alive()
+        });
+        Supervised { child, coroutine }
+    }
+
+    /// Waits until the node serves for the first time.
+    ///
+    /// # Errors
+    /// `Failure::NodeStart` with the end of its log if it ended instead.
+    ///
+    /// # Suspends
+    /// Until the node is ready or gone.
+    pub(crate) fn wait_ready(&self) -> Result<(SocketAddr, u32), Failure> {
+        loop {
+            if let Some(reason) = self.child.failure.borrow_mut().take() {
+                return Err(Failure::NodeStart { number: self.child.number, reason });
+            }
+            if let (Some(address), Some(pid)) = (self.child.address.get(), self.pid()) {
+                return Ok((address, pid));
+            }
+            self.child.changed.wait();
+        }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.child.process.borrow().as_ref().map(process::Child::id)
+    }
+
+    /// Asks the node to leave, by closing its pipe. [`Supervised::stopped`] waits for it.
+    pub(crate) fn ask_to_stop(&self) {
+        self.child.stopping.set(true);
+        if let Some(process) = &mut *self.child.process.borrow_mut() {
+            process.stdin = None;
+        }
+    }
+
+    /// Waits until a node that was asked to stop has gone.
+    ///
+    /// # Suspends
+    /// Until then; a node that won't leave is killed after ten seconds.
+    pub(crate) fn stopped(self) {
+        let deadline = reactor::now() + LEAVE_LIMIT;
+        while !self.coroutine.is_finished() {
+            if self.pid().is_none() {
+                // In its back-off, with no process to wait for.
+                self.coroutine.terminate();
+            } else if reactor::now() > deadline
+                && let Some(process) = &mut *self.child.process.borrow_mut()
+            {
+                let _ = process.kill();
+            }
+            reactor::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Child {
+    fn keep_alive(&self) {
+        let mut back_off = BACK_OFF;
+        while !self.stopping.get() {
+            let started = reactor::now();
+            let end = self.live();
+            let was_ready = self.address.take().is_some();
+            if self.stopping.get() {
+                return;
+            }
+            let reason = match end {
+                Ok(status) => describe(status),
+                Err(error) => format!("it could not be started: {error}"),
+            };
+            if !was_ready {
+                let reason = log_end(&self.home.log_file()).unwrap_or(reason.clone());
+                self.failure.borrow_mut().get_or_insert(reason);
+                self.changed.notify_all();
+            }
+            if started.elapsed() > LIVED {
+                back_off = BACK_OFF;
+            }
+            println!("node {} {reason}; starting it again in {:.1} s", self.number, back_off.as_secs_f32());
+            reactor::sleep(back_off);
+            back_off = (back_off * 2).min(BACK_OFF_MAX);
+        }
+    }
+
+    /// One life of the child, from its start to its end.
+    fn live(&self) -> io::Result<ExitStatus> {
+        let mut process = self.spawn()?;
+        let pid = process.id();
+        let output = Descriptor::new(process.stdout.take().expect("it was asked for").into())?;
+        *self.process.borrow_mut() = Some(process);
+        let mut text = Vec::new();
+        let mut buffer = [0; 512];
+        loop {
+            let count = output.read_with(|fd| rustix::io::read(fd, &mut buffer).map_err(io::Error::from));
+            let Ok(1..) = count else { break };
+            let count = count?;
+            if text.len() + count > LINE_SIZE_BYTES_MAX {
+                text.clear();
+            }
+            text.extend_from_slice(&buffer[..count]);
+            if let Some(address) = ready_address(&text) {
+                text.clear();
+                self.address.set(Some(address));
+                if self.lives.replace(self.lives.get() + 1) > 0 {
+                    println!("{}", describe_node(self.number, address, pid));
+                }
+                self.changed.notify_all();
+            }
+        }
+        // Its output has ended, so that it is ending: taken out of the cell, since the wait suspends.
+        let mut process = self.process.borrow_mut().take().expect("only this coroutine takes it");
+        process.stdin = None;
+        reactor::offload(move || process.wait())
+    }
+
+    fn spawn(&self) -> io::Result<process::Child> {
+        let log = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.home.log_file())?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("run").arg("--until-stdin-closes").arg("--home").arg(self.home.path());
+        for address in &self.known {
+            command.arg("--node").arg(address.to_string());
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        // A process group of its own: Ctrl-C at the terminal reaches us alone, and we stop it after the drive.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.spawn()
+    }
+}
+
+/// The address in a line that starts with [`READY`], once the line is whole.
+fn ready_address(text: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (_, rest) = text.split_once(READY)?;
+    rest.split_once('\n')?.0.trim().parse().ok()
+}
+
+/// The line that tells where a node process is.
+pub(crate) fn describe_node(number: u16, address: SocketAddr, pid: u32) -> String {
+    format!("  node {number}  {address}  process {pid}")
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".into(),
+    }
+}
+
+/// The last lines of a log: why a node did not start.
+fn log_end(path: &Path) -> Option<String> {
+    const END_SIZE_BYTES: u64 = 2000;
+    let mut file = std::fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(END_SIZE_BYTES))).ok()?;
+    let mut text = Vec::new();
+    file.take(END_SIZE_BYTES).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_only_from_a_whole_line() {
+        assert_eq!(ready_address(b"listening on 127.0.0.1:47"), None);
+        assert_eq!(ready_address(b"listening on 127.0.0.1:47\n"), Some("127.0.0.1:47".parse().unwrap()));
+        assert_eq!(
+            ready_address(b"node 2 listening on [::1]:4701\nmore"),
+            Some("[::1]:4701".parse().unwrap())
+        );
+        assert_eq!(ready_address(b"something else\n"), None);
+    }
+}

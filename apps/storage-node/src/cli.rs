@@ -1,0 +1,245 @@
+//! The command line: every command, option and help text, and nothing that acts.
+//!
+//! The help is written for somebody who has never seen the program: each command says what it does, what it leaves
+//! behind, and shows a line to copy. What an option defaults to is decided where it is used, since most defaults
+//! come from what the home remembers.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  storage-node up --nodes 3 ./drive       three nodes on this machine, and an encrypted drive in ./drive
+  cp -a ~/project ./drive/                use it like any other directory
+  storage-node status                     which nodes answer, what they hold
+  echo hello | storage-node put greeting  a value without FUSE; it is the file `greeting` of the drive
+  storage-node get greeting
+  storage-node umount ./drive             from anywhere; Ctrl-C in the first terminal does the same
+
+Everything is remembered under $XDG_DATA_HOME/hypha (~/.local/share/hypha), or where --home says. That directory
+holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files.";
+
+/// An encrypted drive on storage nodes that need not be trusted.
+#[derive(Debug, Parser)]
+#[command(name = "storage-node", version, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One command and its options.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start nodes on this machine and mount the drive: the one command to begin with
+    Up(Up),
+    /// Run one storage node in the foreground
+    Run(Run),
+    /// Mount the drive from a process that stores nothing itself
+    Mount(Mount),
+    /// Unmount a drive, and wait until everything in it is on the nodes
+    Umount(Umount),
+    /// Show which nodes answer, and how much each holds
+    Status(Status),
+    /// Store one value under a name, without FUSE
+    Put(Put),
+    /// Fetch one value by its name, without FUSE
+    Get(Get),
+}
+
+/// Where this network's keys and nodes are remembered.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct HomeOption {
+    /// Directory of keys, nodes and settings [default: $XDG_DATA_HOME/hypha, else ~/.local/share/hypha]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  storage-node up ./drive                      one node, in this process
+  storage-node up --nodes 3 ./drive            survives the death of any one node
+  storage-node up --nodes 3 --home ./h ./drive keeps keys and stores in ./h
+
+The first run makes an owner key, a closed network, a user key and the nodes' keys. Later runs bring the same files
+back. A node process that dies is started again. Ctrl-C flushes, unmounts, and stops all that was started.";
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+#[command(after_help = UP_EXAMPLES)]
+pub(crate) struct Up {
+    /// Where the drive appears; made if missing, must be empty
+    #[arg(value_name = "DRIVE")]
+    pub(crate) drive: PathBuf,
+    /// How many storage nodes [default: 1, or as many as the home remembers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) nodes: Option<u16>,
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+    /// Let fsync return once this machine's journal holds the change, before the nodes do
+    #[arg(long)]
+    pub(crate) write_back: bool,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  storage-node run --home ~/.local/share/hypha/nodes/2
+  storage-node run --home ./n2 --node 192.0.2.7:4701 --listen 0.0.0.0:4702
+
+A node's home is made by `up`, in nodes/1, nodes/2, ... of its own home. It can be moved to another machine: it
+holds the node's key, its passport, its store, and the addresses of the nodes it knows.";
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct Run {
+    /// The node's home, as `up` made it (HOME/nodes/2)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) home: PathBuf,
+    /// Address to listen on [default: the one used last; another port is taken if that one is not free]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A node that is already running; may be given several times
+    #[arg(long = "node", value_name = "ADDRESS")]
+    pub(crate) nodes: Vec<SocketAddr>,
+    /// Stop when standard input ends: how `up` makes sure that no node outlives it
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+}
+
+/// How a process that stores nothing finds its network and proves who it is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ClientOptions {
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+    /// The network's description, network.json of some home; with --key, no home is needed
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "home")]
+    pub(crate) network: Option<PathBuf>,
+    /// The user's key, user.key of some home
+    #[arg(long, value_name = "FILE", requires = "network")]
+    pub(crate) key: Option<PathBuf>,
+    /// A running node; may be given several times [default: those the network's description names]
+    #[arg(long = "node", value_name = "ADDRESS")]
+    pub(crate) nodes: Vec<SocketAddr>,
+}
+
+const MOUNT_EXAMPLES: &str = "\
+Examples:
+  storage-node mount ./drive                              the nodes of the usual home must be running
+  storage-node mount --node 127.0.0.1:4702 ./drive        knowing this one node only
+  storage-node mount --network network.json --key user.key --node 192.0.2.7:4701 ./drive
+
+Two small files are all that another machine needs: network.json and user.key. The second is the user's identity:
+send it as you would send a password.";
+
+/// Options of `mount`.
+#[derive(Debug, Args)]
+#[command(after_help = MOUNT_EXAMPLES)]
+pub(crate) struct Mount {
+    /// Where the drive appears; made if missing, must be empty
+    #[arg(value_name = "DRIVE")]
+    pub(crate) drive: PathBuf,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+    /// Directory of the cache and the journal [default: HOME/client]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Let fsync return once this machine's journal holds the change, before the nodes do
+    #[arg(long)]
+    pub(crate) write_back: bool,
+}
+
+/// Options of `umount`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  storage-node umount ./drive")]
+pub(crate) struct Umount {
+    /// The mounted drive
+    #[arg(value_name = "DRIVE")]
+    pub(crate) drive: PathBuf,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  storage-node status\n  storage-node status --json | jq .nodes[].blocks")]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+    /// Print JSON for programs; the fields are only ever added to
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const PUT_EXAMPLES: &str = "\
+Examples:
+  storage-node put notes/today today.txt       directories of the name are made
+  tar c project | storage-node put project.tar
+
+A value is a file of the drive: `put notes/today` and `cp today.txt DRIVE/notes/today` do the same. It returns when
+the nodes hold the value durably. Nodes must be running (`up`, or `run` for each).";
+
+/// Options of `put`.
+#[derive(Debug, Args)]
+#[command(after_help = PUT_EXAMPLES)]
+pub(crate) struct Put {
+    /// Its name: a path within the drive
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// File to read the value from [default: standard input]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+}
+
+/// Options of `get`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  storage-node get notes/today\n  storage-node get project.tar project.tar"
+)]
+pub(crate) struct Get {
+    /// Its name: a path within the drive
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// File to write the value to; appears only once it is whole [default: standard output]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{} shows no example", command.get_name());
+            assert!(help.contains("storage-node "), "{} has no line to copy", command.get_name());
+        }
+    }
+
+    #[test]
+    fn nodes_are_between_one_and_sixty_four() {
+        assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "0", "d"]).is_err());
+        assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "65", "d"]).is_err());
+        assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "3", "d"]).is_ok());
+    }
+
+    #[test]
+    fn a_network_file_without_a_key_is_refused() {
+        assert!(Cli::try_parse_from(["storage-node", "mount", "--network", "n", "d"]).is_err());
+        assert!(Cli::try_parse_from(["storage-node", "mount", "--network", "n", "--key", "k", "d"]).is_ok());
+    }
+}

@@ -1,0 +1,161 @@
+//! A process that stores nothing itself: how it finds its network, proves who it is, and opens the volume.
+//!
+//! It needs two small files and one living node. From that node it learns of the others.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use dht::BlockStore;
+use dht::client::owner_tag;
+use filesystem::volume::Volume;
+use overlay::{Config, Node};
+use overlay::{Peers, Role as OverlayRole};
+use reactor::rpc::Service;
+
+use crate::cli::ClientOptions;
+use crate::errors::Failure;
+use crate::files;
+use crate::home::Home;
+use crate::identity::Member;
+use crate::network::{Network, Role};
+use crate::volume;
+
+/// What a client needs to know before it connects. Plain data, so that it can go where the reactor runs.
+pub(crate) struct Settings {
+    /// The network.
+    pub(crate) network: Network,
+    key_file: PathBuf,
+    /// Where to look for nodes.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Where journal and cache are by default; `None` without a home.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// Reads the settings that the options point at.
+///
+/// # Errors
+/// `Failure::NotAHome`, those of [`files::load`], or `Failure::NoNode` if no address is known.
+pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
+    let (network, key_file, directory) = match (&options.network, &options.key) {
+        (Some(network), Some(key)) => (files::load::<Network>(network)?, key.clone(), None),
+        _ => {
+            let home = Home::locate(options.home.home.as_deref())?;
+            (home.network()?, home.user_key_file(), Some(home.client_directory()))
+        }
+    };
+    let addresses = if options.nodes.is_empty() { network.addresses() } else { options.nodes.clone() };
+    if addresses.is_empty() {
+        return Err(Failure::NoNode { reason: "the network has never been started".into() });
+    }
+    Ok(Settings { network, key_file, addresses, directory })
+}
+
+impl Settings {
+    /// A directory for one command's journal; removed when dropped.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn scratch_directory(&self) -> Result<Scratch, Failure> {
+        let name = format!("hypha-{}-{}", std::process::id(), rustix::process::geteuid().as_raw());
+        let path = std::env::temp_dir().join(name);
+        files::private_directory(&path)?;
+        Ok(Scratch { path })
+    }
+}
+
+/// A directory that is removed when dropped.
+pub(crate) struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The network's blocks, as seen by a member; with its own node's at hand if this process is one.
+pub(crate) fn block_store(
+    overlay: Rc<Node>,
+    local: Option<Rc<dht::Node>>,
+    network: &Network,
+    user: &Member,
+) -> Rc<dyn BlockStore> {
+    let config = dht::client::Config {
+        identity: user.identity.clone(),
+        tag: owner_tag(&user.identity.public_key()),
+        replicas: usize::from(network.replicas),
+    };
+    Rc::new(dht::Client::new(overlay, local, config))
+}
+
+/// A connected client.
+pub(crate) struct Client {
+    network: Network,
+    user: Member,
+    overlay: Rc<Node>,
+}
+
+impl Client {
+    /// Connects to the network.
+    ///
+    /// # Errors
+    /// `Failure::NoNode` if nobody answers or lets us in.
+    ///
+    /// # Suspends
+    /// Until one node at least is reached.
+    pub(crate) fn connect(settings: &Settings) -> Result<Client, Failure> {
+        let user = Member::load(&settings.key_file, Role::User)?;
+        let config = Config {
+            identity: (*user.identity).clone(),
+            network: settings.network.owner_key(),
+            passport: user.passport.clone(),
+            role: OverlayRole::Client,
+            listen: None,
+            bootstrap: Vec::new(),
+            contacts_file: None,
+            peers: Peers::new(),
+        };
+        let overlay =
+            Node::start(config, Service::new()).map_err(|error| Failure::Internal(error.to_string()))?;
+        let ways: Vec<_> = settings.addresses.iter().copied().map(Into::into).collect();
+        if let Err(error) = overlay.join(&ways) {
+            overlay.stop();
+            return Err(Failure::NoNode { reason: error.to_string() });
+        }
+        Ok(Client { network: settings.network.clone(), user, overlay })
+    }
+
+    /// Its place in the overlay.
+    pub(crate) fn overlay(&self) -> &Rc<Node> {
+        &self.overlay
+    }
+
+    /// Opens the network's volume.
+    ///
+    /// # Errors
+    /// `Failure::Volume`.
+    ///
+    /// # Suspends
+    /// Until its root is known and the journal of the last run is replayed.
+    pub(crate) fn open_volume(&self, directory: &Path, write_back: bool) -> Result<Rc<Volume>, Failure> {
+        let store = block_store(self.overlay.clone(), None, &self.network, &self.user);
+        volume::open(store, &self.network, &self.user, directory, write_back)
+    }
+
+    /// Closes its connections.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub(crate) fn leave(self) {
+        self.overlay.stop();
+    }
+}

@@ -1,0 +1,175 @@
+//! What can go wrong at the command line, and what to do next about each.
+//!
+//! One enum for the whole program: its reader is a person at a terminal, so each variant is a sentence about the
+//! cause, and [`Failure::advice`] a sentence about the next step. Errors of the crates below arrive as their text.
+
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use filesystem::mount::MountError;
+use thiserror::Error;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    /// Neither `--home` nor the environment says where to remember things.
+    #[error("no home: neither --home nor XDG_DATA_HOME nor HOME is set")]
+    NoHome,
+    /// The directory holds no network.
+    #[error("{} is not a hypha home: it has no {missing}", path.display())]
+    NotAHome { path: PathBuf, missing: &'static str },
+    /// A directory that is about to become a home has other things in it.
+    #[error("{} is not a hypha home, and is not empty", path.display())]
+    HomeOccupied { path: PathBuf },
+    /// The home of a whole network was given where a node's home is needed.
+    #[error("{} is the home of a network, not of one node", path.display())]
+    NetworkHomeForNode { path: PathBuf },
+    /// Another process uses the home.
+    #[error("{} is in use by process {holder}", path.display())]
+    Locked { path: PathBuf, holder: String },
+    /// The home has another number of nodes.
+    #[error("{} was made with {remembered} node{}, not {asked}", path.display(), if *remembered == 1 { "" } else { "s" })]
+    OtherNodeCount { path: PathBuf, remembered: u16, asked: u16 },
+    /// A file operation failed.
+    #[error("{}: {}", path.display(), plain(source))]
+    File { path: PathBuf, source: io::Error },
+    /// A settings file does not say what it should.
+    #[error("{} is damaged or not what it should be: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    /// A settings file is from a later version.
+    #[error("{} has format {found}; this program knows up to {known}", path.display())]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    /// A key file has too wide a mode.
+    #[error("others can read the key file {} (mode {mode:o})", path.display())]
+    KeyReadable { path: PathBuf, mode: u32 },
+    /// It can't be mounted or unmounted; the message says what to do.
+    #[error(transparent)]
+    Drive(#[from] MountError),
+    /// The mountpoint is no empty directory.
+    #[error("{} cannot become the drive: {reason}", path.display())]
+    Mountpoint { path: PathBuf, reason: String },
+    /// Nothing of ours is mounted there.
+    #[error("no hypha drive is mounted at {}", path.display())]
+    NotMounted { path: PathBuf },
+    /// The process that serves a drive takes too long to end.
+    #[error("it is unmounted, but process {pid} is still storing what was written")]
+    NotFlushed { pid: u32 },
+    /// A port can't be used.
+    #[error("cannot listen on {address}: {}", plain(source))]
+    Listen { address: SocketAddr, source: io::Error },
+    /// No node answers.
+    #[error("no storage node answers: {reason}")]
+    NoNode { reason: String },
+    /// A node process did not come up.
+    #[error("node {number} did not start: {reason}")]
+    NodeStart { number: u16, reason: String },
+    /// The local store can't be opened.
+    #[error("the store {} cannot be opened: {reason}", path.display())]
+    Store { path: PathBuf, reason: String },
+    /// The volume can't be opened or made.
+    #[error("the volume cannot be opened: {reason}")]
+    Volume { reason: String },
+    /// The last flush failed.
+    #[error("not everything that was written could be stored: {reason}")]
+    NotStored { reason: String },
+    /// A name is no usable path within the drive.
+    #[error("{name:?} cannot be a value's name: {reason}")]
+    Name { name: String, reason: &'static str },
+    /// There is no such value.
+    #[error("there is no value named {name:?}")]
+    NoValue { name: String },
+    /// A file operation inside the volume failed.
+    #[error("{name:?}: {reason}")]
+    Value { name: String, reason: String },
+    /// The disk is full, here or on the nodes.
+    #[error("no space left: {place}")]
+    DiskFull { place: String },
+    /// Standard input or output failed.
+    #[error("{what}: {}", plain(source))]
+    Stream { what: &'static str, source: io::Error },
+    /// Our own doing.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Failure {
+    /// A file error, told apart where the advice differs.
+    pub(crate) fn file(path: &Path, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Failure::DiskFull { place: format!("{} could not be written", path.display()) };
+        }
+        Failure::File { path: path.into(), source }
+    }
+
+    pub(crate) fn damaged(path: &Path, reason: impl Display) -> Self {
+        Failure::Damaged { path: path.into(), reason: reason.to_string() }
+    }
+
+    /// The step that most often helps; `None` where the message says it all.
+    pub(crate) fn advice(&self) -> Option<String> {
+        Some(match self {
+            Failure::NoHome => "give --home DIR".into(),
+            Failure::NotAHome { .. } => {
+                "start there with `storage-node up ./drive --home DIR`, or give the --home that you used before".into()
+            }
+            Failure::HomeOccupied { .. } => "give an empty or a new directory as --home".into(),
+            Failure::NetworkHomeForNode { path } => format!("give a node's home, such as {}/nodes/1", path.display()),
+            Failure::Locked { .. } => {
+                "it is running already: use it, or stop that process first (Ctrl-C in its terminal, or kill it)".into()
+            }
+            Failure::OtherNodeCount { remembered, .. } => format!(
+                "leave out --nodes, or say --nodes {remembered}; for another number begin a new network with --home DIR"
+            ),
+            Failure::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run as the user who owns it, or give another --home".into()
+            }
+            Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path".into(),
+            Failure::Damaged { .. } => "restore it from a backup; nothing was changed".into(),
+            Failure::Newer { .. } => "use the newer storage-node that wrote it".into(),
+            Failure::KeyReadable { path, .. } => format!("if nobody copied it: chmod 600 {}", path.display()),
+            Failure::Drive(MountError::FuseMissing | MountError::DeviceMissing) => {
+                "or do without FUSE: `run` each node, and use `put` and `get`".into()
+            }
+            Failure::Mountpoint { .. } => "give an empty directory, or a name that does not exist yet".into(),
+            Failure::NotMounted { .. } => "`findmnt -t fuse.hypha` lists the mounted drives".into(),
+            Failure::NotFlushed { .. } => "leave it running until it ends by itself; `status` shows the nodes".into(),
+            Failure::Listen { .. } => "give another --listen ADDRESS, or stop what uses it (`ss -ltnp` shows it)".into(),
+            Failure::NoNode { .. } => {
+                "start them with `storage-node up`, or give a running one with --node ADDRESS".into()
+            }
+            Failure::NotStored { .. } => {
+                "the journal of this home still has it: run the same command again once the nodes are back".into()
+            }
+            Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
+            Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),
+            Failure::Store { .. } => "check that the disk is mounted and writable; the log above may say more".into(),
+            _ => return None,
+        })
+    }
+}
+
+/// An I/O error without Rust's "(os error 13)".
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_file_errors() {
+        let full = Failure::file(Path::new("x"), io::Error::from_raw_os_error(28));
+        assert!(matches!(full, Failure::DiskFull { .. }));
+        assert!(full.advice().unwrap().contains("free some space"));
+        let denied = Failure::file(Path::new("x"), io::Error::from_raw_os_error(13));
+        assert_eq!(denied.to_string(), "x: permission denied");
+    }
+}

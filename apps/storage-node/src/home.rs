@@ -1,0 +1,378 @@
+//! The directory where everything about one network is remembered.
+//!
+//! ```text
+//! HOME/
+//!   network.json       public: owner, replicas, nodes and their addresses
+//!   owner.key          signs passports; needed again only to admit members
+//!   user.key           reads and writes the drive
+//!   lock               held by `up` while it runs
+//!   client/            the drive's journal and cache
+//!   nodes/1/           node.key, node.json, network.json, contacts, store/, lock; nodes/2/ ...
+//! ```
+//!
+//! Every file is written atomically; `network.json` comes last when a home is made, so that a home without it is
+//! one whose making was cut short, and is made again. Not here: what the keys and addresses are used for.
+
+use std::env;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::errors::Failure;
+use crate::files;
+use crate::identity::Founding;
+use crate::network::{Network, NodeEntry, NodeSettings};
+
+/// A network's home.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    path: PathBuf,
+}
+
+impl Home {
+    /// The home that `--home` names, or the usual one.
+    ///
+    /// # Errors
+    /// `Failure::NoHome` if the environment doesn't say where that is.
+    pub(crate) fn locate(option: Option<&Path>) -> Result<Home, Failure> {
+        let path = match option {
+            Some(path) => path.to_owned(),
+            None => usual(env::var_os("XDG_DATA_HOME").map(Into::into), env::var_os("HOME").map(Into::into))
+                .ok_or(Failure::NoHome)?,
+        };
+        // Children start with the same working directory, and yet an absolute path reads better in what we print.
+        let path = std::path::absolute(&path).map_err(|error| Failure::file(&path, error))?;
+        Ok(Home { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its `network.json`.
+    pub(crate) fn network_file(&self) -> PathBuf {
+        self.path.join("network.json")
+    }
+
+    /// The user's key and passport.
+    pub(crate) fn user_key_file(&self) -> PathBuf {
+        self.path.join("user.key")
+    }
+
+    /// The owner's key.
+    pub(crate) fn owner_key_file(&self) -> PathBuf {
+        self.path.join("owner.key")
+    }
+
+    /// Where a client of this home keeps journal and cache.
+    pub(crate) fn client_directory(&self) -> PathBuf {
+        self.path.join("client")
+    }
+
+    /// The home of its node `number`.
+    pub(crate) fn node(&self, number: u16) -> NodeHome {
+        NodeHome { path: self.path.join("nodes").join(number.to_string()) }
+    }
+
+    /// Reads the network, saying so if there is none.
+    ///
+    /// # Errors
+    /// `Failure::NotAHome`, or those of [`files::load`].
+    pub(crate) fn network(&self) -> Result<Network, Failure> {
+        match files::load(&self.network_file()) {
+            Err(Failure::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                if self.path.join("node.json").exists() {
+                    return Err(Failure::NotAHome {
+                        path: self.path.clone(),
+                        missing: "network.json (it is a node's)",
+                    });
+                }
+                Err(Failure::NotAHome { path: self.path.clone(), missing: "network.json" })
+            }
+            other => other,
+        }
+    }
+
+    /// Takes the home for this process until the result is dropped.
+    ///
+    /// # Errors
+    /// `Failure::Locked` if another process has it.
+    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
+        files::private_directory(&self.path)?;
+        Lock::take(&self.path)
+    }
+
+    /// Reads the network, or founds one of `nodes` nodes if this is a new home. Says whether it is new.
+    ///
+    /// # Errors
+    /// `Failure::OtherNodeCount` if the network has another number of nodes, `Failure::HomeOccupied` if the
+    /// directory has something else in it, or those of the file system.
+    pub(crate) fn open_or_found(&self, nodes: Option<u16>) -> Result<(Network, bool), Failure> {
+        match self.network() {
+            Ok(network) => {
+                let remembered = network.nodes.len() as u16;
+                match nodes {
+                    Some(asked) if asked != remembered => {
+                        Err(Failure::OtherNodeCount { path: self.path.clone(), remembered, asked })
+                    }
+                    _ => Ok((network, false)),
+                }
+            }
+            Err(Failure::NotAHome { .. }) => {
+                self.refuse_if_occupied()?;
+                self.found(nodes.unwrap_or(1)).map(|network| (network, true))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// A home that was cut short while it was made has our own files only; anything else is somebody's data.
+    fn refuse_if_occupied(&self) -> Result<(), Failure> {
+        let ours = ["lock", "owner.key", "user.key", "nodes", "client"];
+        for entry in fs::read_dir(&self.path).map_err(|error| Failure::file(&self.path, error))? {
+            let name = entry.map_err(|error| Failure::file(&self.path, error))?.file_name();
+            let name = name.to_string_lossy();
+            if !ours.contains(&&*name) && !name.ends_with(".new") {
+                return Err(Failure::HomeOccupied { path: self.path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn found(&self, nodes: u16) -> Result<Network, Failure> {
+        let founding = Founding::new();
+        files::save(&self.owner_key_file(), &founding.owner_key())?;
+        files::save(&self.user_key_file(), &founding.user_key())?;
+        let mut entries = Vec::new();
+        for number in 1..=nodes {
+            let home = self.node(number);
+            files::private_directory(&home.path)?;
+            let (key, public_key) = founding.node_key();
+            files::save(&home.key_file(), &key)?;
+            home.save_settings(&NodeSettings { number, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) })?;
+            entries.push(NodeEntry { number, public_key, address: None });
+        }
+        let network = founding.network(entries);
+        self.save_network(&network)?;
+        Ok(network)
+    }
+
+    /// Writes the network here and into the home of each node, which may be moved to another machine.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn save_network(&self, network: &Network) -> Result<(), Failure> {
+        for entry in &network.nodes {
+            files::save(&self.node(entry.number).network_file(), network)?;
+        }
+        files::save(&self.network_file(), network)
+    }
+}
+
+/// One node's home.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeHome {
+    path: PathBuf,
+}
+
+impl NodeHome {
+    /// A node's home that must exist.
+    ///
+    /// # Errors
+    /// `Failure::NetworkHomeForNode` or `Failure::NotAHome` if it is something else.
+    pub(crate) fn open(path: &Path) -> Result<NodeHome, Failure> {
+        let path = std::path::absolute(path).map_err(|error| Failure::file(path, error))?;
+        if path.join("nodes").is_dir() {
+            return Err(Failure::NetworkHomeForNode { path });
+        }
+        if !path.join("node.json").exists() {
+            return Err(Failure::NotAHome { path, missing: "node.json" });
+        }
+        Ok(NodeHome { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its key and passport.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.path.join("node.key")
+    }
+
+    fn network_file(&self) -> PathBuf {
+        self.path.join("network.json")
+    }
+
+    /// Where its blocks are.
+    pub(crate) fn store_directory(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// Where it remembers other nodes.
+    pub(crate) fn contacts_file(&self) -> PathBuf {
+        self.path.join("contacts")
+    }
+
+    /// What it prints when `up` runs it.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// The network it belongs to.
+    ///
+    /// # Errors
+    /// Those of [`files::load`].
+    pub(crate) fn network(&self) -> Result<Network, Failure> {
+        files::load(&self.network_file())
+    }
+
+    /// Its number and address.
+    ///
+    /// # Errors
+    /// Those of [`files::load`].
+    pub(crate) fn settings(&self) -> Result<NodeSettings, Failure> {
+        files::load(&self.path.join("node.json"))
+    }
+
+    /// Remembers its number and address.
+    ///
+    /// # Errors
+    /// Those of [`files::save`].
+    pub(crate) fn save_settings(&self, settings: &NodeSettings) -> Result<(), Failure> {
+        files::save(&self.path.join("node.json"), settings)
+    }
+
+    /// Takes the node for this process until the result is dropped.
+    ///
+    /// # Errors
+    /// `Failure::Locked` if another process runs it.
+    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
+        Lock::take(&self.path)
+    }
+}
+
+/// Proof that no other process uses a directory. The kernel lets go of it however this process ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes `directory`'s lock.
+    ///
+    /// # Errors
+    /// `Failure::Locked`, with the other's process id, or those of the file system.
+    pub(crate) fn take(directory: &Path) -> Result<Lock, Failure> {
+        let path = directory.join("lock");
+        let failed = |error| Failure::file(&path, error);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = (&mut file).take(20).read_to_string(&mut holder);
+                let holder = if holder.is_empty() { "unknown".into() } else { holder.trim().into() };
+                return Err(Failure::Locked { path: directory.into(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // The lock is what counts; the number in it is for people, so that a full disk must not stop a node.
+        let _ = file.set_len(0).and_then(|()| file.rewind());
+        let _ = write!(file, "{}", std::process::id());
+        Ok(Lock { _file: file })
+    }
+}
+
+/// $XDG_DATA_HOME/hypha, or ~/.local/share/hypha. The XDG specification says to ignore a relative path.
+fn usual(xdg_data_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    xdg_data_home
+        .filter(|path| path.is_absolute())
+        .or_else(|| home.filter(|path| path.is_absolute()).map(|path| path.join(".local/share")))
+        .map(|path| path.join("hypha"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        (directory, home)
+    }
+
+    #[test]
+    fn the_usual_home_follows_the_xdg_specification() {
+        assert_eq!(usual(Some("/data".into()), Some("/home/me".into())), Some("/data/hypha".into()));
+        assert_eq!(
+            usual(Some("relative".into()), Some("/home/me".into())),
+            Some("/home/me/.local/share/hypha".into())
+        );
+        assert_eq!(usual(None, None), None);
+    }
+
+    #[test]
+    fn a_network_is_founded_once_and_found_again() {
+        let (_directory, home) = home();
+        let (first, new) = home.open_or_found(Some(3)).unwrap();
+        assert!(new);
+        assert_eq!((first.nodes.len(), first.replicas), (3, 3));
+        let (again, new) = home.open_or_found(None).unwrap();
+        assert!(!new);
+        assert_eq!(again.owner, first.owner);
+        assert!(matches!(
+            home.open_or_found(Some(2)),
+            Err(Failure::OtherNodeCount { remembered: 3, asked: 2, .. })
+        ));
+    }
+
+    #[test]
+    fn a_directory_with_other_things_in_it_is_not_taken_over() {
+        let (directory, home) = home();
+        fs::write(directory.path().join("thesis.tex"), "x").unwrap();
+        assert!(matches!(home.open_or_found(None), Err(Failure::HomeOccupied { .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_founding_that_was_cut_short_is_begun_again() {
+        let (_directory, home) = home();
+        home.open_or_found(Some(2)).unwrap();
+        fs::remove_file(home.network_file()).unwrap();
+        let (network, new) = home.open_or_found(Some(2)).unwrap();
+        assert!(new);
+        assert_eq!(home.node(2).network().unwrap().owner, network.owner);
+    }
+
+    #[test]
+    fn a_locked_home_says_who_has_it() {
+        let (_directory, home) = home();
+        let lock = home.lock().unwrap();
+        match home.lock() {
+            Err(Failure::Locked { holder, .. }) => assert_eq!(holder, std::process::id().to_string()),
+            other => panic!("{other:?}"),
+        }
+        drop(lock);
+        home.lock().unwrap();
+    }
+
+    #[test]
+    fn the_home_of_a_network_is_no_home_of_a_node() {
+        let (directory, home) = home();
+        home.open_or_found(None).unwrap();
+        assert!(matches!(NodeHome::open(directory.path()), Err(Failure::NetworkHomeForNode { .. })));
+        NodeHome::open(home.node(1).path()).unwrap();
+    }
+}

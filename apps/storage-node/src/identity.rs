@@ -1,0 +1,132 @@
+//! Founding a network: who signs whom.
+//!
+//! Three kinds of key. The *owner* admits members by signing their passports, and is needed for nothing else. The
+//! *user* owns the volume: its root is a register of the user's, and only the user's key opens it. A *node* stores
+//! what it cannot read. All come from the operating system's randomness, at once, before anything listens.
+//!
+//! Not here: where the keys are kept (`home`), and what a passport is (`overlay::passport`).
+
+use std::path::Path;
+use std::rc::Rc;
+
+use overlay::{Passport, Rights};
+use reactor::crypto::{Identity, PublicKey, random_bytes};
+use reactor::serialization::{from_bytes, to_bytes};
+
+use crate::errors::Failure;
+use crate::files;
+use crate::network::{Hex, KeyFile, Network, NodeEntry, Role};
+
+/// The keys of a network that is being made.
+pub(crate) struct Founding {
+    owner: Identity,
+    user: Identity,
+}
+
+impl Founding {
+    /// Draws the owner's and the user's keys.
+    pub(crate) fn new() -> Founding {
+        Founding { owner: Identity::generate(), user: Identity::generate() }
+    }
+
+    /// The owner's key file.
+    pub(crate) fn owner_key(&self) -> KeyFile {
+        KeyFile { role: Role::Owner, seed: Hex(*self.owner.seed()), passport: None }
+    }
+
+    /// The user's key file, with a passport to read and write.
+    pub(crate) fn user_key(&self) -> KeyFile {
+        self.admit(&self.user, Role::User, Rights::CLIENT)
+    }
+
+    /// A new node's key file, with a passport to store, and its public key.
+    pub(crate) fn node_key(&self) -> (KeyFile, Hex<[u8; 32]>) {
+        let node = Identity::generate();
+        let public_key = Hex(*node.public_key().as_bytes());
+        (self.admit(&node, Role::Node, Rights::NODE), public_key)
+    }
+
+    /// The description of the network with these nodes.
+    pub(crate) fn network(&self, nodes: Vec<NodeEntry>) -> Network {
+        Network {
+            owner: Hex(*self.owner.public_key().as_bytes()),
+            // Three copies outlive any one node and keep a majority; with fewer nodes, each has a copy.
+            replicas: nodes.len().min(3) as u8,
+            volume_owner: Hex(*self.user.public_key().as_bytes()),
+            volume_salt: Hex(random_bytes()),
+            nodes,
+        }
+    }
+
+    fn admit(&self, member: &Identity, role: Role, rights: Rights) -> KeyFile {
+        let passport = Passport::issue(&self.owner, member.public_key(), rights, None);
+        KeyFile { role, seed: Hex(*member.seed()), passport: Some(Hex(to_bytes(&passport))) }
+    }
+}
+
+/// A member that can prove who it is and that it was admitted.
+pub(crate) struct Member {
+    /// Its key pair.
+    pub(crate) identity: Rc<Identity>,
+    /// Why it is let in.
+    pub(crate) passport: Passport,
+}
+
+impl Member {
+    /// Reads a key file that must be of this role.
+    ///
+    /// # Errors
+    /// Those of [`files::load`]; `Failure::Damaged` if it is another role's key or its passport doesn't decode.
+    pub(crate) fn load(path: &Path, role: Role) -> Result<Member, Failure> {
+        let file: KeyFile = files::load(path)?;
+        if file.role != role {
+            return Err(Failure::damaged(
+                path,
+                format!("it is the key of a {:?}, and that of a {role:?} is needed", file.role),
+            ));
+        }
+        let passport = file.passport.ok_or_else(|| Failure::damaged(path, "it has no passport"))?;
+        let passport: Passport =
+            from_bytes(&passport.0).map_err(|error| Failure::damaged(path, format!("passport: {error}")))?;
+        Ok(Member { identity: Rc::new(Identity::from_seed(&file.seed.0)), passport })
+    }
+}
+
+impl Network {
+    /// The key that admits members.
+    pub(crate) fn owner_key(&self) -> PublicKey {
+        PublicKey::from_bytes(self.owner.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn every_member_of_a_new_network_is_let_in_with_its_own_rights() {
+        let directory = tempfile::tempdir().unwrap();
+        let founding = Founding::new();
+        let network = founding.network(Vec::new());
+        for (key, role, rights) in [
+            (founding.user_key(), Role::User, Rights::CLIENT),
+            (founding.node_key().0, Role::Node, Rights::NODE),
+        ] {
+            let path = directory.path().join("a.key");
+            files::save(&path, &key).unwrap();
+            let member = Member::load(&path, role).unwrap();
+            let holder = member.identity.public_key();
+            assert_eq!(member.passport.verify(&network.owner_key(), &holder, SystemTime::now()), Ok(rights));
+        }
+    }
+
+    #[test]
+    fn one_roles_key_is_not_taken_for_anothers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.key");
+        files::save(&path, &Founding::new().user_key()).unwrap();
+        assert!(matches!(Member::load(&path, Role::Node), Err(Failure::Damaged { .. })));
+    }
+}

@@ -1,0 +1,45 @@
+//! `mount`: the drive from a process that stores nothing itself.
+//!
+//! All it needs is the network's description, the user's key and one running node. Its cache may be empty.
+
+use crate::cli::Mount;
+use crate::client::{self, Client};
+use crate::drive;
+use crate::errors::Failure;
+use crate::files;
+use crate::home::Lock;
+use crate::mountpoint;
+use crate::progress;
+use crate::stop::{Stop, say};
+
+/// Runs the command.
+///
+/// # Errors
+/// What keeps the drive from being usable.
+pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
+    let settings = client::settings(&options.client)?;
+    let directory = options.cache.clone().or_else(|| settings.directory.clone()).ok_or(Failure::NoHome)?;
+    files::private_directory(&directory)?;
+    let _lock = Lock::take(&directory)?;
+    let mountpoint = mountpoint::prepare(&options.drive)?;
+    let write_back = options.write_back;
+    reactor::run(move || {
+        let stop = Stop::on_signals()?;
+        let spinner = progress::spinner("reaching the nodes");
+        let client = Client::connect(&settings)?;
+        let volume = client.open_volume(&directory, write_back)?;
+        spinner.finish_and_clear();
+        let result = drive::serve(volume, &mountpoint, &stop, || {
+            say(format_args!("the drive is {}", mountpoint.display()));
+            say(format_args!(
+                "Ctrl-C here, or `storage-node umount {}` elsewhere, unmounts it",
+                mountpoint.display()
+            ));
+        });
+        client.leave();
+        if result.is_ok() {
+            say("everything is stored");
+        }
+        result
+    })
+}

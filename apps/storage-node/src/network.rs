@@ -1,0 +1,155 @@
+//! The settings files of a network: its description, and the keys of those who belong to it.
+//!
+//! `network.json` is public: who owns the network, how many replicas a block has, where nodes were last seen. A key
+//! file is one member's secret together with the passport that lets it in, so that a member can be handed over as
+//! one file. The owner's key has no passport: it is what passports are signed with. Not here: how any of it is
+//! spoken on the wire, which is the overlay's and the DHT's business.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::files::Kind;
+
+/// Bytes that JSON shows as hexadecimal.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Hex<T>(pub(crate) T);
+
+impl<T: AsRef<[u8]>> Serialize for Hex<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&HEX.encode(self.0.as_ref()))
+    }
+}
+
+impl<'de, T: TryFrom<Vec<u8>>> Deserialize<'de> for Hex<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = HEX.decode(text.as_bytes()).map_err(|_| D::Error::custom("not hexadecimal"))?;
+        let length = bytes.len();
+        T::try_from(bytes)
+            .map(Hex)
+            .map_err(|_| D::Error::custom(format!("{length} bytes are the wrong length")))
+    }
+}
+
+impl<T: AsRef<[u8]>> fmt::Display for Hex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEX.encode(self.0.as_ref()))
+    }
+}
+
+impl<T: AsRef<[u8]>> fmt::Debug for Hex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `network.json`: all that is public about a network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Network {
+    /// The key that signs passports.
+    pub(crate) owner: Hex<[u8; 32]>,
+    /// On how many nodes each block is: min(3, nodes), fixed when the network is made.
+    pub(crate) replicas: u8,
+    /// The user whose register holds the volume's root.
+    pub(crate) volume_owner: Hex<[u8; 32]>,
+    /// Which of that user's registers it is. Random, so that two volumes never meet.
+    pub(crate) volume_salt: Hex<[u8; 32]>,
+    /// The storage nodes, and where each was last seen.
+    pub(crate) nodes: Vec<NodeEntry>,
+}
+
+/// One storage node, as `network.json` lists it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeEntry {
+    /// Its number in the home that made it, from 1.
+    pub(crate) number: u16,
+    /// Its key, of which its id is the hash.
+    pub(crate) public_key: Hex<[u8; 32]>,
+    /// Where it listened last; `None` before its first start.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+impl Kind for Network {
+    const KIND: &'static str = "hypha network";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+impl Network {
+    /// Where nodes were last seen.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().filter_map(|node| node.address).collect()
+    }
+}
+
+/// `*.key`: one member's secret.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct KeyFile {
+    /// What the member is, for people.
+    pub(crate) role: Role,
+    /// The Ed25519 seed.
+    pub(crate) seed: Hex<[u8; 32]>,
+    /// The serialized passport; `None` for the owner.
+    pub(crate) passport: Option<Hex<Vec<u8>>>,
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// Signs passports.
+    Owner,
+    /// Reads and writes the drive.
+    User,
+    /// Stores blocks.
+    Node,
+}
+
+impl Kind for KeyFile {
+    const KIND: &'static str = "hypha key";
+    const VERSION: u32 = 1;
+    const SECRET: bool = true;
+}
+
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyFile {{ role: {:?}, .. }}", self.role)
+    }
+}
+
+/// `node.json`: what one node remembers between runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeSettings {
+    /// Its number in the home that made it.
+    pub(crate) number: u16,
+    /// Where it listens; port 0 before its first start.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Kind for NodeSettings {
+    const KIND: &'static str = "hypha node";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_of_the_wrong_length_is_refused() {
+        assert!(serde_json::from_str::<Hex<[u8; 32]>>(&format!("{:?}", "ab".repeat(32))).is_ok());
+        assert!(serde_json::from_str::<Hex<[u8; 32]>>(&format!("{:?}", "ab".repeat(31))).is_err());
+        assert!(serde_json::from_str::<Hex<[u8; 32]>>("\"xyz\"").is_err());
+    }
+
+    #[test]
+    fn a_key_file_never_shows_its_seed() {
+        let key = KeyFile { role: Role::Owner, seed: Hex([7; 32]), passport: None };
+        assert!(!format!("{key:?}").contains("0707"));
+    }
+}

@@ -1,0 +1,196 @@
+//! One storage node in this process: its store, its place in the overlay, and what it does for others.
+//!
+//! Here the crates are joined: the store under the DHT's node, the node's methods in one RPC service, the service on
+//! the overlay. The lock of the node's home is held for as long as the value lives.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dht::node::Gate;
+use dht::store::{DiskStore, Store, StoreError};
+use overlay::{Config, StartError};
+use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
+use reactor::rpc::Service;
+
+use crate::errors::Failure;
+use crate::home::{Lock, NodeHome};
+use crate::identity::Member;
+use crate::network::{NodeSettings, Role};
+use crate::report::{Report, ReportMethod, ReportRefused};
+
+/// A running storage node.
+pub(crate) struct StorageNode {
+    number: u16,
+    overlay: Rc<overlay::Node>,
+    storage: Rc<dht::node::Node>,
+    store: Rc<dyn Store>,
+    replicas: usize,
+    _lock: Lock,
+}
+
+impl StorageNode {
+    /// Starts the node of `home` and joins it to the nodes at `known`, as far as they are up.
+    ///
+    /// If the remembered port is taken, another is used and remembered; a port that was asked for is a must.
+    ///
+    /// # Errors
+    /// `Failure::Locked` if it runs already, `Failure::Listen`, `Failure::Store`, or those of its files.
+    ///
+    /// # Suspends
+    /// Until it serves.
+    pub(crate) fn start(
+        home: &NodeHome,
+        listen: Option<SocketAddr>,
+        known: &[SocketAddr],
+    ) -> Result<Self, Failure> {
+        let lock = home.lock()?;
+        let network = home.network()?;
+        let settings = home.settings()?;
+        let member = Member::load(&home.key_file(), Role::Node)?;
+        let store = open_store(&home.store_directory())?;
+        let own = member.identity.public_key();
+        let peers = Peers::new();
+        let replicas = usize::from(network.replicas);
+        let gate = Gate::Passports(peers.clone());
+        let storage = dht::node::Node::new(NodeId::of(&own), store.clone(), gate, replicas);
+
+        let remembered: Vec<SocketAddr> = network
+            .nodes
+            .iter()
+            .filter(|node| node.public_key.0 != *own.as_bytes())
+            .filter_map(|node| node.address)
+            .collect();
+        let mut ways: Vec<SocketAddr> = known.iter().copied().chain(remembered).collect();
+        ways.retain(|address| *address != settings.listen);
+        ways.sort();
+        ways.dedup();
+
+        let join = |address| {
+            let mut service = Service::new();
+            storage.serve(&mut service);
+            serve_reports(&mut service, &storage, &peers);
+            let config = Config {
+                identity: (*member.identity).clone(),
+                network: network.owner_key(),
+                passport: member.passport.clone(),
+                role: OverlayRole::Storage,
+                listen: Some(address),
+                bootstrap: ways.iter().copied().map(Into::into).collect(),
+                contacts_file: Some(home.contacts_file()),
+                peers: peers.clone(),
+            };
+            overlay::Node::start(config, service)
+        };
+        let overlay = match join(listen.unwrap_or(settings.listen)) {
+            Err(StartError::Listen { address, source })
+                if listen.is_none()
+                    && address.port() != 0
+                    && source.kind() == std::io::ErrorKind::AddrInUse =>
+            {
+                tracing::warn!(%address, "the port is taken: using another");
+                join(SocketAddr::new(address.ip(), 0))
+            }
+            other => other,
+        }
+        .map_err(|error| match error {
+            StartError::Listen { address, source } => Failure::Listen { address, source },
+            other => Failure::Internal(other.to_string()),
+        })?;
+        let node = StorageNode { number: settings.number, overlay, storage, store, replicas, _lock: lock };
+        if node.address() != settings.listen {
+            home.save_settings(&NodeSettings { listen: node.address(), ..settings })?;
+        }
+        Ok(node)
+    }
+
+    /// Its number in the home that made it.
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.overlay.listen_address().expect("a storage node listens")
+    }
+
+    /// Its place in the overlay.
+    pub(crate) fn overlay(&self) -> &Rc<overlay::Node> {
+        &self.overlay
+    }
+
+    /// What it does for others.
+    pub(crate) fn storage(&self) -> &Rc<dht::node::Node> {
+        &self.storage
+    }
+
+    /// Waits until `count` nodes, itself among them, know each other; fewer will do as long as they are a quorum.
+    ///
+    /// # Errors
+    /// `Failure::NoNode` if too few have been met after `limit`.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub(crate) fn wait_for_nodes(&self, count: usize, limit: Duration) -> Result<(), Failure> {
+        let started = Instant::now();
+        let quorum = self.replicas / 2 + 1;
+        loop {
+            let live = 1 + self.overlay.contacts().iter().filter(|(_, is_live)| *is_live).count();
+            if live >= count {
+                return Ok(());
+            }
+            if started.elapsed() > limit {
+                if live >= quorum {
+                    tracing::warn!(live, count, "going on with those nodes that are there");
+                    return Ok(());
+                }
+                return Err(Failure::NoNode {
+                    reason: format!("only {live} of {count} have met after {limit:?}"),
+                });
+            }
+            reactor::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Stops serving, and closes the store with everything on disk.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub(crate) fn stop(self) {
+        self.overlay.stop();
+        if let Err(error) = self.store.close() {
+            tracing::error!(node = self.number, %error, "the store was not closed cleanly; it will recover");
+        }
+    }
+}
+
+fn open_store(path: &Path) -> Result<Rc<dyn Store>, Failure> {
+    match DiskStore::open(dht::store::Config::new(path)) {
+        Ok(store) => Ok(Rc::new(store)),
+        Err(StoreError::Full) => Err(Failure::DiskFull { place: format!("the store {}", path.display()) }),
+        Err(error) => Err(Failure::Store { path: path.into(), reason: error.to_string() }),
+    }
+}
+
+/// Answers `status`. Whoever may read may ask.
+fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &Peers) {
+    let (storage, peers) = (storage.clone(), peers.clone());
+    let started = Instant::now();
+    let needed = Rights { read: true, ..Rights::default() };
+    service.on::<ReportMethod>(move |context, (), _| {
+        peers.check(context.peer.as_ref(), needed).map_err(|error| ReportRefused(error.to_string()))?;
+        let usage = storage.usage();
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            process: std::process::id(),
+            uptime_s: started.elapsed().as_secs(),
+            blocks: usage.block_count,
+            used_bytes: usage.used_bytes,
+            total_bytes: usage.total_bytes,
+            peers: peers.count() as u32,
+        };
+        Ok((report, Bytes::new()))
+    });
+}

@@ -1,0 +1,75 @@
+//! Progress on long work, when somebody watches.
+//!
+//! On a terminal: a bar or a spinner on standard error, gone when the work is done. Elsewhere: nothing, so that logs
+//! and pipes hold lines only.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A quarter of a second: work that is shorter needs no bar.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Progress through a number of bytes; `None` where the end is not known.
+pub(crate) fn bytes(what: &str, total_bytes: Option<u64>) -> ProgressBar {
+    let bar = match total_bytes {
+        Some(total_bytes) => ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr())
+            .with_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left")),
+        None => ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+            .with_style(style("{msg} {spinner} {bytes} {binary_bytes_per_sec}")),
+    };
+    bar.with_message(what.to_owned())
+}
+
+/// A spinner for work whose length is unknown; it turns from a thread of its own.
+pub(crate) fn spinner(what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+        .with_style(style("{msg} {spinner} {elapsed}"))
+        .with_message(what.to_owned());
+    if !bar.is_hidden() {
+        bar.enable_steady_tick(TICK);
+    }
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// 1536 is "1.5 KiB": three digits tell enough.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            return if unit == "B" || value >= 100.0 {
+                format!("{value:.0} {unit}")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} PiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_with_the_unit_that_fits() {
+        assert_eq!(human_bytes(0), "0 B");
+        assert_eq!(human_bytes(1023), "1023 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(300 << 20), "300 MiB");
+        assert_eq!(human_bytes(5 << 40), "5.0 TiB");
+    }
+
+    #[test]
+    fn every_template_parses() {
+        for bar in [bytes("a", Some(1)), bytes("a", None), spinner("a")] {
+            bar.finish_and_clear();
+        }
+        assert!(ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {eta} left").is_ok());
+    }
+}

@@ -1,0 +1,32 @@
+//! `run`: one storage node in the foreground.
+//!
+//! It prints one line when it serves, and that line is also how `up` learns the node's address.
+
+use crate::children::READY;
+use crate::cli::Run;
+use crate::errors::Failure;
+use crate::home::NodeHome;
+use crate::node::StorageNode;
+use crate::stop::{Stop, say};
+
+/// Runs the command.
+///
+/// # Errors
+/// What keeps the node from starting.
+pub(crate) fn run(options: &Run) -> Result<(), Failure> {
+    let home = NodeHome::open(&options.home)?;
+    reactor::run(|| {
+        let stop = Stop::on_signals()?;
+        if options.until_stdin_closes {
+            stop.on_input_end()?;
+        }
+        let node = StorageNode::start(&home, options.listen, &options.nodes)?;
+        say(format_args!("node {} {READY}{}", node.number(), node.address()));
+        if !options.until_stdin_closes {
+            say("Ctrl-C stops it; what it stores stays");
+        }
+        stop.wait();
+        node.stop();
+        Ok(())
+    })
+}

@@ -1,0 +1,287 @@
+//! `status`: which nodes answer, what they hold, and whether the network is healthy.
+//!
+//! It asks each node that the network's description lists, and each that those know, over an ordinary client
+//! connection: what it shows is what a user can reach, not what a process table says. The JSON's fields are only ever
+//! added to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::{Contact, NodeId, Overlay};
+use reactor::crypto::PublicKey;
+use serde::Serialize;
+
+use crate::cli::Status;
+use crate::client::{self, Client, Settings};
+use crate::errors::Failure;
+use crate::network::{Hex, Network};
+use crate::progress::human_bytes;
+use crate::report::{Report, ReportMethod};
+
+/// A node that takes longer is as good as down for whoever waits for a file.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// What `status` found.
+#[derive(Debug, Serialize)]
+struct Overview {
+    /// `healthy`, `degraded` (all works, and one more death may not be survived), or `down` (no quorum).
+    health: Health,
+    /// On how many nodes each block is.
+    replicas: u8,
+    /// What all answering nodes hold, replicas counted each.
+    blocks: u64,
+    /// What they take.
+    used_bytes: u64,
+    /// What their disks have.
+    total_bytes: u64,
+    /// Each node.
+    nodes: Vec<NodeStatus>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Healthy,
+    Degraded,
+    Down,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeStatus {
+    number: Option<u16>,
+    id: Hex<[u8; 32]>,
+    address: Option<SocketAddr>,
+    answers: bool,
+    /// Why it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(flatten)]
+    report: Option<Report>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of the settings' files. Nodes that don't answer are a result, not an error.
+pub(crate) fn status(options: &Status) -> Result<(), Failure> {
+    let settings = client::settings(&options.client)?;
+    let overview = reactor::run(|| ask(&settings))?;
+    if options.json {
+        let text =
+            serde_json::to_string_pretty(&overview).map_err(|error| Failure::Internal(error.to_string()))?;
+        println!("{text}");
+    } else {
+        print!("{}", render(&overview));
+    }
+    Ok(())
+}
+
+fn ask(settings: &Settings) -> Result<Overview, Failure> {
+    let network = &settings.network;
+    let client = match Client::connect(settings) {
+        Ok(client) => client,
+        Err(Failure::NoNode { reason }) => {
+            let known = known(network, &[]);
+            return Ok(overview(
+                network,
+                known.into_iter().map(|(number, contact)| (number, contact, Err(reason.clone()))).collect(),
+            ));
+        }
+        Err(other) => return Err(other),
+    };
+    let contacts: Vec<Contact> =
+        client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect();
+    let answers = reactor::scope(|scope| {
+        let asked: Vec<_> = known(network, &contacts)
+            .into_iter()
+            .map(|(number, contact)| {
+                let overlay = client.overlay();
+                let asking = scope.spawn({
+                    let contact = contact.clone();
+                    move || match overlay.call::<ReportMethod>(&contact, &(), Bytes::new(), ANSWER_LIMIT) {
+                        Ok((report, _)) => Ok(report),
+                        Err(error) => Err(error.to_string()),
+                    }
+                });
+                (number, contact, asking)
+            })
+            .collect();
+        asked
+            .into_iter()
+            .map(|(number, contact, asking)| {
+                let answer = asking.join().unwrap_or_else(|_| Err("interrupted".into()));
+                (number, contact, answer)
+            })
+            .collect()
+    });
+    client.leave();
+    Ok(overview(network, answers))
+}
+
+/// The nodes of the description and those met, each once; where both know an address, the met one counts.
+fn known(network: &Network, met: &[Contact]) -> Vec<(Option<u16>, Contact)> {
+    let mut nodes: BTreeMap<(u16, NodeId), (Option<u16>, Contact)> = BTreeMap::new();
+    let mut numbers = BTreeMap::new();
+    for node in &network.nodes {
+        let contact = Contact::new(PublicKey::from_bytes(node.public_key.0), node.address);
+        numbers.insert(contact.id, node.number);
+        nodes.insert((node.number, contact.id), (Some(node.number), contact));
+    }
+    for contact in met {
+        let number = numbers.get(&contact.id).copied();
+        nodes.insert((number.unwrap_or(u16::MAX), contact.id), (number, contact.clone()));
+    }
+    nodes.into_values().collect()
+}
+
+type Answer = (Option<u16>, Contact, Result<Report, String>);
+
+fn overview(network: &Network, answers: Vec<Answer>) -> Overview {
+    let answering = answers.iter().filter(|(_, _, answer)| answer.is_ok()).count();
+    let down = answers.len() - answering;
+    let replicas = usize::from(network.replicas);
+    // With more nodes than replicas some blocks may live on just the dead ones: any quorum's worth of dead is too many.
+    let tolerated = replicas - (replicas / 2 + 1);
+    let health = match down {
+        0 => Health::Healthy,
+        down if down <= tolerated => Health::Degraded,
+        _ => Health::Down,
+    };
+    let reports = || answers.iter().filter_map(|(_, _, answer)| answer.as_ref().ok());
+    let sum = |field: fn(&Report) -> u64| reports().map(field).sum();
+    Overview {
+        health,
+        replicas: network.replicas,
+        blocks: sum(|report| report.blocks),
+        used_bytes: sum(|report| report.used_bytes),
+        total_bytes: sum(|report| report.total_bytes),
+        nodes: answers.into_iter().map(node_status).collect(),
+    }
+}
+
+fn node_status((number, contact, answer): Answer) -> NodeStatus {
+    let (report, error) = match answer {
+        Ok(report) => (Some(report), None),
+        Err(error) => (None, Some(error)),
+    };
+    NodeStatus {
+        number,
+        id: Hex(contact.id.0),
+        address: contact.addresses.first().copied(),
+        answers: report.is_some(),
+        error,
+        report,
+    }
+}
+
+fn render(overview: &Overview) -> String {
+    use std::fmt::Write;
+    let answering = overview.nodes.iter().filter(|node| node.answers).count();
+    let words = match overview.health {
+        Health::Healthy => "healthy: every node answers",
+        Health::Degraded => "degraded: everything works, and no further node may die",
+        Health::Down => "down: too few nodes answer to read and write everything",
+    };
+    let mut text = format!(
+        "{words}\n{answering} of {} nodes, {} copies of each block\n\n",
+        overview.nodes.len(),
+        overview.replicas
+    );
+    let _ = writeln!(text, "{:<6}{:<24}{:<10}{:>10}{:>12}  up", "node", "address", "id", "blocks", "bytes");
+    for node in &overview.nodes {
+        let number = node.number.map_or("-".into(), |number| number.to_string());
+        let address = node.address.map_or("-".into(), |address| address.to_string());
+        let id = &node.id.to_string()[..8];
+        let _ = match (&node.report, &node.error) {
+            (Some(report), _) => writeln!(
+                text,
+                "{number:<6}{address:<24}{id:<10}{:>10}{:>12}  {}",
+                report.blocks,
+                human_bytes(report.used_bytes),
+                human_duration(report.uptime_s)
+            ),
+            (None, error) => {
+                writeln!(
+                    text,
+                    "{number:<6}{address:<24}{id:<10}does not answer: {}",
+                    error.as_deref().unwrap_or("?")
+                )
+            }
+        };
+    }
+    text
+}
+
+fn human_duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Founding;
+    use crate::network::NodeEntry;
+
+    fn network(count: u16) -> Network {
+        let founding = Founding::new();
+        let entry = |number| NodeEntry { number, public_key: founding.node_key().1, address: None };
+        founding.network((1..=count).map(entry).collect())
+    }
+
+    fn health(nodes: u16, down: usize) -> Health {
+        let network = network(nodes);
+        let report = Report {
+            version: "1".into(),
+            process: 1,
+            uptime_s: 1,
+            blocks: 2,
+            used_bytes: 3,
+            total_bytes: 4,
+            peers: 0,
+        };
+        let answers = known(&network, &[])
+            .into_iter()
+            .enumerate()
+            .map(|(index, (number, contact))| {
+                (number, contact, if index < down { Err("dead".into()) } else { Ok(report.clone()) })
+            })
+            .collect();
+        let overview = overview(&network, answers);
+        assert_eq!(overview.blocks, 2 * (usize::from(nodes) - down) as u64);
+        assert!(render(&overview).lines().count() >= usize::from(nodes) + 4);
+        overview.health
+    }
+
+    #[test]
+    fn one_dead_node_of_three_is_survived_and_two_are_not() {
+        assert_eq!(health(3, 0), Health::Healthy);
+        assert_eq!(health(3, 1), Health::Degraded);
+        assert_eq!(health(3, 2), Health::Down);
+        assert_eq!(health(5, 1), Health::Degraded);
+        assert_eq!(health(5, 2), Health::Down);
+    }
+
+    #[test]
+    fn a_single_node_and_a_pair_survive_no_death() {
+        assert_eq!(health(1, 1), Health::Down);
+        assert_eq!(health(2, 1), Health::Down);
+    }
+
+    #[test]
+    fn a_met_node_is_shown_once_under_its_number() {
+        let network = network(2);
+        let key = PublicKey::from_bytes(network.nodes[1].public_key.0);
+        let met = Contact::new(key, ["127.0.0.1:4711".parse().unwrap()]);
+        let nodes = known(&network, &[met]);
+        assert_eq!(nodes.len(), 2);
+        assert_eq!(nodes[1].0, Some(2));
+        assert_eq!(nodes[1].1.addresses.first().unwrap().port(), 4711);
+    }
+}

@@ -1,0 +1,150 @@
+//! `up`: nodes on this machine and a drive on them, in one go.
+//!
+//! Node 1 lives in this process, together with the drive: what the drive stores on it crosses no socket. The others
+//! are processes of their own, so that killing one is killing a node. All is undone in reverse at the end: the drive
+//! is flushed and unmounted while every node still runs, then the children leave, then node 1.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::children::{Supervised, describe_node};
+use crate::cli::Up;
+use crate::client;
+use crate::drive;
+use crate::errors::Failure;
+use crate::home::Home;
+use crate::identity::Member;
+use crate::mountpoint;
+use crate::network::{Network, Role};
+use crate::node::StorageNode;
+use crate::progress;
+use crate::stop::{Stop, say};
+use crate::volume;
+
+/// How long the nodes may take to find each other; on loopback it is milliseconds.
+const MEET_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the command.
+///
+/// # Errors
+/// What keeps the drive from being usable; what was started is stopped again.
+pub(crate) fn up(options: &Up) -> Result<(), Failure> {
+    let home = Home::locate(options.home.home.as_deref())?;
+    let _lock = home.lock()?;
+    let mountpoint = mountpoint::prepare(&options.drive)?;
+    if home.path().starts_with(&mountpoint) {
+        return Err(Failure::Mountpoint { path: mountpoint, reason: "the home is inside it".into() });
+    }
+    let (network, is_new) = home.open_or_found(options.nodes)?;
+    let count = network.nodes.len();
+    let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+    if is_new {
+        say(format_args!(
+            "made a new network of {nodes} in {} (it holds your keys: back it up)",
+            home.path().display()
+        ));
+    } else {
+        say(format_args!("found the network of {nodes} in {}", home.path().display()));
+    }
+    let write_back = options.write_back;
+    reactor::run(move || {
+        let stop = Stop::on_signals()?;
+        let first = StorageNode::start(&home.node(1), None, &network.addresses())?;
+        let children: Vec<Supervised> = (2..=count as u16)
+            .map(|number| {
+                let mut known = vec![first.address()];
+                known.extend(network.addresses().into_iter().skip(1));
+                Supervised::start(number, home.node(number), known)
+            })
+            .collect();
+        let result = serve(&home, network, &first, &children, &mountpoint, write_back, &stop);
+        let spinner = progress::spinner("stopping the nodes");
+        children.iter().for_each(Supervised::ask_to_stop);
+        children.into_iter().for_each(Supervised::stopped);
+        first.stop();
+        spinner.finish_and_clear();
+        if result.is_ok() {
+            say("everything is stored, and the nodes have stopped");
+        }
+        result
+    })
+}
+
+fn serve(
+    home: &Home,
+    mut network: Network,
+    first: &StorageNode,
+    children: &[Supervised],
+    mountpoint: &Path,
+    write_back: bool,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let spinner = progress::spinner("starting the nodes");
+    let mut addresses = vec![first.address()];
+    let mut lines = vec![format!("  node 1  {}  in this process", first.address())];
+    for (child, number) in children.iter().zip(2..) {
+        let (address, pid) = child.wait_ready()?;
+        addresses.push(address);
+        lines.push(describe_node(number, address, pid));
+    }
+    remember(home, &mut network, &addresses)?;
+    lines.into_iter().for_each(say);
+    first.wait_for_nodes(network.nodes.len(), MEET_LIMIT)?;
+    spinner.set_message("opening the volume");
+    let user = Member::load(&home.user_key_file(), Role::User)?;
+    let store = client::block_store(first.overlay().clone(), Some(first.storage().clone()), &network, &user);
+    let volume = volume::open(store, &network, &user, &home.client_directory(), write_back)?;
+    spinner.finish_and_clear();
+    drive::serve(volume, mountpoint, stop, || {
+        say(format_args!("the drive is {}  ({})", mountpoint.display(), copies(&network)));
+        say(format_args!(
+            "Ctrl-C here, or `storage-node umount {}` elsewhere, stores everything, unmounts and stops the nodes;\n\
+             the same command brings the files back",
+            mountpoint.display()
+        ));
+    })
+}
+
+/// Writes down where nodes listen, if that has changed.
+fn remember(home: &Home, network: &mut Network, addresses: &[SocketAddr]) -> Result<(), Failure> {
+    let mut is_changed = false;
+    for (node, &address) in network.nodes.iter_mut().zip(addresses) {
+        if let Some(before) = node.address
+            && before != address
+        {
+            say(format_args!(
+                "  (port {} is taken by something else: node {} has moved)",
+                before.port(),
+                node.number
+            ));
+        }
+        is_changed |= node.address.replace(address) != Some(address);
+    }
+    if is_changed { home.save_network(network) } else { Ok(()) }
+}
+
+fn copies(network: &Network) -> String {
+    match network.replicas {
+        1 => "1 copy of each block; with --nodes 3 it would survive the death of a node".into(),
+        2 => "2 copies of each block; reading survives the death of a node, writing takes both".into(),
+        replicas => format!("{replicas} copies of each block; any one node may die"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_address_is_written_down_in_every_nodes_home() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let (mut network, _) = home.open_or_found(Some(2)).unwrap();
+        let addresses: Vec<SocketAddr> =
+            vec!["127.0.0.1:1001".parse().unwrap(), "127.0.0.1:1002".parse().unwrap()];
+        remember(&home, &mut network, &addresses).unwrap();
+        assert_eq!(home.network().unwrap().addresses(), addresses);
+        assert_eq!(home.node(2).network().unwrap().addresses(), addresses);
+    }
+}

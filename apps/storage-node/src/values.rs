@@ -1,0 +1,324 @@
+//! `put` and `get`: single values by name, for those without FUSE.
+//!
+//! A value is a file of the drive, so that it can be put here and read there through a mount, and one format, one set
+//! of keys and one garbage is kept. A put writes beside the name and renames over it when the nodes hold all of it:
+//! whoever gets the name sees the old value or the new one, whole.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use filesystem::operations::{Credentials, FileKind, Inode, Operations, RenameFlags};
+use filesystem::{Attributes, Errno};
+use indicatif::ProgressBar;
+use reactor::crypto::random_bytes;
+
+use crate::cli::{Get, Put};
+use crate::client::{self, Client};
+use crate::errors::Failure;
+use crate::files;
+use crate::home::Lock;
+use crate::progress;
+
+/// 1 MiB: what the kernel's largest FUSE request carries, so what the volume is made for.
+const PIECE_SIZE_BYTES: usize = 1 << 20;
+
+/// Runs `put`.
+///
+/// # Errors
+/// `Failure::Name` or what keeps the value from being stored.
+pub(crate) fn put(options: &Put) -> Result<(), Failure> {
+    let name = Name::parse(&options.name)?;
+    let (input, size) = source(options.file.as_deref())?;
+    let size = with_volume(&options.client, |volume| {
+        let bar = progress::bytes("putting", size);
+        let stored = write_value(volume, &name, input, &bar);
+        bar.finish_and_clear();
+        stored
+    })?;
+    eprintln!("{} is stored ({})", name.text, progress::human_bytes(size));
+    Ok(())
+}
+
+/// Runs `get`.
+///
+/// # Errors
+/// `Failure::NoValue` or what keeps the value from being read.
+pub(crate) fn get(options: &Get) -> Result<(), Failure> {
+    let name = Name::parse(&options.name)?;
+    let sink = Sink::open(options.file.as_deref())?;
+    with_volume(&options.client, |volume| {
+        let attributes = find(volume, &name)?;
+        let bar = progress::bytes("getting", Some(attributes.size));
+        let sink = read_value(volume, &name, &attributes, sink, &bar);
+        bar.finish_and_clear();
+        reactor::offload(|| sink?.finish())
+    })
+}
+
+/// Opens the volume as a client, for one thing.
+fn with_volume<T: Send>(
+    options: &crate::cli::ClientOptions,
+    work: impl FnOnce(&dyn Operations) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let settings = client::settings(options)?;
+    // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
+    let directory = settings.scratch_directory()?;
+    let _lock = Lock::take(directory.path())?;
+    reactor::run(|| {
+        let client = Client::connect(&settings)?;
+        let volume = client.open_volume(directory.path(), false)?;
+        let result = work(&*volume);
+        let closed = volume.close().map_err(|errno| Failure::NotStored { reason: errno.to_string() });
+        client.leave();
+        let value = result?;
+        closed.map(|()| value)
+    })
+}
+
+/// A path within the drive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    text: String,
+}
+
+impl Name {
+    fn parse(text: &str) -> Result<Name, Failure> {
+        let bad = |reason| Err(Failure::Name { name: text.into(), reason });
+        let trimmed = text.trim_start_matches('/');
+        if trimmed.is_empty() || trimmed.ends_with('/') {
+            return bad("the last part is empty");
+        }
+        for part in trimmed.split('/') {
+            match part {
+                "" => return bad("one of its parts is empty"),
+                "." | ".." => return bad("`.` and `..` have no meaning in it"),
+                _ if part.len() > filesystem::operations::NAME_SIZE_MAX => {
+                    return bad("a part is longer than 255 bytes");
+                }
+                _ if part.contains('\0') => return bad("it has a zero byte"),
+                _ => {}
+            }
+        }
+        Ok(Name { text: trimmed.into() })
+    }
+
+    fn directories(&self) -> impl Iterator<Item = &str> {
+        self.text.rsplit_once('/').into_iter().flat_map(|(directories, _)| directories.split('/'))
+    }
+
+    fn last(&self) -> &str {
+        self.text.rsplit('/').next().unwrap_or_default()
+    }
+
+    fn failure(&self, errno: Errno) -> Failure {
+        match errno {
+            Errno::ENOENT => Failure::NoValue { name: self.text.clone() },
+            Errno::ENOSPC => Failure::DiskFull { place: "the nodes cannot take more".into() },
+            other => Failure::Value { name: self.text.clone(), reason: other.to_string() },
+        }
+    }
+}
+
+fn find(volume: &dyn Operations, name: &Name) -> Result<Attributes, Failure> {
+    let failed = |errno| name.failure(errno);
+    let mut parent = Inode::ROOT;
+    for directory in name.directories() {
+        parent = volume.lookup(parent, directory.as_bytes()).map_err(failed)?.inode;
+    }
+    let attributes = volume.lookup(parent, name.last().as_bytes()).map_err(failed)?;
+    match attributes.kind {
+        FileKind::Regular => Ok(attributes),
+        FileKind::Directory => Err(failed(Errno::EISDIR)),
+        _ => Err(failed(Errno::EINVAL)),
+    }
+}
+
+/// Stores what `input` gives, and returns its size.
+fn write_value(
+    volume: &dyn Operations,
+    name: &Name,
+    input: impl Read + Send + 'static,
+    bar: &ProgressBar,
+) -> Result<u64, Failure> {
+    let failed = |errno| name.failure(errno);
+    let credentials = credentials();
+    let mut parent = Inode::ROOT;
+    for directory in name.directories() {
+        parent = match volume.lookup(parent, directory.as_bytes()) {
+            Err(Errno::ENOENT) => volume.make_directory(parent, directory.as_bytes(), 0o777, &credentials),
+            other => other,
+        }
+        .map_err(failed)?
+        .inode;
+    }
+    let temporary = format!(".put-{}", data_encoding::HEXLOWER.encode(&random_bytes::<8>()));
+    let file = volume
+        .make_node(parent, temporary.as_bytes(), FileKind::Regular, 0o666, 0, &credentials)
+        .map_err(failed)?
+        .inode;
+    let written = (|| {
+        let size = copy_in(volume, name, file, input, bar)?;
+        volume.sync(Some(file), false).map_err(failed)?;
+        volume
+            .rename(parent, temporary.as_bytes(), parent, name.last().as_bytes(), RenameFlags::default())
+            .map_err(failed)?;
+        volume.sync(None, false).map_err(failed)?;
+        Ok(size)
+    })();
+    if written.is_err() {
+        let _ = volume.unlink(parent, temporary.as_bytes());
+        let _ = volume.sync(None, false);
+    }
+    written
+}
+
+fn copy_in(
+    volume: &dyn Operations,
+    name: &Name,
+    file: Inode,
+    mut input: impl Read + Send + 'static,
+    bar: &ProgressBar,
+) -> Result<u64, Failure> {
+    let mut offset = 0;
+    let mut buffer = Vec::new();
+    loop {
+        // Reading may block, on a pipe for ever: not on the reactor's thread.
+        let piece;
+        (input, piece) = reactor::offload(move || {
+            buffer.clear();
+            let read = (&mut input).take(PIECE_SIZE_BYTES as u64).read_to_end(&mut buffer);
+            (input, read.map(|_| buffer))
+        });
+        let piece = piece.map_err(|source| Failure::Stream { what: "reading the value", source })?;
+        if piece.is_empty() {
+            return Ok(offset);
+        }
+        volume.write(file, offset, &piece, false).map_err(|errno| name.failure(errno))?;
+        offset += piece.len() as u64;
+        bar.inc(piece.len() as u64);
+        buffer = piece;
+    }
+}
+
+fn read_value(
+    volume: &dyn Operations,
+    name: &Name,
+    attributes: &Attributes,
+    mut sink: Sink,
+    bar: &ProgressBar,
+) -> Result<Sink, Failure> {
+    let mut offset = 0;
+    while offset < attributes.size {
+        let pieces = volume
+            .read(attributes.inode, offset, PIECE_SIZE_BYTES as u32)
+            .map_err(|errno| name.failure(errno))?;
+        let count: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if count == 0 {
+            break; // it has been cut meanwhile
+        }
+        sink = reactor::offload(move || {
+            for piece in &pieces {
+                sink.write_all(piece)?;
+            }
+            Ok(sink)
+        })
+        .map_err(|source| Failure::Stream { what: "writing the value", source })?;
+        offset += count as u64;
+        bar.inc(count as u64);
+    }
+    Ok(sink)
+}
+
+/// Where a value goes: standard output, or a file that appears only once it is whole.
+enum Sink {
+    Output(io::Stdout),
+    File { file: File, temporary: PathBuf, path: PathBuf },
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> Result<Sink, Failure> {
+        let Some(path) = path else { return Ok(Sink::Output(io::stdout())) };
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{}.part", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let file = File::create(&temporary).map_err(|error| Failure::file(path, error))?;
+        Ok(Sink::File { file, temporary, path: path.into() })
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Sink::Output(output) => output.write_all(bytes),
+            Sink::File { file, .. } => file.write_all(bytes),
+        }
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        match &mut self {
+            Sink::Output(output) => {
+                output.flush().map_err(|source| Failure::Stream { what: "writing the value", source })
+            }
+            Sink::File { file, temporary, path } => file
+                .sync_all()
+                .and_then(|()| std::fs::rename(&*temporary, &*path))
+                .map_err(|error| Failure::file(path, error)),
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Sink::File { temporary, .. } = self {
+            let _ = std::fs::remove_file(temporary); // gone already if it became the value
+        }
+    }
+}
+
+fn source(file: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+    let Some(path) = file else { return Ok((Box::new(io::stdin()), None)) };
+    let file = File::open(path).map_err(|error| Failure::file(path, error))?;
+    let metadata = file.metadata().map_err(|error| Failure::file(path, error))?;
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}
+
+fn credentials() -> Credentials {
+    Credentials {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        umask: files::umask(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_path_without_surprises() {
+        assert_eq!(Name::parse("/notes/today").unwrap().text, "notes/today");
+        for bad in ["", "/", "a/", "a//b", "../a", "a/./b", "a\0b"] {
+            assert!(matches!(Name::parse(bad), Err(Failure::Name { .. })), "{bad:?}");
+        }
+        assert!(Name::parse(&"x".repeat(256)).is_err());
+        let name = Name::parse("a/b/c").unwrap();
+        assert_eq!(name.directories().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(name.last(), "c");
+        assert_eq!(Name::parse("c").unwrap().directories().count(), 0);
+    }
+
+    #[test]
+    fn a_file_appears_only_once_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value");
+        let mut sink = Sink::open(Some(&path)).unwrap();
+        sink.write_all(b"half").unwrap();
+        assert!(!path.exists());
+        drop(sink);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        let mut sink = Sink::open(Some(&path)).unwrap();
+        sink.write_all(b"whole").unwrap();
+        sink.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
