@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each story uses its part")]
 
+pub(crate) mod model;
+
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;

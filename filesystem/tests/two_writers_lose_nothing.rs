@@ -1,0 +1,188 @@
+//! Two mounts write to one volume at once. Whoever loses a swap merges onto the winner's root; nothing that was
+//! acknowledged is lost, and both see the same in the end.
+
+mod common;
+
+use common::*;
+use filesystem::operations::RenameFlags;
+use filesystem::{Errno, Inode, Operations, Volume};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::collections::BTreeMap;
+
+/// Makes both commit until neither has anything to merge.
+fn settle(first: &Volume, second: &Volume) {
+    for _ in 0..3 {
+        // A change of nothing but a time, so that each looks at the root.
+        for volume in [first, second] {
+            volume.set_attributes(ROOT, &Default::default()).unwrap();
+            volume.sync(None, false).unwrap();
+        }
+    }
+}
+
+#[test]
+fn of_two_files_with_one_name_both_are_kept() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        let second = open(&store, "second");
+        write_file(&first, ROOT, "plan", b"from the first");
+        write_file(&second, ROOT, "plan", b"from the second");
+        write_file(&second, ROOT, "other", b"2");
+        first.sync(None, false).unwrap();
+        second.sync(None, false).unwrap();
+        settle(&first, &second);
+        for volume in [&first, &second] {
+            let found = names(volume, ROOT);
+            assert_eq!(found.len(), 3, "{found:?}");
+            assert!(found[2].starts_with("plan (conflict, second, 20"), "{found:?}");
+            assert_eq!(read_file(volume, volume.lookup(ROOT, b"plan").unwrap().inode), b"from the first");
+            let kept = volume.lookup(ROOT, found[2].as_bytes()).unwrap();
+            assert_eq!(read_file(volume, kept.inode), b"from the second");
+            assert_eq!(kept.nlink, 1);
+        }
+        assert!(second.next_invalidation().is_some(), "the kernel is told");
+    });
+}
+
+#[test]
+fn writes_to_different_frames_of_one_file_merge() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        let file = write_file(&first, ROOT, "file", &vec![0; 200_000]);
+        first.sync(None, false).unwrap();
+        let second = open(&store, "second");
+        first.write(file, 0, &[1; 10], false).unwrap();
+        second.write(file, 100_000, &[2; 10], false).unwrap();
+        second.write(file, 300_000, &[3; 10], false).unwrap();
+        first.sync(None, false).unwrap();
+        second.sync(None, false).unwrap();
+        settle(&first, &second);
+        for volume in [&first, &second] {
+            let content = read_file(volume, file);
+            assert_eq!((content[0], content[100_000], content[300_009], content.len()), (1, 2, 3, 300_010));
+        }
+    });
+}
+
+#[test]
+fn removals_meet_new_content_and_moves() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        let directory = |name: &[u8]| first.make_directory(ROOT, name, 0o755, &USER).unwrap().inode;
+        let (emptied, filled, left, right) =
+            (directory(b"emptied"), directory(b"filled"), directory(b"x"), directory(b"y"));
+        let written = write_file(&first, ROOT, "written", &[1; 40_000]);
+        write_file(&first, filled, "old", b"old");
+        first.sync(None, false).unwrap();
+        let second = open(&store, "second");
+        let plain = RenameFlags::default();
+
+        // The first wins each of these.
+        write_file(&first, emptied, "new", b"new");
+        first.unlink(filled, b"old").unwrap();
+        first.remove_directory(ROOT, b"filled").unwrap();
+        first.unlink(ROOT, b"written").unwrap();
+        first.rename(ROOT, b"x", right, b"x", plain).unwrap();
+        second.remove_directory(ROOT, b"emptied").unwrap();
+        let late = write_file(&second, filled, "late", b"late");
+        second.write(written, 5, b"after all", false).unwrap();
+        second.rename(ROOT, b"y", left, b"y", plain).unwrap();
+        first.sync(None, false).unwrap();
+        second.sync(None, false).unwrap();
+        settle(&first, &second);
+        for volume in [&first, &second] {
+            assert_eq!(names(volume, emptied), ["new"], "a directory that was filled is not removed");
+            assert_eq!(volume.lookup(ROOT, b"emptied").unwrap().inode, emptied);
+            assert_eq!(
+                volume.lookup(ROOT, b"filled").unwrap().inode,
+                filled,
+                "and one that was removed comes back"
+            );
+            assert_eq!(names(volume, filled), ["late"]);
+            assert_eq!(read_file(volume, late), b"late");
+            let content = read_file(volume, written);
+            assert_eq!((&content[5..14], content.len()), (b"after all".as_slice(), 40_000));
+            assert_eq!(volume.attributes(written).unwrap().nlink, 1);
+            assert!(names(volume, ROOT).iter().any(|name| name.starts_with("written (conflict")));
+            // A directory cannot be inside itself: the first's move stands.
+            assert_eq!(volume.lookup(right, b"x").unwrap().inode, left);
+            assert_eq!(volume.lookup(ROOT, b"y").unwrap().inode, right);
+            assert_eq!(volume.lookup(left, b"y"), Err(Errno::ENOENT));
+            assert_eq!(volume.attributes(right).unwrap().nlink, 3);
+            assert_eq!(volume.attributes(left).unwrap().nlink, 2);
+            assert_eq!(volume.lookup(left, b"..").unwrap().inode, right);
+            let subdirectories =
+                names(volume, ROOT).iter().filter(|name| !name.starts_with("written")).count() as u32;
+            assert_eq!(volume.attributes(ROOT).unwrap().nlink, 2 + subdirectories);
+        }
+    });
+}
+
+#[test]
+fn what_two_crowds_of_writers_synced_is_all_there() {
+    let seed = seed();
+    reactor::run(|| {
+        let mut random = StdRng::seed_from_u64(seed);
+        let store = TestStore::new();
+        let volumes = [create(&store), open(&store, "second")];
+        let shared = volumes[0].make_directory(ROOT, b"shared", 0o755, &USER).unwrap().inode;
+        volumes[0].sync(None, false).unwrap();
+        settle(&volumes[0], &volumes[1]);
+        // What each wrote: inode numbers to content. Nobody removes, so all of it must be found under some name.
+        let mut written: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        for round in 0..150 {
+            let side = random.random_range(0..2);
+            let volume = &volumes[side];
+            let name = format!("file {}", random.random_range(0..30));
+            let parent = if random.random_bool(0.5) { shared } else { ROOT };
+            let content = vec![round as u8; random.random_range(1..60_000)];
+            match volume.lookup(parent, name.as_bytes()) {
+                Ok(_) => {
+                    let new = format!("moved {round}");
+                    volume
+                        .rename(parent, name.as_bytes(), shared, new.as_bytes(), RenameFlags::default())
+                        .unwrap();
+                }
+                Err(_) => {
+                    let file = write_file(volume, parent, &name, &content);
+                    written.insert(file.0, content);
+                }
+            }
+            match random.random_range(0..6) {
+                0 => volume.sync(None, false).unwrap(),
+                1 => {
+                    let volume = volume.clone();
+                    reactor::spawn(move || volume.sync(None, false));
+                }
+                2 => reactor::yield_now(),
+                _ => {}
+            }
+        }
+        settle(&volumes[0], &volumes[1]);
+        let tree = |volume: &Volume| {
+            let mut all = BTreeMap::new();
+            for directory in [ROOT, shared] {
+                for name in names(volume, directory) {
+                    let found = volume.lookup(directory, name.as_bytes()).unwrap();
+                    all.insert((directory, name), found);
+                }
+            }
+            all
+        };
+        let last = open(&store, "third");
+        let found = tree(&last);
+        assert!(
+            found == tree(&volumes[0]) && found == tree(&volumes[1]),
+            "HYPHA_SEED={seed}: all see the same"
+        );
+        for (inode, content) in written {
+            let named: Vec<_> = found.values().filter(|found| found.inode == Inode(inode)).collect();
+            assert!(!named.is_empty(), "HYPHA_SEED={seed}: {inode} has no name");
+            assert_eq!(named[0].nlink as usize, named.len(), "HYPHA_SEED={seed}: nlink of {inode}");
+            assert!(read_file(&last, Inode(inode)) == content, "HYPHA_SEED={seed}: content of {inode}");
+        }
+    });
+}
