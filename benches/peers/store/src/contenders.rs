@@ -52,7 +52,8 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Contender; 4] = [Contender::Disk, Contender::Ours, Contender::Fjall, Contender::Redb];
+    pub(crate) const ALL: [Contender; 4] =
+        [Contender::Disk, Contender::Ours, Contender::Fjall, Contender::Redb];
 
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -126,7 +127,11 @@ fn fjall(directory: &Path, work: &Work) -> f64 {
     let options = || {
         let options = KeyspaceCreateOptions::default();
         // Its documentation advises to keep large values apart.
-        if work.value_bytes > 4096 { options.with_kv_separation(Some(KvSeparationOptions::default())) } else { options }
+        if work.value_bytes > 4096 {
+            options.with_kv_separation(Some(KvSeparationOptions::default()))
+        } else {
+            options
+        }
     };
     let keyspace = database.keyspace("blocks", options).expect("a keyspace");
     let value = work.value();

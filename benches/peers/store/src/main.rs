@@ -43,9 +43,27 @@ fn main() {
     let arguments = Arguments::parse();
     let bytes = arguments.mebibytes << 20;
     let works = [
-        Work { name: "64 KiB, 16 at a time", value_bytes: 64 << 10, group: 16, count: bytes >> 16, keys: None },
-        Work { name: "1 KiB, 256 at a time", value_bytes: 1 << 10, group: 256, count: bytes >> 13, keys: None },
-        Work { name: "64 registers of 200 B, rewritten", value_bytes: 200, group: 64, count: bytes >> 13, keys: Some(64) },
+        Work {
+            name: "64 KiB, 16 at a time",
+            value_bytes: 64 << 10,
+            group: 16,
+            count: bytes >> 16,
+            keys: None,
+        },
+        Work {
+            name: "1 KiB, 256 at a time",
+            value_bytes: 1 << 10,
+            group: 256,
+            count: bytes >> 13,
+            keys: None,
+        },
+        Work {
+            name: "64 registers of 200 B, rewritten",
+            value_bytes: 200,
+            group: 64,
+            count: bytes >> 13,
+            keys: Some(64),
+        },
     ];
     for work in &works {
         measure(&arguments, work);
@@ -56,7 +74,9 @@ fn main() {
 }
 
 fn measure(arguments: &Arguments, work: &Work) {
-    let wanted = |contender: &Contender| arguments.only.is_empty() || arguments.only.contains(&contender.name().into());
+    let wanted = |contender: &Contender| {
+        arguments.only.is_empty() || arguments.only.contains(&contender.name().into())
+    };
     let contenders: Vec<Contender> = Contender::ALL.into_iter().filter(wanted).collect();
     let mut rates = vec![Vec::new(); contenders.len()];
     for _ in 0..arguments.rounds {
@@ -89,7 +109,10 @@ fn measure_open(arguments: &Arguments) {
         let (found, scanned) = contenders::open_ours(directory.path());
         seconds.push(start.elapsed().as_secs_f64());
         assert_eq!(found, count as u64);
-        println!("opened {found} blocks in {:.3} s, {scanned} segments scanned", seconds.last().unwrap_or(&0.0));
+        println!(
+            "opened {found} blocks in {:.3} s, {scanned} segments scanned",
+            seconds.last().unwrap_or(&0.0)
+        );
     }
     println!("median {:.3} s", median(&mut seconds));
 }
