@@ -367,6 +367,13 @@ pub trait Operations {
     /// Also while too many bytes wait to be committed, and while a partly overwritten frame is fetched.
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno>;
 
+    /// Writes what the kernel's write-back cache held: as [`write`](Operations::write), but the times stay. The kernel
+    /// keeps them and sets them itself; were they ours too, a file would show one time before it leaves the kernel's
+    /// cache and another after.
+    fn write_back(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.write(inode, offset, data, false)
+    }
+
     /// Lists a directory from after `cookie` (0: from the start), `.` and `..` first; at most `count_max` entries; an
     /// empty list means the end. `with_attributes` asks for each entry's attributes.
     fn read_directory(

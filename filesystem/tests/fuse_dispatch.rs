@@ -154,7 +154,12 @@ fn only_what_changes_nothing_may_be_interrupted() {
     assert!(is_interruptible(&Operation::Read { offset: 0, size: 1 }));
     assert!(is_interruptible(&Operation::Lookup { name: b"a" }));
     assert!(!is_interruptible(&Operation::Unlink { name: b"a" }));
-    assert!(!is_interruptible(&Operation::Write { offset: 0, data: b"", clear_set_ids: false }));
+    assert!(!is_interruptible(&Operation::Write {
+        offset: 0,
+        data: b"",
+        clear_set_ids: false,
+        from_cache: true
+    }));
     assert!(!is_interruptible(&Operation::Sync { data_only: true }));
     // The trait's default: nobody else writes.
     assert_eq!(MemoryFs::default().next_invalidation(), None);

@@ -27,18 +27,22 @@ fn make_tree(at: &Path) {
     );
 }
 
-fn with_tree(story: impl FnOnce(PathBuf) + Send + 'static) {
-    with_mount(|root| {
-        let outside = tempfile::tempdir().unwrap();
-        make_tree(outside.path());
-        std::os::unix::fs::symlink(outside.path().join("tree"), root.join("original")).unwrap();
-        story(root);
-    });
+/// Calls `story` with a mount that has a symlink `original` to such a tree outside.
+macro_rules! with_tree {
+    ($story:expr) => {
+        with_mount(|root| {
+            let outside = tempfile::tempdir().unwrap();
+            make_tree(outside.path());
+            std::os::unix::fs::symlink(outside.path().join("tree"), root.join("original")).unwrap();
+            let story: fn(PathBuf) = $story;
+            story(root);
+        })
+    };
 }
 
 #[test]
 fn cp_mv_find_diff_and_rm() {
-    with_tree(|root| {
+    with_tree!(|root| {
         shell(
             &root,
             r#"
@@ -60,7 +64,7 @@ fn cp_mv_find_diff_and_rm() {
 
 #[test]
 fn tar_packs_and_unpacks() {
-    with_tree(|root| {
+    with_tree!(|root| {
         shell(
             &root,
             r#"
@@ -79,7 +83,7 @@ fn rsync_copies_and_finds_nothing_left_to_do() {
     if !have("rsync") {
         return;
     }
-    with_tree(|root| {
+    with_tree!(|root| {
         shell(
             &root,
             r#"
@@ -99,7 +103,7 @@ fn git_commits_clones_and_sees_a_clean_tree() {
     if !have("git") {
         return;
     }
-    with_tree(|root| {
+    with_tree!(|root| {
         shell(
             &root,
             r#"

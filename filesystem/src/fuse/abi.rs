@@ -268,6 +268,8 @@ pub(super) mod fattr {
     }
 }
 
+/// [`WriteIn::write_flags`]: the write-back cache writes, not a program.
+pub(super) const WRITE_CACHE: u32 = 1 << 0;
 /// [`WriteIn::write_flags`]: clear the set-id bits.
 pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// [`FsyncIn::fsync_flags`]: the data is enough.

@@ -118,8 +118,12 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         Operation::Read { offset, size } => {
             Reply::Content(operations.read(inode, offset, size.min(REPLY_BYTES_MAX))?)
         }
-        Operation::Write { offset, data, clear_set_ids } => {
-            operations.write(inode, offset, data, clear_set_ids)?;
+        Operation::Write { offset, data, clear_set_ids, from_cache } => {
+            if from_cache && !clear_set_ids {
+                operations.write_back(inode, offset, data)?;
+            } else {
+                operations.write(inode, offset, data, clear_set_ids)?;
+            }
             Reply::Written(data.len() as u32)
         }
         Operation::Statistics => Reply::Statistics(operations.statistics()?),

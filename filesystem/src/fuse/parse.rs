@@ -182,6 +182,7 @@ impl<'a> Body<'a> {
                     offset: write.offset,
                     data: self.bytes(write.size)?,
                     clear_set_ids: write.write_flags & abi::WRITE_KILL_SUIDGID != 0,
+                    from_cache: write.write_flags & abi::WRITE_CACHE != 0,
                 }
             }
             opcode::STATFS => Operation::Statistics,
@@ -304,7 +305,8 @@ mod tests {
         };
         let bytes = message(opcode::WRITE, &[fixed.as_bytes(), b"bytes"]);
         assert_eq!(&bytes[WRITE_PAYLOAD_OFFSET..], b"bytes");
-        let expected = Operation::Write { offset: 1 << 40, data: b"bytes", clear_set_ids: true };
+        let expected =
+            Operation::Write { offset: 1 << 40, data: b"bytes", clear_set_ids: true, from_cache: false };
         assert_eq!(operation(&bytes), expected);
         let short = message(opcode::WRITE, &[fixed.as_bytes(), b"byte"]);
         assert!(matches!(Request::parse(&short), Err(MalformedRequest::Body { unique: 7, .. })));

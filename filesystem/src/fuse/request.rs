@@ -92,6 +92,8 @@ pub enum Operation<'a> {
         offset: u64,
         data: &'a [u8],
         clear_set_ids: bool,
+        /// The kernel's write-back cache writes, which keeps the times itself.
+        from_cache: bool,
     },
     Statistics,
     Release,

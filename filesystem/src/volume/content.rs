@@ -184,7 +184,14 @@ impl State {
         }
     }
 
-    pub(crate) fn write(&mut self, inode: u64, offset: u64, data: &[u8], clear_set_ids: bool) -> Step<()> {
+    pub(crate) fn write(
+        &mut self,
+        inode: u64,
+        offset: u64,
+        data: &[u8],
+        clear_set_ids: bool,
+        set_times: bool,
+    ) -> Step<()> {
         self.writable()?;
         let mut record = self.file(inode)?;
         let end =
@@ -219,10 +226,12 @@ impl State {
             record.frames += u64::from(new);
             self.set(Key::Extent(inode, index), Change::Frame(frame.freeze()));
         }
-        let now = Time::now();
         record.size = record.size.max(end);
-        record.mtime = now;
-        record.ctime = now;
+        if set_times {
+            let now = Time::now();
+            record.mtime = now;
+            record.ctime = now;
+        }
         if clear_set_ids {
             record.mode = without_set_ids(record.mode);
         }

@@ -199,7 +199,12 @@ impl Operations for Volume {
 
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
         self.wait_for_room()?;
-        self.change(|state| state.write(inode.0, offset, data, clear_set_ids))
+        self.change(|state| state.write(inode.0, offset, data, clear_set_ids, true))
+    }
+
+    fn write_back(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.wait_for_room()?;
+        self.change(|state| state.write(inode.0, offset, data, false, false))
     }
 
     fn read_directory(

@@ -408,6 +408,15 @@ impl Operations for MemoryFs {
     }
 
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
+        self.write_back(inode, offset, data)?;
+        let nodes = &mut *self.nodes.borrow_mut();
+        if clear_set_ids {
+            node(nodes, inode)?.attributes.mode &= !0o6000;
+        }
+        touch(nodes, inode)
+    }
+
+    fn write_back(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let nodes = &mut *self.nodes.borrow_mut();
         let (attributes, frames) = frames(nodes, inode)?;
         let mut rest = data;
@@ -418,10 +427,7 @@ impl Operations for MemoryFs {
         });
         let size = attributes.size.max(offset + data.len() as u64);
         resize(attributes, frames, size);
-        if clear_set_ids {
-            attributes.mode &= !0o6000;
-        }
-        touch(nodes, inode)
+        Ok(())
     }
 
     fn read_directory(
