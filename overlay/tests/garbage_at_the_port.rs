@@ -73,6 +73,45 @@ fn garbage_inside_tls_is_closed_too() {
     });
 }
 
+/// The memory this process occupies, in MiB; 0 where that can't be read.
+fn resident_mib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<usize>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+#[test]
+fn a_flood_takes_bounded_memory() {
+    reactor::run(|| {
+        let network = Network::new();
+        let node = start(network.storage(&[]));
+        let before = resident_mib();
+        // Each promises a TLS record of the largest size and sends half of it; a thousand are held open.
+        let mut record = vec![0; 8192];
+        record[..5].copy_from_slice(&[22, 3, 1, 0x40, 0]);
+        let flood: Vec<TcpStream> = (0..1000)
+            .filter_map(|_| {
+                let mut stream = TcpStream::connect_one(address(&node)).ok()?;
+                let _ = stream.write_all(&record);
+                Some(stream)
+            })
+            .collect();
+        let grown = resident_mib().saturating_sub(before);
+        println!("{} half-open connections: {grown} MiB more", flood.len());
+        assert!(grown < 64, "{grown} MiB for strangers");
+        drop(flood);
+        eventually("there are places again", Duration::from_secs(10), || {
+            network_member_joins(&network, &node)
+        });
+    });
+}
+
+/// Whether a new member gets in now.
+fn network_member_joins(network: &Network, node: &overlay::Node) -> bool {
+    live_count(&start(network.storage(&[address(node)]))) == 1
+}
+
 #[test]
 fn the_silent_are_closed_after_a_while_and_cannot_crowd_out_others_for_longer() {
     reactor::run(|| {
