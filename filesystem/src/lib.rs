@@ -11,6 +11,7 @@ pub mod chunk;
 pub mod errno;
 pub mod format;
 pub mod fuse;
+mod journal;
 pub mod mount;
 pub mod operations;
 pub mod tree;
@@ -18,6 +19,7 @@ pub mod volume;
 
 pub use access::VolumeKeys;
 pub use errno::Errno;
+pub use journal::JournalError;
 pub use operations::{Attributes, Inode, Operations};
 pub use volume::{OpenError, Options, Volume};
 

@@ -6,6 +6,7 @@
 //!
 //! - `state`: the layers and how to look through them; `names`, `content`, `xattr`: operations as steps over it;
 //! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first;
+//! - `write_back`: the journal, when there is one;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
 //!
 //! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
@@ -18,10 +19,12 @@ mod names;
 mod operations;
 mod rebase;
 mod state;
+mod write_back;
 mod xattr;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -35,6 +38,7 @@ use crate::access::{Root, RootError, RootSealer, VolumeKeys, open_root};
 use crate::cache::Cached;
 use crate::errno::Errno;
 use crate::format::{InodeRecord, Key};
+use crate::journal::{Journal, JournalError};
 use crate::operations::{FileKind, Inode, Invalidation, Time};
 use state::{Change, State, Step, Stop};
 
@@ -61,6 +65,8 @@ pub struct Options {
     pub sync_patience: Duration,
     /// How often to look whether another writer committed; `None`: only when we commit.
     pub watch_interval: Option<Duration>,
+    /// Write-back: `sync` returns once the journal in this directory is durable, and the quorum follows.
+    pub journal_directory: Option<PathBuf>,
     /// Change nothing.
     pub read_only: bool,
 }
@@ -75,6 +81,7 @@ impl Default for Options {
             commit_interval: Duration::from_secs(5),
             sync_patience: Duration::from_secs(30),
             watch_interval: None,
+            journal_directory: None,
             read_only: false,
         }
     }
@@ -102,6 +109,9 @@ pub enum OpenError {
     /// What the tree needs is not there, or damaged.
     #[error("the volume's tree cannot be read ({0}): check that the nodes run, then scrub them")]
     Tree(Errno),
+    /// The journal can't be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// A mounted volume; see the file's header. It is used through [`Operations`](crate::Operations).
@@ -114,6 +124,9 @@ pub struct Volume {
     state: RefCell<State>,
     in_flight: fetch::InFlight,
     sealer: RefCell<RootSealer>,
+    /// Random: tells our commits from others'.
+    session: [u8; 8],
+    journal: Option<Journal>,
     /// The highest delta that someone wants committed.
     wanted: Cell<u64>,
     /// The committer has something to do.
@@ -165,6 +178,11 @@ impl Volume {
             readers,
         };
         let volume = Volume::new(store, keys, options, &root)?;
+        // What an earlier volume's crash left here is not for this one.
+        if let Some(journal) = &volume.journal {
+            let (_, highest) = journal.read()?;
+            journal.truncate(highest);
+        }
         let now = Time::now();
         volume.state.borrow_mut().set_record(
             Inode::ROOT.0,
@@ -214,6 +232,7 @@ impl Volume {
         volume.version.set(record.version);
         // An unreadable tree should fail here and not at the first `ls`.
         volume.step(|state| state.record(Inode::ROOT.0)).map_err(OpenError::Tree)?;
+        volume.replay_journal(&root)?;
         if !volume.options.read_only {
             volume.find_orphans().map_err(OpenError::Tree)?;
         }
@@ -231,6 +250,10 @@ impl Volume {
         state.tree = root.tree;
         state.readers = root.readers.clone();
         state.read_only = options.read_only;
+        // A reader has nothing to make durable.
+        let directory = options.journal_directory.clone().filter(|_| !options.read_only);
+        let journal = directory.map(|directory| Journal::new(directory, &keys));
+        state.unjournaled = journal.as_ref().map(|_| state::Unjournaled::default());
         Ok(Rc::new_cyclic(|me| Volume {
             me: me.clone(),
             store,
@@ -239,6 +262,8 @@ impl Volume {
             state: RefCell::new(state),
             in_flight: fetch::InFlight::default(),
             sealer: RefCell::new(RootSealer::new()),
+            session: random_bytes(),
+            journal,
             wanted: Cell::new(0),
             work: Signal::new(),
             progress: Signal::new(),

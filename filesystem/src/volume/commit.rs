@@ -15,12 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use dht::{Address, PutError, Record, SwapError};
 use reactor::JoinHandle;
-use reactor::crypto::random_bytes;
 use reactor::sync::Semaphore;
 
 use super::Volume;
 use super::fetch::CachedNodes;
 use super::state::{Change, Delta, encode_value};
+use super::write_back::commit_id;
 use crate::access::open_root;
 use crate::cache::Cached;
 use crate::chunk::{ChunkKind, Location, Packer};
@@ -117,6 +117,9 @@ impl Volume {
         let delta =
             Rc::new(std::mem::replace(&mut state.active, Delta { number: number + 1, ..Delta::default() }));
         state.committing = Some(delta.clone());
+        if let Some(unjournaled) = &mut state.unjournaled {
+            unjournaled.committing.append(&mut unjournaled.active);
+        }
         delta
     }
 
@@ -138,7 +141,7 @@ impl Volume {
             Some(Value::Raw(_)) => return Err(Errno::EIO),
         };
         puts.wait()?;
-        match self.publish(packer.take_ready(), pointer)? {
+        match self.publish(delta.number, packer.take_ready(), pointer)? {
             Outcome::Published(record, tree) => {
                 self.cache_written(&packer, &merged, &frames);
                 let mut state = self.state.borrow_mut();
@@ -167,7 +170,14 @@ impl Volume {
         let mut state = self.state.borrow_mut();
         state.committing = None;
         state.committed = delta.number;
+        if let Some(unjournaled) = &mut state.unjournaled {
+            unjournaled.committing.clear();
+            unjournaled.base_moved = true;
+        }
         drop(state);
+        if let Some(journal) = &self.journal {
+            journal.truncate(delta.number);
+        }
     }
 
     /// Seals the delta's frames; full objects are on their way when this returns.
@@ -209,8 +219,13 @@ impl Volume {
     }
 
     /// Publishes the last objects and the root, for as long as it takes.
-    fn publish(&self, objects: Vec<(Address, Bytes)>, tree: Option<Pointer>) -> Result<Outcome, Errno> {
-        let payload = self.seal_root(tree, random_bytes());
+    fn publish(
+        &self,
+        number: u64,
+        objects: Vec<(Address, Bytes)>,
+        tree: Option<Pointer>,
+    ) -> Result<Outcome, Errno> {
+        let payload = self.seal_root(tree, commit_id(self.session, number));
         let expected = self.header();
         let register = self.keys.register;
         let ours = |record: &Record| record.payload == payload;
@@ -269,13 +284,16 @@ impl Volume {
 
     /// Waits until all changes made so far are durable, for as long as the patience lasts.
     pub(super) fn sync_all(&self) -> Result<(), Errno> {
-        let number = {
-            let state = self.state.borrow();
-            if state.active.changes.is_empty() { state.active.number - 1 } else { state.active.number }
-        };
-        self.sync_to(number)
+        self.sync_to(self.newest_delta())
     }
 
+    /// Returns the number of the newest delta that holds a change.
+    pub(super) fn newest_delta(&self) -> u64 {
+        let state = self.state.borrow();
+        if state.active.changes.is_empty() { state.active.number - 1 } else { state.active.number }
+    }
+
+    /// Waits until delta `number` is durable, for as long as the patience lasts.
     pub(super) fn sync_to(&self, number: u64) -> Result<(), Errno> {
         let done = || self.state.borrow().committed >= number;
         if done() {

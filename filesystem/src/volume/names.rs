@@ -384,16 +384,13 @@ impl State {
             }
         }
         let below = self.committing.as_ref().is_some_and(|delta| delta.changes.contains_key(&keys[0]));
-        if below || self.get_stored(&keys[0])?.is_some() {
+        if below || self.unjournaled.is_some() || self.get_stored(&keys[0])?.is_some() {
             for key in keys {
                 self.set(key, Change::Removed);
             }
         } else {
             // It never left memory: a temporary file costs no commit anything.
             for key in keys {
-                if let Some(unjournaled) = &mut self.unjournaled {
-                    unjournaled.push(key.clone());
-                }
                 self.active.remove(&key);
             }
         }

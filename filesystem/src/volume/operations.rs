@@ -228,14 +228,13 @@ impl Operations for Volume {
     }
 
     fn sync(&self, inode: Option<Inode>, _data_only: bool) -> Result<(), Errno> {
-        let number = match inode {
-            None => return self.sync_all(),
-            Some(inode) => self.dirty_delta(inode.0),
-        };
-        if number == 0 {
-            return Ok(());
+        match inode {
+            None => self.sync_changes(self.newest_delta()),
+            Some(inode) => match self.dirty_delta(inode.0) {
+                0 => Ok(()),
+                number => self.sync_changes(number),
+            },
         }
-        self.sync_to(number)
     }
 
     fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> {

@@ -7,7 +7,7 @@
 //! that is not in memory it returns [`Stop`] before it changes anything; the caller fetches and calls again. So every
 //! operation is atomic for every other coroutine and for a commit, with no lock at all; and it never waits if all is here.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -102,6 +102,15 @@ impl From<cursor::Stop> for Stop {
 
 pub(crate) type Step<T> = Result<T, Stop>;
 
+/// Keys changed since the journal was written last, by the delta that their change is in.
+#[derive(Default, Debug)]
+pub(crate) struct Unjournaled {
+    pub(crate) active: BTreeSet<Key>,
+    pub(crate) committing: BTreeSet<Key>,
+    /// A commit went through since the journal was told what its changes are based on.
+    pub(crate) base_moved: bool,
+}
+
 /// See the file's header.
 pub(crate) struct State {
     pub(crate) tree: Option<Pointer>,
@@ -127,8 +136,8 @@ pub(crate) struct State {
     pub(crate) read_only: bool,
     /// The store refused the last commit for lack of space.
     pub(crate) full: bool,
-    /// Keys changed since the journal was written last, if there is one.
-    pub(crate) unjournaled: Option<Vec<Key>>,
+    /// What the journal does not hold yet, if there is one.
+    pub(crate) unjournaled: Option<Unjournaled>,
 }
 
 impl State {
@@ -162,7 +171,7 @@ impl State {
     /// Changes `key` in the active delta.
     pub(crate) fn set(&mut self, key: Key, change: Change) {
         if let Some(unjournaled) = &mut self.unjournaled {
-            unjournaled.push(key.clone());
+            unjournaled.active.insert(key.clone());
         }
         self.active.insert(key, change);
     }
@@ -325,25 +334,24 @@ impl State {
 }
 
 fn decode_value(key: &Key, found: &cursor::Found) -> Step<Change> {
-    let raw = found.node.value(found.index);
-    let number =
-        |at: usize| raw.get(at..at + 8).and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
-    let value = match key {
+    let value = decode_raw(key, &found.node.shared_value(found.index), found.node.home());
+    value.ok_or(Stop::Errno(Errno::EIO))
+}
+
+/// Reads a value as it lies in a leaf of the object `home`.
+pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Change> {
+    let number = |at: usize| Some(u64::from_le_bytes(raw.get(at..at + 8)?.try_into().ok()?));
+    match key {
         Key::Inode(_) => InodeRecord::decode(raw).map(Change::Inode),
-        Key::Entry(..) if raw.len() == 9 => {
-            number(0).zip(FileKind::from_byte(raw[8])).map(|(i, k)| Change::Entry(i, k))
-        }
+        Key::Entry(..) if raw.len() == 9 => Some(Change::Entry(number(0)?, FileKind::from_byte(raw[8])?)),
         Key::Entry(..) => None,
         Key::Extent(..) => match raw.first() {
-            Some(2) => Some(Change::Frame(found.node.shared_value(found.index).slice(1..))),
-            _ => Pointer::decode(raw, found.node.home()).map(Change::Stored),
+            Some(2) => Some(Change::Frame(raw.slice(1..))),
+            _ => Pointer::decode(raw, home).map(Change::Stored),
         },
-        Key::Xattr(..) => Some(Change::Xattr(found.node.shared_value(found.index))),
-        Key::Orphan(_) => {
-            number(0).zip(number(8)).map(|(device, s)| Change::Orphan { device, seconds: s as i64 })
-        }
-    };
-    value.ok_or(Stop::Errno(Errno::EIO))
+        Key::Xattr(..) => Some(Change::Xattr(raw.clone())),
+        Key::Orphan(_) => Some(Change::Orphan { device: number(0)?, seconds: number(8)? as i64 }),
+    }
 }
 
 /// Appends a value as it lies in a leaf; a frame's only if it is tiny.
