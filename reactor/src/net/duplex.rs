@@ -9,7 +9,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
@@ -71,6 +71,12 @@ pub trait Duplex: 'static {
     /// Breaks both directions off; whoever waits in them wakes. Never suspends, and may be repeated.
     fn abort(&self);
 
+    /// Asks whoever buffers below to take about `bytes` more than the line has taken, and no more; a wish, where it
+    /// is known how to grant it. Never suspends.
+    fn keep_unsent_below(&self, bytes: u32) {
+        let _ = bytes;
+    }
+
     /// The key that the peer proved to hold, where the stream proves one.
     fn peer_key(&self) -> Option<PublicKey> {
         None
@@ -101,7 +107,7 @@ impl Write for SocketWriter<'_> {
 }
 
 macro_rules! socket_is_duplex {
-    ($stream:ty) => {
+    ($stream:ty $(, $extra:item)?) => {
         impl Duplex for $stream {
             fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
                 Read::read(&mut &*self, buffer)
@@ -119,11 +125,19 @@ macro_rules! socket_is_duplex {
                 // It fails when the peer was first to close: nothing is left to break off.
                 let _ = self.shutdown(Shutdown::Both);
             }
+
+            $($extra)?
         }
     };
 }
 
-socket_is_duplex!(TcpStream);
+socket_is_duplex!(
+    TcpStream,
+    fn keep_unsent_below(&self, bytes: u32) {
+        // A kernel that does not know it buffers more: slower small calls, and no harm.
+        let _ = socket2::SockRef::from(&self.descriptor().as_fd()).set_tcp_notsent_lowat(bytes);
+    }
+);
 socket_is_duplex!(UnixStream);
 
 impl<D: Duplex + ?Sized> Duplex for Box<D> {
@@ -145,6 +159,10 @@ impl<D: Duplex + ?Sized> Duplex for Box<D> {
 
     fn abort(&self) {
         (**self).abort();
+    }
+
+    fn keep_unsent_below(&self, bytes: u32) {
+        (**self).keep_unsent_below(bytes);
     }
 
     fn peer_key(&self) -> Option<PublicKey> {

@@ -294,6 +294,10 @@ impl<S: Duplex> Duplex for TlsStream<S> {
         self.stream.abort();
     }
 
+    fn keep_unsent_below(&self, bytes: u32) {
+        self.stream.keep_unsent_below(bytes);
+    }
+
     fn peer_key(&self) -> Option<PublicKey> {
         Some(self.peer)
     }

@@ -2,7 +2,7 @@
 //!
 //! A reader takes frames apart and starts a coroutine per request; a writer gathers what is queued into as few
 //! writes as there can be; a housekeeper pings a silent peer and buries a dead one. They are in `flow.rs`.
-//! Everything they share is in [`Shared`], which never waits while borrowed.
+//! Everything they share is in `Shared`, which never waits while borrowed.
 //!
 //! Memory per connection is bounded: by the account of calls in flight (`calls.rs`), by the payloads that may
 //! be unfinished at once (`outbox.rs`), and by [`QUEUE_BYTES_MAX`], above which calls and handlers wait before
@@ -32,6 +32,10 @@ use crate::timer::Timer;
 /// each: four parts of each of the payloads that share the line, so that the writer never runs dry while they
 /// wake.
 pub const QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// What the kernel is given ahead of what the line takes: one batch of the writer. The kernel would take
+/// megabytes, and a small call would wait behind all of them where the line is slow.
+const UNSENT_BYTES_MAX: u32 = 256 << 10;
 
 /// What may wait before a peer that takes nothing is cut off. Only answers that cost the peer nothing to cause
 /// (`Overloaded` and its like) get here: everything else waits at [`QUEUE_BYTES_MAX`].
@@ -182,6 +186,7 @@ impl Connection {
     /// # Suspends
     /// Never; failures show as a closed connection.
     pub fn start(stream: impl Duplex, service: Rc<Service>, config: Config) -> Connection {
+        stream.keep_unsent_below(UNSENT_BYTES_MAX);
         let shared = Rc::new(Shared {
             peer: stream.peer_key(),
             stream: Box::new(stream),
@@ -231,15 +236,21 @@ impl Connection {
         if message.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
             return Err(CallError::TooLarge);
         }
-        let deadline = crate::now() + timeout.min(TIMEOUT_MAX);
+        let timeout = timeout.min(TIMEOUT_MAX);
+        let deadline = crate::now() + timeout;
+        let mut waited = false;
         let weight = weight_bytes(message.len() + payload.len());
         let _permit = match shared.allowance.try_acquire_many(weight) {
             Some(permit) => permit,
-            None => crate::timeout(until(deadline), || shared.allowance.acquire_many(weight))
-                .map_err(|_| CallError::TimedOut)?,
+            None => {
+                waited = true;
+                crate::timeout(timeout, || shared.allowance.acquire_many(weight))
+                    .map_err(|_| CallError::TimedOut)?
+            }
         };
         let large = Outbox::is_large(message.len() + payload.len());
         if !shared.has_room(large) {
+            waited = true;
             crate::timeout(until(deadline), || shared.wait_for_room(large))
                 .map_err(|_| CallError::TimedOut)?;
         }
@@ -250,11 +261,12 @@ impl Connection {
         let slot = Rc::new(Slot { caller: coroutine::current(), answer: RefCell::new(None) });
         let call = shared.outgoing.borrow_mut().begin(slot.clone());
         let mut in_flight = InFlight { shared, call, answered: false };
+        let left = if waited { until(deadline) } else { timeout };
         let header = Header::Request {
             call,
             method: M::ID,
             // Rounded up: a call may not arrive with no time at all.
-            timeout_ms: u32::try_from(until(deadline).as_millis() + 1).unwrap_or(u32::MAX),
+            timeout_ms: u32::try_from(left.as_millis() + 1).unwrap_or(u32::MAX),
             message_size: message.len() as u32,
             payload_size: payload.len() as u32,
         };
@@ -263,13 +275,13 @@ impl Connection {
 
         let _timer = Timer::wake_at(deadline);
         let answer = loop {
+            coroutine::park();
             if let Some(answer) = slot.answer.take() {
                 break answer;
             }
             if deadline <= crate::now() {
                 return Err(CallError::TimedOut);
             }
-            coroutine::park();
         };
         in_flight.answered = true;
         match answer {

@@ -195,6 +195,8 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::rpc::frame::{self, Status};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn request(call: u32, message: &[u8], payload: &Bytes) -> Header {
         Header::Request {
@@ -311,5 +313,58 @@ mod tests {
         assert_eq!(headers(&outbox.next_batch()), [header]);
         assert!(outbox.is_empty());
         assert_eq!(outbox.queued_bytes(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_queued_and_called_back_the_receiver_can_follow(
+            steps in prop::collection::vec((0..4u8, 0..300_000usize, any::<bool>()), 1..60),
+        ) {
+            let mut outbox = outbox();
+            let (mut next, mut arrived, mut withdrawn) = (0u32, BTreeMap::new(), Vec::new());
+            let mut partly: BTreeMap<u32, usize> = BTreeMap::new();
+            for (step, size, large) in steps.into_iter().chain(std::iter::repeat_n((2, 0, false), 400)) {
+                match step {
+                    0 | 1 => {
+                        let payload = Bytes::from(vec![next as u8; if large { size } else { size % 5_000 }]);
+                        push(&mut outbox, next, b"message", &payload);
+                        next += 1;
+                    }
+                    2 => {
+                        let batch = outbox.next_batch();
+                        for header in headers(&batch) {
+                            let (call, size, rest) = match header {
+                                Header::Request { call, payload_size, .. } => {
+                                    (call, header.part_size(), payload_size as usize - header.part_size())
+                                }
+                                Header::RequestPart { call, size } => {
+                                    let missing = partly.remove(&call).expect("a part of a payload under way");
+                                    prop_assert_eq!(size as usize, missing.min(PART_SIZE_BYTES_MAX));
+                                    (call, size as usize, missing - size as usize)
+                                }
+                                _ => unreachable!(),
+                            };
+                            *arrived.entry(call).or_insert(0) += size;
+                            if rest > 0 {
+                                partly.insert(call, rest);
+                            }
+                            prop_assert!(partly.len() <= PAYLOADS_INTERLEAVED_MAX);
+                        }
+                        outbox.recycle(batch);
+                    }
+                    _ => {
+                        let call = size as u32 % next.max(1);
+                        match outbox.withdraw(Side::Request, call) {
+                            Withdrawn::Partly => prop_assert!(partly.remove(&call).is_some()),
+                            Withdrawn::Unsent => withdrawn.push(call),
+                            Withdrawn::Left => prop_assert!(!partly.contains_key(&call)),
+                        }
+                    }
+                }
+            }
+            prop_assert!(outbox.is_empty() && partly.is_empty());
+            prop_assert_eq!(outbox.queued_bytes(), 0);
+            prop_assert_eq!(arrived.len() + withdrawn.len(), next as usize);
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::rc::{Rc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 type Handler = Box<dyn Fn(&CallContext, &[u8], Bytes) -> Reply>;
 
@@ -30,6 +30,11 @@ pub struct CallContext {
 }
 
 impl CallContext {
+    /// How long the caller still waits: the time to give to calls made on its behalf.
+    pub fn time_left(&self) -> Duration {
+        self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(crate::now()))
+    }
+
     /// The connection that the call came over, to call back on; `None` if there is none, or if everyone has
     /// let go of it.
     pub fn connection(&self) -> Option<Connection> {
