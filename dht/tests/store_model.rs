@@ -141,3 +141,32 @@ fn rewriting_small_registers_forever_takes_bounded_space() {
         store.close().unwrap();
     });
 }
+
+#[test]
+fn a_value_that_has_left_memory_is_read_from_the_disk_while_others_go_on() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().to_path_buf();
+    reactor::run(move || {
+        let mut large = config(&path);
+        large.segment_size_bytes = 64 << 20;
+        let value: Bytes = (0..1_000_000_u32).flat_map(u32::to_le_bytes).take(1 << 20).collect();
+        let keys: Vec<Key> = (0..20).map(|n| Key::new(Kind::BLOCK, [n; 32])).collect();
+        let store = DiskStore::open(large).unwrap();
+        keys.iter().for_each(|key| store.put(key, value.clone().into()).unwrap());
+        let file = std::fs::File::open(path.join("00000000.segment")).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        reactor::scope(|scope| {
+            for key in &keys {
+                let (store, value) = (&store, &value);
+                scope.spawn(move || {
+                    assert_eq!(
+                        store.get(key, Some(700_001..750_003)).unwrap().unwrap(),
+                        value[700_001..750_003]
+                    );
+                    assert_eq!(store.get(key, None).unwrap().unwrap(), value);
+                });
+            }
+        });
+        store.close().unwrap();
+    });
+}

@@ -8,9 +8,9 @@
 use super::{
     Gather, Key, StoreError,
     checkpoint::Listing,
-    disk::Inner,
     format::{self, Shape},
     index::Entry,
+    log::Log,
     read::{Miss, Plan},
     recovery,
 };
@@ -44,8 +44,8 @@ enum Next {
 }
 
 /// Starts a store's compaction.
-pub(crate) fn start(inner: &Rc<Inner>) {
-    let (weak, wanted) = (Rc::downgrade(inner), inner.compaction_wanted.clone());
+pub(crate) fn start(log: &Rc<Log>) {
+    let (weak, wanted) = (Rc::downgrade(log), log.compaction_wanted.clone());
     reactor::spawn(move || {
         loop {
             match compact_one(&weak) {
@@ -59,24 +59,24 @@ pub(crate) fn start(inner: &Rc<Inner>) {
 }
 
 /// Compacts the segment that most deserves it.
-fn compact_one(weak: &Weak<Inner>) -> Next {
-    let Some(inner) = weak.upgrade() else { return Next::End };
-    let _working = inner.background.lock();
-    if inner.is_closed() {
+fn compact_one(weak: &Weak<Log>) -> Next {
+    let Some(log) = weak.upgrade() else { return Next::End };
+    let _working = log.background.lock();
+    if log.is_closed() {
         return Next::End;
     }
-    let Some(segment) = inner.victim() else { return Next::Wait };
-    match inner.compact(segment) {
+    let Some(segment) = log.victim() else { return Next::Wait };
+    match log.compact(segment) {
         Ok(()) => Next::Go,
         Err(StoreError::Closed) => Next::End,
         Err(error) => {
-            tracing::warn!(store = %inner.config.path.display(), "cannot compact segment {segment:08x}: {error}");
+            tracing::warn!(store = %log.config.path.display(), "cannot compact segment {segment:08x}: {error}");
             Next::Rest
         }
     }
 }
 
-impl Inner {
+impl Log {
     fn is_space_short(&self) -> bool {
         let segment = u64::from(self.config.segment_size_bytes);
         self.free_bytes() < SPACE_SHORT_BYTES.min(2 * segment)

@@ -377,4 +377,40 @@ mod tests {
         let scanned = scan(&garbage[..], SALT, 1, true).unwrap();
         assert!(scanned.records.is_empty() && scanned.end == 64);
     }
+
+    /// A power cut may leave any part of what was not synced yet on the disk, in any order.
+    #[test]
+    fn a_power_cut_leaves_a_prefix_with_all_that_was_synced() {
+        let mut random = 88_172_645_463_325_252_u64;
+        let mut below = |limit: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % limit as u64) as usize
+        };
+        for round in 0..300 {
+            let mut segment = Segment::new();
+            let mut synced = (64, 0);
+            for _ in 0..1 + below(4) {
+                synced = (segment.bytes.len(), segment.offsets.len());
+                for _ in 0..1 + below(5) {
+                    segment = segment.push(Shape::Value, synced.0, &vec![round as u8; below(9000)]);
+                }
+            }
+            // Of the last group some sectors arrived, and perhaps not even its length.
+            let length = synced.0 + below(segment.bytes.len() - synced.0 + 1);
+            segment.bytes.truncate(length);
+            let first_sector = synced.0.next_multiple_of(512);
+            for sector in (first_sector..length).step_by(512) {
+                if below(4) == 0 {
+                    segment.bytes[sector..(sector + 512).min(length)].fill(0);
+                }
+            }
+            let scanned = segment.scan();
+            let keys: Vec<Key> = scanned.records.iter().map(|record| record.key).collect();
+            assert!(keys.len() >= synced.1, "round {round}: synced records are gone");
+            assert_eq!(keys, (0..keys.len()).map(key).collect::<Vec<_>>(), "round {round}: a hole");
+            assert!(scanned.damages.is_empty(), "round {round}: {:?}", scanned.damages);
+        }
+    }
 }

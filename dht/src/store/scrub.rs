@@ -5,9 +5,9 @@
 use super::{
     Damage, DiskStore, Key, Kind, StoreError,
     compaction::{BATCH_BYTES_MAX, BATCH_COUNT_MAX},
-    disk::{Inner, damage},
     format::{self, Shape},
     index::Entry,
+    log::{Log, damage},
     read::{Miss, Plan},
 };
 use std::{collections::HashMap, fs::File};
@@ -36,32 +36,32 @@ impl DiskStore {
     ///
     /// For as long as the configured rate makes it; compaction waits meanwhile.
     pub fn scrub(&self) -> Result<ScrubReport, StoreError> {
-        let inner = self.inner();
-        let _working = inner.background.lock();
+        let log = self.log();
+        let _working = log.background.lock();
         let mut report = ScrubReport::default();
         let mut from = Some(Key::first(Kind(0)));
         while let Some(start) = from {
-            if inner.is_closed() {
+            if log.is_closed() {
                 return Err(StoreError::Closed);
             }
-            let mut batch = inner.batch_from(&start);
+            let mut batch = log.batch_from(&start);
             from = batch.last().and_then(|(key, _)| key.next());
             batch.sort_unstable_by_key(|(_, entry)| (entry.segment, entry.offset));
-            for (key, entry) in inner.verify(&batch) {
-                inner.index.borrow_mut().on_damage(&key, entry.segment, entry.offset);
-                tracing::warn!(store = %inner.config.path.display(), "scrub: {}", damage(&key, &entry));
+            for (key, entry) in log.verify(&batch) {
+                log.index.borrow_mut().on_damage(&key, entry.segment, entry.offset);
+                tracing::warn!(store = %log.config.path.display(), "scrub: {}", damage(&key, &entry));
             }
             report.count += batch.len() as u64;
             report.bytes +=
                 batch.iter().map(|(_, entry)| format::record_bytes(entry.length) as u64).sum::<u64>();
-            inner.pace(&batch);
+            log.pace(&batch);
         }
-        report.damages = inner.index.borrow().damages();
+        report.damages = log.index.borrow().damages();
         Ok(report)
     }
 }
 
-impl Inner {
+impl Log {
     fn batch_from(&self, from: &Key) -> Vec<(Key, Entry)> {
         let index = self.index.borrow();
         let values = index.range(from).filter(|(_, entry)| entry.shape == Shape::Value);

@@ -1,0 +1,278 @@
+//! What one open store consists of, on the reactor's thread: the index, what is not durable yet, the files; and how
+//! they are read and written to.
+//!
+//! Shared by the store's face, by the coroutine that takes reports, by compaction and by scrubbing.
+
+use super::{
+    Damage, Gather, Key, StoreError, Ticket, VALUE_LENGTH_MAX_BYTES,
+    directory::Directory,
+    disk::Config,
+    format::{self, Shape},
+    index::{Entry, Index},
+    pipeline::{InFlight, Sent},
+    read::{Miss, Plan},
+    recovery::Recovery,
+    scan::Listed,
+    writer::Write,
+};
+use bytes::Bytes;
+use crossbeam::channel;
+use reactor::sync::{Mutex, Signal};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    ops::Range,
+    rc::Rc,
+    sync::Arc,
+};
+
+/// Reads up to this size are tried on the reactor's thread: copying as much takes some 30 us, less than the two
+/// wake-ups of handing it to another thread.
+const INLINE_READ_BYTES_MAX: usize = 256 << 10;
+/// Open files: few enough for the usual limit of 1,024, enough for 64 GiB without reopening any.
+const FILES_MAX: usize = 256;
+
+/// An open store.
+pub(crate) struct Log {
+    pub(crate) config: Config,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) salt: u64,
+    pub(crate) index: RefCell<Index>,
+    pub(crate) compaction_wanted: Rc<Signal>,
+    /// Held by compaction and scrubbing while they work.
+    pub(crate) background: Mutex<()>,
+    pub(crate) recovery: Recovery,
+    pub(crate) pending: RefCell<BTreeMap<Key, Pending>>,
+    pub(crate) in_flight: Rc<InFlight>,
+    pub(crate) queue: RefCell<Option<channel::Sender<Write>>>,
+    pub(crate) sequence: Cell<u64>,
+    pub(crate) last: RefCell<Option<Ticket>>,
+    pub(crate) files: RefCell<HashMap<u32, Arc<File>>>,
+}
+
+/// The newest write of a key that is not durable yet.
+pub(crate) struct Pending {
+    pub(crate) sequence: u64,
+    /// `None` for a removal.
+    pub(crate) value: Option<Gather>,
+}
+
+impl Log {
+    pub(crate) fn on_result(&self, sent: &Sent, place: Option<(u32, u32)>) {
+        let key = sent.listed.key;
+        if let Some((segment, offset)) = place {
+            self.index.borrow_mut().on_record(segment, &Listed { offset, ..sent.listed });
+        }
+        let mut pending = self.pending.borrow_mut();
+        if !sent.is_copy && pending.get(&key).is_some_and(|pending| pending.sequence == sent.listed.sequence)
+        {
+            pending.remove(&key);
+        }
+    }
+
+    /// Hands a record over to the writer.
+    ///
+    /// # Suspends
+    ///
+    /// While the queue has no room.
+    pub(crate) fn send(&self, key: &Key, shape: Shape, value: Gather) -> Result<Ticket, StoreError> {
+        let length = value.length_bytes();
+        if length > VALUE_LENGTH_MAX_BYTES {
+            let (length_bytes, limit_bytes) = (length as u64, VALUE_LENGTH_MAX_BYTES as u64);
+            return Err(StoreError::TooLarge { length_bytes, limit_bytes });
+        }
+        self.admit(shape, length as u32)?;
+        let epoch = self.in_flight.epoch.get();
+        self.in_flight.room.acquire_many(format::record_bytes(length as u32)).forget();
+        if self.in_flight.epoch.get() != epoch {
+            // An earlier write of the same batch may have failed while we waited: this one may not succeed then.
+            self.in_flight.room.release(format::record_bytes(length as u32));
+            return Err(self.in_flight.failure.borrow().clone().unwrap_or(StoreError::Closed));
+        }
+        // From here on nothing suspends, so that writes are queued in the order of their sequences.
+        let sequence = self.sequence.get() + 1;
+        self.sequence.set(sequence);
+        let pending = Pending { sequence, value: (shape == Shape::Value).then(|| value.clone()) };
+        let ticket = self.post(key, shape, sequence, value, false)?;
+        self.pending.borrow_mut().insert(*key, pending);
+        Ok(ticket)
+    }
+
+    /// Hands over a copy of a record that is on disk, under its old sequence.
+    pub(crate) fn send_copy(
+        &self,
+        key: &Key,
+        shape: Shape,
+        sequence: u64,
+        value: Gather,
+    ) -> Result<Ticket, StoreError> {
+        self.in_flight.room.acquire_many(format::record_bytes(value.length_bytes() as u32)).forget();
+        self.post(key, shape, sequence, value, true)
+    }
+
+    pub(crate) fn post(
+        &self,
+        key: &Key,
+        shape: Shape,
+        sequence: u64,
+        value: Gather,
+        is_copy: bool,
+    ) -> Result<Ticket, StoreError> {
+        let length = value.length_bytes() as u32;
+        let bytes = format::record_bytes(length);
+        let write = Write { shape, key: *key, sequence, value, epoch: self.in_flight.epoch.get(), is_copy };
+        let is_sent = self.queue.borrow().as_ref().is_some_and(|queue| queue.send(write).is_ok());
+        if !is_sent {
+            self.in_flight.room.release(bytes);
+            return Err(StoreError::Closed);
+        }
+        let (ticket, completion) = Ticket::new();
+        let listed = Listed { key: *key, shape, sequence, offset: 0, length, count: 1 };
+        self.in_flight.writes.borrow_mut().push_back(Sent { listed, is_copy, completion });
+        self.in_flight.bytes.set(self.in_flight.bytes.get() + bytes as u64);
+        *self.last.borrow_mut() = Some(ticket.clone());
+        Ok(ticket)
+    }
+
+    /// Whether the capacity allows one more value.
+    pub(crate) fn admit(&self, shape: Shape, length: u32) -> Result<(), StoreError> {
+        let Some(capacity) = self.config.capacity_bytes else { return Ok(()) };
+        let wanted = self.disk_bytes() + self.in_flight.bytes.get() + format::record_bytes(length) as u64;
+        if shape == Shape::Value && wanted > capacity {
+            self.compaction_wanted.notify_all();
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.index.borrow().totals().disk_bytes
+    }
+
+    /// Bytes that may still be taken: of the capacity, and of the disk.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let of_disk =
+            rustix::fs::statvfs(self.directory.path()).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
+        let of_capacity = self
+            .config
+            .capacity_bytes
+            .map_or(u64::MAX, |capacity| capacity.saturating_sub(self.disk_bytes()));
+        of_disk.min(of_capacity)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.queue.borrow().is_none()
+    }
+
+    pub(crate) fn want_compaction(&self) {
+        let percent = self.config.compaction_dead_percent;
+        if self.index.borrow().most_dead(percent).is_some() {
+            self.compaction_wanted.notify_all();
+        }
+    }
+
+    pub(crate) fn forget_file(&self, segment: u32) {
+        self.files.borrow_mut().remove(&segment);
+    }
+
+    pub(crate) fn keep_file(&self, segment: u32, file: Arc<File>) {
+        let mut files = self.files.borrow_mut();
+        if files.len() >= FILES_MAX
+            && let Some(oldest) = files.keys().min().copied()
+        {
+            files.remove(&oldest);
+        }
+        files.insert(segment, file);
+    }
+
+    /// Reads by plan: from the page cache if it is there, else on another thread.
+    ///
+    /// # Suspends
+    ///
+    /// If it is not in the page cache.
+    pub(crate) fn read(&self, plan: Plan) -> Result<Bytes, Miss> {
+        let segment = plan.entry.segment;
+        let known = self.files.borrow().get(&segment).cloned();
+        if let Some(file) = &known
+            && plan.bytes() <= INLINE_READ_BYTES_MAX
+        {
+            match plan.try_read(file) {
+                Err(Miss::WouldBlock) => {}
+                done => return done,
+            }
+        }
+        let path = self.directory.segment_path(segment);
+        let (file, read) = reactor::offload(move || {
+            let file = match known.map_or_else(|| File::open(path).map(Arc::new), Ok) {
+                Ok(file) => file,
+                Err(error) => return (None, Err(Miss::Io(error))),
+            };
+            let read = plan.read(&file);
+            (Some(file), read)
+        });
+        if let Some(file) = file
+            && self.index.borrow().segment(segment).is_some()
+        {
+            self.keep_file(segment, file);
+        }
+        read
+    }
+
+    /// The value of a key that has no pending write.
+    pub(crate) fn get_durable(
+        &self,
+        key: &Key,
+        range: Option<Range<u32>>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        loop {
+            let Some(entry) = self.index.borrow().get(key).copied() else { return Ok(None) };
+            match entry.shape {
+                Shape::Value => {}
+                Shape::Lost => return Err(StoreError::Damaged(damage(key, &entry))),
+                Shape::Tombstone | Shape::Mark => return Ok(None),
+            }
+            let length = entry.length as usize;
+            let wanted = range.clone().map_or(0..length, |range| {
+                let end = (range.end as usize).min(length);
+                (range.start as usize).min(end)..end
+            });
+            let miss = match self.read(Plan { key: *key, entry, salt: self.salt, range: wanted }) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(miss) => miss,
+            };
+            // Compaction may have moved the record while we waited for the disk.
+            if self
+                .index
+                .borrow()
+                .get(key)
+                .is_none_or(|now| (now.segment, now.offset) != (entry.segment, entry.offset))
+            {
+                continue;
+            }
+            return Err(match miss {
+                Miss::Io(error) => StoreError::io("read", self.directory.segment_path(entry.segment), error),
+                Miss::Damaged | Miss::WouldBlock => {
+                    self.index.borrow_mut().on_damage(key, entry.segment, entry.offset);
+                    StoreError::Damaged(damage(key, &entry))
+                }
+            });
+        }
+    }
+}
+
+pub(crate) fn damage(key: &Key, entry: &Entry) -> Damage {
+    Damage {
+        key: Some(*key),
+        segment: entry.segment,
+        offset_bytes: u64::from(entry.offset),
+        length_bytes: format::record_bytes(entry.length) as u64,
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // The compaction coroutine finds the store gone, and ends.
+        self.compaction_wanted.notify_all();
+    }
+}

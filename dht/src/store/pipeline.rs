@@ -1,0 +1,153 @@
+//! Between coroutines and the writer's thread: what is under way, the thread's loop, and the coroutine that takes its
+//! reports.
+//!
+//! Reports come in the order of the writes, so what is under way is a plain queue.
+
+use super::{
+    StoreError, format,
+    log::Log,
+    scan::Listed,
+    ticket::Completion,
+    writer::{Report, Write, Writer},
+};
+use crossbeam::channel;
+use reactor::{
+    remote,
+    sync::{Barrier, Semaphore},
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+
+/// How many bytes may wait to be written before `enqueue` suspends: four full groups.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Those whose writes have just been reported mostly write again at once. Waiting for them lets all writers share one
+/// group; without it they fall into two that take turns, each waiting through the other's sync, at half the rate. It
+/// takes at most this part of what a sync took last, and no time at all once as many wait as did before.
+const GATHER_PART: u32 = 4;
+/// The longest such wait.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+/// How often it is looked whether all are there.
+const GATHER_STEP: Duration = Duration::from_micros(20);
+
+/// Writes that the writer has not reported on. Apart from `Log`, because tickets outlive a dropped store.
+pub(crate) struct InFlight {
+    pub(crate) writes: RefCell<VecDeque<Sent>>,
+    /// How many failures have been reported.
+    pub(crate) epoch: Cell<u32>,
+    /// The last of them.
+    pub(crate) failure: RefCell<Option<StoreError>>,
+    /// Room in the queue, in bytes.
+    pub(crate) room: Semaphore,
+    /// Bytes of all these writes.
+    pub(crate) bytes: Cell<u64>,
+    /// Opens when the writer has ended.
+    pub(crate) finished: Barrier,
+}
+
+pub(crate) struct Sent {
+    pub(crate) listed: Listed,
+    pub(crate) is_copy: bool,
+    pub(crate) completion: Rc<Completion>,
+}
+
+impl Sent {
+    pub(crate) fn bytes(&self) -> usize {
+        format::record_bytes(self.listed.length)
+    }
+}
+
+/// The writer's thread: writes group after group until the queue is closed and empty.
+pub(crate) fn run_writer(
+    mut writer: Writer,
+    queue: &channel::Receiver<Write>,
+    reports: &remote::Sender<Report>,
+) {
+    let mut waiting = VecDeque::new();
+    let (mut reported_count, mut sync_time) = (0, Duration::ZERO);
+    loop {
+        let expected = reported_count + waiting.len() + queue.len();
+        if waiting.is_empty() {
+            match queue.recv() {
+                Ok(write) => waiting.push_back(write),
+                Err(channel::RecvError) => break,
+            }
+        }
+        // Bounded by the queue's room in bytes.
+        waiting.extend(queue.try_iter());
+        let deadline = Instant::now() + (sync_time / GATHER_PART).min(GATHER_MAX);
+        while waiting.len() < expected && Instant::now() < deadline {
+            std::thread::sleep(GATHER_STEP);
+            waiting.extend(queue.try_iter());
+        }
+        let start = Instant::now();
+        let report = writer.commit(&mut waiting);
+        (reported_count, sync_time) = (report.results.len(), start.elapsed());
+        // After the end of the reactor nobody listens, but what was handed over is still written.
+        let _ = reports.send(report);
+        if waiting.is_empty() && queue.is_empty() {
+            writer.mark();
+        }
+    }
+    writer.finish();
+}
+
+/// The coroutine that moves the index on and completes tickets, until the writer has ended.
+pub(crate) fn receive_reports(reports: &remote::Receiver<Report>, in_flight: &InFlight, weak: &Weak<Log>) {
+    while let Some(report) = reports.recv() {
+        let log = weak.upgrade();
+        in_flight.epoch.set(report.epoch);
+        if let Some(log) = &log {
+            for (segment, file) in report.begun {
+                log.index.borrow_mut().on_segment(segment);
+                log.keep_file(segment, file);
+            }
+        }
+        for result in report.results {
+            let sent = in_flight.writes.borrow_mut().pop_front();
+            let Some(sent) = sent else { continue };
+            if let Some(log) = &log {
+                log.on_result(&sent, result.as_ref().ok().copied());
+            }
+            if let Err(error) = &result {
+                *in_flight.failure.borrow_mut() = Some(error.clone());
+                if let Some(log) = &log {
+                    // A full disk may hold dead bytes.
+                    log.compaction_wanted.notify_all();
+                }
+            }
+            in_flight.complete(sent, result.map(|_| ()));
+        }
+        if let Some(log) = &log {
+            log.want_compaction();
+        }
+    }
+    // The writer is gone; after an orderly end nothing is left here.
+    while let Some(sent) = { in_flight.writes.borrow_mut().pop_front() } {
+        in_flight.complete(sent, Err(StoreError::Closed));
+    }
+    in_flight.finished.open();
+}
+
+impl InFlight {
+    pub(crate) fn new() -> InFlight {
+        InFlight {
+            writes: RefCell::default(),
+            epoch: Cell::new(0),
+            failure: RefCell::default(),
+            room: Semaphore::new(QUEUE_BYTES_MAX),
+            bytes: Cell::new(0),
+            finished: Barrier::new(false),
+        }
+    }
+
+    pub(crate) fn complete(&self, sent: Sent, result: Result<(), StoreError>) {
+        let bytes = sent.bytes();
+        self.bytes.set(self.bytes.get() - bytes as u64);
+        self.room.release(bytes);
+        sent.completion.complete(result);
+    }
+}
