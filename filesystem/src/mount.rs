@@ -44,6 +44,9 @@ pub struct MountOptions {
     /// Other users may look too, subject to permissions; needs `user_allow_other` in /etc/fuse.conf. What root mounts
     /// is for everyone anyway, like any other file system.
     pub allow_other: bool,
+    /// Others write to this volume too. Every write is passed on at once then, since the kernel believes nobody's word
+    /// about the size of a file whose writes it gathers itself. Small writes are several times slower for it.
+    pub shared: bool,
     /// Unmount what a crashed process has left at the mountpoint.
     pub replace_stale: bool,
 }
@@ -130,12 +133,12 @@ impl Mount {
     ///
     /// For some milliseconds, on a helper thread: another mount of this process may have to answer meanwhile.
     pub fn new(mountpoint: &Path, options: &MountOptions) -> Result<Mount, MountError> {
-        let (path, options) = (mountpoint.to_owned(), options.clone());
-        let (mountpoint, device) = reactor::offload(move || mount(&path, &options))?;
+        let (path, copy) = (mountpoint.to_owned(), options.clone());
+        let (mountpoint, device) = reactor::offload(move || mount(&path, &copy))?;
         let mut mount = Mount { mountpoint, device: None, session: None, is_over: Cell::new(false) };
         // From here on dropping `mount` unmounts.
         mount.device = mount_table::find(&mount.mountpoint).ok().flatten().map(|entry| entry.device);
-        mount.session = Some(Session::new(device).map_err(|source| MountError::Io {
+        mount.session = Some(Session::new(device, !options.shared).map_err(|source| MountError::Io {
             doing: "poll",
             path: PathBuf::from("/dev/fuse"),
             source,

@@ -47,10 +47,14 @@ pub enum Negotiation {
 }
 
 /// Decides what to answer to `init`.
-pub fn negotiate(init: &Init) -> Negotiation {
+///
+/// Without `write_back` every write is passed on at once. Under it the kernel alone knows the size and the times of what
+/// it caches and takes no other word for them, so it must not be asked for where others write too.
+pub fn negotiate(init: &Init, write_back: bool) -> Negotiation {
+    let wanted = if write_back { WANTED } else { WANTED & !flag::WRITEBACK_CACHE };
     let agreement = Agreement {
         minor: init.minor.min(abi::KERNEL_MINOR_VERSION_MAX),
-        flags: init.flags & WANTED,
+        flags: init.flags & wanted,
         readahead_bytes_max: init.readahead_bytes_max.max(WRITE_BYTES_MAX),
         write_bytes_max: WRITE_BYTES_MAX,
         pages_max: PAGES_MAX,
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn nothing_is_agreed_that_the_kernel_does_not_offer() {
-        let Negotiation::Agreed(agreement) = negotiate(&init(7, 31, flag::ASYNC_READ | 1 << 20)) else {
+        let Negotiation::Agreed(agreement) = negotiate(&init(7, 31, flag::ASYNC_READ | 1 << 20), true) else {
             panic!("7.31 is served")
         };
         assert_eq!((agreement.minor, agreement.flags), (31, flag::ASYNC_READ));
@@ -86,14 +90,24 @@ mod tests {
 
     #[test]
     fn a_newer_minor_comes_down_to_ours_and_a_newer_major_asks_again() {
-        let Negotiation::Agreed(agreement) = negotiate(&init(7, 99, u64::MAX)) else { panic!("served") };
+        let Negotiation::Agreed(agreement) = negotiate(&init(7, 99, u64::MAX), true) else {
+            panic!("served")
+        };
         assert_eq!((agreement.minor, agreement.flags), (abi::KERNEL_MINOR_VERSION_MAX, WANTED));
-        assert!(matches!(negotiate(&init(8, 0, 0)), Negotiation::AskAgain(_)));
+        assert!(matches!(negotiate(&init(8, 0, 0), true), Negotiation::AskAgain(_)));
+    }
+
+    #[test]
+    fn where_others_write_too_the_kernel_writes_through() {
+        let Negotiation::Agreed(agreement) = negotiate(&init(7, 40, u64::MAX), false) else {
+            panic!("served")
+        };
+        assert_eq!(agreement.flags, WANTED & !flag::WRITEBACK_CACHE);
     }
 
     #[test]
     fn kernels_before_5_4_are_refused() {
-        assert_eq!(negotiate(&init(7, 30, u64::MAX)), Negotiation::TooOld);
-        assert_eq!(negotiate(&init(6, 40, u64::MAX)), Negotiation::TooOld);
+        assert_eq!(negotiate(&init(7, 30, u64::MAX), true), Negotiation::TooOld);
+        assert_eq!(negotiate(&init(6, 40, u64::MAX), true), Negotiation::TooOld);
     }
 }

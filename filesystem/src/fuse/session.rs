@@ -49,6 +49,7 @@ pub enum SessionError {
 /// A connection to the kernel: an opened `/dev/fuse` that is mounted somewhere.
 pub struct Session {
     device: Descriptor,
+    write_back: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -58,13 +59,14 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Takes over a mounted `/dev/fuse`.
+    /// Takes over a mounted `/dev/fuse`. `write_back`: nobody else writes, so that the kernel may gather writes (see
+    /// [`negotiate`]).
     ///
     /// # Errors
     ///
     /// If the descriptor can't be polled.
-    pub fn new(device: OwnedFd) -> io::Result<Session> {
-        Ok(Session { device: Descriptor::new(device)? })
+    pub fn new(device: OwnedFd, write_back: bool) -> io::Result<Session> {
+        Ok(Session { device: Descriptor::new(device)?, write_back })
     }
 
     /// Answers the kernel until the file system is unmounted, then makes everything durable.
@@ -123,7 +125,7 @@ impl Session {
     }
 
     fn agree(&self, unique: u64, init: &Init) -> Result<bool, SessionError> {
-        match negotiate(init) {
+        match negotiate(init, self.write_back) {
             Negotiation::Agreed(agreement) => {
                 self.send(unique, &Reply::Init(agreement));
                 tracing::debug!(

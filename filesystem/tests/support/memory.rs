@@ -4,7 +4,7 @@
 //! frames of 32 KiB, as a volume's, so that reads are answered from shared slices and holes take no memory.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +16,14 @@ use filesystem::operations::{
 
 #[path = "frames.rs"]
 mod frames;
+#[path = "nodes.rs"]
+mod nodes;
 use frames::{FRAME_BYTES, change_frame, frame, resize, split, zero};
+use nodes::{Content, Node, Nodes, bear_name, bury, directory, find, frames, node, touch};
 
 /// The whole file system.
 pub(crate) struct MemoryFs {
-    nodes: RefCell<HashMap<Inode, Node>>,
+    nodes: RefCell<Nodes>,
     next_inode: Cell<u64>,
     next_cookie: Cell<u64>,
     /// How long each read waits first, as if content came from far away.
@@ -29,26 +32,6 @@ pub(crate) struct MemoryFs {
     pub(crate) sync_delay: Cell<Duration>,
     /// How many syncs have run to their end.
     pub(crate) sync_count: Cell<u32>,
-}
-
-struct Node {
-    attributes: Attributes,
-    references: u64,
-    content: Content,
-    xattrs: BTreeMap<Vec<u8>, Bytes>,
-}
-
-enum Content {
-    Frames(BTreeMap<u64, Bytes>),
-    Names(Directory),
-    Target(Bytes),
-    Nothing,
-}
-
-struct Directory {
-    parent: Inode,
-    names: HashMap<Vec<u8>, (u64, Inode)>,
-    by_cookie: BTreeMap<u64, (Bytes, Inode)>,
 }
 
 impl Default for MemoryFs {
@@ -64,79 +47,6 @@ impl Default for MemoryFs {
         let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
         fs.insert(FileKind::Directory, 0o755, 0, &credentials, Content::names(Inode::ROOT));
         fs
-    }
-}
-
-impl Content {
-    fn names(parent: Inode) -> Content {
-        Content::Names(Directory { parent, names: HashMap::new(), by_cookie: BTreeMap::new() })
-    }
-}
-
-impl Directory {
-    fn add(&mut self, cookie: u64, name: &[u8], inode: Inode) {
-        self.names.insert(name.to_vec(), (cookie, inode));
-        self.by_cookie.insert(cookie, (Bytes::copy_from_slice(name), inode));
-    }
-
-    fn remove(&mut self, name: &[u8]) -> Option<Inode> {
-        let (cookie, inode) = self.names.remove(name)?;
-        self.by_cookie.remove(&cookie);
-        Some(inode)
-    }
-}
-
-type Nodes = HashMap<Inode, Node>;
-
-fn node(nodes: &mut Nodes, inode: Inode) -> Result<&mut Node, Errno> {
-    nodes.get_mut(&inode).ok_or(Errno::ENOENT)
-}
-
-fn directory(nodes: &mut Nodes, inode: Inode) -> Result<&mut Directory, Errno> {
-    match &mut node(nodes, inode)?.content {
-        Content::Names(directory) => Ok(directory),
-        _ => Err(Errno::ENOTDIR),
-    }
-}
-
-fn frames(nodes: &mut Nodes, inode: Inode) -> Result<(&mut Attributes, &mut BTreeMap<u64, Bytes>), Errno> {
-    let node = node(nodes, inode)?;
-    match &mut node.content {
-        Content::Frames(frames) => Ok((&mut node.attributes, frames)),
-        Content::Names(_) => Err(Errno::EISDIR),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn find(nodes: &mut Nodes, parent: Inode, name: &[u8]) -> Result<Inode, Errno> {
-    if name.len() > NAME_SIZE_MAX {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    directory(nodes, parent)?.names.get(name).map(|(_, inode)| *inode).ok_or(Errno::ENOENT)
-}
-
-fn touch(nodes: &mut Nodes, inode: Inode) -> Result<(), Errno> {
-    let attributes = &mut node(nodes, inode)?.attributes;
-    attributes.mtime = Time::now();
-    attributes.ctime = attributes.mtime;
-    Ok(())
-}
-
-fn bear_name(nodes: &mut Nodes, inode: Inode, difference: i32) -> Result<(), Errno> {
-    let found = node(nodes, inode)?;
-    found.attributes.nlink = found.attributes.nlink.saturating_add_signed(difference);
-    found.attributes.ctime = Time::now();
-    bury(nodes, inode);
-    Ok(())
-}
-
-/// Removes what has neither names nor references.
-fn bury(nodes: &mut Nodes, inode: Inode) {
-    if let Some(found) = nodes.get(&inode)
-        && found.attributes.nlink == 0
-        && found.references == 0
-    {
-        nodes.remove(&inode);
     }
 }
 
