@@ -277,3 +277,27 @@ fn a_caller_that_ignores_the_limit_is_told_so_and_the_rest_still_works() {
         assert_eq!(frame.message, [0x2a]);
     });
 }
+
+#[test]
+fn a_peer_that_floods_and_never_reads_is_cut_off_before_it_costs_much() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, &PREFACE);
+        let start = Instant::now();
+        let hundred: Vec<u8> = (0..100).flat_map(|_| request(0, 2, b"\xc0", 0)).collect();
+        let mut sent_bytes = 0;
+        for round in 0u32.. {
+            let mut requests = hundred.clone();
+            for (at, call) in requests.chunks_mut(25).zip(round * 100..) {
+                at[4..8].copy_from_slice(&call.to_le_bytes());
+            }
+            sent_bytes += requests.len();
+            if peer.write_slices(&mut [IoSlice::new(&requests)]).is_err() {
+                break;
+            }
+            assert!(sent_bytes < 8 << 20, "it is still listened to");
+        }
+        assert_eq!(victim.wait_closed(), CloseReason::Stuck);
+        assert!(start.elapsed() < Duration::from_secs(10));
+    });
+}

@@ -257,6 +257,7 @@ impl<S: Duplex> Duplex for TlsStream<S> {
             }
             match result {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.fill()?,
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(cut_off()),
                 result => return result,
             }
         }
@@ -321,6 +322,14 @@ impl<S: Duplex> Write for &TlsStream<S> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The stream below ended without `close_notify`.
+fn cut_off() -> io::Error {
+    io::Error::new(
+        ErrorKind::UnexpectedEof,
+        "the connection was cut: the peer crashed, or somebody in between cut it",
+    )
 }
 
 /// rustls's error in the words of this layer.

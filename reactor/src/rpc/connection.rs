@@ -37,9 +37,10 @@ pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// megabytes, and a small call would wait behind all of them where the line is slow.
 const UNSENT_BYTES_MAX: u32 = 256 << 10;
 
-/// What may wait before a peer that takes nothing is cut off. Only answers that cost the peer nothing to cause
-/// (`Overloaded` and its like) get here: everything else waits at [`QUEUE_BYTES_MAX`].
-pub const REFUSALS_BYTES_MAX: usize = 64 << 20;
+/// The small frames that may wait before a peer that reads nothing is cut off. Only answers that cost the peer
+/// nothing to cause (`Overloaded`) get here: all else waits at [`QUEUE_BYTES_MAX`], which the answers of 256
+/// handlers at once can pass by one MiB.
+pub const REFUSALS_BYTES_MAX: usize = 4 << 20;
 
 /// The longest a call waits: what the header's milliseconds can say.
 const TIMEOUT_MAX: Duration = Duration::from_millis(u32::MAX as u64);

@@ -302,7 +302,7 @@ impl Drop for Answer<'_> {
 
 /// Answers without having done anything. A peer that causes many of these and reads none is cut off.
 fn refuse(shared: &Shared, call: u32, reply: Reply) -> Result<(), CloseReason> {
-    if shared.outbox.borrow().queued_bytes() > REFUSALS_BYTES_MAX {
+    if shared.outbox.borrow().queued_bytes_of(false) > REFUSALS_BYTES_MAX {
         return Err(CloseReason::Stuck);
     }
     shared.answer(call, reply);
