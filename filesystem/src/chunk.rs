@@ -9,10 +9,9 @@
 //! Chunks know nothing of the tree; the packer only tells which object a chunk went to, since the object's name is not
 //! known before it is closed.
 
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::{Aes256Gcm, KeyInit, aead::AeadInOut};
 use bytes::{Bytes, BytesMut};
 use dht::{Address, OwnerTag};
+use reactor::crypto::aead::{self, Key};
 
 use crate::format::{OBJECT_SIZE_MAX, Pointer, SEAL_OVERHEAD, padded_size};
 
@@ -95,10 +94,7 @@ pub fn seal_with_nonce_into(
     out.extend_from_slice(content);
     out.resize(start + padded_size(content.len()), 0);
     out.extend_from_slice(&(content.len() as u32).to_le_bytes());
-    let cipher = Aes256Gcm::new(key.into());
-    let tag = cipher
-        .encrypt_inout_detached(nonce.into(), &[kind as u8], InOutBuf::from(&mut out[start..]))
-        .expect("a chunk is far below GCM's limit");
+    let tag = aead::encrypt_detached(&Key::from_bytes(*key), nonce, &[kind as u8], &mut out[start..]);
     out.extend_from_slice(&tag);
 }
 
@@ -126,10 +122,8 @@ pub fn open_with_nonce_in_place(
         return Err(Damaged);
     }
     let (body, tag) = sealed.split_at_mut(sealed.len() - 16);
-    let tag: &[u8; 16] = (&*tag).try_into().map_err(|_| Damaged)?;
-    Aes256Gcm::new(key.into())
-        .decrypt_inout_detached(nonce.into(), &[kind as u8], InOutBuf::from(&mut *body), tag.into())
-        .map_err(|_| Damaged)?;
+    let tag: [u8; 16] = (&*tag).try_into().map_err(|_| Damaged)?;
+    aead::decrypt_detached(&Key::from_bytes(*key), nonce, &[kind as u8], body, &tag).map_err(|_| Damaged)?;
     let (content, length) = body.split_at(body.len() - 4);
     let length = u32::from_le_bytes(length.try_into().map_err(|_| Damaged)?) as usize;
     if length > content.len() { Err(Damaged) } else { Ok(length) }
