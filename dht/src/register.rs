@@ -99,7 +99,7 @@ struct Lost {
     conflicts: usize,
     /// Members who accepted, though too few.
     accepted: usize,
-    /// Members of whom nobody knows what they did.
+    /// Members of whom nobody knows what they did: they did not answer, or not yet.
     unknown: usize,
     refusal: Option<Refusal>,
     reason: Option<String>,
@@ -128,6 +128,11 @@ impl Lost {
 
     fn reason(&self) -> String {
         self.reason.clone().unwrap_or_else(|| "other writers were faster every time".into())
+    }
+
+    /// Whether somebody may have accepted what was proposed.
+    fn may_have_accepted(&self) -> bool {
+        self.accepted > 0 || self.unknown > 0
     }
 
     /// Whether trying again is pointless.
@@ -210,6 +215,8 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     ) -> Result<Record, SwapError> {
         let genesis = self.genesis_or_create(identity)?;
         let mut sent: Option<SignedRecord> = None;
+        // Whether an acceptor may have our record from a lost round.
+        let mut doubtful = false;
         loop {
             let (ballot, current) = match self.state.proposer.begin() {
                 Start::Accept { ballot, current } if Some(current.hash()) == expected => {
@@ -219,7 +226,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                 Start::Prepare(ballot) => match self.prepare_round(&genesis, ballot) {
                     Ok(current) => (ballot, current),
                     Err(lost) => {
-                        self.again(&lost, sent.is_some())?;
+                        self.again(&lost, doubtful)?;
                         continue;
                     }
                 },
@@ -250,36 +257,33 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             match self.accept_round(&genesis, ballot, &record) {
                 Ok(()) => {
                     self.state.saw(&self.register, Some(&record))?;
-                    return outcome(&record, sent.as_ref());
+                    return outcome(&record, sent.as_ref(), doubtful);
                 }
-                Err(lost) => self.again(&lost, sent.is_some() || lost.accepted > 0)?,
+                Err(lost) => {
+                    doubtful |= sent.as_ref() == Some(&record) && lost.may_have_accepted();
+                    self.again(&lost, doubtful)?;
+                }
             }
         }
     }
 
     /// After a lost round: pauses, or ends the operation.
-    fn again(&mut self, lost: &Lost, maybe_done: bool) -> Result<(), SwapError> {
-        if maybe_done && (lost.accepted > 0 || lost.unknown > 0 || lost.conflicts > 0) {
-            if self.back_off() {
-                return Ok(());
-            }
-            return Err(SwapError::Unknown { reason: lost.reason() });
-        }
-        if lost.is_final() {
-            return Err(match &lost.refusal {
-                Some(Refusal::Full) => SwapError::Full,
-                Some(refusal) => SwapError::Refused(refusal.to_string()),
-                None => SwapError::Unknown { reason: lost.reason() },
-            });
-        }
-        if self.back_off() {
+    fn again(&mut self, lost: &Lost, doubtful: bool) -> Result<(), SwapError> {
+        // What may be half done is worth clearing up even if a member refuses for good.
+        let pointless = lost.is_final() && !doubtful;
+        if !pointless && self.back_off() {
             return Ok(());
         }
-        if maybe_done {
-            return Err(SwapError::Unknown { reason: lost.reason() });
-        }
-        let needed = self.state.genesis.as_ref().map_or(0, |genesis| genesis.quorum().needed);
-        Err(SwapError::Read(ReadError::NoQuorum { answers: lost.conflicts, needed, reason: lost.reason() }))
+        Err(match &lost.refusal {
+            _ if doubtful => SwapError::Unknown { reason: lost.reason() },
+            Some(Refusal::Full) => SwapError::Full,
+            Some(refusal) if pointless => SwapError::Refused(refusal.to_string()),
+            _ => {
+                let needed = self.state.genesis.as_ref().map_or(0, |genesis| genesis.quorum().needed);
+                let answers = lost.conflicts + lost.accepted;
+                SwapError::Read(ReadError::NoQuorum { answers, needed, reason: lost.reason() })
+            }
+        })
     }
 
     fn sign(
@@ -367,10 +371,21 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                     self.state.verified = Some(record.clone());
                     return Ok(());
                 }
-                Verdict::Failed => return Err(lost),
-                Verdict::Pending => {}
+                Verdict::Failed | Verdict::Pending => {}
             }
-            let Ok((index, answer)) = answers.recv() else { return Err(lost) };
+            let next_answer = match round.verdict() {
+                // Lost; but if it is certain that nobody has accepted, the caller can simply try again.
+                Verdict::Failed => match reactor::timeout(AGREEMENT_WAIT, || answers.recv()) {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        lost.unknown += 1;
+                        return Err(lost);
+                    }
+                },
+                _ => answers.recv(),
+            };
+            // The channel closes once everyone has answered.
+            let Ok((index, answer)) = next_answer else { return Err(lost) };
             match answer {
                 Ok(promised) => {
                     lost.accepted += 1;
@@ -575,15 +590,15 @@ enum Member {
 }
 
 /// What the choice of `chosen` means for the swap that `sent` a record.
-fn outcome(chosen: &SignedRecord, sent: Option<&SignedRecord>) -> Result<Record, SwapError> {
+fn outcome(chosen: &SignedRecord, sent: Option<&SignedRecord>, doubtful: bool) -> Result<Record, SwapError> {
     let lost = || Err(SwapError::Lost(Some(chosen.to_record())));
     let Some(sent) = sent else { return lost() };
     let (mine, theirs) = (sent.hash(), chosen.hash());
     if theirs == mine || chosen.header.previous == Some(mine) {
         return Ok(sent.to_record());
     }
-    if chosen.header.version <= sent.header.version {
-        // One version, one value: ours was not chosen and will not be.
+    if !doubtful || chosen.header.version <= sent.header.version {
+        // Nobody has it; or, one version, one value: ours was not chosen and will not be.
         return lost();
     }
     Err(SwapError::Unknown { reason: "other writers have gone on meanwhile".into() })
