@@ -39,8 +39,8 @@ fn operation(n: u64) -> (Key, Option<Bytes>) {
         Key::new(Kind::BLOCK, address)
     };
     match n % 6 {
-        // All but some of the blocks go again, so that compaction has much to delete and something to copy.
-        0 | 1 => (block(n.saturating_sub(rng.random_range(60..120))), None),
+        // Most blocks go again, so that compaction has much to delete and something to copy.
+        0 | 1 => (block(n.saturating_sub(rng.random_range(30..90)) / 6 * 6 + rng.random_range(4..6)), None),
         2 | 3 => (Key::new(Kind::REGISTER, [rng.random_range(0..REGISTERS); 32]), Some(value(n, 200))),
         _ => {
             let length = if rng.random_bool(0.1) { 70_000 } else { rng.random_range(0..5000) };
@@ -140,6 +140,10 @@ fn whatever_was_acknowledged_survives_sigkill() {
         count = found;
     }
     assert!(count > 100, "the writer hardly got to write");
-    let oldest = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).min();
-    eprintln!("the oldest segment left is {oldest:?}");
+    let names = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name());
+    let segments =
+        names.filter_map(|name| name.to_string_lossy().strip_suffix(".segment").map(str::to_string));
+    let (left, newest) =
+        segments.fold((0, String::new()), |(left, newest), name| (left + 1, newest.max(name)));
+    eprintln!("{left} segments are left, and the newest is number {newest} (hexadecimal)");
 }
