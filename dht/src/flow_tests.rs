@@ -248,6 +248,52 @@ fn a_client_beside_a_node_uses_it_and_the_others() {
     });
 }
 
+#[test]
+fn one_full_disk_of_three_is_no_obstacle_and_two_are_an_error_that_says_so() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = network.client(&identity(1));
+        let register = client.new_register([1; 32], vec![]);
+        let mut last = client.compare_and_swap(&register, None, Bytes::new()).unwrap();
+        network.nodes[0].memory.fail_after(Some(0));
+        let address = client.put(block(1, 1000)).unwrap();
+        last = client.compare_and_swap(&register, Some(last.header_hash), Bytes::from_static(b"1")).unwrap();
+        network.nodes[1].memory.fail_after(Some(0));
+        assert!(matches!(client.put(block(2, 1000)), Err(PutError::Full { .. })));
+        assert_eq!(client.get(&address, None).unwrap(), block(1, 1000));
+        assert_eq!(client.read(&register).unwrap().unwrap(), last);
+        for node in &network.nodes {
+            node.memory.fail_after(None);
+        }
+        client.put(block(2, 1000)).unwrap();
+        client.compare_and_swap(&register, Some(last.header_hash), Bytes::from_static(b"2")).unwrap();
+    });
+}
+
+#[test]
+fn in_a_network_of_one_a_full_disk_keeps_the_old_value() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(1, 1, 1);
+        let client = network.client_at(0, &identity(1));
+        let register = client.new_register([1; 32], vec![]);
+        let first = client.compare_and_swap(&register, None, Bytes::new()).unwrap();
+        for room in 0..3 {
+            network.nodes[0].memory.fail_after(Some(room));
+            let blocks: Vec<_> = (0..3).map(|number| block(number + 10 * room as usize, 1000)).collect();
+            let blocks = blocks.into_iter().map(|content| (Address::of(&TAG, &content), content)).collect();
+            let refused =
+                client.publish(blocks, &register, Some(first.header_hash), Bytes::from_static(b"new"));
+            // Whichever write met the full disk: a block's, the promise's or the value's.
+            let full = matches!(refused, Err(SwapError::Put(PutError::Full { .. }) | SwapError::Full));
+            assert!(full, "room for {room}: {refused:?}");
+            assert_eq!(client.read(&register).unwrap().unwrap(), first);
+        }
+        network.nodes[0].memory.fail_after(Some(3));
+        let refused = client.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"new"));
+        assert!(refused.is_ok(), "{refused:?}");
+    });
+}
+
 /// Several clients append to one register over a network that loses messages, while nodes restart. Whatever was
 /// acknowledged must be in every later value, once.
 #[test]

@@ -44,6 +44,8 @@ pub(crate) struct FakeNode {
     pub(crate) identity: Rc<Identity>,
     pub(crate) contact: Contact,
     pub(crate) store: Rc<dyn Store>,
+    /// The same store, for its switches.
+    pub(crate) memory: Rc<MemoryStore>,
     pub(crate) node: RefCell<Rc<Node>>,
     service: RefCell<Rc<Service>>,
     pub(crate) mood: Cell<Mood>,
@@ -74,12 +76,14 @@ impl FakeNetwork {
         let node = |index: usize| {
             let identity = Rc::new(Identity::from_seed(&[index as u8 + 100; 32]));
             let contact = Contact::new(identity.public_key(), [([127, 0, 0, 1], 7000 + index as u16).into()]);
-            let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
+            let memory = Rc::new(MemoryStore::new());
+            let store: Rc<dyn Store> = memory.clone();
             let node = Node::new(contact.id, store.clone(), Gate::Open, replicas);
             FakeNode {
                 identity,
                 contact,
                 store,
+                memory,
                 service: RefCell::new(serve(&node)),
                 node: RefCell::new(node),
                 mood: Cell::new(Mood::Well),

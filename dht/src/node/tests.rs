@@ -161,3 +161,39 @@ fn digests_differ_in_the_range_of_what_one_node_lacks() {
         assert_eq!(different, [lacking.0[0] as usize]);
     });
 }
+
+#[test]
+fn the_passport_decides_who_may_do_what() {
+    use crate::message::{GetBlock, GetBlockRequest, PutBlock, PutBlockRequest};
+    use overlay::{Peer, Role};
+    use reactor::rpc::CallError;
+    reactor::run(|| {
+        let peers = Peers::new();
+        let node = Node::new(NodeId([1; 32]), Rc::new(MemoryStore::new()), Gate::Passports(peers.clone()), 3);
+        let mut service = Service::new();
+        node.serve(&mut service);
+        let content = Bytes::from_static(b"content");
+        let address = Address::of(&TAG, &content);
+        let key = |number| Identity::from_seed(&[number; 32]).public_key();
+        let rights = |read, write| Rights { store: false, read, write, invite: false };
+        for (number, rights) in [(1, rights(true, false)), (2, rights(false, true))] {
+            peers.enter(key(number), Peer { role: Role::Client, rights, expires: None });
+        }
+        let refused_put = |number| {
+            let mut context = CallContext::default();
+            context.peer = Some(key(number));
+            let request = PutBlockRequest { address, tag: TAG };
+            let answer = service.call_local::<PutBlock>(&context, &request, content.clone());
+            matches!(answer, Err(CallError::Remote(Refusal::NotAllowed(_))))
+        };
+        let refused_get = |number| {
+            let mut context = CallContext::default();
+            context.peer = Some(key(number));
+            let request = GetBlockRequest { address, range: None };
+            let answer = service.call_local::<GetBlock>(&context, &request, Bytes::new());
+            matches!(answer, Err(CallError::Remote(Refusal::NotAllowed(_))))
+        };
+        assert_eq!([1, 2, 3].map(refused_put), [true, false, true]);
+        assert_eq!([1, 2, 3].map(refused_get), [false, true, true]);
+    });
+}
