@@ -37,6 +37,10 @@ const READ_SIZE_BYTES_MIN: usize = 16 << 10;
 /// What a busy connection reads at once: a system call per sixteen records.
 const READ_SIZE_BYTES_MAX: usize = 256 << 10;
 
+/// After so many reads in a row that a small buffer would have held, the large one is given back: a connection
+/// that once moved a file should not cost 256 KiB for ever, and one that moves many should not allocate for each.
+const SMALL_READS_MAX: u32 = 16;
+
 /// How much plaintext is sealed before it is written out: one gathering `send` of up to 64 records' slices.
 const SEALED_AHEAD_BYTES_MAX: usize = 512 << 10;
 
@@ -69,6 +73,7 @@ struct State {
     start: usize,
     end: usize,
     read_size: usize,
+    small_reads: u32,
 }
 
 /// Shakes hands as the client.
@@ -101,7 +106,8 @@ pub fn accept<S: Duplex>(stream: S, identity: &Rc<Identity>) -> io::Result<TlsSt
 
 fn shake_hands<S: Duplex>(stream: S, mut tls: Connection) -> io::Result<TlsStream<S>> {
     tls.set_buffer_limit(Some(SEALED_AHEAD_BYTES_MAX));
-    let state = State { tls, buffer: Vec::new(), start: 0, end: 0, read_size: READ_SIZE_BYTES_MIN };
+    let state =
+        State { tls, buffer: Vec::new(), start: 0, end: 0, read_size: READ_SIZE_BYTES_MIN, small_reads: 0 };
     let mut stream = TlsStream {
         stream,
         state: RefCell::new(state),
@@ -130,6 +136,18 @@ fn shake_hands<S: Duplex>(stream: S, mut tls: Connection) -> io::Result<TlsStrea
 }
 
 impl State {
+    /// Reads more at once next time if the buffer was filled, and less if it has been too large for long.
+    fn adapt_read_size(&mut self) {
+        self.small_reads = if self.end <= READ_SIZE_BYTES_MIN { self.small_reads + 1 } else { 0 };
+        if self.end == self.read_size {
+            self.read_size = (self.read_size * 4).min(READ_SIZE_BYTES_MAX);
+            self.small_reads = 0;
+        } else if self.small_reads >= SMALL_READS_MAX {
+            self.read_size = READ_SIZE_BYTES_MIN;
+            self.small_reads = 0;
+        }
+    }
+
     /// Feeds some of the ciphertext to rustls; false if there is none.
     fn take_in(&mut self) -> io::Result<bool> {
         if self.start == self.end {
@@ -191,15 +209,16 @@ impl<S: Duplex> TlsStream<S> {
             let mut state = self.state.borrow_mut();
             (std::mem::take(&mut state.buffer), state.read_size)
         };
+        if buffer.len() > read_size {
+            buffer = Vec::new();
+        }
         buffer.resize(read_size, 0);
         let count = self.stream.read_some(&mut buffer);
         let mut state = self.state.borrow_mut();
         state.buffer = buffer;
         state.start = 0;
         state.end = *count.as_ref().unwrap_or(&0);
-        if state.end == read_size {
-            state.read_size = (read_size * 4).min(READ_SIZE_BYTES_MAX);
-        }
+        state.adapt_read_size();
         if count? == 0 {
             state.tls.read_tls(&mut io::empty())?;
             if state.tls.is_handshaking() {

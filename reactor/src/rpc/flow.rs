@@ -15,10 +15,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::calls::CALLS_WEIGHT_BYTES_MAX;
-use super::connection::{CloseReason, Phase, REFUSALS_BYTES_MAX, Shared};
+use super::connection::CloseReason;
 use super::frame::{FrameError, Header, PART_SIZE_BYTES_MAX, PREFACE, Status};
 use super::input::Input;
 use super::outbox::{Outbox, PAYLOADS_INTERLEAVED_MAX, Side, Withdrawn};
+use super::shared::{Phase, REFUSALS_BYTES_MAX, Shared};
 use super::{CallContext, Reply};
 use crate::coroutine::{self, Builder, Cut};
 use crate::timer::Timer;

@@ -6,8 +6,8 @@
 //! encoded again, and a large one is cut into parts so that a small call need not wait behind it.
 //!
 //! The layers, each in its file: `frame` is bytes (pure), `outbox` decides what is sent next (pure), `calls`
-//! pairs answers with calls (pure), `connection` is the flow (a reader, a writer and a housekeeper, each a
-//! coroutine), `service` finds and runs the handler.
+//! pairs answers with calls (pure), `service` finds and runs the handler, `flow` is the loops of a reader, a
+//! writer and a housekeeper, each a coroutine, `shared` is what they share, and `connection` what users hold.
 //!
 //! What it is not: discovery, retries, or trust. Who the peer is comes from the stream below it (see
 //! [`crate::net::tls`]); which peer to call is the overlay's business.
@@ -20,6 +20,7 @@ pub mod frame;
 mod input;
 pub mod outbox;
 pub mod service;
+mod shared;
 
 pub use connection::{CloseReason, Config, Connection};
 pub use error::CallError;

@@ -1,0 +1,219 @@
+//! What the coroutines of one connection share, and how it ends.
+//!
+//! Nothing in here waits while it is borrowed, and nothing that ends a connection waits at all: that is done by
+//! destructors too, while their coroutine unwinds.
+//!
+//! What it is not: the flow (`flow.rs`), or what users hold (`connection.rs`).
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::calls::{CALLS_WEIGHT_BYTES_MAX, Incoming, Outgoing};
+use super::connection::{CloseReason, Config, Handle};
+use super::frame::{Header, Status};
+use super::outbox::Outbox;
+use super::{Reply, Service};
+use crate::coroutine::{Coroutine, JoinHandle};
+use crate::crypto::PublicKey;
+use crate::net::Duplex;
+use crate::sync::{Barrier, Semaphore, Signal};
+
+/// What may wait to be written before calls and handlers wait themselves, for small frames and for large ones
+/// each: four parts of each of the payloads that share the line, so that the writer never runs dry while they
+/// wake.
+pub(super) const QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// The small frames that may wait before a peer that reads nothing is cut off. Only answers that cost the peer
+/// nothing to cause (`Overloaded`) get here: all else waits at [`QUEUE_BYTES_MAX`], which the answers of 256
+/// handlers at once can pass by one MiB.
+pub(super) const REFUSALS_BYTES_MAX: usize = 4 << 20;
+
+/// What the kernel is given ahead of what the line takes: one batch of the writer. The kernel would take
+/// megabytes, and a small call would wait behind all of them where the line is slow.
+const UNSENT_BYTES_MAX: u32 = 256 << 10;
+
+/// How long `close` lets queued bytes leave before it cuts.
+const CLOSE_FLUSH_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Queued bytes still leave, until the instant.
+    Closing(Instant),
+    Closed,
+}
+
+/// Where a caller waits for its answer.
+pub(super) struct Slot {
+    pub(super) caller: Rc<Coroutine>,
+    pub(super) answer: RefCell<Option<Result<Reply, Closed>>>,
+}
+
+/// The connection went away.
+pub(super) struct Closed;
+
+/// What the coroutines of one connection share.
+pub(super) struct Shared {
+    pub(super) stream: Box<dyn Duplex>,
+    pub(super) service: Rc<Service>,
+    pub(super) config: Config,
+    pub(super) peer: Option<PublicKey>,
+    pub(super) handle: RefCell<Weak<Handle>>,
+    pub(super) outbox: RefCell<Outbox>,
+    pub(super) drained: Signal,
+    pub(super) outgoing: RefCell<Outgoing<Rc<Slot>>>,
+    pub(super) incoming: RefCell<Incoming<JoinHandle<()>>>,
+    /// What we may still have in flight at the peer, in bytes of weight.
+    pub(super) allowance: Semaphore,
+    pub(super) phase: Cell<Phase>,
+    pub(super) reason: RefCell<Option<CloseReason>>,
+    pub(super) closed: Barrier,
+    pub(super) last_heard: Cell<Instant>,
+    pub(super) writing_since: Cell<Option<Instant>>,
+    /// The writer, while it has nothing to write.
+    pub(super) idle_writer: RefCell<Option<Rc<Coroutine>>>,
+    pub(super) housekeeper: RefCell<Option<Rc<Coroutine>>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+impl Slot {
+    /// Gives the caller its answer.
+    pub(super) fn fill(&self, answer: Result<Reply, Closed>) {
+        *self.answer.borrow_mut() = Some(answer);
+        self.caller.wake();
+    }
+}
+
+impl Shared {
+    pub(super) fn new(stream: impl Duplex, service: Rc<Service>, config: Config) -> Shared {
+        stream.keep_unsent_below(UNSENT_BYTES_MAX);
+        Shared {
+            peer: stream.peer_key(),
+            stream: Box::new(stream),
+            service,
+            config,
+            handle: RefCell::default(),
+            outbox: RefCell::new(Outbox::new()),
+            drained: Signal::new(),
+            outgoing: RefCell::default(),
+            incoming: RefCell::default(),
+            allowance: Semaphore::new(CALLS_WEIGHT_BYTES_MAX),
+            phase: Cell::new(Phase::Open),
+            reason: RefCell::default(),
+            closed: Barrier::new(false),
+            last_heard: Cell::new(crate::now()),
+            writing_since: Cell::new(None),
+            idle_writer: RefCell::default(),
+            housekeeper: RefCell::default(),
+            tasks: RefCell::default(),
+        }
+    }
+
+    /// Runs one of the connection's own coroutines; however it ends, the connection ends with it.
+    pub(super) fn run_task(self: Rc<Self>, body: fn(&Rc<Shared>) -> Result<(), CloseReason>) {
+        struct CloseAfter(Rc<Shared>, CloseReason);
+        impl Drop for CloseAfter {
+            fn drop(&mut self) {
+                self.0.close(self.1.clone());
+            }
+        }
+        let shared = self.clone();
+        let task = crate::spawn(move || {
+            let mut close_after = CloseAfter(shared.clone(), CloseReason::Local);
+            if let Err(reason) = body(&shared) {
+                close_after.1 = reason;
+            }
+        });
+        if self.phase.get() == Phase::Closed {
+            task.terminate();
+        } else {
+            self.tasks.borrow_mut().push(task);
+        }
+    }
+
+    pub(super) fn wake_writer(&self) {
+        let writer = self.idle_writer.take();
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    pub(super) fn has_room(&self, large: bool) -> bool {
+        self.outbox.borrow().queued_bytes_of(large) < QUEUE_BYTES_MAX || self.phase.get() != Phase::Open
+    }
+
+    /// Waits until there is room in the queue, or the connection is no longer open.
+    pub(super) fn wait_for_room(&self, large: bool) {
+        while !self.has_room(large) {
+            self.drained.wait();
+        }
+    }
+
+    /// Queues the answer to a call of the peer.
+    pub(super) fn answer(&self, call: u32, reply: Reply) {
+        let (status, message, payload) = match reply {
+            Reply::Response(message, payload) => (Status::Response, message, payload),
+            Reply::Error(message) => (Status::Error, message, Bytes::new()),
+            Reply::Malformed(reason) => (Status::Malformed, reason.into_bytes(), Bytes::new()),
+            Reply::UnknownMethod => (Status::UnknownMethod, Vec::new(), Bytes::new()),
+            Reply::TooLarge => (Status::TooLarge, Vec::new(), Bytes::new()),
+            Reply::Cancelled => (Status::Cancelled, Vec::new(), Bytes::new()),
+            Reply::Panicked => (Status::Panicked, Vec::new(), Bytes::new()),
+            Reply::Overloaded => (Status::Overloaded, Vec::new(), Bytes::new()),
+        };
+        let (message_size, payload_size) = (message.len() as u32, payload.len() as u32);
+        let header = Header::Response { call, status, message_size, payload_size };
+        self.outbox.borrow_mut().push_call(header, message, payload);
+        self.wake_writer();
+    }
+
+    /// Refuses new calls, lets queued bytes leave, then closes.
+    pub(super) fn begin_close(&self) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        self.phase.set(Phase::Closing(crate::now() + CLOSE_FLUSH_MAX));
+        self.reason.borrow_mut().get_or_insert(CloseReason::Local);
+        self.end_calls();
+        self.outbox.borrow_mut().push(Header::Goodbye);
+        self.wake_writer();
+        let housekeeper = self.housekeeper.borrow().clone();
+        if let Some(housekeeper) = housekeeper {
+            housekeeper.wake();
+        }
+    }
+
+    /// Ends everything at once; the first reason stays.
+    pub(super) fn close(&self, reason: CloseReason) {
+        if self.phase.replace(Phase::Closed) == Phase::Closed {
+            return;
+        }
+        self.reason.borrow_mut().get_or_insert(reason);
+        self.end_calls();
+        let unsent = self.outbox.take();
+        drop(unsent);
+        self.stream.abort();
+        let tasks = self.tasks.take();
+        for task in tasks {
+            task.terminate();
+        }
+        self.closed.open();
+    }
+
+    fn end_calls(&self) {
+        let (waiting, running) = (self.outgoing.borrow_mut().end_all(), self.incoming.borrow_mut().end_all());
+        for slot in waiting {
+            slot.fill(Err(Closed));
+        }
+        for handler in running {
+            handler.terminate();
+        }
+        // Whoever waits for its turn or for room wakes, and finds the connection closed. This is done twice at
+        // most, and stays below what the count can hold.
+        self.allowance.release(usize::MAX / 4);
+        self.drained.notify_all();
+    }
+}
