@@ -59,7 +59,8 @@ pub(crate) fn open(
     options.author = author();
     options.device = device(directory)?;
     options.watch_interval = Some(WATCH_INTERVAL);
-    let _ = write_back;
+    options.write_back = write_back;
+    options.journal_directory = Some(directory.join("journal"));
     let keys = VolumeKeys {
         register: store.new_register(network.volume_salt.0, vec![writer]),
         secret: user.identity.sealing_key(),
