@@ -40,7 +40,9 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
     let busy_until = Instant::now() + BUSY_LIMIT;
     loop {
         match mount::unmount(&path, is_dead) {
-            Err(MountError::Busy(_)) if Instant::now() < busy_until => thread::sleep(Duration::from_millis(50)),
+            Err(MountError::Busy(_)) if Instant::now() < busy_until => {
+                thread::sleep(Duration::from_millis(50))
+            }
             other => break other?,
         }
     }

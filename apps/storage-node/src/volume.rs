@@ -59,13 +59,26 @@ pub(crate) fn open(
     options.author = author();
     options.device = device(directory)?;
     options.watch_interval = Some(WATCH_INTERVAL);
-    options.write_back = write_back;
-    options.journal_directory = Some(directory.join("journal"));
     let keys = VolumeKeys {
         register: store.new_register(network.volume_salt.0, vec![writer]),
         secret: user.identity.sealing_key(),
         readers: Vec::new(),
     };
+    let journal = directory.join("journal");
+    if write_back {
+        options.journal_directory = Some(journal);
+    } else if journal.exists() {
+        // The last run was with --write-back: what it acknowledged goes to the nodes first.
+        options.journal_directory = Some(journal.clone());
+        let failed = |reason: String| Failure::Volume { reason };
+        let volume = Volume::open(store.clone(), keys.clone(), options.clone())
+            .map_err(|error| failed(error.to_string()))?;
+        volume
+            .close()
+            .map_err(|errno| failed(format!("the journal of the last run could not be stored: {errno}")))?;
+        std::fs::remove_dir_all(&journal).map_err(|error| Failure::file(&journal, error))?;
+        options.journal_directory = None;
+    }
     let opened = match Volume::open(store.clone(), keys.clone(), options.clone()) {
         Err(OpenError::Missing) => {
             let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
