@@ -17,9 +17,6 @@ use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
 
-/// ENOTCONN: the kernel's word for a FUSE mount that nobody serves any more.
-const NOT_CONNECTED: i32 = 107;
-
 /// What the table of mounts calls our drives.
 const KIND: &str = "fuse.hypha";
 
@@ -30,7 +27,8 @@ pub(crate) fn has_drive(path: &Path) -> bool {
 
 /// Whether the drive at `path` is one that nobody serves. Asks the drive: never call it on the reactor's thread.
 pub(crate) fn is_dead(path: &Path) -> bool {
-    has_drive(path) && matches!(fs::metadata(path), Err(error) if error.raw_os_error() == Some(NOT_CONNECTED))
+    // Not `stat`: the kernel may answer that from its cache, long after the process has gone.
+    has_drive(path) && rustix::fs::statfs(path).err() == Some(rustix::io::Errno::NOTCONN)
 }
 
 /// The path as the table of mounts has it.

@@ -25,7 +25,7 @@ fn strangers_and_garbage_at_every_port_change_nothing() {
     if !fuse_is_usable("bad_input: ports") {
         return;
     }
-    let mut random = Random::announced("bad_input");
+    let mut random = Random::announced("bad_input: ports");
     let place = Place::new("bad-input");
     let (home, drive) = (place.join("home"), place.join("drive"));
     let mut up = Running::up(&home, &drive, 3);
@@ -159,7 +159,7 @@ fn flipped_bits_in_a_stored_block_are_noticed_and_read_around() {
     if !fuse_is_usable("bad_input: flipped bits") {
         return;
     }
-    let mut random = Random::announced("bad_input");
+    let mut random = Random::announced("bad_input: flipped bits");
     let place = Place::new("flipped-bits");
     let (home, drive, source) = (place.join("home"), place.join("drive"), place.join("source"));
     sources::gather(&source, 300);
