@@ -142,8 +142,8 @@ impl<O: Overlay + 'static> Client<O> {
         for (address, content) in blocks {
             if !node.has_block(&address) {
                 let length = content.len();
-                let (_, ticket) = node
-                    .enqueue_block(Some(&address), &self.inner.tag, content)
+                let ticket = node
+                    .enqueue_named(&address, &self.inner.tag, content)
                     .map_err(|refusal| put_error(refusal, &address, length))?;
                 tickets.push(ticket);
             }
@@ -182,6 +182,10 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
 
     fn put(&self, content: Bytes) -> Result<Address, PutError> {
         replicate::put(&self.inner.links, &self.inner.tag, None, &content)
+    }
+
+    fn put_named(&self, address: &Address, content: Bytes) -> Result<(), PutError> {
+        replicate::put(&self.inner.links, &self.inner.tag, Some(address), &content).map(drop)
     }
 
     fn put_many(&self, contents: Vec<Bytes>) -> Result<Vec<Address>, PutError> {

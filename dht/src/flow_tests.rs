@@ -224,8 +224,25 @@ fn in_a_network_of_one_nothing_is_called() {
         }
         assert_eq!(client.usage().unwrap().block_count, 21);
         assert!(network.calls.borrow().is_empty());
-        let wrong = client.publish(vec![(Address([0; 32]), block(1, 5))], &register, None, Bytes::new());
-        assert_eq!(wrong, Err(SwapError::Put(PutError::Misnamed(Address([0; 32])))));
+        // Others can read from it, whole and in part, though it has hashed nothing for them.
+        let elsewhere = network.client(&identity(1));
+        for (address, content) in &blocks {
+            assert_eq!(elsewhere.get(address, None).unwrap(), content);
+            assert_eq!(elsewhere.get(address, Some(40_000..50_000)).unwrap(), content.slice(40_000..50_000));
+        }
+    });
+}
+
+#[test]
+fn a_block_under_a_false_name_is_refused_wherever_it_leaves_the_process() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let false_name = Address([0; 32]);
+        for client in [network.client(&identity(1)), network.client_at(0, &identity(1))] {
+            assert_eq!(client.put_named(&false_name, block(1, 5)), Err(PutError::Misnamed(false_name)));
+            client.put_named(&Address::of(&TAG, &block(1, 5)), block(1, 5)).unwrap();
+        }
+        assert!(network.nodes.iter().all(|node| node.store.usage().count <= 1));
     });
 }
 

@@ -39,7 +39,10 @@ const PUTS_AT_ONCE: usize = 16;
 
 type Answer<T> = (usize, Result<T, Failure>);
 
-/// Stores a block on its replicas. With `claimed`, refuses content of another name.
+/// Stores a block on its replicas.
+///
+/// A block with a `claimed` name is not hashed here if nobody here needs the hash: other nodes check it anyway, and in
+/// a network of one there is nobody to deceive.
 pub(crate) fn put<O: Overlay + 'static>(
     links: &Rc<Links<O>>,
     tag: &OwnerTag,
@@ -49,14 +52,21 @@ pub(crate) fn put<O: Overlay + 'static>(
     if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
         return Err(PutError::Size { size: content.len(), max: BLOCK_SIZE_BYTES_MAX });
     }
-    let (address, trailer) = trailer(tag, content);
+    let needed = links.write_quorum();
+    if let (Some(node), Some(address)) = (links.only_local(), claimed) {
+        let stored = node.store_named(address, tag, content.clone()).map_err(Failure::Refused);
+        return stored.map(|()| *address).map_err(|failure| put_error(0, needed, &[failure]));
+    }
+    let (address, trailer) = match claimed {
+        Some(claimed) if links.local.is_none() => (*claimed, Bytes::new()),
+        _ => trailer(tag, content),
+    };
     if let Some(claimed) = claimed.filter(|claimed| **claimed != address) {
         return Err(PutError::Misnamed(*claimed));
     }
-    let needed = links.write_quorum();
     if let Some(node) = links.only_local() {
-        let outcome = node.store_block(&address, content.clone(), trailer).map_err(Failure::Refused);
-        return outcome.map(|()| address).map_err(|failure| put_error(0, needed, &[failure]));
+        let stored = node.store_block(&address, content.clone(), trailer).map_err(Failure::Refused);
+        return stored.map(|()| address).map_err(|failure| put_error(0, needed, &[failure]));
     }
     let candidates = links.closest(address.0, links.replicas + SPARES);
     let (sender, answers) = channel(candidates.len().max(1));
@@ -119,6 +129,9 @@ pub(crate) fn put<O: Overlay + 'static>(
             start(candidate);
             open += 1;
         }
+    }
+    if failures.contains(&Failure::Refused(Refusal::Misnamed)) {
+        return Err(PutError::Misnamed(address));
     }
     Err(put_error(durable, needed, &failures))
 }

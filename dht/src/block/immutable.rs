@@ -4,12 +4,13 @@
 //! content                 length bytes
 //! group hashes            32 bytes for each 32 KiB begun; none if there is only one group
 //! owner tag               32 bytes
-//! form                     1 byte: 1
+//! form                     1 byte: 1, or 2 if the group hashes were left out as zeros
 //! ```
 //!
 //! The content comes first, so that a range of it is the same range of the value and is read from disk without
 //! knowing more than the value's length, which follows from the content's. The group hashes are kept because
-//! computing them for a ranged read would hash the whole block.
+//! computing them for a ranged read would hash the whole block. In a network of one node nobody else reads, and the
+//! writer has named the block already: there, form 2 saves hashing it a second time.
 //!
 //! Not here: a checksum. The local store has one for every record.
 
@@ -19,8 +20,11 @@ use crate::address::{
     Address, BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, GroupHash, OwnerTag, address_and_groups,
 };
 
-/// The last byte of every stored block.
+/// The last byte of a stored block with its group hashes.
 pub const FORM: u8 = 1;
+
+/// The last byte of a stored block without: in their place are zeros.
+pub const FORM_BARE: u8 = 2;
 
 const TAIL_BYTES: usize = 32 + 1;
 
@@ -47,6 +51,15 @@ pub fn trailer(tag: &OwnerTag, content: &[u8]) -> (Address, Bytes) {
     (address, trailer.into())
 }
 
+/// What is stored behind a content of `length` bytes whose name is known, without hashing it.
+pub fn bare_trailer(tag: &OwnerTag, length: usize) -> Bytes {
+    let mut trailer = vec![0; trailer_size_bytes(length)];
+    let tail = trailer.len() - TAIL_BYTES;
+    trailer[tail..tail + 32].copy_from_slice(&tag.0);
+    trailer[tail + 32] = FORM_BARE;
+    trailer.into()
+}
+
 /// The content's length in a value of `stored_length` bytes.
 ///
 /// # Errors
@@ -65,18 +78,23 @@ pub fn content_length(stored_length: u32) -> Result<u32, UnknownForm> {
     Err(UnknownForm)
 }
 
-/// Reads what lies behind the content: the tag and the group hashes.
+/// Reads what lies behind the content: the tag and the group hashes, `None` if they were left out.
 ///
 /// # Errors
 /// [`UnknownForm`].
-pub fn decode_trailer(trailer: &[u8]) -> Result<(OwnerTag, Vec<GroupHash>), UnknownForm> {
+pub fn decode_trailer(trailer: &[u8]) -> Result<(OwnerTag, Option<Vec<GroupHash>>), UnknownForm> {
     let (rest, form) = trailer.split_last_chunk::<1>().ok_or(UnknownForm)?;
     let (hashes, tag) = rest.split_last_chunk::<32>().ok_or(UnknownForm)?;
     let (hashes, remainder) = hashes.as_chunks::<32>();
-    if form[0] != FORM || !remainder.is_empty() {
+    if !remainder.is_empty() {
         return Err(UnknownForm);
     }
-    Ok((OwnerTag(*tag), hashes.iter().map(|hash| GroupHash(*hash)).collect()))
+    let hashes = match form[0] {
+        FORM => Some(hashes.iter().map(|hash| GroupHash(*hash)).collect()),
+        FORM_BARE => None,
+        _ => return Err(UnknownForm),
+    };
+    Ok((OwnerTag(*tag), hashes))
 }
 
 /// Takes a whole stored value apart and checks it against `address`: for the scrubber.
@@ -129,6 +147,9 @@ mod tests {
     fn a_trailer_holds_the_hashes_of_all_groups() {
         let content = vec![9; 2 * GROUP_SIZE_BYTES + 1];
         let (tag, hashes) = decode_trailer(&trailer(&TAG, &content).1).unwrap();
-        assert_eq!((tag, hashes), (TAG, crate::address::group_hashes(&TAG, &content)));
+        assert_eq!((tag, hashes), (TAG, Some(crate::address::group_hashes(&TAG, &content))));
+        let bare = bare_trailer(&TAG, content.len());
+        assert_eq!(bare.len(), trailer(&TAG, &content).1.len());
+        assert_eq!(decode_trailer(&bare), Ok((TAG, None)));
     }
 }

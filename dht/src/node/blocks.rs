@@ -6,8 +6,8 @@ use bytes::Bytes;
 use overlay::NodeId;
 
 use super::{Node, block_key, refusal_of};
-use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, covering_groups};
-use crate::block::immutable::{UnknownForm, content_length, decode, decode_trailer, trailer};
+use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, address_and_groups, covering_groups};
+use crate::block::immutable::{UnknownForm, bare_trailer, content_length, decode, decode_trailer, trailer};
 use crate::message::{
     DigestsRequest, Family, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListKeysRequest, ListKeysResponse,
     ListedKey, Refusal,
@@ -63,6 +63,47 @@ impl Node {
         }
         let value: Gather = [content, trailer].into_iter().collect();
         self.store.put(&block_key(address), value).map_err(refusal_of)
+    }
+
+    /// Hands over a block that this process has named, without hashing it again: for a network of one.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Suspends
+    /// Only while too much is waiting for the disk.
+    pub(crate) fn enqueue_named(
+        &self,
+        address: &Address,
+        tag: &OwnerTag,
+        content: Bytes,
+    ) -> Result<Ticket, Refusal> {
+        if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
+            return Err(Refusal::Size);
+        }
+        debug_assert!(address.names(tag, &content), "{address} does not name its content");
+        let trailer = bare_trailer(tag, content.len());
+        let value: Gather = [content, trailer].into_iter().collect();
+        self.store.enqueue(&block_key(address), value).map_err(refusal_of)
+    }
+
+    /// Stores a block that this process has named: for a network of one.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub(crate) fn store_named(
+        &self,
+        address: &Address,
+        tag: &OwnerTag,
+        content: Bytes,
+    ) -> Result<(), Refusal> {
+        if self.has_block(address) {
+            return self.store.sync().map_err(refusal_of);
+        }
+        self.enqueue_named(address, tag, content)?.wait().map_err(refusal_of)
     }
 
     /// Checks and stores a block. One that is there already is not written again.
@@ -127,10 +168,13 @@ impl Node {
         let content = self.read_stored(address, covered)?;
         let stored = self.store.length(&block_key(address)).ok_or(Refusal::NotFound)?;
         let tail = self.read_stored(address, length..stored)?;
-        let (tag, mut hashes) = decode_trailer(&tail).map_err(|UnknownForm| self.lose_block(address))?;
-        if range.is_none() {
-            hashes.clear();
-        }
+        let (tag, hashes) = decode_trailer(&tail).map_err(|UnknownForm| self.lose_block(address))?;
+        let hashes = match (range, hashes) {
+            (None, _) => Vec::new(),
+            (Some(_), Some(hashes)) => hashes,
+            // Left out when it was stored, since nobody was to ask: one pass over the block for whoever does.
+            (Some(_), None) => address_and_groups(&tag, &self.read_stored(address, 0..length)?).1,
+        };
         Ok((GetBlockResponse { tag, length, hashes }, content))
     }
 
