@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dht::node::Gate;
+use dht::repair::{Pace, Repair};
 use dht::store::{DiskStore, Store, StoreError};
 use overlay::{Config, StartError};
 use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
@@ -28,6 +29,8 @@ pub(crate) struct StorageNode {
     storage: Rc<dht::node::Node>,
     store: Rc<dyn Store>,
     replicas: usize,
+    /// Catches up with what it missed while it was down.
+    repair: dht::repair::Running,
     _lock: Lock,
 }
 
@@ -99,7 +102,9 @@ impl StorageNode {
             StartError::Listen { address, source } => Failure::Listen { address, source },
             other => Failure::Internal(other.to_string()),
         })?;
-        let node = StorageNode { number: settings.number, overlay, storage, store, replicas, _lock: lock };
+        let repair = Repair::new(overlay.clone(), storage.clone(), Pace::default()).start();
+        let node =
+            StorageNode { number: settings.number, overlay, storage, store, replicas, repair, _lock: lock };
         if node.address() != settings.listen {
             home.save_settings(&NodeSettings { listen: node.address(), ..settings })?;
         }
@@ -159,6 +164,7 @@ impl StorageNode {
     /// # Suspends
     /// Until then.
     pub(crate) fn stop(self) {
+        drop(self.repair);
         self.overlay.stop();
         if let Err(error) = self.store.close() {
             tracing::error!(node = self.number, %error, "the store was not closed cleanly; it will recover");

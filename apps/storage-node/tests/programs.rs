@@ -13,6 +13,9 @@ use std::process::Command;
 use common::running::Running;
 use common::{Place, fuse_is_usable, has_program, loud, run, run_in, sources, text};
 
+/// What a program does, on the local file system and on the drive.
+type Step = fn(&Path, &Path);
+
 #[test]
 fn everyday_programs_find_a_drive_like_any_other() {
     if !fuse_is_usable("programs") {
@@ -23,7 +26,7 @@ fn everyday_programs_find_a_drive_like_any_other() {
     fs::create_dir(&local).unwrap();
     sources::gather(&local.join("tree"), 300);
     let up = Running::up(&home, &drive, 3);
-    let steps: &[(&str, fn(&Path, &Path))] = &[
+    let steps: &[(&str, Step)] = &[
         ("cp, tar, mv, rm", archives),
         ("git", git),
         ("cargo", cargo),
