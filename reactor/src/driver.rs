@@ -58,6 +58,13 @@ struct Driver {
     live_count_max: usize,
     max_map_count: usize,
     timers: RefCell<TimerQueue>,
+    /// What happened until then has been told to those who wait for it.
+    polled_at: Cell<Instant>,
+    /// What happened until then has been acted upon: timers fire up to here and no further. After a stall of
+    /// the thread an answer that came in time must not lose to its deadline.
+    settled_at: Cell<Instant>,
+    /// An instant that will be settled once so many more coroutines have had their turn.
+    settling: Cell<Option<(Instant, usize)>>,
     sources: RefCell<Slab<Source>>,
     next_generation: Cell<u32>,
     ports: RefCell<Slab<Port>>,
@@ -118,7 +125,7 @@ pub(crate) fn run_on_reactor(job: Box<dyn FnOnce() + Send>) {
             Waker::new(poll.registry(), WAKER).expect("the reactor needs an eventfd; raise `ulimit -n`");
         let mailbox = Mailbox { requests: SegQueue::new(), waker, asleep: AtomicBool::new(false) };
         assert!(MAILBOX.set(mailbox).is_ok(), "the reactor starts once");
-        engine::start_driver(move || drive(poll));
+        engine::start_driver(move || drive(poll), on_stall);
     });
     post(Request::Run(job));
 }
@@ -140,6 +147,9 @@ fn drive(poll: Poll) {
         live_count_max: max_map_count.saturating_sub(MAPPINGS_RESERVED) / 2,
         max_map_count,
         timers: RefCell::new(TimerQueue::default()),
+        polled_at: Cell::new(now()),
+        settled_at: Cell::new(now()),
+        settling: Cell::new(None),
         sources: RefCell::new(Slab::new()),
         next_generation: Cell::new(0),
         ports: RefCell::new(Slab::new()),
@@ -150,10 +160,10 @@ fn drive(poll: Poll) {
     let mailbox = MAILBOX.get().expect("set before the driver started");
     loop {
         driver.serve(mailbox);
+        driver.settle();
         driver.fire_timers();
         if driver.ready_count.get() == 0 {
             driver.idle(&mut events, mailbox);
-            driver.fire_timers();
             continue;
         }
         driver.aside.set(true);
@@ -195,6 +205,7 @@ impl Driver {
     }
 
     fn poll(&self, events: &mut Events, limit: Option<Duration>) {
+        let before = now();
         match self.poll.borrow_mut().poll(events, limit) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
@@ -204,6 +215,8 @@ impl Driver {
                 std::process::abort();
             }
         }
+        // With events in hand, more may wait in the kernel that came while we were in it.
+        self.polled_at.set(if events.is_empty() { now() } else { before });
         let sources = self.sources.borrow();
         for event in events.iter() {
             if event.token() == WAKER {
@@ -218,13 +231,30 @@ impl Driver {
         }
     }
 
+    /// Moves on the instant up to which timers may fire.
+    fn settle(&self) {
+        if self.ready_count.get() == 0 {
+            self.settled_at.set(self.polled_at.get());
+            self.settling.set(None);
+            return;
+        }
+        // Busy: the queue is first in, first out, so whoever is runnable now has run after as many switches.
+        match self.settling.get() {
+            None => self.settling.set(Some((self.polled_at.get(), self.ready_count.get()))),
+            Some((instant, left)) if left <= SWITCHES_PER_POLL as usize => {
+                self.settled_at.set(instant);
+                self.settling.set(None);
+            }
+            Some((instant, left)) => self.settling.set(Some((instant, left - SWITCHES_PER_POLL as usize))),
+        }
+    }
+
     fn fire_timers(&self) {
         if self.timers.borrow().next_due().is_none() {
             return;
         }
-        let now = now();
         loop {
-            let action = self.timers.borrow_mut().pop_due(now);
+            let action = self.timers.borrow_mut().pop_due(self.settled_at.get());
             match action {
                 Some(Action::Wake(coroutine)) => coroutine.wake(),
                 Some(Action::Cut(coroutine, cut)) => coroutine.cut_to(cut),
@@ -335,6 +365,16 @@ pub(crate) fn on_switch() {
         driver.switch_count.set(switches);
         return;
     }
+    driver.switch_count.set(0);
+    if driver.aside.replace(false) {
+        driver.fiber.unpark();
+    }
+}
+
+/// The last runnable coroutine is gone without a word: it overflowed its stack.
+fn on_stall() {
+    settle_overflow();
+    let driver = driver();
     driver.switch_count.set(0);
     if driver.aside.replace(false) {
         driver.fiber.unpark();

@@ -66,10 +66,14 @@ fn configure() {
 }
 
 /// Starts the worker thread and runs `body` on it as its first coroutine. Called once per process.
-pub(crate) fn start_driver(body: impl FnOnce() + Send + 'static) {
+///
+/// `on_stall` is called when the thread has nothing to run though `body` neither ended nor blocks in it: the
+/// last runnable coroutine overflowed its stack, and so could not make anybody else runnable.
+pub(crate) fn start_driver(body: impl FnOnce() + Send + 'static, on_stall: fn()) {
     configure();
     let start = move || {
         IS_REACTOR_THREAD.set(true);
+        launch(None, move || watch_for_stalls(on_stall));
         body();
     };
     // SAFETY: `may` asks two things of the caller. (1) No use of thread-local storage that assumes a thread
@@ -77,6 +81,35 @@ pub(crate) fn start_driver(body: impl FnOnce() + Send + 'static) {
     // guard page: frames larger than a page are probed by rustc.
     let handle = unsafe { may::coroutine::Builder::new().spawn(start) };
     drop(handle.expect("may's spawn has no failing path"));
+}
+
+/// Waits, on `may`'s own event loop, for events that are always there: that loop runs only when nothing else can.
+///
+/// The driver blocks in its own poller while everyone waits, which to `may` is a coroutine that runs.
+fn watch_for_stalls(on_stall: fn()) {
+    use may::io::WaitIo;
+    use may::os::unix::net::UnixStream;
+    use std::io::{Read, Write};
+
+    let (mut watched, mut feeder) = match UnixStream::pair() {
+        Ok(pair) => pair,
+        Err(error) => {
+            tracing::warn!("no descriptors to watch for stalls with ({error}): a stack overflow may hang");
+            return;
+        }
+    };
+    loop {
+        watched.wait_io();
+        check_thread();
+        on_stall();
+        // The next edge for the next time. One byte in, one byte out: neither blocks.
+        if feeder.write_all(&[0]).and_then(|()| watched.read_exact(&mut [0])).is_err() {
+            return;
+        }
+        if feeder.write_all(&[0]).is_err() {
+            return;
+        }
+    }
 }
 
 /// Runs `body` as a new coroutine at once, nested in the caller, until it first suspends or ends.

@@ -225,6 +225,14 @@ fn an_overflowing_stack_ends_the_coroutine_and_not_the_process() {
         let raised = catch_unwind(AssertUnwindSafe(|| overflowing.join())).unwrap_err();
         assert!(message(raised).contains("overflowed its stack"));
         assert_eq!(other.join(), Ok("unharmed"));
+        // With nobody else to run: the reactor must notice by itself.
+        for _ in 0..5 {
+            let overflowing = spawn(|| {
+                yield_now();
+                deeper(0)
+            });
+            assert!(catch_unwind(AssertUnwindSafe(|| overflowing.join())).is_err());
+        }
     });
 }
 
@@ -287,5 +295,21 @@ fn one_coroutine_reads_a_connection_while_another_writes_it() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn an_answer_that_came_in_time_does_not_lose_to_its_deadline_when_the_thread_stalls() {
+    run(|| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let reader = spawn(move || {
+            timeout(Duration::from_millis(20), || {
+                let mut far = far;
+                far.read_exact(&mut [0u8; 1])
+            })
+        });
+        near.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(60)); // nothing of ours runs meanwhile
+        assert!(reader.join().unwrap().is_ok(), "the byte was there before the deadline");
     });
 }
