@@ -111,6 +111,7 @@ pub fn measure(row: Row, mounted: &mut Mounted, inputs: &Inputs, amounts: &Amoun
     if row == Row::WarmRead {
         read_large(&large, amounts.large_bytes)?;
     }
+    settle(&root)?;
     let megabytes = amounts.large_bytes as f64 / 1e6;
     let (client_before, drive_before) = (own_cpu(), mounted.cpu());
     let begin = Instant::now();
@@ -137,6 +138,15 @@ pub fn measure(row: Row, mounted: &mut Mounted, inputs: &Inputs, amounts: &Amoun
     };
     check(row, &root, inputs, amounts)?;
     Ok(measured)
+}
+
+/// Has the file system write what it still owes, so that no row pays for the one before it.
+fn settle(root: &Path) -> io::Result<()> {
+    let directory = File::open(root)?;
+    rustix::fs::syncfs(&directory)?;
+    // FUSE does not pass a syncfs on; some refuse to fsync a directory, and then have nothing more to offer.
+    let _ = directory.sync_all();
+    Ok(())
 }
 
 /// Is what was written there?
