@@ -19,6 +19,8 @@ pub mod proposer;
 pub mod quorum;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod model_test;
 
 pub use acceptor::{Accepted, Acceptor, Conflict};
