@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use filesystem::operations::RenameFlags;
+use filesystem::operations::{FileKind, RenameFlags, SetAttributes};
 use filesystem::{Errno, Inode, Operations, Volume};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::BTreeMap;
@@ -119,6 +119,144 @@ fn removals_meet_new_content_and_moves() {
             assert_eq!(volume.attributes(ROOT).unwrap().nlink, 2 + subdirectories);
         }
     });
+}
+
+/// Walks the whole volume and checks what must hold of any: every name leads to an inode, every inode is counted as
+/// often as it is named, every directory has one name and the parent that it says. Returns what it found.
+fn check(volume: &Volume, context: &str) -> BTreeMap<String, (u64, u64)> {
+    let mut found = BTreeMap::new();
+    let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut directories = BTreeMap::new();
+    let mut todo = vec![(ROOT, String::new())];
+    while let Some((directory, path)) = todo.pop() {
+        let mut subdirectories = 0;
+        for name in names(volume, directory) {
+            let path = format!("{path}/{name}");
+            let entry = volume
+                .lookup(directory, name.as_bytes())
+                .unwrap_or_else(|error| panic!("{context}: {path}: {error}"));
+            found.insert(path.clone(), (entry.inode.0, entry.size));
+            if entry.kind == FileKind::Directory {
+                subdirectories += 1;
+                let parent = volume.lookup(entry.inode, b"..").unwrap().inode;
+                assert_eq!(parent, directory, "{context}: the parent of {path}");
+                let before = directories.insert(entry.inode.0, path.clone());
+                assert_eq!(before, None, "{context}: {path} is a directory's second name");
+                todo.push((entry.inode, path));
+            } else {
+                *counts.entry(entry.inode.0).or_default() += 1;
+                let content = read_file(volume, entry.inode);
+                assert_eq!(content.len() as u64, entry.size, "{context}: {path}");
+            }
+        }
+        assert_eq!(
+            volume.attributes(directory).unwrap().nlink,
+            2 + subdirectories,
+            "{context}: links of {path}"
+        );
+    }
+    for (inode, count) in counts {
+        assert_eq!(
+            volume.attributes(Inode(inode)).unwrap().nlink,
+            count,
+            "{context}: links of inode {inode}"
+        );
+    }
+    found
+}
+
+#[test]
+fn whatever_two_writers_do_the_tree_stays_whole() {
+    let seed = seed();
+    for story in 0..12 {
+        reactor::run(|| {
+            let context = format!("HYPHA_SEED={seed} story {story}");
+            let mut random = StdRng::seed_from_u64(seed ^ story);
+            let store = TestStore::new();
+            let volumes = [create(&store), open(&store, "second")];
+            for round in 0..250 {
+                let volume = &volumes[random.random_range(0..2)];
+                // All directories that this side knows.
+                let mut directories = vec![ROOT];
+                let mut at = 0;
+                while at < directories.len() {
+                    for name in names(volume, directories[at]) {
+                        let entry = volume.lookup(directories[at], name.as_bytes()).unwrap();
+                        if entry.kind == FileKind::Directory {
+                            assert!(!directories.contains(&entry.inode), "{context} round {round}: a loop");
+                            directories.push(entry.inode);
+                        }
+                    }
+                    at += 1;
+                }
+                let pick = |random: &mut StdRng| {
+                    let directory = directories[random.random_range(0..directories.len())];
+                    let known = names(volume, directory);
+                    let name = match random.random_bool(0.5) && !known.is_empty() {
+                        true => known[random.random_range(0..known.len())].clone(),
+                        false => format!("{}", random.random_range(0..8)),
+                    };
+                    (directory, name)
+                };
+                let (directory, name) = pick(&mut random);
+                let (to, new) = pick(&mut random);
+                // Whether each is allowed is not the question here.
+                match random.random_range(0..12) {
+                    0..3 => {
+                        let made =
+                            volume.make_node(directory, name.as_bytes(), FileKind::Regular, 0o644, 0, &USER);
+                        if let Ok(made) = made {
+                            volume
+                                .write(made.inode, 0, &vec![1; random.random_range(1..50_000)], false)
+                                .unwrap();
+                        }
+                    }
+                    3..5 => _ = volume.make_directory(directory, name.as_bytes(), 0o755, &USER),
+                    5 => _ = volume.unlink(directory, name.as_bytes()),
+                    6 => _ = volume.remove_directory(directory, name.as_bytes()),
+                    7..9 => {
+                        let flags = RenameFlags { no_replace: false, exchange: random.random_bool(0.2) };
+                        let _ = volume.rename(directory, name.as_bytes(), to, new.as_bytes(), flags);
+                    }
+                    9 => {
+                        if let Ok(file) = volume.lookup(directory, name.as_bytes()) {
+                            let _ = volume.link(file.inode, to, new.as_bytes());
+                        }
+                    }
+                    _ => {
+                        if let Ok(file) = volume.lookup(directory, name.as_bytes()) {
+                            let offset = random.random_range(0..100_000);
+                            let _ = volume.write(file.inode, offset, &[2; 3000], false);
+                            let size = Some(random.random_range(0..100_000));
+                            if random.random_bool(0.3) {
+                                let changes = SetAttributes { size, ..SetAttributes::default() };
+                                let _ = volume.set_attributes(file.inode, &changes);
+                            }
+                        }
+                    }
+                }
+                match random.random_range(0..12) {
+                    0 => volume.sync(None, false).unwrap(),
+                    1 => {
+                        let volume = volume.clone();
+                        reactor::spawn(move || volume.sync(None, false));
+                    }
+                    2 => reactor::yield_now(),
+                    3 if round % 5 == 0 => {
+                        volume.sync(None, false).unwrap();
+                        check(volume, &format!("{context} round {round}"));
+                    }
+                    _ => {}
+                }
+            }
+            settle(&volumes[0], &volumes[1]);
+            let found = check(&open(&store, "third"), &context);
+            assert!(
+                found == check(&volumes[0], &context) && found == check(&volumes[1], &context),
+                "{context}"
+            );
+        });
+    }
 }
 
 #[test]

@@ -13,14 +13,19 @@
 //!
 //! This is one step over the state, like any operation: it stops where a node is missing, and it never half happens.
 
+mod directories;
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use dht::HeaderHash;
 
-use super::state::{Change, State, Step, entry_range, extent_range, successor, xattr_range};
+use super::state::{Change, Delta, State, Step, entry_range, extent_range, successor, xattr_range};
 use crate::format::{InodeRecord, Key, Pointer};
 use crate::operations::{FileKind, Inode, Invalidation, NAME_SIZE_MAX, Time};
+
+use records::{civil, merge_records};
 
 type Name = Option<(u64, FileKind)>;
 
@@ -72,7 +77,7 @@ impl State {
         self.header = Some(header);
         self.committing = None;
         let number = self.active.number;
-        self.active = super::state::Delta { number, ..Default::default() };
+        self.active = Delta { number, ..Delta::default() };
         for (key, change) in result {
             self.set(key, change);
         }
@@ -93,9 +98,7 @@ impl Merge<'_> {
                 Key::Inode(_) => {}
             }
         }
-        self.keep_filled_directories()?;
-        self.settle_moved_directories()?;
-        self.bring_back_directories()?;
+        self.settle_directories()?;
         let mut inodes: BTreeSet<u64> =
             self.names.keys().chain(self.subdirectories.keys()).copied().collect();
         inodes.extend(ours.iter().filter_map(|(key, _)| match key {
@@ -219,112 +222,6 @@ impl Merge<'_> {
             }
         }
         unreachable!("a directory has fewer names than there are numbers")
-    }
-
-    /// A directory that we removed, and that they put something into, stays.
-    fn keep_filled_directories(&mut self) -> Step<()> {
-        let removed: Vec<Key> = (self.result.iter())
-            .filter(|(key, change)| matches!((key, change), (Key::Entry(..), Change::Removed)))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in removed {
-            let Some((inode, FileKind::Directory)) = name_of(self.theirs(&key)?.as_ref()) else { continue };
-            let moved = self.names.get(&inode).copied().unwrap_or(0) >= 0;
-            let is_gone = self.ours.contains_key(&Key::Inode(inode)) && self.our_record(inode).is_none();
-            if moved || !is_gone {
-                continue;
-            }
-            let entries = self.range(self.theirs, entry_range(inode))?;
-            if entries.iter().any(|(key, _)| !matches!(self.result.get(key), Some(Change::Removed))) {
-                self.undo(&key)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Directories have one name and are not inside themselves: where both of us moved one, theirs stands.
-    fn settle_moved_directories(&mut self) -> Step<()> {
-        let placed: Vec<(Key, u64)> = (self.result.iter())
-            .filter_map(|(key, change)| match change {
-                Change::Entry(inode, FileKind::Directory) => Some((key.clone(), *inode)),
-                _ => None,
-            })
-            .collect();
-        self.index_places();
-        for (key, inode) in placed {
-            if self.their_record(inode)?.is_none() {
-                continue;
-            }
-            let names = self.names.get(&inode).copied().unwrap_or(0);
-            if names > 0 || self.is_inside_itself(inode)? {
-                self.undo(&key)?;
-                let sources: Vec<Key> =
-                    self.result.keys().filter(|key| matches!(key, Key::Entry(..))).cloned().collect();
-                for source in sources {
-                    let was = name_of(self.theirs(&source)?.as_ref());
-                    if was == Some((inode, FileKind::Directory)) && self.merged_name(&source)?.is_none() {
-                        self.undo(&source)?;
-                    }
-                }
-                self.index_places();
-                self.invalidations.push(Invalidation::Inode(Inode(inode)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the directory that holds directory `inode` after the merge.
-    fn merged_parent(&mut self, inode: u64) -> Step<Option<u64>> {
-        if let Some(directory) = self.places.get(&inode) {
-            return Ok(Some(*directory));
-        }
-        Ok(self.their_record(inode)?.or(self.our_record(inode)).map(|record| record.parent))
-    }
-
-    fn is_inside_itself(&mut self, inode: u64) -> Step<bool> {
-        let mut at = inode;
-        for _ in 0..4096 {
-            match self.merged_parent(at)? {
-                _ if at == Inode::ROOT.0 => return Ok(false),
-                Some(parent) if parent == inode => return Ok(true),
-                Some(parent) => at = parent,
-                // A directory that is to be brought back.
-                None => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Directories that they removed and that we put names into come back, under the name they had.
-    fn bring_back_directories(&mut self) -> Step<()> {
-        loop {
-            let directories: BTreeSet<u64> = (self.result.iter())
-                .filter_map(|(key, change)| match (key, change) {
-                    (Key::Entry(directory, ..), Change::Entry(..)) => Some(*directory),
-                    _ => None,
-                })
-                .collect();
-            let mut again = false;
-            for directory in directories {
-                let is_named = self.names.get(&directory).is_some_and(|names| *names > 0);
-                if directory == Inode::ROOT.0 || is_named || self.their_record(directory)?.is_some() {
-                    continue;
-                }
-                let Some(record) = self.our_record(directory).or(self.base_record(directory)?) else {
-                    continue;
-                };
-                let (parent, name) = self.name_in_base(directory, &record)?;
-                let mut key = self.state.entry_key(parent, &name)?;
-                if self.merged_name(&key)?.is_some() {
-                    key = self.free_name(parent, &name)?;
-                }
-                self.apply(&key, Some((directory, FileKind::Directory)))?;
-                again = true;
-            }
-            if !again {
-                return Ok(());
-            }
-        }
     }
 
     /// Finds where an inode was named in the base, or makes up a name.
@@ -498,65 +395,5 @@ fn record_of(change: Option<&Change>) -> Option<InodeRecord> {
     match change {
         Some(Change::Inode(record)) => Some(*record),
         _ => None,
-    }
-}
-
-fn merge_records(ours: &InodeRecord, base: &InodeRecord, theirs: &InodeRecord, wrote: bool) -> InodeRecord {
-    fn choose<T: PartialEq>(ours: T, base: T, theirs: T) -> T {
-        if ours == base { theirs } else { ours }
-    }
-    InodeRecord {
-        kind: theirs.kind,
-        mode: choose(ours.mode, base.mode, theirs.mode),
-        uid: choose(ours.uid, base.uid, theirs.uid),
-        gid: choose(ours.gid, base.gid, theirs.gid),
-        nlink: theirs.nlink,
-        rdev: theirs.rdev,
-        size: if ours.size == base.size && !wrote {
-            theirs.size
-        } else if theirs.size == base.size && theirs.mtime == base.mtime {
-            ours.size
-        } else {
-            // Both changed it: no byte that either wrote may lie beyond the end.
-            ours.size.max(theirs.size)
-        },
-        frames: theirs.frames,
-        parent: choose(ours.parent, base.parent, theirs.parent),
-        atime: ours.atime.max(theirs.atime),
-        mtime: choose(ours.mtime, base.mtime, theirs.mtime),
-        ctime: ours.ctime.max(theirs.ctime),
-    }
-}
-
-/// Writes a time as people do, in UTC; days to dates after Howard Hinnant's `civil_from_days`.
-fn civil(time: Time) -> String {
-    let (days, seconds) = (time.seconds.div_euclid(86_400), time.seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}.{:02}.{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_people_do() {
-        let at = |seconds| civil(Time { seconds, nanoseconds: 0 });
-        assert_eq!(at(0), "1970-01-01 00.00.00");
-        assert_eq!(at(951_827_696), "2000-02-29 12.34.56");
-        assert_eq!(at(1_795_355_999), "2026-11-22 13.59.59");
     }
 }

@@ -1,0 +1,77 @@
+//! How a volume is used, and why one does not open.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dht::{ReadError, SwapError};
+
+use crate::access::RootError;
+use crate::errno::Errno;
+use crate::journal::JournalError;
+
+/// How a volume is used.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Who we are, for conflict names: "name (conflict, author, time)".
+    pub author: String,
+    /// A random number that stays with this machine's home: its crashed mounts' open files are cleaned up by it.
+    pub device: u64,
+    /// Decrypted nodes and frames kept in memory.
+    pub cache_bytes: usize,
+    /// Uncommitted bytes at which writers have to wait; a quarter of it starts a commit.
+    pub dirty_bytes_max: usize,
+    /// How long a change waits for a commit that nobody asked for.
+    pub commit_interval: Duration,
+    /// How long `sync` waits for a store that can't be reached before it fails. The data stays and is tried again.
+    pub sync_patience: Duration,
+    /// How often to look whether another writer committed; `None`: only when we commit.
+    pub watch_interval: Option<Duration>,
+    /// Write-back: `sync` returns once the journal in this directory is durable, and the quorum follows.
+    pub journal_directory: Option<PathBuf>,
+    /// Change nothing.
+    pub read_only: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            author: "unknown".into(),
+            device: 0,
+            cache_bytes: 128 << 20,
+            dirty_bytes_max: 128 << 20,
+            commit_interval: Duration::from_secs(5),
+            sync_patience: Duration::from_secs(30),
+            watch_interval: None,
+            journal_directory: None,
+            read_only: false,
+        }
+    }
+}
+
+/// Why a volume does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The register has no value.
+    #[error("there is no volume in this register: create one, or check which volume this home belongs to")]
+    Missing,
+    /// The register has a value already.
+    #[error("there is a volume in this register already: open it instead")]
+    Exists,
+    /// The register can't be read.
+    #[error("the volume's root cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// The first root can't be written.
+    #[error("the volume's first root cannot be written: {0}")]
+    Write(#[from] SwapError),
+    /// The root does not open.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// What the tree needs is not there, or damaged.
+    #[error("the volume's tree cannot be read ({0}): check that the nodes run, then scrub them")]
+    Tree(Errno),
+    /// The journal can't be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
