@@ -5,7 +5,43 @@
 //! register ([`RegisterAddress`]) whose values are signed, form a chain of header hashes, and are agreed upon by
 //! Paxos among the nodes its owner named at creation.
 //!
-//! The file system sees one trait, [`BlockStore`]. [`MemoryBlockStore`] is that trait over a hash map, for tests.
+//! The file system sees one trait, [`BlockStore`]; [`Client`] is that trait over the overlay, and
+//! [`MemoryBlockStore`] over a hash map, for tests:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use dht::{Address, BlockStore, MemoryBlockStore, SwapError};
+//!
+//! let store = MemoryBlockStore::new();
+//! let leaf = Bytes::from_static(b"ciphertext");
+//! let address = Address::of(&store.tag(), &leaf);
+//!
+//! // Blocks first, then the register's new value, which names them; whoever sees it finds the blocks.
+//! let register = store.new_register([7; 32], vec![]);
+//! let root = Bytes::copy_from_slice(&address.0);
+//! let first = store.publish(vec![(address, leaf.clone())], &register, None, root)?;
+//! assert_eq!(store.get(&address, Some(0..6)).unwrap(), "cipher");
+//!
+//! // Who did not see the latest value does not replace it, and is shown it instead.
+//! let lost = store.compare_and_swap(&register, None, Bytes::new());
+//! assert_eq!(lost, Err(SwapError::Lost(Some(first))));
+//! # Ok::<(), SwapError>(())
+//! ```
+//!
+//! | file | is |
+//! | --- | --- |
+//! | `client` | flow: the block store that lives on the overlay |
+//! | `replicate`, `register`, `repair`, `links` | flow: putting and reading blocks; rounds and retries; catching up; who answers how fast |
+//! | `node` | a storage node: what it stores for others, and what it refuses |
+//! | `message` | what travels between them |
+//! | `address`, `block`, `paxos` | pure: names and proofs, what is signed, agreement |
+//! | `store` | the local store: one log on one disk |
+//!
+//! What holds: nothing is acknowledged before a quorum has it on disk; nothing is stored, nor handed to a reader,
+//! that does not verify; chosen values of a register form one chain, and no read is older than any swap acknowledged
+//! before it began; a dead or hanging node makes nobody wait for it.
+//!
+//! What is not there yet: replica sets that change (a register's members are fixed at its creation), and deletion.
 //!
 //! This crate is not a cache and not a cipher: it is handed ciphertext, and what it is handed it keeps.
 
