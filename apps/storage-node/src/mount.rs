@@ -26,9 +26,14 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     reactor::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
-        let client = Client::connect(&settings)?;
-        let volume = client.open_volume(&directory, write_back)?;
+        let ready = stop.unless_open(|| {
+            let client = Client::connect(&settings)?;
+            let volume = client.open_volume(&directory, write_back)?;
+            Ok::<_, Failure>((client, volume))
+        });
         spinner.finish_and_clear();
+        let Some(ready) = ready else { return Ok(()) };
+        let (client, volume) = ready?;
         let result = drive::serve(volume, &mountpoint, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(

@@ -75,6 +75,31 @@ impl Stop {
         self.gate.open();
     }
 
+    /// Does `work`, unless the gate opens first: then the work is terminated, and there is no result.
+    ///
+    /// # Suspends
+    /// Until either.
+    pub(crate) fn unless_open<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let either = Barrier::new(false);
+        reactor::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let value = work();
+                either.open();
+                value
+            });
+            let watcher = scope.spawn(|| {
+                self.gate.wait();
+                either.open();
+            });
+            either.wait();
+            if self.gate.is_open() {
+                worker.terminate();
+            }
+            watcher.terminate();
+            worker.join().ok()
+        })
+    }
+
     /// Waits until it is open.
     ///
     /// # Suspends
@@ -89,4 +114,26 @@ impl Stop {
 pub(crate) fn say(line: impl Display) {
     let mut output = io::stdout().lock();
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn work_goes_on_until_the_gate_opens() {
+        reactor::run(|| {
+            let stop = Stop { gate: Rc::new(Barrier::new(false)), reason: Rc::default() };
+            assert_eq!(stop.unless_open(|| 7), Some(7));
+            let opener = stop.clone();
+            reactor::spawn(move || {
+                reactor::sleep(Duration::from_millis(5));
+                opener.open(Reason::Signal);
+            });
+            assert_eq!(stop.unless_open(|| reactor::sleep(Duration::from_secs(3600))), None);
+            assert_eq!(stop.wait(), Reason::Signal);
+        });
+    }
 }

@@ -6,7 +6,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
+
+use filesystem::volume::Volume;
 
 use crate::children::{Supervised, describe_node};
 use crate::cli::Up;
@@ -58,7 +61,14 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
                 Supervised::start(number, home.node(number), known)
             })
             .collect();
-        let result = serve(&home, network, &first, &children, &mountpoint, write_back, &stop);
+        let volume = stop.unless_open(|| prepare(&home, network, &first, &children, write_back));
+        let result = match volume {
+            Some(Ok((volume, copies))) => {
+                drive::serve(volume, &mountpoint, &stop, || announce(&mountpoint, copies))
+            }
+            Some(Err(failure)) => Err(failure),
+            None => Ok(()),
+        };
         let spinner = progress::spinner("stopping the nodes");
         children.iter().for_each(Supervised::ask_to_stop);
         children.into_iter().for_each(Supervised::stopped);
@@ -71,15 +81,14 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     })
 }
 
-fn serve(
+/// Waits until every node is up and the volume is open.
+fn prepare(
     home: &Home,
     mut network: Network,
     first: &StorageNode,
     children: &[Supervised],
-    mountpoint: &Path,
     write_back: bool,
-    stop: &Stop,
-) -> Result<(), Failure> {
+) -> Result<(Rc<Volume>, &'static str), Failure> {
     let spinner = progress::spinner("starting the nodes");
     let mut addresses = vec![first.address()];
     let mut lines = vec![format!("  node 1  {}  in this process", first.address())];
@@ -96,14 +105,16 @@ fn serve(
     let store = client::block_store(first.overlay().clone(), Some(first.storage().clone()), &network, &user);
     let volume = volume::open(store, &network, &user, &home.client_directory(), write_back)?;
     spinner.finish_and_clear();
-    drive::serve(volume, mountpoint, stop, || {
-        say(format_args!("the drive is {}  ({})", mountpoint.display(), copies(&network)));
-        say(format_args!(
-            "Ctrl-C here, or `storage-node umount {}` elsewhere, stores everything, unmounts and stops the nodes;\n\
-             the same command brings the files back",
-            mountpoint.display()
-        ));
-    })
+    Ok((volume, copies(&network)))
+}
+
+fn announce(mountpoint: &Path, copies: &str) {
+    say(format_args!("the drive is {}  ({copies})", mountpoint.display()));
+    say(format_args!(
+        "Ctrl-C here, or `storage-node umount {}` elsewhere, stores everything, unmounts and stops the nodes;\n\
+         the same command brings the files back",
+        mountpoint.display()
+    ));
 }
 
 /// Writes down where nodes listen, if that has changed.
@@ -124,11 +135,11 @@ fn remember(home: &Home, network: &mut Network, addresses: &[SocketAddr]) -> Res
     if is_changed { home.save_network(network) } else { Ok(()) }
 }
 
-fn copies(network: &Network) -> String {
+fn copies(network: &Network) -> &'static str {
     match network.replicas {
-        1 => "1 copy of each block; with --nodes 3 it would survive the death of a node".into(),
-        2 => "2 copies of each block; reading survives the death of a node, writing takes both".into(),
-        replicas => format!("{replicas} copies of each block; any one node may die"),
+        1 => "1 copy of each block; with --nodes 3 it would survive the death of a node",
+        2 => "2 copies of each block; reading survives the death of a node, writing takes both",
+        _ => "3 copies of each block; any one node may die",
     }
 }
 
