@@ -187,11 +187,11 @@ impl Mount {
             return Ok(Unmounted::Completely);
         }
         let mountpoint = self.mountpoint.clone();
-        reactor::offload(move || match detach(&mountpoint, false) {
+        reactor::offload(move || match detach(&mountpoint, How::Politely) {
             Ok(()) => Ok(Unmounted::Completely),
             Err(MountError::Busy(_)) => {
                 flush(&mountpoint);
-                detach(&mountpoint, true).map(|()| Unmounted::Lazily)
+                detach(&mountpoint, How::Lazily).map(|()| Unmounted::Lazily)
             }
             Err(error) => Err(error),
         })
@@ -226,7 +226,7 @@ impl Drop for Mount {
         drop(self.session.take());
         if !self.is_over.get()
             && self.is_ours()
-            && let Err(error) = detach(&self.mountpoint, true)
+            && let Err(error) = detach(&self.mountpoint, How::ByForce)
         {
             tracing::warn!("{error}");
         }
@@ -244,7 +244,7 @@ pub fn unmount(mountpoint: &Path, lazily: bool) -> Result<(), MountError> {
         path: mountpoint.to_owned(),
         source,
     })?;
-    detach(&path, lazily)
+    detach(&path, if lazily { How::Lazily } else { How::Politely })
 }
 
 fn mount(mountpoint: &Path, options: &MountOptions) -> Result<(PathBuf, OwnedFd), MountError> {
@@ -365,7 +365,7 @@ fn mount_by_fusermount(mountpoint: &Path, options: &MountOptions) -> Result<Owne
     let status = child.wait().map_err(io_error)?;
     match device {
         Ok(Some(device)) if status.success() => Ok(device),
-        _ if said.contains("/dev/fuse") && !Path::new("/dev/fuse").exists() => Err(MountError::DeviceMissing),
+        _ if !Path::new("/dev/fuse").exists() => Err(MountError::DeviceMissing),
         Err(error) if status.success() => Err(io_error(error)),
         _ => Err(MountError::NotPermitted {
             mountpoint: mountpoint.to_owned(),
@@ -401,13 +401,27 @@ fn flush(mountpoint: &Path) {
     }
 }
 
-fn detach(mountpoint: &Path, lazily: bool) -> Result<(), MountError> {
+/// How to unmount.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Only if nobody uses it.
+    Politely,
+    /// Out of sight now, for good when the last user lets go.
+    Lazily,
+    /// As lazily, and every request that waits fails first: the notifying thread, blocked in one, could otherwise keep
+    /// the connection open that we are about to wait for. Only root can; for others it is as lazily.
+    ByForce,
+}
+
+fn detach(mountpoint: &Path, how: How) -> Result<(), MountError> {
     let io_error = |source| MountError::Io { doing: "unmount", path: mountpoint.to_owned(), source };
     if rustix::process::geteuid().is_root() {
         let mut flags = UnmountFlags::NOFOLLOW;
-        if lazily {
-            flags |= UnmountFlags::DETACH;
-        }
+        flags |= match how {
+            How::Politely => UnmountFlags::empty(),
+            How::Lazily => UnmountFlags::DETACH,
+            How::ByForce => UnmountFlags::DETACH | UnmountFlags::FORCE,
+        };
         return match rustix::mount::unmount(mountpoint, flags) {
             Ok(()) => Ok(()),
             Err(SystemErrno::BUSY) => Err(MountError::Busy(mountpoint.to_owned())),
@@ -415,7 +429,7 @@ fn detach(mountpoint: &Path, lazily: bool) -> Result<(), MountError> {
         };
     }
     let output = Command::new("fusermount3")
-        .arg(if lazily { "-uz" } else { "-u" })
+        .arg(if how == How::Politely { "-u" } else { "-uz" })
         .arg("--")
         .arg(mountpoint)
         .stdin(Stdio::null())

@@ -20,8 +20,11 @@ const WAIT_MAX: Duration = Duration::from_micros(200);
 /// Waits that are judged together.
 const TRIAL_WAITS: u32 = 64;
 
-/// One trial of this many is of the way that has been slower.
-const PROBE_PERIOD: u32 = 16;
+/// One trial of this many is of the way that has been slower...
+const PROBE_PERIOD: u32 = 64;
+
+/// ... and shorter: at worst (asleep 10 us, spinning 60) it costs 3 % of the time.
+const PROBE_WAITS: u32 = 16;
 
 /// Spinning takes a processor's time, so it has to be faster by this much to be worth it: a fifth.
 const ADVANTAGE: (u32, u32) = (5, 4);
@@ -32,6 +35,8 @@ pub(super) struct Spin {
     allowed: bool,
     spinning: Cell<bool>,
     trial: Cell<u32>,
+    /// Waits left in this trial.
+    left: Cell<u32>,
     waits: Cell<u32>,
     waited: Cell<Duration>,
     /// The mean wait lately: asleep, spinning.
@@ -55,6 +60,7 @@ impl Spin {
             allowed,
             spinning: Cell::new(false),
             trial: Cell::new(0),
+            left: Cell::new(TRIAL_WAITS),
             waits: Cell::new(0),
             waited: Cell::new(Duration::ZERO),
             costs: Cell::new([Duration::ZERO; 2]),
@@ -75,19 +81,20 @@ impl Spin {
     pub(super) fn learn(&self, wait: Duration) {
         self.waited.set(self.waited.get() + wait.min(WAIT_MAX));
         self.waits.set(self.waits.get() + 1);
-        if self.waits.get() < TRIAL_WAITS {
+        self.left.set(self.left.get() - 1);
+        if self.left.get() > 0 {
             return;
         }
         let mean = self.waited.take() / self.waits.take();
         let mut costs = self.costs.get();
         let cost = &mut costs[usize::from(self.spinning.get())];
-        // A way not tried yet costs nothing, so that it will be.
         *cost = if cost.is_zero() { mean } else { (*cost + mean) / 2 };
         self.costs.set(costs);
         self.trial.set(self.trial.get().wrapping_add(1));
         let [asleep, spinning] = costs;
-        let probe = self.trial.get().is_multiple_of(PROBE_PERIOD);
-        let is_faster = spinning * ADVANTAGE.0 < asleep * ADVANTAGE.1;
+        let is_faster = !spinning.is_zero() && spinning * ADVANTAGE.0 < asleep * ADVANTAGE.1;
+        let probe = self.trial.get() % PROBE_PERIOD == 1;
+        self.left.set(if probe { PROBE_WAITS } else { TRIAL_WAITS });
         self.spinning.set(mean < WAIT_MAX / 2 && is_faster != probe);
     }
 }
@@ -112,9 +119,11 @@ mod tests {
     fn it_spins_where_that_is_faster_and_follows_when_that_changes() {
         let spin = Spin::with(true);
         assert!(share_spun(&spin, 40, 10) > 0.9);
-        assert!(share_spun(&spin, 10, 40) < 0.2);
-        assert!(share_spun(&spin, 12, 10) < 0.2, "not worth a processor");
-        assert!(share_spun(&spin, 40, 10) > 0.7);
+        assert!(share_spun(&spin, 10, 40) < 0.9, "it takes a probe to notice");
+        assert!(share_spun(&spin, 10, 40) < 0.05);
+        assert!(share_spun(&spin, 12, 10) < 0.05, "not worth a processor");
+        share_spun(&spin, 40, 10);
+        assert!(share_spun(&spin, 40, 10) > 0.9);
     }
 
     #[test]
