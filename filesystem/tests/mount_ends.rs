@@ -180,6 +180,33 @@ fn a_change_under_way_runs_to_its_end_though_nobody_waits_for_it_any_more() {
     });
 }
 
+#[test]
+fn a_panic_in_an_operation_fails_its_request_and_ends_the_mount_loudly() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap();
+    let (told, said) = std::sync::mpsc::channel();
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        reactor::run(move || {
+            let Some(mount) = mount_or_skip(directory.path(), &options()) else {
+                told.send(None).unwrap();
+                return;
+            };
+            let fs = MemoryFs::default();
+            fs.sync_panics.set(true);
+            let file = mount.mountpoint().join("file");
+            thread::spawn(move || {
+                let synced = File::create(file).and_then(|file| file.sync_all());
+                told.send(Some(synced.map_err(|error| error.raw_os_error()))).unwrap();
+            });
+            let _ = mount.serve(Rc::new(fs));
+        });
+    }));
+    let Some(synced) = said.recv_timeout(Duration::from_secs(10)).unwrap() else { return };
+    assert_eq!(synced, Err(Some(5)), "EIO");
+    assert!(ended.is_err(), "nothing fails silently");
+    assert_eq!(filesystem::fuse::mount_table::find(&path).unwrap(), None);
+}
+
 /// Run by [`what_a_killed_process_leaves_is_told_and_cleaned`] in a process of its own.
 #[test]
 fn child_that_mounts_and_waits() {

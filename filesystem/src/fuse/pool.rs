@@ -26,8 +26,10 @@ use super::spin::Spin;
 use crate::errno::Errno;
 use crate::operations::Operations;
 
-/// Coroutines that handle requests at once. When all of them wait, requests wait in the kernel.
-const WORKERS_MAX: usize = 64;
+/// Coroutines that handle requests at once. When all of them wait, requests wait in the kernel, INTERRUPT among them: so
+/// there are many. Each has a buffer of which only touched pages take memory: one for most requests, 1 MiB for the
+/// largest write, of which the kernel's write-back has 32 under way at most.
+const WORKERS_MAX: usize = 256;
 
 /// Coroutines kept without work; each keeps its buffer, of which the touched pages take memory.
 const IDLE_WORKERS_MAX: usize = 4;

@@ -30,6 +30,8 @@ pub(crate) struct MemoryFs {
     pub(crate) read_delay: Cell<Duration>,
     /// How long each sync takes.
     pub(crate) sync_delay: Cell<Duration>,
+    /// Syncs panic.
+    pub(crate) sync_panics: Cell<bool>,
     /// How many syncs have run to their end.
     pub(crate) sync_count: Cell<u32>,
 }
@@ -42,6 +44,7 @@ impl Default for MemoryFs {
             next_cookie: Cell::new(3), // 1 and 2 are `.` and `..`
             read_delay: Cell::default(),
             sync_delay: Cell::default(),
+            sync_panics: Cell::default(),
             sync_count: Cell::default(),
         };
         let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
@@ -368,6 +371,9 @@ impl Operations for MemoryFs {
     fn sync(&self, _: Option<Inode>, _: bool) -> Result<(), Errno> {
         if !self.sync_delay.get().is_zero() {
             reactor::sleep(self.sync_delay.get());
+        }
+        if self.sync_panics.get() {
+            std::panic::resume_unwind(Box::new("as the test wants it"));
         }
         self.sync_count.set(self.sync_count.get() + 1);
         Ok(())
