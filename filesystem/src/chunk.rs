@@ -165,14 +165,17 @@ pub struct Packer {
     tag: OwnerTag,
     keys: KeyPool,
     current: Vec<u8>,
-    closed: Vec<Address>,
-    ready: Vec<(Address, Bytes)>,
+    /// Of each closed object its name, once it is known.
+    closed: Vec<Option<Address>>,
+    ready: Vec<(u32, Bytes)>,
+    defers_names: bool,
 }
 
 impl Packer {
     /// Starts with no object; `tag` is the store's, under which objects are named.
     pub fn new(tag: OwnerTag) -> Packer {
-        Packer { tag, keys: KeyPool::default(), current: Vec::new(), closed: Vec::new(), ready: Vec::new() }
+        let keys = KeyPool::default();
+        Packer { tag, keys, current: Vec::new(), closed: Vec::new(), ready: Vec::new(), defers_names: false }
     }
 
     /// Closes the open object if `size` bytes of content do not fit it any more.
@@ -204,7 +207,7 @@ impl Packer {
     /// Returns the pointer to a chunk; its address is zero while its object is open.
     pub fn pointer(&self, location: &Location) -> Pointer {
         Pointer {
-            address: self.closed.get(location.object as usize).map_or([0; 32], |address| address.0),
+            address: self.name(location.object).map_or([0; 32], |address| address.0),
             offset: location.offset,
             length: location.length,
             key: location.key,
@@ -227,14 +230,36 @@ impl Packer {
             }
         }
         let object = Bytes::from(object);
-        let address = Address::of(&self.tag, &object);
-        self.closed.push(address);
-        self.ready.push((address, object));
+        self.ready.push((self.closed.len() as u32, object.clone()));
+        self.closed.push((!self.defers_names).then(|| Address::of(&self.tag, &object)));
     }
 
-    /// Takes the objects that are closed and wait to be put.
-    pub fn take_ready(&mut self) -> Vec<(Address, Bytes)> {
+    /// While `on`, objects are closed without a name: the store computes it anyway when they are put, and hashing is a
+    /// good part of what writing costs. Nothing may point to them before [`set_name`](Packer::set_name).
+    pub fn defer_names(&mut self, on: bool) {
+        self.defers_names = on;
+    }
+
+    /// Says what the store calls a closed object.
+    pub fn set_name(&mut self, object: u32, address: Address) {
+        if let Some(name) = self.closed.get_mut(object as usize) {
+            *name = Some(address);
+        }
+    }
+
+    fn name(&self, object: u32) -> Option<&Address> {
+        self.closed.get(object as usize)?.as_ref()
+    }
+
+    /// Takes the objects that are closed and wait to be put, by number.
+    pub fn take_closed(&mut self) -> Vec<(u32, Bytes)> {
         std::mem::take(&mut self.ready)
+    }
+
+    /// Takes the objects that are closed and have a name.
+    pub fn take_ready(&mut self) -> Vec<(Address, Bytes)> {
+        let ready = std::mem::take(&mut self.ready);
+        ready.into_iter().filter_map(|(object, bytes)| Some((*self.name(object)?, bytes))).collect()
     }
 }
 

@@ -41,7 +41,7 @@ numbers! {
     EIO = 5, "input/output error";
     /// No data or hole at or after the offset.
     ENXIO = 6, "no such data";
-    /// The store cannot be reached now; nothing is lost, try again.
+    /// Try again.
     EAGAIN = 11, "try again";
     /// Permission denied.
     EACCES = 13, "permission denied";
@@ -79,7 +79,7 @@ numbers! {
     E2BIG = 7, "too large";
     /// Not supported here.
     EOPNOTSUPP = 95, "not supported";
-    /// The store did not answer in time.
+    /// The store did not answer for long; nothing is lost by it.
     ETIMEDOUT = 110, "timed out";
 }
 

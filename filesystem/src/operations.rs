@@ -274,7 +274,7 @@ pub enum Invalidation {
 /// # Errors
 ///
 /// Beside the error numbers that each operation's manual page lists: `EIO` if what the store returned does not verify,
-/// `EAGAIN` if the store could not be reached for long (nothing is lost by it), `EROFS`, `ENOSPC`.
+/// `ETIMEDOUT` if the store could not be reached for long (nothing is lost by it), `EROFS`, `ENOSPC`.
 ///
 /// # Suspends
 ///

@@ -1,6 +1,6 @@
 //! A mounted volume: state in memory, a committer in the background, and the store below.
 //!
-//! Three kinds of coroutines share one [`State`]: whoever calls an operation, the committer, and the reclaimer of removed
+//! Three kinds of coroutines share one `State`: whoever calls an operation, the committer, and the reclaimer of removed
 //! files. An operation is one step that never suspends, repeated after each fetch until nothing is missing
 //! (`Volume::step`); the committer takes a delta away whole and works on it while new changes go to the next. The parts:
 //!

@@ -35,7 +35,7 @@ fn work(volume: &Rc<Volume>) -> (Vec<Model>, usize) {
         match volume.sync(None, false) {
             Ok(()) if synced + 1 == states.len() - 1 => synced += 1,
             Ok(()) => panic!("a later sync cannot succeed after one that failed for good"),
-            Err(errno) => assert_eq!(errno, Errno::EAGAIN),
+            Err(errno) => assert_eq!(errno, Errno::ETIMEDOUT),
         }
     }
     (states, synced)
@@ -78,9 +78,9 @@ fn a_store_that_comes_back_gets_everything() {
         let volume = create(&store);
         store.budget.set(0);
         let file = write_file(&volume, ROOT, "file", &[1; 100_000]);
-        assert_eq!(volume.sync(Some(file), false), Err(Errno::EAGAIN));
+        assert_eq!(volume.sync(Some(file), false), Err(Errno::ETIMEDOUT));
         volume.write(file, 0, &[2; 10], false).unwrap();
-        assert_eq!(volume.sync(None, false), Err(Errno::EAGAIN));
+        assert_eq!(volume.sync(None, false), Err(Errno::ETIMEDOUT));
         store.budget.set(u64::MAX);
         reactor::sleep(Duration::from_millis(900));
         volume.sync(None, false).unwrap();
@@ -122,7 +122,7 @@ fn an_unreachable_store_fails_reads_and_loses_nothing() {
         let volume = open(&store, "second");
         store.reads_fail.set(true);
         store.budget.set(0);
-        assert_eq!(volume.read(file, 0, 10), Err(Errno::EAGAIN));
+        assert_eq!(volume.read(file, 0, 10), Err(Errno::ETIMEDOUT));
         store.budget.set(u64::MAX);
         assert_eq!(read_file(&volume, file), [1; 100_000]);
     });

@@ -35,14 +35,14 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
 /// Growing pauses between tries.
-struct BackOff(Duration);
+pub(super) struct BackOff(Duration);
 
 impl BackOff {
-    fn new() -> BackOff {
+    pub(super) fn new() -> BackOff {
         BackOff(BACK_OFF_MIN)
     }
 
-    fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         reactor::sleep(self.0);
         self.0 = (self.0 * 2).min(BACK_OFF_MAX);
     }
@@ -59,12 +59,13 @@ enum Outcome {
 struct Puts {
     places: Rc<Semaphore>,
     failure: Rc<Cell<Option<Errno>>>,
-    handles: Vec<JoinHandle<()>>,
+    /// By the packer's number of the object.
+    handles: Vec<(u32, JoinHandle<Option<Address>>)>,
 }
 
 impl Drop for Puts {
     fn drop(&mut self) {
-        for handle in &self.handles {
+        for (_, handle) in &self.handles {
             handle.terminate();
         }
     }
@@ -131,6 +132,7 @@ impl Volume {
         }
         let mut packer = Packer::new(self.store.tag());
         let (changes, frames, puts) = self.seal_frames(&delta, &mut packer)?;
+        puts.wait(&mut packer)?;
         let tree = self.state.borrow().tree;
         let merged = merge(&CachedNodes(self), tree, &changes, &mut packer)?;
         packer.close();
@@ -140,7 +142,6 @@ impl Volume {
             Some(Value::Pointer(pointer)) => Some(*pointer),
             Some(Value::Raw(_)) => return Err(Errno::EIO),
         };
-        puts.wait()?;
         match self.publish(delta.number, packer.take_ready(), pointer)? {
             Outcome::Published(record, tree) => {
                 self.cache_written(&packer, &merged, &frames);
@@ -192,6 +193,7 @@ impl Volume {
             failure: Rc::new(Cell::new(None)),
             handles: Vec::new(),
         };
+        packer.defer_names(true);
         let mut changes = Vec::with_capacity(delta.changes.len());
         let mut frames = Vec::new();
         let mut scratch = Vec::with_capacity(128);
@@ -201,7 +203,7 @@ impl Volume {
                 Change::Frame(bytes) if bytes.len() > INLINE_SIZE_MAX => {
                     let location = packer.append(ChunkKind::Frame, bytes);
                     frames.push((location, bytes.clone()));
-                    for object in packer.take_ready() {
+                    for object in packer.take_closed() {
                         puts.start(self, object)?;
                     }
                     Some(Value::Chunk(location))
@@ -215,6 +217,7 @@ impl Volume {
             };
             changes.push(TreeChange { key: Bytes::copy_from_slice(&key.encode()), value });
         }
+        packer.defer_names(false);
         Ok((changes, frames, puts))
     }
 
@@ -253,7 +256,7 @@ impl Volume {
             };
             let errno = swap_errno(&error);
             self.note_failure(&error, errno);
-            if !matches!(errno, Errno::EAGAIN | Errno::ENOSPC) {
+            if !matches!(errno, Errno::ETIMEDOUT | Errno::ENOSPC) {
                 return Err(errno);
             }
             back_off.pause();
@@ -316,13 +319,13 @@ impl Volume {
 
 impl Puts {
     /// Sends one object off, once there is a place.
-    fn start(&mut self, volume: &Rc<Volume>, (_, object): (Address, Bytes)) -> Result<(), Errno> {
+    fn start(&mut self, volume: &Rc<Volume>, (number, object): (u32, Bytes)) -> Result<(), Errno> {
         self.places.acquire().forget();
         if let Some(errno) = self.failure.get() {
             return Err(errno);
         }
         let (volume, places, failure) = (volume.clone(), self.places.clone(), self.failure.clone());
-        self.handles.push(reactor::spawn(move || {
+        let handle = reactor::spawn(move || {
             let mut back_off = BackOff::new();
             let result = loop {
                 match volume.store.put(object.clone()) {
@@ -334,21 +337,23 @@ impl Puts {
                 }
             };
             places.release(1);
-            if let Err(error) = result {
-                volume.note_failure(&error, put_errno(&error));
-                failure.set(Some(put_errno(&error)));
+            if let Err(error) = &result {
+                volume.note_failure(error, put_errno(error));
+                failure.set(Some(put_errno(error)));
             }
-        }));
+            result.ok()
+        });
+        self.handles.push((number, handle));
         // Sealing a large commit takes a while: others get their turn after each object.
         reactor::yield_now();
         Ok(())
     }
 
-    /// Waits until all are stored.
-    fn wait(mut self) -> Result<(), Errno> {
-        for handle in std::mem::take(&mut self.handles) {
-            if handle.join().is_err() {
-                return Err(Errno::EINTR);
+    /// Waits until all are stored, and tells the packer what the store calls them.
+    fn wait(mut self, packer: &mut Packer) -> Result<(), Errno> {
+        for (number, handle) in std::mem::take(&mut self.handles) {
+            if let Some(address) = handle.join().map_err(|_| Errno::EINTR)? {
+                packer.set_name(number, address);
             }
         }
         self.failure.get().map_or(Ok(()), Err)
@@ -358,7 +363,7 @@ impl Puts {
 fn put_errno(error: &PutError) -> Errno {
     match error {
         PutError::Full { .. } => Errno::ENOSPC,
-        PutError::NoQuorum { .. } => Errno::EAGAIN,
+        PutError::NoQuorum { .. } => Errno::ETIMEDOUT,
         PutError::Refused(_) => Errno::EACCES,
         _ => Errno::EIO,
     }
@@ -369,8 +374,8 @@ fn swap_errno(error: &SwapError) -> Errno {
         SwapError::Full => Errno::ENOSPC,
         SwapError::Put(error) => put_errno(error),
         SwapError::Refused(_) => Errno::EACCES,
-        SwapError::Unknown { .. } | SwapError::NotEnoughNodes { .. } => Errno::EAGAIN,
-        SwapError::Read(dht::ReadError::NoQuorum { .. }) => Errno::EAGAIN,
+        SwapError::Unknown { .. } | SwapError::NotEnoughNodes { .. } => Errno::ETIMEDOUT,
+        SwapError::Read(dht::ReadError::NoQuorum { .. }) => Errno::ETIMEDOUT,
         _ => Errno::EIO,
     }
 }

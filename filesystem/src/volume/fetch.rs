@@ -8,6 +8,7 @@ use dht::{Address, GetError};
 use reactor::sync::Signal;
 
 use super::Volume;
+use super::commit::BackOff;
 use crate::cache::{Cached, ChunkId, NumberMap};
 use crate::chunk::{ChunkKind, open_run};
 use crate::errno::Errno;
@@ -59,7 +60,7 @@ impl Drop for Claim<'_> {
 
 fn errno(error: &GetError) -> Errno {
     match error {
-        GetError::Unreachable { .. } => Errno::EAGAIN,
+        GetError::Unreachable { .. } => Errno::ETIMEDOUT,
         _ => Errno::EIO,
     }
 }
@@ -186,11 +187,19 @@ impl Volume {
     fn fetch_run(&self, kind: ChunkKind, run: &Run) -> Result<Vec<(Pointer, Cached)>, Errno> {
         let first = run.pointers[0];
         debug_assert!(run.end as usize <= OBJECT_SIZE_MAX * 2);
-        let sealed =
-            self.store.get(&Address(first.address), Some(first.offset..run.end)).map_err(|error| {
-                tracing::warn!(%error, object = ?first, "a chunk cannot be fetched");
-                errno(&error)
-            })?;
+        let deadline = reactor::now() + self.options.sync_patience;
+        let mut back_off = BackOff::new();
+        let sealed = loop {
+            match self.store.get(&Address(first.address), Some(first.offset..run.end)) {
+                Ok(sealed) => break sealed,
+                // A node that is being restarted should cost a pause and not an error.
+                Err(GetError::Unreachable { .. }) if reactor::now() < deadline => back_off.pause(),
+                Err(error) => {
+                    tracing::warn!(%error, object = ?first, "a chunk cannot be fetched");
+                    return Err(errno(&error));
+                }
+            }
+        };
         let chunks: Vec<_> = run
             .pointers
             .iter()
@@ -223,6 +232,8 @@ impl Nodes for CachedNodes<'_> {
     type Error = Errno;
 
     fn fetch(&self, pointers: &[Pointer]) -> Result<Vec<Rc<Node>>, Errno> {
+        // Merging a large commit takes a while: others get their turn.
+        reactor::yield_now();
         let missing: Vec<Pointer> = {
             let state = self.0.state.borrow();
             pointers

@@ -248,7 +248,7 @@ impl Operations for Volume {
     fn statistics(&self) -> Result<Statistics, Errno> {
         let usage = self.store.usage().map_err(|error| {
             tracing::warn!(%error, "the store's usage is not known");
-            Errno::EAGAIN
+            Errno::ETIMEDOUT
         })?;
         let free = usage.total_bytes.saturating_sub(usage.used_bytes) / STATISTICS_BLOCK_SIZE;
         Ok(Statistics {

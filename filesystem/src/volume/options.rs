@@ -23,7 +23,8 @@ pub struct Options {
     pub dirty_bytes_max: usize,
     /// How long a change waits for a commit that nobody asked for.
     pub commit_interval: Duration,
-    /// How long `sync` waits for a store that can't be reached before it fails. The data stays and is tried again.
+    /// How long `sync` and `read` wait for a store that can't be reached before they fail. What was to be written
+    /// stays and is tried again.
     pub sync_patience: Duration,
     /// How often to look whether another writer committed; `None`: only when we commit.
     pub watch_interval: Option<Duration>,
