@@ -134,13 +134,15 @@ impl Volume {
                 ctime: now,
             },
         );
-        volume.start();
-        match volume.sync_all() {
-            Ok(()) => Ok(volume),
-            Err(errno) => {
-                let _ = volume.close();
-                Err(OpenError::Tree(errno))
+        // Before anything runs in the background: whoever is second must not merge into the other's volume.
+        match reactor::timeout(volume.options.sync_patience, || volume.commit()) {
+            Ok(Ok(())) => {
+                volume.start();
+                Ok(volume)
             }
+            Ok(Err(Errno::EEXIST)) => Err(OpenError::Exists),
+            Ok(Err(errno)) => Err(OpenError::Tree(errno)),
+            Err(_) => Err(OpenError::Tree(volume.failure.get().unwrap_or(Errno::ETIMEDOUT))),
         }
     }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use filesystem::operations::{AllocateMode, RenameFlags, SetAttributes, Whence, XattrMode};
-use filesystem::{Errno, Operations};
+use filesystem::{Errno, OpenError, Operations, Volume};
 
 #[test]
 fn files_names_and_attributes_survive_a_remount() {
@@ -193,5 +193,30 @@ fn flipped_bits_are_errors_and_never_content() {
                 Ok(_) => panic!("damaged content was read"),
             }
         }
+    });
+}
+
+#[test]
+fn of_two_that_create_a_volume_at_once_one_is_told_to_open_it() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let make = |author: &'static str| {
+            let store = store.clone();
+            reactor::spawn(move || Volume::create(store.clone(), keys(&store), options(author), (0, 0)))
+        };
+        let results = [make("first"), make("second")].map(|handle| handle.join().unwrap());
+        let made = results.iter().flatten().count();
+        let told = results.iter().filter(|result| matches!(result, Err(OpenError::Exists))).count();
+        assert_eq!((made, told), (1, 1));
+    });
+}
+
+#[test]
+fn a_store_that_is_down_makes_creating_fail_in_time() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        store.budget.set(0);
+        let result = Volume::create(store.clone(), keys(&store), options("first"), (0, 0));
+        assert!(matches!(result, Err(OpenError::Tree(Errno::ETIMEDOUT))));
     });
 }

@@ -124,7 +124,12 @@ impl Volume {
         delta
     }
 
-    fn commit(self: &Rc<Self>) -> Result<(), Errno> {
+    /// Commits the delta of the last try, or the active one.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is published, however long that takes.
+    pub(super) fn commit(self: &Rc<Self>) -> Result<(), Errno> {
         let delta = self.take_delta();
         if delta.changes.is_empty() {
             self.finish(&delta);
@@ -153,6 +158,8 @@ impl Volume {
                 self.finish(&delta);
                 Ok(())
             }
+            // Two make a volume in one register: the names of the second would be hashed under another key.
+            Outcome::Lost(_) if self.header().is_none() => Err(Errno::EEXIST),
             Outcome::Lost(winner) => {
                 let root = open_root(&winner.payload, &self.keys.secret).map_err(|error| {
                     tracing::error!(%error, "another writer's root does not open");
