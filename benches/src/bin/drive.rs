@@ -122,6 +122,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
 fn available(arguments: &Arguments) -> Vec<(Backend, PathBuf)> {
     let wanted = |backend: &&Backend| arguments.only.is_empty() || arguments.only.contains(backend);
     let mut backends = Vec::new();
+    eprintln!("building or finding the programs ...");
     for &backend in Backend::value_variants().iter().filter(wanted) {
         match backend.program() {
             Ok(program) => backends.push((backend, program)),
