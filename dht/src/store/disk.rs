@@ -98,7 +98,7 @@ impl DiskStore {
             config.segment_size_bytes = part as u32;
         }
         let path = config.path.clone();
-        let Opened { directory, salt, index, active, recovery } =
+        let Opened { directory, salt, index, active, reserve, recovery } =
             reactor::offload(move || recovery::open(&path))?;
         for damage in &recovery.damages {
             tracing::warn!(store = %config.path.display(), "{damage}");
@@ -110,6 +110,7 @@ impl DiskStore {
             segment_size_bytes: config.segment_size_bytes,
             active,
             epoch: 0,
+            reserve,
             failed: None,
         };
         let (queue, writes) = channel::unbounded();
@@ -192,11 +193,10 @@ impl Store for DiskStore {
             .range(from)
             .filter(|(key, entry)| entry.shape == Shape::Value && !pending.contains_key(key));
         let mut durable = durable.map(|(key, _)| *key).peekable();
-        let mut others = pending
-            .range(from..)
-            .filter(|(_, pending)| pending.value.is_some())
-            .map(|(key, _)| *key)
-            .peekable();
+        let others = pending.iter().filter(|(key, pending)| *key >= from && pending.value.is_some());
+        let mut others: Vec<Key> = others.map(|(key, _)| *key).collect();
+        others.sort_unstable();
+        let mut others = others.into_iter().peekable();
         let merged = std::iter::from_fn(|| match (durable.peek(), others.peek()) {
             (Some(a), Some(b)) if a > b => others.next(),
             (None, Some(_)) => others.next(),

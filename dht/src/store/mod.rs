@@ -28,6 +28,7 @@ mod memory;
 mod pipeline;
 mod read;
 mod recovery;
+mod reserve;
 pub mod scan;
 mod scrub;
 mod ticket;

@@ -10,6 +10,7 @@ use super::{
     directory::Directory,
     format::{self, SEGMENT_HEADER_BYTES, SegmentHeaderError},
     index::Index,
+    reserve::Reserve,
     scan,
     writer::Active,
 };
@@ -40,6 +41,7 @@ pub(crate) struct Opened {
     pub(crate) salt: u64,
     pub(crate) index: Index,
     pub(crate) active: Active,
+    pub(crate) reserve: Reserve,
     pub(crate) recovery: Recovery,
 }
 
@@ -91,7 +93,8 @@ pub(crate) fn open(path: &Path) -> Result<Opened, StoreError> {
             active
         }
     };
-    Ok(Opened { directory, salt, index: Index::build(listings), active, recovery })
+    let reserve = Reserve::open(path.join("reserve"));
+    Ok(Opened { directory, salt, index: Index::build(listings), active, reserve, recovery })
 }
 
 /// Reads the salt from any segment's header. A newest segment that was only being made is removed.

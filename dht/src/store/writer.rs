@@ -9,19 +9,19 @@
 //! - if a record cannot be written, neither is any that was queued before the news of it was delivered (their
 //!   `epoch` tells), so that the log never has a hole in it.
 //!
-//! **Space** is allocated ahead of the log in steps: syncs need to log fewer changes of the file system that way,
-//! and a full disk is noticed before a record is half written. The last [`RESERVE_BYTES`] of it are kept for
-//! removals and compaction, which free space.
+//! On a full disk a removal or a compaction's copy may use the space of the reserve (see `reserve.rs`); values are
+//! refused until the reserve is whole again.
 
 use super::{
     Gather, Key, StoreError,
     checkpoint::{self, Listing},
     directory::Directory,
     format::{self, Place, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
+    reserve::Reserve,
     scan::{Listed, Scanned},
 };
 use bytes::Bytes;
-use rustix::{fs::FallocateFlags, io::Errno};
+use rustix::io::Errno;
 use std::{
     collections::{HashMap, VecDeque},
     fs::{File, OpenOptions},
@@ -39,10 +39,6 @@ const GROUP_COUNT_MAX: usize = 16 << 10;
 const COPY_BYTES_MAX: usize = 4 << 10;
 /// `IOV_MAX` on Linux: the most vectors in one call.
 const VECTORS_MAX: usize = 1024;
-/// How far ahead of the log space is allocated.
-const ALLOCATE_BYTES: u64 = 16 << 20;
-/// Space that only removals and compaction may use: some sixteen thousand tombstones.
-pub(crate) const RESERVE_BYTES: u64 = 1 << 20;
 
 /// A record to be written.
 #[derive(Debug)]
@@ -76,14 +72,12 @@ pub(crate) struct Active {
     /// Where the next record goes. Everything before it is durable.
     pub(crate) end: u32,
     pub(crate) listed: HashMap<Key, Listed>,
-    allocated: u64,
-    can_allocate: bool,
 }
 
 impl Active {
     pub(crate) fn new(number: u32, file: Arc<File>, end: u32, entries: Vec<Listed>) -> Active {
         let listed = entries.into_iter().map(|entry| (entry.key, entry)).collect();
-        Active { number, file, end, listed, allocated: u64::from(end), can_allocate: true }
+        Active { number, file, end, listed }
     }
 
     /// Makes the file of a new, empty segment, durably.
@@ -108,29 +102,9 @@ impl Active {
         }
     }
 
-    /// Whether there is, or can be made, space up to `needed`.
-    fn allocate(&mut self, needed: u64) -> bool {
-        let flags = FallocateFlags::KEEP_SIZE;
-        for step in [ALLOCATE_BYTES, ALLOCATE_BYTES / 8, 0] {
-            if !self.can_allocate || needed <= self.allocated {
-                return true;
-            }
-            let goal = needed + step;
-            match rustix::fs::fallocate(&*self.file, flags, self.allocated, goal - self.allocated) {
-                Ok(()) => self.allocated = goal,
-                Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::INTR) => {}
-                // Not every file system can. The write itself will tell then whether there is space.
-                Err(_) => self.can_allocate = false,
-            }
-        }
-        needed <= self.allocated
-    }
-
-    /// Cuts off whatever lies behind the last good record, and gives back space allocated there.
-    fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(u64::from(self.end))?;
-        self.allocated = u64::from(self.end);
-        Ok(())
+    /// Cuts off whatever lies behind the last good record.
+    fn cut(&self) -> io::Result<()> {
+        self.file.set_len(u64::from(self.end))
     }
 
     pub(crate) fn listing(&self) -> Listing {
@@ -147,6 +121,7 @@ pub(crate) struct Writer {
     pub(crate) segment_size_bytes: u32,
     pub(crate) active: Active,
     pub(crate) epoch: u32,
+    pub(crate) reserve: Reserve,
     /// After a failure that leaves unknown what the disk holds, nothing more is written.
     pub(crate) failed: Option<StoreError>,
 }
@@ -163,6 +138,7 @@ struct Group {
     pieces: Vec<Piece>,
     records: Vec<Listed>,
     end: u32,
+    frees_space: bool,
 }
 
 impl Group {
@@ -192,7 +168,10 @@ impl Writer {
         if group.records.is_empty() {
             return report;
         }
-        let written = self.write(&group);
+        let mut written = self.write(&group);
+        if matches!(written, Err(StoreError::Full)) && group.frees_space && self.reserve.give_up() {
+            written = self.write(&group);
+        }
         match written {
             Ok(()) => {
                 self.active.end = group.end;
@@ -222,23 +201,27 @@ impl Writer {
         if let Some(error) = &self.failed {
             return Some(error.clone());
         }
-        let needed = u64::from(self.active.end) + size(first);
-        if needed > u64::from(self.segment_size_bytes) && self.active.end > SEGMENT_HEADER_BYTES as u32 {
-            match self.rotate() {
-                Ok(()) => report.begun.push((self.active.number, self.active.file.clone())),
-                // What frees space may go on behind the end of a full segment.
-                Err(StoreError::Full) if may_use_reserve(first) && needed <= self.active.allocated => {
-                    return None;
-                }
-                Err(error) => {
-                    self.failed = Some(error.clone()).filter(|error| !matches!(error, StoreError::Full));
-                    return Some(error);
-                }
-            }
+        if !frees_space(first) && !self.reserve.hold() {
+            return Some(StoreError::Full);
         }
         let needed = u64::from(self.active.end) + size(first);
-        let reserve = if may_use_reserve(first) { 0 } else { RESERVE_BYTES };
-        (!self.active.allocate(needed + reserve)).then_some(StoreError::Full)
+        if needed <= u64::from(self.segment_size_bytes) || self.active.end == SEGMENT_HEADER_BYTES as u32 {
+            return None;
+        }
+        let mut rotated = self.rotate();
+        if matches!(rotated, Err(StoreError::Full)) && frees_space(first) && self.reserve.give_up() {
+            rotated = self.rotate();
+        }
+        match rotated {
+            Ok(()) => {
+                report.begun.push((self.active.number, self.active.file.clone()));
+                None
+            }
+            Err(error) => {
+                self.failed = Some(error.clone()).filter(|error| !matches!(error, StoreError::Full));
+                Some(error)
+            }
+        }
     }
 
     /// Refuses everything at the head of the queue that was queued without knowing of this failure.
@@ -256,20 +239,19 @@ impl Writer {
     }
 
     fn gather(&mut self, queue: &mut VecDeque<Write>) -> Group {
-        let mut group = Group { end: self.active.end, ..Group::default() };
+        let mut group = Group { end: self.active.end, frees_space: true, ..Group::default() };
         while let Some(write) = queue.front() {
             let end = u64::from(group.end) + size(write);
             let is_first = group.records.is_empty();
             let grown = end - u64::from(self.active.end);
-            let reserve = if may_use_reserve(write) { 0 } else { RESERVE_BYTES };
             let fits = end <= u64::from(self.segment_size_bytes)
                 && grown <= GROUP_BYTES_MAX
-                && group.records.len() < GROUP_COUNT_MAX
-                && self.active.allocate(end + reserve);
+                && group.records.len() < GROUP_COUNT_MAX;
             if !is_first && !fits {
                 break;
             }
             let Some(write) = queue.pop_front() else { break };
+            group.frees_space &= frees_space(&write);
             self.append(&mut group, write);
         }
         group
@@ -328,7 +310,7 @@ impl Writer {
     /// Completes the active segment and begins the next.
     fn rotate(&mut self) -> Result<(), StoreError> {
         let next = Active::begin(&self.directory, self.active.number + 1, self.salt)?;
-        let mut old = std::mem::replace(&mut self.active, next);
+        let old = std::mem::replace(&mut self.active, next);
         // Neither is needed: a checkpoint is made anew at the next start, and a mark behind the end does no harm.
         let _ = old.cut();
         let _ = self
@@ -348,7 +330,7 @@ impl Writer {
         let _ = self.active.file.write_all_at(&format::encode_record_header(place, &header), u64::from(end));
     }
 
-    /// Gives back the space allocated ahead.
+    /// Leaves the segment as tidy as can be.
     pub(crate) fn finish(&mut self) {
         if self.failed.is_none() && self.active.cut().is_ok() {
             self.mark();
@@ -360,7 +342,8 @@ fn size(write: &Write) -> u64 {
     format::record_bytes(write.value.length_bytes() as u32) as u64
 }
 
-fn may_use_reserve(write: &Write) -> bool {
+/// Whether a write leads to less being stored in the end.
+fn frees_space(write: &Write) -> bool {
     write.shape != Shape::Value || write.is_copy
 }
 
