@@ -12,7 +12,7 @@ use super::{
     format::{self, SEGMENT_HEADER_BYTES, Shape},
     scan::Listed,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 /// Where the newest record of a key lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +56,16 @@ pub(crate) struct Account {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     entries: BTreeMap<Key, Entry>,
-    accounts: BTreeMap<u32, Account>,
+    sums: Sums,
     holes: Vec<Damage>,
-    value_count: u64,
-    value_bytes: u64,
-    lost_count: u64,
-    disk_bytes: u64,
     sequence_max: u64,
+}
+
+/// What is kept count of, apart from the entries, so that one of them can be changed in place meanwhile.
+#[derive(Debug, Default)]
+struct Sums {
+    accounts: BTreeMap<u32, Account>,
+    totals: Totals,
 }
 
 /// Sums over the whole store.
@@ -86,8 +89,8 @@ impl Index {
         let mut all: Vec<(Key, Entry)> = Vec::with_capacity(total);
         for (segment, listing, is_sealed) in listings {
             let length_bytes = u64::from(listing.end);
-            index.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed });
-            index.disk_bytes += length_bytes;
+            index.sums.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed });
+            index.sums.totals.disk_bytes += length_bytes;
             index.holes.extend(listing.holes);
             all.extend(listing.entries.iter().map(|listed| (listed.key, entry(segment, listed))));
         }
@@ -102,7 +105,7 @@ impl Index {
         });
         for (_, entry) in &all {
             index.sequence_max = index.sequence_max.max(entry.sequence);
-            index.account(entry, 1);
+            index.sums.count(entry, 1);
         }
         index.entries = BTreeMap::from_iter(all);
         index
@@ -125,8 +128,7 @@ impl Index {
 
     /// Sums over the whole store.
     pub(crate) fn totals(&self) -> Totals {
-        let Index { value_count, value_bytes, lost_count, disk_bytes, .. } = *self;
-        Totals { value_count, value_bytes, lost_count, disk_bytes }
+        self.sums.totals
     }
 
     /// What is known to be damaged.
@@ -143,15 +145,15 @@ impl Index {
 
     /// How much of `segment` matters.
     pub(crate) fn segment(&self, segment: u32) -> Option<&Account> {
-        self.accounts.get(&segment)
+        self.sums.accounts.get(&segment)
     }
 
     /// Notes that a segment was begun; the one before it is complete then.
     pub(crate) fn on_segment(&mut self, segment: u32) {
-        self.accounts.values_mut().for_each(|account| account.is_sealed = true);
+        self.sums.accounts.values_mut().for_each(|account| account.is_sealed = true);
         let length_bytes = SEGMENT_HEADER_BYTES as u64;
-        self.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed: false });
-        self.disk_bytes += length_bytes;
+        self.sums.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed: false });
+        self.sums.totals.disk_bytes += length_bytes;
     }
 
     /// Notes that a record became durable in `segment`.
@@ -160,30 +162,33 @@ impl Index {
     /// counts as dead weight.
     pub(crate) fn on_record(&mut self, segment: u32, listed: &Listed) {
         let end = u64::from(listed.offset) + format::record_bytes(listed.length) as u64;
-        let account = self.accounts.entry(segment).or_default();
-        self.disk_bytes += end.saturating_sub(account.length_bytes);
+        let account = self.sums.accounts.entry(segment).or_default();
+        self.sums.totals.disk_bytes += end.saturating_sub(account.length_bytes);
         account.length_bytes = account.length_bytes.max(end);
         self.sequence_max = self.sequence_max.max(listed.sequence);
-        let mut new = entry(segment, listed);
-        if let Some(old) = self.entries.get(&listed.key).copied() {
-            self.account(&old, -1);
-            let count = old.count.saturating_add(1);
-            new = if old.sequence > new.sequence { Entry { count, ..old } } else { Entry { count, ..new } };
+        let new = entry(segment, listed);
+        match self.entries.entry(listed.key) {
+            btree_map::Entry::Vacant(vacant) => {
+                self.sums.count(&new, 1);
+                vacant.insert(new);
+            }
+            btree_map::Entry::Occupied(mut known) => {
+                let old = *known.get();
+                let count = old.count.saturating_add(1);
+                let newest = if old.sequence > new.sequence { old } else { new };
+                self.sums.replace(known.get_mut(), Entry { count, ..newest });
+            }
         }
-        self.account(&new, 1);
-        self.entries.insert(listed.key, new);
     }
 
     /// Notes that the record of `key` at this place turned out to be damaged; false if it no longer holds.
     pub(crate) fn on_damage(&mut self, key: &Key, segment: u32, offset: u32) -> bool {
-        let Some(old) = self.entries.get(key).copied() else { return false };
-        if (old.segment, old.offset) != (segment, offset) || old.shape != Shape::Value {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        if (entry.segment, entry.offset) != (segment, offset) || entry.shape != Shape::Value {
             return false;
         }
-        self.account(&old, -1);
-        let new = Entry { shape: Shape::Lost, ..old };
-        self.account(&new, 1);
-        self.entries.insert(*key, new);
+        let lost = Entry { shape: Shape::Lost, ..*entry };
+        self.sums.replace(entry, lost);
         true
     }
 
@@ -209,29 +214,27 @@ impl Index {
     /// If a value in it still holds: the caller has just lost it.
     pub(crate) fn on_deleted(&mut self, segment: u32, listing: &Listing) {
         for listed in &listing.entries {
-            let Some(old) = self.entries.get(&listed.key).copied() else { continue };
-            self.account(&old, -1);
-            let new = Entry { count: old.count.saturating_sub(listed.count), ..old };
-            if new.segment == segment {
+            let Some(entry) = self.entries.get_mut(&listed.key) else { continue };
+            let fewer = Entry { count: entry.count.saturating_sub(listed.count), ..*entry };
+            self.sums.replace(entry, fewer);
+            if fewer.segment == segment {
                 assert!(
-                    new.shape == Shape::Tombstone,
+                    fewer.shape == Shape::Tombstone,
                     "deleted segment {segment:08x} still held {}",
                     listed.key
                 );
+                self.sums.count(&fewer, -1);
                 self.entries.remove(&listed.key);
-            } else {
-                self.account(&new, 1);
-                self.entries.insert(listed.key, new);
             }
         }
         self.holes.retain(|hole| hole.segment != segment);
-        let gone = self.accounts.remove(&segment).unwrap_or_default();
-        self.disk_bytes -= gone.length_bytes;
+        let gone = self.sums.accounts.remove(&segment).unwrap_or_default();
+        self.sums.totals.disk_bytes -= gone.length_bytes;
     }
 
     /// The sealed segment with the greatest share of dead bytes, if that share is at least `dead_percent_min`.
     pub(crate) fn most_dead(&self, dead_percent_min: u64) -> Option<u32> {
-        let sealed = self.accounts.iter().filter(|(_, account)| account.is_sealed);
+        let sealed = self.sums.accounts.iter().filter(|(_, account)| account.is_sealed);
         let dead = sealed.map(|(segment, account)| {
             let body = account.length_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64).max(1);
             (100 * body.saturating_sub(account.live_bytes) / body, *segment)
@@ -240,20 +243,30 @@ impl Index {
             .max_by_key(|(percent, _)| *percent)
             .map(|(_, s)| s)
     }
+}
 
-    fn account(&mut self, entry: &Entry, sign: i64) {
+impl Sums {
+    /// Counts an entry in (1) or out (-1).
+    fn count(&mut self, entry: &Entry, sign: i64) {
         let add = |total: &mut u64, amount: u64| *total = total.wrapping_add_signed(sign * amount as i64);
         if let Some(account) = self.accounts.get_mut(&entry.segment) {
             add(&mut account.live_bytes, entry.live_bytes());
         }
         match entry.shape {
             Shape::Value => {
-                add(&mut self.value_count, 1);
-                add(&mut self.value_bytes, u64::from(entry.length));
+                add(&mut self.totals.value_count, 1);
+                add(&mut self.totals.value_bytes, u64::from(entry.length));
             }
-            Shape::Lost => add(&mut self.lost_count, 1),
+            Shape::Lost => add(&mut self.totals.lost_count, 1),
             Shape::Tombstone | Shape::Mark => {}
         }
+    }
+
+    /// Puts `new` in place of `old`.
+    fn replace(&mut self, old: &mut Entry, new: Entry) {
+        self.count(old, -1);
+        self.count(&new, 1);
+        *old = new;
     }
 }
 
@@ -309,7 +322,7 @@ mod tests {
         assert_eq!(built.entries, written.entries);
         assert_eq!(built.totals().value_count, 2);
         assert_eq!(built.sequence_max(), 6);
-        for (segment, account) in &written.accounts {
+        for (segment, account) in &written.sums.accounts {
             assert_eq!(built.segment(*segment).unwrap().live_bytes, account.live_bytes);
         }
     }

@@ -20,7 +20,7 @@ use crossbeam::channel;
 use reactor::sync::{Mutex, Signal};
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::File,
     ops::Range,
     rc::Rc,
@@ -43,7 +43,7 @@ pub(crate) struct Log {
     /// Held by compaction and scrubbing while they work.
     pub(crate) background: Mutex<()>,
     pub(crate) recovery: Recovery,
-    pub(crate) pending: RefCell<BTreeMap<Key, Pending>>,
+    pub(crate) pending: RefCell<HashMap<Key, Pending>>,
     pub(crate) in_flight: Rc<InFlight>,
     pub(crate) queue: RefCell<Option<channel::Sender<Write>>>,
     pub(crate) sequence: Cell<u64>,

@@ -26,9 +26,10 @@ use std::{
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Those whose writes have just been reported mostly write again at once. Waiting for them lets all writers share one
 /// group; without it they fall into two that take turns, each waiting through the other's sync, at half the rate. It
-/// takes at most this part of what a sync took last, and no time at all once as many wait as did before.
+/// goes on while one more comes at least every so often, measured as this part of what the last sync took; never for
+/// longer than that sync, and not at all once as many wait as did before.
 const GATHER_PART: u32 = 4;
-/// The longest such wait.
+/// The longest wait for one more.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 /// How often it is looked whether all are there.
 const GATHER_STEP: Duration = Duration::from_micros(20);
@@ -67,9 +68,8 @@ pub(crate) fn run_writer(
     reports: &remote::Sender<Report>,
 ) {
     let mut waiting = VecDeque::new();
-    let (mut reported_count, mut sync_time) = (0, Duration::ZERO);
+    let (mut expected_count, mut sync_time) = (0, Duration::ZERO);
     loop {
-        let expected = reported_count + waiting.len() + queue.len();
         if waiting.is_empty() {
             match queue.recv() {
                 Ok(write) => waiting.push_back(write),
@@ -78,14 +78,25 @@ pub(crate) fn run_writer(
         }
         // Bounded by the queue's room in bytes.
         waiting.extend(queue.try_iter());
-        let deadline = Instant::now() + (sync_time / GATHER_PART).min(GATHER_MAX);
-        while waiting.len() < expected && Instant::now() < deadline {
+        let grace = (sync_time / GATHER_PART).min(GATHER_MAX);
+        let begun = Instant::now();
+        let mut came = begun;
+        while waiting.len() < expected_count
+            && came.elapsed() < grace
+            && begun.elapsed() < sync_time.max(grace)
+        {
             std::thread::sleep(GATHER_STEP);
+            let count = waiting.len();
             waiting.extend(queue.try_iter());
+            if waiting.len() > count {
+                came = Instant::now();
+            }
         }
         let start = Instant::now();
         let report = writer.commit(&mut waiting);
-        (reported_count, sync_time) = (report.results.len(), start.elapsed());
+        sync_time = start.elapsed();
+        // Counted before the report goes out: those who hear of it may be back before we look again.
+        expected_count = report.results.len() + waiting.len() + queue.len();
         // After the end of the reactor nobody listens, but what was handed over is still written.
         let _ = reports.send(report);
         if waiting.is_empty() && queue.is_empty() {
