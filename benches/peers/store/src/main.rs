@@ -29,6 +29,9 @@ struct Arguments {
     /// Only these: disk, ours, fjall, redb.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Only workloads whose name contains this.
+    #[arg(long, default_value = "")]
+    work: String,
     /// Also measures opening a store with this many blocks of 1 KiB.
     #[arg(long, default_value_t = 0)]
     open_count: usize,
@@ -65,7 +68,7 @@ fn main() {
             keys: Some(64),
         },
     ];
-    for work in &works {
+    for work in works.iter().filter(|work| work.name.contains(&arguments.work)) {
         measure(&arguments, work);
     }
     if arguments.open_count > 0 {
