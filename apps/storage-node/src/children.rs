@@ -53,6 +53,8 @@ struct Child {
     lives: Cell<u32>,
     changed: Signal,
     stopping: Cell<bool>,
+    /// Between two lives: there is no process.
+    resting: Cell<bool>,
 }
 
 /// A child that is kept alive. Dropping it lets go of the pipe, and so ends the child too.
@@ -74,6 +76,7 @@ impl Supervised {
             lives: Cell::new(0),
             changed: Signal::new(),
             stopping: Cell::new(false),
+            resting: Cell::new(false),
         });
         let coroutine = reactor::spawn({
             let child = child.clone();
@@ -120,8 +123,7 @@ impl Supervised {
     pub(crate) fn stopped(self) {
         let deadline = reactor::now() + LEAVE_LIMIT;
         while !self.coroutine.is_finished() {
-            if self.pid().is_none() {
-                // In its back-off, with no process to wait for.
+            if self.child.resting.get() {
                 self.coroutine.terminate();
             } else if reactor::now() > deadline
                 && let Some(process) = &mut *self.child.process.borrow_mut()
@@ -156,7 +158,9 @@ impl Child {
                 back_off = BACK_OFF;
             }
             println!("node {} {reason}; starting it again in {:.1} s", self.number, back_off.as_secs_f32());
+            self.resting.set(true);
             reactor::sleep(back_off);
+            self.resting.set(false);
             back_off = (back_off * 2).min(BACK_OFF_MAX);
         }
     }

@@ -46,6 +46,10 @@ pub(crate) fn in_full(path: &Path) -> Result<PathBuf, Failure> {
 /// # Errors
 /// `Failure::Drive` if a living drive is there, `Failure::Mountpoint` if it is no empty directory.
 pub(crate) fn prepare(path: &Path) -> Result<PathBuf, Failure> {
+    // Known now, and not only when keys have been made and nodes started.
+    if !Path::new("/dev/fuse").exists() {
+        return Err(MountError::DeviceMissing.into());
+    }
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(|error| Failure::file(parent, error))?;
     }
@@ -131,6 +135,10 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_made_and_a_full_one_refused() {
+        if !Path::new("/dev/fuse").exists() {
+            assert!(matches!(prepare(Path::new("x")), Err(Failure::Drive(MountError::DeviceMissing))));
+            return;
+        }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b");
         let full = prepare(&path).unwrap();

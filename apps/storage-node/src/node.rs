@@ -37,6 +37,7 @@ pub(crate) struct StorageNode {
 impl StorageNode {
     /// Starts the node of `home` and joins it to the nodes at `known`, as far as they are up.
     ///
+    /// A home that another process has is waited for, for as long as `patience` goes.
     /// If the remembered port is taken, another is used and remembered; a port that was asked for is a must.
     ///
     /// # Errors
@@ -48,8 +49,9 @@ impl StorageNode {
         home: &NodeHome,
         listen: Option<SocketAddr>,
         known: &[SocketAddr],
+        patience: Duration,
     ) -> Result<Self, Failure> {
-        let lock = home.lock()?;
+        let lock = take_lock(home, patience)?;
         let network = home.network()?;
         let settings = home.settings()?;
         let member = Member::load(&home.key_file(), Role::Node)?;
@@ -168,6 +170,18 @@ impl StorageNode {
         self.overlay.stop();
         if let Err(error) = self.store.close() {
             tracing::error!(node = self.number, %error, "the store was not closed cleanly; it will recover");
+        }
+    }
+}
+
+fn take_lock(home: &NodeHome, patience: Duration) -> Result<Lock, Failure> {
+    let until = Instant::now() + patience;
+    loop {
+        match home.lock() {
+            Err(Failure::Locked { .. }) if Instant::now() < until => {
+                reactor::sleep(Duration::from_millis(20))
+            }
+            other => return other,
         }
     }
 }

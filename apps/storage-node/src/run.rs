@@ -2,12 +2,17 @@
 //!
 //! It prints one line when it serves, and that line is also how `up` learns the node's address.
 
+use std::time::Duration;
+
 use crate::children::READY;
 use crate::cli::Run;
 use crate::errors::Failure;
 use crate::home::NodeHome;
 use crate::node::StorageNode;
 use crate::stop::{Stop, say};
+
+/// After a killed `up`, its nodes take a moment to leave while the next `up` starts theirs already.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the command.
 ///
@@ -20,7 +25,8 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
         if options.until_stdin_closes {
             stop.on_input_end()?;
         }
-        let node = StorageNode::start(&home, options.listen, &options.nodes)?;
+        let patience = if options.until_stdin_closes { PREDECESSOR_LIMIT } else { Duration::ZERO };
+        let node = StorageNode::start(&home, options.listen, &options.nodes, patience)?;
         say(format_args!("node {} {READY}{}", node.number(), node.address()));
         if !options.until_stdin_closes {
             say("Ctrl-C stops it; what it stores stays");

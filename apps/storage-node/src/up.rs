@@ -53,7 +53,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let write_back = options.write_back;
     reactor::run(move || {
         let stop = Stop::on_signals()?;
-        let first = StorageNode::start(&home.node(1), None, &network.addresses())?;
+        let first = StorageNode::start(&home.node(1), None, &network.addresses(), Duration::ZERO)?;
         let children: Vec<Supervised> = (2..=count as u16)
             .map(|number| {
                 let mut known = vec![first.address()];

@@ -120,3 +120,37 @@ fn a_value_is_the_same_through_the_command_line_and_through_the_drive() {
     let down = storage_node(&["status", "--home", home]);
     assert!(String::from_utf8_lossy(&down.stdout).starts_with("down"), "{down:?}");
 }
+
+#[test]
+fn what_write_back_acknowledged_survives_a_kill_with_and_without_the_option() {
+    if !fuse_is_usable("what_write_back_acknowledged_survives_a_kill_with_and_without_the_option") {
+        return;
+    }
+    let place = Place::new("write-back");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    let with = ["up", "--write-back", "--home", text(&home), text(&drive)];
+    let without = ["up", "--home", text(&home), text(&drive)];
+    let write = |name: &str| {
+        let mut file = fs::File::create(drive.join(name)).unwrap();
+        file.write_all(name.as_bytes()).unwrap();
+        file.sync_all().unwrap();
+    };
+    let is_there = |name: &str| assert_eq!(fs::read_to_string(drive.join(name)).unwrap(), name);
+
+    let up = Running::start(&with, "the drive is");
+    write("first");
+    up.kill();
+    let up = Running::start(&with, "the drive is");
+    is_there("first");
+    write("second");
+    up.kill();
+    let up = Running::start(&without, "the drive is");
+    is_there("first");
+    is_there("second");
+    assert!(!home.join("client/journal").exists(), "the journal outlives its use");
+    write("third");
+    up.kill();
+    let up = Running::start(&with, "the drive is");
+    ["first", "second", "third"].into_iter().for_each(is_there);
+    assert!(up.stop().success());
+}
