@@ -7,6 +7,7 @@
 //!   user.key           reads and writes the drive
 //!   lock               held by `up` while it runs
 //!   client/            the drive's journal and cache
+//!   drives/            which process serves which drive, where there is no XDG_RUNTIME_DIR
 //!   nodes/1/           node.key, node.json, network.json, contacts, store/, lock; nodes/2/ ...
 //! ```
 //!
@@ -131,7 +132,7 @@ impl Home {
 
     /// A home that was cut short while it was made has our own files only; anything else is somebody's data.
     fn refuse_if_occupied(&self) -> Result<(), Failure> {
-        let ours = ["lock", "owner.key", "user.key", "nodes", "client"];
+        let ours = ["lock", "owner.key", "user.key", "nodes", "client", "drives"];
         for entry in fs::read_dir(&self.path).map_err(|error| Failure::file(&self.path, error))? {
             let name = entry.map_err(|error| Failure::file(&self.path, error))?.file_name();
             let name = name.to_string_lossy();
@@ -351,6 +352,8 @@ mod tests {
         let (_directory, home) = home();
         home.open_or_found(Some(2)).unwrap();
         fs::remove_file(home.network_file()).unwrap();
+        // A drive of another home leaves its note in the usual one, which may have nothing else yet.
+        fs::create_dir(home.path().join("drives")).unwrap();
         let (network, new) = home.open_or_found(Some(2)).unwrap();
         assert!(new);
         assert_eq!(home.node(2).network().unwrap().owner, network.owner);
