@@ -65,13 +65,15 @@ impl Plan {
         start..self.range.end.next_multiple_of(CHUNK_BYTES).min(length).max(start)
     }
 
-    /// Reads from the page cache only.
+    /// Reads from memory only: the page cache, or a file system that lives there.
     pub(crate) fn try_read(&self, file: &File) -> Result<Bytes, Miss> {
         self.read_with(|buffer, offset| {
             let length = buffer.len();
             let vectors = &mut [IoSliceMut::new(buffer)];
             match rustix::io::preadv2(file, vectors, offset, ReadWriteFlags::NOWAIT) {
                 Ok(count) if count == length => Ok(()),
+                // tmpfs does not know NOWAIT, and never waits.
+                Err(Errno::OPNOTSUPP) if is_in_memory(file) => file.read_exact_at(buffer, offset),
                 // A part of it is in memory; or the file system cannot tell. An end of file shows when blocking.
                 Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
                     Err(io::ErrorKind::WouldBlock.into())
@@ -118,4 +120,11 @@ impl Plan {
         let start = head_bytes + self.range.start - chunks.start;
         Ok(Bytes::from(buffer).slice(start..start + self.range.len()))
     }
+}
+
+/// Whether the file lives in memory and nowhere else.
+fn is_in_memory(file: &File) -> bool {
+    /// statfs(2)'s `TMPFS_MAGIC`.
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|statistics| statistics.f_type as u64 == TMPFS_MAGIC)
 }
