@@ -8,7 +8,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,12 +18,12 @@ impl Random {
 
     /// A number below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.next_u64() % end as u64) as usize
     }
 
     /// This many bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next() as u8).collect()
+        (0..length).map(|_| self.next_u64() as u8).collect()
     }
 }
 
@@ -56,7 +56,7 @@ pub fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         let at = random.below(input.len());
         match random.below(8) {
             0 => input[at] ^= 1 << random.below(8),
-            1 => input[at] = random.next() as u8,
+            1 => input[at] = random.next_u64() as u8,
             2 => write_number(input, at, random),
             3 => input.truncate(at),
             4 => {

@@ -78,7 +78,7 @@ pub const BLOCK: Target = Target {
         [100, 70_000]
             .map(|length| {
                 let content = vec![5; length];
-                [&content[..], &immutable::trailer(&tag, &content)].concat()
+                [&content[..], &immutable::trailer(&tag, &content).1].concat()
             })
             .to_vec()
     },
