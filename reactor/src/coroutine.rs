@@ -65,6 +65,8 @@ pub(crate) struct Coroutine {
     pub(crate) slot: Cell<usize>,
     /// The list it waits in, if any: see [`crate::sync::WaitList`], whose fields these are.
     pub(crate) wait: Wait,
+    /// Scopes that it is in: their children may borrow from its stack.
+    pub(crate) open_scopes: Cell<u32>,
     /// Whom to tell if its stack overflows: its own code no longer can.
     ending: RefCell<Option<Rc<dyn Ending>>>,
 }
@@ -236,6 +238,13 @@ pub(crate) fn settle_overflow() {
     if lost.finished.replace(true) {
         return;
     }
+    if lost.open_scopes.get() > 0 {
+        // Its stack goes back to the pool, and children may still use what they borrowed from it.
+        eprintln!(
+            "reactor: a coroutine overflowed its stack inside a scope; its children can't go on: aborting"
+        );
+        std::process::abort();
+    }
     let ending = lost.ending.take();
     if lost.scheduled.replace(false) {
         driver::note_running();
@@ -286,6 +295,7 @@ pub(crate) fn start<T: 'static>(
         group,
         slot: Cell::new(0),
         wait: Wait::default(),
+        open_scopes: Cell::new(0),
         ending: RefCell::new(Some(ending)),
     });
     child.group.on_start(&child);

@@ -70,6 +70,22 @@ impl State {
     }
 }
 
+/// Marks that a coroutine's children may borrow from its stack: see `coroutine::settle_overflow`.
+struct Open(Rc<Coroutine>);
+
+impl Open {
+    fn new(parent: &Rc<Coroutine>) -> Open {
+        parent.open_scopes.set(parent.open_scopes.get() + 1);
+        Open(parent.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open_scopes.set(self.0.open_scopes.get() - 1);
+    }
+}
+
 impl Ending for State {
     fn on_overflow(&self, payload: Payload) {
         self.on_failure(payload);
@@ -112,6 +128,7 @@ pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         body_ended: Cell::new(false),
     });
     let scope = Scope { state: state.clone(), scope: PhantomData, env: PhantomData };
+    let open = Open::new(&state.parent);
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     state.body_ended.set(true);
     state.parent.withdraw_cut(state.cut);
@@ -119,6 +136,7 @@ pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         state.terminate_children();
     }
     state.wait_for_children();
+    drop(open);
     match (state.failure.take(), result) {
         (Some(failure), _) => resume_unwind(failure),
         (None, Err(payload)) => resume_unwind(payload),
@@ -145,7 +163,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // `running_count` is zero, and a child is counted down only once its body has returned or unwound, and
         // so been dropped. This holds when `f` or a child panics (both are caught there) and when the parent
         // is terminated (`wait_for_children` waits on, uninterruptibly). A child whose stack overflows is
-        // counted down without unwinding: its frames are never run nor dropped.
+        // counted down without unwinding: its frames are never run nor dropped. A parent whose stack overflows
+        // inside a scope ends the process before any child runs again (`coroutine::settle_overflow`).
         let body = unsafe { engine::erase_lifetime(body) };
         let state = self.state.clone();
         state.running_count.set(state.running_count.get() + 1);
