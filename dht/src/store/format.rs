@@ -1,7 +1,7 @@
 //! The bytes of a store's files, and nothing but them: pure encoding and decoding, no I/O.
 //!
-//! All numbers are little-endian. A directory holds segments `XXXXXXXX.segment` (the number in hexadecimal), one
-//! checkpoint `XXXXXXXX.index` per sealed segment, `lock`, and `reserve`, whose space is kept back for removals.
+//! All numbers are little-endian. A directory holds segments `NNNNNNNN.segment` (the number in hexadecimal), one
+//! checkpoint `NNNNNNNN.index` per sealed segment, `lock`, and `reserve`, whose space is kept back for removals.
 //!
 //! **Segment**: a segment header, then records, each starting at a multiple of 8.
 //!
