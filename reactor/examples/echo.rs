@@ -1,0 +1,34 @@
+//! Sends every line back: one loop that accepts, one loop a client.
+//!
+//! `cargo run --example echo -- 127.0.0.1:7000`, then `nc 127.0.0.1 7000`.
+
+use std::io::{self, BufReader, Write};
+
+use reactor::net::{TcpListener, TcpStream};
+
+/// The longest line that is echoed: a client that never ends its line is cut off here.
+const LINE_LIMIT_BYTES: usize = 64 * 1024;
+
+fn main() -> io::Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    reactor::run(move || {
+        let listener = TcpListener::bind(address)?;
+        println!("echo listens at {}", listener.local_addr()?);
+        loop {
+            let (client, _) = listener.accept()?;
+            // Its handle is dropped: the client's coroutine goes on by itself until the client leaves.
+            reactor::spawn(move || serve(&client));
+        }
+    })
+}
+
+fn serve(mut client: &TcpStream) -> io::Result<()> {
+    let mut reader = BufReader::new(client);
+    loop {
+        let line = reactor::read_until(&mut reader, b'\n', LINE_LIMIT_BYTES)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        client.write_all(&line)?;
+    }
+}

@@ -1,0 +1,98 @@
+//! Each program of `examples/` run as its reader would: as a process, talked to over its socket.
+//!
+//! An example that only compiles teaches what nobody has tried.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A running example, killed on drop.
+struct Example {
+    process: Child,
+    address: String,
+}
+
+impl Example {
+    /// Starts it at a free port and waits for the line that ends with its address.
+    fn start(name: &str, arguments: &[&str]) -> Example {
+        let mut process =
+            command(name).args(arguments).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
+                panic!("{name}: {error}; `cargo test -p reactor` builds the examples")
+            });
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        assert!(address.contains(':'), "{name} began with {line:?}");
+        Example { process, address }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        // A hang becomes a failure that says where.
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `cargo test` puts examples beside the directory of the tests' executables.
+fn command(name: &str) -> Command {
+    let tests = std::env::current_exe().unwrap();
+    Command::new(tests.parent().unwrap().parent().unwrap().join("examples").join(name))
+}
+
+fn line(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn echo_sends_every_line_back() {
+    let echo = Example::start("echo", &["127.0.0.1:0"]);
+    let mut client = echo.connect();
+    client.write_all(b"one\ntwo\n").unwrap();
+    let mut reader = BufReader::new(client);
+    assert_eq!((line(&mut reader), line(&mut reader)), ("one\n".into(), "two\n".into()));
+}
+
+#[test]
+fn chat_tells_everyone_but_the_one_who_spoke() {
+    let chat = Example::start("chat", &["127.0.0.1:0"]);
+    let mut ada = chat.connect();
+    ada.write_all(b"Ada\n").unwrap();
+    let mut ada_reads = BufReader::new(ada.try_clone().unwrap());
+    let mut bob = chat.connect();
+    bob.write_all(b"Bob\n").unwrap();
+    assert_eq!(line(&mut ada_reads), "* Bob is here\n");
+    ada.write_all(b"hello\n").unwrap();
+    assert_eq!(line(&mut BufReader::new(&bob)), "Ada: hello\n");
+    bob.shutdown(Shutdown::Both).unwrap();
+    assert_eq!(line(&mut ada_reads), "* Bob has left\n");
+}
+
+#[test]
+fn port_forwarder_passes_bytes_and_ends_both_ways() {
+    let echo = Example::start("echo", &["127.0.0.1:0"]);
+    let forwarder = Example::start("port_forwarder", &["127.0.0.1:0", &echo.address]);
+    let mut client = forwarder.connect();
+    let text = "a line that crosses two programs\n".repeat(10_000);
+    let writer = std::thread::spawn({
+        let (mut client, text) = (client.try_clone().unwrap(), text.clone());
+        move || {
+            client.write_all(text.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+    });
+    let mut back = String::new();
+    client.read_to_string(&mut back).unwrap();
+    writer.join().unwrap();
+    assert_eq!(back, text);
+}
