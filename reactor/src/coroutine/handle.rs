@@ -1,0 +1,132 @@
+//! What a coroutine leaves behind: its result, and the handle by which others wait for it or end it.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+
+use super::{Coroutine, Ending, Payload};
+use crate::run::Group;
+use crate::sync::WaitList;
+
+/// How a coroutine ended.
+pub(crate) enum Outcome<T> {
+    Returned(T),
+    Terminated,
+    Panicked(Payload),
+}
+
+/// The coroutine was terminated before it returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the coroutine was terminated")]
+pub struct Terminated;
+
+/// Where a coroutine leaves its result.
+pub(crate) struct Packet<T> {
+    outcome: RefCell<Option<Outcome<T>>>,
+    joiners: WaitList,
+    group: Rc<Group>,
+    detached: Cell<bool>,
+}
+
+impl<T> Packet<T> {
+    pub(crate) fn new(group: Rc<Group>) -> Rc<Self> {
+        Rc::new(Packet {
+            outcome: RefCell::new(None),
+            joiners: WaitList::new(),
+            group,
+            detached: Cell::new(false),
+        })
+    }
+
+    /// Gives the outcome to whoever may join, or, where nobody can any more, ends the run if it is a panic.
+    pub(super) fn settle(&self, outcome: Outcome<T>) {
+        match outcome {
+            Outcome::Panicked(payload) if self.detached.get() => self.group.fail(payload),
+            // Dropped here and now, while the coroutine still counts as running.
+            outcome if self.detached.get() => drop(outcome),
+            outcome => self.fill(outcome),
+        }
+    }
+
+    pub(crate) fn fill(&self, outcome: Outcome<T>) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        self.joiners.notify_all();
+    }
+
+    /// Waits for the outcome and takes it.
+    pub(crate) fn take(&self) -> Outcome<T> {
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                return outcome;
+            }
+            self.joiners.wait();
+        }
+    }
+}
+
+impl<T> Ending for Packet<T> {
+    fn on_overflow(&self, payload: Payload) {
+        self.settle(Outcome::Panicked(payload));
+    }
+}
+
+/// A coroutine's handle: join it, terminate it, or drop the handle to let it run on its own.
+///
+/// A panic in a coroutine goes to whoever joins it. If nobody can any more (the handle was dropped), it ends
+/// the whole [`crate::run`] with that panic: nothing fails silently.
+pub struct JoinHandle<T> {
+    pub(super) coroutine: Rc<Coroutine>,
+    pub(super) packet: Rc<Packet<T>>,
+}
+
+impl<T> JoinHandle<T> {
+    /// Waits for the coroutine's end and returns its result.
+    ///
+    /// # Errors
+    ///
+    /// [`Terminated`] if it was terminated.
+    ///
+    /// # Panics
+    ///
+    /// With the coroutine's own panic.
+    ///
+    /// # Suspends
+    ///
+    /// Until the coroutine ends.
+    pub fn join(self) -> Result<T, Terminated> {
+        match self.packet.take() {
+            Outcome::Returned(value) => Ok(value),
+            Outcome::Terminated => Err(Terminated),
+            Outcome::Panicked(payload) => resume_unwind(payload),
+        }
+    }
+
+    /// Makes the coroutine's current or next blocking call unwind; its destructors run.
+    ///
+    /// Never suspends: join the coroutine to wait for its end. A coroutine may terminate itself.
+    pub fn terminate(&self) {
+        self.coroutine.terminate();
+    }
+
+    /// Whether the coroutine has ended.
+    pub fn is_finished(&self) -> bool {
+        self.coroutine.is_finished()
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        self.packet.detached.set(true);
+        let unseen = self.packet.outcome.try_borrow_mut().ok().and_then(|mut outcome| outcome.take());
+        if let Some(Outcome::Panicked(payload)) = unseen {
+            self.packet.group.fail(payload);
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("finished", &self.is_finished()).finish()
+    }
+}

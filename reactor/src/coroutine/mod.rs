@@ -1,0 +1,186 @@
+//! What a coroutine is to the reactor and to its users: its state, and how it suspends and goes on.
+//!
+//! How it starts is in `spawn`, how it is joined in `handle`, how it is made to unwind in `termination`.
+//!
+//! Not here: the order in which coroutines run ([`crate::driver`]), how stacks are switched
+//! ([`crate::engine`]).
+
+mod handle;
+mod spawn;
+mod termination;
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+use crate::driver;
+use crate::engine::{self, Fiber};
+use crate::run::Group;
+
+pub use handle::{JoinHandle, Terminated};
+pub(crate) use handle::{Outcome, Packet};
+pub(crate) use spawn::start;
+pub use spawn::{Builder, SpawnError, spawn};
+pub(crate) use termination::Cut;
+pub use termination::uninterruptible;
+
+/// What a panic carries.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// A coroutine's place in a wait list. Here and not allocated for each wait: it is in one list at a time.
+#[derive(Default)]
+pub(crate) struct Wait {
+    pub(crate) notified: Cell<bool>,
+    pub(crate) need: Cell<usize>,
+}
+
+/// What becomes of a coroutine's end.
+pub(crate) trait Ending {
+    /// Its stack overflowed, so it ended without unwinding.
+    fn on_overflow(&self, payload: Payload);
+}
+
+/// The coroutine's own state; one `Rc` of it for everyone who may wake or terminate it.
+pub(crate) struct Coroutine {
+    fiber: OnceCell<Fiber>,
+    /// Made runnable and not yet resumed: counted by the driver.
+    scheduled: Cell<bool>,
+    finished: Cell<bool>,
+    cut: Cell<Option<Cut>>,
+    uninterruptible_depth: Cell<u32>,
+    group: Rc<Group>,
+    /// Its place in the group's list.
+    pub(crate) slot: Cell<usize>,
+    /// The list it waits in, if any: see [`crate::sync::WaitList`], whose fields these are.
+    pub(crate) wait: Wait,
+    /// Scopes that it is in: their children may borrow from its stack.
+    pub(crate) open_scopes: Cell<u32>,
+    /// Whom to tell if its stack overflows: its own code no longer can.
+    ending: RefCell<Option<Rc<dyn Ending>>>,
+}
+
+thread_local! {
+    /// The coroutine whose code runs, or `None` while the driver or nobody does.
+    static CURRENT: RefCell<Option<Rc<Coroutine>>> = const { RefCell::new(None) };
+}
+
+/// The running coroutine.
+///
+/// # Panics
+///
+/// Outside `reactor::run`.
+pub(crate) fn current() -> Rc<Coroutine> {
+    CURRENT.with_borrow(|current| {
+        current.clone().expect("this call suspends, so it needs a coroutine: call it inside `reactor::run`")
+    })
+}
+
+/// Whether the caller may suspend: it is a coroutine, and it is not unwinding.
+///
+/// `std::thread::panicking` is per thread, so a coroutine that were suspended in mid-unwind would make every
+/// other one look as if it were unwinding.
+pub(crate) fn may_suspend() -> bool {
+    !std::thread::panicking()
+}
+
+impl Coroutine {
+    /// Makes it runnable. It may wake before its wait is over: every wait is a loop.
+    pub(crate) fn wake(&self) {
+        if self.finished.get() || self.scheduled.replace(true) {
+            return;
+        }
+        driver::note_ready();
+        if let Some(fiber) = self.fiber.get() {
+            fiber.unpark();
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    pub(crate) fn group(&self) -> &Rc<Group> {
+        &self.group
+    }
+}
+
+/// Suspends the running coroutine until somebody wakes it. Returns early at times: call it in a loop.
+///
+/// # Panics
+///
+/// Unwinds if the coroutine has been terminated or a timeout around it has elapsed.
+pub(crate) fn park() {
+    let me = current();
+    me.check_cut();
+    assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
+    leave();
+    engine::park();
+    enter(&me);
+    me.check_cut();
+}
+
+/// Lets all other runnable coroutines run before the caller goes on.
+///
+/// While the caller unwinds this returns at once.
+///
+/// # Panics
+///
+/// Outside `reactor::run`.
+///
+/// # Suspends
+///
+/// Until the coroutines that are runnable now have had their turn.
+pub fn yield_now() {
+    let me = current();
+    if !may_suspend() {
+        return;
+    }
+    me.check_cut();
+    // Counted as runnable, or the driver would block in the poller. A wake-up that came before is counted
+    // already; it also makes the next park return at once, which every wait allows for.
+    if !me.scheduled.replace(true) {
+        driver::note_ready();
+    }
+    leave();
+    engine::yield_now();
+    enter(&me);
+    me.check_cut();
+}
+
+/// Marks the switch: whoever runs next would take a coroutine still named here for an overflowed one.
+fn leave() {
+    CURRENT.set(None);
+    driver::on_switch();
+}
+
+fn enter(me: &Rc<Coroutine>) {
+    settle_overflow();
+    if me.scheduled.replace(false) {
+        driver::note_running();
+    }
+    CURRENT.set(Some(me.clone()));
+}
+
+/// Ends the coroutine that ran before if it overflowed its stack: it then neither suspended nor finished.
+pub(crate) fn settle_overflow() {
+    let Some(lost) = CURRENT.take() else { return };
+    if lost.finished.replace(true) {
+        return;
+    }
+    if lost.open_scopes.get() > 0 {
+        // Its stack goes back to the pool, and children may still use what they borrowed from it.
+        eprintln!(
+            "reactor: a coroutine overflowed its stack inside a scope; its children can't go on: aborting"
+        );
+        std::process::abort();
+    }
+    let ending = lost.ending.take();
+    if lost.scheduled.replace(false) {
+        driver::note_running();
+    }
+    lost.group.on_finish(&lost);
+    driver::note_finished();
+    if let Some(ending) = ending {
+        ending.on_overflow(Box::new("a coroutine overflowed its stack".to_owned()));
+    }
+}
