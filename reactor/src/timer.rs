@@ -59,6 +59,11 @@ impl Timer {
     pub(crate) fn wake_at(due: Instant) -> Timer {
         Timer(driver::arm_timer(due, Action::Wake(coroutine::current())))
     }
+
+    /// Unwinds the running coroutine to `cut` at `due`.
+    pub(crate) fn cut_at(due: Instant, cut: Cut) -> Timer {
+        Timer(driver::arm_timer(due, Action::Cut(coroutine::current(), cut)))
+    }
 }
 
 impl Drop for Timer {
