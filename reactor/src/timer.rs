@@ -1,6 +1,5 @@
 //! Sleeping, and giving up in time. Timers wait in one queue that the driver fires.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,47 +8,19 @@ use crate::clock::now;
 use crate::coroutine::{self, Coroutine, Cut};
 use crate::driver;
 
+mod queue;
+
+use queue::Queue;
+pub(crate) use queue::TimerKey;
+
 /// What a timer does when its time has come.
 pub(crate) enum Action {
     Wake(Rc<Coroutine>),
     Cut(Rc<Coroutine>, Cut),
 }
 
-/// Names an armed timer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct TimerKey {
-    due: Instant,
-    number: u64,
-}
-
-/// Armed timers in the order of their time; those of one instant in the order they were armed.
-#[derive(Default)]
-pub(crate) struct TimerQueue {
-    timers: BTreeMap<TimerKey, Action>,
-    next_number: u64,
-}
-
-impl TimerQueue {
-    pub(crate) fn arm(&mut self, due: Instant, action: Action) -> TimerKey {
-        let key = TimerKey { due, number: self.next_number };
-        self.next_number += 1;
-        self.timers.insert(key, action);
-        key
-    }
-
-    pub(crate) fn disarm(&mut self, key: TimerKey) {
-        self.timers.remove(&key);
-    }
-
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.timers.first_key_value().map(|(key, _)| key.due)
-    }
-
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Action> {
-        let entry = self.timers.first_entry()?;
-        (entry.key().due <= now).then(|| entry.remove())
-    }
-}
+/// Armed timers of the reactor.
+pub(crate) type TimerQueue = Queue<Action>;
 
 /// An armed timer, disarmed on drop.
 pub(crate) struct Timer(TimerKey);
