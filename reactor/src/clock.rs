@@ -1,11 +1,51 @@
-//! The time that coroutines see.
+//! The time that coroutines see: the system's, or in a simulation ([`crate::sim`]) the world's.
 
-use std::time::Instant;
+use std::cell::Cell;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A time of a simulated world.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Virtual {
+    /// The world's instant.
+    pub(crate) now: Instant,
+    /// What has passed since the world began.
+    pub(crate) elapsed: Duration,
+}
+
+/// What the wall clocks of a simulation show when it begins: 2030-01-01 00:00 UTC, in seconds since 1970.
+const VIRTUAL_EPOCH_SECONDS: u64 = 1_893_456_000;
+
+thread_local! {
+    /// Set while the code of a simulated coroutine runs, and only then: so the question costs others one load.
+    static VIRTUAL: Cell<Option<Virtual>> = const { Cell::new(None) };
+}
 
 /// The present instant, monotonic. Never suspends.
 ///
 /// Code that decides by time takes it from here, or better as an argument, and not from the system: so it can
 /// run under another clock.
+#[inline]
 pub fn now() -> Instant {
-    Instant::now()
+    match VIRTUAL.get() {
+        None => Instant::now(),
+        Some(time) => time.now,
+    }
+}
+
+/// What the calendar on the wall shows: for expiry dates and headers, not for measuring. Never suspends.
+pub fn wall_clock() -> SystemTime {
+    match VIRTUAL.get() {
+        None => SystemTime::now(),
+        Some(time) => SystemTime::UNIX_EPOCH + Duration::from_secs(VIRTUAL_EPOCH_SECONDS) + time.elapsed,
+    }
+}
+
+/// Whether the code that runs is a simulated coroutine's.
+#[inline]
+pub(crate) fn is_virtual() -> bool {
+    VIRTUAL.get().is_some()
+}
+
+pub(crate) fn set_virtual(time: Option<Virtual>) {
+    VIRTUAL.set(time);
 }

@@ -381,6 +381,11 @@ fn on_stall() {
     }
 }
 
+/// Whether the running coroutine was started by another one that goes on when it suspends.
+pub(crate) fn is_nested() -> bool {
+    driver().nested_count.get() > 0
+}
+
 /// Marks, until dropped, that the caller runs a new coroutine nested in itself.
 pub(crate) fn enter_nested() -> impl Drop {
     struct Nested;

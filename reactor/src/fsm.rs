@@ -166,7 +166,7 @@ impl Events {
 
 impl Control {
     /// Notes that a transition has fired, and ends the body. The first one stays.
-    fn fire(&self, transition: usize, runner: &Coroutine, cut: Cut) {
+    fn fire(&self, transition: usize, runner: &Rc<Coroutine>, cut: Cut) {
         if self.fired.get().is_none() {
             self.fired.set(Some(transition));
             runner.cut_to(cut);

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crossbeam::channel;
 
 use crate::remote;
+use crate::sim;
 use crate::sync::Semaphore;
 
 /// Threads of the pool, and so blocking calls under way at once: a disk's queue is kept filled by fewer, and
@@ -97,6 +98,9 @@ thread_local! {
 ///
 /// Until `f` has returned.
 pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    if let Some(process) = sim::here() {
+        return sim::offload(&process, f);
+    }
     let places: &'static Semaphore = PLACES.with(|places| *places);
     let _place = places.acquire();
     let (sender, receiver) = remote::channel(1);

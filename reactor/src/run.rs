@@ -11,7 +11,7 @@ use slab::Slab;
 
 use crate::coroutine::{self, Coroutine, Ending, Outcome, Payload};
 use crate::sync::WaitList;
-use crate::{driver, engine};
+use crate::{driver, engine, sim};
 
 /// Stack of the coroutine that runs `main`: whole programs live on it, parsing arguments and all.
 const MAIN_STACK_SIZE_BYTES: usize = 2 * 1024 * 1024;
@@ -22,16 +22,36 @@ pub(crate) struct Group {
     failure: RefCell<Option<Payload>>,
     main_ended: Cell<bool>,
     on_end: WaitList,
+    /// The simulated process that it is, if it is one.
+    process: Option<Rc<sim::Process>>,
 }
 
 impl Group {
-    fn new() -> Rc<Group> {
+    fn new(process: Option<Rc<sim::Process>>) -> Rc<Group> {
         Rc::new(Group {
             members: RefCell::new(Slab::new()),
             failure: RefCell::new(None),
             main_ended: Cell::new(false),
             on_end: WaitList::new(),
+            process,
         })
+    }
+
+    /// The coroutines of a simulated process.
+    pub(crate) fn simulated(process: Rc<sim::Process>) -> Rc<Group> {
+        Group::new(Some(process))
+    }
+
+    pub(crate) fn process(&self) -> Option<&Rc<sim::Process>> {
+        self.process.as_ref()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.borrow().len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     pub(crate) fn on_start(&self, coroutine: &Rc<Coroutine>) {
@@ -52,6 +72,10 @@ impl Group {
 
     /// A panic that nobody can join any more: ends the run. The first one wins.
     pub(crate) fn fail(&self, payload: Payload) {
+        if let Some(process) = &self.process {
+            process.world().fail(payload);
+            return;
+        }
         let mut failure = self.failure.borrow_mut();
         if failure.is_some() {
             tracing::error!("another coroutine panicked while the run was ending with an earlier panic");
@@ -67,6 +91,12 @@ impl Group {
         for member in members {
             member.terminate();
         }
+    }
+
+    /// Terminates everyone, and whoever may yet start.
+    pub(crate) fn close(&self) {
+        self.main_ended.set(true);
+        self.terminate_all();
     }
 
     /// Terminates everyone but the caller, and waits until they have ended.
@@ -115,7 +145,7 @@ pub fn run<T: Send>(main: impl FnOnce() -> T + Send) -> T {
 
 /// Runs on the driver's coroutine; must not suspend, and does not: `start` returns at the first suspension.
 fn start_main<T: Send>(main: impl FnOnce() -> T, result: mpsc::SyncSender<Result<T, Payload>>) {
-    let group = Group::new();
+    let group = Group::new(None);
     let of_main = group.clone();
     let body: Box<dyn FnOnce()> = Box::new(move || {
         let outcome = catch_unwind(AssertUnwindSafe(main));

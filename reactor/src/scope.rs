@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::coroutine::{self, Coroutine, Cut, Ending, Outcome, Packet, Payload, Terminated};
 use crate::engine;
+use crate::run::Group;
 
 /// Where children are spawned; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
@@ -151,8 +152,18 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// Near the kernel's limit of memory mappings, as [`crate::spawn`] does; while the caller unwinds.
     pub fn spawn<T: 'scope>(&'scope self, f: impl FnOnce() -> T + 'scope) -> ScopedJoinHandle<'scope, T> {
+        self.spawn_in(self.state.parent.group().clone(), None, f)
+    }
+
+    /// As [`Scope::spawn`], with the child in another group than its parent's.
+    pub(crate) fn spawn_in<T: 'scope>(
+        &'scope self,
+        group: Rc<Group>,
+        stack_size_bytes: Option<usize>,
+        f: impl FnOnce() -> T + 'scope,
+    ) -> ScopedJoinHandle<'scope, T> {
         assert!(coroutine::may_suspend(), "a scope can't spawn while its coroutine unwinds");
-        let packet = Packet::new(self.state.parent.group().clone());
+        let packet = Packet::new(group.clone());
         let filled = packet.clone();
         let body: Box<dyn FnOnce() + 'scope> = Box::new(move || {
             // However `f` ends, its joiners learn of it before the child counts as ended.
@@ -169,8 +180,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let state = self.state.clone();
         state.running_count.set(state.running_count.get() + 1);
         let ended = state.clone();
-        let group = state.parent.group().clone();
-        let started = coroutine::start(None, group, state, body, move |outcome| {
+        let started = coroutine::start(stack_size_bytes, group, state, body, move |outcome| {
             if let Outcome::Panicked(payload) = outcome {
                 ended.on_failure(payload);
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::now;
 use crate::coroutine::{self, Coroutine, Cut};
-use crate::driver;
+use crate::{driver, sim};
 
 mod queue;
 
@@ -22,24 +22,40 @@ pub(crate) enum Action {
 /// Armed timers of the reactor.
 pub(crate) type TimerQueue = Queue<Action>;
 
-/// An armed timer, disarmed on drop.
-pub(crate) struct Timer(TimerKey);
+/// An armed timer of the running coroutine, disarmed on drop.
+pub(crate) struct Timer(Armed);
+
+enum Armed {
+    Real(TimerKey),
+    Simulated(sim::EventKey, Rc<sim::Process>),
+}
 
 impl Timer {
     /// Wakes the running coroutine at `due`.
     pub(crate) fn wake_at(due: Instant) -> Timer {
-        Timer(driver::arm_timer(due, Action::Wake(coroutine::current())))
+        Timer::arm(due, Action::Wake(coroutine::current()))
+    }
+
+    /// Does `action` at `due`, by the clock of the running coroutine.
+    pub(crate) fn arm(due: Instant, action: Action) -> Timer {
+        Timer(match sim::here() {
+            None => Armed::Real(driver::arm_timer(due, action)),
+            Some(process) => Armed::Simulated(process.world().arm(due, action), process),
+        })
     }
 
     /// Unwinds the running coroutine to `cut` at `due`.
     pub(crate) fn cut_at(due: Instant, cut: Cut) -> Timer {
-        Timer(driver::arm_timer(due, Action::Cut(coroutine::current(), cut)))
+        Timer::arm(due, Action::Cut(coroutine::current(), cut))
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        driver::disarm_timer(self.0);
+        match &self.0 {
+            Armed::Real(key) => driver::disarm_timer(*key),
+            Armed::Simulated(key, process) => process.world().disarm(*key),
+        }
     }
 }
 
@@ -110,7 +126,7 @@ impl From<Elapsed> for std::io::Error {
 pub fn timeout<T>(duration: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
     let me = coroutine::current();
     let cut = Cut::new();
-    let timer = Timer(driver::arm_timer(now() + duration, Action::Cut(me.clone(), cut)));
+    let timer = Timer::arm(now() + duration, Action::Cut(me.clone(), cut));
     let result = catch_unwind(AssertUnwindSafe(f));
     drop(timer);
     me.withdraw_cut(cut);

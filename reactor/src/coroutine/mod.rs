@@ -85,13 +85,30 @@ pub(crate) fn may_suspend() -> bool {
 
 impl Coroutine {
     /// Makes it runnable. It may wake before its wait is over: every wait is a loop.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(self: &Rc<Self>) {
         if self.finished.get() || self.scheduled.replace(true) {
             return;
         }
-        driver::note_ready();
+        match self.group.process() {
+            None => {
+                driver::note_ready();
+                self.unpark();
+            }
+            Some(process) => process.world().on_wake(self),
+        }
+    }
+
+    /// Makes its fiber runnable. For the order of things see [`crate::driver`] and [`crate::sim`].
+    pub(crate) fn unpark(&self) {
         if let Some(fiber) = self.fiber.get() {
             fiber.unpark();
+        }
+    }
+
+    /// It runs, or never will: takes it out of the count of runnable ones.
+    fn unschedule(&self) {
+        if self.scheduled.replace(false) && self.group.process().is_none() {
+            driver::note_running();
         }
     }
 
@@ -113,9 +130,7 @@ pub(crate) fn park() {
     let me = current();
     me.check_cut();
     assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
-    leave();
-    engine::park();
-    enter(&me);
+    suspend(&me);
     me.check_cut();
 }
 
@@ -136,29 +151,61 @@ pub fn yield_now() {
         return;
     }
     me.check_cut();
+    if me.group.process().is_some() {
+        me.wake();
+        suspend(&me);
+        me.check_cut();
+        return;
+    }
     // Counted as runnable, or the driver would block in the poller. A wake-up that came before is counted
     // already; it also makes the next park return at once, which every wait allows for.
     if !me.scheduled.replace(true) {
         driver::note_ready();
     }
-    leave();
+    leave(&me);
     engine::yield_now();
     enter(&me);
     me.check_cut();
 }
 
+/// Suspends the coroutine that pumps a simulation while another one runs, which calls it back.
+///
+/// It counts as runnable meanwhile: the driver must not take the process for idle.
+pub(crate) fn step_aside() {
+    let me = current();
+    if !me.scheduled.replace(true) {
+        driver::note_ready();
+    }
+    suspend(&me);
+}
+
+fn suspend(me: &Rc<Coroutine>) {
+    leave(me);
+    engine::park();
+    enter(me);
+}
+
 /// Marks the switch: whoever runs next would take a coroutine still named here for an overflowed one.
-fn leave() {
+fn leave(me: &Coroutine) {
     CURRENT.set(None);
-    driver::on_switch();
+    match me.group.process() {
+        None => driver::on_switch(),
+        Some(process) => process.world().on_leave(driver::is_nested()),
+    }
 }
 
 fn enter(me: &Rc<Coroutine>) {
     settle_overflow();
-    if me.scheduled.replace(false) {
-        driver::note_running();
+    me.unschedule();
+    go_on(Some(me.clone()));
+}
+
+/// Marks whose code runs now.
+fn go_on(me: Option<Rc<Coroutine>>) {
+    if let Some(process) = me.as_ref().and_then(|me| me.group.process()) {
+        process.world().on_enter();
     }
-    CURRENT.set(Some(me.clone()));
+    CURRENT.set(me);
 }
 
 /// Ends the coroutine that ran before if it overflowed its stack: it then neither suspended nor finished.
@@ -175,11 +222,12 @@ pub(crate) fn settle_overflow() {
         std::process::abort();
     }
     let ending = lost.ending.take();
-    if lost.scheduled.replace(false) {
-        driver::note_running();
-    }
+    lost.unschedule();
     lost.group.on_finish(&lost);
     driver::note_finished();
+    if let Some(process) = lost.group.process() {
+        process.world().on_leave(driver::is_nested());
+    }
     if let Some(ending) = ending {
         ending.on_overflow(Box::new("a coroutine overflowed its stack".to_owned()));
     }

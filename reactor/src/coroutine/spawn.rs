@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::{
-    CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, leave, settle_overflow,
+    CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, go_on, leave,
+    settle_overflow,
 };
 use crate::run::Group;
 use crate::{driver, engine};
@@ -52,7 +53,7 @@ pub(crate) fn start<T: 'static>(
     let me = child.clone();
     engine::launch(stack_size_bytes, move || {
         let _ = me.fiber.set(engine::current());
-        CURRENT.set(Some(me.clone()));
+        go_on(Some(me.clone()));
         let outcome = match catch_unwind(AssertUnwindSafe(body)) {
             Ok(value) => Outcome::Returned(value),
             Err(payload) => match payload.downcast::<Cut>() {
@@ -63,18 +64,16 @@ pub(crate) fn start<T: 'static>(
         // First the result, which may be dropped here and whose destructor may suspend; then the end.
         done(outcome);
         me.finished.set(true);
-        if me.scheduled.replace(false) {
-            driver::note_running();
-        }
+        me.unschedule();
         me.ending.take();
         me.group.on_finish(&me);
         driver::note_finished();
-        leave();
+        leave(&me);
     });
     // Back from the child's first suspension, its end, or its overflow.
     settle_overflow();
     drop(nested);
-    CURRENT.set(parent);
+    go_on(parent);
     Ok(child)
 }
 

@@ -29,7 +29,7 @@ impl Cut {
 
 impl Coroutine {
     /// Leaves a note that unwinds it to `cut` at its current or next blocking call.
-    pub(crate) fn cut_to(&self, cut: Cut) {
+    pub(crate) fn cut_to(self: &Rc<Self>, cut: Cut) {
         if self.finished.get() {
             return;
         }
@@ -46,7 +46,7 @@ impl Coroutine {
         }
     }
 
-    pub(crate) fn terminate(&self) {
+    pub(crate) fn terminate(self: &Rc<Self>) {
         self.cut_to(Cut::BOTTOM);
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Every primitive comes from a maintained crate (`ed25519-dalek`, `x25519-dalek`, `ring`, `hkdf`,
 //! `sha2`, `sha3`); this module only fixes which one is used for what, the order of the bytes, and that
-//! secrets are wiped when dropped. All randomness comes from the operating system.
+//! secrets are wiped when dropped. All randomness comes from the operating system (in a simulation, from its seed).
 //!
 //! What it is not: a place for protocols. TLS lives in [`crate::net::tls`], block formats in the DHT and
 //! the filesystem.
@@ -16,7 +16,7 @@ pub mod seal;
 pub use identity::{BadSignature, Identity, ParseKeyError, PublicKey, Signature};
 pub use seal::{OpenError, X25519Public, X25519Secret};
 
-/// Fills an array with randomness from the operating system.
+/// Fills an array with randomness: see [`crate::random`].
 ///
 /// # Panics
 /// If the operating system has no randomness to give. Nothing safe can be done without it, and a guess
@@ -26,9 +26,7 @@ pub use seal::{OpenError, X25519Public, X25519Secret};
 /// Never.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        panic!("the operating system refused to give randomness: {error}");
-    }
+    crate::random::fill(&mut bytes);
     bytes
 }
 

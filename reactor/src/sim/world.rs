@@ -1,0 +1,290 @@
+//! A world's state, and the pump: the one real coroutine that lets simulated ones run, each in its turn.
+//!
+//! Virtual time belongs to a world and not to the thread, so many simulations and real work share one reactor
+//! (as the tests of one program do). A simulated coroutine that is woken goes onto its world's list instead of
+//! the driver's; the pump picks one, lets it run until it suspends, and picks again. When none is runnable, time
+//! jumps to the next event. When there is no event either, everyone waits for ever: a deadlock, which fails the
+//! run.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::SimConfig;
+use super::choices::{Choice, Choices, Generator, Kind};
+use super::events::{Event, EventKey, Events};
+use super::host::{HostState, Process};
+use super::trace::{Trace, What};
+use crate::clock::{self, Virtual};
+use crate::coroutine::{self, Coroutine, Payload};
+use crate::run::Group;
+use crate::timer::Action;
+
+/// One simulation.
+pub(crate) struct Inner {
+    pub(super) config: SimConfig,
+    start: Instant,
+    elapsed: Cell<Duration>,
+    ready: RefCell<VecDeque<Rc<Coroutine>>>,
+    pub(super) events: RefCell<Events>,
+    pub(super) choices: RefCell<Choices>,
+    entropy: RefCell<Generator>,
+    pub(super) trace: RefCell<Trace>,
+    /// The coroutine that called [`super::run`].
+    pump: Rc<Coroutine>,
+    /// A simulated coroutine has the thread.
+    running: Cell<bool>,
+    step_count: Cell<u64>,
+    pub(super) hosts: RefCell<Vec<Rc<HostState>>>,
+    pub(super) groups: RefCell<Vec<Rc<Group>>>,
+    failure: RefCell<Option<Payload>>,
+    over: Cell<bool>,
+}
+
+impl Inner {
+    /// A world that the running coroutine pumps.
+    pub(super) fn new(config: SimConfig, choices: Choices, entropy_seed: u64, tell: bool) -> Rc<Inner> {
+        Rc::new(Inner {
+            config,
+            start: Instant::now(),
+            elapsed: Cell::new(Duration::ZERO),
+            ready: RefCell::default(),
+            events: RefCell::default(),
+            choices: RefCell::new(choices),
+            entropy: RefCell::new(Generator::new(entropy_seed)),
+            trace: RefCell::new(Trace::new(tell)),
+            pump: coroutine::current(),
+            running: Cell::new(false),
+            step_count: Cell::new(0),
+            hosts: RefCell::default(),
+            groups: RefCell::default(),
+            failure: RefCell::new(None),
+            over: Cell::new(false),
+        })
+    }
+
+    /// What has passed since the world began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.elapsed.get()
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.start + self.elapsed.get()
+    }
+
+    pub(crate) fn fill_random(&self, bytes: &mut [u8]) {
+        let mut entropy = self.entropy.borrow_mut();
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&entropy.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    // The seams that `coroutine` and `timer` call.
+
+    /// `coroutine` has been woken.
+    pub(crate) fn on_wake(&self, coroutine: &Rc<Coroutine>) {
+        self.ready.borrow_mut().push_back(coroutine.clone());
+    }
+
+    /// A simulated coroutine goes on: its code sees this world's time.
+    pub(crate) fn on_enter(&self) {
+        clock::set_virtual(Some(Virtual { now: self.now(), elapsed: self.elapsed.get() }));
+    }
+
+    /// A simulated coroutine suspends or ends; if it ran `nested` in its parent, that goes on, else the pump.
+    pub(crate) fn on_leave(&self, nested: bool) {
+        clock::set_virtual(None);
+        if !nested && self.running.replace(false) {
+            self.pump.unpark();
+        }
+    }
+
+    pub(crate) fn arm(&self, due: Instant, action: Action) -> EventKey {
+        let due = due.saturating_duration_since(self.start).max(self.elapsed.get());
+        self.events.borrow_mut().push(due, Event::Timer(action))
+    }
+
+    pub(crate) fn disarm(&self, key: EventKey) {
+        // Dropped after the borrow: it may be the last of a coroutine.
+        let removed = self.events.borrow_mut().remove(key);
+        drop(removed);
+    }
+
+    // What the rest of the simulator uses.
+
+    pub(super) fn schedule(&self, after: Duration, event: Event) -> EventKey {
+        self.events.borrow_mut().push(self.elapsed.get() + after, event)
+    }
+
+    pub(super) fn choose(&self, kind: Kind, count: u32) -> u32 {
+        self.choices.borrow_mut().choose(kind, count)
+    }
+
+    pub(super) fn chance(&self, kind: Kind, probability: f64) -> bool {
+        self.choices.borrow_mut().chance(kind, probability)
+    }
+
+    pub(super) fn note(&self, what: What, who: u64, size: u64) {
+        self.trace.borrow_mut().note(self.elapsed.get(), what, who, size);
+    }
+
+    /// Adds a line to the story, if there is one; makes the line only then.
+    pub(super) fn tell(&self, line: impl FnOnce() -> String) {
+        if self.trace.borrow().is_telling() {
+            let line = line();
+            self.trace.borrow_mut().tell(self.elapsed.get(), &line);
+        }
+    }
+
+    /// Ends the run with a panic; the first one wins.
+    pub(crate) fn fail(&self, payload: Payload) {
+        let mut failure = self.failure.borrow_mut();
+        if failure.is_none() {
+            *failure = Some(payload);
+            drop(failure);
+            self.end();
+        }
+    }
+
+    pub(super) fn take_failure(&self) -> Option<Payload> {
+        self.failure.take()
+    }
+
+    pub(super) fn take_choices(&self) -> Vec<Choice> {
+        self.choices.borrow_mut().take_log()
+    }
+
+    /// Terminates everyone.
+    fn end(&self) {
+        self.over.set(true);
+        let groups = self.groups.borrow().clone();
+        for group in groups {
+            group.close();
+        }
+    }
+
+    /// Lets simulated coroutines run until `main_ended` and everyone else has ended too.
+    pub(super) fn pump(&self, main_ended: impl Fn() -> bool) {
+        loop {
+            if !self.over.get() && main_ended() {
+                self.end();
+            }
+            if let Some(next) = self.pick() {
+                self.let_run(&next);
+            } else if self.everyone_ended() {
+                return;
+            } else if !self.advance() {
+                self.on_deadlock();
+            }
+        }
+    }
+
+    fn let_run(&self, next: &Rc<Coroutine>) {
+        self.note(What::Run, self.name_of(next), 0);
+        self.step_count.set(self.step_count.get() + 1);
+        if self.step_count.get() >= self.config.steps_max {
+            self.on_endless();
+        }
+        self.running.set(true);
+        next.unpark();
+        // It may return early, by a wake-up that had another cause.
+        while self.running.get() {
+            coroutine::step_aside();
+        }
+    }
+
+    /// The next coroutine to run.
+    fn pick(&self) -> Option<Rc<Coroutine>> {
+        loop {
+            let count = self.ready.borrow().len();
+            let index = match count {
+                0 => return None,
+                1 => 0,
+                _ if self.config.first_come_first_served => 0,
+                _ => self.choose(Kind::Schedule, u32::try_from(count).unwrap_or(u32::MAX)) as usize,
+            };
+            let next = self.ready.borrow_mut().remove(index)?;
+            // It may have ended in its parent, woken though it was.
+            if !next.is_finished() {
+                return Some(next);
+            }
+        }
+    }
+
+    /// Jumps to the next event and lets all that happens at that instant happen; whether there was one.
+    fn advance(&self) -> bool {
+        let Some(due) = self.events.borrow().next_due() else { return false };
+        self.elapsed.set(due);
+        loop {
+            let event = self.events.borrow_mut().pop_due(due);
+            match event {
+                Some(event) => self.on_event(event),
+                None => return true,
+            }
+        }
+    }
+
+    fn on_event(&self, event: Event) {
+        match event {
+            Event::Timer(Action::Wake(coroutine)) => coroutine.wake(),
+            Event::Timer(Action::Cut(coroutine, cut)) => coroutine.cut_to(cut),
+        }
+    }
+
+    fn everyone_ended(&self) -> bool {
+        self.groups.borrow().iter().all(|group| group.is_empty())
+    }
+
+    fn on_deadlock(&self) {
+        let mut message = format!(
+            "deadlock: after {} nothing is left to happen, and these wait for ever:",
+            super::trace::format_time(self.elapsed.get())
+        );
+        for group in self.groups.borrow().iter() {
+            if let Some(process) = group.process()
+                && !group.is_empty()
+            {
+                message += &format!("\n  {}: {} coroutines", process.host().name(), group.len());
+            }
+        }
+        if self.over.get() {
+            // Their stacks may hold what others borrow: they can't be left behind.
+            eprintln!("reactor::sim: {message}\nthey were terminated, and wait uninterruptibly: aborting");
+            std::process::abort();
+        }
+        self.tell(|| message.clone());
+        self.fail(Box::new(message));
+    }
+
+    fn on_endless(&self) {
+        let message = format!("the simulation has not ended after {} steps", self.config.steps_max);
+        if self.step_count.get() >= self.config.steps_max.saturating_mul(2) {
+            eprintln!("reactor::sim: {message}\neveryone was terminated, and somebody goes on: aborting");
+            std::process::abort();
+        }
+        self.fail(Box::new(message));
+    }
+
+    /// A number for the coroutine that is the same in every run: its process, and its place there.
+    pub(super) fn name_of(&self, coroutine: &Coroutine) -> u64 {
+        let process = coroutine.group().process().map_or(0, |process| process.number());
+        u64::from(process) << 32 | coroutine.slot.get() as u64
+    }
+
+    /// Lets go of everything, for what is left refers to the world in turn.
+    pub(super) fn clear(&self) {
+        let ready = self.ready.take();
+        let events = self.events.take();
+        let groups = self.groups.take();
+        let hosts = self.hosts.take();
+        drop((ready, events, groups, hosts));
+    }
+
+    pub(super) fn new_group(self: &Rc<Self>, host: &Rc<HostState>) -> Rc<Group> {
+        let number = u32::try_from(self.groups.borrow().len()).expect("fewer processes than four billion");
+        let group = Group::simulated(Rc::new(Process::new(number, self.clone(), host.clone())));
+        self.groups.borrow_mut().push(group.clone());
+        group
+    }
+}
