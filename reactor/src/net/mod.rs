@@ -3,10 +3,15 @@
 //! All implement `Read` and `Write` for shared references too, so that one coroutine may read a connection
 //! while another writes it.
 
+mod accept;
 mod descriptor;
+mod destination;
 mod duplex;
+mod happy_eyeballs;
 mod pipe;
 mod raw_public_key;
+mod resolve;
+mod socket_options;
 mod tcp;
 pub mod tls;
 mod udp;
@@ -14,8 +19,12 @@ mod unix;
 
 pub use descriptor::Descriptor;
 pub(crate) use descriptor::Readiness;
+pub use destination::{Destination, IntoDestination};
 pub use duplex::{Duplex, WriteOnce};
+pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
 pub use pipe::{Pipe, pipe};
+pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
+pub use socket_options::{BindOptions, Keepalive, PeerCredentials};
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixListener, UnixStream};

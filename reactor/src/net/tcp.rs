@@ -1,22 +1,16 @@
 //! TCP.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Descriptor;
-use crate::offload::offload;
-use crate::timer::sleep;
-
-/// Connections that the kernel keeps ready for `accept`; it lowers this to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
-
-/// How long `accept` rests when the process is out of descriptors: some other connection may end meanwhile.
-const EXHAUSTED_REST: Duration = Duration::from_millis(20);
+use super::accept::accept;
+use super::socket_options::shutdown;
+use super::{BindOptions, Descriptor, IntoDestination, happy_eyeballs};
 
 /// A listening socket.
 pub struct TcpListener {
@@ -39,11 +33,27 @@ impl TcpListener {
     ///
     /// # Suspends
     ///
-    /// While a name is resolved; never for a numeric address.
-    pub fn bind(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    /// While a name is resolved, on another thread; never for a numeric address.
+    pub fn bind<'a>(address: impl IntoDestination<'a>) -> io::Result<TcpListener> {
+        TcpListener::bind_with(address, &BindOptions::default())
+    }
+
+    /// As [`TcpListener::bind`], with more to choose.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::bind`].
+    ///
+    /// # Suspends
+    ///
+    /// As [`TcpListener::bind`].
+    pub fn bind_with<'a>(
+        address: impl IntoDestination<'a>,
+        options: &BindOptions,
+    ) -> io::Result<TcpListener> {
         let mut last = None;
-        for address in address.to_socket_addrs()? {
-            match TcpListener::bind_one(address) {
+        for address in address.into_destination()?.resolve()? {
+            match TcpListener::bind_one(address, options) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = Some(error),
             }
@@ -51,54 +61,35 @@ impl TcpListener {
         Err(last.unwrap_or_else(no_address))
     }
 
-    fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    fn bind_one(address: SocketAddr, options: &BindOptions) -> io::Result<TcpListener> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
             Some(Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
+        options.apply(&socket, address.is_ipv6())?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(options.backlog())?;
         Ok(TcpListener { descriptor: Descriptor::from_nonblocking(socket.into())? })
     }
 
     /// Takes the next connection. Nagle's delay is turned off on it.
     ///
-    /// When the process is out of descriptors this waits for one, rather than fail.
+    /// When the process is out of descriptors, or the kernel of memory, this waits for some rather than fail.
     ///
     /// # Errors
     ///
-    /// When the kernel is out of memory; connections that broke off while they waited are passed over.
+    /// None in practice; connections that broke off while they waited are passed over.
     ///
     /// # Suspends
     ///
     /// Until a client connects.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        use rustix::io::Errno;
-        use rustix::net::{SocketFlags, acceptfrom_with};
-        loop {
-            let accepted = self.descriptor.read_with(|fd| {
-                Ok(match acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                    Err(Errno::AGAIN) => return Err(io::ErrorKind::WouldBlock.into()),
-                    accepted => accepted,
-                })
-            })?;
-            match accepted {
-                Ok((fd, address)) => {
-                    let stream = TcpStream::from_fd(fd)?;
-                    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-                    let address = address.ok_or_else(|| io::Error::other("the peer has no IP address"))?;
-                    return Ok((stream, address));
-                }
-                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
-                Err(error @ (Errno::MFILE | Errno::NFILE)) => {
-                    tracing::warn!("accept: {error}; raise `ulimit -n` to serve more clients at once");
-                    sleep(EXHAUSTED_REST);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let (descriptor, address) = accept(&self.descriptor)?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let address = address.ok_or_else(|| io::Error::other("the peer has no IP address"))?;
+        Ok((TcpStream::new(descriptor), address))
     }
 
     /// The address it listens at.
@@ -117,32 +108,30 @@ impl TcpStream {
         &self.descriptor
     }
 
-    fn from_fd(fd: OwnedFd) -> io::Result<TcpStream> {
+    fn new(descriptor: Descriptor) -> TcpStream {
         // Requests and answers are written whole, so waiting for more to send only adds delay. The peer may be
         // gone already, which the first read will tell better.
-        let _ = sockopt::set_tcp_nodelay(&fd, true);
-        Ok(TcpStream { descriptor: Descriptor::from_nonblocking(fd)? })
+        let _ = sockopt::set_tcp_nodelay(&descriptor, true);
+        TcpStream { descriptor }
     }
 
-    /// Connects to `address`, trying each address of a name in turn. Nagle's delay is turned off.
+    /// Connects to `address`; of a name's addresses, to the first that answers, IPv6 and IPv4 in turn every 250 ms
+    /// ([`super::ATTEMPT_DELAY`]). Nagle's delay is turned off.
     ///
     /// # Errors
     ///
-    /// The last address's error. Bound it with [`crate::timeout`]: the kernel gives up after minutes.
+    /// The first address's error, if all fail; `NotFound` for a name that has none. Bound it with
+    /// [`crate::timeout`]: the kernel gives up after minutes.
     ///
     /// # Suspends
     ///
     /// Until connected; while a name is resolved, on another thread.
-    pub fn connect(address: impl ToSocketAddrs + Send + 'static) -> io::Result<TcpStream> {
-        let addresses: Vec<SocketAddr> = offload_unless_numeric(address)?;
-        let mut last = None;
-        for address in addresses {
-            match TcpStream::connect_one(address) {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(no_address))
+    ///
+    /// # Source
+    ///
+    /// RFC 8305 ("happy eyeballs").
+    pub fn connect<'a>(address: impl IntoDestination<'a>) -> io::Result<TcpStream> {
+        happy_eyeballs::connect(&address.into_destination()?)
     }
 
     /// Connects to one numeric address: see [`TcpStream::connect`].
@@ -165,7 +154,7 @@ impl TcpStream {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => true,
             Err(error) => return Err(error),
         };
-        let stream = TcpStream::from_fd(socket.into())?;
+        let stream = TcpStream::new(Descriptor::from_nonblocking(socket.into())?);
         if pending {
             // Writable once the handshake is over, either way.
             let mut first = true;
@@ -213,12 +202,7 @@ impl TcpStream {
     ///
     /// `NotConnected` when the connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
-        };
-        Ok(rustix::net::shutdown(&self.descriptor, how)?)
+        shutdown(&self.descriptor, how)
     }
 
     /// Until when reads may wait; see [`Descriptor::set_read_deadline`].
@@ -232,15 +216,11 @@ impl TcpStream {
     }
 }
 
-fn offload_unless_numeric(address: impl ToSocketAddrs + Send + 'static) -> io::Result<Vec<SocketAddr>> {
-    offload(move || Ok(address.to_socket_addrs()?.collect()))
-}
-
 fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(fd)?).map_err(io::Error::from)
 }
 
-fn no_address() -> io::Error {
+pub(super) fn no_address() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")
 }
 

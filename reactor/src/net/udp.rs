@@ -1,13 +1,15 @@
 //! UDP.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket as StdUdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use rustix::net::{RecvFlags, SendFlags};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Descriptor;
+use super::tcp::no_address;
+use super::{BindOptions, Descriptor, IntoDestination};
 
 /// A UDP socket. Sending and receiving take `&self`: several coroutines may share it.
 pub struct UdpSocket {
@@ -23,10 +25,81 @@ impl UdpSocket {
     ///
     /// # Suspends
     ///
-    /// Never; a name that must be resolved blocks the thread, so give a numeric address.
-    pub fn bind(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-        let socket = StdUdpSocket::bind(address)?;
-        Ok(UdpSocket { descriptor: Descriptor::new(socket.into())? })
+    /// While a name is resolved, on another thread; never for a numeric address.
+    pub fn bind<'a>(address: impl IntoDestination<'a>) -> io::Result<UdpSocket> {
+        UdpSocket::bind_with(address, &BindOptions::default())
+    }
+
+    /// As [`UdpSocket::bind`], with more to choose.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpSocket::bind`].
+    ///
+    /// # Suspends
+    ///
+    /// As [`UdpSocket::bind`].
+    pub fn bind_with<'a>(address: impl IntoDestination<'a>, options: &BindOptions) -> io::Result<UdpSocket> {
+        let mut last = None;
+        for address in address.into_destination()?.resolve()? {
+            match UdpSocket::bind_one(address, options) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(no_address))
+    }
+
+    fn bind_one(address: SocketAddr, options: &BindOptions) -> io::Result<UdpSocket> {
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+        options.apply(&socket, address.is_ipv6())?;
+        socket.bind(&address.into())?;
+        Ok(UdpSocket { descriptor: Descriptor::from_nonblocking(socket.into())? })
+    }
+
+    /// What it is made of.
+    pub(super) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Makes `peer` the peer: [`UdpSocket::send`] goes there, and only its datagrams are taken. Never suspends.
+    ///
+    /// # Errors
+    ///
+    /// When there is no route to it.
+    pub fn connect(&self, peer: SocketAddr) -> io::Result<()> {
+        Ok(rustix::net::connect(&self.descriptor, &peer)?)
+    }
+
+    /// Sends one datagram to the connected peer; returns its size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionRefused` when the peer's machine has said that nobody listens there; `EDESTADDRREQ` before
+    /// [`UdpSocket::connect`]; as [`UdpSocket::send_to`].
+    ///
+    /// # Suspends
+    ///
+    /// While the socket's buffer is full.
+    pub fn send(&self, datagram: &[u8]) -> io::Result<usize> {
+        self.descriptor.write_with(|fd| Ok(rustix::net::send(fd, datagram, SendFlags::NOSIGNAL)?))
+    }
+
+    /// Receives one datagram of the connected peer (of anyone, before [`UdpSocket::connect`]): its size in bytes.
+    /// What does not fit into `buffer` is lost.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` after the read deadline; `ConnectionRefused` as with [`UdpSocket::send`].
+    ///
+    /// # Suspends
+    ///
+    /// Until one comes.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.descriptor.read_with(|fd| {
+            Ok(rustix::net::recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)?)
+        })
     }
 
     /// Sends one datagram; returns its size in bytes.

@@ -1,15 +1,19 @@
 //! Unix-domain sockets, stream and datagram.
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net as std_unix;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, recv, recvfrom, send};
 
 use super::Descriptor;
+use super::accept::accept;
+use super::socket_options::shutdown;
 use super::tcp::stream_io;
 
 /// A listening socket at a path.
@@ -38,21 +42,17 @@ impl UnixListener {
         Ok(UnixListener { descriptor: Descriptor::new(listener.into())? })
     }
 
-    /// Takes the next connection.
+    /// Takes the next connection. When the process is out of descriptors, this waits for one rather than fail.
     ///
     /// # Errors
     ///
-    /// When the process is out of descriptors.
+    /// None in practice.
     ///
     /// # Suspends
     ///
     /// Until a client connects.
     pub fn accept(&self) -> io::Result<UnixStream> {
-        use rustix::net::{SocketFlags, accept_with};
-        let fd = self
-            .descriptor
-            .read_with(|fd| Ok(accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?))?;
-        Ok(UnixStream { descriptor: Descriptor::from_nonblocking(fd)? })
+        Ok(UnixStream { descriptor: accept(&self.descriptor)?.0 })
     }
 }
 
@@ -68,7 +68,7 @@ impl UnixStream {
     ///
     /// `NotFound`, `ConnectionRefused`; `WouldBlock` when too many clients wait to be accepted.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
-        let address = rustix::net::SocketAddrUnix::new(path.as_ref())?;
+        let address = SocketAddrUnix::new(path.as_ref())?;
         let socket = rustix::net::socket_with(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::STREAM,
@@ -98,12 +98,7 @@ impl UnixStream {
     ///
     /// `NotConnected` when the connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let how = match how {
-            Shutdown::Read => rustix::net::Shutdown::Read,
-            Shutdown::Write => rustix::net::Shutdown::Write,
-            Shutdown::Both => rustix::net::Shutdown::Both,
-        };
-        Ok(rustix::net::shutdown(&self.descriptor, how)?)
+        shutdown(&self.descriptor, how)
     }
 
     /// Until when reads may wait.
@@ -127,6 +122,26 @@ impl UnixDatagram {
     /// `AddrInUse` when the path exists.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
         Ok(UnixDatagram { descriptor: Descriptor::new(std_unix::UnixDatagram::bind(path)?.into())? })
+    }
+
+    /// A socket without a path: it can send, and be answered over [`UnixDatagram::pair`] only. Never suspends.
+    ///
+    /// # Errors
+    ///
+    /// When the process is out of descriptors.
+    pub fn unbound() -> io::Result<UnixDatagram> {
+        Ok(UnixDatagram { descriptor: Descriptor::new(std_unix::UnixDatagram::unbound()?.into())? })
+    }
+
+    /// Makes the socket at `path` the peer: [`UnixDatagram::send`] goes there, and only its datagrams are taken.
+    /// Never suspends.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `ConnectionRefused`.
+    pub fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let to = SocketAddrUnix::new(path.as_ref())?;
+        Ok(rustix::net::connect(&self.descriptor, &to)?)
     }
 
     /// Two sockets connected to each other. Never suspends.
@@ -165,7 +180,7 @@ impl UnixDatagram {
     ///
     /// While its buffer is full.
     pub fn send_to(&self, datagram: &[u8], path: impl AsRef<Path>) -> io::Result<usize> {
-        let to = rustix::net::SocketAddrUnix::new(path.as_ref())?;
+        let to = SocketAddrUnix::new(path.as_ref())?;
         self.descriptor.write_with(|fd| Ok(rustix::net::sendto(fd, datagram, SendFlags::NOSIGNAL, &to)?))
     }
 
@@ -181,6 +196,35 @@ impl UnixDatagram {
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.descriptor
             .read_with(|fd| Ok(recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)?))
+    }
+
+    /// Receives one datagram: its size in bytes, and the path of the socket it came from, if that has one. What does
+    /// not fit into `buffer` is lost.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    ///
+    /// # Suspends
+    ///
+    /// Until one comes.
+    pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<PathBuf>)> {
+        self.descriptor.read_with(|fd| {
+            let (count, _, from) = recvfrom(fd, &mut *buffer, RecvFlags::empty())?;
+            let from = from.and_then(|from| SocketAddrUnix::try_from(from).ok());
+            let path = from.and_then(|from| from.path_bytes().map(|path| OsStr::from_bytes(path).into()));
+            Ok((count, path))
+        })
+    }
+
+    /// Until when receiving may wait.
+    pub fn set_read_deadline(&self, deadline: Option<Instant>) {
+        self.descriptor.set_read_deadline(deadline);
+    }
+
+    /// Until when sending may wait.
+    pub fn set_write_deadline(&self, deadline: Option<Instant>) {
+        self.descriptor.set_write_deadline(deadline);
     }
 }
 
