@@ -31,6 +31,9 @@ use crate::timer::Timer;
 /// The longest a call waits: what the header's milliseconds can say.
 const TIMEOUT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
 
+/// What a [`pair`] holds in each direction: a writer's whole batch, as a socket would take.
+const PAIR_CAPACITY_BYTES: usize = 512 << 10;
+
 /// How a connection is run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -259,6 +262,17 @@ impl fmt::Debug for Connection {
         let shared = &self.0.shared;
         f.debug_struct("Connection").field("peer", &shared.peer).field("phase", &shared.phase.get()).finish()
     }
+}
+
+/// Two connections joined in memory, the first answering with `near`, the second with `far`: for tests, and for a
+/// service in the same process that is to be called as a remote one would be.
+///
+/// # Panics
+/// Outside `reactor::run`.
+pub fn pair(near: Rc<Service>, far: Rc<Service>) -> (Connection, Connection) {
+    let (one, other) = crate::net::pipe(PAIR_CAPACITY_BYTES);
+    let far = Connection::start(other, far, Config::default());
+    (Connection::start(one, near, Config::default()), far)
 }
 
 fn until(deadline: Instant) -> Duration {

@@ -252,6 +252,12 @@ fn serve(shared: &Rc<Shared>, header: Header, message: Vec<u8>, payload: Bytes) 
         deadline: Some(crate::now() + timeout),
         connection: shared.handle.borrow().clone(),
     };
+    if shared.service.is_inline(method) && shared.has_room(false) {
+        let mut answer = Answer { shared, call, reply: Reply::Cancelled };
+        let run = || shared.service.dispatch(&context, method, &message, payload);
+        answer.reply = caught(shared, method, catch_unwind(AssertUnwindSafe(run)));
+        return Ok(());
+    }
     let handler = shared.clone();
     let spawned = Builder::new().spawn(move || {
         let mut answer = Answer { shared: &handler, call, reply: Reply::Cancelled };
@@ -261,15 +267,8 @@ fn serve(shared: &Rc<Shared>, header: Header, message: Vec<u8>, payload: Bytes) 
             handler.wait_for_room(Outbox::is_large(reply.size_bytes()));
             reply
         };
-        answer.reply = match catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run))) {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_elapsed)) => Reply::Cancelled,
-            Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
-            Err(_panic) => {
-                tracing::error!(method = handler.service.name_of(method), "an RPC handler panicked");
-                Reply::Panicked
-            }
-        };
+        let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
+        answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
     });
     match spawned {
         Ok(handler) => {
@@ -281,6 +280,18 @@ fn serve(shared: &Rc<Shared>, header: Header, message: Vec<u8>, payload: Bytes) 
             tracing::warn!("a request was refused: {error}");
             shared.incoming.borrow_mut().end(call);
             refuse(shared, call, Reply::Overloaded)
+        }
+    }
+}
+
+/// What a handler came to; its panic is logged here, and is an error at the caller.
+fn caught(shared: &Shared, method: u32, result: std::thread::Result<Reply>) -> Reply {
+    match result {
+        Ok(reply) => reply,
+        Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
+        Err(_panic) => {
+            tracing::error!(method = shared.service.name_of(method), "an RPC handler panicked");
+            Reply::Panicked
         }
     }
 }

@@ -12,18 +12,25 @@
 //! What it is not: discovery, retries, or trust. Who the peer is comes from the stream below it (see
 //! [`crate::net::tls`]); which peer to call is the overlay's business.
 
+mod caller;
 pub mod calls;
 pub mod connection;
 pub mod error;
 mod flow;
 pub mod frame;
 mod input;
+mod never;
 pub mod outbox;
+mod schema;
 pub mod service;
+mod service_macro;
 mod shared;
 
-pub use connection::{CloseReason, Config, Connection};
+pub use caller::{CallOptions, Caller, Payload};
+pub use connection::{CloseReason, Config, Connection, pair};
 pub use error::CallError;
+pub use never::Never;
+pub use schema::{MethodSchema, Schema};
 pub use service::{CallContext, Reply, Service};
 
 use serde::Serialize;
@@ -56,6 +63,11 @@ pub trait Method: 'static {
     const ID: u32;
     /// What stands for it in logs and errors.
     const NAME: &'static str;
+    /// Whether the handler never suspends, and so may run on the connection's reader: it saves a coroutine. One that
+    /// suspends all the same keeps every later frame of its connection waiting, and its caller can't end it.
+    const INLINE: bool = false;
+    /// Whether doing it twice does no more than doing it once: then a call that was cut off may be repeated.
+    const IDEMPOTENT: bool = false;
     /// What the caller says.
     type Request: Serialize + DeserializeOwned;
     /// What the callee answers.

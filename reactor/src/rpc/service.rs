@@ -89,7 +89,14 @@ pub enum Reply {
 /// ```
 #[derive(Default)]
 pub struct Service {
-    handlers: HashMap<u32, (&'static str, Handler)>,
+    handlers: HashMap<u32, Entered>,
+}
+
+/// A method and its handler.
+struct Entered {
+    name: &'static str,
+    inline: bool,
+    run: Handler,
 }
 
 impl Service {
@@ -130,9 +137,11 @@ impl Service {
             }
         };
         match self.handlers.entry(M::ID) {
-            Entry::Vacant(entry) => entry.insert((M::NAME, Box::new(run))),
+            Entry::Vacant(entry) => {
+                entry.insert(Entered { name: M::NAME, inline: M::INLINE, run: Box::new(run) })
+            }
             Entry::Occupied(entry) => {
-                panic!("{} and {} share the method id {:#06x}", entry.get().0, M::NAME, M::ID)
+                panic!("{} and {} share the method id {:#06x}", entry.get().name, M::NAME, M::ID)
             }
         };
         self
@@ -147,7 +156,7 @@ impl Service {
     /// As long as the handler does.
     pub fn dispatch(&self, context: &CallContext, method: u32, request: &[u8], payload: Bytes) -> Reply {
         match self.handlers.get(&method) {
-            Some((_, handler)) => handler(context, request, payload),
+            Some(entered) => (entered.run)(context, request, payload),
             None => Reply::UnknownMethod,
         }
     }
@@ -174,7 +183,12 @@ impl Service {
 
     /// The name of a method that this service handles.
     pub fn name_of(&self, method: u32) -> Option<&'static str> {
-        self.handlers.get(&method).map(|(name, _)| *name)
+        self.handlers.get(&method).map(|entered| entered.name)
+    }
+
+    /// Whether `method` is answered without ever waiting: its handler is [`Method::INLINE`], or there is none.
+    pub fn is_inline(&self, method: u32) -> bool {
+        self.handlers.get(&method).is_none_or(|entered| entered.inline)
     }
 }
 
@@ -222,7 +236,7 @@ impl fmt::Debug for CallContext {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.handlers.values().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.handlers.values().map(|entered| entered.name)).finish()
     }
 }
 

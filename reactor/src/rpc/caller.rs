@@ -1,0 +1,83 @@
+//! What a generated client calls through: a connection, a reconnecting one, or what its user puts around them.
+//!
+//! What it is not: typed. The client knows the methods; a caller carries whichever it is given.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{CallError, Connection, Method};
+
+/// Bytes that travel beside a message, as they are.
+pub type Payload = Bytes;
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallOptions {
+    /// How long the caller waits; the callee is told, and stops then too. The default is 10 s.
+    pub timeout: Duration,
+}
+
+impl Default for CallOptions {
+    fn default() -> CallOptions {
+        CallOptions { timeout: Duration::from_secs(10) }
+    }
+}
+
+impl CallOptions {
+    /// The default options with this time to wait.
+    pub fn timeout(timeout: Duration) -> CallOptions {
+        CallOptions { timeout }
+    }
+}
+
+/// Carries calls to a peer.
+pub trait Caller {
+    /// Calls `M`; see [`Connection::call`].
+    ///
+    /// # Errors
+    /// [`CallError`] says who must act.
+    ///
+    /// # Suspends
+    /// Until the answer is there, or the time is over.
+    fn call_with<M: Method>(
+        &self,
+        request: &M::Request,
+        payload: Payload,
+        options: &CallOptions,
+    ) -> Result<(M::Response, Payload), CallError<M::Error>>;
+}
+
+impl Caller for Connection {
+    fn call_with<M: Method>(
+        &self,
+        request: &M::Request,
+        payload: Payload,
+        options: &CallOptions,
+    ) -> Result<(M::Response, Payload), CallError<M::Error>> {
+        self.call::<M>(request, payload, options.timeout)
+    }
+}
+
+impl<C: Caller> Caller for Rc<C> {
+    fn call_with<M: Method>(
+        &self,
+        request: &M::Request,
+        payload: Payload,
+        options: &CallOptions,
+    ) -> Result<(M::Response, Payload), CallError<M::Error>> {
+        (**self).call_with::<M>(request, payload, options)
+    }
+}
+
+impl<C: Caller> Caller for &C {
+    fn call_with<M: Method>(
+        &self,
+        request: &M::Request,
+        payload: Payload,
+        options: &CallOptions,
+    ) -> Result<(M::Response, Payload), CallError<M::Error>> {
+        (**self).call_with::<M>(request, payload, options)
+    }
+}
