@@ -96,3 +96,27 @@ fn port_forwarder_passes_bytes_and_ends_both_ways() {
     writer.join().unwrap();
     assert_eq!(back, text);
 }
+
+#[test]
+fn fsm_dialogue_takes_an_order_and_draws_itself() {
+    let dialogue = Example::start("fsm_dialogue", &["127.0.0.1:0"]);
+    let mut guest = dialogue.connect();
+    let mut hears = BufReader::new(guest.try_clone().unwrap());
+    for (heard, said) in [
+        ("Tea or coffee?\n", "cake\n"),
+        ("There is tea, and there is coffee.\n", ""),
+        ("Tea or coffee?\n", "tea\n"),
+        ("One tea. Is that right?\n", "no\n"),
+        ("Tea or coffee?\n", "coffee\n"),
+        ("One coffee. Is that right?\n", "yes\n"),
+        ("Here is your coffee.\n", ""),
+        ("", ""),
+    ] {
+        assert_eq!(line(&mut hears), heard);
+        guest.write_all(said.as_bytes()).unwrap();
+    }
+    let drawn = command("fsm_dialogue").arg("--diagram").output().unwrap().stdout;
+    let drawn = String::from_utf8(drawn).unwrap();
+    assert!(drawn.starts_with("stateDiagram-v2"), "{drawn}");
+    assert!(drawn.contains("confirming --> asking : error refused"), "{drawn}");
+}
