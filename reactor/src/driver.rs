@@ -160,6 +160,7 @@ fn drive(poll: Poll) {
     let mailbox = MAILBOX.get().expect("set before the driver started");
     loop {
         driver.serve(mailbox);
+        crate::fs::turn();
         driver.settle();
         driver.fire_timers();
         if driver.ready_count.get() == 0 {
@@ -183,6 +184,7 @@ impl Driver {
             let until = now() + spin;
             loop {
                 self.poll(events, Some(Duration::ZERO));
+                crate::fs::turn();
                 if self.ready_count.get() > 0 || !mailbox.requests.is_empty() {
                     return;
                 }

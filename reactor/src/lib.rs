@@ -52,6 +52,7 @@ mod coroutine;
 pub mod crypto;
 mod driver;
 mod engine;
+pub mod fs;
 pub mod fsm;
 mod io;
 pub mod net;

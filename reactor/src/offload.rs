@@ -27,7 +27,8 @@ struct Pool {
 #[derive(Default)]
 struct Counts {
     threads: usize,
-    idle: usize,
+    /// Jobs that wait or are being done.
+    jobs: usize,
 }
 
 fn pool() -> &'static Pool {
@@ -41,11 +42,9 @@ fn pool() -> &'static Pool {
 impl Pool {
     fn submit(&'static self, job: Job) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        // Bounded by the callers' semaphore: at most THREADS_MAX jobs exist.
         self.jobs.send(job).expect("the pool keeps a receiver");
-        if counts.idle > 0 {
-            counts.idle -= 1;
-        } else if counts.threads < THREADS_MAX {
+        counts.jobs += 1;
+        if counts.jobs > counts.threads && counts.threads < THREADS_MAX {
             counts.threads += 1;
             let spawned = std::thread::Builder::new().name("offload".into()).spawn(move || self.work());
             if let Err(error) = spawned {
@@ -57,25 +56,22 @@ impl Pool {
 
     fn work(&self) {
         loop {
-            match self.queue.recv_timeout(IDLE_MAX) {
-                Ok(job) => job(),
+            let job = match self.queue.recv_timeout(IDLE_MAX) {
+                Ok(job) => job,
                 Err(_) => {
                     let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-                    // A job sent meanwhile has counted on an idle thread: us, perhaps.
+                    // A job sent meanwhile may have counted on this thread.
                     match self.queue.try_recv() {
-                        Ok(job) => {
-                            drop(counts);
-                            job();
-                        }
+                        Ok(job) => job,
                         Err(_) => {
-                            counts.idle = counts.idle.saturating_sub(1);
                             counts.threads -= 1;
                             return;
                         }
                     }
                 }
-            }
-            self.counts.lock().unwrap_or_else(PoisonError::into_inner).idle += 1;
+            };
+            job();
+            self.counts.lock().unwrap_or_else(PoisonError::into_inner).jobs -= 1;
         }
     }
 }
@@ -114,6 +110,13 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
         Some(Err(payload)) => resume_unwind(payload),
         None => unreachable!("the job sends before it drops its sender"),
     }
+}
+
+/// Runs `job` on the pool, some time soon, for destructors: they may neither suspend nor care how it goes.
+///
+/// It must not panic. Not counted among the jobs that run at once, so callers bound how many there are.
+pub(crate) fn discard(job: impl FnOnce() + Send + 'static) {
+    pool().submit(Box::new(job));
 }
 
 #[cfg(test)]

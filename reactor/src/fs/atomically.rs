@@ -1,0 +1,84 @@
+//! A file's content replaced as one step, crashes included.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::OpenOptions;
+use super::backend::Disk;
+use super::disk;
+
+/// Replaces a file's content, or makes the file: a reader sees the old content or the new, and so does whoever looks
+/// after a crash, at whatever moment it came. When this returns, it is the new for good.
+///
+/// The new content is written to a file of another name beside it (`.NAME.RANDOM.tmp`), made durable, and renamed. If
+/// the coroutine is terminated, that file is removed; after a crash it may be left. A file that is there keeps its
+/// permissions; a new one gets `mode` (less the process's umask). A symbolic link is replaced, not followed.
+///
+/// # Errors
+///
+/// `StorageFull`, `PermissionDenied` (the directory must be writable); the old content stays.
+///
+/// # Suspends
+///
+/// Until the new content is on the disk: some milliseconds.
+///
+/// # Examples
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("state");
+/// reactor::run(|| {
+///     reactor::fs::write_atomically(&path, b"first", 0o600).unwrap();
+///     reactor::fs::write_atomically(&path, b"second", 0o600).unwrap();
+///     assert_eq!(reactor::fs::read(&path, 100).unwrap(), b"second");
+/// });
+/// ```
+pub fn write_atomically(path: impl AsRef<Path>, content: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
+    let path = path.as_ref();
+    let disk = disk();
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path names no file"))?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mode = match disk.metadata(path, false) {
+        Ok(old) if old.is_file() => old.mode,
+        Ok(_) => mode,
+        Err(error) if error.kind() == ErrorKind::NotFound => mode,
+        Err(error) => return Err(error),
+    };
+    let mut temporary = Temporary { disk: disk.clone(), path: Some(directory.join(temporary_name(name))) };
+    let beside = temporary.path.as_deref().expect("just named");
+    let new = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
+    new.write_all_at(content.as_ref(), 0)?;
+    new.sync_all()?;
+    drop(new);
+    disk.rename(beside, path)?;
+    temporary.path = None;
+    disk.sync_dir(directory)
+}
+
+fn temporary_name(name: &std::ffi::OsStr) -> OsString {
+    let number = u64::from_le_bytes(crate::crypto::random_bytes());
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{number:016x}.tmp"));
+    temporary
+}
+
+/// Removes the file when things end early.
+struct Temporary {
+    disk: Rc<dyn Disk>,
+    path: Option<PathBuf>,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            self.disk.remove_file_later(path);
+        }
+    }
+}

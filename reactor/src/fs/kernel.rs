@@ -1,0 +1,366 @@
+//! The kernel's files: through io_uring where there is a [`Ring`], on the pool of threads elsewhere.
+//!
+//! The ring opens, reads, writes and syncs. Names (rename, unlink, list) go to the pool either way: io_uring hands
+//! those to threads of its own at once, or does not know them, so nothing would be gained.
+//!
+//! Before either is troubled, a small read asks the kernel for what its page cache holds (`RWF_NOWAIT`).
+
+use std::cell::Cell;
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::backend::{Disk, Durable, Listing, OpenFile};
+use super::uring::Ring;
+use super::{DirEntry, FileKind, Metadata, OpenOptions};
+use crate::coroutine;
+use crate::offload::{discard, offload};
+
+/// A read of the page cache copies on the reactor's thread; beyond this (some 10 us of copying) other coroutines
+/// have waited long enough, and another thread may do it.
+const READ_NOW_BYTES_MAX: usize = 64 << 10;
+
+/// Entries fetched at once: a few kernel buffers' worth, for one trip to another thread.
+const ENTRIES_PER_BATCH: usize = 256;
+
+/// Jobs on the pool that still hold what they were given.
+static JOBS: AtomicUsize = AtomicUsize::new(0);
+
+pub(super) fn jobs_in_flight() -> usize {
+    JOBS.load(Ordering::Relaxed)
+}
+
+/// Runs `job` on the pool, and fails at once where nothing may suspend.
+fn on_pool<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    check_may_suspend()?;
+    let counted = Counted::new();
+    offload(move || {
+        let result = job();
+        drop(counted);
+        result
+    })
+}
+
+struct Counted;
+
+impl Counted {
+    fn new() -> Counted {
+        JOBS.fetch_add(1, Ordering::Relaxed);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        JOBS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn check_may_suspend() -> io::Result<()> {
+    if coroutine::may_suspend() {
+        Ok(())
+    } else {
+        Err(io::Error::new(ErrorKind::WouldBlock, "a destructor may not wait while unwinding"))
+    }
+}
+
+/// The machine's files.
+pub(super) struct KernelDisk {
+    ring: Option<&'static Ring>,
+}
+
+impl KernelDisk {
+    pub(super) fn new(ring: Option<&'static Ring>) -> KernelDisk {
+        KernelDisk { ring }
+    }
+}
+
+fn flags(options: &OpenOptions) -> io::Result<OFlags> {
+    let invalid = |text| Err(io::Error::new(ErrorKind::InvalidInput, text));
+    let mut flags = match (options.read, options.write || options.append) {
+        (true, false) => OFlags::RDONLY,
+        (false, true) => OFlags::WRONLY,
+        (true, true) => OFlags::RDWR,
+        (false, false) => return invalid("a file is opened to read, to write or to append"),
+    };
+    let writes = options.write || options.append;
+    if (options.create || options.create_new || options.truncate) && !writes {
+        return invalid("only a file that is opened to write can be made or emptied");
+    }
+    if options.append && options.truncate {
+        return invalid("a file is either appended to or emptied");
+    }
+    flags.set(OFlags::APPEND, options.append);
+    flags.set(OFlags::CREATE, options.create || options.create_new);
+    flags.set(OFlags::EXCL, options.create_new);
+    flags.set(OFlags::TRUNC, options.truncate);
+    flags.set(OFlags::NOFOLLOW, options.no_follow);
+    // A named pipe would hold a thread until its other end opens; a file does not care.
+    Ok(flags | OFlags::NONBLOCK | OFlags::CLOEXEC)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "a path can't hold a zero byte"))
+}
+
+impl Disk for KernelDisk {
+    fn open(&self, path: &Path, options: &OpenOptions) -> io::Result<Rc<dyn OpenFile>> {
+        let (path, flags) = (c_path(path)?, flags(options)?);
+        let mode = Mode::from_raw_mode(options.mode);
+        let fd = match self.ring {
+            Some(ring) => ring.open(path, flags, mode)?,
+            None => on_pool(move || Ok(rustix::fs::open(path, flags, mode)?))?,
+        };
+        // It was for opening only: io_uring would take it to mean that reads must not wait either.
+        rustix::fs::fcntl_setfl(&fd, flags & OFlags::APPEND)?;
+        Ok(Rc::new(KernelFile { fd: Arc::new(fd), ring: self.ring, may_read_now: Cell::new(true) }))
+    }
+
+    fn metadata(&self, path: &Path, follow_symlink: bool) -> io::Result<Metadata> {
+        let path = c_path(path)?;
+        let flags = if follow_symlink { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        on_pool(move || Ok(rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS)?.into()))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        on_pool(move || std::fs::create_dir(path))
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        on_pool(move || std::fs::remove_file(path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        on_pool(move || std::fs::remove_dir(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        on_pool(move || std::fs::rename(from, to))
+    }
+
+    fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
+        let (existing, new) = (existing.to_owned(), new.to_owned());
+        on_pool(move || std::fs::hard_link(existing, new))
+    }
+
+    fn symlink(&self, target: &Path, new: &Path) -> io::Result<()> {
+        let (target, new) = (target.to_owned(), new.to_owned());
+        on_pool(move || std::os::unix::fs::symlink(target, new))
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        let path = path.to_owned();
+        on_pool(move || std::fs::read_link(path))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = c_path(path)?;
+        on_pool(move || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok(rustix::fs::fsync(rustix::fs::open(path, flags, Mode::empty())?)?)
+        })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Box<dyn Listing>> {
+        let path = c_path(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = on_pool(move || Ok(Dir::new(rustix::fs::open(path, flags, Mode::empty())?)?))?;
+        Ok(Box::new(KernelListing { directory: Some(directory) }))
+    }
+
+    fn remove_file_later(&self, path: PathBuf) {
+        let counted = Counted::new();
+        discard(move || {
+            // It may be gone already, and nobody is left to be told of anything else.
+            let _ = std::fs::remove_file(path);
+            drop(counted);
+        });
+    }
+}
+
+struct KernelFile {
+    /// Shared with what is under way: a descriptor's number must not be used again before that is over.
+    fd: Arc<OwnedFd>,
+    ring: Option<&'static Ring>,
+    /// Until its file system has said that it does not know how.
+    may_read_now: Cell<bool>,
+}
+
+impl OpenFile for KernelFile {
+    fn read_now(&self, buffer: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
+        if buffer.len() > READ_NOW_BYTES_MAX || !self.may_read_now.get() {
+            return None;
+        }
+        let slices = &mut [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.fd, slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Some(Ok(count)),
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                self.may_read_now.set(false);
+                None
+            }
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    fn read_at(&self, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let fd = self.fd.clone();
+        match self.ring {
+            Some(ring) => ring.read(fd, len, offset),
+            None => on_pool(move || {
+                let mut bytes = Vec::with_capacity(len);
+                rustix::io::pread(&fd, rustix::buffer::spare_capacity(&mut bytes), offset)?;
+                Ok(bytes)
+            }),
+        }
+    }
+
+    fn write_at(&self, bytes: Bytes, offset: u64) -> io::Result<usize> {
+        let fd = self.fd.clone();
+        match self.ring {
+            Some(ring) => ring.write(fd, bytes, offset),
+            None => on_pool(move || Ok(rustix::io::pwrite(&fd, &bytes, offset)?)),
+        }
+    }
+
+    fn sync(&self, what: Durable) -> io::Result<()> {
+        let fd = self.fd.clone();
+        match self.ring {
+            Some(ring) => ring.sync(fd, what),
+            None => on_pool(move || match what {
+                Durable::Data => Ok(rustix::fs::fdatasync(fd)?),
+                Durable::All => Ok(rustix::fs::fsync(fd)?),
+            }),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let fd = self.fd.clone();
+        on_pool(move || Ok(rustix::io::retry_on_intr(|| rustix::fs::ftruncate(&fd, len))?))
+    }
+
+    fn metadata(&self) -> io::Result<Metadata> {
+        // An open file's attributes are in memory, and with `DONT_SYNC` no file server is asked for newer ones.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        Ok(rustix::fs::statx(&self.fd, c"", flags, StatxFlags::BASIC_STATS)?.into())
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        Ok(rustix::fs::flock(&self.fd, FlockOperation::Unlock)?)
+    }
+}
+
+struct KernelListing {
+    /// On its way to another thread and back during a call; gone for good if the coroutine was terminated in one.
+    directory: Option<Dir>,
+}
+
+impl KernelListing {
+    fn with<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut Dir) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        check_may_suspend()?;
+        let gone = || io::Error::new(ErrorKind::NotConnected, "reading the directory was broken off");
+        let mut directory = self.directory.take().ok_or_else(gone)?;
+        let (directory, result) = on_pool(move || {
+            let result = job(&mut directory);
+            Ok((directory, result))
+        })?;
+        self.directory = Some(directory);
+        result
+    }
+}
+
+impl Listing for KernelListing {
+    fn next_batch(&mut self) -> io::Result<Vec<DirEntry>> {
+        self.with(|directory| {
+            let mut entries = Vec::new();
+            while entries.len() < ENTRIES_PER_BATCH {
+                let Some(entry) = directory.read() else { break };
+                let entry = entry?;
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
+                }
+                let kind = match entry.file_type() {
+                    // A file system that does not tell while listing must be asked for each.
+                    rustix::fs::FileType::Unknown => {
+                        match rustix::fs::statat(directory.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
+                            Ok(stat) => rustix::fs::FileType::from_raw_mode(stat.st_mode).into(),
+                            Err(Errno::NOENT) => continue, // removed meanwhile
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                    kind => kind.into(),
+                };
+                entries.push(DirEntry { name: OsString::from_vec(name.to_bytes().to_vec()), kind });
+            }
+            Ok(entries)
+        })
+    }
+
+    fn open_child(&mut self, name: &OsStr) -> io::Result<Box<dyn Listing>> {
+        let name = c_path(Path::new(name))?;
+        let child = self.with(move |directory| {
+            // Relative to the open parent and without following links: what was a directory when it was listed
+            // may be a link to anywhere by now.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(directory.fd()?, name, flags, Mode::empty())?;
+            Ok(Dir::new(fd)?)
+        })?;
+        Ok(Box::new(KernelListing { directory: Some(child) }))
+    }
+}
+
+impl From<rustix::fs::FileType> for FileKind {
+    fn from(kind: rustix::fs::FileType) -> FileKind {
+        match kind {
+            rustix::fs::FileType::RegularFile => FileKind::File,
+            rustix::fs::FileType::Directory => FileKind::Directory,
+            rustix::fs::FileType::Symlink => FileKind::Symlink,
+            _ => FileKind::Other,
+        }
+    }
+}
+
+impl From<rustix::fs::Statx> for Metadata {
+    fn from(stat: rustix::fs::Statx) -> Metadata {
+        let since = std::time::Duration::from_secs(stat.stx_mtime.tv_sec.unsigned_abs());
+        let nanos = std::time::Duration::from_nanos(stat.stx_mtime.tv_nsec.into());
+        let epoch = std::time::UNIX_EPOCH;
+        // The nanoseconds count upward from the second, before 1970 too.
+        let second =
+            if stat.stx_mtime.tv_sec >= 0 { epoch.checked_add(since) } else { epoch.checked_sub(since) };
+        Metadata {
+            kind: rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()).into(),
+            len_bytes: stat.stx_size,
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            modified: second.and_then(|second| second.checked_add(nanos)).unwrap_or(epoch),
+            inode: stat.stx_ino,
+            link_count: stat.stx_nlink.into(),
+        }
+    }
+}
