@@ -69,7 +69,10 @@ pub mod sync;
 mod timer;
 
 pub use clock::{now, wall_clock};
-pub use coroutine::{Builder, JoinHandle, SpawnError, Terminated, spawn, uninterruptible, yield_now};
+pub use coroutine::{
+    Builder, JoinHandle, Local, SpawnError, Terminated, current_name, spawn, try_spawn, uninterruptible,
+    yield_now,
+};
 pub use driver::set_busy_poll;
 pub use io::read_until;
 pub use offload::offload;

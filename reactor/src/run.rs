@@ -3,13 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::mpsc;
 
 use slab::Slab;
 
-use crate::coroutine::{self, Coroutine, Ending, Outcome, Payload};
+use crate::coroutine::{self, Builder, Coroutine, Ending, Outcome, Payload, Start};
 use crate::sync::WaitList;
 use crate::{driver, engine, sim};
 
@@ -78,7 +78,11 @@ impl Group {
         }
         let mut failure = self.failure.borrow_mut();
         if failure.is_some() {
-            tracing::error!("another coroutine panicked while the run was ending with an earlier panic");
+            tracing::error!(
+                coroutine = coroutine::label_of_current(),
+                "it panicked while the run was ending with an earlier panic: {}",
+                coroutine::panic_message(&payload)
+            );
             return;
         }
         *failure = Some(payload);
@@ -125,10 +129,12 @@ impl Group {
 /// ```
 /// assert_eq!(reactor::run(|| "hello"), "hello");
 /// ```
+#[track_caller]
 pub fn run<T: Send>(main: impl FnOnce() -> T + Send) -> T {
     assert!(!engine::on_reactor_thread(), "`reactor::run` was called from inside itself: call `spawn`");
+    let called_at = Location::caller();
     let (result_sender, result) = mpsc::sync_channel::<Result<T, Payload>>(1);
-    let body: Box<dyn FnOnce() + Send + '_> = Box::new(move || start_main(main, result_sender));
+    let body: Box<dyn FnOnce() + Send + '_> = Box::new(move || start_main(main, result_sender, called_at));
     // SAFETY: `body` and all it borrows stay alive: below, this thread blocks until the sender inside `body`
     // has sent or been dropped, and `start_main` does either only when `main` has returned or unwound and every
     // coroutine of its group has ended (`Group::drain`).
@@ -144,7 +150,11 @@ pub fn run<T: Send>(main: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Runs on the driver's coroutine; must not suspend, and does not: `start` returns at the first suspension.
-fn start_main<T: Send>(main: impl FnOnce() -> T, result: mpsc::SyncSender<Result<T, Payload>>) {
+fn start_main<T: Send>(
+    main: impl FnOnce() -> T,
+    result: mpsc::SyncSender<Result<T, Payload>>,
+    called_at: &'static Location<'static>,
+) {
     let group = Group::new(None);
     let of_main = group.clone();
     let body: Box<dyn FnOnce()> = Box::new(move || {
@@ -160,7 +170,9 @@ fn start_main<T: Send>(main: impl FnOnce() -> T, result: mpsc::SyncSender<Result
     // SAFETY: `run` keeps what `main` borrows alive until the result is sent, and `result` is sent last.
     let body = unsafe { engine::erase_lifetime(body) };
     let ending = Rc::new(MainEnding);
-    let started = coroutine::start(Some(MAIN_STACK_SIZE_BYTES), group, ending, body, |_: Outcome<()>| ());
+    let builder = Builder::new().name("main").stack_size_bytes(MAIN_STACK_SIZE_BYTES);
+    let start = Start { builder, spawned_at: called_at, group, ending };
+    let started = coroutine::start(start, body, |_: Outcome<()>| ());
     if let Err(error) = started {
         // The thread in `run` sees its channel closed and panics; this says why.
         tracing::error!("`reactor::run`: {error}");

@@ -4,10 +4,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use crate::coroutine::{self, Coroutine, Cut, Ending, Outcome, Packet, Payload, Terminated};
+use crate::coroutine::{
+    self, Builder, Coroutine, Cut, Ending, Outcome, Packet, Payload, SpawnError, Start, Terminated,
+};
 use crate::engine;
 use crate::run::Group;
 
@@ -38,7 +40,11 @@ impl State {
 
     fn on_failure(&self, payload: Payload) {
         if self.failure.borrow().is_some() {
-            tracing::error!("a second coroutine of a scope panicked; the scope ends with the first panic");
+            tracing::error!(
+                coroutine = coroutine::label_of_current(),
+                "it panicked in a scope that ends with an earlier panic: {}",
+                coroutine::panic_message(&payload)
+            );
             return;
         }
         *self.failure.borrow_mut() = Some(payload);
@@ -59,15 +65,20 @@ impl State {
     fn wait_for_children(&self) {
         while self.running_count.get() > 0 {
             if let Err(payload) = catch_unwind(coroutine::park) {
-                self.terminate_children();
-                coroutine::uninterruptible(|| {
-                    while self.running_count.get() > 0 {
-                        coroutine::park();
-                    }
-                });
+                self.end_children();
                 resume_unwind(payload);
             }
         }
+    }
+
+    /// Terminates all children and waits for them, whatever happens to the parent meanwhile.
+    fn end_children(&self) {
+        self.terminate_children();
+        coroutine::uninterruptible(|| {
+            while self.running_count.get() > 0 {
+                coroutine::park();
+            }
+        });
     }
 }
 
@@ -97,6 +108,7 @@ impl Ending for State {
 /// Runs `f`, which may spawn children that borrow from here, and returns when `f` and all of them have ended.
 ///
 /// The first child that panics terminates its siblings and `f`'s own blocking call; the panic is raised here.
+/// Panics that follow are logged with their messages.
 /// When `f` itself unwinds, or its coroutine is terminated, the children are terminated first.
 ///
 /// # Panics
@@ -132,11 +144,15 @@ pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
     let open = Open::new(&state.parent);
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     state.body_ended.set(true);
-    state.parent.withdraw_cut(state.cut);
+    let raised = state.parent.withdraw_cut(state.cut);
     if result.is_err() {
-        state.terminate_children();
+        state.end_children();
+    } else {
+        if raised {
+            state.parent.note_swallowed("a scope's failure", "left the scope by itself");
+        }
+        state.wait_for_children();
     }
-    state.wait_for_children();
     drop(open);
     match (state.failure.take(), result) {
         (Some(failure), _) => resume_unwind(failure),
@@ -148,26 +164,70 @@ pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
 impl<'scope, 'env> Scope<'scope, 'env> {
     /// Starts a child, which runs at once until it first suspends.
     ///
+    /// In a scope that fails already the child is discarded: `f` is dropped and never runs.
+    ///
     /// # Panics
     ///
     /// Near the kernel's limit of memory mappings, as [`crate::spawn`] does; while the caller unwinds.
+    #[track_caller]
     pub fn spawn<T: 'scope>(&'scope self, f: impl FnOnce() -> T + 'scope) -> ScopedJoinHandle<'scope, T> {
-        self.spawn_in(self.state.parent.group().clone(), None, f)
+        match Builder::new().spawn_scoped(self, f) {
+            Ok(handle) => handle,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`Scope::spawn`], for those who can do without.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] near the kernel's limit of memory mappings. `f` is dropped then.
+    ///
+    /// # Panics
+    ///
+    /// While the caller unwinds.
+    #[track_caller]
+    pub fn try_spawn<T: 'scope>(
+        &'scope self,
+        f: impl FnOnce() -> T + 'scope,
+    ) -> Result<ScopedJoinHandle<'scope, T>, SpawnError> {
+        Builder::new().spawn_scoped(self, f)
+    }
+
+    /// Terminates all children that run now; further ones may be started. Never suspends.
+    pub fn terminate_children(&self) {
+        self.state.terminate_children();
+    }
+
+    pub(crate) fn group(&self) -> Rc<Group> {
+        self.state.parent.group().clone()
     }
 
     /// As [`Scope::spawn`], with the child in another group than its parent's.
     pub(crate) fn spawn_in<T: 'scope>(
         &'scope self,
         group: Rc<Group>,
-        stack_size_bytes: Option<usize>,
+        stack_size_bytes: usize,
         f: impl FnOnce() -> T + 'scope,
     ) -> ScopedJoinHandle<'scope, T> {
+        let builder = Builder::new().name("main").stack_size_bytes(stack_size_bytes);
+        self.start(builder, group, f).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts a child that `builder` describes, in `group`.
+    #[track_caller]
+    pub(crate) fn start<T: 'scope>(
+        &'scope self,
+        builder: Builder,
+        group: Rc<Group>,
+        f: impl FnOnce() -> T + 'scope,
+    ) -> Result<ScopedJoinHandle<'scope, T>, SpawnError> {
         assert!(coroutine::may_suspend(), "a scope can't spawn while its coroutine unwinds");
         let packet = Packet::new(group.clone());
-        let filled = packet.clone();
+        // However `f` ends, run or not, its joiners learn of it before the child counts as ended.
+        let ended = Ended(packet.clone());
         let body: Box<dyn FnOnce() + 'scope> = Box::new(move || {
-            // However `f` ends, its joiners learn of it before the child counts as ended.
-            let ended = Ended(filled);
+            let ended = ended;
             ended.0.fill(Outcome::Returned(f()));
         });
         // SAFETY: what `body` borrows lives for 'scope, which `scope` above does not leave before
@@ -180,44 +240,41 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let state = self.state.clone();
         state.running_count.set(state.running_count.get() + 1);
         let ended = state.clone();
-        let started = coroutine::start(stack_size_bytes, group, state, body, move |outcome| {
+        let failed = state.failure.borrow().is_some();
+        let builder = builder.discarded(failed);
+        let start = Start { builder, spawned_at: Location::caller(), group, ending: state };
+        let started = coroutine::start(start, body, move |outcome| {
             if let Outcome::Panicked(payload) = outcome {
                 ended.on_failure(payload);
             }
             ended.on_child_end();
         });
-        match started {
-            Ok(coroutine) => {
-                if !coroutine.is_finished() {
-                    let mut children = self.state.children.borrow_mut();
-                    // Swept once the ended ones outnumber the rest, so that spawning stays cheap on average.
-                    if children.len() > 2 * self.state.running_count.get() + 16 {
-                        children.retain(|child| !child.is_finished());
-                    }
-                    children.push(coroutine.clone());
-                    drop(children);
-                    if self.state.failure.borrow().is_some() {
-                        coroutine.terminate();
-                    }
-                }
-                ScopedJoinHandle { coroutine, packet, scope: PhantomData }
+        let coroutine = started.inspect_err(|_| {
+            self.state.running_count.set(self.state.running_count.get() - 1);
+        })?;
+        if !coroutine.is_finished() {
+            let mut children = self.state.children.borrow_mut();
+            // Swept once the ended ones outnumber the rest, so that spawning stays cheap on average.
+            if children.len() > 2 * self.state.running_count.get() + 16 {
+                children.retain(|child| !child.is_finished());
             }
-            Err(error) => {
-                self.state.running_count.set(self.state.running_count.get() - 1);
-                panic!("{error}");
+            children.push(coroutine.clone());
+            drop(children);
+            // It may be what failed: then its siblings are told, and so is it.
+            if self.state.failure.borrow().is_some() {
+                coroutine.terminate();
             }
         }
+        Ok(ScopedJoinHandle { coroutine, packet, scope: PhantomData })
     }
 }
 
-/// Tells the joiners of a child that returned nothing, when the child's body is left.
+/// Tells the joiners of a child that returned nothing, when the child's body is left or discarded.
 struct Ended<T>(Rc<Packet<T>>);
 
 impl<T> Drop for Ended<T> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fill(Outcome::Terminated);
-        }
+        self.0.fill_if_empty(Outcome::Terminated);
     }
 }
 
@@ -248,6 +305,25 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// Makes the child's current or next blocking call unwind.
     pub fn terminate(&self) {
         self.coroutine.terminate();
+    }
+
+    /// Terminates the child and waits until it has ended, its destructors run.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedJoinHandle::join`].
+    ///
+    /// # Suspends
+    ///
+    /// Until the child ends.
+    pub fn terminate_and_wait(self) -> Result<T, Terminated> {
+        self.terminate();
+        self.join()
+    }
+
+    /// The child's name: see [`current_name`](crate::current_name).
+    pub fn name(&self) -> String {
+        self.coroutine.label()
     }
 
     /// Whether the child has ended.

@@ -129,9 +129,14 @@ pub fn timeout<T>(duration: Duration, f: impl FnOnce() -> T) -> Result<T, Elapse
     let timer = Timer::arm(now() + duration, Action::Cut(me.clone(), cut));
     let result = catch_unwind(AssertUnwindSafe(f));
     drop(timer);
-    me.withdraw_cut(cut);
+    let raised = me.withdraw_cut(cut);
     match result {
-        Ok(value) => Ok(value),
+        Ok(value) => {
+            if raised {
+                me.note_swallowed("a timeout's end", "returned a result, which counts");
+            }
+            Ok(value)
+        }
         Err(payload) if payload.downcast_ref::<Cut>() == Some(&cut) => Err(Elapsed),
         Err(payload) => resume_unwind(payload),
     }

@@ -54,6 +54,12 @@ impl<T> Packet<T> {
         self.joiners.notify_all();
     }
 
+    pub(crate) fn fill_if_empty(&self, outcome: Outcome<T>) {
+        if self.outcome.borrow().is_none() {
+            self.fill(outcome);
+        }
+    }
+
     /// Waits for the outcome and takes it.
     pub(crate) fn take(&self) -> Outcome<T> {
         loop {
@@ -109,6 +115,29 @@ impl<T> JoinHandle<T> {
         self.coroutine.terminate();
     }
 
+    /// Terminates the coroutine and waits until it has ended, its destructors run.
+    ///
+    /// # Errors
+    ///
+    /// [`Terminated`], unless it had returned before or returned a result all the same.
+    ///
+    /// # Panics
+    ///
+    /// With the coroutine's own panic.
+    ///
+    /// # Suspends
+    ///
+    /// Until the coroutine ends.
+    pub fn terminate_and_wait(self) -> Result<T, Terminated> {
+        self.terminate();
+        self.join()
+    }
+
+    /// The coroutine's name: see [`current_name`](crate::current_name).
+    pub fn name(&self) -> String {
+        self.coroutine.label()
+    }
+
     /// Whether the coroutine has ended.
     pub fn is_finished(&self) -> bool {
         self.coroutine.is_finished()
@@ -127,6 +156,9 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("finished", &self.is_finished()).finish()
+        f.debug_struct("JoinHandle")
+            .field("name", &self.name())
+            .field("finished", &self.is_finished())
+            .finish()
     }
 }

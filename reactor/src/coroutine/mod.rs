@@ -1,16 +1,20 @@
 //! What a coroutine is to the reactor and to its users: its state, and how it suspends and goes on.
 //!
-//! How it starts is in `spawn`, how it is joined in `handle`, how it is made to unwind in `termination`.
+//! How it starts is in `spawn`, how it is joined in `handle`, how it is made to unwind in `termination`, what it
+//! is called in `name`, and what it keeps for itself in `local`.
 //!
 //! Not here: the order in which coroutines run ([`crate::driver`]), how stacks are switched
 //! ([`crate::engine`]).
 
 mod handle;
+mod local;
+mod name;
 mod spawn;
 mod termination;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::panic::Location;
 use std::rc::Rc;
 
 use crate::driver;
@@ -19,8 +23,12 @@ use crate::run::Group;
 
 pub use handle::{JoinHandle, Terminated};
 pub(crate) use handle::{Outcome, Packet};
-pub(crate) use spawn::start;
-pub use spawn::{Builder, SpawnError, spawn};
+pub use local::Local;
+use local::Locals;
+pub use name::current_name;
+pub(crate) use name::{label_of_current, panic_message};
+pub use spawn::{Builder, SpawnError, spawn, try_spawn};
+pub(crate) use spawn::{Start, start};
 pub(crate) use termination::Cut;
 pub use termination::uninterruptible;
 
@@ -46,6 +54,8 @@ pub(crate) struct Coroutine {
     /// Made runnable and not yet resumed: counted by the driver.
     scheduled: Cell<bool>,
     finished: Cell<bool>,
+    /// Its code has been made to unwind to `cut`: seeing that again tells that somebody caught the unwinding.
+    cut_raised: Cell<bool>,
     cut: Cell<Option<Cut>>,
     uninterruptible_depth: Cell<u32>,
     group: Rc<Group>,
@@ -57,6 +67,17 @@ pub(crate) struct Coroutine {
     pub(crate) open_scopes: Cell<u32>,
     /// Whom to tell if its stack overflows: its own code no longer can.
     ending: RefCell<Option<Rc<dyn Ending>>>,
+    spawned_at: &'static Location<'static>,
+    rare: OnceCell<Box<Rare>>,
+}
+
+/// What few coroutines have, apart so that the others need no room for it.
+#[derive(Default)]
+struct Rare {
+    name: OnceCell<Box<str>>,
+    locals: Locals,
+    /// How often its code caught its unwinding and went on.
+    swallowed_count: Cell<u32>,
 }
 
 thread_local! {
@@ -119,17 +140,22 @@ impl Coroutine {
     pub(crate) fn group(&self) -> &Rc<Group> {
         &self.group
     }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
 }
 
 /// Suspends the running coroutine until somebody wakes it. Returns early at times: call it in a loop.
 ///
 /// # Panics
 ///
-/// Unwinds if the coroutine has been terminated or a timeout around it has elapsed.
+/// Unwinds if the coroutine has been terminated or a timeout around it has elapsed. In a destructor that runs
+/// while its coroutine unwinds: whoever may be called there asks [`may_suspend`] first.
 pub(crate) fn park() {
     let me = current();
-    me.check_cut();
     assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
+    me.check_cut();
     suspend(&me);
     me.check_cut();
 }

@@ -1,14 +1,16 @@
 //! How a coroutine starts.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 
 use super::{
-    CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, go_on, leave,
+    CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, go_on, leave, panic_message,
     settle_overflow,
 };
 use crate::run::Group;
+use crate::scope::{Scope, ScopedJoinHandle};
 use crate::{driver, engine};
 
 /// Spawning was refused: the process is near the kernel's limit of memory mappings.
@@ -25,11 +27,19 @@ pub struct SpawnError {
     pub max_map_count: usize,
 }
 
+/// What a coroutine starts with.
+pub(crate) struct Start {
+    pub(crate) builder: Builder,
+    pub(crate) spawned_at: &'static Location<'static>,
+    pub(crate) group: Rc<Group>,
+    pub(crate) ending: Rc<dyn Ending>,
+}
+
 /// Starts a coroutine whose body never unwinds past `done`. Runs it at once until it first suspends.
+///
+/// Where it is terminated before it starts, `body` is dropped here without having run.
 pub(crate) fn start<T: 'static>(
-    stack_size_bytes: Option<usize>,
-    group: Rc<Group>,
-    ending: Rc<dyn Ending>,
+    start: Start,
     body: impl FnOnce() -> T + 'static,
     done: impl FnOnce(Outcome<T>) + 'static,
 ) -> Result<Rc<Coroutine>, SpawnError> {
@@ -38,36 +48,62 @@ pub(crate) fn start<T: 'static>(
         fiber: OnceCell::new(),
         scheduled: Cell::new(false),
         finished: Cell::new(false),
+        cut_raised: Cell::new(false),
         cut: Cell::new(None),
         uninterruptible_depth: Cell::new(0),
-        group,
+        group: start.group,
         slot: Cell::new(0),
         wait: Wait::default(),
         open_scopes: Cell::new(0),
-        ending: RefCell::new(Some(ending)),
+        ending: RefCell::new(Some(start.ending)),
+        spawned_at: start.spawned_at,
+        rare: OnceCell::new(),
     });
+    if let Some(name) = start.builder.name {
+        child.set_name(&name);
+    }
     child.group.on_start(&child);
+    if start.builder.discarded || child.cut.get().is_some() {
+        drop(body);
+        done(Outcome::Terminated);
+        child.finish();
+        return Ok(child);
+    }
 
     let parent = CURRENT.take();
     let nested = driver::enter_nested();
     let me = child.clone();
-    engine::launch(stack_size_bytes, move || {
+    engine::launch(start.builder.stack_size_bytes, move || {
         let _ = me.fiber.set(engine::current());
         go_on(Some(me.clone()));
         let outcome = match catch_unwind(AssertUnwindSafe(body)) {
-            Ok(value) => Outcome::Returned(value),
+            Ok(value) => {
+                me.check_swallowed_at_end();
+                Outcome::Returned(value)
+            }
             Err(payload) => match payload.downcast::<Cut>() {
                 Ok(_) => Outcome::Terminated,
                 Err(payload) => Outcome::Panicked(payload),
             },
         };
-        // First the result, which may be dropped here and whose destructor may suspend; then the end.
+        // First what it kept, whose destructors may suspend, even where it was terminated; then its result,
+        // which may be dropped here; then the end.
+        let outcome = match catch_unwind(AssertUnwindSafe(|| me.drop_locals())) {
+            Err(payload) => {
+                if let Outcome::Panicked(earlier) = &outcome {
+                    let coroutine = me.label();
+                    tracing::error!(
+                        coroutine,
+                        "a local's destructor panicked after: {}",
+                        panic_message(earlier)
+                    );
+                }
+                Outcome::Panicked(payload)
+            }
+            Ok(()) => outcome,
+        };
         done(outcome);
-        me.finished.set(true);
-        me.unschedule();
-        me.ending.take();
-        me.group.on_finish(&me);
-        driver::note_finished();
+        me.finish();
         leave(&me);
     });
     // Back from the child's first suspension, its end, or its overflow.
@@ -77,13 +113,24 @@ pub(crate) fn start<T: 'static>(
     Ok(child)
 }
 
+impl Coroutine {
+    fn finish(&self) {
+        self.finished.set(true);
+        self.unschedule();
+        self.ending.take();
+        self.group.on_finish(self);
+        driver::note_finished();
+    }
+}
+
 /// Starts a coroutine, which runs at once until it first suspends.
 ///
 /// It ends with the enclosing [`crate::run`] at the latest. To let it borrow, see [`crate::scope`].
 ///
 /// # Panics
 ///
-/// Outside `run`, or where [`Builder::spawn`] fails.
+/// Outside `run`. Near the kernel's limit of memory mappings, some 30,000 coroutines by default: a server that
+/// starts one for each client calls [`try_spawn`], and refuses the client instead.
 ///
 /// # Examples
 ///
@@ -95,6 +142,7 @@ pub(crate) fn start<T: 'static>(
 /// });
 /// assert_eq!(sum, 42);
 /// ```
+#[track_caller]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     match Builder::new().spawn(f) {
         Ok(handle) => handle,
@@ -102,14 +150,33 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
     }
 }
 
+/// As [`spawn`], for those who can do without: a server that turns clients away when it is full.
+///
+/// # Errors
+///
+/// [`SpawnError`] near the kernel's limit of memory mappings. `f` is dropped then, and with it the connection
+/// that it was to serve.
+///
+/// # Panics
+///
+/// Outside `run`.
+#[track_caller]
+pub fn try_spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> Result<JoinHandle<T>, SpawnError> {
+    Builder::new().spawn(f)
+}
+
 /// Sets a coroutine up before it starts.
 #[derive(Debug, Default, Clone)]
 pub struct Builder {
     stack_size_bytes: Option<usize>,
+    name: Option<Cow<'static, str>>,
+    /// It is terminated before it starts.
+    discarded: bool,
 }
 
 impl Builder {
-    /// The defaults: 128 KiB of stack, of which only touched pages take memory.
+    /// The defaults: 128 KiB of stack, of which only touched pages take memory, and the place of the call that
+    /// spawns it for a name.
     pub fn new() -> Builder {
         Builder::default()
     }
@@ -120,7 +187,19 @@ impl Builder {
         self
     }
 
-    /// Starts the coroutine.
+    /// Names the coroutine, for logs and dumps; names need not be unique.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Lets it never start: its body is dropped.
+    pub(crate) fn discarded(mut self, discarded: bool) -> Builder {
+        self.discarded = discarded;
+        self
+    }
+
+    /// Starts the coroutine, as [`spawn`] does.
     ///
     /// # Errors
     ///
@@ -129,12 +208,31 @@ impl Builder {
     /// # Panics
     ///
     /// Outside `run`.
+    #[track_caller]
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> Result<JoinHandle<T>, SpawnError> {
         let group = current().group().clone();
         let packet = Packet::new(group.clone());
         let ended = packet.clone();
-        let coroutine =
-            start(self.stack_size_bytes, group, packet.clone(), f, move |outcome| ended.settle(outcome))?;
+        let of_start = Start { builder: self, spawned_at: Location::caller(), group, ending: packet.clone() };
+        let coroutine = start(of_start, f, move |outcome| ended.settle(outcome))?;
         Ok(JoinHandle { coroutine, packet })
+    }
+
+    /// Starts the coroutine as a child of `scope`, as [`Scope::spawn`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] near the kernel's limit of memory mappings.
+    ///
+    /// # Panics
+    ///
+    /// While the caller unwinds.
+    #[track_caller]
+    pub fn spawn_scoped<'scope, T: 'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        f: impl FnOnce() -> T + 'scope,
+    ) -> Result<ScopedJoinHandle<'scope, T>, SpawnError> {
+        scope.start(self, scope.group(), f)
     }
 }

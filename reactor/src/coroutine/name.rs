@@ -1,0 +1,51 @@
+//! What a coroutine is called, in logs and dumps.
+
+use super::{CURRENT, Coroutine, Payload, current};
+
+impl Coroutine {
+    /// Its name, or the place where it was spawned if it was given none.
+    pub(crate) fn label(&self) -> String {
+        match self.rare.get().and_then(|rare| rare.name.get()) {
+            Some(name) => name.to_string(),
+            None => format!("{}:{}", self.spawned_at.file(), self.spawned_at.line()),
+        }
+    }
+
+    pub(super) fn set_name(&self, name: &str) {
+        // Only its builder names it, so nothing is there yet.
+        let _ = self.rare().name.set(name.into());
+    }
+}
+
+/// The running coroutine's name.
+///
+/// What [`Builder::name`](crate::Builder::name) said, else `file:line` of the call that spawned it; `main` for
+/// the one that [`run`](crate::run) started. Never suspends.
+///
+/// # Panics
+///
+/// Outside `run`.
+///
+/// # Examples
+///
+/// ```
+/// reactor::run(|| {
+///     let named = reactor::Builder::new().name("acceptor").spawn(reactor::current_name).unwrap();
+///     assert_eq!(named.join().unwrap(), "acceptor");
+///     assert_eq!(reactor::current_name(), "main");
+/// });
+/// ```
+pub fn current_name() -> String {
+    current().label()
+}
+
+/// As [`current_name`], also where no coroutine runs.
+pub(crate) fn label_of_current() -> String {
+    CURRENT.with_borrow(|current| current.as_ref().map_or_else(|| "a coroutine".to_owned(), |me| me.label()))
+}
+
+/// The text of a panic, as far as it has one.
+pub(crate) fn panic_message(payload: &Payload) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("(a panic without text)")
+}
