@@ -9,7 +9,6 @@ mod destination;
 mod duplex;
 mod happy_eyeballs;
 mod pipe;
-mod raw_public_key;
 mod resolve;
 mod socket_options;
 mod tcp;

@@ -7,7 +7,7 @@
 //! Signing and verifying go through [`Identity`] and [`PublicKey`], so that a handshake accepts exactly the
 //! signatures that everything else here accepts, and the secret is not copied into another library.
 //!
-//! What it is not: the record layer or the flow of a connection; those are rustls's and [`super::tls`]'s.
+//! What it is not: the record layer or the flow of a connection; those are rustls's and `stream.rs`'s.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use rustls::{
     SignatureAlgorithm, SignatureScheme,
 };
 
-use super::tls::Expect;
+use super::Expect;
 use crate::crypto::{Identity, PublicKey, Signature};
 
 /// The DER of an Ed25519 SubjectPublicKeyInfo up to the key itself (RFC 8410, section 4): the lengths and the
@@ -159,9 +159,36 @@ impl PeerVerifier {
     }
 }
 
-/// TLS 1.2 is neither offered nor compiled in.
-fn never_tls12() -> Error {
-    Error::General("TLS 1.2 is not spoken here".into())
+/// What the two verifier traits ask for alike: how a handshake is signed, and by what kind of key.
+macro_rules! handshakes_are_signed_by_bare_keys {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _spki: &CertificateDer<'_>,
+            _signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            // Not offered: RFC 7250 would allow it, but only TLS 1.3 hides who the client is.
+            Err(Error::General("peers speak TLS 1.3 only".into()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            spki: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            PeerVerifier::check_signature(message, spki, signed)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 impl ServerCertVerifier for PeerVerifier {
@@ -176,31 +203,7 @@ impl ServerCertVerifier for PeerVerifier {
         self.check(spki, rest).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _spki: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(never_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        spki: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        PeerVerifier::check_signature(message, spki, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    handshakes_are_signed_by_bare_keys!();
 }
 
 impl ClientCertVerifier for PeerVerifier {
@@ -217,31 +220,7 @@ impl ClientCertVerifier for PeerVerifier {
         self.check(spki, rest).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _spki: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(never_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        spki: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        PeerVerifier::check_signature(message, spki, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    handshakes_are_signed_by_bare_keys!();
 }
 
 #[cfg(test)]

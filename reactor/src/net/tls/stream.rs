@@ -1,4 +1,4 @@
-//! TLS 1.3 between peers who know each other by key; see `raw_public_key.rs` for who is trusted.
+//! The flow of a TLS connection, whoever proved what at its start.
 //!
 //! rustls does the protocol and never touches a socket: bytes go in, bytes come out. This file moves them.
 //! Three things shape it:
@@ -7,29 +7,17 @@
 //! - rustls reads 4 KiB at a time by itself. A read buffer of up to 256 KiB in front of it takes a system call
 //!   per 256 KiB instead; it starts small and grows only where the peer sends that fast.
 //! - A flush of many small messages is one record and one `send`: plaintext is gathered before it is sealed.
-//!
-//! An end without `close_notify` is an error (`UnexpectedEof`), so a cut connection is never taken for a
-//! finished one.
-//!
-//! What it is not: HTTPS. There are no certificates, no names, no resumption, and no earlier version.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConnection, Connection, ServerConnection};
+use rustls::{Connection, HandshakeKind};
 
-use super::duplex::WriteOnce;
-use super::raw_public_key::{client_config, decode_key, server_config};
-use super::{Duplex, TcpStream};
-use crate::crypto::{Identity, PublicKey};
-
-/// How long a handshake may take: two round trips over the slowest of links (a second each, with loss), and
-/// short enough that a silent client does not hold a descriptor for long.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+use super::error::tls_error;
+use super::{HANDSHAKE_TIMEOUT, Truncated};
+use crate::crypto::PublicKey;
+use crate::net::{Duplex, TcpStream, WriteOnce};
 
 /// What a connection reads at once to begin with: a record, which is all that small calls need.
 const READ_SIZE_BYTES_MIN: usize = 16 << 10;
@@ -44,26 +32,63 @@ const SMALL_READS_MAX: u32 = 16;
 /// How much plaintext is sealed before it is written out: one gathering `send` of up to 64 records' slices.
 const SEALED_AHEAD_BYTES_MAX: usize = 512 << 10;
 
-/// Whom a client will talk to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// The holder of this key.
-    Key(PublicKey),
-    /// The holder of a key with this SHA3-256, which is what a node's id is.
-    Fingerprint([u8; 32]),
-    /// Anyone; [`TlsStream::peer`] then tells whom. For a first contact of which only the address is known.
-    Any,
-}
-
-/// A TLS connection whose handshake is done: both sides have proved their keys.
+/// A TLS connection whose handshake is done; `P` is what the peer proved in it: a key ([`PublicKey`], at both ends),
+/// or, with [`ByCertificate`], at the client that the server goes by the name that was asked for.
 ///
-/// Dropping it closes the socket without a word; [`Duplex::end`] says goodbye first.
-pub struct TlsStream<S: Duplex = TcpStream> {
+/// One coroutine may read while another writes, and each direction ends apart ([`Duplex::end`] sends `close_notify`).
+/// Dropping it closes the socket without a word, which the peer has to take for [`super::Truncated`].
+pub struct TlsStream<S: Duplex = TcpStream, P: Proof = PublicKey> {
     stream: S,
     state: RefCell<State>,
     /// A coroutine is writing records out, and will write whatever is added meanwhile.
     flushing: Cell<bool>,
-    peer: PublicKey,
+    /// `close_notify` has been sent: nothing may follow it.
+    ended: Cell<bool>,
+    peer: P,
+}
+
+/// A TLS connection with certificates.
+pub type CertifiedStream<S = TcpStream> = TlsStream<S, ByCertificate>;
+
+/// What a handshake may prove. Sealed: a key, or a certificate.
+pub trait Proof: sealed::Proof {}
+
+mod sealed {
+    use crate::crypto::PublicKey;
+
+    pub trait Proof: 'static {
+        /// The bare key, where it is one.
+        fn key(&self) -> Option<PublicKey>;
+    }
+}
+
+impl sealed::Proof for PublicKey {
+    fn key(&self) -> Option<PublicKey> {
+        Some(*self)
+    }
+}
+
+impl Proof for PublicKey {}
+
+/// The server has shown a certificate for its name, and the client nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct ByCertificate;
+
+impl sealed::Proof for ByCertificate {
+    fn key(&self) -> Option<PublicKey> {
+        None
+    }
+}
+
+impl Proof for ByCertificate {}
+
+/// The version of the protocol that was agreed on; earlier ones are not spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// RFC 5246, with ephemeral keys and authenticated ciphers only.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
 }
 
 struct State {
@@ -76,63 +101,41 @@ struct State {
     small_reads: u32,
 }
 
-/// Shakes hands as the client.
-///
-/// # Errors
-/// `InvalidData` if the peer is not the one expected or does not speak our TLS; `TimedOut` after
-/// [`HANDSHAKE_TIMEOUT`]; `UnexpectedEof` if the peer hangs up, as it does on a client that it can't read.
-///
-/// # Suspends
-/// For a round trip.
-pub fn connect<S: Duplex>(stream: S, identity: &Rc<Identity>, expect: Expect) -> io::Result<TlsStream<S>> {
-    let name = ServerName::try_from("peer").expect("a constant that parses");
-    let config = client_config(identity, expect).map_err(tls_error)?;
-    let tls = ClientConnection::new(Arc::new(config), name).map_err(tls_error)?;
-    shake_hands(stream, tls.into())
-}
-
-/// Shakes hands as the server; any client that proves a key is let in.
-///
-/// # Errors
-/// As [`connect`].
-///
-/// # Suspends
-/// For a round trip and a half.
-pub fn accept<S: Duplex>(stream: S, identity: &Rc<Identity>) -> io::Result<TlsStream<S>> {
-    let config = server_config(identity).map_err(tls_error)?;
-    let tls = ServerConnection::new(Arc::new(config)).map_err(tls_error)?;
-    shake_hands(stream, tls.into())
-}
-
-fn shake_hands<S: Duplex>(stream: S, mut tls: Connection) -> io::Result<TlsStream<S>> {
+/// Shakes hands, and learns from rustls what the peer has proved. Suspends for a round trip or two.
+pub(super) fn shake_hands<S: Duplex, P: Proof>(
+    stream: S,
+    mut tls: Connection,
+    prove: impl FnOnce(&Connection) -> io::Result<P>,
+) -> io::Result<TlsStream<S, P>> {
     tls.set_buffer_limit(Some(SEALED_AHEAD_BYTES_MAX));
     let state =
         State { tls, buffer: Vec::new(), start: 0, end: 0, read_size: READ_SIZE_BYTES_MIN, small_reads: 0 };
-    let mut stream = TlsStream {
+    let half = TlsStream {
         stream,
         state: RefCell::new(state),
         flushing: Cell::new(false),
-        peer: PublicKey::from_bytes([0; 32]),
+        ended: Cell::new(false),
+        // Nothing is proved yet; nobody sees the stream before it is.
+        peer: ByCertificate,
     };
     crate::timeout(HANDSHAKE_TIMEOUT, || {
         loop {
-            stream.flush()?;
-            if !stream.state.borrow().tls.is_handshaking() {
+            half.flush()?;
+            if !half.state.borrow().tls.is_handshaking() {
                 return Ok(());
             }
-            let step = stream.state.borrow_mut().take_in();
+            let step = half.state.borrow_mut().take_in();
             match step {
                 Ok(true) => {}
-                Ok(false) => stream.fill()?,
-                Err(error) => return Err(stream.give_up(error)),
+                Ok(false) => half.fill()?,
+                Err(error) => return Err(half.give_up(error)),
             }
         }
     })
     .map_err(|elapsed| io::Error::new(ErrorKind::TimedOut, format!("the TLS handshake: {elapsed}")))??;
-    let key = stream.state.get_mut().tls.peer_certificates().and_then(|keys| keys.first().cloned());
-    let key = key.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the peer showed no key"))?;
-    stream.peer = decode_key(&key).map_err(tls_error)?;
-    Ok(stream)
+    let peer = prove(&half.state.borrow().tls)?;
+    let TlsStream { stream, state, flushing, ended, .. } = half;
+    Ok(TlsStream { stream, state, flushing, ended, peer })
 }
 
 impl State {
@@ -191,15 +194,43 @@ impl State {
     }
 }
 
-impl<S: Duplex> TlsStream<S> {
+impl<S: Duplex> TlsStream<S, PublicKey> {
     /// The key that the peer proved to hold.
     pub fn peer(&self) -> PublicKey {
         self.peer
     }
+}
 
+impl<S: Duplex, P: Proof> TlsStream<S, P> {
     /// The stream underneath; for its addresses, not its bytes.
     pub fn get_ref(&self) -> &S {
         &self.stream
+    }
+
+    /// The protocol inside that both sides chose (ALPN, RFC 7301), if they did.
+    pub fn alpn(&self) -> Option<Vec<u8>> {
+        self.state.borrow().tls.alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    /// The version that both sides chose.
+    pub fn version(&self) -> Version {
+        match self.state.borrow().tls.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => Version::Tls12,
+            _ => Version::Tls13,
+        }
+    }
+
+    /// Whether the handshake was short: it took up an earlier session, whose certificate was checked then.
+    pub fn is_resumed(&self) -> bool {
+        self.state.borrow().tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// At a server, the name that the client asked for (SNI, RFC 6066), if it did.
+    pub fn server_name(&self) -> Option<String> {
+        match &self.state.borrow().tls {
+            Connection::Server(tls) => tls.server_name().map(str::to_owned),
+            Connection::Client(_) => None,
+        }
     }
 
     /// Reads more ciphertext from the stream below, once all of what was there has been taken in.
@@ -253,6 +284,13 @@ impl<S: Duplex> TlsStream<S> {
         Ok(())
     }
 
+    fn check_open(&self) -> io::Result<()> {
+        match self.ended.get() {
+            true => Err(io::Error::new(ErrorKind::BrokenPipe, "this direction was ended")),
+            false => Ok(()),
+        }
+    }
+
     /// Tells the peer why, as far as that does not take long, and returns the error.
     fn give_up(&self, error: io::Error) -> io::Error {
         // The alert is a few bytes: it fits into the socket, or the peer is not listening anyway.
@@ -261,12 +299,12 @@ impl<S: Duplex> TlsStream<S> {
     }
 }
 
-impl<S: Duplex> Duplex for TlsStream<S> {
+impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let result = self.state.borrow_mut().read_plaintext(buffer);
             // Answers to key updates, and alerts. If someone is writing, they go with that.
-            if !self.flushing.get() && self.state.borrow().tls.wants_write() {
+            if !self.flushing.get() && !self.ended.get() && self.state.borrow().tls.wants_write() {
                 match &result {
                     Err(error) if error.kind() != ErrorKind::WouldBlock => {
                         return result.map_err(|error| self.give_up(error));
@@ -276,13 +314,14 @@ impl<S: Duplex> Duplex for TlsStream<S> {
             }
             match result {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.fill()?,
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(cut_off()),
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(Truncated.into()),
                 result => return result,
             }
         }
     }
 
     fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
+        self.check_open()?;
         loop {
             // rustls takes nothing only if records wait already: write them out and ask again.
             let count = write(&mut self.state.borrow_mut().tls.writer());
@@ -295,6 +334,7 @@ impl<S: Duplex> Duplex for TlsStream<S> {
     }
 
     fn write_slices(&self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        self.check_open()?;
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
             let count = self.state.borrow_mut().tls.writer().write_vectored(slices)?;
@@ -305,7 +345,9 @@ impl<S: Duplex> Duplex for TlsStream<S> {
     }
 
     fn end(&self) -> io::Result<()> {
-        self.state.borrow_mut().tls.send_close_notify();
+        if !self.ended.replace(true) {
+            self.state.borrow_mut().tls.send_close_notify();
+        }
         self.flush()?;
         self.stream.end()
     }
@@ -319,17 +361,17 @@ impl<S: Duplex> Duplex for TlsStream<S> {
     }
 
     fn peer_key(&self) -> Option<PublicKey> {
-        Some(self.peer)
+        self.peer.key()
     }
 }
 
-impl<S: Duplex> Read for &TlsStream<S> {
+impl<S: Duplex, P: Proof> Read for &TlsStream<S, P> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_some(buffer)
     }
 }
 
-impl<S: Duplex> Write for &TlsStream<S> {
+impl<S: Duplex, P: Proof> Write for &TlsStream<S, P> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_with(&mut |writer| writer.write(bytes))
     }
@@ -343,25 +385,22 @@ impl<S: Duplex> Write for &TlsStream<S> {
     }
 }
 
-/// The stream below ended without `close_notify`.
-fn cut_off() -> io::Error {
-    io::Error::new(
-        ErrorKind::UnexpectedEof,
-        "the connection was cut: the peer crashed, or somebody in between cut it",
-    )
+impl<S: Duplex, P: Proof> Read for TlsStream<S, P> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_some(buffer)
+    }
 }
 
-/// rustls's error in the words of this layer.
-fn tls_error(error: rustls::Error) -> io::Error {
-    let reason = match &error {
-        rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
-            "the peer proved another key than the one that was dialled: its address is stale, or taken"
-                .to_owned()
-        }
-        rustls::Error::InvalidMessage(_) => {
-            format!("the peer does not speak our TLS ({error}): check the port")
-        }
-        _ => format!("TLS: {error}"),
-    };
-    io::Error::new(ErrorKind::InvalidData, reason)
+impl<S: Duplex, P: Proof> Write for TlsStream<S, P> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
