@@ -57,6 +57,7 @@ pub mod fsm;
 mod io;
 pub mod net;
 mod offload;
+pub mod process;
 pub mod random;
 pub mod remote;
 pub mod rpc;

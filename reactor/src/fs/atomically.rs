@@ -62,7 +62,7 @@ pub fn write_atomically(path: impl AsRef<Path>, content: impl AsRef<[u8]>, mode:
 }
 
 fn temporary_name(name: &std::ffi::OsStr) -> OsString {
-    let number = u64::from_le_bytes(crate::crypto::random_bytes());
+    let number = crate::random::number();
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{number:016x}.tmp"));
