@@ -54,6 +54,7 @@ mod driver;
 mod engine;
 pub mod fs;
 pub mod fsm;
+pub mod http;
 mod io;
 pub mod net;
 mod offload;

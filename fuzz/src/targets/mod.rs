@@ -2,6 +2,7 @@
 
 pub mod dht;
 pub mod filesystem;
+pub mod http;
 pub mod overlay;
 pub mod reactor;
 
@@ -12,6 +13,9 @@ pub const ALL: &[Target] = &[
     reactor::SERIALIZATION,
     reactor::SEALED,
     reactor::RPC_FRAME,
+    http::HTTP_REQUEST,
+    http::HTTP_RESPONSE,
+    http::HTTP_CHUNKED,
     overlay::PASSPORT,
     overlay::CONTACT,
     dht::STORE_SEGMENT,
