@@ -103,8 +103,15 @@ impl Group {
         self.terminate_all();
     }
 
+    /// Suspends until everyone has ended, after [`Group::close`] or when the main coroutine has returned.
+    pub(crate) fn wait_for_end(&self) {
+        while !self.is_empty() {
+            self.on_end.wait();
+        }
+    }
+
     /// Terminates everyone but the caller, and waits until they have ended.
-    fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.main_ended.set(true);
         self.terminate_all();
         coroutine::uninterruptible(|| {

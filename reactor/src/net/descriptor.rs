@@ -14,7 +14,7 @@ use mio::Token;
 use mio::event::Event;
 use smallvec::SmallVec;
 
-use crate::clock::now;
+use crate::clock::{self, now};
 use crate::coroutine::{self, Coroutine};
 use crate::driver;
 use crate::timer::Timer;
@@ -129,6 +129,11 @@ impl Descriptor {
 
     /// Registers a descriptor that does not block already: one system call less.
     pub(crate) fn from_nonblocking(fd: OwnedFd) -> io::Result<Descriptor> {
+        if clock::is_virtual() {
+            let message =
+                "a simulation has no descriptors, and so no Unix sockets, signals or child processes";
+            return Err(io::Error::new(ErrorKind::Unsupported, message));
+        }
         let readiness = Rc::new(Readiness::default());
         // Taken on trust: most descriptors can be written to at first, and the first write tells otherwise.
         readiness.write.ready.set(true);

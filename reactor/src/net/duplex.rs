@@ -114,6 +114,9 @@ macro_rules! socket_is_duplex {
             }
 
             fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
+                if let Some(stream) = self.simulated() {
+                    return stream.write_with(write);
+                }
                 self.descriptor().write_with(|fd| write(&mut SocketWriter(fd)))
             }
 
@@ -134,6 +137,9 @@ macro_rules! socket_is_duplex {
 socket_is_duplex!(
     TcpStream,
     fn keep_unsent_below(&self, bytes: u32) {
+        if self.simulated().is_some() {
+            return;
+        }
         // A kernel that does not know it buffers more: slower small calls, and no harm.
         let _ = socket2::SockRef::from(&self.descriptor().as_fd()).set_tcp_notsent_lowat(bytes);
     }

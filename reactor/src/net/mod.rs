@@ -4,6 +4,7 @@
 //! while another writes it.
 
 mod accept;
+mod backing;
 mod descriptor;
 mod destination;
 mod duplex;
@@ -23,6 +24,7 @@ pub use duplex::{Duplex, WriteOnce};
 pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
 pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
+pub(crate) use resolve::{Family, Resolver};
 pub use socket_options::{BindOptions, Keepalive, PeerCredentials};
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;

@@ -22,6 +22,7 @@ use super::Destination;
 use super::destination::check_name;
 use crate::clock::now;
 use crate::offload::offload;
+use crate::sim;
 use crate::sync::{Semaphore, Signal};
 
 /// How long an answer is good for. `getaddrinfo` tells no time to live; half a minute is what the records of services
@@ -105,7 +106,7 @@ impl Cache {
 }
 
 /// The system's answer, or a test's; runs on a thread of the offload pool.
-type Lookup = fn(&str, Family) -> Result<Vec<SocketAddr>, String>;
+pub(crate) type Lookup = fn(&str, Family) -> Result<Vec<SocketAddr>, String>;
 
 /// The cache, and the look-ups that are under way.
 pub(crate) struct Resolver {
@@ -127,6 +128,9 @@ thread_local! {
 
 /// The resolver that all of the process's connections share.
 pub(crate) fn system() -> Rc<Resolver> {
+    if let Some(process) = sim::here() {
+        return process.resolver().clone();
+    }
     SYSTEM.with(Rc::clone)
 }
 
@@ -200,7 +204,7 @@ pub(super) fn no_such_name(host: &str) -> io::Error {
 }
 
 impl Resolver {
-    fn new(lookup: Lookup) -> Resolver {
+    pub(crate) fn new(lookup: Lookup) -> Resolver {
         Resolver {
             cache: RefCell::new(Cache::new(CACHE_LEN_MAX)),
             pending: RefCell::default(),

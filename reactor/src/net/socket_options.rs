@@ -1,4 +1,5 @@
-//! What can be set on a socket: before it is bound with [`BindOptions`], later with methods.
+//! What can be set on a socket: before it is bound with [`BindOptions`], later with methods. In a simulation they do
+//! nothing.
 //!
 //! Only what servers and clients need is here; for the rest, each socket lends its descriptor (`AsFd`), which
 //! `socket2::SockRef` takes. Sizes are as the kernel counts: it doubles what is asked for, and caps it at
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use rustix::net::{Shutdown as How, sockopt};
 use socket2::{SockRef, Socket, TcpKeepalive};
+
+use crate::sim;
 
 use super::{Descriptor, TcpStream, UdpSocket, UnixStream};
 
@@ -115,6 +118,9 @@ impl TcpStream {
     ///
     /// When a duration is under a second or too long.
     pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        if self.simulated().is_some() {
+            return Ok(());
+        }
         let descriptor = self.descriptor();
         let socket = SockRef::from(descriptor);
         match keepalive {
@@ -131,6 +137,9 @@ impl TcpStream {
     ///
     /// None in practice.
     pub fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        if self.simulated().is_some() {
+            return Ok(None);
+        }
         let descriptor = self.descriptor();
         let socket = SockRef::from(descriptor);
         if !socket.keepalive()? {
@@ -149,6 +158,9 @@ impl TcpStream {
     ///
     /// None in practice.
     pub fn nodelay(&self) -> io::Result<bool> {
+        if self.simulated().is_some() {
+            return Ok(true);
+        }
         Ok(sockopt::tcp_nodelay(self.descriptor())?)
     }
 }
@@ -162,6 +174,9 @@ macro_rules! buffers_can_be_set {
             ///
             /// None in practice: the kernel takes what it allows.
             pub fn set_receive_buffer_size(&self, bytes: usize) -> io::Result<()> {
+                if self.simulated().is_some() {
+                    return Ok(());
+                }
                 let descriptor = self.descriptor();
                 SockRef::from(descriptor).set_recv_buffer_size(bytes)
             }
@@ -172,6 +187,9 @@ macro_rules! buffers_can_be_set {
             ///
             /// None in practice.
             pub fn receive_buffer_size(&self) -> io::Result<usize> {
+                if let Some(process) = sim::here() {
+                    return Ok(process.world().tcp_window_bytes());
+                }
                 let descriptor = self.descriptor();
                 SockRef::from(descriptor).recv_buffer_size()
             }
@@ -182,6 +200,9 @@ macro_rules! buffers_can_be_set {
             ///
             /// None in practice: the kernel takes what it allows.
             pub fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+                if self.simulated().is_some() {
+                    return Ok(());
+                }
                 let descriptor = self.descriptor();
                 SockRef::from(descriptor).set_send_buffer_size(bytes)
             }
@@ -192,6 +213,9 @@ macro_rules! buffers_can_be_set {
             ///
             /// None in practice.
             pub fn send_buffer_size(&self) -> io::Result<usize> {
+                if let Some(process) = sim::here() {
+                    return Ok(process.world().tcp_window_bytes());
+                }
                 let descriptor = self.descriptor();
                 SockRef::from(descriptor).send_buffer_size()
             }
@@ -208,6 +232,9 @@ impl UdpSocket {
     ///
     /// None in practice.
     pub fn set_broadcast(&self, broadcast: bool) -> io::Result<()> {
+        if self.simulated().is_some() {
+            return Ok(());
+        }
         let descriptor = self.descriptor();
         SockRef::from(descriptor).set_broadcast(broadcast)
     }

@@ -9,19 +9,21 @@ use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::accept::accept;
+use super::backing::Backing;
 use super::socket_options::shutdown;
 use super::{BindOptions, Descriptor, IntoDestination, happy_eyeballs};
+use crate::sim;
 
 /// A listening socket.
 pub struct TcpListener {
-    descriptor: Descriptor,
+    socket: Backing<sim::TcpListener>,
 }
 
 /// A connection.
 ///
 /// `Read` and `Write` are implemented for `&TcpStream` as well: one coroutine may read while another writes.
 pub struct TcpStream {
-    descriptor: Descriptor,
+    socket: Backing<sim::TcpStream>,
 }
 
 impl TcpListener {
@@ -62,6 +64,10 @@ impl TcpListener {
     }
 
     fn bind_one(address: SocketAddr, options: &BindOptions) -> io::Result<TcpListener> {
+        if let Some(process) = sim::here() {
+            let listener = sim::TcpListener::bind(&process, address, options.backlog)?;
+            return Ok(TcpListener { socket: Backing::Simulated(listener) });
+        }
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
@@ -71,7 +77,7 @@ impl TcpListener {
         options.apply(&socket, address.is_ipv6())?;
         socket.bind(&address.into())?;
         socket.listen(options.backlog())?;
-        Ok(TcpListener { descriptor: Descriptor::from_nonblocking(socket.into())? })
+        Ok(TcpListener { socket: Backing::Kernel(Descriptor::from_nonblocking(socket.into())?) })
     }
 
     /// Takes the next connection. Nagle's delay is turned off on it.
@@ -86,7 +92,11 @@ impl TcpListener {
     ///
     /// Until a client connects.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (descriptor, address) = accept(&self.descriptor)?;
+        if let Some(listener) = self.socket.simulated() {
+            let (stream, peer) = listener.accept()?;
+            return Ok((TcpStream { socket: Backing::Simulated(stream) }, peer));
+        }
+        let (descriptor, address) = accept(self.descriptor())?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let address = address.ok_or_else(|| io::Error::other("the peer has no IP address"))?;
         Ok((TcpStream::new(descriptor), address))
@@ -98,21 +108,36 @@ impl TcpListener {
     ///
     /// None in practice.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        local_addr(self.descriptor.as_fd())
+        match self.socket.simulated() {
+            Some(socket) => Ok(socket.local_addr()),
+            None => local_addr(self.descriptor().as_fd()),
+        }
+    }
+}
+
+impl TcpListener {
+    fn descriptor(&self) -> &Descriptor {
+        self.socket.descriptor()
     }
 }
 
 impl TcpStream {
-    /// What it is made of, for [`super::Duplex`].
+    /// What it is made of, for [`super::Duplex`]: unless it is simulated.
+    #[inline]
     pub(crate) fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
+        self.socket.descriptor()
+    }
+
+    #[inline]
+    pub(super) fn simulated(&self) -> Option<&sim::TcpStream> {
+        self.socket.simulated()
     }
 
     fn new(descriptor: Descriptor) -> TcpStream {
         // Requests and answers are written whole, so waiting for more to send only adds delay. The peer may be
         // gone already, which the first read will tell better.
         let _ = sockopt::set_tcp_nodelay(&descriptor, true);
-        TcpStream { descriptor }
+        TcpStream { socket: Backing::Kernel(descriptor) }
     }
 
     /// Connects to `address`; of a name's addresses, to the first that answers, IPv6 and IPv4 in turn every 250 ms
@@ -144,6 +169,10 @@ impl TcpStream {
     ///
     /// Until connected.
     pub fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
+        if let Some(process) = sim::here() {
+            let stream = sim::TcpStream::connect(&process, address)?;
+            return Ok(TcpStream { socket: Backing::Simulated(stream) });
+        }
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
@@ -158,10 +187,10 @@ impl TcpStream {
         if pending {
             // Writable once the handshake is over, either way.
             let mut first = true;
-            stream.descriptor.write_with(|_| {
+            stream.descriptor().write_with(|_| {
                 if std::mem::take(&mut first) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             })?;
-            sockopt::socket_error(&stream.descriptor)??;
+            sockopt::socket_error(stream.descriptor())??;
         }
         Ok(stream)
     }
@@ -172,7 +201,10 @@ impl TcpStream {
     ///
     /// When the connection is gone.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        Ok(sockopt::set_tcp_nodelay(&self.descriptor, nodelay)?)
+        if self.simulated().is_some() {
+            return Ok(());
+        }
+        Ok(sockopt::set_tcp_nodelay(self.descriptor(), nodelay)?)
     }
 
     /// The other end's address.
@@ -181,7 +213,10 @@ impl TcpStream {
     ///
     /// `NotConnected` when the connection is gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        let address = rustix::net::getpeername(&self.descriptor)?;
+        if let Some(stream) = self.simulated() {
+            return stream.peer_addr();
+        }
+        let address = rustix::net::getpeername(self.descriptor())?;
         address
             .and_then(|address| SocketAddr::try_from(address).ok())
             .ok_or_else(|| io::Error::other("the peer has no IP address"))
@@ -193,7 +228,10 @@ impl TcpStream {
     ///
     /// None in practice.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        local_addr(self.descriptor.as_fd())
+        match self.socket.simulated() {
+            Some(socket) => Ok(socket.local_addr()),
+            None => local_addr(self.descriptor().as_fd()),
+        }
     }
 
     /// Ends one direction or both: the peer reads an end of stream. Readers of this end wake.
@@ -202,17 +240,26 @@ impl TcpStream {
     ///
     /// `NotConnected` when the connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        shutdown(&self.descriptor, how)
+        match self.simulated() {
+            Some(stream) => stream.shutdown(how),
+            None => shutdown(self.descriptor(), how),
+        }
     }
 
     /// Until when reads may wait; see [`Descriptor::set_read_deadline`].
     pub fn set_read_deadline(&self, deadline: Option<Instant>) {
-        self.descriptor.set_read_deadline(deadline);
+        match self.simulated() {
+            Some(stream) => stream.set_read_deadline(deadline),
+            None => self.descriptor().set_read_deadline(deadline),
+        }
     }
 
     /// Until when writes may wait; see [`Descriptor::set_write_deadline`].
     pub fn set_write_deadline(&self, deadline: Option<Instant>) {
-        self.descriptor.set_write_deadline(deadline);
+        match self.simulated() {
+            Some(stream) => stream.set_write_deadline(deadline),
+            None => self.descriptor().set_write_deadline(deadline),
+        }
     }
 }
 
@@ -224,32 +271,45 @@ pub(super) fn no_address() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")
 }
 
-/// `Read` and `Write` for a stream socket with a `descriptor` field, by value and by shared reference.
+/// `Read` and `Write` for a stream socket with a `descriptor()`, or a `simulated()` stream instead, by value and by
+/// shared reference.
 macro_rules! stream_io {
     ($stream:ty) => {
         impl Read for &$stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if let Some(stream) = self.simulated() {
+                    return stream.read(buffer);
+                }
                 let len = buffer.len();
-                self.descriptor.read_stream(len, |fd| {
+                self.descriptor().read_stream(len, |fd| {
                     Ok(recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)?)
                 })
             }
 
             fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                if let Some(stream) = self.simulated() {
+                    return stream.read_vectored(buffers);
+                }
                 let len = buffers.iter().map(|buffer| buffer.len()).sum();
-                self.descriptor.read_stream(len, |fd| Ok(rustix::io::readv(fd, buffers)?))
+                self.descriptor().read_stream(len, |fd| Ok(rustix::io::readv(fd, buffers)?))
             }
         }
 
         impl Write for &$stream {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if let Some(stream) = self.simulated() {
+                    return stream.write_with(&mut |writer| writer.write(bytes));
+                }
                 // NOSIGNAL: a peer that is gone is an error here, not the end of the process.
-                self.descriptor.write_stream(bytes.len(), |fd| Ok(send(fd, bytes, SendFlags::NOSIGNAL)?))
+                self.descriptor().write_stream(bytes.len(), |fd| Ok(send(fd, bytes, SendFlags::NOSIGNAL)?))
             }
 
             fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+                if let Some(stream) = self.simulated() {
+                    return stream.write_with(&mut |writer| writer.write_vectored(slices));
+                }
                 let len = slices.iter().map(|slice| slice.len()).sum();
-                self.descriptor.write_stream(len, |fd| {
+                self.descriptor().write_stream(len, |fd| {
                     Ok(rustix::net::sendmsg(
                         fd,
                         slices,
@@ -290,7 +350,7 @@ macro_rules! stream_io {
 
         impl AsFd for $stream {
             fn as_fd(&self) -> BorrowedFd<'_> {
-                self.descriptor.as_fd()
+                self.descriptor().as_fd()
             }
         }
     };
@@ -300,8 +360,11 @@ pub(super) use stream_io;
 
 stream_io!(TcpStream);
 
+/// # Panics
+///
+/// In a simulation: there is no descriptor.
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.descriptor().as_fd()
     }
 }

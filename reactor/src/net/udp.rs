@@ -8,12 +8,14 @@ use std::time::Instant;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::backing::Backing;
 use super::tcp::no_address;
 use super::{BindOptions, Descriptor, IntoDestination};
+use crate::sim;
 
 /// A UDP socket. Sending and receiving take `&self`: several coroutines may share it.
 pub struct UdpSocket {
-    descriptor: Descriptor,
+    socket: Backing<sim::UdpSocket>,
 }
 
 impl UdpSocket {
@@ -51,16 +53,23 @@ impl UdpSocket {
     }
 
     fn bind_one(address: SocketAddr, options: &BindOptions) -> io::Result<UdpSocket> {
+        if let Some(process) = sim::here() {
+            return Ok(UdpSocket { socket: Backing::Simulated(sim::UdpSocket::bind(&process, address)?) });
+        }
         let kind = Type::DGRAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
         options.apply(&socket, address.is_ipv6())?;
         socket.bind(&address.into())?;
-        Ok(UdpSocket { descriptor: Descriptor::from_nonblocking(socket.into())? })
+        Ok(UdpSocket { socket: Backing::Kernel(Descriptor::from_nonblocking(socket.into())?) })
     }
 
-    /// What it is made of.
+    /// What it is made of, unless it is simulated.
     pub(super) fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
+        self.socket.descriptor()
+    }
+
+    pub(super) fn simulated(&self) -> Option<&sim::UdpSocket> {
+        self.socket.simulated()
     }
 
     /// Makes `peer` the peer: [`UdpSocket::send`] goes there, and only its datagrams are taken. Never suspends.
@@ -69,7 +78,11 @@ impl UdpSocket {
     ///
     /// When there is no route to it.
     pub fn connect(&self, peer: SocketAddr) -> io::Result<()> {
-        Ok(rustix::net::connect(&self.descriptor, &peer)?)
+        if let Some(socket) = self.simulated() {
+            socket.connect(peer);
+            return Ok(());
+        }
+        Ok(rustix::net::connect(self.descriptor(), &peer)?)
     }
 
     /// Sends one datagram to the connected peer; returns its size in bytes.
@@ -83,7 +96,10 @@ impl UdpSocket {
     ///
     /// While the socket's buffer is full.
     pub fn send(&self, datagram: &[u8]) -> io::Result<usize> {
-        self.descriptor.write_with(|fd| Ok(rustix::net::send(fd, datagram, SendFlags::NOSIGNAL)?))
+        if let Some(socket) = self.simulated() {
+            return socket.send(datagram);
+        }
+        self.descriptor().write_with(|fd| Ok(rustix::net::send(fd, datagram, SendFlags::NOSIGNAL)?))
     }
 
     /// Receives one datagram of the connected peer (of anyone, before [`UdpSocket::connect`]): its size in bytes.
@@ -97,7 +113,10 @@ impl UdpSocket {
     ///
     /// Until one comes.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.descriptor.read_with(|fd| {
+        if let Some(socket) = self.simulated() {
+            return socket.recv_from(buffer).map(|(count, _)| count);
+        }
+        self.descriptor().read_with(|fd| {
             Ok(rustix::net::recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)?)
         })
     }
@@ -112,7 +131,10 @@ impl UdpSocket {
     ///
     /// While the socket's buffer is full.
     pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
-        self.descriptor.write_with(|fd| Ok(rustix::net::sendto(fd, datagram, SendFlags::NOSIGNAL, &to)?))
+        if let Some(socket) = self.simulated() {
+            return socket.send_to(datagram, to);
+        }
+        self.descriptor().write_with(|fd| Ok(rustix::net::sendto(fd, datagram, SendFlags::NOSIGNAL, &to)?))
     }
 
     /// Receives one datagram: its size in bytes and its sender. What does not fit into `buffer` is lost.
@@ -125,7 +147,10 @@ impl UdpSocket {
     ///
     /// Until one comes.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.descriptor.read_with(|fd| {
+        if let Some(socket) = self.simulated() {
+            return socket.recv_from(buffer);
+        }
+        self.descriptor().read_with(|fd| {
             let (count, _, from) = rustix::net::recvfrom(fd, &mut *buffer, RecvFlags::empty())?;
             let from = from.and_then(|from| SocketAddr::try_from(from).ok());
             Ok((count, from.ok_or_else(|| io::Error::other("the sender has no IP address"))?))
@@ -138,22 +163,31 @@ impl UdpSocket {
     ///
     /// None in practice.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        SocketAddr::try_from(rustix::net::getsockname(&self.descriptor)?).map_err(io::Error::from)
+        if let Some(socket) = self.simulated() {
+            return Ok(socket.local_addr());
+        }
+        SocketAddr::try_from(rustix::net::getsockname(self.descriptor())?).map_err(io::Error::from)
     }
 
     /// Until when receiving may wait.
     pub fn set_read_deadline(&self, deadline: Option<Instant>) {
-        self.descriptor.set_read_deadline(deadline);
+        match self.simulated() {
+            Some(socket) => socket.set_read_deadline(deadline),
+            None => self.descriptor().set_read_deadline(deadline),
+        }
     }
 
     /// Until when sending may wait.
     pub fn set_write_deadline(&self, deadline: Option<Instant>) {
-        self.descriptor.set_write_deadline(deadline);
+        // A simulated one never waits to send.
+        if self.simulated().is_none() {
+            self.descriptor().set_write_deadline(deadline);
+        }
     }
 }
 
 impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.descriptor().as_fd()
     }
 }

@@ -15,6 +15,7 @@ use super::Descriptor;
 use super::accept::accept;
 use super::socket_options::shutdown;
 use super::tcp::stream_io;
+use crate::sim;
 
 /// A listening socket at a path.
 pub struct UnixListener {
@@ -60,6 +61,12 @@ impl UnixStream {
     /// What it is made of, for [`super::Duplex`].
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// There are none in a simulation.
+    #[inline]
+    pub(super) fn simulated(&self) -> Option<&sim::TcpStream> {
+        None
     }
 
     /// Connects to the listener at `path`. Never suspends: the kernel answers at once.

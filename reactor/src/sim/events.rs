@@ -3,12 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::tcp::TcpEvent;
+use super::udp::Datagram;
 use crate::timer::Action;
 
 /// Something that happens at an instant.
 pub(super) enum Event {
     /// A timer of a coroutine.
     Timer(Action),
+    /// A segment leaves or arrives.
+    Tcp(TcpEvent),
+    /// The end of this number learns that its peer is not there.
+    TcpRefused(u64),
+    /// A datagram arrives.
+    Datagram(Datagram),
 }
 
 /// Names an event that has yet to happen.

@@ -10,7 +10,12 @@
 mod choices;
 mod events;
 mod host;
+mod machine;
+mod network;
+mod tcp;
 mod trace;
+mod udp;
+mod waiters;
 mod world;
 
 use std::fmt;
@@ -20,12 +25,15 @@ use std::time::Duration;
 pub use choices::{Choice, Kind};
 pub(crate) use events::EventKey;
 pub(crate) use host::Process;
+pub use machine::{Host, Running};
+pub use network::{Latency, Link};
+pub(crate) use tcp::{TcpListener, TcpStream};
+pub(crate) use udp::UdpSocket;
 
 use crate::clock;
 use crate::coroutine;
 use crate::scope;
 use choices::Choices;
-use host::HostState;
 use trace::What;
 use world::Inner;
 
@@ -39,6 +47,10 @@ pub struct SimConfig {
     pub steps_max: u64,
     /// The longest that work given to [`crate::offload`] takes.
     pub offload_max: Duration,
+    /// How machines reach each other where [`World::link`] has not said otherwise.
+    pub link: Link,
+    /// Bytes that a connection takes in each direction before a writer waits for the reader.
+    pub tcp_window_bytes: usize,
 }
 
 impl Default for SimConfig {
@@ -49,6 +61,9 @@ impl Default for SimConfig {
             steps_max: 50_000_000,
             // A busy disk's flush.
             offload_max: Duration::from_millis(5),
+            link: Link::default(),
+            // Linux's default for a receiver (`net.ipv4.tcp_rmem`), and as much for a sender.
+            tcp_window_bytes: 256 * 1024,
         }
     }
 }
@@ -68,6 +83,55 @@ impl World {
     /// A hash over all that has happened: times, actors, sizes. Two runs with one seed give the same.
     pub fn trace_hash(&self) -> u64 {
         self.inner.trace.borrow().hash()
+    }
+
+    /// The machine of that name; a new one the first time.
+    pub fn host(&self, name: &str) -> Host {
+        Host::new(&self.inner, self.inner.host(name))
+    }
+
+    /// Sets how packets travel between two machines, both ways.
+    pub fn link(&self, a: &Host, b: &Host, link: Link) {
+        self.link_one_way(a, b, link);
+        self.link_one_way(b, a, link);
+    }
+
+    /// Sets how packets travel from one machine to another.
+    pub fn link_one_way(&self, from: &Host, to: &Host, link: Link) {
+        self.inner.network.borrow_mut().set_link(from.index(), to.index(), link);
+    }
+
+    /// Sets how packets travel wherever [`World::link`] has not said otherwise.
+    pub fn link_all(&self, link: Link) {
+        self.inner.network.borrow_mut().set_default(link);
+    }
+
+    /// Cuts two machines off from each other. What is under way still arrives; connections stay, and time out
+    /// if it lasts.
+    pub fn partition(&self, a: &Host, b: &Host) {
+        self.partition_one_way(a, b);
+        self.partition_one_way(b, a);
+    }
+
+    /// Lets nothing from one machine reach another.
+    pub fn partition_one_way(&self, from: &Host, to: &Host) {
+        self.set_cut(from, to, true);
+    }
+
+    /// Ends a partition, both ways.
+    pub fn heal(&self, a: &Host, b: &Host) {
+        self.set_cut(a, b, false);
+        self.set_cut(b, a, false);
+    }
+
+    fn set_cut(&self, from: &Host, to: &Host, cut: bool) {
+        if self.inner.network.borrow().is_cut(from.index(), to.index()) == cut {
+            return;
+        }
+        self.inner.network.borrow_mut().set_cut(from.index(), to.index(), cut);
+        self.inner.note(What::Link, from.index() as u64, (to.index() as u64) << 1 | u64::from(cut));
+        let word = if cut { "can no longer reach" } else { "can reach" };
+        self.inner.tell(|| format!("{} {word} {}", from.name(), to.name()));
     }
 
     /// One of `count` ways, by the seed; 0 in the plainest run.
@@ -130,9 +194,7 @@ const MAIN_STACK_SIZE_BYTES: usize = 2 * 1024 * 1024;
 
 fn simulate<T>(inner: &Rc<Inner>, main: impl FnOnce(&World) -> T) -> T {
     let world = World { inner: inner.clone() };
-    let host = Rc::new(HostState::new("test", 0));
-    inner.hosts.borrow_mut().push(host.clone());
-    let group = inner.new_group(&host);
+    let group = inner.new_group(&inner.host("test"));
     // However it ends: the world's parts refer to each other.
     struct Clear<'a>(&'a Inner);
     impl Drop for Clear<'_> {

@@ -13,6 +13,12 @@ const LINES_MAX: usize = 10_000;
 #[repr(u64)]
 pub(super) enum What {
     Run = 1,
+    Send,
+    Arrive,
+    Connect,
+    Start,
+    Crash,
+    Link,
     Test,
 }
 

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use super::SimConfig;
 use super::choices::{Choice, Choices, Generator, Kind};
 use super::events::{Event, EventKey, Events};
 use super::host::{HostState, Process};
+use super::network::{Chance, LATENCY_STEPS, Network};
+use super::tcp::Ends;
 use super::trace::{Trace, What};
 use crate::clock::{self, Virtual};
 use crate::coroutine::{self, Coroutine, Payload};
@@ -36,8 +39,11 @@ pub(crate) struct Inner {
     /// A simulated coroutine has the thread.
     running: Cell<bool>,
     step_count: Cell<u64>,
+    pub(super) network: RefCell<Network>,
+    pub(super) tcp: RefCell<Ends>,
     pub(super) hosts: RefCell<Vec<Rc<HostState>>>,
     pub(super) groups: RefCell<Vec<Rc<Group>>>,
+    process_count: Cell<u32>,
     failure: RefCell<Option<Payload>>,
     over: Cell<bool>,
 }
@@ -45,8 +51,12 @@ pub(crate) struct Inner {
 impl Inner {
     /// A world that the running coroutine pumps.
     pub(super) fn new(config: SimConfig, choices: Choices, entropy_seed: u64, tell: bool) -> Rc<Inner> {
+        let network = RefCell::new(Network::new(config.link));
         Rc::new(Inner {
             config,
+            network,
+            tcp: RefCell::default(),
+            process_count: Cell::new(0),
             start: Instant::now(),
             elapsed: Cell::new(Duration::ZERO),
             ready: RefCell::default(),
@@ -71,6 +81,10 @@ impl Inner {
 
     pub(crate) fn now(&self) -> Instant {
         self.start + self.elapsed.get()
+    }
+
+    pub(crate) fn tcp_window_bytes(&self) -> usize {
+        self.config.tcp_window_bytes
     }
 
     pub(crate) fn fill_random(&self, bytes: &mut [u8]) {
@@ -123,6 +137,40 @@ impl Inner {
 
     pub(super) fn chance(&self, kind: Kind, probability: f64) -> bool {
         self.choices.borrow_mut().chance(kind, probability)
+    }
+
+    /// How long a packet takes from one machine to another, or `None` if it is lost.
+    pub(super) fn carry(&self, way: (usize, usize), size_bytes: usize) -> Option<Duration> {
+        let mut choices = self.choices.borrow_mut();
+        self.network.borrow_mut().carry(way, size_bytes, self.elapsed.get(), &mut *choices)
+    }
+
+    pub(super) fn carry_datagram(&self, way: (usize, usize), size_bytes: usize) -> [Option<Duration>; 2] {
+        let mut choices = self.choices.borrow_mut();
+        self.network.borrow_mut().carry_datagram(way, size_bytes, self.elapsed.get(), &mut *choices)
+    }
+
+    /// The machine that `process` reaches at `ip`.
+    pub(super) fn host_at(&self, process: &Process, ip: IpAddr) -> Option<Rc<HostState>> {
+        if ip.is_loopback() || ip.is_unspecified() {
+            return Some(process.host().clone());
+        }
+        self.hosts.borrow().iter().find(|host| ip == IpAddr::V4(host.address())).cloned()
+    }
+
+    pub(super) fn host_named(&self, name: &str) -> Option<Rc<HostState>> {
+        self.hosts.borrow().iter().find(|host| host.name() == name).cloned()
+    }
+
+    /// The machine of that name, new if there is none.
+    pub(super) fn host(&self, name: &str) -> Rc<HostState> {
+        if let Some(host) = self.host_named(name) {
+            return host;
+        }
+        let mut hosts = self.hosts.borrow_mut();
+        let host = Rc::new(HostState::new(name, hosts.len()));
+        hosts.push(host.clone());
+        host
     }
 
     pub(super) fn note(&self, what: What, who: u64, size: u64) {
@@ -229,6 +277,9 @@ impl Inner {
         match event {
             Event::Timer(Action::Wake(coroutine)) => coroutine.wake(),
             Event::Timer(Action::Cut(coroutine, cut)) => coroutine.cut_to(cut),
+            Event::Tcp(event) => self.on_tcp(event),
+            Event::TcpRefused(number) => self.on_tcp_refused(number),
+            Event::Datagram(datagram) => self.on_datagram(datagram),
         }
     }
 
@@ -278,13 +329,30 @@ impl Inner {
         let events = self.events.take();
         let groups = self.groups.take();
         let hosts = self.hosts.take();
-        drop((ready, events, groups, hosts));
+        let ends = self.tcp.take();
+        for host in &hosts {
+            host.close_all();
+        }
+        drop((ready, events, groups, hosts, ends));
     }
 
     pub(super) fn new_group(self: &Rc<Self>, host: &Rc<HostState>) -> Rc<Group> {
-        let number = u32::try_from(self.groups.borrow().len()).expect("fewer processes than four billion");
+        let number = self.process_count.get();
+        self.process_count.set(number + 1);
+        // Those that have ended are of no interest any more.
+        self.groups.borrow_mut().retain(|group| !group.is_empty());
         let group = Group::simulated(Rc::new(Process::new(number, self.clone(), host.clone())));
         self.groups.borrow_mut().push(group.clone());
         group
+    }
+}
+
+impl Chance for Choices {
+    fn chance(&mut self, probability: f64) -> bool {
+        Choices::chance(self, Kind::Packet, probability)
+    }
+
+    fn step(&mut self) -> u32 {
+        self.choose(Kind::Latency, LATENCY_STEPS)
     }
 }

@@ -1,0 +1,181 @@
+//! Machines to the test: it starts processes on them, kills these, cuts the power, and cuts the wires.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
+use super::MAIN_STACK_SIZE_BYTES;
+use super::host::{HostState, Process};
+use super::trace::What;
+use super::world::Inner;
+use crate::coroutine::{self, Builder, Ending, Outcome, Payload, Start};
+use crate::run::Group;
+
+/// A simulated machine: an address, a disk, and processes.
+#[derive(Clone)]
+pub struct Host {
+    world: Rc<Inner>,
+    state: Rc<HostState>,
+}
+
+/// A process that was started with [`Host::start`].
+#[derive(Clone)]
+pub struct Running {
+    group: Rc<Group>,
+}
+
+struct Overflow(Rc<Inner>);
+
+impl Ending for Overflow {
+    fn on_overflow(&self, payload: Payload) {
+        self.0.fail(payload);
+    }
+}
+
+impl Host {
+    pub(super) fn new(world: &Rc<Inner>, state: Rc<HostState>) -> Host {
+        Host { world: world.clone(), state }
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.state.index()
+    }
+
+    /// Its name, which other machines may connect to.
+    pub fn name(&self) -> &str {
+        self.state.name()
+    }
+
+    /// Its address.
+    pub fn address(&self) -> IpAddr {
+        self.state.address().into()
+    }
+
+    /// Starts a process that runs `main` at once, until it first suspends; powers the machine up if need be.
+    ///
+    /// The process ends when `main` returns: as with [`crate::run`], what still runs in it is terminated then.
+    /// All that it starts belongs to it. A panic of it fails the simulation.
+    ///
+    /// # Panics
+    ///
+    /// Near the kernel's limit of memory mappings, as [`crate::spawn`] does.
+    #[track_caller]
+    pub fn start(&self, main: impl FnOnce() + 'static) -> Running {
+        self.state.set_up(true);
+        self.world.note(What::Start, self.state.index() as u64, 0);
+        self.world.tell(|| format!("{} starts", self.name()));
+        let group = self.world.new_group(&self.state);
+        let (of_main, world) = (group.clone(), self.world.clone());
+        let body = move || {
+            let result = catch_unwind(AssertUnwindSafe(main));
+            of_main.drain();
+            if let Err(payload) = result {
+                resume_unwind(payload);
+            }
+        };
+        let start = Start {
+            builder: Builder::new().name(self.name().to_owned()).stack_size_bytes(MAIN_STACK_SIZE_BYTES),
+            spawned_at: Location::caller(),
+            group: group.clone(),
+            ending: Rc::new(Overflow(self.world.clone())),
+        };
+        let started = coroutine::start(start, body, move |outcome| {
+            if let Outcome::Panicked(payload) = outcome {
+                world.fail(payload);
+            }
+        });
+        if let Err(error) = started {
+            panic!("{error}");
+        }
+        Running { group }
+    }
+
+    /// Cuts the power: all processes end in this instant, peers hear nothing, and the disk keeps what was synced
+    /// and of the rest what chance has it.
+    ///
+    /// Destructors run, but reach neither network nor disk. The machine stays silent until the next
+    /// [`Host::start`]; from then on it resets connections that it does not know.
+    ///
+    /// # Suspends
+    ///
+    /// Until all have unwound; not when called from a process of this machine, which unwinds at its next
+    /// blocking call.
+    pub fn crash(&self) {
+        self.world.note(What::Crash, self.state.index() as u64, 0);
+        self.state.set_up(false);
+        let groups = self.groups();
+        for (_, process) in &groups {
+            process.set_dead();
+        }
+        self.world.on_power_cut(&self.state);
+        self.world.tell(|| format!("{} crashes", self.name()));
+        end_all(&groups);
+    }
+
+    /// Kills all processes, as SIGKILL does: the kernel goes on, closes their connections (with a reset where
+    /// something was left unread), and keeps what they wrote to files.
+    ///
+    /// # Suspends
+    ///
+    /// As [`Host::crash`].
+    pub fn kill(&self) {
+        self.world.note(What::Crash, self.state.index() as u64, 1);
+        self.world.tell(|| format!("the processes of {} are killed", self.name()));
+        let groups = self.groups();
+        for (_, process) in &groups {
+            self.world.on_kill(process);
+            process.set_dead();
+        }
+        end_all(&groups);
+    }
+
+    fn groups(&self) -> Vec<(Rc<Group>, Rc<Process>)> {
+        let groups = self.world.groups.borrow();
+        let of_here = groups.iter().filter_map(|group| {
+            let process = group.process().filter(|process| Rc::ptr_eq(process.host(), &self.state))?;
+            Some((group.clone(), process.clone()))
+        });
+        of_here.collect()
+    }
+}
+
+fn end_all(groups: &[(Rc<Group>, Rc<Process>)]) {
+    for (group, _) in groups {
+        group.close();
+    }
+    let me = coroutine::current();
+    for (group, _) in groups {
+        if !Rc::ptr_eq(group, me.group()) {
+            group.wait_for_end();
+        }
+    }
+}
+
+impl Running {
+    /// Waits for its end.
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn wait(&self) {
+        self.group.wait_for_end();
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&self) -> bool {
+        !self.group.is_empty()
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("name", &self.name()).field("address", &self.address()).finish()
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("is_running", &self.is_running()).finish()
+    }
+}
