@@ -47,6 +47,7 @@
 
 #![deny(unsafe_code)]
 
+mod backoff;
 mod clock;
 mod coroutine;
 pub mod crypto;
@@ -54,11 +55,15 @@ mod driver;
 mod engine;
 pub mod fs;
 pub mod fsm;
+mod generator;
 pub mod http;
+mod interval;
 mod io;
 pub mod net;
 mod offload;
+mod parallel;
 pub mod process;
+mod race;
 pub mod random;
 pub mod remote;
 pub mod rpc;
@@ -70,14 +75,19 @@ pub mod sim;
 pub mod sync;
 mod timer;
 
+pub use backoff::{Backoff, retry};
 pub use clock::{now, wall_clock};
 pub use coroutine::{
     Builder, JoinHandle, Local, SpawnError, Terminated, current_name, spawn, try_spawn, uninterruptible,
     yield_now,
 };
 pub use driver::set_busy_poll;
+pub use generator::{Generator, Yielder, generator};
+pub use interval::{Interval, interval};
 pub use io::read_until;
 pub use offload::offload;
+pub use parallel::for_each_parallel;
+pub use race::{Task, join_all, race, task};
 pub use run::run;
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use timer::{Elapsed, sleep, sleep_until, timeout};

@@ -5,6 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crossbeam::channel;
 
+use crate::coroutine::may_suspend;
 use crate::remote;
 use crate::sim;
 use crate::sync::Semaphore;
@@ -84,7 +85,8 @@ thread_local! {
 /// Runs `f`, which may block, on another thread, and suspends the coroutine until it is done.
 ///
 /// At most 16 such calls run at once; more wait their turn, first come, first served. If the coroutine is
-/// terminated meanwhile, it unwinds at once, and `f` runs on to its end with its result dropped.
+/// terminated meanwhile, it unwinds at once, and `f` runs on to its end with its result dropped. In a destructor
+/// that runs while its coroutine unwinds, `f` runs here and now, and everybody waits for it.
 ///
 /// # Panics
 ///
@@ -96,6 +98,9 @@ thread_local! {
 pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     if let Some(process) = sim::here() {
         return sim::offload(&process, f);
+    }
+    if !may_suspend() {
+        return f();
     }
     let places: &'static Semaphore = PLACES.with(|places| *places);
     let _place = places.acquire();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::coroutine::may_suspend;
 use crate::driver::{self, PortKey};
 use crate::sync::WaitList;
 
@@ -136,7 +137,8 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The next value; `None` when all senders are gone and everything has been taken.
+    /// The next value; `None` when all senders are gone and everything has been taken, or in place of waiting
+    /// while the caller unwinds.
     ///
     /// # Suspends
     ///
@@ -149,7 +151,7 @@ impl<T> Receiver<T> {
                     self.shared.not_full.notify_one();
                     return Some(value);
                 }
-                if state.sender_count == 0 {
+                if state.sender_count == 0 || !may_suspend() {
                     return None;
                 }
                 state.receiver_waits = true;

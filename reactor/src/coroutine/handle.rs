@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
-use super::{Coroutine, Ending, Payload};
+use super::{Coroutine, Ending, Payload, may_suspend};
 use crate::run::Group;
 use crate::sync::WaitList;
 
@@ -60,11 +60,14 @@ impl<T> Packet<T> {
         }
     }
 
-    /// Waits for the outcome and takes it.
+    /// Waits for the outcome and takes it. While the caller unwinds it does not wait: see `JoinHandle::join`.
     pub(crate) fn take(&self) -> Outcome<T> {
         loop {
             if let Some(outcome) = self.outcome.take() {
                 return outcome;
+            }
+            if !may_suspend() {
+                return Outcome::Terminated;
             }
             self.joiners.wait();
         }
@@ -91,7 +94,8 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// [`Terminated`] if it was terminated.
+    /// [`Terminated`] if it was terminated. In a destructor that runs while the caller unwinds this does not wait,
+    /// and says so of a coroutine that has not ended.
     ///
     /// # Panics
     ///

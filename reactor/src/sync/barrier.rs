@@ -3,8 +3,9 @@
 use std::cell::Cell;
 
 use super::WaitList;
+use crate::coroutine::may_suspend;
 
-/// A gate: whoever waits passes while it is open.
+/// A gate: whoever waits passes while it is open. Opening it wakes all, in the order they came.
 ///
 /// In Elle's sense of the word, not in that of `std::sync::Barrier`, which counts its waiters.
 pub struct Barrier {
@@ -34,13 +35,13 @@ impl Barrier {
         self.open.get()
     }
 
-    /// Passes when the gate is open.
+    /// Passes when the gate is open; while the caller unwinds, in any case.
     ///
     /// # Suspends
     ///
     /// While it is closed.
     pub fn wait(&self) {
-        if !self.open.get() {
+        if !self.open.get() && may_suspend() {
             self.waiters.wait();
         }
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::WaitList;
+use crate::coroutine::may_suspend;
 
 struct Shared<T> {
     queue: RefCell<VecDeque<T>>,
@@ -98,14 +99,14 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// [`SendError`] with the value when the channel is closed.
+    /// [`SendError`] with the value when the channel is closed, or in place of waiting while the caller unwinds.
     ///
     /// # Suspends
     ///
     /// While the channel is full.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         let shared = &*self.shared;
-        while !shared.closed.get() && shared.queue.borrow().len() >= shared.capacity {
+        while !shared.closed.get() && shared.queue.borrow().len() >= shared.capacity && may_suspend() {
             shared.not_full.wait_for(1, |notified| {
                 if notified {
                     shared.not_full.notify_one();
@@ -150,7 +151,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// [`RecvError`] when the channel is closed and drained.
+    /// [`RecvError`] when the channel is closed and drained, or in place of waiting while the caller unwinds.
     ///
     /// # Suspends
     ///
@@ -161,7 +162,7 @@ impl<T> Receiver<T> {
             if let Some(value) = self.try_recv() {
                 return Ok(value);
             }
-            if shared.closed.get() {
+            if shared.closed.get() || !may_suspend() {
                 return Err(RecvError);
             }
             shared.not_empty.wait_for(1, |notified| {
@@ -170,6 +171,17 @@ impl<T> Receiver<T> {
                 }
             });
         }
+    }
+
+    /// Takes all values that are in the queue now, and so makes room for as many senders. Never suspends.
+    ///
+    /// After [`Receiver::close`] these are the last.
+    pub fn drain(&self) -> impl Iterator<Item = T> + use<T> {
+        let values = self.shared.queue.take();
+        for _ in 0..values.len() {
+            self.shared.not_full.notify_one();
+        }
+        values.into_iter()
     }
 
     /// Takes the value at the head of the queue if there is one. Never suspends.
@@ -236,6 +248,26 @@ mod tests {
             first.terminate();
             assert!(first.join().is_err());
             assert_eq!(second.join(), Ok(Ok(7)));
+        });
+    }
+
+    #[test]
+    fn draining_takes_all_there_is_and_lets_as_many_senders_go_on() {
+        crate::run(|| {
+            let (sender, receiver) = channel(2);
+            let senders: Vec<_> = (0..5)
+                .map(|n| {
+                    let sender = sender.clone();
+                    crate::spawn(move || sender.send(n))
+                })
+                .collect();
+            assert_eq!(receiver.drain().collect::<Vec<_>>(), [0, 1]);
+            crate::yield_now();
+            receiver.close();
+            assert_eq!(receiver.drain().collect::<Vec<_>>(), [2, 3]);
+            assert_eq!(receiver.recv(), Err(RecvError));
+            let sent: Vec<_> = senders.into_iter().map(|sender| sender.join().unwrap().is_ok()).collect();
+            assert_eq!(sent, [true, true, true, true, false]);
         });
     }
 

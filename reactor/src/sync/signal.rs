@@ -1,6 +1,7 @@
 //! "Something happened": a condition variable for coroutines.
 
 use super::WaitList;
+use crate::coroutine::may_suspend;
 
 /// Wakes those who wait at the moment it is notified; it remembers nothing.
 ///
@@ -17,12 +18,15 @@ impl Signal {
         Signal { waiters: WaitList::new() }
     }
 
-    /// Waits for the next notification.
+    /// Waits for the next notification; while the caller unwinds it returns at once.
     ///
     /// # Suspends
     ///
     /// Until then.
     pub fn wait(&self) {
+        if !may_suspend() {
+            return;
+        }
         self.waiters.wait_for(1, |notified| {
             if notified {
                 self.waiters.notify_one();
