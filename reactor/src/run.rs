@@ -50,6 +50,11 @@ impl Group {
         self.members.borrow().len()
     }
 
+    /// The names of its coroutines.
+    pub(crate) fn labels(&self) -> Vec<String> {
+        self.members.borrow().iter().map(|(_, member)| member.label()).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

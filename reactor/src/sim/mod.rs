@@ -7,6 +7,7 @@
 //! What it is not: a model of code that leaves the reactor's thread. Threads, descriptors of the kernel and
 //! `std::time` are the real ones, and what comes from them is not repeatable.
 
+mod check;
 mod choices;
 mod events;
 mod host;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use check::{Failure, check, find_failure, replay};
 pub use choices::{Choice, Kind};
 pub(crate) use events::EventKey;
 pub(crate) use host::Process;
@@ -39,7 +41,6 @@ use world::Inner;
 
 /// How a world is.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct SimConfig {
     /// Runnable coroutines go on in the order they became so; else in an order that the seed decides.
     pub first_come_first_served: bool,

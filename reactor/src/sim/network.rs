@@ -61,7 +61,6 @@ fn normal_quantile(probability: f64) -> f64 {
 
 /// A way from one machine to another, one direction of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Link {
     /// How long packets take.
     pub latency: Latency,

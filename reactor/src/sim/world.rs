@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::SimConfig;
+use super::check;
 use super::choices::{Choice, Choices, Generator, Kind};
 use super::events::{Event, EventKey, Events};
 use super::host::{HostState, Process};
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     process_count: Cell<u32>,
     failure: RefCell<Option<Payload>>,
     over: Cell<bool>,
+    /// Its panics are expected: it is run to see whether it fails.
+    pub(super) quiet: bool,
 }
 
 impl Inner {
@@ -71,6 +74,7 @@ impl Inner {
             groups: RefCell::default(),
             failure: RefCell::new(None),
             over: Cell::new(false),
+            quiet: false,
         })
     }
 
@@ -103,12 +107,14 @@ impl Inner {
 
     /// A simulated coroutine goes on: its code sees this world's time.
     pub(crate) fn on_enter(&self) {
+        check::set_quiet(self.quiet);
         clock::set_virtual(Some(Virtual { now: self.now(), elapsed: self.elapsed.get() }));
     }
 
     /// A simulated coroutine suspends or ends; if it ran `nested` in its parent, that goes on, else the pump.
     pub(crate) fn on_leave(&self, nested: bool) {
         clock::set_virtual(None);
+        check::set_quiet(false);
         if !nested && self.running.replace(false) {
             self.pump.unpark();
         }
@@ -255,6 +261,12 @@ impl Inner {
             let next = self.ready.borrow_mut().remove(index)?;
             // It may have ended in its parent, woken though it was.
             if !next.is_finished() {
+                if index > 0 {
+                    self.tell(|| {
+                        let others = if index == 1 { "another" } else { "others" };
+                        format!("{} goes on before {others} that came first", self.label_of(&next))
+                    });
+                }
                 return Some(next);
             }
         }
@@ -296,7 +308,8 @@ impl Inner {
             if let Some(process) = group.process()
                 && !group.is_empty()
             {
-                message += &format!("\n  {}: {} coroutines", process.host().name(), group.len());
+                let names = group.labels().join(", ");
+                message += &format!("\n  {}: {names}", process.host().name());
             }
         }
         if self.over.get() {
@@ -304,7 +317,6 @@ impl Inner {
             eprintln!("reactor::sim: {message}\nthey were terminated, and wait uninterruptibly: aborting");
             std::process::abort();
         }
-        self.tell(|| message.clone());
         self.fail(Box::new(message));
     }
 
@@ -315,6 +327,15 @@ impl Inner {
             std::process::abort();
         }
         self.fail(Box::new(message));
+    }
+
+    fn label_of(&self, coroutine: &Coroutine) -> String {
+        let host = coroutine.group().process().map_or("?", |process| process.host().name());
+        format!("{host}: {}", coroutine.label())
+    }
+
+    pub(super) fn step_count(&self) -> u64 {
+        self.step_count.get()
     }
 
     /// A number for the coroutine that is the same in every run: its process, and its place there.
