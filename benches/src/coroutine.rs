@@ -5,8 +5,9 @@
 //! words on may and on tokio.
 
 pub mod memory;
+mod timer;
 
-use reactor::sync::{Signal, channel};
+use reactor::sync::{Mutex, Signal, channel};
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,13 +23,31 @@ pub enum Row {
     SpawnJoin,
     /// Two coroutines pass a number back and forth over two channels of capacity 1; the time of one message.
     Channel,
+    /// One coroutine locks a mutex that nobody else wants, and unlocks it.
+    Mutex,
+    /// Two coroutines hold a mutex in turn, each across a yield, so that each lock has to wait for the other.
+    MutexHandoff,
+    /// Arms a timer and cancels it, among 100,000 armed ones, while others fire.
+    Timer,
+    /// As [`Row::ParkWake`], but each waits with a timeout of 30 s.
+    TimedWait,
     /// Resident memory of one coroutine that is parked.
     ParkedMemory,
 }
 
 impl Row {
     /// All rows, in the order of the table.
-    pub const ALL: [Row; 5] = [Row::Switch, Row::ParkWake, Row::SpawnJoin, Row::Channel, Row::ParkedMemory];
+    pub const ALL: [Row; 9] = [
+        Row::Switch,
+        Row::ParkWake,
+        Row::SpawnJoin,
+        Row::Channel,
+        Row::Mutex,
+        Row::MutexHandoff,
+        Row::Timer,
+        Row::TimedWait,
+        Row::ParkedMemory,
+    ];
 
     /// Returns the name that stands in tables and on command lines.
     pub fn name(self) -> &'static str {
@@ -37,6 +56,10 @@ impl Row {
             Row::ParkWake => "park-wake",
             Row::SpawnJoin => "spawn-join",
             Row::Channel => "channel",
+            Row::Mutex => "mutex",
+            Row::MutexHandoff => "mutex-handoff",
+            Row::Timer => "timer",
+            Row::TimedWait => "timed-wait",
             Row::ParkedMemory => "parked-memory",
         }
     }
@@ -60,7 +83,8 @@ impl Row {
             Row::Switch => Some(200.0),
             Row::SpawnJoin => Some(1000.0),
             Row::ParkedMemory => Some(8.5 * 1024.0),
-            Row::ParkWake | Row::Channel => None,
+            Row::Timer => Some(100.0),
+            Row::ParkWake | Row::Channel | Row::Mutex | Row::MutexHandoff | Row::TimedWait => None,
         }
     }
 
@@ -86,6 +110,10 @@ impl Row {
             Row::ParkWake => reactor::run(move || park_wake(count)),
             Row::SpawnJoin => reactor::run(move || spawn_join(count)),
             Row::Channel => reactor::run(move || channel_ping_pong(count)),
+            Row::Mutex => reactor::run(move || mutex(count)),
+            Row::MutexHandoff => reactor::run(move || mutex_handoff(count)),
+            Row::Timer => reactor::run(move || timer::arm_and_cancel(count)),
+            Row::TimedWait => reactor::run(move || timer::timed_wait(count)),
             Row::ParkedMemory => panic!("memory is not a time"),
         }
     }
@@ -160,6 +188,37 @@ fn channel_ping_pong(count: u64) -> Duration {
     drop(ping_sender);
     echo.join().expect("nobody terminates it");
     elapsed
+}
+
+fn mutex(count: u64) -> Duration {
+    let mutex = Mutex::new(0u64);
+    let begin = Instant::now();
+    for _ in 0..count {
+        *mutex.lock() += 1;
+    }
+    let elapsed = begin.elapsed();
+    assert_eq!(mutex.into_inner(), count);
+    elapsed
+}
+
+/// Two coroutines take turns with a mutex, `count` turns in all.
+fn mutex_handoff(count: u64) -> Duration {
+    let turns = count.div_ceil(2);
+    let mutex = Mutex::new(0u64);
+    let begin = Instant::now();
+    reactor::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..turns {
+                    let mut held = mutex.lock();
+                    *held += 1;
+                    // The other one comes to its lock now.
+                    reactor::yield_now();
+                }
+            });
+        }
+    });
+    begin.elapsed()
 }
 
 /// Spawns `count` coroutines that park, runs `look`, and lets them end.

@@ -87,7 +87,7 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
         for (row, figures) in Row::ALL.into_iter().zip(&mut figures) {
             let count = if row == Row::ParkedMemory { arguments.parked } else { arguments.count };
             for (runtime, figures) in RUNTIMES.into_iter().zip(figures) {
-                figures.push(figure(&peers, runtime, row, count)?);
+                figures.extend(figure(&peers, runtime, row, count)?);
             }
         }
     }
@@ -109,8 +109,8 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs one figure in a process of its own, which inherits our processor.
-fn figure(peers: &Path, runtime: &str, row: Row, count: u64) -> io::Result<f64> {
+/// Runs one figure in a process of its own, which inherits our processor; None where the runtime has no such row.
+fn figure(peers: &Path, runtime: &str, row: Row, count: u64) -> io::Result<Option<f64>> {
     let count = count.to_string();
     let mut command = match runtime {
         "ours" => Command::new(std::env::current_exe()?),
@@ -122,7 +122,10 @@ fn figure(peers: &Path, runtime: &str, row: Row, count: u64) -> io::Result<f64> 
     };
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().map_err(|_| {
+    if output.status.success() && text.trim() == "-" {
+        return Ok(None);
+    }
+    text.trim().parse().map(Some).map_err(|_| {
         let message = String::from_utf8_lossy(&output.stderr);
         io::Error::other(format!("{command:?} gave no figure: {} {}", text.trim(), message.trim()))
     })

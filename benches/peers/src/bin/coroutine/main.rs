@@ -1,4 +1,5 @@
-//! What a coroutine of may's, or a task of tokio's, costs: `coroutine RUNTIME ROW COUNT` prints one figure.
+//! What a coroutine of may's, or a task of tokio's, costs: `coroutine RUNTIME ROW COUNT` prints one figure,
+//! or a dash where the runtime has no such thing.
 //!
 //! The rows are those of `benches/src/coroutine.rs`, which runs this program and prints the figures beside ours.
 //! Times in nanoseconds an operation, memory in bytes a coroutine.
@@ -15,6 +16,11 @@ trait Rows {
     fn park_wake(&self, count: u64) -> Duration;
     fn spawn_join(&self, count: u64) -> Duration;
     fn channel(&self, count: u64) -> Duration;
+    fn mutex(&self, count: u64) -> Duration;
+    fn mutex_handoff(&self, count: u64) -> Duration;
+    /// None where a timer cannot be armed without waiting for it.
+    fn timer(&self, count: u64) -> Option<Duration>;
+    fn timed_wait(&self, count: u64) -> Option<Duration>;
     /// Parks `count`, runs `look`, lets them end.
     fn with_parked(&self, count: u64, look: fn() -> u64) -> u64;
 }
@@ -25,39 +31,46 @@ fn main() -> ExitCode {
         [runtime, row, count] => count.parse().ok().and_then(|count| figure(runtime, row, count)),
         _ => None,
     };
-    let Some(figure) = figure else {
-        eprintln!(
-            "usage: coroutine may|tokio|tokio-io switch|park-wake|spawn-join|channel|parked-memory COUNT"
-        );
-        return ExitCode::FAILURE;
-    };
-    println!("{figure}");
+    match figure {
+        Some(Some(figure)) => println!("{figure}"),
+        Some(None) => println!("-"),
+        None => {
+            eprintln!("usage: coroutine may|tokio|tokio-io ROW COUNT");
+            return ExitCode::FAILURE;
+        }
+    }
     ExitCode::SUCCESS
 }
 
-fn figure(runtime: &str, row: &str, count: u64) -> Option<f64> {
+/// Returns None where there is no such runtime or row, and an inner None where the runtime lacks the row.
+fn figure(runtime: &str, row: &str, count: u64) -> Option<Option<f64>> {
+    let with_time = matches!(row, "timer" | "timed-wait");
     let rows: Box<dyn Rows> = match runtime {
         "may" => Box::new(on_may::May::new()),
-        "tokio" => Box::new(on_tokio::Tokio::new(false)),
-        "tokio-io" => Box::new(on_tokio::Tokio::new(true)),
+        "tokio" => Box::new(on_tokio::Tokio::new(false, with_time)),
+        "tokio-io" => Box::new(on_tokio::Tokio::new(true, with_time)),
         _ => return None,
-    };
-    let time = |count| match row {
-        "switch" => Some(rows.switch(count)),
-        "park-wake" => Some(rows.park_wake(count)),
-        "spawn-join" => Some(rows.spawn_join(count)),
-        "channel" => Some(rows.channel(count)),
-        _ => None,
     };
     if row == "parked-memory" {
         rows.with_parked(1, resident_bytes);
         let before = resident_bytes();
         let with = rows.with_parked(count, resident_bytes);
-        return Some(with.saturating_sub(before) as f64 / count as f64);
+        return Some(Some(with.saturating_sub(before) as f64 / count as f64));
     }
+    let time = |count| match row {
+        "switch" => Some(Some(rows.switch(count))),
+        "park-wake" => Some(Some(rows.park_wake(count))),
+        "spawn-join" => Some(Some(rows.spawn_join(count))),
+        "channel" => Some(Some(rows.channel(count))),
+        "mutex" => Some(Some(rows.mutex(count))),
+        "mutex-handoff" => Some(Some(rows.mutex_handoff(count))),
+        "timer" => Some(rows.timer(count)),
+        "timed-wait" => Some(rows.timed_wait(count)),
+        _ => None,
+    };
     // The first run warms up.
     time(count / 10 + 1)?;
-    Some(time(count)?.as_nanos() as f64 / count as f64)
+    Some(time(count)?.map(|time| time.as_nanos() as f64 / count as f64))
 }
 
 /// Returns the resident memory of this process and its page tables.

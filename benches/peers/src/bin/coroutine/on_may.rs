@@ -3,7 +3,9 @@
 use crate::Rows;
 use may::coroutine::{self, JoinHandle};
 use may::go;
+use may::sync::Mutex;
 use may::sync::mpsc::channel;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// may with one worker.
@@ -87,6 +89,63 @@ impl Rows for May {
             join(echo);
             elapsed
         })
+    }
+
+    fn mutex(&self, count: u64) -> Duration {
+        run(move || {
+            let mutex = Mutex::new(0u64);
+            let begin = Instant::now();
+            for _ in 0..count {
+                *mutex.lock().expect("nobody panics") += 1;
+            }
+            begin.elapsed()
+        })
+    }
+
+    fn mutex_handoff(&self, count: u64) -> Duration {
+        let turns = count.div_ceil(2);
+        run(move || {
+            let mutex = Arc::new(Mutex::new(0u64));
+            let begin = Instant::now();
+            let both = [(); 2].map(|()| {
+                let mutex = mutex.clone();
+                go!(move || {
+                    for _ in 0..turns {
+                        let mut held = mutex.lock().expect("nobody panics");
+                        *held += 1;
+                        coroutine::yield_now();
+                    }
+                })
+            });
+            both.into_iter().for_each(join);
+            begin.elapsed()
+        })
+    }
+
+    /// Its timers belong to a coroutine that waits: 100,000 of them would need 100,000 stacks.
+    fn timer(&self, _: u64) -> Option<Duration> {
+        None
+    }
+
+    fn timed_wait(&self, count: u64) -> Option<Duration> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let turns = count.div_ceil(2);
+        Some(run(move || {
+            let begin = Instant::now();
+            let main = coroutine::current();
+            let other = go!(move || {
+                for _ in 0..turns {
+                    coroutine::park_timeout(LIMIT);
+                    main.unpark();
+                }
+            });
+            for _ in 0..turns {
+                other.coroutine().unpark();
+                coroutine::park_timeout(LIMIT);
+            }
+            join(other);
+            begin.elapsed()
+        }))
     }
 
     fn with_parked(&self, count: u64, look: fn() -> u64) -> u64 {
