@@ -33,6 +33,46 @@ pub fn own_program(package: &str, binary: &str) -> io::Result<PathBuf> {
     Ok(release_directory()?.join(binary))
 }
 
+/// Whether a peer's program is built where it may have been before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebuild {
+    /// Yes: cargo finds in a moment that nothing changed.
+    Always,
+    /// No: some take minutes, which continuous integration does not have.
+    Never,
+}
+
+/// Returns where cargo puts what it builds.
+///
+/// # Errors
+/// Fails when this program does not run from there.
+pub fn target_directory() -> io::Result<PathBuf> {
+    release_directory().map(|mut path| {
+        path.pop();
+        path
+    })
+}
+
+/// Builds the program `binary` of the peers' `package` and returns its path.
+///
+/// # Errors
+/// Fails when cargo does, whose message has been printed then; or when it is not there and shall not be built.
+pub fn peer_of(package: &str, binary: &str, rebuild: Rebuild) -> io::Result<PathBuf> {
+    let peers = benches_directory().join("peers");
+    let target = peers.join("target");
+    let program = target.join("release").join(binary);
+    if rebuild == Rebuild::Always {
+        let directory = target.to_string_lossy();
+        cargo_build(
+            &peers.join("Cargo.toml"),
+            &["-p", package, "--bin", binary, "--target-dir", &directory],
+        )?;
+    } else if !program.is_file() {
+        return Err(io::Error::other("not built yet (a run without --quick builds it)"));
+    }
+    Ok(program)
+}
+
 /// Builds the peers' program `binary` and returns its path.
 ///
 /// # Errors
@@ -60,24 +100,43 @@ fn cargo_build(manifest: &Path, more: &[&str]) -> io::Result<()> {
 /// # Errors
 /// Fails when no C++ compiler or no Asio is found; the message says which package to install.
 pub fn asio_program() -> io::Result<PathBuf> {
+    compile("asio/echo.cpp", "echo_asio", &[], "asio.hpp", "libasio-dev")
+}
+
+/// Compiles the gRPC echo and returns its path, or says what is missing.
+///
+/// # Errors
+/// Fails when no C++ compiler or no gRPC is found; the message says which package to install.
+pub fn grpc_program() -> io::Result<PathBuf> {
+    // Its callback API takes a lock of Abseil's inline, which its own package description does not link.
+    let libraries = ["-lgrpc++", "-lgrpc", "-lgpr", "-labsl_synchronization"];
+    compile("grpc/echo.cpp", "rpc_grpc", &libraries, "grpcpp/", "libgrpc++-dev")
+}
+
+/// Compiles `source`, unless its program is newer; `header` missing means that Debian's `package` is.
+fn compile(source: &str, name: &str, libraries: &[&str], header: &str, package: &str) -> io::Result<PathBuf> {
     let peers = benches_directory().join("peers");
-    let source = peers.join("asio/echo.cpp");
-    let directory = peers.join("target/asio");
+    let source = peers.join(source);
+    let directory = peers.join("target/cpp");
     std::fs::create_dir_all(&directory)?;
-    let program = directory.join("echo_asio");
+    let program = directory.join(name);
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
+    if changed(&program).is_ok_and(|built| changed(&source).is_ok_and(|written| written < built)) {
+        return Ok(program);
+    }
     let compilers = ["g++", "clang++", "c++"];
     let Some(compiler) = compilers.into_iter().find(|name| find_program(name).is_some()) else {
-        return Err(io::Error::other("no C++ compiler found (Debian: apt install g++ libasio-dev)"));
+        return Err(io::Error::other(format!("no C++ compiler found (Debian: apt install g++ {package})")));
     };
     let mut command = Command::new(compiler);
-    command.args(["-O2", "-std=c++17", "-pthread"]).arg(&source).arg("-o").arg(&program);
+    command.args(["-O2", "-std=c++17", "-pthread"]).arg(&source).arg("-o").arg(&program).args(libraries);
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(program);
     }
     let message = String::from_utf8_lossy(&output.stderr);
-    if message.contains("asio.hpp") {
-        return Err(io::Error::other("no Asio headers found (Debian: apt install libasio-dev)"));
+    if message.contains(header) && message.contains("No such file") {
+        return Err(io::Error::other(format!("no headers of it found (Debian: apt install {package})")));
     }
     Err(io::Error::other(format!("{compiler} failed: {}", message.lines().next().unwrap_or("no message"))))
 }

@@ -18,5 +18,7 @@ pub mod coroutine;
 pub mod drive;
 pub mod echo;
 pub mod process;
+pub mod results;
+pub mod rpc;
 pub mod statistics;
 pub mod table;

@@ -7,7 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs;
 use std::io::{self, Write};
-use std::process::{Child, Command};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Command};
 use std::time::{Duration, Instant};
 
 /// Confines the calling thread, and what it will start, to the processor `cpu`.
@@ -49,6 +50,11 @@ impl Program {
     /// Returns whether the process has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Takes the program's output, where it has a pipe there.
+    pub fn take_output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Writes `input` to the program's input, where it has a pipe there, and ends it.
@@ -98,6 +104,32 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// How long a server may take from its start until it accepts.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Returns an address of loopback that was free a moment ago.
+///
+/// # Errors
+/// Fails when no port is free.
+pub fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Waits until `server` accepts at `address`.
+///
+/// # Errors
+/// Fails when it ends, or stays silent, instead of listening.
+pub fn wait_for_listener(server: &mut Program, address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while TcpStream::connect(address).is_err() {
+        if server.has_ended() || Instant::now() > deadline {
+            return Err(io::Error::other(format!("the server does not listen at {address}")));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn send(process_id: u32, signal: Signal) -> io::Result<()> {

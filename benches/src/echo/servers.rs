@@ -1,16 +1,12 @@
 //! Who takes part, and how each is built and started.
 
 use crate::build;
-use crate::process::Program;
+use crate::process::{Program, free_address, wait_for_listener};
 use clap::ValueEnum;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// How long a server may take from its start until it accepts.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An echo server that takes part. Ours comes first: all ratios are to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,21 +81,7 @@ impl Built {
         command.args(["--listen", &address.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut process = Program::start(&mut command, Some(cpu))?;
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(address).is_err() {
-            if process.has_ended() || Instant::now() > deadline {
-                return Err(io::Error::other(format!(
-                    "{} does not listen at {address}",
-                    self.program.display()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for_listener(&mut process, address)?;
         Ok(Running { process, address })
     }
-}
-
-/// Returns an address of loopback that was free a moment ago.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
     let frames = LengthDelimitedCodec::builder().new_framed(stream);
     let transport = serde_transport::new(frames, Bincode::default());
     let requests = BaseChannel::with_defaults(transport).execute(Service.serve());
