@@ -129,6 +129,11 @@ impl<'a, S: Source> BodyReader<'a, S> {
         BodyReader { source, input, decoder }
     }
 
+    /// How much is still to come, where that is known.
+    pub fn remaining(&self) -> Option<u64> {
+        self.decoder.remaining()
+    }
+
     /// The fields after a chunked body; empty until it has been read to its end.
     pub fn trailers(&self) -> &Headers {
         self.decoder.trailers()

@@ -7,6 +7,9 @@ mod body;
 mod head;
 mod headers;
 mod input;
+mod request;
+mod response;
+mod server;
 
 pub use body::{BodyDecoder, BodyError, BodyLimits, Part, write_chunk_size, write_last_chunk};
 pub use head::{
@@ -15,3 +18,8 @@ pub use head::{
 };
 pub use headers::{Headers, InvalidHeader};
 pub use input::{BodyReader, Input, Source};
+pub use request::Request;
+pub use response::Response;
+pub use server::{BodyWriter, Limits, Listen, RequestBody, Secured, Server, ServerHandle, Upgraded};
+
+pub use ::http::{Method, StatusCode};

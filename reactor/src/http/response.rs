@@ -1,0 +1,248 @@
+//! What a handler answers.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::server::{BodyWriter, RequestBody, Upgraded};
+use super::{BodyError, Headers, InvalidHeader};
+
+/// What a response consists of besides its head.
+pub(super) enum Body {
+    Empty,
+    Static(&'static [u8]),
+    Owned(Vec<u8>),
+    Shared(Bytes),
+    Stream { length: Option<u64>, write: Box<Stream> },
+    Upgrade(Box<dyn FnOnce(Upgraded<'_>)>),
+}
+
+pub(super) type Stream = dyn FnOnce(&mut RequestBody<'_>, &mut BodyWriter<'_>) -> io::Result<()>;
+
+/// A response, made by a handler and sent by the server.
+///
+/// `Content-Length`, `Transfer-Encoding`, `Date` and `Connection` are the server's business. Text, bytes, a status
+/// and an `io::Result` of anything that is a response turn into one, so handlers may return those and use `?`.
+///
+/// # Examples
+///
+/// ```
+/// use reactor::http::{Response, StatusCode};
+///
+/// let response = Response::text("not here").status(StatusCode::NOT_FOUND).header("Cache-Control", "no-store");
+/// assert_eq!(response.status_code(), StatusCode::NOT_FOUND);
+/// ```
+pub struct Response {
+    pub(super) status: StatusCode,
+    pub(super) content_type: Option<Cow<'static, str>>,
+    pub(super) headers: Headers,
+    pub(super) body: Body,
+    /// May be sent compressed if the client likes.
+    pub(super) compress: bool,
+    pub(super) close: bool,
+}
+
+impl Response {
+    fn new(content_type: Option<&'static str>, body: Body) -> Response {
+        Response {
+            status: StatusCode::OK,
+            content_type: content_type.map(Cow::Borrowed),
+            headers: Headers::new(),
+            body,
+            compress: false,
+            close: false,
+        }
+    }
+
+    /// No body; 204 No Content.
+    pub fn empty() -> Response {
+        Response::new(None, Body::Empty).status(StatusCode::NO_CONTENT)
+    }
+
+    /// A constant text of UTF-8. Nothing is allocated.
+    pub fn text(text: &'static str) -> Response {
+        Response::new(Some("text/plain; charset=utf-8"), Body::Static(text.as_bytes()))
+    }
+
+    /// A page.
+    pub fn html(page: impl Into<String>) -> Response {
+        Response::new(Some("text/html; charset=utf-8"), Body::Owned(page.into().into_bytes()))
+    }
+
+    /// JSON that is written out already. Its memory goes back to the connection: see [`super::Request::buffer`].
+    pub fn json(json: impl Into<Vec<u8>>) -> Response {
+        Response::new(Some("application/json"), Body::Owned(json.into()))
+    }
+
+    /// Bytes of no stated type; see [`Response::content_type`].
+    pub fn bytes(bytes: impl Into<Bytes>) -> Response {
+        Response::new(None, Body::Shared(bytes.into()))
+    }
+
+    /// A body of any length that `write` writes piece by piece.
+    ///
+    /// It leaves as it is written: in chunks, or to the end of the connection for a client of HTTP/1.0. An error of
+    /// `write` breaks the connection off, so that the client does not take what came for the whole.
+    pub fn stream(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + 'static) -> Response {
+        Response::exchange(move |_, out| write(out))
+    }
+
+    /// As [`Response::stream`], where the length is known: `write` must write so much and no more.
+    pub fn stream_of_length(
+        length: u64,
+        write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + 'static,
+    ) -> Response {
+        let write = Box::new(move |_: &mut RequestBody<'_>, out: &mut BodyWriter<'_>| write(out));
+        Response::new(None, Body::Stream { length: Some(length), write })
+    }
+
+    /// As [`Response::stream`], with the request's body at hand: both flow at once, neither is held as a whole.
+    pub fn exchange(
+        write: impl FnOnce(&mut RequestBody<'_>, &mut BodyWriter<'_>) -> io::Result<()> + 'static,
+    ) -> Response {
+        Response::new(None, Body::Stream { length: None, write: Box::new(write) })
+    }
+
+    /// 101 Switching Protocols: when it has been sent, `talk` has the connection, which ends with it.
+    ///
+    /// # Panics
+    ///
+    /// If `protocol` is not a header's value.
+    pub fn upgrade(protocol: &str, talk: impl FnOnce(Upgraded<'_>) + 'static) -> Response {
+        Response::new(None, Body::Upgrade(Box::new(talk)))
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", protocol)
+    }
+
+    /// Sends the client elsewhere with 302 Found.
+    ///
+    /// # Errors
+    ///
+    /// If `location` is not a header's value.
+    pub fn redirect(location: &str) -> Result<Response, InvalidHeader> {
+        Response::new(None, Body::Empty).status(StatusCode::FOUND).try_header("Location", location)
+    }
+
+    /// A status with its name as a text.
+    pub fn of_status(status: StatusCode) -> Response {
+        let text = status.canonical_reason().unwrap_or_default();
+        if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+            return Response::new(None, Body::Empty).status(status);
+        }
+        Response::text(text).status(status)
+    }
+
+    /// With another status.
+    pub fn status(mut self, status: StatusCode) -> Response {
+        self.status = status;
+        self
+    }
+
+    /// With another content type.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a header's value.
+    pub fn content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Response {
+        let content_type = content_type.into();
+        assert!(super::headers::is_value(content_type.as_bytes()), "{content_type:?} is no header's value");
+        self.content_type = Some(content_type);
+        self
+    }
+
+    /// With one more header field, which you know to be well-formed.
+    ///
+    /// # Panics
+    ///
+    /// On [`InvalidHeader`]: a handler that puts a client's bytes here unchecked answers 500, and injects nothing.
+    pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Response {
+        self.try_header(name, value).unwrap_or_else(|error| panic!("{name:?}: {error}"))
+    }
+
+    /// With one more header field.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHeader`], for a value that a client may have had a hand in.
+    pub fn try_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Response, InvalidHeader> {
+        self.headers.push(name, value)?;
+        Ok(self)
+    }
+
+    /// May be sent compressed to clients that accept it.
+    ///
+    /// Do not say so of a page that holds both a secret and something that a stranger chose (a search term, say):
+    /// the length of the compressed page would tell how much of the secret was guessed (the BREACH attack).
+    pub fn compressible(mut self) -> Response {
+        self.compress = true;
+        self
+    }
+
+    /// The connection ends after it.
+    pub fn closing(mut self) -> Response {
+        self.close = true;
+        self
+    }
+
+    /// The status.
+    pub fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The header fields that were added.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+}
+
+impl From<StatusCode> for Response {
+    fn from(status: StatusCode) -> Response {
+        // After a fault of the client's nobody knows where its next request begins.
+        let fault = status.is_client_error() && status != StatusCode::NOT_FOUND;
+        if fault { Response::of_status(status).closing() } else { Response::of_status(status) }
+    }
+}
+
+impl From<&'static str> for Response {
+    fn from(text: &'static str) -> Response {
+        Response::text(text)
+    }
+}
+
+impl From<String> for Response {
+    fn from(text: String) -> Response {
+        Response::new(Some("text/plain; charset=utf-8"), Body::Owned(text.into_bytes()))
+    }
+}
+
+impl From<Vec<u8>> for Response {
+    fn from(bytes: Vec<u8>) -> Response {
+        Response::new(Some("application/octet-stream"), Body::Owned(bytes))
+    }
+}
+
+impl<T: Into<Response>> From<io::Result<T>> for Response {
+    /// A client's fault becomes its status, anything else a logged 500.
+    fn from(result: io::Result<T>) -> Response {
+        let error = match result {
+            Ok(response) => return response.into(),
+            Err(error) => error,
+        };
+        let body = error.get_ref().and_then(|inner| inner.downcast_ref::<BodyError>());
+        let status = match (body, error.kind()) {
+            (Some(body), _) => body.status(),
+            (None, ErrorKind::TimedOut) => StatusCode::REQUEST_TIMEOUT,
+            (None, ErrorKind::NotFound) => StatusCode::NOT_FOUND,
+            _ => {
+                tracing::error!("a handler failed: {error}");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        // After a fault of the client's nobody knows where its next request begins.
+        let fault = status.is_client_error() && status != StatusCode::NOT_FOUND;
+        if fault { Response::of_status(status).closing() } else { Response::of_status(status) }
+    }
+}

@@ -1,0 +1,260 @@
+//! A connection's life: read a request, answer it, again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use super::router::Params;
+use super::send::{Terms, send, send_upgrade};
+use super::wire::{BodySource, RequestBody, Upgraded, Vitals, Wire};
+use super::{Shared, compress};
+use crate::coroutine::Cut;
+use crate::http::response::Body;
+use crate::http::{BodyDecoder, BodyReader, Framing, HeadError, Input, Request, RequestHead, Response};
+use crate::net::Duplex;
+
+/// Others get their turn after so many requests that needed no wait: 64 small ones take some 100 us.
+const TURN_REQUESTS_MAX: usize = 64;
+
+/// How long a client may go on sending after our last word, so that a reset does not take that word from it.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+/// And how much it may send.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// What becomes of the connection after a request.
+enum Next {
+    GoOn,
+    /// Ends properly: the client may still be sending.
+    Close,
+    Upgrade(Box<dyn FnOnce(Upgraded<'_>)>),
+}
+
+/// Serves the client until it leaves, breaks the rules, or is given up. An error means that the connection broke.
+pub(super) fn serve(
+    shared: &Shared,
+    vitals: &Rc<Vitals>,
+    stream: &dyn Duplex,
+    peer: Option<SocketAddr>,
+) -> io::Result<()> {
+    let wire = Wire::new(stream, shared, vitals, peer);
+    let mut input = Input::new();
+    let mut head = RequestHead::new();
+    let mut turn = 0;
+    loop {
+        let refused = match read_head(&wire, &mut input, &mut head, &mut turn)? {
+            Incoming::Request => match answer(&wire, &mut input, &head)? {
+                Next::GoOn => continue,
+                Next::Close => None,
+                Next::Upgrade(talk) => {
+                    talk(Upgraded { stream, received: input.take() });
+                    return Ok(());
+                }
+            },
+            Incoming::Nothing => return Ok(()),
+            Incoming::Refused(error) => {
+                tracing::debug!("a request was refused: {error}");
+                Some(error.status())
+            }
+            Incoming::Late => Some(StatusCode::REQUEST_TIMEOUT),
+        };
+        if let Some(status) = refused {
+            let mut decoder = BodyDecoder::new(Framing::Empty, shared.limits.body);
+            let mut body = RequestBody::new(&wire, &mut input, &mut decoder);
+            send(&wire, &mut body, Response::of_status(status), Terms::new(&Method::GET, 1, false))?;
+        }
+        wire.flush()?;
+        stream.end()?;
+        linger(&wire);
+        return Ok(());
+    }
+}
+
+enum Incoming {
+    Request,
+    /// The client has left, or rested too long between two requests.
+    Nothing,
+    Refused(HeadError),
+    /// The head took too long.
+    Late,
+}
+
+fn read_head(
+    wire: &Wire<'_>,
+    input: &mut Input,
+    head: &mut RequestHead,
+    turn: &mut usize,
+) -> io::Result<Incoming> {
+    let limits = &wire.shared.limits;
+    let mut begun = false;
+    loop {
+        match head.parse(input.bytes(), &limits.head) {
+            Ok(Some(size)) => {
+                input.consume(size);
+                wire.vitals.idle.set(false);
+                *turn += 1;
+                if *turn >= TURN_REQUESTS_MAX {
+                    *turn = 0;
+                    crate::yield_now();
+                }
+                return Ok(Incoming::Request);
+            }
+            Ok(None) => {}
+            Err(error) => return Ok(Incoming::Refused(error)),
+        }
+        let idle = input.bytes().is_empty();
+        if idle {
+            input.shrink();
+            wire.vitals.idle.set(true);
+            wire.vitals.reading.arm(limits.idle_time);
+            if wire.shared.draining.get() {
+                wire.vitals.reading.shorten(super::DRAIN_IDLE_TIME);
+            }
+        } else if !begun {
+            begun = true;
+            wire.vitals.idle.set(false);
+            wire.vitals.reading.arm(limits.head_time);
+        }
+        *turn = 0;
+        match input.fill(Reading(wire)) {
+            Ok(true) => {}
+            // A client that leaves amid a head can't read an answer, or does not want one.
+            Ok(false) => return Ok(Incoming::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Ok(if idle { Incoming::Nothing } else { Incoming::Late });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Reading<'a>(&'a Wire<'a>);
+
+impl crate::http::Source for Reading<'_> {
+    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_some(buffer)
+    }
+}
+
+fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<Next> {
+    let shared = wire.shared;
+    let mut decoder = BodyDecoder::new(head.framing(), shared.limits.body);
+    wire.begin_body(head.expects_continue());
+    let mut request =
+        Request { head, params: Params::new(), body: RequestBody::new(wire, &mut *input, &mut decoder) };
+    let mut response = call_handler(shared, &mut request);
+
+    if let Body::Upgrade(talk) = std::mem::replace(&mut response.body, Body::Empty).upgrade_or(&mut response)
+    {
+        if head.framing() == Framing::Empty && head.minor_version() == 1 {
+            send_upgrade(wire, &response)?;
+            return Ok(Next::Upgrade(talk));
+        }
+        response = Response::of_status(StatusCode::BAD_REQUEST).closing();
+    }
+    if response.compress {
+        response = compress::negotiate(head, response);
+    }
+    let keep_alive = head.keeps_alive() && !shared.draining.get() && !is_lost(wire, &request.body);
+    let terms = Terms::new(head.method(), head.minor_version(), keep_alive);
+    let keep_alive = send(wire, &mut request.body, response, terms)?;
+    drop(request);
+    let mut body_over =
+        || decoder.is_at_end() || !wire.expects_continue.get() && skip_rest(wire, input, &mut decoder);
+    Ok(if keep_alive && body_over() { Next::GoOn } else { Next::Close })
+}
+
+/// Whether more of the body was left unread than is worth reading.
+fn is_lost(wire: &Wire<'_>, body: &RequestBody<'_>) -> bool {
+    let remaining = body.remaining();
+    remaining != Some(0)
+        && (wire.expects_continue.get()
+            || remaining.is_some_and(|left| left > wire.shared.limits.unread_body_bytes))
+}
+
+/// Reads what the handler left of the body; false if that is too much, or broken.
+fn skip_rest(wire: &Wire<'_>, input: &mut Input, decoder: &mut BodyDecoder) -> bool {
+    use io::BufRead as _;
+    let mut reader = BodyReader::new(BodySource(wire), input, decoder);
+    let mut left = wire.shared.limits.unread_body_bytes;
+    loop {
+        let count = match reader.fill_buf() {
+            Ok([]) => return true,
+            Ok(data) => data.len(),
+            Err(_) => return false,
+        };
+        reader.consume(count);
+        match left.checked_sub(count as u64) {
+            Some(rest) => left = rest,
+            None => return false,
+        }
+    }
+}
+
+/// Finds the route and runs its handler; what goes wrong there becomes a response.
+fn call_handler<'a>(shared: &'a Shared, request: &mut Request<'a>) -> Response {
+    let head = request.head;
+    let Some(methods) = shared.router.find(head.path(), &mut request.params) else {
+        return match (head.path(), head.method()) {
+            ("*", &Method::OPTIONS) => Response::empty(),
+            _ => match &shared.fallback {
+                Some(fallback) => guarded(shared, || fallback(request)),
+                None => Response::of_status(StatusCode::NOT_FOUND),
+            },
+        };
+    };
+    match methods.get(head.method()) {
+        Some(handler) => guarded(shared, || handler(request)),
+        None if head.method() == Method::OPTIONS => Response::empty().header("Allow", methods.allow()),
+        None => Response::of_status(StatusCode::METHOD_NOT_ALLOWED).header("Allow", methods.allow()),
+    }
+}
+
+fn guarded(shared: &Shared, handler: impl FnOnce() -> Response) -> Response {
+    let run = || match shared.limits.handler_time {
+        None => Ok(handler()),
+        Some(limit) => crate::timeout(limit, handler),
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(response)) => response,
+        Ok(Err(_elapsed)) => {
+            tracing::warn!("a handler took longer than its limit");
+            Response::of_status(StatusCode::SERVICE_UNAVAILABLE).closing()
+        }
+        Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
+        Err(_panic) => {
+            tracing::error!("an HTTP handler panicked");
+            Response::of_status(StatusCode::INTERNAL_SERVER_ERROR).closing()
+        }
+    }
+}
+
+/// Reads on for a moment after our end, and throws it away: a socket that is closed with unread bytes resets the
+/// connection, and the client might lose our answer to it (RFC 9112 section 9.6).
+fn linger(wire: &Wire<'_>) {
+    wire.vitals.reading.arm(LINGER_TIME);
+    let mut buffer = [0; 4096];
+    let mut left = LINGER_BYTES_MAX;
+    while let Ok(count) = wire.vitals.reading.wait(|| wire.stream.read_some(&mut buffer))
+        && count > 0
+        && left > count
+    {
+        left -= count;
+    }
+}
+
+impl Body {
+    /// Takes an upgrade out; any other body goes back where it was.
+    fn upgrade_or(self, response: &mut Response) -> Body {
+        match self {
+            upgrade @ Body::Upgrade(_) => upgrade,
+            other => {
+                response.body = other;
+                Body::Empty
+            }
+        }
+    }
+}

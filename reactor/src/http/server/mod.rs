@@ -1,0 +1,329 @@
+//! The server: a coroutine for each connection, and one that keeps house.
+//!
+//! Handlers are ordinary functions that read the request's body and return a response. They may wait for anything;
+//! other connections are served meanwhile.
+
+mod accept;
+mod compress;
+mod connection;
+mod date;
+mod limits;
+mod patience;
+mod router;
+mod send;
+mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::Method;
+use slab::Slab;
+
+pub use self::accept::{Listen, Secured};
+pub use self::limits::Limits;
+pub(super) use self::router::Params;
+pub use self::send::BodyWriter;
+pub use self::wire::{RequestBody, Upgraded};
+
+use self::date::Date;
+use self::patience::{CoarseClock, Patience};
+use self::router::{Handler, Router};
+use self::wire::Vitals;
+use super::{Request, Response};
+use crate::coroutine::{Builder, Cut, JoinHandle};
+use crate::net::Duplex;
+use crate::sync::Signal;
+
+/// How long a connection that rests between two requests is kept when the server drains: a request that was on its
+/// way when we decided to stop is still answered.
+const DRAIN_IDLE_TIME: Duration = Duration::from_millis(250);
+
+/// Routes and limits; [`Server::start`] makes it serve.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reactor::http::{Method, Request, Response, Server};
+/// use reactor::net::TcpListener;
+///
+/// fn greet(request: &mut Request<'_>) -> Response {
+///     let name = request.param("name").unwrap_or_default();
+///     format!("hello, {name}\n").into()
+/// }
+///
+/// reactor::run(|| {
+///     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+///     let server = Server::new()
+///         .route(Method::GET, "/hello/{name}", greet)
+///         .route(Method::POST, "/length", |request| -> std::io::Result<Response> {
+///             let body = request.read_body(1 << 20)?;
+///             Ok(body.len().to_string().into())
+///         })
+///         .start(listener);
+///     server.drain(Duration::from_secs(1));
+/// });
+/// ```
+#[derive(Default)]
+pub struct Server {
+    router: Router,
+    fallback: Option<Handler>,
+    limits: Limits,
+}
+
+/// What a server's coroutines have in common.
+pub(super) struct Shared {
+    router: Router,
+    fallback: Option<Handler>,
+    limits: Limits,
+    date: Date,
+    draining: Cell<bool>,
+    clock: Rc<CoarseClock>,
+    accepting: Patience,
+    connections: RefCell<Slab<Member>>,
+    ended: Signal,
+}
+
+/// A connection, as the server sees it.
+struct Member {
+    vitals: Rc<Vitals>,
+    coroutine: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A server that knows no path.
+    pub fn new() -> Server {
+        Server::default()
+    }
+
+    /// Answers requests of `method` for paths like `pattern` with `handler`. HEAD is answered by GET's handler,
+    /// OPTIONS by the methods there are, another method with 405.
+    ///
+    /// A `{name}` in the pattern stands for one segment, `{*name}` at its end for all the rest.
+    ///
+    /// # Panics
+    ///
+    /// If the pattern is malformed, or is there already.
+    pub fn route<R: Into<Response>>(
+        mut self,
+        method: Method,
+        pattern: &str,
+        handler: impl for<'r> Fn(&mut Request<'r>) -> R + 'static,
+    ) -> Server {
+        self.router.add(method, pattern, Rc::new(move |request: &mut Request<'_>| handler(request).into()));
+        self
+    }
+
+    /// Answers what no route is there for, instead of 404.
+    pub fn fallback<R: Into<Response>>(
+        mut self,
+        handler: impl for<'r> Fn(&mut Request<'r>) -> R + 'static,
+    ) -> Server {
+        self.fallback = Some(Rc::new(move |request: &mut Request<'_>| handler(request).into()));
+        self
+    }
+
+    /// With other limits.
+    pub fn limits(mut self, limits: Limits) -> Server {
+        self.limits = limits;
+        self
+    }
+
+    /// Serves those who connect to `listener`, on coroutines of its own, until it is drained or stopped.
+    ///
+    /// # Panics
+    ///
+    /// Outside [`crate::run`].
+    pub fn start<L: Listen>(self, listener: L) -> ServerHandle {
+        let clock = Rc::new(CoarseClock::new(self.limits.tick()));
+        let shared = Rc::new(Shared {
+            router: self.router,
+            fallback: self.fallback,
+            limits: self.limits,
+            date: Date::new(),
+            draining: Cell::new(false),
+            accepting: Patience::new(&clock),
+            clock,
+            connections: RefCell::default(),
+            ended: Signal::new(),
+        });
+        let acceptor = {
+            let shared = shared.clone();
+            crate::spawn(move || accept::run(&shared, &Rc::new(listener)))
+        };
+        let housekeeper = {
+            let shared = shared.clone();
+            crate::spawn(move || keep_house(&shared))
+        };
+        ServerHandle { shared, acceptor: RefCell::new(Some(acceptor)), housekeeper }
+    }
+
+    /// As [`Server::start`], and waits until the listener fails, which it does not in practice.
+    ///
+    /// # Errors
+    ///
+    /// The listener's.
+    ///
+    /// # Suspends
+    ///
+    /// For good.
+    pub fn serve<L: Listen>(self, listener: L) -> io::Result<()> {
+        self.start(listener).wait()
+    }
+}
+
+/// A server that runs. Dropping it stops the server at once; see [`ServerHandle::drain`] for a better end.
+#[must_use = "dropping it stops the server"]
+pub struct ServerHandle {
+    shared: Rc<Shared>,
+    acceptor: RefCell<Option<JoinHandle<io::Result<()>>>>,
+    housekeeper: JoinHandle<()>,
+}
+
+impl ServerHandle {
+    /// Stops to accept, tells clients to leave, waits for those that are being answered, and ends the rest after
+    /// `limit`. How many had to be ended.
+    ///
+    /// A request that reached us before is answered. Clients learn with their answer that the connection ends; one
+    /// that rests between requests is let go after a quarter of a second.
+    ///
+    /// # Suspends
+    ///
+    /// Until all have left, `limit` at the most.
+    pub fn drain(&self, limit: Duration) -> usize {
+        let shared = &self.shared;
+        shared.draining.set(true);
+        shared.accepting.expire();
+        let acceptor = self.acceptor.take();
+        let _ = crate::timeout(limit, || {
+            if let Some(acceptor) = acceptor {
+                let _ = acceptor.join();
+            }
+            for (_, Member { vitals, .. }) in &*shared.connections.borrow() {
+                if vitals.idle.get() {
+                    vitals.reading.shorten(DRAIN_IDLE_TIME);
+                }
+            }
+            while !shared.connections.borrow().is_empty() {
+                shared.ended.wait();
+            }
+        });
+        let left = shared.connections.borrow().len();
+        self.stop();
+        left
+    }
+
+    /// Ends the server and all its connections at once.
+    pub fn stop(&self) {
+        self.shared.draining.set(true);
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.terminate();
+        }
+        self.housekeeper.terminate();
+        for (_, Member { coroutine, .. }) in &*self.shared.connections.borrow() {
+            if let Some(connection) = coroutine {
+                connection.terminate();
+            }
+        }
+    }
+
+    /// Waits until the server no longer accepts.
+    ///
+    /// # Errors
+    ///
+    /// The listener's, if that was why.
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn wait(&self) -> io::Result<()> {
+        let acceptor = self.acceptor.take();
+        acceptor.map_or(Ok(()), |acceptor| acceptor.join().unwrap_or(Ok(())))
+    }
+
+    /// Connections there are now.
+    pub fn connection_count(&self) -> usize {
+        self.shared.connections.borrow().len()
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Ends waits whose time is over, and keeps the clock.
+fn keep_house(shared: &Shared) {
+    let started = crate::now();
+    loop {
+        crate::sleep(shared.limits.tick());
+        shared.clock.set(crate::now() - started);
+        shared.date.update();
+        for (_, Member { vitals, .. }) in &*shared.connections.borrow() {
+            vitals.reading.check();
+            vitals.writing.check();
+        }
+    }
+}
+
+/// Starts a coroutine for a connection, whose stream `open` makes; false if no more coroutines can be had.
+fn start_connection<S: Duplex>(
+    shared: &Rc<Shared>,
+    peer: Option<SocketAddr>,
+    open: impl FnOnce() -> io::Result<S> + 'static,
+) -> bool {
+    let vitals = Rc::new(Vitals {
+        reading: Patience::new(&shared.clock),
+        writing: Patience::new(&shared.clock),
+        idle: Cell::new(false),
+    });
+    let key = shared.connections.borrow_mut().insert(Member { vitals: vitals.clone(), coroutine: None });
+    let place = Place { shared: shared.clone(), key };
+    let spawned = Builder::new().name("http connection").spawn(move || {
+        let shared = &*place.shared;
+        let run = || {
+            let stream = open()?;
+            connection::serve(shared, &vitals, &stream, peer)
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("an HTTP connection broke: {error}"),
+            Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
+            // A body that was being written: nothing can be told to the client but the end.
+            Err(_panic) => tracing::error!("an HTTP connection's coroutine panicked"),
+        }
+    });
+    match spawned {
+        Ok(handle) => {
+            if let Some(member) = shared.connections.borrow_mut().get_mut(key)
+                && !handle.is_finished()
+            {
+                member.coroutine = Some(handle);
+            }
+            true
+        }
+        Err(error) => {
+            tracing::warn!("a client was refused: {error}");
+            false
+        }
+    }
+}
+
+/// A connection's place in the list, which it leaves however it ends.
+struct Place {
+    shared: Rc<Shared>,
+    key: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let removed = self.shared.connections.borrow_mut().try_remove(self.key);
+        drop(removed);
+        self.shared.ended.notify_all();
+    }
+}

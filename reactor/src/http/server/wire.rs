@@ -1,0 +1,206 @@
+//! One connection's two directions: waits that are bounded, and bytes gathered so that they leave together.
+//!
+//! What is to be sent gathers in one buffer and leaves when nothing is left to answer, when it has grown, or before
+//! the connection waits for its client: one system call for a whole batch of pipelined requests, and no deadlock.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
+use std::net::SocketAddr;
+
+use super::Shared;
+use super::patience::Patience;
+use crate::http::input::{BodyReader, Source};
+use crate::http::{BodyDecoder, Headers, Input};
+use crate::net::Duplex;
+
+/// Time starts anew after so many bytes in either direction: the least that a client must move in it.
+const PROGRESS_BYTES: usize = 64 << 10;
+
+/// What gathers before it is sent although more is to come.
+pub(super) const GATHERED_BYTES_MAX: usize = 64 << 10;
+
+/// What a connection's output buffer keeps between requests.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+
+/// What the housekeeper sees of a connection.
+pub(super) struct Vitals {
+    pub(super) reading: Patience,
+    pub(super) writing: Patience,
+    /// Between two requests, with nothing of the next one there.
+    pub(super) idle: Cell<bool>,
+}
+
+/// A connection, as the coroutine that serves it sees it.
+pub(super) struct Wire<'a> {
+    pub(super) stream: &'a dyn Duplex,
+    pub(super) shared: &'a Shared,
+    pub(super) vitals: &'a Vitals,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) output: RefCell<Vec<u8>>,
+    pub(super) spare: RefCell<Vec<u8>>,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(super) expects_continue: Cell<bool>,
+    body_bytes: Cell<usize>,
+}
+
+impl<'a> Wire<'a> {
+    pub(super) fn new(
+        stream: &'a dyn Duplex,
+        shared: &'a Shared,
+        vitals: &'a Vitals,
+        peer: Option<SocketAddr>,
+    ) -> Wire<'a> {
+        Wire {
+            stream,
+            shared,
+            vitals,
+            peer,
+            output: RefCell::default(),
+            spare: RefCell::default(),
+            expects_continue: Cell::new(false),
+            body_bytes: Cell::new(0),
+        }
+    }
+
+    /// Sends what has gathered.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.flush_with(&[])
+    }
+
+    /// Sends what has gathered, and `more` after it without copying it.
+    pub(super) fn flush_with(&self, more: &[&[u8]]) -> io::Result<()> {
+        // Taken out: nothing may be borrowed while this waits.
+        let mut output = self.output.take();
+        if output.is_empty() && more.is_empty() {
+            return Ok(());
+        }
+        let mut slices: smallvec::SmallVec<[IoSlice<'_>; 4]> = smallvec::SmallVec::new();
+        slices.push(IoSlice::new(&output));
+        slices.extend(more.iter().map(|bytes| IoSlice::new(bytes)));
+        self.send(&mut slices)?;
+        drop(slices);
+        output.clear();
+        if output.capacity() <= KEPT_BYTES_MAX {
+            *self.output.borrow_mut() = output;
+        }
+        Ok(())
+    }
+
+    fn send(&self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        IoSlice::advance_slices(&mut slices, 0);
+        let mut progress = PROGRESS_BYTES;
+        while !slices.is_empty() {
+            if progress >= PROGRESS_BYTES {
+                progress = 0;
+                self.vitals.writing.arm(self.shared.limits.write_time);
+            }
+            let count = self.vitals.writing.wait(|| {
+                self.stream.write_with(&mut |writer| writer.write_vectored(&slices[..slices.len().min(1024)]))
+            })?;
+            if count == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            progress += count;
+            IoSlice::advance_slices(&mut slices, count);
+        }
+        Ok(())
+    }
+
+    /// Reads under the time that `reading` was given. What has gathered is sent first: the client may wait for it.
+    pub(super) fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.flush()?;
+        self.vitals.reading.wait(|| self.stream.read_some(buffer))
+    }
+
+    /// A body begins.
+    pub(super) fn begin_body(&self, expects_continue: bool) {
+        self.expects_continue.set(expects_continue);
+        self.body_bytes.set(PROGRESS_BYTES);
+    }
+}
+
+/// Where a request's body comes from: it asks the client to go on if that is what it waits for.
+pub(super) struct BodySource<'a>(pub(super) &'a Wire<'a>);
+
+impl Source for BodySource<'_> {
+    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wire = self.0;
+        if wire.expects_continue.replace(false) {
+            wire.output.borrow_mut().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if wire.body_bytes.get() >= PROGRESS_BYTES {
+            wire.body_bytes.set(0);
+            wire.vitals.reading.arm(wire.shared.limits.body_time);
+        }
+        let count = wire.read_some(buffer)?;
+        wire.body_bytes.set(wire.body_bytes.get() + count);
+        Ok(count)
+    }
+}
+
+/// The body of a request: `Read` and `BufRead`, without its framing.
+///
+/// # Errors
+///
+/// `InvalidData` when it is malformed or too large, `UnexpectedEof` when it breaks off, `TimedOut` when it comes too
+/// slowly. A handler that returns such an error answers 400, 413 or 408.
+///
+/// # Suspends
+///
+/// Until data comes.
+pub struct RequestBody<'a> {
+    wire: &'a Wire<'a>,
+    reader: BodyReader<'a, BodySource<'a>>,
+}
+
+impl<'a> RequestBody<'a> {
+    pub(super) fn new(
+        wire: &'a Wire<'a>,
+        input: &'a mut Input,
+        decoder: &'a mut BodyDecoder,
+    ) -> RequestBody<'a> {
+        RequestBody { wire, reader: BodyReader::new(BodySource(wire), input, decoder) }
+    }
+
+    /// How much is still to come, where the client has said so.
+    pub fn remaining(&self) -> Option<u64> {
+        self.reader.remaining()
+    }
+
+    /// The fields after a chunked body; empty until it has been read to its end.
+    pub fn trailers(&self) -> &Headers {
+        self.reader.trailers()
+    }
+
+    pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
+        self.wire.peer
+    }
+
+    pub(in crate::http) fn take_spare(&self) -> Vec<u8> {
+        self.wire.spare.take()
+    }
+}
+
+impl Read for RequestBody<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+impl BufRead for RequestBody<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader.consume(count);
+    }
+}
+
+/// A connection that has been taken over by another protocol: a [`Duplex`] stream, and what was read of it already.
+pub struct Upgraded<'a> {
+    /// The stream. The server's time limits no longer apply to it.
+    pub stream: &'a dyn Duplex,
+    /// What came after the request's head; it is to be read first.
+    pub received: Vec<u8>,
+}
