@@ -68,7 +68,10 @@ fn main() -> Result<(), Failure> {
         }),
         ["serve", address] => {
             let address: SocketAddr = address.parse()?;
-            reactor::run(move || Ok(serve(&TcpListener::bind(address)?)))
+            reactor::run(move || {
+                serve(&TcpListener::bind(address)?);
+                Ok(())
+            })
         }
         ["call", address] => {
             let address: SocketAddr = address.parse()?;

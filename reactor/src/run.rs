@@ -183,7 +183,7 @@ fn start_main<T: Send>(
     let body = unsafe { engine::erase_lifetime(body) };
     let ending = Rc::new(MainEnding);
     let builder = Builder::new().name("main").stack_size_bytes(MAIN_STACK_SIZE_BYTES);
-    let start = Start { builder, spawned_at: called_at, group, ending };
+    let start = Start { builder, spawned_at: called_at, group, ending, deadline: None };
     let started = coroutine::start(start, body, |_: Outcome<()>| ());
     if let Err(error) = started {
         // The thread in `run` sees its channel closed and panics; this says why.

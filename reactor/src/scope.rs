@@ -242,7 +242,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let ended = state.clone();
         let failed = state.failure.borrow().is_some();
         let builder = builder.discarded(failed);
-        let start = Start { builder, spawned_at: Location::caller(), group, ending: state };
+        let deadline = state.parent.deadline.get();
+        let start = Start { builder, spawned_at: Location::caller(), group, ending: state, deadline };
         let started = coroutine::start(start, body, move |outcome| {
             if let Outcome::Panicked(payload) = outcome {
                 ended.on_failure(payload);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reactor::net::{Duplex, Pipe, pipe};
-use reactor::rpc::frame::{self, FrameError, Header, PREFACE, Status};
+use reactor::rpc::frame::{self, FrameError, HEADER_SIZE_BYTES, Header, PREFACE, Priority, Status};
 use reactor::rpc::{CallError, CloseReason, Config, Connection, Method, Service};
 
 struct Echo;
@@ -41,7 +41,11 @@ fn victim(config: Config) -> (Connection, Pipe) {
 }
 
 fn impatient() -> Config {
-    Config { ping_after: Duration::from_millis(50), dead_after: Duration::from_millis(200) }
+    Config {
+        ping_after: Duration::from_millis(50),
+        dead_after: Duration::from_millis(200),
+        ..Config::default()
+    }
 }
 
 fn say(peer: &Pipe, bytes: &[u8]) {
@@ -50,13 +54,15 @@ fn say(peer: &Pipe, bytes: &[u8]) {
 
 fn request(call: u32, method: u32, message: &[u8], payload_size: u32) -> Vec<u8> {
     let message_size = message.len() as u32;
-    let header = Header::Request { call, method, timeout_ms: 10_000, message_size, payload_size };
+    let priority = Priority::Normal;
+    let header = Header::Request { call, method, timeout_ms: 10_000, message_size, payload_size, priority };
     [&header.encode()[..], message].concat()
 }
 
 /// Reads frames until `count` have come.
 fn listen(peer: &Pipe, count: usize) -> Vec<Header> {
-    let (mut bytes, mut headers, mut at) = (Vec::new(), Vec::new(), PREFACE.len());
+    // Behind the preface comes the announcement of the version.
+    let (mut bytes, mut headers, mut at) = (Vec::new(), Vec::new(), PREFACE.len() + HEADER_SIZE_BYTES);
     while headers.len() < count {
         let mut buffer = [0; 4096];
         let read = peer.read_some(&mut buffer).unwrap();

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reactor::rpc::{CallContext, CallError, CallOptions, Method, Never, Service, pair};
+use reactor::rpc::{
+    CallContext, CallError, CallInfo, CallOptions, Config, Connection, Method, Never, Reply, Service, pair,
+};
 
 reactor::service! {
     /// Keeps named blobs, and counts.
@@ -110,9 +112,10 @@ fn a_panic_in_a_handler_that_runs_inline_is_an_error_at_the_caller_and_the_conne
 
 #[test]
 fn flags_behind_a_method_are_constants_of_its_marker() {
-    assert!(Ping::INLINE && Ping::IDEMPOTENT);
-    assert!(!Get::INLINE && !Get::IDEMPOTENT);
-    assert!(Put::IDEMPOTENT && !Put::INLINE);
+    let flags = |inline, idempotent| (inline, idempotent);
+    assert_eq!(flags(Ping::INLINE, Ping::IDEMPOTENT), (true, true));
+    assert_eq!(flags(Get::INLINE, Get::IDEMPOTENT), (false, false));
+    assert_eq!(flags(Put::INLINE, Put::IDEMPOTENT), (false, true));
     assert_eq!((Put::ID, Put::NAME), (0x10, "shelf.put"));
 }
 
@@ -141,4 +144,115 @@ fn a_changed_method_is_found_against_the_released_schema() {
     let found = changed.incompatibilities(&std::fs::read_to_string(path).unwrap());
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("0x0011 get"), "{found:?}");
+}
+
+/// What an interceptor saw.
+type Log = Rc<std::cell::RefCell<Vec<String>>>;
+
+fn note(log: &Log, who: &'static str) -> impl Fn(&CallInfo<'_>, &mut dyn FnMut() -> Reply) -> Reply + use<> {
+    let log = log.clone();
+    move |call, next| {
+        log.borrow_mut().push(format!("{who} before {}", call.name));
+        let reply = next();
+        let sizes = (call.request_bytes, reply.size_bytes());
+        log.borrow_mut().push(format!("{who} after {sizes:?}"));
+        reply
+    }
+}
+
+#[test]
+fn interceptors_stand_around_calls_on_both_sides_in_their_order() {
+    reactor::run(|| {
+        let log = Log::default();
+        let mut service = Service::new();
+        Rc::new(Keeper::default()).serve_on(&mut service);
+        service.around(note(&log, "outer")).around(note(&log, "inner"));
+        let (near, far) = reactor::net::pipe(1 << 16);
+        let _far = Connection::start(far, Rc::new(service), Config::default());
+        let config = Config::default().around(note(&log, "client"));
+        let shelf = ShelfClient::new(Connection::start(near, Service::none(), config));
+        assert_eq!(shelf.put("a".into(), Bytes::from_static(b"12345")), Ok(5));
+        let expected = [
+            "client before shelf.put",
+            "outer before shelf.put",
+            "inner before shelf.put",
+            "inner after (7, 1)",
+            "outer after (7, 1)",
+            "client after (7, 1)",
+        ];
+        assert_eq!(*log.borrow(), expected);
+    });
+}
+
+#[test]
+fn an_interceptor_denies_and_nothing_is_done() {
+    reactor::run(|| {
+        let keeper = Rc::new(Keeper::default());
+        let mut service = Service::new();
+        keeper.clone().serve_on(&mut service);
+        service.around(|call: &CallInfo<'_>, next: &mut dyn FnMut() -> Reply| match call.peer {
+            None if call.name == "shelf.get" => Reply::Denied("say who you are".to_owned()),
+            _ => next(),
+        });
+        let (near, _far) = pair(Service::none(), Rc::new(service));
+        let shelf = ShelfClient::new(near);
+        // Who denies must be known to: so it is only after the hellos that the reason travels.
+        assert_eq!(shelf.ping(), Ok(()));
+        reactor::sleep(Duration::from_millis(5));
+        assert_eq!(shelf.get("a".into()), Err(CallError::Denied("say who you are".to_owned())));
+        assert_eq!(keeper.asked.get(), 0);
+        assert_eq!(shelf.put("a".into(), Bytes::new()), Ok(0));
+    });
+}
+
+#[test]
+fn an_interceptor_may_repeat_a_call() {
+    reactor::run(|| {
+        let mut service = Service::new();
+        let keeper = Rc::new(Keeper::default());
+        keeper.clone().serve_on(&mut service);
+        let (near, far) = reactor::net::pipe(1 << 16);
+        let _far = Connection::start(far, Rc::new(service), Config::default());
+        let config = Config::default().around(|_: &CallInfo<'_>, next: &mut dyn FnMut() -> Reply| {
+            let first = next();
+            if matches!(first, Reply::Error(_)) { next() } else { first }
+        });
+        let shelf = ShelfClient::new(Connection::start(near, Service::none(), config));
+        assert!(shelf.get("a".into()).is_err());
+        assert_eq!(keeper.asked.get(), 2);
+    });
+}
+
+reactor::service! {
+    /// Asks a shelf in its turn.
+    trait Relay = "relay" version 1, client RelayClient {
+        /// How long the shelf is given, asked directly, from a scope, and by a coroutine on its own.
+        fn patience(&self) -> Result<(u64, u64, u64), String> = 1 as RelayPatience;
+    }
+}
+
+impl Relay for ShelfClient {
+    fn patience(&self, _: &CallContext) -> Result<(u64, u64, u64), String> {
+        let ask = |shelf: &ShelfClient| shelf.patience().map_err(|error| error.to_string());
+        let direct = ask(self)?;
+        let scoped =
+            reactor::scope(|s| s.spawn(|| ask(self)).join()).map_err(|error| error.to_string())??;
+        let own = self.clone();
+        let alone = reactor::spawn(move || own.patience()).join().map_err(|error| error.to_string())?;
+        Ok((direct, scoped, alone.map_err(|error| error.to_string())?))
+    }
+}
+
+#[test]
+fn a_deadline_travels_and_bounds_the_calls_that_its_handler_makes() {
+    reactor::run(|| {
+        let mut service = Service::new();
+        Rc::new(shelf()).serve_on(&mut service);
+        let (near, _far) = pair(Service::none(), Rc::new(service));
+        let relay = RelayClient::new(near).with(CallOptions::timeout(Duration::from_secs(2)));
+        let (direct, scoped, alone) = relay.patience().unwrap();
+        assert!((1_000..=2_001).contains(&direct), "{direct} ms of two seconds");
+        assert!((1_000..=2_001).contains(&scoped), "{scoped} ms of two seconds");
+        assert!((9_000..=10_001).contains(&alone), "a coroutine on its own works for nobody: {alone} ms");
+    });
 }

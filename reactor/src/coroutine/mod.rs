@@ -16,6 +16,7 @@ use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::Location;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::driver;
 use crate::engine::{self, Fiber};
@@ -65,6 +66,8 @@ pub(crate) struct Coroutine {
     pub(crate) wait: Wait,
     /// Scopes that it is in: their children may borrow from its stack.
     pub(crate) open_scopes: Cell<u32>,
+    /// When those stop waiting for whom it works: no call made on their behalf need take longer.
+    pub(crate) deadline: Cell<Option<Instant>>,
     /// Whom to tell if its stack overflows: its own code no longer can.
     ending: RefCell<Option<Rc<dyn Ending>>>,
     spawned_at: &'static Location<'static>,

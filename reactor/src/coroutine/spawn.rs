@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::{
     CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, go_on, leave, panic_message,
@@ -33,6 +34,8 @@ pub(crate) struct Start {
     pub(crate) spawned_at: &'static Location<'static>,
     pub(crate) group: Rc<Group>,
     pub(crate) ending: Rc<dyn Ending>,
+    /// Those for whom a scope works wait no longer for its children.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// Starts a coroutine whose body never unwinds past `done`. Runs it at once until it first suspends.
@@ -55,6 +58,7 @@ pub(crate) fn start<T: 'static>(
         slot: Cell::new(0),
         wait: Wait::default(),
         open_scopes: Cell::new(0),
+        deadline: Cell::new(start.deadline),
         ending: RefCell::new(Some(start.ending)),
         spawned_at: start.spawned_at,
         rare: OnceCell::new(),
@@ -213,7 +217,13 @@ impl Builder {
         let group = current().group().clone();
         let packet = Packet::new(group.clone());
         let ended = packet.clone();
-        let of_start = Start { builder: self, spawned_at: Location::caller(), group, ending: packet.clone() };
+        let of_start = Start {
+            builder: self,
+            spawned_at: Location::caller(),
+            group,
+            ending: packet.clone(),
+            deadline: None,
+        };
         let coroutine = start(of_start, f, move |outcome| ended.settle(outcome))?;
         Ok(JoinHandle { coroutine, packet })
     }

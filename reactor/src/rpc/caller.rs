@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::frame::Priority;
+use super::stream::{StreamCall, StreamMethod};
 use super::{CallError, Connection, Method};
 
 /// Bytes that travel beside a message, as they are.
@@ -17,18 +19,26 @@ pub type Payload = Bytes;
 pub struct CallOptions {
     /// How long the caller waits; the callee is told, and stops then too. The default is 10 s.
     pub timeout: Duration,
+    /// What the call and its answer rank as when the line is busy.
+    pub priority: Priority,
 }
 
 impl Default for CallOptions {
     fn default() -> CallOptions {
-        CallOptions { timeout: Duration::from_secs(10) }
+        CallOptions::timeout(Duration::from_secs(10))
     }
 }
 
 impl CallOptions {
     /// The default options with this time to wait.
     pub fn timeout(timeout: Duration) -> CallOptions {
-        CallOptions { timeout }
+        CallOptions { timeout, priority: Priority::Normal }
+    }
+
+    /// The same options with another priority.
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> CallOptions {
+        CallOptions { priority, ..self }
     }
 }
 
@@ -47,6 +57,19 @@ pub trait Caller {
         payload: Payload,
         options: &CallOptions,
     ) -> Result<(M::Response, Payload), CallError<M::Error>>;
+
+    /// Opens a call that streams; see [`Connection::open`].
+    ///
+    /// # Errors
+    /// [`CallError`] says who must act.
+    ///
+    /// # Suspends
+    /// Until the call may begin.
+    fn open_with<M: StreamMethod>(
+        &self,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<StreamCall<M>, CallError<M::Error>>;
 }
 
 impl Caller for Connection {
@@ -56,7 +79,15 @@ impl Caller for Connection {
         payload: Payload,
         options: &CallOptions,
     ) -> Result<(M::Response, Payload), CallError<M::Error>> {
-        self.call::<M>(request, payload, options.timeout)
+        self.call_with_options::<M>(request, payload, options)
+    }
+
+    fn open_with<M: StreamMethod>(
+        &self,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<StreamCall<M>, CallError<M::Error>> {
+        self.open::<M>(request, options)
     }
 }
 
@@ -69,6 +100,14 @@ impl<C: Caller> Caller for Rc<C> {
     ) -> Result<(M::Response, Payload), CallError<M::Error>> {
         (**self).call_with::<M>(request, payload, options)
     }
+
+    fn open_with<M: StreamMethod>(
+        &self,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<StreamCall<M>, CallError<M::Error>> {
+        (**self).open_with::<M>(request, options)
+    }
 }
 
 impl<C: Caller> Caller for &C {
@@ -79,5 +118,13 @@ impl<C: Caller> Caller for &C {
         options: &CallOptions,
     ) -> Result<(M::Response, Payload), CallError<M::Error>> {
         (**self).call_with::<M>(request, payload, options)
+    }
+
+    fn open_with<M: StreamMethod>(
+        &self,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<StreamCall<M>, CallError<M::Error>> {
+        (**self).open_with::<M>(request, options)
     }
 }

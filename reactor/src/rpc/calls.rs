@@ -77,6 +77,7 @@ impl<S> Outgoing<S> {
 pub struct Incoming<H> {
     running: BTreeMap<u32, Running<H>>,
     weight_bytes: usize,
+    stream_count: usize,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,7 @@ struct Running<H> {
 
 impl<H> Default for Incoming<H> {
     fn default() -> Self {
-        Incoming { running: BTreeMap::new(), weight_bytes: 0 }
+        Incoming { running: BTreeMap::new(), weight_bytes: 0, stream_count: 0 }
     }
 }
 
@@ -109,6 +110,23 @@ impl<H> Incoming<H> {
         }
     }
 
+    /// Admits a call that streams; false if the peer has `max` of them open. They are bounded by their number, and do
+    /// not weigh on the others.
+    ///
+    /// # Errors
+    /// As [`Incoming::admit`].
+    pub fn admit_stream(&mut self, call: u32, max: usize) -> Result<bool, FrameError> {
+        match self.running.entry(call) {
+            Entry::Occupied(_) => Err(FrameError::DuplicateCall { call }),
+            Entry::Vacant(_) if self.stream_count >= max => Ok(false),
+            Entry::Vacant(entry) => {
+                entry.insert(Running { weight_bytes: 0, handler: None });
+                self.stream_count += 1;
+                Ok(true)
+            }
+        }
+    }
+
     /// Notes what ends the call's handler. A handler that has answered already is given back.
     pub fn attach(&mut self, call: u32, handler: H) -> Option<H> {
         match self.running.get_mut(&call) {
@@ -121,12 +139,14 @@ impl<H> Incoming<H> {
     pub fn end(&mut self, call: u32) -> Option<Option<H>> {
         let running = self.running.remove(&call)?;
         self.weight_bytes -= running.weight_bytes;
+        // Only a call that streams weighs nothing.
+        self.stream_count -= usize::from(running.weight_bytes == 0);
         Some(running.handler)
     }
 
     /// Ends all.
     pub fn end_all(&mut self) -> impl Iterator<Item = H> + use<H> {
-        self.weight_bytes = 0;
+        (self.weight_bytes, self.stream_count) = (0, 0);
         std::mem::take(&mut self.running).into_values().filter_map(|running| running.handler)
     }
 
@@ -172,6 +192,20 @@ mod tests {
             assert_eq!(calls.admit(call, MESSAGE_SIZE_BYTES_MAX + PAYLOAD_SIZE_BYTES_MAX), Ok(true));
         }
         assert_eq!(calls.admit(6, MESSAGE_SIZE_BYTES_MAX + PAYLOAD_SIZE_BYTES_MAX), Ok(false));
+    }
+
+    #[test]
+    fn calls_that_stream_are_counted_apart() {
+        let mut calls = Incoming::<()>::default();
+        assert_eq!(calls.admit_stream(0, 2), Ok(true));
+        assert_eq!(calls.admit_stream(1, 2), Ok(true));
+        assert_eq!(calls.admit_stream(2, 2), Ok(false));
+        assert_eq!(calls.admit_stream(1, 2), Err(FrameError::DuplicateCall { call: 1 }));
+        for call in 10..266 {
+            assert_eq!(calls.admit(call, 10), Ok(true), "the others have all their room");
+        }
+        calls.end(0);
+        assert_eq!(calls.admit_stream(2, 2), Ok(true));
     }
 
     #[test]

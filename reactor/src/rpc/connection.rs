@@ -10,26 +10,19 @@
 //!
 //! What it is not: a pool, or a reconnecting client. A connection that is closed stays closed.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::rc::{Rc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::calls::weight_bytes;
-use super::frame::{FrameError, Header};
-use super::outbox::{Outbox, Side, Withdrawn};
-use super::shared::{Closed, Phase, Shared, Slot};
-use super::{CallError, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, Service, flow};
-use crate::coroutine;
+use super::frame::FrameError;
+use super::interceptor::Interceptor;
+use super::shared::{Phase, Shared};
+use super::stream::{StreamCall, StreamMethod};
+use super::{CallError, CallOptions, Method, Service, call, flow};
 use crate::crypto::PublicKey;
 use crate::net::Duplex;
-use crate::serialization;
-use crate::timer::Timer;
-
-/// The longest a call waits: what the header's milliseconds can say.
-const TIMEOUT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// What a [`pair`] holds in each direction: a writer's whole batch, as a socket would take.
 const PAIR_CAPACITY_BYTES: usize = 512 << 10;
@@ -43,11 +36,37 @@ pub struct Config {
     /// A peer from which nothing has come for this long, or which has taken nothing for this long, is dead.
     /// The default is 15 s.
     pub dead_after: Duration,
+    /// Stand around every call made on this connection; see [`Config::around`].
+    pub interceptors: Interceptors,
+}
+
+/// What stands around the calls of a connection, in order.
+#[derive(Clone, Default)]
+pub struct Interceptors(pub(super) Vec<Rc<dyn Interceptor>>);
+
+impl fmt::Debug for Interceptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} interceptors", self.0.len())
+    }
+}
+
+impl Config {
+    /// Puts an interceptor around the calls that are made on the connection; the one added first is outermost. Of a
+    /// call that streams it sees the opening.
+    #[must_use]
+    pub fn around(mut self, interceptor: impl Interceptor + 'static) -> Config {
+        self.interceptors.0.push(Rc::new(interceptor));
+        self
+    }
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { ping_after: Duration::from_secs(5), dead_after: Duration::from_secs(15) }
+        Config {
+            ping_after: Duration::from_secs(5),
+            dead_after: Duration::from_secs(15),
+            interceptors: Interceptors::default(),
+        }
     }
 }
 
@@ -157,63 +176,43 @@ impl Connection {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
-        let shared = &*self.0.shared;
-        let message = serialization::to_bytes(request);
-        if message.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
-            return Err(CallError::TooLarge);
-        }
-        let timeout = timeout.min(TIMEOUT_MAX);
-        let deadline = crate::now() + timeout;
-        let mut waited = false;
-        let weight = weight_bytes(message.len() + payload.len());
-        let _permit = match shared.allowance.try_acquire_many(weight) {
-            Some(permit) => permit,
-            None => {
-                waited = true;
-                crate::timeout(timeout, || shared.allowance.acquire_many(weight))
-                    .map_err(|_| CallError::TimedOut)?
-            }
-        };
-        let large = Outbox::is_large(message.len() + payload.len());
-        if !shared.has_room(large) {
-            waited = true;
-            crate::timeout(until(deadline), || shared.wait_for_room(large))
-                .map_err(|_| CallError::TimedOut)?;
-        }
-        if shared.phase.get() != Phase::Open {
-            return Err(CallError::Closed);
-        }
+        self.call_with_options::<M>(request, payload, &CallOptions::timeout(timeout))
+    }
 
-        let slot = Rc::new(Slot { caller: coroutine::current(), answer: RefCell::new(None) });
-        let call = shared.outgoing.borrow_mut().begin(slot.clone());
-        let mut in_flight = InFlight { shared, call, answered: false };
-        let left = if waited { until(deadline) } else { timeout };
-        let header = Header::Request {
-            call,
-            method: M::ID,
-            // Rounded up: a call may not arrive with no time at all.
-            timeout_ms: u32::try_from(left.as_millis() + 1).unwrap_or(u32::MAX),
-            message_size: message.len() as u32,
-            payload_size: payload.len() as u32,
-        };
-        shared.outbox.borrow_mut().push_call(header, message, payload);
-        shared.wake_writer();
+    /// As [`Connection::call`], with all options.
+    ///
+    /// # Errors
+    /// [`CallError`] says who must act.
+    ///
+    /// # Suspends
+    /// As [`Connection::call`].
+    pub fn call_with_options<M: Method>(
+        &self,
+        request: &M::Request,
+        payload: Bytes,
+        options: &CallOptions,
+    ) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+        call::call::<M>(&self.0.shared, request, payload, options)
+    }
 
-        let _timer = Timer::wake_at(deadline);
-        let answer = loop {
-            coroutine::park();
-            if let Some(answer) = slot.answer.take() {
-                break answer;
-            }
-            if deadline <= crate::now() {
-                return Err(CallError::TimedOut);
-            }
-        };
-        in_flight.answered = true;
-        match answer {
-            Ok(reply) => reply.decode::<M>(),
-            Err(Closed) => Err(CallError::Closed),
-        }
+    /// Opens a call of `M`, which streams.
+    ///
+    /// # Errors
+    /// [`CallError`] says who must act; `UnknownMethod` if the peer is of a version that knows no streams.
+    ///
+    /// # Suspends
+    /// Until the call may begin: right at the start of a connection for a round trip, and while
+    /// [`STREAMS_MAX`](super::STREAMS_MAX) of them are open.
+    pub fn open<M: StreamMethod>(
+        &self,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<StreamCall<M>, CallError<M::Error>> {
+        call::open::<M>(self, request, options)
+    }
+
+    pub(super) fn shared(&self) -> &Rc<Shared> {
+        &self.0.shared
     }
 
     /// The key that the peer proved to hold, where the stream proves one.
@@ -273,33 +272,4 @@ pub fn pair(near: Rc<Service>, far: Rc<Service>) -> (Connection, Connection) {
     let (one, other) = crate::net::pipe(PAIR_CAPACITY_BYTES);
     let far = Connection::start(other, far, Config::default());
     (Connection::start(one, near, Config::default()), far)
-}
-
-fn until(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(crate::now())
-}
-
-/// A call of ours whose answer is waited for. Dropped without one (a timeout, a termination), it tells the
-/// peer to stop.
-struct InFlight<'a> {
-    shared: &'a Shared,
-    call: u32,
-    answered: bool,
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        let waited_for = self.shared.outgoing.borrow_mut().end(self.call).is_some();
-        if self.answered || !waited_for || self.shared.phase.get() != Phase::Open {
-            return;
-        }
-        let mut outbox = self.shared.outbox.borrow_mut();
-        match outbox.withdraw(Side::Request, self.call) {
-            Withdrawn::Unsent => {}
-            Withdrawn::Partly | Withdrawn::Left => outbox.push(Header::Cancel { call: self.call }),
-        }
-        drop(outbox);
-        self.shared.drained.notify_all();
-        self.shared.wake_writer();
-    }
 }

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 /// Why a call gave no response. `E` is the method's own error type.
 ///
 /// Whether the callee *did* what was asked is known only for `Remote`, `UnknownMethod`, `Overloaded`,
-/// `TooLarge` and `Malformed` (where the sender decides by `E`, and the rest mean it did not). After any
+/// `Denied`, `TooLarge` and `Malformed` (where the sender decides by `E`, and the rest mean it did not). After any
 /// other, ask again with a request that may be applied twice.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +31,16 @@ pub enum CallError<E> {
     /// The handler panicked: a bug at the callee, whose log has the message.
     #[error("the peer's handler panicked: see its log")]
     Panicked,
-    /// The callee knows no such method.
+    /// The callee knows no such method, or no calls of its kind.
     #[error("the peer does not know this method: it runs another version")]
     UnknownMethod,
+    /// An interceptor, here or at the callee, refused the caller. Nothing was done.
+    #[error("the call was denied: {0}")]
+    Denied(String),
+    /// The connection went while a call that may not be repeated was in flight: whether it was done is not known.
+    /// Only a reconnecting client says so; the next call finds a new connection.
+    #[error("the connection was lost while the call was in flight: ask what became of it, then call again")]
+    Disconnected,
     /// The request, or the response, is larger than a call may carry.
     #[error(
         "a message takes at most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX}: split it"
@@ -55,6 +62,8 @@ impl<E> CallError<E> {
             CallError::Overloaded => CallError::Overloaded,
             CallError::Panicked => CallError::Panicked,
             CallError::UnknownMethod => CallError::UnknownMethod,
+            CallError::Denied(reason) => CallError::Denied(reason),
+            CallError::Disconnected => CallError::Disconnected,
             CallError::TooLarge => CallError::TooLarge,
             CallError::Malformed(reason) => CallError::Malformed(reason),
         }

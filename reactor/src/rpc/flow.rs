@@ -1,5 +1,4 @@
-//! The three coroutines of a connection: the reader, the writer, the housekeeper; and the one that each
-//! request runs on.
+//! The three coroutines of a connection: the reader, the writer, the housekeeper.
 //!
 //! Each is a loop that reads like the protocol. They meet in [`Shared`] and nowhere else.
 //!
@@ -8,20 +7,22 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::calls::CALLS_WEIGHT_BYTES_MAX;
 use super::connection::CloseReason;
-use super::frame::{FrameError, Header, PART_SIZE_BYTES_MAX, PREFACE, Status};
+use super::frame::{FrameError, Header, PART_SIZE_BYTES_MAX, PREFACE, Priority, Side, Status};
+use super::hello::{FEATURES, Hello, Wire};
 use super::input::Input;
-use super::outbox::{Outbox, PAYLOADS_INTERLEAVED_MAX, Side, Withdrawn};
-use super::shared::{Phase, REFUSALS_BYTES_MAX, Shared};
-use super::{CallContext, Reply};
-use crate::coroutine::{self, Builder, Cut};
+use super::outbox::{PAYLOADS_INTERLEAVED_MAX, Queue};
+use super::serve::{cancel, refuse, serve, serve_stream};
+use super::shared::{Phase, Shared};
+use super::window::STREAMS_MAX;
+use super::{Reply, frame};
+use crate::coroutine;
+use crate::serialization;
 use crate::timer::Timer;
 
 /// The reader lets others run after so many frames or bytes: a peer that sends faster than we work must not
@@ -29,6 +30,9 @@ use crate::timer::Timer;
 const TURN_FRAMES_MAX: usize = 64;
 /// See [`TURN_FRAMES_MAX`]; 256 KiB take some 300 us through TLS.
 const TURN_BYTES_MAX: usize = 256 << 10;
+
+const QUEUES: [Queue; 4] =
+    [Queue::Small, Queue::Large(Priority::Normal), Queue::Large(Priority::High), Queue::Large(Priority::Low)];
 
 /// A payload of which parts are still to come.
 struct Partial {
@@ -67,7 +71,7 @@ pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         drop(slices);
         shared.writing_since.set(None);
         shared.outbox.borrow_mut().recycle(batch);
-        if shared.has_room(false) || shared.has_room(true) {
+        if QUEUES.into_iter().any(|queue| shared.has_room(queue)) {
             shared.drained.notify_all();
         }
     }
@@ -86,6 +90,9 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
     loop {
         let Some(header) = input.array()? else { return Err(CloseReason::Remote) };
         let header = Header::decode(&header)?;
+        if shared.wire.get() == Wire::Unknown {
+            meet(shared, header);
+        }
         frames += 1;
         bytes += header.message_size() + header.part_size();
         match header {
@@ -99,7 +106,7 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
                 let request_bytes = message_size as usize + payload_size as usize;
                 let admitted = shared.incoming.borrow_mut().admit(call, request_bytes)?;
                 if !admitted {
-                    refuse(shared, call, Reply::Overloaded)?;
+                    refuse(shared, call, Reply::Overloaded, false)?;
                 }
                 let whole = receive_first(&mut input, &mut partials, header, message, !admitted)?;
                 if let (Some((message, payload)), true) = (whole, admitted) {
@@ -136,18 +143,77 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             }
             Header::Ping => {
                 // A peer that asks but does not listen gets no more answers than fit.
-                if shared.has_room(false) {
+                if shared.has_room(Queue::Small) {
                     shared.outbox.borrow_mut().push(Header::Pong);
                     shared.wake_writer();
                 }
             }
             Header::Pong => {}
+            Header::Open { call, .. } => {
+                let message = input.take(header.message_size())?;
+                if shared.phase.get() != Phase::Open {
+                    continue;
+                }
+                match shared.incoming.borrow_mut().admit_stream(call, STREAMS_MAX)? {
+                    true => {}
+                    false => {
+                        refuse(shared, call, Reply::Overloaded, true)?;
+                        continue;
+                    }
+                }
+                serve_stream(shared, header, message)?;
+            }
+            Header::Item { side, call, size } => {
+                // Looked up behind the read, which may have waited: whoever it was for may have given up, or be done.
+                let item = input.take(size as usize)?;
+                if let Some(stream) = shared.stream_of(side.other(), call) {
+                    stream.on_item(item)?;
+                }
+            }
+            Header::End { call } => {
+                if let Some(stream) = shared.stream_of(Side::Response, call) {
+                    stream.on_end();
+                }
+            }
+            Header::Credit { side, call, bytes } => {
+                if let Some(stream) = shared.stream_of(side, call) {
+                    stream.on_credit(bytes)?;
+                }
+            }
+            Header::Stop { side, call } => {
+                if let Some(stream) = shared.stream_of(side, call) {
+                    stream.on_stop();
+                }
+            }
+            Header::Hello { message_size } => {
+                let message = input.take(message_size as usize)?;
+                shared.settle(shared.wire.get().on_hello(&message)?);
+            }
+            Header::Optional { kind, message_size } => {
+                tracing::debug!(kind, "a frame of a later version is passed over");
+                input.skip(message_size as usize)?;
+            }
             Header::Goodbye => return Err(CloseReason::Remote),
         }
         if frames >= TURN_FRAMES_MAX || bytes >= TURN_BYTES_MAX {
             (frames, bytes) = (0, 0);
             crate::yield_now();
         }
+    }
+}
+
+/// Learns from a peer's first frame which version it speaks, and introduces us to a later one.
+fn meet(shared: &Shared, first: Header) {
+    let wire = match first {
+        Header::Cancel { call } => Wire::on_first_cancel(call),
+        _ => Wire::FIRST,
+    };
+    shared.settle(wire);
+    if wire == Wire::Announced {
+        let message = serialization::to_bytes(&Hello { version: frame::VERSION, features: FEATURES });
+        let header = Header::Hello { message_size: message.len() as u32 };
+        shared.outbox.borrow_mut().push_with(header, &message);
+        shared.wake_writer();
     }
 }
 
@@ -231,7 +297,7 @@ fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
     let Header::Response { call, status, .. } = header else { return };
     let slot = shared.outgoing.borrow_mut().end(call);
     let Some(slot) = slot else { return };
-    slot.fill(Ok(match status {
+    slot.fill(match status {
         Status::Response => Reply::Response(message, payload),
         Status::Error => Reply::Error(message),
         Status::Malformed => Reply::Malformed(String::from_utf8_lossy(&message).into_owned()),
@@ -240,101 +306,9 @@ fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
         Status::Cancelled => Reply::Cancelled,
         Status::Panicked => Reply::Panicked,
         Status::Overloaded => Reply::Overloaded,
-    }));
-}
-
-/// Runs a request's handler on a coroutine of its own, at once and until it first suspends.
-fn serve(shared: &Rc<Shared>, header: Header, message: Vec<u8>, payload: Bytes) -> Result<(), CloseReason> {
-    let Header::Request { call, method, timeout_ms, .. } = header else { return Ok(()) };
-    let timeout = Duration::from_millis(timeout_ms.into());
-    let context = CallContext {
-        peer: shared.peer,
-        deadline: Some(crate::now() + timeout),
-        connection: shared.handle.borrow().clone(),
-    };
-    if shared.service.is_inline(method) && shared.has_room(false) {
-        let mut answer = Answer { shared, call, reply: Reply::Cancelled };
-        let run = || shared.service.dispatch(&context, method, &message, payload);
-        answer.reply = caught(shared, method, catch_unwind(AssertUnwindSafe(run)));
-        return Ok(());
-    }
-    let handler = shared.clone();
-    let spawned = Builder::new().spawn(move || {
-        let mut answer = Answer { shared: &handler, call, reply: Reply::Cancelled };
-        let run = || {
-            let reply = handler.service.dispatch(&context, method, &message, payload);
-            // A peer that asks for much and reads little keeps its calls in flight, and so gets no more of them.
-            handler.wait_for_room(Outbox::is_large(reply.size_bytes()));
-            reply
-        };
-        let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
-        answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
+        Status::Denied => Reply::Denied(String::from_utf8_lossy(&message).into_owned()),
     });
-    match spawned {
-        Ok(handler) => {
-            let finished = shared.incoming.borrow_mut().attach(call, handler);
-            drop(finished);
-            Ok(())
-        }
-        Err(error) => {
-            tracing::warn!("a request was refused: {error}");
-            shared.incoming.borrow_mut().end(call);
-            refuse(shared, call, Reply::Overloaded)
-        }
-    }
-}
-
-/// What a handler came to; its panic is logged here, and is an error at the caller.
-fn caught(shared: &Shared, method: u32, result: std::thread::Result<Reply>) -> Reply {
-    match result {
-        Ok(reply) => reply,
-        Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
-        Err(_panic) => {
-            tracing::error!(method = shared.service.name_of(method), "an RPC handler panicked");
-            Reply::Panicked
-        }
-    }
-}
-
-/// Answers a request when its handler ends, however it ends: unless the caller has called it off.
-struct Answer<'a> {
-    shared: &'a Shared,
-    call: u32,
-    reply: Reply,
-}
-
-impl Drop for Answer<'_> {
-    fn drop(&mut self) {
-        let still_wanted = self.shared.incoming.borrow_mut().end(self.call);
-        if still_wanted.is_some() {
-            self.shared.answer(self.call, std::mem::replace(&mut self.reply, Reply::Cancelled));
-        }
-    }
-}
-
-/// Answers without having done anything. A peer that causes many of these and reads none is cut off.
-fn refuse(shared: &Shared, call: u32, reply: Reply) -> Result<(), CloseReason> {
-    if shared.outbox.borrow().queued_bytes_of(false) > REFUSALS_BYTES_MAX {
-        return Err(CloseReason::Stuck);
-    }
-    shared.answer(call, reply);
-    Ok(())
-}
-
-/// The caller gave up: ends the handler, and calls the response back as far as it has not left.
-fn cancel(shared: &Shared, call: u32) {
-    let running = shared.incoming.borrow_mut().end(call);
-    if let Some(Some(handler)) = running {
-        handler.terminate();
-    }
-    let withdrawn = shared.outbox.borrow_mut().withdraw(Side::Response, call);
-    if withdrawn == Withdrawn::Partly {
-        shared.outbox.borrow_mut().push(Header::ResponsePart { call, size: 0 });
-        shared.wake_writer();
-    }
-    if withdrawn != Withdrawn::Left {
-        shared.drained.notify_all();
-    }
+    shared.end_stream(Side::Request, call);
 }
 
 /// Pings a silent peer, and closes the connection to a dead or stuck one.

@@ -6,14 +6,20 @@
 //! ```text
 //! offset  size
 //!      0     1  kind
-//!      1     1  status of a response, else 0
+//!      1     1  status of a response, priority of a request or opening, side of an item, credit or stop; else 0
 //!      2     2  0
 //!      4     4  call: chosen by the caller, unique among its calls in flight
-//!      8     4  method of a request, else 0
+//!      8     4  method of a request or opening, bytes of a credit, else 0
 //!     12     4  message size
 //!     16     4  payload size: of the whole payload in a request or response, of this part in a part
-//!     20     4  timeout of a request in milliseconds, else 0
+//!     20     4  timeout of a request or opening in milliseconds, else 0
 //! ```
+//!
+//! Kinds 1 to 8 are version 1, and all that a peer of it may be sent (its requests have no priority). An end of
+//! version 2 says so in its first frame, with a `Cancel` of the call [`ANNOUNCE`], which version 1 passes over; who
+//! reads one there answers with a `Hello`, and whoever has read a `Hello` may send the kinds from 9 on. Kinds from
+//! [`OPTIONAL_KIND_MIN`] are for later versions: their header says how many bytes follow, and who does not know
+//! them passes over those.
 //!
 //! The message follows, then the payload. A payload longer than [`PART_SIZE_BYTES_MAX`] is cut: the request or
 //! response carries the first part, and parts of the same call follow, all full save the last. Frames of other
@@ -24,10 +30,30 @@
 //!
 //! What it is not: the pairing of answers with calls, and the meaning of messages.
 
+mod error;
+
+pub use error::FrameError;
+
 use crate::rpc::{MESSAGE_SIZE_BYTES_MAX, PAYLOAD_SIZE_BYTES_MAX};
 
 /// What each side says first: the protocol and its version.
 pub const PREFACE: [u8; 8] = *b"hyphrpc\x01";
+
+/// The newest version that we speak.
+pub const VERSION: u32 = 2;
+
+/// The call that an end of version 2 or later cancels in its first frame. The low half is the version.
+pub const ANNOUNCE: u32 = 0xffff_0000 | VERSION;
+
+/// Frames of this kind and above may be passed over.
+pub const OPTIONAL_KIND_MIN: u8 = 128;
+
+/// The longest `Hello`: a few numbers today, and room for what later versions add.
+pub const HELLO_SIZE_BYTES_MAX: usize = 4 << 10;
+
+/// The longest item of a stream: a full part of bytes, and the few bytes that say so. Larger things are cut by who
+/// sends them, or travel as payloads.
+pub const ITEM_SIZE_BYTES_MAX: usize = PART_SIZE_BYTES_MAX + 64;
 
 /// The size of every header.
 pub const HEADER_SIZE_BYTES: usize = 24;
@@ -35,6 +61,43 @@ pub const HEADER_SIZE_BYTES: usize = 24;
 /// The longest part of a payload in one frame. At the 0.8 GB/s of TLS on one core, a small call waits some
 /// 80 us behind one part; the header is a thousandth of a percent of it.
 pub const PART_SIZE_BYTES_MAX: usize = 64 << 10;
+
+/// What goes first when the line is busy. See [`crate::rpc::outbox`] for how they share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Priority {
+    /// What has no reason to be anything else.
+    #[default]
+    Normal = 0,
+    /// Short, and somebody waits.
+    High = 1,
+    /// Bulk that may take its time.
+    Low = 2,
+}
+
+impl Priority {
+    /// In the order of their numbers.
+    pub const ALL: [Priority; 3] = [Priority::Normal, Priority::High, Priority::Low];
+}
+
+/// Which side of a call something comes from: the two number spaces are independent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Side {
+    /// From the caller.
+    Request = 0,
+    /// From the callee.
+    Response = 1,
+}
+
+impl Side {
+    const ALL: [Side; 2] = [Side::Request, Side::Response];
+
+    /// The side at the other end.
+    pub fn other(self) -> Side {
+        if self == Side::Request { Side::Response } else { Side::Request }
+    }
+}
 
 /// How a call ended, in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +119,12 @@ pub enum Status {
     Panicked = 6,
     /// Too much in flight; nothing was done.
     Overloaded = 7,
+    /// An interceptor refused the caller; the message says why, as text. Version 2.
+    Denied = 8,
 }
 
 impl Status {
-    const ALL: [Status; 8] = [
+    const ALL: [Status; 9] = [
         Status::Response,
         Status::Error,
         Status::UnknownMethod,
@@ -68,6 +133,7 @@ impl Status {
         Status::Cancelled,
         Status::Panicked,
         Status::Overloaded,
+        Status::Denied,
     ];
 }
 
@@ -86,6 +152,8 @@ pub enum Header {
         message_size: u32,
         /// The whole payload's size.
         payload_size: u32,
+        /// What it and its response rank as; `Normal` to a peer of version 1.
+        priority: Priority,
     },
     /// Answers a request.
     Response {
@@ -123,6 +191,61 @@ pub enum Header {
     Pong,
     /// The sender is about to close, and starts no more calls.
     Goodbye,
+    /// Asks for a method that streams. Version 2, as all below.
+    Open {
+        /// The caller's number for this call.
+        call: u32,
+        /// Which method.
+        method: u32,
+        /// How long the caller waits.
+        timeout_ms: u32,
+        /// The encoded request's size.
+        message_size: u32,
+        /// What all of it ranks as.
+        priority: Priority,
+    },
+    /// An item of a stream.
+    Item {
+        /// Who sends it.
+        side: Side,
+        /// The caller's number.
+        call: u32,
+        /// The encoded item's size.
+        size: u32,
+    },
+    /// The caller's stream has ended. The callee's ends with the response.
+    End {
+        /// The caller's number.
+        call: u32,
+    },
+    /// The receiver of a stream has room for more.
+    Credit {
+        /// Who may send.
+        side: Side,
+        /// The caller's number.
+        call: u32,
+        /// How much more, headers of the items included.
+        bytes: u32,
+    },
+    /// The receiver of a stream wants no more of it; the call goes on.
+    Stop {
+        /// Who shall stop sending.
+        side: Side,
+        /// The caller's number.
+        call: u32,
+    },
+    /// Which version and features the sender speaks: the message.
+    Hello {
+        /// The encoded [`Hello`](crate::rpc::hello::Hello)'s size.
+        message_size: u32,
+    },
+    /// Something of a later version that may be passed over.
+    Optional {
+        /// Its kind.
+        kind: u8,
+        /// How many bytes follow.
+        message_size: u32,
+    },
 }
 
 impl Header {
@@ -132,8 +255,8 @@ impl Header {
     /// In debug builds, if the header breaks a limit: the sender should have checked.
     pub fn encode(&self) -> [u8; HEADER_SIZE_BYTES] {
         let (kind, status, call, method, message, payload, timeout) = match *self {
-            Header::Request { call, method, timeout_ms, message_size, payload_size } => {
-                (1, 0, call, method, message_size, payload_size, timeout_ms)
+            Header::Request { call, method, timeout_ms, message_size, payload_size, priority } => {
+                (1, priority as u8, call, method, message_size, payload_size, timeout_ms)
             }
             Header::Response { call, status, message_size, payload_size } => {
                 (2, status as u8, call, 0, message_size, payload_size, 0)
@@ -144,6 +267,15 @@ impl Header {
             Header::Ping => (6, 0, 0, 0, 0, 0, 0),
             Header::Pong => (7, 0, 0, 0, 0, 0, 0),
             Header::Goodbye => (8, 0, 0, 0, 0, 0, 0),
+            Header::Open { call, method, timeout_ms, message_size, priority } => {
+                (9, priority as u8, call, method, message_size, 0, timeout_ms)
+            }
+            Header::Item { side, call, size } => (10, side as u8, call, 0, size, 0, 0),
+            Header::End { call } => (11, 0, call, 0, 0, 0, 0),
+            Header::Credit { side, call, bytes } => (12, side as u8, call, bytes, 0, 0, 0),
+            Header::Stop { side, call } => (13, side as u8, call, 0, 0, 0, 0),
+            Header::Hello { message_size } => (16, 0, 0, 0, message_size, 0, 0),
+            Header::Optional { kind, message_size } => (kind, 0, 0, 0, message_size, 0, 0),
         };
         let mut bytes = [0; HEADER_SIZE_BYTES];
         bytes[0] = kind;
@@ -165,13 +297,25 @@ impl Header {
         let (call, method, message_size, payload_size, timeout_ms) =
             (word(4), word(8), word(12), word(16), word(20));
 
+        if kind >= OPTIONAL_KIND_MIN {
+            // What its other fields mean is not ours to judge.
+            return match message_size as usize {
+                size if size <= MESSAGE_SIZE_BYTES_MAX => Ok(Header::Optional { kind, message_size }),
+                _ => Err(FrameError::TooLarge { kind, size_bytes: message_size }),
+            };
+        }
         // Which fields the kind may use, in the order of the header.
         let used = match kind {
-            1 => [false, true, true, true, true, true],
+            1 => [true, true, true, true, true, true],
             2 => [true, true, false, true, true, false],
             3 | 4 => [false, true, false, false, true, false],
-            5 => [false, true, false, false, false, false],
+            5 | 11 => [false, true, false, false, false, false],
             6..=8 => [false; 6],
+            9 => [true, true, true, true, false, true],
+            10 => [true, true, false, true, false, false],
+            12 => [true, true, true, false, false, false],
+            13 => [true, true, false, false, false, false],
+            16 => [false, false, false, true, false, false],
             _ => return Err(FrameError::UnknownKind { kind }),
         };
         let fields = [status.into(), call, method, message_size, payload_size, timeout_ms];
@@ -179,17 +323,31 @@ impl Header {
         if stray || bytes[2] != 0 || bytes[3] != 0 {
             return Err(FrameError::StrayField { kind });
         }
+        let message_max = match kind {
+            10 => ITEM_SIZE_BYTES_MAX,
+            16 => HELLO_SIZE_BYTES_MAX,
+            _ => MESSAGE_SIZE_BYTES_MAX,
+        };
         let payload_max = if matches!(kind, 3 | 4) { PART_SIZE_BYTES_MAX } else { PAYLOAD_SIZE_BYTES_MAX };
-        for (size, max) in [(message_size, MESSAGE_SIZE_BYTES_MAX), (payload_size, payload_max)] {
+        for (size, max) in [(message_size, message_max), (payload_size, payload_max)] {
             if size as usize > max {
                 return Err(FrameError::TooLarge { kind, size_bytes: size });
             }
         }
+        let unknown = FrameError::UnknownStatus { status };
+        let priority = || Priority::ALL.get(usize::from(status)).copied().ok_or(unknown);
+        let side = || Side::ALL.get(usize::from(status)).copied().ok_or(unknown);
         Ok(match kind {
-            1 => Header::Request { call, method, timeout_ms, message_size, payload_size },
+            1 => Header::Request {
+                call,
+                method,
+                timeout_ms,
+                message_size,
+                payload_size,
+                priority: priority()?,
+            },
             2 => {
-                let status =
-                    *Status::ALL.get(usize::from(status)).ok_or(FrameError::UnknownStatus { status })?;
+                let status = *Status::ALL.get(usize::from(status)).ok_or(unknown)?;
                 if status != Status::Response && payload_size != 0 {
                     return Err(FrameError::StrayField { kind });
                 }
@@ -201,16 +359,25 @@ impl Header {
             5 => Header::Cancel { call },
             6 => Header::Ping,
             7 => Header::Pong,
-            _ => Header::Goodbye,
+            8 => Header::Goodbye,
+            9 => Header::Open { call, method, timeout_ms, message_size, priority: priority()? },
+            10 => Header::Item { side: side()?, call, size: message_size },
+            11 => Header::End { call },
+            12 => Header::Credit { side: side()?, call, bytes: method },
+            13 => Header::Stop { side: side()?, call },
+            _ => Header::Hello { message_size },
         })
     }
 
     /// How many bytes of message follow the header.
     pub fn message_size(&self) -> usize {
         match *self {
-            Header::Request { message_size, .. } | Header::Response { message_size, .. } => {
-                message_size as usize
-            }
+            Header::Request { message_size, .. }
+            | Header::Response { message_size, .. }
+            | Header::Open { message_size, .. }
+            | Header::Hello { message_size }
+            | Header::Optional { message_size, .. }
+            | Header::Item { size: message_size, .. } => message_size as usize,
             _ => 0,
         }
     }
@@ -250,173 +417,5 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     Ok(Some((Frame { header, message, part }, bytes.len() - rest.len())))
 }
 
-/// Bytes that are no frame. The peer speaks something else, or means harm.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// The stream does not begin as ours do.
-    #[error("the peer does not speak this version of our RPC: check the port, and both versions")]
-    BadPreface,
-    /// No such kind.
-    #[error("{kind} is no kind of frame")]
-    UnknownKind {
-        /// The first byte.
-        kind: u8,
-    },
-    /// No such status.
-    #[error("{status} is no status of a response")]
-    UnknownStatus {
-        /// The second byte.
-        status: u8,
-    },
-    /// A field that must be zero is not.
-    #[error("a frame of kind {kind} has a field set that it does not use")]
-    StrayField {
-        /// The frame's kind.
-        kind: u8,
-    },
-    /// A size beyond the limits.
-    #[error("a frame of kind {kind} claims {size_bytes} bytes, more than any may have")]
-    TooLarge {
-        /// The frame's kind.
-        kind: u8,
-        /// What it claims.
-        size_bytes: u32,
-    },
-    /// A part of a request that carries nothing.
-    #[error("a part of a request is empty")]
-    EmptyPart,
-    /// A part that belongs to no payload under way, or is longer than what is missing.
-    #[error("a part of a payload for call {call} that does not fit")]
-    StrayPart {
-        /// The call it names.
-        call: u32,
-    },
-    /// More payloads interleaved than a sender may.
-    #[error("more than {max} payloads at once")]
-    TooManyParts {
-        /// The limit.
-        max: usize,
-    },
-    /// A request under a number that is in use.
-    #[error("call {call} was begun twice")]
-    DuplicateCall {
-        /// The number.
-        call: u32,
-    },
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn any_header() -> impl Strategy<Value = Header> {
-        let message = 0..=MESSAGE_SIZE_BYTES_MAX as u32;
-        let payload = 0..=PAYLOAD_SIZE_BYTES_MAX as u32;
-        let part = 1..=PART_SIZE_BYTES_MAX as u32;
-        prop_oneof![
-            (any::<u32>(), any::<u32>(), any::<u32>(), message.clone(), payload.clone()).prop_map(
-                |(call, method, timeout_ms, message_size, payload_size)| Header::Request {
-                    call,
-                    method,
-                    timeout_ms,
-                    message_size,
-                    payload_size
-                }
-            ),
-            (any::<u32>(), message.clone(), payload).prop_map(|(call, message_size, payload_size)| {
-                Header::Response { call, status: Status::Response, message_size, payload_size }
-            }),
-            (any::<u32>(), 1..8usize, message).prop_map(|(call, status, message_size)| Header::Response {
-                call,
-                status: Status::ALL[status],
-                message_size,
-                payload_size: 0
-            }),
-            (any::<u32>(), part.clone()).prop_map(|(call, size)| Header::RequestPart { call, size }),
-            (any::<u32>(), 0..=PART_SIZE_BYTES_MAX as u32)
-                .prop_map(|(call, size)| Header::ResponsePart { call, size }),
-            any::<u32>().prop_map(|call| Header::Cancel { call }),
-            Just(Header::Ping),
-            Just(Header::Pong),
-            Just(Header::Goodbye),
-        ]
-    }
-
-    #[test]
-    fn the_layout_is_as_documented() {
-        let header = Header::Request {
-            call: 0x0403_0201,
-            method: 0x0807_0605,
-            timeout_ms: 0x100f_0e0d,
-            message_size: 0x000b_0a09,
-            payload_size: 0x000e_0d0c,
-        };
-        let expected = [1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0, 12, 13, 14, 0, 13, 14, 15, 16];
-        assert_eq!(header.encode(), expected);
-        assert_eq!(Status::ALL.map(|status| status as u8), [0, 1, 2, 3, 4, 5, 6, 7]);
-    }
-
-    #[test]
-    fn sizes_just_above_the_limits_are_refused() {
-        let limits =
-            [(1, 12, MESSAGE_SIZE_BYTES_MAX), (2, 16, PAYLOAD_SIZE_BYTES_MAX), (4, 16, PART_SIZE_BYTES_MAX)];
-        for (kind, at, max) in limits {
-            let mut bytes = [0; HEADER_SIZE_BYTES];
-            bytes[0] = kind;
-            bytes[at..at + 4].copy_from_slice(&(max as u32).to_le_bytes());
-            assert!(Header::decode(&bytes).is_ok());
-            bytes[at..at + 4].copy_from_slice(&(max as u32 + 1).to_le_bytes());
-            let refused = FrameError::TooLarge { kind, size_bytes: max as u32 + 1 };
-            assert_eq!(Header::decode(&bytes), Err(refused));
-        }
-    }
-
-    #[test]
-    fn text_of_another_protocol_is_no_frame() {
-        assert!(decode(b"GET / HTTP/1.1\r\nHost: example\r\n").is_err());
-        assert!(decode(b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3").is_err());
-        assert!(decode(&[0x16; 64]).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn a_header_reads_back_as_it_was(header in any_header()) {
-            prop_assert_eq!(Header::decode(&header.encode()), Ok(header));
-        }
-
-        #[test]
-        fn whatever_decodes_encodes_to_the_same_bytes(bytes: [u8; HEADER_SIZE_BYTES], kind in 0u8..10, holes: u32) {
-            // Random bytes never pass, so some are zeroed and the kind is a likely one.
-            let mut bytes = bytes;
-            bytes[0] = kind;
-            for (at, byte) in bytes.iter_mut().enumerate().skip(1) {
-                if holes & (1 << at) != 0 { *byte = 0; }
-            }
-            if let Ok(header) = Header::decode(&bytes) {
-                prop_assert_eq!(header.encode(), bytes);
-            }
-        }
-
-        #[test]
-        fn random_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = decode(&bytes);
-        }
-
-        #[test]
-        fn a_frame_that_is_cut_is_waited_for(
-            header in any_header(), fill: u8, cut: prop::sample::Index, extra in 0usize..40,
-        ) {
-            let body = header.message_size() + header.part_size();
-            let mut bytes = header.encode().to_vec();
-            bytes.resize(HEADER_SIZE_BYTES + body, fill);
-            prop_assert_eq!(decode(&bytes[..cut.index(bytes.len())]), Ok(None));
-            let whole = bytes.len();
-            bytes.resize(whole + extra, 0xee);
-            let (frame, length) = decode(&bytes).unwrap().unwrap();
-            prop_assert_eq!((frame.header, length), (header, whole));
-            prop_assert_eq!((frame.message.len(), frame.part.len()), (header.message_size(), header.part_size()));
-        }
-    }
-}
+mod tests;

@@ -12,26 +12,37 @@
 //! What it is not: discovery, retries, or trust. Who the peer is comes from the stream below it (see
 //! [`crate::net::tls`]); which peer to call is the overlay's business.
 
+mod call;
 mod caller;
 pub mod calls;
 pub mod connection;
 pub mod error;
 mod flow;
 pub mod frame;
+pub mod hello;
 mod input;
+mod interceptor;
 mod never;
 pub mod outbox;
 mod schema;
+mod serve;
 pub mod service;
 mod service_macro;
 mod shared;
+mod stream;
+mod tolerant;
+pub mod window;
 
 pub use caller::{CallOptions, Caller, Payload};
-pub use connection::{CloseReason, Config, Connection, pair};
+pub use connection::{CloseReason, Config, Connection, Interceptors, pair};
 pub use error::CallError;
+pub use frame::Priority;
+pub use interceptor::{CallInfo, Interceptor};
 pub use never::Never;
 pub use schema::{MethodSchema, Schema};
 pub use service::{CallContext, Reply, Service};
+pub use stream::{StreamCall, StreamMethod, StreamReceiver, StreamSender};
+pub use window::{STREAMS_MAX, Stopped};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

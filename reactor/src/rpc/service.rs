@@ -8,7 +8,10 @@
 
 use crate::crypto::PublicKey;
 use crate::rpc::connection::Handle;
-use crate::rpc::{CallError, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX};
+use crate::rpc::interceptor::{self, CallInfo, Interceptor};
+use crate::rpc::shared::Shared;
+use crate::rpc::stream::{Stream, StreamMethod, StreamReceiver, StreamSender};
+use crate::rpc::{CallError, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, tolerant};
 use crate::serialization;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -18,6 +21,13 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 type Handler = Box<dyn Fn(&CallContext, &[u8], Bytes) -> Reply>;
+type StreamHandler = Box<dyn Fn(&CallContext, &[u8], Ends) -> Reply>;
+
+/// Both streams of a call, for its handler.
+pub(super) struct Ends {
+    pub(super) shared: Rc<Shared>,
+    pub(super) stream: Rc<Stream>,
+}
 
 /// What a handler knows about the call beside its request.
 #[derive(Clone, Default)]
@@ -61,6 +71,12 @@ pub enum Reply {
     Panicked,
     /// The peer has more in flight than we allow; nothing was done.
     Overloaded,
+    /// An interceptor refused the caller, and says why.
+    Denied(String),
+    /// The connection is gone. Never sent.
+    Closed,
+    /// The caller's time was over. Never sent.
+    TimedOut,
 }
 
 /// The handlers of one side.
@@ -90,13 +106,19 @@ pub enum Reply {
 #[derive(Default)]
 pub struct Service {
     handlers: HashMap<u32, Entered>,
+    interceptors: Vec<Rc<dyn Interceptor>>,
 }
 
 /// A method and its handler.
 struct Entered {
     name: &'static str,
     inline: bool,
-    run: Handler,
+    run: Run,
+}
+
+enum Run {
+    Once(Handler),
+    Streaming(StreamHandler),
 }
 
 impl Service {
@@ -115,36 +137,66 @@ impl Service {
         handler: impl Fn(&CallContext, M::Request, Bytes) -> Result<(M::Response, Bytes), M::Error> + 'static,
     ) -> &mut Service {
         let run = move |context: &CallContext, request: &[u8], payload: Bytes| {
-            let request = match serialization::from_bytes::<M::Request>(request) {
+            let request = match tolerant::from_bytes::<M::Request>(request) {
                 Ok(request) => request,
                 Err(error) => return Reply::Malformed(format!("the request of {}: {error}", M::NAME)),
             };
-            match handler(context, request, payload) {
-                Ok((response, payload)) => {
-                    let message = serialization::to_bytes(&response);
-                    if message.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
-                        return Reply::TooLarge;
-                    }
-                    Reply::Response(message, payload)
-                }
-                Err(error) => {
-                    let message = serialization::to_bytes(&error);
-                    if message.len() > MESSAGE_SIZE_BYTES_MAX {
-                        return Reply::TooLarge;
-                    }
-                    Reply::Error(message)
-                }
-            }
+            Reply::of::<M>(handler(context, request, payload))
         };
+        self.enter::<M>(Run::Once(Box::new(run)))
+    }
+
+    /// Handles a method that streams. The streams end when the handler returns; see [`Service::on`] for the rest.
+    ///
+    /// # Panics
+    /// If the number is taken: two methods share an id.
+    pub fn on_stream<M: StreamMethod>(
+        &mut self,
+        handler: impl Fn(
+            &CallContext,
+            M::Request,
+            StreamReceiver<M::Up>,
+            StreamSender<M::Down>,
+        ) -> Result<M::Response, M::Error>
+        + 'static,
+    ) -> &mut Service {
+        let run = move |context: &CallContext, request: &[u8], ends: Ends| {
+            let request = match tolerant::from_bytes::<M::Request>(request) {
+                Ok(request) => request,
+                Err(error) => return Reply::Malformed(format!("the request of {}: {error}", M::NAME)),
+            };
+            let up = StreamReceiver::new(ends.shared.clone(), ends.stream.clone());
+            let down = StreamSender::new(ends.shared, ends.stream);
+            let result = handler(context, request, up, down);
+            Reply::of::<M>(result.map(|response| (response, Bytes::new())))
+        };
+        self.enter::<M>(Run::Streaming(Box::new(run)))
+    }
+
+    /// Puts an interceptor around every call that this service answers; the one added first is outermost.
+    pub fn around(&mut self, interceptor: impl Interceptor + 'static) -> &mut Service {
+        self.interceptors.push(Rc::new(interceptor));
+        self
+    }
+
+    fn enter<M: Method>(&mut self, run: Run) -> &mut Service {
         match self.handlers.entry(M::ID) {
-            Entry::Vacant(entry) => {
-                entry.insert(Entered { name: M::NAME, inline: M::INLINE, run: Box::new(run) })
-            }
+            Entry::Vacant(entry) => entry.insert(Entered { name: M::NAME, inline: M::INLINE, run }),
             Entry::Occupied(entry) => {
                 panic!("{} and {} share the method id {:#06x}", entry.get().name, M::NAME, M::ID)
             }
         };
         self
+    }
+
+    fn info<'a>(&self, context: &'a CallContext, method: u32, bytes: usize) -> CallInfo<'a> {
+        CallInfo {
+            method,
+            name: self.name_of(method).unwrap_or("an unknown method"),
+            peer: context.peer.as_ref(),
+            deadline: context.deadline,
+            request_bytes: bytes,
+        }
     }
 
     /// Runs the handler of `method` on the calling coroutine.
@@ -155,10 +207,33 @@ impl Service {
     /// # Suspends
     /// As long as the handler does.
     pub fn dispatch(&self, context: &CallContext, method: u32, request: &[u8], payload: Bytes) -> Reply {
-        match self.handlers.get(&method) {
-            Some(entered) => (entered.run)(context, request, payload),
-            None => Reply::UnknownMethod,
+        let run = |payload| match self.handlers.get(&method) {
+            Some(Entered { run: Run::Once(handler), .. }) => handler(context, request, payload),
+            Some(_) | None => Reply::UnknownMethod,
+        };
+        if self.interceptors.is_empty() {
+            return run(payload);
         }
+        let info = self.info(context, method, request.len() + payload.len());
+        interceptor::around(&self.interceptors, &info, &mut || run(payload.clone()))
+    }
+
+    /// Runs the handler of a method that streams, as [`Service::dispatch`] does the others.
+    pub(super) fn dispatch_stream(
+        &self,
+        context: &CallContext,
+        method: u32,
+        request: &[u8],
+        ends: &dyn Fn() -> Ends,
+    ) -> Reply {
+        let mut run = || match self.handlers.get(&method) {
+            Some(Entered { run: Run::Streaming(handler), .. }) => handler(context, request, ends()),
+            Some(_) | None => Reply::UnknownMethod,
+        };
+        if self.interceptors.is_empty() {
+            return run();
+        }
+        interceptor::around(&self.interceptors, &self.info(context, method, request.len()), &mut run)
     }
 
     /// Calls a handler of this service as a peer would, without a connection: encodes, dispatches, decodes.
@@ -193,12 +268,26 @@ impl Service {
 }
 
 impl Reply {
+    /// What a handler came to, encoded.
+    fn of<M: Method>(result: Result<(M::Response, Bytes), M::Error>) -> Reply {
+        let (is_response, message, payload) = match result {
+            Ok((response, payload)) => (true, serialization::to_bytes(&response), payload),
+            Err(error) => (false, serialization::to_bytes(&error), Bytes::new()),
+        };
+        match is_response {
+            _ if message.len() > MESSAGE_SIZE_BYTES_MAX => Reply::TooLarge,
+            _ if payload.len() > PAYLOAD_SIZE_BYTES_MAX => Reply::TooLarge,
+            true => Reply::Response(message, payload),
+            false => Reply::Error(message),
+        }
+    }
+
     /// How many bytes it takes to send, header aside.
     pub fn size_bytes(&self) -> usize {
         match self {
             Reply::Response(message, payload) => message.len() + payload.len(),
             Reply::Error(message) => message.len(),
-            Reply::Malformed(reason) => reason.len(),
+            Reply::Malformed(reason) | Reply::Denied(reason) => reason.len(),
             _ => 0,
         }
     }
@@ -213,10 +302,10 @@ impl Reply {
         };
         match self {
             Reply::Response(message, payload) => {
-                Ok((serialization::from_bytes(&message).map_err(unreadable)?, payload))
+                Ok((tolerant::from_bytes(&message).map_err(unreadable)?, payload))
             }
             Reply::Error(message) => {
-                Err(CallError::Remote(serialization::from_bytes(&message).map_err(unreadable)?))
+                Err(CallError::Remote(tolerant::from_bytes(&message).map_err(unreadable)?))
             }
             Reply::UnknownMethod => Err(CallError::UnknownMethod),
             Reply::Malformed(reason) => Err(CallError::Malformed(reason)),
@@ -224,6 +313,9 @@ impl Reply {
             Reply::Cancelled => Err(CallError::Cancelled),
             Reply::Panicked => Err(CallError::Panicked),
             Reply::Overloaded => Err(CallError::Overloaded),
+            Reply::Denied(reason) => Err(CallError::Denied(reason)),
+            Reply::Closed => Err(CallError::Closed),
+            Reply::TimedOut => Err(CallError::TimedOut),
         }
     }
 }

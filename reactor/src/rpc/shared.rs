@@ -6,6 +6,7 @@
 //! What it is not: the flow (`flow.rs`), or what users hold (`connection.rs`).
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,11 @@ use bytes::Bytes;
 
 use super::calls::{CALLS_WEIGHT_BYTES_MAX, Incoming, Outgoing};
 use super::connection::{CloseReason, Config, Handle};
-use super::frame::{Header, Status};
-use super::outbox::Outbox;
+use super::frame::{Header, Priority, Side, Status};
+use super::hello::{FEATURE_DENIALS, Wire};
+use super::outbox::{Outbox, Queue, Withdrawn};
+use super::stream::Stream;
+use super::window::STREAMS_MAX;
 use super::{Reply, Service};
 use crate::coroutine::{Coroutine, JoinHandle};
 use crate::crypto::PublicKey;
@@ -48,12 +52,10 @@ pub(super) enum Phase {
 
 /// Where a caller waits for its answer.
 pub(super) struct Slot {
-    pub(super) caller: Rc<Coroutine>,
-    pub(super) answer: RefCell<Option<Result<Reply, Closed>>>,
+    /// Whom to wake; a call that streams is told through its stream.
+    pub(super) caller: Option<Rc<Coroutine>>,
+    pub(super) answer: RefCell<Option<Reply>>,
 }
-
-/// The connection went away.
-pub(super) struct Closed;
 
 /// What the coroutines of one connection share.
 pub(super) struct Shared {
@@ -68,6 +70,13 @@ pub(super) struct Shared {
     pub(super) incoming: RefCell<Incoming<JoinHandle<()>>>,
     /// What we may still have in flight at the peer, in bytes of weight.
     pub(super) allowance: Semaphore,
+    /// How many more calls that stream we may have open.
+    pub(super) stream_places: Semaphore,
+    /// The streams of calls in flight, by which end of the call is ours.
+    pub(super) streams: RefCell<BTreeMap<(Side, u32), Rc<Stream>>>,
+    /// What the peer speaks, and the gate that opens when that is settled.
+    pub(super) wire: Cell<Wire>,
+    pub(super) agreed: Barrier,
     pub(super) phase: Cell<Phase>,
     pub(super) reason: RefCell<Option<CloseReason>>,
     pub(super) closed: Barrier,
@@ -81,9 +90,11 @@ pub(super) struct Shared {
 
 impl Slot {
     /// Gives the caller its answer.
-    pub(super) fn fill(&self, answer: Result<Reply, Closed>) {
+    pub(super) fn fill(&self, answer: Reply) {
         *self.answer.borrow_mut() = Some(answer);
-        self.caller.wake();
+        if let Some(caller) = &self.caller {
+            caller.wake();
+        }
     }
 }
 
@@ -101,6 +112,10 @@ impl Shared {
             outgoing: RefCell::default(),
             incoming: RefCell::default(),
             allowance: Semaphore::new(CALLS_WEIGHT_BYTES_MAX),
+            stream_places: Semaphore::new(STREAMS_MAX),
+            streams: RefCell::default(),
+            wire: Cell::new(Wire::Unknown),
+            agreed: Barrier::new(false),
             phase: Cell::new(Phase::Open),
             reason: RefCell::default(),
             closed: Barrier::new(false),
@@ -141,32 +156,88 @@ impl Shared {
         }
     }
 
-    pub(super) fn has_room(&self, large: bool) -> bool {
-        self.outbox.borrow().queued_bytes_of(large) < QUEUE_BYTES_MAX || self.phase.get() != Phase::Open
+    pub(super) fn has_room(&self, queue: Queue) -> bool {
+        self.outbox.borrow().queued_bytes_of(queue) < QUEUE_BYTES_MAX || self.phase.get() != Phase::Open
     }
 
     /// Waits until there is room in the queue, or the connection is no longer open.
-    pub(super) fn wait_for_room(&self, large: bool) {
-        while !self.has_room(large) {
+    pub(super) fn wait_for_room(&self, queue: Queue) {
+        while !self.has_room(queue) {
             self.drained.wait();
         }
     }
 
-    /// Queues the answer to a call of the peer.
-    pub(super) fn answer(&self, call: u32, reply: Reply) {
+    /// Queues a frame without a body, unless the connection is about to close.
+    pub(super) fn say(&self, header: Header) {
+        if self.phase.get() == Phase::Open {
+            self.outbox.borrow_mut().push(header);
+            self.wake_writer();
+        }
+    }
+
+    /// Notes what the peer speaks.
+    pub(super) fn settle(&self, wire: Wire) {
+        self.wire.set(wire);
+        if let Wire::Agreed { version, features } = wire {
+            tracing::trace!(version, features, "agreed with the peer");
+            self.agreed.open();
+        }
+    }
+
+    /// Tells the peer that a call of ours is given up, and takes back what has not left of it.
+    pub(super) fn take_back(&self, call: u32) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        match outbox.withdraw(Side::Request, call) {
+            Withdrawn::Unsent => {}
+            Withdrawn::Partly | Withdrawn::Left => outbox.push(Header::Cancel { call }),
+        }
+        drop(outbox);
+        self.drained.notify_all();
+        self.wake_writer();
+    }
+
+    /// The streams of a call, while it is in flight: `side` is ours.
+    pub(super) fn stream_of(&self, side: Side, call: u32) -> Option<Rc<Stream>> {
+        self.streams.borrow().get(&(side, call)).cloned()
+    }
+
+    /// Ends the streams of a call, if it has any: `side` is ours.
+    pub(super) fn end_stream(&self, side: Side, call: u32) -> bool {
+        let stream = self.streams.borrow_mut().remove(&(side, call));
+        if let Some(stream) = &stream {
+            stream.on_over();
+        }
+        stream.is_some()
+    }
+
+    /// Queues the answer to a call of the peer; one that streams answers behind its items.
+    pub(super) fn answer(&self, call: u32, reply: Reply, priority: Priority, streams: bool) {
         let (status, message, payload) = match reply {
             Reply::Response(message, payload) => (Status::Response, message, payload),
             Reply::Error(message) => (Status::Error, message, Bytes::new()),
             Reply::Malformed(reason) => (Status::Malformed, reason.into_bytes(), Bytes::new()),
             Reply::UnknownMethod => (Status::UnknownMethod, Vec::new(), Bytes::new()),
             Reply::TooLarge => (Status::TooLarge, Vec::new(), Bytes::new()),
-            Reply::Cancelled => (Status::Cancelled, Vec::new(), Bytes::new()),
+            Reply::Denied(reason) if self.wire.get().has(FEATURE_DENIALS) => {
+                (Status::Denied, reason.into_bytes(), Bytes::new())
+            }
+            Reply::Cancelled | Reply::Closed | Reply::TimedOut | Reply::Denied(_) => {
+                (Status::Cancelled, Vec::new(), Bytes::new())
+            }
             Reply::Panicked => (Status::Panicked, Vec::new(), Bytes::new()),
             Reply::Overloaded => (Status::Overloaded, Vec::new(), Bytes::new()),
         };
         let (message_size, payload_size) = (message.len() as u32, payload.len() as u32);
         let header = Header::Response { call, status, message_size, payload_size };
-        self.outbox.borrow_mut().push_call(header, message, payload);
+        let mut outbox = self.outbox.borrow_mut();
+        match streams {
+            true => outbox.push_item(Side::Response, call, header, &message, priority),
+            false => outbox.push_call(header, message, payload, priority),
+        }
+        drop(outbox);
         self.wake_writer();
     }
 
@@ -205,8 +276,12 @@ impl Shared {
 
     fn end_calls(&self) {
         let (waiting, running) = (self.outgoing.borrow_mut().end_all(), self.incoming.borrow_mut().end_all());
+        let streams = self.streams.take();
         for slot in waiting {
-            slot.fill(Err(Closed));
+            slot.fill(Reply::Closed);
+        }
+        for stream in streams.values() {
+            stream.on_over();
         }
         for handler in running {
             handler.terminate();
@@ -214,6 +289,8 @@ impl Shared {
         // Whoever waits for its turn or for room wakes, and finds the connection closed. This is done twice at
         // most, and stays below what the count can hold.
         self.allowance.release(usize::MAX / 4);
+        self.stream_places.release(usize::MAX / 4);
+        self.agreed.open();
         self.drained.notify_all();
     }
 }

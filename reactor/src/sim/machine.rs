@@ -79,6 +79,7 @@ impl Host {
             spawned_at: Location::caller(),
             group: group.clone(),
             ending: Rc::new(Overflow(self.world.clone())),
+            deadline: None,
         };
         let started = coroutine::start(start, body, move |outcome| {
             if let Outcome::Panicked(payload) = outcome {

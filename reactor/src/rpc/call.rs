@@ -1,0 +1,230 @@
+//! A call of ours, from the request to its answer: its turn, its time, and what becomes of it when nobody waits.
+//!
+//! What it is not: the frames' order (`outbox.rs`), or the handler at the other end (`serve.rs`).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::calls::weight_bytes;
+use super::frame::{Header, Priority, Side};
+use super::hello::{FEATURE_PRIORITIES, FEATURE_STREAMS, Wire};
+use super::interceptor::{self, CallInfo};
+use super::outbox::{Outbox, Queue};
+use super::shared::{Phase, Shared, Slot};
+use super::stream::{Stream, StreamCall, StreamMethod};
+use super::{
+    CallError, CallOptions, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, Reply,
+};
+use crate::coroutine;
+use crate::serialization;
+use crate::timer::Timer;
+
+/// The longest a call waits: what the header's milliseconds can say.
+const TIMEOUT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// The caller's time as an instant, no later than the deadline of the call that it serves itself, if it does.
+fn deadline_of(options: &CallOptions) -> Instant {
+    let own = crate::now() + options.timeout.min(TIMEOUT_MAX);
+    coroutine::current().deadline.get().map_or(own, |outer| own.min(outer))
+}
+
+fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(crate::now())
+}
+
+/// What is left in the header's milliseconds, rounded up: a call may not arrive with no time at all.
+fn timeout_ms(deadline: Instant) -> u32 {
+    u32::try_from(until(deadline).as_millis() + 1).unwrap_or(u32::MAX)
+}
+
+/// Runs `f`, but no longer than until the deadline.
+fn in_time<T>(deadline: Instant, f: impl FnOnce() -> T) -> Result<T, Reply> {
+    crate::timeout(until(deadline), f).map_err(|_| Reply::TimedOut)
+}
+
+/// Runs `innermost` with the connection's interceptors around it.
+fn intercepted<M: Method>(
+    shared: &Shared,
+    deadline: Instant,
+    request_bytes: usize,
+    innermost: &mut dyn FnMut() -> Reply,
+) -> Reply {
+    let interceptors = &shared.config.interceptors.0;
+    if interceptors.is_empty() {
+        return innermost();
+    }
+    let (peer, deadline) = (shared.peer.as_ref(), Some(deadline));
+    let info = CallInfo { method: M::ID, name: M::NAME, peer, deadline, request_bytes };
+    interceptor::around(interceptors, &info, innermost)
+}
+
+/// Calls `M` and waits for the answer.
+pub(super) fn call<M: Method>(
+    shared: &Shared,
+    request: &M::Request,
+    payload: Bytes,
+    options: &CallOptions,
+) -> Result<(M::Response, Bytes), CallError<M::Error>> {
+    let message = serialization::to_bytes(request);
+    if message.len() > MESSAGE_SIZE_BYTES_MAX || payload.len() > PAYLOAD_SIZE_BYTES_MAX {
+        return Err(CallError::TooLarge);
+    }
+    let deadline = deadline_of(options);
+    let reply = if shared.config.interceptors.0.is_empty() {
+        transact(shared, M::ID, message, payload, deadline, options.priority)
+    } else {
+        let request_bytes = message.len() + payload.len();
+        intercepted::<M>(shared, deadline, request_bytes, &mut || {
+            transact(shared, M::ID, message.clone(), payload.clone(), deadline, options.priority)
+        })
+    };
+    reply.decode::<M>()
+}
+
+/// Sends a request when it is its turn, and waits for the reply.
+fn transact(
+    shared: &Shared,
+    method: u32,
+    message: Vec<u8>,
+    payload: Bytes,
+    deadline: Instant,
+    priority: Priority,
+) -> Reply {
+    let weight = weight_bytes(message.len() + payload.len());
+    let _permit = match shared.allowance.try_acquire_many(weight) {
+        Some(permit) => permit,
+        None => match in_time(deadline, || shared.allowance.acquire_many(weight)) {
+            Ok(permit) => permit,
+            Err(late) => return late,
+        },
+    };
+    let queue = Outbox::queue_of(message.len() + payload.len(), priority);
+    if !shared.has_room(queue)
+        && let Err(late) = in_time(deadline, || shared.wait_for_room(queue))
+    {
+        return late;
+    }
+    if shared.phase.get() != Phase::Open {
+        return Reply::Closed;
+    }
+
+    let slot = Rc::new(Slot { caller: Some(coroutine::current()), answer: RefCell::new(None) });
+    let call = shared.outgoing.borrow_mut().begin(slot.clone());
+    let _in_flight = InFlight { shared, call };
+    let header = Header::Request {
+        call,
+        method,
+        timeout_ms: timeout_ms(deadline),
+        message_size: message.len() as u32,
+        payload_size: payload.len() as u32,
+        priority: if shared.wire.get().has(FEATURE_PRIORITIES) { priority } else { Priority::Normal },
+    };
+    shared.outbox.borrow_mut().push_call(header, message, payload, priority);
+    shared.wake_writer();
+
+    let _timer = Timer::wake_at(deadline);
+    loop {
+        coroutine::park();
+        if let Some(answer) = slot.answer.take() {
+            return answer;
+        }
+        if deadline <= crate::now() {
+            return Reply::TimedOut;
+        }
+    }
+}
+
+/// A call of ours whose answer is waited for. Dropped without one (a timeout, a termination), it tells the
+/// peer to stop.
+struct InFlight<'a> {
+    shared: &'a Shared,
+    call: u32,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        // Whoever answers, or closes the connection, ends it first.
+        let waited_for = self.shared.outgoing.borrow_mut().end(self.call).is_some();
+        if waited_for {
+            self.shared.take_back(self.call);
+        }
+    }
+}
+
+/// Opens a call of `M`, which streams.
+pub(super) fn open<M: StreamMethod>(
+    connection: &Connection,
+    request: &M::Request,
+    options: &CallOptions,
+) -> Result<StreamCall<M>, CallError<M::Error>> {
+    let shared = connection.shared();
+    let message = serialization::to_bytes(request);
+    if message.len() > MESSAGE_SIZE_BYTES_MAX {
+        return Err(CallError::TooLarge);
+    }
+    let deadline = deadline_of(options);
+    let mut opened = None;
+    let reply = intercepted::<M>(shared, deadline, message.len(), &mut || match begin(
+        connection,
+        M::ID,
+        &message,
+        deadline,
+        options.priority,
+    ) {
+        Ok(begun) => {
+            opened = Some(begun);
+            Reply::Response(Vec::new(), Bytes::new())
+        }
+        Err(reply) => reply,
+    });
+    match (opened, reply) {
+        (Some((slot, stream)), Reply::Response(..)) => {
+            Ok(StreamCall::new(connection.clone(), slot, stream, deadline))
+        }
+        // An interceptor that opens a call and then denies it leaves it to its deadline.
+        (_, reply) => match reply.decode::<M>() {
+            Err(error) => Err(error),
+            Ok(_) => Err(CallError::Denied("an interceptor answered for the peer".to_owned())),
+        },
+    }
+}
+
+type Begun = (Rc<Slot>, Rc<Stream>);
+
+/// Waits until a stream may be opened, and opens it.
+fn begin(
+    connection: &Connection,
+    method: u32,
+    message: &[u8],
+    deadline: Instant,
+    priority: Priority,
+) -> Result<Begun, Reply> {
+    let shared = connection.shared();
+    if !matches!(shared.wire.get(), Wire::Agreed { .. }) {
+        // A peer of version 1 says nothing unless it is asked.
+        shared.say(Header::Ping);
+        in_time(deadline, || shared.agreed.wait())?;
+    }
+    let permit = in_time(deadline, || shared.stream_places.acquire())?;
+    in_time(deadline, || shared.wait_for_room(Queue::Large(priority)))?;
+    if shared.phase.get() != Phase::Open {
+        return Err(Reply::Closed);
+    }
+    if !shared.wire.get().has(FEATURE_STREAMS) {
+        return Err(Reply::UnknownMethod);
+    }
+    // The call gives it back when it is dropped.
+    permit.forget();
+    let slot = Rc::new(Slot { caller: None, answer: RefCell::new(None) });
+    let call = shared.outgoing.borrow_mut().begin(slot.clone());
+    let stream = Stream::new(Side::Request, call, priority);
+    shared.streams.borrow_mut().insert((Side::Request, call), stream.clone());
+    let (timeout_ms, message_size) = (timeout_ms(deadline), message.len() as u32);
+    let header = Header::Open { call, method, timeout_ms, message_size, priority };
+    shared.outbox.borrow_mut().push_item(Side::Request, call, header, message, priority);
+    shared.wake_writer();
+    Ok((slot, stream))
+}

@@ -1,0 +1,166 @@
+//! Answering the peer's calls: each on a coroutine of its own, or on the reader's if it never waits.
+//!
+//! What it is not: the handlers themselves (`service.rs`), or who may call how much (`calls.rs`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::connection::CloseReason;
+use super::frame::{Header, Priority, Side};
+use super::outbox::{Outbox, Queue, Withdrawn};
+use super::service::Ends;
+use super::shared::{REFUSALS_BYTES_MAX, Shared};
+use super::stream::{Stream, Unreadable};
+use super::{CallContext, Reply};
+use crate::coroutine::{self, Builder, Cut};
+
+fn context(shared: &Shared, timeout_ms: u32) -> (CallContext, Duration) {
+    let timeout = Duration::from_millis(timeout_ms.into());
+    let context = CallContext {
+        peer: shared.peer,
+        deadline: Some(crate::now() + timeout),
+        connection: shared.handle.borrow().clone(),
+    };
+    (context, timeout)
+}
+
+/// Runs a request's handler, at once and until it first suspends.
+pub(super) fn serve(
+    shared: &Rc<Shared>,
+    header: Header,
+    message: Vec<u8>,
+    payload: Bytes,
+) -> Result<(), CloseReason> {
+    let Header::Request { call, method, timeout_ms, priority, .. } = header else { return Ok(()) };
+    let (context, timeout) = context(shared, timeout_ms);
+    if shared.service.is_inline(method) && shared.has_room(Queue::Small) {
+        let mut answer = Answer { shared, call, priority, streams: false, reply: Reply::Cancelled };
+        let run = || shared.service.dispatch(&context, method, &message, payload);
+        answer.reply = caught(shared, method, catch_unwind(AssertUnwindSafe(run)));
+        return Ok(());
+    }
+    let handler = shared.clone();
+    let body = move || {
+        let mut answer = Answer { shared: &handler, call, priority, streams: false, reply: Reply::Cancelled };
+        let run = || {
+            coroutine::current().deadline.set(context.deadline);
+            let reply = handler.service.dispatch(&context, method, &message, payload);
+            // A peer that asks for much and reads little keeps its calls in flight, and so gets no more of them.
+            handler.wait_for_room(Outbox::queue_of(reply.size_bytes(), priority));
+            reply
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
+        answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
+    };
+    start(shared, call, false, body)
+}
+
+/// Runs the handler of a call that streams.
+pub(super) fn serve_stream(shared: &Rc<Shared>, header: Header, message: Vec<u8>) -> Result<(), CloseReason> {
+    let Header::Open { call, method, timeout_ms, priority, .. } = header else { return Ok(()) };
+    let (context, timeout) = context(shared, timeout_ms);
+    let stream = Stream::new(Side::Response, call, priority);
+    shared.streams.borrow_mut().insert((Side::Response, call), stream.clone());
+    let handler = shared.clone();
+    let body = move || {
+        let mut answer = Answer { shared: &handler, call, priority, streams: true, reply: Reply::Cancelled };
+        let run = || {
+            coroutine::current().deadline.set(context.deadline);
+            let ends = || Ends { shared: handler.clone(), stream: stream.clone() };
+            let reply = handler.service.dispatch_stream(&context, method, &message, &ends);
+            handler.wait_for_room(Queue::Large(priority));
+            reply
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
+        answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
+    };
+    start(shared, call, true, body)
+}
+
+fn start(
+    shared: &Rc<Shared>,
+    call: u32,
+    streams: bool,
+    body: impl FnOnce() + 'static,
+) -> Result<(), CloseReason> {
+    match Builder::new().spawn(body) {
+        Ok(handler) => {
+            let finished = shared.incoming.borrow_mut().attach(call, handler);
+            drop(finished);
+            Ok(())
+        }
+        Err(error) => {
+            tracing::warn!("a request was refused: {error}");
+            shared.incoming.borrow_mut().end(call);
+            shared.end_stream(Side::Response, call);
+            refuse(shared, call, Reply::Overloaded, streams)
+        }
+    }
+}
+
+/// What a handler came to; its panic is logged here, and is an error at the caller.
+fn caught(shared: &Shared, method: u32, result: std::thread::Result<Reply>) -> Reply {
+    match result {
+        Ok(reply) => reply,
+        Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
+        Err(panic) => match panic.downcast::<Unreadable>() {
+            Ok(unreadable) => Reply::Malformed(format!("an item of a stream: {}", unreadable.0)),
+            Err(_) => {
+                tracing::error!(method = shared.service.name_of(method), "an RPC handler panicked");
+                Reply::Panicked
+            }
+        },
+    }
+}
+
+/// Answers a request when its handler ends, however it ends: unless the caller has called it off.
+struct Answer<'a> {
+    shared: &'a Shared,
+    call: u32,
+    priority: Priority,
+    streams: bool,
+    reply: Reply,
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        let still_wanted = self.shared.incoming.borrow_mut().end(self.call);
+        if self.streams {
+            self.shared.end_stream(Side::Response, self.call);
+        }
+        if still_wanted.is_some() {
+            let reply = std::mem::replace(&mut self.reply, Reply::Cancelled);
+            self.shared.answer(self.call, reply, self.priority, self.streams);
+        }
+    }
+}
+
+/// Answers without having done anything. A peer that causes many of these and reads none is cut off.
+pub(super) fn refuse(shared: &Shared, call: u32, reply: Reply, streams: bool) -> Result<(), CloseReason> {
+    let queue = if streams { Queue::Large(Priority::Normal) } else { Queue::Small };
+    if shared.outbox.borrow().queued_bytes_of(queue) > REFUSALS_BYTES_MAX {
+        return Err(CloseReason::Stuck);
+    }
+    shared.answer(call, reply, Priority::Normal, streams);
+    Ok(())
+}
+
+/// The caller gave up: ends the handler, and calls the response back as far as it has not left.
+pub(super) fn cancel(shared: &Shared, call: u32) {
+    let running = shared.incoming.borrow_mut().end(call);
+    if let Some(Some(handler)) = running {
+        handler.terminate();
+    }
+    shared.end_stream(Side::Response, call);
+    let withdrawn = shared.outbox.borrow_mut().withdraw(Side::Response, call);
+    if withdrawn == Withdrawn::Partly {
+        shared.outbox.borrow_mut().push(Header::ResponsePart { call, size: 0 });
+        shared.wake_writer();
+    }
+    if withdrawn != Withdrawn::Left {
+        shared.drained.notify_all();
+    }
+}

@@ -1,0 +1,356 @@
+//! Streams of items within a call, as handlers and callers hold them.
+//!
+//! A call that streams is one request, one response, and between them items in either direction or both, each under a
+//! window of its own (`window.rs`). The callee's stream ends with its response; the caller's when the caller says so.
+//! Either side may stop the other's stream and go on, and whoever gives the call up ends both.
+//!
+//! What it is not: a byte stream. Items are values of at most [`ITEM_SIZE_BYTES_MAX`] encoded bytes.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::frame::{Header, ITEM_SIZE_BYTES_MAX, Priority, Side};
+use super::outbox::Queue;
+use super::shared::{Shared, Slot};
+use super::window::{Inbound, Outbound, Stopped, Taken};
+use super::{CallError, Connection, Method, Reply, tolerant};
+use crate::serialization;
+use crate::sync::Signal;
+
+/// A method that streams, besides a request and a response.
+pub trait StreamMethod: Method {
+    /// What the caller streams; [`Never`](super::Never) if nothing.
+    type Up: Serialize + DeserializeOwned;
+    /// What the callee streams.
+    type Down: Serialize + DeserializeOwned;
+}
+
+/// One call's streams at one end.
+pub(super) struct Stream {
+    /// Which end this is.
+    side: Side,
+    call: u32,
+    priority: Priority,
+    inbound: RefCell<Inbound>,
+    outbound: RefCell<Outbound>,
+    arrived: Signal,
+    allowed: Signal,
+}
+
+impl Stream {
+    pub(super) fn new(side: Side, call: u32, priority: Priority) -> Rc<Stream> {
+        Rc::new(Stream {
+            side,
+            call,
+            priority,
+            inbound: RefCell::default(),
+            outbound: RefCell::default(),
+            arrived: Signal::new(),
+            allowed: Signal::new(),
+        })
+    }
+
+    pub(super) fn on_item(&self, item: Vec<u8>) -> Result<(), super::frame::FrameError> {
+        let taken = self.inbound.borrow_mut().on_item(self.call, item);
+        self.arrived.notify_one();
+        taken
+    }
+
+    /// The other end sends no more.
+    pub(super) fn on_end(&self) {
+        self.inbound.borrow_mut().on_end();
+        self.arrived.notify_all();
+    }
+
+    pub(super) fn on_credit(&self, bytes: u32) -> Result<(), super::frame::FrameError> {
+        let given = self.outbound.borrow_mut().on_credit(self.call, bytes);
+        self.allowed.notify_all();
+        given
+    }
+
+    /// The other end takes no more.
+    pub(super) fn on_stop(&self) {
+        self.outbound.borrow_mut().stop();
+        self.allowed.notify_all();
+    }
+
+    /// The call is over: what has come can still be taken.
+    pub(super) fn on_over(&self) {
+        self.on_end();
+        self.on_stop();
+    }
+
+    fn send(&self, shared: &Shared, item: &[u8]) -> Result<(), Stopped> {
+        while self.outbound.borrow_mut().admit(item.len())?.is_none() {
+            self.allowed.wait();
+        }
+        shared.wait_for_room(Queue::Large(self.priority));
+        if self.outbound.borrow().is_stopped() {
+            return Err(Stopped);
+        }
+        let header = Header::Item { side: self.side, call: self.call, size: item.len() as u32 };
+        self.push(shared, header, item);
+        Ok(())
+    }
+
+    /// Queues a frame behind those of our side that came before.
+    fn push(&self, shared: &Shared, header: Header, message: &[u8]) {
+        shared.outbox.borrow_mut().push_item(self.side, self.call, header, message, self.priority);
+        shared.wake_writer();
+    }
+
+    fn recv(&self, shared: &Shared) -> Option<Vec<u8>> {
+        loop {
+            let taken = self.inbound.borrow_mut().take();
+            match taken {
+                Taken::Item(item, credit) => {
+                    if let Some(bytes) = credit {
+                        let (side, call) = (self.side.other(), self.call);
+                        shared.say(Header::Credit { side, call, bytes });
+                    }
+                    return Some(item);
+                }
+                Taken::Empty => self.arrived.wait(),
+                Taken::Ended => return None,
+            }
+        }
+    }
+
+    /// Takes no more; the other end is told, unless it has ended.
+    fn refuse(&self, shared: &Shared) {
+        if self.inbound.borrow_mut().refuse() {
+            shared.say(Header::Stop { side: self.side.other(), call: self.call });
+        }
+        self.arrived.notify_all();
+    }
+}
+
+fn encode<T: Serialize>(item: &T) -> Vec<u8> {
+    let bytes = serialization::to_bytes(item);
+    let (size, name) = (bytes.len(), std::any::type_name::<T>());
+    assert!(
+        size <= ITEM_SIZE_BYTES_MAX,
+        "an item {name} of a stream takes {size} bytes, more than {ITEM_SIZE_BYTES_MAX}"
+    );
+    bytes
+}
+
+/// A handler's end of the stream to its caller. It ends with the handler's return.
+pub struct StreamSender<T> {
+    shared: Rc<Shared>,
+    stream: Rc<Stream>,
+    items: PhantomData<fn(T)>,
+}
+
+/// A handler's end of the stream from its caller. Dropping it tells the caller to stop.
+pub struct StreamReceiver<T> {
+    shared: Rc<Shared>,
+    stream: Rc<Stream>,
+    items: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize> StreamSender<T> {
+    pub(super) fn new(shared: Rc<Shared>, stream: Rc<Stream>) -> StreamSender<T> {
+        StreamSender { shared, stream, items: PhantomData }
+    }
+
+    /// Sends an item.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the caller takes no more.
+    ///
+    /// # Panics
+    /// If the encoded item is longer than [`ITEM_SIZE_BYTES_MAX`]: cut it, or use a payload.
+    ///
+    /// # Suspends
+    /// While the window is full.
+    pub fn send(&self, item: &T) -> Result<(), Stopped> {
+        self.stream.send(&self.shared, &encode(item))
+    }
+}
+
+impl<T: DeserializeOwned> StreamReceiver<T> {
+    pub(super) fn new(shared: Rc<Shared>, stream: Rc<Stream>) -> StreamReceiver<T> {
+        StreamReceiver { shared, stream, items: PhantomData }
+    }
+
+    /// The next item; `None` when the caller has ended its stream.
+    ///
+    /// # Panics
+    /// Unwinds the handler if the item cannot be read as a `T`; the caller is told.
+    ///
+    /// # Suspends
+    /// Until there is one.
+    pub fn recv(&self) -> Option<T> {
+        let item = self.stream.recv(&self.shared)?;
+        match tolerant::from_bytes(&item) {
+            Ok(item) => Some(item),
+            Err(error) => std::panic::resume_unwind(Box::new(Unreadable(error.to_string()))),
+        }
+    }
+}
+
+/// What a handler is unwound with when its caller's item cannot be read: an answer, not a bug of the handler.
+pub(super) struct Unreadable(pub(super) String);
+
+impl<T: DeserializeOwned> Iterator for StreamReceiver<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.recv()
+    }
+}
+
+impl<T> Drop for StreamReceiver<T> {
+    fn drop(&mut self) {
+        self.stream.refuse(&self.shared);
+    }
+}
+
+/// A caller's end of a call that streams. Dropping it before [`StreamCall::finish`] gives the call up: the handler is
+/// ended.
+///
+/// `send` and `recv` take turns in one coroutine, or run in two.
+pub struct StreamCall<M: StreamMethod> {
+    connection: Connection,
+    slot: Rc<Slot>,
+    stream: Rc<Stream>,
+    deadline: Instant,
+    method: PhantomData<fn() -> M>,
+}
+
+impl<M: StreamMethod> StreamCall<M> {
+    pub(super) fn new(
+        connection: Connection,
+        slot: Rc<Slot>,
+        stream: Rc<Stream>,
+        deadline: Instant,
+    ) -> StreamCall<M> {
+        StreamCall { connection, slot, stream, deadline, method: PhantomData }
+    }
+
+    fn shared(&self) -> &Rc<Shared> {
+        self.connection.shared()
+    }
+
+    /// Runs `f` until the deadline; then the call is given up.
+    fn in_time<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
+        let left = self.deadline.saturating_duration_since(crate::now());
+        let done = crate::timeout(left, f).ok();
+        if done.is_none() {
+            self.give_up(Reply::TimedOut);
+        }
+        done
+    }
+
+    /// Ends the call here and at the peer; `reply` is what [`StreamCall::finish`] then tells.
+    fn give_up(&self, reply: Reply) {
+        let shared = self.shared();
+        if shared.outgoing.borrow_mut().end(self.stream.call).is_some() {
+            self.slot.answer.borrow_mut().get_or_insert(reply);
+            shared.end_stream(Side::Request, self.stream.call);
+            shared.take_back(self.stream.call);
+        }
+    }
+
+    /// Sends an item.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the callee takes no more, or the call is over: [`StreamCall::finish`] says why.
+    ///
+    /// # Panics
+    /// If the encoded item is longer than [`ITEM_SIZE_BYTES_MAX`]: cut it, or use a payload.
+    ///
+    /// # Suspends
+    /// While the window is full, until the deadline at the most.
+    pub fn send(&self, item: &M::Up) -> Result<(), Stopped> {
+        let item = encode(item);
+        let at_once = self.stream.outbound.borrow().has_credit(item.len())
+            && self.shared().has_room(Queue::Large(self.stream.priority));
+        if at_once {
+            return self.stream.send(self.shared(), &item);
+        }
+        self.in_time(|| self.stream.send(self.shared(), &item)).unwrap_or(Err(Stopped))
+    }
+
+    /// Ends our stream: the callee's receiver ends after what was sent. Never suspends.
+    pub fn end(&self) {
+        let mut outbound = self.stream.outbound.borrow_mut();
+        if !outbound.is_stopped() {
+            outbound.stop();
+            drop(outbound);
+            self.stream.allowed.notify_all();
+            self.stream.push(self.shared(), Header::End { call: self.stream.call }, &[]);
+        }
+    }
+
+    /// The next item; `None` when there are no more, which is also when the call has failed.
+    ///
+    /// # Suspends
+    /// Until there is one, until the deadline at the most.
+    pub fn recv(&self) -> Option<M::Down> {
+        let item = if self.stream.inbound.borrow().waiting_count() > 0 {
+            self.stream.recv(self.shared())?
+        } else {
+            self.in_time(|| self.stream.recv(self.shared())).flatten()?
+        };
+        match tolerant::from_bytes(&item) {
+            Ok(item) => Some(item),
+            Err(error) => {
+                self.give_up(Reply::Malformed(format!("an item of {}: {error}", M::NAME)));
+                None
+            }
+        }
+    }
+
+    /// Ends our stream, takes no more of the callee's, and waits for the response.
+    ///
+    /// # Errors
+    /// [`CallError`] says who must act.
+    ///
+    /// # Suspends
+    /// Until the response is there, until the deadline at the most.
+    pub fn finish(self) -> Result<M::Response, CallError<M::Error>> {
+        self.end();
+        self.stream.refuse(self.shared());
+        let answered = || {
+            while self.slot.answer.borrow().is_none() {
+                self.stream.allowed.wait();
+            }
+        };
+        let _ = self.in_time(answered);
+        let answer = self.slot.answer.take().unwrap_or(Reply::TimedOut);
+        answer.decode::<M>().map(|(response, _)| response)
+    }
+}
+
+impl<M: StreamMethod> Drop for StreamCall<M> {
+    fn drop(&mut self) {
+        self.give_up(Reply::Cancelled);
+        self.shared().stream_places.release(1);
+    }
+}
+
+impl<M: StreamMethod> fmt::Debug for StreamCall<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamCall").field("method", &M::NAME).field("call", &self.stream.call).finish()
+    }
+}
+
+impl<T> fmt::Debug for StreamSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamSender").field("call", &self.stream.call).finish()
+    }
+}
+
+impl<T> fmt::Debug for StreamReceiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamReceiver").field("call", &self.stream.call).finish()
+    }
+}
