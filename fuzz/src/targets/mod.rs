@@ -11,6 +11,7 @@ use crate::Target;
 /// Every target of every crate.
 pub const ALL: &[Target] = &[
     reactor::SERIALIZATION,
+    reactor::ENVELOPE,
     reactor::SEALED,
     reactor::RPC_FRAME,
     http::HTTP_REQUEST,

@@ -6,7 +6,10 @@ use ::reactor::crypto::{Identity, PublicKey, Signature, seal};
 use ::reactor::rpc::frame::{self, Header, OPTIONAL_KIND_MIN, Priority, Side};
 use ::reactor::rpc::hello::Wire;
 use ::reactor::rpc::window::{Inbound, Outbound, Taken};
-use ::reactor::serialization::{from_bytes, to_bytes};
+use ::reactor::serialization::{
+    Content, EnvelopeError, Versioned, envelope_header, from_bytes, from_envelope, to_bytes, to_envelope,
+    view,
+};
 
 use crate::Target;
 
@@ -33,6 +36,51 @@ pub const SERIALIZATION: Target = Target {
         let sample: Sample =
             (1 << 40, Some("text".into()), vec![(-5, key.public_key())], map, Some(key.sign(b"m")));
         vec![to_bytes(&sample), to_bytes(&vec![vec![vec![1u8, 2, 3]]]), to_bytes("plain")]
+    },
+};
+
+/// Of the kind that programs store: three fields, of which an older version knew one.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Stored {
+    name: String,
+    #[serde(default)]
+    numbers: Vec<Option<i64>>,
+    #[serde(default)]
+    content: bytes::Bytes,
+}
+
+impl Versioned for Stored {
+    const TYPE_NAME: &'static str = "stored";
+    const VERSION: u32 = 2;
+
+    fn upgrade(_: u32, content: Content<'_>) -> Result<Stored, EnvelopeError> {
+        content.decode()
+    }
+}
+
+/// An envelope of any version, and the text that shows it or whatever else it is: bounded, whatever the bytes.
+pub const ENVELOPE: Target = Target {
+    name: "envelope",
+    body: |data| {
+        let shown = view(data).to_string();
+        assert!(!shown.is_empty() && shown.len() <= 100 + 60 * data.len(), "{} bytes of text", shown.len());
+        let _ = envelope_header(data);
+        if let Ok(value) = from_envelope::<Stored>(data) {
+            let again: Stored = from_envelope(&to_envelope(&value)).expect("what we encode decodes");
+            assert_eq!(again, value);
+        }
+    },
+    seeds: || {
+        let content = bytes::Bytes::from_static(b"\x00\xff");
+        let stored = Stored { name: "name".into(), numbers: vec![Some(-1), None, Some(i64::MAX)], content };
+        let current = to_envelope(&stored);
+        // The version stands right behind the name: 1 instead of 2, then a newer one.
+        let with_version = |version| {
+            let mut bytes = current.clone();
+            bytes[4 + 1 + "stored".len()] = version;
+            bytes
+        };
+        vec![current.clone(), with_version(1), with_version(3), to_bytes(&(1, "two", [3.5], None::<u8>))]
     },
 };
 

@@ -10,15 +10,25 @@
 //! by the input's own size (`serde` caps what it reserves ahead). Bytes left over are an error: a message
 //! says one thing only.
 //!
-//! One rule is left to the types: the decoder counts arrays and maps, but not single-value enum variants, so
-//! a type must not contain itself through those alone (`enum E { Inner(Box<E>) }`); through a struct or a
-//! `Vec` it may.
+//! Values that are *stored*, and meet later versions of the program, go into envelopes: [`Versioned`]. Any of either
+//! kind shows as text through [`view()`].
 //!
 //! What it is not: a canonical form. Two encoders may write one value differently, so sign and hash the
 //! bytes that were sent, never a value encoded again.
 
+mod envelope;
+pub mod golden;
+mod scan;
+mod view;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use envelope::{
+    Content, EnvelopeError, Header, MAGIC, TYPE_NAME_BYTES_MAX, Versioned, envelope_header, from_envelope,
+    to_envelope,
+};
+pub use view::view;
 
 /// The longest input that is decoded: an RPC message's own limit is 1 MiB, and the largest stored record,
 /// an encoded tree node, stays below 4 MiB.
@@ -57,6 +67,11 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     if bytes.len() > SIZE_BYTES_MAX {
         return Err(DecodeError::TooLong { length_bytes: bytes.len() });
     }
+    // The decoder counts arrays and maps on its own, and not single-value variants of enums, through which a type may
+    // contain itself. Each level takes two bytes at least, so short inputs need no look.
+    if bytes.len() > 2 * DEPTH_MAX && scan::measure(bytes) == Err(scan::Fault::TooDeep) {
+        return Err(DecodeError::TooDeep);
+    }
     let mut rest = bytes;
     let mut decoder = rmp_serde::Deserializer::new(&mut rest);
     decoder.set_max_depth(DEPTH_MAX);
@@ -80,6 +95,9 @@ pub enum DecodeError {
         /// How long the input was.
         length_bytes: usize,
     },
+    /// Nested deeper than anything we would have written.
+    #[error("the bytes nest deeper than the {DEPTH_MAX} levels a value may have: refuse the sender")]
+    TooDeep,
     /// Not the encoding of this type: a newer peer's message, damage, or hostility.
     #[error("the bytes are no {type_name}: {reason}; check that both sides run compatible versions")]
     Invalid {
@@ -135,7 +153,22 @@ mod tests {
         for _ in 0..1_000 {
             shape = Shape::Pair(Box::new((Shape::Point, shape)));
         }
-        assert!(matches!(from_bytes::<Shape>(&to_bytes(&shape)), Err(DecodeError::Invalid { .. })));
+        assert_eq!(from_bytes::<Shape>(&to_bytes(&shape)), Err(DecodeError::TooDeep));
+    }
+
+    #[test]
+    fn a_type_that_contains_itself_through_variants_alone_is_bounded_too() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        enum Chain {
+            End,
+            Next(Box<Chain>),
+        }
+        let bytes =
+            |links: usize| [[0x81, 0xa4, b'N', b'e', b'x', b't'].repeat(links), b"\xa3End".to_vec()].concat();
+        assert!(from_bytes::<Chain>(&bytes(DEPTH_MAX)).is_ok());
+        assert_eq!(from_bytes::<Chain>(&bytes(DEPTH_MAX + 1)), Err(DecodeError::TooDeep));
+        // It would take the stack of any thread, were it recursed into.
+        assert_eq!(from_bytes::<Chain>(&bytes(500_000)), Err(DecodeError::TooDeep));
     }
 
     #[test]
