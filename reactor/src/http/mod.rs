@@ -4,6 +4,7 @@
 //! a body. [`Input`] and [`BodyReader`] join them to any [`crate::net::Duplex`].
 
 mod body;
+pub mod client;
 mod head;
 mod headers;
 mod input;

@@ -246,6 +246,15 @@ impl TcpStream {
         }
     }
 
+    /// Whether there is nothing to read: no bytes, no end, no error. Never suspends.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let peek = |fd: BorrowedFd<'_>| Ok(recv(fd, &mut [0_u8], RecvFlags::PEEK).map(|(count, _)| count)?);
+        match self.simulated() {
+            Some(stream) => stream.is_quiet(),
+            None => self.descriptor().try_read_with(peek).is_none(),
+        }
+    }
+
     /// Until when reads may wait; see [`Descriptor::set_read_deadline`].
     pub fn set_read_deadline(&self, deadline: Option<Instant>) {
         match self.simulated() {

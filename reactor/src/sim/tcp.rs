@@ -660,6 +660,12 @@ impl TcpStream {
         self.end.local
     }
 
+    /// Whether there is nothing to read: no bytes, no end, no error.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let end = &self.end;
+        end.inbox.borrow().is_empty() && !end.in_ended.get() && !end.broken.get() && end.error.get().is_none()
+    }
+
     pub(crate) fn set_read_deadline(&self, deadline: Option<Instant>) {
         self.read_deadline.set(deadline);
     }

@@ -1,0 +1,308 @@
+//! One request and the head of its answer, on one connection.
+//!
+//! A body that fits the socket's buffer is written with the head in one call. A longer one is written by a coroutine
+//! beside the one that reads: a server that answers early, because it refuses the upload, is heard at once.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice, Read};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use super::connection::Connection;
+use super::request::{Body, Stream};
+use super::{ClientError, Phase, Timeouts};
+use crate::clock::now;
+use crate::http::{HeadLimits, Input, ResponseHead, write_chunk_size, write_last_chunk};
+use crate::net::Duplex;
+
+/// Bodies up to here are written at once: they fit the least send buffer that kernels give by default.
+const WHOLE_BYTES_MAX: usize = 16 << 10;
+
+/// What a streamed body is read and sent in.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How long a server may take to say 100 before the body is sent all the same (RFC 9110, section 10.1.1, demands that
+/// the wait be bounded; curl takes a second too).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// Interim answers to one request; a server has use for a few (102 at intervals, 103).
+const INTERIM_MAX: u32 = 32;
+
+/// How long an answer may still take once the body could not be sent: it is on its way, or there is none.
+const ANSWER_AFTER_BROKEN_UPLOAD: Duration = Duration::from_secs(2);
+
+/// What came of an exchange.
+pub(super) struct Answered {
+    pub(super) head: ResponseHead,
+    /// The body was sent whole, so that the connection may be used again.
+    pub(super) is_sent: bool,
+}
+
+/// Why there is no answer.
+pub(super) struct Unanswered {
+    pub(super) error: ClientError,
+    /// Not a byte of an answer came, as on a connection that the server has just closed.
+    pub(super) is_silent: bool,
+}
+
+/// What is special about a request.
+#[derive(Clone, Copy)]
+pub(super) struct Options {
+    /// The body is to wait for 100.
+    pub(super) expects_continue: bool,
+    /// The request asks for another protocol, so that 101 is an answer.
+    pub(super) may_switch: bool,
+}
+
+/// Until when things may take, whatever each alone may.
+#[derive(Clone, Copy)]
+pub(super) struct Clock<'a> {
+    pub(super) timeouts: &'a Timeouts,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Clock<'_> {
+    /// Runs `f` for no longer than `limit`, and not beyond the deadline of all. Suspends as `f` does.
+    pub(super) fn bound<T>(
+        &self,
+        phase: Phase,
+        limit: Duration,
+        f: impl FnOnce() -> T,
+    ) -> Result<T, ClientError> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(now()));
+        match left {
+            Some(left) if left < limit => {
+                crate::timeout(left, f).map_err(|_| ClientError::TimedOut(Phase::Total))
+            }
+            _ => crate::timeout(limit, f).map_err(|_| ClientError::TimedOut(phase)),
+        }
+    }
+}
+
+/// Sends `wire`, the head, and `body`, and reads the head of the answer. Suspends until it is there.
+pub(super) fn exchange(
+    connection: &mut Connection,
+    wire: &[u8],
+    body: &mut Body<'_>,
+    options: Options,
+    limits: &HeadLimits,
+    clock: Clock<'_>,
+) -> Result<Answered, Unanswered> {
+    let (duplex, input) = connection.split();
+    let mut reading =
+        Reading { duplex, input, head: ResponseHead::new(), limits, interim_count: 0, is_silent: true };
+    let result = reading.exchange(wire, body, options, clock);
+    let Reading { head, is_silent, .. } = reading;
+    match result {
+        Ok(is_sent) => Ok(Answered { head, is_sent }),
+        Err(error) => Err(Unanswered { error, is_silent }),
+    }
+}
+
+struct Reading<'a> {
+    duplex: &'a dyn Duplex,
+    input: &'a mut Input,
+    head: ResponseHead,
+    limits: &'a HeadLimits,
+    interim_count: u32,
+    is_silent: bool,
+}
+
+impl Reading<'_> {
+    /// Whether the body was sent whole.
+    fn exchange(
+        &mut self,
+        wire: &[u8],
+        body: &mut Body<'_>,
+        Options { expects_continue, may_switch }: Options,
+        clock: Clock<'_>,
+    ) -> Result<bool, ClientError> {
+        let (is_short, whole): (bool, &[u8]) = match &*body {
+            Body::Empty => (true, &[]),
+            Body::Bytes(bytes) if bytes.len() <= WHOLE_BYTES_MAX => (true, bytes),
+            _ => (false, &[]),
+        };
+        if expects_continue && !body.is_empty() {
+            self.write(&mut [IoSlice::new(wire)], clock)?;
+            match clock.bound(Phase::Head, CONTINUE_WAIT, || self.is_told_to_continue()) {
+                // An answer in place of 100: the body is not wanted, and must not be sent.
+                Ok(Ok(false)) => return Ok(false),
+                Ok(Ok(true)) | Err(ClientError::TimedOut(Phase::Head)) => {}
+                Ok(Err(error)) | Err(error) => return Err(error),
+            }
+            if is_short {
+                self.write(&mut [IoSlice::new(whole)], clock)?;
+            }
+        } else {
+            let sent = self.write(&mut [IoSlice::new(wire), IoSlice::new(whole)], clock);
+            if let Err(error) = sent {
+                // It may have answered before it closed.
+                let answer =
+                    clock.bound(Phase::Head, ANSWER_AFTER_BROKEN_UPLOAD, || self.final_head(may_switch));
+                return if matches!(answer, Ok(Ok(()))) { Ok(false) } else { Err(error) };
+            }
+        }
+        if is_short {
+            clock.bound(Phase::Head, clock.timeouts.head, || self.final_head(may_switch))??;
+            return Ok(true);
+        }
+        self.send_while_reading(body, may_switch, clock)
+    }
+
+    fn write(&self, slices: &mut [IoSlice<'_>], clock: Clock<'_>) -> Result<(), ClientError> {
+        clock
+            .bound(Phase::Send, clock.timeouts.idle, || self.duplex.write_slices(slices))?
+            .map_err(|source| ClientError::Io { phase: Phase::Send, source })
+    }
+
+    /// Writes `body` in a coroutine while this one waits for the answer.
+    fn send_while_reading(
+        &mut self,
+        body: &mut Body<'_>,
+        may_switch: bool,
+        clock: Clock<'_>,
+    ) -> Result<bool, ClientError> {
+        let duplex = self.duplex;
+        let ended: Cell<Option<Instant>> = Cell::new(None);
+        let failure: RefCell<Option<ClientError>> = RefCell::new(None);
+        let (ended_at, failed) = (&ended, &failure);
+        let answer = crate::scope(|s| {
+            let writer = s.spawn(move || {
+                *failed.borrow_mut() = write_body(duplex, body, clock).err();
+                ended_at.set(Some(now()));
+            });
+            let answer = loop {
+                // While the body is under way the server need not answer; the writer has limits of its own.
+                let limit = match ended_at.get() {
+                    None => clock.timeouts.idle,
+                    Some(at) => {
+                        let broken = failed.borrow().is_some();
+                        let limit = if broken { ANSWER_AFTER_BROKEN_UPLOAD } else { clock.timeouts.head };
+                        (at + limit).saturating_duration_since(now())
+                    }
+                };
+                let was_ended = ended_at.get().is_some();
+                match clock.bound(Phase::Head, limit, || self.final_head(may_switch)) {
+                    Err(ClientError::TimedOut(Phase::Head)) if !was_ended => {}
+                    Err(error) => break Err(error),
+                    Ok(answer) => break answer,
+                }
+            };
+            // A refusal is heard even where the body was not to its end; an agreement wants all of it.
+            match &answer {
+                Ok(()) if self.head.status().is_success() => {
+                    let _ = writer.join();
+                }
+                _ => writer.terminate(),
+            }
+            answer
+        });
+        let is_sent = ended.get().is_some() && failure.borrow().is_none();
+        match (answer, failure.into_inner()) {
+            (Ok(()), _) => Ok(is_sent),
+            // Why the upload broke says more than that no answer followed.
+            (Err(_), Some(failure)) => Err(failure),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Reads heads until 100, or until one that answers.
+    fn is_told_to_continue(&mut self) -> Result<bool, ClientError> {
+        loop {
+            match self.next_head()? {
+                StatusCode::CONTINUE => return Ok(true),
+                status if !status.is_informational() => return Ok(false),
+                StatusCode::SWITCHING_PROTOCOLS => return Err(ClientError::UnwantedUpgrade),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads heads until the one that answers.
+    fn final_head(&mut self, may_switch: bool) -> Result<(), ClientError> {
+        loop {
+            match self.next_head()? {
+                StatusCode::SWITCHING_PROTOCOLS if may_switch => return Ok(()),
+                StatusCode::SWITCHING_PROTOCOLS => return Err(ClientError::UnwantedUpgrade),
+                status if !status.is_informational() => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads one head; can be interrupted at any point, and called again.
+    fn next_head(&mut self) -> Result<StatusCode, ClientError> {
+        loop {
+            if let Some(size) = self.head.parse(self.input.bytes(), self.limits)? {
+                self.input.consume(size);
+                self.interim_count += 1;
+                if self.interim_count > INTERIM_MAX {
+                    return Err(ClientError::TooManyInterim);
+                }
+                return Ok(self.head.status());
+            }
+            let more = self.input.fill(self.duplex).and_then(|more| match more {
+                true => Ok(()),
+                false => {
+                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed without an answer"))
+                }
+            });
+            self.is_silent = self.is_silent && self.input.bytes().is_empty();
+            more.map_err(|source| ClientError::Io { phase: Phase::Head, source })?;
+        }
+    }
+}
+
+/// Writes a whole body, each piece within the idle limit. Suspends until it is handed over.
+fn write_body(duplex: &dyn Duplex, body: &mut Body<'_>, clock: Clock<'_>) -> Result<(), ClientError> {
+    let failed = |source| ClientError::Io { phase: Phase::Send, source };
+    let write = |slices: &mut [IoSlice<'_>]| {
+        clock.bound(Phase::Send, clock.timeouts.idle, || duplex.write_slices(slices))?.map_err(failed)
+    };
+    match body {
+        Body::Empty => Ok(()),
+        Body::Bytes(bytes) => {
+            bytes.chunks(PIECE_BYTES).try_for_each(|piece| write(&mut [IoSlice::new(piece)]))
+        }
+        Body::Stream(Stream { reader, length, trailers, is_used }) => {
+            *is_used = true;
+            let mut left = *length;
+            let mut buffer = vec![0; PIECE_BYTES];
+            let mut line = Vec::new();
+            while left != Some(0) {
+                let want = left.unwrap_or(u64::MAX).min(PIECE_BYTES as u64) as usize;
+                let count = loop {
+                    match reader.read(&mut buffer[..want]) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        result => break result.map_err(|source| ClientError::Body { source })?,
+                    }
+                };
+                let data = IoSlice::new(&buffer[..count]);
+                match &mut left {
+                    Some(_) if count == 0 => {
+                        let source =
+                            io::Error::new(io::ErrorKind::UnexpectedEof, "the body is shorter than stated");
+                        return Err(ClientError::Body { source });
+                    }
+                    Some(left) => {
+                        *left -= count as u64;
+                        write(&mut [data])?;
+                    }
+                    None if count == 0 => {
+                        line.clear();
+                        let trailers = trailers.take().map(|trailers| trailers()).unwrap_or_default();
+                        write_last_chunk(&mut line, &trailers);
+                        return write(&mut [IoSlice::new(&line)]);
+                    }
+                    None => {
+                        line.clear();
+                        write_chunk_size(&mut line, count);
+                        write(&mut [IoSlice::new(&line), data, IoSlice::new(b"\r\n")])?;
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+}

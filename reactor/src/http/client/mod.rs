@@ -1,0 +1,514 @@
+//! The client: requests as plain calls, over connections that are kept for the next one.
+//!
+//! ```no_run
+//! use reactor::http::client::Client;
+//!
+//! reactor::run(|| {
+//!     let client = Client::new();
+//!     let response = client.get("https://example.org/").header("Accept", "text/html").send().unwrap();
+//!     println!("{}: {}", response.status(), response.text(1 << 20).unwrap());
+//! });
+//! ```
+//!
+//! `pool.rs`, `redirect.rs` and `proxy.rs` decide, and are pure; `connection.rs`, `exchange.rs` and `response.rs` are the
+//! flow. A connection is used again only when the answer on it has been read to its end, so a caller who is terminated
+//! in the middle of one, or drops it, costs a connection and confuses nobody.
+//!
+//! What it is not: a browser. There are no cookies (a `Cookie` header can be set by hand), no cache, no HTTP/2, and no
+//! authentication but basic.
+
+mod connection;
+mod exchange;
+mod pool;
+mod proxy;
+mod redirect;
+mod request;
+mod response;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use url::Url;
+
+use self::connection::{Connection, Server};
+use self::exchange::{Clock, Options, Unanswered, exchange};
+use self::pool::Pool;
+use self::proxy::{Proxies, Proxy, read_exceptions};
+use self::request::{Form, Request};
+use self::response::{Framed, decoder};
+use super::head::{HeadError, HeadLimits};
+use super::{BodyLimits, InvalidHeader};
+use crate::clock::now;
+use crate::net::tls;
+
+pub use self::pool::PoolLimits;
+pub use self::redirect::{Redirect, RedirectError, RedirectPolicy};
+pub use self::request::{BodyBytes, RequestBuilder};
+pub use self::response::Response;
+
+/// How long each part of a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Look-up, connection, the proxy's tunnel and TLS together.
+    pub connect: Duration,
+    /// From the request's end to the end of the answer's head.
+    pub head: Duration,
+    /// Without a byte of a body, of the request or the answer.
+    pub idle: Duration,
+    /// All of it, redirects and the answer's body included; `None` for as long as it moves.
+    pub total: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    /// 10 s to connect (several lost packets), 30 s for an answer and between bytes, no limit in all.
+    fn default() -> Timeouts {
+        Timeouts {
+            connect: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            total: None,
+        }
+    }
+}
+
+/// A part of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Until the connection stands.
+    Connect,
+    /// While the request is sent.
+    Send,
+    /// While the answer's head is awaited.
+    Head,
+    /// While the answer's body is read.
+    Body,
+    /// The call as a whole.
+    Total,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No URL, not one of http or https, or one without a host.
+    #[error("no URL to fetch: {0}")]
+    InvalidUrl(String),
+    /// A header field that must not be sent.
+    #[error(transparent)]
+    InvalidHeader(#[from] InvalidHeader),
+    /// The server, or the proxy, can't be reached, or is not trusted.
+    #[error("connecting to {server}: {source}")]
+    Connect {
+        /// Its name and port.
+        server: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The proxy answered this to the request for a tunnel.
+    #[error("the proxy refused: {0}")]
+    ProxyRefused(StatusCode),
+    /// The connection broke.
+    #[error("the connection broke ({phase:?}): {source}")]
+    Io {
+        /// When.
+        phase: Phase,
+        /// How.
+        source: io::Error,
+    },
+    /// The caller's own body could not be read.
+    #[error("reading the body to send: {source}")]
+    Body {
+        /// What its reader said.
+        source: io::Error,
+    },
+    /// It took longer than the [`Timeouts`] allow.
+    #[error("it took too long ({0:?})")]
+    TimedOut(Phase),
+    /// The answer is not HTTP/1.1 as it should be.
+    #[error("the answer: {0}")]
+    Head(#[from] HeadError),
+    /// More interim answers than any server has use for.
+    #[error("the server sends one interim answer after another")]
+    TooManyInterim,
+    /// The server switches to a protocol that nobody asked for.
+    #[error("the server switches protocols unasked")]
+    UnwantedUpgrade,
+    /// A redirect that is not followed.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
+}
+
+impl From<ClientError> for io::Error {
+    fn from(error: ClientError) -> io::Error {
+        let kind = match &error {
+            ClientError::TimedOut(_) => io::ErrorKind::TimedOut,
+            ClientError::InvalidUrl(_) | ClientError::InvalidHeader(_) => io::ErrorKind::InvalidInput,
+            ClientError::Connect { source, .. } | ClientError::Io { source, .. } => source.kind(),
+            ClientError::Head(_) => io::ErrorKind::InvalidData,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// A client of HTTP/1.1. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Rc<Shared>,
+}
+
+/// What clones of a client, and their answers, share.
+pub(super) struct Shared {
+    config: ClientBuilder,
+    tls: OnceCell<tls::Client>,
+    pool: RefCell<Pool<Server, Connection>>,
+    is_reaped: Cell<bool>,
+}
+
+/// How a client is to be; see [`Client::builder`].
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    timeouts: Timeouts,
+    head_limits: HeadLimits,
+    body_limits: BodyLimits,
+    pool: PoolLimits,
+    redirects: RedirectPolicy,
+    proxies: Proxies,
+    tls: Option<tls::Client>,
+    gzip: bool,
+}
+
+impl Default for Client {
+    fn default() -> Client {
+        Client::new()
+    }
+}
+
+impl Client {
+    /// A client with the default settings: the platform's roots, gzip, 10 redirects, no proxy.
+    pub fn new() -> Client {
+        Client::builder().build()
+    }
+
+    /// A client with settings of one's own.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            timeouts: Timeouts::default(),
+            head_limits: HeadLimits::default(),
+            // Bodies are streamed; whoever gathers one names a limit to do so.
+            body_limits: BodyLimits { size_bytes: u64::MAX, ..BodyLimits::default() },
+            pool: PoolLimits::default(),
+            redirects: RedirectPolicy::default(),
+            proxies: Proxies::default(),
+            tls: None,
+            gzip: true,
+        }
+    }
+
+    /// A request with any method. A user name and password in the URL become basic authentication.
+    pub fn request(&self, method: Method, url: &str) -> RequestBuilder<'_> {
+        RequestBuilder::new(self, method, url)
+    }
+
+    /// Asks for what is at `url`.
+    pub fn get(&self, url: &str) -> RequestBuilder<'_> {
+        self.request(Method::GET, url)
+    }
+
+    /// Asks for the head alone of what is at `url`.
+    pub fn head(&self, url: &str) -> RequestBuilder<'_> {
+        self.request(Method::HEAD, url)
+    }
+
+    /// Hands a body to what is at `url`. It is never tried twice.
+    pub fn post(&self, url: &str) -> RequestBuilder<'_> {
+        self.request(Method::POST, url)
+    }
+
+    /// Puts a body in the place of what is at `url`.
+    pub fn put(&self, url: &str) -> RequestBuilder<'_> {
+        self.request(Method::PUT, url)
+    }
+
+    /// Removes what is at `url`.
+    pub fn delete(&self, url: &str) -> RequestBuilder<'_> {
+        self.request(Method::DELETE, url)
+    }
+
+    /// How many connections wait for their next request.
+    pub fn idle_connections(&self) -> usize {
+        let mut pool = self.shared.pool.borrow_mut();
+        pool.expire(now());
+        pool.len()
+    }
+
+    fn timeouts(&self) -> &Timeouts {
+        &self.shared.config.timeouts
+    }
+
+    /// Sends, and follows redirects.
+    fn send(&self, mut request: Request<'_>) -> Result<Response, ClientError> {
+        let deadline = request.total.map(|total| now() + total);
+        let policy = self.shared.config.redirects;
+        let mut followed_count = 0;
+        loop {
+            let response = self.send_once(&mut request, deadline)?;
+            if policy.limit == 0 {
+                return Ok(response);
+            }
+            let location = response.headers().get("Location");
+            let next = Redirect::read(response.status(), location, &request.method, &request.url, &policy)?;
+            let Some(next) = next else { return Ok(response) };
+            if followed_count == policy.limit {
+                return Err(RedirectError::TooMany.into());
+            }
+            followed_count += 1;
+            if !next.keeps_body {
+                request.drop_body();
+            } else if !request.body.is_fresh() {
+                return Err(RedirectError::BodyUsedUp.into());
+            }
+            if !next.is_same_origin {
+                request.drop_credentials();
+            }
+            (request.url, request.method) = (next.url, next.method);
+            response.drain();
+        }
+    }
+
+    /// Sends to one server, over a connection of the pool if there is one.
+    fn send_once(
+        &self,
+        request: &mut Request<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Response, ClientError> {
+        let shared = &self.shared;
+        let config = &shared.config;
+        let clock = Clock { timeouts: &config.timeouts, deadline };
+        let proxy = config.proxies.choose(&request.url);
+        let server = Server::new(&request.url, proxy)?;
+        let is_tls = request.url.scheme() == "https";
+        let form = match proxy {
+            Some(proxy) if !is_tls => Form::Absolute { authorization: proxy.authorization.as_deref() },
+            _ => Form::Origin,
+        };
+        // Part of an encoded body can't be decoded, so none is asked for.
+        let gzip =
+            config.gzip && !request.headers.contains("Accept-Encoding") && !request.headers.contains("Range");
+        let wire = request.write_head(form, gzip)?;
+        let mut may_reuse = true;
+        loop {
+            let pooled = if may_reuse { shared.take(&server) } else { None };
+            let is_reused = pooled.is_some();
+            let (mut connection, born) = match pooled {
+                Some(pooled) => pooled,
+                None => {
+                    let open = || shared.open(&request.url, proxy, is_tls);
+                    (clock.bound(Phase::Connect, config.timeouts.connect, open)??, now())
+                }
+            };
+            let options = Options {
+                expects_continue: request.expects_continue,
+                may_switch: request.headers.contains("Upgrade"),
+            };
+            let Request { body, method, .. } = &mut *request;
+            let answer = exchange(&mut connection, &wire, body, options, &config.head_limits, clock);
+            match answer {
+                Ok(answered) => {
+                    let head = answered.head;
+                    let framed = Framed {
+                        connection: Some(connection),
+                        decoder: decoder(&head, method, &config.body_limits),
+                        shared: shared.clone(),
+                        server,
+                        born,
+                        is_reusable: answered.is_sent
+                            && head.keeps_alive(method)
+                            && head.status() != StatusCode::SWITCHING_PROTOCOLS
+                            && request.keeps_alive(),
+                        deadline,
+                    };
+                    return Ok(Response::new(head, &request.method, request.url.clone(), gzip, framed));
+                }
+                Err(Unanswered { error, is_silent }) => {
+                    // The server closed it, as servers may, while the request was on its way (RFC 9112, section 9.3.1).
+                    let was_stale = is_reused && is_silent && !matches!(error, ClientError::TimedOut(_));
+                    if !(was_stale && request.method.is_idempotent() && request.body.is_fresh()) {
+                        return Err(error);
+                    }
+                    may_reuse = false;
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn timeouts(&self) -> &Timeouts {
+        &self.config.timeouts
+    }
+
+    fn body_limits(&self) -> &BodyLimits {
+        &self.config.body_limits
+    }
+
+    fn open(&self, url: &Url, proxy: Option<&Proxy>, is_tls: bool) -> Result<Connection, ClientError> {
+        let tls = if is_tls { Some(self.tls()?) } else { None };
+        Connection::open(url, proxy, tls, &self.config.head_limits)
+    }
+
+    /// The trusted roots, read when they are first needed.
+    fn tls(&self) -> Result<&tls::Client, ClientError> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls);
+        }
+        let tls = match &self.config.tls {
+            Some(tls) => tls.clone(),
+            None => tls::Client::with_platform_roots()
+                .map_err(|source| ClientError::Connect { server: "any server over TLS".into(), source })?,
+        };
+        Ok(self.tls.get_or_init(|| tls.alpn(&["http/1.1"])))
+    }
+
+    /// An idle connection that is still good.
+    fn take(&self, server: &Server) -> Option<(Connection, Instant)> {
+        loop {
+            let taken = self.pool.borrow_mut().take(server, now());
+            let (connection, born) = taken?;
+            if connection.is_quiet() {
+                return Some((connection, born));
+            }
+        }
+    }
+
+    /// Keeps a connection whose answer has been read. Never suspends.
+    fn give_back(self: &Rc<Self>, server: Server, connection: Connection, born: Instant) {
+        if !connection.is_quiet() {
+            return;
+        }
+        self.pool.borrow_mut().put(server, connection, born, now());
+        if !std::thread::panicking() && !self.is_reaped.replace(true) {
+            self.reap();
+        }
+    }
+
+    /// Closes idle connections in their time, also where no further request comes.
+    fn reap(self: &Rc<Self>) {
+        struct Ending(std::rc::Weak<Shared>);
+        impl Drop for Ending {
+            fn drop(&mut self) {
+                if let Some(shared) = self.0.upgrade() {
+                    shared.is_reaped.set(false);
+                }
+            }
+        }
+        let ending = Ending(Rc::downgrade(self));
+        crate::spawn(move || {
+            // It holds the client only between two waits, so as not to keep it alive.
+            while let Some(due) = ending.0.upgrade().and_then(|shared| {
+                let mut pool = shared.pool.borrow_mut();
+                pool.expire(now());
+                pool.next_expiry()
+            }) {
+                crate::sleep_until(due);
+            }
+        });
+    }
+}
+
+impl ClientBuilder {
+    /// How long each part of a call may take.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> ClientBuilder {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// How much of an answer's head is taken in.
+    #[must_use]
+    pub fn head_limits(mut self, limits: HeadLimits) -> ClientBuilder {
+        self.head_limits = limits;
+        self
+    }
+
+    /// How much of an answer's body is read, as it comes and as it is decoded. Without limit at first, since a body is
+    /// never gathered without one.
+    #[must_use]
+    pub fn body_limits(mut self, limits: BodyLimits) -> ClientBuilder {
+        self.body_limits = limits;
+        self
+    }
+
+    /// How many connections are kept, and for how long.
+    #[must_use]
+    pub fn pool(mut self, limits: PoolLimits) -> ClientBuilder {
+        self.pool = limits;
+        self
+    }
+
+    /// Which redirects are followed.
+    #[must_use]
+    pub fn redirects(mut self, policy: RedirectPolicy) -> ClientBuilder {
+        self.redirects = policy;
+        self
+    }
+
+    /// Whom to trust, in place of the platform's roots. The protocol http/1.1 is offered in any case.
+    #[must_use]
+    pub fn tls(mut self, tls: tls::Client) -> ClientBuilder {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Whether to offer and decode gzip. On at first.
+    #[must_use]
+    pub fn gzip(mut self, gzip: bool) -> ClientBuilder {
+        self.gzip = gzip;
+        self
+    }
+
+    /// Sends all requests through this proxy (`http://user:password@host:port`), but for [`ClientBuilder::no_proxy`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` when it is no URL of an HTTP proxy.
+    pub fn proxy(mut self, url: &str) -> Result<ClientBuilder, ClientError> {
+        let proxy = Proxy::parse(url)?;
+        (self.proxies.http, self.proxies.https) = (Some(proxy.clone()), Some(proxy));
+        Ok(self)
+    }
+
+    /// Reaches these directly: hosts, domains with all below them, addresses, each with a port or without; between
+    /// commas. `*` is everybody.
+    #[must_use]
+    pub fn no_proxy(mut self, hosts: &str) -> ClientBuilder {
+        self.proxies.exceptions.extend(read_exceptions(hosts));
+        self
+    }
+
+    /// Takes the proxies from `http_proxy`, `https_proxy` and `no_proxy` of the environment.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` when one is no URL of an HTTP proxy.
+    pub fn proxy_from_environment(mut self) -> Result<ClientBuilder, ClientError> {
+        self.proxies = Proxies::from_variables(|name| std::env::var(name).ok())?;
+        Ok(self)
+    }
+
+    /// The client.
+    pub fn build(self) -> Client {
+        Client {
+            shared: Rc::new(Shared {
+                pool: RefCell::new(Pool::new(self.pool)),
+                config: self,
+                tls: OnceCell::new(),
+                is_reaped: Cell::new(false),
+            }),
+        }
+    }
+}
