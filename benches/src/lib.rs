@@ -17,6 +17,7 @@ pub mod build;
 pub mod coroutine;
 pub mod drive;
 pub mod echo;
+pub mod plot;
 pub mod process;
 pub mod random;
 pub mod results;

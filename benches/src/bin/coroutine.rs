@@ -11,11 +11,12 @@
 use benches::build;
 use benches::coroutine::Row;
 use benches::process::pin_this_thread;
+use benches::results::Results;
 use benches::statistics::median;
 use benches::table::{Table, number, ratio};
 use clap::Parser;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// The runtimes; ours first, to which all ratios are.
@@ -39,9 +40,9 @@ struct Arguments {
     /// One round of few operations: shows that everything works, measures nothing.
     #[arg(long)]
     quick: bool,
-    /// Writes the medians to this file.
+    /// Writes the medians to benches/results/coroutine.json.
     #[arg(long)]
-    json: Option<PathBuf>,
+    record: bool,
     /// Prints one figure of ours and ends; how this program runs itself.
     #[arg(long, hide = true)]
     figure: Option<String>,
@@ -94,19 +95,20 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
     let medians: Vec<Vec<Option<f64>>> =
         figures.into_iter().map(|row| row.into_iter().map(median).collect()).collect();
     print!("{}", table(&medians));
-    if let Some(path) = &arguments.json {
-        let name_row = |(row, medians): (Row, &Vec<Option<f64>>)| {
-            let figures: serde_json::Map<String, serde_json::Value> = RUNTIMES
-                .iter()
-                .zip(medians)
-                .map(|(name, median)| (name.to_string(), (*median).into()))
-                .collect();
-            serde_json::json!({ "row": row.name(), "unit": row.unit(), "goal": row.goal(), "figures": figures })
-        };
-        let rows: Vec<_> = Row::ALL.into_iter().zip(&medians).map(name_row).collect();
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
+    if !arguments.record {
+        return Ok(());
     }
-    Ok(())
+    let mut results = Results::new(
+        "Coroutines and tasks",
+        "Each operation alone, on one processor; ours and may's are stackful coroutines".into(),
+        "cargo run --release -p benches --bin coroutine -- --record",
+        arguments.rounds,
+    );
+    for (row, medians) in Row::ALL.into_iter().zip(medians) {
+        let unit = if row == Row::ParkedMemory { "bytes each" } else { "ns each" };
+        results.panel(row.name().into(), unit, false, row.goal(), RUNTIMES.into_iter().zip(medians));
+    }
+    results.record("coroutine")
 }
 
 /// Runs one figure in a process of its own, which inherits our processor; None where the runtime has no such row.

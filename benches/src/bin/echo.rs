@@ -9,10 +9,11 @@
 #![forbid(unsafe_code)]
 
 use benches::echo::load::{Generator, Workload};
-use benches::echo::report::{Round, Series, table};
+use benches::echo::report::{Round, Series, record, table};
 use benches::echo::servers::{Built, Server};
 use benches::echo::{syscalls, verify};
 use benches::process;
+use benches::results::Results;
 use benches::table::number;
 use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -54,6 +55,9 @@ struct Arguments {
     /// Writes every round to this file.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Writes the medians to benches/results/echo.json.
+    #[arg(long)]
+    record: bool,
 }
 
 fn main() -> ExitCode {
@@ -80,12 +84,21 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     let servers = build_and_verify(arguments)?;
     process::pin_this_thread(arguments.generator_cpu.min(cpus - 1))?;
 
+    let mut results = Results::new(
+        "Echo: lines over TCP",
+        "One request in flight on each connection; server on one processor, load on another, over loopback"
+            .into(),
+        "cargo run --release -p benches --bin echo -- --record",
+        arguments.rounds,
+    );
     let mut series = Vec::new();
     for &connections in &arguments.connections {
         for &size_bytes in &arguments.sizes {
             let duration = Duration::from_secs_f64(arguments.seconds);
             let workload = Workload { connections, size_bytes, warm_up: duration / 4, duration };
-            series.extend(measure(arguments, &servers, &workload)?);
+            let measured = measure(arguments, &servers, &workload)?;
+            record(&mut results, &measured);
+            series.extend(measured);
             if arguments.strace {
                 print_system_calls(arguments, &servers, &workload)?;
             }
@@ -94,7 +107,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_vec_pretty(&series)?)?;
     }
-    Ok(())
+    if arguments.record { results.record("echo") } else { Ok(()) }
 }
 
 /// Every server that can be built here and echoes; says why where one cannot.

@@ -2,6 +2,7 @@
 
 use super::load::{Outcome, Workload};
 use super::servers::Server;
+use crate::results::Results;
 use crate::statistics::median;
 use crate::table::{Table, number, ratio};
 use serde::Serialize;
@@ -86,4 +87,18 @@ pub fn table(series: &[&Series]) -> Table {
         ]);
     }
     table
+}
+
+/// Adds the panels of one workload: the server's processor time for a request, and requests a second.
+pub fn record(results: &mut Results, series: &[Series]) {
+    let Some(first) = series.first() else { return };
+    let title =
+        format!("{} connections, {} B", number(first.workload.connections as f64), first.workload.size_bytes);
+    let bars = |field: fn(&Round) -> f64| {
+        series.iter().map(move |series| (series.server, series.median(field))).collect::<Vec<_>>()
+    };
+    let (cpu, rate) =
+        (bars(|round| round.server_cpu_us_per_request), bars(|round| round.requests_per_second));
+    results.panel(title.clone(), "us of the server's CPU a request", false, None, cpu);
+    results.panel(title, "requests/s", true, None, rate);
 }
