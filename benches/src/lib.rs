@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod certificate;
 pub mod coroutine;
 pub mod drive;
 pub mod echo;
@@ -25,3 +26,4 @@ pub mod rpc;
 pub mod soak;
 pub mod statistics;
 pub mod table;
+pub mod tls;

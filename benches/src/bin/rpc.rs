@@ -11,13 +11,14 @@
 #![forbid(unsafe_code)]
 
 use benches::build::{self, Rebuild};
+use benches::certificate;
 use benches::results::Results;
 use benches::rpc::contenders::{Built, Contender, Setting, Workload};
 use benches::rpc::ours;
 use benches::rpc::report::{Series, record, table, title};
 use clap::{Parser, ValueEnum};
 use std::io;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Runs the same calls over our RPC and its peers, and prints tables with ratios to ours.
@@ -67,17 +68,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> io::Result<()> {
     let processors = std::thread::available_parallelism()?.get();
     let rebuild = if arguments.quick { Rebuild::Never } else { Rebuild::Always };
-    let certificates = build::target_directory()?.join("rpc-certificates");
-    let encrypted_peers = build::peer_of("rpc-bench", "rpc_certificates", rebuild).and_then(|program| {
-        std::fs::create_dir_all(&certificates)?;
-        match Command::new(program).arg(&certificates).status()?.success() {
-            true => Ok(()),
-            false => Err(io::Error::other("no certificate could be made")),
-        }
-    });
-    if let Err(error) = &encrypted_peers {
-        println!("The peers are left out over TLS: {error}");
-    }
+    let certificates = build::target_directory()?.join("bench-certificates");
+    certificate::write(&certificates)?;
     let setting = Setting {
         server_cpu: arguments.server_cpu.min(processors - 1),
         caller_cpu: arguments.caller_cpu.min(processors - 1),
@@ -103,11 +95,6 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         workloads.retain(|workload| workload.size_bytes == 64 && workload.in_flight == 64);
     }
     for workload in workloads {
-        let takes_part = |built: &&Built| {
-            let ours = matches!(built.contender, Contender::Ours | Contender::OursInline);
-            ours || !workload.encrypted || encrypted_peers.is_ok()
-        };
-        let contenders: Vec<&Built> = contenders.iter().filter(takes_part).collect();
         let series = measure(arguments.rounds, &contenders, &workload, &setting)?;
         println!(
             "\n{}; {} interleaved rounds of {} s; server on processor {}, caller on {}",
@@ -141,7 +128,7 @@ fn build_all(arguments: &Arguments, rebuild: Rebuild) -> Vec<Built> {
 
 fn measure(
     rounds: usize,
-    contenders: &[&Built],
+    contenders: &[Built],
     workload: &Workload,
     setting: &Setting,
 ) -> io::Result<Vec<Series>> {

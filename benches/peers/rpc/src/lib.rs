@@ -1,7 +1,7 @@
 //! What the RPC peers share: their command line, their certificate, and the load.
 //!
 //! `PROGRAM serve ADDRESS [CERTIFICATES]` echoes; `PROGRAM call ADDRESS IN_FLIGHT SIZE SECONDS [CERTIFICATES]`
-//! calls. With a directory of certificates (made by `rpc_certificates`) the connection is encrypted. The caller
+//! calls. With a directory of certificates (`certificate.pem`, `key.pem`) the connection is encrypted. The caller
 //! prints `begin` when it is warm and `end CALLS SECONDS CPU_SECONDS` when its time is over, of itself alone: who
 //! started it reads the server's processor time at these two lines.
 
