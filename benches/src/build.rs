@@ -33,6 +33,16 @@ pub fn own_program(package: &str, binary: &str) -> io::Result<PathBuf> {
     Ok(release_directory()?.join(binary))
 }
 
+/// Builds the example `example` of our workspace's `package` and returns its path.
+///
+/// # Errors
+/// Fails when cargo does, whose message has been printed then.
+pub fn own_example(package: &str, example: &str) -> io::Result<PathBuf> {
+    let manifest = benches_directory().join("../Cargo.toml");
+    cargo_build(&manifest, &["-p", package, "--example", example])?;
+    Ok(release_directory()?.join("examples").join(example))
+}
+
 /// Whether a peer's program is built where it may have been before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebuild {

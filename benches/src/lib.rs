@@ -18,6 +18,8 @@ pub mod certificate;
 pub mod coroutine;
 pub mod drive;
 pub mod echo;
+pub mod http;
+pub mod idle;
 pub mod plot;
 pub mod process;
 pub mod random;

@@ -4,7 +4,7 @@ use crate::build;
 use crate::process::{Program, free_address, wait_for_listener};
 use clap::ValueEnum;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -76,7 +76,15 @@ impl Built {
     /// # Errors
     /// Fails when it does not start, or ends or stays silent instead of listening.
     pub fn start(&self, cpu: usize) -> io::Result<Running> {
-        let address = free_address()?;
+        self.start_at(Ipv4Addr::LOCALHOST, cpu)
+    }
+
+    /// As [`Built::start`], listening at `host`.
+    ///
+    /// # Errors
+    /// As [`Built::start`].
+    pub fn start_at(&self, host: Ipv4Addr, cpu: usize) -> io::Result<Running> {
+        let address = SocketAddr::from((host, free_address()?.port()));
         let mut command = Command::new(&self.program);
         command.args(["--listen", &address.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
