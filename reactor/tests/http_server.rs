@@ -1,18 +1,14 @@
 //! A server of ours and a client that is a socket: what goes over the wire, byte by byte.
 
+mod http_support;
+
 use std::io::{self, BufRead, Read, Write};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::http::{Limits, Method, Request, Response, Server, ServerHandle, StatusCode};
-use reactor::net::{TcpListener, TcpStream};
-
-fn start(server: Server) -> (ServerHandle, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (server.start(listener), address)
-}
+use http_support::{connect, read_all, read_until, start, statuses, talk};
+use reactor::http::{Limits, Method, Request, Response, Server, StatusCode};
+use reactor::net::TcpStream;
 
 fn echo() -> Server {
     Server::new()
@@ -23,50 +19,6 @@ fn echo() -> Server {
         })
         .route(Method::POST, "/unread", |_| "unread")
         .route(Method::GET, "/panic", |_| -> Response { panic!("as a handler may") })
-}
-
-fn connect(address: SocketAddr) -> TcpStream {
-    TcpStream::connect(address).unwrap()
-}
-
-/// Sends `request`, and reads to the end of the connection.
-fn talk(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
-    let mut stream = connect(address);
-    stream.write_all(request.as_ref()).unwrap();
-    read_all(&mut stream)
-}
-
-fn read_all(stream: &mut TcpStream) -> String {
-    let mut all = Vec::new();
-    let read = reactor::timeout(Duration::from_secs(20), || stream.read_to_end(&mut all));
-    let text = String::from_utf8_lossy(&all).into_owned();
-    read.unwrap_or_else(|_| panic!("the server does not end the connection after {text:?}")).unwrap();
-    text
-}
-
-/// Reads until `end` has come.
-fn read_until(stream: &mut TcpStream, end: &str) -> String {
-    let mut all = Vec::new();
-    let mut buffer = [0; 4096];
-    reactor::timeout(Duration::from_secs(20), || {
-        while !String::from_utf8_lossy(&all).contains(end) {
-            let count = stream.read(&mut buffer).unwrap();
-            assert!(count > 0, "the connection ended after {:?}", String::from_utf8_lossy(&all));
-            all.extend_from_slice(&buffer[..count]);
-        }
-    })
-    .unwrap_or_else(|_| panic!("{end:?} does not come"));
-    String::from_utf8_lossy(&all).into_owned()
-}
-
-fn statuses(answers: &str) -> Vec<u16> {
-    answers
-        .split("HTTP/1.1 ")
-        .skip(1)
-        .map(|answer| {
-            answer.get(..3).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{answers:?}"))
-        })
-        .collect()
 }
 
 #[test]

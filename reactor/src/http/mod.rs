@@ -5,22 +5,34 @@
 
 mod body;
 pub mod client;
+mod conditional;
+mod content;
+mod events;
+mod files;
 mod head;
 mod headers;
 mod input;
+mod range;
 mod request;
 mod response;
 mod server;
+mod websocket;
 
 pub use body::{BodyDecoder, BodyError, BodyLimits, Part, write_chunk_size, write_last_chunk};
+pub use conditional::{Condition, ETag, Validators, evaluate};
+pub use content::Content;
+pub use events::{Event, EventWriter, events};
+pub use files::Files;
 pub use head::{
     Framing, HEADERS_MAX, HeadError, HeadLimits, RequestHead, ResponseHead, write_request_line,
     write_status_line,
 };
 pub use headers::{Headers, InvalidHeader};
 pub use input::{BodyReader, Input, Source};
+pub use range::{Ranges, parse_ranges};
 pub use request::Request;
 pub use response::Response;
 pub use server::{BodyWriter, Limits, Listen, RequestBody, Secured, Server, ServerHandle, Upgraded};
+pub use websocket::{Message, WebSocket, WebSocketLimits, websocket};
 
 pub use ::http::{Method, StatusCode};

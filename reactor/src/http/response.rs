@@ -41,7 +41,22 @@ pub struct Response {
     pub(super) body: Body,
     /// May be sent compressed if the client likes.
     pub(super) compress: bool,
+    /// The streamed body is to be compressed.
+    pub(super) gzip: bool,
     pub(super) close: bool,
+}
+
+impl Body {
+    /// The body where it is there as a whole.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Body::Empty => Some(&[]),
+            Body::Static(bytes) => Some(bytes),
+            Body::Owned(bytes) => Some(bytes),
+            Body::Shared(bytes) => Some(bytes),
+            Body::Stream { .. } | Body::Upgrade(_) => None,
+        }
+    }
 }
 
 impl Response {
@@ -52,6 +67,7 @@ impl Response {
             headers: Headers::new(),
             body,
             compress: false,
+            gzip: false,
             close: false,
         }
     }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Write};
 
 use http::{Method, StatusCode};
 
+use super::compress::Squeezer;
 use super::wire::{GATHERED_BYTES_MAX, RequestBody, Wire};
 use crate::http::headers::write_field;
 use crate::http::response::{Body, Response};
@@ -169,6 +170,7 @@ pub(super) fn send(
                 gathered: wire.spare.take(),
                 written: 0,
                 trailers: Headers::new(),
+                squeezer: response.gzip.then(Squeezer::new),
             };
             write(body_in, &mut out)?;
             terms.keep_alive &= out.finish()?;
@@ -205,6 +207,7 @@ pub struct BodyWriter<'a> {
     gathered: Vec<u8>,
     written: u64,
     trailers: Headers,
+    squeezer: Option<Squeezer>,
 }
 
 impl BodyWriter<'_> {
@@ -218,17 +221,23 @@ impl BodyWriter<'_> {
     }
 
     fn send_gathered(&mut self) -> io::Result<()> {
+        self.send_with(&[])
+    }
+
+    /// Sends what has gathered, and `more` after it from where it lies.
+    fn send_with(&mut self, more: &[u8]) -> io::Result<()> {
         if let Some(head) = self.head.take() {
             write_head(self.wire, &head, self.announced, self.terms);
         }
-        if self.gathered.is_empty() {
+        let size = self.gathered.len() + more.len();
+        if size == 0 {
             return self.wire.flush();
         }
         if self.announced == Announced::Chunked {
-            write_chunk_size(&mut self.wire.output.borrow_mut(), self.gathered.len());
-            self.wire.flush_with(&[&self.gathered, b"\r\n"])?;
+            write_chunk_size(&mut self.wire.output.borrow_mut(), size);
+            self.wire.flush_with(&[&self.gathered, more, b"\r\n"])?;
         } else {
-            self.wire.flush_with(&[&self.gathered])?;
+            self.wire.flush_with(&[&self.gathered, more])?;
         }
         self.gathered.clear();
         Ok(())
@@ -236,6 +245,9 @@ impl BodyWriter<'_> {
 
     /// Ends the body; whether the connection can go on.
     fn finish(mut self) -> io::Result<bool> {
+        if let Some(squeezer) = self.squeezer.take() {
+            squeezer.finish(&mut self.gathered)?;
+        }
         if let Announced::Length(length) = self.announced {
             if self.written != length {
                 return Err(io::Error::new(ErrorKind::WriteZero, "a body is shorter than announced"));
@@ -275,8 +287,16 @@ impl Write for BodyWriter<'_> {
         {
             return Err(io::Error::new(ErrorKind::InvalidInput, "a body is longer than announced"));
         }
+        if bytes.len() >= CHUNK_SIZE_BYTES && self.squeezer.is_none() {
+            self.send_with(bytes)?;
+            self.written += bytes.len() as u64;
+            return Ok(bytes.len());
+        }
         let count = bytes.len().min(CHUNK_SIZE_BYTES);
-        self.gathered.extend_from_slice(&bytes[..count]);
+        match &mut self.squeezer {
+            Some(squeezer) => squeezer.write(&bytes[..count], &mut self.gathered)?,
+            None => self.gathered.extend_from_slice(&bytes[..count]),
+        }
         self.written += count as u64;
         if self.gathered.len() >= CHUNK_SIZE_BYTES {
             self.send_gathered()?;
@@ -285,6 +305,9 @@ impl Write for BodyWriter<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if let Some(squeezer) = &mut self.squeezer {
+            squeezer.flush(&mut self.gathered)?;
+        }
         self.send_gathered()
     }
 }

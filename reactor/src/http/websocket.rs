@@ -1,0 +1,435 @@
+//! WebSocket (RFC 6455), as a server and as a client: messages both ways, from different coroutines.
+//!
+//! `tungstenite` does the framing and never touches the stream: it reads from a buffer and writes into one, and is
+//! borrowed only between two waits. So one coroutine may sit in [`WebSocket::recv`] while others send.
+//!
+//! What it is not: compression of messages (`permessage-deflate`), which tungstenite does not have.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use http::{Method, StatusCode};
+use tungstenite::Message as Frame;
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::frame::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::{Framing, HeadLimits, Headers, Input, Request, Response, ResponseHead, write_request_line};
+use crate::net::Duplex;
+use crate::sync::Mutex;
+
+/// What one message may be made of.
+#[derive(Clone, Copy, Debug)]
+pub struct WebSocketLimits {
+    /// The longest message that is taken in: a peer that sends a longer one is let go.
+    pub message_bytes: usize,
+    /// After so long without a word the peer is asked for one (a ping), and after as long again it is let go.
+    pub silence_time: Duration,
+    /// How long a message may take to leave, at the slowest reader that is borne.
+    pub write_time: Duration,
+    /// Pages of any site may connect; else only those of the same host, which is what keeps a stranger's page from
+    /// talking in a visitor's name. Clients that are no browsers say no origin and are let in either way.
+    pub any_origin: bool,
+}
+
+impl Default for WebSocketLimits {
+    /// Messages of 1 MiB, 30 s of silence, 30 s to write, pages of the same host.
+    fn default() -> WebSocketLimits {
+        WebSocketLimits {
+            message_bytes: 1 << 20,
+            silence_time: Duration::from_secs(30),
+            write_time: Duration::from_secs(30),
+            any_origin: false,
+        }
+    }
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Binary(Vec<u8>),
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Message {
+        Message::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Message {
+        Message::Text(text)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Message {
+        Message::Binary(bytes)
+    }
+}
+
+/// An open WebSocket. Sharing it is enough: all its methods take `&self`.
+pub struct WebSocket<'a> {
+    stream: Stream<'a>,
+    protocol: RefCell<tungstenite::WebSocket<Buffers>>,
+    /// Held by whoever writes to the stream: messages must not mix.
+    turn: Mutex<()>,
+    limits: WebSocketLimits,
+    broken: Cell<bool>,
+}
+
+enum Stream<'a> {
+    Borrowed(&'a dyn Duplex),
+    Owned(Box<dyn Duplex>),
+}
+
+impl Stream<'_> {
+    fn get(&self) -> &dyn Duplex {
+        match self {
+            Stream::Borrowed(stream) => *stream,
+            Stream::Owned(stream) => &**stream,
+        }
+    }
+}
+
+/// What tungstenite takes for the stream: it never waits.
+#[derive(Default)]
+struct Buffers {
+    incoming: Vec<u8>,
+    start: usize,
+    ended: bool,
+    outgoing: Vec<u8>,
+}
+
+impl Read for Buffers {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.start == self.incoming.len() {
+            return if self.ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
+        }
+        let count = buffer.len().min(self.incoming.len() - self.start);
+        buffer[..count].copy_from_slice(&self.incoming[self.start..self.start + count]);
+        self.start += count;
+        Ok(count)
+    }
+}
+
+impl Write for Buffers {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.outgoing.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Answers a request for a WebSocket: `talk` has it, and it is closed when `talk` returns.
+///
+/// # Examples
+///
+/// ```
+/// use reactor::http::{Method, Server, WebSocketLimits, websocket};
+///
+/// let server = Server::new().route(Method::GET, "/echo", |request| {
+///     websocket(request, WebSocketLimits::default(), |socket| {
+///         while let Some(message) = socket.recv()? {
+///             socket.send(message)?;
+///         }
+///         Ok(())
+///     })
+/// });
+/// ```
+pub fn websocket(
+    request: &Request<'_>,
+    limits: WebSocketLimits,
+    talk: impl FnOnce(&WebSocket<'_>) -> io::Result<()> + 'static,
+) -> Response {
+    let key = match check_request(request, &limits) {
+        Ok(key) => key,
+        Err(response) => return response,
+    };
+    let accept = derive_accept_key(key);
+    Response::upgrade("websocket", move |upgraded| {
+        let stream = Stream::Borrowed(upgraded.stream);
+        let socket = WebSocket::new(stream, upgraded.received, Role::Server, limits);
+        let result = talk(&socket).and_then(|()| socket.close());
+        if let Err(error) = result {
+            tracing::debug!("a WebSocket broke: {error}");
+        }
+    })
+    .header("Sec-WebSocket-Accept", accept)
+}
+
+/// The client's key, or what to answer instead (RFC 6455 section 4.2.1).
+fn check_request<'a>(request: &Request<'a>, limits: &WebSocketLimits) -> Result<&'a [u8], Response> {
+    let headers = request.headers();
+    let bad = || Response::of_status(StatusCode::BAD_REQUEST);
+    if request.method() != Method::GET || request.head().minor_version() != 1 {
+        return Err(bad());
+    }
+    if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
+        return Err(Response::of_status(StatusCode::UPGRADE_REQUIRED).header("Upgrade", "websocket"));
+    }
+    if headers.get("sec-websocket-version") != Some(b"13") {
+        let response = Response::of_status(StatusCode::UPGRADE_REQUIRED).header("Upgrade", "websocket");
+        return Err(response.header("Sec-WebSocket-Version", "13"));
+    }
+    let mut keys = headers.get_all("sec-websocket-key");
+    let (Some(key), None) = (keys.next(), keys.next()) else { return Err(bad()) };
+    if BASE64.decode(key).map_or(0, |key| key.len()) != 16 {
+        return Err(bad());
+    }
+    if let Some(origin) = headers.get("origin")
+        && !limits.any_origin
+    {
+        let host = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
+        if host.is_none_or(|(_, host)| !host.eq_ignore_ascii_case(request.head().authority())) {
+            return Err(Response::of_status(StatusCode::FORBIDDEN));
+        }
+    }
+    Ok(key)
+}
+
+impl<'a> WebSocket<'a> {
+    fn new(stream: Stream<'a>, received: Vec<u8>, role: Role, limits: WebSocketLimits) -> WebSocket<'a> {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(limits.message_bytes))
+            .max_frame_size(Some(limits.message_bytes))
+            .read_buffer_size(8 << 10)
+            .write_buffer_size(0);
+        let protocol =
+            tungstenite::WebSocket::from_partially_read(Buffers::default(), received, role, Some(config));
+        WebSocket {
+            stream,
+            protocol: RefCell::new(protocol),
+            turn: Mutex::new(()),
+            limits,
+            broken: Cell::new(false),
+        }
+    }
+
+    /// Asks the server on the other end of `stream` for the WebSocket at `target`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a host or target that is none; `ConnectionRefused` when the server answers otherwise;
+    /// `InvalidData` when it does not speak HTTP; those of `stream`.
+    ///
+    /// # Suspends
+    ///
+    /// For a round trip; bound it with [`crate::timeout`].
+    pub fn connect(
+        stream: impl Duplex,
+        host: &str,
+        target: &str,
+        limits: WebSocketLimits,
+    ) -> io::Result<WebSocket<'static>> {
+        let invalid = |error| io::Error::new(ErrorKind::InvalidInput, error);
+        let mut key = [0; 16];
+        crate::random::fill(&mut key);
+        let key = BASE64.encode(&key);
+        let mut headers = Headers::new();
+        for (name, value) in [
+            ("Host", host),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", &key),
+        ] {
+            headers.push(name, value).map_err(|error| invalid(error.to_string()))?;
+        }
+        let mut request = Vec::new();
+        write_request_line(&mut request, &Method::GET, target).map_err(|error| invalid(error.to_string()))?;
+        headers.write(&mut request);
+        request.extend_from_slice(b"\r\n");
+        stream.write_slices(&mut [IoSlice::new(&request)])?;
+
+        let (mut input, mut head) = (Input::new(), ResponseHead::new());
+        loop {
+            let parsed = head.parse(input.bytes(), &HeadLimits::default());
+            match parsed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))? {
+                Some(size) => {
+                    input.consume(size);
+                    break;
+                }
+                None if !input.fill(&stream)? => return Err(ErrorKind::UnexpectedEof.into()),
+                None => {}
+            }
+        }
+        let accept = derive_accept_key(key.as_bytes());
+        let headers = head.headers();
+        let accepted = head.status() == StatusCode::SWITCHING_PROTOCOLS
+            && head.framing(&Method::GET) == Framing::Empty
+            && headers.has_token("upgrade", "websocket")
+            && headers.has_token("connection", "upgrade")
+            && headers.get("sec-websocket-accept") == Some(accept.as_bytes())
+            // We offered none.
+            && !headers.contains("sec-websocket-extensions")
+            && !headers.contains("sec-websocket-protocol");
+        if !accepted {
+            let message = format!("the server answers {} and opens no WebSocket", head.status());
+            return Err(io::Error::new(ErrorKind::ConnectionRefused, message));
+        }
+        Ok(WebSocket::new(Stream::Owned(Box::new(stream)), input.take(), Role::Client, limits))
+    }
+
+    /// The next message; `None` once the peer has closed. Pings are answered meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the peer breaks the protocol or a limit, is silent for too long, or the stream breaks.
+    ///
+    /// # Suspends
+    ///
+    /// Until a message has come.
+    pub fn recv(&self) -> io::Result<Option<Message>> {
+        loop {
+            let step = self.protocol.borrow_mut().read();
+            // Pongs, and the answer to a close.
+            self.flush()?;
+            match step {
+                Ok(Frame::Text(text)) => return Ok(Some(Message::Text(text.as_str().to_owned()))),
+                Ok(Frame::Binary(bytes)) => return Ok(Some(Message::Binary(bytes.into()))),
+                Ok(_) => {}
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    self.fill()?;
+                }
+                Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(self.give_up(error)),
+            }
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe` after a close; when the peer does not read for too long, or the stream breaks.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is handed to the stream.
+    pub fn send(&self, message: impl Into<Message>) -> io::Result<()> {
+        let frame = match message.into() {
+            Message::Text(text) => Frame::Text(text.into()),
+            Message::Binary(bytes) => Frame::Binary(bytes.into()),
+        };
+        // Only when it is our turn: what others have not sent yet must not gather here without bound.
+        let turn = self.turn.lock();
+        let written = self.protocol.borrow_mut().write(frame);
+        match written {
+            Ok(()) => {}
+            Err(tungstenite::Error::Io(error)) => return Err(error),
+            Err(error) => return Err(io::Error::new(ErrorKind::BrokenPipe, error)),
+        }
+        self.flush_in_turn()?;
+        drop(turn);
+        Ok(())
+    }
+
+    /// Says goodbye, and waits for the peer's. What it sent before that is thrown away. Closing twice is fine.
+    ///
+    /// # Errors
+    ///
+    /// When the stream breaks first.
+    ///
+    /// # Suspends
+    ///
+    /// For a round trip, and no longer than the limit on silence.
+    pub fn close(&self) -> io::Result<()> {
+        self.say_goodbye(CloseCode::Normal)?;
+        let rest = crate::timeout(self.limits.silence_time, || {
+            while self.recv()?.is_some() {}
+            Ok(())
+        });
+        let _ = self.stream.get().end();
+        rest.unwrap_or_else(|elapsed| Err(elapsed.into()))
+    }
+
+    fn say_goodbye(&self, code: CloseCode) -> io::Result<()> {
+        let said = self.protocol.borrow_mut().close(Some(CloseFrame { code, reason: "".into() }));
+        match said {
+            Ok(()) | Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => {}
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(io::Error::new(ErrorKind::BrokenPipe, error)),
+        }
+        self.flush()
+    }
+
+    /// The peer broke the rules: it is told which, as far as it listens.
+    fn give_up(&self, error: tungstenite::Error) -> io::Error {
+        let code = match &error {
+            tungstenite::Error::Capacity(_) => CloseCode::Size,
+            tungstenite::Error::Utf8(_) => CloseCode::Invalid,
+            tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+                return io::Error::new(ErrorKind::UnexpectedEof, error);
+            }
+            tungstenite::Error::Io(_) => return io::Error::other(error),
+            _ => CloseCode::Protocol,
+        };
+        let _ = self.say_goodbye(code);
+        let _ = self.stream.get().end();
+        io::Error::new(ErrorKind::InvalidData, error)
+    }
+
+    /// Reads some bytes; pings a peer that is silent, once.
+    fn fill(&self) -> io::Result<()> {
+        let mut pinged = false;
+        let mut buffer = [0; 8 << 10];
+        loop {
+            match crate::timeout(self.limits.silence_time, || self.stream.get().read_some(&mut buffer)) {
+                Ok(count) => {
+                    let count = count?;
+                    let mut protocol = self.protocol.borrow_mut();
+                    let buffers = protocol.get_mut();
+                    buffers.incoming.clear();
+                    buffers.incoming.extend_from_slice(&buffer[..count]);
+                    (buffers.start, buffers.ended) = (0, count == 0);
+                    return Ok(());
+                }
+                Err(elapsed) if pinged => return Err(elapsed.into()),
+                Err(_) => {
+                    pinged = true;
+                    let ping = self.protocol.borrow_mut().write(Frame::Ping(Vec::new().into()));
+                    ping.map_err(|error| io::Error::new(ErrorKind::BrokenPipe, error))?;
+                    self.flush()?;
+                }
+            }
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.protocol.borrow().get_ref().outgoing.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock();
+        self.flush_in_turn()
+    }
+
+    fn flush_in_turn(&self) -> io::Result<()> {
+        if self.broken.get() {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        loop {
+            let outgoing = std::mem::take(&mut self.protocol.borrow_mut().get_mut().outgoing);
+            if outgoing.is_empty() {
+                return Ok(());
+            }
+            // Should this be cut short, a frame has left in part: nothing can follow it.
+            self.broken.set(true);
+            crate::timeout(self.limits.write_time, || {
+                self.stream.get().write_slices(&mut [IoSlice::new(&outgoing)])
+            })??;
+            self.broken.set(false);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! WebSocket against ourselves, a raw client that breaks the rules, and Python's `websockets`.
+
+mod http_support;
+
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+use http_support::{connect, get, have, read_until, run_well, start, statuses};
+use reactor::http::{Message, Method, Server, ServerHandle, WebSocket, WebSocketLimits, websocket};
+
+fn echo(limits: WebSocketLimits) -> Server {
+    Server::new().route(Method::GET, "/echo", move |request| {
+        websocket(request, limits, |socket| {
+            while let Some(message) = socket.recv()? {
+                socket.send(message)?;
+            }
+            Ok(())
+        })
+    })
+}
+
+fn start_echo() -> (ServerHandle, std::net::SocketAddr) {
+    start(echo(WebSocketLimits { message_bytes: 100_000, ..WebSocketLimits::default() }))
+}
+
+#[test]
+fn our_client_and_our_server_talk_both_ways_at_once() {
+    reactor::run(|| {
+        let (server, address) = start_echo();
+        let socket =
+            WebSocket::connect(connect(address), "localhost", "/echo", WebSocketLimits::default()).unwrap();
+        reactor::scope(|s| {
+            // Sent from one coroutine while another waits for answers.
+            s.spawn(|| {
+                for size in 0..200 {
+                    socket.send("x".repeat(size * 37)).unwrap();
+                    socket.send(vec![size as u8; size]).unwrap();
+                }
+            });
+            for size in 0..200 {
+                assert_eq!(socket.recv().unwrap(), Some(Message::Text("x".repeat(size * 37))));
+                assert_eq!(socket.recv().unwrap(), Some(Message::Binary(vec![size as u8; size])));
+            }
+        });
+        socket.close().unwrap();
+        assert_eq!(socket.recv().unwrap(), None);
+        assert_eq!(socket.send("late").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        while server.connection_count() > 0 {
+            reactor::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+#[test]
+fn a_message_beyond_the_limit_ends_the_connection() {
+    reactor::run(|| {
+        let (server, address) = start_echo();
+        let socket =
+            WebSocket::connect(connect(address), "localhost", "/echo", WebSocketLimits::default()).unwrap();
+        socket.send(vec![0; 100_001]).unwrap();
+        // A close with its reason, or a reset: the server reads no further.
+        assert!(!matches!(socket.recv(), Ok(Some(_))));
+        while server.connection_count() > 0 {
+            reactor::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+#[test]
+fn a_silent_peer_is_asked_and_then_let_go() {
+    reactor::run(|| {
+        let silence_time = Duration::from_millis(50);
+        let (server, address) = start(echo(WebSocketLimits { silence_time, ..WebSocketLimits::default() }));
+        // It answers pings as long as somebody sits in `recv`.
+        let socket =
+            WebSocket::connect(connect(address), "localhost", "/echo", WebSocketLimits::default()).unwrap();
+        let waited = reactor::timeout(silence_time * 10, || socket.recv());
+        assert!(waited.is_err(), "it is still open: {waited:?}");
+        assert_eq!(server.connection_count(), 1);
+        // Nobody reads any more, so nobody answers.
+        while server.connection_count() > 0 {
+            reactor::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
+#[test]
+fn a_handshake_that_is_none_is_refused() {
+    reactor::run(|| {
+        let (_server, address) = start_echo();
+        let good = [
+            "Connection: keep-alive, Upgrade",
+            "Upgrade: WebSocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        ];
+        let ask = |fields: &[&str]| {
+            let mut stream = connect(address);
+            let fields = fields.iter().map(|field| format!("{field}\r\n")).collect::<String>();
+            write!(stream, "GET /echo HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n").unwrap();
+            read_until(&mut stream, "\r\n\r\n")
+        };
+        let answer = ask(&good);
+        assert_eq!(statuses(&answer), [101]);
+        assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+        for (missing, status) in [(0, 426), (1, 426), (2, 426), (3, 400)] {
+            let mut fields = good.to_vec();
+            fields.remove(missing);
+            assert_eq!(statuses(&ask(&fields)), [status], "without {}", good[missing]);
+        }
+        let mut short = good;
+        short[3] = "Sec-WebSocket-Key: c2hvcnQ=";
+        assert_eq!(statuses(&ask(&short)), [400]);
+        let strange = [&good[..], &["Origin: https://elsewhere.example"]].concat();
+        assert_eq!(statuses(&ask(&strange)), [403], "a page of another site");
+        let own = format!("Origin: http://{address}");
+        assert_eq!(statuses(&ask(&[&good[..], &[&own]].concat())), [101]);
+        assert_eq!(statuses(&get(address, "/echo", "")), [426]);
+    });
+}
+
+#[test]
+fn python_websockets_talks_to_our_server() {
+    if !have("python3", &["-c", "import websockets"]) {
+        return;
+    }
+    reactor::run(|| {
+        let (_server, address) = start_echo();
+        let script = r#"
+import asyncio, sys, websockets
+async def main(url):
+    async with websockets.connect(url, compression=None, max_size=None) as ws:
+        for size in [0, 1, 125, 126, 127, 65535, 65536, 99999]:
+            await ws.send("ä" * (size // 2)); assert await ws.recv() == "ä" * (size // 2)
+            await ws.send(b"x" * size); assert await ws.recv() == b"x" * size
+        await ws.send(["frag", "men", "ted"])
+        assert await ws.recv() == "fragmented"
+        await (await ws.ping())
+    assert ws.close_code == 1000, ws.close_code
+    async with websockets.connect(url, compression=None) as ws:
+        await ws.send(b"x" * 200000)
+        try:
+            await ws.recv(); raise SystemExit("a message beyond the limit was taken")
+        except websockets.ConnectionClosed as closed:
+            assert closed.rcvd is None or closed.rcvd.code == 1009, closed
+    print("fine")
+asyncio.run(main(sys.argv[1]))
+"#;
+        assert_eq!(run_well("python3", &["-c", script, &format!("ws://{address}/echo")]), "fine\n");
+    });
+}
