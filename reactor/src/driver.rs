@@ -69,6 +69,10 @@ struct Driver {
     next_generation: Cell<u32>,
     ports: RefCell<Slab<Port>>,
     spin: Cell<Duration>,
+    started_at: Instant,
+    /// The time of the last look at the poller, in nanoseconds since the start.
+    coarse_now_ns: Cell<u64>,
+    last_number: Cell<u64>,
 }
 
 struct Source {
@@ -154,6 +158,9 @@ fn drive(poll: Poll) {
         next_generation: Cell::new(0),
         ports: RefCell::new(Slab::new()),
         spin: Cell::new(Duration::ZERO),
+        started_at: now(),
+        coarse_now_ns: Cell::new(0),
+        last_number: Cell::new(0),
     }));
     DRIVER.with(|slot| assert!(slot.set(driver).is_ok(), "one driver a thread"));
     let mut events = Events::with_capacity(EVENTS_PER_POLL);
@@ -218,7 +225,9 @@ impl Driver {
             }
         }
         // With events in hand, more may wait in the kernel that came while we were in it.
-        self.polled_at.set(if events.is_empty() { now() } else { before });
+        let after = now();
+        self.polled_at.set(if events.is_empty() { after } else { before });
+        self.coarse_now_ns.set(after.saturating_duration_since(self.started_at).as_nanos() as u64);
         let sources = self.sources.borrow();
         for event in events.iter() {
             if event.token() == WAKER {
@@ -358,19 +367,36 @@ pub(crate) fn note_running() {
 }
 
 /// Called whenever a coroutine is about to suspend or end: calls the driver back when it is its turn.
-pub(crate) fn on_switch() {
+///
+/// Returns the time, which is that of the driver's last look at the poller: the clock itself would cost more than the
+/// switch does.
+pub(crate) fn on_switch() -> u64 {
     let driver = driver();
     let switches = driver.switch_count.get() + 1;
     // While nested, a parent goes on next.
     let last = driver.ready_count.get() == 0 && driver.nested_count.get() == 0;
     if !last && switches < SWITCHES_PER_POLL {
         driver.switch_count.set(switches);
-        return;
+        return driver.coarse_now_ns.get();
     }
     driver.switch_count.set(0);
     if driver.aside.replace(false) {
         driver.fiber.unpark();
     }
+    driver.coarse_now_ns.get()
+}
+
+/// The clock of [`on_switch`], read now.
+pub(crate) fn now_ns() -> u64 {
+    // The real one, also for a simulated caller.
+    Instant::now().saturating_duration_since(driver().started_at).as_nanos() as u64
+}
+
+/// A number for a coroutine that is about to start.
+pub(crate) fn next_number() -> u64 {
+    let driver = driver();
+    driver.last_number.set(driver.last_number.get() + 1);
+    driver.last_number.get()
 }
 
 /// The last runnable coroutine is gone without a word: it overflowed its stack.

@@ -52,6 +52,11 @@ impl Fiber {
     pub(crate) fn unpark(&self) {
         self.0.unpark();
     }
+
+    /// The size of its stack.
+    pub(crate) fn stack_size_bytes(&self) -> usize {
+        self.0.stack_size() * size_of::<usize>()
+    }
 }
 
 fn configure() {

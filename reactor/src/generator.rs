@@ -79,7 +79,7 @@ impl<T> Yielder<T> {
         self.shared.wanted.set(false);
         self.shared.consumer.notify_one();
         while !self.shared.wanted.get() && coroutine::may_suspend() {
-            self.shared.producer.wait();
+            self.shared.producer.wait_on(&"its next value to be asked for");
         }
     }
 }
@@ -128,7 +128,7 @@ impl<T: 'static> Iterator for Generator<T> {
             if self.shared.ended.get() || !coroutine::may_suspend() {
                 break;
             }
-            self.shared.consumer.wait();
+            self.shared.consumer.wait_on(&"a generator's value");
         }
         if self.shared.ended.get()
             && let State::Running(handle) = std::mem::replace(&mut self.state, State::Ended)

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::coroutine::may_suspend;
 use crate::driver::{self, PortKey};
+use crate::select::{Selectable, Waiter, source::Source};
 use crate::sync::WaitList;
 
 struct Shared<T> {
@@ -156,7 +157,7 @@ impl<T> Receiver<T> {
                 }
                 state.receiver_waits = true;
             }
-            self.waiters.wait();
+            self.waiters.wait_on(&"another thread's value");
         }
     }
 
@@ -169,6 +170,31 @@ impl<T> Receiver<T> {
         value
     }
 }
+
+/// Ready when a value waits, or all senders are gone.
+impl<T> Source for Receiver<T> {
+    fn is_ready(&self) -> bool {
+        let state = self.shared.lock();
+        state.sender_count == 0 || !state.queue.is_empty()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.waiters.enroll(&waiter.coroutine, waiter.number);
+        let mut state = self.shared.lock();
+        if state.sender_count == 0 || !state.queue.is_empty() {
+            // Since `select` looked: other threads do not wait for us.
+            waiter.coroutine.wake();
+        } else {
+            state.receiver_waits = true;
+        }
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.waiters.withdraw(&waiter.coroutine);
+    }
+}
+
+impl<T> Selectable for Receiver<T> {}
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {

@@ -2,14 +2,15 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::mpsc;
 
 use slab::Slab;
 
 use crate::coroutine::{self, Builder, Coroutine, Ending, Outcome, Payload, Start};
+use crate::handle::Handle;
 use crate::sync::WaitList;
 use crate::{driver, engine, sim};
 
@@ -24,17 +25,68 @@ pub(crate) struct Group {
     on_end: WaitList,
     /// The simulated process that it is, if it is one.
     process: Option<Rc<sim::Process>>,
+    /// The state of `choose`.
+    choices: Cell<u64>,
+    /// The dispatcher of what other threads submit, once somebody has asked for a handle.
+    handle: OnceCell<Handle>,
+}
+
+thread_local! {
+    /// All groups, for dumps.
+    static GROUPS: RefCell<Vec<Weak<Group>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// All coroutines of the process, in no order.
+pub(crate) fn all_coroutines() -> Vec<Rc<Coroutine>> {
+    let groups: Vec<_> = GROUPS.with_borrow(|groups| groups.iter().filter_map(Weak::upgrade).collect());
+    groups.iter().flat_map(|group| group.members()).collect()
 }
 
 impl Group {
     fn new(process: Option<Rc<sim::Process>>) -> Rc<Group> {
-        Rc::new(Group {
+        let group = Rc::new(Group {
             members: RefCell::new(Slab::new()),
             failure: RefCell::new(None),
             main_ended: Cell::new(false),
             on_end: WaitList::new(),
             process,
-        })
+            choices: Cell::new(0),
+            handle: OnceCell::new(),
+        });
+        GROUPS.with_borrow_mut(|groups| {
+            groups.retain(|group| group.strong_count() > 0);
+            groups.push(Rc::downgrade(&group));
+        });
+        group
+    }
+
+    /// One of `count` ways, each as likely: the same sequence in each run.
+    pub(crate) fn choose(&self, count: usize) -> usize {
+        // Knuth's MMIX generator; its high bits are the good ones.
+        let next = self
+            .choices
+            .get()
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.choices.set(next);
+        (next >> 33) as usize % count
+    }
+
+    /// The way in for other threads; made by `make` at the first call.
+    pub(crate) fn handle(&self, make: impl FnOnce() -> Handle) -> Handle {
+        self.handle.get_or_init(make).clone()
+    }
+
+    pub(crate) fn members(&self) -> Vec<Rc<Coroutine>> {
+        self.members.borrow().iter().map(|(_, member)| member.clone()).collect()
+    }
+
+    /// What the clock that coroutines take their suspensions' times from shows now, in nanoseconds.
+    pub(crate) fn coarse_now_ns(&self) -> u64 {
+        match &self.process {
+            None => driver::now_ns(),
+            Some(process) => process.world().elapsed().as_nanos() as u64,
+        }
     }
 
     /// The coroutines of a simulated process.
@@ -96,8 +148,7 @@ impl Group {
     }
 
     fn terminate_all(&self) {
-        let members: Vec<_> = self.members.borrow().iter().map(|(_, member)| member.clone()).collect();
-        for member in members {
+        for member in self.members() {
             member.terminate();
         }
     }
@@ -111,7 +162,7 @@ impl Group {
     /// Suspends until everyone has ended, after [`Group::close`] or when the main coroutine has returned.
     pub(crate) fn wait_for_end(&self) {
         while !self.is_empty() {
-            self.on_end.wait();
+            self.on_end.wait_on(&"the other coroutines' ends");
         }
     }
 
@@ -121,7 +172,7 @@ impl Group {
         self.terminate_all();
         coroutine::uninterruptible(|| {
             while self.members.borrow().len() > 1 {
-                self.on_end.wait();
+                self.on_end.wait_on(&"the other coroutines' ends");
             }
         });
     }

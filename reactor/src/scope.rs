@@ -8,10 +8,14 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use crate::coroutine::{
-    self, Builder, Coroutine, Cut, Ending, Outcome, Packet, Payload, SpawnError, Start, Terminated,
+    self, Builder, Coroutine, Cut, Ending, Outcome, Packet, Payload, SpawnError, Start, Terminated, What,
 };
 use crate::engine;
 use crate::run::Group;
+use crate::select::{Selectable, Waiter, source::Source};
+
+/// What a parent waits for at its scope's end.
+const CHILDREN: What = &"its children";
 
 /// Where children are spawned; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
@@ -64,7 +68,7 @@ impl State {
     /// Waits for all children. A termination of the parent meanwhile is passed on to them.
     fn wait_for_children(&self) {
         while self.running_count.get() > 0 {
-            if let Err(payload) = catch_unwind(coroutine::park) {
+            if let Err(payload) = catch_unwind(|| coroutine::park_on(CHILDREN)) {
                 self.end_children();
                 resume_unwind(payload);
             }
@@ -76,7 +80,7 @@ impl State {
         self.terminate_children();
         coroutine::uninterruptible(|| {
             while self.running_count.get() > 0 {
-                coroutine::park();
+                coroutine::park_on(CHILDREN);
             }
         });
     }
@@ -99,6 +103,10 @@ impl Drop for Open {
 }
 
 impl Ending for State {
+    fn is_scoped(&self) -> bool {
+        true
+    }
+
     fn on_overflow(&self, payload: Payload) {
         self.on_failure(payload);
         self.on_child_end();
@@ -332,3 +340,20 @@ impl<T> ScopedJoinHandle<'_, T> {
         self.coroutine.is_finished()
     }
 }
+
+/// Ready when the child has ended.
+impl<T> Source for ScopedJoinHandle<'_, T> {
+    fn is_ready(&self) -> bool {
+        self.packet.is_ready()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.packet.enroll(waiter);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.packet.withdraw(waiter);
+    }
+}
+
+impl<T> Selectable for ScopedJoinHandle<'_, T> {}

@@ -7,6 +7,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::net::Descriptor;
+use crate::select::{Selectable, Waiter, source::Source};
 
 /// A signal that a coroutine may wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,23 @@ impl Signals {
         }
     }
 }
+
+/// Ready when a signal came.
+impl Source for Signals {
+    fn is_ready(&self) -> bool {
+        self.pipes.iter().any(|(_, pipe, _)| pipe.is_ready())
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.pipes.iter().for_each(|(_, pipe, _)| pipe.enroll(waiter));
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.pipes.iter().for_each(|(_, pipe, _)| pipe.withdraw(waiter));
+    }
+}
+
+impl Selectable for Signals {}
 
 impl Drop for Signals {
     fn drop(&mut self) {

@@ -81,7 +81,7 @@ pub fn sleep_until(due: Instant) {
     }
     let _timer = Timer::wake_at(due);
     while now() < due {
-        coroutine::park();
+        coroutine::park_on(&"a time");
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::{Coroutine, Ending, Payload, may_suspend};
 use crate::run::Group;
+use crate::select::{Selectable, Waiter, source::Source};
 use crate::sync::WaitList;
 
 /// How a coroutine ended.
@@ -69,8 +70,23 @@ impl<T> Packet<T> {
             if !may_suspend() {
                 return Outcome::Terminated;
             }
-            self.joiners.wait();
+            self.joiners.wait_on(&"a coroutine's end");
         }
+    }
+}
+
+/// Ready when there is an outcome.
+impl<T> Source for Packet<T> {
+    fn is_ready(&self) -> bool {
+        self.outcome.borrow().is_some()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.joiners.enroll(&waiter.coroutine, waiter.number);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.joiners.withdraw(&waiter.coroutine);
     }
 }
 
@@ -157,6 +173,23 @@ impl<T> Drop for JoinHandle<T> {
         }
     }
 }
+
+/// Ready when the coroutine has ended.
+impl<T> Source for JoinHandle<T> {
+    fn is_ready(&self) -> bool {
+        self.packet.is_ready()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.packet.enroll(waiter);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.packet.withdraw(waiter);
+    }
+}
+
+impl<T> Selectable for JoinHandle<T> {}
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,18 +9,21 @@
 mod handle;
 mod local;
 mod name;
+mod spans;
 mod spawn;
+mod state;
 mod termination;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::num::NonZeroU32;
 use std::panic::Location;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::driver;
 use crate::engine::{self, Fiber};
 use crate::run::Group;
+use crate::{driver, watchdog};
 
 pub use handle::{JoinHandle, Terminated};
 pub(crate) use handle::{Outcome, Packet};
@@ -36,10 +39,15 @@ pub use termination::uninterruptible;
 /// What a panic carries.
 pub(crate) type Payload = Box<dyn Any + Send>;
 
-/// A coroutine's place in a wait list. Here and not allocated for each wait: it is in one list at a time.
+/// What a coroutine waits for, as a dump shows it: "a channel's value". A thin reference, since each wait stores it.
+pub(crate) type What = &'static &'static str;
+
+/// A coroutine's part in the lists it waits in. Here and not allocated for each wait: it waits for one thing at a
+/// time, or by `select` for the first of several.
 #[derive(Default)]
 pub(crate) struct Wait {
-    pub(crate) notified: Cell<bool>,
+    /// The list that told it to go on, by the number that the coroutine knows it by.
+    pub(crate) notified: Cell<Option<NonZeroU32>>,
     pub(crate) need: Cell<usize>,
 }
 
@@ -47,6 +55,11 @@ pub(crate) struct Wait {
 pub(crate) trait Ending {
     /// Its stack overflowed, so it ended without unwinding.
     fn on_overflow(&self, payload: Payload);
+
+    /// Whether its parent waits for it: it is a scope's child.
+    fn is_scoped(&self) -> bool {
+        false
+    }
 }
 
 /// The coroutine's own state; one `Rc` of it for everyone who may wake or terminate it.
@@ -71,6 +84,16 @@ pub(crate) struct Coroutine {
     /// Whom to tell if its stack overflows: its own code no longer can.
     ending: RefCell<Option<Rc<dyn Ending>>>,
     spawned_at: &'static Location<'static>,
+    /// Names it, in this process: from 1.
+    number: u64,
+    /// Its parent's number; 0 for none.
+    parent: u64,
+    /// What it waits for while it is suspended.
+    waits_for: Cell<Option<What>>,
+    /// When it suspended, in nanoseconds by its group's coarse clock.
+    suspended_at_ns: Cell<u64>,
+    /// An address in the topmost frame of its stack.
+    stack_top: Cell<usize>,
     rare: OnceCell<Box<Rare>>,
 }
 
@@ -140,6 +163,10 @@ impl Coroutine {
         self.finished.get()
     }
 
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     pub(crate) fn group(&self) -> &Rc<Group> {
         &self.group
     }
@@ -156,10 +183,17 @@ impl Coroutine {
 /// Unwinds if the coroutine has been terminated or a timeout around it has elapsed. In a destructor that runs
 /// while its coroutine unwinds: whoever may be called there asks [`may_suspend`] first.
 pub(crate) fn park() {
+    park_on(&"others");
+}
+
+/// As [`park`], for `what` as dumps show it.
+pub(crate) fn park_on(what: What) {
     let me = current();
     assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
     me.check_cut();
+    me.waits_for.set(Some(what));
     suspend(&me);
+    me.waits_for.set(None);
     me.check_cut();
 }
 
@@ -191,9 +225,11 @@ pub fn yield_now() {
     if !me.scheduled.replace(true) {
         driver::note_ready();
     }
+    let spans = spans::leave();
     leave(&me);
     engine::yield_now();
     enter(&me);
+    spans::enter(spans);
     me.check_cut();
 }
 
@@ -209,17 +245,23 @@ pub(crate) fn step_aside() {
 }
 
 fn suspend(me: &Rc<Coroutine>) {
+    let spans = spans::leave();
     leave(me);
     engine::park();
     enter(me);
+    spans::enter(spans);
 }
 
 /// Marks the switch: whoever runs next would take a coroutine still named here for an overflowed one.
 fn leave(me: &Coroutine) {
     CURRENT.set(None);
+    watchdog::on_leave();
     match me.group.process() {
-        None => driver::on_switch(),
-        Some(process) => process.world().on_leave(driver::is_nested()),
+        None => me.suspended_at_ns.set(driver::on_switch()),
+        Some(process) => {
+            me.suspended_at_ns.set(process.world().elapsed().as_nanos() as u64);
+            process.world().on_leave(driver::is_nested());
+        }
     }
 }
 
@@ -234,12 +276,17 @@ fn go_on(me: Option<Rc<Coroutine>>) {
     if let Some(process) = me.as_ref().and_then(|me| me.group.process()) {
         process.world().on_enter();
     }
+    if let Some(me) = &me {
+        watchdog::on_enter(me.number);
+    }
     CURRENT.set(me);
 }
 
 /// Ends the coroutine that ran before if it overflowed its stack: it then neither suspended nor finished.
 pub(crate) fn settle_overflow() {
     let Some(lost) = CURRENT.take() else { return };
+    drop(spans::leave());
+    watchdog::on_leave();
     if lost.finished.replace(true) {
         return;
     }
@@ -253,6 +300,7 @@ pub(crate) fn settle_overflow() {
     let ending = lost.ending.take();
     lost.unschedule();
     lost.group.on_finish(&lost);
+    watchdog::on_finish(lost.number);
     driver::note_finished();
     if let Some(process) = lost.group.process() {
         process.world().on_leave(driver::is_nested());

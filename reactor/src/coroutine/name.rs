@@ -7,7 +7,20 @@ impl Coroutine {
     pub(crate) fn label(&self) -> String {
         match self.rare.get().and_then(|rare| rare.name.get()) {
             Some(name) => name.to_string(),
-            None => format!("{}:{}", self.spawned_at.file(), self.spawned_at.line()),
+            None => self.place(),
+        }
+    }
+
+    /// Where it was spawned: file and line.
+    pub(crate) fn place(&self) -> String {
+        format!("{}:{}", self.spawned_at.file(), self.spawned_at.line())
+    }
+
+    /// Its name, with the place where it was spawned.
+    pub(crate) fn label_and_place(&self) -> String {
+        match self.rare.get().and_then(|rare| rare.name.get()) {
+            Some(name) => format!("{name} ({})", self.place()),
+            None => self.place(),
         }
     }
 

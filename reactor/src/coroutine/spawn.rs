@@ -6,13 +6,15 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
+use tracing::Span;
+
 use super::{
     CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, go_on, leave, panic_message,
-    settle_overflow,
+    settle_overflow, spans,
 };
 use crate::run::Group;
 use crate::scope::{Scope, ScopedJoinHandle};
-use crate::{driver, engine};
+use crate::{driver, engine, watchdog};
 
 /// Spawning was refused: the process is near the kernel's limit of memory mappings.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +63,18 @@ pub(crate) fn start<T: 'static>(
         deadline: Cell::new(start.deadline),
         ending: RefCell::new(Some(start.ending)),
         spawned_at: start.spawned_at,
+        number: driver::next_number(),
+        parent: CURRENT.with_borrow(|parent| parent.as_ref().map_or(0, |parent| parent.number)),
+        waits_for: Cell::new(None),
+        suspended_at_ns: Cell::new(0),
+        stack_top: Cell::new(0),
         rare: OnceCell::new(),
     });
     if let Some(name) = start.builder.name {
         child.set_name(&name);
     }
     child.group.on_start(&child);
+    watchdog::on_start(&child);
     if start.builder.discarded || child.cut.get().is_some() {
         drop(body);
         done(Outcome::Terminated);
@@ -74,12 +82,16 @@ pub(crate) fn start<T: 'static>(
         return Ok(child);
     }
 
+    let span = start.builder.span.or_else(spans::current);
+    let spans_of_parent = spans::leave();
     let parent = CURRENT.take();
     let nested = driver::enter_nested();
     let me = child.clone();
     engine::launch(start.builder.stack_size_bytes, move || {
         let _ = me.fiber.set(engine::current());
+        me.stack_top.set(std::ptr::from_ref(&me).addr());
         go_on(Some(me.clone()));
+        let span = span.map(Span::entered);
         let outcome = match catch_unwind(AssertUnwindSafe(body)) {
             Ok(value) => {
                 me.check_swallowed_at_end();
@@ -107,6 +119,7 @@ pub(crate) fn start<T: 'static>(
             Ok(()) => outcome,
         };
         done(outcome);
+        drop(span);
         me.finish();
         leave(&me);
     });
@@ -114,6 +127,7 @@ pub(crate) fn start<T: 'static>(
     settle_overflow();
     drop(nested);
     go_on(parent);
+    spans::enter(spans_of_parent);
     Ok(child)
 }
 
@@ -123,6 +137,7 @@ impl Coroutine {
         self.unschedule();
         self.ending.take();
         self.group.on_finish(self);
+        watchdog::on_finish(self.number);
         driver::note_finished();
     }
 }
@@ -174,6 +189,7 @@ pub fn try_spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> Result<JoinHand
 pub struct Builder {
     stack_size_bytes: Option<usize>,
     name: Option<Cow<'static, str>>,
+    span: Option<Span>,
     /// It is terminated before it starts.
     discarded: bool,
 }
@@ -194,6 +210,16 @@ impl Builder {
     /// Names the coroutine, for logs and dumps; names need not be unique.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Builder {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Lets the coroutine run in this `tracing` span, rather than in the one that its parent is in.
+    ///
+    /// A span follows its coroutine: it is exited when the coroutine suspends and entered again when it goes on, and
+    /// so are those that its code enters. `Span::none()` gives a coroutine no span, as suits one that outlives what
+    /// its parent is about.
+    pub fn span(mut self, span: Span) -> Builder {
+        self.span = Some(span);
         self
     }
 

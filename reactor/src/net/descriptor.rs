@@ -84,7 +84,7 @@ impl Direction {
 
     fn park(&self) {
         let _place = self.join();
-        coroutine::park();
+        coroutine::park_on(&"a descriptor");
     }
 
     /// Joins the waiters until dropped.
@@ -238,8 +238,27 @@ impl Descriptor {
         while !descriptors.iter().any(|descriptor| descriptor.readiness.read.ready.get()) {
             let _places: SmallVec<[_; 4]> =
                 descriptors.iter().map(|descriptor| descriptor.readiness.read.join()).collect();
-            coroutine::park();
+            coroutine::park_on(&"one of several descriptors");
         }
+    }
+
+    /// Whether the poller has told of something to read that no call has used up yet.
+    pub(super) fn is_told_readable(&self) -> bool {
+        self.readiness.read.ready.get()
+    }
+
+    /// The kernel says that there is nothing to read after all.
+    pub(super) fn forget_readable(&self) {
+        self.readiness.read.ready.set(false);
+    }
+
+    /// Lets `waiter` be woken when there is something to read.
+    pub(super) fn enroll_reader(&self, waiter: &Rc<Coroutine>) {
+        self.readiness.read.waiters.borrow_mut().push(waiter.clone());
+    }
+
+    pub(super) fn withdraw_reader(&self, waiter: &Rc<Coroutine>) {
+        self.readiness.read.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, waiter));
     }
 
     /// Until when reads may wait; `None` for ever. Holds for all coming calls.

@@ -11,6 +11,7 @@ mod duplex;
 mod happy_eyeballs;
 mod pipe;
 mod resolve;
+mod selectable;
 mod socket_options;
 mod tcp;
 pub mod tls;

@@ -16,14 +16,14 @@ use crate::sim;
 
 /// A listening socket.
 pub struct TcpListener {
-    socket: Backing<sim::TcpListener>,
+    pub(super) socket: Backing<sim::TcpListener>,
 }
 
 /// A connection.
 ///
 /// `Read` and `Write` are implemented for `&TcpStream` as well: one coroutine may read while another writes.
 pub struct TcpStream {
-    socket: Backing<sim::TcpStream>,
+    pub(super) socket: Backing<sim::TcpStream>,
 }
 
 impl TcpListener {

@@ -15,7 +15,7 @@ use crate::sim;
 
 /// A UDP socket. Sending and receiving take `&self`: several coroutines may share it.
 pub struct UdpSocket {
-    socket: Backing<sim::UdpSocket>,
+    pub(super) socket: Backing<sim::UdpSocket>,
 }
 
 impl UdpSocket {

@@ -19,17 +19,17 @@ use crate::sim;
 
 /// A listening socket at a path.
 pub struct UnixListener {
-    descriptor: Descriptor,
+    pub(super) descriptor: Descriptor,
 }
 
 /// A connection on this machine. As with TCP, one coroutine may read while another writes.
 pub struct UnixStream {
-    descriptor: Descriptor,
+    pub(super) descriptor: Descriptor,
 }
 
 /// A socket for datagrams on this machine.
 pub struct UnixDatagram {
-    descriptor: Descriptor,
+    pub(super) descriptor: Descriptor,
 }
 
 impl UnixListener {

@@ -18,6 +18,7 @@ use super::host::{HostState, Process};
 use super::trace::{What, format_time};
 use super::waiters::Waiters;
 use super::world::Inner;
+use crate::select::{Waiter, source::Source};
 
 /// The first wait for an acknowledgement: Linux's least, doubled at each try (RFC 6298, section 5.5).
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -725,5 +726,40 @@ impl Drop for TcpStream {
         if self.end.process.is_alive() {
             self.world().close(&self.end);
         }
+    }
+}
+
+/// Ready when a connection waits to be accepted.
+impl Source for TcpListener {
+    fn is_ready(&self) -> bool {
+        !self.state.process.is_alive() || !self.state.queue.borrow().is_empty()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.state.waiters.enroll(&waiter.coroutine);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.state.waiters.withdraw(&waiter.coroutine);
+    }
+}
+
+/// Ready when there is something to read, be it the end or an error.
+impl Source for TcpStream {
+    fn is_ready(&self) -> bool {
+        let end = &self.end;
+        !end.process.is_alive()
+            || !end.inbox.borrow().is_empty()
+            || end.error.get().is_some()
+            || end.in_ended.get()
+            || end.broken.get()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.end.readers.enroll(&waiter.coroutine);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.end.readers.withdraw(&waiter.coroutine);
     }
 }

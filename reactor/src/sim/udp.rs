@@ -12,6 +12,7 @@ use super::host::{HostState, Process};
 use super::trace::{What, format_time};
 use super::waiters::Waiters;
 use super::world::Inner;
+use crate::select::{Waiter, source::Source};
 
 /// The largest datagram: 65,535 bytes less the headers of IPv4 and UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
@@ -166,5 +167,20 @@ impl Drop for UdpSocket {
         if self.bound.process.is_alive() {
             self.bound.process.host().remove_bound(&self.bound);
         }
+    }
+}
+
+/// Ready when a datagram waits.
+impl Source for UdpSocket {
+    fn is_ready(&self) -> bool {
+        self.bound.process.check_alive().is_err() || !self.bound.inbox.borrow().is_empty()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.bound.waiters.enroll(&waiter.coroutine);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.bound.waiters.withdraw(&waiter.coroutine);
     }
 }

@@ -50,6 +50,15 @@ impl Waiters {
         }
     }
 
+    /// Lets `waiter` be woken with the others.
+    pub(super) fn enroll(&self, waiter: &Rc<Coroutine>) {
+        self.list.borrow_mut().push(waiter.clone());
+    }
+
+    pub(super) fn withdraw(&self, waiter: &Rc<Coroutine>) {
+        self.list.borrow_mut().retain(|other| !Rc::ptr_eq(other, waiter));
+    }
+
     fn park(&self) {
         struct Place<'a>(&'a Waiters, Rc<Coroutine>);
         impl Drop for Place<'_> {
@@ -60,6 +69,6 @@ impl Waiters {
         let me = coroutine::current();
         self.list.borrow_mut().push(me.clone());
         let _place = Place(self, me);
-        coroutine::park();
+        coroutine::park_on(&"a simulated socket");
     }
 }

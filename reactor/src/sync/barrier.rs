@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::WaitList;
 use crate::coroutine::may_suspend;
+use crate::select::{Selectable, Waiter, source::Source};
 
 /// A gate: whoever waits passes while it is open. Opening it wakes all, in the order they came.
 ///
@@ -42,10 +43,31 @@ impl Barrier {
     /// While it is closed.
     pub fn wait(&self) {
         if !self.open.get() && may_suspend() {
-            self.waiters.wait();
+            self.waiters.wait_on(&"a gate to open");
         }
     }
 }
+
+/// Ready when it is open, or was opened while [`select`](crate::select) waited.
+impl Source for Barrier {
+    fn is_ready(&self) -> bool {
+        self.open.get()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.waiters.enroll(&waiter.coroutine, waiter.number);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.waiters.withdraw(&waiter.coroutine);
+    }
+
+    fn is_told_once(&self) -> bool {
+        true
+    }
+}
+
+impl Selectable for Barrier {}
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::WaitList;
 use crate::coroutine::may_suspend;
+use crate::select::{Selectable, Waiter, source::Source};
 
 struct Shared<T> {
     queue: RefCell<VecDeque<T>>,
@@ -18,6 +19,14 @@ struct Shared<T> {
 }
 
 impl<T> Shared<T> {
+    fn can_send(&self) -> bool {
+        self.closed.get() || self.queue.borrow().len() < self.capacity
+    }
+
+    fn can_recv(&self) -> bool {
+        self.closed.get() || !self.queue.borrow().is_empty()
+    }
+
     fn close(&self) {
         self.closed.set(true);
         self.not_empty.notify_all();
@@ -106,12 +115,9 @@ impl<T> Sender<T> {
     /// While the channel is full.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         let shared = &*self.shared;
-        while !shared.closed.get() && shared.queue.borrow().len() >= shared.capacity && may_suspend() {
-            shared.not_full.wait_for(1, |notified| {
-                if notified {
-                    shared.not_full.notify_one();
-                }
-            });
+        let mut woken = false;
+        while !shared.can_send() && may_suspend() {
+            shared.not_full.wait_turn(std::mem::replace(&mut woken, true), &"room in a channel");
         }
         self.try_send(value).map_err(|error| match error {
             TrySendError::Full(value) | TrySendError::Closed(value) => SendError(value),
@@ -158,6 +164,7 @@ impl<T> Receiver<T> {
     /// While the channel is empty and open.
     pub fn recv(&self) -> Result<T, RecvError> {
         let shared = &*self.shared;
+        let mut woken = false;
         loop {
             if let Some(value) = self.try_recv() {
                 return Ok(value);
@@ -165,11 +172,7 @@ impl<T> Receiver<T> {
             if shared.closed.get() || !may_suspend() {
                 return Err(RecvError);
             }
-            shared.not_empty.wait_for(1, |notified| {
-                if notified {
-                    shared.not_empty.notify_one();
-                }
-            });
+            shared.not_empty.wait_turn(std::mem::replace(&mut woken, true), &"a channel's value");
         }
     }
 
@@ -198,6 +201,52 @@ impl<T> Receiver<T> {
         self.shared.close();
     }
 }
+
+/// Ready when there is room, or the channel is closed.
+impl<T> Source for Sender<T> {
+    fn is_ready(&self) -> bool {
+        self.shared.can_send()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.shared.not_full.enroll(&waiter.coroutine, waiter.number);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.shared.not_full.withdraw(&waiter.coroutine);
+    }
+
+    fn pass_on(&self) {
+        if self.is_ready() {
+            self.shared.not_full.notify_one();
+        }
+    }
+}
+
+/// Ready when a value waits, or the channel is closed.
+impl<T> Source for Receiver<T> {
+    fn is_ready(&self) -> bool {
+        self.shared.can_recv()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.shared.not_empty.enroll(&waiter.coroutine, waiter.number);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.shared.not_empty.withdraw(&waiter.coroutine);
+    }
+
+    fn pass_on(&self) {
+        if self.is_ready() {
+            self.shared.not_empty.notify_one();
+        }
+    }
+}
+
+impl<T> Selectable for Sender<T> {}
+
+impl<T> Selectable for Receiver<T> {}
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {

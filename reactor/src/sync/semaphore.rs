@@ -57,7 +57,7 @@ impl Semaphore {
         if let Some(permit) = self.try_acquire_many(count) {
             return permit;
         }
-        self.waiters.wait_for(count, |granted| {
+        self.waiters.wait_for(count, &"a permit or a lock", |granted| {
             if granted {
                 self.available.set(self.available.get() + count);
             }

@@ -2,6 +2,7 @@
 
 use super::WaitList;
 use crate::coroutine::may_suspend;
+use crate::select::{Selectable, Waiter, source::Source};
 
 /// Wakes those who wait at the moment it is notified; it remembers nothing.
 ///
@@ -27,11 +28,7 @@ impl Signal {
         if !may_suspend() {
             return;
         }
-        self.waiters.wait_for(1, |notified| {
-            if notified {
-                self.waiters.notify_one();
-            }
-        });
+        self.waiters.wait_turn(false, &"a signal");
     }
 
     /// Wakes the one who has waited longest; whether there was one. Never suspends.
@@ -44,3 +41,28 @@ impl Signal {
         self.waiters.notify_all();
     }
 }
+
+/// Ready when it is notified while [`select`](crate::select) waits.
+impl Source for Signal {
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.waiters.enroll(&waiter.coroutine, waiter.number);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.waiters.withdraw(&waiter.coroutine);
+    }
+
+    fn pass_on(&self) {
+        self.waiters.notify_one();
+    }
+
+    fn is_told_once(&self) -> bool {
+        true
+    }
+}
+
+impl Selectable for Signal {}

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::{RecvError, WaitList};
 use crate::coroutine;
+use crate::select::{Selectable, Waiter, source::Source};
 
 struct Shared<T> {
     value: RefCell<T>,
@@ -107,7 +108,7 @@ impl<T> Watcher<T> {
                 return Err(RecvError);
             }
             // All are woken: nothing to pass on when this one leaves early.
-            self.shared.waiters.wait();
+            self.shared.waiters.wait_on(&"a value to change");
         }
         Ok(())
     }
@@ -131,6 +132,23 @@ impl<T> Watcher<T> {
         self.with(T::clone)
     }
 }
+
+/// Ready when the value is unread, or the watch closed.
+impl<T> Source for Watcher<T> {
+    fn is_ready(&self) -> bool {
+        self.is_unread() || self.shared.closed.get()
+    }
+
+    fn enroll(&self, waiter: &Waiter) {
+        self.shared.waiters.enroll(&waiter.coroutine, waiter.number);
+    }
+
+    fn withdraw(&self, waiter: &Waiter) {
+        self.shared.waiters.withdraw(&waiter.coroutine);
+    }
+}
+
+impl<T> Selectable for Watcher<T> {}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,9 @@
 //! What several of these tests need: the log of a piece of code, as text.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Collects what is written to it.
 #[derive(Clone, Default)]
@@ -25,12 +27,17 @@ impl Write for Log {
     }
 }
 
+/// Keeps other tests from setting the reactor thread's subscriber meanwhile.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `main` in the reactor, and returns what was logged on the reactor's thread meanwhile.
 ///
 /// One at a time: all tests of a process share that thread, and its subscriber.
 pub(crate) fn run_logged(main: impl FnOnce(&Log) + Send) -> String {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = alone();
     let log = Log::default();
     let writer = log.clone();
     reactor::run(|| {
