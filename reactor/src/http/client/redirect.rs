@@ -95,6 +95,10 @@ impl Redirect {
         // A server must not choose the credentials that we show.
         let cleared = next.set_username("").and_then(|()| next.set_password(None));
         cleared.map_err(|()| RedirectError::BadLocation)?;
+        // RFC 9110, section 10.2.2: the part that was asked for is looked for in what comes in its place.
+        if next.fragment().is_none() {
+            next.set_fragment(url.fragment());
+        }
         let is_same_origin = next.origin() == url.origin();
         Ok(Some(Redirect {
             url: next,
