@@ -13,7 +13,7 @@
 //! reactor::run(|| {
 //!     let paid = reactor::sync::Barrier::new(false);
 //!     let mut shop = Machine::<String>::new("shop");
-//!     let ordered = shop.state("ordered", || { paid.open(); reactor::sleep(Duration::MAX / 4); Ok(()) });
+//!     let ordered = shop.state("ordered", || { paid.open(); Ok(()) });
 //!     let packed = shop.state("packed", || Ok(()));
 //!     let cancelled = shop.state("cancelled", || Ok(()));
 //!     shop.transition(ordered, packed, Trigger::when("paid", || paid.wait()));
@@ -32,6 +32,7 @@
 mod diagram;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -39,6 +40,9 @@ use std::time::Duration;
 
 use crate::coroutine::{self, Coroutine, Cut};
 use crate::timer::Timer;
+
+/// How many events are kept for a state that has yet to begin: more than that come from a loop that does not stop.
+const EARLY_EVENTS_MAX: usize = 16;
 
 /// A state of one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +64,8 @@ enum Kind<'a, E> {
 }
 
 impl<'a, E> Trigger<'a, E> {
-    /// The body returned `Ok`. A state without one is final: the machine ends there.
+    /// The body returned `Ok`. A state without this trigger lasts until another one fires; one that has none to wait
+    /// for is final, and the machine ends there.
     pub fn end() -> Trigger<'a, E> {
         Trigger(Kind::End)
     }
@@ -121,6 +126,9 @@ struct Control {
     current: RefCell<Option<Current>>,
     /// The transition that has fired, by its place in the state's list.
     fired: Cell<Option<usize>>,
+    running: Cell<bool>,
+    /// What was posted between two states, for the second one to look at.
+    early: RefCell<VecDeque<&'static str>>,
 }
 
 struct Current {
@@ -134,7 +142,7 @@ struct Current {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} declares no transition for the event {event}", state.unwrap_or("a machine that does not run"))]
 pub struct Undeclared {
-    /// The state, if the machine is in one: not before it runs, nor while it passes from one to the next.
+    /// The state, if the machine runs.
     pub state: Option<&'static str>,
     /// What was posted.
     pub event: &'static str,
@@ -147,10 +155,19 @@ pub struct Events(Rc<Control>);
 impl Events {
     /// Makes the machine take the transition declared for `event` in the state it is in. Never suspends.
     ///
+    /// An event that comes when a transition has fired already, and its state has not begun, is kept for that one,
+    /// which takes the first that it declares; what else was posted then is dropped.
+    ///
     /// # Errors
-    /// [`Undeclared`] if there is none. An event that comes after another transition has fired changes nothing.
+    /// [`Undeclared`] if there is no such transition, the machine does not run, or it has been posted a great many
+    /// events without a chance to look at them.
     pub fn post(&self, event: &'static str) -> Result<(), Undeclared> {
         let current = self.0.current.borrow();
+        let passing = current.is_none() || self.0.fired.get().is_some();
+        if self.0.running.get() && passing && self.0.early.borrow().len() < EARLY_EVENTS_MAX {
+            self.0.early.borrow_mut().push_back(event);
+            return Ok(());
+        }
         let Some(current) = &*current else { return Err(Undeclared { state: None, event }) };
         let found = current.events.iter().find(|(name, _)| *name == event);
         let &(_, transition) = found.ok_or(Undeclared { state: Some(current.state), event })?;
@@ -241,6 +258,8 @@ impl<'a, E> Machine<'a, E> {
     /// As the bodies do. If the caller is terminated, so are the body and the watchers of its triggers.
     pub fn run(&mut self) -> Result<StateId, E> {
         assert!(!self.states.is_empty(), "{} has no states", self.name);
+        let control = self.control.clone();
+        let _running = Running::new(&control);
         let mut at = StateId(0);
         loop {
             let state = &mut self.states[at.0];
@@ -281,7 +300,7 @@ impl<'a, E> Machine<'a, E> {
     fn diagram(&self) -> diagram::Diagram {
         let state = |state: &State<'a, E>| diagram::State {
             name: state.name,
-            is_final: !state.transitions.iter().any(|(trigger, _)| matches!(trigger.0, Kind::End)),
+            is_final: state.is_final(),
             transitions: state.transitions.iter().map(|(trigger, to)| (trigger.label(), to.0)).collect(),
             inner: state.inner.clone(),
         };
@@ -292,6 +311,23 @@ impl<'a, E> Machine<'a, E> {
 impl<E> fmt::Debug for Machine<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Machine").field("name", &self.name).field("states", &self.states.len()).finish()
+    }
+}
+
+/// Marks that a machine runs, until it is left however that happens.
+struct Running<'a>(&'a Control);
+
+impl<'a> Running<'a> {
+    fn new(control: &'a Control) -> Running<'a> {
+        control.running.set(true);
+        Running(control)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.set(false);
+        self.0.early.take();
     }
 }
 
@@ -316,16 +352,31 @@ impl Drop for Visit<'_> {
 }
 
 impl<E> State<'_, E> {
+    /// Whether the machine ends when the body does.
+    fn is_final(&self) -> bool {
+        self.transitions.iter().all(|(trigger, _)| matches!(trigger.0, Kind::Error(..)))
+    }
+
+    /// Whether the state lasts on when the body has returned.
+    fn outlasts_its_body(&self) -> bool {
+        !self.is_final() && !self.transitions.iter().any(|(trigger, _)| matches!(trigger.0, Kind::End))
+    }
+
     /// Runs the body until it ends or a trigger fires.
     fn visit(&mut self, control: &Rc<Control>) -> Left<E> {
         let (runner, cut) = (coroutine::current(), Cut::new());
+        let outlasts = self.outlasts_its_body();
         let State { name, body, transitions, .. } = self;
         let events = transitions.iter().enumerate().filter_map(|(at, (trigger, _))| match trigger.0 {
             Kind::Event(event) => Some((event, at)),
             _ => None,
         });
-        control.fired.set(None);
-        let current = Current { state: name, events: events.collect(), runner: runner.clone(), cut };
+        let events: Vec<_> = events.collect();
+        // The first early event that this state declares counts; the others find nobody.
+        let early = control.early.take();
+        let early = early.iter().find_map(|early| events.iter().find(|(event, _)| event == early));
+        control.fired.set(early.map(|(_, transition)| *transition));
+        let current = Current { state: name, events, runner: runner.clone(), cut };
         *control.current.borrow_mut() = Some(current);
         let visit = Visit { control, runner: &runner, cut };
 
@@ -337,7 +388,14 @@ impl<E> State<'_, E> {
         let timer = timers.min();
         let _armed = timer.map(|(due, _)| Timer::cut_at(due, cut));
         let guarded = |body: &mut Body<'_, E>| {
-            if control.fired.get().is_none() { body().map(Some) } else { Ok(None) }
+            if control.fired.get().is_some() {
+                return Ok(());
+            }
+            body()?;
+            while outlasts {
+                coroutine::park();
+            }
+            Ok(())
         };
         let waits = || {
             transitions.iter().enumerate().filter_map(|(at, (trigger, _))| match &trigger.0 {
@@ -369,7 +427,7 @@ impl<E> State<'_, E> {
         match (result, fired) {
             (Err(payload), _) if payload.downcast_ref::<Cut>() != Some(&cut) => resume_unwind(payload),
             (_, Some(transition)) => Left::By(transition),
-            (Ok(result), None) => Left::Returned(result.map(drop)),
+            (Ok(result), None) => Left::Returned(result),
             // Nobody else cuts to here: the time is over.
             (Err(_), None) => Left::By(timer.map_or(0, |(_, at)| at)),
         }

@@ -234,3 +234,55 @@ fn dropping_the_last_handle_closes_the_connection() {
         assert_eq!(far.wait_closed(), CloseReason::Remote);
     });
 }
+
+#[test]
+fn draining_lets_what_is_in_flight_finish_and_begins_nothing_new() {
+    reactor::run(|| {
+        let (near, far) = pipe(10_000);
+        let (near, far) = connect(near, far);
+        assert!(near.call::<Echo>(&1, Bytes::new(), SECOND).is_ok());
+        let (caller, callee) = (near.clone(), far.clone());
+        let slow = reactor::spawn(move || caller.call::<Sleep>(&50, Bytes::new(), SECOND));
+        let back = reactor::spawn(move || callee.call::<Sleep>(&30, Bytes::new(), SECOND));
+        while far.calls_in_flight() != (1, 1) {
+            reactor::yield_now();
+        }
+        let draining = far.clone();
+        let drained = reactor::spawn(move || draining.drain(SECOND));
+        assert_eq!(far.call::<Echo>(&2, Bytes::new(), SECOND), Err(CallError::Closed));
+        while !near.is_closed() {
+            reactor::yield_now();
+        }
+        assert_eq!(near.call::<Echo>(&2, Bytes::new(), SECOND), Err(CallError::Closed));
+        assert_eq!(near.calls_in_flight(), (1, 1), "what is in flight goes on");
+        assert_eq!(slow.join().unwrap(), Ok((50, Bytes::new())));
+        assert_eq!(back.join().unwrap(), Ok((30, Bytes::new())));
+        drained.join().unwrap();
+        assert_eq!(far.close_reason(), Some(CloseReason::Local));
+        assert_eq!(near.wait_closed(), CloseReason::Remote);
+    });
+}
+
+#[test]
+fn a_drain_ends_with_its_patience_and_with_the_line() {
+    reactor::run(|| {
+        for lose_the_line in [false, true] {
+            let (near, far) = pipe(10_000);
+            let (near, far) = connect(near, far);
+            let caller = near.clone();
+            let hanging = reactor::spawn(move || caller.call::<Sleep>(&60_000, Bytes::new(), SECOND * 10));
+            while far.calls_in_flight() != (0, 1) {
+                reactor::yield_now();
+            }
+            let (draining, patience) = (far.clone(), if lose_the_line { 60_000 } else { 20 });
+            let drained = reactor::spawn(move || draining.drain(Duration::from_millis(patience)));
+            if lose_the_line {
+                reactor::sleep(Duration::from_millis(5));
+                near.close();
+            }
+            assert_eq!(hanging.join().unwrap(), Err(CallError::Closed));
+            drained.join().unwrap();
+            near.wait_closed();
+        }
+    });
+}

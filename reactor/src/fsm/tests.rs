@@ -120,6 +120,53 @@ fn a_state_that_lasts_too_long_is_left_by_its_timeout() {
 }
 
 #[test]
+fn an_event_that_comes_between_two_states_is_kept_for_the_second() {
+    run(|| {
+        let mut machine = Machine::<()>::new("early");
+        let [events, poster] = [machine.events(), machine.events()];
+        let [one, two, three] = ["one", "two", "three"].map(|name| {
+            machine.state(name, move || {
+                assert_ne!(name, "two", "it is left before it begins");
+                Ok(())
+            })
+        });
+        machine.transition(one, two, Trigger::event("go on"));
+        machine.transition(two, three, Trigger::event("and on"));
+        let poster = spawn(move || {
+            yield_now();
+            for event in ["go on", "nobody declares this", "and on"] {
+                poster.post(event).unwrap();
+            }
+            for _ in 3..EARLY_EVENTS_MAX + 1 {
+                poster.post("flood").unwrap();
+            }
+            assert!(poster.post("flood").is_err());
+        });
+        assert_eq!(machine.run(), Ok(three));
+        poster.join().unwrap();
+        assert_eq!(events.post("go on"), Err(Undeclared { state: None, event: "go on" }));
+    });
+}
+
+#[test]
+fn a_state_without_an_end_lasts_on_when_its_body_has_returned() {
+    run(|| {
+        let mut machine = Machine::<()>::new("lasts");
+        let events = machine.events();
+        let idle = machine.state("idle", || Ok(()));
+        let done = machine.state("done", || Ok(()));
+        machine.transition(idle, done, Trigger::event("go"));
+        let poster = spawn(move || {
+            sleep(Duration::from_millis(2));
+            assert_eq!(events.current(), Some("idle"));
+            events.post("go").unwrap();
+        });
+        assert_eq!(machine.run(), Ok(done));
+        poster.join().unwrap();
+    });
+}
+
+#[test]
 fn an_error_takes_the_first_transition_that_matches_it_and_ends_the_machine_where_none_does() {
     run(|| {
         let error = Cell::new("mild");
@@ -223,7 +270,7 @@ fn a_machine_inside_a_state_ends_with_it() {
             "stateDiagram-v2\n    state connected {\n        state \"listen\" as connected_listen\n        \
              state \"speak\" as connected_speak\n        [*] --> connected_listen\n        \
              connected_listen --> connected_speak\n        connected_speak --> [*]\n    }\n    \
-             [*] --> connected\n    connected --> over : hang up\n    connected --> [*]\n    over --> [*]\n"
+             [*] --> connected\n    connected --> over : hang up\n    over --> [*]\n"
         );
     });
 }
@@ -313,6 +360,6 @@ fn names_that_mermaid_cannot_take_are_written_as_labels() {
     assert_eq!(
         machine.mermaid(),
         "stateDiagram-v2\n    state \"half-open   1 \" as half_open___1_\n    [*] --> half_open___1_\n    \
-         half_open___1_ --> plain : a b\n    half_open___1_ --> [*]\n    plain --> half_open___1_\n"
+         half_open___1_ --> plain : a b\n    plain --> half_open___1_\n"
     );
 }

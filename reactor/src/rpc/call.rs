@@ -150,6 +150,7 @@ impl Drop for InFlight<'_> {
         let waited_for = self.shared.outgoing.borrow_mut().end(self.call).is_some();
         if waited_for {
             self.shared.take_back(self.call);
+            self.shared.on_call_ended();
         }
     }
 }

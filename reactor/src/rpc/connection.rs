@@ -1,7 +1,8 @@
 //! One connection to a peer, as its users hold it.
 //!
 //! A reader takes frames apart and starts a coroutine per request; a writer gathers what is queued into as few
-//! writes as there can be; a housekeeper pings a silent peer and buries a dead one. They are in `flow.rs`.
+//! writes as there can be; a housekeeper follows the connection's life, pings a silent peer and buries a dead one. They are in
+//! `flow.rs` and `life.rs`.
 //! What they share is in `shared.rs`.
 //!
 //! Memory per connection is bounded: by the account of calls in flight (`calls.rs`), by the payloads that may
@@ -20,7 +21,7 @@ use super::frame::FrameError;
 use super::interceptor::Interceptor;
 use super::shared::{Phase, Shared};
 use super::stream::{StreamCall, StreamMethod};
-use super::{CallError, CallOptions, Method, Service, call, flow};
+use super::{CallError, CallOptions, Method, Service, call, flow, life};
 use crate::crypto::PublicKey;
 use crate::net::Duplex;
 
@@ -154,7 +155,7 @@ impl Connection {
         let shared = Rc::new(Shared::new(stream, service, config));
         let handle = Rc::new(Handle { shared: shared.clone() });
         *shared.handle.borrow_mut() = Rc::downgrade(&handle);
-        for body in [flow::write, flow::read, flow::keep_house] {
+        for body in [life::live, flow::write, flow::read] {
             shared.clone().run_task(body);
         }
         Connection(handle)
@@ -224,6 +225,16 @@ impl Connection {
     /// [`CallError::Closed`], and the peer's calls in hand are ended. Never suspends.
     pub fn close(&self) {
         self.0.shared.begin_close();
+    }
+
+    /// Closes the connection when all that is in flight in both directions is done, or after `patience`. The peer is
+    /// asked to begin no more calls, and new ones here fail with [`CallError::Closed`].
+    ///
+    /// # Suspends
+    /// Until the connection is closed.
+    pub fn drain(&self, patience: Duration) {
+        self.0.shared.begin_drain(Some(crate::now() + patience), CloseReason::Local);
+        self.0.shared.closed.wait();
     }
 
     /// Whether the connection is closed, or about to be. Calls fail at once then.

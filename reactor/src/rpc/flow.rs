@@ -1,4 +1,4 @@
-//! The three coroutines of a connection: the reader, the writer, the housekeeper.
+//! The reader and the writer of a connection, a coroutine each; the third, the housekeeper, is in `life.rs`.
 //!
 //! Each is a loop that reads like the protocol. They meet in [`Shared`] and nowhere else.
 //!
@@ -23,7 +23,6 @@ use super::window::STREAMS_MAX;
 use super::{Reply, frame};
 use crate::coroutine;
 use crate::serialization;
-use crate::timer::Timer;
 
 /// The reader lets others run after so many frames or bytes: a peer that sends faster than we work must not
 /// keep every other connection waiting. 64 small requests take some 100 us.
@@ -51,7 +50,7 @@ type Partials = BTreeMap<(Side, u32), Partial>;
 pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
     loop {
         if shared.outbox.borrow().is_empty() {
-            if shared.phase.get() != Phase::Open {
+            if shared.is_leaving() {
                 shared.stream.end()?;
                 // The peer hangs up when it has read our goodbye; a socket closed earlier, with bytes of its own
                 // still unread, would take back what we sent last. The housekeeper sees to it that this ends.
@@ -71,7 +70,7 @@ pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         drop(slices);
         shared.writing_since.set(None);
         shared.outbox.borrow_mut().recycle(batch);
-        if QUEUES.into_iter().any(|queue| shared.has_room(queue)) {
+        if shared.phase.get() != Phase::Open || QUEUES.into_iter().any(|queue| shared.has_room(queue)) {
             shared.drained.notify_all();
         }
     }
@@ -98,13 +97,15 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         match header {
             Header::Request { call, message_size, payload_size, .. } => {
                 let message = input.take(message_size as usize)?;
-                if shared.phase.get() != Phase::Open {
+                if shared.is_leaving() {
                     // Goodbye is on its way. A partial payload does not matter any more either.
                     input.skip(header.part_size())?;
                     continue;
                 }
                 let request_bytes = message_size as usize + payload_size as usize;
-                let admitted = shared.incoming.borrow_mut().admit(call, request_bytes)?;
+                // Who drains does nothing new, and says that nothing was done.
+                let admitted = shared.phase.get() == Phase::Open
+                    && shared.incoming.borrow_mut().admit(call, request_bytes)?;
                 if !admitted {
                     refuse(shared, call, Reply::Overloaded, false)?;
                 }
@@ -151,17 +152,15 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             Header::Pong => {}
             Header::Open { call, .. } => {
                 let message = input.take(header.message_size())?;
-                if shared.phase.get() != Phase::Open {
+                if shared.is_leaving() {
                     continue;
                 }
-                match shared.incoming.borrow_mut().admit_stream(call, STREAMS_MAX)? {
-                    true => {}
-                    false => {
-                        refuse(shared, call, Reply::Overloaded, true)?;
-                        continue;
-                    }
+                let admitted = shared.phase.get() == Phase::Open
+                    && shared.incoming.borrow_mut().admit_stream(call, STREAMS_MAX)?;
+                match admitted {
+                    true => serve_stream(shared, header, message)?,
+                    false => refuse(shared, call, Reply::Overloaded, true)?,
                 }
-                serve_stream(shared, header, message)?;
             }
             Header::Item { side, call, size } => {
                 // Looked up behind the read, which may have waited: whoever it was for may have given up, or be done.
@@ -189,6 +188,7 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
                 let message = input.take(message_size as usize)?;
                 shared.settle(shared.wire.get().on_hello(&message)?);
             }
+            Header::Drain => shared.begin_drain(None, CloseReason::Remote),
             Header::Optional { kind, message_size } => {
                 tracing::debug!(kind, "a frame of a later version is passed over");
                 input.skip(message_size as usize)?;
@@ -309,44 +309,7 @@ fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
         Status::Denied => Reply::Denied(String::from_utf8_lossy(&message).into_owned()),
     });
     shared.end_stream(Side::Request, call);
-}
-
-/// Pings a silent peer, and closes the connection to a dead or stuck one.
-pub(super) fn keep_house(shared: &Rc<Shared>) -> Result<(), CloseReason> {
-    let (ping_after, dead_after) = (shared.config.ping_after, shared.config.dead_after);
-    *shared.housekeeper.borrow_mut() = Some(coroutine::current());
-    let mut pinged_at = None;
-    loop {
-        let now = crate::now();
-        let mut next = now + ping_after;
-        if let Phase::Closing(deadline) = shared.phase.get() {
-            if deadline <= now {
-                return Ok(());
-            }
-            next = next.min(deadline);
-        }
-        let heard = shared.last_heard.get();
-        if heard + dead_after <= now {
-            return Err(CloseReason::Silent);
-        }
-        next = next.min(heard + dead_after);
-        if let Some(since) = shared.writing_since.get() {
-            if since + dead_after <= now {
-                return Err(CloseReason::Stuck);
-            }
-            next = next.min(since + dead_after);
-        }
-        let asked = pinged_at.is_some_and(|pinged| pinged > heard);
-        if heard + ping_after <= now && !asked {
-            pinged_at = Some(now);
-            shared.outbox.borrow_mut().push(Header::Ping);
-            shared.wake_writer();
-        } else if !asked {
-            next = next.min(heard + ping_after);
-        }
-        let _timer = Timer::wake_at(next);
-        coroutine::park();
-    }
+    shared.on_call_ended();
 }
 
 const _: () =

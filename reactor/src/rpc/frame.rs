@@ -234,6 +234,8 @@ pub enum Header {
         /// The caller's number.
         call: u32,
     },
+    /// The sender takes no new calls, and closes when those in flight are done.
+    Drain,
     /// Which version and features the sender speaks: the message.
     Hello {
         /// The encoded [`Hello`](crate::rpc::hello::Hello)'s size.
@@ -274,6 +276,7 @@ impl Header {
             Header::End { call } => (11, 0, call, 0, 0, 0, 0),
             Header::Credit { side, call, bytes } => (12, side as u8, call, bytes, 0, 0, 0),
             Header::Stop { side, call } => (13, side as u8, call, 0, 0, 0, 0),
+            Header::Drain => (14, 0, 0, 0, 0, 0, 0),
             Header::Hello { message_size } => (16, 0, 0, 0, message_size, 0, 0),
             Header::Optional { kind, message_size } => (kind, 0, 0, 0, message_size, 0, 0),
         };
@@ -310,7 +313,7 @@ impl Header {
             2 => [true, true, false, true, true, false],
             3 | 4 => [false, true, false, false, true, false],
             5 | 11 => [false, true, false, false, false, false],
-            6..=8 => [false; 6],
+            6..=8 | 14 => [false; 6],
             9 => [true, true, true, true, false, true],
             10 => [true, true, false, true, false, false],
             12 => [true, true, true, false, false, false],
@@ -365,6 +368,7 @@ impl Header {
             11 => Header::End { call },
             12 => Header::Credit { side: side()?, call, bytes: method },
             13 => Header::Stop { side: side()?, call },
+            14 => Header::Drain,
             _ => Header::Hello { message_size },
         })
     }

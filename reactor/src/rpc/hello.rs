@@ -13,8 +13,10 @@ pub const FEATURE_STREAMS: u64 = 1;
 pub const FEATURE_PRIORITIES: u64 = 2;
 /// Responses of the status `Denied`.
 pub const FEATURE_DENIALS: u64 = 4;
+/// Draining before the goodbye.
+pub const FEATURE_DRAINING: u64 = 8;
 /// All that we speak.
-pub const FEATURES: u64 = FEATURE_STREAMS | FEATURE_PRIORITIES | FEATURE_DENIALS;
+pub const FEATURES: u64 = FEATURE_STREAMS | FEATURE_PRIORITIES | FEATURE_DENIALS | FEATURE_DRAINING;
 
 /// The message of a `Hello` frame. Later versions append fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

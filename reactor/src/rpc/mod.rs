@@ -22,6 +22,7 @@ pub mod frame;
 pub mod hello;
 mod input;
 mod interceptor;
+mod life;
 mod never;
 pub mod outbox;
 mod schema;

@@ -135,6 +135,7 @@ impl Drop for Answer<'_> {
             let reply = std::mem::replace(&mut self.reply, Reply::Cancelled);
             self.shared.answer(self.call, reply, self.priority, self.streams);
         }
+        self.shared.on_call_ended();
     }
 }
 
@@ -163,4 +164,5 @@ pub(super) fn cancel(shared: &Shared, call: u32) {
     if withdrawn != Withdrawn::Left {
         shared.drained.notify_all();
     }
+    shared.on_call_ended();
 }

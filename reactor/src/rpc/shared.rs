@@ -15,13 +15,14 @@ use bytes::Bytes;
 use super::calls::{CALLS_WEIGHT_BYTES_MAX, Incoming, Outgoing};
 use super::connection::{CloseReason, Config, Handle};
 use super::frame::{Header, Priority, Side, Status};
-use super::hello::{FEATURE_DENIALS, Wire};
+use super::hello::{FEATURE_DENIALS, FEATURE_DRAINING, Wire};
 use super::outbox::{Outbox, Queue, Withdrawn};
 use super::stream::Stream;
 use super::window::STREAMS_MAX;
-use super::{Reply, Service};
+use super::{Reply, Service, life};
 use crate::coroutine::{Coroutine, JoinHandle};
 use crate::crypto::PublicKey;
+use crate::fsm::Events;
 use crate::net::Duplex;
 use crate::sync::{Barrier, Semaphore, Signal};
 
@@ -40,13 +41,18 @@ pub(super) const REFUSALS_BYTES_MAX: usize = 4 << 20;
 const UNSENT_BYTES_MAX: u32 = 256 << 10;
 
 /// How long `close` lets queued bytes leave before it cuts.
-const CLOSE_FLUSH_MAX: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// The place of the connection's life among its tasks.
+const LIFE_TASK: usize = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// Queued bytes still leave, until the instant.
-    Closing(Instant),
+    /// What is in flight goes on, until the instant if there is one; nothing new begins.
+    Draining(Option<Instant>),
+    /// Queued bytes still leave.
+    Leaving,
     Closed,
 }
 
@@ -84,7 +90,8 @@ pub(super) struct Shared {
     pub(super) writing_since: Cell<Option<Instant>>,
     /// The writer, while it has nothing to write.
     pub(super) idle_writer: RefCell<Option<Rc<Coroutine>>>,
-    pub(super) housekeeper: RefCell<Option<Rc<Coroutine>>>,
+    /// How the connection's life hears of what others do.
+    pub(super) events: RefCell<Option<Events>>,
     tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -122,7 +129,7 @@ impl Shared {
             last_heard: Cell::new(crate::now()),
             writing_since: Cell::new(None),
             idle_writer: RefCell::default(),
-            housekeeper: RefCell::default(),
+            events: RefCell::default(),
             tasks: RefCell::default(),
         }
     }
@@ -157,7 +164,7 @@ impl Shared {
     }
 
     pub(super) fn has_room(&self, queue: Queue) -> bool {
-        self.outbox.borrow().queued_bytes_of(queue) < QUEUE_BYTES_MAX || self.phase.get() != Phase::Open
+        self.outbox.borrow().queued_bytes_of(queue) < QUEUE_BYTES_MAX || self.is_leaving()
     }
 
     /// Waits until there is room in the queue, or the connection is no longer open.
@@ -169,7 +176,7 @@ impl Shared {
 
     /// Queues a frame without a body, unless the connection is about to close.
     pub(super) fn say(&self, header: Header) {
-        if self.phase.get() == Phase::Open {
+        if !self.is_leaving() {
             self.outbox.borrow_mut().push(header);
             self.wake_writer();
         }
@@ -181,12 +188,56 @@ impl Shared {
         if let Wire::Agreed { version, features } = wire {
             tracing::trace!(version, features, "agreed with the peer");
             self.agreed.open();
+            self.post(life::MET);
+        }
+    }
+
+    /// Tells the connection's life what has happened. Where its state declares no such event, that is old news.
+    fn post(&self, event: &'static str) -> bool {
+        self.events.borrow().as_ref().is_some_and(|events| events.post(event).is_ok())
+    }
+
+    /// Whether nothing but what is queued is sent any more, or nothing at all.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.phase.get(), Phase::Leaving | Phase::Closed)
+    }
+
+    /// Whether a call is in flight, or anything waits to be written.
+    pub(super) fn is_busy(&self) -> bool {
+        let in_flight = self.outgoing.borrow().count() + self.incoming.borrow().count();
+        in_flight > 0 || !self.outbox.borrow().is_empty() || self.writing_since.get().is_some()
+    }
+
+    /// A call is over: perhaps the last one that a drain waits for.
+    pub(super) fn on_call_ended(&self) {
+        if let Phase::Draining(_) = self.phase.get() {
+            self.drained.notify_all();
+        }
+    }
+
+    /// Begins no more calls in either direction; closes when those in flight are done, or at the instant.
+    pub(super) fn begin_drain(&self, until: Option<Instant>, reason: CloseReason) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        if self.wire.get().has(FEATURE_DRAINING) {
+            self.say(Header::Drain);
+        }
+        self.phase.set(Phase::Draining(until));
+        self.reason.borrow_mut().get_or_insert(reason);
+        // Callers that wait for their turn need wait no more.
+        self.allowance.release(usize::MAX / 8);
+        self.stream_places.release(usize::MAX / 8);
+        self.drained.notify_all();
+        if !self.post(life::DRAIN) {
+            // It has not begun, or has already ended: nothing can be in flight.
+            self.begin_close();
         }
     }
 
     /// Tells the peer that a call of ours is given up, and takes back what has not left of it.
     pub(super) fn take_back(&self, call: u32) {
-        if self.phase.get() != Phase::Open {
+        if self.is_leaving() {
             return;
         }
         let mut outbox = self.outbox.borrow_mut();
@@ -243,18 +294,15 @@ impl Shared {
 
     /// Refuses new calls, lets queued bytes leave, then closes.
     pub(super) fn begin_close(&self) {
-        if self.phase.get() != Phase::Open {
+        if self.is_leaving() {
             return;
         }
-        self.phase.set(Phase::Closing(crate::now() + CLOSE_FLUSH_MAX));
+        self.phase.set(Phase::Leaving);
         self.reason.borrow_mut().get_or_insert(CloseReason::Local);
         self.end_calls();
         self.outbox.borrow_mut().push(Header::Goodbye);
         self.wake_writer();
-        let housekeeper = self.housekeeper.borrow().clone();
-        if let Some(housekeeper) = housekeeper {
-            housekeeper.wake();
-        }
+        self.post(life::LEAVE);
     }
 
     /// Ends everything at once; the first reason stays.
@@ -268,8 +316,12 @@ impl Shared {
         drop(unsent);
         self.stream.abort();
         let tasks = self.tasks.take();
-        for task in tasks {
-            task.terminate();
+        let follows = self.post(life::LOST);
+        for (at, task) in tasks.into_iter().enumerate() {
+            // The housekeeper follows its machine to the end.
+            if at != LIFE_TASK || !follows {
+                task.terminate();
+            }
         }
         self.closed.open();
     }
@@ -286,10 +338,10 @@ impl Shared {
         for handler in running {
             handler.terminate();
         }
-        // Whoever waits for its turn or for room wakes, and finds the connection closed. This is done twice at
+        // Whoever waits for its turn or for room wakes, and finds the connection closed. This is done three times at
         // most, and stays below what the count can hold.
-        self.allowance.release(usize::MAX / 4);
-        self.stream_places.release(usize::MAX / 4);
+        self.allowance.release(usize::MAX / 8);
+        self.stream_places.release(usize::MAX / 8);
         self.agreed.open();
         self.drained.notify_all();
     }

@@ -256,6 +256,7 @@ impl<M: StreamMethod> StreamCall<M> {
             self.slot.answer.borrow_mut().get_or_insert(reply);
             shared.end_stream(Side::Request, self.stream.call);
             shared.take_back(self.stream.call);
+            shared.on_call_ended();
         }
     }
 

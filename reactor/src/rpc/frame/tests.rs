@@ -52,6 +52,7 @@ fn any_header() -> impl Strategy<Value = Header> {
         (any::<u32>(), 0..=PART_SIZE_BYTES_MAX as u32)
             .prop_map(|(call, size)| Header::ResponsePart { call, size }),
         any::<u32>().prop_map(|call| Header::Cancel { call }),
+        Just(Header::Drain),
         Just(Header::Ping),
         Just(Header::Pong),
         Just(Header::Goodbye),
