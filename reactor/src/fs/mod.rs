@@ -35,6 +35,8 @@ use backend::Disk;
 use kernel::KernelDisk;
 use uring::Ring;
 
+use crate::sim;
+
 /// What does the work on files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -80,6 +82,9 @@ fn chosen() -> (Backend, Rc<dyn Disk>) {
 
 /// Where the running coroutine's files are.
 fn disk() -> Rc<dyn Disk> {
+    if let Some(process) = sim::here() {
+        return Rc::new(sim::Files::new(process));
+    }
     chosen().1
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
+use super::files::Drive;
 use super::tcp::Listening;
 use super::udp::Bound;
 use super::world::Inner;
@@ -23,6 +24,7 @@ pub(crate) struct HostState {
     last_port: Cell<u16>,
     listeners: RefCell<BTreeMap<u16, Rc<Listening>>>,
     bound: RefCell<BTreeMap<u16, Rc<Bound>>>,
+    drive: Drive,
 }
 
 /// A program that runs on a machine: a group of coroutines.
@@ -31,6 +33,7 @@ pub(crate) struct Process {
     world: Rc<Inner>,
     host: Rc<HostState>,
     alive: Cell<bool>,
+    lost_power: Cell<bool>,
     resolver: OnceCell<Rc<Resolver>>,
 }
 
@@ -46,6 +49,7 @@ impl HostState {
             last_port: Cell::new(*FREE_PORTS.end()),
             listeners: RefCell::default(),
             bound: RefCell::default(),
+            drive: Drive::new(),
         }
     }
 
@@ -59,6 +63,10 @@ impl HostState {
 
     pub(super) fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    pub(super) fn drive(&self) -> &Drive {
+        &self.drive
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -147,7 +155,14 @@ impl HostState {
 
 impl Process {
     pub(super) fn new(number: u32, world: Rc<Inner>, host: Rc<HostState>) -> Process {
-        Process { number, world, host, alive: Cell::new(true), resolver: OnceCell::new() }
+        Process {
+            number,
+            world,
+            host,
+            alive: Cell::new(true),
+            lost_power: Cell::new(false),
+            resolver: OnceCell::new(),
+        }
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -169,6 +184,16 @@ impl Process {
 
     pub(super) fn set_dead(&self) {
         self.alive.set(false);
+    }
+
+    pub(super) fn set_lost_power(&self) {
+        self.set_dead();
+        self.lost_power.set(true);
+    }
+
+    /// It ended with its machine, whose kernel closed nothing.
+    pub(super) fn lost_power(&self) -> bool {
+        self.lost_power.get()
     }
 
     pub(super) fn check_alive(&self) -> io::Result<()> {

@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use super::MAIN_STACK_SIZE_BYTES;
+use super::disk::Damage;
+use super::files::DiskFaults;
 use super::host::{HostState, Process};
 use super::trace::What;
 use super::world::Inner;
@@ -107,11 +109,24 @@ impl Host {
         self.state.set_up(false);
         let groups = self.groups();
         for (_, process) in &groups {
-            process.set_dead();
+            process.set_lost_power();
         }
         self.world.on_power_cut(&self.state);
-        self.world.tell(|| format!("{} crashes", self.name()));
+        let damage = self.state.drive().crash(&self.world);
+        self.world.tell(|| {
+            let Damage { lost_writes, torn_writes, lost_names } = damage;
+            format!(
+                "{} crashes: {lost_writes} unsynced writes lost, {torn_writes} torn, {lost_names} changes of \
+                 names lost",
+                self.name()
+            )
+        });
         end_all(&groups);
+    }
+
+    /// Sets what goes wrong with its disk from now on.
+    pub fn set_disk_faults(&self, faults: DiskFaults) {
+        self.state.drive().set_faults(faults);
     }
 
     /// Kills all processes, as SIGKILL does: the kernel goes on, closes their connections (with a reset where

@@ -9,7 +9,9 @@
 
 mod check;
 mod choices;
+mod disk;
 mod events;
+mod files;
 mod host;
 mod machine;
 mod network;
@@ -26,6 +28,8 @@ use std::time::Duration;
 pub use check::{Failure, check, find_failure, replay};
 pub use choices::{Choice, Kind};
 pub(crate) use events::EventKey;
+pub use files::DiskFaults;
+pub(crate) use files::Files;
 pub(crate) use host::Process;
 pub use machine::{Host, Running};
 pub use network::{Latency, Link};

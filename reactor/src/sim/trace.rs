@@ -19,6 +19,7 @@ pub(super) enum What {
     Start,
     Crash,
     Link,
+    Disk,
     Test,
 }
 
