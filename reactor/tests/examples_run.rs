@@ -7,6 +7,8 @@ use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use reactor::http::{Method, Response, Server};
+
 /// A running example, killed on drop.
 struct Example {
     process: Child,
@@ -119,4 +121,72 @@ fn fsm_dialogue_takes_an_order_and_draws_itself() {
     let drawn = String::from_utf8(drawn).unwrap();
     assert!(drawn.starts_with("stateDiagram-v2"), "{drawn}");
     assert!(drawn.contains("confirming --> asking : error refused"), "{drawn}");
+}
+
+#[test]
+fn http_proxy_forwards_requests_and_tunnels() {
+    let server = Example::start("http_plaintext", &["0"]);
+    let server = server.address.trim_start_matches("http://");
+    let proxy = Example::start("http_proxy", &["127.0.0.1:0"]);
+    let ask = |request: String| {
+        let mut client = proxy.connect();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let plain =
+        ask(format!("GET http://{server}/json HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"));
+    assert!(
+        plain.starts_with("HTTP/1.1 200 OK\r\n") && plain.ends_with("{\"message\":\"Hello, World!\"}"),
+        "{plain}"
+    );
+    let inside = format!("GET /plaintext HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+    let tunnelled = ask(format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n{inside}"));
+    let (established, answer) = tunnelled.split_once("\r\n\r\n").unwrap();
+    assert!(established.starts_with("HTTP/1.1 200 OK\r\n"), "{tunnelled}");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("Hello, World!"), "{tunnelled}");
+    let nobody = ask("CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned());
+    assert!(nobody.starts_with("HTTP/1.1 502 "), "{nobody}");
+}
+
+#[test]
+fn crawler_finds_every_page_of_a_site_once() {
+    let (address_sender, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        reactor::run(move || {
+            let listener = reactor::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            address_sender.send(listener.local_addr().unwrap()).unwrap();
+            let page = |links: &'static str| move |_: &mut reactor::http::Request<'_>| Response::html(links);
+            Server::new()
+                .route(
+                    Method::GET,
+                    "/",
+                    page(r#"<a href="/a"> <a href="b#top"> <a href="http://other.invalid/">"#),
+                )
+                .route(Method::GET, "/a", page(r#"<a href="/"> <a href="/b"> <a href="/lost">"#))
+                .route(Method::GET, "/b", page(r#"<a href="/a#end">"#))
+                .serve(listener)
+        })
+    });
+    let site = format!("http://{}/", address.recv().unwrap());
+    let output = command("crawler").arg(&site).output().unwrap();
+    let listing = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<_> = listing.lines().collect();
+    lines.sort_unstable();
+    let expected = [
+        format!("200 {site}"),
+        format!("200 {site}a"),
+        format!("200 {site}b"),
+        "4 pages".into(),
+        format!("404 {site}lost"),
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn rpc_calculator_is_called_by_another_process() {
+    let alone = command("rpc_calculator").output().unwrap();
+    let expected = "40 + 2 = 42\n84 / 2 = 42\n1 / 0: 1 cannot be divided by 0\n";
+    assert_eq!(String::from_utf8(alone.stdout).unwrap(), expected);
 }

@@ -133,6 +133,12 @@ impl Response {
             .header("Upgrade", protocol)
     }
 
+    /// 200 to a `CONNECT`: when it has been sent, `talk` has the connection, which ends with it
+    /// (RFC 9110 section 9.3.6).
+    pub fn tunnel(talk: impl FnOnce(Upgraded<'_>) + 'static) -> Response {
+        Response::new(None, Body::Upgrade(Box::new(talk)))
+    }
+
     /// Sends the client elsewhere with 302 Found.
     ///
     /// # Errors
