@@ -10,16 +10,15 @@
 //!
 //! What it is not: permission. A passport, in the overlay, says what a key may do.
 
+use crate::crypto::derive::derive;
 use crate::crypto::hash::sha3_256_plain;
 use crate::crypto::{random_bytes, seal::X25519Secret};
 use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
-use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use std::fmt;
 use std::str::FromStr;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// What separates the sealing key from any other key that may one day be derived from the same seed.
 const SEALING_KEY_INFO: &[u8] = b"hypha identity: x25519 sealing key, v1";
@@ -67,13 +66,12 @@ impl Identity {
     /// Derived from the seed by HKDF-SHA256, so that one stored secret serves both; it is not the Ed25519
     /// scalar in another form, so neither key's use says anything about the other.
     pub fn sealing_key(&self) -> X25519Secret {
-        let mut secret = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, self.key.as_bytes())
-            .expand(SEALING_KEY_INFO, &mut *secret)
-            .expect("HKDF-SHA256 gives up to 8,160 bytes");
-        X25519Secret::from_bytes(&secret)
+        X25519Secret::from_bytes(&derive(self.key.as_bytes(), b"", &[SEALING_KEY_INFO]))
     }
 }
+
+/// Its only field is wiped.
+impl ZeroizeOnDrop for Identity {}
 
 impl fmt::Debug for Identity {
     /// The public half only: a secret must not reach a log.

@@ -1,17 +1,22 @@
 //! Cryptography, thinly: who someone is ([`identity`]), how a secret reaches one person ([`seal`]), how
-//! bulk content is kept from everyone else ([`aead`]), and the hash of names ([`hash`]).
+//! bulk content is kept from everyone else ([`aead`]), how one secret gives many keys ([`derive`](mod@derive)), how a
+//! secret is kept under a password ([`key_file`]), and the hash of names ([`hash`]).
 //!
 //! Every primitive comes from a maintained crate (`ed25519-dalek`, `x25519-dalek`, `ring`, `hkdf`,
-//! `sha2`, `sha3`); this module only fixes which one is used for what, the order of the bytes, and that
+//! `sha2`, `sha3`, `argon2`); this module only fixes which one is used for what, the order of the bytes, and that
 //! secrets are wiped when dropped. All randomness comes from the operating system (in a simulation, from its seed).
 //!
 //! What it is not: a place for protocols. TLS lives in [`crate::net::tls`], block formats in the DHT and
 //! the filesystem.
 
 pub mod aead;
+pub mod derive;
 pub mod hash;
 pub mod identity;
+pub mod key_file;
 pub mod seal;
+#[cfg(test)]
+mod vectors;
 
 pub use identity::{BadSignature, Identity, ParseKeyError, PublicKey, Signature};
 pub use seal::{OpenError, X25519Public, X25519Secret};
@@ -32,6 +37,39 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use zeroize::ZeroizeOnDrop;
+
+    #[test]
+    fn every_secret_is_wiped_when_dropped() {
+        // Holds if it compiles: each type's promise, or its only field's.
+        fn is_wiped<T: ZeroizeOnDrop>() {}
+        is_wiped::<aead::Key>();
+        is_wiped::<Identity>();
+        is_wiped::<ed25519_dalek::SigningKey>();
+        is_wiped::<X25519Secret>();
+        is_wiped::<x25519_dalek::StaticSecret>();
+        is_wiped::<x25519_dalek::SharedSecret>();
+        is_wiped::<sha2::Sha256>();
+        is_wiped::<zeroize::Zeroizing<[u8; 32]>>();
+    }
+
+    #[test]
+    fn no_secret_shows_itself_in_a_log() {
+        let bytes = [0xab; 32];
+        let shown = [
+            format!("{:?}", aead::Key::from_bytes(bytes)),
+            format!("{:?}", Identity::from_seed(&bytes)),
+            format!("{:#?}", Identity::from_seed(&bytes)),
+            format!("{:?}", X25519Secret::from_bytes(&bytes)),
+            format!("{:?}", Identity::from_seed(&bytes).sealing_key()),
+        ];
+        for text in shown {
+            // Neither in hexadecimal nor as a list of numbers.
+            assert!(!text.to_lowercase().contains("abab") && !text.contains("171, "), "{text}");
+        }
+    }
+
     #[test]
     fn random_bytes_differ_from_call_to_call() {
         assert_ne!(super::random_bytes::<32>(), super::random_bytes::<32>());

@@ -9,13 +9,12 @@
 //! What it is not: a proof of who sent it. Anyone can seal; sign the sealed bytes if the sender matters.
 
 use crate::crypto::aead::{self, Key};
+use crate::crypto::derive::derive;
 use crate::crypto::random_bytes;
-use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 use std::fmt;
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// What sealing adds: the ephemeral public key and the tag.
 pub const OVERHEAD_BYTES: usize = 32 + aead::OVERHEAD_BYTES;
@@ -47,6 +46,9 @@ impl X25519Secret {
         X25519Public(PublicKey::from(&self.0).to_bytes())
     }
 }
+
+/// Its only field is wiped.
+impl ZeroizeOnDrop for X25519Secret {}
 
 impl fmt::Debug for X25519Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,12 +118,8 @@ pub fn open(secret: &X25519Secret, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, 
 }
 
 fn one_time_key(shared: &SharedSecret, ephemeral: &X25519Public, recipient: &X25519Public) -> Key {
-    let mut key = Zeroizing::new([0; 32]);
     // Both public keys take part, so that a sealed message fits one recipient and one ephemeral key only.
-    Hkdf::<Sha256>::new(None, shared.as_bytes())
-        .expand_multi_info(&[SEAL_INFO, &ephemeral.0, &recipient.0], &mut *key)
-        .expect("HKDF-SHA256 gives up to 8,160 bytes");
-    Key::from_bytes(*key)
+    Key::from_bytes(*derive(shared.as_bytes(), b"", &[SEAL_INFO, &ephemeral.0, &recipient.0]))
 }
 
 #[cfg(test)]
