@@ -12,6 +12,7 @@ use crate::Target;
 pub const ALL: &[Target] = &[
     reactor::SERIALIZATION,
     reactor::ENVELOPE,
+    reactor::KEY_FILE,
     reactor::SEALED,
     reactor::RPC_FRAME,
     http::HTTP_REQUEST,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::reactor::crypto::{Identity, PublicKey, Signature, seal};
+use ::reactor::crypto::{Identity, PublicKey, Signature, key_file, seal};
 use ::reactor::rpc::frame::{self, Header, OPTIONAL_KIND_MIN, Priority, Side};
 use ::reactor::rpc::hello::Wire;
 use ::reactor::rpc::window::{Inbound, Outbound, Taken};
@@ -82,6 +82,18 @@ pub const ENVELOPE: Target = Target {
         };
         vec![current.clone(), with_version(1), with_version(3), to_bytes(&(1, "two", [3.5], None::<u8>))]
     },
+};
+
+/// A file with a secret under a password, as far as it is read without the password: its cost is bounded there.
+pub const KEY_FILE: Target = Target {
+    name: "key_file",
+    body: |data| {
+        if let Ok(cost) = key_file::cost(data) {
+            let work = u64::from(cost.memory_kib) * u64::from(cost.passes);
+            assert!(cost.memory_kib <= key_file::MEMORY_KIB_MAX && work <= key_file::WORK_KIB_MAX, "{cost}");
+        }
+    },
+    seeds: || vec![::reactor::run(|| key_file::seal(b"secret", b"password", key_file::Cost::LOWEST))],
 };
 
 /// A secret sealed to a key: short, wrong, altered.
