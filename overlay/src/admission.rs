@@ -13,7 +13,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::time::SystemTime;
 
 use reactor::crypto::PublicKey;
 use reactor::serialization::{from_bytes, to_bytes};
@@ -188,7 +187,7 @@ impl Credentials {
             return Err(Refusal::SameKey);
         }
         let rights =
-            hello.passport.verify(&self.network, &key, SystemTime::now()).map_err(Refusal::Passport)?;
+            hello.passport.verify(&self.network, &key, reactor::wall_clock()).map_err(Refusal::Passport)?;
         let needed = match hello.role {
             Role::Storage => Rights { store: true, ..Rights::default() },
             Role::Client => Rights { read: true, ..Rights::default() },

@@ -11,7 +11,7 @@
 //! the newest, since an older one may be the remains of the peer's former process.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,8 @@ const SLOTS_MAX: usize = 4096;
 /// Connections, dials and failures, by the peer's key.
 #[derive(Default)]
 pub(crate) struct Pool {
-    slots: RefCell<HashMap<PublicKey, Slot>>,
+    /// In an order of their own, so that simulated runs are repeatable.
+    slots: RefCell<BTreeMap<PublicKey, Slot>>,
 }
 
 #[derive(Default)]

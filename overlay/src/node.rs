@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reactor::JoinHandle;
@@ -92,7 +92,7 @@ impl Node {
     pub fn start(config: Config, service: Service) -> Result<Rc<Node>, StartError> {
         let Config { identity, network, passport, role, listen, bootstrap, contacts_file, peers } = config;
         let own = identity.public_key();
-        let rights = passport.verify(&network, &own, SystemTime::now())?;
+        let rights = passport.verify(&network, &own, reactor::wall_clock())?;
         let needed = Rights { store: role == Role::Storage, ..Rights::default() };
         if !rights.include(needed) {
             return Err(PassportError::MissingRight { has: rights, needed }.into());

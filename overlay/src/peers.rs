@@ -50,7 +50,7 @@ impl Peers {
     /// The peer with this key, if it is connected and its passport is valid now.
     pub fn get(&self, key: &PublicKey) -> Option<Peer> {
         let (peer, _) = *self.connected.borrow().get(key)?;
-        peer.expires.is_none_or(|expires| SystemTime::now() < expires).then_some(peer)
+        peer.expires.is_none_or(|expires| reactor::wall_clock() < expires).then_some(peer)
     }
 
     /// Checks that the caller of a method has `needed` rights.
