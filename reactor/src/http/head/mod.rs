@@ -132,6 +132,28 @@ impl EndSearch {
     }
 }
 
+/// When to parse a head that comes in pieces: at once where it is complete, else each time that it has doubled. So a
+/// head that can't be one is refused early, and one that comes byte by byte costs no more than a few parses.
+#[derive(Debug, Default)]
+struct Pieces {
+    parsed: usize,
+    search: EndSearch,
+}
+
+impl Pieces {
+    fn is_worth_parsing(&mut self, bytes: &[u8]) -> bool {
+        !bytes.is_empty() && (bytes.len() >= 2 * self.parsed || self.search.found_in(bytes))
+    }
+
+    fn on_incomplete(&mut self, bytes: &[u8]) {
+        self.parsed = bytes.len();
+    }
+
+    fn clear(&mut self) {
+        *self = Pieces::default();
+    }
+}
+
 type RawHeaders<'b> = [MaybeUninit<httparse::Header<'b>>; HEADERS_MAX];
 
 const fn raw_headers<'b>() -> RawHeaders<'b> {

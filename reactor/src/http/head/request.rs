@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::{EndSearch, Framing, HeadError, HeadLimits, check_lines, incomplete, raw_headers, take};
+use super::{Framing, HeadError, HeadLimits, Pieces, check_lines, incomplete, raw_headers, take};
 use crate::http::Headers;
 
 /// A parsed request head; its memory is used again by the next [`RequestHead::parse`].
@@ -34,7 +34,7 @@ pub struct RequestHead {
     keep_alive: bool,
     expects_continue: bool,
     headers: Headers,
-    search: Option<EndSearch>,
+    pieces: Pieces,
 }
 
 impl Default for RequestHead {
@@ -57,7 +57,7 @@ impl RequestHead {
             keep_alive: true,
             expects_continue: false,
             headers: Headers::new(),
-            search: None,
+            pieces: Pieces::default(),
         }
     }
 
@@ -70,21 +70,17 @@ impl RequestHead {
     /// [`HeadError`]: answer with its status and close the connection, since nobody knows where the next request
     /// begins.
     pub fn parse(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
-        if let Some(search) = &mut self.search
-            && !search.found_in(buffer)
-        {
+        if !self.pieces.is_worth_parsing(buffer) {
             return incomplete(buffer, limits);
         }
-        self.search = None;
         let mut raw = raw_headers();
         let mut request = httparse::Request::new(&mut []);
         let status = request.parse_with_uninit_headers(buffer, &mut raw).map_err(HeadError::from_parser)?;
         let httparse::Status::Complete(size) = status else {
-            let mut search = EndSearch::default();
-            search.found_in(buffer);
-            self.search = Some(search);
+            self.pieces.on_incomplete(buffer);
             return incomplete(buffer, limits);
         };
+        self.pieces.clear();
         let head = &buffer[..size];
         check_lines(head, request.headers.len(), limits)?;
         let facts = take(&mut self.headers, head, request.headers)?;

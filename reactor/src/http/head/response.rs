@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use super::{EndSearch, Framing, HeadError, HeadLimits, check_lines, incomplete, raw_headers, take};
+use super::{Framing, HeadError, HeadLimits, Pieces, check_lines, incomplete, raw_headers, take};
 use crate::http::Headers;
 
 /// A parsed response head; its memory is used again by the next [`ResponseHead::parse`].
@@ -30,7 +30,7 @@ pub struct ResponseHead {
     framing: Framing,
     keep_alive: bool,
     headers: Headers,
-    search: Option<EndSearch>,
+    pieces: Pieces,
 }
 
 impl Default for ResponseHead {
@@ -48,7 +48,7 @@ impl ResponseHead {
             framing: Framing::Empty,
             keep_alive: false,
             headers: Headers::new(),
-            search: None,
+            pieces: Pieces::default(),
         }
     }
 
@@ -60,23 +60,19 @@ impl ResponseHead {
     ///
     /// [`HeadError`]: close the connection.
     pub fn parse(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<Option<usize>, HeadError> {
-        if let Some(search) = &mut self.search
-            && !search.found_in(buffer)
-        {
+        if !self.pieces.is_worth_parsing(buffer) {
             return incomplete(buffer, limits);
         }
-        self.search = None;
         let mut raw = raw_headers();
         let mut response = httparse::Response::new(&mut []);
         let status = httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut response, buffer, &mut raw)
             .map_err(HeadError::from_parser)?;
         let httparse::Status::Complete(size) = status else {
-            let mut search = EndSearch::default();
-            search.found_in(buffer);
-            self.search = Some(search);
+            self.pieces.on_incomplete(buffer);
             return incomplete(buffer, limits);
         };
+        self.pieces.clear();
         let head = &buffer[..size];
         check_lines(head, response.headers.len(), limits)?;
         let facts = take(&mut self.headers, head, response.headers)?;
