@@ -32,18 +32,140 @@
 //! });
 //! ```
 //!
+//! # Many at once
+//!
+//! [`spawn`] starts a coroutine that goes on by itself. [`scope`] starts some that borrow from where they are
+//! started and end before it does, [`race`] takes the first result and ends the rest, [`for_each_parallel`] does the
+//! same to many things, a few at a time:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! reactor::run(|| {
+//!     let words = ["one", "two", "three"];
+//!     let sizes = reactor::scope(|s| words.map(|word| s.spawn(move || word.len())).map(|child| child.join()));
+//!     assert_eq!(sizes, [Ok(3), Ok(3), Ok(5)]);
+//!
+//!     let slow = reactor::task(|| { reactor::sleep(Duration::from_secs(60)); "slow" });
+//!     let quick = reactor::task(|| "quick");
+//!     assert_eq!(reactor::race([slow, quick]), "quick");
+//!
+//!     let squares = reactor::for_each_parallel(2, 1..4, |n| Ok::<_, ()>(n * n));
+//!     assert_eq!(squares, Ok(vec![1, 4, 9]));
+//! });
+//! ```
+//!
+//! # Giving up
+//!
+//! Any call that suspends can be cut short, by [`timeout`] or by [`JoinHandle::terminate`]. It then unwinds, so that
+//! destructors run and nothing is left behind; [`uninterruptible`] holds that back where half of something would do harm.
+//!
+//! ```
+//! use std::time::Duration;
+//! use reactor::sync::channel;
+//!
+//! reactor::run(|| {
+//!     let (sender, receiver) = channel::<u32>(1);
+//!     let waited = reactor::timeout(Duration::from_millis(1), || receiver.recv());
+//!     assert!(waited.is_err());
+//!     sender.send(7).unwrap(); // nothing was lost
+//!     assert_eq!(receiver.recv(), Ok(7));
+//!
+//!     let sleeper = reactor::spawn(|| reactor::sleep(Duration::from_secs(60)));
+//!     assert!(sleeper.terminate_and_wait().is_err());
+//! });
+//! ```
+//!
+//! # Waiting for each other
+//!
+//! [`sync`] has what is needed across a suspension; [`select`] waits for the first of several sources, and a plain
+//! `RefCell` serves wherever nothing suspends in between. Blocking work goes to other threads with [`offload`], or by
+//! itself in [`fs`] and [`process`]; other threads reach in through a [`Handle`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use reactor::sync::channel;
+//!
+//! reactor::run(|| {
+//!     let (sender, receiver) = channel(1);
+//!     reactor::spawn(move || sender.send("news"));
+//!     let patience = reactor::after(Duration::from_secs(60));
+//!     match reactor::select(&[&receiver, &patience]) {
+//!         0 => assert_eq!(receiver.recv(), Ok("news")),
+//!         _ => unreachable!("a minute has not passed"),
+//!     }
+//!     assert_eq!(reactor::offload(|| 6 * 7), 42); // on another thread
+//! });
+//! ```
+//!
+//! # Protocols
+//!
+//! [`http`] is HTTP/1.1 both ways, WebSocket and events included; [`rpc`] makes a remote service of a trait; [`fsm`]
+//! runs a protocol whose phases are pieces of code. TLS is in [`net::tls`].
+//!
+//! ```
+//! use reactor::http::{Method, Server, client::Client};
+//! use reactor::net::TcpListener;
+//!
+//! reactor::run(|| {
+//!     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+//!     let url = format!("http://{}/hello/world", listener.local_addr().unwrap());
+//!     let server = Server::new()
+//!         .route(Method::GET, "/hello/{name}", |request| format!("hello, {}", request.param("name").unwrap()))
+//!         .start(listener);
+//!
+//!     let response = Client::new().get(&url).send().unwrap();
+//!     assert_eq!(response.text(1024).unwrap(), "hello, world");
+//!     server.stop();
+//! });
+//! ```
+//!
+//! # Trying it without a network
+//!
+//! In [`sim`] the same code runs in a world of its own: an hour of waiting costs no time, packets are lost and
+//! machines crash as a seed decides, and a run that fails can be repeated, made smaller, and read as a story.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use reactor::net::{TcpListener, TcpStream};
+//! use reactor::sim::{self, Latency, Link, SimConfig};
+//! use std::time::Duration;
+//!
+//! sim::run(1, SimConfig::default(), |world| {
+//!     world.link_all(Link::new(Latency::Constant(Duration::from_millis(50))));
+//!     let host = world.host("server");
+//!     host.start(|| {
+//!         let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+//!         let (mut client, _) = listener.accept().unwrap();
+//!         client.write_all(b"hello").unwrap();
+//!     });
+//!     let mut stream = TcpStream::connect_one((host.address(), 80).into()).unwrap();
+//!     let mut answer = String::new();
+//!     stream.read_to_string(&mut answer).unwrap();
+//!     assert_eq!(answer, "hello");
+//!     assert!(world.elapsed() >= Duration::from_millis(100)); // there and back
+//! });
+//! ```
+//!
+//! # Looking inside
+//!
+//! Coroutines have names ([`Builder::name`]), storage of their own ([`Local`]) and the `tracing` span that they were
+//! in when they last suspended. [`dump()`] tells what each waits for and since when ([`dump_on_signal`]: whenever the
+//! process gets SIGUSR2), and a [`watchdog`] names whoever keeps the thread too long. The programs of `examples/` are each
+//! a page: echo, chat, a proxy, WebSocket, RPC, a port forwarder, a dialogue, a crawler.
+//!
 //! # What may be relied on
 //!
 //! All coroutines of a process run on one thread. Between two calls that suspend nothing else runs, so `Rc`,
 //! `Cell` and `RefCell` are the normal way to share, and nothing need be `Send`. A call that suspends says so
 //! under *Suspends*: hold no `RefCell` borrow across it.
 //!
-//! A new coroutine runs at once, until it first suspends; then its parent goes on. [`spawn`] starts one that
-//! owns what it uses, [`scope`] starts some that borrow. A panic goes to whoever joins the coroutine, and ends
-//! [`run`] if nobody can.
+//! A new coroutine runs at once, until it first suspends; then its parent goes on. A panic goes to whoever joins the
+//! coroutine, or to its scope, and ends [`run`] if nobody can: nothing fails silently. The first failure in a scope
+//! terminates its other children and is raised where the scope is; later ones are logged.
 //!
-//! [`JoinHandle::terminate`] and [`timeout`] make the blocking call in which a coroutine sits unwind, with its
-//! destructors. A destructor that runs while its coroutine unwinds must not suspend; sockets then fail at once.
+//! A destructor that runs while its coroutine unwinds must not suspend; sockets then fail at once. Code that catches
+//! the unwinding of a termination, and goes on, is logged, and its next call that suspends unwinds again.
 
 #![deny(unsafe_code)]
 

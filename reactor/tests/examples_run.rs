@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use reactor::http::{Method, Response, Server};
+use reactor::http::{Message, Method, Response, Server, WebSocket, WebSocketLimits};
 
 /// A running example, killed on drop.
 struct Example {
@@ -189,4 +189,31 @@ fn rpc_calculator_is_called_by_another_process() {
     let alone = command("rpc_calculator").output().unwrap();
     let expected = "40 + 2 = 42\n84 / 2 = 42\n1 / 0: 1 cannot be divided by 0\n";
     assert_eq!(String::from_utf8(alone.stdout).unwrap(), expected);
+}
+
+#[test]
+fn websocket_chat_tells_everyone_who_comes_speaks_and_leaves() {
+    let chat = Example::start("websocket_chat", &["127.0.0.1:0"]);
+    let address: std::net::SocketAddr = chat.address.parse().unwrap();
+    reactor::run(move || {
+        let join = || {
+            let stream = reactor::net::TcpStream::connect_one(address).unwrap();
+            WebSocket::connect(stream, "localhost", "/chat", WebSocketLimits::default()).unwrap()
+        };
+        let hear = |socket: &WebSocket<'_>| {
+            let heard = reactor::timeout(Duration::from_secs(20), || socket.recv()).unwrap();
+            match heard.unwrap() {
+                Some(Message::Text(text)) => text,
+                other => panic!("heard {other:?}"),
+            }
+        };
+        let ada = join();
+        assert_eq!(hear(&ada), "guest 1 is here");
+        let bob = join();
+        assert_eq!((hear(&ada), hear(&bob)), ("guest 2 is here".into(), "guest 2 is here".into()));
+        bob.send("hello").unwrap();
+        assert_eq!((hear(&ada), hear(&bob)), ("guest 2: hello".into(), "guest 2: hello".into()));
+        bob.close().unwrap();
+        assert_eq!(hear(&ada), "guest 2 has left");
+    });
 }
