@@ -26,7 +26,7 @@ use crate::timer::Timer;
 const TIMEOUT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// The caller's time as an instant, no later than the deadline of the call that it serves itself, if it does.
-fn deadline_of(options: &CallOptions) -> Instant {
+pub(super) fn deadline_of(options: &CallOptions) -> Instant {
     let own = crate::now() + options.timeout.min(TIMEOUT_MAX);
     coroutine::current().deadline.get().map_or(own, |outer| own.min(outer))
 }

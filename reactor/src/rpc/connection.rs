@@ -1,15 +1,14 @@
 //! One connection to a peer, as its users hold it.
 //!
 //! A reader takes frames apart and starts a coroutine per request; a writer gathers what is queued into as few
-//! writes as there can be; a housekeeper follows the connection's life, pings a silent peer and buries a dead one. They are in
-//! `flow.rs` and `life.rs`.
-//! What they share is in `shared.rs`.
+//! writes as there can be; a housekeeper follows the connection's life, pings a silent peer and buries a dead one.
+//! They are in `flow.rs` and `life.rs`, what they share in `shared.rs`.
 //!
 //! Memory per connection is bounded: by the account of calls in flight (`calls.rs`), by the payloads that may
 //! be unfinished at once (`outbox.rs`), and by `QUEUE_BYTES_MAX`, above which calls and handlers wait before
 //! they add to the queue. The reader never waits for room, for then two peers could wait for each other.
 //!
-//! What it is not: a pool, or a reconnecting client. A connection that is closed stays closed.
+//! What it is not: a pool. A connection that is closed stays closed; see [`Reconnecting`](super::Reconnecting).
 
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -254,6 +253,18 @@ impl Connection {
     pub fn wait_closed(&self) -> CloseReason {
         self.0.shared.closed.wait();
         self.close_reason().unwrap_or(CloseReason::Local)
+    }
+
+    /// Waits until the connection takes no new calls: it drains, or is closed.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn wait_unusable(&self) {
+        self.0.shared.unusable.wait();
+    }
+
+    pub(super) fn is_same(&self, other: &Connection) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
     }
 
     /// How many calls are in flight: ours at the peer, and the peer's here.

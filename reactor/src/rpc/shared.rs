@@ -85,6 +85,8 @@ pub(super) struct Shared {
     pub(super) agreed: Barrier,
     pub(super) phase: Cell<Phase>,
     pub(super) reason: RefCell<Option<CloseReason>>,
+    /// Opens when no new calls are taken, and when all is over.
+    pub(super) unusable: Barrier,
     pub(super) closed: Barrier,
     pub(super) last_heard: Cell<Instant>,
     pub(super) writing_since: Cell<Option<Instant>>,
@@ -125,6 +127,7 @@ impl Shared {
             agreed: Barrier::new(false),
             phase: Cell::new(Phase::Open),
             reason: RefCell::default(),
+            unusable: Barrier::new(false),
             closed: Barrier::new(false),
             last_heard: Cell::new(crate::now()),
             writing_since: Cell::new(None),
@@ -225,6 +228,7 @@ impl Shared {
         }
         self.phase.set(Phase::Draining(until));
         self.reason.borrow_mut().get_or_insert(reason);
+        self.unusable.open();
         // Callers that wait for their turn need wait no more.
         self.allowance.release(usize::MAX / 8);
         self.stream_places.release(usize::MAX / 8);
@@ -343,6 +347,7 @@ impl Shared {
         self.allowance.release(usize::MAX / 8);
         self.stream_places.release(usize::MAX / 8);
         self.agreed.open();
+        self.unusable.open();
         self.drained.notify_all();
     }
 }
