@@ -1,10 +1,9 @@
-//! What clients and nodes say to each other: one RPC method each, numbered from 0x0200.
+//! What clients and nodes say to each other: the service of a storage node, numbered from 0x0200.
 //!
 //! Bulk content travels as the call's payload, never inside the message. Decoding is serde's; every list has a bound
 //! here, checked by the handler, and the RPC layer bounds the whole message.
 
 use overlay::NodeId;
-use reactor::rpc::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, GroupHash, OwnerTag};
@@ -69,8 +68,42 @@ pub enum Refusal {
     Bounds(String),
 }
 
-/// Stores a block durably; its content is the payload.
-pub struct PutBlock;
+reactor::service! {
+    /// What a storage node does for others.
+    pub trait Storage = "dht" version 1, client StorageClient {
+        /// Stores a block durably; its content is the payload.
+        fn put_block(&self, request: PutBlockRequest, content: Payload) -> Result<(), Refusal>
+            = 0x0200 as PutBlock, idempotent;
+        /// Reads a block, or the groups that cover a range of it; the bytes are the payload.
+        fn get_block(&self, request: GetBlockRequest) -> Result<(GetBlockResponse, Payload), Refusal>
+            = 0x0201 as GetBlock, idempotent;
+        /// Says which of some blocks the node has: at most [`KEYS_PER_ANSWER_MAX`].
+        fn has_blocks(&self, addresses: Vec<Address>) -> Result<Vec<bool>, Refusal>
+            = 0x0202 as HasBlocks, idempotent;
+        /// Tells a node that it sent something else than the block: it rereads its copy and, if that is bad, drops it and
+        /// fetches another. Believing this costs the node one read, so anybody may say it. Answered with whether the copy
+        /// was bad.
+        fn suspect_block(&self, address: Address) -> Result<bool, Refusal>
+            = 0x0203 as SuspectBlock, idempotent;
+        /// Paxos, phase 1.
+        fn prepare(&self, request: PrepareRequest) -> Result<Option<Accepted<SignedRecord>>, Refusal>
+            = 0x0210 as Prepare;
+        /// Paxos, phase 2, with the next ballot's phase 1. Answered with what is promised now.
+        fn accept(&self, request: AcceptRequest) -> Result<Ballot, Refusal> = 0x0211 as Accept;
+        /// Reads what a member has accepted, durably.
+        fn read_register(&self, register: RegisterAddress) -> Result<Option<RegisterView>, Refusal>
+            = 0x0212 as ReadRegister, idempotent;
+        /// Digests of the keys for which both caller and callee are responsible: 256, one for each first byte of an
+        /// address.
+        fn digests(&self, request: DigestsRequest) -> Result<Vec<u64>, Refusal>
+            = 0x0220 as Digests, idempotent;
+        /// Lists keys in order.
+        fn list_keys(&self, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal>
+            = 0x0221 as ListKeys, idempotent;
+        /// How full the node is.
+        fn usage(&self) -> Result<Usage, Refusal> = 0x0230 as NodeUsage, idempotent;
+    }
+}
 
 /// See [`PutBlock`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,17 +113,6 @@ pub struct PutBlockRequest {
     /// The key under which it is hashed.
     pub tag: OwnerTag,
 }
-
-impl Method for PutBlock {
-    const ID: u32 = 0x0200;
-    const NAME: &'static str = "dht.put_block";
-    type Request = PutBlockRequest;
-    type Response = ();
-    type Error = Refusal;
-}
-
-/// Reads a block, or the groups that cover a range of it; the bytes are the payload.
-pub struct GetBlock;
 
 /// See [`GetBlock`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -112,42 +134,6 @@ pub struct GetBlockResponse {
     pub hashes: Vec<GroupHash>,
 }
 
-impl Method for GetBlock {
-    const ID: u32 = 0x0201;
-    const NAME: &'static str = "dht.get_block";
-    type Request = GetBlockRequest;
-    type Response = GetBlockResponse;
-    type Error = Refusal;
-}
-
-/// Says which of some blocks the node has.
-pub struct HasBlocks;
-
-impl Method for HasBlocks {
-    const ID: u32 = 0x0202;
-    const NAME: &'static str = "dht.has_blocks";
-    /// At most [`KEYS_PER_ANSWER_MAX`].
-    type Request = Vec<Address>;
-    type Response = Vec<bool>;
-    type Error = Refusal;
-}
-
-/// Tells a node that it sent something else than the block: it rereads its copy and, if that is bad, drops it and
-/// fetches another. Believing this costs the node one read, so anybody may say it.
-pub struct SuspectBlock;
-
-impl Method for SuspectBlock {
-    const ID: u32 = 0x0203;
-    const NAME: &'static str = "dht.suspect_block";
-    type Request = Address;
-    /// Whether the copy was bad.
-    type Response = bool;
-    type Error = Refusal;
-}
-
-/// Paxos, phase 1.
-pub struct Prepare;
-
 /// See [`Prepare`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PrepareRequest {
@@ -156,17 +142,6 @@ pub struct PrepareRequest {
     /// What to promise.
     pub ballot: Ballot,
 }
-
-impl Method for Prepare {
-    const ID: u32 = 0x0210;
-    const NAME: &'static str = "dht.prepare";
-    type Request = PrepareRequest;
-    type Response = Option<Accepted<SignedRecord>>;
-    type Error = Refusal;
-}
-
-/// Paxos, phase 2, with the next ballot's phase 1.
-pub struct Accept;
 
 /// See [`Accept`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -181,18 +156,6 @@ pub struct AcceptRequest {
     pub record: SignedRecord,
 }
 
-impl Method for Accept {
-    const ID: u32 = 0x0211;
-    const NAME: &'static str = "dht.accept";
-    type Request = AcceptRequest;
-    /// What is promised now.
-    type Response = Ballot;
-    type Error = Refusal;
-}
-
-/// Reads what a member has accepted, durably.
-pub struct ReadRegister;
-
 /// What a node knows of a register.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RegisterView {
@@ -201,17 +164,6 @@ pub struct RegisterView {
     /// What the node has accepted.
     pub accepted: Option<Accepted<SignedRecord>>,
 }
-
-impl Method for ReadRegister {
-    const ID: u32 = 0x0212;
-    const NAME: &'static str = "dht.read_register";
-    type Request = RegisterAddress;
-    type Response = Option<RegisterView>;
-    type Error = Refusal;
-}
-
-/// Digests of the keys for which both caller and callee are responsible, one for each first byte of an address.
-pub struct Digests;
 
 /// A family of keys to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,18 +182,6 @@ pub struct DigestsRequest {
     /// Who asks: keys for which that node is not responsible are left out.
     pub asker: NodeId,
 }
-
-impl Method for Digests {
-    const ID: u32 = 0x0220;
-    const NAME: &'static str = "dht.digests";
-    type Request = DigestsRequest;
-    /// 256 of them.
-    type Response = Vec<u64>;
-    type Error = Refusal;
-}
-
-/// Lists keys in order.
-pub struct ListKeys;
 
 /// See [`ListKeys`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -276,29 +216,16 @@ pub struct ListKeysResponse {
     pub next: Option<[u8; 32]>,
 }
 
-impl Method for ListKeys {
-    const ID: u32 = 0x0221;
-    const NAME: &'static str = "dht.list_keys";
-    type Request = ListKeysRequest;
-    type Response = ListKeysResponse;
-    type Error = Refusal;
-}
-
-/// How full the node is.
-pub struct NodeUsage;
-
-impl Method for NodeUsage {
-    const ID: u32 = 0x0230;
-    const NAME: &'static str = "dht.usage";
-    type Request = ();
-    type Response = Usage;
-    type Error = Refusal;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use reactor::serialization::{from_bytes, to_bytes};
+
+    #[test]
+    fn the_released_schema_stays_as_it_is() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/dht.txt");
+        StorageClient::schema().compare_with_released(path).unwrap();
+    }
 
     #[test]
     fn a_full_list_of_keys_fits_into_a_message() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reactor::crypto::Identity;
-use reactor::rpc::{CallError, Connection, Method, Service};
+use reactor::rpc::{CallContext, CallError, Connection, Method, Service};
 
 use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
@@ -19,7 +19,7 @@ use crate::dial::DialError;
 use crate::join::Bootstrap;
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::lookup::Transport;
-use crate::message::{FindNode, FindNodeRequest, FindNodeResponse, Leave, Ping};
+use crate::message::{FindNode, FindNodeRequest, FindNodeResponse, Neighbour, Never, Ping};
 use crate::node_id::NodeId;
 use crate::peers::Peers;
 use crate::routing_table::RoutingTable;
@@ -76,8 +76,7 @@ impl State {
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
         });
-        // Weak, since the state holds the service.
-        serve(&mut service, Rc::downgrade(&state));
+        Rc::new(Served(Rc::downgrade(&state))).serve_on(&mut service);
         let _ = state.service.set(Rc::new(service));
         state
     }
@@ -277,24 +276,29 @@ impl Transport for Live<'_> {
     }
 }
 
-/// Adds the overlay's own methods to a service.
-fn serve(service: &mut Service, state: Weak<State>) {
-    service.on::<Ping>(|_, (), _| Ok(((), Bytes::new())));
-    let table_of = state.clone();
-    service.on::<FindNode>(move |context, request, _| {
-        let asker = context.peer.as_ref().map(NodeId::of);
-        let contacts = table_of.upgrade().map_or_else(Vec::new, |state| {
+/// A node as its peers see it. Weak, since the state holds the service.
+struct Served(Weak<State>);
+
+impl Neighbour for Served {
+    fn ping(&self, _: &CallContext) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn find_node(&self, call: &CallContext, request: FindNodeRequest) -> Result<FindNodeResponse, Never> {
+        let asker = call.peer.as_ref().map(NodeId::of);
+        let contacts = self.0.upgrade().map_or_else(Vec::new, |state| {
             let mut contacts = state.table.borrow().closest(&request.target, K + 1);
             contacts.retain(|contact| Some(contact.id) != asker);
             contacts.truncate(K);
             contacts
         });
-        Ok((FindNodeResponse { contacts }, Bytes::new()))
-    });
-    service.on::<Leave>(move |context, (), _| {
-        if let (Some(state), Some(peer)) = (state.upgrade(), &context.peer) {
+        Ok(FindNodeResponse { contacts })
+    }
+
+    fn leave(&self, call: &CallContext) -> Result<(), Never> {
+        if let (Some(state), Some(peer)) = (self.0.upgrade(), &call.peer) {
             state.change_table(|table, _| table.remove(&NodeId::of(peer)));
         }
-        Ok(((), Bytes::new()))
-    });
+        Ok(())
+    }
 }

@@ -19,7 +19,8 @@ reactor::service! {
         /// Nothing in, nothing out.
         fn ping(&self) -> Result<(), Never> = 0x12 as Ping, inline, idempotent;
         /// Three arguments and a pair as the answer.
-        fn mix(&self, a: u8, b: Vec<Vec<u8>>, c: Option<(u8, u8)>) -> Result<(usize, bool), Never> = 0x13 as Mix;
+        fn mix(&self, a: u8, b: Vec<Vec<u8>>, c: Option<(u8, u8)>) -> Result<(usize, bool), Never>
+            = 0x13 as Mix;
         /// Panics where it is told to.
         fn panic(&self, inline: bool) -> Result<(), Never> = 0x14 as Panic, inline;
         /// How long the caller waits, in milliseconds.

@@ -22,7 +22,8 @@ reactor::service! {
         /// Sums up; refuses negative numbers at once.
         fn sum(&self, numbers: StreamReceiver<i64>) -> Result<i64, String> = 2 as Sum;
         /// Sends back what comes, in capitals.
-        fn shout(&self, words: StreamReceiver<String>, loud: StreamSender<String>) -> Result<(), Never> = 3 as Shout;
+        fn shout(&self, words: StreamReceiver<String>, loud: StreamSender<String>) -> Result<(), Never>
+            = 3 as Shout;
         /// Sends bytes until nobody wants them.
         fn pour(&self, size: u32, bytes: StreamSender<Bytes>) -> Result<u64, Never> = 4 as Pour;
         /// Takes so many items and goes on for a while without more.
@@ -32,7 +33,8 @@ reactor::service! {
         /// Panics after an item.
         fn fail(&self, numbers: StreamSender<u64>) -> Result<(), Never> = 7 as Fail;
         /// Never takes, never answers.
-        fn hang(&self, items: StreamReceiver<Bytes>, none: StreamSender<u64>) -> Result<(), Never> = 8 as Hang;
+        fn hang(&self, items: StreamReceiver<Bytes>, none: StreamSender<u64>) -> Result<(), Never>
+            = 8 as Hang;
     }
 }
 

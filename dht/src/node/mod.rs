@@ -16,18 +16,19 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use overlay::{NodeId, Peers, Rights};
 use reactor::crypto::PublicKey;
-use reactor::rpc::{CallContext, Service};
+use reactor::rpc::{CallContext, Payload, Service};
 use reactor::sync::Signal;
 
 use crate::address::Address;
-use crate::block_store::Usage;
+use crate::block::mutable::SignedRecord;
+use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
-    Accept, Digests, GetBlock, HasBlocks, KEYS_PER_ANSWER_MAX, ListKeys, NodeUsage, Prepare, PutBlock,
-    ReadRegister, Refusal, SuspectBlock,
+    AcceptRequest, DigestsRequest, GetBlockRequest, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListKeysRequest,
+    ListKeysResponse, PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage,
 };
+use crate::paxos::{Accepted, Ballot};
 use crate::store::{Key, Kind, Store, StoreError};
 
 use registers::Registers;
@@ -90,60 +91,7 @@ impl Node {
 
     /// Enters the DHT's methods into `service`. The handlers keep the node alive.
     pub fn serve(self: &Rc<Node>, service: &mut Service) {
-        let node = self.clone();
-        service.on::<PutBlock>(move |context, request, content| {
-            node.admit(context, WRITE)?;
-            node.put_block(&request.address, &request.tag, content)?;
-            Ok(((), Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<GetBlock>(move |context, request, _| {
-            node.admit(context, READ)?;
-            node.serve_block(&request.address, request.range.map(|(start, end)| start..end))
-        });
-        let node = self.clone();
-        service.on::<HasBlocks>(move |context, addresses, _| {
-            node.admit(context, READ)?;
-            if addresses.len() > KEYS_PER_ANSWER_MAX {
-                return Err(Refusal::Bounds(format!("at most {KEYS_PER_ANSWER_MAX} addresses")));
-            }
-            Ok((addresses.iter().map(|address| node.has_block(address)).collect(), Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<SuspectBlock>(move |context, address, _| {
-            node.admit(context, READ)?;
-            Ok((node.suspect_block(&address)?, Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<Prepare>(move |context, request, _| {
-            node.admit(context, WRITE)?;
-            Ok((node.prepare(context.peer.as_ref(), &request.genesis, request.ballot)?, Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<Accept>(move |context, request, _| {
-            node.admit(context, WRITE)?;
-            Ok((node.accept(context.peer.as_ref(), request)?, Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<ReadRegister>(move |context, register, _| {
-            node.admit(context, READ)?;
-            Ok((node.read_register(&register)?, Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<Digests>(move |context, request, _| {
-            node.admit(context, READ)?;
-            Ok((node.digests(&request)?, Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<ListKeys>(move |context, request, _| {
-            node.admit(context, READ)?;
-            Ok((node.list_keys(&request)?, Bytes::new()))
-        });
-        let node = self.clone();
-        service.on::<NodeUsage>(move |context, (), _| {
-            node.admit(context, READ)?;
-            Ok((node.usage(), Bytes::new()))
-        });
+        Rc::new(Served(self.clone())).serve_on(service);
     }
 
     fn admit(&self, context: &CallContext, needed: Rights) -> Result<(), Refusal> {
@@ -198,6 +146,81 @@ impl Node {
         if self.wanted.borrow().is_empty() {
             self.wanted_signal.wait();
         }
+    }
+}
+
+/// A node as its peers see it: each call is admitted first.
+struct Served(Rc<Node>);
+
+impl Storage for Served {
+    fn put_block(
+        &self,
+        call: &CallContext,
+        request: PutBlockRequest,
+        content: Payload,
+    ) -> Result<(), Refusal> {
+        self.0.admit(call, WRITE)?;
+        self.0.put_block(&request.address, &request.tag, content).map(drop)
+    }
+
+    fn get_block(
+        &self,
+        call: &CallContext,
+        request: GetBlockRequest,
+    ) -> Result<(GetBlockResponse, Payload), Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.serve_block(&request.address, request.range.map(|(start, end)| start..end))
+    }
+
+    fn has_blocks(&self, call: &CallContext, addresses: Vec<Address>) -> Result<Vec<bool>, Refusal> {
+        self.0.admit(call, READ)?;
+        if addresses.len() > KEYS_PER_ANSWER_MAX {
+            return Err(Refusal::Bounds(format!("at most {KEYS_PER_ANSWER_MAX} addresses")));
+        }
+        Ok(addresses.iter().map(|address| self.0.has_block(address)).collect())
+    }
+
+    fn suspect_block(&self, call: &CallContext, address: Address) -> Result<bool, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.suspect_block(&address)
+    }
+
+    fn prepare(
+        &self,
+        call: &CallContext,
+        request: PrepareRequest,
+    ) -> Result<Option<Accepted<SignedRecord>>, Refusal> {
+        self.0.admit(call, WRITE)?;
+        self.0.prepare(call.peer.as_ref(), &request.genesis, request.ballot)
+    }
+
+    fn accept(&self, call: &CallContext, request: AcceptRequest) -> Result<Ballot, Refusal> {
+        self.0.admit(call, WRITE)?;
+        self.0.accept(call.peer.as_ref(), request)
+    }
+
+    fn read_register(
+        &self,
+        call: &CallContext,
+        register: RegisterAddress,
+    ) -> Result<Option<RegisterView>, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.read_register(&register)
+    }
+
+    fn digests(&self, call: &CallContext, request: DigestsRequest) -> Result<Vec<u64>, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.digests(&request)
+    }
+
+    fn list_keys(&self, call: &CallContext, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.list_keys(&request)
+    }
+
+    fn usage(&self, call: &CallContext) -> Result<Usage, Refusal> {
+        self.0.admit(call, READ)?;
+        Ok(self.0.usage())
     }
 }
 

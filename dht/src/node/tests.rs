@@ -1,4 +1,5 @@
 //! What a node stores, and what it refuses.
+use bytes::Bytes;
 
 use reactor::crypto::Identity;
 
