@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use slab::Slab;
 
 use crate::coroutine::{self, Builder, Coroutine, Ending, Outcome, Payload, Start};
+use crate::dump::CoroutineState;
 use crate::handle::Handle;
 use crate::sync::WaitList;
 use crate::{driver, engine, sim};
@@ -62,6 +63,9 @@ impl Group {
 
     /// One of `count` ways, each as likely: the same sequence in each run.
     pub(crate) fn choose(&self, count: usize) -> usize {
+        if let Some(process) = &self.process {
+            return process.world().choose_ready(count);
+        }
         // Knuth's MMIX generator; its high bits are the good ones.
         let next = self
             .choices
@@ -102,9 +106,13 @@ impl Group {
         self.members.borrow().len()
     }
 
-    /// The names of its coroutines.
+    /// Its coroutines' names, each with what it waits for.
     pub(crate) fn labels(&self) -> Vec<String> {
-        self.members.borrow().iter().map(|(_, member)| member.label()).collect()
+        let label = |member: &Rc<Coroutine>| match member.state() {
+            CoroutineState::Waiting { what, .. } => format!("{} (waits for {what})", member.label()),
+            _ => member.label(),
+        };
+        self.members.borrow().iter().map(|(_, member)| label(member)).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

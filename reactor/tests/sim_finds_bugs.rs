@@ -70,6 +70,7 @@ fn a_lost_wake_up_is_found_shrunk_told_and_replayed() {
     let failure = sim::find_failure(&config, 0..500, three_values_pass_through).expect("a seed finds it");
     println!("{failure}");
     assert!(failure.message.starts_with("deadlock"), "{failure}");
+    assert!(failure.message.contains("main (waits for a signal)"), "{failure}");
     assert!((1..=3).contains(&failure.fault_count()), "{failure}");
     assert!(failure.story.contains("goes on before"), "{failure}");
 

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use reactor::sim::{self, SimConfig, World};
-use reactor::sync::{Barrier, Mutex, Semaphore, Signal, channel};
-use reactor::{JoinHandle, sleep, spawn, yield_now};
+use reactor::sync::{Barrier, Mutex, OnceCell, RwLock, Semaphore, Signal, channel, watch};
+use reactor::{JoinHandle, after, select, sleep, spawn, yield_now};
 
 /// Seeds for each property: a second or two, unoptimised.
 const SEEDS: std::ops::Range<u64> = 0..400;
@@ -200,34 +200,63 @@ fn whoever_waits_at_a_barrier_passes_when_it_opens() {
     });
 }
 
+/// Half as many tokens as workers, each announced to one; `wait` may give up. When all is quiet, a token that lies there
+/// while somebody waits means that its announcement was lost.
+fn announced_tokens(world: &World, wait: impl Fn(&Signal, u32) -> bool + 'static) {
+    let (tokens, waiting, signal) = (Rc::new(Cell::new(0u32)), Rc::new(Cell::new(0)), Rc::new(Signal::new()));
+    let wait = Rc::new(wait);
+    let mut workers: Vec<JoinHandle<()>> = Vec::new();
+    for number in 0..COUNT {
+        let (tokens, waiting, signal, wait) = (tokens.clone(), waiting.clone(), signal.clone(), wait.clone());
+        workers.push(spawn(move || {
+            while tokens.get() == 0 {
+                let _waits = Entered::new(&waiting);
+                if !wait(&signal, number) {
+                    return;
+                }
+            }
+            tokens.set(tokens.get() - 1);
+        }));
+    }
+    for _ in 0..COUNT / 2 {
+        dawdle(world);
+        tokens.set(tokens.get() + 1);
+        signal.notify_one();
+        dawdle(world);
+        if let Some(index) = world.choose(COUNT + 1).checked_sub(1) {
+            workers[index as usize].terminate();
+        }
+    }
+    sleep(Duration::from_millis(1));
+    assert!(tokens.get() == 0 || waiting.get() == 0, "{} tokens, {} wait", tokens.get(), waiting.get());
+    for worker in workers {
+        worker.terminate();
+        let _ = worker.join();
+    }
+}
+
 #[test]
 fn a_signal_that_wakes_one_is_not_lost_with_a_terminated_one() {
     check(|world| {
-        // A count that only `notify_one` announces: were one swallowed, somebody would wait for ever.
-        let (tokens, signal) = (Rc::new(Cell::new(0u32)), Rc::new(Signal::new()));
-        let source = spawn({
-            let (tokens, signal, world) = (tokens.clone(), signal.clone(), world.clone());
-            move || {
-                for _ in 0..COUNT {
-                    dawdle(&world);
-                    tokens.set(tokens.get() + 1);
-                    signal.notify_one();
-                }
-            }
+        announced_tokens(world, |signal, _| {
+            signal.wait();
+            true
         });
-        let (own, announced) = (tokens.clone(), signal);
-        crowd(world, move |world, _| {
-            while own.get() == 0 {
-                announced.wait();
+    });
+}
+
+#[test]
+fn a_notification_that_select_does_not_return_reaches_the_next() {
+    check(|world| {
+        let own = world.clone();
+        announced_tokens(world, move |signal, number| {
+            if number % 2 == 0 {
+                signal.wait();
+                return true;
             }
-            own.set(own.get() - 1);
-            // A second token may have been announced to nobody: pass it on.
-            if own.get() > 0 {
-                announced.notify_one();
-            }
-            dawdle(world);
+            let soon = after(Duration::from_micros(u64::from(own.choose(10))));
+            select(&[signal, &soon]) == 0
         });
-        source.join().unwrap();
     });
 }
 
@@ -276,5 +305,91 @@ fn a_channel_loses_no_value_and_doubles_none_whoever_is_terminated() {
         sent.sort_unstable();
         received.sort_unstable();
         assert_eq!(sent, received);
+    });
+}
+
+#[test]
+fn a_lock_for_readers_and_writers_keeps_writers_alone_and_the_order_of_both() {
+    check(|world| {
+        let (lock, inside, queue) = (Rc::new(RwLock::new(0)), Inside::new(), Queue::default());
+        let own = lock.clone();
+        crowd(world, move |world, number| {
+            dawdle(world);
+            if world.chance(0.5) {
+                let asking = queue.ask(number);
+                let mut guard = own.write();
+                // All who came before have been let in, and have left.
+                asking.served();
+                let entered = Entered::new(&inside.writers);
+                inside.check(0);
+                *guard += 1;
+                dawdle(world);
+                drop(entered);
+            } else {
+                let asking = queue.ask(number);
+                let guard = own.read();
+                // Readers that are let in together run in any order.
+                drop(asking);
+                let entered = Entered::new(&inside.readers);
+                inside.check(COUNT);
+                let before = *guard;
+                dawdle(world);
+                assert_eq!(*guard, before, "changed under a reader");
+                drop(entered);
+            }
+        });
+        assert!(lock.try_write().is_some(), "left locked");
+    });
+}
+
+#[test]
+fn every_watcher_sees_the_last_value_and_the_end() {
+    check(|world| {
+        let (source, watcher) = watch(0u32);
+        let (own, last) = (world.clone(), Rc::new(Cell::new(0)));
+        let written = last.clone();
+        let writer = spawn(move || {
+            for value in 1..6 {
+                dawdle(&own);
+                source.set(value);
+                written.set(value);
+            }
+        });
+        crowd(world, move |world, _| {
+            let (watcher, mut seen) = (watcher.clone(), None);
+            while watcher.changed().is_ok() {
+                let value = watcher.get();
+                assert!(seen.is_none_or(|seen| seen < value), "{value} after {seen:?}");
+                seen = Some(value);
+                dawdle(world);
+            }
+            assert_eq!(seen, Some(last.get()));
+        });
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_value_is_made_once_though_whoever_makes_it_fails_or_is_terminated() {
+    check(|world| {
+        let (cell, made) = (Rc::new(OnceCell::new()), Rc::new(Cell::new(0)));
+        let (own, counted) = (cell.clone(), made.clone());
+        crowd(world, move |world, number| {
+            let result = own.get_or_try_init(|| {
+                dawdle(world);
+                if world.chance(0.3) {
+                    return Err(());
+                }
+                counted.set(counted.get() + 1);
+                Ok(number)
+            });
+            if let Ok(value) = result {
+                assert_eq!(Some(value), own.get());
+            }
+        });
+        assert!(made.get() <= 1, "made {} times", made.get());
+        assert_eq!(made.get() == 1, cell.get().is_some());
+        // Whatever happened to the others, it can still be made.
+        assert!(cell.get_or_init(|| 99).lt(&100));
     });
 }

@@ -141,6 +141,11 @@ impl Inner {
         self.choices.borrow_mut().choose(kind, count)
     }
 
+    /// Which of several things that are ready is taken first.
+    pub(crate) fn choose_ready(&self, count: usize) -> usize {
+        self.choose(Kind::Schedule, u32::try_from(count).unwrap_or(u32::MAX)) as usize
+    }
+
     pub(super) fn chance(&self, kind: Kind, probability: f64) -> bool {
         self.choices.borrow_mut().chance(kind, probability)
     }
