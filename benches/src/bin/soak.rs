@@ -1,7 +1,7 @@
 //! Half an hour of everything at once, and then: does the process hold what it held before?
 //!
-//! `cargo run --release -p benches --bin soak` runs servers and clients in one process: echo, RPC plain and encrypted,
-//! channels, locks and timers, with random terminations, resets and timeouts, from a seed that it prints and takes
+//! `cargo run --release -p benches --bin soak` runs servers and clients in one process: echo, HTTP, RPC plain and
+//! encrypted, channels, locks and timers, with random terminations, resets and timeouts, from a seed that it prints and takes
 //! (`HYPHA_SEED` or `--seed`; who does what is the seed's, when it happens the machine's). After the warm-up, and
 //! again at the end, the load pauses until all is quiet; between these two moments descriptors and coroutines must
 //! not grow by one, nor mappings and memory by more than a tenth. It fails otherwise.
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 
 fn soak(arguments: &Arguments, seed: u64) -> io::Result<Vec<String>> {
     let counts = Rc::new(Counts::default());
-    let ports = servers::start(&counts)?;
+    let ports = Rc::new(servers::start(&counts)?);
     let load = Duration::from_secs_f64(arguments.minutes * 60.0);
     let warm_up = (load / 10).clamp(Duration::from_secs(2), Duration::from_secs(60));
     let begin = Instant::now();
@@ -88,10 +88,10 @@ fn soak(arguments: &Arguments, seed: u64) -> io::Result<Vec<String>> {
         (0..arguments.workers * 16).map(|_| reactor::spawn(|| reactor::sleep(QUIET / 4))).collect();
     crowd.into_iter().for_each(|member| member.join().expect("nobody terminates it"));
 
-    run_load(arguments, seed, 0, &counts, ports, warm_up, begin)?;
-    let before = quiet(&counts, begin)?;
-    run_load(arguments, seed, 1, &counts, ports, load, begin)?;
-    let after = quiet(&counts, begin)?;
+    run_load(arguments, seed, 0, &counts, &ports, warm_up, begin)?;
+    let before = quiet(&counts, &ports, begin)?;
+    run_load(arguments, seed, 1, &counts, &ports, load, begin)?;
+    let after = quiet(&counts, &ports, begin)?;
     println!(
         "{} sessions: {} terminated, {} timed out, {} connections reset",
         counts.sessions.get(),
@@ -108,18 +108,20 @@ fn run_load(
     seed: u64,
     phase: u64,
     counts: &Rc<Counts>,
-    ports: Ports,
+    ports: &Rc<Ports>,
     duration: Duration,
     begin: Instant,
 ) -> io::Result<()> {
     let over = Rc::new(Cell::new(false));
     let workers = (0..arguments.workers).map(|worker| {
-        let (counts, over, pause_ms) = (counts.clone(), over.clone(), arguments.pause_ms);
+        let (counts, ports, over, pause_ms) =
+            (counts.clone(), ports.clone(), over.clone(), arguments.pause_ms);
         let random = Random::new(seed, worker << 1 | phase);
         reactor::spawn(move || {
             while !over.get() {
-                let (session_random, counted) = (Random::new(random.next(), 0), counts.clone());
-                befall(&counts, &random, move || sessions::any(&counted, ports, &session_random));
+                let session_random = Random::new(random.next(), 0);
+                let (counted, ports) = (counts.clone(), ports.clone());
+                befall(&counts, &random, move || sessions::any(&counted, &ports, &session_random));
                 if pause_ms > 0 {
                     reactor::sleep(random.time_below_ms(pause_ms));
                 }
@@ -132,7 +134,7 @@ fn run_load(
     while next < end {
         next = (next + Duration::from_secs(10)).min(end);
         reactor::sleep_until(next);
-        print(&Sample::take(counts.living.get())?, counts, begin, "");
+        print(&take(counts, ports)?, counts, begin, "");
     }
     over.set(true);
     workers.into_iter().for_each(|worker| worker.join().expect("nobody terminates it"));
@@ -140,11 +142,15 @@ fn run_load(
 }
 
 /// Waits until nothing moves any more, and returns what is left then.
-fn quiet(counts: &Counts, begin: Instant) -> io::Result<Sample> {
+fn quiet(counts: &Counts, ports: &Ports, begin: Instant) -> io::Result<Sample> {
     reactor::sleep(QUIET);
-    let sample = Sample::take(counts.living.get())?;
+    let sample = take(counts, ports)?;
     print(&sample, counts, begin, "  (quiet)");
     Ok(sample)
+}
+
+fn take(counts: &Counts, ports: &Ports) -> io::Result<Sample> {
+    Sample::take(counts.living.get() + ports.http_connections() as i64)
 }
 
 fn print(sample: &Sample, counts: &Counts, begin: Instant, remark: &str) {

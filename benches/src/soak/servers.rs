@@ -1,8 +1,9 @@
-//! The servers of the soak: echo by lines, RPC plain and encrypted, HTTP. All on every loopback address.
+//! The servers of the soak: echo by lines, RPC plain and encrypted, HTTP; each on every loopback address.
 
 use super::fate::Counts;
 use crate::random::{Random, mix};
 use reactor::crypto::Identity;
+use reactor::http::{self, Method, Request, Response, ServerHandle};
 use reactor::net::tls;
 use reactor::net::{TcpListener, TcpStream};
 use reactor::rpc::{CallContext, Config, Connection, Never, Payload, Service};
@@ -41,15 +42,22 @@ impl Work for Worker {
     }
 }
 
+/// What `GET /hello` answers.
+pub const HELLO: &str = "Hello, soak!";
+
 /// The longest line of the echo server.
 pub const LINE_SIZE_BYTES_MAX: usize = 64 << 10;
 
+/// The longest body that the HTTP server takes.
+pub const HTTP_BODY_SIZE_BYTES_MAX: usize = 256 << 10;
+
 /// Where the servers listen.
-#[derive(Clone, Copy)]
 pub struct Ports {
     echo: u16,
     rpc: u16,
     encrypted_rpc: u16,
+    http: u16,
+    http_server: ServerHandle,
 }
 
 impl Ports {
@@ -62,6 +70,16 @@ impl Ports {
     /// Returns an address of the RPC server.
     pub fn rpc(&self, random: &Random) -> SocketAddr {
         somewhere(self.rpc, random)
+    }
+
+    /// Returns an address of the HTTP server.
+    pub fn http(&self, random: &Random) -> SocketAddr {
+        somewhere(self.http, random)
+    }
+
+    /// Returns how many connections the HTTP server has.
+    pub fn http_connections(&self) -> usize {
+        self.http_server.connection_count()
     }
 
     /// Returns an address of the RPC server that speaks TLS.
@@ -79,12 +97,23 @@ fn somewhere(port: u16, random: &Random) -> SocketAddr {
 /// # Errors
 /// Fails when no port is free.
 pub fn start(counts: &Rc<Counts>) -> io::Result<Ports> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let http = listener.local_addr()?.port();
+    let http_server = http::Server::new()
+        .route(Method::GET, "/hello", |_| HELLO)
+        .route(Method::POST, "/echo", |request: &mut Request<'_>| {
+            let body = request.read_body(HTTP_BODY_SIZE_BYTES_MAX)?;
+            io::Result::Ok(Response::bytes(body))
+        })
+        .start(listener);
     let mut service = Service::new();
     Rc::new(Worker).serve_on(&mut service);
     let service = Rc::new(service);
     let identity = Rc::new(Identity::generate());
     let plain = service.clone();
     Ok(Ports {
+        http,
+        http_server,
         echo: listen(counts, |stream| {
             // A client that resets its connection is what this is all about.
             let _ = echo(&stream);

@@ -13,21 +13,24 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+mod web;
+
 /// Runs one session of a random kind.
 ///
 /// # Panics
 /// Panics when a server answers wrongly.
-pub fn any(counts: &Rc<Counts>, ports: Ports, random: &Random) {
-    match random.below(6) {
+pub fn any(counts: &Rc<Counts>, ports: &Ports, random: &Random) {
+    match random.below(8) {
         0 | 1 => echo(counts, ports, random),
         2 | 3 => calls(counts, ports, random),
-        4 => channels(counts, random),
+        4 | 5 => web::visit(counts, ports, random),
+        6 => channels(counts, random),
         _ => locks_and_timers(random),
     }
 }
 
 /// Sends lines, compares what comes back, and leaves politely, in the middle, or with a reset.
-fn echo(counts: &Rc<Counts>, ports: Ports, random: &Random) {
+fn echo(counts: &Rc<Counts>, ports: &Ports, random: &Random) {
     let mut stream = TcpStream::connect(ports.echo(random)).expect("the server listens");
     for _ in 0..random.below(20) {
         let size = random.below(1 << random.below(16)).min(LINE_SIZE_BYTES_MAX as u64 - 1);
@@ -57,7 +60,7 @@ fn reset(counts: &Counts, stream: &TcpStream) {
 }
 
 /// Calls, one after another and several at once, with limits that are at times too short.
-fn calls(counts: &Rc<Counts>, ports: Ports, random: &Random) {
+fn calls(counts: &Rc<Counts>, ports: &Ports, random: &Random) {
     let encrypted = random.one_in(4);
     let address = if encrypted { ports.encrypted_rpc(random) } else { ports.rpc(random) };
     let stream = TcpStream::connect(address).expect("the server listens");
