@@ -4,7 +4,7 @@
 //! The background is drawn too, light or dark as the reader's system asks, so that the text can be read wherever the
 //! picture is put. No library: it is rectangles and text.
 
-use crate::results::{Panel, Results};
+use crate::results::{Bar, Panel, Results};
 use crate::table::number;
 use std::fmt::Write;
 
@@ -77,39 +77,50 @@ fn row_height(row: &[Panel]) -> f64 {
 
 fn draw_panel(out: &mut Svg, panel: &Panel, left: f64, top: f64) {
     let direction = if panel.more_is_better { "more is better" } else { "less is better" };
-    out.text(left, top + 14.0, "head", &panel.title);
-    out.text(left, top + 31.0, "dim", &format!("{}, {direction}", panel.unit));
     let longest = panel.bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     // A goal far beyond every bar would only flatten them.
     let goal = panel.goal.filter(|&goal| goal <= 2.0 * longest);
     let full = longest.max(goal.unwrap_or(0.0));
     let scale = if full > 0.0 { BAR_WIDTH / full } else { 0.0 };
-    for (index, bar) in panel.bars.iter().enumerate() {
-        let y = top + PANEL_HEAD + index as f64 * BAR_STEP;
-        let baseline = y + BAR_HEIGHT - 4.0;
-        let is_ours = bar.name.starts_with("ours");
-        let (fill, weight) = if is_ours { ("ours", "mine") } else { ("peer", "") };
-        out.text(left, baseline, weight, &bar.name);
-        let length = (bar.value * scale).max(1.0);
+    let bars = || {
+        panel.bars.iter().enumerate().map(|(index, bar)| {
+            let length = (bar.value * scale).max(1.0);
+            (bar, top + PANEL_HEAD + index as f64 * BAR_STEP, length)
+        })
+    };
+    out.text(left, top + 14.0, "head", &panel.title);
+    out.text(left, top + 31.0, "dim", &format!("{}, {direction}", panel.unit));
+    for (bar, y, length) in bars() {
+        let fill = if is_ours(bar) { "ours" } else { "peer" };
         out.line(&format!(
             "<rect class=\"{fill}\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"{BAR_HEIGHT}\" rx=\"2\"/>",
             left + NAME_WIDTH
         ));
-        out.text(left + NAME_WIDTH + length + 6.0, baseline, weight, &number(bar.value));
     }
     if let Some(goal) = goal {
         let x = left + NAME_WIDTH + goal * scale;
-        let bottom = top + PANEL_HEAD + panel.bars.len() as f64 * BAR_STEP - (BAR_STEP - BAR_HEIGHT);
+        let (from, to) = (top + PANEL_HEAD - 5.0, top + PANEL_HEAD + panel.bars.len() as f64 * BAR_STEP);
         out.line(&format!(
-            "<line class=\"goal\" x1=\"{x:.1}\" y1=\"{:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>",
-            top + PANEL_HEAD - 4.0
+            "<line class=\"goal\" x1=\"{x:.1}\" y1=\"{from:.1}\" x2=\"{x:.1}\" y2=\"{to:.1}\"/>"
         ));
-        let (bound, label) = (if panel.more_is_better { "at least" } else { "at most" }, number(goal));
+        let bound = if panel.more_is_better { "at least" } else { "at most" };
         out.line(&format!(
-            "<text class=\"goaltext\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"end\">goal: {bound} {label}</text>",
-            top + PANEL_HEAD - 8.0
+            "<text class=\"goaltext\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">goal: {bound} {}</text>",
+            left + PANEL_WIDTH,
+            top + 14.0,
+            number(goal)
         ));
     }
+    // Last, so that no line crosses them out.
+    for (bar, y, length) in bars() {
+        let (weight, baseline) = (if is_ours(bar) { "mine" } else { "" }, y + BAR_HEIGHT - 4.0);
+        out.text(left, baseline, weight, &bar.name);
+        out.text(left + NAME_WIDTH + length + 6.0, baseline, weight, &number(bar.value));
+    }
+}
+
+fn is_ours(bar: &Bar) -> bool {
+    bar.name.starts_with("ours")
 }
 
 struct Svg(String);
