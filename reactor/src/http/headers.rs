@@ -267,4 +267,35 @@ mod tests {
         assert_eq!(out, b"Host: h\r\naccept: d\r\n");
         assert_eq!(headers.to_map().unwrap()["host"], "h");
     }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever is let in comes out of a parser as it went in, and as nothing else.
+        #[test]
+        fn what_may_be_written_is_read_back(
+            fields in proptest::collection::vec((any::<String>(), any::<Vec<u8>>()), 0..20),
+            plain in proptest::collection::vec(("[a-zA-Z-]{1,9}", "[ -~]{0,20}"), 0..20),
+        ) {
+            let mut headers = Headers::new();
+            let plain = plain.into_iter().map(|(name, value)| (name, value.into_bytes()));
+            for (name, value) in fields.into_iter().chain(plain) {
+                let _ = headers.push(&format!("X{name}"), &value);
+            }
+            let mut wire = Vec::new();
+            crate::http::write_request_line(&mut wire, &::http::Method::GET, "/").unwrap();
+            wire.extend_from_slice(b"Host: h\r\n");
+            headers.write(&mut wire);
+            wire.extend_from_slice(b"\r\n");
+            let mut head = crate::http::RequestHead::new();
+            let size = head.parse(&wire, &crate::http::HeadLimits::default());
+            prop_assert_eq!(size, Ok(Some(wire.len())));
+            let mut expected = Headers::new();
+            expected.push("Host", "h").unwrap();
+            for (name, value) in headers.iter() {
+                expected.push(name, value).unwrap();
+            }
+            prop_assert_eq!(head.headers(), &expected);
+        }
+    }
 }

@@ -1,7 +1,17 @@
 //! HTTP/1.1, RFC 9110 and 9112: pure parts first, then connections made of loops.
 //!
 //! The pure parts know no socket: [`RequestHead`] and [`ResponseHead`] are heads, [`BodyDecoder`] finds the end of
-//! a body. [`Input`] and [`BodyReader`] join them to any [`crate::net::Duplex`].
+//! a body, [`evaluate`] and [`parse_ranges`] read conditions and ranges. [`Input`] and [`BodyReader`] join them to
+//! any [`crate::net::Duplex`].
+//!
+//! A [`Server`] has a coroutine for each connection and calls handlers, which are ordinary functions: they read the
+//! request's body as it comes and return a [`Response`], whose body may be a stream, a file ([`Files`]), events
+//! ([`events`]) or the beginning of a WebSocket ([`websocket`]).
+//!
+//! Where laxity is a hole it is strict: what two servers could read differently is refused, no value can inject a
+//! header, no path leads out of its directory, and everything that a client controls is bounded ([`Limits`]).
+//!
+//! What it is not: HTTP/2 or 3, templates, sessions, or a framework for middleware.
 
 mod body;
 pub mod client;

@@ -125,7 +125,10 @@ pub(super) fn run<L: Listen>(shared: &Rc<Shared>, listener: &Rc<L>) -> io::Resul
         match shared.accepting.wait(|| listener.accept()) {
             Ok((incoming, peer)) => admit(shared, listener, incoming, peer),
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                tracing::error!("an HTTP server no longer accepts: {error}");
+                return Err(error);
+            }
         }
     }
     while let Ok(Ok((incoming, peer))) = crate::timeout(SWEEP_TIME, || listener.accept()) {

@@ -111,7 +111,7 @@ fn read_head(
             wire.vitals.idle.set(true);
             wire.vitals.reading.arm(limits.idle_time);
             if wire.shared.draining.get() {
-                wire.vitals.reading.shorten(super::DRAIN_IDLE_TIME);
+                wire.vitals.reading.arm(super::DRAIN_IDLE_TIME);
             }
         } else if !begun {
             begun = true;
@@ -154,6 +154,11 @@ fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<
             return Ok(Next::Upgrade(talk));
         }
         response = Response::of_status(StatusCode::BAD_REQUEST).closing();
+    }
+    if response.status.is_informational() {
+        // Not an answer: the client would wait for one for ever.
+        tracing::error!("a handler answered {}", response.status);
+        response = Response::of_status(StatusCode::INTERNAL_SERVER_ERROR).closing();
     }
     if response.compress {
         response = compress::negotiate(head, response);

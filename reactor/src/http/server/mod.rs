@@ -203,9 +203,10 @@ impl ServerHandle {
             if let Some(acceptor) = acceptor {
                 let _ = acceptor.join();
             }
+            crate::sleep(DRAIN_IDLE_TIME);
             for (_, Member { vitals, .. }) in &*shared.connections.borrow() {
                 if vitals.idle.get() {
-                    vitals.reading.shorten(DRAIN_IDLE_TIME);
+                    vitals.reading.expire();
                 }
             }
             while !shared.connections.borrow().is_empty() {

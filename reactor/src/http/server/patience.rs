@@ -59,11 +59,6 @@ impl Patience {
         self.due_ms.set(self.clock.after(limit));
     }
 
-    /// Allows `limit` from now at the most; less if less was left.
-    pub(super) fn shorten(&self, limit: Duration) {
-        self.due_ms.set(self.due_ms.get().min(self.clock.after(limit)));
-    }
-
     /// Runs `f`, which waits; gives up with `TimedOut` when the time is over.
     pub(super) fn wait<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let me = coroutine::current();
