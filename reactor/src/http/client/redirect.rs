@@ -184,4 +184,25 @@ mod tests {
         let read = Redirect::read(StatusCode::FOUND, Some(b"http://a.test/"), &Method::GET, &url, &policy);
         assert!(!read.unwrap().unwrap().is_same_origin, "credentials stay behind all the same");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn wherever_a_location_leads_it_is_never_out_of_tls_nor_with_credentials(
+            location in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60),
+            known in 0..6_usize,
+        ) {
+            let beginnings: [&[u8]; 6] = [b"", b"https://", b"//a.test:443/", b"http://", b"//me:secret@", b"../"];
+            let location = [beginnings[known], &location[..]].concat();
+            let url = Url::parse("https://a.test/x/y?q").unwrap();
+            let policy = RedirectPolicy::default();
+            if let Ok(next) = Redirect::read(StatusCode::FOUND, Some(&location), &Method::GET, &url, &policy) {
+                let next = next.unwrap().url;
+                assert_eq!(next.scheme(), "https");
+                assert!(next.username().is_empty() && next.password().is_none() && next.has_host());
+                let target = &next[url::Position::BeforePath..url::Position::AfterQuery];
+                let is_one_word = target.bytes().all(|byte| matches!(byte, 0x21..=0x7e));
+                assert!(target.starts_with('/') && is_one_word, "{target}");
+            }
+        }
+    }
 }
