@@ -393,7 +393,7 @@ impl<E> State<'_, E> {
             }
             body()?;
             while outlasts {
-                coroutine::park();
+                coroutine::park_on(&"a transition");
             }
             Ok(())
         };

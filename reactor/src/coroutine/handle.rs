@@ -1,6 +1,6 @@
 //! What a coroutine leaves behind: its result, and the handle by which others wait for it or end it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::Rc;
@@ -25,7 +25,8 @@ pub struct Terminated;
 /// Where a coroutine leaves its result.
 pub(crate) struct Packet<T> {
     outcome: RefCell<Option<Outcome<T>>>,
-    joiners: WaitList,
+    /// Most are joined after their end, or never.
+    joiners: OnceCell<Box<WaitList>>,
     group: Rc<Group>,
     detached: Cell<bool>,
 }
@@ -34,7 +35,7 @@ impl<T> Packet<T> {
     pub(crate) fn new(group: Rc<Group>) -> Rc<Self> {
         Rc::new(Packet {
             outcome: RefCell::new(None),
-            joiners: WaitList::new(),
+            joiners: OnceCell::new(),
             group,
             detached: Cell::new(false),
         })
@@ -52,7 +53,9 @@ impl<T> Packet<T> {
 
     pub(crate) fn fill(&self, outcome: Outcome<T>) {
         *self.outcome.borrow_mut() = Some(outcome);
-        self.joiners.notify_all();
+        if let Some(joiners) = self.joiners.get() {
+            joiners.notify_all();
+        }
     }
 
     pub(crate) fn fill_if_empty(&self, outcome: Outcome<T>) {
@@ -70,7 +73,7 @@ impl<T> Packet<T> {
             if !may_suspend() {
                 return Outcome::Terminated;
             }
-            self.joiners.wait_on(&"a coroutine's end");
+            self.joiners.get_or_init(Box::default).wait_on(&"a coroutine's end");
         }
     }
 }
@@ -82,11 +85,13 @@ impl<T> Source for Packet<T> {
     }
 
     fn enroll(&self, waiter: &Waiter) {
-        self.joiners.enroll(&waiter.coroutine, waiter.number);
+        self.joiners.get_or_init(Box::default).enroll(&waiter.coroutine, waiter.number);
     }
 
     fn withdraw(&self, waiter: &Waiter) {
-        self.joiners.withdraw(&waiter.coroutine);
+        if let Some(joiners) = self.joiners.get() {
+            joiners.withdraw(&waiter.coroutine);
+        }
     }
 }
 

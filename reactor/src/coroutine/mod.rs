@@ -15,7 +15,7 @@ mod state;
 mod termination;
 
 use std::any::Any;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::num::NonZeroU32;
 use std::panic::Location;
 use std::rc::Rc;
@@ -82,7 +82,7 @@ pub(crate) struct Coroutine {
     /// When those stop waiting for whom it works: no call made on their behalf need take longer.
     pub(crate) deadline: Cell<Option<Instant>>,
     /// Whom to tell if its stack overflows: its own code no longer can.
-    ending: RefCell<Option<Rc<dyn Ending>>>,
+    ending: Cell<Option<Rc<dyn Ending>>>,
     spawned_at: &'static Location<'static>,
     /// Names it, in this process: from 1.
     number: u64,
@@ -108,8 +108,10 @@ struct Rare {
 
 thread_local! {
     /// The coroutine whose code runs, or `None` while the driver or nobody does.
-    static CURRENT: RefCell<Option<Rc<Coroutine>>> = const { RefCell::new(None) };
+    static CURRENT: Cell<Option<Rc<Coroutine>>> = const { Cell::new(None) };
 }
+
+const NO_COROUTINE: &str = "this call suspends, so it needs a coroutine: call it inside `reactor::run`";
 
 /// The running coroutine.
 ///
@@ -117,9 +119,17 @@ thread_local! {
 ///
 /// Outside `reactor::run`.
 pub(crate) fn current() -> Rc<Coroutine> {
-    CURRENT.with_borrow(|current| {
-        current.clone().expect("this call suspends, so it needs a coroutine: call it inside `reactor::run`")
-    })
+    let me = CURRENT.take().expect(NO_COROUTINE);
+    CURRENT.set(Some(me.clone()));
+    me
+}
+
+/// Shows `look` the running coroutine, if one runs. `look` must not suspend nor unwind.
+fn with_current<R>(look: impl FnOnce(Option<&Coroutine>) -> R) -> R {
+    let me = CURRENT.take();
+    let result = look(me.as_deref());
+    CURRENT.set(me);
+    result
 }
 
 /// Whether the caller may suspend: it is a coroutine, and it is not unwinding.
@@ -149,6 +159,14 @@ impl Coroutine {
     pub(crate) fn unpark(&self) {
         if let Some(fiber) = self.fiber.get() {
             fiber.unpark();
+        }
+    }
+
+    /// It runs and is about to yield. Counted as runnable, or the driver would block in the poller. A wake-up that
+    /// came before is counted already; it also makes the next park return at once, which every wait allows for.
+    fn count_as_ready(&self) {
+        if !self.scheduled.replace(true) {
+            driver::note_ready();
         }
     }
 
@@ -188,13 +206,11 @@ pub(crate) fn park() {
 
 /// As [`park`], for `what` as dumps show it.
 pub(crate) fn park_on(what: What) {
-    let me = current();
     assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
-    me.check_cut();
+    let me = take_current();
     me.waits_for.set(Some(what));
-    suspend(&me);
-    me.waits_for.set(None);
-    me.check_cut();
+    suspend(me, engine::park);
+    check_cut();
 }
 
 /// Lets all other runnable coroutines run before the caller goes on.
@@ -209,52 +225,76 @@ pub(crate) fn park_on(what: What) {
 ///
 /// Until the coroutines that are runnable now have had their turn.
 pub fn yield_now() {
-    let me = current();
     if !may_suspend() {
         return;
     }
-    me.check_cut();
+    let me = take_current();
     if me.group.process().is_some() {
         me.wake();
-        suspend(&me);
-        me.check_cut();
-        return;
+        suspend(me, engine::park);
+    } else {
+        me.count_as_ready();
+        suspend(me, engine::yield_now);
     }
-    // Counted as runnable, or the driver would block in the poller. A wake-up that came before is counted
-    // already; it also makes the next park return at once, which every wait allows for.
-    if !me.scheduled.replace(true) {
-        driver::note_ready();
-    }
-    let spans = spans::leave();
-    leave(&me);
-    engine::yield_now();
-    enter(&me);
-    spans::enter(spans);
-    me.check_cut();
+    check_cut();
 }
 
 /// Suspends the coroutine that pumps a simulation while another one runs, which calls it back.
 ///
 /// It counts as runnable meanwhile: the driver must not take the process for idle.
 pub(crate) fn step_aside() {
-    let me = current();
-    if !me.scheduled.replace(true) {
-        driver::note_ready();
-    }
-    suspend(&me);
+    let me = CURRENT.take().expect(NO_COROUTINE);
+    me.count_as_ready();
+    suspend(me, engine::park);
 }
 
-fn suspend(me: &Rc<Coroutine>) {
-    let spans = spans::leave();
-    leave(me);
-    engine::park();
-    enter(me);
+/// Takes the running coroutine from its place, to suspend it; unwinds instead where it has been cut.
+#[inline]
+fn take_current() -> Rc<Coroutine> {
+    let me = CURRENT.take().expect(NO_COROUTINE);
+    if me.cut.get().is_some() {
+        // Unwinding is running: it must be in its place.
+        CURRENT.set(Some(me.clone()));
+        me.check_cut();
+        CURRENT.set(None);
+    }
+    me
+}
+
+/// Unwinds the running coroutine if it has been cut.
+#[inline]
+fn check_cut() {
+    let me = CURRENT.take();
+    let is_cut = me.as_ref().is_some_and(|me| me.cut.get().is_some());
+    CURRENT.set(me);
+    if is_cut {
+        current().check_cut();
+    }
+}
+
+/// Suspends `me`, which was running and has been taken from its place, by `switch`.
+///
+/// Moved, and not counted once more: a switch takes no longer than it must.
+#[inline]
+fn suspend(mut me: Rc<Coroutine>, switch: fn()) {
+    let mut spans = None;
+    if spans::are_possible() {
+        // A subscriber's code runs here. Were the stack to overflow in it, it must be known whose that was.
+        CURRENT.set(Some(me));
+        spans = spans::leave();
+        me = CURRENT.take().expect(NO_COROUTINE);
+    }
+    leave(&me);
+    switch();
+    settle_overflow();
+    me.unschedule();
+    me.waits_for.set(None);
+    go_on(Some(me));
     spans::enter(spans);
 }
 
-/// Marks the switch: whoever runs next would take a coroutine still named here for an overflowed one.
+/// Marks the switch. Whoever runs next would take a coroutine that is still in its place for an overflowed one.
 fn leave(me: &Coroutine) {
-    CURRENT.set(None);
     watchdog::on_leave();
     match me.group.process() {
         None => me.suspended_at_ns.set(driver::on_switch()),
@@ -265,19 +305,13 @@ fn leave(me: &Coroutine) {
     }
 }
 
-fn enter(me: &Rc<Coroutine>) {
-    settle_overflow();
-    me.unschedule();
-    go_on(Some(me.clone()));
-}
-
 /// Marks whose code runs now.
 fn go_on(me: Option<Rc<Coroutine>>) {
-    if let Some(process) = me.as_ref().and_then(|me| me.group.process()) {
-        process.world().on_enter();
-    }
     if let Some(me) = &me {
         watchdog::on_enter(me.number);
+        if let Some(process) = me.group.process() {
+            process.world().on_enter();
+        }
     }
     CURRENT.set(me);
 }

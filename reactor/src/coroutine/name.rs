@@ -1,6 +1,6 @@
 //! What a coroutine is called, in logs and dumps.
 
-use super::{CURRENT, Coroutine, Payload, current};
+use super::{Coroutine, Payload, current, with_current};
 
 impl Coroutine {
     /// Its name, or the place where it was spawned if it was given none.
@@ -54,7 +54,7 @@ pub fn current_name() -> String {
 
 /// As [`current_name`], also where no coroutine runs.
 pub(crate) fn label_of_current() -> String {
-    CURRENT.with_borrow(|current| current.as_ref().map_or_else(|| "a coroutine".to_owned(), |me| me.label()))
+    with_current(|me| me.map_or_else(|| "a coroutine".to_owned(), |me| me.label()))
 }
 
 /// The text of a panic, as far as it has one.

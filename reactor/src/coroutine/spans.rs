@@ -19,14 +19,15 @@ pub(super) struct Spans {
     ids: SmallVec<[span::Id; 4]>,
 }
 
-/// Exits all spans that the thread is in.
+/// Whether there is a subscriber, and so may be spans.
 #[inline]
-pub(super) fn leave() -> Left {
-    if dispatcher::has_been_set() { leave_all() } else { None }
+pub(super) fn are_possible() -> bool {
+    dispatcher::has_been_set()
 }
 
+/// Exits all spans that the thread is in.
 #[cold]
-fn leave_all() -> Left {
+pub(super) fn leave() -> Left {
     // Out of the closure: inside, a subscriber that itself asks for the default would get none.
     let dispatch = dispatcher::get_default(Dispatch::clone);
     let mut ids = SmallVec::new();
@@ -47,5 +48,5 @@ pub(super) fn enter(left: Left) {
 
 /// The innermost span of the running coroutine, for a child to be in.
 pub(super) fn current() -> Option<Span> {
-    dispatcher::has_been_set().then(Span::current).filter(|span| !span.is_none())
+    are_possible().then(Span::current).filter(|span| !span.is_none())
 }

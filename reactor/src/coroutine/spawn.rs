@@ -1,7 +1,7 @@
 //! How a coroutine starts.
 
 use std::borrow::Cow;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use tracing::Span;
 
 use super::{
     CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, go_on, leave, panic_message,
-    settle_overflow, spans,
+    settle_overflow, spans, with_current,
 };
 use crate::run::Group;
 use crate::scope::{Scope, ScopedJoinHandle};
@@ -61,10 +61,10 @@ pub(crate) fn start<T: 'static>(
         wait: Wait::default(),
         open_scopes: Cell::new(0),
         deadline: Cell::new(start.deadline),
-        ending: RefCell::new(Some(start.ending)),
+        ending: Cell::new(Some(start.ending)),
         spawned_at: start.spawned_at,
         number: driver::next_number(),
-        parent: CURRENT.with_borrow(|parent| parent.as_ref().map_or(0, |parent| parent.number)),
+        parent: with_current(|parent| parent.map_or(0, |parent| parent.number)),
         waits_for: Cell::new(None),
         suspended_at_ns: Cell::new(0),
         stack_top: Cell::new(0),
@@ -83,7 +83,7 @@ pub(crate) fn start<T: 'static>(
     }
 
     let span = start.builder.span.or_else(spans::current);
-    let spans_of_parent = spans::leave();
+    let spans_of_parent = if spans::are_possible() { spans::leave() } else { None };
     let parent = CURRENT.take();
     let nested = driver::enter_nested();
     let me = child.clone();
@@ -104,23 +104,10 @@ pub(crate) fn start<T: 'static>(
         };
         // First what it kept, whose destructors may suspend, even where it was terminated; then its result,
         // which may be dropped here; then the end.
-        let outcome = match catch_unwind(AssertUnwindSafe(|| me.drop_locals())) {
-            Err(payload) => {
-                if let Outcome::Panicked(earlier) = &outcome {
-                    let coroutine = me.label();
-                    tracing::error!(
-                        coroutine,
-                        "a local's destructor panicked after: {}",
-                        panic_message(earlier)
-                    );
-                }
-                Outcome::Panicked(payload)
-            }
-            Ok(()) => outcome,
-        };
-        done(outcome);
+        done(me.drop_locals_after(outcome));
         drop(span);
         me.finish();
+        CURRENT.set(None);
         leave(&me);
     });
     // Back from the child's first suspension, its end, or its overflow.
@@ -132,6 +119,19 @@ pub(crate) fn start<T: 'static>(
 }
 
 impl Coroutine {
+    /// Drops what it kept for itself; a panic of that takes the place of `outcome`.
+    fn drop_locals_after<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
+        if self.rare.get().is_none() {
+            return outcome;
+        }
+        let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.drop_locals())) else { return outcome };
+        if let Outcome::Panicked(earlier) = &outcome {
+            let coroutine = self.label();
+            tracing::error!(coroutine, "a local's destructor panicked after: {}", panic_message(earlier));
+        }
+        Outcome::Panicked(payload)
+    }
+
     fn finish(&self) {
         self.finished.set(true);
         self.unschedule();

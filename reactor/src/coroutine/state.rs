@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::{CURRENT, Coroutine, Cut};
+use super::{Coroutine, Cut, with_current};
 use crate::dump::CoroutineState;
 
 impl Coroutine {
     pub(crate) fn state(&self) -> CoroutineState {
-        let is_current = CURRENT.with_borrow(|current| {
-            current.as_ref().is_some_and(|me| std::ptr::eq(std::ptr::from_ref(self), &**me))
-        });
+        let is_current = with_current(|me| me.is_some_and(|me| std::ptr::eq(self, me)));
         if is_current {
             return CoroutineState::Running;
         }
@@ -34,7 +32,10 @@ impl Coroutine {
     }
 
     pub(crate) fn is_scoped(&self) -> bool {
-        self.ending.borrow().as_ref().is_some_and(|ending| ending.is_scoped())
+        let ending = self.ending.take();
+        let is_scoped = ending.as_ref().is_some_and(|ending| ending.is_scoped());
+        self.ending.set(ending);
+        is_scoped
     }
 
     pub(crate) fn stack_size_bytes(&self) -> usize {

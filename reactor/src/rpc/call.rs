@@ -127,7 +127,7 @@ fn transact(
 
     let _timer = Timer::wake_at(deadline);
     loop {
-        coroutine::park();
+        coroutine::park_on(&"an RPC's answer");
         if let Some(answer) = slot.answer.take() {
             return answer;
         }

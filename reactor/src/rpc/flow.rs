@@ -55,12 +55,12 @@ pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
                 // The peer hangs up when it has read our goodbye; a socket closed earlier, with bytes of its own
                 // still unread, would take back what we sent last. The housekeeper sees to it that this ends.
                 loop {
-                    coroutine::park();
+                    coroutine::park_on(&"a peer to hang up");
                 }
             }
             // Idle means parked right here: a wake-up while a write is under way would only disturb it.
             *shared.idle_writer.borrow_mut() = Some(coroutine::current());
-            coroutine::park();
+            coroutine::park_on(&"something to send");
             continue;
         }
         let batch = shared.outbox.borrow_mut().next_batch();

@@ -107,7 +107,7 @@ fn watch(shared: &Shared) -> Result<(), CloseReason> {
             next = next.min(heard + ping_after);
         }
         let _timer = Timer::wake_at(next);
-        coroutine::park();
+        coroutine::park_on(&"a connection's events");
     }
 }
 
