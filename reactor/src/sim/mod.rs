@@ -4,7 +4,41 @@
 //! sockets and randomness are the world's, because its coroutines belong to the world. An hour of waiting costs
 //! no time, and the same seed gives the same run, event by event: [`World::trace_hash`] says so.
 //!
-//! What it is not: a model of code that leaves the reactor's thread. Threads, descriptors of the kernel and
+//! ```
+//! use std::io::{Read, Write};
+//! use std::time::Duration;
+//! use reactor::net::{TcpListener, TcpStream};
+//! use reactor::sim::{self, Latency, Link, SimConfig};
+//!
+//! // Twenty networks that lose packets, each in its own way; a failing one is shrunk, and told as a story.
+//! sim::check(&SimConfig::default(), 0..20, |world| {
+//!     let far = Latency::Uniform(Duration::from_millis(10), Duration::from_millis(50));
+//!     world.link_all(Link::new(far).with_loss(0.1));
+//!     let (server, client) = (world.host("server"), world.host("client"));
+//!     server.start(|| {
+//!         let listener = TcpListener::bind("0.0.0.0:7").unwrap();
+//!         loop {
+//!             let (mut client, _) = listener.accept().unwrap();
+//!             client.write_all(b"hello").unwrap();
+//!         }
+//!     });
+//!     let asked = client.start(|| {
+//!         let mut stream = TcpStream::connect(("server", 7)).unwrap();
+//!         let mut greeting = String::new();
+//!         stream.read_to_string(&mut greeting).unwrap();
+//!         assert_eq!(greeting, "hello");
+//!     });
+//!     asked.wait();
+//!     server.crash();
+//!     assert!(world.elapsed() > Duration::from_millis(40), "it took two round trips");
+//! });
+//! ```
+//!
+//! A test that fails only in some order of events prints its seed (`HYPHA_SEED` brings it back) and the plainest run
+//! that fails the same way. What runs inside must take time from [`crate::now`] and [`crate::wall_clock`], randomness
+//! from [`crate::random`], and must not let the order of a `HashMap` decide anything.
+//!
+//! //! What it is not: a model of code that leaves the reactor's thread. Threads, descriptors of the kernel and
 //! `std::time` are the real ones, and what comes from them is not repeatable.
 
 mod check;
