@@ -261,10 +261,10 @@ fn a_timeout_or_a_termination_leaves_no_child_behind() {
         if file.exists() {
             wait_until_gone(pid_of());
         }
-        // Terminated while it is being started: it may have come to run or not.
+        // Terminated while it is being started: it may have come to run or not, and even to be a child and dropped.
         let starting = spawn(move || shell(&script).spawn().map(drop));
         starting.terminate();
-        assert!(starting.join().is_err());
+        let _ = starting.join();
         sleep(Duration::from_millis(200));
         if file.exists() {
             wait_until_gone(pid_of());

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::OpenOptions;
 use super::backend::Disk;
 use super::disk;
+use crate::coroutine::uninterruptible;
 
 /// Replaces a file's content, or makes the file: a reader sees the old content or the new, and so does whoever looks
 /// after a crash, at whatever moment it came. When this returns, it is the new for good.
@@ -52,7 +53,8 @@ pub fn write_atomically(path: impl AsRef<Path>, content: impl AsRef<[u8]>, mode:
     };
     let mut temporary = Temporary { disk: disk.clone(), path: Some(directory.join(temporary_name(name))) };
     let beside = temporary.path.as_deref().expect("just named");
-    let new = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
+    // Not to be broken off: the file could appear after the destructor has removed it.
+    let new = uninterruptible(|| OpenOptions::new().write(true).create_new(true).mode(mode).open(beside))?;
     new.write_all_at(content.as_ref(), 0)?;
     new.sync_all()?;
     drop(new);

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use std::{io, thread};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -63,8 +64,10 @@ fn reap(woken: &OwnedFd, incoming: &Receiver<OwnedFd>) {
     loop {
         let mut fds = vec![PollFd::new(woken, PollFlags::IN)];
         fds.extend(children.iter().map(|child| PollFd::new(child, PollFlags::IN)));
-        // Interrupted or short of memory: look again.
-        let _ = poll(&mut fds, None);
+        if poll(&mut fds, None).is_err() {
+            // Interrupted, or short of memory: look again, and not in haste.
+            thread::sleep(Duration::from_millis(10));
+        }
         let _ = rustix::io::read(woken, &mut [0u8; 8]);
         children.extend(incoming.try_iter());
         children.retain(|child| matches!(try_reap(child), Ok(None)));
