@@ -233,42 +233,51 @@ fn a_child_left_running_goes_on_and_is_reaped_at_its_end() {
     });
 }
 
+/// How many processes there are whose command line says `marker`, zombies not counted: they have none.
+fn running_with(marker: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok());
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(marker)).count()
+}
+
 #[test]
 fn a_timeout_or_a_termination_leaves_no_child_behind() {
     run(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("pid");
-        let script = format!("echo $$ > {}; exec sleep 600", file.display());
-        let pid_of = || loop {
-            match std::fs::read_to_string(&file) {
-                Ok(text) if text.ends_with('\n') => {
-                    std::fs::remove_file(&file).unwrap();
-                    return text.trim().parse::<u32>().unwrap();
-                }
-                _ => sleep(Duration::from_millis(1)),
+        // In the script and in what it becomes.
+        let marker = format!("600.{}", std::process::id());
+        let script = format!("exec sleep {marker}");
+        let wait_until_none = || {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while running_with(&marker) > 0 {
+                assert!(Instant::now() < deadline, "a child runs on");
+                sleep(Duration::from_millis(5));
             }
         };
         let waiting = spawn({
             let script = script.clone();
             move || shell(&script).output(100).map(drop)
         });
-        let pid = pid_of();
+        while running_with(&marker) == 0 {
+            sleep(Duration::from_millis(5));
+        }
         waiting.terminate();
         assert!(waiting.join().is_err());
-        wait_until_gone(pid);
+        wait_until_none();
 
-        assert!(timeout(Duration::from_millis(300), || shell(&script).output(100).map(drop)).is_err());
-        if file.exists() {
-            wait_until_gone(pid_of());
+        assert!(timeout(Duration::from_millis(100), || shell(&script).output(100).map(drop)).is_err());
+        wait_until_none();
+
+        // Terminated while it is being started: the child may be there already, or come to be.
+        for _ in 0..10 {
+            let script = script.clone();
+            let starting = spawn(move || shell(&script).spawn().map(drop));
+            starting.terminate();
+            let _ = starting.join();
         }
-        // Terminated while it is being started: it may have come to run or not, and even to be a child and dropped.
-        let starting = spawn(move || shell(&script).spawn().map(drop));
-        starting.terminate();
-        let _ = starting.join();
-        sleep(Duration::from_millis(200));
-        if file.exists() {
-            wait_until_gone(pid_of());
-        }
+        // Whatever the pool was still starting is started behind this one.
+        assert!(Command::new("true").spawn().unwrap().wait().unwrap().success());
+        sleep(Duration::from_millis(100));
+        wait_until_none();
     });
 }
 
