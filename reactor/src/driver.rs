@@ -10,6 +10,8 @@
 //!
 //! Not here: what coroutines are ([`crate::coroutine`]), what descriptors mean ([`crate::net`]).
 
+mod key;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -23,6 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
+use self::key::{join_key, split_key};
 use crate::clock::now;
 use crate::coroutine::{SpawnError, settle_overflow};
 use crate::engine::{self, Fiber};
@@ -295,16 +298,6 @@ impl Driver {
         self.next_generation.set(generation.wrapping_add(1));
         generation
     }
-}
-
-// A slot is used again, so its number alone could name a later owner: the generation tells them apart.
-fn join_key(slot: usize, generation: u32) -> usize {
-    assert!(slot < u32::MAX as usize, "more slots than a key can name");
-    slot | (generation as usize) << 32
-}
-
-fn split_key(key: usize) -> (usize, u32) {
-    (key & u32::MAX as usize, (key >> 32) as u32)
 }
 
 /// A place where other threads leave word for coroutines.

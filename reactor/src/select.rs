@@ -143,8 +143,8 @@ fn select_until(deadline: Option<Instant>, sources: &[&dyn Selectable]) -> Resul
     me.wait.notified.set(None);
     let _timer = deadline.map(Timer::wake_at);
     let mut enrolled = Enrolled { sources, me, taken: false };
-    for index in 0..sources.len() {
-        sources[index].enroll(&enrolled.waiter(index));
+    for (index, source) in sources.iter().enumerate() {
+        source.enroll(&enrolled.waiter(index));
     }
     loop {
         coroutine::park_on(&"the first of several");

@@ -194,17 +194,14 @@ impl Coroutine {
     }
 }
 
-/// Suspends the running coroutine until somebody wakes it. Returns early at times: call it in a loop.
+/// Suspends the running coroutine until somebody wakes it; a dump shows that it waits for `what`.
+///
+/// Returns early at times: call it in a loop.
 ///
 /// # Panics
 ///
 /// Unwinds if the coroutine has been terminated or a timeout around it has elapsed. In a destructor that runs
 /// while its coroutine unwinds: whoever may be called there asks [`may_suspend`] first.
-pub(crate) fn park() {
-    park_on(&"others");
-}
-
-/// As [`park`], for `what` as dumps show it.
 pub(crate) fn park_on(what: What) {
     assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
     let me = take_current();
