@@ -74,9 +74,9 @@ fn main() -> ExitCode {
 
 fn soak(arguments: &Arguments, seed: u64) -> io::Result<Vec<String>> {
     let counts = Rc::new(Counts::default());
-    let ports = Rc::new(servers::start(&counts)?);
+    let ports = Rc::new(servers::start()?);
     let load = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let warm_up = (load / 10).clamp(Duration::from_secs(2), Duration::from_secs(60));
+    let warm_up = (load / 10).clamp(Duration::from_secs(4), Duration::from_secs(60));
     let begin = Instant::now();
     println!(
         "{:>7}  {:>11} {:>10} {:>8} {:>9}  sessions so far",
@@ -89,9 +89,9 @@ fn soak(arguments: &Arguments, seed: u64) -> io::Result<Vec<String>> {
     crowd.into_iter().for_each(|member| member.join().expect("nobody terminates it"));
 
     run_load(arguments, seed, 0, &counts, &ports, warm_up, begin)?;
-    let before = quiet(&counts, &ports, begin)?;
+    let before = quiet(&counts, begin)?;
     run_load(arguments, seed, 1, &counts, &ports, load, begin)?;
-    let after = quiet(&counts, &ports, begin)?;
+    let after = quiet(&counts, begin)?;
     println!(
         "{} sessions: {} terminated, {} timed out, {} connections reset",
         counts.sessions.get(),
@@ -99,7 +99,11 @@ fn soak(arguments: &Arguments, seed: u64) -> io::Result<Vec<String>> {
         counts.timed_out.get(),
         counts.resets.get()
     );
-    Ok(after.leaks_since(&before))
+    let leaks = after.leaks_since(&before);
+    if !leaks.is_empty() {
+        println!("{}", reactor::dump());
+    }
+    Ok(leaks)
 }
 
 /// Runs the workers for `duration`, and samples every 10 s.
@@ -134,7 +138,7 @@ fn run_load(
     while next < end {
         next = (next + Duration::from_secs(10)).min(end);
         reactor::sleep_until(next);
-        print(&take(counts, ports)?, counts, begin, "");
+        print(&Sample::take(reactor::dump().coroutines.len())?, counts, begin, "");
     }
     over.set(true);
     workers.into_iter().for_each(|worker| worker.join().expect("nobody terminates it"));
@@ -142,15 +146,11 @@ fn run_load(
 }
 
 /// Waits until nothing moves any more, and returns what is left then.
-fn quiet(counts: &Counts, ports: &Ports, begin: Instant) -> io::Result<Sample> {
+fn quiet(counts: &Counts, begin: Instant) -> io::Result<Sample> {
     reactor::sleep(QUIET);
-    let sample = take(counts, ports)?;
+    let sample = Sample::take(reactor::dump().coroutines.len())?;
     print(&sample, counts, begin, "  (quiet)");
     Ok(sample)
-}
-
-fn take(counts: &Counts, ports: &Ports) -> io::Result<Sample> {
-    Sample::take(counts.living.get() + ports.http_connections() as i64)
 }
 
 fn print(sample: &Sample, counts: &Counts, begin: Instant, remark: &str) {

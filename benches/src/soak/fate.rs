@@ -3,7 +3,6 @@
 use crate::random::Random;
 use reactor::JoinHandle;
 use std::cell::Cell;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// How long a session may last before it counts as stuck. Its longest wait is some hundred milliseconds; the rest is
@@ -21,8 +20,6 @@ pub struct Counts {
     pub timed_out: Cell<u64>,
     /// Connections that were left with a reset.
     pub resets: Cell<u64>,
-    /// Coroutines of sessions that live now, by our own count.
-    pub living: Cell<i64>,
 }
 
 impl Counts {
@@ -30,34 +27,18 @@ impl Counts {
     pub fn count(which: &Cell<u64>) {
         which.set(which.get() + 1);
     }
-
-    /// Spawns `body`, counted as living until it has ended, however it ends.
-    pub fn spawn<T: 'static>(self: &Rc<Self>, body: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
-        struct Living(Rc<Counts>);
-        impl Drop for Living {
-            fn drop(&mut self) {
-                self.0.living.set(self.0.living.get() - 1);
-            }
-        }
-        self.living.set(self.living.get() + 1);
-        let living = Living(self.clone());
-        reactor::spawn(move || {
-            let _living = living;
-            body()
-        })
-    }
 }
 
 /// Runs `session` to whatever end `random` has in mind for it.
 ///
 /// # Panics
 /// Panics with the session's panic, and when it is stuck.
-pub fn befall(counts: &Rc<Counts>, random: &Random, session: impl FnOnce() + 'static) {
+pub fn befall(counts: &Counts, random: &Random, session: impl FnOnce() + 'static) {
     Counts::count(&counts.sessions);
     match random.below(4) {
         // Terminated, at times before it does anything or long after it has ended.
         0 => {
-            let handle = counts.spawn(session);
+            let handle = reactor::spawn(session);
             reactor::sleep(random.time_below_ms(30));
             handle.terminate();
             if expect_end(handle).is_none() {
@@ -66,13 +47,13 @@ pub fn befall(counts: &Rc<Counts>, random: &Random, session: impl FnOnce() + 'st
         }
         1 => {
             let limit = random.time_below_ms(30);
-            let timed_out = counts.spawn(move || reactor::timeout(limit, session).is_err());
+            let timed_out = reactor::spawn(move || reactor::timeout(limit, session).is_err());
             if expect_end(timed_out) == Some(true) {
                 Counts::count(&counts.timed_out);
             }
         }
         _ => {
-            let ended = expect_end(counts.spawn(session));
+            let ended = expect_end(reactor::spawn(session));
             assert!(ended.is_some(), "a session was terminated by nobody");
         }
     }

@@ -13,8 +13,8 @@ pub struct Sample {
     pub mappings: usize,
     /// Resident memory.
     pub resident_kib: u64,
-    /// Coroutines of sessions and of connections, by our own count.
-    pub coroutines: i64,
+    /// Coroutines, the reactor's own included.
+    pub coroutines: usize,
 }
 
 impl Sample {
@@ -22,7 +22,7 @@ impl Sample {
     ///
     /// # Errors
     /// Fails where /proc is not as Linux has it.
-    pub fn take(coroutines: i64) -> io::Result<Self> {
+    pub fn take(coroutines: usize) -> io::Result<Self> {
         // The listing itself needs one, and so it does each time.
         let descriptors = fs::read_dir("/proc/self/fd")?.count();
         let mappings = fs::read_to_string("/proc/self/maps")?.lines().count();

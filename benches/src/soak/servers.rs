@@ -1,6 +1,5 @@
 //! The servers of the soak: echo by lines, RPC plain and encrypted, HTTP; each on every loopback address.
 
-use super::fate::Counts;
 use crate::random::{Random, mix};
 use reactor::crypto::Identity;
 use reactor::http::{self, Method, Request, Response, ServerHandle};
@@ -57,7 +56,8 @@ pub struct Ports {
     rpc: u16,
     encrypted_rpc: u16,
     http: u16,
-    http_server: ServerHandle,
+    /// Its server ends when this is dropped.
+    _http_server: ServerHandle,
 }
 
 impl Ports {
@@ -77,11 +77,6 @@ impl Ports {
         somewhere(self.http, random)
     }
 
-    /// Returns how many connections the HTTP server has.
-    pub fn http_connections(&self) -> usize {
-        self.http_server.connection_count()
-    }
-
     /// Returns an address of the RPC server that speaks TLS.
     pub fn encrypted_rpc(&self, random: &Random) -> SocketAddr {
         somewhere(self.encrypted_rpc, random)
@@ -96,7 +91,7 @@ fn somewhere(port: u16, random: &Random) -> SocketAddr {
 ///
 /// # Errors
 /// Fails when no port is free.
-pub fn start(counts: &Rc<Counts>) -> io::Result<Ports> {
+pub fn start() -> io::Result<Ports> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let http = listener.local_addr()?.port();
     let http_server = http::Server::new()
@@ -113,15 +108,15 @@ pub fn start(counts: &Rc<Counts>) -> io::Result<Ports> {
     let plain = service.clone();
     Ok(Ports {
         http,
-        http_server,
-        echo: listen(counts, |stream| {
+        _http_server: http_server,
+        echo: listen(|stream| {
             // A client that resets its connection is what this is all about.
             let _ = echo(&stream);
         })?,
-        rpc: listen(counts, move |stream| {
+        rpc: listen(move |stream| {
             Connection::start(stream, plain.clone(), Config::default()).wait_closed();
         })?,
-        encrypted_rpc: listen(counts, move |stream| {
+        encrypted_rpc: listen(move |stream| {
             if let Ok(stream) = tls::accept(stream, &identity) {
                 Connection::start(stream, service.clone(), Config::default()).wait_closed();
             }
@@ -130,16 +125,16 @@ pub fn start(counts: &Rc<Counts>) -> io::Result<Ports> {
 }
 
 /// Serves each connection in a coroutine of its own, for ever, and returns the port.
-fn listen(counts: &Rc<Counts>, serve: impl Fn(TcpStream) + 'static) -> io::Result<u16> {
+fn listen(serve: impl Fn(TcpStream) + 'static) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let port = listener.local_addr()?.port();
-    let (counts, serve) = (counts.clone(), Rc::new(serve));
+    let serve = Rc::new(serve);
     reactor::spawn(move || {
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
                     let serve = serve.clone();
-                    drop(counts.spawn(move || serve(stream)));
+                    reactor::spawn(move || serve(stream));
                 }
                 // It was reset before we came to it.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

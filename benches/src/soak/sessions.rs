@@ -19,18 +19,18 @@ mod web;
 ///
 /// # Panics
 /// Panics when a server answers wrongly.
-pub fn any(counts: &Rc<Counts>, ports: &Ports, random: &Random) {
+pub fn any(counts: &Counts, ports: &Ports, random: &Random) {
     match random.below(8) {
         0 | 1 => echo(counts, ports, random),
         2 | 3 => calls(counts, ports, random),
         4 | 5 => web::visit(counts, ports, random),
-        6 => channels(counts, random),
+        6 => channels(random),
         _ => locks_and_timers(random),
     }
 }
 
 /// Sends lines, compares what comes back, and leaves politely, in the middle, or with a reset.
-fn echo(counts: &Rc<Counts>, ports: &Ports, random: &Random) {
+fn echo(counts: &Counts, ports: &Ports, random: &Random) {
     let mut stream = TcpStream::connect(ports.echo(random)).expect("the server listens");
     for _ in 0..random.below(20) {
         let size = random.below(1 << random.below(16)).min(LINE_SIZE_BYTES_MAX as u64 - 1);
@@ -60,7 +60,7 @@ fn reset(counts: &Counts, stream: &TcpStream) {
 }
 
 /// Calls, one after another and several at once, with limits that are at times too short.
-fn calls(counts: &Rc<Counts>, ports: &Ports, random: &Random) {
+fn calls(counts: &Counts, ports: &Ports, random: &Random) {
     let encrypted = random.one_in(4);
     let address = if encrypted { ports.encrypted_rpc(random) } else { ports.rpc(random) };
     let stream = TcpStream::connect(address).expect("the server listens");
@@ -115,17 +115,17 @@ fn calls(counts: &Rc<Counts>, ports: &Ports, random: &Random) {
 }
 
 /// Producers and consumers over a channel, some of whom are terminated; every message that arrives is whole.
-fn channels(counts: &Rc<Counts>, random: &Random) {
+fn channels(random: &Random) {
     let (sender, receiver) = channel::<Vec<u8>>(1 + random.below(4) as usize);
     let count = random.below(200);
-    let producer = counts.spawn(move || {
+    let producer = reactor::spawn(move || {
         for number in 0..count {
             if sender.send(filling(number, 100)).is_err() {
                 return;
             }
         }
     });
-    let consumer = counts.spawn(move || {
+    let consumer = reactor::spawn(move || {
         let mut next = 0;
         while let Ok(message) = receiver.recv() {
             assert!(message == filling(next, 100), "message {next} is not the one that was sent");
