@@ -392,8 +392,10 @@ impl<E> State<'_, E> {
                 return Ok(());
             }
             body()?;
-            while outlasts {
-                coroutine::park_on(&"a transition");
+            if outlasts {
+                loop {
+                    coroutine::park_on(&"a transition");
+                }
             }
             Ok(())
         };
