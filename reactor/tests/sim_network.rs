@@ -70,7 +70,6 @@ fn connecting_fails_as_it_does_in_life() {
         let (a, b) = two(world);
         let down = world.host("down");
         down.crash();
-        let world = world.clone();
         let client = a.start(move || {
             let began = now();
             let refused = TcpStream::connect((b.address(), 80)).map(|_| ()).unwrap_err();
@@ -90,7 +89,6 @@ fn connecting_fails_as_it_does_in_life() {
             assert_eq!(again.kind(), ErrorKind::AddrInUse);
             let elsewhere = TcpListener::bind((b.address(), 80)).map(|_| ()).unwrap_err();
             assert_eq!(elsewhere.kind(), ErrorKind::AddrNotAvailable);
-            let _ = world;
         });
         client.wait();
     });
@@ -306,4 +304,56 @@ fn what_only_a_kernel_has_fails_with_a_clear_error() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("a simulation has no descriptors"));
     });
+}
+
+/// Says farewell to port 9 of an address when it is dropped, and down a stream.
+struct Farewell(UdpSocket, SocketAddr, TcpStream);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.0.send_to(b"farewell", self.1);
+        let _ = self.2.write(b"farewell");
+    }
+}
+
+/// What a machine's peer hears when `end` ends the machine: datagrams, and how its read from the stream ends.
+fn heard_of_an_end(end: impl Fn(&Host) + Send) -> (usize, Result<usize, ErrorKind>) {
+    simulate(move |world| {
+        let (a, b) = two(world);
+        let heard = Rc::new((Cell::new(0), Cell::new(Ok(0))));
+        let ears = heard.clone();
+        b.start(move || {
+            let (socket, datagrams) = (UdpSocket::bind("0.0.0.0:9").unwrap(), ears.clone());
+            spawn(move || {
+                while socket.recv_from(&mut [0; 100]).is_ok() {
+                    datagrams.0.set(datagrams.0.get() + 1);
+                }
+            });
+            let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_deadline(Some(now() + Duration::from_secs(10)));
+            ears.1.set(stream.read(&mut [0; 100]).map_err(|error| error.kind()));
+            sleep(Duration::from_secs(3600));
+        });
+        let to = SocketAddr::new(b.address(), 9);
+        a.start(move || {
+            let stream = TcpStream::connect(("b", 80)).unwrap();
+            let _farewell = Farewell(UdpSocket::bind("0.0.0.0:0").unwrap(), to, stream);
+            sleep(Duration::from_secs(3600));
+        });
+        sleep(Duration::from_secs(1));
+        end(&a);
+        sleep(Duration::from_secs(20));
+        (heard.0.get(), heard.1.replace(Ok(0)))
+    })
+}
+
+#[test]
+fn a_crash_lets_no_destructor_reach_the_network_and_tells_no_peer() {
+    assert_eq!(heard_of_an_end(Host::crash), (0, Err(ErrorKind::TimedOut)));
+}
+
+#[test]
+fn a_killed_process_says_nothing_more_and_its_kernel_closes_its_connections() {
+    assert_eq!(heard_of_an_end(Host::kill), (0, Ok(0)));
 }
