@@ -8,6 +8,8 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -66,6 +68,8 @@ pub(crate) fn on_finish(number: u64) {
 pub struct Watchdog {
     // Its end tells the thread to stop.
     _stop: SyncSender<()>,
+    // Not `Send`: watchdogs are counted on the reactor's thread.
+    _here: PhantomData<Rc<()>>,
 }
 
 /// Logs a warning, with name and place, when one coroutine runs for longer than `limit` without suspending; again
@@ -88,7 +92,7 @@ pub fn watchdog(limit: Duration) -> Watchdog {
         .name("watchdog".into())
         .spawn(move || watch(limit, &stopped))
         .expect("a watchdog needs a thread");
-    Watchdog { _stop: stop }
+    Watchdog { _stop: stop, _here: PhantomData }
 }
 
 impl Drop for Watchdog {
