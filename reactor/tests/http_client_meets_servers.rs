@@ -1,5 +1,5 @@
 //! The client against servers that others wrote: nginx (kept connections, chunks, ranges, gzip, uploads, redirects, TLS)
-//! and Python's http.server; and against our own.
+//! and Python's http.server. Our own is met in `sim_http.rs`.
 
 mod certificates;
 
