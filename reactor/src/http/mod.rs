@@ -8,6 +8,8 @@
 //! request's body as it comes and return a [`Response`], whose body may be a stream, a file ([`Files`]), events
 //! ([`events`]) or the beginning of a WebSocket ([`websocket`]).
 //!
+//! A [`client::Client`] asks other servers: over connections that it keeps, through redirects, proxies and TLS.
+//!
 //! Where laxity is a hole it is strict: what two servers could read differently is refused, no value can inject a
 //! header, no path leads out of its directory, and everything that a client controls is bounded ([`Limits`]).
 //!
