@@ -3,6 +3,7 @@
 pub mod dht;
 pub mod filesystem;
 pub mod http;
+pub mod http_client;
 pub mod overlay;
 pub mod reactor;
 
@@ -18,6 +19,7 @@ pub const ALL: &[Target] = &[
     http::HTTP_REQUEST,
     http::HTTP_RESPONSE,
     http::HTTP_CHUNKED,
+    http_client::HTTP_REDIRECT,
     overlay::PASSPORT,
     overlay::CONTACT,
     dht::STORE_SEGMENT,
