@@ -7,7 +7,7 @@ use std::path::Path;
 /// The name in the certificate.
 pub const NAME: &str = "localhost";
 
-/// The files that [`write`] makes: the certificate, and its key.
+/// The files that [`write()`] makes: the certificate, and its key.
 pub const FILES: [&str; 2] = ["certificate.pem", "key.pem"];
 
 /// Writes a certificate and its key into `directory`, which is made if it is missing.

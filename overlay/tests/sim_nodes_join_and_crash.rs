@@ -34,7 +34,7 @@ impl Machine {
 
     fn start(&self, network: &Network, through: Option<&Machine>) {
         let mut config = network.storage(&[]);
-        config.identity = Identity::from_seed(&self.seed.into());
+        config.identity = Identity::from_seed(&self.seed);
         config.passport = self.passport.clone();
         config.listen = Some((self.host.address(), 7000).into());
         config.bootstrap = through
