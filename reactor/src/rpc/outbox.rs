@@ -3,7 +3,7 @@
 //! Small frames are encoded into one buffer as they come, so that a hundred answers made in one round leave in
 //! one write; those of high priority have a buffer of their own, which goes first. What is large waits its turn: a
 //! call with a large body, the frames of a stream (its lane), any call of low priority. Each batch takes all the
-//! small frames and then up to [`TURNS_PER_BATCH`] turns, each of at most one part's size. So a small call waits
+//! small frames and then up to `TURNS_PER_BATCH` turns, each of at most one part's size. So a small call waits
 //! behind one batch at most, whatever fills the line.
 //!
 //! The turns go to the three priorities in proportion to their weights (stride scheduling: each has a clock that runs
