@@ -17,6 +17,7 @@
 //! What it is not: a browser. There are no cookies (a `Cookie` header can be set by hand), no cache, no HTTP/2, and no
 //! authentication but basic.
 
+mod builder;
 mod connection;
 mod exchange;
 mod pool;
@@ -36,14 +37,15 @@ use url::Url;
 use self::connection::{Connection, Server};
 use self::exchange::{Clock, Options, Unanswered, exchange};
 use self::pool::Pool;
-use self::proxy::{Proxies, Proxy, read_exceptions};
+use self::proxy::Proxy;
 use self::request::{Form, Request};
 use self::response::{Framed, decoder};
-use super::head::{HeadError, HeadLimits};
+use super::head::HeadError;
 use super::{BodyLimits, InvalidHeader};
 use crate::clock::now;
 use crate::net::tls;
 
+pub use self::builder::ClientBuilder;
 pub use self::pool::PoolLimits;
 pub use self::redirect::{Redirect, RedirectError, RedirectPolicy};
 pub use self::request::{BodyBytes, RequestBuilder};
@@ -169,19 +171,6 @@ pub(super) struct Shared {
     is_reaped: Cell<bool>,
 }
 
-/// How a client is to be; see [`Client::builder`].
-#[derive(Clone, Debug)]
-pub struct ClientBuilder {
-    timeouts: Timeouts,
-    head_limits: HeadLimits,
-    body_limits: BodyLimits,
-    pool: PoolLimits,
-    redirects: RedirectPolicy,
-    proxies: Proxies,
-    tls: Option<tls::Client>,
-    gzip: bool,
-}
-
 impl Default for Client {
     fn default() -> Client {
         Client::new()
@@ -196,17 +185,12 @@ impl Client {
 
     /// A client with settings of one's own.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder {
-            timeouts: Timeouts::default(),
-            head_limits: HeadLimits::default(),
-            // Bodies are streamed; whoever gathers one names a limit to do so.
-            body_limits: BodyLimits { size_bytes: u64::MAX, ..BodyLimits::default() },
-            pool: PoolLimits::default(),
-            redirects: RedirectPolicy::default(),
-            proxies: Proxies::default(),
-            tls: None,
-            gzip: true,
-        }
+        ClientBuilder::new()
+    }
+
+    fn with(config: ClientBuilder) -> Client {
+        let pool = RefCell::new(Pool::new(config.pool));
+        Client { shared: Rc::new(Shared { config, tls: OnceCell::new(), pool, is_reaped: Cell::new(false) }) }
     }
 
     /// A request with any method. A user name and password in the URL become basic authentication.
@@ -417,98 +401,5 @@ impl Shared {
                 crate::sleep_until(due);
             }
         });
-    }
-}
-
-impl ClientBuilder {
-    /// How long each part of a call may take.
-    #[must_use]
-    pub fn timeouts(mut self, timeouts: Timeouts) -> ClientBuilder {
-        self.timeouts = timeouts;
-        self
-    }
-
-    /// How much of an answer's head is taken in.
-    #[must_use]
-    pub fn head_limits(mut self, limits: HeadLimits) -> ClientBuilder {
-        self.head_limits = limits;
-        self
-    }
-
-    /// How much of an answer's body is read, as it comes and as it is decoded. Without limit at first, since a body is
-    /// never gathered without one.
-    #[must_use]
-    pub fn body_limits(mut self, limits: BodyLimits) -> ClientBuilder {
-        self.body_limits = limits;
-        self
-    }
-
-    /// How many connections are kept, and for how long.
-    #[must_use]
-    pub fn pool(mut self, limits: PoolLimits) -> ClientBuilder {
-        self.pool = limits;
-        self
-    }
-
-    /// Which redirects are followed.
-    #[must_use]
-    pub fn redirects(mut self, policy: RedirectPolicy) -> ClientBuilder {
-        self.redirects = policy;
-        self
-    }
-
-    /// Whom to trust, in place of the platform's roots. The protocol http/1.1 is offered in any case.
-    #[must_use]
-    pub fn tls(mut self, tls: tls::Client) -> ClientBuilder {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// Whether to offer and decode gzip. On at first.
-    #[must_use]
-    pub fn gzip(mut self, gzip: bool) -> ClientBuilder {
-        self.gzip = gzip;
-        self
-    }
-
-    /// Sends all requests through this proxy (`http://user:password@host:port`), but for [`ClientBuilder::no_proxy`].
-    ///
-    /// # Errors
-    ///
-    /// `InvalidUrl` when it is no URL of an HTTP proxy.
-    pub fn proxy(mut self, url: &str) -> Result<ClientBuilder, ClientError> {
-        let proxy = Proxy::parse(url)?;
-        (self.proxies.http, self.proxies.https) = (Some(proxy.clone()), Some(proxy));
-        Ok(self)
-    }
-
-    /// Reaches these directly: hosts, domains with all below them, addresses, each with a port or without; between
-    /// commas. `*` is everybody.
-    #[must_use]
-    pub fn no_proxy(mut self, hosts: &str) -> ClientBuilder {
-        self.proxies.exceptions.extend(read_exceptions(hosts));
-        self
-    }
-
-    /// Takes the proxies from `http_proxy`, `https_proxy` and `no_proxy` of the environment.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidUrl` when one is no URL of an HTTP proxy.
-    pub fn proxy_from_environment(mut self) -> Result<ClientBuilder, ClientError> {
-        self.proxies = Proxies::from_variables(|name| std::env::var(name).ok())?;
-        Ok(self)
-    }
-
-    /// The client.
-    pub fn build(self) -> Client {
-        Client {
-            shared: Rc::new(Shared {
-                pool: RefCell::new(Pool::new(self.pool)),
-                config: self,
-                tls: OnceCell::new(),
-                is_reaped: Cell::new(false),
-            }),
-        }
     }
 }

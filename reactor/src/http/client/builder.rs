@@ -1,0 +1,119 @@
+//! The settings of a client.
+
+use super::proxy::{Proxies, Proxy, read_exceptions};
+use super::{Client, ClientError, PoolLimits, RedirectPolicy, Timeouts};
+use crate::http::{BodyLimits, HeadLimits};
+use crate::net::tls;
+
+/// How a client is to be; see [`Client::builder`].
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    pub(super) timeouts: Timeouts,
+    pub(super) head_limits: HeadLimits,
+    pub(super) body_limits: BodyLimits,
+    pub(super) pool: PoolLimits,
+    pub(super) redirects: RedirectPolicy,
+    pub(super) proxies: Proxies,
+    pub(super) tls: Option<tls::Client>,
+    pub(super) gzip: bool,
+}
+
+impl ClientBuilder {
+    pub(super) fn new() -> ClientBuilder {
+        ClientBuilder {
+            timeouts: Timeouts::default(),
+            head_limits: HeadLimits::default(),
+            // Bodies are streamed; whoever gathers one names a limit to do so.
+            body_limits: BodyLimits { size_bytes: u64::MAX, ..BodyLimits::default() },
+            pool: PoolLimits::default(),
+            redirects: RedirectPolicy::default(),
+            proxies: Proxies::default(),
+            tls: None,
+            gzip: true,
+        }
+    }
+
+    /// How long each part of a call may take.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> ClientBuilder {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// How much of an answer's head is taken in.
+    #[must_use]
+    pub fn head_limits(mut self, limits: HeadLimits) -> ClientBuilder {
+        self.head_limits = limits;
+        self
+    }
+
+    /// How much of an answer's body is read, as it comes and as it is decoded. Without limit at first, since a body is
+    /// never gathered without one.
+    #[must_use]
+    pub fn body_limits(mut self, limits: BodyLimits) -> ClientBuilder {
+        self.body_limits = limits;
+        self
+    }
+
+    /// How many connections are kept, and for how long.
+    #[must_use]
+    pub fn pool(mut self, limits: PoolLimits) -> ClientBuilder {
+        self.pool = limits;
+        self
+    }
+
+    /// Which redirects are followed.
+    #[must_use]
+    pub fn redirects(mut self, policy: RedirectPolicy) -> ClientBuilder {
+        self.redirects = policy;
+        self
+    }
+
+    /// Whom to trust, in place of the platform's roots. The protocol http/1.1 is offered in any case.
+    #[must_use]
+    pub fn tls(mut self, tls: tls::Client) -> ClientBuilder {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Whether to offer and decode gzip. On at first.
+    #[must_use]
+    pub fn gzip(mut self, gzip: bool) -> ClientBuilder {
+        self.gzip = gzip;
+        self
+    }
+
+    /// Sends all requests through this proxy (`http://user:password@host:port`), but for [`ClientBuilder::no_proxy`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` when it is no URL of an HTTP proxy.
+    pub fn proxy(mut self, url: &str) -> Result<ClientBuilder, ClientError> {
+        let proxy = Proxy::parse(url)?;
+        (self.proxies.http, self.proxies.https) = (Some(proxy.clone()), Some(proxy));
+        Ok(self)
+    }
+
+    /// Reaches these directly: hosts, domains with all below them, addresses, each with a port or without; between
+    /// commas. `*` is everybody.
+    #[must_use]
+    pub fn no_proxy(mut self, hosts: &str) -> ClientBuilder {
+        self.proxies.exceptions.extend(read_exceptions(hosts));
+        self
+    }
+
+    /// Takes the proxies from `http_proxy`, `https_proxy` and `no_proxy` of the environment.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidUrl` when one is no URL of an HTTP proxy.
+    pub fn proxy_from_environment(mut self) -> Result<ClientBuilder, ClientError> {
+        self.proxies = Proxies::from_variables(|name| std::env::var(name).ok())?;
+        Ok(self)
+    }
+
+    /// The client.
+    pub fn build(self) -> Client {
+        Client::with(self)
+    }
+}
