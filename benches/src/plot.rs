@@ -107,7 +107,8 @@ fn draw_panel(out: &mut Svg, panel: &Panel, left: f64, top: f64) {
         out.line(&format!(
             "<text class=\"goaltext\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">goal: {bound} {}</text>",
             left + PANEL_WIDTH,
-            top + 14.0,
+            // Beside the unit, which is short: titles are not.
+            top + 31.0,
             number(goal)
         ));
     }
