@@ -118,11 +118,9 @@ fn follow((inbound, outbound): &mut (Inbound, Outbound), found: frame::Frame<'_>
                 assert_ne!(inbound.take(), Taken::Ended);
             }
         }
-        Header::Credit { call, bytes, .. } => {
-            // Who leaves the window is cut off, so what comes after is another's.
-            if outbound.on_credit(call, bytes).is_err() {
-                *outbound = Outbound::default();
-            }
+        // Who leaves the window is cut off, so what comes after is another's.
+        Header::Credit { call, bytes, .. } if outbound.on_credit(call, bytes).is_err() => {
+            *outbound = Outbound::default();
         }
         Header::Hello { .. } => _ = Wire::Announced.on_hello(found.message),
         Header::Cancel { call } => _ = Wire::on_first_cancel(call),
