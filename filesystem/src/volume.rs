@@ -120,18 +120,11 @@ impl Volume {
         volume.state.borrow_mut().set_record(
             Inode::ROOT.0,
             InodeRecord {
-                kind: FileKind::Directory,
                 mode: 0o755,
                 uid,
                 gid,
-                nlink: 2,
-                rdev: 0,
-                size: 0,
-                frames: 0,
                 parent: Inode::ROOT.0,
-                atime: now,
-                mtime: now,
-                ctime: now,
+                ..InodeRecord::new(FileKind::Directory, now)
             },
         );
         // Before anything runs in the background: whoever is second must not merge into the other's volume.
@@ -362,9 +355,10 @@ impl Volume {
         let now = Time::now().seconds;
         let mut from = Key::Orphan(0);
         while let Some((key, change)) = self.step(|state| state.next(&from, &Key::Orphan(u64::MAX)))? {
-            from = state::successor(&key);
-            if let (Key::Orphan(inode), Change::Orphan { device, seconds }) = (key, change)
-                && (device == self.options.device || now - seconds > FOREIGN_ORPHAN_AGE_SECONDS)
+            from = key.successor();
+            if let (Key::Orphan(inode), Change::Orphan(orphan)) = (key, change)
+                && (orphan.device == self.options.device
+                    || now - orphan.since_seconds > FOREIGN_ORPHAN_AGE_SECONDS)
             {
                 self.state.borrow_mut().reclaim.push_back(inode);
             }

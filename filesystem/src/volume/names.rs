@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::state::{Change, State, Step, entry_range, extent_range, successor, xattr_range};
+use super::state::{Change, State, Step, entry_range, extent_range, xattr_range};
 use crate::errno::Errno;
 use crate::format::{InodeRecord, Key};
 use crate::operations::{
@@ -69,18 +69,14 @@ impl State {
         let now = Time::now();
         let is_directory = node.kind == FileKind::Directory;
         let mut record = InodeRecord {
-            kind: node.kind,
             mode: node.mode & 0o7777 & !credentials.umask,
             uid: credentials.uid,
             gid: credentials.gid,
-            nlink: if is_directory { 2 } else { 1 },
             rdev: node.rdev,
             size: node.target.len() as u64,
             frames: u64::from(!node.target.is_empty()),
             parent,
-            atime: now,
-            mtime: now,
-            ctime: now,
+            ..InodeRecord::new(node.kind, now)
         };
         if directory.mode & SET_GID != 0 {
             record.gid = directory.gid;
@@ -91,13 +87,14 @@ impl State {
         if !node.target.is_empty() {
             self.set(Key::Extent(inode, 0), Change::Frame(Bytes::copy_from_slice(node.target)));
         }
+        let attributes = record.attributes(inode);
         self.set_record(inode, record);
         self.set(key, Change::Entry(inode, node.kind));
         directory.nlink += u32::from(is_directory);
         directory.mtime = now;
         directory.ctime = now;
         self.set_record(parent, directory);
-        Ok(record.attributes(inode))
+        Ok(attributes)
     }
 
     pub(crate) fn link(&mut self, inode: u64, parent: u64, name: &[u8]) -> Step<Attributes> {
@@ -123,12 +120,13 @@ impl State {
         record.nlink += 1;
         record.ctime = now;
         record.parent = parent;
-        self.set_record(inode, record);
+        let attributes = record.attributes(inode);
         self.set(key, Change::Entry(inode, record.kind));
+        self.set_record(inode, record);
         directory.mtime = now;
         directory.ctime = now;
         self.set_record(parent, directory);
-        Ok(record.attributes(inode))
+        Ok(attributes)
     }
 
     pub(crate) fn unlink(&mut self, parent: u64, name: &[u8]) -> Step<()> {
@@ -159,10 +157,10 @@ impl State {
             _ => record.nlink.saturating_sub(1),
         };
         record.ctime = now;
-        self.set_record(inode, record);
         if record.nlink == 0 {
             self.orphan(inode, now);
         }
+        self.set_record(inode, record);
     }
 
     pub(crate) fn remove_directory(&mut self, parent: u64, name: &[u8]) -> Step<()> {
@@ -265,6 +263,7 @@ impl State {
             old_gain -= 1;
             new_gain += 1;
         }
+        let replaced = target.as_ref().map(|(target, ..)| *target);
         if let Some((target, target_kind, mut target_record)) = target {
             if target_kind == FileKind::Directory {
                 new_gain -= 1;
@@ -285,7 +284,7 @@ impl State {
             self.set(key, Change::Removed);
         }
         self.set(new_key, Change::Entry(inode, kind));
-        if inode != target.map_or(0, |(target, ..)| target) {
+        if replaced != Some(inode) {
             record.parent = new_parent;
             record.ctime = now;
             self.set_record(inode, record);
@@ -338,7 +337,7 @@ impl State {
         }
         while entries.len() < count_max {
             let Some((key, change)) = self.next(&from, &end)? else { break };
-            from = successor(&key);
+            from = key.successor();
             let (Key::Entry(_, hash, name), Change::Entry(child, kind)) = (key, change) else {
                 return Err(Errno::EIO.into());
             };
@@ -379,7 +378,7 @@ impl State {
         let mut keys = vec![Key::Inode(inode), Key::Orphan(inode)];
         for (mut from, end) in [extent_range(inode, 0), xattr_range(inode)] {
             while let Some((key, _)) = self.next(&from, &end)? {
-                from = successor(&key);
+                from = key.successor();
                 keys.push(key);
             }
         }
