@@ -56,29 +56,8 @@ impl Settings {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(crate) fn scratch_directory(&self) -> Result<Scratch, Failure> {
-        let name = format!("hypha-{}-{}", std::process::id(), rustix::process::geteuid().as_raw());
-        let path = std::env::temp_dir().join(name);
-        files::private_directory(&path)?;
-        Ok(Scratch { path })
-    }
-}
-
-/// A directory that is removed when dropped.
-pub(crate) struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+    pub(crate) fn scratch_directory(&self) -> Result<tempfile::TempDir, Failure> {
+        files::scratch_directory(&std::env::temp_dir())
     }
 }
 
