@@ -12,10 +12,12 @@
 //! `0, offset, length, key` for what lies in the same object as the node that points: only so can a parent and its
 //! child share an object that is named by its hash.
 
+mod entry;
 mod inode;
 mod key;
 mod table;
 
+pub use entry::EntryRecord;
 pub use inode::{ContentVersion, INODE_RECORD_SIZE, InodeRecord};
 pub use key::{Key, KeyBytes};
 pub use table::{Orphan, Truncation, WriterRecord};
@@ -47,6 +49,10 @@ pub fn padded_size(size: usize) -> usize {
     let step = 1usize << (usize::BITS - 1 - (size - 1).leading_zeros()).saturating_sub(3);
     size.div_ceil(step) * step
 }
+
+/// A volume's name: 16 random bytes, drawn when it is made. What is sealed in one volume does not open in another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VolumeId(pub [u8; 16]);
 
 /// Where a sealed frame or node lies, and the only copy of its key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -33,10 +33,10 @@ use reactor::JoinHandle;
 use reactor::crypto::random_bytes;
 use reactor::sync::Signal;
 
-use crate::access::{Root, RootSealer, VolumeKeys, open_root};
+use crate::access::{Charter, Features, Root, RootSealer, VolumeKeys, open_root};
 use crate::cache::Cached;
 use crate::errno::Errno;
-use crate::format::{InodeRecord, Key};
+use crate::format::{InodeRecord, Key, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Invalidation, Time};
 pub use options::{OpenError, Options};
@@ -102,15 +102,15 @@ impl Volume {
         let own = keys.secret.public();
         let mut readers = vec![own];
         readers.extend(keys.readers.iter().filter(|reader| **reader != own));
-        let root = Root {
-            tree: None,
-            commit: random_bytes(),
-            time: Time::now(),
-            author: options.author.clone(),
+        let charter = Charter {
+            volume: VolumeId(random_bytes()),
+            created: Time::now(),
             name_key: random_bytes(),
+            features: Features::KNOWN,
             readers,
+            extensions: Vec::new(),
         };
-        let volume = Volume::new(store, keys, options, &root)?;
+        let volume = Volume::new(store, keys, options, charter, None)?;
         // What an earlier volume's crash left here is not for this one.
         if let Some(journal) = &volume.journal {
             let (_, highest) = journal.read()?;
@@ -151,11 +151,19 @@ impl Volume {
     pub fn open(
         store: Rc<dyn BlockStore>,
         keys: VolumeKeys,
-        options: Options,
+        mut options: Options,
     ) -> Result<Rc<Volume>, OpenError> {
         let record = store.read(&keys.register)?.ok_or(OpenError::Missing)?;
-        let root = open_root(&record.payload, &keys.secret)?;
-        let volume = Volume::new(store, keys, options, &root)?;
+        let root = open_root(&record.payload, record.version, &keys.secret)?;
+        let unwritable = root.charter.features.unwritable();
+        if unwritable != 0 && !options.read_only {
+            tracing::warn!(
+                "the volume uses features that this version does not know (flags {unwritable:#x}): it is opened \
+                 for reading only; use the newer version to change it"
+            );
+            options.read_only = true;
+        }
+        let volume = Volume::new(store, keys, options, root.charter.clone(), root.tree)?;
         volume.state.borrow_mut().header = Some(record.header_hash);
         volume.version.set(record.version);
         // An unreadable tree should fail here and not at the first `ls`.
@@ -172,11 +180,11 @@ impl Volume {
         store: Rc<dyn BlockStore>,
         keys: VolumeKeys,
         options: Options,
-        root: &Root,
+        charter: Charter,
+        tree: Option<crate::format::Pointer>,
     ) -> Result<Rc<Volume>, OpenError> {
-        let mut state = State::new(options.cache_bytes, root.name_key, options.device);
-        state.tree = root.tree;
-        state.readers = root.readers.clone();
+        let mut state = State::new(options.cache_bytes, charter, options.device);
+        state.tree = tree;
         state.read_only = options.read_only;
         // A reader has nothing to make durable.
         let directory = options.journal_directory.clone().filter(|_| !options.read_only);
@@ -384,12 +392,13 @@ impl Volume {
     fn seal_root(&self, tree: Option<crate::format::Pointer>, commit: [u8; 16]) -> Bytes {
         let state = self.state.borrow();
         let root = Root {
+            charter: state.charter.clone(),
+            version: self.version.get() + 1,
+            previous: state.header,
             tree,
             commit,
             time: Time::now(),
             author: self.options.author.clone(),
-            name_key: state.name_key,
-            readers: state.readers.clone(),
         };
         drop(state);
         self.sealer.borrow_mut().seal(&root)

@@ -70,7 +70,7 @@ pub(crate) fn block_store(
 ) -> Rc<dyn BlockStore> {
     let config = dht::client::Config {
         identity: user.identity.clone(),
-        tag: owner_tag(&user.identity.public_key()),
+        tag: owner_tag(&user.identity.public_key(), &network.volume_salt.0),
         replicas: usize::from(network.replicas),
     };
     Rc::new(dht::Client::new(overlay, local, config))

@@ -7,8 +7,8 @@
 //! | key | bytes | value |
 //! | --- | --- | --- |
 //! | inode | `inode u64, 1` | [`InodeRecord`](super::InodeRecord) |
-//! | xattr | `inode u64, 2, name` | the value |
-//! | entry | `directory u64, 3, hash u64, name` | `inode u64, kind u8`, and what later versions add |
+//! | xattr | `inode u64, 2, name` | `1, value` |
+//! | entry | `directory u64, 3, hash u64, name` | [`EntryRecord`](super::EntryRecord) |
 //! | extent | `inode u64, 4, frame u64` | a [`Pointer`](super::Pointer), or `2, bytes` for a tiny frame |
 //! | writer | `0 u64, 1, device u64` | [`WriterRecord`](super::WriterRecord) |
 //! | orphan | `0 u64, 2, inode u64` | [`Orphan`](super::Orphan) |

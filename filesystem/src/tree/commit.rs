@@ -316,8 +316,11 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::chunk::open_run;
+    use crate::chunk::{Binding, open_run};
+    use crate::format::VolumeId;
     use crate::tree::cursor;
+
+    const VOLUME: VolumeId = VolumeId([6; 16]);
 
     #[derive(Default)]
     struct Objects {
@@ -342,14 +345,15 @@ mod tests {
             }
             let object = self.objects.borrow()[&pointer.address].clone();
             let (start, length) = (pointer.offset as usize, pointer.length as usize);
-            let bytes = open_run(ChunkKind::Node, object, &[(start, length, pointer.key)]).unwrap().remove(0);
+            let binding = Binding { kind: ChunkKind::Node, volume: VOLUME };
+            let bytes = open_run(&binding, object, &[(start, length, pointer.key)]).unwrap().remove(0);
             let node = Rc::new(Node::decode(bytes, pointer.address).unwrap());
             self.nodes.borrow_mut().insert(*pointer, node.clone());
             node
         }
 
         fn commit(&self, root: Option<Pointer>, changes: &[Change]) -> Option<Pointer> {
-            let mut packer = Packer::new(OwnerTag([1; 32]));
+            let mut packer = Packer::new(OwnerTag([1; 32]), VOLUME);
             let merged = merge(self, root, changes, &mut packer).unwrap();
             packer.close();
             for (Address(address), object) in packer.take_ready() {

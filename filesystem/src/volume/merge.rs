@@ -22,12 +22,12 @@ use bytes::Bytes;
 use dht::HeaderHash;
 
 use super::state::{Change, Delta, State, Step, entry_range, extent_range, xattr_range};
-use crate::format::{InodeRecord, Key, Orphan, Pointer};
+use crate::format::{EntryRecord, InodeRecord, Key, Orphan, Pointer};
 use crate::operations::{FileKind, Inode, Invalidation, NAME_SIZE_MAX, Time};
 
 use records::{civil, merge_records};
 
-type Name = Option<(u64, FileKind)>;
+type Name = Option<EntryRecord>;
 
 /// The merge while it is worked out.
 struct Merge<'a> {
@@ -115,7 +115,7 @@ impl Merge<'_> {
     fn index_places(&mut self) {
         self.places = (self.result.iter())
             .filter_map(|(key, change)| match (key, change) {
-                (Key::Entry(directory, ..), Change::Entry(child, _)) => Some((*child, *directory)),
+                (Key::Entry(directory, ..), Change::Entry(entry)) => Some((entry.inode, *directory)),
                 _ => None,
             })
             .collect();
@@ -159,7 +159,7 @@ impl Merge<'_> {
     /// Makes `key` name `new`, and counts what that changes against theirs.
     fn apply(&mut self, key: &Key, new: Name) -> Step<()> {
         self.count(key, -1)?;
-        let change = new.map_or(Change::Removed, |(inode, kind)| Change::Entry(inode, kind));
+        let change = new.map_or(Change::Removed, Change::Entry);
         self.result.insert(key.clone(), change);
         self.count(key, 1)
     }
@@ -179,7 +179,9 @@ impl Merge<'_> {
     }
 
     fn count(&mut self, key: &Key, by: i64) -> Step<()> {
-        if let (Some((inode, kind)), Key::Entry(directory, ..)) = (self.merged_name(key)?, key) {
+        if let (Some(EntryRecord { inode, kind, .. }), Key::Entry(directory, ..)) =
+            (self.merged_name(key)?, key)
+        {
             *self.names.entry(inode).or_default() += by;
             if kind == FileKind::Directory {
                 *self.subdirectories.entry(*directory).or_default() += by;
@@ -231,8 +233,8 @@ impl Merge<'_> {
             None => record.parent,
         };
         for (key, change) in self.range(self.base, entry_range(parent))? {
-            if let (Key::Entry(_, _, name), Change::Entry(child, _)) = (key, change)
-                && child == inode
+            if let (Key::Entry(_, _, name), Change::Entry(entry)) = (key, change)
+                && entry.inode == inode
             {
                 return Ok((parent, name));
             }
@@ -264,7 +266,7 @@ impl Merge<'_> {
             let (parent, name) = self.name_in_base(inode, &known)?;
             let parent = if self.their_record(parent)?.is_some() { parent } else { Inode::ROOT.0 };
             let key = self.free_name(parent, &name)?;
-            self.apply(&key, Some((inode, known.kind)))?;
+            self.apply(&key, Some(EntryRecord::new(inode, known.kind)))?;
             names = 1;
             if let Some(mut record) =
                 record_of(self.result.get(&Key::Inode(parent))).or(self.their_record(parent)?)
@@ -390,7 +392,7 @@ impl Merge<'_> {
 
 fn name_of(change: Option<&Change>) -> Name {
     match change {
-        Some(Change::Entry(inode, kind)) => Some((*inode, *kind)),
+        Some(Change::Entry(entry)) => Some(entry.clone()),
         _ => None,
     }
 }

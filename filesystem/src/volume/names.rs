@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::state::{Change, State, Step, entry_range, extent_range, xattr_range};
 use crate::errno::Errno;
-use crate::format::{InodeRecord, Key};
+use crate::format::{EntryRecord, InodeRecord, Key};
 use crate::operations::{
     Attributes, Credentials, DirectoryEntry, FileKind, Inode, RenameFlags, SYMLINK_SIZE_MAX, Time,
 };
@@ -39,7 +39,7 @@ impl State {
             b".." => directory.parent,
             name => {
                 let key = self.entry_key(parent, name)?;
-                self.entry(&key)?.ok_or(Errno::ENOENT)?.0
+                self.known_entry(&key)?.inode
             }
         };
         Ok(self.record(inode)?.attributes(inode))
@@ -89,7 +89,7 @@ impl State {
         }
         let attributes = record.attributes(inode);
         self.set_record(inode, record);
-        self.set(key, Change::Entry(inode, node.kind));
+        self.set(key, Change::Entry(EntryRecord::new(inode, node.kind)));
         directory.nlink += u32::from(is_directory);
         directory.mtime = now;
         directory.ctime = now;
@@ -121,7 +121,7 @@ impl State {
         record.ctime = now;
         record.parent = parent;
         let attributes = record.attributes(inode);
-        self.set(key, Change::Entry(inode, record.kind));
+        self.set(key, Change::Entry(EntryRecord::new(inode, record.kind)));
         self.set_record(inode, record);
         directory.mtime = now;
         directory.ctime = now;
@@ -135,7 +135,7 @@ impl State {
         }
         let mut directory = self.directory(parent)?;
         let key = self.entry_key(parent, name)?;
-        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        let EntryRecord { inode, kind, .. } = self.known_entry(&key)?;
         if kind == FileKind::Directory {
             return Err(Errno::EISDIR.into());
         }
@@ -169,7 +169,7 @@ impl State {
         }
         let mut directory = self.directory(parent)?;
         let key = self.entry_key(parent, name)?;
-        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        let EntryRecord { inode, kind, .. } = self.known_entry(&key)?;
         if kind != FileKind::Directory {
             return Err(Errno::ENOTDIR.into());
         }
@@ -227,11 +227,15 @@ impl State {
         let mut new_directory = self.directory(new_parent)?;
         let key = self.entry_key(parent, name)?;
         let new_key = self.entry_key(new_parent, new_name)?;
-        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        let entry = self.known_entry(&key)?;
+        let (inode, kind) = (entry.inode, entry.kind);
         let mut record = self.record(inode)?;
-        let target = self.entry(&new_key)?;
-        let target = match target {
-            Some((target, kind)) => Some((target, kind, self.record(target)?)),
+        let target_entry = match self.entry(&new_key)? {
+            Some(_) => Some(self.known_entry(&new_key)?),
+            None => None,
+        };
+        let target = match &target_entry {
+            Some(target) => Some((target.inode, target.kind, self.record(target.inode)?)),
             None => None,
         };
         let moves = |kind| kind == FileKind::Directory && parent != new_parent;
@@ -275,7 +279,7 @@ impl State {
                 target_record.parent = parent;
                 target_record.ctime = now;
                 self.set_record(target, target_record);
-                self.set(key, Change::Entry(target, target_kind));
+                self.set(key, target_entry.map_or(Change::Removed, Change::Entry));
             } else {
                 self.set(key, Change::Removed);
                 self.drop_link(target, target_record, now);
@@ -283,7 +287,8 @@ impl State {
         } else {
             self.set(key, Change::Removed);
         }
-        self.set(new_key, Change::Entry(inode, kind));
+        // With all that a later version keeps beside the name.
+        self.set(new_key, Change::Entry(entry));
         if replaced != Some(inode) {
             record.parent = new_parent;
             record.ctime = now;
@@ -338,7 +343,7 @@ impl State {
         while entries.len() < count_max {
             let Some((key, change)) = self.next(&from, &end)? else { break };
             from = key.successor();
-            let (Key::Entry(_, hash, name), Change::Entry(child, kind)) = (key, change) else {
+            let (Key::Entry(_, hash, name), Change::Entry(entry)) = (key, change) else {
                 return Err(Errno::EIO.into());
             };
             if hash == hash_before {
@@ -355,8 +360,8 @@ impl State {
             let index = (seen - 1).min((1 << COLLISION_BITS) - 1);
             entries.push(DirectoryEntry {
                 name,
-                inode: Inode(child),
-                kind,
+                inode: Inode(entry.inode),
+                kind: entry.kind,
                 cookie: FIRST_NAME_COOKIE + (hash << COLLISION_BITS | index),
                 attributes: None,
             });

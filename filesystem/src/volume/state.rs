@@ -12,23 +12,28 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dht::HeaderHash;
-use reactor::crypto::X25519Public;
 
+use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
-use crate::format::{InodeRecord, Key, KeyBytes, NAME_HASH_BITS, Orphan, Pointer, Truncation, WriterRecord};
+use crate::format::{
+    EntryRecord, InodeRecord, Key, KeyBytes, NAME_HASH_BITS, Orphan, Pointer, Truncation, WriterRecord,
+};
 use crate::operations::{FileKind, NAME_SIZE_MAX, Time};
 use crate::tree::cursor;
 
 /// Inode numbers are given out in runs that start at a random number; this many to a run.
 const INODE_RUN_BITS: u32 = 22;
 
+/// Before an extended attribute's value: what a later version stores otherwise begins otherwise.
+const XATTR_VERSION: u8 = 1;
+
 /// What one key is changed to.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Removed,
     Inode(InodeRecord),
-    Entry(u64, FileKind),
+    Entry(EntryRecord),
     /// A frame's plaintext; what is missing up to the frame's or the file's end is zeros.
     Frame(Bytes),
     /// A frame that is stored. Only found in the tree.
@@ -115,8 +120,8 @@ pub(crate) struct State {
     pub(crate) tree: Option<Pointer>,
     /// The register's value that `tree` came from.
     pub(crate) header: Option<HeaderHash>,
-    pub(crate) name_key: [u8; 32],
-    pub(crate) readers: Vec<X25519Public>,
+    /// What each root repeats.
+    pub(crate) charter: Charter,
     pub(crate) active: Delta,
     pub(crate) committing: Option<Rc<Delta>>,
     pub(crate) cache: Cache,
@@ -140,12 +145,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(cache_size_bytes: usize, name_key: [u8; 32], device: u64) -> State {
+    pub(crate) fn new(cache_size_bytes: usize, charter: Charter, device: u64) -> State {
         State {
             tree: None,
             header: None,
-            name_key,
-            readers: Vec::new(),
+            charter,
             active: Delta { number: 1, ..Delta::default() },
             committing: None,
             cache: Cache::new(cache_size_bytes),
@@ -293,18 +297,25 @@ impl State {
     }
 
     fn name_hash(&self, name: &[u8]) -> u64 {
-        let hash = blake3::keyed_hash(&self.name_key, name);
+        let hash = blake3::keyed_hash(&self.charter.name_key, name);
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (64 - NAME_HASH_BITS)
     }
 
     /// Returns what a key made by [`State::entry_key`] names.
-    pub(crate) fn entry(&mut self, key: &Key) -> Step<Option<(u64, FileKind)>> {
+    pub(crate) fn entry(&mut self, key: &Key) -> Step<Option<EntryRecord>> {
         match self.get(key)? {
             None => Ok(None),
-            Some(Change::Entry(inode, kind)) => Ok(Some((inode, kind))),
+            Some(Change::Entry(entry)) => Ok(Some(entry)),
             Some(_) => Err(Errno::EIO.into()),
         }
+    }
+
+    /// As [`State::entry`], for what is to be used: it has to be there, and of a kind that this version knows.
+    pub(crate) fn known_entry(&mut self, key: &Key) -> Step<EntryRecord> {
+        let entry = self.entry(key)?.ok_or(Errno::ENOENT)?;
+        // A link to another volume, say: whatever we did to it would be wrong.
+        if entry.kind == FileKind::Unknown { Err(Errno::EOPNOTSUPP.into()) } else { Ok(entry) }
     }
 
     /// Draws a number that no inode of this volume has or had.
@@ -351,16 +362,14 @@ fn decode_value(key: &Key, found: &cursor::Found) -> Step<Change> {
 
 /// Reads a value as it lies in a leaf of the object `home`.
 pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Change> {
-    let number = |at: usize| Some(u64::from_le_bytes(raw.get(at..at + 8)?.try_into().ok()?));
     match key {
         Key::Inode(_) => InodeRecord::decode(raw).map(Change::Inode),
-        // What is longer was written by a later version.
-        Key::Entry(..) => Some(Change::Entry(number(0)?, FileKind::from_byte(*raw.get(8)?)?)),
+        Key::Entry(..) => EntryRecord::decode(raw).map(Change::Entry),
         Key::Extent(..) => match raw.first() {
             Some(2) => Some(Change::Frame(raw.slice(1..))),
             _ => Pointer::decode(raw, home).map(Change::Stored),
         },
-        Key::Xattr(..) => Some(Change::Xattr(raw.clone())),
+        Key::Xattr(..) => (raw.first() == Some(&XATTR_VERSION)).then(|| Change::Xattr(raw.slice(1..))),
         Key::Orphan(_) => Orphan::decode(raw).map(Change::Orphan),
         Key::Truncation(_) => Truncation::decode(raw).map(Change::Truncation),
         Key::Writer(_) => WriterRecord::decode(raw).map(Change::Writer),
@@ -372,16 +381,16 @@ pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
     match change {
         Change::Removed => {}
         Change::Inode(record) => record.encode(out),
-        Change::Entry(inode, kind) => {
-            out.extend_from_slice(&inode.to_le_bytes());
-            out.push(*kind as u8);
-        }
+        Change::Entry(entry) => entry.encode(out),
         Change::Frame(bytes) => {
             out.push(2);
             out.extend_from_slice(bytes);
         }
         Change::Stored(pointer) => pointer.encode(false, out),
-        Change::Xattr(bytes) => out.extend_from_slice(bytes),
+        Change::Xattr(bytes) => {
+            out.push(XATTR_VERSION);
+            out.extend_from_slice(bytes);
+        }
         Change::Orphan(orphan) => orphan.encode(out),
         Change::Truncation(truncation) => truncation.encode(out),
         Change::Writer(writer) => writer.encode(out),
