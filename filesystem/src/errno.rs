@@ -79,6 +79,8 @@ numbers! {
     E2BIG = 7, "too large";
     /// Not supported here.
     EOPNOTSUPP = 95, "not supported";
+    /// What the name led to is another file now.
+    ESTALE = 116, "stale file handle";
     /// The store did not answer for long; nothing is lost by it.
     ETIMEDOUT = 110, "timed out";
 }
@@ -134,6 +136,7 @@ mod tests {
             b"ENODATA" => E::NODATA,
             b"E2BIG" => E::TOOBIG,
             b"EOPNOTSUPP" => E::OPNOTSUPP,
+            b"ESTALE" => E::STALE,
             b"ETIMEDOUT" => E::TIMEDOUT,
             _ => panic!("a number without a check"),
         }

@@ -31,7 +31,7 @@ const KIND: &str = "fuse.hypha";
 const READ_AHEAD_KIB: u32 = 1024;
 
 /// How much of all dirty memory may be ours, in percent, where we may say so (as root). The kernel gives FUSE 1 %,
-/// which stops writers after a few MiB.
+/// which stops writers through `mmap` after a few MiB.
 const DIRTY_SHARE_PERCENT: u32 = 20;
 
 /// How a volume is mounted.
@@ -44,9 +44,6 @@ pub struct MountOptions {
     /// Other users may look too, subject to permissions; needs `user_allow_other` in /etc/fuse.conf. What root mounts
     /// is for everyone anyway, like any other file system.
     pub allow_other: bool,
-    /// Others write to this volume too. Every write is passed on at once then, since the kernel believes nobody's word
-    /// about the size of a file whose writes it gathers itself. Small writes are several times slower for it.
-    pub shared: bool,
     /// Unmount what a crashed process has left at the mountpoint.
     pub replace_stale: bool,
 }
@@ -138,7 +135,7 @@ impl Mount {
         let mut mount = Mount { mountpoint, device: None, session: None, is_over: Cell::new(false) };
         // From here on dropping `mount` unmounts.
         mount.device = mount_table::find(&mount.mountpoint).ok().flatten().map(|entry| entry.device);
-        mount.session = Some(Session::new(device, !options.shared).map_err(|source| MountError::Io {
+        mount.session = Some(Session::new(device).map_err(|source| MountError::Io {
             doing: "poll",
             path: PathBuf::from("/dev/fuse"),
             source,

@@ -6,8 +6,8 @@
 //! for a coroutine switch when something has to be fetched.
 //!
 //! Not here: permission checks (the kernel does them, `default_permissions`), access times on reads (the mount is
-//! `noatime` to us, the kernel keeps `relatime`), open files (the kernel's reference to an inode keeps it alive, see
-//! [`Operations::remember`]), locks (the kernel keeps them per mount).
+//! `noatime`), open files (the kernel's reference to an inode keeps it alive, see [`Operations::remember`]), locks (the
+//! kernel keeps them per mount).
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -36,8 +36,6 @@ pub const XATTR_VALUE_SIZE_MAX: usize = 64 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum FileKind {
-    /// What a later version put there: it has a name, and nothing else that this version could show.
-    Unknown = 0,
     /// A file with bytes.
     Regular = 1,
     /// A directory.
@@ -58,7 +56,6 @@ impl FileKind {
     /// Returns the file-type bits of `st_mode` (`S_IFREG` and so on).
     pub const fn mode_bits(self) -> u32 {
         match self {
-            FileKind::Unknown => 0,
             FileKind::Regular => 0o100_000,
             FileKind::Directory => 0o040_000,
             FileKind::Symlink => 0o120_000,
@@ -114,12 +111,13 @@ pub struct Time {
 }
 
 impl Time {
-    /// Returns the wall clock's time.
+    /// Returns the time of the clock that stamps every file of a drive, some milliseconds coarse.
+    ///
+    /// It is the clock that local file systems stamp theirs with: a finer one would make a file here look newer than one
+    /// there that was written after it, and `make` would build again what it has just built.
     pub fn now() -> Time {
-        match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
-            Ok(since) => Time { seconds: since.as_secs() as i64, nanoseconds: since.subsec_nanos() },
-            Err(_) => Time::default(),
-        }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Time { seconds: now.tv_sec, nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0) }
     }
 }
 
@@ -167,8 +165,6 @@ pub struct SetAttributes {
     pub atime: Option<Time>,
     /// New modification time.
     pub mtime: Option<Time>,
-    /// New change time; without it, `ctime` becomes now. Only the kernel's write-back cache has a reason to set it.
-    pub ctime: Option<Time>,
     /// Clear setuid and setgid as a write by an ordinary user does (`FATTR_KILL_SUIDGID`).
     pub clear_set_ids: bool,
 }
@@ -257,6 +253,31 @@ pub struct Statistics {
     pub free_inode_count: u64,
     /// The longest name.
     pub name_size_max: u32,
+}
+
+/// Whether others change what is mounted, while it is: the one thing that decides what the kernel may keep and what an
+/// open and a close do.
+///
+/// It may change while mounted: it is asked at each reply. From `Alone` to `WithOthers` everything that the kernel was
+/// told must be invalidated, and what closed files hold committed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// Nobody does. The kernel may keep names and attributes for as long as it likes; opens and closes cost nothing.
+    Alone,
+    /// Other mounts do. Names and attributes are kept for a second, for changes are told of within about one; an open
+    /// sees what was closed before it (close-to-open, as with NFS), since a close stores what was written and an open
+    /// looks for it.
+    WithOthers,
+}
+
+impl Sharing {
+    /// How long the kernel may keep names and attributes unasked, in seconds.
+    pub const fn cache_seconds(self) -> u64 {
+        match self {
+            Sharing::Alone => 3600,
+            Sharing::WithOthers => 1,
+        }
+    }
 }
 
 /// Something that another writer changed under the kernel's caches.
@@ -370,12 +391,23 @@ pub trait Operations {
     /// Also while too many bytes wait to be committed, and while a partly overwritten frame is fetched.
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno>;
 
-    /// Writes what the kernel's write-back cache held: as [`write`](Operations::write), but the times stay. The kernel
-    /// keeps them and sets them itself; were they ours too, a file would show one time before it leaves the kernel's
-    /// cache and another after.
-    fn write_back(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
-        self.write(inode, offset, data, false)
-    }
+    /// Writes all of `data` at the file's end, wherever another mount has moved that to, and returns the offset.
+    fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno>;
+
+    /// Called before a file is opened: what other mounts stored before is seen after it.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` if the name that led here has just become another file's: look the path up again.
+    fn open(&self, inode: Inode) -> Result<(), Errno>;
+
+    /// Called when a descriptor that can write is closed: what it wrote is seen by whoever opens the file after it, on any
+    /// mount.
+    ///
+    /// # Errors
+    ///
+    /// Those of the commit: `ENOSPC`, `ETIMEDOUT`.
+    fn flush(&self, inode: Inode) -> Result<(), Errno>;
 
     /// Lists a directory from after `cookie` (0: from the start), `.` and `..` first; at most `count_max` entries; an
     /// empty list means the end. `with_attributes` asks for each entry's attributes.
@@ -411,6 +443,22 @@ pub trait Operations {
 
     /// Removes an extended attribute; `ENODATA` if there is none.
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno>;
+
+    /// Whether others change the files too.
+    ///
+    /// # Suspends
+    ///
+    /// Never.
+    fn sharing(&self) -> Sharing;
+
+    /// Whether [`next_invalidation`](Operations::next_invalidation) would return at once.
+    ///
+    /// # Suspends
+    ///
+    /// Never.
+    fn has_invalidations(&self) -> bool {
+        false
+    }
 
     /// Returns the next change that came from another writer, or `None` once the volume is closed or if it never tells.
     ///

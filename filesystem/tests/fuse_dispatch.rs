@@ -3,19 +3,19 @@
 mod support;
 
 use filesystem::Errno;
-use filesystem::fuse::dispatch::{REPLY_BYTES_MAX, dispatch, is_interruptible};
-use filesystem::fuse::reply::Reply;
+use filesystem::fuse::dispatch::{REPLY_BYTES_MAX, changes_nothing, dispatch, may_be_given_up};
+use filesystem::fuse::reply::{Notification, Opened, Reply};
 use filesystem::fuse::request::{Operation, Request, SetAttributesRequest};
 use filesystem::operations::{Attributes, Inode, Operations};
 use support::memory::MemoryFs;
 
 fn ask(fs: &MemoryFs, inode: Inode, operation: Operation<'_>) -> Reply {
-    dispatch(fs, &Request { unique: 2, inode, uid: 7, gid: 8, operation })
+    dispatch(fs, &Request { unique: 2, inode, uid: 7, gid: 8, pid: 9, operation }).reply
 }
 
 fn entry(reply: Reply) -> Attributes {
     match reply {
-        Reply::Entry(attributes) => attributes,
+        Reply::Entry(attributes, _) => attributes,
         other => panic!("{other:?} is no entry"),
     }
 }
@@ -34,7 +34,7 @@ fn make_file(fs: &MemoryFs, name: &[u8]) -> Attributes {
 #[test]
 fn a_missing_name_is_an_answer_and_a_wrong_parent_an_error() {
     let fs = MemoryFs::default();
-    assert!(matches!(ask(&fs, Inode::ROOT, Operation::Lookup { name: b"no" }), Reply::NoEntry));
+    assert!(matches!(ask(&fs, Inode::ROOT, Operation::Lookup { name: b"no" }), Reply::NoEntry(_)));
     let file = make_file(&fs, b"file");
     assert_eq!(errno(ask(&fs, file.inode, Operation::Lookup { name: b"no" })), Errno::ENOTDIR);
 }
@@ -84,9 +84,8 @@ fn sizes_that_the_kernel_asks_for_are_bounded() {
         gid: 0,
         atime: (0, 0),
         mtime: (0, 0),
-        ctime: (0, 0),
     };
-    assert!(matches!(ask(&fs, file.inode, Operation::SetAttributes(set)), Reply::Attributes(_)));
+    assert!(matches!(ask(&fs, file.inode, Operation::SetAttributes(set)), Reply::Attributes(..)));
     let Reply::Content(content) = ask(&fs, file.inode, Operation::Read { offset: 5, size: u32::MAX }) else {
         panic!("no content")
     };
@@ -112,7 +111,6 @@ fn flags_nobody_knows_are_refused() {
         gid: 0,
         atime: (0, 0),
         mtime: (0, 1_000_000_000),
-        ctime: (0, 0),
     };
     assert_eq!(errno(ask(&fs, file.inode, Operation::SetAttributes(bad_time))), Errno::EINVAL);
     let directory = Operation::MakeNode { name: b"d", mode: 0o040_755, rdev: 0, umask: 0 };
@@ -122,13 +120,7 @@ fn flags_nobody_knows_are_refused() {
 #[test]
 fn what_the_kernel_can_do_itself_is_not_implemented_here() {
     let fs = MemoryFs::default();
-    for operation in [
-        Operation::Open,
-        Operation::OpenDirectory,
-        Operation::Create,
-        Operation::Flush,
-        Operation::Other { opcode: 47 },
-    ] {
+    for operation in [Operation::OpenDirectory, Operation::Other { opcode: 47 }] {
         assert_eq!(errno(ask(&fs, Inode::ROOT, operation)), Errno::ENOSYS);
     }
     assert_eq!(errno(ask(&fs, Inode::ROOT, Operation::Ioctl)), Errno(25), "ENOTTY");
@@ -150,17 +142,60 @@ fn attributes_tell_their_size_and_refuse_a_small_buffer() {
 }
 
 #[test]
-fn only_what_changes_nothing_may_be_interrupted() {
-    assert!(is_interruptible(&Operation::Read { offset: 0, size: 1 }));
-    assert!(is_interruptible(&Operation::Lookup { name: b"a" }));
-    assert!(!is_interruptible(&Operation::Unlink { name: b"a" }));
-    assert!(!is_interruptible(&Operation::Write {
-        offset: 0,
-        data: b"",
-        clear_set_ids: false,
-        from_cache: true
-    }));
-    assert!(!is_interruptible(&Operation::Sync { data_only: true }));
+fn a_close_is_told_of_where_something_may_have_been_written() {
+    let fs = MemoryFs::default();
+    let make = Operation::Create { name: b"file", mode: 0o100_600, flags: 0o101 };
+    let Reply::Created(file, _, Opened { flush: true }) = ask(&fs, Inode::ROOT, make) else {
+        panic!("not created for writing")
+    };
+    assert_eq!(file.mode, 0o600);
+    let open = |flags| ask(&fs, file.inode, Operation::Open { flags });
+    assert!(matches!(open(0), Reply::Opened(Opened { flush: false })), "for reading");
+    assert!(matches!(open(2), Reply::Opened(Opened { flush: true })), "for both");
+    assert!(matches!(ask(&fs, file.inode, Operation::Flush), Reply::Empty));
+    assert_eq!(fs.flush_count.get(), 1);
+    // Somebody else was faster.
+    let again = |flags| ask(&fs, Inode::ROOT, Operation::Create { name: b"file", mode: 0o100_600, flags });
+    assert!(matches!(again(0o101), Reply::Created(same, ..) if same.inode == file.inode));
+    assert_eq!(errno(again(0o301)), Errno::EEXIST, "O_EXCL");
+}
+
+#[test]
+fn an_append_goes_to_the_end_that_the_server_knows_and_the_kernel_is_told() {
+    let fs = MemoryFs::default();
+    let file = make_file(&fs, b"file");
+    let write = |offset, append| {
+        let operation =
+            Operation::Write { offset, data: b"12345", clear_set_ids: false, append, direct: false };
+        let request = Request { unique: 2, inode: file.inode, uid: 7, gid: 8, pid: 9, operation };
+        let answer = dispatch(&fs, &request);
+        assert!(matches!(answer.reply, Reply::Written(5)));
+        answer.after
+    };
+    assert_eq!(write(0, false), None);
+    assert_eq!(write(5, true), None, "where the kernel believed the end to be");
+    assert_eq!(write(5, true), Some(Notification::Inode(file.inode)), "not where it believed it to be");
+    assert_eq!(fs.attributes(file.inode).unwrap().size, 15);
+}
+
+#[test]
+fn the_pages_under_a_direct_write_are_dropped_before_it_is_answered() {
+    let fs = MemoryFs::default();
+    let file = make_file(&fs, b"file");
+    let operation =
+        Operation::Write { offset: 3, data: b"12345", clear_set_ids: false, append: false, direct: true };
+    let request = Request { unique: 2, inode: file.inode, uid: 7, gid: 8, pid: 9, operation };
+    assert_eq!(dispatch(&fs, &request).before, Some(Notification::Content(file.inode, 3, 5)));
+}
+
+#[test]
+fn a_dying_program_is_let_go_but_no_sync_is_cut_off() {
+    let write = Operation::Write { offset: 0, data: b"", clear_set_ids: false, append: false, direct: false };
+    assert!(may_be_given_up(&Operation::Read { offset: 0, size: 1 }));
+    assert!(may_be_given_up(&write));
+    assert!(!may_be_given_up(&Operation::Sync { data_only: true }));
+    assert!(changes_nothing(&Operation::Lookup { name: b"a" }));
+    assert!(!changes_nothing(&Operation::Unlink { name: b"a" }));
     // The trait's default: nobody else writes.
     assert_eq!(MemoryFs::default().next_invalidation(), None);
 }

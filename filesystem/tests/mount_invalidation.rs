@@ -35,7 +35,7 @@ fn another_writers_changes_are_seen_under_the_kernels_caches() {
         options.watch_interval = Some(Duration::from_millis(50));
         options.commit_interval = Duration::from_millis(50);
         let mounted = Volume::open(store.clone(), common::keys(&store), options).unwrap();
-        let mount_options = MountOptions { fs_name: "test".into(), shared: true, ..MountOptions::default() };
+        let mount_options = MountOptions { fs_name: "test".into(), ..MountOptions::default() };
         let Some(mount) = mount_or_skip(directory.path(), &mount_options) else { return };
         reactor::scope(|scope| {
             let served = scope.spawn(|| mount.serve(mounted.clone()));

@@ -15,9 +15,10 @@
 //! one whose making was cut short, and is made again. Not here: what the keys and addresses are used for.
 
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::errors::Failure;
@@ -266,11 +267,18 @@ impl Lock {
     /// Takes `directory`'s lock.
     ///
     /// # Errors
-    /// `Failure::Locked`, with the other's process id, or those of [`files::open_own`].
+    /// `Failure::Locked`, with the other's process id, or those of the file system.
     pub(crate) fn take(directory: &Path) -> Result<Lock, Failure> {
         let path = directory.join("lock");
         let failed = |error| Failure::file(&path, error);
-        let mut file = files::open_own(&path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -238,10 +238,6 @@ pub(super) mod init_flags {
     pub(crate) const READDIRPLUS_AUTO: u64 = 1 << 14;
     /// Direct I/O may be split into requests that run at once.
     pub(crate) const ASYNC_DIO: u64 = 1 << 15;
-    /// Writes gather in the page cache.
-    pub(crate) const WRITEBACK_CACHE: u64 = 1 << 16;
-    /// The kernel understands ENOSYS to OPEN as "never ask again".
-    pub(crate) const NO_OPEN_SUPPORT: u64 = 1 << 17;
     /// Lookups and listings of one directory may run at once.
     pub(crate) const PARALLEL_DIROPS: u64 = 1 << 18;
     /// Reading the device after an abort says ECONNABORTED instead of ENODEV.
@@ -264,11 +260,36 @@ pub(super) mod fattr {
     macro_rules! bits { ($($name:ident = $bit:literal),* $(,)?) => { $(pub(crate) const $name: u32 = 1 << $bit;)* } }
     bits! {
         MODE = 0, UID = 1, GID = 2, SIZE = 3, ATIME = 4, MTIME = 5, ATIME_NOW = 7, MTIME_NOW = 8,
-        CTIME = 10, KILL_SUIDGID = 11,
+        KILL_SUIDGID = 11,
     }
 }
 
-/// [`WriteIn::write_flags`]: the write-back cache writes, not a program.
+/// Bits of [`OpenOut::open_flags`].
+pub(super) mod open_flags {
+    /// The pages that the kernel has of the file are still good.
+    pub(crate) const KEEP_CACHE: u32 = 1 << 1;
+    /// A close has nothing to tell us.
+    pub(crate) const NOFLUSH: u32 = 1 << 5;
+}
+
+/// The system call's flags, as OPEN, CREATE, RELEASE and WRITE carry them; the same numbers on x86, ARM and RISC-V but
+/// for `O_DIRECT`, which each machine has its own of.
+pub(super) mod o_flags {
+    /// Reading, writing, or both.
+    pub(crate) const ACCESS_MODE: u32 = 3;
+    /// For reading only.
+    pub(crate) const READ_ONLY: u32 = 0;
+    /// For reading and writing: the only descriptors that a page can be written through `mmap` by.
+    pub(crate) const READ_WRITE: u32 = 2;
+    /// The name must be new.
+    pub(crate) const EXCLUSIVE: u32 = 0o200;
+    /// Each write goes to the end.
+    pub(crate) const APPEND: u32 = 0o2000;
+    /// Past the page cache.
+    pub(crate) const DIRECT: u32 = rustix::fs::OFlags::DIRECT.bits();
+}
+
+/// [`WriteIn::write_flags`]: the page cache writes what a program changed through `mmap`.
 pub(super) const WRITE_CACHE: u32 = 1 << 0;
 /// [`WriteIn::write_flags`]: clear the set-id bits.
 pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;

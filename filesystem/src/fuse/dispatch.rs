@@ -4,19 +4,20 @@
 //! the kernel never asks again, that a name that isn't there is an answer worth caching, which flags of a system call
 //! are understood, and how the kernel's references to inodes are counted.
 //!
-//! Opens carry nothing here. The kernel's own reference keeps an inode alive, so OPEN, OPENDIR and FLUSH are answered
-//! with `ENOSYS`, CREATE too (the kernel then sends MKNOD and no RELEASE): a file costs two requests fewer for it.
-//! `O_TRUNC` comes as a SETATTR for the same reason: were `ATOMIC_O_TRUNC` negotiated, the unsent OPEN would carry it.
+//! An open file has no state here, for the kernel's own reference keeps its inode alive. OPEN and FLUSH are moments at
+//! which this mount and others agree on what the file is (see `Sharing`), no more; OPENDIR is not even that, and is
+//! answered with `ENOSYS`.
 //!
-//! It is not the session: INIT, DESTROY and INTERRUPT never get here.
+//! It is not the session: INIT, DESTROY and INTERRUPT never get here. Nor does it tell the kernel what is stale; it says
+//! what there is to tell, and when.
 
-use super::abi::fattr;
-use super::reply::{DirectoryPacker, Reply};
+use super::abi::{fattr, o_flags};
+use super::reply::{DirectoryPacker, Notification, Opened, Reply};
 use super::request::{Operation, Request, SetAttributesRequest};
 use crate::errno::Errno;
 use crate::operations::{
-    AllocateMode, Attributes, Credentials, FileKind, Operations, RenameFlags, SetAttributes, Time, Whence,
-    XattrMode,
+    AllocateMode, Attributes, Credentials, FileKind, Inode, Operations, RenameFlags, SetAttributes, Time,
+    Whence, XattrMode,
 };
 
 /// The largest read, listing or value that is answered: what a request may ask for with 256 pages.
@@ -36,25 +37,50 @@ const SEEK_HOLE: u32 = 4;
 const XATTR_CREATE: u32 = 1;
 const XATTR_REPLACE: u32 = 2;
 
+/// What set-id bits look like in a mode.
+const SET_IDS: u32 = 0o6000;
+
+/// A reply, and what the kernel has to forget around it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The reply.
+    pub reply: Reply,
+    /// To be told, and taken, before the reply.
+    pub before: Option<Notification>,
+    /// To be told after the reply: the kernel holds the pages in question until then.
+    pub after: Option<Notification>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer { reply, before: None, after: None }
+    }
+}
+
 /// Answers one request.
 ///
 /// # Suspends
 ///
 /// Where the operation does.
-pub fn dispatch(operations: &dyn Operations, request: &Request<'_>) -> Reply {
-    answer(operations, request).unwrap_or_else(Reply::Error)
+pub fn dispatch(operations: &dyn Operations, request: &Request<'_>) -> Answer {
+    let answered = match request.operation {
+        Operation::Write { offset, data, clear_set_ids, append, direct } => {
+            let how = Writing { clear_set_ids, append, direct };
+            write(operations, request.inode, offset, data, &how)
+        }
+        _ => answer(operations, request).map(Answer::from),
+    };
+    answered.unwrap_or_else(|errno| Reply::Error(errno).into())
 }
 
-/// Whether the program that waits for this request may be told `EINTR` instead, at any point of the operation.
-///
-/// Only what changes nothing qualifies: a change cut off in the middle would leave the program in doubt, and none
-/// expects `EINTR` from `rename`. So those run to their end, which the store's own time limits bound.
-pub fn is_interruptible(operation: &Operation<'_>) -> bool {
+/// Whether an operation only looks, so that nothing is lost if it is given up at the session's end.
+pub fn changes_nothing(operation: &Operation<'_>) -> bool {
     matches!(
         operation,
         Operation::Lookup { .. }
             | Operation::Attributes
             | Operation::ReadSymlink
+            | Operation::Open { .. }
             | Operation::Read { .. }
             | Operation::ReadDirectory { .. }
             | Operation::GetXattr { .. }
@@ -64,6 +90,58 @@ pub fn is_interruptible(operation: &Operation<'_>) -> bool {
     )
 }
 
+/// Whether an operation may be given up when the program that waits for it dies.
+///
+/// Each is one step over what is in memory, and what it waits for comes before that step: given up, it has changed
+/// nothing. Only a sync is work of its own, which others may rely on; the store's patience bounds it.
+pub fn may_be_given_up(operation: &Operation<'_>) -> bool {
+    !matches!(
+        operation,
+        Operation::Sync { .. }
+            | Operation::SyncDirectory { .. }
+            | Operation::SyncFileSystem
+            | Operation::Flush
+    )
+}
+
+/// How a write is meant.
+struct Writing {
+    clear_set_ids: bool,
+    append: bool,
+    direct: bool,
+}
+
+fn write(
+    operations: &dyn Operations,
+    inode: Inode,
+    offset: u64,
+    data: &[u8],
+    how: &Writing,
+) -> Result<Answer, Errno> {
+    // The kernel asks for it with each write of an ordinary user's, and few files have any.
+    let clears = how.clear_set_ids && operations.attributes(inode)?.mode & SET_IDS != 0;
+    let written_at = if how.append {
+        operations.append(inode, data, clears)?
+    } else {
+        operations.write(inode, offset, data, clears)?;
+        offset
+    };
+    let mut answer = Answer::from(Reply::Written(data.len() as u32));
+    if how.direct {
+        // A read may have brought old bytes to the page cache since the kernel looked; with asynchronous I/O it does not
+        // look again.
+        answer.before = Some(Notification::Content(inode, written_at, data.len() as u64));
+    } else if clears {
+        // The kernel leaves clearing the bits to us, and would show the old mode for as long as it keeps it.
+        answer.before = Some(Notification::Attributes(inode));
+    }
+    if written_at != offset {
+        // Another mount moved the end: the kernel has the bytes where it believed that to be.
+        answer.after = Some(Notification::Inode(inode));
+    }
+    Ok(answer)
+}
+
 fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, Errno> {
     let inode = request.inode;
     // Without DONT_MASK the kernel has applied the umask to every mode it sends.
@@ -71,7 +149,7 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
     Ok(match request.operation {
         Operation::Lookup { name } => match operations.lookup(inode, name) {
             Ok(attributes) => entry(operations, attributes),
-            Err(Errno::ENOENT) => Reply::NoEntry,
+            Err(Errno::ENOENT) => Reply::NoEntry(operations.sharing()),
             Err(errno) => Reply::Error(errno),
         },
         Operation::Forget { count } => {
@@ -82,9 +160,9 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             forgets.for_each(|(inode, count)| operations.forget(inode, count));
             Reply::None
         }
-        Operation::Attributes => Reply::Attributes(operations.attributes(inode)?),
+        Operation::Attributes => Reply::Attributes(operations.attributes(inode)?, operations.sharing()),
         Operation::SetAttributes(set) => {
-            Reply::Attributes(operations.set_attributes(inode, &changes(&set)?)?)
+            Reply::Attributes(operations.set_attributes(inode, &changes(&set)?)?, operations.sharing())
         }
         Operation::ReadSymlink => Reply::Buffer(operations.read_symlink(inode)?.into()),
         Operation::MakeSymlink { name, target } => {
@@ -118,14 +196,16 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         Operation::Read { offset, size } => {
             Reply::Content(operations.read(inode, offset, size.min(REPLY_BYTES_MAX))?)
         }
-        Operation::Write { offset, data, clear_set_ids, from_cache } => {
-            if from_cache && !clear_set_ids {
-                operations.write_back(inode, offset, data)?;
-            } else {
-                operations.write(inode, offset, data, clear_set_ids)?;
-            }
-            Reply::Written(data.len() as u32)
+        Operation::Open { flags } => {
+            operations.open(inode)?;
+            Reply::Opened(opened(flags))
         }
+        Operation::Create { name, mode, flags } => {
+            let attributes = create(operations, inode, name, mode, flags, &credentials)?;
+            operations.remember(attributes.inode);
+            Reply::Created(attributes, operations.sharing(), opened(flags))
+        }
+        Operation::Flush => done(operations.flush(inode)?),
         Operation::Statistics => Reply::Statistics(operations.statistics()?),
         Operation::Sync { data_only } | Operation::SyncDirectory { data_only } => {
             done(operations.sync(Some(inode), data_only)?)
@@ -158,7 +238,8 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             done(operations.remove_xattr(inode, name)?)
         }
         Operation::ReadDirectory { cookie, size, with_attributes } => {
-            let mut packer = DirectoryPacker::new(size.min(REPLY_BYTES_MAX) as usize, with_attributes);
+            let size = size.min(REPLY_BYTES_MAX) as usize;
+            let mut packer = DirectoryPacker::new(size, with_attributes, operations.sharing());
             for listed in operations.read_directory(inode, cookie, packer.count_max(), with_attributes)? {
                 if !packer.push(&listed) {
                     break;
@@ -190,25 +271,50 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             Reply::Position(operations.seek(inode, offset, whence)?)
         }
         Operation::Ioctl => Reply::Error(ENOTTY),
-        Operation::Release | Operation::ReleaseDirectory => Reply::Empty,
-        Operation::Open
-        | Operation::OpenDirectory
-        | Operation::Create
-        | Operation::Flush
+        Operation::Release { .. } | Operation::ReleaseDirectory => Reply::Empty,
+        Operation::OpenDirectory
         // The kernel checks permissions itself (`default_permissions`).
         | Operation::Access { .. }
         // The kernel copies through its page cache instead of COPY_FILE_RANGE, refuses O_TMPFILE, and so on.
         | Operation::Other { .. }
+        // `dispatch` has seen to it.
+        | Operation::Write { .. }
         | Operation::Init(_)
         | Operation::Destroy
         | Operation::Interrupt { .. } => Reply::Error(Errno::ENOSYS),
     })
 }
 
+/// Makes a regular file, or finds the one that another mount has made meanwhile.
+fn create(
+    operations: &dyn Operations,
+    parent: Inode,
+    name: &[u8],
+    mode: u32,
+    flags: u32,
+    credentials: &Credentials,
+) -> Result<Attributes, Errno> {
+    match operations.make_node(parent, name, FileKind::Regular, mode & 0o7777, 0, credentials) {
+        Err(Errno::EEXIST) if flags & o_flags::EXCLUSIVE == 0 => {
+            let found = operations.lookup(parent, name)?;
+            match found.kind {
+                FileKind::Regular => Ok(found),
+                FileKind::Directory => Err(Errno::EISDIR),
+                _ => Err(Errno::EEXIST),
+            }
+        }
+        made => made,
+    }
+}
+
+fn opened(flags: u32) -> Opened {
+    Opened { flush: flags & o_flags::ACCESS_MODE != o_flags::READ_ONLY }
+}
+
 /// An entry reply gives the kernel a reference, which is counted before anything else can happen.
 fn entry(operations: &dyn Operations, attributes: Attributes) -> Reply {
     operations.remember(attributes.inode);
-    Reply::Entry(attributes)
+    Reply::Entry(attributes, operations.sharing())
 }
 
 fn done((): ()) -> Reply {
@@ -244,7 +350,6 @@ fn changes(set: &SetAttributesRequest) -> Result<SetAttributes, Errno> {
         size: valid(fattr::SIZE).then_some(set.size),
         atime: time(fattr::ATIME, fattr::ATIME_NOW, set.atime)?,
         mtime: time(fattr::MTIME, fattr::MTIME_NOW, set.mtime)?,
-        ctime: time(fattr::CTIME, 0, set.ctime)?,
         clear_set_ids: valid(fattr::KILL_SUIDGID),
     })
 }

@@ -4,8 +4,9 @@
 //! them plain code calls the file system ([`dispatch`]), and two files do I/O: [`session`] and the pool of coroutines
 //! that serve it. The first three are pure.
 //!
-//! The kernel holds the other half of this design, its caches. Long timeouts, write-back, names that are remembered
-//! as missing, opens that are never sent: what is not asked costs nothing, and it is our only writer for now.
+//! The kernel holds the other half of this design, its caches: names, also those that are missing, attributes, pages. What
+//! is not asked costs nothing; how much may stay unasked follows from who else writes
+//! ([`Sharing`](crate::operations::Sharing)). What was written is never kept there.
 
 mod abi;
 pub mod dispatch;
@@ -17,6 +18,7 @@ mod pool;
 pub mod reply;
 pub mod request;
 pub mod session;
+mod signals;
 mod spin;
 
 pub use notify::Notifier;

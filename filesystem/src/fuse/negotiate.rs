@@ -10,23 +10,31 @@ pub const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// [`WRITE_BYTES_MAX`] in pages of 4 KiB.
 const PAGES_MAX: u16 = 256;
 
-/// Requests that nobody waits for (read-ahead, write-back) and that may be under way at once: 32 of 1 MiB are as much
-/// as write-back may hold in this process.
+/// Requests that nobody waits for (read-ahead, pages changed through `mmap`) and that may be under way at once: 32 of
+/// 1 MiB are as much as they may hold in this process.
 const BACKGROUND_MAX: u16 = 32;
 
 /// What we want of whatever the kernel offers.
 ///
-/// Not wanted, each for a reason: `ATOMIC_O_TRUNC` (an OPEN that is never sent would carry it); `POSIX_LOCKS` and
-/// `FLOCK_LOCKS` (the kernel keeps locks itself, per mount); `POSIX_ACL` (nobody would obey them);
-/// `AUTO_INVAL_DATA` and `EXPLICIT_INVAL_DATA` (we own size and times under the write-back cache); the `SPLICE`s
-/// (our buffers are in memory anyway); `DONT_MASK` (the kernel knows umasks best); `SECURITY_CTX` (no labels).
+/// Not wanted, each for a reason:
+///
+/// - `WRITEBACK_CACHE`. Under it the kernel alone knows a file's size, times and newest bytes, and takes no other word
+///   for them. Then another mount's changes are never seen, `lseek` finds holes where data waits to be written, a close
+///   and a full disk have nothing to tell, two clocks stamp one file, and none of it can be taken back while mounted. So
+///   every write is passed on at once; pages still serve reads, and 1 MiB travels in one request.
+/// - `NO_OPEN_SUPPORT`: an open looks for others' changes, and a close stores ours (see [`Sharing`]).
+/// - `ATOMIC_O_TRUNC`: `O_TRUNC` comes as a SETATTR of its own, which is one thing less that an open can be.
+/// - `AUTO_INVAL_DATA` would drop a file's pages after each write of our own; `EXPLICIT_INVAL_DATA` would show zeros where
+///   another mount appended, between the new size and our notification. Without either a changed size drops them.
+/// - `POSIX_LOCKS`, `FLOCK_LOCKS` (the kernel keeps locks itself, per mount); `POSIX_ACL` (nobody would obey them); the
+///   `SPLICE`s (our buffers are in memory anyway); `DONT_MASK` (the kernel knows umasks best); `SECURITY_CTX` (no labels).
+///
+/// [`Sharing`]: crate::operations::Sharing
 const WANTED: u64 = flag::ASYNC_READ
     | flag::BIG_WRITES
     | flag::DO_READDIRPLUS
     | flag::READDIRPLUS_AUTO
     | flag::ASYNC_DIO
-    | flag::WRITEBACK_CACHE
-    | flag::NO_OPEN_SUPPORT
     | flag::PARALLEL_DIROPS
     | flag::ABORT_ERROR
     | flag::MAX_PAGES
@@ -47,14 +55,10 @@ pub enum Negotiation {
 }
 
 /// Decides what to answer to `init`.
-///
-/// Without `write_back` every write is passed on at once. Under it the kernel alone knows the size and the times of what
-/// it caches and takes no other word for them, so it must not be asked for where others write too.
-pub fn negotiate(init: &Init, write_back: bool) -> Negotiation {
-    let wanted = if write_back { WANTED } else { WANTED & !flag::WRITEBACK_CACHE };
+pub fn negotiate(init: &Init) -> Negotiation {
     let agreement = Agreement {
         minor: init.minor.min(abi::KERNEL_MINOR_VERSION_MAX),
-        flags: init.flags & wanted,
+        flags: init.flags & WANTED,
         readahead_bytes_max: init.readahead_bytes_max.max(WRITE_BYTES_MAX),
         write_bytes_max: WRITE_BYTES_MAX,
         pages_max: PAGES_MAX,
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn nothing_is_agreed_that_the_kernel_does_not_offer() {
-        let Negotiation::Agreed(agreement) = negotiate(&init(7, 31, flag::ASYNC_READ | 1 << 20), true) else {
+        let Negotiation::Agreed(agreement) = negotiate(&init(7, 31, flag::ASYNC_READ | 1 << 20)) else {
             panic!("7.31 is served")
         };
         assert_eq!((agreement.minor, agreement.flags), (31, flag::ASYNC_READ));
@@ -90,24 +94,21 @@ mod tests {
 
     #[test]
     fn a_newer_minor_comes_down_to_ours_and_a_newer_major_asks_again() {
-        let Negotiation::Agreed(agreement) = negotiate(&init(7, 99, u64::MAX), true) else {
-            panic!("served")
-        };
+        let Negotiation::Agreed(agreement) = negotiate(&init(7, 99, u64::MAX)) else { panic!("served") };
         assert_eq!((agreement.minor, agreement.flags), (abi::KERNEL_MINOR_VERSION_MAX, WANTED));
-        assert!(matches!(negotiate(&init(8, 0, 0), true), Negotiation::AskAgain(_)));
+        assert!(matches!(negotiate(&init(8, 0, 0)), Negotiation::AskAgain(_)));
     }
 
     #[test]
-    fn where_others_write_too_the_kernel_writes_through() {
-        let Negotiation::Agreed(agreement) = negotiate(&init(7, 40, u64::MAX), false) else {
-            panic!("served")
-        };
-        assert_eq!(agreement.flags, WANTED & !flag::WRITEBACK_CACHE);
+    fn the_kernel_never_gathers_writes() {
+        let write_back_cache = 1 << 16;
+        let Negotiation::Agreed(agreement) = negotiate(&init(7, 40, u64::MAX)) else { panic!("served") };
+        assert_eq!(agreement.flags & write_back_cache, 0);
     }
 
     #[test]
     fn kernels_before_5_4_are_refused() {
-        assert_eq!(negotiate(&init(7, 30, u64::MAX), true), Negotiation::TooOld);
-        assert_eq!(negotiate(&init(6, 40, u64::MAX), true), Negotiation::TooOld);
+        assert_eq!(negotiate(&init(7, 30, u64::MAX)), Negotiation::TooOld);
+        assert_eq!(negotiate(&init(6, 40, u64::MAX)), Negotiation::TooOld);
     }
 }

@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::time::Duration;
 
@@ -21,11 +23,15 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone)]
 pub struct Notifier {
     queue: SyncSender<Notification>,
+    /// How many are queued, or being written.
+    waiting: Arc<AtomicU64>,
 }
 
 impl Notifier {
     pub(super) fn start(device: OwnedFd) -> io::Result<Notifier> {
         let (queue, notifications) = mpsc::sync_channel::<Notification>(QUEUE_MAX);
+        let waiting = Arc::new(AtomicU64::new(0));
+        let left = waiting.clone();
         std::thread::Builder::new().name("fuse-notify".into()).spawn(move || {
             let mut file = File::from(device);
             for notification in notifications {
@@ -33,9 +39,15 @@ impl Notifier {
                 if let Err(error) = file.write_all(&notification.to_bytes()) {
                     tracing::trace!("notification {notification:?}: {error}");
                 }
+                left.fetch_sub(1, Ordering::Release);
             }
         })?;
-        Ok(Notifier { queue })
+        Ok(Notifier { queue, waiting })
+    }
+
+    /// Whether the kernel has been told everything.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
     }
 
     /// Queues a notification.
@@ -44,6 +56,7 @@ impl Notifier {
     ///
     /// While the queue is full.
     pub fn notify(&self, mut notification: Notification) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         loop {
             match self.queue.try_send(notification) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => return,

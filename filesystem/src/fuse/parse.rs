@@ -8,7 +8,7 @@
 
 use zerocopy::FromBytes;
 
-use super::abi::{self, InHeader, opcode};
+use super::abi::{self, InHeader, o_flags, opcode};
 use super::request::{Forgets, Init, Operation, Request, SetAttributesRequest};
 use crate::operations::Inode;
 
@@ -68,6 +68,7 @@ impl<'a> Request<'a> {
             inode: Inode(header.nodeid),
             uid: header.uid,
             gid: header.gid,
+            pid: header.pid,
             operation,
         })
     }
@@ -138,7 +139,6 @@ impl<'a> Body<'a> {
                     // The kernel carries its signed seconds in unsigned fields.
                     atime: (set.atime.cast_signed(), set.atimensec),
                     mtime: (set.mtime.cast_signed(), set.mtimensec),
-                    ctime: (set.ctime.cast_signed(), set.ctimensec),
                 })
             }
             opcode::READLINK => Operation::ReadSymlink,
@@ -169,24 +169,30 @@ impl<'a> Body<'a> {
                 let link: abi::LinkIn = self.take()?;
                 Operation::Link { inode: Inode(link.oldnodeid), new_name: self.name()? }
             }
-            opcode::OPEN => Operation::Open,
+            opcode::OPEN => Operation::Open { flags: self.take::<abi::OpenIn>()?.flags },
             opcode::OPENDIR => Operation::OpenDirectory,
-            opcode::CREATE => Operation::Create,
+            opcode::CREATE => {
+                let create: abi::CreateIn = self.take()?;
+                Operation::Create { name: self.name()?, mode: create.mode, flags: create.flags }
+            }
             opcode::READ => {
                 let read: abi::ReadIn = self.take()?;
                 Operation::Read { offset: read.offset, size: read.size }
             }
             opcode::WRITE => {
                 let write: abi::WriteIn = self.take()?;
+                // What the page cache writes back later was appended to nothing, whatever descriptor it goes by.
+                let by_a_program = write.write_flags & abi::WRITE_CACHE == 0;
                 Operation::Write {
                     offset: write.offset,
                     data: self.bytes(write.size)?,
                     clear_set_ids: write.write_flags & abi::WRITE_KILL_SUIDGID != 0,
-                    from_cache: write.write_flags & abi::WRITE_CACHE != 0,
+                    append: by_a_program && write.flags & o_flags::APPEND != 0,
+                    direct: by_a_program && write.flags & o_flags::DIRECT != 0,
                 }
             }
             opcode::STATFS => Operation::Statistics,
-            opcode::RELEASE => Operation::Release,
+            opcode::RELEASE => Operation::Release { flags: self.take::<abi::ReleaseIn>()?.flags },
             opcode::RELEASEDIR => Operation::ReleaseDirectory,
             opcode::FLUSH => Operation::Flush,
             opcode::FSYNC => Operation::Sync { data_only: self.data_only()? },
@@ -300,14 +306,25 @@ mod tests {
             size: 5,
             write_flags: abi::WRITE_KILL_SUIDGID,
             lock_owner: 0,
-            flags: 0,
+            flags: o_flags::APPEND,
             padding: 0,
         };
         let bytes = message(opcode::WRITE, &[fixed.as_bytes(), b"bytes"]);
         assert_eq!(&bytes[WRITE_PAYLOAD_OFFSET..], b"bytes");
-        let expected =
-            Operation::Write { offset: 1 << 40, data: b"bytes", clear_set_ids: true, from_cache: false };
+        let mut expected = Operation::Write {
+            offset: 1 << 40,
+            data: b"bytes",
+            clear_set_ids: true,
+            append: true,
+            direct: false,
+        };
         assert_eq!(operation(&bytes), expected);
+        let later = abi::WriteIn { write_flags: fixed.write_flags | abi::WRITE_CACHE, ..fixed };
+        let bytes = message(opcode::WRITE, &[later.as_bytes(), b"bytes"]);
+        if let Operation::Write { append, .. } = &mut expected {
+            *append = false;
+        }
+        assert_eq!(operation(&bytes), expected, "written back from the page cache");
         let short = message(opcode::WRITE, &[fixed.as_bytes(), b"byte"]);
         assert!(matches!(Request::parse(&short), Err(MalformedRequest::Body { unique: 7, .. })));
     }

@@ -14,21 +14,26 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use std::time::Duration;
+
 use reactor::sync::Signal;
 use reactor::{Scope, ScopedJoinHandle};
 
-use super::dispatch::{dispatch, is_interruptible};
+use super::abi::o_flags;
+use super::dispatch::{Answer, changes_nothing, dispatch, may_be_given_up};
 use super::parse::MalformedRequest;
-use super::reply::Reply;
+use super::reply::{Notification, Reply};
 use super::request::{Operation, Request};
 use super::session::{End, REQUEST_BYTES_MAX, Session};
+use super::signals;
 use super::spin::Spin;
+use crate::cache::NumberMap;
 use crate::errno::Errno;
-use crate::operations::Operations;
+use crate::operations::{Inode, Operations};
 
 /// Coroutines that handle requests at once. When all of them wait, requests wait in the kernel, INTERRUPT among them: so
 /// there are many. Each has a buffer of which only touched pages take memory: one for most requests, 1 MiB for the
-/// largest write, of which the kernel's write-back has 32 under way at most.
+/// largest write, of which the kernel has 32 in the background at most.
 const WORKERS_MAX: usize = 256;
 
 /// Coroutines kept without work; each keeps its buffer, of which the touched pages take memory.
@@ -37,6 +42,9 @@ const IDLE_WORKERS_MAX: usize = 4;
 /// Requests answered in a row before every other coroutine gets its turn: some 15 us of work. (A turn costs 0.2 us, and
 /// while there are always requests the driver looks at sockets at every 61st turn only.)
 const REQUESTS_PER_TURN: u32 = 2;
+
+/// How often a program that got a harmless signal is looked at again: the kernel tells of the first signal only.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Answers requests until there will be no more.
 pub(super) fn run(session: &Session, operations: &dyn Operations) -> End {
@@ -50,6 +58,7 @@ pub(super) fn run(session: &Session, operations: &dyn Operations) -> End {
             followers: Signal::new(),
             idle_count: Cell::new(0),
             seats: RefCell::new(Vec::new()),
+            mappable: RefCell::default(),
             end: RefCell::new(None),
             is_over: Cell::new(false),
             ended: Signal::new(),
@@ -76,6 +85,8 @@ struct Pool<'scope> {
     followers: Signal,
     idle_count: Cell<usize>,
     seats: RefCell<Vec<Rc<Seat<'scope>>>>,
+    /// How many descriptors each file has that it could be changed through `mmap` by.
+    mappable: RefCell<NumberMap<u64, u32>>,
     end: RefCell<Option<End>>,
     is_over: Cell<bool>,
     ended: Signal,
@@ -84,8 +95,13 @@ struct Pool<'scope> {
 /// One worker, as INTERRUPT finds it.
 #[derive(Default)]
 struct Seat<'scope> {
-    /// The request it handles, if that may be interrupted; 0 if not.
-    interruptible: Cell<u64>,
+    /// The request it handles, if that may be given up; 0 if not.
+    request: Cell<u64>,
+    /// The thread that waits for it.
+    pid: Cell<u32>,
+    /// The request only looks: it is given up at the session's end.
+    looks: Cell<bool>,
+    /// The request is given up: its program dies.
     interrupted: Cell<bool>,
     handle: RefCell<Option<ScopedJoinHandle<'scope, ()>>>,
 }
@@ -127,22 +143,45 @@ impl<'scope> Pool<'scope> {
         }
     }
 
-    /// The request named `unique` is not wanted any more.
+    /// A signal came for the program that waits for the request named `unique`. If it dies of it, its request ends.
     fn interrupt(&self, unique: u64) {
-        let seats = self.seats.borrow();
-        let Some(seat) = seats.iter().find(|seat| seat.interruptible.get() == unique) else {
-            // Answered already, or not to be interrupted.
+        loop {
+            {
+                let seats = self.seats.borrow();
+                let Some(seat) = seats.iter().find(|seat| seat.request.get() == unique) else {
+                    return; // Answered already, or not to be given up.
+                };
+                if signals::is_dying(seat.pid.get()) {
+                    if let Some(handle) = &*seat.handle.borrow() {
+                        seat.interrupted.set(true);
+                        handle.terminate();
+                    }
+                    return;
+                }
+            }
+            if self.is_over.get() {
+                return;
+            }
+            reactor::sleep(SIGNAL_INTERVAL);
+        }
+    }
+
+    /// Counts the descriptors by which a file's pages can be changed without a word to us.
+    fn count_mappable(&self, inode: Inode, flags: u32, is_open: bool) {
+        if flags & o_flags::ACCESS_MODE != o_flags::READ_WRITE {
             return;
-        };
-        if let Some(handle) = &*seat.handle.borrow() {
-            seat.interrupted.set(true);
-            handle.terminate();
+        }
+        let mut mappable = self.mappable.borrow_mut();
+        let count = mappable.entry(inode.0).or_default();
+        *count = if is_open { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            mappable.remove(&inode.0);
         }
     }
 
     fn finish(&self, end: End) {
         // Nobody waits for reads any more. Changes run to their end.
-        for seat in self.seats.borrow().iter().filter(|seat| seat.interruptible.get() != 0) {
+        for seat in self.seats.borrow().iter().filter(|seat| seat.request.get() != 0 && seat.looks.get()) {
             if let Some(handle) = &*seat.handle.borrow() {
                 handle.terminate();
             }
@@ -217,17 +256,49 @@ impl<'scope> Place<'scope> {
             _ => {}
         }
         let mut debt = Debt { place: self, unique: Some(request.unique) };
-        if is_interruptible(&request.operation) {
-            self.seat.interruptible.set(request.unique);
+        self.seat.pid.set(request.pid);
+        self.seat.looks.set(changes_nothing(&request.operation));
+        if may_be_given_up(&request.operation) {
+            self.seat.request.set(request.unique);
         }
-        let reply = dispatch(pool.operations, &request);
-        if matches!(request.operation, Operation::Write { clear_set_ids: true, .. }) {
-            // The kernel leaves clearing the bits to us, and would show the old mode for as long as it caches it.
-            pool.session.expire_attributes(request.inode);
-        }
-        self.seat.interruptible.set(0);
+        let answer = self.answer(&request);
+        self.seat.request.set(0);
         debt.unique = None;
-        pool.session.send(request.unique, &reply);
+        pool.session.send(request.unique, &answer.reply);
+        if let Some(stale) = answer.after {
+            pool.session.tell(stale);
+        }
+    }
+
+    /// Has the request dispatched, and the kernel's caches told what goes with it.
+    fn answer(&self, request: &Request<'_>) -> Answer {
+        let pool = &*self.pool;
+        match request.operation {
+            // Pages that a program changed through `mmap` are data too, and the kernel has yet to tell of them.
+            Operation::Seek { .. } if pool.mappable.borrow().contains_key(&request.inode.0) => {
+                pool.session.tell_now(&Notification::Inode(request.inode));
+            }
+            Operation::Release { flags } => pool.count_mappable(request.inode, flags, false),
+            _ => {}
+        }
+        let mut answer = dispatch(pool.operations, request);
+        match (&answer.reply, request.operation) {
+            (Reply::Opened(_), Operation::Open { flags }) => {
+                pool.count_mappable(request.inode, flags, true);
+                // Others' changes are known here, and on their way to the kernel: this file's must be there first.
+                if pool.operations.has_invalidations() || !pool.session.has_told_all() {
+                    answer.before = Some(Notification::Inode(request.inode));
+                }
+            }
+            (Reply::Created(attributes, ..), Operation::Create { flags, .. }) => {
+                pool.count_mappable(attributes.inode, flags, true);
+            }
+            _ => {}
+        }
+        if let Some(stale) = &answer.before {
+            pool.session.tell_now(stale);
+        }
+        answer
     }
 }
 

@@ -11,13 +11,9 @@ use std::io::IoSlice;
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 
-use super::abi;
+use super::abi::{self, open_flags};
 use crate::errno::Errno;
-use crate::operations::{Attributes, DirectoryEntry, Inode, ReadBytes, Statistics};
-
-/// How long the kernel may keep names and attributes. An hour is "as long as you like": what this mount changes, the
-/// kernel knows; what another writer changes is told to it by a notification.
-pub const CACHE_SECONDS: u64 = 3600;
+use crate::operations::{Attributes, DirectoryEntry, Inode, ReadBytes, Sharing, Statistics};
 
 /// The size that `stat` gives as best for I/O. A page: newer kernels also take it as the page cache's block size.
 const BLOCK_SIZE_BYTES: u32 = 4096;
@@ -35,12 +31,16 @@ pub enum Reply {
     Error(Errno),
     /// Done, and there's nothing to say.
     Empty,
-    /// The inode behind a name.
-    Entry(Attributes),
-    /// There's no such name, and the kernel may remember that.
-    NoEntry,
+    /// The inode behind a name; how long the kernel may keep it follows from who else writes.
+    Entry(Attributes, Sharing),
+    /// There's no such name, and the kernel may remember that for as long.
+    NoEntry(Sharing),
     /// An inode's attributes.
-    Attributes(Attributes),
+    Attributes(Attributes, Sharing),
+    /// A file is open.
+    Opened(Opened),
+    /// A file is new, and open.
+    Created(Attributes, Sharing, Opened),
     /// So many bytes were written.
     Written(u32),
     /// File content.
@@ -55,6 +55,13 @@ pub enum Reply {
     Position(u64),
     /// What we agree to.
     Init(Agreement),
+}
+
+/// What the kernel is told of an open file. The pages that it has of it stay: what of them is stale it has been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Closing it is worth a FLUSH: it may have been written.
+    pub flush: bool,
 }
 
 /// What was negotiated.
@@ -77,7 +84,7 @@ pub struct Agreement {
 impl Reply {
     /// Calls `write` with the whole reply, or not at all if there is none to write.
     pub fn slices<R>(&self, unique: u64, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> Option<R> {
-        let mut fixed = SmallVec::<[u8; 128]>::new();
+        let mut fixed = SmallVec::<[u8; 144]>::new();
         let mut joined = Vec::new();
         let mut rest = SmallVec::<[&[u8]; 40]>::new();
         let mut error = 0;
@@ -85,11 +92,18 @@ impl Reply {
             Reply::None => return None,
             Reply::Error(errno) => error = -errno.0,
             Reply::Empty => {}
-            Reply::Entry(attributes) => fixed.extend_from_slice(entry(Some(attributes)).as_bytes()),
-            Reply::NoEntry => fixed.extend_from_slice(entry(None).as_bytes()),
-            Reply::Attributes(attributes) => {
+            Reply::Entry(attributes, sharing) => {
+                fixed.extend_from_slice(entry(Some(attributes), *sharing).as_bytes());
+            }
+            Reply::NoEntry(sharing) => fixed.extend_from_slice(entry(None, *sharing).as_bytes()),
+            Reply::Opened(opened) => fixed.extend_from_slice(open(*opened).as_bytes()),
+            Reply::Created(attributes, sharing, opened) => {
+                fixed.extend_from_slice(entry(Some(attributes), *sharing).as_bytes());
+                fixed.extend_from_slice(open(*opened).as_bytes());
+            }
+            Reply::Attributes(attributes, sharing) => {
                 let out = abi::AttrOut {
-                    attr_valid: CACHE_SECONDS,
+                    attr_valid: sharing.cache_seconds(),
                     attr_valid_nsec: 0,
                     dummy: 0,
                     attr: attr(attributes),
@@ -133,12 +147,13 @@ pub struct DirectoryPacker {
     buffer: Vec<u8>,
     size_max: usize,
     with_attributes: bool,
+    sharing: Sharing,
 }
 
 impl DirectoryPacker {
     /// Starts a listing of at most `size_max` bytes, which the caller has bounded.
-    pub fn new(size_max: usize, with_attributes: bool) -> DirectoryPacker {
-        DirectoryPacker { buffer: Vec::with_capacity(size_max), size_max, with_attributes }
+    pub fn new(size_max: usize, with_attributes: bool, sharing: Sharing) -> DirectoryPacker {
+        DirectoryPacker { buffer: Vec::with_capacity(size_max), size_max, with_attributes, sharing }
     }
 
     /// Returns how many entries can fit at most, given that a name has at least one byte.
@@ -154,7 +169,7 @@ impl DirectoryPacker {
         }
         let end = self.buffer.len() + size;
         if self.with_attributes {
-            self.buffer.extend_from_slice(self::entry(entry.attributes.as_ref()).as_bytes());
+            self.buffer.extend_from_slice(self::entry(entry.attributes.as_ref(), self.sharing).as_bytes());
         }
         let dirent = abi::Dirent {
             ino: entry.inode.0,
@@ -187,8 +202,10 @@ fn record_size(name_size: usize, with_attributes: bool) -> usize {
 pub enum Notification {
     /// An inode's attributes only.
     Attributes(Inode),
-    /// An inode's attributes and all of its content.
+    /// An inode's attributes and all of its content. What was changed through `mmap` is written back first.
     Inode(Inode),
+    /// An inode's attributes and so many bytes of its content from an offset.
+    Content(Inode, u64, u64),
     /// What a directory says of a name.
     Entry(Inode, Vec<u8>),
 }
@@ -206,6 +223,12 @@ impl Notification {
                 let out = abi::NotifyInvalInodeOut { ino: inode.0, off: 0, len: 0 };
                 (abi::NOTIFY_INVAL_INODE, out.as_bytes().to_vec())
             }
+            Notification::Content(inode, offset, size) => {
+                // At most what a file may hold, so both fit.
+                let (off, len) = (offset.cast_signed(), size.cast_signed());
+                let out = abi::NotifyInvalInodeOut { ino: inode.0, off, len };
+                (abi::NOTIFY_INVAL_INODE, out.as_bytes().to_vec())
+            }
             Notification::Entry(parent, name) => {
                 let out = abi::NotifyInvalEntryOut { parent: parent.0, namelen: name.len() as u32, flags: 0 };
                 (abi::NOTIFY_INVAL_ENTRY, [out.as_bytes(), name, &[0]].concat())
@@ -216,14 +239,19 @@ impl Notification {
     }
 }
 
-fn entry(attributes: Option<&Attributes>) -> abi::EntryOut {
+fn open(opened: Opened) -> abi::OpenOut {
+    let flush = if opened.flush { 0 } else { open_flags::NOFLUSH };
+    abi::OpenOut { fh: 0, open_flags: open_flags::KEEP_CACHE | flush, padding: 0 }
+}
+
+fn entry(attributes: Option<&Attributes>, sharing: Sharing) -> abi::EntryOut {
     abi::EntryOut {
         // An inode of zero says "no such name" while it may be cached, as ENOENT may not.
         nodeid: attributes.map_or(0, |attributes| attributes.inode.0),
         // Inode numbers are never given out twice, so there is only one generation.
         generation: 0,
-        entry_valid: CACHE_SECONDS,
-        attr_valid: CACHE_SECONDS,
+        entry_valid: sharing.cache_seconds(),
+        attr_valid: sharing.cache_seconds(),
         entry_valid_nsec: 0,
         attr_valid_nsec: 0,
         attr: attributes.map_or(zeroed_attr(), attr),
@@ -332,12 +360,24 @@ mod tests {
 
     #[test]
     fn an_entry_carries_mode_times_and_timeouts() {
-        let (_, body) = written(&Reply::Entry(attributes()));
+        let (_, body) = written(&Reply::Entry(attributes(), Sharing::Alone));
         let entry = abi::EntryOut::read_from_bytes(&body).unwrap();
-        assert_eq!((entry.nodeid, entry.attr.mode, entry.attr_valid), (42, 0o100_640, CACHE_SECONDS));
+        assert_eq!((entry.nodeid, entry.attr.mode, entry.attr_valid), (42, 0o100_640, 3600));
         assert_eq!((entry.attr.mtime, entry.attr.mtimensec), (u64::MAX, 5));
-        let (_, body) = written(&Reply::NoEntry);
-        assert_eq!(abi::EntryOut::read_from_bytes(&body).unwrap().nodeid, 0);
+        let (_, body) = written(&Reply::NoEntry(Sharing::WithOthers));
+        let entry = abi::EntryOut::read_from_bytes(&body).unwrap();
+        assert_eq!((entry.nodeid, entry.entry_valid), (0, 1));
+    }
+
+    #[test]
+    fn a_creation_is_an_entry_and_an_open_file() {
+        let (_, body) = written(&Reply::Created(attributes(), Sharing::WithOthers, Opened { flush: true }));
+        let (entry, rest) = abi::EntryOut::read_from_prefix(&body).unwrap();
+        let open = abi::OpenOut::read_from_bytes(rest).unwrap();
+        assert_eq!((entry.nodeid, open.open_flags), (42, open_flags::KEEP_CACHE));
+        let (_, body) = written(&Reply::Opened(Opened { flush: false }));
+        let open = abi::OpenOut::read_from_bytes(&body).unwrap();
+        assert_eq!(open.open_flags, open_flags::KEEP_CACHE | open_flags::NOFLUSH);
     }
 
     #[test]
@@ -362,7 +402,7 @@ mod tests {
             attributes: Some(attributes()),
         };
         for (with_attributes, record) in [(false, 32), (true, 160)] {
-            let mut packer = DirectoryPacker::new(3 * record + record / 2, with_attributes);
+            let mut packer = DirectoryPacker::new(3 * record + record / 2, with_attributes, Sharing::Alone);
             assert_eq!(packer.count_max(), 3);
             assert_eq!((0..10).filter(|_| packer.push(&entry)).count(), 3);
             let (_, body) = written(&packer.finish());

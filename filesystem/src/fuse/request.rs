@@ -19,6 +19,8 @@ pub struct Request<'a> {
     pub uid: u32,
     /// The caller's file-system group.
     pub gid: u32,
+    /// The calling thread; 0 if it is in a process namespace that the mount can't see into.
+    pub pid: u32,
     /// What is asked.
     pub operation: Operation<'a>,
 }
@@ -80,10 +82,17 @@ pub enum Operation<'a> {
         inode: Inode,
         new_name: &'a [u8],
     },
-    Open,
+    /// `flags`: as `open(2)`.
+    Open {
+        flags: u32,
+    },
     OpenDirectory,
-    /// Never asked for in earnest: we have the kernel use `MakeNode`.
-    Create,
+    /// Makes a regular file and opens it. `mode` includes the file-type bits, `flags` are those of `open(2)`.
+    Create {
+        name: &'a [u8],
+        mode: u32,
+        flags: u32,
+    },
     Read {
         offset: u64,
         size: u32,
@@ -92,11 +101,16 @@ pub enum Operation<'a> {
         offset: u64,
         data: &'a [u8],
         clear_set_ids: bool,
-        /// The kernel's write-back cache writes, which keeps the times itself.
-        from_cache: bool,
+        /// The descriptor is for appending (`O_APPEND`): `offset` is only where the kernel believes the end to be.
+        append: bool,
+        /// The write went past the page cache (`O_DIRECT`).
+        direct: bool,
     },
     Statistics,
-    Release,
+    /// `flags`: those of the OPEN, as far as they can't change.
+    Release {
+        flags: u32,
+    },
     ReleaseDirectory,
     Flush,
     Sync {
@@ -174,7 +188,6 @@ pub struct SetAttributesRequest {
     pub gid: u32,
     pub atime: (i64, u32),
     pub mtime: (i64, u32),
-    pub ctime: (i64, u32),
 }
 
 /// The references that a BATCH_FORGET gives back: an iterator over (inode, count).

@@ -3,6 +3,7 @@
 //! Not here: which coroutine answers what (`pool`), what a request means (`dispatch`), how a file system is mounted
 //! (`mount`). No second thread answers requests; the one that writes notifications is in `notify`.
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -18,7 +19,7 @@ use super::reply::{Notification, Reply};
 use super::request::{Init, Operation, Request};
 use super::spin::Spin;
 use crate::errno::Errno;
-use crate::operations::{Inode, Invalidation, Operations};
+use crate::operations::{Invalidation, Operations};
 
 /// What a read of the device may return: the largest write and its header, for which the kernel wants a page.
 pub(super) const REQUEST_BYTES_MAX: usize = WRITE_BYTES_MAX as usize + 4096;
@@ -49,7 +50,8 @@ pub enum SessionError {
 /// A connection to the kernel: an opened `/dev/fuse` that is mounted somewhere.
 pub struct Session {
     device: Descriptor,
-    write_back: bool,
+    /// Started when there is something to tell.
+    notifier: OnceCell<Notifier>,
 }
 
 impl std::fmt::Debug for Session {
@@ -59,14 +61,13 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Takes over a mounted `/dev/fuse`. `write_back`: nobody else writes, so that the kernel may gather writes (see
-    /// [`negotiate`]).
+    /// Takes over a mounted `/dev/fuse`.
     ///
     /// # Errors
     ///
     /// If the descriptor can't be polled.
-    pub fn new(device: OwnedFd, write_back: bool) -> io::Result<Session> {
-        Ok(Session { device: Descriptor::new(device)?, write_back })
+    pub fn new(device: OwnedFd) -> io::Result<Session> {
+        Ok(Session { device: Descriptor::new(device)?, notifier: OnceCell::new() })
     }
 
     /// Answers the kernel until the file system is unmounted, then makes everything durable.
@@ -125,7 +126,7 @@ impl Session {
     }
 
     fn agree(&self, unique: u64, init: &Init) -> Result<bool, SessionError> {
-        match negotiate(init, self.write_back) {
+        match negotiate(init) {
             Negotiation::Agreed(agreement) => {
                 self.send(unique, &Reply::Init(agreement));
                 tracing::debug!(
@@ -149,48 +150,59 @@ impl Session {
 
     /// Passes on what other writers changed, until there's no more to tell.
     pub(super) fn tell_kernel(&self, operations: &dyn Operations) {
-        let mut notifier = None;
         while let Some(invalidation) = operations.next_invalidation() {
-            let notification = match invalidation {
+            self.tell(match invalidation {
                 Invalidation::Inode(inode) => Notification::Inode(inode),
                 Invalidation::Entry(parent, name) => Notification::Entry(parent, name.to_vec()),
-            };
-            if notifier.is_none() {
-                match self.notifier() {
-                    Ok(new) => notifier = Some(new),
-                    Err(error) => {
-                        tracing::error!(
-                            "changes by others will show late: no thread to tell the kernel: {error}"
-                        );
-                        return;
-                    }
-                }
-            }
-            if let Some(notifier) = &notifier {
-                notifier.notify(notification);
+            });
+        }
+    }
+
+    /// Has the kernel told, soon and in order.
+    ///
+    /// # Suspends
+    ///
+    /// While the queue is full.
+    pub(super) fn tell(&self, notification: Notification) {
+        match self.notifier() {
+            Ok(notifier) => notifier.notify(notification),
+            Err(error) => {
+                tracing::error!("changes by others will show late: no thread to tell the kernel: {error}");
             }
         }
     }
 
-    /// Starts a thread that tells the kernel what of its caches is stale.
+    /// Whether the kernel has taken all that [`tell`](Session::tell) was given.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.notifier.get().is_none_or(Notifier::is_idle)
+    }
+
+    /// Returns the thread that tells the kernel what of its caches is stale, started if need be.
     ///
     /// # Errors
     ///
     /// If neither a descriptor nor a thread can be had.
-    pub fn notifier(&self) -> io::Result<Notifier> {
-        Notifier::start(self.device.as_fd().try_clone_to_owned()?)
+    pub fn notifier(&self) -> io::Result<&Notifier> {
+        if self.notifier.get().is_none() {
+            let started = Notifier::start(self.device.as_fd().try_clone_to_owned()?)?;
+            // Nothing has run meanwhile: we have not suspended.
+            let _ = self.notifier.set(started);
+        }
+        self.notifier.get().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Has the kernel ask for an inode's attributes again, before anything else is answered.
+    /// Has the kernel forget something, before anything else is answered. Pages that wait for a request of ours are waited
+    /// for, and pages changed through `mmap` are written back, by requests that others handle.
     ///
     /// # Suspends
     ///
-    /// Until the kernel knows.
-    pub(super) fn expire_attributes(&self, inode: Inode) {
+    /// Until the kernel has.
+    pub(super) fn tell_now(&self, notification: &Notification) {
         let Ok(device) = self.device.as_fd().try_clone_to_owned() else { return };
-        let message = Notification::Attributes(inode).to_bytes();
+        let message = notification.to_bytes();
         if let Err(error) = reactor::offload(move || rustix::io::write(device, &message)) {
-            tracing::debug!("the kernel may show old attributes of inode {}: {error}", inode.0);
+            // Most often ENOENT: it has nothing of it.
+            tracing::trace!("{notification:?}: {error}");
         }
     }
 

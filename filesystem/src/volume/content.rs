@@ -8,7 +8,7 @@
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::state::{Change, State, Step, Stop, extent_range};
+use super::state::{Change, State, Step, Stop, extent_range, successor};
 use crate::errno::Errno;
 use crate::format::{FRAME_SIZE, InodeRecord, Key, Pointer};
 use crate::operations::{AllocateMode, Attributes, FILE_SIZE_MAX, FileKind, SetAttributes, Time, Whence};
@@ -184,14 +184,7 @@ impl State {
         }
     }
 
-    pub(crate) fn write(
-        &mut self,
-        inode: u64,
-        offset: u64,
-        data: &[u8],
-        clear_set_ids: bool,
-        set_times: bool,
-    ) -> Step<()> {
+    pub(crate) fn write(&mut self, inode: u64, offset: u64, data: &[u8], clear_set_ids: bool) -> Step<()> {
         self.writable()?;
         let mut record = self.file(inode)?;
         let end =
@@ -227,11 +220,9 @@ impl State {
             self.set(Key::Extent(inode, index), Change::Frame(frame.freeze()));
         }
         record.size = record.size.max(end);
-        if set_times {
-            let now = Time::now();
-            record.mtime = now;
-            record.ctime = now;
-        }
+        let now = Time::now();
+        record.mtime = now;
+        record.ctime = now;
         if clear_set_ids {
             record.mode = without_set_ids(record.mode);
         }
@@ -259,7 +250,7 @@ impl State {
         let end = Key::Extent(inode, last);
         let mut keys = Vec::new();
         while let Some((key, _)) = self.next(&from, &end)? {
-            from = key.successor();
+            from = successor(&key);
             keys.push(key);
         }
         Ok(keys)
@@ -351,10 +342,9 @@ impl State {
         record.gid = changes.gid.unwrap_or(record.gid);
         record.atime = changes.atime.unwrap_or(record.atime);
         record.mtime = changes.mtime.unwrap_or(record.mtime);
-        record.ctime = changes.ctime.unwrap_or(now);
-        let attributes = record.attributes(inode);
+        record.ctime = now;
         self.set_record(inode, record);
-        Ok(attributes)
+        Ok(record.attributes(inode))
     }
 
     pub(crate) fn allocate(&mut self, inode: u64, mode: AllocateMode, offset: u64, length: u64) -> Step<()> {

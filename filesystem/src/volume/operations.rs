@@ -11,7 +11,7 @@ use crate::errno::Errno;
 use crate::format::Key;
 use crate::operations::{
     AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, Invalidation, NAME_SIZE_MAX,
-    Operations, ReadBytes, RenameFlags, SetAttributes, Statistics, Whence, XattrMode,
+    Operations, ReadBytes, RenameFlags, SetAttributes, Sharing, Statistics, Whence, XattrMode,
 };
 
 /// The unit of `df`'s block counts.
@@ -49,7 +49,11 @@ impl Volume {
 
 impl Operations for Volume {
     fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno> {
-        self.step(|state| state.lookup(parent.0, name))
+        match self.step(|state| state.lookup(parent.0, name)) {
+            // Another mount may have just made it.
+            Err(Errno::ENOENT) if self.refresh() => self.step(|state| state.lookup(parent.0, name)),
+            found => found,
+        }
     }
 
     fn remember(&self, inode: Inode) {
@@ -199,12 +203,37 @@ impl Operations for Volume {
 
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
         self.wait_for_room()?;
-        self.change(|state| state.write(inode.0, offset, data, clear_set_ids, true))
+        self.change(|state| state.write(inode.0, offset, data, clear_set_ids))
     }
 
-    fn write_back(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
+    fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno> {
+        self.refresh();
         self.wait_for_room()?;
-        self.change(|state| state.write(inode.0, offset, data, false, false))
+        self.change(|state| {
+            let end = state.record(inode.0)?.size;
+            state.write(inode.0, end, data, clear_set_ids)?;
+            Ok(end)
+        })
+    }
+
+    fn open(&self, inode: Inode) -> Result<(), Errno> {
+        let has_news = self.refresh() || self.has_invalidations();
+        match self.step(|state| state.record(inode.0)) {
+            Ok(record) if record.nlink > 0 || !has_news => Ok(()),
+            // Another mount has removed it, or put another file in its place, as editors do; the kernel looks again.
+            Ok(_) | Err(Errno::ENOENT) => Err(Errno::ESTALE),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn flush(&self, inode: Inode) -> Result<(), Errno> {
+        let number = self.dirty_delta(inode.0);
+        match self.sharing() {
+            _ if number == 0 => Ok(()),
+            Sharing::WithOthers => self.sync_changes(number),
+            // It will be tried again, but not be said again: whoever closes a file should know.
+            Sharing::Alone => self.failure.get().map_or(Ok(()), Err),
+        }
     }
 
     fn read_directory(
@@ -217,10 +246,9 @@ impl Operations for Volume {
         let mut entries = self.step(|state| state.list(inode.0, cookie, count_max))?;
         if with_attributes {
             for entry in entries.iter_mut().filter(|entry| !matches!(entry.name.as_ref(), b"." | b"..")) {
-                // It may have been removed while another's attributes were fetched; it may be damaged, or of a kind
-                // that only a later version knows. Whoever asks for it by name hears of that, the others are listed.
+                // It may have been removed while another's attributes were fetched.
                 entry.attributes = match self.attributes(entry.inode) {
-                    Err(Errno::ENOENT | Errno::EIO) => None,
+                    Err(Errno::ENOENT) => None,
                     attributes => Some(attributes?),
                 };
             }
@@ -277,6 +305,17 @@ impl Operations for Volume {
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno> {
         self.change(|state| state.remove_xattr(inode.0, name))
+    }
+
+    fn sharing(&self) -> Sharing {
+        match self.options.watch_interval {
+            Some(_) => Sharing::WithOthers,
+            None => Sharing::Alone,
+        }
+    }
+
+    fn has_invalidations(&self) -> bool {
+        !self.invalidations.borrow().is_empty()
     }
 
     fn next_invalidation(&self) -> Option<Invalidation> {

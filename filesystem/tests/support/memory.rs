@@ -11,7 +11,7 @@ use bytes::Bytes;
 use filesystem::Errno;
 use filesystem::operations::{
     AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, NAME_SIZE_MAX, Operations,
-    ReadBytes, RenameFlags, SetAttributes, Statistics, Time, Whence, XattrMode,
+    ReadBytes, RenameFlags, SetAttributes, Sharing, Statistics, Time, Whence, XattrMode,
 };
 
 #[path = "frames.rs"]
@@ -34,6 +34,8 @@ pub(crate) struct MemoryFs {
     pub(crate) sync_panics: Cell<bool>,
     /// How many syncs have run to their end.
     pub(crate) sync_count: Cell<u32>,
+    /// How many descriptors that could write were closed.
+    pub(crate) flush_count: Cell<u32>,
 }
 
 impl Default for MemoryFs {
@@ -46,6 +48,7 @@ impl Default for MemoryFs {
             sync_delay: Cell::default(),
             sync_panics: Cell::default(),
             sync_count: Cell::default(),
+            flush_count: Cell::default(),
         };
         let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
         fs.insert(FileKind::Directory, 0o755, 0, &credentials, Content::names(Inode::ROOT));
@@ -173,7 +176,7 @@ impl Operations for MemoryFs {
         attributes.gid = changes.gid.unwrap_or(attributes.gid);
         attributes.atime = changes.atime.unwrap_or(attributes.atime);
         attributes.mtime = changes.mtime.unwrap_or(attributes.mtime);
-        attributes.ctime = changes.ctime.unwrap_or(now);
+        attributes.ctime = now;
         Ok(*attributes)
     }
 
@@ -321,15 +324,6 @@ impl Operations for MemoryFs {
     }
 
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
-        self.write_back(inode, offset, data)?;
-        let nodes = &mut *self.nodes.borrow_mut();
-        if clear_set_ids {
-            node(nodes, inode)?.attributes.mode &= !0o6000;
-        }
-        touch(nodes, inode)
-    }
-
-    fn write_back(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let nodes = &mut *self.nodes.borrow_mut();
         let (attributes, frames) = frames(nodes, inode)?;
         let mut rest = data;
@@ -340,7 +334,29 @@ impl Operations for MemoryFs {
         });
         let size = attributes.size.max(offset + data.len() as u64);
         resize(attributes, frames, size);
+        if clear_set_ids {
+            attributes.mode &= !0o6000;
+        }
+        touch(nodes, inode)
+    }
+
+    fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno> {
+        let end = self.attributes(inode)?.size;
+        self.write(inode, end, data, clear_set_ids)?;
+        Ok(end)
+    }
+
+    fn open(&self, inode: Inode) -> Result<(), Errno> {
+        self.attributes(inode).map(|_| ())
+    }
+
+    fn flush(&self, _: Inode) -> Result<(), Errno> {
+        self.flush_count.set(self.flush_count.get() + 1);
         Ok(())
+    }
+
+    fn sharing(&self) -> Sharing {
+        Sharing::Alone
     }
 
     fn read_directory(
