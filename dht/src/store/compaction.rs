@@ -8,6 +8,7 @@
 use super::{
     Gather, Key, StoreError,
     checkpoint::Listing,
+    device::{DiskFile, Opening},
     format::{self, Shape},
     index::Entry,
     log::Log,
@@ -16,7 +17,6 @@ use super::{
 };
 use bytes::Bytes;
 use std::{
-    fs::File,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -95,10 +95,10 @@ impl Log {
     pub(crate) fn compact(&self, segment: u32) -> Result<(), StoreError> {
         let (directory, salt) = (self.directory.clone(), self.salt);
         let listing = reactor::offload(move || recovery::read_listing(&directory, segment, salt))?;
-        let path = self.directory.segment_path(segment);
+        let directory = self.directory.clone();
+        let file = reactor::offload(move || directory.open_segment(segment, Opening::Read));
         let file =
-            reactor::offload(move || File::open(&path).map_err(|error| StoreError::io("open", path, error)));
-        let file = Arc::new(file?);
+            file.map_err(|error| StoreError::io("open", self.directory.segment_path(segment), error))?;
         // A second round finds only what damage, found in the first, has changed.
         while let Some(survivors) = self.survivors(segment, &listing) {
             for batch in batches(&survivors) {
@@ -119,7 +119,7 @@ impl Log {
     }
 
     /// Copies some records and waits until the copies are durable and the index points at them.
-    fn copy(&self, file: &Arc<File>, batch: &[(Key, Entry)]) -> Result<(), StoreError> {
+    fn copy(&self, file: &Arc<dyn DiskFile>, batch: &[(Key, Entry)]) -> Result<(), StoreError> {
         let read = self.read_batch(file, batch);
         let mut last = None;
         for ((key, entry), read) in batch.iter().zip(read) {
@@ -150,7 +150,7 @@ impl Log {
     /// Reads and verifies records on another thread; `None` for those that carry no value.
     pub(crate) fn read_batch(
         &self,
-        file: &Arc<File>,
+        file: &Arc<dyn DiskFile>,
         batch: &[(Key, Entry)],
     ) -> Vec<Option<Result<Bytes, Miss>>> {
         let (file, salt) = (file.clone(), self.salt);
@@ -160,7 +160,7 @@ impl Log {
         });
         let plans: Vec<_> = plans.collect();
         reactor::offload(move || {
-            plans.iter().map(|plan| plan.as_ref().map(|plan| plan.read(&file))).collect()
+            plans.iter().map(|plan| plan.as_ref().map(|plan| plan.read(&*file))).collect()
         })
     }
 

@@ -3,20 +3,25 @@
 //! The lock is `flock` on a file: the kernel lets go of it when the process ends, however it ends, so there is never
 //! a stale one to clean up.
 
-use super::StoreError;
-use rustix::fs::FlockOperation;
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read, Seek, Write},
-    path::{Path, PathBuf},
+use super::{
+    StoreError,
+    device::{Disk, DiskFile, Opening, write_all},
 };
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The lock file's holder is read for a message only.
+const HOLDER_BYTES_MAX: u64 = 64;
 
 /// An open and locked directory. Dropping it lets go of the lock.
 #[derive(Debug)]
 pub(crate) struct Directory {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    handle: File,
-    lock: File,
+    lock: Arc<dyn DiskFile>,
 }
 
 impl Directory {
@@ -25,39 +30,30 @@ impl Directory {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if another process, or another store of this one, holds it.
-    pub(crate) fn open(path: &Path) -> Result<Directory, StoreError> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Directory, StoreError> {
         let fail = |operation, error| StoreError::io(operation, path, error);
-        if !path.is_dir() {
-            fs::create_dir_all(path).map_err(|error| fail("make the directory", error))?;
-            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                let parent = File::open(parent).map_err(|error| fail("open the parent of", error))?;
-                parent.sync_all().map_err(|error| fail("sync the parent of", error))?;
-            }
-        }
-        let handle = File::open(path).map_err(|error| fail("open", error))?;
-        let mut lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path.join("lock"))
+        disk.make_directory(path).map_err(|error| fail("make the directory", error))?;
+        let lock = disk
+            .open(&path.join("lock"), Opening::Create)
             .map_err(|error| fail("open the lock file of", error))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // Whoever holds it may be just about to write its name.
-                let _ = lock.read_to_string(&mut holder);
-                let holder =
-                    if holder.is_empty() { "another process".into() } else { holder.trim().to_string() };
-                return Err(StoreError::Locked { path: path.into(), holder });
-            }
-            Err(error) => return Err(fail("lock", error.into())),
+        if !lock.try_lock().map_err(|error| fail("lock", error))? {
+            let length = lock.length_bytes().unwrap_or(0).min(HOLDER_BYTES_MAX);
+            let mut holder = vec![0; length as usize];
+            // Whoever holds it may be just about to write its name.
+            let known = lock.read_at(&mut holder, 0).is_ok() && !holder.is_empty();
+            let holder = String::from_utf8_lossy(&holder).trim().to_string();
+            let holder = if known { holder } else { "another process".into() };
+            return Err(StoreError::Locked { path: path.into(), holder });
         }
         // Only a help for people: on a full disk the name may be missing.
-        let _ = lock.rewind().and_then(|()| lock.set_len(0));
-        let _ = writeln!(lock, "process {}", std::process::id());
-        Ok(Directory { path: path.into(), handle, lock })
+        let name = format!("process {}\n", std::process::id());
+        let _ = lock.set_length(0);
+        let _ = write_all(&*lock, &mut [IoSlice::new(name.as_bytes())], 0);
+        Ok(Directory { disk, path: path.into(), lock })
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -74,21 +70,20 @@ impl Directory {
 
     /// Lets another open the directory. Whoever still has this one only reads what is open already.
     pub(crate) fn unlock(&self) {
-        // It cannot fail on a file that we locked ourselves.
-        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+        self.lock.unlock();
     }
 
     /// Makes the names in the directory durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.handle.sync_all().map_err(|error| StoreError::io("sync", &self.path, error))
+        self.disk.sync_directory(&self.path).map_err(|error| StoreError::io("sync", &self.path, error))
     }
 
     /// The numbers of all segments, in order. Checkpoints without a segment, and unfinished ones, are removed.
     pub(crate) fn segments(&self) -> Result<Vec<u32>, StoreError> {
         let fail = |error| StoreError::io("list", &self.path, error);
         let (mut segments, mut others) = (Vec::new(), Vec::new());
-        for file in fs::read_dir(&self.path).map_err(fail)? {
-            let path = file.map_err(fail)?.path();
+        for name in self.disk.list(&self.path).map_err(fail)? {
+            let path = self.path.join(name);
             let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() == 8);
             let number = stem.and_then(|stem| u32::from_str_radix(stem, 16).ok());
             match (number, path.extension().and_then(|extension| extension.to_str())) {
@@ -101,7 +96,7 @@ impl Directory {
         segments.sort_unstable();
         for (number, path) in others {
             if number.is_none_or(|number| segments.binary_search(&number).is_err()) {
-                let _ = fs::remove_file(path);
+                let _ = self.disk.remove(&path);
             }
         }
         Ok(segments)
@@ -111,9 +106,14 @@ impl Directory {
     pub(crate) fn write_checkpoint(&self, segment: u32, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.checkpoint_path(segment);
         let unfinished = self.path.join(format!("{segment:08x}.unfinished"));
-        let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, &path));
-        written.map_err(|error| {
-            let _ = fs::remove_file(&unfinished);
+        let write = || {
+            let file = self.disk.open(&unfinished, Opening::Create)?;
+            file.set_length(0)?;
+            write_all(&*file, &mut [IoSlice::new(bytes)], 0).map_err(|(_, error)| error)?;
+            self.disk.rename(&unfinished, &path)
+        };
+        write().map_err(|error| {
+            let _ = self.disk.remove(&unfinished);
             StoreError::io("write", path, error)
         })
     }
@@ -121,33 +121,44 @@ impl Directory {
     /// Removes a segment and returns when it cannot come back.
     pub(crate) fn delete(&self, segment: u32) -> Result<(), StoreError> {
         let path = self.segment_path(segment);
-        fs::remove_file(&path).map_err(|error| StoreError::io("remove", path, error))?;
-        let _ = fs::remove_file(self.checkpoint_path(segment));
+        self.disk.remove(&path).map_err(|error| StoreError::io("remove", path, error))?;
+        let _ = self.disk.remove(&self.checkpoint_path(segment));
         self.sync()
+    }
+
+    /// Opens a segment.
+    pub(crate) fn open_segment(&self, segment: u32, how: Opening) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(&self.segment_path(segment), how)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::device::KernelDisk;
+    use std::fs;
+
+    fn open(path: &Path) -> Result<Directory, StoreError> {
+        Directory::open(Arc::new(KernelDisk), path)
+    }
 
     #[test]
     fn two_may_not_hold_one_directory() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("store");
-        let first = Directory::open(&path).unwrap();
-        let refused = Directory::open(&path).unwrap_err();
+        let first = open(&path).unwrap();
+        let refused = open(&path).unwrap_err();
         assert!(matches!(&refused, StoreError::Locked { .. }));
         let message = refused.to_string();
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         drop(first);
-        Directory::open(&path).unwrap();
+        open(&path).unwrap();
     }
 
     #[test]
     fn only_segments_are_listed_and_orphans_are_removed() {
         let temporary = tempfile::tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
+        let directory = open(temporary.path()).unwrap();
         for name in [
             "0000000b.segment",
             "00000002.segment",

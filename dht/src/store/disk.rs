@@ -6,26 +6,26 @@
 
 use super::{
     Damage, Gather, Key, Store, StoreError, Ticket, Usage,
+    device::{Disk, KernelDisk},
     format::Shape,
     index::Entry,
     log::Log,
-    pipeline::{InFlight, receive_reports, run_writer},
+    pipeline::{InFlight, receive_reports},
+    pipes,
     recovery::{self, Opened, Recovery},
     writer::Writer,
 };
 use bytes::Bytes;
-use crossbeam::channel;
-use reactor::{remote, sync::Mutex};
+use reactor::sync::Mutex;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     ops::Range,
     path::PathBuf,
     rc::Rc,
+    sync::Arc,
 };
 
-/// Reports that may wait for the reactor's thread.
-const REPORTS_MAX: usize = 64;
 /// The least segment that a small capacity leads to.
 const SEGMENT_SIZE_MIN_BYTES: u64 = 4 << 20;
 
@@ -91,15 +91,28 @@ impl DiskStore {
     /// # Suspends
     ///
     /// Until the index is in memory: about a second for a million blocks.
-    pub fn open(mut config: Config) -> Result<DiskStore, StoreError> {
+    pub fn open(config: Config) -> Result<DiskStore, StoreError> {
+        DiskStore::open_on(Arc::new(KernelDisk), config)
+    }
+
+    /// As [`DiskStore::open`], on another disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`DiskStore::open`].
+    ///
+    /// # Suspends
+    ///
+    /// As [`DiskStore::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, mut config: Config) -> Result<DiskStore, StoreError> {
         if let Some(capacity) = config.capacity_bytes {
             // The newest segment cannot be compacted, so it must be a small part of the whole.
             let part = (capacity / 16).max(SEGMENT_SIZE_MIN_BYTES).min(u64::from(config.segment_size_bytes));
             config.segment_size_bytes = part as u32;
         }
-        let path = config.path.clone();
+        let (path, of_disk) = (config.path.clone(), disk.clone());
         let Opened { directory, salt, index, active, reserve, recovery } =
-            reactor::offload(move || recovery::open(&path))?;
+            reactor::offload(move || recovery::open(of_disk, &path))?;
         for damage in &recovery.damages {
             tracing::warn!(store = %config.path.display(), "{damage}");
         }
@@ -113,11 +126,8 @@ impl DiskStore {
             reserve,
             failed: None,
         };
-        let (queue, writes) = channel::unbounded();
-        let (reports, received) = remote::channel(REPORTS_MAX);
-        let thread = std::thread::Builder::new().name("store".into());
-        let started = thread.spawn(move || run_writer(writer, &writes, &reports));
-        started.map_err(|error| StoreError::io("start the writer of", &config.path, error))?;
+        let (queue, received) = pipes::start(disk.waiting(), writer)
+            .map_err(|error| StoreError::io("start the writer of", &config.path, error))?;
         let in_flight = Rc::new(InFlight::new());
         let log = Rc::new(Log {
             config,

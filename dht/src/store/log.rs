@@ -5,23 +5,23 @@
 
 use super::{
     Damage, Gather, Key, StoreError, Ticket, VALUE_LENGTH_MAX_BYTES,
+    device::{DiskFile, Opening},
     directory::Directory,
     disk::Config,
     format::{self, Shape},
     index::{Entry, Index},
     pipeline::{InFlight, Sent},
+    pipes::WriteSender,
     read::{Miss, Plan},
     recovery::Recovery,
     scan::Listed,
     writer::Write,
 };
 use bytes::Bytes;
-use crossbeam::channel;
 use reactor::sync::{Mutex, Signal};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    fs::File,
     ops::Range,
     rc::Rc,
     sync::Arc,
@@ -45,10 +45,10 @@ pub(crate) struct Log {
     pub(crate) recovery: Recovery,
     pub(crate) pending: RefCell<HashMap<Key, Pending>>,
     pub(crate) in_flight: Rc<InFlight>,
-    pub(crate) queue: RefCell<Option<channel::Sender<Write>>>,
+    pub(crate) queue: RefCell<Option<WriteSender>>,
     pub(crate) sequence: Cell<u64>,
     pub(crate) last: RefCell<Option<Ticket>>,
-    pub(crate) files: RefCell<HashMap<u32, Arc<File>>>,
+    pub(crate) files: RefCell<HashMap<u32, Arc<dyn DiskFile>>>,
 }
 
 /// The newest write of a key that is not durable yet.
@@ -122,7 +122,7 @@ impl Log {
         let length = value.length_bytes() as u32;
         let bytes = format::record_bytes(length);
         let write = Write { shape, key: *key, sequence, value, epoch: self.in_flight.epoch.get(), is_copy };
-        let is_sent = self.queue.borrow().as_ref().is_some_and(|queue| queue.send(write).is_ok());
+        let is_sent = self.queue.borrow().as_ref().is_some_and(|queue| queue.send(write));
         if !is_sent {
             self.in_flight.room.release(bytes);
             return Err(StoreError::Closed);
@@ -152,8 +152,7 @@ impl Log {
 
     /// Bytes that may still be taken: of the capacity, and of the disk.
     pub(crate) fn free_bytes(&self) -> u64 {
-        let of_disk =
-            rustix::fs::statvfs(self.directory.path()).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
+        let of_disk = self.directory.disk().free_bytes(self.directory.path()).unwrap_or(u64::MAX);
         let of_capacity = self
             .config
             .capacity_bytes
@@ -176,7 +175,7 @@ impl Log {
         self.files.borrow_mut().remove(&segment);
     }
 
-    pub(crate) fn keep_file(&self, segment: u32, file: Arc<File>) {
+    pub(crate) fn keep_file(&self, segment: u32, file: Arc<dyn DiskFile>) {
         let mut files = self.files.borrow_mut();
         if files.len() >= FILES_MAX
             && let Some(oldest) = files.keys().min().copied()
@@ -197,18 +196,18 @@ impl Log {
         if let Some(file) = &known
             && plan.bytes() <= INLINE_READ_BYTES_MAX
         {
-            match plan.try_read(file) {
+            match plan.try_read(&**file) {
                 Err(Miss::WouldBlock) => {}
                 done => return done,
             }
         }
-        let path = self.directory.segment_path(segment);
+        let directory = self.directory.clone();
         let (file, read) = reactor::offload(move || {
-            let file = match known.map_or_else(|| File::open(path).map(Arc::new), Ok) {
+            let file = match known.map_or_else(|| directory.open_segment(segment, Opening::Read), Ok) {
                 Ok(file) => file,
                 Err(error) => return (None, Err(Miss::Io(error))),
             };
-            let read = plan.read(&file);
+            let read = plan.read(&*file);
             (Some(file), read)
         });
         if let Some(file) = file

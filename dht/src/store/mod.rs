@@ -16,6 +16,7 @@
 
 pub mod checkpoint;
 mod compaction;
+pub mod device;
 mod directory;
 mod disk;
 mod error;
@@ -26,6 +27,7 @@ mod key;
 mod log;
 mod memory;
 mod pipeline;
+mod pipes;
 mod read;
 mod recovery;
 mod reserve;

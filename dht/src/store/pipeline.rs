@@ -6,24 +6,21 @@
 use super::{
     StoreError, format,
     log::Log,
+    pipes::{Pipes, ReportReceiver},
     scan::Listed,
     ticket::Completion,
-    writer::{Report, Write, Writer},
+    writer::Writer,
 };
-use crossbeam::channel;
-use reactor::{
-    remote,
-    sync::{Barrier, Semaphore},
-};
+use reactor::sync::{Barrier, Semaphore};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::{Rc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How many bytes may wait to be written before `enqueue` suspends: four full groups.
-const QUEUE_BYTES_MAX: usize = 32 << 20;
+pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Those whose writes have just been reported mostly write again at once. Waiting for them lets all writers share one
 /// group; without it they fall into two that take turns, each waiting through the other's sync, at half the rate. It
 /// goes on while one more comes at least every so often, measured as this part of what the last sync took; never for
@@ -62,44 +59,38 @@ impl Sent {
 }
 
 /// The writer's thread: writes group after group until the queue is closed and empty.
-pub(crate) fn run_writer(
-    mut writer: Writer,
-    queue: &channel::Receiver<Write>,
-    reports: &remote::Sender<Report>,
-) {
+pub(crate) fn run_writer(mut writer: Writer, pipes: &impl Pipes) {
     let mut waiting = VecDeque::new();
     let (mut expected_count, mut sync_time) = (0, Duration::ZERO);
     loop {
         if waiting.is_empty() {
-            match queue.recv() {
-                Ok(write) => waiting.push_back(write),
-                Err(channel::RecvError) => break,
+            match pipes.next() {
+                Some(write) => waiting.push_back(write),
+                None => break,
             }
         }
         // Bounded by the queue's room in bytes.
-        waiting.extend(queue.try_iter());
+        pipes.take_all(&mut waiting);
         let grace = (sync_time / GATHER_PART).min(GATHER_MAX);
-        let begun = Instant::now();
+        let begun = reactor::now();
         let mut came = begun;
         while waiting.len() < expected_count
-            && came.elapsed() < grace
-            && begun.elapsed() < sync_time.max(grace)
+            && reactor::now() < (came + grace).min(begun + sync_time.max(grace))
         {
-            std::thread::sleep(GATHER_STEP);
+            pipes.pause(GATHER_STEP);
             let count = waiting.len();
-            waiting.extend(queue.try_iter());
+            pipes.take_all(&mut waiting);
             if waiting.len() > count {
-                came = Instant::now();
+                came = reactor::now();
             }
         }
-        let start = Instant::now();
+        let start = reactor::now();
         let report = writer.commit(&mut waiting);
-        sync_time = start.elapsed();
+        sync_time = reactor::now() - start;
         // Counted before the report goes out: those who hear of it may be back before we look again.
-        expected_count = report.results.len() + waiting.len() + queue.len();
-        // After the end of the reactor nobody listens, but what was handed over is still written.
-        let _ = reports.send(report);
-        if waiting.is_empty() && queue.is_empty() {
+        expected_count = report.results.len() + waiting.len() + pipes.count();
+        pipes.report(report);
+        if waiting.is_empty() && pipes.count() == 0 {
             writer.mark();
         }
     }
@@ -107,7 +98,7 @@ pub(crate) fn run_writer(
 }
 
 /// The coroutine that moves the index on and completes tickets, until the writer has ended.
-pub(crate) fn receive_reports(reports: &remote::Receiver<Report>, in_flight: &InFlight, weak: &Weak<Log>) {
+pub(crate) fn receive_reports(reports: &ReportReceiver, in_flight: &InFlight, weak: &Weak<Log>) {
     while let Some(report) = reports.recv() {
         let log = weak.upgrade();
         in_flight.epoch.set(report.epoch);

@@ -5,17 +5,12 @@
 
 use super::{
     Key,
+    device::DiskFile,
     format::{self, CHUNK_BYTES, Place, RECORD_HEADER_BYTES, Shape},
     index::Entry,
 };
 use bytes::Bytes;
-use rustix::io::{Errno, ReadWriteFlags};
-use std::{
-    fs::File,
-    io::{self, IoSliceMut},
-    ops::Range,
-    os::unix::fs::FileExt,
-};
+use std::{io, ops::Range};
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -66,26 +61,13 @@ impl Plan {
     }
 
     /// Reads from memory only: the page cache, or a file system that lives there.
-    pub(crate) fn try_read(&self, file: &File) -> Result<Bytes, Miss> {
-        self.read_with(|buffer, offset| {
-            let length = buffer.len();
-            let vectors = &mut [IoSliceMut::new(buffer)];
-            match rustix::io::preadv2(file, vectors, offset, ReadWriteFlags::NOWAIT) {
-                Ok(count) if count == length => Ok(()),
-                // tmpfs does not know NOWAIT, and never waits.
-                Err(Errno::OPNOTSUPP) if is_in_memory(file) => file.read_exact_at(buffer, offset),
-                // A part of it is in memory; or the file system cannot tell. An end of file shows when blocking.
-                Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-                Err(error) => Err(error.into()),
-            }
-        })
+    pub(crate) fn try_read(&self, file: &dyn DiskFile) -> Result<Bytes, Miss> {
+        self.read_with(|buffer, offset| file.read_cached_at(buffer, offset))
     }
 
-    /// Reads, blocking the thread.
-    pub(crate) fn read(&self, file: &File) -> Result<Bytes, Miss> {
-        self.read_with(|buffer, offset| file.read_exact_at(buffer, offset))
+    /// Reads, and waits for the disk.
+    pub(crate) fn read(&self, file: &dyn DiskFile) -> Result<Bytes, Miss> {
+        self.read_with(|buffer, offset| file.read_at(buffer, offset))
     }
 
     fn read_with(&self, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> Result<Bytes, Miss> {
@@ -120,11 +102,4 @@ impl Plan {
         let start = head_bytes + self.range.start - chunks.start;
         Ok(Bytes::from(buffer).slice(start..start + self.range.len()))
     }
-}
-
-/// Whether the file lives in memory and nowhere else.
-fn is_in_memory(file: &File) -> bool {
-    /// statfs(2)'s `TMPFS_MAGIC`.
-    const TMPFS_MAGIC: u64 = 0x0102_1994;
-    rustix::fs::fstatfs(file).is_ok_and(|statistics| statistics.f_type as u64 == TMPFS_MAGIC)
 }

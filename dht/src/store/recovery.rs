@@ -7,6 +7,7 @@
 use super::{
     Damage, StoreError,
     checkpoint::{self, Listing},
+    device::{Disk, DiskFile, Opening},
     directory::Directory,
     format::{self, SEGMENT_HEADER_BYTES, SegmentHeaderError},
     index::Index,
@@ -14,12 +15,10 @@ use super::{
     scan,
     writer::Active,
 };
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Read,
-    path::Path,
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
+
+/// The longest checkpoint that is read: that of a segment of nothing but empty records, twice over.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 32;
 
 /// What opening a store found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +45,8 @@ pub(crate) struct Opened {
 }
 
 /// Locks and reads a store, making it if there is none.
-pub(crate) fn open(path: &Path) -> Result<Opened, StoreError> {
-    let directory = Arc::new(Directory::open(path)?);
+pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Opened, StoreError> {
+    let directory = Arc::new(Directory::open(disk, path)?);
     let mut segments = directory.segments()?;
     let salt = find_salt(&directory, &mut segments)?;
     let mut recovery = Recovery { segment_count: segments.len(), ..Recovery::default() };
@@ -68,9 +67,9 @@ pub(crate) fn open(path: &Path) -> Result<Opened, StoreError> {
         let listing = Listing::from(scanned);
         if is_last && is_sound {
             recovery.torn_bytes = torn_bytes;
-            let cut = file.set_len(u64::from(end)).and_then(|()| file.sync_all());
+            let cut = file.set_length(u64::from(end)).and_then(|()| file.sync_all());
             cut.map_err(|error| StoreError::io("cut", directory.segment_path(segment), error))?;
-            active = Some(Active::new(segment, Arc::new(file), end, listing.entries.clone()));
+            active = Some(Active::new(segment, file, end, listing.entries.clone()));
         } else {
             file.sync_all()
                 .map_err(|error| StoreError::io("sync", directory.segment_path(segment), error))?;
@@ -93,7 +92,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, StoreError> {
             active
         }
     };
-    let reserve = Reserve::open(path.join("reserve"));
+    let reserve = Reserve::open(directory.clone());
     Ok(Opened { directory, salt, index: Index::build(listings), active, reserve, recovery })
 }
 
@@ -101,9 +100,10 @@ pub(crate) fn open(path: &Path) -> Result<Opened, StoreError> {
 fn find_salt(directory: &Directory, segments: &mut Vec<u32>) -> Result<u64, StoreError> {
     if let Some(last) = segments.last().copied() {
         let path = directory.segment_path(last);
-        let length = fs::metadata(&path).map_err(|error| StoreError::io("look at", &path, error))?.len();
-        let is_sound = read_header(&path)?.is_ok();
-        if !is_sound && length <= SEGMENT_HEADER_BYTES as u64 {
+        let header = read_header(directory, last)?;
+        let length = directory.open_segment(last, Opening::Read).and_then(|file| file.length_bytes());
+        let length = length.map_err(|error| StoreError::io("look at", &path, error))?;
+        if header.is_err() && length <= SEGMENT_HEADER_BYTES as u64 {
             directory.delete(last)?;
             segments.pop();
         }
@@ -112,7 +112,7 @@ fn find_salt(directory: &Directory, segments: &mut Vec<u32>) -> Result<u64, Stor
     let mut flipped = None;
     for segment in segments.iter() {
         let path = directory.segment_path(*segment);
-        match read_header(&path)? {
+        match read_header(directory, *segment)? {
             Ok((_, salt)) => return Ok(salt),
             Err((SegmentHeaderError::Version(version), _)) => {
                 let reason = SegmentHeaderError::Version(version).to_string();
@@ -133,19 +133,28 @@ fn find_salt(directory: &Directory, segments: &mut Vec<u32>) -> Result<u64, Stor
 
 type Header = Result<(u32, u64), (SegmentHeaderError, Vec<u8>)>;
 
-fn read_header(path: &Path) -> Result<Header, StoreError> {
-    let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
-    let read =
-        File::open(path).and_then(|file| file.take(SEGMENT_HEADER_BYTES as u64).read_to_end(&mut bytes));
-    read.map_err(|error| StoreError::io("read", path, error))?;
+fn read_header(directory: &Directory, segment: u32) -> Result<Header, StoreError> {
+    let read = || {
+        let file = directory.open_segment(segment, Opening::Read)?;
+        read_start(&*file, SEGMENT_HEADER_BYTES as u64)
+    };
+    let bytes = read().map_err(|error| StoreError::io("read", directory.segment_path(segment), error))?;
     Ok(format::decode_segment_header(&bytes).map_err(|fault| (fault, bytes)))
+}
+
+/// A file's first bytes, up to `count_max` of them.
+fn read_start(file: &dyn DiskFile, count_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.length_bytes()?.min(count_max) as usize];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// A segment's checkpoint, if it is sound and speaks of no more than the segment has.
 fn read_checkpoint(directory: &Directory, segment: u32, salt: u64) -> Option<Listing> {
-    let bytes = fs::read(directory.checkpoint_path(segment)).ok()?;
+    let file = directory.disk().open(&directory.checkpoint_path(segment), Opening::Read).ok()?;
+    let bytes = read_start(&*file, CHECKPOINT_BYTES_MAX).ok()?;
     let listing = checkpoint::decode(segment, salt, &bytes)?;
-    let length = fs::metadata(directory.segment_path(segment)).ok()?.len();
+    let length = directory.open_segment(segment, Opening::Read).ok()?.length_bytes().ok()?;
     (u64::from(listing.end) <= length).then_some(listing)
 }
 
@@ -154,12 +163,12 @@ fn scan_segment(
     segment: u32,
     salt: u64,
     is_last: bool,
-) -> Result<(File, scan::Scanned, bool), StoreError> {
+) -> Result<(Arc<dyn DiskFile>, scan::Scanned, bool), StoreError> {
     let path = directory.segment_path(segment);
-    let file = OpenOptions::new().read(true).write(true).open(&path);
+    let file = directory.open_segment(segment, Opening::Write);
     let file = file.map_err(|error| StoreError::io("open", &path, error))?;
-    let is_sound = read_header(&path)?.is_ok_and(|header| header == (segment, salt));
-    let scanned = scan::scan(&file, salt, segment, is_last);
+    let is_sound = read_header(directory, segment)?.is_ok_and(|header| header == (segment, salt));
+    let scanned = scan::scan(&*file, salt, segment, is_last);
     Ok((file, scanned.map_err(|error| StoreError::io("read", &path, error))?, is_sound))
 }
 

@@ -5,12 +5,8 @@
 //! three to seven times as long on a busy machine (ext4 converts such extents on a worker thread first), 2.6 to
 //! 5.7 ms against 0.8 for a group of 1 MiB.
 
-use rustix::fs::FallocateFlags;
-use std::{
-    fs::{self, File},
-    io::Write,
-    path::PathBuf,
-};
+use super::{device::Opening, directory::Directory};
+use std::{io, path::PathBuf, sync::Arc};
 
 /// How much is kept back: some sixteen thousand tombstones.
 pub(crate) const RESERVE_BYTES: u64 = 1 << 20;
@@ -18,15 +14,18 @@ pub(crate) const RESERVE_BYTES: u64 = 1 << 20;
 /// The file whose space is kept back.
 #[derive(Debug)]
 pub(crate) struct Reserve {
+    directory: Arc<Directory>,
     path: PathBuf,
     is_held: bool,
 }
 
 impl Reserve {
-    /// Takes over the file at `path`, or makes it if there is space.
-    pub(crate) fn open(path: PathBuf) -> Reserve {
-        let is_held = fs::metadata(&path).is_ok_and(|file| file.len() >= RESERVE_BYTES);
-        let mut reserve = Reserve { path, is_held };
+    /// Takes over the directory's file, or makes it if there is space.
+    pub(crate) fn open(directory: Arc<Directory>) -> Reserve {
+        let path = directory.path().join("reserve");
+        let length = directory.disk().open(&path, Opening::Read).and_then(|file| file.length_bytes());
+        let is_held = length.is_ok_and(|length| length >= RESERVE_BYTES);
+        let mut reserve = Reserve { directory, path, is_held };
         reserve.hold();
         reserve
     }
@@ -37,43 +36,39 @@ impl Reserve {
         if !self.is_held {
             self.is_held = self.make().is_ok();
             if !self.is_held {
-                let _ = fs::remove_file(&self.path);
+                let _ = self.directory.disk().remove(&self.path);
             }
         }
         self.is_held
     }
 
-    fn make(&self) -> std::io::Result<()> {
-        let mut file = File::create(&self.path)?;
-        if rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_ok() {
-            return Ok(());
-        }
-        // Not every file system can allocate without writing; on a full one this fails as well.
-        for _ in 0..RESERVE_BYTES >> 16 {
-            file.write_all(&[0; 1 << 16])?;
-        }
-        file.sync_all()
+    fn make(&self) -> io::Result<()> {
+        self.directory.disk().open(&self.path, Opening::Create)?.allocate(RESERVE_BYTES)
     }
 
     /// Gives the space up; whether there was any.
     pub(crate) fn give_up(&mut self) -> bool {
-        std::mem::take(&mut self.is_held) && fs::remove_file(&self.path).is_ok()
+        std::mem::take(&mut self.is_held) && self.directory.disk().remove(&self.path).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::device::KernelDisk;
+    use std::fs;
 
     #[test]
     fn what_is_given_up_is_taken_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("reserve");
-        let mut reserve = Reserve::open(path.clone());
+        let open = || Directory::open(Arc::new(KernelDisk), directory.path()).map(Arc::new).unwrap();
+        let mut reserve = Reserve::open(open());
         assert_eq!(fs::metadata(&path).unwrap().len(), RESERVE_BYTES);
         assert!(reserve.give_up() && !path.exists());
         assert!(!reserve.give_up());
         assert!(reserve.hold() && path.exists());
-        assert!(Reserve::open(path).is_held);
+        drop(reserve);
+        assert!(Reserve::open(open()).is_held);
     }
 }

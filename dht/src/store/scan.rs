@@ -12,9 +12,10 @@
 
 use super::{
     Damage, Key,
+    device::DiskFile,
     format::{self, ALIGNMENT_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
 };
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::io;
 
 /// How much of a file is held in memory while scanning it: several of the largest records.
 const WINDOW_BYTES: usize = 8 << 20;
@@ -27,13 +28,13 @@ pub trait Source {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
-impl Source for File {
+impl Source for dyn DiskFile {
     fn length_bytes(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        DiskFile::length_bytes(self)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
+        DiskFile::read_at(self, buffer, offset)
     }
 }
 

@@ -5,12 +5,13 @@
 use super::{
     Damage, DiskStore, Key, Kind, StoreError,
     compaction::{BATCH_BYTES_MAX, BATCH_COUNT_MAX},
+    device::Opening,
     format::{self, Shape},
     index::Entry,
     log::{Log, damage},
     read::{Miss, Plan},
 };
-use std::{collections::HashMap, fs::File};
+use std::collections::HashMap;
 
 /// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,10 +82,11 @@ impl Log {
             let mut files = HashMap::new();
             let mut bad = batch;
             bad.retain(|(key, entry)| {
-                let path = directory.segment_path(entry.segment);
-                let file = files.entry(entry.segment).or_insert_with(|| File::open(path));
+                let open = || directory.open_segment(entry.segment, Opening::Read);
+                let file = files.entry(entry.segment).or_insert_with(open);
                 let plan = Plan { key: *key, entry: *entry, salt, range: 0..entry.length as usize };
-                file.as_ref().map_or(true, |file| matches!(plan.read(file), Err(Miss::Damaged | Miss::Io(_))))
+                file.as_ref()
+                    .map_or(true, |file| matches!(plan.read(&**file), Err(Miss::Damaged | Miss::Io(_))))
             });
             bad
         })

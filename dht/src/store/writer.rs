@@ -15,19 +15,17 @@
 use super::{
     Gather, Key, StoreError,
     checkpoint::{self, Listing},
+    device::{DiskFile, Opening, write_all},
     directory::Directory,
     format::{self, Place, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
     reserve::Reserve,
     scan::{Listed, Scanned},
 };
 use bytes::Bytes;
-use rustix::io::Errno;
 use std::{
     collections::{HashMap, VecDeque},
-    fs::{File, OpenOptions},
     io::{self, IoSlice},
     ops::Range,
-    os::unix::fs::FileExt,
     sync::Arc,
 };
 
@@ -37,8 +35,6 @@ const GROUP_BYTES_MAX: u64 = 8 << 20;
 const GROUP_COUNT_MAX: usize = 16 << 10;
 /// Pieces shorter than this are copied beside their headers: a copy costs less than one more vector for the kernel.
 const COPY_BYTES_MAX: usize = 4 << 10;
-/// `IOV_MAX` on Linux: the most vectors in one call.
-const VECTORS_MAX: usize = 1024;
 
 /// A record to be written.
 #[derive(Debug)]
@@ -57,7 +53,7 @@ pub(crate) struct Write {
 #[derive(Debug)]
 pub(crate) struct Report {
     /// Segments begun, with their files, before the records that lie in them.
-    pub(crate) begun: Vec<(u32, Arc<File>)>,
+    pub(crate) begun: Vec<(u32, Arc<dyn DiskFile>)>,
     /// For each write, in order: (segment, offset), or why not.
     pub(crate) results: Vec<Result<(u32, u32), StoreError>>,
     /// How many failures there have been.
@@ -68,14 +64,14 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) number: u32,
-    pub(crate) file: Arc<File>,
+    pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next record goes. Everything before it is durable.
     pub(crate) end: u32,
     pub(crate) listed: HashMap<Key, Listed>,
 }
 
 impl Active {
-    pub(crate) fn new(number: u32, file: Arc<File>, end: u32, entries: Vec<Listed>) -> Active {
+    pub(crate) fn new(number: u32, file: Arc<dyn DiskFile>, end: u32, entries: Vec<Listed>) -> Active {
         let listed = entries.into_iter().map(|entry| (entry.key, entry)).collect();
         Active { number, file, end, listed }
     }
@@ -83,9 +79,10 @@ impl Active {
     /// Makes the file of a new, empty segment, durably.
     pub(crate) fn begin(directory: &Directory, number: u32, salt: u64) -> Result<Active, StoreError> {
         let path = directory.segment_path(number);
-        let begin = || -> io::Result<File> {
-            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-            file.write_all_at(&format::encode_segment_header(number, salt), 0)?;
+        let begin = || -> io::Result<Arc<dyn DiskFile>> {
+            let file = directory.open_segment(number, Opening::New)?;
+            let header = format::encode_segment_header(number, salt);
+            write_all(&*file, &mut [IoSlice::new(&header)], 0).map_err(|(_, error)| error)?;
             file.sync_all()?;
             Ok(file)
         };
@@ -94,9 +91,9 @@ impl Active {
             Ok(file)
         });
         match begun {
-            Ok(file) => Ok(Active::new(number, Arc::new(file), SEGMENT_HEADER_BYTES as u32, Vec::new())),
+            Ok(file) => Ok(Active::new(number, file, SEGMENT_HEADER_BYTES as u32, Vec::new())),
             Err(error) => {
-                let _ = std::fs::remove_file(&path);
+                let _ = directory.disk().remove(&path);
                 Err(error)
             }
         }
@@ -104,7 +101,7 @@ impl Active {
 
     /// Cuts off whatever lies behind the last good record.
     fn cut(&self) -> io::Result<()> {
-        self.file.set_len(u64::from(self.end))
+        self.file.set_length(u64::from(self.end))
     }
 
     pub(crate) fn listing(&self) -> Listing {
@@ -291,20 +288,9 @@ impl Writer {
                 Piece::Borrowed(bytes) => IoSlice::new(bytes),
             })
             .collect();
-        let mut left = &mut vectors[..];
-        let mut offset = u64::from(self.active.end);
-        while !left.is_empty() {
-            match rustix::io::pwritev(&*self.active.file, &left[..left.len().min(VECTORS_MAX)], offset) {
-                Ok(0) => return Err(fail("write to", io::ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    offset += count as u64;
-                    IoSlice::advance_slices(&mut left, count);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(fail("write to", error.into())),
-            }
-        }
-        rustix::fs::fdatasync(&*self.active.file).map_err(|error| fail("sync", error.into()))
+        write_all(&*self.active.file, &mut vectors, u64::from(self.active.end))
+            .map_err(|(_, error)| fail("write to", error))?;
+        self.active.file.sync_data().map_err(|error| fail("sync", error))
     }
 
     /// Completes the active segment and begins the next.
@@ -327,7 +313,8 @@ impl Writer {
         let key = Key::new(super::Kind(0), [0; 32]);
         let header =
             RecordHeader { shape: Shape::Mark, key, sequence: 0, length: 0, watermark: end, check: 0 };
-        let _ = self.active.file.write_all_at(&format::encode_record_header(place, &header), u64::from(end));
+        let bytes = format::encode_record_header(place, &header);
+        let _ = write_all(&*self.active.file, &mut [IoSlice::new(&bytes)], u64::from(end));
     }
 
     /// Leaves the segment as tidy as can be.

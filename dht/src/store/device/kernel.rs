@@ -1,0 +1,145 @@
+//! The machine's own disk.
+
+use super::{Disk, DiskFile, Opening, Waiting};
+use rustix::{
+    fs::{FallocateFlags, FlockOperation},
+    io::{Errno, ReadWriteFlags},
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, IoSlice, IoSliceMut},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
+
+/// `IOV_MAX` on Linux: the most pieces in one call.
+const PIECES_MAX: usize = 1024;
+
+/// The file systems of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelDisk;
+
+#[derive(Debug)]
+struct KernelFile(File);
+
+impl Disk for KernelDisk {
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(how != Opening::Read);
+        options.create(how == Opening::Create).create_new(how == Opening::New);
+        Ok(Arc::new(KernelFile(options.open(path)?)))
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(path)?;
+        path.parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .map_or(Ok(()), |parent| self.sync_directory(parent))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        // A name that is no Unicode is none of ours.
+        fs::read_dir(path)?
+            .filter_map(|entry| entry.map(|e| e.file_name().into_string().ok()).transpose())
+            .collect()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn free_bytes(&self, path: &Path) -> Option<u64> {
+        rustix::fs::statvfs(path).ok().map(|disk| disk.f_bavail * disk.f_frsize)
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting::Thread
+    }
+}
+
+impl DiskFile for KernelFile {
+    fn length_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let length = buffer.len();
+        match rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) if count == length => Ok(()),
+            // tmpfs does not know NOWAIT, and never waits.
+            Err(Errno::OPNOTSUPP) if is_in_memory(&self.0) => self.0.read_exact_at(buffer, offset),
+            // A part of it is in memory; or the file system cannot tell. An end of file shows when blocking.
+            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pwritev(&self.0, &pieces[..pieces.len().min(PIECES_MAX)], offset)?)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn set_length(&self, length_bytes: u64) -> io::Result<()> {
+        self.0.set_len(length_bytes)
+    }
+
+    fn allocate(&self, length_bytes: u64) -> io::Result<()> {
+        if rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, length_bytes).is_ok() {
+            return Ok(());
+        }
+        // Not every file system can allocate without writing; on a full one this fails as well.
+        let zeros = [0; 1 << 16];
+        let mut offset = 0;
+        while offset < length_bytes {
+            let count = (length_bytes - offset).min(zeros.len() as u64);
+            self.0.write_all_at(&zeros[..count as usize], offset)?;
+            offset += count;
+        }
+        self.0.sync_all()
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn unlock(&self) {
+        // It cannot fail on a file that we locked ourselves.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Whether the file lives in memory and nowhere else.
+fn is_in_memory(file: &File) -> bool {
+    /// statfs(2)'s `TMPFS_MAGIC`.
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|statistics| statistics.f_type as u64 == TMPFS_MAGIC)
+}
