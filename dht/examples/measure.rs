@@ -72,7 +72,7 @@ fn measure(count: usize, directory: PathBuf) {
     let client = Client::new(overlay, Some(node), config);
     println!("{count} nodes, {replicas} replicas, the client in the first node's process");
 
-    let register = client.new_register([1; 32], vec![]);
+    let register = client.create_register([1; 32], vec![]).expect("enough nodes").register();
     let mut last = client.compare_and_swap(&register, None, Bytes::new()).expect("a first value");
     let mut number = 0;
     let mut fresh = |size| {

@@ -10,7 +10,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use reactor::crypto::PublicKey;
-use reactor::crypto::hash::sha3_256;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, OwnerTag, write_hex};
@@ -18,16 +17,9 @@ use crate::address::{Address, OwnerTag, write_hex};
 /// The largest payload of a register: a root is some hundred bytes; this leaves room for keys sealed to many readers.
 pub const PAYLOAD_SIZE_BYTES_MAX: usize = 64 * 1024;
 
-/// The name of a register: SHA3-256 of its owner's key and a random salt.
+/// The name of a register: the hash of the genesis record that creates it, so that two geneses are two registers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RegisterAddress(#[serde(with = "serde_bytes")] pub [u8; 32]);
-
-impl RegisterAddress {
-    /// The address of the register that `owner` makes with `salt`.
-    pub fn of(owner: &PublicKey, salt: &[u8; 32]) -> RegisterAddress {
-        RegisterAddress(sha3_256(&[b"hypha register", owner.as_bytes(), salt]))
-    }
-}
 
 /// SHA3-256 of a signed header: the identity of one value of a register.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -162,6 +154,25 @@ pub enum ReadError {
     /// This identity may not read here.
     #[error("the nodes refuse this identity: {0}; ask the network's owner for a passport that may read")]
     Refused(String),
+    /// Our own mistake: this client was never told who keeps the register.
+    #[error("the register {0} is not open here; open it with its genesis record first")]
+    NotOpen(RegisterAddress),
+}
+
+/// Why a register can't be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// There are too few nodes for the network's number of replicas.
+    #[error(
+        "{known} nodes are known and {needed} are needed to create a register; start more nodes, or wait for them"
+    )]
+    NotEnoughNodes {
+        /// How many are known.
+        known: usize,
+        /// How many are needed.
+        needed: usize,
+    },
 }
 
 /// Why a swap did not happen, or may not have.
@@ -185,19 +196,6 @@ pub enum SwapError {
         /// What is allowed.
         max: usize,
     },
-    /// Nobody here can create this register: its salt and access list were never given to `new_register`.
-    #[error("the register {0} does not exist, and this client does not know how to create it")]
-    NoSuchRegister(RegisterAddress),
-    /// There are too few nodes to create a register with the network's number of replicas.
-    #[error(
-        "{known} nodes are known and {needed} are needed to create a register; start more nodes, or wait for them"
-    )]
-    NotEnoughNodes {
-        /// How many are known.
-        known: usize,
-        /// How many are needed.
-        needed: usize,
-    },
     /// This identity may not write to this register.
     #[error("the nodes refuse the new value: {0}; ask the register's owner to put you on its access list")]
     Refused(String),
@@ -215,8 +213,7 @@ pub enum SwapError {
 /// Blocks and registers, wherever they may be.
 ///
 /// # Suspends
-/// Every call but [`tag`](BlockStore::tag) and [`new_register`](BlockStore::new_register) may suspend the coroutine;
-/// none blocks the thread.
+/// Every call but [`tag`](BlockStore::tag) may suspend the coroutine; none blocks the thread.
 pub trait BlockStore {
     /// The tag under which this store's blocks are named: `Address::of(&store.tag(), bytes)`.
     fn tag(&self) -> OwnerTag;
@@ -249,11 +246,10 @@ pub trait BlockStore {
     /// [`GetError`].
     fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError>;
 
-    /// Names a register that this client's identity owns and `writers` may swap, beside the owner. Sends nothing: the
-    /// first swap that expects `None` creates it.
-    fn new_register(&self, salt: [u8; 32], writers: Vec<PublicKey>) -> RegisterAddress;
-
-    /// The latest chosen value. Linearizable: never older than any swap acknowledged before the call began.
+    /// The latest chosen value, or `None` if none was chosen yet, which only a quorum of the register's own members can
+    /// say. Linearizable: never older than any swap acknowledged before the call began.
+    ///
+    /// How a register is made and opened is not here, since what it takes differs: see [`crate::Client`].
     ///
     /// # Errors
     /// [`ReadError`].

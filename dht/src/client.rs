@@ -20,9 +20,10 @@ use reactor::crypto::{Identity, PublicKey, random_bytes};
 use reactor::sync::{Mutex, channel};
 
 use crate::address::{Address, OwnerTag};
+use crate::block::mutable::{Genesis, Invalid, Signed};
 use crate::block_store::{
-    BlockStore, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PutError, ReadError, Record, RegisterAddress,
-    SwapError, Usage,
+    BlockStore, CreateError, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PutError, ReadError, Record,
+    RegisterAddress, SwapError, Usage,
 };
 use crate::links::{Failure, Links};
 use crate::message::{NodeUsage, Refusal};
@@ -94,12 +95,66 @@ impl<O: Overlay + 'static> Client<O> {
         }
     }
 
+    /// Makes a register of this client's identity, which `writers` may write beside it: chooses the nodes that are
+    /// nearest now, signs the genesis record, and opens the register here. Sends nothing.
+    ///
+    /// Whoever wants to find the register again keeps the record, and has it on disk **before** the first value is
+    /// proposed: nobody can make another one of the same address. The first swap that expects `None` makes the nodes
+    /// keep it.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    ///
+    /// # Suspends
+    /// While the overlay looks for the nearest nodes.
+    pub fn create_register(
+        &self,
+        salt: [u8; 32],
+        writers: Vec<PublicKey>,
+    ) -> Result<Signed<Genesis>, CreateError> {
+        let (identity, links) = (&self.inner.identity, &self.inner.links);
+        let place = Genesis::place(&identity.public_key(), &salt);
+        let nearest = links.closest(place.0, links.replicas);
+        if nearest.len() < links.replicas {
+            return Err(CreateError::NotEnoughNodes { known: nearest.len(), needed: links.replicas });
+        }
+        let members = nearest.iter().map(|contact| contact.id).collect();
+        let genesis = Genesis::sign(identity, salt, members, writers);
+        self.enter(genesis.clone());
+        Ok(genesis)
+    }
+
+    /// Opens a register that somebody made, here or elsewhere; whether it has a value yet, [`BlockStore::read`] tells.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the record does not verify.
+    pub fn open_register(&self, genesis: Signed<Genesis>) -> Result<RegisterAddress, Invalid> {
+        genesis.verify()?;
+        Ok(self.enter(genesis))
+    }
+
+    fn enter(&self, genesis: Signed<Genesis>) -> RegisterAddress {
+        let register = genesis.register();
+        let new = || Rc::new(Mutex::new(State::new(genesis, self.inner.proposer)));
+        self.inner.registers.borrow_mut().entry(register).or_insert_with(new);
+        register
+    }
+
     /// Tells the client what an earlier run saw of a register, so that an older value is recognised as a rollback.
+    ///
+    /// # Errors
+    /// [`ReadError::NotOpen`].
     ///
     /// # Suspends
     /// While an operation on the register is under way.
-    pub fn expect_at_least(&self, register: &RegisterAddress, version: u64, header_hash: HeaderHash) {
-        self.state(register).lock().expect_at_least(version, header_hash);
+    pub fn expect_at_least(
+        &self,
+        register: &RegisterAddress,
+        version: u64,
+        header_hash: HeaderHash,
+    ) -> Result<(), ReadError> {
+        self.state(register)?.lock().expect_at_least(version, header_hash);
+        Ok(())
     }
 
     /// Who writes through this client.
@@ -107,10 +162,9 @@ impl<O: Overlay + 'static> Client<O> {
         &self.inner.identity
     }
 
-    pub(crate) fn state(&self, register: &RegisterAddress) -> Rc<Mutex<State>> {
-        let mut registers = self.inner.registers.borrow_mut();
-        let new = || Rc::new(Mutex::new(State::new(self.inner.proposer)));
-        registers.entry(*register).or_insert_with(new).clone()
+    fn state(&self, register: &RegisterAddress) -> Result<Rc<Mutex<State>>, ReadError> {
+        let registers = self.inner.registers.borrow();
+        registers.get(register).cloned().ok_or(ReadError::NotOpen(*register))
     }
 
     fn swap(
@@ -123,9 +177,9 @@ impl<O: Overlay + 'static> Client<O> {
         if payload.len() > PAYLOAD_SIZE_BYTES_MAX {
             return Err(SwapError::Size { size: payload.len(), max: PAYLOAD_SIZE_BYTES_MAX });
         }
-        let state = self.state(register);
+        let state = self.state(register)?;
         let mut state = state.lock();
-        let mut operation = Operation::new(&self.inner.links, *register, &mut state);
+        let mut operation = Operation::new(&self.inner.links, &mut state);
         operation.swap(&self.inner.identity, expected, payload, ready)
     }
 
@@ -197,20 +251,10 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
         replicate::get(&self.inner.links, &self.inner.tag, address, range)
     }
 
-    fn new_register(&self, salt: [u8; 32], writers: Vec<PublicKey>) -> RegisterAddress {
-        let register = RegisterAddress::of(&self.inner.identity.public_key(), &salt);
-        let state = self.state(&register);
-        // A register in use need not be created.
-        if let Some(mut state) = state.try_lock() {
-            state.prepare_creation(&self.inner.identity, salt, writers);
-        }
-        register
-    }
-
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
-        let state = self.state(register);
+        let state = self.state(register)?;
         let mut state = state.lock();
-        Operation::new(&self.inner.links, *register, &mut state).read()
+        Operation::new(&self.inner.links, &mut state).read()
     }
 
     fn compare_and_swap(

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use reactor::crypto::Identity;
 
 use crate::testing::{FakeNetwork, Mood, TAG, seed};
-use crate::{Address, BlockStore, GetError, PutError, ReadError, SwapError};
+use crate::{Address, BlockStore, CreateError, GetError, PutError, ReadError, SwapError};
 
 fn identity(number: u8) -> Rc<Identity> {
     Rc::new(Identity::from_seed(&[number; 32]))
@@ -115,7 +115,8 @@ fn the_same_writer_writes_again_in_one_round_trip() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
         let client = network.client(&identity(1));
-        let register = client.new_register([1; 32], vec![]);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
         assert_eq!(client.read(&register), Ok(None));
         let mut last = client.compare_and_swap(&register, None, Bytes::from_static(b"0")).unwrap();
         let prepares = network.calls_of("dht.prepare");
@@ -124,7 +125,7 @@ fn the_same_writer_writes_again_in_one_round_trip() {
             assert_eq!(last.version, number as u64 + 1);
         }
         assert_eq!(network.calls_of("dht.prepare"), prepares, "each accept carries the next prepare");
-        assert_eq!(network.client(&identity(1)).read(&register).unwrap().unwrap(), last);
+        assert_eq!(network.client(&identity(1)).opened(&genesis).read(&register).unwrap().unwrap(), last);
     });
 }
 
@@ -134,12 +135,17 @@ fn registers_survive_a_dead_node_and_nobody_waits_for_it() {
         for mood in [Mood::Dead, Mood::Hangs] {
             let network = FakeNetwork::new(3, 3, 1);
             let client = network.client(&identity(1));
-            let register = client.new_register([1; 32], vec![identity(2).public_key()]);
+            let genesis = client.create_register([1; 32], vec![identity(2).public_key()]).unwrap();
+            let register = genesis.register();
             let mut last = client.compare_and_swap(&register, None, Bytes::from_static(b"first")).unwrap();
             network.nodes[2].mood.set(mood);
             let began = Instant::now();
             for number in 0..20 {
-                let writer = if number % 2 == 0 { client.clone() } else { network.client(&identity(2)) };
+                let writer = if number % 2 == 0 {
+                    client.clone()
+                } else {
+                    network.client(&identity(2)).opened(&genesis)
+                };
                 let read = writer.read(&register).unwrap().unwrap();
                 assert_eq!(read, last);
                 last = writer.compare_and_swap(&register, Some(read.header_hash), block(number, 50)).unwrap();
@@ -154,8 +160,10 @@ fn a_lost_swap_shows_the_winner_and_changes_nothing() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
         let (one, two) = (network.client(&identity(1)), network.client(&identity(2)));
-        let register = one.new_register([1; 32], vec![identity(2).public_key()]);
+        let genesis = one.create_register([1; 32], vec![identity(2).public_key()]).unwrap();
+        let register = genesis.register();
         let first = one.compare_and_swap(&register, None, Bytes::from_static(b"first")).unwrap();
+        let two = two.opened(&genesis);
         let second =
             two.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"two")).unwrap();
         let lost = one.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"one"));
@@ -170,15 +178,65 @@ fn who_is_not_on_the_list_may_read_and_not_write() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
         let owner = network.client(&identity(1));
-        let register = owner.new_register([1; 32], vec![]);
+        let genesis = owner.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
         let first = owner.compare_and_swap(&register, None, Bytes::from_static(b"mine")).unwrap();
-        let stranger = network.client(&identity(9));
+        let stranger = network.client(&identity(9)).opened(&genesis);
         assert_eq!(stranger.read(&register).unwrap().unwrap(), first);
         let refused =
             stranger.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"theirs"));
         assert!(matches!(refused, Err(SwapError::Refused(_))), "{refused:?}");
-        let other = stranger.compare_and_swap(&crate::RegisterAddress([3; 32]), None, Bytes::new());
-        assert!(matches!(other, Err(SwapError::NoSuchRegister(_))), "{other:?}");
+        let unknown = crate::RegisterAddress([3; 32]);
+        let other = stranger.compare_and_swap(&unknown, None, Bytes::new());
+        assert_eq!(other, Err(SwapError::Read(ReadError::NotOpen(unknown))));
+    });
+}
+
+/// Two non-members, or views that hold no member at all, used to be enough to "know" that a register does not exist,
+/// and to create it a second time on other nodes.
+#[test]
+fn nodes_that_were_never_to_keep_a_register_say_nothing_about_it() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(6, 3, 1);
+        let owner = network.client(&identity(1));
+        let genesis = owner.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
+        let first = owner.compare_and_swap(&register, None, Bytes::from_static(b"my files")).unwrap();
+        let members: Vec<_> =
+            network.nodes.iter().filter(|node| genesis.index_of(&node.contact.id).is_some()).collect();
+        for member in &members {
+            member.mood.set(Mood::Dead);
+            member.forgotten.set(true);
+        }
+        let fresh = network.client(&identity(1)).opened(&genesis);
+        reactor::scope(|scope| {
+            scope.spawn(|| {
+                let read = fresh.read(&register);
+                assert!(matches!(read, Err(ReadError::NoQuorum { needed: 2, .. })), "{read:?}");
+            });
+            scope.spawn(|| {
+                let other = network.client(&identity(1)).opened(&genesis);
+                let swapped = other.compare_and_swap(&register, None, Bytes::from_static(b"empty"));
+                assert!(matches!(swapped, Err(SwapError::Read(ReadError::NoQuorum { .. }))), "{swapped:?}");
+            });
+        });
+        for member in members {
+            member.mood.set(Mood::Well);
+            member.forgotten.set(false);
+        }
+        assert_eq!(fresh.read(&register).unwrap(), Some(first));
+        // Nor does one that was made and has no value yet stop existing.
+        let second = owner.create_register([2; 32], vec![]).unwrap().register();
+        assert_eq!(owner.read(&second), Ok(None));
+    });
+}
+
+#[test]
+fn a_register_is_not_made_on_fewer_nodes_than_are_to_keep_it() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(2, 3, 1);
+        let refused = network.client(&identity(1)).create_register([1; 32], vec![]);
+        assert_eq!(refused, Err(CreateError::NotEnoughNodes { known: 2, needed: 3 }));
     });
 }
 
@@ -187,7 +245,8 @@ fn a_rollback_of_the_nodes_is_noticed() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
         let client = network.client(&identity(1));
-        let register = client.new_register([1; 32], vec![]);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
         let first = client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
         reactor::sleep(Duration::from_millis(5));
         let key = crate::store::Key::new(crate::store::Kind::REGISTER, register.0);
@@ -199,8 +258,8 @@ fn a_rollback_of_the_nodes_is_noticed() {
             network.restart(index);
         }
         assert_eq!(client.read(&register), Err(ReadError::RolledBack { register, seen: 2, found: 1 }));
-        let fresh = network.client(&identity(1));
-        fresh.expect_at_least(&register, 2, first.header_hash);
+        let fresh = network.client(&identity(1)).opened(&genesis);
+        fresh.expect_at_least(&register, 2, first.header_hash).unwrap();
         assert!(matches!(fresh.read(&register), Err(ReadError::RolledBack { .. })));
     });
 }
@@ -210,7 +269,8 @@ fn in_a_network_of_one_nothing_is_called() {
     reactor::run(|| {
         let network = FakeNetwork::new(1, 1, 1);
         let client = network.client_at(0, &identity(1));
-        let register = client.new_register([1; 32], vec![]);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
         let contents: Vec<_> = (0..20).map(|number| block(number, 70_000)).collect();
         let blocks: Vec<_> =
             contents.iter().map(|content| (Address::of(&TAG, content), content.clone())).collect();
@@ -251,7 +311,8 @@ fn a_client_beside_a_node_uses_it_and_the_others() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
         let client = network.client_at(0, &identity(1));
-        let register = client.new_register([1; 32], vec![]);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
         let contents: Vec<_> = (0..50).map(|number| block(number, 5000)).collect();
         let addresses = client.put_many(contents.clone()).unwrap();
         let blocks = addresses.iter().copied().zip(contents).collect();
@@ -260,7 +321,7 @@ fn a_client_beside_a_node_uses_it_and_the_others() {
         for node in &network.nodes {
             assert_eq!(node.store.usage().count, 51);
         }
-        assert_eq!(network.client(&identity(1)).read(&register).unwrap().unwrap(), first);
+        assert_eq!(network.client(&identity(1)).opened(&genesis).read(&register).unwrap().unwrap(), first);
         assert_eq!(network.calls_of("dht.get_block"), 0);
     });
 }
@@ -270,7 +331,8 @@ fn one_full_disk_of_three_is_no_obstacle_and_two_are_an_error_that_says_so() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
         let client = network.client(&identity(1));
-        let register = client.new_register([1; 32], vec![]);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
         let mut last = client.compare_and_swap(&register, None, Bytes::new()).unwrap();
         network.nodes[0].memory.fail_after(Some(0));
         let address = client.put(block(1, 1000)).unwrap();
@@ -292,7 +354,8 @@ fn in_a_network_of_one_a_full_disk_keeps_the_old_value() {
     reactor::run(|| {
         let network = FakeNetwork::new(1, 1, 1);
         let client = network.client_at(0, &identity(1));
-        let register = client.new_register([1; 32], vec![]);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
         let first = client.compare_and_swap(&register, None, Bytes::new()).unwrap();
         for room in 0..3 {
             network.nodes[0].memory.fail_after(Some(room));
@@ -326,7 +389,8 @@ fn bad_network(seed: u64) {
     let identities: Vec<_> = (1..4).map(identity).collect();
     let owner = network.client(&identities[0]);
     let keys = identities.iter().map(|identity| identity.public_key()).collect();
-    let register = owner.new_register([7; 32], keys);
+    let genesis = owner.create_register([7; 32], keys).unwrap();
+    let register = genesis.register();
     owner.compare_and_swap(&register, None, Bytes::new()).unwrap();
     network.loss_percent.set(8);
     for node in &network.nodes {
@@ -339,7 +403,7 @@ fn bad_network(seed: u64) {
     reactor::scope(|scope| {
         for identity in &identities {
             scope.spawn(|| {
-                let client = network.client(identity);
+                let client = network.client(identity).opened(&genesis);
                 for _ in 0..12 {
                     let floor = acknowledged.borrow().clone();
                     let Ok(Some(read)) = client.read(&register) else { continue };

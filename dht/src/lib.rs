@@ -17,7 +17,7 @@
 //! let address = Address::of(&store.tag(), &leaf);
 //!
 //! // Blocks first, then the register's new value, which names them; whoever sees it finds the blocks.
-//! let register = store.new_register([7; 32], vec![]);
+//! let register = store.new_register([7; 32]);
 //! let root = Bytes::copy_from_slice(&address.0);
 //! let first = store.publish(vec![(address, leaf.clone())], &register, None, root)?;
 //! assert_eq!(store.get(&address, Some(0..6)).unwrap(), "cipher");
@@ -68,7 +68,8 @@ mod testing;
 
 pub use address::{Address, OwnerTag};
 pub use block_store::{
-    BlockStore, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError, Usage,
+    BlockStore, CreateError, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError,
+    Usage,
 };
 pub use client::{Client, owner_tag};
 pub use memory_block_store::MemoryBlockStore;

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use reactor::crypto::PublicKey;
+use reactor::crypto::hash::sha3_256;
 
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag};
 use crate::block_store::{
@@ -42,6 +43,13 @@ impl MemoryBlockStore {
             capacity_bytes: Cell::new(1 << 40),
             used_bytes: Cell::new(0),
         }
+    }
+
+    /// A register without a value, named by `salt`, that everybody with this store may write.
+    pub fn new_register(&self, salt: [u8; 32]) -> RegisterAddress {
+        let register = RegisterAddress(sha3_256(&[b"hypha register in memory", &salt]));
+        self.registers.borrow_mut().entry(register).or_default();
+        register
     }
 
     /// From now on refuses what would exceed `capacity_bytes`: for tests of a full disk.
@@ -99,14 +107,8 @@ impl BlockStore for MemoryBlockStore {
         Ok(content.slice(range.start as usize..range.end as usize))
     }
 
-    fn new_register(&self, salt: [u8; 32], _writers: Vec<PublicKey>) -> RegisterAddress {
-        let register = RegisterAddress::of(&self.identity, &salt);
-        self.registers.borrow_mut().entry(register).or_default();
-        register
-    }
-
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
-        Ok(self.registers.borrow().get(register).cloned().flatten())
+        self.registers.borrow().get(register).cloned().ok_or(ReadError::NotOpen(*register))
     }
 
     fn compare_and_swap(
@@ -119,7 +121,7 @@ impl BlockStore for MemoryBlockStore {
             return Err(SwapError::Size { size: payload.len(), max: PAYLOAD_SIZE_BYTES_MAX });
         }
         let mut registers = self.registers.borrow_mut();
-        let current = registers.get_mut(register).ok_or(SwapError::NoSuchRegister(*register))?;
+        let current = registers.get_mut(register).ok_or(ReadError::NotOpen(*register))?;
         if current.as_ref().map(|record| record.header_hash) != expected {
             return Err(SwapError::Lost(current.clone()));
         }
@@ -152,7 +154,7 @@ mod tests {
     #[test]
     fn of_two_swaps_that_expect_the_same_value_the_second_loses_and_sees_the_winner() {
         let store = MemoryBlockStore::new();
-        let register = store.new_register([1; 32], vec![]);
+        let register = store.new_register([1; 32]);
         assert_eq!(store.read(&register), Ok(None));
         let first = store.compare_and_swap(&register, None, Bytes::from_static(b"one")).unwrap();
         let lost = store.compare_and_swap(&register, None, Bytes::from_static(b"two"));
@@ -165,7 +167,7 @@ mod tests {
     #[test]
     fn publish_refuses_a_block_under_another_name() {
         let store = MemoryBlockStore::new();
-        let register = store.new_register([1; 32], vec![]);
+        let register = store.new_register([1; 32]);
         let block = Bytes::from_static(b"block");
         let address = Address::of(&store.tag(), &block);
         let wrong = store.publish(vec![(Address([0; 32]), block.clone())], &register, None, Bytes::new());

@@ -7,7 +7,7 @@ use overlay::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, GroupHash, OwnerTag};
-use crate::block::mutable::{Genesis, Invalid, SignedRecord};
+use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
 use crate::block_store::{RegisterAddress, Usage};
 use crate::paxos::{Accepted, Ballot};
 
@@ -54,12 +54,6 @@ pub enum Refusal {
     /// The node is not a member of the register's replica set.
     #[error("the node is not a member of this register's replica set")]
     NotAMember,
-    /// The node knows another genesis record: the owner signed two, or the set was changed.
-    #[error("the node knows another member set for this register, of epoch {epoch}")]
-    OtherGenesis {
-        /// The epoch that the node knows.
-        epoch: u64,
-    },
     /// The store failed.
     #[error("the node's store failed: {0}")]
     Store(String),
@@ -138,7 +132,7 @@ pub struct GetBlockResponse {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PrepareRequest {
     /// Names the register and its members; a member that hears of the register for the first time learns it here.
-    pub genesis: Genesis,
+    pub genesis: Signed<Genesis>,
     /// What to promise.
     pub ballot: Ballot,
 }
@@ -147,7 +141,7 @@ pub struct PrepareRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AcceptRequest {
     /// As in [`PrepareRequest`].
-    pub genesis: Genesis,
+    pub genesis: Signed<Genesis>,
     /// The ballot of the value.
     pub ballot: Ballot,
     /// What to promise along with accepting.
@@ -160,7 +154,7 @@ pub struct AcceptRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RegisterView {
     /// Who its members are.
-    pub genesis: Genesis,
+    pub genesis: Signed<Genesis>,
     /// What the node has accepted.
     pub accepted: Option<Accepted<SignedRecord>>,
 }

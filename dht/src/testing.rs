@@ -15,6 +15,7 @@ use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::{CallContext, CallError, Method, Service};
 
 use crate::address::OwnerTag;
+use crate::block::mutable::{Genesis, Signed};
 use crate::client::{Client, Config};
 use crate::node::{Gate, Node};
 use crate::store::{MemoryStore, Store};
@@ -211,5 +212,13 @@ impl Overlay for FakeOverlay {
 
     fn watch(&self) -> Watch {
         self.network.changes.watch()
+    }
+}
+
+impl Client<FakeOverlay> {
+    /// The client with a register open that somebody else made.
+    pub(crate) fn opened(self, genesis: &Signed<Genesis>) -> Self {
+        self.open_register(genesis.clone()).unwrap();
+        self
     }
 }

@@ -105,7 +105,8 @@ fn story() {
     });
 
     let client = connect(&known);
-    let register = client.new_register([1; 32], vec![]);
+    let genesis = client.create_register([1; 32], vec![]).expect("three nodes");
+    let register = genesis.register();
     let mut last = client.compare_and_swap(&register, None, Bytes::new()).expect("the first value");
     let mut addresses: Vec<Address> = Vec::new();
     let mut write = |client: &Client<Rc<overlay::Node>>, number: usize| {
@@ -145,6 +146,7 @@ fn story() {
     let ways = [back.address()];
     nodes.remove(0).stop();
     let reader = connect(&ways);
+    reader.open_register(genesis).expect("a genesis record");
     assert_eq!(reader.read(&register).expect("a read"), Some(last.clone()));
     for (number, address) in addresses.iter().enumerate() {
         let whole = reader.get(address, None).unwrap_or_else(|error| panic!("block {number}: {error}"));

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use dht::block::mutable::{AccessList, Genesis, SignedRecord};
+use dht::block::mutable::{Genesis, SignedRecord};
 use dht::message::{
     Accept, AcceptRequest, GetBlock, GetBlockRequest, HasBlocks, Prepare, PrepareRequest, PutBlock,
     PutBlockRequest, Refusal,
@@ -45,10 +45,9 @@ fn story(seed: u64) {
     let mut context = CallContext::default();
     context.peer = Some(owner.public_key());
 
-    let genesis = Genesis::sign(&owner, [5; 32], vec![own, NodeId([2; 32]), NodeId([3; 32])]);
+    let genesis = Genesis::sign(&owner, [5; 32], vec![own, NodeId([2; 32]), NodeId([3; 32])], vec![]);
     let register = genesis.register();
-    let access = AccessList::sign(&owner, &register, 0, vec![]);
-    let record = SignedRecord::sign(&owner, register, None, access, Bytes::from_static(b"payload"));
+    let record = SignedRecord::sign(&owner, register, None, None, Bytes::from_static(b"payload"));
     let ballot = Ballot { round: 1, proposer: ProposerId([1; 16]) };
     let content = Bytes::from(vec![3; 50_000]);
     let tag = OwnerTag([4; 32]);

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use dht::{BlockStore, MemoryBlockStore};
+use dht::MemoryBlockStore;
 use filesystem::mount::{Mount, MountOptions};
 use filesystem::{Operations, Options, Volume, VolumeKeys};
 use reactor::crypto::X25519Secret;
@@ -46,7 +46,7 @@ fn serve(directory: PathBuf, as_volume: bool) -> Result<(), Box<dyn Error>> {
 fn make_volume() -> Result<Rc<Volume>, Box<dyn Error>> {
     let store = Rc::new(MemoryBlockStore::new());
     let keys = VolumeKeys {
-        register: store.new_register([1; 32], Vec::new()),
+        register: store.new_register([1; 32]),
         secret: X25519Secret::from_bytes(&[2; 32]),
         readers: Vec::new(),
     };

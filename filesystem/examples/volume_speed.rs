@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use dht::{BlockStore, MemoryBlockStore};
+use dht::MemoryBlockStore;
 use filesystem::operations::{Credentials, FileKind};
 use filesystem::{Inode, Operations, Options, Volume, VolumeKeys};
 use reactor::crypto::X25519Secret;
@@ -17,8 +17,8 @@ const LARGE_SIZE: usize = 512 << 20;
 const REQUEST_SIZE: usize = 1 << 20;
 const COMMIT_COUNT: usize = 2_000;
 
-fn keys(store: &dyn BlockStore) -> VolumeKeys {
-    let register = store.new_register([1; 32], Vec::new());
+fn keys(store: &MemoryBlockStore) -> VolumeKeys {
+    let register = store.new_register([1; 32]);
     VolumeKeys { register, secret: X25519Secret::from_bytes(&[2; 32]), readers: Vec::new() }
 }
 
@@ -83,7 +83,7 @@ fn sequential(store: &Rc<MemoryBlockStore>, volume: Rc<Volume>) -> Rc<Volume> {
     rate("write in sequence and fsync", LARGE_SIZE >> 20, "MiB", start);
     volume.close().expect("close");
 
-    let volume = Volume::open(store.clone(), keys(&**store), Options::default()).expect("open");
+    let volume = Volume::open(store.clone(), keys(store), Options::default()).expect("open");
     let start = Instant::now();
     let mut at = 0;
     while at < LARGE_SIZE {
@@ -127,7 +127,7 @@ fn main() {
     reactor::run(|| {
         let store = Rc::new(MemoryBlockStore::new());
         let mut volume =
-            Volume::create(store.clone(), keys(&*store), Options::default(), (0, 0)).expect("create");
+            Volume::create(store.clone(), keys(&store), Options::default(), (0, 0)).expect("create");
         if runs("creates") {
             creates(&volume);
         }

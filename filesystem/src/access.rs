@@ -25,7 +25,7 @@ pub const AUTHOR_SIZE_MAX: usize = 64;
 /// What it takes to find and read a volume.
 #[derive(Clone)]
 pub struct VolumeKeys {
-    /// The register that holds the root, made by the store's `new_register`.
+    /// The register that holds the root, open in the store.
     pub register: RegisterAddress,
     /// Our secret, under which the root is sealed to us.
     pub secret: X25519Secret,

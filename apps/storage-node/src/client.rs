@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dht::BlockStore;
 use dht::client::owner_tag;
 use filesystem::volume::Volume;
 use overlay::{Config, Node};
@@ -88,13 +87,13 @@ pub(crate) fn block_store(
     local: Option<Rc<dht::Node>>,
     network: &Network,
     user: &Member,
-) -> Rc<dyn BlockStore> {
+) -> dht::Client<Rc<Node>> {
     let config = dht::client::Config {
         identity: user.identity.clone(),
         tag: owner_tag(&user.identity.public_key()),
         replicas: usize::from(network.replicas),
     };
-    Rc::new(dht::Client::new(overlay, local, config))
+    dht::Client::new(overlay, local, config)
 }
 
 /// A connected client.
@@ -148,7 +147,7 @@ impl Client {
     /// Until its root is known and the journal of the last run is replayed.
     pub(crate) fn open_volume(&self, directory: &Path, write_back: bool) -> Result<Rc<Volume>, Failure> {
         let store = block_store(self.overlay.clone(), None, &self.network, &self.user);
-        volume::open(store, &self.network, &self.user, directory, write_back)
+        volume::open(&store, &self.network, &self.user, directory, write_back)
     }
 
     /// Closes its connections.

@@ -72,6 +72,15 @@ pub(crate) enum Failure {
     /// The volume can't be opened or made.
     #[error("the volume cannot be opened: {reason}")]
     Volume { reason: String },
+    /// Nobody has founded the network's volume.
+    #[error("this network has no volume yet: {reason}")]
+    NoVolume { reason: &'static str },
+    /// The nodes that keep the volume's root have none.
+    #[error("the volume's root is gone: of {keepers}, where it is kept, enough answer, and none has it")]
+    RootGone { keepers: String },
+    /// Too few of the nodes that keep the volume's root answer.
+    #[error("the volume's root cannot be read: {needed} of {keepers} must answer ({reason})")]
+    RootAway { keepers: String, needed: usize, reason: String },
     /// The last flush failed.
     #[error("not everything that was written could be stored: {reason}")]
     NotStored { reason: String },
@@ -139,6 +148,15 @@ impl Failure {
             Failure::Listen { .. } => "give another --listen ADDRESS, or stop what uses it (`ss -ltnp` shows it)".into(),
             Failure::NoNode { .. } => {
                 "start them with `storage-node up`, or give a running one with --node ADDRESS".into()
+            }
+            Failure::NoVolume { .. } => "run `storage-node up DRIVE` with the network's home once".into(),
+            Failure::RootGone { .. } => {
+                "nothing was changed: their stores are new or empty, so mount the disks that they were on, or restore \
+                 the stores from a copy"
+                    .into()
+            }
+            Failure::RootAway { .. } => {
+                "nothing was changed: start those nodes (`status` shows which answer), and try again".into()
             }
             Failure::NotStored { .. } => {
                 "the journal of this home still has it: run the same command again once the nodes are back".into()

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! HOME/
-//!   network.json       public: owner, replicas, nodes and their addresses
+//!   network.json       public: owner, replicas, who keeps the volume's root, nodes and their addresses
 //!   owner.key          signs passports; needed again only to admit members
 //!   user.key           reads and writes the drive
 //!   lock               held by `up` while it runs

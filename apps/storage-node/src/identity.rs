@@ -15,7 +15,7 @@ use reactor::serialization::{from_bytes, to_bytes};
 
 use crate::errors::Failure;
 use crate::files;
-use crate::network::{Hex, KeyFile, Network, NodeEntry, Role};
+use crate::network::{Hex, KeyFile, Network, NodeEntry, Role, VolumeEntry};
 
 /// The keys of a network that is being made.
 pub(crate) struct Founding {
@@ -54,6 +54,7 @@ impl Founding {
             replicas: nodes.len().min(3) as u8,
             volume_owner: Hex(*self.user.public_key().as_bytes()),
             volume_salt: Hex(random_bytes()),
+            volume: VolumeEntry::Unfounded,
             nodes,
         }
     }

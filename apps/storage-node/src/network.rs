@@ -56,10 +56,34 @@ pub(crate) struct Network {
     pub(crate) replicas: u8,
     /// The user whose register holds the volume's root.
     pub(crate) volume_owner: Hex<[u8; 32]>,
-    /// Which of that user's registers it is. Random, so that two volumes never meet.
+    /// Random, so that two volumes of one owner never meet: in the volume's register, and in its blocks' tag.
     pub(crate) volume_salt: Hex<[u8; 32]>,
+    /// The register that holds the volume's root.
+    pub(crate) volume: VolumeEntry,
     /// The storage nodes, and where each was last seen.
     pub(crate) nodes: Vec<NodeEntry>,
+}
+
+/// The network's one volume, and how far its founding has come.
+///
+/// The signed genesis record says which nodes keep the volume's root. It is written down before any of them hears of
+/// it, for nobody can tell later who they were to be. Not optional in the file: a description without it is of an
+/// older program, whose volume must not be taken for one that is still to be made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub(crate) enum VolumeEntry {
+    /// The first `up` makes it.
+    Unfounded,
+    /// The first root may not have been chosen yet: `up` tries again.
+    Creating {
+        /// As bytes, of `dht::Signed<Genesis>`.
+        genesis: Hex<Vec<u8>>,
+    },
+    /// It was chosen. A root that can't be found is an error from here on, and never a reason for another.
+    Created {
+        /// As in `Creating`.
+        genesis: Hex<Vec<u8>>,
+    },
 }
 
 /// One storage node, as `network.json` lists it.
@@ -75,7 +99,7 @@ pub(crate) struct NodeEntry {
 
 impl Kind for Network {
     const KIND: &'static str = "hypha network";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SECRET: bool = false;
 }
 

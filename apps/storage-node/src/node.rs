@@ -21,6 +21,7 @@ use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
 use crate::network::{NodeSettings, Role};
 use crate::report::{Report, ReportMethod, ReportRefused};
+use crate::volume::Keepers;
 
 /// A running storage node.
 pub(crate) struct StorageNode {
@@ -28,7 +29,6 @@ pub(crate) struct StorageNode {
     overlay: Rc<overlay::Node>,
     storage: Rc<dht::node::Node>,
     store: Rc<dyn Store>,
-    replicas: usize,
     /// Catches up with what it missed while it was down.
     repair: dht::repair::Running,
     _lock: Lock,
@@ -105,8 +105,7 @@ impl StorageNode {
             other => Failure::Internal(other.to_string()),
         })?;
         let repair = Repair::new(overlay.clone(), storage.clone(), Pace::default()).start();
-        let node =
-            StorageNode { number: settings.number, overlay, storage, store, replicas, repair, _lock: lock };
+        let node = StorageNode { number: settings.number, overlay, storage, store, repair, _lock: lock };
         if node.address() != settings.listen {
             home.save_settings(&NodeSettings { listen: node.address(), ..settings })?;
         }
@@ -133,28 +132,40 @@ impl StorageNode {
         &self.storage
     }
 
-    /// Waits until `count` nodes, itself among them, know each other; fewer will do as long as they are a quorum.
+    /// Waits until `count` nodes, itself among them, know each other; fewer will do as long as a quorum of the
+    /// `keepers` of the volume's root is among them. Others, however many, know nothing of it.
     ///
     /// # Errors
     /// `Failure::NoNode` if too few have been met after `limit`.
     ///
     /// # Suspends
     /// Until then.
-    pub(crate) fn wait_for_nodes(&self, count: usize, limit: Duration) -> Result<(), Failure> {
+    pub(crate) fn wait_for_nodes(
+        &self,
+        count: usize,
+        keepers: &Keepers,
+        limit: Duration,
+    ) -> Result<(), Failure> {
         let started = Instant::now();
-        let quorum = self.replicas / 2 + 1;
         loop {
-            let live = 1 + self.overlay.contacts().iter().filter(|(_, is_live)| *is_live).count();
-            if live >= count {
+            let contacts = self.overlay.contacts();
+            let mut live: Vec<NodeId> =
+                contacts.iter().filter(|(_, is_live)| *is_live).map(|(contact, _)| contact.id).collect();
+            live.push(self.storage.own());
+            if live.len() >= count {
                 return Ok(());
             }
             if started.elapsed() > limit {
-                if live >= quorum {
-                    tracing::warn!(live, count, "going on with those nodes that are there");
+                let (here, needed) = (keepers.count_among(&live), keepers.needed());
+                if here >= needed {
+                    tracing::warn!(live = live.len(), count, "going on with those nodes that are there");
                     return Ok(());
                 }
                 return Err(Failure::NoNode {
-                    reason: format!("only {live} of {count} have met after {limit:?}"),
+                    reason: format!(
+                        "only {} of {count} have met after {limit:?}, and {needed} of {keepers} must be among them",
+                        live.len()
+                    ),
                 });
             }
             reactor::sleep(Duration::from_millis(10));

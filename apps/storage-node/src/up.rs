@@ -99,11 +99,12 @@ fn prepare(
     }
     remember(home, &mut network, &addresses)?;
     lines.into_iter().for_each(say);
-    first.wait_for_nodes(network.nodes.len(), MEET_LIMIT)?;
+    first.wait_for_nodes(network.nodes.len(), &volume::keepers(&network)?, MEET_LIMIT)?;
     spinner.set_message("opening the volume");
     let user = Member::load(&home.user_key_file(), Role::User)?;
     let store = client::block_store(first.overlay().clone(), Some(first.storage().clone()), &network, &user);
-    let volume = volume::open(store, &network, &user, &home.client_directory(), write_back)?;
+    volume::found(&store, home, &mut network, &user)?;
+    let volume = volume::open(&store, &network, &user, &home.client_directory(), write_back)?;
     spinner.finish_and_clear();
     Ok((volume, copies(&network)))
 }

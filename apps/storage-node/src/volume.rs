@@ -1,22 +1,26 @@
-//! Opening the network's one volume: from settings files to something that can be mounted.
+//! Founding and opening the network's one volume: from settings files to something that can be mounted.
 //!
-//! The volume is a register of the user's. Whoever comes first makes it; two that come first at once are told apart
-//! by the register itself, and the loser opens the winner's. Not here: what a volume is (`filesystem::volume`).
+//! The volume's root is a register of the user's. It is made once, by the first `up`, which writes down beforehand
+//! which nodes are to keep it; from then on it is only ever opened. Not here: what a volume is (`filesystem::volume`).
 
+use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dht::BlockStore;
+use dht::block::mutable::{Genesis, Signed};
+use dht::{BlockStore, Client, ReadError};
 use filesystem::access::VolumeKeys;
 use filesystem::volume::{OpenError, Options, Volume};
-use reactor::crypto::random_bytes;
+use overlay::{Node, NodeId};
+use reactor::crypto::{PublicKey, random_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::errors::Failure;
 use crate::files::{self, Kind};
+use crate::home::Home;
 use crate::identity::Member;
-use crate::network::Network;
+use crate::network::{Hex, Network, VolumeEntry};
 
 /// How often another writer's commits are looked for. A second is soon enough for files that somebody else put
 /// there, and one small question a second is nothing.
@@ -34,62 +38,186 @@ impl Kind for Device {
     const SECRET: bool = false;
 }
 
-/// Opens the volume of `network`, or makes it. `directory` holds the journal.
+/// The nodes that keep the volume's root, as the genesis record names them.
+pub(crate) struct Keepers {
+    genesis: Option<Signed<Genesis>>,
+    /// "nodes 1, 4 and 6", or their ids where the network's description doesn't number them.
+    names: String,
+}
+
+impl Keepers {
+    /// How many of them are among `live`.
+    pub(crate) fn count_among(&self, live: &[NodeId]) -> usize {
+        self.members().iter().filter(|member| live.contains(member)).count()
+    }
+
+    /// How many of them must be there for the root to be read; before there is a root, none.
+    pub(crate) fn needed(&self) -> usize {
+        self.genesis.as_ref().map_or(0, |genesis| genesis.quorum().needed)
+    }
+
+    fn members(&self) -> &[NodeId] {
+        self.genesis.as_ref().map_or(&[], |genesis| &genesis.members)
+    }
+}
+
+impl fmt::Display for Keepers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names)
+    }
+}
+
+/// Who keeps the root of the network's volume.
 ///
 /// # Errors
-/// `Failure::Volume`, or those of the directory.
+/// `Failure::Volume` if the network's description is damaged there.
+pub(crate) fn keepers(network: &Network) -> Result<Keepers, Failure> {
+    let encoded = match &network.volume {
+        VolumeEntry::Unfounded => return Ok(Keepers { genesis: None, names: "no node".into() }),
+        VolumeEntry::Creating { genesis } | VolumeEntry::Created { genesis } => genesis,
+    };
+    let genesis = Signed::<Genesis>::from_bytes(&encoded.0).map_err(damaged)?;
+    let number_of = |member: &NodeId| {
+        let mut nodes = network.nodes.iter();
+        nodes
+            .find(|node| NodeId::of(&PublicKey::from_bytes(node.public_key.0)) == *member)
+            .map(|node| node.number)
+    };
+    let mut members: Vec<_> = genesis.members.iter().map(|member| (number_of(member), member)).collect();
+    members.sort();
+    let name = |(number, member): &(Option<u16>, &NodeId)| {
+        number.map_or(member.to_string(), |number| number.to_string())
+    };
+    let names: Vec<String> = members.iter().map(name).collect();
+    let names = match &names[..] {
+        [] => return Err(damaged("it names no node")),
+        [only] => format!("node {only}"),
+        [first @ .., last] => format!("nodes {} and {last}", first.join(", ")),
+    };
+    Ok(Keepers { genesis: Some(genesis), names })
+}
+
+/// Makes the network's volume unless it was made before: the act of the first `up`, and of nobody else.
+///
+/// Three steps, each on disk before the next. The genesis record goes into the home's settings before any node hears
+/// of the register; then the first root is chosen; then the settings say that it was. A crash in between is resumed:
+/// nothing can be in a volume whose founding is not recorded as done, for the drive is mounted after that.
+///
+/// # Errors
+/// `Failure::NoNode` if there are too few nodes, `Failure::Volume`, `Failure::RootAway`, or those of the home.
+///
+/// # Suspends
+/// Until the first root is on its quorum.
+pub(crate) fn found(
+    client: &Client<Rc<Node>>,
+    home: &Home,
+    network: &mut Network,
+    user: &Member,
+) -> Result<(), Failure> {
+    refuse_unless_owner(network, user)?;
+    if let VolumeEntry::Unfounded = network.volume {
+        let genesis = client
+            .create_register(network.volume_salt.0, Vec::new())
+            .map_err(|error| Failure::NoNode { reason: error.to_string() })?;
+        network.volume = VolumeEntry::Creating { genesis: Hex(genesis.to_bytes()) };
+        home.save_network(network)?;
+    }
+    let VolumeEntry::Creating { genesis } = &network.volume else { return Ok(()) };
+    let genesis = genesis.clone();
+    let keepers = keepers(network)?;
+    let keys = keys(client, &keepers, user)?;
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut options = Options::default();
+    options.author = author();
+    match Volume::create(Rc::new(client.clone()), keys, options, owner) {
+        Ok(volume) => volume.close().map_err(|errno| failed(errno.to_string()))?,
+        // A founding that was cut short had come that far.
+        Err(OpenError::Exists) => {}
+        Err(error) => return Err(not_open(error, &keepers)),
+    }
+    network.volume = VolumeEntry::Created { genesis };
+    home.save_network(network)
+}
+
+/// Opens the volume of `network`. `directory` holds the journal. Makes nothing: a root that is not there is an error.
+///
+/// # Errors
+/// `Failure::NoVolume`, `Failure::RootAway`, `Failure::RootGone`, `Failure::Volume`, or those of the directory.
 ///
 /// # Suspends
 /// Until its root is known and the journal of the last run is replayed.
 pub(crate) fn open(
-    store: Rc<dyn BlockStore>,
+    client: &Client<Rc<Node>>,
     network: &Network,
     user: &Member,
     directory: &Path,
     write_back: bool,
 ) -> Result<Rc<Volume>, Failure> {
-    let writer = user.identity.public_key();
-    if network.volume_owner.0 != *writer.as_bytes() {
-        return Err(Failure::Volume {
-            reason: "this key is not the one that owns the network's volume".into(),
-        });
+    refuse_unless_owner(network, user)?;
+    match &network.volume {
+        VolumeEntry::Unfounded => return Err(Failure::NoVolume { reason: "it was never started by `up`" }),
+        VolumeEntry::Creating { .. } => {
+            return Err(Failure::NoVolume { reason: "its founding was cut short, and `up` resumes it" });
+        }
+        VolumeEntry::Created { .. } => {}
     }
+    let keepers = keepers(network)?;
+    let keys = keys(client, &keepers, user)?;
+    let store: Rc<dyn BlockStore> = Rc::new(client.clone());
     files::private_directory(directory)?;
     let mut options = Options::default();
     options.author = author();
     options.device = device(directory)?;
     options.watch_interval = Some(WATCH_INTERVAL);
-    let keys = VolumeKeys {
-        register: store.new_register(network.volume_salt.0, vec![writer]),
-        secret: user.identity.sealing_key(),
-        readers: Vec::new(),
-    };
     let journal = directory.join("journal");
     if write_back {
         options.journal_directory = Some(journal);
     } else if journal.exists() {
         // The last run was with --write-back: what it acknowledged goes to the nodes first.
         options.journal_directory = Some(journal.clone());
-        let failed = |reason: String| Failure::Volume { reason };
         let volume = Volume::open(store.clone(), keys.clone(), options.clone())
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| not_open(error, &keepers))?;
         volume
             .close()
             .map_err(|errno| failed(format!("the journal of the last run could not be stored: {errno}")))?;
         std::fs::remove_dir_all(&journal).map_err(|error| Failure::file(&journal, error))?;
         options.journal_directory = None;
     }
-    let opened = match Volume::open(store.clone(), keys.clone(), options.clone()) {
-        Err(OpenError::Missing) => {
-            let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-            match Volume::create(store.clone(), keys.clone(), options.clone(), owner) {
-                Err(OpenError::Exists) => Volume::open(store, keys, options),
-                other => other,
-            }
+    Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))
+}
+
+fn refuse_unless_owner(network: &Network, user: &Member) -> Result<(), Failure> {
+    if network.volume_owner.0 == *user.identity.public_key().as_bytes() {
+        return Ok(());
+    }
+    Err(failed("this key is not the one that owns the network's volume".into()))
+}
+
+fn keys(client: &Client<Rc<Node>>, keepers: &Keepers, user: &Member) -> Result<VolumeKeys, Failure> {
+    let genesis = keepers.genesis.clone().ok_or(Failure::NoVolume { reason: "nobody has founded it" })?;
+    Ok(VolumeKeys {
+        register: client.open_register(genesis).map_err(damaged)?,
+        secret: user.identity.sealing_key(),
+        readers: Vec::new(),
+    })
+}
+
+fn failed(reason: String) -> Failure {
+    Failure::Volume { reason }
+}
+
+fn damaged(reason: impl fmt::Display) -> Failure {
+    failed(format!("network.json does not say who keeps its root: {reason}"))
+}
+
+fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
+    match error {
+        OpenError::Missing => Failure::RootGone { keepers: keepers.to_string() },
+        OpenError::Read(ReadError::NoQuorum { needed, reason, .. }) => {
+            Failure::RootAway { keepers: keepers.to_string(), needed, reason }
         }
-        other => other,
-    };
-    opened.map_err(|error| Failure::Volume { reason: error.to_string() })
+        other => failed(other.to_string()),
+    }
 }
 
 fn device(directory: &Path) -> Result<u64, Failure> {

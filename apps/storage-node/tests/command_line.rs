@@ -100,7 +100,7 @@ fn damaged_newer_and_readable_keys_are_refused_with_the_reason() {
     fs::write(node.join("network.json"), "{ half a fi").unwrap();
     refused(&run, "damaged", "backup");
     let network = format!(
-        r#"{{"kind":"hypha network","version":1,"owner":"{0}","replicas":1,"volume_owner":"{0}","volume_salt":"{0}","nodes":[]}}"#,
+        r#"{{"kind":"hypha network","version":2,"owner":"{0}","replicas":1,"volume_owner":"{0}","volume_salt":"{0}","volume":{{"state":"unfounded"}},"nodes":[]}}"#,
         "00".repeat(32)
     );
     fs::write(node.join("network.json"), network).unwrap();

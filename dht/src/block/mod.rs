@@ -1,7 +1,11 @@
 //! What blocks are, byte by byte, and how they are checked. Pure.
 //!
 //! - [`immutable`]: how a content-addressed block lies in the local store.
+//! - [`genesis`]: what creates a register, and is its identity.
 //! - [`mutable`]: what a register's value is and who vouches for it.
+//! - [`signed`]: how anything is signed.
 
+pub mod genesis;
 pub mod immutable;
 pub mod mutable;
+pub mod signed;

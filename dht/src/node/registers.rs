@@ -14,7 +14,7 @@ use reactor::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{Node, refusal_of};
-use crate::block::mutable::{Genesis, SignedRecord};
+use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block_store::RegisterAddress;
 use crate::message::{AcceptRequest, ListedKey, Refusal, RegisterView};
 use crate::paxos::{Accepted, Acceptor, Ballot, Conflict};
@@ -31,7 +31,7 @@ const ROUND_JUMP_MAX: u64 = 1 << 32;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StoredRegister {
     /// Who the members are.
-    pub genesis: Genesis,
+    pub genesis: Signed<Genesis>,
     /// What was promised and accepted.
     pub acceptor: Acceptor<SignedRecord>,
 }
@@ -76,14 +76,14 @@ impl Node {
     pub fn prepare(
         &self,
         caller: Option<&PublicKey>,
-        genesis: &Genesis,
+        genesis: &Signed<Genesis>,
         ballot: Ballot,
     ) -> Result<Option<Accepted<SignedRecord>>, Refusal> {
         let register = genesis.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
         self.load(&register, &mut state)?;
-        let mut next = self.state_for(&register, genesis, state.as_ref())?;
+        let mut next = self.state_for(genesis, state.as_ref())?;
         check_round(&next, ballot)?;
         let accepted = next.acceptor.accepted.as_ref();
         self.check_writer(caller, genesis, accepted.map(|accepted| &accepted.value))?;
@@ -107,16 +107,14 @@ impl Node {
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
         self.load(&register, &mut state)?;
-        let mut next = self.state_for(&register, &genesis, state.as_ref())?;
+        let mut next = self.state_for(&genesis, state.as_ref())?;
         check_round(&next, next_ballot.unwrap_or(ballot).max(ballot))?;
         let known = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value);
         // This process signed what it hands over itself, or has verified it.
-        if caller.is_some()
-            && known.is_none_or(|known| known.signature != record.signature || *known != record)
-        {
-            record.verify(&genesis, known.map(|known| &known.access))?;
+        if caller.is_some() && known != Some(&record) {
+            record.verify(&genesis, known.and_then(|known| known.access.as_ref()))?;
         }
-        if known.is_some_and(|known| known.access.serial > record.access.serial) {
+        if known.is_some_and(|known| known.access_serial() > record.access_serial()) {
             // The owner has changed the list since. Safe, and enough to keep a writer out that was taken off it.
             return Err(Refusal::NotAllowed("the record carries an older access list".into()));
         }
@@ -179,18 +177,17 @@ impl Node {
         Ok(())
     }
 
-    /// The state to change: a copy of the current one, or a new one if the genesis record names us.
+    /// The state to change: a copy of the current one, or a new one if the genesis record names us. There is one genesis
+    /// to an address, so a known register's need not be looked at.
     fn state_for(
         &self,
-        register: &RegisterAddress,
-        genesis: &Genesis,
+        genesis: &Signed<Genesis>,
         state: Option<&StoredRegister>,
     ) -> Result<StoredRegister, Refusal> {
         match state {
-            Some(state) if state.genesis == *genesis => Ok(state.clone()),
-            Some(state) => Err(Refusal::OtherGenesis { epoch: state.genesis.epoch }),
+            Some(state) => Ok(state.clone()),
             None => {
-                genesis.verify(register)?;
+                genesis.verify()?;
                 genesis.index_of(&self.own).ok_or(Refusal::NotAMember)?;
                 Ok(StoredRegister { genesis: genesis.clone(), acceptor: Acceptor::default() })
             }
@@ -202,13 +199,13 @@ impl Node {
     fn check_writer(
         &self,
         caller: Option<&PublicKey>,
-        genesis: &Genesis,
+        genesis: &Signed<Genesis>,
         record: Option<&SignedRecord>,
     ) -> Result<(), Refusal> {
         let Some(caller) = caller else { return Ok(()) };
-        let allowed = *caller == genesis.owner
-            || record.is_some_and(|record| record.access.writers.contains(caller))
-            || genesis.index_of(&NodeId::of(caller)).is_some()
+        let allowed = record.map_or(*caller == genesis.owner || genesis.writers.contains(caller), |r| {
+            r.allows(genesis, caller)
+        }) || genesis.index_of(&NodeId::of(caller)).is_some()
             || self.is_storage_node(caller);
         if allowed {
             Ok(())

@@ -5,7 +5,7 @@ use reactor::crypto::Identity;
 
 use super::*;
 use crate::address::{BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, OwnerTag, verify_range};
-use crate::block::mutable::{AccessList, Genesis, SignedRecord};
+use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::message::AcceptRequest;
 use crate::paxos::{Ballot, ProposerId};
 use crate::store::MemoryStore;
@@ -22,18 +22,16 @@ fn ballot(round: u64) -> Ballot {
 
 struct Story {
     owner: Identity,
-    genesis: Genesis,
-    access: AccessList,
+    genesis: Signed<Genesis>,
     first: SignedRecord,
 }
 
 fn story() -> Story {
     let owner = Identity::from_seed(&[1; 32]);
-    let genesis = Genesis::sign(&owner, [5; 32], vec![NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])]);
-    let access = AccessList::sign(&owner, &genesis.register(), 0, vec![]);
-    let first =
-        SignedRecord::sign(&owner, genesis.register(), None, access.clone(), Bytes::from_static(b"one"));
-    Story { owner, genesis, access, first }
+    let members = vec![NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])];
+    let genesis = Genesis::sign(&owner, [5; 32], members, vec![]);
+    let first = SignedRecord::sign(&owner, genesis.register(), None, None, Bytes::from_static(b"one"));
+    Story { owner, genesis, first }
 }
 
 impl Story {
@@ -127,16 +125,12 @@ fn strangers_and_forgeries_are_refused_before_anything_is_stored() {
         let refused = node.accept(Some(&key), story.accept(1, &story.first));
         assert!(matches!(refused, Err(Refusal::NotAllowed(_))));
         let register = story.genesis.register();
-        let forged = SignedRecord::sign(&stranger, register, None, story.access.clone(), Bytes::new());
+        let forged = SignedRecord::sign(&stranger, register, None, None, Bytes::new());
         assert!(matches!(node.accept(Some(&owner), story.accept(1, &forged)), Err(Refusal::Invalid(_))));
-        let elsewhere = Genesis::sign(&story.owner, [5; 32], vec![NodeId([8; 32])]);
+        let elsewhere = Genesis::sign(&story.owner, [5; 32], vec![NodeId([8; 32])], vec![]);
         assert_eq!(node.prepare(Some(&owner), &elsewhere, ballot(1)), Err(Refusal::NotAMember));
         assert_eq!(node.store().usage().count, 0);
         node.accept(Some(&owner), story.accept(1, &story.first)).unwrap();
-        assert_eq!(
-            node.prepare(Some(&owner), &elsewhere, ballot(2)),
-            Err(Refusal::OtherGenesis { epoch: 0 })
-        );
     });
 }
 

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::Overlay;
-use reactor::crypto::{Identity, PublicKey, random_bytes};
+use reactor::crypto::{Identity, random_bytes};
 
-use crate::block::mutable::{AccessList, Genesis, SignedRecord};
+use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block_store::{HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError};
 use crate::links::{Failure, Links};
 use crate::message::Refusal;
@@ -38,13 +38,13 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// How long a read with a quorum that disagrees waits for the last members before it writes back.
 const AGREEMENT_WAIT: Duration = Duration::from_millis(20);
 
-/// Contacts asked for a register whose members are not known yet.
-const DISCOVERY_WIDTH: usize = 16;
+/// Contacts looked at for a register's members before those are looked up one by one.
+const NEAR_COUNT: usize = 16;
 
 /// What a client knows of one register.
 pub(crate) struct State {
-    genesis: Option<Genesis>,
-    creation: Option<([u8; 32], AccessList)>,
+    genesis: Signed<Genesis>,
+    register: RegisterAddress,
     proposer: Proposer<SignedRecord>,
     /// The last record whose signatures were verified.
     verified: Option<SignedRecord>,
@@ -53,14 +53,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(proposer: ProposerId) -> State {
-        State { genesis: None, creation: None, proposer: Proposer::new(proposer), verified: None, seen: None }
-    }
-
-    /// Prepares for creating the register.
-    pub(crate) fn prepare_creation(&mut self, owner: &Identity, salt: [u8; 32], writers: Vec<PublicKey>) {
-        let register = RegisterAddress::of(&owner.public_key(), &salt);
-        self.creation = Some((salt, AccessList::sign(owner, &register, 0, writers)));
+    pub(crate) fn new(genesis: Signed<Genesis>, proposer: ProposerId) -> State {
+        let (register, proposer) = (genesis.register(), Proposer::new(proposer));
+        State { genesis, register, proposer, verified: None, seen: None }
     }
 
     /// Raises the high-water mark to what was seen in an earlier run.
@@ -71,23 +66,23 @@ impl State {
     }
 
     /// Verifies a record, with a signature checked only once.
-    fn check(&mut self, genesis: &Genesis, record: &SignedRecord) -> Result<(), Failure> {
+    fn check(&mut self, record: &SignedRecord) -> Result<(), Failure> {
         if self.verified.as_ref() == Some(record) {
             return Ok(());
         }
-        let known = self.verified.as_ref().map(|verified| &verified.access);
-        record.verify(genesis, known).map_err(|invalid| Failure::Lied(invalid.to_string()))?;
+        let known = self.verified.as_ref().and_then(|verified| verified.access.as_ref());
+        record.verify(&self.genesis, known).map_err(|invalid| Failure::Lied(invalid.to_string()))?;
         self.verified = Some(record.clone());
         Ok(())
     }
 
     /// Enters a chosen value.
-    fn saw(&mut self, register: &RegisterAddress, chosen: Option<&SignedRecord>) -> Result<(), ReadError> {
+    fn saw(&mut self, chosen: Option<&SignedRecord>) -> Result<(), ReadError> {
         let found = chosen.map_or(0, |record| record.header.version);
         if let Some((seen, hash)) = self.seen
             && (found < seen || (found == seen && chosen.map(SignedRecord::hash) != Some(hash)))
         {
-            return Err(ReadError::RolledBack { register: *register, seen, found });
+            return Err(ReadError::RolledBack { register: self.register, seen, found });
         }
         if let Some(record) = chosen {
             self.seen = Some((found, record.hash()));
@@ -99,16 +94,15 @@ impl State {
 /// One operation on one register.
 pub(crate) struct Operation<'a, O> {
     pub(crate) links: &'a Rc<Links<O>>,
-    pub(crate) register: RegisterAddress,
     pub(crate) state: &'a mut State,
     deadline: Instant,
     pause: Duration,
 }
 
 impl<'a, O: Overlay + 'static> Operation<'a, O> {
-    pub(crate) fn new(links: &'a Rc<Links<O>>, register: RegisterAddress, state: &'a mut State) -> Self {
+    pub(crate) fn new(links: &'a Rc<Links<O>>, state: &'a mut State) -> Self {
         let deadline = reactor::now() + OPERATION_TIMEOUT;
-        Operation { links, register, state, deadline, pause: BACKOFF_MIN }
+        Operation { links, state, deadline, pause: BACKOFF_MIN }
     }
 
     /// Waits before the next round; false if there is no time for one.
@@ -122,10 +116,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     }
 
     pub(crate) fn read(&mut self) -> Result<Option<Record>, ReadError> {
-        let Some(genesis) = self.genesis()? else {
-            self.state.saw(&self.register, None)?;
-            return Ok(None);
-        };
+        let genesis = self.state.genesis.clone();
         loop {
             let (chosen, answers, reason) = self.read_round(&genesis);
             let chosen = match chosen {
@@ -137,7 +128,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             };
             match chosen {
                 Ok(chosen) => {
-                    self.state.saw(&self.register, chosen.as_ref())?;
+                    self.state.saw(chosen.as_ref())?;
                     return Ok(chosen.map(|record| record.to_record()));
                 }
                 Err(reason) => {
@@ -158,7 +149,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         payload: &Bytes,
         ready: &dyn Fn() -> Result<(), PutError>,
     ) -> Result<Record, SwapError> {
-        let genesis = self.genesis_or_create(identity)?;
+        let genesis = self.state.genesis.clone();
         let mut sent: Option<SignedRecord> = None;
         // Whether an acceptor may have our record from a lost round.
         let mut doubtful = false;
@@ -179,14 +170,14 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             if let Some((seen, _)) = self.state.seen
                 && current.as_ref().map_or(0, |record| record.header.version) < seen
             {
-                self.state.saw(&self.register, current.as_ref())?;
+                self.state.saw(current.as_ref())?;
             }
             let hash = current.as_ref().map(SignedRecord::hash);
             let record = if hash == expected {
                 match &sent {
                     Some(sent) => sent.clone(),
                     None => {
-                        let record = self.sign(identity, current.as_ref(), payload)?;
+                        let record = self.sign(identity, current.as_ref(), payload);
                         sent = Some(record.clone());
                         record
                     }
@@ -201,7 +192,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             ready()?;
             match self.accept_round(&genesis, ballot, &record) {
                 Ok(()) => {
-                    self.state.saw(&self.register, Some(&record))?;
+                    self.state.saw(Some(&record))?;
                     return outcome(&record, sent.as_ref(), doubtful);
                 }
                 Err(lost) => {
@@ -224,29 +215,20 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             Some(Refusal::Full) => SwapError::Full,
             Some(refusal) if pointless => SwapError::Refused(refusal.to_string()),
             _ => {
-                let needed = self.state.genesis.as_ref().map_or(0, |genesis| genesis.quorum().needed);
+                let needed = self.state.genesis.quorum().needed;
                 let answers = lost.conflicts + lost.accepted;
                 SwapError::Read(ReadError::NoQuorum { answers, needed, reason: lost.reason() })
             }
         })
     }
 
-    fn sign(
-        &self,
-        identity: &Identity,
-        current: Option<&SignedRecord>,
-        payload: &Bytes,
-    ) -> Result<SignedRecord, SwapError> {
-        let access = match (current, &self.state.creation) {
-            (Some(current), _) => current.access.clone(),
-            (None, Some((_, access))) => access.clone(),
-            (None, None) => return Err(SwapError::NoSuchRegister(self.register)),
-        };
-        Ok(SignedRecord::sign(identity, self.register, current, access, payload.clone()))
+    fn sign(&self, identity: &Identity, current: Option<&SignedRecord>, payload: &Bytes) -> SignedRecord {
+        let access = current.and_then(|current| current.access.clone());
+        SignedRecord::sign(identity, self.state.register, current, access, payload.clone())
     }
 
     /// Makes what a quorum has, but not under one ballot, chosen: a write-back.
-    fn settle(&mut self, genesis: &Genesis) -> Result<Option<SignedRecord>, Lost> {
+    fn settle(&mut self, genesis: &Signed<Genesis>) -> Result<Option<SignedRecord>, Lost> {
         self.state.proposer.forget();
         let ballot = self.state.proposer.next_ballot();
         let current = self.prepare_round(genesis, ballot)?;

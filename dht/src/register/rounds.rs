@@ -8,7 +8,7 @@ use reactor::sync::{Receiver, channel};
 
 use super::members::Member;
 use super::{AGREEMENT_WAIT, CALL_TIMEOUT, Operation};
-use crate::block::mutable::{Genesis, SignedRecord};
+use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::links::{Failure, Links};
 use crate::message::{Accept, AcceptRequest, Prepare, PrepareRequest, ReadRegister, Refusal};
 use crate::paxos::{Accepted, Accepting, Ballot, Preparing, Proposer, Reading, Verdict};
@@ -61,13 +61,7 @@ impl Lost {
         self.conflicts == 0
             && matches!(
                 self.refusal,
-                Some(
-                    Refusal::Full
-                        | Refusal::NotAllowed(_)
-                        | Refusal::Invalid(_)
-                        | Refusal::NotAMember
-                        | Refusal::OtherGenesis { .. }
-                )
+                Some(Refusal::Full | Refusal::NotAllowed(_) | Refusal::Invalid(_) | Refusal::NotAMember)
             )
     }
 }
@@ -75,7 +69,7 @@ impl Lost {
 impl<O: Overlay + 'static> Operation<'_, O> {
     pub(super) fn prepare_round(
         &mut self,
-        genesis: &Genesis,
+        genesis: &Signed<Genesis>,
         ballot: Ballot,
     ) -> Result<Option<SignedRecord>, Lost> {
         let mut round = Preparing::new(genesis.quorum());
@@ -98,7 +92,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 Verdict::Pending => {}
             }
             let Ok((index, answer)) = answers.recv() else { return Err(lost) };
-            match answer.and_then(|accepted| self.checked(genesis, accepted)) {
+            match answer.and_then(|accepted| self.checked(accepted)) {
                 Ok(accepted) => round.on_promise(index, accepted),
                 Err(failure) => {
                     round.on_loss(index);
@@ -110,7 +104,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
 
     pub(super) fn accept_round(
         &mut self,
-        genesis: &Genesis,
+        genesis: &Signed<Genesis>,
         ballot: Ballot,
         record: &SignedRecord,
     ) -> Result<(), Lost> {
@@ -171,10 +165,13 @@ impl<O: Overlay + 'static> Operation<'_, O> {
     }
 
     /// The value that a quorum agrees on, if it does; how many answered; and what the last failure was.
-    pub(super) fn read_round(&mut self, genesis: &Genesis) -> (Option<Option<SignedRecord>>, usize, String) {
+    pub(super) fn read_round(
+        &mut self,
+        genesis: &Signed<Genesis>,
+    ) -> (Option<Option<SignedRecord>>, usize, String) {
         let mut round = Reading::new(genesis.quorum());
         let mut reason = "no member is known".to_owned();
-        let register = self.register;
+        let register = self.state.register;
         let answers = self.ask(
             genesis,
             |index| round.on_loss(index),
@@ -197,12 +194,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 Some(answers.recv())
             };
             let Some(Ok((index, answer))) = next else { return (None, round.answer_count(), reason) };
-            let accepted = answer.and_then(|view| match view {
-                Some(view) if view.genesis != *genesis => {
-                    Err(Failure::Lied("it names other members than the genesis record".into()))
-                }
-                view => self.checked(genesis, view.and_then(|view| view.accepted)),
-            });
+            let accepted = answer.and_then(|view| self.checked(view.and_then(|view| view.accepted)));
             match accepted {
                 Ok(accepted) => round.on_answer(index, accepted),
                 Err(failure) => {
@@ -215,11 +207,10 @@ impl<O: Overlay + 'static> Operation<'_, O> {
 
     fn checked(
         &mut self,
-        genesis: &Genesis,
         accepted: Option<Accepted<SignedRecord>>,
     ) -> Result<Option<Accepted<SignedRecord>>, Failure> {
         if let Some(accepted) = &accepted {
-            self.state.check(genesis, &accepted.value)?;
+            self.state.check(&accepted.value)?;
         }
         Ok(accepted)
     }
@@ -227,7 +218,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
     /// Asks every member that may be alive; the others are entered as lost at once.
     fn ask<T: 'static>(
         &self,
-        genesis: &Genesis,
+        genesis: &Signed<Genesis>,
         mut on_loss: impl FnMut(usize),
         call: impl Fn(&Links<O>, &Member) -> Result<T, Failure> + 'static,
     ) -> Receiver<(usize, Result<T, Failure>)> {

@@ -29,8 +29,8 @@ fn a_node_that_comes_back_catches_up_with_blocks_and_registers() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
         let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
-        let old = client.new_register([1; 32], vec![]);
-        let new = client.new_register([2; 32], vec![]);
+        let geneses = [[1; 32], [2; 32]].map(|salt| client.create_register(salt, vec![]).unwrap());
+        let [old, new] = [geneses[0].register(), geneses[1].register()];
         let mut last = client.compare_and_swap(&old, None, Bytes::from_static(b"before")).unwrap();
         network.nodes[1].mood.set(Mood::Dead);
         let contents: Vec<_> = (0..300u32).map(|i| Bytes::from(vec![i as u8; 100 + i as usize])).collect();
@@ -55,6 +55,7 @@ fn a_node_that_comes_back_catches_up_with_blocks_and_registers() {
         // It can now make a quorum with a node that has everything, after the third is gone.
         network.nodes[0].mood.set(Mood::Dead);
         let reader = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let reader = reader.opened(&geneses[0]).opened(&geneses[1]);
         assert_eq!(reader.read(&old).unwrap().unwrap(), last);
         assert_eq!(reader.read(&new).unwrap().unwrap(), created);
     });

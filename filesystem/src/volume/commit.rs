@@ -381,7 +381,7 @@ fn swap_errno(error: &SwapError) -> Errno {
         SwapError::Full => Errno::ENOSPC,
         SwapError::Put(error) => put_errno(error),
         SwapError::Refused(_) => Errno::EACCES,
-        SwapError::Unknown { .. } | SwapError::NotEnoughNodes { .. } => Errno::ETIMEDOUT,
+        SwapError::Unknown { .. } => Errno::ETIMEDOUT,
         SwapError::Read(dht::ReadError::NoQuorum { .. }) => Errno::ETIMEDOUT,
         _ => Errno::EIO,
     }

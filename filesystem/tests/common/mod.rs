@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dht::{
-    Address, BlockStore, GetError, HeaderHash, MemoryBlockStore, OwnerTag, PublicKey, PutError, ReadError,
-    Record, RegisterAddress, SwapError, Usage,
+    Address, BlockStore, GetError, HeaderHash, MemoryBlockStore, OwnerTag, PutError, ReadError, Record,
+    RegisterAddress, SwapError, Usage,
 };
 use filesystem::operations::{Credentials, FileKind, ReadBytes};
 use filesystem::{Attributes, Inode, Operations, Options, Volume, VolumeKeys};
@@ -83,10 +83,6 @@ impl BlockStore for TestStore {
         Ok(content)
     }
 
-    fn new_register(&self, salt: [u8; 32], writers: Vec<PublicKey>) -> RegisterAddress {
-        self.memory.new_register(salt, writers)
-    }
-
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
         if self.yields.get() {
             reactor::yield_now();
@@ -113,7 +109,7 @@ impl BlockStore for TestStore {
 }
 
 pub(crate) fn keys(store: &TestStore) -> VolumeKeys {
-    let register = store.new_register([7; 32], Vec::new());
+    let register = store.memory.new_register([7; 32]);
     VolumeKeys { register, secret: X25519Secret::from_bytes(&[9; 32]), readers: Vec::new() }
 }
 

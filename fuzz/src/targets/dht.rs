@@ -1,7 +1,8 @@
 //! Parsers of the DHT: what lies on a node's disk, and what others sign.
 
 use ::bytes::Bytes;
-use ::dht::block::{immutable, mutable};
+use ::dht::block::immutable;
+use ::dht::block::mutable::{AccessList, Genesis, Signed, SignedRecord};
 use ::dht::store::format::{self, Place, RecordHeader, Shape};
 use ::dht::store::{Key, Kind, checkpoint, scan};
 use ::dht::{Address, OwnerTag};
@@ -88,21 +89,18 @@ pub const BLOCK: Target = Target {
 pub const REGISTER: Target = Target {
     name: "register",
     body: |data| {
-        let Ok((genesis, record)) = from_bytes::<(mutable::Genesis, mutable::SignedRecord)>(data) else {
-            return;
-        };
-        let register = genesis.register();
-        if genesis.verify(&register).is_ok() && record.verify(&genesis, None).is_ok() {
+        let Ok((genesis, record)) = from_bytes::<(Signed<Genesis>, SignedRecord)>(data) else { return };
+        if genesis.verify().is_ok() && record.verify(&genesis, None).is_ok() {
             let _ = record.to_record();
         }
     },
     seeds: || {
         let owner = Identity::from_seed(&[1; 32]);
         let members = [2, 3, 4].map(|number| NodeId([number; 32])).to_vec();
-        let genesis = mutable::Genesis::sign(&owner, [8; 32], members);
-        let access = mutable::AccessList::sign(&owner, &genesis.register(), 0, vec![owner.public_key()]);
+        let genesis = Genesis::sign(&owner, [8; 32], members, vec![]);
+        let access = Some(AccessList::sign(&owner, genesis.register(), 1, vec![owner.public_key()]));
         let payload = Bytes::from_static(b"the root");
-        let record = mutable::SignedRecord::sign(&owner, genesis.register(), None, access, payload);
+        let record = SignedRecord::sign(&owner, genesis.register(), None, access, payload);
         vec![to_bytes(&(genesis, record))]
     },
 };

@@ -1,0 +1,137 @@
+//! A volume is founded once, and that it can't be found is never taken for its not being there.
+//!
+//! What went wrong: three nodes that never had to do with the volume's root "knew" that there was none, so `get` and
+//! `mount` made an empty volume beside the real one, said nothing, and destroyed the journal. Now the network's
+//! description names the nodes that keep the root; without a quorum of those nothing is opened and nothing is made.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::running::Running;
+use common::{Place, fuse_is_usable, storage_node, text};
+use dht::block::mutable::{Genesis, Signed};
+use overlay::NodeId;
+use reactor::crypto::PublicKey;
+
+/// Runs the program, which must fail with these words; and neither make nor destroy anything of the client's.
+fn refused(arguments: &[&str], words: &str) {
+    let output = storage_node(arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    assert!(said.contains(words), "{arguments:?} said:\n{said}");
+}
+
+fn network(home: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(home.join("network.json")).unwrap()).unwrap()
+}
+
+/// The numbers of the nodes that keep the volume's root, and of the others.
+fn keepers_and_others(home: &Path) -> (Vec<u64>, Vec<u64>) {
+    let network = network(home);
+    let bytes = |hex: &serde_json::Value| -> Vec<u8> {
+        let hex = hex.as_str().unwrap().as_bytes();
+        hex.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    };
+    let genesis = Signed::<Genesis>::from_bytes(&bytes(&network["volume"]["genesis"])).unwrap();
+    let keeps = |node: &serde_json::Value| {
+        let key = PublicKey::from_bytes(bytes(&node["public_key"]).try_into().unwrap());
+        genesis.index_of(&NodeId::of(&key)).is_some()
+    };
+    let (keepers, others): (Vec<_>, Vec<_>) =
+        network["nodes"].as_array().unwrap().iter().partition(|node| keeps(node));
+    let number = |node: &serde_json::Value| node["number"].as_u64().unwrap();
+    (keepers.into_iter().map(number).collect(), others.into_iter().map(number).collect())
+}
+
+fn start(home: &Path, numbers: &[u64]) -> Vec<Running> {
+    let run = |number: &u64| {
+        let node = home.join(format!("nodes/{number}"));
+        Running::start(&["run", "--home", text(&node)], "listening on")
+    };
+    numbers.iter().map(run).collect()
+}
+
+#[test]
+fn nodes_that_do_not_keep_the_root_open_no_volume_and_make_none() {
+    if !fuse_is_usable("absence_is_not_inferred") {
+        return;
+    }
+    let place = Place::new("absence");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    let up = Running::up(&home, &drive, 6);
+    fs::write(drive.join("thesis"), "my thesis").unwrap();
+    assert!(up.stop().success());
+    let (keepers, others) = keepers_and_others(&home);
+    assert_eq!((keepers.len(), others.len()), (3, 3));
+
+    let running = start(&home, &others);
+    // What a crash with --write-back may have left: whoever makes a volume must not clear it away.
+    let journal = home.join("client/journal");
+    fs::create_dir_all(&journal).unwrap();
+    fs::write(journal.join("left"), "acknowledged").unwrap();
+    let away = format!("2 of nodes {}, {} and {} must answer", keepers[0], keepers[1], keepers[2]);
+    let (home_text, elsewhere) = (text(&home), place.join("elsewhere"));
+    refused(&["get", "thesis", "--home", home_text], &away);
+    refused(&["put", "other", text(&home.join("network.json")), "--home", home_text], &away);
+    refused(&["mount", "--home", home_text, text(&elsewhere)], &away);
+    assert_eq!(fs::read_to_string(journal.join("left")).unwrap(), "acknowledged");
+    fs::remove_dir_all(&journal).unwrap();
+
+    // One keeper alone is no quorum either; with two, everything is there.
+    let first = start(&home, &keepers[..1]);
+    refused(&["get", "thesis", "--home", home_text], &away);
+    let second = start(&home, &keepers[1..2]);
+    let get = storage_node(&["get", "thesis", "--home", home_text]);
+    assert_eq!(String::from_utf8_lossy(&get.stdout), "my thesis", "{get:?}");
+    for node in running.into_iter().chain(first).chain(second) {
+        assert!(node.stop().success());
+    }
+
+    let up = Running::up(&home, &drive, 6);
+    assert_eq!(fs::read_to_string(drive.join("thesis")).unwrap(), "my thesis");
+    assert!(up.stop().success());
+}
+
+#[test]
+fn a_founding_that_was_cut_short_is_resumed_and_only_by_up() {
+    if !fuse_is_usable("absence_is_not_inferred: founding") {
+        return;
+    }
+    let place = Place::new("founding");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    let up = Running::up(&home, &drive, 1);
+    fs::write(drive.join("kept"), "safe").unwrap();
+    assert!(up.stop().success());
+    let founded = network(&home);
+    assert_eq!(founded["volume"]["state"], "created");
+
+    // The crash came after the first root was chosen and before that was written down.
+    let mut cut_short = founded.clone();
+    cut_short["volume"]["state"] = "creating".into();
+    fs::write(home.join("network.json"), cut_short.to_string()).unwrap();
+    let node = start(&home, &[1]);
+    refused(&["get", "kept", "--home", text(&home)], "its founding was cut short");
+    for node in node {
+        assert!(node.stop().success());
+    }
+    let up = Running::up(&home, &drive, 1);
+    assert_eq!(fs::read_to_string(drive.join("kept")).unwrap(), "safe");
+    assert_eq!(network(&home)["volume"], founded["volume"]);
+    assert!(up.stop().success());
+
+    // Or before any root was: the same register gets its first.
+    fs::remove_dir_all(home.join("nodes/1/store")).unwrap();
+    fs::remove_dir_all(home.join("client")).unwrap();
+    fs::write(home.join("network.json"), cut_short.to_string()).unwrap();
+    let up = Running::up(&home, &drive, 1);
+    assert_eq!(fs::read_dir(&drive).unwrap().count(), 0);
+    assert_eq!(network(&home)["volume"], founded["volume"]);
+    assert!(up.stop().success());
+
+    // Once it is written down that there was a root, there is no second first one.
+    fs::remove_dir_all(home.join("nodes/1/store")).unwrap();
+    refused(&["up", "--home", text(&home), text(&drive)], "the volume's root");
+    refused(&["up", "--home", text(&home), text(&drive)], "the volume's root");
+}
