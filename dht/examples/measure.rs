@@ -68,7 +68,7 @@ fn measure(count: usize, directory: PathBuf) {
         reactor::sleep(Duration::from_millis(10));
     }
     let (overlay, node) = nodes[0].clone();
-    let config = Config { tag: owner_tag(&owner.public_key()), identity: owner, replicas };
+    let config = Config { tag: owner_tag(&owner.public_key(), &[0; 32]), identity: owner, replicas };
     let client = Client::new(overlay, Some(node), config);
     println!("{count} nodes, {replicas} replicas, the client in the first node's process");
 

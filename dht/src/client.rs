@@ -44,15 +44,18 @@ const USAGE_WIDTH: usize = 16;
 pub struct Config {
     /// Who reads and writes.
     pub identity: Rc<Identity>,
-    /// Under which tag blocks are named; [`owner_tag`] makes one from the owner's key.
+    /// Under which tag blocks are named; [`owner_tag`] makes one from the owner's key and the volume's salt.
     pub tag: OwnerTag,
     /// The network's number of replicas: min(3, nodes) at its creation.
     pub replicas: usize,
 }
 
-/// The tag under which the blocks of `owner` are named.
-pub fn owner_tag(owner: &PublicKey) -> OwnerTag {
-    OwnerTag(sha3_256(&[b"hypha owner tag 1", owner.as_bytes()]))
+/// The tag under which the blocks of `owner`'s volume with `salt` are named.
+///
+/// One for each volume: nodes can list what belongs to one, to sweep what no root names any more, and two volumes of one
+/// owner cannot be told to be one owner's by their blocks. Who wants a block gone shows the owner's key and the salt.
+pub fn owner_tag(owner: &PublicKey, salt: &[u8; 32]) -> OwnerTag {
+    OwnerTag(sha3_256(&[b"hypha owner tag 2", owner.as_bytes(), salt]))
 }
 
 /// See the [module](self). Clones share everything.

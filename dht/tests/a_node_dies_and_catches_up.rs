@@ -95,7 +95,7 @@ fn story() {
     let connect = |known: &[Bootstrap]| {
         let user = Identity::from_seed(&owner.seed());
         let overlay = overlay::Node::start(config(&owner, &user, Role::Client, known), Service::new());
-        let tag = owner_tag(&user.public_key());
+        let tag = owner_tag(&user.public_key(), &[0; 32]);
         let overlay = overlay.expect("a client");
         eventually("the client knows somebody", || !overlay.closest(&NodeId([0; 32]), 3).is_empty());
         Client::new(overlay, None, Config { identity: Rc::new(user), tag, replicas: REPLICAS })

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use dht::{Address, OwnerTag};
 use reactor::crypto::aead::{self, Key};
 
-use crate::format::{OBJECT_SIZE_MAX, Pointer, SEAL_OVERHEAD, padded_size};
+use crate::format::{OBJECT_SIZE_MAX, Pointer, SEAL_OVERHEAD, VolumeId, padded_size};
 
 /// What a chunk holds. It is authenticated, so that a frame can never be taken for a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +29,28 @@ pub enum ChunkKind {
     Root = 4,
     /// A record of the local journal.
     Journal = 5,
+}
+
+/// Of all that is sealed: a chunk of another format version does not open.
+const FORMAT_VERSION: u8 = 2;
+
+/// What sealed bytes are bound to. It is authenticated with them, and stored with none of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Binding {
+    /// What they hold.
+    pub kind: ChunkKind,
+    /// The volume that they belong to.
+    pub volume: VolumeId,
+}
+
+impl Binding {
+    fn bytes(&self) -> [u8; 18] {
+        let mut bytes = [0; 18];
+        bytes[0] = FORMAT_VERSION;
+        bytes[1] = self.kind as u8;
+        bytes[2..].copy_from_slice(&self.volume.0);
+        bytes
+    }
 }
 
 /// The bytes are not what was sealed under this key.
@@ -77,14 +99,14 @@ pub fn sealed_size(size: usize) -> usize {
 }
 
 /// Appends `content`, sealed under `key`, to `out`.
-pub fn seal_into(out: &mut Vec<u8>, kind: ChunkKind, content: &[u8], key: &[u8; 32]) {
-    seal_with_nonce_into(out, kind, content, key, &[0; 12]);
+pub fn seal_into(out: &mut Vec<u8>, binding: &Binding, content: &[u8], key: &[u8; 32]) {
+    seal_with_nonce_into(out, binding, content, key, &[0; 12]);
 }
 
 /// As [`seal_into`], for keys that seal more than once: `nonce` must never repeat under one key.
 pub fn seal_with_nonce_into(
     out: &mut Vec<u8>,
-    kind: ChunkKind,
+    binding: &Binding,
     content: &[u8],
     key: &[u8; 32],
     nonce: &[u8; 12],
@@ -94,7 +116,7 @@ pub fn seal_with_nonce_into(
     out.extend_from_slice(content);
     out.resize(start + padded_size(content.len()), 0);
     out.extend_from_slice(&(content.len() as u32).to_le_bytes());
-    let tag = aead::encrypt_detached(&Key::from_bytes(*key), nonce, &[kind as u8], &mut out[start..]);
+    let tag = aead::encrypt_detached(&Key::from_bytes(*key), nonce, &binding.bytes(), &mut out[start..]);
     out.extend_from_slice(&tag);
 }
 
@@ -102,9 +124,9 @@ pub fn seal_with_nonce_into(
 ///
 /// # Errors
 ///
-/// [`Damaged`] if they do not verify under `key` and `kind`; what `sealed` holds then is of no use.
-pub fn open_in_place(kind: ChunkKind, sealed: &mut [u8], key: &[u8; 32]) -> Result<usize, Damaged> {
-    open_with_nonce_in_place(kind, sealed, key, &[0; 12])
+/// [`Damaged`] if they do not verify under `key` and `binding`; what `sealed` holds then is of no use.
+pub fn open_in_place(binding: &Binding, sealed: &mut [u8], key: &[u8; 32]) -> Result<usize, Damaged> {
+    open_with_nonce_in_place(binding, sealed, key, &[0; 12])
 }
 
 /// As [`open_in_place`], for what was sealed with a nonce.
@@ -113,7 +135,7 @@ pub fn open_in_place(kind: ChunkKind, sealed: &mut [u8], key: &[u8; 32]) -> Resu
 ///
 /// As [`open_in_place`].
 pub fn open_with_nonce_in_place(
-    kind: ChunkKind,
+    binding: &Binding,
     sealed: &mut [u8],
     key: &[u8; 32],
     nonce: &[u8; 12],
@@ -123,7 +145,8 @@ pub fn open_with_nonce_in_place(
     }
     let (body, tag) = sealed.split_at_mut(sealed.len() - 16);
     let tag: [u8; 16] = (&*tag).try_into().map_err(|_| Damaged)?;
-    aead::decrypt_detached(&Key::from_bytes(*key), nonce, &[kind as u8], body, &tag).map_err(|_| Damaged)?;
+    aead::decrypt_detached(&Key::from_bytes(*key), nonce, &binding.bytes(), body, &tag)
+        .map_err(|_| Damaged)?;
     let (content, length) = body.split_at(body.len() - 4);
     let length = u32::from_le_bytes(length.try_into().map_err(|_| Damaged)?) as usize;
     if length > content.len() { Err(Damaged) } else { Ok(length) }
@@ -137,7 +160,7 @@ pub fn open_with_nonce_in_place(
 ///
 /// [`Damaged`] if one does not verify or is out of bounds.
 pub fn open_run(
-    kind: ChunkKind,
+    binding: &Binding,
     sealed: Bytes,
     chunks: &[(usize, usize, [u8; 32])],
 ) -> Result<Vec<Bytes>, Damaged> {
@@ -145,7 +168,7 @@ pub fn open_run(
     let mut sizes = Vec::with_capacity(chunks.len());
     for (offset, length, key) in chunks {
         let range = buffer.get_mut(*offset..offset.saturating_add(*length)).ok_or(Damaged)?;
-        sizes.push(open_in_place(kind, range, key)?);
+        sizes.push(open_in_place(binding, range, key)?);
     }
     let buffer = buffer.freeze();
     Ok(chunks.iter().zip(sizes).map(|((offset, ..), size)| buffer.slice(*offset..*offset + size)).collect())
@@ -163,6 +186,7 @@ pub struct Location {
 /// Packs chunks into objects.
 pub struct Packer {
     tag: OwnerTag,
+    volume: VolumeId,
     keys: KeyPool,
     current: Vec<u8>,
     /// Of each closed object its name, once it is known.
@@ -172,10 +196,17 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Starts with no object; `tag` is the store's, under which objects are named.
-    pub fn new(tag: OwnerTag) -> Packer {
-        let keys = KeyPool::default();
-        Packer { tag, keys, current: Vec::new(), closed: Vec::new(), ready: Vec::new(), defers_names: false }
+    /// Starts with no object; `tag` is the store's, under which objects are named. Chunks are bound to `volume`.
+    pub fn new(tag: OwnerTag, volume: VolumeId) -> Packer {
+        Packer {
+            tag,
+            volume,
+            keys: KeyPool::default(),
+            current: Vec::new(),
+            closed: Vec::new(),
+            ready: Vec::new(),
+            defers_names: false,
+        }
     }
 
     /// Closes the open object if `size` bytes of content do not fit it any more.
@@ -190,7 +221,7 @@ impl Packer {
         self.make_room(content.len());
         let key = self.keys.draw();
         let offset = self.current.len();
-        seal_into(&mut self.current, kind, content, &key);
+        seal_into(&mut self.current, &Binding { kind, volume: self.volume }, content, &key);
         Location {
             object: self.closed.len() as u32,
             offset: offset as u32,
@@ -226,7 +257,8 @@ impl Packer {
             let filler = vec![0; (gap - SEAL_OVERHEAD) / 8 * 7];
             if sealed_size(filler.len()) <= gap {
                 let key = self.keys.draw();
-                seal_into(&mut object, ChunkKind::Filler, &filler, &key);
+                let binding = Binding { kind: ChunkKind::Filler, volume: self.volume };
+                seal_into(&mut object, &binding, &filler, &key);
             }
         }
         let object = Bytes::from(object);
@@ -267,28 +299,35 @@ impl Packer {
 mod tests {
     use super::*;
 
+    const VOLUME: VolumeId = VolumeId([8; 16]);
+    const FRAME: Binding = Binding { kind: ChunkKind::Frame, volume: VOLUME };
+
     #[test]
-    fn what_was_sealed_opens_under_its_key_and_kind_only() {
+    fn what_was_sealed_opens_under_its_key_and_binding_only() {
         let mut sealed = Vec::new();
-        seal_into(&mut sealed, ChunkKind::Frame, b"hello", &[1; 32]);
+        seal_into(&mut sealed, &FRAME, b"hello", &[1; 32]);
         assert_eq!(sealed.len(), sealed_size(5));
         let mut right = sealed.clone();
-        assert_eq!(open_in_place(ChunkKind::Frame, &mut right, &[1; 32]), Ok(5));
+        assert_eq!(open_in_place(&FRAME, &mut right, &[1; 32]), Ok(5));
         assert_eq!(&right[..5], b"hello");
-        assert_eq!(open_in_place(ChunkKind::Node, &mut sealed.clone(), &[1; 32]), Err(Damaged));
-        assert_eq!(open_in_place(ChunkKind::Frame, &mut sealed.clone(), &[2; 32]), Err(Damaged));
+        let node = Binding { kind: ChunkKind::Node, ..FRAME };
+        let elsewhere = Binding { volume: VolumeId([9; 16]), ..FRAME };
+        for other in [node, elsewhere] {
+            assert_eq!(open_in_place(&other, &mut sealed.clone(), &[1; 32]), Err(Damaged));
+        }
+        assert_eq!(open_in_place(&FRAME, &mut sealed.clone(), &[2; 32]), Err(Damaged));
         for at in 0..sealed.len() {
             let mut flipped = sealed.clone();
             flipped[at] ^= 0x10;
-            assert_eq!(open_in_place(ChunkKind::Frame, &mut flipped, &[1; 32]), Err(Damaged));
+            assert_eq!(open_in_place(&FRAME, &mut flipped, &[1; 32]), Err(Damaged));
         }
-        assert_eq!(open_in_place(ChunkKind::Frame, &mut [0; 7], &[1; 32]), Err(Damaged));
+        assert_eq!(open_in_place(&FRAME, &mut [0; 7], &[1; 32]), Err(Damaged));
     }
 
     #[test]
     fn chunks_share_objects_and_large_runs_take_several() {
         let tag = OwnerTag([3; 32]);
-        let mut packer = Packer::new(tag);
+        let mut packer = Packer::new(tag, VOLUME);
         let content = vec![7u8; 32 * 1024];
         let locations: Vec<_> = (0..40).map(|_| packer.append(ChunkKind::Frame, &content)).collect();
         packer.close();
@@ -301,8 +340,7 @@ mod tests {
             let pointer = packer.pointer(location);
             let (_, object) = objects.iter().find(|(address, _)| address.0 == pointer.address).unwrap();
             let sealed = object.slice(pointer.offset as usize..(pointer.offset + pointer.length) as usize);
-            let opened =
-                open_run(ChunkKind::Frame, sealed, &[(0, pointer.length as usize, pointer.key)]).unwrap();
+            let opened = open_run(&FRAME, sealed, &[(0, pointer.length as usize, pointer.key)]).unwrap();
             assert_eq!(opened[0], content);
         }
         let mut keys: Vec<_> = locations.iter().map(|location| location.key).collect();

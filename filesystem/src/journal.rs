@@ -25,9 +25,11 @@ use reactor::offload;
 use reactor::sync::Mutex;
 
 use crate::access::VolumeKeys;
-use crate::chunk::{ChunkKind, open_with_nonce_in_place, seal_with_nonce_into};
-use crate::format::{Key, Pointer};
+use crate::chunk::{Binding, ChunkKind, open_with_nonce_in_place, seal_with_nonce_into};
+use crate::format::{Key, Pointer, VolumeId};
 
+/// A record is bound to no volume's id: its file's key is its own, and the file says which register it belongs to.
+const BINDING: Binding = Binding { kind: ChunkKind::Journal, volume: VolumeId([0; 16]) };
 const MAGIC: &[u8; 8] = b"hyphaj1\n";
 /// A record is cut when it passes this; bounds what a reader allocates.
 const RECORD_SIZE: usize = 1024 * 1024;
@@ -302,7 +304,7 @@ fn seal_group(items: &[Item], open: &mut Open, out: &mut Vec<u8>) {
             plain[0] = u8::from(last);
             let size_at = out.len();
             out.extend_from_slice(&[0; 4]);
-            seal_with_nonce_into(out, ChunkKind::Journal, &plain, &open.key, &nonce(open.record_count));
+            seal_with_nonce_into(out, &BINDING, &plain, &open.key, &nonce(open.record_count));
             let size = (out.len() - size_at - 4) as u32;
             out[size_at..size_at + 4].copy_from_slice(&size.to_le_bytes());
             open.record_count += 1;
@@ -340,7 +342,7 @@ fn parse(bytes: Vec<u8>, secret: &X25519Secret) -> Parsed {
         let Some((sealed, after)) = after.split_at_checked(size) else { break };
         rest = after;
         let mut plain = sealed.to_vec();
-        let Ok(size) = open_with_nonce_in_place(ChunkKind::Journal, &mut plain, &key, &nonce(record)) else {
+        let Ok(size) = open_with_nonce_in_place(&BINDING, &mut plain, &key, &nonce(record)) else {
             break;
         };
         plain.truncate(size);

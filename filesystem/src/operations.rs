@@ -36,6 +36,8 @@ pub const XATTR_VALUE_SIZE_MAX: usize = 64 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum FileKind {
+    /// What a later version put there: it has a name, and nothing else that this version could show.
+    Unknown = 0,
     /// A file with bytes.
     Regular = 1,
     /// A directory.
@@ -56,6 +58,7 @@ impl FileKind {
     /// Returns the file-type bits of `st_mode` (`S_IFREG` and so on).
     pub const fn mode_bits(self) -> u32 {
         match self {
+            FileKind::Unknown => 0,
             FileKind::Regular => 0o100_000,
             FileKind::Directory => 0o040_000,
             FileKind::Symlink => 0o120_000,

@@ -35,10 +35,10 @@ use reactor::JoinHandle;
 use reactor::crypto::random_bytes;
 use reactor::sync::Signal;
 
-use crate::access::{Root, RootSealer, VolumeKeys, open_root};
+use crate::access::{Charter, Features, Root, RootSealer, VolumeKeys, open_root};
 use crate::cache::Cached;
 use crate::errno::Errno;
-use crate::format::{InodeRecord, Key};
+use crate::format::{InodeRecord, Key, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Invalidation, Time};
 pub use options::{OpenError, Options};
@@ -105,15 +105,15 @@ impl Volume {
         let own = keys.secret.public();
         let mut readers = vec![own];
         readers.extend(keys.readers.iter().filter(|reader| **reader != own));
-        let root = Root {
-            tree: None,
-            commit: random_bytes(),
-            time: Time::now(),
-            author: options.author.clone(),
+        let charter = Charter {
+            volume: VolumeId(random_bytes()),
+            created: Time::now(),
             name_key: random_bytes(),
+            features: Features::KNOWN,
             readers,
+            extensions: Vec::new(),
         };
-        let volume = Volume::new(store, keys, options, &root)?;
+        let volume = Volume::new(store, keys, options, charter, None)?;
         // What an earlier volume's crash left here is not for this one.
         if let Some(journal) = &volume.journal {
             let (_, highest) = journal.read()?;
@@ -123,18 +123,11 @@ impl Volume {
         volume.state.borrow_mut().set_record(
             Inode::ROOT.0,
             InodeRecord {
-                kind: FileKind::Directory,
                 mode: 0o755,
                 uid,
                 gid,
-                nlink: 2,
-                rdev: 0,
-                size: 0,
-                frames: 0,
                 parent: Inode::ROOT.0,
-                atime: now,
-                mtime: now,
-                ctime: now,
+                ..InodeRecord::new(FileKind::Directory, now)
             },
         );
         // Before anything runs in the background: whoever is second must not merge into the other's volume.
@@ -161,11 +154,19 @@ impl Volume {
     pub fn open(
         store: Rc<dyn BlockStore>,
         keys: VolumeKeys,
-        options: Options,
+        mut options: Options,
     ) -> Result<Rc<Volume>, OpenError> {
         let record = store.read(&keys.register)?.ok_or(OpenError::Missing)?;
-        let root = open_root(&record.payload, &keys.secret)?;
-        let volume = Volume::new(store, keys, options, &root)?;
+        let root = open_root(&record.payload, record.version, &keys.secret)?;
+        let unwritable = root.charter.features.unwritable();
+        if unwritable != 0 && !options.read_only {
+            tracing::warn!(
+                "the volume uses features that this version does not know (flags {unwritable:#x}): it is opened \
+                 for reading only; use the newer version to change it"
+            );
+            options.read_only = true;
+        }
+        let volume = Volume::new(store, keys, options, root.charter.clone(), root.tree)?;
         volume.state.borrow_mut().header = Some(record.header_hash);
         volume.version.set(record.version);
         // An unreadable tree should fail here and not at the first `ls`.
@@ -182,11 +183,11 @@ impl Volume {
         store: Rc<dyn BlockStore>,
         keys: VolumeKeys,
         options: Options,
-        root: &Root,
+        charter: Charter,
+        tree: Option<crate::format::Pointer>,
     ) -> Result<Rc<Volume>, OpenError> {
-        let mut state = State::new(options.cache_bytes, root.name_key, options.device);
-        state.tree = root.tree;
-        state.readers = root.readers.clone();
+        let mut state = State::new(options.cache_bytes, charter, options.device);
+        state.tree = tree;
         state.read_only = options.read_only;
         // A reader has nothing to make durable.
         let directory = options.journal_directory.clone().filter(|_| !options.read_only);
@@ -366,9 +367,10 @@ impl Volume {
         let now = Time::now().seconds;
         let mut from = Key::Orphan(0);
         while let Some((key, change)) = self.step(|state| state.next(&from, &Key::Orphan(u64::MAX)))? {
-            from = state::successor(&key);
-            if let (Key::Orphan(inode), Change::Orphan { device, seconds }) = (key, change)
-                && (device == self.options.device || now - seconds > FOREIGN_ORPHAN_AGE_SECONDS)
+            from = key.successor();
+            if let (Key::Orphan(inode), Change::Orphan(orphan)) = (key, change)
+                && (orphan.device == self.options.device
+                    || now - orphan.since_seconds > FOREIGN_ORPHAN_AGE_SECONDS)
             {
                 self.state.borrow_mut().reclaim.push_back(inode);
             }
@@ -394,12 +396,13 @@ impl Volume {
     fn seal_root(&self, tree: Option<crate::format::Pointer>, commit: [u8; 16]) -> Bytes {
         let state = self.state.borrow();
         let root = Root {
+            charter: state.charter.clone(),
+            version: self.version.get() + 1,
+            previous: state.header,
             tree,
             commit,
             time: Time::now(),
             author: self.options.author.clone(),
-            name_key: state.name_key,
-            readers: state.readers.clone(),
         };
         drop(state);
         self.sealer.borrow_mut().seal(&root)

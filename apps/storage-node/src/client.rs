@@ -55,29 +55,8 @@ impl Settings {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(crate) fn scratch_directory(&self) -> Result<Scratch, Failure> {
-        let name = format!("hypha-{}-{}", std::process::id(), rustix::process::geteuid().as_raw());
-        let path = std::env::temp_dir().join(name);
-        files::private_directory(&path)?;
-        Ok(Scratch { path })
-    }
-}
-
-/// A directory that is removed when dropped.
-pub(crate) struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+    pub(crate) fn scratch_directory(&self) -> Result<tempfile::TempDir, Failure> {
+        files::scratch_directory(&std::env::temp_dir())
     }
 }
 
@@ -90,7 +69,7 @@ pub(crate) fn block_store(
 ) -> dht::Client<Rc<Node>> {
     let config = dht::client::Config {
         identity: user.identity.clone(),
-        tag: owner_tag(&user.identity.public_key()),
+        tag: owner_tag(&user.identity.public_key(), &network.volume_salt.0),
         replicas: usize::from(network.replicas),
     };
     dht::Client::new(overlay, local, config)

@@ -45,6 +45,9 @@ pub(crate) enum Failure {
     /// A key file has too wide a mode.
     #[error("others can read the key file {} (mode {mode:o})", path.display())]
     KeyReadable { path: PathBuf, mode: u32 },
+    /// Something that should be this user's alone may be another's doing.
+    #[error("{} cannot be trusted: {reason}", path.display())]
+    Untrusted { path: PathBuf, reason: String },
     /// It can't be mounted or unmounted; the message says what to do.
     #[error(transparent)]
     Drive(#[from] MountError),
@@ -139,6 +142,10 @@ impl Failure {
             Failure::Damaged { .. } => "restore it from a backup; nothing was changed".into(),
             Failure::Newer { .. } => "use the newer storage-node that wrote it".into(),
             Failure::KeyReadable { path, .. } => format!("if nobody copied it: chmod 600 {}", path.display()),
+            Failure::Untrusted { path, .. } => format!(
+                "if nobody else had a hand in it, make it yours alone (chown, chmod go-w {}); else use another directory",
+                path.display()
+            ),
             Failure::Drive(MountError::FuseMissing | MountError::DeviceMissing) => {
                 "or do without FUSE: `run` each node, and use `put` and `get`".into()
             }

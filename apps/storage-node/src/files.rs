@@ -6,11 +6,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use crate::errors::Failure;
 
@@ -124,12 +127,72 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     written
 }
 
-/// Makes a directory, and its parents, that only this user can enter.
+/// Makes a directory, and its parents, that only this user can enter; or makes sure that the one that is there
+/// already is this user's, and that nobody else can put anything into it.
 ///
 /// # Errors
-/// Those of the file system, with the path.
+/// `Failure::Untrusted` if somebody else has a hand in it, or those of the file system, with the path.
 pub(crate) fn private_directory(path: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Failure::file(path, error))
+    let failed = |error| Failure::file(path, error);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let metadata = fs::metadata(path).map_err(failed)?;
+    refuse_if_anothers(path, &metadata)?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    // To read its names is no harm: what is secret in it has a mode of its own.
+    if mode & 0o022 != 0 {
+        let reason = format!("others may write to it (mode {mode:o})");
+        return Err(Failure::Untrusted { path: path.into(), reason });
+    }
+    Ok(())
+}
+
+/// Makes a directory in `parent`, which anybody may write to, under a name that nobody could foresee, and that only
+/// this user can enter; it is removed when dropped.
+///
+/// # Errors
+/// Those of the file system, with the parent's path.
+pub(crate) fn scratch_directory(parent: &Path) -> Result<TempDir, Failure> {
+    tempfile::Builder::new()
+        .prefix("hypha-")
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(parent)
+        .map_err(|error| Failure::file(parent, error))
+}
+
+/// Opens a file of this user's for reading and writing, made if missing. Where somebody else could have been first,
+/// a link to one of the user's other files must not be followed.
+///
+/// # Errors
+/// `Failure::Untrusted` if it is a link, another user's, or no file; or those of the file system, with the path.
+pub(crate) fn open_own(path: &Path) -> Result<File, Failure> {
+    let untrusted = |reason: &str| Failure::Untrusted { path: path.into(), reason: reason.into() };
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path);
+    let file = match opened {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+            return Err(untrusted("it is a symbolic link"));
+        }
+        other => other.map_err(|error| Failure::file(path, error))?,
+    };
+    let metadata = file.metadata().map_err(|error| Failure::file(path, error))?;
+    refuse_if_anothers(path, &metadata)?;
+    if !metadata.is_file() {
+        return Err(untrusted("it is not an ordinary file"));
+    }
+    Ok(file)
+}
+
+fn refuse_if_anothers(path: &Path, metadata: &fs::Metadata) -> Result<(), Failure> {
+    if metadata.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(Failure::Untrusted { path: path.into(), reason: format!("it belongs to user {}", metadata.uid()) })
 }
 
 /// This process's umask, which the kernel only tells by changing it or in `/proc`.
@@ -173,6 +236,43 @@ mod tests {
         save(&path, &Sample { count: 7 }).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(load::<Sample>(&path), Err(Failure::KeyReadable { mode: 0o644, .. })));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_trusted() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        private_directory(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        private_directory(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        private_directory(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(matches!(private_directory(&path), Err(Failure::Untrusted { .. })));
+        if rustix::process::geteuid().is_root() {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            assert!(matches!(private_directory(&path), Err(Failure::Untrusted { .. })));
+        }
+    }
+
+    #[test]
+    fn a_planted_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (victim, link) = (directory.path().join("victim"), directory.path().join("lock"));
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(matches!(open_own(&link), Err(Failure::Untrusted { .. })));
+        assert!(!victim.exists(), "what the link points at was made");
+        open_own(&victim).unwrap();
+    }
+
+    #[test]
+    fn a_scratch_directory_is_for_its_user_alone_and_goes_away() {
+        let parent = tempfile::tempdir().unwrap();
+        let scratch = scratch_directory(parent.path()).unwrap();
+        assert_eq!(fs::metadata(scratch.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        drop(scratch);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 
     #[test]

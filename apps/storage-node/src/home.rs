@@ -15,10 +15,9 @@
 //! one whose making was cut short, and is made again. Not here: what the keys and addresses are used for.
 
 use std::env;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::errors::Failure;
@@ -267,18 +266,11 @@ impl Lock {
     /// Takes `directory`'s lock.
     ///
     /// # Errors
-    /// `Failure::Locked`, with the other's process id, or those of the file system.
+    /// `Failure::Locked`, with the other's process id, or those of [`files::open_own`].
     pub(crate) fn take(directory: &Path) -> Result<Lock, Failure> {
         let path = directory.join("lock");
         let failed = |error| Failure::file(&path, error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+        let mut file = files::open_own(&path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

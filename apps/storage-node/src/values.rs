@@ -4,14 +4,16 @@
 //! of keys and one garbage is kept. A put writes beside the name and renames over it when the nodes hold all of it:
 //! whoever gets the name sees the old value or the new one, whole.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use filesystem::operations::{Credentials, FileKind, Inode, Operations, RenameFlags};
 use filesystem::{Attributes, Errno};
 use indicatif::ProgressBar;
 use reactor::crypto::random_bytes;
+use tempfile::NamedTempFile;
 
 use crate::cli::{Get, Put};
 use crate::client::{self, Client};
@@ -233,17 +235,23 @@ fn read_value(
 /// Where a value goes: standard output, or a file that appears only once it is whole.
 enum Sink {
     Output(io::Stdout),
-    File { file: File, temporary: PathBuf, path: PathBuf },
+    File { file: NamedTempFile, path: PathBuf },
 }
 
 impl Sink {
     fn open(path: Option<&Path>) -> Result<Sink, Failure> {
         let Some(path) = path else { return Ok(Sink::Output(io::stdout())) };
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}.part", std::process::id()));
-        let temporary = PathBuf::from(temporary);
-        let file = File::create(&temporary).map_err(|error| Failure::file(path, error))?;
-        Ok(Sink::File { file, temporary, path: path.into() })
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // A name that nobody could foresee: in a directory such as /tmp, a link may be waiting under any other.
+        let file = tempfile::Builder::new()
+            .prefix(".get-")
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(directory)
+            .map_err(|error| Failure::file(path, error))?;
+        Ok(Sink::File { file, path: path.into() })
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -253,23 +261,16 @@ impl Sink {
         }
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
-        match &mut self {
-            Sink::Output(output) => {
+    fn finish(self) -> Result<(), Failure> {
+        match self {
+            Sink::Output(mut output) => {
                 output.flush().map_err(|source| Failure::Stream { what: "writing the value", source })
             }
-            Sink::File { file, temporary, path } => file
+            Sink::File { file, path } => file
+                .as_file()
                 .sync_all()
-                .and_then(|()| std::fs::rename(&*temporary, &*path))
-                .map_err(|error| Failure::file(path, error)),
-        }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if let Sink::File { temporary, .. } = self {
-            let _ = std::fs::remove_file(temporary); // gone already if it became the value
+                .and_then(|()| file.persist(&path).map(drop).map_err(|failed| failed.error))
+                .map_err(|error| Failure::file(&path, error)),
         }
     }
 }

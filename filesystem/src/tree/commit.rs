@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::Nodes;
 use super::node::{Node, NodeWriter, entry_size};
 use crate::chunk::{ChunkKind, Location, Packer};
-use crate::format::{NODE_SIZE_MAX, POINTER_SIZE, Pointer};
+use crate::format::{Key, NODE_SIZE_MAX, POINTER_SIZE, Pointer};
 
 /// A run of entries below this size takes in a neighbour.
 const NODE_SIZE_MIN: usize = NODE_SIZE_MAX / 4;
@@ -299,7 +299,7 @@ fn rewrite_leaf(node: &Rc<Node>, changes: &[Change]) -> Option<Vec<Entry>> {
 /// Copies an entry out of a node; a pointer that meant the node's own object gets its address.
 fn entry_of(node: &Rc<Node>, index: usize) -> Entry {
     let (key, value) = (node.key(index), node.value(index));
-    let is_pointer = node.level() > 0 || (key.first() == Some(&3) && matches!(value.first(), Some(0 | 1)));
+    let is_pointer = node.level() > 0 || (Key::may_hold_pointer(key) && matches!(value.first(), Some(0 | 1)));
     let value = match Pointer::decode(value, node.home()) {
         Some(pointer) if is_pointer => Value::Pointer(pointer),
         _ => Value::Raw(node.shared_value(index)),
@@ -316,8 +316,11 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::chunk::open_run;
+    use crate::chunk::{Binding, open_run};
+    use crate::format::VolumeId;
     use crate::tree::cursor;
+
+    const VOLUME: VolumeId = VolumeId([6; 16]);
 
     #[derive(Default)]
     struct Objects {
@@ -342,14 +345,15 @@ mod tests {
             }
             let object = self.objects.borrow()[&pointer.address].clone();
             let (start, length) = (pointer.offset as usize, pointer.length as usize);
-            let bytes = open_run(ChunkKind::Node, object, &[(start, length, pointer.key)]).unwrap().remove(0);
+            let binding = Binding { kind: ChunkKind::Node, volume: VOLUME };
+            let bytes = open_run(&binding, object, &[(start, length, pointer.key)]).unwrap().remove(0);
             let node = Rc::new(Node::decode(bytes, pointer.address).unwrap());
             self.nodes.borrow_mut().insert(*pointer, node.clone());
             node
         }
 
         fn commit(&self, root: Option<Pointer>, changes: &[Change]) -> Option<Pointer> {
-            let mut packer = Packer::new(OwnerTag([1; 32]));
+            let mut packer = Packer::new(OwnerTag([1; 32]), VOLUME);
             let merged = merge(self, root, changes, &mut packer).unwrap();
             packer.close();
             for (Address(address), object) in packer.take_ready() {

@@ -135,7 +135,7 @@ impl Volume {
             self.finish(&delta);
             return Ok(());
         }
-        let mut packer = Packer::new(self.store.tag());
+        let mut packer = Packer::new(self.store.tag(), self.state.borrow().charter.volume);
         let (changes, frames, puts) = self.seal_frames(&delta, &mut packer)?;
         puts.wait(&mut packer)?;
         let tree = self.state.borrow().tree;
@@ -161,10 +161,11 @@ impl Volume {
             // Two make a volume in one register: the names of the second would be hashed under another key.
             Outcome::Lost(_) if self.header().is_none() => Err(Errno::EEXIST),
             Outcome::Lost(winner) => {
-                let root = open_root(&winner.payload, &self.keys.secret).map_err(|error| {
-                    tracing::error!(%error, "another writer's root does not open");
-                    Errno::EIO
-                })?;
+                let root =
+                    open_root(&winner.payload, winner.version, &self.keys.secret).map_err(|error| {
+                        tracing::error!(%error, "another writer's root does not open");
+                        Errno::EIO
+                    })?;
                 tracing::info!(version = winner.version, author = %root.author, "another writer was first: replaying");
                 self.rebase(&root, winner.header_hash)?;
                 self.version.set(winner.version);

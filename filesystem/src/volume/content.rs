@@ -8,7 +8,7 @@
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::state::{Change, State, Step, Stop, extent_range, successor};
+use super::state::{Change, State, Step, Stop, extent_range};
 use crate::errno::Errno;
 use crate::format::{FRAME_SIZE, InodeRecord, Key, Pointer};
 use crate::operations::{AllocateMode, Attributes, FILE_SIZE_MAX, FileKind, SetAttributes, Time, Whence};
@@ -250,7 +250,7 @@ impl State {
         let end = Key::Extent(inode, last);
         let mut keys = Vec::new();
         while let Some((key, _)) = self.next(&from, &end)? {
-            from = successor(&key);
+            from = key.successor();
             keys.push(key);
         }
         Ok(keys)
@@ -343,8 +343,9 @@ impl State {
         record.atime = changes.atime.unwrap_or(record.atime);
         record.mtime = changes.mtime.unwrap_or(record.mtime);
         record.ctime = now;
+        let attributes = record.attributes(inode);
         self.set_record(inode, record);
-        Ok(record.attributes(inode))
+        Ok(attributes)
     }
 
     pub(crate) fn allocate(&mut self, inode: u64, mode: AllocateMode, offset: u64, length: u64) -> Step<()> {

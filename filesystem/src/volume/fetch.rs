@@ -10,7 +10,7 @@ use reactor::sync::Signal;
 use super::Volume;
 use super::commit::BackOff;
 use crate::cache::{Cached, ChunkId, NumberMap};
-use crate::chunk::{ChunkKind, open_run};
+use crate::chunk::{Binding, ChunkKind, open_run};
 use crate::errno::Errno;
 use crate::format::{OBJECT_SIZE_MAX, Pointer};
 use crate::tree::{Nodes, node::Node};
@@ -209,7 +209,8 @@ impl Volume {
             tracing::error!(%error, object = ?first, "a chunk that the store verified is not what was written");
             Errno::EIO
         };
-        let contents = open_run(kind, sealed, &chunks).map_err(|error| damaged(&error))?;
+        let binding = Binding { kind, volume: self.state.borrow().charter.volume };
+        let contents = open_run(&binding, sealed, &chunks).map_err(|error| damaged(&error))?;
         let mut result = Vec::with_capacity(contents.len());
         for (pointer, content) in run.pointers.iter().zip(contents) {
             let cached = match kind {

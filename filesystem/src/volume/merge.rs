@@ -21,13 +21,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use dht::HeaderHash;
 
-use super::state::{Change, Delta, State, Step, entry_range, extent_range, successor, xattr_range};
-use crate::format::{InodeRecord, Key, Pointer};
+use super::state::{Change, Delta, State, Step, entry_range, extent_range, xattr_range};
+use crate::format::{EntryRecord, InodeRecord, Key, Orphan, Pointer};
 use crate::operations::{FileKind, Inode, Invalidation, NAME_SIZE_MAX, Time};
 
 use records::{civil, merge_records};
 
-type Name = Option<(u64, FileKind)>;
+type Name = Option<EntryRecord>;
 
 /// The merge while it is worked out.
 struct Merge<'a> {
@@ -92,7 +92,7 @@ impl Merge<'_> {
         for (key, change) in &ours {
             match key {
                 Key::Entry(..) => self.entry(key, name_of(Some(change)))?,
-                Key::Extent(..) | Key::Xattr(..) | Key::Orphan(_) => {
+                Key::Extent(..) | Key::Xattr(..) | Key::Orphan(_) | Key::Truncation(_) | Key::Writer(_) => {
                     self.result.insert(key.clone(), change.clone());
                 }
                 Key::Inode(_) => {}
@@ -115,7 +115,7 @@ impl Merge<'_> {
     fn index_places(&mut self) {
         self.places = (self.result.iter())
             .filter_map(|(key, change)| match (key, change) {
-                (Key::Entry(directory, ..), Change::Entry(child, _)) => Some((*child, *directory)),
+                (Key::Entry(directory, ..), Change::Entry(entry)) => Some((entry.inode, *directory)),
                 _ => None,
             })
             .collect();
@@ -150,7 +150,7 @@ impl Merge<'_> {
         let Some(tree) = tree else { return Ok(all) };
         let mut from = from;
         while let Some((key, change)) = self.state.next_in(&tree, &from, &end)? {
-            from = successor(&key);
+            from = key.successor();
             all.push((key, change));
         }
         Ok(all)
@@ -159,7 +159,7 @@ impl Merge<'_> {
     /// Makes `key` name `new`, and counts what that changes against theirs.
     fn apply(&mut self, key: &Key, new: Name) -> Step<()> {
         self.count(key, -1)?;
-        let change = new.map_or(Change::Removed, |(inode, kind)| Change::Entry(inode, kind));
+        let change = new.map_or(Change::Removed, Change::Entry);
         self.result.insert(key.clone(), change);
         self.count(key, 1)
     }
@@ -179,7 +179,9 @@ impl Merge<'_> {
     }
 
     fn count(&mut self, key: &Key, by: i64) -> Step<()> {
-        if let (Some((inode, kind)), Key::Entry(directory, ..)) = (self.merged_name(key)?, key) {
+        if let (Some(EntryRecord { inode, kind, .. }), Key::Entry(directory, ..)) =
+            (self.merged_name(key)?, key)
+        {
             *self.names.entry(inode).or_default() += by;
             if kind == FileKind::Directory {
                 *self.subdirectories.entry(*directory).or_default() += by;
@@ -231,8 +233,8 @@ impl Merge<'_> {
             None => record.parent,
         };
         for (key, change) in self.range(self.base, entry_range(parent))? {
-            if let (Key::Entry(_, _, name), Change::Entry(child, _)) = (key, change)
-                && child == inode
+            if let (Key::Entry(_, _, name), Change::Entry(entry)) = (key, change)
+                && entry.inode == inode
             {
                 return Ok((parent, name));
             }
@@ -247,10 +249,10 @@ impl Merge<'_> {
         let ours = record_of(ours_change.as_ref());
         let base = self.base_record(inode)?;
         let theirs = self.their_record(inode)?;
-        let Some(known) = ours.or(theirs).or(base) else { return Ok(()) };
+        let Some(known) = ours.clone().or(theirs.clone()).or(base.clone()) else { return Ok(()) };
         let is_directory = known.kind == FileKind::Directory;
         let mut names = self.names.get(&inode).copied().unwrap_or(0)
-            + match (theirs, is_directory) {
+            + match (&theirs, is_directory) {
                 (None, _) => 0,
                 (Some(_), true) => 1,
                 (Some(theirs), false) => i64::from(theirs.nlink),
@@ -264,7 +266,7 @@ impl Merge<'_> {
             let (parent, name) = self.name_in_base(inode, &known)?;
             let parent = if self.their_record(parent)?.is_some() { parent } else { Inode::ROOT.0 };
             let key = self.free_name(parent, &name)?;
-            self.apply(&key, Some((inode, known.kind)))?;
+            self.apply(&key, Some(EntryRecord::new(inode, known.kind)))?;
             names = 1;
             if let Some(mut record) =
                 record_of(self.result.get(&Key::Inode(parent))).or(self.their_record(parent)?)
@@ -278,11 +280,13 @@ impl Merge<'_> {
         }
         if theirs.is_none() && base.is_some() {
             self.restore_content(inode)?;
-        } else if matches!(ours_change, Some(Change::Removed)) || ours.is_some_and(|ours| ours.nlink == 0) {
+        } else if matches!(ours_change, Some(Change::Removed))
+            || ours.as_ref().is_some_and(|ours| ours.nlink == 0)
+        {
             // We removed it, and it has a name all the same: nothing of it goes.
             self.forget_changes(inode);
         }
-        let mut record = match (ours.filter(|ours| ours.nlink > 0), base, theirs) {
+        let mut record = match (ours.filter(|ours| ours.nlink > 0), base, theirs.clone()) {
             (None, _, Some(theirs)) => theirs,
             (Some(ours), Some(base), Some(theirs)) => merge_records(&ours, &base, &theirs, wrote),
             // Created by us, and there already: an earlier commit of ours whose answer was lost.
@@ -293,17 +297,17 @@ impl Merge<'_> {
             false => names.min(i64::from(u32::MAX)) as u32,
             true => {
                 let more = self.subdirectories.get(&inode).copied().unwrap_or(0);
-                (i64::from(theirs.map_or(2, |theirs| theirs.nlink)) + more).max(2) as u32
+                (i64::from(theirs.as_ref().map_or(2, |theirs| theirs.nlink)) + more).max(2) as u32
             }
         };
         if let Some(parent) = self.places.get(&inode) {
             record.parent = *parent;
-        } else if let Some(theirs) = theirs.filter(|_| is_directory) {
+        } else if let Some(theirs) = theirs.as_ref().filter(|_| is_directory) {
             record.parent = theirs.parent;
         }
-        record.frames = self.count_frames(inode, theirs)?;
+        record.frames = self.count_frames(inode, theirs.as_ref())?;
         self.result.insert(Key::Inode(inode), Change::Inode(record));
-        if matches!(self.ours.get(&Key::Orphan(inode)), Some(Change::Orphan { .. })) {
+        if matches!(self.ours.get(&Key::Orphan(inode)), Some(Change::Orphan(_))) {
             self.result.insert(Key::Orphan(inode), Change::Removed);
         }
         Ok(())
@@ -318,12 +322,11 @@ impl Merge<'_> {
                 if theirs.is_none() && self.base_record(inode)?.is_some() {
                     self.restore_content(inode)?;
                 }
-                record.frames = self.count_frames(inode, theirs)?;
+                record.frames = self.count_frames(inode, theirs.as_ref())?;
+                let orphan = self.orphan_since(record.ctime);
                 self.result.insert(Key::Inode(inode), Change::Inode(record));
                 if !self.ours.contains_key(&Key::Orphan(inode)) {
-                    let device = self.state.device;
-                    self.result
-                        .insert(Key::Orphan(inode), Change::Orphan { device, seconds: record.ctime.seconds });
+                    self.result.insert(Key::Orphan(inode), Change::Orphan(orphan));
                     if !self.state.references.contains_key(&inode) {
                         self.state.reclaim.push_back(inode);
                     }
@@ -335,15 +338,18 @@ impl Merge<'_> {
             None => {
                 if let Some(mut record) = theirs {
                     record.nlink = 0;
+                    let orphan = self.orphan_since(record.ctime);
                     self.result.insert(Key::Inode(inode), Change::Inode(record));
-                    let device = self.state.device;
-                    self.result
-                        .insert(Key::Orphan(inode), Change::Orphan { device, seconds: record.ctime.seconds });
+                    self.result.insert(Key::Orphan(inode), Change::Orphan(orphan));
                     self.state.reclaim.push_back(inode);
                 }
             }
         }
         Ok(())
+    }
+
+    fn orphan_since(&self, time: Time) -> Orphan {
+        Orphan { device: self.state.device, since_seconds: time.seconds, lease_seconds: 0 }
     }
 
     fn wrote(&self, inode: u64) -> bool {
@@ -370,7 +376,7 @@ impl Merge<'_> {
         Ok(())
     }
 
-    fn count_frames(&mut self, inode: u64, theirs: Option<InodeRecord>) -> Step<u64> {
+    fn count_frames(&mut self, inode: u64, theirs: Option<&InodeRecord>) -> Step<u64> {
         let (from, end) = extent_range(inode, 0);
         let changes: Vec<(Key, bool)> = (self.result.range(from..end))
             .map(|(key, change)| (key.clone(), !matches!(change, Change::Removed)))
@@ -386,14 +392,14 @@ impl Merge<'_> {
 
 fn name_of(change: Option<&Change>) -> Name {
     match change {
-        Some(Change::Entry(inode, kind)) => Some((*inode, *kind)),
+        Some(Change::Entry(entry)) => Some(entry.clone()),
         _ => None,
     }
 }
 
 fn record_of(change: Option<&Change>) -> Option<InodeRecord> {
     match change {
-        Some(Change::Inode(record)) => Some(*record),
+        Some(Change::Inode(record)) => Some(record.clone()),
         _ => None,
     }
 }

@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 
-use super::state::{Change, State, Step, entry_range, extent_range, successor, xattr_range};
+use super::state::{Change, State, Step, entry_range, extent_range, xattr_range};
 use crate::errno::Errno;
-use crate::format::{InodeRecord, Key};
+use crate::format::{EntryRecord, InodeRecord, Key};
 use crate::operations::{
     Attributes, Credentials, DirectoryEntry, FileKind, Inode, RenameFlags, SYMLINK_SIZE_MAX, Time,
 };
@@ -39,7 +39,7 @@ impl State {
             b".." => directory.parent,
             name => {
                 let key = self.entry_key(parent, name)?;
-                self.entry(&key)?.ok_or(Errno::ENOENT)?.0
+                self.known_entry(&key)?.inode
             }
         };
         Ok(self.record(inode)?.attributes(inode))
@@ -69,18 +69,14 @@ impl State {
         let now = Time::now();
         let is_directory = node.kind == FileKind::Directory;
         let mut record = InodeRecord {
-            kind: node.kind,
             mode: node.mode & 0o7777 & !credentials.umask,
             uid: credentials.uid,
             gid: credentials.gid,
-            nlink: if is_directory { 2 } else { 1 },
             rdev: node.rdev,
             size: node.target.len() as u64,
             frames: u64::from(!node.target.is_empty()),
             parent,
-            atime: now,
-            mtime: now,
-            ctime: now,
+            ..InodeRecord::new(node.kind, now)
         };
         if directory.mode & SET_GID != 0 {
             record.gid = directory.gid;
@@ -91,13 +87,14 @@ impl State {
         if !node.target.is_empty() {
             self.set(Key::Extent(inode, 0), Change::Frame(Bytes::copy_from_slice(node.target)));
         }
+        let attributes = record.attributes(inode);
         self.set_record(inode, record);
-        self.set(key, Change::Entry(inode, node.kind));
+        self.set(key, Change::Entry(EntryRecord::new(inode, node.kind)));
         directory.nlink += u32::from(is_directory);
         directory.mtime = now;
         directory.ctime = now;
         self.set_record(parent, directory);
-        Ok(record.attributes(inode))
+        Ok(attributes)
     }
 
     pub(crate) fn link(&mut self, inode: u64, parent: u64, name: &[u8]) -> Step<Attributes> {
@@ -123,12 +120,13 @@ impl State {
         record.nlink += 1;
         record.ctime = now;
         record.parent = parent;
+        let attributes = record.attributes(inode);
+        self.set(key, Change::Entry(EntryRecord::new(inode, record.kind)));
         self.set_record(inode, record);
-        self.set(key, Change::Entry(inode, record.kind));
         directory.mtime = now;
         directory.ctime = now;
         self.set_record(parent, directory);
-        Ok(record.attributes(inode))
+        Ok(attributes)
     }
 
     pub(crate) fn unlink(&mut self, parent: u64, name: &[u8]) -> Step<()> {
@@ -137,7 +135,7 @@ impl State {
         }
         let mut directory = self.directory(parent)?;
         let key = self.entry_key(parent, name)?;
-        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        let EntryRecord { inode, kind, .. } = self.known_entry(&key)?;
         if kind == FileKind::Directory {
             return Err(Errno::EISDIR.into());
         }
@@ -159,10 +157,10 @@ impl State {
             _ => record.nlink.saturating_sub(1),
         };
         record.ctime = now;
-        self.set_record(inode, record);
         if record.nlink == 0 {
             self.orphan(inode, now);
         }
+        self.set_record(inode, record);
     }
 
     pub(crate) fn remove_directory(&mut self, parent: u64, name: &[u8]) -> Step<()> {
@@ -171,7 +169,7 @@ impl State {
         }
         let mut directory = self.directory(parent)?;
         let key = self.entry_key(parent, name)?;
-        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        let EntryRecord { inode, kind, .. } = self.known_entry(&key)?;
         if kind != FileKind::Directory {
             return Err(Errno::ENOTDIR.into());
         }
@@ -229,11 +227,15 @@ impl State {
         let mut new_directory = self.directory(new_parent)?;
         let key = self.entry_key(parent, name)?;
         let new_key = self.entry_key(new_parent, new_name)?;
-        let (inode, kind) = self.entry(&key)?.ok_or(Errno::ENOENT)?;
+        let entry = self.known_entry(&key)?;
+        let (inode, kind) = (entry.inode, entry.kind);
         let mut record = self.record(inode)?;
-        let target = self.entry(&new_key)?;
-        let target = match target {
-            Some((target, kind)) => Some((target, kind, self.record(target)?)),
+        let target_entry = match self.entry(&new_key)? {
+            Some(_) => Some(self.known_entry(&new_key)?),
+            None => None,
+        };
+        let target = match &target_entry {
+            Some(target) => Some((target.inode, target.kind, self.record(target.inode)?)),
             None => None,
         };
         let moves = |kind| kind == FileKind::Directory && parent != new_parent;
@@ -265,6 +267,7 @@ impl State {
             old_gain -= 1;
             new_gain += 1;
         }
+        let replaced = target.as_ref().map(|(target, ..)| *target);
         if let Some((target, target_kind, mut target_record)) = target {
             if target_kind == FileKind::Directory {
                 new_gain -= 1;
@@ -276,7 +279,7 @@ impl State {
                 target_record.parent = parent;
                 target_record.ctime = now;
                 self.set_record(target, target_record);
-                self.set(key, Change::Entry(target, target_kind));
+                self.set(key, target_entry.map_or(Change::Removed, Change::Entry));
             } else {
                 self.set(key, Change::Removed);
                 self.drop_link(target, target_record, now);
@@ -284,8 +287,9 @@ impl State {
         } else {
             self.set(key, Change::Removed);
         }
-        self.set(new_key, Change::Entry(inode, kind));
-        if inode != target.map_or(0, |(target, ..)| target) {
+        // With all that a later version keeps beside the name.
+        self.set(new_key, Change::Entry(entry));
+        if replaced != Some(inode) {
             record.parent = new_parent;
             record.ctime = now;
             self.set_record(inode, record);
@@ -338,8 +342,8 @@ impl State {
         }
         while entries.len() < count_max {
             let Some((key, change)) = self.next(&from, &end)? else { break };
-            from = successor(&key);
-            let (Key::Entry(_, hash, name), Change::Entry(child, kind)) = (key, change) else {
+            from = key.successor();
+            let (Key::Entry(_, hash, name), Change::Entry(entry)) = (key, change) else {
                 return Err(Errno::EIO.into());
             };
             if hash == hash_before {
@@ -356,8 +360,8 @@ impl State {
             let index = (seen - 1).min((1 << COLLISION_BITS) - 1);
             entries.push(DirectoryEntry {
                 name,
-                inode: Inode(child),
-                kind,
+                inode: Inode(entry.inode),
+                kind: entry.kind,
                 cookie: FIRST_NAME_COOKIE + (hash << COLLISION_BITS | index),
                 attributes: None,
             });
@@ -379,7 +383,7 @@ impl State {
         let mut keys = vec![Key::Inode(inode), Key::Orphan(inode)];
         for (mut from, end) in [extent_range(inode, 0), xattr_range(inode)] {
             while let Some((key, _)) = self.next(&from, &end)? {
-                from = successor(&key);
+                from = key.successor();
                 keys.push(key);
             }
         }

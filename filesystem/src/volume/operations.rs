@@ -246,9 +246,10 @@ impl Operations for Volume {
         let mut entries = self.step(|state| state.list(inode.0, cookie, count_max))?;
         if with_attributes {
             for entry in entries.iter_mut().filter(|entry| !matches!(entry.name.as_ref(), b"." | b"..")) {
-                // It may have been removed while another's attributes were fetched.
+                // It may have been removed while another's attributes were fetched; it may be damaged, or of a kind
+                // that only a later version knows. Whoever asks for it by name hears of that, the others are listed.
                 entry.attributes = match self.attributes(entry.inode) {
-                    Err(Errno::ENOENT) => None,
+                    Err(Errno::ENOENT | Errno::EIO) => None,
                     attributes => Some(attributes?),
                 };
             }

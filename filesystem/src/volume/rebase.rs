@@ -29,11 +29,37 @@ impl Volume {
     /// While nodes of both trees are fetched.
     pub(super) fn rebase(&self, root: &Root, header: HeaderHash) -> Result<(), Errno> {
         let base = self.state.borrow().tree;
+        self.check_charter(root)?;
         // The merge needs all its nodes at once, however small the cache is.
         self.state.borrow_mut().cache.hold_all(true);
         let result = self.rebase_held(base, root, header);
         self.state.borrow_mut().cache.hold_all(false);
         result
+    }
+
+    /// Another writer may have given the volume features meanwhile that we do not know.
+    fn check_charter(&self, root: &Root) -> Result<(), Errno> {
+        let mut state = self.state.borrow_mut();
+        if root.charter.volume != state.charter.volume {
+            tracing::error!("the register holds another volume than the one that was opened: open it anew");
+            return Err(Errno::EIO);
+        }
+        let flags = root.charter.features.unwritable();
+        if flags == 0 {
+            return Ok(());
+        }
+        state.read_only = true;
+        if state.committing.is_none() && state.active.changes.is_empty() {
+            tracing::warn!(
+                "a newer version gave the volume features (flags {flags:#x}) that forbid us to write"
+            );
+            return Ok(());
+        }
+        tracing::error!(
+            "a newer version gave the volume features (flags {flags:#x}) that forbid us to write: what is not \
+             stored yet cannot be; copy it elsewhere before this mount ends"
+        );
+        Err(Errno::EROFS)
     }
 
     fn rebase_held(&self, base: Option<Pointer>, root: &Root, header: HeaderHash) -> Result<(), Errno> {
@@ -52,7 +78,7 @@ impl Volume {
         }
         let mut invalidations = self.differences(base, root.tree)?;
         let more = self.step(|state| state.merge(root.tree, header, &self.options.author, Time::now()))?;
-        self.state.borrow_mut().readers = root.readers.clone();
+        self.state.borrow_mut().charter = root.charter.clone();
         invalidations.extend(more);
         self.invalidate(invalidations);
         // What was waiting has moved to the active delta.
@@ -173,7 +199,7 @@ impl Volume {
 
     /// Hands a root that the register names to the committer, which takes it over if it is another writer's.
     pub(super) fn offer(&self, record: Record) {
-        match open_root(&record.payload, &self.keys.secret) {
+        match open_root(&record.payload, record.version, &self.keys.secret) {
             Ok(root) => {
                 *self.newer.borrow_mut() = Some((root, record));
                 self.work.notify_all();

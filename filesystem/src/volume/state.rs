@@ -12,32 +12,36 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dht::HeaderHash;
-use reactor::crypto::X25519Public;
 
+use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
-use crate::format::{InodeRecord, Key, NAME_HASH_BITS, Pointer};
+use crate::format::{
+    EntryRecord, InodeRecord, Key, KeyBytes, NAME_HASH_BITS, Orphan, Pointer, Truncation, WriterRecord,
+};
 use crate::operations::{FileKind, NAME_SIZE_MAX, Time};
 use crate::tree::cursor;
 
 /// Inode numbers are given out in runs that start at a random number; this many to a run.
 const INODE_RUN_BITS: u32 = 22;
 
+/// Before an extended attribute's value: what a later version stores otherwise begins otherwise.
+const XATTR_VERSION: u8 = 1;
+
 /// What one key is changed to.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Removed,
     Inode(InodeRecord),
-    Entry(u64, FileKind),
+    Entry(EntryRecord),
     /// A frame's plaintext; what is missing up to the frame's or the file's end is zeros.
     Frame(Bytes),
     /// A frame that is stored. Only found in the tree.
     Stored(Pointer),
     Xattr(Bytes),
-    Orphan {
-        device: u64,
-        seconds: i64,
-    },
+    Orphan(Orphan),
+    Truncation(Truncation),
+    Writer(WriterRecord),
 }
 
 impl Change {
@@ -116,8 +120,8 @@ pub(crate) struct State {
     pub(crate) tree: Option<Pointer>,
     /// The register's value that `tree` came from.
     pub(crate) header: Option<HeaderHash>,
-    pub(crate) name_key: [u8; 32],
-    pub(crate) readers: Vec<X25519Public>,
+    /// What each root repeats.
+    pub(crate) charter: Charter,
     pub(crate) active: Delta,
     pub(crate) committing: Option<Rc<Delta>>,
     pub(crate) cache: Cache,
@@ -141,12 +145,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(cache_size_bytes: usize, name_key: [u8; 32], device: u64) -> State {
+    pub(crate) fn new(cache_size_bytes: usize, charter: Charter, device: u64) -> State {
         State {
             tree: None,
             header: None,
-            name_key,
-            readers: Vec::new(),
+            charter,
             active: Delta { number: 1, ..Delta::default() },
             committing: None,
             cache: Cache::new(cache_size_bytes),
@@ -229,7 +232,7 @@ impl State {
             match (upper, stored) {
                 (None, stored) => return Ok(stored),
                 (Some((key, _)), Some(stored)) if stored.0 < key => return Ok(Some(stored)),
-                (Some((key, Change::Removed)), _) => from = successor(&key),
+                (Some((key, Change::Removed)), _) => from = key.successor(),
                 (upper, _) => return Ok(upper),
             }
         }
@@ -238,15 +241,26 @@ impl State {
     /// Returns the first key in `from..end` of the tree at `tree`.
     pub(crate) fn next_in(&mut self, tree: &Pointer, from: &Key, end: &Key) -> Step<Option<(Key, Change)>> {
         let cache = &mut self.cache;
-        let Some(found) = cursor::first_from(tree, &from.encode(), |pointer| cache.node(pointer))? else {
-            return Ok(None);
-        };
-        let key = Key::decode(&found.key()).ok_or(Errno::EIO)?;
-        if key >= *end {
-            return Ok(None);
+        let mut from = from.encode();
+        let end = end.encode();
+        loop {
+            let Some(found) = cursor::first_from(tree, &from, |pointer| cache.node(pointer))? else {
+                return Ok(None);
+            };
+            let bytes = found.key();
+            if bytes.as_ref() >= end.as_slice() {
+                return Ok(None);
+            }
+            if Key::is_of_unknown_kind(&bytes) {
+                // A later version's: it stays where it is, and is none of ours.
+                from = KeyBytes::from_slice(&bytes);
+                from.push(0);
+                continue;
+            }
+            let key = Key::decode(&bytes).ok_or(Errno::EIO)?;
+            let value = decode_value(&key, &found)?;
+            return Ok(Some((key, value)));
         }
-        let value = decode_value(&key, &found)?;
-        Ok(Some((key, value)))
     }
 
     /// Returns an inode's record.
@@ -283,18 +297,25 @@ impl State {
     }
 
     fn name_hash(&self, name: &[u8]) -> u64 {
-        let hash = blake3::keyed_hash(&self.name_key, name);
+        let hash = blake3::keyed_hash(&self.charter.name_key, name);
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> (64 - NAME_HASH_BITS)
     }
 
     /// Returns what a key made by [`State::entry_key`] names.
-    pub(crate) fn entry(&mut self, key: &Key) -> Step<Option<(u64, FileKind)>> {
+    pub(crate) fn entry(&mut self, key: &Key) -> Step<Option<EntryRecord>> {
         match self.get(key)? {
             None => Ok(None),
-            Some(Change::Entry(inode, kind)) => Ok(Some((inode, kind))),
+            Some(Change::Entry(entry)) => Ok(Some(entry)),
             Some(_) => Err(Errno::EIO.into()),
         }
+    }
+
+    /// As [`State::entry`], for what is to be used: it has to be there, and of a kind that this version knows.
+    pub(crate) fn known_entry(&mut self, key: &Key) -> Step<EntryRecord> {
+        let entry = self.entry(key)?.ok_or(Errno::ENOENT)?;
+        // A link to another volume, say: whatever we did to it would be wrong.
+        if entry.kind == FileKind::Unknown { Err(Errno::EOPNOTSUPP.into()) } else { Ok(entry) }
     }
 
     /// Draws a number that no inode of this volume has or had.
@@ -326,7 +347,8 @@ impl State {
 
     /// Notes that `inode` lost its last name: it lives as long as the kernel refers to it.
     pub(crate) fn orphan(&mut self, inode: u64, now: Time) {
-        self.set(Key::Orphan(inode), Change::Orphan { device: self.device, seconds: now.seconds });
+        let orphan = Orphan { device: self.device, since_seconds: now.seconds, lease_seconds: 0 };
+        self.set(Key::Orphan(inode), Change::Orphan(orphan));
         if !self.references.contains_key(&inode) {
             self.reclaim.push_back(inode);
         }
@@ -340,17 +362,17 @@ fn decode_value(key: &Key, found: &cursor::Found) -> Step<Change> {
 
 /// Reads a value as it lies in a leaf of the object `home`.
 pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Change> {
-    let number = |at: usize| Some(u64::from_le_bytes(raw.get(at..at + 8)?.try_into().ok()?));
     match key {
         Key::Inode(_) => InodeRecord::decode(raw).map(Change::Inode),
-        Key::Entry(..) if raw.len() == 9 => Some(Change::Entry(number(0)?, FileKind::from_byte(raw[8])?)),
-        Key::Entry(..) => None,
+        Key::Entry(..) => EntryRecord::decode(raw).map(Change::Entry),
         Key::Extent(..) => match raw.first() {
             Some(2) => Some(Change::Frame(raw.slice(1..))),
             _ => Pointer::decode(raw, home).map(Change::Stored),
         },
-        Key::Xattr(..) => Some(Change::Xattr(raw.clone())),
-        Key::Orphan(_) => Some(Change::Orphan { device: number(0)?, seconds: number(8)? as i64 }),
+        Key::Xattr(..) => (raw.first() == Some(&XATTR_VERSION)).then(|| Change::Xattr(raw.slice(1..))),
+        Key::Orphan(_) => Orphan::decode(raw).map(Change::Orphan),
+        Key::Truncation(_) => Truncation::decode(raw).map(Change::Truncation),
+        Key::Writer(_) => WriterRecord::decode(raw).map(Change::Writer),
     }
 }
 
@@ -359,46 +381,33 @@ pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
     match change {
         Change::Removed => {}
         Change::Inode(record) => record.encode(out),
-        Change::Entry(inode, kind) => {
-            out.extend_from_slice(&inode.to_le_bytes());
-            out.push(*kind as u8);
-        }
+        Change::Entry(entry) => entry.encode(out),
         Change::Frame(bytes) => {
             out.push(2);
             out.extend_from_slice(bytes);
         }
         Change::Stored(pointer) => pointer.encode(false, out),
-        Change::Xattr(bytes) => out.extend_from_slice(bytes),
-        Change::Orphan { device, seconds } => {
-            out.extend_from_slice(&device.to_le_bytes());
-            out.extend_from_slice(&seconds.to_le_bytes());
+        Change::Xattr(bytes) => {
+            out.push(XATTR_VERSION);
+            out.extend_from_slice(bytes);
         }
-    }
-}
-
-/// Returns the least key above `key`.
-pub(crate) fn successor(key: &Key) -> Key {
-    let longer = |name: &Bytes| Bytes::from([name.as_ref(), &[0]].concat());
-    match key {
-        Key::Inode(inode) => Key::Inode(inode.wrapping_add(1)),
-        Key::Entry(directory, hash, name) => Key::Entry(*directory, *hash, longer(name)),
-        Key::Extent(inode, frame) => Key::Extent(*inode, frame + 1),
-        Key::Xattr(inode, name) => Key::Xattr(*inode, longer(name)),
-        Key::Orphan(inode) => Key::Orphan(inode.wrapping_add(1)),
+        Change::Orphan(orphan) => orphan.encode(out),
+        Change::Truncation(truncation) => truncation.encode(out),
+        Change::Writer(writer) => writer.encode(out),
     }
 }
 
 /// Returns the range of a directory's entries.
 pub(crate) fn entry_range(directory: u64) -> (Key, Key) {
-    (Key::Entry(directory, 0, Bytes::new()), Key::Entry(directory + 1, 0, Bytes::new()))
+    (Key::Entry(directory, 0, Bytes::new()), Key::Entry(directory, u64::MAX, Bytes::new()))
 }
 
 /// Returns the range of a file's frames from `first` on.
 pub(crate) fn extent_range(inode: u64, first: u64) -> (Key, Key) {
-    (Key::Extent(inode, first), Key::Extent(inode + 1, 0))
+    (Key::Extent(inode, first), Key::Extent(inode, u64::MAX))
 }
 
 /// Returns the range of a node's extended attributes.
 pub(crate) fn xattr_range(inode: u64) -> (Key, Key) {
-    (Key::Xattr(inode, Bytes::new()), Key::Xattr(inode + 1, Bytes::new()))
+    (Key::Xattr(inode, Bytes::new()), Key::Entry(inode, 0, Bytes::new()))
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::state::{Change, State, Step, successor, xattr_range};
+use super::state::{Change, State, Step, xattr_range};
 use crate::errno::Errno;
 use crate::format::Key;
 use crate::operations::{NAME_SIZE_MAX, Time, XATTR_VALUE_SIZE_MAX, XattrMode};
@@ -48,7 +48,7 @@ impl State {
         let (mut from, end) = xattr_range(inode);
         let mut names = Vec::new();
         while let Some((key, _)) = self.next(&from, &end)? {
-            from = successor(&key);
+            from = key.successor();
             if let Key::Xattr(_, name) = key {
                 names.push(name);
             }

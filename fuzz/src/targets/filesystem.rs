@@ -1,12 +1,17 @@
 //! Parsers of the file system: tree nodes and their parts, sealed chunks, requests of the kernel.
 
 use ::bytes::Bytes;
-use ::filesystem::chunk::{self, ChunkKind};
-use ::filesystem::format::{InodeRecord, Key, Pointer};
+use ::filesystem::access::{Charter, Extension, Features, Root};
+use ::filesystem::chunk::{self, Binding, ChunkKind};
+use ::filesystem::format::{EntryRecord, InodeRecord, Key, Orphan, Pointer, Truncation, VolumeId, WriterRecord};
 use ::filesystem::fuse::request::Request;
+use ::filesystem::operations::Time;
 use ::filesystem::tree::node::{Node, NodeWriter};
+use ::reactor::crypto::X25519Public;
 
 use crate::Target;
+
+const NODE: Binding = Binding { kind: ChunkKind::Node, volume: VolumeId([7; 16]) };
 
 /// A tree node, and all that is read from one.
 pub const TREE_NODE: Target = Target {
@@ -19,13 +24,22 @@ pub const TREE_NODE: Target = Target {
                 let _ = (node.key(index), node.value(index), node.child(index));
                 let _ = node.search(node.key(index));
                 let _ = Key::decode(&node.shared_key(index));
-                let _ = InodeRecord::decode(node.value(index));
+                let _ = InodeRecord::decode(&node.shared_value(index));
             }
             let _ = node.child_index(data);
         }
         let _ = Key::decode(&bytes);
         let _ = Pointer::decode(data, &home);
-        let _ = InodeRecord::decode(data);
+        if let Some(record) = InodeRecord::decode(&bytes) {
+            let _ = record.attributes(1);
+        }
+        // What is read and not changed is written back as it was: a later version's parts too.
+        if let Some(entry) = EntryRecord::decode(&bytes) {
+            let mut written = Vec::new();
+            entry.encode(&mut written);
+            assert_eq!(written, data);
+        }
+        let _ = (WriterRecord::decode(data), Orphan::decode(data), Truncation::decode(data));
     },
     seeds: || {
         let mut leaf = NodeWriter::new(0, 4096);
@@ -36,16 +50,49 @@ pub const TREE_NODE: Target = Target {
     },
 };
 
+/// A root's body: whoever may write to the register wrote it, with another version perhaps.
+pub const ROOT: Target = Target {
+    name: "root",
+    body: |data| {
+        if let Ok(root) = Root::decode(data) {
+            let mut written = Vec::new();
+            root.encode(&mut written);
+            assert_eq!(Root::decode(&written).as_ref(), Ok(&root));
+        }
+    },
+    seeds: || {
+        let root = Root {
+            charter: Charter {
+                volume: VolumeId([1; 16]),
+                created: Time { seconds: 2, nanoseconds: 3 },
+                name_key: [4; 32],
+                features: Features { compatible: 5, read_compatible: 6, incompatible: 0 },
+                readers: vec![X25519Public::from_bytes([7; 32])],
+                extensions: vec![Extension { kind: 8, value: Bytes::from_static(b"later") }],
+            },
+            version: 9,
+            previous: None,
+            tree: None,
+            commit: [10; 16],
+            time: Time { seconds: 11, nanoseconds: 12 },
+            author: "author".into(),
+        };
+        let mut bytes = Vec::new();
+        root.encode(&mut bytes);
+        vec![bytes]
+    },
+};
+
 /// A sealed chunk: a node may return anything in its place.
 pub const CHUNK: Target = Target {
     name: "chunk",
     body: |data| {
         let mut sealed = data.to_vec();
-        let _ = chunk::open_in_place(ChunkKind::Node, &mut sealed, &[5; 32]);
+        let _ = chunk::open_in_place(&NODE, &mut sealed, &[5; 32]);
     },
     seeds: || {
         let mut sealed = Vec::new();
-        chunk::seal_into(&mut sealed, ChunkKind::Node, b"content of a node", &[5; 32]);
+        chunk::seal_into(&mut sealed, &NODE, b"content of a node", &[5; 32]);
         vec![sealed]
     },
 };

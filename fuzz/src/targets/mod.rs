@@ -28,5 +28,6 @@ pub const ALL: &[Target] = &[
     dht::REGISTER,
     filesystem::TREE_NODE,
     filesystem::CHUNK,
+    filesystem::ROOT,
     filesystem::FUSE_REQUEST,
 ];

@@ -96,6 +96,21 @@ pub fn storage_node(arguments: &[&str]) -> Output {
     Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
+/// Runs a program that says little to its end; one that goes on beyond `limit` is killed, and fails the test.
+pub fn ended_within(limit: Duration, command: &mut Command) -> Output {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let until = Instant::now() + limit;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("not ended within {limit:?}: {command:?} said {:?}", child.wait_with_output());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
 /// Runs a program, and fails the test with what it printed unless it succeeds.
 pub fn run(program: &str, arguments: &[&str]) -> String {
     run_in(Path::new("."), program, arguments)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Merge, name_of};
-use crate::format::Key;
+use crate::format::{EntryRecord, Key};
 use crate::operations::{FileKind, Inode, Invalidation};
 use crate::volume::state::{Change, Step, entry_range};
 
@@ -19,7 +19,7 @@ impl Merge<'_> {
             self.index_places();
             let sources = self.sources()?;
             let placed = self.result.values().filter_map(|change| match change {
-                Change::Entry(inode, FileKind::Directory) => Some(*inode),
+                Change::Entry(entry) if entry.kind == FileKind::Directory => Some(entry.inode),
                 _ => None,
             });
             let candidates: BTreeSet<u64> = sources.keys().copied().chain(placed).collect();
@@ -46,10 +46,10 @@ impl Merge<'_> {
         let mut sources = BTreeMap::new();
         for key in keys {
             let theirs = name_of(self.theirs(&key)?.as_ref());
-            if let Some((inode, FileKind::Directory)) = theirs
+            if let Some(entry) = theirs.as_ref().filter(|entry| entry.kind == FileKind::Directory)
                 && self.merged_name(&key)? != theirs
             {
-                sources.insert(inode, key);
+                sources.insert(entry.inode, key);
             }
         }
         Ok(sources)
@@ -70,14 +70,14 @@ impl Merge<'_> {
 
     fn restore_directory(&mut self, inode: u64, source: Option<&Key>) -> Step<()> {
         let ours: Vec<Key> = (self.result.iter())
-            .filter(|(_, change)| matches!(change, Change::Entry(child, _) if *child == inode))
+            .filter(|(_, change)| matches!(change, Change::Entry(entry) if entry.inode == inode))
             .map(|(key, _)| key.clone())
             .collect();
         for key in ours {
             self.undo(&key)?;
         }
         if let Some(key @ Key::Entry(directory, _, name)) = source {
-            let displaced = self.merged_name(key)?.filter(|(other, _)| *other != inode);
+            let displaced = self.merged_name(key)?.filter(|other| other.inode != inode);
             self.undo(key)?;
             if displaced.is_some() {
                 let key = self.free_name(*directory, name)?;
@@ -135,7 +135,7 @@ impl Merge<'_> {
                 if self.merged_name(&key)?.is_some() {
                     key = self.free_name(parent, &name)?;
                 }
-                self.apply(&key, Some((directory, FileKind::Directory)))?;
+                self.apply(&key, Some(EntryRecord::new(directory, FileKind::Directory)))?;
                 again = true;
             }
             if !again {

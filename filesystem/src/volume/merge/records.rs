@@ -15,6 +15,12 @@ pub(super) fn merge_records(
     }
     InodeRecord {
         kind: theirs.kind,
+        flags: choose(ours.flags, base.flags, theirs.flags),
+        project: choose(ours.project, base.project, theirs.project),
+        content: theirs.content,
+        frame_exponent: theirs.frame_exponent,
+        btime: theirs.btime,
+        tail: theirs.tail.clone(),
         mode: choose(ours.mode, base.mode, theirs.mode),
         uid: choose(ours.uid, base.uid, theirs.uid),
         gid: choose(ours.gid, base.gid, theirs.gid),

@@ -1,0 +1,143 @@
+//! Records that belong to the volume as a whole: who wrote what, what is open without a name, what is being removed.
+//!
+//! Each begins with its version; what is longer was written by a later version, and its known part is read.
+//!
+//! | record | bytes |
+//! | --- | --- |
+//! | writer | `1, session 8, delta u64, committed seconds i64, lease seconds i64` |
+//! | orphan | `1, device u64, since seconds i64, lease seconds i64` |
+//! | truncation | `1, from u64` |
+
+/// What a root contains of one writer: it is written anew in each of its commits, by the commit itself.
+///
+/// So whoever holds any later root knows exactly whether a delta is in it, however many others committed since: a
+/// journal that is replayed, and a commit whose answer was lost, are decided by this record alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct WriterRecord {
+    /// Random, drawn by each mount.
+    pub session: [u8; 8],
+    /// The highest delta of that session that the root contains.
+    pub delta: u64,
+    /// When, in seconds since 1970.
+    pub committed_seconds: i64,
+    /// Until when the writer may cache what it writes, in seconds since 1970; 0: it has no lease.
+    pub lease_seconds: i64,
+}
+
+/// An inode without a name that somebody has open.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Orphan {
+    /// Whose mount has it open.
+    pub device: u64,
+    /// Since when it has no name, in seconds since 1970.
+    pub since_seconds: i64,
+    /// Until when nobody else may remove it, in seconds since 1970; its holder moves that on.
+    pub lease_seconds: i64,
+}
+
+/// A file whose content is being removed, from the end towards `from`, in steps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Truncation {
+    /// The first byte that goes.
+    pub from: u64,
+}
+
+const VERSION: u8 = 1;
+
+/// Reads the little-endian numbers behind the version.
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    let body = bytes.strip_prefix(&[VERSION])?.get(..N * 8)?;
+    for (number, bytes) in numbers.iter_mut().zip(body.chunks_exact(8)) {
+        *number = u64::from_le_bytes(bytes.try_into().ok()?);
+    }
+    Some(numbers)
+}
+
+fn put(out: &mut Vec<u8>, numbers: &[u64]) {
+    out.push(VERSION);
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+impl WriterRecord {
+    /// Writes the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let session = u64::from_le_bytes(self.session);
+        put(out, &[session, self.delta, self.committed_seconds as u64, self.lease_seconds as u64]);
+    }
+
+    /// Reads a record.
+    pub fn decode(bytes: &[u8]) -> Option<WriterRecord> {
+        let [session, delta, committed, lease] = numbers(bytes)?;
+        Some(WriterRecord {
+            session: session.to_le_bytes(),
+            delta,
+            committed_seconds: committed as i64,
+            lease_seconds: lease as i64,
+        })
+    }
+}
+
+impl Orphan {
+    /// Writes the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put(out, &[self.device, self.since_seconds as u64, self.lease_seconds as u64]);
+    }
+
+    /// Reads a record.
+    pub fn decode(bytes: &[u8]) -> Option<Orphan> {
+        let [device, since, lease] = numbers(bytes)?;
+        Some(Orphan { device, since_seconds: since as i64, lease_seconds: lease as i64 })
+    }
+}
+
+impl Truncation {
+    /// Writes the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put(out, &[self.from]);
+    }
+
+    /// Reads a record.
+    pub fn decode(bytes: &[u8]) -> Option<Truncation> {
+        let [from] = numbers(bytes)?;
+        Some(Truncation { from })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_survive_encoding_and_a_longer_tail() {
+        let writer =
+            WriterRecord { session: *b"session1", delta: 2, committed_seconds: -3, lease_seconds: 4 };
+        let orphan = Orphan { device: 5, since_seconds: 6, lease_seconds: -7 };
+        let truncation = Truncation { from: 8 };
+        let mut bytes = [Vec::new(), Vec::new(), Vec::new()];
+        writer.encode(&mut bytes[0]);
+        orphan.encode(&mut bytes[1]);
+        truncation.encode(&mut bytes[2]);
+        assert_eq!(bytes.each_ref().map(Vec::len), [33, 25, 9]);
+        for tail in [&b""[..], b"later"] {
+            bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(tail));
+            assert_eq!(WriterRecord::decode(&bytes[0]), Some(writer));
+            assert_eq!(Orphan::decode(&bytes[1]), Some(orphan));
+            assert_eq!(Truncation::decode(&bytes[2]), Some(truncation));
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_or_of_another_version_is_none() {
+        for size in 0..25 {
+            let mut bytes = vec![0; size];
+            assert_eq!(Orphan::decode(&bytes), None);
+            if let Some(first) = bytes.first_mut() {
+                *first = 1;
+            }
+            assert_eq!(Orphan::decode(&bytes), None);
+        }
+    }
+}
