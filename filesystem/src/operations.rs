@@ -228,6 +228,8 @@ pub struct AllocateMode {
     pub punch_hole: bool,
     /// The range reads as zeros (`FALLOC_FL_ZERO_RANGE`).
     pub zero_range: bool,
+    /// The caller may not keep setuid and setgid: it counts as a write.
+    pub clear_set_ids: bool,
 }
 
 /// How setting an extended attribute treats one that exists.
@@ -426,7 +428,8 @@ pub trait Operations {
     /// when the commit is on its quorum, or, with write-back, when the journal is on the disk.
     fn sync(&self, inode: Option<Inode>, data_only: bool) -> Result<(), Errno>;
 
-    /// Does what `fallocate` does.
+    /// Does what `fallocate` does, as far as it can be kept: what is allocated fits at the time, but is not set aside, for
+    /// others use the same nodes.
     fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno>;
 
     /// Finds the next data or hole at or after `offset`; `ENXIO` beyond the end.

@@ -77,6 +77,8 @@ pub struct Volume {
     /// A root that the watcher saw.
     newer: RefCell<Option<(Root, Record)>>,
     freshness: freshness::Freshness,
+    /// The store's last word on how full it is.
+    last_usage: Cell<Option<dht::Usage>>,
     invalidations: RefCell<VecDeque<Invalidation>>,
     invalidated: Signal,
     background: RefCell<Vec<JoinHandle<()>>>,
@@ -212,6 +214,7 @@ impl Volume {
             version: Cell::new(0),
             newer: RefCell::new(None),
             freshness: freshness::Freshness::default(),
+            last_usage: Cell::new(None),
             invalidations: RefCell::new(VecDeque::new()),
             invalidated: Signal::new(),
             background: RefCell::new(Vec::new()),

@@ -81,7 +81,7 @@ fn holes_stay_holes_and_cut_tails_read_as_zeros() {
             assert!(content[..40_000].iter().all(|byte| *byte == 9));
             assert!(content[40_000..].iter().all(|byte| *byte == 0));
         }
-        let punch = AllocateMode { keep_size: true, punch_hole: true, zero_range: false };
+        let punch = AllocateMode { keep_size: true, punch_hole: true, ..AllocateMode::default() };
         volume.allocate(other, punch, 10, 32_800).unwrap();
         let content = read_file(&volume, other);
         assert!(content[10..32_810].iter().all(|byte| *byte == 0) && content[9] == 9 && content[32_810] == 9);

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::time::{Duration, SystemTime};
 
-use support::{shell, with_mount};
+use support::{shell, with_mount, with_volume};
 
 #[test]
 fn what_is_written_is_read() {
@@ -236,5 +236,88 @@ fn ordinary_users_meet_permissions_and_end_setuid_by_writing() {
             test "$(stat -c %g:%a group/file group/dir | tr '\n' ' ')" = "1234:644 1234:2755 "
             "#,
         );
+    });
+}
+
+#[test]
+fn what_happens_later_never_looks_older() {
+    with_mount(|root| {
+        let path = root.join("file");
+        fs::write(&path, [b'.'; 8192]).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut latest = (0, 0);
+        for turn in 0..200 {
+            // Each way to change it has its own clock on some file system.
+            match turn % 4 {
+                0 => file.write_all_at(b"x", 10).unwrap(),
+                1 => file.set_len(8192 + turn).unwrap(),
+                2 => rustix::fs::futimens(&file, &now()).unwrap(),
+                _ => fs::write(root.join("other"), b"").unwrap(),
+            }
+            let at = if turn % 4 == 3 { root.join("other") } else { path.clone() };
+            let metadata = fs::metadata(at).unwrap();
+            let time = (metadata.mtime(), metadata.mtime_nsec());
+            assert!(time >= latest, "turn {turn}: {time:?} after {latest:?}");
+            latest = time;
+        }
+    });
+}
+
+/// What `touch` asks for.
+fn now() -> rustix::fs::Timestamps {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    rustix::fs::Timestamps { last_access: now, last_modification: now }
+}
+
+#[test]
+fn what_a_set_id_bit_stands_for_ends_with_a_new_owner_and_with_allocation() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("\n*** SKIPPED: only root can try what others may do\n");
+        return;
+    }
+    with_volume(|root| {
+        shell(
+            &root,
+            r#"
+            chmod 777 .
+            mkfifo pipe; mknod device c 1 3; echo x > file
+            chown 65534:65534 pipe file
+            for node in pipe device file; do chmod 6755 $node; chown 65534:65534 $node; done
+            test "$(stat -c %a pipe device file | sort -u)" = 755
+            chmod 6755 file
+            setpriv --reuid=65534 --regid=65534 --clear-groups fallocate -l 100 file
+            test "$(stat -c %a file)" = 755
+            chmod 6755 file; fallocate -l 200 file
+            test "$(stat -c %a file)" = 6755
+            "#,
+        );
+    });
+}
+
+#[test]
+fn attributes_have_name_spaces_and_a_list_that_can_be_read() {
+    with_volume(|root| {
+        use rustix::fs::{XattrFlags, listxattr, removexattr, setxattr};
+        let file = root.join("file");
+        fs::write(&file, b"").unwrap();
+        for name in ["system.anything", "nonsense.name"] {
+            assert_eq!(setxattr(&file, name, b"", XattrFlags::empty()), Err(rustix::io::Errno::OPNOTSUPP));
+        }
+        let mut names = Vec::new();
+        let refused = loop {
+            assert!(names.len() < 10_000, "no end");
+            let name = format!("user.{:0>200}", names.len());
+            match setxattr(&file, &name, b"", XattrFlags::empty()) {
+                Ok(()) => names.push(name),
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(refused, rustix::io::Errno::NOSPC);
+        let mut list = vec![0; 64 * 1024];
+        let size = listxattr(&file, &mut list[..]).unwrap();
+        assert_eq!(list[..size].iter().filter(|byte| **byte == 0).count(), names.len());
+        for name in &names {
+            removexattr(&file, name).unwrap();
+        }
     });
 }

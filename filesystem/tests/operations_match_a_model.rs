@@ -62,7 +62,7 @@ fn random_operation(random: &mut StdRng, volume: &Volume, model: &mut Model) -> 
         }
         (52..57, Some(file)) => {
             let (offset, length) = (random.random_range(0..150_000u64), random.random_range(1..100_000u64));
-            let punch = AllocateMode { keep_size: true, punch_hole: true, zero_range: false };
+            let punch = AllocateMode { keep_size: true, punch_hole: true, ..AllocateMode::default() };
             volume.allocate(Inode(file), punch, offset, length).unwrap();
             let content = model.content(file);
             let (start, end) =

@@ -68,6 +68,11 @@ pub fn dispatch(operations: &dyn Operations, request: &Request<'_>) -> Answer {
             let how = Writing { clear_set_ids, append, direct };
             write(operations, request.inode, offset, data, &how)
         }
+        Operation::Allocate { offset, length, mode } => {
+            // The kernel tells us of no capability here, as it does with a write; root has it.
+            let clear_set_ids = request.uid != 0;
+            allocate(operations, request.inode, (offset, length), mode, clear_set_ids)
+        }
         _ => answer(operations, request).map(Answer::from),
     };
     answered.unwrap_or_else(|errno| Reply::Error(errno).into())
@@ -111,6 +116,34 @@ struct Writing {
     direct: bool,
 }
 
+/// Whether clearing the set-id bits of a file clears any. The kernel asks for it with each write of an ordinary user's, few
+/// files have them, and it would show the old mode for as long as it keeps it.
+fn has_set_ids(operations: &dyn Operations, inode: Inode) -> Result<bool, Errno> {
+    Ok(operations.attributes(inode)?.mode & SET_IDS != 0)
+}
+
+fn allocate(
+    operations: &dyn Operations,
+    inode: Inode,
+    (offset, length): (u64, u64),
+    mode: u32,
+    clear_set_ids: bool,
+) -> Result<Answer, Errno> {
+    if mode & !(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let clears = clear_set_ids && has_set_ids(operations, inode)?;
+    let mode = AllocateMode {
+        keep_size: mode & FALLOC_FL_KEEP_SIZE != 0,
+        punch_hole: mode & FALLOC_FL_PUNCH_HOLE != 0,
+        zero_range: mode & FALLOC_FL_ZERO_RANGE != 0,
+        clear_set_ids: clears,
+    };
+    operations.allocate(inode, mode, offset, length)?;
+    let before = clears.then_some(Notification::Attributes(inode));
+    Ok(Answer { reply: Reply::Empty, before, after: None })
+}
+
 fn write(
     operations: &dyn Operations,
     inode: Inode,
@@ -118,8 +151,7 @@ fn write(
     data: &[u8],
     how: &Writing,
 ) -> Result<Answer, Errno> {
-    // The kernel asks for it with each write of an ordinary user's, and few files have any.
-    let clears = how.clear_set_ids && operations.attributes(inode)?.mode & SET_IDS != 0;
+    let clears = how.clear_set_ids && has_set_ids(operations, inode)?;
     let written_at = if how.append {
         operations.append(inode, data, clears)?
     } else {
@@ -132,7 +164,6 @@ fn write(
         // look again.
         answer.before = Some(Notification::Content(inode, written_at, data.len() as u64));
     } else if clears {
-        // The kernel leaves clearing the bits to us, and would show the old mode for as long as it keeps it.
         answer.before = Some(Notification::Attributes(inode));
     }
     if written_at != offset {
@@ -251,17 +282,6 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             }
             packer.finish()
         }
-        Operation::Allocate { offset, length, mode } => {
-            if mode & !(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) != 0 {
-                return Err(Errno::EOPNOTSUPP);
-            }
-            let mode = AllocateMode {
-                keep_size: mode & FALLOC_FL_KEEP_SIZE != 0,
-                punch_hole: mode & FALLOC_FL_PUNCH_HOLE != 0,
-                zero_range: mode & FALLOC_FL_ZERO_RANGE != 0,
-            };
-            done(operations.allocate(inode, mode, offset, length)?)
-        }
         Operation::Seek { offset, whence } => {
             let whence = match whence {
                 SEEK_DATA => Whence::Data,
@@ -277,8 +297,9 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         | Operation::Access { .. }
         // The kernel copies through its page cache instead of COPY_FILE_RANGE, refuses O_TMPFILE, and so on.
         | Operation::Other { .. }
-        // `dispatch` has seen to it.
+        // `dispatch` has seen to both.
         | Operation::Write { .. }
+        | Operation::Allocate { .. }
         | Operation::Init(_)
         | Operation::Destroy
         | Operation::Interrupt { .. } => Reply::Error(Errno::ENOSYS),

@@ -332,9 +332,9 @@ impl State {
             self.resize(inode, &mut record, size)?;
             record.mtime = now;
         }
-        let owner_changes = changes.uid.is_some_and(|uid| uid != record.uid)
-            || changes.gid.is_some_and(|gid| gid != record.gid);
-        if (owner_changes || changes.clear_set_ids) && record.kind == FileKind::Regular {
+        // Whoever calls `chown`, and whether it changes anything: Linux clears them on everything but directories.
+        let is_chown = changes.uid.is_some() || changes.gid.is_some();
+        if (is_chown || changes.clear_set_ids) && record.kind != FileKind::Directory {
             record.mode = without_set_ids(record.mode);
         }
         record.mode = changes.mode.map_or(record.mode, |mode| mode & 0o7777);
@@ -366,6 +366,9 @@ impl State {
         }
         if !mode.keep_size {
             record.size = record.size.max(end);
+        }
+        if mode.clear_set_ids {
+            record.mode = without_set_ids(record.mode);
         }
         let now = Time::now();
         record.mtime = now;

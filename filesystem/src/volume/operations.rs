@@ -259,7 +259,8 @@ impl Operations for Volume {
 
     fn sync(&self, inode: Option<Inode>, _data_only: bool) -> Result<(), Errno> {
         match inode {
-            None => self.sync_changes(self.newest_delta()),
+            // `fsync` of the mountpoint stands for `syncfs`, which the kernel does not pass on.
+            None | Some(Inode::ROOT) => self.sync_changes(self.newest_delta()),
             Some(inode) => match self.dirty_delta(inode.0) {
                 0 => Ok(()),
                 number => self.sync_changes(number),
@@ -268,6 +269,15 @@ impl Operations for Volume {
     }
 
     fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> {
+        if !mode.punch_hole && !mode.zero_range {
+            let free = self.statistics()?.free_block_count * STATISTICS_BLOCK_SIZE;
+            // What is there already needs no room, and an overestimate refuses only what nearly fills the drive.
+            let allocated = self.attributes(inode)?.blocks_512 * 512;
+            if length.saturating_sub(allocated) > free {
+                return Err(Errno::ENOSPC);
+            }
+        }
+        self.wait_for_room()?;
         self.change(|state| state.allocate(inode.0, mode, offset, length))
     }
 
@@ -276,10 +286,19 @@ impl Operations for Volume {
     }
 
     fn statistics(&self) -> Result<Statistics, Errno> {
-        let usage = self.store.usage().map_err(|error| {
-            tracing::warn!(%error, "the store's usage is not known");
-            Errno::ETIMEDOUT
-        })?;
+        let usage = match (self.store.usage(), self.last_usage.get()) {
+            (Ok(usage), _) => usage,
+            // `df` and every program that looks for room before it writes go on while nodes are away.
+            (Err(error), Some(usage)) => {
+                tracing::debug!(%error, "the store's usage is not known: showing the last");
+                usage
+            }
+            (Err(error), None) => {
+                tracing::debug!(%error, "the store's usage is not known");
+                return Err(Errno::ETIMEDOUT);
+            }
+        };
+        self.last_usage.set(Some(usage));
         let free = usage.total_bytes.saturating_sub(usage.used_bytes) / STATISTICS_BLOCK_SIZE;
         Ok(Statistics {
             block_size: STATISTICS_BLOCK_SIZE as u32,

@@ -7,7 +7,16 @@ use crate::errno::Errno;
 use crate::format::Key;
 use crate::operations::{NAME_SIZE_MAX, Time, XATTR_VALUE_SIZE_MAX, XattrMode};
 
+/// What `listxattr` returns at most (`XATTR_LIST_MAX`): with more names none could be listed, nor removed by tools.
+const LIST_SIZE_MAX: usize = 64 * 1024;
+
+/// The name spaces that Linux gives a meaning, and that of the two access lists.
+const NAME_SPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system.posix_acl_"];
+
 fn key(inode: u64, name: &[u8]) -> Result<Key, Errno> {
+    if !NAME_SPACES.iter().any(|space| name.starts_with(space)) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     match name.len() {
         0 => Err(Errno::EINVAL),
         1..=NAME_SIZE_MAX => Ok(Key::Xattr(inode, Bytes::copy_from_slice(name))),
@@ -35,6 +44,12 @@ impl State {
         match (mode, self.get(&key)?) {
             (XattrMode::Create, Some(_)) => return Err(Errno::EEXIST.into()),
             (XattrMode::Replace, None) => return Err(Errno::ENODATA.into()),
+            (_, None) => {
+                let listed: usize = self.list_xattr(inode)?.iter().map(|name| name.len() + 1).sum();
+                if listed + name.len() + 1 > LIST_SIZE_MAX {
+                    return Err(Errno::ENOSPC.into());
+                }
+            }
             _ => {}
         }
         self.set(key, Change::Xattr(Bytes::copy_from_slice(value)));

@@ -55,6 +55,11 @@ pub(crate) fn with_fs(fs: impl FnOnce() -> MemoryFs + Send, story: impl FnOnce(P
 /// afterwards, by nothing but its keys, to look the same to the last byte.
 pub(crate) fn with_mount(story: fn(PathBuf)) {
     with_fs(MemoryFs::default, story);
+    with_volume(story);
+}
+
+/// As [`with_mount`], for what the file system in memory is too simple for.
+pub(crate) fn with_volume(story: fn(PathBuf)) {
     let before = tempfile::NamedTempFile::new().unwrap();
     let told = before.path().to_owned();
     reactor::run(|| {
