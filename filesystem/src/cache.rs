@@ -100,7 +100,6 @@ pub(crate) struct Cache {
     oldest: u32,
     size_bytes: usize,
     size_bytes_max: usize,
-    holds_all: bool,
 }
 
 impl Cache {
@@ -114,14 +113,7 @@ impl Cache {
             oldest: NONE,
             size_bytes: 0,
             size_bytes_max,
-            holds_all: false,
         }
-    }
-
-    /// While `on`, nothing is let go.
-    pub(crate) fn hold_all(&mut self, on: bool) {
-        self.holds_all = on;
-        self.trim();
     }
 
     /// Returns the node at `pointer`, if it is here.
@@ -178,7 +170,7 @@ impl Cache {
 
     fn trim(&mut self) {
         // The newest stays even if it alone is too large: whoever asked for it is about to look.
-        while !self.holds_all && self.size_bytes > self.size_bytes_max && self.oldest != self.newest {
+        while self.size_bytes > self.size_bytes_max && self.oldest != self.newest {
             self.evict(self.oldest);
         }
     }

@@ -396,7 +396,8 @@ pub trait Operations {
     /// Also while too many bytes wait to be committed, and while a partly overwritten frame is fetched.
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno>;
 
-    /// Writes all of `data` at the file's end, wherever another mount has moved that to, and returns the offset.
+    /// Writes all of `data` at the file's end, wherever another mount has moved that to, and returns the offset. Where
+    /// several mounts append to one file at once, nothing of either is lost.
     fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno>;
 
     /// Called before a file is opened: what other mounts stored before is seen after it.

@@ -5,17 +5,20 @@
 //! (`Volume::step`); the committer takes a delta away whole and works on it while new changes go to the next. The parts:
 //!
 //! - `state`: the layers and how to look through them; `names`, `content`, `xattr`: operations as steps over it;
-//! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first;
+//! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first,
+//!   with `merge`, which decides, `gate`, which keeps changes out meanwhile, and `aliases`, for files that became two;
 //!   `freshness`: is there anything newer?
 //! - `write_back`: the journal, when there is one;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
 //!
 //! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
 
+mod aliases;
 mod commit;
 mod content;
 mod fetch;
 mod freshness;
+mod gate;
 mod merge;
 mod names;
 mod operations;
@@ -58,6 +61,7 @@ pub struct Volume {
     options: Options,
     state: RefCell<State>,
     in_flight: fetch::InFlight,
+    gate: gate::Gate,
     sealer: RefCell<RootSealer>,
     /// Random: tells our commits from others'.
     session: [u8; 8],
@@ -202,6 +206,7 @@ impl Volume {
             options,
             state: RefCell::new(state),
             in_flight: fetch::InFlight::default(),
+            gate: gate::Gate::default(),
             sealer: RefCell::new(RootSealer::new()),
             session: random_bytes(),
             journal,
@@ -282,6 +287,7 @@ impl Volume {
             };
             match stop {
                 Stop::Errno(errno) => return Err(errno),
+                Stop::Merging => self.gate.wait(),
                 Stop::Node(pointer) => drop(self.fetch_node(&pointer)?),
                 Stop::Frame(pointer) => {
                     let frame = self.fetch_frames(&[pointer])?;
@@ -343,7 +349,7 @@ impl Volume {
             match next {
                 None => self.reclaim.wait(),
                 Some(inode) => {
-                    if let Err(errno) = self.step(|state| state.reclaim(inode)) {
+                    if let Err(errno) = self.change_step(|state| state.reclaim(inode)) {
                         // It stays on the list of orphans, for the next mount.
                         tracing::warn!(inode, %errno, "a removed file's space is not reclaimed now");
                     }
@@ -361,7 +367,7 @@ impl Volume {
         self.find_orphans()?;
         loop {
             let Some(inode) = self.state.borrow_mut().reclaim.pop_front() else { return Ok(()) };
-            self.step(|state| state.reclaim(inode))?;
+            self.change_step(|state| state.reclaim(inode))?;
         }
     }
 

@@ -87,6 +87,19 @@ impl Key {
         }
     }
 
+    /// Returns what is the same key of inode `to`.
+    pub fn moved(&self, to: u64) -> Key {
+        match self {
+            Key::Writer(device) => Key::Writer(*device),
+            Key::Orphan(_) => Key::Orphan(to),
+            Key::Truncation(_) => Key::Truncation(to),
+            Key::Inode(_) => Key::Inode(to),
+            Key::Xattr(_, name) => Key::Xattr(to, name.clone()),
+            Key::Entry(_, hash, name) => Key::Entry(to, *hash, name.clone()),
+            Key::Extent(_, frame) => Key::Extent(to, *frame),
+        }
+    }
+
     /// Writes the key's bytes.
     pub fn encode(&self) -> KeyBytes {
         let mut bytes = KeyBytes::new();
@@ -201,6 +214,13 @@ mod tests {
         fn nothing_lies_between_a_key_and_its_successor(a in keys(), b in keys()) {
             prop_assert!(a < a.successor());
             prop_assert!(b <= a || b >= a.successor());
+        }
+
+        #[test]
+        fn a_key_moves_to_another_inode_and_back(a in keys(), to in 1u64..) {
+            let Some(inode) = a.rest().0.filter(|_| a.place().0 == TABLE).or((a.place().0 != TABLE).then_some(a.place().0))
+            else { return Ok(()) };
+            prop_assert_eq!(a.moved(to).moved(inode), a);
         }
 
         #[test]

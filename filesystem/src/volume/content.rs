@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::state::{Change, State, Step, Stop, extent_range};
 use crate::errno::Errno;
-use crate::format::{FRAME_SIZE, InodeRecord, Key, Pointer};
+use crate::format::{ContentVersion, FRAME_SIZE, InodeRecord, Key, Pointer};
 use crate::operations::{AllocateMode, Attributes, FILE_SIZE_MAX, FileKind, SetAttributes, Time, Whence};
 
 const FRAME: u64 = FRAME_SIZE as u64;
@@ -220,6 +220,7 @@ impl State {
             self.set(Key::Extent(inode, index), Change::Frame(frame.freeze()));
         }
         record.size = record.size.max(end);
+        self.touch_content(inode, &mut record);
         let now = Time::now();
         record.mtime = now;
         record.ctime = now;
@@ -228,6 +229,23 @@ impl State {
         }
         self.set_record(inode, record);
         Ok(())
+    }
+
+    /// Writes at the end of the file, wherever that is, and returns where it was. A merge knows it for an append.
+    pub(crate) fn append(&mut self, inode: u64, data: &[u8], clear_set_ids: bool) -> Step<u64> {
+        let end = self.file(inode)?.size;
+        let before = self.active.appended.get(&inode).copied();
+        self.write(inode, end, data, clear_set_ids)?;
+        if !data.is_empty() {
+            self.active.appended.insert(inode, before.unwrap_or(true));
+        }
+        Ok(end)
+    }
+
+    /// Notes that the content of `inode` changes: its version tells a merge so. The caller stores `record`.
+    pub(crate) fn touch_content(&mut self, inode: u64, record: &mut InodeRecord) {
+        record.content = ContentVersion { writer: self.device, counter: record.content.counter + 1 };
+        self.active.appended.insert(inode, false);
     }
 
     /// Zeros bytes `start..end` of one frame, if it is no hole.
@@ -312,6 +330,9 @@ impl State {
             // To the end of the last frame, so that it becomes a hole or is cut off and keeps no zeros.
             self.punch(inode, record, size, record.size.div_ceil(FRAME) * FRAME)?;
         }
+        if record.size != size {
+            self.touch_content(inode, record);
+        }
         record.size = size;
         Ok(())
     }
@@ -355,6 +376,7 @@ impl State {
             return Err(Errno::EINVAL.into());
         }
         let end = offset.checked_add(length).filter(|end| *end <= FILE_SIZE_MAX).ok_or(Errno::EFBIG)?;
+        let changes_size = !mode.keep_size && end > record.size;
         if mode.punch_hole || mode.zero_range {
             let zero_end = end.min(record.size);
             if offset < zero_end {
@@ -369,6 +391,9 @@ impl State {
         }
         if mode.clear_set_ids {
             record.mode = without_set_ids(record.mode);
+        }
+        if mode.punch_hole || mode.zero_range || changes_size {
+            self.touch_content(inode, &mut record);
         }
         let now = Time::now();
         record.mtime = now;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Volume;
-use super::content::{Part, push_slice};
+use super::content::{Part, ReadPlan, push_slice};
 use super::names::NewNode;
 use super::state::Change;
 use crate::errno::Errno;
@@ -19,7 +19,7 @@ const STATISTICS_BLOCK_SIZE: u64 = 4096;
 
 impl Volume {
     fn change<T>(&self, operation: impl FnMut(&mut super::State) -> super::Step<T>) -> Result<T, Errno> {
-        let value = self.step(operation)?;
+        let value = self.change_step(operation)?;
         self.after_change();
         Ok(value)
     }
@@ -32,8 +32,9 @@ impl Volume {
     }
 
     /// Returns the number of the newest delta that holds a change of `inode`, or 0.
-    fn dirty_delta(&self, inode: u64) -> u64 {
+    fn dirty_delta(&self, inode: Inode) -> u64 {
         let state = self.state.borrow();
+        let inode = state.at(inode);
         let holds = |delta: &super::state::Delta| {
             let keys =
                 [Key::Inode(inode)..=Key::Inode(inode), Key::Extent(inode, 0)..=Key::Extent(inode, u64::MAX)];
@@ -45,134 +46,13 @@ impl Volume {
             state.committing.as_ref().filter(|delta| holds(delta)).map_or(0, |delta| delta.number)
         }
     }
-}
 
-impl Operations for Volume {
-    fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno> {
-        match self.step(|state| state.lookup(parent.0, name)) {
-            // Another mount may have just made it.
-            Err(Errno::ENOENT) if self.refresh() => self.step(|state| state.lookup(parent.0, name)),
-            found => found,
-        }
-    }
-
-    fn remember(&self, inode: Inode) {
-        *self.state.borrow_mut().references.entry(inode.0).or_insert(0) += 1;
-    }
-
-    fn forget(&self, inode: Inode, count: u64) {
-        let mut state = self.state.borrow_mut();
-        let Some(references) = state.references.get_mut(&inode.0) else { return };
-        *references = references.saturating_sub(count);
-        if *references > 0 {
-            return;
-        }
-        state.references.remove(&inode.0);
-        // Removed inodes are in a delta or on the list of orphans; most that are forgotten are neither.
-        let removed =
-            |change: Option<&Change>| matches!(change, Some(Change::Inode(record)) if record.nlink == 0);
-        let key = Key::Inode(inode.0);
-        let is_removed = match state.active.changes.get(&key) {
-            Some(change) => removed(Some(change)),
-            None => match &state.committing {
-                Some(delta) if delta.changes.contains_key(&key) => removed(delta.changes.get(&key)),
-                // Not changed lately: the tree knows, if its leaf is here; else the next mount cleans up.
-                _ => matches!(state.get_stored(&key), Ok(Some(Change::Inode(record))) if record.nlink == 0),
-            },
-        };
-        if is_removed {
-            state.reclaim.push_back(inode.0);
-            drop(state);
-            self.reclaim.notify_all();
-        }
-    }
-
-    fn attributes(&self, inode: Inode) -> Result<Attributes, Errno> {
-        self.step(|state| Ok(state.record(inode.0)?.attributes(inode.0)))
-    }
-
-    fn set_attributes(&self, inode: Inode, changes: &SetAttributes) -> Result<Attributes, Errno> {
-        self.change(|state| state.set_attributes(inode.0, changes))
-    }
-
-    fn make_node(
+    /// Returns what a plan says is to be read.
+    fn read_planned(
         &self,
-        parent: Inode,
-        name: &[u8],
-        kind: FileKind,
-        mode: u32,
-        rdev: u32,
-        credentials: &Credentials,
-    ) -> Result<Attributes, Errno> {
-        if matches!(kind, FileKind::Directory | FileKind::Symlink) {
-            return Err(Errno::EINVAL);
-        }
-        self.wait_for_room()?;
-        let node = NewNode { kind, mode, rdev, target: &[] };
-        self.change(|state| state.make(parent.0, name, &node, credentials))
-    }
-
-    fn make_directory(
-        &self,
-        parent: Inode,
-        name: &[u8],
-        mode: u32,
-        credentials: &Credentials,
-    ) -> Result<Attributes, Errno> {
-        self.wait_for_room()?;
-        let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: &[] };
-        self.change(|state| state.make(parent.0, name, &node, credentials))
-    }
-
-    fn make_symlink(
-        &self,
-        parent: Inode,
-        name: &[u8],
-        target: &[u8],
-        credentials: &Credentials,
-    ) -> Result<Attributes, Errno> {
-        self.wait_for_room()?;
-        let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
-        // The umask is not for symlinks.
-        let credentials = Credentials { umask: 0, ..*credentials };
-        self.change(|state| state.make(parent.0, name, &node, &credentials))
-    }
-
-    fn read_symlink(&self, inode: Inode) -> Result<Bytes, Errno> {
-        self.step(|state| state.read_symlink(inode.0))
-    }
-
-    fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
-        self.change(|state| state.link(inode.0, new_parent.0, new_name))
-    }
-
-    fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
-        self.change(|state| state.unlink(parent.0, name))?;
-        self.after_removal();
-        Ok(())
-    }
-
-    fn remove_directory(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
-        self.change(|state| state.remove_directory(parent.0, name))?;
-        self.after_removal();
-        Ok(())
-    }
-
-    fn rename(
-        &self,
-        parent: Inode,
-        name: &[u8],
-        new_parent: Inode,
-        new_name: &[u8],
-        flags: RenameFlags,
-    ) -> Result<(), Errno> {
-        self.change(|state| state.rename(parent.0, name, new_parent.0, new_name, flags))?;
-        self.after_removal();
-        Ok(())
-    }
-
-    fn read(&self, inode: Inode, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
-        let plan = self.step(|state| state.read(inode.0, offset, size))?;
+        plan: impl FnMut(&mut super::State) -> super::Step<ReadPlan>,
+    ) -> Result<ReadBytes, Errno> {
+        let plan = self.step(plan)?;
         if !plan.ahead.is_empty() {
             self.fetch_ahead(plan.ahead);
         }
@@ -201,24 +81,169 @@ impl Operations for Volume {
         Ok(bytes)
     }
 
+    /// Reads as [`read`](Operations::read) does, by the number that the tree has.
+    pub(super) fn read_content(&self, inode: u64, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
+        self.read_planned(|state| state.read(inode, offset, size))
+    }
+
+    /// Returns attributes as the kernel knows their inode.
+    fn shown(&self, mut attributes: Attributes) -> Attributes {
+        attributes.inode = self.number(attributes.inode);
+        attributes
+    }
+
+    fn number(&self, inode: Inode) -> Inode {
+        Inode(self.state.borrow().aliases.number(inode.0))
+    }
+}
+
+impl Operations for Volume {
+    fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno> {
+        let found = match self.step(|state| state.lookup(state.at(parent), name)) {
+            // Another mount may have just made it.
+            Err(Errno::ENOENT) if self.refresh() => self.step(|state| state.lookup(state.at(parent), name)),
+            found => found,
+        };
+        found.map(|found| self.shown(found))
+    }
+
+    fn remember(&self, inode: Inode) {
+        let mut state = self.state.borrow_mut();
+        let inode = state.at(inode);
+        *state.references.entry(inode).or_insert(0) += 1;
+    }
+
+    fn forget(&self, inode: Inode, count: u64) {
+        let mut state = self.state.borrow_mut();
+        let inode = state.at(inode);
+        let Some(references) = state.references.get_mut(&inode) else { return };
+        *references = references.saturating_sub(count);
+        if *references > 0 {
+            return;
+        }
+        state.references.remove(&inode);
+        // Removed inodes are in a delta or on the list of orphans; most that are forgotten are neither.
+        let removed =
+            |change: Option<&Change>| matches!(change, Some(Change::Inode(record)) if record.nlink == 0);
+        let key = Key::Inode(inode);
+        let is_removed = match state.active.changes.get(&key) {
+            Some(change) => removed(Some(change)),
+            None => match &state.committing {
+                Some(delta) if delta.changes.contains_key(&key) => removed(delta.changes.get(&key)),
+                // Not changed lately: the tree knows, if its leaf is here; else the next mount cleans up.
+                _ => matches!(state.get_stored(&key), Ok(Some(Change::Inode(record))) if record.nlink == 0),
+            },
+        };
+        if is_removed {
+            state.reclaim.push_back(inode);
+            drop(state);
+            self.reclaim.notify_all();
+        }
+    }
+
+    fn attributes(&self, inode: Inode) -> Result<Attributes, Errno> {
+        self.step(|state| Ok(state.record(state.at(inode))?.attributes(inode.0)))
+    }
+
+    fn set_attributes(&self, inode: Inode, changes: &SetAttributes) -> Result<Attributes, Errno> {
+        self.change(|state| state.set_attributes(state.at(inode), changes)).map(|found| self.shown(found))
+    }
+
+    fn make_node(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        kind: FileKind,
+        mode: u32,
+        rdev: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        if matches!(kind, FileKind::Directory | FileKind::Symlink) {
+            return Err(Errno::EINVAL);
+        }
+        self.wait_for_room()?;
+        let node = NewNode { kind, mode, rdev, target: &[] };
+        self.change(|state| state.make(state.at(parent), name, &node, credentials))
+    }
+
+    fn make_directory(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        mode: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        self.wait_for_room()?;
+        let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: &[] };
+        self.change(|state| state.make(state.at(parent), name, &node, credentials))
+    }
+
+    fn make_symlink(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        target: &[u8],
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        self.wait_for_room()?;
+        let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
+        // The umask is not for symlinks.
+        let credentials = Credentials { umask: 0, ..*credentials };
+        self.change(|state| state.make(state.at(parent), name, &node, &credentials))
+    }
+
+    fn read_symlink(&self, inode: Inode) -> Result<Bytes, Errno> {
+        self.step(|state| state.read_symlink(state.at(inode)))
+    }
+
+    fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
+        let linked = self.change(|state| state.link(state.at(inode), state.at(new_parent), new_name));
+        linked.map(|found| self.shown(found))
+    }
+
+    fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.change(|state| state.unlink(state.at(parent), name))?;
+        self.after_removal();
+        Ok(())
+    }
+
+    fn remove_directory(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.change(|state| state.remove_directory(state.at(parent), name))?;
+        self.after_removal();
+        Ok(())
+    }
+
+    fn rename(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        new_parent: Inode,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        self.change(|state| state.rename(state.at(parent), name, state.at(new_parent), new_name, flags))?;
+        self.after_removal();
+        Ok(())
+    }
+
+    fn read(&self, inode: Inode, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
+        self.read_planned(|state| state.read(state.at(inode), offset, size))
+    }
+
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
         self.wait_for_room()?;
-        self.change(|state| state.write(inode.0, offset, data, clear_set_ids))
+        self.change(|state| state.write(state.at(inode), offset, data, clear_set_ids))
     }
 
     fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno> {
         self.refresh();
         self.wait_for_room()?;
-        self.change(|state| {
-            let end = state.record(inode.0)?.size;
-            state.write(inode.0, end, data, clear_set_ids)?;
-            Ok(end)
-        })
+        self.change(|state| state.append(state.at(inode), data, clear_set_ids))
     }
 
     fn open(&self, inode: Inode) -> Result<(), Errno> {
         let has_news = self.refresh() || self.has_invalidations();
-        match self.step(|state| state.record(inode.0)) {
+        match self.step(|state| state.record(state.at(inode))) {
             Ok(record) if record.nlink > 0 || !has_news => Ok(()),
             // Another mount has removed it, or put another file in its place, as editors do; the kernel looks again.
             Ok(_) | Err(Errno::ENOENT) => Err(Errno::ESTALE),
@@ -227,7 +252,7 @@ impl Operations for Volume {
     }
 
     fn flush(&self, inode: Inode) -> Result<(), Errno> {
-        let number = self.dirty_delta(inode.0);
+        let number = self.dirty_delta(inode);
         match self.sharing() {
             _ if number == 0 => Ok(()),
             Sharing::WithOthers => self.sync_changes(number),
@@ -243,7 +268,10 @@ impl Operations for Volume {
         count_max: usize,
         with_attributes: bool,
     ) -> Result<Vec<DirectoryEntry>, Errno> {
-        let mut entries = self.step(|state| state.list(inode.0, cookie, count_max))?;
+        let mut entries = self.step(|state| state.list(state.at(inode), cookie, count_max))?;
+        for entry in &mut entries {
+            entry.inode = self.number(entry.inode);
+        }
         if with_attributes {
             for entry in entries.iter_mut().filter(|entry| !matches!(entry.name.as_ref(), b"." | b"..")) {
                 // It may have been removed while another's attributes were fetched; it may be damaged, or of a kind
@@ -261,7 +289,7 @@ impl Operations for Volume {
         match inode {
             // `fsync` of the mountpoint stands for `syncfs`, which the kernel does not pass on.
             None | Some(Inode::ROOT) => self.sync_changes(self.newest_delta()),
-            Some(inode) => match self.dirty_delta(inode.0) {
+            Some(inode) => match self.dirty_delta(inode) {
                 0 => Ok(()),
                 number => self.sync_changes(number),
             },
@@ -278,11 +306,11 @@ impl Operations for Volume {
             }
         }
         self.wait_for_room()?;
-        self.change(|state| state.allocate(inode.0, mode, offset, length))
+        self.change(|state| state.allocate(state.at(inode), mode, offset, length))
     }
 
     fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, Errno> {
-        self.step(|state| state.seek(inode.0, offset, whence))
+        self.step(|state| state.seek(state.at(inode), offset, whence))
     }
 
     fn statistics(&self) -> Result<Statistics, Errno> {
@@ -312,19 +340,19 @@ impl Operations for Volume {
     }
 
     fn get_xattr(&self, inode: Inode, name: &[u8]) -> Result<Bytes, Errno> {
-        self.step(|state| state.get_xattr(inode.0, name))
+        self.step(|state| state.get_xattr(state.at(inode), name))
     }
 
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
-        self.change(|state| state.set_xattr(inode.0, name, value, mode))
+        self.change(|state| state.set_xattr(state.at(inode), name, value, mode))
     }
 
     fn list_xattr(&self, inode: Inode) -> Result<Vec<Bytes>, Errno> {
-        self.step(|state| state.list_xattr(inode.0))
+        self.step(|state| state.list_xattr(state.at(inode)))
     }
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno> {
-        self.change(|state| state.remove_xattr(inode.0, name))
+        self.change(|state| state.remove_xattr(state.at(inode), name))
     }
 
     fn sharing(&self) -> Sharing {
@@ -340,8 +368,12 @@ impl Operations for Volume {
 
     fn next_invalidation(&self) -> Option<Invalidation> {
         loop {
-            if let Some(invalidation) = self.invalidations.borrow_mut().pop_front() {
-                return Some(invalidation);
+            let next = self.invalidations.borrow_mut().pop_front();
+            if let Some(invalidation) = next {
+                return Some(match invalidation {
+                    Invalidation::Inode(inode) => Invalidation::Inode(self.number(inode)),
+                    Invalidation::Entry(directory, name) => Invalidation::Entry(self.number(directory), name),
+                });
             }
             if self.closing.get() {
                 return None;

@@ -1,7 +1,8 @@
 //! What happens when another writer was first, or is seen to have written: taking their root over.
 //!
-//! First the nodes that the merge will look at are fetched, level by level and in parallel; then the merge runs as one
-//! step (see [`super::merge`]). A walk over both trees that skips what they share finds what the kernel must forget.
+//! First the nodes that the merge will look at are fetched, level by level and in parallel; then it is worked out (see
+//! [`super::merge`]) while changes wait, and put in place in one step. A walk over both trees that skips what they share
+//! finds what the kernel must forget.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use dht::{HeaderHash, Record};
 
 use super::Volume;
 use super::fetch::CachedNodes;
+use super::merge::Merged;
+use super::state::{Delta, State, Step};
 use crate::access::{Root, open_root};
 use crate::cache::ChunkId;
 use crate::errno::Errno;
@@ -21,20 +24,88 @@ use crate::tree::Nodes;
 /// When more than this many keys differ, only the invalidations of ours are worth telling.
 const DIFFERENCE_MAX: usize = 200_000;
 
+impl State {
+    /// Puts a merge in place: the tree is `tree` from now on, which is what `header` names, and our changes are the
+    /// merged ones. If it stops for something that is missing, nothing has changed.
+    fn adopt(&mut self, merged: &Merged, tree: Option<Pointer>, header: HeaderHash) -> Step<()> {
+        let number = self.active.number;
+        let active = std::mem::replace(&mut self.active, Delta { number, ..Delta::default() });
+        let before = (self.tree, self.header, self.committing.take(), active);
+        self.tree = tree;
+        self.header = Some(header);
+        for (key, change) in &merged.changes {
+            self.set(key.clone(), change.clone());
+        }
+        for (inode, only) in before.2.iter().flat_map(|delta| &delta.appended).chain(&before.3.appended) {
+            *self.active.appended.entry(*inode).or_insert(true) &= only;
+        }
+        for (inode, pieces) in &merged.appended {
+            self.active.appended.remove(inode);
+            let appended = pieces.iter().try_for_each(|piece| self.append(*inode, piece, false).map(drop));
+            if let Err(stop) = appended {
+                (self.tree, self.header, self.committing, self.active) = before;
+                return Err(stop);
+            }
+        }
+        for (theirs, ours) in &merged.forked {
+            self.active.appended.remove(theirs);
+            // What was open here was ours.
+            if let Some(count) = self.references.remove(theirs) {
+                self.references.insert(*ours, count);
+                self.aliases.exchange(*theirs, *ours);
+            }
+        }
+        for (from, to) in &merged.united {
+            if let Some(count) = self.references.remove(from) {
+                *self.references.entry(*to).or_insert(0) += count;
+                self.aliases.unite(*from, *to);
+            }
+        }
+        self.reclaim.extend(&merged.reclaim);
+        Ok(())
+    }
+}
+
 impl Volume {
-    /// Takes another writer's root over and puts our changes on top of it; nothing of them is lost.
+    /// Takes another writer's root over and puts our changes on top of it; nothing of them is lost. If it fails, all is
+    /// as before.
     ///
     /// # Suspends
     ///
-    /// While nodes of both trees are fetched.
+    /// While nodes of both trees are fetched. Changes wait meanwhile.
     pub(super) fn rebase(&self, root: &Root, header: HeaderHash) -> Result<(), Errno> {
-        let base = self.state.borrow().tree;
         self.check_charter(root)?;
-        // The merge needs all its nodes at once, however small the cache is.
-        self.state.borrow_mut().cache.hold_all(true);
-        let result = self.rebase_held(base, root, header);
-        self.state.borrow_mut().cache.hold_all(false);
-        result
+        let closed = self.gate.close();
+        let base = self.state.borrow().tree;
+        let keys: Vec<Bytes> = {
+            let state = self.state.borrow();
+            let committing = state.committing.iter().flat_map(|delta| delta.changes.keys());
+            let mut keys: Vec<Bytes> = committing
+                .chain(state.active.changes.keys())
+                .map(|key| Bytes::copy_from_slice(&key.encode()))
+                .collect();
+            keys.sort_unstable();
+            keys
+        };
+        for tree in [base, root.tree].into_iter().flatten() {
+            self.prefetch(tree, &keys)?;
+        }
+        let mut invalidations = self.differences(base, root.tree)?;
+        let merged = self.merge(root.tree, None, Time::now())?;
+        self.step(|state| state.adopt(&merged, root.tree, header))?;
+        self.state.borrow_mut().charter = root.charter.clone();
+        drop(closed);
+        invalidations.extend(merged.invalidations);
+        self.invalidate(invalidations);
+        // What was waiting has moved to the active delta.
+        let number = self.state.borrow().active.number;
+        if !self.state.borrow().active.changes.is_empty() {
+            self.wanted.set(self.wanted.get().max(number));
+        }
+        if !self.state.borrow().reclaim.is_empty() {
+            self.reclaim.notify_all();
+        }
+        Ok(())
     }
 
     /// Another writer may have given the volume features meanwhile that we do not know.
@@ -60,36 +131,6 @@ impl Volume {
              stored yet cannot be; copy it elsewhere before this mount ends"
         );
         Err(Errno::EROFS)
-    }
-
-    fn rebase_held(&self, base: Option<Pointer>, root: &Root, header: HeaderHash) -> Result<(), Errno> {
-        let keys: Vec<Bytes> = {
-            let state = self.state.borrow();
-            let committing = state.committing.iter().flat_map(|delta| delta.changes.keys());
-            let mut keys: Vec<Bytes> = committing
-                .chain(state.active.changes.keys())
-                .map(|key| Bytes::copy_from_slice(&key.encode()))
-                .collect();
-            keys.sort_unstable();
-            keys
-        };
-        for tree in [base, root.tree].into_iter().flatten() {
-            self.prefetch(tree, &keys)?;
-        }
-        let mut invalidations = self.differences(base, root.tree)?;
-        let more = self.step(|state| state.merge(root.tree, header, &self.options.author, Time::now()))?;
-        self.state.borrow_mut().charter = root.charter.clone();
-        invalidations.extend(more);
-        self.invalidate(invalidations);
-        // What was waiting has moved to the active delta.
-        let number = self.state.borrow().active.number;
-        if !self.state.borrow().active.changes.is_empty() {
-            self.wanted.set(self.wanted.get().max(number));
-        }
-        if !self.state.borrow().reclaim.is_empty() {
-            self.reclaim.notify_all();
-        }
-        Ok(())
     }
 
     /// Fetches the nodes on the paths to `keys`, which are ascending.

@@ -13,13 +13,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use dht::HeaderHash;
 
+use super::aliases::Aliases;
 use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
 use crate::format::{
     EntryRecord, InodeRecord, Key, KeyBytes, NAME_HASH_BITS, Orphan, Pointer, Truncation, WriterRecord,
 };
-use crate::operations::{FileKind, NAME_SIZE_MAX, Time};
+use crate::operations::{FileKind, Inode, NAME_SIZE_MAX, Time};
 use crate::tree::cursor;
 
 /// Inode numbers are given out in runs that start at a random number; this many to a run.
@@ -61,6 +62,8 @@ pub(crate) struct Delta {
     pub(crate) size_bytes: usize,
     /// Counts deltas: once `committed` reaches it, all its changes are durable.
     pub(crate) number: u64,
+    /// Of each file whose content is changed here, whether all of it was appended with `O_APPEND`.
+    pub(crate) appended: HashMap<u64, bool>,
 }
 
 impl Delta {
@@ -87,6 +90,8 @@ pub(crate) enum Stop {
     Node(Pointer),
     /// Fetch this frame and ask again.
     Frame(Pointer),
+    /// A merge is under way: wait for its end and ask again.
+    Merging,
 }
 
 impl From<Errno> for Stop {
@@ -142,6 +147,8 @@ pub(crate) struct State {
     pub(crate) full: bool,
     /// What the journal does not hold yet, if there is one.
     pub(crate) unjournaled: Option<Unjournaled>,
+    /// Which inodes the kernel knows under other numbers.
+    pub(crate) aliases: Aliases,
 }
 
 impl State {
@@ -163,7 +170,13 @@ impl State {
             read_only: false,
             full: false,
             unjournaled: None,
+            aliases: Aliases::default(),
         }
+    }
+
+    /// Returns the inode that the kernel means.
+    pub(crate) fn at(&self, number: Inode) -> u64 {
+        self.aliases.inode(number.0)
     }
 
     /// Returns the bytes that wait for a commit.
@@ -345,10 +358,14 @@ impl State {
         if self.full { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
+    /// Returns the record of what is open here without a name since `since`.
+    pub(crate) fn orphan_record(&self, since: Time) -> Orphan {
+        Orphan { device: self.device, since_seconds: since.seconds, lease_seconds: 0 }
+    }
+
     /// Notes that `inode` lost its last name: it lives as long as the kernel refers to it.
     pub(crate) fn orphan(&mut self, inode: u64, now: Time) {
-        let orphan = Orphan { device: self.device, since_seconds: now.seconds, lease_seconds: 0 };
-        self.set(Key::Orphan(inode), Change::Orphan(orphan));
+        self.set(Key::Orphan(inode), Change::Orphan(self.orphan_record(now)));
         if !self.references.contains_key(&inode) {
             self.reclaim.push_back(inode);
         }

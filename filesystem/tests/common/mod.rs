@@ -116,6 +116,9 @@ pub(crate) fn keys(store: &TestStore) -> VolumeKeys {
 pub(crate) fn options(author: &str) -> Options {
     let mut options = Options::default();
     options.author = author.into();
+    // Each is a machine of its own.
+    options.device =
+        author.bytes().fold(1, |device, byte| device.wrapping_mul(31).wrapping_add(u64::from(byte)));
     options.commit_interval = Duration::from_secs(3600);
     options.sync_patience = Duration::from_millis(200);
     options
