@@ -29,7 +29,7 @@ use crate::links::{Failure, Links};
 use crate::message::{NodeUsage, Refusal};
 use crate::node::Node;
 use crate::paxos::ProposerId;
-use crate::register::{Operation, State};
+use crate::register::{HighWater, Operation, State};
 use crate::replicate;
 
 /// `df` must not hang because a node does.
@@ -68,8 +68,15 @@ struct Inner<O> {
     identity: Rc<Identity>,
     tag: OwnerTag,
     proposer: ProposerId,
-    registers: RefCell<HashMap<RegisterAddress, Rc<Mutex<State>>>>,
+    registers: RefCell<HashMap<RegisterAddress, Open>>,
     usage: RefCell<Option<(Instant, Usage)>>,
+}
+
+/// A register that was opened.
+struct Open {
+    state: Rc<Mutex<State>>,
+    /// Beside the lock, so that looking at it never waits for an operation.
+    seen: Rc<HighWater>,
 }
 
 impl<O> Clone for Client<O> {
@@ -138,7 +145,11 @@ impl<O: Overlay + 'static> Client<O> {
 
     fn enter(&self, genesis: Signed<Genesis>) -> RegisterAddress {
         let register = genesis.register();
-        let new = || Rc::new(Mutex::new(State::new(genesis, self.inner.proposer)));
+        let new = || {
+            let seen = Rc::new(HighWater::default());
+            let state = State::new(genesis, self.inner.proposer, seen.clone());
+            Open { state: Rc::new(Mutex::new(state)), seen }
+        };
         self.inner.registers.borrow_mut().entry(register).or_insert_with(new);
         register
     }
@@ -147,17 +158,22 @@ impl<O: Overlay + 'static> Client<O> {
     ///
     /// # Errors
     /// [`ReadError::NotOpen`].
-    ///
-    /// # Suspends
-    /// While an operation on the register is under way.
     pub fn expect_at_least(
         &self,
         register: &RegisterAddress,
         version: u64,
         header_hash: HeaderHash,
     ) -> Result<(), ReadError> {
-        self.state(register)?.lock().expect_at_least(version, header_hash);
+        let registers = self.inner.registers.borrow();
+        let open = registers.get(register).ok_or(ReadError::NotOpen(*register))?;
+        open.seen.raise(version, header_hash);
         Ok(())
+    }
+
+    /// The highest version of a register that this client has seen chosen, and what it was; to be kept for
+    /// [`Client::expect_at_least`] in a later run.
+    pub fn seen(&self, register: &RegisterAddress) -> Option<(u64, HeaderHash)> {
+        self.inner.registers.borrow().get(register)?.seen.get()
     }
 
     /// Who writes through this client.
@@ -167,7 +183,7 @@ impl<O: Overlay + 'static> Client<O> {
 
     fn state(&self, register: &RegisterAddress) -> Result<Rc<Mutex<State>>, ReadError> {
         let registers = self.inner.registers.borrow();
-        registers.get(register).cloned().ok_or(ReadError::NotOpen(*register))
+        registers.get(register).map(|open| open.state.clone()).ok_or(ReadError::NotOpen(*register))
     }
 
     fn swap(

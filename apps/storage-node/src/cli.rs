@@ -82,6 +82,9 @@ pub(crate) struct Up {
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,
+    /// Take an older state of the drive than this machine has seen, and go on from there
+    #[arg(long)]
+    pub(crate) accept_rollback: bool,
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -150,6 +153,9 @@ pub(crate) struct Mount {
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,
+    /// Take an older state of the drive than this machine has seen, and go on from there
+    #[arg(long)]
+    pub(crate) accept_rollback: bool,
 }
 
 /// Options of `umount`.

@@ -18,7 +18,8 @@ use crate::files;
 use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Network, Role};
-use crate::volume;
+use crate::seen::Seen;
+use crate::volume::{self, Opening};
 
 /// What a client needs to know before it connects. Plain data, so that it can go where the reactor runs.
 pub(crate) struct Settings {
@@ -124,9 +125,9 @@ impl Client {
     ///
     /// # Suspends
     /// Until its root is known and the journal of the last run is replayed.
-    pub(crate) fn open_volume(&self, directory: &Path, write_back: bool) -> Result<Rc<Volume>, Failure> {
+    pub(crate) fn open_volume(&self, opening: &Opening<'_>) -> Result<(Rc<Volume>, Option<Seen>), Failure> {
         let store = block_store(self.overlay.clone(), None, &self.network, &self.user);
-        volume::open(&store, &self.network, &self.user, directory, write_back)
+        volume::open(&store, &self.network, &self.user, opening)
     }
 
     /// Closes its connections.

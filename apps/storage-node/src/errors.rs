@@ -84,6 +84,12 @@ pub(crate) enum Failure {
     /// Too few of the nodes that keep the volume's root answer.
     #[error("the volume's root cannot be read: {needed} of {keepers} must answer ({reason})")]
     RootAway { keepers: String, needed: usize, reason: String },
+    /// The nodes agree on an older root than this machine has seen.
+    #[error(
+        "the nodes hold version {found} of the drive, and this machine has seen version {seen} of it: they were \
+         restored from an older copy, or they lie"
+    )]
+    RolledBack { seen: u64, found: u64 },
     /// The last flush failed.
     #[error("not everything that was written could be stored: {reason}")]
     NotStored { reason: String },
@@ -164,6 +170,11 @@ impl Failure {
             }
             Failure::RootAway { .. } => {
                 "nothing was changed: start those nodes (`status` shows which answer), and try again".into()
+            }
+            Failure::RolledBack { .. } => {
+                "nothing was changed: start the nodes that have the newer state, or restore a newer copy; to lose what \
+                 was stored since and go on from the older state, give `up` or `mount` --accept-rollback"
+                    .into()
             }
             Failure::NotStored { .. } => {
                 "the journal of this home still has it: run the same command again once the nodes are back".into()

@@ -20,6 +20,7 @@ mod node;
 mod progress;
 mod report;
 mod run;
+mod seen;
 mod status;
 mod stop;
 mod umount;

@@ -11,6 +11,7 @@ use crate::home::Lock;
 use crate::mountpoint;
 use crate::progress;
 use crate::stop::{Stop, say};
+use crate::volume::Opening;
 
 /// Runs the command.
 ///
@@ -22,18 +23,23 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     files::private_directory(&directory)?;
     let _lock = Lock::take(&directory)?;
     let mountpoint = mountpoint::prepare(&options.drive)?;
-    let write_back = options.write_back;
+    let (write_back, accept_rollback) = (options.write_back, options.accept_rollback);
     reactor::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
         let ready = stop.unless_open(|| {
             let client = Client::connect(&settings)?;
-            let volume = client.open_volume(&directory, write_back)?;
-            Ok::<_, Failure>((client, volume))
+            let opened = client.open_volume(&Opening {
+                directory: &directory,
+                seen_directory: Some(&directory),
+                write_back,
+                accept_rollback,
+            })?;
+            Ok::<_, Failure>((client, opened))
         });
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
-        let (client, volume) = ready?;
+        let (client, (volume, seen)) = ready?;
         let result = drive::serve(volume, &mountpoint, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(
@@ -41,6 +47,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 mountpoint.display()
             ));
         });
+        drop(seen);
         client.leave();
         if result.is_ok() {
             say("everything is stored");

@@ -22,8 +22,9 @@ use crate::mountpoint;
 use crate::network::{Network, Role};
 use crate::node::StorageNode;
 use crate::progress;
+use crate::seen::Seen;
 use crate::stop::{Stop, say};
-use crate::volume;
+use crate::volume::{self, Opening};
 
 /// How long the nodes may take to find each other; on loopback it is milliseconds.
 const MEET_LIMIT: Duration = Duration::from_secs(30);
@@ -50,7 +51,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     } else {
         say(format_args!("found the network of {nodes} in {}", home.path().display()));
     }
-    let write_back = options.write_back;
+    let (write_back, accept_rollback) = (options.write_back, options.accept_rollback);
     reactor::run(move || {
         let stop = Stop::on_signals()?;
         let first = StorageNode::start(&home.node(1), None, &network.addresses(), Duration::ZERO)?;
@@ -61,10 +62,13 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
                 Supervised::start(number, home.node(number), known)
             })
             .collect();
-        let volume = stop.unless_open(|| prepare(&home, network, &first, &children, write_back));
+        let volume =
+            stop.unless_open(|| prepare(&home, network, &first, &children, write_back, accept_rollback));
         let result = match volume {
-            Some(Ok((volume, copies))) => {
-                drive::serve(volume, &mountpoint, &stop, || announce(&mountpoint, copies))
+            Some(Ok((volume, seen, copies))) => {
+                let served = drive::serve(volume, &mountpoint, &stop, || announce(&mountpoint, copies));
+                drop(seen);
+                served
             }
             Some(Err(failure)) => Err(failure),
             None => Ok(()),
@@ -88,7 +92,8 @@ fn prepare(
     first: &StorageNode,
     children: &[Supervised],
     write_back: bool,
-) -> Result<(Rc<Volume>, &'static str), Failure> {
+    accept_rollback: bool,
+) -> Result<(Rc<Volume>, Option<Seen>, &'static str), Failure> {
     let spinner = progress::spinner("starting the nodes");
     let mut addresses = vec![first.address()];
     let mut lines = vec![format!("  node 1  {}  in this process", first.address())];
@@ -104,9 +109,12 @@ fn prepare(
     let user = Member::load(&home.user_key_file(), Role::User)?;
     let store = client::block_store(first.overlay().clone(), Some(first.storage().clone()), &network, &user);
     volume::found(&store, home, &mut network, &user)?;
-    let volume = volume::open(&store, &network, &user, &home.client_directory(), write_back)?;
+    let directory = home.client_directory();
+    let opening =
+        Opening { directory: &directory, seen_directory: Some(&directory), write_back, accept_rollback };
+    let (volume, seen) = volume::open(&store, &network, &user, &opening)?;
     spinner.finish_and_clear();
-    Ok((volume, copies(&network)))
+    Ok((volume, seen, copies(&network)))
 }
 
 fn announce(mountpoint: &Path, copies: &str) {

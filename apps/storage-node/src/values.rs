@@ -21,6 +21,7 @@ use crate::errors::Failure;
 use crate::files;
 use crate::home::Lock;
 use crate::progress;
+use crate::volume::Opening;
 
 /// 1 MiB: what the kernel's largest FUSE request carries, so what the volume is made for.
 const PIECE_SIZE_BYTES: usize = 1 << 20;
@@ -69,9 +70,15 @@ fn with_volume<T: Send>(
     let _lock = Lock::take(directory.path())?;
     reactor::run(|| {
         let client = Client::connect(&settings)?;
-        let volume = client.open_volume(directory.path(), false)?;
+        let (volume, seen) = client.open_volume(&Opening {
+            directory: directory.path(),
+            seen_directory: settings.directory.as_deref(),
+            write_back: false,
+            accept_rollback: false,
+        })?;
         let result = work(&*volume);
         let closed = volume.close().map_err(|errno| Failure::NotStored { reason: errno.to_string() });
+        drop(seen);
         client.leave();
         let value = result?;
         closed.map(|()| value)

@@ -21,6 +21,7 @@ use crate::files::{self, Kind};
 use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Hex, Network, VolumeEntry};
+use crate::seen::Seen;
 
 /// How often another writer's commits are looked for. A second is soon enough for files that somebody else put
 /// there, and one small question a second is nothing.
@@ -139,10 +140,24 @@ pub(crate) fn found(
     home.save_network(network)
 }
 
-/// Opens the volume of `network`. `directory` holds the journal. Makes nothing: a root that is not there is an error.
+/// How a volume is opened.
+pub(crate) struct Opening<'a> {
+    /// Where the journal is, and this machine's number.
+    pub(crate) directory: &'a Path,
+    /// Where it is remembered what was seen of the volume; `None` for a client without a home.
+    pub(crate) seen_directory: Option<&'a Path>,
+    /// Whether `fsync` may return once the journal has it.
+    pub(crate) write_back: bool,
+    /// Whether an older root than was seen before is taken.
+    pub(crate) accept_rollback: bool,
+}
+
+/// Opens the volume of `network`. Makes nothing: a root that is not there is an error. What is returned beside it is to
+/// be dropped after the volume is closed: it keeps what was seen of it.
 ///
 /// # Errors
-/// `Failure::NoVolume`, `Failure::RootAway`, `Failure::RootGone`, `Failure::Volume`, or those of the directory.
+/// `Failure::NoVolume`, `Failure::RootAway`, `Failure::RootGone`, `Failure::RolledBack`, `Failure::Volume`, or those of
+/// the directories.
 ///
 /// # Suspends
 /// Until its root is known and the journal of the last run is replayed.
@@ -150,9 +165,8 @@ pub(crate) fn open(
     client: &Client<Rc<Node>>,
     network: &Network,
     user: &Member,
-    directory: &Path,
-    write_back: bool,
-) -> Result<Rc<Volume>, Failure> {
+    opening: &Opening<'_>,
+) -> Result<(Rc<Volume>, Option<Seen>), Failure> {
     refuse_unless_owner(network, user)?;
     match &network.volume {
         VolumeEntry::Unfounded => return Err(Failure::NoVolume { reason: "it was never started by `up`" }),
@@ -163,14 +177,17 @@ pub(crate) fn open(
     }
     let keepers = keepers(network)?;
     let keys = keys(client, &keepers, user)?;
+    let recall = |directory| Seen::recall(client, keys.register, directory, opening.accept_rollback);
+    let seen = opening.seen_directory.map(recall).transpose()?;
     let store: Rc<dyn BlockStore> = Rc::new(client.clone());
+    let directory = opening.directory;
     files::private_directory(directory)?;
     let mut options = Options::default();
     options.author = author();
     options.device = device(directory)?;
     options.watch_interval = Some(WATCH_INTERVAL);
     let journal = directory.join("journal");
-    if write_back {
+    if opening.write_back {
         options.journal_directory = Some(journal);
     } else if journal.exists() {
         // The last run was with --write-back: what it acknowledged goes to the nodes first.
@@ -183,7 +200,8 @@ pub(crate) fn open(
         std::fs::remove_dir_all(&journal).map_err(|error| Failure::file(&journal, error))?;
         options.journal_directory = None;
     }
-    Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))
+    let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
+    Ok((volume, seen))
 }
 
 fn refuse_unless_owner(network: &Network, user: &Member) -> Result<(), Failure> {
@@ -216,6 +234,7 @@ fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
         OpenError::Read(ReadError::NoQuorum { needed, reason, .. }) => {
             Failure::RootAway { keepers: keepers.to_string(), needed, reason }
         }
+        OpenError::Read(ReadError::RolledBack { seen, found, .. }) => Failure::RolledBack { seen, found },
         other => failed(other.to_string()),
     }
 }

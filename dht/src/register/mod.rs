@@ -10,6 +10,7 @@
 mod members;
 mod rounds;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -48,21 +49,29 @@ pub(crate) struct State {
     proposer: Proposer<SignedRecord>,
     /// The last record whose signatures were verified.
     verified: Option<SignedRecord>,
-    /// The newest chosen value that this client has seen.
-    seen: Option<(u64, HeaderHash)>,
+    seen: Rc<HighWater>,
+}
+
+/// The newest chosen value that this client has seen, here or in an earlier run.
+#[derive(Default)]
+pub(crate) struct HighWater(Cell<Option<(u64, HeaderHash)>>);
+
+impl HighWater {
+    pub(crate) fn get(&self) -> Option<(u64, HeaderHash)> {
+        self.0.get()
+    }
+
+    pub(crate) fn raise(&self, version: u64, hash: HeaderHash) {
+        if self.get().is_none_or(|(seen, _)| seen < version) {
+            self.0.set(Some((version, hash)));
+        }
+    }
 }
 
 impl State {
-    pub(crate) fn new(genesis: Signed<Genesis>, proposer: ProposerId) -> State {
+    pub(crate) fn new(genesis: Signed<Genesis>, proposer: ProposerId, seen: Rc<HighWater>) -> State {
         let (register, proposer) = (genesis.register(), Proposer::new(proposer));
-        State { genesis, register, proposer, verified: None, seen: None }
-    }
-
-    /// Raises the high-water mark to what was seen in an earlier run.
-    pub(crate) fn expect_at_least(&mut self, version: u64, hash: HeaderHash) {
-        if self.seen.is_none_or(|(seen, _)| seen < version) {
-            self.seen = Some((version, hash));
-        }
+        State { genesis, register, proposer, verified: None, seen }
     }
 
     /// Verifies a record, with a signature checked only once.
@@ -76,16 +85,22 @@ impl State {
         Ok(())
     }
 
-    /// Enters a chosen value.
+    /// Enters a chosen value, or refuses one that is older than what was seen before.
     fn saw(&mut self, chosen: Option<&SignedRecord>) -> Result<(), ReadError> {
-        let found = chosen.map_or(0, |record| record.header.version);
-        if let Some((seen, hash)) = self.seen
-            && (found < seen || (found == seen && chosen.map(SignedRecord::hash) != Some(hash)))
+        self.refuse_older(chosen)?;
+        if let Some(record) = chosen {
+            self.seen.raise(record.header.version, record.hash());
+        }
+        Ok(())
+    }
+
+    /// Refuses a value that is older than what was seen before, or another of the same version.
+    fn refuse_older(&self, value: Option<&SignedRecord>) -> Result<(), ReadError> {
+        let found = value.map_or(0, |record| record.header.version);
+        if let Some((seen, hash)) = self.seen.get()
+            && (found < seen || (found == seen && value.map(SignedRecord::hash) != Some(hash)))
         {
             return Err(ReadError::RolledBack { register: self.register, seen, found });
-        }
-        if let Some(record) = chosen {
-            self.seen = Some((found, record.hash()));
         }
         Ok(())
     }
@@ -167,11 +182,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                     }
                 },
             };
-            if let Some((seen, _)) = self.state.seen
-                && current.as_ref().map_or(0, |record| record.header.version) < seen
-            {
-                self.state.saw(current.as_ref())?;
-            }
+            self.state.refuse_older(current.as_ref())?;
             let hash = current.as_ref().map(SignedRecord::hash);
             let record = if hash == expected {
                 match &sent {
@@ -232,7 +243,10 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         self.state.proposer.forget();
         let ballot = self.state.proposer.next_ballot();
         let current = self.prepare_round(genesis, ballot)?;
-        if let Some(record) = &current {
+        // What is older than what was seen before is not made chosen once more: the caller says what it is.
+        if let Some(record) = &current
+            && self.state.refuse_older(Some(record)).is_ok()
+        {
             self.accept_round(genesis, ballot, record)?;
         }
         Ok(current)
