@@ -3,7 +3,7 @@
 //! It needs two small files and one living node. From that node it learns of the others.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use dht::client::owner_tag;
