@@ -3,7 +3,7 @@
 //! Nodes and frames share one bound, so that whichever is needed takes the room. Chunks never change, so nothing here is
 //! ever stale and nothing needs invalidating. It is plain data: it fetches nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::rc::Rc;
 
@@ -57,9 +57,6 @@ impl Hasher for PassHasher {
 
 /// A map keyed by numbers that are spread already.
 pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<PassHasher>>;
-
-/// A set of chunks.
-pub(crate) type ChunkSet = HashSet<ChunkId, BuildHasherDefault<PassHasher>>;
 
 /// A decrypted chunk.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
-//! The copy-on-write B+tree: [`node`] is its bytes, [`cursor`] finds keys, [`commit`] merges sorted changes.
+//! The copy-on-write B+tree: [`node`] is its bytes, [`cursor`] finds keys, [`commit`] merges sorted changes,
+//! [`difference`] tells two trees apart.
 //!
 //! All of it is pure but for one trait, [`Nodes`], through which a commit asks for nodes. Lookups never ask: they work on
 //! what is in memory and say which node they miss, so that a file operation stays one indivisible step.
 
 pub mod commit;
 pub mod cursor;
+pub mod difference;
 pub mod node;
 
 use std::rc::Rc;

@@ -7,7 +7,8 @@
 //! - `state`: the layers and how to look through them; `names`, `content`, `xattr`: operations as steps over it;
 //! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first,
 //!   with `merge`, which decides, `gate`, which keeps changes out meanwhile, and `aliases`, for files that became two;
-//!   `freshness`: is there anything newer?
+//!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
+//! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `write_back`: the journal, when there is one;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
 //!
@@ -19,17 +20,19 @@ mod content;
 mod fetch;
 mod freshness;
 mod gate;
+mod ghosts;
 mod merge;
 mod names;
+mod news;
 mod operations;
 mod options;
+mod orphans;
 mod rebase;
 mod state;
 mod write_back;
 mod xattr;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -41,16 +44,11 @@ use reactor::sync::Signal;
 use crate::access::{Charter, Features, Root, RootSealer, VolumeKeys, open_root};
 use crate::cache::Cached;
 use crate::errno::Errno;
-use crate::format::{InodeRecord, Key, VolumeId};
+use crate::format::{InodeRecord, VolumeId};
 use crate::journal::Journal;
-use crate::operations::{FileKind, Inode, Invalidation, Time};
+use crate::operations::{FileKind, Inode, Time};
 pub use options::{OpenError, Options};
-use state::{Change, State, Step, Stop};
-
-/// Orphans of other devices are left alone for a week: their mount may still have them open.
-const FOREIGN_ORPHAN_AGE_SECONDS: i64 = 7 * 24 * 3600;
-/// How many invalidations are kept for a mount that does not fetch them.
-const INVALIDATION_COUNT_MAX: usize = 100_000;
+use state::{State, Step, Stop};
 
 /// A mounted volume; see the file's header. It is used through [`Operations`](crate::Operations).
 pub struct Volume {
@@ -83,8 +81,7 @@ pub struct Volume {
     freshness: freshness::Freshness,
     /// The store's last word on how full it is.
     last_usage: Cell<Option<dht::Usage>>,
-    invalidations: RefCell<VecDeque<Invalidation>>,
-    invalidated: Signal,
+    news: news::News,
     background: RefCell<Vec<JoinHandle<()>>>,
     committer: RefCell<Option<JoinHandle<()>>>,
 }
@@ -220,19 +217,21 @@ impl Volume {
             newer: RefCell::new(None),
             freshness: freshness::Freshness::default(),
             last_usage: Cell::new(None),
-            invalidations: RefCell::new(VecDeque::new()),
-            invalidated: Signal::new(),
+            news: news::News::default(),
             background: RefCell::new(Vec::new()),
             committer: RefCell::new(None),
         }))
     }
 
     fn start(self: &Rc<Self>) {
-        let (committer, ticker, reclaimer) = (self.clone(), self.clone(), self.clone());
+        let (committer, ticker, reclaimer, keeper) = (self.clone(), self.clone(), self.clone(), self.clone());
         *self.committer.borrow_mut() = Some(reactor::spawn(move || committer.commit_loop()));
         let mut background = self.background.borrow_mut();
         background.push(reactor::spawn(move || ticker.tick()));
         background.push(reactor::spawn(move || reclaimer.reclaim_loop()));
+        if !self.options.read_only {
+            background.push(reactor::spawn(move || keeper.keep_orphans()));
+        }
         if let Some(interval) = self.options.watch_interval {
             let watcher = self.clone();
             background.push(reactor::spawn(move || watcher.watch(interval)));
@@ -262,7 +261,7 @@ impl Volume {
         self.closing.set(true);
         self.state.borrow_mut().read_only = true;
         self.work.notify_all();
-        self.invalidated.notify_all();
+        self.news.arrived.notify_all();
         let committer = self.committer.borrow_mut().take();
         if let Some(committer) = committer {
             if result.is_err() {
@@ -369,32 +368,6 @@ impl Volume {
             let Some(inode) = self.state.borrow_mut().reclaim.pop_front() else { return Ok(()) };
             self.change_step(|state| state.reclaim(inode))?;
         }
-    }
-
-    /// Queues what a crashed mount of this device left open.
-    fn find_orphans(&self) -> Result<(), Errno> {
-        let now = Time::now().seconds;
-        let mut from = Key::Orphan(0);
-        while let Some((key, change)) = self.step(|state| state.next(&from, &Key::Orphan(u64::MAX)))? {
-            from = key.successor();
-            if let (Key::Orphan(inode), Change::Orphan(orphan)) = (key, change)
-                && (orphan.device == self.options.device
-                    || now - orphan.since_seconds > FOREIGN_ORPHAN_AGE_SECONDS)
-            {
-                self.state.borrow_mut().reclaim.push_back(inode);
-            }
-        }
-        Ok(())
-    }
-
-    fn invalidate(&self, changes: impl IntoIterator<Item = Invalidation>) {
-        let mut queue = self.invalidations.borrow_mut();
-        queue.extend(changes);
-        while queue.len() > INVALIDATION_COUNT_MAX {
-            queue.pop_front();
-        }
-        drop(queue);
-        self.invalidated.notify_all();
     }
 
     /// Returns the register's value that the state is based on.

@@ -87,6 +87,11 @@ impl Key {
         }
     }
 
+    /// Returns the inode that the key lies with, if it lies with one.
+    pub fn owner(&self) -> Option<u64> {
+        Some(self.place().0).filter(|owner| *owner != TABLE)
+    }
+
     /// Returns what is the same key of inode `to`.
     pub fn moved(&self, to: u64) -> Key {
         match self {

@@ -146,8 +146,9 @@ impl State {
         let key = Key::Extent(inode, index);
         match self.active.changes.get(&key) {
             Some(Change::Frame(_)) => return Ok(Before::Active),
-            Some(_) => return Ok(Before::Hole),
-            None => {}
+            Some(Change::Removed) => return Ok(Before::Hole),
+            // What is stored and was brought to this file by a merge.
+            Some(_) | None => {}
         }
         if index * FRAME >= old_size {
             return Ok(Before::Hole);

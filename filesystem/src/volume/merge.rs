@@ -28,7 +28,7 @@ mod directories;
 mod files;
 mod names;
 mod records;
-mod sides;
+pub(super) mod sides;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;

@@ -377,7 +377,7 @@ impl State {
             }
             return Ok(true);
         };
-        if record.nlink > 0 || self.references.contains_key(&inode) {
+        if record.nlink > 0 || self.references.contains_key(&inode) || self.is_kept_elsewhere(inode)? {
             return Ok(false);
         }
         let mut keys = vec![Key::Inode(inode), Key::Orphan(inode)];

@@ -24,6 +24,28 @@ impl Volume {
         Ok(value)
     }
 
+    /// Changes one inode, which gets a body first if it is a ghost.
+    fn change_inode<T>(
+        &self,
+        number: Inode,
+        mut operation: impl FnMut(&mut super::State, u64) -> super::Step<T>,
+    ) -> Result<T, Errno> {
+        loop {
+            self.embody(number)?;
+            let done = self.change(|state| {
+                let inode = state.at(number);
+                // Another mount may have removed it while we waited for this turn.
+                if state.ghosts.contains_key(&inode) {
+                    return Ok(None);
+                }
+                operation(state, inode).map(Some)
+            })?;
+            if let Some(value) = done {
+                return Ok(value);
+            }
+        }
+    }
+
     /// Wakes the reclaimer if something lost its last name and nobody refers to it.
     fn after_removal(&self) {
         if !self.state.borrow().reclaim.is_empty() {
@@ -92,7 +114,7 @@ impl Volume {
         attributes
     }
 
-    fn number(&self, inode: Inode) -> Inode {
+    pub(super) fn number(&self, inode: Inode) -> Inode {
         Inode(self.state.borrow().aliases.number(inode.0))
     }
 }
@@ -122,6 +144,7 @@ impl Operations for Volume {
             return;
         }
         state.references.remove(&inode);
+        state.ghosts.remove(&inode);
         // Removed inodes are in a delta or on the list of orphans; most that are forgotten are neither.
         let removed =
             |change: Option<&Change>| matches!(change, Some(Change::Inode(record)) if record.nlink == 0);
@@ -146,7 +169,8 @@ impl Operations for Volume {
     }
 
     fn set_attributes(&self, inode: Inode, changes: &SetAttributes) -> Result<Attributes, Errno> {
-        self.change(|state| state.set_attributes(state.at(inode), changes)).map(|found| self.shown(found))
+        self.change_inode(inode, |state, inode| state.set_attributes(inode, changes))
+            .map(|found| self.shown(found))
     }
 
     fn make_node(
@@ -197,7 +221,8 @@ impl Operations for Volume {
     }
 
     fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
-        let linked = self.change(|state| state.link(state.at(inode), state.at(new_parent), new_name));
+        let linked =
+            self.change_inode(inode, |state, inode| state.link(inode, state.at(new_parent), new_name));
         linked.map(|found| self.shown(found))
     }
 
@@ -232,13 +257,13 @@ impl Operations for Volume {
 
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
         self.wait_for_room()?;
-        self.change(|state| state.write(state.at(inode), offset, data, clear_set_ids))
+        self.change_inode(inode, |state, inode| state.write(inode, offset, data, clear_set_ids))
     }
 
     fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno> {
         self.refresh();
         self.wait_for_room()?;
-        self.change(|state| state.append(state.at(inode), data, clear_set_ids))
+        self.change_inode(inode, |state, inode| state.append(inode, data, clear_set_ids))
     }
 
     fn open(&self, inode: Inode) -> Result<(), Errno> {
@@ -306,7 +331,7 @@ impl Operations for Volume {
             }
         }
         self.wait_for_room()?;
-        self.change(|state| state.allocate(state.at(inode), mode, offset, length))
+        self.change_inode(inode, |state, inode| state.allocate(inode, mode, offset, length))
     }
 
     fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, Errno> {
@@ -344,7 +369,7 @@ impl Operations for Volume {
     }
 
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
-        self.change(|state| state.set_xattr(state.at(inode), name, value, mode))
+        self.change_inode(inode, |state, inode| state.set_xattr(inode, name, value, mode))
     }
 
     fn list_xattr(&self, inode: Inode) -> Result<Vec<Bytes>, Errno> {
@@ -352,7 +377,7 @@ impl Operations for Volume {
     }
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno> {
-        self.change(|state| state.remove_xattr(state.at(inode), name))
+        self.change_inode(inode, |state, inode| state.remove_xattr(inode, name))
     }
 
     fn sharing(&self) -> Sharing {
@@ -363,22 +388,10 @@ impl Operations for Volume {
     }
 
     fn has_invalidations(&self) -> bool {
-        !self.invalidations.borrow().is_empty()
+        !self.news.is_empty()
     }
 
     fn next_invalidation(&self) -> Option<Invalidation> {
-        loop {
-            let next = self.invalidations.borrow_mut().pop_front();
-            if let Some(invalidation) = next {
-                return Some(match invalidation {
-                    Invalidation::Inode(inode) => Invalidation::Inode(self.number(inode)),
-                    Invalidation::Entry(directory, name) => Invalidation::Entry(self.number(directory), name),
-                });
-            }
-            if self.closing.get() {
-                return None;
-            }
-            self.invalidated.wait();
-        }
+        self.next_news()
     }
 }

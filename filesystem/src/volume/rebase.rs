@@ -2,9 +2,9 @@
 //!
 //! First the nodes that the merge will look at are fetched, level by level and in parallel; then it is worked out (see
 //! [`super::merge`]) while changes wait, and put in place in one step. A walk over both trees that skips what they share
-//! finds what the kernel must forget.
+//! finds what programs here have open although it is removed there ([`super::ghosts`]); another, what the kernel must
+//! forget ([`super::news`]).
 
-use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,14 +15,11 @@ use super::fetch::CachedNodes;
 use super::merge::Merged;
 use super::state::{Delta, State, Step};
 use crate::access::{Root, open_root};
-use crate::cache::ChunkId;
 use crate::errno::Errno;
 use crate::format::{Key, Pointer};
-use crate::operations::{Inode, Invalidation, Time};
+use crate::operations::Time;
 use crate::tree::Nodes;
-
-/// When more than this many keys differ, only the invalidations of ours are worth telling.
-const DIFFERENCE_MAX: usize = 200_000;
+use crate::tree::difference::Difference;
 
 impl State {
     /// Puts a merge in place: the tree is `tree` from now on, which is what `header` names, and our changes are the
@@ -90,13 +87,13 @@ impl Volume {
         for tree in [base, root.tree].into_iter().flatten() {
             self.prefetch(tree, &keys)?;
         }
-        let mut invalidations = self.differences(base, root.tree)?;
+        let removed = self.removed_under_us(base, root.tree)?;
         let merged = self.merge(root.tree, None, Time::now())?;
         self.step(|state| state.adopt(&merged, root.tree, header))?;
+        self.state.borrow_mut().keep_ghosts(&removed, base);
         self.state.borrow_mut().charter = root.charter.clone();
         drop(closed);
-        invalidations.extend(merged.invalidations);
-        self.invalidate(invalidations);
+        self.news.push((base, root.tree), merged.invalidations);
         // What was waiting has moved to the active delta.
         let number = self.state.borrow().active.number;
         if !self.state.borrow().active.changes.is_empty() {
@@ -161,68 +158,19 @@ impl Volume {
         Ok(())
     }
 
-    /// Returns what differs between two trees, as the kernel should hear of it.
-    fn differences(
-        &self,
-        base: Option<Pointer>,
-        theirs: Option<Pointer>,
-    ) -> Result<Vec<Invalidation>, Errno> {
-        let nodes = CachedNodes(self);
-        let mut sides: [Vec<Pointer>; 2] = [base.into_iter().collect(), theirs.into_iter().collect()];
-        let leaves = loop {
-            let shared: HashSet<ChunkId, _> = {
-                let ids =
-                    |side: &[Pointer]| side.iter().map(ChunkId::from).collect::<crate::cache::ChunkSet>();
-                let (a, b) = (ids(&sides[0]), ids(&sides[1]));
-                a.intersection(&b).copied().collect::<crate::cache::ChunkSet>()
-            };
-            for side in &mut sides {
-                side.retain(|pointer| !shared.contains(&ChunkId::from(pointer)));
-            }
-            let fetched = [nodes.fetch(&sides[0])?, nodes.fetch(&sides[1])?];
-            let highest = fetched.iter().flatten().map(|node| node.level()).max().unwrap_or(0);
-            if highest == 0 {
-                break fetched;
-            }
-            // Only the highest level goes down, so that nodes of one level meet.
-            for (side, nodes) in sides.iter_mut().zip(fetched) {
-                *side = side
-                    .iter()
-                    .zip(nodes)
-                    .flat_map(|(pointer, node)| match node.level() == highest {
-                        true => (0..node.len()).filter_map(|index| node.child(index)).collect(),
-                        false => vec![*pointer],
-                    })
-                    .collect();
-            }
-        };
-        let mut values: BTreeMap<Bytes, [Option<Bytes>; 2]> = BTreeMap::new();
-        for (side, leaves) in leaves.iter().enumerate() {
-            for leaf in leaves {
-                for index in 0..leaf.len() {
-                    values.entry(leaf.shared_key(index)).or_default()[side] = Some(leaf.shared_value(index));
-                }
+    /// Returns the inodes that the kernel refers to and that theirs has removed.
+    fn removed_under_us(&self, base: Option<Pointer>, theirs: Option<Pointer>) -> Result<Vec<u64>, Errno> {
+        let mut removed = Vec::new();
+        let mut walk = Difference::new(base, theirs);
+        while let Some(differing) = walk.next(&CachedNodes(self))? {
+            if differing.right.is_none()
+                && let Some(Key::Inode(inode)) = Key::decode(&differing.key)
+                && self.state.borrow().references.contains_key(&inode)
+            {
+                removed.push(inode);
             }
         }
-        let mut seen: HashSet<u64> = HashSet::new();
-        let mut differences = Vec::new();
-        for (key, [base, theirs]) in values {
-            if base == theirs || differences.len() > DIFFERENCE_MAX {
-                continue;
-            }
-            match Key::decode(&key) {
-                Some(Key::Inode(inode) | Key::Extent(inode, _) | Key::Xattr(inode, _))
-                    if seen.insert(inode) =>
-                {
-                    differences.push(Invalidation::Inode(Inode(inode)));
-                }
-                Some(Key::Entry(directory, _, name)) => {
-                    differences.push(Invalidation::Entry(Inode(directory), name));
-                }
-                _ => {}
-            }
-        }
-        Ok(differences)
+        Ok(removed)
     }
 
     /// Looks at the register now and then, and takes over what another writer published.

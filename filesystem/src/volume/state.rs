@@ -29,6 +29,10 @@ const INODE_RUN_BITS: u32 = 22;
 /// Before an extended attribute's value: what a later version stores otherwise begins otherwise.
 const XATTR_VERSION: u8 = 1;
 
+/// How long what is open here without a name is ours, if we do not say so again: an hour, so that a machine may sleep a
+/// little, and what a dead one had open is not kept for long.
+pub(crate) const ORPHAN_LEASE_SECONDS: i64 = 3600;
+
 /// What one key is changed to.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
@@ -149,6 +153,8 @@ pub(crate) struct State {
     pub(crate) unjournaled: Option<Unjournaled>,
     /// Which inodes the kernel knows under other numbers.
     pub(crate) aliases: Aliases,
+    /// What others removed and is open here, with the tree that still has it.
+    pub(crate) ghosts: NumberMap<u64, Pointer>,
 }
 
 impl State {
@@ -171,6 +177,7 @@ impl State {
             full: false,
             unjournaled: None,
             aliases: Aliases::default(),
+            ghosts: NumberMap::default(),
         }
     }
 
@@ -212,7 +219,7 @@ impl State {
 
     /// Returns what `key` is in the tree.
     pub(crate) fn get_stored(&mut self, key: &Key) -> Step<Option<Change>> {
-        let Some(tree) = self.tree else { return Ok(None) };
+        let Some(tree) = self.tree_of(key) else { return Ok(None) };
         self.get_in(&tree, key)
     }
 
@@ -238,7 +245,7 @@ impl State {
                 (a, c) => a.or(c),
             };
             let upper = upper.map(|(key, change)| (key.clone(), change.clone()));
-            let stored = match self.tree {
+            let stored = match self.tree_of(&from) {
                 Some(tree) => self.next_in(&tree, &from, end)?,
                 None => None,
             };
@@ -279,7 +286,12 @@ impl State {
     /// Returns an inode's record.
     pub(crate) fn record(&mut self, inode: u64) -> Step<InodeRecord> {
         match self.get(&Key::Inode(inode))? {
-            Some(Change::Inode(record)) => Ok(record),
+            Some(Change::Inode(mut record)) => {
+                if self.ghosts.contains_key(&inode) {
+                    record.nlink = 0;
+                }
+                Ok(record)
+            }
             None => Err(Errno::ENOENT.into()),
             Some(_) => Err(Errno::EIO.into()),
         }
@@ -360,7 +372,8 @@ impl State {
 
     /// Returns the record of what is open here without a name since `since`.
     pub(crate) fn orphan_record(&self, since: Time) -> Orphan {
-        Orphan { device: self.device, since_seconds: since.seconds, lease_seconds: 0 }
+        let lease_seconds = Time::now().seconds + ORPHAN_LEASE_SECONDS;
+        Orphan { device: self.device, since_seconds: since.seconds, lease_seconds }
     }
 
     /// Notes that `inode` lost its last name: it lives as long as the kernel refers to it.

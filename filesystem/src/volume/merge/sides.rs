@@ -18,14 +18,18 @@ const KEYS_A_TURN: u32 = 256;
 
 /// A tree, and perhaps a delta above it.
 #[derive(Clone)]
-pub(super) struct Side<'a> {
+pub(in crate::volume) struct Side<'a> {
     volume: &'a Volume,
     tree: Option<Pointer>,
     above: Option<Rc<Delta>>,
 }
 
 impl<'a> Side<'a> {
-    pub(super) fn new(volume: &'a Volume, tree: Option<Pointer>, above: Option<Rc<Delta>>) -> Side<'a> {
+    pub(in crate::volume) fn new(
+        volume: &'a Volume,
+        tree: Option<Pointer>,
+        above: Option<Rc<Delta>>,
+    ) -> Side<'a> {
         Side { volume, tree, above }
     }
 
@@ -55,13 +59,13 @@ impl<'a> Side<'a> {
     }
 
     /// Begins to read all in `from..end`.
-    pub(super) fn scan(&self, (from, end): (Key, Key)) -> Scan<'a> {
+    pub(in crate::volume) fn scan(&self, (from, end): (Key, Key)) -> Scan<'a> {
         Scan { side: self.clone(), from, end, count: 0 }
     }
 }
 
 /// A range that is read key by key.
-pub(super) struct Scan<'a> {
+pub(in crate::volume) struct Scan<'a> {
     side: Side<'a>,
     from: Key,
     end: Key,
@@ -70,7 +74,7 @@ pub(super) struct Scan<'a> {
 
 impl Scan<'_> {
     /// Returns the next key and what it is.
-    pub(super) fn next(&mut self) -> Result<Option<(Key, Change)>, Errno> {
+    pub(in crate::volume) fn next(&mut self) -> Result<Option<(Key, Change)>, Errno> {
         self.count += 1;
         if self.count.is_multiple_of(KEYS_A_TURN) {
             reactor::yield_now();

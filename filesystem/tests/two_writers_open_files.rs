@@ -1,0 +1,175 @@
+//! One mount removes what a program has open at another, and whatever either does then, the program reads on.
+
+mod common;
+
+use std::rc::Rc;
+
+use common::*;
+use filesystem::operations::{Invalidation, RenameFlags, SetAttributes};
+use filesystem::{Errno, Inode, Operations, Volume};
+
+/// Makes both see all that either did.
+fn settle(volumes: &[&Rc<Volume>]) {
+    for _ in 0..3 {
+        for volume in volumes {
+            volume.set_attributes(ROOT, &SetAttributes::default()).unwrap();
+            volume.sync(None, false).unwrap();
+        }
+    }
+}
+
+/// As programs see it whose kernel has looked the file up.
+fn hold(volume: &Volume, name: &str) -> Inode {
+    let inode = volume.lookup(ROOT, name.as_bytes()).unwrap().inode;
+    volume.remember(inode);
+    inode
+}
+
+/// Waits until the reclaimer has had its turns.
+fn let_reclaim(volumes: &[&Rc<Volume>]) {
+    for _ in 0..200 {
+        reactor::yield_now();
+    }
+    settle(volumes);
+}
+
+#[test]
+fn an_open_file_that_another_mount_removed_reads_on() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        let content: Vec<u8> = (0..300_000u32).map(|number| number as u8).collect();
+        write_file(&first, ROOT, "log", &content);
+        let second = {
+            first.sync(None, false).unwrap();
+            open(&store, "second")
+        };
+        let held = hold(&second, "log");
+        first.unlink(ROOT, b"log").unwrap();
+        let_reclaim(&[&first, &second]);
+        assert_eq!(first.attributes(held), Err(Errno::ENOENT), "nothing of it is left there");
+        assert_eq!(second.lookup(ROOT, b"log"), Err(Errno::ENOENT));
+        assert_eq!(second.attributes(held).unwrap().nlink, 0);
+        assert_eq!(read_file(&second, held), content);
+        // It may even be written to: from then on it is an orphan of the mount that has it open.
+        second.write(held, 5, b"after all", false).unwrap();
+        let_reclaim(&[&first, &second]);
+        first.close().unwrap();
+        let mut expected = content;
+        expected[5..14].copy_from_slice(b"after all");
+        assert_eq!(read_file(&second, held), expected);
+        second.forget(held, 1);
+        for _ in 0..200 {
+            reactor::yield_now();
+        }
+        assert_eq!(second.attributes(held), Err(Errno::ENOENT), "and it goes when it is closed");
+    });
+}
+
+#[test]
+fn what_an_editor_replaced_reads_on_where_it_is_open() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        write_file(&first, ROOT, "notes", b"old");
+        first.sync(None, false).unwrap();
+        let second = open(&store, "second");
+        let held = hold(&second, "notes");
+        write_file(&first, ROOT, "notes~", b"new");
+        first.rename(ROOT, b"notes~", ROOT, b"notes", RenameFlags::default()).unwrap();
+        let_reclaim(&[&first, &second]);
+        assert_eq!(read_file(&second, held), b"old");
+        let named = second.lookup(ROOT, b"notes").unwrap().inode;
+        assert_eq!(read_file(&second, named), b"new");
+        let changed = SetAttributes { size: Some(2), ..SetAttributes::default() };
+        assert_eq!(second.set_attributes(held, &changed).unwrap().size, 2);
+        assert_eq!(read_file(&second, held), b"ol");
+    });
+}
+
+#[test]
+fn a_mount_that_ends_leaves_what_another_has_open() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        write_file(&first, ROOT, "temporary", &[7; 100_000]);
+        first.sync(None, false).unwrap();
+        let held = hold(&first, "temporary");
+        first.unlink(ROOT, b"temporary").unwrap();
+        first.sync(None, false).unwrap();
+        // It sees an orphan that is not its own: at its opening, when its kernel forgets the file, and at its end.
+        let second = open(&store, "second");
+        second.remember(held);
+        second.forget(held, 1);
+        let_reclaim(&[&second, &first]);
+        second.close().unwrap();
+        settle(&[&first]);
+        assert_eq!(read_file(&first, held), [7; 100_000]);
+        first.close().unwrap();
+        assert_eq!(open(&store, "third").attributes(held), Err(Errno::ENOENT), "it went with its mount");
+    });
+}
+
+#[test]
+fn a_file_that_both_removed_stays_open_on_both_sides() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        write_file(&first, ROOT, "both", &[1; 50_000]);
+        first.sync(None, false).unwrap();
+        let second = open(&store, "second");
+        let held = hold(&first, "both");
+        assert_eq!(hold(&second, "both"), held);
+        for (volume, byte) in [(&first, 2), (&second, 3)] {
+            volume.unlink(ROOT, b"both").unwrap();
+            volume.write(held, 0, &[byte; 10], false).unwrap();
+        }
+        let_reclaim(&[&first, &second]);
+        for (volume, byte) in [(&first, 2), (&second, 3)] {
+            let expected = [vec![byte; 10], vec![1; 49_990]].concat();
+            assert_eq!(read_file(volume, held), expected, "each sees what was written there");
+            volume.forget(held, 1);
+        }
+        let_reclaim(&[&first, &second]);
+        assert_eq!(names(&open(&store, "third"), ROOT), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn the_kernel_hears_of_everything_however_much_changed() {
+    reactor::run(|| {
+        const COUNT: usize = 30_000;
+        let store = TestStore::new();
+        store.yields.set(false);
+        let first = create(&store);
+        let file = write_file(&first, ROOT, "file", b"old");
+        first.sync(None, false).unwrap();
+        let mut options = options("second");
+        // Less than the directory's leaves take.
+        options.cache_bytes = 256 * 1024;
+        options.sync_patience = std::time::Duration::from_secs(300);
+        let second = Volume::open(store.clone(), keys(&store), options).unwrap();
+        for number in 0..COUNT {
+            make_file(&first, ROOT, &format!("name {number}"));
+        }
+        first.write(file, 0, b"new", false).unwrap();
+        first.sync(None, false).unwrap();
+        settle(&[&second]);
+        let (mut names, mut inodes) = (0, 0);
+        let mut has_file = false;
+        while second.has_invalidations() {
+            match second.next_invalidation() {
+                Some(Invalidation::Entry(ROOT, _)) => names += 1,
+                Some(Invalidation::Inode(inode)) => {
+                    inodes += 1;
+                    has_file |= inode == file;
+                }
+                _ => break,
+            }
+            if names >= COUNT && inodes >= COUNT + 2 {
+                break;
+            }
+        }
+        assert_eq!((names, inodes, has_file), (COUNT, COUNT + 2, true));
+    });
+}
