@@ -14,6 +14,7 @@ use super::{
     log::Log,
     read::{Miss, Plan},
     recovery,
+    writer::NO_KEY,
 };
 use bytes::Bytes;
 use std::{
@@ -31,6 +32,8 @@ const SPACE_SHORT_BYTES: u64 = 64 << 20;
 
 /// After a failure (a full disk, most likely) compaction rests this long.
 const REST: Duration = Duration::from_secs(1);
+
+const UNREADABLE: &str = "the disk cannot read a part of it";
 
 enum Next {
     /// There may be more to do.
@@ -94,7 +97,12 @@ impl Log {
     /// For as long as the configured rate makes it.
     pub(crate) fn compact(&self, segment: u32) -> Result<(), StoreError> {
         let (directory, salt) = (self.directory.clone(), self.salt);
-        let listing = reactor::offload(move || recovery::read_listing(&directory, segment, salt))?;
+        let end = self.index.borrow().segment(segment).map_or(0, |account| account.length_bytes as u32);
+        let listing = reactor::offload(move || recovery::read_listing(&directory, segment, salt, end))?;
+        if listing.is_kept {
+            self.index.borrow_mut().keep(segment);
+            return Ok(());
+        }
         let directory = self.directory.clone();
         let file = reactor::offload(move || directory.open_segment(segment, Opening::Read));
         let file =
@@ -102,8 +110,16 @@ impl Log {
         // A second round finds only what damage, found in the first, has changed.
         while let Some(survivors) = self.survivors(segment, &listing) {
             for batch in batches(&survivors) {
-                self.copy(&file, batch)?;
+                if !self.copy(&file, batch)? {
+                    tracing::warn!(store = %self.config.path.display(), "segment {segment:08x} is kept: {UNREADABLE}");
+                    return Ok(());
+                }
             }
+        }
+        // What a hole in it may have hidden stays in doubt when the segment is gone.
+        let hidden = self.index.borrow().hidden_in(segment);
+        if let Some(newest) = hidden {
+            self.send_copy(&NO_KEY, Shape::Hidden, newest, Gather::default(), 0)?.wait()?;
         }
         let directory = self.directory.clone();
         reactor::offload(move || directory.delete(segment))?;
@@ -118,10 +134,12 @@ impl Log {
         (!survivors.is_empty()).then_some(survivors)
     }
 
-    /// Copies some records and waits until the copies are durable and the index points at them.
-    fn copy(&self, file: &Arc<dyn DiskFile>, batch: &[(Key, Entry)]) -> Result<(), StoreError> {
+    /// Copies some records and waits until the copies are durable and the index points at them. False if the disk
+    /// could not read them all: then the segment must stay, for it may be able to another time.
+    fn copy(&self, file: &Arc<dyn DiskFile>, batch: &[(Key, Entry)]) -> Result<bool, StoreError> {
         let read = self.read_batch(file, batch);
         let mut last = None;
+        let mut is_whole = true;
         for ((key, entry), read) in batch.iter().zip(read) {
             let still_there = |now: &Entry| (now.segment, now.offset) == (entry.segment, entry.offset);
             if !self.index.borrow().get(key).is_some_and(still_there) {
@@ -133,18 +151,23 @@ impl Log {
                 Some(Err(Miss::Io(error))) => {
                     return Err(StoreError::io("read", self.directory.segment_path(entry.segment), error));
                 }
+                Some(Err(miss @ Miss::Unreadable)) => {
+                    self.on_miss(key, entry, &miss);
+                    is_whole = false;
+                    continue;
+                }
                 Some(Err(Miss::Damaged | Miss::WouldBlock)) => {
                     self.index.borrow_mut().on_damage(key, entry.segment, entry.offset);
                     (Shape::Lost, Gather::default())
                 }
             };
-            last = Some(self.send_copy(key, shape, entry.sequence, value)?);
+            last = Some(self.send_copy(key, shape, entry.sequence, value, entry.owner)?);
         }
         last.map_or(Ok(()), |ticket| ticket.wait())?;
         if !self.is_space_short() {
             self.pace(batch);
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     /// Reads and verifies records on another thread; `None` for those that carry no value.

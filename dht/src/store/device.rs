@@ -13,6 +13,7 @@ mod simulated;
 pub use kernel::KernelDisk;
 pub use simulated::SimulatedDisk;
 
+use rustix::io::Errno;
 use std::{
     fmt,
     io::{self, IoSlice},
@@ -145,6 +146,14 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 
     /// Lets go of the lock.
     fn unlock(&self);
+}
+
+/// Whether an error means that the disk has lost what was asked for, rather than that it could not be asked.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    // EUCLEAN and EBADMSG are how file systems tell of a bad checksum, EILSEQ and ENODATA how drives do.
+    const LOST: [Errno; 6] =
+        [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::ILSEQ, Errno::NODATA, Errno::REMOTEIO];
+    Errno::from_io_error(error).is_some_and(|errno| LOST.contains(&errno))
 }
 
 /// Writes all the pieces.

@@ -5,7 +5,7 @@
 //! which moves the index on and completes the tickets. What is still on its way is read from memory.
 
 use super::{
-    Damage, Gather, Key, Store, StoreError, Ticket, Usage,
+    Damage, Gather, Key, PutOptions, Store, StoreError, Ticket, Usage,
     device::{Disk, KernelDisk},
     format::Shape,
     index::Entry,
@@ -125,6 +125,8 @@ impl DiskStore {
             epoch: 0,
             reserve,
             failed: None,
+            refused: None,
+            tried: None,
         };
         let (queue, received) = pipes::start(disk.waiting(), writer)
             .map_err(|error| StoreError::io("start the writer of", &config.path, error))?;
@@ -161,8 +163,8 @@ impl DiskStore {
 }
 
 impl Store for DiskStore {
-    fn enqueue(&self, key: &Key, value: Gather) -> Result<Ticket, StoreError> {
-        self.log.send(key, Shape::Value, value)
+    fn enqueue_with(&self, key: &Key, value: Gather, options: PutOptions) -> Result<Ticket, StoreError> {
+        self.log.send(key, Shape::Value, value, options)
     }
 
     fn enqueue_remove(&self, key: &Key) -> Result<Ticket, StoreError> {
@@ -173,7 +175,7 @@ impl Store for DiskStore {
             let last = self.log.last.borrow().clone();
             return Ok(last.unwrap_or_else(|| Ticket::ready(Ok(()))));
         }
-        self.log.send(key, Shape::Tombstone, Gather::default())
+        self.log.send(key, Shape::Tombstone, Gather::default(), PutOptions::default())
     }
 
     fn get(&self, key: &Key, range: Option<Range<u32>>) -> Result<Option<Bytes>, StoreError> {
@@ -217,6 +219,22 @@ impl Store for DiskStore {
 
     fn damaged(&self) -> Vec<Damage> {
         self.log.index.borrow().damages()
+    }
+
+    fn owner(&self, key: &Key) -> Option<u32> {
+        if let Some(pending) = self.log.pending.borrow().get(key) {
+            return pending.value.as_ref().map(|_| pending.owner);
+        }
+        let index = self.log.index.borrow();
+        index.get(key).filter(|entry| entry.shape == Shape::Value).map(|entry| entry.owner)
+    }
+
+    fn is_suspect(&self, key: &Key) -> bool {
+        !self.log.pending.borrow().contains_key(key) && self.log.index.borrow().is_suspect(key)
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.log.in_flight.failed.borrow().clone()
     }
 
     fn usage(&self) -> Usage {

@@ -46,9 +46,9 @@ pub enum StoreError {
     /// The store was closed, or it was shut down with its process.
     #[error("the store is closed: open it again")]
     Closed,
-    /// The operating system refused. After a failed write or sync the store takes no more writes until it is opened
-    /// again, because what the disk holds is then unknown; reads go on.
-    #[error("cannot {operation} {}: {source}; check the disk, then open the store again", path.display())]
+    /// The operating system refused. Reads go on. After a failed write or sync it is unknown what the disk holds of
+    /// that write; the store goes on in another file as soon as it can make one.
+    #[error("cannot {operation} {}: {source}; check the disk", path.display())]
     Io {
         /// What was tried, as a verb.
         operation: &'static str,
@@ -88,6 +88,8 @@ pub struct Damage {
     pub offset_bytes: u64,
     /// How much of the segment is affected.
     pub length_bytes: u64,
+    /// How new the record was; if its key is unknown, how new the newest record there may have been at the most.
+    pub sequence_max: u64,
 }
 
 impl fmt::Display for Damage {

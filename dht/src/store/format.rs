@@ -8,18 +8,21 @@
 //! | segment header | bytes | |
 //! | --- | --- | --- |
 //! | 0 | 8 | `HYPHASEG` |
-//! | 8 | 4 | version, 1 |
+//! | 8 | 4 | version, 2 |
 //! | 12 | 4 | number of the segment |
 //! | 16 | 8 | salt of the store, random, the same in every segment |
-//! | 24 | 36 | zero |
+//! | 24 | 4 | number of the segment before it |
+//! | 28 | 4 | end of the segment before it: what lies behind that is no part of the log; 0 if there is none |
+//! | 32 | 28 | zero |
 //! | 60 | 4 | CRC-32C of bytes 0..60 |
 //!
 //! | record | bytes | |
 //! | --- | --- | --- |
-//! | 0 | 4 | `HREC` |
-//! | 4 | 1 | shape: 1 value, 2 tombstone, 3 lost, 4 mark |
-//! | 5 | 1 | kind of the key |
-//! | 6 | 2 | zero |
+//! | 0 | 2 | `HR` |
+//! | 2 | 1 | shape: 1 value, 2 tombstone, 3 lost, 4 mark, 5 contents, 6 hidden, 7 void |
+//! | 3 | 1 | kind of the key |
+//! | 4 | 1 | flags: bit 0, a compaction's copy; bits 4 to 7 must be understood |
+//! | 5 | 3 | ordinal of the owner, as the node numbers its owners; 0 for none |
 //! | 8 | 8 | sequence: of two records of one key the greater one holds |
 //! | 16 | 4 | length of the value |
 //! | 20 | 4 | watermark: everything in this segment before this offset was durable when the record was written |
@@ -35,6 +38,11 @@
 //! - A *tombstone* hides older records of its key. *Lost* stands for a value that was damaged when its segment was
 //!   compacted: without it an older value would come back. A *mark* carries nothing but a watermark; it lies behind
 //!   the last record and the next record is written over it.
+//! - *Contents* list records that lie some way before them (see `contents.rs`), so that a destroyed header still has a
+//!   name. *Hidden* stands for destroyed records of unknown keys, of sequences up to its own. A *void* covers dead
+//!   records whose space was given back to the disk; its length is that of the whole range, header included.
+//! - A record of another shape has its length and checksum where all have theirs. Its segment is kept as it is. A
+//!   program that meets a flag which must be understood, and does not know it, leaves the store alone.
 //!
 //! Checksums find accidents, not forgeries: who needs more verifies the content's own hash.
 
@@ -43,9 +51,9 @@ use super::Key;
 /// Opens every segment file.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"HYPHASEG";
 /// Opens every record.
-pub const RECORD_MAGIC: [u8; 4] = *b"HREC";
+pub const RECORD_MAGIC: [u8; 2] = *b"HR";
 /// The version of segments and checkpoints that this program reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Length of a segment's header.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 /// Length of a record's header.
@@ -55,6 +63,12 @@ pub const ALIGNMENT_BYTES: usize = 8;
 /// How much of a long value one checksum covers: small enough that a 4 KiB read need not verify much more, large
 /// enough that the table of a 1 MiB value (256 bytes) is no burden.
 pub const CHUNK_BYTES: usize = 16 << 10;
+/// The flag of a record that compaction has copied: its sequence is older than its place.
+pub const FLAG_COPY: u8 = 1;
+/// Flags that may not be passed over. This version knows none of them.
+pub const FLAGS_TO_UNDERSTAND: u8 = 0xf0;
+/// Ordinals of owners have three bytes.
+pub const OWNER_MAX: u32 = (1 << 24) - 1;
 /// The longest value a record can be; a header that claims more is damaged. See also the store's own limit.
 pub const LENGTH_MAX_BYTES: u32 = super::VALUE_LENGTH_MAX_BYTES as u32;
 
@@ -69,6 +83,14 @@ pub enum Shape {
     Lost,
     /// Nothing about any key.
     Mark,
+    /// Which records lie before it.
+    Contents,
+    /// Records of unknown keys, of sequences up to this one's, are gone.
+    Hidden,
+    /// As many bytes, header included, hold nothing any more.
+    Void,
+    /// What a later version of this program says.
+    Other(u8),
 }
 
 impl Shape {
@@ -78,13 +100,29 @@ impl Shape {
             Shape::Tombstone => 2,
             Shape::Lost => 3,
             Shape::Mark => 4,
+            Shape::Contents => 5,
+            Shape::Hidden => 6,
+            Shape::Void => 7,
+            Shape::Other(byte) => byte,
         }
     }
 
-    pub(crate) fn from_byte(byte: u8) -> Option<Shape> {
-        [Shape::Value, Shape::Tombstone, Shape::Lost, Shape::Mark]
-            .into_iter()
-            .find(|shape| shape.to_byte() == byte)
+    pub(crate) fn from_byte(byte: u8) -> Shape {
+        match byte {
+            1 => Shape::Value,
+            2 => Shape::Tombstone,
+            3 => Shape::Lost,
+            4 => Shape::Mark,
+            5 => Shape::Contents,
+            6 => Shape::Hidden,
+            7 => Shape::Void,
+            byte => Shape::Other(byte),
+        }
+    }
+
+    /// Whether a record of this shape may have a value.
+    fn has_value(self) -> bool {
+        matches!(self, Shape::Value | Shape::Contents | Shape::Other(_))
     }
 }
 
@@ -106,14 +144,25 @@ pub struct RecordHeader {
     pub shape: Shape,
     /// About which key.
     pub key: Key,
+    /// See [`FLAG_COPY`] and [`FLAGS_TO_UNDERSTAND`].
+    pub flags: u8,
+    /// Whose it is, as the node numbers its owners; 0 for nobody's.
+    pub owner: u32,
     /// How new it is.
     pub sequence: u64,
-    /// How long the value is; 0 unless the shape is a value.
+    /// How long the value is; 0 where the shape has none.
     pub length: u32,
     /// Up to where the segment was durable when this was written.
     pub watermark: u32,
     /// Checksum of the value or of the table.
     pub check: u32,
+}
+
+impl RecordHeader {
+    /// How much of the segment the whole record takes.
+    pub fn size_bytes(&self) -> u64 {
+        if self.shape == Shape::Void { u64::from(self.length) } else { record_bytes(self.length) as u64 }
+    }
 }
 
 /// How many chunk checksums stand before a value of this length.
@@ -140,13 +189,28 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
+/// A segment's header, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// Its number.
+    pub segment: u32,
+    /// The store's salt.
+    pub salt: u64,
+    /// The number and the end of the segment before it, unless it is the first.
+    pub previous: Option<(u32, u32)>,
+}
+
 /// A segment's first bytes.
-pub fn encode_segment_header(segment: u32, salt: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+pub fn encode_segment_header(header: &SegmentHeader) -> [u8; SEGMENT_HEADER_BYTES] {
+    let SegmentHeader { segment, salt, previous } = header;
+    let (previous, previous_end) = previous.unwrap_or_default();
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     bytes[..8].copy_from_slice(&SEGMENT_MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes[12..16].copy_from_slice(&segment.to_le_bytes());
     bytes[16..24].copy_from_slice(&salt.to_le_bytes());
+    bytes[24..28].copy_from_slice(&previous.to_le_bytes());
+    bytes[28..32].copy_from_slice(&previous_end.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..60]);
     bytes[60..].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -160,29 +224,33 @@ pub enum SegmentHeaderError {
     #[error("its header is damaged")]
     Damaged,
     /// Written by another version of this program.
-    #[error("it is of format version {0}, and this program knows version 1")]
+    #[error("it is of format version {0}, and this program knows version 2: use the program that wrote it")]
     Version(u32),
 }
 
-/// Reads (number, salt) out of a segment's first bytes.
+/// Reads a segment's first bytes.
 ///
 /// # Errors
 ///
 /// If they are damaged or of another version.
-pub fn decode_segment_header(bytes: &[u8]) -> Result<(u32, u64), SegmentHeaderError> {
+pub fn decode_segment_header(bytes: &[u8]) -> Result<SegmentHeader, SegmentHeaderError> {
     let bytes = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(SegmentHeaderError::Damaged)?;
     if bytes[..8] != SEGMENT_MAGIC || u32_at(bytes, 60) != crc32c::crc32c(&bytes[..60]) {
         return Err(SegmentHeaderError::Damaged);
     }
     match u32_at(bytes, 8) {
-        FORMAT_VERSION => Ok((u32_at(bytes, 12), u64_at(bytes, 16))),
+        FORMAT_VERSION => Ok(SegmentHeader {
+            segment: u32_at(bytes, 12),
+            salt: u64_at(bytes, 16),
+            previous: Some((u32_at(bytes, 24), u32_at(bytes, 28))).filter(|(_, end)| *end != 0),
+        }),
         version => Err(SegmentHeaderError::Version(version)),
     }
 }
 
 /// Reads a segment's header in which one bit was flipped: in the only segment of a store it is the only place that
 /// holds the salt.
-pub fn decode_flipped_segment_header(bytes: &[u8]) -> Option<(u32, u64)> {
+pub fn decode_flipped_segment_header(bytes: &[u8]) -> Option<SegmentHeader> {
     let mut bytes: [u8; SEGMENT_HEADER_BYTES] = bytes.get(..SEGMENT_HEADER_BYTES)?.try_into().ok()?;
     (0..SEGMENT_HEADER_BYTES * 8).find_map(|bit| {
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -203,9 +271,11 @@ fn header_crc(place: Place, fields: &[u8]) -> u32 {
 /// A record's header, for exactly this place.
 pub fn encode_record_header(place: Place, header: &RecordHeader) -> [u8; RECORD_HEADER_BYTES] {
     let mut bytes = [0; RECORD_HEADER_BYTES];
-    bytes[..4].copy_from_slice(&RECORD_MAGIC);
-    bytes[4] = header.shape.to_byte();
-    bytes[5] = header.key.kind.0;
+    bytes[..2].copy_from_slice(&RECORD_MAGIC);
+    bytes[2] = header.shape.to_byte();
+    bytes[3] = header.key.kind.0;
+    bytes[4] = header.flags;
+    bytes[5..8].copy_from_slice(&header.owner.to_le_bytes()[..3]);
     bytes[8..16].copy_from_slice(&header.sequence.to_le_bytes());
     bytes[16..20].copy_from_slice(&header.length.to_le_bytes());
     bytes[20..24].copy_from_slice(&header.watermark.to_le_bytes());
@@ -219,21 +289,29 @@ pub fn encode_record_header(place: Place, header: &RecordHeader) -> [u8; RECORD_
 /// Reads a record's header that should lie at `place`; `None` if those bytes are not exactly one.
 pub fn decode_record_header(place: Place, bytes: &[u8]) -> Option<RecordHeader> {
     let bytes = bytes.get(..RECORD_HEADER_BYTES)?;
-    if bytes[..4] != RECORD_MAGIC || u32_at(bytes, 60) != header_crc(place, &bytes[..60]) {
+    if bytes[..2] != RECORD_MAGIC || u32_at(bytes, 60) != header_crc(place, &bytes[..60]) {
         return None;
     }
     let mut address = [0; 32];
     address.copy_from_slice(&bytes[24..56]);
     let header = RecordHeader {
-        shape: Shape::from_byte(bytes[4])?,
-        key: Key::new(super::Kind(bytes[5]), address),
+        shape: Shape::from_byte(bytes[2]),
+        key: Key::new(super::Kind(bytes[3]), address),
+        flags: bytes[4],
+        owner: u32_at(bytes, 4) >> 8,
         sequence: u64_at(bytes, 8),
         length: u32_at(bytes, 16),
         watermark: u32_at(bytes, 20),
         check: u32_at(bytes, 56),
     };
-    let length_max = if header.shape == Shape::Value { LENGTH_MAX_BYTES } else { 0 };
-    (header.length <= length_max).then_some(header)
+    let is_possible = match header.shape {
+        Shape::Void => {
+            header.length as usize >= RECORD_HEADER_BYTES
+                && (header.length as usize).is_multiple_of(ALIGNMENT_BYTES)
+        }
+        shape => header.length <= if shape.has_value() { LENGTH_MAX_BYTES } else { 0 },
+    };
+    is_possible.then_some(header)
 }
 
 /// Reads a header in which one bit was flipped.
@@ -296,119 +374,4 @@ pub fn verify_chunks(table: &[u8], first: usize, chunks: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Kind;
-
-    const PLACE: Place = Place { salt: 0x1122_3344_5566_7788, segment: 9, offset: 4096 };
-
-    fn header(length: u32) -> RecordHeader {
-        RecordHeader {
-            shape: Shape::Value,
-            key: Key::new(Kind::REGISTER, [0xA5; 32]),
-            sequence: 0x0102_0304_0506_0708,
-            length,
-            watermark: 0x0A0B_0C0D,
-            check: 0xDEAD_BEEF,
-        }
-    }
-
-    #[test]
-    fn a_record_header_lies_byte_by_byte_as_documented() {
-        let bytes = encode_record_header(PLACE, &header(300));
-        assert_eq!(bytes[..8], [b'H', b'R', b'E', b'C', 1, 2, 0, 0]);
-        assert_eq!(bytes[8..16], [8, 7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(bytes[16..24], [44, 1, 0, 0, 0x0D, 0x0C, 0x0B, 0x0A]);
-        assert_eq!(bytes[24..56], [0xA5; 32]);
-        assert_eq!(bytes[56..60], [0xEF, 0xBE, 0xAD, 0xDE]);
-        let mut covered = Vec::from(0x1122_3344_5566_7788_u64.to_le_bytes());
-        covered.extend([9, 0, 0, 0, 0, 16, 0, 0]);
-        covered.extend(&bytes[..60]);
-        assert_eq!(bytes[60..], crc32c::crc32c(&covered).to_le_bytes());
-        assert_eq!(decode_record_header(PLACE, &bytes), Some(header(300)));
-    }
-
-    #[test]
-    fn a_segment_header_lies_byte_by_byte_as_documented() {
-        let bytes = encode_segment_header(5, 6);
-        assert_eq!(bytes[..12], *b"HYPHASEG\x01\0\0\0");
-        assert_eq!(bytes[12..24], [5, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes[24..60], [0; 36]);
-        assert_eq!(decode_segment_header(&bytes), Ok((5, 6)));
-        assert_eq!(decode_segment_header(&bytes[..63]), Err(SegmentHeaderError::Damaged));
-        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
-            let mut flipped = bytes;
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_segment_header(&flipped), Err(SegmentHeaderError::Damaged));
-            assert_eq!(decode_flipped_segment_header(&flipped), Some((5, 6)));
-        }
-    }
-
-    #[test]
-    fn a_header_is_valid_at_its_own_place_only() {
-        let bytes = encode_record_header(PLACE, &header(1));
-        for other in
-            [Place { salt: 1, ..PLACE }, Place { segment: 8, ..PLACE }, Place { offset: 4104, ..PLACE }]
-        {
-            assert_eq!(decode_record_header(other, &bytes), None);
-        }
-    }
-
-    #[test]
-    fn any_single_flipped_bit_is_noticed_and_still_names_the_record() {
-        let bytes = encode_record_header(PLACE, &header(77));
-        for bit in 0..RECORD_HEADER_BYTES * 8 {
-            let mut flipped = bytes;
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_record_header(PLACE, &flipped), None, "bit {bit}");
-            assert_eq!(decode_flipped_record_header(PLACE, &flipped), Some(header(77)), "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn a_length_over_the_limit_is_refused_even_with_a_right_checksum() {
-        let bytes = encode_record_header(PLACE, &header(LENGTH_MAX_BYTES + 1));
-        assert_eq!(decode_record_header(PLACE, &bytes), None);
-        let tombstone = RecordHeader { shape: Shape::Tombstone, ..header(1) };
-        assert_eq!(decode_record_header(PLACE, &encode_record_header(PLACE, &tombstone)), None);
-    }
-
-    #[test]
-    fn sizes_follow_from_the_length() {
-        let sizes = |length| (table_count(length), value_offset(length), record_bytes(length));
-        assert_eq!(sizes(0), (0, 64, 64));
-        assert_eq!(sizes(200), (0, 64, 264));
-        assert_eq!(sizes(16 << 10), (0, 64, 16448));
-        assert_eq!(sizes((16 << 10) + 1), (2, 72, 16464));
-        assert_eq!(sizes(64 << 10), (4, 80, 65616));
-    }
-
-    #[test]
-    fn checksums_do_not_depend_on_how_the_value_is_cut() {
-        let value: Vec<u8> = (0..40_000_u32).map(|n| ((n * 7) >> 3) as u8).collect();
-        for length in [0, 1, 5000, 16384, 16385, 32768, 40_000] {
-            let whole = checksums(length as u32, [&value[..length]]);
-            let (a, rest) = value[..length].split_at(length / 3);
-            let (b, c) = rest.split_at(rest.len() / 2);
-            assert_eq!(checksums(length as u32, [a, b, c]), whole);
-            assert_eq!(whole.1.len(), table_count(length as u32) * 4);
-            let header = RecordHeader { check: whole.0, ..header(length as u32) };
-            let mut body = [&whole.1[..], &value[..length]].concat();
-            assert!(verify_body(&header, &body));
-            if let Some(last) = body.last_mut() {
-                *last ^= 1;
-                assert!(!verify_body(&header, &body));
-            }
-        }
-    }
-
-    #[test]
-    fn some_chunks_are_verified_without_the_others() {
-        let value: Vec<u8> = (0..50_000_u32).map(|n| n as u8).collect();
-        let (_, table) = checksums(50_000, [&value[..]]);
-        assert!(verify_chunks(&table, 1, &value[CHUNK_BYTES..3 * CHUNK_BYTES]));
-        assert!(verify_chunks(&table, 3, &value[3 * CHUNK_BYTES..]));
-        assert!(!verify_chunks(&table, 0, &value[1..CHUNK_BYTES + 1]));
-        assert!(!verify_chunks(&table, 4, &value[..1]), "no such chunk");
-    }
-}
+mod tests;

@@ -8,11 +8,15 @@
 
 use super::{
     Damage, Key,
-    checkpoint::Listing,
+    checkpoint::{Listing, hole_of},
     format::{self, SEGMENT_HEADER_BYTES, Shape},
     scan::Listed,
 };
 use std::collections::{BTreeMap, btree_map};
+
+/// Sequences that are passed over after damage that may have hidden the newest of all: more than are ever used up by
+/// writes that came to nothing.
+const SEQUENCE_JUMP: u64 = 1 << 32;
 
 /// Where the newest record of a key lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) sequence: u64,
     /// How many records of this key are on disk, this one included.
     pub(crate) count: u32,
+    /// Whose value it is, as the node numbers its owners.
+    pub(crate) owner: u32,
 }
 
 impl Entry {
@@ -50,6 +56,8 @@ pub(crate) struct Account {
     pub(crate) live_bytes: u64,
     /// Whether it is complete: only then may it be compacted.
     pub(crate) is_sealed: bool,
+    /// Whether it stays as it is: it has what this program cannot read, be it of a later version or on a bad disk.
+    pub(crate) is_kept: bool,
 }
 
 /// The index.
@@ -58,6 +66,8 @@ pub(crate) struct Index {
     entries: BTreeMap<Key, Entry>,
     sums: Sums,
     holes: Vec<Damage>,
+    /// Keys whose newest record is no newer than this may have had a newer one in a hole.
+    hidden_max: u64,
     sequence_max: u64,
 }
 
@@ -82,14 +92,15 @@ pub(crate) struct Totals {
 }
 
 impl Index {
-    /// Builds an index from what each segment holds.
-    pub(crate) fn build(listings: Vec<(u32, Listing, bool)>) -> Index {
-        let mut index = Index::default();
+    /// Builds an index from what each segment holds, and the newest sequence that was seen anywhere.
+    pub(crate) fn build(listings: Vec<(u32, Listing, bool)>, sequence_max: u64) -> Index {
+        let mut index = Index { sequence_max, ..Index::default() };
         let total = listings.iter().map(|(_, listing, _)| listing.entries.len()).sum();
         let mut all: Vec<(Key, Entry)> = Vec::with_capacity(total);
         for (segment, listing, is_sealed) in listings {
             let length_bytes = u64::from(listing.end);
-            index.sums.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed });
+            let is_kept = listing.is_kept;
+            index.sums.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed, is_kept });
             index.sums.totals.disk_bytes += length_bytes;
             index.holes.extend(listing.holes);
             all.extend(listing.entries.iter().map(|listed| (listed.key, entry(segment, listed))));
@@ -108,7 +119,37 @@ impl Index {
             index.sums.count(entry, 1);
         }
         index.entries = BTreeMap::from_iter(all);
+        let known = index.holes.iter().map(|hole| hole.sequence_max).filter(|newest| *newest != u64::MAX);
+        index.sequence_max = known.fold(index.sequence_max, u64::max);
+        if index.holes.iter().any(|hole| hole.sequence_max == u64::MAX) {
+            index.sequence_max += SEQUENCE_JUMP;
+        }
+        let newest = index.sequence_max;
+        index.holes.iter_mut().for_each(|hole| hole.sequence_max = hole.sequence_max.min(newest));
+        index.find_hidden();
         index
+    }
+
+    fn find_hidden(&mut self) {
+        self.hidden_max = self.holes.iter().map(|hole| hole.sequence_max).max().unwrap_or(0);
+    }
+
+    /// Whether a newer record of `key` may have been destroyed than the one that is known.
+    pub(crate) fn is_suspect(&self, key: &Key) -> bool {
+        self.hidden_max > 0 && self.entries.get(key).is_none_or(|entry| entry.sequence <= self.hidden_max)
+    }
+
+    /// The newest sequence that a hole of `segment` may have hidden.
+    pub(crate) fn hidden_in(&self, segment: u32) -> Option<u64> {
+        let of_segment = self.holes.iter().filter(|hole| hole.segment == segment);
+        of_segment.map(|hole| hole.sequence_max).max()
+    }
+
+    /// Leaves a segment as it is from now on.
+    pub(crate) fn keep(&mut self, segment: u32) {
+        if let Some(account) = self.sums.accounts.get_mut(&segment) {
+            account.is_kept = true;
+        }
     }
 
     /// The newest sequence of all records.
@@ -139,6 +180,7 @@ impl Index {
             segment: entry.segment,
             offset_bytes: u64::from(entry.offset),
             length_bytes: format::record_bytes(entry.length) as u64,
+            sequence_max: entry.sequence,
         });
         keyed.chain(self.holes.iter().cloned()).collect()
     }
@@ -152,7 +194,7 @@ impl Index {
     pub(crate) fn on_segment(&mut self, segment: u32) {
         self.sums.accounts.values_mut().for_each(|account| account.is_sealed = true);
         let length_bytes = SEGMENT_HEADER_BYTES as u64;
-        self.sums.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed: false });
+        self.sums.accounts.insert(segment, Account { length_bytes, ..Account::default() });
         self.sums.totals.disk_bytes += length_bytes;
     }
 
@@ -165,6 +207,10 @@ impl Index {
         let account = self.sums.accounts.entry(segment).or_default();
         self.sums.totals.disk_bytes += end.saturating_sub(account.length_bytes);
         account.length_bytes = account.length_bytes.max(end);
+        if listed.shape == Shape::Hidden {
+            self.holes.push(hole_of(segment, listed));
+            return self.find_hidden();
+        }
         self.sequence_max = self.sequence_max.max(listed.sequence);
         let new = entry(segment, listed);
         match self.entries.entry(listed.key) {
@@ -228,13 +274,14 @@ impl Index {
             }
         }
         self.holes.retain(|hole| hole.segment != segment);
+        self.find_hidden();
         let gone = self.sums.accounts.remove(&segment).unwrap_or_default();
         self.sums.totals.disk_bytes -= gone.length_bytes;
     }
 
     /// The sealed segment with the greatest share of dead bytes, if that share is at least `dead_percent_min`.
     pub(crate) fn most_dead(&self, dead_percent_min: u64) -> Option<u32> {
-        let sealed = self.sums.accounts.iter().filter(|(_, account)| account.is_sealed);
+        let sealed = self.sums.accounts.iter().filter(|(_, account)| account.is_sealed && !account.is_kept);
         let dead = sealed.map(|(segment, account)| {
             let body = account.length_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64).max(1);
             (100 * body.saturating_sub(account.live_bytes) / body, *segment)
@@ -258,7 +305,7 @@ impl Sums {
                 add(&mut self.totals.value_bytes, u64::from(entry.length));
             }
             Shape::Lost => add(&mut self.totals.lost_count, 1),
-            Shape::Tombstone | Shape::Mark => {}
+            _ => {}
         }
     }
 
@@ -271,119 +318,9 @@ impl Sums {
 }
 
 fn entry(segment: u32, listed: &Listed) -> Entry {
-    let Listed { shape, offset, length, sequence, count, .. } = *listed;
-    Entry { shape, segment, offset, length, sequence, count }
+    let Listed { shape, offset, length, sequence, count, owner, .. } = *listed;
+    Entry { shape, segment, offset, length, sequence, count, owner }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Kind;
-
-    fn key(n: u8) -> Key {
-        Key::new(Kind::BLOCK, [n; 32])
-    }
-
-    fn record(n: u8, sequence: u64, shape: Shape) -> Listed {
-        let length = if shape == Shape::Value { 100 } else { 0 };
-        Listed { key: key(n), shape, sequence, offset: 64 + sequence as u32 * 168, length, count: 1 }
-    }
-
-    fn value(n: u8, sequence: u64) -> Listed {
-        record(n, sequence, Shape::Value)
-    }
-
-    fn listing(records: &[Listed]) -> Listing {
-        let scanned =
-            crate::store::scan::Scanned { records: records.to_vec(), end: 100_000, ..Default::default() };
-        Listing::from(scanned)
-    }
-
-    /// An index to which these records were written, segment by segment.
-    fn written(segments: &[&[Listed]]) -> Index {
-        let mut index = Index::default();
-        for (segment, records) in segments.iter().enumerate() {
-            index.on_segment(segment as u32);
-            records.iter().for_each(|listed| index.on_record(segment as u32, listed));
-        }
-        index
-    }
-
-    #[test]
-    fn building_from_listings_equals_having_written_the_records() {
-        let segments: [&[Listed]; 3] = [
-            &[value(1, 1), value(2, 2), value(1, 3)],
-            &[value(3, 4), record(2, 5, Shape::Tombstone)],
-            &[value(1, 6), value(3, 4)],
-        ];
-        let written = written(&segments);
-        let listings = segments.iter().enumerate().map(|(n, s)| (n as u32, listing(s), n < 2));
-        let built = Index::build(listings.collect());
-        assert_eq!(built.entries, written.entries);
-        assert_eq!(built.totals().value_count, 2);
-        assert_eq!(built.sequence_max(), 6);
-        for (segment, account) in &written.sums.accounts {
-            assert_eq!(built.segment(*segment).unwrap().live_bytes, account.live_bytes);
-        }
-    }
-
-    #[test]
-    fn the_newest_sequence_holds_whatever_the_order_on_disk() {
-        let index = written(&[&[value(1, 5)], &[value(1, 3)]]);
-        let entry = index.get(&key(1)).unwrap();
-        assert_eq!((entry.segment, entry.sequence, entry.count), (0, 5, 2));
-        assert_eq!(index.segment(1).unwrap().live_bytes, 0);
-    }
-
-    #[test]
-    fn a_tombstone_stays_as_long_as_it_hides_something() {
-        let value_segment = [value(1, 1)];
-        let tombstone_segment = [record(1, 2, Shape::Tombstone)];
-        let mut index = written(&[&value_segment, &tombstone_segment, &[]]);
-        let tombstones = listing(&tombstone_segment);
-        assert_eq!(index.survivors(1, &tombstones).count(), 1, "an older value is still on disk");
-        assert_eq!(index.survivors(0, &listing(&value_segment)).count(), 0);
-        index.on_deleted(0, &listing(&value_segment));
-        assert_eq!(index.segment(1).unwrap().live_bytes, 0, "now it is dead weight");
-        assert_eq!(index.survivors(1, &tombstones).count(), 0);
-        index.on_deleted(1, &tombstones);
-        assert!(index.get(&key(1)).is_none());
-    }
-
-    #[test]
-    fn a_tombstone_beside_its_value_goes_with_it() {
-        let both = [value(1, 1), record(1, 2, Shape::Tombstone)];
-        let mut index = written(&[&both, &[]]);
-        assert_eq!(index.survivors(0, &listing(&both)).count(), 0);
-        index.on_deleted(0, &listing(&both));
-        assert!(index.get(&key(1)).is_none());
-    }
-
-    #[test]
-    fn damage_is_healed_by_a_newer_record() {
-        let mut index = written(&[&[value(1, 1)]]);
-        let entry = *index.get(&key(1)).unwrap();
-        assert!(!index.on_damage(&key(1), 0, entry.offset + 8), "another place");
-        assert!(index.on_damage(&key(1), 0, entry.offset));
-        assert_eq!((index.totals().value_count, index.totals().lost_count, index.damages().len()), (0, 1, 1));
-        index.on_record(0, &value(1, 2));
-        assert_eq!((index.totals().value_count, index.totals().lost_count, index.damages().len()), (1, 0, 0));
-    }
-
-    #[test]
-    fn the_segment_with_most_dead_bytes_is_compacted_first_and_the_newest_never() {
-        let index = written(&[
-            &[value(1, 1), value(2, 2)],
-            &[value(3, 3), value(4, 4)],
-            &[value(2, 5), value(3, 6), value(4, 7)],
-        ]);
-        assert_eq!(index.most_dead(50), Some(1));
-    }
-
-    #[test]
-    #[should_panic(expected = "still held")]
-    fn deleting_what_holds_is_a_bug() {
-        let segment = [value(1, 1)];
-        written(&[&segment]).on_deleted(0, &listing(&segment));
-    }
-}
+mod tests;

@@ -20,6 +20,8 @@ impl Kind {
     pub const REGISTER: Kind = Kind(2);
     /// What a node notes for itself (its epoch, repair positions, ...).
     pub const NOTE: Kind = Kind(3);
+    /// Signed deletions: that a block is gone by its owner's word.
+    pub const TOMBSTONE: Kind = Kind(4);
 }
 
 /// The name of one stored value. Keys order by kind, then by address as a big-endian number.

@@ -4,7 +4,7 @@
 //! Shared by the store's face, by the coroutine that takes reports, by compaction and by scrubbing.
 
 use super::{
-    Damage, Gather, Key, StoreError, Ticket, VALUE_LENGTH_MAX_BYTES,
+    Damage, Gather, Key, PutOptions, StoreError, Ticket, VALUE_LENGTH_MAX_BYTES,
     device::{DiskFile, Opening},
     directory::Directory,
     disk::Config,
@@ -56,6 +56,7 @@ pub(crate) struct Pending {
     pub(crate) sequence: u64,
     /// `None` for a removal.
     pub(crate) value: Option<Gather>,
+    pub(crate) owner: u32,
 }
 
 impl Log {
@@ -76,7 +77,13 @@ impl Log {
     /// # Suspends
     ///
     /// While the queue has no room.
-    pub(crate) fn send(&self, key: &Key, shape: Shape, value: Gather) -> Result<Ticket, StoreError> {
+    pub(crate) fn send(
+        &self,
+        key: &Key,
+        shape: Shape,
+        value: Gather,
+        options: PutOptions,
+    ) -> Result<Ticket, StoreError> {
         let length = value.length_bytes();
         if length > VALUE_LENGTH_MAX_BYTES {
             let (length_bytes, limit_bytes) = (length as u64, VALUE_LENGTH_MAX_BYTES as u64);
@@ -93,8 +100,9 @@ impl Log {
         // From here on nothing suspends, so that writes are queued in the order of their sequences.
         let sequence = self.sequence.get() + 1;
         self.sequence.set(sequence);
-        let pending = Pending { sequence, value: (shape == Shape::Value).then(|| value.clone()) };
-        let ticket = self.post(key, shape, sequence, value, false)?;
+        let pending =
+            Pending { sequence, value: (shape == Shape::Value).then(|| value.clone()), owner: options.owner };
+        let ticket = self.post(key, shape, sequence, value, options.owner, false)?;
         self.pending.borrow_mut().insert(*key, pending);
         Ok(ticket)
     }
@@ -106,9 +114,10 @@ impl Log {
         shape: Shape,
         sequence: u64,
         value: Gather,
+        owner: u32,
     ) -> Result<Ticket, StoreError> {
         self.in_flight.room.acquire_many(format::record_bytes(value.length_bytes() as u32)).forget();
-        self.post(key, shape, sequence, value, true)
+        self.post(key, shape, sequence, value, owner, true)
     }
 
     pub(crate) fn post(
@@ -117,18 +126,20 @@ impl Log {
         shape: Shape,
         sequence: u64,
         value: Gather,
+        owner: u32,
         is_copy: bool,
     ) -> Result<Ticket, StoreError> {
         let length = value.length_bytes() as u32;
         let bytes = format::record_bytes(length);
-        let write = Write { shape, key: *key, sequence, value, epoch: self.in_flight.epoch.get(), is_copy };
+        let epoch = self.in_flight.epoch.get();
+        let write = Write { shape, key: *key, sequence, value, owner, epoch, is_copy };
         let is_sent = self.queue.borrow().as_ref().is_some_and(|queue| queue.send(write));
         if !is_sent {
             self.in_flight.room.release(bytes);
             return Err(StoreError::Closed);
         }
         let (ticket, completion) = Ticket::new();
-        let listed = Listed { key: *key, shape, sequence, offset: 0, length, count: 1 };
+        let listed = Listed { key: *key, shape, sequence, offset: 0, length, count: 1, owner };
         self.in_flight.writes.borrow_mut().push_back(Sent { listed, is_copy, completion });
         self.in_flight.bytes.set(self.in_flight.bytes.get() + bytes as u64);
         *self.last.borrow_mut() = Some(ticket.clone());
@@ -229,7 +240,7 @@ impl Log {
             match entry.shape {
                 Shape::Value => {}
                 Shape::Lost => return Err(StoreError::Damaged(damage(key, &entry))),
-                Shape::Tombstone | Shape::Mark => return Ok(None),
+                _ => return Ok(None),
             }
             let length = entry.length as usize;
             let wanted = range.clone().map_or(0..length, |range| {
@@ -251,11 +262,25 @@ impl Log {
             }
             return Err(match miss {
                 Miss::Io(error) => StoreError::io("read", self.directory.segment_path(entry.segment), error),
-                Miss::Damaged | Miss::WouldBlock => {
-                    self.index.borrow_mut().on_damage(key, entry.segment, entry.offset);
-                    StoreError::Damaged(damage(key, &entry))
+                miss => {
+                    let damage = damage(key, &entry);
+                    tracing::warn!(store = %self.config.path.display(), "{damage}");
+                    self.on_miss(key, &entry, &miss);
+                    StoreError::Damaged(damage)
                 }
             });
+        }
+    }
+}
+
+impl Log {
+    /// Notes that a record could not be had. If the disk could not read it, its segment is kept: it may be able to
+    /// another time.
+    pub(crate) fn on_miss(&self, key: &Key, entry: &Entry, miss: &Miss) {
+        let mut index = self.index.borrow_mut();
+        index.on_damage(key, entry.segment, entry.offset);
+        if matches!(miss, Miss::Unreadable) {
+            index.keep(entry.segment);
         }
     }
 }
@@ -266,6 +291,7 @@ pub(crate) fn damage(key: &Key, entry: &Entry) -> Damage {
         segment: entry.segment,
         offset_bytes: u64::from(entry.offset),
         length_bytes: format::record_bytes(entry.length) as u64,
+        sequence_max: entry.sequence,
     }
 }
 

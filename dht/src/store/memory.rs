@@ -2,7 +2,7 @@
 //!
 //! It can be told to refuse writes, now or after a countdown, so that callers' error paths can be tested.
 
-use super::{Damage, Gather, Key, Store, StoreError, Ticket, Usage, VALUE_LENGTH_MAX_BYTES};
+use super::{Damage, Gather, Key, PutOptions, Store, StoreError, Ticket, Usage, VALUE_LENGTH_MAX_BYTES};
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
@@ -13,7 +13,7 @@ use std::{
 /// A [`Store`] in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    values: RefCell<BTreeMap<Key, Bytes>>,
+    values: RefCell<BTreeMap<Key, (Bytes, u32)>>,
     damaged: RefCell<BTreeSet<Key>>,
     writes_left: Cell<Option<u64>>,
     closed: Cell<bool>,
@@ -52,11 +52,11 @@ impl MemoryStore {
 }
 
 fn damage(key: &Key) -> Damage {
-    Damage { key: Some(*key), segment: 0, offset_bytes: 0, length_bytes: 0 }
+    Damage { key: Some(*key), segment: 0, offset_bytes: 0, length_bytes: 0, sequence_max: 0 }
 }
 
 impl Store for MemoryStore {
-    fn enqueue(&self, key: &Key, value: Gather) -> Result<Ticket, StoreError> {
+    fn enqueue_with(&self, key: &Key, value: Gather, options: PutOptions) -> Result<Ticket, StoreError> {
         let length = value.length_bytes();
         if length > VALUE_LENGTH_MAX_BYTES {
             return Err(StoreError::TooLarge {
@@ -66,7 +66,7 @@ impl Store for MemoryStore {
         }
         Ok(Ticket::ready(self.admit().map(|()| {
             self.damaged.borrow_mut().remove(key);
-            self.values.borrow_mut().insert(*key, value.to_bytes());
+            self.values.borrow_mut().insert(*key, (value.to_bytes(), options.owner));
         })))
     }
 
@@ -84,7 +84,7 @@ impl Store for MemoryStore {
         if self.damaged.borrow().contains(key) {
             return Err(StoreError::Damaged(damage(key)));
         }
-        Ok(self.values.borrow().get(key).map(|value| match range {
+        Ok(self.values.borrow().get(key).map(|(value, _)| match range {
             None => value.clone(),
             Some(range) => Gather::from(value.clone()).slice(range.start as usize..range.end as usize),
         }))
@@ -94,7 +94,7 @@ impl Store for MemoryStore {
         if self.damaged.borrow().contains(key) {
             return None;
         }
-        self.values.borrow().get(key).map(|value| value.len() as u32)
+        self.values.borrow().get(key).map(|(value, _)| value.len() as u32)
     }
 
     fn keys(&self, from: &Key, count_max: usize) -> Vec<Key> {
@@ -112,10 +112,22 @@ impl Store for MemoryStore {
         self.damaged.borrow().iter().map(damage).collect()
     }
 
+    fn owner(&self, key: &Key) -> Option<u32> {
+        self.values.borrow().get(key).map(|(_, owner)| *owner)
+    }
+
+    fn is_suspect(&self, _: &Key) -> bool {
+        false
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        None
+    }
+
     fn usage(&self) -> Usage {
         let damaged_count = self.damaged.borrow().len() as u64;
         let values = self.values.borrow();
-        let value_bytes = values.values().map(|value| value.len() as u64).sum();
+        let value_bytes = values.values().map(|(value, _)| value.len() as u64).sum();
         Usage {
             count: values.len() as u64 - damaged_count,
             value_bytes,

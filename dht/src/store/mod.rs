@@ -14,8 +14,10 @@
 //! **Failure.** When a write fails, so does every write that was handed over before that news arrived: otherwise
 //! waiting for only the last of several would hide a hole before it.
 
+mod active;
 pub mod checkpoint;
 mod compaction;
+mod contents;
 pub mod device;
 mod directory;
 mod disk;
@@ -34,6 +36,7 @@ mod reserve;
 pub mod scan;
 mod scrub;
 mod ticket;
+mod window;
 mod writer;
 
 pub use disk::{Config, DiskStore};
@@ -64,7 +67,20 @@ pub trait Store {
     /// # Suspends
     ///
     /// Only while too many bytes are waiting to be written.
-    fn enqueue(&self, key: &Key, value: Gather) -> Result<Ticket, StoreError>;
+    fn enqueue_with(&self, key: &Key, value: Gather, options: PutOptions) -> Result<Ticket, StoreError>;
+
+    /// As [`Store::enqueue_with`], of nobody in particular.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::enqueue_with`].
+    ///
+    /// # Suspends
+    ///
+    /// As [`Store::enqueue_with`].
+    fn enqueue(&self, key: &Key, value: Gather) -> Result<Ticket, StoreError> {
+        self.enqueue_with(key, value, PutOptions::default())
+    }
 
     /// Hands over the removal of a key, like [`Store::enqueue`]. Removing what is absent is no error.
     ///
@@ -117,6 +133,18 @@ pub trait Store {
     /// The length of the value of `key`; `None` if it is absent or known to be damaged. Never suspends.
     fn length(&self, key: &Key) -> Option<u32>;
 
+    /// Whose value it is: what [`PutOptions::owner`] said. Never suspends.
+    fn owner(&self, key: &Key) -> Option<u32>;
+
+    /// Whether a newer record of `key` may have been destroyed than the one there is, if there is one: damage took
+    /// records and their names. A write to the key ends the doubt. Whoever promised something by this key must not
+    /// go by what it reads before it has asked the others. Never suspends.
+    fn is_suspect(&self, key: &Key) -> bool;
+
+    /// Why no write is taken at present, save that the store is full: the disk fails. `None` while all is well, and
+    /// again when the store has found a way to go on. Never suspends.
+    fn failure(&self) -> Option<StoreError>;
+
     /// Whether `get` can be expected to find `key`. Never suspends.
     fn contains(&self, key: &Key) -> bool {
         self.length(key).is_some()
@@ -155,6 +183,13 @@ pub trait Store {
     ///
     /// As [`Store::put`].
     fn close(&self) -> Result<(), StoreError>;
+}
+
+/// What is said with a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PutOptions {
+    /// Whose value it is, as the node numbers its owners (up to [`format::OWNER_MAX`]); 0 for nobody's.
+    pub owner: u32,
 }
 
 /// How much a store holds and may hold.

@@ -38,6 +38,8 @@ pub(crate) struct InFlight {
     pub(crate) epoch: Cell<u32>,
     /// The last of them.
     pub(crate) failure: RefCell<Option<StoreError>>,
+    /// Why nothing can be written at present.
+    pub(crate) failed: RefCell<Option<StoreError>>,
     /// Room in the queue, in bytes.
     pub(crate) room: Semaphore,
     /// Bytes of all these writes.
@@ -102,6 +104,7 @@ pub(crate) fn receive_reports(reports: &ReportReceiver, in_flight: &InFlight, we
     while let Some(report) = reports.recv() {
         let log = weak.upgrade();
         in_flight.epoch.set(report.epoch);
+        *in_flight.failed.borrow_mut() = report.failed;
         if let Some(log) = &log {
             for (segment, file) in report.begun {
                 log.index.borrow_mut().on_segment(segment);
@@ -140,6 +143,7 @@ impl InFlight {
             writes: RefCell::default(),
             epoch: Cell::new(0),
             failure: RefCell::default(),
+            failed: RefCell::default(),
             room: Semaphore::new(QUEUE_BYTES_MAX),
             bytes: Cell::new(0),
             finished: Barrier::new(false),

@@ -5,7 +5,7 @@
 
 use super::{
     Key,
-    device::DiskFile,
+    device::{DiskFile, is_unreadable},
     format::{self, CHUNK_BYTES, Place, RECORD_HEADER_BYTES, Shape},
     index::Entry,
 };
@@ -29,6 +29,8 @@ pub(crate) enum Miss {
     WouldBlock,
     /// Not what the index says.
     Damaged,
+    /// The disk has lost it; perhaps not for ever.
+    Unreadable,
     Io(io::Error),
 }
 
@@ -38,6 +40,7 @@ impl From<io::Error> for Miss {
             io::ErrorKind::WouldBlock => Miss::WouldBlock,
             // The file is shorter than the index says.
             io::ErrorKind::UnexpectedEof => Miss::Damaged,
+            _ if is_unreadable(&error) => Miss::Unreadable,
             _ => Miss::Io(error),
         }
     }
@@ -62,12 +65,20 @@ impl Plan {
 
     /// Reads from memory only: the page cache, or a file system that lives there.
     pub(crate) fn try_read(&self, file: &dyn DiskFile) -> Result<Bytes, Miss> {
-        self.read_with(|buffer, offset| file.read_cached_at(buffer, offset))
+        match self.read_with(|buffer, offset| file.read_cached_at(buffer, offset)) {
+            // Once more, by a thread that can wait for the disk to try harder.
+            Err(Miss::Unreadable) => Err(Miss::WouldBlock),
+            read => read,
+        }
     }
 
-    /// Reads, and waits for the disk.
+    /// Reads, and waits for the disk; twice, if the disk fails at first.
     pub(crate) fn read(&self, file: &dyn DiskFile) -> Result<Bytes, Miss> {
-        self.read_with(|buffer, offset| file.read_at(buffer, offset))
+        let read = || self.read_with(|buffer, offset| file.read_at(buffer, offset));
+        match read() {
+            Err(Miss::Unreadable) => read(),
+            read => read,
+        }
     }
 
     fn read_with(&self, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> Result<Bytes, Miss> {

@@ -1,19 +1,20 @@
 //! From a directory, in whatever state a crash left it, to an index and a segment to write to.
 //!
-//! Blocking code, for a thread of the pool. For every segment the checkpoint is taken if it is sound; otherwise the
-//! segment is scanned. Only the newest segment can have a torn tail, which is cut off; a checkpoint that was missing
-//! is made. A segment in which damage was found is not written to any more.
+//! Blocking code, for a thread of the pool. First every segment's version is looked at, so that a store of a later
+//! program is left as it is. For every segment the checkpoint is taken if it is sound; otherwise the segment is
+//! scanned. A torn tail is cut off at once and for good; a checkpoint that was missing is made. A segment in which
+//! damage was found is not written to any more.
 
 use super::{
     Damage, StoreError,
+    active::Active,
     checkpoint::{self, Listing},
     device::{Disk, DiskFile, Opening},
     directory::Directory,
-    format::{self, SEGMENT_HEADER_BYTES, SegmentHeaderError},
+    format::{self, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError},
     index::Index,
     reserve::Reserve,
-    scan,
-    writer::Active,
+    scan::{self, Durable, Scanned},
 };
 use std::{io, path::Path, sync::Arc};
 
@@ -48,31 +49,45 @@ pub(crate) struct Opened {
 pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Opened, StoreError> {
     let directory = Arc::new(Directory::open(disk, path)?);
     let mut segments = directory.segments()?;
-    let salt = find_salt(&directory, &mut segments)?;
+    let headers = read_headers(&directory, &mut segments)?;
+    let salt = find_salt(&directory, &headers)?;
     let mut recovery = Recovery { segment_count: segments.len(), ..Recovery::default() };
     let mut listings = Vec::with_capacity(segments.len() + 1);
     let mut active = None;
+    let mut last_end = None;
+    let mut sequence_max = 0;
     for (n, segment) in segments.iter().copied().enumerate() {
         let is_last = n + 1 == segments.len();
-        let checkpoint = read_checkpoint(&directory, segment, salt);
-        if let Some(listing) = checkpoint {
+        if let Some(listing) = read_checkpoint(&directory, segment, salt) {
+            last_end = Some((segment, listing.end));
             listings.push((segment, listing, true));
             continue;
         }
         recovery.scanned_count += 1;
-        let (file, scanned, is_sound) = scan_segment(&directory, segment, salt, is_last)?;
-        recovery.damages.extend(scanned.damages.iter().cloned());
-        let (end, torn_bytes, is_sound) =
-            (scanned.end, scanned.torn_bytes, is_sound && scanned.damages.is_empty());
-        let listing = Listing::from(scanned);
-        if is_last && is_sound {
-            recovery.torn_bytes = torn_bytes;
-            let cut = file.set_length(u64::from(end)).and_then(|()| file.sync_all());
+        let (file, mut scanned) = scan_segment(&directory, segment, salt, durable(&headers, n))?;
+        sequence_max = sequence_max.max(scanned.sequence_max);
+        // Cut for good, whatever else is wrong with the segment: what is torn may never come back. But what the disk
+        // does not give out today is not thrown away.
+        if scanned.torn_bytes > 0 && !scanned.is_unreadable {
+            let cut = file.set_length(u64::from(scanned.end)).and_then(|()| file.sync_all());
             cut.map_err(|error| StoreError::io("cut", directory.segment_path(segment), error))?;
-            active = Some(Active::new(segment, file, end, listing.entries.clone()));
-        } else {
-            file.sync_all()
-                .map_err(|error| StoreError::io("sync", directory.segment_path(segment), error))?;
+        }
+        let is_sound = matches!(&headers[n].1, Ok(header) if (header.segment, header.salt) == (segment, salt))
+            && scanned.damages.is_empty()
+            && !scanned.is_kept;
+        if is_last {
+            recovery.torn_bytes = scanned.torn_bytes;
+        }
+        last_end = Some((segment, scanned.end));
+        recovery.damages.extend(scanned.damages.iter().cloned());
+        let (unlisted, is_unreadable) = (std::mem::take(&mut scanned.unlisted), scanned.is_unreadable);
+        let listing = Listing::from(scanned);
+        let synced = file.sync_all();
+        if is_last && is_sound {
+            synced.map_err(|error| StoreError::io("sync", directory.segment_path(segment), error))?;
+            active = Some(Active::new(segment, file, listing.end, listing.entries.clone(), unlisted));
+        } else if !is_unreadable {
+            synced.map_err(|error| StoreError::io("sync", directory.segment_path(segment), error))?;
             // Only a help for the next start; a full disk may refuse it.
             let _ = directory.write_checkpoint(segment, &checkpoint::encode(segment, salt, &listing));
         }
@@ -82,56 +97,83 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Opened, StoreErro
     let active = match active {
         Some(active) => active,
         None => {
-            let number = segments.last().map_or(0, |last| last + 1);
-            let active = Active::begin(&directory, number, salt)?;
-            listings.push((
-                number,
-                Listing { end: SEGMENT_HEADER_BYTES as u32, ..Listing::default() },
-                false,
-            ));
+            let active = Active::begin(&directory, salt, last_end)?;
+            let empty = Listing { end: SEGMENT_HEADER_BYTES as u32, ..Listing::default() };
+            listings.push((active.number, empty, false));
             active
         }
     };
+    let index = Index::build(listings, sequence_max);
+    // Damage of what has long been replaced is none; and what a hole may have hidden is known only now.
+    let known = index.damages();
+    let place = |damage: &Damage| (damage.key, damage.segment, damage.offset_bytes);
+    recovery.damages.retain(|damage| damage.key.is_none() || known.iter().any(|k| place(k) == place(damage)));
+    for damage in recovery.damages.iter_mut().filter(|damage| damage.key.is_none()) {
+        damage.sequence_max = damage.sequence_max.min(index.sequence_max());
+    }
     let reserve = Reserve::open(directory.clone());
-    Ok(Opened { directory, salt, index: Index::build(listings), active, reserve, recovery })
+    Ok(Opened { directory, salt, index, active, reserve, recovery })
 }
 
-/// Reads the salt from any segment's header. A newest segment that was only being made is removed.
-fn find_salt(directory: &Directory, segments: &mut Vec<u32>) -> Result<u64, StoreError> {
-    if let Some(last) = segments.last().copied() {
-        let path = directory.segment_path(last);
-        let header = read_header(directory, last)?;
+type Header = Result<SegmentHeader, (SegmentHeaderError, Vec<u8>)>;
+
+/// Reads all segments' headers. A newest segment that was only being made is removed.
+///
+/// # Errors
+///
+/// [`StoreError::Unknown`] if any of them is of another version: what it holds is not ours to judge.
+fn read_headers(directory: &Directory, segments: &mut Vec<u32>) -> Result<Vec<(u32, Header)>, StoreError> {
+    let mut headers = Vec::with_capacity(segments.len());
+    for segment in segments.iter().copied() {
+        let path = directory.segment_path(segment);
+        let header = read_header(directory, segment)?;
+        if let Err((SegmentHeaderError::Version(version), _)) = header {
+            let reason = SegmentHeaderError::Version(version).to_string();
+            return Err(StoreError::Unknown { path, reason });
+        }
+        headers.push((segment, header));
+    }
+    if let Some((last, Err(_))) = headers.last() {
+        let last = *last;
         let length = directory.open_segment(last, Opening::Read).and_then(|file| file.length_bytes());
-        let length = length.map_err(|error| StoreError::io("look at", &path, error))?;
-        if header.is_err() && length <= SEGMENT_HEADER_BYTES as u64 {
+        let length =
+            length.map_err(|error| StoreError::io("look at", directory.segment_path(last), error))?;
+        if length <= SEGMENT_HEADER_BYTES as u64 {
             directory.delete(last)?;
+            headers.pop();
             segments.pop();
         }
     }
-    let mut first_fault = None;
-    let mut flipped = None;
-    for segment in segments.iter() {
-        let path = directory.segment_path(*segment);
-        match read_header(directory, *segment)? {
-            Ok((_, salt)) => return Ok(salt),
-            Err((SegmentHeaderError::Version(version), _)) => {
-                let reason = SegmentHeaderError::Version(version).to_string();
-                return Err(StoreError::Unknown { path, reason });
-            }
-            Err((fault, bytes)) => {
-                flipped = flipped.or_else(|| format::decode_flipped_segment_header(&bytes));
-                first_fault.get_or_insert((path, fault));
-            }
+    Ok(headers)
+}
+
+/// Takes the salt from any segment's header.
+fn find_salt(directory: &Directory, headers: &[(u32, Header)]) -> Result<u64, StoreError> {
+    let sound = headers.iter().find_map(|(_, header)| header.as_ref().ok());
+    let flipped = || {
+        let damaged = headers.iter().filter_map(|(_, header)| header.as_ref().err());
+        damaged.filter_map(|(_, bytes)| format::decode_flipped_segment_header(bytes)).next()
+    };
+    match (sound.copied().or_else(flipped), headers.first()) {
+        (Some(header), _) => Ok(header.salt),
+        (None, Some((segment, Err((fault, _))))) => {
+            let (path, reason) = (directory.segment_path(*segment), fault.to_string());
+            Err(StoreError::Unknown { path, reason })
         }
-    }
-    match (first_fault, flipped) {
-        (_, Some((_, salt))) => Ok(salt),
-        (Some((path, fault)), None) => Err(StoreError::Unknown { path, reason: fault.to_string() }),
-        (None, None) => Ok(u64::from_le_bytes(reactor::crypto::random_bytes())),
+        _ => Ok(u64::from_le_bytes(reactor::crypto::random_bytes())),
     }
 }
 
-type Header = Result<(u32, u64), (SegmentHeaderError, Vec<u8>)>;
+/// How much of the `n`-th segment was durable, as far as the segment after it tells.
+fn durable(headers: &[(u32, Header)], n: usize) -> Durable {
+    match headers.get(n + 1) {
+        None => Durable::Unknown,
+        Some((_, Ok(SegmentHeader { previous: Some((previous, end)), .. }))) if *previous == headers[n].0 => {
+            Durable::UpTo(*end)
+        }
+        Some(_) => Durable::Whole,
+    }
+}
 
 fn read_header(directory: &Directory, segment: u32) -> Result<Header, StoreError> {
     let read = || {
@@ -162,20 +204,30 @@ fn scan_segment(
     directory: &Directory,
     segment: u32,
     salt: u64,
-    is_last: bool,
-) -> Result<(Arc<dyn DiskFile>, scan::Scanned, bool), StoreError> {
+    durable: Durable,
+) -> Result<(Arc<dyn DiskFile>, Scanned), StoreError> {
     let path = directory.segment_path(segment);
     let file = directory.open_segment(segment, Opening::Write);
     let file = file.map_err(|error| StoreError::io("open", &path, error))?;
-    let is_sound = read_header(directory, segment)?.is_ok_and(|header| header == (segment, salt));
-    let scanned = scan::scan(&*file, salt, segment, is_last);
-    Ok((file, scanned.map_err(|error| StoreError::io("read", &path, error))?, is_sound))
+    let scanned = scan::scan(&*file, salt, segment, durable);
+    let scanned = scanned.map_err(|error| StoreError::io("read", &path, error))?;
+    if scanned.is_foreign {
+        let reason =
+            "a later version of this program has written to it what this one may not touch: use that";
+        return Err(StoreError::Unknown { path, reason: reason.into() });
+    }
+    Ok((file, scanned))
 }
 
-/// What a sealed segment holds: its checkpoint, or else a scan.
-pub(crate) fn read_listing(directory: &Directory, segment: u32, salt: u64) -> Result<Listing, StoreError> {
+/// What a sealed segment that ends at `end` holds: its checkpoint, or else a scan.
+pub(crate) fn read_listing(
+    directory: &Directory,
+    segment: u32,
+    salt: u64,
+    end: u32,
+) -> Result<Listing, StoreError> {
     match read_checkpoint(directory, segment, salt) {
         Some(listing) => Ok(listing),
-        None => Ok(scan_segment(directory, segment, salt, false)?.1.into()),
+        None => Ok(scan_segment(directory, segment, salt, Durable::UpTo(end))?.1.into()),
     }
 }

@@ -5,20 +5,22 @@
 //!
 //! - what the last crash tore: everything from the first bad record on that nothing proves to have been durable.
 //!   No write there was ever acknowledged, and the order of writes says that nothing after a hole may be kept;
-//! - damage: a bad record before the watermark. It is reported and skipped, and what follows is kept;
+//! - damage: a bad record before the watermark, or a place that the disk cannot read. It is reported, named by the
+//!   log's own lists if its header is gone (`contents.rs`), and what follows is kept;
 //! - the end.
 //!
 //! It decides and reads, and changes nothing.
 
 use super::{
-    Damage, Key,
+    Damage, Key, contents,
     device::DiskFile,
-    format::{self, ALIGNMENT_BYTES, Place, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
+    format::{
+        self, ALIGNMENT_BYTES, FLAG_COPY, FLAGS_TO_UNDERSTAND, Place, RECORD_HEADER_BYTES, RecordHeader,
+        SEGMENT_HEADER_BYTES, Shape,
+    },
+    window::Window,
 };
-use std::io;
-
-/// How much of a file is held in memory while scanning it: several of the largest records.
-const WINDOW_BYTES: usize = 8 << 20;
+use std::{collections::HashSet, io};
 
 /// Something that is read at offsets.
 pub trait Source {
@@ -50,6 +52,17 @@ impl Source for [u8] {
     }
 }
 
+/// How much of a segment is known to have been durable before it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durable {
+    /// Nothing: it is the newest. Its own records say.
+    Unknown,
+    /// All of it: another was begun after it.
+    Whole,
+    /// Just so much: the segment after it says so, and nothing behind that is part of the log.
+    UpTo(u32),
+}
+
 /// One record that counts, as a scan or a checkpoint lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -65,44 +78,34 @@ pub struct Listed {
     pub length: u32,
     /// How many records of this key the segment holds; the others are older.
     pub count: u32,
+    /// Whose value it is, as the node numbers its owners.
+    pub owner: u32,
 }
 
 /// What a scan found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
+    /// The segment.
+    pub segment: u32,
     /// The records, in their order in the segment, each with a count of 1.
     pub records: Vec<Listed>,
-    /// What is damaged, in order; those with a key are listed among the records as lost, too.
+    /// What is damaged, in order; those with a key are listed among the records as lost, too. A hole's newest sequence
+    /// is `u64::MAX` where the segment does not tell.
     pub damages: Vec<Damage>,
     /// Where the next record goes: behind the last one that counts.
     pub end: u32,
     /// How many bytes behind `end` are torn, and to be cut off.
     pub torn_bytes: u64,
-}
-
-struct Window<'a, S: Source + ?Sized> {
-    source: &'a S,
-    length: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl<S: Source + ?Sized> Window<'_, S> {
-    /// The bytes of `offset..offset + count`, or as many of them as there are.
-    fn at(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
-        let count = count.min(self.length.saturating_sub(offset) as usize);
-        if count == 0 {
-            return Ok(&[]);
-        }
-        if offset < self.start || offset + count as u64 > self.start + self.bytes.len() as u64 {
-            let fill = self.length.saturating_sub(offset).min(WINDOW_BYTES.max(count) as u64) as usize;
-            self.bytes.resize(fill, 0);
-            self.start = offset;
-            self.source.read_at(&mut self.bytes, offset)?;
-        }
-        let from = (offset - self.start) as usize;
-        Ok(&self.bytes[from..from + count])
-    }
+    /// The greatest sequence of any record that could be read, torn ones included.
+    pub sequence_max: u64,
+    /// What no list in the segment names, in order, and the last list itself.
+    pub unlisted: Vec<Listed>,
+    /// Whether there are records of unknown shapes.
+    pub is_kept: bool,
+    /// Whether a record has a flag that must be understood, and is not.
+    pub is_foreign: bool,
+    /// Whether the disk could not read some of it.
+    pub is_unreadable: bool,
 }
 
 enum Found {
@@ -113,38 +116,45 @@ enum Found {
     Hole(u64),
 }
 
-/// Scans a segment. `is_last` tells whether it is the newest one: all others were durable in whole before the next
-/// one was begun.
+/// Scans a segment.
 ///
 /// # Errors
 ///
-/// Only what reading raises; no content is an error.
-pub fn scan<S: Source + ?Sized>(source: &S, salt: u64, segment: u32, is_last: bool) -> io::Result<Scanned> {
-    let length = source.length_bytes()?.min(u64::from(u32::MAX));
-    let mut window = Window { source, length, start: 0, bytes: Vec::new() };
-    let mut watermark = if is_last { 0 } else { length };
-    let mut scanned = Scanned { end: SEGMENT_HEADER_BYTES as u32, ..Scanned::default() };
-    // For each damage, how many records come before it: whether it is damage or torn is known only at the end.
-    let mut before = Vec::new();
+/// Only what reading raises, but for places that the disk cannot read; no content is an error.
+pub fn scan<S: Source + ?Sized>(
+    source: &S,
+    salt: u64,
+    segment: u32,
+    durable: Durable,
+) -> io::Result<Scanned> {
+    let whole_length = source.length_bytes()?.min(u64::from(u32::MAX));
+    let (length, mut watermark) = match durable {
+        Durable::Unknown => (whole_length, 0),
+        Durable::Whole => (whole_length, whole_length),
+        Durable::UpTo(end) => (whole_length.min(u64::from(end)), u64::from(end)),
+    };
+    let mut window = Window::new(source, length);
+    let mut scanned = Scanned { segment, end: SEGMENT_HEADER_BYTES as u32, ..Scanned::default() };
+    let mut notes = Notes::default();
     let mut offset = SEGMENT_HEADER_BYTES as u64;
     while offset < length {
         let (header, is_good, size) = match look(&mut window, Place { salt, segment, offset: offset as u32 })?
         {
-            Found::Good(header) => (Some(header), true, format::record_bytes(header.length) as u64),
-            Found::Bad(header) => (Some(header), false, format::record_bytes(header.length) as u64),
+            Found::Good(header) => (Some(header), true, header.size_bytes()),
+            Found::Bad(header) => (Some(header), false, header.size_bytes()),
             Found::Hole(size) => (None, false, size),
         };
-        let record = header.filter(|header| header.shape != Shape::Mark);
         watermark = watermark.max(header.map_or(0, |header| u64::from(header.watermark)));
+        let record = header.filter(|header| header.shape != Shape::Mark);
         if !is_good {
             let length_bytes = size.min(length - offset);
-            let key = record.map(|record| record.key);
-            scanned.damages.push(Damage { key, segment, offset_bytes: offset, length_bytes });
-            before.push(scanned.records.len());
+            let key = record.filter(|record| is_keyed(record.shape)).map(|record| record.key);
+            let sequence_max = record.map_or(u64::MAX, |record| record.sequence);
+            scanned.damages.push(Damage { key, segment, offset_bytes: offset, length_bytes, sequence_max });
+            notes.before.push(scanned.records.len());
         }
-        if let Some(RecordHeader { shape, key, sequence, length, .. }) = record {
-            let shape = if is_good { shape } else { Shape::Lost };
-            scanned.records.push(Listed { key, shape, sequence, offset: offset as u32, length, count: 1 });
+        if let Some(header) = record {
+            notes.record(&mut scanned, &mut window, &header, offset as u32, is_good)?;
         }
         // A good mark is no obstacle: the next record is written over it.
         if record.is_some() || !is_good {
@@ -152,27 +162,125 @@ pub fn scan<S: Source + ?Sized>(source: &S, salt: u64, segment: u32, is_last: bo
         }
         offset += size;
     }
+    // What cannot be read was not torn by a crash: whatever it held may have been acknowledged.
+    watermark = watermark.max(window.unreadable_end());
+    scanned.is_unreadable = window.unreadable_end() > 0;
     if let Some(first) = scanned.damages.iter().position(|damage| damage.offset_bytes >= watermark) {
         scanned.end = scanned.damages[first].offset_bytes as u32;
-        scanned.records.truncate(before[first]);
+        scanned.records.truncate(notes.before[first]);
         scanned.damages.truncate(first);
     }
     if watermark > length {
-        let missing = Damage { key: None, segment, offset_bytes: length, length_bytes: watermark - length };
-        scanned.damages.push(missing);
+        let (offset_bytes, length_bytes) = (length, watermark - length);
+        let sequence_max = u64::MAX;
+        scanned.damages.push(Damage { key: None, segment, offset_bytes, length_bytes, sequence_max });
     }
-    scanned.torn_bytes = length.saturating_sub(u64::from(scanned.end));
+    scanned.torn_bytes = whole_length.saturating_sub(u64::from(scanned.end));
+    notes.explain(&mut scanned);
     Ok(scanned)
+}
+
+fn is_keyed(shape: Shape) -> bool {
+    matches!(shape, Shape::Value | Shape::Tombstone | Shape::Lost)
+}
+
+/// What is noted on the way for what can be decided only at the end.
+#[derive(Default)]
+struct Notes {
+    /// For each damage, how many records come before it: whether it is damage or torn is known only at the end.
+    before: Vec<usize>,
+    /// Offset and sequence of all sound records that are no copies.
+    fresh: Vec<(u64, u64)>,
+    /// Where the lists lie, and what they name.
+    lists: Vec<(Listed, Vec<Listed>)>,
+}
+
+impl Notes {
+    fn record<S: Source + ?Sized>(
+        &mut self,
+        scanned: &mut Scanned,
+        window: &mut Window<'_, S>,
+        header: &RecordHeader,
+        offset: u32,
+        is_good: bool,
+    ) -> io::Result<()> {
+        let RecordHeader { shape, key, sequence, length, owner, flags, .. } = *header;
+        scanned.is_foreign |= flags & FLAGS_TO_UNDERSTAND != 0;
+        scanned.sequence_max = scanned.sequence_max.max(sequence);
+        let listed = Listed { key, shape, sequence, offset, length, count: 1, owner };
+        match shape {
+            Shape::Contents if is_good => {
+                let start = u64::from(offset) + format::value_offset(length) as u64;
+                let value = window.at(start, length as usize)?;
+                self.lists.push((listed, contents::decode(value).collect()));
+            }
+            Shape::Contents | Shape::Void | Shape::Mark => {}
+            Shape::Other(_) => scanned.is_kept = true,
+            Shape::Value | Shape::Tombstone | Shape::Lost | Shape::Hidden => {
+                let shape = if is_good { shape } else { Shape::Lost };
+                // A hidden record that is bad itself remains a damage of unknown key.
+                if is_good || is_keyed(listed.shape) {
+                    scanned.records.push(Listed { shape, ..listed });
+                }
+                if is_good && flags & FLAG_COPY == 0 && shape != Shape::Hidden {
+                    self.fresh.push((u64::from(offset), sequence));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names what lies in holes, as far as lists do; bounds what the others may hide; and finds what is in no list.
+    fn explain(self, scanned: &mut Scanned) {
+        let Notes { fresh, lists, .. } = self;
+        let lists: Vec<_> = lists.into_iter().filter(|(list, _)| list.offset < scanned.end).collect();
+        let mut named: Vec<Listed> = lists.iter().flat_map(|(_, named)| named.iter().copied()).collect();
+        named.sort_unstable_by_key(|listed| listed.offset);
+        named.dedup_by_key(|listed| listed.offset);
+        let mut damages = Vec::with_capacity(scanned.damages.len());
+        for mut damage in std::mem::take(&mut scanned.damages) {
+            if damage.key.is_some() {
+                damages.push(damage);
+                continue;
+            }
+            // Sequences of fresh records only grow, and copies are older than any fresh one that follows.
+            let end = damage.offset_bytes + damage.length_bytes;
+            let next = fresh.partition_point(|(offset, _)| *offset < end);
+            if let Some((_, sequence)) = fresh.get(next) {
+                damage.sequence_max = damage.sequence_max.min(sequence.saturating_sub(1));
+            }
+            let (lost, holes) = contents::explain(&damage, &named);
+            damages.extend(lost.iter().map(|lost| Damage {
+                key: Some(lost.key),
+                offset_bytes: u64::from(lost.offset),
+                length_bytes: contents::end_of(lost) - u64::from(lost.offset),
+                sequence_max: lost.sequence,
+                ..damage.clone()
+            }));
+            damages.extend(holes);
+            scanned.records.extend(lost);
+        }
+        scanned.damages = damages;
+        scanned.records.sort_by_key(|record| record.offset);
+        let named: HashSet<u32> = named.iter().map(|listed| listed.offset).collect();
+        let mut unlisted = scanned.records.clone();
+        unlisted.extend(lists.iter().map(|(list, _)| *list));
+        unlisted.retain(|listed| !named.contains(&listed.offset));
+        unlisted.sort_unstable_by_key(|listed| listed.offset);
+        scanned.unlisted = unlisted;
+    }
 }
 
 fn look<S: Source + ?Sized>(window: &mut Window<'_, S>, place: Place) -> io::Result<Found> {
     let offset = u64::from(place.offset);
     let bytes = window.at(offset, RECORD_HEADER_BYTES)?;
     if let Some(header) = format::decode_record_header(place, bytes) {
+        if header.shape == Shape::Void {
+            return Ok(Found::Good(header));
+        }
         let body = format::record_bytes(header.length) - RECORD_HEADER_BYTES;
         let bytes = window.at(offset + RECORD_HEADER_BYTES as u64, body)?;
-        let whole =
-            bytes.len() == body && (header.shape != Shape::Value || format::verify_body(&header, bytes));
+        let whole = bytes.len() == body && format::verify_body(&header, bytes);
         return Ok(if whole { Found::Good(header) } else { Found::Bad(header) });
     }
     if let Some(header) = format::decode_flipped_record_header(place, bytes) {
@@ -184,234 +292,10 @@ fn look<S: Source + ?Sized>(window: &mut Window<'_, S>, place: Place) -> io::Res
         let bytes = window.at(next, RECORD_HEADER_BYTES)?;
         let place = Place { offset: next as u32, ..place };
         if bytes.is_empty() || format::decode_record_header(place, bytes).is_some() {
-            return Ok(Found::Hole(next.min(window.length) - offset));
+            return Ok(Found::Hole(next.min(window.length()) - offset));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Kind;
-
-    const SALT: u64 = 77;
-
-    /// Writes a segment as the writer would, one group a record.
-    struct Segment {
-        bytes: Vec<u8>,
-        offsets: Vec<usize>,
-    }
-
-    impl Segment {
-        fn new() -> Segment {
-            Segment { bytes: format::encode_segment_header(1, SALT).into(), offsets: Vec::new() }
-        }
-
-        fn push(mut self, shape: Shape, watermark: usize, value: &[u8]) -> Segment {
-            let offset = self.bytes.len();
-            let (check, table) = format::checksums(value.len() as u32, [value]);
-            let header = RecordHeader {
-                shape,
-                key: key(self.offsets.len()),
-                sequence: self.offsets.len() as u64,
-                length: value.len() as u32,
-                watermark: watermark as u32,
-                check,
-            };
-            let place = Place { salt: SALT, segment: 1, offset: offset as u32 };
-            self.bytes.extend(format::encode_record_header(place, &header));
-            self.bytes.extend(table);
-            self.bytes.extend(value);
-            self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT_BYTES), 0);
-            self.offsets.push(offset);
-            self
-        }
-
-        /// Values that were each synced before the next was written.
-        fn synced(count: usize) -> Segment {
-            (0..count).fold(Segment::new(), |segment, n| {
-                let watermark = segment.bytes.len();
-                segment.push(Shape::Value, watermark, &vec![n as u8; 100 + n * 7000])
-            })
-        }
-
-        /// Values of one group: nothing proves that any is durable.
-        fn one_group(count: usize) -> Segment {
-            (0..count).fold(Segment::new(), |segment, n| {
-                segment.push(Shape::Value, 64, &vec![n as u8; 100 + n * 7000])
-            })
-        }
-
-        fn scan(&self) -> Scanned {
-            scan(&self.bytes[..], SALT, 1, true).unwrap()
-        }
-
-        fn keys(&self) -> Vec<Key> {
-            self.scan().records.iter().map(|record| record.key).collect()
-        }
-    }
-
-    fn key(n: usize) -> Key {
-        Key::new(Kind::BLOCK, [n as u8; 32])
-    }
-
-    #[test]
-    fn an_intact_segment_is_listed_in_order() {
-        let segment = Segment::synced(5).push(Shape::Tombstone, 0, &[]);
-        let scanned = segment.scan();
-        assert_eq!(scanned.end as usize, segment.bytes.len());
-        assert_eq!((scanned.records.len(), scanned.damages.len(), scanned.torn_bytes), (6, 0, 0));
-        for (n, record) in scanned.records.iter().enumerate() {
-            assert_eq!((record.key, record.offset as usize), (key(n), segment.offsets[n]));
-        }
-        assert_eq!(scanned.records[5].shape, Shape::Tombstone);
-    }
-
-    #[test]
-    fn cutting_anywhere_keeps_every_whole_record_before_the_cut() {
-        let segment = Segment::synced(3);
-        for cut in 64..segment.bytes.len() {
-            let whole = segment
-                .offsets
-                .iter()
-                .skip(1)
-                .chain([&segment.bytes.len()])
-                .filter(|end| **end <= cut)
-                .count();
-            // The last record's padding may be missing: then it is not whole.
-            let scanned = scan(&segment.bytes[..cut], SALT, 1, true).unwrap();
-            assert_eq!(scanned.records.len(), whole, "cut at {cut}");
-            assert_eq!(u64::from(scanned.end) + scanned.torn_bytes, cut as u64);
-            assert!(scanned.damages.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_bad_value_before_the_watermark_is_reported_and_what_follows_is_kept() {
-        let mut segment = Segment::synced(5);
-        segment.bytes[segment.offsets[2] + 64 + 5000] ^= 4;
-        let scanned = segment.scan();
-        assert_eq!(scanned.records.len(), 5);
-        assert_eq!(scanned.records[2].shape, Shape::Lost);
-        assert_eq!(scanned.damages.len(), 1);
-        assert_eq!(scanned.damages[0].key, Some(key(2)));
-        assert_eq!(scanned.end as usize, segment.bytes.len());
-    }
-
-    #[test]
-    fn a_flipped_bit_in_a_header_still_names_the_key() {
-        let mut segment = Segment::synced(4);
-        segment.bytes[segment.offsets[1] + 16] ^= 128;
-        let scanned = segment.scan();
-        assert_eq!(scanned.damages.iter().map(|damage| damage.key).collect::<Vec<_>>(), [Some(key(1))]);
-        assert_eq!(scanned.records.len(), 4);
-    }
-
-    #[test]
-    fn a_wiped_header_loses_its_record_only() {
-        let mut segment = Segment::synced(4);
-        let at = segment.offsets[1];
-        segment.bytes[at..at + 64].fill(0x55);
-        let scanned = segment.scan();
-        assert_eq!(segment.keys(), [key(0), key(2), key(3)]);
-        assert_eq!(scanned.damages.len(), 1);
-        assert_eq!(scanned.damages[0].key, None);
-        assert_eq!(scanned.damages[0].length_bytes as usize, segment.offsets[2] - at);
-    }
-
-    #[test]
-    fn a_hole_in_an_unacknowledged_group_ends_the_log_there() {
-        let mut segment = Segment::one_group(5);
-        segment.bytes[segment.offsets[2] + 64] ^= 1;
-        let scanned = segment.scan();
-        assert_eq!(segment.keys(), [key(0), key(1)], "nothing after a hole: writes are durable in order");
-        assert_eq!(scanned.end as usize, segment.offsets[2]);
-        assert!(scanned.damages.is_empty());
-    }
-
-    #[test]
-    fn a_mark_proves_the_group_before_it_and_is_written_over() {
-        let segment = Segment::one_group(5);
-        let end = segment.bytes.len();
-        let mut segment = segment.push(Shape::Mark, end, &[]);
-        segment.bytes[segment.offsets[2] + 64] ^= 1;
-        let scanned = segment.scan();
-        assert_eq!((scanned.records.len(), scanned.damages.len()), (5, 1));
-        assert_eq!(scanned.end as usize, end);
-        assert_eq!(scanned.torn_bytes, 64);
-    }
-
-    #[test]
-    fn a_sealed_segment_has_no_torn_tail() {
-        let segment = Segment::one_group(3);
-        let cut = segment.bytes.len() - 8;
-        let scanned = scan(&segment.bytes[..cut], SALT, 1, false).unwrap();
-        assert_eq!(scanned.records.len(), 3);
-        assert_eq!(scanned.damages[0].key, Some(key(2)));
-    }
-
-    #[test]
-    fn a_file_that_lost_durable_bytes_says_so() {
-        let segment = Segment::one_group(3);
-        let end = segment.bytes.len();
-        let segment = segment.push(Shape::Value, end + 64, b"refers to more than there is");
-        let scanned = segment.scan();
-        assert!(scanned.damages.is_empty(), "{:?}", scanned.damages);
-        let cut = Segment::one_group(3).push(Shape::Value, end + 1000, b"x").scan();
-        assert_eq!(cut.damages.len(), 1);
-    }
-
-    #[test]
-    fn a_record_quoted_inside_a_value_is_not_taken_for_one() {
-        let inner = Segment::synced(2);
-        let mut segment =
-            Segment::new().push(Shape::Value, 0, &inner.bytes).push(Shape::Value, 1 << 14, b"after");
-        segment.bytes[64..128].fill(0);
-        assert_eq!(segment.keys(), [key(1)], "only the record after it");
-    }
-
-    #[test]
-    fn garbage_and_emptiness_are_no_error() {
-        assert_eq!(scan(&[][..], SALT, 1, true).unwrap().end, 64);
-        let garbage: Vec<u8> =
-            (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        let scanned = scan(&garbage[..], SALT, 1, true).unwrap();
-        assert!(scanned.records.is_empty() && scanned.end == 64);
-    }
-
-    /// A power cut may leave any part of what was not synced yet on the disk, in any order.
-    #[test]
-    fn a_power_cut_leaves_a_prefix_with_all_that_was_synced() {
-        let mut random = 88_172_645_463_325_252_u64;
-        let mut below = |limit: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            (random % limit as u64) as usize
-        };
-        for round in 0..300 {
-            let mut segment = Segment::new();
-            let mut synced = (64, 0);
-            for _ in 0..1 + below(4) {
-                synced = (segment.bytes.len(), segment.offsets.len());
-                for _ in 0..1 + below(5) {
-                    segment = segment.push(Shape::Value, synced.0, &vec![round as u8; below(9000)]);
-                }
-            }
-            // Of the last group some sectors arrived, and perhaps not even its length.
-            let length = synced.0 + below(segment.bytes.len() - synced.0 + 1);
-            segment.bytes.truncate(length);
-            let first_sector = synced.0.next_multiple_of(512);
-            for sector in (first_sector..length).step_by(512) {
-                if below(4) == 0 {
-                    segment.bytes[sector..(sector + 512).min(length)].fill(0);
-                }
-            }
-            let scanned = segment.scan();
-            let keys: Vec<Key> = scanned.records.iter().map(|record| record.key).collect();
-            assert!(keys.len() >= synced.1, "round {round}: synced records are gone");
-            assert_eq!(keys, (0..keys.len()).map(key).collect::<Vec<_>>(), "round {round}: a hole");
-            assert!(scanned.damages.is_empty(), "round {round}: {:?}", scanned.damages);
-        }
-    }
-}
+mod tests;

@@ -48,8 +48,8 @@ impl DiskStore {
             let mut batch = log.batch_from(&start);
             from = batch.last().and_then(|(key, _)| key.next());
             batch.sort_unstable_by_key(|(_, entry)| (entry.segment, entry.offset));
-            for (key, entry) in log.verify(&batch) {
-                log.index.borrow_mut().on_damage(&key, entry.segment, entry.offset);
+            for (key, entry, miss) in log.verify(&batch) {
+                log.on_miss(&key, &entry, &miss);
                 tracing::warn!(store = %log.config.path.display(), "scrub: {}", damage(&key, &entry));
             }
             report.count += batch.len() as u64;
@@ -76,19 +76,19 @@ impl Log {
     }
 
     /// Which of these records are not what the index says.
-    fn verify(&self, batch: &[(Key, Entry)]) -> Vec<(Key, Entry)> {
+    fn verify(&self, batch: &[(Key, Entry)]) -> Vec<(Key, Entry, Miss)> {
         let (directory, salt, batch) = (self.directory.clone(), self.salt, batch.to_vec());
         reactor::offload(move || {
             let mut files = HashMap::new();
-            let mut bad = batch;
-            bad.retain(|(key, entry)| {
+            let bad = batch.into_iter().filter_map(|(key, entry)| {
                 let open = || directory.open_segment(entry.segment, Opening::Read);
                 let file = files.entry(entry.segment).or_insert_with(open);
-                let plan = Plan { key: *key, entry: *entry, salt, range: 0..entry.length as usize };
-                file.as_ref()
-                    .map_or(true, |file| matches!(plan.read(&**file), Err(Miss::Damaged | Miss::Io(_))))
+                let plan = Plan { key, entry, salt, range: 0..entry.length as usize };
+                // A segment that is gone meanwhile was compacted.
+                let miss = plan.read(&**file.as_ref().ok()?).err()?;
+                matches!(miss, Miss::Damaged | Miss::Unreadable).then_some((key, entry, miss))
             });
-            bad
+            bad.collect()
         })
     }
 }

@@ -7,26 +7,31 @@
 //! - a record that no longer fits begins a new segment; the old one is synced, cut to its length and given its
 //!   checkpoint first;
 //! - if a record cannot be written, neither is any that was queued before the news of it was delivered (their
-//!   `epoch` tells), so that the log never has a hole in it.
+//!   `epoch` tells), so that the log never has a hole in it;
+//! - once bytes of a group may have reached the disk without the whole of it, the segment is not written to any more.
+//!   The next one says where it ended, so that these bytes never count, and writes go on there as soon as it can be
+//!   made. Whatever fails before that first byte fails this once and changes nothing.
 //!
 //! On a full disk a removal or a compaction's copy may use the space of the reserve (see `reserve.rs`); values are
 //! refused until the reserve is whole again.
 
 use super::{
     Gather, Key, StoreError,
-    checkpoint::{self, Listing},
-    device::{DiskFile, Opening, write_all},
+    active::Active,
+    checkpoint, contents,
+    device::{DiskFile, write_all},
     directory::Directory,
-    format::{self, Place, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
+    format::{self, FLAG_COPY, Place, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
     reserve::Reserve,
-    scan::{Listed, Scanned},
+    scan::Listed,
 };
 use bytes::Bytes;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io::{self, IoSlice},
     ops::Range,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 /// The most bytes in one group: some 20 ms of a fast disk, so that a small write never waits longer behind big ones.
@@ -36,6 +41,9 @@ const GROUP_COUNT_MAX: usize = 16 << 10;
 /// Pieces shorter than this are copied beside their headers: a copy costs less than one more vector for the kernel.
 const COPY_BYTES_MAX: usize = 4 << 10;
 
+/// After a failure it is tried this often to begin a segment, when there is something to write.
+const MEND_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A record to be written.
 #[derive(Debug)]
 pub(crate) struct Write {
@@ -43,6 +51,8 @@ pub(crate) struct Write {
     pub(crate) key: Key,
     pub(crate) sequence: u64,
     pub(crate) value: Gather,
+    /// Whose it is, as the node numbers its owners.
+    pub(crate) owner: u32,
     /// How many failures whoever queued this had heard of.
     pub(crate) epoch: u32,
     /// Whether this is a compaction's copy, which may use the reserve.
@@ -58,56 +68,8 @@ pub(crate) struct Report {
     pub(crate) results: Vec<Result<(u32, u32), StoreError>>,
     /// How many failures there have been.
     pub(crate) epoch: u32,
-}
-
-/// The newest segment.
-#[derive(Debug)]
-pub(crate) struct Active {
-    pub(crate) number: u32,
-    pub(crate) file: Arc<dyn DiskFile>,
-    /// Where the next record goes. Everything before it is durable.
-    pub(crate) end: u32,
-    pub(crate) listed: HashMap<Key, Listed>,
-}
-
-impl Active {
-    pub(crate) fn new(number: u32, file: Arc<dyn DiskFile>, end: u32, entries: Vec<Listed>) -> Active {
-        let listed = entries.into_iter().map(|entry| (entry.key, entry)).collect();
-        Active { number, file, end, listed }
-    }
-
-    /// Makes the file of a new, empty segment, durably.
-    pub(crate) fn begin(directory: &Directory, number: u32, salt: u64) -> Result<Active, StoreError> {
-        let path = directory.segment_path(number);
-        let begin = || -> io::Result<Arc<dyn DiskFile>> {
-            let file = directory.open_segment(number, Opening::New)?;
-            let header = format::encode_segment_header(number, salt);
-            write_all(&*file, &mut [IoSlice::new(&header)], 0).map_err(|(_, error)| error)?;
-            file.sync_all()?;
-            Ok(file)
-        };
-        let begun = begin().map_err(|error| StoreError::io("begin", &path, error)).and_then(|file| {
-            directory.sync()?;
-            Ok(file)
-        });
-        match begun {
-            Ok(file) => Ok(Active::new(number, file, SEGMENT_HEADER_BYTES as u32, Vec::new())),
-            Err(error) => {
-                let _ = directory.disk().remove(&path);
-                Err(error)
-            }
-        }
-    }
-
-    /// Cuts off whatever lies behind the last good record.
-    fn cut(&self) -> io::Result<()> {
-        self.file.set_length(u64::from(self.end))
-    }
-
-    pub(crate) fn listing(&self) -> Listing {
-        let records = self.listed.values().copied().collect();
-        Listing::from(Scanned { records, end: self.end, ..Scanned::default() })
-    }
+    /// Why nothing can be written at present.
+    pub(crate) failed: Option<StoreError>,
 }
 
 /// Writes groups.
@@ -119,8 +81,12 @@ pub(crate) struct Writer {
     pub(crate) active: Active,
     pub(crate) epoch: u32,
     pub(crate) reserve: Reserve,
-    /// After a failure that leaves unknown what the disk holds, nothing more is written.
+    /// After a failure that leaves unknown what the disk holds, nothing more is written to the active segment.
     pub(crate) failed: Option<StoreError>,
+    /// Why the last writes were refused.
+    pub(crate) refused: Option<StoreError>,
+    /// When it was last tried to go on after such a failure.
+    pub(crate) tried: Option<Instant>,
 }
 
 /// One vector of a group: out of the shared buffer, or a caller's own bytes.
@@ -134,6 +100,8 @@ struct Group {
     buffer: Vec<u8>,
     pieces: Vec<Piece>,
     records: Vec<Listed>,
+    /// The contents record that it opens with, and how many records that names.
+    contents: Option<(Listed, usize)>,
     end: u32,
     frees_space: bool,
 }
@@ -155,54 +123,75 @@ impl Writer {
     ///
     /// Takes at least one if there is one, so calling it until the queue is empty ends.
     pub(crate) fn commit(&mut self, queue: &mut VecDeque<Write>) -> Report {
-        let mut report = Report { begun: Vec::new(), results: Vec::new(), epoch: self.epoch };
+        let mut report = Report { begun: Vec::new(), results: Vec::new(), epoch: self.epoch, failed: None };
         self.refuse_stale(queue, &mut report);
         if let Some(error) = self.refusal(queue, &mut report) {
             self.refuse(queue, error, &mut report);
-            return report;
+        } else {
+            let group = self.gather(queue);
+            if !group.records.is_empty() {
+                self.commit_group(group, queue, &mut report);
+            }
         }
-        let group = self.gather(queue);
-        if group.records.is_empty() {
-            return report;
-        }
+        report.failed = self.failed.clone();
+        report
+    }
+
+    fn commit_group(&mut self, group: Group, queue: &mut VecDeque<Write>, report: &mut Report) {
         let mut written = self.write(&group);
-        if matches!(written, Err(StoreError::Full)) && group.frees_space && self.reserve.give_up() {
+        if matches!(written, Err((_, StoreError::Full))) && group.frees_space && self.reserve.give_up() {
             written = self.write(&group);
         }
+        let active = &mut self.active;
         match written {
             Ok(()) => {
-                self.active.end = group.end;
+                active.end = group.end;
+                if let Some((contents, named)) = group.contents {
+                    active.unlisted.drain(..named);
+                    active.unlisted.push(contents);
+                }
                 for listed in group.records {
-                    report.results.push(Ok((self.active.number, listed.offset)));
-                    self.active
+                    report.results.push(Ok((active.number, listed.offset)));
+                    active.unlisted.push(listed);
+                    active
                         .listed
                         .entry(listed.key)
                         .and_modify(|known| merge(known, listed))
                         .or_insert(listed);
                 }
             }
-            Err(error) => {
+            Err((is_touched, error)) => {
                 report.results.extend(group.records.iter().map(|_| Err(error.clone())));
-                if self.active.cut().is_err() || !matches!(error, StoreError::Full) {
+                let is_cut = !is_touched || active.cut().is_ok();
+                if !is_cut || (is_touched && !matches!(error, StoreError::Full)) {
+                    tracing::error!(segment = active.number, "{error}; the store goes on in another segment");
                     self.failed = Some(error.clone());
+                    self.tried = None;
+                } else {
+                    tracing::warn!(segment = active.number, "{error}");
                 }
-                self.refuse(queue, error, &mut report);
+                self.refuse(queue, error, report);
             }
         }
-        report
     }
 
     /// Sees to it that the first write of the queue has a place, and says why if it cannot have one.
     fn refusal(&mut self, queue: &VecDeque<Write>, report: &mut Report) -> Option<StoreError> {
         let first = queue.front()?;
+        let now = reactor::now();
         if let Some(error) = &self.failed {
-            return Some(error.clone());
+            if self.tried.is_some_and(|tried| now < tried + MEND_INTERVAL) {
+                return Some(error.clone());
+            }
+            self.tried = Some(now);
         }
         if !frees_space(first) && !self.reserve.hold() {
             return Some(StoreError::Full);
         }
         let needed = u64::from(self.active.end) + size(first);
-        if needed <= u64::from(self.segment_size_bytes) || self.active.end == SEGMENT_HEADER_BYTES as u32 {
+        let fits =
+            needed <= u64::from(self.segment_size_bytes) || self.active.end == SEGMENT_HEADER_BYTES as u32;
+        if fits && self.failed.is_none() {
             return None;
         }
         let mut rotated = self.rotate();
@@ -211,11 +200,15 @@ impl Writer {
         }
         match rotated {
             Ok(()) => {
+                if self.failed.take().is_some() {
+                    tracing::warn!(segment = self.active.number, "the store takes writes again");
+                }
                 report.begun.push((self.active.number, self.active.file.clone()));
                 None
             }
+            // Nothing has changed: the next write tries again.
             Err(error) => {
-                self.failed = Some(error.clone()).filter(|error| !matches!(error, StoreError::Full));
+                tracing::error!("{error}; no write is taken before a segment can be begun");
                 Some(error)
             }
         }
@@ -225,18 +218,23 @@ impl Writer {
     fn refuse(&mut self, queue: &mut VecDeque<Write>, error: StoreError, report: &mut Report) {
         self.epoch = self.epoch.wrapping_add(1);
         report.epoch = self.epoch;
+        self.refused = Some(error.clone());
         report.results.extend(queue.drain(..).map(|_| Err(error.clone())));
     }
 
     /// Refuses those at the head of the queue that were queued before the news of a failure arrived.
     fn refuse_stale(&self, queue: &mut VecDeque<Write>, report: &mut Report) {
         while queue.pop_front_if(|write| write.epoch != self.epoch).is_some() {
-            report.results.push(Err(self.failed.clone().unwrap_or(StoreError::Full)));
+            let why = self.refused.clone().unwrap_or(StoreError::Closed);
+            report.results.push(Err(why));
         }
     }
 
     fn gather(&mut self, queue: &mut VecDeque<Write>) -> Group {
         let mut group = Group { end: self.active.end, frees_space: true, ..Group::default() };
+        if let Some(first) = queue.front() {
+            self.list_contents(&mut group, size(first));
+        }
         while let Some(write) = queue.front() {
             let end = u64::from(group.end) + size(write);
             let is_first = group.records.is_empty();
@@ -254,15 +252,44 @@ impl Writer {
         group
     }
 
+    /// Opens the group with a list of what lies before it, if one is due and leaves room for the first write.
+    fn list_contents(&self, group: &mut Group, first_bytes: u64) {
+        let count = contents::count_due(&self.active.unlisted, self.active.end);
+        let length = count * checkpoint::ENTRY_BYTES;
+        let end = u64::from(group.end) + format::record_bytes(length as u32) as u64 + first_bytes;
+        if count > 0 && end <= u64::from(self.segment_size_bytes) {
+            let value = contents::encode(&self.active.unlisted[..count]);
+            let listed = self.append_record(group, Shape::Contents, NO_KEY, 0, 0, 0, &value.into());
+            group.contents = Some((listed, count));
+        }
+    }
+
     fn append(&self, group: &mut Group, write: Write) {
-        let length = write.value.length_bytes() as u32;
-        let (check, table) = format::checksums(length, write.value.pieces().iter().map(|piece| &piece[..]));
+        let Write { shape, key, sequence, owner, value, is_copy, .. } = write;
+        let flags = if is_copy { FLAG_COPY } else { 0 };
+        let listed = self.append_record(group, shape, key, sequence, flags, owner, &value);
+        group.records.push(listed);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of a record")]
+    fn append_record(
+        &self,
+        group: &mut Group,
+        shape: Shape,
+        key: Key,
+        sequence: u64,
+        flags: u8,
+        owner: u32,
+        value: &Gather,
+    ) -> Listed {
+        let length = value.length_bytes() as u32;
+        let (check, table) = format::checksums(length, value.pieces().iter().map(|piece| &piece[..]));
         let place = Place { salt: self.salt, segment: self.active.number, offset: group.end };
-        let Write { shape, key, sequence, .. } = write;
-        let header = RecordHeader { shape, key, sequence, length, watermark: self.active.end, check };
+        let watermark = self.active.end;
+        let header = RecordHeader { shape, key, flags, owner, sequence, length, watermark, check };
         group.copy(&format::encode_record_header(place, &header));
         group.copy(&table);
-        for piece in write.value.pieces() {
+        for piece in value.pieces() {
             if piece.len() < COPY_BYTES_MAX {
                 group.copy(piece);
             } else {
@@ -272,11 +299,13 @@ impl Writer {
         let bare = format::value_offset(length) + length as usize;
         let padding = format::record_bytes(length) - bare;
         group.copy(&[0; format::ALIGNMENT_BYTES][..padding]);
-        group.records.push(Listed { key, shape, sequence, offset: group.end, length, count: 1 });
+        let listed = Listed { key, shape, sequence, offset: group.end, length, count: 1, owner };
         group.end += format::record_bytes(length) as u32;
+        listed
     }
 
-    fn write(&self, group: &Group) -> Result<(), StoreError> {
+    /// Writes and syncs a group. An error comes with whether any of it may be on the disk.
+    fn write(&self, group: &Group) -> Result<(), (bool, StoreError)> {
         let fail = |operation, error: io::Error| {
             StoreError::io(operation, self.directory.segment_path(self.active.number), error)
         };
@@ -289,13 +318,14 @@ impl Writer {
             })
             .collect();
         write_all(&*self.active.file, &mut vectors, u64::from(self.active.end))
-            .map_err(|(_, error)| fail("write to", error))?;
-        self.active.file.sync_data().map_err(|error| fail("sync", error))
+            .map_err(|(count, error)| (count > 0, fail("write to", error)))?;
+        self.active.file.sync_data().map_err(|error| (true, fail("sync", error)))
     }
 
     /// Completes the active segment and begins the next.
     fn rotate(&mut self) -> Result<(), StoreError> {
-        let next = Active::begin(&self.directory, self.active.number + 1, self.salt)?;
+        let previous = Some((self.active.number, self.active.end));
+        let next = Active::begin(&self.directory, self.salt, previous)?;
         let old = std::mem::replace(&mut self.active, next);
         // Neither is needed: a checkpoint is made anew at the next start, and a mark behind the end does no harm.
         let _ = old.cut();
@@ -308,22 +338,45 @@ impl Writer {
     /// Leaves word behind the last record that everything before is durable. Not synced itself: after the death of
     /// the process it is still there, and after that of the system nothing but certainty is lost.
     pub(crate) fn mark(&self) {
-        let Active { number, end, .. } = self.active;
-        let place = Place { salt: self.salt, segment: number, offset: end };
-        let key = Key::new(super::Kind(0), [0; 32]);
-        let header =
-            RecordHeader { shape: Shape::Mark, key, sequence: 0, length: 0, watermark: end, check: 0 };
+        let header = RecordHeader {
+            shape: Shape::Mark,
+            key: NO_KEY,
+            flags: 0,
+            owner: 0,
+            sequence: 0,
+            length: 0,
+            watermark: self.active.end,
+            check: 0,
+        };
+        let place = Place { salt: self.salt, segment: self.active.number, offset: self.active.end };
         let bytes = format::encode_record_header(place, &header);
-        let _ = write_all(&*self.active.file, &mut [IoSlice::new(&bytes)], u64::from(end));
+        let _ = write_all(&*self.active.file, &mut [IoSlice::new(&bytes)], u64::from(self.active.end));
     }
 
-    /// Leaves the segment as tidy as can be.
+    /// Leaves the segment as tidy as can be: with a last list of what it holds, and nothing behind it.
     pub(crate) fn finish(&mut self) {
-        if self.failed.is_none() && self.active.cut().is_ok() {
-            self.mark();
+        if self.failed.is_some() || self.active.cut().is_err() {
+            return;
         }
+        let count = contents::count_at_end(&self.active.unlisted);
+        if count > 0 {
+            let mut group = Group { end: self.active.end, ..Group::default() };
+            let value = contents::encode(&self.active.unlisted[..count]);
+            self.append_record(&mut group, Shape::Contents, NO_KEY, 0, 0, 0, &value.into());
+            let is_written =
+                u64::from(group.end) <= u64::from(self.segment_size_bytes) && self.write(&group).is_ok();
+            if is_written {
+                self.active.end = group.end;
+            } else if self.active.cut().is_err() {
+                return;
+            }
+        }
+        self.mark();
     }
 }
+
+/// The key of records that are about none.
+pub(crate) const NO_KEY: Key = Key::new(super::Kind(0), [0; 32]);
 
 fn size(write: &Write) -> u64 {
     format::record_bytes(write.value.length_bytes() as u32) as u64

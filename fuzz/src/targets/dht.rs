@@ -3,7 +3,8 @@
 use ::bytes::Bytes;
 use ::dht::block::immutable;
 use ::dht::block::mutable::{AccessList, Genesis, Signed, SignedRecord};
-use ::dht::store::format::{self, Place, RecordHeader, Shape};
+use ::dht::store::format::{self, Place, RecordHeader, SegmentHeader, Shape};
+use ::dht::store::scan::Durable;
 use ::dht::store::{Key, Kind, checkpoint, scan};
 use ::dht::{Address, OwnerTag};
 use ::overlay::NodeId;
@@ -16,13 +17,23 @@ const SALT: u64 = 0x1234_5678;
 
 /// A segment of two records, as the store would write it.
 fn segment() -> Vec<u8> {
-    let mut segment = format::encode_segment_header(1, SALT).to_vec();
+    let mut segment =
+        format::encode_segment_header(&SegmentHeader { segment: 1, salt: SALT, previous: None }).to_vec();
     for (sequence, value) in [(1u64, &b"first"[..]), (2, &[7; 40_000])] {
         let place = Place { salt: SALT, segment: 1, offset: segment.len() as u32 };
         let length = value.len() as u32;
         let (check, table) = format::checksums(length, [value]);
         let key = Key { kind: Kind(1), address: [sequence as u8; 32] };
-        let header = RecordHeader { shape: Shape::Value, key, sequence, length, watermark: 0, check };
+        let header = RecordHeader {
+            shape: Shape::Value,
+            key,
+            flags: 0,
+            owner: 0,
+            sequence,
+            length,
+            watermark: 0,
+            check,
+        };
         segment.extend_from_slice(&format::encode_record_header(place, &header));
         segment.extend_from_slice(&table);
         segment.extend_from_slice(value);
@@ -35,8 +46,8 @@ fn segment() -> Vec<u8> {
 pub const STORE_SEGMENT: Target = Target {
     name: "store_segment",
     body: |data| {
-        for is_last in [false, true] {
-            let _ = scan::scan(data, SALT, 1, is_last);
+        for durable in [Durable::Unknown, Durable::Whole, Durable::UpTo(1000)] {
+            let _ = scan::scan(data, SALT, 1, durable);
         }
         let _ = format::decode_segment_header(data);
         let _ = format::decode_flipped_segment_header(data);
@@ -59,7 +70,8 @@ pub const STORE_CHECKPOINT: Target = Target {
         }
     },
     seeds: || {
-        let scanned = scan::scan(&segment()[..], SALT, 1, true).expect("memory is read without errors");
+        let scanned =
+            scan::scan(&segment()[..], SALT, 1, Durable::Unknown).expect("memory is read without errors");
         vec![checkpoint::encode(1, SALT, &scanned.into())]
     },
 };
