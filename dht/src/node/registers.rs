@@ -152,7 +152,12 @@ impl Node {
         address: &[u8; 32],
         asker: &NodeId,
     ) -> Result<Option<ListedKey>, Refusal> {
-        let Some(view) = self.read_register(&RegisterAddress(*address))? else { return Ok(None) };
+        let view = match self.read_register(&RegisterAddress(*address)) {
+            // Silent about this one only.
+            Err(Refusal::Damaged) => return Ok(None),
+            view => view?,
+        };
+        let Some(view) = view else { return Ok(None) };
         if view.genesis.index_of(asker).is_none() || view.genesis.index_of(&self.own).is_none() {
             return Ok(None);
         }
@@ -165,6 +170,10 @@ impl Node {
             return Ok(());
         }
         let key = Key::new(Kind::REGISTER, register.0);
+        // What the store has of it, be that nothing, may be older than what this acceptor has promised.
+        if self.store.is_suspect(&key) {
+            return Err(Refusal::Damaged);
+        }
         let stored = match self.store.get(&key, None) {
             Ok(None) => return Ok(()),
             Ok(Some(stored)) => stored,

@@ -113,6 +113,25 @@ fn an_acceptor_remembers_across_a_restart() {
 }
 
 #[test]
+fn an_acceptor_that_may_have_forgotten_promises_neither_votes_nor_tells() {
+    reactor::run(|| {
+        let story = story();
+        let store = Rc::new(MemoryStore::new());
+        let node = Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 3);
+        let owner = story.owner.public_key();
+        let register = story.genesis.register();
+        store.doubt(&Key::new(Kind::REGISTER, register.0));
+        assert_eq!(node.prepare(Some(&owner), &story.genesis, ballot(5)), Err(Refusal::Damaged));
+        assert_eq!(node.accept(Some(&owner), story.accept(6, &story.first)), Err(Refusal::Damaged));
+        assert!(matches!(node.read_register(&register), Err(Refusal::Damaged)));
+        // It stays able to talk about all else.
+        let asker = NodeId([2; 32]);
+        let request = crate::message::DigestsRequest { family: crate::message::Family::Registers, asker };
+        assert_eq!(node.digests(&request).unwrap(), [0; 256]);
+    });
+}
+
+#[test]
 fn strangers_and_forgeries_are_refused_before_anything_is_stored() {
     reactor::run(|| {
         let story = story();

@@ -15,6 +15,7 @@ use std::{
 pub struct MemoryStore {
     values: RefCell<BTreeMap<Key, (Bytes, u32)>>,
     damaged: RefCell<BTreeSet<Key>>,
+    suspect: RefCell<BTreeSet<Key>>,
     writes_left: Cell<Option<u64>>,
     closed: Cell<bool>,
 }
@@ -35,6 +36,11 @@ impl MemoryStore {
         if self.values.borrow().contains_key(key) {
             self.damaged.borrow_mut().insert(*key);
         }
+    }
+
+    /// Puts `key` in doubt, as the loss of a record whose key is unknown would.
+    pub fn doubt(&self, key: &Key) {
+        self.suspect.borrow_mut().insert(*key);
     }
 
     fn admit(&self) -> Result<(), StoreError> {
@@ -66,6 +72,7 @@ impl Store for MemoryStore {
         }
         Ok(Ticket::ready(self.admit().map(|()| {
             self.damaged.borrow_mut().remove(key);
+            self.suspect.borrow_mut().remove(key);
             self.values.borrow_mut().insert(*key, (value.to_bytes(), options.owner));
         })))
     }
@@ -116,8 +123,8 @@ impl Store for MemoryStore {
         self.values.borrow().get(key).map(|(_, owner)| *owner)
     }
 
-    fn is_suspect(&self, _: &Key) -> bool {
-        false
+    fn is_suspect(&self, key: &Key) -> bool {
+        self.suspect.borrow().contains(key)
     }
 
     fn failure(&self) -> Option<StoreError> {
