@@ -81,7 +81,7 @@ fn sequential(store: &Rc<MemoryBlockStore>, volume: Rc<Volume>) -> Rc<Volume> {
     }
     volume.sync(Some(file), false).expect("sync");
     rate("write in sequence and fsync", LARGE_SIZE >> 20, "MiB", start);
-    volume.close().expect("close");
+    volume.close().stored().expect("close");
 
     let volume = Volume::open(store.clone(), keys(store), Options::default()).expect("open");
     let start = Instant::now();
@@ -137,6 +137,6 @@ fn main() {
         if runs("small") {
             small_commits(&volume);
         }
-        volume.close().expect("close");
+        volume.close().stored().expect("close");
     });
 }

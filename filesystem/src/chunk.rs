@@ -235,6 +235,11 @@ impl Packer {
         location.object as usize == self.closed.len()
     }
 
+    /// Whether `location` lies in an object whose name is known.
+    pub fn is_named(&self, location: &Location) -> bool {
+        self.name(location.object).is_some()
+    }
+
     /// Returns the pointer to a chunk; its address is zero while its object is open.
     pub fn pointer(&self, location: &Location) -> Pointer {
         Pointer {

@@ -1,39 +1,39 @@
-//! The local journal of write-back mode: what `fsync` acknowledged and no quorum holds yet.
+//! The local journal: what was acknowledged, or is left at the end, and no quorum holds yet.
 //!
-//! One file for each delta, named by its number, in a directory of its own; when the delta is committed its file goes.
-//! A file is append-only: a header, then groups of records, each group the keys that changed since the last one with
-//! their values of now. A group counts only if its last record is there and verifies, so a torn end loses nothing that
-//! was acknowledged. Everything is encrypted: a file's key is random, and sealed to our own X25519 key in its header.
+//! Every mount that may write has one, in a directory of its own that one process at a time may use. In write-back mode
+//! each `sync` appends a group to it; otherwise it is written only when the mount ends and the nodes did not take
+//! everything. A file is a header and groups of records, each group the keys that changed since the last one with their
+//! values of now. A group counts only if its last record is there and verifies, so a torn end loses nothing that was
+//! acknowledged. The first group of each file is a *snapshot*: all that is not committed, so that whatever earlier files
+//! hold is superseded, and a file that has grown past its use can be replaced. Everything is encrypted: a file's key is
+//! random, and sealed to our own X25519 key in its header. A file goes when a quorum holds all that is in it, and the
+//! directory is synced after, so that a power cut cannot bring it back.
 //!
-//! File: `"hyphaj1\n", size u16, sealed key`, then records `size u32, sealed`, whose nonce is their index. A record's
-//! plaintext: `1` if it ends its group else `0`, then items `kind u8, key size u16, value size u32, key, value`; see
-//! [`Item`]. Blocking calls go to a helper thread.
-//!
-//! It is no log of operations: replaying it sets keys, however often it is done.
+//! It is no log of operations: replaying it sets keys. Which of them a root contains already, the writer's record in that
+//! root says. The bytes are [`record`]'s; blocking calls go to a helper thread.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::fs::File;
+mod record;
+
+use std::cell::Cell;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use dht::{HeaderHash, RegisterAddress};
-use reactor::crypto::{X25519Secret, random_bytes, seal};
+use dht::RegisterAddress;
+use reactor::crypto::{X25519Secret, random_bytes};
 use reactor::offload;
-use reactor::sync::Mutex;
+use reactor::sync::{Mutex, MutexGuard};
 
 use crate::access::VolumeKeys;
-use crate::chunk::{Binding, ChunkKind, open_with_nonce_in_place, seal_with_nonce_into};
-use crate::format::{Key, Pointer, VolumeId};
+pub(crate) use record::Item;
+use record::{HEADER_SIZE_LIMIT, Header, RECORD_SIZE, RECORD_SIZE_LIMIT, Records, open_header, open_record};
 
-/// A record is bound to no volume's id: its file's key is its own, and the file says which register it belongs to.
-const BINDING: Binding = Binding { kind: ChunkKind::Journal, volume: VolumeId([0; 16]) };
-const MAGIC: &[u8; 8] = b"hyphaj1\n";
-/// A record is cut when it passes this; bounds what a reader allocates.
-const RECORD_SIZE: usize = 1024 * 1024;
-const RECORD_SIZE_LIMIT: usize = 2 * RECORD_SIZE;
+/// Sealed bytes handed to the disk at once: enough to keep it busy, little to hold.
+const WRITE_SIZE: usize = 4 * RECORD_SIZE;
+/// A file is replaced once it is more than twice what a snapshot would take, and this: small ones are not worth it.
+const ROTATE_SIZE_MIN: u64 = 16 * 1024 * 1024;
 
 /// Why the journal can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,101 +47,59 @@ pub enum JournalError {
         "the journal file {0} was written by another identity or for another volume: move it away to go on without it"
     )]
     Foreign(PathBuf),
+    /// The file is another version's.
+    #[error(
+        "the journal file {0} was written by another version: run that once more, or move it away to go on without it"
+    )]
+    OtherVersion(PathBuf),
+    /// Another process uses the directory.
+    #[error(
+        "the journal in {0} is in use by another process: stop that first, or give this one a directory of its own"
+    )]
+    InUse(PathBuf),
+    /// A new volume was to be made over what an earlier one did not get stored.
+    #[error(
+        "the journal in {0} holds changes of a volume that are not stored yet: open that volume, or move the journal away"
+    )]
+    Unstored(PathBuf),
 }
 
-/// What a record holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Item {
-    /// Which delta of which session and volume this is.
-    Identity { session: [u8; 8], number: u64, register: RegisterAddress },
-    /// The root that the changes are based on.
-    Base { header: HeaderHash, tree: Option<Pointer> },
-    /// A key's new value, encoded as in a leaf.
-    Set(Key, Bytes),
-    /// A key is gone.
-    Removed(Key),
-}
-
-impl Item {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let mut pointer = Vec::new();
-        let (kind, key, value): (u8, &[u8], &[u8]) = match self {
-            Item::Identity { session, number, register } => {
-                pointer.extend_from_slice(&number.to_le_bytes());
-                pointer.extend_from_slice(&register.0);
-                (0, session, &pointer)
-            }
-            Item::Base { header, tree } => {
-                if let Some(tree) = tree {
-                    tree.encode(false, &mut pointer);
-                }
-                (1, &header.0, &pointer)
-            }
-            Item::Set(key, value) => (2, &key.encode(), value),
-            Item::Removed(key) => (3, &key.encode(), &[]),
-        };
-        out.push(kind);
-        out.extend_from_slice(&(key.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        out.extend_from_slice(key);
-        out.extend_from_slice(value);
-    }
-
-    fn decode(bytes: &mut Bytes) -> Option<Item> {
-        let header: [u8; 7] = bytes.get(..7)?.try_into().ok()?;
-        let key_size = usize::from(u16::from_le_bytes([header[1], header[2]]));
-        let value_size = u32::from_le_bytes([header[3], header[4], header[5], header[6]]) as usize;
-        if bytes.len() < 7 + key_size + value_size {
-            return None;
-        }
-        let _ = bytes.split_to(7);
-        let key = bytes.split_to(key_size);
-        let value = bytes.split_to(value_size);
-        match header[0] {
-            0 => Some(Item::Identity {
-                session: key.as_ref().try_into().ok()?,
-                number: u64::from_le_bytes(value.get(..8)?.try_into().ok()?),
-                register: RegisterAddress(value.get(8..)?.try_into().ok()?),
-            }),
-            1 => Some(Item::Base {
-                header: HeaderHash(key.as_ref().try_into().ok()?),
-                tree: if value.is_empty() { None } else { Some(Pointer::decode(&value, &[0; 32])?) },
-            }),
-            2 => Some(Item::Set(Key::decode(&key)?, value)),
-            3 => Some(Item::Removed(Key::decode(&key)?)),
-            _ => None,
-        }
-    }
-}
-
-/// One file, read back.
-#[derive(Debug)]
-pub(crate) struct Replay {
-    pub(crate) session: [u8; 8],
-    pub(crate) number: u64,
-    pub(crate) base: Option<(HeaderHash, Option<Pointer>)>,
-    /// `None`: removed.
-    pub(crate) changes: BTreeMap<Key, Option<Bytes>>,
-}
-
-/// An open file.
+/// The file that takes the next group.
 struct Open {
     file: Arc<File>,
     number: u64,
     key: [u8; 32],
     record_count: u64,
+    size_bytes: u64,
+}
+
+/// What the turn to write gives access to.
+#[derive(Default)]
+pub(crate) struct Files {
+    open: Option<Open>,
+    /// The files that this mount wrote, with the number up to which they hold changes.
+    written: Vec<(u64, u64)>,
+    /// The file numbers that earlier mounts left.
+    found: Vec<u64>,
+}
+
+impl Files {
+    /// Returns up to which number this mount's files hold changes; 0 if there are none.
+    pub(crate) fn through(&self) -> u64 {
+        self.written.iter().map(|(_, through)| *through).max().unwrap_or(0)
+    }
 }
 
 /// The journal of one mounted volume.
 pub(crate) struct Journal {
     directory: PathBuf,
+    /// The directory, locked while this journal is in use.
+    lock: Cell<Option<File>>,
     secret: X25519Secret,
     register: RegisterAddress,
-    /// One group is written at a time; who waits meanwhile shares the next.
-    pub(crate) turn: Mutex<()>,
-    open: RefCell<Option<Open>>,
-    /// A write failed: what follows a torn record could not be read back.
-    pub(crate) broken: Cell<bool>,
+    files: Mutex<Files>,
+    /// What the files hold stands on a root that was left.
+    is_outdated: Cell<bool>,
 }
 
 fn path_of(directory: &Path, number: u64) -> PathBuf {
@@ -160,281 +118,310 @@ fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
 }
 
 impl Journal {
-    pub(crate) fn new(directory: PathBuf, keys: &VolumeKeys) -> Journal {
-        Journal {
-            directory,
-            secret: keys.secret.clone(),
-            register: keys.register,
-            turn: Mutex::new(()),
-            open: RefCell::new(None),
-            broken: Cell::new(false),
+    /// Opens the journal in `directory`, which is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::InUse`], or [`JournalError::Io`].
+    ///
+    /// # Suspends
+    ///
+    /// While the directory is read.
+    pub(crate) fn open(directory: PathBuf, keys: &VolumeKeys) -> Result<Journal, JournalError> {
+        let path = directory.clone();
+        let opened = offload(move || {
+            std::fs::create_dir_all(&path)?;
+            let lock = File::open(&path)?;
+            match lock.try_lock() {
+                Ok(()) => Ok(Some((lock, numbers(&path)?))),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(error),
+            }
+        });
+        match opened {
+            Ok(Some((lock, found))) => Ok(Journal {
+                directory,
+                lock: Cell::new(Some(lock)),
+                secret: keys.secret.clone(),
+                register: keys.register,
+                files: Mutex::new(Files { found, ..Files::default() }),
+                is_outdated: Cell::new(false),
+            }),
+            Ok(None) => Err(JournalError::InUse(directory)),
+            Err(error) => Err(JournalError::Io(directory, error)),
         }
+    }
+
+    /// Lets others use the directory: nothing is written any more.
+    pub(crate) fn release(&self) {
+        drop(self.lock.take());
     }
 
     fn error(&self, error: io::Error) -> JournalError {
         JournalError::Io(self.directory.clone(), error)
     }
 
-    /// Reads all files, oldest first, and returns the highest number with them.
+    /// Refuses to go on if an earlier mount left something.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Unstored`].
+    pub(crate) fn refuse_leftovers(&self) -> Result<(), JournalError> {
+        if self.files.lock().found.is_empty() {
+            return Ok(());
+        }
+        Err(JournalError::Unstored(self.directory.clone()))
+    }
+
+    /// Takes the turn to write: one group at a time; who waits meanwhile shares the next.
     ///
     /// # Suspends
     ///
-    /// While they are read.
-    pub(crate) fn read(&self) -> Result<(Vec<Replay>, u64), JournalError> {
-        let directory = self.directory.clone();
-        let files = offload(move || {
-            std::fs::create_dir_all(&directory)?;
-            let numbers = numbers(&directory)?;
-            numbers
-                .into_iter()
-                .map(|n| Ok((n, std::fs::read(path_of(&directory, n))?)))
-                .collect::<io::Result<Vec<_>>>()
-        })
-        .map_err(|error| self.error(error))?;
-        let mut replays = Vec::new();
-        let mut highest = 0;
-        for (number, bytes) in files {
-            highest = number;
-            match parse(bytes, &self.secret) {
-                Parsed::File(key, groups) => replays.extend(self.replay(number, groups, &key)?),
-                // Cut off before its first group was durable: nothing in it was acknowledged.
-                Parsed::Torn => {}
-                Parsed::Foreign => return Err(JournalError::Foreign(path_of(&self.directory, number))),
-            }
-        }
-        Ok((replays, highest))
+    /// Until it comes.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, Files> {
+        self.files.lock()
     }
 
-    fn replay(&self, number: u64, items: Vec<Item>, _key: &[u8; 32]) -> Result<Option<Replay>, JournalError> {
-        let mut replay = Replay { session: [0; 8], number, base: None, changes: BTreeMap::new() };
-        if items.is_empty() {
-            return Ok(None);
-        }
-        for item in items {
-            match item {
-                Item::Identity { register, .. } if register != self.register => {
-                    return Err(JournalError::Foreign(path_of(&self.directory, number)));
+    /// Hands over what earlier mounts left, oldest first, a record at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`], or the error of `take`.
+    ///
+    /// # Suspends
+    ///
+    /// While the files are read, and as `take` does.
+    pub(crate) fn replay<E: From<JournalError>>(
+        &self,
+        mut take: impl FnMut(Vec<Item>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let found = self.files.lock().found.clone();
+        for number in found {
+            let path = path_of(&self.directory, number);
+            let whole = {
+                let Some(mut reader) = Reader::open(self, &path)? else { continue };
+                let mut whole = 0;
+                // Which records are of whole groups is known only at the end of each: hence two readings.
+                while let Some((_, ends_group)) = reader.next(self)? {
+                    whole = if ends_group { reader.record_count } else { whole };
                 }
-                Item::Identity { session, .. } => replay.session = session,
-                Item::Base { header, tree } => replay.base = Some((header, tree)),
-                Item::Set(key, value) => drop(replay.changes.insert(key, Some(value))),
-                Item::Removed(key) => drop(replay.changes.insert(key, None)),
+                whole
+            };
+            let Some(mut reader) = Reader::open(self, &path)? else { continue };
+            while reader.record_count < whole
+                && let Some((items, _)) = reader.next(self)?
+            {
+                take(items)?;
             }
         }
-        Ok(Some(replay))
+        Ok(())
     }
 
-    /// Whether the next group for delta `number` starts a file.
-    pub(crate) fn starts_file(&self, number: u64) -> bool {
-        self.open.borrow().as_ref().is_none_or(|open| open.number != number)
+    /// Whether the group that is being put together has to be a snapshot, which would take `snapshot_bytes`.
+    pub(crate) fn wants_snapshot(&self, files: &Files, snapshot_bytes: u64) -> bool {
+        let too_long = |open: &Open| open.size_bytes > 2 * snapshot_bytes + ROTATE_SIZE_MIN;
+        // Taken back now and not once it is written: a root may be left meanwhile again.
+        self.is_outdated.replace(false) || files.open.as_ref().is_none_or(too_long)
     }
 
-    /// Appends one group to the file of delta `number`; the first one starts the file. Callers hold the `turn`.
+    /// Another writer's root was taken over: what is written next stands on that, and so must all else.
+    pub(crate) fn on_rebased(&self) {
+        self.is_outdated.set(true);
+    }
+
+    /// Appends one group, whose changes go up to `through`; one that is a `snapshot` begins a file, and the others go.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`]: nothing of the group counts, and the next has to be a snapshot.
     ///
     /// # Suspends
     ///
     /// Until it is durable.
-    pub(crate) fn append(&self, number: u64, items: &[Item]) -> Result<(), JournalError> {
+    pub(crate) fn append(
+        &self,
+        files: &mut Files,
+        snapshot: bool,
+        through: u64,
+        items: impl Iterator<Item = Item>,
+    ) -> Result<(), JournalError> {
+        // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more.
+        let open = if snapshot { None } else { files.open.take() };
         let mut bytes = Vec::new();
-        let new = self.starts_file(number);
-        if new {
-            let key: [u8; 32] = random_bytes();
-            let sealed = seal::seal_to(&self.secret.public(), &key);
-            bytes.extend_from_slice(MAGIC);
-            bytes.extend_from_slice(&(sealed.len() as u16).to_le_bytes());
-            bytes.extend_from_slice(&sealed);
-            let (directory, path) = (self.directory.clone(), path_of(&self.directory, number));
-            let file = offload(move || {
-                let file = File::create(path)?;
-                File::open(directory)?.sync_all()?;
-                Ok(file)
-            })
-            .map_err(|error| self.error(error))?;
-            *self.open.borrow_mut() = Some(Open { file: Arc::new(file), number, key, record_count: 0 });
-        }
-        let file = {
-            let mut open = self.open.borrow_mut();
-            let Some(open) = open.as_mut() else { return Ok(()) };
-            seal_group(items, open, &mut bytes);
-            open.file.clone()
+        let mut open = match open {
+            Some(open) => open,
+            None => {
+                let open = self.begin(files, &mut bytes)?;
+                // It holds nothing yet, and it goes with the others even if it never will.
+                files.written.push((open.number, 0));
+                open
+            }
         };
-        let result = offload(move || {
-            (&*file).write_all(&bytes)?;
-            file.sync_data()
-        });
-        result.map_err(|error| {
-            self.broken.set(true);
-            self.error(error)
-        })
+        let Open { file, key, record_count, .. } = &mut open;
+        let mut size_bytes = bytes.len() as u64;
+        let mut records = Records::new(items, key, record_count);
+        let mut more = true;
+        while more {
+            let before = bytes.len();
+            more = records.next_into(&mut bytes);
+            size_bytes += (bytes.len() - before) as u64;
+            if bytes.len() >= WRITE_SIZE || !more {
+                let (file, bytes) = (file.clone(), std::mem::take(&mut bytes));
+                offload(move || {
+                    (&*file).write_all(&bytes)?;
+                    if more { Ok(()) } else { file.sync_data() }
+                })
+                .map_err(|error| self.error(error))?;
+            }
+        }
+        open.size_bytes += size_bytes;
+        let number = open.number;
+        files.open = Some(open);
+        for (_, held) in files.written.iter_mut().filter(|(written, _)| *written == number) {
+            *held = through;
+        }
+        if snapshot {
+            let mut old = std::mem::take(&mut files.found);
+            old.extend(files.written.iter().map(|(number, _)| *number).filter(|old| *old != number));
+            files.written.retain(|(written, _)| *written == number);
+            self.remove(old);
+        }
+        Ok(())
     }
 
-    /// Removes the files of all deltas up to `number`: they are committed.
+    /// Begins a file; its header goes to `bytes`.
+    fn begin(&self, files: &Files, bytes: &mut Vec<u8>) -> Result<Open, JournalError> {
+        let known = files.found.iter().chain(files.written.iter().map(|(number, _)| number));
+        let mut number = known.max().map_or(1, |number| number + 1);
+        let key: [u8; 32] = random_bytes();
+        bytes.extend_from_slice(&record::header(&self.register, &self.secret, &key));
+        let directory = self.directory.clone();
+        let (file, number) = offload(move || {
+            let file = loop {
+                let mut options = OpenOptions::new();
+                match options.write(true).create_new(true).mode(0o600).open(path_of(&directory, number)) {
+                    // Begun by us and failed before it counted.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                    other => break other?,
+                }
+            };
+            File::open(directory)?.sync_all()?;
+            Ok((file, number))
+        })
+        .map_err(|error| self.error(error))?;
+        Ok(Open { file: Arc::new(file), number, key, record_count: 0, size_bytes: 0 })
+    }
+
+    /// A quorum holds every change up to `through`: the files that hold no others go.
     ///
     /// # Suspends
     ///
-    /// While they are removed.
-    pub(crate) fn truncate(&self, number: u64) {
+    /// Until they are gone for good.
+    pub(crate) fn on_committed(&self, files: &mut Files, through: u64) {
+        let (gone, kept): (Vec<_>, Vec<_>) = files.written.iter().partition(|(_, held)| *held <= through);
+        files.written = kept;
+        if gone.is_empty() {
+            return;
+        }
+        files.open.take_if(|open| gone.iter().any(|(number, _)| *number == open.number));
+        self.remove(gone.into_iter().map(|(number, _)| number).collect());
+    }
+
+    /// Removes what earlier mounts left: it is in a root, or in this mount's own file.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is gone for good.
+    pub(crate) fn remove_found(&self, files: &mut Files) {
+        self.remove(std::mem::take(&mut files.found));
+    }
+
+    fn remove(&self, numbers: Vec<u64>) {
+        if numbers.is_empty() {
+            return;
+        }
         let directory = self.directory.clone();
         let result = offload(move || -> io::Result<()> {
-            for old in numbers(&directory)?.into_iter().filter(|old| *old <= number) {
-                std::fs::remove_file(path_of(&directory, old))?;
+            for number in numbers {
+                match std::fs::remove_file(path_of(&directory, number)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
-            Ok(())
+            File::open(directory)?.sync_all()
         });
         if let Err(error) = result {
-            // Replaying what is committed is harmless.
-            tracing::warn!(%error, "old journal files are not removed");
+            // The writer's record in the root says that they are in it.
+            tracing::warn!(%error, "journal files that have served cannot be removed");
         }
     }
 }
 
-fn nonce(record: u64) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[..8].copy_from_slice(&record.to_le_bytes());
-    nonce
+/// Reads a file's records one by one.
+struct Reader {
+    file: Arc<File>,
+    key: [u8; 32],
+    record_count: u64,
+    /// Where the next record begins.
+    offset: u64,
 }
 
-fn seal_group(items: &[Item], open: &mut Open, out: &mut Vec<u8>) {
-    let mut plain = vec![0];
-    let mut rest = items.iter().peekable();
-    while let Some(item) = rest.next() {
-        item.encode(&mut plain);
-        let last = rest.peek().is_none();
-        if last || plain.len() >= RECORD_SIZE {
-            plain[0] = u8::from(last);
-            let size_at = out.len();
-            out.extend_from_slice(&[0; 4]);
-            seal_with_nonce_into(out, &BINDING, &plain, &open.key, &nonce(open.record_count));
-            let size = (out.len() - size_at - 4) as u32;
-            out[size_at..size_at + 4].copy_from_slice(&size.to_le_bytes());
-            open.record_count += 1;
-            plain.truncate(1);
-        }
-    }
-}
-
-enum Parsed {
-    File([u8; 32], Vec<Item>),
-    Torn,
-    Foreign,
-}
-
-/// Reads a file's complete groups.
-fn parse(bytes: Vec<u8>, secret: &X25519Secret) -> Parsed {
-    let Some(rest) = bytes.strip_prefix(MAGIC) else {
-        let torn = bytes.len() < MAGIC.len() && MAGIC.starts_with(&bytes);
-        return if torn { Parsed::Torn } else { Parsed::Foreign };
-    };
-    let Some((size, rest)) = rest.split_at_checked(2) else { return Parsed::Torn };
-    let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
-    let Some((sealed, mut rest)) = rest.split_at_checked(size) else { return Parsed::Torn };
-    let Some(key) = seal::open(secret, sealed).ok().and_then(|key| <[u8; 32]>::try_from(key.as_slice()).ok())
-    else {
-        return Parsed::Foreign;
-    };
-    let (mut items, mut group) = (Vec::new(), Vec::new());
-    for record in 0.. {
-        let Some((size, after)) = rest.split_at_checked(4) else { break };
-        let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]) as usize;
-        if size > RECORD_SIZE_LIMIT {
-            break;
-        }
-        let Some((sealed, after)) = after.split_at_checked(size) else { break };
-        rest = after;
-        let mut plain = sealed.to_vec();
-        let Ok(size) = open_with_nonce_in_place(&BINDING, &mut plain, &key, &nonce(record)) else {
-            break;
+impl Reader {
+    /// Opens a file; `None` if it is torn before its first record.
+    fn open(journal: &Journal, path: &Path) -> Result<Option<Reader>, JournalError> {
+        let opened = {
+            let path = path.to_owned();
+            offload(move || {
+                let file = Arc::new(File::open(path)?);
+                let start = read_at(&file, 0, HEADER_SIZE_LIMIT)?;
+                Ok((file, start))
+            })
         };
-        plain.truncate(size);
-        let mut plain = Bytes::from(plain);
-        if plain.is_empty() {
-            break;
-        }
-        let ends_group = plain.split_to(1)[0] == 1;
-        while !plain.is_empty() {
-            match Item::decode(&mut plain) {
-                Some(item) => group.push(item),
-                None => return Parsed::File(key, items),
-            }
-        }
-        if ends_group {
-            items.append(&mut group);
+        let (file, start) = opened.map_err(|error| journal.error(error))?;
+        match open_header(&start, &journal.register, &journal.secret) {
+            Header::Ours(key, size) => Ok(Some(Reader { file, key, record_count: 0, offset: size as u64 })),
+            Header::Torn => Ok(None),
+            Header::Foreign => Err(JournalError::Foreign(path.to_owned())),
+            Header::OtherVersion => Err(JournalError::OtherVersion(path.to_owned())),
         }
     }
-    Parsed::File(key, items)
+
+    /// Returns the next record's items, and whether it ends a group; `None` at the end, or where the file is torn.
+    fn next(&mut self, journal: &Journal) -> Result<Option<(Vec<Item>, bool)>, JournalError> {
+        let (file, offset) = (self.file.clone(), self.offset);
+        let sealed = offload(move || {
+            let size = read_at(&file, offset, 4)?;
+            let Ok(size) = <[u8; 4]>::try_from(size.as_slice()) else { return Ok(None) };
+            let size = u32::from_le_bytes(size) as usize;
+            if size > RECORD_SIZE_LIMIT {
+                return Ok(None);
+            }
+            Ok(Some(read_at(&file, offset + 4, size)?).filter(|sealed| sealed.len() == size))
+        })
+        .map_err(|error| journal.error(error))?;
+        let Some(sealed) = sealed else { return Ok(None) };
+        let Some(record) = open_record(&sealed, &self.key, self.record_count) else { return Ok(None) };
+        self.record_count += 1;
+        self.offset += 4 + sealed.len() as u64;
+        Ok(Some(record))
+    }
+}
+
+/// Reads `size` bytes, or what there is.
+fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    let mut have = 0;
+    while have < size {
+        match file.read_at(&mut bytes[have..], offset + have as u64) {
+            Ok(0) => break,
+            Ok(count) => have += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(have);
+    Ok(bytes)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn journal(directory: &Path) -> Journal {
-        let secret = X25519Secret::from_bytes(&[3; 32]);
-        Journal::new(
-            directory.into(),
-            &VolumeKeys { register: RegisterAddress([1; 32]), secret, readers: Vec::new() },
-        )
-    }
-
-    fn group(number: u8) -> Vec<Item> {
-        let identity = Item::Identity { session: [7; 8], number: 5, register: RegisterAddress([1; 32]) };
-        vec![
-            identity,
-            Item::Set(Key::Extent(1, u64::from(number)), Bytes::from(vec![number; 30_000])),
-            Item::Removed(Key::Inode(u64::from(number))),
-        ]
-    }
-
-    #[test]
-    fn groups_come_back_and_a_torn_end_loses_only_the_last() {
-        reactor::run(|| {
-            let directory = tempfile::tempdir().unwrap();
-            let journal = journal(directory.path());
-            journal.read().unwrap();
-            journal.append(5, &group(1)).unwrap();
-            journal.append(5, &group(2)).unwrap();
-            let path = path_of(directory.path(), 5);
-            let whole = std::fs::read(&path).unwrap();
-            assert!(!whole.windows(8).any(|window| window == [1; 8]), "encrypted at rest");
-            let (replays, highest) = journal.read().unwrap();
-            assert_eq!((replays[0].changes.len(), replays[0].session, highest), (4, [7; 8], 5));
-            for cut in [0, 5, 9, 60, 200, whole.len() / 2 + 200, whole.len() - 1] {
-                std::fs::write(&path, &whole[..cut]).unwrap();
-                let changes = journal.read().unwrap().0.first().map_or(0, |replay| replay.changes.len());
-                assert_eq!(changes, if cut > whole.len() / 2 + 100 { 2 } else { 0 }, "cut at {cut}");
-            }
-            for at in [120, whole.len() - 50] {
-                let mut flipped = whole.clone();
-                flipped[at] ^= 4;
-                std::fs::write(&path, flipped).unwrap();
-                assert!(journal.read().map_or(0, |read| read.0.first().map_or(0, |r| r.changes.len())) < 4);
-            }
-            journal.truncate(5);
-            assert!(journal.read().unwrap().0.is_empty());
-        });
-    }
-
-    #[test]
-    fn anothers_journal_is_not_replayed() {
-        reactor::run(|| {
-            let directory = tempfile::tempdir().unwrap();
-            let journal = journal(directory.path());
-            journal.append(1, &group(1)).unwrap();
-            let mut keys = VolumeKeys {
-                register: RegisterAddress([1; 32]),
-                secret: X25519Secret::from_bytes(&[4; 32]),
-                readers: Vec::new(),
-            };
-            assert!(matches!(
-                Journal::new(directory.path().into(), &keys).read(),
-                Err(JournalError::Foreign(_))
-            ));
-            keys.secret = X25519Secret::from_bytes(&[3; 32]);
-            keys.register = RegisterAddress([2; 32]);
-            assert!(matches!(
-                Journal::new(directory.path().into(), &keys).read(),
-                Err(JournalError::Foreign(_))
-            ));
-        });
-    }
-}
+mod tests;

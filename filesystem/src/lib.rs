@@ -21,7 +21,7 @@ pub use access::VolumeKeys;
 pub use errno::Errno;
 pub use journal::JournalError;
 pub use operations::{Attributes, Inode, Operations};
-pub use volume::{OpenError, Options, Volume};
+pub use volume::{Ending, OpenError, Options, Pending, Volume};
 
 /// A seed for a randomised test: the one in `HYPHA_SEED`, or a new one, printed so that it can be replayed.
 #[cfg(test)]

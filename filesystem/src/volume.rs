@@ -5,11 +5,12 @@
 //! (`Volume::step`); the committer takes a delta away whole and works on it while new changes go to the next. The parts:
 //!
 //! - `state`: the layers and how to look through them; `names`, `content`, `xattr`: operations as steps over it;
+//! - `durability`: which changes are durable, and where; `sync`: making them so, and waiting for it;
 //! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first,
 //!   with `merge`, which decides, `gate`, which keeps changes out meanwhile, and `aliases`, for files that became two;
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
-//! - `write_back`: the journal, when there is one;
+//! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
 //!
 //! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
@@ -17,6 +18,8 @@
 mod aliases;
 mod commit;
 mod content;
+mod durability;
+mod ending;
 mod fetch;
 mod freshness;
 mod gate;
@@ -28,8 +31,9 @@ mod operations;
 mod options;
 mod orphans;
 mod rebase;
+mod replay;
 mod state;
-mod write_back;
+mod sync;
 mod xattr;
 
 use std::cell::{Cell, RefCell};
@@ -47,6 +51,7 @@ use crate::errno::Errno;
 use crate::format::{InodeRecord, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Time};
+pub use ending::{Ending, Pending};
 pub use options::{OpenError, Options};
 use state::{State, Step, Stop};
 
@@ -64,15 +69,15 @@ pub struct Volume {
     /// Random: tells our commits from others'.
     session: [u8; 8],
     journal: Option<Journal>,
-    /// The highest delta that someone wants committed.
-    wanted: Cell<u64>,
     /// The committer has something to do.
     work: Signal,
-    /// A commit succeeded or failed.
+    /// The store took something, or did not.
     progress: Signal,
-    /// The last commit's error, until one succeeds.
-    failure: Cell<Option<Errno>>,
+    /// Others publish too: our last try was too late.
+    contended: Cell<bool>,
     closing: Cell<bool>,
+    /// Nobody is to wait for the store any more.
+    gives_up: Cell<bool>,
     reclaim: Signal,
     /// The version of the root that the state is based on.
     version: Cell<u64>,
@@ -117,10 +122,9 @@ impl Volume {
             extensions: Vec::new(),
         };
         let volume = Volume::new(store, keys, options, charter, None)?;
-        // What an earlier volume's crash left here is not for this one.
+        // What another volume did not get stored is not for this one, and not to be lost either.
         if let Some(journal) = &volume.journal {
-            let (_, highest) = journal.read()?;
-            journal.truncate(highest);
+            journal.refuse_leftovers()?;
         }
         let now = Time::now();
         volume.state.borrow_mut().set_record(
@@ -141,7 +145,7 @@ impl Volume {
             }
             Ok(Err(Errno::EEXIST)) => Err(OpenError::Exists),
             Ok(Err(errno)) => Err(OpenError::Tree(errno)),
-            Err(_) => Err(OpenError::Tree(volume.failure.get().unwrap_or(Errno::ETIMEDOUT))),
+            Err(_) => Err(OpenError::Tree(volume.trouble())),
         }
     }
 
@@ -189,13 +193,13 @@ impl Volume {
         charter: Charter,
         tree: Option<crate::format::Pointer>,
     ) -> Result<Rc<Volume>, OpenError> {
-        let mut state = State::new(options.cache_bytes, charter, options.device);
-        state.tree = tree;
-        state.read_only = options.read_only;
         // A reader has nothing to make durable.
         let directory = options.journal_directory.clone().filter(|_| !options.read_only);
-        let journal = directory.map(|directory| Journal::new(directory, &keys));
-        state.unjournaled = journal.as_ref().map(|_| state::Unjournaled::default());
+        let journal = directory.map(|directory| Journal::open(directory, &keys)).transpose()?;
+        let write_back = options.write_back && journal.is_some();
+        let mut state = State::new(options.cache_bytes, charter, options.device, write_back);
+        state.tree = tree;
+        state.read_only = options.read_only;
         Ok(Rc::new_cyclic(|me| Volume {
             me: me.clone(),
             store,
@@ -207,11 +211,11 @@ impl Volume {
             sealer: RefCell::new(RootSealer::new()),
             session: random_bytes(),
             journal,
-            wanted: Cell::new(0),
             work: Signal::new(),
             progress: Signal::new(),
-            failure: Cell::new(None),
+            contended: Cell::new(false),
             closing: Cell::new(false),
+            gives_up: Cell::new(false),
             reclaim: Signal::new(),
             version: Cell::new(0),
             newer: RefCell::new(None),
@@ -236,40 +240,6 @@ impl Volume {
             let watcher = self.clone();
             background.push(reactor::spawn(move || watcher.watch(interval)));
         }
-    }
-
-    /// Commits everything, stops the background work, and leaves the volume unusable for changes.
-    ///
-    /// # Errors
-    ///
-    /// The error of the last commit if it did not succeed within the patience; with a journal, it is replayed at the
-    /// next opening.
-    ///
-    /// # Suspends
-    ///
-    /// Until the commit is on its quorum.
-    pub fn close(&self) -> Result<(), Errno> {
-        let background = std::mem::take(&mut *self.background.borrow_mut());
-        for handle in background {
-            handle.terminate();
-            let _ = handle.join();
-        }
-        if let Err(errno) = self.reclaim_all() {
-            tracing::warn!(%errno, "removed files that were open are left to the next mount");
-        }
-        let result = self.sync_all();
-        self.closing.set(true);
-        self.state.borrow_mut().read_only = true;
-        self.work.notify_all();
-        self.news.arrived.notify_all();
-        let committer = self.committer.borrow_mut().take();
-        if let Some(committer) = committer {
-            if result.is_err() {
-                committer.terminate();
-            }
-            let _ = committer.join();
-        }
-        result
     }
 
     /// Runs one operation on the state, and again after each fetch until nothing is missing.
@@ -301,42 +271,38 @@ impl Volume {
 
     /// Starts a commit when enough has gathered.
     fn after_change(&self) {
-        let state = self.state.borrow();
-        if state.active.size_bytes > self.options.dirty_bytes_max / 4
-            && self.wanted.get() < state.active.number
-        {
-            self.wanted.set(state.active.number);
-            drop(state);
-            self.work.notify_all();
+        let mut state = self.state.borrow_mut();
+        if state.active.size_bytes > self.options.dirty_bytes_max / 4 {
+            let newest = state.durability.newest();
+            if state.durability.want(newest) {
+                drop(state);
+                self.work.notify_all();
+            }
         }
     }
 
     /// Waits while too much waits for a commit.
+    ///
+    /// # Errors
+    ///
+    /// Why the store takes nothing, as [`Volume::wait_until`] has it.
     fn wait_for_room(&self) -> Result<(), Errno> {
-        while self.state.borrow().dirty_bytes() >= self.options.dirty_bytes_max {
-            if self.closing.get() {
-                return Err(Errno::EROFS);
+        self.wait_until(|state| {
+            if state.dirty_bytes() < self.options.dirty_bytes_max {
+                return Some(Ok(()));
             }
-            if self.state.borrow().full {
-                return Err(Errno::ENOSPC);
-            }
-            self.progress.wait();
-        }
-        Ok(())
+            state.writable().err().map(Err)
+        })
     }
 
     /// Commits what has waited for an interval.
     fn tick(&self) {
-        let mut seen = 0;
         loop {
             reactor::sleep(self.options.commit_interval);
-            let state = self.state.borrow();
-            let number = state.active.number;
-            let dirty = !state.active.changes.is_empty();
-            drop(state);
-            if dirty {
-                seen = seen.max(number);
-                self.wanted.set(self.wanted.get().max(seen));
+            let mut state = self.state.borrow_mut();
+            let newest = state.durability.newest();
+            if !state.active.changes.is_empty() && state.durability.want(newest) {
+                drop(state);
                 self.work.notify_all();
             }
         }

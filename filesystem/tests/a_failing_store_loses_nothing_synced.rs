@@ -61,7 +61,7 @@ fn whatever_call_fails_a_committed_state_is_there() {
             let found = names(&volume, ROOT).len();
             assert!(found >= synced, "budget {budget}: {synced} synced, {found} found");
             states[found].check(&volume, &format!("budget {budget}"));
-            volume.close().unwrap();
+            volume.close().stored().unwrap();
             if !failed {
                 assert!(budget > 6, "the store never failed");
                 return;
@@ -84,7 +84,7 @@ fn a_store_that_comes_back_gets_everything() {
         store.budget.set(u64::MAX);
         reactor::sleep(Duration::from_millis(900));
         volume.sync(None, false).unwrap();
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         let content = read_file(&open(&store, "second"), file);
         assert_eq!((content[0], content[10], content.len()), (2, 1, 100_000));
     });
@@ -107,7 +107,7 @@ fn a_full_store_refuses_writes_and_keeps_serving_reads() {
         reactor::sleep(Duration::from_millis(900));
         volume.sync(None, false).unwrap();
         volume.write(file, 0, b"x", false).unwrap();
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         assert_eq!(names(&open(&store, "second"), Inode::ROOT), ["file", "more"]);
     });
 }
@@ -118,7 +118,7 @@ fn an_unreachable_store_fails_reads_and_loses_nothing() {
         let store = TestStore::new();
         let volume = create(&store);
         let file = write_file(&volume, ROOT, "file", &[1; 100_000]);
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         let volume = open(&store, "second");
         store.reads_fail.set(true);
         store.budget.set(0);

@@ -15,7 +15,7 @@ use filesystem::format::{NAME_HASH_BITS, Pointer, VolumeId};
 use filesystem::operations::{RenameFlags, SetAttributes};
 use filesystem::tree::commit::{Change, Value, merge};
 use filesystem::tree::{Nodes, cursor, node::Node};
-use filesystem::{Errno, OpenError, Operations, Volume};
+use filesystem::{Ending, Errno, OpenError, Operations, Volume};
 
 /// The tree as it lies in the store.
 struct Stored<'a>(&'a TestStore, VolumeId);
@@ -93,7 +93,7 @@ fn what_we_do_not_know_is_kept_where_it_is_and_moves_with_what_it_belongs_to() {
         let store = TestStore::new();
         let volume = create(&store);
         let file = write_file(&volume, ROOT, "file", &[7; 100_000]);
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
 
         let root = root_of(&store);
         let stored = Stored(&store, root.charter.volume);
@@ -135,7 +135,7 @@ fn what_we_do_not_know_is_kept_where_it_is_and_moves_with_what_it_belongs_to() {
         volume.write(file, 0, b"written", false).unwrap();
         let mode = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
         volume.set_attributes(file, &mode).unwrap();
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
 
         let root = root_of(&store);
         let stored = Stored(&store, root.charter.volume);
@@ -154,7 +154,7 @@ fn what_we_do_not_know_is_kept_where_it_is_and_moves_with_what_it_belongs_to() {
 fn a_volume_that_we_must_not_touch_is_refused_and_left_as_it_is() {
     reactor::run(|| {
         let store = TestStore::new();
-        create(&store).close().unwrap();
+        create(&store).close().stored().unwrap();
         publish(&store, Vec::new(), |root| root.charter.features.incompatible = 0x20);
         let before = store.read(&keys(&store).register).unwrap().unwrap();
         let error = Volume::open(store.clone(), keys(&store), options("second")).err();
@@ -169,14 +169,14 @@ fn a_volume_that_we_must_not_write_is_opened_for_reading() {
         let store = TestStore::new();
         let volume = create(&store);
         let file = write_file(&volume, ROOT, "file", b"content");
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         publish(&store, Vec::new(), |root| root.charter.features.read_compatible = 0x10);
         let before = store.read(&keys(&store).register).unwrap().unwrap();
         let volume = open(&store, "second");
         assert_eq!(read_file(&volume, file), b"content");
         assert_eq!(volume.write(file, 0, b"other", false), Err(Errno::EROFS));
         assert_eq!(volume.unlink(ROOT, b"file"), Err(Errno::EROFS));
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         assert_eq!(store.read(&keys(&store).register).unwrap().unwrap(), before);
     });
 }
@@ -195,7 +195,7 @@ fn a_mount_hears_of_features_that_come_while_it_runs() {
         assert_eq!(volume.sync(None, false), Err(Errno::EROFS));
         assert_eq!(volume.write(file, 0, b"more", false), Err(Errno::EROFS));
         assert_eq!(read_file(&volume, file), b"lateent");
-        assert_eq!(volume.close(), Err(Errno::EROFS));
+        assert!(matches!(volume.close(), Ending::Lost { cause: Errno::EROFS, .. }));
         assert_eq!(store.read(&keys(&store).register).unwrap().unwrap(), before);
     });
 }

@@ -19,7 +19,7 @@ fn files_names_and_attributes_survive_a_remount() {
         volume.make_symlink(ROOT, b"link", b"directory/inner", &USER).unwrap();
         volume.link(inner, ROOT, b"hard").unwrap();
         volume.set_xattr(file, b"user.colour", b"blue", XattrMode::Create).unwrap();
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
 
         let volume = open(&store, "second");
         assert_eq!(names(&volume, ROOT), ["directory", "hard", "large", "link", "tiny"]);
@@ -35,7 +35,7 @@ fn files_names_and_attributes_survive_a_remount() {
         assert_eq!(volume.get_xattr(file, b"user.colour").unwrap(), "blue");
         assert_eq!(volume.list_xattr(file).unwrap(), ["user.colour"]);
         assert_eq!(volume.lookup(ROOT, b"none"), Err(Errno::ENOENT));
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
     });
 }
 
@@ -45,7 +45,7 @@ fn a_random_read_fetches_one_frame() {
         let store = TestStore::new();
         let volume = create(&store);
         let file = write_file(&volume, ROOT, "large", &vec![1; 8 << 20]);
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         let volume = open(&store, "second");
         volume.attributes(file).unwrap();
         volume.read(file, 0, 10).unwrap();
@@ -53,7 +53,7 @@ fn a_random_read_fetches_one_frame() {
         volume.read(file, 5 << 20, 4096).unwrap();
         assert!(store.gets.get() - gets <= 2, "at most a leaf and a frame");
         assert!(store.got_bytes.get() - bytes < 64 * 1024);
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
     });
 }
 
@@ -87,7 +87,7 @@ fn holes_stay_holes_and_cut_tails_read_as_zeros() {
         assert!(content[10..32_810].iter().all(|byte| *byte == 0) && content[9] == 9 && content[32_810] == 9);
         volume.allocate(other, AllocateMode::default(), 0, 200_000).unwrap();
         assert_eq!(volume.attributes(other).unwrap().size, 200_000);
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
     });
 }
 
@@ -115,7 +115,7 @@ fn open_files_without_names_live_until_they_are_forgotten() {
         reactor::yield_now();
         reactor::sleep(std::time::Duration::from_millis(5));
         assert_eq!(volume.attributes(crashed), Err(Errno::ENOENT));
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
     });
 }
 
@@ -151,7 +151,7 @@ fn renames_replace_exchange_and_refuse_as_posix_says() {
         volume.rename(ROOT, b"file", ROOT, b"a", plain).unwrap();
         assert_eq!(volume.lookup(ROOT, b"a").unwrap().inode, b);
         assert_eq!(volume.attributes(ROOT).unwrap().nlink, 3);
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
     });
 }
 
@@ -164,7 +164,7 @@ fn no_name_and_no_content_is_readable_in_the_store() {
         write_file(&volume, directory, "another-telling-name", b"and telling content in a tiny file");
         write_file(&volume, directory, "larger", &b"telling content that repeats. ".repeat(2000));
         volume.set_xattr(directory, b"user.telling", b"telling value", XattrMode::Set).unwrap();
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         let root = store.memory.blocks();
         for (_, block) in root {
             assert!(!block.windows(7).any(|window| window == b"telling"));
@@ -180,7 +180,7 @@ fn flipped_bits_are_errors_and_never_content() {
         let store = TestStore::new();
         let volume = create(&store);
         let file = write_file(&volume, ROOT, "file", &[8; 500_000]);
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         for (address, block) in store.memory.blocks() {
             let mut damaged = block.to_vec();
             let middle = damaged.len() / 2;

@@ -29,7 +29,7 @@ fn another_writers_changes_are_seen_under_the_kernels_caches() {
         let first = common::create(&store);
         let file = common::write_file(&first, Inode::ROOT, "file", b"old");
         common::write_file(&first, Inode::ROOT, "doomed", b"old");
-        first.close().unwrap();
+        first.close().stored().unwrap();
 
         let mut options = common::options("reader");
         options.watch_interval = Some(Duration::from_millis(50));
@@ -55,7 +55,7 @@ fn another_writers_changes_are_seen_under_the_kernels_caches() {
             other.write(file, 0, b"brand new", false).unwrap();
             other.unlink(Inode::ROOT, b"doomed").unwrap();
             common::write_file(&other, Inode::ROOT, "new", b"here");
-            other.close().unwrap();
+            other.close().stored().unwrap();
             reactor::offload(move || {
                 soon("new content", || fs::read(root.join("file")).unwrap() == b"brand new");
                 soon("a new size", || fs::metadata(root.join("file")).unwrap().len() == 9);
@@ -66,6 +66,6 @@ fn another_writers_changes_are_seen_under_the_kernels_caches() {
             mount.unmount().unwrap();
             served.join().unwrap().unwrap();
         });
-        mounted.close().unwrap();
+        mounted.close().stored().unwrap();
     });
 }

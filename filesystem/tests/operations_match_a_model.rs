@@ -121,7 +121,7 @@ fn thousands_of_random_operations_answer_as_the_model_does() {
             let context = format!("HYPHA_SEED={seed} round {round}");
             match random.random_range(0..200) {
                 0 => {
-                    volume.close().unwrap();
+                    volume.close().stored().unwrap();
                     let mut small = options("again");
                     small.cache_bytes = 100_000;
                     volume = Volume::open(store.clone(), keys(&store), small).unwrap();
@@ -141,7 +141,7 @@ fn thousands_of_random_operations_answer_as_the_model_does() {
                 model.check(&volume, &format!("{context} after {what}"));
             }
         }
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         model.check(&open(&store, "last"), &format!("HYPHA_SEED={seed} at the end"));
     });
 }

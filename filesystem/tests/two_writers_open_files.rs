@@ -54,7 +54,7 @@ fn an_open_file_that_another_mount_removed_reads_on() {
         // It may even be written to: from then on it is an orphan of the mount that has it open.
         second.write(held, 5, b"after all", false).unwrap();
         let_reclaim(&[&first, &second]);
-        first.close().unwrap();
+        first.close().stored().unwrap();
         let mut expected = content;
         expected[5..14].copy_from_slice(b"after all");
         assert_eq!(read_file(&second, held), expected);
@@ -102,10 +102,10 @@ fn a_mount_that_ends_leaves_what_another_has_open() {
         second.remember(held);
         second.forget(held, 1);
         let_reclaim(&[&second, &first]);
-        second.close().unwrap();
+        second.close().stored().unwrap();
         settle(&[&first]);
         assert_eq!(read_file(&first, held), [7; 100_000]);
-        first.close().unwrap();
+        first.close().stored().unwrap();
         assert_eq!(open(&store, "third").attributes(held), Err(Errno::ENOENT), "it went with its mount");
     });
 }

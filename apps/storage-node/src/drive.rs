@@ -69,5 +69,5 @@ pub(crate) fn serve(
     if let Ok(Err(error)) = served {
         return Err(Failure::NotStored { reason: error.to_string() });
     }
-    stored.map_err(|errno| Failure::NotStored { reason: errno.to_string() })
+    stored.stored().map_err(|ending| Failure::NotStored { reason: ending.to_string() })
 }

@@ -11,7 +11,7 @@ use crate::home::Lock;
 use crate::mountpoint;
 use crate::progress;
 use crate::stop::{Stop, say};
-use crate::volume::Opening;
+use crate::volume::{Keep, Opening};
 
 /// Runs the command.
 ///
@@ -23,7 +23,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     files::private_directory(&directory)?;
     let _lock = Lock::take(&directory)?;
     let mountpoint = mountpoint::prepare(&options.drive)?;
-    let (write_back, accept_rollback) = (options.write_back, options.accept_rollback);
+    let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     reactor::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
@@ -32,7 +32,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             let opened = client.open_volume(&Opening {
                 directory: &directory,
                 seen_directory: Some(&directory),
-                write_back,
+                keep,
                 accept_rollback,
             })?;
             Ok::<_, Failure>((client, opened))

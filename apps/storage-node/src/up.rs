@@ -24,7 +24,7 @@ use crate::node::StorageNode;
 use crate::progress;
 use crate::seen::Seen;
 use crate::stop::{Stop, say};
-use crate::volume::{self, Opening};
+use crate::volume::{self, Keep, Opening};
 
 /// How long the nodes may take to find each other; on loopback it is milliseconds.
 const MEET_LIMIT: Duration = Duration::from_secs(30);
@@ -51,7 +51,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     } else {
         say(format_args!("found the network of {nodes} in {}", home.path().display()));
     }
-    let (write_back, accept_rollback) = (options.write_back, options.accept_rollback);
+    let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     reactor::run(move || {
         let stop = Stop::on_signals()?;
         let first = StorageNode::start(&home.node(1), None, &network.addresses(), Duration::ZERO)?;
@@ -62,8 +62,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
                 Supervised::start(number, home.node(number), known)
             })
             .collect();
-        let volume =
-            stop.unless_open(|| prepare(&home, network, &first, &children, write_back, accept_rollback));
+        let volume = stop.unless_open(|| prepare(&home, network, &first, &children, keep, accept_rollback));
         let result = match volume {
             Some(Ok((volume, seen, copies))) => {
                 let served = drive::serve(volume, &mountpoint, &stop, || announce(&mountpoint, copies));
@@ -91,7 +90,7 @@ fn prepare(
     mut network: Network,
     first: &StorageNode,
     children: &[Supervised],
-    write_back: bool,
+    keep: Keep,
     accept_rollback: bool,
 ) -> Result<(Rc<Volume>, Option<Seen>, &'static str), Failure> {
     let spinner = progress::spinner("starting the nodes");
@@ -110,8 +109,7 @@ fn prepare(
     let store = client::block_store(first.overlay().clone(), Some(first.storage().clone()), &network, &user);
     volume::found(&store, home, &mut network, &user)?;
     let directory = home.client_directory();
-    let opening =
-        Opening { directory: &directory, seen_directory: Some(&directory), write_back, accept_rollback };
+    let opening = Opening { directory: &directory, seen_directory: Some(&directory), keep, accept_rollback };
     let (volume, seen) = volume::open(&store, &network, &user, &opening)?;
     spinner.finish_and_clear();
     Ok((volume, seen, copies(&network)))

@@ -21,7 +21,7 @@ use crate::errors::Failure;
 use crate::files;
 use crate::home::Lock;
 use crate::progress;
-use crate::volume::Opening;
+use crate::volume::{Keep, Opening};
 
 /// 1 MiB: what the kernel's largest FUSE request carries, so what the volume is made for.
 const PIECE_SIZE_BYTES: usize = 1 << 20;
@@ -73,11 +73,12 @@ fn with_volume<T: Send>(
         let (volume, seen) = client.open_volume(&Opening {
             directory: directory.path(),
             seen_directory: settings.directory.as_deref(),
-            write_back: false,
+            keep: Keep::Nothing,
             accept_rollback: false,
         })?;
         let result = work(&*volume);
-        let closed = volume.close().map_err(|errno| Failure::NotStored { reason: errno.to_string() });
+        let closed =
+            volume.close().stored().map_err(|ending| Failure::NotStored { reason: ending.to_string() });
         drop(seen);
         client.leave();
         let value = result?;

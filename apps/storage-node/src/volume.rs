@@ -39,6 +39,24 @@ impl Kind for Device {
     const SECRET: bool = false;
 }
 
+/// What the local journal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing: the directory goes with the command.
+    Nothing,
+    /// What the nodes did not take when the drive ends.
+    Rest,
+    /// Every change that `fsync` acknowledged.
+    WriteBack,
+}
+
+impl Keep {
+    /// For a drive, mounted with or without `--write-back`.
+    pub(crate) fn of(write_back: bool) -> Keep {
+        if write_back { Keep::WriteBack } else { Keep::Rest }
+    }
+}
+
 /// The nodes that keep the volume's root, as the genesis record names them.
 pub(crate) struct Keepers {
     genesis: Option<Signed<Genesis>>,
@@ -131,7 +149,7 @@ pub(crate) fn found(
     let mut options = Options::default();
     options.author = author();
     match Volume::create(Rc::new(client.clone()), keys, options, owner) {
-        Ok(volume) => volume.close().map_err(|errno| failed(errno.to_string()))?,
+        Ok(volume) => volume.close().stored().map_err(|ending| failed(ending.to_string()))?,
         // A founding that was cut short had come that far.
         Err(OpenError::Exists) => {}
         Err(error) => return Err(not_open(error, &keepers)),
@@ -146,8 +164,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) directory: &'a Path,
     /// Where it is remembered what was seen of the volume; `None` for a client without a home.
     pub(crate) seen_directory: Option<&'a Path>,
-    /// Whether `fsync` may return once the journal has it.
-    pub(crate) write_back: bool,
+    /// What the journal in it is for.
+    pub(crate) keep: Keep,
     /// Whether an older root than was seen before is taken.
     pub(crate) accept_rollback: bool,
 }
@@ -186,20 +204,8 @@ pub(crate) fn open(
     options.author = author();
     options.device = device(directory)?;
     options.watch_interval = Some(WATCH_INTERVAL);
-    let journal = directory.join("journal");
-    if opening.write_back {
-        options.journal_directory = Some(journal);
-    } else if journal.exists() {
-        // The last run was with --write-back: what it acknowledged goes to the nodes first.
-        options.journal_directory = Some(journal.clone());
-        let volume = Volume::open(store.clone(), keys.clone(), options.clone())
-            .map_err(|error| not_open(error, &keepers))?;
-        volume
-            .close()
-            .map_err(|errno| failed(format!("the journal of the last run could not be stored: {errno}")))?;
-        std::fs::remove_dir_all(&journal).map_err(|error| Failure::file(&journal, error))?;
-        options.journal_directory = None;
-    }
+    options.journal_directory = (opening.keep != Keep::Nothing).then(|| directory.join("journal"));
+    options.write_back = opening.keep == Keep::WriteBack;
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     Ok((volume, seen))
 }

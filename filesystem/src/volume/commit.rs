@@ -1,12 +1,16 @@
 //! Commits: a delta becomes frames, nodes and a root.
 //!
 //! 1. The active delta is taken away whole; new changes go to the next.
-//! 2. Its frames are sealed into objects, which are put as they fill, a bounded number at a time.
-//! 3. Its keys are merged into the tree; the new nodes follow the frames, so that a small commit is one object.
-//! 4. The last objects and the root are published together; the root is one compare-and-swap.
+//! 2. Its frames are sealed into objects, which are put as they fill, a bounded number at a time. From then on the delta
+//!    names them by pointer: whatever happens to this commit, they are not stored again.
+//! 3. If others publish too, their newest root is taken over now, so that little time is left to lose the race in.
+//! 4. Its keys are merged into the tree, with a record of which delta of which writer this is; the new nodes follow the
+//!    last frames, so that a small commit is one object.
+//! 5. The last objects and the root are published together; the root is one compare-and-swap.
 //!
-//! A store that fails is tried again, with growing pauses, for as long as the volume is open: the delta stays in memory
-//! and hides nothing. If another writer's root is there, [`super::rebase`] puts the changes on top of it.
+//! A store that fails is tried again, with growing pauses, for as long as the volume is open. If another writer's root is
+//! there, it says in its writers' records whether ours is in it after all, its answer lost; if not, [`super::rebase`] puts
+//! the changes on top of it.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -19,13 +23,13 @@ use reactor::sync::Semaphore;
 
 use super::Volume;
 use super::fetch::CachedNodes;
-use super::state::{Change, Delta, encode_value};
-use super::write_back::commit_id;
+use super::state::{Attempt, Change, Delta, encode_value};
 use crate::access::open_root;
 use crate::cache::Cached;
 use crate::chunk::{ChunkKind, Location, Packer};
 use crate::errno::Errno;
-use crate::format::{INLINE_SIZE_MAX, Pointer};
+use crate::format::{INLINE_SIZE_MAX, Key, Pointer, WriterRecord};
+use crate::operations::Time;
 use crate::tree::commit::{Change as TreeChange, Merged, Value, Written, merge};
 use crate::tree::node::Node;
 
@@ -33,6 +37,14 @@ use crate::tree::node::Node;
 const PUTS_IN_FLIGHT_MAX: usize = 16;
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+
+/// Returns the commit id that a root carries: whose it is, and which delta it holds.
+fn commit_id(session: [u8; 8], number: u64) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&session);
+    id[8..].copy_from_slice(&number.to_le_bytes());
+    id
+}
 
 /// Growing pauses between tries.
 pub(super) struct BackOff(Duration);
@@ -50,7 +62,7 @@ impl BackOff {
 
 /// How a commit ended.
 enum Outcome {
-    Published(Record, Option<Pointer>),
+    Published(Record),
     /// Another writer's value is in the register.
     Lost(Record),
 }
@@ -74,17 +86,14 @@ impl Drop for Puts {
 impl Volume {
     /// Commits whenever someone wants it, until the volume closes.
     pub(super) fn commit_loop(self: Rc<Self>) {
+        let wants_commit = || self.state.borrow().durability.wants_commit();
         let mut back_off = BackOff::new();
         loop {
-            let wanted = {
-                let state = self.state.borrow();
-                state.committing.is_some() || self.wanted.get() > state.committed
-            };
-            if !wanted {
+            if !wants_commit() {
                 if let Err(errno) = self.take_newer() {
                     tracing::warn!(%errno, "another writer's changes cannot be read now");
                 }
-                if self.wanted.get() > self.state.borrow().committed {
+                if wants_commit() {
                     continue;
                 }
                 if self.closing.get() {
@@ -94,164 +103,260 @@ impl Volume {
                 continue;
             }
             match self.commit() {
-                Ok(()) => {
-                    self.failure.set(None);
-                    self.state.borrow_mut().full = false;
-                    back_off = BackOff::new();
-                }
+                Ok(()) => back_off = BackOff::new(),
                 Err(errno) => {
-                    self.note_failure(&errno, errno);
+                    self.on_store_failed(&errno, errno);
                     back_off.pause();
                 }
             }
-            self.progress.notify_all();
         }
     }
 
-    /// Takes the delta that is to be committed: the one of the last try, or the active one.
-    fn take_delta(&self) -> Rc<Delta> {
-        let mut state = self.state.borrow_mut();
-        if let Some(delta) = &state.committing {
-            return delta.clone();
-        }
-        let number = state.active.number;
-        let delta =
-            Rc::new(std::mem::replace(&mut state.active, Delta { number: number + 1, ..Delta::default() }));
-        state.committing = Some(delta.clone());
-        if let Some(unjournaled) = &mut state.unjournaled {
-            unjournaled.committing.append(&mut unjournaled.active);
-        }
-        delta
-    }
-
-    /// Commits the delta of the last try, or the active one.
+    /// Commits the active delta.
     ///
     /// # Suspends
     ///
-    /// Until it is published, however long that takes.
+    /// Until it is published, or another writer's root is taken over, however long that takes.
     pub(super) fn commit(self: &Rc<Self>) -> Result<(), Errno> {
-        let delta = self.take_delta();
-        if delta.changes.is_empty() {
-            self.finish(&delta);
+        let delta = self.state.borrow_mut().take_delta();
+        let number = delta.number;
+        let result = if delta.changes.is_empty() {
+            // Nothing is left to say: a merge found all of it in another's root.
+            self.state.borrow_mut().committing = None;
+            self.on_committed(number);
+            Ok(())
+        } else {
+            self.commit_delta(delta)
+        };
+        if result.is_err() {
+            self.state.borrow_mut().give_back();
+        }
+        result
+    }
+
+    fn commit_delta(self: &Rc<Self>, delta: Rc<Delta>) -> Result<(), Errno> {
+        let mut packer = Packer::new(self.store.tag(), self.state.borrow().charter.volume);
+        let (delta, last) = self.store_frames(delta, &mut packer)?;
+        if self.contended.get() && self.catch_up()? {
             return Ok(());
         }
-        let mut packer = Packer::new(self.store.tag(), self.state.borrow().charter.volume);
-        let (changes, frames, puts) = self.seal_frames(&delta, &mut packer)?;
-        puts.wait(&mut packer)?;
+        let changes = self.tree_changes(&delta, &last);
         let tree = self.state.borrow().tree;
         let merged = merge(&CachedNodes(self), tree, &changes, &mut packer)?;
         packer.close();
-        let pointer = match &merged.root {
+        let tree = match &merged.root {
             None => None,
             Some(Value::Chunk(location)) => Some(packer.pointer(location)),
             Some(Value::Pointer(pointer)) => Some(*pointer),
             Some(Value::Raw(_)) => return Err(Errno::EIO),
         };
-        match self.publish(delta.number, packer.take_ready(), pointer)? {
-            Outcome::Published(record, tree) => {
-                self.cache_written(&packer, &merged, &frames);
+        let attempt = Attempt { number: delta.number, tree };
+        self.state.borrow_mut().attempt = Some(attempt);
+        let outcome = self.announce(attempt).and_then(|()| self.publish(attempt, packer.take_ready()));
+        self.state.borrow_mut().attempt = None;
+        match outcome? {
+            Outcome::Published(record) => {
+                self.cache_written(&packer, &merged, &delta, &last);
                 let mut state = self.state.borrow_mut();
+                state.committing = None;
                 state.tree = tree;
                 state.header = Some(record.header_hash);
                 drop(state);
                 self.version.set(record.version);
-                self.finish(&delta);
+                self.contended.set(false);
+                self.on_committed(delta.number);
                 Ok(())
             }
             // Two make a volume in one register: the names of the second would be hashed under another key.
             Outcome::Lost(_) if self.header().is_none() => Err(Errno::EEXIST),
             Outcome::Lost(winner) => {
-                let root =
-                    open_root(&winner.payload, winner.version, &self.keys.secret).map_err(|error| {
-                        tracing::error!(%error, "another writer's root does not open");
-                        Errno::EIO
-                    })?;
-                tracing::info!(version = winner.version, author = %root.author, "another writer was first: replaying");
-                self.rebase(&root, winner.header_hash)?;
-                self.version.set(winner.version);
-                Ok(())
+                self.contended.set(true);
+                self.take_over(&winner, Some(attempt))
             }
         }
     }
 
-    /// The delta is durable: it goes, and who waits for it is told.
-    fn finish(&self, delta: &Delta) {
-        let mut state = self.state.borrow_mut();
-        state.committing = None;
-        state.committed = delta.number;
-        if let Some(unjournaled) = &mut state.unjournaled {
-            unjournaled.committing.clear();
-            unjournaled.base_moved = true;
-        }
-        drop(state);
-        if let Some(journal) = &self.journal {
-            journal.truncate(delta.number);
+    /// Takes over what another writer published since we looked last. Returns whether there was something.
+    fn catch_up(&self) -> Result<bool, Errno> {
+        match self.store.read(&self.keys.register) {
+            Ok(Some(record)) if Some(record.header_hash) != self.header() => {
+                self.take_over(&record, None).map(|()| true)
+            }
+            // The swap will tell.
+            _ => Ok(false),
         }
     }
 
-    /// Seals the delta's frames; full objects are on their way when this returns.
-    #[expect(clippy::type_complexity, reason = "a triple that is taken apart at once")]
-    fn seal_frames(
+    /// Goes on from another writer's root, which may have ours below it.
+    fn take_over(&self, winner: &Record, attempt: Option<Attempt>) -> Result<(), Errno> {
+        let root = open_root(&winner.payload, winner.version, &self.keys.secret).map_err(|error| {
+            tracing::error!(%error, "another writer's root does not open");
+            Errno::EIO
+        })?;
+        tracing::debug!(version = winner.version, author = %root.author, "another writer was first: replaying");
+        if let Some(attempt) = attempt
+            && self.is_in(root.tree, attempt.number)?
+        {
+            let mut state = self.state.borrow_mut();
+            state.committing = None;
+            state.tree = attempt.tree;
+            drop(state);
+            self.on_committed(attempt.number);
+        }
+        self.rebase(&root, winner.header_hash)?;
+        self.version.set(winner.version);
+        self.progress.notify_all();
+        Ok(())
+    }
+
+    /// Whether the tree contains delta `number` of this session.
+    fn is_in(&self, tree: Option<Pointer>, number: u64) -> Result<bool, Errno> {
+        Ok(self
+            .written_by(tree, self.options.device)?
+            .is_some_and(|(session, delta)| session == self.session && delta >= number))
+    }
+
+    /// Returns the session and the number of the last delta of the writer `device` that is in the tree.
+    pub(super) fn written_by(
+        &self,
+        tree: Option<Pointer>,
+        device: u64,
+    ) -> Result<Option<([u8; 8], u64)>, Errno> {
+        let Some(tree) = tree else { return Ok(None) };
+        match self.step(|state| state.get_in(&tree, &Key::Writer(device)))? {
+            Some(Change::Writer(WriterRecord { session, delta, .. })) => Ok(Some((session, delta))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Everything up to `number` is durable: who waits for it is told.
+    fn on_committed(&self, number: u64) {
+        self.state.borrow_mut().durability.on_committed(number);
+        self.on_stored();
+        if let Some(journal) = &self.journal {
+            let mut files = journal.turn();
+            journal.on_committed(&mut files, number);
+        }
+    }
+
+    /// The store took something: who waits looks again.
+    pub(super) fn on_stored(&self) {
+        let ended = self.state.borrow_mut().durability.on_stored();
+        if let Some(trouble) = ended {
+            let seconds = reactor::now().saturating_duration_since(trouble.since).as_secs();
+            tracing::info!(seconds, "the store takes changes again");
+        }
+        self.progress.notify_all();
+    }
+
+    /// The store does not take something now.
+    pub(super) fn on_store_failed(&self, error: &dyn std::fmt::Display, errno: Errno) {
+        // One line when it begins: it is tried again for as long as it takes.
+        if self.state.borrow_mut().durability.on_failed(errno, reactor::now()) {
+            tracing::warn!(%error, "the store takes no changes now; they are kept, and tried again until it does");
+        }
+        self.progress.notify_all();
+    }
+
+    /// Seals the delta's frames. Those in full objects are stored when this returns, and the delta points to them, even
+    /// if others failed; the rest, less than an object, are with their places in the one that is open.
+    #[expect(clippy::type_complexity, reason = "a pair that is taken apart at once")]
+    fn store_frames(
         self: &Rc<Self>,
-        delta: &Delta,
+        delta: Rc<Delta>,
         packer: &mut Packer,
-    ) -> Result<(Vec<TreeChange>, Vec<(Location, Bytes)>, Puts), Errno> {
-        let mut puts = Puts {
-            places: Rc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
-            failure: Rc::new(Cell::new(None)),
-            handles: Vec::new(),
-        };
+    ) -> Result<(Rc<Delta>, Vec<(Key, Location)>), Errno> {
+        let mut puts = Puts::new();
+        let mut sealed = Vec::new();
         packer.defer_names(true);
-        let mut changes = Vec::with_capacity(delta.changes.len());
-        let mut frames = Vec::new();
+        for (key, change) in &delta.changes {
+            let Change::Frame(bytes) = change else { continue };
+            if bytes.len() <= INLINE_SIZE_MAX {
+                continue;
+            }
+            if puts.failure.get().is_some() {
+                break;
+            }
+            sealed.push((key.clone(), packer.append(ChunkKind::Frame, bytes)));
+            for object in packer.take_closed() {
+                puts.start(self, object);
+            }
+        }
+        packer.defer_names(false);
+        let result = puts.wait(packer);
+        drop(delta);
+        let mut last = Vec::new();
+        let mut state = self.state.borrow_mut();
+        let Some(delta) = state.committing.take() else { return Err(Errno::EIO) };
+        let mut delta = Rc::unwrap_or_clone(delta);
+        for (key, location) in sealed {
+            if packer.is_open(&location) {
+                last.push((key, location));
+            } else if packer.is_named(&location) {
+                let pointer = packer.pointer(&location);
+                if let Some(Change::Frame(bytes)) = delta.remove(&key) {
+                    state.cache.insert(&pointer, Cached::Frame(bytes));
+                }
+                delta.insert(key, Change::Stored(pointer));
+            }
+        }
+        let delta = Rc::new(delta);
+        state.committing = Some(delta.clone());
+        result.map(|()| (delta, last))
+    }
+
+    /// The delta as the tree takes it; `last` are the frames that go with the nodes.
+    fn tree_changes(&self, delta: &Delta, last: &[(Key, Location)]) -> Vec<TreeChange> {
+        let mut changes = Vec::with_capacity(delta.changes.len() + 1);
         let mut scratch = Vec::with_capacity(128);
+        let mut encoded = |change: &Change| {
+            scratch.clear();
+            encode_value(change, &mut scratch);
+            Value::Raw(Bytes::copy_from_slice(&scratch))
+        };
+        let mut last = last.iter().peekable();
         for (key, change) in &delta.changes {
             let value = match change {
                 Change::Removed => None,
-                Change::Frame(bytes) if bytes.len() > INLINE_SIZE_MAX => {
-                    let location = packer.append(ChunkKind::Frame, bytes);
-                    frames.push((location, bytes.clone()));
-                    for object in packer.take_closed() {
-                        puts.start(self, object)?;
-                    }
-                    Some(Value::Chunk(location))
-                }
                 Change::Stored(pointer) => Some(Value::Pointer(*pointer)),
-                change => {
-                    scratch.clear();
-                    encode_value(change, &mut scratch);
-                    Some(Value::Raw(Bytes::copy_from_slice(&scratch)))
-                }
+                change => match last.next_if(|(frame, _)| frame == key) {
+                    Some((_, location)) => Some(Value::Chunk(*location)),
+                    None => Some(encoded(change)),
+                },
             };
             changes.push(TreeChange { key: Bytes::copy_from_slice(&key.encode()), value });
         }
-        packer.defer_names(false);
-        Ok((changes, frames, puts))
+        let writer = Change::Writer(WriterRecord {
+            session: self.session,
+            delta: delta.number,
+            committed_seconds: Time::now().seconds,
+            lease_seconds: 0,
+        });
+        let key = Bytes::copy_from_slice(&Key::Writer(self.options.device).encode());
+        let at = changes.partition_point(|change| change.key < key);
+        changes.insert(at, TreeChange { key, value: Some(encoded(&writer)) });
+        changes
     }
 
-    /// Publishes the last objects and the root, for as long as it takes.
-    fn publish(
-        &self,
-        number: u64,
-        objects: Vec<(Address, Bytes)>,
-        tree: Option<Pointer>,
-    ) -> Result<Outcome, Errno> {
-        let payload = self.seal_root(tree, commit_id(self.session, number));
+    /// Publishes the last objects and the root, for as long as it takes. An error means that nothing was published.
+    fn publish(&self, attempt: Attempt, objects: Vec<(Address, Bytes)>) -> Result<Outcome, Errno> {
+        let payload = self.seal_root(attempt.tree, commit_id(self.session, attempt.number));
         let expected = self.header();
         let register = self.keys.register;
         let ours = |record: &Record| record.payload == payload;
         let mut back_off = BackOff::new();
+        // An earlier try may still take effect: only the register can say that it did not.
+        let mut is_open = false;
         loop {
             let error = match self.store.publish(objects.clone(), &register, expected, payload.clone()) {
-                Ok(record) => return Ok(Outcome::Published(record, tree)),
+                Ok(record) => return Ok(Outcome::Published(record)),
                 // The answer to an earlier message of this very swap was lost.
-                Err(SwapError::Lost(Some(record))) if ours(&record) => {
-                    return Ok(Outcome::Published(record, tree));
-                }
+                Err(SwapError::Lost(Some(record))) if ours(&record) => return Ok(Outcome::Published(record)),
                 Err(SwapError::Lost(Some(record))) => return Ok(Outcome::Lost(record)),
                 Err(error @ SwapError::Unknown { .. }) => {
+                    is_open = true;
                     match self.store.read(&register) {
-                        Ok(Some(record)) if ours(&record) => return Ok(Outcome::Published(record, tree)),
+                        Ok(Some(record)) if ours(&record) => return Ok(Outcome::Published(record)),
                         Ok(Some(record)) if Some(record.header_hash) != expected => {
                             return Ok(Outcome::Lost(record));
                         }
@@ -263,27 +368,21 @@ impl Volume {
                 Err(error) => error,
             };
             let errno = swap_errno(&error);
-            self.note_failure(&error, errno);
-            if !matches!(errno, Errno::ETIMEDOUT | Errno::ENOSPC) {
+            self.on_store_failed(&error, errno);
+            if !is_open && errno != Errno::ETIMEDOUT {
                 return Err(errno);
             }
             back_off.pause();
         }
     }
 
-    /// Tells everyone that the store does not take the commit now.
-    fn note_failure(&self, error: &dyn std::fmt::Display, errno: Errno) {
-        tracing::warn!(%error, "the store does not take a commit now; its changes are kept and tried again");
-        self.failure.set(Some(errno));
-        self.state.borrow_mut().full = errno == Errno::ENOSPC;
-        self.progress.notify_all();
-    }
-
     /// What was just written is in memory already: decrypted, it goes to the cache.
-    fn cache_written(&self, packer: &Packer, merged: &Merged, frames: &[(Location, Bytes)]) {
+    fn cache_written(&self, packer: &Packer, merged: &Merged, delta: &Delta, last: &[(Key, Location)]) {
         let mut state = self.state.borrow_mut();
-        for (location, bytes) in frames {
-            state.cache.insert(&packer.pointer(location), Cached::Frame(bytes.clone()));
+        for (key, location) in last {
+            if let Some(Change::Frame(bytes)) = delta.changes.get(key) {
+                state.cache.insert(&packer.pointer(location), Cached::Frame(bytes.clone()));
+            }
         }
         for Written { location, bytes } in &merged.written {
             let pointer = packer.pointer(location);
@@ -292,72 +391,49 @@ impl Volume {
             }
         }
     }
-
-    /// Waits until all changes made so far are durable, for as long as the patience lasts.
-    pub(super) fn sync_all(&self) -> Result<(), Errno> {
-        self.sync_to(self.newest_delta())
-    }
-
-    /// Returns the number of the newest delta that holds a change.
-    pub(super) fn newest_delta(&self) -> u64 {
-        let state = self.state.borrow();
-        if state.active.changes.is_empty() { state.active.number - 1 } else { state.active.number }
-    }
-
-    /// Waits until delta `number` is durable, for as long as the patience lasts.
-    pub(super) fn sync_to(&self, number: u64) -> Result<(), Errno> {
-        let done = || self.state.borrow().committed >= number;
-        if done() {
-            return Ok(());
-        }
-        self.wanted.set(self.wanted.get().max(number));
-        self.work.notify_all();
-        let waited = reactor::timeout(self.options.sync_patience, || {
-            while !done() {
-                self.progress.wait();
-            }
-        });
-        match waited {
-            Ok(()) => Ok(()),
-            Err(_) if done() => Ok(()),
-            Err(_) => Err(self.failure.get().unwrap_or(Errno::EIO)),
-        }
-    }
 }
 
 impl Puts {
-    /// Sends one object off, once there is a place.
-    fn start(&mut self, volume: &Rc<Volume>, (number, object): (u32, Bytes)) -> Result<(), Errno> {
-        self.places.acquire().forget();
-        if let Some(errno) = self.failure.get() {
-            return Err(errno);
+    fn new() -> Puts {
+        Puts {
+            places: Rc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
+            failure: Rc::new(Cell::new(None)),
+            handles: Vec::new(),
         }
+    }
+
+    /// Sends one object off, once there is a place.
+    fn start(&mut self, volume: &Rc<Volume>, (number, object): (u32, Bytes)) {
+        self.places.acquire().forget();
         let (volume, places, failure) = (volume.clone(), self.places.clone(), self.failure.clone());
         let handle = reactor::spawn(move || {
             let mut back_off = BackOff::new();
             let result = loop {
                 match volume.store.put(object.clone()) {
-                    Err(error @ (PutError::NoQuorum { .. } | PutError::Full { .. })) => {
-                        volume.note_failure(&error, put_errno(&error));
+                    // The others are on their way: soon there will be nodes for all of them, or for none.
+                    Err(error @ PutError::NoQuorum { .. }) => {
+                        volume.on_store_failed(&error, put_errno(&error));
                         back_off.pause();
                     }
                     result => break result,
                 }
             };
             places.release(1);
-            if let Err(error) = &result {
-                volume.note_failure(error, put_errno(error));
-                failure.set(Some(put_errno(error)));
+            match &result {
+                Ok(_) => volume.on_stored(),
+                Err(error) => {
+                    volume.on_store_failed(error, put_errno(error));
+                    failure.set(Some(put_errno(error)));
+                }
             }
             result.ok()
         });
         self.handles.push((number, handle));
         // Sealing a large commit takes a while: others get their turn after each object.
         reactor::yield_now();
-        Ok(())
     }
 
-    /// Waits until all are stored, and tells the packer what the store calls them.
+    /// Waits for all of them, and tells the packer what the store calls those that it took.
     fn wait(mut self, packer: &mut Packer) -> Result<(), Errno> {
         for (number, handle) in std::mem::take(&mut self.handles) {
             if let Some(address) = handle.join().map_err(|_| Errno::EINTR)? {

@@ -147,7 +147,7 @@ impl State {
         match self.active.changes.get(&key) {
             Some(Change::Frame(_)) => return Ok(Before::Active),
             Some(Change::Removed) => return Ok(Before::Hole),
-            // What is stored and was brought to this file by a merge.
+            // What is stored, and was brought here by a merge or by a commit that did not get through.
             Some(_) | None => {}
         }
         if index * FRAME >= old_size {

@@ -388,7 +388,7 @@ impl State {
             }
         }
         let below = self.committing.as_ref().is_some_and(|delta| delta.changes.contains_key(&keys[0]));
-        if below || self.unjournaled.is_some() || self.get_stored(&keys[0])?.is_some() {
+        if below || self.durability.is_write_back() || self.get_stored(&keys[0])?.is_some() {
             for key in keys {
                 self.set(key, Change::Removed);
             }

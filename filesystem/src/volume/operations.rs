@@ -282,7 +282,10 @@ impl Operations for Volume {
             _ if number == 0 => Ok(()),
             Sharing::WithOthers => self.sync_changes(number),
             // It will be tried again, but not be said again: whoever closes a file should know.
-            Sharing::Alone => self.failure.get().map_or(Ok(()), Err),
+            Sharing::Alone => match self.state.borrow().durability.trouble() {
+                Some(trouble) => Err(trouble.errno),
+                None => Ok(()),
+            },
         }
     }
 
@@ -313,7 +316,10 @@ impl Operations for Volume {
     fn sync(&self, inode: Option<Inode>, _data_only: bool) -> Result<(), Errno> {
         match inode {
             // `fsync` of the mountpoint stands for `syncfs`, which the kernel does not pass on.
-            None | Some(Inode::ROOT) => self.sync_changes(self.newest_delta()),
+            None | Some(Inode::ROOT) => {
+                let newest = self.state.borrow().durability.newest();
+                self.sync_changes(newest)
+            }
             Some(inode) => match self.dirty_delta(inode) {
                 0 => Ok(()),
                 number => self.sync_changes(number),

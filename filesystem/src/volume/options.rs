@@ -23,13 +23,18 @@ pub struct Options {
     pub dirty_bytes_max: usize,
     /// How long a change waits for a commit that nobody asked for.
     pub commit_interval: Duration,
-    /// How long `sync` and `read` wait for a store that can't be reached before they fail. What was to be written
-    /// stays and is tried again.
+    /// How long `sync`, `read` and a change that finds no room wait for a store that takes or gives nothing before they
+    /// fail. What was to be written stays and is tried again.
     pub sync_patience: Duration,
+    /// `sync`, and changes that find no room, wait for the store however long it takes.
+    pub hard: bool,
     /// How often to look whether another writer committed; `None`: only when we commit.
     pub watch_interval: Option<Duration>,
-    /// Write-back: `sync` returns once the journal in this directory is durable, and the quorum follows.
+    /// Where what no quorum took is kept when the mount ends, for the next one; one process at a time may use it. Without
+    /// it, and where the nodes do not take everything, [`Ending::Lost`](super::Ending::Lost) is how it ends.
     pub journal_directory: Option<PathBuf>,
+    /// `sync` returns once the journal has it, and the quorum follows.
+    pub write_back: bool,
     /// Change nothing.
     pub read_only: bool,
 }
@@ -43,8 +48,10 @@ impl Default for Options {
             dirty_bytes_max: 128 << 20,
             commit_interval: Duration::from_secs(5),
             sync_patience: Duration::from_secs(30),
+            hard: false,
             watch_interval: None,
             journal_directory: None,
+            write_back: false,
             read_only: false,
         }
     }

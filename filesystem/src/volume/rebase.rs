@@ -94,10 +94,14 @@ impl Volume {
         self.state.borrow_mut().charter = root.charter.clone();
         drop(closed);
         self.news.push((base, root.tree), merged.invalidations);
-        // What was waiting has moved to the active delta.
-        let number = self.state.borrow().active.number;
-        if !self.state.borrow().active.changes.is_empty() {
-            self.wanted.set(self.wanted.get().max(number));
+        // What was waiting has moved to the active delta, and stands on another root than the journal says.
+        if let Some(journal) = &self.journal {
+            journal.on_rebased();
+        }
+        {
+            let mut state = self.state.borrow_mut();
+            let newest = state.durability.newest();
+            state.durability.want(newest);
         }
         if !self.state.borrow().reclaim.is_empty() {
             self.reclaim.notify_all();

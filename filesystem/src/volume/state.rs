@@ -7,13 +7,14 @@
 //! that is not in memory it returns [`Stop`] before it changes anything; the caller fetches and calls again. So every
 //! operation is atomic for every other coroutine and for a commit, with no lock at all; and it never waits if all is here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use dht::HeaderHash;
 
 use super::aliases::Aliases;
+use super::durability::Durability;
 use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
@@ -60,11 +61,11 @@ impl Change {
 }
 
 /// Changes that one commit will publish together.
-#[derive(Default, Debug)]
+#[derive(Default, Clone, Debug)]
 pub(crate) struct Delta {
     pub(crate) changes: BTreeMap<Key, Change>,
     pub(crate) size_bytes: usize,
-    /// Counts deltas: once `committed` reaches it, all its changes are durable.
+    /// The number of its newest change.
     pub(crate) number: u64,
     /// Of each file whose content is changed here, whether all of it was appended with `O_APPEND`.
     pub(crate) appended: HashMap<u64, bool>,
@@ -115,13 +116,11 @@ impl From<cursor::Stop> for Stop {
 
 pub(crate) type Step<T> = Result<T, Stop>;
 
-/// Keys changed since the journal was written last, by the delta that their change is in.
-#[derive(Default, Debug)]
-pub(crate) struct Unjournaled {
-    pub(crate) active: BTreeSet<Key>,
-    pub(crate) committing: BTreeSet<Key>,
-    /// A commit went through since the journal was told what its changes are based on.
-    pub(crate) base_moved: bool,
+/// A root that may have been published: no answer has come yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) number: u64,
+    pub(crate) tree: Option<Pointer>,
 }
 
 /// See the file's header.
@@ -140,17 +139,14 @@ pub(crate) struct State {
     pub(crate) reclaim: VecDeque<u64>,
     /// Where each recently read file was read up to.
     pub(crate) read_positions: HashMap<u64, super::content::ReadPosition>,
-    /// The highest delta number that is durable.
-    pub(crate) committed: u64,
+    pub(crate) durability: Durability,
+    /// The commit that is being published.
+    pub(crate) attempt: Option<Attempt>,
     pub(crate) next_inode: u64,
     /// Where the next run of numbers starts, if it is free.
     inode_run: u64,
     pub(crate) device: u64,
     pub(crate) read_only: bool,
-    /// The store refused the last commit for lack of space.
-    pub(crate) full: bool,
-    /// What the journal does not hold yet, if there is one.
-    pub(crate) unjournaled: Option<Unjournaled>,
     /// Which inodes the kernel knows under other numbers.
     pub(crate) aliases: Aliases,
     /// What others removed and is open here, with the tree that still has it.
@@ -158,24 +154,23 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(cache_size_bytes: usize, charter: Charter, device: u64) -> State {
+    pub(crate) fn new(cache_size_bytes: usize, charter: Charter, device: u64, write_back: bool) -> State {
         State {
             tree: None,
             header: None,
             charter,
-            active: Delta { number: 1, ..Delta::default() },
+            active: Delta::default(),
             committing: None,
             cache: Cache::new(cache_size_bytes),
             references: NumberMap::default(),
             reclaim: VecDeque::new(),
             read_positions: HashMap::new(),
-            committed: 0,
+            durability: Durability::new(write_back),
+            attempt: None,
             next_inode: 0,
             inode_run: 0,
             device,
             read_only: false,
-            full: false,
-            unjournaled: None,
             aliases: Aliases::default(),
             ghosts: NumberMap::default(),
         }
@@ -193,10 +188,31 @@ impl State {
 
     /// Changes `key` in the active delta.
     pub(crate) fn set(&mut self, key: Key, change: Change) {
-        if let Some(unjournaled) = &mut self.unjournaled {
-            unjournaled.active.insert(key.clone());
-        }
+        self.active.number = self.durability.on_change(&key);
         self.active.insert(key, change);
+    }
+
+    /// Takes the active delta away to be committed; new changes go to the next.
+    pub(crate) fn take_delta(&mut self) -> Rc<Delta> {
+        debug_assert!(self.committing.is_none(), "one commit at a time");
+        // Its own number, even if it is a delta that was given back: each root names another.
+        let number = self.durability.draw();
+        let delta = Rc::new(Delta { number, ..std::mem::take(&mut self.active) });
+        self.committing = Some(delta.clone());
+        delta
+    }
+
+    /// Puts what was to be committed back below the newer changes: nothing of it was published.
+    pub(crate) fn give_back(&mut self) {
+        let Some(delta) = self.committing.take() else { return };
+        let newer = std::mem::replace(&mut self.active, Rc::unwrap_or_clone(delta));
+        self.active.number = newer.number.max(self.active.number);
+        for (key, change) in newer.changes {
+            self.active.insert(key, change);
+        }
+        for (inode, only) in newer.appended {
+            *self.active.appended.entry(inode).or_insert(true) &= only;
+        }
     }
 
     pub(crate) fn set_record(&mut self, inode: u64, record: InodeRecord) {
@@ -367,7 +383,10 @@ impl State {
         if self.read_only {
             return Err(Errno::EROFS);
         }
-        if self.full { Err(Errno::ENOSPC) } else { Ok(()) }
+        match self.durability.trouble() {
+            Some(trouble) if trouble.errno == Errno::ENOSPC => Err(Errno::ENOSPC),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the record of what is open here without a name since `since`.

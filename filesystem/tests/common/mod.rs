@@ -4,7 +4,7 @@
 
 pub(crate) mod model;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,7 +30,10 @@ pub(crate) struct TestStore {
     pub(crate) reads_fail: Cell<bool>,
     /// Each call suspends, as a network's would.
     pub(crate) yields: Cell<bool>,
+    /// Runs right after the next swap that succeeds, whose answer is then lost.
+    pub(crate) after_swap: RefCell<Option<Box<dyn FnOnce()>>>,
     pub(crate) swaps: Cell<u64>,
+    pub(crate) put_bytes: Cell<u64>,
     pub(crate) gets: Cell<u64>,
     pub(crate) got_bytes: Cell<u64>,
 }
@@ -42,7 +45,9 @@ impl TestStore {
             budget: Cell::new(u64::MAX),
             reads_fail: Cell::new(false),
             yields: Cell::new(true),
+            after_swap: RefCell::new(None),
             swaps: Cell::new(0),
+            put_bytes: Cell::new(0),
             gets: Cell::new(0),
             got_bytes: Cell::new(0),
         })
@@ -67,6 +72,7 @@ impl BlockStore for TestStore {
         if !self.spend() {
             return Err(PutError::NoQuorum { durable: 0, needed: 1, reason: "the test says so".into() });
         }
+        self.put_bytes.set(self.put_bytes.get() + content.len() as u64);
         self.memory.put(content)
     }
 
@@ -100,7 +106,15 @@ impl BlockStore for TestStore {
             return Err(SwapError::Unknown { reason: "the test says so".into() });
         }
         self.swaps.set(self.swaps.get() + 1);
-        self.memory.compare_and_swap(register, expected, payload)
+        let result = self.memory.compare_and_swap(register, expected, payload);
+        let after = self.after_swap.borrow_mut().take_if(|_| result.is_ok());
+        match after {
+            Some(after) => {
+                after();
+                Err(SwapError::Unknown { reason: "the answer is lost".into() })
+            }
+            None => result,
+        }
     }
 
     fn usage(&self) -> Result<Usage, ReadError> {

@@ -74,14 +74,14 @@ pub(crate) fn with_volume(story: fn(PathBuf)) {
             story(root.clone());
             std::fs::write(told, fingerprint(&root)).unwrap();
         });
-        volume.close().unwrap();
+        volume.close().stored().unwrap();
         if mounted {
             let volume = common::open(&store, "first");
             tell(volume.clone(), move |root| {
                 let before = std::fs::read_to_string(before.path()).unwrap();
                 assert_eq!(fingerprint(&root), before, "what was there before the volume was closed");
             });
-            volume.close().unwrap();
+            volume.close().stored().unwrap();
         }
     });
 }

@@ -1,0 +1,160 @@
+//! The journal alone: groups over real files, torn, damaged, foreign, rotated.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::format::Key;
+
+fn keys(secret: u8, register: u8) -> VolumeKeys {
+    VolumeKeys {
+        register: RegisterAddress([register; 32]),
+        secret: X25519Secret::from_bytes(&[secret; 32]),
+        readers: Vec::new(),
+    }
+}
+
+fn journal(directory: &Path) -> Journal {
+    Journal::open(directory.into(), &keys(3, 1)).unwrap()
+}
+
+fn snapshot() -> Item {
+    Item::Snapshot { session: [7; 8], device: 9 }
+}
+
+fn group(number: u8) -> impl Iterator<Item = Item> {
+    let value = Bytes::from(vec![number; 30_000]);
+    let items =
+        [Item::Set(Key::Extent(1, u64::from(number)), value), Item::Removed(Key::Inode(u64::from(number)))];
+    items.into_iter()
+}
+
+fn begin(journal: &Journal) {
+    let items = std::iter::once(snapshot()).chain(group(1));
+    journal.append(&mut journal.turn(), true, 1, items).unwrap();
+}
+
+fn items(journal: &Journal) -> Result<Vec<Item>, JournalError> {
+    let mut all = Vec::new();
+    journal.replay(|items| {
+        all.extend(items);
+        Ok::<_, JournalError>(())
+    })?;
+    Ok(all)
+}
+
+#[test]
+fn groups_come_back_and_a_torn_end_loses_only_the_last() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let journal = journal(directory.path());
+            begin(&journal);
+            journal.append(&mut journal.turn(), false, 2, group(2)).unwrap();
+        }
+        let path = path_of(directory.path(), 1);
+        let whole = std::fs::read(&path).unwrap();
+        assert!(!whole.windows(40).any(|window| window == [1; 40] || window == [2; 40]), "encrypted at rest");
+        assert_eq!(items(&journal(directory.path())).unwrap().len(), 5);
+        for cut in [0, 5, 9, 60, 200, whole.len() / 2 + 300, whole.len() - 1] {
+            for zeros in [0, 5000] {
+                let mut torn = whole[..cut].to_vec();
+                torn.resize(cut + zeros, 0);
+                std::fs::write(&path, torn).unwrap();
+                let expected = if cut > whole.len() / 2 + 200 { 3 } else { 0 };
+                let found = items(&journal(directory.path())).unwrap().len();
+                assert_eq!(found, expected, "cut at {cut}, {zeros} zeros follow");
+            }
+        }
+        for at in 0..whole.len() / 200 {
+            let mut flipped = whole.clone();
+            flipped[at * 200 + 199] ^= 4;
+            std::fs::write(&path, flipped).unwrap();
+            assert!(items(&journal(directory.path())).map_or(0, |items| items.len()) < 5);
+        }
+    });
+}
+
+#[test]
+fn a_group_of_many_records_counts_as_a_whole_or_not_at_all() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let journal = journal(directory.path());
+            begin(&journal);
+            let large = (1..=200u8).flat_map(group);
+            journal.append(&mut journal.turn(), false, 2, large).unwrap();
+        }
+        assert_eq!(items(&journal(directory.path())).unwrap().len(), 3 + 400);
+        let path = path_of(directory.path(), 1);
+        let whole = std::fs::read(&path).unwrap();
+        assert!(whole.len() > 4 * RECORD_SIZE);
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(items(&journal(directory.path())).unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn files_go_when_all_in_them_is_committed_and_a_snapshot_replaces_them() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = journal(directory.path());
+        let wants_snapshot = || journal.wants_snapshot(&journal.turn(), 0);
+        assert!(wants_snapshot(), "there is no file yet");
+        begin(&journal);
+        assert!(!wants_snapshot());
+        journal.append(&mut journal.turn(), false, 5, group(2)).unwrap();
+        journal.on_committed(&mut journal.turn(), 4);
+        assert_eq!((numbers(directory.path()).unwrap(), journal.turn().through()), (vec![1], 5));
+        journal.on_rebased();
+        assert!(wants_snapshot(), "what the file stands on is gone");
+        journal.append(&mut journal.turn(), true, 6, std::iter::once(snapshot())).unwrap();
+        assert_eq!(numbers(directory.path()).unwrap(), [2]);
+        journal.on_committed(&mut journal.turn(), 6);
+        assert_eq!((numbers(directory.path()).unwrap(), journal.turn().through()), (vec![], 0));
+        assert!(wants_snapshot());
+    });
+}
+
+#[test]
+fn anothers_journal_is_neither_replayed_nor_shared() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |secret, register| Journal::open(directory.path().into(), &keys(secret, register));
+        let first = open(3, 1).unwrap();
+        assert!(first.refuse_leftovers().is_ok());
+        begin(&first);
+        assert!(matches!(open(3, 1), Err(JournalError::InUse(_))), "one process at a time");
+        drop(first);
+        assert!(matches!(open(3, 1).unwrap().refuse_leftovers(), Err(JournalError::Unstored(_))));
+        for (secret, register) in [(4, 1), (3, 2)] {
+            assert!(matches!(items(&open(secret, register).unwrap()), Err(JournalError::Foreign(_))));
+        }
+        std::fs::write(path_of(directory.path(), 1), b"hyphaj1\nof an older version").unwrap();
+        assert!(matches!(items(&open(3, 1).unwrap()), Err(JournalError::OtherVersion(_))));
+    });
+}
+
+#[test]
+fn a_write_that_fails_leaves_what_was_acknowledged_and_the_next_begins_a_file() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let journal = journal(directory.path());
+            begin(&journal);
+            {
+                // The file is open for reading only from here on: writing to it fails.
+                let mut files = journal.turn();
+                let path = path_of(directory.path(), 1);
+                files.open.as_mut().unwrap().file = Arc::new(File::open(path).unwrap());
+                assert!(journal.append(&mut files, false, 2, group(2)).is_err());
+                assert!(journal.wants_snapshot(&files, 0));
+            }
+            assert_eq!(journal.turn().through(), 1);
+        }
+        let journal = journal(directory.path());
+        assert_eq!(items(&journal).unwrap().len(), 3);
+        let all = std::iter::once(snapshot()).chain(group(1)).chain(group(2));
+        journal.append(&mut journal.turn(), true, 2, all).unwrap();
+        assert_eq!(numbers(directory.path()).unwrap(), [2]);
+    });
+}

@@ -1,0 +1,162 @@
+//! How a mount ends: what is stored, what waits in the journal, and what is lost. Never a guess.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::Volume;
+use crate::errno::Errno;
+use crate::format::Key;
+
+/// What became of the changes when a volume was closed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use = "only `Stored` means that everything is stored"]
+pub enum Ending {
+    /// A quorum of the nodes holds everything.
+    Stored,
+    /// The local journal holds what the nodes did not take; the next opening puts it in.
+    InJournal {
+        /// Bytes of changes that wait there.
+        bytes: u64,
+        /// How many files and directories they are about.
+        file_count: u64,
+        /// Why the nodes did not take them.
+        cause: Errno,
+    },
+    /// Neither has them: they are gone.
+    Lost {
+        /// Bytes of changes.
+        bytes: u64,
+        /// Why the nodes did not take them.
+        cause: Errno,
+        /// Why the journal did not.
+        journal: String,
+    },
+}
+
+impl Ending {
+    /// Returns `Ok` if a quorum holds everything.
+    ///
+    /// # Errors
+    ///
+    /// The ending, if it is any other.
+    pub fn stored(self) -> Result<(), Ending> {
+        if self == Ending::Stored { Ok(()) } else { Err(self) }
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::Stored => write!(f, "everything is stored"),
+            Ending::InJournal { bytes, file_count, cause } => write!(
+                f,
+                "changes of {bytes} bytes in {file_count} files and directories are not stored ({cause}): the journal \
+                 has them, and the next start here stores them once the nodes take them"
+            ),
+            Ending::Lost { bytes, cause, journal } => write!(
+                f,
+                "changes of {bytes} bytes are lost: the nodes did not take them ({cause}), nor did the journal ({journal})"
+            ),
+        }
+    }
+}
+
+/// What no quorum holds yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Pending {
+    /// Bytes of changes.
+    pub bytes: u64,
+    /// How many files and directories they are about.
+    pub file_count: u64,
+    /// For how long the nodes have taken nothing, and why; `None` while they do.
+    pub trouble: Option<(Duration, Errno)>,
+}
+
+impl Volume {
+    /// Returns what is not committed yet, and what keeps it.
+    pub fn pending(&self) -> Pending {
+        let state = self.state.borrow();
+        let inodes: HashSet<u64> = state
+            .active
+            .changes
+            .keys()
+            .chain(state.committing.iter().flat_map(|delta| delta.changes.keys()))
+            .filter_map(|key| match key {
+                Key::Inode(inode) => Some(*inode),
+                _ => None,
+            })
+            .collect();
+        let age = state.durability.trouble_age(reactor::now());
+        Pending {
+            bytes: state.dirty_bytes() as u64,
+            file_count: inodes.len() as u64,
+            trouble: age.zip(state.durability.trouble()).map(|(age, trouble)| (age, trouble.errno)),
+        }
+    }
+
+    /// Ends all waiting for the nodes: a [`close`](Volume::close) that is under way turns to the journal at once.
+    pub fn give_up(&self) {
+        self.gives_up.set(true);
+        self.progress.notify_all();
+    }
+
+    /// Commits everything, stops the background work, and leaves the volume unusable for changes. What the nodes do not
+    /// take within the patience, or before [`give_up`](Volume::give_up), goes to the journal.
+    ///
+    /// # Suspends
+    ///
+    /// Until all is in one place or the other.
+    pub fn close(&self) -> Ending {
+        let background = std::mem::take(&mut *self.background.borrow_mut());
+        for handle in background {
+            handle.terminate();
+            let _ = handle.join();
+        }
+        // It needs the nodes, and the next mount does it as well.
+        if self.state.borrow().durability.trouble().is_none()
+            && let Err(errno) = self.reclaim_all()
+        {
+            tracing::warn!(%errno, "removed files that were open are left to the next mount");
+        }
+        // From here on nothing changes any more, so the newest number stands.
+        self.state.borrow_mut().read_only = true;
+        let stored = self.sync_all();
+        self.closing.set(true);
+        self.work.notify_all();
+        self.news.arrived.notify_all();
+        let committer = self.committer.borrow_mut().take();
+        if let Some(committer) = committer {
+            if stored.is_err() {
+                committer.terminate();
+            }
+            let _ = committer.join();
+        }
+        let ending = match stored {
+            Ok(()) => Ending::Stored,
+            Err(cause) => self.spill(cause),
+        };
+        if let Some(journal) = &self.journal {
+            journal.release();
+        }
+        ending
+    }
+
+    /// Keeps in the journal what the nodes did not take.
+    fn spill(&self, cause: Errno) -> Ending {
+        let Pending { bytes, file_count, .. } = self.pending();
+        let newest = self.state.borrow().durability.newest();
+        let Some(journal) = &self.journal else {
+            let journal = "there is no journal".into();
+            return Ending::Lost { bytes, cause, journal };
+        };
+        let mut files = journal.turn();
+        // In write-back mode the journal may have it all.
+        let is_journaled = self.state.borrow().durability.is_durable(newest);
+        let written = if is_journaled { Ok(()) } else { self.write_group(journal, &mut files, true) };
+        match written {
+            Ok(()) => Ending::InJournal { bytes, file_count, cause },
+            Err(error) => Ending::Lost { bytes, cause, journal: error.to_string() },
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What an earlier mount's end left in the journal, brought back at the next opening.
+//!
+//! Which of it a root contains already is decided exactly, whoever published since: the newest tree's record of that
+//! writer names the last of its deltas that is in it. The rest goes on top of the root that it was made on, and from there
+//! onto the newest one like any changes that lost a race. Then one new file holds it all, and only then the old ones go.
+
+use std::collections::BTreeMap;
+
+use super::state::{Change, Delta, decode_raw};
+use super::{OpenError, Volume};
+use crate::access::Root;
+use crate::format::{FRAME_SIZE, Pointer};
+use crate::journal::Item;
+
+/// The journal as it is read.
+#[derive(Default)]
+struct Replay {
+    /// Up to this number the newest tree contains what this session changed.
+    contained: u64,
+    /// The delta that the next changes are in.
+    number: u64,
+    /// The trees that the session's roots had, by the number up to which they contain it.
+    bases: BTreeMap<u64, Option<Pointer>>,
+    /// The number of the newest of them that is certain.
+    base: u64,
+    left: Delta,
+}
+
+impl Volume {
+    /// Puts back what the journal has and no root; `root` is what the register names now.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    ///
+    /// # Suspends
+    ///
+    /// While the journal and, if another writer went on, both trees are read.
+    pub(super) fn replay_journal(&self, root: &Root) -> Result<(), OpenError> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let mut replay = Replay::default();
+        journal.replay(|items| {
+            items.into_iter().try_for_each(|item| self.take_item(&mut replay, item, root.tree))
+        })?;
+        let mut files = journal.turn();
+        if replay.left.changes.is_empty() {
+            journal.remove_found(&mut files);
+            return Ok(());
+        }
+        let count = replay.left.changes.len();
+        tracing::info!(count, "replaying the journal of a mount that did not get everything stored");
+        let base = replay.bases.get(&replay.contained).or_else(|| replay.bases.get(&replay.base));
+        let base = base.copied().unwrap_or(root.tree);
+        let current = {
+            let mut state = self.state.borrow_mut();
+            state.tree = base;
+            for (key, change) in replay.left.changes {
+                state.set(key, change);
+            }
+            state.header
+        };
+        if base != root.tree
+            && let Some(current) = current
+        {
+            self.rebase(root, current).map_err(OpenError::Tree)?;
+        }
+        self.write_group(journal, &mut files, true)?;
+        let mut state = self.state.borrow_mut();
+        let newest = state.durability.newest();
+        state.durability.want(newest);
+        Ok(())
+    }
+
+    fn take_item(&self, replay: &mut Replay, item: Item, tree: Option<Pointer>) -> Result<(), OpenError> {
+        match item {
+            Item::Snapshot { session, device } => {
+                let written = self.written_by(tree, device).map_err(OpenError::Tree)?;
+                let contained =
+                    written.filter(|(writer, _)| *writer == session).map_or(0, |(_, delta)| delta);
+                *replay = Replay { contained, ..Replay::default() };
+            }
+            Item::Base { number, tree } => {
+                replay.bases.insert(number, tree);
+                replay.base = number;
+            }
+            Item::Delta(number) => replay.number = number,
+            Item::Set(..) | Item::Removed(_) if replay.number <= replay.contained => {}
+            Item::Removed(key) => replay.left.insert(key, Change::Removed),
+            Item::Set(key, value) => match decode_raw(&key, &value, &[0; 32]).filter(is_sane) {
+                Some(change) => replay.left.insert(key, change),
+                None => tracing::error!(?key, "a journal entry is malformed and left out"),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn is_sane(change: &Change) -> bool {
+    !matches!(change, Change::Frame(bytes) if bytes.len() > FRAME_SIZE)
+}

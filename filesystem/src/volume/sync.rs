@@ -1,0 +1,192 @@
+//! Making changes durable, and waiting until they are: on a quorum, or in write-back mode in the local journal.
+//!
+//! Whoever waits names a number (see [`super::durability`]); what writes the journal or commits raises a watermark. A wait
+//! goes on as long as the store takes something, and ends with an error once it has taken nothing for the patience, unless
+//! the volume is mounted hard.
+
+use bytes::Bytes;
+
+use super::Volume;
+use super::state::{Attempt, Change, State, encode_value};
+use crate::errno::Errno;
+use crate::format::Key;
+use crate::journal::{Files, Item, Journal, JournalError};
+
+impl Volume {
+    /// Makes all changes up to `number` as durable as the mode promises.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::sync_to`].
+    ///
+    /// # Suspends
+    ///
+    /// Until they are.
+    pub(super) fn sync_changes(&self, number: u64) -> Result<(), Errno> {
+        let journal = self.journal.as_ref().filter(|_| self.options.write_back);
+        if let Some(journal) = journal {
+            let mut files = journal.turn();
+            if self.state.borrow().durability.is_durable(number) {
+                return Ok(());
+            }
+            match self.write_group(journal, &mut files, false) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::error!(%error, "the journal fails: syncing waits for the nodes instead")
+                }
+            }
+        }
+        self.sync_to(number)
+    }
+
+    /// Writes what the journal lacks, or `everything` that is not committed.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is durable.
+    pub(super) fn write_group(
+        &self,
+        journal: &Journal,
+        files: &mut Files,
+        everything: bool,
+    ) -> Result<(), JournalError> {
+        let (head, changes, through, snapshot) = {
+            let state = self.state.borrow();
+            let snapshot = journal.wants_snapshot(files, state.dirty_bytes() as u64) || everything;
+            let mut head = Vec::new();
+            if snapshot {
+                head.push(Item::Snapshot { session: self.session, device: self.options.device });
+            }
+            head.push(Item::Base { number: state.durability.committed(), tree: state.tree });
+            // If what is being published goes through, this is what the newer changes stand on.
+            head.extend(state.attempt.map(|Attempt { number, tree }| Item::Base { number, tree }));
+            (head, uncommitted(&state, snapshot), state.durability.newest(), snapshot)
+        };
+        let items = changes.into_iter().flat_map(|(number, changes)| {
+            let delta = (!changes.is_empty()).then_some(Item::Delta(number));
+            delta.into_iter().chain(changes.into_iter().map(item))
+        });
+        journal.append(files, snapshot, through, head.into_iter().chain(items))?;
+        self.state.borrow_mut().durability.on_journaled(through);
+        Ok(())
+    }
+
+    /// Tells the journal the root that is about to be published, if it holds changes on top of that.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is durable.
+    pub(super) fn announce(&self, attempt: Attempt) -> Result<(), Errno> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let mut files = journal.turn();
+        if files.through() <= attempt.number {
+            return Ok(());
+        }
+        self.write_group(journal, &mut files, false).map_err(|error| {
+            tracing::error!(%error, "the journal fails: the commit waits for it");
+            Errno::EIO
+        })
+    }
+
+    /// Waits until a quorum has all changes made so far.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::sync_to`].
+    ///
+    /// # Suspends
+    ///
+    /// Until they are.
+    pub(super) fn sync_all(&self) -> Result<(), Errno> {
+        let newest = self.state.borrow().durability.newest();
+        self.sync_to(newest)
+    }
+
+    /// Waits until a quorum has all changes up to `number`.
+    ///
+    /// # Errors
+    ///
+    /// Why the store takes nothing, once it has done so for the patience. The changes are kept and tried again.
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub(super) fn sync_to(&self, number: u64) -> Result<(), Errno> {
+        if self.state.borrow_mut().durability.want(number) {
+            self.work.notify_all();
+        }
+        self.wait_until(|state| state.durability.is_committed(number).then_some(Ok(())))
+    }
+
+    /// Waits until `done` says something.
+    ///
+    /// # Errors
+    ///
+    /// Those of `done`, or why the store takes nothing, once it has taken nothing for the patience.
+    pub(super) fn wait_until(&self, done: impl Fn(&State) -> Option<Result<(), Errno>>) -> Result<(), Errno> {
+        let look = || done(&self.state.borrow());
+        loop {
+            let before = self.state.borrow().durability.successes();
+            let waited = reactor::timeout(self.options.sync_patience, || {
+                loop {
+                    if let Some(result) = look() {
+                        return result;
+                    }
+                    if self.gives_up.get() {
+                        return Err(self.trouble());
+                    }
+                    self.progress.wait();
+                }
+            });
+            if let Ok(result) = waited {
+                return result;
+            }
+            if let Some(result) = look() {
+                return result;
+            }
+            let is_stuck = self.state.borrow().durability.successes() == before;
+            if is_stuck && !self.options.hard {
+                return Err(self.trouble());
+            }
+        }
+    }
+
+    /// Why the store takes nothing.
+    pub(super) fn trouble(&self) -> Errno {
+        self.state.borrow().durability.trouble().map_or(Errno::ETIMEDOUT, |trouble| trouble.errno)
+    }
+}
+
+/// What is not committed, by the delta that it is in: all of it, or what the journal lacks. Taken as it is now; the
+/// contents are shared.
+fn uncommitted(state: &State, everything: bool) -> Vec<(u64, Vec<(Key, Change)>)> {
+    let committing = state.committing.as_deref();
+    let copy = |(key, change): (&Key, &Change)| (key.clone(), change.clone());
+    let mut deltas = Vec::new();
+    if everything {
+        deltas.extend(committing.map(|delta| (delta.number, delta.changes.iter().map(copy).collect())));
+        deltas.push((state.durability.newest(), state.active.changes.iter().map(copy).collect()));
+        return deltas;
+    }
+    let mut older = Vec::new();
+    let mut newer = Vec::new();
+    for key in state.durability.lacking() {
+        if let Some(found) = state.active.changes.get_key_value(key) {
+            newer.push(copy(found));
+        } else if let Some(found) = committing.and_then(|delta| delta.changes.get_key_value(key)) {
+            older.push(copy(found));
+        }
+    }
+    deltas.extend(committing.map(|delta| (delta.number, older)));
+    deltas.push((state.durability.newest(), newer));
+    deltas
+}
+
+fn item((key, change): (Key, Change)) -> Item {
+    if matches!(change, Change::Removed) {
+        return Item::Removed(key);
+    }
+    let mut value = Vec::new();
+    encode_value(&change, &mut value);
+    Item::Set(key, Bytes::from(value))
+}

@@ -1,0 +1,126 @@
+//! A mount that ends while the nodes do not take everything: the rest is in the journal, with or without write-back, and
+//! the next opening puts it in. What became of the changes is told, and told truly.
+
+mod common;
+
+use common::*;
+use filesystem::volume::{Ending, OpenError, Options, Volume};
+use filesystem::{Errno, JournalError, Operations};
+use std::path::Path;
+use std::rc::Rc;
+
+fn with_journal(author: &str, directory: &Path) -> Options {
+    let mut options = options(author);
+    options.journal_directory = Some(directory.into());
+    options
+}
+
+fn create_with_journal(store: &Rc<TestStore>, directory: &Path) -> Rc<Volume> {
+    Volume::create(store.clone(), keys(store), with_journal("first", directory), (0, 0)).unwrap()
+}
+
+fn open_with_journal(store: &Rc<TestStore>, directory: &Path) -> Result<Rc<Volume>, OpenError> {
+    Volume::open(store.clone(), keys(store), with_journal("first", directory))
+}
+
+fn file_count(directory: &Path) -> usize {
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+#[test]
+fn what_the_nodes_did_not_take_waits_in_the_journal() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        let volume = create_with_journal(&store, directory.path());
+        let kept = write_file(&volume, ROOT, "kept", &[1; 100_000]);
+        volume.sync(None, false).unwrap();
+        assert_eq!(
+            file_count(directory.path()),
+            0,
+            "without write-back nothing is journaled while all is well"
+        );
+        store.budget.set(0);
+        volume.write(kept, 50_000, &[2; 10], false).unwrap();
+        let new = write_file(&volume, ROOT, "new", &[3; 3_000_000]);
+        let ending = volume.close();
+        let Ending::InJournal { bytes, file_count: count, cause } = ending else { panic!("{ending:?}") };
+        assert!(bytes > 3_000_000 && count == 3 && cause == Errno::ETIMEDOUT, "{bytes} {count} {cause}");
+        store.budget.set(u64::MAX);
+        assert!(matches!(
+            Volume::create(store.clone(), other_keys(&store), with_journal("x", directory.path()), (0, 0)),
+            Err(OpenError::Journal(JournalError::Unstored(_)))
+        ));
+        let volume = open_with_journal(&store, directory.path()).unwrap();
+        assert_eq!(volume.close(), Ending::Stored);
+        assert_eq!(file_count(directory.path()), 0);
+        let volume = open(&store, "second");
+        assert_eq!(read_file(&volume, kept)[49_999..50_001], [1, 2]);
+        assert!(read_file(&volume, new) == [3; 3_000_000]);
+    });
+}
+
+fn other_keys(store: &TestStore) -> filesystem::VolumeKeys {
+    let mut keys = keys(store);
+    keys.register = store.memory.new_register([8; 32]);
+    keys
+}
+
+#[test]
+fn a_full_store_keeps_what_it_took_and_the_journal_the_rest() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        let volume = create_with_journal(&store, directory.path());
+        let used = dht::BlockStore::usage(&store.memory).unwrap().used_bytes;
+        store.memory.set_capacity_bytes(used + 2_000_000);
+        let content: Vec<u8> = (0..5_000_000u32).map(|at| (at / 999) as u8).collect();
+        let file = write_file(&volume, ROOT, "file", &content);
+        assert!(matches!(volume.close(), Ending::InJournal { cause: Errno::ENOSPC, .. }));
+        store.memory.set_capacity_bytes(1 << 40);
+        let volume = open_with_journal(&store, directory.path()).unwrap();
+        assert!(read_file(&volume, file) == content);
+        assert_eq!(volume.close(), Ending::Stored);
+        assert!(read_file(&open(&store, "second"), file) == content);
+    });
+}
+
+#[test]
+fn without_a_journal_a_loss_is_called_a_loss() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = create(&store);
+        store.budget.set(0);
+        write_file(&volume, ROOT, "file", b"gone");
+        assert!(matches!(volume.close(), Ending::Lost { cause: Errno::ETIMEDOUT, .. }));
+    });
+}
+
+#[test]
+fn giving_up_turns_to_the_journal_at_once() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        let volume = {
+            let mut patient = with_journal("first", directory.path());
+            patient.hard = true;
+            Volume::create(store.clone(), keys(&store), patient, (0, 0)).unwrap()
+        };
+        store.budget.set(0);
+        let file = write_file(&volume, ROOT, "file", b"kept");
+        let closing = volume.clone();
+        let closing = reactor::spawn(move || closing.close());
+        while volume.pending().trouble.is_none() {
+            reactor::sleep(std::time::Duration::from_millis(1));
+        }
+        let pending = volume.pending();
+        assert!(pending.bytes > 0 && pending.file_count == 2, "{pending:?}");
+        // A hard mount would wait for ever.
+        volume.give_up();
+        assert!(matches!(closing.join().unwrap(), Ending::InJournal { .. }));
+        store.budget.set(u64::MAX);
+        let volume = open_with_journal(&store, directory.path()).unwrap();
+        assert_eq!(read_file(&volume, file), b"kept");
+        assert_eq!(volume.close(), Ending::Stored);
+    });
+}
