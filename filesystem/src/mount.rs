@@ -300,7 +300,8 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, M
                 }
             }
         })?;
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    // Reads leave access times alone, and the mount says so.
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     if options.read_only {
         flags |= MountFlags::RDONLY;
     }
@@ -330,7 +331,7 @@ fn mount_by_fusermount(mountpoint: &Path, options: &MountOptions) -> Result<Owne
     let io_error = |source| MountError::Io { doing: "mount at", path: mountpoint.to_owned(), source };
     let (ours, theirs) = UnixStream::pair().map_err(io_error)?;
     let mut list = format!(
-        "nosuid,nodev,default_permissions,fsname={},subtype=hypha",
+        "nosuid,nodev,noatime,default_permissions,fsname={},subtype=hypha",
         mount_table::option_value(&options.fs_name)
     );
     if options.read_only {

@@ -149,6 +149,8 @@ pub struct Attributes {
     pub mtime: Time,
     /// Last change of content or attributes.
     pub ctime: Time,
+    /// When it was made.
+    pub btime: Time,
     /// A device's number.
     pub rdev: u32,
 }
@@ -190,6 +192,8 @@ pub struct RenameFlags {
     pub no_replace: bool,
     /// Swap the two names, which must both exist (`RENAME_EXCHANGE`).
     pub exchange: bool,
+    /// Leave a whiteout in the old name's place (`RENAME_WHITEOUT`).
+    pub whiteout: bool,
 }
 
 /// One name in a directory.
@@ -310,7 +314,7 @@ pub enum Invalidation {
 /// Every method, while it waits for the store; none if all is in memory. The methods that say "never" may be called
 /// where nothing may be suspended.
 pub trait Operations {
-    /// Finds `name` in `parent`; `.` and `..` too.
+    /// Finds `name` in `parent`; `.` and `..` too, the former of any node: a file handle holds no more than a number.
     fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno>;
 
     /// Counts one more reference of the kernel to `inode`: call it for each entry reply (lookup, creation, link,
@@ -345,6 +349,18 @@ pub trait Operations {
         rdev: u32,
         credentials: &Credentials,
     ) -> Result<Attributes, Errno>;
+
+    /// Creates a regular file without a name in the file system of `directory` (`O_TMPFILE`): it goes with its last
+    /// reference, unless [`link`](Operations::link) gives it a name.
+    fn make_unnamed(
+        &self,
+        directory: Inode,
+        mode: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        let _ = (directory, mode, credentials);
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Creates a directory.
     fn make_directory(

@@ -132,9 +132,9 @@ fn renames_replace_exchange_and_refuse_as_posix_says() {
         assert_eq!(volume.rename(ROOT, b"a", b, b"a", plain), Err(Errno::EINVAL));
         assert_eq!(volume.rename(ROOT, b"file", ROOT, b"a", plain), Err(Errno::EISDIR));
         assert_eq!(volume.rename(a, b"b", ROOT, b"file", plain), Err(Errno::ENOTDIR));
-        let no_replace = RenameFlags { no_replace: true, exchange: false };
+        let no_replace = RenameFlags { no_replace: true, exchange: false, ..RenameFlags::default() };
         assert_eq!(volume.rename(ROOT, b"file", ROOT, b"other", no_replace), Err(Errno::EEXIST));
-        let exchange = RenameFlags { no_replace: false, exchange: true };
+        let exchange = RenameFlags { no_replace: false, exchange: true, ..RenameFlags::default() };
         volume.rename(ROOT, b"file", a, b"b", exchange).unwrap();
         assert_eq!(volume.lookup(a, b"b").unwrap().inode, file);
         assert_eq!(volume.lookup(ROOT, b"file").unwrap().inode, b);

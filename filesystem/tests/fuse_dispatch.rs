@@ -99,7 +99,7 @@ fn flags_nobody_knows_are_refused() {
     let fs = MemoryFs::default();
     let file = make_file(&fs, b"file");
     let rename = |flags| Operation::Rename { name: b"file", new_parent: Inode::ROOT, new_name: b"b", flags };
-    assert_eq!(errno(ask(&fs, Inode::ROOT, rename(4))), Errno::EINVAL);
+    assert_eq!(errno(ask(&fs, Inode::ROOT, rename(8))), Errno::EINVAL);
     let collapse = Operation::Allocate { offset: 0, length: 1, mode: 8 };
     assert_eq!(errno(ask(&fs, file.inode, collapse)), Errno::EOPNOTSUPP);
     assert_eq!(errno(ask(&fs, file.inode, Operation::Seek { offset: 0, whence: 2 })), Errno::EINVAL);

@@ -97,8 +97,8 @@ fn random_operation(random: &mut StdRng, volume: &Volume, model: &mut Model) -> 
             let to = pick(random, &directories);
             let new = NAMES[random.random_range(0..NAMES.len())];
             let flags = match random.random_range(0..6) {
-                0 => RenameFlags { no_replace: true, exchange: false },
-                1 => RenameFlags { no_replace: false, exchange: true },
+                0 => RenameFlags { no_replace: true, exchange: false, ..RenameFlags::default() },
+                1 => RenameFlags { no_replace: false, exchange: true, ..RenameFlags::default() },
                 _ => RenameFlags::default(),
             };
             let result = volume.rename(Inode(directory), name.as_bytes(), Inode(to), new.as_bytes(), flags);

@@ -194,7 +194,8 @@ fn whatever_two_writers_do_the_tree_stays_whole() {
                     5 => _ = volume.unlink(directory, name.as_bytes()),
                     6 => _ = volume.remove_directory(directory, name.as_bytes()),
                     7..9 => {
-                        let flags = RenameFlags { no_replace: false, exchange: random.random_bool(0.2) };
+                        let flags =
+                            RenameFlags { exchange: random.random_bool(0.2), ..RenameFlags::default() };
                         let _ = volume.rename(directory, name.as_bytes(), to, new.as_bytes(), flags);
                     }
                     9 => {

@@ -162,6 +162,7 @@ impl InodeRecord {
             atime: self.atime,
             mtime: self.mtime,
             ctime: self.ctime,
+            btime: self.btime,
             rdev: self.rdev,
         }
     }

@@ -153,6 +153,16 @@ wire! {
     BatchForgetIn { count: u32, dummy: u32 }
     /// One of a batch.
     ForgetOne { nodeid: u64, nlookup: u64 }
+    /// The answer to STATX but for what follows `time`.
+    StatxOut { attr_valid: u64, attr_valid_nsec: u32, flags: u32, spare: [u64; 2], stat: Statx }
+    /// What `statx(2)` shows.
+    Statx {
+        mask: u32, blksize: u32, attributes: u64, nlink: u32, uid: u32, gid: u32, mode: u16, spare0: u16, ino: u64,
+        size: u64, blocks: u64, attributes_mask: u64, atime: StatxTime, btime: StatxTime, ctime: StatxTime,
+        mtime: StatxTime, rdev_major: u32, rdev_minor: u32, dev_major: u32, dev_minor: u32, spare2: [u64; 14],
+    }
+    /// A time of [`Statx`].
+    StatxTime { tv_sec: i64, tv_nsec: u32, reserved: i32 }
     /// GETATTR.
     GetattrIn { getattr_flags: u32, dummy: u32, fh: u64 }
     /// SETATTR: `valid` (see [`fattr`]) says which fields mean anything.
@@ -222,7 +232,7 @@ pub(super) mod opcode {
         RELEASE = 18, FSYNC = 20, SETXATTR = 21, GETXATTR = 22, LISTXATTR = 23, REMOVEXATTR = 24, FLUSH = 25,
         INIT = 26, OPENDIR = 27, READDIR = 28, RELEASEDIR = 29, FSYNCDIR = 30, ACCESS = 34, CREATE = 35,
         INTERRUPT = 36, IOCTL = 39, DESTROY = 38, BATCH_FORGET = 42, FALLOCATE = 43, READDIRPLUS = 44,
-        RENAME2 = 45, LSEEK = 46, SYNCFS = 50,
+        RENAME2 = 45, LSEEK = 46, SYNCFS = 50, TMPFILE = 51, STATX = 52,
     }
 }
 
@@ -230,6 +240,8 @@ pub(super) mod opcode {
 pub(super) mod init_flags {
     /// Several reads of one file may be under way at once.
     pub(crate) const ASYNC_READ: u64 = 1 << 0;
+    /// LOOKUP understands `.` and `..`, and numbers are never given out twice: file handles live on.
+    pub(crate) const EXPORT_SUPPORT: u64 = 1 << 4;
     /// A write may be larger than a page.
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
     /// READDIRPLUS may be used...
@@ -320,6 +332,8 @@ mod tests {
             ("forget_in", size_of::<ForgetIn>(), 8),
             ("batch_forget_in", size_of::<BatchForgetIn>(), 8),
             ("forget_one", size_of::<ForgetOne>(), 16),
+            ("statx_out", size_of::<StatxOut>(), 288),
+            ("statx", size_of::<Statx>(), 256),
             ("getattr_in", size_of::<GetattrIn>(), 16),
             ("setattr_in", size_of::<SetattrIn>(), 88),
             ("mknod_in", size_of::<MknodIn>(), 16),

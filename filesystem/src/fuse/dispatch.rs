@@ -29,6 +29,7 @@ const ENOTTY: Errno = Errno(25);
 // The numbers of the system calls, from the kernel's <linux/fs.h>, <linux/falloc.h> and <linux/xattr.h>.
 const RENAME_NOREPLACE: u32 = 1;
 const RENAME_EXCHANGE: u32 = 2;
+const RENAME_WHITEOUT: u32 = 4;
 const FALLOC_FL_KEEP_SIZE: u32 = 1;
 const FALLOC_FL_PUNCH_HOLE: u32 = 2;
 const FALLOC_FL_ZERO_RANGE: u32 = 0x10;
@@ -84,6 +85,7 @@ pub fn changes_nothing(operation: &Operation<'_>) -> bool {
         operation,
         Operation::Lookup { .. }
             | Operation::Attributes
+            | Operation::Statx
             | Operation::ReadSymlink
             | Operation::Open { .. }
             | Operation::Read { .. }
@@ -192,6 +194,7 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             Reply::None
         }
         Operation::Attributes => Reply::Attributes(operations.attributes(inode)?, operations.sharing()),
+        Operation::Statx => Reply::Statx(operations.attributes(inode)?, operations.sharing()),
         Operation::SetAttributes(set) => {
             Reply::Attributes(operations.set_attributes(inode, &changes(&set)?)?, operations.sharing())
         }
@@ -212,12 +215,13 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         Operation::Unlink { name } => done(operations.unlink(inode, name)?),
         Operation::RemoveDirectory { name } => done(operations.remove_directory(inode, name)?),
         Operation::Rename { name, new_parent, new_name, flags } => {
-            if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE) != 0 {
+            if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) != 0 {
                 return Err(Errno::EINVAL);
             }
             let flags = RenameFlags {
                 no_replace: flags & RENAME_NOREPLACE != 0,
                 exchange: flags & RENAME_EXCHANGE != 0,
+                whiteout: flags & RENAME_WHITEOUT != 0,
             };
             done(operations.rename(inode, name, new_parent, new_name, flags)?)
         }
@@ -233,6 +237,11 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         }
         Operation::Create { name, mode, flags } => {
             let attributes = create(operations, inode, name, mode, flags, &credentials)?;
+            operations.remember(attributes.inode);
+            Reply::Created(attributes, operations.sharing(), opened(flags))
+        }
+        Operation::CreateUnnamed { mode, flags } => {
+            let attributes = operations.make_unnamed(inode, mode & 0o7777, &credentials)?;
             operations.remember(attributes.inode);
             Reply::Created(attributes, operations.sharing(), opened(flags))
         }
@@ -295,7 +304,7 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         Operation::OpenDirectory
         // The kernel checks permissions itself (`default_permissions`).
         | Operation::Access { .. }
-        // The kernel copies through its page cache instead of COPY_FILE_RANGE, refuses O_TMPFILE, and so on.
+        // The kernel copies through its page cache instead of COPY_FILE_RANGE, and so on.
         | Operation::Other { .. }
         // `dispatch` has seen to both.
         | Operation::Write { .. }

@@ -31,6 +31,7 @@ const BACKGROUND_MAX: u16 = 32;
 ///
 /// [`Sharing`]: crate::operations::Sharing
 const WANTED: u64 = flag::ASYNC_READ
+    | flag::EXPORT_SUPPORT
     | flag::BIG_WRITES
     | flag::DO_READDIRPLUS
     | flag::READDIRPLUS_AUTO

@@ -175,6 +175,12 @@ impl<'a> Body<'a> {
                 let create: abi::CreateIn = self.take()?;
                 Operation::Create { name: self.name()?, mode: create.mode, flags: create.flags }
             }
+            opcode::STATX => Operation::Statx,
+            opcode::TMPFILE => {
+                // A name follows, which means nothing.
+                let create: abi::CreateIn = self.take()?;
+                Operation::CreateUnnamed { mode: create.mode, flags: create.flags }
+            }
             opcode::READ => {
                 let read: abi::ReadIn = self.take()?;
                 Operation::Read { offset: read.offset, size: read.size }

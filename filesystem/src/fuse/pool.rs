@@ -290,7 +290,10 @@ impl<'scope> Place<'scope> {
                     answer.before = Some(Notification::Inode(request.inode));
                 }
             }
-            (Reply::Created(attributes, ..), Operation::Create { flags, .. }) => {
+            (
+                Reply::Created(attributes, ..),
+                Operation::Create { flags, .. } | Operation::CreateUnnamed { flags, .. },
+            ) => {
                 pool.count_mappable(attributes.inode, flags, true);
             }
             _ => {}

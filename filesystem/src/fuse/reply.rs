@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::abi::{self, open_flags};
 use crate::errno::Errno;
-use crate::operations::{Attributes, DirectoryEntry, Inode, ReadBytes, Sharing, Statistics};
+use crate::operations::{Attributes, DirectoryEntry, Inode, ReadBytes, Sharing, Statistics, Time};
 
 /// The size that `stat` gives as best for I/O. A page: newer kernels also take it as the page cache's block size.
 const BLOCK_SIZE_BYTES: u32 = 4096;
@@ -37,6 +37,8 @@ pub enum Reply {
     NoEntry(Sharing),
     /// An inode's attributes.
     Attributes(Attributes, Sharing),
+    /// An inode's attributes and birth time.
+    Statx(Attributes, Sharing),
     /// A file is open.
     Opened(Opened),
     /// A file is new, and open.
@@ -84,7 +86,7 @@ pub struct Agreement {
 impl Reply {
     /// Calls `write` with the whole reply, or not at all if there is none to write.
     pub fn slices<R>(&self, unique: u64, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> Option<R> {
-        let mut fixed = SmallVec::<[u8; 144]>::new();
+        let mut fixed = SmallVec::<[u8; 288]>::new();
         let mut joined = Vec::new();
         let mut rest = SmallVec::<[&[u8]; 40]>::new();
         let mut error = 0;
@@ -109,6 +111,9 @@ impl Reply {
                     attr: attr(attributes),
                 };
                 fixed.extend_from_slice(out.as_bytes());
+            }
+            Reply::Statx(attributes, sharing) => {
+                fixed.extend_from_slice(statx(attributes, *sharing).as_bytes());
             }
             Reply::Written(size) => {
                 fixed.extend_from_slice(abi::WriteOut { size: *size, padding: 0 }.as_bytes());
@@ -279,6 +284,44 @@ fn attr(attributes: &Attributes) -> abi::Attr {
     }
 }
 
+fn statx(attributes: &Attributes, sharing: Sharing) -> abi::StatxOut {
+    /// `STATX_BASIC_STATS | STATX_BTIME`: which fields mean anything.
+    const ALL: u32 = 0xfff;
+    let attr = attr(attributes);
+    let time = |time: Time| abi::StatxTime { tv_sec: time.seconds, tv_nsec: time.nanoseconds, reserved: 0 };
+    abi::StatxOut {
+        attr_valid: sharing.cache_seconds(),
+        attr_valid_nsec: 0,
+        flags: 0,
+        spare: [0; 2],
+        stat: abi::Statx {
+            mask: ALL,
+            blksize: attr.blksize,
+            attributes: 0,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            // Kinds and permissions are 16 bits.
+            mode: attr.mode as u16,
+            spare0: 0,
+            ino: attr.ino,
+            size: attr.size,
+            blocks: attr.blocks,
+            attributes_mask: 0,
+            atime: time(attributes.atime),
+            btime: time(attributes.btime),
+            ctime: time(attributes.ctime),
+            mtime: time(attributes.mtime),
+            // As the kernel splits a device's number of 32 bits (`new_decode_dev`).
+            rdev_major: (attr.rdev & 0x000f_ff00) >> 8,
+            rdev_minor: (attr.rdev & 0xff) | ((attr.rdev >> 12) & 0x000f_ff00),
+            dev_major: 0,
+            dev_minor: 0,
+            spare2: [0; 14],
+        },
+    }
+}
+
 fn zeroed_attr() -> abi::Attr {
     zerocopy::FromZeros::new_zeroed()
 }
@@ -321,7 +364,7 @@ fn init(agreement: &Agreement) -> abi::InitOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operations::{FileKind, Time};
+    use crate::operations::FileKind;
     use bytes::Bytes;
     use zerocopy::FromBytes;
 
@@ -339,6 +382,7 @@ mod tests {
             atime: time,
             mtime: time,
             ctime: time,
+            btime: time,
             rdev: 0,
         }
     }

@@ -87,6 +87,13 @@ pub enum Operation<'a> {
         flags: u32,
     },
     OpenDirectory,
+    /// What `statx(2)` shows: asked where the birth time is wanted.
+    Statx,
+    /// Makes a regular file without a name and opens it (`O_TMPFILE`); `mode` and `flags` as with `Create`.
+    CreateUnnamed {
+        mode: u32,
+        flags: u32,
+    },
     /// Makes a regular file and opens it. `mode` includes the file-type bits, `flags` are those of `open(2)`.
     Create {
         name: &'a [u8],

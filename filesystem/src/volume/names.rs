@@ -31,10 +31,12 @@ pub(crate) struct NewNode<'a> {
 impl State {
     pub(crate) fn lookup(&mut self, parent: u64, name: &[u8]) -> Step<Attributes> {
         let directory = self.record(parent)?;
-        if directory.kind != FileKind::Directory {
+        if directory.kind != FileKind::Directory && name != b"." {
             return Err(Errno::ENOTDIR.into());
         }
         let inode = match name {
+            // Asked of any node that the kernel has only a file handle of; it knows itself what it has open.
+            b"." if directory.nlink == 0 => return Err(Errno::ENOENT.into()),
             b"." => parent,
             b".." => directory.parent,
             name => {
@@ -94,6 +96,32 @@ impl State {
         directory.mtime = now;
         directory.ctime = now;
         self.set_record(parent, directory);
+        Ok(attributes)
+    }
+
+    /// Makes a regular file without a name, which lives as long as it is open or until it is given one.
+    pub(crate) fn make_unnamed(
+        &mut self,
+        parent: u64,
+        mode: u32,
+        credentials: &Credentials,
+    ) -> Step<Attributes> {
+        self.writable()?;
+        let directory = self.directory(parent)?;
+        let inode = self.draw_inode()?;
+
+        let now = Time::now();
+        let record = InodeRecord {
+            mode: mode & 0o7777 & !credentials.umask,
+            uid: credentials.uid,
+            gid: if directory.mode & SET_GID != 0 { directory.gid } else { credentials.gid },
+            nlink: 0,
+            parent,
+            ..InodeRecord::new(FileKind::Regular, now)
+        };
+        let attributes = record.attributes(inode);
+        self.set_record(inode, record);
+        self.orphan(inode, now);
         Ok(attributes)
     }
 
@@ -220,7 +248,7 @@ impl State {
         if self.read_only {
             return Err(Errno::EROFS.into());
         }
-        if flags.no_replace && flags.exchange {
+        if flags.exchange && (flags.no_replace || flags.whiteout) {
             return Err(Errno::EINVAL.into());
         }
         let mut old_directory = self.directory(parent)?;
@@ -259,6 +287,10 @@ impl State {
             (Some(_), false) if kind == FileKind::Directory => return Err(Errno::ENOTDIR.into()),
             _ => {}
         }
+        let whiteout = match flags.whiteout {
+            true => Some(self.draw_inode()?),
+            false => None,
+        };
 
         let now = Time::now();
         // How many sub-directories each side gains.
@@ -279,13 +311,19 @@ impl State {
                 target_record.parent = parent;
                 target_record.ctime = now;
                 self.set_record(target, target_record);
-                self.set(key, target_entry.map_or(Change::Removed, Change::Entry));
+                self.set(key.clone(), target_entry.map_or(Change::Removed, Change::Entry));
             } else {
-                self.set(key, Change::Removed);
+                self.set(key.clone(), Change::Removed);
                 self.drop_link(target, target_record, now);
             }
         } else {
-            self.set(key, Change::Removed);
+            self.set(key.clone(), Change::Removed);
+        }
+        if let Some(whiteout) = whiteout {
+            // A character device with the numbers 0 and 0, which whoever stacks file systems reads as "no such name".
+            let kind = FileKind::CharacterDevice;
+            self.set_record(whiteout, InodeRecord { parent, ..InodeRecord::new(kind, now) });
+            self.set(key, Change::Entry(EntryRecord::new(whiteout, kind)));
         }
         // With all that a later version keeps beside the name.
         self.set(new_key, Change::Entry(entry));

@@ -190,6 +190,16 @@ impl Operations for Volume {
         self.change(|state| state.make(state.at(parent), name, &node, credentials))
     }
 
+    fn make_unnamed(
+        &self,
+        directory: Inode,
+        mode: u32,
+        credentials: &Credentials,
+    ) -> Result<Attributes, Errno> {
+        self.wait_for_room()?;
+        self.change(|state| state.make_unnamed(state.at(directory), mode, credentials))
+    }
+
     fn make_directory(
         &self,
         parent: Inode,

@@ -80,6 +80,7 @@ impl MemoryFs {
             atime: now,
             mtime: now,
             ctime: now,
+            btime: now,
             rdev,
         };
         let node = Node { attributes, references: 0, content, xattrs: BTreeMap::new() };
