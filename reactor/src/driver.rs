@@ -1,23 +1,26 @@
-//! The loop that decides when coroutines run: one coroutine that owns the poller and the timers.
+//! The loop that decides when coroutines run. It runs on the thread that called [`crate::run`], for as long as that call.
 //!
-//! It counts the runnable coroutines. While there are some it steps aside: the last of them to suspend calls it
-//! back, or every 61st switch does, for a look at the poller without blocking. When there are none it blocks in
-//! the poller until the next timer. So a busy server makes no system call but its own reads and writes and one
-//! poll for each batch of events, two coroutines that wake each other need no third switch in between, and
-//! `may`'s own event loop never gets to run.
+//! It owns the queue of runnable coroutines, the poller and the timers. It lets the runnable ones run, first come first
+//! served; after 61 switches it looks at the poller without blocking; when nobody is runnable it blocks in the poller
+//! until the next timer. So a busy server makes no system call but its own reads and writes and one poll for each batch
+//! of events, and two coroutines that wake each other none at all.
 //!
-//! Other threads reach in through a queue and the poller's waker, which is rung only while the driver sleeps.
+//! All of it belongs to the thread: reactors on several threads share nothing. Other threads reach in through a queue
+//! and the poller's waker, which is rung only while the loop sleeps.
 //!
-//! Not here: what coroutines are ([`crate::coroutine`]), what descriptors mean ([`crate::net`]).
+//! Not here: what coroutines are ([`crate::coroutine`]), what descriptors mean ([`crate::net`]), when timers may fire
+//! (`settling`).
 
 mod key;
+mod settling;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::SegQueue;
@@ -26,53 +29,38 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use self::key::{join_key, split_key};
+use self::settling::Settling;
 use crate::clock::now;
-use crate::coroutine::{SpawnError, settle_overflow};
-use crate::engine::{self, Fiber};
+use crate::coroutine::Coroutine;
 use crate::net::Readiness;
 use crate::sync::WaitList;
 use crate::timer::{Action, TimerKey, TimerQueue};
 
 /// Switches between two looks at the poller while coroutines keep each other busy. A prime, as in other
 /// schedulers (tokio has 61 too), so that it does not beat with periodic work.
-const SWITCHES_PER_POLL: u32 = 61;
+const SWITCHES_PER_LOOK: u32 = 61;
 
 /// Events taken from the kernel at once. More wait for the next call.
 const EVENTS_PER_POLL: usize = 1024;
 
-/// Memory mappings left to the program beside its coroutines' stacks, which take two each.
-const MAPPINGS_RESERVED: usize = 4096;
-
-/// `vm.max_map_count` where it cannot be read: the kernel's default (Documentation/admin-guide/sysctl/vm.rst).
-const MAX_MAP_COUNT_DEFAULT: usize = 65_530;
-
 const WAKER: Token = Token(usize::MAX);
 
 struct Driver {
-    poll: RefCell<Poll>,
-    fiber: Fiber,
-    /// The driver waits to be called back.
-    aside: Cell<bool>,
+    ready: RefCell<VecDeque<Rc<Coroutine>>>,
+    settling: RefCell<Settling>,
     switch_count: Cell<u32>,
-    /// Coroutines that started another one and go on when it first suspends.
-    nested_count: Cell<u32>,
-    ready_count: Cell<usize>,
-    live_count: Cell<usize>,
-    live_count_max: usize,
-    max_map_count: usize,
     timers: RefCell<TimerQueue>,
+    /// There during a run.
+    poll: RefCell<Option<Poll>>,
+    mailbox: RefCell<Option<Arc<Mailbox>>>,
     /// What happened until then has been told to those who wait for it.
-    polled_at: Cell<Instant>,
-    /// What happened until then has been acted upon: timers fire up to here and no further. After a stall of
-    /// the thread an answer that came in time must not lose to its deadline.
-    settled_at: Cell<Instant>,
-    /// An instant that will be settled once so many more coroutines have had their turn.
-    settling: Cell<Option<(Instant, usize)>>,
+    polled_at: Cell<Option<Instant>>,
     sources: RefCell<Slab<Source>>,
+    ports: RefCell<Slab<OpenPort>>,
+    /// Goes on from run to run: a descriptor that outlives its run names nothing of the next one's.
     next_generation: Cell<u32>,
-    ports: RefCell<Slab<Port>>,
     spin: Cell<Duration>,
-    started_at: Instant,
+    started_at: Cell<Option<Instant>>,
     /// The time of the last look at the poller, in nanoseconds since the start.
     coarse_now_ns: Cell<u64>,
     last_number: Cell<u64>,
@@ -83,133 +71,168 @@ struct Source {
     generation: u32,
 }
 
-struct Port {
+struct OpenPort {
     waiters: Rc<WaitList>,
     generation: u32,
 }
 
 thread_local! {
-    static DRIVER: OnceCell<&'static Driver> = const { OnceCell::new() };
+    static DRIVER: Driver = const {
+        Driver {
+            ready: RefCell::new(VecDeque::new()),
+            settling: RefCell::new(Settling::new()),
+            switch_count: Cell::new(0),
+            timers: RefCell::new(TimerQueue::new()),
+            poll: RefCell::new(None),
+            mailbox: RefCell::new(None),
+            polled_at: Cell::new(None),
+            sources: RefCell::new(Slab::new()),
+            ports: RefCell::new(Slab::new()),
+            next_generation: Cell::new(0),
+            spin: Cell::new(Duration::ZERO),
+            started_at: Cell::new(None),
+            coarse_now_ns: Cell::new(0),
+            last_number: Cell::new(0),
+        }
+    };
 }
 
-fn driver() -> &'static Driver {
-    DRIVER.with(|driver| *driver.get().expect("this belongs inside `reactor::run`"))
-}
+const NO_RUN: &str = "this belongs inside `reactor::run`";
 
-/// What other threads ask of the reactor's.
-enum Request {
-    Run(Box<dyn FnOnce() + Send>),
-    Notify(PortKey),
-}
-
+/// Where other threads leave word for a reactor.
 struct Mailbox {
-    requests: SegQueue<Request>,
+    /// Ports, by their keys.
+    notified: SegQueue<usize>,
     waker: Waker,
-    /// The driver is about to block, or blocks: whoever posts must ring.
+    /// The reactor is about to block, or blocks: whoever posts must ring.
     asleep: AtomicBool,
 }
 
-static MAILBOX: OnceLock<Mailbox> = OnceLock::new();
-
-fn post(request: Request) {
-    let Some(mailbox) = MAILBOX.get() else { return };
-    mailbox.requests.push(request);
-    // Pairs with the driver's swap: either it sees the request, or we see it asleep.
-    std::sync::atomic::fence(Ordering::SeqCst);
-    if mailbox.asleep.swap(false, Ordering::SeqCst)
-        && let Err(error) = mailbox.waker.wake()
-    {
-        tracing::error!("could not wake the reactor: {error}");
+impl Mailbox {
+    fn post(&self, key: usize) {
+        self.notified.push(key);
+        // Pairs with the driver's store and look: either it sees the word, or we see it asleep.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!("could not wake the reactor: {error}");
+        }
     }
 }
 
-/// Runs `job` on the reactor's thread, between coroutines: it must not suspend. Starts the thread if needed.
-pub(crate) fn run_on_reactor(job: Box<dyn FnOnce() + Send>) {
-    static START: Once = Once::new();
-    START.call_once(|| {
-        let poll = Poll::new().expect("the reactor needs an epoll descriptor; raise `ulimit -n`");
-        let waker =
-            Waker::new(poll.registry(), WAKER).expect("the reactor needs an eventfd; raise `ulimit -n`");
-        let mailbox = Mailbox { requests: SegQueue::new(), waker, asleep: AtomicBool::new(false) };
-        assert!(MAILBOX.set(mailbox).is_ok(), "the reactor starts once");
-        engine::start_driver(move || drive(poll), on_stall);
-    });
-    post(Request::Run(job));
+/// Whether the thread has a reactor: the caller is inside [`crate::run`].
+pub(crate) fn is_here() -> bool {
+    DRIVER
+        .try_with(|driver| driver.mailbox.try_borrow().is_ok_and(|mailbox| mailbox.is_some()))
+        .unwrap_or(false)
 }
 
-fn drive(poll: Poll) {
-    let max_map_count = std::fs::read_to_string("/proc/sys/vm/max_map_count")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(MAX_MAP_COUNT_DEFAULT);
-    // Leaked: it lives as long as the thread, which lives as long as the process.
-    let driver: &'static Driver = Box::leak(Box::new(Driver {
-        poll: RefCell::new(poll),
-        fiber: engine::current(),
-        aside: Cell::new(false),
-        switch_count: Cell::new(0),
-        nested_count: Cell::new(0),
-        ready_count: Cell::new(0),
-        live_count: Cell::new(0),
-        live_count_max: max_map_count.saturating_sub(MAPPINGS_RESERVED) / 2,
-        max_map_count,
-        timers: RefCell::new(TimerQueue::default()),
-        polled_at: Cell::new(now()),
-        settled_at: Cell::new(now()),
-        settling: Cell::new(None),
-        sources: RefCell::new(Slab::new()),
-        next_generation: Cell::new(0),
-        ports: RefCell::new(Slab::new()),
-        spin: Cell::new(Duration::ZERO),
-        started_at: now(),
-        coarse_now_ns: Cell::new(0),
-        last_number: Cell::new(0),
-    }));
-    DRIVER.with(|slot| assert!(slot.set(driver).is_ok(), "one driver a thread"));
-    let mut events = Events::with_capacity(EVENTS_PER_POLL);
-    let mailbox = MAILBOX.get().expect("set before the driver started");
-    loop {
-        driver.serve(mailbox);
-        crate::fs::turn();
-        driver.settle();
-        driver.fire_timers();
-        if driver.ready_count.get() == 0 {
-            driver.idle(&mut events, mailbox);
-            continue;
-        }
-        driver.aside.set(true);
-        engine::park();
-        settle_overflow();
-        if driver.ready_count.get() > 0 {
-            driver.poll(&mut events, Some(Duration::ZERO));
-        }
+/// The thread's reactor, until dropped.
+pub(crate) struct Run(());
+
+/// Makes the calling thread a reactor's.
+///
+/// # Errors
+///
+/// When the process is out of descriptors.
+pub(crate) fn enter() -> io::Result<Run> {
+    let poll = Poll::new()?;
+    let waker = Waker::new(poll.registry(), WAKER)?;
+    let mailbox = Mailbox { notified: SegQueue::new(), waker, asleep: AtomicBool::new(false) };
+    DRIVER.with(|driver| {
+        *driver.poll.borrow_mut() = Some(poll);
+        *driver.mailbox.borrow_mut() = Some(Arc::new(mailbox));
+        *driver.settling.borrow_mut() = Settling::new();
+        driver.polled_at.set(Some(now()));
+        driver.started_at.set(Some(Instant::now()));
+        driver.coarse_now_ns.set(0);
+        driver.spin.set(Duration::ZERO);
+        driver.last_number.set(0);
+    });
+    Ok(Run(()))
+}
+
+impl Run {
+    /// Lets coroutines run until `is_over`.
+    pub(crate) fn drive(&self, is_over: impl Fn() -> bool) {
+        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        DRIVER.with(|driver| {
+            let mailbox = driver.mailbox.borrow().clone().expect(NO_RUN);
+            loop {
+                driver.let_run(&is_over);
+                if is_over() {
+                    return;
+                }
+                driver.look(&mut events, &mailbox);
+            }
+        });
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        crate::fs::end();
+        DRIVER.with(|driver| {
+            // Who is left has ended, woken though it was.
+            let left = driver.ready.take();
+            drop((left, driver.poll.take(), driver.mailbox.take()));
+        });
     }
 }
 
 impl Driver {
-    /// Blocks until an event, a timer or a request; polls for a while first where that was asked for.
-    fn idle(&self, events: &mut Events, mailbox: &Mailbox) {
+    /// Lets those who are runnable go on, for some switches.
+    fn let_run(&self, is_over: impl Fn() -> bool) {
+        self.switch_count.set(0);
+        while self.switch_count.get() < SWITCHES_PER_LOOK && !is_over() {
+            let Some(next) = self.ready.borrow_mut().pop_front() else { return };
+            // It may have ended in its parent, woken though it was.
+            if !next.is_finished() {
+                next.resume();
+            }
+            self.settling.borrow_mut().on_taken();
+        }
+    }
+
+    /// Takes in what came from outside, and fires the timers that are due; waits for either where nobody is runnable.
+    fn look(&self, events: &mut Events, mailbox: &Mailbox) {
+        crate::fs::turn();
+        if self.is_idle(mailbox) {
+            self.wait(events, mailbox);
+        } else {
+            self.poll(events, Some(Duration::ZERO));
+        }
+        while let Some(key) = mailbox.notified.pop() {
+            self.notify(key);
+        }
+        crate::fs::turn();
+        if let Some(polled_at) = self.polled_at.get() {
+            self.settling.borrow_mut().on_look(polled_at);
+        }
+        self.fire_timers();
+    }
+
+    fn is_idle(&self, mailbox: &Mailbox) -> bool {
+        self.ready.borrow().is_empty() && mailbox.notified.is_empty()
+    }
+
+    /// Blocks until an event, a timer or another thread's word; polls for a while first where that was asked for.
+    fn wait(&self, events: &mut Events, mailbox: &Mailbox) {
         let spin = self.spin.get();
         if !spin.is_zero() {
             let until = now() + spin;
-            loop {
+            while now() < until {
                 self.poll(events, Some(Duration::ZERO));
                 crate::fs::turn();
-                if self.ready_count.get() > 0 || !mailbox.requests.is_empty() {
+                let is_due = self.timers.borrow().next_due().is_some_and(|due| due <= now());
+                if is_due || !self.is_idle(mailbox) {
                     return;
-                }
-                let now = now();
-                let timer_due = self.timers.borrow().next_due().is_some_and(|due| due <= now);
-                if timer_due {
-                    return;
-                }
-                if now >= until {
-                    break;
                 }
             }
         }
         mailbox.asleep.store(true, Ordering::SeqCst);
-        if mailbox.requests.is_empty() {
+        if mailbox.notified.is_empty() {
             let due = self.timers.borrow().next_due();
             self.poll(events, due.map(|due| due.saturating_duration_since(now())));
         }
@@ -218,7 +241,7 @@ impl Driver {
 
     fn poll(&self, events: &mut Events, limit: Option<Duration>) {
         let before = now();
-        match self.poll.borrow_mut().poll(events, limit) {
+        match self.poll.borrow_mut().as_mut().expect(NO_RUN).poll(events, limit) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             // Nothing can go on without the poller, and no caller could mend it.
@@ -227,10 +250,16 @@ impl Driver {
                 std::process::abort();
             }
         }
-        // With events in hand, more may wait in the kernel that came while we were in it.
         let after = now();
-        self.polled_at.set(if events.is_empty() { after } else { before });
-        self.coarse_now_ns.set(after.saturating_duration_since(self.started_at).as_nanos() as u64);
+        let event_count = events.iter().count();
+        if event_count == 0 {
+            self.polled_at.set(Some(after));
+        } else if event_count < EVENTS_PER_POLL {
+            // More may wait in the kernel that came while we were in it. Where there was no room for all, nothing
+            // is known of any instant.
+            self.polled_at.set(Some(before));
+        }
+        self.coarse_now_ns.set(self.since_start(after));
         let sources = self.sources.borrow();
         for event in events.iter() {
             if event.token() == WAKER {
@@ -245,30 +274,10 @@ impl Driver {
         }
     }
 
-    /// Moves on the instant up to which timers may fire.
-    fn settle(&self) {
-        if self.ready_count.get() == 0 {
-            self.settled_at.set(self.polled_at.get());
-            self.settling.set(None);
-            return;
-        }
-        // Busy: the queue is first in, first out, so whoever is runnable now has run after as many switches.
-        match self.settling.get() {
-            None => self.settling.set(Some((self.polled_at.get(), self.ready_count.get()))),
-            Some((instant, left)) if left <= SWITCHES_PER_POLL as usize => {
-                self.settled_at.set(instant);
-                self.settling.set(None);
-            }
-            Some((instant, left)) => self.settling.set(Some((instant, left - SWITCHES_PER_POLL as usize))),
-        }
-    }
-
     fn fire_timers(&self) {
-        if self.timers.borrow().next_due().is_none() {
-            return;
-        }
+        let Some(settled_at) = self.settling.borrow_mut().settled_at() else { return };
         loop {
-            let action = self.timers.borrow_mut().pop_due(self.settled_at.get());
+            let action = self.timers.borrow_mut().pop_due(settled_at);
             match action {
                 Some(Action::Wake(coroutine)) => coroutine.wake(),
                 Some(Action::Cut(coroutine, cut)) => coroutine.cut_to(cut),
@@ -277,20 +286,13 @@ impl Driver {
         }
     }
 
-    fn serve(&self, mailbox: &Mailbox) {
-        while let Some(request) = mailbox.requests.pop() {
-            match request {
-                Request::Run(job) => job(),
-                Request::Notify(PortKey(key)) => {
-                    let (slot, generation) = split_key(key);
-                    let waiters = match self.ports.borrow().get(slot) {
-                        Some(port) if port.generation == generation => port.waiters.clone(),
-                        _ => continue,
-                    };
-                    waiters.notify_all();
-                }
-            }
-        }
+    fn notify(&self, key: usize) {
+        let (slot, generation) = split_key(key);
+        let waiters = match self.ports.borrow().get(slot) {
+            Some(port) if port.generation == generation => port.waiters.clone(),
+            _ => return,
+        };
+        waiters.notify_all();
     }
 
     fn generation(&self) -> u32 {
@@ -298,153 +300,148 @@ impl Driver {
         self.next_generation.set(generation.wrapping_add(1));
         generation
     }
+
+    fn since_start(&self, instant: Instant) -> u64 {
+        let started_at = self.started_at.get().expect(NO_RUN);
+        instant.saturating_duration_since(started_at).as_nanos() as u64
+    }
+}
+
+/// Puts a coroutine, which is not there yet, at the end of the queue of those that may go on.
+#[inline]
+pub(crate) fn push(coroutine: Rc<Coroutine>) {
+    DRIVER.with(|driver| {
+        driver.ready.borrow_mut().push_back(coroutine);
+        driver.settling.borrow_mut().on_put();
+    });
 }
 
 /// A place where other threads leave word for coroutines.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PortKey(usize);
-
-pub(crate) fn open_port(waiters: Rc<WaitList>) -> PortKey {
-    let driver = driver();
-    let generation = driver.generation();
-    PortKey(join_key(driver.ports.borrow_mut().insert(Port { waiters, generation }), generation))
+#[derive(Clone)]
+pub(crate) struct Port {
+    mailbox: Arc<Mailbox>,
+    key: usize,
 }
 
-pub(crate) fn close_port(key: PortKey) {
-    driver().ports.borrow_mut().remove(split_key(key.0).0);
-}
+impl Port {
+    /// A port of this thread's reactor, at which `waiters` wait.
+    pub(crate) fn open(waiters: Rc<WaitList>) -> Port {
+        DRIVER.with(|driver| {
+            let mailbox = driver.mailbox.borrow().clone().expect(NO_RUN);
+            let generation = driver.generation();
+            let slot = driver.ports.borrow_mut().insert(OpenPort { waiters, generation });
+            Port { mailbox, key: join_key(slot, generation) }
+        })
+    }
 
-/// Wakes whoever waits at the port. From any thread.
-pub(crate) fn notify_port(key: PortKey) {
-    post(Request::Notify(key));
+    /// Wakes whoever waits at the port. From any thread.
+    pub(crate) fn notify(&self) {
+        self.mailbox.post(self.key);
+    }
+
+    /// Whether the caller's own thread is the one that the port's reactor runs on.
+    pub(crate) fn is_here(&self) -> bool {
+        let is_same = |mailbox: &Option<Arc<Mailbox>>| {
+            mailbox.as_ref().is_some_and(|mailbox| Arc::ptr_eq(mailbox, &self.mailbox))
+        };
+        DRIVER.try_with(|driver| is_same(&driver.mailbox.borrow())).unwrap_or(false)
+    }
+
+    /// Lets nobody wait here any more.
+    pub(crate) fn close(&self) {
+        let _ = DRIVER.try_with(|driver| {
+            let (slot, generation) = split_key(self.key);
+            let mut ports = driver.ports.borrow_mut();
+            let is_open = ports.get(slot).is_some_and(|port| port.generation == generation);
+            let closed = is_open.then(|| ports.remove(slot));
+            drop(ports);
+            drop(closed);
+        });
+    }
 }
 
 /// Registers a descriptor, edge-triggered in both directions.
 pub(crate) fn register(fd: BorrowedFd<'_>, readiness: Rc<Readiness>) -> io::Result<Token> {
-    let driver = driver();
-    let generation = driver.generation();
-    let slot = driver.sources.borrow_mut().insert(Source { readiness, generation });
-    let token = Token(join_key(slot, generation));
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    let registered =
-        driver.poll.borrow().registry().register(&mut SourceFd(&fd.as_raw_fd()), token, interest);
-    if registered.is_err() {
-        driver.sources.borrow_mut().remove(slot);
-    }
-    registered.map(|()| token)
+    DRIVER.with(|driver| {
+        let generation = driver.generation();
+        let slot = driver.sources.borrow_mut().insert(Source { readiness, generation });
+        let token = Token(join_key(slot, generation));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let poll = driver.poll.borrow();
+        let registry = poll.as_ref().expect(NO_RUN).registry();
+        let registered = registry.register(&mut SourceFd(&fd.as_raw_fd()), token, interest);
+        if registered.is_err() {
+            driver.sources.borrow_mut().remove(slot);
+        }
+        registered.map(|()| token)
+    })
 }
 
+/// Forgets a descriptor; one that outlived its run, or its thread, has been forgotten already.
 pub(crate) fn deregister(fd: BorrowedFd<'_>, token: Token) {
-    let driver = driver();
-    driver.sources.borrow_mut().remove(split_key(token.0).0);
-    // Fails only if the kernel forgot the descriptor first, which is what we want.
-    let _ = driver.poll.borrow().registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+    let _ = DRIVER.try_with(|driver| {
+        let (slot, generation) = split_key(token.0);
+        let mut sources = driver.sources.borrow_mut();
+        if sources.get(slot).is_none_or(|source| source.generation != generation) {
+            return;
+        }
+        let source = sources.remove(slot);
+        drop(sources);
+        drop(source);
+        if let Some(poll) = &*driver.poll.borrow() {
+            // Fails only if the kernel forgot the descriptor first, which is what we want.
+            let _ = poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        }
+    });
 }
 
 pub(crate) fn arm_timer(due: Instant, action: Action) -> TimerKey {
-    driver().timers.borrow_mut().arm(due, action)
+    DRIVER.with(|driver| driver.timers.borrow_mut().arm(due, action))
 }
 
 pub(crate) fn disarm_timer(key: TimerKey) {
-    driver().timers.borrow_mut().disarm(key);
+    let _ = DRIVER.try_with(|driver| {
+        let disarmed = driver.timers.borrow_mut().disarm(key);
+        drop(disarmed);
+    });
 }
 
-pub(crate) fn note_ready() {
-    let driver = driver();
-    driver.ready_count.set(driver.ready_count.get() + 1);
-}
-
-pub(crate) fn note_running() {
-    let driver = driver();
-    driver.ready_count.set(driver.ready_count.get() - 1);
-}
-
-/// Called whenever a coroutine is about to suspend or end: calls the driver back when it is its turn.
+/// Called whenever a coroutine is about to suspend or end.
 ///
-/// Returns the time, which is that of the driver's last look at the poller: the clock itself would cost more than the
-/// switch does.
+/// Returns the time, which is that of the last look at the poller: the clock itself would cost more than the switch does.
+#[inline]
 pub(crate) fn on_switch() -> u64 {
-    let driver = driver();
-    let switches = driver.switch_count.get() + 1;
-    // While nested, a parent goes on next.
-    let last = driver.ready_count.get() == 0 && driver.nested_count.get() == 0;
-    if !last && switches < SWITCHES_PER_POLL {
-        driver.switch_count.set(switches);
-        return driver.coarse_now_ns.get();
-    }
-    driver.switch_count.set(0);
-    if driver.aside.replace(false) {
-        driver.fiber.unpark();
-    }
-    driver.coarse_now_ns.get()
+    DRIVER.with(|driver| {
+        driver.switch_count.set(driver.switch_count.get() + 1);
+        driver.coarse_now_ns.get()
+    })
 }
 
 /// The clock of [`on_switch`], read now.
 pub(crate) fn now_ns() -> u64 {
     // The real one, also for a simulated caller.
-    Instant::now().saturating_duration_since(driver().started_at).as_nanos() as u64
+    DRIVER.with(|driver| driver.since_start(Instant::now()))
 }
 
 /// A number for a coroutine that is about to start.
 pub(crate) fn next_number() -> u64 {
-    let driver = driver();
-    driver.last_number.set(driver.last_number.get() + 1);
-    driver.last_number.get()
-}
-
-/// The last runnable coroutine is gone without a word: it overflowed its stack.
-fn on_stall() {
-    settle_overflow();
-    let driver = driver();
-    driver.switch_count.set(0);
-    if driver.aside.replace(false) {
-        driver.fiber.unpark();
-    }
-}
-
-/// Whether the running coroutine was started by another one that goes on when it suspends.
-pub(crate) fn is_nested() -> bool {
-    driver().nested_count.get() > 0
-}
-
-/// Marks, until dropped, that the caller runs a new coroutine nested in itself.
-pub(crate) fn enter_nested() -> impl Drop {
-    struct Nested;
-    impl Drop for Nested {
-        fn drop(&mut self) {
-            driver().nested_count.set(driver().nested_count.get() - 1);
-        }
-    }
-    driver().nested_count.set(driver().nested_count.get() + 1);
-    Nested
-}
-
-pub(crate) fn note_finished() {
-    let driver = driver();
-    driver.live_count.set(driver.live_count.get() - 1);
-}
-
-/// Counts a coroutine that is about to start, or refuses it.
-pub(crate) fn admit_coroutine() -> Result<(), SpawnError> {
-    let driver = driver();
-    let running = driver.live_count.get();
-    if running >= driver.live_count_max {
-        return Err(SpawnError { running, max_map_count: driver.max_map_count });
-    }
-    driver.live_count.set(running + 1);
-    Ok(())
+    DRIVER.with(|driver| {
+        driver.last_number.set(driver.last_number.get() + 1);
+        driver.last_number.get()
+    })
 }
 
 /// Makes the reactor poll for events for up to `spin` before it blocks, trading processor time for latency.
 ///
-/// A wake-up across processors costs some tens of microseconds, which a server that is asked again at once
-/// need not pay. Zero (the default) never spins; neither does a process confined to one processor, where
+/// Until the run ends. A wake-up across processors costs some tens of microseconds, which a server that is asked again
+/// at once need not pay. Zero (the default) never spins; neither does a process confined to one processor, where
 /// spinning would only keep its peer from running. Never suspends.
 ///
 /// # Panics
 ///
 /// Outside `run`.
 pub fn set_busy_poll(spin: Duration) {
+    assert!(is_here(), "{NO_RUN}");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    driver().spin.set(if processors > 1 { spin } else { Duration::ZERO });
+    DRIVER.with(|driver| driver.spin.set(if processors > 1 { spin } else { Duration::ZERO }));
 }

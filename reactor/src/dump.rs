@@ -10,7 +10,7 @@ use crate::coroutine::{Builder, Coroutine};
 use crate::run;
 use crate::signals::{Signal, Signals};
 
-/// All coroutines of the process at one moment: see [`dump`].
+/// All coroutines of a reactor at one moment: see [`dump`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Dump {
@@ -22,7 +22,7 @@ pub struct Dump {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CoroutineDump {
-    /// Names it in this process: from 1, in the order of spawning, never used again.
+    /// Names it in this reactor: from 1, in the order of spawning, never used again.
     pub number: u64,
     /// Its name: see [`current_name`](crate::current_name).
     pub name: String,
@@ -63,7 +63,7 @@ pub enum CoroutineState {
     },
 }
 
-/// Tells of every coroutine what it is doing, and where it came from. Never suspends.
+/// Tells of every coroutine of this thread's reactor what it is doing, and where it came from. Never suspends.
 ///
 /// Costs a read of some hundred bytes from `/proc` for each, and nothing at all while it is not called.
 ///

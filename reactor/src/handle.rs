@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::coroutine::{self, Builder, Cut, Payload, Terminated};
-use crate::engine;
+use crate::driver;
 use crate::remote;
 
 /// Work that has been submitted and not yet been spawned: then `spawn` makes its thread wait. As much as the reactor
@@ -63,14 +63,14 @@ impl Handle {
     ///
     /// # Panics
     ///
-    /// Outside [`crate::run`]; at the first call, near the limit of coroutines.
+    /// Outside [`crate::run`]; at the first call, when there is no stack for a coroutine.
     pub fn current() -> Handle {
         coroutine::current().group().handle(|| {
             let (jobs, inbox) = remote::channel::<Job>(PENDING_MAX);
             let dispatcher = Builder::new().name("work of other threads").span(tracing::Span::none());
             let spawned = dispatcher.spawn(move || {
                 while let Some(job) = inbox.recv() {
-                    // Refused near the limit of coroutines: the job is dropped, and its thread learns of that.
+                    // Refused for want of a stack: the job is dropped, and its thread learns of that.
                     if let Err(error) = Builder::new().name("another thread's work").spawn(job) {
                         tracing::error!("work of another thread was refused: {error}");
                     }
@@ -93,15 +93,12 @@ impl Handle {
     ///
     /// # Panics
     ///
-    /// On the reactor's thread, which would wait for itself.
+    /// On a reactor's thread, where all coroutines would wait.
     pub fn spawn<T: Send + 'static>(
         &self,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Result<RemoteTask<T>, SubmitError> {
-        assert!(
-            !engine::on_reactor_thread(),
-            "a coroutine spawns with `reactor::spawn`, or `try_spawn`s here"
-        );
+        assert!(!driver::is_here(), "a coroutine spawns with `reactor::spawn`, or `try_spawn`s here");
         let (job, task) = package(f);
         self.jobs.send(job).map_err(|_| SubmitError::Ended)?;
         Ok(task)
@@ -141,13 +138,13 @@ impl<T> RemoteTask<T> {
     ///
     /// # Errors
     ///
-    /// [`Terminated`] if the run ended first, or refused the work near its limit of coroutines.
+    /// [`Terminated`] if the run ended first, or had no stack for the work.
     ///
     /// # Panics
     ///
-    /// With the work's own panic. On the reactor's thread.
+    /// With the work's own panic. On a reactor's thread.
     pub fn wait(self) -> Result<T, Terminated> {
-        assert!(!engine::on_reactor_thread(), "a coroutine that blocked the thread would wait for itself");
+        assert!(!driver::is_here(), "a coroutine that blocked its thread would hold up all others");
         settle(self.result.recv().map_err(|_| Terminated))
     }
 
@@ -161,7 +158,7 @@ impl<T> RemoteTask<T> {
     ///
     /// As [`RemoteTask::wait`].
     pub fn wait_timeout(&self, limit: Duration) -> Option<Result<T, Terminated>> {
-        assert!(!engine::on_reactor_thread(), "a coroutine that blocked the thread would wait for itself");
+        assert!(!driver::is_here(), "a coroutine that blocked its thread would hold up all others");
         match self.result.recv_timeout(limit) {
             Err(mpsc::RecvTimeoutError::Timeout) => None,
             received => Some(settle(received.map_err(|_| Terminated))),

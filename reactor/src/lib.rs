@@ -156,7 +156,7 @@
 //!
 //! # What may be relied on
 //!
-//! All coroutines of a process run on one thread. Between two calls that suspend nothing else runs, so `Rc`,
+//! All coroutines of a reactor run on one thread: the one that called [`run`]. Between two calls that suspend nothing else runs, so `Rc`,
 //! `Cell` and `RefCell` are the normal way to share, and nothing need be `Send`. A call that suspends says so
 //! under *Suspends*: hold no `RefCell` borrow across it.
 //!
@@ -168,6 +168,9 @@
 //! the unwinding of a termination, and goes on, is logged, and its next call that suspends unwinds again.
 
 #![deny(unsafe_code)]
+
+#[cfg(not(panic = "unwind"))]
+compile_error!("timeouts and terminations unwind: build with `panic = \"unwind\"`, which is cargo's default");
 
 mod backoff;
 mod clock;
@@ -204,11 +207,12 @@ mod watchdog;
 pub use backoff::{Backoff, retry};
 pub use clock::{now, wall_clock};
 pub use coroutine::{
-    Builder, JoinHandle, Local, SpawnError, Terminated, current_name, spawn, try_spawn, uninterruptible,
-    yield_now,
+    Builder, JoinHandle, Local, SpawnError, Terminated, catch_panic, current_name, spawn, try_spawn,
+    uninterruptible, yield_now,
 };
 pub use driver::set_busy_poll;
 pub use dump::{CoroutineDump, CoroutineState, Dump, dump, dump_on_signal};
+pub use engine::set_default_stack_size_bytes;
 pub use generator::{Generator, Yielder, generator};
 pub use handle::{Handle, RemoteTask, SubmitError};
 pub use interval::{Interval, interval};

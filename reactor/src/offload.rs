@@ -1,6 +1,7 @@
 //! Blocking work on a bounded pool of threads, awaited by a coroutine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crossbeam::channel;
@@ -78,13 +79,13 @@ impl Pool {
 }
 
 thread_local! {
-    /// Leaked, since a permit borrows it: there is one reactor thread a process.
-    static PLACES: &'static Semaphore = Box::leak(Box::new(Semaphore::new(THREADS_MAX)));
+    /// Each reactor's share: all threads of the pool, if no other reactor wants any.
+    static PLACES: Rc<Semaphore> = Rc::new(Semaphore::new(THREADS_MAX));
 }
 
 /// Runs `f`, which may block, on another thread, and suspends the coroutine until it is done.
 ///
-/// At most 16 such calls run at once; more wait their turn, first come, first served. If the coroutine is
+/// At most 16 such calls run at once in the process; more wait their turn, first come, first served. If the coroutine is
 /// terminated meanwhile, it unwinds at once, and `f` runs on to its end with its result dropped. In a destructor
 /// that runs while its coroutine unwinds, `f` runs here and now, and everybody waits for it.
 ///
@@ -102,7 +103,7 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     if !may_suspend() {
         return f();
     }
-    let places: &'static Semaphore = PLACES.with(|places| *places);
+    let places = PLACES.with(Rc::clone);
     let _place = places.acquire();
     let (sender, receiver) = remote::channel(1);
     pool().submit(Box::new(move || {

@@ -5,11 +5,13 @@ use std::cell::{Cell, RefCell};
 use crate::scope::scope;
 use crate::sync::{Mutex, Signal};
 
-struct NotifyAtEnd<'a>(&'a Signal);
+/// A worker's code, until it is left: the worker itself may go on for a while, in destructors that suspend.
+struct Working<'a>(&'a Cell<usize>, &'a Signal);
 
-impl Drop for NotifyAtEnd<'_> {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
-        self.0.notify_all();
+        self.0.set(self.0.get() - 1);
+        self.1.notify_all();
     }
 }
 
@@ -55,8 +57,9 @@ pub fn for_each_parallel<I: IntoIterator, T, E>(
     let (exhausted, failure) = (Cell::new(false), Cell::new(None));
     let ended = Signal::new();
     let stopped = Cell::new(false);
-    let work = || {
-        let _ended = NotifyAtEnd(&ended);
+    let working_count = Cell::new(0);
+    let work = |working: Working<'_>| {
+        let _working = working;
         while !stopped.get() && !exhausted.get() {
             let Some((index, item)) = items.lock().next() else {
                 exhausted.set(true);
@@ -79,18 +82,19 @@ pub fn for_each_parallel<I: IntoIterator, T, E>(
         }
     };
     scope(|s| {
-        let mut workers = Vec::new();
-        while workers.len() < limit && !exhausted.get() && !stopped.get() {
-            match s.try_spawn(work) {
-                Ok(worker) => workers.push(worker),
+        let mut worker_count = 0;
+        while worker_count < limit && !exhausted.get() && !stopped.get() {
+            working_count.set(working_count.get() + 1);
+            let working = Working(&working_count, &ended);
+            match s.try_spawn(|| work(working)) {
+                Ok(_) => worker_count += 1,
                 // Fewer do as well, unless there is none.
-                Err(error) if workers.is_empty() => panic!("{error}"),
+                Err(error) if worker_count == 0 => panic!("{error}"),
                 Err(_) => break,
             }
         }
-        while !stopped.get() && workers.iter().any(|worker| !worker.is_finished()) {
+        while !stopped.get() && working_count.get() > 0 {
             ended.wait();
-            workers.retain(|worker| !worker.is_finished());
         }
         s.terminate_children();
     });

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::coroutine::may_suspend;
-use crate::driver::{self, PortKey};
+use crate::driver::Port;
 use crate::select::{Selectable, Waiter, source::Source};
 use crate::sync::WaitList;
 
 struct Shared<T> {
     state: Mutex<State<T>>,
     not_full: Condvar,
-    port: PortKey,
+    port: Port,
     capacity: usize,
 }
 
@@ -68,7 +68,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let waiters = Rc::new(WaitList::new());
     let state =
         State { queue: VecDeque::new(), sender_count: 1, receiver_alive: true, receiver_waits: false };
-    let port = driver::open_port(waiters.clone());
+    let port = Port::open(waiters.clone());
     let shared = Arc::new(Shared { state: Mutex::new(state), not_full: Condvar::new(), port, capacity });
     (Sender { shared: shared.clone() }, Receiver { shared, waiters })
 }
@@ -79,8 +79,18 @@ impl<T> Sender<T> {
     /// # Errors
     ///
     /// [`Closed`] with the value when the receiver is gone.
+    ///
+    /// # Panics
+    ///
+    /// With a full channel on the receiver's own thread, which would wait for itself.
     pub fn send(&self, value: T) -> Result<(), Closed<T>> {
         let mut state = self.shared.lock();
+        if state.receiver_alive && state.queue.len() >= self.shared.capacity && self.shared.port.is_here() {
+            drop(state);
+            panic!(
+                "a coroutine that waited here for room would keep the receiver from making it: `try_send`"
+            );
+        }
         while state.receiver_alive && state.queue.len() >= self.shared.capacity {
             state = self.shared.not_full.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -113,7 +123,7 @@ impl<T> Sender<T> {
         let notify = std::mem::take(&mut state.receiver_waits);
         drop(state);
         if notify {
-            driver::notify_port(self.shared.port);
+            self.shared.port.notify();
         }
     }
 }
@@ -132,7 +142,7 @@ impl<T> Drop for Sender<T> {
         let notify = state.sender_count == 0 && std::mem::take(&mut state.receiver_waits);
         drop(state);
         if notify {
-            driver::notify_port(self.shared.port);
+            self.shared.port.notify();
         }
     }
 }
@@ -203,7 +213,7 @@ impl<T> Drop for Receiver<T> {
         let unread = std::mem::take(&mut state.queue);
         drop(state);
         self.shared.not_full.notify_all();
-        driver::close_port(self.shared.port);
+        self.shared.port.close();
         drop(unread);
     }
 }

@@ -5,15 +5,15 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
-use std::sync::mpsc;
 
 use slab::Slab;
 
-use crate::coroutine::{self, Builder, Coroutine, Ending, Outcome, Payload, Start};
+use crate::coroutine::{self, Builder, Coroutine, Outcome, Payload, Start};
 use crate::dump::CoroutineState;
+use crate::engine::{self, AbortOnUnwind};
 use crate::handle::Handle;
 use crate::sync::WaitList;
-use crate::{driver, engine, sim};
+use crate::{driver, sim};
 
 /// Stack of the coroutine that runs `main`: whole programs live on it, parsing arguments and all.
 const MAIN_STACK_SIZE_BYTES: usize = 2 * 1024 * 1024;
@@ -37,7 +37,7 @@ thread_local! {
     static GROUPS: RefCell<Vec<Weak<Group>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// All coroutines of the process, in no order.
+/// All coroutines of the thread's reactor, in no order.
 pub(crate) fn all_coroutines() -> Vec<Rc<Coroutine>> {
     let groups: Vec<_> = GROUPS.with_borrow(|groups| groups.iter().filter_map(Weak::upgrade).collect());
     groups.iter().flat_map(|group| group.members()).collect()
@@ -178,22 +178,27 @@ impl Group {
     pub(crate) fn drain(&self) {
         self.main_ended.set(true);
         self.terminate_all();
+        // They may borrow from what is above.
+        let bomb = AbortOnUnwind("the wait for a run's coroutines");
         coroutine::uninterruptible(|| {
             while self.members.borrow().len() > 1 {
                 self.on_end.wait_on(&"the other coroutines' ends");
             }
         });
+        bomb.disarm();
     }
 }
 
 /// Runs `main` as a coroutine, and whatever it spawns, until `main` returns; blocks the calling thread.
 ///
-/// What is still running then is terminated, and has unwound by the time `run` returns. All coroutines of a
-/// process share one thread, whichever thread called `run`.
+/// All of it runs on the calling thread, which is a reactor meanwhile. What is still running when `main` returns is
+/// terminated, and has unwound by the time `run` returns. Several threads may each run a reactor of their own: these
+/// share nothing, and reach each other by a [`Handle`] or a [`remote`](crate::remote) channel.
 ///
 /// # Panics
 ///
-/// With `main`'s panic, or with that of a coroutine that nobody joins. When called from a coroutine.
+/// With `main`'s panic, or with that of a coroutine that nobody joins. When called from a coroutine, or while the
+/// thread unwinds. When the process is out of descriptors, or of memory for `main`'s stack.
 ///
 /// # Examples
 ///
@@ -202,63 +207,43 @@ impl Group {
 /// ```
 #[track_caller]
 pub fn run<T: Send>(main: impl FnOnce() -> T + Send) -> T {
-    assert!(!engine::on_reactor_thread(), "`reactor::run` was called from inside itself: call `spawn`");
+    assert!(!driver::is_here(), "`reactor::run` was called from inside itself: call `spawn`");
+    assert!(coroutine::may_suspend(), "`reactor::run` was called by a destructor while its thread unwinds");
     let called_at = Location::caller();
-    let (result_sender, result) = mpsc::sync_channel::<Result<T, Payload>>(1);
-    let body: Box<dyn FnOnce() + Send + '_> = Box::new(move || start_main(main, result_sender, called_at));
-    // SAFETY: `body` and all it borrows stay alive: below, this thread blocks until the sender inside `body`
-    // has sent or been dropped, and `start_main` does either only when `main` has returned or unwound and every
-    // coroutine of its group has ended (`Group::drain`).
-    let body = unsafe {
-        std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send + 'static>>(body)
-    };
-    driver::run_on_reactor(body);
-    match result.recv() {
-        Ok(Ok(value)) => value,
-        Ok(Err(payload)) => resume_unwind(payload),
-        Err(_) => panic!("the main coroutine could not be started: see the error above"),
+    let mut result = None;
+    let slot = &mut result;
+    engine::host(Box::new(move || *slot = Some(run_here(main, called_at))));
+    match result.expect("the engine calls what it hosts") {
+        Ok(value) => value,
+        Err(payload) => resume_unwind(payload),
     }
 }
 
-/// Runs on the driver's coroutine; must not suspend, and does not: `start` returns at the first suspension.
-fn start_main<T: Send>(
-    main: impl FnOnce() -> T,
-    result: mpsc::SyncSender<Result<T, Payload>>,
-    called_at: &'static Location<'static>,
-) {
+fn run_here<T>(main: impl FnOnce() -> T, called_at: &'static Location<'static>) -> Result<T, Payload> {
+    let builder = Builder::new().name("main").stack_size_bytes(MAIN_STACK_SIZE_BYTES);
+    let (run, prepared) = match (driver::enter(), builder.prepare(called_at)) {
+        (Ok(run), Ok(prepared)) => (run, prepared),
+        (Err(error), _) => panic!("a reactor needs two descriptors ({error}): raise `ulimit -n`"),
+        (_, Err(error)) => panic!("{error}"),
+    };
     let group = Group::new(None);
-    let of_main = group.clone();
-    let body: Box<dyn FnOnce()> = Box::new(move || {
+    let outcome = Rc::new(Cell::new(None));
+    let (of_main, result) = (group.clone(), outcome.clone());
+    let body: Box<dyn FnOnce() + '_> = Box::new(move || {
         let outcome = catch_unwind(AssertUnwindSafe(main));
         of_main.drain();
-        let outcome = match (of_main.failure.take(), outcome) {
-            (Some(payload), _) => Err(payload),
-            (None, outcome) => outcome,
-        };
-        // The receiver waits: `run` blocks on it.
-        let _ = result.send(outcome);
+        result.set(Some(match of_main.failure.take() {
+            Some(payload) => Err(payload),
+            None => outcome,
+        }));
     });
-    // SAFETY: `run` keeps what `main` borrows alive until the result is sent, and `result` is sent last.
+    // SAFETY: what `body` borrows is alive until this function returns, and it does not before `body` has returned:
+    // below, it drives until the coroutine has ended, which comes after, and a panic on the way ends the process. All
+    // other coroutines, which may borrow from `main`'s frames, have ended by then (`Group::drain`).
     let body = unsafe { engine::erase_lifetime(body) };
-    let ending = Rc::new(MainEnding);
-    let builder = Builder::new().name("main").stack_size_bytes(MAIN_STACK_SIZE_BYTES);
-    let start = Start { builder, spawned_at: called_at, group, ending, deadline: None };
-    let started = coroutine::start(start, body, |_: Outcome<()>| ());
-    if let Err(error) = started {
-        // The thread in `run` sees its channel closed and panics; this says why.
-        tracing::error!("`reactor::run`: {error}");
-        eprintln!("reactor::run: {error}");
-    }
-}
-
-struct MainEnding;
-
-impl Ending for MainEnding {
-    fn on_overflow(&self, _: Payload) {
-        // The sender of the result is lost with the stack, so `run` would wait for ever.
-        eprintln!(
-            "reactor: the main coroutine overflowed its stack of {MAIN_STACK_SIZE_BYTES} bytes; aborting"
-        );
-        std::process::abort();
-    }
+    let bomb = AbortOnUnwind("`reactor::run`");
+    let main = prepared.start(Start { group, is_scoped: false, deadline: None }, body, |_: Outcome<()>| ());
+    run.drive(|| main.is_finished());
+    bomb.disarm();
+    outcome.take().expect("`main` has ended, and left its result")
 }

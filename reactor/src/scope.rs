@@ -8,9 +8,9 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use crate::coroutine::{
-    self, Builder, Coroutine, Cut, Ending, Outcome, Packet, Payload, SpawnError, Start, Terminated, What,
+    self, Builder, Coroutine, Cut, Outcome, Packet, Payload, SpawnError, Start, Terminated, What,
 };
-use crate::engine;
+use crate::engine::{self, AbortOnUnwind};
 use crate::run::Group;
 use crate::select::{Selectable, Waiter, source::Source};
 
@@ -77,39 +77,14 @@ impl State {
 
     /// Terminates all children and waits for them, whatever happens to the parent meanwhile.
     fn end_children(&self) {
+        let bomb = AbortOnUnwind("the wait for a scope's children");
         self.terminate_children();
         coroutine::uninterruptible(|| {
             while self.running_count.get() > 0 {
                 coroutine::park_on(CHILDREN);
             }
         });
-    }
-}
-
-/// Marks that a coroutine's children may borrow from its stack: see `coroutine::settle_overflow`.
-struct Open(Rc<Coroutine>);
-
-impl Open {
-    fn new(parent: &Rc<Coroutine>) -> Open {
-        parent.open_scopes.set(parent.open_scopes.get() + 1);
-        Open(parent.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open_scopes.set(self.0.open_scopes.get() - 1);
-    }
-}
-
-impl Ending for State {
-    fn is_scoped(&self) -> bool {
-        true
-    }
-
-    fn on_overflow(&self, payload: Payload) {
-        self.on_failure(payload);
-        self.on_child_end();
+        bomb.disarm();
     }
 }
 
@@ -149,7 +124,6 @@ pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         body_ended: Cell::new(false),
     });
     let scope = Scope { state: state.clone(), scope: PhantomData, env: PhantomData };
-    let open = Open::new(&state.parent);
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     state.body_ended.set(true);
     let raised = state.parent.withdraw_cut(state.cut);
@@ -161,7 +135,6 @@ pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         }
         state.wait_for_children();
     }
-    drop(open);
     match (state.failure.take(), result) {
         (Some(failure), _) => resume_unwind(failure),
         (None, Err(payload)) => resume_unwind(payload),
@@ -176,7 +149,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Panics
     ///
-    /// Near the kernel's limit of memory mappings, as [`crate::spawn`] does; while the caller unwinds.
+    /// When there is no stack for it, as [`crate::spawn`] does; while the caller unwinds.
     #[track_caller]
     pub fn spawn<T: 'scope>(&'scope self, f: impl FnOnce() -> T + 'scope) -> ScopedJoinHandle<'scope, T> {
         match Builder::new().spawn_scoped(self, f) {
@@ -189,7 +162,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     ///
-    /// [`SpawnError`] near the kernel's limit of memory mappings. `f` is dropped then.
+    /// [`SpawnError`] when there is no stack for it. `f` is dropped then.
     ///
     /// # Panics
     ///
@@ -231,36 +204,31 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         f: impl FnOnce() -> T + 'scope,
     ) -> Result<ScopedJoinHandle<'scope, T>, SpawnError> {
         assert!(coroutine::may_suspend(), "a scope can't spawn while its coroutine unwinds");
+        let prepared = builder.discarded(self.state.failure.borrow().is_some()).prepare(Location::caller())?;
         let packet = Packet::new(group.clone());
-        // However `f` ends, run or not, its joiners learn of it before the child counts as ended.
-        let ended = Ended(packet.clone());
-        let body: Box<dyn FnOnce() + 'scope> = Box::new(move || {
-            let ended = ended;
-            ended.0.fill(Outcome::Returned(f()));
-        });
-        // SAFETY: what `body` borrows lives for 'scope, which `scope` above does not leave before
-        // `running_count` is zero, and a child is counted down only once its body has returned or unwound, and
-        // so been dropped. This holds when `f` or a child panics (both are caught there) and when the parent
-        // is terminated (`wait_for_children` waits on, uninterruptibly). A child whose stack overflows is
-        // counted down without unwinding: its frames are never run nor dropped. A parent whose stack overflows
-        // inside a scope ends the process before any child runs again (`coroutine::settle_overflow`).
-        let body = unsafe { engine::erase_lifetime(body) };
-        let state = self.state.clone();
-        state.running_count.set(state.running_count.get() + 1);
-        let ended = state.clone();
-        let failed = state.failure.borrow().is_some();
-        let builder = builder.discarded(failed);
-        let deadline = state.parent.deadline.get();
-        let start = Start { builder, spawned_at: Location::caller(), group, ending: state, deadline };
-        let started = coroutine::start(start, body, move |outcome| {
-            if let Outcome::Panicked(payload) = outcome {
-                ended.on_failure(payload);
+        let returned = packet.clone();
+        let body: Box<dyn FnOnce() + 'scope> = Box::new(move || returned.keep(f()));
+        let (ended, state) = (packet.clone(), self.state.clone());
+        let done: Box<dyn FnOnce(Outcome<()>) + 'scope> = Box::new(move |outcome| {
+            // Its joiners learn of its end. A result that nobody waits for goes here, on the child and before it counts
+            // as ended: its destructor may use what it borrows.
+            let failure = catch_unwind(AssertUnwindSafe(|| ended.settle_kept(outcome)));
+            if let Ok(Some(payload)) | Err(payload) = failure
+                && !payload.is::<Cut>()
+            {
+                state.on_failure(payload);
             }
-            ended.on_child_end();
+            state.on_child_end();
         });
-        let coroutine = started.inspect_err(|_| {
-            self.state.running_count.set(self.state.running_count.get() - 1);
-        })?;
+        // SAFETY: what `body` and `done` borrow lives for 'scope, which `scope` above does not leave before
+        // `running_count` is zero, and a child is counted down by the last act of `done`: by then `body` has returned or
+        // unwound or been dropped, its result has gone to a joiner or been dropped, and neither is used again. This holds
+        // when `f` or a child panics (both are caught there) and when the parent is terminated (`wait_for_children` waits
+        // on, uninterruptibly, and ends the process rather than unwind). Overflows end the process.
+        let (body, done) = unsafe { (engine::erase_lifetime(body), erase_lifetime_of_done(done)) };
+        self.state.running_count.set(self.state.running_count.get() + 1);
+        let deadline = self.state.parent.deadline.get();
+        let coroutine = prepared.start(Start { group, is_scoped: true, deadline }, body, done);
         if !coroutine.is_finished() {
             let mut children = self.state.children.borrow_mut();
             // Swept once the ended ones outnumber the rest, so that spawning stays cheap on average.
@@ -278,13 +246,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 }
 
-/// Tells the joiners of a child that returned nothing, when the child's body is left or discarded.
-struct Ended<T>(Rc<Packet<T>>);
-
-impl<T> Drop for Ended<T> {
-    fn drop(&mut self) {
-        self.0.fill_if_empty(Outcome::Terminated);
-    }
+/// As [`engine::erase_lifetime`], for a child's end.
+///
+/// # Safety
+///
+/// As there.
+unsafe fn erase_lifetime_of_done<'a>(
+    done: Box<dyn FnOnce(Outcome<()>) + 'a>,
+) -> Box<dyn FnOnce(Outcome<()>) + 'static> {
+    type Done<'a> = Box<dyn FnOnce(Outcome<()>) + 'a>;
+    // SAFETY: the types differ by lifetime only; the caller vouches for the rest.
+    unsafe { std::mem::transmute::<Done<'a>, Done<'static>>(done) }
 }
 
 /// A child's handle. Dropping it changes nothing: the scope waits for the child all the same.

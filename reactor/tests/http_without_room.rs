@@ -1,6 +1,6 @@
 //! A server whose process can have no more coroutines turns clients away with 503, and goes on.
 //!
-//! In a file, and so a process, of its own: other tests could not spawn meanwhile.
+//! In a file, and so a process, of its own, since the limit that it sets itself holds for all of it.
 
 mod http_support;
 
@@ -8,9 +8,15 @@ use std::time::Duration;
 
 use http_support::{start, statuses, talk};
 use reactor::http::{Method, Server};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+/// Address space: room for some thousand coroutines.
+const ADDRESS_SPACE_BYTES: u64 = 2 << 30;
 
 #[test]
 fn at_the_limit_of_coroutines_a_client_is_told_503_and_nobody_panics() {
+    let limit = Rlimit { current: Some(ADDRESS_SPACE_BYTES), maximum: Some(ADDRESS_SPACE_BYTES) };
+    setrlimit(Resource::As, limit).unwrap();
     reactor::run(|| {
         let (_server, address) = start(Server::new().route(Method::GET, "/", |_| "hello"));
         let mut parked = Vec::new();

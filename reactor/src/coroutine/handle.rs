@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
-use super::{Coroutine, Ending, Payload, may_suspend};
+use super::{Coroutine, Payload, may_suspend, spend};
 use crate::run::Group;
 use crate::select::{Selectable, Waiter, source::Source};
 use crate::sync::WaitList;
@@ -25,6 +25,8 @@ pub struct Terminated;
 /// Where a coroutine leaves its result.
 pub(crate) struct Packet<T> {
     outcome: RefCell<Option<Outcome<T>>>,
+    /// What a scoped child has returned, which is not its outcome yet.
+    kept: RefCell<Option<T>>,
     /// Most are joined after their end, or never.
     joiners: OnceCell<Box<WaitList>>,
     group: Rc<Group>,
@@ -35,6 +37,7 @@ impl<T> Packet<T> {
     pub(crate) fn new(group: Rc<Group>) -> Rc<Self> {
         Rc::new(Packet {
             outcome: RefCell::new(None),
+            kept: RefCell::new(None),
             joiners: OnceCell::new(),
             group,
             detached: Cell::new(false),
@@ -51,16 +54,29 @@ impl<T> Packet<T> {
         }
     }
 
-    pub(crate) fn fill(&self, outcome: Outcome<T>) {
+    /// Keeps a scoped child's result until the child has ended.
+    pub(crate) fn keep(&self, value: T) {
+        *self.kept.borrow_mut() = Some(value);
+    }
+
+    /// A scoped child has ended: gives what it returned to whoever may join. Its panic is for its scope.
+    pub(crate) fn settle_kept(self: Rc<Self>, outcome: Outcome<()>) -> Option<Payload> {
+        let (outcome, failure) = match (outcome, self.kept.take()) {
+            (Outcome::Returned(()), Some(value)) => (Outcome::Returned(value), None),
+            (Outcome::Panicked(payload), _) => (Outcome::Terminated, Some(payload)),
+            _ => (Outcome::Terminated, None),
+        };
+        // The scope may outlive the last handle: then nobody will ever ask.
+        if Rc::strong_count(&self) > 1 {
+            self.fill(outcome);
+        }
+        failure
+    }
+
+    fn fill(&self, outcome: Outcome<T>) {
         *self.outcome.borrow_mut() = Some(outcome);
         if let Some(joiners) = self.joiners.get() {
             joiners.notify_all();
-        }
-    }
-
-    pub(crate) fn fill_if_empty(&self, outcome: Outcome<T>) {
-        if self.outcome.borrow().is_none() {
-            self.fill(outcome);
         }
     }
 
@@ -68,6 +84,7 @@ impl<T> Packet<T> {
     pub(crate) fn take(&self) -> Outcome<T> {
         loop {
             if let Some(outcome) = self.outcome.take() {
+                spend();
                 return outcome;
             }
             if !may_suspend() {
@@ -92,12 +109,6 @@ impl<T> Source for Packet<T> {
         if let Some(joiners) = self.joiners.get() {
             joiners.withdraw(&waiter.coroutine);
         }
-    }
-}
-
-impl<T> Ending for Packet<T> {
-    fn on_overflow(&self, payload: Payload) {
-        self.settle(Outcome::Panicked(payload));
     }
 }
 

@@ -6,6 +6,7 @@
 //! Not here: the order in which coroutines run ([`crate::driver`]), how stacks are switched
 //! ([`crate::engine`]).
 
+mod budget;
 mod handle;
 mod local;
 mod name;
@@ -17,13 +18,14 @@ mod termination;
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::num::NonZeroU32;
-use std::panic::Location;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::engine::{self, Fiber};
 use crate::run::Group;
-use crate::{driver, watchdog};
+use crate::{clock, driver, sim, watchdog};
+
+pub(crate) use budget::spend;
 
 pub use handle::{JoinHandle, Terminated};
 pub(crate) use handle::{Outcome, Packet};
@@ -31,10 +33,10 @@ pub use local::Local;
 use local::Locals;
 pub use name::current_name;
 pub(crate) use name::{label_of_current, panic_message};
+pub(crate) use spawn::Start;
 pub use spawn::{Builder, SpawnError, spawn, try_spawn};
-pub(crate) use spawn::{Start, start};
 pub(crate) use termination::Cut;
-pub use termination::uninterruptible;
+pub use termination::{catch_panic, uninterruptible};
 
 /// What a panic carries.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -51,40 +53,28 @@ pub(crate) struct Wait {
     pub(crate) need: Cell<usize>,
 }
 
-/// What becomes of a coroutine's end.
-pub(crate) trait Ending {
-    /// Its stack overflowed, so it ended without unwinding.
-    fn on_overflow(&self, payload: Payload);
-
-    /// Whether its parent waits for it: it is a scope's child.
-    fn is_scoped(&self) -> bool {
-        false
-    }
-}
-
 /// The coroutine's own state; one `Rc` of it for everyone who may wake or terminate it.
 pub(crate) struct Coroutine {
-    fiber: OnceCell<Fiber>,
-    /// Made runnable and not yet resumed: counted by the driver.
+    fiber: Fiber,
+    /// Made runnable and not yet resumed.
     scheduled: Cell<bool>,
     finished: Cell<bool>,
     /// Its code has been made to unwind to `cut`: seeing that again tells that somebody caught the unwinding.
     cut_raised: Cell<bool>,
+    /// The outermost frame that it shall unwind to, of those that no shield holds back.
     cut: Cell<Option<Cut>>,
-    uninterruptible_depth: Cell<u32>,
+    /// The innermost shield that it is in: cuts to frames outside of it are held back.
+    shield: Cell<Option<Cut>>,
     group: Rc<Group>,
     /// Its place in the group's list.
     pub(crate) slot: Cell<usize>,
     /// The list it waits in, if any: see [`crate::sync::WaitList`], whose fields these are.
     pub(crate) wait: Wait,
-    /// Scopes that it is in: their children may borrow from its stack.
-    pub(crate) open_scopes: Cell<u32>,
     /// When those stop waiting for whom it works: no call made on their behalf need take longer.
     pub(crate) deadline: Cell<Option<Instant>>,
-    /// Whom to tell if its stack overflows: its own code no longer can.
-    ending: Cell<Option<Rc<dyn Ending>>>,
-    spawned_at: &'static Location<'static>,
-    /// Names it, in this process: from 1.
+    /// Its parent waits for it: it is a scope's child.
+    is_scoped: bool,
+    /// Names it, in this reactor: from 1.
     number: u64,
     /// Its parent's number; 0 for none.
     parent: u64,
@@ -92,18 +82,18 @@ pub(crate) struct Coroutine {
     waits_for: Cell<Option<What>>,
     /// When it suspended, in nanoseconds by its group's coarse clock.
     suspended_at_ns: Cell<u64>,
-    /// An address in the topmost frame of its stack.
-    stack_top: Cell<usize>,
     rare: OnceCell<Box<Rare>>,
 }
 
 /// What few coroutines have, apart so that the others need no room for it.
 #[derive(Default)]
 struct Rare {
-    name: OnceCell<Box<str>>,
     locals: Locals,
     /// How often its code caught its unwinding and went on.
     swallowed_count: Cell<u32>,
+    /// How often its code caught the unwinding to the present cut.
+    raised_count: Cell<u32>,
+    held: termination::Held,
 }
 
 thread_local! {
@@ -147,33 +137,8 @@ impl Coroutine {
             return;
         }
         match self.group.process() {
-            None => {
-                driver::note_ready();
-                self.unpark();
-            }
+            None => driver::push(self.clone()),
             Some(process) => process.world().on_wake(self),
-        }
-    }
-
-    /// Makes its fiber runnable. For the order of things see [`crate::driver`] and [`crate::sim`].
-    pub(crate) fn unpark(&self) {
-        if let Some(fiber) = self.fiber.get() {
-            fiber.unpark();
-        }
-    }
-
-    /// It runs and is about to yield. Counted as runnable, or the driver would block in the poller. A wake-up that
-    /// came before is counted already; it also makes the next park return at once, which every wait allows for.
-    fn count_as_ready(&self) {
-        if !self.scheduled.replace(true) {
-            driver::note_ready();
-        }
-    }
-
-    /// It runs, or never will: takes it out of the count of runnable ones.
-    fn unschedule(&self) {
-        if self.scheduled.replace(false) && self.group.process().is_none() {
-            driver::note_running();
         }
     }
 
@@ -192,6 +157,34 @@ impl Coroutine {
     fn rare(&self) -> &Rare {
         self.rare.get_or_init(Box::default)
     }
+
+    /// Lets it go on until it suspends or ends, nested in the caller: the driver, its parent if it is new, or the pump
+    /// of its simulation.
+    ///
+    /// It is not running already, which nobody who calls this can bring about: whoever runs is in no queue.
+    pub(crate) fn resume(self: &Rc<Self>) {
+        self.scheduled.set(false);
+        let outer = CURRENT.replace(Some(self.clone()));
+        let outer_budget = budget::refill();
+        watchdog::on_enter(self.number);
+        enter_world(self.group.process());
+        self.fiber.resume();
+        watchdog::on_leave(outer.as_ref().map_or(0, |outer| outer.number));
+        enter_world(outer.as_ref().and_then(|outer| outer.group.process()));
+        budget::restore(outer_budget);
+        // Dropped when it is no longer in its place: it may be the last of an ended coroutine.
+        let left = CURRENT.replace(outer);
+        drop(left);
+    }
+}
+
+/// Shows the code that runs now the time of the world that it is in.
+fn enter_world(process: Option<&Rc<sim::Process>>) {
+    match process {
+        Some(process) => process.world().on_enter(),
+        None if clock::is_virtual() => sim::leave(),
+        None => {}
+    }
 }
 
 /// Suspends the running coroutine until somebody wakes it; a dump shows that it waits for `what`.
@@ -204,10 +197,11 @@ impl Coroutine {
 /// while its coroutine unwinds: whoever may be called there asks [`may_suspend`] first.
 pub(crate) fn park_on(what: What) {
     assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
-    let me = take_current();
+    let me = current();
+    me.check_cut();
     me.waits_for.set(Some(what));
-    suspend(me, engine::park);
-    check_cut();
+    me.suspend();
+    me.check_cut();
 }
 
 /// Lets all other runnable coroutines run before the caller goes on.
@@ -225,118 +219,28 @@ pub fn yield_now() {
     if !may_suspend() {
         return;
     }
-    let me = take_current();
-    if me.group.process().is_some() {
-        me.wake();
-        suspend(me, engine::park);
-    } else {
-        me.count_as_ready();
-        suspend(me, engine::yield_now);
-    }
-    check_cut();
+    let me = current();
+    me.check_cut();
+    me.let_others_run();
+    me.check_cut();
 }
 
-/// Suspends the coroutine that pumps a simulation while another one runs, which calls it back.
-///
-/// It counts as runnable meanwhile: the driver must not take the process for idle.
-pub(crate) fn step_aside() {
-    let me = CURRENT.take().expect(NO_COROUTINE);
-    me.count_as_ready();
-    suspend(me, engine::park);
-}
+impl Coroutine {
+    /// Suspends it, which runs, until all who are runnable now have had their turn.
+    fn let_others_run(self: &Rc<Self>) {
+        self.wake();
+        self.suspend();
+    }
 
-/// Takes the running coroutine from its place, to suspend it; unwinds instead where it has been cut.
-#[inline]
-fn take_current() -> Rc<Coroutine> {
-    let me = CURRENT.take().expect(NO_COROUTINE);
-    if me.cut.get().is_some() {
-        // Unwinding is running: it must be in its place.
-        CURRENT.set(Some(me.clone()));
-        me.check_cut();
-        CURRENT.set(None);
-    }
-    me
-}
-
-/// Unwinds the running coroutine if it has been cut.
-#[inline]
-fn check_cut() {
-    let me = CURRENT.take();
-    let is_cut = me.as_ref().is_some_and(|me| me.cut.get().is_some());
-    CURRENT.set(me);
-    if is_cut {
-        current().check_cut();
-    }
-}
-
-/// Suspends `me`, which was running and has been taken from its place, by `switch`.
-///
-/// Moved, and not counted once more: a switch takes no longer than it must.
-#[inline]
-fn suspend(mut me: Rc<Coroutine>, switch: fn()) {
-    let mut spans = None;
-    if spans::are_possible() {
-        // A subscriber's code runs here. Were the stack to overflow in it, it must be known whose that was.
-        CURRENT.set(Some(me));
-        spans = spans::leave();
-        me = CURRENT.take().expect(NO_COROUTINE);
-    }
-    leave(&me);
-    switch();
-    settle_overflow();
-    me.unschedule();
-    me.waits_for.set(None);
-    go_on(Some(me));
-    spans::enter(spans);
-}
-
-/// Marks the switch. Whoever runs next would take a coroutine that is still in its place for an overflowed one.
-fn leave(me: &Coroutine) {
-    watchdog::on_leave();
-    match me.group.process() {
-        None => me.suspended_at_ns.set(driver::on_switch()),
-        Some(process) => {
-            me.suspended_at_ns.set(process.world().elapsed().as_nanos() as u64);
-            process.world().on_leave(driver::is_nested());
-        }
-    }
-}
-
-/// Marks whose code runs now.
-fn go_on(me: Option<Rc<Coroutine>>) {
-    if let Some(me) = &me {
-        watchdog::on_enter(me.number);
-        if let Some(process) = me.group.process() {
-            process.world().on_enter();
-        }
-    }
-    CURRENT.set(me);
-}
-
-/// Ends the coroutine that ran before if it overflowed its stack: it then neither suspended nor finished.
-pub(crate) fn settle_overflow() {
-    let Some(lost) = CURRENT.take() else { return };
-    drop(spans::leave());
-    watchdog::on_leave();
-    if lost.finished.replace(true) {
-        return;
-    }
-    if lost.open_scopes.get() > 0 {
-        // Its stack goes back to the pool, and children may still use what they borrowed from it.
-        eprintln!(
-            "reactor: a coroutine overflowed its stack inside a scope; its children can't go on: aborting"
-        );
-        std::process::abort();
-    }
-    let ending = lost.ending.take();
-    lost.unschedule();
-    lost.group.on_finish(&lost);
-    watchdog::on_finish(lost.number);
-    driver::note_finished();
-    if let Some(process) = lost.group.process() {
-        process.world().on_leave(driver::is_nested());
-    }
-    if let Some(ending) = ending {
-        ending.on_overflow(Box::new("a coroutine overflowed its stack".to_owned()));
+    /// Suspends it, which runs.
+    fn suspend(&self) {
+        let spans = if spans::are_possible() { spans::leave() } else { None };
+        self.suspended_at_ns.set(match self.group.process() {
+            None => driver::on_switch(),
+            Some(process) => process.world().elapsed().as_nanos() as u64,
+        });
+        engine::suspend();
+        self.waits_for.set(None);
+        spans::enter(spans);
     }
 }

@@ -5,7 +5,7 @@ use super::{Coroutine, Payload, current, with_current};
 impl Coroutine {
     /// Its name, or the place where it was spawned if it was given none.
     pub(crate) fn label(&self) -> String {
-        match self.rare.get().and_then(|rare| rare.name.get()) {
+        match &self.fiber.label().name {
             Some(name) => name.to_string(),
             None => self.place(),
         }
@@ -13,20 +13,16 @@ impl Coroutine {
 
     /// Where it was spawned: file and line.
     pub(crate) fn place(&self) -> String {
-        format!("{}:{}", self.spawned_at.file(), self.spawned_at.line())
+        let spawned_at = self.fiber.label().spawned_at;
+        format!("{}:{}", spawned_at.file(), spawned_at.line())
     }
 
     /// Its name, with the place where it was spawned.
     pub(crate) fn label_and_place(&self) -> String {
-        match self.rare.get().and_then(|rare| rare.name.get()) {
+        match &self.fiber.label().name {
             Some(name) => format!("{name} ({})", self.place()),
             None => self.place(),
         }
-    }
-
-    pub(super) fn set_name(&self, name: &str) {
-        // Only its builder names it, so nothing is there yet.
-        let _ = self.rare().name.set(name.into());
     }
 }
 

@@ -2,99 +2,125 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
+use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
 use tracing::Span;
 
-use super::{
-    CURRENT, Coroutine, Cut, Ending, JoinHandle, Outcome, Packet, Wait, current, go_on, leave, panic_message,
-    settle_overflow, spans, with_current,
-};
+use super::{Coroutine, Cut, JoinHandle, Outcome, Packet, Wait, current, panic_message, spans, with_current};
+use crate::engine::{self, Fiber, Label, StackError};
 use crate::run::Group;
 use crate::scope::{Scope, ScopedJoinHandle};
-use crate::{driver, engine, watchdog};
+use crate::{driver, watchdog};
 
-/// Spawning was refused: the process is near the kernel's limit of memory mappings.
+/// Spawning was refused: there is no stack for the coroutine. Nothing of it is left, and others go on.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{running} coroutines run already and each takes two memory mappings; raise `sysctl vm.max_map_count` \
-     (now {max_map_count}) to run more"
-)]
 #[non_exhaustive]
-pub struct SpawnError {
-    /// Coroutines that exist now.
-    pub running: usize,
-    /// The kernel's `vm.max_map_count`.
-    pub max_map_count: usize,
+pub enum SpawnError {
+    /// The system gave no memory or no address space.
+    #[error(
+        "no stack of {} KiB beside those of {running} coroutines ({source}): end some, ask for less by \
+         `Builder::stack_size_bytes`, or raise what limits the process's memory (`ulimit -v`, its cgroup, \
+         `vm.overcommit_memory`)", stack_size_bytes / 1024
+    )]
+    Memory {
+        /// Coroutines of this reactor that exist now.
+        running: usize,
+        /// What was asked for.
+        stack_size_bytes: usize,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The process is near the kernel's limit of memory mappings. Kernels before Linux 6.13 need two for each stack.
+    #[error(
+        "{running} coroutines run already and each takes two memory mappings; raise `sysctl vm.max_map_count` \
+         (now {max_map_count}) to run more"
+    )]
+    Mappings {
+        /// Coroutines of this reactor that exist now.
+        running: usize,
+        /// The kernel's `vm.max_map_count`.
+        max_map_count: usize,
+    },
 }
 
 /// What a coroutine starts with.
 pub(crate) struct Start {
-    pub(crate) builder: Builder,
-    pub(crate) spawned_at: &'static Location<'static>,
     pub(crate) group: Rc<Group>,
-    pub(crate) ending: Rc<dyn Ending>,
+    /// Its parent waits for it.
+    pub(crate) is_scoped: bool,
     /// Those for whom a scope works wait no longer for its children.
     pub(crate) deadline: Option<Instant>,
 }
 
-/// Starts a coroutine whose body never unwinds past `done`. Runs it at once until it first suspends.
-///
-/// Where it is terminated before it starts, `body` is dropped here without having run.
-pub(crate) fn start<T: 'static>(
-    start: Start,
-    body: impl FnOnce() -> T + 'static,
-    done: impl FnOnce(Outcome<T>) + 'static,
-) -> Result<Rc<Coroutine>, SpawnError> {
-    driver::admit_coroutine()?;
-    let child = Rc::new(Coroutine {
-        fiber: OnceCell::new(),
-        scheduled: Cell::new(false),
-        finished: Cell::new(false),
-        cut_raised: Cell::new(false),
-        cut: Cell::new(None),
-        uninterruptible_depth: Cell::new(0),
-        group: start.group,
-        slot: Cell::new(0),
-        wait: Wait::default(),
-        open_scopes: Cell::new(0),
-        deadline: Cell::new(start.deadline),
-        ending: Cell::new(Some(start.ending)),
-        spawned_at: start.spawned_at,
-        number: driver::next_number(),
-        parent: with_current(|parent| parent.map_or(0, |parent| parent.number)),
-        waits_for: Cell::new(None),
-        suspended_at_ns: Cell::new(0),
-        stack_top: Cell::new(0),
-        rare: OnceCell::new(),
-    });
-    if let Some(name) = start.builder.name {
-        child.set_name(&name);
-    }
-    child.group.on_start(&child);
-    watchdog::on_start(&child);
-    if start.builder.discarded || child.cut.get().is_some() {
-        drop(body);
-        done(Outcome::Terminated);
-        child.finish();
-        return Ok(child);
-    }
+/// A coroutine to be: it has its stack, which is all that may be refused, and nobody knows of it yet.
+pub(crate) struct Prepared {
+    fiber: Fiber,
+    span: Option<Span>,
+    discarded: bool,
+}
 
-    let span = start.builder.span.or_else(spans::current);
-    let spans_of_parent = if spans::are_possible() { spans::leave() } else { None };
-    let parent = CURRENT.take();
-    let nested = driver::enter_nested();
-    let me = child.clone();
-    engine::launch(start.builder.stack_size_bytes, move || {
-        let _ = me.fiber.set(engine::current());
-        me.stack_top.set(std::ptr::from_ref(&me).addr());
-        go_on(Some(me.clone()));
-        let span = span.map(Span::entered);
+impl Prepared {
+    /// Starts the coroutine, which runs at once until it first suspends. Its `body`'s end goes to `done`.
+    ///
+    /// Where it is discarded, or terminated before it starts, `body` is dropped here without having run. Panics of `body`
+    /// and of the destructors of what it captured are its outcome; what `done` panics with ends the run.
+    pub(crate) fn start<T: 'static>(
+        self,
+        start: Start,
+        body: impl FnOnce() -> T + 'static,
+        done: impl FnOnce(Outcome<T>) + 'static,
+    ) -> Rc<Coroutine> {
+        // First what runs a subscriber's code.
+        let span = self.span.or_else(spans::current);
+        let spans_of_parent = if spans::are_possible() { spans::leave() } else { None };
+        let child = Rc::new(Coroutine {
+            fiber: self.fiber,
+            scheduled: Cell::new(false),
+            finished: Cell::new(false),
+            cut_raised: Cell::new(false),
+            cut: Cell::new(None),
+            shield: Cell::new(None),
+            group: start.group,
+            slot: Cell::new(0),
+            wait: Wait::default(),
+            deadline: Cell::new(start.deadline),
+            is_scoped: start.is_scoped,
+            number: driver::next_number(),
+            parent: with_current(|parent| parent.map_or(0, |parent| parent.number)),
+            waits_for: Cell::new(None),
+            suspended_at_ns: Cell::new(0),
+            rare: OnceCell::new(),
+        });
+        child.group.on_start(&child);
+        watchdog::on_start(&child);
+        let me = child.clone();
+        if self.discarded || child.cut.get().is_some() {
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(body)));
+            me.end(dropped.map_or_else(Outcome::Panicked, |()| Outcome::Terminated), done);
+        } else {
+            child.fiber.begin(Box::new(move || {
+                let span = span.map(Span::entered);
+                let outcome = me.run(body);
+                me.end(outcome, done);
+                drop(span);
+                driver::on_switch();
+            }));
+            child.resume();
+        }
+        spans::enter(spans_of_parent);
+        child
+    }
+}
+
+impl Coroutine {
+    /// Runs its code, and drops what it kept for itself.
+    fn run<T>(&self, body: impl FnOnce() -> T) -> Outcome<T> {
         let outcome = match catch_unwind(AssertUnwindSafe(body)) {
             Ok(value) => {
-                me.check_swallowed_at_end();
+                self.check_swallowed_at_end();
                 Outcome::Returned(value)
             }
             Err(payload) => match payload.downcast::<Cut>() {
@@ -102,20 +128,21 @@ pub(crate) fn start<T: 'static>(
                 Err(payload) => Outcome::Panicked(payload),
             },
         };
-        // First what it kept, whose destructors may suspend, even where it was terminated; then its result,
-        // which may be dropped here; then the end.
-        done(me.drop_locals_after(outcome));
-        drop(span);
-        me.finish();
-        CURRENT.set(None);
-        leave(&me);
-    });
-    // Back from the child's first suspension, its end, or its overflow.
-    settle_overflow();
-    drop(nested);
-    go_on(parent);
-    spans::enter(spans_of_parent);
-    Ok(child)
+        // Their destructors may suspend, even where it was terminated.
+        self.drop_locals_after(outcome)
+    }
+
+    /// Gives its outcome to `done`, and ends it.
+    fn end<T>(self: &Rc<Self>, outcome: Outcome<T>, done: impl FnOnce(Outcome<T>)) {
+        // Destructors run here, of a result that nobody wants: they may suspend, and may panic, but not keep it from
+        // its end.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| done(outcome)))
+            && !payload.is::<Cut>()
+        {
+            self.group.fail(payload);
+        }
+        self.finish();
+    }
 }
 
 impl Coroutine {
@@ -134,11 +161,8 @@ impl Coroutine {
 
     fn finish(&self) {
         self.finished.set(true);
-        self.unschedule();
-        self.ending.take();
         self.group.on_finish(self);
         watchdog::on_finish(self.number);
-        driver::note_finished();
     }
 }
 
@@ -148,8 +172,8 @@ impl Coroutine {
 ///
 /// # Panics
 ///
-/// Outside `run`. Near the kernel's limit of memory mappings, some 30,000 coroutines by default: a server that
-/// starts one for each client calls [`try_spawn`], and refuses the client instead.
+/// Outside `run`. When there is no stack for it ([`SpawnError`]): a server that starts one for each client calls
+/// [`try_spawn`], and refuses the client instead.
 ///
 /// # Examples
 ///
@@ -173,8 +197,7 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
 ///
 /// # Errors
 ///
-/// [`SpawnError`] near the kernel's limit of memory mappings. `f` is dropped then, and with it the connection
-/// that it was to serve.
+/// [`SpawnError`] when there is no stack for it. `f` is dropped then, and with it the connection that it was to serve.
 ///
 /// # Panics
 ///
@@ -195,13 +218,16 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The defaults: 128 KiB of stack, of which only touched pages take memory, and the place of the call that
+    /// The defaults: 256 KiB of stack, of which only touched pages take memory, and the place of the call that
     /// spawns it for a name.
     pub fn new() -> Builder {
         Builder::default()
     }
 
-    /// Gives the coroutine a stack of this size; it is not pooled, so it costs an `mmap` at each spawn.
+    /// Gives the coroutine a stack of this size, in whole pages and of 16 KiB at the least.
+    ///
+    /// An overflow ends the process, with a sentence that names the coroutine. For all coroutines at once see
+    /// [`set_default_stack_size_bytes`](crate::set_default_stack_size_bytes).
     pub fn stack_size_bytes(mut self, size: usize) -> Builder {
         self.stack_size_bytes = Some(size);
         self
@@ -229,11 +255,27 @@ impl Builder {
         self
     }
 
+    /// Gets the coroutine its stack, for a call at `spawned_at`.
+    pub(crate) fn prepare(self, spawned_at: &'static Location<'static>) -> Result<Prepared, SpawnError> {
+        let stack_size_bytes = engine::stack_size_bytes(self.stack_size_bytes);
+        let label = Label { name: self.name.map(|name| name.into_owned().into_boxed_str()), spawned_at };
+        match Fiber::new(stack_size_bytes, label) {
+            Ok(fiber) => Ok(Prepared { fiber, span: self.span, discarded: self.discarded }),
+            Err(error) => {
+                let running = with_current(|me| me.map_or(0, |me| me.group.len()));
+                Err(match error {
+                    StackError::Memory(source) => SpawnError::Memory { running, stack_size_bytes, source },
+                    StackError::Mappings { max_map_count } => SpawnError::Mappings { running, max_map_count },
+                })
+            }
+        }
+    }
+
     /// Starts the coroutine, as [`spawn`] does.
     ///
     /// # Errors
     ///
-    /// [`SpawnError`] near the kernel's limit of memory mappings: some 30,000 coroutines by default.
+    /// [`SpawnError`] when there is no stack for it.
     ///
     /// # Panics
     ///
@@ -241,16 +283,11 @@ impl Builder {
     #[track_caller]
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> Result<JoinHandle<T>, SpawnError> {
         let group = current().group().clone();
+        let prepared = self.prepare(Location::caller())?;
         let packet = Packet::new(group.clone());
         let ended = packet.clone();
-        let of_start = Start {
-            builder: self,
-            spawned_at: Location::caller(),
-            group,
-            ending: packet.clone(),
-            deadline: None,
-        };
-        let coroutine = start(of_start, f, move |outcome| ended.settle(outcome))?;
+        let start = Start { group, is_scoped: false, deadline: None };
+        let coroutine = prepared.start(start, f, move |outcome| ended.settle(outcome));
         Ok(JoinHandle { coroutine, packet })
     }
 
@@ -258,7 +295,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`SpawnError`] near the kernel's limit of memory mappings.
+    /// [`SpawnError`] when there is no stack for it.
     ///
     /// # Panics
     ///

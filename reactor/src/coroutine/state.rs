@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Coroutine, Cut, with_current};
+use super::{Coroutine, with_current};
 use crate::dump::CoroutineState;
 
 impl Coroutine {
@@ -24,7 +24,7 @@ impl Coroutine {
     }
 
     pub(crate) fn is_terminated(&self) -> bool {
-        self.cut.get() == Some(Cut::BOTTOM)
+        self.has_termination()
     }
 
     pub(crate) fn parent(&self) -> Option<u64> {
@@ -32,17 +32,14 @@ impl Coroutine {
     }
 
     pub(crate) fn is_scoped(&self) -> bool {
-        let ending = self.ending.take();
-        let is_scoped = ending.as_ref().is_some_and(|ending| ending.is_scoped());
-        self.ending.set(ending);
-        is_scoped
+        self.is_scoped
     }
 
     pub(crate) fn stack_size_bytes(&self) -> usize {
-        self.fiber.get().map_or(0, |fiber| fiber.stack_size_bytes())
+        self.fiber.stack_size_bytes()
     }
 
     pub(crate) fn stack_top(&self) -> usize {
-        self.stack_top.get()
+        self.fiber.stack_top()
     }
 }

@@ -75,11 +75,11 @@ pub(super) fn check_may_suspend() -> io::Result<()> {
 
 /// The machine's files.
 pub(super) struct KernelDisk {
-    ring: Option<&'static Ring>,
+    ring: Option<Rc<Ring>>,
 }
 
 impl KernelDisk {
-    pub(super) fn new(ring: Option<&'static Ring>) -> KernelDisk {
+    pub(super) fn new(ring: Option<Rc<Ring>>) -> KernelDisk {
         KernelDisk { ring }
     }
 }
@@ -108,13 +108,13 @@ impl Disk for KernelDisk {
     fn open(&self, path: &Path, options: &OpenOptions) -> io::Result<Rc<dyn OpenFile>> {
         let (path, flags) = (c_path(path)?, flags(options));
         let mode = Mode::from_raw_mode(options.mode);
-        let fd = match self.ring {
+        let fd = match &self.ring {
             Some(ring) => ring.open(path, flags, mode)?,
             None => on_pool(move || Ok(rustix::fs::open(path, flags, mode)?))?,
         };
         // It was for opening only: io_uring would take it to mean that reads must not wait either.
         rustix::fs::fcntl_setfl(&fd, flags & OFlags::APPEND)?;
-        Ok(Rc::new(KernelFile { fd: Arc::new(fd), ring: self.ring, may_read_now: Cell::new(true) }))
+        Ok(Rc::new(KernelFile { fd: Arc::new(fd), ring: self.ring.clone(), may_read_now: Cell::new(true) }))
     }
 
     fn metadata(&self, path: &Path, follow_symlink: bool) -> io::Result<Metadata> {
@@ -186,7 +186,7 @@ impl Disk for KernelDisk {
 struct KernelFile {
     /// Shared with what is under way: a descriptor's number must not be used again before that is over.
     fd: Arc<OwnedFd>,
-    ring: Option<&'static Ring>,
+    ring: Option<Rc<Ring>>,
     /// Until its file system has said that it does not know how.
     may_read_now: Cell<bool>,
 }
@@ -210,7 +210,7 @@ impl OpenFile for KernelFile {
 
     fn read_at(&self, len: usize, offset: u64) -> io::Result<Vec<u8>> {
         let fd = self.fd.clone();
-        match self.ring {
+        match &self.ring {
             Some(ring) => ring.read(fd, len, offset),
             None => on_pool(move || {
                 let mut bytes = Vec::with_capacity(len);
@@ -222,7 +222,7 @@ impl OpenFile for KernelFile {
 
     fn write_at(&self, bytes: Bytes, offset: u64) -> io::Result<usize> {
         let fd = self.fd.clone();
-        match self.ring {
+        match &self.ring {
             Some(ring) => ring.write(fd, bytes, offset),
             None => on_pool(move || Ok(rustix::io::pwrite(&fd, &bytes, offset)?)),
         }
@@ -230,7 +230,7 @@ impl OpenFile for KernelFile {
 
     fn sync(&self, what: Durable) -> io::Result<()> {
         let fd = self.fd.clone();
-        match self.ring {
+        match &self.ring {
             Some(ring) => ring.sync(fd, what),
             None => on_pool(move || match what {
                 Durable::Data => Ok(rustix::fs::fdatasync(fd)?),

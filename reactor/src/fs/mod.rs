@@ -60,6 +60,12 @@ thread_local! {
     static CHOSEN: RefCell<Option<(Backend, Rc<dyn Disk>)>> = const { RefCell::new(None) };
 }
 
+/// Lets go of what a run has chosen and made.
+pub(crate) fn end() {
+    drop(CHOSEN.take());
+    uring::end();
+}
+
 fn chosen() -> (Backend, Rc<dyn Disk>) {
     if let Some(chosen) = CHOSEN.with_borrow(Clone::clone) {
         return chosen;
@@ -97,7 +103,7 @@ pub fn backend() -> Backend {
     chosen().0
 }
 
-/// Chooses what does the work on files opened from now on, in the whole process. Never suspends.
+/// Chooses what does the work on files opened from now on, until the run ends. Never suspends.
 ///
 /// # Errors
 ///
@@ -119,7 +125,7 @@ pub fn choose_backend(backend: Backend) -> io::Result<()> {
 /// Operations on files that are under way, those included whose coroutine is gone: each may hold a buffer. Never
 /// suspends.
 pub fn operations_in_flight() -> usize {
-    kernel::jobs_in_flight() + Ring::existing().map_or(0, Ring::in_flight)
+    kernel::jobs_in_flight() + Ring::existing().map_or(0, |ring| ring.in_flight())
 }
 
 /// Reads a whole file of at most `limit_bytes`.

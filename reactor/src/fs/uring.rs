@@ -1,7 +1,7 @@
 //! io_uring: reads, writes, syncs and opens that the kernel does while coroutines run.
 //!
-//! There is one ring, on the reactor's thread, for as long as the process lives. A call puts a request into the ring's
-//! submission queue and parks. Each turn of the driver hands all new requests to the kernel at once and wakes those
+//! Each reactor has one ring, from the first use until its run ends. A call puts a request into the ring's submission
+//! queue and parks. Each turn of the driver hands all new requests to the kernel at once and wakes those
 //! whose completion has come ([`turn`]); an eventfd, which the poller watches, ends the driver's sleep when one comes.
 //!
 //! **Memory.** The kernel reads and writes by address, at a time of its choosing. So what it may touch (a buffer, a
@@ -16,16 +16,18 @@
 //! 2. *Untouched*: nobody reads or writes an operation's buffer until it is taken out of the table.
 //! 3. *Last*: an operation is taken out of the table only by its own completion, which the kernel posts after its
 //!    last access.
-//! 4. *For ever*: the ring and the table are leaked, so no request outlives them.
+//! 4. *For ever*: a ring whose table is not empty is leaked, table and all, so no request outlives them.
 
 #![allow(unsafe_code)]
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
@@ -90,30 +92,47 @@ struct State {
     unsubmitted: bool,
 }
 
-/// The ring of the reactor's thread.
+/// Waits, of a millisecond each, for the operations that are left when a run ends: cancelled ones, mostly. What takes
+/// longer is left to the kernel, with its buffer.
+const END_WAITS_MAX: u32 = 200;
+
+/// A reactor's ring.
 pub(super) struct Ring {
-    state: RefCell<State>,
+    /// Dropped only with an empty table: *For ever*.
+    state: ManuallyDrop<RefCell<State>>,
     /// Given back by completions, not by callers: see [`Ring::reap`].
     places: Semaphore,
     eventfd: OwnedFd,
 }
 
 thread_local! {
-    static RING: OnceCell<&'static Ring> = const { OnceCell::new() };
+    static RING: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
 }
 
-/// Submits what is new and wakes whose operation is complete. The driver calls it at each turn; never suspends.
+/// Submits what is new and wakes whose operation is complete. The driver calls it at each look; never suspends.
 pub(crate) fn turn() {
     if let Some(ring) = Ring::existing() {
-        ring.submit();
-        ring.reap();
+        ring.turn();
     }
+}
+
+/// Lets go of the ring: the run ends, and with it all who waited for operations.
+pub(super) fn end() {
+    let Some(ring) = RING.take() else { return };
+    for _ in 0..END_WAITS_MAX {
+        ring.turn();
+        if ring.in_flight() == 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    tracing::warn!("{} operations on files outlive their run", ring.in_flight());
 }
 
 impl Ring {
     /// The thread's ring, if it has been made.
-    pub(super) fn existing() -> Option<&'static Ring> {
-        RING.with(|ring| ring.get().copied())
+    pub(super) fn existing() -> Option<Rc<Ring>> {
+        RING.with_borrow(Clone::clone)
     }
 
     /// The thread's ring, made at the first call.
@@ -122,7 +141,7 @@ impl Ring {
     ///
     /// When the kernel refuses: it is too old, was told to (`kernel.io_uring_disabled`), a filter of system calls
     /// forbids it, or memory that may be locked is short.
-    pub(super) fn get() -> io::Result<&'static Ring> {
+    pub(super) fn get() -> io::Result<Rc<Ring>> {
         if let Some(ring) = Ring::existing() {
             return Ok(ring);
         }
@@ -150,10 +169,14 @@ impl Ring {
         driver::register(eventfd.as_fd(), Rc::default())?;
         let state = State { uring, operations: Slab::with_capacity(OPERATIONS_MAX), unsubmitted: false };
         let places = Semaphore::new(OPERATIONS_MAX);
-        // *For ever*.
-        let ring: &'static Ring = Box::leak(Box::new(Ring { state: RefCell::new(state), places, eventfd }));
-        RING.with(|slot| assert!(slot.set(ring).is_ok(), "one ring a thread"));
+        let ring = Rc::new(Ring { state: ManuallyDrop::new(RefCell::new(state)), places, eventfd });
+        RING.set(Some(ring.clone()));
         Ok(ring)
+    }
+
+    fn turn(&self) {
+        self.submit();
+        self.reap();
     }
 
     /// Operations that hold memory: the kernel may use it.
@@ -161,7 +184,7 @@ impl Ring {
         self.state.borrow().operations.len()
     }
 
-    pub(super) fn open(&'static self, path: CString, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    pub(super) fn open(self: &Rc<Self>, path: CString, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         let outcome = self.run(Held::Path(path), None, |held| {
             let Held::Path(path) = held else { unreachable!("the path was just given") };
             opcode::OpenAt::new(types::Fd(rustix::fs::CWD.as_raw_fd()), path.as_ptr())
@@ -175,7 +198,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn read(&'static self, fd: Arc<OwnedFd>, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+    pub(super) fn read(self: &Rc<Self>, fd: Arc<OwnedFd>, len: usize, offset: u64) -> io::Result<Vec<u8>> {
         let number = types::Fd(fd.as_raw_fd());
         let buffer = Vec::with_capacity(len.min(LEN_MAX));
         let outcome = self.run(Held::ReadBuffer(buffer), Some(fd), |held| {
@@ -190,7 +213,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn write(&'static self, fd: Arc<OwnedFd>, bytes: Bytes, offset: u64) -> io::Result<usize> {
+    pub(super) fn write(self: &Rc<Self>, fd: Arc<OwnedFd>, bytes: Bytes, offset: u64) -> io::Result<usize> {
         let number = types::Fd(fd.as_raw_fd());
         let outcome = self.run(Held::WriteBuffer(bytes), Some(fd), |held| {
             let Held::WriteBuffer(bytes) = held else { unreachable!("the buffer was just given") };
@@ -202,7 +225,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn sync(&'static self, fd: Arc<OwnedFd>, what: Durable) -> io::Result<()> {
+    pub(super) fn sync(self: &Rc<Self>, fd: Arc<OwnedFd>, what: Durable) -> io::Result<()> {
         let number = types::Fd(fd.as_raw_fd());
         let flags = match what {
             Durable::Data => types::FsyncFlags::DATASYNC,
@@ -216,7 +239,7 @@ impl Ring {
     ///
     /// `request` may use the address of `held` and of what it owns, and nothing else by address.
     fn run(
-        &'static self,
+        self: &Rc<Self>,
         held: Held,
         fd: Option<Arc<OwnedFd>>,
         request: impl FnOnce(&mut Held) -> squeue::Entry,
@@ -237,7 +260,7 @@ impl Ring {
             }
             key
         };
-        let wait = Wait { ring: self, key, completion };
+        let wait = Wait { ring: self.clone(), key, completion };
         loop {
             if let Some(outcome) = wait.completion.outcome.borrow_mut().take() {
                 return outcome;
@@ -294,8 +317,18 @@ impl State {
         self.unsubmitted = true;
         // SAFETY: what the request points to is valid for as long as the kernel may use it. Operations keep *Owned*
         // (`Ring::run` builds the request from the entry in the table) until *Last* (`Ring::reap`), and *For ever*
-        // (`Ring::get`). Requests to cancel point to nothing.
+        // (`Ring::drop`). Requests to cancel point to nothing.
         unsafe { self.uring.submission().push(request) }.is_ok()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Requests to cancel may still be under way: they point to nothing.
+        if self.in_flight() == 0 {
+            // SAFETY: dropped here and nowhere else, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.state) };
+        }
     }
 }
 
@@ -322,7 +355,7 @@ fn outcome(held: Held, result: i32) -> io::Result<Outcome> {
 
 /// A coroutine's interest in its operation.
 struct Wait {
-    ring: &'static Ring,
+    ring: Rc<Ring>,
     key: usize,
     completion: Rc<Completion>,
 }
@@ -348,9 +381,9 @@ mod tests {
     /// Not the position of anything: the kernel reads a pipe as it comes.
     const STREAM: u64 = u64::MAX;
 
-    fn with_ring(story: impl FnOnce(&'static Ring) + Send) {
+    fn with_ring(story: impl FnOnce(&Rc<Ring>) + Send) {
         crate::run(|| match Ring::get() {
-            Ok(ring) => story(ring),
+            Ok(ring) => story(&ring),
             Err(error) => eprintln!("SKIPPED: the kernel refuses io_uring: {error}"),
         });
     }
@@ -361,7 +394,8 @@ mod tests {
             let (mut reader, mut writer) = std::io::pipe().unwrap();
             let fd = Arc::new(OwnedFd::from(reader.try_clone().unwrap()));
             let uses = Arc::downgrade(&fd);
-            let waiting = crate::spawn(move || ring.read(fd, 100, STREAM));
+            let of_reader = ring.clone();
+            let waiting = crate::spawn(move || of_reader.read(fd, 100, STREAM));
             crate::sleep(Duration::from_millis(1));
             assert_eq!(uses.strong_count(), 1, "the kernel waits for the pipe");
             waiting.terminate();
@@ -385,7 +419,7 @@ mod tests {
             let (reader, mut writer) = std::io::pipe().unwrap();
             let fd = Arc::new(OwnedFd::from(reader));
             for _ in 0..100 {
-                let fd = fd.clone();
+                let (fd, ring) = (fd.clone(), ring.clone());
                 let waiting = crate::spawn(move || ring.read(fd, 1, STREAM));
                 crate::yield_now();
                 writer.write_all(b"x").unwrap();

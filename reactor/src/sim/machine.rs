@@ -11,7 +11,7 @@ use super::files::DiskFaults;
 use super::host::{HostState, Process};
 use super::trace::What;
 use super::world::Inner;
-use crate::coroutine::{self, Builder, Ending, Outcome, Payload, Start};
+use crate::coroutine::{self, Builder, Outcome, Start};
 use crate::run::Group;
 
 /// A simulated machine: an address, a disk, and processes.
@@ -25,14 +25,6 @@ pub struct Host {
 #[derive(Clone)]
 pub struct Running {
     group: Rc<Group>,
-}
-
-struct Overflow(Rc<Inner>);
-
-impl Ending for Overflow {
-    fn on_overflow(&self, payload: Payload) {
-        self.0.fail(payload);
-    }
 }
 
 impl Host {
@@ -61,9 +53,11 @@ impl Host {
     ///
     /// # Panics
     ///
-    /// Near the kernel's limit of memory mappings, as [`crate::spawn`] does.
+    /// When there is no stack for it, as [`crate::spawn`] does.
     #[track_caller]
     pub fn start(&self, main: impl FnOnce() + 'static) -> Running {
+        let builder = Builder::new().name(self.name().to_owned()).stack_size_bytes(MAIN_STACK_SIZE_BYTES);
+        let prepared = builder.prepare(Location::caller()).unwrap_or_else(|error| panic!("{error}"));
         self.state.set_up(true);
         self.world.note(What::Start, self.state.index() as u64, 0);
         self.world.tell(|| format!("{} starts", self.name()));
@@ -76,21 +70,12 @@ impl Host {
                 resume_unwind(payload);
             }
         };
-        let start = Start {
-            builder: Builder::new().name(self.name().to_owned()).stack_size_bytes(MAIN_STACK_SIZE_BYTES),
-            spawned_at: Location::caller(),
-            group: group.clone(),
-            ending: Rc::new(Overflow(self.world.clone())),
-            deadline: None,
-        };
-        let started = coroutine::start(start, body, move |outcome| {
+        let start = Start { group: group.clone(), is_scoped: false, deadline: None };
+        prepared.start(start, body, move |outcome| {
             if let Outcome::Panicked(payload) = outcome {
                 world.fail(payload);
             }
         });
-        if let Err(error) = started {
-            panic!("{error}");
-        }
         Running { group }
     }
 

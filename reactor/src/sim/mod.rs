@@ -76,6 +76,7 @@ use crate::scope;
 use choices::Choices;
 use trace::What;
 use world::Inner;
+pub(crate) use world::leave;
 
 /// How a world is.
 #[derive(Clone, Debug)]
@@ -393,25 +394,6 @@ mod tests {
                 panic!("nobody joins this one");
             });
             sleep(ms(5));
-        });
-    }
-
-    #[test]
-    fn a_stack_overflow_ends_its_coroutine_and_not_the_simulation() {
-        #[allow(unconditional_recursion)]
-        fn endless(n: u64) -> u64 {
-            // Larger than it is written to: `may` ends the process where the stack's very last word was.
-            let frame = std::hint::black_box([n; 64]);
-            endless(n + 1) + frame[0]
-        }
-        run(1, SimConfig::default(), |_| {
-            let lost = spawn(|| {
-                sleep(ms(1));
-                endless(0)
-            });
-            let joined = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lost.join()));
-            assert!(joined.is_err());
-            sleep(ms(1));
         });
     }
 

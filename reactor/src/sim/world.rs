@@ -1,10 +1,9 @@
 //! A world's state, and the pump: the one real coroutine that lets simulated ones run, each in its turn.
 //!
-//! Virtual time belongs to a world and not to the thread, so many simulations and real work share one reactor
-//! (as the tests of one program do). A simulated coroutine that is woken goes onto its world's list instead of
-//! the driver's; the pump picks one, lets it run until it suspends, and picks again. When none is runnable, time
-//! jumps to the next event. When there is no event either, everyone waits for ever: a deadlock, which fails the
-//! run.
+//! Virtual time belongs to a world and not to the thread. A simulated coroutine that is woken goes onto its world's
+//! list instead of the driver's; the pump picks one, lets it run, nested in itself, until it suspends, and picks again.
+//! When none is runnable, time jumps to the next event. When there is no event either, everyone waits for ever: a
+//! deadlock, which fails the run.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +20,7 @@ use super::network::{Chance, LATENCY_STEPS, Network};
 use super::tcp::Ends;
 use super::trace::{Trace, What};
 use crate::clock::{self, Virtual};
-use crate::coroutine::{self, Coroutine, Payload};
+use crate::coroutine::{Coroutine, Payload};
 use crate::run::Group;
 use crate::timer::Action;
 
@@ -35,10 +34,6 @@ pub(crate) struct Inner {
     pub(super) choices: RefCell<Choices>,
     entropy: RefCell<Generator>,
     pub(super) trace: RefCell<Trace>,
-    /// The coroutine that called [`super::run`].
-    pump: Rc<Coroutine>,
-    /// A simulated coroutine has the thread.
-    running: Cell<bool>,
     step_count: Cell<u64>,
     pub(super) network: RefCell<Network>,
     pub(super) tcp: RefCell<Ends>,
@@ -52,7 +47,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// A world that the running coroutine pumps.
+    /// A world, for the running coroutine to pump.
     pub(super) fn new(config: SimConfig, choices: Choices, entropy_seed: u64, tell: bool) -> Rc<Inner> {
         let network = RefCell::new(Network::new(config.link));
         Rc::new(Inner {
@@ -67,8 +62,6 @@ impl Inner {
             choices: RefCell::new(choices),
             entropy: RefCell::new(Generator::new(entropy_seed)),
             trace: RefCell::new(Trace::new(tell)),
-            pump: coroutine::current(),
-            running: Cell::new(false),
             step_count: Cell::new(0),
             hosts: RefCell::default(),
             groups: RefCell::default(),
@@ -105,19 +98,10 @@ impl Inner {
         self.ready.borrow_mut().push_back(coroutine.clone());
     }
 
-    /// A simulated coroutine goes on: its code sees this world's time.
+    /// A simulated coroutine goes on: its code sees this world's time, until [`leave`].
     pub(crate) fn on_enter(&self) {
         check::set_quiet(self.quiet);
         clock::set_virtual(Some(Virtual { now: self.now(), elapsed: self.elapsed.get() }));
-    }
-
-    /// A simulated coroutine suspends or ends; if it ran `nested` in its parent, that goes on, else the pump.
-    pub(crate) fn on_leave(&self, nested: bool) {
-        clock::set_virtual(None);
-        check::set_quiet(false);
-        if !nested && self.running.replace(false) {
-            self.pump.unpark();
-        }
     }
 
     pub(crate) fn arm(&self, due: Instant, action: Action) -> EventKey {
@@ -245,12 +229,7 @@ impl Inner {
         if self.step_count.get() >= self.config.steps_max {
             self.on_endless();
         }
-        self.running.set(true);
-        next.unpark();
-        // It may return early, by a wake-up that had another cause.
-        while self.running.get() {
-            coroutine::step_aside();
-        }
+        next.resume();
     }
 
     /// The next coroutine to run.
@@ -371,6 +350,12 @@ impl Inner {
         self.groups.borrow_mut().push(group.clone());
         group
     }
+}
+
+/// Real code goes on, and sees the real time.
+pub(crate) fn leave() {
+    clock::set_virtual(None);
+    check::set_quiet(false);
 }
 
 impl Chance for Choices {

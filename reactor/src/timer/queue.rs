@@ -64,11 +64,16 @@ impl Entry {
 
 impl<A> Default for Queue<A> {
     fn default() -> Self {
-        Queue { heap: Vec::new(), slots: Slab::new(), next_number: 0, origin: None }
+        Queue::new()
     }
 }
 
 impl<A> Queue<A> {
+    /// An empty queue.
+    pub(crate) const fn new() -> Queue<A> {
+        Queue { heap: Vec::new(), slots: Slab::new(), next_number: 0, origin: None }
+    }
+
     /// Adds a timer.
     ///
     /// # Panics
@@ -87,14 +92,11 @@ impl<A> Queue<A> {
         TimerKey { number, slot }
     }
 
-    /// Takes a timer out; does nothing if it has fired.
-    pub(crate) fn disarm(&mut self, key: TimerKey) {
-        let Some(slot) = self.slots.get(key.slot as usize) else { return };
-        let position = slot.position as usize;
+    /// Takes a timer out and returns what it would have done; nothing if it has fired.
+    pub(crate) fn disarm(&mut self, key: TimerKey) -> Option<A> {
+        let position = self.slots.get(key.slot as usize)?.position as usize;
         // The slot may have a later owner by now.
-        if self.heap[position].number == key.number {
-            self.remove(position);
-        }
+        (self.heap[position].number == key.number).then(|| self.remove(position))
     }
 
     /// Returns when the next timer is due.
