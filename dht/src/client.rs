@@ -31,6 +31,7 @@ use crate::node::Node;
 use crate::paxos::ProposerId;
 use crate::register::{HighWater, Operation, State};
 use crate::replicate;
+use crate::space;
 
 /// `df` must not hang because a node does.
 const USAGE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -325,7 +326,7 @@ fn gather_usage<O: Overlay + 'static>(links: &Rc<Links<O>>) -> Result<Usage, Rea
         let (links, sender) = (links.clone(), sender.clone());
         drop(reactor::spawn(move || {
             let usage = match links.local(&contact.id) {
-                Some(node) => Ok(node.usage()),
+                Some(node) => Ok(node.space()),
                 None => links
                     .call::<NodeUsage>(&contact, &(), Bytes::new(), USAGE_TIMEOUT)
                     .map(|(usage, _)| usage),
@@ -334,29 +335,17 @@ fn gather_usage<O: Overlay + 'static>(links: &Rc<Links<O>>) -> Result<Usage, Rea
         }));
     }
     drop(sender);
-    let (mut sum, mut answered, mut reason) = (Usage::default(), 0, "no node is known".to_owned());
-    while let Ok(usage) = answers.recv() {
-        let usage: Usage = match usage {
-            Ok(usage) => usage,
+    let (mut spaces, mut reason) = (Vec::new(), "no node is known".to_owned());
+    while let Ok(space) = answers.recv() {
+        match space {
+            Ok(space) => spaces.push(space),
             Err(Failure::Refused(refusal)) => return Err(ReadError::Refused(refusal.to_string())),
-            Err(failure) => {
-                reason = failure.to_string();
-                continue;
-            }
-        };
-        answered += 1;
-        sum.used_bytes = sum.used_bytes.saturating_add(usage.used_bytes);
-        sum.total_bytes = sum.total_bytes.saturating_add(usage.total_bytes);
-        sum.block_count = sum.block_count.saturating_add(usage.block_count);
+            Err(failure) => reason = failure.to_string(),
+        }
     }
-    if answered == 0 {
+    if spaces.is_empty() {
         return Err(ReadError::NoQuorum { answers: 0, needed: 1, reason });
     }
     // Every block takes its size once on each replica; with a node down, on fewer.
-    let copies = links.replicas.min(answered) as u64;
-    Ok(Usage {
-        used_bytes: sum.used_bytes / copies,
-        total_bytes: sum.total_bytes / copies,
-        block_count: sum.block_count / copies,
-    })
+    Ok(space::together(&spaces, links.replicas))
 }

@@ -59,6 +59,7 @@ pub mod paxos;
 pub mod register;
 pub mod repair;
 pub mod replicate;
+mod space;
 pub mod store;
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, GroupHash, OwnerTag};
 use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
-use crate::block_store::{RegisterAddress, Usage};
+use crate::block_store::RegisterAddress;
 use crate::paxos::{Accepted, Ballot};
+use crate::store::device::DeviceId;
 
 /// How many keys one answer lists: 40 bytes each, so an answer stays below 100 KiB.
 pub const KEYS_PER_ANSWER_MAX: usize = 2048;
@@ -95,8 +96,23 @@ reactor::service! {
         fn list_keys(&self, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal>
             = 0x0221 as ListKeys, idempotent;
         /// How full the node is.
-        fn usage(&self) -> Result<Usage, Refusal> = 0x0230 as NodeUsage, idempotent;
+        fn usage(&self) -> Result<NodeSpace, Refusal> = 0x0230 as NodeUsage, idempotent;
     }
+}
+
+/// See [`NodeUsage`]: what one node has, and what the disk has that it may share with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpace {
+    /// Bytes that its store takes.
+    pub used_bytes: u64,
+    /// Bytes that it may still take.
+    pub free_bytes: u64,
+    /// Values that it holds.
+    pub block_count: u64,
+    /// The file system that they are on.
+    pub device: DeviceId,
+    /// Bytes that this has left for all who are on it.
+    pub device_free_bytes: u64,
 }
 
 /// See [`PutBlock`].

@@ -3,7 +3,7 @@
 //! be read is damage of what lies there, and stops neither the start nor compaction.
 
 use bytes::Bytes;
-use dht::store::device::{Disk, DiskFile, KernelDisk, Opening, Waiting};
+use dht::store::device::{DeviceId, Disk, DiskFile, KernelDisk, Opening, Waiting};
 use dht::store::{Config, DiskStore, Key, Kind, Store, StoreError};
 use std::{
     io::{self, IoSlice},
@@ -76,6 +76,10 @@ impl Disk for FailingDisk {
 
     fn free_bytes(&self, path: &Path) -> Option<u64> {
         KernelDisk.free_bytes(path)
+    }
+
+    fn device(&self, path: &Path) -> DeviceId {
+        KernelDisk.device(path)
     }
 
     fn waiting(&self) -> Waiting {

@@ -152,7 +152,12 @@ impl Home {
             files::private_directory(&home.path)?;
             let (key, public_key) = founding.node_key();
             files::save(&home.key_file(), &key)?;
-            home.save_settings(&NodeSettings { number, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) })?;
+            home.save_settings(&NodeSettings {
+                number,
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                store: None,
+                has_forgotten: false,
+            })?;
             entries.push(NodeEntry { number, public_key, address: None });
         }
         let network = founding.network(entries);
@@ -231,7 +236,7 @@ impl NodeHome {
         files::load(&self.network_file())
     }
 
-    /// Its number and address.
+    /// Its number, address and store.
     ///
     /// # Errors
     /// Those of [`files::load`].
@@ -239,7 +244,7 @@ impl NodeHome {
         files::load(&self.path.join("node.json"))
     }
 
-    /// Remembers its number and address.
+    /// Remembers its number, address and store.
     ///
     /// # Errors
     /// Those of [`files::save`].

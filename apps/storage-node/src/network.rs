@@ -152,11 +152,23 @@ pub(crate) struct NodeSettings {
     pub(crate) number: u16,
     /// Where it listens; port 0 before its first start.
     pub(crate) listen: SocketAddr,
+    /// The store that it had last; none before its first start.
+    pub(crate) store: Option<StoreEntry>,
+    /// Whether a store was lost: with it went what the node had promised as a member of registers.
+    pub(crate) has_forgotten: bool,
+}
+
+/// Which store a node had, and how often that had been opened: so that a replaced disk, or one put back from a copy, is
+/// not taken for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoreEntry {
+    pub(crate) id: Hex<[u8; 16]>,
+    pub(crate) opened_count: u64,
 }
 
 impl Kind for NodeSettings {
     const KIND: &'static str = "hypha node";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SECRET: bool = false;
 }
 

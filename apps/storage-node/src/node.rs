@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dht::node::Gate;
 use dht::repair::{Pace, Repair};
-use dht::store::{DiskStore, Store, StoreError};
+use dht::store::{DiskStore, Incarnation, Store, StoreError};
 use overlay::{Config, StartError};
 use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
 use reactor::rpc::Service;
@@ -19,7 +19,7 @@ use reactor::rpc::Service;
 use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
-use crate::network::{NodeSettings, Role};
+use crate::network::{Hex, NodeSettings, Role, StoreEntry};
 use crate::report::{Report, ReportMethod, ReportRefused};
 use crate::volume::Keepers;
 
@@ -53,9 +53,12 @@ impl StorageNode {
     ) -> Result<Self, Failure> {
         let lock = take_lock(home, patience)?;
         let network = home.network()?;
-        let settings = home.settings()?;
+        let mut settings = home.settings()?;
         let member = Member::load(&home.key_file(), Role::Node)?;
         let store = open_store(&home.store_directory())?;
+        recognise(&mut settings, &store.incarnation());
+        // Before anyone is served: what is forgotten stays known, however this run ends.
+        home.save_settings(&settings)?;
         let own = member.identity.public_key();
         let peers = Peers::new();
         let replicas = usize::from(network.replicas);
@@ -76,7 +79,7 @@ impl StorageNode {
         let join = |address| {
             let mut service = Service::new();
             storage.serve(&mut service);
-            serve_reports(&mut service, &storage, &peers);
+            serve_reports(&mut service, &storage, &peers, settings.has_forgotten);
             let config = Config {
                 identity: (*member.identity).clone(),
                 network: network.owner_key(),
@@ -205,8 +208,25 @@ fn open_store(path: &Path) -> Result<Rc<dyn Store>, Failure> {
     }
 }
 
+/// Compares the store with the one that the node had last, and remembers it.
+fn recognise(settings: &mut NodeSettings, found: &Incarnation) {
+    let had = settings.store.as_ref();
+    let earlier = had.map(|had| Incarnation { id: had.id.0, opened_count: had.opened_count });
+    if let Some(earlier) = earlier.filter(|earlier| !found.follows(earlier)) {
+        settings.has_forgotten = true;
+        tracing::error!(
+            node = settings.number,
+            had = %earlier,
+            %found,
+            "this is not the store that the node had: it was replaced, or put back from a copy, and what the node had \
+             promised is gone; put the right one back if there is one"
+        );
+    }
+    settings.store = Some(StoreEntry { id: Hex(found.id), opened_count: found.opened_count });
+}
+
 /// Answers `status`. Whoever may read may ask.
-fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &Peers) {
+fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &Peers, has_forgotten: bool) {
     let (storage, peers) = (storage.clone(), peers.clone());
     let started = Instant::now();
     let needed = Rights { read: true, ..Rights::default() };
@@ -221,6 +241,9 @@ fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &P
             used_bytes: usage.used_bytes,
             total_bytes: usage.total_bytes,
             peers: peers.count() as u32,
+            failure: storage.store().failure().map(|error| error.to_string()),
+            damaged_count: storage.store().usage().damaged_count,
+            has_forgotten,
         };
         Ok((report, Bytes::new()))
     });

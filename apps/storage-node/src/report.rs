@@ -25,6 +25,38 @@ pub(crate) struct Report {
     pub(crate) total_bytes: u64,
     /// How many nodes and clients are connected to it.
     pub(crate) peers: u32,
+    /// Why its store takes no writes, save that it is full.
+    pub(crate) failure: Option<String>,
+    /// How many stored values are known to be damaged.
+    pub(crate) damaged_count: u64,
+    /// Whether its store was replaced, or put back from a copy, so that it has forgotten what it promised.
+    pub(crate) has_forgotten: bool,
+}
+
+impl Report {
+    /// What keeps it from taking writes, or else is wrong with it, in a few words.
+    pub(crate) fn fault(&self) -> Option<String> {
+        if let Some(failure) = &self.failure {
+            return Some(format!("takes no writes: {failure}"));
+        }
+        if self.is_full() {
+            return Some("full: takes no writes".into());
+        }
+        if self.has_forgotten {
+            return Some("its store was replaced or put back: what it had promised is forgotten".into());
+        }
+        (self.damaged_count > 0).then(|| format!("{} stored values are damaged", self.damaged_count))
+    }
+
+    /// Whether it can take writes.
+    pub(crate) fn takes_writes(&self) -> bool {
+        self.failure.is_none() && !self.is_full()
+    }
+
+    /// Less is left than one block may need.
+    fn is_full(&self) -> bool {
+        self.total_bytes.saturating_sub(self.used_bytes) < 2 << 20
+    }
 }
 
 /// Asks a node for its [`Report`].

@@ -139,8 +139,9 @@ fn known(network: &Network, met: &[Contact]) -> Vec<(Option<u16>, Contact)> {
 type Answer = (Option<u16>, Contact, Result<Report, String>);
 
 fn overview(network: &Network, answers: Vec<Answer>) -> Overview {
-    let answering = answers.iter().filter(|(_, _, answer)| answer.is_ok()).count();
-    let down = answers.len() - answering;
+    let works = |answer: &Result<Report, String>| answer.as_ref().is_ok_and(Report::takes_writes);
+    let working = answers.iter().filter(|(_, _, answer)| works(answer)).count();
+    let down = answers.len() - working;
     let replicas = usize::from(network.replicas);
     // With more nodes than replicas some blocks may live on just the dead ones: any quorum's worth of dead is too many.
     let tolerated = replicas - (replicas / 2 + 1);
@@ -180,9 +181,9 @@ fn render(overview: &Overview) -> String {
     use std::fmt::Write;
     let answering = overview.nodes.iter().filter(|node| node.answers).count();
     let words = match overview.health {
-        Health::Healthy => "healthy: every node answers",
+        Health::Healthy => "healthy: every node answers, and takes writes",
         Health::Degraded => "degraded: everything works, and no further node may die",
-        Health::Down => "down: too few nodes answer to read and write everything",
+        Health::Down => "down: too few nodes answer and take writes to read and write everything",
     };
     let mut text = format!(
         "{words}\n{answering} of {} nodes, {} copies of each block\n\n",
@@ -210,6 +211,9 @@ fn render(overview: &Overview) -> String {
                 )
             }
         };
+        if let Some(fault) = node.report.as_ref().and_then(Report::fault) {
+            let _ = writeln!(text, "      {fault}");
+        }
     }
     text
 }
@@ -243,8 +247,11 @@ mod tests {
             uptime_s: 1,
             blocks: 2,
             used_bytes: 3,
-            total_bytes: 4,
+            total_bytes: 4 << 30,
             peers: 0,
+            failure: None,
+            damaged_count: 0,
+            has_forgotten: false,
         };
         let answers = known(&network, &[])
             .into_iter()
@@ -266,6 +273,36 @@ mod tests {
         assert_eq!(health(3, 2), Health::Down);
         assert_eq!(health(5, 1), Health::Degraded);
         assert_eq!(health(5, 2), Health::Down);
+    }
+
+    #[test]
+    fn a_node_that_takes_no_writes_is_as_good_as_dead_and_said_so() {
+        let network = network(3);
+        let report = |failure: Option<&str>, total_bytes| Report {
+            version: "1".into(),
+            process: 1,
+            uptime_s: 1,
+            blocks: 2,
+            used_bytes: 3,
+            total_bytes,
+            peers: 0,
+            failure: failure.map(Into::into),
+            damaged_count: 0,
+            has_forgotten: false,
+        };
+        let told = |reports: [Report; 3]| {
+            let nodes = known(&network, &[]).into_iter().zip(reports);
+            let overview =
+                overview(&network, nodes.map(|((n, contact), report)| (n, contact, Ok(report))).collect());
+            (overview.health, render(&overview))
+        };
+        let well = || report(None, 4 << 30);
+        let (health, text) = told([well(), report(Some("cannot sync"), 4 << 30), well()]);
+        assert_eq!(health, Health::Degraded);
+        assert!(text.contains("takes no writes: cannot sync"), "{text}");
+        let (health, text) = told([well(), report(Some("cannot sync"), 4 << 30), report(None, 4)]);
+        assert_eq!(health, Health::Down);
+        assert!(text.contains("full"), "{text}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::block::mutable::SignedRecord;
 use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
     AcceptRequest, DigestsRequest, GetBlockRequest, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListKeysRequest,
-    ListKeysResponse, PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage,
+    ListKeysResponse, NodeSpace, PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage,
 };
 use crate::paxos::{Accepted, Ballot};
 use crate::store::{Key, Kind, Store, StoreError};
@@ -114,6 +114,18 @@ impl Node {
     pub fn usage(&self) -> Usage {
         let usage = self.store.usage();
         Usage { used_bytes: usage.disk_bytes, total_bytes: usage.total_bytes, block_count: usage.count }
+    }
+
+    /// What the local store has and may still take, and the disk that it may share with other nodes.
+    pub fn space(&self) -> NodeSpace {
+        let usage = self.store.usage();
+        NodeSpace {
+            used_bytes: usage.disk_bytes,
+            free_bytes: usage.total_bytes.saturating_sub(usage.disk_bytes),
+            block_count: usage.count,
+            device: usage.device,
+            device_free_bytes: usage.device_free_bytes,
+        }
     }
 
     /// Says who is near, so that digests can be cut to what two nodes are both responsible for.
@@ -218,9 +230,9 @@ impl Storage for Served {
         self.0.list_keys(&request)
     }
 
-    fn usage(&self, call: &CallContext) -> Result<Usage, Refusal> {
+    fn usage(&self, call: &CallContext) -> Result<NodeSpace, Refusal> {
         self.0.admit(call, READ)?;
-        Ok(self.0.usage())
+        Ok(self.0.space())
     }
 }
 

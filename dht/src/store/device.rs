@@ -14,6 +14,7 @@ pub use kernel::KernelDisk;
 pub use simulated::SimulatedDisk;
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     io::{self, IoSlice},
@@ -42,6 +43,10 @@ pub enum Waiting {
     /// On a coroutine: its calls suspend.
     Coroutine,
 }
+
+/// A file system: the same for all that see it on one machine, another on every other machine, also after a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DeviceId(pub [u8; 16]);
 
 /// A disk with files on it.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -83,6 +88,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
     /// Bytes that may still be written where `path` is; `None` if that cannot be told. Never waits.
     fn free_bytes(&self, path: &Path) -> Option<u64>;
+
+    /// The file system that `path` is on, told apart from all others.
+    fn device(&self, path: &Path) -> DeviceId;
 
     /// Where code that waits for this disk runs.
     fn waiting(&self) -> Waiting;

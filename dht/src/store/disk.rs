@@ -5,7 +5,7 @@
 //! which moves the index on and completes the tickets. What is still on its way is read from memory.
 
 use super::{
-    Damage, Gather, Key, PutOptions, Store, StoreError, Ticket, Usage,
+    Damage, Gather, Incarnation, Key, PutOptions, Store, StoreError, Ticket, Usage,
     device::{Disk, KernelDisk},
     format::Shape,
     index::Entry,
@@ -111,8 +111,11 @@ impl DiskStore {
             config.segment_size_bytes = part as u32;
         }
         let (path, of_disk) = (config.path.clone(), disk.clone());
-        let Opened { directory, salt, index, active, reserve, recovery } =
-            reactor::offload(move || recovery::open(of_disk, &path))?;
+        let (opened, device) = reactor::offload(move || {
+            let opened = recovery::open(of_disk.clone(), &path);
+            (opened, of_disk.device(&path))
+        });
+        let Opened { directory, salt, index, active, reserve, recovery, incarnation } = opened?;
         for damage in &recovery.damages {
             tracing::warn!(store = %config.path.display(), "{damage}");
         }
@@ -136,6 +139,8 @@ impl DiskStore {
             directory,
             salt,
             recovery,
+            incarnation,
+            device,
             sequence: Cell::new(index.sequence_max()),
             index: RefCell::new(index),
             compaction_wanted: Rc::default(),
@@ -229,6 +234,10 @@ impl Store for DiskStore {
         index.get(key).filter(|entry| entry.shape == Shape::Value).map(|entry| entry.owner)
     }
 
+    fn incarnation(&self) -> Incarnation {
+        self.log.incarnation
+    }
+
     fn is_suspect(&self, key: &Key) -> bool {
         !self.log.pending.borrow().contains_key(key) && self.log.index.borrow().is_suspect(key)
     }
@@ -245,6 +254,8 @@ impl Store for DiskStore {
             disk_bytes: totals.disk_bytes,
             total_bytes: totals.disk_bytes.saturating_add(self.log.free_bytes()),
             damaged_count: totals.lost_count,
+            device: self.log.device,
+            device_free_bytes: self.log.device_free_bytes(),
         }
     }
 

@@ -5,10 +5,11 @@
 
 use super::{
     Damage, Gather, Key, PutOptions, StoreError, Ticket, VALUE_LENGTH_MAX_BYTES,
-    device::{DiskFile, Opening},
+    device::{DeviceId, DiskFile, Opening},
     directory::Directory,
     disk::Config,
     format::{self, Shape},
+    incarnation::Incarnation,
     index::{Entry, Index},
     pipeline::{InFlight, Sent},
     pipes::WriteSender,
@@ -43,6 +44,8 @@ pub(crate) struct Log {
     /// Held by compaction and scrubbing while they work.
     pub(crate) background: Mutex<()>,
     pub(crate) recovery: Recovery,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) device: DeviceId,
     pub(crate) pending: RefCell<HashMap<Key, Pending>>,
     pub(crate) in_flight: Rc<InFlight>,
     pub(crate) queue: RefCell<Option<WriteSender>>,
@@ -161,9 +164,14 @@ impl Log {
         self.index.borrow().totals().disk_bytes
     }
 
+    /// Bytes that the disk has left for anybody.
+    pub(crate) fn device_free_bytes(&self) -> u64 {
+        self.directory.disk().free_bytes(self.directory.path()).unwrap_or(u64::MAX)
+    }
+
     /// Bytes that may still be taken: of the capacity, and of the disk.
     pub(crate) fn free_bytes(&self) -> u64 {
-        let of_disk = self.directory.disk().free_bytes(self.directory.path()).unwrap_or(u64::MAX);
+        let of_disk = self.device_free_bytes();
         let of_capacity = self
             .config
             .capacity_bytes

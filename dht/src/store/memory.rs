@@ -2,7 +2,10 @@
 //!
 //! It can be told to refuse writes, now or after a countdown, so that callers' error paths can be tested.
 
-use super::{Damage, Gather, Key, PutOptions, Store, StoreError, Ticket, Usage, VALUE_LENGTH_MAX_BYTES};
+use super::{
+    Damage, Gather, Incarnation, Key, PutOptions, Store, StoreError, Ticket, Usage, VALUE_LENGTH_MAX_BYTES,
+    device::DeviceId,
+};
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
@@ -16,6 +19,7 @@ pub struct MemoryStore {
     values: RefCell<BTreeMap<Key, (Bytes, u32)>>,
     damaged: RefCell<BTreeSet<Key>>,
     suspect: RefCell<BTreeSet<Key>>,
+    incarnation: RefCell<Option<Incarnation>>,
     writes_left: Cell<Option<u64>>,
     closed: Cell<bool>,
 }
@@ -123,6 +127,10 @@ impl Store for MemoryStore {
         self.values.borrow().get(key).map(|(_, owner)| *owner)
     }
 
+    fn incarnation(&self) -> Incarnation {
+        *self.incarnation.borrow_mut().get_or_insert_with(Incarnation::new)
+    }
+
     fn is_suspect(&self, key: &Key) -> bool {
         self.suspect.borrow().contains(key)
     }
@@ -141,6 +149,8 @@ impl Store for MemoryStore {
             disk_bytes: value_bytes,
             total_bytes: u64::MAX,
             damaged_count,
+            device: DeviceId::default(),
+            device_free_bytes: u64::MAX,
         }
     }
 

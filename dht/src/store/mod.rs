@@ -24,6 +24,7 @@ mod disk;
 mod error;
 pub mod format;
 mod gather;
+mod incarnation;
 mod index;
 mod key;
 mod log;
@@ -42,6 +43,7 @@ mod writer;
 pub use disk::{Config, DiskStore};
 pub use error::{Damage, StoreError};
 pub use gather::Gather;
+pub use incarnation::Incarnation;
 pub use key::{Key, Kind};
 pub use memory::MemoryStore;
 pub use recovery::Recovery;
@@ -136,6 +138,9 @@ pub trait Store {
     /// Whose value it is: what [`PutOptions::owner`] said. Never suspends.
     fn owner(&self, key: &Key) -> Option<u32>;
 
+    /// Which store this is: to be remembered by whoever must know whether it is still the same. Never suspends.
+    fn incarnation(&self) -> Incarnation;
+
     /// Whether a newer record of `key` may have been destroyed than the one there is, if there is one: damage took
     /// records and their names. A write to the key ends the doubt. Whoever promised something by this key must not
     /// go by what it reads before it has asked the others. Never suspends.
@@ -205,4 +210,8 @@ pub struct Usage {
     pub total_bytes: u64,
     /// Keys known to be damaged.
     pub damaged_count: u64,
+    /// The file system that it is on: several stores may share one, and its space.
+    pub device: device::DeviceId,
+    /// Bytes that this file system has left for anybody.
+    pub device_free_bytes: u64,
 }

@@ -12,6 +12,7 @@ use super::{
     device::{Disk, DiskFile, Opening},
     directory::Directory,
     format::{self, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError},
+    incarnation::{self, Incarnation},
     index::Index,
     reserve::Reserve,
     scan::{self, Durable, Scanned},
@@ -43,6 +44,7 @@ pub(crate) struct Opened {
     pub(crate) active: Active,
     pub(crate) reserve: Reserve,
     pub(crate) recovery: Recovery,
+    pub(crate) incarnation: Incarnation,
 }
 
 /// Locks and reads a store, making it if there is none.
@@ -111,8 +113,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Opened, StoreErro
     for damage in recovery.damages.iter_mut().filter(|damage| damage.key.is_none()) {
         damage.sequence_max = damage.sequence_max.min(index.sequence_max());
     }
+    let incarnation = incarnation::open(&directory, salt)?;
     let reserve = Reserve::open(directory.clone());
-    Ok(Opened { directory, salt, index, active, reserve, recovery })
+    Ok(Opened { directory, salt, index, active, reserve, recovery, incarnation })
 }
 
 type Header = Result<SegmentHeader, (SegmentHeaderError, Vec<u8>)>;

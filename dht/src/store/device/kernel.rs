@@ -1,6 +1,6 @@
 //! The machine's own disk.
 
-use super::{Disk, DiskFile, Opening, Waiting};
+use super::{DeviceId, Disk, DiskFile, Opening, Waiting};
 use rustix::{
     fs::{FallocateFlags, FlockOperation},
     io::{Errno, ReadWriteFlags},
@@ -62,6 +62,20 @@ impl Disk for KernelDisk {
 
     fn free_bytes(&self, path: &Path) -> Option<u64> {
         rustix::fs::statvfs(path).ok().map(|disk| disk.f_bavail * disk.f_frsize)
+    }
+
+    fn device(&self, path: &Path) -> DeviceId {
+        // A file system's own id where it has one; else its device's number, which another boot may change.
+        let own = rustix::fs::statvfs(path).map_or(0, |disk| disk.f_fsid);
+        let number = rustix::fs::stat(path).map_or(0, |known| known.st_dev);
+        let id = if own == 0 { number } else { own };
+        let machine = fs::read("/etc/machine-id").unwrap_or_default();
+        let machine =
+            if machine.is_empty() { rustix::system::uname().nodename().to_bytes().to_vec() } else { machine };
+        let hash = reactor::crypto::hash::sha3_256(&[b"hypha device 1", &machine, &id.to_le_bytes()]);
+        let mut device = DeviceId::default();
+        device.0.copy_from_slice(&hash[..16]);
+        device
     }
 
     fn waiting(&self) -> Waiting {

@@ -4,7 +4,7 @@
 //! threads are coroutines of the one thread, so a file is known to the store by a number, and kept in a table of the
 //! thread.
 
-use super::{Disk, DiskFile, Opening, Waiting};
+use super::{DeviceId, Disk, DiskFile, Opening, Waiting};
 use reactor::fs::{self, File, OpenOptions};
 use std::{
     cell::{Cell, RefCell},
@@ -81,6 +81,10 @@ impl Disk for SimulatedDisk {
 
     fn free_bytes(&self, _: &Path) -> Option<u64> {
         None
+    }
+
+    fn device(&self, _: &Path) -> DeviceId {
+        DeviceId::default()
     }
 
     fn waiting(&self) -> Waiting {
