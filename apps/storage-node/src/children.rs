@@ -8,12 +8,9 @@
 //! Each child has one coroutine, a loop that starts it, reads it and mourns it. Not here: what a node does.
 
 use std::cell::{Cell, RefCell};
-use std::fs::OpenOptions;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,6 +21,8 @@ use reactor::sync::Signal;
 
 use crate::errors::Failure;
 use crate::home::NodeHome;
+use crate::log_file;
+use crate::output::say;
 
 /// What a node prints once it serves, before its address; `up` reads it.
 pub(crate) const READY: &str = "listening on ";
@@ -36,6 +35,11 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 const LIVED: Duration = Duration::from_secs(10);
 /// A child that has not left by then is killed: its store survives that.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+/// A node may first wait until its predecessor has left; one that is not ready by then is not waited for any longer.
+const START_LIMIT: Duration = Duration::from_secs(25);
+/// This program, whatever has become of its file: an upgrade puts another file in its place, and a node of another
+/// version beside this process is nobody's wish.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 /// A ready line is some 40 bytes.
 const LINE_SIZE_BYTES_MAX: usize = 4096;
 
@@ -49,8 +53,8 @@ struct Child {
     process: RefCell<Option<process::Child>>,
     /// Why it ended before it was ever ready.
     failure: RefCell<Option<String>>,
-    /// How often it has come up.
-    lives: Cell<u32>,
+    /// `up` waits for it, and tells that it is there.
+    is_awaited: Cell<bool>,
     changed: Signal,
     stopping: Cell<bool>,
     /// Between two lives: there is no process.
@@ -73,7 +77,7 @@ impl Supervised {
             address: Cell::new(None),
             process: RefCell::new(None),
             failure: RefCell::new(None),
-            lives: Cell::new(0),
+            is_awaited: Cell::new(true),
             changed: Signal::new(),
             stopping: Cell::new(false),
             resting: Cell::new(false),
@@ -85,23 +89,34 @@ impl Supervised {
         Supervised { child, coroutine }
     }
 
-    /// Waits until the node serves for the first time.
+    /// Its number in its home.
+    pub(crate) fn number(&self) -> u16 {
+        self.child.number
+    }
+
+    /// Waits until the node serves for the first time. One that does not is started again all the same, and says so
+    /// when it is there.
     ///
     /// # Errors
-    /// `Failure::NodeStart` with the end of its log if it ended instead.
+    /// `Failure::NodeStart` with the end of its log if it ended instead, or is not ready in time.
     ///
     /// # Suspends
-    /// Until the node is ready or gone.
+    /// Until the node is ready or gone, for [`START_LIMIT`] at most.
     pub(crate) fn wait_ready(&self) -> Result<(SocketAddr, u32), Failure> {
-        loop {
-            if let Some(reason) = self.child.failure.borrow_mut().take() {
-                return Err(Failure::NodeStart { number: self.child.number, reason });
+        let failed = |reason| Failure::NodeStart { number: self.child.number, reason };
+        let ready = reactor::timeout(START_LIMIT, || {
+            loop {
+                if let Some(reason) = self.child.failure.borrow_mut().take() {
+                    return Err(failed(reason));
+                }
+                if let (Some(address), Some(pid)) = (self.child.address.get(), self.pid()) {
+                    return Ok((address, pid));
+                }
+                self.child.changed.wait();
             }
-            if let (Some(address), Some(pid)) = (self.child.address.get(), self.pid()) {
-                return Ok((address, pid));
-            }
-            self.child.changed.wait();
-        }
+        });
+        self.child.is_awaited.set(false);
+        ready.unwrap_or_else(|_| Err(failed(format!("it is not ready after {} s", START_LIMIT.as_secs()))))
     }
 
     fn pid(&self) -> Option<u32> {
@@ -138,8 +153,11 @@ impl Supervised {
 impl Child {
     fn keep_alive(&self) {
         let mut back_off = BACK_OFF;
+        // One that dies at each start is news once.
+        let mut told = None;
         while !self.stopping.get() {
             let started = reactor::now();
+            let log_length = log_file::length_bytes(&self.home.log_file());
             let end = self.live();
             let was_ready = self.address.take().is_some();
             if self.stopping.get() {
@@ -147,17 +165,22 @@ impl Child {
             }
             let reason = match end {
                 Ok(status) => describe(status),
-                Err(error) => format!("it could not be started: {error}"),
+                Err(error) => format!("could not be started: {error}"),
             };
-            if !was_ready {
-                let reason = log_end(&self.home.log_file()).unwrap_or(reason.clone());
-                self.failure.borrow_mut().get_or_insert(reason);
+            let is_news = was_ready || told.as_ref() != Some(&reason);
+            if was_ready || !self.is_awaited.get() {
+                if is_news {
+                    say(format_args!("node {} {reason}; starting it again", self.number));
+                }
+            } else {
+                let last_words = log_file::end(&self.home.log_file(), log_length);
+                self.failure.borrow_mut().get_or_insert(last_words.unwrap_or(reason.clone()));
                 self.changed.notify_all();
             }
+            told = Some(reason);
             if started.elapsed() > LIVED {
                 back_off = BACK_OFF;
             }
-            println!("node {} {reason}; starting it again in {:.1} s", self.number, back_off.as_secs_f32());
             self.resting.set(true);
             reactor::sleep(back_off);
             self.resting.set(false);
@@ -184,8 +207,8 @@ impl Child {
             if let Some(address) = ready_address(&text) {
                 text.clear();
                 self.address.set(Some(address));
-                if self.lives.replace(self.lives.get() + 1) > 0 {
-                    println!("{}", describe_node(self.number, address, pid));
+                if !self.is_awaited.get() {
+                    say(describe_node(self.number, address, pid));
                 }
                 self.changed.notify_all();
             }
@@ -197,20 +220,20 @@ impl Child {
     }
 
     fn spawn(&self) -> io::Result<process::Child> {
-        let log = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.home.log_file())?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("run").arg("--until-stdin-closes").arg("--home").arg(self.home.path());
+        let log = log_file::open(&self.home.log_file())?;
+        let mut command = Command::new(THIS_PROGRAM);
+        command
+            .arg0("storage-node")
+            .arg("run")
+            .arg("--until-stdin-closes")
+            .arg("--home")
+            .arg(self.home.path());
         for address in &self.known {
             command.arg("--node").arg(address.to_string());
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         // A process group of its own: Ctrl-C at the terminal reaches us alone, and we stop it after the drive.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.process_group(0);
         command.spawn()
     }
 }
@@ -233,18 +256,6 @@ fn describe(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended".into(),
     }
-}
-
-/// The last lines of a log: why a node did not start.
-fn log_end(path: &Path) -> Option<String> {
-    const END_SIZE_BYTES: u64 = 2000;
-    let mut file = std::fs::File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(END_SIZE_BYTES))).ok()?;
-    let mut text = Vec::new();
-    file.take(END_SIZE_BYTES).read_to_end(&mut text).ok()?;
-    let text = String::from_utf8_lossy(&text).trim().to_owned();
-    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,9 +27,46 @@ holds the keys: whoever has it can read the drive, and without it nobody can. Ba
 #[command(name = "storage-node", version, about, after_help = EXAMPLES, max_term_width = 110)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
+    /// As the option of that name of each command; it may stand on either side
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    command: Command,
+}
+
+impl Cli {
+    /// The command of this process's command line; ends the process, as clap does, if it makes no sense.
+    pub(crate) fn command_of_this_process() -> Command {
+        Self::parse().into_command().unwrap_or_else(|error| error.exit())
+    }
+
+    /// The command, with what stood before it moved to where it belongs.
+    fn into_command(self) -> Result<Command, clap::Error> {
+        let wrong = |kind, words: &str| Err(Self::command().error(kind, words));
+        let mut command = self.command;
+        if let Some(before) = self.home {
+            let after = command.home_mut();
+            if after.as_ref().is_some_and(|after| *after != before) {
+                return wrong(ErrorKind::ArgumentConflict, "--home is given twice, and says two things");
+            }
+            *after = Some(before);
+        }
+        match &command {
+            Command::Run(run) if run.home.is_none() => {
+                wrong(ErrorKind::MissingRequiredArgument, "`run` needs --home DIR, the home of one node")
+            }
+            Command::Mount(Mount { client, .. })
+            | Command::Status(Status { client, .. })
+            | Command::Put(Put { client, .. })
+            | Command::Get(Get { client, .. })
+                if client.network.is_some() && client.home.home.is_some() =>
+            {
+                wrong(ErrorKind::ArgumentConflict, "give --home, or --network and --key, and not both")
+            }
+            _ => Ok(command),
+        }
+    }
 }
 
 /// One command and its options.
@@ -48,6 +86,20 @@ pub(crate) enum Command {
     Put(Put),
     /// Fetch one value by its name, without FUSE
     Get(Get),
+}
+
+impl Command {
+    fn home_mut(&mut self) -> &mut Option<PathBuf> {
+        match self {
+            Command::Up(options) => &mut options.home.home,
+            Command::Run(options) => &mut options.home,
+            Command::Mount(options) => &mut options.client.home.home,
+            Command::Umount(options) => &mut options.home,
+            Command::Status(options) => &mut options.client.home.home,
+            Command::Put(options) => &mut options.client.home.home,
+            Command::Get(options) => &mut options.client.home.home,
+        }
+    }
 }
 
 /// Where this network's keys and nodes are remembered.
@@ -101,7 +153,7 @@ holds the node's key, its passport, its store, and the addresses of the nodes it
 pub(crate) struct Run {
     /// The node's home, as `up` made it (HOME/nodes/2)
     #[arg(long, value_name = "DIR")]
-    pub(crate) home: PathBuf,
+    pub(crate) home: Option<PathBuf>,
     /// Address to listen on [default: the one used last; another port is taken if that one is not free]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
@@ -119,7 +171,7 @@ pub(crate) struct ClientOptions {
     #[command(flatten)]
     pub(crate) home: HomeOption,
     /// The network's description, network.json of some home; with --key, no home is needed
-    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "home")]
+    #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) network: Option<PathBuf>,
     /// The user's key, user.key of some home
     #[arg(long, value_name = "FILE", requires = "network")]
@@ -165,6 +217,9 @@ pub(crate) struct Umount {
     /// The mounted drive
     #[arg(value_name = "DRIVE")]
     pub(crate) drive: PathBuf,
+    /// Taken as everywhere else; the drive is found by its mountpoint alone
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) home: Option<PathBuf>,
 }
 
 /// Options of `status`.
@@ -218,9 +273,25 @@ pub(crate) struct Get {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    fn command_of(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).and_then(Cli::into_command)
+    }
+
+    #[test]
+    fn home_may_stand_before_and_after_the_verb() {
+        for verb in ["up d", "run", "mount d", "umount d", "status", "put x", "get x"] {
+            for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
+                let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                assert_eq!(command.home_mut().as_deref(), Some(std::path::Path::new("h")), "{line}");
+            }
+            assert!(command_of(&format!("storage-node --home h {verb} --home other")).is_err(), "{verb}");
+        }
+        assert!(command_of("storage-node run").is_err());
+        assert!(command_of("storage-node --home h status --network n --key k").is_err());
+        assert!(command_of("storage-node status --home h --network n --key k").is_err());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

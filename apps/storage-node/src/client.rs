@@ -37,21 +37,33 @@ pub(crate) struct Settings {
 /// # Errors
 /// `Failure::NotAHome`, those of [`files::load`], or `Failure::NoNode` if no address is known.
 pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
-    let (network, key_file, directory) = match (&options.network, &options.key) {
-        (Some(network), Some(key)) => (files::load::<Network>(network)?, key.clone(), None),
+    let mut settings = match (&options.network, &options.key) {
+        (Some(network), Some(key)) => Settings::new(files::load::<Network>(network)?, key.clone(), None),
         _ => {
             let home = Home::locate(options.home.home.as_deref())?;
-            (home.network()?, home.user_key_file(), Some(home.client_directory()))
+            let network = home.network()?;
+            Settings::of_home(&home, network)
         }
     };
-    let addresses = if options.nodes.is_empty() { network.addresses() } else { options.nodes.clone() };
-    if addresses.is_empty() {
+    if !options.nodes.is_empty() {
+        settings.addresses = options.nodes.clone();
+    }
+    if settings.addresses.is_empty() {
         return Err(Failure::NoNode { reason: "the network has never been started".into() });
     }
-    Ok(Settings { network, key_file, addresses, directory })
+    Ok(settings)
 }
 
 impl Settings {
+    fn new(network: Network, key_file: PathBuf, directory: Option<PathBuf>) -> Settings {
+        Settings { addresses: network.addresses(), network, key_file, directory }
+    }
+
+    /// Those of the user whose home it is.
+    pub(crate) fn of_home(home: &Home, network: Network) -> Settings {
+        Settings::new(network, home.user_key_file(), Some(home.client_directory()))
+    }
+
     /// A directory for one command's journal; removed when dropped.
     ///
     /// # Errors

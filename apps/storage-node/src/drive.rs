@@ -13,8 +13,9 @@ use filesystem::volume::Volume;
 
 use crate::errors::Failure;
 use crate::mountpoint::Note;
+use crate::output::say;
 use crate::progress;
-use crate::stop::{Reason, Stop, say};
+use crate::stop::{Reason, Stop};
 
 /// Mounts `volume` at `mountpoint`, calls `ready`, and serves until `stop` opens or the drive is unmounted.
 ///

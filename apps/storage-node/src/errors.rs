@@ -144,6 +144,9 @@ impl Failure {
             Failure::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "run as the user who owns it, or give another --home".into()
             }
+            Failure::File { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                "make that file system writable, or give another place (--home DIR; for `mount`, --cache DIR)".into()
+            }
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path".into(),
             Failure::Damaged { .. } => "restore it from a backup; nothing was changed".into(),
             Failure::Newer { .. } => "use the newer storage-node that wrote it".into(),

@@ -13,10 +13,13 @@ mod errors;
 mod files;
 mod home;
 mod identity;
+mod log_file;
 mod mount;
 mod mountpoint;
 mod network;
 mod node;
+mod output;
+mod process;
 mod progress;
 mod report;
 mod run;
@@ -30,29 +33,41 @@ mod volume;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
 use errors::Failure;
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    process::prepare();
+    let command = Cli::command_of_this_process();
     // Warnings only, lest the few lines that a command prints drown; and nodes that are not up yet are no news to the
-    // overlay of a network that is just starting. HYPHA_LOG=debug shows what happens.
+    // overlay of a network that is just starting. HYPHA_LOG=debug shows what happens. A dump was asked for.
     let filter =
         EnvFilter::try_from_env("HYPHA_LOG").unwrap_or_else(|_| EnvFilter::new("warn,overlay=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true).init();
-    match perform(command) {
+    let filter = filter.add_directive("reactor::dump=info".parse().expect("it is a directive"));
+    // Its own complaints about a log that can't be written would go to standard error, and panic there.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(output::Log)
+        .log_internal_errors(false)
+        .with_target(true)
+        .init();
+    output::tell_panics();
+    let result = perform(command);
+    output::settle();
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            output::warn(format_args!("error: {failure}"));
             if let Some(advice) = failure.advice() {
-                eprintln!("  try: {advice}");
+                output::warn(format_args!("  try: {advice}"));
             }
             ExitCode::FAILURE
         }
-    }
+    };
+    output::settle();
+    code
 }
 
 fn perform(command: Command) -> Result<(), Failure> {

@@ -9,8 +9,10 @@ use crate::errors::Failure;
 use crate::files;
 use crate::home::Lock;
 use crate::mountpoint;
+use crate::output::say;
+use crate::process;
 use crate::progress;
-use crate::stop::{Stop, say};
+use crate::stop::Stop;
 use crate::volume::{Keep, Opening};
 
 /// Runs the command.
@@ -24,7 +26,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let _lock = Lock::take(&directory)?;
     let mountpoint = mountpoint::prepare(&options.drive)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
-    reactor::run(move || {
+    process::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
         let ready = stop.unless_open(|| {

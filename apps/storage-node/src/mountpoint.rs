@@ -16,6 +16,7 @@ use reactor::crypto::hash;
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
+use crate::output;
 
 /// What the table of mounts calls our drives.
 const KIND: &str = "fuse.hypha";
@@ -56,7 +57,10 @@ pub(crate) fn prepare(path: &Path) -> Result<PathBuf, Failure> {
     let path = in_full(path)?;
     // Several may lie on top of each other.
     while is_dead(&path) {
-        println!("{} was left behind by a process that was killed: taken away", path.display());
+        output::say(format_args!(
+            "{} was left behind by a process that was killed: taken away",
+            path.display()
+        ));
         mount::unmount(&path, true)?;
     }
     if has_drive(&path) {

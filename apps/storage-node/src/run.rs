@@ -9,7 +9,9 @@ use crate::cli::Run;
 use crate::errors::Failure;
 use crate::home::NodeHome;
 use crate::node::StorageNode;
-use crate::stop::{Stop, say};
+use crate::output::{self, say};
+use crate::process;
+use crate::stop::Stop;
 
 /// After a killed `up`, its nodes take a moment to leave while the next `up` starts theirs already.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
@@ -19,12 +21,12 @@ const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 /// # Errors
 /// What keeps the node from starting.
 pub(crate) fn run(options: &Run) -> Result<(), Failure> {
-    let home = NodeHome::open(&options.home)?;
-    reactor::run(|| {
-        let stop = Stop::on_signals()?;
-        if options.until_stdin_closes {
-            stop.on_input_end()?;
-        }
+    let home = NodeHome::open(options.home.as_deref().ok_or(Failure::NoHome)?)?;
+    if options.until_stdin_closes {
+        output::bound_log(home.log_file());
+    }
+    process::run(|| {
+        let stop = if options.until_stdin_closes { Stop::on_input_end()? } else { Stop::on_signals()? };
         let patience = if options.until_stdin_closes { PREDECESSOR_LIMIT } else { Duration::ZERO };
         let node = StorageNode::start(&home, options.listen, &options.nodes, patience)?;
         say(format_args!("node {} {READY}{}", node.number(), node.address()));

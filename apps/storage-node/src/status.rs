@@ -17,6 +17,8 @@ use crate::cli::Status;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::network::{Hex, Network};
+use crate::output;
+use crate::process;
 use crate::progress::human_bytes;
 use crate::report::{Report, ReportMethod};
 
@@ -67,15 +69,14 @@ struct NodeStatus {
 /// Those of the settings' files. Nodes that don't answer are a result, not an error.
 pub(crate) fn status(options: &Status) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
-    let overview = reactor::run(|| ask(&settings))?;
+    let overview = process::run(|| ask(&settings))?;
     if options.json {
         let text =
             serde_json::to_string_pretty(&overview).map_err(|error| Failure::Internal(error.to_string()))?;
-        println!("{text}");
+        output::print(&format!("{text}\n"))
     } else {
-        print!("{}", render(&overview));
+        output::print(&render(&overview))
     }
-    Ok(())
 }
 
 fn ask(settings: &Settings) -> Result<Overview, Failure> {

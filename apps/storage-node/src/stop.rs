@@ -1,11 +1,11 @@
 //! When a long-running command should end: a signal, or the end of the process that started it.
 //!
-//! One gate that whoever has to end waits for. A second signal, while the end is under way, is not ours: the default
-//! action is what an impatient user wants, so it is restored by dropping the watcher when the gate has opened.
+//! One gate that whoever has to end waits for. The first Ctrl-C asks for an orderly end, the second ends the process
+//! where it stands. SIGTERM and SIGHUP only ever ask for an orderly end: whoever sends them may send them to everybody,
+//! and more than once.
 
 use std::cell::Cell;
-use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -14,11 +14,16 @@ use reactor::signals::{Signal, Signals};
 use reactor::sync::Barrier;
 
 use crate::errors::Failure;
+use crate::output;
+use crate::process;
+
+/// What a shell says of a program that Ctrl-C ended: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
 
 /// Why a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Ctrl-C or SIGTERM.
+    /// Ctrl-C, SIGTERM, or the terminal was closed.
     Signal,
     /// Standard input has ended: the process that started us is gone or wants us to go.
     InputEnded,
@@ -34,37 +39,62 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// A gate that SIGINT and SIGTERM open.
+    fn new() -> Stop {
+        Stop { gate: Rc::new(Barrier::new(false)), reason: Rc::default() }
+    }
+
+    /// A gate that SIGINT, SIGTERM and SIGHUP open; SIGHUP is left alone if `nohup` said so.
     ///
     /// # Errors
     /// If signals can't be watched.
     pub(crate) fn on_signals() -> Result<Stop, Failure> {
-        let signals = Signals::new(&[Signal::Interrupt, Signal::Terminate])
-            .map_err(|source| Failure::Stream { what: "signals", source })?;
-        let stop = Stop { gate: Rc::new(Barrier::new(false)), reason: Rc::default() };
+        let mut kinds = vec![Signal::Interrupt, Signal::Terminate];
+        if !process::ignores_hang_up() {
+            kinds.push(Signal::HangUp);
+        }
+        let signals = watch(&kinds)?;
+        let stop = Stop::new();
         let opener = stop.clone();
         reactor::spawn(move || {
-            signals.wait();
-            opener.open(Reason::Signal);
+            loop {
+                let signal = signals.wait();
+                if !opener.gate.is_open() {
+                    opener.open(Reason::Signal);
+                } else if signal == Signal::Interrupt {
+                    output::warn("ended at once, as Ctrl-C asked twice");
+                    output::settle();
+                    std::process::exit(INTERRUPTED);
+                }
+            }
         });
         Ok(stop)
     }
 
-    /// Has the end of standard input open the gate too; it must be a pipe.
+    /// A gate that only the end of standard input opens; it must be a pipe.
+    ///
+    /// For a process whose end is another's to decide. A system that shuts down sends its signals to all processes at
+    /// once, and a node that left then would take its quorum away from the drive that is just being stored.
     ///
     /// # Errors
     /// If it can't be watched.
-    pub(crate) fn on_input_end(&self) -> Result<(), Failure> {
+    pub(crate) fn on_input_end() -> Result<Stop, Failure> {
+        let signals = watch(&[Signal::Interrupt, Signal::Terminate, Signal::HangUp])?;
+        reactor::spawn(move || {
+            loop {
+                signals.wait();
+            }
+        });
         let failed = |source| Failure::Stream { what: "standard input", source };
         let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
         let input = Descriptor::new(input).map_err(failed)?;
-        let opener = self.clone();
+        let stop = Stop::new();
+        let opener = stop.clone();
         reactor::spawn(move || {
             let mut ignored = [0; 64];
             while let Ok(1..) = input.read_with(|fd| Ok(rustix::io::read(fd, &mut ignored)?)) {}
             opener.open(Reason::InputEnded);
         });
-        Ok(())
+        Ok(stop)
     }
 
     /// Opens the gate; the first reason counts.
@@ -110,10 +140,8 @@ impl Stop {
     }
 }
 
-/// Prints a line for the user. A terminal that is gone is no reason to fail, let alone to panic as `println!` does.
-pub(crate) fn say(line: impl Display) {
-    let mut output = io::stdout().lock();
-    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+fn watch(kinds: &[Signal]) -> Result<Signals, Failure> {
+    Signals::new(kinds).map_err(|source| Failure::Stream { what: "signals", source })
 }
 
 #[cfg(test)]
@@ -125,7 +153,7 @@ mod tests {
     #[test]
     fn work_goes_on_until_the_gate_opens() {
         reactor::run(|| {
-            let stop = Stop { gate: Rc::new(Barrier::new(false)), reason: Rc::default() };
+            let stop = Stop::new();
             assert_eq!(stop.unless_open(|| 7), Some(7));
             let opener = stop.clone();
             reactor::spawn(move || {

@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::cli::Umount;
 use crate::errors::Failure;
 use crate::mountpoint;
+use crate::output::say;
 use crate::progress;
 
 /// A flush of everything dirty to slow nodes takes minutes at most.
@@ -52,7 +53,7 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
         return Err(Failure::NotFlushed { pid });
     }
     spinner.finish_and_clear();
-    println!("{} is unmounted, and everything in it is stored", path.display());
+    say(format_args!("{} is unmounted, and everything in it is stored", path.display()));
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! are processes of their own, so that killing one is killing a node. All is undone in reverse at the end: the drive
 //! is flushed and unmounted while every node still runs, then the children leave, then node 1.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use filesystem::volume::Volume;
 
 use crate::children::{Supervised, describe_node};
 use crate::cli::Up;
-use crate::client;
+use crate::client::{self, Client};
 use crate::drive;
 use crate::errors::Failure;
 use crate::home::Home;
@@ -21,13 +22,19 @@ use crate::identity::Member;
 use crate::mountpoint;
 use crate::network::{Network, Role};
 use crate::node::StorageNode;
+use crate::output::say;
+use crate::process;
 use crate::progress;
 use crate::seen::Seen;
-use crate::stop::{Stop, say};
+use crate::stop::Stop;
 use crate::volume::{self, Keep, Opening};
 
 /// How long the nodes may take to find each other; on loopback it is milliseconds.
 const MEET_LIMIT: Duration = Duration::from_secs(30);
+
+/// A node of a large network knows its neighbours, and not everybody: it is never waited for more than one bucket's
+/// worth of them.
+const ENOUGH_NODES: usize = overlay::K;
 
 /// Runs the command.
 ///
@@ -52,22 +59,24 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         say(format_args!("found the network of {nodes} in {}", home.path().display()));
     }
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
-    reactor::run(move || {
+    process::run(move || {
         let stop = Stop::on_signals()?;
-        let first = StorageNode::start(&home.node(1), None, &network.addresses(), Duration::ZERO)?;
-        let children: Vec<Supervised> = (2..=count as u16)
-            .map(|number| {
-                let mut known = vec![first.address()];
-                known.extend(network.addresses().into_iter().skip(1));
-                Supervised::start(number, home.node(number), known)
-            })
+        let first = start_first(&home, &network)?;
+        let mut known = network.addresses();
+        known.extend(first.as_ref().map(StorageNode::address));
+        // The first is a process as well if it can't start in this one: there it is tried until it can.
+        let from = if first.is_some() { 2 } else { 1 };
+        let children: Vec<Supervised> = (from..=count as u16)
+            .map(|number| Supervised::start(number, home.node(number), known.clone()))
             .collect();
-        let volume = stop.unless_open(|| prepare(&home, network, &first, &children, keep, accept_rollback));
+        let volume =
+            stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, keep, accept_rollback));
         let result = match volume {
-            Some(Ok((volume, seen, copies))) => {
-                let served = drive::serve(volume, &mountpoint, &stop, || announce(&mountpoint, copies));
+            Some(Ok(Prepared { volume, seen, client, copies })) => {
+                let result = drive::serve(volume, &mountpoint, &stop, || announce(&mountpoint, copies));
                 drop(seen);
-                served
+                client.into_iter().for_each(Client::leave);
+                result
             }
             Some(Err(failure)) => Err(failure),
             None => Ok(()),
@@ -75,7 +84,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let spinner = progress::spinner("stopping the nodes");
         children.iter().for_each(Supervised::ask_to_stop);
         children.into_iter().for_each(Supervised::stopped);
-        first.stop();
+        first.into_iter().for_each(StorageNode::stop);
         spinner.finish_and_clear();
         if result.is_ok() {
             say("everything is stored, and the nodes have stopped");
@@ -84,35 +93,75 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     })
 }
 
-/// Waits until every node is up and the volume is open.
+/// Starts node 1 in this process. `None` if it can't be, and others may do without it.
+fn start_first(home: &Home, network: &Network) -> Result<Option<StorageNode>, Failure> {
+    match StorageNode::start(&home.node(1), None, &network.addresses(), Duration::ZERO) {
+        Ok(node) => Ok(Some(node)),
+        Err(failure) if network.nodes.len() == 1 => Err(failure),
+        Err(failure) => {
+            say(format_args!("node 1 did not start: {failure}; going on without it, and trying it again"));
+            Ok(None)
+        }
+    }
+}
+
+/// What the drive needs.
+struct Prepared {
+    volume: Rc<Volume>,
+    seen: Option<Seen>,
+    /// How the nodes are reached where none is in this process.
+    client: Option<Client>,
+    copies: &'static str,
+}
+
+/// Waits until every node that can start is up, and the volume is open.
 fn prepare(
     home: &Home,
     mut network: Network,
-    first: &StorageNode,
+    first: Option<&StorageNode>,
     children: &[Supervised],
     keep: Keep,
     accept_rollback: bool,
-) -> Result<(Rc<Volume>, Option<Seen>, &'static str), Failure> {
+) -> Result<Prepared, Failure> {
     let spinner = progress::spinner("starting the nodes");
-    let mut addresses = vec![first.address()];
-    let mut lines = vec![format!("  node 1  {}  in this process", first.address())];
-    for (child, number) in children.iter().zip(2..) {
-        let (address, pid) = child.wait_ready()?;
-        addresses.push(address);
-        lines.push(describe_node(number, address, pid));
+    let mut addresses = BTreeMap::new();
+    let mut lines = Vec::new();
+    if let Some(first) = first {
+        addresses.insert(1, first.address());
+        lines.push(format!("  node 1  {}  in this process", first.address()));
+    }
+    for child in children {
+        match child.wait_ready() {
+            Ok((address, pid)) => {
+                addresses.insert(child.number(), address);
+                lines.push(describe_node(child.number(), address, pid));
+            }
+            Err(failure) => say(format_args!("{failure}\ngoing on without it, and trying it again")),
+        }
     }
     remember(home, &mut network, &addresses)?;
     lines.into_iter().for_each(say);
-    first.wait_for_nodes(network.nodes.len(), &volume::keepers(&network)?, MEET_LIMIT)?;
     spinner.set_message("opening the volume");
     let user = Member::load(&home.user_key_file(), Role::User)?;
-    let store = client::block_store(first.overlay().clone(), Some(first.storage().clone()), &network, &user);
+    let (client, overlay, storage) = match first {
+        Some(first) => {
+            let enough = addresses.len().min(ENOUGH_NODES);
+            first.wait_for_nodes(enough, &volume::keepers(&network)?, MEET_LIMIT)?;
+            (None, first.overlay().clone(), Some(first.storage().clone()))
+        }
+        None => {
+            let client = Client::connect(&client::Settings::of_home(home, network.clone()))?;
+            let overlay = client.overlay().clone();
+            (Some(client), overlay, None)
+        }
+    };
+    let store = client::block_store(overlay, storage, &network, &user);
     volume::found(&store, home, &mut network, &user)?;
     let directory = home.client_directory();
     let opening = Opening { directory: &directory, seen_directory: Some(&directory), keep, accept_rollback };
     let (volume, seen) = volume::open(&store, &network, &user, &opening)?;
     spinner.finish_and_clear();
-    Ok((volume, seen, copies(&network)))
+    Ok(Prepared { volume, seen, client, copies: copies(&network) })
 }
 
 fn announce(mountpoint: &Path, copies: &str) {
@@ -125,9 +174,14 @@ fn announce(mountpoint: &Path, copies: &str) {
 }
 
 /// Writes down where nodes listen, if that has changed.
-fn remember(home: &Home, network: &mut Network, addresses: &[SocketAddr]) -> Result<(), Failure> {
+fn remember(
+    home: &Home,
+    network: &mut Network,
+    addresses: &BTreeMap<u16, SocketAddr>,
+) -> Result<(), Failure> {
     let mut is_changed = false;
-    for (node, &address) in network.nodes.iter_mut().zip(addresses) {
+    for node in &mut network.nodes {
+        let Some(&address) = addresses.get(&node.number) else { continue };
         if let Some(before) = node.address
             && before != address
         {
@@ -159,10 +213,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(directory.path())).unwrap();
         let (mut network, _) = home.open_or_found(Some(2)).unwrap();
-        let addresses: Vec<SocketAddr> =
-            vec!["127.0.0.1:1001".parse().unwrap(), "127.0.0.1:1002".parse().unwrap()];
+        let addresses: BTreeMap<u16, SocketAddr> =
+            [(1, "127.0.0.1:1001".parse().unwrap()), (2, "127.0.0.1:1002".parse().unwrap())].into();
+        let expected: Vec<SocketAddr> = addresses.values().copied().collect();
         remember(&home, &mut network, &addresses).unwrap();
-        assert_eq!(home.network().unwrap().addresses(), addresses);
-        assert_eq!(home.node(2).network().unwrap().addresses(), addresses);
+        assert_eq!(home.network().unwrap().addresses(), expected);
+        assert_eq!(home.node(2).network().unwrap().addresses(), expected);
+        // A node that did not start keeps the one it had.
+        let moved = [(2, "127.0.0.1:1003".parse().unwrap())].into();
+        remember(&home, &mut network, &moved).unwrap();
+        assert_eq!(home.network().unwrap().addresses(), [expected[0], moved[&2]]);
     }
 }

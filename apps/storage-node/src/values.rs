@@ -20,6 +20,8 @@ use crate::client::{self, Client};
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Lock;
+use crate::output;
+use crate::process;
 use crate::progress;
 use crate::volume::{Keep, Opening};
 
@@ -39,7 +41,7 @@ pub(crate) fn put(options: &Put) -> Result<(), Failure> {
         bar.finish_and_clear();
         stored
     })?;
-    eprintln!("{} is stored ({})", name.text, progress::human_bytes(size));
+    output::warn(format_args!("{} is stored ({})", name.text, progress::human_bytes(size)));
     Ok(())
 }
 
@@ -68,7 +70,7 @@ fn with_volume<T: Send>(
     // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
     let directory = settings.scratch_directory()?;
     let _lock = Lock::take(directory.path())?;
-    reactor::run(|| {
+    process::run(|| {
         let client = Client::connect(&settings)?;
         let (volume, seen) = client.open_volume(&Opening {
             directory: directory.path(),

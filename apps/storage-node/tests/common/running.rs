@@ -35,14 +35,23 @@ impl Running {
 
     /// As [`Running::start`]; an error tells what it printed instead.
     pub fn try_start(arguments: &[&str], ready: &str) -> Result<Running, String> {
+        Self::try_start_with(Command::new(PROGRAM).args(arguments), ready)
+    }
+
+    /// As [`Running::start`], from a copy of the program.
+    pub fn start_as(program: &Path, arguments: &[&str], ready: &str) -> Running {
+        Self::start_with(Command::new(program).args(arguments), ready)
+    }
+
+    /// As [`Running::start`], with a command line of one's own.
+    pub fn start_with(command: &mut Command, ready: &str) -> Running {
+        Self::try_start_with(command, ready).unwrap_or_else(|words| panic!("{words}"))
+    }
+
+    fn try_start_with(command: &mut Command, ready: &str) -> Result<Running, String> {
         let started = Instant::now();
-        let mut child = Command::new(PROGRAM)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         forward(child.stdout.take().unwrap(), sender.clone());
         forward(child.stderr.take().unwrap(), sender);
@@ -51,7 +60,7 @@ impl Running {
             let status = running.child.try_wait();
             let said = running.seen.join("\n");
             running.seen.clear();
-            return Err(format!("{arguments:?} never said {ready:?} ({status:?}), but:\n{said}"));
+            return Err(format!("{command:?} never said {ready:?} ({status:?}), but:\n{said}"));
         }
         running.ready_after = started.elapsed();
         Ok(running)

@@ -1,0 +1,198 @@
+//! What the program says to people, and why saying it can neither fail nor wait.
+//!
+//! A terminal that was closed, a full disk under a log, a pipe that nobody reads: none of them may stop a drive, end a
+//! coroutine or keep a node from being started again. So a line goes into a bounded row, one for each of the two
+//! streams, and a thread takes it from there and writes it. A failure to write is nobody's news; a line that finds the
+//! row full is dropped and counted, and the count is written once somebody reads again.
+//!
+//! Not here: what a command was asked to print (`print`), which must reach the reader or be an error.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::errors::Failure;
+use crate::log_file::Bounded;
+
+/// How many lines may wait: what a busy second says, and a few hundred KiB at most.
+const ROW_LENGTH: usize = 1024;
+/// How long the end of the program waits for a reader: a stopped terminal must not keep it for ever.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+/// Standard output may have been made non-blocking by whoever shares it: how often it is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Output,
+    Error,
+}
+
+enum Message {
+    Text(Vec<u8>),
+    /// From here on the stream is this file, and its size is bounded.
+    Bound(PathBuf),
+    /// Everything before this has been written.
+    Settled(SyncSender<()>),
+}
+
+/// One stream's row.
+struct Row {
+    sender: SyncSender<Message>,
+    lost: &'static AtomicU64,
+}
+
+static LOST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+static ROWS: [OnceLock<Option<Row>>; 2] = [OnceLock::new(), OnceLock::new()];
+
+/// Prints a line for the user on standard output.
+pub(crate) fn say(line: impl Display) {
+    send(Stream::Output, Message::Text(format!("{line}\n").into_bytes()));
+}
+
+/// Prints a line for the user on standard error.
+pub(crate) fn warn(line: impl Display) {
+    send(Stream::Error, Message::Text(format!("{line}\n").into_bytes()));
+}
+
+/// Prints what a command was asked for.
+///
+/// # Errors
+/// `Failure::Stream` if it can't be written.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    settle();
+    let mut output = io::stdout().lock();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|source| Failure::Stream { what: "standard output", source })
+}
+
+/// Standard error is this file: it is turned over before it grows without bound.
+pub(crate) fn bound_log(path: PathBuf) {
+    send(Stream::Error, Message::Bound(path));
+}
+
+/// Waits until everything said so far is written, for two seconds at most. Blocks the thread: for the end of the
+/// program.
+pub(crate) fn settle() {
+    let until = Instant::now() + SETTLE_LIMIT;
+    for row in ROWS.iter().filter_map(|row| row.get()?.as_ref()) {
+        let (done, settled) = mpsc::sync_channel(1);
+        let mut message = Message::Settled(done);
+        while let Err(TrySendError::Full(back)) = row.sender.try_send(message) {
+            if Instant::now() > until {
+                return;
+            }
+            message = back;
+            thread::sleep(RETRY);
+        }
+        let _ = settled.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Has panics told like everything else: the standard hook writes to standard error itself, and waits for it.
+pub(crate) fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            warn(format_args!("{panic}\n{backtrace}"));
+        } else {
+            warn(panic);
+        }
+    }));
+}
+
+/// Where `tracing` writes its events.
+pub(crate) struct Log;
+
+impl MakeWriter<'_> for Log {
+    type Writer = Log;
+
+    fn make_writer(&self) -> Log {
+        Log
+    }
+}
+
+/// One call is one event.
+impl Write for Log {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        send(Stream::Error, Message::Text(event.to_vec()));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn send(stream: Stream, message: Message) {
+    match ROWS[stream as usize].get_or_init(|| start(stream)) {
+        Some(row) => {
+            if let Err(TrySendError::Full(Message::Text(_))) = row.sender.try_send(message) {
+                row.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // No thread can be had: better to wait than to be silent.
+        None => {
+            if let Message::Text(text) = message {
+                let _ = write(stream, &text);
+            }
+        }
+    }
+}
+
+fn start(stream: Stream) -> Option<Row> {
+    let (sender, messages) = mpsc::sync_channel(ROW_LENGTH);
+    let lost = &LOST[stream as usize];
+    let writer = thread::Builder::new().name(format!("{stream:?}")).spawn(move || {
+        write_row(stream, &messages, lost);
+    });
+    writer.ok().map(|_| Row { sender, lost })
+}
+
+fn write_row(stream: Stream, messages: &Receiver<Message>, lost: &AtomicU64) {
+    let mut bounded: Option<Bounded> = None;
+    while let Ok(message) = messages.recv() {
+        match message {
+            Message::Text(text) => {
+                if bounded.as_mut().is_none_or(|log| log.has_room(text.len())) {
+                    let _ = write(stream, &text);
+                }
+            }
+            Message::Bound(path) => bounded = Bounded::standard_error(path),
+            Message::Settled(done) => drop(done.send(())),
+        }
+        let count = lost.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            let _ = write(stream, format!("({count} lines were dropped: nobody took them)\n").as_bytes());
+        }
+    }
+}
+
+fn write(stream: Stream, mut text: &[u8]) -> io::Result<()> {
+    while !text.is_empty() {
+        let written = match stream {
+            Stream::Output => {
+                let mut output = io::stdout().lock();
+                output.write(text).and_then(|count| output.flush().map(|()| count))
+            }
+            Stream::Error => io::stderr().lock().write(text),
+        };
+        match written {
+            Ok(0) => return Ok(()),
+            Ok(count) => text = &text[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
