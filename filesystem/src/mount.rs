@@ -184,13 +184,14 @@ impl Mount {
             return Ok(Unmounted::Completely);
         }
         let mountpoint = self.mountpoint.clone();
-        reactor::offload(move || match detach(&mountpoint, How::Politely) {
-            Ok(()) => Ok(Unmounted::Completely),
-            Err(MountError::Busy(_)) => {
-                flush(&mountpoint);
-                detach(&mountpoint, How::Lazily).map(|()| Unmounted::Lazily)
+        reactor::offload(move || {
+            // The kernel does it as well, but only with the last mount: another namespace may have one more.
+            flush(&mountpoint);
+            match detach(&mountpoint, How::Politely) {
+                Ok(()) => Ok(Unmounted::Completely),
+                Err(MountError::Busy(_)) => detach(&mountpoint, How::Lazily).map(|()| Unmounted::Lazily),
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
         })
     }
 
@@ -390,12 +391,12 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     Ok(descriptors.next().and_then(|mut descriptors| descriptors.next()))
 }
 
-/// Has the kernel write back what it holds. The best that can be done before a lazy unmount, so errors are no news.
+/// Has the kernel write back what it holds, which is the best that can be done for whoever goes on using it.
 fn flush(mountpoint: &Path) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let flushed = rustix::fs::open(mountpoint, flags, Mode::empty()).and_then(rustix::fs::syncfs);
     if let Err(error) = flushed {
-        tracing::warn!("flushing {} before a lazy unmount: {error}", mountpoint.display());
+        tracing::warn!("flushing {} before it is unmounted: {error}", mountpoint.display());
     }
 }
 

@@ -3,7 +3,7 @@
 //! It needs two small files and one living node. From that node it learns of the others.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dht::client::owner_tag;
@@ -13,6 +13,7 @@ use overlay::{Peers, Role as OverlayRole};
 use reactor::rpc::Service;
 
 use crate::cli::ClientOptions;
+use crate::client_directory;
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
@@ -28,8 +29,8 @@ pub(crate) struct Settings {
     key_file: PathBuf,
     /// Where to look for nodes.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Where journal and cache are by default; `None` without a home.
-    pub(crate) directory: Option<PathBuf>,
+    /// Where the directories of this machine's clients are by default; `None` if nothing says where that is.
+    pub(crate) clients: Option<PathBuf>,
 }
 
 /// Reads the settings that the options point at.
@@ -38,7 +39,13 @@ pub(crate) struct Settings {
 /// `Failure::NotAHome`, those of [`files::load`], or `Failure::NoNode` if no address is known.
 pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
     let mut settings = match (&options.network, &options.key) {
-        (Some(network), Some(key)) => Settings::new(files::load::<Network>(network)?, key.clone(), None),
+        (Some(network), Some(key)) => {
+            let network = files::load::<Network>(network)?;
+            // Without a home: in the usual one, apart from what else is there.
+            let usual = Home::locate(None).ok();
+            let clients = usual.map(|home| home.clients_of_other(&network));
+            Settings { addresses: network.addresses(), network, key_file: key.clone(), clients }
+        }
         _ => {
             let home = Home::locate(options.home.home.as_deref())?;
             let network = home.network()?;
@@ -55,21 +62,19 @@ pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
 }
 
 impl Settings {
-    fn new(network: Network, key_file: PathBuf, directory: Option<PathBuf>) -> Settings {
-        Settings { addresses: network.addresses(), network, key_file, directory }
-    }
-
     /// Those of the user whose home it is.
     pub(crate) fn of_home(home: &Home, network: Network) -> Settings {
-        Settings::new(network, home.user_key_file(), Some(home.client_directory()))
+        Settings {
+            addresses: network.addresses(),
+            network,
+            key_file: home.user_key_file(),
+            clients: Some(home.path().to_owned()),
+        }
     }
 
-    /// A directory for one command's journal; removed when dropped.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn scratch_directory(&self) -> Result<tempfile::TempDir, Failure> {
-        files::scratch_directory(&std::env::temp_dir())
+    /// Where it is remembered what was seen of the volume: one place for all clients of a network on this machine.
+    pub(crate) fn seen_directory(&self) -> Option<PathBuf> {
+        self.clients.as_deref().map(client_directory::first)
     }
 }
 
@@ -138,8 +143,19 @@ impl Client {
     /// # Suspends
     /// Until its root is known and the journal of the last run is replayed.
     pub(crate) fn open_volume(&self, opening: &Opening<'_>) -> Result<(Rc<Volume>, Option<Seen>), Failure> {
-        let store = block_store(self.overlay.clone(), None, &self.network, &self.user);
-        volume::open(&store, &self.network, &self.user, opening)
+        volume::open(&self.block_store(), &self.network, &self.user, opening)
+    }
+
+    /// Puts in what clients in `base` that are gone left behind.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub(crate) fn put_in_what_is_left(&self, base: &Path) {
+        volume::put_in_what_is_left(&self.block_store(), &self.network, &self.user, base);
+    }
+
+    fn block_store(&self) -> dht::Client<Rc<Node>> {
+        block_store(self.overlay.clone(), None, &self.network, &self.user)
     }
 
     /// Closes its connections.

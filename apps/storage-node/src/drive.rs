@@ -1,74 +1,167 @@
-//! A mounted volume, from the mount to the last flush.
+//! A mounted volume, from the mount to the word on how it ended.
 //!
 //! The order matters. The mount exists before anything is announced, so that a user never writes below it by
 //! mistake. On the way out the kernel first hands over what it has cached, which takes a living server; only then is
-//! the volume committed, and only then may the nodes stop.
+//! the volume closed, only then is anything said about what is stored, and only then may the nodes stop.
+//!
+//! Nobody else can delay the end. Programs that still use the drive lose it, and so do containers and other mount
+//! namespaces, which keep a mount alive that nobody here sees any more: they are named, and the connection is cut.
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
+use filesystem::fuse::SessionError;
 use filesystem::mount::{Mount, MountOptions, Unmounted};
 use filesystem::operations::Operations;
 use filesystem::volume::Volume;
+use reactor::ScopedJoinHandle;
 
 use crate::errors::Failure;
-use crate::mountpoint::Note;
+use crate::mountpoint;
+use crate::outcome::{Note, Outcome};
 use crate::output::say;
-use crate::progress;
+use crate::progress::{self, human_bytes};
 use crate::stop::{Reason, Stop};
 
-/// Mounts `volume` at `mountpoint`, calls `ready`, and serves until `stop` opens or the drive is unmounted.
+/// How long the kernel may take to let go of what is unmounted; without other namespaces it is a millisecond.
+const LET_GO_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody unmounted here what another namespace keeps alive.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// An end that takes no longer needs no explanation.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How often a long end says how far it is.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Mounts `volume` at `mountpoint`, calls `ready`, and serves until `stop` opens or the drive is unmounted. `directory`
+/// is where the volume's journal is.
 ///
 /// # Errors
-/// `Failure::Drive` if it can't be mounted, `Failure::NotStored` if the last flush failed.
+/// `Failure::Drive` if it can't be mounted, `Failure::NotStored` if not everything is on the nodes in the end.
 ///
 /// # Suspends
-/// Until then.
+/// Until everything is stored, or it is decided that it can't be.
 pub(crate) fn serve(
     volume: Rc<Volume>,
+    directory: &Path,
     mountpoint: &Path,
     stop: &Stop,
     ready: impl FnOnce(),
 ) -> Result<(), Failure> {
     let options = MountOptions { fs_name: "hypha".into(), replace_stale: true, ..MountOptions::default() };
     let mount = Mount::new(mountpoint, &options)?;
-    let _note = Note::leave(mount.mountpoint());
+    let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
+    let note = Note::leave(mount.mountpoint());
     let operations: Rc<dyn Operations> = volume.clone();
-    let served = reactor::scope(|scope| {
+    let outcome = reactor::scope(|scope| {
         let server = scope.spawn(|| {
             let served = mount.serve(operations);
             stop.open(Reason::Unmounted);
             served
         });
+        let looker = scope.spawn(|| {
+            wait_until_only_others_have_it(&device);
+            stop.open(Reason::Unmounted);
+        });
         ready();
-        if stop.wait() == Reason::Unmounted {
-            say(format_args!("{} was unmounted", mountpoint.display()));
-        } else {
-            let spinner = progress::spinner("storing what was written, and unmounting");
-            let unmounted = mount.unmount();
-            spinner.finish_and_clear();
-            match unmounted {
-                Ok(Unmounted::Completely) => {}
-                Ok(Unmounted::Lazily) => {
-                    say(format_args!(
-                        "{} was still in use: everything is stored, and it is gone",
-                        mountpoint.display()
-                    ));
-                    server.terminate();
-                }
-                Err(error) => {
-                    say(format_args!("{error}"));
-                    server.terminate();
-                }
-            }
+        let reason = stop.wait();
+        looker.terminate();
+        let teller = scope.spawn(|| tell_what_is_left(&volume, stop));
+        let impatient = scope.spawn(|| {
+            stop.wait_hurry();
+            say("not waiting for the nodes any longer: what they did not take goes to the journal");
+            volume.give_up();
+        });
+        let spinner = progress::spinner("storing what was written, and unmounting");
+        let served = take_away(&mount, mountpoint, &device, server, reason);
+        let ending = volume.close();
+        spinner.finish_and_clear();
+        teller.terminate();
+        impatient.terminate();
+        match (Outcome::of(ending, directory), served) {
+            // What did not come through is worse news than what waits, but no news beside what is lost.
+            (Outcome::Stored, Err(SessionError::Flush(_))) => Outcome::Stored,
+            (Outcome::Stored, Err(error)) => Outcome::CutOff { reason: error.to_string() },
+            (outcome, _) => outcome,
         }
-        server.join()
     });
-    let spinner = progress::spinner("storing what was written");
-    let stored = volume.close();
-    spinner.finish_and_clear();
-    if let Ok(Err(error)) = served {
-        return Err(Failure::NotStored { reason: error.to_string() });
+    note.ended(&outcome);
+    outcome.into_result()
+}
+
+/// Unmounts, if nobody has yet, and cuts off whoever keeps the kernel's end of it alive.
+fn take_away(
+    mount: &Mount,
+    mountpoint: &Path,
+    device: &str,
+    server: ScopedJoinHandle<'_, Result<(), SessionError>>,
+    reason: Reason,
+) -> Result<(), SessionError> {
+    let place = mountpoint.display();
+    if reason == Reason::Unmounted {
+        say(format_args!("{place} was unmounted"));
+    } else {
+        match mount.unmount() {
+            Ok(Unmounted::Completely) => {}
+            Ok(Unmounted::Lazily) => {
+                say(format_args!("{place} was still in use: it is taken away all the same"))
+            }
+            Err(error) => say(format_args!("{error}")),
+        }
     }
-    stored.stored().map_err(|ending| Failure::NotStored { reason: ending.to_string() })
+    let deadline = reactor::now() + LET_GO_LIMIT;
+    while !server.is_finished() && reactor::now() < deadline {
+        reactor::sleep(Duration::from_millis(10));
+    }
+    if !server.is_finished() {
+        let device = device.to_owned();
+        let holders = reactor::offload(move || mountpoint::holders(&device));
+        if !holders.is_empty() {
+            say(format_args!(
+                "other mount namespaces still have the drive, and lose it now: {}",
+                holders.join(", ")
+            ));
+        }
+        // It may also just be storing, which closing the volume does as well.
+        server.terminate();
+    }
+    server.join().unwrap_or(Ok(()))
+}
+
+/// Returns once the drive is mounted in other namespaces only: the kernel says nothing about that.
+fn wait_until_only_others_have_it(device: &str) {
+    loop {
+        reactor::sleep(LOOK_INTERVAL);
+        let device = device.to_owned();
+        let only_others = reactor::offload(move || {
+            !mountpoint::is_visible(&device) && !mountpoint::holders(&device).is_empty()
+        });
+        if only_others {
+            return;
+        }
+    }
+}
+
+/// Says what the end waits for, how much it is, and how to leave, for as long as it takes.
+fn tell_what_is_left(volume: &Volume, stop: &Stop) {
+    reactor::sleep(SILENCE);
+    loop {
+        let pending = volume.pending();
+        if pending.bytes > 0 {
+            let trouble = pending.trouble.map_or(String::new(), |(since, cause)| {
+                format!("; the nodes have taken nothing for {} s ({cause})", since.as_secs())
+            });
+            let way_out = if stop.is_hurried() {
+                ""
+            } else {
+                "; Ctrl-C now leaves it in the journal for the next start"
+            };
+            say(format_args!(
+                "still storing {} of {} files{trouble}{way_out}",
+                human_bytes(pending.bytes),
+                pending.file_count
+            ));
+        }
+        reactor::sleep(TELL_INTERVAL);
+    }
 }

@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// Neither `--home` nor the environment says where to remember things.
     #[error("no home: neither --home nor XDG_DATA_HOME nor HOME is set")]
     NoHome,
+    /// Neither `--cache` nor the environment says where a client's journal may be.
+    #[error("no place for the journal: neither --cache nor XDG_DATA_HOME nor HOME is set")]
+    NoCache,
     /// The directory holds no network.
     #[error("{} is not a hypha home: it has no {missing}", path.display())]
     NotAHome { path: PathBuf, missing: &'static str },
@@ -91,8 +94,11 @@ pub(crate) enum Failure {
     )]
     RolledBack { seen: u64, found: u64 },
     /// The last flush failed.
-    #[error("not everything that was written could be stored: {reason}")]
-    NotStored { reason: String },
+    #[error("{reason}")]
+    NotStored { reason: String, advice: String },
+    /// Nobody says how a drive ended.
+    #[error("{} is unmounted, but whether everything in it is stored is not known: {reason}", path.display())]
+    NotKnown { path: PathBuf, reason: &'static str },
     /// A name is no usable path within the drive.
     #[error("{name:?} cannot be a value's name: {reason}")]
     Name { name: String, reason: &'static str },
@@ -130,6 +136,7 @@ impl Failure {
     pub(crate) fn advice(&self) -> Option<String> {
         Some(match self {
             Failure::NoHome => "give --home DIR".into(),
+            Failure::NoCache => "give --cache DIR".into(),
             Failure::NotAHome { .. } => {
                 "start there with `storage-node up ./drive --home DIR`, or give the --home that you used before".into()
             }
@@ -179,8 +186,10 @@ impl Failure {
                  was stored since and go on from the older state, give `up` or `mount` --accept-rollback"
                     .into()
             }
-            Failure::NotStored { .. } => {
-                "the journal of this home still has it: run the same command again once the nodes are back".into()
+            Failure::NotStored { advice, .. } => advice.clone(),
+            Failure::NotKnown { .. } => {
+                "start it again as before: that start puts in what its journal has; then look at what was written last"
+                    .into()
             }
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),

@@ -6,8 +6,8 @@
 //!   owner.key          signs passports; needed again only to admit members
 //!   user.key           reads and writes the drive
 //!   lock               held by `up` while it runs
-//!   client/            the drive's journal and cache
-//!   drives/            which process serves which drive, where there is no XDG_RUNTIME_DIR
+//!   client/            a drive's journal, lock and number, and what was seen; client-2/, ... for more drives at once
+//!   networks/          the same for networks that have no home here
 //!   nodes/1/           node.key, node.json, network.json, contacts, store/, lock; nodes/2/ ...
 //! ```
 //!
@@ -19,6 +19,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
 
 use crate::errors::Failure;
 use crate::files;
@@ -67,9 +69,9 @@ impl Home {
         self.path.join("owner.key")
     }
 
-    /// Where a client of this home keeps journal and cache.
-    pub(crate) fn client_directory(&self) -> PathBuf {
-        self.path.join("client")
+    /// Where the directories of clients of a network are whose own home is elsewhere.
+    pub(crate) fn clients_of_other(&self, network: &Network) -> PathBuf {
+        self.path.join("networks").join(HEXLOWER.encode(&network.volume_salt.0[..8]))
     }
 
     /// The home of its node `number`.
@@ -131,11 +133,11 @@ impl Home {
 
     /// A home that was cut short while it was made has our own files only; anything else is somebody's data.
     fn refuse_if_occupied(&self) -> Result<(), Failure> {
-        let ours = ["lock", "owner.key", "user.key", "nodes", "client", "drives"];
+        let ours = ["lock", "owner.key", "user.key", "nodes", "client", "networks"];
         for entry in fs::read_dir(&self.path).map_err(|error| Failure::file(&self.path, error))? {
             let name = entry.map_err(|error| Failure::file(&self.path, error))?.file_name();
             let name = name.to_string_lossy();
-            if !ours.contains(&&*name) && !name.ends_with(".new") {
+            if !ours.contains(&&*name) && !name.starts_with("client-") && !name.ends_with(".new") {
                 return Err(Failure::HomeOccupied { path: self.path.clone() });
             }
         }
@@ -349,8 +351,8 @@ mod tests {
         let (_directory, home) = home();
         home.open_or_found(Some(2)).unwrap();
         fs::remove_file(home.network_file()).unwrap();
-        // A drive of another home leaves its note in the usual one, which may have nothing else yet.
-        fs::create_dir(home.path().join("drives")).unwrap();
+        // A drive of a network without a home has its directory in the usual one, which may have nothing else yet.
+        fs::create_dir(home.path().join("networks")).unwrap();
         let (network, new) = home.open_or_found(Some(2)).unwrap();
         assert!(new);
         assert_eq!(home.node(2).network().unwrap().owner, network.owner);

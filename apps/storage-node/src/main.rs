@@ -8,6 +8,7 @@
 mod children;
 mod cli;
 mod client;
+mod client_directory;
 mod drive;
 mod errors;
 mod files;
@@ -18,6 +19,7 @@ mod mount;
 mod mountpoint;
 mod network;
 mod node;
+mod outcome;
 mod output;
 mod process;
 mod progress;

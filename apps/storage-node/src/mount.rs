@@ -4,10 +4,9 @@
 
 use crate::cli::Mount;
 use crate::client::{self, Client};
+use crate::client_directory::ClientDirectory;
 use crate::drive;
 use crate::errors::Failure;
-use crate::files;
-use crate::home::Lock;
 use crate::mountpoint;
 use crate::output::say;
 use crate::process;
@@ -21,9 +20,13 @@ use crate::volume::{Keep, Opening};
 /// What keeps the drive from being usable.
 pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
-    let directory = options.cache.clone().or_else(|| settings.directory.clone()).ok_or(Failure::NoHome)?;
-    files::private_directory(&directory)?;
-    let _lock = Lock::take(&directory)?;
+    // A directory that was named has one drive and nothing else; in the others' place a free one is found.
+    let (directory, others) = match (&options.cache, settings.clients.clone()) {
+        (Some(cache), _) => (ClientDirectory::take(cache)?, None),
+        (None, Some(clients)) => (ClientDirectory::take_in(&clients)?, Some(clients)),
+        (None, None) => return Err(Failure::NoCache),
+    };
+    let seen_directory = settings.seen_directory().unwrap_or_else(|| directory.path().to_owned());
     let mountpoint = mountpoint::prepare(&options.drive)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     process::run(move || {
@@ -33,16 +36,19 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             let client = Client::connect(&settings)?;
             let opened = client.open_volume(&Opening {
                 directory: &directory,
-                seen_directory: Some(&directory),
+                seen_directory: Some(&seen_directory),
                 keep,
                 accept_rollback,
             })?;
+            if let Some(others) = &others {
+                client.put_in_what_is_left(others);
+            }
             Ok::<_, Failure>((client, opened))
         });
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
         let (client, (volume, seen)) = ready?;
-        let result = drive::serve(volume, &mountpoint, &stop, || {
+        let result = drive::serve(volume, directory.path(), &mountpoint, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(
                 "Ctrl-C here, or `storage-node umount {}` elsewhere, unmounts it",

@@ -1,29 +1,32 @@
 //! The directory where a drive appears: whether it is fit to be one, and which process serves what is mounted there.
 //!
 //! `filesystem::mount` knows how to mount; this file is about what a user should not lose by it. A directory that has
-//! files in it is refused, since they would be hidden; a mount that a killed process left behind is taken away. Each
-//! serving process leaves a note with its id, so that `umount` can wait until everything is stored.
+//! files in it is refused, since they would be hidden; a mount that a killed process left behind is taken away; and who
+//! keeps one alive that is unmounted here can be told. Not here: how a drive ended (`outcome`).
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use filesystem::fuse::mount_table;
+use filesystem::fuse::mount_table::{self, MountEntry};
 use filesystem::mount::{self, MountError};
-use reactor::crypto::hash;
 
 use crate::errors::Failure;
-use crate::files;
-use crate::home::Home;
 use crate::output;
 
 /// What the table of mounts calls our drives.
 const KIND: &str = "fuse.hypha";
 
-/// Whether a drive of this program is mounted at `path`, dead or alive.
-pub(crate) fn has_drive(path: &Path) -> bool {
-    mount_table::find(path).ok().flatten().is_some_and(|entry| entry.kind == KIND)
+/// Enough to know where to look.
+const HOLDERS_TOLD_MAX: usize = 3;
+
+/// The drive of this program that is mounted at `path`, dead or alive.
+pub(crate) fn drive_at(path: &Path) -> Option<MountEntry> {
+    mount_table::find(path).ok().flatten().filter(|entry| entry.kind == KIND)
+}
+
+fn has_drive(path: &Path) -> bool {
+    drive_at(path).is_some()
 }
 
 /// Whether the drive at `path` is one that nobody serves. Asks the drive: never call it on the reactor's thread.
@@ -83,54 +86,37 @@ pub(crate) fn prepare(path: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// A note that says which process serves a drive; removed when dropped.
-#[derive(Debug)]
-pub(crate) struct Note {
-    file: Option<PathBuf>,
+/// Whether this process sees the file system with the kernel's number `device` anywhere.
+pub(crate) fn is_visible(device: &str) -> bool {
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| has_device(&table, device))
 }
 
-impl Note {
-    /// Leaves the note. A failure is no reason not to mount: `umount` then waits for nobody.
-    pub(crate) fn leave(mountpoint: &Path) -> Note {
-        let Some(file) = note_file(mountpoint) else { return Note { file: None } };
-        let written = file.parent().map_or(Ok(()), files::private_directory).and_then(|()| {
-            files::write_atomically(&file, std::process::id().to_string().as_bytes(), 0o600)
-                .map_err(|error| Failure::file(&file, error))
-        });
-        if let Err(failure) = written {
-            tracing::warn!("no note of this drive: {failure}");
+/// The processes whose mount namespace has the file system with the kernel's number `device`, as far as we may look:
+/// "process 123 (bash)", and no more than a few of them. Reads all of `/proc`: not for the reactor's thread.
+pub(crate) fn holders(device: &str) -> Vec<String> {
+    let mut holders = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let table = fs::read_to_string(entry.path().join("mountinfo"));
+        if !table.is_ok_and(|table| has_device(&table, device)) {
+            continue;
         }
-        Note { file: Some(file) }
-    }
-}
-
-impl Drop for Note {
-    fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            let _ = fs::remove_file(file);
+        let pid = entry.file_name();
+        if pid.to_string_lossy().parse::<u32>().is_err() {
+            continue; // "self", which is one of the numbers as well
         }
+        if holders.len() == HOLDERS_TOLD_MAX {
+            holders.push("and others".into());
+            break;
+        }
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        holders.push(format!("process {} ({})", pid.display(), name.trim()));
     }
+    holders
 }
 
-/// The process that serves the drive at `mountpoint`, if it left a note and still runs.
-pub(crate) fn server_of(mountpoint: &Path) -> Option<u32> {
-    let text = fs::read_to_string(note_file(mountpoint)?).ok()?;
-    let pid = text.trim().parse().ok()?;
-    // The number may have been given to another program since.
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    name.starts_with("storage-node").then_some(pid)
-}
-
-/// In the usual place whatever `--home` says: `umount` is told a mountpoint only.
-fn note_file(mountpoint: &Path) -> Option<PathBuf> {
-    let name = hash::sha3_256(&[b"hypha mountpoint", mountpoint.as_os_str().as_bytes()]);
-    let name = data_encoding::HEXLOWER.encode(&name[..16]);
-    let base = match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
-    {
-        Some(runtime) => runtime.join("hypha"),
-        None => Home::locate(None).ok()?.path().join("drives"),
-    };
-    Some(base.join(format!("drive-{name}")))
+/// Whether a table of mounts, as `/proc` shows it, has one of this file system; its number is the third field.
+fn has_device(table: &str, device: &str) -> bool {
+    table.lines().any(|line| line.split(' ').nth(2) == Some(device))
 }
 
 #[cfg(test)]
@@ -156,5 +142,14 @@ mod tests {
     fn the_root_is_no_drive() {
         assert!(!has_drive(Path::new("/")));
         assert!(!is_dead(Path::new("/")));
+    }
+
+    #[test]
+    fn whoever_has_a_file_system_mounted_is_told() {
+        let device = mount_table::find(Path::new("/proc")).unwrap().unwrap().device;
+        assert!(is_visible(&device));
+        assert!(!holders(&device).is_empty());
+        assert!(!is_visible("0:4000000"));
+        assert!(holders("0:4000000").is_empty());
     }
 }

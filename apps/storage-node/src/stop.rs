@@ -1,8 +1,8 @@
 //! When a long-running command should end: a signal, or the end of the process that started it.
 //!
-//! One gate that whoever has to end waits for. The first Ctrl-C asks for an orderly end, the second ends the process
-//! where it stands. SIGTERM and SIGHUP only ever ask for an orderly end: whoever sends them may send them to everybody,
-//! and more than once.
+//! One gate that whoever has to end waits for, and a second one for the impatient: the first Ctrl-C asks for an orderly
+//! end, the second for one that waits for nobody, the third ends the process where it stands. SIGTERM and SIGHUP only
+//! ever ask for an orderly end: whoever sends them may send them to everybody, and more than once.
 
 use std::cell::Cell;
 use std::io;
@@ -36,11 +36,17 @@ pub(crate) enum Reason {
 pub(crate) struct Stop {
     gate: Rc<Barrier>,
     reason: Rc<Cell<Option<Reason>>>,
+    /// Opens when the end should wait for nobody.
+    hurry: Rc<Barrier>,
 }
 
 impl Stop {
     fn new() -> Stop {
-        Stop { gate: Rc::new(Barrier::new(false)), reason: Rc::default() }
+        Stop {
+            gate: Rc::new(Barrier::new(false)),
+            reason: Rc::default(),
+            hurry: Rc::new(Barrier::new(false)),
+        }
     }
 
     /// A gate that SIGINT, SIGTERM and SIGHUP open; SIGHUP is left alone if `nohup` said so.
@@ -60,8 +66,10 @@ impl Stop {
                 let signal = signals.wait();
                 if !opener.gate.is_open() {
                     opener.open(Reason::Signal);
+                } else if signal == Signal::Interrupt && !opener.hurry.is_open() {
+                    opener.hurry.open();
                 } else if signal == Signal::Interrupt {
-                    output::warn("ended at once, as Ctrl-C asked twice");
+                    output::warn("ended at once, as Ctrl-C asked three times");
                     output::settle();
                     std::process::exit(INTERRUPTED);
                 }
@@ -103,6 +111,19 @@ impl Stop {
             self.reason.set(Some(reason));
         }
         self.gate.open();
+    }
+
+    /// Whether somebody was too impatient for an orderly end.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurry.is_open()
+    }
+
+    /// Waits until somebody is too impatient for an orderly end.
+    ///
+    /// # Suspends
+    /// Until then, which is usually never.
+    pub(crate) fn wait_hurry(&self) {
+        self.hurry.wait();
     }
 
     /// Does `work`, unless the gate opens first: then the work is terminated, and there is no result.

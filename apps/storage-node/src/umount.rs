@@ -1,7 +1,8 @@
-//! `umount`: takes a drive away, and waits until its process has stored everything.
+//! `umount`: takes a drive away, waits until its process has ended, and says what that process stored and what not.
 //!
 //! The kernel's own unmount only hands what it has cached to the process that serves the drive. That process then
-//! commits it to the nodes and ends, and after `up` stops its nodes too: the drive is safe once that process is gone.
+//! commits it to the nodes, leaves a word on how that went, and ends; after `up` its nodes end too. What is said here is
+//! that word, and 0 is the exit status only if it is "stored".
 
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use filesystem::mount::{self, MountError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cli::Umount;
 use crate::errors::Failure;
 use crate::mountpoint;
+use crate::outcome::Server;
 use crate::output::say;
 use crate::progress;
 
@@ -28,14 +29,14 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// Runs the command.
 ///
 /// # Errors
-/// `Failure::NotMounted`, `Failure::Drive` if it is busy, `Failure::NotFlushed`.
+/// `Failure::NotMounted`, `Failure::Drive` if it is busy, `Failure::NotFlushed`, and for a drive that is unmounted:
+/// `Failure::NotStored` or `Failure::NotKnown`.
 pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
     let path = mountpoint::in_full(&options.drive)?;
-    if !mountpoint::has_drive(&path) {
-        return Err(Failure::NotMounted { path });
-    }
-    // A descriptor of the process, since its number may be given out again, and since it must be had beforehand.
-    let server = mountpoint::server_of(&path).and_then(|pid| Some((pid, open_process(pid)?)));
+    let Some(drive) = mountpoint::drive_at(&path) else { return Err(Failure::NotMounted { path }) };
+    let user = drive.user.unwrap_or(rustix::process::geteuid().as_raw());
+    // Beforehand: once it is unmounted, its process may be gone at any moment.
+    let server = Server::of(user, &path);
     let spinner = progress::spinner("flushing");
     let is_dead = mountpoint::is_dead(&path);
     let busy_until = Instant::now() + BUSY_LIMIT;
@@ -47,18 +48,25 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
             other => break other?,
         }
     }
-    if let Some((pid, server)) = server
-        && !has_ended(&server, FLUSH_LIMIT)
+    let not_known = |reason| Failure::NotKnown { path: path.clone(), reason };
+    let Some(server) = server else {
+        return Err(not_known("the process that served it left no word"));
+    };
+    if let Some(descriptor) = server.descriptor()
+        && !has_ended(descriptor, FLUSH_LIMIT)
     {
-        return Err(Failure::NotFlushed { pid });
+        return Err(Failure::NotFlushed { pid: server.process() });
     }
     spinner.finish_and_clear();
-    say(format_args!("{} is unmounted, and everything in it is stored", path.display()));
-    Ok(())
-}
-
-fn open_process(pid: u32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()
+    match server.outcome() {
+        None => Err(not_known("the process that served it ended without a word")),
+        Some(outcome) => {
+            let words = format!("{} is unmounted, and {outcome}", path.display());
+            outcome.into_result()?;
+            say(words);
+            Ok(())
+        }
+    }
 }
 
 /// Waits for the end of a process; its descriptor becomes readable then, whether or not its parent has noticed.

@@ -15,6 +15,7 @@ use filesystem::volume::Volume;
 use crate::children::{Supervised, describe_node};
 use crate::cli::Up;
 use crate::client::{self, Client};
+use crate::client_directory::{self, ClientDirectory};
 use crate::drive;
 use crate::errors::Failure;
 use crate::home::Home;
@@ -58,6 +59,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     } else {
         say(format_args!("found the network of {nodes} in {}", home.path().display()));
     }
+    let directory = ClientDirectory::take_in(home.path())?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     process::run(move || {
         let stop = Stop::on_signals()?;
@@ -69,11 +71,14 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let children: Vec<Supervised> = (from..=count as u16)
             .map(|number| Supervised::start(number, home.node(number), known.clone()))
             .collect();
-        let volume =
-            stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, keep, accept_rollback));
+        let volume = stop.unless_open(|| {
+            prepare(&home, network, first.as_ref(), &children, &directory, (keep, accept_rollback))
+        });
         let result = match volume {
             Some(Ok(Prepared { volume, seen, client, copies })) => {
-                let result = drive::serve(volume, &mountpoint, &stop, || announce(&mountpoint, copies));
+                let result = drive::serve(volume, directory.path(), &mountpoint, &stop, || {
+                    announce(&mountpoint, copies);
+                });
                 drop(seen);
                 client.into_iter().for_each(Client::leave);
                 result
@@ -120,8 +125,8 @@ fn prepare(
     mut network: Network,
     first: Option<&StorageNode>,
     children: &[Supervised],
-    keep: Keep,
-    accept_rollback: bool,
+    directory: &ClientDirectory,
+    (keep, accept_rollback): (Keep, bool),
 ) -> Result<Prepared, Failure> {
     let spinner = progress::spinner("starting the nodes");
     let mut addresses = BTreeMap::new();
@@ -157,9 +162,10 @@ fn prepare(
     };
     let store = client::block_store(overlay, storage, &network, &user);
     volume::found(&store, home, &mut network, &user)?;
-    let directory = home.client_directory();
-    let opening = Opening { directory: &directory, seen_directory: Some(&directory), keep, accept_rollback };
+    let seen_directory = client_directory::first(home.path());
+    let opening = Opening { directory, seen_directory: Some(&seen_directory), keep, accept_rollback };
     let (volume, seen) = volume::open(&store, &network, &user, &opening)?;
+    volume::put_in_what_is_left(&store, &network, &user, home.path());
     spinner.finish_and_clear();
     Ok(Prepared { volume, seen, client, copies: copies(&network) })
 }

@@ -17,9 +17,10 @@ use tempfile::NamedTempFile;
 
 use crate::cli::{Get, Put};
 use crate::client::{self, Client};
+use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::files;
-use crate::home::Lock;
+use crate::outcome::Outcome;
 use crate::output;
 use crate::process;
 use crate::progress;
@@ -68,19 +69,18 @@ fn with_volume<T: Send>(
 ) -> Result<T, Failure> {
     let settings = client::settings(options)?;
     // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
-    let directory = settings.scratch_directory()?;
-    let _lock = Lock::take(directory.path())?;
+    let directory = ClientDirectory::scratch()?;
+    let seen_directory = settings.seen_directory();
     process::run(|| {
         let client = Client::connect(&settings)?;
         let (volume, seen) = client.open_volume(&Opening {
-            directory: directory.path(),
-            seen_directory: settings.directory.as_deref(),
+            directory: &directory,
+            seen_directory: seen_directory.as_deref(),
             keep: Keep::Nothing,
             accept_rollback: false,
         })?;
         let result = work(&*volume);
-        let closed =
-            volume.close().stored().map_err(|ending| Failure::NotStored { reason: ending.to_string() });
+        let closed = Outcome::of(volume.close(), directory.path()).into_result();
         drop(seen);
         client.leave();
         let value = result?;

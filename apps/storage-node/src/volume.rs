@@ -13,31 +13,20 @@ use dht::{BlockStore, Client, ReadError};
 use filesystem::access::VolumeKeys;
 use filesystem::volume::{OpenError, Options, Volume};
 use overlay::{Node, NodeId};
-use reactor::crypto::{PublicKey, random_bytes};
-use serde::{Deserialize, Serialize};
+use reactor::crypto::PublicKey;
 
+use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
-use crate::files::{self, Kind};
 use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Hex, Network, VolumeEntry};
+use crate::outcome::Outcome;
+use crate::output::say;
 use crate::seen::Seen;
 
 /// How often another writer's commits are looked for. A second is soon enough for files that somebody else put
 /// there, and one small question a second is nothing.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// `device.json` of a client's directory: what tells this machine's crashed mounts from another's.
-#[derive(Serialize, Deserialize)]
-struct Device {
-    number: u64,
-}
-
-impl Kind for Device {
-    const KIND: &'static str = "hypha device";
-    const VERSION: u32 = 1;
-    const SECRET: bool = false;
-}
 
 /// What the local journal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,8 +149,8 @@ pub(crate) fn found(
 
 /// How a volume is opened.
 pub(crate) struct Opening<'a> {
-    /// Where the journal is, and this machine's number.
-    pub(crate) directory: &'a Path,
+    /// This client's own: where its journal is, and its number.
+    pub(crate) directory: &'a ClientDirectory,
     /// Where it is remembered what was seen of the volume; `None` for a client without a home.
     pub(crate) seen_directory: Option<&'a Path>,
     /// What the journal in it is for.
@@ -198,16 +187,34 @@ pub(crate) fn open(
     let recall = |directory| Seen::recall(client, keys.register, directory, opening.accept_rollback);
     let seen = opening.seen_directory.map(recall).transpose()?;
     let store: Rc<dyn BlockStore> = Rc::new(client.clone());
-    let directory = opening.directory;
-    files::private_directory(directory)?;
     let mut options = Options::default();
     options.author = author();
-    options.device = device(directory)?;
+    options.device = opening.directory.device();
     options.watch_interval = Some(WATCH_INTERVAL);
-    options.journal_directory = (opening.keep != Keep::Nothing).then(|| directory.join("journal"));
+    options.journal_directory = (opening.keep != Keep::Nothing).then(|| opening.directory.journal());
     options.write_back = opening.keep == Keep::WriteBack;
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     Ok((volume, seen))
+}
+
+/// Puts in what clients in `base` that are gone left in their journals, and nobody took over. What can't be put in
+/// stays there for the next start, and is told.
+///
+/// # Suspends
+/// Until all of it is on the nodes, or it is known that it can't be.
+pub(crate) fn put_in_what_is_left(client: &Client<Rc<Node>>, network: &Network, user: &Member, base: &Path) {
+    for directory in ClientDirectory::left_behind(base) {
+        let place = directory.path().display();
+        let opening =
+            Opening { directory: &directory, seen_directory: None, keep: Keep::Rest, accept_rollback: false };
+        match open(client, network, user, &opening) {
+            Ok((volume, _)) => match Outcome::of(volume.close(), directory.path()) {
+                Outcome::Stored => say(format_args!("what a killed drive had left in {place} is stored")),
+                other => tracing::warn!("{other}"),
+            },
+            Err(failure) => tracing::warn!("what a killed drive left in {place} waits there: {failure}"),
+        }
+    }
 }
 
 fn refuse_unless_owner(network: &Network, user: &Member) -> Result<(), Failure> {
@@ -245,34 +252,9 @@ fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
     }
 }
 
-fn device(directory: &Path) -> Result<u64, Failure> {
-    let path = directory.join("device.json");
-    match files::load::<Device>(&path) {
-        Ok(device) => Ok(device.number),
-        Err(Failure::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            let device = Device { number: u64::from_le_bytes(random_bytes()) };
-            files::save(&path, &device)?;
-            Ok(device.number)
-        }
-        Err(other) => Err(other),
-    }
-}
-
 /// Who we are in the name of a conflicting file: user@host.
 fn author() -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| rustix::process::geteuid().as_raw().to_string());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_machine_keeps_its_number() {
-        let directory = tempfile::tempdir().unwrap();
-        let first = device(directory.path()).unwrap();
-        assert_eq!(device(directory.path()).unwrap(), first);
-    }
 }

@@ -24,6 +24,8 @@ pub struct MountEntry {
     pub kind: String,
     /// What was given as its source.
     pub source: OsString,
+    /// Who mounted it, where FUSE tells.
+    pub user: Option<u32>,
 }
 
 /// Returns the mount that is visible at exactly `mountpoint` (absolute, without symlinks), if there is one.
@@ -49,7 +51,10 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8(rest.next()?.to_vec()).ok()?;
     let source = unescape(rest.next()?);
-    Some(MountEntry { device, mountpoint, kind, source })
+    let options = rest.next().unwrap_or_default();
+    let user = options.split(|&byte| byte == b',').find_map(|option| option.strip_prefix(b"user_id="));
+    let user = user.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    Some(MountEntry { device, mountpoint, kind, source, user })
 }
 
 /// Space, tab, newline and backslash are written as a backslash and three octal digits.
@@ -112,6 +117,7 @@ mod tests {
         let below = &TABLE[..TABLE.len() - 45];
         let entry = find_in(below, Path::new("/mnt/a drive")).unwrap();
         assert_eq!((entry.kind.as_str(), entry.source.to_str()), ("fuse.hypha", Some("my,volume")));
+        assert_eq!(entry.user, Some(0));
         assert_eq!(find_in(TABLE, Path::new("/mnt")), None);
     }
 

@@ -1,0 +1,188 @@
+//! The directory of one client of a network on this machine: its lock, its device number, its journal.
+//!
+//! One type owns all three, since none is safe without the others: a journal that two processes write is destroyed, and
+//! what a device number has open is taken away by whoever else goes by that number. Whoever opens the volume needs one,
+//! so that no command can forget the lock. A second client of the same home gets the next directory (`client-2`, ...)
+//! with a number of its own, and so `mount` works beside `up`.
+//!
+//! What a killed client left in its journal waits there for the next one that takes the directory. So directories with
+//! something in them are taken first, and the rest of them can be had as [`ClientDirectory::left_behind`].
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use reactor::crypto::random_bytes;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::errors::Failure;
+use crate::files::{self, Kind};
+use crate::home::Lock;
+
+/// As many drives of one home on one machine as anybody may want; a bound for the search.
+const CLIENT_COUNT_MAX: u32 = 64;
+
+/// `device.json`: what tells this client's crashed mounts from another's.
+#[derive(Serialize, Deserialize)]
+struct Device {
+    number: u64,
+}
+
+impl Kind for Device {
+    const KIND: &'static str = "hypha device";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+/// A client's directory, for this process alone until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ClientDirectory {
+    path: PathBuf,
+    device: u64,
+    _lock: Lock,
+    /// Removes it, if it was made for one command.
+    _scratch: Option<TempDir>,
+}
+
+impl ClientDirectory {
+    /// Takes the directory at `path`, made if missing.
+    ///
+    /// # Errors
+    /// `Failure::Locked` if another process has it, `Failure::Untrusted` if it is not this user's alone, or those of the
+    /// file system.
+    pub(crate) fn take(path: &Path) -> Result<ClientDirectory, Failure> {
+        files::private_directory(path)?;
+        let lock = Lock::take(path)?;
+        Ok(ClientDirectory { device: device(path)?, path: path.into(), _lock: lock, _scratch: None })
+    }
+
+    /// Takes one of those in `base` that nobody has: one with something in its journal if there is any, else the first.
+    ///
+    /// # Errors
+    /// As [`ClientDirectory::take`]; `Failure::Locked` if all are taken.
+    pub(crate) fn take_in(base: &Path) -> Result<ClientDirectory, Failure> {
+        if let Some(left) = Self::left_behind(base).into_iter().next() {
+            return Ok(left);
+        }
+        let mut number = 1;
+        loop {
+            match Self::take(&numbered(base, number)) {
+                Err(Failure::Locked { .. }) if number < CLIENT_COUNT_MAX => number += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes all in `base` that nobody has and whose journal has something in it.
+    pub(crate) fn left_behind(base: &Path) -> Vec<ClientDirectory> {
+        (1..=CLIENT_COUNT_MAX)
+            .map(|number| numbered(base, number))
+            .filter(|path| has_entries(&journal_of(path)))
+            .filter_map(|path| Self::take(&path).ok())
+            .collect()
+    }
+
+    /// Makes one for a single command, removed when dropped.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn scratch() -> Result<ClientDirectory, Failure> {
+        let scratch = files::scratch_directory(&std::env::temp_dir())?;
+        let directory = Self::take(scratch.path())?;
+        Ok(ClientDirectory { _scratch: Some(scratch), ..directory })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its journal is.
+    pub(crate) fn journal(&self) -> PathBuf {
+        journal_of(&self.path)
+    }
+
+    /// Its random number, which no other directory has.
+    pub(crate) fn device(&self) -> u64 {
+        self.device
+    }
+}
+
+/// The first of those in `base`.
+pub(crate) fn first(base: &Path) -> PathBuf {
+    numbered(base, 1)
+}
+
+fn numbered(base: &Path, number: u32) -> PathBuf {
+    match number {
+        1 => base.join("client"),
+        more => base.join(format!("client-{more}")),
+    }
+}
+
+fn journal_of(directory: &Path) -> PathBuf {
+    directory.join("journal")
+}
+
+fn has_entries(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn device(directory: &Path) -> Result<u64, Failure> {
+    let path = directory.join("device.json");
+    match files::load::<Device>(&path) {
+        Ok(device) => Ok(device.number),
+        Err(Failure::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            let device = Device { number: u64::from_le_bytes(random_bytes()) };
+            files::save(&path, &device)?;
+            Ok(device.number)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_number_and_no_other_has_it() {
+        let base = tempfile::tempdir().unwrap();
+        let first = ClientDirectory::take_in(base.path()).unwrap();
+        let second = ClientDirectory::take_in(base.path()).unwrap();
+        assert_eq!(first.path(), base.path().join("client"));
+        assert_eq!(second.path(), base.path().join("client-2"));
+        assert_ne!(first.device(), second.device());
+        let number = first.device();
+        drop(first);
+        assert_eq!(ClientDirectory::take_in(base.path()).unwrap().device(), number);
+    }
+
+    #[test]
+    fn a_journal_with_something_in_it_is_taken_first() {
+        let base = tempfile::tempdir().unwrap();
+        let held: Vec<_> = (0..3).map(|_| ClientDirectory::take_in(base.path()).unwrap()).collect();
+        for directory in &held {
+            fs::create_dir(directory.journal()).unwrap();
+            fs::write(directory.journal().join("group"), "x").unwrap();
+        }
+        let [first, second, third] = held.try_into().unwrap();
+        drop((second, third));
+        let taken = ClientDirectory::take_in(base.path()).unwrap();
+        assert_eq!(taken.path(), base.path().join("client-2"));
+        // The living one's journal is not anybody else's to take.
+        let left: Vec<_> =
+            ClientDirectory::left_behind(base.path()).iter().map(|left| left.path.clone()).collect();
+        assert_eq!(left, [base.path().join("client-3")]);
+        drop(first);
+    }
+
+    #[test]
+    fn a_scratch_directory_goes_with_its_command() {
+        let scratch = ClientDirectory::scratch().unwrap();
+        let path = scratch.path().to_owned();
+        assert!(path.join("device.json").exists());
+        drop(scratch);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,277 @@
+//! How a drive ended, as the process that served it knows and as `umount` reads it.
+//!
+//! The end of a process says nothing about what it stored. So the serving process leaves a note where whoever unmounts
+//! its drive finds it without the environment's help: in a directory that follows from the user alone, under a name
+//! that follows from the mountpoint alone. The note first says who serves, and before the process ends how that went. Where
+//! there is no such word, the answer is "not known", and never "stored".
+//!
+//! Root unmounts other users' drives, and so reads notes that others write: such a note is believed only if it is the
+//! mounting user's own file, in that user's own directory, about that user's own process.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use filesystem::volume::Ending;
+use reactor::crypto::hash;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::errors::Failure;
+use crate::files::{self, Kind};
+use crate::progress::human_bytes;
+
+/// How it went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// A quorum of the nodes has everything.
+    Stored,
+    /// The nodes did not take everything, and the next start puts it in.
+    InJournal { bytes: u64, file_count: u64, cause: String, directory: PathBuf },
+    /// Neither the nodes nor the journal took everything.
+    Lost { bytes: u64, cause: String, journal: String },
+    /// The connection to the kernel broke: what programs had written through `mmap` may not have come through.
+    CutOff { reason: String },
+}
+
+impl Outcome {
+    /// How a volume ended whose client used `directory`.
+    pub(crate) fn of(ending: Ending, directory: &Path) -> Outcome {
+        match ending {
+            Ending::Stored => Outcome::Stored,
+            Ending::InJournal { bytes, file_count, cause } => Outcome::InJournal {
+                bytes,
+                file_count,
+                cause: cause.to_string(),
+                directory: directory.into(),
+            },
+            Ending::Lost { bytes, cause, journal } => {
+                Outcome::Lost { bytes, cause: cause.to_string(), journal }
+            }
+        }
+    }
+
+    /// `Ok` if everything is stored.
+    ///
+    /// # Errors
+    /// `Failure::NotStored` if not, with what became of it.
+    pub(crate) fn into_result(self) -> Result<(), Failure> {
+        let advice = match &self {
+            Outcome::Stored => return Ok(()),
+            Outcome::InJournal { .. } => {
+                "nothing is lost: start it again as before once the nodes are back (`status` shows them), and that \
+                 start puts it in"
+            }
+            Outcome::Lost { .. } => "make room on this machine's disk and on the nodes', then write it again",
+            Outcome::CutOff { .. } => "mount it again, and look at what was written last",
+        };
+        Err(Failure::NotStored { reason: self.to_string(), advice: advice.into() })
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Stored => write!(f, "everything in it is stored"),
+            Outcome::InJournal { bytes, file_count, cause, directory } => write!(
+                f,
+                "not everything is on the nodes ({cause}): {} in {file_count} file{} wait{} in the journal of {}",
+                human_bytes(*bytes),
+                if *file_count == 1 { "" } else { "s" },
+                if *file_count == 1 { "s" } else { "" },
+                directory.display()
+            ),
+            Outcome::Lost { bytes, cause, journal } => write!(
+                f,
+                "{} of what was written last is lost: the nodes did not take it ({cause}), nor did the journal ({journal})",
+                human_bytes(*bytes)
+            ),
+            Outcome::CutOff { reason } => write!(
+                f,
+                "all that reached this program is stored, but its connection to the kernel was cut ({reason})"
+            ),
+        }
+    }
+}
+
+/// The note's content.
+#[derive(Debug, Serialize, Deserialize)]
+struct Word {
+    process: u32,
+    /// When that process began, in ticks since the machine did: its number may be given out again.
+    began: u64,
+    outcome: Option<Outcome>,
+}
+
+impl Kind for Word {
+    const KIND: &'static str = "hypha drive";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+/// The note that this process leaves about the drive it serves.
+#[derive(Debug)]
+pub(crate) struct Note {
+    file: PathBuf,
+    word: Word,
+}
+
+impl Note {
+    /// Says that this process serves the drive at `mountpoint`. That it can't be said is no reason not to mount:
+    /// `umount` then knows nothing, and says that.
+    pub(crate) fn leave(mountpoint: &Path) -> Note {
+        let file = note_file(rustix::process::geteuid().as_raw(), mountpoint);
+        let process = std::process::id();
+        let note = Note { file, word: Word { process, began: began(process).unwrap_or(0), outcome: None } };
+        note.write();
+        note
+    }
+
+    /// Says how it went. To be called when all is decided, and before the process ends.
+    pub(crate) fn ended(mut self, outcome: &Outcome) {
+        self.word.outcome = Some(outcome.clone());
+        self.write();
+    }
+
+    fn write(&self) {
+        let directory = self.file.parent().expect("it is in one");
+        let written = match fs::symlink_metadata(directory) {
+            Ok(metadata) if !metadata.is_dir() => {
+                Err(Failure::Untrusted { path: directory.into(), reason: "it is not a directory".into() })
+            }
+            _ => files::private_directory(directory),
+        };
+        if let Err(failure) = written.and_then(|()| files::save(&self.file, &self.word)) {
+            tracing::warn!("`umount` will not know how this drive ended: {failure}");
+        }
+    }
+}
+
+/// The process that serves a drive, as a note names it.
+pub(crate) struct Server {
+    file: PathBuf,
+    user: u32,
+    process: u32,
+    began: u64,
+    /// `None` if it has ended already.
+    descriptor: Option<OwnedFd>,
+}
+
+impl Server {
+    /// The process that serves the drive that `user` mounted at `mountpoint`, if it left a word.
+    pub(crate) fn of(user: u32, mountpoint: &Path) -> Option<Server> {
+        let file = note_file(user, mountpoint);
+        let Word { process, began: then, .. } = read(&file, user)?;
+        let pid = Pid::from_raw(process.try_into().ok()?)?;
+        let is_it = || {
+            began(process) == Some(then)
+                && fs::metadata(format!("/proc/{process}")).is_ok_and(|metadata| metadata.uid() == user)
+        };
+        // First the descriptor, then the look at what it is of: not the other way round.
+        let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok().filter(|_| is_it());
+        Some(Server { file, user, process, began: then, descriptor })
+    }
+
+    /// Its number.
+    pub(crate) fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// To wait for its end with; `None` if it has ended.
+    pub(crate) fn descriptor(&self) -> Option<&OwnedFd> {
+        self.descriptor.as_ref()
+    }
+
+    /// How it went, once it has ended; `None` if it did not say.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        let word = read(&self.file, self.user)?;
+        if (word.process, word.began) == (self.process, self.began) { word.outcome } else { None }
+    }
+}
+
+/// Reads a note that `user` wrote, if nobody else can have.
+fn read(file: &Path, user: u32) -> Option<Word> {
+    let directory = fs::symlink_metadata(file.parent()?).ok()?;
+    let is_own = directory.is_dir() && directory.uid() == user && directory.mode() & 0o022 == 0;
+    let note = fs::symlink_metadata(file).ok()?;
+    if !is_own || !note.is_file() || note.uid() != user {
+        return None;
+    }
+    files::load(file).ok()
+}
+
+/// When a process began, from its line in `/proc`; the name in it may contain anything.
+fn began(process: u32) -> Option<u64> {
+    let line = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, after_name) = line.rsplit_once(')')?;
+    // Field 22 of proc_pid_stat(5); the first after the name is field 3.
+    after_name.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+fn note_file(user: u32, mountpoint: &Path) -> PathBuf {
+    let name = hash::sha3_256(&[b"hypha mountpoint", mountpoint.as_os_str().as_bytes()]);
+    notes_of(user).join(format!("drive-{}", HEXLOWER.encode(&name[..16])))
+}
+
+/// Where a user's notes are, whatever that user's environment says: another session, `sudo` and cron have another.
+fn notes_of(user: u32) -> PathBuf {
+    if user == 0 {
+        return "/run/hypha".into();
+    }
+    let runtime = PathBuf::from(format!("/run/user/{user}"));
+    match fs::symlink_metadata(&runtime) {
+        Ok(metadata) if metadata.is_dir() && metadata.uid() == user => runtime.join("hypha"),
+        _ => format!("/tmp/hypha-{user}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    #[test]
+    fn a_note_says_who_serves_and_then_how_it_went() {
+        let place = tempfile::tempdir().unwrap();
+        let note = Note::leave(place.path());
+        let server = Server::of(own(), place.path()).expect("there is a note");
+        assert_eq!(server.process(), std::process::id());
+        assert!(server.descriptor().is_some());
+        assert_eq!(server.outcome(), None);
+        note.ended(&Outcome::Stored);
+        assert_eq!(server.outcome(), Some(Outcome::Stored));
+        // A later drive at the same place says nothing about this one.
+        let mut later = Note::leave(place.path());
+        later.word.began += 1;
+        later.ended(&Outcome::Stored);
+        assert_eq!(server.outcome(), None);
+        let late = Server::of(own(), place.path()).unwrap();
+        assert!(late.descriptor().is_none(), "a process that began at another time is another");
+        fs::remove_file(&late.file).unwrap();
+    }
+
+    #[test]
+    fn nothing_but_stored_is_a_success() {
+        assert!(Outcome::Stored.into_result().is_ok());
+        let cause = || "no answer".to_owned();
+        let waiting =
+            Outcome::InJournal { bytes: 2048, file_count: 2, cause: cause(), directory: "/d".into() };
+        let lost = Outcome::Lost { bytes: 1, cause: cause(), journal: "full".into() };
+        for (outcome, words) in [
+            (waiting, "2.0 KiB in 2 files wait in the journal of /d"),
+            (lost, "is lost"),
+            (Outcome::CutOff { reason: "aborted".into() }, "was cut (aborted)"),
+        ] {
+            let failure = outcome.into_result().unwrap_err();
+            assert!(failure.to_string().contains(words), "{failure}");
+            assert!(failure.advice().is_some());
+        }
+    }
+}
