@@ -149,7 +149,13 @@ pub fn scan<S: Source + ?Sized>(
         if !is_good {
             let length_bytes = size.min(length - offset);
             let key = record.filter(|record| is_keyed(record.shape)).map(|record| record.key);
-            let sequence_max = record.map_or(u64::MAX, |record| record.sequence);
+            // A list or a void that is damaged takes no record with it.
+            let is_of_none = |record: &RecordHeader| matches!(record.shape, Shape::Contents | Shape::Void);
+            let sequence_max = match &record {
+                Some(record) if is_of_none(record) => 0,
+                Some(record) => record.sequence,
+                None => u64::MAX,
+            };
             scanned.damages.push(Damage { key, segment, offset_bytes: offset, length_bytes, sequence_max });
             notes.before.push(scanned.records.len());
         }
@@ -239,8 +245,8 @@ impl Notes {
         named.dedup_by_key(|listed| listed.offset);
         let mut damages = Vec::with_capacity(scanned.damages.len());
         for mut damage in std::mem::take(&mut scanned.damages) {
-            if damage.key.is_some() {
-                damages.push(damage);
+            if damage.key.is_some() || damage.sequence_max == 0 {
+                damages.extend(Some(damage).filter(|damage| damage.key.is_some()));
                 continue;
             }
             // Sequences of fresh records only grow, and copies are older than any fresh one that follows.

@@ -177,6 +177,21 @@ fn a_record_quoted_inside_a_value_is_not_taken_for_one() {
 }
 
 #[test]
+fn a_damaged_list_hides_nothing_and_what_it_named_is_listed_again() {
+    let mut segment = Segment::synced(3);
+    let records = segment.scan().records;
+    let offset = segment.bytes.len();
+    segment = segment.push(Shape::Contents, offset, &crate::store::contents::encode(&records));
+    let end = segment.bytes.len();
+    segment = segment.push(Shape::Value, end, b"after");
+    assert_eq!(segment.scan().unlisted.len(), 2, "the list itself, and what follows");
+    segment.bytes[offset + 70] ^= 1;
+    let scanned = segment.scan();
+    assert_eq!((scanned.damages.len(), scanned.records.len(), scanned.unlisted.len()), (0, 4, 4));
+    assert_eq!(scanned.end as usize, segment.bytes.len());
+}
+
+#[test]
 fn garbage_and_emptiness_are_no_error() {
     assert_eq!(scan(&[][..], SALT, 1, Durable::Unknown).unwrap().end, 64);
     let garbage: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
