@@ -14,6 +14,7 @@ pub mod fuse;
 mod journal;
 pub mod mount;
 pub mod operations;
+mod posix_acl;
 pub mod tree;
 pub mod volume;
 

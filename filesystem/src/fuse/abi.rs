@@ -250,6 +250,10 @@ pub(super) mod init_flags {
     pub(crate) const READDIRPLUS_AUTO: u64 = 1 << 14;
     /// Direct I/O may be split into requests that run at once.
     pub(crate) const ASYNC_DIO: u64 = 1 << 15;
+    /// We apply the umask, where no default access list takes its place.
+    pub(crate) const DONT_MASK: u64 = 1 << 6;
+    /// The kernel obeys POSIX access control lists, which we keep.
+    pub(crate) const POSIX_ACL: u64 = 1 << 20;
     /// Lookups and listings of one directory may run at once.
     pub(crate) const PARALLEL_DIROPS: u64 = 1 << 18;
     /// Reading the device after an abort says ECONNABORTED instead of ENODEV.

@@ -19,6 +19,7 @@ use crate::operations::{
     AllocateMode, Attributes, Credentials, FileKind, Inode, Operations, RenameFlags, SetAttributes, Time,
     Whence, XattrMode,
 };
+use crate::posix_acl;
 
 /// The largest read, listing or value that is answered: what a request may ask for with 256 pages.
 pub const REPLY_BYTES_MAX: u32 = 1 << 20;
@@ -40,6 +41,7 @@ const XATTR_REPLACE: u32 = 2;
 
 /// What set-id bits look like in a mode.
 const SET_IDS: u32 = 0o6000;
+const SET_GID: u32 = 0o2000;
 
 /// A reply, and what the kernel has to forget around it.
 #[derive(Debug)]
@@ -177,8 +179,7 @@ fn write(
 
 fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, Errno> {
     let inode = request.inode;
-    // Without DONT_MASK the kernel has applied the umask to every mode it sends.
-    let credentials = Credentials { uid: request.uid, gid: request.gid, umask: 0 };
+    let credentials = |umask: u32| Credentials { uid: request.uid, gid: request.gid, umask };
     Ok(match request.operation {
         Operation::Lookup { name } => match operations.lookup(inode, name) {
             Ok(attributes) => entry(operations, attributes),
@@ -200,17 +201,17 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         }
         Operation::ReadSymlink => Reply::Buffer(operations.read_symlink(inode)?.into()),
         Operation::MakeSymlink { name, target } => {
-            entry(operations, operations.make_symlink(inode, name, target, &credentials)?)
+            entry(operations, operations.make_symlink(inode, name, target, &credentials(0))?)
         }
-        Operation::MakeNode { name, mode, rdev, umask: _ } => {
+        Operation::MakeNode { name, mode, rdev, umask } => {
             let kind = match FileKind::from_mode(mode) {
                 None | Some(FileKind::Directory | FileKind::Symlink) => return Err(Errno::EINVAL),
                 Some(kind) => kind,
             };
-            entry(operations, operations.make_node(inode, name, kind, mode & 0o7777, rdev, &credentials)?)
+            entry(operations, operations.make_node(inode, name, kind, mode & 0o7777, rdev, &credentials(umask))?)
         }
-        Operation::MakeDirectory { name, mode, umask: _ } => {
-            entry(operations, operations.make_directory(inode, name, mode & 0o7777, &credentials)?)
+        Operation::MakeDirectory { name, mode, umask } => {
+            entry(operations, operations.make_directory(inode, name, mode & 0o7777, &credentials(umask))?)
         }
         Operation::Unlink { name } => done(operations.unlink(inode, name)?),
         Operation::RemoveDirectory { name } => done(operations.remove_directory(inode, name)?),
@@ -235,13 +236,13 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             operations.open(inode)?;
             Reply::Opened(opened(flags))
         }
-        Operation::Create { name, mode, flags } => {
-            let attributes = create(operations, inode, name, mode, flags, &credentials)?;
+        Operation::Create { name, mode, umask, flags } => {
+            let attributes = create(operations, inode, name, mode, flags, &credentials(umask))?;
             operations.remember(attributes.inode);
             Reply::Created(attributes, operations.sharing(), opened(flags))
         }
-        Operation::CreateUnnamed { mode, flags } => {
-            let attributes = operations.make_unnamed(inode, mode & 0o7777, &credentials)?;
+        Operation::CreateUnnamed { mode, umask, flags } => {
+            let attributes = operations.make_unnamed(inode, mode & 0o7777, &credentials(umask))?;
             operations.remember(attributes.inode);
             Reply::Created(attributes, operations.sharing(), opened(flags))
         }
@@ -252,17 +253,19 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         }
         Operation::SyncFileSystem => done(operations.sync(None, false)?),
         Operation::SetXattr { name, value, flags } => {
-            refuse_acl(name)?;
             let mode = match flags {
                 0 => XattrMode::Set,
                 XATTR_CREATE => XattrMode::Create,
                 XATTR_REPLACE => XattrMode::Replace,
                 _ => return Err(Errno::EINVAL),
             };
-            done(operations.set_xattr(inode, name, value, mode)?)
+            operations.set_xattr(inode, name, value, mode)?;
+            if name == posix_acl::ACCESS && request.uid != 0 {
+                forbid_group_id(operations, inode, request.gid)?;
+            }
+            Reply::Empty
         }
         Operation::GetXattr { name, size } => {
-            refuse_acl(name)?;
             sized(operations.get_xattr(inode, name)?.into(), size)?
         }
         Operation::ListXattr { size } => {
@@ -274,7 +277,6 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             sized(list, size)?
         }
         Operation::RemoveXattr { name } => {
-            refuse_acl(name)?;
             done(operations.remove_xattr(inode, name)?)
         }
         Operation::ReadDirectory { cookie, size, with_attributes } => {
@@ -360,9 +362,15 @@ fn sized(value: Vec<u8>, size: u32) -> Result<Reply, Errno> {
     }
 }
 
-/// Access control lists would be stored but never obeyed, so they are refused, as `noacl` file systems do.
-fn refuse_acl(name: &[u8]) -> Result<(), Errno> {
-    if name.starts_with(b"system.posix_acl_") { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+/// Clears setgid after a new access list was set by a user of another group, as `chmod` does. That the group may be
+/// another of the user's own we can't see, and it is the safe side.
+fn forbid_group_id(operations: &dyn Operations, inode: Inode, group: u32) -> Result<(), Errno> {
+    let attributes = operations.attributes(inode)?;
+    if attributes.mode & SET_GID != 0 && attributes.gid != group {
+        let mode = Some(attributes.mode & !SET_GID);
+        operations.set_attributes(inode, &SetAttributes { mode, ..SetAttributes::default() })?;
+    }
+    Ok(())
 }
 
 fn changes(set: &SetAttributesRequest) -> Result<SetAttributes, Errno> {

@@ -26,12 +26,14 @@ const BACKGROUND_MAX: u16 = 32;
 /// - `ATOMIC_O_TRUNC`: `O_TRUNC` comes as a SETATTR of its own, which is one thing less that an open can be.
 /// - `AUTO_INVAL_DATA` would drop a file's pages after each write of our own; `EXPLICIT_INVAL_DATA` would show zeros where
 ///   another mount appended, between the new size and our notification. Without either a changed size drops them.
-/// - `POSIX_LOCKS`, `FLOCK_LOCKS` (the kernel keeps locks itself, per mount); `POSIX_ACL` (nobody would obey them); the
-///   `SPLICE`s (our buffers are in memory anyway); `DONT_MASK` (the kernel knows umasks best); `SECURITY_CTX` (no labels).
+/// - `POSIX_LOCKS`, `FLOCK_LOCKS` (the kernel keeps locks itself, per mount); the `SPLICE`s (our buffers are in memory
+///   anyway); `SECURITY_CTX` (no labels).
 ///
 /// [`Sharing`]: crate::operations::Sharing
 const WANTED: u64 = flag::ASYNC_READ
     | flag::EXPORT_SUPPORT
+    | flag::DONT_MASK
+    | flag::POSIX_ACL
     | flag::BIG_WRITES
     | flag::DO_READDIRPLUS
     | flag::READDIRPLUS_AUTO
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     fn nothing_is_agreed_that_the_kernel_does_not_offer() {
-        let Negotiation::Agreed(agreement) = negotiate(&init(7, 31, flag::ASYNC_READ | 1 << 20)) else {
+        let Negotiation::Agreed(agreement) = negotiate(&init(7, 31, flag::ASYNC_READ | 1 << 9)) else {
             panic!("7.31 is served")
         };
         assert_eq!((agreement.minor, agreement.flags), (31, flag::ASYNC_READ));

@@ -173,13 +173,18 @@ impl<'a> Body<'a> {
             opcode::OPENDIR => Operation::OpenDirectory,
             opcode::CREATE => {
                 let create: abi::CreateIn = self.take()?;
-                Operation::Create { name: self.name()?, mode: create.mode, flags: create.flags }
+                Operation::Create {
+                    name: self.name()?,
+                    mode: create.mode,
+                    umask: create.umask,
+                    flags: create.flags,
+                }
             }
             opcode::STATX => Operation::Statx,
             opcode::TMPFILE => {
                 // A name follows, which means nothing.
                 let create: abi::CreateIn = self.take()?;
-                Operation::CreateUnnamed { mode: create.mode, flags: create.flags }
+                Operation::CreateUnnamed { mode: create.mode, umask: create.umask, flags: create.flags }
             }
             opcode::READ => {
                 let read: abi::ReadIn = self.take()?;

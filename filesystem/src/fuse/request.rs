@@ -92,12 +92,14 @@ pub enum Operation<'a> {
     /// Makes a regular file without a name and opens it (`O_TMPFILE`); `mode` and `flags` as with `Create`.
     CreateUnnamed {
         mode: u32,
+        umask: u32,
         flags: u32,
     },
     /// Makes a regular file and opens it. `mode` includes the file-type bits, `flags` are those of `open(2)`.
     Create {
         name: &'a [u8],
         mode: u32,
+        umask: u32,
         flags: u32,
     },
     Read {

@@ -12,6 +12,7 @@ use super::state::{Change, State, Step, Stop, extent_range};
 use crate::errno::Errno;
 use crate::format::{ContentVersion, FRAME_SIZE, InodeRecord, Key, Pointer};
 use crate::operations::{AllocateMode, Attributes, FILE_SIZE_MAX, FileKind, SetAttributes, Time, Whence};
+use crate::posix_acl;
 
 const FRAME: u64 = FRAME_SIZE as u64;
 static ZEROS: [u8; FRAME_SIZE] = [0; FRAME_SIZE];
@@ -343,6 +344,10 @@ impl State {
             return Err(Errno::EROFS.into());
         }
         let mut record = self.record(inode)?;
+        let list = match changes.mode {
+            Some(_) => self.access_list(inode, posix_acl::ACCESS)?,
+            None => None,
+        };
         let now = Time::now();
         if let Some(size) = changes.size {
             if record.kind != FileKind::Regular {
@@ -360,6 +365,9 @@ impl State {
             record.mode = without_set_ids(record.mode);
         }
         record.mode = changes.mode.map_or(record.mode, |mode| mode & 0o7777);
+        if let Some(list) = list {
+            self.set_access_list(inode, posix_acl::ACCESS, &list.with_mode(record.mode));
+        }
         record.uid = changes.uid.unwrap_or(record.uid);
         record.gid = changes.gid.unwrap_or(record.gid);
         record.atime = changes.atime.unwrap_or(record.atime);

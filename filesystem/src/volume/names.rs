@@ -11,6 +11,7 @@ use crate::format::{EntryRecord, InodeRecord, Key};
 use crate::operations::{
     Attributes, Credentials, DirectoryEntry, FileKind, Inode, RenameFlags, SYMLINK_SIZE_MAX, Time,
 };
+use crate::posix_acl::{self, Acl};
 
 const SET_GID: u32 = 0o2000;
 /// `u32`, as the kernel's; far beyond what anyone links.
@@ -66,12 +67,17 @@ impl State {
         if self.entry(&key)?.is_some() {
             return Err(Errno::EEXIST.into());
         }
+        let default = match node.kind {
+            FileKind::Symlink => None,
+            _ => self.access_list(parent, posix_acl::DEFAULT)?,
+        };
         let inode = self.draw_inode()?;
 
         let now = Time::now();
         let is_directory = node.kind == FileKind::Directory;
+        let mode = self.inherit(inode, is_directory, node.mode, default.as_ref(), credentials);
         let mut record = InodeRecord {
-            mode: node.mode & 0o7777 & !credentials.umask,
+            mode,
             uid: credentials.uid,
             gid: credentials.gid,
             rdev: node.rdev,
@@ -99,6 +105,26 @@ impl State {
         Ok(attributes)
     }
 
+    /// Gives a new node the access lists that its directory's default list says, and returns its mode. Without one the
+    /// umask decides.
+    fn inherit(
+        &mut self,
+        inode: u64,
+        is_directory: bool,
+        mode: u32,
+        default: Option<&Acl>,
+        credentials: &Credentials,
+    ) -> u32 {
+        let mode = mode & 0o7777;
+        let Some(default) = default else { return mode & !credentials.umask };
+        let list = default.for_new(mode);
+        self.set_access_list(inode, posix_acl::ACCESS, &list);
+        if is_directory {
+            self.set_access_list(inode, posix_acl::DEFAULT, default);
+        }
+        mode & !0o777 | list.mode()
+    }
+
     /// Makes a regular file without a name, which lives as long as it is open or until it is given one.
     pub(crate) fn make_unnamed(
         &mut self,
@@ -108,11 +134,13 @@ impl State {
     ) -> Step<Attributes> {
         self.writable()?;
         let directory = self.directory(parent)?;
+        let default = self.access_list(parent, posix_acl::DEFAULT)?;
         let inode = self.draw_inode()?;
 
         let now = Time::now();
+        let mode = self.inherit(inode, false, mode, default.as_ref(), credentials);
         let record = InodeRecord {
-            mode: mode & 0o7777 & !credentials.umask,
+            mode,
             uid: credentials.uid,
             gid: if directory.mode & SET_GID != 0 { directory.gid } else { credentials.gid },
             nlink: 0,

@@ -5,7 +5,11 @@ use bytes::Bytes;
 use super::state::{Change, State, Step, xattr_range};
 use crate::errno::Errno;
 use crate::format::Key;
-use crate::operations::{NAME_SIZE_MAX, Time, XATTR_VALUE_SIZE_MAX, XattrMode};
+use crate::operations::{FileKind, NAME_SIZE_MAX, Time, XATTR_VALUE_SIZE_MAX, XattrMode};
+use crate::posix_acl::{self, Acl};
+
+/// The bits of a mode that an access list stands for.
+const PERMISSIONS: u32 = 0o777;
 
 /// What `listxattr` returns at most (`XATTR_LIST_MAX`): with more names none could be listed, nor removed by tools.
 const LIST_SIZE_MAX: usize = 64 * 1024;
@@ -52,10 +56,42 @@ impl State {
             }
             _ => {}
         }
-        self.set(key, Change::Xattr(Bytes::copy_from_slice(value)));
+        let mut change = Change::Xattr(Bytes::copy_from_slice(value));
+        if name == posix_acl::ACCESS {
+            let list = Acl::decode(value).ok_or(Errno::EINVAL)?;
+            record.mode = record.mode & !PERMISSIONS | list.mode();
+            if list.is_mode_only() {
+                change = Change::Removed;
+            }
+        } else if name == posix_acl::DEFAULT {
+            if record.kind != FileKind::Directory {
+                return Err(Errno::EACCES.into());
+            }
+            Acl::decode(value).ok_or(Errno::EINVAL)?;
+        }
+        self.set(key, change);
         record.ctime = Time::now();
         self.set_record(inode, record);
         Ok(())
+    }
+
+    /// Returns an access list that a node has beyond its mode; `name` says which.
+    pub(crate) fn access_list(&mut self, inode: u64, name: &'static [u8]) -> Step<Option<Acl>> {
+        match self.get(&Key::Xattr(inode, Bytes::from_static(name)))? {
+            None => Ok(None),
+            // The kernel would not obey half a list either.
+            Some(Change::Xattr(value)) => Ok(Some(Acl::decode(&value).ok_or(Errno::EIO)?)),
+            Some(_) => Err(Errno::EIO.into()),
+        }
+    }
+
+    /// Stores a list; one that says no more than the mode is none.
+    pub(crate) fn set_access_list(&mut self, inode: u64, name: &'static [u8], list: &Acl) {
+        let change = match name == posix_acl::ACCESS && list.is_mode_only() {
+            true => Change::Removed,
+            false => Change::Xattr(list.encode().into()),
+        };
+        self.set(Key::Xattr(inode, Bytes::from_static(name)), change);
     }
 
     pub(crate) fn list_xattr(&mut self, inode: u64) -> Step<Vec<Bytes>> {
@@ -78,7 +114,9 @@ impl State {
         let mut record = self.record(inode)?;
         let key = key(inode, name)?;
         if self.get(&key)?.is_none() {
-            return Err(Errno::ENODATA.into());
+            // Every node has a list, if only that of its mode: there is nothing to miss.
+            let is_list = name == posix_acl::ACCESS || name == posix_acl::DEFAULT;
+            return if is_list { Ok(()) } else { Err(Errno::ENODATA.into()) };
         }
         self.set(key, Change::Removed);
         record.ctime = Time::now();
