@@ -5,9 +5,10 @@
 //! (`Volume::step`); the committer takes a delta away whole and works on it while new changes go to the next. The parts:
 //!
 //! - `state`: the layers and how to look through them; `names`, `content`, `xattr`: operations as steps over it;
-//! - `durability`: which changes are durable, and where; `sync`: making them so, and waiting for it;
+//! - `durability`: which changes are durable, and where; `sync`: making them so, and waiting for it; `room`: waiting before
+//!   a change until there is a place for it;
 //! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first,
-//!   with `merge`, which decides, `gate`, which keeps changes out meanwhile, and `aliases`, for files that became two;
+//!   with `race`, which keeps that short, `merge`, which decides, `gate`, which keeps changes out meanwhile, and `aliases`, for files that became two;
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
@@ -30,8 +31,10 @@ mod news;
 mod operations;
 mod options;
 mod orphans;
+mod race;
 mod rebase;
 mod replay;
+mod room;
 mod state;
 mod sync;
 mod xattr;
@@ -73,8 +76,8 @@ pub struct Volume {
     work: Signal,
     /// The store took something, or did not.
     progress: Signal,
-    /// Others publish too: our last try was too late.
-    contended: Cell<bool>,
+    race: race::Race,
+    space: room::Space,
     closing: Cell<bool>,
     /// Nobody is to wait for the store any more.
     gives_up: Cell<bool>,
@@ -213,7 +216,8 @@ impl Volume {
             journal,
             work: Signal::new(),
             progress: Signal::new(),
-            contended: Cell::new(false),
+            race: race::Race::default(),
+            space: room::Space::default(),
             closing: Cell::new(false),
             gives_up: Cell::new(false),
             reclaim: Signal::new(),
@@ -279,20 +283,6 @@ impl Volume {
                 self.work.notify_all();
             }
         }
-    }
-
-    /// Waits while too much waits for a commit.
-    ///
-    /// # Errors
-    ///
-    /// Why the store takes nothing, as [`Volume::wait_until`] has it.
-    fn wait_for_room(&self) -> Result<(), Errno> {
-        self.wait_until(|state| {
-            if state.dirty_bytes() < self.options.dirty_bytes_max {
-                return Some(Ok(()));
-            }
-            state.writable().err().map(Err)
-        })
     }
 
     /// Commits what has waited for an interval.

@@ -97,8 +97,8 @@ fn a_full_store_refuses_writes_and_keeps_serving_reads() {
         let volume = create(&store);
         let file = write_file(&volume, ROOT, "file", &[1; 100_000]);
         volume.sync(None, false).unwrap();
-        store.memory.set_capacity_bytes(0);
         write_file(&volume, ROOT, "more", &[2; 100_000]);
+        store.memory.set_capacity_bytes(0);
         assert_eq!(volume.sync(None, false), Err(Errno::ENOSPC));
         assert_eq!(volume.write(file, 0, b"x", false), Err(Errno::ENOSPC));
         assert_eq!(volume.make_directory(ROOT, b"new", 0o755, &USER), Err(Errno::ENOSPC));

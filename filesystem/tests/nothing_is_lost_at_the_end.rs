@@ -73,9 +73,10 @@ fn a_full_store_keeps_what_it_took_and_the_journal_the_rest() {
         let store = TestStore::new();
         let volume = create_with_journal(&store, directory.path());
         let used = dht::BlockStore::usage(&store.memory).unwrap().used_bytes;
-        store.memory.set_capacity_bytes(used + 2_000_000);
         let content: Vec<u8> = (0..5_000_000u32).map(|at| (at / 999) as u8).collect();
         let file = write_file(&volume, ROOT, "file", &content);
+        // Somebody else filled the nodes after that was acknowledged.
+        store.memory.set_capacity_bytes(used + 2_000_000);
         assert!(matches!(volume.close(), Ending::InJournal { cause: Errno::ENOSPC, .. }));
         store.memory.set_capacity_bytes(1 << 40);
         let volume = open_with_journal(&store, directory.path()).unwrap();

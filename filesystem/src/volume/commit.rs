@@ -3,7 +3,7 @@
 //! 1. The active delta is taken away whole; new changes go to the next.
 //! 2. Its frames are sealed into objects, which are put as they fill, a bounded number at a time. From then on the delta
 //!    names them by pointer: whatever happens to this commit, they are not stored again.
-//! 3. If others publish too, their newest root is taken over now, so that little time is left to lose the race in.
+//! 3. Where others won twice, the root is claimed first (see [`super::race`]), so that nobody is kept out for ever.
 //! 4. Its keys are merged into the tree, with a record of which delta of which writer this is; the new nodes follow the
 //!    last frames, so that a small commit is one object.
 //! 5. The last objects and the root are published together; the root is one compare-and-swap.
@@ -137,7 +137,10 @@ impl Volume {
     fn commit_delta(self: &Rc<Self>, delta: Rc<Delta>) -> Result<(), Errno> {
         let mut packer = Packer::new(self.store.tag(), self.state.borrow().charter.volume);
         let (delta, last) = self.store_frames(delta, &mut packer)?;
-        if self.contended.get() && self.catch_up()? {
+        if self.race.wants_claim() {
+            // Everything large is stored: what is left takes little time, and the others keep out of it.
+            self.claim()?;
+            self.state.borrow_mut().give_back();
             return Ok(());
         }
         let changes = self.tree_changes(&delta, &last);
@@ -152,10 +155,13 @@ impl Volume {
         };
         let attempt = Attempt { number: delta.number, tree };
         self.state.borrow_mut().attempt = Some(attempt);
-        let outcome = self.announce(attempt).and_then(|()| self.publish(attempt, packer.take_ready()));
+        let objects = packer.take_ready();
+        let put_bytes = objects.iter().map(|(_, object)| object.len()).sum();
+        let outcome = self.announce(attempt).and_then(|()| self.publish(attempt, objects));
         self.state.borrow_mut().attempt = None;
         match outcome? {
             Outcome::Published(record) => {
+                self.space.on_put(put_bytes);
                 self.cache_written(&packer, &merged, &delta, &last);
                 let mut state = self.state.borrow_mut();
                 state.committing = None;
@@ -163,27 +169,16 @@ impl Volume {
                 state.header = Some(record.header_hash);
                 drop(state);
                 self.version.set(record.version);
-                self.contended.set(false);
+                self.race.on_won();
                 self.on_committed(delta.number);
                 Ok(())
             }
             // Two make a volume in one register: the names of the second would be hashed under another key.
             Outcome::Lost(_) if self.header().is_none() => Err(Errno::EEXIST),
             Outcome::Lost(winner) => {
-                self.contended.set(true);
+                self.race.on_lost();
                 self.take_over(&winner, Some(attempt))
             }
-        }
-    }
-
-    /// Takes over what another writer published since we looked last. Returns whether there was something.
-    fn catch_up(&self) -> Result<bool, Errno> {
-        match self.store.read(&self.keys.register) {
-            Ok(Some(record)) if Some(record.header_hash) != self.header() => {
-                self.take_over(&record, None).map(|()| true)
-            }
-            // The swap will tell.
-            _ => Ok(false),
         }
     }
 
@@ -203,9 +198,13 @@ impl Volume {
             drop(state);
             self.on_committed(attempt.number);
         }
+        let is_claim = self.is_claim(&root);
         self.rebase(&root, winner.header_hash)?;
         self.version.set(winner.version);
         self.progress.notify_all();
+        if is_claim {
+            self.give_way();
+        }
         Ok(())
     }
 
@@ -420,7 +419,10 @@ impl Puts {
             };
             places.release(1);
             match &result {
-                Ok(_) => volume.on_stored(),
+                Ok(_) => {
+                    volume.space.on_put(object.len());
+                    volume.on_stored();
+                }
                 Err(error) => {
                     volume.on_store_failed(error, put_errno(error));
                     failure.set(Some(put_errno(error)));

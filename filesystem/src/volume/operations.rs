@@ -16,9 +16,12 @@ use crate::operations::{
 
 /// The unit of `df`'s block counts.
 const STATISTICS_BLOCK_SIZE: u64 = 4096;
+/// What a change without content takes on the nodes: some entries of leaves that are written anyway.
+const SMALL_CHANGE_BYTES: usize = 512;
 
 impl Volume {
     fn change<T>(&self, operation: impl FnMut(&mut super::State) -> super::Step<T>) -> Result<T, Errno> {
+        self.wait_for_memory()?;
         let value = self.change_step(operation)?;
         self.after_change();
         Ok(value)
@@ -185,7 +188,7 @@ impl Operations for Volume {
         if matches!(kind, FileKind::Directory | FileKind::Symlink) {
             return Err(Errno::EINVAL);
         }
-        self.wait_for_room()?;
+        self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind, mode, rdev, target: &[] };
         self.change(|state| state.make(state.at(parent), name, &node, credentials))
     }
@@ -196,7 +199,7 @@ impl Operations for Volume {
         mode: u32,
         credentials: &Credentials,
     ) -> Result<Attributes, Errno> {
-        self.wait_for_room()?;
+        self.make_room(SMALL_CHANGE_BYTES)?;
         self.change(|state| state.make_unnamed(state.at(directory), mode, credentials))
     }
 
@@ -207,7 +210,7 @@ impl Operations for Volume {
         mode: u32,
         credentials: &Credentials,
     ) -> Result<Attributes, Errno> {
-        self.wait_for_room()?;
+        self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: &[] };
         self.change(|state| state.make(state.at(parent), name, &node, credentials))
     }
@@ -219,7 +222,7 @@ impl Operations for Volume {
         target: &[u8],
         credentials: &Credentials,
     ) -> Result<Attributes, Errno> {
-        self.wait_for_room()?;
+        self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
         // The umask is not for symlinks.
         let credentials = Credentials { umask: 0, ..*credentials };
@@ -231,6 +234,7 @@ impl Operations for Volume {
     }
 
     fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
+        self.make_room(SMALL_CHANGE_BYTES)?;
         let linked =
             self.change_inode(inode, |state, inode| state.link(inode, state.at(new_parent), new_name));
         linked.map(|found| self.shown(found))
@@ -266,13 +270,13 @@ impl Operations for Volume {
     }
 
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
-        self.wait_for_room()?;
+        self.make_room(data.len())?;
         self.change_inode(inode, |state, inode| state.write(inode, offset, data, clear_set_ids))
     }
 
     fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno> {
         self.refresh();
-        self.wait_for_room()?;
+        self.make_room(data.len())?;
         self.change_inode(inode, |state, inode| state.append(inode, data, clear_set_ids))
     }
 
@@ -346,7 +350,7 @@ impl Operations for Volume {
                 return Err(Errno::ENOSPC);
             }
         }
-        self.wait_for_room()?;
+        self.make_room(SMALL_CHANGE_BYTES)?;
         self.change_inode(inode, |state, inode| state.allocate(inode, mode, offset, length))
     }
 
@@ -385,6 +389,7 @@ impl Operations for Volume {
     }
 
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
+        self.make_room(SMALL_CHANGE_BYTES + value.len())?;
         self.change_inode(inode, |state, inode| state.set_xattr(inode, name, value, mode))
     }
 

@@ -46,7 +46,7 @@ impl Default for Options {
             device: 0,
             cache_bytes: 128 << 20,
             dirty_bytes_max: 128 << 20,
-            commit_interval: Duration::from_secs(5),
+            commit_interval: Duration::from_secs(1),
             sync_patience: Duration::from_secs(30),
             hard: false,
             watch_interval: None,

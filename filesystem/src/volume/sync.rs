@@ -125,6 +125,9 @@ impl Volume {
     /// Those of `done`, or why the store takes nothing, once it has taken nothing for the patience.
     pub(super) fn wait_until(&self, done: impl Fn(&State) -> Option<Result<(), Errno>>) -> Result<(), Errno> {
         let look = || done(&self.state.borrow());
+        if let Some(result) = look() {
+            return result;
+        }
         loop {
             let before = self.state.borrow().durability.successes();
             let waited = reactor::timeout(self.options.sync_patience, || {
