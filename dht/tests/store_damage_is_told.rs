@@ -279,7 +279,7 @@ fn the_owner_of_a_value_is_known_through_reopening_and_compaction() {
     let directory = tempfile::tempdir().unwrap();
     let first = segment(directory.path(), 0);
     in_store(directory.path(), move |store| {
-        let of = |owner| PutOptions { owner };
+        let of = |owner| PutOptions { owner, ..PutOptions::default() };
         let _later = store.enqueue_with(&key(1), vec![1; 100].into(), of(0x00ab_cdef)).unwrap();
         for n in 10..250 {
             (0..4).for_each(|_| drop(store.enqueue_with(&key(n), vec![n; 600].into(), of(5)).unwrap()));

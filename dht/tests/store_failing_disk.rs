@@ -136,6 +136,10 @@ impl DiskFile for FailingFile {
         self.file.allocate(length_bytes)
     }
 
+    fn punch(&self, bytes: std::ops::Range<u64>) -> io::Result<()> {
+        self.file.punch(bytes)
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         self.file.try_lock()
     }

@@ -2,7 +2,7 @@
 //! tmpfs, which needs root to mount; without root this says so and passes.
 
 use bytes::Bytes;
-use dht::store::{Config, DiskStore, Key, Kind, Store, StoreError, Ticket};
+use dht::store::{Config, DiskStore, Key, Kind, PutOptions, Store, StoreError, Ticket};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{ffi::CString, fs, path::Path, time::Duration};
 
@@ -12,8 +12,12 @@ struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     fn mount() -> Option<SmallDisk> {
+        SmallDisk::of(DISK_BYTES)
+    }
+
+    fn of(size_bytes: u64) -> Option<SmallDisk> {
         let directory = tempfile::tempdir().unwrap();
-        let options = CString::new(format!("size={DISK_BYTES}")).unwrap();
+        let options = CString::new(format!("size={size_bytes}")).unwrap();
         match rustix::mount::mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(&*options)) {
             Ok(()) => Some(SmallDisk(directory)),
             Err(error) => {
@@ -137,6 +141,109 @@ fn removing_values_of_a_full_store_makes_room() {
         }
         store.close().unwrap();
     });
+}
+
+#[test]
+fn what_serves_removals_is_taken_by_a_full_disk_and_not_failed_by_what_is_not() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let path = disk.0.path().to_path_buf();
+    reactor::run(move || {
+        let store = DiskStore::open(config(&path)).unwrap();
+        let count = fill(&store, 0);
+        let serves = PutOptions { may_use_reserve: true, ..PutOptions::default() };
+        // Once the space that is kept back is touched, rights are told apart within one batch.
+        store.enqueue_with(&key(2000), value(1).into(), serves).unwrap().wait().unwrap();
+        let tickets: Vec<(bool, Ticket)> = (0..8)
+            .map(|n| match n % 2 {
+                0 => (false, store.enqueue(&key(3000 + n), value(n).into()).unwrap()),
+                _ => (true, store.enqueue_with(&key(2000 + n), value(n).into(), serves).unwrap()),
+            })
+            .collect();
+        for (serves, ticket) in &tickets {
+            assert_eq!(ticket.wait().is_ok(), *serves);
+        }
+        let removal = store.enqueue_remove(&key(0)).unwrap();
+        assert!(matches!(store.put(&key(4000), value(1).into()), Err(StoreError::Full)));
+        removal.wait().unwrap();
+        // Some is left for removals whatever else was written.
+        let mut n = 5000;
+        while store.enqueue_with(&key(n), value(n).into(), serves).unwrap().wait().is_ok() {
+            n += 1;
+            assert!(n < 5100, "the space that is kept back has an end");
+        }
+        (1..count).for_each(|n| store.remove(&key(n)).unwrap());
+        let mut refused = 0;
+        while store.put(&key(9999), value(1).into()).is_err() {
+            refused += 1;
+            assert!(refused < 500, "removals do not make room");
+            reactor::sleep(Duration::from_millis(20));
+        }
+        for n in [2001, 2003, 2005, 2007] {
+            assert_eq!(store.get(&key(n), None).unwrap().unwrap(), value(n - 2000));
+        }
+        store.close().unwrap();
+    });
+}
+
+/// What fits, each value of `size_bytes`, and then a fifth of it removed: no segment is dead enough to be copied into
+/// what is free, and still its space comes back.
+fn a_fifth_is_removed(size_bytes: usize) {
+    let Some(disk) = SmallDisk::of(48 << 20) else { return };
+    let path = disk.0.path().to_path_buf();
+    reactor::run(move || {
+        let value = move |n: u16| Bytes::from(vec![n as u8; size_bytes]);
+        let mut large = config(&path);
+        large.segment_size_bytes = 12 << 20;
+        let store = DiskStore::open(large.clone()).unwrap();
+        let count = (0..u16::MAX).find(|n| store.put(&key(*n), value(*n).into()).is_err()).unwrap();
+        for n in (0..count).step_by(5) {
+            store.remove(&key(n)).unwrap();
+        }
+        let mut added = 0;
+        let mut refused = 0;
+        while added < count / 10 {
+            match store.put(&key(count + added), value(added).into()) {
+                Ok(()) => added += 1,
+                Err(StoreError::Full) => {
+                    refused += 1;
+                    assert!(refused < 2000, "only {added} of {count} fitted again");
+                    reactor::sleep(Duration::from_millis(10));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        store.close().unwrap();
+        // What was given back is told from damage, with checkpoints and without.
+        for round in 0..2 {
+            let store = DiskStore::open(large.clone()).unwrap();
+            assert_eq!(store.recovery().damages, []);
+            for n in 0..count {
+                let found = store.get(&key(n), None).unwrap();
+                assert_eq!(found, (n % 5 != 0).then(|| value(n)), "{n} of {count}");
+            }
+            for n in 0..added {
+                assert_eq!(store.get(&key(count + n), None).unwrap().unwrap(), value(n));
+            }
+            store.close().unwrap();
+            if round == 0 {
+                for file in fs::read_dir(&large.path).unwrap().map(|file| file.unwrap().path()) {
+                    if file.extension().is_some_and(|extension| extension == "index") {
+                        fs::remove_file(file).unwrap();
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_gets_back_the_space_of_large_values_without_copying_the_others() {
+    a_fifth_is_removed(256 << 10);
+}
+
+#[test]
+fn a_full_disk_gets_back_the_space_of_small_values_step_by_step() {
+    a_fifth_is_removed(3 << 10);
 }
 
 #[test]

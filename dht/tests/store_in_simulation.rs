@@ -20,6 +20,8 @@ fn config() -> Config {
     // Segments are sealed, compacted and deleted within a life.
     config.segment_size_bytes = 48 << 10;
     config.background_bytes_per_second = 1 << 30;
+    // A simulated disk is memory, and each life makes one anew.
+    config.reserve_bytes = 16 << 10;
     config
 }
 

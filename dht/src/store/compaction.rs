@@ -33,6 +33,8 @@ const SPACE_SHORT_BYTES: u64 = 64 << 20;
 /// After a failure (a full disk, most likely) compaction rests this long.
 const REST: Duration = Duration::from_secs(1);
 
+/// With too little space, segments are compacted from this dead share on, in percent.
+const SHORT_DEAD_PERCENT: u64 = 5;
 const UNREADABLE: &str = "the disk cannot read a part of it";
 
 enum Next {
@@ -82,11 +84,16 @@ fn compact_one(weak: &Weak<Log>) -> Next {
 impl Log {
     fn is_space_short(&self) -> bool {
         let segment = u64::from(self.config.segment_size_bytes);
-        self.free_bytes() < SPACE_SHORT_BYTES.min(2 * segment)
+        let is_low = self.free_bytes() < SPACE_SHORT_BYTES.min(2 * segment);
+        if !is_low && self.device_free_bytes() != u64::MAX {
+            self.in_flight.was_full.set(false);
+        }
+        is_low || self.in_flight.was_full.get()
     }
 
     fn victim(&self) -> Option<u32> {
-        let percent = if self.is_space_short() { 5 } else { self.config.compaction_dead_percent };
+        let percent =
+            if self.is_space_short() { SHORT_DEAD_PERCENT } else { self.config.compaction_dead_percent };
         self.index.borrow().most_dead(percent)
     }
 
@@ -108,11 +115,21 @@ impl Log {
         let file =
             file.map_err(|error| StoreError::io("open", self.directory.segment_path(segment), error))?;
         // A second round finds only what damage, found in the first, has changed.
+        if self.is_space_short() {
+            self.give_back(segment, &listing)?;
+            if self.index.borrow().most_dead(SHORT_DEAD_PERCENT) != Some(segment) {
+                return Ok(());
+            }
+        }
         while let Some(survivors) = self.survivors(segment, &listing) {
             for batch in batches(&survivors) {
                 if !self.copy(&file, batch)? {
                     tracing::warn!(store = %self.config.path.display(), "segment {segment:08x} is kept: {UNREADABLE}");
                     return Ok(());
+                }
+                // The copies have taken space; on a full disk the next ones need what these have left behind.
+                if self.is_space_short() {
+                    self.give_back(segment, &listing)?;
                 }
             }
         }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     io::{self, IoSlice},
+    ops::Range,
     path::Path,
     sync::Arc,
 };
@@ -145,6 +146,12 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// `StorageFull` where there is none.
     fn allocate(&self, length_bytes: u64) -> io::Result<()>;
+
+    /// Gives the space of these bytes back to the disk, durably or not; they read as zeros then.
+    ///
+    /// # Errors
+    /// `Unsupported` where the file system cannot.
+    fn punch(&self, bytes: Range<u64>) -> io::Result<()>;
 
     /// Takes the file's lock for this opening of it; false if another has it.
     ///

@@ -13,7 +13,7 @@ use super::{
     pipeline::{InFlight, receive_reports},
     pipes,
     recovery::{self, Opened, Recovery},
-    writer::Writer,
+    writer::{Epoch, Writer},
 };
 use bytes::Bytes;
 use reactor::sync::Mutex;
@@ -38,6 +38,8 @@ pub struct Config {
     pub segment_size_bytes: u32,
     /// How much disk the store may take; `None` for as much as there is.
     pub capacity_bytes: Option<u64>,
+    /// How much is kept back for removals and what they need; less on a small disk and in a small capacity.
+    pub reserve_bytes: u64,
     /// A segment is compacted when this share of it is dead. At 50, the log is at most twice what it holds.
     pub compaction_dead_percent: u64,
     /// How fast compaction and scrubbing may read, so that they never crowd out the work they serve.
@@ -51,9 +53,15 @@ impl Config {
             path: path.into(),
             segment_size_bytes: 256 << 20,
             capacity_bytes: None,
+            reserve_bytes: 64 << 20,
             compaction_dead_percent: 50,
             background_bytes_per_second: 64 << 20,
         }
+    }
+
+    /// How much of a capacity is kept back.
+    pub(crate) fn reserve_of(&self, capacity: u64) -> u64 {
+        self.reserve_bytes.min(capacity / 16)
     }
 }
 
@@ -110,9 +118,9 @@ impl DiskStore {
             let part = (capacity / 16).max(SEGMENT_SIZE_MIN_BYTES).min(u64::from(config.segment_size_bytes));
             config.segment_size_bytes = part as u32;
         }
-        let (path, of_disk) = (config.path.clone(), disk.clone());
+        let (path, of_disk, reserve) = (config.path.clone(), disk.clone(), config.reserve_bytes);
         let (opened, device) = reactor::offload(move || {
-            let opened = recovery::open(of_disk.clone(), &path);
+            let opened = recovery::open(of_disk.clone(), &path, reserve);
             (opened, of_disk.device(&path))
         });
         let Opened { directory, salt, index, active, reserve, recovery, incarnation } = opened?;
@@ -125,7 +133,7 @@ impl DiskStore {
             salt,
             segment_size_bytes: config.segment_size_bytes,
             active,
-            epoch: 0,
+            epoch: Epoch::default(),
             reserve,
             failed: None,
             refused: None,

@@ -52,6 +52,8 @@ impl Entry {
 pub(crate) struct Account {
     /// The segment's length.
     pub(crate) length_bytes: u64,
+    /// How much of that was given back to the disk.
+    pub(crate) punched_bytes: u64,
     /// The bytes of those records that hold.
     pub(crate) live_bytes: u64,
     /// Whether it is complete: only then may it be compacted.
@@ -100,7 +102,10 @@ impl Index {
         for (segment, listing, is_sealed) in listings {
             let length_bytes = u64::from(listing.end);
             let is_kept = listing.is_kept;
-            index.sums.accounts.insert(segment, Account { length_bytes, live_bytes: 0, is_sealed, is_kept });
+            index
+                .sums
+                .accounts
+                .insert(segment, Account { length_bytes, is_sealed, is_kept, ..Account::default() });
             index.sums.totals.disk_bytes += length_bytes;
             index.holes.extend(listing.holes);
             all.extend(listing.entries.iter().map(|listed| (listed.key, entry(segment, listed))));
@@ -143,6 +148,14 @@ impl Index {
     pub(crate) fn hidden_in(&self, segment: u32) -> Option<u64> {
         let of_segment = self.holes.iter().filter(|hole| hole.segment == segment);
         of_segment.map(|hole| hole.sequence_max).max()
+    }
+
+    /// Notes how much of a segment is given back in all.
+    pub(crate) fn on_punched(&mut self, segment: u32, bytes: u64) {
+        if let Some(account) = self.sums.accounts.get_mut(&segment) {
+            self.sums.totals.disk_bytes = self.sums.totals.disk_bytes + account.punched_bytes - bytes;
+            account.punched_bytes = bytes;
+        }
     }
 
     /// Leaves a segment as it is from now on.
@@ -276,14 +289,15 @@ impl Index {
         self.holes.retain(|hole| hole.segment != segment);
         self.find_hidden();
         let gone = self.sums.accounts.remove(&segment).unwrap_or_default();
-        self.sums.totals.disk_bytes -= gone.length_bytes;
+        self.sums.totals.disk_bytes -= gone.length_bytes - gone.punched_bytes;
     }
 
     /// The sealed segment with the greatest share of dead bytes, if that share is at least `dead_percent_min`.
     pub(crate) fn most_dead(&self, dead_percent_min: u64) -> Option<u32> {
         let sealed = self.sums.accounts.iter().filter(|(_, account)| account.is_sealed && !account.is_kept);
         let dead = sealed.map(|(segment, account)| {
-            let body = account.length_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64).max(1);
+            let kept = account.length_bytes - account.punched_bytes;
+            let body = kept.saturating_sub(SEGMENT_HEADER_BYTES as u64).max(1);
             (100 * body.saturating_sub(account.live_bytes) / body, *segment)
         });
         dead.filter(|(percent, _)| *percent >= dead_percent_min)

@@ -15,6 +15,7 @@ use super::{
     pipes::WriteSender,
     read::{Miss, Plan},
     recovery::Recovery,
+    reserve::Right,
     scan::Listed,
     writer::Write,
 };
@@ -92,7 +93,12 @@ impl Log {
             let (length_bytes, limit_bytes) = (length as u64, VALUE_LENGTH_MAX_BYTES as u64);
             return Err(StoreError::TooLarge { length_bytes, limit_bytes });
         }
-        self.admit(shape, length as u32)?;
+        let right = match shape {
+            Shape::Value if options.may_use_reserve => Right::Most,
+            Shape::Value => Right::None,
+            _ => Right::All,
+        };
+        self.admit(right, length as u32)?;
         let epoch = self.in_flight.epoch.get();
         self.in_flight.room.acquire_many(format::record_bytes(length as u32)).forget();
         if self.in_flight.epoch.get() != epoch {
@@ -105,7 +111,7 @@ impl Log {
         self.sequence.set(sequence);
         let pending =
             Pending { sequence, value: (shape == Shape::Value).then(|| value.clone()), owner: options.owner };
-        let ticket = self.post(key, shape, sequence, value, options.owner, false)?;
+        let ticket = self.post(key, shape, sequence, value, options.owner, false, right)?;
         self.pending.borrow_mut().insert(*key, pending);
         Ok(ticket)
     }
@@ -120,9 +126,10 @@ impl Log {
         owner: u32,
     ) -> Result<Ticket, StoreError> {
         self.in_flight.room.acquire_many(format::record_bytes(value.length_bytes() as u32)).forget();
-        self.post(key, shape, sequence, value, owner, true)
+        self.post(key, shape, sequence, value, owner, true, Right::All)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of a write")]
     pub(crate) fn post(
         &self,
         key: &Key,
@@ -131,11 +138,12 @@ impl Log {
         value: Gather,
         owner: u32,
         is_copy: bool,
+        right: Right,
     ) -> Result<Ticket, StoreError> {
         let length = value.length_bytes() as u32;
         let bytes = format::record_bytes(length);
         let epoch = self.in_flight.epoch.get();
-        let write = Write { shape, key: *key, sequence, value, owner, epoch, is_copy };
+        let write = Write { shape, key: *key, sequence, value, owner, epoch, is_copy, right };
         let is_sent = self.queue.borrow().as_ref().is_some_and(|queue| queue.send(write));
         if !is_sent {
             self.in_flight.room.release(bytes);
@@ -150,10 +158,17 @@ impl Log {
     }
 
     /// Whether the capacity allows one more value.
-    pub(crate) fn admit(&self, shape: Shape, length: u32) -> Result<(), StoreError> {
+    pub(crate) fn admit(&self, right: Right, length: u32) -> Result<(), StoreError> {
         let Some(capacity) = self.config.capacity_bytes else { return Ok(()) };
         let wanted = self.disk_bytes() + self.in_flight.bytes.get() + format::record_bytes(length) as u64;
-        if shape == Shape::Value && wanted > capacity {
+        let reserve = self.config.reserve_of(capacity);
+        let limit = match right {
+            Right::None => capacity - reserve,
+            Right::Most => capacity - reserve / 4,
+            Right::All => u64::MAX,
+        };
+        if wanted > limit {
+            self.in_flight.was_full.set(true);
             self.compaction_wanted.notify_all();
             return Err(StoreError::Full);
         }
@@ -171,11 +186,10 @@ impl Log {
 
     /// Bytes that may still be taken: of the capacity, and of the disk.
     pub(crate) fn free_bytes(&self) -> u64 {
-        let of_disk = self.device_free_bytes();
-        let of_capacity = self
-            .config
-            .capacity_bytes
-            .map_or(u64::MAX, |capacity| capacity.saturating_sub(self.disk_bytes()));
+        let of_disk = self.device_free_bytes().saturating_sub(self.in_flight.reserve_missing_bytes.get());
+        let of_capacity = self.config.capacity_bytes.map_or(u64::MAX, |capacity| {
+            (capacity - self.config.reserve_of(capacity)).saturating_sub(self.disk_bytes())
+        });
         of_disk.min(of_capacity)
     }
 

@@ -31,6 +31,7 @@ mod log;
 mod memory;
 mod pipeline;
 mod pipes;
+mod punch;
 mod read;
 mod recovery;
 mod reserve;
@@ -195,6 +196,9 @@ pub trait Store {
 pub struct PutOptions {
     /// Whose value it is, as the node numbers its owners (up to [`format::OWNER_MAX`]); 0 for nobody's.
     pub owner: u32,
+    /// Whether it may use the space that is kept back: only for what leads to less being stored in the end, such as the
+    /// blocks and the register of a commit that removes.
+    pub may_use_reserve: bool,
 }
 
 /// How much a store holds and may hold.

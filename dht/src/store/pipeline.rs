@@ -9,7 +9,7 @@ use super::{
     pipes::{Pipes, ReportReceiver},
     scan::Listed,
     ticket::Completion,
-    writer::Writer,
+    writer::{Epoch, Writer},
 };
 use reactor::sync::{Barrier, Semaphore};
 use std::{
@@ -35,11 +35,15 @@ const GATHER_STEP: Duration = Duration::from_micros(20);
 pub(crate) struct InFlight {
     pub(crate) writes: RefCell<VecDeque<Sent>>,
     /// How many failures have been reported.
-    pub(crate) epoch: Cell<u32>,
+    pub(crate) epoch: Cell<Epoch>,
     /// The last of them.
     pub(crate) failure: RefCell<Option<StoreError>>,
     /// Why nothing can be written at present.
     pub(crate) failed: RefCell<Option<StoreError>>,
+    /// How much of the space that is kept back is given up.
+    pub(crate) reserve_missing_bytes: Cell<u64>,
+    /// Whether a write was refused for want of space since there last was enough.
+    pub(crate) was_full: Cell<bool>,
     /// Room in the queue, in bytes.
     pub(crate) room: Semaphore,
     /// Bytes of all these writes.
@@ -105,6 +109,7 @@ pub(crate) fn receive_reports(reports: &ReportReceiver, in_flight: &InFlight, we
         let log = weak.upgrade();
         in_flight.epoch.set(report.epoch);
         *in_flight.failed.borrow_mut() = report.failed;
+        in_flight.reserve_missing_bytes.set(report.reserve_missing_bytes);
         if let Some(log) = &log {
             for (segment, file) in report.begun {
                 log.index.borrow_mut().on_segment(segment);
@@ -119,6 +124,7 @@ pub(crate) fn receive_reports(reports: &ReportReceiver, in_flight: &InFlight, we
             }
             if let Err(error) = &result {
                 *in_flight.failure.borrow_mut() = Some(error.clone());
+                in_flight.was_full.set(in_flight.was_full.get() || matches!(error, StoreError::Full));
                 if let Some(log) = &log {
                     // A full disk may hold dead bytes.
                     log.compaction_wanted.notify_all();
@@ -141,7 +147,9 @@ impl InFlight {
     pub(crate) fn new() -> InFlight {
         InFlight {
             writes: RefCell::default(),
-            epoch: Cell::new(0),
+            epoch: Cell::default(),
+            reserve_missing_bytes: Cell::new(0),
+            was_full: Cell::new(false),
             failure: RefCell::default(),
             failed: RefCell::default(),
             room: Semaphore::new(QUEUE_BYTES_MAX),

@@ -48,7 +48,7 @@ pub(crate) struct Opened {
 }
 
 /// Locks and reads a store, making it if there is none.
-pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Opened, StoreError> {
+pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Result<Opened, StoreError> {
     let directory = Arc::new(Directory::open(disk, path)?);
     let mut segments = directory.segments()?;
     let headers = read_headers(&directory, &mut segments)?;
@@ -114,7 +114,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Opened, StoreErro
         damage.sequence_max = damage.sequence_max.min(index.sequence_max());
     }
     let incarnation = incarnation::open(&directory, salt)?;
-    let reserve = Reserve::open(directory.clone());
+    let reserve = Reserve::open(directory.clone(), reserve_bytes);
     Ok(Opened { directory, salt, index, active, reserve, recovery, incarnation })
 }
 

@@ -22,7 +22,7 @@ use super::{
     device::{DiskFile, write_all},
     directory::Directory,
     format::{self, FLAG_COPY, Place, RecordHeader, SEGMENT_HEADER_BYTES, Shape},
-    reserve::Reserve,
+    reserve::{Reserve, Right},
     scan::Listed,
 };
 use bytes::Bytes;
@@ -54,9 +54,18 @@ pub(crate) struct Write {
     /// Whose it is, as the node numbers its owners.
     pub(crate) owner: u32,
     /// How many failures whoever queued this had heard of.
-    pub(crate) epoch: u32,
+    pub(crate) epoch: Epoch,
     /// Whether this is a compaction's copy, which may use the reserve.
     pub(crate) is_copy: bool,
+    /// What it may use of the space that is kept back.
+    pub(crate) right: Right,
+}
+
+/// How many failures there were: of any kind, and for want of space that only some writes may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Epoch {
+    pub(crate) failed: u32,
+    pub(crate) full: u32,
 }
 
 /// What became of the writes at the head of the queue.
@@ -67,7 +76,9 @@ pub(crate) struct Report {
     /// For each write, in order: (segment, offset), or why not.
     pub(crate) results: Vec<Result<(u32, u32), StoreError>>,
     /// How many failures there have been.
-    pub(crate) epoch: u32,
+    pub(crate) epoch: Epoch,
+    /// How much of the space that is kept back is given up.
+    pub(crate) reserve_missing_bytes: u64,
     /// Why nothing can be written at present.
     pub(crate) failed: Option<StoreError>,
 }
@@ -79,7 +90,7 @@ pub(crate) struct Writer {
     pub(crate) salt: u64,
     pub(crate) segment_size_bytes: u32,
     pub(crate) active: Active,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: Epoch,
     pub(crate) reserve: Reserve,
     /// After a failure that leaves unknown what the disk holds, nothing more is written to the active segment.
     pub(crate) failed: Option<StoreError>,
@@ -103,7 +114,8 @@ struct Group {
     /// The contents record that it opens with, and how many records that names.
     contents: Option<(Listed, usize)>,
     end: u32,
-    frees_space: bool,
+    /// The least right of its writes.
+    right: Option<Right>,
 }
 
 impl Group {
@@ -123,23 +135,32 @@ impl Writer {
     ///
     /// Takes at least one if there is one, so calling it until the queue is empty ends.
     pub(crate) fn commit(&mut self, queue: &mut VecDeque<Write>) -> Report {
-        let mut report = Report { begun: Vec::new(), results: Vec::new(), epoch: self.epoch, failed: None };
+        let mut report = Report {
+            begun: Vec::new(),
+            results: Vec::new(),
+            epoch: self.epoch,
+            reserve_missing_bytes: 0,
+            failed: None,
+        };
         self.refuse_stale(queue, &mut report);
         if let Some(error) = self.refusal(queue, &mut report) {
-            self.refuse(queue, error, &mut report);
+            let right = queue.front().map(|write| write.right);
+            self.refuse(queue, error, right, &mut report);
         } else {
             let group = self.gather(queue);
             if !group.records.is_empty() {
                 self.commit_group(group, queue, &mut report);
             }
         }
+        report.reserve_missing_bytes = self.reserve.missing_bytes();
         report.failed = self.failed.clone();
         report
     }
 
     fn commit_group(&mut self, group: Group, queue: &mut VecDeque<Write>, report: &mut Report) {
         let mut written = self.write(&group);
-        if matches!(written, Err((_, StoreError::Full))) && group.frees_space && self.reserve.give_up() {
+        let right = group.right.unwrap_or(Right::None);
+        while matches!(written, Err((_, StoreError::Full))) && self.reserve.give_up(right) {
             written = self.write(&group);
         }
         let active = &mut self.active;
@@ -170,7 +191,7 @@ impl Writer {
                 } else {
                     tracing::warn!(segment = active.number, "{error}");
                 }
-                self.refuse(queue, error, report);
+                self.refuse(queue, error, Some(right), report);
             }
         }
     }
@@ -185,7 +206,7 @@ impl Writer {
             }
             self.tried = Some(now);
         }
-        if !frees_space(first) && !self.reserve.hold() {
+        if first.right == Right::None && !self.reserve.hold() {
             return Some(StoreError::Full);
         }
         let needed = u64::from(self.active.end) + size(first);
@@ -195,7 +216,7 @@ impl Writer {
             return None;
         }
         let mut rotated = self.rotate();
-        if matches!(rotated, Err(StoreError::Full)) && frees_space(first) && self.reserve.give_up() {
+        while matches!(rotated, Err(StoreError::Full)) && self.reserve.give_up(first.right) {
             rotated = self.rotate();
         }
         match rotated {
@@ -214,24 +235,40 @@ impl Writer {
         }
     }
 
-    /// Refuses everything at the head of the queue that was queued without knowing of this failure.
-    fn refuse(&mut self, queue: &mut VecDeque<Write>, error: StoreError, report: &mut Report) {
-        self.epoch = self.epoch.wrapping_add(1);
+    /// Refuses what was queued without knowing of this failure: everything, or, where only the space was missing that
+    /// writes of this right may use, those that may use no more.
+    fn refuse(
+        &mut self,
+        queue: &mut VecDeque<Write>,
+        error: StoreError,
+        right: Option<Right>,
+        report: &mut Report,
+    ) {
+        if matches!(error, StoreError::Full) && right == Some(Right::None) {
+            self.epoch.full = self.epoch.full.wrapping_add(1);
+        } else {
+            self.epoch.failed = self.epoch.failed.wrapping_add(1);
+        }
+        self.refused = Some(error);
         report.epoch = self.epoch;
-        self.refused = Some(error.clone());
-        report.results.extend(queue.drain(..).map(|_| Err(error.clone())));
+        self.refuse_stale(queue, report);
     }
 
     /// Refuses those at the head of the queue that were queued before the news of a failure arrived.
     fn refuse_stale(&self, queue: &mut VecDeque<Write>, report: &mut Report) {
-        while queue.pop_front_if(|write| write.epoch != self.epoch).is_some() {
+        while queue.pop_front_if(|write| self.is_stale(write)).is_some() {
             let why = self.refused.clone().unwrap_or(StoreError::Closed);
             report.results.push(Err(why));
         }
     }
 
+    fn is_stale(&self, write: &Write) -> bool {
+        let is_full = write.right == Right::None && write.epoch.full != self.epoch.full;
+        write.epoch.failed != self.epoch.failed || is_full
+    }
+
     fn gather(&mut self, queue: &mut VecDeque<Write>) -> Group {
-        let mut group = Group { end: self.active.end, frees_space: true, ..Group::default() };
+        let mut group = Group { end: self.active.end, ..Group::default() };
         if let Some(first) = queue.front() {
             self.list_contents(&mut group, size(first));
         }
@@ -242,11 +279,13 @@ impl Writer {
             let fits = end <= u64::from(self.segment_size_bytes)
                 && grown <= GROUP_BYTES_MAX
                 && group.records.len() < GROUP_COUNT_MAX;
-            if !is_first && !fits {
+            // While space is short, a write that may use more of it must not fail with one that may not.
+            let is_apart = !self.reserve.is_whole() && group.right.is_some_and(|right| right != write.right);
+            if !is_first && (!fits || is_apart || self.is_stale(write)) {
                 break;
             }
             let Some(write) = queue.pop_front() else { break };
-            group.frees_space &= frees_space(&write);
+            group.right = Some(group.right.map_or(write.right, |right| right.min(write.right)));
             self.append(&mut group, write);
         }
         group
@@ -380,11 +419,6 @@ pub(crate) const NO_KEY: Key = Key::new(super::Kind(0), [0; 32]);
 
 fn size(write: &Write) -> u64 {
     format::record_bytes(write.value.length_bytes() as u32) as u64
-}
-
-/// Whether a write leads to less being stored in the end.
-fn frees_space(write: &Write) -> bool {
-    write.shape != Shape::Value || write.is_copy
 }
 
 fn merge(known: &mut Listed, new: Listed) {

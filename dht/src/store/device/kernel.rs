@@ -8,6 +8,7 @@ use rustix::{
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, IoSlice, IoSliceMut},
+    ops::Range,
     os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
@@ -135,6 +136,15 @@ impl DiskFile for KernelFile {
             offset += count;
         }
         self.0.sync_all()
+    }
+
+    fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.0, how, bytes.start, bytes.end - bytes.start).map_err(|errno| match errno
+        {
+            Errno::OPNOTSUPP | Errno::NOSYS => io::ErrorKind::Unsupported.into(),
+            errno => errno.into(),
+        })
     }
 
     fn try_lock(&self) -> io::Result<bool> {

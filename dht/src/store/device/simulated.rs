@@ -10,6 +10,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     io::{self, IoSlice},
+    ops::Range,
     path::Path,
     rc::Rc,
     sync::Arc,
@@ -125,6 +126,10 @@ impl DiskFile for SimulatedFile {
     fn allocate(&self, length_bytes: u64) -> io::Result<()> {
         self.file()?.write_all_at(&vec![0; length_bytes as usize], 0)?;
         self.file()?.sync_all()
+    }
+
+    fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
+        self.file()?.write_all_at(&vec![0; (bytes.end - bytes.start) as usize], bytes.start)
     }
 
     fn try_lock(&self) -> io::Result<bool> {
