@@ -224,7 +224,10 @@ pub(crate) struct Umount {
 
 /// Options of `status`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  storage-node status\n  storage-node status --json | jq .nodes[].blocks")]
+#[command(
+    after_help = "Examples:\n  storage-node status\n  storage-node status --json | jq .nodes[].blocks\n\n\
+    The exit status is 0 only if every node answers and takes writes."
+)]
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) client: ClientOptions,
@@ -238,8 +241,9 @@ Examples:
   storage-node put notes/today today.txt       directories of the name are made
   tar c project | storage-node put project.tar
 
-A value is a file of the drive: `put notes/today` and `cp today.txt DRIVE/notes/today` do the same. It returns when
-the nodes hold the value durably. Nodes must be running (`up`, or `run` for each).";
+A value is a file of the drive: `put notes/today` and `cp today.txt DRIVE/notes/today` do the same, save that the name
+has the old value or the new one, whole, at any moment. The file keeps its mode, owner and extended attributes; other
+hard links to it keep the old value. It returns when the nodes hold the value durably. Nodes must be running (`up`, or `run` for each).";
 
 /// Options of `put`.
 #[derive(Debug, Args)]

@@ -69,6 +69,9 @@ pub(crate) enum Failure {
     /// No node answers.
     #[error("no storage node answers: {reason}")]
     NoNode { reason: String },
+    /// Not all nodes are well.
+    #[error("the network is {health}")]
+    Unhealthy { health: &'static str },
     /// A node process did not come up.
     #[error("node {number} did not start: {reason}")]
     NodeStart { number: u16, reason: String },
@@ -171,6 +174,9 @@ impl Failure {
             Failure::Listen { .. } => "give another --listen ADDRESS, or stop what uses it (`ss -ltnp` shows it)".into(),
             Failure::NoNode { .. } => {
                 "start them with `storage-node up`, or give a running one with --node ADDRESS".into()
+            }
+            Failure::Unhealthy { .. } => {
+                "start the nodes that do not answer (`up` does, or `run` for each), and make room on full disks".into()
             }
             Failure::NoVolume { .. } => "run `storage-node up DRIVE` with the network's home once".into(),
             Failure::RootGone { .. } => {

@@ -66,16 +66,25 @@ struct NodeStatus {
 /// Runs the command.
 ///
 /// # Errors
-/// Those of the settings' files. Nodes that don't answer are a result, not an error.
+/// Those of the settings' files; and `Failure::Unhealthy` once everything is printed, since a program that asks wants to
+/// know by the exit status.
 pub(crate) fn status(options: &Status) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let overview = process::run(|| ask(&settings))?;
     if options.json {
         let text =
             serde_json::to_string_pretty(&overview).map_err(|error| Failure::Internal(error.to_string()))?;
-        output::print(&format!("{text}\n"))
+        output::print(&format!(
+            "{text}
+"
+        ))?;
     } else {
-        output::print(&render(&overview))
+        output::print(&render(&overview))?;
+    }
+    match overview.health {
+        Health::Healthy => Ok(()),
+        Health::Degraded => Err(Failure::Unhealthy { health: "degraded" }),
+        Health::Down => Err(Failure::Unhealthy { health: "down" }),
     }
 }
 

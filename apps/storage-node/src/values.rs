@@ -1,15 +1,17 @@
 //! `put` and `get`: single values by name, for those without FUSE.
 //!
 //! A value is a file of the drive, so that it can be put here and read there through a mount, and one format, one set
-//! of keys and one garbage is kept. A put writes beside the name and renames over it when the nodes hold all of it:
-//! whoever gets the name sees the old value or the new one, whole.
+//! of keys and one garbage is kept. A put writes a file without a name, which takes the name's place when the nodes hold
+//! all of it: whoever gets the name sees the old value or the new one, whole.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use filesystem::operations::{Credentials, FileKind, Inode, Operations, RenameFlags};
+use filesystem::operations::{
+    Credentials, FileKind, Inode, Operations, RenameFlags, SetAttributes, XattrMode,
+};
 use filesystem::{Attributes, Errno};
 use indicatif::ProgressBar;
 use reactor::crypto::random_bytes;
@@ -164,25 +166,61 @@ fn write_value(
         .map_err(failed)?
         .inode;
     }
-    let temporary = format!(".put-{}", data_encoding::HEXLOWER.encode(&random_bytes::<8>()));
-    let file = volume
-        .make_node(parent, temporary.as_bytes(), FileKind::Regular, 0o666, 0, &credentials)
-        .map_err(failed)?
-        .inode;
+    // Without a name until it is whole: what a killed `put` leaves is an orphan, which the mounts reclaim.
+    let file = volume.make_unnamed(parent, 0o666, &credentials).map_err(failed)?.inode;
+    volume.remember(file);
     let written = (|| {
         let size = copy_in(volume, name, file, input, bar)?;
+        keep_attributes(volume, parent, name, file).map_err(failed)?;
         volume.sync(Some(file), false).map_err(failed)?;
-        volume
-            .rename(parent, temporary.as_bytes(), parent, name.last().as_bytes(), RenameFlags::default())
-            .map_err(failed)?;
+        take_name(volume, parent, name, file).map_err(failed)?;
         volume.sync(None, false).map_err(failed)?;
         Ok(size)
     })();
-    if written.is_err() {
-        let _ = volume.unlink(parent, temporary.as_bytes());
-        let _ = volume.sync(None, false);
-    }
+    volume.forget(file, 1);
     written
+}
+
+/// Gives a new value what its predecessor had besides content: mode, owner, and extended attributes.
+fn keep_attributes(volume: &dyn Operations, parent: Inode, name: &Name, file: Inode) -> Result<(), Errno> {
+    let before = match volume.lookup(parent, name.last().as_bytes()) {
+        Err(Errno::ENOENT) => return Ok(()),
+        other => other?,
+    };
+    match before.kind {
+        FileKind::Regular => {}
+        FileKind::Directory => return Err(Errno::EISDIR),
+        // A link, a pipe or a device is replaced as `cp --remove-destination` does.
+        _ => return Ok(()),
+    }
+    for attribute in volume.list_xattr(before.inode)? {
+        let value = volume.get_xattr(before.inode, &attribute)?;
+        volume.set_xattr(file, &attribute, &value, XattrMode::Set)?;
+    }
+    let changes = SetAttributes {
+        mode: Some(before.mode & 0o7777),
+        uid: Some(before.uid),
+        gid: Some(before.gid),
+        ..SetAttributes::default()
+    };
+    volume.set_attributes(file, &changes).map(drop)
+}
+
+/// Has the name mean `file` from now on, in one step.
+fn take_name(volume: &dyn Operations, parent: Inode, name: &Name, file: Inode) -> Result<(), Errno> {
+    match volume.link(file, parent, name.last().as_bytes()) {
+        Err(Errno::EEXIST) => {}
+        other => return other.map(drop),
+    }
+    // Only a rename replaces; both are in one commit.
+    let temporary = format!(".put-{}", data_encoding::HEXLOWER.encode(&random_bytes::<8>()));
+    volume.link(file, parent, temporary.as_bytes())?;
+    let renamed =
+        volume.rename(parent, temporary.as_bytes(), parent, name.last().as_bytes(), RenameFlags::default());
+    if renamed.is_err() {
+        let _ = volume.unlink(parent, temporary.as_bytes());
+    }
+    renamed
 }
 
 fn copy_in(

@@ -77,7 +77,7 @@ pub enum OpenError {
     #[error(transparent)]
     Root(#[from] RootError),
     /// What the tree needs is not there, or damaged.
-    #[error("the volume's tree cannot be read ({0}): check that the nodes run, then scrub them")]
+    #[error("the volume's tree cannot be read ({0}): check with `status` that all nodes run, and try again")]
     Tree(Errno),
     /// The journal can't be used.
     #[error(transparent)]
