@@ -32,6 +32,15 @@ pub fn now() -> Instant {
     }
 }
 
+/// What stands for "for ever" where a time has to be named: no process runs so long, and it can be added to any instant.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The instant `duration` from now, or one that never comes where there is none so late.
+pub(crate) fn deadline_after(duration: Duration) -> Instant {
+    let now = now();
+    now.checked_add(duration).unwrap_or_else(|| now + FOR_EVER)
+}
+
 /// What the calendar on the wall shows: for expiry dates and headers, not for measuring. Never suspends.
 pub fn wall_clock() -> SystemTime {
     match VIRTUAL.get() {

@@ -360,13 +360,13 @@ impl Port {
     }
 }
 
-/// Registers a descriptor, edge-triggered in both directions.
+/// Registers a descriptor, edge-triggered in both directions; urgent data is told of too.
 pub(crate) fn register(fd: BorrowedFd<'_>, readiness: Rc<Readiness>) -> io::Result<Token> {
     DRIVER.with(|driver| {
         let generation = driver.generation();
         let slot = driver.sources.borrow_mut().insert(Source { readiness, generation });
         let token = Token(join_key(slot, generation));
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let poll = driver.poll.borrow();
         let registry = poll.as_ref().expect(NO_RUN).registry();
         let registered = registry.register(&mut SourceFd(&fd.as_raw_fd()), token, interest);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::clock::now;
+use crate::clock::{deadline_after, now};
 use crate::timer::sleep_until;
 
 /// Ticks at multiples of a period: see [`interval`].
@@ -36,7 +36,7 @@ pub struct Interval {
 /// ```
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "ticks without a period would never let anybody else run");
-    Interval { period, next: now() + period }
+    Interval { period, next: deadline_after(period) }
 }
 
 impl Interval {
@@ -47,7 +47,7 @@ impl Interval {
     ///
     /// # Suspends
     ///
-    /// Until the tick is due; not at all if it is over.
+    /// Until the tick is due; if it is over, until the others have had their turn.
     pub fn tick(&mut self) -> u64 {
         sleep_until(self.next);
         let late = now().saturating_duration_since(self.next);

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::coroutine::may_suspend;
+use crate::coroutine::{may_suspend, spend};
 use crate::driver::Port;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::select::{Selectable, source::Source};
 use crate::sync::WaitList;
 
 struct Shared<T> {
@@ -159,7 +159,9 @@ impl<T> Receiver<T> {
             {
                 let mut state = self.shared.lock();
                 if let Some(value) = state.queue.pop_front() {
+                    drop(state);
                     self.shared.not_full.notify_one();
+                    spend();
                     return Some(value);
                 }
                 if state.sender_count == 0 || !may_suspend() {
@@ -188,19 +190,12 @@ impl<T> Source for Receiver<T> {
         state.sender_count == 0 || !state.queue.is_empty()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.waiters.enroll(&waiter.coroutine, waiter.number);
-        let mut state = self.shared.lock();
-        if state.sender_count == 0 || !state.queue.is_empty() {
-            // Since `select` looked: other threads do not wait for us.
-            waiter.coroutine.wake();
-        } else {
-            state.receiver_waits = true;
-        }
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(&self.waiters);
     }
 
-    fn withdraw(&self, waiter: &Waiter) {
-        self.waiters.withdraw(&waiter.coroutine);
+    fn prepare(&self) {
+        self.shared.lock().receiver_waits = true;
     }
 }
 

@@ -12,7 +12,8 @@ use crate::coroutine::{
 };
 use crate::engine::{self, AbortOnUnwind};
 use crate::run::Group;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::select::{Selectable, source::Source};
+use crate::sync::WaitList;
 
 /// What a parent waits for at its scope's end.
 const CHILDREN: What = &"its children";
@@ -267,16 +268,20 @@ pub struct ScopedJoinHandle<'scope, T> {
 }
 
 impl<T> ScopedJoinHandle<'_, T> {
-    /// Waits for the child's end and returns its result.
+    /// Waits for the child's end and returns its result, once.
     ///
     /// # Errors
     ///
     /// [`Terminated`] if it was terminated, or if it panicked (which the scope itself then raises).
     ///
+    /// # Panics
+    ///
+    /// When it has been joined already.
+    ///
     /// # Suspends
     ///
     /// Until the child ends.
-    pub fn join(self) -> Result<T, Terminated> {
+    pub fn join(&self) -> Result<T, Terminated> {
         match self.packet.take() {
             Outcome::Returned(value) => Ok(value),
             Outcome::Terminated | Outcome::Panicked(_) => Err(Terminated),
@@ -297,7 +302,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// # Suspends
     ///
     /// Until the child ends.
-    pub fn terminate_and_wait(self) -> Result<T, Terminated> {
+    pub fn terminate_and_wait(&self) -> Result<T, Terminated> {
         self.terminate();
         self.join()
     }
@@ -319,12 +324,8 @@ impl<T> Source for ScopedJoinHandle<'_, T> {
         self.packet.is_ready()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.packet.enroll(waiter);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.packet.withdraw(waiter);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        self.packet.rows(row);
     }
 }
 

@@ -7,46 +7,43 @@
 //! waiter is only that it should look again. A [`Signal`](crate::sync::Signal) can't: the notification is all
 //! there is. A notification that `select` was given but did not return goes to the next in that source's row.
 
-use std::cell::RefCell;
-use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::clock::now;
-use crate::coroutine::{self, Coroutine};
+use smallvec::SmallVec;
+
+use crate::clock::{deadline_after, now};
+use crate::coroutine::{self, spend};
+use crate::sync::{Place, Told, WaitList};
 use crate::timer::{Elapsed, Timer};
 
 /// Something that [`select`] waits for. The reactor's own types only.
 pub trait Selectable: source::Source {}
 
 pub(crate) mod source {
-    use super::Waiter;
+    use crate::sync::WaitList;
+    use crate::timer::Timer;
 
     /// How a source is waited for.
     pub trait Source {
         /// Whether it may be taken now.
         fn is_ready(&self) -> bool;
 
-        /// Wakes the waiter, by its number or without, when it may have become ready.
-        fn enroll(&self, waiter: &Waiter);
+        /// Shows `row` the rows of those who wait for it: they are told when it may have become ready.
+        fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList));
 
-        /// Forgets the waiter.
-        fn withdraw(&self, waiter: &Waiter);
+        /// Called before each wait: from now on whoever makes it ready must say so.
+        fn prepare(&self) {}
 
-        /// A notification came here, and may not be made use of: the next in the row gets it.
-        fn pass_on(&self) {}
+        /// Armed while the running coroutine waits, where the source is a time.
+        fn timer(&self) -> Option<Timer> {
+            None
+        }
 
-        /// A notification is all there is: [`Source::is_ready`] can't tell.
+        /// Being told is all there is: [`Source::is_ready`] can't tell.
         fn is_told_once(&self) -> bool {
             false
         }
     }
-}
-
-/// A coroutine that waits at one of several sources.
-pub struct Waiter {
-    pub(crate) coroutine: Rc<Coroutine>,
-    pub(crate) number: NonZeroU32,
 }
 
 /// Waits until one of `sources` is ready, and returns its index.
@@ -126,13 +123,14 @@ pub fn select(sources: &[&dyn Selectable]) -> usize {
 ///
 /// Until one is ready, or the time is over.
 pub fn select_timeout(duration: Duration, sources: &[&dyn Selectable]) -> Result<usize, Elapsed> {
-    select_until(Some(now() + duration), sources)
+    select_until(Some(deadline_after(duration)), sources)
 }
 
 fn select_until(deadline: Option<Instant>, sources: &[&dyn Selectable]) -> Result<usize, Elapsed> {
     assert!(!sources.is_empty(), "a select without sources would wait for ever");
-    let me = coroutine::current();
-    let first = me.group().choose(sources.len());
+    // Before it looks, and not after: between here and the caller's taking nobody else runs.
+    spend();
+    let first = coroutine::current().group().choose(sources.len());
     let ready = || {
         let from_first = (first..sources.len()).chain(0..first);
         from_first.into_iter().find(|&index| sources[index].is_ready())
@@ -140,67 +138,74 @@ fn select_until(deadline: Option<Instant>, sources: &[&dyn Selectable]) -> Resul
     if let Some(index) = ready() {
         return Ok(index);
     }
-    me.wait.notified.set(None);
+    let mut waiting = Waiting::join(sources, first);
     let _timer = deadline.map(Timer::wake_at);
-    let mut enrolled = Enrolled { sources, me, taken: false };
-    for (index, source) in sources.iter().enumerate() {
-        source.enroll(&enrolled.waiter(index));
-    }
     loop {
-        coroutine::park_on(&"the first of several");
-        if let Some(index) = enrolled.notified() {
-            let source = sources[index];
-            if source.is_told_once() {
-                enrolled.taken = true;
-                return Ok(index);
-            }
-            if source.is_ready() {
-                // Passed on all the same (as `enrolled` is dropped): whether the caller takes we can't know, and
-                // whoever is woken in vain looks and waits again.
-                return Ok(index);
-            }
-            // Somebody was quicker. Back into the row; the other sources still know us.
-            enrolled.me.wait.notified.set(None);
-            source.enroll(&enrolled.waiter(index));
-        }
+        sources.iter().for_each(|source| source.prepare());
         if let Some(index) = ready() {
             return Ok(index);
         }
         if deadline.is_some_and(|deadline| deadline <= now()) {
             return Err(Elapsed);
         }
-    }
-}
-
-/// The running coroutine's places in all rows, left when this is dropped: also when it is terminated.
-struct Enrolled<'a> {
-    sources: &'a [&'a dyn Selectable],
-    me: Rc<Coroutine>,
-    /// The notification has been made use of.
-    taken: bool,
-}
-
-impl Enrolled<'_> {
-    fn waiter(&self, index: usize) -> Waiter {
-        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
-        Waiter { coroutine: self.me.clone(), number: number.expect("fewer sources than numbers") }
-    }
-
-    /// The source that told us to go on, if one did.
-    fn notified(&self) -> Option<usize> {
-        self.me.wait.notified.get().map(|number| number.get() as usize - 1)
-    }
-}
-
-impl Drop for Enrolled<'_> {
-    fn drop(&mut self) {
-        for (index, source) in self.sources.iter().enumerate() {
-            source.withdraw(&self.waiter(index));
+        coroutine::park_on(&"the first of several");
+        if let Some(index) = waiting.take_told_once() {
+            return Ok(index);
         }
-        if !self.taken
-            && let Some(index) = self.notified()
-        {
-            self.sources[index].pass_on();
+        waiting.look_again();
+    }
+}
+
+/// The running coroutine's places in all rows. Left when this is dropped, also when it is terminated: what it was told
+/// there, and has made no use of, goes to the next.
+struct Waiting<'a> {
+    sources: &'a [&'a dyn Selectable],
+    /// Each with its source's index, in the order in which sources are looked at.
+    places: SmallVec<[(usize, Place<'a>); 4]>,
+    _timers: SmallVec<[Timer; 1]>,
+}
+
+impl<'a> Waiting<'a> {
+    fn join(sources: &'a [&'a dyn Selectable], first: usize) -> Waiting<'a> {
+        let mut places = SmallVec::new();
+        for index in (first..sources.len()).chain(0..first) {
+            sources[index].rows(&mut |row: &'a WaitList| places.push((index, row.join(1))));
+        }
+        let timers = sources.iter().filter_map(|source| source.timer()).collect();
+        Waiting { sources, places, _timers: timers }
+    }
+
+    /// The source that is known to be ready by its word alone, which is used up with that; the first that gave it.
+    fn take_told_once(&mut self) -> Option<usize> {
+        let is_it = |(index, place): &(usize, Place<'_>)| {
+            self.sources[*index].is_told_once() && place.told() != Told::No
+        };
+        let told = self.places.iter().enumerate().filter(|(_, place)| is_it(place));
+        let (found, _) = told.min_by_key(|(_, (_, place))| place.told_at())?;
+        let (index, _place) = self.places.remove(found);
+        Some(index)
+    }
+
+    /// Told or not, it has found nothing: it waits again, where it was told at the front.
+    fn look_again(&self) {
+        for (index, place) in &self.places {
+            if place.told() != Told::No && !self.sources[*index].is_ready() {
+                place.look_again();
+            }
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        for (index, place) in self.places.drain(..) {
+            let row = place.list();
+            let source = self.sources[index];
+            // Whether the caller takes from the source that it is given we can't know. Who is told in vain looks, and
+            // waits again.
+            if place.leave() == Told::Alone && (source.is_told_once() || source.is_ready()) {
+                row.notify_one();
+            }
         }
     }
 }
@@ -208,24 +213,17 @@ impl Drop for Enrolled<'_> {
 /// A time to wait for among other things: see [`select`].
 pub struct Alarm {
     due: Instant,
-    timers: RefCell<Vec<Armed>>,
-}
-
-struct Armed {
-    coroutine: Rc<Coroutine>,
-    number: NonZeroU32,
-    _timer: Timer,
 }
 
 /// Ready from `duration` from now on, counted from this call and not from that of [`select`]: one alarm may bound
 /// a whole loop. Never suspends.
 pub fn after(duration: Duration) -> Alarm {
-    at(now() + duration)
+    at(deadline_after(duration))
 }
 
 /// Ready from `due` on. Never suspends.
 pub fn at(due: Instant) -> Alarm {
-    Alarm { due, timers: RefCell::new(Vec::new()) }
+    Alarm { due }
 }
 
 impl source::Source for Alarm {
@@ -233,16 +231,10 @@ impl source::Source for Alarm {
         self.due <= now()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        let Waiter { coroutine, number } = waiter;
-        let timer = Timer::wake_at(self.due);
-        self.timers.borrow_mut().push(Armed { coroutine: coroutine.clone(), number: *number, _timer: timer });
-    }
+    fn rows<'a>(&'a self, _: &mut dyn FnMut(&'a WaitList)) {}
 
-    fn withdraw(&self, waiter: &Waiter) {
-        self.timers.borrow_mut().retain(|armed| {
-            armed.number != waiter.number || !Rc::ptr_eq(&armed.coroutine, &waiter.coroutine)
-        });
+    fn timer(&self) -> Option<Timer> {
+        Some(Timer::wake_at(self.due))
     }
 }
 

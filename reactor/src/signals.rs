@@ -1,13 +1,18 @@
 //! SIGINT, SIGTERM and their like as something that a coroutine waits for.
 
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
+use crate::coroutine::spend;
 use crate::net::Descriptor;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::select::{Selectable, source::Source};
+use crate::sync::WaitList;
 
 /// A signal that a coroutine may wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +42,72 @@ impl Signal {
     }
 }
 
-/// Signals that no longer do what they do by default, but wake a coroutine instead.
+/// Signals that no longer do what they do by default, but wake a coroutine instead. Dropped, they do so again: Ctrl-C
+/// ends the process.
 ///
-/// One socket pair for each kind: the handler writes a byte, so many of one kind may merge into one.
+/// One socket pair for each kind: the handler writes a byte, so many of one kind may merge into one. Several may take
+/// the same signal, on several threads too: each is told.
 pub struct Signals {
-    pipes: Vec<(Signal, Descriptor, SigId)>,
+    pipes: Vec<(Signal, Descriptor, Taken)>,
+}
+
+/// A signal that is written to a pipe until this is dropped.
+struct Taken {
+    number: i32,
+    id: SigId,
+}
+
+/// What the process knows of a signal that was ever taken.
+struct Takers {
+    count: usize,
+    /// Nobody takes it now. The handler stays installed, and then does what the signal does by default.
+    is_free: Arc<AtomicBool>,
+}
+
+static TAKERS: Mutex<BTreeMap<i32, Takers>> = Mutex::new(BTreeMap::new());
+
+fn takers() -> MutexGuard<'static, BTreeMap<i32, Takers>> {
+    TAKERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Taken {
+    fn new(number: i32, writer: StdUnixStream) -> io::Result<Taken> {
+        let mut takers = takers();
+        if let Entry::Vacant(unknown) = takers.entry(number) {
+            let is_free = Arc::new(AtomicBool::new(true));
+            // Ignored (as `nohup` has it) or somebody else's already: it stays theirs when we let go of it.
+            if !is_in_use(number) {
+                signal_hook::flag::register_conditional_default(number, is_free.clone())?;
+            }
+            unknown.insert(Takers { count: 0, is_free });
+        }
+        let id = signal_hook::low_level::pipe::register(number, writer)?;
+        if let Some(takers) = takers.get_mut(&number) {
+            takers.count += 1;
+            takers.is_free.store(false, Ordering::SeqCst);
+        }
+        Ok(Taken { number, id })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        signal_hook::low_level::unregister(self.id);
+        if let Some(takers) = takers().get_mut(&self.number) {
+            takers.count -= 1;
+            takers.is_free.store(takers.count == 0, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Whether the signal does something else than by default, as far as the system tells.
+fn is_in_use(number: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let masks = status.lines().filter_map(|line| {
+        let mask = line.strip_prefix("SigIgn:").or_else(|| line.strip_prefix("SigCgt:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask) >> (number - 1) & 1 == 1
 }
 
 impl Signals {
@@ -58,8 +124,8 @@ impl Signals {
         let mut pipes = Vec::with_capacity(signals.len());
         for &signal in signals {
             let (reader, writer) = StdUnixStream::pair()?;
-            let id = signal_hook::low_level::pipe::register(signal.number(), writer)?;
-            pipes.push((signal, Descriptor::new(reader.into())?, id));
+            let reader = Descriptor::new(reader.into())?;
+            pipes.push((signal, reader, Taken::new(signal.number(), writer)?));
         }
         Ok(Signals { pipes })
     }
@@ -81,6 +147,7 @@ impl Signals {
                     rustix::io::read(fd, &mut bytes).map_err(io::Error::from)
                 });
                 if matches!(taken, Some(Ok(count)) if count > 0) {
+                    spend();
                     return *signal;
                 }
             }
@@ -96,24 +163,12 @@ impl Source for Signals {
         self.pipes.iter().any(|(_, pipe, _)| pipe.is_ready())
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.pipes.iter().for_each(|(_, pipe, _)| pipe.enroll(waiter));
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.pipes.iter().for_each(|(_, pipe, _)| pipe.withdraw(waiter));
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        self.pipes.iter().for_each(|(_, pipe, _)| pipe.rows(row));
     }
 }
 
 impl Selectable for Signals {}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        for (_, _, id) in &self.pipes {
-            signal_hook::low_level::unregister(*id);
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::clock::now;
+use crate::clock::{deadline_after, now};
 use crate::coroutine::{self, Coroutine, Cut};
 use crate::{driver, sim};
 
@@ -23,7 +23,7 @@ pub(crate) enum Action {
 pub(crate) type TimerQueue = Queue<Action>;
 
 /// An armed timer of the running coroutine, disarmed on drop.
-pub(crate) struct Timer(Armed);
+pub struct Timer(Armed);
 
 enum Armed {
     Real(TimerKey),
@@ -69,14 +69,20 @@ impl Drop for Timer {
 ///
 /// # Suspends
 ///
-/// For `duration`, to the resolution of the poller: a millisecond when nothing else happens.
+/// For `duration`, to the resolution of the poller: a millisecond when nothing else happens. With a duration of zero
+/// until the others have had their turn.
 pub fn sleep(duration: Duration) {
-    sleep_until(now() + duration);
+    sleep_until(deadline_after(duration));
 }
 
 /// Suspends the coroutine until `due`; see [`sleep`].
 pub fn sleep_until(due: Instant) {
     if !coroutine::may_suspend() {
+        return;
+    }
+    if due <= now() {
+        // A loop of these would leave nobody else a turn.
+        crate::yield_now();
         return;
     }
     let _timer = Timer::wake_at(due);
@@ -126,7 +132,7 @@ impl From<Elapsed> for std::io::Error {
 pub fn timeout<T>(duration: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
     let me = coroutine::current();
     let cut = Cut::new();
-    let timer = Timer::arm(now() + duration, Action::Cut(me.clone(), cut));
+    let timer = Timer::arm(deadline_after(duration), Action::Cut(me.clone(), cut));
     let result = catch_unwind(AssertUnwindSafe(f));
     drop(timer);
     let raised = me.withdraw_cut(cut);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::{Coroutine, Payload, may_suspend, spend};
 use crate::run::Group;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::select::{Selectable, source::Source};
 use crate::sync::WaitList;
 
 /// How a coroutine ended.
@@ -31,6 +31,8 @@ pub(crate) struct Packet<T> {
     joiners: OnceCell<Box<WaitList>>,
     group: Rc<Group>,
     detached: Cell<bool>,
+    /// Its outcome has been taken.
+    joined: Cell<bool>,
 }
 
 impl<T> Packet<T> {
@@ -41,6 +43,7 @@ impl<T> Packet<T> {
             joiners: OnceCell::new(),
             group,
             detached: Cell::new(false),
+            joined: Cell::new(false),
         })
     }
 
@@ -83,7 +86,9 @@ impl<T> Packet<T> {
     /// Waits for the outcome and takes it. While the caller unwinds it does not wait: see `JoinHandle::join`.
     pub(crate) fn take(&self) -> Outcome<T> {
         loop {
+            assert!(!self.joined.get(), "a coroutine's result is there once: it has been joined already");
             if let Some(outcome) = self.outcome.take() {
+                self.joined.set(true);
                 spend();
                 return outcome;
             }
@@ -95,20 +100,14 @@ impl<T> Packet<T> {
     }
 }
 
-/// Ready when there is an outcome.
+/// Ready when there is an outcome, or was.
 impl<T> Source for Packet<T> {
     fn is_ready(&self) -> bool {
-        self.outcome.borrow().is_some()
+        self.outcome.borrow().is_some() || self.joined.get()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.joiners.get_or_init(Box::default).enroll(&waiter.coroutine, waiter.number);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        if let Some(joiners) = self.joiners.get() {
-            joiners.withdraw(&waiter.coroutine);
-        }
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(self.joiners.get_or_init(Box::default));
     }
 }
 
@@ -122,7 +121,8 @@ pub struct JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Waits for the coroutine's end and returns its result.
+    /// Waits for the coroutine's end and returns its result, once. Where a timeout ends the wait the handle stays good:
+    /// join again, or terminate the coroutine.
     ///
     /// # Errors
     ///
@@ -131,12 +131,12 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     ///
-    /// With the coroutine's own panic.
+    /// With the coroutine's own panic. When it has been joined already.
     ///
     /// # Suspends
     ///
     /// Until the coroutine ends.
-    pub fn join(self) -> Result<T, Terminated> {
+    pub fn join(&self) -> Result<T, Terminated> {
         match self.packet.take() {
             Outcome::Returned(value) => Ok(value),
             Outcome::Terminated => Err(Terminated),
@@ -159,12 +159,12 @@ impl<T> JoinHandle<T> {
     ///
     /// # Panics
     ///
-    /// With the coroutine's own panic.
+    /// As [`JoinHandle::join`].
     ///
     /// # Suspends
     ///
     /// Until the coroutine ends.
-    pub fn terminate_and_wait(self) -> Result<T, Terminated> {
+    pub fn terminate_and_wait(&self) -> Result<T, Terminated> {
         self.terminate();
         self.join()
     }
@@ -196,12 +196,8 @@ impl<T> Source for JoinHandle<T> {
         self.packet.is_ready()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.packet.enroll(waiter);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.packet.withdraw(waiter);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        self.packet.rows(row);
     }
 }
 

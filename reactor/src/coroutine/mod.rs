@@ -17,7 +17,6 @@ mod termination;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
-use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -44,15 +43,6 @@ pub(crate) type Payload = Box<dyn Any + Send>;
 /// What a coroutine waits for, as a dump shows it: "a channel's value". A thin reference, since each wait stores it.
 pub(crate) type What = &'static &'static str;
 
-/// A coroutine's part in the lists it waits in. Here and not allocated for each wait: it waits for one thing at a
-/// time, or by `select` for the first of several.
-#[derive(Default)]
-pub(crate) struct Wait {
-    /// The list that told it to go on, by the number that the coroutine knows it by.
-    pub(crate) notified: Cell<Option<NonZeroU32>>,
-    pub(crate) need: Cell<usize>,
-}
-
 /// The coroutine's own state; one `Rc` of it for everyone who may wake or terminate it.
 pub(crate) struct Coroutine {
     fiber: Fiber,
@@ -68,8 +58,6 @@ pub(crate) struct Coroutine {
     group: Rc<Group>,
     /// Its place in the group's list.
     pub(crate) slot: Cell<usize>,
-    /// The list it waits in, if any: see [`crate::sync::WaitList`], whose fields these are.
-    pub(crate) wait: Wait,
     /// When those stop waiting for whom it works: no call made on their behalf need take longer.
     pub(crate) deadline: Cell<Option<Instant>>,
     /// Its parent waits for it: it is a scope's child.
@@ -228,6 +216,10 @@ pub fn yield_now() {
 impl Coroutine {
     /// Suspends it, which runs, until all who are runnable now have had their turn.
     fn let_others_run(self: &Rc<Self>) {
+        if self.scheduled.get() {
+            // It has been woken and is in the queue already, before some of them.
+            self.suspend();
+        }
         self.wake();
         self.suspend();
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tracing::Span;
 
-use super::{Coroutine, Cut, JoinHandle, Outcome, Packet, Wait, current, panic_message, spans, with_current};
+use super::{Coroutine, Cut, JoinHandle, Outcome, Packet, current, panic_message, spans, with_current};
 use crate::engine::{self, Fiber, Label, StackError};
 use crate::run::Group;
 use crate::scope::{Scope, ScopedJoinHandle};
@@ -85,7 +85,6 @@ impl Prepared {
             shield: Cell::new(None),
             group: start.group,
             slot: Cell::new(0),
-            wait: Wait::default(),
             deadline: Cell::new(start.deadline),
             is_scoped: start.is_scoped,
             number: driver::next_number(),

@@ -15,7 +15,8 @@ use crate::coroutine::uninterruptible;
 ///
 /// The new content is written to a file of another name beside it (`.NAME.RANDOM.tmp`), made durable, and renamed. If
 /// the coroutine is terminated, that file is removed; after a crash it may be left. A file that is there keeps its
-/// permissions; a new one gets `mode` (less the process's umask). A symbolic link is replaced, not followed.
+/// permissions and, where the process may give files away, its owner; not its further attributes (ACLs, and others by
+/// name). A new one gets `mode` (less the process's umask). A symbolic link is replaced, not followed.
 ///
 /// # Errors
 ///
@@ -45,16 +46,19 @@ pub fn write_atomically(path: impl AsRef<Path>, content: impl AsRef<[u8]>, mode:
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mode = match disk.metadata(path, false) {
-        Ok(old) if old.is_file() => old.mode,
-        Ok(_) => mode,
-        Err(error) if error.kind() == ErrorKind::NotFound => mode,
+    let old_mode = match disk.metadata(path, false) {
+        Ok(old) => old.is_file().then_some(old.mode),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
     let mut temporary = Temporary { disk: disk.clone(), path: Some(directory.join(temporary_name(name))) };
     let beside = temporary.path.as_deref().expect("just named");
     // Not to be broken off: the file could appear after the destructor has removed it.
+    let mode = old_mode.unwrap_or(mode);
     let new = uninterruptible(|| OpenOptions::new().write(true).create_new(true).mode(mode).open(beside))?;
+    if old_mode.is_some() {
+        new.take_permissions_of(path, mode)?;
+    }
     new.write_all_at(content.as_ref(), 0)?;
     new.sync_all()?;
     drop(new);

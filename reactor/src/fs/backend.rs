@@ -28,6 +28,9 @@ pub(crate) trait Disk {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and all that is in it; a symbolic link just so. Nothing outside is touched, whatever is done
+    /// to the tree meanwhile.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()>;
     fn symlink(&self, target: &Path, new: &Path) -> io::Result<()>;
@@ -52,6 +55,8 @@ pub(crate) trait OpenFile {
     fn write_at(&self, bytes: Bytes, offset: u64) -> io::Result<usize>;
     fn sync(&self, what: Durable) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Gives the file, which was made with `mode`, the permissions and as far as allowed the owner of the one at `path`.
+    fn take_permissions_of(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Never suspends.
     fn metadata(&self) -> io::Result<Metadata>;
     /// Takes the file's lock for this handle; whether it was free. Never suspends.

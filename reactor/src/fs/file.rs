@@ -10,10 +10,14 @@ use bytes::Bytes;
 
 use super::backend::{Durable, OpenFile};
 use super::{Metadata, disk};
+use crate::coroutine::spend;
 
 /// The most that one read or one copied write moves: the memory that a call takes beside its caller's own, and long
 /// enough that a trip through the kernel no longer counts (a megabyte takes a fast disk 300 us).
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// What is read at once where a file should have ended by its length.
+const UNEXPECTED_BYTES: usize = 32 << 10;
 
 /// How a file is opened. By default nothing is allowed: say what it is for.
 ///
@@ -179,6 +183,11 @@ impl File {
         OpenOptions::new().write(true).create(true).truncate(true).open(path)
     }
 
+    /// See [`OpenFile::take_permissions_of`].
+    pub(super) fn take_permissions_of(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.inner.take_permissions_of(path, mode)
+    }
+
     /// Reads some bytes from `offset` on; 0 at the end of the file. At most [`CHUNK_BYTES_MAX`] at a time.
     ///
     /// # Errors
@@ -193,6 +202,7 @@ impl File {
             return Ok(0);
         }
         if let Some(result) = self.inner.read_now(buffer, offset) {
+            spend();
             return result;
         }
         let bytes = self.inner.read_at(buffer.len().min(CHUNK_BYTES_MAX), offset)?;
@@ -253,7 +263,12 @@ impl File {
         let mut all = Vec::new();
         loop {
             let room = limit_bytes - all.len();
-            let want = length.saturating_sub(all.len()).min(room).saturating_add(1);
+            let expected = match length.saturating_sub(all.len()) {
+                // The kernel did not say how long it is (those of /proc are none), or it has grown.
+                0 => UNEXPECTED_BYTES,
+                expected => expected,
+            };
+            let want = expected.min(room).saturating_add(1);
             let chunk = self.read_chunk_at(want, offset + all.len() as u64)?;
             if chunk.is_empty() {
                 return Ok(all);
@@ -268,7 +283,8 @@ impl File {
             } else {
                 all.extend_from_slice(&chunk);
             }
-            if ended && all.len() >= length {
+            // Where the length is not known a short read tells nothing: only an empty one does.
+            if ended && length > 0 && all.len() >= length {
                 return Ok(all);
             }
         }

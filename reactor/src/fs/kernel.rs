@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Gid, Mode, OFlags, StatxFlags, Uid};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::backend::{Disk, Durable, Listing, OpenFile};
@@ -138,6 +138,12 @@ impl Disk for KernelDisk {
         on_pool(move || std::fs::remove_dir(path))
     }
 
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        // By descriptors from the root on (`openat` without following, `unlinkat`): see CVE-2022-21658.
+        on_pool(move || std::fs::remove_dir_all(path))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (from.to_owned(), to.to_owned());
         on_pool(move || std::fs::rename(from, to))
@@ -242,6 +248,25 @@ impl OpenFile for KernelFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let fd = self.fd.clone();
         on_pool(move || Ok(rustix::io::retry_on_intr(|| rustix::fs::ftruncate(&fd, len))?))
+    }
+
+    fn take_permissions_of(&self, path: &Path, mode: u32) -> io::Result<()> {
+        let (fd, path) = (self.fd.clone(), c_path(path)?);
+        on_pool(move || {
+            let old = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
+            let new = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+            let owner = Uid::from_raw(old.stx_uid);
+            let group = Gid::from_raw(old.stx_gid);
+            let mut mode = mode;
+            if (old.stx_uid, old.stx_gid) != (new.stx_uid, new.stx_gid)
+                && rustix::fs::fchown(&fd, Some(owner), Some(group)).is_err()
+            {
+                // It is ours now, and must not lend us to whoever runs it.
+                mode &= 0o777;
+            }
+            // Past the umask, and after the owner, whose change takes the special bits away.
+            Ok(rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?)
+        })
     }
 
     fn metadata(&self) -> io::Result<Metadata> {

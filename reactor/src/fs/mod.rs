@@ -259,7 +259,10 @@ pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
     disk().remove_dir(path.as_ref())
 }
 
-/// Removes a directory and all that is in it. Symbolic links are removed, not followed.
+/// Removes a directory and all that is in it. Symbolic links are removed, not followed, `path` itself included: nothing
+/// outside of the tree is touched, whatever others do to it meanwhile.
+///
+/// Once begun it goes on to its end, also when the coroutine is terminated.
 ///
 /// # Errors
 ///
@@ -269,15 +272,7 @@ pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
 ///
 /// Until it is gone.
 pub fn remove_dir_all(path: impl Into<PathBuf>) -> io::Result<()> {
-    let path = path.into();
-    for entry in walk(&path).contents_first(true) {
-        let entry = entry?;
-        match entry.kind {
-            FileKind::Directory => remove_dir(entry.path)?,
-            _ => remove_file(entry.path)?,
-        }
-    }
-    remove_dir(path)
+    disk().remove_dir_all(&path.into())
 }
 
 /// Gives a file another name, in place of what bore it, atomically. Both must be on one file system. After a crash it

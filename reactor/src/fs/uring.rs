@@ -265,7 +265,7 @@ impl Ring {
             if let Some(outcome) = wait.completion.outcome.borrow_mut().take() {
                 return outcome;
             }
-            wait.completion.waiters.wait();
+            wait.completion.waiters.wait_on(&"a file");
         }
     }
 

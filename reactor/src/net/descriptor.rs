@@ -1,10 +1,12 @@
 //! A file descriptor that coroutines wait for: what all sockets here are made of.
 //!
 //! The poller is edge-triggered: it tells once that a descriptor *became* ready, and we remember it until a
-//! call shows the contrary. A stream's short read or write shows it as well as `EAGAIN` does, which saves one
-//! system call per request.
+//! call shows the contrary. A TCP stream's short read shows it as well as `EAGAIN` does, which saves one system call per
+//! request; but not where urgent data is under way, at whose mark reads end. Other kinds end reads early for reasons of
+//! their own (a terminal at each line, a packet pipe at each packet, a Unix socket where descriptors were attached), so
+//! they are read until `EAGAIN`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -15,8 +17,9 @@ use mio::event::Event;
 use smallvec::SmallVec;
 
 use crate::clock::{self, now};
-use crate::coroutine::{self, Coroutine};
+use crate::coroutine::{self, spend};
 use crate::driver;
+use crate::sync::{Place, WaitList};
 use crate::timer::Timer;
 
 /// What the poller has told of a descriptor.
@@ -24,6 +27,8 @@ use crate::timer::Timer;
 pub(crate) struct Readiness {
     read: Direction,
     write: Direction,
+    /// There has been urgent data.
+    urgent: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -31,19 +36,22 @@ struct Direction {
     ready: Cell<bool>,
     /// RDHUP, HUP or ERR was delivered: that edge will not come again, so the direction stays ready for good.
     stays_ready: Cell<bool>,
-    waiters: RefCell<SmallVec<[Rc<Coroutine>; 1]>>,
+    waiters: WaitList,
 }
 
 impl Readiness {
     /// Takes the poller's word.
     pub(crate) fn on_event(&self, event: &Event) {
+        if event.is_priority() {
+            self.urgent.set(true);
+        }
         if event.is_error() || event.is_read_closed() {
             self.read.stays_ready.set(true);
         }
         if event.is_error() || event.is_write_closed() {
             self.write.stays_ready.set(true);
         }
-        if event.is_readable() || self.read.stays_ready.get() {
+        if event.is_readable() || event.is_priority() || self.read.stays_ready.get() {
             self.read.on_ready();
         }
         if event.is_writable() || self.write.stays_ready.get() {
@@ -55,9 +63,7 @@ impl Readiness {
 impl Direction {
     fn on_ready(&self) {
         self.ready.set(true);
-        for waiter in self.waiters.borrow_mut().drain(..) {
-            waiter.wake();
-        }
+        self.waiters.notify_all();
     }
 
     fn clear(&self) {
@@ -73,31 +79,15 @@ impl Direction {
             return Err(io::Error::new(ErrorKind::WouldBlock, "a destructor may not wait while unwinding"));
         }
         let _timer = deadline.map(Timer::wake_at);
+        let place = self.waiters.join(1);
         while !self.ready.get() {
             if deadline.is_some_and(|deadline| deadline <= now()) {
                 return Err(io::Error::new(ErrorKind::TimedOut, "the deadline has passed"));
             }
-            self.park();
+            place.look_again();
+            coroutine::park_on(&"a descriptor");
         }
         Ok(())
-    }
-
-    fn park(&self) {
-        let _place = self.join();
-        coroutine::park_on(&"a descriptor");
-    }
-
-    /// Joins the waiters until dropped.
-    fn join(&self) -> impl Drop + '_ {
-        struct Place<'a>(&'a Direction, Rc<Coroutine>);
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                self.0.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.1));
-            }
-        }
-        let me = coroutine::current();
-        self.waiters.borrow_mut().push(me.clone());
-        Place(self, me)
     }
 }
 
@@ -161,6 +151,7 @@ impl Descriptor {
         loop {
             self.readiness.read.wait(self.read_deadline.get())?;
             if let Some(result) = self.try_read_with(&mut f) {
+                spend();
                 return result;
             }
         }
@@ -184,20 +175,21 @@ impl Descriptor {
         loop {
             self.readiness.write.wait(self.write_deadline.get())?;
             if let Some(result) = attempt(&self.readiness.write, self.fd.as_fd(), &mut f) {
+                spend();
                 return result;
             }
         }
     }
 
-    /// Reads from a byte stream into `buffer`: one `recv` where data is there.
+    /// Reads from a TCP stream into a buffer: one `recv` where data is there.
     pub(crate) fn read_stream(
         &self,
         buffer_len: usize,
         f: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let count = self.read_with(f)?;
-        // A stream that gave less than it was asked for is drained: no need to read again to see EAGAIN.
-        if count < buffer_len && count > 0 {
+        // One that gave less than it was asked for is drained: no need to read again to see EAGAIN.
+        if count < buffer_len && count > 0 && !self.readiness.urgent.get() {
             self.readiness.read.clear();
         }
         Ok(count)
@@ -235,9 +227,14 @@ impl Descriptor {
     ///
     /// Until then.
     pub fn wait_any_readable(descriptors: &[&Descriptor]) {
-        while !descriptors.iter().any(|descriptor| descriptor.readiness.read.ready.get()) {
-            let _places: SmallVec<[_; 4]> =
-                descriptors.iter().map(|descriptor| descriptor.readiness.read.join()).collect();
+        let is_any = || descriptors.iter().any(|descriptor| descriptor.readiness.read.ready.get());
+        if is_any() {
+            return;
+        }
+        let places: SmallVec<[_; 4]> =
+            descriptors.iter().map(|descriptor| descriptor.readers().join(1)).collect();
+        while !is_any() {
+            places.iter().for_each(Place::look_again);
             coroutine::park_on(&"one of several descriptors");
         }
     }
@@ -252,13 +249,9 @@ impl Descriptor {
         self.readiness.read.ready.set(false);
     }
 
-    /// Lets `waiter` be woken when there is something to read.
-    pub(super) fn enroll_reader(&self, waiter: &Rc<Coroutine>) {
-        self.readiness.read.waiters.borrow_mut().push(waiter.clone());
-    }
-
-    pub(super) fn withdraw_reader(&self, waiter: &Rc<Coroutine>) {
-        self.readiness.read.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, waiter));
+    /// The row of those who wait for something to read.
+    pub(super) fn readers(&self) -> &WaitList {
+        &self.readiness.read.waiters
     }
 
     /// Until when reads may wait; `None` for ever. Holds for all coming calls.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::Duplex;
 use super::duplex::WriteOnce;
+use crate::coroutine::spend;
 use crate::sync::Signal;
 
 /// One direction.
@@ -99,6 +100,7 @@ impl Duplex for Pipe {
         }
         let count = flow.bytes.borrow_mut().read(buffer)?;
         flow.drained.notify_all();
+        spend();
         Ok(count)
     }
 
@@ -106,7 +108,10 @@ impl Duplex for Pipe {
         loop {
             match write(&mut &*self.outgoing) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.outgoing.drained.wait(),
-                result => return result,
+                result => {
+                    spend();
+                    return result;
+                }
             }
         }
     }

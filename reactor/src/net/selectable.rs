@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::backing::Backing;
 use super::{Descriptor, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream};
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::select::{Selectable, source::Source};
+use crate::sync::WaitList;
 
 /// Ready when it is readable.
 impl Source for Descriptor {
@@ -29,12 +30,8 @@ impl Source for Descriptor {
         readable
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.enroll_reader(&waiter.coroutine);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.withdraw_reader(&waiter.coroutine);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(self.readers());
     }
 }
 
@@ -46,17 +43,10 @@ impl<S: Source> Source for Backing<S> {
         }
     }
 
-    fn enroll(&self, waiter: &Waiter) {
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
         match self {
-            Backing::Kernel(socket) => socket.enroll(waiter),
-            Backing::Simulated(socket) => socket.enroll(waiter),
-        }
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        match self {
-            Backing::Kernel(socket) => socket.withdraw(waiter),
-            Backing::Simulated(socket) => socket.withdraw(waiter),
+            Backing::Kernel(socket) => socket.rows(row),
+            Backing::Simulated(socket) => socket.rows(row),
         }
     }
 }
@@ -71,12 +61,8 @@ macro_rules! select_by {
                 self.$part.is_ready()
             }
 
-            fn enroll(&self, waiter: &Waiter) {
-                self.$part.enroll(waiter);
-            }
-
-            fn withdraw(&self, waiter: &Waiter) {
-                self.$part.withdraw(waiter);
+            fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+                self.$part.rows(row);
             }
         }
 

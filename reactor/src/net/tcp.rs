@@ -281,15 +281,15 @@ pub(super) fn no_address() -> io::Error {
 }
 
 /// `Read` and `Write` for a stream socket with a `descriptor()`, or a `simulated()` stream instead, by value and by
-/// shared reference.
+/// shared reference. Of some streams a short read tells that they are drained: see [`Descriptor`].
 macro_rules! stream_io {
-    ($stream:ty) => {
+    ($stream:ty, short_is_drained: $short_is_drained:literal) => {
         impl Read for &$stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 if let Some(stream) = self.simulated() {
                     return stream.read(buffer);
                 }
-                let len = buffer.len();
+                let len = if $short_is_drained { buffer.len() } else { 0 };
                 self.descriptor().read_stream(len, |fd| {
                     Ok(recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)?)
                 })
@@ -299,7 +299,7 @@ macro_rules! stream_io {
                 if let Some(stream) = self.simulated() {
                     return stream.read_vectored(buffers);
                 }
-                let len = buffers.iter().map(|buffer| buffer.len()).sum();
+                let len = if $short_is_drained { buffers.iter().map(|buffer| buffer.len()).sum() } else { 0 };
                 self.descriptor().read_stream(len, |fd| Ok(rustix::io::readv(fd, buffers)?))
             }
         }
@@ -367,7 +367,7 @@ macro_rules! stream_io {
 
 pub(super) use stream_io;
 
-stream_io!(TcpStream);
+stream_io!(TcpStream, short_is_drained: true);
 
 /// # Panics
 ///

@@ -119,7 +119,7 @@ impl UnixStream {
     }
 }
 
-stream_io!(UnixStream);
+stream_io!(UnixStream, short_is_drained: false);
 
 impl UnixDatagram {
     /// Binds a socket to `path`, which must not exist. Never suspends.

@@ -58,8 +58,8 @@ impl PipeWriter {
 
 impl Read for &PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = buffer.len();
-        self.descriptor.read_stream(len, |fd| Ok(rustix::io::read(fd, &mut *buffer)?))
+        // A short read does not tell that nothing is left: a terminal gives line by line, a packet pipe its packets.
+        self.descriptor.read_with(|fd| Ok(rustix::io::read(fd, &mut *buffer)?))
     }
 }
 

@@ -19,7 +19,7 @@ use super::trace::What;
 use super::world::Inner;
 use crate::coroutine;
 use crate::fs::backend::{Disk as Backend, Durable, Listing, OpenFile};
-use crate::fs::{DirEntry, Metadata, OpenOptions};
+use crate::fs::{DirEntry, FileKind, Metadata, OpenOptions, walk};
 
 /// What a call that only meets the page cache takes at the most.
 const CACHED_MAX: Duration = Duration::from_micros(50);
@@ -195,6 +195,22 @@ impl Backend for Files {
         self.on_names(|disk| disk.remove_dir(path, crate::wall_clock()))
     }
 
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        match self.metadata(path, false)?.kind {
+            FileKind::Directory => {}
+            FileKind::Symlink => return self.remove_file(path),
+            _ => return Err(ErrorKind::NotADirectory.into()),
+        }
+        for entry in walk(path).contents_first(true) {
+            let entry = entry?;
+            match entry.kind {
+                FileKind::Directory => self.remove_dir(&entry.path)?,
+                _ => self.remove_file(&entry.path)?,
+            }
+        }
+        self.remove_dir(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.on_names(|disk| disk.rename(from, to, crate::wall_clock()))
     }
@@ -280,6 +296,11 @@ impl OpenFile for OpenOnDisk {
         let result = self.drive().disk.borrow_mut().set_len(self.inode, len, crate::wall_clock());
         pause(&self.process, CACHED_MAX);
         result
+    }
+
+    fn take_permissions_of(&self, _: &Path, _: u32) -> io::Result<()> {
+        // Nobody owns anything here, and modes pass no umask.
+        Ok(())
     }
 
     fn metadata(&self) -> io::Result<Metadata> {

@@ -12,7 +12,8 @@ use super::host::{HostState, Process};
 use super::trace::{What, format_time};
 use super::waiters::Waiters;
 use super::world::Inner;
-use crate::select::{Waiter, source::Source};
+use crate::select::source::Source;
+use crate::sync::WaitList;
 
 /// The largest datagram: 65,535 bytes less the headers of IPv4 and UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
@@ -176,11 +177,7 @@ impl Source for UdpSocket {
         self.bound.process.check_alive().is_err() || !self.bound.inbox.borrow().is_empty()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.bound.waiters.enroll(&waiter.coroutine);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.bound.waiters.withdraw(&waiter.coroutine);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(self.bound.waiters.list());
     }
 }

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use super::WaitList;
-use crate::coroutine::may_suspend;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::coroutine::{may_suspend, spend};
+use crate::select::{Selectable, source::Source};
 
 /// A gate: whoever waits passes while it is open. Opening it wakes all, in the order they came.
 ///
@@ -42,7 +42,9 @@ impl Barrier {
     ///
     /// While it is closed.
     pub fn wait(&self) {
-        if !self.open.get() && may_suspend() {
+        if self.open.get() {
+            spend();
+        } else if may_suspend() {
             self.waiters.wait_on(&"a gate to open");
         }
     }
@@ -54,12 +56,8 @@ impl Source for Barrier {
         self.open.get()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.waiters.enroll(&waiter.coroutine, waiter.number);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.waiters.withdraw(&waiter.coroutine);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(&self.waiters);
     }
 
     fn is_told_once(&self) -> bool {

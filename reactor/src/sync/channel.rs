@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::WaitList;
-use crate::coroutine::may_suspend;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::coroutine::{may_suspend, spend};
+use crate::select::{Selectable, source::Source};
 
 struct Shared<T> {
     queue: RefCell<VecDeque<T>>,
@@ -119,9 +119,11 @@ impl<T> Sender<T> {
         while !shared.can_send() && may_suspend() {
             shared.not_full.wait_turn(std::mem::replace(&mut woken, true), &"room in a channel");
         }
-        self.try_send(value).map_err(|error| match error {
+        let sent = self.try_send(value).map_err(|error| match error {
             TrySendError::Full(value) | TrySendError::Closed(value) => SendError(value),
-        })
+        });
+        spend();
+        sent
     }
 
     /// Puts `value` at the end of the queue if there is room. Never suspends.
@@ -167,6 +169,7 @@ impl<T> Receiver<T> {
         let mut woken = false;
         loop {
             if let Some(value) = self.try_recv() {
+                spend();
                 return Ok(value);
             }
             if shared.closed.get() || !may_suspend() {
@@ -208,18 +211,8 @@ impl<T> Source for Sender<T> {
         self.shared.can_send()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.shared.not_full.enroll(&waiter.coroutine, waiter.number);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.shared.not_full.withdraw(&waiter.coroutine);
-    }
-
-    fn pass_on(&self) {
-        if self.is_ready() {
-            self.shared.not_full.notify_one();
-        }
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(&self.shared.not_full);
     }
 }
 
@@ -229,18 +222,8 @@ impl<T> Source for Receiver<T> {
         self.shared.can_recv()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.shared.not_empty.enroll(&waiter.coroutine, waiter.number);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.shared.not_empty.withdraw(&waiter.coroutine);
-    }
-
-    fn pass_on(&self) {
-        if self.is_ready() {
-            self.shared.not_empty.notify_one();
-        }
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(&self.shared.not_empty);
     }
 }
 

@@ -25,5 +25,5 @@ pub use once_cell::{Once, OnceCell};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use semaphore::{Permit, Semaphore};
 pub use signal::Signal;
-pub(crate) use wait_list::WaitList;
+pub(crate) use wait_list::{Place, Told, WaitList};
 pub use watch::{Watch, Watcher, watch};

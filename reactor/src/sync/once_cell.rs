@@ -3,6 +3,7 @@
 use std::cell;
 
 use super::Semaphore;
+use crate::coroutine::spend;
 
 /// A value that the first who asks for it makes, while the others wait.
 ///
@@ -71,6 +72,7 @@ impl<T> OnceCell<T> {
     /// While another one makes it, and as `init` does.
     pub fn get_or_try_init<E>(&self, init: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         if let Some(value) = self.value.get() {
+            spend();
             return Ok(value);
         }
         let _turn = self.turn.acquire();

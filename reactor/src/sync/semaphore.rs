@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::WaitList;
+use crate::coroutine::spend;
 
 /// A number of permits, handed out first come, first served.
 ///
@@ -55,6 +56,7 @@ impl Semaphore {
     /// Until it is this caller's turn and as many are free.
     pub fn acquire_many(&self, count: usize) -> Permit<'_> {
         if let Some(permit) = self.try_acquire_many(count) {
+            spend();
             return permit;
         }
         self.waiters.wait_for(count, &"a permit or a lock", |granted| {

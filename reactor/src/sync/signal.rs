@@ -2,7 +2,7 @@
 
 use super::WaitList;
 use crate::coroutine::may_suspend;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::select::{Selectable, source::Source};
 
 /// Wakes those who wait at the moment it is notified; it remembers nothing.
 ///
@@ -48,16 +48,8 @@ impl Source for Signal {
         false
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.waiters.enroll(&waiter.coroutine, waiter.number);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.waiters.withdraw(&waiter.coroutine);
-    }
-
-    fn pass_on(&self) {
-        self.waiters.notify_one();
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(&self.waiters);
     }
 
     fn is_told_once(&self) -> bool {

@@ -1,135 +1,313 @@
-//! Coroutines in a row, each waiting to be told to go on: what everything else here is made of.
+//! Coroutines in a row, each waiting to be told to go on: what everything else here is made of, sockets included.
 //!
-//! A coroutine waits in one list, or by [`crate::select`] in several, each of which knows it by another number. It
-//! is told to go on once: the list that comes first leaves its number, and the others pass it over, so that what
-//! they have to tell goes to the next in their row.
+//! Nobody but the waiter itself takes its place out of a row. Being told only marks the place, and lets the ones behind
+//! it be told next. So a coroutine may wait in several rows at once, by [`crate::select`], and knows of each whether it
+//! has been told there; one who was told and found nothing, since somebody was quicker, takes up its place again; and
+//! one who leaves without making use of what it was told passes that on.
+//!
+//! Places lie in a slab and know their neighbours, so that coming, telling and leaving take constant time each,
+//! however many wait.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::num::NonZeroU32;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+
+use slab::Slab;
 
 use crate::coroutine::{self, Coroutine, What};
 
-/// A queue of waiting coroutines.
-#[derive(Default)]
-pub(crate) struct WaitList {
-    queue: RefCell<VecDeque<Place>>,
+thread_local! { static TELL_COUNT: Cell<u64> = const { Cell::new(0) }; }
+
+/// No neighbour.
+const NONE: usize = usize::MAX;
+
+/// A row of waiting coroutines.
+pub struct WaitList {
+    row: RefCell<Row>,
 }
 
-/// A place in a list: who waits there, and by which number it knows the list.
-struct Place {
+struct Row {
+    places: Slab<Entry>,
+    /// The ends of the chain of those who have yet to be told.
+    first: usize,
+    last: usize,
+}
+
+struct Entry {
     waiter: Rc<Coroutine>,
-    number: NonZeroU32,
+    /// How much it waits for, where that counts.
+    need: usize,
+    told: Told,
+    /// When, among all that was told on this thread.
+    told_at: u64,
+    /// Its neighbours, while it has yet to be told.
+    before: usize,
+    after: usize,
+}
+
+/// What a waiter has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing yet.
+    No,
+    /// To go on, and nobody else: if it makes no use of that, another may.
+    Alone,
+    /// To go on, as everybody was.
+    WithAll,
+}
+
+impl Default for WaitList {
+    fn default() -> Self {
+        WaitList::new()
+    }
 }
 
 impl WaitList {
     pub(crate) const fn new() -> WaitList {
-        WaitList { queue: RefCell::new(VecDeque::new()) }
+        WaitList { row: RefCell::new(Row { places: Slab::new(), first: NONE, last: NONE }) }
     }
 
+    /// Whether nobody waits to be told.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.borrow().is_empty()
+        self.row.borrow().first == NONE
     }
 
-    /// Waits at the end of the queue until notified; never wakes early.
-    pub(crate) fn wait(&self) {
-        self.wait_on(&"others");
-    }
-
-    /// As [`WaitList::wait`], for `what` as dumps show it.
+    /// Waits at the end of the row until told; never wakes early.
     pub(crate) fn wait_on(&self, what: What) {
         self.wait_for(1, what, |_| ());
     }
 
-    /// Waits as [`WaitList::wait`] does. If the coroutine is terminated meanwhile, `on_leave` is called with
-    /// whether it had been notified: that notification must not be lost.
+    /// As [`WaitList::wait_on`]. If the coroutine is terminated meanwhile, `on_leave` is called with whether it had been
+    /// told: what it was told must not be lost.
     pub(crate) fn wait_for(&self, need: usize, what: What, on_leave: impl FnOnce(bool)) {
-        self.wait_at(false, need, what, on_leave);
+        self.wait_at(self.join(need), what, |told| on_leave(told != Told::No));
     }
 
-    /// Waits to be told to look again, and tells the next if it leaves instead; `again` if it has looked in vain.
+    /// Waits to be told to look again, and tells the next if it leaves instead; `again`, if it has looked in vain: then
+    /// it keeps its place, which is at the front.
     pub(crate) fn wait_turn(&self, again: bool, what: What) {
-        self.wait_at(again, 1, what, |notified| {
-            if notified {
+        let place = self.join(1);
+        if again {
+            place.look_again();
+        }
+        self.wait_at(place, what, |told| {
+            if told == Told::Alone {
                 self.notify_one();
             }
         });
     }
 
-    // At the front: one who was told and found nothing, since somebody was quicker, keeps its place.
-    fn wait_at(&self, front: bool, need: usize, what: What, on_leave: impl FnOnce(bool)) {
-        struct Waiting<'a, F: FnOnce(bool)> {
-            list: &'a WaitList,
-            me: &'a Rc<Coroutine>,
+    fn wait_at(&self, place: Place<'_>, what: What, on_leave: impl FnOnce(Told)) {
+        struct Waiting<'a, F: FnOnce(Told)> {
+            place: Option<Place<'a>>,
             on_leave: Option<F>,
         }
-        impl<F: FnOnce(bool)> Drop for Waiting<'_, F> {
+        impl<F: FnOnce(Told)> Drop for Waiting<'_, F> {
             fn drop(&mut self) {
-                let Some(on_leave) = self.on_leave.take() else { return };
-                let notified = self.me.wait.notified.get().is_some();
-                if !notified {
-                    self.list.withdraw(self.me);
+                let told = self.place.take().map_or(Told::No, Place::leave);
+                if let Some(on_leave) = self.on_leave.take() {
+                    on_leave(told);
                 }
-                on_leave(notified);
             }
         }
-        let me = coroutine::current();
-        me.wait.notified.set(None);
-        me.wait.need.set(need);
-        if front {
-            let place = Place { waiter: me.clone(), number: NonZeroU32::MIN };
-            self.queue.borrow_mut().push_front(place);
-        } else {
-            self.enroll(&me, NonZeroU32::MIN);
-        }
-        let mut waiting = Waiting { list: self, me: &me, on_leave: Some(on_leave) };
-        while me.wait.notified.get().is_none() {
+        let mut waiting = Waiting { place: Some(place), on_leave: Some(on_leave) };
+        while waiting.place.as_ref().is_some_and(|place| place.told() == Told::No) {
             coroutine::park_on(what);
         }
         waiting.on_leave = None;
     }
 
-    /// Puts `waiter` at the end of the queue; it is told to go on by `number`.
-    pub(crate) fn enroll(&self, waiter: &Rc<Coroutine>, number: NonZeroU32) {
-        self.queue.borrow_mut().push_back(Place { waiter: waiter.clone(), number });
+    /// Gives the running coroutine a place at the end of the row.
+    pub(crate) fn join(&self, need: usize) -> Place<'_> {
+        let waiter = coroutine::current();
+        let mut row = self.row.borrow_mut();
+        let key =
+            row.places.insert(Entry { waiter, need, told: Told::No, told_at: 0, before: NONE, after: NONE });
+        row.link_last(key);
+        Place { list: self, key }
     }
 
-    /// Takes `waiter` out of the queue, if it is still there.
-    pub(crate) fn withdraw(&self, waiter: &Rc<Coroutine>) {
-        self.queue.borrow_mut().retain(|place| !Rc::ptr_eq(&place.waiter, waiter));
-    }
-
-    /// Tells the first in the queue to go on; whether there was one.
+    /// Tells the first in the row to go on; whether there was one.
     pub(crate) fn notify_one(&self) -> bool {
-        loop {
-            let first = self.queue.borrow_mut().pop_front();
-            let Some(Place { waiter, number }) = first else { return false };
-            // Another of its lists was first: this one's word goes to the next.
-            if waiter.wait.notified.get().is_some() {
-                continue;
-            }
-            waiter.wait.notified.set(Some(number));
-            waiter.wake();
-            return true;
-        }
+        self.tell_first(Told::Alone)
     }
 
-    /// Tells all that wait now to go on, in their order.
+    /// Tells all who wait now to go on, in their order.
     pub(crate) fn notify_all(&self) {
-        while self.notify_one() {}
+        while self.tell_first(Told::WithAll) {}
     }
 
     /// Tells them to go on from the first for as long as `grant` takes on their need.
-    ///
-    /// For lists that [`crate::select`] does not join: it has no need.
     pub(crate) fn notify_while(&self, mut grant: impl FnMut(usize) -> bool) {
         loop {
-            let need = self.queue.borrow().front().map(|place| place.waiter.wait.need.get());
+            let need = {
+                let row = self.row.borrow();
+                row.places.get(row.first).map(|entry| entry.need)
+            };
             match need {
                 Some(need) if grant(need) => self.notify_one(),
                 _ => return,
             };
         }
+    }
+
+    fn tell_first(&self, told: Told) -> bool {
+        let waiter = {
+            let mut row = self.row.borrow_mut();
+            let key = row.first;
+            if key == NONE {
+                return false;
+            }
+            row.unlink(key);
+            row.places[key].told = told;
+            row.places[key].told_at = TELL_COUNT.replace(TELL_COUNT.get() + 1);
+            row.places[key].waiter.clone()
+        };
+        waiter.wake();
+        true
+    }
+}
+
+/// The running coroutine's place in a row, left when this is dropped.
+pub(crate) struct Place<'a> {
+    list: &'a WaitList,
+    key: usize,
+}
+
+impl<'a> Place<'a> {
+    /// The row that it is in.
+    pub(crate) fn list(&self) -> &'a WaitList {
+        self.list
+    }
+
+    /// What it has been told.
+    pub(crate) fn told(&self) -> Told {
+        self.list.row.borrow().places[self.key].told
+    }
+
+    /// When it was told: the lesser, the earlier.
+    pub(crate) fn told_at(&self) -> u64 {
+        self.list.row.borrow().places[self.key].told_at
+    }
+
+    /// It was told, and has looked in vain: it waits again, at the front.
+    pub(crate) fn look_again(&self) {
+        let mut row = self.list.row.borrow_mut();
+        if row.places[self.key].told == Told::No {
+            row.unlink(self.key);
+        }
+        row.places[self.key].told = Told::No;
+        row.link_first(self.key);
+    }
+
+    /// Leaves the row; what it had been told.
+    pub(crate) fn leave(self) -> Told {
+        self.told()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let left = {
+            let mut row = self.list.row.borrow_mut();
+            if row.places[self.key].told == Told::No {
+                row.unlink(self.key);
+            }
+            row.places.remove(self.key)
+        };
+        drop(left);
+    }
+}
+
+impl Row {
+    fn link_last(&mut self, key: usize) {
+        let last = std::mem::replace(&mut self.last, key);
+        self.places[key].before = last;
+        self.places[key].after = NONE;
+        match self.places.get_mut(last) {
+            Some(last) => last.after = key,
+            None => self.first = key,
+        }
+    }
+
+    fn link_first(&mut self, key: usize) {
+        let first = std::mem::replace(&mut self.first, key);
+        self.places[key].after = first;
+        self.places[key].before = NONE;
+        match self.places.get_mut(first) {
+            Some(first) => first.before = key,
+            None => self.last = key,
+        }
+    }
+
+    fn unlink(&mut self, key: usize) {
+        let Entry { before, after, .. } = self.places[key];
+        match self.places.get_mut(before) {
+            Some(before) => before.after = after,
+            None => self.first = after,
+        }
+        match self.places.get_mut(after) {
+            Some(after) => after.before = before,
+            None => self.last = before,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{run, spawn, yield_now};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// Coroutines that wait in `list`, and note their number when they are told.
+    fn waiters(
+        list: &Rc<WaitList>,
+        order: &Rc<RefCell<Vec<u32>>>,
+        numbers: std::ops::Range<u32>,
+    ) -> Vec<crate::JoinHandle<()>> {
+        numbers
+            .map(|n| {
+                let (list, order) = (list.clone(), order.clone());
+                spawn(move || {
+                    list.wait_on(&"the test");
+                    order.borrow_mut().push(n);
+                })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn who_waits_is_told_in_turn_whoever_leaves_in_between() {
+        run(|| {
+            let (list, order) = (Rc::new(WaitList::new()), Rc::default());
+            let waiting = waiters(&list, &order, 0..6);
+            for leaving in [0, 3, 5] {
+                waiting[leaving].terminate();
+            }
+            yield_now();
+            assert!(list.notify_one());
+            list.notify_all();
+            yield_now();
+            assert_eq!(*order.borrow(), [1, 2, 4]);
+            assert!(list.is_empty() && !list.notify_one());
+        });
+    }
+
+    #[test]
+    fn a_place_is_its_waiters_until_it_leaves_and_at_the_front_if_it_looked_in_vain() {
+        run(|| {
+            let (list, order) = (Rc::new(WaitList::new()), Rc::default());
+            let place = list.join(1);
+            let _behind = waiters(&list, &order, 1..2);
+            assert!(list.notify_one());
+            assert_eq!(place.told(), Told::Alone);
+            place.look_again();
+            assert!(list.notify_one());
+            assert_eq!((place.told(), order.borrow().len()), (Told::Alone, 0));
+            list.notify_all();
+            assert_eq!(place.leave(), Told::Alone, "it was told before all were");
+            yield_now();
+            assert_eq!(*order.borrow(), [1]);
+        });
     }
 }

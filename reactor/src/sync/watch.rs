@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{RecvError, WaitList};
 use crate::coroutine;
-use crate::select::{Selectable, Waiter, source::Source};
+use crate::select::{Selectable, source::Source};
 
 struct Shared<T> {
     value: RefCell<T>,
@@ -103,6 +103,9 @@ impl<T> Watcher<T> {
     ///
     /// Until the value changes.
     pub fn changed(&self) -> Result<(), RecvError> {
+        if self.is_unread() {
+            coroutine::spend();
+        }
         while !self.is_unread() {
             if self.shared.closed.get() || !coroutine::may_suspend() {
                 return Err(RecvError);
@@ -139,12 +142,8 @@ impl<T> Source for Watcher<T> {
         self.is_unread() || self.shared.closed.get()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.shared.waiters.enroll(&waiter.coroutine, waiter.number);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.shared.waiters.withdraw(&waiter.coroutine);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(&self.shared.waiters);
     }
 }
 

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{End, Listening, Packet, Segment, State};
-use crate::select::Waiter;
 use crate::select::source::Source;
 use crate::sim::host::Process;
 use crate::sim::trace::What;
 use crate::sim::waiters::Waiters;
 use crate::sim::world::Inner;
+use crate::sync::WaitList;
 
 /// After so long nobody has answered for an address that no machine has (Linux: three questions, one a second).
 const NO_ROUTE_AFTER: Duration = Duration::from_secs(3);
@@ -254,12 +254,8 @@ impl Source for TcpListener {
         !self.state.process.is_alive() || !self.state.queue.borrow().is_empty()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.state.waiters.enroll(&waiter.coroutine);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.state.waiters.withdraw(&waiter.coroutine);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(self.state.waiters.list());
     }
 }
 
@@ -274,11 +270,7 @@ impl Source for TcpStream {
             || end.broken.get()
     }
 
-    fn enroll(&self, waiter: &Waiter) {
-        self.end.readers.enroll(&waiter.coroutine);
-    }
-
-    fn withdraw(&self, waiter: &Waiter) {
-        self.end.readers.withdraw(&waiter.coroutine);
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(self.end.readers.list());
     }
 }

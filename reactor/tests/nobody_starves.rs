@@ -1,0 +1,170 @@
+//! A coroutine whose calls never have to wait still lets the others run, and timers fire on time however long the queue
+//! of runnable coroutines is. In an earlier reactor one fast peer, or one cached file, held up everybody; and with some
+//! thousand busy coroutines a sleep of ten milliseconds took seconds.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use reactor::net::{UdpSocket, UnixStream};
+use reactor::sync::{Mutex, Semaphore, channel};
+use reactor::{after, now, run, select, select_timeout, sleep, sleep_until, spawn, timeout, yield_now};
+
+/// Calls of each loop.
+const CALLS: usize = 20_000;
+
+/// Turns that another coroutine has had by the end: far fewer than it should, and far more than none.
+const TURNS_MIN: usize = 50;
+
+/// Makes `call`, which never has to wait, in a loop, and sees to it that another coroutine has its turns meanwhile.
+#[track_caller]
+fn assert_others_run(what: &str, mut call: impl FnMut()) {
+    let (turns, ended) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let (counted, over) = (turns.clone(), ended.clone());
+    let other = spawn(move || {
+        while !over.get() {
+            yield_now();
+            counted.set(counted.get() + 1);
+        }
+    });
+    (0..CALLS).for_each(|_| call());
+    let seen = turns.get();
+    ended.set(true);
+    other.join().unwrap();
+    assert!(seen >= TURNS_MIN, "{what}: the other had {seen} turns");
+}
+
+#[test]
+fn a_loop_of_calls_that_need_not_wait_lets_others_run() {
+    run(|| {
+        let (sender, receiver) = channel(1);
+        assert_others_run("a channel", || {
+            sender.send(1).unwrap();
+            receiver.recv().unwrap();
+        });
+        let places = Semaphore::new(1);
+        assert_others_run("a semaphore", || drop(places.acquire()));
+        let lock = Mutex::new(0);
+        assert_others_run("a mutex", || *lock.lock() += 1);
+        sender.send(1).unwrap();
+        assert_others_run("select", || assert_eq!(select(&[&receiver]), 0));
+        let limit = Duration::from_secs(60);
+        assert_others_run("select with a limit", || assert_eq!(select_timeout(limit, &[&receiver]), Ok(0)));
+        assert_others_run("a select that is late", || {
+            assert!(select_timeout(Duration::ZERO, &[&after(limit)]).is_err());
+        });
+        assert_others_run("sleeps of no length", || sleep(Duration::ZERO));
+        let past = now();
+        assert_others_run("sleeps until the past", || sleep_until(past));
+        assert_others_run("coroutines that end at once", || spawn(|| ()).join().unwrap());
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        assert_others_run("a socket", || {
+            near.write_all(&[1; 8]).unwrap();
+            far.read_exact(&mut [0; 8]).unwrap();
+        });
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        assert_others_run("datagrams", || {
+            socket.send_to(&[1; 8], address).unwrap();
+            socket.recv_from(&mut [0; 8]).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_loop_of_reads_of_a_cached_file_lets_others_run() {
+    run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        reactor::fs::write(&path, vec![7; 4096]).unwrap();
+        let file = reactor::fs::File::open(&path).unwrap();
+        assert_others_run("a file", || assert_eq!(file.read_at(&mut [0; 64], 0).unwrap(), 64));
+    });
+}
+
+#[test]
+fn a_timer_fires_within_a_few_rounds_of_however_many_busy_coroutines() {
+    const BUSY: usize = 5_000;
+    run(|| {
+        let due = now() + Duration::from_millis(30);
+        let (fired, rounds_late) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+        for n in 0..BUSY {
+            let (fired, rounds_late) = (fired.clone(), rounds_late.clone());
+            spawn(move || {
+                while !fired.get() {
+                    if n == 0 && now() >= due {
+                        rounds_late.set(rounds_late.get() + 1);
+                    }
+                    yield_now();
+                }
+            });
+        }
+        sleep_until(due);
+        fired.set(true);
+        // One round until it is known that nothing came in time, one until the sleeper has its turn; and one to count.
+        assert!(rounds_late.get() <= 4, "{} rounds", rounds_late.get());
+    });
+}
+
+#[test]
+fn a_coroutine_that_swallows_its_termination_does_not_keep_others_from_running() {
+    run(|| {
+        let (_sender, receiver) = channel::<()>(1);
+        let swallowed = Rc::new(Cell::new(0));
+        let counted = swallowed.clone();
+        let worker = spawn(move || {
+            while counted.get() < 1000 {
+                if catch_unwind(AssertUnwindSafe(|| receiver.recv())).is_err() {
+                    counted.set(counted.get() + 1);
+                }
+            }
+        });
+        worker.terminate();
+        let mut turns = 0;
+        while !worker.is_finished() {
+            yield_now();
+            turns += 1;
+        }
+        assert!(turns > 500, "{turns} turns while it swallowed {} times", swallowed.get());
+    });
+}
+
+#[test]
+fn a_coroutine_that_swallows_its_termination_for_ever_ends_the_process_by_its_name() {
+    const CHILD: &str = "HYPHA_TEST_SWALLOWS_FOR_EVER";
+    if std::env::var_os(CHILD).is_some() {
+        return run(|| {
+            let (_sender, receiver) = channel::<()>(1);
+            let worker = reactor::Builder::new().name("the stubborn one").spawn(move || {
+                loop {
+                    let _ = catch_unwind(AssertUnwindSafe(|| receiver.recv()));
+                }
+            });
+            let _: Result<(), _> = worker.unwrap().terminate_and_wait();
+        });
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_coroutine_that_swallows_its_termination_for_ever_ends_the_process_by_its_name"])
+        .arg("--nocapture")
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{err}");
+    assert!(err.contains("the coroutine the stubborn one") && err.contains("reactor::catch_panic"), "{err}");
+}
+
+#[test]
+fn for_ever_is_a_duration_too() {
+    run(|| {
+        let waiting = spawn(|| sleep(Duration::MAX));
+        assert_eq!(timeout(Duration::MAX, || 7), Ok(7));
+        assert_eq!(select_timeout(Duration::MAX, &[&after(Duration::ZERO)]), Ok(0));
+        assert_eq!(select(&[&after(Duration::MAX), &after(Duration::ZERO)]), 1);
+        let mut ticks = reactor::interval(Duration::MAX);
+        assert!(timeout(Duration::from_millis(1), || ticks.tick()).is_err());
+        assert!(waiting.terminate_and_wait().is_err());
+    });
+}
