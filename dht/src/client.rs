@@ -199,8 +199,7 @@ impl<O: Overlay + 'static> Client<O> {
         }
         let state = self.state(register)?;
         let mut state = state.lock();
-        let mut operation = Operation::new(&self.inner.links, &mut state);
-        operation.swap(&self.inner.identity, expected, payload, ready)
+        Operation::new(&self.inner.links, &self.inner.identity, &mut state).swap(expected, payload, ready)
     }
 
     /// In a network of one: blocks and value go to the log one behind the other.
@@ -274,7 +273,7 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
         let state = self.state(register)?;
         let mut state = state.lock();
-        Operation::new(&self.inner.links, &mut state).read()
+        Operation::new(&self.inner.links, &self.inner.identity, &mut state).read()
     }
 
     fn compare_and_swap(

@@ -65,6 +65,8 @@ pub mod store;
 #[cfg(test)]
 mod flow_tests;
 #[cfg(test)]
+mod liar_tests;
+#[cfg(test)]
 mod testing;
 
 pub use address::{Address, OwnerTag};

@@ -7,9 +7,10 @@ use overlay::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, GroupHash, OwnerTag};
-use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::mutable::{Genesis, Invalid, Signed};
+use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
-use crate::paxos::{Accepted, Ballot};
+use crate::paxos::Ballot;
 use crate::store::device::DeviceId;
 
 /// How many keys one answer lists: 40 bytes each, so an answer stays below 100 KiB.
@@ -47,10 +48,16 @@ pub enum Refusal {
     #[error("refused: {0}")]
     Invalid(#[from] Invalid),
     /// A higher ballot was promised.
-    #[error("round {} was promised already", promised.round)]
+    #[error("round {} was promised already", promise.promises().round)]
     Conflict {
-        /// The ballot to exceed.
-        promised: Ballot,
+        /// Who asked for it: a node that can't show this is not believed.
+        promise: Signed<Proposal>,
+    },
+    /// Another value was accepted under the same ballot.
+    #[error("a writer proposed two values in one round: its key is misused")]
+    Equivocation {
+        /// What was accepted before; with the request, the proof.
+        accepted: Signed<Proposal>,
     },
     /// The node is not a member of the register's replica set.
     #[error("the node is not a member of this register's replica set")]
@@ -81,7 +88,7 @@ reactor::service! {
         fn suspect_block(&self, address: Address) -> Result<bool, Refusal>
             = 0x0203 as SuspectBlock, idempotent;
         /// Paxos, phase 1.
-        fn prepare(&self, request: PrepareRequest) -> Result<Option<Accepted<SignedRecord>>, Refusal>
+        fn prepare(&self, request: PrepareRequest) -> Result<Option<Proposed>, Refusal>
             = 0x0210 as Prepare;
         /// Paxos, phase 2, with the next ballot's phase 1. Answered with what is promised now.
         fn accept(&self, request: AcceptRequest) -> Result<Ballot, Refusal> = 0x0211 as Accept;
@@ -149,8 +156,8 @@ pub struct GetBlockResponse {
 pub struct PrepareRequest {
     /// Names the register and its members; a member that hears of the register for the first time learns it here.
     pub genesis: Signed<Genesis>,
-    /// What to promise.
-    pub ballot: Ballot,
+    /// What to promise, by the word of somebody who may write.
+    pub proposal: Signed<Proposal>,
 }
 
 /// See [`Accept`].
@@ -158,12 +165,8 @@ pub struct PrepareRequest {
 pub struct AcceptRequest {
     /// As in [`PrepareRequest`].
     pub genesis: Signed<Genesis>,
-    /// The ballot of the value.
-    pub ballot: Ballot,
-    /// What to promise along with accepting.
-    pub next: Option<Ballot>,
-    /// The value.
-    pub record: SignedRecord,
+    /// The value, and by whose word it is to be accepted. Whoever has it may deliver it again.
+    pub proposed: Proposed,
 }
 
 /// What a node knows of a register.
@@ -171,8 +174,10 @@ pub struct AcceptRequest {
 pub struct RegisterView {
     /// Who its members are.
     pub genesis: Signed<Genesis>,
+    /// The proposal that made the node promise what it has promised.
+    pub promise: Option<Signed<Proposal>>,
     /// What the node has accepted.
-    pub accepted: Option<Accepted<SignedRecord>>,
+    pub accepted: Option<Proposed>,
 }
 
 /// A family of keys to compare.
@@ -249,11 +254,12 @@ mod tests {
 
     #[test]
     fn refusals_survive_the_journey() {
+        let writer = reactor::crypto::Identity::from_seed(&[1; 32]);
         for refusal in [
             Refusal::Full,
             Refusal::Outside { length: 7 },
             Refusal::Invalid(Invalid::NotAWriter),
-            Refusal::Conflict { promised: Ballot::ZERO },
+            Refusal::Conflict { promise: Proposal::prepare(&writer, RegisterAddress([1; 32]), Ballot::ZERO) },
             Refusal::NotAllowed("no".into()),
         ] {
             assert_eq!(from_bytes::<Refusal>(&to_bytes(&refusal)).unwrap(), refusal);

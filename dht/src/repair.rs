@@ -278,9 +278,9 @@ impl<O: Overlay + 'static> Repair<O> {
         for key in keys {
             let register = RegisterAddress(key.address);
             let ours = match self.node.read_register(&register) {
-                Ok(view) => {
-                    view.and_then(|view| view.accepted).map_or(Ballot::ZERO, |accepted| accepted.ballot)
-                }
+                Ok(view) => view
+                    .and_then(|view| view.accepted)
+                    .map_or(Ballot::ZERO, |accepted| accepted.proposal.ballot),
                 Err(_) => {
                     report.missing += 1;
                     continue;
@@ -302,22 +302,14 @@ impl<O: Overlay + 'static> Repair<O> {
 
     fn fetch_register(&self, contact: &Contact, register: &RegisterAddress) -> Result<bool, Failure> {
         let (view, _) = self.links.call::<ReadRegister>(contact, register, Bytes::new(), COMPARE_TIMEOUT)?;
-        let Some((view, accepted)) =
-            view.and_then(|mut view| view.accepted.take().map(|taken| (view, taken)))
-        else {
+        let Some((genesis, proposed)) = view.and_then(|view| Some((view.genesis, view.accepted?))) else {
             return Ok(false);
         };
-        if view.genesis.register() != *register {
+        if genesis.register() != *register {
             return Err(Failure::Lied("it sent another register".into()));
         }
-        let request = AcceptRequest {
-            genesis: view.genesis,
-            ballot: accepted.ballot,
-            next: None,
-            record: accepted.value,
-        };
-        // As if the neighbour had sent it: everything is verified.
-        match self.node.accept(Some(&contact.public_key), request) {
+        // The writer's own message, delivered late: everything in it is verified.
+        match self.node.accept(AcceptRequest { genesis, proposed }) {
             Ok(_) => Ok(true),
             // Something newer is under way here already.
             Err(Refusal::Conflict { .. }) => Ok(false),

@@ -111,6 +111,11 @@ impl FakeNetwork {
         fake.mood.set(Mood::Well);
     }
 
+    /// Has a node answer with another service than its own.
+    pub(crate) fn replace_service(&self, index: usize, service: Service) {
+        *self.nodes[index].service.borrow_mut() = Rc::new(service);
+    }
+
     /// A client that stores nothing.
     pub(crate) fn client(self: &Rc<Self>, identity: &Rc<Identity>) -> Client<FakeOverlay> {
         let overlay = FakeOverlay { network: self.clone(), own: None, key: identity.public_key() };

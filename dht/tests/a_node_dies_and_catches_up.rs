@@ -139,7 +139,7 @@ fn story() {
     eventually("the node that came back has all blocks and the register", || {
         back.store.usage().count == 61
             && back.node.read_register(&register).expect("a register").is_some_and(|view| {
-                view.accepted.is_some_and(|accepted| accepted.value.hash() == last.header_hash)
+                view.accepted.is_some_and(|accepted| accepted.record.hash() == last.header_hash)
             })
     });
 

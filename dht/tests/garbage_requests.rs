@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dht::block::mutable::{Genesis, SignedRecord};
+use dht::block::proposal::{Proposal, Proposed};
 use dht::message::{
     Accept, AcceptRequest, GetBlock, GetBlockRequest, HasBlocks, Prepare, PrepareRequest, PutBlock,
     PutBlockRequest, Refusal,
@@ -48,18 +49,20 @@ fn story(seed: u64) {
     let genesis = Genesis::sign(&owner, [5; 32], vec![own, NodeId([2; 32]), NodeId([3; 32])], vec![]);
     let register = genesis.register();
     let record = SignedRecord::sign(&owner, register, None, None, Bytes::from_static(b"payload"));
-    let ballot = Ballot { round: 1, proposer: ProposerId([1; 16]) };
+    let ballot = Ballot { round: 1, proposer: ProposerId([1; 16]), ..Ballot::ZERO };
+    let prepare = |ballot| PrepareRequest {
+        genesis: genesis.clone(),
+        proposal: Proposal::prepare(&owner, register, ballot),
+    };
+    let proposed = Proposed::sign(&owner, ballot, record, None);
     let content = Bytes::from(vec![3; 50_000]);
     let tag = OwnerTag([4; 32]);
     let address = Address::of(&tag, &content);
     let real: Vec<(u32, Vec<u8>)> = vec![
         (PutBlock::ID, to_bytes(&PutBlockRequest { address, tag })),
         (GetBlock::ID, to_bytes(&GetBlockRequest { address, range: Some((1, 2)) })),
-        (Prepare::ID, to_bytes(&PrepareRequest { genesis: genesis.clone(), ballot })),
-        (
-            Accept::ID,
-            to_bytes(&AcceptRequest { genesis: genesis.clone(), ballot, next: None, record: record.clone() }),
-        ),
+        (Prepare::ID, to_bytes(&prepare(ballot))),
+        (Accept::ID, to_bytes(&AcceptRequest { genesis: genesis.clone(), proposed: proposed.clone() })),
     ];
 
     let mut refused = 0;
@@ -85,7 +88,7 @@ fn story(seed: u64) {
             damaged.truncate(rng.random_range(0..damaged.len()));
         }
         let reply = service.dispatch(&context, *method, &damaged, content.clone());
-        // A ballot is not signed: damage there is another honest ballot. Nothing else may pass.
+        // Most of it is signed, and what is not names nothing. Nothing may pass.
         if *method == PutBlock::ID {
             assert!(!matches!(reply, Reply::Response(..)), "a damaged put was taken");
         }
@@ -101,15 +104,14 @@ fn story(seed: u64) {
     if let Some(view) = node.read_register(&register).expect("a register")
         && let Some(accepted) = view.accepted
     {
-        assert_eq!(accepted.value, record, "something unsigned was accepted");
+        assert_eq!(accepted, proposed, "something unsigned was accepted");
     }
 
     let too_many = vec![address; 2049];
     let refused = service.call_local::<HasBlocks>(&context, &too_many, Bytes::new());
     assert!(matches!(refused, Err(CallError::Remote(Refusal::Bounds(_)))), "{refused:?}");
-    let far = Ballot { round: u64::MAX, proposer: ProposerId([1; 16]) };
-    let refused =
-        service.call_local::<Prepare>(&context, &PrepareRequest { genesis, ballot: far }, Bytes::new());
+    let far = Ballot { round: u64::MAX, ..ballot };
+    let refused = service.call_local::<Prepare>(&context, &prepare(far), Bytes::new());
     assert!(matches!(refused, Err(CallError::Remote(Refusal::Bounds(_)))), "{refused:?}");
     let large = Bytes::from(vec![0; 2 << 20]);
     let request = PutBlockRequest { address: Address::of(&tag, &large), tag };

@@ -3,9 +3,11 @@
 //! - [`immutable`]: how a content-addressed block lies in the local store.
 //! - [`genesis`]: what creates a register, and is its identity.
 //! - [`mutable`]: what a register's value is and who vouches for it.
+//! - [`proposal`]: what a writer signs to take part in agreement.
 //! - [`signed`]: how anything is signed.
 
 pub mod genesis;
 pub mod immutable;
 pub mod mutable;
+pub mod proposal;
 pub mod signed;

@@ -20,6 +20,10 @@ pub use super::genesis::Genesis;
 pub use super::signed::Signed;
 use crate::block_store::{HeaderHash, PAYLOAD_SIZE_BYTES_MAX, Record, RegisterAddress};
 
+/// How many predecessors a header names: what lets a writer whose answer was lost find its own swap again after others
+/// have gone on. 32 bytes each.
+pub const ANCESTOR_COUNT_MAX: usize = 8;
+
 /// How many writers an access list names, beside the owner. 256 keys are 8 KiB, and travel with every record.
 pub const WRITER_COUNT_MAX: usize = 256;
 
@@ -51,6 +55,12 @@ pub enum Invalid {
     /// Version 1 has no predecessor, and every other has one.
     #[error("its version and its predecessor contradict each other")]
     Version,
+    /// The proposal is for another value, or for none.
+    #[error("the proposal that it comes with is for something else")]
+    Proposal,
+    /// It does not continue the chain of values that was accepted before.
+    #[error("it may not follow the value that was accepted before")]
+    Chain,
     /// A signature does not hold.
     #[error("a signature does not hold")]
     Signature,
@@ -93,6 +103,8 @@ pub struct Header {
     pub version: u64,
     /// The header that this one replaces.
     pub previous: Option<HeaderHash>,
+    /// Those before `previous`, newest first, as far as they are remembered.
+    pub earlier: Vec<HeaderHash>,
     /// Hash of the access list in force; `None` for that of the genesis record.
     #[serde(with = "serde_bytes")]
     pub access: Option<[u8; 32]>,
@@ -134,8 +146,10 @@ impl SignedRecord {
         access: Option<Signed<AccessList>>,
         payload: Bytes,
     ) -> SignedRecord {
+        let ancestors = previous.map_or(Vec::new(), |previous| previous.ancestors().copied().collect());
         let header = Header {
             address,
+            earlier: ancestors.into_iter().take(ANCESTOR_COUNT_MAX - 1).collect(),
             version: previous.map_or(0, |previous| previous.header.version) + 1,
             previous: previous.map(SignedRecord::hash),
             access: access.as_ref().map(Signed::hash),
@@ -149,6 +163,11 @@ impl SignedRecord {
     /// The identity of this value.
     pub fn hash(&self) -> HeaderHash {
         HeaderHash(self.header.hash())
+    }
+
+    /// The headers that it replaced, newest first, as far as they are remembered.
+    pub fn ancestors(&self) -> impl Iterator<Item = &HeaderHash> {
+        self.header.previous.iter().chain(&self.header.earlier)
     }
 
     /// The number of the access list that it carries.
@@ -178,6 +197,9 @@ impl SignedRecord {
             return Err(Invalid::WrongRegister);
         }
         if header.version == 0 || (header.version == 1) != header.previous.is_none() {
+            return Err(Invalid::Version);
+        }
+        if header.earlier.len() >= ANCESTOR_COUNT_MAX {
             return Err(Invalid::Version);
         }
         if self.payload.len() > PAYLOAD_SIZE_BYTES_MAX {

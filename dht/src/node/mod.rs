@@ -17,18 +17,17 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use overlay::{NodeId, Peers, Rights};
-use reactor::crypto::PublicKey;
 use reactor::rpc::{CallContext, Payload, Service};
 use reactor::sync::Signal;
 
 use crate::address::Address;
-use crate::block::mutable::SignedRecord;
+use crate::block::proposal::Proposed;
 use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
     AcceptRequest, DigestsRequest, GetBlockRequest, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListKeysRequest,
     ListKeysResponse, NodeSpace, PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage,
 };
-use crate::paxos::{Accepted, Ballot};
+use crate::paxos::Ballot;
 use crate::store::{Key, Kind, Store, StoreError};
 
 use registers::Registers;
@@ -100,13 +99,6 @@ impl Node {
             Gate::Passports(peers) => peers
                 .check(context.peer.as_ref(), needed)
                 .map_err(|error| Refusal::NotAllowed(error.to_string())),
-        }
-    }
-
-    fn is_storage_node(&self, peer: &PublicKey) -> bool {
-        match &self.gate {
-            Gate::Open => false,
-            Gate::Passports(peers) => peers.get(peer).is_some_and(|peer| peer.rights.store),
         }
     }
 
@@ -197,18 +189,14 @@ impl Storage for Served {
         self.0.suspect_block(&address)
     }
 
-    fn prepare(
-        &self,
-        call: &CallContext,
-        request: PrepareRequest,
-    ) -> Result<Option<Accepted<SignedRecord>>, Refusal> {
+    fn prepare(&self, call: &CallContext, request: PrepareRequest) -> Result<Option<Proposed>, Refusal> {
         self.0.admit(call, WRITE)?;
-        self.0.prepare(call.peer.as_ref(), &request.genesis, request.ballot)
+        self.0.prepare(request)
     }
 
     fn accept(&self, call: &CallContext, request: AcceptRequest) -> Result<Ballot, Refusal> {
         self.0.admit(call, WRITE)?;
-        self.0.accept(call.peer.as_ref(), request)
+        self.0.accept(request)
     }
 
     fn read_register(

@@ -9,40 +9,76 @@ use std::rc::Rc;
 
 use overlay::NodeId;
 use reactor::crypto::PublicKey;
-use reactor::serialization::{DecodeError, from_bytes, to_bytes};
+use reactor::serialization::{EnvelopeError, Versioned, from_envelope, to_envelope};
 use reactor::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{Node, refusal_of};
-use crate::block::mutable::{Genesis, Signed, SignedRecord};
+use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
-use crate::message::{AcceptRequest, ListedKey, Refusal, RegisterView};
-use crate::paxos::{Accepted, Acceptor, Ballot, Conflict};
+use crate::message::{AcceptRequest, ListedKey, PrepareRequest, Refusal, RegisterView};
+use crate::paxos::{Acceptor, Ballot, Rejected};
 use crate::store::{Key, Kind, StoreError};
 
 /// How many registers' states are kept in memory; further ones are read from disk when asked for.
 const CACHED_MAX: usize = 1024;
 
-/// How far a ballot may be ahead of what was promised. Writers count up by a few; without this bound one member that
-/// lies could use up all rounds at once and so stop the register for good.
+/// How far a ballot may be ahead of what was promised. Writers count up by a few; without this bound one of them could
+/// use up all rounds at once and so stop the register for good.
 const ROUND_JUMP_MAX: u64 = 1 << 32;
 
-/// What a node keeps of a register: this, as MessagePack, is the stored value.
+/// What a node keeps of a register: this, in an envelope, is the stored value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StoredRegister {
     /// Who the members are.
     pub genesis: Signed<Genesis>,
+    /// The proposal that asked for what is promised.
+    pub promise: Option<Signed<Proposal>>,
     /// What was promised and accepted.
-    pub acceptor: Acceptor<SignedRecord>,
+    pub acceptor: Acceptor<Proposed>,
+}
+
+impl Versioned for StoredRegister {
+    const TYPE_NAME: &'static str = "hypha stored register";
+    const VERSION: u32 = 1;
 }
 
 impl StoredRegister {
     /// Reads a stored value.
     ///
     /// # Errors
-    /// If it is not one.
-    pub fn decode(bytes: &[u8]) -> Result<StoredRegister, DecodeError> {
-        from_bytes(bytes)
+    /// If it is not one, or one that only a newer program may touch.
+    pub fn decode(bytes: &[u8]) -> Result<StoredRegister, EnvelopeError> {
+        from_envelope(bytes)
+    }
+
+    fn proposed(&self) -> Option<Proposed> {
+        self.acceptor.accepted.as_ref().map(|accepted| accepted.value.clone())
+    }
+
+    fn keep_promise_of(&mut self, proposal: &Signed<Proposal>) {
+        if proposal.promises() == self.acceptor.promised {
+            self.promise = Some(proposal.clone());
+        }
+    }
+
+    /// What to answer when the acceptor refuses.
+    fn refusal(&self, rejected: Rejected) -> Refusal {
+        let accepted = self.acceptor.accepted.as_ref().map(|accepted| &accepted.value.proposal);
+        match (rejected, &self.promise, accepted) {
+            (Rejected::Conflict { .. }, Some(promise), _) => Refusal::Conflict { promise: promise.clone() },
+            (Rejected::Equivocation, _, Some(accepted)) => {
+                tracing::error!(
+                    register = %accepted.register, writer = %accepted.writer,
+                    "a writer proposed two values in one round: its key is misused"
+                );
+                Refusal::Equivocation { accepted: accepted.clone() }
+            }
+            (Rejected::Unchained, ..) => Invalid::Chain.into(),
+            // What was promised or accepted came with a proposal, or this is not our record.
+            (Rejected::Conflict { .. } | Rejected::Equivocation, ..) => Refusal::Damaged,
+        }
     }
 }
 
@@ -66,63 +102,96 @@ impl Registers {
 }
 
 impl Node {
-    /// Phase 1: promises `ballot` and returns what was accepted so far. `caller` is `None` for this process itself.
+    /// Phase 1: promises the proposal's ballot and returns what was accepted so far.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] names the ballot to exceed.
+    /// [`Refusal::Conflict`] shows the proposal whose ballot is to be exceeded.
     ///
     /// # Suspends
     /// Until the promise is durable.
-    pub fn prepare(
-        &self,
-        caller: Option<&PublicKey>,
-        genesis: &Signed<Genesis>,
-        ballot: Ballot,
-    ) -> Result<Option<Accepted<SignedRecord>>, Refusal> {
+    pub fn prepare(&self, request: PrepareRequest) -> Result<Option<Proposed>, Refusal> {
+        let PrepareRequest { genesis, proposal } = request;
         let register = genesis.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
         self.load(&register, &mut state)?;
-        let mut next = self.state_for(genesis, state.as_ref())?;
-        check_round(&next, ballot)?;
-        let accepted = next.acceptor.accepted.as_ref();
-        self.check_writer(caller, genesis, accepted.map(|accepted| &accepted.value))?;
-        next.acceptor.on_prepare(ballot).map_err(|Conflict { promised }| Refusal::Conflict { promised })?;
+        let mut next = self.state_for(&genesis, state.as_ref())?;
+        check_ballots(&next, &proposal)?;
+        if proposal.register != register || proposal.value.is_some() || proposal.next.is_some() {
+            return Err(Invalid::Proposal.into());
+        }
+        let accepted = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value.record);
+        if !may_write(&genesis, accepted, &proposal.writer) {
+            return Err(Refusal::NotAllowed("the register's access list does not name the writer".into()));
+        }
+        if next.promise.as_ref() != Some(&proposal) {
+            proposal.verify_by(&proposal.writer)?;
+        }
+        match next.acceptor.on_prepare(proposal.ballot) {
+            Ok(()) => {}
+            Err(rejected) => return Err(next.refusal(rejected)),
+        }
+        next.keep_promise_of(&proposal);
         if state.as_ref() != Some(&next) {
             self.persist(&register, &mut state, next)?;
         }
-        Ok(state.as_ref().and_then(|state| state.acceptor.accepted.clone()))
+        Ok(state.as_ref().and_then(StoredRegister::proposed))
     }
 
-    /// Phase 2: accepts a record that verifies. Returns what is promised now. `caller` is `None` for this process.
+    /// Phase 2: accepts a record, by the word of a writer that the record's own access list allows. It does not matter who
+    /// delivers it. Returns what is promised now.
     ///
     /// # Errors
     /// [`Refusal`].
     ///
     /// # Suspends
     /// Until it is durable.
-    pub fn accept(&self, caller: Option<&PublicKey>, request: AcceptRequest) -> Result<Ballot, Refusal> {
-        let AcceptRequest { genesis, ballot, next: next_ballot, record } = request;
+    pub fn accept(&self, request: AcceptRequest) -> Result<Ballot, Refusal> {
+        self.accept_checked(request, |genesis, proposed, known| {
+            proposed.verify(genesis, known.and_then(|known| known.record.access.as_ref()))
+        })
+    }
+
+    /// As [`Node::accept`], of what this process signed itself or has verified.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub(crate) fn accept_own(&self, request: AcceptRequest) -> Result<Ballot, Refusal> {
+        self.accept_checked(request, |_, _, _| Ok(()))
+    }
+
+    fn accept_checked(
+        &self,
+        request: AcceptRequest,
+        check: impl FnOnce(&Signed<Genesis>, &Proposed, Option<&Proposed>) -> Result<(), Invalid>,
+    ) -> Result<Ballot, Refusal> {
+        let AcceptRequest { genesis, proposed } = request;
         let register = genesis.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
         self.load(&register, &mut state)?;
         let mut next = self.state_for(&genesis, state.as_ref())?;
-        check_round(&next, next_ballot.unwrap_or(ballot).max(ballot))?;
+        let proposal = proposed.proposal.clone();
+        check_ballots(&next, &proposal)?;
         let known = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value);
-        // This process signed what it hands over itself, or has verified it.
-        if caller.is_some() && known != Some(&record) {
-            record.verify(&genesis, known.and_then(|known| known.access.as_ref()))?;
+        if known != Some(&proposed) {
+            check(&genesis, &proposed, known)?;
         }
-        if known.is_some_and(|known| known.access_serial() > record.access_serial()) {
+        if known.is_some_and(|known| known.record.access_serial() > proposed.record.access_serial()) {
             // The owner has changed the list since. Safe, and enough to keep a writer out that was taken off it.
             return Err(Refusal::NotAllowed("the record carries an older access list".into()));
         }
-        self.check_writer(caller, &genesis, Some(&record))?;
-        let promised = next
-            .acceptor
-            .on_accept(ballot, record, next_ballot)
-            .map_err(|Conflict { promised }| Refusal::Conflict { promised })?;
+        let before = next.acceptor.promised;
+        let promised = match next.acceptor.on_accept(proposal.ballot, proposed, proposal.next) {
+            Ok(promised) => promised,
+            Err(rejected) => return Err(next.refusal(rejected)),
+        };
+        if promised != before {
+            next.keep_promise_of(&proposal);
+        }
         if state.as_ref() != Some(&next) {
             self.persist(&register, &mut state, next)?;
         }
@@ -142,7 +211,8 @@ impl Node {
         self.load(register, &mut state)?;
         Ok(state.as_ref().map(|state| RegisterView {
             genesis: state.genesis.clone(),
-            accepted: state.acceptor.accepted.clone(),
+            promise: state.promise.clone(),
+            accepted: state.proposed(),
         }))
     }
 
@@ -161,7 +231,7 @@ impl Node {
         if view.genesis.index_of(asker).is_none() || view.genesis.index_of(&self.own).is_none() {
             return Ok(None);
         }
-        let ballot = view.accepted.map_or(Ballot::ZERO, |accepted| accepted.ballot);
+        let ballot = view.accepted.map_or(Ballot::ZERO, |accepted| accepted.proposal.ballot);
         Ok(Some(ListedKey { address: *address, ballot }))
     }
 
@@ -198,28 +268,8 @@ impl Node {
             None => {
                 genesis.verify()?;
                 genesis.index_of(&self.own).ok_or(Refusal::NotAMember)?;
-                Ok(StoredRegister { genesis: genesis.clone(), acceptor: Acceptor::default() })
+                Ok(StoredRegister { genesis: genesis.clone(), promise: None, acceptor: Acceptor::default() })
             }
-        }
-    }
-
-    /// Only the owner, its writers, and storage nodes (which repair, and in whose processes writers live) may take part
-    /// in rounds: anyone else could propose an old record again and so undo a new one.
-    fn check_writer(
-        &self,
-        caller: Option<&PublicKey>,
-        genesis: &Signed<Genesis>,
-        record: Option<&SignedRecord>,
-    ) -> Result<(), Refusal> {
-        let Some(caller) = caller else { return Ok(()) };
-        let allowed = record.map_or(*caller == genesis.owner || genesis.writers.contains(caller), |r| {
-            r.allows(genesis, caller)
-        }) || genesis.index_of(&NodeId::of(caller)).is_some()
-            || self.is_storage_node(caller);
-        if allowed {
-            Ok(())
-        } else {
-            Err(Refusal::NotAllowed("the register's access list does not name the caller".into()))
         }
     }
 
@@ -231,14 +281,26 @@ impl Node {
     ) -> Result<(), Refusal> {
         let key = Key::new(Kind::REGISTER, register.0);
         // Not interrupted: memory must not fall behind the disk if the caller gives up while we wait for it.
-        reactor::uninterruptible(|| self.store.put(&key, to_bytes(&next).into())).map_err(refusal_of)?;
+        reactor::uninterruptible(|| self.store.put(&key, to_envelope(&next).into())).map_err(refusal_of)?;
         *state = Some(next);
         Ok(())
     }
 }
 
-fn check_round(state: &StoredRegister, ballot: Ballot) -> Result<(), Refusal> {
-    if ballot.round > state.acceptor.promised.round.saturating_add(ROUND_JUMP_MAX) {
+/// Whether `key` may write, by the list that was accepted last.
+fn may_write(genesis: &Genesis, accepted: Option<&SignedRecord>, key: &PublicKey) -> bool {
+    match accepted {
+        Some(record) => record.allows(genesis, key),
+        None => *key == genesis.owner || genesis.writers.contains(key),
+    }
+}
+
+fn check_ballots(state: &StoredRegister, proposal: &Proposal) -> Result<(), Refusal> {
+    let ballots = [Some(proposal.ballot), proposal.next];
+    if ballots.iter().flatten().any(|ballot| ballot.epoch != Ballot::ZERO.epoch) {
+        return Err(Refusal::Bounds("the register has had one replica set only, of epoch 0".into()));
+    }
+    if proposal.promises().round > state.acceptor.promised.round.saturating_add(ROUND_JUMP_MAX) {
         return Err(Refusal::Bounds(format!("a ballot is at most {ROUND_JUMP_MAX} rounds ahead")));
     }
     Ok(())

@@ -5,8 +5,9 @@ use reactor::crypto::Identity;
 
 use super::*;
 use crate::address::{BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, OwnerTag, verify_range};
-use crate::block::mutable::{Genesis, Signed, SignedRecord};
-use crate::message::AcceptRequest;
+use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::proposal::{Proposal, Proposed};
+use crate::message::{AcceptRequest, PrepareRequest};
 use crate::paxos::{Ballot, ProposerId};
 use crate::store::MemoryStore;
 
@@ -17,7 +18,7 @@ fn node() -> Rc<Node> {
 }
 
 fn ballot(round: u64) -> Ballot {
-    Ballot { round, proposer: ProposerId([1; 16]) }
+    Ballot { round, proposer: ProposerId([1; 16]), ..Ballot::ZERO }
 }
 
 struct Story {
@@ -35,13 +36,22 @@ fn story() -> Story {
 }
 
 impl Story {
+    fn prepare(&self, round: u64) -> PrepareRequest {
+        self.prepare_by(&self.owner, round)
+    }
+
+    fn prepare_by(&self, writer: &Identity, round: u64) -> PrepareRequest {
+        let proposal = Proposal::prepare(writer, self.genesis.register(), ballot(round));
+        PrepareRequest { genesis: self.genesis.clone(), proposal }
+    }
+
     fn accept(&self, round: u64, record: &SignedRecord) -> AcceptRequest {
-        AcceptRequest {
-            genesis: self.genesis.clone(),
-            ballot: ballot(round),
-            next: None,
-            record: record.clone(),
-        }
+        self.accept_by(&self.owner, round, record)
+    }
+
+    fn accept_by(&self, writer: &Identity, round: u64, record: &SignedRecord) -> AcceptRequest {
+        let proposed = Proposed::sign(writer, ballot(round), record.clone(), None);
+        AcceptRequest { genesis: self.genesis.clone(), proposed }
     }
 }
 
@@ -101,14 +111,14 @@ fn an_acceptor_remembers_across_a_restart() {
         let story = story();
         let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
         let node = Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 3);
-        let owner = story.owner.public_key();
-        assert_eq!(node.prepare(Some(&owner), &story.genesis, ballot(5)), Ok(None));
-        assert_eq!(node.accept(Some(&owner), story.accept(6, &story.first)), Ok(ballot(6)));
+        assert_eq!(node.prepare(story.prepare(5)), Ok(None));
+        assert_eq!(node.accept(story.accept(6, &story.first)), Ok(ballot(6)));
         let again = Node::new(NodeId([1; 32]), store, Gate::Open, 3);
-        let refused = again.accept(Some(&owner), story.accept(5, &story.first));
-        assert_eq!(refused, Err(Refusal::Conflict { promised: ballot(6) }));
+        let refused = again.accept(story.accept(5, &story.first));
+        let promise = story.accept(6, &story.first).proposed.proposal;
+        assert_eq!(refused, Err(Refusal::Conflict { promise }));
         let view = again.read_register(&story.genesis.register()).unwrap().unwrap();
-        assert_eq!(view.accepted.unwrap().value, story.first);
+        assert_eq!(view.accepted.unwrap().record, story.first);
     });
 }
 
@@ -118,11 +128,10 @@ fn an_acceptor_that_may_have_forgotten_promises_neither_votes_nor_tells() {
         let story = story();
         let store = Rc::new(MemoryStore::new());
         let node = Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 3);
-        let owner = story.owner.public_key();
         let register = story.genesis.register();
         store.doubt(&Key::new(Kind::REGISTER, register.0));
-        assert_eq!(node.prepare(Some(&owner), &story.genesis, ballot(5)), Err(Refusal::Damaged));
-        assert_eq!(node.accept(Some(&owner), story.accept(6, &story.first)), Err(Refusal::Damaged));
+        assert_eq!(node.prepare(story.prepare(5)), Err(Refusal::Damaged));
+        assert_eq!(node.accept(story.accept(6, &story.first)), Err(Refusal::Damaged));
         assert!(matches!(node.read_register(&register), Err(Refusal::Damaged)));
         // It stays able to talk about all else.
         let asker = NodeId([2; 32]);
@@ -136,20 +145,55 @@ fn strangers_and_forgeries_are_refused_before_anything_is_stored() {
     reactor::run(|| {
         let story = story();
         let node = node();
-        let owner = story.owner.public_key();
         let stranger = Identity::from_seed(&[9; 32]);
-        let key = stranger.public_key();
-        let refused = node.prepare(Some(&key), &story.genesis, ballot(1));
-        assert!(matches!(refused, Err(Refusal::NotAllowed(_))));
-        let refused = node.accept(Some(&key), story.accept(1, &story.first));
-        assert!(matches!(refused, Err(Refusal::NotAllowed(_))));
+        let refused = node.prepare(story.prepare_by(&stranger, 1));
+        assert!(matches!(refused, Err(Refusal::NotAllowed(_))), "{refused:?}");
+        let refused = node.accept(story.accept_by(&stranger, 1, &story.first));
+        assert_eq!(refused, Err(Refusal::Invalid(Invalid::NotAWriter)));
         let register = story.genesis.register();
         let forged = SignedRecord::sign(&stranger, register, None, None, Bytes::new());
-        assert!(matches!(node.accept(Some(&owner), story.accept(1, &forged)), Err(Refusal::Invalid(_))));
-        let elsewhere = Genesis::sign(&story.owner, [5; 32], vec![NodeId([8; 32])], vec![]);
-        assert_eq!(node.prepare(Some(&owner), &elsewhere, ballot(1)), Err(Refusal::NotAMember));
+        assert_eq!(node.accept(story.accept(1, &forged)), Err(Refusal::Invalid(Invalid::NotAWriter)));
+        let members = vec![NodeId([8; 32])];
+        let elsewhere = Genesis::sign(&story.owner, [5; 32], members, vec![]);
+        let proposal = Proposal::prepare(&story.owner, elsewhere.register(), ballot(1));
+        let refused = node.prepare(PrepareRequest { genesis: elsewhere, proposal: proposal.clone() });
+        assert_eq!(refused, Err(Refusal::NotAMember));
+        let refused = node.prepare(PrepareRequest { genesis: story.genesis.clone(), proposal });
+        assert_eq!(refused, Err(Refusal::Invalid(Invalid::Proposal)));
         assert_eq!(node.store().usage().count, 0);
-        node.accept(Some(&owner), story.accept(1, &story.first)).unwrap();
+        node.accept(story.accept(1, &story.first)).unwrap();
+    });
+}
+
+/// What one storage node used to need to undo anything: a record that was once signed, under a ballot of its own.
+#[test]
+fn an_old_record_comes_back_under_nobodys_ballot() {
+    reactor::run(|| {
+        let story = story();
+        let node = node();
+        let register = story.genesis.register();
+        let mut records = vec![story.first.clone()];
+        for number in 0..3u8 {
+            let payload = Bytes::from(vec![number]);
+            records.push(SignedRecord::sign(&story.owner, register, records.last(), None, payload));
+        }
+        let requests: Vec<_> =
+            (1..).zip(&records).map(|(round, record)| story.accept(round, record)).collect();
+        for request in &requests {
+            node.accept(request.clone()).unwrap();
+        }
+        let malicious = Identity::from_seed(&[9; 32]);
+        assert!(matches!(node.prepare(story.prepare_by(&malicious, 100)), Err(Refusal::NotAllowed(_))));
+        let refused = node.accept(story.accept_by(&malicious, 100, &records[0]));
+        assert_eq!(refused, Err(Refusal::Invalid(Invalid::NotAWriter)));
+        // What was signed then, delivered again: too low by now.
+        assert!(matches!(node.accept(requests[0].clone()), Err(Refusal::Conflict { .. })));
+        // Not even by the owner's word.
+        let refused = node.accept(story.accept(100, &records[0]));
+        assert_eq!(refused, Err(Refusal::Invalid(Invalid::Chain)));
+        let view = node.read_register(&register).unwrap().unwrap();
+        assert_eq!(view.accepted.as_ref(), Some(&requests[3].proposed));
+        assert_eq!(view.promise.as_ref(), Some(&requests[3].proposed.proposal));
     });
 }
 

@@ -3,7 +3,8 @@
 //! The caller must make the state durable before it sends an answer that follows from it, reads included: an answer
 //! from memory that a crash takes back could have completed somebody's quorum.
 //!
-//! Not here: whether a value's signatures hold; a node checks that before it asks the acceptor.
+//! Not here: whether a value's signatures hold, and whether its proposer may propose; a node checks that before it asks
+//! the acceptor.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +19,31 @@ pub struct Accepted<V> {
     pub value: V,
 }
 
-/// Refused: somebody was promised a higher ballot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
-#[error("round {} was promised already", promised.round)]
-pub struct Conflict {
-    /// The ballot to exceed.
-    pub promised: Ballot,
+/// What acceptors and proposers need to know of a value.
+pub trait Value: Clone {
+    /// What tells one value from another.
+    type Identity: Eq + Clone;
+
+    /// This value's identity.
+    fn identity(&self) -> Self::Identity;
+
+    /// Whether this value may take the place of one that was accepted before. Chosen values form a chain, so this is
+    /// never false for what an honest proposer proposes.
+    fn may_replace(&self, accepted: &Self) -> bool;
+}
+
+/// Why an acceptor refuses. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rejected {
+    /// Somebody was promised a higher ballot.
+    Conflict {
+        /// The ballot to exceed.
+        promised: Ballot,
+    },
+    /// Another value was accepted under the same ballot: whoever proposed both is no honest proposer.
+    Equivocation,
+    /// The value does not continue the chain.
+    Unchained,
 }
 
 /// A node's part in one register.
@@ -41,16 +61,16 @@ impl<V> Default for Acceptor<V> {
     }
 }
 
-impl<V> Acceptor<V> {
+impl<V: Value> Acceptor<V> {
     /// Promises to accept nothing below `ballot`. The answer is [`Acceptor::accepted`] as it stands.
     ///
     /// A repeated prepare is promised again: the network may have duplicated it, or lost the answer.
     ///
     /// # Errors
-    /// [`Conflict`] if a higher ballot was promised.
-    pub fn on_prepare(&mut self, ballot: Ballot) -> Result<(), Conflict> {
+    /// [`Rejected::Conflict`] if a higher ballot was promised.
+    pub fn on_prepare(&mut self, ballot: Ballot) -> Result<(), Rejected> {
         if ballot < self.promised {
-            return Err(Conflict { promised: self.promised });
+            return Err(Rejected::Conflict { promised: self.promised });
         }
         self.promised = ballot;
         Ok(())
@@ -63,14 +83,18 @@ impl<V> Acceptor<V> {
     /// A repeated accept is confirmed again and changes nothing.
     ///
     /// # Errors
-    /// [`Conflict`] if a higher ballot was promised.
-    pub fn on_accept(&mut self, ballot: Ballot, value: V, next: Option<Ballot>) -> Result<Ballot, Conflict> {
-        if self.accepted.as_ref().is_some_and(|accepted| accepted.ballot == ballot) {
-            // One ballot proposes one value, so this is a duplicate, whatever was promised since.
-            return Ok(self.promised);
+    /// [`Rejected`].
+    pub fn on_accept(&mut self, ballot: Ballot, value: V, next: Option<Ballot>) -> Result<Ballot, Rejected> {
+        if let Some(accepted) = self.accepted.as_ref().filter(|accepted| accepted.ballot == ballot) {
+            // A duplicate, whatever was promised since.
+            let is_same = accepted.value.identity() == value.identity();
+            return if is_same { Ok(self.promised) } else { Err(Rejected::Equivocation) };
         }
         if ballot < self.promised {
-            return Err(Conflict { promised: self.promised });
+            return Err(Rejected::Conflict { promised: self.promised });
+        }
+        if self.accepted.as_ref().is_some_and(|accepted| !value.may_replace(&accepted.value)) {
+            return Err(Rejected::Unchained);
         }
         self.promised = next.unwrap_or(ballot).max(ballot);
         self.accepted = Some(Accepted { ballot, value });
@@ -84,15 +108,48 @@ mod tests {
     use crate::paxos::ProposerId;
 
     fn ballot(round: u64, proposer: u8) -> Ballot {
-        Ballot { round, proposer: ProposerId([proposer; 16]) }
+        Ballot { round, proposer: ProposerId([proposer; 16]), ..Ballot::ZERO }
+    }
+
+    /// A letter follows the one before it in the alphabet.
+    impl Value for char {
+        type Identity = char;
+
+        fn identity(&self) -> char {
+            *self
+        }
+
+        fn may_replace(&self, accepted: &char) -> bool {
+            *self as u32 + 1 >= *accepted as u32
+        }
+    }
+
+    #[test]
+    fn one_ballot_never_has_two_values() {
+        let mut acceptor = Acceptor::default();
+        acceptor.on_accept(ballot(1, 1), 'x', None).unwrap();
+        assert_eq!(acceptor.on_accept(ballot(1, 1), 'y', None), Err(Rejected::Equivocation));
+        assert_eq!(acceptor.accepted, Some(Accepted { ballot: ballot(1, 1), value: 'x' }));
+    }
+
+    #[test]
+    fn what_does_not_continue_the_chain_is_refused_under_any_ballot() {
+        let mut acceptor = Acceptor::default();
+        acceptor.on_accept(ballot(1, 1), 'x', None).unwrap();
+        assert_eq!(acceptor.on_accept(ballot(9, 1), 'a', None), Err(Rejected::Unchained));
+        assert_eq!(acceptor.promised, ballot(1, 1));
+        acceptor.on_accept(ballot(9, 1), 'w', None).unwrap();
     }
 
     #[test]
     fn a_promise_keeps_lower_ballots_out() {
         let mut acceptor = Acceptor::default();
         acceptor.on_prepare(ballot(2, 1)).unwrap();
-        assert_eq!(acceptor.on_prepare(ballot(1, 9)), Err(Conflict { promised: ballot(2, 1) }));
-        assert_eq!(acceptor.on_accept(ballot(1, 9), 'x', None), Err(Conflict { promised: ballot(2, 1) }));
+        assert_eq!(acceptor.on_prepare(ballot(1, 9)), Err(Rejected::Conflict { promised: ballot(2, 1) }));
+        assert_eq!(
+            acceptor.on_accept(ballot(1, 9), 'x', None),
+            Err(Rejected::Conflict { promised: ballot(2, 1) })
+        );
         assert_eq!(acceptor.on_accept(ballot(2, 1), 'y', None), Ok(ballot(2, 1)));
         assert_eq!(acceptor.accepted, Some(Accepted { ballot: ballot(2, 1), value: 'y' }));
     }

@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct ProposerId(#[serde(with = "serde_bytes")] pub [u8; 16]);
 
-/// The number of an attempt. Ordered by round, then by proposer, so no two proposers share one.
+/// The number of an attempt. Ordered by epoch, then by round, then by proposer, so no two proposers share one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Ballot {
+    /// Counts the register's replica sets. Above all else: whatever a new set decides is later.
+    pub epoch: u64,
     /// Counts attempts.
     pub round: u64,
     /// Whose attempt it is.
@@ -22,14 +24,13 @@ pub struct Ballot {
 
 impl Ballot {
     /// Below every ballot that is ever used: what an acceptor has promised at the start.
-    pub const ZERO: Ballot = Ballot { round: 0, proposer: ProposerId([0; 16]) };
+    pub const ZERO: Ballot = Ballot { epoch: 0, round: 0, proposer: ProposerId([0; 16]) };
 
     /// The lowest round above this one, as `proposer`'s.
     ///
-    /// A round saturates instead of wrapping: a liar who claims the last round can stop a register, but can't make
-    /// ballots go backwards.
+    /// A round saturates instead of wrapping, so that nobody can make ballots go backwards.
     pub fn successor(&self, proposer: ProposerId) -> Ballot {
-        Ballot { round: self.round.saturating_add(1), proposer }
+        Ballot { round: self.round.saturating_add(1), proposer, ..*self }
     }
 }
 
@@ -47,9 +48,9 @@ mod tests {
     fn a_successor_is_above_every_ballot_of_the_round() {
         let low = ProposerId([0; 16]);
         let high = ProposerId([0xff; 16]);
-        let ballot = Ballot { round: 3, proposer: high };
+        let ballot = Ballot { round: 3, proposer: high, ..Ballot::ZERO };
         assert!(ballot.successor(low) > ballot);
         assert!(Ballot::ZERO < Ballot::ZERO.successor(low));
-        assert!(Ballot { round: u64::MAX, proposer: low }.successor(low).round == u64::MAX);
+        assert!(Ballot { round: u64::MAX, ..Ballot::ZERO }.successor(low).round == u64::MAX);
     }
 }

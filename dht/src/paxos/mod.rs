@@ -23,7 +23,7 @@ mod model;
 #[cfg(test)]
 mod model_test;
 
-pub use acceptor::{Accepted, Acceptor, Conflict};
+pub use acceptor::{Accepted, Acceptor, Rejected, Value};
 pub use ballot::{Ballot, ProposerId};
 pub use proposer::{Accepting, Preparing, Proposer, Reading, Start, Verdict};
 pub use quorum::{Quorum, Voters};

@@ -6,11 +6,32 @@
 //! delivering it is a loss, and any order is possible. A crash between persisting and answering is the loss of the
 //! answer; a crash before persisting is the loss of the request: acceptors here are exactly what is on disk.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::*;
+use super::{Accepted, Accepting, Acceptor, Ballot, Preparing, Proposer, ProposerId, Quorum, Reading};
+use super::{Rejected, Start, Verdict};
 
 pub(super) type Value = Vec<u8>;
+
+impl super::Value for Value {
+    type Identity = Value;
+
+    fn identity(&self) -> Value {
+        self.clone()
+    }
+
+    /// As for records: a later one, a sibling, or the predecessor.
+    fn may_replace(&self, accepted: &Value) -> bool {
+        match self.len() {
+            length if length > accepted.len() => true,
+            length if length == accepted.len() => {
+                self.split_last().map(|s| s.1) == accepted.split_last().map(|s| s.1)
+            }
+            length if length + 1 == accepted.len() => accepted.starts_with(self),
+            _ => false,
+        }
+    }
+}
 
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) enum Request {
@@ -56,6 +77,10 @@ pub(super) struct Client {
     pub(super) phase: Phase,
     /// What was acknowledged to anyone before the current operation began.
     floor: Value,
+    /// The last value that it knows to be chosen: its writes expect this one, as swaps do.
+    base: Value,
+    /// Who may not write settles a read by delivering the latest proposal again.
+    may_write: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,6 +96,8 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) network: BTreeSet<Message>,
     votes: BTreeSet<(Ballot, Value, usize)>,
+    /// What was proposed under each ballot, and which ballot was to be prepared with it: what the signatures hold together.
+    proposals: BTreeMap<Ballot, (Value, Ballot)>,
     pub(super) acknowledged: Value,
 }
 
@@ -91,12 +118,15 @@ impl World {
             reads: 0,
             phase: Phase::Idle,
             floor: vec![],
+            base: vec![],
+            may_write: script.iter().any(|operation| matches!(operation, Operation::Write(_))),
         };
         World {
             acceptors: vec![Acceptor::default(); acceptor_count],
             clients: scripts.iter().enumerate().map(client).collect(),
             network: BTreeSet::new(),
             votes: BTreeSet::new(),
+            proposals: BTreeMap::new(),
             acknowledged: vec![],
         }
     }
@@ -156,7 +186,13 @@ impl World {
             }
             Operation::Write(id) => match client.proposer.begin() {
                 Start::Prepare(ballot) => self.prepare(index, ballot),
-                Start::Accept { ballot, current } => self.propose(index, ballot, current, Some(id)),
+                Start::Accept { ballot, current } if current == client.base => {
+                    self.propose(index, ballot, current, Some(id));
+                }
+                Start::Accept { .. } => {
+                    let ballot = client.proposer.next_ballot();
+                    self.prepare(index, ballot);
+                }
             },
         }
     }
@@ -169,10 +205,16 @@ impl World {
     fn propose(&mut self, index: usize, ballot: Ballot, mut value: Value, append: Option<u8>) {
         if let Some(id) = append
             && !value.contains(&id)
+            && value == self.clients[index].base
         {
             value.push(id);
         }
         let next = self.clients[index].proposer.next_ballot();
+        self.proposals.insert(ballot, (value.clone(), next));
+        self.accept(index, ballot, value, next);
+    }
+
+    fn accept(&mut self, index: usize, ballot: Ballot, value: Value, next: Ballot) {
         let accepting = Accepting::new(self.quorum(), next);
         self.clients[index].phase = Phase::Accepting(ballot, next, value.clone(), accepting);
         self.broadcast(index, Request::Accept(ballot, value, next));
@@ -190,6 +232,12 @@ impl World {
             let Verdict::Done(value) = preparing.verdict() else { return Ok(()) };
             return self.finish(index, value.unwrap_or_default());
         }
+        if !self.clients[index].may_write {
+            let Some(ballot) = reading.latest().map(|latest| latest.ballot) else { return Ok(()) };
+            let (value, next) = self.proposals[&ballot].clone();
+            self.accept(index, ballot, value, next);
+            return Ok(());
+        }
         let ballot = self.clients[index].proposer.next_ballot();
         self.prepare(index, ballot);
         Ok(())
@@ -202,7 +250,7 @@ impl World {
         let answer = match request {
             Request::Prepare(ballot) => match acceptor.on_prepare(*ballot) {
                 Ok(()) => Answer::Promise(*ballot, shown(acceptor)),
-                Err(conflict) => Answer::Conflict(*ballot, conflict.promised),
+                Err(rejected) => refuse(*ballot, rejected)?,
             },
             Request::Accept(ballot, value, next) => {
                 match acceptor.on_accept(*ballot, value.clone(), Some(*next)) {
@@ -210,7 +258,7 @@ impl World {
                         self.votes.insert((*ballot, value.clone(), index));
                         Answer::Accepted(*ballot, promised)
                     }
-                    Err(conflict) => Answer::Conflict(*ballot, conflict.promised),
+                    Err(rejected) => refuse(*ballot, rejected)?,
                 }
             }
             Request::Read(number) => Answer::Read(*number, shown(acceptor)),
@@ -249,7 +297,7 @@ impl World {
             {
                 accepting.on_accepted(acceptor, *promised);
                 if let Verdict::Done(prepared) = accepting.verdict() {
-                    if prepared {
+                    if prepared && client.proposer.is_mine(*next) {
                         client.proposer.on_prepared(*next, value.clone());
                     }
                     let value = value.clone();
@@ -257,14 +305,14 @@ impl World {
                 }
             }
             (Phase::Preparing(ballot, preparing), Answer::Conflict(at, promised)) if ballot == at => {
-                client.proposer.on_conflict(*promised);
+                client.proposer.on_conflict(*promised, 0);
                 preparing.on_loss(acceptor);
                 if preparing.verdict() == Verdict::Failed {
                     client.phase = Phase::Idle;
                 }
             }
             (Phase::Accepting(ballot, _, _, accepting), Answer::Conflict(at, promised)) if ballot == at => {
-                client.proposer.on_conflict(*promised);
+                client.proposer.on_conflict(*promised, 0);
                 accepting.on_loss(acceptor);
                 if accepting.verdict() == Verdict::Failed {
                     client.phase = Phase::Idle;
@@ -277,8 +325,13 @@ impl World {
 
     fn finish(&mut self, index: usize, value: Value) -> Result<(), String> {
         let client = &mut self.clients[index];
-        let operation = client.script.pop_front().expect("an operation is under way");
+        let operation = *client.script.front().expect("an operation is under way");
         client.phase = Phase::Idle;
+        client.base = value.clone();
+        // A swap that met another value than it expected has made that one chosen, and tries again on top of it.
+        if !matches!(operation, Operation::Write(id) if !value.contains(&id)) {
+            client.script.pop_front();
+        }
         if !value.starts_with(&client.floor) {
             return Err(format!(
                 "client {index} got {value:?} from {operation:?}, but {:?} was acknowledged before it began",
@@ -332,5 +385,14 @@ impl World {
             longest = long;
         }
         Ok(())
+    }
+}
+
+/// What honest proposers and acceptors never see is a broken invariant, wherever it shows.
+fn refuse(ballot: Ballot, rejected: Rejected) -> Result<Answer, String> {
+    match rejected {
+        Rejected::Conflict { promised } => Ok(Answer::Conflict(ballot, promised)),
+        Rejected::Equivocation => Err(format!("two values were proposed under {ballot:?}")),
+        Rejected::Unchained => Err(format!("what was proposed under {ballot:?} leaves the chain")),
     }
 }

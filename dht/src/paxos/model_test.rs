@@ -29,6 +29,8 @@ fn random_walk(seed: u64, fault: Fault) -> Result<usize, String> {
                 .collect()
         })
         .collect();
+    // One who may only read, beside those who do both.
+    let scripts: Vec<Vec<Operation>> = scripts.into_iter().chain([vec![Operation::Read; 8]]).collect();
     let scripts: Vec<&[Operation]> = scripts.iter().map(|script| &script[..]).collect();
     let mut world = World::new(acceptor_count, &scripts, 60);
     for _ in 0..1500 {

@@ -5,7 +5,7 @@
 //!
 //! Not here: sending, waiting, retrying (see [`crate::register`]).
 
-use crate::paxos::{Accepted, Ballot, ProposerId, Quorum, Voters};
+use crate::paxos::{Accepted, Ballot, ProposerId, Quorum, Value, Voters};
 
 /// What a round has come to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,9 +60,18 @@ impl<V: Clone> Proposer<V> {
         self.highest
     }
 
-    /// An acceptor named a higher ballot.
-    pub fn on_conflict(&mut self, promised: Ballot) {
-        self.highest = self.highest.max(promised);
+    /// An acceptor has promised a higher ballot, and has shown who asked for it. The next ballot is above that one by
+    /// `lead` rounds, so that a busy writer, which goes up by one with each swap, is not above it again by the time that
+    /// it arrives.
+    pub fn on_conflict(&mut self, promised: Ballot, lead: u64) {
+        if promised >= self.highest {
+            self.highest = Ballot { round: promised.round.saturating_add(lead), ..promised };
+        }
+    }
+
+    /// Whether this proposer is to use a ballot.
+    pub fn is_mine(&self, ballot: Ballot) -> bool {
+        ballot.proposer == self.id
     }
 
     /// `value` was chosen, and a quorum promised `next` to us. Only ever with the verdict of [`Accepting`].
@@ -87,22 +96,21 @@ pub struct Preparing<V> {
     quorum: Quorum,
     promised: Voters,
     lost: Voters,
-    highest: Option<Accepted<V>>,
+    /// What the members that promised had accepted.
+    accepted: Vec<Accepted<V>>,
 }
 
-impl<V: Clone> Preparing<V> {
+impl<V: Value> Preparing<V> {
     /// Nobody has answered yet.
     pub fn new(quorum: Quorum) -> Preparing<V> {
-        Preparing { quorum, promised: Voters::default(), lost: Voters::default(), highest: None }
+        Preparing { quorum, promised: Voters::default(), lost: Voters::default(), accepted: Vec::new() }
     }
 
     /// The member at `index` promised; this is what it has accepted.
     pub fn on_promise(&mut self, index: usize, accepted: Option<Accepted<V>>) {
-        self.promised.add(index);
-        if accepted.as_ref().map(|accepted| accepted.ballot)
-            > self.highest.as_ref().map(|highest| highest.ballot)
-        {
-            self.highest = accepted;
+        if !self.promised.contains(index) {
+            self.promised.add(index);
+            self.accepted.extend(accepted);
         }
     }
 
@@ -112,12 +120,45 @@ impl<V: Clone> Preparing<V> {
     }
 
     /// With a quorum of promises: the value to build on, the one accepted under the highest ballot.
+    ///
+    /// Where a dishonest proposer had two values accepted under that ballot, it is the one that a quorum has, if there is
+    /// one: see [`Preparing::fork`].
     pub fn verdict(&self) -> Verdict<Option<V>> {
         if self.quorum.reached_by(self.promised) {
-            return Verdict::Done(self.highest.as_ref().map(|highest| highest.value.clone()));
+            let highest = self.accepted.iter().map(|accepted| accepted.ballot).max();
+            let latest = self.accepted.iter().filter(|accepted| Some(accepted.ballot) == highest);
+            if fork_of(latest.clone()).is_none() {
+                return Verdict::Done(latest.map(|accepted| accepted.value.clone()).next());
+            }
+            for candidate in latest.clone() {
+                let same = |other: &&Accepted<V>| other.value.identity() == candidate.value.identity();
+                if latest.clone().filter(same).count() >= self.quorum.needed {
+                    return Verdict::Done(Some(candidate.value.clone()));
+                }
+            }
+            let open = self.quorum.members - self.promised.union(self.lost).count();
+            return if open > 0 { Verdict::Pending } else { Verdict::Failed };
         }
         if self.quorum.possible_without(self.lost) { Verdict::Pending } else { Verdict::Failed }
     }
+
+    /// Two values that were accepted under one ballot: the proof of their proposer's dishonesty.
+    pub fn fork(&self) -> Option<(V, V)> {
+        fork_of(self.accepted.iter())
+    }
+}
+
+/// Two values under one ballot among `accepted`.
+fn fork_of<'a, V: Value + 'a>(accepted: impl Iterator<Item = &'a Accepted<V>> + Clone) -> Option<(V, V)> {
+    for one in accepted.clone() {
+        let other = accepted
+            .clone()
+            .find(|other| other.ballot == one.ballot && other.value.identity() != one.value.identity());
+        if let Some(other) = other {
+            return Some((one.value.clone(), other.value.clone()));
+        }
+    }
+    None
 }
 
 /// The second round of a write: accepts of one value under one ballot are out.
@@ -161,7 +202,7 @@ impl Accepting {
 
 /// A read: every member is asked what it has accepted.
 ///
-/// If a quorum names the *same ballot*, its value is chosen and nothing newer was acknowledged before the read began:
+/// If a quorum names the *same ballot and value*, it is chosen and nothing newer was acknowledged before the read began:
 /// the newer one's quorum would share a member with this one. The same value under two ballots does not suffice: it
 /// may be on its way to being replaced by a third that neither of them has seen.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
@@ -172,7 +213,7 @@ pub struct Reading<V> {
     answers: Vec<Option<Accepted<V>>>,
 }
 
-impl<V: Clone> Reading<V> {
+impl<V: Value> Reading<V> {
     /// Nobody has answered yet.
     pub fn new(quorum: Quorum) -> Reading<V> {
         Reading { quorum, answered: Voters::default(), lost: Voters::default(), answers: Vec::new() }
@@ -206,12 +247,23 @@ impl<V: Clone> Reading<V> {
         self.quorum.reached_by(self.answered)
     }
 
+    /// Two values that were accepted under one ballot: the proof of their proposer's dishonesty.
+    pub fn fork(&self) -> Option<(V, V)> {
+        fork_of(self.answers.iter().flatten())
+    }
+
+    /// What was accepted under the highest ballot that anybody named.
+    pub fn latest(&self) -> Option<&Accepted<V>> {
+        self.answers.iter().flatten().max_by_key(|accepted| accepted.ballot)
+    }
+
     /// The value that a quorum agrees on. `Failed` means: settle it by a write-back.
     pub fn verdict(&self) -> Verdict<Option<V>> {
+        let key = |answer: &Option<Accepted<V>>| {
+            answer.as_ref().map(|accepted| (accepted.ballot, accepted.value.identity()))
+        };
         for answer in &self.answers {
-            let ballot = answer.as_ref().map(|accepted| accepted.ballot);
-            let same =
-                |other: &&Option<Accepted<V>>| other.as_ref().map(|accepted| accepted.ballot) == ballot;
+            let same = |other: &&Option<Accepted<V>>| key(other) == key(answer);
             if self.answers.iter().filter(same).count() >= self.quorum.needed {
                 return Verdict::Done(answer.as_ref().map(|accepted| accepted.value.clone()));
             }
@@ -228,7 +280,7 @@ mod tests {
     const ME: ProposerId = ProposerId([1; 16]);
 
     fn ballot(round: u64) -> Ballot {
-        Ballot { round, proposer: ME }
+        Ballot { round, proposer: ME, ..Ballot::ZERO }
     }
 
     fn accepted(round: u64, value: char) -> Option<Accepted<char>> {
@@ -278,6 +330,26 @@ mod tests {
         reading.on_answer(1, accepted(1, 'a'));
         reading.on_answer(2, accepted(2, 'b'));
         assert_eq!(reading.verdict(), Verdict::Done(Some('b')));
+    }
+
+    #[test]
+    fn two_values_under_one_ballot_are_a_fork_unless_a_quorum_has_one_of_them() {
+        let mut reading = Reading::new(Quorum::majority(3));
+        let mut preparing = Preparing::new(Quorum::majority(3));
+        reading.on_answer(0, accepted(2, 'b'));
+        reading.on_answer(1, accepted(2, 'c'));
+        preparing.on_promise(0, accepted(2, 'b'));
+        preparing.on_promise(1, accepted(2, 'c'));
+        assert_eq!((reading.verdict(), preparing.verdict()), (Verdict::Pending, Verdict::Pending));
+        assert_eq!((reading.fork(), preparing.fork()), (Some(('b', 'c')), Some(('b', 'c'))));
+        let (mut dead_reading, mut dead_preparing) = (reading.clone(), preparing.clone());
+        dead_reading.on_loss(2);
+        dead_preparing.on_loss(2);
+        assert_eq!((dead_reading.verdict(), dead_preparing.verdict()), (Verdict::Failed, Verdict::Failed));
+        reading.on_answer(2, accepted(2, 'c'));
+        preparing.on_promise(2, accepted(2, 'c'));
+        assert_eq!(reading.verdict(), Verdict::Done(Some('c')));
+        assert_eq!(preparing.verdict(), Verdict::Done(Some('c')));
     }
 
     #[test]

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::Overlay;
-use reactor::crypto::{Identity, random_bytes};
+use reactor::crypto::{Identity, PublicKey, random_bytes};
 
-use crate::block::mutable::{Genesis, Signed, SignedRecord};
+use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::{HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError};
 use crate::links::{Failure, Links};
 use crate::message::Refusal;
-use crate::paxos::{Proposer, ProposerId, Start};
+use crate::paxos::{Ballot, Proposer, ProposerId, Start};
 
 use rounds::Lost;
 
@@ -36,6 +37,9 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
+/// Ballots go ahead of a busy writer's by at most 2 to this.
+const PREEMPTION_LEAD_MAX: u32 = 10;
+
 /// How long a read with a quorum that disagrees waits for the last members before it writes back.
 const AGREEMENT_WAIT: Duration = Duration::from_millis(20);
 
@@ -46,10 +50,12 @@ const NEAR_COUNT: usize = 16;
 pub(crate) struct State {
     genesis: Signed<Genesis>,
     register: RegisterAddress,
-    proposer: Proposer<SignedRecord>,
-    /// The last record whose signatures were verified.
-    verified: Option<SignedRecord>,
+    proposer: Proposer<Proposed>,
+    /// The last value whose signatures were verified.
+    verified: Option<Proposed>,
     seen: Rc<HighWater>,
+    /// How often in a row somebody else's ballot was higher.
+    preemptions: u32,
 }
 
 /// The newest chosen value that this client has seen, here or in an earlier run.
@@ -71,18 +77,42 @@ impl HighWater {
 impl State {
     pub(crate) fn new(genesis: Signed<Genesis>, proposer: ProposerId, seen: Rc<HighWater>) -> State {
         let (register, proposer) = (genesis.register(), Proposer::new(proposer));
-        State { genesis, register, proposer, verified: None, seen }
+        State { genesis, register, proposer, verified: None, seen, preemptions: 0 }
     }
 
-    /// Verifies a record, with a signature checked only once.
-    fn check(&mut self, record: &SignedRecord) -> Result<(), Failure> {
-        if self.verified.as_ref() == Some(record) {
+    /// Verifies a value and by whose word it was accepted, with a signature checked only once.
+    fn check(&mut self, proposed: &Proposed) -> Result<(), Failure> {
+        if self.verified.as_ref() == Some(proposed) {
             return Ok(());
         }
-        let known = self.verified.as_ref().and_then(|verified| verified.access.as_ref());
-        record.verify(&self.genesis, known).map_err(|invalid| Failure::Lied(invalid.to_string()))?;
-        self.verified = Some(record.clone());
+        let known = self.verified.as_ref().and_then(|verified| verified.record.access.as_ref());
+        proposed.verify(&self.genesis, known).map_err(|invalid| Failure::Lied(invalid.to_string()))?;
+        self.verified = Some(proposed.clone());
         Ok(())
+    }
+
+    /// Takes it that a ballot was promised, if somebody who may write asked for it: a member that lies must not drive
+    /// our ballots up until honest members refuse them.
+    fn believe(&mut self, promise: &Signed<Proposal>) -> Result<(), Invalid> {
+        if promise.register != self.register {
+            return Err(Invalid::WrongRegister);
+        }
+        if !self.allows(&promise.writer) {
+            return Err(Invalid::NotAWriter);
+        }
+        promise.verify_by(&promise.writer)?;
+        // 1, 2, 4, ... rounds: soon more than a busy writer goes up while we are on our way.
+        let lead = 1 << self.preemptions.min(PREEMPTION_LEAD_MAX);
+        self.proposer.on_conflict(promise.promises(), lead);
+        Ok(())
+    }
+
+    /// Whether `key` may write, as far as we know.
+    fn allows(&self, key: &PublicKey) -> bool {
+        match &self.verified {
+            Some(verified) => verified.record.allows(&self.genesis, key),
+            None => *key == self.genesis.owner || self.genesis.writers.contains(key),
+        }
     }
 
     /// Enters a chosen value, or refuses one that is older than what was seen before.
@@ -109,15 +139,17 @@ impl State {
 /// One operation on one register.
 pub(crate) struct Operation<'a, O> {
     pub(crate) links: &'a Rc<Links<O>>,
+    identity: &'a Identity,
     pub(crate) state: &'a mut State,
     deadline: Instant,
     pause: Duration,
 }
 
 impl<'a, O: Overlay + 'static> Operation<'a, O> {
-    pub(crate) fn new(links: &'a Rc<Links<O>>, state: &'a mut State) -> Self {
+    pub(crate) fn new(links: &'a Rc<Links<O>>, identity: &'a Identity, state: &'a mut State) -> Self {
         let deadline = reactor::now() + OPERATION_TIMEOUT;
-        Operation { links, state, deadline, pause: BACKOFF_MIN }
+        state.preemptions = 0;
+        Operation { links, identity, state, deadline, pause: BACKOFF_MIN }
     }
 
     /// Waits before the next round; false if there is no time for one.
@@ -133,66 +165,105 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     pub(crate) fn read(&mut self) -> Result<Option<Record>, ReadError> {
         let genesis = self.state.genesis.clone();
         loop {
-            let (chosen, answers, reason) = self.read_round(&genesis);
-            let chosen = match chosen {
+            let answers = self.read_round(&genesis);
+            let chosen = match answers.chosen {
                 Some(chosen) => Ok(chosen),
-                None if answers >= genesis.quorum().needed => {
-                    self.settle(&genesis).map_err(|lost| lost.reason())
-                }
-                None => Err(reason),
+                None if answers.count >= genesis.quorum().needed => self.settle(&genesis, answers.latest)?,
+                None => Err(answers.reason),
             };
             match chosen {
                 Ok(chosen) => {
+                    let chosen = chosen.map(|proposed| proposed.record);
                     self.state.saw(chosen.as_ref())?;
                     return Ok(chosen.map(|record| record.to_record()));
                 }
                 Err(reason) => {
                     if !self.back_off() {
-                        return Err(ReadError::NoQuorum { answers, needed: genesis.quorum().needed, reason });
+                        let (answers, needed) = (answers.count, genesis.quorum().needed);
+                        return Err(ReadError::NoQuorum { answers, needed, reason });
                     }
                 }
             }
         }
     }
 
+    /// Makes what a quorum has, but not under one ballot, chosen: a write-back. Who may not write delivers the latest
+    /// proposal again instead of making one.
+    ///
+    /// What is older than what was seen before is not made chosen once more.
+    fn settle(
+        &mut self,
+        genesis: &Signed<Genesis>,
+        latest: Option<Proposed>,
+    ) -> Result<Result<Option<Proposed>, String>, ReadError> {
+        if !self.state.allows(&self.identity.public_key()) {
+            let Some(latest) = latest else { return Ok(Err("the nodes disagree".into())) };
+            self.state.refuse_older(Some(&latest.record))?;
+            let delivered = self.accept_round(genesis, &latest);
+            return Ok(delivered.map(|()| Some(latest)).map_err(|lost| lost.reason()));
+        }
+        self.state.proposer.forget();
+        let ballot = self.state.proposer.next_ballot();
+        let current = match self.prepare_round(genesis, ballot) {
+            Ok(current) => current,
+            Err(lost) => return Ok(Err(lost.reason())),
+        };
+        let record = current.map(|current| current.record);
+        self.state.refuse_older(record.as_ref())?;
+        let Some(record) = record else { return Ok(Ok(None)) };
+        let proposed = self.propose(ballot, record);
+        Ok(self.accept_round(genesis, &proposed).map(|()| Some(proposed)).map_err(|lost| lost.reason()))
+    }
+
+    fn propose(&mut self, ballot: Ballot, record: SignedRecord) -> Proposed {
+        let next = self.state.proposer.next_ballot();
+        Proposed::sign(self.identity, ballot, record, Some(next))
+    }
+
     /// Swaps if the value is the expected one. `ready` is asked right before the new value is proposed: nothing
     /// suspends between it and our own node's taking the proposal.
     pub(crate) fn swap(
         &mut self,
-        identity: &Identity,
         expected: Option<HeaderHash>,
         payload: &Bytes,
         ready: &dyn Fn() -> Result<(), PutError>,
     ) -> Result<Record, SwapError> {
+        let mut sent = Sent::default();
+        // Once somebody may have our record, no failure says that nothing was changed.
+        self.try_swap(expected, payload, ready, &mut sent).map_err(|error| match error {
+            error @ (SwapError::Lost(_) | SwapError::Unknown { .. }) => error,
+            error if sent.is_doubtful => SwapError::Unknown { reason: error.to_string() },
+            error => error,
+        })
+    }
+
+    fn try_swap(
+        &mut self,
+        expected: Option<HeaderHash>,
+        payload: &Bytes,
+        ready: &dyn Fn() -> Result<(), PutError>,
+        sent: &mut Sent,
+    ) -> Result<Record, SwapError> {
         let genesis = self.state.genesis.clone();
-        let mut sent: Option<SignedRecord> = None;
-        // Whether an acceptor may have our record from a lost round.
-        let mut doubtful = false;
         loop {
             let (ballot, current) = match self.state.proposer.begin() {
-                Start::Accept { ballot, current } if Some(current.hash()) == expected => {
-                    (ballot, Some(current))
+                Start::Accept { ballot, current } if Some(current.record.hash()) == expected => {
+                    (ballot, Some(current.record))
                 }
                 Start::Accept { .. } => continue,
                 Start::Prepare(ballot) => match self.prepare_round(&genesis, ballot) {
-                    Ok(current) => (ballot, current),
+                    Ok(current) => (ballot, current.map(|current| current.record)),
                     Err(lost) => {
-                        self.again(&lost, doubtful)?;
+                        // Only met somebody: go above them at once. They have a round trip to finish in.
+                        let retry_at_once = lost.conflicts > 0 && self.state.preemptions == 0;
+                        self.again(&genesis, &lost, sent.is_doubtful, retry_at_once)?;
                         continue;
                     }
                 },
             };
             self.state.refuse_older(current.as_ref())?;
-            let hash = current.as_ref().map(SignedRecord::hash);
-            let record = if hash == expected {
-                match &sent {
-                    Some(sent) => sent.clone(),
-                    None => {
-                        let record = self.sign(identity, current.as_ref(), payload);
-                        sent = Some(record.clone());
-                        record
-                    }
-                }
+            let record = if current.as_ref().map(SignedRecord::hash) == expected {
+                sent.record.get_or_insert_with(|| self.sign(current.as_ref(), payload)).clone()
             } else {
                 // Somebody else's, or ours from a round before: chosen or not, it is what the register has now.
                 match current {
@@ -200,29 +271,44 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                     None => return Err(SwapError::Lost(None)),
                 }
             };
+            let proposed = self.propose(ballot, record);
             ready()?;
-            match self.accept_round(&genesis, ballot, &record) {
+            match self.accept_round(&genesis, &proposed) {
                 Ok(()) => {
-                    self.state.saw(Some(&record))?;
-                    return outcome(&record, sent.as_ref(), doubtful);
+                    self.state.saw(Some(&proposed.record))?;
+                    return sent.outcome(&proposed.record);
                 }
                 Err(lost) => {
-                    doubtful |= sent.as_ref() == Some(&record) && lost.may_have_accepted();
-                    self.again(&lost, doubtful)?;
+                    sent.is_doubtful |=
+                        sent.record.as_ref() == Some(&proposed.record) && lost.may_have_accepted();
+                    // We had the ballot and lost it: somebody waits for a turn, so it is theirs.
+                    self.again(&genesis, &lost, sent.is_doubtful, false)?;
                 }
             }
         }
     }
 
     /// After a lost round: pauses, or ends the operation.
-    fn again(&mut self, lost: &Lost, doubtful: bool) -> Result<(), SwapError> {
+    fn again(
+        &mut self,
+        genesis: &Signed<Genesis>,
+        lost: &Lost,
+        is_doubtful: bool,
+        at_once: bool,
+    ) -> Result<(), SwapError> {
+        if lost.conflicts > 0 {
+            self.state.preemptions += 1;
+        }
         // What may be half done is worth clearing up even if a member refuses for good.
-        let pointless = lost.is_final() && !doubtful;
-        if !pointless && self.back_off() {
+        let pointless = lost.is_final() && !is_doubtful;
+        if !pointless && (at_once || self.back_off()) {
+            if lost.stranger {
+                // Perhaps the owner let somebody in: the newest record's list tells.
+                self.read_round(genesis);
+            }
             return Ok(());
         }
         Err(match &lost.refusal {
-            _ if doubtful => SwapError::Unknown { reason: lost.reason() },
             Some(Refusal::Full) => SwapError::Full,
             Some(refusal) if pointless => SwapError::Refused(refusal.to_string()),
             _ => {
@@ -233,39 +319,36 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         })
     }
 
-    fn sign(&self, identity: &Identity, current: Option<&SignedRecord>, payload: &Bytes) -> SignedRecord {
+    fn sign(&self, current: Option<&SignedRecord>, payload: &Bytes) -> SignedRecord {
         let access = current.and_then(|current| current.access.clone());
-        SignedRecord::sign(identity, self.state.register, current, access, payload.clone())
-    }
-
-    /// Makes what a quorum has, but not under one ballot, chosen: a write-back.
-    fn settle(&mut self, genesis: &Signed<Genesis>) -> Result<Option<SignedRecord>, Lost> {
-        self.state.proposer.forget();
-        let ballot = self.state.proposer.next_ballot();
-        let current = self.prepare_round(genesis, ballot)?;
-        // What is older than what was seen before is not made chosen once more: the caller says what it is.
-        if let Some(record) = &current
-            && self.state.refuse_older(Some(record)).is_ok()
-        {
-            self.accept_round(genesis, ballot, record)?;
-        }
-        Ok(current)
+        SignedRecord::sign(self.identity, self.state.register, current, access, payload.clone())
     }
 }
 
-/// What the choice of `chosen` means for the swap that `sent` a record.
-fn outcome(chosen: &SignedRecord, sent: Option<&SignedRecord>, doubtful: bool) -> Result<Record, SwapError> {
-    let lost = || Err(SwapError::Lost(Some(chosen.to_record())));
-    let Some(sent) = sent else { return lost() };
-    let (mine, theirs) = (sent.hash(), chosen.hash());
-    if theirs == mine || chosen.header.previous == Some(mine) {
-        return Ok(sent.to_record());
+/// What a swap has sent.
+#[derive(Default)]
+struct Sent {
+    record: Option<SignedRecord>,
+    /// Whether an acceptor may have it from a lost round.
+    is_doubtful: bool,
+}
+
+impl Sent {
+    /// What the choice of `chosen` means for the swap.
+    fn outcome(&self, chosen: &SignedRecord) -> Result<Record, SwapError> {
+        let lost = || Err(SwapError::Lost(Some(chosen.to_record())));
+        let Some(sent) = &self.record else { return lost() };
+        let mine = sent.hash();
+        if chosen.hash() == mine || chosen.ancestors().any(|ancestor| *ancestor == mine) {
+            return Ok(sent.to_record());
+        }
+        let remembered = chosen.ancestors().count() as u64;
+        if !self.is_doubtful || chosen.header.version.saturating_sub(remembered) <= sent.header.version {
+            // Nobody has it; or, one version, one value: another stands where ours would, so ours never will.
+            return lost();
+        }
+        Err(SwapError::Unknown { reason: "too many other writers have gone on meanwhile".into() })
     }
-    if !doubtful || chosen.header.version <= sent.header.version {
-        // Nobody has it; or, one version, one value: ours was not chosen and will not be.
-        return lost();
-    }
-    Err(SwapError::Unknown { reason: "other writers have gone on meanwhile".into() })
 }
 
 /// A random fraction, so that two writers who met once do not meet again.

@@ -1,4 +1,7 @@
 //! The rounds: everyone is asked at once, and the pure side says when enough have answered.
+//!
+//! What a member says is believed as far as a writer's signature carries it: a promise comes with the proposal that
+//! asked for it, a value with the one under which it was accepted.
 
 use std::rc::Rc;
 
@@ -7,48 +10,61 @@ use overlay::Overlay;
 use reactor::sync::{Receiver, channel};
 
 use super::members::Member;
-use super::{AGREEMENT_WAIT, CALL_TIMEOUT, Operation};
-use crate::block::mutable::{Genesis, Signed, SignedRecord};
+use super::{AGREEMENT_WAIT, CALL_TIMEOUT, Operation, State};
+use crate::block::mutable::{Genesis, Signed};
+use crate::block::proposal::{Proposal, Proposed};
 use crate::links::{Failure, Links};
 use crate::message::{Accept, AcceptRequest, Prepare, PrepareRequest, ReadRegister, Refusal};
-use crate::paxos::{Accepted, Accepting, Ballot, Preparing, Proposer, Reading, Verdict};
+use crate::paxos::{Accepted, Accepting, Ballot, Preparing, Reading, Verdict};
 
 /// How a round can fail to reach a quorum.
 #[derive(Default)]
 pub(super) struct Lost {
-    /// Members who promised somebody a higher ballot.
+    /// Members who promised somebody a higher ballot, and showed whom.
     pub(super) conflicts: usize,
     /// Members who accepted, though too few.
     pub(super) accepted: usize,
-    /// Members of whom nobody knows what they did: they did not answer, or not yet.
+    /// Members of whom nobody knows what they did: they did not answer, or not yet, or failed half way.
     pub(super) unknown: usize,
+    /// A member showed a promise to somebody who may not write as far as we know. It lies, or we know an old list.
+    pub(super) stranger: bool,
+    /// Two values under one ballot.
+    pub(super) fork: Option<Box<(Proposed, Proposed)>>,
     pub(super) refusal: Option<Refusal>,
     reason: Option<String>,
 }
 
 impl Lost {
-    fn enter<V>(&mut self, proposer: &mut Proposer<V>, failure: Failure)
-    where
-        V: Clone,
-    {
+    /// Enters what a member did instead of what it was asked.
+    fn enter(&mut self, state: &mut State, failure: Failure) {
         match failure {
-            Failure::Refused(Refusal::Conflict { promised }) => {
-                self.conflicts += 1;
-                proposer.on_conflict(promised);
-            }
+            Failure::Refused(Refusal::Conflict { promise }) => match state.believe(&promise) {
+                Ok(()) => self.conflicts += 1,
+                Err(reason) => {
+                    self.stranger = true;
+                    self.doubt(format!("a node names a promise that nobody asked for ({reason})"));
+                }
+            },
+            // It may have written what it could not sync.
+            Failure::Refused(Refusal::Store(reason)) => self.doubt(reason),
             Failure::Refused(refusal) => {
                 self.reason = Some(refusal.to_string());
                 self.refusal = Some(refusal);
             }
-            failure => {
-                self.unknown += 1;
-                self.reason = Some(failure.to_string());
-            }
+            failure => self.doubt(failure.to_string()),
         }
     }
 
+    fn doubt(&mut self, reason: String) {
+        self.unknown += 1;
+        self.reason = Some(reason);
+    }
+
     pub(super) fn reason(&self) -> String {
-        self.reason.clone().unwrap_or_else(|| "other writers were faster every time".into())
+        match &self.fork {
+            Some(fork) => fork_reason(fork),
+            None => self.reason.clone().unwrap_or_else(|| "other writers were faster every time".into()),
+        }
     }
 
     /// Whether somebody may have accepted what was proposed.
@@ -61,9 +77,35 @@ impl Lost {
         self.conflicts == 0
             && matches!(
                 self.refusal,
-                Some(Refusal::Full | Refusal::NotAllowed(_) | Refusal::Invalid(_) | Refusal::NotAMember)
+                Some(
+                    Refusal::Full
+                        | Refusal::NotAllowed(_)
+                        | Refusal::Invalid(_)
+                        | Refusal::NotAMember
+                        | Refusal::Equivocation { .. }
+                )
             )
     }
+}
+
+fn fork_reason(fork: &(Proposed, Proposed)) -> String {
+    let proposal = &fork.0.proposal;
+    format!(
+        "the writer {} proposed two values in round {}: its key is misused, and no quorum has either of them",
+        proposal.writer, proposal.ballot.round
+    )
+}
+
+/// What a read of all members came to.
+pub(super) struct Answers {
+    /// What a quorum agrees on, if it does.
+    pub(super) chosen: Option<Option<Proposed>>,
+    /// What was accepted under the highest ballot that anybody showed.
+    pub(super) latest: Option<Proposed>,
+    /// How many answered.
+    pub(super) count: usize,
+    /// What the last failure was.
+    pub(super) reason: String,
 }
 
 impl<O: Overlay + 'static> Operation<'_, O> {
@@ -71,15 +113,16 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         &mut self,
         genesis: &Signed<Genesis>,
         ballot: Ballot,
-    ) -> Result<Option<SignedRecord>, Lost> {
+    ) -> Result<Option<Proposed>, Lost> {
         let mut round = Preparing::new(genesis.quorum());
         let mut lost = Lost::default();
-        let request = Rc::new(PrepareRequest { genesis: genesis.clone(), ballot });
+        let proposal = Proposal::prepare(self.identity, self.state.register, ballot);
+        let request = PrepareRequest { genesis: genesis.clone(), proposal };
         let answers = self.ask(
             genesis,
             |index| round.on_loss(index),
             move |links, member| match member {
-                Member::Own(node) => node.prepare(None, &request.genesis, ballot).map_err(Failure::Refused),
+                Member::Own(node) => node.prepare(request.clone()).map_err(Failure::Refused),
                 Member::Other(contact) => links
                     .call::<Prepare>(contact, &request, Bytes::new(), CALL_TIMEOUT)
                     .map(|(answer, _)| answer),
@@ -88,55 +131,53 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         loop {
             match round.verdict() {
                 Verdict::Done(current) => return Ok(current),
-                Verdict::Failed => return Err(lost),
+                Verdict::Failed => {
+                    lost.fork = round.fork().map(Box::new);
+                    return Err(lost);
+                }
                 Verdict::Pending => {}
             }
-            let Ok((index, answer)) = answers.recv() else { return Err(lost) };
+            let Ok((index, answer)) = answers.recv() else {
+                lost.fork = round.fork().map(Box::new);
+                return Err(lost);
+            };
             match answer.and_then(|accepted| self.checked(accepted)) {
                 Ok(accepted) => round.on_promise(index, accepted),
                 Err(failure) => {
                     round.on_loss(index);
-                    lost.enter(&mut self.state.proposer, failure);
+                    lost.enter(self.state, failure);
                 }
             }
         }
     }
 
+    /// Has the members accept what is proposed; it may be somebody else's proposal, delivered again.
     pub(super) fn accept_round(
         &mut self,
         genesis: &Signed<Genesis>,
-        ballot: Ballot,
-        record: &SignedRecord,
+        proposed: &Proposed,
     ) -> Result<(), Lost> {
-        let next = self.state.proposer.next_ballot();
+        let next = proposed.proposal.promises();
         let mut round = Accepting::new(genesis.quorum(), next);
         let mut lost = Lost::default();
-        let request = Rc::new(AcceptRequest {
-            genesis: genesis.clone(),
-            ballot,
-            next: Some(next),
-            record: record.clone(),
-        });
+        let request = AcceptRequest { genesis: genesis.clone(), proposed: proposed.clone() };
         let answers = self.ask(
             genesis,
             |index| round.on_loss(index),
             move |links, member| match member {
-                Member::Own(node) => node.accept(None, (*request).clone()).map_err(Failure::Refused),
+                Member::Own(node) => node.accept_own(request.clone()).map_err(Failure::Refused),
                 Member::Other(contact) => links
                     .call::<Accept>(contact, &request, Bytes::new(), CALL_TIMEOUT)
                     .map(|(answer, _)| answer),
             },
         );
         loop {
-            match round.verdict() {
-                Verdict::Done(prepared) => {
-                    if prepared {
-                        self.state.proposer.on_prepared(next, record.clone());
-                    }
-                    self.state.verified = Some(record.clone());
-                    return Ok(());
+            if let Verdict::Done(prepared) = round.verdict() {
+                if prepared && self.state.proposer.is_mine(next) {
+                    self.state.proposer.on_prepared(next, proposed.clone());
                 }
-                Verdict::Failed | Verdict::Pending => {}
+                self.state.verified = Some(proposed.clone());
+                return Ok(());
             }
             let next_answer = match round.verdict() {
                 // Lost; but if it is certain that nobody has accepted, the caller can simply try again.
@@ -158,17 +199,14 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 }
                 Err(failure) => {
                     round.on_loss(index);
-                    lost.enter(&mut self.state.proposer, failure);
+                    lost.enter(self.state, failure);
                 }
             }
         }
     }
 
-    /// The value that a quorum agrees on, if it does; how many answered; and what the last failure was.
-    pub(super) fn read_round(
-        &mut self,
-        genesis: &Signed<Genesis>,
-    ) -> (Option<Option<SignedRecord>>, usize, String) {
+    /// Asks every member what it has accepted.
+    pub(super) fn read_round(&mut self, genesis: &Signed<Genesis>) -> Answers {
         let mut round = Reading::new(genesis.quorum());
         let mut reason = "no member is known".to_owned();
         let register = self.state.register;
@@ -182,10 +220,10 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                     .map(|(answer, _)| answer),
             },
         );
-        loop {
+        let chosen = loop {
             match round.verdict() {
-                Verdict::Done(chosen) => return (Some(chosen), round.answer_count(), reason),
-                Verdict::Failed => return (None, round.answer_count(), reason),
+                Verdict::Done(chosen) => break Some(chosen),
+                Verdict::Failed => break None,
                 Verdict::Pending => {}
             }
             let next = if round.has_quorum() {
@@ -193,26 +231,28 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             } else {
                 Some(answers.recv())
             };
-            let Some(Ok((index, answer))) = next else { return (None, round.answer_count(), reason) };
-            let accepted = answer.and_then(|view| self.checked(view.and_then(|view| view.accepted)));
-            match accepted {
+            let Some(Ok((index, answer))) = next else { break None };
+            match answer.and_then(|view| self.checked(view.and_then(|view| view.accepted))) {
                 Ok(accepted) => round.on_answer(index, accepted),
                 Err(failure) => {
                     round.on_loss(index);
                     reason = failure.to_string();
                 }
             }
+        };
+        if let Some(fork) = round.fork() {
+            reason = fork_reason(&fork);
+            tracing::error!(%register, "{reason}");
         }
+        let latest = round.latest().map(|accepted| accepted.value.clone());
+        Answers { chosen, latest, count: round.answer_count(), reason }
     }
 
-    fn checked(
-        &mut self,
-        accepted: Option<Accepted<SignedRecord>>,
-    ) -> Result<Option<Accepted<SignedRecord>>, Failure> {
-        if let Some(accepted) = &accepted {
-            self.state.check(&accepted.value)?;
+    fn checked(&mut self, proposed: Option<Proposed>) -> Result<Option<Accepted<Proposed>>, Failure> {
+        if let Some(proposed) = &proposed {
+            self.state.check(proposed)?;
         }
-        Ok(accepted)
+        Ok(proposed.map(Proposed::into_accepted))
     }
 
     /// Asks every member that may be alive; the others are entered as lost at once.
@@ -242,5 +282,27 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             drop(reactor::spawn(move || drop(sender.try_send((index, call(&links, &member))))));
         }
         answers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_happened_is_not_told_as_what_did_not() {
+        let owner = reactor::crypto::Identity::from_seed(&[1; 32]);
+        let genesis = Genesis::sign(&owner, [1; 32], vec![overlay::NodeId([1; 32])], vec![]);
+        let mut state = State::new(genesis, crate::paxos::ProposerId([1; 16]), Rc::default());
+        let mut may_have = |failure| {
+            let mut lost = Lost::default();
+            lost.enter(&mut state, failure);
+            lost.may_have_accepted()
+        };
+        assert!(may_have(Failure::Unreachable("no answer".into())));
+        assert!(may_have(Failure::Lied("nonsense".into())));
+        assert!(may_have(Failure::Refused(Refusal::Store("the sync failed".into()))));
+        assert!(!may_have(Failure::Refused(Refusal::Full)));
+        assert!(!may_have(Failure::Refused(Refusal::NotAMember)));
     }
 }

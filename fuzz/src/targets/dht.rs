@@ -3,6 +3,8 @@
 use ::bytes::Bytes;
 use ::dht::block::immutable;
 use ::dht::block::mutable::{AccessList, Genesis, Signed, SignedRecord};
+use ::dht::block::proposal::Proposed;
+use ::dht::paxos::Ballot;
 use ::dht::store::format::{self, Place, RecordHeader, SegmentHeader, Shape};
 use ::dht::store::scan::Durable;
 use ::dht::store::{Key, Kind, checkpoint, scan};
@@ -101,9 +103,9 @@ pub const BLOCK: Target = Target {
 pub const REGISTER: Target = Target {
     name: "register",
     body: |data| {
-        let Ok((genesis, record)) = from_bytes::<(Signed<Genesis>, SignedRecord)>(data) else { return };
-        if genesis.verify().is_ok() && record.verify(&genesis, None).is_ok() {
-            let _ = record.to_record();
+        let Ok((genesis, proposed)) = from_bytes::<(Signed<Genesis>, Proposed)>(data) else { return };
+        if genesis.verify().is_ok() && proposed.verify(&genesis, None).is_ok() {
+            let _ = proposed.record.to_record();
         }
     },
     seeds: || {
@@ -113,6 +115,7 @@ pub const REGISTER: Target = Target {
         let access = Some(AccessList::sign(&owner, genesis.register(), 1, vec![owner.public_key()]));
         let payload = Bytes::from_static(b"the root");
         let record = SignedRecord::sign(&owner, genesis.register(), None, access, payload);
-        vec![to_bytes(&(genesis, record))]
+        let proposed = Proposed::sign(&owner, Ballot::ZERO, record, None);
+        vec![to_bytes(&(genesis, proposed))]
     },
 };

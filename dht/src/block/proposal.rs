@@ -1,0 +1,191 @@
+//! What a writer signs to take part in a register's rounds, and a record with the proposal under which it was accepted.
+//!
+//! Paxos trusts whoever sends an accept to have prepared it. Here a storage node may be the sender, and storage nodes
+//! are trusted with nothing: so prepares and accepts are signed by somebody who may write, over the register, the
+//! ballot and the value's hash. A node can deliver a proposal again, to a member that missed it, which Paxos allows at
+//! any time; it can't make one, so it can neither put an old record under a new ballot nor keep writers out by promising
+//! ballots that nobody asked for. And a writer who signs two values under one ballot has left the proof.
+//!
+//! Not here: what the proposals come to ([`crate::paxos`]).
+
+use reactor::crypto::{Identity, PublicKey};
+use reactor::serialization::Versioned;
+use serde::{Deserialize, Serialize};
+
+use super::genesis::Genesis;
+use super::mutable::{AccessList, Invalid, SignedRecord};
+use super::signed::Signed;
+use crate::block_store::{HeaderHash, RegisterAddress};
+use crate::paxos::{Accepted, Ballot, Value};
+
+/// See the [module](self).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Which register.
+    pub register: RegisterAddress,
+    /// Under which ballot.
+    pub ballot: Ballot,
+    /// What is to be accepted; `None` to prepare the ballot.
+    pub value: Option<HeaderHash>,
+    /// The ballot to prepare in the same breath.
+    pub next: Option<Ballot>,
+    /// Who proposes, and signs.
+    pub writer: PublicKey,
+}
+
+impl Versioned for Proposal {
+    const TYPE_NAME: &'static str = "hypha proposal";
+    const VERSION: u32 = 1;
+}
+
+impl Proposal {
+    /// Prepares `ballot`.
+    pub fn prepare(writer: &Identity, register: RegisterAddress, ballot: Ballot) -> Signed<Proposal> {
+        let writer_key = writer.public_key();
+        Signed::sign(writer, Proposal { register, ballot, value: None, next: None, writer: writer_key })
+    }
+
+    /// The ballot that is promised once this was heeded.
+    pub fn promises(&self) -> Ballot {
+        self.next.unwrap_or(self.ballot).max(self.ballot)
+    }
+}
+
+/// A record and the proposal under which it is accepted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proposed {
+    /// Under which ballot, by whose word.
+    pub proposal: Signed<Proposal>,
+    /// The value.
+    pub record: SignedRecord,
+}
+
+impl Proposed {
+    /// Proposes `record` under `ballot`, and prepares `next`.
+    pub fn sign(writer: &Identity, ballot: Ballot, record: SignedRecord, next: Option<Ballot>) -> Proposed {
+        let proposal = Proposal {
+            register: record.header.address,
+            ballot,
+            value: Some(record.hash()),
+            next,
+            writer: writer.public_key(),
+        };
+        Proposed { proposal: Signed::sign(writer, proposal), record }
+    }
+
+    /// Checks everything that can be checked without knowing other records.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn verify(
+        &self,
+        genesis: &Signed<Genesis>,
+        known_access: Option<&Signed<AccessList>>,
+    ) -> Result<(), Invalid> {
+        self.record.verify(genesis, known_access)?;
+        if self.proposal.register != self.record.header.address {
+            return Err(Invalid::WrongRegister);
+        }
+        if self.proposal.value != Some(self.record.hash()) {
+            return Err(Invalid::Proposal);
+        }
+        if !self.record.allows(genesis, &self.proposal.writer) {
+            return Err(Invalid::NotAWriter);
+        }
+        self.proposal.verify_by(&self.proposal.writer)
+    }
+
+    /// As the acceptors' answers have it.
+    pub fn into_accepted(self) -> Accepted<Proposed> {
+        Accepted { ballot: self.proposal.ballot, value: self }
+    }
+}
+
+impl Value for Proposed {
+    type Identity = HeaderHash;
+
+    fn identity(&self) -> HeaderHash {
+        self.record.hash()
+    }
+
+    /// A writer signs the successor only of a value that it knows to be chosen. So whoever accepted version v has its
+    /// word that v - 1 was, and every later ballot proposes v - 1, or a successor of it.
+    fn may_replace(&self, accepted: &Proposed) -> bool {
+        let (new, old) = (&self.record.header, &accepted.record.header);
+        match new.version {
+            version if version > old.version => true,
+            version if version == old.version => new.previous == old.previous,
+            version if version + 1 == old.version => Some(self.record.hash()) == old.previous,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use overlay::NodeId;
+
+    struct Story {
+        writer: Identity,
+        genesis: Signed<Genesis>,
+        records: Vec<SignedRecord>,
+    }
+
+    fn story() -> Story {
+        let writer = Identity::from_seed(&[2; 32]);
+        let owner = Identity::from_seed(&[1; 32]);
+        let genesis = Genesis::sign(&owner, [5; 32], vec![NodeId([1; 32])], vec![writer.public_key()]);
+        let mut records = Vec::new();
+        for number in 0..4u8 {
+            let next =
+                SignedRecord::sign(&writer, genesis.register(), records.last(), None, vec![number].into());
+            records.push(next);
+        }
+        Story { writer, genesis, records }
+    }
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, ..Ballot::ZERO }
+    }
+
+    #[test]
+    fn a_record_under_another_ballot_than_its_writer_signed_is_refused() {
+        let story = story();
+        let old = Proposed::sign(&story.writer, ballot(1), story.records[0].clone(), None);
+        let new = Proposed::sign(&story.writer, ballot(9), story.records[3].clone(), None);
+        assert_eq!(old.verify(&story.genesis, None), Ok(()));
+        let mixed = Proposed { proposal: new.proposal.clone(), record: old.record.clone() };
+        assert_eq!(mixed.verify(&story.genesis, None), Err(Invalid::Proposal));
+        let prepared = Proposal::prepare(&story.writer, story.genesis.register(), ballot(9));
+        let mixed = Proposed { proposal: prepared, record: old.record.clone() };
+        assert_eq!(mixed.verify(&story.genesis, None), Err(Invalid::Proposal));
+        let node = Identity::from_seed(&[7; 32]);
+        let made = Proposed::sign(&node, ballot(9), old.record.clone(), None);
+        assert_eq!(made.verify(&story.genesis, None), Err(Invalid::NotAWriter));
+        let claimed = Proposal { ballot: ballot(9), ..(*old.proposal).clone() };
+        let forged = Proposed { proposal: Signed::sign(&node, claimed), record: old.record };
+        assert_eq!(forged.verify(&story.genesis, None), Err(Invalid::Signature));
+    }
+
+    #[test]
+    fn only_what_continues_the_chain_may_replace() {
+        let story = story();
+        let of = |record: &SignedRecord| Proposed::sign(&story.writer, ballot(1), record.clone(), None);
+        let all: Vec<_> = story.records.iter().map(of).collect();
+        let sibling = |of_record: &SignedRecord| {
+            let address = story.genesis.register();
+            of(&SignedRecord::sign(&story.writer, address, Some(of_record), None, Bytes::from_static(b"x")))
+        };
+        // On top of version 3: itself, its sibling, its predecessor, and whatever is later.
+        assert!(all[2].may_replace(&all[2]));
+        assert!(sibling(&story.records[1]).may_replace(&all[2]));
+        assert!(all[1].may_replace(&all[2]));
+        assert!(all[3].may_replace(&all[2]));
+        // Not what is older, nor another past.
+        assert!(!all[0].may_replace(&all[2]));
+        assert!(!sibling(&story.records[0]).may_replace(&all[2]));
+        assert!(!sibling(&sibling(&story.records[0]).record).may_replace(&all[2]));
+    }
+}
