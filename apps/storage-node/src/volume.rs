@@ -243,7 +243,9 @@ fn damaged(reason: impl fmt::Display) -> Failure {
 
 fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
     match error {
-        OpenError::Missing => Failure::RootGone { keepers: keepers.to_string() },
+        OpenError::Missing | OpenError::Read(ReadError::RolledBack { found: 0, .. }) => {
+            Failure::RootGone { keepers: keepers.to_string() }
+        }
         OpenError::Read(ReadError::NoQuorum { needed, reason, .. }) => {
             Failure::RootAway { keepers: keepers.to_string(), needed, reason }
         }
