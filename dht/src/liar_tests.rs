@@ -67,7 +67,7 @@ impl Storage for Liar {
     }
 
     fn prepare(&self, _: &CallContext, request: PrepareRequest) -> Result<Option<Proposed>, Refusal> {
-        if request.proposal.ballot.round % 2 == 0 {
+        if request.proposal.ballot.round.is_multiple_of(2) {
             return Ok(self.view().accepted);
         }
         Err(Refusal::Conflict { promise: self.promise() })
