@@ -34,7 +34,7 @@
 //! | `replicate`, `register`, `repair`, `links` | flow: putting and reading blocks; rounds and retries; catching up; who answers how fast |
 //! | `node` | a storage node: what it stores for others, and what it refuses |
 //! | `message` | what travels between them |
-//! | `address`, `block`, `paxos` | pure: names and proofs, what is signed, agreement |
+//! | `address`, `block`, `paxos`, `placement` | pure: names and proofs, what is signed, agreement, who keeps what |
 //! | `store` | the local store: one log on one disk |
 //!
 //! What holds: nothing is acknowledged before a quorum has it on disk; nothing is stored, nor handed to a reader,
@@ -56,6 +56,7 @@ pub mod memory_block_store;
 pub mod message;
 pub mod node;
 pub mod paxos;
+mod placement;
 pub mod register;
 pub mod repair;
 pub mod replicate;

@@ -82,7 +82,7 @@ reactor::service! {
         /// Says which of some blocks the node has: at most [`KEYS_PER_ANSWER_MAX`].
         fn has_blocks(&self, addresses: Vec<Address>) -> Result<Vec<bool>, Refusal>
             = 0x0202 as HasBlocks, idempotent;
-        /// Tells a node that it sent something else than the block: it rereads its copy and, if that is bad, drops it and
+        /// Tells a node that it sent something else than the block, or that it lacks one that it should have: it rereads its copy and, if that is bad, drops it and
         /// fetches another. Believing this costs the node one read, so anybody may say it. Answered with whether the copy
         /// was bad.
         fn suspect_block(&self, address: Address) -> Result<bool, Refusal>

@@ -5,12 +5,19 @@
 //! blocks from any replica, verified; registers by delivering the accepted record again, as the accept message that
 //! this node missed. Paxos allows that at any time, since it is only a late duplicate.
 //!
+//! What the node holds and is not responsible for (any more, or because a put met dead nodes), it hands over: it offers
+//! it to those who are, and gives it to those who lack it. Without that, a block whose holders all stop being responsible
+//! at once, as when many nodes join, would be looked for where it never comes. ([`handover`])
+//!
 //! Rounds run at the start, whenever the overlay sees somebody come or go, and now and then; at a bounded rate, so
 //! that users are served meanwhile. Blocks that were found damaged are fetched at once, and a scrub rereads all of
 //! them from time to time.
 //!
 //! Not here: replacing a register's member that is gone for good, which takes a new epoch.
 
+mod handover;
+
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,11 +37,16 @@ use crate::paxos::Ballot;
 use crate::replicate::fetch;
 use crate::store::{Key, Kind};
 
+use handover::HandedOver;
+
 /// Counting a million keys takes a second or two, beside serving users.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Neighbours compared with. The replicas of our keys are among them, with room for a few that are down.
 const NEIGHBOURS: usize = 16;
+
+/// How rarely a node whose store is full tries to fetch what it lacks.
+const FULL_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// Blocks fetched at once.
 const FETCHES_AT_ONCE: usize = 4;
@@ -74,8 +86,22 @@ pub struct Report {
     pub blocks: usize,
     /// Registers brought up to date.
     pub registers: usize,
+    /// Blocks given to nodes that are responsible for them and lacked them.
+    pub handed_over: usize,
     /// Blocks or registers that are still missing.
     pub missing: usize,
+    /// The local store is full: what is missing has no room.
+    pub is_full: bool,
+}
+
+/// What came of fetching a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fetched {
+    Stored,
+    /// Nobody has it, or not now.
+    Missing,
+    /// There is no room for it here.
+    Full,
 }
 
 /// Repairs one node. Dropping a clone does nothing; [`Repair::start`] runs it in the background.
@@ -83,11 +109,18 @@ pub struct Repair<O> {
     links: Rc<Links<O>>,
     node: Rc<Node>,
     pace: Pace,
+    /// What those responsible are known to have, while the same nodes are near.
+    handed_over: Rc<RefCell<HandedOver>>,
 }
 
 impl<O> Clone for Repair<O> {
     fn clone(&self) -> Self {
-        Repair { links: self.links.clone(), node: self.node.clone(), pace: self.pace }
+        Repair {
+            links: self.links.clone(),
+            node: self.node.clone(),
+            pace: self.pace,
+            handed_over: self.handed_over.clone(),
+        }
     }
 }
 
@@ -106,7 +139,7 @@ impl<O: Overlay + 'static> Repair<O> {
     /// Repairs `node` with what its neighbours on `overlay` have.
     pub fn new(overlay: O, node: Rc<Node>, pace: Pace) -> Repair<O> {
         let links = Links::new(overlay, Some(node.clone()), node.replicas());
-        Repair { links: Rc::new(links), node, pace }
+        Repair { links: Rc::new(links), node, pace, handed_over: Rc::default() }
     }
 
     /// Runs rounds, fetches of damaged blocks, and scrubs until the returned value is dropped.
@@ -132,16 +165,18 @@ impl<O: Overlay + 'static> Repair<O> {
 
     fn run_rounds(&self) {
         let mut watch = self.links.overlay.watch();
+        let mut full_pause = self.pace.period;
         loop {
             let report = self.round();
-            if report.blocks + report.registers + report.missing > 0 {
+            if report.blocks + report.registers + report.handed_over + report.missing > 0 {
                 tracing::info!(?report, "caught up with the neighbours");
             }
-            // What failed is tried again soon.
-            let pause = if report.missing > 0 {
-                self.pace.period.min(Duration::from_secs(5))
-            } else {
-                self.pace.period
+            full_pause = if report.is_full { (full_pause * 2).min(FULL_PAUSE_MAX) } else { self.pace.period };
+            // What failed is tried again soon; but a full store does not grow room by being asked for it.
+            let pause = match report.missing {
+                0 => self.pace.period,
+                _ if report.is_full => full_pause,
+                _ => self.pace.period.min(Duration::from_secs(5)),
             };
             if reactor::timeout(pause, || watch.wait()).is_ok() {
                 reactor::sleep(self.pace.settle);
@@ -167,6 +202,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 }
             }
         }
+        self.hand_over(&neighbours, &mut report);
         report
     }
 
@@ -225,6 +261,8 @@ impl<O: Overlay + 'static> Repair<O> {
 
     fn fetch_blocks(&self, keys: &[ListedKey], report: &mut Report) {
         let own = self.node.own();
+        // What is fetched into a full store is fetched in vain, from every neighbour that has it.
+        let is_full = Cell::new(report.is_full);
         let lacking: Vec<Address> = keys
             .iter()
             .map(|key| Address(key.address))
@@ -232,32 +270,35 @@ impl<O: Overlay + 'static> Repair<O> {
                 !self.node.has_block(address) && self.node.is_responsible(&own, &NodeId(address.0))
             })
             .collect();
-        let next = std::cell::Cell::new(0);
-        let fetched = std::cell::Cell::new(0);
+        let next = Cell::new(0);
+        let fetched = Cell::new(0);
         reactor::scope(|scope| {
             for _ in 0..FETCHES_AT_ONCE.min(lacking.len()) {
                 scope.spawn(|| {
-                    while next.get() < lacking.len() {
+                    while next.get() < lacking.len() && !is_full.get() {
                         let address = lacking[next.replace(next.get() + 1)];
-                        if self.fetch_block(&address) {
-                            fetched.set(fetched.get() + 1);
+                        match self.fetch_block(&address) {
+                            Fetched::Stored => fetched.set(fetched.get() + 1),
+                            Fetched::Full => is_full.set(true),
+                            Fetched::Missing => {}
                         }
                     }
                 });
             }
         });
+        report.is_full = is_full.get();
         report.blocks += fetched.get();
         report.missing += lacking.len() - fetched.get();
     }
 
     /// Fetches one block and stores it; pauses so long that the rate is kept.
-    fn fetch_block(&self, address: &Address) -> bool {
+    fn fetch_block(&self, address: &Address) -> Fetched {
         let (tag, content) = match fetch(&self.links, None, address, None) {
             Ok(found) => found,
-            Err(GetError::NotFound(_)) => return false,
+            Err(GetError::NotFound(_)) => return Fetched::Missing,
             Err(error) => {
                 tracing::warn!(%address, "can't fetch a missing block: {error}");
-                return false;
+                return Fetched::Missing;
             }
         };
         let length = content.len();
@@ -266,7 +307,11 @@ impl<O: Overlay + 'static> Repair<O> {
             tracing::warn!(%address, "can't store a fetched block: {refusal}");
         }
         self.rest(length);
-        stored.is_ok()
+        match stored {
+            Ok(()) => Fetched::Stored,
+            Err(Refusal::Full) => Fetched::Full,
+            Err(_) => Fetched::Missing,
+        }
     }
 
     fn rest(&self, bytes: usize) {
@@ -331,7 +376,7 @@ impl<O: Overlay + 'static> Repair<O> {
     /// Fetches the blocks that were found damaged; what can't be had is left to the next round.
     fn fetch_wanted(&self) {
         for address in self.node.take_wanted() {
-            if !self.node.has_block(&address) && !self.fetch_block(&address) {
+            if !self.node.has_block(&address) && self.fetch_block(&address) == Fetched::Missing {
                 tracing::warn!(%address, "a damaged block has no intact replica within reach");
             }
         }

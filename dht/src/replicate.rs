@@ -20,12 +20,10 @@ use crate::block::immutable::trailer;
 use crate::block_store::{GetError, PutError};
 use crate::links::{Failure, Links};
 use crate::message::{GetBlock, GetBlockRequest, PutBlock, PutBlockRequest, Refusal, SuspectBlock};
+use crate::placement::{self, READ_WIDTH, SPARES};
 
 /// A block of 1 MiB takes 8 s over 1 Mbit/s; whoever needs longer is no use as a replica.
 const BLOCK_CALL_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Further nodes that may take the place of those that fail.
-const SPARES: usize = 3;
 
 /// If a quorum has not answered a put by then, a spare is asked too.
 const PUT_HEDGE: Duration = Duration::from_millis(1500);
@@ -254,14 +252,30 @@ pub(crate) fn fetch<O: Overlay + 'static>(
     address: &Address,
     range: Option<Range<u32>>,
 ) -> Result<(OwnerTag, Bytes), GetError> {
-    let mut candidates = links.closest(address.0, links.replicas + SPARES);
-    candidates.retain(|contact| links.local(&contact.id).is_none());
+    let nearest = links.closest(address.0, READ_WIDTH);
+    let responsible = placement::responsible(&nearest, links.replicas).to_vec();
+    let (near, far) = nearest.split_at(nearest.len().min(links.replicas + SPARES));
+    let others = |part: &[Contact]| -> Vec<Contact> {
+        part.iter().filter(|contact| links.local(&contact.id).is_none()).cloned().collect()
+    };
+    let mut candidates = others(near);
     candidates.sort_by_key(|contact| links.is_suspect(&contact.id));
+    let near_count = candidates.len();
+    candidates.extend(others(far));
     let (sender, answers) = channel(candidates.len().max(1));
     let mut running = Running(Vec::new());
     let mut tally = Tally::default();
     let mut open = 0;
     for (index, contact) in candidates.iter().enumerate() {
+        // Those further away are asked only once the near ones have had their say.
+        while index >= near_count && open > 0 {
+            let Ok((index, outcome)) = recv(&answers) else { break };
+            open -= 1;
+            if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
+                tally.tell(links, &responsible, tag.is_some(), address);
+                return Ok(found);
+            }
+        }
         let job = GetJob {
             links: links.clone(),
             contact: contact.clone(),
@@ -277,6 +291,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
         {
             open -= 1;
             if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
+                tally.tell(links, &responsible, tag.is_some(), address);
                 return Ok(found);
             }
         }
@@ -285,6 +300,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
         let Ok((index, outcome)) = recv(&answers) else { break };
         open -= 1;
         if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
+            tally.tell(links, &responsible, tag.is_some(), address);
             return Ok(found);
         }
     }
@@ -306,6 +322,7 @@ impl Drop for Running {
 
 #[derive(Default)]
 struct Tally {
+    lacking: Vec<Contact>,
     liars: usize,
     unreachable: Option<String>,
     length: Option<u32>,
@@ -321,21 +338,31 @@ impl Tally {
     ) -> Result<Option<(OwnerTag, Bytes)>, GetError> {
         match outcome {
             Ok(found) => return Ok(Some(found)),
-            Err(Failure::Refused(Refusal::NotFound)) => {}
+            Err(Failure::Refused(Refusal::NotFound)) => self.lacking.push(contact.clone()),
             Err(Failure::Refused(Refusal::Damaged)) => self.liars += 1,
             Err(Failure::Refused(Refusal::Outside { length })) => self.length = Some(length),
             Err(Failure::Lied(reason)) => {
                 self.liars += 1;
                 tracing::warn!(%address, node = %contact, "a node sent a bad block: {reason}");
-                let (links, contact, address) = (links.clone(), contact.clone(), *address);
-                // Tell it, so that it looks at its disk; what it answers changes nothing for this reader.
-                drop(reactor::spawn(move || {
-                    drop(links.call::<SuspectBlock>(&contact, &address, Bytes::new(), BLOCK_CALL_TIMEOUT));
-                }));
+                suspect(links, contact, address);
             }
             Err(failure) => self.unreachable = Some(failure.to_string()),
         }
         Ok(None)
+    }
+
+    /// The block was found. Lets those who are responsible for it and lack it know; but a repairing node that fetches it
+    /// for itself leaves the others to their own repair.
+    fn tell<O: Overlay + 'static>(
+        &self,
+        links: &Rc<Links<O>>,
+        responsible: &[Contact],
+        is_reader: bool,
+        address: &Address,
+    ) {
+        for contact in self.lacking.iter().filter(|contact| is_reader && responsible.contains(contact)) {
+            suspect(links, contact, address);
+        }
     }
 
     fn error(self, address: &Address, range: Option<Range<u32>>) -> GetError {
@@ -348,6 +375,14 @@ impl Tally {
             (liars, _) => GetError::Corrupt { address: *address, liars },
         }
     }
+}
+
+/// Has a node look after its copy of a block; what it answers changes nothing for this reader.
+fn suspect<O: Overlay + 'static>(links: &Rc<Links<O>>, contact: &Contact, address: &Address) {
+    let (links, contact, address) = (links.clone(), contact.clone(), *address);
+    drop(reactor::spawn(move || {
+        drop(links.call::<SuspectBlock>(&contact, &address, Bytes::new(), BLOCK_CALL_TIMEOUT));
+    }));
 }
 
 fn outside(range: Option<Range<u32>>, length: u32) -> GetError {

@@ -178,7 +178,8 @@ impl Node {
         Ok((GetBlockResponse { tag, length, hashes }, content))
     }
 
-    /// Rereads a block that somebody found wrong. If it is, drops it and asks repair for another copy.
+    /// Rereads a block that somebody found wrong, or missing where it should be. If it is, drops it and asks repair for
+    /// another copy.
     ///
     /// # Errors
     /// If the store fails otherwise.
@@ -187,7 +188,12 @@ impl Node {
     /// For the disk.
     pub fn suspect_block(&self, address: &Address) -> Result<bool, Refusal> {
         match self.store.get(&block_key(address), None) {
-            Ok(None) => Ok(false),
+            Ok(None) => {
+                if self.is_responsible(&self.own, &NodeId(address.0)) {
+                    self.want(*address);
+                }
+                Ok(false)
+            }
             Ok(Some(stored)) if decode(address, stored.clone()).is_ok() => Ok(false),
             Ok(Some(_)) | Err(StoreError::Damaged(_)) => {
                 self.lose_block(address);

@@ -28,12 +28,17 @@ use crate::message::{
     ListKeysResponse, NodeSpace, PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage,
 };
 use crate::paxos::Ballot;
+use crate::placement;
 use crate::store::{Key, Kind, Store, StoreError};
 
 use registers::Registers;
 
 const READ: Rights = Rights { store: false, read: true, write: false, invite: false };
 const WRITE: Rights = Rights { store: false, read: false, write: true, invite: false };
+
+/// Blocks that repair is asked to fetch out of turn; whatever else is missing, its next round finds. Anybody may name
+/// one, so there is a bound.
+const WANTED_MAX: usize = 4096;
 
 /// Who may call.
 pub enum Gate {
@@ -128,16 +133,17 @@ impl Node {
 
     /// Whether `node` is among those who should keep `key`, as far as our neighbours tell.
     pub fn is_responsible(&self, node: &NodeId, key: &NodeId) -> bool {
-        let distance = node.distance(key);
         let neighbours = self.neighbours.borrow();
-        let others = neighbours.iter().chain([&self.own]).filter(|other| *other != node);
-        others.filter(|other| other.distance(key) < distance).count() < self.replicas.get()
+        placement::is_responsible(node, key, neighbours.iter().chain([&self.own]), self.replicas.get())
     }
 
     /// Asks repair to fetch a block.
     pub(crate) fn want(&self, address: Address) {
-        self.wanted.borrow_mut().insert(address);
-        self.wanted_signal.notify_all();
+        let mut wanted = self.wanted.borrow_mut();
+        if wanted.len() < WANTED_MAX {
+            wanted.insert(address);
+            self.wanted_signal.notify_all();
+        }
     }
 
     /// Takes what repair was asked to fetch.

@@ -118,3 +118,77 @@ fn in_a_larger_network_nodes_fetch_only_what_is_theirs() {
         }
     });
 }
+
+/// Nodes that are there from the start, and others that come all at once.
+fn grown(first: usize, count: usize) -> (Rc<FakeNetwork>, Vec<Address>) {
+    let network = FakeNetwork::new(count, 3, 1);
+    network.nodes[first..].iter().for_each(|node| node.forgotten.set(true));
+    let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+    let contents = (0..120u32).map(|number| Bytes::from(number.to_le_bytes().to_vec())).collect();
+    let addresses = client.put_many(contents).unwrap();
+    reactor::sleep(Duration::from_millis(20));
+    network.nodes.iter().for_each(|node| node.forgotten.set(false));
+    (network, addresses)
+}
+
+/// The holders of a block stop being responsible all at once, and used to keep it to themselves for ever.
+#[test]
+fn nothing_is_stranded_when_many_nodes_join_at_once() {
+    for (first, count) in [(3, 12), (3, 23), (3, 43), (10, 40)] {
+        reactor::run(move || {
+            let (network, addresses) = grown(first, count);
+            let repairs: Vec<_> = (0..count).map(|index| repair_of(&network, index)).collect();
+            let handed: usize = repairs.iter().map(|repair| repair.round().handed_over).sum();
+            let again: usize = repairs.iter().map(|repair| repair.round().handed_over).sum();
+            println!("{first} nodes became {count}: {handed} copies were handed over");
+            assert_eq!(again, 0);
+            let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+            for address in addresses {
+                let key = NodeId(address.0);
+                let mut nodes: Vec<_> = network.nodes.iter().collect();
+                nodes.sort_by_key(|node| node.contact.id.distance(&key));
+                let has = |node: &&crate::testing::FakeNode| node.node.borrow().has_block(&address);
+                assert!(nodes[..3].iter().all(has), "{first} + {}: {address} is stranded", count - first);
+                client.get(&address, None).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_reader_looks_further_and_tells_those_responsible() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(12, 3, 1);
+        let content = Bytes::from_static(b"far away");
+        let address = Address::of(&crate::testing::TAG, &content);
+        let mut nodes: Vec<_> = network.nodes.iter().collect();
+        nodes.sort_by_key(|node| node.contact.id.distance(&NodeId(address.0)));
+        nodes[11].node.borrow().put_block(&address, &crate::testing::TAG, content.clone()).unwrap();
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        assert_eq!(client.get(&address, None).unwrap(), content);
+        wait_until("those responsible want it", || {
+            nodes[..3].iter().all(|node| node.node.borrow().take_wanted().contains(&address))
+        });
+    });
+}
+
+#[test]
+fn a_full_node_fetches_one_block_and_not_its_whole_deficit_from_everybody() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        network.nodes[2].mood.set(Mood::Dead);
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let contents = (0..50u32).map(|number| Bytes::from(number.to_le_bytes().to_vec())).collect();
+        client.put_many(contents).unwrap();
+        reactor::sleep(Duration::from_millis(20));
+        network.restart(2);
+        network.nodes[2].memory.fail_after(Some(0));
+        let report = repair_of(&network, 2).round();
+        assert!(report.is_full && report.missing >= 50, "{report:?}");
+        let fetched = network.calls_of("dht.get_block");
+        assert!(fetched <= FETCHES_AT_ONCE, "{fetched} downloads into a full store");
+        network.nodes[2].memory.fail_after(None);
+        let report = repair_of(&network, 2).round();
+        assert_eq!((report.blocks, report.missing, report.is_full), (50, 0, false));
+    });
+}
