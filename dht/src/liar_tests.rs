@@ -11,7 +11,7 @@ use reactor::rpc::{CallContext, Payload, Service};
 use crate::address::Address;
 use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block::proposal::{Proposal, Proposed};
-use crate::block_store::{RegisterAddress, Usage};
+use crate::block_store::RegisterAddress;
 use crate::message::*;
 use crate::paxos::{Ballot, ProposerId};
 use crate::testing::{FakeNetwork, Mood};
@@ -90,8 +90,8 @@ impl Storage for Liar {
         Ok(ListKeysResponse { keys: vec![key], next: None })
     }
 
-    fn usage(&self, _: &CallContext) -> Result<Usage, Refusal> {
-        Ok(Usage::default())
+    fn usage(&self, _: &CallContext) -> Result<NodeSpace, Refusal> {
+        Err(Refusal::NotFound)
     }
 }
 
