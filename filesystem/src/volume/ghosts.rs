@@ -49,7 +49,7 @@ impl Volume {
         let Some(tree) = state.ghosts.get(&inode).copied() else { return Ok(()) };
         drop(state);
         let mut body = Vec::new();
-        let mut keys = Side::new(self, Some(tree), None).scan((xattr_range(inode).0, Key::Inode(inode + 1)));
+        let mut keys = Side::new(self, Some(tree)).scan((xattr_range(inode).0, Key::Inode(inode + 1)));
         while let Some((key, change)) = keys.next()? {
             if !matches!(key, Key::Entry(..)) {
                 body.push((key, change));

@@ -31,10 +31,9 @@ mod records;
 pub(super) mod sides;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::rc::Rc;
 
 use super::Volume;
-use super::state::{Change, Delta};
+use super::state::Change;
 use crate::errno::Errno;
 use crate::format::{InodeRecord, Key, Pointer};
 use crate::operations::{FileKind, Inode, Invalidation, Time};
@@ -85,23 +84,14 @@ impl Volume {
     /// Works out what all uncommitted changes are on top of the tree `theirs`. Nothing may change meanwhile, see
     /// [`Gate`](super::gate::Gate).
     ///
-    /// `contained` is a delta that theirs is known to hold already: it counts as part of the base, and not as ours.
-    ///
     /// # Suspends
     ///
     /// While nodes of both trees are fetched.
-    pub(super) fn merge(
-        &self,
-        theirs: Option<Pointer>,
-        contained: Option<Rc<Delta>>,
-        now: Time,
-    ) -> Result<Merged, Errno> {
+    pub(super) fn merge(&self, theirs: Option<Pointer>, now: Time) -> Result<Merged, Errno> {
         let state = self.state.borrow();
         let mut ours = BTreeMap::new();
         let mut only_appended = HashMap::new();
-        for delta in
-            state.committing.as_deref().filter(|_| contained.is_none()).into_iter().chain([&state.active])
-        {
+        for delta in state.committing.as_deref().into_iter().chain([&state.active]) {
             ours.extend(delta.changes.iter().map(|(key, change)| (key.clone(), change.clone())));
             for (inode, only) in &delta.appended {
                 *only_appended.entry(*inode).or_insert(true) &= only;
@@ -111,8 +101,8 @@ impl Volume {
         drop(state);
         let mut merge = Merge {
             volume: self,
-            base: Side::new(self, base, contained),
-            theirs: Side::new(self, theirs, None),
+            base: Side::new(self, base),
+            theirs: Side::new(self, theirs),
             ours,
             only_appended,
             result: BTreeMap::new(),

@@ -88,7 +88,7 @@ impl Volume {
             self.prefetch(tree, &keys)?;
         }
         let removed = self.removed_under_us(base, root.tree)?;
-        let merged = self.merge(root.tree, None, Time::now())?;
+        let merged = self.merge(root.tree, Time::now())?;
         self.step(|state| state.adopt(&merged, root.tree, header))?;
         self.state.borrow_mut().keep_ghosts(&removed, base);
         self.state.borrow_mut().charter = root.charter.clone();

@@ -3,12 +3,10 @@
 //! Both trees are immutable, so a read may suspend wherever a node is missing and go on where it was: a merge is plain
 //! sequential code, linear in what it looks at however small the cache is, and never begins again.
 
-use std::rc::Rc;
-
 use crate::errno::Errno;
 use crate::format::{EntryRecord, InodeRecord, Key, Pointer};
 use crate::volume::Volume;
-use crate::volume::state::{Change, Delta};
+use crate::volume::state::Change;
 
 /// What a name names.
 pub(super) type Name = Option<EntryRecord>;
@@ -16,21 +14,16 @@ pub(super) type Name = Option<EntryRecord>;
 /// After so many keys others get their turn: some tenths of a millisecond's work.
 const KEYS_A_TURN: u32 = 256;
 
-/// A tree, and perhaps a delta above it.
-#[derive(Clone)]
+/// A tree, as it is stored.
+#[derive(Clone, Copy)]
 pub(in crate::volume) struct Side<'a> {
     volume: &'a Volume,
     tree: Option<Pointer>,
-    above: Option<Rc<Delta>>,
 }
 
 impl<'a> Side<'a> {
-    pub(in crate::volume) fn new(
-        volume: &'a Volume,
-        tree: Option<Pointer>,
-        above: Option<Rc<Delta>>,
-    ) -> Side<'a> {
-        Side { volume, tree, above }
+    pub(in crate::volume) fn new(volume: &'a Volume, tree: Option<Pointer>) -> Side<'a> {
+        Side { volume, tree }
     }
 
     /// Returns what `key` is on this side.
@@ -39,11 +32,6 @@ impl<'a> Side<'a> {
     ///
     /// While nodes are fetched, as all methods here.
     pub(super) fn get(&self, key: &Key) -> Result<Option<Change>, Errno> {
-        match self.above.as_ref().and_then(|delta| delta.changes.get(key)) {
-            Some(Change::Removed) => return Ok(None),
-            Some(change) => return Ok(Some(change.clone())),
-            None => {}
-        }
         let Some(tree) = self.tree else { return Ok(None) };
         self.volume.step(|state| state.get_in(&tree, key))
     }
@@ -60,7 +48,7 @@ impl<'a> Side<'a> {
 
     /// Begins to read all in `from..end`.
     pub(in crate::volume) fn scan(&self, (from, end): (Key, Key)) -> Scan<'a> {
-        Scan { side: self.clone(), from, end, count: 0 }
+        Scan { side: *self, from, end, count: 0 }
     }
 }
 
@@ -79,32 +67,12 @@ impl Scan<'_> {
         if self.count.is_multiple_of(KEYS_A_TURN) {
             reactor::yield_now();
         }
-        loop {
-            if self.from >= self.end {
-                return Ok(None);
-            }
-            let above = self.side.above.as_ref().and_then(|delta| {
-                delta
-                    .changes
-                    .range(self.from.clone()..self.end.clone())
-                    .next()
-                    .map(|(k, c)| (k.clone(), c.clone()))
-            });
-            let stored = match self.side.tree {
-                Some(tree) => self.side.volume.step(|state| state.next_in(&tree, &self.from, &self.end))?,
-                None => None,
-            };
-            let next = match (above, stored) {
-                (Some(above), Some(stored)) if stored.0 < above.0 => Some(stored),
-                (Some(above), _) => Some(above),
-                (None, stored) => stored,
-            };
-            let Some((key, change)) = next else { return Ok(None) };
+        let Some(tree) = self.side.tree.filter(|_| self.from < self.end) else { return Ok(None) };
+        let next = self.side.volume.step(|state| state.next_in(&tree, &self.from, &self.end))?;
+        if let Some((key, _)) = &next {
             self.from = key.successor();
-            if !matches!(change, Change::Removed) {
-                return Ok(Some((key, change)));
-            }
         }
+        Ok(next)
     }
 }
 
