@@ -4,7 +4,8 @@
 //! files. An operation is one step that never suspends, repeated after each fetch until nothing is missing
 //! (`Volume::step`); the committer takes a delta away whole and works on it while new changes go to the next. The parts:
 //!
-//! - `state`: the layers and how to look through them; `names`, `content`, `xattr`: operations as steps over it;
+//! - `state`: the layers and how to look through them; `names`, `content`, `holes`, `xattr`: operations as steps over
+//!   it; `truncation`, `reclaim`: removing what is large, step by step;
 //! - `durability`: which changes are durable, and where; `sync`: making them so, and waiting for it; `room`: waiting before
 //!   a change until there is a place for it;
 //! - `fetch`: chunks into the cache; `commit`: deltas into the store; `rebase`: what happens when another writer was first,
@@ -25,18 +26,22 @@ mod fetch;
 mod freshness;
 mod gate;
 mod ghosts;
+mod holes;
 mod merge;
 mod names;
 mod news;
 mod operations;
 mod options;
 mod orphans;
+mod passed;
 mod race;
 mod rebase;
+mod reclaim;
 mod replay;
 mod room;
 mod state;
 mod sync;
+mod truncation;
 mod xattr;
 
 use std::cell::{Cell, RefCell};
@@ -182,6 +187,9 @@ impl Volume {
         // An unreadable tree should fail here and not at the first `ls`.
         volume.step(|state| state.record(Inode::ROOT.0)).map_err(OpenError::Tree)?;
         volume.replay_journal(&root)?;
+        let tree = volume.state.borrow().tree;
+        let truncations = volume.read_truncations(tree).map_err(OpenError::Tree)?;
+        volume.state.borrow_mut().take_truncations(truncations);
         if !volume.options.read_only {
             volume.find_orphans().map_err(OpenError::Tree)?;
         }
@@ -261,6 +269,7 @@ impl Volume {
             match stop {
                 Stop::Errno(errno) => return Err(errno),
                 Stop::Merging => self.gate.wait(),
+                Stop::Dead(inode, below) => self.remove_dead(inode, below)?,
                 Stop::Node(pointer) => drop(self.fetch_node(&pointer)?),
                 Stop::Frame(pointer) => {
                     let frame = self.fetch_frames(&[pointer])?;
@@ -295,34 +304,6 @@ impl Volume {
                 drop(state);
                 self.work.notify_all();
             }
-        }
-    }
-
-    fn reclaim_loop(&self) {
-        loop {
-            let next = self.state.borrow_mut().reclaim.pop_front();
-            match next {
-                None => self.reclaim.wait(),
-                Some(inode) => {
-                    if let Err(errno) = self.change_step(|state| state.reclaim(inode)) {
-                        // It stays on the list of orphans, for the next mount.
-                        tracing::warn!(inode, %errno, "a removed file's space is not reclaimed now");
-                    }
-                }
-            }
-        }
-    }
-
-    /// Removes what was removed and open: nobody refers to anything any more.
-    fn reclaim_all(&self) -> Result<(), Errno> {
-        if self.options.read_only {
-            return Ok(());
-        }
-        self.state.borrow_mut().references.clear();
-        self.find_orphans()?;
-        loop {
-            let Some(inode) = self.state.borrow_mut().reclaim.pop_front() else { return Ok(()) };
-            self.change_step(|state| state.reclaim(inode))?;
         }
     }
 

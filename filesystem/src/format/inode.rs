@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::FRAME_SIZE;
+use super::{FRAME_SIZE, FRAME_SIZE_MAX};
 use crate::operations::{Attributes, FileKind, Inode, Time};
 
 /// Which state of its content a file is in: who changed it last, and how often it was changed by then.
@@ -62,6 +62,11 @@ pub struct InodeRecord {
     pub tail: Bytes,
 }
 
+/// Frames of a file are no smaller: a page.
+const FRAME_EXPONENT_MIN: u8 = 12;
+/// Frames of a file are no larger than [`FRAME_SIZE_MAX`]: it bounds what one read decrypts and one write copies.
+const FRAME_EXPONENT_MAX: u8 = FRAME_SIZE_MAX.ilog2() as u8;
+
 /// Bytes of an encoded [`InodeRecord`] without a tail.
 pub const INODE_RECORD_SIZE: usize = 4 + 7 * 4 + 5 * 8 + 4 * 12;
 
@@ -111,6 +116,9 @@ impl InodeRecord {
         if bytes.len() < INODE_RECORD_SIZE || bytes[0] != 2 {
             return None;
         }
+        if bytes[2] != 0 && !(FRAME_EXPONENT_MIN..=FRAME_EXPONENT_MAX).contains(&bytes[2]) {
+            return None;
+        }
         let small = |index: usize| {
             u32::from_le_bytes(bytes[4 + index * 4..8 + index * 4].try_into().unwrap_or_default())
         };
@@ -146,9 +154,17 @@ impl InodeRecord {
         })
     }
 
+    /// Returns how many bytes of the file one frame holds.
+    pub fn frame_size(&self) -> u64 {
+        match self.frame_exponent {
+            0 => FRAME_SIZE as u64,
+            exponent => 1 << exponent,
+        }
+    }
+
     /// Returns what `stat` shows of it.
     pub fn attributes(&self, inode: u64) -> Attributes {
-        let frame_blocks = self.frames.saturating_mul(FRAME_SIZE as u64 / 512);
+        let frame_blocks = self.frames.saturating_mul(self.frame_size() / 512);
         Attributes {
             inode: Inode(inode),
             kind: self.kind,
@@ -224,7 +240,10 @@ mod tests {
         for size in 0..bytes.len() {
             assert_eq!(InodeRecord::decode(&Bytes::copy_from_slice(&bytes[..size])), None);
         }
-        bytes[0] = 1;
-        assert_eq!(InodeRecord::decode(&bytes.into()), None);
+        for (at, byte) in [(0, 1), (2, 11), (2, 18)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            assert_eq!(InodeRecord::decode(&bytes.into()), None);
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Records that belong to the volume as a whole: who wrote what, what is open without a name, what is being removed.
+//! Records that belong to the volume as a whole: who wrote what, what is open without a name, what is being
+//! removed.
 //!
 //! Each begins with its version; what is longer was written by a later version, and its known part is read.
 //!
@@ -6,7 +7,7 @@
 //! | --- | --- |
 //! | writer | `1, session 8, delta u64, committed seconds i64, lease seconds i64` |
 //! | orphan | `1, device u64, since seconds i64, lease seconds i64` |
-//! | truncation | `1, from u64` |
+//! | truncation | `1, first frame u64, end frame u64` |
 
 /// What a root contains of one writer: it is written anew in each of its commits, by the commit itself.
 ///
@@ -35,11 +36,16 @@ pub struct Orphan {
     pub lease_seconds: i64,
 }
 
-/// A file whose content is being removed, from the end towards `from`, in steps.
+/// A part of a file that is no more, while the keys of its frames are still being removed, in steps, from its front.
+///
+/// It belongs to the file's content: who reads or copies the file's extents passes over those within, and whoever takes
+/// another writer's content over takes his record over with it. Any mount may go on with the removal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Truncation {
-    /// The first byte that goes.
+    /// The first frame that is gone.
     pub from: u64,
+    /// One past the last frame that is gone.
+    pub to: u64,
 }
 
 const VERSION: u8 = 1;
@@ -96,13 +102,13 @@ impl Orphan {
 impl Truncation {
     /// Writes the record.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put(out, &[self.from]);
+        put(out, &[self.from, self.to]);
     }
 
     /// Reads a record.
     pub fn decode(bytes: &[u8]) -> Option<Truncation> {
-        let [from] = numbers(bytes)?;
-        Some(Truncation { from })
+        let [from, to] = numbers(bytes)?;
+        Some(Truncation { from, to })
     }
 }
 
@@ -115,12 +121,12 @@ mod tests {
         let writer =
             WriterRecord { session: *b"session1", delta: 2, committed_seconds: -3, lease_seconds: 4 };
         let orphan = Orphan { device: 5, since_seconds: 6, lease_seconds: -7 };
-        let truncation = Truncation { from: 8 };
+        let truncation = Truncation { from: 8, to: 9 };
         let mut bytes = [Vec::new(), Vec::new(), Vec::new()];
         writer.encode(&mut bytes[0]);
         orphan.encode(&mut bytes[1]);
         truncation.encode(&mut bytes[2]);
-        assert_eq!(bytes.each_ref().map(Vec::len), [33, 25, 9]);
+        assert_eq!(bytes.each_ref().map(Vec::len), [33, 25, 17]);
         for tail in [&b""[..], b"later"] {
             bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(tail));
             assert_eq!(WriterRecord::decode(&bytes[0]), Some(writer));

@@ -1,21 +1,20 @@
-//! Content: reading, writing, truncating, holes. Each method is one step over the [`State`].
+//! Content: reading and writing. Each method is one step over the [`State`].
 //!
-//! A frame is 32 KiB of a file, by index; what is shorter ends in zeros, and what is absent is a hole. Two rules keep
-//! old bytes from reappearing: no frame lies beyond the size, and no frame is longer than the size lets it be. A frame
-//! that is being written is unique in memory and is changed in place; once a commit or a reply shares it, the next write
-//! copies it.
+//! A frame is 32 KiB of a file, by index, or what the file's record says; what is shorter ends in zeros, and what is
+//! absent is a hole. Two rules keep old bytes from reappearing: no frame lies beyond the size but such as are being
+//! removed (see [`super::truncation`]), and no frame is longer than the size lets it be. A frame that is being written is
+//! unique in memory and is changed in place; once a commit or a reply shares it, the next write copies it.
 
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use super::state::{Change, State, Step, Stop, extent_range};
+use super::state::{Change, State, Step, Stop};
 use crate::errno::Errno;
-use crate::format::{ContentVersion, FRAME_SIZE, InodeRecord, Key, Pointer};
-use crate::operations::{AllocateMode, Attributes, FILE_SIZE_MAX, FileKind, SetAttributes, Time, Whence};
+use crate::format::{ContentVersion, FRAME_SIZE_MAX, InodeRecord, Key, Pointer};
+use crate::operations::{Attributes, FILE_SIZE_MAX, FileKind, SetAttributes, Time};
 use crate::posix_acl;
 
-const FRAME: u64 = FRAME_SIZE as u64;
-static ZEROS: [u8; FRAME_SIZE] = [0; FRAME_SIZE];
+static ZEROS: [u8; FRAME_SIZE_MAX] = [0; FRAME_SIZE_MAX];
 
 /// How far ahead a sequential reader is served: four full objects.
 const READ_AHEAD_SIZE: u64 = 4 * 1024 * 1024;
@@ -57,7 +56,7 @@ pub(crate) fn push_slice(out: &mut impl Extend<Bytes>, frame: &Bytes, start: usi
 }
 
 /// What a frame is before a write.
-enum Before {
+pub(super) enum Before {
     /// In the active delta, to be changed in place.
     Active,
     /// A hole.
@@ -67,7 +66,7 @@ enum Before {
 }
 
 impl State {
-    fn file(&mut self, inode: u64) -> Step<InodeRecord> {
+    pub(super) fn file(&mut self, inode: u64) -> Step<InodeRecord> {
         let record = self.record(inode)?;
         match record.kind {
             FileKind::Regular => Ok(record),
@@ -83,12 +82,13 @@ impl State {
         if offset >= end {
             return Ok(plan);
         }
+        let frame_size = record.frame_size();
         let mut at = offset;
         while at < end {
-            let index = at / FRAME;
-            let start = (at % FRAME) as usize;
-            let size = (FRAME_SIZE - start).min((end - at) as usize);
-            match self.get(&Key::Extent(inode, index))? {
+            let index = at / frame_size;
+            let start = (at % frame_size) as usize;
+            let size = (frame_size as usize - start).min((end - at) as usize);
+            match self.frame(inode, index)? {
                 None => push_slice(&mut Parts(&mut plan.parts), &Bytes::new(), start, size),
                 Some(Change::Frame(frame)) => push_slice(&mut Parts(&mut plan.parts), &frame, start, size),
                 Some(Change::Stored(pointer)) => match self.cache.frame(&pointer) {
@@ -123,10 +123,11 @@ impl State {
         if target < before.ahead + READ_AHEAD_SIZE / 4 && target < record.size {
             return;
         }
-        let from = before.ahead.max(end) / FRAME;
+        let frame_size = record.frame_size();
+        let from = before.ahead.max(end) / frame_size;
         position.ahead = target;
-        for index in from..target.div_ceil(FRAME) {
-            match self.get(&Key::Extent(inode, index)) {
+        for index in from..target.div_ceil(frame_size) {
+            match self.frame(inode, index) {
                 Ok(Some(Change::Stored(pointer))) if !self.cache.contains(&pointer) => {
                     plan.ahead.push(pointer)
                 }
@@ -134,7 +135,7 @@ impl State {
                 // Its leaf is not here yet: the next read brings it.
                 Err(_) => {
                     if let Some(position) = self.read_positions.get_mut(&inode) {
-                        position.ahead = index * FRAME;
+                        position.ahead = index * frame_size;
                     }
                     break;
                 }
@@ -142,8 +143,19 @@ impl State {
         }
     }
 
+    /// Returns frame `index` of a file, unless it is being removed.
+    pub(super) fn frame(&mut self, inode: u64, index: u64) -> Step<Option<Change>> {
+        if self.is_dead(inode, index) { Ok(None) } else { self.get(&Key::Extent(inode, index)) }
+    }
+
     /// Finds out what frame `index` is before bytes `start..end` of it are changed.
-    fn before(&mut self, inode: u64, index: u64, start: usize, end: usize, old_size: u64) -> Step<Before> {
+    fn before(
+        &mut self,
+        inode: u64,
+        index: u64,
+        (start, end): (usize, usize),
+        record: &InodeRecord,
+    ) -> Step<Before> {
         let key = Key::Extent(inode, index);
         match self.active.changes.get(&key) {
             Some(Change::Frame(_)) => return Ok(Before::Active),
@@ -151,10 +163,18 @@ impl State {
             // What is stored, and was brought here by a merge or by a commit that did not get through.
             Some(_) | None => {}
         }
-        if index * FRAME >= old_size {
+        if self.is_dead(inode, index) {
+            // Its key may be there: then it is counted already.
+            return Ok(match self.get(&key)? {
+                None => Before::Hole,
+                Some(_) => Before::Content(Bytes::new()),
+            });
+        }
+        let offset = index * record.frame_size();
+        if offset >= record.size {
             return Ok(Before::Hole);
         }
-        let whole = start == 0 && (end == FRAME_SIZE || index * FRAME + end as u64 >= old_size);
+        let whole = start == 0 && (end as u64 == record.frame_size() || offset + end as u64 >= record.size);
         match self.get(&key)? {
             None => Ok(Before::Hole),
             Some(Change::Frame(_) | Change::Stored(_)) if whole => Ok(Before::Content(Bytes::new())),
@@ -168,7 +188,13 @@ impl State {
     }
 
     /// Takes a frame out for changing; `apply_frame` puts it back. Returns whether it is new.
-    fn open_frame(&mut self, inode: u64, index: u64, before: Before, capacity: usize) -> (BytesMut, bool) {
+    pub(super) fn open_frame(
+        &mut self,
+        inode: u64,
+        index: u64,
+        before: Before,
+        capacity: usize,
+    ) -> (BytesMut, bool) {
         let copy = |content: &[u8]| {
             let mut frame = BytesMut::with_capacity(capacity.max(content.len()));
             frame.extend_from_slice(content);
@@ -194,13 +220,16 @@ impl State {
         if data.is_empty() {
             return Ok(());
         }
+        let frame_size = record.frame_size();
+        let revived = offset / frame_size..end.div_ceil(frame_size);
+        self.check_revival(inode, &revived)?;
         let mut pieces: SmallVec<[(u64, usize, usize, Before); 4]> = SmallVec::new();
         let mut at = offset;
         while at < end {
-            let index = at / FRAME;
-            let start = (at % FRAME) as usize;
-            let stop = FRAME_SIZE.min(start + (end - at) as usize);
-            let before = self.before(inode, index, start, stop, record.size)?;
+            let index = at / frame_size;
+            let start = (at % frame_size) as usize;
+            let stop = (frame_size as usize).min(start + (end - at) as usize);
+            let before = self.before(inode, index, (start, stop), &record)?;
             pieces.push((index, start, stop, before));
             at += (stop - start) as u64;
         }
@@ -210,7 +239,7 @@ impl State {
             let (piece, others) = rest.split_at(stop - start);
             rest = others;
             // Appended to in small steps, a frame grows by doubling; written at once, it gets what it needs.
-            let capacity = if start == 0 { stop } else { stop.next_power_of_two().min(FRAME_SIZE) };
+            let capacity = if start == 0 { stop } else { stop.next_power_of_two().min(frame_size as usize) };
             let (mut frame, new) = self.open_frame(inode, index, before, capacity);
             if frame.len() < start {
                 frame.resize(start, 0);
@@ -221,6 +250,7 @@ impl State {
             record.frames += u64::from(new);
             self.set(Key::Extent(inode, index), Change::Frame(frame.freeze()));
         }
+        self.revive(inode, &revived);
         record.size = record.size.max(end);
         self.touch_content(inode, &mut record);
         let now = Time::now();
@@ -248,95 +278,6 @@ impl State {
     pub(crate) fn touch_content(&mut self, inode: u64, record: &mut InodeRecord) {
         record.content = ContentVersion { writer: self.device, counter: record.content.counter + 1 };
         self.active.appended.insert(inode, false);
-    }
-
-    /// Zeros bytes `start..end` of one frame, if it is no hole.
-    fn zero_in_frame(&mut self, inode: u64, index: u64, start: usize, end: usize, before: Before) {
-        if matches!(before, Before::Hole) {
-            return;
-        }
-        let (mut frame, _) = self.open_frame(inode, index, before, 0);
-        if end >= frame.len() {
-            frame.truncate(start);
-        } else if start < end {
-            frame[start..end].fill(0);
-        }
-        self.set(Key::Extent(inode, index), Change::Frame(frame.freeze()));
-    }
-
-    /// Collects the frames in `first..last`.
-    fn frames_between(&mut self, inode: u64, first: u64, last: u64) -> Step<Vec<Key>> {
-        let (mut from, _) = extent_range(inode, first);
-        let end = Key::Extent(inode, last);
-        let mut keys = Vec::new();
-        while let Some((key, _)) = self.next(&from, &end)? {
-            from = key.successor();
-            keys.push(key);
-        }
-        Ok(keys)
-    }
-
-    /// Makes bytes `offset..end` read as zeros; whole frames become holes.
-    fn punch(&mut self, inode: u64, record: &mut InodeRecord, offset: u64, end: u64) -> Step<()> {
-        let (first, last) = (offset / FRAME, end / FRAME);
-        let (head, tail) = ((offset % FRAME) as usize, (end % FRAME) as usize);
-        // The frames at the edges, and the whole ones between.
-        let mut edges: SmallVec<[(u64, usize, usize, Before); 2]> = SmallVec::new();
-        // `before` must not take the content for overwritten: the rest of the frame stays.
-        let mut edge = |state: &mut State, index, start, end| -> Step<()> {
-            let before = match state.active.changes.get(&Key::Extent(inode, index)) {
-                Some(Change::Frame(_)) => Before::Active,
-                _ => match state.get(&Key::Extent(inode, index))? {
-                    None => Before::Hole,
-                    Some(Change::Frame(frame)) => Before::Content(frame),
-                    Some(Change::Stored(pointer)) => {
-                        Before::Content(state.cache.frame(&pointer).ok_or(Stop::Frame(pointer))?)
-                    }
-                    Some(_) => return Err(Errno::EIO.into()),
-                },
-            };
-            edges.push((index, start, end, before));
-            Ok(())
-        };
-        let mut whole = first..last;
-        if first == last {
-            edge(self, first, head, tail)?;
-        } else {
-            if head > 0 {
-                edge(self, first, head, FRAME_SIZE)?;
-                whole.start += 1;
-            }
-            if tail > 0 {
-                edge(self, last, 0, tail)?;
-            }
-        }
-        let holes =
-            if whole.is_empty() { Vec::new() } else { self.frames_between(inode, whole.start, whole.end)? };
-
-        for (index, start, end, before) in edges {
-            self.zero_in_frame(inode, index, start, end, before);
-        }
-        record.frames = record.frames.saturating_sub(holes.len() as u64);
-        for key in holes {
-            self.set(key, Change::Removed);
-        }
-        Ok(())
-    }
-
-    /// Changes the size; the caller stores `record`.
-    fn resize(&mut self, inode: u64, record: &mut InodeRecord, size: u64) -> Step<()> {
-        if size > FILE_SIZE_MAX {
-            return Err(Errno::EFBIG.into());
-        }
-        if size < record.size {
-            // To the end of the last frame, so that it becomes a hole or is cut off and keeps no zeros.
-            self.punch(inode, record, size, record.size.div_ceil(FRAME) * FRAME)?;
-        }
-        if record.size != size {
-            self.touch_content(inode, record);
-        }
-        record.size = size;
-        Ok(())
     }
 
     pub(crate) fn set_attributes(&mut self, inode: u64, changes: &SetAttributes) -> Step<Attributes> {
@@ -378,60 +319,6 @@ impl State {
         Ok(attributes)
     }
 
-    pub(crate) fn allocate(&mut self, inode: u64, mode: AllocateMode, offset: u64, length: u64) -> Step<()> {
-        self.writable()?;
-        let mut record = self.file(inode)?;
-        if length == 0 || (mode.punch_hole && (!mode.keep_size || mode.zero_range)) {
-            return Err(Errno::EINVAL.into());
-        }
-        let end = offset.checked_add(length).filter(|end| *end <= FILE_SIZE_MAX).ok_or(Errno::EFBIG)?;
-        let changes_size = !mode.keep_size && end > record.size;
-        if mode.punch_hole || mode.zero_range {
-            let zero_end = end.min(record.size);
-            if offset < zero_end {
-                // A range that reaches the end of the file reaches the end of its last frame.
-                let zero_end =
-                    if zero_end == record.size { zero_end.div_ceil(FRAME) * FRAME } else { zero_end };
-                self.punch(inode, &mut record, offset, zero_end)?;
-            }
-        }
-        if !mode.keep_size {
-            record.size = record.size.max(end);
-        }
-        if mode.clear_set_ids {
-            record.mode = without_set_ids(record.mode);
-        }
-        if mode.punch_hole || mode.zero_range || changes_size {
-            self.touch_content(inode, &mut record);
-        }
-        let now = Time::now();
-        record.mtime = now;
-        record.ctime = now;
-        self.set_record(inode, record);
-        Ok(())
-    }
-
-    pub(crate) fn seek(&mut self, inode: u64, offset: u64, whence: Whence) -> Step<u64> {
-        let record = self.file(inode)?;
-        if offset >= record.size {
-            return Err(Errno::ENXIO.into());
-        }
-        let mut index = offset / FRAME;
-        let (_, end) = extent_range(inode, 0);
-        match whence {
-            Whence::Data => match self.next(&Key::Extent(inode, index), &end)? {
-                Some((Key::Extent(_, found), _)) => Ok(offset.max(found * FRAME)),
-                _ => Err(Errno::ENXIO.into()),
-            },
-            Whence::Hole => loop {
-                match self.next(&Key::Extent(inode, index), &end)? {
-                    Some((Key::Extent(_, found), _)) if found == index => index += 1,
-                    _ => break Ok(offset.max(index * FRAME).min(record.size)),
-                }
-            },
-        }
-    }
-
     pub(crate) fn read_symlink(&mut self, inode: u64) -> Step<Bytes> {
         if self.record(inode)?.kind != FileKind::Symlink {
             return Err(Errno::EINVAL.into());
@@ -445,7 +332,7 @@ impl State {
 }
 
 /// As the kernel does it: setgid without group execution marks mandatory locking and stays.
-fn without_set_ids(mode: u32) -> u32 {
+pub(super) fn without_set_ids(mode: u32) -> u32 {
     let mode = mode & !0o4000;
     if mode & 0o010 != 0 { mode & !0o2000 } else { mode }
 }

@@ -10,19 +10,29 @@
 use super::Volume;
 use super::merge::sides::Side;
 use super::state::{Change, State, xattr_range};
+use crate::cache::NumberMap;
 use crate::errno::Errno;
-use crate::format::{Key, Pointer};
+use crate::format::{Key, Pointer, Truncation};
 use crate::operations::{Inode, Time};
 
 impl State {
     /// Notes inodes that are gone from the tree, but were in `base` and are referred to.
-    pub(super) fn keep_ghosts(&mut self, removed: &[u64], base: Option<Pointer>) {
+    /// `dead` is what was being removed of files in `base`.
+    pub(super) fn keep_ghosts(
+        &mut self,
+        removed: &[u64],
+        base: Option<Pointer>,
+        dead: &NumberMap<u64, Truncation>,
+    ) {
         let Some(base) = base else { return };
         for inode in removed {
             // What we had changed of it has kept it alive, or is in another file now.
             let is_kept = self.active.changes.contains_key(&Key::Inode(*inode));
             if !is_kept && self.references.contains_key(inode) {
                 self.ghosts.insert(*inode, base);
+                if let Some(truncation) = dead.get(inode) {
+                    self.truncations.insert(*inode, *truncation);
+                }
             }
         }
     }
@@ -62,6 +72,9 @@ impl Volume {
                 state.ghosts.remove(&inode);
                 for (key, change) in &body {
                     state.set(key.clone(), change.clone());
+                }
+                if let Some(truncation) = state.truncations.get(&inode).copied() {
+                    state.set(Key::Truncation(inode), Change::Truncation(truncation));
                 }
                 state.set(Key::Orphan(inode), Change::Orphan(state.orphan_record(Time::now())));
                 state.set_record(inode, record);

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::state::{Change, State, Step, entry_range, extent_range, xattr_range};
+use super::state::{Change, State, Step, entry_range};
 use crate::errno::Errno;
 use crate::format::{EntryRecord, InodeRecord, Key};
 use crate::operations::{
@@ -433,38 +433,5 @@ impl State {
             });
         }
         Ok(entries)
-    }
-
-    /// Removes all that belongs to an inode without names and references. Returns `false` if it has some again.
-    pub(crate) fn reclaim(&mut self, inode: u64) -> Step<bool> {
-        let Some(Change::Inode(record)) = self.get(&Key::Inode(inode))? else {
-            if self.get(&Key::Orphan(inode))?.is_some() {
-                self.set(Key::Orphan(inode), Change::Removed);
-            }
-            return Ok(true);
-        };
-        if record.nlink > 0 || self.references.contains_key(&inode) || self.is_kept_elsewhere(inode)? {
-            return Ok(false);
-        }
-        let mut keys = vec![Key::Inode(inode), Key::Orphan(inode)];
-        for (mut from, end) in [extent_range(inode, 0), xattr_range(inode)] {
-            while let Some((key, _)) = self.next(&from, &end)? {
-                from = key.successor();
-                keys.push(key);
-            }
-        }
-        let below = self.committing.as_ref().is_some_and(|delta| delta.changes.contains_key(&keys[0]));
-        if below || self.durability.is_write_back() || self.get_stored(&keys[0])?.is_some() {
-            for key in keys {
-                self.set(key, Change::Removed);
-            }
-        } else {
-            // It never left memory: a temporary file costs no commit anything.
-            for key in keys {
-                self.active.remove(&key);
-            }
-        }
-        self.read_positions.remove(&inode);
-        Ok(true)
     }
 }

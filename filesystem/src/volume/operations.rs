@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::Volume;
 use super::content::{Part, ReadPlan, push_slice};
+use super::holes::Seek;
 use super::names::NewNode;
 use super::state::Change;
 use crate::errno::Errno;
@@ -49,9 +50,11 @@ impl Volume {
         }
     }
 
-    /// Wakes the reclaimer if something lost its last name and nobody refers to it.
-    fn after_removal(&self) {
-        if !self.state.borrow().reclaim.is_empty() {
+    /// Wakes the reclaimer if something lost its last name and nobody refers to it, or much was truncated.
+    pub(super) fn after_removal(&self) {
+        let state = self.state.borrow();
+        if !state.reclaim.is_empty() || !state.truncations.is_empty() {
+            drop(state);
             self.reclaim.notify_all();
         }
     }
@@ -172,8 +175,9 @@ impl Operations for Volume {
     }
 
     fn set_attributes(&self, inode: Inode, changes: &SetAttributes) -> Result<Attributes, Errno> {
-        self.change_inode(inode, |state, inode| state.set_attributes(inode, changes))
-            .map(|found| self.shown(found))
+        let attributes = self.change_inode(inode, |state, inode| state.set_attributes(inode, changes))?;
+        self.after_removal();
+        Ok(self.shown(attributes))
     }
 
     fn make_node(
@@ -351,11 +355,19 @@ impl Operations for Volume {
             }
         }
         self.make_room(SMALL_CHANGE_BYTES)?;
-        self.change_inode(inode, |state, inode| state.allocate(inode, mode, offset, length))
+        self.change_inode(inode, |state, inode| state.allocate(inode, mode, offset, length))?;
+        self.after_removal();
+        Ok(())
     }
 
-    fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, Errno> {
-        self.step(|state| state.seek(state.at(inode), offset, whence))
+    fn seek(&self, inode: Inode, mut offset: u64, whence: Whence) -> Result<u64, Errno> {
+        loop {
+            match self.step(|state| state.seek(state.at(inode), offset, whence))? {
+                Seek::Found(offset) => return Ok(offset),
+                Seek::NotBefore(next) => offset = next,
+            }
+            reactor::yield_now();
+        }
     }
 
     fn statistics(&self) -> Result<Statistics, Errno> {

@@ -13,10 +13,11 @@ use dht::{HeaderHash, Record};
 use super::Volume;
 use super::fetch::CachedNodes;
 use super::merge::Merged;
-use super::state::{Delta, State, Step};
+use super::state::{Delta, State, Step, Stop};
 use crate::access::{Root, open_root};
+use crate::cache::NumberMap;
 use crate::errno::Errno;
-use crate::format::{Key, Pointer};
+use crate::format::{Key, Pointer, Truncation};
 use crate::operations::Time;
 use crate::tree::Nodes;
 use crate::tree::difference::Difference;
@@ -24,23 +25,34 @@ use crate::tree::difference::Difference;
 impl State {
     /// Puts a merge in place: the tree is `tree` from now on, which is what `header` names, and our changes are the
     /// merged ones. If it stops for something that is missing, nothing has changed.
-    fn adopt(&mut self, merged: &Merged, tree: Option<Pointer>, header: HeaderHash) -> Step<()> {
+    ///
+    /// `truncations` are those that are under way in `tree`.
+    fn adopt(
+        &mut self,
+        merged: &Merged,
+        tree: Option<Pointer>,
+        header: HeaderHash,
+        truncations: &NumberMap<u64, Truncation>,
+    ) -> Step<()> {
         let number = self.active.number;
         let active = std::mem::replace(&mut self.active, Delta { number, ..Delta::default() });
+        let dead = std::mem::take(&mut self.truncations);
         let before = (self.tree, self.header, self.committing.take(), active);
         self.tree = tree;
         self.header = Some(header);
         for (key, change) in &merged.changes {
             self.set(key.clone(), change.clone());
         }
+        self.take_truncations(truncations.clone());
         for (inode, only) in before.2.iter().flat_map(|delta| &delta.appended).chain(&before.3.appended) {
             *self.active.appended.entry(*inode).or_insert(true) &= only;
         }
         for (inode, pieces) in &merged.appended {
             self.active.appended.remove(inode);
-            let appended = pieces.iter().try_for_each(|piece| self.append(*inode, piece, false).map(drop));
+            let appended = pieces.iter().try_for_each(|piece| self.append_anywhere(*inode, piece));
             if let Err(stop) = appended {
                 (self.tree, self.header, self.committing, self.active) = before;
+                self.truncations = dead;
                 return Err(stop);
             }
         }
@@ -60,6 +72,16 @@ impl State {
         }
         self.reclaim.extend(&merged.reclaim);
         Ok(())
+    }
+
+    /// Appends, and removes first what of theirs is dead there: nobody else could, while changes wait for the merge.
+    fn append_anywhere(&mut self, inode: u64, piece: &[u8]) -> Step<()> {
+        loop {
+            match self.append(inode, piece, false) {
+                Err(Stop::Dead(..)) => drop(self.remove_dead(inode)?),
+                other => return other.map(drop),
+            }
+        }
     }
 }
 
@@ -89,8 +111,10 @@ impl Volume {
         }
         let removed = self.removed_under_us(base, root.tree)?;
         let merged = self.merge(root.tree, Time::now())?;
-        self.step(|state| state.adopt(&merged, root.tree, header))?;
-        self.state.borrow_mut().keep_ghosts(&removed, base);
+        let truncations = self.read_truncations(root.tree)?;
+        let dead = self.state.borrow().truncations.clone();
+        self.step(|state| state.adopt(&merged, root.tree, header, &truncations))?;
+        self.state.borrow_mut().keep_ghosts(&removed, base, &dead);
         self.state.borrow_mut().charter = root.charter.clone();
         drop(closed);
         self.news.push((base, root.tree), merged.invalidations);
@@ -103,9 +127,7 @@ impl Volume {
             let newest = state.durability.newest();
             state.durability.want(newest);
         }
-        if !self.state.borrow().reclaim.is_empty() {
-            self.reclaim.notify_all();
-        }
+        self.after_removal();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::state::{Change, Delta, decode_raw};
 use super::{OpenError, Volume};
 use crate::access::Root;
-use crate::format::{FRAME_SIZE, Pointer};
+use crate::format::{FRAME_SIZE_MAX, Pointer};
 use crate::journal::Item;
 
 /// The journal as it is read.
@@ -96,5 +96,5 @@ impl Volume {
 }
 
 fn is_sane(change: &Change) -> bool {
-    !matches!(change, Change::Frame(bytes) if bytes.len() > FRAME_SIZE)
+    !matches!(change, Change::Frame(bytes) if bytes.len() > FRAME_SIZE_MAX)
 }

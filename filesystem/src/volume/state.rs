@@ -15,6 +15,7 @@ use dht::HeaderHash;
 
 use super::aliases::Aliases;
 use super::durability::Durability;
+use super::passed::Passed;
 use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
@@ -97,6 +98,8 @@ pub(crate) enum Stop {
     Frame(Pointer),
     /// A merge is under way: wait for its end and ask again.
     Merging,
+    /// Remove the dead frames of this inode below this one, and ask again.
+    Dead(u64, u64),
 }
 
 impl From<Errno> for Stop {
@@ -137,11 +140,16 @@ pub(crate) struct State {
     pub(crate) references: NumberMap<u64, u64>,
     /// Inodes without names and references, to be removed.
     pub(crate) reclaim: VecDeque<u64>,
+    /// The truncations that are under way, as their records have it.
+    pub(crate) truncations: NumberMap<u64, Truncation>,
     /// Where each recently read file was read up to.
     pub(crate) read_positions: HashMap<u64, super::content::ReadPosition>,
     pub(crate) durability: Durability,
     /// The commit that is being published.
     pub(crate) attempt: Option<Attempt>,
+    /// Counts changes.
+    edits: u64,
+    passed: Passed,
     pub(crate) next_inode: u64,
     /// Where the next run of numbers starts, if it is free.
     inode_run: u64,
@@ -164,9 +172,12 @@ impl State {
             cache: Cache::new(cache_size_bytes),
             references: NumberMap::default(),
             reclaim: VecDeque::new(),
+            truncations: NumberMap::default(),
             read_positions: HashMap::new(),
             durability: Durability::new(write_back),
             attempt: None,
+            edits: 0,
+            passed: Passed::default(),
             next_inode: 0,
             inode_run: 0,
             device,
@@ -189,6 +200,7 @@ impl State {
     /// Changes `key` in the active delta.
     pub(crate) fn set(&mut self, key: Key, change: Change) {
         self.active.number = self.durability.on_change(&key);
+        self.edits += 1;
         self.active.insert(key, change);
     }
 
@@ -247,11 +259,19 @@ impl State {
     }
 
     /// Returns the first key in `from..end` that is not removed, with its value.
+    ///
+    /// Keys that are removed, and not yet from the tree, are passed over. Where that stops for a node, the next try goes on
+    /// from there: else a run of them whose leaves do not fit the cache would never be passed.
     pub(crate) fn next(&mut self, from: &Key, end: &Key) -> Step<Option<(Key, Change)>> {
-        let mut from = from.clone();
+        let start = from;
+        let mut from = self.passed.reached(self.edits, self.tree, start).unwrap_or(start).clone();
         loop {
             if from >= *end {
                 return Ok(None);
+            }
+            if self.is_removed(&from) {
+                from = from.successor();
+                continue;
             }
             let range = || from.clone()..end.clone();
             let active = self.active.changes.range(range()).next();
@@ -261,9 +281,15 @@ impl State {
                 (a, c) => a.or(c),
             };
             let upper = upper.map(|(key, change)| (key.clone(), change.clone()));
-            let stored = match self.tree_of(&from) {
-                Some(tree) => self.next_in(&tree, &from, end)?,
+            let stored = match self.tree_of(&from).map(|tree| self.next_in(&tree, &from, end)) {
                 None => None,
+                Some(Ok(stored)) => stored,
+                Some(Err(stop)) => {
+                    if from != *start {
+                        self.passed.note(self.edits, self.tree, start.clone(), from);
+                    }
+                    return Err(stop);
+                }
             };
             match (upper, stored) {
                 (None, stored) => return Ok(stored),
@@ -272,6 +298,12 @@ impl State {
                 (upper, _) => return Ok(upper),
             }
         }
+    }
+
+    fn is_removed(&self, key: &Key) -> bool {
+        let change = self.active.changes.get(key);
+        let change = change.or_else(|| self.committing.as_ref().and_then(|delta| delta.changes.get(key)));
+        matches!(change, Some(Change::Removed))
     }
 
     /// Returns the first key in `from..end` of the tree at `tree`.
