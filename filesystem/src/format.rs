@@ -13,6 +13,8 @@
 //! child share an object that is named by its hash.
 
 mod entry;
+#[cfg(test)]
+mod golden;
 mod inode;
 mod key;
 mod table;
