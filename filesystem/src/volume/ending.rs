@@ -74,6 +74,12 @@ pub struct Pending {
 }
 
 impl Volume {
+    /// Returns the version of the root that everything shown is based on: it moves with each commit, ours or another
+    /// mount's.
+    pub fn version(&self) -> u64 {
+        self.version.get()
+    }
+
     /// Returns what is not committed yet, and what keeps it.
     pub fn pending(&self) -> Pending {
         let state = self.state.borrow();

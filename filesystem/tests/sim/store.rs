@@ -1,0 +1,153 @@
+//! A block store as several machines see it: every call takes time, may fail, and its answer may be lost although it took
+//! effect. What it holds is never wrong: that is the DHT's business, and has worlds of its own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dht::{
+    Address, BlockStore, GetError, HeaderHash, MemoryBlockStore, OwnerTag, PutError, ReadError, Record,
+    RegisterAddress, SwapError, Usage,
+};
+use reactor::sim::World;
+
+/// What a call that gets no answer waits.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The network behind all mounts.
+pub(crate) struct Cloud {
+    pub(crate) memory: MemoryBlockStore,
+    world: World,
+    /// Machines that reach nobody.
+    cut_off: RefCell<BTreeSet<usize>>,
+    /// Of a hundred calls, how many get no answer; half of these took effect.
+    pub(crate) lost_percent: Cell<u32>,
+    /// No node takes a block.
+    pub(crate) full: Cell<bool>,
+}
+
+impl Cloud {
+    pub(crate) fn new(world: &World) -> Rc<Cloud> {
+        Rc::new(Cloud {
+            memory: MemoryBlockStore::new(),
+            world: world.clone(),
+            cut_off: RefCell::default(),
+            lost_percent: Cell::new(0),
+            full: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn cut(&self, machine: usize, cut: bool) {
+        match cut {
+            true => self.cut_off.borrow_mut().insert(machine),
+            false => self.cut_off.borrow_mut().remove(&machine),
+        };
+    }
+}
+
+/// The cloud as one machine reaches it.
+pub(crate) struct Reach {
+    pub(crate) cloud: Rc<Cloud>,
+    pub(crate) machine: usize,
+}
+
+/// What becomes of one call.
+#[derive(PartialEq)]
+enum Fate {
+    Answered,
+    /// It takes effect, and nobody hears of it.
+    AnswerLost,
+    NeverArrives,
+}
+
+impl Reach {
+    fn travel(&self) -> Fate {
+        let cloud = &self.cloud;
+        reactor::sleep(Duration::from_millis(1 + u64::from(cloud.world.choose(30))));
+        if cloud.cut_off.borrow().contains(&self.machine) {
+            reactor::sleep(TIMEOUT);
+            return Fate::NeverArrives;
+        }
+        match cloud.world.chance(f64::from(cloud.lost_percent.get()) / 100.0) {
+            false => Fate::Answered,
+            true if cloud.world.choose(2) == 0 => Fate::AnswerLost,
+            true => {
+                reactor::sleep(TIMEOUT);
+                Fate::NeverArrives
+            }
+        }
+    }
+
+    fn no_quorum() -> PutError {
+        PutError::NoQuorum { durable: 0, needed: 2, reason: "nobody answers".into() }
+    }
+}
+
+impl BlockStore for Reach {
+    fn tag(&self) -> OwnerTag {
+        self.cloud.memory.tag()
+    }
+
+    fn put(&self, content: Bytes) -> Result<Address, PutError> {
+        let fate = self.travel();
+        if fate == Fate::NeverArrives {
+            return Err(Self::no_quorum());
+        }
+        if self.cloud.full.get() {
+            return Err(PutError::Full { full: 2 });
+        }
+        let address = self.cloud.memory.put(content)?;
+        if fate == Fate::AnswerLost {
+            reactor::sleep(TIMEOUT);
+            return Err(Self::no_quorum());
+        }
+        Ok(address)
+    }
+
+    fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError> {
+        match self.travel() {
+            Fate::Answered => self.cloud.memory.get(address, range),
+            _ => Err(GetError::Unreachable { address: *address, reason: "nobody answers".into() }),
+        }
+    }
+
+    fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
+        match self.travel() {
+            Fate::Answered => self.cloud.memory.read(register),
+            _ => Err(ReadError::NoQuorum { answers: 0, needed: 2, reason: "nobody answers".into() }),
+        }
+    }
+
+    fn compare_and_swap(
+        &self,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: Bytes,
+    ) -> Result<Record, SwapError> {
+        let unknown = || SwapError::Unknown { reason: "nobody answers".into() };
+        let fate = self.travel();
+        if fate == Fate::NeverArrives {
+            return Err(unknown());
+        }
+        if self.cloud.full.get() {
+            return Err(SwapError::Full);
+        }
+        let result = self.cloud.memory.compare_and_swap(register, expected, payload);
+        if fate == Fate::AnswerLost {
+            reactor::sleep(TIMEOUT);
+            return Err(unknown());
+        }
+        result
+    }
+
+    fn usage(&self) -> Result<Usage, ReadError> {
+        let mut usage = self.cloud.memory.usage()?;
+        if self.cloud.full.get() {
+            usage.total_bytes = usage.used_bytes;
+        }
+        Ok(usage)
+    }
+}

@@ -1,0 +1,78 @@
+//! What a mount shows, read whole: each path with whose content it holds.
+
+use std::collections::BTreeMap;
+
+use filesystem::operations::FileKind;
+use filesystem::{Errno, Inode, Operations, Volume};
+
+use super::contents::{Token, token_of};
+
+/// What a path holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Held {
+    Directory,
+    /// A file that nobody has written to yet.
+    Empty,
+    Content(Token),
+}
+
+/// Every path of a volume below its root.
+pub(crate) type Tree = BTreeMap<String, Held>;
+
+/// Reads a file whole.
+pub(crate) fn read(volume: &Volume, file: Inode) -> Result<Vec<u8>, Errno> {
+    let mut content = Vec::new();
+    loop {
+        let piece = volume.read(file, content.len() as u64, 1 << 20)?;
+        if piece.iter().all(|slice| slice.is_empty()) {
+            return Ok(content);
+        }
+        piece.iter().for_each(|slice| content.extend_from_slice(slice));
+    }
+}
+
+/// Reads a file, which must be empty or hold what somebody wrote.
+///
+/// # Panics
+///
+/// If it holds anything else.
+pub(crate) fn held(volume: &Volume, path: &str, file: Inode) -> Result<Held, Errno> {
+    let content = read(volume, file)?;
+    if content.is_empty() {
+        return Ok(Held::Empty);
+    }
+    match token_of(&content) {
+        Some(token) => Ok(Held::Content(token)),
+        None => panic!("{path} holds {} bytes that nobody wrote so", content.len()),
+    }
+}
+
+/// Reads all.
+pub(crate) fn read_all(volume: &Volume) -> Result<Tree, Errno> {
+    let mut tree = Tree::new();
+    let mut left = vec![(String::new(), Inode::ROOT)];
+    while let Some((path, directory)) = left.pop() {
+        let mut cookie = 0;
+        loop {
+            let entries = volume.read_directory(directory, cookie, 64, false)?;
+            let Some(last) = entries.last() else { break };
+            cookie = last.cookie;
+            for entry in entries {
+                let name = String::from_utf8_lossy(&entry.name).into_owned();
+                if name == "." || name == ".." {
+                    continue;
+                }
+                let path = format!("{path}/{name}");
+                let held = match entry.kind {
+                    FileKind::Directory => {
+                        left.push((path.clone(), entry.inode));
+                        Held::Directory
+                    }
+                    _ => held(volume, &path, entry.inode)?,
+                };
+                assert_eq!(tree.insert(path.clone(), held), None, "{path} is listed twice");
+            }
+        }
+    }
+    Ok(tree)
+}
