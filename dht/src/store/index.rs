@@ -266,6 +266,17 @@ impl Index {
         })
     }
 
+    /// Which of a segment's records are the newest of their keys, tombstones included: as long as the segment is there,
+    /// one may hide an older value in it.
+    pub(crate) fn newest_in<'a>(
+        &'a self,
+        segment: u32,
+        listing: &'a Listing,
+    ) -> impl Iterator<Item = Entry> + 'a {
+        let entries = listing.entries.iter().filter_map(|listed| self.entries.get(&listed.key));
+        entries.filter(move |entry| entry.segment == segment).copied()
+    }
+
     /// Notes that a segment is gone from the disk.
     ///
     /// # Panics

@@ -34,7 +34,7 @@ impl Log {
     pub(crate) fn give_back(&self, segment: u32, listing: &Listing) -> Result<(), StoreError> {
         let runs = {
             let index = self.index.borrow();
-            let values = index.survivors(segment, listing).map(|(_, entry)| {
+            let values = index.newest_in(segment, listing).map(|entry| {
                 u64::from(entry.offset)..u64::from(entry.offset) + format::record_bytes(entry.length) as u64
             });
             let holes =
