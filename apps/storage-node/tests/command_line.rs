@@ -107,7 +107,7 @@ fn damaged_newer_and_readable_keys_are_refused_with_the_reason() {
     refused(&run, "has format 99", "newer storage-node");
     fs::write(
         node.join("node.json"),
-        r#"{"kind":"hypha node","version":1,"number":1,"listen":"127.0.0.1:0"}"#,
+        r#"{"kind":"hypha node","version":2,"number":1,"listen":"127.0.0.1:0","has_forgotten":false}"#,
     )
     .unwrap();
     fs::write(node.join("node.key"), "x").unwrap();

@@ -73,6 +73,10 @@ impl Volume {
             let Ok(root) = open_root(&newest.payload, newest.version, &self.keys.secret) else {
                 return Err(Errno::EIO);
             };
+            if root.charter.features.unwritable() != 0 {
+                // Not ours to write any more: the next commit finds that out, and says so.
+                return Ok(());
+            }
             let claim = Root {
                 version: newest.version + 1,
                 previous: Some(newest.header_hash),
@@ -102,7 +106,10 @@ impl Volume {
     /// Whether a root that follows the one we know is a claim.
     pub(super) fn is_claim(&self, root: &Root) -> bool {
         let state = self.state.borrow();
-        root.previous.is_some() && root.previous == state.header && root.tree == state.tree
+        root.previous.is_some()
+            && root.previous == state.header
+            && root.tree == state.tree
+            && root.charter == state.charter
     }
 
     /// Lets another writer who claimed the root go first.
