@@ -44,6 +44,9 @@ pub enum Refusal {
     /// What the node has is damaged; it will fetch it again.
     #[error("the node's copy is damaged")]
     Damaged,
+    /// The node has lost its store since it last voted, and has not learned from the others what it may have promised.
+    #[error("the node has lost its store, and may have forgotten this register; it asks the others")]
+    Amnesiac,
     /// Something signed does not verify.
     #[error("refused: {0}")]
     Invalid(#[from] Invalid),

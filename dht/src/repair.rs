@@ -16,6 +16,7 @@
 //! Not here: replacing a register's member that is gone for good, which takes a new epoch.
 
 mod handover;
+mod relearn;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -150,6 +151,9 @@ impl<O: Overlay + 'static> Repair<O> {
             reactor::spawn(move || {
                 loop {
                     wanted.node.wait_for_wanted();
+                    for genesis in wanted.node.take_wanted_registers() {
+                        wanted.relearn(&genesis);
+                    }
                     wanted.fetch_wanted();
                 }
             }),
@@ -326,6 +330,13 @@ impl<O: Overlay + 'static> Repair<O> {
                 Ok(view) => view
                     .and_then(|view| view.accepted)
                     .map_or(Ballot::ZERO, |accepted| accepted.proposal.ballot),
+                Err(Refusal::Amnesiac | Refusal::Damaged) => {
+                    match self.relearn_from(contact, &register) {
+                        true => report.registers += 1,
+                        false => report.missing += 1,
+                    }
+                    continue;
+                }
                 Err(_) => {
                     report.missing += 1;
                     continue;

@@ -64,6 +64,13 @@ impl StorageNode {
         let replicas = usize::from(network.replicas);
         let gate = Gate::Passports(peers.clone());
         let storage = dht::node::Node::new(NodeId::of(&own), store.clone(), gate, replicas);
+        if settings.has_forgotten {
+            tracing::warn!(
+                node = settings.number,
+                "a store was lost: registers are learned from the other nodes"
+            );
+            storage.set_amnesiac();
+        }
 
         let remembered: Vec<SocketAddr> = network
             .nodes

@@ -122,6 +122,10 @@ fn a_founding_that_was_cut_short_is_resumed_and_only_by_up() {
     assert!(up.stop().success());
 
     // Or before any root was: the same register gets its first.
+    let node = home.join("nodes/1/node.json");
+    let mut settings: serde_json::Value = serde_json::from_slice(&fs::read(&node).unwrap()).unwrap();
+    (settings["store"], settings["has_forgotten"]) = (serde_json::Value::Null, false.into());
+    fs::write(&node, settings.to_string()).unwrap();
     fs::remove_dir_all(home.join("nodes/1/store")).unwrap();
     fs::remove_dir_all(home.join("client")).unwrap();
     fs::write(home.join("network.json"), cut_short.to_string()).unwrap();
@@ -134,4 +138,34 @@ fn a_founding_that_was_cut_short_is_resumed_and_only_by_up() {
     fs::remove_dir_all(home.join("nodes/1/store")).unwrap();
     refused(&["up", "--home", text(&home), text(&drive)], "the volume's root");
     refused(&["up", "--home", text(&home), text(&drive)], "the volume's root");
+}
+
+/// A disk that is not mounted, twice: what is left of the root is one node's word, and that one may be behind.
+#[test]
+fn with_two_of_three_stores_missing_nothing_comes_up_and_nothing_is_overwritten() {
+    if !fuse_is_usable("absence_is_not_inferred: missing stores") {
+        return;
+    }
+    let place = Place::new("missing-stores");
+    let (home, drive, away) = (place.join("home"), place.join("drive"), place.join("away"));
+    let up = Running::up(&home, &drive, 3);
+    fs::write(drive.join("thesis"), "my thesis").unwrap();
+    assert!(up.stop().success());
+    fs::create_dir(&away).unwrap();
+    let store = |number: u32| home.join(format!("nodes/{number}/store"));
+    for number in [2, 3] {
+        fs::rename(store(number), away.join(format!("{number}"))).unwrap();
+        fs::create_dir(store(number)).unwrap();
+    }
+    for _ in 0..2 {
+        refused(&["up", "--home", text(&home), text(&drive)], "2 of nodes 1, 2 and 3 must answer");
+    }
+    // The disks are mounted again.
+    for number in [2, 3] {
+        fs::remove_dir_all(store(number)).unwrap();
+        fs::rename(away.join(format!("{number}")), store(number)).unwrap();
+    }
+    let up = Running::up(&home, &drive, 3);
+    assert_eq!(fs::read_to_string(drive.join("thesis")).unwrap(), "my thesis");
+    assert!(up.stop().success());
 }

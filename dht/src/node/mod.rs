@@ -13,7 +13,7 @@ pub mod blocks;
 pub mod registers;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use overlay::{NodeId, Peers, Rights};
@@ -21,6 +21,7 @@ use reactor::rpc::{CallContext, Payload, Service};
 use reactor::sync::Signal;
 
 use crate::address::Address;
+use crate::block::mutable::{Genesis, Signed};
 use crate::block::proposal::Proposed;
 use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
@@ -58,7 +59,9 @@ pub struct Node {
     neighbours: RefCell<Vec<NodeId>>,
     replicas: Cell<usize>,
     wanted: RefCell<BTreeSet<Address>>,
+    wanted_registers: RefCell<BTreeMap<RegisterAddress, Signed<Genesis>>>,
     wanted_signal: Signal,
+    is_amnesiac: Cell<bool>,
 }
 
 impl Node {
@@ -74,7 +77,9 @@ impl Node {
             neighbours: RefCell::default(),
             replicas: Cell::new(replicas),
             wanted: RefCell::default(),
+            wanted_registers: RefCell::default(),
             wanted_signal: Signal::default(),
+            is_amnesiac: Cell::new(false),
         })
     }
 
@@ -146,14 +151,34 @@ impl Node {
         }
     }
 
+    /// Says that the store is not the one that this node voted with: it is lost, or another. Of a register that the store
+    /// does not have, the node says nothing until it has learned from the others what it may have promised.
+    pub fn set_amnesiac(&self) {
+        self.is_amnesiac.set(true);
+    }
+
+    /// Asks repair to learn a register from its other members.
+    fn want_register(&self, genesis: &Signed<Genesis>) {
+        let mut wanted = self.wanted_registers.borrow_mut();
+        if wanted.len() < WANTED_MAX {
+            wanted.insert(genesis.register(), genesis.clone());
+            self.wanted_signal.notify_all();
+        }
+    }
+
+    /// Takes the registers that repair was asked to learn.
+    pub(crate) fn take_wanted_registers(&self) -> Vec<Signed<Genesis>> {
+        std::mem::take(&mut *self.wanted_registers.borrow_mut()).into_values().collect()
+    }
+
     /// Takes what repair was asked to fetch.
     pub fn take_wanted(&self) -> BTreeSet<Address> {
         std::mem::take(&mut self.wanted.borrow_mut())
     }
 
-    /// Waits until [`Node::take_wanted`] has something to return.
+    /// Waits until repair is asked for something.
     pub fn wait_for_wanted(&self) {
-        if self.wanted.borrow().is_empty() {
+        if self.wanted.borrow().is_empty() && self.wanted_registers.borrow().is_empty() {
             self.wanted_signal.wait();
         }
     }

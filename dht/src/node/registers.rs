@@ -114,7 +114,7 @@ impl Node {
         let register = genesis.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
-        self.load(&register, &mut state)?;
+        self.load_or_relearn(&genesis, &mut state)?;
         let mut next = self.state_for(&genesis, state.as_ref())?;
         check_ballots(&next, &proposal)?;
         if proposal.register != register || proposal.value.is_some() || proposal.next.is_some() {
@@ -172,7 +172,7 @@ impl Node {
         let register = genesis.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
-        self.load(&register, &mut state)?;
+        self.load_or_relearn(&genesis, &mut state)?;
         let mut next = self.state_for(&genesis, state.as_ref())?;
         let proposal = proposed.proposal.clone();
         check_ballots(&next, &proposal)?;
@@ -224,7 +224,7 @@ impl Node {
     ) -> Result<Option<ListedKey>, Refusal> {
         let view = match self.read_register(&RegisterAddress(*address)) {
             // Silent about this one only.
-            Err(Refusal::Damaged) => return Ok(None),
+            Err(Refusal::Damaged | Refusal::Amnesiac) => return Ok(None),
             view => view?,
         };
         let Some(view) = view else { return Ok(None) };
@@ -245,6 +245,7 @@ impl Node {
             return Err(Refusal::Damaged);
         }
         let stored = match self.store.get(&key, None) {
+            Ok(None) if self.is_amnesiac.get() => return Err(Refusal::Amnesiac),
             Ok(None) => return Ok(()),
             Ok(Some(stored)) => stored,
             // An acceptor that starts afresh breaks its promises: this one must stay silent, for good if need be.
@@ -254,6 +255,62 @@ impl Node {
         let decoded = StoredRegister::decode(&stored).map_err(|_| Refusal::Damaged)?;
         *state = Some(decoded);
         Ok(())
+    }
+
+    /// As `load`; what this node may have forgotten is put on the list of what repair learns again from the others.
+    fn load_or_relearn(
+        &self,
+        genesis: &Signed<Genesis>,
+        state: &mut Option<StoredRegister>,
+    ) -> Result<(), Refusal> {
+        let loaded = self.load(&genesis.register(), state);
+        if let Err(Refusal::Amnesiac | Refusal::Damaged) = loaded {
+            genesis.verify()?;
+            genesis.index_of(&self.own).ok_or(Refusal::NotAMember)?;
+            self.want_register(genesis);
+        }
+        loaded
+    }
+
+    /// Takes the state of a register that this node has lost from what enough of the others say. From then on it votes.
+    ///
+    /// # Errors
+    /// [`Refusal`] if what they say does not verify, or the store fails.
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub(crate) fn relearn(
+        &self,
+        genesis: &Signed<Genesis>,
+        promises: Vec<Signed<Proposal>>,
+        accepted: Option<Proposed>,
+    ) -> Result<(), Refusal> {
+        let register = genesis.register();
+        let slot = self.registers.slot(&register);
+        let mut state = slot.lock();
+        match self.load(&register, &mut state) {
+            Err(Refusal::Amnesiac | Refusal::Damaged) => {}
+            other => return other,
+        }
+        let mut next = self.state_for(genesis, None)?;
+        if let Some(accepted) = accepted {
+            accepted.verify(genesis, None)?;
+            next.acceptor.promised = accepted.proposal.promises();
+            next.promise = Some(accepted.proposal.clone());
+            next.acceptor.accepted = Some(accepted.into_accepted());
+        }
+        let record = next.proposed().map(|proposed| proposed.record);
+        for promise in promises {
+            // One that no writer signed binds nobody.
+            let is_true = promise.register == register
+                && may_write(genesis, record.as_ref(), &promise.writer)
+                && promise.verify_by(&promise.writer).is_ok();
+            if is_true && promise.promises() > next.acceptor.promised {
+                next.acceptor.promised = promise.promises();
+                next.promise = Some(promise);
+            }
+        }
+        self.persist(&register, &mut state, next)
     }
 
     /// The state to change: a copy of the current one, or a new one if the genesis record names us. There is one genesis

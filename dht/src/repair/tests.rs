@@ -192,3 +192,69 @@ fn a_full_node_fetches_one_block_and_not_its_whole_deficit_from_everybody() {
         assert_eq!((report.blocks, report.missing, report.is_full), (50, 0, false));
     });
 }
+
+/// A new disk under an old name used to vote as if it had never promised anything.
+#[test]
+fn a_node_that_lost_its_store_votes_once_it_has_learned_from_enough_others() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
+        let first = client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
+        reactor::sleep(Duration::from_millis(5));
+        // Node 2 misses the second value, and node 1, which has it, loses its disk.
+        network.nodes[2].mood.set(Mood::Dead);
+        let second =
+            client.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"2")).unwrap();
+        reactor::sleep(Duration::from_millis(5));
+        network.restart(2);
+        let key = Key::new(Kind::REGISTER, register.0);
+        network.nodes[1].store.remove(&key).unwrap();
+        network.restart(1);
+        network.nodes[1].node.borrow().set_amnesiac();
+        let node = network.nodes[1].node.borrow().clone();
+        assert!(matches!(node.read_register(&register), Err(Refusal::Amnesiac)));
+
+        // With the one other that knows away, it can't tell, and nobody reads the first value again.
+        network.nodes[0].mood.set(Mood::Dead);
+        let repair = repair_of(&network, 1);
+        assert!(!repair.relearn(&genesis));
+        assert!(matches!(node.read_register(&register), Err(Refusal::Amnesiac)));
+
+        network.nodes[0].mood.set(Mood::Well);
+        let report = repair.round();
+        assert_eq!((report.registers, report.missing), (1, 0));
+        let view = node.read_register(&register).unwrap().unwrap();
+        assert_eq!(view.accepted.unwrap().record.to_record(), second);
+        assert!(view.promise.is_some());
+        // Now it is as good as any: with node 0 gone for good, it makes a quorum with the one that lagged.
+        network.nodes[0].mood.set(Mood::Dead);
+        let reader = network.client(&Rc::new(Identity::from_seed(&[1; 32]))).opened(&genesis);
+        assert_eq!(reader.read(&register).unwrap(), Some(second));
+    });
+}
+
+#[test]
+fn a_node_that_lost_its_store_takes_part_in_a_register_that_is_new() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        network.nodes[1].node.borrow().set_amnesiac();
+        network.nodes[2].mood.set(Mood::Dead);
+        let repair = repair_of(&network, 1);
+        let _running = repair.start();
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        reactor::scope(|scope| {
+            scope.spawn(|| {
+                let made = client.compare_and_swap(&genesis.register(), None, Bytes::from_static(b"1"));
+                assert_eq!(made.unwrap().version, 1);
+            });
+            scope.spawn(|| {
+                // Alone with node 0 it can't know; once the third is back, it can.
+                reactor::sleep(Duration::from_millis(200));
+                network.restart(2);
+            });
+        });
+    });
+}
