@@ -49,6 +49,10 @@ const NEIGHBOURS: usize = 16;
 /// How rarely a node whose store is full tries to fetch what it lacks.
 const FULL_PAUSE_MAX: Duration = Duration::from_secs(3600);
 
+/// Pages of one neighbour's list that are taken in a row, each of some thousand keys: what is left comes in a later round. A
+/// neighbour that names one key a page must not keep the others from being compared.
+const PAGES_MAX: usize = 256;
+
 /// Blocks fetched at once.
 const FETCHES_AT_ONCE: usize = 4;
 
@@ -248,6 +252,7 @@ impl<O: Overlay + 'static> Repair<O> {
     ) -> Result<(), Failure> {
         let (mut from, mut to) = ([0; 32], [0xff; 32]);
         (from[0], to[0]) = (first, last);
+        let mut pages = 0;
         loop {
             let request = ListKeysRequest { of: of.clone(), from, to };
             let (list, _) = self.links.call::<ListKeys>(contact, &request, Bytes::new(), COMPARE_TIMEOUT)?;
@@ -255,9 +260,10 @@ impl<O: Overlay + 'static> Repair<O> {
                 Family::Blocks => self.fetch_blocks(&list.keys, report),
                 Family::Registers => self.fetch_registers(contact, &list.keys, report),
             }
+            pages += 1;
             match list.next {
-                // A liar could send us in circles.
-                Some(next) if next > from => from = next,
+                // A liar could send us in circles, or one key at a time.
+                Some(next) if next > from && pages < PAGES_MAX => from = next,
                 _ => return Ok(()),
             }
         }

@@ -243,12 +243,19 @@ fn a_write_that_fails_before_its_first_byte_changes_nothing_and_a_torn_one_is_ne
             store.put(&key(1), value(1).into()).unwrap();
             disk.set(|faults| faults.bytes_left = Some(bytes));
             let tickets: Vec<_> = (2..6).map(|n| store.enqueue(&key(n), value(n).into()).unwrap()).collect();
-            assert!(tickets.iter().all(|ticket| ticket.wait().is_err()));
+            // The writer may have taken the first for a group of their own, which then fits.
+            let acknowledged = (2..6).zip(&tickets).filter(|(_, ticket)| ticket.wait().is_ok());
+            let acknowledged: Vec<Key> = acknowledged.map(|(n, _)| key(n)).collect();
+            assert!(acknowledged.len() < 4, "{bytes} bytes do not hold all");
             disk.set(|faults| faults.bytes_left = None);
             put_until_it_works(&store, 7);
             store.close().unwrap();
             let store = open(disk, path);
-            assert_eq!(store.keys(&Key::first(Kind(0)), 10), [key(1), key(7)], "{bytes}");
+            let mut expected = [&[key(1), key(7)], acknowledged.as_slice()].concat();
+            let mut found = store.keys(&Key::first(Kind(0)), 10);
+            expected.sort_unstable();
+            found.sort_unstable();
+            assert_eq!(found, expected, "{bytes}");
             assert!(store.damaged().is_empty());
             store.close().unwrap();
         });

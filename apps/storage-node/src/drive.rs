@@ -118,7 +118,8 @@ fn take_away(
         let holders = reactor::offload(move || mountpoint::holders(&device));
         if !holders.is_empty() {
             say(format_args!(
-                "other mount namespaces still have the drive, and lose it now: {}",
+                "other mount namespaces still have the drive, and lose it now, with what programs there changed through \
+                 mmap and did not sync: {}",
                 holders.join(", ")
             ));
         }

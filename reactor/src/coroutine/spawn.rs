@@ -65,7 +65,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Starts the coroutine, which runs at once until it first suspends. Its `body`'s end goes to `done`.
     ///
-    /// Where it is discarded, or terminated before it starts, `body` is dropped here without having run. Panics of `body`
+    /// Where it is discarded, or terminated before it starts, `body` is dropped without having run. Panics of `body`
     /// and of the destructors of what it captured are its outcome; what `done` panics with ends the run.
     pub(crate) fn start<T: 'static>(
         self,
@@ -96,19 +96,22 @@ impl Prepared {
         child.group.on_start(&child);
         watchdog::on_start(&child);
         let me = child.clone();
-        if self.discarded || child.cut.get().is_some() {
-            let dropped = catch_unwind(AssertUnwindSafe(|| drop(body)));
-            me.end(dropped.map_or_else(Outcome::Panicked, |()| Outcome::Terminated), done);
-        } else {
-            child.fiber.begin(Box::new(move || {
-                let span = span.map(Span::entered);
-                let outcome = me.run(body);
-                me.end(outcome, done);
-                drop(span);
-                driver::on_switch();
-            }));
-            child.resume();
-        }
+        let discarded = self.discarded || child.cut.get().is_some();
+        child.fiber.begin(Box::new(move || {
+            let span = span.map(Span::entered);
+            let outcome = match discarded {
+                false => me.run(body),
+                // On its own stack too: what it captured may suspend as it is dropped, and its termination has queued it.
+                true => match me.run(|| drop(body)) {
+                    Outcome::Panicked(payload) => Outcome::Panicked(payload),
+                    _ => Outcome::Terminated,
+                },
+            };
+            me.end(outcome, done);
+            drop(span);
+            driver::on_switch();
+        }));
+        child.resume();
         spans::enter(spans_of_parent);
         child
     }

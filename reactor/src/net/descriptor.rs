@@ -185,27 +185,34 @@ impl Descriptor {
     pub(crate) fn read_stream(
         &self,
         buffer_len: usize,
-        f: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        mut f: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let count = self.read_with(f)?;
-        // One that gave less than it was asked for is drained: no need to read again to see EAGAIN.
-        if count < buffer_len && count > 0 && !self.readiness.urgent.get() {
-            self.readiness.read.clear();
-        }
-        Ok(count)
+        // Cleared within the attempt: `read_with` may let others run before it returns, and what becomes known meanwhile
+        // must not be wiped, for no second edge would tell of it.
+        self.read_with(|fd| {
+            let count = f(fd)?;
+            // One that gave less than it was asked for is drained: no need to read again to see EAGAIN.
+            if count < buffer_len && count > 0 && !self.readiness.urgent.get() {
+                self.readiness.read.clear();
+            }
+            Ok(count)
+        })
     }
 
     /// Writes to a byte stream `len` bytes or fewer.
     pub(crate) fn write_stream(
         &self,
         len: usize,
-        f: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        mut f: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let count = self.write_with(f)?;
-        if count < len {
-            self.readiness.write.clear();
-        }
-        Ok(count)
+        // Within the attempt, as in `read_stream`.
+        self.write_with(|fd| {
+            let count = f(fd)?;
+            if count < len {
+                self.readiness.write.clear();
+            }
+            Ok(count)
+        })
     }
 
     /// Waits until the descriptor is readable, as far as is known.
