@@ -7,7 +7,7 @@
 //!
 //! What the node holds and is not responsible for (any more, or because a put met dead nodes), it hands over: it offers
 //! it to those who are, and gives it to those who lack it. Without that, a block whose holders all stop being responsible
-//! at once, as when many nodes join, would be looked for where it never comes. ([`handover`])
+//! at once, as when many nodes join, would be looked for where it never comes. (`handover`)
 //!
 //! Rounds run at the start, whenever the overlay sees somebody come or go, and now and then; at a bounded rate, so
 //! that users are served meanwhile. Blocks that were found damaged are fetched at once, and a scrub rereads all of
