@@ -8,6 +8,7 @@ use filesystem::volume::{Ending, OpenError, Options, Volume};
 use filesystem::{Errno, JournalError, Operations};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 fn with_journal(author: &str, directory: &Path) -> Options {
     let mut options = options(author);
@@ -112,7 +113,7 @@ fn giving_up_turns_to_the_journal_at_once() {
         let closing = volume.clone();
         let closing = reactor::spawn(move || closing.close());
         while volume.pending().trouble.is_none() {
-            reactor::sleep(std::time::Duration::from_millis(1));
+            reactor::sleep(Duration::from_millis(1));
         }
         let pending = volume.pending();
         assert!(pending.bytes > 0 && pending.file_count == 2, "{pending:?}");
@@ -123,5 +124,33 @@ fn giving_up_turns_to_the_journal_at_once() {
         let volume = open_with_journal(&store, directory.path()).unwrap();
         assert_eq!(read_file(&volume, file), b"kept");
         assert_eq!(volume.close(), Ending::Stored);
+    });
+}
+
+#[test]
+fn what_waits_in_the_journal_stands_on_a_root_that_was_published() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        let volume = create_with_journal(&store, directory.path());
+        // A file without a name comes and goes: the next commit has nothing to say, and publishes nothing.
+        let unnamed = volume.make_unnamed(ROOT, 0o600, &USER).unwrap().inode;
+        volume.remember(unnamed);
+        volume.forget(unnamed, 1);
+        while volume.pending().bytes > 0 {
+            reactor::sleep(Duration::from_millis(1));
+        }
+        let swaps = store.swaps.get();
+        volume.sync(None, false).unwrap();
+        assert_eq!(store.swaps.get(), swaps, "nothing was published");
+        // The next one's root is announced, and never gets there.
+        store.budget.set(0);
+        let file = write_file(&volume, ROOT, "file", b"kept");
+        assert!(matches!(volume.close(), Ending::InJournal { .. }));
+        store.budget.set(u64::MAX);
+        let volume = open_with_journal(&store, directory.path()).unwrap();
+        assert_eq!(read_file(&volume, file), b"kept");
+        assert_eq!(volume.close(), Ending::Stored);
+        assert_eq!(read_file(&open(&store, "second"), file), b"kept");
     });
 }

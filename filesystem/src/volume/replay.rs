@@ -19,10 +19,9 @@ struct Replay {
     contained: u64,
     /// The delta that the next changes are in.
     number: u64,
-    /// The trees that the session's roots had, by the number up to which they contain it.
+    /// The trees that the session's roots had, by the number up to which they contain it. The last may be of a root that
+    /// was announced and never published.
     bases: BTreeMap<u64, Option<Pointer>>,
-    /// The number of the newest of them that is certain.
-    base: u64,
     left: Delta,
 }
 
@@ -49,8 +48,9 @@ impl Volume {
         }
         let count = replay.left.changes.len();
         tracing::info!(count, "replaying the journal of a mount that did not get everything stored");
-        let base = replay.bases.get(&replay.contained).or_else(|| replay.bases.get(&replay.base));
-        let base = base.copied().unwrap_or(root.tree);
+        // A commit that had nothing to say raised the number and left the tree, with its record, as it was. So the first
+        // base from that record on is that very tree; a root that was published says so itself, by a record of its own.
+        let base = replay.bases.range(replay.contained..).next().map_or(root.tree, |(_, tree)| *tree);
         let current = {
             let mut state = self.state.borrow_mut();
             state.tree = base;
@@ -81,7 +81,6 @@ impl Volume {
             }
             Item::Base { number, tree } => {
                 replay.bases.insert(number, tree);
-                replay.base = number;
             }
             Item::Delta(number) => replay.number = number,
             Item::Set(..) | Item::Removed(_) if replay.number <= replay.contained => {}
