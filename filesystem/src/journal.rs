@@ -220,7 +220,8 @@ impl Journal {
     /// Whether the group that is being put together has to be a snapshot, which would take `snapshot_bytes`.
     pub(crate) fn wants_snapshot(&self, files: &Files, snapshot_bytes: u64) -> bool {
         let too_long = |open: &Open| open.size_bytes > 2 * snapshot_bytes + ROTATE_SIZE_MIN;
-        // Taken back now and not once it is written: a root may be left meanwhile again.
+        // Taken back now and not once it is written: a root may be left meanwhile again. If the write fails, no file is
+        // open any more, which says the same.
         self.is_outdated.replace(false) || files.open.as_ref().is_none_or(too_long)
     }
 
@@ -245,8 +246,9 @@ impl Journal {
         through: u64,
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
-        // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more.
-        let open = if snapshot { None } else { files.open.take() };
+        // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
+        // one that a snapshot was to replace: without a file that is open, the next group is a snapshot again.
+        let open = files.open.take().filter(|_| !snapshot);
         let mut bytes = Vec::new();
         let mut open = match open {
             Some(open) => open,

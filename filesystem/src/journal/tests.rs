@@ -158,3 +158,28 @@ fn a_write_that_fails_leaves_what_was_acknowledged_and_the_next_begins_a_file() 
         assert_eq!(numbers(directory.path()).unwrap(), [2]);
     });
 }
+
+#[test]
+fn a_snapshot_that_cannot_be_begun_is_not_made_up_for_by_a_group_in_the_old_file() {
+    reactor::run(|| {
+        let parent = tempfile::tempdir().unwrap();
+        let (directory, moved) = (parent.path().join("journal"), parent.path().join("moved"));
+        let journal = journal(&directory);
+        begin(&journal);
+        // What the old file stands on was left, and the disk takes no new one.
+        journal.on_rebased();
+        std::fs::rename(&directory, &moved).unwrap();
+        {
+            let mut files = journal.turn();
+            assert!(journal.wants_snapshot(&files, 0));
+            let all = std::iter::once(snapshot()).chain(group(1)).chain(group(2));
+            assert!(journal.append(&mut files, true, 2, all).is_err());
+            assert!(journal.wants_snapshot(&files, 0), "the old file would take the next group");
+            assert_eq!(files.through(), 1);
+        }
+        std::fs::rename(&moved, &directory).unwrap();
+        let all = std::iter::once(snapshot()).chain(group(1)).chain(group(2));
+        journal.append(&mut journal.turn(), true, 2, all).unwrap();
+        assert_eq!(numbers(&directory).unwrap(), [2]);
+    });
+}
