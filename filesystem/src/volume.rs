@@ -175,6 +175,11 @@ impl Volume {
         let root = open_root(&record.payload, record.version, &keys.secret)?;
         let unwritable = root.charter.features.unwritable();
         if unwritable != 0 && !options.read_only {
+            // What waits there can't be put in, and an end that passes it over would claim that everything is stored.
+            if let Some(directory) = &options.journal_directory {
+                let waits = |_| OpenError::JournalWaits { directory: directory.clone(), flags: unwritable };
+                Journal::open(directory.clone(), &keys)?.refuse_leftovers().map_err(waits)?;
+            }
             tracing::warn!(
                 "the volume uses features that this version does not know (flags {unwritable:#x}): it is opened \
                  for reading only; use the newer version to change it"

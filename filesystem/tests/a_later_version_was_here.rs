@@ -182,6 +182,38 @@ fn a_volume_that_we_must_not_write_is_opened_for_reading() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_put_in_is_not_passed_over() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let with_journal = || {
+            let mut options = options("first");
+            options.journal_directory = Some(directory.path().into());
+            options
+        };
+        let store = TestStore::new();
+        let volume = Volume::create(store.clone(), keys(&store), with_journal(), (0, 0)).unwrap();
+        store.budget.set(0);
+        write_file(&volume, ROOT, "file", b"waits");
+        assert!(matches!(volume.close(), Ending::InJournal { .. }));
+        store.budget.set(u64::MAX);
+        publish(&store, Vec::new(), |root| root.charter.features.read_compatible = 0x10);
+        let open = |options| Volume::open(store.clone(), keys(&store), options);
+        // It would end with the word that everything is stored.
+        let error = open(with_journal()).map(drop);
+        assert!(matches!(error, Err(OpenError::JournalWaits { flags: 0x10, .. })), "{error:?}");
+        let journal_files = || std::fs::read_dir(directory.path()).unwrap().collect::<Vec<_>>();
+        assert_eq!(journal_files().len(), 1, "it is kept for the version that can");
+        let mut reading = with_journal();
+        reading.read_only = true;
+        open(reading).expect("who asks to read only may").close().stored().unwrap();
+        for file in journal_files() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        open(with_journal()).expect("without it there is nothing to lose").close().stored().unwrap();
+    });
+}
+
+#[test]
 fn a_mount_hears_of_features_that_come_while_it_runs() {
     reactor::run(|| {
         let store = TestStore::new();

@@ -79,6 +79,18 @@ pub enum OpenError {
     /// What the tree needs is not there, or damaged.
     #[error("the volume's tree cannot be read ({0}): check with `status` that all nodes run, and try again")]
     Tree(Errno),
+    /// The journal holds what this version can't put in, for the volume must not be changed by it.
+    #[error(
+        "the journal in {directory} holds changes that are not stored yet, and the volume uses features that this version \
+         must not write (flags {flags:#x}): use the newer version to store them, or move the journal away to read the \
+         volume without them"
+    )]
+    JournalWaits {
+        /// Where the journal is.
+        directory: PathBuf,
+        /// The features, as flags.
+        flags: u64,
+    },
     /// The journal can't be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
