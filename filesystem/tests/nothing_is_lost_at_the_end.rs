@@ -127,6 +127,49 @@ fn giving_up_turns_to_the_journal_at_once() {
     });
 }
 
+/// Makes a volume whose next look at the tree has to ask nodes that do not answer, and whose patience is endless.
+fn with_silent_nodes(store: &Rc<TestStore>) -> Rc<Volume> {
+    let mut patient = options("first");
+    patient.sync_patience = Duration::from_secs(3600);
+    patient.cache_bytes = 1;
+    let volume = Volume::create(store.clone(), keys(store), patient, (0, 0)).unwrap();
+    let file = write_file(&volume, ROOT, "file", &[1; 100_000]);
+    volume.sync(None, false).unwrap();
+    // The frames push the tree out of a cache as small as that.
+    read_file(&volume, file);
+    store.budget.set(0);
+    store.reads_fail.set(true);
+    volume
+}
+
+#[test]
+fn giving_up_ends_waiting_for_nodes_that_do_not_answer() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = with_silent_nodes(&store);
+        let closing = volume.clone();
+        let closing = reactor::spawn(move || closing.close());
+        while store.failed_gets.get() == 0 {
+            reactor::sleep(Duration::from_millis(1));
+        }
+        volume.give_up();
+        let ending = reactor::timeout(Duration::from_secs(60), || closing.join());
+        assert_eq!(ending.expect("it goes on waiting").unwrap(), Ending::Stored);
+    });
+}
+
+#[test]
+fn who_gave_up_before_the_end_asks_the_nodes_for_nothing_more() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = with_silent_nodes(&store);
+        volume.give_up();
+        let ending = reactor::timeout(Duration::from_secs(60), || volume.close());
+        assert_eq!(ending.expect("it goes on waiting"), Ending::Stored);
+        assert_eq!(store.failed_gets.get(), 0);
+    });
+}
+
 #[test]
 fn what_waits_in_the_journal_stands_on_a_root_that_was_published() {
     reactor::run(|| {

@@ -101,7 +101,8 @@ impl Volume {
         }
     }
 
-    /// Ends all waiting for the nodes: a [`close`](Volume::close) that is under way turns to the journal at once.
+    /// Ends all waiting for the nodes, for what they are to take and for what they are to give: a
+    /// [`close`](Volume::close) that is under way turns to the journal once its last request is answered or has failed.
     pub fn give_up(&self) {
         self.gives_up.set(true);
         self.progress.notify_all();
@@ -120,7 +121,8 @@ impl Volume {
             let _ = handle.join();
         }
         // It needs the nodes, and the next mount does it as well.
-        if self.state.borrow().durability.trouble().is_none()
+        if !self.gives_up.get()
+            && self.state.borrow().durability.trouble().is_none()
             && let Err(errno) = self.reclaim_all()
         {
             tracing::warn!(%errno, "removed files that were open are left to the next mount");

@@ -193,7 +193,9 @@ impl Volume {
             match self.store.get(&Address(first.address), Some(first.offset..run.end)) {
                 Ok(sealed) => break sealed,
                 // A node that is being restarted should cost a pause and not an error.
-                Err(GetError::Unreachable { .. }) if reactor::now() < deadline => back_off.pause(),
+                Err(GetError::Unreachable { .. }) if reactor::now() < deadline && !self.gives_up.get() => {
+                    back_off.pause()
+                }
                 Err(error) => {
                     tracing::warn!(%error, object = ?first, "a chunk cannot be fetched");
                     return Err(errno(&error));

@@ -35,6 +35,8 @@ pub(crate) struct TestStore {
     pub(crate) swaps: Cell<u64>,
     pub(crate) put_bytes: Cell<u64>,
     pub(crate) gets: Cell<u64>,
+    /// Gets that failed.
+    pub(crate) failed_gets: Cell<u64>,
     pub(crate) got_bytes: Cell<u64>,
 }
 
@@ -49,6 +51,7 @@ impl TestStore {
             swaps: Cell::new(0),
             put_bytes: Cell::new(0),
             gets: Cell::new(0),
+            failed_gets: Cell::new(0),
             got_bytes: Cell::new(0),
         })
     }
@@ -81,6 +84,7 @@ impl BlockStore for TestStore {
             reactor::yield_now();
         }
         if self.reads_fail.get() && self.budget.get() == 0 {
+            self.failed_gets.set(self.failed_gets.get() + 1);
             return Err(GetError::Unreachable { address: *address, reason: "the test says so".into() });
         }
         let content = self.memory.get(address, range)?;
