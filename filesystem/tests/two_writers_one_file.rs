@@ -317,6 +317,33 @@ fn an_append_follows_an_edit_but_an_edit_does_not_follow_an_append() {
 }
 
 #[test]
+fn appends_are_merged_even_while_a_mount_closes() {
+    reactor::run(|| {
+        let story = Story::begin(b"begin\n");
+        story.first.append(story.file, b"first\n", false).unwrap();
+        story.second.append(story.file, b"second\n", false).unwrap();
+        story.first.sync(None, false).unwrap();
+        // It takes no new changes any more when it loses the race.
+        story.second.close().stored().unwrap();
+        let third = open(&story.store, "third");
+        assert_eq!(contents(&third, ROOT), files(&[(NAME, b"begin\nfirst\nsecond\n")]));
+    });
+}
+
+#[test]
+fn appends_are_merged_even_after_the_store_was_full() {
+    reactor::run(|| {
+        let story = Story::begin(b"begin\n");
+        story.second.append(story.file, b"second\n", false).unwrap();
+        story.store.memory.set_capacity_bytes(0);
+        assert_eq!(story.second.sync(None, false), Err(Errno::ENOSPC));
+        story.store.memory.set_capacity_bytes(1 << 40);
+        story.first.append(story.file, b"first\n", false).unwrap();
+        assert_eq!(story.settle(), files(&[(NAME, b"begin\nfirst\nsecond\n")]));
+    });
+}
+
+#[test]
 fn new_directories_of_one_name_are_one() {
     reactor::run(|| {
         let story = Story::begin(b"");

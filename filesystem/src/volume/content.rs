@@ -214,6 +214,11 @@ impl State {
 
     pub(crate) fn write(&mut self, inode: u64, offset: u64, data: &[u8], clear_set_ids: bool) -> Step<()> {
         self.writable()?;
+        self.write_accepted(inode, offset, data, clear_set_ids)
+    }
+
+    /// As [`State::write`], whether or not new changes are taken.
+    fn write_accepted(&mut self, inode: u64, offset: u64, data: &[u8], clear_set_ids: bool) -> Step<()> {
         let mut record = self.file(inode)?;
         let end =
             offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_SIZE_MAX).ok_or(Errno::EFBIG)?;
@@ -265,9 +270,16 @@ impl State {
 
     /// Writes at the end of the file, wherever that is, and returns where it was. A merge knows it for an append.
     pub(crate) fn append(&mut self, inode: u64, data: &[u8], clear_set_ids: bool) -> Step<u64> {
+        self.writable()?;
+        self.append_accepted(inode, data, clear_set_ids)
+    }
+
+    /// As [`State::append`], of what was acknowledged before: a full store or a closing volume refuses programs, but a
+    /// merge that it refused would never get through, and what it moves would be lost.
+    pub(super) fn append_accepted(&mut self, inode: u64, data: &[u8], clear_set_ids: bool) -> Step<u64> {
         let end = self.file(inode)?.size;
         let before = self.active.appended.get(&inode).copied();
-        self.write(inode, end, data, clear_set_ids)?;
+        self.write_accepted(inode, end, data, clear_set_ids)?;
         if !data.is_empty() {
             self.active.appended.insert(inode, before.unwrap_or(true));
         }

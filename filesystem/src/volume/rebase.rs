@@ -77,7 +77,7 @@ impl State {
     /// Appends, and removes first what of theirs is dead there: nobody else could, while changes wait for the merge.
     fn append_anywhere(&mut self, inode: u64, piece: &[u8]) -> Step<()> {
         loop {
-            match self.append(inode, piece, false) {
+            match self.append_accepted(inode, piece, false) {
                 Err(Stop::Dead(..)) => drop(self.remove_dead(inode)?),
                 other => return other.map(drop),
             }
