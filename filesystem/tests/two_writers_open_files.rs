@@ -135,6 +135,75 @@ fn a_file_that_both_removed_stays_open_on_both_sides() {
     });
 }
 
+/// Stores what `late` changed before it heard of anything, and returns all names once the others know.
+fn merge_late(late: &Rc<Volume>, others: &[&Rc<Volume>]) -> Vec<String> {
+    settle(&[late]);
+    settle(others);
+    names(late, ROOT)
+}
+
+#[test]
+fn a_removed_file_that_comes_back_is_another_than_the_one_that_is_open() {
+    reactor::run(|| {
+        for is_changed_before in [false, true] {
+            let store = TestStore::new();
+            let first = create(&store);
+            write_file(&first, ROOT, "plan", &[1; 100_000]);
+            first.sync(None, false).unwrap();
+            let (second, late) = (open(&store, "second"), open(&store, "late"));
+            let held = hold(&second, "plan");
+            late.write(late.lookup(ROOT, b"plan").unwrap().inode, 0, &[2; 100], false).unwrap();
+            first.unlink(ROOT, b"plan").unwrap();
+            let_reclaim(&[&first, &second]);
+            if is_changed_before {
+                second.write(held, 50_000, &[3; 10], false).unwrap();
+            }
+            let found = merge_late(&late, &[&second, &first]);
+            assert_eq!(found.len(), 1, "{found:?}");
+            second.write(held, 50_000, &[3; 10], false).unwrap();
+            let ghost = [vec![1; 50_000], vec![3; 10], vec![1; 49_990]].concat();
+            let live = [vec![2; 100], vec![1; 99_900]].concat();
+            for round in 0..3 {
+                let_reclaim(&[&second, &late, &first]);
+                for volume in [&first, &second, &late, &open(&store, "fourth")] {
+                    assert_eq!(names(volume, ROOT), found);
+                    let shown = volume.lookup(ROOT, found[0].as_bytes()).unwrap();
+                    assert_eq!(shown.nlink, 1);
+                    assert!(read_file(volume, shown.inode) == live, "what was stored late is there");
+                }
+                match round {
+                    0 => assert!(read_file(&second, held) == ghost, "the open file goes on as it was"),
+                    1 => second.forget(held, 1),
+                    _ => {
+                        assert_eq!(second.attributes(held), Err(Errno::ENOENT), "and goes when it is closed")
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_removed_directory_that_comes_back_is_the_one_that_is_open() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let first = create(&store);
+        let directory = first.make_directory(ROOT, b"trip", 0o755, &USER).unwrap().inode;
+        first.sync(None, false).unwrap();
+        let (second, late) = (open(&store, "second"), open(&store, "late"));
+        let held = hold(&second, "trip");
+        write_file(&late, directory, "photo", b"sea");
+        first.remove_directory(ROOT, b"trip").unwrap();
+        let_reclaim(&[&first, &second]);
+        assert_eq!(second.attributes(held).unwrap().nlink, 0);
+        assert_eq!(merge_late(&late, &[&second, &first]), ["trip"]);
+        assert_eq!(names(&second, held), ["photo"]);
+        write_file(&second, held, "note", b"warm");
+        settle(&[&second, &first]);
+        assert_eq!(names(&first, directory), ["note", "photo"]);
+    });
+}
+
 #[test]
 fn the_kernel_hears_of_everything_however_much_changed() {
     reactor::run(|| {

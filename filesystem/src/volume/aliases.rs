@@ -4,10 +4,12 @@
 //! do pages that the kernel has yet to hand over: were they to land in the other writer's file, it would become a
 //! mixture of both. The kernel knows an open file by its number only. So from then on *its* number means our file, which
 //! has a new number in the tree, and the new number means the other's: the two are exchanged, at this mount and as long
-//! as it lives. A directory that became one with another's answers to both numbers.
+//! as it lives. So it is with what others removed while it is open here, once it is changed or there is another file under
+//! its number (see [`super::ghosts`]). A directory that became one with another's answers to both numbers.
 //!
 //! Every number that comes from the kernel passes through [`Aliases::inode`], every one that goes to it through
-//! [`Aliases::number`]. There is an entry for each file that became two: as many as conflicts in the life of a mount.
+//! [`Aliases::number`]. There is an entry for each file that became two, or was removed and changed: as many as such
+//! conflicts in the life of a mount.
 
 use crate::cache::NumberMap;
 
@@ -32,6 +34,8 @@ impl Aliases {
     /// What the kernel knew as `theirs` is `ours` from now on, a new inode, and the other way round.
     pub(crate) fn exchange(&mut self, theirs: u64, ours: u64) {
         let number = self.number(theirs);
+        // A directory may answer to another number as well.
+        self.inodes.values_mut().filter(|inode| **inode == theirs).for_each(|inode| *inode = ours);
         for (number, inode) in [(number, ours), (ours, theirs)] {
             self.inodes.insert(number, inode);
             self.numbers.insert(inode, number);
@@ -67,5 +71,8 @@ mod tests {
         let mut aliases = Aliases::default();
         aliases.unite(5, 6);
         assert_eq!((aliases.inode(5), aliases.inode(6), aliases.number(6)), (6, 6, 6));
+        // As it does when another mount has removed it and it goes on under a number of its own.
+        aliases.exchange(6, 7);
+        assert_eq!((aliases.inode(5), aliases.inode(6), aliases.number(7)), (7, 7, 6));
     }
 }

@@ -5,15 +5,40 @@
 //! it costs a number in memory, however many files the other removed and however large they are. It shows no names.
 //!
 //! Once a program changes a ghost it gets a body: its keys are copied into our changes, as an inode without a name that is
-//! open here, and its orphan record keeps others off it.
+//! open here, and its orphan record keeps others off it. The body has a number of its own, and the kernel's number leads
+//! to it from then on (see [`super::aliases`]): under the old one the file may live on elsewhere, or come back.
+//!
+//! It comes back when a mount that wrote to it, and had not heard that it was removed, merges: what it wrote gets a name,
+//! under the old number. Were the ghost to stay, that file would have the old content here, and be removed with the ghost.
+//! So a ghost that has *returned* is none any more: if the content is another now it gets its body at once, and else the
+//! program is in the file that has a name again.
+
+use bytes::Bytes;
 
 use super::Volume;
 use super::merge::sides::Side;
-use super::state::{Change, State, xattr_range};
+use super::state::{Change, State};
 use crate::cache::NumberMap;
 use crate::errno::Errno;
-use crate::format::{Key, Pointer, Truncation};
-use crate::operations::{Inode, Time};
+use crate::format::{InodeRecord, Key, Pointer, Truncation};
+use crate::operations::{FileKind, Inode, Time};
+
+/// What becomes of a ghost.
+pub(super) struct Body {
+    /// Its number in the tree that it is read from, and the body's own.
+    numbers: (u64, u64),
+    /// What it consists of, under the former.
+    keys: Vec<(Key, Change)>,
+}
+
+/// Ghosts whose inodes have names in a tree that is taken over.
+#[derive(Default)]
+pub(super) struct Returned {
+    /// What there is has another content: who has these open goes on with the old one.
+    bodies: Vec<Body>,
+    /// These are what they were.
+    same: Vec<u64>,
+}
 
 impl State {
     /// Notes inodes that are gone from the tree, but were in `base` and are referred to.
@@ -28,13 +53,49 @@ impl State {
         for inode in removed {
             // What we had changed of it has kept it alive, or is in another file now.
             let is_kept = self.active.changes.contains_key(&Key::Inode(*inode));
-            if !is_kept && self.references.contains_key(inode) {
+            // A ghost's content is an older tree's: here it was another mount's, without a name.
+            let is_ghost = self.ghosts.contains_key(inode);
+            if !is_kept && !is_ghost && self.references.contains_key(inode) {
                 self.ghosts.insert(*inode, base);
                 if let Some(truncation) = dead.get(inode) {
                     self.truncations.insert(*inode, *truncation);
                 }
             }
         }
+    }
+
+    /// Lets go of ghosts that are in the tree under a name again. `dead` is what was being removed of them.
+    pub(super) fn part_from_ghosts(&mut self, returned: &Returned, dead: &NumberMap<u64, Truncation>) {
+        for body in &returned.bodies {
+            self.embody(body, dead.get(&body.numbers.0).copied());
+        }
+        for inode in &returned.same {
+            self.ghosts.remove(inode);
+        }
+    }
+
+    /// Makes a ghost an inode of ours, unless it was closed meanwhile.
+    fn embody(&mut self, body: &Body, dead: Option<Truncation>) {
+        let (inode, ours) = body.numbers;
+        if self.ghosts.remove(&inode).is_none() {
+            return;
+        }
+        for (key, change) in &body.keys {
+            let change = match change {
+                Change::Inode(record) => Change::Inode(InodeRecord { nlink: 0, ..record.clone() }),
+                other => other.clone(),
+            };
+            self.set(key.moved(ours), change);
+        }
+        if let Some(truncation) = dead {
+            self.truncations.insert(ours, truncation);
+            self.set(Key::Truncation(ours), Change::Truncation(truncation));
+        }
+        self.set(Key::Orphan(ours), Change::Orphan(self.orphan_record(Time::now())));
+        if let Some(count) = self.references.remove(&inode) {
+            self.references.insert(ours, count);
+        }
+        self.aliases.exchange(inode, ours);
     }
 
     /// Returns the tree that holds what is stored of `key`.
@@ -58,28 +119,60 @@ impl Volume {
         let inode = state.at(number);
         let Some(tree) = state.ghosts.get(&inode).copied() else { return Ok(()) };
         drop(state);
-        let mut body = Vec::new();
-        let mut keys = Side::new(self, Some(tree)).scan((xattr_range(inode).0, Key::Inode(inode + 1)));
-        while let Some((key, change)) = keys.next()? {
-            if !matches!(key, Key::Entry(..)) {
-                body.push((key, change));
-            }
-        }
+        let body = self.body_of(inode, tree)?;
         self.change_step(|state| {
-            if state.ghosts.contains_key(&inode) {
-                let mut record = state.record(inode)?;
-                record.nlink = 0;
-                state.ghosts.remove(&inode);
-                for (key, change) in &body {
-                    state.set(key.clone(), change.clone());
-                }
-                if let Some(truncation) = state.truncations.get(&inode).copied() {
-                    state.set(Key::Truncation(inode), Change::Truncation(truncation));
-                }
-                state.set(Key::Orphan(inode), Change::Orphan(state.orphan_record(Time::now())));
-                state.set_record(inode, record);
+            if state.read_only {
+                return Err(Errno::EROFS.into());
+            }
+            // It may have been given up, and even be another, by now.
+            if state.ghosts.get(&inode) == Some(&tree) {
+                let dead = state.truncations.remove(&inode);
+                state.embody(&body, dead);
             }
             Ok(())
         })
+    }
+
+    /// Reads what a ghost consists of in `tree`, and draws a number for it.
+    fn body_of(&self, inode: u64, tree: Pointer) -> Result<Body, Errno> {
+        let ours = self.step(|state| state.draw_inode())?;
+        let mut keys = Vec::new();
+        let mut scan = Side::new(self, Some(tree)).scan((Key::Inode(inode), Key::Inode(inode + 1)));
+        while let Some((key, change)) = scan.next()? {
+            if !matches!(key, Key::Entry(..)) {
+                keys.push((key, change));
+            }
+        }
+        Ok(Body { numbers: (inode, ours), keys })
+    }
+
+    /// Finds out what becomes of `inode`, if it is a ghost, as a tree that is to be taken over has the record `theirs` of
+    /// it.
+    ///
+    /// # Suspends
+    ///
+    /// While what it consists of is read.
+    pub(super) fn note_returned(
+        &self,
+        inode: u64,
+        theirs: &Bytes,
+        returned: &mut Returned,
+    ) -> Result<(), Errno> {
+        let Some(tree) = self.state.borrow().ghosts.get(&inode).copied() else { return Ok(()) };
+        let theirs = InodeRecord::decode(theirs).ok_or(Errno::EIO)?;
+        if theirs.nlink == 0 {
+            // Open at another mount, too, which is of no concern to us.
+            return Ok(());
+        }
+        let content = Side::new(self, Some(tree)).record(inode)?.map(|record| record.content);
+        // Only a regular file becomes two, as in a merge; and who may not write can't give it a body: programs that
+        // have it open go on with what the others wrote.
+        let is_same = theirs.kind != FileKind::Regular || content == Some(theirs.content);
+        if is_same || self.state.borrow().read_only {
+            returned.same.push(inode);
+        } else {
+            returned.bodies.push(self.body_of(inode, tree)?);
+        }
+        Ok(())
     }
 }

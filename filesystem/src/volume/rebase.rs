@@ -12,6 +12,7 @@ use dht::{HeaderHash, Record};
 
 use super::Volume;
 use super::fetch::CachedNodes;
+use super::ghosts::Returned;
 use super::merge::Merged;
 use super::state::{Delta, State, Step, Stop};
 use crate::access::{Root, open_root};
@@ -26,13 +27,14 @@ impl State {
     /// Puts a merge in place: the tree is `tree` from now on, which is what `header` names, and our changes are the
     /// merged ones. If it stops for something that is missing, nothing has changed.
     ///
-    /// `truncations` are those that are under way in `tree`.
+    /// `truncations` are those that are under way in `tree`, `returned` the ghosts that have names there.
     fn adopt(
         &mut self,
         merged: &Merged,
         tree: Option<Pointer>,
         header: HeaderHash,
         truncations: &NumberMap<u64, Truncation>,
+        returned: &Returned,
     ) -> Step<()> {
         let number = self.active.number;
         let active = std::mem::replace(&mut self.active, Delta { number, ..Delta::default() });
@@ -70,6 +72,7 @@ impl State {
                 self.aliases.unite(*from, *to);
             }
         }
+        self.part_from_ghosts(returned, &dead);
         self.reclaim.extend(&merged.reclaim);
         Ok(())
     }
@@ -109,11 +112,11 @@ impl Volume {
         for tree in [base, root.tree].into_iter().flatten() {
             self.prefetch(tree, &keys)?;
         }
-        let removed = self.removed_under_us(base, root.tree)?;
+        let (removed, returned) = self.removed_under_us(base, root.tree)?;
         let merged = self.merge(root.tree, Time::now())?;
         let truncations = self.read_truncations(root.tree)?;
         let dead = self.state.borrow().truncations.clone();
-        self.step(|state| state.adopt(&merged, root.tree, header, &truncations))?;
+        self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
         self.state.borrow_mut().keep_ghosts(&removed, base, &dead);
         self.state.borrow_mut().charter = root.charter.clone();
         drop(closed);
@@ -184,19 +187,24 @@ impl Volume {
         Ok(())
     }
 
-    /// Returns the inodes that the kernel refers to and that theirs has removed.
-    fn removed_under_us(&self, base: Option<Pointer>, theirs: Option<Pointer>) -> Result<Vec<u64>, Errno> {
+    /// Returns the inodes that the kernel refers to and that theirs has removed, and those that were and are back.
+    fn removed_under_us(
+        &self,
+        base: Option<Pointer>,
+        theirs: Option<Pointer>,
+    ) -> Result<(Vec<u64>, Returned), Errno> {
         let mut removed = Vec::new();
+        let mut returned = Returned::default();
         let mut walk = Difference::new(base, theirs);
         while let Some(differing) = walk.next(&CachedNodes(self))? {
-            if differing.right.is_none()
-                && let Some(Key::Inode(inode)) = Key::decode(&differing.key)
-                && self.state.borrow().references.contains_key(&inode)
-            {
-                removed.push(inode);
+            let Some(Key::Inode(inode)) = Key::decode(&differing.key) else { continue };
+            match differing.right {
+                Some(theirs) => self.note_returned(inode, &theirs, &mut returned)?,
+                None if self.state.borrow().references.contains_key(&inode) => removed.push(inode),
+                None => {}
             }
         }
-        Ok(removed)
+        Ok((removed, returned))
     }
 
     /// Looks at the register now and then, and takes over what another writer published.

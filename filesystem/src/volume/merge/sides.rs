@@ -37,7 +37,7 @@ impl<'a> Side<'a> {
     }
 
     /// Returns an inode's record, also of one that has no name any more.
-    pub(super) fn record(&self, inode: u64) -> Result<Option<InodeRecord>, Errno> {
+    pub(in crate::volume) fn record(&self, inode: u64) -> Result<Option<InodeRecord>, Errno> {
         Ok(record_of(self.get(&Key::Inode(inode))?.as_ref()))
     }
 
