@@ -242,3 +242,44 @@ fn the_kernel_hears_of_everything_however_much_changed() {
         assert_eq!((names, inodes, has_file), (COUNT, COUNT + 2, true));
     });
 }
+
+#[test]
+fn what_was_cut_off_an_open_file_stays_off_after_another_mount_removed_it() {
+    reactor::run(|| {
+        /// Far more than goes in one step, so that most of the truncation is left to others.
+        const FRAMES: u64 = 4000;
+        const FRAME_SIZE: u64 = 32 * 1024;
+        let store = TestStore::new();
+        let first = create(&store);
+        let file = make_file(&first, ROOT, "log").inode;
+        for frame in 0..FRAMES {
+            first.write(file, frame * FRAME_SIZE, &[7], false).unwrap();
+        }
+        first.sync(None, false).unwrap();
+        let mut options = options("second");
+        // It removes nothing itself.
+        options.read_only = true;
+        options.watch_interval = Some(std::time::Duration::from_secs(3600));
+        let second = Volume::open(store.clone(), keys(&store), options).unwrap();
+        let held = hold(&second, "log");
+        for size in [0, FRAMES * FRAME_SIZE] {
+            first.set_attributes(file, &SetAttributes { size: Some(size), ..Default::default() }).unwrap();
+        }
+        first.close().stored().unwrap();
+        let is_empty =
+            || (0..FRAMES).all(|frame| flatten(&second.read(held, frame * FRAME_SIZE, 1).unwrap()) == [0]);
+        // A name that is not there makes it ask what is new.
+        let look = || second.lookup(ROOT, b"no such name").unwrap_err();
+        look();
+        assert!(is_empty());
+        let third = open(&store, "third");
+        third.unlink(ROOT, b"log").unwrap();
+        settle(&[&third]);
+        for round in 0..3 {
+            look();
+            assert_eq!(second.attributes(held).unwrap().nlink, 0);
+            assert!(is_empty(), "what was cut off is back in round {round}");
+            settle(&[&third]);
+        }
+    });
+}

@@ -150,7 +150,10 @@ impl Operations for Volume {
             return;
         }
         state.references.remove(&inode);
-        state.ghosts.remove(&inode);
+        if state.ghosts.remove(&inode).is_some() {
+            // It says what is cut off the ghost, not off what the tree may have under this number.
+            state.truncations.remove(&inode);
+        }
         // Removed inodes are in a delta or on the list of orphans; most that are forgotten are neither.
         let removed =
             |change: Option<&Change>| matches!(change, Some(Change::Inode(record)) if record.nlink == 0);

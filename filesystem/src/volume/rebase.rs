@@ -73,6 +73,9 @@ impl State {
             }
         }
         self.part_from_ghosts(returned, &dead);
+        // What is cut off a ghost is on record in no tree that follows.
+        let ghosts = &self.ghosts;
+        self.truncations.extend(dead.into_iter().filter(|(inode, _)| ghosts.contains_key(inode)));
         self.reclaim.extend(&merged.reclaim);
         Ok(())
     }
