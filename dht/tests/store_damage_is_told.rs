@@ -186,6 +186,39 @@ fn a_hole_without_a_name_puts_in_doubt_whatever_is_not_newer_until_it_is_written
 }
 
 #[test]
+fn what_a_hole_may_have_hidden_stays_in_doubt_after_its_segment_and_through_every_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut written = Written::new(0);
+    written.push(Shape::Value, 0, 1, 1, b"older");
+    written.sync();
+    let hole = written.push(Shape::Value, 0, 9, 2, b"nameless");
+    written.sync();
+    written.push(Shape::Mark, 0, 0, 0, b"");
+    written.save(directory.path());
+    wipe(directory.path(), 0, hole, 64);
+    in_store(directory.path(), |store| {
+        store.put(&key(1), Bytes::from("again").into()).unwrap();
+        while store.damaged().iter().any(|damage| damage.segment == 0) {
+            reactor::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(store.is_suspect(&key(9)));
+    });
+    // The segment that has word of it is no longer the newest, and nothing in it dies, so that it is not compacted.
+    in_store(directory.path(), |store| {
+        assert!(store.is_suspect(&key(9)));
+        for n in 0..250 {
+            let other = Key::new(Kind::BLOCK, [n; 32]);
+            let _shares_the_sync = store.enqueue(&other, vec![n; 1200].into()).unwrap();
+        }
+        store.sync().unwrap();
+        assert!(store.is_suspect(&key(9)));
+    });
+    for _ in 0..2 {
+        in_store(directory.path(), |store| assert!(store.is_suspect(&key(9)), "the doubt was forgotten"));
+    }
+}
+
+#[test]
 fn a_torn_tail_never_comes_back_even_beside_damage_and_without_checkpoints() {
     let directory = tempfile::tempdir().unwrap();
     let mut written = Written::new(0);

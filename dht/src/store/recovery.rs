@@ -3,7 +3,7 @@
 //! Blocking code, for a thread of the pool. First every segment's version is looked at, so that a store of a later
 //! program is left as it is. For every segment the checkpoint is taken if it is sound; otherwise the segment is
 //! scanned. A torn tail is cut off at once and for good; a checkpoint that was missing is made. A segment in which
-//! damage was found is not written to any more.
+//! damage was found, or word of what earlier damage may have hidden, is not written to any more.
 
 use super::{
     Damage, StoreError,
@@ -74,9 +74,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
             let cut = file.set_length(u64::from(scanned.end)).and_then(|()| file.sync_all());
             cut.map_err(|error| StoreError::io("cut", directory.segment_path(segment), error))?;
         }
-        let is_sound = matches!(&headers[n].1, Ok(header) if (header.segment, header.salt) == (segment, salt))
-            && scanned.damages.is_empty()
-            && !scanned.is_kept;
+        let is_own = matches!(&headers[n].1, Ok(header) if (header.segment, header.salt) == (segment, salt));
+        let is_whole = is_own && scanned.damages.is_empty() && !scanned.is_kept;
         if is_last {
             recovery.torn_bytes = scanned.torn_bytes;
         }
@@ -84,6 +83,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
         recovery.damages.extend(scanned.damages.iter().cloned());
         let (unlisted, is_unreadable) = (std::mem::take(&mut scanned.unlisted), scanned.is_unreadable);
         let listing = Listing::from(scanned);
+        // A segment that is written to keeps account of its records only: the doubt that an older one left in it is
+        // kept by the checkpoint that a closed segment gets.
+        let is_sound = is_whole && listing.holes.is_empty();
         let synced = file.sync_all();
         if is_last && is_sound {
             synced.map_err(|error| StoreError::io("sync", directory.segment_path(segment), error))?;
