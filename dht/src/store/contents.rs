@@ -64,9 +64,9 @@ pub(crate) fn explain(hole: &Damage, contents: &[Listed]) -> (Vec<Listed>, Vec<D
     let end = hole.offset_bytes + hole.length_bytes;
     let mut from = hole.offset_bytes;
     let (mut lost, mut holes) = (Vec::new(), Vec::new());
-    let mut leave = |from: u64, to: u64| {
+    let mut leave = |from: u64, to: u64, sequence_max: u64| {
         if from < to {
-            holes.push(Damage { offset_bytes: from, length_bytes: to - from, ..hole.clone() });
+            holes.push(Damage { offset_bytes: from, length_bytes: to - from, sequence_max, ..hole.clone() });
         }
     };
     let first = contents.partition_point(|listed| u64::from(listed.offset) < from);
@@ -75,21 +75,24 @@ pub(crate) fn explain(hole: &Damage, contents: &[Listed]) -> (Vec<Listed>, Vec<D
         if offset < from || end_of(listed) > end {
             continue;
         }
-        leave(from, offset);
+        leave(from, offset, hole.sequence_max);
         from = end_of(listed);
-        // A destroyed list has hidden no record by itself, only their names.
-        if listed.shape != Shape::Contents {
-            lost.push(Listed { shape: Shape::Lost, ..*listed });
+        match listed.shape {
+            // A destroyed list has hidden no record by itself, only their names.
+            Shape::Contents => {}
+            // What an earlier hole may have hidden is of no key, and still in doubt.
+            Shape::Hidden => leave(offset, from, listed.sequence),
+            _ => lost.push(Listed { shape: Shape::Lost, ..*listed }),
         }
     }
-    leave(from, end);
+    leave(from, end, hole.sequence_max);
     (lost, holes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Key, Kind};
+    use crate::store::{Key, Kind, writer::NO_KEY};
 
     fn listed(n: u8, offset: u32) -> Listed {
         let key = Key::new(Kind::REGISTER, [n; 32]);
@@ -130,5 +133,13 @@ mod tests {
         let (lost, holes) = explain(&hole(592, 1384), &contents);
         assert_eq!((lost.len(), holes), (2, vec![hole(856, 1120)]), "one record is in no list");
         assert_eq!(explain(&hole(2000, 3000), &contents), (vec![], vec![hole(2000, 3000)]));
+    }
+
+    #[test]
+    fn a_destroyed_word_of_an_earlier_hole_remains_a_hole_with_its_sequence() {
+        let word = Listed { key: NO_KEY, shape: Shape::Hidden, length: 0, sequence: 5, ..listed(0, 328) };
+        let (lost, holes) = explain(&hole(64, 392), &[listed(1, 64), word]);
+        assert_eq!(lost.iter().map(|lost| lost.offset).collect::<Vec<_>>(), [64]);
+        assert_eq!(holes, [Damage { sequence_max: 5, ..hole(328, 392) }]);
     }
 }
