@@ -213,13 +213,15 @@ impl<O: Overlay + 'static> Client<O> {
     ) -> Result<Record, SwapError> {
         let mut tickets = Vec::with_capacity(blocks.len());
         for (address, content) in blocks {
-            if !node.has_block(&address) {
-                let length = content.len();
-                let ticket = node
+            let length = content.len();
+            let ticket = match node.stored_block(&address) {
+                // It may be on its way to the disk still, and may be refused.
+                Some(ticket) => ticket,
+                None => node
                     .enqueue_named(&address, &self.inner.tag, content)
-                    .map_err(|refusal| put_error(refusal, &address, length))?;
-                tickets.push(ticket);
-            }
+                    .map_err(|refusal| put_error(refusal, &address, length))?,
+            };
+            tickets.push(ticket);
         }
         // The log keeps its order, so the value can't be durable without the blocks before it. But if one of them has
         // failed already then the value must not be written at all.

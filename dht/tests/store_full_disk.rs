@@ -2,9 +2,12 @@
 //! tmpfs, which needs root to mount; without root this says so and passes.
 
 use bytes::Bytes;
+use dht::message::Refusal;
 use dht::store::{Config, DiskStore, Key, Kind, PutOptions, Store, StoreError, Ticket};
+use dht::{Gate, Node, OwnerTag};
+use overlay::NodeId;
 use rustix::mount::{MountFlags, UnmountFlags};
-use std::{ffi::CString, fs, path::Path, time::Duration};
+use std::{ffi::CString, fs, path::Path, rc::Rc, time::Duration};
 
 const DISK_BYTES: u64 = 12 << 20;
 
@@ -181,6 +184,30 @@ fn what_serves_removals_is_taken_by_a_full_disk_and_not_failed_by_what_is_not() 
         for n in [2001, 2003, 2005, 2007] {
             assert_eq!(store.get(&key(n), None).unwrap().unwrap(), value(n - 2000));
         }
+        store.close().unwrap();
+    });
+}
+
+#[test]
+fn a_block_is_acknowledged_by_its_own_write_and_not_by_a_later_one_that_a_full_disk_still_takes() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let path = disk.0.path().to_path_buf();
+    reactor::run(move || {
+        let store = Rc::new(DiskStore::open(config(&path)).unwrap());
+        let node = Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 1);
+        fill(&store, 0);
+        let serves = PutOptions { may_use_reserve: true, ..PutOptions::default() };
+        store.enqueue_with(&key(2000), value(1).into(), serves).unwrap().wait().unwrap();
+        let (tag, content) = (OwnerTag([4; 32]), value(7));
+        let (address, first) = node.enqueue_block(None, &tag, content.clone()).unwrap();
+        let removal = store.enqueue_remove(&key(0)).unwrap();
+        assert!(node.has_block(&address), "it is on its way");
+        let second = node.put_block(&address, &tag, content);
+        assert!(matches!(first.wait(), Err(StoreError::Full)));
+        removal.wait().unwrap();
+        assert!(matches!(second, Err(Refusal::Full)), "{second:?}, though it is stored nowhere");
+        assert!(!node.has_block(&address) && store.stored(&key(0)).is_none());
+        store.stored(&key(1)).unwrap().wait().unwrap();
         store.close().unwrap();
     });
 }

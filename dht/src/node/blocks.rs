@@ -58,8 +58,8 @@ impl Node {
         content: Bytes,
         trailer: Bytes,
     ) -> Result<(), Refusal> {
-        if self.has_block(address) {
-            return self.store.sync().map_err(refusal_of);
+        if let Some(ticket) = self.stored_block(address) {
+            return ticket.wait().map_err(refusal_of);
         }
         let value: Gather = [content, trailer].into_iter().collect();
         self.store.put(&block_key(address), value).map_err(refusal_of)
@@ -100,8 +100,8 @@ impl Node {
         tag: &OwnerTag,
         content: Bytes,
     ) -> Result<(), Refusal> {
-        if self.has_block(address) {
-            return self.store.sync().map_err(refusal_of);
+        if let Some(ticket) = self.stored_block(address) {
+            return ticket.wait().map_err(refusal_of);
         }
         self.enqueue_named(address, tag, content)?.wait().map_err(refusal_of)
     }
@@ -114,12 +114,12 @@ impl Node {
     /// # Suspends
     /// Until it is durable.
     pub fn put_block(&self, address: &Address, tag: &OwnerTag, content: Bytes) -> Result<(), Refusal> {
-        if self.has_block(address) {
+        if let Some(ticket) = self.stored_block(address) {
             if !address.names(tag, &content) {
                 return Err(Refusal::Misnamed);
             }
             // It may be on its way to the disk still.
-            return self.store.sync().map_err(refusal_of);
+            return ticket.wait().map_err(refusal_of);
         }
         let (_, ticket) = self.enqueue_block(Some(address), tag, content)?;
         ticket.wait().map_err(refusal_of)
@@ -128,6 +128,11 @@ impl Node {
     /// Whether the local store has the block, as far as it knows.
     pub fn has_block(&self, address: &Address) -> bool {
         self.store.contains(&block_key(address))
+    }
+
+    /// The ticket of a block that the local store has or is about to have; done if it is durable.
+    pub(crate) fn stored_block(&self, address: &Address) -> Option<Ticket> {
+        self.store.stored(&block_key(address))
     }
 
     /// A block's content, or a range of it, from the local store. What was damaged on disk is not served: the store

@@ -212,6 +212,13 @@ impl Store for DiskStore {
         index.get(key).filter(|entry| entry.shape == Shape::Value).map(|entry| entry.length)
     }
 
+    fn stored(&self, key: &Key) -> Option<Ticket> {
+        if let Some(pending) = self.log.pending.borrow().get(key) {
+            return pending.value.as_ref().map(|_| pending.ticket.clone());
+        }
+        self.contains(key).then(|| Ticket::ready(Ok(())))
+    }
+
     fn keys(&self, from: &Key, count_max: usize) -> Vec<Key> {
         let (index, pending) = (self.log.index.borrow(), self.log.pending.borrow());
         let durable = index

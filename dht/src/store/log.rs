@@ -61,6 +61,8 @@ pub(crate) struct Pending {
     /// `None` for a removal.
     pub(crate) value: Option<Gather>,
     pub(crate) owner: u32,
+    /// Speaks for this write and no other.
+    pub(crate) ticket: Ticket,
 }
 
 impl Log {
@@ -109,9 +111,9 @@ impl Log {
         // From here on nothing suspends, so that writes are queued in the order of their sequences.
         let sequence = self.sequence.get() + 1;
         self.sequence.set(sequence);
-        let pending =
-            Pending { sequence, value: (shape == Shape::Value).then(|| value.clone()), owner: options.owner };
-        let ticket = self.post(key, shape, sequence, value, options.owner, false, right)?;
+        let (owner, kept) = (options.owner, (shape == Shape::Value).then(|| value.clone()));
+        let ticket = self.post(key, shape, sequence, value, owner, false, right)?;
+        let pending = Pending { sequence, value: kept, owner, ticket: ticket.clone() };
         self.pending.borrow_mut().insert(*key, pending);
         Ok(ticket)
     }

@@ -108,6 +108,10 @@ impl Store for MemoryStore {
         self.values.borrow().get(key).map(|(value, _)| value.len() as u32)
     }
 
+    fn stored(&self, key: &Key) -> Option<Ticket> {
+        self.contains(key).then(|| Ticket::ready(Ok(())))
+    }
+
     fn keys(&self, from: &Key, count_max: usize) -> Vec<Key> {
         let damaged = self.damaged.borrow();
         let values = self.values.borrow();

@@ -156,6 +156,10 @@ pub trait Store {
         self.length(key).is_some()
     }
 
+    /// The ticket of the value that `get` can be expected to find: done if it is durable. It speaks for this value
+    /// alone; one that is on its way may be refused though later writes are taken. Never suspends.
+    fn stored(&self, key: &Key) -> Option<Ticket>;
+
     /// Up to `count_max` keys from `from` (inclusive) on, in key order, damaged ones left out. Never suspends.
     ///
     /// To go on, call again with the successor of the last key (see [`Key::next`]).
