@@ -247,6 +247,32 @@ fn a_torn_tail_never_comes_back_even_beside_damage_and_without_checkpoints() {
 }
 
 #[test]
+fn a_segment_ends_where_the_last_that_was_begun_after_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut written = Written::new(0);
+    written.push(Shape::Value, 0, 1, 1, b"one");
+    let first_end = written.bytes.len() as u32;
+    written.push(Shape::Value, 0, 2, 2, b"two");
+    let end = written.bytes.len() as u32;
+    written.push(Shape::Value, 0, 3, 3, b"never acknowledged");
+    written.save(directory.path());
+    // The first attempt to begin one failed and left its header, the second one has lost it.
+    for (segment, previous) in [(1, (0, first_end)), (2, (0, first_end)), (3, (0, end))] {
+        let header = SegmentHeader { segment, salt: SALT, previous: Some(previous) };
+        let mut bytes = format::encode_segment_header(&header);
+        if segment == 2 {
+            bytes.fill(0);
+        }
+        fs::write(self::segment(directory.path(), segment), bytes).unwrap();
+    }
+    in_store(directory.path(), |store| {
+        assert_eq!(store.get(&key(1), None).unwrap().unwrap(), "one");
+        assert_eq!(store.get(&key(2), None).unwrap().unwrap(), "two");
+        assert_eq!(store.get(&key(3), None).unwrap(), None);
+    });
+}
+
+#[test]
 fn a_segment_of_another_version_is_refused_wherever_it_stands_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     in_store(directory.path(), |store| {

@@ -19,6 +19,8 @@ struct Faults {
     no_new_files: bool,
     /// No sync works.
     no_syncs: bool,
+    /// Names neither become durable nor go.
+    names_stay: bool,
     /// Writes end after so many bytes.
     bytes_left: Option<usize>,
     /// A part of a file, by the end of its name, that cannot be read.
@@ -67,11 +69,11 @@ impl Disk for FailingDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        KernelDisk.remove(path)
+        if self.0.lock().unwrap().names_stay { eio() } else { KernelDisk.remove(path) }
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        KernelDisk.sync_directory(path)
+        if self.0.lock().unwrap().names_stay { eio() } else { KernelDisk.sync_directory(path) }
     }
 
     fn free_bytes(&self, path: &Path) -> Option<u64> {
@@ -231,6 +233,36 @@ fn a_failed_sync_is_told_and_writes_go_on_elsewhere_when_the_disk_is_well() {
             assert_eq!(store.get(&key(2), None).unwrap(), None);
             assert_eq!(store.get(&key(3), None).unwrap().unwrap(), value(3));
             store.close().unwrap();
+        }
+    });
+}
+
+#[test]
+fn nothing_is_added_to_a_segment_once_another_may_say_where_it_ended() {
+    story(|disk, path| {
+        let store = open(disk, path);
+        disk.set(|faults| faults.names_stay = true);
+        let refused = (0..100).find(|n| store.put(&key(*n), value(*n).into()).is_err()).unwrap();
+        assert!(path.join("00000001.segment").exists(), "what was begun is left behind");
+        // It would still fit in.
+        assert!(
+            store.put(&key(200), Bytes::from("small").into()).is_err(),
+            "the other may come back and end it"
+        );
+        assert!(store.failure().is_some_and(|error| error.to_string().contains("sync")));
+        disk.set(|faults| faults.names_stay = false);
+        put_until_it_works(&store, 300);
+        assert!(store.failure().is_none());
+        store.close().unwrap();
+        // With checkpoints, and without.
+        for _ in 0..2 {
+            let store = open(disk, path);
+            assert_eq!(store.damaged(), []);
+            assert!((0..refused).all(|n| store.get(&key(n), None).unwrap().unwrap() == value(n)));
+            assert_eq!(store.get(&key(200), None).unwrap(), None);
+            assert_eq!(store.get(&key(300), None).unwrap().unwrap(), value(300));
+            store.close().unwrap();
+            (0..4).for_each(|n| drop(std::fs::remove_file(path.join(format!("{n:08x}.index")))));
         }
     });
 }

@@ -42,11 +42,14 @@ impl Active {
     }
 
     /// Makes the file of a new, empty segment, durably, after the one of this number and end.
+    ///
+    /// An error comes with whether the new segment's header may be on the disk all the same. Then it says for good
+    /// where the one before it ended, and that one must not grow any more.
     pub(crate) fn begin(
         directory: &Directory,
         salt: u64,
         previous: Option<(u32, u32)>,
-    ) -> Result<Active, StoreError> {
+    ) -> Result<Active, (bool, StoreError)> {
         let mut number = previous.map_or(0, |(number, _)| number + 1);
         let file = loop {
             match directory.open_segment(number, Opening::New) {
@@ -55,19 +58,18 @@ impl Active {
                 file => break file,
             }
         };
-        let begin = || -> io::Result<Arc<dyn DiskFile>> {
-            let file = file?;
+        let path = directory.segment_path(number);
+        let fail = |error| StoreError::io("begin", &path, error);
+        let begin = || {
+            let file = file.map_err(|error| (false, fail(error)))?;
             let header = format::encode_segment_header(&SegmentHeader { segment: number, salt, previous });
-            write_all(&*file, &mut [IoSlice::new(&header)], 0).map_err(|(_, error)| error)?;
-            file.sync_all()?;
+            // A part of a header is none.
+            write_all(&*file, &mut [IoSlice::new(&header)], 0).map_err(|(_, error)| (false, fail(error)))?;
+            file.sync_all().map_err(|error| (true, fail(error)))?;
+            directory.sync().map_err(|error| (true, error))?;
             Ok(file)
         };
-        let path = directory.segment_path(number);
-        let begun = begin().map_err(|error| StoreError::io("begin", &path, error)).and_then(|file| {
-            directory.sync()?;
-            Ok(file)
-        });
-        match begun {
+        match begin() {
             Ok(file) => {
                 let end = SEGMENT_HEADER_BYTES as u32;
                 Ok(Active::new(number, file, end, Vec::new(), Vec::new()))

@@ -101,7 +101,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
     let active = match active {
         Some(active) => active,
         None => {
-            let active = Active::begin(&directory, salt, last_end)?;
+            let active = Active::begin(&directory, salt, last_end).map_err(|(_, error)| error)?;
             let empty = Listing { end: SEGMENT_HEADER_BYTES as u32, ..Listing::default() };
             listings.push((active.number, empty, false));
             active
@@ -169,14 +169,19 @@ fn find_salt(directory: &Directory, headers: &[(u32, Header)]) -> Result<u64, St
     }
 }
 
-/// How much of the `n`-th segment was durable, as far as the segment after it tells.
+/// How much of the `n`-th segment was durable, as far as the segments after it tell. There may be several that were
+/// begun after it, of attempts that failed and left a header behind; it only grew between them.
 fn durable(headers: &[(u32, Header)], n: usize) -> Durable {
-    match headers.get(n + 1) {
-        None => Durable::Unknown,
-        Some((_, Ok(SegmentHeader { previous: Some((previous, end)), .. }))) if *previous == headers[n].0 => {
-            Durable::UpTo(*end)
-        }
-        Some(_) => Durable::Whole,
+    let segment = headers[n].0;
+    let later = &headers[n + 1..];
+    let ends = later.iter().filter_map(|(_, header)| match header {
+        Ok(SegmentHeader { previous: Some((previous, end)), .. }) if *previous == segment => Some(*end),
+        _ => None,
+    });
+    match ends.max() {
+        Some(end) => Durable::UpTo(end),
+        None if later.is_empty() => Durable::Unknown,
+        None => Durable::Whole,
     }
 }
 

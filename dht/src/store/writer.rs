@@ -10,7 +10,8 @@
 //!   `epoch` tells), so that the log never has a hole in it;
 //! - once bytes of a group may have reached the disk without the whole of it, the segment is not written to any more.
 //!   The next one says where it ended, so that these bytes never count, and writes go on there as soon as it can be
-//!   made. Whatever fails before that first byte fails this once and changes nothing.
+//!   made. Whatever fails before that first byte fails this once and changes nothing; likewise a segment that could
+//!   not be begun, unless its header may have reached the disk.
 //!
 //! On a full disk a removal or a compaction's copy may use the space of the reserve (see `reserve.rs`); values are
 //! refused until the reserve is whole again.
@@ -92,7 +93,8 @@ pub(crate) struct Writer {
     pub(crate) active: Active,
     pub(crate) epoch: Epoch,
     pub(crate) reserve: Reserve,
-    /// After a failure that leaves unknown what the disk holds, nothing more is written to the active segment.
+    /// After a failure that leaves unknown what the disk holds, or whether it says that the active segment ends here,
+    /// nothing more is written to that.
     pub(crate) failed: Option<StoreError>,
     /// Why the last writes were refused.
     pub(crate) refused: Option<StoreError>,
@@ -216,8 +218,10 @@ impl Writer {
             return None;
         }
         let mut rotated = self.rotate();
-        while matches!(rotated, Err(StoreError::Full)) && self.reserve.give_up(first.right) {
+        let mut is_left = matches!(rotated, Err((true, _)));
+        while matches!(rotated, Err((_, StoreError::Full))) && self.reserve.give_up(first.right) {
             rotated = self.rotate();
+            is_left |= matches!(rotated, Err((true, _)));
         }
         match rotated {
             Ok(()) => {
@@ -227,9 +231,14 @@ impl Writer {
                 report.begun.push((self.active.number, self.active.file.clone()));
                 None
             }
-            // Nothing has changed: the next write tries again.
-            Err(error) => {
+            // Nothing has changed, and the next write tries again; unless a header may be left that says where the
+            // active segment ended.
+            Err((_, error)) => {
                 tracing::error!("{error}; no write is taken before a segment can be begun");
+                if is_left && self.failed.is_none() {
+                    self.failed = Some(error.clone());
+                    self.tried = Some(now);
+                }
                 Some(error)
             }
         }
@@ -361,8 +370,9 @@ impl Writer {
         self.active.file.sync_data().map_err(|error| (true, fail("sync", error)))
     }
 
-    /// Completes the active segment and begins the next.
-    fn rotate(&mut self) -> Result<(), StoreError> {
+    /// Completes the active segment and begins the next. An error comes with whether the active one must not be written
+    /// to any more.
+    fn rotate(&mut self) -> Result<(), (bool, StoreError)> {
         let previous = Some((self.active.number, self.active.end));
         let next = Active::begin(&self.directory, self.salt, previous)?;
         let old = std::mem::replace(&mut self.active, next);
