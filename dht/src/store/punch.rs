@@ -119,6 +119,7 @@ fn punch(file: &dyn DiskFile, place: Place, runs: &[Range<u64>]) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Config, DiskStore, Key, Kind, Store, recovery};
 
     #[test]
     fn runs_of_dead_records_lie_between_live_ones() {
@@ -135,5 +136,41 @@ mod tests {
         assert_eq!(pages(&(64..20_000)), 4096..16_384);
         assert_eq!(pages(&(4090..20_000)), 8192..16_384);
         assert_eq!(pages(&(64..500)), 4096..4096);
+    }
+
+    #[test]
+    fn a_removed_value_that_stays_readable_keeps_its_tombstone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_path_buf();
+        reactor::run(move || {
+            let key = |n: u8| Key::new(Kind::BLOCK, [n; 32]);
+            let mut config = Config::new(&path);
+            config.segment_size_bytes = 64 << 10;
+            let store = DiskStore::open(config.clone()).unwrap();
+            let put = |n: u8, size_bytes: usize| store.put(&key(n), vec![n; size_bytes].into()).unwrap();
+            put(0, 12 << 10);
+            put(1, 1 << 10);
+            put(2, 10 << 10);
+            store.remove(&key(1)).unwrap();
+            put(3, 16 << 10);
+            put(4, 20 << 10);
+            let dead = *store.log().index.borrow().get(&key(3)).unwrap();
+            // The first of the next segment.
+            put(5, 20 << 10);
+            store.remove(&key(3)).unwrap();
+            let end = store.log().index.borrow().segment(0).unwrap().length_bytes as u32;
+            let listing = recovery::read_listing(&store.log().directory, 0, store.log().salt, end).unwrap();
+            store.log().give_back(0, &listing).unwrap();
+            let place = Place { salt: store.log().salt, segment: 0, offset: dead.offset };
+            store.close().unwrap();
+            let bytes = std::fs::read(path.join("00000000.segment")).unwrap();
+            std::fs::remove_file(path.join("00000000.index")).unwrap();
+            let store = DiskStore::open(config).unwrap();
+            assert_eq!(store.recovery().damages, []);
+            assert_eq!(store.keys(&Key::first(Kind::BLOCK), 9), [key(0), key(2), key(4), key(5)]);
+            store.close().unwrap();
+            let void = format::decode_record_header(place, &bytes[dead.offset as usize..]).unwrap();
+            assert_eq!((dead.segment, void.shape), (0, Shape::Void), "the larger one is given back");
+        });
     }
 }
