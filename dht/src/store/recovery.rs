@@ -89,6 +89,8 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, reserve_bytes: u64) -> Resu
         let synced = file.sync_all();
         if is_last && is_sound {
             synced.map_err(|error| StoreError::io("sync", directory.segment_path(segment), error))?;
+            // One that was removed after it could not be begun must not come back and say where this one ended.
+            directory.sync()?;
             active = Some(Active::new(segment, file, listing.end, listing.entries.clone(), unlisted));
         } else if !is_unreadable {
             synced.map_err(|error| StoreError::io("sync", directory.segment_path(segment), error))?;
