@@ -178,8 +178,8 @@ impl Mount {
                 if let Some(token) = seen.token {
                     self.history.borrow_mut().kept(token);
                 }
-                let mut changes = SetAttributes::default();
-                changes.mtime = Some(Time { seconds: i64::from(self.world.choose(1000)), nanoseconds: 0 });
+                let mtime = Time { seconds: i64::from(self.world.choose(1000)), nanoseconds: 0 };
+                let changes = SetAttributes { mtime: Some(mtime), ..SetAttributes::default() };
                 volume.set_attributes(seen.inode, &changes).map(drop)
             }
             _ => {
