@@ -62,7 +62,19 @@ fn a_closed_terminal_is_an_orderly_end() {
     }
     let place = Place::new("hang-up");
     let (home, drive) = (place.join("home"), place.join("drive"));
-    let mut up = Running::up(&home, &drive, 3);
+    // Where the tests run under `nohup` the signal is ignored, and what was ignored at a start stays so.
+    let mut command = Command::new("env");
+    command.args([
+        "--default-signal=HUP",
+        PROGRAM,
+        "up",
+        "--nodes",
+        "3",
+        "--home",
+        text(&home),
+        text(&drive),
+    ]);
+    let mut up = Running::start_with(&mut command, "the drive is");
     fs::write(drive.join("file"), "the last seconds").unwrap();
     signal(up.pid(), Signal::HUP);
     assert!(up.wait(LIMIT).is_some_and(|status| status.success()), "{}", up.drain());
