@@ -1,3 +1,5 @@
+//! Machines whose states are code: what their transitions, terminations and drawings promise.
+
 use super::*;
 use crate::sync::{Barrier, Signal, channel};
 use crate::{run, sleep, spawn, timeout, yield_now};

@@ -1,3 +1,5 @@
+//! What a simulated disk keeps of writes and names when the power goes, and what it refuses.
+
 use super::*;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
