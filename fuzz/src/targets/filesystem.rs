@@ -3,7 +3,9 @@
 use ::bytes::Bytes;
 use ::filesystem::access::{Charter, Extension, Features, Root};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
-use ::filesystem::format::{EntryRecord, InodeRecord, Key, Orphan, Pointer, Truncation, VolumeId, WriterRecord};
+use ::filesystem::format::{
+    EntryRecord, InodeRecord, Key, Orphan, Pointer, Truncation, VolumeId, WriterRecord,
+};
 use ::filesystem::fuse::request::Request;
 use ::filesystem::operations::Time;
 use ::filesystem::tree::node::{Node, NodeWriter};
