@@ -15,6 +15,8 @@ use std::fmt;
 use std::ops::Range;
 
 use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use reactor::crypto::PublicKey;
+use reactor::crypto::hash::sha3_256;
 use serde::{Deserialize, Serialize};
 
 /// How many bytes of a block share one chaining value: a power of two of BLAKE3's chunks.
@@ -29,6 +31,14 @@ pub const GROUP_COUNT_MAX: usize = BLOCK_SIZE_BYTES_MAX.div_ceil(GROUP_SIZE_BYTE
 /// The key under which an owner's blocks are hashed. Not a secret: storage nodes know it, to check what they store.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OwnerTag(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+/// The tag under which the blocks of `owner`'s volume with `salt` are named.
+///
+/// One for each volume: nodes can list what belongs to one, to sweep what no root names any more, and two volumes of one
+/// owner cannot be told to be one owner's by their blocks. Who wants a block gone shows the owner's key and the salt.
+pub fn owner_tag(owner: &PublicKey, salt: &[u8; 32]) -> OwnerTag {
+    OwnerTag(sha3_256(&[b"hypha owner tag 2", owner.as_bytes(), salt]))
+}
 
 /// The name of an immutable block: keyed BLAKE3 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

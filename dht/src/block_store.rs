@@ -70,6 +70,9 @@ pub enum PutError {
         /// How many nodes said so.
         full: usize,
     },
+    /// The block was deleted, and stays so: seal its content anew, under another key.
+    #[error("the block {0} was deleted by its owner's word; seal its content under another key")]
+    Deleted(Address),
     /// This identity may not write here.
     #[error("the nodes refuse this identity: {0}; ask the network's owner for a passport that may write")]
     Refused(String),
@@ -286,6 +289,21 @@ pub trait BlockStore {
             return Err(PutError::Misnamed(*claimed).into());
         }
         self.compare_and_swap(register, expected, payload)
+    }
+
+    /// As [`publish`](BlockStore::publish), where less is stored in the end: it may use the space that nodes keep back so
+    /// that a full network can be emptied.
+    ///
+    /// # Errors
+    /// As [`publish`](BlockStore::publish).
+    fn publish_freeing(
+        &self,
+        blocks: Vec<(Address, Bytes)>,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: Bytes,
+    ) -> Result<Record, SwapError> {
+        self.publish(blocks, register, expected, payload)
     }
 
     /// How full the storage is, for `df`.

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::Overlay;
-use reactor::crypto::hash::sha3_256;
 use reactor::crypto::{Identity, PublicKey, random_bytes};
 use reactor::sync::{Mutex, channel};
 
@@ -26,7 +25,7 @@ use crate::block_store::{
     RegisterAddress, SwapError, Usage,
 };
 use crate::links::{Failure, Links};
-use crate::message::{NodeUsage, Refusal};
+use crate::message::{NodeUsage, PutBlockRequest, Refusal};
 use crate::node::Node;
 use crate::paxos::ProposerId;
 use crate::register::{HighWater, Operation, State};
@@ -45,18 +44,10 @@ const USAGE_WIDTH: usize = 16;
 pub struct Config {
     /// Who reads and writes.
     pub identity: Rc<Identity>,
-    /// Under which tag blocks are named; [`owner_tag`] makes one from the owner's key and the volume's salt.
+    /// Under which tag blocks are named; [`owner_tag`](crate::owner_tag) makes one from the owner's key and the volume's salt.
     pub tag: OwnerTag,
     /// The network's number of replicas: min(3, nodes) at its creation.
     pub replicas: usize,
-}
-
-/// The tag under which the blocks of `owner`'s volume with `salt` are named.
-///
-/// One for each volume: nodes can list what belongs to one, to sweep what no root names any more, and two volumes of one
-/// owner cannot be told to be one owner's by their blocks. Who wants a block gone shows the owner's key and the salt.
-pub fn owner_tag(owner: &PublicKey, salt: &[u8; 32]) -> OwnerTag {
-    OwnerTag(sha3_256(&[b"hypha owner tag 2", owner.as_bytes(), salt]))
 }
 
 /// See the [module](self). Clones share everything.
@@ -177,6 +168,10 @@ impl<O: Overlay + 'static> Client<O> {
         self.inner.registers.borrow().get(register)?.seen.get()
     }
 
+    pub(crate) fn links(&self) -> &Rc<Links<O>> {
+        &self.inner.links
+    }
+
     /// Who writes through this client.
     pub fn identity(&self) -> &Rc<Identity> {
         &self.inner.identity
@@ -202,6 +197,24 @@ impl<O: Overlay + 'static> Client<O> {
         Operation::new(&self.inner.links, &self.inner.identity, &mut state).swap(expected, payload, ready)
     }
 
+    fn publish_with(
+        &self,
+        blocks: Vec<(Address, Bytes)>,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: &Bytes,
+        may_use_reserve: bool,
+    ) -> Result<Record, SwapError> {
+        if let Some(node) = self.inner.links.only_local().cloned() {
+            return self.publish_locally(&node, blocks, register, expected, payload, may_use_reserve);
+        }
+        let blocks: Vec<_> = blocks.into_iter().map(|(address, content)| (Some(address), content)).collect();
+        if !blocks.is_empty() {
+            replicate::put_many(&self.inner.links, &self.inner.tag, &blocks, may_use_reserve)?;
+        }
+        self.swap(register, expected, payload, &|| Ok(()))
+    }
+
     /// In a network of one: blocks and value go to the log one behind the other.
     fn publish_locally(
         &self,
@@ -210,25 +223,25 @@ impl<O: Overlay + 'static> Client<O> {
         register: &RegisterAddress,
         expected: Option<HeaderHash>,
         payload: &Bytes,
+        may_use_reserve: bool,
     ) -> Result<Record, SwapError> {
         let mut tickets = Vec::with_capacity(blocks.len());
+        let mut addresses = Vec::with_capacity(blocks.len());
         for (address, content) in blocks {
             let length = content.len();
-            let ticket = match node.stored_block(&address) {
-                // It may be on its way to the disk still, and may be refused.
-                Some(ticket) => ticket,
-                None => node
-                    .enqueue_named(&address, &self.inner.tag, content)
-                    .map_err(|refusal| put_error(refusal, &address, length))?,
-            };
-            tickets.push(ticket);
+            let request =
+                PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(address, self.inner.tag) };
+            let ticket = node.enqueue_named(&request, content);
+            tickets.push(ticket.map_err(|refusal| put_error(refusal, &address, length))?);
+            addresses.push(address);
         }
         // The log keeps its order, so the value can't be durable without the blocks before it. But if one of them has
         // failed already then the value must not be written at all.
         let failed =
             |ticket: &crate::store::Ticket| if ticket.is_done() { ticket.wait().err() } else { None };
+        let ended = || addresses.iter().try_for_each(|address| node.end_put(address).map_err(|_| *address));
         let ready = || match tickets.iter().find_map(failed) {
-            None => Ok(()),
+            None => ended().map_err(PutError::Deleted),
             Some(crate::store::StoreError::Full) => Err(PutError::Full { full: 1 }),
             Some(error) => Err(PutError::NoQuorum { durable: 0, needed: 1, reason: error.to_string() }),
         };
@@ -245,6 +258,7 @@ fn put_error(refusal: Refusal, address: &Address, size: usize) -> PutError {
     match refusal {
         Refusal::Full => PutError::Full { full: 1 },
         Refusal::Misnamed => PutError::Misnamed(*address),
+        Refusal::Deleted => PutError::Deleted(*address),
         Refusal::Size => PutError::Size { size, max: crate::address::BLOCK_SIZE_BYTES_MAX },
         other => PutError::NoQuorum { durable: 0, needed: 1, reason: other.to_string() },
     }
@@ -256,16 +270,16 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
     }
 
     fn put(&self, content: Bytes) -> Result<Address, PutError> {
-        replicate::put(&self.inner.links, &self.inner.tag, None, &content)
+        replicate::put(&self.inner.links, &self.inner.tag, None, &content, false)
     }
 
     fn put_named(&self, address: &Address, content: Bytes) -> Result<(), PutError> {
-        replicate::put(&self.inner.links, &self.inner.tag, Some(address), &content).map(drop)
+        replicate::put(&self.inner.links, &self.inner.tag, Some(address), &content, false).map(drop)
     }
 
     fn put_many(&self, contents: Vec<Bytes>) -> Result<Vec<Address>, PutError> {
         let blocks: Vec<_> = contents.into_iter().map(|content| (None, content)).collect();
-        replicate::put_many(&self.inner.links, &self.inner.tag, &blocks)
+        replicate::put_many(&self.inner.links, &self.inner.tag, &blocks, false)
     }
 
     fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError> {
@@ -294,14 +308,17 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
         expected: Option<HeaderHash>,
         payload: Bytes,
     ) -> Result<Record, SwapError> {
-        if let Some(node) = self.inner.links.only_local().cloned() {
-            return self.publish_locally(&node, blocks, register, expected, &payload);
-        }
-        let blocks: Vec<_> = blocks.into_iter().map(|(address, content)| (Some(address), content)).collect();
-        if !blocks.is_empty() {
-            replicate::put_many(&self.inner.links, &self.inner.tag, &blocks)?;
-        }
-        self.swap(register, expected, &payload, &|| Ok(()))
+        self.publish_with(blocks, register, expected, &payload, false)
+    }
+
+    fn publish_freeing(
+        &self,
+        blocks: Vec<(Address, Bytes)>,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: Bytes,
+    ) -> Result<Record, SwapError> {
+        self.publish_with(blocks, register, expected, &payload, true)
     }
 
     fn usage(&self) -> Result<Usage, ReadError> {

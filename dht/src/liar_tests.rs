@@ -9,6 +9,7 @@ use reactor::crypto::Identity;
 use reactor::rpc::{CallContext, Payload, Service};
 
 use crate::address::Address;
+use crate::block::deletion::OwnersWord;
 use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
@@ -64,6 +65,22 @@ impl Storage for Liar {
 
     fn suspect_block(&self, _: &CallContext, _: Address) -> Result<bool, Refusal> {
         Ok(false)
+    }
+
+    fn delete_blocks(
+        &self,
+        _: &CallContext,
+        words: Vec<OwnersWord>,
+    ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+        Ok(vec![Ok(()); words.len()])
+    }
+
+    fn words(&self, _: &CallContext, addresses: Vec<Address>) -> Result<Vec<Option<OwnersWord>>, Refusal> {
+        Ok(vec![None; addresses.len()])
+    }
+
+    fn list_blocks(&self, _: &CallContext, _: ListBlocksRequest) -> Result<ListBlocksResponse, Refusal> {
+        Err(Refusal::NotFound)
     }
 
     fn prepare(&self, _: &CallContext, request: PrepareRequest) -> Result<Option<Proposed>, Refusal> {

@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | `client` | flow: the block store that lives on the overlay |
 //! | `replicate`, `register`, `repair`, `links` | flow: putting and reading blocks; rounds and retries; catching up; who answers how fast |
+//! | `collect` | flow: what all nodes hold of an owner's blocks, and having them deleted |
 //! | `node` | a storage node: what it stores for others, and what it refuses |
 //! | `message` | what travels between them |
 //! | `address`, `block`, `paxos`, `placement` | pure: names and proofs, what is signed, agreement, who keeps what |
@@ -41,7 +42,10 @@
 //! that does not verify; chosen values of a register form one chain, and no read is older than any swap acknowledged
 //! before it began; a dead or hanging node makes nobody wait for it.
 //!
-//! What is not there yet: replica sets that change (a register's members are fixed at its creation), and deletion.
+//! A block goes by its owner's signed word, and by nothing else; a node that was away learns of it before it could bring
+//! the block back.
+//!
+//! What is not there yet: replica sets that change (a register's members are fixed at its creation).
 //!
 //! This crate is not a cache and not a cipher: it is handed ciphertext, and what it is handed it keeps.
 
@@ -51,6 +55,7 @@ pub mod address;
 pub mod block;
 pub mod block_store;
 pub mod client;
+pub mod collect;
 mod links;
 pub mod memory_block_store;
 pub mod message;
@@ -70,12 +75,12 @@ mod liar_tests;
 #[cfg(test)]
 mod testing;
 
-pub use address::{Address, OwnerTag};
+pub use address::{Address, OwnerTag, owner_tag};
 pub use block_store::{
     BlockStore, CreateError, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError,
     Usage,
 };
-pub use client::{Client, owner_tag};
+pub use client::Client;
 pub use memory_block_store::MemoryBlockStore;
 pub use node::{Gate, Node};
 pub use reactor::crypto::PublicKey;

@@ -7,6 +7,7 @@ use overlay::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, GroupHash, OwnerTag};
+use crate::block::deletion::OwnersWord;
 use crate::block::mutable::{Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
@@ -15,6 +16,12 @@ use crate::store::device::DeviceId;
 
 /// How many keys one answer lists: 40 bytes each, so an answer stays below 100 KiB.
 pub const KEYS_PER_ANSWER_MAX: usize = 2048;
+
+/// How many words of owners one message carries: some 600 bytes each, and 60 to 120 us to check.
+pub const WORDS_MAX: usize = 64;
+
+/// How many blocks one answer lists, and how many are looked at for it: each is a small read on the node's disk.
+pub const BLOCKS_LISTED_MAX: usize = 1024;
 
 /// Why a node refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -62,6 +69,15 @@ pub enum Refusal {
         /// What was accepted before; with the request, the proof.
         accepted: Signed<Proposal>,
     },
+    /// The block was deleted by its owner's word, and stays so.
+    #[error("the block was deleted by its owner's word")]
+    Deleted,
+    /// The deletion means older copies than the one that the node has.
+    #[error("the block was put after the time that the deletion names, at {put_seconds}")]
+    TooYoung {
+        /// When it was put, in seconds since 1970.
+        put_seconds: u64,
+    },
     /// The node is not a member of the register's replica set.
     #[error("the node is not a member of this register's replica set")]
     NotAMember,
@@ -90,6 +106,10 @@ reactor::service! {
         /// was bad.
         fn suspect_block(&self, address: Address) -> Result<bool, Refusal>
             = 0x0203 as SuspectBlock, idempotent;
+        /// Says what is to become of blocks, by their owner's word: at most [`WORDS_MAX`]. Answered one by one; what was
+        /// taken is durable.
+        fn delete_blocks(&self, words: Vec<OwnersWord>) -> Result<Vec<Result<(), Refusal>>, Refusal>
+            = 0x0204 as DeleteBlocks, idempotent;
         /// Paxos, phase 1.
         fn prepare(&self, request: PrepareRequest) -> Result<Option<Proposed>, Refusal>
             = 0x0210 as Prepare;
@@ -105,6 +125,12 @@ reactor::service! {
         /// Lists keys in order.
         fn list_keys(&self, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal>
             = 0x0221 as ListKeys, idempotent;
+        /// What owners said of blocks: at most [`WORDS_MAX`].
+        fn words(&self, addresses: Vec<Address>) -> Result<Vec<Option<OwnersWord>>, Refusal>
+            = 0x0222 as Words, idempotent;
+        /// Lists the blocks of one tag, in order.
+        fn list_blocks(&self, request: ListBlocksRequest) -> Result<ListBlocksResponse, Refusal>
+            = 0x0223 as ListBlocks, idempotent;
         /// How full the node is.
         fn usage(&self) -> Result<NodeSpace, Refusal> = 0x0230 as NodeUsage, idempotent;
     }
@@ -132,6 +158,17 @@ pub struct PutBlockRequest {
     pub address: Address,
     /// The key under which it is hashed.
     pub tag: OwnerTag,
+    /// When the block was put first, if a node hands it on, in seconds since 1970.
+    pub put_seconds: Option<u64>,
+    /// Whether it may use the space that nodes keep back: only if less is stored in the end.
+    pub may_use_reserve: bool,
+}
+
+impl PutBlockRequest {
+    /// Of a block that is new.
+    pub fn new(address: Address, tag: OwnerTag) -> PutBlockRequest {
+        PutBlockRequest { address, tag, put_seconds: None, may_use_reserve: false }
+    }
 }
 
 /// See [`GetBlock`].
@@ -148,6 +185,8 @@ pub struct GetBlockRequest {
 pub struct GetBlockResponse {
     /// The key under which it is hashed.
     pub tag: OwnerTag,
+    /// When it was put, in seconds since 1970.
+    pub put_seconds: u64,
     /// The whole block's length.
     pub length: u32,
     /// The chaining values of all groups, if a range was asked for and there are several.
@@ -190,6 +229,10 @@ pub enum Family {
     Blocks,
     /// Registers; their digests cover the accepted ballots too.
     Registers,
+    /// Blocks that were deleted.
+    Deletions,
+    /// Blocks whose deletion was taken back.
+    Reprieves,
 }
 
 /// Asks for [`Digests`] or for [`ListKeys`].
@@ -212,6 +255,39 @@ pub struct ListKeysRequest {
     /// The last address.
     #[serde(with = "serde_bytes")]
     pub to: [u8; 32],
+}
+
+/// See [`ListBlocks`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListBlocksRequest {
+    /// Whose blocks.
+    pub tag: OwnerTag,
+    /// The first address.
+    pub from: Address,
+    /// The last address.
+    pub to: Address,
+}
+
+/// A block that a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBlock {
+    /// Its name.
+    pub address: Address,
+    /// Its length.
+    pub length: u32,
+    /// When it was put, in seconds since 1970 by the node's clock.
+    pub put_seconds: u64,
+}
+
+/// See [`ListBlocks`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListBlocksResponse {
+    /// At most [`BLOCKS_LISTED_MAX`], in order; deleted ones are left out.
+    pub blocks: Vec<HeldBlock>,
+    /// Where to go on; `None` if that was all.
+    pub next: Option<Address>,
+    /// What time it is at the node, in seconds since 1970.
+    pub now_seconds: u64,
 }
 
 /// A key, and for a register the ballot of what is accepted.

@@ -3,7 +3,8 @@
 //! In a round, the node and each neighbour compare digests of the keys for which both are responsible, one digest for
 //! each first byte of an address. Where they differ the neighbour lists its keys, and what is missing is fetched:
 //! blocks from any replica, verified; registers by delivering the accepted record again, as the accept message that
-//! this node missed. Paxos allows that at any time, since it is only a late duplicate.
+//! this node missed. Paxos allows that at any time, since it is only a late duplicate. What owners said of blocks comes
+//! first, so that nobody brings back what is gone (`deletions`).
 //!
 //! What the node holds and is not responsible for (any more, or because a put met dead nodes), it hands over: it offers
 //! it to those who are, and gives it to those who lack it. Without that, a block whose holders all stop being responsible
@@ -15,6 +16,7 @@
 //!
 //! Not here: replacing a register's member that is gone for good, which takes a new epoch.
 
+mod deletions;
 mod handover;
 mod relearn;
 
@@ -30,8 +32,8 @@ use crate::address::Address;
 use crate::block_store::{GetError, RegisterAddress};
 use crate::links::{Failure, Links};
 use crate::message::{
-    AcceptRequest, Digests, DigestsRequest, Family, ListKeys, ListKeysRequest, ListedKey, ReadRegister,
-    Refusal,
+    AcceptRequest, Digests, DigestsRequest, Family, ListKeys, ListKeysRequest, ListedKey, PutBlockRequest,
+    ReadRegister, Refusal,
 };
 use crate::node::Node;
 use crate::paxos::Ballot;
@@ -91,6 +93,8 @@ pub struct Report {
     pub blocks: usize,
     /// Registers brought up to date.
     pub registers: usize,
+    /// Words of owners learned.
+    pub words: usize,
     /// Blocks given to nodes that are responsible for them and lacked them.
     pub handed_over: usize,
     /// Blocks or registers that are still missing.
@@ -149,7 +153,7 @@ impl<O: Overlay + 'static> Repair<O> {
 
     /// Runs rounds, fetches of damaged blocks, and scrubs until the returned value is dropped.
     pub fn start(&self) -> Running {
-        let (rounds, wanted, scrubs) = (self.clone(), self.clone(), self.clone());
+        let (rounds, wanted, scrubs, removals) = (self.clone(), self.clone(), self.clone(), self.clone());
         let coroutines = vec![
             reactor::spawn(move || rounds.run_rounds()),
             reactor::spawn(move || {
@@ -167,6 +171,7 @@ impl<O: Overlay + 'static> Repair<O> {
                     scrubs.scrub();
                 }
             }),
+            reactor::spawn(move || removals.remove_deleted()),
         ];
         Running { coroutines }
     }
@@ -176,7 +181,7 @@ impl<O: Overlay + 'static> Repair<O> {
         let mut full_pause = self.pace.period;
         loop {
             let report = self.round();
-            if report.blocks + report.registers + report.handed_over + report.missing > 0 {
+            if report.blocks + report.registers + report.words + report.handed_over + report.missing > 0 {
                 tracing::info!(?report, "caught up with the neighbours");
             }
             full_pause = if report.is_full { (full_pause * 2).min(FULL_PAUSE_MAX) } else { self.pace.period };
@@ -215,7 +220,7 @@ impl<O: Overlay + 'static> Repair<O> {
     }
 
     fn compare(&self, contact: &Contact, report: &mut Report) -> Result<(), Failure> {
-        for family in [Family::Registers, Family::Blocks] {
+        for family in [Family::Deletions, Family::Reprieves, Family::Registers, Family::Blocks] {
             let theirs_for_us = DigestsRequest { family, asker: self.node.own() };
             let (theirs, _) =
                 self.links.call::<Digests>(contact, &theirs_for_us, Bytes::new(), COMPARE_TIMEOUT)?;
@@ -259,6 +264,9 @@ impl<O: Overlay + 'static> Repair<O> {
             match of.family {
                 Family::Blocks => self.fetch_blocks(&list.keys, report),
                 Family::Registers => self.fetch_registers(contact, &list.keys, report),
+                Family::Deletions | Family::Reprieves => {
+                    self.learn_words(contact, of.family, &list.keys, report)?;
+                }
             }
             pages += 1;
             match list.next {
@@ -277,7 +285,9 @@ impl<O: Overlay + 'static> Repair<O> {
             .iter()
             .map(|key| Address(key.address))
             .filter(|address| {
-                !self.node.has_block(address) && self.node.is_responsible(&own, &NodeId(address.0))
+                !self.node.has_block(address)
+                    && !self.node.is_deleted(address)
+                    && self.node.is_responsible(&own, &NodeId(address.0))
             })
             .collect();
         let next = Cell::new(0);
@@ -303,7 +313,7 @@ impl<O: Overlay + 'static> Repair<O> {
 
     /// Fetches one block and stores it; pauses so long that the rate is kept.
     fn fetch_block(&self, address: &Address) -> Fetched {
-        let (tag, content) = match fetch(&self.links, None, address, None) {
+        let (proof, content) = match fetch(&self.links, None, address, None) {
             Ok(found) => found,
             Err(GetError::NotFound(_)) => return Fetched::Missing,
             Err(error) => {
@@ -312,7 +322,9 @@ impl<O: Overlay + 'static> Repair<O> {
             }
         };
         let length = content.len();
-        let stored = self.node.put_block(address, &tag, content);
+        let put_seconds = Some(proof.put_seconds);
+        let request = PutBlockRequest { put_seconds, ..PutBlockRequest::new(*address, proof.tag) };
+        let stored = self.node.put_block_of(&request, content);
         if let Err(refusal) = &stored {
             tracing::warn!(%address, "can't store a fetched block: {refusal}");
         }
@@ -393,7 +405,8 @@ impl<O: Overlay + 'static> Repair<O> {
     /// Fetches the blocks that were found damaged; what can't be had is left to the next round.
     fn fetch_wanted(&self) {
         for address in self.node.take_wanted() {
-            if !self.node.has_block(&address) && self.fetch_block(&address) == Fetched::Missing {
+            let is_lacking = !self.node.has_block(&address) && !self.node.is_deleted(&address);
+            if is_lacking && self.fetch_block(&address) == Fetched::Missing {
                 tracing::warn!(%address, "a damaged block has no intact replica within reach");
             }
         }
@@ -418,6 +431,9 @@ impl<O: Overlay + 'static> Repair<O> {
             from = keys.last().and_then(Key::next).filter(|key| key.kind == Kind::BLOCK);
         }
         self.want_damaged();
+        if let Err(refusal) = self.node.forget_old_words() {
+            tracing::warn!("can't forget old deletions: {refusal}");
+        }
         damaged
     }
 }

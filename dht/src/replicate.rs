@@ -19,7 +19,10 @@ use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, RangeError, verify
 use crate::block::immutable::trailer;
 use crate::block_store::{GetError, PutError};
 use crate::links::{Failure, Links};
-use crate::message::{GetBlock, GetBlockRequest, PutBlock, PutBlockRequest, Refusal, SuspectBlock};
+use crate::message::{
+    GetBlock, GetBlockRequest, GetBlockResponse, PutBlock, PutBlockRequest, Refusal, SuspectBlock,
+};
+use crate::node::deletions::now_seconds;
 use crate::placement::{self, READ_WIDTH, SPARES};
 
 /// A block of 1 MiB takes 8 s over 1 Mbit/s; whoever needs longer is no use as a replica.
@@ -46,25 +49,28 @@ pub(crate) fn put<O: Overlay + 'static>(
     tag: &OwnerTag,
     claimed: Option<&Address>,
     content: &Bytes,
+    may_use_reserve: bool,
 ) -> Result<Address, PutError> {
     if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
         return Err(PutError::Size { size: content.len(), max: BLOCK_SIZE_BYTES_MAX });
     }
     let needed = links.write_quorum();
     if let (Some(node), Some(address)) = (links.only_local(), claimed) {
-        let stored = node.store_named(address, tag, content.clone()).map_err(Failure::Refused);
-        return stored.map(|()| *address).map_err(|failure| put_error(0, needed, &[failure]));
+        let request = PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(*address, *tag) };
+        let stored = node.store_named(&request, content.clone()).map_err(Failure::Refused);
+        return stored.map(|()| *address).map_err(|failure| put_error(address, 0, needed, &[failure]));
     }
     let (address, trailer) = match claimed {
         Some(claimed) if links.local.is_none() => (*claimed, Bytes::new()),
-        _ => trailer(tag, content),
+        _ => trailer(tag, content, now_seconds()),
     };
     if let Some(claimed) = claimed.filter(|claimed| **claimed != address) {
         return Err(PutError::Misnamed(*claimed));
     }
+    let request = PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(address, *tag) };
     if let Some(node) = links.only_local() {
-        let stored = node.store_block(&address, content.clone(), trailer).map_err(Failure::Refused);
-        return stored.map(|()| address).map_err(|failure| put_error(0, needed, &[failure]));
+        let stored = node.store_block(&request, content.clone(), trailer).map_err(Failure::Refused);
+        return stored.map(|()| address).map_err(|failure| put_error(&address, 0, needed, &[failure]));
     }
     let candidates = links.closest(address.0, links.replicas + SPARES);
     let (sender, answers) = channel(candidates.len().max(1));
@@ -75,8 +81,7 @@ pub(crate) fn put<O: Overlay + 'static>(
         let job = PutJob {
             links: links.clone(),
             contact: contact.clone(),
-            address,
-            tag: *tag,
+            request: request.clone(),
             content: content.clone(),
             trailer: trailer.clone(),
         };
@@ -119,11 +124,13 @@ pub(crate) fn put<O: Overlay + 'static>(
                 continue;
             }
         };
+        // Who is responsible for a block knows that it was deleted: nobody else is to take it in their stead.
+        let is_deleted = outcome == Err(Failure::Refused(Refusal::Deleted));
         if note(outcome, &mut durable, &mut failures, &mut open) {
             if durable >= needed {
                 return Ok(address);
             }
-        } else if let Some(candidate) = waiting.next() {
+        } else if !is_deleted && let Some(candidate) = waiting.next() {
             start(candidate);
             open += 1;
         }
@@ -131,7 +138,7 @@ pub(crate) fn put<O: Overlay + 'static>(
     if failures.contains(&Failure::Refused(Refusal::Misnamed)) {
         return Err(PutError::Misnamed(address));
     }
-    Err(put_error(durable, needed, &failures))
+    Err(put_error(&address, durable, needed, &failures))
 }
 
 /// Enters one answer; says whether it was a success.
@@ -157,7 +164,10 @@ fn answer<T>(sender: &Sender<Answer<T>>, index: usize, outcome: Result<T, Failur
     drop(sender.try_send((index, outcome)));
 }
 
-fn put_error(durable: usize, needed: usize, failures: &[Failure]) -> PutError {
+fn put_error(address: &Address, durable: usize, needed: usize, failures: &[Failure]) -> PutError {
+    if failures.contains(&Failure::Refused(Refusal::Deleted)) {
+        return PutError::Deleted(*address);
+    }
     let full = failures.iter().filter(|failure| **failure == Failure::Refused(Refusal::Full)).count();
     if full > 0 {
         return PutError::Full { full };
@@ -174,8 +184,7 @@ fn put_error(durable: usize, needed: usize, failures: &[Failure]) -> PutError {
 struct PutJob<O> {
     links: Rc<Links<O>>,
     contact: Contact,
-    address: Address,
-    tag: OwnerTag,
+    request: PutBlockRequest,
     content: Bytes,
     trailer: Bytes,
 }
@@ -183,10 +192,11 @@ struct PutJob<O> {
 impl<O: Overlay> PutJob<O> {
     fn run(self) -> Result<(), Failure> {
         if let Some(node) = self.links.local(&self.contact.id) {
-            return node.store_block(&self.address, self.content, self.trailer).map_err(Failure::Refused);
+            return node.store_block(&self.request, self.content, self.trailer).map_err(Failure::Refused);
         }
-        let request = PutBlockRequest { address: self.address, tag: self.tag };
-        self.links.call::<PutBlock>(&self.contact, &request, self.content, BLOCK_CALL_TIMEOUT).map(|_| ())
+        self.links
+            .call::<PutBlock>(&self.contact, &self.request, self.content, BLOCK_CALL_TIMEOUT)
+            .map(|_| ())
     }
 }
 
@@ -195,9 +205,10 @@ pub(crate) fn put_many<O: Overlay + 'static>(
     links: &Rc<Links<O>>,
     tag: &OwnerTag,
     blocks: &[(Option<Address>, Bytes)],
+    may_use_reserve: bool,
 ) -> Result<Vec<Address>, PutError> {
     if blocks.len() == 1 {
-        return Ok(vec![put(links, tag, blocks[0].0.as_ref(), &blocks[0].1)?]);
+        return Ok(vec![put(links, tag, blocks[0].0.as_ref(), &blocks[0].1, may_use_reserve)?]);
     }
     let next = std::cell::Cell::new(0);
     let addresses = std::cell::RefCell::new(vec![Address([0; 32]); blocks.len()]);
@@ -208,7 +219,7 @@ pub(crate) fn put_many<O: Overlay + 'static>(
                 while next.get() < blocks.len() && failure.borrow().is_none() {
                     let index = next.replace(next.get() + 1);
                     let (claimed, content) = &blocks[index];
-                    match put(links, tag, claimed.as_ref(), content) {
+                    match put(links, tag, claimed.as_ref(), content, may_use_reserve) {
                         Ok(address) => addresses.borrow_mut()[index] = address,
                         Err(error) => *failure.borrow_mut() = Some(error),
                     }
@@ -251,7 +262,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
     tag: Option<&OwnerTag>,
     address: &Address,
     range: Option<Range<u32>>,
-) -> Result<(OwnerTag, Bytes), GetError> {
+) -> Result<(GetBlockResponse, Bytes), GetError> {
     let nearest = links.closest(address.0, READ_WIDTH);
     let responsible = placement::responsible(&nearest, links.replicas).to_vec();
     let (near, far) = nearest.split_at(nearest.len().min(links.replicas + SPARES));
@@ -334,8 +345,8 @@ impl Tally {
         links: &Rc<Links<O>>,
         contact: &Contact,
         address: &Address,
-        outcome: Result<(OwnerTag, Bytes), Failure>,
-    ) -> Result<Option<(OwnerTag, Bytes)>, GetError> {
+        outcome: Result<(GetBlockResponse, Bytes), Failure>,
+    ) -> Result<Option<(GetBlockResponse, Bytes)>, GetError> {
         match outcome {
             Ok(found) => return Ok(Some(found)),
             Err(Failure::Refused(Refusal::NotFound)) => self.lacking.push(contact.clone()),
@@ -399,18 +410,23 @@ struct GetJob<O> {
 }
 
 impl<O: Overlay> GetJob<O> {
-    fn run(self) -> Result<(OwnerTag, Bytes), Failure> {
+    fn run(self) -> Result<(GetBlockResponse, Bytes), Failure> {
         let range = self.range.as_ref().map(|range| (range.start, range.end));
         let request = GetBlockRequest { address: self.address, range };
         let (proof, content) =
             self.links.call::<GetBlock>(&self.contact, &request, Bytes::new(), BLOCK_CALL_TIMEOUT)?;
         let tag = self.tag.unwrap_or(proof.tag);
+        let proof = GetBlockResponse { tag, ..proof };
         let Some(range) = self.range else {
             let whole = content.len() <= BLOCK_SIZE_BYTES_MAX && self.address.names(&tag, &content);
-            return if whole { Ok((tag, content)) } else { Err(Failure::Lied("it has another hash".into())) };
+            return if whole {
+                Ok((proof, content))
+            } else {
+                Err(Failure::Lied("it has another hash".into()))
+            };
         };
         match verify_range(&self.address, &tag, proof.length, &range, &content, &proof.hashes) {
-            Ok(within) => Ok((tag, content.slice(within))),
+            Ok(within) => Ok((proof, content.slice(within))),
             Err(RangeError::Outside { length, .. }) => Err(Failure::Refused(Refusal::Outside { length })),
             Err(error) => Err(Failure::Lied(error.to_string())),
         }

@@ -118,8 +118,17 @@ impl FakeNetwork {
 
     /// A client that stores nothing.
     pub(crate) fn client(self: &Rc<Self>, identity: &Rc<Identity>) -> Client<FakeOverlay> {
+        self.client_with(identity, TAG)
+    }
+
+    /// A client that stores nothing, and names its blocks under another tag.
+    pub(crate) fn client_with(
+        self: &Rc<Self>,
+        identity: &Rc<Identity>,
+        tag: OwnerTag,
+    ) -> Client<FakeOverlay> {
         let overlay = FakeOverlay { network: self.clone(), own: None, key: identity.public_key() };
-        Client::new(overlay, None, self.config(identity))
+        Client::new(overlay, None, Config { tag, ..self.config(identity) })
     }
 
     /// The client of the process in which the node at `index` lives.

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dht::client::{Config, owner_tag};
+use dht::client::Config;
+use dht::owner_tag;
 use dht::repair::{Pace, Repair, Running};
 use dht::store::{DiskStore, Store};
 use dht::{Address, BlockStore, Client, Gate};

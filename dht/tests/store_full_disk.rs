@@ -2,9 +2,9 @@
 //! tmpfs, which needs root to mount; without root this says so and passes.
 
 use bytes::Bytes;
-use dht::message::Refusal;
+use dht::message::{PutBlockRequest, Refusal};
 use dht::store::{Config, DiskStore, Key, Kind, PutOptions, Store, StoreError, Ticket};
-use dht::{Gate, Node, OwnerTag};
+use dht::{Address, Gate, Node, OwnerTag};
 use overlay::NodeId;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::{ffi::CString, fs, path::Path, rc::Rc, time::Duration};
@@ -199,7 +199,8 @@ fn a_block_is_acknowledged_by_its_own_write_and_not_by_a_later_one_that_a_full_d
         let serves = PutOptions { may_use_reserve: true, ..PutOptions::default() };
         store.enqueue_with(&key(2000), value(1).into(), serves).unwrap().wait().unwrap();
         let (tag, content) = (OwnerTag([4; 32]), value(7));
-        let (address, first) = node.enqueue_block(None, &tag, content.clone()).unwrap();
+        let address = Address::of(&tag, &content);
+        let first = node.enqueue_block(&PutBlockRequest::new(address, tag), content.clone()).unwrap();
         let removal = store.enqueue_remove(&key(0)).unwrap();
         assert!(node.has_block(&address), "it is on its way");
         let second = node.put_block(&address, &tag, content);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dht::client::owner_tag;
+use dht::owner_tag;
 use filesystem::volume::Volume;
 use overlay::{Config, Node};
 use overlay::{Peers, Role as OverlayRole};

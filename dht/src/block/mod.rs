@@ -1,11 +1,13 @@
 //! What blocks are, byte by byte, and how they are checked. Pure.
 //!
+//! - [`deletion`]: the owner's word that a block may go.
 //! - [`immutable`]: how a content-addressed block lies in the local store.
 //! - [`genesis`]: what creates a register, and is its identity.
 //! - [`mutable`]: what a register's value is and who vouches for it.
 //! - [`proposal`]: what a writer signs to take part in agreement.
 //! - [`signed`]: how anything is signed.
 
+pub mod deletion;
 pub mod genesis;
 pub mod immutable;
 pub mod mutable;

@@ -64,6 +64,15 @@ pub enum Invalid {
     /// A signature does not hold.
     #[error("a signature does not hold")]
     Signature,
+    /// Who asks for a deletion is neither the block's owner nor has the owner's grant.
+    #[error("its signer may not delete this block: ask the owner for a grant")]
+    NotGranted,
+    /// A deleted block would be kept for longer than anybody may ask, or for a shorter time than the grant demands.
+    #[error("it asks for a retention that is not allowed")]
+    Retention,
+    /// It was said too long ago, or by a clock that is ahead.
+    #[error("it was said at a time that is too far from now: check the clocks")]
+    Time,
 }
 
 /// Who may write to a register, beside its owner, instead of those whom the genesis names.

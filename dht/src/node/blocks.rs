@@ -5,44 +5,53 @@ use std::ops::Range;
 use bytes::Bytes;
 use overlay::NodeId;
 
+use super::deletions::now_seconds;
 use super::{Node, block_key, refusal_of};
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, address_and_groups, covering_groups};
-use crate::block::immutable::{UnknownForm, bare_trailer, content_length, decode, decode_trailer, trailer};
+use crate::block::immutable::{
+    Trailer, UnknownForm, bare_trailer, content_length, decode, decode_trailer, trailer,
+};
 use crate::message::{
     DigestsRequest, Family, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListKeysRequest, ListKeysResponse,
-    ListedKey, Refusal,
+    ListedKey, PutBlockRequest, Refusal,
 };
 use crate::paxos::Ballot;
-use crate::store::{Gather, Key, Kind, StoreError, Ticket};
+use crate::store::{Gather, Key, Kind, PutOptions, StoreError, Ticket};
 
 /// Keys looked at between two yields: a batch takes some 100 us.
 const BATCH: usize = 1024;
 
 impl Node {
-    /// Checks a block and hands it to the local store; it is durable once the ticket, or any later one, says so.
-    /// Returns its address.
+    /// Checks a block and hands it to the local store; it is durable once the ticket says so.
     ///
     /// # Errors
     /// [`Refusal`].
     ///
     /// # Suspends
     /// Only while too much is waiting for the disk.
-    pub fn enqueue_block(
-        &self,
-        claimed: Option<&Address>,
-        tag: &OwnerTag,
-        content: Bytes,
-    ) -> Result<(Address, Ticket), Refusal> {
+    pub fn enqueue_block(&self, request: &PutBlockRequest, content: Bytes) -> Result<Ticket, Refusal> {
         if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
             return Err(Refusal::Size);
         }
-        let (address, trailer) = trailer(tag, &content);
-        if claimed.is_some_and(|claimed| *claimed != address) {
+        let now = now_seconds();
+        let put_seconds = request.put_seconds.map_or(now, |put_seconds| put_seconds.min(now));
+        let (address, trailer) = trailer(&request.tag, &content, put_seconds);
+        if request.address != address {
             return Err(Refusal::Misnamed);
         }
+        self.write_block(&address, content, trailer, request.may_use_reserve)
+    }
+
+    fn write_block(
+        &self,
+        address: &Address,
+        content: Bytes,
+        trailer: Bytes,
+        may_use_reserve: bool,
+    ) -> Result<Ticket, Refusal> {
         let value: Gather = [content, trailer].into_iter().collect();
-        let ticket = self.store.enqueue(&block_key(&address), value).map_err(refusal_of)?;
-        Ok((address, ticket))
+        let options = PutOptions { may_use_reserve, ..PutOptions::default() };
+        self.store.enqueue_with(&block_key(address), value, options).map_err(refusal_of)
     }
 
     /// Stores a block that this process has named and whose trailer it has made, and checks nothing.
@@ -54,37 +63,38 @@ impl Node {
     /// Until it is durable.
     pub(crate) fn store_block(
         &self,
-        address: &Address,
+        request: &PutBlockRequest,
         content: Bytes,
         trailer: Bytes,
     ) -> Result<(), Refusal> {
-        if let Some(ticket) = self.stored_block(address) {
-            return ticket.wait().map_err(refusal_of);
-        }
-        let value: Gather = [content, trailer].into_iter().collect();
-        self.store.put(&block_key(address), value).map_err(refusal_of)
+        let address = &request.address;
+        let ticket = match self.begin_put(address, &request.tag)? {
+            Some(ticket) => ticket,
+            None => self.write_block(address, content, trailer, request.may_use_reserve)?,
+        };
+        ticket.wait().map_err(refusal_of)?;
+        self.end_put(address)
     }
 
-    /// Hands over a block that this process has named, without hashing it again: for a network of one.
+    /// Hands over a block that this process has named, without hashing it again: for a network of one. Whoever waits for
+    /// the ticket asks [`Node::end_put`] before it relies on the block.
     ///
     /// # Errors
     /// [`Refusal`].
     ///
     /// # Suspends
-    /// Only while too much is waiting for the disk.
-    pub(crate) fn enqueue_named(
-        &self,
-        address: &Address,
-        tag: &OwnerTag,
-        content: Bytes,
-    ) -> Result<Ticket, Refusal> {
+    /// While too much is waiting for the disk, or where there is a copy already.
+    pub(crate) fn enqueue_named(&self, request: &PutBlockRequest, content: Bytes) -> Result<Ticket, Refusal> {
+        let (address, tag) = (&request.address, &request.tag);
         if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
             return Err(Refusal::Size);
         }
         debug_assert!(address.names(tag, &content), "{address} does not name its content");
-        let trailer = bare_trailer(tag, content.len());
-        let value: Gather = [content, trailer].into_iter().collect();
-        self.store.enqueue(&block_key(address), value).map_err(refusal_of)
+        if let Some(ticket) = self.begin_put(address, tag)? {
+            return Ok(ticket);
+        }
+        let trailer = bare_trailer(tag, content.len(), now_seconds());
+        self.write_block(address, content, trailer, request.may_use_reserve)
     }
 
     /// Stores a block that this process has named: for a network of one.
@@ -94,19 +104,12 @@ impl Node {
     ///
     /// # Suspends
     /// Until it is durable.
-    pub(crate) fn store_named(
-        &self,
-        address: &Address,
-        tag: &OwnerTag,
-        content: Bytes,
-    ) -> Result<(), Refusal> {
-        if let Some(ticket) = self.stored_block(address) {
-            return ticket.wait().map_err(refusal_of);
-        }
-        self.enqueue_named(address, tag, content)?.wait().map_err(refusal_of)
+    pub(crate) fn store_named(&self, request: &PutBlockRequest, content: Bytes) -> Result<(), Refusal> {
+        self.enqueue_named(request, content)?.wait().map_err(refusal_of)?;
+        self.end_put(&request.address)
     }
 
-    /// Checks and stores a block. One that is there already is not written again.
+    /// Checks and stores a new block.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -114,15 +117,26 @@ impl Node {
     /// # Suspends
     /// Until it is durable.
     pub fn put_block(&self, address: &Address, tag: &OwnerTag, content: Bytes) -> Result<(), Refusal> {
-        if let Some(ticket) = self.stored_block(address) {
-            if !address.names(tag, &content) {
-                return Err(Refusal::Misnamed);
-            }
+        self.put_block_of(&PutBlockRequest::new(*address, *tag), content)
+    }
+
+    /// Checks and stores a block. One that was put a moment ago is not written again.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub(crate) fn put_block_of(&self, request: &PutBlockRequest, content: Bytes) -> Result<(), Refusal> {
+        let PutBlockRequest { address, tag, .. } = request;
+        let ticket = match self.begin_put(address, tag)? {
+            Some(_) if !address.names(tag, &content) => return Err(Refusal::Misnamed),
             // It may be on its way to the disk still.
-            return ticket.wait().map_err(refusal_of);
-        }
-        let (_, ticket) = self.enqueue_block(Some(address), tag, content)?;
-        ticket.wait().map_err(refusal_of)
+            Some(ticket) => ticket,
+            None => self.enqueue_block(request, content)?,
+        };
+        ticket.wait().map_err(refusal_of)?;
+        self.end_put(address)
     }
 
     /// Whether the local store has the block, as far as it knows.
@@ -173,14 +187,15 @@ impl Node {
         let content = self.read_stored(address, covered)?;
         let stored = self.store.length(&block_key(address)).ok_or(Refusal::NotFound)?;
         let tail = self.read_stored(address, length..stored)?;
-        let (tag, hashes) = decode_trailer(&tail).map_err(|UnknownForm| self.lose_block(address))?;
+        let Trailer { put_seconds, tag, hashes } =
+            decode_trailer(&tail).map_err(|UnknownForm| self.lose_block(address))?;
         let hashes = match (range, hashes) {
             (None, _) => Vec::new(),
             (Some(_), Some(hashes)) => hashes,
             // Left out when it was stored, since nobody was to ask: one pass over the block for whoever does.
             (Some(_), None) => address_and_groups(&tag, &self.read_stored(address, 0..length)?).1,
         };
-        Ok((GetBlockResponse { tag, length, hashes }, content))
+        Ok((GetBlockResponse { tag, put_seconds, length, hashes }, content))
     }
 
     /// Rereads a block that somebody found wrong, or missing where it should be. If it is, drops it and asks repair for
@@ -194,7 +209,7 @@ impl Node {
     pub fn suspect_block(&self, address: &Address) -> Result<bool, Refusal> {
         match self.store.get(&block_key(address), None) {
             Ok(None) => {
-                if self.is_responsible(&self.own, &NodeId(address.0)) {
+                if self.is_responsible(&self.own, &NodeId(address.0)) && !self.is_deleted(address) {
                     self.want(*address);
                 }
                 Ok(false)
@@ -286,6 +301,8 @@ impl Node {
         let kind = match request.family {
             Family::Blocks => Kind::BLOCK,
             Family::Registers => Kind::REGISTER,
+            Family::Deletions => Kind::TOMBSTONE,
+            Family::Reprieves => Kind::REPRIEVE,
         };
         let found = self.store.keys(&Key::new(kind, from), count_max);
         let ended = found.len() < count_max;
@@ -298,8 +315,11 @@ impl Node {
         for key in in_range {
             let position = NodeId(key.address);
             match request.family {
-                Family::Blocks => {
-                    if self.is_responsible(&request.asker, &position)
+                Family::Blocks | Family::Deletions | Family::Reprieves => {
+                    // A deleted block is as good as gone, though its bytes may be there.
+                    let is_dead = request.family == Family::Blocks && self.is_deleted(&Address(key.address));
+                    if !is_dead
+                        && self.is_responsible(&request.asker, &position)
                         && self.is_responsible(&self.own, &position)
                     {
                         keys.push(ListedKey { address: key.address, ballot: Ballot::ZERO });

@@ -4,12 +4,13 @@
 //! allow what it asks, and every size has a bound, before anything reaches the disk; and nothing is acknowledged
 //! before the disk has it. A full disk is answered as such, and reads go on.
 //!
-//! [`blocks`] and [`registers`] do the work, as plain methods: a client in the same process calls them without any
+//! [`blocks`], [`deletions`] and [`registers`] do the work, as plain methods: a client in the same process calls them without any
 //! RPC. This file opens them to the network.
 //!
 //! Not here: finding other nodes and copying from them ([`crate::repair`]).
 
 pub mod blocks;
+pub mod deletions;
 pub mod registers;
 
 use std::cell::{Cell, RefCell};
@@ -21,12 +22,14 @@ use reactor::rpc::{CallContext, Payload, Service};
 use reactor::sync::Signal;
 
 use crate::address::Address;
+use crate::block::deletion::OwnersWord;
 use crate::block::mutable::{Genesis, Signed};
 use crate::block::proposal::Proposed;
 use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
-    AcceptRequest, DigestsRequest, GetBlockRequest, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListKeysRequest,
-    ListKeysResponse, NodeSpace, PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage,
+    AcceptRequest, DigestsRequest, GetBlockRequest, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListBlocksRequest,
+    ListBlocksResponse, ListKeysRequest, ListKeysResponse, NodeSpace, PrepareRequest, PutBlockRequest,
+    Refusal, RegisterView, Storage, WORDS_MAX,
 };
 use crate::paxos::Ballot;
 use crate::placement;
@@ -55,6 +58,7 @@ pub struct Node {
     store: Rc<dyn Store>,
     gate: Gate,
     registers: Registers,
+    deletions: deletions::Deletions,
     /// Nodes near us, as repair sees them: who is responsible for what.
     neighbours: RefCell<Vec<NodeId>>,
     replicas: Cell<usize>,
@@ -74,6 +78,7 @@ impl Node {
             store,
             gate,
             registers: Registers::default(),
+            deletions: deletions::Deletions::default(),
             neighbours: RefCell::default(),
             replicas: Cell::new(replicas),
             wanted: RefCell::default(),
@@ -195,7 +200,7 @@ impl Storage for Served {
         content: Payload,
     ) -> Result<(), Refusal> {
         self.0.admit(call, WRITE)?;
-        self.0.put_block(&request.address, &request.tag, content).map(drop)
+        self.0.put_block_of(&request, content)
     }
 
     fn get_block(
@@ -212,12 +217,25 @@ impl Storage for Served {
         if addresses.len() > KEYS_PER_ANSWER_MAX {
             return Err(Refusal::Bounds(format!("at most {KEYS_PER_ANSWER_MAX} addresses")));
         }
-        Ok(addresses.iter().map(|address| self.0.has_block(address)).collect())
+        let has = |address: &Address| self.0.has_block(address) && !self.0.is_deleted(address);
+        Ok(addresses.iter().map(has).collect())
     }
 
     fn suspect_block(&self, call: &CallContext, address: Address) -> Result<bool, Refusal> {
         self.0.admit(call, READ)?;
         self.0.suspect_block(&address)
+    }
+
+    fn delete_blocks(
+        &self,
+        call: &CallContext,
+        words: Vec<OwnersWord>,
+    ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+        self.0.admit(call, WRITE)?;
+        if words.len() > WORDS_MAX {
+            return Err(Refusal::Bounds(format!("at most {WORDS_MAX} words")));
+        }
+        Ok(self.0.hear_all(&words))
     }
 
     fn prepare(&self, call: &CallContext, request: PrepareRequest) -> Result<Option<Proposed>, Refusal> {
@@ -247,6 +265,20 @@ impl Storage for Served {
     fn list_keys(&self, call: &CallContext, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal> {
         self.0.admit(call, READ)?;
         self.0.list_keys(&request)
+    }
+
+    fn words(&self, call: &CallContext, addresses: Vec<Address>) -> Result<Vec<Option<OwnersWord>>, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.words(&addresses)
+    }
+
+    fn list_blocks(
+        &self,
+        call: &CallContext,
+        request: ListBlocksRequest,
+    ) -> Result<ListBlocksResponse, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.list_blocks(&request)
     }
 
     fn usage(&self, call: &CallContext) -> Result<NodeSpace, Refusal> {

@@ -19,7 +19,7 @@ use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
 use crate::message::{AcceptRequest, ListedKey, PrepareRequest, Refusal, RegisterView};
 use crate::paxos::{Acceptor, Ballot, Rejected};
-use crate::store::{Key, Kind, StoreError};
+use crate::store::{Key, Kind, PutOptions, StoreError};
 
 /// How many registers' states are kept in memory; further ones are read from disk when asked for.
 const CACHED_MAX: usize = 1024;
@@ -338,7 +338,11 @@ impl Node {
     ) -> Result<(), Refusal> {
         let key = Key::new(Kind::REGISTER, register.0);
         // Not interrupted: memory must not fall behind the disk if the caller gives up while we wait for it.
-        reactor::uninterruptible(|| self.store.put(&key, to_envelope(&next).into())).map_err(refusal_of)?;
+        // What is chosen may be a removal, which nobody here can tell: so it may always use what is kept back for those.
+        // A register's records replace each other, and take no space in the end.
+        let options = PutOptions { may_use_reserve: true, ..PutOptions::default() };
+        let put = || self.store.enqueue_with(&key, to_envelope(&next).into(), options)?.wait();
+        reactor::uninterruptible(put).map_err(refusal_of)?;
         *state = Some(next);
         Ok(())
     }

@@ -240,7 +240,7 @@ fn the_passport_decides_who_may_do_what() {
         let refused_put = |number| {
             let mut context = CallContext::default();
             context.peer = Some(key(number));
-            let request = PutBlockRequest { address, tag: TAG };
+            let request = PutBlockRequest::new(address, TAG);
             let answer = service.call_local::<PutBlock>(&context, &request, content.clone());
             matches!(answer, Err(CallError::Remote(Refusal::NotAllowed(_))))
         };

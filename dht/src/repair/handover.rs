@@ -47,6 +47,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 .filter(|key| key.kind == Kind::BLOCK)
                 .map(|key| Address(key.address))
                 .filter(|address| !self.node.is_responsible(&own, &NodeId(address.0)))
+                .filter(|address| !self.node.is_deleted(address))
                 .filter(|address| !self.handed_over.borrow().addresses.contains(address))
                 .collect();
             self.offer(&surplus, report);
@@ -105,9 +106,15 @@ impl<O: Overlay + 'static> Repair<O> {
     fn give(&self, contact: &Contact, address: &Address) -> Result<(), Failure> {
         let (proof, content) = self.node.serve_block(address, None).map_err(Failure::Refused)?;
         let length = content.len();
-        let request = PutBlockRequest { address: *address, tag: proof.tag };
-        self.links.call::<PutBlock>(contact, &request, content, COMPARE_TIMEOUT)?;
-        self.rest(length);
-        Ok(())
+        let put_seconds = Some(proof.put_seconds);
+        let request = PutBlockRequest { put_seconds, ..PutBlockRequest::new(*address, proof.tag) };
+        match self.links.call::<PutBlock>(contact, &request, content, COMPARE_TIMEOUT) {
+            // While we were away.
+            Err(Failure::Refused(Refusal::Deleted)) => self.fetch_words(contact, &[*address]).map(drop),
+            given => {
+                self.rest(length);
+                given.map(drop)
+            }
+        }
     }
 }

@@ -22,6 +22,8 @@ impl Kind {
     pub const NOTE: Kind = Kind(3);
     /// Signed deletions: that a block is gone by its owner's word.
     pub const TOMBSTONE: Kind = Kind(4);
+    /// Deletions taken back: that a block stays by its owner's word.
+    pub const REPRIEVE: Kind = Kind(5);
 }
 
 /// The name of one stored value. Keys order by kind, then by address as a big-endian number.

@@ -1,6 +1,7 @@
 //! Parsers of the DHT: what lies on a node's disk, and what others sign.
 
 use ::bytes::Bytes;
+use ::dht::block::deletion::{DeletionGrant, OwnersWord, Speaker, Verdict};
 use ::dht::block::immutable;
 use ::dht::block::mutable::{AccessList, Genesis, Signed, SignedRecord};
 use ::dht::block::proposal::Proposed;
@@ -83,6 +84,7 @@ pub const BLOCK: Target = Target {
     name: "block",
     body: |data| {
         let _ = immutable::decode_trailer(data);
+        let _ = immutable::decode_tail(data);
         let _ = immutable::decode(&Address([1; 32]), Bytes::copy_from_slice(data));
         if let Ok(length) = u32::try_from(data.len()) {
             let _ = immutable::content_length(length);
@@ -93,7 +95,7 @@ pub const BLOCK: Target = Target {
         [100, 70_000]
             .map(|length| {
                 let content = vec![5; length];
-                [&content[..], &immutable::trailer(&tag, &content).1].concat()
+                [&content[..], &immutable::trailer(&tag, &content, 7).1].concat()
             })
             .to_vec()
     },
@@ -117,5 +119,34 @@ pub const REGISTER: Target = Target {
         let record = SignedRecord::sign(&owner, genesis.register(), None, access, payload);
         let proposed = Proposed::sign(&owner, Ballot::ZERO, record, None);
         vec![to_bytes(&(genesis, proposed))]
+    },
+};
+
+/// An owner's word that a block may go, and the grant of a writer who says so.
+pub const DELETION: Target = Target {
+    name: "deletion",
+    body: |data| {
+        let Ok(word) = from_bytes::<OwnersWord>(data) else { return };
+        if word.verify().is_ok() {
+            assert_eq!(from_bytes::<OwnersWord>(&to_bytes(&word)).as_ref(), Ok(&word));
+        }
+    },
+    seeds: || {
+        let (owner, writer) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
+        let salt = [8; 32];
+        let content = DeletionGrant {
+            owner: owner.public_key(),
+            salt,
+            writer: writer.public_key(),
+            until_seconds: 100,
+            retention_seconds_min: 5,
+        };
+        let grant = Some(Signed::sign(&owner, content));
+        let delete = Verdict::Delete { put_before_seconds: 9, retention_seconds: 5 };
+        let by = |identity, grant, verdict| {
+            let speaker = Speaker { identity, owner: owner.public_key(), salt, grant };
+            to_bytes(&speaker.say(Address([3; 32]), 7, verdict))
+        };
+        vec![by(&owner, None, Verdict::Keep), by(&writer, grant, delete)]
     },
 };

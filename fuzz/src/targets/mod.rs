@@ -26,6 +26,7 @@ pub const ALL: &[Target] = &[
     dht::STORE_CHECKPOINT,
     dht::BLOCK,
     dht::REGISTER,
+    dht::DELETION,
     filesystem::TREE_NODE,
     filesystem::CHUNK,
     filesystem::ROOT,

@@ -1,0 +1,391 @@
+//! What all nodes hold of one owner's blocks, and having some of it deleted: the means of whoever collects garbage.
+//!
+//! A [`Census`] knows which nodes there are and which of them answer; with it, blocks are listed range by range, so that
+//! memory is bounded by the range, and told to go. A block is deleted once a quorum of those responsible have heard so
+//! and have it on disk: whoever was away learns it from them.
+//!
+//! Not here: which blocks nobody needs. Only who can read them knows.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use overlay::{Contact, NodeId, Overlay};
+
+use crate::address::{Address, OwnerTag};
+use crate::block::deletion::{OwnersWord, Speaker, Verdict};
+use crate::client::Client;
+use crate::links::{Failure, Links};
+use crate::message::{DeleteBlocks, ListBlocks, ListBlocksRequest, ListBlocksResponse, Refusal, WORDS_MAX};
+use crate::placement::{self, READ_WIDTH};
+
+/// A page of a list, or a batch of words, takes a node some milliseconds, and seconds on a cold disk.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The age of a block is told by the clock of the node that has it, so clocks that differ by more are no use.
+const CLOCK_DIFFERENCE_SECONDS_MAX: u64 = 300;
+
+/// Why a census says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CensusError {
+    /// So many nodes are silent that blocks may have no quorum that answers.
+    #[error(
+        "{silent} of {known} nodes do not answer ({reason}), so that what they hold is not known; start them first"
+    )]
+    Silent {
+        /// How many do not answer.
+        silent: usize,
+        /// How many are known.
+        known: usize,
+        /// What the last failure was.
+        reason: String,
+    },
+    /// A node's clock is wrong, or ours is.
+    #[error("the clock of {node} is {difference_seconds} s off; set the clocks first")]
+    Clock {
+        /// Whose.
+        node: String,
+        /// By how much it differs from ours.
+        difference_seconds: u64,
+    },
+}
+
+/// A block that is held somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its length.
+    pub length: u32,
+    /// When its youngest copy was put, in seconds since 1970.
+    pub put_seconds: u64,
+    /// The nodes that hold it, by their number in the census.
+    holders: Vec<u16>,
+}
+
+/// What came of deleting some blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Blocks that a quorum knows to be deleted.
+    pub deleted: u64,
+    /// Their bytes, one copy counted.
+    pub deleted_bytes: u64,
+    /// Blocks that somebody put again meanwhile.
+    pub young: u64,
+    /// Blocks of which fewer than a quorum have heard it; they will be listed again.
+    pub unheard: u64,
+}
+
+/// The nodes that were there when it was taken.
+#[derive(Debug, Clone)]
+pub struct Census {
+    nodes: Vec<Contact>,
+    silent: usize,
+}
+
+impl Census {
+    /// How many nodes answer.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many nodes are known and do not answer.
+    pub fn silent_count(&self) -> usize {
+        self.silent
+    }
+}
+
+fn now_ms() -> u64 {
+    reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
+}
+
+impl<O: Overlay + 'static> Client<O> {
+    /// Finds out which nodes there are, and that enough of them answer.
+    ///
+    /// # Errors
+    /// [`CensusError`].
+    ///
+    /// # Suspends
+    /// Until each has answered, or not.
+    pub fn census(&self) -> Result<Census, CensusError> {
+        let links = self.links();
+        let mut known: BTreeMap<NodeId, Contact> = BTreeMap::new();
+        for first in 0..=u8::MAX {
+            let mut place = [0x80; 32];
+            place[0] = first;
+            known.extend(links.closest(place, READ_WIDTH).into_iter().map(|contact| (contact.id, contact)));
+        }
+        let nothing =
+            ListBlocksRequest { tag: self.tag_of_blocks(), from: Address([1; 32]), to: Address([0; 32]) };
+        let (mut nodes, mut reason) = (Vec::new(), "no node is known".to_owned());
+        for contact in known.values() {
+            match list(links, contact, &nothing) {
+                Ok(page) => {
+                    let difference_seconds = page.now_seconds.abs_diff(now_ms() / 1000);
+                    if difference_seconds > CLOCK_DIFFERENCE_SECONDS_MAX {
+                        return Err(CensusError::Clock { node: contact.to_string(), difference_seconds });
+                    }
+                    nodes.push(contact.clone());
+                }
+                Err(failure) => reason = failure.to_string(),
+            }
+        }
+        let silent = known.len() - nodes.len();
+        if nodes.is_empty() || silent > links.replicas - links.write_quorum() {
+            return Err(CensusError::Silent { silent, known: known.len(), reason });
+        }
+        Ok(Census { nodes, silent })
+    }
+
+    /// Lists what the nodes of `census` hold of this client's tag, of the addresses that begin with `first`.
+    ///
+    /// # Errors
+    /// [`CensusError`] if a node does not answer any more.
+    ///
+    /// # Suspends
+    /// Until all have answered.
+    pub fn list_held(&self, census: &Census, first: u8) -> Result<BTreeMap<Address, Found>, CensusError> {
+        let found: RefCell<BTreeMap<Address, Found>> = RefCell::default();
+        let failure = RefCell::new(None);
+        reactor::scope(|scope| {
+            for (number, contact) in census.nodes.iter().enumerate() {
+                let (found, failure) = (&found, &failure);
+                scope.spawn(move || {
+                    if let Err(reason) = self.list_of(contact, number as u16, first, found) {
+                        *failure.borrow_mut() = Some(reason.to_string());
+                    }
+                });
+            }
+        });
+        match failure.into_inner() {
+            None => Ok(found.into_inner()),
+            Some(reason) => {
+                let known = census.nodes.len() + census.silent;
+                Err(CensusError::Silent { silent: census.silent + 1, known, reason })
+            }
+        }
+    }
+
+    fn list_of(
+        &self,
+        contact: &Contact,
+        number: u16,
+        first: u8,
+        found: &RefCell<BTreeMap<Address, Found>>,
+    ) -> Result<(), Failure> {
+        let (mut from, mut to) = ([0; 32], [0xff; 32]);
+        (from[0], to[0]) = (first, first);
+        let mut request =
+            ListBlocksRequest { tag: self.tag_of_blocks(), from: Address(from), to: Address(to) };
+        loop {
+            let page = list(self.links(), contact, &request)?;
+            let mut found = found.borrow_mut();
+            for held in page.blocks {
+                if held.address.0[0] != first {
+                    return Err(Failure::Lied("it lists what it was not asked for".into()));
+                }
+                let new = || Found { length: held.length, put_seconds: 0, holders: Vec::new() };
+                let entry = found.entry(held.address).or_insert_with(new);
+                entry.put_seconds = entry.put_seconds.max(held.put_seconds);
+                entry.holders.push(number);
+            }
+            match page.next {
+                Some(next) if next > request.from => request.from = next,
+                Some(_) => return Err(Failure::Lied("its list goes in circles".into())),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Says what is to become of blocks, to whoever holds them and whoever is responsible for them.
+    ///
+    /// # Suspends
+    /// Until all have answered.
+    pub fn tell(
+        &self,
+        census: &Census,
+        blocks: &[(Address, Found)],
+        speaker: &Speaker<'_>,
+        verdict: Verdict,
+    ) -> Tally {
+        let links = self.links();
+        let mut told: BTreeMap<NodeId, (Contact, Vec<usize>)> = BTreeMap::new();
+        let mut responsible: Vec<BTreeSet<NodeId>> = Vec::with_capacity(blocks.len());
+        for (index, (address, found)) in blocks.iter().enumerate() {
+            let nearest = links.closest(address.0, links.replicas);
+            let nearest = placement::responsible(&nearest, links.replicas);
+            responsible.push(nearest.iter().map(|contact| contact.id).collect());
+            let holders = found.holders.iter().map(|number| &census.nodes[usize::from(*number)]);
+            for contact in nearest.iter().chain(holders) {
+                let (_, list) = told.entry(contact.id).or_insert_with(|| (contact.clone(), Vec::new()));
+                if list.last() != Some(&index) {
+                    list.push(index);
+                }
+            }
+        }
+        let words: Vec<OwnersWord> =
+            blocks.iter().map(|(address, _)| speaker.say(*address, now_ms(), verdict)).collect();
+        let heard = RefCell::new(vec![0; blocks.len()]);
+        let young = RefCell::new(vec![false; blocks.len()]);
+        reactor::scope(|scope| {
+            for (id, (contact, list)) in &told {
+                let (words, responsible, heard, young) = (&words, &responsible, &heard, &young);
+                scope.spawn(move || {
+                    for some in list.chunks(WORDS_MAX) {
+                        let words: Vec<OwnersWord> = some.iter().map(|index| words[*index].clone()).collect();
+                        for (index, outcome) in some.iter().zip(say(links, contact, &words)) {
+                            match outcome {
+                                Ok(()) if responsible[*index].contains(id) => heard.borrow_mut()[*index] += 1,
+                                Ok(()) => {}
+                                Err(Failure::Refused(Refusal::TooYoung { .. })) => {
+                                    young.borrow_mut()[*index] = true;
+                                }
+                                Err(failure) => {
+                                    tracing::debug!(node = %contact, "not deleted there: {failure}")
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let mut tally = Tally::default();
+        for (index, (_, found)) in blocks.iter().enumerate() {
+            if young.borrow()[index] {
+                tally.young += 1;
+            } else if heard.borrow()[index] >= links.write_quorum() {
+                tally.deleted += 1;
+                tally.deleted_bytes += u64::from(found.length);
+            } else {
+                tally.unheard += 1;
+            }
+        }
+        tally
+    }
+
+    fn tag_of_blocks(&self) -> OwnerTag {
+        crate::BlockStore::tag(self)
+    }
+}
+
+fn list<O: Overlay>(
+    links: &Links<O>,
+    contact: &Contact,
+    request: &ListBlocksRequest,
+) -> Result<ListBlocksResponse, Failure> {
+    match links.local(&contact.id) {
+        Some(node) => node.list_blocks(request).map_err(Failure::Refused),
+        None => links.call::<ListBlocks>(contact, request, Bytes::new(), CALL_TIMEOUT).map(|(page, _)| page),
+    }
+}
+
+fn say<O: Overlay>(links: &Links<O>, contact: &Contact, words: &[OwnersWord]) -> Vec<Result<(), Failure>> {
+    let outcomes = match links.local(&contact.id) {
+        Some(node) => Ok(node.hear_all(words)),
+        None => links
+            .call::<DeleteBlocks>(contact, &words.to_vec(), Bytes::new(), CALL_TIMEOUT)
+            .map(|(outcomes, _)| outcomes),
+    };
+    match outcomes {
+        Ok(outcomes) if outcomes.len() == words.len() => {
+            outcomes.into_iter().map(|outcome| outcome.map_err(Failure::Refused)).collect()
+        }
+        Ok(_) => vec![Err(Failure::Lied("a list of the wrong length".into())); words.len()],
+        Err(failure) => vec![Err(failure); words.len()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::testing::{FakeNetwork, FakeOverlay, Mood};
+    use crate::{BlockStore, PutError, owner_tag};
+
+    const SALT: [u8; 32] = [7; 32];
+
+    fn owner() -> Rc<Identity> {
+        Rc::new(Identity::from_seed(&[1; 32]))
+    }
+
+    fn client_of(network: &Rc<FakeNetwork>) -> Client<FakeOverlay> {
+        network.client_with(&owner(), owner_tag(&owner().public_key(), &SALT))
+    }
+
+    fn held(client: &Client<FakeOverlay>) -> Vec<(Address, Found)> {
+        let census = client.census().unwrap();
+        (0..=u8::MAX).flat_map(|first| client.list_held(&census, first).unwrap()).collect()
+    }
+
+    fn delete(client: &Client<FakeOverlay>, blocks: &[(Address, Found)], retention_seconds: u32) -> Tally {
+        let owner = owner();
+        let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt: SALT, grant: None };
+        let put_before_seconds = now_ms() / 1000 + 10;
+        let verdict = Verdict::Delete { put_before_seconds, retention_seconds };
+        client.tell(&client.census().unwrap(), blocks, &speaker, verdict)
+    }
+
+    fn contents(count: u32) -> Vec<Bytes> {
+        (0..count).map(|number| Bytes::from(vec![number as u8; 100 + number as usize])).collect()
+    }
+
+    #[test]
+    fn everything_of_one_tag_is_found_wherever_it_lies_and_can_be_deleted() {
+        for (count, replicas) in [(1, 1), (3, 3), (24, 3)] {
+            reactor::run(move || {
+                let network = FakeNetwork::new(count, replicas, 1);
+                let client = client_of(&network);
+                let mut addresses = client.put_many(contents(100)).unwrap();
+                network.client(&owner()).put(Bytes::from_static(b"under another tag")).unwrap();
+                reactor::sleep(Duration::from_millis(20));
+                let all = held(&client);
+                addresses.sort();
+                assert_eq!(all.iter().map(|(address, _)| *address).collect::<Vec<_>>(), addresses);
+                assert!(all.iter().all(|(_, found)| found.holders.len() >= replicas));
+                let tally = delete(&client, &all[..60], 0);
+                assert_eq!((tally.deleted, tally.young, tally.unheard), (60, 0, 0));
+                assert_eq!(held(&client), all[60..]);
+                for node in &network.nodes {
+                    assert!(all[..60].iter().all(|(address, _)| !node.node.borrow().has_block(address)));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_is_not_stored_again_and_what_was_not_is() {
+        reactor::run(|| {
+            let network = FakeNetwork::new(6, 3, 1);
+            let client = client_of(&network);
+            client.put_many(contents(20)).unwrap();
+            reactor::sleep(Duration::from_millis(20));
+            let all = held(&client);
+            let gone: BTreeSet<Address> = all[..10].iter().map(|(address, _)| *address).collect();
+            assert_eq!(delete(&client, &all[..10], 3600).deleted, 10);
+            for content in contents(20) {
+                let address = Address::of(&client.tag(), &content);
+                match client.put(content) {
+                    Err(PutError::Deleted(of)) => assert!(of == address && gone.contains(&address)),
+                    stored => assert!(!gone.contains(&address) && stored == Ok(address)),
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn with_too_many_nodes_silent_nothing_is_known() {
+        reactor::run(|| {
+            let network = FakeNetwork::new(3, 3, 1);
+            let client = client_of(&network);
+            network.nodes[0].mood.set(Mood::Dead);
+            let census = client.census().unwrap();
+            assert_eq!((census.node_count(), census.silent_count()), (2, 1));
+            network.nodes[1].mood.set(Mood::Dead);
+            assert!(matches!(client.census(), Err(CensusError::Silent { silent: 2, known: 3, .. })));
+            assert!(client.list_held(&census, 0).is_err());
+        });
+    }
+}

@@ -1,0 +1,274 @@
+//! Whose word counts, and what a put and a deletion make of each other.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use overlay::NodeId;
+use reactor::crypto::Identity;
+use reactor::crypto::PublicKey;
+
+use super::*;
+use crate::block::deletion::{DeletionGrant, Speaker};
+use crate::block::mutable::Signed;
+use crate::message::PutBlockRequest;
+use crate::node::Gate;
+use crate::owner_tag;
+use crate::store::{Config, DiskStore, MemoryStore, Store};
+
+const SALT: [u8; 32] = [7; 32];
+
+fn identity(number: u8) -> Identity {
+    Identity::from_seed(&[number; 32])
+}
+
+fn owner() -> PublicKey {
+    identity(1).public_key()
+}
+
+fn tag() -> OwnerTag {
+    owner_tag(&owner(), &SALT)
+}
+
+fn node_on(store: &Rc<dyn Store>) -> Rc<Node> {
+    Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 3)
+}
+
+fn node() -> Rc<Node> {
+    node_on(&(Rc::new(MemoryStore::new()) as Rc<dyn Store>))
+}
+
+fn block(number: u8) -> (Address, Bytes) {
+    let content = Bytes::from(vec![number; 1000]);
+    (Address::of(&tag(), &content), content)
+}
+
+/// Puts a block that is as old as the node's clock allows.
+fn put_long_ago(node: &Node, number: u8) -> (Address, Bytes) {
+    let (address, content) = block(number);
+    let request = PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, tag()) };
+    node.put_block_of(&request, content.clone()).unwrap();
+    (address, content)
+}
+
+fn delete(retention_seconds: u32) -> Verdict {
+    Verdict::Delete { put_before_seconds: 2000, retention_seconds }
+}
+
+fn said_by(signer: u8, address: Address, age_ms: u64, verdict: Verdict) -> OwnersWord {
+    let identity = identity(signer);
+    let speaker = Speaker { identity: &identity, owner: owner(), salt: SALT, grant: None };
+    speaker.say(address, now_ms() - age_ms, verdict)
+}
+
+#[test]
+fn a_block_goes_by_its_owners_word_and_stays_away() {
+    reactor::run(|| {
+        let node = node();
+        let (address, content) = put_long_ago(&node, 1);
+        let other = put_long_ago(&node, 2).0;
+        node.hear(&said_by(1, address, 0, delete(0))).unwrap();
+        assert!(!node.has_block(&address) && node.has_block(&other));
+        assert_eq!(node.get_block(&address, None), Err(Refusal::NotFound));
+        assert_eq!(node.put_block(&address, &tag(), content), Err(Refusal::Deleted));
+        node.hear(&said_by(1, address, 0, delete(0))).unwrap();
+    });
+}
+
+#[test]
+fn strangers_and_owners_of_other_blocks_are_refused() {
+    reactor::run(|| {
+        let node = node();
+        let (address, _) = put_long_ago(&node, 1);
+        assert_eq!(node.hear(&said_by(2, address, 0, delete(0))), Err(Invalid::NotGranted.into()));
+        let stranger = identity(2);
+        for salt in [SALT, [8; 32]] {
+            let (identity, owner) = (&stranger, stranger.public_key());
+            let word = Speaker { identity, owner, salt, grant: None }.say(address, now_ms(), delete(0));
+            assert_eq!(node.hear(&word), Err(Invalid::NotGranted.into()));
+        }
+        let late = said_by(1, address, CLOCK_DIFFERENCE_MS + 5000, delete(0));
+        assert_eq!(node.hear(&late), Err(Invalid::Time.into()));
+        assert!(node.has_block(&address) && !node.is_deleted(&address));
+    });
+}
+
+#[test]
+fn a_writer_deletes_by_the_owners_grant() {
+    reactor::run(|| {
+        let node = node();
+        let (address, _) = put_long_ago(&node, 1);
+        let writer = identity(2);
+        let grant = Signed::sign(
+            &identity(1),
+            DeletionGrant {
+                owner: owner(),
+                salt: SALT,
+                writer: writer.public_key(),
+                until_seconds: now_seconds() + 100,
+                retention_seconds_min: 3600,
+            },
+        );
+        let speaker = Speaker { identity: &writer, owner: owner(), salt: SALT, grant: Some(grant) };
+        let hasty = speaker.say(address, now_ms(), delete(0));
+        assert_eq!(node.hear(&hasty), Err(Invalid::Retention.into()));
+        node.hear(&speaker.say(address, now_ms(), delete(3600))).unwrap();
+        assert!(node.is_deleted(&address));
+        // The owner alone takes it back, while the bytes are there.
+        let back = speaker.say(address, now_ms() + 1, Verdict::Keep);
+        assert_eq!(node.hear(&back), Err(Invalid::NotGranted.into()));
+        let owner = identity(1);
+        let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt: SALT, grant: None };
+        node.hear(&speaker.say(address, now_ms() + 1000, Verdict::Keep)).unwrap();
+        assert!(!node.is_deleted(&address));
+    });
+}
+
+#[test]
+fn within_the_retention_a_block_is_read_and_can_be_taken_back() {
+    reactor::run(|| {
+        let node = node();
+        let (address, content) = put_long_ago(&node, 1);
+        node.hear(&said_by(1, address, 5, delete(3600))).unwrap();
+        node.remove_all_due().unwrap();
+        assert_eq!(node.get_block(&address, None).unwrap(), content);
+        assert_eq!(node.put_block(&address, &tag(), content.clone()), Err(Refusal::Deleted));
+        node.hear(&said_by(1, address, 4, Verdict::Keep)).unwrap();
+        assert!(!node.is_deleted(&address));
+        node.put_block(&address, &tag(), content).unwrap();
+        // What was said before that means nothing any more.
+        node.hear(&said_by(1, address, 5, delete(0))).unwrap();
+        assert!(node.has_block(&address));
+    });
+}
+
+#[test]
+fn what_was_put_since_stays() {
+    reactor::run(|| {
+        let node = node();
+        let (address, content) = put_long_ago(&node, 1);
+        // Somebody relies on it again.
+        node.put_block(&address, &tag(), content.clone()).unwrap();
+        let refused = node.hear(&said_by(1, address, 0, delete(0)));
+        assert!(
+            matches!(refused, Err(Refusal::TooYoung { put_seconds }) if put_seconds > 2000),
+            "{refused:?}"
+        );
+        assert_eq!(node.get_block(&address, None).unwrap(), content);
+    });
+}
+
+#[test]
+fn a_word_of_somebody_who_owns_nothing_keeps_no_block_out() {
+    reactor::run(|| {
+        let node = node();
+        let (address, content) = block(1);
+        let stranger = identity(2);
+        let speaker = Speaker { identity: &stranger, owner: stranger.public_key(), salt: SALT, grant: None };
+        node.hear(&speaker.say(address, now_ms(), delete(0))).unwrap();
+        node.put_block(&address, &tag(), content.clone()).unwrap();
+        assert_eq!(node.get_block(&address, None).unwrap(), content);
+        assert!(!node.is_deleted(&address));
+    });
+}
+
+#[test]
+fn a_put_and_a_deletion_at_once_never_lose_what_was_acknowledged() {
+    for delay in 0..60 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_path_buf();
+        reactor::run(move || {
+            let store: Rc<dyn Store> = Rc::new(DiskStore::open(Config::new(&path)).unwrap());
+            let node = node_on(&store);
+            let (address, content) = put_long_ago(&node, 1);
+            let yields = |count| (0..count).for_each(|_| reactor::yield_now());
+            let (mut put, mut deleted) = (None, None);
+            reactor::scope(|scope| {
+                scope.spawn(|| {
+                    yields(delay % 10 * 3);
+                    put = Some(node.put_block(&address, &tag(), content.clone()));
+                });
+                scope.spawn(|| {
+                    yields(delay / 10 * 3);
+                    deleted = Some(node.hear(&said_by(1, address, 0, delete(0))));
+                });
+            });
+            node.remove_all_due().unwrap();
+            let (put, deleted) = (put.unwrap(), deleted.unwrap());
+            if put.is_ok() {
+                assert_eq!(node.get_block(&address, None).as_ref(), Ok(&content), "{delay}: {deleted:?}");
+            }
+            if deleted.is_ok() {
+                assert!(!node.has_block(&address), "{delay}: {put:?}");
+            }
+            assert!(put.is_ok() != deleted.is_ok() || put == Err(Refusal::Deleted), "{delay}");
+            store.close().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_crash_between_the_tombstone_and_the_removal_is_made_good_at_the_next_start() {
+    reactor::run(|| {
+        let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
+        let first = node_on(&store);
+        let (address, _) = put_long_ago(&first, 1);
+        let told = Told { received_seconds: 5, word: said_by(1, address, 0, delete(0)) };
+        store.put(&tombstone_key(&address), to_envelope(&told).into()).unwrap();
+        // And one between a reprieve and the removal of the tombstone.
+        let (kept, content) = put_long_ago(&first, 2);
+        for (key, age_ms, verdict) in
+            [(tombstone_key(&kept), 9, delete(0)), (reprieve_key(&kept), 3, Verdict::Keep)]
+        {
+            let told = Told { received_seconds: 5, word: said_by(1, kept, age_ms, verdict) };
+            store.put(&key, to_envelope(&told).into()).unwrap();
+        }
+        let again = node_on(&store);
+        again.find_due().unwrap();
+        again.remove_all_due().unwrap();
+        assert!(!again.has_block(&address));
+        assert_eq!(again.get_block(&kept, None).unwrap(), content);
+        assert!(!again.is_deleted(&kept));
+    });
+}
+
+#[test]
+fn words_are_forgotten_when_they_mean_nothing_any_more() {
+    reactor::run(|| {
+        let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
+        let node = node_on(&store);
+        for (number, age_ms) in [(1, LIFETIME_SECONDS * 1000 + 5000), (2, LIFETIME_SECONDS * 1000 - 60_000)] {
+            let address = block(number).0;
+            let told = Told { received_seconds: 5, word: said_by(1, address, age_ms, delete(0)) };
+            store.put(&tombstone_key(&address), to_envelope(&told).into()).unwrap();
+        }
+        node.forget_old_words().unwrap();
+        assert_eq!([1, 2].map(|number| node.is_deleted(&block(number).0)), [false, true]);
+        let old = said_by(1, block(3).0, LIFETIME_SECONDS * 1000 + 5000, delete(0));
+        assert_eq!(node.learn(&old), Err(Invalid::Time.into()));
+    });
+}
+
+#[test]
+fn blocks_are_listed_by_their_tag_in_pages_without_the_deleted() {
+    reactor::run(|| {
+        let node = node();
+        let mut expected: Vec<Address> = (0..100u8).map(|number| put_long_ago(&node, number).0).collect();
+        let foreign = Bytes::from_static(b"of another");
+        let other = OwnerTag([9; 32]);
+        node.put_block(&Address::of(&other, &foreign), &other, foreign.clone()).unwrap();
+        let gone = expected.remove(50);
+        node.hear(&said_by(1, gone, 0, delete(3600))).unwrap();
+        expected.sort();
+        let (mut listed, mut from) = (Vec::new(), Some(Address([0; 32])));
+        while let Some(start) = from {
+            let request = ListBlocksRequest { tag: tag(), from: start, to: Address([0xff; 32]) };
+            let page = node.list_blocks(&request).unwrap();
+            assert!(page.blocks.iter().all(|held| (held.length, held.put_seconds) == (1000, 1000)));
+            listed.extend(page.blocks.iter().map(|held| held.address));
+            from = page.next;
+        }
+        assert_eq!(listed, expected);
+        let half = ListBlocksRequest { tag: tag(), from: expected[10], to: expected[20] };
+        assert_eq!(node.list_blocks(&half).unwrap().blocks.len(), 11);
+    });
+}

@@ -1,0 +1,73 @@
+//! Learning what owners said of blocks while this node was away, and removing what is due.
+//!
+//! Not here: what a node does by an owner's word ([`crate::node::deletions`]).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::{Contact, Overlay};
+
+use super::{COMPARE_TIMEOUT, Repair, Report};
+use crate::address::Address;
+use crate::links::Failure;
+use crate::message::{Family, ListedKey, Refusal, WORDS_MAX, Words};
+
+/// How often blocks are looked for whose retention is over.
+const REMOVAL_PERIOD: Duration = Duration::from_secs(5);
+
+impl<O: Overlay + 'static> Repair<O> {
+    /// Learns what `contact` was told of blocks and this node was not.
+    pub(super) fn learn_words(
+        &self,
+        contact: &Contact,
+        family: Family,
+        keys: &[ListedKey],
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let addresses = keys.iter().map(|key| Address(key.address));
+        let news: Vec<Address> = addresses.filter(|address| !self.node.has_word(family, address)).collect();
+        for some in news.chunks(WORDS_MAX) {
+            report.words += self.fetch_words(contact, some)?;
+        }
+        Ok(())
+    }
+
+    /// Asks `contact` what it was told of some blocks, at most [`WORDS_MAX`], and does as it says. Returns how many
+    /// words were news.
+    pub(super) fn fetch_words(&self, contact: &Contact, addresses: &[Address]) -> Result<usize, Failure> {
+        let (words, _) =
+            self.links.call::<Words>(contact, &addresses.to_vec(), Bytes::new(), COMPARE_TIMEOUT)?;
+        if words.len() != addresses.len() {
+            return Err(Failure::Lied("a list of the wrong length".into()));
+        }
+        let mut learned = 0;
+        for (word, address) in words.iter().zip(addresses) {
+            let Some(word) = word.as_ref().filter(|word| word.deletion.address == *address) else { continue };
+            match self.node.learn(word) {
+                Ok(()) => learned += 1,
+                // Put again since; it stays, here.
+                Err(Refusal::TooYoung { .. }) => {}
+                Err(refusal) => {
+                    tracing::debug!(%address, node = %contact, "can't take over a deletion: {refusal}");
+                }
+            }
+        }
+        Ok(learned)
+    }
+
+    /// Removes blocks as their retentions end, for ever.
+    pub(super) fn remove_deleted(&self) {
+        if let Err(refusal) = self.node.find_due() {
+            tracing::warn!("can't find out which deleted blocks are still there: {refusal}");
+        }
+        loop {
+            if let Err(refusal) = self.node.remove_all_due() {
+                tracing::warn!("can't remove deleted blocks now: {refusal}");
+            }
+            reactor::sleep(REMOVAL_PERIOD);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
