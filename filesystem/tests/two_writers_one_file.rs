@@ -201,6 +201,33 @@ fn saving_by_rename_meets_an_edit_in_place() {
 }
 
 #[test]
+fn a_directory_that_a_merge_puts_a_name_into_has_changed() {
+    reactor::run(|| {
+        // The edit is older than the save that the first mount, and whoever looks there, knows already.
+        let story = Story::begin(b"old");
+        story.second.write(story.file, 0, b"edited in place", false).unwrap();
+        reactor::sleep(std::time::Duration::from_millis(20));
+        save(&story.first, b"saved by rename");
+        story.first.sync(None, false).unwrap();
+        let seen = story.first.attributes(ROOT).unwrap();
+        assert_eq!(story.settle(), files(&[(OURS, b"edited in place"), (NAME, b"saved by rename")]));
+        let found = story.first.attributes(ROOT).unwrap();
+        assert!(found.mtime > seen.mtime && found.ctime > seen.ctime, "{found:?} after {seen:?}");
+
+        // So it is if both put names into it, whose is merged last.
+        let story = Story::begin(b"old");
+        write_file(&story.second, ROOT, "of the second", b"");
+        reactor::sleep(std::time::Duration::from_millis(20));
+        write_file(&story.first, ROOT, "of the first", b"");
+        story.first.sync(None, false).unwrap();
+        let seen = story.first.attributes(ROOT).unwrap();
+        story.settle();
+        let found = story.first.attributes(ROOT).unwrap();
+        assert!(found.mtime > seen.mtime && found.ctime > seen.ctime, "{found:?} after {seen:?}");
+    });
+}
+
+#[test]
 fn a_file_that_both_renamed_has_one_name() {
     reactor::run(|| {
         let story = Story::begin(b"content");

@@ -18,6 +18,16 @@
 //! | a directory removed | something put into it | it stays, with that |
 //! | something put into a directory | the directory removed | it comes back, with that |
 //!
+//! There is something to merge only where neither knew of the other: a mount's operations act on the last root that it
+//! took over, with its own changes on it, as at that moment they are. What another stored before, and is in there, is
+//! replaced or removed like anything else, whether or not the very program has looked at it since: an editor that has read
+//! a file and saves it by rename half an hour later replaces what was stored meanwhile, as on a local disk and on NFS; what
+//! was *not* in there yet is in conflict with the save, and both are kept. A program that must not do so looks first: an
+//! open finds all that was closed or synced before it (see [`super::freshness`]).
+//!
+//! A directory whose names are others after the merge than either side has shown counts as changed by it, since kernels
+//! and programs keep listings for as long as it does not.
+//!
 //! A content is never put together from two: which state it is in says its [`ContentVersion`], which writes change and
 //! `chmod` and `touch` do not. Programs that have a file open when it becomes two go on with ours (see
 //! [`super::aliases`]).
@@ -33,7 +43,7 @@ pub(super) mod sides;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Volume;
-use super::state::Change;
+use super::state::{Change, entry_range};
 use crate::errno::Errno;
 use crate::format::{InodeRecord, Key, Pointer};
 use crate::operations::{FileKind, Inode, Invalidation, Time};
@@ -73,8 +83,9 @@ struct Merge<'a> {
     subdirectories: HashMap<u64, i64>,
     /// The name of each inode that got one.
     places: HashMap<u64, Key>,
-    /// Directories that got a conflict name at last, and when.
-    touched: Vec<(u64, Time)>,
+    /// Directories whose names are others than either side has shown.
+    touched: BTreeSet<u64>,
+    now: Time,
     suffix: String,
     device: u64,
     merged: Merged,
@@ -109,7 +120,8 @@ impl Volume {
             names: HashMap::new(),
             subdirectories: HashMap::new(),
             places: HashMap::new(),
-            touched: Vec::new(),
+            touched: BTreeSet::new(),
+            now,
             suffix: records::conflict_suffix(&self.options.author, now),
             device,
             merged: Merged::default(),
@@ -140,11 +152,14 @@ impl Merge<'_> {
         for inode in inodes {
             self.inode(inode)?;
         }
-        for (directory, time) in std::mem::take(&mut self.touched) {
+        for directory in std::mem::take(&mut self.touched) {
             let key = Key::Inode(directory);
-            if let Some(mut record) = record_of(self.result.get(&key)).or(self.their_record(directory)?) {
-                record.mtime = record.mtime.max(time);
-                record.ctime = record.ctime.max(time);
+            let (ours, theirs) = (self.our_record(directory), self.their_record(directory)?);
+            if let Some(mut record) = record_of(self.result.get(&key)).or(theirs.clone()) {
+                for seen in [ours, theirs].into_iter().flatten().chain([record.clone()]) {
+                    record.mtime = record.mtime.max(later(seen.mtime)).max(self.now);
+                    record.ctime = record.ctime.max(later(seen.ctime)).max(self.now);
+                }
                 self.result.insert(key, Change::Inode(record));
             }
         }
@@ -210,6 +225,12 @@ impl Merge<'_> {
             self.keep_changes(inode, content, base.as_ref(), stored.as_ref());
         }
         // Otherwise we removed it, and it has a name all the same: nothing of it goes.
+        // Both changed it, and the later of the two has shown it without the other's names.
+        let (from, end) = entry_range(inode);
+        if is_directory && theirs.is_some() && theirs != base && self.result.range(from..end).next().is_some()
+        {
+            self.touched.insert(inode);
+        }
         let mut record = match (ours, base, theirs.clone()) {
             (None, _, Some(theirs)) => theirs,
             (Some(ours), Some(base), Some(theirs)) => merge_records(&ours, &base, &theirs, content),
@@ -234,6 +255,15 @@ impl Merge<'_> {
             self.result.insert(Key::Orphan(inode), Change::Removed);
         }
         Ok(())
+    }
+}
+
+/// The time after `time`: caches of a directory's names, the kernel's and programs', are believed as long as its time of
+/// change is the same, whatever clocks of other machines say.
+fn later(time: Time) -> Time {
+    match time.nanoseconds {
+        999_999_999 => Time { seconds: time.seconds.saturating_add(1), nanoseconds: 0 },
+        nanoseconds => Time { nanoseconds: nanoseconds + 1, ..time },
     }
 }
 

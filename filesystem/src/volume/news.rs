@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use reactor::sync::Signal;
 
 use super::Volume;
@@ -38,13 +39,15 @@ pub(super) struct News {
     is_walking: Cell<bool>,
     /// Of an inode that has many keys only the first is told.
     last: Cell<Option<u64>>,
+    /// What is to be told next.
+    held: RefCell<Option<Invalidation>>,
     pub(super) arrived: Signal,
 }
 
 impl News {
     /// Whether there is something that the kernel has not been told.
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.borrow().is_empty() && !self.is_walking.get()
+        self.queue.borrow().is_empty() && !self.is_walking.get() && self.held.borrow().is_none()
     }
 
     /// Queues what differs between two trees, and some single pieces.
@@ -61,6 +64,22 @@ impl News {
         shorten(&mut queue);
         drop(queue);
         self.arrived.notify_all();
+    }
+
+    /// What a key that differs means to the kernel, by the numbers of the tree; `None` if it was told already.
+    fn piece_of(&self, key: &Bytes) -> Option<Invalidation> {
+        let (inode, entry) = match Key::decode(key)? {
+            Key::Entry(directory, _, name) => (directory, Some(Invalidation::Entry(Inode(directory), name))),
+            Key::Inode(inode) | Key::Extent(inode, _) | Key::Xattr(inode, _) => (inode, None),
+            Key::Orphan(_) | Key::Truncation(_) | Key::Writer(_) => return None,
+        };
+        if self.last.replace(Some(inode)) == Some(inode) {
+            return entry;
+        }
+        // A directory before its names: the kernel keeps listings too, and where it does not know a name yet it does not
+        // see that the name makes one stale. The directory's own record need not differ.
+        *self.held.borrow_mut() = entry;
+        Some(Invalidation::Inode(Inode(inode)))
     }
 
     fn everything(&self) {
@@ -96,6 +115,9 @@ impl Volume {
     /// Until there is one, and while nodes are fetched.
     pub(super) fn next_news(&self) -> Option<Invalidation> {
         let news = &self.news;
+        if let Some(piece) = news.held.borrow_mut().take() {
+            return Some(self.numbered(piece));
+        }
         loop {
             // Nobody borrows it while it walks: one asks at a time.
             let walk = news.walk.borrow_mut().take();
@@ -104,8 +126,8 @@ impl Volume {
                     Ok(None) => news.is_walking.set(false),
                     Ok(Some(differing)) => {
                         *news.walk.borrow_mut() = Some(walk);
-                        if let Some(piece) = self.piece_of(&differing.key) {
-                            return Some(piece);
+                        if let Some(piece) = news.piece_of(&differing.key) {
+                            return Some(self.numbered(piece));
                         }
                     }
                     Err(errno) => {
@@ -118,12 +140,7 @@ impl Volume {
             }
             let next = news.queue.borrow_mut().pop_front();
             match next {
-                Some(Item::Single(Invalidation::Inode(inode))) => {
-                    return Some(Invalidation::Inode(self.number(inode)));
-                }
-                Some(Item::Single(Invalidation::Entry(directory, name))) => {
-                    return Some(Invalidation::Entry(self.number(directory), name));
-                }
+                Some(Item::Single(piece)) => return Some(self.numbered(piece)),
                 Some(Item::Between(from, to)) => {
                     news.is_walking.set(true);
                     news.last.set(None);
@@ -145,16 +162,12 @@ impl Volume {
         }
     }
 
-    fn piece_of(&self, key: &bytes::Bytes) -> Option<Invalidation> {
-        let inode = match Key::decode(key)? {
-            Key::Entry(directory, _, name) => {
-                return Some(Invalidation::Entry(self.number(Inode(directory)), name));
-            }
-            Key::Inode(inode) | Key::Extent(inode, _) | Key::Xattr(inode, _) => inode,
-            Key::Orphan(_) | Key::Truncation(_) | Key::Writer(_) => return None,
-        };
-        let is_new = self.news.last.replace(Some(inode)) != Some(inode);
-        is_new.then(|| Invalidation::Inode(self.number(Inode(inode))))
+    /// Returns a piece of news by the numbers that the kernel knows.
+    fn numbered(&self, piece: Invalidation) -> Invalidation {
+        match piece {
+            Invalidation::Inode(inode) => Invalidation::Inode(self.number(inode)),
+            Invalidation::Entry(directory, name) => Invalidation::Entry(self.number(directory), name),
+        }
     }
 }
 
@@ -184,6 +197,28 @@ mod tests {
         assert_eq!((pairs[0].0, pairs[pairs.len() - 1].1), (tree(0), tree(100)));
         assert!(pairs.windows(2).all(|pair| pair[0].1 == pair[1].0), "without a gap");
         assert_eq!(queue.len() - pairs.len(), 100, "and no single piece is lost");
+    }
+
+    #[test]
+    fn a_directory_is_told_before_the_first_of_its_names() {
+        let news = News::default();
+        let mut told = Vec::new();
+        let entry = |directory, name: &'static str| Key::Entry(directory, 7, name.into());
+        let keys = [
+            Key::Inode(1),
+            entry(1, "a"),
+            entry(2, "b"),
+            entry(2, "c"),
+            Key::Extent(3, 0),
+            Key::Extent(3, 1),
+        ];
+        for key in keys {
+            told.extend(news.piece_of(&Bytes::copy_from_slice(&key.encode())));
+            told.extend(news.held.borrow_mut().take());
+        }
+        let inode = |number| Invalidation::Inode(Inode(number));
+        let name = |directory, name: &'static str| Invalidation::Entry(Inode(directory), name.into());
+        assert_eq!(told, [inode(1), name(1, "a"), inode(2), name(2, "b"), name(2, "c"), inode(3)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use super::Merge;
 use super::records::is_content_changed;
-use super::sides::{Name, name_of, record_of};
+use super::sides::{Name, name_of};
 use crate::errno::Errno;
 use crate::format::{EntryRecord, Key};
 use crate::operations::{FileKind, Inode, Invalidation};
@@ -53,9 +53,10 @@ impl Merge<'_> {
         self.ours.remove(key);
         self.ours.remove(&Key::Inode(to));
         self.ours.remove(&Key::Orphan(to));
-        if let Some(record) = record_of(self.ours.remove(&Key::Inode(from)).as_ref()) {
-            self.touched.push((to, record.mtime));
-        }
+        self.ours.remove(&Key::Inode(from));
+        // Whoever is in it sees more names than before.
+        self.touched.insert(to);
+        self.merged.invalidations.push(Invalidation::Inode(Inode(from)));
         let range = Key::Inode(from)..=Key::Extent(from, u64::MAX);
         let moved: Vec<Key> = self.ours.range(range).map(|(key, _)| key.clone()).collect();
         let mut directories = Vec::new();

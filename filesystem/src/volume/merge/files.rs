@@ -53,7 +53,6 @@ impl Merge<'_> {
                 }
                 // They removed it, and our acknowledged writes have no name any more.
                 let key = self.name_of_lost(inode, &ours)?;
-                self.touch_parent(&key, ours.ctime);
                 self.apply(&key, Some(EntryRecord::new(inode, ours.kind)))
             }
         }
@@ -92,18 +91,11 @@ impl Merge<'_> {
                 record.parent = *directory;
             }
             record.nlink = 1;
-            self.touch_parent(&key, record.ctime);
             self.apply(&key, Some(EntryRecord::new(new, record.kind)))?;
         }
         self.ours.insert(Key::Inode(new), Change::Inode(record));
         self.merged.forked.push((inode, new));
         Ok(())
-    }
-
-    fn touch_parent(&mut self, key: &Key, time: Time) {
-        if let Key::Entry(directory, ..) = key {
-            self.touched.push((*directory, time));
-        }
     }
 
     /// Returns our whole state of an inode's content and extended attributes, as changes of `to`.

@@ -13,6 +13,9 @@ use crate::volume::state::{Change, entry_range};
 impl Merge<'_> {
     /// Makes `key` name `new`, and counts what that changes against theirs.
     pub(super) fn apply(&mut self, key: &Key, new: Name) -> Result<(), Errno> {
+        if name_of(self.ours.get(key)) != new {
+            self.tell(key);
+        }
         self.count(key, -1)?;
         let change = new.map_or(Change::Removed, Change::Entry);
         self.result.insert(key.clone(), change);
@@ -29,8 +32,10 @@ impl Merge<'_> {
         Ok(())
     }
 
+    /// Notes a name that is another than we have shown: the kernel forgets it, and programs see that the directory changed.
     fn tell(&mut self, key: &Key) {
         if let Key::Entry(directory, _, name) = key {
+            self.touched.insert(*directory);
             self.merged.invalidations.push(Invalidation::Entry(Inode(*directory), name.clone()));
             self.merged.invalidations.push(Invalidation::Inode(Inode(*directory)));
         }
