@@ -4,30 +4,17 @@
 //! the type for damage. In a message it is a newer peer's. So the decoder is wrapped all the way down, and whenever a
 //! type has taken what it knows of an array, the rest is read and dropped.
 //!
-//! What it is not: laxer in anything else. Bounds, depth and trailing bytes are as there.
+//! What it is not: laxer in anything else. Length, depth and trailing bytes are checked by the one decoder there.
 
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, Visitor};
 
-use crate::serialization::{DEPTH_MAX, DecodeError, SIZE_BYTES_MAX};
+use crate::serialization::{self, DecodeError};
 
 /// Decodes a value that fills `bytes`, passing over fields that `T` does not know.
 pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    if bytes.len() > SIZE_BYTES_MAX {
-        return Err(DecodeError::TooLong { length_bytes: bytes.len() });
-    }
-    let mut rest = bytes;
-    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
-    decoder.set_max_depth(DEPTH_MAX);
-    let value = T::deserialize(Tolerant(&mut decoder)).map_err(|error| DecodeError::Invalid {
-        type_name: std::any::type_name::<T>(),
-        reason: error.to_string(),
-    })?;
-    if !rest.is_empty() {
-        return Err(DecodeError::Trailing { extra_bytes: rest.len() });
-    }
-    Ok(value)
+    serialization::decode(bytes, |decoder| T::deserialize(Tolerant(decoder)))
 }
 
 /// Wraps a deserializer, a visitor, a seed or an access, and whatever those lead to.
@@ -226,7 +213,7 @@ impl<'de, A: de::VariantAccess<'de>> de::VariantAccess<'de> for Tolerant<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serialization::{self, to_bytes};
+    use crate::serialization::{DEPTH_MAX, to_bytes};
     use bytes::Bytes;
     use proptest::prelude::*;
     use serde::{Deserialize, Serialize};
@@ -289,6 +276,37 @@ mod tests {
         }
         assert!(from_bytes::<OldInner>(&to_bytes(&(1u8, None::<u8>, deep))).is_err());
         assert!(from_bytes::<OldInner>(&[0xdd, 0xff, 0xff, 0xff, 0xff, 1, 0xc0]).is_err());
+    }
+
+    /// A type with no end of its own, through variants that the decoder does not count.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Filter {
+        Not(Box<Filter>),
+        And(Vec<Filter>),
+        Name(String),
+    }
+
+    #[test]
+    fn a_type_that_contains_itself_cannot_be_nested_until_the_stack_ends() {
+        let nested = |levels: usize, wrap: fn(Filter) -> Filter| {
+            (0..levels).fold(Filter::Name("x".into()), |filter, _| wrap(filter))
+        };
+        let wraps: [fn(Filter) -> Filter; 2] =
+            [|filter| Filter::Not(Box::new(filter)), |filter| Filter::And(vec![filter])];
+        crate::run(move || {
+            for wrap in wraps {
+                let deepest = nested(DEPTH_MAX / 2 - 2, wrap);
+                assert_eq!(from_bytes(&to_bytes(&deepest)), Ok(deepest));
+                for levels in [DEPTH_MAX + 1, 200] {
+                    let bytes = to_bytes(&nested(levels, wrap));
+                    assert!(from_bytes::<Filter>(&bytes).is_err(), "{levels} levels");
+                    assert_eq!(from_bytes::<Filter>(&bytes), serialization::from_bytes::<Filter>(&bytes));
+                }
+            }
+            // More levels than any stack has.
+            let bytes = [[0x81, 0xa3, b'N', b'o', b't'].repeat(100_000), vec![0xc0]].concat();
+            assert_eq!(from_bytes::<Filter>(&bytes), Err(DecodeError::TooDeep));
+        });
     }
 
     fn shape() -> impl Strategy<Value = Shape> {

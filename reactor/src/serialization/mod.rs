@@ -64,6 +64,14 @@ pub fn append<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) {
 /// # Errors
 /// [`DecodeError`], with the byte position where one is known. The bytes are not worth keeping.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    decode(bytes, |decoder| T::deserialize(decoder))
+}
+
+/// The decoder of a value that fills the bytes; `read` says how it is read, and nothing of what bounds it.
+pub(crate) fn decode<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&mut Decoder<'_, '_>) -> Result<T, rmp_serde::decode::Error>,
+) -> Result<T, DecodeError> {
     if bytes.len() > SIZE_BYTES_MAX {
         return Err(DecodeError::TooLong { length_bytes: bytes.len() });
     }
@@ -75,7 +83,7 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut rest = bytes;
     let mut decoder = rmp_serde::Deserializer::new(&mut rest);
     decoder.set_max_depth(DEPTH_MAX);
-    let value = T::deserialize(&mut decoder).map_err(|error| DecodeError::Invalid {
+    let value = read(&mut decoder).map_err(|error| DecodeError::Invalid {
         type_name: std::any::type_name::<T>(),
         reason: error.to_string(),
     })?;
@@ -84,6 +92,9 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
     Ok(value)
 }
+
+/// What values are read from.
+pub(crate) type Decoder<'r, 'b> = rmp_serde::Deserializer<rmp_serde::decode::ReadReader<&'r mut &'b [u8]>>;
 
 /// Why bytes are not a value.
 #[non_exhaustive]
