@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam::channel;
 
@@ -86,7 +86,8 @@ thread_local! {
 /// Runs `f`, which may block, on another thread, and suspends the coroutine until it is done.
 ///
 /// At most 16 such calls run at once in the process; more wait their turn, first come, first served. If the coroutine is
-/// terminated meanwhile, it unwinds at once, and `f` runs on to its end with its result dropped. In a destructor
+/// terminated meanwhile, it unwinds at once; `f` is dropped if it has not begun, so that work which nobody wants keeps
+/// nobody waiting, and else runs on to its end with its result dropped. In a destructor
 /// that runs while its coroutine unwinds, `f` runs here and now, and everybody waits for it.
 ///
 /// # Panics
@@ -106,7 +107,10 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let places = PLACES.with(Rc::clone);
     let _place = places.acquire();
     let (sender, receiver) = remote::channel(1);
+    let wanted = Wanted(Arc::new(Mutex::new(Some(f))));
+    let work = wanted.0.clone();
     pool().submit(Box::new(move || {
+        let Some(f) = take(&work) else { return };
         let result = catch_unwind(AssertUnwindSafe(f));
         // Nobody listens any more if the coroutine was terminated.
         let _ = sender.try_send(result);
@@ -116,6 +120,20 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
         Some(Err(payload)) => resume_unwind(payload),
         None => unreachable!("the job sends before it drops its sender"),
     }
+}
+
+/// Work that somebody waits for, until it begins.
+struct Wanted<F>(Arc<Mutex<Option<F>>>);
+
+impl<F> Drop for Wanted<F> {
+    fn drop(&mut self) {
+        let unwanted = take(&self.0);
+        drop(unwanted);
+    }
+}
+
+fn take<F>(work: &Mutex<Option<F>>) -> Option<F> {
+    work.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Runs `job` on the pool, some time soon, for destructors: they may neither suspend nor care how it goes.
@@ -149,6 +167,39 @@ mod tests {
                 children.into_iter().map(|child| child.join().unwrap()).sum()
             });
             assert_eq!(sum, 199 * 200 / 2);
+        });
+    }
+
+    #[test]
+    fn work_that_nobody_wants_any_more_is_not_begun() {
+        crate::run(|| {
+            let (release, gate) = crossbeam::channel::bounded::<()>(0);
+            // All threads are busy for callers that have given up, so what comes now waits in the pool.
+            for _ in 0..THREADS_MAX {
+                let (gate, (blocks, blocked)) = (gate.clone(), crossbeam::channel::bounded(1));
+                let caller = crate::spawn(move || {
+                    offload(move || {
+                        let _ = blocks.send(());
+                        gate.recv().is_ok()
+                    })
+                });
+                while blocked.try_recv().is_err() {
+                    crate::sleep(Duration::from_millis(1));
+                }
+                caller.terminate();
+                let _ = caller.join();
+            }
+            let (began, begins) = std::sync::mpsc::channel::<u32>();
+            for round in 0..1_000 {
+                let began = began.clone();
+                crate::spawn(move || offload(move || began.send(round))).terminate();
+                crate::yield_now();
+            }
+            drop(began);
+            drop(release);
+            // The pool's queue is in order: this comes behind whatever was left of those.
+            offload(|| ());
+            assert_eq!(begins.try_iter().count(), 0);
         });
     }
 
