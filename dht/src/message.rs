@@ -6,7 +6,7 @@
 use overlay::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Address, GroupHash, OwnerTag};
+use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GROUP_COUNT_MAX, GroupHash, OwnerTag};
 use crate::block::deletion::OwnersWord;
 use crate::block::mutable::{Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
@@ -22,6 +22,16 @@ pub const WORDS_MAX: usize = 64;
 
 /// How many blocks one answer lists, and how many are looked at for it: each is a small read on the node's disk.
 pub const BLOCKS_LISTED_MAX: usize = 1024;
+
+/// The longest answer to [`GetBlock`]: a whole block, or a range of it with the hashes of all its groups.
+pub const GET_BLOCK_REPLY_BYTES_MAX: usize = BLOCK_SIZE_BYTES_MAX + 40 * GROUP_COUNT_MAX + 256;
+
+/// The longest answer about a register: a payload of 64 KiB, its header and access list, and with a refusal that proves
+/// something, the proof.
+pub const REGISTER_REPLY_BYTES_MAX: usize = 256 << 10;
+
+/// The longest answer to [`ListKeys`] and [`ListBlocks`].
+pub const LIST_KEYS_REPLY_BYTES_MAX: usize = reactor::rpc::MESSAGE_SIZE_BYTES_MAX / 4;
 
 /// Why a node refuses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -97,7 +107,7 @@ reactor::service! {
             = 0x0200 as PutBlock, idempotent;
         /// Reads a block, or the groups that cover a range of it; the bytes are the payload.
         fn get_block(&self, request: GetBlockRequest) -> Result<(GetBlockResponse, Payload), Refusal>
-            = 0x0201 as GetBlock, idempotent;
+            = 0x0201 as GetBlock, idempotent, replies_up_to(GET_BLOCK_REPLY_BYTES_MAX);
         /// Says which of some blocks the node has: at most [`KEYS_PER_ANSWER_MAX`].
         fn has_blocks(&self, addresses: Vec<Address>) -> Result<Vec<bool>, Refusal>
             = 0x0202 as HasBlocks, idempotent;
@@ -112,25 +122,26 @@ reactor::service! {
             = 0x0204 as DeleteBlocks, idempotent;
         /// Paxos, phase 1.
         fn prepare(&self, request: PrepareRequest) -> Result<Option<Proposed>, Refusal>
-            = 0x0210 as Prepare;
+            = 0x0210 as Prepare, replies_up_to(REGISTER_REPLY_BYTES_MAX);
         /// Paxos, phase 2, with the next ballot's phase 1. Answered with what is promised now.
-        fn accept(&self, request: AcceptRequest) -> Result<Ballot, Refusal> = 0x0211 as Accept;
+        fn accept(&self, request: AcceptRequest) -> Result<Ballot, Refusal>
+            = 0x0211 as Accept, replies_up_to(REGISTER_REPLY_BYTES_MAX);
         /// Reads what a member has accepted, durably.
         fn read_register(&self, register: RegisterAddress) -> Result<Option<RegisterView>, Refusal>
-            = 0x0212 as ReadRegister, idempotent;
+            = 0x0212 as ReadRegister, idempotent, replies_up_to(REGISTER_REPLY_BYTES_MAX);
         /// Digests of the keys for which both caller and callee are responsible: 256, one for each first byte of an
         /// address.
         fn digests(&self, request: DigestsRequest) -> Result<Vec<u64>, Refusal>
             = 0x0220 as Digests, idempotent;
         /// Lists keys in order.
         fn list_keys(&self, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal>
-            = 0x0221 as ListKeys, idempotent;
+            = 0x0221 as ListKeys, idempotent, replies_up_to(LIST_KEYS_REPLY_BYTES_MAX);
         /// What owners said of blocks: at most [`WORDS_MAX`].
         fn words(&self, addresses: Vec<Address>) -> Result<Vec<Option<OwnersWord>>, Refusal>
             = 0x0222 as Words, idempotent;
         /// Lists the blocks of one tag, in order.
         fn list_blocks(&self, request: ListBlocksRequest) -> Result<ListBlocksResponse, Refusal>
-            = 0x0223 as ListBlocks, idempotent;
+            = 0x0223 as ListBlocks, idempotent, replies_up_to(LIST_KEYS_REPLY_BYTES_MAX);
         /// How full the node is.
         fn usage(&self) -> Result<NodeSpace, Refusal> = 0x0230 as NodeUsage, idempotent;
     }
@@ -326,7 +337,7 @@ mod tests {
         let key = ListedKey { address: [0xff; 32], ballot: Ballot { round: u64::MAX, ..Ballot::ZERO } };
         let response = ListKeysResponse { keys: vec![key; KEYS_PER_ANSWER_MAX], next: Some([1; 32]) };
         let bytes = to_bytes(&response);
-        assert!(bytes.len() < reactor::rpc::MESSAGE_SIZE_BYTES_MAX / 4, "{}", bytes.len());
+        assert!(bytes.len() < LIST_KEYS_REPLY_BYTES_MAX, "{}", bytes.len());
         let back: ListKeysResponse = from_bytes(&bytes).unwrap();
         assert_eq!((back.keys, back.next), (response.keys, response.next));
     }

@@ -159,7 +159,7 @@ impl State {
         let began = reactor::now();
         let connection = match self.connect(contact, false, timeout) {
             Ok(connection) => connection,
-            Err(Unreached::Never | Unreached::Failed(_)) => return Err(CallError::Closed),
+            Err(Unreached::Never | Unreached::Failed(_)) => return Err(CallError::NotSent),
             Err(Unreached::TimedOut) => {
                 // Its dial goes on, and revives it if it succeeds.
                 self.change_table(|table, now| table.on_failed(&contact.id, now));
@@ -172,7 +172,7 @@ impl State {
             // It may only be slow at this one thing: a ping decides, at once.
             Err(CallError::TimedOut) => self.probe(contact),
             // The connection's session finds out whether the peer is gone.
-            Err(CallError::Closed) => {}
+            Err(CallError::NotSent | CallError::Closed) => {}
             _ => self.change_table(|table, now| table.on_heard(&contact.id, now)),
         }
         result

@@ -53,7 +53,7 @@ fn a_dead_node_is_evicted_and_found_again_at_another_port() {
         let began = Instant::now();
         for _ in 0..100 {
             let result = nodes[1].call::<Ping>(&dead, &(), Bytes::new(), Duration::from_secs(5));
-            assert_eq!(result, Err(CallError::Closed));
+            assert_eq!(result, Err(CallError::NotSent));
         }
         assert!(
             began.elapsed() < Duration::from_millis(200),

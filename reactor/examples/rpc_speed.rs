@@ -18,6 +18,8 @@ struct Echo;
 impl Method for Echo {
     const ID: u32 = 1;
     const NAME: &'static str = "echo";
+    /// What is sent at most, and a message; 31 of these may be in flight.
+    const REPLY_SIZE_BYTES_MAX: usize = (1 << 20) + 16;
     type Request = ();
     type Response = ();
     type Error = ();

@@ -19,6 +19,18 @@ impl Method for Echo {
     type Error = ();
 }
 
+/// Answers with much more than it is asked with, on the reader and in a coroutine.
+struct Amplify<const INLINE: bool>;
+impl<const INLINE: bool> Method for Amplify<INLINE> {
+    const ID: u32 = if INLINE { 3 } else { 4 };
+    const NAME: &'static str = "amplify";
+    const INLINE: bool = INLINE;
+    const REPLY_SIZE_BYTES_MAX: usize = (2 << 20) + 16;
+    type Request = ();
+    type Response = ();
+    type Error = ();
+}
+
 struct Hang;
 impl Method for Hang {
     const ID: u32 = 2;
@@ -106,7 +118,7 @@ fn another_protocol_is_named_as_such() {
         let (victim, peer) = victim(Config::default());
         say(&peer, b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!(victim.wait_closed(), CloseReason::Protocol(FrameError::BadPreface));
-        assert_eq!(victim.call::<Echo>(&1, Bytes::new(), Duration::from_secs(1)), Err(CallError::Closed));
+        assert_eq!(victim.call::<Echo>(&1, Bytes::new(), Duration::from_secs(1)), Err(CallError::NotSent));
     });
 }
 
@@ -305,5 +317,61 @@ fn a_peer_that_floods_and_never_reads_is_cut_off_before_it_costs_much() {
         }
         assert_eq!(victim.wait_closed(), CloseReason::Stuck);
         assert!(start.elapsed() < Duration::from_secs(10));
+    });
+}
+
+/// What the process has in memory.
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("procfs is mounted");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it says so");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+}
+
+#[test]
+fn a_peer_that_asks_for_much_and_never_reads_holds_no_more_than_its_budget() {
+    reactor::run(|| {
+        for method in [Amplify::<true>::ID, Amplify::<false>::ID] {
+            let mut service = Service::new();
+            let reply = || Ok(((), Bytes::from(vec![7; 2 << 20])));
+            service.on::<Amplify<true>>(move |_, (), _| reply());
+            service.on::<Amplify<false>>(move |_, (), _| reply());
+            let (near, peer) = pipe(1 << 16);
+            let victim = Connection::start(near, Rc::new(service), Config::default());
+            say(&peer, &PREFACE);
+            let before = resident_bytes();
+            // With an account of calls alone, 256 of them would hold 512 MiB.
+            for call in 0..2_000 {
+                say(&peer, &request(call, method, b"\xc0", 0));
+                reactor::yield_now();
+            }
+            let grown = resident_bytes().saturating_sub(before);
+            let bound = reactor::rpc::budget::PEER_BYTES_MAX;
+            assert!(grown < bound, "{} MiB of the {} it may hold", grown >> 20, bound >> 20);
+            assert!(!victim.is_closed(), "refusals are all it was given since");
+        }
+    });
+}
+
+#[test]
+fn requests_that_are_cancelled_at_once_are_bounded_by_the_handlers_that_have_not_ended() {
+    reactor::run(|| {
+        let mut service = Service::new();
+        let begun = Rc::new(std::cell::Cell::new(0));
+        let counted = begun.clone();
+        // As handlers do whose work cannot be broken off.
+        service.on::<Hang>(move |_, (), _| {
+            counted.set(counted.get() + 1);
+            reactor::uninterruptible(|| reactor::sleep(Duration::from_secs(3)));
+            Ok(((), Bytes::new()))
+        });
+        let (near, peer) = pipe(1 << 16);
+        let victim = Connection::start(near, Rc::new(service), Config::default());
+        say(&peer, &PREFACE);
+        for call in 0..3_000 {
+            let both = [request(call, Hang::ID, b"\xc0", 0), Header::Cancel { call }.encode().to_vec()];
+            say(&peer, &both.concat());
+        }
+        assert!(begun.get() <= 512, "{} handlers are under way", begun.get());
+        assert!(!victim.is_closed());
     });
 }

@@ -12,11 +12,12 @@ use reactor::net::{Duplex, TcpListener, TcpStream, UnixStream, pipe};
 use reactor::rpc::{CallError, CloseReason, Config, Connection, Method, PAYLOAD_SIZE_BYTES_MAX, Service};
 
 macro_rules! method {
-    ($name:ident, $id:literal, $request:ty, $response:ty, $error:ty) => {
+    ($name:ident, $id:literal, $request:ty, $response:ty, $error:ty $(, $reply_bytes:expr)?) => {
         struct $name;
         impl Method for $name {
             const ID: u32 = $id;
             const NAME: &'static str = stringify!($name);
+            $(const REPLY_SIZE_BYTES_MAX: usize = $reply_bytes;)?
             type Request = $request;
             type Response = $response;
             type Error = $error;
@@ -30,6 +31,7 @@ method!(Panic, 3, (), (), ());
 method!(Refuse, 4, String, (), String);
 method!(Unknown, 5, (), (), ());
 method!(CallBack, 6, u64, u64, String);
+method!(Large, 7, u64, u64, (), PAYLOAD_SIZE_BYTES_MAX + 16);
 
 const SECOND: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,7 @@ fn service() -> Rc<Service> {
     let mut service = Service::new();
     service
         .on::<Echo>(|_, number, payload| Ok((number, payload)))
+        .on::<Large>(|_, number, payload| Ok((number, payload)))
         .on::<Sleep>(|_, ms, payload| {
             reactor::sleep(Duration::from_millis(ms));
             Ok((ms, payload))
@@ -69,7 +72,7 @@ fn every_kind_of_stream_carries_calls_with_payloads_of_every_size() {
         for size in [0, 1, 4_000, 5_000, part - 1, part, part + 1, 3 * part, 1 << 20, PAYLOAD_SIZE_BYTES_MAX]
         {
             let payload = pattern(size, 7);
-            let (number, echoed) = near.call::<Echo>(&(size as u64), payload.clone(), SECOND).unwrap();
+            let (number, echoed) = near.call::<Large>(&(size as u64), payload.clone(), SECOND).unwrap();
             assert!(number == size as u64 && echoed == payload, "{size} bytes");
         }
     }
@@ -188,7 +191,7 @@ fn a_small_call_does_not_wait_for_large_ones() {
             let mut large = Vec::new();
             for _ in 0..3 {
                 large.push(s.spawn(|| {
-                    near.call::<Echo>(&1, pattern(1 << 20, 3), SECOND).unwrap();
+                    near.call::<Large>(&1, pattern(1 << 20, 3), SECOND).unwrap();
                     large_are_done.set(large_are_done.get() + 1);
                 }));
             }
@@ -218,7 +221,46 @@ fn closing_tells_both_sides_and_ends_what_is_in_flight() {
         assert_eq!(waiting.join().unwrap(), Err(CallError::Closed));
         assert_eq!(far.wait_closed(), CloseReason::Remote);
         assert_eq!(near.wait_closed(), CloseReason::Local);
-        assert_eq!(near.call::<Echo>(&1, Bytes::new(), SECOND), Err(CallError::Closed));
+        assert_eq!(near.call::<Echo>(&1, Bytes::new(), SECOND), Err(CallError::NotSent));
+    });
+}
+
+#[test]
+fn what_was_answered_before_a_close_arrives_however_large_it_is() {
+    reactor::run(|| {
+        for drop_it in [false, true] {
+            let done = Rc::new(reactor::sync::Barrier::new(false));
+            let mut service = Service::new();
+            let answering = done.clone();
+            service.on::<Large>(move |_, number, _| {
+                answering.open();
+                Ok((number, Bytes::from(vec![7; 3 << 20])))
+            });
+            let (near, far) = pipe(10_000);
+            let far = Connection::start(far, Rc::new(service), Config::default());
+            let near = Connection::start(near, Service::none(), Config::default());
+            let caller = near.clone();
+            let waiting = reactor::spawn(move || caller.call::<Large>(&5, Bytes::new(), SECOND));
+            done.wait();
+            match drop_it {
+                true => drop(far),
+                false => far.close(),
+            }
+            let (number, payload) = waiting.join().unwrap().expect("it was answered");
+            assert!(number == 5 && payload == vec![7; 3 << 20]);
+            assert_eq!(near.wait_closed(), CloseReason::Remote);
+        }
+    });
+}
+
+#[test]
+fn a_reply_that_is_longer_than_its_method_says_fails_the_call_and_nothing_else() {
+    reactor::run(|| {
+        let (near, far) = pipe(10_000);
+        let (near, _far) = connect(near, far);
+        let payload = Bytes::from(vec![1; 100_000]);
+        assert_eq!(near.call::<Echo>(&1, payload, SECOND), Err(CallError::TooLarge));
+        assert_eq!(near.call::<Echo>(&1, Bytes::new(), SECOND), Ok((1, Bytes::new())));
     });
 }
 
@@ -249,11 +291,11 @@ fn draining_lets_what_is_in_flight_finish_and_begins_nothing_new() {
         }
         let draining = far.clone();
         let drained = reactor::spawn(move || draining.drain(SECOND));
-        assert_eq!(far.call::<Echo>(&2, Bytes::new(), SECOND), Err(CallError::Closed));
+        assert_eq!(far.call::<Echo>(&2, Bytes::new(), SECOND), Err(CallError::NotSent));
         while !near.is_closed() {
             reactor::yield_now();
         }
-        assert_eq!(near.call::<Echo>(&2, Bytes::new(), SECOND), Err(CallError::Closed));
+        assert_eq!(near.call::<Echo>(&2, Bytes::new(), SECOND), Err(CallError::NotSent));
         assert_eq!(near.calls_in_flight(), (1, 1), "what is in flight goes on");
         assert_eq!(slow.join().unwrap(), Ok((50, Bytes::new())));
         assert_eq!(back.join().unwrap(), Ok((30, Bytes::new())));

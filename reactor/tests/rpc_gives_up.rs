@@ -22,7 +22,17 @@ struct Big;
 impl Method for Big {
     const ID: u32 = 2;
     const NAME: &'static str = "big";
+    const REPLY_SIZE_BYTES_MAX: usize = (4 << 20) + 16;
     type Request = u32;
+    type Response = ();
+    type Error = ();
+}
+
+struct Small;
+impl Method for Small {
+    const ID: u32 = 3;
+    const NAME: &'static str = "small";
+    type Request = ();
     type Response = ();
     type Error = ();
 }
@@ -55,6 +65,7 @@ fn ends(config: Config) -> (Connection, Connection, Rc<Seen>) {
         unreachable!("nobody waits that long");
     });
     service.on::<Big>(|_, size, _| Ok(((), Bytes::from(vec![1; size as usize]))));
+    service.on::<Small>(|_, (), payload| Ok(((), payload)));
     let (near, far) = pipe(50_000);
     let far = Connection::start(far, Rc::new(service), config.clone());
     (Connection::start(near, Service::none(), config), far, seen)
@@ -160,11 +171,13 @@ fn more_calls_than_may_be_in_flight_wait_their_turn_and_their_time() {
                 .map(|_| s.spawn(|| near.call::<Hang>(&(), Bytes::new(), Duration::from_secs(60))))
                 .collect();
             eventually(|| seen.begun.get() == 256);
-            let late = near.call::<Big>(&1, Bytes::new(), Duration::from_millis(50)).unwrap_err();
+            let late = near.call::<Small>(&(), Bytes::new(), Duration::from_millis(50)).unwrap_err();
             assert_eq!(late, CallError::TimedOut);
             assert_eq!(far.calls_in_flight(), (0, 256));
+            let (_, large) = near.call::<Big>(&9, Bytes::new(), Duration::from_secs(10)).unwrap();
+            assert_eq!(large.len(), 9, "large calls have room of their own");
             hanging[0].terminate();
-            near.call::<Big>(&1, Bytes::new(), Duration::from_secs(10)).unwrap();
+            near.call::<Small>(&(), Bytes::new(), Duration::from_secs(10)).unwrap();
             for call in &hanging {
                 call.terminate();
             }

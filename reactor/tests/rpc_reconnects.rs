@@ -148,6 +148,27 @@ fn a_peer_that_drains_is_left_for_the_next_and_no_call_fails() {
 }
 
 #[test]
+fn calls_that_never_left_a_draining_connection_are_made_on_the_next() {
+    reactor::run(|| {
+        let server = Rc::new(Server::default());
+        let (_task, address) = server.start("127.0.0.1:0");
+        let (counter, _) = client(&address);
+        assert_eq!(counter.add_slowly(0), Ok(1));
+        reactor::scope(|s| {
+            // More than may be in flight: some wait for their turn when the connection drains.
+            let calls: Vec<_> = (0..400).map(|_| s.spawn(|| counter.add_slowly(20))).collect();
+            eventually(|| server.begun.get() > 100);
+            let draining = server.connections.take();
+            draining.iter().for_each(|connection| connection.drain(Duration::from_secs(5)));
+            for call in calls {
+                assert!(call.join().unwrap().is_ok());
+            }
+        });
+        assert_eq!(server.begun.get(), 401, "each was done exactly once");
+    });
+}
+
+#[test]
 fn a_stream_is_opened_on_the_next_connection_and_its_loss_is_told() {
     reactor::run(|| {
         let server = Rc::new(Server::default());

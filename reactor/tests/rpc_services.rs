@@ -15,7 +15,8 @@ reactor::service! {
         /// Keeps a blob under a name.
         fn put(&self, name: String, blob: Payload) -> Result<usize, String> = 0x10 as Put, idempotent;
         /// Gives it back, with how often it was asked for.
-        fn get(&self, name: String) -> Result<(u32, Payload), String> = 0x11 as Get;
+        fn get(&self, name: String) -> Result<(u32, Payload), String>
+            = 0x11 as Get, replies_up_to(1 << 20);
         /// Nothing in, nothing out.
         fn ping(&self) -> Result<(), Never> = 0x12 as Ping, inline, idempotent;
         /// Three arguments and a pair as the answer.

@@ -16,6 +16,7 @@ struct Mix;
 impl Method for Mix {
     const ID: u32 = 1;
     const NAME: &'static str = "mix";
+    const REPLY_SIZE_BYTES_MAX: usize = (1 << 20) + 64;
     /// What to do, a number, and how many bytes to answer with.
     type Request = (u8, u64, u32);
     type Response = (u64, u64);

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reactor::net::{Duplex, Pipe, pipe};
-use reactor::rpc::frame::{FrameError, Header, Side};
+use reactor::rpc::frame::{ANNOUNCE, FrameError, HEADER_SIZE_BYTES, Header, PREFACE, Side};
+use reactor::rpc::hello::{FEATURES, Hello};
 use reactor::rpc::window::STREAM_WINDOW_BYTES;
 use reactor::rpc::{
-    CallContext, CallError, CallOptions, CloseReason, Config, Connection, Never, Priority, STREAMS_MAX,
-    Service, Stopped, StreamReceiver, StreamSender,
+    CallContext, CallError, CallInfo, CallOptions, CloseReason, Config, Connection, Never, Priority, Reply,
+    STREAMS_MAX, Service, Stopped, StreamReceiver, StreamSender,
 };
 
 reactor::service! {
@@ -458,4 +459,79 @@ fn a_method_of_one_kind_is_unknown_as_the_other() {
         call.send(&"no number".to_owned()).unwrap();
         assert!(matches!(call.finish(), Err(CallError::Malformed(_))));
     });
+}
+
+#[test]
+fn openings_that_an_interceptor_denies_or_repeats_take_no_place() {
+    reactor::run(|| {
+        let mut service = Service::new();
+        Rc::new(Server::default()).serve_on(&mut service);
+        let (near, far) = pipe(1 << 16);
+        let _far = Connection::start(far, Rc::new(service), Config::default());
+        let denied = Rc::new(Cell::new(true));
+        let denies = denied.clone();
+        let config = Config::default().around(move |_: &CallInfo<'_>, next: &mut dyn FnMut() -> Reply| {
+            let (_first, second) = (next(), next());
+            if denies.get() { Reply::Denied("it is tried first".to_owned()) } else { second }
+        });
+        let client = FlowsClient::new(Connection::start(near, Service::none(), config));
+        let hasty = client.with(CallOptions::timeout(Duration::from_secs(20)));
+        for _ in 0..2 * STREAMS_MAX {
+            assert!(matches!(hasty.count(3), Err(CallError::Denied(_))));
+        }
+        denied.set(false);
+        let call = hasty.count(3).expect("there is a place");
+        assert_eq!(std::iter::from_fn(|| call.recv()).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(call.finish(), Ok(3));
+    });
+}
+
+#[test]
+fn a_call_made_behind_an_opening_arrives_behind_it() {
+    reactor::run(|| {
+        let (near, raw) = pipe(1 << 20);
+        let client = FlowsClient::new(Connection::start(near, Service::none(), Config::default()));
+        let hello = reactor::serialization::to_bytes(&Hello { version: 2, features: FEATURES });
+        let announce = Header::Cancel { call: ANNOUNCE }.encode();
+        let header = Header::Hello { message_size: hello.len() as u32 }.encode();
+        raw.write_slices(&mut [std::io::IoSlice::new(&[&PREFACE[..], &announce, &header, &hello].concat())])
+            .unwrap();
+        let sip = || {
+            let caller = client.clone();
+            reactor::spawn(move || drop(caller.sip(1).map(|call| call.finish())))
+        };
+        let mut kinds = Vec::new();
+        read_exactly(&raw, &mut [0; PREFACE.len()]);
+        let mut opened = vec![sip()];
+        while kinds.len() < 3 {
+            let mut header = [0; HEADER_SIZE_BYTES];
+            read_exactly(&raw, &mut header);
+            let header = Header::decode(&header).unwrap();
+            let mut message = vec![0; header.message_size()];
+            read_exactly(&raw, &mut message);
+            match header {
+                Header::Open { .. } => {
+                    kinds.push("open");
+                    if kinds.len() == 1 {
+                        // Now that the peer's hello has come, a call can begin at once.
+                        opened.push(sip());
+                        let caller = client.clone();
+                        opened.push(reactor::spawn(move || _ = caller.echo(1)));
+                    }
+                }
+                Header::Request { .. } => kinds.push("request"),
+                _ => {}
+            }
+        }
+        assert_eq!(kinds, ["open", "open", "request"]);
+        opened.iter().for_each(reactor::JoinHandle::terminate);
+    });
+}
+
+fn read_exactly(stream: &Pipe, mut target: &mut [u8]) {
+    while !target.is_empty() {
+        let count = stream.read_some(target).unwrap();
+        assert_ne!(count, 0, "it ended");
+        target = &mut target[count..];
+    }
 }

@@ -76,6 +76,8 @@ impl Method for ReportMethod {
     /// 0x0100 is the overlay's hundred, 0x0200 the DHT's; applications begin here.
     const ID: u32 = 0x0300;
     const NAME: &'static str = "report";
+    /// A line for each peer and each finding, of which there may be thousands.
+    const REPLY_SIZE_BYTES_MAX: usize = reactor::rpc::MESSAGE_SIZE_BYTES_MAX;
     type Request = ();
     type Response = Report;
     type Error = ReportRefused;

@@ -18,6 +18,12 @@ reactor::service! {
         fn echo(&self, data: Payload) -> Result<((), Payload), Never> = 1 as EchoMethod;
         /// On the connection's reader, as a handler that never suspends may.
         fn echo_inline(&self, data: Payload) -> Result<((), Payload), Never> = 2 as EchoInlineMethod, inline;
+        /// As `echo`, for payloads beyond what a call that says nothing may return.
+        fn echo_large(&self, data: Payload) -> Result<((), Payload), Never>
+            = 3 as EchoLargeMethod, replies_up_to((1 << 20) + 16);
+        /// As `echo_inline`, for those.
+        fn echo_large_inline(&self, data: Payload) -> Result<((), Payload), Never>
+            = 4 as EchoLargeInlineMethod, inline, replies_up_to((1 << 20) + 16);
     }
 }
 
@@ -29,6 +35,14 @@ impl Echo for Mirror {
     }
 
     fn echo_inline(&self, _call: &CallContext, data: Payload) -> Result<((), Payload), Never> {
+        Ok(((), data))
+    }
+
+    fn echo_large(&self, _call: &CallContext, data: Payload) -> Result<((), Payload), Never> {
+        Ok(((), data))
+    }
+
+    fn echo_large_inline(&self, _call: &CallContext, data: Payload) -> Result<((), Payload), Never> {
         Ok(((), data))
     }
 }
@@ -109,9 +123,11 @@ fn call(address: SocketAddr, encrypted: bool, load: Load) {
     let client = EchoClient::new(Connection::start(stream, Service::none(), Config::default()));
     let data = Payload::from(vec![7; load.size_bytes]);
     let one = || {
-        let answer = match load.inline {
-            false => client.echo(data.clone()),
-            true => client.echo_inline(data.clone()),
+        let answer = match (load.inline, load.size_bytes > 64 << 10) {
+            (false, false) => client.echo(data.clone()),
+            (true, false) => client.echo_inline(data.clone()),
+            (false, true) => client.echo_large(data.clone()),
+            (true, true) => client.echo_large_inline(data.clone()),
         };
         assert_eq!(answer.expect("the server echoes").1.len(), load.size_bytes);
     };

@@ -15,9 +15,11 @@ reactor::service! {
     /// Returns what it gets.
     pub trait Work = "soak.work" version 1, client WorkClient {
         /// On the connection's reader.
-        fn echo(&self, data: Payload) -> Result<((), Payload), Never> = 1 as WorkEcho, inline;
+        fn echo(&self, data: Payload) -> Result<((), Payload), Never>
+            = 1 as WorkEcho, inline, replies_up_to((256 << 10) + 16);
         /// Half-way through it sleeps, so that there is something to cancel.
-        fn slow(&self, sleep_us: u64, data: Payload) -> Result<((), Payload), Never> = 2 as WorkSlow;
+        fn slow(&self, sleep_us: u64, data: Payload) -> Result<((), Payload), Never>
+            = 2 as WorkSlow, replies_up_to((256 << 10) + 16);
         /// Fails on purpose: the caller must be told.
         fn panics(&self) -> Result<(), Never> = 3 as WorkPanics;
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ::reactor::crypto::{Identity, PublicKey, Signature, key_file, seal};
+use ::reactor::rpc::budget::{Budget, IN_HAND_BYTES_MAX, PEER_BYTES_MAX, Pool, Weight};
 use ::reactor::rpc::frame::{self, Header, OPTIONAL_KIND_MIN, Priority, Side};
 use ::reactor::rpc::hello::Wire;
 use ::reactor::rpc::window::{Inbound, Outbound, Taken};
@@ -17,6 +18,14 @@ use crate::Target;
 type Sample =
     (u64, Option<String>, Vec<(i32, PublicKey)>, BTreeMap<String, Vec<Option<bool>>>, Option<Signature>);
 
+/// A type that contains itself through variants of one value, which the decoder does not count by itself.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Nested {
+    Not(Box<Nested>),
+    And(Vec<Nested>),
+    Name(String),
+}
+
 /// MessagePack into values of every shape that our messages have.
 pub const SERIALIZATION: Target = Target {
     name: "serialization",
@@ -29,13 +38,16 @@ pub const SERIALIZATION: Target = Target {
         let _ = from_bytes::<Vec<Vec<Vec<u8>>>>(data);
         let _ = from_bytes::<BTreeMap<String, BTreeMap<String, String>>>(data);
         let _ = from_bytes::<String>(data);
+        let _ = from_bytes::<Nested>(data);
     },
     seeds: || {
         let key = Identity::from_seed(&[7; 32]);
         let map = BTreeMap::from([("name".to_owned(), vec![Some(true), None])]);
         let sample: Sample =
             (1 << 40, Some("text".into()), vec![(-5, key.public_key())], map, Some(key.sign(b"m")));
-        vec![to_bytes(&sample), to_bytes(&vec![vec![vec![1u8, 2, 3]]]), to_bytes("plain")]
+        let deep = (0..40).fold(Nested::Name("x".into()), |inner, _| Nested::Not(Box::new(inner)));
+        let nested = to_bytes(&Nested::And(vec![deep]));
+        vec![to_bytes(&sample), to_bytes(&vec![vec![vec![1u8, 2, 3]]]), to_bytes("plain"), nested]
     },
 };
 
@@ -129,18 +141,51 @@ fn follow((inbound, outbound): &mut (Inbound, Outbound), found: frame::Frame<'_>
     assert!(inbound.waiting_bytes() <= ::reactor::rpc::window::STREAM_WINDOW_BYTES);
 }
 
+/// What a callee does with a frame that begins or ends a call: its account holds whatever comes. Handlers of calls with
+/// an even number end at once; the replies of every fourth leave, and the others wait.
+fn charge(budget: &mut Budget<u32>, header: Header) {
+    let admitted = match header {
+        Header::Request { call, method, .. } => {
+            let weight =
+                Weight::of_call(header.message_size() + header.part_size(), method as usize % (8 << 20));
+            budget.admit(call, weight).map(|admitted| admitted.then_some(call))
+        }
+        Header::Open { call, method, .. } => {
+            let weight = Weight::of_stream(header.message_size(), method as usize % (1 << 20));
+            budget.admit(call, weight).map(|admitted| admitted.then_some(call))
+        }
+        Header::Cancel { call } => {
+            let _ = budget.cancel(call);
+            Ok(None)
+        }
+        Header::Ping => {
+            let _ = budget.courtesy();
+            Ok(None)
+        }
+        _ => Ok(None),
+    };
+    if let Ok(Some(call)) = admitted {
+        assert_eq!(budget.attach(call, call), None);
+        let reply = (call % 2 == 0).then(|| budget.end(call).expect("nobody has cancelled it"));
+        reply.filter(|_| call % 4 == 0).into_iter().for_each(|reply| budget.give_back(reply));
+    }
+    assert!(budget.charged_bytes() + IN_HAND_BYTES_MAX <= PEER_BYTES_MAX);
+}
+
 /// A stream of frames, as far as it goes; each header that decodes must encode to the same bytes.
 pub const RPC_FRAME: Target = Target {
     name: "rpc_frame",
     body: |data| {
         let mut rest = data;
         let mut streams = (Inbound::default(), Outbound::default());
+        let mut budget = Budget::new(Pool::new(1 << 30));
         while let Ok(Some((found, length))) = frame::decode(rest) {
             assert!(length >= frame::HEADER_SIZE_BYTES && length <= rest.len());
             // What a later version has in its other fields is not kept.
             if rest[0] < OPTIONAL_KIND_MIN {
                 assert_eq!(found.header.encode()[..], rest[..frame::HEADER_SIZE_BYTES]);
             }
+            charge(&mut budget, found.header);
             follow(&mut streams, found);
             rest = &rest[length..];
         }

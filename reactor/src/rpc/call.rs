@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::calls::weight_bytes;
+use super::budget::{Charge, Weight};
 use super::frame::{Header, Priority, Side};
 use super::hello::{FEATURE_PRIORITIES, FEATURE_STREAMS, Wire};
 use super::interceptor::{self, CallInfo};
-use super::outbox::{Outbox, Queue};
+use super::outbox::Outbox;
 use super::shared::{Phase, Shared, Slot};
 use super::stream::{Stream, StreamCall, StreamMethod};
 use super::{
@@ -74,29 +74,29 @@ pub(super) fn call<M: Method>(
     }
     let deadline = deadline_of(options);
     let reply = if shared.config.interceptors.0.is_empty() {
-        transact(shared, M::ID, message, payload, deadline, options.priority)
+        transact::<M>(shared, message, payload, deadline, options.priority)
     } else {
         let request_bytes = message.len() + payload.len();
         intercepted::<M>(shared, deadline, request_bytes, &mut || {
-            transact(shared, M::ID, message.clone(), payload.clone(), deadline, options.priority)
+            transact::<M>(shared, message.clone(), payload.clone(), deadline, options.priority)
         })
     };
     reply.decode::<M>()
 }
 
 /// Sends a request when it is its turn, and waits for the reply.
-fn transact(
+fn transact<M: Method>(
     shared: &Shared,
-    method: u32,
     message: Vec<u8>,
     payload: Bytes,
     deadline: Instant,
     priority: Priority,
 ) -> Reply {
-    let weight = weight_bytes(message.len() + payload.len());
-    let _permit = match shared.allowance.try_acquire_many(weight) {
+    let weight = Weight::of_call(message.len() + payload.len(), M::REPLY_SIZE_BYTES_MAX);
+    let allowance = shared.allowance(weight);
+    let _permit = match allowance.try_acquire_many(weight.bytes) {
         Some(permit) => permit,
-        None => match in_time(deadline, || shared.allowance.acquire_many(weight)) {
+        None => match in_time(deadline, || allowance.acquire_many(weight.bytes)) {
             Ok(permit) => permit,
             Err(late) => return late,
         },
@@ -108,21 +108,25 @@ fn transact(
         return late;
     }
     if shared.phase.get() != Phase::Open {
-        return Reply::Closed;
+        return Reply::NotSent;
     }
 
-    let slot = Rc::new(Slot { caller: Some(coroutine::current()), answer: RefCell::new(None) });
+    let slot = Rc::new(Slot {
+        caller: Some(coroutine::current()),
+        answer: RefCell::new(None),
+        reply_bytes_max: M::REPLY_SIZE_BYTES_MAX,
+    });
     let call = shared.outgoing.borrow_mut().begin(slot.clone());
     let _in_flight = InFlight { shared, call };
     let header = Header::Request {
         call,
-        method,
+        method: M::ID,
         timeout_ms: timeout_ms(deadline),
         message_size: message.len() as u32,
         payload_size: payload.len() as u32,
         priority: if shared.wire.get().has(FEATURE_PRIORITIES) { priority } else { Priority::Normal },
     };
-    shared.outbox.borrow_mut().push_call(header, message, payload, priority);
+    shared.outbox.borrow_mut().push_call(header, message, payload, priority, Charge::NONE);
     shared.wake_writer();
 
     let _timer = Timer::wake_at(deadline);
@@ -168,24 +172,19 @@ pub(super) fn open<M: StreamMethod>(
     }
     let deadline = deadline_of(options);
     let mut opened = None;
-    let reply = intercepted::<M>(shared, deadline, message.len(), &mut || match begin(
-        connection,
-        M::ID,
-        &message,
-        deadline,
-        options.priority,
-    ) {
-        Ok(begun) => {
-            opened = Some(begun);
-            Reply::Response(Vec::new(), Bytes::new())
+    let reply = intercepted::<M>(shared, deadline, message.len(), &mut || {
+        match begin::<M>(connection, &message, deadline, options.priority) {
+            Ok(begun) => {
+                // One that was opened before, by an interceptor that repeats, is given up with this.
+                opened = Some(begun);
+                Reply::Response(Vec::new(), Bytes::new())
+            }
+            Err(reply) => reply,
         }
-        Err(reply) => reply,
     });
     match (opened, reply) {
-        (Some((slot, stream)), Reply::Response(..)) => {
-            Ok(StreamCall::new(connection.clone(), slot, stream, deadline))
-        }
-        // An interceptor that opens a call and then denies it leaves it to its deadline.
+        (Some(call), Reply::Response(..)) => Ok(call),
+        // What an interceptor opens and then denies is given up here.
         (_, reply) => match reply.decode::<M>() {
             Err(error) => Err(error),
             Ok(_) => Err(CallError::Denied("an interceptor answered for the peer".to_owned())),
@@ -193,39 +192,38 @@ pub(super) fn open<M: StreamMethod>(
     }
 }
 
-type Begun = (Rc<Slot>, Rc<Stream>);
-
 /// Waits until a stream may be opened, and opens it.
-fn begin(
+fn begin<M: StreamMethod>(
     connection: &Connection,
-    method: u32,
     message: &[u8],
     deadline: Instant,
     priority: Priority,
-) -> Result<Begun, Reply> {
+) -> Result<StreamCall<M>, Reply> {
     let shared = connection.shared();
     if !matches!(shared.wire.get(), Wire::Agreed { .. }) {
         // A peer of version 1 says nothing unless it is asked.
         shared.say(Header::Ping);
         in_time(deadline, || shared.agreed.wait())?;
     }
-    let permit = in_time(deadline, || shared.stream_places.acquire())?;
-    in_time(deadline, || shared.wait_for_room(Queue::Large(priority)))?;
+    let weight = Weight::of_stream(message.len(), M::REPLY_SIZE_BYTES_MAX);
+    let permit = in_time(deadline, || shared.allowance(weight).acquire_many(weight.bytes))?;
+    in_time(deadline, || shared.wait_for_room(Outbox::queue_of(message.len(), priority)))?;
     if shared.phase.get() != Phase::Open {
-        return Err(Reply::Closed);
+        return Err(Reply::NotSent);
     }
     if !shared.wire.get().has(FEATURE_STREAMS) {
         return Err(Reply::UnknownMethod);
     }
     // The call gives it back when it is dropped.
     permit.forget();
-    let slot = Rc::new(Slot { caller: None, answer: RefCell::new(None) });
+    let slot =
+        Rc::new(Slot { caller: None, answer: RefCell::new(None), reply_bytes_max: M::REPLY_SIZE_BYTES_MAX });
     let call = shared.outgoing.borrow_mut().begin(slot.clone());
     let stream = Stream::new(Side::Request, call, priority);
     shared.streams.borrow_mut().insert((Side::Request, call), stream.clone());
     let (timeout_ms, message_size) = (timeout_ms(deadline), message.len() as u32);
-    let header = Header::Open { call, method, timeout_ms, message_size, priority };
-    shared.outbox.borrow_mut().push_item(Side::Request, call, header, message, priority);
+    let header = Header::Open { call, method: M::ID, timeout_ms, message_size, priority };
+    shared.outbox.borrow_mut().push_open(header, message, priority);
     shared.wake_writer();
-    Ok((slot, stream))
+    Ok(StreamCall::new(connection.clone(), slot, stream, deadline, weight))
 }

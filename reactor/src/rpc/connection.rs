@@ -4,9 +4,9 @@
 //! writes as there can be; a housekeeper follows the connection's life, pings a silent peer and buries a dead one.
 //! They are in `flow.rs` and `life.rs`, what they share in `shared.rs`.
 //!
-//! Memory per connection is bounded: by the account of calls in flight (`calls.rs`), by the payloads that may
-//! be unfinished at once (`outbox.rs`), and by `QUEUE_BYTES_MAX`, above which calls and handlers wait before
-//! they add to the queue. The reader never waits for room, for then two peers could wait for each other.
+//! Memory per connection is bounded: what the peer causes by its budget (`budget.rs`), and what we say of our own
+//! accord by `QUEUE_BYTES_MAX`, above which calls and senders wait before they add to the queue. The reader never waits
+//! for room, for then two peers could wait for each other.
 //!
 //! What it is not: a pool. A connection that is closed stays closed; see [`Reconnecting`](super::Reconnecting).
 
@@ -20,7 +20,7 @@ use super::frame::FrameError;
 use super::interceptor::Interceptor;
 use super::shared::{Phase, Shared};
 use super::stream::{StreamCall, StreamMethod};
-use super::{CallError, CallOptions, Method, Service, call, flow, life};
+use super::{CallError, CallOptions, Method, Pool, Service, call, flow, life};
 use crate::crypto::PublicKey;
 use crate::net::Duplex;
 
@@ -36,6 +36,9 @@ pub struct Config {
     /// A peer from which nothing has come for this long, or which has taken nothing for this long, is dead.
     /// The default is 15 s.
     pub dead_after: Duration,
+    /// What the peers of this and other connections may hold together, beyond a share of each. The default is one pool
+    /// for the whole reactor.
+    pub pool: Pool,
     /// Stand around every call made on this connection; see [`Config::around`].
     pub interceptors: Interceptors,
 }
@@ -65,6 +68,7 @@ impl Default for Config {
         Config {
             ping_after: Duration::from_secs(5),
             dead_after: Duration::from_secs(15),
+            pool: Pool::default(),
             interceptors: Interceptors::default(),
         }
     }
@@ -221,13 +225,14 @@ impl Connection {
     }
 
     /// Closes the connection: what is queued still leaves (for a second at most), calls in flight fail with
-    /// [`CallError::Closed`], and the peer's calls in hand are ended. Never suspends.
+    /// [`CallError::Closed`] (with [`CallError::NotSent`] if nothing of them has left), and the peer's calls in hand are
+    /// ended. Never suspends.
     pub fn close(&self) {
         self.0.shared.begin_close();
     }
 
     /// Closes the connection when all that is in flight in both directions is done, or after `patience`. The peer is
-    /// asked to begin no more calls, and new ones here fail with [`CallError::Closed`].
+    /// asked to begin no more calls, and new ones here fail with [`CallError::NotSent`].
     ///
     /// # Suspends
     /// Until the connection is closed.
@@ -269,7 +274,7 @@ impl Connection {
 
     /// How many calls are in flight: ours at the peer, and the peer's here.
     pub fn calls_in_flight(&self) -> (usize, usize) {
-        (self.0.shared.outgoing.borrow().count(), self.0.shared.incoming.borrow().count())
+        (self.0.shared.outgoing.borrow().count(), self.0.shared.budget.borrow().count())
     }
 
     /// The connection that `handle` belongs to, while someone holds it.

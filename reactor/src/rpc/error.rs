@@ -7,8 +7,8 @@ use std::fmt::Debug;
 
 /// Why a call gave no response. `E` is the method's own error type.
 ///
-/// Whether the callee *did* what was asked is known only for `Remote`, `UnknownMethod`, `Overloaded`,
-/// `Denied`, `TooLarge` and `Malformed` (where the sender decides by `E`, and the rest mean it did not). After any
+/// Whether the callee *did* what was asked is known only for `Remote`, `NotSent`, `UnknownMethod`, `Overloaded`,
+/// `Denied` and `Malformed` (where the sender decides by `E`, and the rest mean it did not). After any
 /// other, ask again with a request that may be applied twice.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,8 +16,13 @@ pub enum CallError<E> {
     /// The handler answered with its own error.
     #[error("the peer refused: {0:?}")]
     Remote(E),
-    /// The connection is gone, or went while the call was in flight.
-    #[error("the connection to the peer is closed: connect again, or ask another peer")]
+    /// The connection is closed, and nothing of the call has left: the peer has not heard of it.
+    #[error(
+        "the connection to the peer is closed and the call was not sent: connect again, or ask another peer"
+    )]
+    NotSent,
+    /// The connection went while the call was in flight.
+    #[error("the connection to the peer closed before it answered: connect again, or ask another peer")]
     Closed,
     /// No answer within the caller's time; the callee was told to stop.
     #[error("the peer did not answer in time: try again later, or ask another peer")]
@@ -41,9 +46,11 @@ pub enum CallError<E> {
     /// Only a reconnecting client says so; the next call finds a new connection.
     #[error("the connection was lost while the call was in flight: ask what became of it, then call again")]
     Disconnected,
-    /// The request, or the response, is larger than a call may carry.
+    /// The request is larger than a call may carry (then it was not sent), or the reply is, or is longer than its
+    /// method says.
     #[error(
-        "a message takes at most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX}: split it"
+        "a message takes at most {MESSAGE_SIZE_BYTES_MAX} bytes and a payload {PAYLOAD_SIZE_BYTES_MAX}, \
+         and a reply what its method allows: split it"
     )]
     TooLarge,
     /// One side could not read what the other wrote.
@@ -56,6 +63,7 @@ impl<E> CallError<E> {
     pub fn map_remote<F>(self, f: impl FnOnce(E) -> F) -> CallError<F> {
         match self {
             CallError::Remote(error) => CallError::Remote(f(error)),
+            CallError::NotSent => CallError::NotSent,
             CallError::Closed => CallError::Closed,
             CallError::TimedOut => CallError::TimedOut,
             CallError::Cancelled => CallError::Cancelled,

@@ -3,7 +3,7 @@
 //! Each is a loop that reads like the protocol. They meet in [`Shared`] and nowhere else.
 //!
 //! What it is not: the rules. What is a frame, what goes first and what is too much is decided by `frame`,
-//! `outbox` and `calls`.
+//! `outbox` and `budget`.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -11,15 +11,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::calls::CALLS_WEIGHT_BYTES_MAX;
+use super::budget::{REASON_SIZE_BYTES_MAX, Weight};
 use super::connection::CloseReason;
 use super::frame::{FrameError, Header, PART_SIZE_BYTES_MAX, PREFACE, Priority, Side, Status};
 use super::hello::{FEATURES, Hello, Wire};
 use super::input::Input;
 use super::outbox::{PAYLOADS_INTERLEAVED_MAX, Queue};
 use super::serve::{cancel, refuse, serve, serve_stream};
-use super::shared::{Phase, Shared};
-use super::window::STREAMS_MAX;
+use super::shared::{Phase, Shared, Slot};
 use super::{Reply, frame};
 use crate::coroutine;
 use crate::serialization;
@@ -48,8 +47,14 @@ type Partials = BTreeMap<(Side, u32), Partial>;
 
 /// Writes what is queued, until the connection closes.
 pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
+    let mut said_goodbye = false;
     loop {
         if shared.outbox.borrow().is_empty() {
+            if shared.is_leaving() && !std::mem::replace(&mut said_goodbye, true) {
+                // The peer stops reading at it, so it is queued when everything else has left.
+                shared.outbox.borrow_mut().push(Header::Goodbye);
+                continue;
+            }
             if shared.is_leaving() {
                 shared.stream.end()?;
                 // The peer hangs up when it has read our goodbye; a socket closed earlier, with bytes of its own
@@ -63,7 +68,8 @@ pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             coroutine::park_on(&"something to send");
             continue;
         }
-        let batch = shared.outbox.borrow_mut().next_batch();
+        let mut batch = shared.outbox.borrow_mut().next_batch();
+        shared.budget.borrow_mut().give_back(batch.charge.take());
         shared.writing_since.set(Some(crate::now()));
         let mut slices: smallvec::SmallVec<[IoSlice<'_>; 16]> = batch.slices().map(IoSlice::new).collect();
         shared.stream.write_slices(&mut slices)?;
@@ -95,7 +101,7 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         frames += 1;
         bytes += header.message_size() + header.part_size();
         match header {
-            Header::Request { call, message_size, payload_size, .. } => {
+            Header::Request { call, method, message_size, payload_size, .. } => {
                 let message = input.take(message_size as usize)?;
                 if shared.is_leaving() {
                     // Goodbye is on its way. A partial payload does not matter any more either.
@@ -104,8 +110,9 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
                 }
                 let request_bytes = message_size as usize + payload_size as usize;
                 // Who drains does nothing new, and says that nothing was done.
-                let admitted = shared.phase.get() == Phase::Open
-                    && shared.incoming.borrow_mut().admit(call, request_bytes)?;
+                let weight = Weight::of_call(request_bytes, shared.service.reply_bytes_max(method));
+                let admitted =
+                    shared.phase.get() == Phase::Open && shared.budget.borrow_mut().admit(call, weight)?;
                 if !admitted {
                     refuse(shared, call, Reply::Overloaded, false)?;
                 }
@@ -114,9 +121,10 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
                     serve(shared, header, message, payload)?;
                 }
             }
-            Header::Response { call, message_size, .. } => {
+            Header::Response { call, message_size, payload_size, .. } => {
                 let message = input.take(message_size as usize)?;
-                let unwanted = !shared.outgoing.borrow().is_waiting(call);
+                let bytes = message_size as usize + payload_size as usize;
+                let unwanted = !is_wanted(shared, call, bytes);
                 if let Some((message, payload)) =
                     receive_first(&mut input, &mut partials, header, message, unwanted)?
                 {
@@ -144,19 +152,21 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             }
             Header::Ping => {
                 // A peer that asks but does not listen gets no more answers than fit.
-                if shared.has_room(Queue::Small) {
-                    shared.outbox.borrow_mut().push(Header::Pong);
+                let charge = shared.budget.borrow_mut().courtesy();
+                if let Some(charge) = charge {
+                    shared.outbox.borrow_mut().push_pong(charge);
                     shared.wake_writer();
                 }
             }
             Header::Pong => {}
-            Header::Open { call, .. } => {
+            Header::Open { call, method, .. } => {
                 let message = input.take(header.message_size())?;
                 if shared.is_leaving() {
                     continue;
                 }
-                let admitted = shared.phase.get() == Phase::Open
-                    && shared.incoming.borrow_mut().admit_stream(call, STREAMS_MAX)?;
+                let weight = Weight::of_stream(message.len(), shared.service.reply_bytes_max(method));
+                let admitted =
+                    shared.phase.get() == Phase::Open && shared.budget.borrow_mut().admit(call, weight)?;
                 match admitted {
                     true => serve_stream(shared, header, message)?,
                     false => refuse(shared, call, Reply::Overloaded, true)?,
@@ -292,12 +302,23 @@ impl Partial {
     }
 }
 
+/// Whether somebody waits for a response, and it is no longer than its method says: one that is fails its call, as the
+/// callee should have made it fail.
+fn is_wanted(shared: &Shared, call: u32, reply_bytes: usize) -> bool {
+    let max = shared.outgoing.borrow().get(call).map(|slot| slot.reply_bytes_max);
+    let fits = max.is_some_and(|max| reply_bytes <= max.max(REASON_SIZE_BYTES_MAX));
+    if max.is_some() && !fits {
+        let slot = shared.outgoing.borrow_mut().end(call);
+        finish(shared, call, slot, Reply::TooLarge);
+    }
+    fits
+}
+
 /// Gives a response to whoever waits for it; if nobody does, they have given up.
 fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
     let Header::Response { call, status, .. } = header else { return };
     let slot = shared.outgoing.borrow_mut().end(call);
-    let Some(slot) = slot else { return };
-    slot.fill(match status {
+    let reply = match status {
         Status::Response => Reply::Response(message, payload),
         Status::Error => Reply::Error(message),
         Status::Malformed => Reply::Malformed(String::from_utf8_lossy(&message).into_owned()),
@@ -307,10 +328,14 @@ fn deliver(shared: &Shared, header: Header, message: Vec<u8>, payload: Bytes) {
         Status::Panicked => Reply::Panicked,
         Status::Overloaded => Reply::Overloaded,
         Status::Denied => Reply::Denied(String::from_utf8_lossy(&message).into_owned()),
-    });
+    };
+    finish(shared, call, slot, reply);
+}
+
+/// Ends a call of ours with its answer.
+fn finish(shared: &Shared, call: u32, slot: Option<Rc<Slot>>, reply: Reply) {
+    let Some(slot) = slot else { return };
+    slot.fill(reply);
     shared.end_stream(Side::Request, call);
     shared.on_call_ended();
 }
-
-const _: () =
-    assert!(CALLS_WEIGHT_BYTES_MAX >= super::MESSAGE_SIZE_BYTES_MAX + super::PAYLOAD_SIZE_BYTES_MAX);

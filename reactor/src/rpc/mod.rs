@@ -5,13 +5,14 @@
 //! flight together, and answers come in any order. A payload of bytes travels beside the message: it is never
 //! encoded again, and a large one is cut into parts so that a small call need not wait behind it.
 //!
-//! The layers, each in its file: `frame` is bytes (pure), `outbox` decides what is sent next (pure), `calls`
-//! pairs answers with calls (pure), `service` finds and runs the handler, `flow` is the loops of a reader, a
+//! The layers, each in its file: `frame` is bytes (pure), `budget` bounds what the peer may cost (pure), `outbox` decides
+//! what is sent next (pure), `calls` pairs answers with calls (pure), `service` finds and runs the handler, `flow` is the loops of a reader, a
 //! writer and a housekeeper, each a coroutine, `shared` is what they share, and `connection` what users hold.
 //!
 //! What it is not: discovery, retries, or trust. Who the peer is comes from the stream below it (see
 //! [`crate::net::tls`]); which peer to call is the overlay's business.
 
+pub mod budget;
 mod call;
 mod caller;
 pub mod calls;
@@ -35,6 +36,7 @@ mod stream;
 mod tolerant;
 pub mod window;
 
+pub use budget::Pool;
 pub use caller::{CallOptions, Caller, Payload};
 pub use connection::{CloseReason, Config, Connection, Interceptors, pair};
 pub use error::CallError;
@@ -44,6 +46,8 @@ pub use never::Never;
 pub use reconnecting::Reconnecting;
 pub use schema::{MethodSchema, Schema};
 pub use service::{CallContext, Reply, Service};
+#[doc(hidden)]
+pub use service_macro::Flags;
 pub use stream::{StreamCall, StreamMethod, StreamReceiver, StreamSender};
 pub use window::{STREAMS_MAX, Stopped};
 
@@ -57,6 +61,10 @@ pub const MESSAGE_SIZE_BYTES_MAX: usize = 1 << 20;
 
 /// The longest payload: a stored object is at most 1 MiB and its envelope, and four of them fit.
 pub const PAYLOAD_SIZE_BYTES_MAX: usize = 4 << 20;
+
+/// The longest reply, message and payload together, of a method that says nothing of it: a full part of a payload, and
+/// a message of some kilobytes.
+pub const REPLY_SIZE_BYTES_DEFAULT: usize = 72 << 10;
 
 /// A procedure that a peer can call.
 ///
@@ -82,6 +90,10 @@ pub trait Method: 'static {
     const INLINE: bool = false;
     /// Whether doing it twice does no more than doing it once: then a call that was cut off may be repeated.
     const IDEMPOTENT: bool = false;
+    /// The longest reply, message and payload together. Both ends reserve as much for each call that is in flight, so
+    /// say what is needed: with the default a peer may have 256 calls in flight, and with 1 MiB some 30. A longer
+    /// reply becomes [`CallError::TooLarge`].
+    const REPLY_SIZE_BYTES_MAX: usize = REPLY_SIZE_BYTES_DEFAULT;
     /// What the caller says.
     type Request: Serialize + DeserializeOwned;
     /// What the callee answers.

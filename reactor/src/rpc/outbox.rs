@@ -10,15 +10,24 @@
 //! the faster the less it weighs, and the slowest clock is next), and within one priority round. So bulk gets the
 //! whole line while nobody else wants it, a seventeenth of it when everybody does, and never nothing.
 //!
-//! What it is not: back-pressure. It counts what waits ([`Outbox::queued_bytes_of`]); who may add to it is the
-//! connection's decision.
+//! A frame that a peer has caused brings its [`Charge`] along; a batch brings out the charges of all that has left with
+//! it, to be given back.
+//!
+//! What it is not: back-pressure. It counts what waits ([`Outbox::queued_bytes_of`]) and what that is charged to; who
+//! may add to it is decided by the connection for our own calls, and by the [`Budget`](super::budget::Budget) for what
+//! the peer causes.
 //!
 //! # Source
 //! Waldspurger and Weihl 1995, "Stride Scheduling: Deterministic Proportional-Share Resource Management".
 
+mod batch;
+
+pub use batch::Batch;
+
+use super::budget::Charge;
 use crate::rpc::frame::{ANNOUNCE, HEADER_SIZE_BYTES, Header, PART_SIZE_BYTES_MAX, PREFACE, Priority, Side};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Payloads under way at once in each direction. Two would do for fairness; four keep the line busy while one
 /// of them waits for its last, short part. The receiver's memory for unfinished payloads is this many times
@@ -64,6 +73,7 @@ struct Bulk {
     /// Header and message, until the first part has left.
     head: Option<(Header, Vec<u8>)>,
     rest: Bytes,
+    charge: Charge,
 }
 
 /// The frames of one stream: whole frames in chunks, each of which is one turn.
@@ -73,6 +83,7 @@ struct Lane {
     priority: Priority,
     /// Nothing of the call has left: its first frame is still here.
     unsent: bool,
+    charge: Charge,
 }
 
 /// Frames that wait to be written.
@@ -80,6 +91,13 @@ struct Lane {
 pub struct Outbox {
     high: Vec<u8>,
     small: Vec<u8>,
+    /// What all small frames are charged to.
+    small_charge: Charge,
+    /// The first of our calls that are among the small frames. Calls are numbered in their order, so that those behind
+    /// it are there too, or among the large ones.
+    unsent_from: Option<u32>,
+    /// Calls whose opening is short, and may not have left.
+    short_openings: Vec<u32>,
     spare: Vec<u8>,
     large: [VecDeque<Waiting>; 3],
     lanes: BTreeMap<(Side, u32), Lane>,
@@ -89,17 +107,6 @@ pub struct Outbox {
     clocks: [u64; 3],
     /// Payloads of which a part has left, in all and of low priority.
     under_way: (usize, usize),
-}
-
-/// What one write takes: bytes, then headers with their messages and parts.
-#[derive(Default)]
-pub struct Batch {
-    /// Whole small frames of high priority.
-    pub high: Vec<u8>,
-    /// Whole small frames.
-    pub small: Vec<u8>,
-    /// Parts of large ones: header, message, part of the payload; or no header, and frames of a stream.
-    pub parts: Vec<(Option<[u8; HEADER_SIZE_BYTES]>, Vec<u8>, Bytes)>,
 }
 
 /// What became of a frame that was called back.
@@ -152,16 +159,55 @@ impl Outbox {
         self.small.extend_from_slice(&header.encode());
     }
 
+    /// Queues a pong.
+    pub fn push_pong(&mut self, charge: Charge) {
+        self.push(Header::Pong);
+        self.small_charge.add(charge);
+    }
+
+    /// Queues the end of a call of ours. A call that the peer may take in its place must not overtake this, so it goes
+    /// before all that was queued; only its own request must not come behind it.
+    pub fn push_cancel(&mut self, call: u32) {
+        let queue = if self.is_unsent(call) { &mut self.small } else { &mut self.high };
+        queue.extend_from_slice(&Header::Cancel { call }.encode());
+    }
+
+    /// Queues the opening of a call of ours that streams. A short one leaves before the small requests, for those that are
+    /// made after it must not overtake it.
+    pub fn push_open(&mut self, header: Header, message: &[u8], priority: Priority) {
+        let Header::Open { call, .. } = header else { unreachable!("only calls that stream are opened") };
+        if Outbox::queue_of(message.len(), priority) == Queue::Small {
+            self.short_openings.push(call);
+        }
+        self.push_item(Side::Request, call, header, message, priority, Charge::NONE);
+    }
+
+    /// Whether the request of a call of ours is still among the small frames.
+    fn is_unsent(&self, call: u32) -> bool {
+        self.unsent_from.is_some_and(|first| call.wrapping_sub(first) < 1 << 31)
+    }
+
     /// Queues a frame with a small body.
     pub fn push_with(&mut self, header: Header, message: &[u8]) {
         self.push(header);
         self.small.extend_from_slice(message);
     }
 
-    /// Queues a request or response; `header` tells the sizes of `message` and
-    /// `payload`.
-    pub fn push_call(&mut self, header: Header, message: Vec<u8>, payload: Bytes, priority: Priority) {
+    /// Queues a request or response; `header` tells the sizes of `message` and `payload`, and a response brings what
+    /// its call is charged.
+    pub fn push_call(
+        &mut self,
+        header: Header,
+        message: Vec<u8>,
+        payload: Bytes,
+        priority: Priority,
+        charge: Charge,
+    ) {
         if Outbox::queue_of(message.len() + payload.len(), priority) == Queue::Small {
+            if let Header::Request { call, .. } = header {
+                self.unsent_from.get_or_insert(call);
+            }
+            self.small_charge.add(charge);
             let small = if priority == Priority::High { &mut self.high } else { &mut self.small };
             small.extend_from_slice(&header.encode());
             small.extend_from_slice(&message);
@@ -174,19 +220,31 @@ impl Outbox {
             _ => unreachable!("only requests and responses have bodies"),
         };
         let bytes = HEADER_SIZE_BYTES + message.len() + payload.len();
-        let bulk = Bulk { side, call, head: Some((header, message)), rest: payload };
+        let bulk = Bulk { side, call, head: Some((header, message)), rest: payload, charge };
         self.wait(priority, Waiting::Bulk(bulk), bytes);
     }
 
-    /// Queues a frame of a stream of which `side` is ours, behind those before it.
-    pub fn push_item(&mut self, side: Side, call: u32, header: Header, message: &[u8], priority: Priority) {
+    /// Queues a frame of a stream of which `side` is ours, behind those before it; the last one of a callee brings what
+    /// its call is charged.
+    pub fn push_item(
+        &mut self,
+        side: Side,
+        call: u32,
+        header: Header,
+        message: &[u8],
+        priority: Priority,
+        charge: Charge,
+    ) {
         let frame_bytes = HEADER_SIZE_BYTES + message.len();
         let lane = self.lanes.entry((side, call)).or_default();
+        lane.charge.add(charge);
         let idle = lane.chunks.is_empty();
         lane.priority = priority;
         lane.unsent |= matches!(header, Header::Open { .. });
+        // The opening stays alone in its chunk, which may leave before its turn.
+        let opening = lane.unsent && lane.chunks.len() == 1;
         let fits = lane.chunks.back().is_some_and(|last| last.len() + frame_bytes <= PART_SIZE_BYTES_MAX);
-        if !fits {
+        if !fits || opening {
             lane.chunks.push_back(Vec::with_capacity(frame_bytes));
         }
         let last = lane.chunks.back_mut().expect("one was just added");
@@ -209,12 +267,13 @@ impl Outbox {
         self.large[at].push_back(waiting);
     }
 
-    /// Calls back what has not been sent of a request, a response or a stream.
-    pub fn withdraw(&mut self, side: Side, call: u32) -> Withdrawn {
+    /// Calls back what has not been sent of a request, a response or a stream, and tells what it was charged to.
+    pub fn withdraw(&mut self, side: Side, call: u32) -> (Withdrawn, Charge) {
         if let Some(lane) = self.lanes.remove(&(side, call)) {
             let bytes: usize = lane.chunks.iter().map(Vec::len).sum();
             self.large_bytes[lane.priority as usize] -= bytes;
-            return if lane.unsent { Withdrawn::Unsent } else { Withdrawn::Left };
+            let withdrawn = if lane.unsent { Withdrawn::Unsent } else { Withdrawn::Left };
+            return (withdrawn, lane.charge);
         }
         for (at, large) in self.large.iter_mut().enumerate() {
             let found = large.iter().position(|waiting| match waiting {
@@ -223,7 +282,7 @@ impl Outbox {
             });
             let Some(Waiting::Bulk(bulk)) = found.and_then(|found| large.remove(found)) else { continue };
             self.large_bytes[at] -= bulk.rest.len();
-            return match bulk.head {
+            let withdrawn = match bulk.head {
                 Some((_, message)) => {
                     self.large_bytes[at] -= HEADER_SIZE_BYTES + message.len();
                     Withdrawn::Unsent
@@ -233,15 +292,54 @@ impl Outbox {
                     Withdrawn::Partly
                 }
             };
+            return (withdrawn, bulk.charge);
         }
-        Withdrawn::Left
+        (Withdrawn::Left, Charge::NONE)
+    }
+
+    /// Calls back a request, or the opening of a stream, of which nothing has left; false if there is none such, or if it
+    /// waits among the small frames, which leave whatever becomes of them.
+    pub fn withdraw_unsent(&mut self, call: u32) -> bool {
+        let lane = self.lanes.get(&(Side::Request, call)).is_some_and(|lane| lane.unsent);
+        let waits = |waiting: &Waiting| match waiting {
+            Waiting::Bulk(bulk) => bulk.side == Side::Request && bulk.call == call && bulk.head.is_some(),
+            Waiting::Lane(..) => false,
+        };
+        let unsent = lane || self.large.iter().flatten().any(waits);
+        unsent && self.withdraw(Side::Request, call).0 == Withdrawn::Unsent
+    }
+
+    /// Ends it: what waits is dropped, and given out are what it was charged to, and which of our calls had not left.
+    pub fn abandon(&mut self) -> (Charge, impl Fn(u32) -> bool + use<>) {
+        let mut dropped = std::mem::take(self);
+        let (mut charge, mut unsent) = (dropped.small_charge, BTreeSet::new());
+        for lane in dropped.lanes.values() {
+            charge.add(lane.charge);
+        }
+        unsent.extend(dropped.lanes.iter().filter(|(_, lane)| lane.unsent).map(|(&(_, call), _)| call));
+        for waiting in dropped.large.iter_mut().flat_map(|large| large.drain(..)) {
+            let Waiting::Bulk(bulk) = waiting else { continue };
+            charge.add(bulk.charge);
+            if bulk.side == Side::Request && bulk.head.is_some() {
+                unsent.insert(bulk.call);
+            }
+        }
+        let unsent_from = dropped.unsent_from;
+        let is_unsent = move |call: u32| {
+            unsent.contains(&call) || unsent_from.is_some_and(|first| call.wrapping_sub(first) < 1 << 31)
+        };
+        (charge, is_unsent)
     }
 
     /// Takes what the next write sends. Give the batch back with [`Outbox::recycle`].
     pub fn next_batch(&mut self) -> Batch {
         let high = std::mem::take(&mut self.high);
         let small = std::mem::replace(&mut self.small, std::mem::take(&mut self.spare));
-        let mut batch = Batch { high, small, parts: Vec::new() };
+        self.unsent_from = None;
+        let mut batch = Batch { high, small, parts: Vec::new(), charge: self.small_charge.take() };
+        for call in std::mem::take(&mut self.short_openings) {
+            self.take_opening(call, &mut batch.high);
+        }
         // Each that waits now gets one turn in this batch at the most.
         let mut turns: [usize; 3] = std::array::from_fn(|at| self.large[at].len());
         for _ in 0..TURNS_PER_BATCH {
@@ -255,6 +353,19 @@ impl Outbox {
         batch
     }
 
+    /// Sends the opening of a call if it is still here. Its lane keeps its place among those that wait for turns.
+    fn take_opening(&mut self, call: u32, target: &mut Vec<u8>) {
+        let key = (Side::Request, call);
+        let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.unsent) else { return };
+        let opening = lane.chunks.pop_front().unwrap_or_default();
+        lane.unsent = false;
+        self.large_bytes[lane.priority as usize] -= opening.len();
+        if lane.chunks.is_empty() {
+            self.lanes.remove(&key);
+        }
+        target.extend_from_slice(&opening);
+    }
+
     /// Lets the first of those that wait in a priority send a part. False if it may not begin yet, or was called back.
     fn take_turn(&mut self, at: usize, batch: &mut Batch) -> bool {
         let Some(waiting) = self.large[at].pop_front() else { return false };
@@ -264,7 +375,10 @@ impl Outbox {
                 let Some(chunk) = lane.chunks.pop_front() else { return false };
                 lane.unsent = false;
                 match lane.chunks.is_empty() {
-                    true => _ = self.lanes.remove(&(side, call)),
+                    true => {
+                        batch.charge.add(lane.charge);
+                        self.lanes.remove(&(side, call));
+                    }
                     false => self.large[at].push_back(Waiting::Lane(side, call)),
                 }
                 let bytes = chunk.len();
@@ -299,8 +413,9 @@ impl Outbox {
                 } else if !begins && !has_more {
                     self.count_under_way(at, false);
                 }
-                if !bulk.rest.is_empty() {
-                    self.large[at].push_back(Waiting::Bulk(bulk));
+                match bulk.rest.is_empty() {
+                    true => batch.charge.add(bulk.charge),
+                    false => self.large[at].push_back(Waiting::Bulk(bulk)),
                 }
                 bytes
             }
@@ -324,16 +439,6 @@ impl Outbox {
             buffer.clear();
             self.spare = buffer;
         }
-    }
-}
-
-impl Batch {
-    /// All of the batch in the order of sending, as slices for a gathering write.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let parts = self.parts.iter().flat_map(|(header, message, part)| {
-            [header.as_ref().map_or(&[][..], |header| &header[..]), &message[..], &part[..]]
-        });
-        [&self.high[..], &self.small[..]].into_iter().chain(parts).filter(|slice| !slice.is_empty())
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! One coroutine keeps a connection: it dials, waits until that connection takes no new calls, and dials again. A call
 //! takes the connection there is, or waits for the next until its deadline. If the connection goes while a call is in
-//! flight, nobody here knows what the peer has done, so the caller is told ([`CallError::Disconnected`]); only a
-//! method that is declared idempotent is asked again, within its time. A peer that drains is left at once, and the
+//! flight, nobody here knows what the peer has done, so the caller is told ([`CallError::Disconnected`]); only a call of
+//! which nothing had left, or of a method that is declared idempotent, is asked again, within its time. A peer that drains is left at once, and the
 //! calls in flight there go on.
 //!
 //! What it is not: a pool, or a choice among peers. It dials what it is told to.
@@ -23,8 +23,10 @@ use crate::{Backoff, Builder};
 
 /// The pause behind the first failure, before it is doubled: a restart of the peer takes longer.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
-/// A peer that is back is found within this time; until then each client knocks twice a minute or more.
+/// A peer that is back is found within this time and [`DIAL_MAX`]; until then each client knocks twice a minute or more.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A dial may take this long: a network that swallows what is sent to it must not keep us from trying again.
+const DIAL_MAX: Duration = Duration::from_secs(20);
 /// A connection that lived this long was a good one: what comes after it is a first failure again.
 const LIVED_WELL: Duration = Duration::from_secs(10);
 
@@ -113,6 +115,7 @@ impl Reconnecting {
             let timeout = deadline.saturating_duration_since(crate::now());
             let result = call(&connection, &CallOptions { timeout, ..*options });
             let again = match &result {
+                Err(CallError::NotSent) => true,
                 Err(CallError::Closed) if !idempotent => return Err(CallError::Disconnected),
                 Err(CallError::Closed) => true,
                 // A peer that drains has done nothing; another connection may find one that does.
@@ -159,7 +162,7 @@ fn keep(shared: &Shared, mut backoff: Backoff, dial: &dyn Fn() -> io::Result<Con
     loop {
         shared.dial_count.set(shared.dial_count.get() + 1);
         let began = crate::now();
-        match dial() {
+        match crate::timeout(DIAL_MAX, dial).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(connection) => {
                 *shared.connection.borrow_mut() = Some(connection.clone());
                 shared.changed.notify_all();

@@ -1,6 +1,6 @@
 //! Answering the peer's calls: each on a coroutine of its own, or on the reader's if it never waits.
 //!
-//! What it is not: the handlers themselves (`service.rs`), or who may call how much (`calls.rs`).
+//! What it is not: the handlers themselves (`service.rs`), or who may call how much (`budget.rs`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::budget::Charge;
 use super::connection::CloseReason;
 use super::frame::{Header, Priority, Side};
-use super::outbox::{Outbox, Queue, Withdrawn};
+use super::outbox::Withdrawn;
 use super::service::Ends;
-use super::shared::{REFUSALS_BYTES_MAX, Shared};
+use super::shared::Shared;
 use super::stream::{Stream, Unreadable};
 use super::{CallContext, Reply};
 use crate::coroutine::{self, Builder, Cut};
@@ -36,7 +37,7 @@ pub(super) fn serve(
 ) -> Result<(), CloseReason> {
     let Header::Request { call, method, timeout_ms, priority, .. } = header else { return Ok(()) };
     let (context, timeout) = context(shared, timeout_ms);
-    if shared.service.is_inline(method) && shared.has_room(Queue::Small) {
+    if shared.service.is_inline(method) {
         let mut answer = Answer { shared, call, priority, streams: false, reply: Reply::Cancelled };
         let run = || shared.service.dispatch(&context, method, &message, payload);
         answer.reply = caught(shared, method, catch_unwind(AssertUnwindSafe(run)));
@@ -47,10 +48,7 @@ pub(super) fn serve(
         let mut answer = Answer { shared: &handler, call, priority, streams: false, reply: Reply::Cancelled };
         let run = || {
             coroutine::current().deadline.set(context.deadline);
-            let reply = handler.service.dispatch(&context, method, &message, payload);
-            // A peer that asks for much and reads little keeps its calls in flight, and so gets no more of them.
-            handler.wait_for_room(Outbox::queue_of(reply.size_bytes(), priority));
-            reply
+            handler.service.dispatch(&context, method, &message, payload)
         };
         let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
         answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
@@ -70,9 +68,7 @@ pub(super) fn serve_stream(shared: &Rc<Shared>, header: Header, message: Vec<u8>
         let run = || {
             coroutine::current().deadline.set(context.deadline);
             let ends = || Ends { shared: handler.clone(), stream: stream.clone() };
-            let reply = handler.service.dispatch_stream(&context, method, &message, &ends);
-            handler.wait_for_room(Queue::Large(priority));
-            reply
+            handler.service.dispatch_stream(&context, method, &message, &ends)
         };
         let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
         answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
@@ -88,13 +84,13 @@ fn start(
 ) -> Result<(), CloseReason> {
     match Builder::new().spawn(body) {
         Ok(handler) => {
-            let finished = shared.incoming.borrow_mut().attach(call, handler);
+            let finished = shared.budget.borrow_mut().attach(call, handler);
             drop(finished);
             Ok(())
         }
         Err(error) => {
             tracing::warn!("a request was refused: {error}");
-            shared.incoming.borrow_mut().end(call);
+            shared.budget.borrow_mut().cancel(call);
             shared.end_stream(Side::Response, call);
             refuse(shared, call, Reply::Overloaded, streams)
         }
@@ -127,13 +123,13 @@ struct Answer<'a> {
 
 impl Drop for Answer<'_> {
     fn drop(&mut self) {
-        let still_wanted = self.shared.incoming.borrow_mut().end(self.call);
+        let still_wanted = self.shared.budget.borrow_mut().end(self.call);
         if self.streams {
             self.shared.end_stream(Side::Response, self.call);
         }
-        if still_wanted.is_some() {
+        if let Some(charge) = still_wanted {
             let reply = std::mem::replace(&mut self.reply, Reply::Cancelled);
-            self.shared.answer(self.call, reply, self.priority, self.streams);
+            self.shared.answer(self.call, reply, self.priority, self.streams, charge);
         }
         self.shared.on_call_ended();
     }
@@ -141,22 +137,20 @@ impl Drop for Answer<'_> {
 
 /// Answers without having done anything. A peer that causes many of these and reads none is cut off.
 pub(super) fn refuse(shared: &Shared, call: u32, reply: Reply, streams: bool) -> Result<(), CloseReason> {
-    let queue = if streams { Queue::Large(Priority::Normal) } else { Queue::Small };
-    if shared.outbox.borrow().queued_bytes_of(queue) > REFUSALS_BYTES_MAX {
-        return Err(CloseReason::Stuck);
-    }
-    shared.answer(call, reply, Priority::Normal, streams);
+    let charge: Charge = shared.budget.borrow_mut().courtesy().ok_or(CloseReason::Stuck)?;
+    shared.answer(call, reply, Priority::Normal, streams, charge);
     Ok(())
 }
 
 /// The caller gave up: ends the handler, and calls the response back as far as it has not left.
 pub(super) fn cancel(shared: &Shared, call: u32) {
-    let running = shared.incoming.borrow_mut().end(call);
-    if let Some(Some(handler)) = running {
+    let running = shared.budget.borrow_mut().cancel(call);
+    if let Some(handler) = running {
         handler.terminate();
     }
     shared.end_stream(Side::Response, call);
-    let withdrawn = shared.outbox.borrow_mut().withdraw(Side::Response, call);
+    let (withdrawn, charge) = shared.outbox.borrow_mut().withdraw(Side::Response, call);
+    shared.budget.borrow_mut().give_back(charge);
     if withdrawn == Withdrawn::Partly {
         shared.outbox.borrow_mut().push(Header::ResponsePart { call, size: 0 });
         shared.wake_writer();

@@ -73,6 +73,8 @@ pub enum Reply {
     Overloaded,
     /// An interceptor refused the caller, and says why.
     Denied(String),
+    /// The connection was gone before anything of the call had left. Never sent.
+    NotSent,
     /// The connection is gone. Never sent.
     Closed,
     /// The caller's time was over. Never sent.
@@ -113,6 +115,7 @@ pub struct Service {
 struct Entered {
     name: &'static str,
     inline: bool,
+    reply_bytes_max: usize,
     run: Run,
 }
 
@@ -181,7 +184,12 @@ impl Service {
 
     fn enter<M: Method>(&mut self, run: Run) -> &mut Service {
         match self.handlers.entry(M::ID) {
-            Entry::Vacant(entry) => entry.insert(Entered { name: M::NAME, inline: M::INLINE, run }),
+            Entry::Vacant(entry) => entry.insert(Entered {
+                name: M::NAME,
+                inline: M::INLINE,
+                reply_bytes_max: M::REPLY_SIZE_BYTES_MAX,
+                run,
+            }),
             Entry::Occupied(entry) => {
                 panic!("{} and {} share the method id {:#06x}", entry.get().name, M::NAME, M::ID)
             }
@@ -261,6 +269,11 @@ impl Service {
         self.handlers.get(&method).map(|entered| entered.name)
     }
 
+    /// The longest reply of `method`.
+    pub fn reply_bytes_max(&self, method: u32) -> usize {
+        self.handlers.get(&method).map_or(0, |entered| entered.reply_bytes_max)
+    }
+
     /// Whether `method` is answered without ever waiting: its handler is [`Method::INLINE`], or there is none.
     pub fn is_inline(&self, method: u32) -> bool {
         self.handlers.get(&method).is_none_or(|entered| entered.inline)
@@ -274,6 +287,12 @@ impl Reply {
             Ok((response, payload)) => (true, serialization::to_bytes(&response), payload),
             Err(error) => (false, serialization::to_bytes(&error), Bytes::new()),
         };
+        let bytes = message.len() + payload.len();
+        if bytes > M::REPLY_SIZE_BYTES_MAX {
+            let (method, max) = (M::NAME, M::REPLY_SIZE_BYTES_MAX);
+            tracing::error!(method, bytes, max, "an RPC handler's reply is longer than its method says");
+            return Reply::TooLarge;
+        }
         match is_response {
             _ if message.len() > MESSAGE_SIZE_BYTES_MAX => Reply::TooLarge,
             _ if payload.len() > PAYLOAD_SIZE_BYTES_MAX => Reply::TooLarge,
@@ -314,6 +333,7 @@ impl Reply {
             Reply::Panicked => Err(CallError::Panicked),
             Reply::Overloaded => Err(CallError::Overloaded),
             Reply::Denied(reason) => Err(CallError::Denied(reason)),
+            Reply::NotSent => Err(CallError::NotSent),
             Reply::Closed => Err(CallError::Closed),
             Reply::TimedOut => Err(CallError::TimedOut),
         }

@@ -44,7 +44,8 @@
 /// Each method ends with `= NUMBER as Marker`: the number stands for it on the wire, for ever, and the marker is a
 /// type that implements [`Method`](crate::rpc::Method). Then may come
 /// - `inline`: the handler never suspends, and runs on the connection's reader instead of a coroutine of its own;
-/// - `idempotent`: doing it twice does no harm, so a reconnecting client may repeat it.
+/// - `idempotent`: doing it twice does no harm, so a reconnecting client may repeat it;
+/// - `replies_up_to(BYTES)`: the longest reply, see [`Method`](crate::rpc::Method::REPLY_SIZE_BYTES_MAX).
 ///
 /// The arguments are encoded together: none as nothing, one as itself, several as a tuple. An argument of type
 /// `Payload` is not encoded but travels beside, as does the second half of a `Result<(T, Payload), E>`.
@@ -72,24 +73,24 @@ macro_rules! __service {
     (@method $head:tt $done:tt
         $(#[$meta:meta])*
         fn $method:ident(&self $(, $($args:tt)*)?) -> Result<($ok:ty, Payload), $err:ty>
-            = $id:literal as $marker:ident $(, $flag:ident)*;
+            = $id:literal as $marker:ident $(, $flag:ident $(($value:expr))?)*;
         $($rest:tt)*
     ) => {
         $crate::__service! {
             @argument $head $done
-            { [$(#[$meta])*] $method $id $marker [$($flag)*] [$ok] [$err] [($ok, $crate::rpc::Payload)] [payload] }
+            { [$(#[$meta])*] $method $id $marker [$([$flag $(($value))?])*] [$ok] [$err] [($ok, $crate::rpc::Payload)] [payload] }
             [] [] [] [] [] ($($($args)*)?) $($rest)*
         }
     };
     (@method $head:tt $done:tt
         $(#[$meta:meta])*
         fn $method:ident(&self $(, $($args:tt)*)?) -> Result<$ok:ty, $err:ty>
-            = $id:literal as $marker:ident $(, $flag:ident)*;
+            = $id:literal as $marker:ident $(, $flag:ident $(($value:expr))?)*;
         $($rest:tt)*
     ) => {
         $crate::__service! {
             @argument $head $done
-            { [$(#[$meta])*] $method $id $marker [$($flag)*] [$ok] [$err] [$ok] [] }
+            { [$(#[$meta])*] $method $id $marker [$([$flag $(($value))?])*] [$ok] [$err] [$ok] [] }
             [] [] [] [] [] ($($($args)*)?) $($rest)*
         }
     };
@@ -138,7 +139,7 @@ macro_rules! __service {
     // All methods are taken apart: write everything.
     (@method { [$(#[$meta:meta])*] [$vis:vis] $name:ident $service:literal $version:literal $client:ident } {
         $({
-            [$(#[$about:meta])*] $method:ident $id:literal $marker:ident [$($flag:ident)*]
+            [$(#[$about:meta])*] $method:ident $id:literal $marker:ident [$($flag:tt)*]
             [$ok:ty] [$err:ty] [$returned:ty] $beside:tt
             [$(($all:ident: $all_type:ty))*] [$(($plain:ident: $plain_type:ty))*] $up:tt $down:tt $payload:tt
         })*
@@ -182,8 +183,11 @@ macro_rules! __service {
             impl $crate::rpc::Method for $marker {
                 const ID: u32 = $id;
                 const NAME: &'static str = concat!($service, ".", stringify!($method));
-                const INLINE: bool = false $(|| $crate::__service_flag!($flag).0)*;
-                const IDEMPOTENT: bool = false $(|| $crate::__service_flag!($flag).1)*;
+                const INLINE: bool = $crate::rpc::Flags::NONE$(.and($crate::__service_flag!($flag)))*.inline;
+                const IDEMPOTENT: bool =
+                    $crate::rpc::Flags::NONE$(.and($crate::__service_flag!($flag)))*.idempotent;
+                const REPLY_SIZE_BYTES_MAX: usize =
+                    $crate::rpc::Flags::NONE$(.and($crate::__service_flag!($flag)))*.reply_bytes_max;
                 type Request = ($($plain_type),*);
                 type Response = $ok;
                 type Error = $err;
@@ -241,16 +245,43 @@ macro_rules! __service {
     };
 }
 
-/// Whether a word behind a method is `inline`, or `idempotent`; any other is an error.
+/// What a word behind a method adds to what is known of it; one that is not listed is an error.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __service_flag {
-    (inline) => {
-        (true, false)
+    ([inline]) => {
+        $crate::rpc::Flags { inline: true, ..$crate::rpc::Flags::NONE }
     };
-    (idempotent) => {
-        (false, true)
+    ([idempotent]) => {
+        $crate::rpc::Flags { idempotent: true, ..$crate::rpc::Flags::NONE }
     };
+    ([replies_up_to ($bytes:expr)]) => {
+        $crate::rpc::Flags { reply_bytes_max: $bytes, ..$crate::rpc::Flags::NONE }
+    };
+}
+
+/// What the words behind a method say.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Flags {
+    pub inline: bool,
+    pub idempotent: bool,
+    pub reply_bytes_max: usize,
+}
+
+impl Flags {
+    pub const NONE: Flags =
+        Flags { inline: false, idempotent: false, reply_bytes_max: super::REPLY_SIZE_BYTES_DEFAULT };
+
+    #[must_use]
+    pub const fn and(self, other: Flags) -> Flags {
+        let is_default = other.reply_bytes_max == Flags::NONE.reply_bytes_max;
+        Flags {
+            inline: self.inline || other.inline,
+            idempotent: self.idempotent || other.idempotent,
+            reply_bytes_max: if is_default { self.reply_bytes_max } else { other.reply_bytes_max },
+        }
+    }
 }
 
 /// Enters one method into the table of handlers.

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::calls::{CALLS_WEIGHT_BYTES_MAX, Incoming, Outgoing};
+use super::budget::{Budget, Charge, Class, REASON_SIZE_BYTES_MAX, Weight};
+use super::calls::Outgoing;
 use super::connection::{CloseReason, Config, Handle};
 use super::frame::{Header, Priority, Side, Status};
 use super::hello::{FEATURE_DENIALS, FEATURE_DRAINING, Wire};
 use super::outbox::{Outbox, Queue, Withdrawn};
 use super::stream::Stream;
-use super::window::STREAMS_MAX;
 use super::{Reply, Service, life};
 use crate::coroutine::{Coroutine, JoinHandle};
 use crate::crypto::PublicKey;
@@ -26,15 +26,10 @@ use crate::fsm::Events;
 use crate::net::Duplex;
 use crate::sync::{Barrier, Semaphore, Signal};
 
-/// What may wait to be written before calls and handlers wait themselves, for small frames and for large ones
-/// each: four parts of each of the payloads that share the line, so that the writer never runs dry while they
-/// wake.
+/// What may wait to be written before our calls and the items of streams wait themselves, for small frames and for
+/// large ones each: four parts of each of the payloads that share the line, so that the writer never runs dry while
+/// they wake. What the peer causes does not wait: it is charged before ([`Budget`]).
 pub(super) const QUEUE_BYTES_MAX: usize = 1 << 20;
-
-/// The small frames that may wait before a peer that reads nothing is cut off. Only answers that cost the peer
-/// nothing to cause (`Overloaded`) get here: all else waits at [`QUEUE_BYTES_MAX`], which the answers of 256
-/// handlers at once can pass by one MiB.
-pub(super) const REFUSALS_BYTES_MAX: usize = 4 << 20;
 
 /// What the kernel is given ahead of what the line takes: one batch of the writer. The kernel would take
 /// megabytes, and a small call would wait behind all of them where the line is slow.
@@ -61,6 +56,8 @@ pub(super) struct Slot {
     /// Whom to wake; a call that streams is told through its stream.
     pub(super) caller: Option<Rc<Coroutine>>,
     pub(super) answer: RefCell<Option<Reply>>,
+    /// The longest reply that the method gives.
+    pub(super) reply_bytes_max: usize,
 }
 
 /// What the coroutines of one connection share.
@@ -73,11 +70,10 @@ pub(super) struct Shared {
     pub(super) outbox: RefCell<Outbox>,
     pub(super) drained: Signal,
     pub(super) outgoing: RefCell<Outgoing<Rc<Slot>>>,
-    pub(super) incoming: RefCell<Incoming<JoinHandle<()>>>,
-    /// What we may still have in flight at the peer, in bytes of weight.
-    pub(super) allowance: Semaphore,
-    /// How many more calls that stream we may have open.
-    pub(super) stream_places: Semaphore,
+    /// What the peer costs us, and its calls in flight.
+    pub(super) budget: RefCell<Budget<JoinHandle<()>>>,
+    /// What we may still cost the peer, in bytes of weight, by class.
+    pub(super) allowances: [Semaphore; 3],
     /// The streams of calls in flight, by which end of the call is ours.
     pub(super) streams: RefCell<BTreeMap<(Side, u32), Rc<Stream>>>,
     /// What the peer speaks, and the gate that opens when that is settled.
@@ -97,6 +93,12 @@ pub(super) struct Shared {
     tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
+/// A reason as it is sent.
+fn cut(reason: String) -> Vec<u8> {
+    let end = reason.floor_char_boundary(REASON_SIZE_BYTES_MAX);
+    reason[..end].into()
+}
+
 impl Slot {
     /// Gives the caller its answer.
     pub(super) fn fill(&self, answer: Reply) {
@@ -113,15 +115,14 @@ impl Shared {
         Shared {
             peer: stream.peer_key(),
             stream: Box::new(stream),
+            budget: RefCell::new(Budget::new(config.pool.clone())),
             service,
             config,
             handle: RefCell::default(),
             outbox: RefCell::new(Outbox::new()),
             drained: Signal::new(),
             outgoing: RefCell::default(),
-            incoming: RefCell::default(),
-            allowance: Semaphore::new(CALLS_WEIGHT_BYTES_MAX),
-            stream_places: Semaphore::new(STREAMS_MAX),
+            allowances: Class::ALL.map(|class| Semaphore::new(class.limit_bytes())),
             streams: RefCell::default(),
             wire: Cell::new(Wire::Unknown),
             agreed: Barrier::new(false),
@@ -207,7 +208,7 @@ impl Shared {
 
     /// Whether a call is in flight, or anything waits to be written.
     pub(super) fn is_busy(&self) -> bool {
-        let in_flight = self.outgoing.borrow().count() + self.incoming.borrow().count();
+        let in_flight = self.outgoing.borrow().count() + self.budget.borrow().count();
         in_flight > 0 || !self.outbox.borrow().is_empty() || self.writing_since.get().is_some()
     }
 
@@ -229,14 +230,25 @@ impl Shared {
         self.phase.set(Phase::Draining(until));
         self.reason.borrow_mut().get_or_insert(reason);
         self.unusable.open();
-        // Callers that wait for their turn need wait no more.
-        self.allowance.release(usize::MAX / 8);
-        self.stream_places.release(usize::MAX / 8);
+        self.let_callers_go();
         self.drained.notify_all();
         if !self.post(life::DRAIN) {
             // It has not begun, or has already ended: nothing can be in flight.
             self.begin_close();
         }
+    }
+
+    /// Callers that wait for their turn need wait no more. This is done three times at most, and stays below what the
+    /// count can hold.
+    fn let_callers_go(&self) {
+        for allowance in &self.allowances {
+            allowance.release(usize::MAX / 8);
+        }
+    }
+
+    /// What of our allowance at the peer is for calls of this weight.
+    pub(super) fn allowance(&self, weight: Weight) -> &Semaphore {
+        &self.allowances[weight.class as usize]
     }
 
     /// Tells the peer that a call of ours is given up, and takes back what has not left of it.
@@ -245,9 +257,9 @@ impl Shared {
             return;
         }
         let mut outbox = self.outbox.borrow_mut();
-        match outbox.withdraw(Side::Request, call) {
+        match outbox.withdraw(Side::Request, call).0 {
             Withdrawn::Unsent => {}
-            Withdrawn::Partly | Withdrawn::Left => outbox.push(Header::Cancel { call }),
+            Withdrawn::Partly | Withdrawn::Left => outbox.push_cancel(call),
         }
         drop(outbox);
         self.drained.notify_all();
@@ -268,18 +280,19 @@ impl Shared {
         stream.is_some()
     }
 
-    /// Queues the answer to a call of the peer; one that streams answers behind its items.
-    pub(super) fn answer(&self, call: u32, reply: Reply, priority: Priority, streams: bool) {
+    /// Queues the answer to a call of the peer; one that streams answers behind its items. What the call is charged is
+    /// given back when that has left.
+    pub(super) fn answer(&self, call: u32, reply: Reply, priority: Priority, streams: bool, charge: Charge) {
         let (status, message, payload) = match reply {
             Reply::Response(message, payload) => (Status::Response, message, payload),
             Reply::Error(message) => (Status::Error, message, Bytes::new()),
-            Reply::Malformed(reason) => (Status::Malformed, reason.into_bytes(), Bytes::new()),
+            Reply::Malformed(reason) => (Status::Malformed, cut(reason), Bytes::new()),
             Reply::UnknownMethod => (Status::UnknownMethod, Vec::new(), Bytes::new()),
             Reply::TooLarge => (Status::TooLarge, Vec::new(), Bytes::new()),
             Reply::Denied(reason) if self.wire.get().has(FEATURE_DENIALS) => {
-                (Status::Denied, reason.into_bytes(), Bytes::new())
+                (Status::Denied, cut(reason), Bytes::new())
             }
-            Reply::Cancelled | Reply::Closed | Reply::TimedOut | Reply::Denied(_) => {
+            Reply::Cancelled | Reply::NotSent | Reply::Closed | Reply::TimedOut | Reply::Denied(_) => {
                 (Status::Cancelled, Vec::new(), Bytes::new())
             }
             Reply::Panicked => (Status::Panicked, Vec::new(), Bytes::new()),
@@ -289,8 +302,8 @@ impl Shared {
         let header = Header::Response { call, status, message_size, payload_size };
         let mut outbox = self.outbox.borrow_mut();
         match streams {
-            true => outbox.push_item(Side::Response, call, header, &message, priority),
-            false => outbox.push_call(header, message, payload, priority),
+            true => outbox.push_item(Side::Response, call, header, &message, priority, charge),
+            false => outbox.push_call(header, message, payload, priority, charge),
         }
         drop(outbox);
         self.wake_writer();
@@ -303,8 +316,8 @@ impl Shared {
         }
         self.phase.set(Phase::Leaving);
         self.reason.borrow_mut().get_or_insert(CloseReason::Local);
-        self.end_calls();
-        self.outbox.borrow_mut().push(Header::Goodbye);
+        self.end_calls(&|call| self.outbox.borrow_mut().withdraw_unsent(call));
+        // The writer says goodbye when all that is queued has left.
         self.wake_writer();
         self.post(life::LEAVE);
     }
@@ -315,9 +328,9 @@ impl Shared {
             return;
         }
         self.reason.borrow_mut().get_or_insert(reason);
-        self.end_calls();
-        let unsent = self.outbox.take();
-        drop(unsent);
+        let (charge, is_unsent) = self.outbox.borrow_mut().abandon();
+        self.budget.borrow_mut().give_back(charge);
+        self.end_calls(&is_unsent);
         self.stream.abort();
         let tasks = self.tasks.take();
         let follows = self.post(life::LOST);
@@ -330,11 +343,13 @@ impl Shared {
         self.closed.open();
     }
 
-    fn end_calls(&self) {
-        let (waiting, running) = (self.outgoing.borrow_mut().end_all(), self.incoming.borrow_mut().end_all());
+    /// Ends all calls in both directions; `is_unsent` tells of one of ours whether anything of it has left or will.
+    fn end_calls(&self, is_unsent: &dyn Fn(u32) -> bool) {
+        let (waiting, running) =
+            (self.outgoing.borrow_mut().end_all(), self.budget.borrow_mut().cancel_all());
         let streams = self.streams.take();
-        for slot in waiting {
-            slot.fill(Reply::Closed);
+        for (call, slot) in waiting {
+            slot.fill(if is_unsent(call) { Reply::NotSent } else { Reply::Closed });
         }
         for stream in streams.values() {
             stream.on_over();
@@ -342,10 +357,8 @@ impl Shared {
         for handler in running {
             handler.terminate();
         }
-        // Whoever waits for its turn or for room wakes, and finds the connection closed. This is done three times at
-        // most, and stays below what the count can hold.
-        self.allowance.release(usize::MAX / 8);
-        self.stream_places.release(usize::MAX / 8);
+        // Whoever waits for its turn or for room wakes, and finds the connection closed.
+        self.let_callers_go();
         self.agreed.open();
         self.unusable.open();
         self.drained.notify_all();

@@ -15,6 +15,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::budget::{Charge, Weight};
 use super::frame::{Header, ITEM_SIZE_BYTES_MAX, Priority, Side};
 use super::outbox::Queue;
 use super::shared::{Shared, Slot};
@@ -101,7 +102,14 @@ impl Stream {
 
     /// Queues a frame behind those of our side that came before.
     fn push(&self, shared: &Shared, header: Header, message: &[u8]) {
-        shared.outbox.borrow_mut().push_item(self.side, self.call, header, message, self.priority);
+        shared.outbox.borrow_mut().push_item(
+            self.side,
+            self.call,
+            header,
+            message,
+            self.priority,
+            Charge::NONE,
+        );
         shared.wake_writer();
     }
 
@@ -222,6 +230,8 @@ pub struct StreamCall<M: StreamMethod> {
     slot: Rc<Slot>,
     stream: Rc<Stream>,
     deadline: Instant,
+    /// What it takes of our allowance at the peer.
+    weight: Weight,
     method: PhantomData<fn() -> M>,
 }
 
@@ -231,8 +241,9 @@ impl<M: StreamMethod> StreamCall<M> {
         slot: Rc<Slot>,
         stream: Rc<Stream>,
         deadline: Instant,
+        weight: Weight,
     ) -> StreamCall<M> {
-        StreamCall { connection, slot, stream, deadline, method: PhantomData }
+        StreamCall { connection, slot, stream, deadline, weight, method: PhantomData }
     }
 
     fn shared(&self) -> &Rc<Shared> {
@@ -334,7 +345,7 @@ impl<M: StreamMethod> StreamCall<M> {
 impl<M: StreamMethod> Drop for StreamCall<M> {
     fn drop(&mut self) {
         self.give_up(Reply::Cancelled);
-        self.shared().stream_places.release(1);
+        self.shared().allowance(self.weight).release(self.weight.bytes);
     }
 }
 

@@ -17,7 +17,23 @@ fn request(call: u32, message: &[u8], payload: &Bytes) -> Header {
 }
 
 fn push(outbox: &mut Outbox, call: u32, message: &[u8], payload: &Bytes) {
-    outbox.push_call(request(call, message, payload), message.to_vec(), payload.clone(), Priority::Normal);
+    outbox.push_call(
+        request(call, message, payload),
+        message.to_vec(),
+        payload.clone(),
+        Priority::Normal,
+        Charge::NONE,
+    );
+}
+
+impl Outbox {
+    /// Whether some of a response is still here.
+    pub(in crate::rpc) fn holds_response(&self, call: u32) -> bool {
+        self.lanes.contains_key(&(Side::Response, call))
+            || self.large.iter().flatten().any(|waiting| {
+                matches!(waiting, Waiting::Bulk(bulk) if bulk.side == Side::Response && bulk.call == call)
+            })
+    }
 }
 
 /// An outbox whose preface has left.
@@ -97,13 +113,13 @@ fn a_frame_can_be_called_back_until_it_has_left() {
     let mut outbox = outbox();
     let payload = Bytes::from(vec![0; 3 * PART_SIZE_BYTES_MAX]);
     push(&mut outbox, 1, b"message", &payload);
-    assert_eq!(outbox.withdraw(Side::Response, 1), Withdrawn::Left);
-    assert_eq!(outbox.withdraw(Side::Request, 1), Withdrawn::Unsent);
+    assert_eq!(outbox.withdraw(Side::Response, 1).0, Withdrawn::Left);
+    assert_eq!(outbox.withdraw(Side::Request, 1).0, Withdrawn::Unsent);
     assert_eq!(outbox.queued_bytes(), 0);
     push(&mut outbox, 2, b"message", &payload);
     outbox.next_batch();
-    assert_eq!(outbox.withdraw(Side::Request, 2), Withdrawn::Partly);
-    assert_eq!(outbox.withdraw(Side::Request, 2), Withdrawn::Left);
+    assert_eq!(outbox.withdraw(Side::Request, 2).0, Withdrawn::Partly);
+    assert_eq!(outbox.withdraw(Side::Request, 2).0, Withdrawn::Left);
     assert!(outbox.is_empty());
     assert_eq!(outbox.queued_bytes(), 0);
 }
@@ -118,7 +134,7 @@ fn a_large_message_without_payload_is_one_frame() {
         message_size: message.len() as u32,
         payload_size: 0,
     };
-    outbox.push_call(header, message, Bytes::new(), Priority::Normal);
+    outbox.push_call(header, message, Bytes::new(), Priority::Normal, Charge::NONE);
     assert_eq!(headers(&outbox.next_batch()), [header]);
     assert!(outbox.is_empty());
     assert_eq!(outbox.queued_bytes(), 0);
@@ -163,7 +179,7 @@ proptest! {
                 }
                 _ => {
                     let call = size as u32 % next.max(1);
-                    match outbox.withdraw(Side::Request, call) {
+                    match outbox.withdraw(Side::Request, call).0 {
                         Withdrawn::Partly => prop_assert!(partly.remove(&call).is_some()),
                         Withdrawn::Unsent => withdrawn.push(call),
                         Withdrawn::Left => prop_assert!(!partly.contains_key(&call)),
@@ -197,9 +213,9 @@ fn calls_of(batch: &Batch) -> Vec<u32> {
 fn items_of_a_stream_leave_in_their_order_and_end_with_what_follows_them() {
     let mut outbox = outbox();
     for size in [10, 60_000, 20, 0, 64_000] {
-        outbox.push_item(Side::Request, 1, item(1, size), &vec![7; size], Priority::Normal);
+        outbox.push_item(Side::Request, 1, item(1, size), &vec![7; size], Priority::Normal, Charge::NONE);
     }
-    outbox.push_item(Side::Request, 1, Header::End { call: 1 }, &[], Priority::Normal);
+    outbox.push_item(Side::Request, 1, Header::End { call: 1 }, &[], Priority::Normal, Charge::NONE);
     let mut left = Vec::new();
     while !outbox.is_empty() {
         left.extend(headers(&outbox.next_batch()));
@@ -214,10 +230,10 @@ fn items_of_a_stream_leave_in_their_order_and_end_with_what_follows_them() {
 fn a_stream_that_fills_the_line_lets_small_calls_and_other_streams_pass() {
     let mut outbox = outbox();
     for _ in 0..50 {
-        outbox.push_item(Side::Request, 1, item(1, 60_000), &vec![1; 60_000], Priority::Normal);
+        outbox.push_item(Side::Request, 1, item(1, 60_000), &vec![1; 60_000], Priority::Normal, Charge::NONE);
     }
     outbox.next_batch();
-    outbox.push_item(Side::Request, 2, item(2, 10), &[2; 10], Priority::Normal);
+    outbox.push_item(Side::Request, 2, item(2, 10), &[2; 10], Priority::Normal, Charge::NONE);
     push(&mut outbox, 3, b"small", &Bytes::new());
     let mut calls = calls_of(&outbox.next_batch());
     calls.dedup();
@@ -230,7 +246,7 @@ fn the_higher_priority_leaves_first_and_the_lower_is_never_starved() {
     let mut outbox = outbox();
     let small = |outbox: &mut Outbox, call, priority| {
         let header = request(call, b"", &Bytes::new());
-        outbox.push_call(header, Vec::new(), Bytes::new(), priority);
+        outbox.push_call(header, Vec::new(), Bytes::new(), priority, Charge::NONE);
     };
     small(&mut outbox, 1, Priority::Low);
     small(&mut outbox, 2, Priority::Normal);
@@ -243,7 +259,14 @@ fn the_higher_priority_leaves_first_and_the_lower_is_never_starved() {
         for call in 0..24u32 {
             let priority = Priority::ALL[call as usize / 8];
             if outbox.lanes.get(&(Side::Request, call)).is_none_or(|lane| lane.chunks.len() <= 1) {
-                outbox.push_item(Side::Request, call, item(call, 60_000), &[0; 60_000], priority);
+                outbox.push_item(
+                    Side::Request,
+                    call,
+                    item(call, 60_000),
+                    &[0; 60_000],
+                    priority,
+                    Charge::NONE,
+                );
             }
         }
         let batch = outbox.next_batch();
@@ -261,7 +284,13 @@ fn low_payloads_leave_places_for_the_others() {
     let mut outbox = outbox();
     let payload = Bytes::from(vec![0; 3 * PART_SIZE_BYTES_MAX]);
     for call in 0..4 {
-        outbox.push_call(request(call, b"", &payload), Vec::new(), payload.clone(), Priority::Low);
+        outbox.push_call(
+            request(call, b"", &payload),
+            Vec::new(),
+            payload.clone(),
+            Priority::Low,
+            Charge::NONE,
+        );
     }
     assert_eq!(calls_of(&outbox.next_batch()), [0, 1]);
     for call in 4..8 {
@@ -277,13 +306,53 @@ fn a_stream_that_is_called_back_sends_no_more() {
     let mut outbox = outbox();
     let open =
         Header::Open { call: 1, method: 1, timeout_ms: 1, message_size: 0, priority: Priority::Normal };
-    outbox.push_item(Side::Request, 1, open, &[], Priority::Normal);
-    assert_eq!(outbox.withdraw(Side::Request, 1), Withdrawn::Unsent);
+    outbox.push_item(Side::Request, 1, open, &[], Priority::Normal, Charge::NONE);
+    assert_eq!(outbox.withdraw(Side::Request, 1).0, Withdrawn::Unsent);
     assert!(outbox.is_empty());
-    outbox.push_item(Side::Request, 2, open, &[], Priority::Normal);
+    outbox.push_item(Side::Request, 2, open, &[], Priority::Normal, Charge::NONE);
     outbox.next_batch();
-    outbox.push_item(Side::Request, 2, item(2, 5), b"12345", Priority::Normal);
-    assert_eq!(outbox.withdraw(Side::Request, 2), Withdrawn::Left);
+    outbox.push_item(Side::Request, 2, item(2, 5), b"12345", Priority::Normal, Charge::NONE);
+    assert_eq!(outbox.withdraw(Side::Request, 2).0, Withdrawn::Left);
     assert!(outbox.is_empty() && outbox.next_batch().slices().count() == 0);
     assert_eq!(outbox.queued_bytes(), 0);
+}
+
+#[test]
+fn the_end_of_a_call_overtakes_what_may_take_its_place_and_not_its_own_request() {
+    let mut outbox = outbox();
+    push(&mut outbox, 1, b"left", &Bytes::new());
+    outbox.next_batch();
+    push(&mut outbox, 2, b"waits", &Bytes::new());
+    outbox.push_cancel(2);
+    outbox.push_cancel(1);
+    let urgent = request(3, b"", &Bytes::new());
+    outbox.push_call(urgent, Vec::new(), Bytes::new(), Priority::High, Charge::NONE);
+    let (first, second) = (Header::Cancel { call: 1 }, Header::Cancel { call: 2 });
+    assert_eq!(headers(&outbox.next_batch()), [first, urgent, request(2, b"waits", &Bytes::new()), second]);
+}
+
+#[test]
+fn a_call_that_is_made_behind_an_opening_leaves_behind_it() {
+    let mut outbox = outbox();
+    let open =
+        Header::Open { call: 1, method: 1, timeout_ms: 1, message_size: 0, priority: Priority::Normal };
+    outbox.push_open(open, &[], Priority::Normal);
+    push(&mut outbox, 2, b"put", &Bytes::new());
+    assert_eq!(headers(&outbox.next_batch()), [open, request(2, b"put", &Bytes::new())]);
+}
+
+#[test]
+fn what_had_not_left_at_the_end_is_known() {
+    let mut outbox = outbox();
+    let large = Bytes::from(vec![0; 5 * PART_SIZE_BYTES_MAX]);
+    push(&mut outbox, 1, b"small", &Bytes::new());
+    push(&mut outbox, 2, b"large", &large);
+    outbox.next_batch();
+    push(&mut outbox, 3, b"small", &Bytes::new());
+    push(&mut outbox, 4, b"large", &large);
+    assert!(outbox.withdraw_unsent(4) && !outbox.withdraw_unsent(4), "it is here, and then gone");
+    assert!(!outbox.withdraw_unsent(2) && !outbox.withdraw_unsent(3), "some of it has left, or will");
+    push(&mut outbox, 5, b"large", &large);
+    let (_, is_unsent) = outbox.abandon();
+    assert_eq!([1, 2, 3, 5].map(is_unsent), [false, false, true, true]);
 }
