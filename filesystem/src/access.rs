@@ -5,7 +5,7 @@
 //! all else in a small commit. The readers are listed in the body, so that whoever writes next seals to all of them.
 //! Who may *write* is the register's access list, which the store checks; it is no concern of this file.
 //!
-//! Payload: `2, volume id 16, reader count u16, (size u16, sealed session key) for each, nonce 12, sealed body`. The body
+//! Payload: `3, volume id 16, reader count u16, (size u16, sealed session key) for each, nonce 12, sealed body`. The body
 //! is a [`Root`], sealed as a chunk is: padded to a size class, and bound to the format, its kind and the volume.
 
 mod root;
@@ -20,7 +20,7 @@ use root::Reader;
 pub use root::{Charter, Extension, Features, Root};
 
 /// The payload's form.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// How many may read a volume: their sealed keys and their names in the body fit a register's 64 KiB.
 pub const READER_COUNT_MAX: usize = 256;

@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     fn pointer(number: u32) -> Pointer {
-        Pointer { address: [number as u8; 32], offset: number, length: 100, key: [0; 32] }
+        Pointer::example([number as u8; 32], number, 100)
     }
 
     #[test]

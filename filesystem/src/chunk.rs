@@ -1,10 +1,12 @@
 //! Sealing frames and nodes, and packing them into the objects that the store keeps.
 //!
-//! A *chunk* is content, zeros up to its size class, the content's length (u32), all sealed by AES-256-GCM under a key
-//! of its own that is used once; hence the nonce may be zero. Chunks written together follow each other in one object,
-//! so that ten thousand small files are some forty puts and not ten thousand. An object is named by its hash, and a
-//! chunk by its object, offset, length and key. The last chunk of an object is a filler whose key nobody keeps: it pads
-//! the object to a size class.
+//! A *chunk* is content and zeros up to its size class, sealed by AES-256-GCM under a key of its own that is used once;
+//! hence the nonce may be zero. Chunks written together follow each other in one object, so that ten thousand small files
+//! are some forty puts and not ten thousand. An object is named by its hash, and a chunk by its object, offset and lengths,
+//! key and tag: all that is in the [`Pointer`], and none of it in the object. The last chunk of an object is a filler whose
+//! key nobody keeps: it pads the object to a size class.
+//!
+//! What no pointer describes, roots and journals, is sealed as a *record*: its length and tag lie in it.
 //!
 //! Chunks know nothing of the tree; the packer only tells which object a chunk went to, since the object's name is not
 //! known before it is closed.
@@ -32,7 +34,7 @@ pub enum ChunkKind {
 }
 
 /// Of all that is sealed: a chunk of another format version does not open.
-const FORMAT_VERSION: u8 = 2;
+const FORMAT_VERSION: u8 = 3;
 
 /// What sealed bytes are bound to. It is authenticated with them, and stored with none of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,17 +95,22 @@ impl Drop for KeyPool {
     }
 }
 
-/// Returns how many bytes content of `size` bytes takes once sealed.
+/// Returns how many bytes a record of `size` bytes takes once sealed.
 pub fn sealed_size(size: usize) -> usize {
     padded_size(size) + SEAL_OVERHEAD
 }
 
-/// Appends `content`, sealed under `key`, to `out`.
-pub fn seal_into(out: &mut Vec<u8>, binding: &Binding, content: &[u8], key: &[u8; 32]) {
-    seal_with_nonce_into(out, binding, content, key, &[0; 12]);
+/// Appends `content` to `out`, padded and sealed under `key`, which seals nothing else, and returns the tag.
+pub fn seal_into(out: &mut Vec<u8>, binding: &Binding, content: &[u8], key: &[u8; 32]) -> [u8; 16] {
+    let start = out.len();
+    let padded = padded_size(content.len());
+    out.reserve(padded);
+    out.extend_from_slice(content);
+    out.resize(start + padded, 0);
+    aead::encrypt_detached(&Key::from_bytes(*key), &[0; 12], &binding.bytes(), &mut out[start..])
 }
 
-/// As [`seal_into`], for keys that seal more than once: `nonce` must never repeat under one key.
+/// Appends a record, whose key may seal more than one: `nonce` must never repeat under it.
 pub fn seal_with_nonce_into(
     out: &mut Vec<u8>,
     binding: &Binding,
@@ -120,20 +127,26 @@ pub fn seal_with_nonce_into(
     out.extend_from_slice(&tag);
 }
 
-/// Opens sealed bytes in place and returns how many bytes of content are now at their start.
+/// Opens a chunk in place.
 ///
 /// # Errors
 ///
-/// [`Damaged`] if they do not verify under `key` and `binding`; what `sealed` holds then is of no use.
-pub fn open_in_place(binding: &Binding, sealed: &mut [u8], key: &[u8; 32]) -> Result<usize, Damaged> {
-    open_with_nonce_in_place(binding, sealed, key, &[0; 12])
+/// [`Damaged`] if it does not verify under `key`, `tag` and `binding`; what `sealed` holds then is of no use.
+pub fn open_in_place(
+    binding: &Binding,
+    sealed: &mut [u8],
+    key: &[u8; 32],
+    tag: &[u8; 16],
+) -> Result<(), Damaged> {
+    aead::decrypt_detached(&Key::from_bytes(*key), &[0; 12], &binding.bytes(), sealed, tag)
+        .map_err(|_| Damaged)
 }
 
-/// As [`open_in_place`], for what was sealed with a nonce.
+/// Opens a record in place and returns how many bytes of content are now at its start.
 ///
 /// # Errors
 ///
-/// As [`open_in_place`].
+/// [`Damaged`] if it does not verify.
 pub fn open_with_nonce_in_place(
     binding: &Binding,
     sealed: &mut [u8],
@@ -152,9 +165,10 @@ pub fn open_with_nonce_in_place(
     if length > content.len() { Err(Damaged) } else { Ok(length) }
 }
 
-/// Opens a run of chunks that lie in one buffer, without copying where nobody else holds it.
+/// Opens a run of chunks of one object that lie in one buffer, which begins at offset `start` of the object.
 ///
-/// `chunks` are offset and length within `sealed`, ascending and apart, with their keys.
+/// A chunk that takes less than half of the buffer is copied out of it: whoever keeps it must not keep the whole run, which
+/// no cache would have counted.
 ///
 /// # Errors
 ///
@@ -162,16 +176,38 @@ pub fn open_with_nonce_in_place(
 pub fn open_run(
     binding: &Binding,
     sealed: Bytes,
-    chunks: &[(usize, usize, [u8; 32])],
+    start: u32,
+    chunks: &[Pointer],
 ) -> Result<Vec<Bytes>, Damaged> {
     let mut buffer = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    let mut sizes = Vec::with_capacity(chunks.len());
-    for (offset, length, key) in chunks {
-        let range = buffer.get_mut(*offset..offset.saturating_add(*length)).ok_or(Damaged)?;
-        sizes.push(open_in_place(binding, range, key)?);
+    let run_length = buffer.len();
+    let mut opened = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let at = chunk.offset.checked_sub(start).ok_or(Damaged)? as usize;
+        let sealed = buffer.get_mut(at..at.saturating_add(chunk.length as usize)).ok_or(Damaged)?;
+        let content = at..at + (chunk.size as usize).min(sealed.len());
+        opened.push(if sealed.len() * 2 < run_length {
+            let mut copy = BytesMut::from(&*sealed);
+            open_in_place(binding, &mut copy, &chunk.key, &chunk.tag)?;
+            copy.truncate(content.len());
+            Opened::Copy(copy.freeze())
+        } else {
+            open_in_place(binding, sealed, &chunk.key, &chunk.tag)?;
+            Opened::InPlace(content)
+        });
     }
     let buffer = buffer.freeze();
-    Ok(chunks.iter().zip(sizes).map(|((offset, ..), size)| buffer.slice(*offset..*offset + size)).collect())
+    let contents = opened.into_iter().map(|opened| match opened {
+        Opened::Copy(content) => content,
+        Opened::InPlace(content) => buffer.slice(content),
+    });
+    Ok(contents.collect())
+}
+
+/// Where the content of an opened chunk is.
+enum Opened {
+    Copy(Bytes),
+    InPlace(std::ops::Range<usize>),
 }
 
 /// Where a chunk went: an object that may still be open.
@@ -180,13 +216,16 @@ pub struct Location {
     object: u32,
     offset: u32,
     length: u32,
+    size: u32,
     key: [u8; 32],
+    tag: [u8; 16],
 }
 
 /// Packs chunks into objects.
 pub struct Packer {
     tag: OwnerTag,
     volume: VolumeId,
+    birth: u64,
     keys: KeyPool,
     current: Vec<u8>,
     /// Of each closed object its name, once it is known.
@@ -196,11 +235,13 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Starts with no object; `tag` is the store's, under which objects are named. Chunks are bound to `volume`.
-    pub fn new(tag: OwnerTag, volume: VolumeId) -> Packer {
+    /// Starts with no object; `tag` is the store's, under which objects are named. Chunks are bound to `volume`, and made
+    /// for the register's version `birth`.
+    pub fn new(tag: OwnerTag, volume: VolumeId, birth: u64) -> Packer {
         Packer {
             tag,
             volume,
+            birth,
             keys: KeyPool::default(),
             current: Vec::new(),
             closed: Vec::new(),
@@ -211,7 +252,7 @@ impl Packer {
 
     /// Closes the open object if `size` bytes of content do not fit it any more.
     pub fn make_room(&mut self, size: usize) {
-        if !self.current.is_empty() && self.current.len() + sealed_size(size) > OBJECT_SIZE_MAX {
+        if !self.current.is_empty() && self.current.len() + padded_size(size) > OBJECT_SIZE_MAX {
             self.close();
         }
     }
@@ -221,12 +262,15 @@ impl Packer {
         self.make_room(content.len());
         let key = self.keys.draw();
         let offset = self.current.len();
-        seal_into(&mut self.current, &Binding { kind, volume: self.volume }, content, &key);
+        let binding = Binding { kind, volume: self.volume };
+        let tag = seal_into(&mut self.current, &binding, content, &key);
         Location {
             object: self.closed.len() as u32,
             offset: offset as u32,
             length: (self.current.len() - offset) as u32,
+            size: content.len() as u32,
             key,
+            tag,
         }
     }
 
@@ -246,7 +290,10 @@ impl Packer {
             address: self.name(location.object).map_or([0; 32], |address| address.0),
             offset: location.offset,
             length: location.length,
+            size: location.size,
+            birth: self.birth,
             key: location.key,
+            tag: location.tag,
         }
     }
 
@@ -256,15 +303,18 @@ impl Packer {
             return;
         }
         let mut object = std::mem::take(&mut self.current);
-        let gap = padded_size(object.len()) - object.len();
-        if gap >= sealed_size(0) && object.len() + gap <= OBJECT_SIZE_MAX {
-            // As much as fits the gap: a filler's own size is padded too.
-            let filler = vec![0; (gap - SEAL_OVERHEAD) / 8 * 7];
-            if sealed_size(filler.len()) <= gap {
-                let key = self.keys.draw();
-                let binding = Binding { kind: ChunkKind::Filler, volume: self.volume };
-                seal_into(&mut object, &binding, &filler, &key);
-            }
+        let content = object.len();
+        let padded = padded_size(content);
+        if padded > content && padded <= OBJECT_SIZE_MAX {
+            object.resize(padded, 0);
+            let binding = Binding { kind: ChunkKind::Filler, volume: self.volume };
+            let key = Key::from_bytes(self.keys.draw());
+            // Its tag is thrown away with its key: nobody ever opens it.
+            let _ = aead::encrypt_detached(&key, &[0; 12], &binding.bytes(), &mut object[content..]);
+        }
+        if content > OBJECT_SIZE_MAX / 2 {
+            // Another large one follows, mostly: grown by doubling, it would be copied once more.
+            self.current = Vec::with_capacity(OBJECT_SIZE_MAX);
         }
         let object = Bytes::from(object);
         self.ready.push((self.closed.len() as u32, object.clone()));
@@ -310,29 +360,65 @@ mod tests {
     #[test]
     fn what_was_sealed_opens_under_its_key_and_binding_only() {
         let mut sealed = Vec::new();
-        seal_into(&mut sealed, &FRAME, b"hello", &[1; 32]);
-        assert_eq!(sealed.len(), sealed_size(5));
+        let tag = seal_into(&mut sealed, &FRAME, b"hello", &[1; 32]);
+        assert_eq!(sealed.len(), padded_size(5));
         let mut right = sealed.clone();
-        assert_eq!(open_in_place(&FRAME, &mut right, &[1; 32]), Ok(5));
-        assert_eq!(&right[..5], b"hello");
+        assert_eq!(open_in_place(&FRAME, &mut right, &[1; 32], &tag), Ok(()));
+        assert_eq!(&right[..6], b"hello\0");
         let node = Binding { kind: ChunkKind::Node, ..FRAME };
         let elsewhere = Binding { volume: VolumeId([9; 16]), ..FRAME };
         for other in [node, elsewhere] {
-            assert_eq!(open_in_place(&other, &mut sealed.clone(), &[1; 32]), Err(Damaged));
+            assert_eq!(open_in_place(&other, &mut sealed.clone(), &[1; 32], &tag), Err(Damaged));
         }
-        assert_eq!(open_in_place(&FRAME, &mut sealed.clone(), &[2; 32]), Err(Damaged));
+        assert_eq!(open_in_place(&FRAME, &mut sealed.clone(), &[2; 32], &tag), Err(Damaged));
+        assert_eq!(open_in_place(&FRAME, &mut sealed.clone(), &[1; 32], &[0; 16]), Err(Damaged));
         for at in 0..sealed.len() {
             let mut flipped = sealed.clone();
             flipped[at] ^= 0x10;
-            assert_eq!(open_in_place(&FRAME, &mut flipped, &[1; 32]), Err(Damaged));
+            assert_eq!(open_in_place(&FRAME, &mut flipped, &[1; 32], &tag), Err(Damaged));
         }
-        assert_eq!(open_in_place(&FRAME, &mut [0; 7], &[1; 32]), Err(Damaged));
+    }
+
+    #[test]
+    fn a_record_opens_as_it_was() {
+        let mut sealed = Vec::new();
+        seal_with_nonce_into(&mut sealed, &FRAME, b"hello", &[1; 32], &[3; 12]);
+        assert_eq!(sealed.len(), sealed_size(5));
+        let mut right = sealed.clone();
+        assert_eq!(open_with_nonce_in_place(&FRAME, &mut right, &[1; 32], &[3; 12]), Ok(5));
+        assert_eq!(&right[..5], b"hello");
+        assert_eq!(open_with_nonce_in_place(&FRAME, &mut sealed, &[1; 32], &[4; 12]), Err(Damaged));
+        assert_eq!(open_with_nonce_in_place(&FRAME, &mut [0; 7], &[1; 32], &[3; 12]), Err(Damaged));
+    }
+
+    #[test]
+    fn a_small_part_of_a_run_does_not_keep_the_run() {
+        let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
+        let locations = [packer.append(ChunkKind::Frame, &[1; 100]), packer.append(ChunkKind::Frame, &[2; 9000])];
+        packer.close();
+        let (_, object) = packer.take_ready().remove(0);
+        let pointers = locations.map(|location| packer.pointer(&location));
+        let whole = object.as_ptr_range();
+        let opened = open_run(&FRAME, object, 0, &pointers).unwrap();
+        assert_eq!((opened[0].as_ref(), opened[1].as_ref()), ([1; 100].as_slice(), [2; 9000].as_slice()));
+        assert!(!whole.contains(&opened[0].as_ptr()), "the small one is a copy");
+        assert!(whole.contains(&opened[1].as_ptr()), "the large one is not");
+    }
+
+    #[test]
+    fn a_full_frame_is_one_group_of_the_store() {
+        let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
+        for _ in 0..40 {
+            let location = packer.append(ChunkKind::Frame, &[7; 32 * 1024]);
+            let pointer = packer.pointer(&location);
+            assert_eq!((pointer.offset % (32 * 1024), pointer.length, pointer.birth), (0, 32 * 1024, 1));
+        }
     }
 
     #[test]
     fn chunks_share_objects_and_large_runs_take_several() {
         let tag = OwnerTag([3; 32]);
-        let mut packer = Packer::new(tag, VOLUME);
+        let mut packer = Packer::new(tag, VOLUME, 1);
         let content = vec![7u8; 32 * 1024];
         let locations: Vec<_> = (0..40).map(|_| packer.append(ChunkKind::Frame, &content)).collect();
         packer.close();
@@ -345,7 +431,7 @@ mod tests {
             let pointer = packer.pointer(location);
             let (_, object) = objects.iter().find(|(address, _)| address.0 == pointer.address).unwrap();
             let sealed = object.slice(pointer.offset as usize..(pointer.offset + pointer.length) as usize);
-            let opened = open_run(&FRAME, sealed, &[(0, pointer.length as usize, pointer.key)]).unwrap();
+            let opened = open_run(&FRAME, sealed, pointer.offset, &[pointer]).unwrap();
             assert_eq!(opened[0], content);
         }
         let mut keys: Vec<_> = locations.iter().map(|location| location.key).collect();

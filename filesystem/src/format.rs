@@ -8,9 +8,12 @@
 //! it came and written back. A kind of key that this version does not know is passed over in scans and kept in place.
 //! What an older program must not touch is said by feature flags in the root (see [`crate::access`]).
 //!
-//! Numbers in values are little-endian. A pointer is `1, offset u32, length u32, key 32, address 32`, or
-//! `0, offset, length, key` for what lies in the same object as the node that points: only so can a parent and its
-//! child share an object that is named by its hash.
+//! Numbers in values are little-endian. A pointer is `form u8, algorithm u8, offset u32, stored length u32, content length
+//! u32, birth u48, key 32, tag 16`, and `address 32` where the form is 1; where it is 0 the chunk lies in the same object as
+//! the node that points: only so can a parent and its child share an object that is named by its hash.
+//!
+//! The content's length and the tag are in the pointer and not in the object, so a full frame takes exactly 32 KiB there and
+//! lies in one group of the store's hash (`dht::address`): a random read moves and checks one group and not two.
 
 mod entry;
 #[cfg(test)]
@@ -42,8 +45,12 @@ pub const NODE_SIZE_LIMIT: usize = 256 * 1024;
 pub const KEY_SIZE_MAX: usize = 9 + 8 + NAME_SIZE_MAX;
 /// Hashes of names keep this many bits, so that a hash and a small index fit a positive `readdir` cookie.
 pub const NAME_HASH_BITS: u32 = 56;
-/// What sealing adds to the padded content: its length and GCM's tag.
+/// What sealing adds to a padded record, which no pointer describes: its length and GCM's tag.
 pub const SEAL_OVERHEAD: usize = 4 + 16;
+/// How content is sealed: AES-256-GCM, in one piece. Others are reserved.
+const ALGORITHM: u8 = 0;
+/// A birth has 48 bits: enough for a commit each microsecond for nine years.
+const BIRTH_MAX: u64 = (1 << 48) - 1;
 
 /// Returns the size that content of `size` bytes is padded to: at most an eighth more, so that sizes tell little.
 pub fn padded_size(size: usize) -> usize {
@@ -65,10 +72,16 @@ pub struct Pointer {
     pub address: [u8; 32],
     /// Where in the object the sealed bytes start.
     pub offset: u32,
-    /// How many sealed bytes there are.
+    /// How many sealed bytes there are: the content and what pads it.
     pub length: u32,
+    /// How many of them are content.
+    pub size: u32,
+    /// The register's version that the chunk was sealed for; 0: not known. No root before that one points to it.
+    pub birth: u64,
     /// The AES-256-GCM key that sealed them, and nothing else.
     pub key: [u8; 32],
+    /// What proves them untouched.
+    pub tag: [u8; 16],
 }
 
 impl std::fmt::Debug for Pointer {
@@ -82,15 +95,19 @@ impl std::fmt::Debug for Pointer {
 }
 
 /// Bytes of a pointer with its address.
-pub const POINTER_SIZE: usize = 73;
+pub const POINTER_SIZE: usize = NEAR_SIZE + 32;
+const NEAR_SIZE: usize = 2 + 3 * 4 + 6 + 32 + 16;
 
 impl Pointer {
     /// Appends the pointer; `same_object` leaves the address out.
     pub fn encode(&self, same_object: bool, out: &mut Vec<u8>) {
-        out.push(u8::from(!same_object));
-        out.extend_from_slice(&self.offset.to_le_bytes());
-        out.extend_from_slice(&self.length.to_le_bytes());
+        out.extend_from_slice(&[u8::from(!same_object), ALGORITHM]);
+        for number in [self.offset, self.length, self.size] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&self.birth.min(BIRTH_MAX).to_le_bytes()[..6]);
         out.extend_from_slice(&self.key);
+        out.extend_from_slice(&self.tag);
         if !same_object {
             out.extend_from_slice(&self.address);
         }
@@ -99,21 +116,37 @@ impl Pointer {
     /// Reads a pointer that was found in the object `home`.
     pub fn decode(bytes: &[u8], home: &[u8; 32]) -> Option<Pointer> {
         let address = match (bytes.first()?, bytes.len()) {
-            (0, 41) => *home,
-            (1, POINTER_SIZE) => bytes[41..73].try_into().ok()?,
+            (0, NEAR_SIZE) => *home,
+            (1, POINTER_SIZE) => bytes[NEAR_SIZE..].try_into().ok()?,
             _ => return None,
         };
+        if bytes[1] != ALGORITHM {
+            return None;
+        }
+        let number = |at: usize| Some(u32::from_le_bytes(bytes[at..at + 4].try_into().ok()?));
+        let mut birth = [0; 8];
+        birth[..6].copy_from_slice(&bytes[14..20]);
         let pointer = Pointer {
             address,
-            offset: u32::from_le_bytes(bytes[1..5].try_into().ok()?),
-            length: u32::from_le_bytes(bytes[5..9].try_into().ok()?),
-            key: bytes[9..41].try_into().ok()?,
+            offset: number(2)?,
+            length: number(6)?,
+            size: number(10)?,
+            birth: u64::from_le_bytes(birth),
+            key: bytes[20..52].try_into().ok()?,
+            tag: bytes[52..68].try_into().ok()?,
         };
         // Sizes what is fetched and allocated next, so it is bounded here.
         let fits = pointer.offset as usize <= OBJECT_LENGTH_MAX
-            && pointer.length as usize >= SEAL_OVERHEAD
+            && pointer.length > 0
+            && pointer.size <= pointer.length
             && pointer.offset as usize + pointer.length as usize <= OBJECT_LENGTH_MAX;
         fits.then_some(pointer)
+    }
+
+    /// A pointer to `length` bytes in an object, for tests.
+    #[cfg(test)]
+    pub(crate) fn example(address: [u8; 32], offset: u32, length: u32) -> Pointer {
+        Pointer { address, offset, length, size: length - 1, birth: 77, key: [9; 32], tag: [8; 16] }
     }
 }
 
@@ -147,11 +180,11 @@ mod tests {
 
     #[test]
     fn a_pointer_within_its_object_leaves_the_address_out() {
-        let pointer = Pointer { address: [7; 32], offset: 10, length: 100, key: [9; 32] };
+        let pointer = Pointer::example([7; 32], 10, 100);
         let (mut near, mut far) = (Vec::new(), Vec::new());
         pointer.encode(true, &mut near);
         pointer.encode(false, &mut far);
-        assert_eq!((near.len(), far.len()), (41, POINTER_SIZE));
+        assert_eq!((near.len(), far.len()), (68, 100));
         assert_eq!(Pointer::decode(&near, &[7; 32]), Some(pointer));
         assert_eq!(Pointer::decode(&far, &[1; 32]), Some(pointer));
     }

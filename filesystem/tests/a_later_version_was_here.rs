@@ -25,8 +25,7 @@ impl Stored<'_> {
         let end = pointer.offset + pointer.length;
         let sealed = self.0.get(&Address(pointer.address), Some(pointer.offset..end)).unwrap();
         let binding = Binding { kind: ChunkKind::Node, volume: self.1 };
-        let chunk = [(0, pointer.length as usize, pointer.key)];
-        let bytes = open_run(&binding, sealed, &chunk).unwrap().remove(0);
+        let bytes = open_run(&binding, sealed, pointer.offset, &[*pointer]).unwrap().remove(0);
         Rc::new(Node::decode(bytes, pointer.address).unwrap())
     }
 
@@ -53,7 +52,7 @@ fn root_of(store: &TestStore) -> Root {
 fn publish(store: &TestStore, values: Vec<(Vec<u8>, Vec<u8>)>, change: impl FnOnce(&mut Root)) {
     let record = store.read(&keys(store).register).unwrap().unwrap();
     let mut root = root_of(store);
-    let mut packer = Packer::new(store.tag(), root.charter.volume);
+    let mut packer = Packer::new(store.tag(), root.charter.volume, record.version + 1);
     let mut changes: Vec<Change> = values
         .into_iter()
         .map(|(key, value)| Change { key: key.into(), value: Some(Value::Raw(value.into())) })

@@ -17,7 +17,7 @@ use crate::format::{Pointer, VolumeId};
 use crate::operations::Time;
 
 const MAGIC: &[u8; 8] = b"hyphavol";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// Which features a volume uses, a bit each. This version knows none beyond the format itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -235,7 +235,7 @@ pub(super) fn example(readers: Vec<X25519Public>) -> Root {
         },
         version: 15,
         previous: Some(HeaderHash([16; 32])),
-        tree: Some(Pointer { address: [1; 32], offset: 2, length: 300, key: [4; 32] }),
+        tree: Some(Pointer::example([1; 32], 2, 300)),
         commit: [5; 16],
         time: Time { seconds: 6, nanoseconds: 7 },
         author: "äuthor".into(),

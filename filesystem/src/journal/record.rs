@@ -1,6 +1,6 @@
 //! The bytes of a journal file: a header, then groups of records. Pure; see [`super`] for what the journal is.
 //!
-//! Header: `"hyphaj2\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
+//! Header: `"hyphaj3\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
 //! `size u32, sealed`, whose nonce is their index. A record's plaintext: `1` if it ends its group else `0`, then items
 //! `kind u8, key size u16, value size u32, key, value`; see [`Item`].
 //!
@@ -16,7 +16,7 @@ use crate::format::{Key, Pointer, VolumeId};
 
 /// A record is bound to no volume's id: its file's key is its own, and the file says which register it belongs to.
 const BINDING: Binding = Binding { kind: ChunkKind::Journal, volume: VolumeId([0; 16]) };
-const MAGIC: &[u8; 8] = b"hyphaj2\n";
+const MAGIC: &[u8; 8] = b"hyphaj3\n";
 /// A record is cut when it passes this; bounds what a reader allocates.
 pub(super) const RECORD_SIZE: usize = 1024 * 1024;
 /// One item is a frame or an extended attribute at the most, so a record stays far below this.
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn items_survive_a_record() {
-        let pointer = Pointer { address: [5; 32], offset: 1, length: 100, key: [6; 32] };
+        let pointer = Pointer::example([5; 32], 1, 100);
         let items = vec![
             Item::Snapshot { session: [7; 8], device: 9 },
             Item::Base { number: 3, tree: Some(pointer) },

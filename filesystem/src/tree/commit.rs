@@ -344,16 +344,15 @@ mod tests {
                 return node.clone();
             }
             let object = self.objects.borrow()[&pointer.address].clone();
-            let (start, length) = (pointer.offset as usize, pointer.length as usize);
             let binding = Binding { kind: ChunkKind::Node, volume: VOLUME };
-            let bytes = open_run(&binding, object, &[(start, length, pointer.key)]).unwrap().remove(0);
+            let bytes = open_run(&binding, object, 0, &[*pointer]).unwrap().remove(0);
             let node = Rc::new(Node::decode(bytes, pointer.address).unwrap());
             self.nodes.borrow_mut().insert(*pointer, node.clone());
             node
         }
 
         fn commit(&self, root: Option<Pointer>, changes: &[Change]) -> Option<Pointer> {
-            let mut packer = Packer::new(OwnerTag([1; 32]), VOLUME);
+            let mut packer = Packer::new(OwnerTag([1; 32]), VOLUME, 1);
             let merged = merge(self, root, changes, &mut packer).unwrap();
             packer.close();
             for (Address(address), object) in packer.take_ready() {

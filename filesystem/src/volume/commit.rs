@@ -12,29 +12,26 @@
 //! there, it says in its writers' records whether ours is in it after all, its answer lost; if not, [`super::rebase`] puts
 //! the changes on top of it.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dht::{Address, PutError, Record, SwapError};
-use reactor::JoinHandle;
-use reactor::sync::Semaphore;
+use dht::{Address, Record, SwapError};
 
 use super::Volume;
 use super::fetch::CachedNodes;
-use super::state::{Attempt, Change, Delta, encode_value};
+use super::frames::put_errno;
+use super::state::{Attempt, Change, Delta};
+use super::values::encode_value;
 use crate::access::open_root;
 use crate::cache::Cached;
-use crate::chunk::{ChunkKind, Location, Packer};
+use crate::chunk::{Location, Packer};
 use crate::errno::Errno;
-use crate::format::{INLINE_SIZE_MAX, Key, Pointer, WriterRecord};
+use crate::format::{Key, Pointer, WriterRecord};
 use crate::operations::Time;
 use crate::tree::commit::{Change as TreeChange, Merged, Value, Written, merge};
 use crate::tree::node::Node;
 
-/// Objects on their way at once: 16 MiB, enough for a long fat line.
-const PUTS_IN_FLIGHT_MAX: usize = 16;
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
@@ -65,22 +62,6 @@ enum Outcome {
     Published(Record),
     /// Another writer's value is in the register.
     Lost(Record),
-}
-
-/// Objects being put in the background.
-struct Puts {
-    places: Rc<Semaphore>,
-    failure: Rc<Cell<Option<Errno>>>,
-    /// By the packer's number of the object.
-    handles: Vec<(u32, JoinHandle<Option<Address>>)>,
-}
-
-impl Drop for Puts {
-    fn drop(&mut self) {
-        for (_, handle) in &self.handles {
-            handle.terminate();
-        }
-    }
 }
 
 impl Volume {
@@ -135,7 +116,8 @@ impl Volume {
     }
 
     fn commit_delta(self: &Rc<Self>, delta: Rc<Delta>) -> Result<(), Errno> {
-        let mut packer = Packer::new(self.store.tag(), self.state.borrow().charter.volume);
+        let volume = self.state.borrow().charter.volume;
+        let mut packer = Packer::new(self.store.tag(), volume, self.version.get() + 1);
         let (delta, last) = self.store_frames(delta, &mut packer)?;
         if self.race.wants_claim() {
             // Everything large is stored: what is left takes little time, and the others keep out of it.
@@ -257,53 +239,6 @@ impl Volume {
         self.progress.notify_all();
     }
 
-    /// Seals the delta's frames. Those in full objects are stored when this returns, and the delta points to them, even
-    /// if others failed; the rest, less than an object, are with their places in the one that is open.
-    #[expect(clippy::type_complexity, reason = "a pair that is taken apart at once")]
-    fn store_frames(
-        self: &Rc<Self>,
-        delta: Rc<Delta>,
-        packer: &mut Packer,
-    ) -> Result<(Rc<Delta>, Vec<(Key, Location)>), Errno> {
-        let mut puts = Puts::new();
-        let mut sealed = Vec::new();
-        packer.defer_names(true);
-        for (key, change) in &delta.changes {
-            let Change::Frame(bytes) = change else { continue };
-            if bytes.len() <= INLINE_SIZE_MAX {
-                continue;
-            }
-            if puts.failure.get().is_some() {
-                break;
-            }
-            sealed.push((key.clone(), packer.append(ChunkKind::Frame, bytes)));
-            for object in packer.take_closed() {
-                puts.start(self, object);
-            }
-        }
-        packer.defer_names(false);
-        let result = puts.wait(packer);
-        drop(delta);
-        let mut last = Vec::new();
-        let mut state = self.state.borrow_mut();
-        let Some(delta) = state.committing.take() else { return Err(Errno::EIO) };
-        let mut delta = Rc::unwrap_or_clone(delta);
-        for (key, location) in sealed {
-            if packer.is_open(&location) {
-                last.push((key, location));
-            } else if packer.is_named(&location) {
-                let pointer = packer.pointer(&location);
-                if let Some(Change::Frame(bytes)) = delta.remove(&key) {
-                    state.cache.insert(&pointer, Cached::Frame(bytes));
-                }
-                delta.insert(key, Change::Stored(pointer));
-            }
-        }
-        let delta = Rc::new(delta);
-        state.committing = Some(delta.clone());
-        result.map(|()| (delta, last))
-    }
-
     /// The delta as the tree takes it; `last` are the frames that go with the nodes.
     fn tree_changes(&self, delta: &Delta, last: &[(Key, Location)]) -> Vec<TreeChange> {
         let mut changes = Vec::with_capacity(delta.changes.len() + 1);
@@ -390,69 +325,6 @@ impl Volume {
                 state.cache.insert(&pointer, Cached::Node(Rc::new(node)));
             }
         }
-    }
-}
-
-impl Puts {
-    fn new() -> Puts {
-        Puts {
-            places: Rc::new(Semaphore::new(PUTS_IN_FLIGHT_MAX)),
-            failure: Rc::new(Cell::new(None)),
-            handles: Vec::new(),
-        }
-    }
-
-    /// Sends one object off, once there is a place.
-    fn start(&mut self, volume: &Rc<Volume>, (number, object): (u32, Bytes)) {
-        self.places.acquire().forget();
-        let (volume, places, failure) = (volume.clone(), self.places.clone(), self.failure.clone());
-        let handle = reactor::spawn(move || {
-            let mut back_off = BackOff::new();
-            let result = loop {
-                match volume.store.put(object.clone()) {
-                    // The others are on their way: soon there will be nodes for all of them, or for none.
-                    Err(error @ PutError::NoQuorum { .. }) => {
-                        volume.on_store_failed(&error, put_errno(&error));
-                        back_off.pause();
-                    }
-                    result => break result,
-                }
-            };
-            places.release(1);
-            match &result {
-                Ok(_) => {
-                    volume.space.on_put(object.len());
-                    volume.on_stored();
-                }
-                Err(error) => {
-                    volume.on_store_failed(error, put_errno(error));
-                    failure.set(Some(put_errno(error)));
-                }
-            }
-            result.ok()
-        });
-        self.handles.push((number, handle));
-        // Sealing a large commit takes a while: others get their turn after each object.
-        reactor::yield_now();
-    }
-
-    /// Waits for all of them, and tells the packer what the store calls those that it took.
-    fn wait(mut self, packer: &mut Packer) -> Result<(), Errno> {
-        for (number, handle) in std::mem::take(&mut self.handles) {
-            if let Some(address) = handle.join().map_err(|_| Errno::EINTR)? {
-                packer.set_name(number, address);
-            }
-        }
-        self.failure.get().map_or(Ok(()), Err)
-    }
-}
-
-fn put_errno(error: &PutError) -> Errno {
-    match error {
-        PutError::Full { .. } => Errno::ENOSPC,
-        PutError::NoQuorum { .. } => Errno::ETIMEDOUT,
-        PutError::Refused(_) => Errno::EACCES,
-        _ => Errno::EIO,
     }
 }
 

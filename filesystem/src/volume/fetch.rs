@@ -202,17 +202,12 @@ impl Volume {
                 }
             }
         };
-        let chunks: Vec<_> = run
-            .pointers
-            .iter()
-            .map(|pointer| ((pointer.offset - first.offset) as usize, pointer.length as usize, pointer.key))
-            .collect();
         let damaged = |error: &dyn std::fmt::Display| {
             tracing::error!(%error, object = ?first, "a chunk that the store verified is not what was written");
             Errno::EIO
         };
         let binding = Binding { kind, volume: self.state.borrow().charter.volume };
-        let contents = open_run(&binding, sealed, &chunks).map_err(|error| damaged(&error))?;
+        let contents = open_run(&binding, sealed, first.offset, &run.pointers).map_err(|error| damaged(&error))?;
         let mut result = Vec::with_capacity(contents.len());
         for (pointer, content) in run.pointers.iter().zip(contents) {
             let cached = match kind {

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn tree(number: u8) -> Option<Pointer> {
-        Some(Pointer { address: [number; 32], offset: 0, length: 100, key: [0; 32] })
+        Some(Pointer::example([number; 32], 0, 100))
     }
 
     #[test]

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::state::{Change, Delta, decode_raw};
+use super::state::{Change, Delta};
+use super::values::decode_raw;
 use super::{OpenError, Volume};
 use crate::access::Root;
 use crate::format::{FRAME_SIZE_MAX, Pointer};

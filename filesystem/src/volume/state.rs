@@ -16,6 +16,7 @@ use dht::HeaderHash;
 use super::aliases::Aliases;
 use super::durability::Durability;
 use super::passed::Passed;
+use super::values::decode_value;
 use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
@@ -27,9 +28,6 @@ use crate::tree::cursor;
 
 /// Inode numbers are given out in runs that start at a random number; this many to a run.
 const INODE_RUN_BITS: u32 = 22;
-
-/// Before an extended attribute's value: what a later version stores otherwise begins otherwise.
-const XATTR_VERSION: u8 = 1;
 
 /// How long what is open here without a name is ours, if we do not say so again: an hour, so that a machine may sleep a
 /// little, and what a dead one had open is not kept for long.
@@ -433,48 +431,6 @@ impl State {
         if !self.references.contains_key(&inode) {
             self.reclaim.push_back(inode);
         }
-    }
-}
-
-fn decode_value(key: &Key, found: &cursor::Found) -> Step<Change> {
-    let value = decode_raw(key, &found.node.shared_value(found.index), found.node.home());
-    value.ok_or(Stop::Errno(Errno::EIO))
-}
-
-/// Reads a value as it lies in a leaf of the object `home`.
-pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Change> {
-    match key {
-        Key::Inode(_) => InodeRecord::decode(raw).map(Change::Inode),
-        Key::Entry(..) => EntryRecord::decode(raw).map(Change::Entry),
-        Key::Extent(..) => match raw.first() {
-            Some(2) => Some(Change::Frame(raw.slice(1..))),
-            _ => Pointer::decode(raw, home).map(Change::Stored),
-        },
-        Key::Xattr(..) => (raw.first() == Some(&XATTR_VERSION)).then(|| Change::Xattr(raw.slice(1..))),
-        Key::Orphan(_) => Orphan::decode(raw).map(Change::Orphan),
-        Key::Truncation(_) => Truncation::decode(raw).map(Change::Truncation),
-        Key::Writer(_) => WriterRecord::decode(raw).map(Change::Writer),
-    }
-}
-
-/// Appends a value as it lies in a leaf; a frame's only if it is tiny.
-pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
-    match change {
-        Change::Removed => {}
-        Change::Inode(record) => record.encode(out),
-        Change::Entry(entry) => entry.encode(out),
-        Change::Frame(bytes) => {
-            out.push(2);
-            out.extend_from_slice(bytes);
-        }
-        Change::Stored(pointer) => pointer.encode(false, out),
-        Change::Xattr(bytes) => {
-            out.push(XATTR_VERSION);
-            out.extend_from_slice(bytes);
-        }
-        Change::Orphan(orphan) => orphan.encode(out),
-        Change::Truncation(truncation) => truncation.encode(out),
-        Change::Writer(writer) => writer.encode(out),
     }
 }
 

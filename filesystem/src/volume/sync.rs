@@ -7,7 +7,8 @@
 use bytes::Bytes;
 
 use super::Volume;
-use super::state::{Attempt, Change, State, encode_value};
+use super::state::{Attempt, Change, State};
+use super::values::encode_value;
 use crate::errno::Errno;
 use crate::format::Key;
 use crate::journal::{Files, Item, Journal, JournalError};

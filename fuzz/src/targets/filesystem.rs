@@ -90,11 +90,12 @@ pub const CHUNK: Target = Target {
     name: "chunk",
     body: |data| {
         let mut sealed = data.to_vec();
-        let _ = chunk::open_in_place(&NODE, &mut sealed, &[5; 32]);
+        let _ = chunk::open_in_place(&NODE, &mut sealed, &[5; 32], &[6; 16]);
+        let _ = chunk::open_with_nonce_in_place(&NODE, &mut data.to_vec(), &[5; 32], &[0; 12]);
     },
     seeds: || {
         let mut sealed = Vec::new();
-        chunk::seal_into(&mut sealed, &NODE, b"content of a node", &[5; 32]);
+        chunk::seal_with_nonce_into(&mut sealed, &NODE, b"content of a node", &[5; 32], &[0; 12]);
         vec![sealed]
     },
 };

@@ -1,0 +1,56 @@
+//! Values as they lie in a leaf, read and written: which record belongs to which kind of key.
+//!
+//! The records themselves are [`crate::format`]'s. Nothing here looks at the tree.
+
+use bytes::Bytes;
+
+use super::state::{Change, Step, Stop};
+use crate::errno::Errno;
+use crate::format::{EntryRecord, InodeRecord, Key, Orphan, Pointer, Truncation, WriterRecord};
+use crate::tree::cursor;
+
+/// Before an extended attribute's value: what a later version stores otherwise begins otherwise.
+const XATTR_VERSION: u8 = 1;
+
+/// Reads a value that was found in the tree.
+pub(super) fn decode_value(key: &Key, found: &cursor::Found) -> Step<Change> {
+    let value = decode_raw(key, &found.node.shared_value(found.index), found.node.home());
+    value.ok_or(Stop::Errno(Errno::EIO))
+}
+
+/// Reads a value as it lies in a leaf of the object `home`.
+pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Change> {
+    match key {
+        Key::Inode(_) => InodeRecord::decode(raw).map(Change::Inode),
+        Key::Entry(..) => EntryRecord::decode(raw).map(Change::Entry),
+        Key::Extent(..) => match raw.first() {
+            Some(2) => Some(Change::Frame(raw.slice(1..))),
+            _ => Pointer::decode(raw, home).map(Change::Stored),
+        },
+        Key::Xattr(..) => (raw.first() == Some(&XATTR_VERSION)).then(|| Change::Xattr(raw.slice(1..))),
+        Key::Orphan(_) => Orphan::decode(raw).map(Change::Orphan),
+        Key::Truncation(_) => Truncation::decode(raw).map(Change::Truncation),
+        Key::Writer(_) => WriterRecord::decode(raw).map(Change::Writer),
+    }
+}
+
+/// Appends a value as it lies in a leaf; a frame's only if it is tiny.
+pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
+    match change {
+        Change::Removed => {}
+        Change::Inode(record) => record.encode(out),
+        Change::Entry(entry) => entry.encode(out),
+        Change::Frame(bytes) => {
+            out.push(2);
+            out.extend_from_slice(bytes);
+        }
+        Change::Stored(pointer) => pointer.encode(false, out),
+        Change::Xattr(bytes) => {
+            out.push(XATTR_VERSION);
+            out.extend_from_slice(bytes);
+        }
+        Change::Orphan(orphan) => orphan.encode(out),
+        Change::Truncation(truncation) => truncation.encode(out),
+        Change::Writer(writer) => writer.encode(out),
+    }
+}
