@@ -394,7 +394,8 @@ mod tests {
     #[test]
     fn a_small_part_of_a_run_does_not_keep_the_run() {
         let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
-        let locations = [packer.append(ChunkKind::Frame, &[1; 100]), packer.append(ChunkKind::Frame, &[2; 9000])];
+        let locations =
+            [packer.append(ChunkKind::Frame, &[1; 100]), packer.append(ChunkKind::Frame, &[2; 9000])];
         packer.close();
         let (_, object) = packer.take_ready().remove(0);
         let pointers = locations.map(|location| packer.pointer(&location));

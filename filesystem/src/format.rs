@@ -20,11 +20,13 @@ mod entry;
 mod golden;
 mod inode;
 mod key;
+mod object;
 mod table;
 
 pub use entry::EntryRecord;
 pub use inode::{ContentVersion, INODE_RECORD_SIZE, InodeRecord};
 pub use key::{Key, KeyBytes};
+pub use object::{OBJECT_CHANGE_COUNT_MAX, ObjectChange, ObjectChanges, ObjectId, ObjectRecord};
 pub use table::{Orphan, Truncation, WriterRecord};
 
 use crate::operations::NAME_SIZE_MAX;

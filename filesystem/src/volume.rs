@@ -8,8 +8,9 @@
 //!   it; `truncation`, `reclaim`: removing what is large, step by step;
 //! - `durability`: which changes are durable, and where; `sync`: making them so, and waiting for it; `room`: waiting before
 //!   a change until there is a place for it;
-//! - `fetch`: chunks into the cache; `commit`: deltas into the store, their `frames` first; `rebase`: what happens when another writer was first,
-//!   with `race`, which keeps that short, `merge`, which decides, `gate`, which keeps changes out meanwhile, and `aliases`, for files that became two;
+//! - `fetch`: chunks into the cache; `commit`: deltas into the store, their `frames` first, and what becomes of `objects`; `rebase`:
+//!   what happens when another writer was first, with `race`, which keeps that short, `merge`, which decides, `gate`, which
+//!   keeps changes out meanwhile, and `aliases`, for files that became two;
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
@@ -31,6 +32,7 @@ mod holes;
 mod merge;
 mod names;
 mod news;
+mod objects;
 mod operations;
 mod options;
 mod orphans;
@@ -58,7 +60,7 @@ use reactor::sync::Signal;
 use crate::access::{Charter, Features, Root, RootSealer, VolumeKeys, open_root};
 use crate::cache::Cached;
 use crate::errno::Errno;
-use crate::format::{InodeRecord, VolumeId};
+use crate::format::{InodeRecord, ObjectChanges, Pointer, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Time};
 pub use ending::{Ending, Pending};
@@ -189,7 +191,11 @@ impl Volume {
             options.read_only = true;
         }
         let volume = Volume::new(store, keys, options, root.charter.clone(), root.tree)?;
-        volume.state.borrow_mut().header = Some(record.header_hash);
+        {
+            let mut state = volume.state.borrow_mut();
+            state.header = Some(record.header_hash);
+            state.objects = root.objects.clone();
+        }
         volume.version.set(record.version);
         // An unreadable tree should fail here and not at the first `ls`.
         volume.step(|state| state.record(Inode::ROOT.0)).map_err(OpenError::Tree)?;
@@ -209,7 +215,7 @@ impl Volume {
         keys: VolumeKeys,
         options: Options,
         charter: Charter,
-        tree: Option<crate::format::Pointer>,
+        tree: Option<Pointer>,
     ) -> Result<Rc<Volume>, OpenError> {
         // A reader has nothing to make durable.
         let directory = options.journal_directory.clone().filter(|_| !options.read_only);
@@ -319,13 +325,14 @@ impl Volume {
         self.state.borrow().header
     }
 
-    fn seal_root(&self, tree: Option<crate::format::Pointer>, commit: [u8; 16]) -> Bytes {
+    fn seal_root(&self, tree: Option<Pointer>, objects: ObjectChanges, commit: [u8; 16]) -> Bytes {
         let state = self.state.borrow();
         let root = Root {
             charter: state.charter.clone(),
             version: self.version.get() + 1,
             previous: state.header,
             tree,
+            objects,
             commit,
             time: Time::now(),
             author: self.options.author.clone(),

@@ -63,6 +63,7 @@ fn publish(store: &TestStore, values: Vec<(Vec<u8>, Vec<u8>)>, change: impl FnOn
     for (_, object) in packer.take_ready() {
         store.put(object).unwrap();
     }
+    merged.count(&packer, &mut root.objects);
     root.tree = match merged.root {
         Some(Value::Chunk(location)) => Some(packer.pointer(&location)),
         Some(Value::Pointer(pointer)) => Some(pointer),

@@ -5,6 +5,8 @@
 //! Hundreds of worlds, each from a seed; a failing one prints it, shrunk and told as a story. `HYPHA_WORLDS=100000` runs
 //! as many, `HYPHA_WORLDS_FROM` says from which seed on.
 
+#[path = "common/objects.rs"]
+mod objects;
 mod sim;
 
 use std::cell::{Cell, RefCell};
@@ -76,6 +78,8 @@ fn world_of_mounts(world: &World) {
     assert!(seen.iter().all(|tree| *tree == seen[0]), "the machines see different things: {seen:?}");
     let faults = history.borrow().faults(&seen[0]);
     assert_eq!(faults, [""; 0], "there is {:?}", seen[0]);
+    // And a collector would know what of it is in use.
+    objects::check(&cloud.memory, &mounts[0].keys());
 }
 
 fn found(mount: &Mount) {

@@ -2,8 +2,9 @@
 //!
 //! Body, numbers little-endian: `"hyphavol", version u16, compatible u64, read-compatible u64, incompatible u64`, and from
 //! here on as the features say: `volume id 16, register version u64, previous header 32, created 12, commit id 16, time 12,
-//! name key 32, author size u8, author, reader count u16, X25519 keys, tree size u16, tree`, then extensions
-//! `type u16, size u32, value` up to the end. A time is `seconds i64, nanoseconds u32`; the tree is a pointer, or nothing.
+//! name key 32, author size u8, author, reader count u16, X25519 keys, tree size u16, tree, objects` (see
+//! [`ObjectChanges`]), then extensions `type u16, size u32, value` up to the end. A time is `seconds i64, nanoseconds u32`;
+//! the tree is a pointer, or nothing.
 //!
 //! The feature flags come first, and are looked at before anything behind them: a later version may change all of that.
 //! An extension says nothing that must be understood; a writer keeps those that it does not know, and their order.
@@ -13,7 +14,7 @@ use dht::HeaderHash;
 use reactor::crypto::X25519Public;
 
 use super::{AUTHOR_SIZE_MAX, READER_COUNT_MAX, RootError};
-use crate::format::{Pointer, VolumeId};
+use crate::format::{ObjectChanges, Pointer, VolumeId};
 use crate::operations::Time;
 
 const MAGIC: &[u8; 8] = b"hyphavol";
@@ -82,6 +83,8 @@ pub struct Root {
     pub previous: Option<HeaderHash>,
     /// The tree, or `None` if it is empty.
     pub tree: Option<Pointer>,
+    /// What the tree's records of objects do not say yet.
+    pub objects: ObjectChanges,
     /// Random: tells one's own commit from another's.
     pub commit: [u8; 16],
     /// When.
@@ -126,6 +129,7 @@ impl Root {
         }
         out.extend_from_slice(&(tree.len() as u16).to_le_bytes());
         out.extend_from_slice(&tree);
+        self.objects.encode(out);
         for extension in &charter.extensions {
             out.extend_from_slice(&extension.kind.to_le_bytes());
             out.extend_from_slice(&(extension.value.len() as u32).to_le_bytes());
@@ -179,6 +183,8 @@ fn decode_rest(mut reader: Reader<'_>, features: Features) -> Option<Root> {
         [] => None,
         bytes => Some(Pointer::decode(bytes, &[0; 32])?),
     };
+    let objects;
+    (objects, reader.0) = ObjectChanges::decode(reader.0)?;
     let mut extensions = Vec::new();
     while !reader.0.is_empty() {
         let kind = reader.u16()?;
@@ -186,7 +192,7 @@ fn decode_rest(mut reader: Reader<'_>, features: Features) -> Option<Root> {
         extensions.push(Extension { kind, value: Bytes::copy_from_slice(reader.take(size)?) });
     }
     let charter = Charter { volume, created, name_key, features, readers, extensions };
-    Some(Root { charter, version, previous, tree, commit, time, author })
+    Some(Root { charter, version, previous, tree, objects, commit, time, author })
 }
 
 /// Takes fields from the front of bytes.
@@ -236,6 +242,12 @@ pub(super) fn example(readers: Vec<X25519Public>) -> Root {
         version: 15,
         previous: Some(HeaderHash([16; 32])),
         tree: Some(Pointer::example([1; 32], 2, 300)),
+        objects: {
+            let mut objects = ObjectChanges::default();
+            objects.add(&Pointer::example([1; 32], 2, 300));
+            objects.remove(&Pointer::example([2; 32], 0, 64));
+            objects
+        },
         commit: [5; 16],
         time: Time { seconds: 6, nanoseconds: 7 },
         author: "äuthor".into(),

@@ -26,8 +26,10 @@ const ENTRY: &str = "080706050403020102";
 const WRITER: &str = "0173657373696f6e31070000000000000000f15365000000000000000000000000";
 const ORPHAN: &str = "01887766554433221100f153650000000010ff536500000000";
 const TRUNCATION: &str = "010300000000000000401f000000000000";
-/// Of an inode, an attribute, a name, an extent, a writer, an orphan, a truncation.
-const KEYS: [&str; 7] = [
+const OBJECT: &str = "01000080010000800000000000000000000000000000";
+const OBJECT_UNKNOWN: &str = "010000800100ffffffffffffffff0000000000000000";
+/// Of an inode, an attribute, a name, an extent, a writer, an orphan, a truncation, an object.
+const KEYS: [&str; 8] = [
     "000000000000000701",
     "000000000000000702757365722e636f6c6f7572",
     "0000000000000007030000000000abcdef6e616d65",
@@ -35,6 +37,7 @@ const KEYS: [&str; 7] = [
     "0000000000000000011122334455667788",
     "0000000000000000020000000000000007",
     "0000000000000000030000000000000007",
+    "00000000000000000500000605040302010707070707070707070707070707070707070707070707070707070707070707",
 ];
 const NODE: &str = "\
     0100020009007800000000000000000000070102010e00ed090000e8030000e90300000200000001080000100000002a \
@@ -48,7 +51,8 @@ const ROOT: &str = "\
     08080808080808080808080808080808080806617574686f720100090909090909090909090909090909090909090909 \
     090909090909090909090964000100000001000080000001700000010203040506090909090909090909090909090909 \
     090909090909090909090909090909090908080808080808080808080808080808070707070707070707070707070707 \
-    07070707070707070707070707070707078403050000006c61746572";
+    070707070707070707070707070707070701000707070707070707070707070707070707070707070707070707070707 \
+    070707010203040506008001000080ffffffffffff8403050000006c61746572";
 
 /// Compares bytes with their golden form; blanks in that are layout.
 fn is_golden(golden: &str, bytes: &[u8]) {
@@ -135,6 +139,14 @@ fn records_are_as_they_were() {
     let bytes = encoded(|out| truncation.encode(out));
     is_golden(TRUNCATION, &bytes);
     assert_eq!(Truncation::decode(&bytes), Some(truncation));
+
+    let known = ObjectRecord { live_bytes: Some(0x8000), end: 0x1_8000, ..ObjectRecord::default() };
+    let unknown = ObjectRecord { live_bytes: None, ..known.clone() };
+    for (golden, record) in [(OBJECT, known), (OBJECT_UNKNOWN, unknown)] {
+        let bytes = encoded(|out| record.encode(out));
+        is_golden(golden, &bytes);
+        assert_eq!(ObjectRecord::decode(&bytes), Some(record));
+    }
 }
 
 #[test]
@@ -147,6 +159,7 @@ fn keys_are_as_they_were() {
         Key::Writer(0x1122_3344_5566_7788),
         Key::Orphan(7),
         Key::Truncation(7),
+        Key::Object(ObjectId::from(&pointer())),
     ];
     for (golden, key) in KEYS.iter().zip(keys) {
         let bytes = Bytes::copy_from_slice(&key.encode());
@@ -165,6 +178,8 @@ fn nodes_are_as_they_were() {
 
 #[test]
 fn roots_are_as_they_were() {
+    let mut objects = ObjectChanges::default();
+    objects.remove(&pointer());
     let root = Root {
         charter: Charter {
             volume: VolumeId([10; 16]),
@@ -177,6 +192,7 @@ fn roots_are_as_they_were() {
         version: 15,
         previous: Some(HeaderHash([16; 32])),
         tree: Some(pointer()),
+        objects,
         commit: [5; 16],
         time: Time { seconds: 6, nanoseconds: 7 },
         author: "author".into(),

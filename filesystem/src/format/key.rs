@@ -13,11 +13,12 @@
 //! | writer | `0 u64, 1, device u64` | [`WriterRecord`](super::WriterRecord) |
 //! | orphan | `0 u64, 2, inode u64` | [`Orphan`](super::Orphan) |
 //! | truncation | `0 u64, 3, inode u64` | [`Truncation`](super::Truncation) |
+//! | object | `0 u64, 5, birth u64, address 32` | [`ObjectRecord`](super::ObjectRecord) |
 //!
 //! Only an extent's value may be a pointer that leaves its address out: a version that does not know a kind can move its
 //! values to another object as they are.
 //!
-//! Kinds 5 to 31 of an inode, and of the table 4 (snapshots), 5 (objects), 6 (access lists) and up to 31, are reserved:
+//! Kinds 5 to 31 of an inode, and of the table 4 (snapshots), 6 (access lists) and up to 31, are reserved:
 //! this version passes over them. Numbers in keys are big-endian, so that comparing bytes compares keys; the order of
 //! [`Key`] is the same, which a test holds together.
 
@@ -26,6 +27,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::ObjectId;
 use crate::operations::NAME_SIZE_MAX;
 
 /// The owner of what belongs to the volume as a whole.
@@ -39,6 +41,7 @@ const EXTENT: u8 = 4;
 const WRITER: u8 = 1;
 const ORPHAN: u8 = 2;
 const TRUNCATION: u8 = 3;
+const OBJECT: u8 = 5;
 
 /// An encoded key. Most fit inline.
 pub type KeyBytes = SmallVec<[u8; 40]>;
@@ -52,6 +55,8 @@ pub enum Key {
     Orphan(u64),
     /// An inode whose content is being removed piece by piece.
     Truncation(u64),
+    /// How much of an object is pointed to.
+    Object(ObjectId),
     /// A node's attributes.
     Inode(u64),
     /// An extended attribute.
@@ -69,6 +74,7 @@ impl Key {
             Key::Writer(_) => (TABLE, WRITER),
             Key::Orphan(_) => (TABLE, ORPHAN),
             Key::Truncation(_) => (TABLE, TRUNCATION),
+            Key::Object(_) => (TABLE, OBJECT),
             Key::Inode(inode) => (*inode, INODE),
             Key::Xattr(inode, _) => (*inode, XATTR),
             Key::Entry(directory, ..) => (*directory, ENTRY),
@@ -80,6 +86,7 @@ impl Key {
     fn rest(&self) -> (Option<u64>, &[u8]) {
         match self {
             Key::Writer(number) | Key::Orphan(number) | Key::Truncation(number) => (Some(*number), &[]),
+            Key::Object(object) => (Some(object.birth), &object.address),
             Key::Inode(_) => (None, &[]),
             Key::Xattr(_, name) => (None, name),
             Key::Entry(_, hash, name) => (Some(*hash), name),
@@ -98,6 +105,7 @@ impl Key {
             Key::Writer(device) => Key::Writer(*device),
             Key::Orphan(_) => Key::Orphan(to),
             Key::Truncation(_) => Key::Truncation(to),
+            Key::Object(object) => Key::Object(*object),
             Key::Inode(_) => Key::Inode(to),
             Key::Xattr(_, name) => Key::Xattr(to, name.clone()),
             Key::Entry(_, hash, name) => Key::Entry(to, *hash, name.clone()),
@@ -131,6 +139,10 @@ impl Key {
             (TABLE, WRITER) => exact(17, Key::Writer(number(9)?)),
             (TABLE, ORPHAN) => exact(17, Key::Orphan(number(9)?)),
             (TABLE, TRUNCATION) => exact(17, Key::Truncation(number(9)?)),
+            (TABLE, OBJECT) => {
+                let address = bytes.get(17..)?.try_into().ok()?;
+                Some(Key::Object(ObjectId { birth: number(9)?, address }))
+            }
             (TABLE, _) => None,
             (inode, INODE) => exact(9, Key::Inode(inode)),
             (inode, XATTR) => Some(Key::Xattr(inode, name(9)?)),
@@ -143,8 +155,10 @@ impl Key {
     /// Whether `bytes` is a key of a kind that a later version may have written: scans pass over it, and it stays.
     pub fn is_of_unknown_kind(bytes: &[u8]) -> bool {
         let Some((owner, [kind, ..])) = bytes.split_first_chunk::<8>() else { return false };
-        let last = if u64::from_be_bytes(*owner) == TABLE { TRUNCATION } else { EXTENT };
-        *kind == 0 || *kind > last
+        match u64::from_be_bytes(*owner) {
+            TABLE => !matches!(*kind, WRITER | ORPHAN | TRUNCATION | OBJECT),
+            _ => !matches!(*kind, INODE | XATTR | ENTRY | EXTENT),
+        }
     }
 
     /// Whether the value of the key `bytes` may be a pointer without an address, which only means something in the object
@@ -162,7 +176,11 @@ impl Key {
         match self {
             Key::Writer(device) => device.checked_add(1).map_or(Key::Orphan(0), Key::Writer),
             Key::Orphan(inode) => inode.checked_add(1).map_or(Key::Truncation(0), Key::Orphan),
-            Key::Truncation(inode) => inode.checked_add(1).map_or(Key::Inode(1), Key::Truncation),
+            Key::Truncation(inode) => {
+                let first = ObjectId { birth: 0, address: [0; 32] };
+                inode.checked_add(1).map_or(Key::Object(first), Key::Truncation)
+            }
+            Key::Object(object) => object.successor().map_or(Key::Inode(1), Key::Object),
             Key::Inode(inode) => Key::Xattr(*inode, Bytes::new()),
             Key::Xattr(inode, name) => Key::Xattr(*inode, longer(name)),
             Key::Entry(directory, hash, name) => Key::Entry(*directory, *hash, longer(name)),
@@ -199,6 +217,8 @@ mod tests {
             number().prop_map(Key::Writer),
             number().prop_map(Key::Orphan),
             number().prop_map(Key::Truncation),
+            (number(), prop_oneof![Just([0; 32]), Just([0xff; 32]), any::<[u8; 32]>()])
+                .prop_map(|(birth, address)| Key::Object(ObjectId { birth, address })),
             inode().prop_map(Key::Inode),
             (inode(), name()).prop_map(|(i, n)| Key::Xattr(i, n)),
             (inode(), number(), name()).prop_map(|(d, h, n)| Key::Entry(d, h, n)),

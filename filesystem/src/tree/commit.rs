@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::Nodes;
 use super::node::{Node, NodeWriter, entry_size};
 use crate::chunk::{ChunkKind, Location, Packer};
-use crate::format::{Key, NODE_SIZE_MAX, POINTER_SIZE, Pointer};
+use crate::format::{Key, NODE_SIZE_MAX, ObjectChanges, POINTER_SIZE, Pointer};
 
 /// A run of entries below this size takes in a neighbour.
 const NODE_SIZE_MIN: usize = NODE_SIZE_MAX / 4;
@@ -72,6 +72,25 @@ pub struct Merged {
     pub root: Option<Value>,
     /// The new nodes.
     pub written: Vec<Written>,
+    /// Chunks that the tree points to no more: nodes that were written anew, and what changed values pointed to.
+    dropped: Vec<Pointer>,
+    /// What new values point to.
+    taken: Vec<Value>,
+}
+
+impl Merged {
+    /// Counts what became of objects; all that the packer holds has to be closed.
+    pub fn count(&self, packer: &Packer, objects: &mut ObjectChanges) {
+        self.dropped.iter().for_each(|pointer| objects.remove(pointer));
+        self.written.iter().for_each(|written| objects.add(&packer.pointer(&written.location)));
+        for value in &self.taken {
+            match value {
+                Value::Raw(_) => {}
+                Value::Pointer(pointer) => objects.add(pointer),
+                Value::Chunk(location) => objects.add(&packer.pointer(location)),
+            }
+        }
+    }
 }
 
 /// Merges `changes`, ascending by key and each key once, into the tree at `root`.
@@ -90,16 +109,16 @@ pub fn merge<N: Nodes>(
     packer: &mut Packer,
 ) -> Result<Merged, N::Error> {
     debug_assert!(changes.windows(2).all(|pair| pair[0].key < pair[1].key));
-    let mut merge = Merge { nodes, packer, written: Vec::new() };
-    let (mut level, mut entries) = match root {
-        None => (0, changes.iter().filter_map(new_entry).collect()),
+    let mut merge = Merge { nodes, packer, written: Vec::new(), dropped: Vec::new(), taken: Vec::new() };
+    let rewritten = match root {
+        None => Some((0, changes.iter().filter_map(|change| merge.new_entry(change)).collect())),
         Some(root) => {
             let node = merge.fetch_one(root)?;
-            match merge.rewrite(&node, changes)? {
-                None => return Ok(Merged { root: Some(Value::Pointer(root)), written: Vec::new() }),
-                Some(entries) => (node.level(), entries),
-            }
+            merge.rewrite(root, &node, changes)?.map(|entries| (node.level(), entries))
         }
+    };
+    let Some((mut level, mut entries)) = rewritten else {
+        return Ok(merge.into_merged(root.map(Value::Pointer)));
     };
     let root = loop {
         if entries.is_empty() {
@@ -112,27 +131,74 @@ pub fn merge<N: Nodes>(
         entries = merge.write(level, &entries);
         level += 1;
     };
-    Ok(Merged { root, written: merge.written })
-}
-
-fn new_entry(change: &Change) -> Option<Entry> {
-    Some(Entry { key: change.key.clone(), value: change.value.clone()? })
+    Ok(merge.into_merged(root))
 }
 
 struct Merge<'a, N> {
     nodes: &'a N,
     packer: &'a mut Packer,
     written: Vec<Written>,
+    dropped: Vec<Pointer>,
+    taken: Vec<Value>,
 }
 
 impl<N: Nodes> Merge<'_, N> {
+    fn into_merged(self, root: Option<Value>) -> Merged {
+        Merged { root, written: self.written, dropped: self.dropped, taken: self.taken }
+    }
+
+    fn new_entry(&mut self, change: &Change) -> Option<Entry> {
+        let value = change.value.clone()?;
+        if matches!(value, Value::Pointer(_) | Value::Chunk(_)) {
+            self.taken.push(value.clone());
+        }
+        Some(Entry { key: change.key.clone(), value })
+    }
+
     fn fetch_one(&self, pointer: Pointer) -> Result<Rc<Node>, N::Error> {
         Ok(self.nodes.fetch(&[pointer])?.remove(0))
     }
 
-    /// Returns the entries that `node` has after `changes`, or `None` if they change nothing.
-    fn rewrite(&mut self, node: &Rc<Node>, changes: &[Change]) -> Result<Option<Vec<Entry>>, N::Error> {
-        if node.level() == 0 { Ok(rewrite_leaf(node, changes)) } else { self.rewrite_inner(node, changes) }
+    /// Returns the entries that the node at `pointer` has after `changes`, or `None` if they change nothing and it stays.
+    fn rewrite(
+        &mut self,
+        pointer: Pointer,
+        node: &Rc<Node>,
+        changes: &[Change],
+    ) -> Result<Option<Vec<Entry>>, N::Error> {
+        let rewritten = match node.level() {
+            0 => self.rewrite_leaf(node, changes),
+            _ => self.rewrite_inner(node, changes)?,
+        };
+        if rewritten.is_some() {
+            self.dropped.push(pointer);
+        }
+        Ok(rewritten)
+    }
+
+    fn rewrite_leaf(&mut self, node: &Rc<Node>, changes: &[Change]) -> Option<Vec<Entry>> {
+        let mut entries = Vec::with_capacity(node.len() + changes.len());
+        let mut changed = false;
+        let mut index = 0;
+        for change in changes {
+            while index < node.len() && node.key(index) < change.key.as_ref() {
+                entries.push(entry_of(node, index));
+                index += 1;
+            }
+            if index < node.len() && node.key(index) == change.key.as_ref() {
+                if let Value::Pointer(pointer) = entry_of(node, index).value {
+                    self.dropped.push(pointer);
+                }
+                index += 1;
+                changed = true;
+            }
+            if let Some(entry) = self.new_entry(change) {
+                entries.push(entry);
+                changed = true;
+            }
+        }
+        entries.extend((index..node.len()).map(|index| entry_of(node, index)));
+        changed.then_some(entries)
     }
 
     fn rewrite_inner(&mut self, node: &Rc<Node>, changes: &[Change]) -> Result<Option<Vec<Entry>>, N::Error> {
@@ -153,13 +219,13 @@ impl<N: Nodes> Merge<'_, N> {
             .filter(|&index| !parts[index].is_empty())
             .filter_map(|index| node.child(index))
             .collect();
-        let mut children = self.nodes.fetch(&pointers)?.into_iter();
+        let mut children = pointers.iter().zip(self.nodes.fetch(&pointers)?);
         let mut rewritten: Vec<Option<Vec<Entry>>> = Vec::with_capacity(node.len());
         for part in &parts {
             rewritten.push(match part.is_empty() {
                 true => None,
                 false => match children.next() {
-                    Some(child) => self.rewrite(&child, part)?,
+                    Some((pointer, child)) => self.rewrite(*pointer, &child, part)?,
                     None => None,
                 },
             });
@@ -225,8 +291,10 @@ impl<N: Nodes> Merge<'_, N> {
         Ok(())
     }
 
-    fn entries_of(&self, pointer: Option<Pointer>) -> Result<Vec<Entry>, N::Error> {
+    /// Returns the entries of a node whose place others take.
+    fn entries_of(&mut self, pointer: Option<Pointer>) -> Result<Vec<Entry>, N::Error> {
         let Some(pointer) = pointer else { return Ok(Vec::new()) };
+        self.dropped.push(pointer);
         let node = self.fetch_one(pointer)?;
         Ok((0..node.len()).map(|index| entry_of(&node, index)).collect())
     }
@@ -272,28 +340,6 @@ impl<N: Nodes> Merge<'_, N> {
 
 fn run_size(entries: &[Entry]) -> usize {
     entries.iter().map(Entry::size).sum()
-}
-
-fn rewrite_leaf(node: &Rc<Node>, changes: &[Change]) -> Option<Vec<Entry>> {
-    let mut entries = Vec::with_capacity(node.len() + changes.len());
-    let mut changed = false;
-    let mut index = 0;
-    for change in changes {
-        while index < node.len() && node.key(index) < change.key.as_ref() {
-            entries.push(entry_of(node, index));
-            index += 1;
-        }
-        if index < node.len() && node.key(index) == change.key.as_ref() {
-            index += 1;
-            changed = true;
-        }
-        if let Some(entry) = new_entry(change) {
-            entries.push(entry);
-            changed = true;
-        }
-    }
-    entries.extend((index..node.len()).map(|index| entry_of(node, index)));
-    changed.then_some(entries)
 }
 
 /// Copies an entry out of a node; a pointer that meant the node's own object gets its address.

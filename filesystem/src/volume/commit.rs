@@ -16,21 +16,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dht::{Address, Record, SwapError};
+use dht::{Address, PutError, Record, SwapError};
 
 use super::Volume;
-use super::fetch::CachedNodes;
 use super::frames::put_errno;
+use super::objects::Grown;
 use super::state::{Attempt, Change, Delta};
 use super::values::encode_value;
 use crate::access::open_root;
 use crate::cache::Cached;
 use crate::chunk::{Location, Packer};
 use crate::errno::Errno;
-use crate::format::{Key, Pointer, WriterRecord};
+use crate::format::{Key, ObjectChanges, Pointer, WriterRecord};
 use crate::operations::Time;
-use crate::tree::commit::{Change as TreeChange, Merged, Value, Written, merge};
-use crate::tree::node::Node;
+use crate::tree::commit::{Change as TreeChange, Value};
 
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
@@ -126,28 +125,29 @@ impl Volume {
             return Ok(());
         }
         let changes = self.tree_changes(&delta, &last);
-        let tree = self.state.borrow().tree;
-        let merged = merge(&CachedNodes(self), tree, &changes, &mut packer)?;
-        packer.close();
-        let tree = match &merged.root {
-            None => None,
-            Some(Value::Chunk(location)) => Some(packer.pointer(location)),
-            Some(Value::Pointer(pointer)) => Some(*pointer),
-            Some(Value::Raw(_)) => return Err(Errno::EIO),
-        };
-        let attempt = Attempt { number: delta.number, tree };
+        let grown = Grown::new(self, changes, &mut packer)?;
+        let attempt = Attempt { number: delta.number, tree: grown.tree };
         self.state.borrow_mut().attempt = Some(attempt);
         let objects = packer.take_ready();
         let put_bytes = objects.iter().map(|(_, object)| object.len()).sum();
-        let outcome = self.announce(attempt).and_then(|()| self.publish(attempt, objects));
+        let outcome = self.announce(attempt).and_then(|()| self.publish(attempt, &grown.objects, objects));
         self.state.borrow_mut().attempt = None;
         match outcome? {
             Outcome::Published(record) => {
                 self.space.on_put(put_bytes);
-                self.cache_written(&packer, &merged, &delta, &last);
                 let mut state = self.state.borrow_mut();
                 state.committing = None;
-                state.tree = tree;
+                state.tree = grown.tree;
+                state.objects = grown.objects.clone();
+                // What was just written is in memory already: decrypted, it goes to the cache.
+                for (key, location) in &last {
+                    if let Some(Change::Frame(bytes)) = delta.changes.get(key) {
+                        state.cache.insert(&packer.pointer(location), Cached::Frame(bytes.clone()));
+                    }
+                }
+                for (pointer, node) in grown.into_written() {
+                    state.cache.insert(&pointer, Cached::Node(node));
+                }
                 state.header = Some(record.header_hash);
                 drop(state);
                 self.version.set(record.version);
@@ -273,8 +273,13 @@ impl Volume {
     }
 
     /// Publishes the last objects and the root, for as long as it takes. An error means that nothing was published.
-    fn publish(&self, attempt: Attempt, objects: Vec<(Address, Bytes)>) -> Result<Outcome, Errno> {
-        let payload = self.seal_root(attempt.tree, commit_id(self.session, attempt.number));
+    fn publish(
+        &self,
+        attempt: Attempt,
+        unfolded: &ObjectChanges,
+        objects: Vec<(Address, Bytes)>,
+    ) -> Result<Outcome, Errno> {
+        let payload = self.seal_root(attempt.tree, unfolded.clone(), commit_id(self.session, attempt.number));
         let expected = self.header();
         let register = self.keys.register;
         let ours = |record: &Record| record.payload == payload;
@@ -308,22 +313,6 @@ impl Volume {
                 return Err(errno);
             }
             back_off.pause();
-        }
-    }
-
-    /// What was just written is in memory already: decrypted, it goes to the cache.
-    fn cache_written(&self, packer: &Packer, merged: &Merged, delta: &Delta, last: &[(Key, Location)]) {
-        let mut state = self.state.borrow_mut();
-        for (key, location) in last {
-            if let Some(Change::Frame(bytes)) = delta.changes.get(key) {
-                state.cache.insert(&packer.pointer(location), Cached::Frame(bytes.clone()));
-            }
-        }
-        for Written { location, bytes } in &merged.written {
-            let pointer = packer.pointer(location);
-            if let Ok(node) = Node::decode(bytes.clone(), pointer.address) {
-                state.cache.insert(&pointer, Cached::Node(Rc::new(node)));
-            }
         }
     }
 }

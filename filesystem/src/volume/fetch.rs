@@ -207,7 +207,8 @@ impl Volume {
             Errno::EIO
         };
         let binding = Binding { kind, volume: self.state.borrow().charter.volume };
-        let contents = open_run(&binding, sealed, first.offset, &run.pointers).map_err(|error| damaged(&error))?;
+        let contents =
+            open_run(&binding, sealed, first.offset, &run.pointers).map_err(|error| damaged(&error))?;
         let mut result = Vec::with_capacity(contents.len());
         for (pointer, content) in run.pointers.iter().zip(contents) {
             let cached = match kind {

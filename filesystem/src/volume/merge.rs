@@ -275,6 +275,6 @@ fn inode_of(key: &Key) -> Option<u64> {
         | Key::Extent(inode, _)
         | Key::Orphan(inode)
         | Key::Truncation(inode) => Some(*inode),
-        Key::Entry(..) | Key::Writer(_) => None,
+        Key::Entry(..) | Key::Writer(_) | Key::Object(_) => None,
     }
 }

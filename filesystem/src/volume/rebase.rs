@@ -121,7 +121,11 @@ impl Volume {
         let dead = self.state.borrow().truncations.clone();
         self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
         self.state.borrow_mut().keep_ghosts(&removed, base, &dead);
-        self.state.borrow_mut().charter = root.charter.clone();
+        {
+            let mut state = self.state.borrow_mut();
+            state.charter = root.charter.clone();
+            state.objects = root.objects.clone();
+        }
         drop(closed);
         self.news.push((base, root.tree), merged.invalidations);
         // What was waiting has moved to the active delta, and stands on another root than the journal says.

@@ -21,7 +21,8 @@ use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
 use crate::format::{
-    EntryRecord, InodeRecord, Key, KeyBytes, NAME_HASH_BITS, Orphan, Pointer, Truncation, WriterRecord,
+    EntryRecord, InodeRecord, Key, KeyBytes, NAME_HASH_BITS, ObjectChanges, ObjectRecord, Orphan, Pointer,
+    Truncation, WriterRecord,
 };
 use crate::operations::{FileKind, Inode, NAME_SIZE_MAX, Time};
 use crate::tree::cursor;
@@ -47,6 +48,8 @@ pub(crate) enum Change {
     Orphan(Orphan),
     Truncation(Truncation),
     Writer(WriterRecord),
+    /// Only found in the tree: commits keep it.
+    Object(ObjectRecord),
 }
 
 impl Change {
@@ -127,6 +130,8 @@ pub(crate) struct Attempt {
 /// See the file's header.
 pub(crate) struct State {
     pub(crate) tree: Option<Pointer>,
+    /// What the records of objects in `tree` do not say yet.
+    pub(crate) objects: ObjectChanges,
     /// The register's value that `tree` came from.
     pub(crate) header: Option<HeaderHash>,
     /// What each root repeats.
@@ -163,6 +168,7 @@ impl State {
     pub(crate) fn new(cache_size_bytes: usize, charter: Charter, device: u64, write_back: bool) -> State {
         State {
             tree: None,
+            objects: ObjectChanges::default(),
             header: None,
             charter,
             active: Delta::default(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::state::{Change, Step, Stop};
 use crate::errno::Errno;
-use crate::format::{EntryRecord, InodeRecord, Key, Orphan, Pointer, Truncation, WriterRecord};
+use crate::format::{EntryRecord, InodeRecord, Key, ObjectRecord, Orphan, Pointer, Truncation, WriterRecord};
 use crate::tree::cursor;
 
 /// Before an extended attribute's value: what a later version stores otherwise begins otherwise.
@@ -31,6 +31,7 @@ pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Chan
         Key::Orphan(_) => Orphan::decode(raw).map(Change::Orphan),
         Key::Truncation(_) => Truncation::decode(raw).map(Change::Truncation),
         Key::Writer(_) => WriterRecord::decode(raw).map(Change::Writer),
+        Key::Object(_) => ObjectRecord::decode(raw).map(Change::Object),
     }
 }
 
@@ -52,5 +53,6 @@ pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
         Change::Orphan(orphan) => orphan.encode(out),
         Change::Truncation(truncation) => truncation.encode(out),
         Change::Writer(writer) => writer.encode(out),
+        Change::Object(object) => object.encode(out),
     }
 }

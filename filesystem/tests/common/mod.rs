@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each story uses its part")]
 
 pub(crate) mod model;
+pub(crate) mod objects;
 
 use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -111,6 +113,17 @@ impl BlockStore for TestStore {
         }
         self.swaps.set(self.swaps.get() + 1);
         let result = self.memory.compare_and_swap(register, expected, payload);
+        // Whatever the story is about, the records of objects are exact. It takes a walk over the tree: not each time.
+        if result.is_ok() && (self.swaps.get().is_power_of_two() || self.swaps.get().is_multiple_of(16)) {
+            let check = || objects::check(&self.memory, &keys(self));
+            if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
+                // A panic would end the committer only, and the story would wait for ever. Not through `eprintln`, which
+                // keeps it for the end of the test.
+                let why = panic.downcast_ref::<String>().map_or("", String::as_str);
+                let _ = writeln!(std::io::stderr(), "objects are miscounted: {why}");
+                std::process::abort();
+            }
+        }
         let after = self.after_swap.borrow_mut().take_if(|_| result.is_ok());
         match after {
             Some(after) => {

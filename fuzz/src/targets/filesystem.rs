@@ -4,7 +4,8 @@ use ::bytes::Bytes;
 use ::filesystem::access::{Charter, Extension, Features, Root};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
 use ::filesystem::format::{
-    EntryRecord, InodeRecord, Key, Orphan, Pointer, Truncation, VolumeId, WriterRecord,
+    EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Pointer, Truncation, VolumeId,
+    WriterRecord,
 };
 use ::filesystem::fuse::request::Request;
 use ::filesystem::operations::Time;
@@ -13,6 +14,8 @@ use ::reactor::crypto::X25519Public;
 
 use crate::Target;
 
+const POINTER: Pointer =
+    Pointer { address: [1; 32], offset: 2, length: 64, size: 5, birth: 6, key: [7; 32], tag: [8; 16] };
 const NODE: Binding = Binding { kind: ChunkKind::Node, volume: VolumeId([7; 16]) };
 
 /// A tree node, and all that is read from one.
@@ -41,6 +44,11 @@ pub const TREE_NODE: Target = Target {
             entry.encode(&mut written);
             assert_eq!(written, data);
         }
+        if let Some(object) = ObjectRecord::decode(&bytes) {
+            let mut written = Vec::new();
+            object.encode(&mut written);
+            assert_eq!(written, data);
+        }
         let _ = (WriterRecord::decode(data), Orphan::decode(data), Truncation::decode(data));
     },
     seeds: || {
@@ -48,7 +56,10 @@ pub const TREE_NODE: Target = Target {
         for name in ["alpha", "beta", "gamma"] {
             leaf.push(name.as_bytes(), |value| value.extend_from_slice(b"some value"));
         }
-        vec![leaf.finish(), NodeWriter::new(0, 64).finish()]
+        let mut inner = NodeWriter::new(1, 4096);
+        inner.push(b"alpha", |value| POINTER.encode(true, value));
+        inner.push(b"beta", |value| POINTER.encode(false, value));
+        vec![leaf.finish(), inner.finish(), NodeWriter::new(0, 64).finish()]
     },
 };
 
@@ -75,6 +86,11 @@ pub const ROOT: Target = Target {
             version: 9,
             previous: None,
             tree: None,
+            objects: {
+                let mut objects = ObjectChanges::default();
+                objects.add(&POINTER);
+                objects
+            },
             commit: [10; 16],
             time: Time { seconds: 11, nanoseconds: 12 },
             author: "author".into(),

@@ -1,0 +1,136 @@
+//! Growing a tree by a commit's changes, with the records of how much of each object it points to (see [`ObjectChanges`]).
+//!
+//! A merge of changes into a tree tells what it dropped and what it points to anew. That goes to the list of changes that
+//! the root carries, so a small commit writes no record and no leaf more. Once the list is long it is folded: it becomes
+//! changes of records, merged like any others, and what *that* drops and writes is the new list. Each round rewrites
+//! records' leaves that were not rewritten in this commit before, or leaves next to nothing, so it ends.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Volume;
+use super::fetch::CachedNodes;
+use crate::chunk::Packer;
+use crate::errno::Errno;
+use crate::format::{Key, ObjectChanges, ObjectRecord, Pointer};
+use crate::operations::Time;
+use crate::tree::commit::{Change, Value, merge};
+use crate::tree::{Nodes, node::Node};
+
+/// A list that is longer is folded: 50 bytes each in every root, against a leaf for a record in every commit.
+const UNFOLDED_COUNT_MAX: usize = 32;
+
+/// A tree that is not published yet.
+pub(super) struct Grown<'a> {
+    pub(super) tree: Option<Pointer>,
+    /// What its records do not say yet.
+    pub(super) objects: ObjectChanges,
+    nodes: GrownNodes<'a>,
+}
+
+/// The nodes that a commit wrote, which are in no store yet, on top of those that are.
+struct GrownNodes<'a> {
+    written: HashMap<Pointer, Rc<Node>>,
+    below: CachedNodes<'a>,
+}
+
+impl Nodes for GrownNodes<'_> {
+    type Error = Errno;
+
+    fn fetch(&self, pointers: &[Pointer]) -> Result<Vec<Rc<Node>>, Errno> {
+        let stored = pointers.iter().filter(|pointer| !self.written.contains_key(pointer)).copied();
+        let mut stored = match stored.collect::<Vec<_>>() {
+            stored if stored.is_empty() => Vec::new(),
+            stored => self.below.fetch(&stored)?,
+        }
+        .into_iter();
+        let node = |pointer| self.written.get(pointer).cloned().or_else(|| stored.next());
+        pointers.iter().map(node).collect::<Option<_>>().ok_or(Errno::EIO)
+    }
+}
+
+impl<'a> Grown<'a> {
+    /// Merges `changes` into the tree that the volume is based on; all that `packer` holds is closed then.
+    ///
+    /// # Suspends
+    ///
+    /// While nodes are fetched.
+    pub(super) fn new(
+        volume: &'a Volume,
+        mut changes: Vec<Change>,
+        packer: &mut Packer,
+    ) -> Result<Grown<'a>, Errno> {
+        let nodes = GrownNodes { written: HashMap::new(), below: CachedNodes(volume) };
+        let mut grown = {
+            let state = volume.state.borrow();
+            Grown { tree: state.tree, objects: state.objects.clone(), nodes }
+        };
+        loop {
+            grown.merge(&changes, packer)?;
+            if grown.objects.0.len() <= UNFOLDED_COUNT_MAX {
+                return Ok(grown);
+            }
+            changes = grown.fold(Time::now().seconds)?;
+        }
+    }
+
+    /// Returns the nodes that were written.
+    pub(super) fn into_written(self) -> impl Iterator<Item = (Pointer, Rc<Node>)> {
+        self.nodes.written.into_iter()
+    }
+
+    fn merge(&mut self, changes: &[Change], packer: &mut Packer) -> Result<(), Errno> {
+        let merged = merge(&self.nodes, self.tree, changes, packer)?;
+        packer.close();
+        merged.count(packer, &mut self.objects);
+        self.tree = match &merged.root {
+            None => None,
+            Some(Value::Chunk(location)) => Some(packer.pointer(location)),
+            Some(Value::Pointer(pointer)) => Some(*pointer),
+            Some(Value::Raw(_)) => return Err(Errno::EIO),
+        };
+        for written in merged.written {
+            let pointer = packer.pointer(&written.location);
+            let node = Node::decode(written.bytes, pointer.address).map_err(|error| {
+                tracing::error!(%error, "a node that this commit wrote cannot be read");
+                Errno::EIO
+            })?;
+            self.nodes.written.insert(pointer, Rc::new(node));
+        }
+        Ok(())
+    }
+
+    /// Takes the list of changes, and returns the records that they make.
+    fn fold(&mut self, now_seconds: i64) -> Result<Vec<Change>, Errno> {
+        let objects = std::mem::take(&mut self.objects);
+        let mut changes = Vec::with_capacity(objects.0.len());
+        for (object, change) in &objects.0 {
+            let key = Bytes::copy_from_slice(&Key::Object(*object).encode());
+            let before = match self.value(&key)? {
+                None => ObjectRecord { live_bytes: Some(0), ..ObjectRecord::default() },
+                Some(value) => ObjectRecord::decode(&value).unwrap_or_else(|| {
+                    tracing::error!(address = ?object.address, "an object's record is malformed: it is never deleted");
+                    ObjectRecord::default()
+                }),
+            };
+            let mut value = Vec::new();
+            before.with(change, now_seconds).encode(&mut value);
+            changes.push(Change { key, value: Some(Value::Raw(value.into())) });
+        }
+        Ok(changes)
+    }
+
+    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, Errno> {
+        let mut next = self.tree;
+        while let Some(pointer) = next {
+            let node = self.nodes.fetch(&[pointer])?.remove(0);
+            if node.level() == 0 {
+                return Ok(node.search(key).ok().map(|index| node.shared_value(index)));
+            }
+            next = node.child(node.child_index(key));
+        }
+        Ok(None)
+    }
+}
