@@ -29,6 +29,7 @@ pub mod outbox;
 mod reconnecting;
 mod schema;
 mod serve;
+mod server;
 pub mod service;
 mod service_macro;
 mod shared;
@@ -45,6 +46,7 @@ pub use interceptor::{CallInfo, Interceptor};
 pub use never::Never;
 pub use reconnecting::Reconnecting;
 pub use schema::{MethodSchema, Schema};
+pub use server::{Server, ServerHandle, ServerLimits};
 pub use service::{CallContext, Reply, Service};
 #[doc(hidden)]
 pub use service_macro::Flags;
