@@ -7,9 +7,11 @@
 //!
 //! What it is not: half-duplex streams, datagrams, or a trait for users to implement often.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
@@ -75,6 +77,12 @@ pub trait Duplex: 'static {
     /// is known how to grant it. Never suspends.
     fn keep_unsent_below(&self, bytes: u32) {
         let _ = bytes;
+    }
+
+    /// Counts the bytes that the line has taken, where a single write hands over so many that their number says nothing
+    /// of its progress.
+    fn taken_bytes(&self) -> Option<Rc<Cell<u64>>> {
+        None
     }
 
     /// The key that the peer proved to hold, where the stream proves one.
@@ -169,6 +177,10 @@ impl<D: Duplex + ?Sized> Duplex for Box<D> {
 
     fn keep_unsent_below(&self, bytes: u32) {
         (**self).keep_unsent_below(bytes);
+    }
+
+    fn taken_bytes(&self) -> Option<Rc<Cell<u64>>> {
+        (**self).taken_bytes()
     }
 
     fn peer_key(&self) -> Option<PublicKey> {

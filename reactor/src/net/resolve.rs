@@ -8,7 +8,7 @@
 //! family the system's order (RFC 6724) stands.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -45,7 +45,7 @@ const ADDRESSES_MAX: usize = 32;
 const LOOKUPS_MAX: usize = 8;
 
 /// Which kind of address is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Family {
     V6,
     V4,
@@ -68,7 +68,8 @@ type Key = (Rc<str>, Family);
 
 /// Answers that are still good. Pure: takes the time as a value.
 pub(crate) struct Cache {
-    entries: HashMap<Key, Entry>,
+    /// In order: which of several that expire together gives way must be the same in every run of a world.
+    entries: BTreeMap<Key, Entry>,
     len_max: usize,
 }
 
@@ -79,7 +80,7 @@ struct Entry {
 
 impl Cache {
     fn new(len_max: usize) -> Cache {
-        Cache { entries: HashMap::new(), len_max }
+        Cache { entries: BTreeMap::new(), len_max }
     }
 
     fn get(&self, key: &Key, now: Instant) -> Option<Answer> {

@@ -33,7 +33,7 @@ impl Stream {
 }
 
 /// What connections in the pool are told apart by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Server {
     is_tls: bool,
     host: String,
@@ -74,11 +74,11 @@ impl Connection {
 
     /// Whether nothing has come since the last answer: neither an end nor bytes that nobody asked for. Never suspends.
     pub(super) fn is_quiet(&self) -> bool {
-        let socket = match &self.stream {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => stream.get_ref(),
-        };
-        self.input.bytes().is_empty() && socket.is_quiet()
+        self.input.bytes().is_empty()
+            && match &self.stream {
+                Stream::Plain(stream) => stream.is_quiet(),
+                Stream::Tls(stream) => stream.is_quiet() && stream.get_ref().is_quiet(),
+            }
     }
 
     /// Opens a connection for a request to `url`. Suspends until it stands, TLS and all.

@@ -26,6 +26,9 @@ const PIECE_BYTES: usize = 64 << 10;
 /// the wait be bounded; curl takes a second too).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
+/// What is kept of an answer that comes while the body is still being sent.
+const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
+
 /// Interim answers to one request; a server has use for a few (102 at intervals, 103).
 const INTERIM_MAX: u32 = 32;
 
@@ -192,7 +195,10 @@ impl Reading<'_> {
             // A refusal is heard even where the body was not to its end; an agreement wants all of it.
             match &answer {
                 Ok(()) if self.head.status().is_success() => {
+                    // A server that answers as it reads must not wait for us to read, and we for it.
+                    let ahead = s.spawn(|| read_ahead(self.input, duplex));
                     let _ = writer.join();
+                    ahead.terminate();
                 }
                 _ => writer.terminate(),
             }
@@ -200,6 +206,9 @@ impl Reading<'_> {
         });
         let is_sent = ended.get().is_some() && failure.borrow().is_none();
         match (answer, failure.into_inner()) {
+            // Nobody was sent what the caller could not give, and who agreed before it had all did not agree to that.
+            (Ok(()), Some(failure @ ClientError::Body { .. })) => Err(failure),
+            (Ok(()), Some(failure)) if self.head.status().is_success() => Err(failure),
             (Ok(()), _) => Ok(is_sent),
             // Why the upload broke says more than that no answer followed.
             (Err(_), Some(failure)) => Err(failure),
@@ -252,6 +261,12 @@ impl Reading<'_> {
             more.map_err(|source| ClientError::Io { phase: Phase::Head, source })?;
         }
     }
+}
+
+/// Reads what a server says while it is still sent to, as far as that is kept; the rest waits in the line. Suspends for
+/// good, or until the line is at its end.
+fn read_ahead(input: &mut Input, duplex: &dyn Duplex) {
+    while input.bytes().len() < READ_AHEAD_BYTES_MAX && matches!(input.fill(duplex), Ok(true)) {}
 }
 
 /// Writes a whole body, each piece within the idle limit. Suspends until it is handed over.

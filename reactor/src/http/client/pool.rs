@@ -4,8 +4,7 @@
 //!
 //! What it is not: a limit on connections in use; that is for the caller to set (a [`crate::sync::Semaphore`]).
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How many connections are kept for reuse, and for how long.
@@ -43,13 +42,14 @@ struct Idle<T> {
 /// Idle connections, by what they lead to.
 pub(super) struct Pool<K, T> {
     limits: PoolLimits,
-    /// Of each server the one that has waited longest first.
-    servers: HashMap<K, Vec<Idle<T>>>,
+    /// Of each server the one that has waited longest first. In order: what is closed first among equals, and in a
+    /// simulated world all are equal, must be the same in every run.
+    servers: BTreeMap<K, Vec<Idle<T>>>,
 }
 
-impl<K: Hash + Eq + Clone, T> Pool<K, T> {
+impl<K: Ord + Clone, T> Pool<K, T> {
     pub(super) fn new(limits: PoolLimits) -> Pool<K, T> {
-        Pool { limits, servers: HashMap::new() }
+        Pool { limits, servers: BTreeMap::new() }
     }
 
     /// Takes the connection to `key` that was used last, and when it was opened.

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
 use http::{Method, StatusCode};
@@ -16,6 +16,9 @@ use crate::net::Duplex;
 
 /// What is read off an unwanted body so that its connection can be used again; beyond it, a new one is cheaper.
 const DRAINED_BYTES_MAX: u64 = 64 << 10;
+
+/// And for how long: what a handshake in its place would take on a long line.
+const DRAIN_TIME: Duration = Duration::from_millis(100);
 
 /// An answer. Its body is read with `Read`, or all at once with [`Response::bytes`] or [`Response::text`].
 ///
@@ -147,9 +150,14 @@ impl Response {
         self.body.framed().connection.take().map(Connection::into_stream)
     }
 
-    /// Reads on to the end if that is near, so that the connection can be used again.
+    /// Reads on to the end if that is near, so that the connection can be used again: nobody waits for a body that nobody
+    /// wants. Suspends for [`DRAIN_TIME`] at the most.
     pub(super) fn drain(mut self) {
-        let _ = io::copy(&mut self.body.framed().take(DRAINED_BYTES_MAX), &mut io::sink());
+        let framed = self.body.framed();
+        if framed.decoder.remaining().is_some_and(|left| left > DRAINED_BYTES_MAX) {
+            return;
+        }
+        let _ = crate::timeout(DRAIN_TIME, || io::copy(&mut framed.take(DRAINED_BYTES_MAX), &mut io::sink()));
     }
 }
 

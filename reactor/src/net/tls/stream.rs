@@ -10,6 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustls::{Connection, HandshakeKind};
@@ -44,6 +45,8 @@ pub struct TlsStream<S: Duplex = TcpStream, P: Proof = PublicKey> {
     flushing: Cell<bool>,
     /// `close_notify` has been sent: nothing may follow it.
     ended: Cell<bool>,
+    /// Bytes of records that the stream below has taken.
+    taken: Rc<Cell<u64>>,
     peer: P,
 }
 
@@ -115,6 +118,7 @@ pub(super) fn shake_hands<S: Duplex, P: Proof>(
         state: RefCell::new(state),
         flushing: Cell::new(false),
         ended: Cell::new(false),
+        taken: Rc::default(),
         // Nothing is proved yet; nobody sees the stream before it is.
         peer: ByCertificate,
     };
@@ -134,8 +138,8 @@ pub(super) fn shake_hands<S: Duplex, P: Proof>(
     })
     .map_err(|elapsed| io::Error::new(ErrorKind::TimedOut, format!("the TLS handshake: {elapsed}")))??;
     let peer = prove(&half.state.borrow().tls)?;
-    let TlsStream { stream, state, flushing, ended, .. } = half;
-    Ok(TlsStream { stream, state, flushing, ended, peer })
+    let TlsStream { stream, state, flushing, ended, taken, .. } = half;
+    Ok(TlsStream { stream, state, flushing, ended, taken, peer })
 }
 
 impl State {
@@ -233,6 +237,17 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
         }
     }
 
+    /// Whether everything that has been read of the stream below was taken, and the peer has neither ended nor said more:
+    /// what the socket itself holds is for [`TlsStream::get_ref`] to tell. Never suspends.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        // A ticket for the next session, say, is nothing that anybody reads.
+        while matches!(state.take_in(), Ok(true)) {}
+        let all_taken = state.start == state.end;
+        let plain = state.tls.process_new_packets();
+        all_taken && plain.is_ok_and(|io| io.plaintext_bytes_to_read() == 0 && !io.peer_has_closed())
+    }
+
     /// Reads more ciphertext from the stream below, once all of what was there has been taken in.
     fn fill(&self) -> io::Result<()> {
         // Taken out, since the read suspends. Should it unwind, an empty buffer is lost and made anew.
@@ -276,7 +291,7 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
             let count = self.stream.write_with(&mut |writer| self.state.borrow_mut().tls.write_tls(writer));
             match count {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => {}
+                Ok(count) => self.taken.set(self.taken.get() + count as u64),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -324,10 +339,13 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
         self.check_open()?;
         loop {
             // rustls takes nothing only if records wait already: write them out and ask again.
+            let was_full = self.state.borrow().tls.wants_write();
             let count = write(&mut self.state.borrow_mut().tls.writer());
             self.flush()?;
             match count {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // Records of a write that was broken off waited, and took all the room: they have left now.
+                Ok(0) if was_full => {}
                 count => return count,
             }
         }
@@ -358,6 +376,10 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
 
     fn keep_unsent_below(&self, bytes: u32) {
         self.stream.keep_unsent_below(bytes);
+    }
+
+    fn taken_bytes(&self) -> Option<Rc<Cell<u64>>> {
+        Some(self.taken.clone())
     }
 
     fn peer_key(&self) -> Option<PublicKey> {
