@@ -54,6 +54,9 @@ pub enum BodyError {
     /// The connection ended before the body did.
     #[error("the connection ended within the body")]
     Truncated,
+    /// It came more slowly than is borne.
+    #[error("the body came too slowly")]
+    TooSlow,
 }
 
 impl BodyError {
@@ -63,6 +66,7 @@ impl BodyError {
             BodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             BodyError::FramingTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             BodyError::Malformed(_) | BodyError::Truncated => StatusCode::BAD_REQUEST,
+            BodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
         }
     }
 }
@@ -71,6 +75,7 @@ impl From<BodyError> for io::Error {
     fn from(error: BodyError) -> io::Error {
         let kind = match error {
             BodyError::Truncated => io::ErrorKind::UnexpectedEof,
+            BodyError::TooSlow => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::InvalidData,
         };
         io::Error::new(kind, error)

@@ -86,7 +86,11 @@ impl Files {
         let content_type = content_type(&name);
         let found = offload(move || open_beneath(&root, name));
         match found {
-            Ok(Found::File(file, stat)) => Ok(content(content_type, file, &stat).respond(request)),
+            Ok(Found::File(file, stat)) => {
+                // The type is a guess by the name: a browser shall not guess another.
+                let response = content(content_type, file, &stat).respond(request);
+                Ok(response.header("X-Content-Type-Options", "nosniff"))
+            }
             // Relative, so that no path can send the client to another host; with `./`, so that it is no scheme.
             Ok(Found::Directory) if !is_directory => {
                 let last = raw.rsplit('/').next().unwrap_or_default();
@@ -133,13 +137,27 @@ impl Files {
     }
 }
 
+/// The first second of the year 10000.
+const HTTP_SECONDS_END: u64 = 253_402_300_800;
+
+/// How often a file is opened again where others rename at the same time.
+const OPEN_RETRIES_MAX: usize = 16;
+
 /// Opens what is below `root`; blocks.
 fn open_beneath(root: &OwnedFd, path: Vec<u8>) -> Result<Found, Errno> {
     let path = CString::new(path).map_err(|_| Errno::NOENT)?;
     // NONBLOCK: opening a named pipe must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let file = match openat2(root, &*path, flags, Mode::empty(), resolve) {
+    let mut opened = openat2(root, &*path, flags, Mode::empty(), resolve);
+    for _ in 0..OPEN_RETRIES_MAX {
+        // Something was renamed meanwhile, and the kernel does not know whether a `..` in a link led out of the root.
+        if !matches!(opened, Err(Errno::AGAIN)) {
+            break;
+        }
+        opened = openat2(root, &*path, flags, Mode::empty(), resolve);
+    }
+    let file = match opened {
         Err(Errno::NOSYS | Errno::PERM) => open_step_by_step(root, &path, flags)?,
         opened => opened?,
     };
@@ -166,9 +184,15 @@ fn open_step_by_step(root: &OwnedFd, path: &CString, flags: OFlags) -> Result<Ow
 }
 
 fn content(content_type: &'static str, file: OwnedFd, stat: &Stat) -> Content {
-    let (size, seconds, nanos) = (stat.st_size as u64, stat.st_mtime as u64, stat.st_mtime_nsec);
-    let modified = UNIX_EPOCH + Duration::from_secs(seconds);
-    let content = Content::from_file(content_type, file, size).last_modified(modified);
+    let (size, seconds, nanos) = (stat.st_size as u64, stat.st_mtime, stat.st_mtime_nsec);
+    let content = Content::from_file(content_type, file, size);
+    // A time that HTTP has no words for (before 1970, after 9999) is left out.
+    let content = match u64::try_from(seconds) {
+        Ok(seconds) if seconds < HTTP_SECONDS_END => {
+            content.last_modified(UNIX_EPOCH + Duration::from_secs(seconds))
+        }
+        _ => content,
+    };
     let compressible = content_type.starts_with("text/")
         || [
             "application/javascript",

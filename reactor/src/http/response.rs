@@ -1,11 +1,12 @@
 //! What a handler answers.
 
 use std::borrow::Cow;
-use std::io::{self, ErrorKind};
+use std::io;
 
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::headers::is_value;
 use super::server::{BodyWriter, RequestBody, Upgraded};
 use super::{BodyError, Headers, InvalidHeader};
 
@@ -15,7 +16,7 @@ pub(super) enum Body {
     Static(&'static [u8]),
     Owned(Vec<u8>),
     Shared(Bytes),
-    Stream { length: Option<u64>, write: Box<Stream> },
+    Stream { length: Option<u64>, reads_request: bool, write: Box<Stream> },
     Upgrade(Box<dyn FnOnce(Upgraded<'_>)>),
 }
 
@@ -100,9 +101,11 @@ impl Response {
     /// A body of any length that `write` writes piece by piece.
     ///
     /// It leaves as it is written: in chunks, or to the end of the connection for a client of HTTP/1.0. An error of
-    /// `write` breaks the connection off, so that the client does not take what came for the whole.
+    /// `write` breaks the connection off, so that the client does not take what came for the whole; while nothing of
+    /// it has left, the client is told as a handler's error would be.
     pub fn stream(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + 'static) -> Response {
-        Response::exchange(move |_, out| write(out))
+        let write = Box::new(move |_: &mut RequestBody<'_>, out: &mut BodyWriter<'_>| write(out));
+        Response::new(None, Body::Stream { length: None, reads_request: false, write })
     }
 
     /// As [`Response::stream`], where the length is known: `write` must write so much and no more.
@@ -111,14 +114,14 @@ impl Response {
         write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + 'static,
     ) -> Response {
         let write = Box::new(move |_: &mut RequestBody<'_>, out: &mut BodyWriter<'_>| write(out));
-        Response::new(None, Body::Stream { length: Some(length), write })
+        Response::new(None, Body::Stream { length: Some(length), reads_request: false, write })
     }
 
     /// As [`Response::stream`], with the request's body at hand: both flow at once, neither is held as a whole.
     pub fn exchange(
         write: impl FnOnce(&mut RequestBody<'_>, &mut BodyWriter<'_>) -> io::Result<()> + 'static,
     ) -> Response {
-        Response::new(None, Body::Stream { length: None, write: Box::new(write) })
+        Response::new(None, Body::Stream { length: None, reads_request: true, write: Box::new(write) })
     }
 
     /// 101 Switching Protocols: when it has been sent, `talk` has the connection, which ends with it.
@@ -170,12 +173,13 @@ impl Response {
     /// If it is not a header's value.
     pub fn content_type(mut self, content_type: impl Into<Cow<'static, str>>) -> Response {
         let content_type = content_type.into();
-        assert!(super::headers::is_value(content_type.as_bytes()), "{content_type:?} is no header's value");
+        assert!(is_value(content_type.as_bytes()), "{content_type:?} is no header's value");
         self.content_type = Some(content_type);
         self
     }
 
-    /// With one more header field, which you know to be well-formed.
+    /// With one more header field, which you know to be well-formed. `Content-Type` replaces the one there was, and
+    /// `Connection: close` ends the connection as [`Response::closing`] does.
     ///
     /// # Panics
     ///
@@ -190,7 +194,14 @@ impl Response {
     ///
     /// [`InvalidHeader`], for a value that a client may have had a hand in.
     pub fn try_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Response, InvalidHeader> {
-        self.headers.push(name, value)?;
+        if name.eq_ignore_ascii_case("content-type") {
+            let value = std::str::from_utf8(value.as_ref()).ok().filter(|text| is_value(text.as_bytes()));
+            self.content_type = Some(Cow::Owned(value.ok_or(InvalidHeader::Value)?.to_owned()));
+        } else if name.eq_ignore_ascii_case("connection") && value.as_ref().eq_ignore_ascii_case(b"close") {
+            self.close = true;
+        } else {
+            self.headers.push(name, value)?;
+        }
         Ok(self)
     }
 
@@ -222,9 +233,7 @@ impl Response {
 
 impl From<StatusCode> for Response {
     fn from(status: StatusCode) -> Response {
-        // After a fault of the client's nobody knows where its next request begins.
-        let fault = status.is_client_error() && status != StatusCode::NOT_FOUND;
-        if fault { Response::of_status(status).closing() } else { Response::of_status(status) }
+        Response::of_status(status)
     }
 }
 
@@ -247,24 +256,20 @@ impl From<Vec<u8>> for Response {
 }
 
 impl<T: Into<Response>> From<io::Result<T>> for Response {
-    /// A client's fault becomes its status, anything else a logged 500.
+    /// A fault of the request's body becomes its status, and anything else, whatever its kind, is the handler's own and a
+    /// logged 500: a client that is told 408 may ask again, and 404 that there is no such thing.
     fn from(result: io::Result<T>) -> Response {
         let error = match result {
             Ok(response) => return response.into(),
             Err(error) => error,
         };
-        let body = error.get_ref().and_then(|inner| inner.downcast_ref::<BodyError>());
-        let status = match (body, error.kind()) {
-            (Some(body), _) => body.status(),
-            (None, ErrorKind::TimedOut) => StatusCode::REQUEST_TIMEOUT,
-            (None, ErrorKind::NotFound) => StatusCode::NOT_FOUND,
-            _ => {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<BodyError>()) {
+            // Nobody knows where the client's next request begins.
+            Some(body) => Response::of_status(body.status()).closing(),
+            None => {
                 tracing::error!("a handler failed: {error}");
-                StatusCode::INTERNAL_SERVER_ERROR
+                Response::of_status(StatusCode::INTERNAL_SERVER_ERROR)
             }
-        };
-        // After a fault of the client's nobody knows where its next request begins.
-        let fault = status.is_client_error() && status != StatusCode::NOT_FOUND;
-        if fault { Response::of_status(status).closing() } else { Response::of_status(status) }
+        }
     }
 }

@@ -159,8 +159,11 @@ pub fn websocket(
     Response::upgrade("websocket", move |upgraded| {
         let stream = Stream::Borrowed(upgraded.stream);
         let socket = WebSocket::new(stream, upgraded.received, Role::Server, limits);
-        let result = talk(&socket).and_then(|()| socket.close());
-        if let Err(error) = result {
+        if let Err(error) = talk(&socket) {
+            tracing::debug!("a WebSocket's handler failed, or its line broke: {error}");
+            // RFC 6455 section 7.4.1: what kept us from doing what was asked.
+            let _ = socket.close_as(CloseCode::Error);
+        } else if let Err(error) = socket.close() {
             tracing::debug!("a WebSocket broke: {error}");
         }
     })
@@ -346,7 +349,11 @@ impl<'a> WebSocket<'a> {
     ///
     /// For a round trip, and no longer than the limit on silence.
     pub fn close(&self) -> io::Result<()> {
-        self.say_goodbye(CloseCode::Normal)?;
+        self.close_as(CloseCode::Normal)
+    }
+
+    fn close_as(&self, code: CloseCode) -> io::Result<()> {
+        self.say_goodbye(code)?;
         let rest = crate::timeout(self.limits.silence_time, || {
             while self.recv()?.is_some() {}
             Ok(())

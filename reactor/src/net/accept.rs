@@ -43,7 +43,11 @@ pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, Option<So
                 | Errno::NOPROTOOPT
                 | Errno::HOSTDOWN
                 | Errno::HOSTUNREACH
-                | Errno::NETUNREACH,
+                | Errno::NETUNREACH
+                | Errno::NONET
+                | Errno::OPNOTSUPP
+                // A firewall's rule.
+                | Errno::PERM,
             ) => {}
             Some(Errno::MFILE | Errno::NFILE) => {
                 tracing::warn!("accept: {error}; raise `ulimit -n` to serve more clients at once");

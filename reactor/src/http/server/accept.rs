@@ -138,15 +138,16 @@ pub(super) fn run<L: Listen>(shared: &Rc<Shared>, listener: &Rc<L>) -> io::Resul
 }
 
 fn admit<L: Listen>(shared: &Rc<Shared>, listener: &Rc<L>, incoming: L::Incoming, peer: Option<SocketAddr>) {
-    if shared.connections.borrow().len() >= shared.limits.connections {
+    let Some(mut guest) = shared.gate.knock(peer.map(|peer| peer.ip())) else {
         return listener.refuse(incoming, REFUSAL);
-    }
+    };
+    guest.admit();
     let opener = listener.clone();
     // Shared with the coroutine, so that it is still here if there can be none.
     let slot = Rc::new(std::cell::Cell::new(Some(incoming)));
     let taken = slot.clone();
     let open = move || opener.open(taken.take().ok_or(ErrorKind::NotFound)?);
-    if !start_connection(shared, peer, open)
+    if !start_connection(shared, peer, guest, open)
         && let Some(incoming) = slot.take()
     {
         listener.refuse(incoming, REFUSAL);

@@ -37,9 +37,9 @@ pub(super) fn negotiate(head: &RequestHead, mut response: Response) -> Response 
         return response;
     }
     response.body = match response.body {
-        Body::Stream { length: None | Some(SIZE_MIN..), write } => {
+        Body::Stream { length: None | Some(SIZE_MIN..), reads_request, write } => {
             response.gzip = true;
-            Body::Stream { length: None, write }
+            Body::Stream { length: None, reads_request, write }
         }
         body => match body.bytes() {
             Some(bytes) if bytes.len() >= SIZE_BYTES_MIN => Body::Owned(compress(body)),

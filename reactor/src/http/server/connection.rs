@@ -163,12 +163,15 @@ fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<
     if response.compress {
         response = compress::negotiate(head, response);
     }
+    if let Body::Stream { reads_request: true, .. } = response.body {
+        wire.ask_for_body();
+    }
     let keep_alive = head.keeps_alive() && !shared.draining.get() && !is_lost(wire, &request.body);
     let terms = Terms::new(head.method(), head.minor_version(), keep_alive);
     let keep_alive = send(wire, &mut request.body, response, terms)?;
     drop(request);
     let mut body_over =
-        || decoder.is_at_end() || !wire.expects_continue.get() && skip_rest(wire, input, &mut decoder);
+        || decoder.is_at_end() || wire.exchange.body_comes() && skip_rest(wire, input, &mut decoder);
     Ok(if keep_alive && body_over() { Next::GoOn } else { Next::Close })
 }
 
@@ -176,7 +179,7 @@ fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<
 fn is_lost(wire: &Wire<'_>, body: &RequestBody<'_>) -> bool {
     let remaining = body.remaining();
     remaining != Some(0)
-        && (wire.expects_continue.get()
+        && (wire.exchange.is_held()
             || remaining.is_some_and(|left| left > wire.shared.limits.unread_body_bytes))
 }
 
@@ -202,8 +205,14 @@ fn skip_rest(wire: &Wire<'_>, input: &mut Input, decoder: &mut BodyDecoder) -> b
 /// Finds the route and runs its handler; what goes wrong there becomes a response.
 fn call_handler<'a>(shared: &'a Shared, request: &mut Request<'a>) -> Response {
     let head = request.head;
-    let Some(methods) = shared.router.find(head.path(), &mut request.params) else {
-        return match (head.path(), head.method()) {
+    // `http://host` has an empty path, which is `/`; and `*` to OPTIONS (RFC 9112 section 3.2).
+    let path = match (head.path(), head.method()) {
+        ("", &Method::OPTIONS) => "*",
+        ("", method) if method != Method::CONNECT => "/",
+        (path, _) => path,
+    };
+    let Some(methods) = shared.router.find(path, &mut request.params) else {
+        return match (path, head.method()) {
             ("*", &Method::OPTIONS) => Response::empty(),
             _ => match &shared.fallback {
                 Some(fallback) => guarded(shared, || fallback(request)),

@@ -13,6 +13,9 @@ pub struct Limits {
     pub body: BodyLimits,
     /// Connections at once; further clients are told 503 and let go.
     pub connections: usize,
+    /// Connections from one address at once (one /64, with IPv6), so that one client does not keep all others out. Behind
+    /// a proxy, from which all of them come, raise it to [`Limits::connections`].
+    pub connections_per_address: usize,
     /// How long a connection may rest between two requests. 75 s: what browsers and proxies are used to.
     pub idle_time: Duration,
     /// How long a head may take from its first byte to its last, however it trickles.
@@ -33,6 +36,7 @@ impl Default for Limits {
             head: HeadLimits::default(),
             body: BodyLimits::default(),
             connections: 10_000,
+            connections_per_address: 5_000,
             idle_time: Duration::from_secs(75),
             head_time: Duration::from_secs(15),
             body_time: Duration::from_secs(30),

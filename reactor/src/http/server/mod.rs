@@ -7,6 +7,7 @@ mod accept;
 mod compress;
 mod connection;
 mod date;
+mod exchange;
 mod limits;
 mod patience;
 mod router;
@@ -35,8 +36,8 @@ use self::router::{Handler, Router};
 use self::wire::Vitals;
 use super::{Request, Response};
 use crate::coroutine::{Builder, Cut, JoinHandle};
-use crate::net::Duplex;
-use crate::sync::Signal;
+use crate::net::{Duplex, Gate, GateLimits, Guest};
+use crate::sync::{Barrier, Signal};
 
 /// How long a connection that rests between two requests is kept when the server drains: a request that was on its
 /// way when we decided to stop is still answered.
@@ -84,7 +85,11 @@ pub(super) struct Shared {
     draining: Cell<bool>,
     clock: Rc<CoarseClock>,
     accepting: Patience,
+    /// Opens when nobody is accepted any more; then it is told here why, if that was a failure.
+    accepted_last: Barrier,
+    accept_failure: RefCell<Option<io::Error>>,
     connections: RefCell<Slab<Member>>,
+    gate: Gate,
     ended: Signal,
 }
 
@@ -148,18 +153,31 @@ impl Server {
             draining: Cell::new(false),
             accepting: Patience::new(&clock),
             clock,
+            accepted_last: Barrier::new(false),
+            accept_failure: RefCell::default(),
+            gate: Gate::new(GateLimits {
+                connections: self.limits.connections,
+                connections_per_address: self.limits.connections_per_address,
+                ..GateLimits::UNBOUNDED
+            }),
             connections: RefCell::default(),
             ended: Signal::new(),
         });
         let acceptor = {
             let shared = shared.clone();
-            crate::spawn(move || accept::run(&shared, &Rc::new(listener)))
+            crate::spawn(move || {
+                let over = OpenAfter(&shared.accepted_last);
+                // The listener is gone when it is told that nobody is accepted any more.
+                let result = accept::run(&shared, &Rc::new(listener));
+                *shared.accept_failure.borrow_mut() = result.err();
+                drop(over);
+            })
         };
         let housekeeper = {
             let shared = shared.clone();
             crate::spawn(move || keep_house(&shared))
         };
-        ServerHandle { shared, acceptor: RefCell::new(Some(acceptor)), housekeeper }
+        ServerHandle { shared, acceptor, housekeeper }
     }
 
     /// As [`Server::start`], and waits until the listener fails, which it does not in practice.
@@ -180,7 +198,7 @@ impl Server {
 #[must_use = "dropping it stops the server"]
 pub struct ServerHandle {
     shared: Rc<Shared>,
-    acceptor: RefCell<Option<JoinHandle<io::Result<()>>>>,
+    acceptor: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
 }
 
@@ -198,11 +216,8 @@ impl ServerHandle {
         let shared = &self.shared;
         shared.draining.set(true);
         shared.accepting.expire();
-        let acceptor = self.acceptor.take();
         let _ = crate::timeout(limit, || {
-            if let Some(acceptor) = acceptor {
-                let _ = acceptor.join();
-            }
+            shared.accepted_last.wait();
             crate::sleep(DRAIN_IDLE_TIME);
             for (_, Member { vitals, .. }) in &*shared.connections.borrow() {
                 if vitals.idle.get() {
@@ -221,9 +236,7 @@ impl ServerHandle {
     /// Ends the server and all its connections at once.
     pub fn stop(&self) {
         self.shared.draining.set(true);
-        if let Some(acceptor) = self.acceptor.take() {
-            acceptor.terminate();
-        }
+        self.acceptor.terminate();
         self.housekeeper.terminate();
         for (_, Member { coroutine, .. }) in &*self.shared.connections.borrow() {
             if let Some(connection) = coroutine {
@@ -236,19 +249,28 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// The listener's, if that was why.
+    /// The listener's, if that was why; told once.
     ///
     /// # Suspends
     ///
     /// Until then.
     pub fn wait(&self) -> io::Result<()> {
-        let acceptor = self.acceptor.take();
-        acceptor.map_or(Ok(()), |acceptor| acceptor.join().unwrap_or(Ok(())))
+        self.shared.accepted_last.wait();
+        self.shared.accept_failure.take().map_or(Ok(()), Err)
     }
 
     /// Connections there are now.
     pub fn connection_count(&self) -> usize {
         self.shared.connections.borrow().len()
+    }
+}
+
+/// Opens a barrier however its coroutine ends.
+struct OpenAfter<'a>(&'a Barrier);
+
+impl Drop for OpenAfter<'_> {
+    fn drop(&mut self) {
+        self.0.open();
     }
 }
 
@@ -276,6 +298,7 @@ fn keep_house(shared: &Shared) {
 fn start_connection<S: Duplex>(
     shared: &Rc<Shared>,
     peer: Option<SocketAddr>,
+    guest: Guest,
     open: impl FnOnce() -> io::Result<S> + 'static,
 ) -> bool {
     let vitals = Rc::new(Vitals {
@@ -286,6 +309,7 @@ fn start_connection<S: Duplex>(
     let key = shared.connections.borrow_mut().insert(Member { vitals: vitals.clone(), coroutine: None });
     let place = Place { shared: shared.clone(), key };
     let spawned = Builder::new().name("http connection").spawn(move || {
+        let _guest = guest;
         let shared = &*place.shared;
         let run = || {
             let stream = open()?;

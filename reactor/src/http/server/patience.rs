@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::wire::PROGRESS_BYTES;
 use crate::coroutine::{self, Coroutine, Cut};
 
 /// Milliseconds since the server started, as of the last tick.
@@ -40,6 +41,12 @@ impl CoarseClock {
 pub(super) struct Patience {
     clock: Rc<CoarseClock>,
     due_ms: Cell<u64>,
+    /// What was last armed, and when the last wait ended: time in which nobody waits does not count.
+    limit: Cell<Duration>,
+    rested_ms: Cell<u64>,
+    /// What the line has taken, and what it had when this was armed.
+    line: RefCell<Option<Rc<Cell<u64>>>>,
+    line_mark: Cell<u64>,
     cut: Cut,
     waiting: RefCell<Option<Rc<Coroutine>>>,
 }
@@ -49,22 +56,42 @@ impl Patience {
         Patience {
             clock: clock.clone(),
             due_ms: Cell::new(u64::MAX),
+            limit: Cell::default(),
+            rested_ms: Cell::new(0),
+            line: RefCell::default(),
+            line_mark: Cell::new(0),
             cut: Cut::new(),
             waiting: RefCell::new(None),
         }
     }
 
-    /// From now on, waits may last `limit` all together.
+    /// From now on, waits may last `limit` all together. What happens between two waits is not the client's time.
     pub(super) fn arm(&self, limit: Duration) {
+        self.limit.set(limit);
         self.due_ms.set(self.clock.after(limit));
+        self.rested_ms.set(self.clock.now_ms.get());
+        self.line_mark.set(self.line_bytes());
+    }
+
+    /// Measures progress by what `line` counts, where one wait hands over much more than is borne in its time: it is
+    /// extended while the line takes [`PROGRESS_BYTES`] in each.
+    pub(super) fn follow(&self, line: Option<Rc<Cell<u64>>>) {
+        *self.line.borrow_mut() = line;
+    }
+
+    fn line_bytes(&self) -> u64 {
+        self.line.borrow().as_ref().map_or(0, |line| line.get())
     }
 
     /// Runs `f`, which waits; gives up with `TimedOut` when the time is over.
     pub(super) fn wait<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let me = coroutine::current();
+        let rested_ms = self.clock.now_ms.get() - self.rested_ms.get();
+        self.due_ms.set(self.due_ms.get().saturating_add(rested_ms));
         *self.waiting.borrow_mut() = Some(me.clone());
         let result = catch_unwind(AssertUnwindSafe(f));
         *self.waiting.borrow_mut() = None;
+        self.rested_ms.set(self.clock.now_ms.get());
         me.withdraw_cut(self.cut);
         match result {
             Ok(result) => result,
@@ -77,7 +104,12 @@ impl Patience {
 
     /// Ends the wait if its time is over; the housekeeper calls it every tick.
     pub(super) fn check(&self) {
-        if self.due_ms.get() <= self.clock.now_ms.get() {
+        if self.due_ms.get() > self.clock.now_ms.get() || self.waiting.borrow().is_none() {
+            return;
+        }
+        if self.line_bytes() - self.line_mark.get() >= PROGRESS_BYTES as u64 {
+            self.arm(self.limit.get());
+        } else {
             self.expire();
         }
     }
@@ -122,6 +154,60 @@ mod tests {
                 Ok(())
             });
             assert!(go_on.is_ok());
+        });
+    }
+
+    /// A clock that stands at zero, a patience of 100 ms, and a coroutine that waits under it twice: 50 ms, and for good.
+    fn waits_twice(between_ms: u64) -> (Rc<CoarseClock>, Rc<Patience>, crate::JoinHandle<io::Result<()>>) {
+        let clock = Rc::new(CoarseClock::new(Duration::from_millis(10)));
+        let patience = Rc::new(Patience::new(&clock));
+        patience.arm(Duration::from_millis(100));
+        let (waiting, ticking) = (patience.clone(), clock.clone());
+        let waiter = crate::spawn(move || {
+            waiting.wait(|| {
+                ticking.set(Duration::from_millis(50));
+                Ok(())
+            })?;
+            ticking.set(Duration::from_millis(50 + between_ms));
+            waiting.wait(|| {
+                crate::sleep(Duration::from_secs(60));
+                Ok(())
+            })
+        });
+        (clock, patience, waiter)
+    }
+
+    #[test]
+    fn time_in_which_nobody_waits_does_not_count() {
+        crate::run(|| {
+            let (clock, patience, waiter) = waits_twice(10_000);
+            for (at, over) in [(10_050, false), (10_100, false), (10_110, true)] {
+                clock.set(Duration::from_millis(at));
+                patience.check();
+                crate::yield_now();
+                assert_eq!(waiter.is_finished(), over, "{at}");
+            }
+            assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+        });
+    }
+
+    #[test]
+    fn one_long_wait_is_borne_while_the_line_takes_enough() {
+        crate::run(|| {
+            let line = Rc::new(Cell::new(0));
+            let (clock, patience, waiter) = waits_twice(0);
+            patience.follow(Some(line.clone()));
+            for round in 1..=5 {
+                line.set(round * PROGRESS_BYTES as u64);
+                clock.set(Duration::from_millis(200 * round));
+                patience.check();
+                crate::yield_now();
+                assert!(!waiter.is_finished());
+            }
+            line.set(line.get() + PROGRESS_BYTES as u64 - 1);
+            clock.set(Duration::from_millis(2_000));
+            patience.check();
+            assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
         });
     }
 }

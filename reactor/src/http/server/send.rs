@@ -1,11 +1,13 @@
 //! How a response leaves: its head, and its body in the framing that the client understands.
 
 use std::io::{self, ErrorKind, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use http::{Method, StatusCode};
 
 use super::compress::Squeezer;
 use super::wire::{GATHERED_BYTES_MAX, RequestBody, Wire};
+use crate::coroutine::Cut;
 use crate::http::headers::write_field;
 use crate::http::response::{Body, Response};
 use crate::http::{Headers, InvalidHeader, write_chunk_size, write_last_chunk, write_status_line};
@@ -56,6 +58,9 @@ fn has_no_body(status: StatusCode) -> bool {
 }
 
 fn write_head(wire: &Wire<'_>, response: &ResponseHead<'_>, announced: Announced, terms: Terms) {
+    if !response.status.is_informational() {
+        wire.exchange.on_head();
+    }
     let mut output = wire.output.borrow_mut();
     let out = &mut *output;
     if response.status == StatusCode::OK {
@@ -156,7 +161,7 @@ pub(super) fn send(
             let announced = length.map_or(Announced::Nothing, Announced::Length);
             write_head(wire, &head, announced, terms);
         }
-        Body::Stream { length, write } => {
+        Body::Stream { length, write, .. } => {
             let announced = match length {
                 Some(length) => Announced::Length(length),
                 None if terms.chunks => Announced::Chunked,
@@ -172,8 +177,23 @@ pub(super) fn send(
                 trailers: Headers::new(),
                 squeezer: response.gzip.then(Squeezer::new),
             };
-            write(body_in, &mut out)?;
-            terms.keep_alive &= out.finish()?;
+            let run = || write(body_in, &mut out).and_then(|()| out.finish());
+            match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Ok(goes_on)) => terms.keep_alive &= goes_on,
+                // Nothing of it has left: the client, and those before it in the line, can still be told.
+                Ok(Err(error)) if out.head.is_some() => {
+                    drop(out);
+                    return send(wire, body_in, Response::from(Err::<Response, _>(error)).closing(), terms);
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(unwinding) if unwinding.is::<Cut>() || out.head.is_none() => resume_unwind(unwinding),
+                Err(_panic) => {
+                    tracing::error!("the writer of an HTTP body panicked");
+                    drop(out);
+                    let failed = Response::of_status(StatusCode::INTERNAL_SERVER_ERROR).closing();
+                    return send(wire, body_in, failed, terms);
+                }
+            }
         }
         Body::Upgrade(_) => return Err(io::Error::other("an upgrade has no body to send")),
     }
@@ -244,7 +264,7 @@ impl BodyWriter<'_> {
     }
 
     /// Ends the body; whether the connection can go on.
-    fn finish(mut self) -> io::Result<bool> {
+    fn finish(&mut self) -> io::Result<bool> {
         if let Some(squeezer) = self.squeezer.take() {
             squeezer.finish(&mut self.gathered)?;
         }

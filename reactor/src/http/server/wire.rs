@@ -8,13 +8,14 @@ use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 
 use super::Shared;
+use super::exchange::Exchange;
 use super::patience::Patience;
 use crate::http::input::{BodyReader, Source};
-use crate::http::{BodyDecoder, Headers, Input};
+use crate::http::{BodyDecoder, BodyError, Headers, Input};
 use crate::net::Duplex;
 
 /// Time starts anew after so many bytes in either direction: the least that a client must move in it.
-const PROGRESS_BYTES: usize = 64 << 10;
+pub(super) const PROGRESS_BYTES: usize = 64 << 10;
 
 /// What gathers before it is sent although more is to come.
 pub(super) const GATHERED_BYTES_MAX: usize = 64 << 10;
@@ -38,8 +39,7 @@ pub(super) struct Wire<'a> {
     pub(super) peer: Option<SocketAddr>,
     pub(super) output: RefCell<Vec<u8>>,
     pub(super) spare: RefCell<Vec<u8>>,
-    /// The client waits for `100 Continue` before it sends the body.
-    pub(super) expects_continue: Cell<bool>,
+    pub(super) exchange: Exchange,
     body_bytes: Cell<usize>,
 }
 
@@ -50,6 +50,7 @@ impl<'a> Wire<'a> {
         vitals: &'a Vitals,
         peer: Option<SocketAddr>,
     ) -> Wire<'a> {
+        vitals.writing.follow(stream.taken_bytes());
         Wire {
             stream,
             shared,
@@ -57,7 +58,7 @@ impl<'a> Wire<'a> {
             peer,
             output: RefCell::default(),
             spare: RefCell::default(),
-            expects_continue: Cell::new(false),
+            exchange: Exchange::new(),
             body_bytes: Cell::new(0),
         }
     }
@@ -114,8 +115,17 @@ impl<'a> Wire<'a> {
 
     /// A body begins.
     pub(super) fn begin_body(&self, expects_continue: bool) {
-        self.expects_continue.set(expects_continue);
+        self.exchange.begin(expects_continue);
         self.body_bytes.set(PROGRESS_BYTES);
+    }
+}
+
+impl Wire<'_> {
+    /// Tells a client that waits for it to send the body.
+    pub(super) fn ask_for_body(&self) {
+        if self.exchange.on_body_wanted() {
+            self.output.borrow_mut().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
     }
 }
 
@@ -125,14 +135,17 @@ pub(super) struct BodySource<'a>(pub(super) &'a Wire<'a>);
 impl Source for BodySource<'_> {
     fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wire = self.0;
-        if wire.expects_continue.replace(false) {
-            wire.output.borrow_mut().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
+        wire.ask_for_body();
         if wire.body_bytes.get() >= PROGRESS_BYTES {
             wire.body_bytes.set(0);
             wire.vitals.reading.arm(wire.shared.limits.body_time);
         }
-        let count = wire.read_some(buffer)?;
+        // Whatever goes wrong here is the client's doing, or the line's, and is told apart by this from all else that
+        // goes wrong in a handler.
+        let count = wire.read_some(buffer).map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => BodyError::TooSlow,
+            _ => BodyError::Truncated,
+        })?;
         wire.body_bytes.set(wire.body_bytes.get() + count);
         Ok(count)
     }
@@ -142,8 +155,8 @@ impl Source for BodySource<'_> {
 ///
 /// # Errors
 ///
-/// `InvalidData` when it is malformed or too large, `UnexpectedEof` when it breaks off, `TimedOut` when it comes too
-/// slowly. A handler that returns such an error answers 400, 413 or 408.
+/// A [`BodyError`] inside: `InvalidData` when it is malformed or too large, `UnexpectedEof` when it breaks off, `TimedOut`
+/// when it comes too slowly. A handler that returns such an error answers 400, 413 or 408.
 ///
 /// # Suspends
 ///
