@@ -293,3 +293,28 @@ fn a_capacity_is_kept_to() {
         store.close().unwrap();
     });
 }
+
+/// With segments as large as on a large disk, all of a small one is in the newest, which is never compacted.
+#[test]
+fn a_small_disk_is_filled_and_emptied_with_the_usual_settings() {
+    let Some(disk) = SmallDisk::of(64 << 20) else { return };
+    let path = disk.0.path().join("store");
+    reactor::run(move || {
+        let store = DiskStore::open(Config::new(&path)).unwrap();
+        let mut counts = Vec::new();
+        for _ in 0..3 {
+            let count = fill(&store, 0);
+            check(&store, count);
+            counts.push(count);
+            let tickets: Vec<Ticket> = (0..count).map(|n| store.enqueue_remove(&key(n)).unwrap()).collect();
+            tickets.iter().for_each(|ticket| ticket.wait().unwrap());
+            let until = std::time::Instant::now() + Duration::from_secs(60);
+            while store.usage().total_bytes - store.usage().disk_bytes < 45 << 20 {
+                assert!(std::time::Instant::now() < until, "not given back: {:?}", store.usage());
+                reactor::sleep(Duration::from_millis(20));
+            }
+        }
+        assert!(counts.iter().all(|count| *count > 800), "{counts:?}");
+        store.close().unwrap();
+    });
+}

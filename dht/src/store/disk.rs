@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
 };
 
-/// The least segment that a small capacity leads to.
+/// The least segment that a small capacity, or a small disk, leads to.
 const SEGMENT_SIZE_MIN_BYTES: u64 = 4 << 20;
 
 /// Where a store lies and how it behaves.
@@ -34,7 +34,8 @@ const SEGMENT_SIZE_MIN_BYTES: u64 = 4 << 20;
 pub struct Config {
     /// Its directory, made if need be.
     pub path: PathBuf,
-    /// How long a segment grows: 256 MiB keeps files few, and compaction's steps and a lost checkpoint's scan short.
+    /// How long a segment grows: 256 MiB keeps files few, and compaction's steps and a lost checkpoint's scan short. On a
+    /// small disk, and in a small capacity, less.
     pub segment_size_bytes: u32,
     /// How much disk the store may take; `None` for as much as there is.
     pub capacity_bytes: Option<u64>,
@@ -113,17 +114,18 @@ impl DiskStore {
     ///
     /// As [`DiskStore::open`].
     pub fn open_on(disk: Arc<dyn Disk>, mut config: Config) -> Result<DiskStore, StoreError> {
-        if let Some(capacity) = config.capacity_bytes {
-            // The newest segment cannot be compacted, so it must be a small part of the whole.
-            let part = (capacity / 16).max(SEGMENT_SIZE_MIN_BYTES).min(u64::from(config.segment_size_bytes));
-            config.segment_size_bytes = part as u32;
-        }
         let (path, of_disk, reserve) = (config.path.clone(), disk.clone(), config.reserve_bytes);
-        let (opened, device) = reactor::offload(move || {
+        let (opened, device, free_bytes) = reactor::offload(move || {
             let opened = recovery::open(of_disk.clone(), &path, reserve);
-            (opened, of_disk.device(&path))
+            (opened, of_disk.device(&path), of_disk.free_bytes(&path).unwrap_or(u64::MAX))
         });
         let Opened { directory, salt, index, active, reserve, recovery, incarnation } = opened?;
+        // The newest segment cannot be compacted, so it must be a small part of the whole, be that a capacity or a disk.
+        let room = free_bytes
+            .saturating_add(index.totals().disk_bytes)
+            .min(config.capacity_bytes.unwrap_or(u64::MAX));
+        let part = (room / 16).max(SEGMENT_SIZE_MIN_BYTES).min(u64::from(config.segment_size_bytes));
+        config.segment_size_bytes = part as u32;
         for damage in &recovery.damages {
             tracing::warn!(store = %config.path.display(), "{damage}");
         }
