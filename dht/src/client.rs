@@ -34,8 +34,8 @@ use crate::space;
 
 /// `df` must not hang because a node does.
 const USAGE_TIMEOUT: Duration = Duration::from_millis(500);
-/// The kernel asks for the usage often; it changes slowly.
-const USAGE_LIFETIME: Duration = Duration::from_secs(2);
+/// The kernel asks for the usage often. Whoever writes goes by it, and fills some hundred MiB a second.
+const USAGE_LIFETIME: Duration = Duration::from_millis(250);
 /// Nodes asked for their usage; in a larger network the total is what is near.
 const USAGE_WIDTH: usize = 16;
 
@@ -322,16 +322,16 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
     }
 
     fn usage(&self) -> Result<Usage, ReadError> {
+        let links = &self.inner.links;
+        if let Some(node) = links.only_local() {
+            return Ok(node.usage());
+        }
         if let Some((at, usage)) = *self.inner.usage.borrow()
             && at.elapsed() < USAGE_LIFETIME
         {
             return Ok(usage);
         }
-        let links = &self.inner.links;
-        let usage = match links.only_local() {
-            Some(node) => node.usage(),
-            None => gather_usage(links)?,
-        };
+        let usage = gather_usage(links)?;
         *self.inner.usage.borrow_mut() = Some((reactor::now(), usage));
         Ok(usage)
     }
