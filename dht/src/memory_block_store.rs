@@ -62,6 +62,13 @@ impl MemoryBlockStore {
         self.blocks.borrow().iter().map(|(address, content)| (*address, content.clone())).collect()
     }
 
+    /// Drops the blocks that `keep` does not want, as garbage collection does.
+    pub fn retain(&self, keep: impl Fn(&Address) -> bool) {
+        self.blocks.borrow_mut().retain(|address, _| keep(address));
+        let blocks = self.blocks.borrow();
+        self.used_bytes.set(blocks.values().map(|content| content.len() as u64).sum());
+    }
+
     /// Replaces a block's content, whatever its address says: for tests of damage.
     pub fn corrupt(&self, address: &Address, content: Bytes) {
         self.blocks.borrow_mut().insert(*address, content);

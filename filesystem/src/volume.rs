@@ -14,11 +14,13 @@
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
+//! - `collect`: what must not be deleted from the nodes;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
 //!
 //! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
 
 mod aliases;
+mod collect;
 mod commit;
 mod content;
 mod durability;
@@ -63,6 +65,7 @@ use crate::errno::Errno;
 use crate::format::{InodeRecord, ObjectChanges, Pointer, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Time};
+pub use collect::{CollectError, Roots};
 pub use ending::{Ending, Pending};
 pub use options::{OpenError, Options};
 use state::{State, Step, Stop};

@@ -25,7 +25,9 @@ pub enum Unreached<E> {
     #[error("a part of the tree cannot be read ({0})")]
     Node(E),
     /// It holds something of a later version.
-    #[error("the volume holds records that this version does not know: use the newer version that wrote them")]
+    #[error(
+        "the volume holds records that this version does not know: use the newer version that wrote them"
+    )]
     Unknown,
     /// It holds something that no commit wrote.
     #[error("a part of the tree is malformed")]

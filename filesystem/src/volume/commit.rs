@@ -42,6 +42,14 @@ fn commit_id(session: [u8; 8], number: u64) -> [u8; 16] {
     id
 }
 
+/// Whether less is stored once a delta is published and what it removes is collected: on a full store, it may use what is
+/// kept back for that.
+fn frees_space(delta: &Delta) -> bool {
+    let adds = |change: &Change| matches!(change, Change::Frame(_) | Change::Stored(_));
+    let mut changes = delta.changes.values();
+    changes.clone().any(|change| matches!(change, Change::Removed)) && !changes.any(adds)
+}
+
 /// Growing pauses between tries.
 pub(super) struct BackOff(Duration);
 
@@ -130,7 +138,9 @@ impl Volume {
         self.state.borrow_mut().attempt = Some(attempt);
         let objects = packer.take_ready();
         let put_bytes = objects.iter().map(|(_, object)| object.len()).sum();
-        let outcome = self.announce(attempt).and_then(|()| self.publish(attempt, &grown.objects, objects));
+        let frees = frees_space(&delta);
+        let outcome =
+            self.announce(attempt).and_then(|()| self.publish(attempt, &grown.objects, objects, frees));
         self.state.borrow_mut().attempt = None;
         match outcome? {
             Outcome::Published(record) => {
@@ -278,6 +288,7 @@ impl Volume {
         attempt: Attempt,
         unfolded: &ObjectChanges,
         objects: Vec<(Address, Bytes)>,
+        frees: bool,
     ) -> Result<Outcome, Errno> {
         let payload = self.seal_root(attempt.tree, unfolded.clone(), commit_id(self.session, attempt.number));
         let expected = self.header();
@@ -287,7 +298,12 @@ impl Volume {
         // An earlier try may still take effect: only the register can say that it did not.
         let mut is_open = false;
         loop {
-            let error = match self.store.publish(objects.clone(), &register, expected, payload.clone()) {
+            let (blocks, payload) = (objects.clone(), payload.clone());
+            let swapped = match frees {
+                true => self.store.publish_freeing(blocks, &register, expected, payload),
+                false => self.store.publish(blocks, &register, expected, payload),
+            };
+            let error = match swapped {
                 Ok(record) => return Ok(Outcome::Published(record)),
                 // The answer to an earlier message of this very swap was lost.
                 Err(SwapError::Lost(Some(record))) if ours(&record) => return Ok(Outcome::Published(record)),
