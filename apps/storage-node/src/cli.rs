@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::gc::Span;
+
 const EXAMPLES: &str = "\
 Examples:
   storage-node up --nodes 3 ./drive       three nodes on this machine, and an encrypted drive in ./drive
@@ -60,6 +62,7 @@ impl Cli {
             | Command::Status(Status { client, .. })
             | Command::Put(Put { client, .. })
             | Command::Get(Get { client, .. })
+            | Command::Gc(Gc { client, .. })
                 if client.network.is_some() && client.home.home.is_some() =>
             {
                 wrong(ErrorKind::ArgumentConflict, "give --home, or --network and --key, and not both")
@@ -86,6 +89,8 @@ pub(crate) enum Command {
     Put(Put),
     /// Fetch one value by its name, without FUSE
     Get(Get),
+    /// Delete what the drive does not need any more from the nodes
+    Gc(Gc),
 }
 
 impl Command {
@@ -98,6 +103,7 @@ impl Command {
             Command::Status(options) => &mut options.client.home.home,
             Command::Put(options) => &mut options.client.home.home,
             Command::Get(options) => &mut options.client.home.home,
+            Command::Gc(options) => &mut options.client.home.home,
         }
     }
 }
@@ -275,6 +281,36 @@ pub(crate) struct Get {
     pub(crate) client: ClientOptions,
 }
 
+const GC_EXAMPLES: &str = "\
+Examples:
+  storage-node gc --dry-run       how much there is
+  storage-node gc --alone         delete it; the nodes give the space back after an hour
+  storage-node gc --alone --grace 7d --retention 0s
+
+What is removed from the drive, or written over, stays on the nodes until nobody can need it. `gc` lists what the nodes hold,
+marks what the drive's root reaches, and has the rest deleted by the owner's signed word. It may be stopped at any time.
+If anything cannot be read, or too few nodes answer, nothing is deleted.";
+
+/// Options of `gc`.
+#[derive(Debug, Args)]
+#[command(after_help = GC_EXAMPLES)]
+pub(crate) struct Gc {
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+    /// Only say what would be deleted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Leave alone what was stored less than this ago, as it may be an upload that is still under way [default: 24h]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) grace: Option<Span>,
+    /// How long the nodes keep what was deleted, for whoever still reads it [default: 1h]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) retention: Option<Span>,
+    /// Say that no other mount of the drive has a removed file open, or changes that are not stored yet
+    #[arg(long)]
+    pub(crate) alone: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,7 +321,7 @@ mod tests {
 
     #[test]
     fn home_may_stand_before_and_after_the_verb() {
-        for verb in ["up d", "run", "mount d", "umount d", "status", "put x", "get x"] {
+        for verb in ["up d", "run", "mount d", "umount d", "status", "put x", "get x", "gc"] {
             for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
                 let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert_eq!(command.home_mut().as_deref(), Some(std::path::Path::new("h")), "{line}");

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use dht::block::deletion::Speaker;
 use dht::owner_tag;
 use filesystem::volume::Volume;
 use overlay::{Config, Node};
 use overlay::{Peers, Role as OverlayRole};
+use reactor::crypto::Identity;
 use reactor::rpc::Service;
 
 use crate::cli::ClientOptions;
@@ -154,8 +156,16 @@ impl Client {
         volume::put_in_what_is_left(&self.block_store(), &self.network, &self.user, base);
     }
 
-    fn block_store(&self) -> dht::Client<Rc<Node>> {
+    /// The network's blocks.
+    pub(crate) fn block_store(&self) -> dht::Client<Rc<Node>> {
         block_store(self.overlay.clone(), None, &self.network, &self.user)
+    }
+
+    /// Whoever may say what becomes of the volume's blocks: this user, who owns it.
+    pub(crate) fn speaker(&self) -> Speaker<'_> {
+        let identity: &Identity = &self.user.identity;
+        let (owner, salt) = (identity.public_key(), self.network.volume_salt.0);
+        Speaker { identity, owner, salt, grant: None }
     }
 
     /// Closes its connections.

@@ -12,6 +12,7 @@ mod client_directory;
 mod drive;
 mod errors;
 mod files;
+mod gc;
 mod home;
 mod identity;
 mod log_file;
@@ -81,5 +82,6 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Status(options) => status::status(&options),
         Command::Put(options) => values::put(&options),
         Command::Get(options) => values::get(&options),
+        Command::Gc(options) => gc::gc(&options),
     }
 }
