@@ -14,6 +14,7 @@
 use bytes::{Bytes, BytesMut};
 use dht::{Address, OwnerTag};
 use reactor::crypto::aead::{self, Key};
+use reactor::random;
 
 use crate::format::{OBJECT_SIZE_MAX, Pointer, SEAL_OVERHEAD, VolumeId, padded_size};
 
@@ -60,7 +61,7 @@ impl Binding {
 #[error("the sealed bytes do not verify: wrong key, or damaged; try another replica")]
 pub struct Damaged;
 
-/// Keys from the operating system's randomness, drawn many at a time: one call a key costs more than sealing 1 KiB.
+/// Keys from the operating system's randomness (in a simulation the world's), drawn many at a time: one call a key costs more than sealing 1 KiB.
 #[derive(Default)]
 pub struct KeyPool {
     bytes: Vec<u8>,
@@ -77,7 +78,7 @@ impl KeyPool {
     pub fn draw(&mut self) -> [u8; 32] {
         if self.bytes.is_empty() {
             self.bytes.resize(Self::KEYS_PER_DRAW * 32, 0);
-            getrandom::fill(&mut self.bytes).expect("the operating system gives randomness");
+            random::fill(&mut self.bytes);
         }
         let at = self.bytes.len() - 32;
         let mut key = [0; 32];

@@ -29,7 +29,7 @@ pub use volume::{Ending, OpenError, Options, Pending, Volume};
 fn seed_for_test() -> u64 {
     let seed = match std::env::var("HYPHA_SEED") {
         Ok(seed) => seed.parse().expect("HYPHA_SEED is a number"),
-        Err(_) => getrandom::u64().expect("the operating system gives randomness"),
+        Err(_) => reactor::random::number(),
     };
     println!("HYPHA_SEED={seed}");
     seed

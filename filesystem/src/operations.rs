@@ -9,6 +9,8 @@
 //! `noatime`), open files (the kernel's reference to an inode keeps it alive, see [`Operations::remember`]), locks (the
 //! kernel keeps them per mount).
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -119,8 +121,24 @@ impl Time {
     /// It is the clock that local file systems stamp theirs with: a finer one would make a file here look newer than one
     /// there that was written after it, and `make` would build again what it has just built.
     pub fn now() -> Time {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        Time { seconds: now.tv_sec, nanoseconds: u32::try_from(now.tv_nsec).unwrap_or(0) }
+        reactor::file_clock().into()
+    }
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Time {
+        let seconds = |whole: u64| i64::try_from(whole).unwrap_or(i64::MAX);
+        match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => Time { seconds: seconds(since.as_secs()), nanoseconds: since.subsec_nanos() },
+            Err(before) => {
+                let before = before.duration();
+                let (borrowed, nanoseconds) = match before.subsec_nanos() {
+                    0 => (0, 0),
+                    nanoseconds => (1, 1_000_000_000 - nanoseconds),
+                };
+                Time { seconds: -seconds(before.as_secs()) - borrowed, nanoseconds }
+            }
+        }
     }
 }
 
@@ -490,5 +508,21 @@ pub trait Operations {
     /// Until there is one.
     fn next_invalidation(&self) -> Option<Invalidation> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_nanoseconds_count_upward_from_the_second_before_1970_too() {
+        let before = SystemTime::UNIX_EPOCH - Duration::from_millis(250);
+        assert_eq!(Time::from(before), Time { seconds: -1, nanoseconds: 750_000_000 });
+        let whole = SystemTime::UNIX_EPOCH - Duration::from_secs(2);
+        assert_eq!(Time::from(whole), Time { seconds: -2, nanoseconds: 0 });
+        let after = SystemTime::UNIX_EPOCH + Duration::from_millis(1500);
+        assert_eq!(Time::from(after), Time { seconds: 1, nanoseconds: 500_000_000 });
     }
 }

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::sim;
+
 /// A time of a simulated world.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Virtual {
@@ -43,9 +45,32 @@ pub(crate) fn deadline_after(duration: Duration) -> Instant {
 
 /// What the calendar on the wall shows: for expiry dates and headers, not for measuring. Never suspends.
 pub fn wall_clock() -> SystemTime {
-    match VIRTUAL.get() {
-        None => SystemTime::now(),
-        Some(time) => SystemTime::UNIX_EPOCH + Duration::from_secs(VIRTUAL_EPOCH_SECONDS) + time.elapsed,
+    if is_virtual() { virtual_wall_clock() } else { SystemTime::now() }
+}
+
+/// The calendar as the kernel stamps files with it, some milliseconds coarse: a stamp that is to be compared with those
+/// of local files comes from here, for [`wall_clock`] runs ahead of them. Never suspends.
+pub fn file_clock() -> SystemTime {
+    if is_virtual() {
+        return virtual_wall_clock();
+    }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let since = Duration::new(now.tv_sec.unsigned_abs(), 0);
+    let second = match now.tv_sec {
+        0.. => SystemTime::UNIX_EPOCH + since,
+        _ => SystemTime::UNIX_EPOCH - since,
+    };
+    // The nanoseconds count upward from the second, before 1970 too.
+    second + Duration::from_nanos(now.tv_nsec.unsigned_abs())
+}
+
+fn virtual_wall_clock() -> SystemTime {
+    let elapsed = VIRTUAL.get().map_or(Duration::ZERO, |time| time.elapsed);
+    let shown = SystemTime::UNIX_EPOCH + Duration::from_secs(VIRTUAL_EPOCH_SECONDS) + elapsed;
+    match sim::here().map(|process| process.clock_jump()) {
+        Some((jump, true)) => shown - jump,
+        Some((jump, false)) => shown + jump,
+        None => shown,
     }
 }
 
@@ -57,4 +82,17 @@ pub(crate) fn is_virtual() -> bool {
 
 pub(crate) fn set_virtual(time: Option<Virtual>) {
     VIRTUAL.set(time);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_that_stamps_files_is_at_most_a_few_milliseconds_behind_the_wall_clock() {
+        let (before, stamp) = (wall_clock(), file_clock());
+        // A tick is 10 ms at the most; a clock set back in between is no fault of ours.
+        assert!(stamp + Duration::from_secs(1) > before);
+        assert!(stamp <= wall_clock() + Duration::from_secs(1));
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::files::Drive;
 use super::tcp::Listening;
@@ -25,6 +26,8 @@ pub(crate) struct HostState {
     listeners: RefCell<BTreeMap<u16, Rc<Listening>>>,
     bound: RefCell<BTreeMap<u16, Rc<Bound>>>,
     drive: Drive,
+    /// How far its wall clock is off, and whether it is behind.
+    clock_jump: Cell<(Duration, bool)>,
 }
 
 /// A program that runs on a machine: a group of coroutines.
@@ -50,6 +53,7 @@ impl HostState {
             listeners: RefCell::default(),
             bound: RefCell::default(),
             drive: Drive::new(),
+            clock_jump: Cell::new((Duration::ZERO, false)),
         }
     }
 
@@ -67,6 +71,10 @@ impl HostState {
 
     pub(super) fn drive(&self) -> &Drive {
         &self.drive
+    }
+
+    pub(super) fn set_clock_jump(&self, jump: (Duration, bool)) {
+        self.clock_jump.set(jump);
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -175,6 +183,11 @@ impl Process {
 
     pub(super) fn host(&self) -> &Rc<HostState> {
         &self.host
+    }
+
+    /// How far its machine's wall clock is off, and whether it is behind.
+    pub(crate) fn clock_jump(&self) -> (Duration, bool) {
+        self.host.clock_jump.get()
     }
 
     /// Not crashed: what it does still counts.

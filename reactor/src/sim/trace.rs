@@ -21,6 +21,7 @@ pub(super) enum What {
     Link,
     Disk,
     Test,
+    Clock,
 }
 
 /// The record of one run.
