@@ -166,3 +166,52 @@ fn directories_are_listed_and_locks_end_with_their_process() {
         host.start(|| assert!(File::open("/d/00").unwrap().try_lock().unwrap())).wait();
     });
 }
+
+#[test]
+fn the_power_goes_at_every_change_of_the_disk_that_is_named() {
+    let outcomes = |count: u32| {
+        sim::run(u64::from(count), SimConfig::default(), move |world| {
+            let host = world.host("a");
+            let durable = Rc::new(Cell::new(false));
+            let done = durable.clone();
+            host.crash_at_disk_change(count);
+            let life = host.start(move || {
+                let file = File::create("/log").unwrap();
+                fs::sync_dir("/").unwrap();
+                file.write_durably_at(vec![1; 2000].into(), 0).unwrap();
+                done.set(true);
+            });
+            life.wait();
+            assert_eq!(host.is_up(), durable.get(), "either it got to its end, or the power went");
+            let is_durable = durable.get();
+            host.crash();
+            host.start(move || {
+                let there = fs::read("/log", 10_000);
+                assert!(!is_durable || there.unwrap() == [1; 2000]);
+            })
+            .wait();
+            is_durable
+        })
+    };
+    // Made, its directory synced, written, synced: any of the four may be the last thing that happens.
+    assert_eq!((0..6).map(outcomes).collect::<Vec<_>>(), [false, false, false, false, true, true]);
+}
+
+#[test]
+fn a_machine_whose_wall_clock_jumps_measures_time_as_before() {
+    sim::run(1, SimConfig::default(), |world| {
+        let (host, day) = (world.host("a"), Duration::from_secs(86_400));
+        let before = reactor::wall_clock();
+        for (behind, expected) in [(false, before + day), (true, before - day)] {
+            host.set_clock(day, behind);
+            host.start(move || {
+                assert_eq!((reactor::wall_clock(), reactor::file_clock()), (expected, expected));
+                let began = reactor::now();
+                sleep(Duration::ZERO);
+                assert_eq!(reactor::now(), began);
+            })
+            .wait();
+        }
+        assert_eq!(reactor::wall_clock(), before, "the others' clocks are right");
+    });
+}

@@ -53,6 +53,18 @@ pub(crate) trait OpenFile {
     fn read_at(&self, len: usize, offset: u64) -> io::Result<Vec<u8>>;
     /// Writes some of `bytes`.
     fn write_at(&self, bytes: Bytes, offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes`, and then makes the content durable.
+    fn write_durably_at(&self, mut bytes: Bytes, mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = self.write_at(bytes.clone(), offset)?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let _ = bytes.split_to(count);
+            offset += count as u64;
+        }
+        self.sync(Durable::Data)
+    }
     fn sync(&self, what: Durable) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Gives the file, which was made with `mode`, the permissions and as far as allowed the owner of the one at `path`.

@@ -348,6 +348,20 @@ impl File {
         Ok(())
     }
 
+    /// Writes all of `bytes` at `offset`, without copying, and makes durable what was written so far: as
+    /// [`File::write_chunk_at`] and then [`File::sync_data`], in one trip.
+    ///
+    /// # Errors
+    ///
+    /// As of these two: some of the bytes may be written, and what was written before may be lost.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is on the disk.
+    pub fn write_durably_at(&self, bytes: Bytes, offset: u64) -> io::Result<()> {
+        self.inner.write_durably_at(bytes, offset)
+    }
+
     /// Makes what was written durable: the content and the length.
     ///
     /// # Errors

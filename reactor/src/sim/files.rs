@@ -1,6 +1,7 @@
 //! [`crate::fs`] in a simulation: the machine's simulated disk behind the production interface.
 //!
-//! Reads and writes reach the page cache at once and return a moment later; a sync takes effect when it returns.
+//! Reads and writes reach the page cache at once and return a moment later; a sync takes effect when it returns. At any
+//! of them the power may go ([`super::Host::crash_at_disk_change`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Host;
 use super::choices::Kind;
 use super::disk::{Damage, Disk, Fate, Opening};
 use super::host::Process;
@@ -48,6 +50,8 @@ pub(super) struct Drive {
     /// For each locked file, whose lock it is.
     locks: RefCell<BTreeMap<u64, u64>>,
     last_handle: Cell<u64>,
+    /// How many changes the disk still takes before the power goes; `None` for any number.
+    changes_left: Cell<Option<u32>>,
 }
 
 impl Drive {
@@ -57,6 +61,7 @@ impl Drive {
             faults: Cell::new(DiskFaults::default()),
             locks: RefCell::default(),
             last_handle: Cell::new(0),
+            changes_left: Cell::new(None),
         }
     }
 
@@ -65,9 +70,21 @@ impl Drive {
         self.disk.borrow_mut().capacity_bytes = faults.capacity_bytes;
     }
 
+    pub(super) fn crash_at_change(&self, number: Option<u32>) {
+        self.changes_left.set(number);
+    }
+
+    /// Counts a change; whether the power goes with it.
+    fn is_last_change(&self) -> bool {
+        let left = self.changes_left.get();
+        self.changes_left.set(left.map(|left| left.saturating_sub(1)));
+        left == Some(0)
+    }
+
     /// The power goes.
     pub(super) fn crash(&self, world: &Inner) -> Damage {
         self.locks.borrow_mut().clear();
+        self.changes_left.set(None);
         let choose =
             |count: usize| world.choose(Kind::Disk, u32::try_from(count).unwrap_or(u32::MAX)) as usize;
         // The plainest choice keeps everything: what is lost then is what a failure needs.
@@ -111,6 +128,16 @@ fn check(process: &Process) -> io::Result<()> {
     Ok(())
 }
 
+/// The disk is changed, or is about to be by a sync: the power may go here, and then this fails.
+fn count_change(process: &Process) -> io::Result<()> {
+    if process.host().drive().is_last_change() {
+        Host::new(process.world(), process.host().clone()).crash();
+        // Whoever may be interrupted gets no further.
+        crate::yield_now();
+    }
+    check(process)
+}
+
 /// Lets some time pass, up to `most`.
 fn pause(process: &Process, most: Duration) {
     let share = process.world().choose(Kind::Offload, 100);
@@ -146,7 +173,16 @@ impl Files {
         self.process.host().drive()
     }
 
-    /// Does something with names, and lets a moment pass.
+    /// Changes names, and lets a moment pass.
+    fn change_names<T>(&self, f: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
+        check(&self.process)?;
+        let result = f(&mut self.drive().disk.borrow_mut());
+        count_change(&self.process)?;
+        pause(&self.process, CACHED_MAX);
+        result
+    }
+
+    /// Looks at names, and lets a moment pass.
     fn on_names<T>(&self, f: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
         check(&self.process)?;
         let result = f(&mut self.drive().disk.borrow_mut());
@@ -172,6 +208,9 @@ impl Backend for Files {
         };
         let drive = self.drive();
         let inode = drive.disk.borrow_mut().open(path, how, crate::wall_clock())?;
+        if how.create || how.create_new || how.truncate {
+            count_change(&self.process)?;
+        }
         drive.last_handle.set(drive.last_handle.get() + 1);
         let handle = drive.last_handle.get();
         let file = OpenOnDisk { process: self.process.clone(), inode, handle, options: options.clone() };
@@ -184,15 +223,15 @@ impl Backend for Files {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.on_names(|disk| disk.create_dir(path, crate::wall_clock()))
+        self.change_names(|disk| disk.create_dir(path, crate::wall_clock()))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.on_names(|disk| disk.remove_file(path, crate::wall_clock()))
+        self.change_names(|disk| disk.remove_file(path, crate::wall_clock()))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.on_names(|disk| disk.remove_dir(path, crate::wall_clock()))
+        self.change_names(|disk| disk.remove_dir(path, crate::wall_clock()))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -212,15 +251,15 @@ impl Backend for Files {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.on_names(|disk| disk.rename(from, to, crate::wall_clock()))
+        self.change_names(|disk| disk.rename(from, to, crate::wall_clock()))
     }
 
     fn hard_link(&self, existing: &Path, new: &Path) -> io::Result<()> {
-        self.on_names(|disk| disk.hard_link(existing, new, crate::wall_clock()))
+        self.change_names(|disk| disk.hard_link(existing, new, crate::wall_clock()))
     }
 
     fn symlink(&self, target: &Path, new: &Path) -> io::Result<()> {
-        self.on_names(|disk| disk.symlink(target, new, crate::wall_clock()))
+        self.change_names(|disk| disk.symlink(target, new, crate::wall_clock()))
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
@@ -230,7 +269,7 @@ impl Backend for Files {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         check(&self.process)?;
         pause(&self.process, self.process.world().config.offload_max);
-        check(&self.process)?;
+        count_change(&self.process)?;
         fail_at_times(&self.process, self.drive().faults.get().sync_error)?;
         self.drive().disk.borrow_mut().sync_dir(path)
     }
@@ -278,6 +317,7 @@ impl OpenFile for OpenOnDisk {
         let offset = (!self.options.append).then_some(offset);
         let written = self.drive().disk.borrow_mut().write(self.inode, offset, &bytes, crate::wall_clock());
         self.process.world().note(What::Disk, self.inode, bytes.len() as u64);
+        count_change(&self.process)?;
         pause(&self.process, CACHED_MAX);
         written
     }
@@ -285,7 +325,7 @@ impl OpenFile for OpenOnDisk {
     fn sync(&self, _: Durable) -> io::Result<()> {
         check(&self.process)?;
         pause(&self.process, self.process.world().config.offload_max);
-        check(&self.process)?;
+        count_change(&self.process)?;
         let fails = fail_at_times(&self.process, self.drive().faults.get().sync_error).is_err();
         self.process.world().note(What::Disk, self.inode, u64::MAX);
         self.drive().disk.borrow_mut().sync(self.inode, fails)
@@ -294,6 +334,7 @@ impl OpenFile for OpenOnDisk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         check(&self.process)?;
         let result = self.drive().disk.borrow_mut().set_len(self.inode, len, crate::wall_clock());
+        count_change(&self.process)?;
         pause(&self.process, CACHED_MAX);
         result
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::MAIN_STACK_SIZE_BYTES;
 use super::disk::Damage;
@@ -112,6 +113,28 @@ impl Host {
     /// Sets what goes wrong with its disk from now on.
     pub fn set_disk_faults(&self, faults: DiskFaults) {
         self.state.drive().set_faults(faults);
+    }
+
+    /// Cuts the power, as [`Host::crash`] does, at the change of its disk that comes after `count` others: a file made,
+    /// written, synced, renamed or removed. What a write or a change of names was doing may be there after all, or in part;
+    /// a sync has not made anything durable. Nothing restarts the machine: see [`Host::is_up`].
+    pub fn crash_at_disk_change(&self, count: u32) {
+        self.state.drive().crash_at_change(Some(count));
+    }
+
+    /// Whether it has power: it has from the start, and again after [`Host::start`].
+    pub fn is_up(&self) -> bool {
+        self.state.is_up()
+    }
+
+    /// Sets its wall clock ahead of the others' from now on, or behind them; what measures time does not notice.
+    pub fn set_clock(&self, off_by: Duration, behind: bool) {
+        self.world.note(What::Clock, self.state.index() as u64, off_by.as_millis() as u64);
+        self.world.tell(|| {
+            let word = if behind { "behind" } else { "ahead" };
+            format!("the clock of {} is {} s {word}", self.name(), off_by.as_secs())
+        });
+        self.state.set_clock_jump((off_by, behind));
     }
 
     /// Kills all processes, as SIGKILL does: the kernel goes on, closes their connections (with a reset where

@@ -58,10 +58,10 @@ fn what_is_written_at_a_place_is_read_there() {
             if random.below(2) == 0 {
                 let content: Vec<u8> = (0..length).map(|n| (n * 31 + round) as u8).collect();
                 model[at..at + length].copy_from_slice(&content);
-                if random.below(2) == 0 {
-                    file.write_all_at(&content, at as u64).unwrap();
-                } else {
-                    file.write_chunk_at(content.into(), at as u64).unwrap();
+                match random.below(5) {
+                    0 | 1 => file.write_all_at(&content, at as u64).unwrap(),
+                    2 | 3 => file.write_chunk_at(content.into(), at as u64).unwrap(),
+                    _ => file.write_durably_at(content.into(), at as u64).unwrap(),
                 }
             } else {
                 let mut content = vec![0; length];
