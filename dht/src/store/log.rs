@@ -146,7 +146,8 @@ impl Log {
         let bytes = format::record_bytes(length);
         let epoch = self.in_flight.epoch.get();
         let write = Write { shape, key: *key, sequence, value, owner, epoch, is_copy, right };
-        let is_sent = self.queue.borrow().as_ref().is_some_and(|queue| queue.send(write));
+        let is_sent = !self.in_flight.finished.is_open()
+            && self.queue.borrow().as_ref().is_some_and(|queue| queue.send(write));
         if !is_sent {
             self.in_flight.room.release(bytes);
             return Err(StoreError::Closed);

@@ -48,7 +48,7 @@ pub(crate) struct InFlight {
     pub(crate) room: Semaphore,
     /// Bytes of all these writes.
     pub(crate) bytes: Cell<u64>,
-    /// Opens when the writer has ended.
+    /// Opens when the writer has ended, or nobody hears of it any more.
     pub(crate) finished: Barrier,
 }
 
@@ -105,6 +105,7 @@ pub(crate) fn run_writer(mut writer: Writer, pipes: &impl Pipes) {
 
 /// The coroutine that moves the index on and completes tickets, until the writer has ended.
 pub(crate) fn receive_reports(reports: &ReportReceiver, in_flight: &InFlight, weak: &Weak<Log>) {
+    let _end = End(in_flight);
     while let Some(report) = reports.recv() {
         let log = weak.upgrade();
         in_flight.epoch.set(report.epoch);
@@ -136,11 +137,19 @@ pub(crate) fn receive_reports(reports: &ReportReceiver, in_flight: &InFlight, we
             log.want_compaction();
         }
     }
-    // The writer is gone; after an orderly end nothing is left here.
-    while let Some(sent) = { in_flight.writes.borrow_mut().pop_front() } {
-        in_flight.complete(sent, Err(StoreError::Closed));
+}
+
+/// Nobody tells any more what becomes of writes: the writer is gone, or the run ends and this coroutine with it. After an
+/// orderly end nothing is under way here. Whoever waits must be told all the same, for some may not be interrupted.
+struct End<'a>(&'a InFlight);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.finished.open();
+        while let Some(sent) = { self.0.writes.borrow_mut().pop_front() } {
+            self.0.complete(sent, Err(StoreError::Closed));
+        }
     }
-    in_flight.finished.open();
 }
 
 impl InFlight {
