@@ -10,20 +10,19 @@
 //! directory is synced after, so that a power cut cannot bring it back.
 //!
 //! It is no log of operations: replaying it sets keys. Which of them a root contains already, the writer's record in that
-//! root says. The bytes are [`record`]'s; blocking calls go to a helper thread.
+//! root says. The bytes are [`record`]'s; the files are [`reactor::fs`]'s, so that in a simulation they lie on a disk that
+//! tears, loses and fails.
 
 mod record;
 
 use std::cell::Cell;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use bytes::Bytes;
 use dht::RegisterAddress;
 use reactor::crypto::{X25519Secret, random_bytes};
-use reactor::offload;
+use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, MutexGuard};
 
 use crate::access::VolumeKeys;
@@ -66,7 +65,7 @@ pub enum JournalError {
 
 /// The file that takes the next group.
 struct Open {
-    file: Arc<File>,
+    file: File,
     number: u64,
     key: [u8; 32],
     record_count: u64,
@@ -108,10 +107,12 @@ fn path_of(directory: &Path, number: u64) -> PathBuf {
 
 fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("journal-"));
-        numbers.extend(number.and_then(|number| u64::from_str_radix(number, 16).ok()));
+    for entry in fs::read_dir(directory)? {
+        let number = entry?
+            .name
+            .to_str()
+            .and_then(|name| u64::from_str_radix(name.strip_prefix("journal-")?, 16).ok());
+        numbers.extend(number);
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -128,17 +129,19 @@ impl Journal {
     ///
     /// While the directory is read.
     pub(crate) fn open(directory: PathBuf, keys: &VolumeKeys) -> Result<Journal, JournalError> {
-        let path = directory.clone();
-        let opened = offload(move || {
-            std::fs::create_dir_all(&path)?;
-            let lock = File::open(&path)?;
-            match lock.try_lock() {
-                Ok(()) => Ok(Some((lock, numbers(&path)?))),
-                Err(TryLockError::WouldBlock) => Ok(None),
-                Err(TryLockError::Error(error)) => Err(error),
+        let open = || {
+            let is_new = fs::metadata(&directory).is_err();
+            fs::create_dir_all(&directory)?;
+            if is_new && let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty())
+            {
+                // Files in it are worth nothing while a power cut could take the directory itself.
+                fs::sync_dir(parent)?;
             }
-        });
-        match opened {
+            let lock = File::open(&directory)?;
+            let is_ours = lock.try_lock()?;
+            Ok(if is_ours { Some((lock, numbers(&directory)?)) } else { None })
+        };
+        match open() {
             Ok(Some((lock, found))) => Ok(Journal {
                 directory,
                 lock: Cell::new(Some(lock)),
@@ -259,24 +262,22 @@ impl Journal {
                 open
             }
         };
-        let Open { file, key, record_count, .. } = &mut open;
-        let mut size_bytes = bytes.len() as u64;
+        let Open { file, key, record_count, size_bytes, .. } = &mut open;
         let mut records = Records::new(items, key, record_count);
         let mut more = true;
         while more {
-            let before = bytes.len();
             more = records.next_into(&mut bytes);
-            size_bytes += (bytes.len() - before) as u64;
             if bytes.len() >= WRITE_SIZE || !more {
-                let (file, bytes) = (file.clone(), std::mem::take(&mut bytes));
-                offload(move || {
-                    (&*file).write_all(&bytes)?;
-                    if more { Ok(()) } else { file.sync_data() }
-                })
-                .map_err(|error| self.error(error))?;
+                let piece = Bytes::from(std::mem::take(&mut bytes));
+                let (offset, length) = (*size_bytes, piece.len() as u64);
+                let written = match more {
+                    true => file.write_chunk_at(piece, offset),
+                    false => file.write_durably_at(piece, offset),
+                };
+                written.map_err(|error| self.error(error))?;
+                *size_bytes += length;
             }
         }
-        open.size_bytes += size_bytes;
         let number = open.number;
         files.open = Some(open);
         for (_, held) in files.written.iter_mut().filter(|(written, _)| *written == number) {
@@ -297,21 +298,17 @@ impl Journal {
         let mut number = known.max().map_or(1, |number| number + 1);
         let key: [u8; 32] = random_bytes();
         bytes.extend_from_slice(&record::header(&self.register, &self.secret, &key));
-        let directory = self.directory.clone();
-        let (file, number) = offload(move || {
-            let file = loop {
-                let mut options = OpenOptions::new();
-                match options.write(true).create_new(true).mode(0o600).open(path_of(&directory, number)) {
-                    // Begun by us and failed before it counted.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                    other => break other?,
-                }
-            };
-            File::open(directory)?.sync_all()?;
-            Ok((file, number))
-        })
-        .map_err(|error| self.error(error))?;
-        Ok(Open { file: Arc::new(file), number, key, record_count: 0, size_bytes: 0 })
+        let file = loop {
+            let mut options = OpenOptions::new();
+            let path = path_of(&self.directory, number);
+            match options.write(true).create_new(true).mode(0o600).open(path) {
+                // Begun by us and failed before it counted.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                other => break other.map_err(|error| self.error(error))?,
+            }
+        };
+        fs::sync_dir(&self.directory).map_err(|error| self.error(error))?;
+        Ok(Open { file, number, key, record_count: 0, size_bytes: 0 })
     }
 
     /// A quorum holds every change up to `through`: the files that hold no others go.
@@ -342,17 +339,16 @@ impl Journal {
         if numbers.is_empty() {
             return;
         }
-        let directory = self.directory.clone();
-        let result = offload(move || -> io::Result<()> {
+        let remove = || {
             for number in numbers {
-                match std::fs::remove_file(path_of(&directory, number)) {
+                match fs::remove_file(path_of(&self.directory, number)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
             }
-            File::open(directory)?.sync_all()
-        });
-        if let Err(error) = result {
+            fs::sync_dir(&self.directory)
+        };
+        if let Err(error) = remove() {
             // The writer's record in the root says that they are in it.
             tracing::warn!(%error, "journal files that have served cannot be removed");
         }
@@ -361,7 +357,7 @@ impl Journal {
 
 /// Reads a file's records one by one.
 struct Reader {
-    file: Arc<File>,
+    file: File,
     key: [u8; 32],
     record_count: u64,
     /// Where the next record begins.
@@ -371,15 +367,8 @@ struct Reader {
 impl Reader {
     /// Opens a file; `None` if it is torn before its first record.
     fn open(journal: &Journal, path: &Path) -> Result<Option<Reader>, JournalError> {
-        let opened = {
-            let path = path.to_owned();
-            offload(move || {
-                let file = Arc::new(File::open(path)?);
-                let start = read_at(&file, 0, HEADER_SIZE_LIMIT)?;
-                Ok((file, start))
-            })
-        };
-        let (file, start) = opened.map_err(|error| journal.error(error))?;
+        let file = File::open(path).map_err(|error| journal.error(error))?;
+        let start = read_at(&file, 0, HEADER_SIZE_LIMIT).map_err(|error| journal.error(error))?;
         match open_header(&start, &journal.register, &journal.secret) {
             Header::Ours(key, size) => Ok(Some(Reader { file, key, record_count: 0, offset: size as u64 })),
             Header::Torn => Ok(None),
@@ -390,18 +379,17 @@ impl Reader {
 
     /// Returns the next record's items, and whether it ends a group; `None` at the end, or where the file is torn.
     fn next(&mut self, journal: &Journal) -> Result<Option<(Vec<Item>, bool)>, JournalError> {
-        let (file, offset) = (self.file.clone(), self.offset);
-        let sealed = offload(move || {
-            let size = read_at(&file, offset, 4)?;
-            let Ok(size) = <[u8; 4]>::try_from(size.as_slice()) else { return Ok(None) };
-            let size = u32::from_le_bytes(size) as usize;
-            if size > RECORD_SIZE_LIMIT {
-                return Ok(None);
-            }
-            Ok(Some(read_at(&file, offset + 4, size)?).filter(|sealed| sealed.len() == size))
-        })
-        .map_err(|error| journal.error(error))?;
-        let Some(sealed) = sealed else { return Ok(None) };
+        let read = |offset, size| read_at(&self.file, offset, size).map_err(|error| journal.error(error));
+        let size = read(self.offset, 4)?;
+        let Ok(size) = <[u8; 4]>::try_from(size.as_slice()) else { return Ok(None) };
+        let size = u32::from_le_bytes(size) as usize;
+        if size > RECORD_SIZE_LIMIT {
+            return Ok(None);
+        }
+        let sealed = read(self.offset + 4, size)?;
+        if sealed.len() < size {
+            return Ok(None);
+        }
         let Some(record) = open_record(&sealed, &self.key, self.record_count) else { return Ok(None) };
         self.record_count += 1;
         self.offset += 4 + sealed.len() as u64;

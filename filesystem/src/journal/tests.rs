@@ -145,7 +145,7 @@ fn a_write_that_fails_leaves_what_was_acknowledged_and_the_next_begins_a_file() 
                 // The file is open for reading only from here on: writing to it fails.
                 let mut files = journal.turn();
                 let path = path_of(directory.path(), 1);
-                files.open.as_mut().unwrap().file = Arc::new(File::open(path).unwrap());
+                files.open.as_mut().unwrap().file = File::open(path).unwrap();
                 assert!(journal.append(&mut files, false, 2, group(2)).is_err());
                 assert!(journal.wants_snapshot(&files, 0));
             }
