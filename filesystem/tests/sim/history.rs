@@ -7,7 +7,8 @@
 //! - *nothing acknowledged is lost*: an acknowledged version is there, or one that was made from it, or somebody who saw
 //!   it (or what was made from it) removed it;
 //! - *nothing comes back*: a version is not there if one that was made from it was acknowledged, or its removal was;
-//!   unless somebody gave the file another name meanwhile, who then keeps it;
+//!   unless somebody who did not know of that gave the file another name meanwhile, who then keeps it, with what those
+//!   who did not know of the name wrote to it;
 //! - *nothing is invented*: what is there was written by somebody, whole.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ use super::tree::{Held, Tree};
 struct Version {
     /// Which machine wrote it.
     by: usize,
+    /// The root that it was written on.
+    on: u64,
     /// What was made from it.
     children: Vec<Token>,
     /// What may have been: somebody wrote there who may have seen it.
@@ -27,8 +30,9 @@ struct Version {
     /// Somebody who saw it removed it.
     removed: bool,
     removal_acknowledged: bool,
-    /// Somebody who saw it gave it another name, or other attributes.
-    kept: bool,
+    /// Each time that somebody who saw it gave it another name or other attributes: the root from which on everybody knows
+    /// of that, if it is known.
+    kept: Vec<Option<u64>>,
 }
 
 /// See the file's header.
@@ -42,6 +46,8 @@ pub(crate) struct History {
 pub(crate) struct Unacknowledged {
     written: Vec<Token>,
     removed: Vec<Token>,
+    /// Versions, and which of the times that they were kept.
+    kept: Vec<(Token, usize)>,
 }
 
 impl Unacknowledged {
@@ -57,14 +63,15 @@ impl Unacknowledged {
     pub(crate) fn join(&mut self, mut other: Unacknowledged) {
         self.written.append(&mut other.written);
         self.removed.append(&mut other.removed);
+        self.kept.append(&mut other.kept);
     }
 }
 
 impl History {
-    /// Machine `by` is about to write a new content.
-    pub(crate) fn write(&mut self, by: usize, unacknowledged: &mut Unacknowledged) -> Token {
+    /// Machine `by` is about to write a new content on the root `on`.
+    pub(crate) fn write(&mut self, by: usize, on: u64, unacknowledged: &mut Unacknowledged) -> Token {
         let token = Token(self.versions.len() as u32 + 1);
-        self.versions.insert(token, Version { by, ..Version::default() });
+        self.versions.insert(token, Version { by, on, ..Version::default() });
         unacknowledged.written.push(token);
         token
     }
@@ -97,12 +104,17 @@ impl History {
     }
 
     /// Whoever saw `seen` named it otherwise, or touched it.
-    pub(crate) fn kept(&mut self, seen: Token) {
-        self.version(seen).kept = true;
+    pub(crate) fn kept(&mut self, seen: Token, unacknowledged: &mut Unacknowledged) {
+        let kept = &mut self.version(seen).kept;
+        kept.push(None);
+        unacknowledged.kept.push((seen, kept.len() - 1));
     }
 
-    /// All that is unacknowledged so far is promised now.
-    pub(crate) fn acknowledge(&mut self, unacknowledged: Unacknowledged) {
+    /// All that is unacknowledged so far is promised now, and if it is `committed`, in that root at the latest.
+    pub(crate) fn acknowledge(&mut self, unacknowledged: Unacknowledged, committed: Option<u64>) {
+        for (token, time) in unacknowledged.kept {
+            self.version(token).kept[time] = committed;
+        }
         for token in unacknowledged.written {
             self.version(token).acknowledged = true;
         }
@@ -129,6 +141,15 @@ impl History {
         found
     }
 
+    /// Whether somebody named this version otherwise, or one that it was made from, of whose name its writer knew nothing.
+    fn is_kept(&self, token: Token) -> bool {
+        let on = self.versions[&token].on;
+        let may_be_kept = |kept: &Option<u64>| kept.is_none_or(|known_from| on < known_from);
+        (self.versions.iter()).any(|(from, version)| {
+            version.kept.iter().any(may_be_kept) && self.descendants(*from, false).contains(&token)
+        })
+    }
+
     /// Returns what is wrong with `tree` as the end of this history.
     pub(crate) fn faults(&self, tree: &Tree) -> Vec<String> {
         let there: BTreeMap<Token, &String> = (tree.iter())
@@ -149,10 +170,10 @@ impl History {
             let replaced = (descendants.iter()).find(|child| {
                 *child != token && self.versions[child].acknowledged && !self.is_cycle(*token, **child)
             });
-            if let Some(child) = replaced.filter(|_| !version.kept) {
+            if let Some(child) = replaced.filter(|_| !self.is_kept(*token)) {
                 faults.push(format!("{path} holds {token:?}, which {child:?} had replaced for good"));
             }
-            if version.removal_acknowledged && !version.kept {
+            if version.removal_acknowledged && !self.is_kept(*token) {
                 faults.push(format!("{path} holds {token:?}, which was removed for good"));
             }
         }
@@ -178,33 +199,54 @@ mod tests {
     #[test]
     fn what_was_acknowledged_is_there_or_its_successor_is() {
         let (mut history, mut mine) = (History::default(), Unacknowledged::default());
-        let first = history.write(0, &mut mine);
+        let first = history.write(0, 1, &mut mine);
         assert_eq!(history.faults(&tree(&[])), [""; 0], "nothing was promised");
-        history.acknowledge(std::mem::take(&mut mine));
+        history.acknowledge(std::mem::take(&mut mine), None);
         assert_eq!(history.faults(&tree(&[])).len(), 1);
         assert_eq!(history.faults(&tree(&[first])), [""; 0]);
-        let second = history.write(0, &mut mine);
+        let second = history.write(0, 1, &mut mine);
         history.replaced(first, second);
         assert_eq!(history.faults(&tree(&[first])), [""; 0]);
         assert_eq!(history.faults(&tree(&[second])), [""; 0]);
-        history.acknowledge(std::mem::take(&mut mine));
+        history.acknowledge(std::mem::take(&mut mine), None);
         assert_eq!(history.faults(&tree(&[first])).len(), 2, "the second is gone, and the first came back");
         history.removed(second, &mut mine);
         assert_eq!(history.faults(&tree(&[])), [""; 0]);
-        history.acknowledge(mine);
+        history.acknowledge(mine, None);
         assert_eq!(history.faults(&tree(&[second])).len(), 1);
     }
 
     #[test]
     fn two_that_were_made_from_one_are_both_kept() {
         let (mut history, mut mine, mut theirs) = Default::default();
-        let first = History::write(&mut history, 0, &mut mine);
-        let (ours, other) = (history.write(0, &mut mine), history.write(1, &mut theirs));
+        let first = History::write(&mut history, 0, 1, &mut mine);
+        let (ours, other) = (history.write(0, 1, &mut mine), history.write(1, 1, &mut theirs));
         history.replaced(first, ours);
         history.replaced(first, other);
-        history.acknowledge(mine);
-        history.acknowledge(theirs);
+        history.acknowledge(mine, None);
+        history.acknowledge(theirs, None);
         assert_eq!(history.faults(&tree(&[ours])).len(), 1);
         assert_eq!(history.faults(&tree(&[ours, other])), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_replaced_stays_only_under_a_name_that_its_writer_did_not_know_of() {
+        let (mut history, mut mine, mut theirs) = Default::default();
+        let first = History::write(&mut history, 0, 1, &mut mine);
+        history.kept(first, &mut theirs);
+        // The first machine goes on in the old place, and replaces that in the end.
+        let second = history.write(0, 4, &mut mine);
+        history.replaced(first, second);
+        let third = history.write(0, 4, &mut mine);
+        history.replaced(second, third);
+        history.acknowledge(mine, Some(5));
+        assert_eq!(
+            history.faults(&tree(&[second, third])),
+            [""; 0],
+            "the name may have been given meanwhile"
+        );
+        history.acknowledge(theirs, Some(4));
+        assert_eq!(history.faults(&tree(&[second, third])).len(), 1, "its writer knew of the name");
+        assert_eq!(history.faults(&tree(&[first, third])), [""; 0]);
     }
 }

@@ -5,6 +5,7 @@
 pub(crate) mod contents;
 pub(crate) mod history;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod store;
 pub(crate) mod tree;
 

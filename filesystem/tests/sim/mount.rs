@@ -1,26 +1,53 @@
-//! One machine with the volume mounted: programs on it create, overwrite, save by renaming, move, remove and sync.
+//! One machine with the volume mounted: programs on it create, overwrite, save by renaming, move, remove and sync, and
+//! somebody unmounts now and then. The journal is on the machine's simulated disk.
 //!
 //! Each change is told to the history with what the machine saw in its place. A step that reads and then changes may be
 //! overtaken by another machine's commit in between; the volume's version tells, and then nothing is claimed of it.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dht::RegisterAddress;
+use dht::{BlockStore, RegisterAddress};
 use filesystem::operations::{Credentials, FileKind, RenameFlags, SetAttributes, Time};
-use filesystem::{Errno, Inode, Operations, Options, Volume, VolumeKeys};
+use filesystem::{Ending, Errno, Inode, Operations, Options, Volume, VolumeKeys};
 use reactor::crypto::X25519Secret;
-use reactor::sim::{Host, World};
+use reactor::sim::{Host, Running, World};
 
 use super::contents::{CLASSES, Token, content, length};
 use super::history::{History, Unacknowledged};
-use super::store::{Cloud, Reach};
+use super::network::Cluster;
+use super::store::Cloud;
 use super::tree::{Held, held};
 
 const USER: Credentials = Credentials { uid: 1000, gid: 1000, umask: 0 };
 const NAMES: [&str; 5] = ["a.txt", "b.txt", "c.txt", "d", "e.tar.gz"];
+
+/// What keeps the blocks.
+#[derive(Clone)]
+pub(crate) enum Backing {
+    /// A model of the DHT that loses answers.
+    Model(Rc<Cloud>, RegisterAddress),
+    /// Nodes.
+    Nodes(Rc<Cluster>),
+}
+
+impl Backing {
+    pub(crate) fn register(&self) -> RegisterAddress {
+        match self {
+            Backing::Model(_, register) => *register,
+            Backing::Nodes(cluster) => cluster.register(),
+        }
+    }
+
+    /// Connects the calling process, which is `machine`'s.
+    fn connect(&self, machine: usize) -> Rc<dyn BlockStore> {
+        match self {
+            Backing::Model(cloud, _) => cloud.reach(machine),
+            Backing::Nodes(cluster) => cluster.connect(machine),
+        }
+    }
+}
 
 /// See the file's header.
 #[derive(Clone)]
@@ -28,9 +55,13 @@ pub(crate) struct Mount {
     pub(crate) number: usize,
     pub(crate) host: Host,
     pub(crate) world: World,
-    pub(crate) cloud: Rc<Cloud>,
-    pub(crate) register: RegisterAddress,
-    pub(crate) journal: PathBuf,
+    pub(crate) backing: Backing,
+    /// What `sync` promises, the journal keeps.
+    pub(crate) write_back: bool,
+    /// Its own disk has failed or been full: calls may say so.
+    pub(crate) had_bad_disk: Rc<Cell<bool>>,
+    /// The process that has it mounted.
+    pub(crate) running: Rc<RefCell<Option<Running>>>,
     pub(crate) history: Rc<RefCell<History>>,
     /// Steps that are still to be done, over all lives.
     pub(crate) steps_left: Rc<Cell<u32>>,
@@ -50,21 +81,18 @@ struct Seen {
 impl Mount {
     pub(crate) fn keys(&self) -> VolumeKeys {
         VolumeKeys {
-            register: self.register,
+            register: self.backing.register(),
             secret: X25519Secret::from_bytes(&[9; 32]),
             readers: Vec::new(),
         }
-    }
-
-    pub(crate) fn store(&self) -> Rc<Reach> {
-        Rc::new(Reach { cloud: self.cloud.clone(), machine: self.number })
     }
 
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::default();
         options.author = format!("machine {}", self.number);
         options.device = self.number as u64 + 1;
-        options.journal_directory = Some(self.journal.clone());
+        options.journal_directory = Some("/home/journal".into());
+        options.write_back = self.write_back;
         options.sync_patience = Duration::from_secs(8);
         options.watch_interval = Some(Duration::from_secs(1));
         // Small enough that files are fetched again, and that commits overlap changes.
@@ -75,8 +103,9 @@ impl Mount {
 
     /// Opens the volume, for as long as it takes.
     pub(crate) fn open(&self) -> Rc<Volume> {
+        let store = self.backing.connect(self.number);
         loop {
-            match Volume::open(self.store(), self.keys(), self.options()) {
+            match Volume::open(store.clone(), self.keys(), self.options()) {
                 Ok(volume) => return volume,
                 Err(error) => {
                     self.world.tell(|| format!("machine {} cannot open: {error}", self.number));
@@ -86,25 +115,74 @@ impl Mount {
         }
     }
 
+    /// The hash of the root as it is stored.
+    pub(crate) fn root(&self) -> [u8; 32] {
+        let record = self.backing.connect(self.number).read(&self.backing.register()).expect("it reads");
+        *blake3::hash(&record.expect("there is one").payload).as_bytes()
+    }
+
+    /// Starts a process that mounts, unless there is one or all is done.
+    pub(crate) fn start(&self) {
+        if self.is_done.get() || self.running.borrow().as_ref().is_some_and(Running::is_running) {
+            return;
+        }
+        let of_life = self.clone();
+        *self.running.borrow_mut() = Some(self.host.start(move || of_life.live()));
+    }
+
     /// One life: does what steps are left, then makes all durable and closes.
-    pub(crate) fn live(&self) {
-        let volume = self.open();
+    fn live(&self) {
+        let mut volume = self.open();
         let mut unacknowledged = Unacknowledged::default();
         while self.steps_left.get() > 0 {
             self.steps_left.set(self.steps_left.get() - 1);
             reactor::sleep(Duration::from_millis(u64::from(self.world.choose(700))));
-            if let Err(errno) = self.step(&volume, &mut unacknowledged) {
+            if self.world.choose(12) == 11 {
+                self.unmount(&volume, std::mem::take(&mut unacknowledged));
+                volume = self.open();
+            } else if let Err(errno) = self.step(&volume, &mut unacknowledged) {
                 self.world.tell(|| format!("machine {}: {errno}", self.number));
-                assert!(errno != Errno::EIO, "nothing is damaged, and a call says that something is");
+                let may_fail = errno != Errno::EIO || self.had_bad_disk.get();
+                assert!(may_fail, "nothing is damaged, and a call says that something is");
             }
         }
         while let Err(errno) = volume.sync(None, false) {
             self.world.tell(|| format!("machine {} cannot sync: {errno}", self.number));
             reactor::sleep(Duration::from_secs(1));
         }
-        self.history.borrow_mut().acknowledge(unacknowledged);
-        volume.close().stored().expect("all was synced");
+        self.history.borrow_mut().acknowledge(unacknowledged, self.committed(&volume));
+        while !self.unmount(&volume, Unacknowledged::default()) {
+            volume = self.open();
+        }
         self.is_done.set(true);
+    }
+
+    /// Closes, at times without patience; whether the nodes have everything. What waits in the journal is promised too.
+    fn unmount(&self, volume: &Rc<Volume>, unacknowledged: Unacknowledged) -> bool {
+        if self.world.choose(4) == 3 {
+            let of_user = volume.clone();
+            let patience = Duration::from_millis(u64::from(self.world.choose(3000)));
+            reactor::spawn(move || {
+                reactor::sleep(patience);
+                of_user.give_up();
+            });
+        }
+        let ending = volume.close();
+        self.world.tell(|| format!("machine {} unmounts ({unacknowledged:?}): {ending}", self.number));
+        match ending {
+            Ending::Stored => {
+                self.history.borrow_mut().acknowledge(unacknowledged, Some(volume.version()));
+            }
+            Ending::InJournal { .. } => self.history.borrow_mut().acknowledge(unacknowledged, None),
+            // It was said.
+            Ending::Lost { .. } => {}
+        }
+        ending == Ending::Stored
+    }
+
+    /// The root that holds all that was synced, if that is known.
+    fn committed(&self, volume: &Volume) -> Option<u64> {
+        (!self.write_back).then(|| volume.version())
     }
 
     fn choose<T: Copy>(&self, from: &[T]) -> T {
@@ -176,7 +254,7 @@ impl Mount {
                 let Some(seen) = self.see(volume, directory, name)? else { return Ok(()) };
                 self.world.tell(|| format!("machine {number} touches {path}"));
                 if let Some(token) = seen.token {
-                    self.history.borrow_mut().kept(token);
+                    self.history.borrow_mut().kept(token, unacknowledged);
                 }
                 let mtime = Time { seconds: i64::from(self.world.choose(1000)), nanoseconds: 0 };
                 let changes = SetAttributes { mtime: Some(mtime), ..SetAttributes::default() };
@@ -190,7 +268,7 @@ impl Mount {
                         if !promised.is_empty() {
                             self.world.tell(|| format!("machine {number} has synced {promised:?}"));
                         }
-                        self.history.borrow_mut().acknowledge(promised);
+                        self.history.borrow_mut().acknowledge(promised, self.committed(volume));
                     }
                     Err(_) => unacknowledged.join(promised),
                 }
@@ -216,7 +294,7 @@ impl Mount {
             return Ok(());
         }
         let class = self.choose(&classes);
-        let token = self.history.borrow_mut().write(self.number, unacknowledged);
+        let token = self.history.borrow_mut().write(self.number, volume.version(), unacknowledged);
         self.world
             .tell(|| format!("machine {} writes {token:?} over {:?} in {path}", self.number, seen.token));
         let result = volume.write(seen.inode, 0, &content(token, class), false);
@@ -230,7 +308,7 @@ impl Mount {
         let class = self.world.choose(CLASSES) as u8;
         let temporary = format!(".{}.{}.swp", self.number, self.steps_left.get());
         let made = volume.make_node(directory, temporary.as_bytes(), FileKind::Regular, 0o644, 0, &USER)?;
-        let token = self.history.borrow_mut().write(self.number, unacknowledged);
+        let token = self.history.borrow_mut().write(self.number, volume.version(), unacknowledged);
         let written = volume.write(made.inode, 0, &content(token, class), false);
         written.inspect_err(|_| unacknowledged.retract(token))?;
         let seen = self.see(volume, directory, name)?;
@@ -264,7 +342,7 @@ impl Mount {
         }
         self.world.tell(|| format!("machine {} renames {from_path} to {to_path}", self.number));
         if let Some(token) = seen.token {
-            self.history.borrow_mut().kept(token);
+            self.history.borrow_mut().kept(token, unacknowledged);
         }
         let result = volume.rename(from, name.as_bytes(), to, new_name.as_bytes(), RenameFlags::default());
         if volume.version() != seen.version {

@@ -40,6 +40,11 @@ impl Cloud {
         })
     }
 
+    /// The cloud as `machine` reaches it.
+    pub(crate) fn reach(self: &Rc<Self>, machine: usize) -> Rc<Reach> {
+        Rc::new(Reach { cloud: self.clone(), machine })
+    }
+
     pub(crate) fn cut(&self, machine: usize, cut: bool) {
         match cut {
             true => self.cut_off.borrow_mut().insert(machine),
@@ -50,8 +55,8 @@ impl Cloud {
 
 /// The cloud as one machine reaches it.
 pub(crate) struct Reach {
-    pub(crate) cloud: Rc<Cloud>,
-    pub(crate) machine: usize,
+    cloud: Rc<Cloud>,
+    machine: usize,
 }
 
 /// What becomes of one call.
