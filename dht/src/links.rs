@@ -141,7 +141,10 @@ impl<O: Overlay> Links<O> {
             }
             Err(CallError::Remote(refusal)) => Err(Failure::Refused(refusal)),
             Err(error) => {
-                health.failed_at = Some(reactor::now());
+                // One that says it has too much to do lives, and is no worse for it.
+                if !matches!(error, CallError::Overloaded) {
+                    health.failed_at = Some(reactor::now());
+                }
                 Err(Failure::Unreachable(format!("{contact}: {}", error.map_remote(|_| ()))))
             }
         }

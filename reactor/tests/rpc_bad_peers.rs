@@ -375,3 +375,74 @@ fn requests_that_are_cancelled_at_once_are_bounded_by_the_handlers_that_have_not
         assert!(!victim.is_closed());
     });
 }
+
+#[test]
+fn a_stream_that_is_opened_again_under_another_priority_hangs_nobody() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, &PREFACE);
+        let open =
+            |priority| Header::Open { call: 5, method: 99, timeout_ms: 1_000, message_size: 0, priority };
+        let cancel = Header::Cancel { call: 5 };
+        // All in one turn of the reader, before anything is written.
+        let frames = [open(Priority::Normal), cancel, open(Priority::Low), cancel, open(Priority::High)];
+        say(&peer, &frames.map(|frame| frame.encode()).concat());
+        say(&peer, &request(6, 1, b"\x2a", 0));
+        let answered = listen(&peer, 2);
+        assert!(
+            answered.iter().any(|header| matches!(header, Header::Response { call: 6, .. })),
+            "{answered:?}"
+        );
+        assert!(!victim.is_closed());
+    });
+}
+
+#[test]
+fn streams_that_are_opened_and_cancelled_by_one_who_does_not_read_come_to_an_end() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, &PREFACE);
+        // Fills the line, so that nothing leaves any more.
+        for call in 0..300 {
+            say(&peer, &[request(call, 1, b"\x2a", 60_000), vec![0; 60_000]].concat());
+        }
+        let before = resident_bytes();
+        for call in 1_000..300_000 {
+            let open = Header::Open {
+                call,
+                method: 99,
+                timeout_ms: 1_000,
+                message_size: 0,
+                priority: Priority::Normal,
+            };
+            let pair = [open.encode(), Header::Cancel { call }.encode()].concat();
+            if peer.write_slices(&mut [IoSlice::new(&pair)]).is_err() {
+                break;
+            }
+        }
+        let grown = resident_bytes().saturating_sub(before);
+        assert!(grown < 16 << 20, "{} MiB for streams of which none is open", grown >> 20);
+        drop(victim);
+    });
+}
+
+#[test]
+fn a_close_lets_its_answers_leave_although_a_large_request_is_arriving() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, &PREFACE);
+        let answer = vec![0; 60_000];
+        for call in 0..20 {
+            say(&peer, &[request(call, 1, b"\x2a", 60_000), answer.clone()].concat());
+        }
+        // Answers wait in the line; now half of a large request comes, and we close.
+        reactor::sleep(Duration::from_millis(50));
+        victim.close();
+        say(&peer, &[request(100, 1, b"\x2a", 100_000), vec![0; 64 << 10]].concat());
+        let rest = Header::RequestPart { call: 100, size: 100_000 - (64 << 10) };
+        say(&peer, &[&rest.encode()[..], &vec![0; 100_000 - (64 << 10)]].concat());
+        let headers = listen(&peer, 21);
+        let answers = headers.iter().filter(|header| matches!(header, Header::Response { .. })).count();
+        assert!(answers == 20 && headers.last() == Some(&Header::Goodbye), "{headers:?}");
+    });
+}

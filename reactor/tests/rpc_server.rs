@@ -113,7 +113,7 @@ fn what_all_clients_hold_together_is_bounded_and_each_has_its_share() {
     reactor::run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        // Eight calls more than each client's own share of eight.
+        // Eight calls more than each client's own share of 32.
         let config = Config { pool: Pool::new(1 << 20), ..Config::default() };
         let _server = Server::new(service()).config(config).start(listener, |stream, _| Ok(stream));
         let dial = || {
@@ -123,7 +123,7 @@ fn what_all_clients_hold_together_is_bounded_and_each_has_its_share() {
         let (greedy, modest) = (dial(), dial());
         let overloaded = Cell::new(0);
         reactor::scope(|s| {
-            let calls: Vec<_> = (0..40)
+            let calls: Vec<_> = (0..80)
                 .map(|_| {
                     s.spawn(|| {
                         if call(&greedy, 3_600_000) == Err(CallError::Overloaded) {
@@ -132,7 +132,7 @@ fn what_all_clients_hold_together_is_bounded_and_each_has_its_share() {
                     })
                 })
                 .collect();
-            eventually(|| overloaded.get() == 40 - 16);
+            eventually(|| overloaded.get() == 80 - 40);
             assert_eq!(call(&modest, 0), Ok(()));
             calls.iter().for_each(|call| call.terminate());
         });

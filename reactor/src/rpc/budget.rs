@@ -8,15 +8,16 @@
 //! - a *stream* weighs that and its two windows;
 //! - a *courtesy* is an answer that cost its cause nothing: a refusal, a pong.
 //!
-//! Light calls, heavy calls and streams have a limit each, so that small calls do not wait behind large ones. Both ends
+//! Light, middling and heavy calls and streams have a limit each, so that small calls do not wait behind large ones. Both ends
 //! know the weights, and the caller waits before it goes over a limit ([`super::call`]); one that does not is answered
 //! `Overloaded`, and one that causes courtesies and reads none is cut off. The callee never stops reading instead:
 //! two sides that each wait for the other to read would wait for ever.
 //!
-//! What it holds for one peer never exceeds [`PEER_BYTES_MAX`]; what all peers together hold beyond a small share that
-//! each has for itself is bounded by a [`Pool`].
+//! What it holds for one peer never exceeds [`PEER_BYTES_MAX`]; what all peers together hold, beyond a share that each
+//! has for itself and what readers and writers have in their hands ([`IN_HAND_BYTES_MAX`]), is bounded by a [`Pool`].
 //!
-//! What it is not: what our own calls cost us. We began those, and their replies are bounded by their methods.
+//! What it is not: what our own calls cost us. We began those, and their replies are bounded by their methods. Nor is it
+//! what handlers make of a request: bytes are counted as they are on the line.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -34,8 +35,17 @@ pub const CALL_WEIGHT_BYTES_MIN: usize = 128 << 10;
 /// The longest reason why there is no reply, as text: any call may be answered with one.
 pub const REASON_SIZE_BYTES_MAX: usize = 4 << 10;
 
+/// What a call takes beside its bytes: headers, and places in tables and queues.
+const PLACE_BYTES: usize = 512;
+
 /// What one peer may have in flight at us, and we at it, of calls that weigh no more than the least: 256.
 pub const LIGHT_BYTES_MAX: usize = 32 << 20;
+
+/// The longest call that is not heavy: what is agreed on and looked up, with its proofs, and not moved in bulk.
+pub const MIDDLING_WEIGHT_BYTES_MAX: usize = 512 << 10;
+
+/// The same of calls up to [`MIDDLING_WEIGHT_BYTES_MAX`]: 32 of the heaviest.
+pub const MIDDLING_BYTES_MAX: usize = 16 << 20;
 
 /// The same of the heavier ones: 28 that fetch a block of 1 MiB. At 1 GB/s and 30 ms of round trip, 32 MiB keep the
 /// line full.
@@ -45,26 +55,30 @@ pub const HEAVY_BYTES_MAX: usize = 32 << 20;
 pub const STREAMS_BYTES_MAX: usize = STREAMS_MAX * (CALL_WEIGHT_BYTES_MIN + 2 * STREAM_WINDOW_BYTES);
 
 /// What cancelled calls may weigh until their handlers have ended, beside those that are still wanted: an honest caller
-/// that cancels all and asks anew finds room. Beyond it, a cancelled call goes on weighing as one that is wanted.
+/// that cancels all of a class but streams and asks anew finds room. Beyond it, a cancelled call goes on weighing as one that is wanted.
 pub const DYING_BYTES_MAX: usize = 32 << 20;
 
 /// The bytes of courtesies that may wait for a peer that does not read; then it is cut off. Some 40,000 refusals.
 pub const COURTESIES_BYTES_MAX: usize = 1 << 20;
 
-/// What the reader has in its hands before it is charged or refused, a message and a part, and the writer after it was
-/// given back: four of those, and the small frames of all calls, of 4 KiB each, with the courtesies.
-pub const IN_HAND_BYTES_MAX: usize = 5 * (MESSAGE_SIZE_BYTES_MAX + PART_SIZE_BYTES_MAX) + (4 << 20);
+/// What is in somebody's hands and not charged: a part that the reader passes over, and what the writer writes after it
+/// was given back, which is up to four turns, each of a message and the last part of a payload, which holds all of that;
+/// and the small frames of all calls, of 4 KiB each, with the courtesies.
+pub const IN_HAND_BYTES_MAX: usize =
+    PART_SIZE_BYTES_MAX + 4 * (MESSAGE_SIZE_BYTES_MAX + PAYLOAD_SIZE_BYTES_MAX) + (4 << 20);
 
 /// The most that a peer can make us hold.
 pub const PEER_BYTES_MAX: usize = LIGHT_BYTES_MAX
+    + MIDDLING_BYTES_MAX
     + HEAVY_BYTES_MAX
     + STREAMS_BYTES_MAX
     + DYING_BYTES_MAX
     + COURTESIES_BYTES_MAX
     + IN_HAND_BYTES_MAX;
 
-/// What a peer may hold before it draws from the [`Pool`]: eight light calls.
-pub const PEER_SHARE_BYTES: usize = 8 * CALL_WEIGHT_BYTES_MIN;
+/// What a peer may hold before it draws from the [`Pool`], which others may have emptied: three calls that move a block,
+/// and some light ones.
+pub const PEER_SHARE_BYTES: usize = 4 << 20;
 
 /// What the peers of one reactor may hold together beyond their own shares, unless
 /// [`Config::pool`](super::Config::pool) says otherwise: 16,384 light calls at once. Weights are promises; what is held
@@ -76,20 +90,23 @@ pub const POOL_BYTES_MAX: usize = 2 << 30;
 pub enum Class {
     /// A call of the least weight.
     Light = 0,
+    /// A call that weighs up to [`MIDDLING_WEIGHT_BYTES_MAX`].
+    Middling = 1,
     /// A call that weighs more.
-    Heavy = 1,
+    Heavy = 2,
     /// A call that streams.
-    Stream = 2,
+    Stream = 3,
 }
 
 impl Class {
     /// In the order of their numbers.
-    pub const ALL: [Class; 3] = [Class::Light, Class::Heavy, Class::Stream];
+    pub const ALL: [Class; 4] = [Class::Light, Class::Middling, Class::Heavy, Class::Stream];
 
     /// What the calls of the class may weigh together, in one direction.
     pub const fn limit_bytes(self) -> usize {
         match self {
             Class::Light => LIGHT_BYTES_MAX,
+            Class::Middling => MIDDLING_BYTES_MAX,
             Class::Heavy => HEAVY_BYTES_MAX,
             Class::Stream => STREAMS_BYTES_MAX,
         }
@@ -108,10 +125,13 @@ pub struct Weight {
 impl Weight {
     /// Of a call with a request of so many bytes, to a method whose replies take so many at most.
     pub fn of_call(request_bytes: usize, reply_bytes_max: usize) -> Weight {
-        let bytes = request_bytes + reply_bytes_max.max(REASON_SIZE_BYTES_MAX);
-        match bytes <= CALL_WEIGHT_BYTES_MIN {
-            true => Weight { class: Class::Light, bytes: CALL_WEIGHT_BYTES_MIN },
-            false => Weight { class: Class::Heavy, bytes },
+        // A method that allows itself more than a reply can have would never find room.
+        let reply_max = MESSAGE_SIZE_BYTES_MAX + PAYLOAD_SIZE_BYTES_MAX;
+        let bytes = request_bytes + reply_bytes_max.clamp(REASON_SIZE_BYTES_MAX, reply_max) + PLACE_BYTES;
+        match bytes {
+            ..=CALL_WEIGHT_BYTES_MIN => Weight { class: Class::Light, bytes: CALL_WEIGHT_BYTES_MIN },
+            ..=MIDDLING_WEIGHT_BYTES_MAX => Weight { class: Class::Middling, bytes },
+            _ => Weight { class: Class::Heavy, bytes },
         }
     }
 
@@ -126,13 +146,13 @@ impl Weight {
 #[must_use = "what is charged and not given back is lost to the peer"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
-    held_bytes: [usize; 3],
+    held_bytes: [usize; 4],
     courtesies_bytes: usize,
 }
 
 impl Charge {
     /// Nothing: what we send of our own accord.
-    pub const NONE: Charge = Charge { held_bytes: [0; 3], courtesies_bytes: 0 };
+    pub const NONE: Charge = Charge { held_bytes: [0; 4], courtesies_bytes: 0 };
 
     fn of(weight: Weight) -> Charge {
         let mut charge = Charge::NONE;
@@ -190,8 +210,12 @@ impl Pool {
 }
 
 impl Default for Pool {
-    /// The reactor's own pool, of [`POOL_BYTES_MAX`].
+    /// The reactor's own pool, of [`POOL_BYTES_MAX`]. In a simulated world, whose machines share a reactor and must not
+    /// feel each other by it, each has its own.
     fn default() -> Pool {
+        if crate::sim::here().is_some() {
+            return Pool::new(POOL_BYTES_MAX);
+        }
         thread_local! {
             static POOL: Pool = Pool::new(POOL_BYTES_MAX);
         }
@@ -221,7 +245,7 @@ struct Call<H> {
 pub struct Budget<H> {
     calls: BTreeMap<u32, Call<H>>,
     /// Calls that are wanted, and replies that wait for the line, by class.
-    held_bytes: [usize; 3],
+    held_bytes: [usize; 4],
     dying_bytes: usize,
     courtesies_bytes: usize,
     pool: Pool,
@@ -234,7 +258,7 @@ impl<H> Budget<H> {
     pub fn new(pool: Pool) -> Budget<H> {
         Budget {
             calls: BTreeMap::new(),
-            held_bytes: [0; 3],
+            held_bytes: [0; 4],
             dying_bytes: 0,
             courtesies_bytes: 0,
             pool,
@@ -289,6 +313,11 @@ impl<H> Budget<H> {
             }
             _ => Some(handler),
         }
+    }
+
+    /// Whether the call was admitted, and neither begun nor given up.
+    pub fn is_arriving(&self, call: u32) -> bool {
+        matches!(self.calls.get(&call), Some(Call { state: State::Arriving, .. }))
     }
 
     /// The caller no longer waits. What ends the handler is given out; the call is paid back when that is done.

@@ -30,8 +30,8 @@ pub enum CallError<E> {
     /// The callee ended the handler before it answered: it is stopping, or its own deadline passed.
     #[error("the peer gave up the call: ask another peer")]
     Cancelled,
-    /// The callee has too much to do for us already. It has done nothing for this call.
-    #[error("the peer has too many of our calls in hand: wait a moment and try again")]
+    /// The callee has too much to do for us already, or for all its peers. It has done nothing for this call.
+    #[error("the peer has too many calls in hand, ours or others': wait a moment and try again")]
     Overloaded,
     /// The handler panicked: a bug at the callee, whose log has the message.
     #[error("the peer's handler panicked: see its log")]

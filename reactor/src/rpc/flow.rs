@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -29,6 +30,9 @@ const TURN_FRAMES_MAX: usize = 64;
 /// See [`TURN_FRAMES_MAX`]; 256 KiB take some 300 us through TLS.
 const TURN_BYTES_MAX: usize = 256 << 10;
 
+/// The longest that the parts of a request may take to come, whatever its caller says: 4 MiB at 30 KB/s.
+const ARRIVAL_MAX: Duration = Duration::from_secs(150);
+
 const QUEUES: [Queue; 4] =
     [Queue::Small, Queue::Large(Priority::Normal), Queue::Large(Priority::High), Queue::Large(Priority::Low)];
 
@@ -41,6 +45,8 @@ struct Partial {
     filled: usize,
     /// Nobody waits for it any more: its parts are passed over.
     unwanted: bool,
+    /// When the parts of a request must have come.
+    due: Instant,
 }
 
 type Partials = BTreeMap<(Side, u32), Partial>;
@@ -98,42 +104,45 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         if shared.wire.get() == Wire::Unknown {
             meet(shared, header);
         }
+        drop_late(shared, &mut partials);
         frames += 1;
         bytes += header.message_size() + header.part_size();
         match header {
             Header::Request { call, method, message_size, payload_size, .. } => {
-                let message = input.take(message_size as usize)?;
-                if shared.is_leaving() {
-                    // Goodbye is on its way. A partial payload does not matter any more either.
-                    input.skip(header.part_size())?;
-                    continue;
-                }
                 let request_bytes = message_size as usize + payload_size as usize;
                 // Who drains does nothing new, and says that nothing was done.
                 let weight = Weight::of_call(request_bytes, shared.service.reply_bytes_max(method));
                 let admitted =
                     shared.phase.get() == Phase::Open && shared.budget.borrow_mut().admit(call, weight)?;
-                if !admitted {
-                    refuse(shared, call, Reply::Overloaded, false)?;
+                // Once we are leaving goodbye is on its way, and nothing else is said.
+                if !admitted && !shared.is_leaving() {
+                    refuse(shared, call, Reply::Overloaded)?;
                 }
+                // Nothing is held that was not charged.
+                let message = take_if(&mut input, admitted, message_size as usize)?;
                 let whole = receive_first(&mut input, &mut partials, header, message, !admitted)?;
-                if let (Some((message, payload)), true) = (whole, admitted) {
+                if let Some((message, payload)) = whole
+                    && shared.budget.borrow().is_arriving(call)
+                {
                     serve(shared, header, message, payload)?;
                 }
             }
             Header::Response { call, message_size, payload_size, .. } => {
-                let message = input.take(message_size as usize)?;
                 let bytes = message_size as usize + payload_size as usize;
                 let unwanted = !is_wanted(shared, call, bytes);
+                let message = take_if(&mut input, !unwanted, message_size as usize)?;
                 if let Some((message, payload)) =
                     receive_first(&mut input, &mut partials, header, message, unwanted)?
                 {
                     deliver(shared, header, message, payload);
                 }
             }
+            // Of a call that was given up meanwhile, by its caller or by our own end, nothing begins.
             Header::RequestPart { call, size } => {
                 let done = receive_part(&mut input, &mut partials, (Side::Request, call), size as usize)?;
-                if let Some((header, message, payload)) = done {
+                if let Some((header, message, payload)) = done
+                    && shared.budget.borrow().is_arriving(call)
+                {
                     serve(shared, header, message, payload)?;
                 }
             }
@@ -154,22 +163,21 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
                 // A peer that asks but does not listen gets no more answers than fit.
                 let charge = shared.budget.borrow_mut().courtesy();
                 if let Some(charge) = charge {
-                    shared.outbox.borrow_mut().push_pong(charge);
+                    shared.outbox.borrow_mut().push_courtesy(Header::Pong, charge);
                     shared.wake_writer();
                 }
             }
             Header::Pong => {}
-            Header::Open { call, method, .. } => {
-                let message = input.take(header.message_size())?;
-                if shared.is_leaving() {
-                    continue;
-                }
-                let weight = Weight::of_stream(message.len(), shared.service.reply_bytes_max(method));
+            Header::Open { call, method, message_size, .. } => {
+                let weight = Weight::of_stream(message_size as usize, shared.service.reply_bytes_max(method));
                 let admitted =
                     shared.phase.get() == Phase::Open && shared.budget.borrow_mut().admit(call, weight)?;
-                match admitted {
+                let message = take_if(&mut input, admitted, message_size as usize)?;
+                // The connection may have begun to leave while the message came.
+                match admitted && shared.budget.borrow().is_arriving(call) {
                     true => serve_stream(shared, header, message)?,
-                    false => refuse(shared, call, Reply::Overloaded, true)?,
+                    false if admitted || shared.is_leaving() => {}
+                    false => refuse(shared, call, Reply::Overloaded)?,
                 }
             }
             Header::Item { side, call, size } => {
@@ -208,6 +216,31 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         if frames >= TURN_FRAMES_MAX || bytes >= TURN_BYTES_MAX {
             (frames, bytes) = (0, 0);
             crate::yield_now();
+        }
+    }
+}
+
+/// The next bytes, or nothing in their place if nobody wants them.
+fn take_if(input: &mut Input<'_>, wanted: bool, size: usize) -> std::io::Result<Vec<u8>> {
+    match wanted {
+        true => input.take(size),
+        false => input.skip(size).map(|()| Vec::new()),
+    }
+}
+
+/// Gives up requests whose parts do not come within their time: what they reserve is others' too. Who sends nothing at
+/// all is found by its silence, so it is enough to look when something comes.
+fn drop_late(shared: &Shared, partials: &mut Partials) {
+    if partials.is_empty() {
+        return;
+    }
+    let now = crate::now();
+    for ((side, call), partial) in partials {
+        if *side == Side::Request && !partial.unwanted && partial.due <= now {
+            // The parts that still come are passed over.
+            (partial.unwanted, partial.message, partial.payload) = (true, Vec::new(), Vec::new());
+            let handler = shared.budget.borrow_mut().cancel(*call);
+            debug_assert!(handler.is_none(), "its handler cannot have begun");
         }
     }
 }
@@ -255,7 +288,12 @@ fn receive_first(
     }
     // At most PAYLOAD_SIZE_BYTES_MAX, as the header was checked, and zeroed lazily by the allocator.
     let payload = if unwanted { Vec::new() } else { vec![0; size] };
-    let mut partial = Partial { header, message, payload, filled: 0, unwanted };
+    let timeout = match header {
+        Header::Request { timeout_ms, .. } => Duration::from_millis(timeout_ms.into()).min(ARRIVAL_MAX),
+        _ => ARRIVAL_MAX,
+    };
+    let due = crate::now() + timeout;
+    let mut partial = Partial { header, message, payload, filled: 0, unwanted, due };
     partial.receive(input, PART_SIZE_BYTES_MAX)?;
     partials.insert((side, call), partial);
     Ok(None)

@@ -62,7 +62,7 @@ pub enum Queue {
 /// What waits for turns.
 enum Waiting {
     Bulk(Bulk),
-    /// The lane of this name has something to send. Or had: it may have been called back.
+    /// The lane of this name has something to send.
     Lane(Side, u32),
 }
 
@@ -159,9 +159,9 @@ impl Outbox {
         self.small.extend_from_slice(&header.encode());
     }
 
-    /// Queues a pong.
-    pub fn push_pong(&mut self, charge: Charge) {
-        self.push(Header::Pong);
+    /// Queues a frame without a body that the peer has caused.
+    pub fn push_courtesy(&mut self, header: Header, charge: Charge) {
+        self.push(header);
         self.small_charge.add(charge);
     }
 
@@ -236,10 +236,11 @@ impl Outbox {
         charge: Charge,
     ) {
         let frame_bytes = HEADER_SIZE_BYTES + message.len();
-        let lane = self.lanes.entry((side, call)).or_default();
+        // A lane keeps the priority that it began with: by that its bytes are counted, and its place found.
+        let lane = self.lanes.entry((side, call)).or_insert_with(|| Lane { priority, ..Lane::default() });
         lane.charge.add(charge);
+        let priority = lane.priority;
         let idle = lane.chunks.is_empty();
-        lane.priority = priority;
         lane.unsent |= matches!(header, Header::Open { .. });
         // The opening stays alone in its chunk, which may leave before its turn.
         let opening = lane.unsent && lane.chunks.len() == 1;
@@ -269,7 +270,7 @@ impl Outbox {
 
     /// Calls back what has not been sent of a request, a response or a stream, and tells what it was charged to.
     pub fn withdraw(&mut self, side: Side, call: u32) -> (Withdrawn, Charge) {
-        if let Some(lane) = self.lanes.remove(&(side, call)) {
+        if let Some(lane) = self.remove_lane(side, call) {
             let bytes: usize = lane.chunks.iter().map(Vec::len).sum();
             self.large_bytes[lane.priority as usize] -= bytes;
             let withdrawn = if lane.unsent { Withdrawn::Unsent } else { Withdrawn::Left };
@@ -295,6 +296,19 @@ impl Outbox {
             return (withdrawn, bulk.charge);
         }
         (Withdrawn::Left, Charge::NONE)
+    }
+
+    /// Takes a lane out, and its place among those that wait for turns: nothing is left of it, or a peer could make us
+    /// keep the places of streams without number, and the next stream of that number would be found in a place that is
+    /// not its own.
+    fn remove_lane(&mut self, side: Side, call: u32) -> Option<Lane> {
+        let lane = self.lanes.remove(&(side, call))?;
+        let large = &mut self.large[lane.priority as usize];
+        let is_its = |waiting: &Waiting| matches!(waiting, Waiting::Lane(s, c) if (*s, *c) == (side, call));
+        if let Some(place) = large.iter().position(is_its) {
+            large.remove(place);
+        }
+        Some(lane)
     }
 
     /// Calls back a request, or the opening of a stream, of which nothing has left; false if there is none such, or if it
@@ -353,7 +367,7 @@ impl Outbox {
         batch
     }
 
-    /// Sends the opening of a call if it is still here. Its lane keeps its place among those that wait for turns.
+    /// Sends the opening of a call if it is still here. A lane with more to send keeps its place.
     fn take_opening(&mut self, call: u32, target: &mut Vec<u8>) {
         let key = (Side::Request, call);
         let Some(lane) = self.lanes.get_mut(&key).filter(|lane| lane.unsent) else { return };
@@ -361,7 +375,7 @@ impl Outbox {
         lane.unsent = false;
         self.large_bytes[lane.priority as usize] -= opening.len();
         if lane.chunks.is_empty() {
-            self.lanes.remove(&key);
+            self.remove_lane(Side::Request, call);
         }
         target.extend_from_slice(&opening);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::budget::Charge;
+use super::budget::{Charge, REASON_SIZE_BYTES_MAX};
 use super::connection::CloseReason;
 use super::frame::{Header, Priority, Side};
 use super::outbox::Withdrawn;
@@ -53,7 +53,7 @@ pub(super) fn serve(
         let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
         answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
     };
-    start(shared, call, false, body)
+    start(shared, call, body)
 }
 
 /// Runs the handler of a call that streams.
@@ -73,15 +73,10 @@ pub(super) fn serve_stream(shared: &Rc<Shared>, header: Header, message: Vec<u8>
         let result = catch_unwind(AssertUnwindSafe(|| crate::timeout(timeout, run)));
         answer.reply = caught(&handler, method, result.map(|reply| reply.unwrap_or(Reply::Cancelled)));
     };
-    start(shared, call, true, body)
+    start(shared, call, body)
 }
 
-fn start(
-    shared: &Rc<Shared>,
-    call: u32,
-    streams: bool,
-    body: impl FnOnce() + 'static,
-) -> Result<(), CloseReason> {
+fn start(shared: &Rc<Shared>, call: u32, body: impl FnOnce() + 'static) -> Result<(), CloseReason> {
     match Builder::new().spawn(body) {
         Ok(handler) => {
             let finished = shared.budget.borrow_mut().attach(call, handler);
@@ -92,7 +87,7 @@ fn start(
             tracing::warn!("a request was refused: {error}");
             shared.budget.borrow_mut().cancel(call);
             shared.end_stream(Side::Response, call);
-            refuse(shared, call, Reply::Overloaded, streams)
+            refuse(shared, call, Reply::Overloaded)
         }
     }
 }
@@ -100,6 +95,12 @@ fn start(
 /// What a handler came to; its panic is logged here, and is an error at the caller.
 fn caught(shared: &Shared, method: u32, result: std::thread::Result<Reply>) -> Reply {
     match result {
+        // An interceptor may have answered in the handler's place.
+        Ok(reply)
+            if reply.size_bytes() > shared.service.reply_bytes_max(method).max(REASON_SIZE_BYTES_MAX) =>
+        {
+            Reply::TooLarge
+        }
         Ok(reply) => reply,
         Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
         Err(panic) => match panic.downcast::<Unreadable>() {
@@ -136,9 +137,10 @@ impl Drop for Answer<'_> {
 }
 
 /// Answers without having done anything. A peer that causes many of these and reads none is cut off.
-pub(super) fn refuse(shared: &Shared, call: u32, reply: Reply, streams: bool) -> Result<(), CloseReason> {
+pub(super) fn refuse(shared: &Shared, call: u32, reply: Reply) -> Result<(), CloseReason> {
     let charge: Charge = shared.budget.borrow_mut().courtesy().ok_or(CloseReason::Stuck)?;
-    shared.answer(call, reply, Priority::Normal, streams, charge);
+    // Of a call that streams too: there are no items that it would have to follow.
+    shared.answer(call, reply, Priority::Normal, false, charge);
     Ok(())
 }
 
@@ -152,8 +154,7 @@ pub(super) fn cancel(shared: &Shared, call: u32) {
     let (withdrawn, charge) = shared.outbox.borrow_mut().withdraw(Side::Response, call);
     shared.budget.borrow_mut().give_back(charge);
     if withdrawn == Withdrawn::Partly {
-        shared.outbox.borrow_mut().push(Header::ResponsePart { call, size: 0 });
-        shared.wake_writer();
+        shared.say_courtesy(Header::ResponsePart { call, size: 0 });
     }
     if withdrawn != Withdrawn::Left {
         shared.drained.notify_all();

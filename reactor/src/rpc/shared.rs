@@ -73,7 +73,7 @@ pub(super) struct Shared {
     /// What the peer costs us, and its calls in flight.
     pub(super) budget: RefCell<Budget<JoinHandle<()>>>,
     /// What we may still cost the peer, in bytes of weight, by class.
-    pub(super) allowances: [Semaphore; 3],
+    pub(super) allowances: [Semaphore; 4],
     /// The streams of calls in flight, by which end of the call is ours.
     pub(super) streams: RefCell<BTreeMap<(Side, u32), Rc<Stream>>>,
     /// What the peer speaks, and the gate that opens when that is settled.
@@ -183,6 +183,21 @@ impl Shared {
         if !self.is_leaving() {
             self.outbox.borrow_mut().push(header);
             self.wake_writer();
+        }
+    }
+
+    /// Queues a frame without a body that the peer has caused. One that causes many of these and reads none is cut off.
+    pub(super) fn say_courtesy(&self, header: Header) {
+        if self.is_leaving() {
+            return;
+        }
+        let charge = self.budget.borrow_mut().courtesy();
+        match charge {
+            Some(charge) => {
+                self.outbox.borrow_mut().push_courtesy(header, charge);
+                self.wake_writer();
+            }
+            None => self.close(CloseReason::Stuck),
         }
     }
 

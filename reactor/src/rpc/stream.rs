@@ -120,7 +120,7 @@ impl Stream {
                 Taken::Item(item, credit) => {
                     if let Some(bytes) = credit {
                         let (side, call) = (self.side.other(), self.call);
-                        shared.say(Header::Credit { side, call, bytes });
+                        shared.say_courtesy(Header::Credit { side, call, bytes });
                     }
                     return Some(item);
                 }
@@ -133,7 +133,7 @@ impl Stream {
     /// Takes no more; the other end is told, unless it has ended.
     fn refuse(&self, shared: &Shared) {
         if self.inbound.borrow_mut().refuse() {
-            shared.say(Header::Stop { side: self.side.other(), call: self.call });
+            shared.say_courtesy(Header::Stop { side: self.side.other(), call: self.call });
         }
         self.arrived.notify_all();
     }

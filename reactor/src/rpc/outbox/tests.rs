@@ -27,6 +27,30 @@ fn push(outbox: &mut Outbox, call: u32, message: &[u8], payload: &Bytes) {
 }
 
 impl Outbox {
+    /// What all that waits takes, places in the queues included; counted anew, and compared with the account.
+    pub(in crate::rpc) fn checked_bytes(&self) -> usize {
+        let mut large_bytes = [0; 3];
+        for (at, large) in self.large.iter().enumerate() {
+            for waiting in large {
+                match waiting {
+                    Waiting::Bulk(bulk) => {
+                        let head =
+                            bulk.head.as_ref().map_or(0, |(_, message)| HEADER_SIZE_BYTES + message.len());
+                        large_bytes[at] += head + bulk.rest.len();
+                    }
+                    Waiting::Lane(side, call) => {
+                        let lane = self.lanes.get(&(*side, *call)).expect("a place is a lane's");
+                        assert_eq!(lane.priority as usize, at, "in the queue of its priority");
+                        large_bytes[at] += lane.chunks.iter().map(Vec::len).sum::<usize>();
+                    }
+                }
+            }
+        }
+        assert_eq!(large_bytes, self.large_bytes);
+        let places: usize = self.large.iter().map(VecDeque::len).sum();
+        self.queued_bytes() + places * size_of::<Waiting>()
+    }
+
     /// Whether some of a response is still here.
     pub(in crate::rpc) fn holds_response(&self, call: u32) -> bool {
         self.lanes.contains_key(&(Side::Response, call))
@@ -355,4 +379,23 @@ fn what_had_not_left_at_the_end_is_known() {
     push(&mut outbox, 5, b"large", &large);
     let (_, is_unsent) = outbox.abandon();
     assert_eq!([1, 2, 3, 5].map(is_unsent), [false, false, true, true]);
+}
+
+#[test]
+fn a_number_that_is_used_again_under_another_priority_disturbs_nothing() {
+    for cancelled in [true, false] {
+        let mut outbox = outbox();
+        let answer =
+            Header::Response { call: 5, status: Status::UnknownMethod, message_size: 0, payload_size: 0 };
+        outbox.push_item(Side::Response, 5, answer, &[], Priority::Normal, Charge::NONE);
+        if cancelled {
+            assert_eq!(outbox.withdraw(Side::Response, 5).0, Withdrawn::Left);
+            assert_eq!(outbox.checked_bytes(), 0, "nothing is left of it");
+        }
+        outbox.push_item(Side::Response, 5, answer, &[], Priority::Low, Charge::NONE);
+        outbox.checked_bytes();
+        let sent = headers(&outbox.next_batch());
+        assert_eq!(sent, vec![answer; if cancelled { 1 } else { 2 }]);
+        assert!(outbox.is_empty() && outbox.checked_bytes() == 0);
+    }
 }
