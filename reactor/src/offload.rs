@@ -1,10 +1,9 @@
 //! Blocking work on a bounded pool of threads, awaited by a coroutine.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-
-use crossbeam::channel;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::coroutine::may_suspend;
 use crate::remote;
@@ -20,60 +19,75 @@ const IDLE_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
+#[derive(Default)]
 struct Pool {
-    jobs: channel::Sender<Job>,
-    queue: channel::Receiver<Job>,
-    counts: Mutex<Counts>,
+    state: Mutex<State>,
+    has_work: Condvar,
 }
 
 #[derive(Default)]
-struct Counts {
+struct State {
     threads: usize,
-    /// Jobs that wait or are being done.
-    jobs: usize,
+    /// Threads that wait for work.
+    idle: usize,
+    /// In the order of their numbers, so that one can be taken back.
+    queue: BTreeMap<u64, Job>,
+    next: u64,
 }
 
 fn pool() -> &'static Pool {
     static POOL: OnceLock<Pool> = OnceLock::new();
-    POOL.get_or_init(|| {
-        let (jobs, queue) = channel::unbounded();
-        Pool { jobs, queue, counts: Mutex::new(Counts::default()) }
-    })
+    POOL.get_or_init(Pool::default)
 }
 
 impl Pool {
-    fn submit(&'static self, job: Job) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        self.jobs.send(job).expect("the pool keeps a receiver");
-        counts.jobs += 1;
-        if counts.jobs > counts.threads && counts.threads < THREADS_MAX {
-            counts.threads += 1;
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a job to the next thread that is free, and tells its number.
+    fn submit(&'static self, job: Job) -> u64 {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        state.queue.insert(number, job);
+        if state.queue.len() > state.idle && state.threads < THREADS_MAX {
             let spawned = std::thread::Builder::new().name("offload".into()).spawn(move || self.work());
-            if let Err(error) = spawned {
-                counts.threads -= 1;
-                assert!(counts.threads > 0, "no thread for blocking work: {error}");
+            match spawned {
+                Ok(_) => state.threads += 1,
+                Err(error) => assert!(state.threads > 0, "no thread for blocking work: {error}"),
             }
+        } else {
+            drop(state);
+            self.has_work.notify_one();
         }
+        number
+    }
+
+    /// Takes a job back that no thread has begun.
+    fn withdraw(&self, number: u64) -> Option<Job> {
+        self.lock().queue.remove(&number)
     }
 
     fn work(&self) {
+        let mut state = self.lock();
         loop {
-            let job = match self.queue.recv_timeout(IDLE_MAX) {
-                Ok(job) => job,
-                Err(_) => {
-                    let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-                    // A job sent meanwhile may have counted on this thread.
-                    match self.queue.try_recv() {
-                        Ok(job) => job,
-                        Err(_) => {
-                            counts.threads -= 1;
-                            return;
-                        }
-                    }
-                }
-            };
-            job();
-            self.counts.lock().unwrap_or_else(PoisonError::into_inner).jobs -= 1;
+            if let Some((_, job)) = state.queue.pop_first() {
+                drop(state);
+                job();
+                state = self.lock();
+                continue;
+            }
+            state.idle += 1;
+            let waited = self.has_work.wait_timeout(state, IDLE_MAX);
+            let timeout;
+            (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+            // A job that came just now may have counted on this thread.
+            if timeout.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
         }
     }
 }
@@ -86,9 +100,9 @@ thread_local! {
 /// Runs `f`, which may block, on another thread, and suspends the coroutine until it is done.
 ///
 /// At most 16 such calls run at once in the process; more wait their turn, first come, first served. If the coroutine is
-/// terminated meanwhile, it unwinds at once; `f` is dropped if it has not begun, so that work which nobody wants keeps
-/// nobody waiting, and else runs on to its end with its result dropped. In a destructor
-/// that runs while its coroutine unwinds, `f` runs here and now, and everybody waits for it.
+/// terminated meanwhile, it unwinds at once; `f` is dropped, on this thread, if it has not begun, so that work which
+/// nobody wants keeps nobody waiting, and else runs on to its end with its result dropped. In a destructor that runs
+/// while its coroutine unwinds, `f` runs here and now, and everybody waits for it.
 ///
 /// # Panics
 ///
@@ -107,33 +121,31 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let places = PLACES.with(Rc::clone);
     let _place = places.acquire();
     let (sender, receiver) = remote::channel(1);
-    let wanted = Wanted(Arc::new(Mutex::new(Some(f))));
-    let work = wanted.0.clone();
-    pool().submit(Box::new(move || {
-        let Some(f) = take(&work) else { return };
+    let number = pool().submit(Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(f));
         // Nobody listens any more if the coroutine was terminated.
         let _ = sender.try_send(result);
     }));
-    match receiver.recv() {
+    let wanted = Wanted(number);
+    let result = receiver.recv();
+    // It has been done: there is nothing to take back.
+    std::mem::forget(wanted);
+    match result {
         Some(Ok(value)) => value,
         Some(Err(payload)) => resume_unwind(payload),
         None => unreachable!("the job sends before it drops its sender"),
     }
 }
 
-/// Work that somebody waits for, until it begins.
-struct Wanted<F>(Arc<Mutex<Option<F>>>);
+/// A job that somebody waits for. Dropped, it is taken back if it has not begun.
+struct Wanted(u64);
 
-impl<F> Drop for Wanted<F> {
+impl Drop for Wanted {
     fn drop(&mut self) {
-        let unwanted = take(&self.0);
+        let unwanted = pool().withdraw(self.0);
+        // Out of the lock: what it holds may do anything as it goes.
         drop(unwanted);
     }
-}
-
-fn take<F>(work: &Mutex<Option<F>>) -> Option<F> {
-    work.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Runs `job` on the pool, some time soon, for destructors: they may neither suspend nor care how it goes.
