@@ -128,10 +128,12 @@ impl Weight {
         // A method that allows itself more than a reply can have would never find room.
         let reply_max = MESSAGE_SIZE_BYTES_MAX + PAYLOAD_SIZE_BYTES_MAX;
         let bytes = request_bytes + reply_bytes_max.clamp(REASON_SIZE_BYTES_MAX, reply_max) + PLACE_BYTES;
-        match bytes {
-            ..=CALL_WEIGHT_BYTES_MIN => Weight { class: Class::Light, bytes: CALL_WEIGHT_BYTES_MIN },
-            ..=MIDDLING_WEIGHT_BYTES_MAX => Weight { class: Class::Middling, bytes },
-            _ => Weight { class: Class::Heavy, bytes },
+        if bytes <= CALL_WEIGHT_BYTES_MIN {
+            Weight { class: Class::Light, bytes: CALL_WEIGHT_BYTES_MIN }
+        } else if bytes <= MIDDLING_WEIGHT_BYTES_MAX {
+            Weight { class: Class::Middling, bytes }
+        } else {
+            Weight { class: Class::Heavy, bytes }
         }
     }
 

@@ -21,8 +21,10 @@
 //! Waldspurger and Weihl 1995, "Stride Scheduling: Deterministic Proportional-Share Resource Management".
 
 mod batch;
+mod waiting;
 
 pub use batch::Batch;
+use waiting::{Bulk, Lane, Waiting};
 
 use super::budget::Charge;
 use crate::rpc::frame::{ANNOUNCE, HEADER_SIZE_BYTES, Header, PART_SIZE_BYTES_MAX, PREFACE, Priority, Side};
@@ -57,33 +59,6 @@ pub enum Queue {
     Small,
     /// Among the large ones.
     Large(Priority),
-}
-
-/// What waits for turns.
-enum Waiting {
-    Bulk(Bulk),
-    /// The lane of this name has something to send.
-    Lane(Side, u32),
-}
-
-/// A frame with a large body, and how much of it has left.
-struct Bulk {
-    side: Side,
-    call: u32,
-    /// Header and message, until the first part has left.
-    head: Option<(Header, Vec<u8>)>,
-    rest: Bytes,
-    charge: Charge,
-}
-
-/// The frames of one stream: whole frames in chunks, each of which is one turn.
-#[derive(Default)]
-struct Lane {
-    chunks: VecDeque<Vec<u8>>,
-    priority: Priority,
-    /// Nothing of the call has left: its first frame is still here.
-    unsent: bool,
-    charge: Charge,
 }
 
 /// Frames that wait to be written.
