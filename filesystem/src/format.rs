@@ -31,8 +31,10 @@ pub use table::{Orphan, Truncation, WriterRecord};
 
 use crate::operations::NAME_SIZE_MAX;
 
-/// Bytes of file content in one sealed frame, unless the file says otherwise: a random 4 KiB read decrypts no more.
+/// Bytes of file content in one sealed frame, unless the file says otherwise: a random 4 KiB read fetches no more.
 pub const FRAME_SIZE: usize = 32 * 1024;
+/// No file has smaller frames: the kernel reads and writes no less.
+pub const FRAME_SIZE_MIN: usize = 4 * 1024;
 /// No file has larger frames.
 pub const FRAME_SIZE_MAX: usize = 128 * 1024;
 /// Frames and nodes written together share objects of at most this size: one put each.

@@ -4,13 +4,13 @@
 //! files. An operation is one step that never suspends, repeated after each fetch until nothing is missing
 //! (`Volume::step`); the committer takes a delta away whole and works on it while new changes go to the next. The parts:
 //!
-//! - `state`: the layers and how to look through them, `values`: what lies in their leaves; `names`, `content`, `holes`, `xattr`: operations as steps over
-//!   it; `truncation`, `reclaim`: removing what is large, step by step;
+//! - `state`: the layers and how to look through them, `values`: what lies in their leaves; `names`, `content`, `holes`,
+//!   `xattr`, `frame_size`: operations as steps over it; `truncation`, `reclaim`: removing what is large, step by step;
 //! - `durability`: which changes are durable, and where; `sync`: making them so, and waiting for it; `room`: waiting before
 //!   a change until there is a place for it;
-//! - `fetch`: chunks into the cache; `commit`: deltas into the store, their `frames` first, and what becomes of `objects`; `rebase`:
-//!   what happens when another writer was first, with `race`, which keeps that short, `merge`, which decides, `gate`, which
-//!   keeps changes out meanwhile, and `aliases`, for files that became two;
+//! - `fetch`: chunks into the cache; `commit`: deltas into the store, their `frames` first, and what becomes of `objects`;
+//!   `rebase`: what happens when another writer was first, with `race`, which keeps that short, `merge`, which decides, `gate`,
+//!   which keeps changes out meanwhile, and `aliases`, for files that became two;
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
@@ -26,6 +26,7 @@ mod content;
 mod durability;
 mod ending;
 mod fetch;
+mod frame_size;
 mod frames;
 mod freshness;
 mod gate;

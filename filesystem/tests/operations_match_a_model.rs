@@ -5,7 +5,7 @@ mod common;
 
 use common::model::Model;
 use common::*;
-use filesystem::operations::{AllocateMode, FileKind, RenameFlags, SetAttributes};
+use filesystem::operations::{AllocateMode, FileKind, RenameFlags, SetAttributes, XattrMode};
 use filesystem::{Inode, Operations, Volume};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -134,6 +134,12 @@ fn thousands_of_random_operations_answer_as_the_model_does() {
                     reactor::spawn(move || committing.sync(None, false));
                 }
                 8..20 => reactor::yield_now(),
+                20..23 => {
+                    // What is made from now on has other frames than what is there.
+                    let size = ["4096", "8192", "16384", "32768"][random.random_range(0..4)];
+                    let name = b"user.hypha.frame_size";
+                    volume.set_xattr(ROOT, name, size.as_bytes(), XattrMode::Set).unwrap();
+                }
                 _ => {}
             }
             let what = random_operation(&mut random, &volume, &mut model);

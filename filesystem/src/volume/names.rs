@@ -71,6 +71,7 @@ impl State {
             FileKind::Symlink => None,
             _ => self.access_list(parent, posix_acl::DEFAULT)?,
         };
+        let frame_size = self.frame_size_in(parent)?;
         let inode = self.draw_inode()?;
 
         let now = Time::now();
@@ -91,6 +92,11 @@ impl State {
             if is_directory {
                 record.mode |= SET_GID;
             }
+        }
+        match (&frame_size, node.kind) {
+            (Some(frame_size), FileKind::Directory) => self.inherit_frame_size(inode, frame_size),
+            (Some(frame_size), FileKind::Regular) => record.frame_exponent = frame_size.exponent(),
+            _ => {}
         }
         if !node.target.is_empty() {
             self.set(Key::Extent(inode, 0), Change::Frame(Bytes::copy_from_slice(node.target)));
@@ -135,6 +141,7 @@ impl State {
         self.writable()?;
         let directory = self.directory(parent)?;
         let default = self.access_list(parent, posix_acl::DEFAULT)?;
+        let frame_size = self.frame_size_in(parent)?;
         let inode = self.draw_inode()?;
 
         let now = Time::now();
@@ -145,6 +152,7 @@ impl State {
             gid: if directory.mode & SET_GID != 0 { directory.gid } else { credentials.gid },
             nlink: 0,
             parent,
+            frame_exponent: frame_size.map_or(0, |frame_size| frame_size.exponent()),
             ..InodeRecord::new(FileKind::Regular, now)
         };
         let attributes = record.attributes(inode);

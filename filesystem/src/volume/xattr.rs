@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::frame_size::{self, FrameSize};
 use super::state::{Change, State, Step, xattr_range};
 use crate::errno::Errno;
 use crate::format::Key;
@@ -68,6 +69,8 @@ impl State {
                 return Err(Errno::EACCES.into());
             }
             Acl::decode(value).ok_or(Errno::EINVAL)?;
+        } else if name == frame_size::NAME {
+            FrameSize::check(record.kind, value)?;
         }
         self.set(key, change);
         record.ctime = Time::now();

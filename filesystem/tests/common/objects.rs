@@ -17,6 +17,8 @@ pub(crate) struct Counted {
     pub(crate) live_bytes: BTreeMap<ObjectId, u64>,
     /// What it says.
     pub(crate) records: BTreeMap<ObjectId, ObjectRecord>,
+    /// Where each frame lies that is not in a leaf.
+    pub(crate) extents: Vec<Pointer>,
 }
 
 impl Counted {
@@ -28,7 +30,9 @@ impl Counted {
         for index in 0..node.len() {
             match Key::decode(&node.shared_key(index)) {
                 Some(Key::Extent(..)) if node.value(index).first() != Some(&2) => {
-                    self.point_to(&Pointer::decode(node.value(index), node.home()).expect("an extent"));
+                    let pointer = Pointer::decode(node.value(index), node.home()).expect("an extent");
+                    self.point_to(&pointer);
+                    self.extents.push(pointer);
                 }
                 Some(Key::Object(object)) => {
                     let record = ObjectRecord::decode(&node.shared_value(index)).expect("a record");
