@@ -11,7 +11,7 @@ use common::*;
 use dht::{Address, BlockStore};
 use filesystem::access::{Extension, Features, Root, RootError, RootSealer, open_root};
 use filesystem::chunk::{Binding, ChunkKind, Packer, open_run};
-use filesystem::format::{NAME_HASH_BITS, Pointer, VolumeId};
+use filesystem::format::{Key, NAME_HASH_BITS, ObjectId, ObjectRecord, Pointer, VolumeId};
 use filesystem::operations::{RenameFlags, SetAttributes};
 use filesystem::tree::commit::{Change, Value, merge};
 use filesystem::tree::{Nodes, cursor, node::Node};
@@ -147,6 +147,76 @@ fn what_we_do_not_know_is_kept_where_it_is_and_moves_with_what_it_belongs_to() {
         assert_eq!(value(&of_volume), "about the volume");
         assert_eq!(root.charter.features.compatible, 6);
         assert_eq!(root.charter.extensions[0].value, "in the root");
+    });
+}
+
+#[test]
+fn what_is_said_of_an_object_beyond_its_bytes_is_kept_when_they_are_counted() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = create(&store);
+        let file = write_file(&volume, ROOT, "file", &[7; 100_000]);
+        volume.close().stored().unwrap();
+        let root = root_of(&store);
+        let extent = common::objects::count(&store.memory, &root).extents[0];
+        let object = ObjectId::from(&extent);
+        let record_key = Key::Object(object).encode();
+        let change = root.objects.0[&object];
+        let later = ObjectRecord {
+            live_bytes: Some(change.live_bytes as u64),
+            end: change.end,
+            layout: 1,
+            tail: Bytes::from_static(b"a key"),
+            ..ObjectRecord::default()
+        };
+        let mut value = Vec::new();
+        later.encode(&mut value);
+        publish(&store, vec![(record_key.to_vec(), value)], |root| {
+            let unfolded = root.objects.0.entry(object).or_default();
+            unfolded.live_bytes -= change.live_bytes;
+        });
+
+        let volume = open(&store, "second");
+        for round in 0..40 {
+            volume.write(file, 0, &[round; 100_000], false).unwrap();
+            volume.sync(None, false).unwrap();
+        }
+        volume.close().stored().unwrap();
+        let root = root_of(&store);
+        let value = Stored(&store, root.charter.volume).value(&root, &record_key).unwrap();
+        let counted = ObjectRecord::decode(&value).unwrap();
+        assert_eq!((counted.live_bytes, counted.end), (Some(0), later.end), "all of it was written anew");
+        assert!(counted.dead_seconds > 0);
+        assert_eq!((counted.layout, counted.tail), (later.layout, later.tail));
+    });
+}
+
+#[test]
+fn a_frame_that_is_sealed_in_a_way_of_later_years_is_an_error_and_nothing_else_is() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = create(&store);
+        let file = write_file(&volume, ROOT, "file", &[7; 100_000]);
+        let other = write_file(&volume, ROOT, "other", &[8; 100_000]);
+        volume.close().stored().unwrap();
+        let root = root_of(&store);
+        let extent = key(file.0, 4, &1u64.to_be_bytes());
+        let mut segments = Vec::new();
+        let stored = Stored(&store, root.charter.volume).value(&root, &extent).unwrap();
+        let home = [0; 32];
+        Pointer::decode(&stored, &home).expect("a pointer").encode(false, &mut segments);
+        segments[1] = 0x40;
+        publish(&store, vec![(extent.clone(), segments.clone())], |_| {});
+
+        let volume = open(&store, "second");
+        assert_eq!(volume.read(file, 40_000, 100).err(), Some(Errno::EIO));
+        assert_eq!(flatten(&volume.read(file, 0, 100).unwrap()), [7; 100]);
+        assert_eq!(read_file(&volume, other), [8; 100_000]);
+        assert_eq!(names(&volume, ROOT), ["file", "other"]);
+        volume.write(file, 0, &[9; 32 * 1024], false).unwrap();
+        volume.close().stored().unwrap();
+        let root = root_of(&store);
+        assert_eq!(Stored(&store, root.charter.volume).value(&root, &extent).unwrap(), segments);
     });
 }
 
