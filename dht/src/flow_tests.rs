@@ -265,6 +265,24 @@ fn a_rollback_of_the_nodes_is_noticed() {
 }
 
 #[test]
+fn what_a_writer_remembers_of_its_last_turn_is_no_rollback() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = network.client(&identity(1));
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
+        let first = client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
+        let other = network.client(&identity(1)).opened(&genesis);
+        let second =
+            other.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"2")).unwrap();
+        // It has read the newer value, and swaps on top of the older all the same.
+        assert_eq!(client.read(&register).unwrap().as_ref(), Some(&second));
+        let swapped = client.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"3"));
+        assert_eq!(swapped, Err(SwapError::Lost(Some(second))));
+    });
+}
+
+#[test]
 fn in_a_network_of_one_nothing_is_called() {
     reactor::run(|| {
         let network = FakeNetwork::new(1, 1, 1);

@@ -247,7 +247,11 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         let genesis = self.state.genesis.clone();
         loop {
             let (ballot, current) = match self.state.proposer.begin() {
-                Start::Accept { ballot, current } if Some(current.record.hash()) == expected => {
+                // What we remember of our last turn may be older than what we have read since: then the nodes are asked.
+                Start::Accept { ballot, current }
+                    if Some(current.record.hash()) == expected
+                        && self.state.refuse_older(Some(&current.record)).is_ok() =>
+                {
                     (ballot, Some(current.record))
                 }
                 Start::Accept { .. } => continue,
