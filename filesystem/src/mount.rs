@@ -6,19 +6,20 @@
 //!
 //! Not here: what is served (`operations`), and how (`fuse`).
 
+mod attach;
+mod left_behind;
+
 use std::cell::Cell;
 use std::fs;
-use std::io::{self, IoSliceMut, Read};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno as SystemErrno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 
 use crate::fuse::mount_table::{self, MountEntry};
 use crate::fuse::{Session, SessionError};
@@ -44,7 +45,7 @@ pub struct MountOptions {
     /// Other users may look too, subject to permissions; needs `user_allow_other` in /etc/fuse.conf. What root mounts
     /// is for everyone anyway, like any other file system.
     pub allow_other: bool,
-    /// Unmount what a crashed process has left at the mountpoint.
+    /// Take the place of what a crashed process has left at the mountpoint.
     pub replace_stale: bool,
 }
 
@@ -117,6 +118,8 @@ pub struct Mount {
     device: Option<String>,
     session: Option<Session>,
     is_over: Cell<bool>,
+    /// Below it is what a process left that died.
+    is_on_dead: bool,
 }
 
 impl Mount {
@@ -131,8 +134,9 @@ impl Mount {
     /// For some milliseconds, on a helper thread: another mount of this process may have to answer meanwhile.
     pub fn new(mountpoint: &Path, options: &MountOptions) -> Result<Mount, MountError> {
         let (path, copy) = (mountpoint.to_owned(), options.clone());
-        let (mountpoint, device) = reactor::offload(move || mount(&path, &copy))?;
-        let mut mount = Mount { mountpoint, device: None, session: None, is_over: Cell::new(false) };
+        let (mountpoint, device, is_on_dead) = reactor::offload(move || mount(&path, &copy))?;
+        let mut mount =
+            Mount { mountpoint, device: None, session: None, is_over: Cell::new(false), is_on_dead };
         // From here on dropping `mount` unmounts.
         mount.device = mount_table::find(&mount.mountpoint).ok().flatten().map(|entry| entry.device);
         mount.session = Some(Session::new(device).map_err(|source| MountError::Io {
@@ -149,7 +153,7 @@ impl Mount {
     }
 
     /// Answers the kernel until the volume is unmounted, by [`unmount`](Mount::unmount), `umount` or `fusermount3 -u`;
-    /// then makes everything durable and returns.
+    /// then returns. All that programs wrote has come to `operations` then; making it durable is the volume's end.
     ///
     /// Never touch the mounted files from a coroutine: the reactor's thread would wait for itself. Use another
     /// thread ([`reactor::offload`]) or process.
@@ -164,7 +168,7 @@ impl Mount {
     pub fn serve(&self, operations: Rc<dyn Operations>) -> Result<(), SessionError> {
         let Some(session) = &self.session else { return Ok(()) };
         let served = session.serve(&*operations, || self.tune());
-        if matches!(served, Ok(()) | Err(SessionError::Flush(_))) {
+        if served.is_ok() {
             self.is_over.set(true);
         }
         served
@@ -228,6 +232,9 @@ impl Drop for Mount {
         {
             tracing::warn!("{error}");
         }
+        if self.is_on_dead {
+            left_behind::take_away(&self.mountpoint);
+        }
     }
 }
 
@@ -245,14 +252,16 @@ pub fn unmount(mountpoint: &Path, lazily: bool) -> Result<(), MountError> {
     detach(&path, if lazily { How::Lazily } else { How::Politely })
 }
 
-fn mount(mountpoint: &Path, options: &MountOptions) -> Result<(PathBuf, OwnedFd), MountError> {
+/// Mounts, and says whether it is on top of what is dead.
+fn mount(mountpoint: &Path, options: &MountOptions) -> Result<(PathBuf, OwnedFd, bool), MountError> {
     let mountpoint = examine(mountpoint, options.replace_stale)?;
+    let is_on_dead = left_behind::is_at(&mountpoint);
     let device = if rustix::process::geteuid().is_root() {
-        mount_as_root(&mountpoint, options)?
+        attach::as_root(&mountpoint, options)?
     } else {
-        mount_by_fusermount(&mountpoint, options)?
+        attach::by_fusermount(&mountpoint, options)?
     };
-    Ok((mountpoint, device))
+    Ok((mountpoint, device, is_on_dead))
 }
 
 /// Makes sure that `mountpoint` can be mounted on, and returns it without symlinks.
@@ -273,122 +282,27 @@ fn examine(mountpoint: &Path, replace_stale: bool) -> Result<PathBuf, MountError
     let path =
         mount_table::absolute(mountpoint, true).map_err(|source| io_error("find the mountpoint", source))?;
     match mount_table::find(&path) {
-        // The kernel may have answered the above from its cache, but never answers this from there.
-        Ok(Some(MountEntry { kind, .. })) if kind == KIND => match rustix::fs::statfs(&path) {
-            Err(SystemErrno::NOTCONN | SystemErrno::CONNABORTED) => replace(&path, replace_stale),
-            _ => Err(MountError::AlreadyMounted(path)),
+        // The kernel may have answered the above from its cache.
+        Ok(Some(MountEntry { kind, .. })) if kind == KIND => match left_behind::is_at(&path) {
+            true => replace(&path, replace_stale),
+            false => Err(MountError::AlreadyMounted(path)),
         },
         _ => Ok(path),
     }
 }
 
-/// Cleans up after a process that died.
+/// Takes the place of a process that died.
 fn replace(mountpoint: &Path, allowed: bool) -> Result<PathBuf, MountError> {
     if !allowed {
         return Err(MountError::Stale(mountpoint.to_owned()));
     }
-    unmount(mountpoint, true)?;
-    examine(mountpoint, false)
-}
-
-fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
-    let device =
-        rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
-            match errno {
-                SystemErrno::NOENT | SystemErrno::NODEV | SystemErrno::NXIO => MountError::DeviceMissing,
-                errno => {
-                    MountError::Io { doing: "open", path: PathBuf::from("/dev/fuse"), source: errno.into() }
-                }
-            }
-        })?;
-    // Reads leave access times alone, and the mount says so.
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-    if options.read_only {
-        flags |= MountFlags::RDONLY;
-    }
-    let data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other",
-        device.as_raw_fd(),
-        rustix::process::getuid().as_raw(),
-        rustix::process::getgid().as_raw()
-    );
-    let data = std::ffi::CString::new(data).expect("no zero byte in it");
-    let source = mount_table::option_value(&options.fs_name);
-    match rustix::mount::mount(source, mountpoint, KIND, flags, Some(data.as_c_str())) {
-        Ok(()) => Ok(device),
-        Err(SystemErrno::PERM | SystemErrno::ACCESS) => Err(MountError::NotPermitted {
-            mountpoint: mountpoint.to_owned(),
-            reason: "root has no right to mount here; in a container, start it with `--cap-add SYS_ADMIN`"
-                .into(),
-        }),
-        Err(SystemErrno::NODEV) => Err(MountError::DeviceMissing),
-        Err(errno) => {
-            Err(MountError::Io { doing: "mount at", path: mountpoint.to_owned(), source: errno.into() })
-        }
-    }
-}
-
-fn mount_by_fusermount(mountpoint: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
-    let io_error = |source| MountError::Io { doing: "mount at", path: mountpoint.to_owned(), source };
-    let (ours, theirs) = UnixStream::pair().map_err(io_error)?;
-    let mut list = format!(
-        "nosuid,nodev,noatime,default_permissions,fsname={},subtype=hypha",
-        mount_table::option_value(&options.fs_name)
-    );
-    if options.read_only {
-        list.push_str(",ro");
-    }
-    if options.allow_other {
-        list.push_str(",allow_other");
-    }
-    // Its end of the socket travels as standard input: no descriptor need be made inheritable for that.
-    let child = Command::new("fusermount3")
-        .args(["-o", &list, "--"])
-        .arg(mountpoint)
-        .env("_FUSE_COMMFD", "0")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::FuseMissing),
-        Err(error) => return Err(io_error(error)),
-    };
-    let device = receive_descriptor(&ours);
-    let mut said = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        // A few lines at most; bounded all the same.
-        let _ = stderr.take(4096).read_to_string(&mut said);
-    }
-    let status = child.wait().map_err(io_error)?;
-    match device {
-        Ok(Some(device)) if status.success() => Ok(device),
-        _ if !Path::new("/dev/fuse").exists() => Err(MountError::DeviceMissing),
-        Err(error) if status.success() => Err(io_error(error)),
-        _ => Err(MountError::NotPermitted {
-            mountpoint: mountpoint.to_owned(),
-            reason: match said.trim() {
-                "" => format!("fusermount3 ended with {status}"),
-                said => said.to_owned(),
-            },
-        }),
-    }
-}
-
-/// Receives the one descriptor that fusermount3 sends, or `None` if it closes the socket without.
-fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut slices = [IoSliceMut::new(&mut byte)];
-    rustix::io::retry_on_intr(|| recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC))?;
-    let mut descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    Ok(descriptors.next().and_then(|mut descriptors| descriptors.next()))
+    let path = mount_table::absolute(mountpoint, false).map_err(|source| MountError::Io {
+        doing: "find the mountpoint",
+        path: mountpoint.to_owned(),
+        source,
+    })?;
+    left_behind::prepare(&path)?;
+    if left_behind::is_at(&path) { Ok(path) } else { examine(&path, false) }
 }
 
 /// Has the kernel write back what it holds, which is the best that can be done for whoever goes on using it.

@@ -4,7 +4,7 @@
 //! behind, and shows a line to copy. What an option defaults to is decided where it is used, since most defaults
 //! come from what the home remembers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -121,6 +121,7 @@ Examples:
   storage-node up ./drive                      one node, in this process
   storage-node up --nodes 3 ./drive            survives the death of any one node
   storage-node up --nodes 3 --home ./h ./drive keeps keys and stores in ./h
+  storage-node up --listen 192.0.2.7 ./drive   other machines can mount it
 
 The first run makes an owner key, a closed network, a user key and the nodes' keys. Later runs bring the same files
 back. A node process that dies is started again. Ctrl-C flushes, unmounts, and stops all that was started.";
@@ -137,12 +138,31 @@ pub(crate) struct Up {
     pub(crate) nodes: Option<u16>,
     #[command(flatten)]
     pub(crate) home: HomeOption,
+    /// IP address of this machine that the nodes listen on, and that others reach them by [default: the one used last,
+    /// at first 127.0.0.1]
+    #[arg(long, value_name = "IP", value_parser = one_address)]
+    pub(crate) listen: Option<IpAddr>,
+    /// Let other users of this machine look too, subject to permissions; what root mounts is for all anyway
+    #[arg(long)]
+    pub(crate) allow_other: bool,
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,
     /// Take an older state of the drive than this machine has seen, and go on from there
     #[arg(long)]
     pub(crate) accept_rollback: bool,
+}
+
+/// An address that others can dial; "all addresses" is none.
+fn one_address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() || address.is_multicast() => {
+            Err("give the one address that others reach this machine by (`ip -brief address` shows them)"
+                .into())
+        }
+        Ok(address) => Ok(address),
+        Err(error) => Err(format!("{error}: give an IP address, without a port")),
+    }
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -208,6 +228,9 @@ pub(crate) struct Mount {
     /// Directory of the cache and the journal [default: HOME/client]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
+    /// Let other users of this machine look too, subject to permissions; what root mounts is for all anyway
+    #[arg(long)]
+    pub(crate) allow_other: bool,
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,
@@ -352,6 +375,19 @@ mod tests {
         assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "0", "d"]).is_err());
         assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "65", "d"]).is_err());
         assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "3", "d"]).is_ok());
+    }
+
+    #[test]
+    fn nodes_listen_on_an_address_that_others_can_dial() {
+        for (address, is_fine) in
+            [("192.0.2.7", true), ("::1", true), ("0.0.0.0", false), ("::", false), ("x", false)]
+        {
+            assert_eq!(
+                command_of(&format!("storage-node up --listen {address} d")).is_ok(),
+                is_fine,
+                "{address}"
+            );
+        }
     }
 
     #[test]

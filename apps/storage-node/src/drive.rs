@@ -33,7 +33,14 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// How often a long end says how far it is.
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Mounts `volume` at `mountpoint`, calls `ready`, and serves until `stop` opens or the drive is unmounted. `directory`
+/// Where a drive appears, and to whom.
+pub(crate) struct Place<'a> {
+    pub(crate) mountpoint: &'a Path,
+    /// Other users may look too.
+    pub(crate) allow_other: bool,
+}
+
+/// Mounts `volume` at a place, calls `ready`, and serves until `stop` opens or the drive is unmounted. `directory`
 /// is where the volume's journal is.
 ///
 /// # Errors
@@ -44,11 +51,12 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) fn serve(
     volume: Rc<Volume>,
     directory: &Path,
-    mountpoint: &Path,
+    &Place { mountpoint, allow_other }: &Place<'_>,
     stop: &Stop,
     ready: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let options = MountOptions { fs_name: "hypha".into(), replace_stale: true, ..MountOptions::default() };
+    let options =
+        MountOptions { fs_name: "hypha".into(), allow_other, replace_stale: true, ..MountOptions::default() };
     let mount = Mount::new(mountpoint, &options)?;
     let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
     let note = Note::leave(mount.mountpoint());
@@ -80,8 +88,7 @@ pub(crate) fn serve(
         impatient.terminate();
         match (Outcome::of(ending, directory), served) {
             // What did not come through is worse news than what waits, but no news beside what is lost.
-            (Outcome::Stored, Err(SessionError::Flush(_))) => Outcome::Stored,
-            (Outcome::Stored, Err(error)) => Outcome::CutOff { reason: error.to_string() },
+            (Outcome::Stored, Err(reason)) => Outcome::CutOff { reason },
             (outcome, _) => outcome,
         }
     });
@@ -89,14 +96,15 @@ pub(crate) fn serve(
     outcome.into_result()
 }
 
-/// Unmounts, if nobody has yet, and cuts off whoever keeps the kernel's end of it alive.
+/// Unmounts, if nobody has yet, and cuts off whoever keeps the kernel's end of it alive. An error says why something that
+/// programs wrote through `mmap` may not have come here.
 fn take_away(
     mount: &Mount,
     mountpoint: &Path,
     device: &str,
     server: ScopedJoinHandle<'_, Result<(), SessionError>>,
     reason: Reason,
-) -> Result<(), SessionError> {
+) -> Result<(), String> {
     let place = mountpoint.display();
     if reason == Reason::Unmounted {
         say(format_args!("{place} was unmounted"));
@@ -113,20 +121,26 @@ fn take_away(
     while !server.is_finished() && reactor::now() < deadline {
         reactor::sleep(Duration::from_millis(10));
     }
+    let mut is_cut = false;
     if !server.is_finished() {
         let device = device.to_owned();
-        let holders = reactor::offload(move || mountpoint::holders(&device));
+        let (holders, is_flushed) = reactor::offload(move || {
+            let holders = mountpoint::holders(&device);
+            let is_flushed = holders.is_empty() || mountpoint::flush_elsewhere(&device);
+            (holders, is_flushed)
+        });
         if !holders.is_empty() {
-            say(format_args!(
-                "other mount namespaces still have the drive, and lose it now, with what programs there changed through \
-                 mmap and did not sync: {}",
-                holders.join(", ")
-            ));
+            let holders = holders.join(", ");
+            say(format_args!("other mount namespaces still have the drive, and lose it now: {holders}"));
         }
-        // It may also just be storing, which closing the volume does as well.
+        is_cut = !is_flushed;
         server.terminate();
     }
-    server.join().unwrap_or(Ok(()))
+    match server.join() {
+        _ if is_cut => Err("other mount namespaces had it, and what they hold cannot be asked for".into()),
+        Ok(Err(error)) => Err(error.to_string()),
+        _ => Ok(()),
+    }
 }
 
 /// Returns once the drive is mounted in other namespaces only: the kernel says nothing about that.

@@ -17,7 +17,7 @@
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -179,6 +179,27 @@ impl Home {
     }
 }
 
+impl Home {
+    /// Has every node that is still here listen on an address of this machine; each keeps its port.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn listen_on(&self, network: &Network, address: IpAddr) -> Result<(), Failure> {
+        for entry in &network.nodes {
+            let home = self.node(entry.number);
+            if !home.path.join("node.json").exists() {
+                continue; // Moved to another machine.
+            }
+            let mut settings = home.settings()?;
+            if settings.listen.ip() != address {
+                settings.listen.set_ip(address);
+                home.save_settings(&settings)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One node's home.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeHome {
@@ -252,6 +273,34 @@ impl NodeHome {
     /// Those of [`files::save`].
     pub(crate) fn save_settings(&self, settings: &NodeSettings) -> Result<(), Failure> {
         files::save(&self.path.join("node.json"), settings)
+    }
+
+    /// Writes down where node `number`, which this is, listens: here, and in the home that made it, which clients read, if
+    /// this is still in there.
+    ///
+    /// # Errors
+    /// Those of the file system; `Failure::Locked` if an `up` has that home.
+    pub(crate) fn note_address(&self, number: u16, address: SocketAddr) -> Result<(), Failure> {
+        let mut network = self.network()?;
+        let Some(entry) = network.nodes.iter_mut().find(|entry| entry.number == number) else {
+            return Ok(());
+        };
+        let key = entry.public_key.clone();
+        if entry.address.replace(address) != Some(address) {
+            files::save(&self.network_file(), &network)?;
+        }
+        let Some(path) = self.path.parent().and_then(Path::parent) else { return Ok(()) };
+        if !path.join("network.json").exists() {
+            return Ok(());
+        }
+        let home = Home::locate(Some(path))?;
+        let _lock = home.lock()?;
+        let mut network = home.network()?;
+        let entry = network.nodes.iter_mut().find(|entry| entry.public_key == key);
+        match entry.map(|entry| entry.address.replace(address)) {
+            Some(before) if before != Some(address) => home.save_network(&network),
+            _ => Ok(()),
+        }
     }
 
     /// Takes the node for this process until the result is dropped.

@@ -5,7 +5,7 @@
 use crate::cli::Mount;
 use crate::client::{self, Client};
 use crate::client_directory::ClientDirectory;
-use crate::drive;
+use crate::drive::{self, Place};
 use crate::errors::Failure;
 use crate::mountpoint;
 use crate::output::say;
@@ -29,6 +29,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let seen_directory = settings.seen_directory().unwrap_or_else(|| directory.path().to_owned());
     let mountpoint = mountpoint::prepare(&options.drive)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
+    let allow_other = options.allow_other;
     process::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
@@ -48,7 +49,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
         let (client, (volume, seen)) = ready?;
-        let result = drive::serve(volume, directory.path(), &mountpoint, &stop, || {
+        let place = Place { mountpoint: &mountpoint, allow_other };
+        let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(
                 "Ctrl-C here, or `storage-node umount {}` elsewhere, unmounts it",

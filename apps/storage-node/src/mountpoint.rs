@@ -1,15 +1,17 @@
 //! The directory where a drive appears: whether it is fit to be one, and which process serves what is mounted there.
 //!
 //! `filesystem::mount` knows how to mount; this file is about what a user should not lose by it. A directory that has
-//! files in it is refused, since they would be hidden; a mount that a killed process left behind is taken away; and who
-//! keeps one alive that is unmounted here can be told. Not here: how a drive ended (`outcome`).
+//! files in it is refused, since they would be hidden; a mount that a killed process left behind stays until the new one
+//! is there; and who keeps one alive that is unmounted here can be told, and helped to what was written there. Not here:
+//! how a drive ended (`outcome`).
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use filesystem::fuse::mount_table::{self, MountEntry};
-use filesystem::mount::{self, MountError};
+use filesystem::mount::MountError;
 
 use crate::errors::Failure;
 use crate::output;
@@ -45,7 +47,7 @@ pub(crate) fn in_full(path: &Path) -> Result<PathBuf, Failure> {
 
 /// Makes `path` fit to be mounted on, and returns it in full.
 ///
-/// A drive that a killed process left behind is taken away; a missing directory is made.
+/// A drive that a killed process left behind is no obstacle; a missing directory is made.
 ///
 /// # Errors
 /// `Failure::Drive` if a living drive is there, `Failure::Mountpoint` if it is no empty directory.
@@ -58,13 +60,14 @@ pub(crate) fn prepare(path: &Path) -> Result<PathBuf, Failure> {
         fs::create_dir_all(parent).map_err(|error| Failure::file(parent, error))?;
     }
     let path = in_full(path)?;
-    // Several may lie on top of each other.
-    while is_dead(&path) {
+    if is_dead(&path) {
+        // It stays until the new drive is there: it gives programs that write there an error, and without it they would
+        // write below.
         output::say(format_args!(
-            "{} was left behind by a process that was killed: taken away",
+            "{} was left behind by a process that was killed: this drive takes its place",
             path.display()
         ));
-        mount::unmount(&path, true)?;
+        return Ok(path);
     }
     if has_drive(&path) {
         return Err(MountError::AlreadyMounted(path).into());
@@ -112,6 +115,23 @@ pub(crate) fn holders(device: &str) -> Vec<String> {
         holders.push(format!("process {} ({})", pid.display(), name.trim()));
     }
     holders
+}
+
+/// Has the kernel pass on what programs in other mount namespaces changed through `mmap`, on the way that one of them has
+/// to the file system with the kernel's number `device`; here there is none any more. Returns whether that worked, which
+/// takes somebody who serves it. Reads all of `/proc`.
+pub(crate) fn flush_elsewhere(device: &str) -> bool {
+    fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
+        let Some(place) = mount_table::place_in(&entry.path(), device) else { return false };
+        // Whatever a container has put there instead, it is no file system that goes by that number.
+        let path = entry.path().join("root").join(place.strip_prefix("/").unwrap_or(&place));
+        let Ok(directory) = File::open(&path) else { return false };
+        let is_it = directory.metadata().is_ok_and(|found| {
+            let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+            format!("{major}:{minor}") == device
+        });
+        is_it && rustix::fs::syncfs(&directory).is_ok()
+    })
 }
 
 /// Whether a table of mounts, as `/proc` shows it, has one of this file system; its number is the third field.

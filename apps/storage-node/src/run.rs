@@ -31,6 +31,9 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
         let node = StorageNode::start(&home, options.listen, &options.nodes, patience)?;
         say(format_args!("node {} {READY}{}", node.number(), node.address()));
         if !options.until_stdin_closes {
+            if let Err(failure) = home.note_address(node.number(), node.address()) {
+                say(format_args!("{failure}; clients have to be told with --node {}", node.address()));
+            }
             say("Ctrl-C stops it; what it stores stays");
         }
         stop.wait();

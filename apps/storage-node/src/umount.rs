@@ -48,6 +48,10 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
             other => break other?,
         }
     }
+    // Several may lie on top of each other.
+    while is_dead && mountpoint::is_dead(&path) {
+        mount::unmount(&path, true)?;
+    }
     let not_known = |reason| Failure::NotKnown { path: path.clone(), reason };
     let Some(server) = server else {
         return Err(not_known("the process that served it left no word"));

@@ -16,7 +16,7 @@ use crate::children::{Supervised, describe_node};
 use crate::cli::Up;
 use crate::client::{self, Client};
 use crate::client_directory::{self, ClientDirectory};
-use crate::drive;
+use crate::drive::{self, Place};
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::Member;
@@ -61,6 +61,10 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     }
     let directory = ClientDirectory::take_in(home.path())?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
+    let allow_other = options.allow_other;
+    if let Some(address) = options.listen {
+        home.listen_on(&network, address)?;
+    }
     process::run(move || {
         let stop = Stop::on_signals()?;
         let first = start_first(&home, &network)?;
@@ -76,7 +80,8 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         });
         let result = match volume {
             Some(Ok(Prepared { volume, seen, client, copies })) => {
-                let result = drive::serve(volume, directory.path(), &mountpoint, &stop, || {
+                let place = Place { mountpoint: &mountpoint, allow_other };
+                let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, copies);
                 });
                 drop(seen);
@@ -189,6 +194,7 @@ fn remember(
     for node in &mut network.nodes {
         let Some(&address) = addresses.get(&node.number) else { continue };
         if let Some(before) = node.address
+            && before.ip() == address.ip()
             && before != address
         {
             say(format_args!(

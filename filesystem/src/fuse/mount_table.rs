@@ -38,6 +38,24 @@ pub fn find(mountpoint: &Path) -> io::Result<Option<MountEntry>> {
     Ok(find_in(&table, mountpoint))
 }
 
+/// Returns how many mounts lie on each other at `mountpoint` (absolute, without symlinks).
+///
+/// # Errors
+///
+/// If `/proc` is not mounted.
+pub fn count(mountpoint: &Path) -> io::Result<usize> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|&byte| byte == b'\n').filter_map(parse).filter(|e| e.mountpoint == mountpoint).count())
+}
+
+/// Returns where the process `/proc/N` sees the file system with this device number; `None` if nowhere, or if we may not
+/// know. The path is for that process.
+pub fn place_in(process: &Path, device: &str) -> Option<PathBuf> {
+    let table = fs::read(process.join("mountinfo")).ok()?;
+    let mut lines = table.split(|&byte| byte == b'\n').filter_map(parse);
+    lines.find(|entry| entry.device == device).map(|entry| entry.mountpoint)
+}
+
 /// Later mounts cover earlier ones.
 fn find_in(table: &[u8], mountpoint: &Path) -> Option<MountEntry> {
     table.split(|&byte| byte == b'\n').rev().filter_map(parse).find(|entry| entry.mountpoint == mountpoint)

@@ -42,9 +42,6 @@ pub enum SessionError {
     /// The device failed.
     #[error("/dev/fuse failed: {0}")]
     Device(#[source] io::Error),
-    /// All is answered and unmounted, but the last flush failed.
-    #[error("the file system is unmounted, but its last changes could not be made durable: {0}")]
-    Flush(#[source] Errno),
 }
 
 /// A connection to the kernel: an opened `/dev/fuse` that is mounted somewhere.
@@ -70,7 +67,8 @@ impl Session {
         Ok(Session { device: Descriptor::new(device)?, notifier: OnceCell::new() })
     }
 
-    /// Answers the kernel until the file system is unmounted, then makes everything durable.
+    /// Answers the kernel until the file system is unmounted. What it was given is durable once the volume is closed, and
+    /// that alone says whether it is.
     ///
     /// Never touch the mounted files from the reactor's thread: it would wait for an answer that only it can give.
     /// Use another thread (`reactor::offload`) or another process.
@@ -91,10 +89,8 @@ impl Session {
             return Ok(());
         }
         on_ready();
-        let end = pool::run(self, operations);
-        let flushed = operations.sync(None, false).map_err(SessionError::Flush);
-        match end {
-            End::Unmounted => flushed,
+        match pool::run(self, operations) {
+            End::Unmounted => Ok(()),
             End::Aborted => Err(SessionError::Aborted),
             End::Failed(error) => Err(SessionError::Device(error)),
         }

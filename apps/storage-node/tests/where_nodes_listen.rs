@@ -1,0 +1,44 @@
+//! Where nodes listen is written down where clients look: what `--listen` says outlives the process.
+
+mod common;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use common::running::Running;
+use common::{Place, fuse_is_usable, storage_node, text};
+
+fn address_in(file: &Path) -> String {
+    let network: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    network["nodes"][0]["address"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_address_that_was_asked_for_is_remembered() {
+    if !fuse_is_usable("an_address_that_was_asked_for_is_remembered") {
+        return;
+    }
+    let place = Place::new("listen");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    let (network, node) = (home.join("network.json"), home.join("nodes/1"));
+    // All of 127.0.0.0/8 is this machine.
+    let up =
+        Running::start(&["up", "--listen", "127.0.0.9", "--home", text(&home), text(&drive)], "the drive is");
+    fs::write(drive.join("file"), "kept").unwrap();
+    assert!(address_in(&network).starts_with("127.0.0.9:"), "{}", address_in(&network));
+    assert!(up.stop().success());
+    let before = address_in(&network);
+    let up = Running::up(&home, &drive, 1);
+    assert_eq!(address_in(&network), before, "it stays so");
+    assert!(up.stop().success());
+
+    // The node alone, by hand, at another port: who has only the home finds it.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let run = Running::start(&["run", "--home", text(&node), "--listen", &free], "Ctrl-C stops it");
+    assert_eq!(address_in(&network), free);
+    assert_eq!(address_in(&node.join("network.json")), free);
+    let got = storage_node(&["get", "file", "--home", text(&home)]);
+    assert_eq!(got.stdout, b"kept", "{}", String::from_utf8_lossy(&got.stderr));
+    assert!(run.stop().success());
+}
