@@ -70,9 +70,6 @@ pub enum PutError {
         /// How many nodes said so.
         full: usize,
     },
-    /// The block was deleted, and stays so: seal its content anew, under another key.
-    #[error("the block {0} was deleted by its owner's word; seal its content under another key")]
-    Deleted(Address),
     /// This identity may not write here.
     #[error("the nodes refuse this identity: {0}; ask the network's owner for a passport that may write")]
     Refused(String),

@@ -231,7 +231,7 @@ impl<O: Overlay + 'static> Client<O> {
             let length = content.len();
             let request =
                 PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(address, self.inner.tag) };
-            let ticket = node.enqueue_named(&request, content);
+            let ticket = node.enqueue_named(&request, &content);
             tickets.push(ticket.map_err(|refusal| put_error(refusal, &address, length))?);
             addresses.push(address);
         }
@@ -239,9 +239,13 @@ impl<O: Overlay + 'static> Client<O> {
         // failed already then the value must not be written at all.
         let failed =
             |ticket: &crate::store::Ticket| if ticket.is_done() { ticket.wait().err() } else { None };
-        let ended = || addresses.iter().try_for_each(|address| node.end_put(address).map_err(|_| *address));
         let ready = || match tickets.iter().find_map(failed) {
-            None => ended().map_err(PutError::Deleted),
+            // A removal that meant an older copy came between; the next try puts it again.
+            None if !addresses.iter().all(|address| node.is_put(address)) => {
+                let reason = "a block is being collected as garbage".to_owned();
+                Err(PutError::NoQuorum { durable: 0, needed: 1, reason })
+            }
+            None => Ok(()),
             Some(crate::store::StoreError::Full) => Err(PutError::Full { full: 1 }),
             Some(error) => Err(PutError::NoQuorum { durable: 0, needed: 1, reason: error.to_string() }),
         };
@@ -258,7 +262,6 @@ fn put_error(refusal: Refusal, address: &Address, size: usize) -> PutError {
     match refusal {
         Refusal::Full => PutError::Full { full: 1 },
         Refusal::Misnamed => PutError::Misnamed(*address),
-        Refusal::Deleted => PutError::Deleted(*address),
         Refusal::Size => PutError::Size { size, max: crate::address::BLOCK_SIZE_BYTES_MAX },
         other => PutError::NoQuorum { durable: 0, needed: 1, reason: other.to_string() },
     }

@@ -17,7 +17,9 @@ use crate::address::{Address, OwnerTag};
 use crate::block::deletion::{OwnersWord, Speaker, Verdict};
 use crate::client::Client;
 use crate::links::{Failure, Links};
-use crate::message::{DeleteBlocks, ListBlocks, ListBlocksRequest, ListBlocksResponse, Refusal, WORDS_MAX};
+use crate::message::{
+    BLOCKS_LISTED_MAX, DeleteBlocks, ListBlocks, ListBlocksRequest, ListBlocksResponse, Refusal, WORDS_MAX,
+};
 use crate::placement::{self, READ_WIDTH};
 
 /// A page of a list, or a batch of words, takes a node some milliseconds, and seconds on a cold disk.
@@ -180,6 +182,9 @@ impl<O: Overlay + 'static> Client<O> {
         loop {
             let page = list(self.links(), contact, &request)?;
             let mut found = found.borrow_mut();
+            if page.blocks.len() > 2 * BLOCKS_LISTED_MAX {
+                return Err(Failure::Lied("its list is too long".into()));
+            }
             for held in page.blocks {
                 if held.address.0[0] != first {
                     return Err(Failure::Lied("it lists what it was not asked for".into()));
@@ -303,7 +308,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{FakeNetwork, FakeOverlay, Mood};
-    use crate::{BlockStore, PutError, owner_tag};
+    use crate::{BlockStore, owner_tag};
 
     const SALT: [u8; 32] = [7; 32];
 
@@ -323,8 +328,7 @@ mod tests {
     fn delete(client: &Client<FakeOverlay>, blocks: &[(Address, Found)], retention_seconds: u32) -> Tally {
         let owner = owner();
         let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt: SALT, grant: None };
-        let put_before_seconds = now_ms() / 1000 + 10;
-        let verdict = Verdict::Delete { put_before_seconds, retention_seconds };
+        let verdict = Verdict::Delete { put_before_seconds: now_ms() / 1000, retention_seconds };
         client.tell(&client.census().unwrap(), blocks, &speaker, verdict)
     }
 
@@ -338,7 +342,7 @@ mod tests {
             reactor::run(move || {
                 let network = FakeNetwork::new(count, replicas, 1);
                 let client = client_of(&network);
-                let mut addresses = client.put_many(contents(100)).unwrap();
+                let mut addresses = network.put_long_ago(&client, contents(100));
                 network.client(&owner()).put(Bytes::from_static(b"under another tag")).unwrap();
                 reactor::sleep(Duration::from_millis(20));
                 let all = held(&client);
@@ -356,20 +360,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_is_not_stored_again_and_what_was_not_is() {
+    fn what_is_put_again_lives_and_a_moment_ago_is_too_young() {
         reactor::run(|| {
-            let network = FakeNetwork::new(6, 3, 1);
-            let client = client_of(&network);
-            client.put_many(contents(20)).unwrap();
-            reactor::sleep(Duration::from_millis(20));
-            let all = held(&client);
-            let gone: BTreeSet<Address> = all[..10].iter().map(|(address, _)| *address).collect();
-            assert_eq!(delete(&client, &all[..10], 3600).deleted, 10);
-            for content in contents(20) {
-                let address = Address::of(&client.tag(), &content);
-                match client.put(content) {
-                    Err(PutError::Deleted(of)) => assert!(of == address && gone.contains(&address)),
-                    stored => assert!(!gone.contains(&address) && stored == Ok(address)),
+            for retention_seconds in [0, 3600] {
+                let network = FakeNetwork::new(6, 3, 1);
+                let client = client_of(&network);
+                network.put_long_ago(&client, contents(20));
+                let all = held(&client);
+                assert_eq!(delete(&client, &all[..10], retention_seconds).deleted, 10);
+                client.put_many(contents(20)).unwrap();
+                reactor::sleep(Duration::from_millis(20));
+                assert_eq!(held(&client).len(), 20, "each lives again");
+                assert_eq!(delete(&client, &held(&client), 0).young, 20);
+                for content in contents(20) {
+                    let address = Address::of(&client.tag(), &content);
+                    assert_eq!(client.get(&address, None), Ok(content));
                 }
             }
         });

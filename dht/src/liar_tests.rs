@@ -75,8 +75,8 @@ impl Storage for Liar {
         Ok(vec![Ok(()); words.len()])
     }
 
-    fn words(&self, _: &CallContext, addresses: Vec<Address>) -> Result<Vec<Option<OwnersWord>>, Refusal> {
-        Ok(vec![None; addresses.len()])
+    fn words(&self, _: &CallContext, keys: Vec<WordKey>) -> Result<Vec<Option<OwnersWord>>, Refusal> {
+        Ok(vec![None; keys.len()])
     }
 
     fn list_blocks(&self, _: &CallContext, _: ListBlocksRequest) -> Result<ListBlocksResponse, Refusal> {

@@ -13,12 +13,14 @@ use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
 use crate::paxos::Ballot;
 use crate::store::device::DeviceId;
+use crate::store::{Key, Kind};
 
 /// How many keys one answer lists: 40 bytes each, so an answer stays below 100 KiB.
 pub const KEYS_PER_ANSWER_MAX: usize = 2048;
 
-/// How many words of owners one message carries: some 600 bytes each, and 60 to 120 us to check.
-pub const WORDS_MAX: usize = 64;
+/// How many words of owners one message carries: some 600 bytes each, 2.3 KiB at the most, and 60 to 120 us to check. So an
+/// answer stays below the 64 KiB that calls have by default.
+pub const WORDS_MAX: usize = 24;
 
 /// How many blocks one answer lists, and how many are looked at for it: each is a small read on the node's disk.
 pub const BLOCKS_LISTED_MAX: usize = 1024;
@@ -79,9 +81,12 @@ pub enum Refusal {
         /// What was accepted before; with the request, the proof.
         accepted: Signed<Proposal>,
     },
-    /// The block was deleted by its owner's word, and stays so.
+    /// The copy that is handed on was deleted by its owner's word.
     #[error("the block was deleted by its owner's word")]
     Deleted,
+    /// Something that counts for more was said about the block.
+    #[error("something else was said about the block, which holds")]
+    Superseded,
     /// The deletion means older copies than the one that the node has.
     #[error("the block was put after the time that the deletion names, at {put_seconds}")]
     TooYoung {
@@ -137,7 +142,7 @@ reactor::service! {
         fn list_keys(&self, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal>
             = 0x0221 as ListKeys, idempotent, replies_up_to(LIST_KEYS_REPLY_BYTES_MAX);
         /// What owners said of blocks: at most [`WORDS_MAX`].
-        fn words(&self, addresses: Vec<Address>) -> Result<Vec<Option<OwnersWord>>, Refusal>
+        fn words(&self, keys: Vec<WordKey>) -> Result<Vec<Option<OwnersWord>>, Refusal>
             = 0x0222 as Words, idempotent;
         /// Lists the blocks of one tag, in order.
         fn list_blocks(&self, request: ListBlocksRequest) -> Result<ListBlocksResponse, Refusal>
@@ -266,6 +271,16 @@ pub struct ListKeysRequest {
     /// The last address.
     #[serde(with = "serde_bytes")]
     pub to: [u8; 32],
+}
+
+/// Under which key nodes keep what an owner said of a block; see [`Words`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WordKey(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl WordKey {
+    pub(crate) fn in_kind(self, kind: Kind) -> Key {
+        Key::new(kind, self.0)
+    }
 }
 
 /// See [`ListBlocks`].

@@ -57,8 +57,8 @@ pub(crate) fn put<O: Overlay + 'static>(
     let needed = links.write_quorum();
     if let (Some(node), Some(address)) = (links.only_local(), claimed) {
         let request = PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(*address, *tag) };
-        let stored = node.store_named(&request, content.clone()).map_err(Failure::Refused);
-        return stored.map(|()| *address).map_err(|failure| put_error(address, 0, needed, &[failure]));
+        let stored = node.store_named(&request, content).map_err(Failure::Refused);
+        return stored.map(|()| *address).map_err(|failure| put_error(0, needed, &[failure]));
     }
     let (address, trailer) = match claimed {
         Some(claimed) if links.local.is_none() => (*claimed, Bytes::new()),
@@ -69,8 +69,8 @@ pub(crate) fn put<O: Overlay + 'static>(
     }
     let request = PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(address, *tag) };
     if let Some(node) = links.only_local() {
-        let stored = node.store_block(&request, content.clone(), trailer).map_err(Failure::Refused);
-        return stored.map(|()| address).map_err(|failure| put_error(&address, 0, needed, &[failure]));
+        let stored = node.store_block(&request, content, &trailer).map_err(Failure::Refused);
+        return stored.map(|()| address).map_err(|failure| put_error(0, needed, &[failure]));
     }
     let candidates = links.closest(address.0, links.replicas + SPARES);
     let (sender, answers) = channel(candidates.len().max(1));
@@ -124,13 +124,11 @@ pub(crate) fn put<O: Overlay + 'static>(
                 continue;
             }
         };
-        // Who is responsible for a block knows that it was deleted: nobody else is to take it in their stead.
-        let is_deleted = outcome == Err(Failure::Refused(Refusal::Deleted));
         if note(outcome, &mut durable, &mut failures, &mut open) {
             if durable >= needed {
                 return Ok(address);
             }
-        } else if !is_deleted && let Some(candidate) = waiting.next() {
+        } else if let Some(candidate) = waiting.next() {
             start(candidate);
             open += 1;
         }
@@ -138,7 +136,7 @@ pub(crate) fn put<O: Overlay + 'static>(
     if failures.contains(&Failure::Refused(Refusal::Misnamed)) {
         return Err(PutError::Misnamed(address));
     }
-    Err(put_error(&address, durable, needed, &failures))
+    Err(put_error(durable, needed, &failures))
 }
 
 /// Enters one answer; says whether it was a success.
@@ -164,10 +162,7 @@ fn answer<T>(sender: &Sender<Answer<T>>, index: usize, outcome: Result<T, Failur
     drop(sender.try_send((index, outcome)));
 }
 
-fn put_error(address: &Address, durable: usize, needed: usize, failures: &[Failure]) -> PutError {
-    if failures.contains(&Failure::Refused(Refusal::Deleted)) {
-        return PutError::Deleted(*address);
-    }
+fn put_error(durable: usize, needed: usize, failures: &[Failure]) -> PutError {
     let full = failures.iter().filter(|failure| **failure == Failure::Refused(Refusal::Full)).count();
     if full > 0 {
         return PutError::Full { full };
@@ -192,7 +187,7 @@ struct PutJob<O> {
 impl<O: Overlay> PutJob<O> {
     fn run(self) -> Result<(), Failure> {
         if let Some(node) = self.links.local(&self.contact.id) {
-            return node.store_block(&self.request, self.content, self.trailer).map_err(Failure::Refused);
+            return node.store_block(&self.request, &self.content, &self.trailer).map_err(Failure::Refused);
         }
         self.links
             .call::<PutBlock>(&self.contact, &self.request, self.content, BLOCK_CALL_TIMEOUT)

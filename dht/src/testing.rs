@@ -14,9 +14,10 @@ use rand::{RngExt, SeedableRng};
 use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::{CallContext, CallError, Method, Service};
 
-use crate::address::OwnerTag;
+use crate::address::{Address, OwnerTag};
 use crate::block::mutable::{Genesis, Signed};
 use crate::client::{Client, Config};
+use crate::message::PutBlockRequest;
 use crate::node::{Gate, Node};
 use crate::store::{MemoryStore, Store};
 
@@ -148,6 +149,22 @@ impl FakeNetwork {
 
     fn config(&self, identity: &Rc<Identity>) -> Config {
         Config { identity: identity.clone(), tag: TAG, replicas: self.replicas }
+    }
+
+    /// Puts blocks, as they would lie on their nodes had that been long ago.
+    pub(crate) fn put_long_ago(&self, client: &Client<FakeOverlay>, contents: Vec<Bytes>) -> Vec<Address> {
+        let tag = crate::BlockStore::tag(client);
+        let put = |content: Bytes| {
+            let address = Address::of(&tag, &content);
+            let request = PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, tag) };
+            let mut nodes: Vec<&FakeNode> = self.nodes.iter().collect();
+            nodes.sort_by_key(|fake| fake.contact.id.distance(&NodeId(address.0)));
+            for fake in &nodes[..self.replicas] {
+                fake.node.borrow().put_block_of(&request, &content).unwrap();
+            }
+            address
+        };
+        contents.into_iter().map(put).collect()
     }
 
     pub(crate) fn calls_of(&self, name: &str) -> usize {

@@ -63,7 +63,7 @@ fn story(seed: u64) {
     let address = Address::of(&tag, &content);
     let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt: [6; 32], grant: None };
     let now_ms = reactor::wall_clock().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as u64;
-    let verdict = Verdict::Delete { put_before_seconds: now_ms, retention_seconds: 0 };
+    let verdict = Verdict::Delete { put_before_seconds: 5, retention_seconds: 0 };
     let word = speaker.say(address, now_ms, verdict);
     let real: Vec<(u32, Vec<u8>)> = vec![
         (PutBlock::ID, to_bytes(&PutBlockRequest::new(address, tag))),

@@ -132,7 +132,6 @@ fn collect(
         store,
         speaker: client.speaker(),
         verdict: Verdict::Delete { put_before_seconds, retention_seconds },
-        put_before_seconds,
         is_dry: options.dry_run,
     };
     // Before anything is listed: what a later root names is either named by these too, or younger than the grace.
@@ -166,7 +165,6 @@ struct Sweep<'a> {
     census: Census,
     speaker: Speaker<'a>,
     verdict: Verdict,
-    put_before_seconds: u64,
     is_dry: bool,
 }
 
@@ -178,7 +176,7 @@ impl Sweep<'_> {
             if marks.contains(&address) {
                 continue;
             }
-            if found.put_seconds < self.put_before_seconds {
+            if self.verdict.covers(found.put_seconds) {
                 report.garbage.add(&found);
                 garbage.push((address, found));
             } else {

@@ -7,8 +7,8 @@
 //! One statement for one block: a node keeps it as the block's *tombstone*, and it has to prove itself to any other node
 //! that was away. It is signed once and checked once a node, some 60 us each.
 //!
-//! A statement says how old a copy must be for it to mean this one. What was put later, be it the same bytes again,
-//! is a block that somebody relies on, and stays.
+//! A statement says how old a copy must be for it to *cover* that one. What was put later, be it the same bytes again, is a
+//! block that somebody relies on, and stays.
 //!
 //! Not here: what a node does by it ([`crate::node`]), and what may be deleted, which only the owner knows.
 
@@ -22,6 +22,14 @@ use crate::address::{Address, OwnerTag, owner_tag};
 
 /// The longest time that a node may be told to keep a deleted block: 90 days.
 pub const RETENTION_SECONDS_MAX: u32 = 90 * 24 * 3600;
+
+/// A copy that is no older than this when it is put again is not written again: its time stands for one that may be so
+/// much later, and a deletion allows for that.
+pub const FRESH_SECONDS: u64 = 10;
+
+/// The longest statement, and the longest grant, in bytes: four times as long as they are, so that later versions may add to
+/// them, and short enough that a message carries [`WORDS_MAX`](crate::message::WORDS_MAX).
+const ENCODED_BYTES_MAX: usize = 1024;
 
 /// How long a statement means anything: what a node knows of deletions it may forget then. A node that was away for
 /// longer brings back blocks that nobody needs, for the owner to delete again.
@@ -61,6 +69,18 @@ pub enum Verdict {
     },
     /// It stays, whatever was said before.
     Keep,
+}
+
+impl Verdict {
+    /// Whether a copy that was put then is to go.
+    pub fn covers(&self, put_seconds: u64) -> bool {
+        match self {
+            Verdict::Delete { put_before_seconds, .. } => {
+                put_seconds.saturating_add(FRESH_SECONDS) < *put_before_seconds
+            }
+            Verdict::Keep => false,
+        }
+    }
 }
 
 /// See the [module](self).
@@ -107,14 +127,26 @@ impl OwnersWord {
     /// [`Invalid`].
     pub fn verify(&self) -> Result<(), Invalid> {
         let deletion = &self.deletion;
+        let grant_bytes = self.grant.as_ref().map_or(0, |grant| grant.encoded().len());
+        if deletion.encoded().len().max(grant_bytes) > ENCODED_BYTES_MAX {
+            return Err(Invalid::TooLong);
+        }
         let retention = match deletion.verdict {
+            // What nobody could have put yet, nobody can mean.
+            Verdict::Delete { put_before_seconds, .. } if put_before_seconds > deletion.said_ms / 1000 => {
+                return Err(Invalid::Time);
+            }
             Verdict::Delete { retention_seconds, .. } => retention_seconds,
             Verdict::Keep => 0,
         };
         if retention > RETENTION_SECONDS_MAX {
             return Err(Invalid::Retention);
         }
-        if deletion.signer != deletion.owner {
+        if deletion.signer == deletion.owner {
+            if self.grant.is_some() {
+                return Err(Invalid::NotGranted);
+            }
+        } else {
             let grant = self.grant.as_ref().ok_or(Invalid::NotGranted)?;
             let is_for_this = grant.owner == deletion.owner
                 && grant.salt == deletion.salt
@@ -160,7 +192,7 @@ impl Speaker<'_> {
 mod tests {
     use super::*;
 
-    const DELETE: Verdict = Verdict::Delete { put_before_seconds: 1000, retention_seconds: 60 };
+    const DELETE: Verdict = Verdict::Delete { put_before_seconds: 0, retention_seconds: 60 };
 
     fn identity(number: u8) -> Identity {
         Identity::from_seed(&[number; 32])
@@ -215,6 +247,53 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_can_have_put_yet_is_not_covered_and_a_moments_doubt_is_allowed_for() {
+        let delete = |put_before_seconds| Verdict::Delete { put_before_seconds, retention_seconds: 0 };
+        assert_eq!(say(&identity(1), None, 999_999, delete(1000)).verify(), Err(Invalid::Time));
+        let word = say(&identity(1), None, 1_000_000, delete(1000));
+        assert_eq!(word.verify(), Ok(()));
+        assert!(delete(1000).covers(1000 - FRESH_SECONDS - 1) && !delete(1000).covers(1000 - FRESH_SECONDS));
+    }
+
+    #[test]
+    fn what_is_padded_is_refused() {
+        #[derive(Serialize, Deserialize)]
+        struct Padded {
+            address: Address,
+            owner: PublicKey,
+            #[serde(with = "serde_bytes")]
+            salt: [u8; 32],
+            signer: PublicKey,
+            said_ms: u64,
+            verdict: Verdict,
+            more: Vec<u8>,
+        }
+        impl Versioned for Padded {
+            const TYPE_NAME: &'static str = "hypha deletion";
+            const VERSION: u32 = 1;
+        }
+        let owner = identity(1);
+        let key = owner.public_key();
+        for (size, verified) in [(100, Ok(())), (2000, Err(Invalid::TooLong))] {
+            let padded = Padded {
+                address: Address([9; 32]),
+                owner: key,
+                salt: [7; 32],
+                signer: key,
+                said_ms: 5,
+                verdict: Verdict::Keep,
+                more: vec![0; size],
+            };
+            let bytes = Signed::sign(&owner, padded).to_bytes();
+            let deletion = Signed::from_bytes(&bytes).unwrap();
+            assert_eq!(OwnersWord { deletion, grant: None }.verify(), verified);
+        }
+        let needless =
+            OwnersWord { grant: Some(grant(&owner, &owner)), ..say(&owner, None, 5, Verdict::Keep) };
+        assert_eq!(needless.verify(), Err(Invalid::NotGranted));
+    }
+
+    #[test]
     fn a_granted_writer_deletes_until_the_grant_ends_and_never_takes_back() {
         let (owner, writer) = (identity(1), identity(2));
         let grant = grant(&owner, &writer);
@@ -222,7 +301,7 @@ mod tests {
         assert_eq!(verify(2_000_999, DELETE), Ok(()));
         assert_eq!(verify(2_001_000, DELETE), Err(Invalid::NotGranted));
         assert_eq!(verify(5, Verdict::Keep), Err(Invalid::NotGranted));
-        let hasty = Verdict::Delete { put_before_seconds: 1000, retention_seconds: 59 };
+        let hasty = Verdict::Delete { put_before_seconds: 0, retention_seconds: 59 };
         assert_eq!(verify(5, hasty), Err(Invalid::Retention));
     }
 }

@@ -70,6 +70,9 @@ pub enum Invalid {
     /// A deleted block would be kept for longer than anybody may ask, or for a shorter time than the grant demands.
     #[error("it asks for a retention that is not allowed")]
     Retention,
+    /// It is longer than any statement of its kind.
+    #[error("it is too long")]
+    TooLong,
     /// It was said too long ago, or by a clock that is ahead.
     #[error("it was said at a time that is too far from now: check the clocks")]
     Time,

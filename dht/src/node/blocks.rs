@@ -64,37 +64,60 @@ impl Node {
     pub(crate) fn store_block(
         &self,
         request: &PutBlockRequest,
-        content: Bytes,
-        trailer: Bytes,
+        content: &Bytes,
+        trailer: &Bytes,
     ) -> Result<(), Refusal> {
-        let address = &request.address;
-        let ticket = match self.begin_put(address, &request.tag)? {
-            Some(ticket) => ticket,
-            None => self.write_block(address, content, trailer, request.may_use_reserve)?,
-        };
-        ticket.wait().map_err(refusal_of)?;
-        self.end_put(address)
+        let write =
+            || self.write_block(&request.address, content.clone(), trailer.clone(), request.may_use_reserve);
+        self.keep(request, write)
+    }
+
+    /// Has a block durable, by a copy that is there or by writing it; again, if a removal comes between.
+    fn keep(
+        &self,
+        request: &PutBlockRequest,
+        write: impl Fn() -> Result<Ticket, Refusal>,
+    ) -> Result<(), Refusal> {
+        loop {
+            let ticket = match self.begin_put(request)? {
+                // It may be on its way to the disk still.
+                Some(ticket) => ticket,
+                None => write()?,
+            };
+            ticket.wait().map_err(refusal_of)?;
+            if self.is_put(&request.address) {
+                return Ok(());
+            }
+        }
     }
 
     /// Hands over a block that this process has named, without hashing it again: for a network of one. Whoever waits for
-    /// the ticket asks [`Node::end_put`] before it relies on the block.
+    /// the ticket asks [`Node::is_put`] before it relies on the block.
     ///
     /// # Errors
     /// [`Refusal`].
     ///
     /// # Suspends
     /// While too much is waiting for the disk, or where there is a copy already.
-    pub(crate) fn enqueue_named(&self, request: &PutBlockRequest, content: Bytes) -> Result<Ticket, Refusal> {
+    pub(crate) fn enqueue_named(
+        &self,
+        request: &PutBlockRequest,
+        content: &Bytes,
+    ) -> Result<Ticket, Refusal> {
+        match self.begin_put(request)? {
+            Some(ticket) => Ok(ticket),
+            None => self.write_named(request, content),
+        }
+    }
+
+    fn write_named(&self, request: &PutBlockRequest, content: &Bytes) -> Result<Ticket, Refusal> {
         let (address, tag) = (&request.address, &request.tag);
         if content.is_empty() || content.len() > BLOCK_SIZE_BYTES_MAX {
             return Err(Refusal::Size);
         }
-        debug_assert!(address.names(tag, &content), "{address} does not name its content");
-        if let Some(ticket) = self.begin_put(address, tag)? {
-            return Ok(ticket);
-        }
+        debug_assert!(address.names(tag, content), "{address} does not name its content");
         let trailer = bare_trailer(tag, content.len(), now_seconds());
-        self.write_block(address, content, trailer, request.may_use_reserve)
+        self.write_block(address, content.clone(), trailer, request.may_use_reserve)
     }
 
     /// Stores a block that this process has named: for a network of one.
@@ -104,9 +127,8 @@ impl Node {
     ///
     /// # Suspends
     /// Until it is durable.
-    pub(crate) fn store_named(&self, request: &PutBlockRequest, content: Bytes) -> Result<(), Refusal> {
-        self.enqueue_named(request, content)?.wait().map_err(refusal_of)?;
-        self.end_put(&request.address)
+    pub(crate) fn store_named(&self, request: &PutBlockRequest, content: &Bytes) -> Result<(), Refusal> {
+        self.keep(request, || self.write_named(request, content))
     }
 
     /// Checks and stores a new block.
@@ -117,7 +139,7 @@ impl Node {
     /// # Suspends
     /// Until it is durable.
     pub fn put_block(&self, address: &Address, tag: &OwnerTag, content: Bytes) -> Result<(), Refusal> {
-        self.put_block_of(&PutBlockRequest::new(*address, *tag), content)
+        self.put_block_of(&PutBlockRequest::new(*address, *tag), &content)
     }
 
     /// Checks and stores a block. One that was put a moment ago is not written again.
@@ -127,16 +149,12 @@ impl Node {
     ///
     /// # Suspends
     /// Until it is durable.
-    pub(crate) fn put_block_of(&self, request: &PutBlockRequest, content: Bytes) -> Result<(), Refusal> {
-        let PutBlockRequest { address, tag, .. } = request;
-        let ticket = match self.begin_put(address, tag)? {
-            Some(_) if !address.names(tag, &content) => return Err(Refusal::Misnamed),
-            // It may be on its way to the disk still.
-            Some(ticket) => ticket,
-            None => self.enqueue_block(request, content)?,
-        };
-        ticket.wait().map_err(refusal_of)?;
-        self.end_put(address)
+    pub(crate) fn put_block_of(&self, request: &PutBlockRequest, content: &Bytes) -> Result<(), Refusal> {
+        // What need not be written is not hashed below.
+        if self.has_block(&request.address) && !request.address.names(&request.tag, content) {
+            return Err(Refusal::Misnamed);
+        }
+        self.keep(request, || self.enqueue_block(request, content.clone()))
     }
 
     /// Whether the local store has the block, as far as it knows.
@@ -209,7 +227,7 @@ impl Node {
     pub fn suspect_block(&self, address: &Address) -> Result<bool, Refusal> {
         match self.store.get(&block_key(address), None) {
             Ok(None) => {
-                if self.is_responsible(&self.own, &NodeId(address.0)) && !self.is_deleted(address) {
+                if self.is_responsible(&self.own, &NodeId(address.0)) {
                     self.want(*address);
                 }
                 Ok(false)
@@ -240,8 +258,11 @@ impl Node {
     /// Drops a damaged copy and has repair fetch another.
     fn lose_block(&self, address: &Address) -> Refusal {
         tracing::warn!(%address, "a stored block is damaged; it will be fetched from another node");
-        // Nobody waits for this: if it does not become durable, the next reader finds the damage again.
-        drop(self.store.enqueue_remove(&block_key(address)));
+        // Somebody may be putting it again right now. Nobody waits for the removal: if it does not become durable, the next
+        // reader finds the damage again.
+        if self.stored_block(address).is_none_or(|ticket| ticket.is_done()) {
+            drop(self.store.enqueue_remove(&block_key(address)));
+        }
         self.want(*address);
         Refusal::Damaged
     }
@@ -317,7 +338,7 @@ impl Node {
             match request.family {
                 Family::Blocks | Family::Deletions | Family::Reprieves => {
                     // A deleted block is as good as gone, though its bytes may be there.
-                    let is_dead = request.family == Family::Blocks && self.is_deleted(&Address(key.address));
+                    let is_dead = request.family == Family::Blocks && self.is_dead(&Address(key.address))?;
                     if !is_dead
                         && self.is_responsible(&request.asker, &position)
                         && self.is_responsible(&self.own, &position)

@@ -1,40 +1,46 @@
-//! A node's part in deletions: what its owners said of blocks, and when their bytes go.
+//! A node's part in deletions: what owners said of blocks, and when their bytes go.
 //!
-//! What was said last about a block lies in the store under the block's address, as a *tombstone* if the block is to
-//! go and as a *reprieve* if it is to stay; it is durable before it is acknowledged, and neighbours compare both as they
-//! compare blocks. A tombstone's block is refused to whoever puts it and offered to nobody, but it is read until its
-//! retention is over.
+//! What an owner said last about a block lies in the store, as a *tombstone* if the block is to go and as a *reprieve* if it
+//! is to stay; it is durable before it is acknowledged, and neighbours compare both as they compare blocks. The key says
+//! of which block and of which tag, so that what one says hides nothing from another: a block's tag is proved by its
+//! address, and only the word of that tag counts.
 //!
-//! **A put and a deletion at once.** Whoever was told that a block is stored must find it. So a put looks for a
-//! deletion twice, before it writes and after that is durable; a deletion is announced in memory before it looks how old
-//! the node's copy is; and a copy that is put again is written again with its new time, unless it is new. Whichever
-//! comes second sees the other.
+//! **A tombstone covers what was put before its time.** Such a copy is *dead*: it is offered to nobody, and goes when
+//! its retention is over; one that another node hands on is refused. A copy that a client puts is put now, whatever was
+//! there before, so it lives: whoever was told that a block is stored finds it, and who lacks it fetches it.
+//!
+//! **A put and a removal at once.** A removal is announced in memory before it looks at what it removes. A put looks
+//! again when its block is durable, waits for what was announced, and writes the block once more if it is gone. A copy
+//! that is there already has its time written anew, unless that is as good as now.
 //!
 //! Not here: what the statements prove ([`crate::block::deletion`]).
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
+use overlay::NodeId;
+use reactor::crypto::hash::sha3_256;
 use reactor::serialization::{Versioned, from_envelope, to_envelope};
 use reactor::sync::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{Node, block_key, refusal_of};
 use crate::address::{Address, OwnerTag};
-use crate::block::deletion::{LIFETIME_SECONDS, OwnersWord, Verdict};
+use crate::block::deletion::{Deletion, FRESH_SECONDS, LIFETIME_SECONDS, OwnersWord, Verdict};
 use crate::block::immutable::{UnknownForm, content_length, decode_tail, tail_start};
 use crate::block::mutable::Invalid;
 use crate::message::{
-    BLOCKS_LISTED_MAX, Family, HeldBlock, ListBlocksRequest, ListBlocksResponse, Refusal, WORDS_MAX,
+    BLOCKS_LISTED_MAX, Family, HeldBlock, ListBlocksRequest, ListBlocksResponse, PutBlockRequest, Refusal,
+    WORDS_MAX, WordKey,
 };
 use crate::store::{Key, Kind, PutOptions, StoreError, Ticket};
 
-/// Clocks may differ by so much: a wrong time zone, and then some.
-const CLOCK_DIFFERENCE_MS: u64 = 24 * 3600 * 1000;
+/// What is said now may come from a clock that is behind by so much: a wrong time zone, and then some.
+const CLOCK_BEHIND_MS: u64 = 24 * 3600 * 1000;
 
-/// A block that is put again is written again if its copy is older than this: a minute's tries cost one write.
-const FRESH_SECONDS: u64 = 60;
+/// A clock that is ahead makes a statement that outlives later ones, so it may be less so.
+const CLOCK_AHEAD_MS: u64 = 5 * 60 * 1000;
 
 /// Keys looked at between two yields, where each is read.
 const BATCH: usize = 64;
@@ -53,15 +59,22 @@ impl Versioned for Told {
 }
 
 impl Told {
-    /// When the block's bytes go, in seconds since 1970; `None` if they stay.
-    fn due_seconds(&self) -> Option<u64> {
+    /// When the bytes of a copy go that was put then, in seconds since 1970; `None` if they stay.
+    fn due_seconds(&self, put_seconds: u64) -> Option<u64> {
         match self.word.deletion.verdict {
-            Verdict::Delete { retention_seconds, .. } => {
+            Verdict::Delete { retention_seconds, .. } if self.word.deletion.verdict.covers(put_seconds) => {
                 Some(self.received_seconds.saturating_add(retention_seconds.into()))
             }
-            Verdict::Keep => None,
+            _ => None,
         }
     }
+}
+
+/// What a node holds of a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    put_seconds: u64,
+    tag: OwnerTag,
 }
 
 /// What a node remembers of deletions beside its store.
@@ -70,8 +83,26 @@ pub(super) struct Deletions {
     /// Blocks about which something is being decided, by one at a time.
     deciding: RefCell<BTreeSet<Address>>,
     decided: Signal,
-    /// Blocks whose bytes go, and when.
-    due: RefCell<BTreeSet<(u64, Address)>>,
+    due: RefCell<Due>,
+}
+
+/// Blocks whose bytes go, and when; each once.
+#[derive(Default)]
+struct Due {
+    times: BTreeMap<Address, u64>,
+    order: BTreeSet<(u64, Address)>,
+}
+
+impl Due {
+    fn set(&mut self, address: Address, due_seconds: Option<u64>) {
+        if let Some(before) = self.times.remove(&address) {
+            self.order.remove(&(before, address));
+        }
+        if let Some(due_seconds) = due_seconds {
+            self.times.insert(address, due_seconds);
+            self.order.insert((due_seconds, address));
+        }
+    }
 }
 
 /// Announces that something is being decided about a block, while it lives.
@@ -81,11 +112,16 @@ struct Deciding<'a> {
 }
 
 impl Deletions {
-    /// Waits until nobody else decides about the block.
-    fn decide(&self, address: Address) -> Deciding<'_> {
-        while !self.deciding.borrow_mut().insert(address) {
+    fn wait_for(&self, address: &Address) {
+        while self.deciding.borrow().contains(address) {
             self.decided.wait();
         }
+    }
+
+    /// Waits until nobody else decides about the block.
+    fn decide(&self, address: Address) -> Deciding<'_> {
+        self.wait_for(&address);
+        self.deciding.borrow_mut().insert(address);
         Deciding { of: self, address }
     }
 }
@@ -97,12 +133,24 @@ impl Drop for Deciding<'_> {
     }
 }
 
-fn tombstone_key(address: &Address) -> Key {
-    Key::new(Kind::TOMBSTONE, address.0)
+/// Where what the owner of `tag` said about a block is kept: near the block's own address, as placement goes.
+fn word_key(address: &Address, tag: &OwnerTag) -> WordKey {
+    let mut key = sha3_256(&[b"hypha word", &address.0, &tag.0]);
+    key[..16].copy_from_slice(&address.0[..16]);
+    WordKey(key)
 }
 
-fn reprieve_key(address: &Address) -> Key {
-    Key::new(Kind::REPRIEVE, address.0)
+fn kind_of(verdict: Verdict) -> Kind {
+    match verdict {
+        Verdict::Delete { .. } => Kind::TOMBSTONE,
+        Verdict::Keep => Kind::REPRIEVE,
+    }
+}
+
+/// Of two statements by one tag's speakers the greater holds: the owner's over a writer's, then the later one, and of two
+/// at once the one that keeps.
+fn rank(deletion: &Deletion) -> (bool, u64, bool) {
+    (deletion.signer == deletion.owner, deletion.said_ms, deletion.verdict == Verdict::Keep)
 }
 
 /// The time as nodes tell it, in milliseconds since 1970.
@@ -119,14 +167,19 @@ impl Node {
     /// Does what an owner says now: what is taken is durable.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`], [`Refusal::TooYoung`], or that of the store.
+    /// [`Refusal::Invalid`], [`Refusal::TooYoung`], [`Refusal::Superseded`], [`Refusal::NotFound`] if the block is none of
+    /// this node's concern, or that of the store.
     ///
     /// # Suspends
     /// For the disk.
     pub fn hear(&self, word: &OwnersWord) -> Result<(), Refusal> {
         word.verify()?;
-        if word.deletion.said_ms.abs_diff(now_ms()) > CLOCK_DIFFERENCE_MS {
+        let (said_ms, now_ms) = (word.deletion.said_ms, now_ms());
+        if said_ms > now_ms + CLOCK_AHEAD_MS || said_ms.saturating_add(CLOCK_BEHIND_MS) < now_ms {
             return Err(Invalid::Time.into());
+        }
+        if word.grant.as_ref().is_some_and(|grant| grant.until_seconds < now_ms / 1000) {
+            return Err(Invalid::NotGranted.into());
         }
         self.obey(word)
     }
@@ -159,76 +212,76 @@ impl Node {
     pub(crate) fn learn(&self, word: &OwnersWord) -> Result<(), Refusal> {
         word.verify()?;
         let (said_ms, now_ms) = (word.deletion.said_ms, now_ms());
-        if said_ms > now_ms + CLOCK_DIFFERENCE_MS || is_over(said_ms, now_ms) {
+        if said_ms > now_ms + CLOCK_AHEAD_MS || is_over(said_ms, now_ms) {
             return Err(Invalid::Time.into());
         }
         self.obey(word)
     }
 
     fn obey(&self, word: &OwnersWord) -> Result<(), Refusal> {
-        let (address, tag) = (word.deletion.address, word.tag());
+        let deletion = &word.deletion;
+        let (address, tag) = (deletion.address, word.tag());
         let deciding = self.deletions.decide(address);
         let held = self.held(&address)?;
-        if held.is_some_and(|(_, of)| of != tag) {
+        if held.is_some_and(|held| held.tag != tag) {
             return Err(Invalid::NotGranted.into());
         }
-        if let Some(known) = self.told(&address)? {
-            let is_same_owner = known.word.tag() == tag;
-            if is_same_owner && known.word.deletion.said_ms >= word.deletion.said_ms {
+        if held.is_none() && !self.is_responsible(&self.own, &NodeId(address.0)) {
+            return Err(Refusal::NotFound);
+        }
+        let key = word_key(&address, &tag);
+        if let Some(known) = self.told(&key)? {
+            let known = &known.word.deletion;
+            if known.encoded() == deletion.encoded() {
                 return Ok(());
             }
-            // With no block to prove whose it is, the first who spoke is believed; a block of another sets that right.
-            if !is_same_owner && held.is_none() {
-                return Err(Invalid::NotGranted.into());
+            if rank(known) >= rank(deletion) {
+                return Err(Refusal::Superseded);
             }
         }
-        let (key, other) = match word.deletion.verdict {
-            Verdict::Delete { put_before_seconds, .. } => {
-                if let Some((put_seconds, _)) = held.filter(|(put, _)| *put >= put_before_seconds) {
-                    return Err(Refusal::TooYoung { put_seconds });
-                }
-                (tombstone_key(&address), reprieve_key(&address))
-            }
-            Verdict::Keep => (reprieve_key(&address), tombstone_key(&address)),
-        };
+        if let Some(held) = held
+            .filter(|held| deletion.verdict != Verdict::Keep && !deletion.verdict.covers(held.put_seconds))
+        {
+            return Err(Refusal::TooYoung { put_seconds: held.put_seconds });
+        }
         let told = Told { received_seconds: now_seconds(), word: word.clone() };
-        // Only what frees something may take what is kept back for that.
-        let options = PutOptions { may_use_reserve: held.is_some(), ..PutOptions::default() };
+        let kind = kind_of(deletion.verdict);
+        let other = if kind == Kind::TOMBSTONE { Kind::REPRIEVE } else { Kind::TOMBSTONE };
+        // Only what frees something, or replaces what was said, may take what is kept back for that.
+        let has_other = self.store.contains(&key.in_kind(other));
+        let options = PutOptions { may_use_reserve: held.is_some() || has_other, ..PutOptions::default() };
         // Not interrupted: what is due must not fall behind the disk.
         reactor::uninterruptible(|| -> Result<(), StoreError> {
-            let mut last = self.store.enqueue_with(&key, to_envelope(&told).into(), options)?;
-            if self.store.contains(&other) {
-                last = self.store.enqueue_remove(&other)?;
+            self.store.enqueue_with(&key.in_kind(kind), to_envelope(&told).into(), options)?.wait()?;
+            if let Some(held) = held {
+                self.deletions.due.borrow_mut().set(address, told.due_seconds(held.put_seconds));
             }
-            last.wait()?;
-            if let Some(due) = told.due_seconds() {
-                self.deletions.due.borrow_mut().insert((due, address));
-            }
-            Ok(())
+            // Durable by now is what takes its place.
+            if has_other { self.store.remove(&key.in_kind(other)) } else { Ok(()) }
         })
         .map_err(refusal_of)?;
         drop(deciding);
-        match told.due_seconds() {
+        match held.and_then(|held| told.due_seconds(held.put_seconds)) {
             Some(due) if due <= now_seconds() => self.remove_due(&address),
             _ => Ok(()),
         }
     }
 
-    /// When the node's copy of a block was put, and whose it is.
-    fn held(&self, address: &Address) -> Result<Option<(u64, OwnerTag)>, Refusal> {
+    /// What the node holds of a block.
+    pub(super) fn held(&self, address: &Address) -> Result<Option<Held>, Refusal> {
         let key = block_key(address);
         let Some(length) = self.store.length(&key) else { return Ok(None) };
         match self.store.get(&key, Some(tail_start(length)..length)) {
-            Ok(Some(tail)) => Ok(decode_tail(&tail).ok()),
+            Ok(Some(tail)) => Ok(decode_tail(&tail).ok().map(|(put_seconds, tag)| Held { put_seconds, tag })),
             // A copy that can't be read is none.
             Ok(None) | Err(StoreError::Damaged(_)) => Ok(None),
             Err(error) => Err(refusal_of(error)),
         }
     }
 
-    /// What was said last about a block.
-    fn told(&self, address: &Address) -> Result<Option<Told>, Refusal> {
-        let read = |key: Key| match self.store.get(&key, None) {
+    /// What was said last of a block by the speakers of a tag.
+    fn told(&self, key: &WordKey) -> Result<Option<Told>, Refusal> {
+        let read = |kind: Kind| match self.store.get(&key.in_kind(kind), None) {
             Ok(Some(bytes)) => from_envelope::<Told>(&bytes)
                 .map(Some)
                 .map_err(|error| Refusal::Store(format!("what is stored of a deletion: {error}"))),
@@ -237,123 +290,144 @@ impl Node {
             Err(error) => Err(refusal_of(error)),
         };
         // There are both only after a crash between writing one and removing the other.
-        let both = [read(tombstone_key(address))?, read(reprieve_key(address))?];
-        Ok(both.into_iter().flatten().max_by_key(|told| told.word.deletion.said_ms))
+        let both = [read(Kind::TOMBSTONE)?, read(Kind::REPRIEVE)?];
+        Ok(both.into_iter().flatten().max_by_key(|told| rank(&told.word.deletion)))
     }
 
-    /// What owners said of blocks, for another node.
+    /// What owners said, for another node.
     ///
     /// # Errors
     /// [`Refusal::Bounds`], or that of the store.
     ///
     /// # Suspends
     /// For the disk.
-    pub fn words(&self, addresses: &[Address]) -> Result<Vec<Option<OwnersWord>>, Refusal> {
-        if addresses.len() > WORDS_MAX {
-            return Err(Refusal::Bounds(format!("at most {WORDS_MAX} addresses")));
+    pub fn words(&self, keys: &[WordKey]) -> Result<Vec<Option<OwnersWord>>, Refusal> {
+        if keys.len() > WORDS_MAX {
+            return Err(Refusal::Bounds(format!("at most {WORDS_MAX} keys")));
         }
-        let words = addresses.iter().map(|address| Ok(self.told(address)?.map(|told| told.word)));
-        words.collect()
+        keys.iter().map(|key| Ok(self.told(key)?.map(|told| told.word))).collect()
+    }
+
+    /// Where what the owner of `tag` said about a block is kept.
+    pub(crate) fn word_key(&self, address: &Address, tag: &OwnerTag) -> WordKey {
+        word_key(address, tag)
     }
 
     /// Whether this node was told so of a block. Never suspends.
-    pub(crate) fn has_word(&self, family: Family, address: &Address) -> bool {
+    pub(crate) fn has_word(&self, family: Family, key: &WordKey) -> bool {
         match family {
-            Family::Deletions => self.store.contains(&tombstone_key(address)),
-            Family::Reprieves => self.store.contains(&reprieve_key(address)),
+            Family::Deletions => self.store.contains(&key.in_kind(Kind::TOMBSTONE)),
+            Family::Reprieves => self.store.contains(&key.in_kind(Kind::REPRIEVE)),
             Family::Blocks | Family::Registers => false,
         }
     }
 
-    /// Whether a block was deleted, or is about to be. Never suspends.
-    pub(crate) fn is_deleted(&self, address: &Address) -> bool {
-        self.deletions.deciding.borrow().contains(address) || self.store.contains(&tombstone_key(address))
+    /// Whether what the node holds of a block is dead: deleted, though its bytes may still be there.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk, but only where somebody has spoken about a block of that name.
+    pub(crate) fn is_dead(&self, address: &Address) -> Result<bool, Refusal> {
+        let mut first = Key::new(Kind::TOMBSTONE, [0; 32]);
+        first.address[..16].copy_from_slice(&address.0[..16]);
+        let found = self.store.keys(&first, 1);
+        if !found.first().is_some_and(|key| key.kind == first.kind && key.address[..16] == address.0[..16]) {
+            return Ok(false);
+        }
+        let Some(held) = self.held(address)? else { return Ok(false) };
+        self.is_covered(address, &held.tag, held.put_seconds)
+    }
+
+    /// Whether a copy that was put then is to go.
+    fn is_covered(&self, address: &Address, tag: &OwnerTag, put_seconds: u64) -> Result<bool, Refusal> {
+        let told = self.told(&word_key(address, tag))?;
+        Ok(told.is_some_and(|told| told.due_seconds(put_seconds).is_some()))
     }
 
     /// Begins a put: returns the ticket of a copy that need not be written again.
     ///
     /// # Errors
-    /// [`Refusal::Deleted`].
+    /// [`Refusal::Deleted`] if another node hands on a copy that is dead.
     ///
     /// # Suspends
-    /// For the disk, where there is a copy already.
-    pub(crate) fn begin_put(&self, address: &Address, tag: &OwnerTag) -> Result<Option<Ticket>, Refusal> {
-        if self.is_deleted(address) {
-            match self.told(address)? {
-                // Somebody said so who can't have known: the block proves whose it is.
-                Some(told) if told.word.tag() != *tag => {
-                    self.store.remove(&tombstone_key(address)).map_err(refusal_of)?;
-                }
-                _ => return Err(Refusal::Deleted),
-            }
+    /// While something is decided about the block; for the disk, where there is a copy already.
+    pub(crate) fn begin_put(&self, request: &PutBlockRequest) -> Result<Option<Ticket>, Refusal> {
+        let (address, tag) = (&request.address, &request.tag);
+        self.deletions.wait_for(address);
+        if let Some(put_seconds) = request.put_seconds
+            && self.is_covered(address, tag, put_seconds)?
+        {
+            return Err(Refusal::Deleted);
         }
         let Some(ticket) = self.stored_block(address) else { return Ok(None) };
-        let put_seconds = self.held(address)?.map_or(0, |(put_seconds, _)| put_seconds);
-        Ok((put_seconds.saturating_add(FRESH_SECONDS) > now_seconds()).then_some(ticket))
+        let held = self.held(address)?.filter(|held| held.tag == *tag);
+        Ok(held.and_then(|held| {
+            let is_fresh = held.put_seconds.saturating_add(FRESH_SECONDS) > now_seconds();
+            // What is handed on makes no copy younger, and none older.
+            let is_enough = is_fresh || request.put_seconds.is_some_and(|put| put <= held.put_seconds);
+            is_enough.then_some(ticket)
+        }))
     }
 
-    /// Ends a put, whose block is durable: says whether it is to stay.
-    ///
-    /// # Errors
-    /// [`Refusal::Deleted`].
-    pub(crate) fn end_put(&self, address: &Address) -> Result<(), Refusal> {
-        if !self.is_deleted(address) {
-            return Ok(());
-        }
-        // The deletion may have found nothing to remove.
-        self.deletions.due.borrow_mut().insert((0, *address));
-        Err(Refusal::Deleted)
+    /// Ends a put, whose block was durable: false if a removal came between, and it has to begin again.
+    pub(crate) fn is_put(&self, address: &Address) -> bool {
+        !self.deletions.deciding.borrow().contains(address) && self.store.contains(&block_key(address))
     }
 
-    /// Removes the blocks whose retention is over.
+    /// Removes the blocks whose retention is over. One that can't be removed now is tried again the next time.
     ///
     /// # Errors
-    /// If the store fails.
+    /// The last that the store failed with.
     ///
     /// # Suspends
     /// For the disk.
     pub fn remove_all_due(&self) -> Result<(), Refusal> {
-        loop {
-            let first = self.deletions.due.borrow().first().copied();
-            match first {
-                Some((due, address)) if due <= now_seconds() => self.remove_due(&address)?,
-                _ => return Ok(()),
-            }
-        }
+        let now = now_seconds();
+        let due: Vec<Address> = {
+            let due = self.deletions.due.borrow();
+            due.order.iter().take_while(|(time, _)| *time <= now).map(|(_, address)| *address).collect()
+        };
+        due.iter().map(|address| self.remove_due(address)).fold(Ok(()), Result::and)
     }
 
     fn remove_due(&self, address: &Address) -> Result<(), Refusal> {
         let _deciding = self.deletions.decide(*address);
-        // It may have been spoken about again meanwhile.
-        let due = self.told(address)?.and_then(|told| told.due_seconds());
-        self.deletions.due.borrow_mut().retain(|(_, of)| of != address);
-        let Some(due) = due else { return Ok(()) };
-        if due > now_seconds() {
-            self.deletions.due.borrow_mut().insert((due, *address));
-            return Ok(());
-        }
-        if self.store.contains(&block_key(address)) {
+        let due_of = |held: Held| {
+            let told = self.told(&word_key(address, &held.tag))?;
+            Ok::<_, Refusal>(told.and_then(|told| told.due_seconds(held.put_seconds)))
+        };
+        // It may have been put or spoken about again meanwhile.
+        let due = self.held(address)?.map(due_of).transpose()?.flatten();
+        if due.is_some_and(|due| due <= now_seconds()) {
             self.store.remove(&block_key(address)).map_err(refusal_of)?;
+            self.deletions.due.borrow_mut().set(*address, None);
+        } else {
+            self.deletions.due.borrow_mut().set(*address, due);
         }
         Ok(())
     }
 
-    /// Finds the deleted blocks whose bytes are still there: once, at a start.
+    /// Finds the deleted blocks whose bytes are still there, and tidies up after a crash: once, at a start.
     ///
     /// # Errors
-    /// If the store fails.
+    /// The last that the store failed with.
     ///
     /// # Suspends
     /// It lets others run now and then.
     pub fn find_due(&self) -> Result<(), Refusal> {
-        self.each_of_kind(Kind::TOMBSTONE, |address| {
-            if !self.store.contains(&block_key(address)) {
-                return Ok(());
+        self.each_word(Kind::TOMBSTONE, |key| {
+            let Some(told) = self.told(key)? else { return Ok(()) };
+            let address = told.word.deletion.address;
+            let _deciding = self.deletions.decide(address);
+            // Nobody speaks meanwhile.
+            let Some(told) = self.told(key)? else { return Ok(()) };
+            if told.word.deletion.verdict == Verdict::Keep {
+                return self.store.remove(&key.in_kind(Kind::TOMBSTONE)).map_err(refusal_of);
             }
-            match self.told(address)?.and_then(|told| told.due_seconds()) {
-                Some(due) => drop(self.deletions.due.borrow_mut().insert((due, *address))),
-                // A crash came between the reprieve and the tombstone's removal.
-                None => self.store.remove(&tombstone_key(address)).map_err(refusal_of)?,
+            if let Some(held) = self.held(&address)?.filter(|held| held.tag == told.word.tag()) {
+                self.deletions.due.borrow_mut().set(address, told.due_seconds(held.put_seconds));
             }
             Ok(())
         })
@@ -362,17 +436,19 @@ impl Node {
     /// Forgets what was said so long ago that it means nothing any more.
     ///
     /// # Errors
-    /// If the store fails.
+    /// The last that the store failed with.
     ///
     /// # Suspends
     /// It lets others run now and then.
     pub fn forget_old_words(&self) -> Result<(), Refusal> {
         for kind in [Kind::TOMBSTONE, Kind::REPRIEVE] {
-            self.each_of_kind(kind, |address| {
-                let said = self.told(address)?.map(|told| told.word.deletion.said_ms);
-                let is_needed = kind == Kind::TOMBSTONE && self.store.contains(&block_key(address));
-                if !is_needed && said.is_some_and(|said_ms| is_over(said_ms, now_ms())) {
-                    self.store.remove(&Key::new(kind, address.0)).map_err(refusal_of)?;
+            self.each_word(kind, |key| {
+                let Some(told) = self.told(key)? else { return Ok(()) };
+                let _deciding = self.deletions.decide(told.word.deletion.address);
+                let Some(told) = self.told(key)? else { return Ok(()) };
+                let deletion = &told.word.deletion;
+                if is_over(deletion.said_ms, now_ms()) && !self.is_dead(&deletion.address)? {
+                    self.store.remove(&key.in_kind(kind)).map_err(refusal_of)?;
                 }
                 Ok(())
             })?;
@@ -380,21 +456,23 @@ impl Node {
         Ok(())
     }
 
-    fn each_of_kind(
+    fn each_word(
         &self,
         kind: Kind,
-        mut visit: impl FnMut(&Address) -> Result<(), Refusal>,
+        mut visit: impl FnMut(&WordKey) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
+        let mut outcome = Ok(());
         let mut from = Some(Key::first(kind));
         while let Some(start) = from {
             let keys = self.store.keys(&start, BATCH);
             for key in keys.iter().filter(|key| key.kind == kind) {
-                visit(&Address(key.address))?;
+                // One that can't be read must not hide the others.
+                outcome = outcome.and(visit(&WordKey(key.address)));
             }
             from = keys.last().and_then(Key::next).filter(|key| key.kind == kind);
             reactor::yield_now();
         }
-        Ok(())
+        outcome
     }
 
     /// Lists the blocks of one tag.
@@ -426,11 +504,12 @@ impl Node {
 
     fn list_block(&self, address: &Address, tag: &OwnerTag) -> Result<Option<HeldBlock>, Refusal> {
         let Some(stored) = self.store.length(&block_key(address)) else { return Ok(None) };
-        let held = self.held(address)?.filter(|(_, of)| of == tag && !self.is_deleted(address));
-        Ok(held.and_then(|(put_seconds, _)| {
-            let length = content_length(stored).map_err(|UnknownForm| ()).ok()?;
-            Some(HeldBlock { address: *address, length, put_seconds })
-        }))
+        let Some(held) = self.held(address)?.filter(|held| held.tag == *tag) else { return Ok(None) };
+        if self.is_dead(address)? {
+            return Ok(None);
+        }
+        let length = content_length(stored).map_err(|UnknownForm| ()).ok();
+        Ok(length.map(|length| HeldBlock { address: *address, length, put_seconds: held.put_seconds }))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
     AcceptRequest, DigestsRequest, GetBlockRequest, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListBlocksRequest,
     ListBlocksResponse, ListKeysRequest, ListKeysResponse, NodeSpace, PrepareRequest, PutBlockRequest,
-    Refusal, RegisterView, Storage, WORDS_MAX,
+    Refusal, RegisterView, Storage, WORDS_MAX, WordKey,
 };
 use crate::paxos::Ballot;
 use crate::placement;
@@ -200,7 +200,7 @@ impl Storage for Served {
         content: Payload,
     ) -> Result<(), Refusal> {
         self.0.admit(call, WRITE)?;
-        self.0.put_block_of(&request, content)
+        self.0.put_block_of(&request, &content)
     }
 
     fn get_block(
@@ -217,8 +217,9 @@ impl Storage for Served {
         if addresses.len() > KEYS_PER_ANSWER_MAX {
             return Err(Refusal::Bounds(format!("at most {KEYS_PER_ANSWER_MAX} addresses")));
         }
-        let has = |address: &Address| self.0.has_block(address) && !self.0.is_deleted(address);
-        Ok(addresses.iter().map(has).collect())
+        // A dead copy is as good as none.
+        let has = |address: &Address| Ok(self.0.has_block(address) && !self.0.is_dead(address)?);
+        addresses.iter().map(has).collect()
     }
 
     fn suspect_block(&self, call: &CallContext, address: Address) -> Result<bool, Refusal> {
@@ -267,9 +268,9 @@ impl Storage for Served {
         self.0.list_keys(&request)
     }
 
-    fn words(&self, call: &CallContext, addresses: Vec<Address>) -> Result<Vec<Option<OwnersWord>>, Refusal> {
+    fn words(&self, call: &CallContext, keys: Vec<WordKey>) -> Result<Vec<Option<OwnersWord>>, Refusal> {
         self.0.admit(call, READ)?;
-        self.0.words(&addresses)
+        self.0.words(&keys)
     }
 
     fn list_blocks(

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use overlay::{Contact, Overlay};
 
 use super::{COMPARE_TIMEOUT, Repair, Report};
-use crate::address::Address;
+use crate::block::deletion::OwnersWord;
 use crate::links::Failure;
-use crate::message::{Family, ListedKey, Refusal, WORDS_MAX, Words};
+use crate::message::{Family, ListedKey, Refusal, WORDS_MAX, WordKey, Words};
 
 /// How often blocks are looked for whose retention is over.
 const REMOVAL_PERIOD: Duration = Duration::from_secs(5);
@@ -24,31 +24,32 @@ impl<O: Overlay + 'static> Repair<O> {
         keys: &[ListedKey],
         report: &mut Report,
     ) -> Result<(), Failure> {
-        let addresses = keys.iter().map(|key| Address(key.address));
-        let news: Vec<Address> = addresses.filter(|address| !self.node.has_word(family, address)).collect();
+        let keys = keys.iter().map(|key| WordKey(key.address));
+        let news: Vec<WordKey> = keys.filter(|key| !self.node.has_word(family, key)).collect();
         for some in news.chunks(WORDS_MAX) {
             report.words += self.fetch_words(contact, some)?;
         }
         Ok(())
     }
 
-    /// Asks `contact` what it was told of some blocks, at most [`WORDS_MAX`], and does as it says. Returns how many
+    /// Asks `contact` what it was told under some keys, at most [`WORDS_MAX`], and does as it says. Returns how many
     /// words were news.
-    pub(super) fn fetch_words(&self, contact: &Contact, addresses: &[Address]) -> Result<usize, Failure> {
-        let (words, _) =
-            self.links.call::<Words>(contact, &addresses.to_vec(), Bytes::new(), COMPARE_TIMEOUT)?;
-        if words.len() != addresses.len() {
+    pub(super) fn fetch_words(&self, contact: &Contact, keys: &[WordKey]) -> Result<usize, Failure> {
+        let (words, _) = self.links.call::<Words>(contact, &keys.to_vec(), Bytes::new(), COMPARE_TIMEOUT)?;
+        if words.len() != keys.len() {
             return Err(Failure::Lied("a list of the wrong length".into()));
         }
         let mut learned = 0;
-        for (word, address) in words.iter().zip(addresses) {
-            let Some(word) = word.as_ref().filter(|word| word.deletion.address == *address) else { continue };
+        for (word, key) in words.iter().zip(keys) {
+            let is_asked_for =
+                |word: &&OwnersWord| self.node.word_key(&word.deletion.address, &word.tag()) == *key;
+            let Some(word) = word.as_ref().filter(is_asked_for) else { continue };
             match self.node.learn(word) {
                 Ok(()) => learned += 1,
                 // Put again since; it stays, here.
-                Err(Refusal::TooYoung { .. }) => {}
+                Err(Refusal::TooYoung { .. } | Refusal::Superseded) => {}
                 Err(refusal) => {
-                    tracing::debug!(%address, node = %contact, "can't take over a deletion: {refusal}");
+                    tracing::debug!(address = %word.deletion.address, node = %contact, "can't take over a deletion: {refusal}");
                 }
             }
         }

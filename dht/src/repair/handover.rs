@@ -47,7 +47,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 .filter(|key| key.kind == Kind::BLOCK)
                 .map(|key| Address(key.address))
                 .filter(|address| !self.node.is_responsible(&own, &NodeId(address.0)))
-                .filter(|address| !self.node.is_deleted(address))
+                .filter(|address| !self.node.is_dead(address).unwrap_or(true))
                 .filter(|address| !self.handed_over.borrow().addresses.contains(address))
                 .collect();
             self.offer(&surplus, report);
@@ -110,7 +110,10 @@ impl<O: Overlay + 'static> Repair<O> {
         let request = PutBlockRequest { put_seconds, ..PutBlockRequest::new(*address, proof.tag) };
         match self.links.call::<PutBlock>(contact, &request, content, COMPARE_TIMEOUT) {
             // While we were away.
-            Err(Failure::Refused(Refusal::Deleted)) => self.fetch_words(contact, &[*address]).map(drop),
+            Err(Failure::Refused(Refusal::Deleted)) => {
+                let key = self.node.word_key(address, &proof.tag);
+                self.fetch_words(contact, &[key]).map(drop)
+            }
             given => {
                 self.rest(length);
                 given.map(drop)

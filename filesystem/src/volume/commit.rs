@@ -308,9 +308,8 @@ impl Volume {
                 // The answer to an earlier message of this very swap was lost.
                 Err(SwapError::Lost(Some(record))) if ours(&record) => return Ok(Outcome::Published(record)),
                 Err(SwapError::Lost(Some(record))) => return Ok(Outcome::Lost(record)),
-                // Where our objects were collected as garbage, the collector's own root came between.
-                Err(error @ (SwapError::Unknown { .. } | SwapError::Put(PutError::Deleted(_)))) => {
-                    is_open |= matches!(error, SwapError::Unknown { .. });
+                Err(error @ SwapError::Unknown { .. }) => {
+                    is_open = true;
                     match self.store.read(&register) {
                         Ok(Some(record)) if ours(&record) => return Ok(Outcome::Published(record)),
                         Ok(Some(record)) if Some(record.header_hash) != expected => {

@@ -6,8 +6,10 @@ use reactor::crypto::Identity;
 
 use super::*;
 use crate::BlockStore;
+use crate::address::Address;
 use crate::block::deletion::{Speaker, Verdict};
 use crate::client::Client;
+use crate::message::PutBlockRequest;
 use crate::repair::Pace;
 use crate::testing::{FakeNetwork, FakeOverlay, Mood};
 
@@ -27,9 +29,8 @@ impl Story {
         let owner = Rc::new(Identity::from_seed(&[1; 32]));
         let client = network.client_with(&owner, crate::owner_tag(&owner.public_key(), &SALT));
         let contents = (0..60u8).map(|number| Bytes::from(vec![number; 100])).collect();
-        let mut addresses = client.put_many(contents).unwrap();
+        let mut addresses = network.put_long_ago(&client, contents);
         addresses.sort();
-        reactor::sleep(Duration::from_millis(20));
         Story { network, owner, client, addresses }
     }
 
@@ -57,7 +58,7 @@ impl Story {
 }
 
 fn delete(retention_seconds: u32) -> Verdict {
-    Verdict::Delete { put_before_seconds: u64::MAX, retention_seconds }
+    Verdict::Delete { put_before_seconds: 2000, retention_seconds }
 }
 
 #[test]
@@ -96,7 +97,8 @@ fn a_stray_copy_is_not_handed_over() {
         for (index, address) in &stray {
             let content = story.client.get(address, None).unwrap();
             let node = story.network.nodes[*index].node.borrow().clone();
-            node.put_block(address, &story.client.tag(), content).unwrap();
+            let request = PutBlockRequest::new(*address, story.client.tag());
+            node.put_block_of(&PutBlockRequest { put_seconds: Some(1000), ..request }, &content).unwrap();
         }
         // The one with most strays is away meanwhile.
         let away = (0..8).max_by_key(|index| stray.iter().filter(|(of, _)| of == index).count()).unwrap();
@@ -132,7 +134,61 @@ fn a_reprieve_reaches_whoever_heard_only_of_the_deletion() {
         for index in 0..3 {
             assert_eq!(story.counts(index), (40, 20));
             let node = story.network.nodes[index].node.borrow().clone();
-            assert!(story.addresses.iter().all(|address| !node.is_deleted(address)), "node {index}");
+            assert!(story.addresses.iter().all(|address| node.is_dead(address) == Ok(false)), "node {index}");
         }
+    });
+}
+
+/// A word that only the one heard that missed a put must not wear down what the others have.
+#[test]
+fn what_was_put_again_reaches_whoever_has_a_tombstone() {
+    for order in [[0, 1, 2], [2, 1, 0]] {
+        reactor::run(move || {
+            let story = Story::new(3);
+            let contents: Vec<Bytes> = (0..60u8).map(|number| Bytes::from(vec![number; 100])).collect();
+            story.network.nodes[2].mood.set(Mood::Dead);
+            story.client.put_many(contents).unwrap();
+            story.network.restart(2);
+            let owner = story.owner.public_key();
+            let speaker = Speaker { identity: &story.owner, owner, salt: SALT, grant: None };
+            for address in &story.addresses {
+                let said_ms =
+                    reactor::wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+                let node = story.network.nodes[2].node.borrow().clone();
+                node.hear(&speaker.say(*address, said_ms, delete(0))).unwrap();
+            }
+            assert_eq!(story.counts(2), (0, 0));
+            for index in order.into_iter().chain(order) {
+                story.round(index);
+            }
+            for index in 0..3 {
+                assert_eq!(story.counts(index), (40, 20), "node {index}");
+            }
+        });
+    }
+}
+
+/// Who owns nothing, and knows the names of blocks, keeps nobody from having them.
+#[test]
+fn a_strangers_word_does_not_stop_repair() {
+    reactor::run(|| {
+        let story = Story::new(3);
+        let stranger = Identity::from_seed(&[9; 32]);
+        let owner = stranger.public_key();
+        let speaker = Speaker { identity: &stranger, owner, salt: SALT, grant: None };
+        let emptied = story.network.nodes[2].node.borrow().clone();
+        for address in &story.addresses {
+            story.network.nodes[2]
+                .store
+                .remove(&crate::store::Key::new(crate::store::Kind::BLOCK, address.0))
+                .unwrap();
+            let said_ms =
+                reactor::wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+            emptied.hear(&speaker.say(*address, said_ms, delete(0))).unwrap();
+        }
+        for index in [2, 0, 1] {
+            story.round(index);
+        }
+        assert_eq!(story.counts(2), (40, 20));
     });
 }
