@@ -25,9 +25,6 @@ use crate::placement::{self, READ_WIDTH};
 /// A page of a list, or a batch of words, takes a node some milliseconds, and seconds on a cold disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The age of a block is told by the clock of the node that has it, so clocks that differ by more are no use.
-const CLOCK_DIFFERENCE_SECONDS_MAX: u64 = 300;
-
 /// Why a census says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -102,14 +99,15 @@ fn now_ms() -> u64 {
 }
 
 impl<O: Overlay + 'static> Client<O> {
-    /// Finds out which nodes there are, and that enough of them answer.
+    /// Finds out which nodes there are, and that enough of them answer. The age of a block is told by the clock of the node
+    /// that has it, so all clocks must agree with ours to within `tolerance`.
     ///
     /// # Errors
     /// [`CensusError`].
     ///
     /// # Suspends
     /// Until each has answered, or not.
-    pub fn census(&self) -> Result<Census, CensusError> {
+    pub fn census(&self, tolerance: Duration) -> Result<Census, CensusError> {
         let links = self.links();
         let mut known: BTreeMap<NodeId, Contact> = BTreeMap::new();
         for first in 0..=u8::MAX {
@@ -124,7 +122,7 @@ impl<O: Overlay + 'static> Client<O> {
             match list(links, contact, &nothing) {
                 Ok(page) => {
                     let difference_seconds = page.now_seconds.abs_diff(now_ms() / 1000);
-                    if difference_seconds > CLOCK_DIFFERENCE_SECONDS_MAX {
+                    if difference_seconds > tolerance.as_secs().max(1) {
                         return Err(CensusError::Clock { node: contact.to_string(), difference_seconds });
                     }
                     nodes.push(contact.clone());
@@ -321,7 +319,7 @@ mod tests {
     }
 
     fn held(client: &Client<FakeOverlay>) -> Vec<(Address, Found)> {
-        let census = client.census().unwrap();
+        let census = client.census(Duration::from_secs(60)).unwrap();
         (0..=u8::MAX).flat_map(|first| client.list_held(&census, first).unwrap()).collect()
     }
 
@@ -329,7 +327,7 @@ mod tests {
         let owner = owner();
         let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt: SALT, grant: None };
         let verdict = Verdict::Delete { put_before_seconds: now_ms() / 1000, retention_seconds };
-        client.tell(&client.census().unwrap(), blocks, &speaker, verdict)
+        client.tell(&client.census(Duration::from_secs(60)).unwrap(), blocks, &speaker, verdict)
     }
 
     fn contents(count: u32) -> Vec<Bytes> {
@@ -386,10 +384,13 @@ mod tests {
             let network = FakeNetwork::new(3, 3, 1);
             let client = client_of(&network);
             network.nodes[0].mood.set(Mood::Dead);
-            let census = client.census().unwrap();
+            let census = client.census(Duration::from_secs(60)).unwrap();
             assert_eq!((census.node_count(), census.silent_count()), (2, 1));
             network.nodes[1].mood.set(Mood::Dead);
-            assert!(matches!(client.census(), Err(CensusError::Silent { silent: 2, known: 3, .. })));
+            assert!(matches!(
+                client.census(Duration::from_secs(60)),
+                Err(CensusError::Silent { silent: 2, known: 3, .. })
+            ));
             assert!(client.list_held(&census, 0).is_err());
         });
     }

@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Put(Put),
     /// Fetch one value by its name, without FUSE
     Get(Get),
-    /// Delete what the drive does not need any more from the nodes
+    /// Say how much the nodes hold that the drive does not need any more
     Gc(Gc),
 }
 
@@ -306,13 +306,12 @@ pub(crate) struct Get {
 
 const GC_EXAMPLES: &str = "\
 Examples:
-  storage-node gc --dry-run       how much there is
-  storage-node gc --alone         delete it; the nodes give the space back after an hour
-  storage-node gc --alone --grace 7d --retention 0s
+  storage-node gc --dry-run
+  storage-node gc --dry-run --grace 7d
 
-What is removed from the drive, or written over, stays on the nodes until nobody can need it. `gc` lists what the nodes hold,
-marks what the drive's root reaches, and has the rest deleted by the owner's signed word. It may be stopped at any time.
-If anything cannot be read, or too few nodes answer, nothing is deleted.";
+What is removed from the drive, or written over, stays on the nodes. `gc --dry-run` lists what the nodes hold, marks what the
+drive's root reaches, and says how much is left. Nothing is deleted yet: a mount that sleeps, or whose last changes have yet to
+get through, may need what the root does not reach any more, and there is no telling which mounts there are.";
 
 /// Options of `gc`.
 #[derive(Debug, Args)]
@@ -320,18 +319,12 @@ If anything cannot be read, or too few nodes answer, nothing is deleted.";
 pub(crate) struct Gc {
     #[command(flatten)]
     pub(crate) client: ClientOptions,
-    /// Only say what would be deleted
+    /// Only say what is garbage; without this it refuses
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Leave alone what was stored less than this ago, as it may be an upload that is still under way [default: 24h]
+    /// Count apart what was stored less than this ago, as it may be an upload that is under way [default: 1d]
     #[arg(long, value_name = "SPAN")]
     pub(crate) grace: Option<Span>,
-    /// How long the nodes keep what was deleted, for whoever still reads it [default: 1h]
-    #[arg(long, value_name = "SPAN")]
-    pub(crate) retention: Option<Span>,
-    /// Say that no other mount of the drive has a removed file open, or changes that are not stored yet
-    #[arg(long)]
-    pub(crate) alone: bool,
 }
 
 #[cfg(test)]

@@ -6,12 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dht::block::deletion::Speaker;
 use dht::owner_tag;
 use filesystem::volume::Volume;
 use overlay::{Config, Node};
 use overlay::{Peers, Role as OverlayRole};
-use reactor::crypto::Identity;
 use reactor::rpc::Service;
 
 use crate::cli::ClientOptions;
@@ -159,13 +157,6 @@ impl Client {
     /// The network's blocks.
     pub(crate) fn block_store(&self) -> dht::Client<Rc<Node>> {
         block_store(self.overlay.clone(), None, &self.network, &self.user)
-    }
-
-    /// Whoever may say what becomes of the volume's blocks: this user, who owns it.
-    pub(crate) fn speaker(&self) -> Speaker<'_> {
-        let identity: &Identity = &self.user.identity;
-        let (owner, salt) = (identity.public_key(), self.network.volume_salt.0);
-        Speaker { identity, owner, salt, grant: None }
     }
 
     /// Closes its connections.

@@ -111,7 +111,7 @@ pub(crate) enum Failure {
     /// A file operation inside the volume failed.
     #[error("{name:?}: {reason}")]
     Value { name: String, reason: String },
-    /// Garbage was not deleted, or not all of it.
+    /// Garbage is not deleted, or what is garbage is not known.
     #[error("{reason}")]
     Garbage { reason: String },
     /// The disk is full, here or on the nodes.
@@ -200,7 +200,7 @@ impl Failure {
                 "start it again as before: that start puts in what its journal has; then look at what was written last"
                     .into()
             }
-            Failure::Garbage { .. } => "run it again when that is put right; `gc --dry-run` only looks".into(),
+            Failure::Garbage { .. } => "`gc --dry-run` says how much there is".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),
             Failure::Store { .. } => "check that the disk is mounted and writable; the log above may say more".into(),

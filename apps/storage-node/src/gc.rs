@@ -1,25 +1,24 @@
-//! `gc`: deletes what no root of the drive needs from the nodes.
+//! `gc`: what the nodes hold that no root of the drive needs.
 //!
-//! It lists what the nodes hold of the drive, marks what the roots in use reach, and has the rest deleted by the owner's
-//! word: the rest that is older than a grace, for what was put a moment ago may be named in a moment. It goes through the
-//! addresses in slices, so that its memory has a bound (`marks`), and may be stopped at any time: each block that is
-//! deleted by then was garbage, and the next run finds the others.
+//! It lists what the nodes hold of the drive, marks what the root reaches, and counts the rest that is older than a grace,
+//! for what was put a moment ago may be named in a moment. It goes through the addresses in slices, so that its marks
+//! have a bound (`marks`).
 //!
-//! Where anything is not known, nothing is deleted. Not here: what a root reaches (`filesystem::volume`), and what nodes do
-//! by an owner's word (`dht`).
+//! It only counts. A mount that is asleep, or whose last commit has yet to get through, may need what no root reaches any
+//! more, and nothing tells which mounts there are: until the volume does, deleting would be a guess. The nodes' part is
+//! there (`dht::collect`).
 
 mod duration;
 mod marks;
 
-use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use dht::Address;
-use dht::block::deletion::{RETENTION_SECONDS_MAX, Speaker, Verdict};
-use dht::collect::{Census, Found, Tally};
-use filesystem::volume::{Roots, Volume};
+use dht::block::deletion::Verdict;
+use dht::collect::{Census, CensusError, Found};
+use filesystem::volume::{CollectError, Roots, Volume};
 use indicatif::ProgressBar;
 use overlay::Node;
+use std::rc::Rc;
 
 pub(crate) use duration::Span;
 use marks::Marks;
@@ -28,7 +27,7 @@ use crate::cli::Gc;
 use crate::client::{self, Client};
 use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
-use crate::output::{self, say};
+use crate::output::say;
 use crate::process;
 use crate::progress::{self, human_bytes};
 use crate::volume::{Keep, Opening};
@@ -37,19 +36,15 @@ use crate::volume::{Keep, Opening};
 /// away; a day is for the machine that slept in between.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long a deleted block's bytes stay: whoever is reading an older state of the drive gets to its end.
-const RETENTION: Duration = Duration::from_secs(3600);
+/// By how much clocks may be apart, with the usual grace; with a short one, by half of that.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(300);
 
-/// Blocks told to go at a time: some dozen KiB for each node.
-const TOLD_AT_ONCE: usize = 256;
-
-/// What was found, and what became of it.
+/// What was found.
 #[derive(Debug, Default)]
 struct Report {
     held: Sum,
     young: Sum,
     garbage: Sum,
-    tally: Tally,
 }
 
 /// Blocks and their bytes, one copy counted.
@@ -73,27 +68,27 @@ impl std::fmt::Display for Sum {
     }
 }
 
+/// Why it is not known what is garbage.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error(transparent)]
+    Unread(#[from] CollectError),
+    #[error(transparent)]
+    Unlisted(#[from] CensusError),
+}
+
 /// Runs `gc`.
 ///
 /// # Errors
-/// `Failure::Garbage` if it is not known what may be deleted, or not all of it was; or what keeps the volume from being
+/// `Failure::Garbage` without `--dry-run`, or if it is not known what is garbage; or what keeps the volume from being
 /// opened.
 pub(crate) fn gc(options: &Gc) -> Result<(), Failure> {
-    if !options.dry_run && !options.alone {
-        return Err(unknown("whether another mount of the drive needs something older cannot be told"));
-    }
-    let retention = options.retention.map_or(RETENTION, |span| span.0);
-    if retention > Duration::from_secs(RETENTION_SECONDS_MAX.into()) {
-        return Err(unknown("nodes keep what is deleted for 90 days at most: give a shorter --retention"));
+    if !options.dry_run {
+        let reason =
+            "nothing was deleted: which mounts may still need what the drive has removed cannot be told yet";
+        return Err(Failure::Garbage { reason: reason.into() });
     }
     let settings = client::settings(&options.client)?;
-    if let Some(clients) = &settings.clients
-        && !ClientDirectory::left_behind(clients).is_empty()
-    {
-        return Err(unknown(
-            "a mount that was killed has left changes in its journal: mount the drive once, to store them",
-        ));
-    }
     let directory = ClientDirectory::scratch()?;
     let seen_directory = settings.seen_directory();
     process::run(|| {
@@ -105,37 +100,35 @@ pub(crate) fn gc(options: &Gc) -> Result<(), Failure> {
             accept_rollback: false,
         })?;
         let bar = progress::spinner("looking for garbage");
-        let report = collect(&client, &volume, options, retention, &bar);
+        let grace = options.grace.unwrap_or(Span(GRACE));
+        let report = survey(&client.block_store(), &volume, grace.0, &bar);
         bar.finish_and_clear();
+        // It has changed nothing.
         let _ = volume.close();
         drop(seen);
         client.leave();
-        tell(&report?, options, retention)
+        let report = report.map_err(|unknown| Failure::Garbage { reason: unknown.to_string() })?;
+        say(format_args!("the nodes hold {} of this drive", report.held));
+        say(format_args!("no root reaches {}, put less than {grace} ago", report.young));
+        say(format_args!("no root reaches {}, older than that: garbage", report.garbage));
+        Ok(())
     })
 }
 
-fn collect(
-    client: &Client,
-    volume: &Rc<Volume>,
-    options: &Gc,
-    retention: Duration,
+fn survey(
+    store: &dht::Client<Rc<Node>>,
+    volume: &Volume,
+    grace: Duration,
     bar: &ProgressBar,
-) -> Result<Report, Failure> {
-    let grace = options.grace.map_or(GRACE, |span| span.0);
+) -> Result<Report, Unknown> {
     let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    // What is put from here on is not looked at.
     let put_before_seconds = now.saturating_sub(grace).as_secs();
-    let retention_seconds = u32::try_from(retention.as_secs()).unwrap_or(RETENTION_SECONDS_MAX);
-    let store = client.block_store();
-    let sweep = Sweep {
-        census: store.census().map_err(unknown)?,
+    let survey = Survey {
+        census: store.census(CLOCK_DIFFERENCE_MAX.min(grace / 2))?,
         store,
-        speaker: client.speaker(),
-        verdict: Verdict::Delete { put_before_seconds, retention_seconds },
-        is_dry: options.dry_run,
+        verdict: Verdict::Delete { put_before_seconds, retention_seconds: 0 },
     };
-    // Before anything is listed: what a later root names is either named by these too, or younger than the grace.
-    let roots = volume.roots_in_use().map_err(unknown)?;
+    let roots = volume.roots_in_use()?;
     let mut report = Report::default();
     let (mut first, mut count) = (0, 256);
     while first < 256 {
@@ -145,7 +138,7 @@ fn collect(
         };
         for prefix in first..first + count {
             bar.set_message(format!("looking for garbage: {}", report.garbage));
-            sweep.sweep(prefix as u8, &marks, &mut report)?;
+            survey.count(prefix as u8, &marks, &mut report)?;
         }
         first += count;
     }
@@ -154,74 +147,31 @@ fn collect(
 
 /// Marks what the roots reach of the addresses whose first byte is one of `count` from `first` on; `None` if that is too
 /// much at once.
-fn mark(volume: &Volume, roots: &Roots, first: usize, count: usize) -> Result<Option<Marks>, Failure> {
+fn mark(volume: &Volume, roots: &Roots, first: usize, count: usize) -> Result<Option<Marks>, CollectError> {
     let mut marks = Marks::new(first..first + count);
-    volume.visit_reachable(roots, &mut |address| marks.add(address)).map_err(unknown)?;
+    volume.visit_reachable(roots, &mut |address| marks.add(address))?;
     Ok((count == 1 || !marks.is_full()).then(|| marks.finish()))
 }
 
-struct Sweep<'a> {
-    store: dht::Client<Rc<Node>>,
+struct Survey<'a> {
+    store: &'a dht::Client<Rc<Node>>,
     census: Census,
-    speaker: Speaker<'a>,
+    /// What would be said of garbage.
     verdict: Verdict,
-    is_dry: bool,
 }
 
-impl Sweep<'_> {
-    fn sweep(&self, first: u8, marks: &Marks, report: &mut Report) -> Result<(), Failure> {
-        let mut garbage: Vec<(Address, Found)> = Vec::new();
-        for (address, found) in self.store.list_held(&self.census, first).map_err(unknown)? {
+impl Survey<'_> {
+    fn count(&self, first: u8, marks: &Marks, report: &mut Report) -> Result<(), CensusError> {
+        for (address, found) in self.store.list_held(&self.census, first)? {
             report.held.add(&found);
             if marks.contains(&address) {
                 continue;
             }
-            if self.verdict.covers(found.put_seconds) {
-                report.garbage.add(&found);
-                garbage.push((address, found));
-            } else {
-                report.young.add(&found);
+            match self.verdict.covers(found.put_seconds) {
+                true => report.garbage.add(&found),
+                false => report.young.add(&found),
             }
-        }
-        for some in garbage.chunks(TOLD_AT_ONCE).filter(|_| !self.is_dry) {
-            let tally = self.store.tell(&self.census, some, &self.speaker, self.verdict);
-            report.tally.deleted += tally.deleted;
-            report.tally.deleted_bytes += tally.deleted_bytes;
-            report.tally.young += tally.young;
-            report.tally.unheard += tally.unheard;
         }
         Ok(())
     }
-}
-
-fn tell(report: &Report, options: &Gc, retention: Duration) -> Result<(), Failure> {
-    say(format_args!("the nodes hold {} of this drive", report.held));
-    if report.young.count > 0 {
-        let grace = options.grace.unwrap_or(Span(GRACE));
-        say(format_args!("no root names {}, put less than {grace} ago: they wait", report.young));
-    }
-    if options.dry_run {
-        say(format_args!("{} are garbage; nothing was deleted", report.garbage));
-        return Ok(());
-    }
-    let deleted = Sum { count: report.tally.deleted, bytes: report.tally.deleted_bytes };
-    match retention.is_zero() {
-        true => say(format_args!("deleted {deleted}")),
-        false => {
-            say(format_args!("deleted {deleted}; the nodes give the space back after {}", Span(retention)))
-        }
-    }
-    if report.tally.young > 0 {
-        output::warn(format_args!("{} blocks were put again meanwhile, and stay", report.tally.young));
-    }
-    match report.tally.unheard {
-        0 => Ok(()),
-        unheard => Err(Failure::Garbage {
-            reason: format!("{unheard} blocks could not be deleted, for too few of their nodes answer"),
-        }),
-    }
-}
-
-fn unknown(reason: impl std::fmt::Display) -> Failure {
-    Failure::Garbage { reason: format!("nothing was deleted: {reason}") }
 }

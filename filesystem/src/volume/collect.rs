@@ -10,7 +10,7 @@ use dht::{Address, ReadError};
 
 use super::Volume;
 use super::fetch::CachedNodes;
-use crate::access::{RootError, open_root};
+use crate::access::{Features, RootError, open_root};
 use crate::errno::Errno;
 use crate::format::Pointer;
 use crate::tree::reachable::{Unreached, reachable_objects};
@@ -55,8 +55,10 @@ impl Volume {
     pub fn roots_in_use(&self) -> Result<Roots, CollectError> {
         let record = self.store.read(&self.keys.register)?.ok_or(CollectError::Missing)?;
         let root = open_root(&record.payload, record.version, &self.keys.secret)?;
-        // An extension need not be understood to read or write, but it may point to objects.
-        if root.charter.features.unwritable() != 0 || !root.charter.extensions.is_empty() {
+        // A compatible feature or an extension need not be understood to read or write, but it may point to objects.
+        let features = &root.charter.features;
+        let unknown = features.unwritable() | (features.compatible & !Features::KNOWN.compatible);
+        if unknown != 0 || !root.charter.extensions.is_empty() {
             return Err(CollectError::Newer);
         }
         Ok(Roots { trees: root.tree.into_iter().collect() })

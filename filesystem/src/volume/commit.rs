@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dht::{Address, PutError, Record, SwapError};
+use dht::{Address, Record, SwapError};
 
 use super::Volume;
 use super::frames::put_errno;
@@ -27,7 +27,7 @@ use crate::access::open_root;
 use crate::cache::Cached;
 use crate::chunk::{Location, Packer};
 use crate::errno::Errno;
-use crate::format::{Key, ObjectChanges, Pointer, WriterRecord};
+use crate::format::{INLINE_SIZE_MAX, Key, ObjectChanges, Pointer, WriterRecord};
 use crate::operations::Time;
 use crate::tree::commit::{Change as TreeChange, Value};
 
@@ -43,11 +43,14 @@ fn commit_id(session: [u8; 8], number: u64) -> [u8; 16] {
 }
 
 /// Whether less is stored once a delta is published and what it removes is collected: on a full store, it may use what is
-/// kept back for that.
+/// kept back for that. It removes files or parts of them, and has no content that is not stored yet; a rename removes
+/// nothing, and frames that wait since an earlier try take no more space.
 fn frees_space(delta: &Delta) -> bool {
-    let adds = |change: &Change| matches!(change, Change::Frame(_) | Change::Stored(_));
-    let mut changes = delta.changes.values();
-    changes.clone().any(|change| matches!(change, Change::Removed)) && !changes.any(adds)
+    let removes = |key: &Key, change: &Change| {
+        matches!((key, change), (Key::Inode(_) | Key::Extent(..), Change::Removed))
+    };
+    let adds = |change: &Change| matches!(change, Change::Frame(bytes) if bytes.len() > INLINE_SIZE_MAX);
+    delta.changes.iter().any(|(key, change)| removes(key, change)) && !delta.changes.values().any(adds)
 }
 
 /// Growing pauses between tries.
@@ -340,5 +343,30 @@ fn swap_errno(error: &SwapError) -> Errno {
         SwapError::Unknown { .. } => Errno::ETIMEDOUT,
         SwapError::Read(dht::ReadError::NoQuorum { .. }) => Errno::ETIMEDOUT,
         _ => Errno::EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frees(changes: Vec<(Key, Change)>) -> bool {
+        let mut delta = Delta::default();
+        changes.into_iter().for_each(|(key, change)| delta.insert(key, change));
+        frees_space(&delta)
+    }
+
+    #[test]
+    fn a_removal_may_use_the_reserve_and_what_takes_space_may_not() {
+        let name = || Bytes::from_static(b"name");
+        let removed = || (Key::Inode(7), Change::Removed);
+        let stored = Change::Stored(Pointer::example([1; 32], 2, 300));
+        let content = Change::Frame(Bytes::from(vec![1; INLINE_SIZE_MAX + 1]));
+        assert!(frees(vec![removed()]));
+        assert!(frees(vec![(Key::Extent(7, 3), Change::Removed)]));
+        assert!(frees(vec![removed(), (Key::Extent(8, 0), stored.clone())]), "of an earlier try");
+        assert!(!frees(vec![removed(), (Key::Extent(8, 0), content)]));
+        assert!(!frees(vec![(Key::Entry(1, 2, name()), Change::Removed)]), "a rename");
+        assert!(!frees(vec![(Key::Extent(8, 0), stored)]));
     }
 }

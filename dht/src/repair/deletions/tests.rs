@@ -35,7 +35,7 @@ impl Story {
     }
 
     fn say(&self, count: usize, verdict: Verdict) -> u64 {
-        let census = self.client.census().unwrap();
+        let census = self.client.census(Duration::from_secs(60)).unwrap();
         let held = (0..=u8::MAX).flat_map(|first| self.client.list_held(&census, first).unwrap());
         let blocks: Vec<_> = held.filter(|(address, _)| self.addresses[..count].contains(address)).collect();
         let owner = self.owner.public_key();
@@ -120,7 +120,7 @@ fn a_stray_copy_is_not_handed_over() {
 fn a_reprieve_reaches_whoever_heard_only_of_the_deletion() {
     reactor::run(|| {
         let story = Story::new(3);
-        let census = story.client.census().unwrap();
+        let census = story.client.census(Duration::from_secs(60)).unwrap();
         let held: Vec<_> =
             (0..=u8::MAX).flat_map(|first| story.client.list_held(&census, first).unwrap()).collect();
         assert_eq!(story.say(40, delete(3600)), 40);
