@@ -124,3 +124,31 @@ fn a_dead_address_costs_one_attempt_delay_and_not_a_moment_more() {
         dialling.wait();
     });
 }
+
+#[test]
+fn a_world_with_many_idle_connections_comes_back_from_its_seed() {
+    let run = || {
+        sim::run(7, SimConfig::default(), |world| {
+            world.link_all(Link::new(Latency::Uniform(MS, 20 * MS)));
+            let near = world.host("near");
+            let names: Vec<String> = (0..6).map(|number| format!("far{number}")).collect();
+            names.iter().for_each(|name| serve(&world.host(name)));
+            let calls = near.start(move || {
+                let client = Client::builder().pool(PoolLimits::default()).build();
+                for name in &names {
+                    let response = client.get(&format!("http://{name}/1")).send().unwrap();
+                    assert_eq!(response.text(1 << 20).unwrap(), page(1));
+                }
+                // Closes what is idle, all at one instant.
+                drop(client);
+                sleep(MS * 100);
+            });
+            calls.wait();
+            world.trace_hash()
+        })
+    };
+    let first = run();
+    for _ in 0..10 {
+        assert_eq!(run(), first, "something decides that is no part of the world");
+    }
+}

@@ -255,6 +255,61 @@ fn a_partition_holds_a_stream_up_until_it_heals() {
 }
 
 #[test]
+fn a_reader_that_drains_its_window_while_the_way_back_is_cut_goes_on_when_that_has_healed() {
+    simulate(|world| {
+        let (a, b) = two(world);
+        let size = 4 * world_window_bytes();
+        let (there, healing) = (world.clone(), world.clone());
+        let (from, to) = (a.clone(), b.clone());
+        serve(&b, move |mut client| {
+            let mut all = Vec::new();
+            // Nothing is read before the way back is cut, so that no word of the room comes through.
+            sleep(Duration::from_secs(1));
+            client.read_to_end(&mut all).unwrap();
+            assert_eq!(all.len(), size);
+            client.write_all(b"k").unwrap();
+        });
+        let far = a.start(move || {
+            let mut stream = TcpStream::connect(("b", 80)).unwrap();
+            there.partition_one_way(&to, &from);
+            stream.write_all(&vec![7; size]).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+        });
+        sleep(Duration::from_secs(3));
+        healing.heal(&a, &b);
+        far.wait();
+        assert!(healing.elapsed() < Duration::from_secs(60));
+    });
+}
+
+#[test]
+fn a_writer_to_a_process_that_has_gone_learns_of_it_when_the_way_back_has_healed() {
+    simulate(|world| {
+        let (a, b) = two(world);
+        serve(&b, drop);
+        let (there, from, to) = (world.clone(), a.clone(), b.clone());
+        let writing = a.start(move || {
+            let mut stream = TcpStream::connect(("b", 80)).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it has closed");
+            there.partition_one_way(&to, &from);
+            stream.write_all(b"into nothing").unwrap();
+            sleep(Duration::from_secs(3));
+            there.heal(&from, &to);
+            sleep(Duration::from_secs(30));
+            // A kernel would have sent its bytes again, and met another reset.
+            assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        });
+        writing.wait();
+    });
+}
+
+/// What a stream holds that nobody reads.
+fn world_window_bytes() -> usize {
+    SimConfig::default().tcp_window_bytes
+}
+
+#[test]
 fn datagrams_are_lost_doubled_and_overtaken_as_told() {
     simulate(|world| {
         let (a, b) = two(world);

@@ -7,10 +7,12 @@ use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use certificates::Authority;
 use reactor::net::tls::{CertifiedStream, Client, Server, Truncated, Version};
 use reactor::net::{Duplex, TcpListener, TcpStream};
+use reactor::sim::{self, SimConfig};
 use reactor::{run, spawn};
 
 /// Accepts for ever; each connection that shakes hands is handed to `serve`.
@@ -287,5 +289,32 @@ fn a_connection_cut_anywhere_after_the_handshake_is_told_from_one_that_ended() {
             assert!(len <= BODY);
             assert!(Truncated::is_cause_of(&result.unwrap_err()), "{missing} bytes missing");
         }
+    });
+}
+
+#[test]
+fn certificates_are_judged_by_the_calendar_of_their_world() {
+    let authority = Authority::new();
+    // A world begins in 2030; ours has not come so far, or has passed it, as the case may be.
+    let server = Server::new(&[authority.issue_until(&["far"], 2035).certificate()]).unwrap();
+    let client = trusting(&authority);
+    sim::run(1, SimConfig::default(), |world| {
+        let (near, far) = (world.host("near"), world.host("far"));
+        far.start(move || {
+            let listener = TcpListener::bind("0.0.0.0:443").unwrap();
+            loop {
+                let (stream, _) = listener.accept().unwrap();
+                let server = server.clone();
+                spawn(move || server.accept(stream).map(echo));
+            }
+        });
+        let dialled = near.start(move || {
+            let dial = || client.connect(TcpStream::connect(("far", 443)).unwrap(), "far");
+            echoes(&dial().unwrap());
+            reactor::sleep(Duration::from_secs(10 * 365 * 24 * 3600));
+            let error = dial().map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+        });
+        dialled.wait();
     });
 }

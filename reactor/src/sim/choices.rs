@@ -50,6 +50,13 @@ impl Generator {
         Generator(seed)
     }
 
+    /// The generator of one of several independent streams of a seed: what a program draws must tell nothing of what is
+    /// decided about it, or some pairs of both would never be tried.
+    pub(super) fn of_stream(seed: u64, stream: u64) -> Generator {
+        // Each output is a start of its own in the one long period, so two streams are far apart.
+        Generator(Generator(seed ^ Generator(stream).next()).next())
+    }
+
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -162,5 +169,15 @@ mod tests {
         let mut generator = Generator::new(1_234_567);
         assert_eq!(generator.next(), 6_457_827_717_110_365_317);
         assert_eq!(generator.next(), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
+    fn streams_of_one_seed_have_nothing_to_do_with_each_other() {
+        for seed in 0..1_000 {
+            let (mut first, mut second) = (Generator::new(seed), Generator::of_stream(seed, 1));
+            let one: Vec<u64> = (0..20).map(|_| first.next()).collect();
+            let other: Vec<u64> = (0..20).map(|_| second.next()).collect();
+            assert!(one.iter().all(|number| !other.contains(number)), "seed {seed}");
+        }
     }
 }

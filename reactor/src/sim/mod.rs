@@ -38,8 +38,10 @@
 //! that fails the same way. What runs inside must take time from [`crate::now`] and [`crate::wall_clock`], randomness
 //! from [`crate::random`], and must not let the order of a `HashMap` decide anything.
 //!
-//! //! What it is not: a model of code that leaves the reactor's thread. Threads, descriptors of the kernel and
-//! `std::time` are the real ones, and what comes from them is not repeatable.
+//! What it is not: a model of code that leaves the reactor's thread. Threads, descriptors of the kernel and `std::time`
+//! are the real ones, and what comes from them is not repeatable. Nor is what libraries draw for themselves: TLS has its
+//! time from the world, but its keys and signatures from the system (signatures of ECDSA differ in length, so that bytes
+//! and times differ with them; certificates with Ed25519 keys keep their sizes), and a WebSocket client its masks.
 
 mod check;
 mod choices;

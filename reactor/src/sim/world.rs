@@ -24,6 +24,9 @@ use crate::coroutine::{Coroutine, Payload};
 use crate::run::Group;
 use crate::timer::Action;
 
+/// Sets what programs draw apart from what is decided about them, which is the seed's first stream.
+const ENTROPY_STREAM: u64 = 1;
+
 /// One simulation.
 pub(crate) struct Inner {
     pub(super) config: SimConfig,
@@ -60,7 +63,7 @@ impl Inner {
             ready: RefCell::default(),
             events: RefCell::default(),
             choices: RefCell::new(choices),
-            entropy: RefCell::new(Generator::new(entropy_seed)),
+            entropy: RefCell::new(Generator::of_stream(entropy_seed, ENTROPY_STREAM)),
             trace: RefCell::new(Trace::new(tell)),
             step_count: Cell::new(0),
             hosts: RefCell::default(),

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use super::certificate::{bad_pem, read_bounded};
 use super::error::tls_error;
 use super::stream::{ByCertificate, CertifiedStream, shake_hands};
+use super::wall_clock::WallClock;
 use crate::net::Duplex;
 use crate::offload::offload;
 
@@ -75,11 +76,12 @@ impl Client {
     }
 
     fn with(roots: RootCertStore) -> io::Result<Client> {
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(tls_error)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config =
+            ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(WallClock))
+                .with_safe_default_protocol_versions()
+                .map_err(tls_error)?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         Ok(Client { config: Arc::new(config) })
     }
 

@@ -19,6 +19,7 @@ mod peer;
 mod raw_public_key;
 mod server;
 mod stream;
+mod wall_clock;
 
 use std::time::Duration;
 

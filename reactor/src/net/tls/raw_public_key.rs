@@ -24,6 +24,7 @@ use rustls::{
 };
 
 use super::Expect;
+use super::wall_clock::WallClock;
 use crate::crypto::{Identity, PublicKey, Signature};
 
 /// The DER of an Ed25519 SubjectPublicKeyInfo up to the key itself (RFC 8410, section 4): the lengths and the
@@ -48,7 +49,7 @@ fn encode_key(key: &PublicKey) -> Vec<u8> {
 
 /// What a client is set up with: its own key, and whom it expects.
 pub(super) fn client_config(identity: &Identity, expect: Expect) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PeerVerifier { expect }))
@@ -61,7 +62,7 @@ pub(super) fn client_config(identity: &Identity, expect: Expect) -> Result<Clien
 
 /// What a server is set up with: its own key. It takes any client that proves one.
 pub(super) fn server_config(identity: &Identity) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(PeerVerifier { expect: Expect::Any }))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified(identity))));

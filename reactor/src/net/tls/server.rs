@@ -9,6 +9,7 @@ use rustls::{ServerConfig, ServerConnection};
 use super::certificate::{Certificate, Certificates};
 use super::error::tls_error;
 use super::stream::{ByCertificate, CertifiedStream, shake_hands};
+use super::wall_clock::WallClock;
 use crate::net::Duplex;
 
 /// Shakes hands with clients. Cheap to clone; clones share the certificates and [`Server::reload`].
@@ -29,11 +30,12 @@ impl Server {
     /// `InvalidInput` when the list is empty.
     pub fn new(certificates: &[Certificate]) -> io::Result<Server> {
         let certificates = Arc::new(Certificates::new(certificates)?);
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(tls_error)?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates.clone());
+        let mut config =
+            ServerConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(WallClock))
+                .with_safe_default_protocol_versions()
+                .map_err(tls_error)?
+                .with_no_client_auth()
+                .with_cert_resolver(certificates.clone());
         config.ticketer = ring::Ticketer::new().map_err(tls_error)?;
         Ok(Server { config: Arc::new(config), certificates })
     }

@@ -33,6 +33,8 @@ pub(super) enum Packet {
     /// So many bytes were read.
     Credit(usize),
     Reset,
+    /// As a reset, from where nobody is: it goes to the end that sends it here.
+    Refusal,
 }
 
 /// A packet leaves, or arrives.

@@ -121,7 +121,7 @@ impl TcpStream {
         let count = end.inbox.borrow_mut().read(buffer).unwrap_or(0);
         if count > 0 {
             if !end.broken.get() {
-                self.world().leave_once(end, Packet::Credit(count));
+                self.world().leave_once(end, Packet::Credit(count), 0);
             }
             return Some(Ok(count));
         }

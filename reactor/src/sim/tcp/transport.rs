@@ -73,7 +73,12 @@ impl Inner {
 
     pub(in crate::sim) fn on_tcp(&self, event: TcpEvent) {
         let TcpEvent { sender, packet, attempt, arrives } = event;
-        if arrives { self.on_arrival(&sender, packet, attempt) } else { self.leave(&sender, packet, attempt) }
+        match packet {
+            Packet::Refusal => self.refuse_again(&sender, attempt),
+            _ if arrives => self.on_arrival(&sender, packet, attempt),
+            Packet::Credit(_) | Packet::Reset => self.leave_once(&sender, packet, attempt),
+            _ => self.leave(&sender, packet, attempt),
+        }
     }
 
     /// Sends a packet that is repeated until it arrives.
@@ -121,20 +126,31 @@ impl Inner {
         self.schedule(wait, Event::Tcp(event));
     }
 
-    /// Sends a packet whose loss nobody would notice. A reset may get lost where there is a partition.
-    pub(super) fn leave_once(&self, sender: &Rc<End>, packet: Packet) {
+    /// Sends a packet that is never lost but to a partition, and again until that has healed: who would have been told
+    /// asks again, in a kernel (a writer probes the window, a segment that is sent again meets another reset).
+    pub(super) fn leave_once(&self, sender: &Rc<End>, packet: Packet, attempt: u32) {
         let (from, to) = sender.way();
         if self.network.borrow().is_cut(from, to) {
-            return;
+            return self.tell_later(sender, packet, attempt);
         }
         let time = self.network.borrow().least_latency(from, to);
         let event = TcpEvent { sender: sender.clone(), packet, attempt: 0, arrives: true };
         self.schedule(time, Event::Tcp(event));
     }
 
+    /// Has what a partition keeps back sent again.
+    fn tell_later(&self, sender: &Rc<End>, packet: Packet, attempt: u32) {
+        if sender.broken.get() && matches!(packet, Packet::Credit(_)) {
+            return;
+        }
+        let wait = RETRY_MAX.min(RETRY_FIRST * (1 << attempt.min(RETRIES_MAX)));
+        let event = TcpEvent { sender: sender.clone(), packet, attempt: attempt + 1, arrives: false };
+        self.schedule(wait, Event::Tcp(event));
+    }
+
     fn on_arrival(&self, sender: &Rc<End>, packet: Packet, attempt: u32) {
         if !sender.peer_host.is_up() {
-            if !matches!(packet, Packet::Credit(_) | Packet::Reset) {
+            if !matches!(packet, Packet::Credit(_) | Packet::Reset | Packet::Refusal) {
                 self.retry(sender, packet, attempt);
             }
             return;
@@ -174,6 +190,8 @@ impl Inner {
                     writer.writers.wake_all();
                 }
             }
+            // It comes by an event of its own.
+            Packet::Refusal => {}
             Packet::Reset => {
                 if let Some(receiver) = receiver {
                     let connecting = receiver.state.get() == State::Connecting;
@@ -187,9 +205,13 @@ impl Inner {
 
     /// Answers `sender` that nobody is there; it learns of that one latency later.
     fn refuse(&self, sender: &Rc<End>) {
+        self.refuse_again(sender, 0);
+    }
+
+    fn refuse_again(&self, sender: &Rc<End>, attempt: u32) {
         let (from, to) = sender.way();
         if self.network.borrow().is_cut(to, from) {
-            return;
+            return self.tell_later(sender, Packet::Refusal, attempt);
         }
         self.tell(|| format!("{} -> {}  reset", sender.peer_host.name(), sender.process.host().name()));
         let time = self.network.borrow().least_latency(to, from);
@@ -287,7 +309,7 @@ impl Inner {
     fn leave_once_as_refusal(&self, end: &Rc<End>) {
         match self.end_of(end.peer_number.get()) {
             Some(peer) => self.refuse(&peer),
-            None => self.leave_once(end, Packet::Reset),
+            None => self.leave_once(end, Packet::Reset, 0),
         }
     }
 
@@ -334,7 +356,7 @@ fn describe(packet: Packet, size: usize, sender: &End) -> String {
         Packet::Segment(_) if size == 0 => "end of stream".to_owned(),
         Packet::Segment(_) => format!("{size} bytes"),
         Packet::Credit(count) => format!("{count} bytes were read"),
-        Packet::Reset => "reset".to_owned(),
+        Packet::Reset | Packet::Refusal => "reset".to_owned(),
     }
 }
 
@@ -346,5 +368,6 @@ fn packet_code(packet: Packet) -> u64 {
         Packet::Segment(number) => 16 + number,
         Packet::Credit(_) => 4,
         Packet::Reset => 5,
+        Packet::Refusal => 6,
     }
 }
