@@ -169,6 +169,7 @@ impl Reading<'_> {
         let duplex = self.duplex;
         let ended: Cell<Option<Instant>> = Cell::new(None);
         let failure: RefCell<Option<ClientError>> = RefCell::new(None);
+        let broken_off: RefCell<Option<io::Error>> = RefCell::new(None);
         let (ended_at, failed) = (&ended, &failure);
         let answer = crate::scope(|s| {
             let writer = s.spawn(move || {
@@ -196,7 +197,7 @@ impl Reading<'_> {
             match &answer {
                 Ok(()) if self.head.status().is_success() => {
                     // A server that answers as it reads must not wait for us to read, and we for it.
-                    let ahead = s.spawn(|| read_ahead(self.input, duplex));
+                    let ahead = s.spawn(|| *broken_off.borrow_mut() = read_ahead(self.input, duplex).err());
                     let _ = writer.join();
                     ahead.terminate();
                 }
@@ -206,6 +207,11 @@ impl Reading<'_> {
         });
         let is_sent = ended.get().is_some() && failure.borrow().is_none();
         match (answer, failure.into_inner()) {
+            // It is told once, and would look like the answer's end if it were asked for again.
+            (Ok(()), None) if broken_off.borrow().is_some() => {
+                let source = broken_off.take().expect("just looked at");
+                Err(ClientError::Io { phase: Phase::Body, source })
+            }
             // Nobody was sent what the caller could not give, and who agreed before it had all did not agree to that.
             (Ok(()), Some(failure @ ClientError::Body { .. })) => Err(failure),
             (Ok(()), Some(failure)) if self.head.status().is_success() => Err(failure),
@@ -265,8 +271,9 @@ impl Reading<'_> {
 
 /// Reads what a server says while it is still sent to, as far as that is kept; the rest waits in the line. Suspends for
 /// good, or until the line is at its end.
-fn read_ahead(input: &mut Input, duplex: &dyn Duplex) {
-    while input.bytes().len() < READ_AHEAD_BYTES_MAX && matches!(input.fill(duplex), Ok(true)) {}
+fn read_ahead(input: &mut Input, duplex: &dyn Duplex) -> io::Result<()> {
+    while input.bytes().len() < READ_AHEAD_BYTES_MAX && input.fill(duplex)? {}
+    Ok(())
 }
 
 /// Writes a whole body, each piece within the idle limit. Suspends until it is handed over.
