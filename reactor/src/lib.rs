@@ -200,6 +200,7 @@ mod select;
 pub mod serialization;
 pub mod signals;
 pub mod sim;
+pub mod suspension;
 pub mod sync;
 mod timer;
 mod watchdog;

@@ -43,7 +43,7 @@ pub(crate) fn spend() {
 
 #[cold]
 fn yield_in_passing() {
-    if may_suspend() && with_current(|me| me.is_some()) {
+    if may_suspend() && with_current(|me| me.is_some_and(|me| me.forbids.get().is_none())) {
         current().let_others_run();
     }
 }

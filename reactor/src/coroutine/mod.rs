@@ -66,6 +66,8 @@ pub(crate) struct Coroutine {
     number: u64,
     /// Its parent's number; 0 for none.
     parent: u64,
+    /// Why it must not suspend now, if it must not.
+    forbids: Cell<Option<&'static str>>,
     /// What it waits for while it is suspended.
     waits_for: Cell<Option<What>>,
     /// When it suspended, in nanoseconds by its group's coarse clock.
@@ -187,6 +189,7 @@ pub(crate) fn park_on(what: What) {
     assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
     let me = current();
     me.check_cut();
+    me.check_allowed(what);
     me.waits_for.set(Some(what));
     me.suspend();
     me.check_cut();
@@ -209,11 +212,23 @@ pub fn yield_now() {
     }
     let me = current();
     me.check_cut();
+    me.check_allowed(&"its next turn");
     me.let_others_run();
     me.check_cut();
 }
 
 impl Coroutine {
+    /// Forbids it to suspend, or allows it; what was before.
+    pub(crate) fn forbid(&self, why: Option<&'static str>) -> Option<&'static str> {
+        self.forbids.replace(why)
+    }
+
+    fn check_allowed(&self, what: What) {
+        if let Some(why) = self.forbids.get() {
+            panic!("this would suspend while {why}: it waits for {what}");
+        }
+    }
+
     /// Suspends it, which runs, until all who are runnable now have had their turn.
     fn let_others_run(self: &Rc<Self>) {
         if self.scheduled.get() {

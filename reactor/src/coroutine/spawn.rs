@@ -89,6 +89,7 @@ impl Prepared {
             is_scoped: start.is_scoped,
             number: driver::next_number(),
             parent: with_current(|parent| parent.map_or(0, |parent| parent.number)),
+            forbids: Cell::new(None),
             waits_for: Cell::new(None),
             suspended_at_ns: Cell::new(0),
             rare: OnceCell::new(),

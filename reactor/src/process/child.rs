@@ -142,6 +142,9 @@ impl Child {
     ///
     /// Being terminated in here leaves the child as it is: the next call waits again.
     ///
+    /// Unlike the standard library's, it does not close [`Child::stdin`], for others may write to it meanwhile: take and
+    /// drop that first, or a child that reads to the end of it waits for ever, and so does this.
+    ///
     /// # Errors
     ///
     /// When its end went elsewhere: to a `wait` of other code in this process, or nowhere, SIGCHLD being ignored.

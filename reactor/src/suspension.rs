@@ -1,0 +1,103 @@
+//! What may not be held across a suspension, and a guard that says so.
+//!
+//! All coroutines of a reactor share one thread. While one is suspended the others run, on the same thread, and see
+//! whatever it left there. Its own locals are its own; what belongs to the *thread* is everybody's. So these must not be
+//! held across a call whose documentation says `# Suspends`:
+//!
+//! - **A guard of a `std::sync::Mutex` or `RwLock`** (or any lock of threads). Another coroutine that locks it blocks the
+//!   whole thread, and with it the one that would unlock: a deadlock that no timeout ends. Take what is needed out of the
+//!   lock, or use [`crate::sync::Mutex`], which suspends.
+//! - **A borrow of a `RefCell`** that others use too, in a `thread_local!` or behind an `Rc`. Another coroutine that
+//!   borrows it panics, far from the one that is to blame. End the borrow before the call: `let next =
+//!   { queue.borrow_mut().pop() };`.
+//! - **A scoped thread-local**: what crates like `scoped_tls` set for the length of a closure stays set while others run,
+//!   and two coroutines that leave in another order than they came leave it pointing to a stack that is gone. Pass the
+//!   value as an argument, or keep it in a [`Local`](crate::Local).
+//! - **A default of the thread**: `tracing::subscriber::set_default` and its like. What others log meanwhile goes there.
+//!   Spans are no such thing: those that are entered follow their coroutine.
+//! - **A lock of standard output or input** (`stdout().lock()`), which is a lock of threads like the first.
+//!
+//! The compiler sees none of this, since a suspension is a call like any other. Where a section must not suspend,
+//! [`forbid_suspend`] makes it a panic, at the place:
+//!
+//! ```should_panic
+//! reactor::run(|| {
+//!     let _whole = reactor::suspension::forbid_suspend("the table is half moved");
+//!     reactor::yield_now(); // panics: "this would suspend while the table is half moved"
+//! });
+//! ```
+//!
+//! What it is not: a lock. Others do not run because nobody lets them.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use crate::coroutine::{self, Coroutine};
+
+/// While it lives, a suspension of the coroutine that made it is a panic; see [`forbid_suspend`].
+#[must_use = "what it forbids is allowed again when it is dropped"]
+pub struct ForbidSuspend {
+    coroutine: Rc<Coroutine>,
+    before: Option<&'static str>,
+    /// It belongs to its coroutine, and so to this thread.
+    here: PhantomData<*const ()>,
+}
+
+/// Forbids the running coroutine to suspend until the guard is dropped. `why` completes "this would suspend while ...".
+///
+/// Calls that may suspend, and need not, go through. Guards nest; other coroutines are not affected, those started
+/// under the guard among them.
+///
+/// # Panics
+///
+/// Outside [`crate::run`]. While the guard lives, whatever has to wait panics.
+///
+/// # Suspends
+///
+/// Never.
+pub fn forbid_suspend(why: &'static str) -> ForbidSuspend {
+    let coroutine = coroutine::current();
+    let before = coroutine.forbid(Some(why));
+    ForbidSuspend { coroutine, before, here: PhantomData }
+}
+
+impl Drop for ForbidSuspend {
+    fn drop(&mut self) {
+        self.coroutine.forbid(self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_need_not_wait_goes_through_and_what_must_is_a_panic_with_the_reason() {
+        crate::run(|| {
+            let (sender, receiver) = crate::sync::channel(1000);
+            let child = {
+                let _whole = forbid_suspend("the outer thing is held");
+                let inner = forbid_suspend("the inner thing is held");
+                drop(inner);
+                // More than a turn's worth: who succeeds yields in passing, and not here.
+                for number in 0..500 {
+                    sender.send(number).unwrap();
+                }
+                // Another coroutine may do as it likes.
+                crate::spawn(|| crate::sleep(Duration::from_millis(1)))
+            };
+            assert!(child.join().is_ok());
+            let waits = crate::catch_panic(|| {
+                let _whole = forbid_suspend("the outer thing is held");
+                crate::sleep(Duration::from_millis(1));
+            });
+            let message = waits.unwrap_err();
+            let message = message.downcast_ref::<String>().expect("a message");
+            assert!(message.contains("this would suspend while the outer thing is held"), "{message}");
+            // It is over with its guard.
+            crate::sleep(Duration::from_millis(1));
+            assert_eq!(receiver.recv(), Ok(0));
+        });
+    }
+}
