@@ -12,16 +12,19 @@ use bytes::Bytes;
 use crate::format::Pointer;
 use crate::tree::node::Node;
 
-/// Names a chunk: where it lies.
+/// Names a chunk: where it lies, and what a pointer says of it. A writer who lies may let two pointers say different things
+/// of one place, and neither's reader may get what the other asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ChunkId {
     address: [u8; 32],
     offset: u32,
+    size: u32,
+    tag: [u8; 16],
 }
 
 impl From<&Pointer> for ChunkId {
     fn from(pointer: &Pointer) -> ChunkId {
-        ChunkId { address: pointer.address, offset: pointer.offset }
+        ChunkId { address: pointer.address, offset: pointer.offset, size: pointer.size, tag: pointer.tag }
     }
 }
 
@@ -143,9 +146,14 @@ impl Cache {
     /// Takes a chunk in, and lets the least recently used go.
     pub(crate) fn insert(&mut self, pointer: &Pointer, content: Cached) {
         let id = ChunkId::from(pointer);
-        if let Some(&slot) = self.index.get(&id) {
-            self.unlink(slot);
-            self.link_newest(slot);
+        if let Some(&at) = self.index.get(&id) {
+            // In place of what is there: that may be a frame, and this the node that was asked for.
+            let slot = &mut self.slots[at as usize];
+            self.size_bytes += content.size_bytes();
+            self.size_bytes -= std::mem::replace(&mut slot.content, content).size_bytes();
+            self.unlink(at);
+            self.link_newest(at);
+            self.trim();
             return;
         }
         self.size_bytes += content.size_bytes();

@@ -168,7 +168,7 @@ pub fn open_with_nonce_in_place(
 
 /// Opens a run of chunks of one object that lie in one buffer, which begins at offset `start` of the object.
 ///
-/// A chunk that takes less than half of the buffer is copied out of it: whoever keeps it must not keep the whole run, which
+/// Content that takes less than half of the buffer is copied out of it: whoever keeps it must not keep the whole run, which
 /// no cache would have counted.
 ///
 /// # Errors
@@ -187,7 +187,7 @@ pub fn open_run(
         let at = chunk.offset.checked_sub(start).ok_or(Damaged)? as usize;
         let sealed = buffer.get_mut(at..at.saturating_add(chunk.length as usize)).ok_or(Damaged)?;
         let content = at..at + (chunk.size as usize).min(sealed.len());
-        opened.push(if sealed.len() * 2 < run_length {
+        opened.push(if content.len() * 2 < run_length {
             let mut copy = BytesMut::from(&*sealed);
             open_in_place(binding, &mut copy, &chunk.key, &chunk.tag)?;
             copy.truncate(content.len());

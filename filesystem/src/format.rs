@@ -141,13 +141,12 @@ impl Pointer {
         };
         // Sizes what is fetched and allocated next, so it is bounded here.
         let fits = pointer.offset as usize <= OBJECT_LENGTH_MAX
-            && pointer.length > 0
-            && pointer.size <= pointer.length
+            && pointer.length as usize == padded_size(pointer.size as usize)
             && pointer.offset as usize + pointer.length as usize <= OBJECT_LENGTH_MAX;
         fits.then_some(pointer)
     }
 
-    /// A pointer to `length` bytes in an object, for tests.
+    /// A pointer to `length` bytes in an object, which are a size class and one byte more than the content, for tests.
     #[cfg(test)]
     pub(crate) fn example(address: [u8; 32], offset: u32, length: u32) -> Pointer {
         Pointer { address, offset, length, size: length - 1, birth: 77, key: [9; 32], tag: [8; 16] }
@@ -184,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_pointer_within_its_object_leaves_the_address_out() {
-        let pointer = Pointer::example([7; 32], 10, 100);
+        let pointer = Pointer::example([7; 32], 10, 104);
         let (mut near, mut far) = (Vec::new(), Vec::new());
         pointer.encode(true, &mut near);
         pointer.encode(false, &mut far);

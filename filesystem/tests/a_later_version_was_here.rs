@@ -177,7 +177,7 @@ fn what_is_said_of_an_object_beyond_its_bytes_is_kept_when_they_are_counted() {
         });
 
         let volume = open(&store, "second");
-        for round in 0..40 {
+        for round in 0..140 {
             volume.write(file, 0, &[round; 100_000], false).unwrap();
             volume.sync(None, false).unwrap();
         }

@@ -241,10 +241,10 @@ pub(super) fn example(readers: Vec<X25519Public>) -> Root {
         },
         version: 15,
         previous: Some(HeaderHash([16; 32])),
-        tree: Some(Pointer::example([1; 32], 2, 300)),
+        tree: Some(Pointer::example([1; 32], 2, 320)),
         objects: {
             let mut objects = ObjectChanges::default();
-            objects.add(&Pointer::example([1; 32], 2, 300));
+            objects.add(&Pointer::example([1; 32], 2, 320));
             objects.remove(&Pointer::example([2; 32], 0, 64));
             objects
         },

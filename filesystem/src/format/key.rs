@@ -10,15 +10,15 @@
 //! | xattr | `inode u64, 2, name` | `1, value` |
 //! | entry | `directory u64, 3, hash u64, name` | [`EntryRecord`](super::EntryRecord) |
 //! | extent | `inode u64, 4, frame u64` | a [`Pointer`](super::Pointer), or `2, bytes` for a tiny frame |
+//! | object | `0 u64, 0, birth u64, address 32` | [`ObjectRecord`](super::ObjectRecord) |
 //! | writer | `0 u64, 1, device u64` | [`WriterRecord`](super::WriterRecord) |
 //! | orphan | `0 u64, 2, inode u64` | [`Orphan`](super::Orphan) |
 //! | truncation | `0 u64, 3, inode u64` | [`Truncation`](super::Truncation) |
-//! | object | `0 u64, 5, birth u64, address 32` | [`ObjectRecord`](super::ObjectRecord) |
 //!
 //! Only an extent's value may be a pointer that leaves its address out: a version that does not know a kind can move its
 //! values to another object as they are.
 //!
-//! Kinds 5 to 31 of an inode, and of the table 4 (snapshots), 6 (access lists) and up to 31, are reserved:
+//! Kinds 5 to 31 of an inode, and of the table 4 (snapshots), 6 (access lists) and others up to 31, are reserved:
 //! this version passes over them. Numbers in keys are big-endian, so that comparing bytes compares keys; the order of
 //! [`Key`] is the same, which a test holds together.
 
@@ -41,7 +41,8 @@ const EXTENT: u8 = 4;
 const WRITER: u8 = 1;
 const ORPHAN: u8 = 2;
 const TRUNCATION: u8 = 3;
-const OBJECT: u8 = 5;
+/// The first: the newest records lie beside the writers' and inode 1, where each commit writes anyway.
+const OBJECT: u8 = 0;
 
 /// An encoded key. Most fit inline.
 pub type KeyBytes = SmallVec<[u8; 40]>;
@@ -176,11 +177,8 @@ impl Key {
         match self {
             Key::Writer(device) => device.checked_add(1).map_or(Key::Orphan(0), Key::Writer),
             Key::Orphan(inode) => inode.checked_add(1).map_or(Key::Truncation(0), Key::Orphan),
-            Key::Truncation(inode) => {
-                let first = ObjectId { birth: 0, address: [0; 32] };
-                inode.checked_add(1).map_or(Key::Object(first), Key::Truncation)
-            }
-            Key::Object(object) => object.successor().map_or(Key::Inode(1), Key::Object),
+            Key::Object(object) => object.successor().map_or(Key::Writer(0), Key::Object),
+            Key::Truncation(inode) => inode.checked_add(1).map_or(Key::Inode(1), Key::Truncation),
             Key::Inode(inode) => Key::Xattr(*inode, Bytes::new()),
             Key::Xattr(inode, name) => Key::Xattr(*inode, longer(name)),
             Key::Entry(directory, hash, name) => Key::Entry(*directory, *hash, longer(name)),

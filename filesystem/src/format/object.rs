@@ -7,8 +7,10 @@
 //!
 //! Keys begin with the birth, so that what small commits touch, objects that are new, lies together.
 //!
-//! Whether an object may be deleted is not decided here: an older root, a snapshot, or a mount that has not caught up may
-//! point to what the newest tree does not.
+//! Whether an object may be deleted is not decided here. An older root, a snapshot, an open file that was removed elsewhere,
+//! or a journal may point to what the newest tree does not; an object that is in the list is not dead whatever the sum is, as
+//! the root before may have pointed to it; and a writer may have lied. The records say where to look: before anything is
+//! deleted, a walk over all that is kept has to say the same, by address and whatever the birth.
 
 use std::collections::BTreeMap;
 
@@ -52,17 +54,20 @@ pub struct ObjectRecord {
     /// How many of its bytes are pointed to; those that two keys point to count twice. `None`: not known, for good; nobody
     /// may delete by it.
     pub live_bytes: Option<u64>,
-    /// Where the last chunk ends that was ever pointed to. Behind it is only what pads the object.
+    /// Where the last chunk ends that was ever pointed to. Behind it is nothing that anybody needs.
     pub end: u32,
-    /// Since when nothing of it is pointed to, in seconds since 1970; 0 if something is.
+    /// When it was found last that nothing of it is pointed to, in seconds since 1970; 0 if something is. Only a machine's
+    /// clock says so.
     pub dead_seconds: i64,
+    /// The same as a version of the register; 0 if something is pointed to.
+    pub dead_version: u64,
     /// How the object is laid out. 0: chunks, and nothing that says where they are.
     pub layout: u8,
     /// What a later version knows of it: kept as it is.
     pub tail: Bytes,
 }
 
-const RECORD_SIZE: usize = 2 + 4 + 8 + 8;
+const RECORD_SIZE: usize = 2 + 4 + 8 + 8 + 8;
 /// Stands for `None`.
 const LIVE_UNKNOWN: u64 = u64::MAX;
 
@@ -73,6 +78,7 @@ impl ObjectRecord {
         out.extend_from_slice(&self.end.to_le_bytes());
         out.extend_from_slice(&self.live_bytes.unwrap_or(LIVE_UNKNOWN).to_le_bytes());
         out.extend_from_slice(&self.dead_seconds.to_le_bytes());
+        out.extend_from_slice(&self.dead_version.to_le_bytes());
         out.extend_from_slice(&self.tail);
     }
 
@@ -85,17 +91,21 @@ impl ObjectRecord {
             live_bytes: Some(u64::from_le_bytes(known[6..14].try_into().ok()?))
                 .filter(|live| *live != LIVE_UNKNOWN),
             dead_seconds: i64::from_le_bytes(known[14..22].try_into().ok()?),
+            dead_version: u64::from_le_bytes(known[22..30].try_into().ok()?),
             tail: bytes.slice(RECORD_SIZE..),
         })
     }
 
-    /// Returns the record with `change` in it, at `now_seconds` since 1970.
-    pub fn with(self, change: &ObjectChange, now_seconds: i64) -> ObjectRecord {
+    /// Returns the record with `change` in it, at `now_seconds` since 1970, for the register's version `version`.
+    pub fn with(self, change: &ObjectChange, now_seconds: i64, version: u64) -> ObjectRecord {
         // Fewer than none: somebody did not count. Then nothing is known, and nothing will be deleted by it.
         let live_bytes = self.live_bytes.and_then(|live| live.checked_add_signed(change.live_bytes));
         // Also if it was dead before: a root in between may have pointed to it, and whoever reads that still does.
-        let dead_seconds = if live_bytes == Some(0) { now_seconds } else { 0 };
-        ObjectRecord { live_bytes, dead_seconds, end: self.end.max(change.end), ..self }
+        let (dead_seconds, dead_version) = match live_bytes {
+            Some(0) => (now_seconds.max(self.dead_seconds), version),
+            _ => (0, 0),
+        };
+        ObjectRecord { live_bytes, dead_seconds, dead_version, end: self.end.max(change.end), ..self }
     }
 }
 
@@ -187,7 +197,8 @@ mod tests {
         let record = ObjectRecord {
             live_bytes: Some(70_000),
             end: 90_000,
-            dead_seconds: 0,
+            dead_seconds: 3,
+            dead_version: 4,
             layout: 1,
             tail: Bytes::from_static(b"of a later version"),
         };
@@ -195,30 +206,33 @@ mod tests {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
             assert_eq!(ObjectRecord::decode(&bytes.clone().into()), Some(record));
-            assert_eq!(ObjectRecord::decode(&Bytes::copy_from_slice(&bytes[..21])), None);
+            assert_eq!(ObjectRecord::decode(&Bytes::copy_from_slice(&bytes[..29])), None);
         }
     }
 
     #[test]
     fn an_object_dies_with_its_last_chunk_and_may_live_again() {
-        let [first, second] = [Pointer::example([1; 32], 0, 100), Pointer::example([1; 32], 128, 64)];
+        let [first, second] = [Pointer::example([1; 32], 0, 128), Pointer::example([1; 32], 128, 64)];
         let folded = |record: ObjectRecord, now, pointers: &[(&Pointer, bool)]| {
             let mut changes = ObjectChanges::default();
             for (pointer, more) in pointers {
                 if *more { changes.add(pointer) } else { changes.remove(pointer) }
             }
-            record.with(&changes.0[&ObjectId::from(&first)], now)
+            record.with(&changes.0[&ObjectId::from(&first)], now, now as u64 + 100)
         };
         let new = ObjectRecord { live_bytes: Some(0), ..ObjectRecord::default() };
         let record = folded(new, 5, &[(&first, true), (&second, true)]);
-        assert_eq!((record.live_bytes, record.end, record.dead_seconds), (Some(164), 192, 0));
+        assert_eq!((record.live_bytes, record.end, record.dead_seconds), (Some(192), 192, 0));
         let record = folded(record, 6, &[(&second, false), (&first, false)]);
-        assert_eq!((record.live_bytes, record.end, record.dead_seconds), (Some(0), 192, 6));
+        assert_eq!((record.live_bytes, record.end), (Some(0), 192));
+        assert_eq!((record.dead_seconds, record.dead_version), (6, 106));
         let record = folded(record, 7, &[(&first, true), (&first, false)]);
         assert_eq!(record.dead_seconds, 7, "a root in between pointed to it");
+        let record = folded(record, 2, &[(&first, true), (&first, false)]);
+        assert_eq!((record.dead_seconds, record.dead_version), (7, 102), "not even by a clock that is wrong");
         let record = folded(record, 8, &[(&first, true), (&first, true)]);
-        assert_eq!((record.live_bytes, record.dead_seconds), (Some(200), 0));
-        let record = folded(record, 9, &[(&first, false), (&second, false), (&second, false)]);
+        assert_eq!((record.live_bytes, record.dead_seconds), (Some(256), 0));
+        let record = folded(record, 9, &[(&first, false), (&first, false), (&second, false)]);
         assert_eq!((record.live_bytes, record.dead_seconds), (None, 0), "somebody did not count");
         assert_eq!(folded(record, 10, &[(&first, true)]).live_bytes, None, "and never will have");
     }
@@ -229,7 +243,7 @@ mod tests {
         for number in 0..OBJECT_CHANGE_COUNT_MAX as u16 {
             let mut address = [0; 32];
             address[..2].copy_from_slice(&number.to_be_bytes());
-            changes.remove(&Pointer::example(address, 10, 100));
+            changes.remove(&Pointer::example(address, 10, 128));
         }
         let mut bytes = Vec::new();
         changes.encode(&mut bytes);

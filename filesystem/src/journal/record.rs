@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn items_survive_a_record() {
-        let pointer = Pointer::example([5; 32], 1, 100);
+        let pointer = Pointer::example([5; 32], 1, 104);
         let items = vec![
             Item::Snapshot { session: [7; 8], device: 9 },
             Item::Base { number: 3, tree: Some(pointer) },

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::Nodes;
 use super::node::Node;
-use crate::format::Pointer;
+use crate::format::{Key, KeyBytes, Pointer};
 
 /// A key whose values differ.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ enum Item {
 pub struct Difference {
     /// What is left on each side, the next last.
     sides: [Vec<Item>; 2],
+    /// What lies below is passed over.
+    from: KeyBytes,
 }
 
 /// What to do next.
@@ -53,14 +55,14 @@ enum Turn {
 }
 
 impl Difference {
-    /// Begins at the lowest key of two trees.
-    pub fn new(left: Option<Pointer>, right: Option<Pointer>) -> Difference {
+    /// Begins at `from` in two trees.
+    pub fn new(left: Option<Pointer>, right: Option<Pointer>, from: &Key) -> Difference {
         let side = |root: Option<Pointer>| {
             root.map(|pointer| Item::Subtree { pointer, low: Bytes::new(), level: None })
                 .into_iter()
                 .collect()
         };
-        Difference { sides: [side(left), side(right)] }
+        Difference { sides: [side(left), side(right)], from: from.encode() }
     }
 
     /// Returns the next key that differs.
@@ -119,7 +121,7 @@ impl Difference {
                 Some(Item::Subtree { pointer: a, low: low_a, level: level_a }),
                 Some(Item::Subtree { pointer: b, low: low_b, level: level_b }),
             ) => {
-                if (a.address, a.offset) == (b.address, b.offset) {
+                if a == b {
                     Turn::PassOver
                 } else if low_a != low_b {
                     Turn::Expand([low_a < low_b, low_b < low_a])
@@ -146,7 +148,11 @@ impl Difference {
         for (side, _) in self.sides.iter_mut().zip(which).filter(|(_, wanted)| *wanted) {
             side.pop();
             if let Some(node) = fetched.next() {
-                side.extend((0..node.len()).rev().filter_map(|index| item(&node, index)));
+                let first = match node.level() {
+                    0 => node.search(&self.from).unwrap_or_else(|index| index),
+                    _ => node.child_index(&self.from),
+                };
+                side.extend((first..node.len()).rev().filter_map(|index| item(&node, index)));
             }
         }
         Ok(())
@@ -172,8 +178,8 @@ fn unshared(left: &Node, right: &Node) -> Vec<Pointer> {
     };
     let (left, right) = (children(left), children(right));
     let only = |these: &[Pointer], those: &[Pointer]| -> Vec<Pointer> {
-        let those: std::collections::HashSet<_> = those.iter().map(|p| (p.address, p.offset)).collect();
-        these.iter().filter(|p| !those.contains(&(p.address, p.offset))).copied().collect()
+        let those: std::collections::HashSet<_> = those.iter().collect();
+        these.iter().filter(|pointer| !those.contains(pointer)).copied().collect()
     };
     [only(&left, &right), only(&right, &left)].concat()
 }

@@ -73,7 +73,7 @@ struct Run {
 
 fn runs(mut pointers: Vec<Pointer>) -> Vec<Run> {
     pointers.sort_unstable_by_key(|pointer| (pointer.address, pointer.offset));
-    pointers.dedup_by_key(|pointer| (pointer.address, pointer.offset));
+    pointers.dedup();
     let mut runs: Vec<Run> = Vec::new();
     for pointer in pointers {
         match runs.last_mut() {

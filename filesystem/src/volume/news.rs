@@ -144,7 +144,7 @@ impl Volume {
                 Some(Item::Between(from, to)) => {
                     news.is_walking.set(true);
                     news.last.set(None);
-                    *news.walk.borrow_mut() = Some(Difference::new(from, to));
+                    *news.walk.borrow_mut() = Some(Difference::new(from, to, &Key::Inode(1)));
                 }
                 // Names are kept for a second at most where others write; attributes and content until told.
                 Some(Item::Everything) => {

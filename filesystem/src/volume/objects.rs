@@ -1,9 +1,11 @@
 //! Growing a tree by a commit's changes, with the records of how much of each object it points to (see [`ObjectChanges`]).
 //!
 //! A merge of changes into a tree tells what it dropped and what it points to anew. That goes to the list of changes that
-//! the root carries, so a small commit writes no record and no leaf more. Once the list is long it is folded: it becomes
-//! changes of records, merged like any others, and what *that* drops and writes is the new list. Each round rewrites
-//! records' leaves that were not rewritten in this commit before, or leaves next to nothing, so it ends.
+//! the root carries, so most small commits write no record. Once the list is long it is folded: it becomes changes of
+//! records, merged like any others, and what *that* drops and writes is the new list. Where the records are old and lie
+//! far apart, that is a leaf and thus an entry for each: so the list may be long, and one round is enough unless a root
+//! would not take what is left. Rounds end, as each rewrites leaves of records that were not rewritten in this commit, or
+//! leaves next to nothing. Whoever is in a race for the root folds only what he must.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,13 +16,13 @@ use super::Volume;
 use super::fetch::CachedNodes;
 use crate::chunk::Packer;
 use crate::errno::Errno;
-use crate::format::{Key, ObjectChanges, ObjectRecord, Pointer};
+use crate::format::{Key, OBJECT_CHANGE_COUNT_MAX, ObjectChanges, ObjectRecord, Pointer};
 use crate::operations::Time;
 use crate::tree::commit::{Change, Value, merge};
 use crate::tree::{Nodes, node::Node};
 
-/// A list that is longer is folded: 50 bytes each in every root, against a leaf for a record in every commit.
-const UNFOLDED_COUNT_MAX: usize = 32;
+/// A list that is longer is folded: 50 bytes each in every root, against a leaf for each of them in the worst case.
+const UNFOLDED_COUNT_MAX: usize = 128;
 
 /// A tree that is not published yet.
 pub(super) struct Grown<'a> {
@@ -67,12 +69,17 @@ impl<'a> Grown<'a> {
             let state = volume.state.borrow();
             Grown { tree: state.tree, objects: state.objects.clone(), nodes }
         };
+        let mut count_max = match volume.race.is_contended() {
+            false => UNFOLDED_COUNT_MAX,
+            true => OBJECT_CHANGE_COUNT_MAX,
+        };
         loop {
             grown.merge(&changes, packer)?;
-            if grown.objects.0.len() <= UNFOLDED_COUNT_MAX {
+            if grown.objects.0.len() <= count_max {
                 return Ok(grown);
             }
-            changes = grown.fold(Time::now().seconds)?;
+            changes = grown.fold(Time::now().seconds, volume.version.get() + 1)?;
+            count_max = OBJECT_CHANGE_COUNT_MAX;
         }
     }
 
@@ -103,7 +110,7 @@ impl<'a> Grown<'a> {
     }
 
     /// Takes the list of changes, and returns the records that they make.
-    fn fold(&mut self, now_seconds: i64) -> Result<Vec<Change>, Errno> {
+    fn fold(&mut self, now_seconds: i64, version: u64) -> Result<Vec<Change>, Errno> {
         let objects = std::mem::take(&mut self.objects);
         let mut changes = Vec::with_capacity(objects.0.len());
         for (object, change) in &objects.0 {
@@ -116,7 +123,7 @@ impl<'a> Grown<'a> {
                 }),
             };
             let mut value = Vec::new();
-            before.with(change, now_seconds).encode(&mut value);
+            before.with(change, now_seconds, version).encode(&mut value);
             changes.push(Change { key, value: Some(Value::Raw(value.into())) });
         }
         Ok(changes)

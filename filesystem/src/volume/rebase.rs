@@ -202,7 +202,7 @@ impl Volume {
     ) -> Result<(Vec<u64>, Returned), Errno> {
         let mut removed = Vec::new();
         let mut returned = Returned::default();
-        let mut walk = Difference::new(base, theirs);
+        let mut walk = Difference::new(base, theirs, &Key::Inode(1));
         while let Some(differing) = walk.next(&CachedNodes(self))? {
             let Some(Key::Inode(inode)) = Key::decode(&differing.key) else { continue };
             match differing.right {

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::state::{Change, Step, Stop};
 use crate::errno::Errno;
-use crate::format::{EntryRecord, InodeRecord, Key, ObjectRecord, Orphan, Pointer, Truncation, WriterRecord};
+use crate::format::{
+    EntryRecord, FRAME_SIZE_MAX, InodeRecord, Key, ObjectRecord, Orphan, Pointer, Truncation, WriterRecord,
+};
 use crate::tree::cursor;
 
 /// Before an extended attribute's value: what a later version stores otherwise begins otherwise.
@@ -24,8 +26,11 @@ pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Chan
         Key::Inode(_) => InodeRecord::decode(raw).map(Change::Inode),
         Key::Entry(..) => EntryRecord::decode(raw).map(Change::Entry),
         Key::Extent(..) => match raw.first() {
-            Some(2) => Some(Change::Frame(raw.slice(1..))),
-            _ => Pointer::decode(raw, home).map(Change::Stored),
+            // What is longer is no frame: a write into it would make another that no object takes.
+            Some(2) => Some(raw.slice(1..)).filter(|frame| frame.len() <= FRAME_SIZE_MAX).map(Change::Frame),
+            _ => Pointer::decode(raw, home)
+                .filter(|pointer| pointer.size as usize <= FRAME_SIZE_MAX)
+                .map(Change::Stored),
         },
         Key::Xattr(..) => (raw.first() == Some(&XATTR_VERSION)).then(|| Change::Xattr(raw.slice(1..))),
         Key::Orphan(_) => Orphan::decode(raw).map(Change::Orphan),

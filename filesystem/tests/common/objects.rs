@@ -89,6 +89,7 @@ pub(crate) fn check(store: &MemoryBlockStore, keys: &VolumeKeys) {
         assert_eq!(said, Some(walked), "of {object:?}, recorded {recorded:?}, unfolded {unfolded}");
         if let Some(record) = counted.records.get(&object) {
             assert_eq!(record.dead_seconds != 0, record.live_bytes == Some(0), "{object:?}");
+            assert_eq!(record.dead_version != 0, record.live_bytes == Some(0), "{object:?}");
         }
     }
 }
