@@ -330,7 +330,7 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
             return Ok(node.usage());
         }
         if let Some((at, usage)) = *self.inner.usage.borrow()
-            && at.elapsed() < USAGE_LIFETIME
+            && reactor::now().saturating_duration_since(at) < USAGE_LIFETIME
         {
             return Ok(usage);
         }

@@ -133,7 +133,7 @@ impl<O: Overlay> Links<O> {
         let health = health.entry(contact.id).or_default();
         match answer {
             Ok(answer) => {
-                let took = began.elapsed();
+                let took = reactor::now().saturating_duration_since(began);
                 // As TCP smooths its round trips: an eighth of what is new (RFC 6298).
                 health.latency = Some(health.latency.map_or(took, |latency| latency * 7 / 8 + took / 8));
                 health.failed_at = None;
@@ -156,8 +156,9 @@ impl<O: Overlay> Links<O> {
 
     /// Whether a node failed a moment ago.
     pub(crate) fn is_suspect(&self, id: &NodeId) -> bool {
-        let health = self.health.borrow();
-        health.get(id).and_then(|health| health.failed_at).is_some_and(|at| at.elapsed() < PENALTY)
+        let (health, now) = (self.health.borrow(), reactor::now());
+        let failed_at = health.get(id).and_then(|health| health.failed_at);
+        failed_at.is_some_and(|at| now.saturating_duration_since(at) < PENALTY)
     }
 
     /// How long to wait for a node before asking another too.
