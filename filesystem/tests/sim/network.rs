@@ -190,10 +190,20 @@ impl Cluster {
     /// Cuts a machine off from some nodes, or connects it to all.
     pub(crate) fn cut(&self, machine: &Host, cut: bool) {
         for node in &self.nodes {
-            match cut && self.world.choose(3) > 0 {
-                true => self.world.partition(machine, &node.host),
-                false => self.world.heal(machine, &node.host),
+            self.world.heal(machine, &node.host);
+            if cut {
+                self.cut_way(machine, &node.host);
             }
+        }
+    }
+
+    /// Lets two machines no longer reach each other, or only one the other: then answers are lost, or requests.
+    fn cut_way(&self, one: &Host, other: &Host) {
+        match self.world.choose(4) {
+            0 => {}
+            1 => self.world.partition_one_way(one, other),
+            2 => self.world.partition_one_way(other, one),
+            _ => self.world.partition(one, other),
         }
     }
 
@@ -209,7 +219,7 @@ impl Cluster {
             4 => {
                 let other = &self.nodes[world.choose(self.nodes.len() as u32) as usize];
                 if other.number != number {
-                    world.partition(&node.host, &other.host);
+                    self.cut_way(&node.host, &other.host);
                 }
             }
             5 => {
