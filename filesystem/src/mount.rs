@@ -174,6 +174,11 @@ impl Mount {
         served
     }
 
+    /// Whether the kernel has let go of it: it will ask for nothing more.
+    pub fn has_let_go(&self) -> bool {
+        self.session.as_ref().is_none_or(Session::has_ended)
+    }
+
     /// Unmounts: passes on everything that programs have written, waits until it is answered, and lets go.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ use crate::stop::{Reason, Stop};
 
 /// How long the kernel may take to let go of what is unmounted; without other namespaces it is a millisecond.
 const LET_GO_LIMIT: Duration = Duration::from_secs(1);
+/// How long what other namespaces hold may take to be written back: a patience of the nodes, and no more.
+const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 /// How often it is looked whether somebody unmounted here what another namespace keeps alive.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// An end that takes no longer needs no explanation.
@@ -87,7 +89,7 @@ pub(crate) fn serve(
         teller.terminate();
         impatient.terminate();
         match (Outcome::of(ending, directory), served) {
-            // What did not come through is worse news than what waits, but no news beside what is lost.
+            // Beside what waits or is lost, which is no success either, it is no news.
             (Outcome::Stored, Err(reason)) => Outcome::CutOff { reason },
             (outcome, _) => outcome,
         }
@@ -106,11 +108,12 @@ fn take_away(
     reason: Reason,
 ) -> Result<(), String> {
     let place = mountpoint.display();
+    let mut is_unmounted = false;
     if reason == Reason::Unmounted {
         say(format_args!("{place} was unmounted"));
     } else {
         match mount.unmount() {
-            Ok(Unmounted::Completely) => {}
+            Ok(Unmounted::Completely) => is_unmounted = true,
             Ok(Unmounted::Lazily) => {
                 say(format_args!("{place} was still in use: it is taken away all the same"))
             }
@@ -123,17 +126,20 @@ fn take_away(
     }
     let mut is_cut = false;
     if !server.is_finished() {
-        let device = device.to_owned();
-        let (holders, is_flushed) = reactor::offload(move || {
-            let holders = mountpoint::holders(&device);
-            let is_flushed = holders.is_empty() || mountpoint::flush_elsewhere(&device);
-            (holders, is_flushed)
-        });
+        let number = device.to_owned();
+        let holders = reactor::offload(move || mountpoint::holders(&number));
         if !holders.is_empty() {
             let holders = holders.join(", ");
-            say(format_args!("other mount namespaces still have the drive, and lose it now: {holders}"));
+            say(format_args!(
+                "other mount namespaces still have the drive, and lose it now, with what programs there change through \
+                 mmap from now on: {holders}"
+            ));
+            let number = device.to_owned();
+            let flush = || reactor::offload(move || mountpoint::flush_elsewhere(&number));
+            is_cut = !reactor::timeout(FLUSH_LIMIT, flush).unwrap_or(false);
         }
-        is_cut = !is_flushed;
+        // Whoever we may not look at has it, and cannot be asked. What is used here only was flushed when it was unmounted.
+        is_cut |= holders.is_empty() && is_unmounted && !mount.has_let_go();
         server.terminate();
     }
     match server.join() {

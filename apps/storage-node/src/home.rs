@@ -172,8 +172,11 @@ impl Home {
     /// # Errors
     /// Those of the file system.
     pub(crate) fn save_network(&self, network: &Network) -> Result<(), Failure> {
-        for entry in &network.nodes {
-            files::save(&self.node(entry.number).network_file(), network)?;
+        // Those that have moved to another machine have their own.
+        for home in
+            network.nodes.iter().map(|entry| self.node(entry.number)).filter(|home| home.path.is_dir())
+        {
+            files::save(&home.network_file(), network)?;
         }
         files::save(&self.network_file(), network)
     }
@@ -276,7 +279,7 @@ impl NodeHome {
     }
 
     /// Writes down where node `number`, which this is, listens: here, and in the home that made it, which clients read, if
-    /// this is still in there.
+    /// this is still in there. "All addresses" is none that anybody could dial, and not written down.
     ///
     /// # Errors
     /// Those of the file system; `Failure::Locked` if an `up` has that home.

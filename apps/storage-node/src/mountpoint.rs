@@ -5,13 +5,15 @@
 //! is there; and who keeps one alive that is unmounted here can be told, and helped to what was written there. Not here:
 //! how a drive ended (`outcome`).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use filesystem::fuse::mount_table::{self, MountEntry};
 use filesystem::mount::MountError;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use crate::errors::Failure;
 use crate::output;
@@ -119,19 +121,29 @@ pub(crate) fn holders(device: &str) -> Vec<String> {
 
 /// Has the kernel pass on what programs in other mount namespaces changed through `mmap`, on the way that one of them has
 /// to the file system with the kernel's number `device`; here there is none any more. Returns whether that worked, which
-/// takes somebody who serves it. Reads all of `/proc`.
+/// takes somebody who serves it. Reads all of `/proc`, and may hang where another user's file system is on the way.
 pub(crate) fn flush_elsewhere(device: &str) -> bool {
-    fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
-        let Some(place) = mount_table::place_in(&entry.path(), device) else { return false };
-        // Whatever a container has put there instead, it is no file system that goes by that number.
-        let path = entry.path().join("root").join(place.strip_prefix("/").unwrap_or(&place));
-        let Ok(directory) = File::open(&path) else { return false };
-        let is_it = directory.metadata().is_ok_and(|found| {
-            let (major, minor) = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
-            format!("{major}:{minor}") == device
-        });
-        is_it && rustix::fs::syncfs(&directory).is_ok()
-    })
+    let directory = fs::read_dir("/proc").into_iter().flatten().flatten().find_map(|entry| {
+        let place = mount_table::place_in(&entry.path(), device)?;
+        open_in(&entry.path().join("root"), &place, device).ok()
+    });
+    // The first decides: an error is told to whoever asks first, and to nobody after.
+    directory.is_some_and(|directory| rustix::fs::syncfs(directory).is_ok())
+}
+
+/// Opens a directory of the file system `device` as a process sees it whose root is `root`. What lies there is for
+/// somebody else to say: so no link is followed, nothing leads out, and nothing else is opened.
+fn open_in(root: &Path, place: &Path, device: &str) -> rustix::io::Result<OwnedFd> {
+    let look = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, look, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&root, place, look | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
+    let number = rustix::fs::fstat(&found)?.st_dev;
+    if format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)) != device {
+        return Err(Errno::NOENT);
+    }
+    let read = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::openat(&found, ".", read, Mode::empty())
 }
 
 /// Whether a table of mounts, as `/proc` shows it, has one of this file system; its number is the third field.

@@ -38,14 +38,15 @@ pub fn find(mountpoint: &Path) -> io::Result<Option<MountEntry>> {
     Ok(find_in(&table, mountpoint))
 }
 
-/// Returns how many mounts lie on each other at `mountpoint` (absolute, without symlinks).
+/// Returns how many mounts of a type lie on each other at `mountpoint` (absolute, without symlinks).
 ///
 /// # Errors
 ///
 /// If `/proc` is not mounted.
-pub fn count(mountpoint: &Path) -> io::Result<usize> {
+pub fn count(mountpoint: &Path, kind: &str) -> io::Result<usize> {
     let table = fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|&byte| byte == b'\n').filter_map(parse).filter(|e| e.mountpoint == mountpoint).count())
+    let entries = table.split(|&byte| byte == b'\n').filter_map(parse);
+    Ok(entries.filter(|entry| entry.mountpoint == mountpoint && entry.kind == kind).count())
 }
 
 /// Returns where the process `/proc/N` sees the file system with this device number; `None` if nowhere, or if we may not

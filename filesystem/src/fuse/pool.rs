@@ -180,6 +180,7 @@ impl<'scope> Pool<'scope> {
     }
 
     fn finish(&self, end: End) {
+        self.session.note_end();
         // Nobody waits for reads any more. Changes run to their end.
         for seat in self.seats.borrow().iter().filter(|seat| seat.request.get() != 0 && seat.looks.get()) {
             if let Some(handle) = &*seat.handle.borrow() {

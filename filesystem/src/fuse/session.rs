@@ -3,7 +3,7 @@
 //! Not here: which coroutine answers what (`pool`), what a request means (`dispatch`), how a file system is mounted
 //! (`mount`). No second thread answers requests; the one that writes notifications is in `notify`.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -49,6 +49,8 @@ pub struct Session {
     device: Descriptor,
     /// Started when there is something to tell.
     notifier: OnceCell<Notifier>,
+    /// The kernel has let go.
+    has_ended: Cell<bool>,
 }
 
 impl std::fmt::Debug for Session {
@@ -64,7 +66,11 @@ impl Session {
     ///
     /// If the descriptor can't be polled.
     pub fn new(device: OwnedFd) -> io::Result<Session> {
-        Ok(Session { device: Descriptor::new(device)?, notifier: OnceCell::new() })
+        Ok(Session {
+            device: Descriptor::new(device)?,
+            notifier: OnceCell::new(),
+            has_ended: Cell::new(false),
+        })
     }
 
     /// Answers the kernel until the file system is unmounted. What it was given is durable once the volume is closed, and
@@ -142,6 +148,15 @@ impl Session {
                 Err(SessionError::KernelTooOld { major: init.major, minor: init.minor })
             }
         }
+    }
+
+    /// Whether there will be no more requests; those that are under way may still be answered.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.get()
+    }
+
+    pub(super) fn note_end(&self) {
+        self.has_ended.set(true);
     }
 
     /// Passes on what other writers changed, until there's no more to tell.

@@ -26,7 +26,7 @@ pub(super) fn is_at(mountpoint: &Path) -> bool {
 /// If one can't be taken away.
 pub(super) fn prepare(mountpoint: &Path) -> Result<(), MountError> {
     let kept = usize::from(rustix::process::geteuid().is_root());
-    while is_at(mountpoint) && mount_table::count(mountpoint).is_ok_and(|count| count > kept) {
+    while is_at(mountpoint) && mount_table::count(mountpoint, KIND).is_ok_and(|count| count > kept) {
         detach(mountpoint, How::Lazily)?;
     }
     Ok(())
