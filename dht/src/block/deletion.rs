@@ -45,10 +45,11 @@ pub struct DeletionGrant {
     pub salt: [u8; 32],
     /// Who may delete.
     pub writer: PublicKey,
-    /// Until when, in seconds since 1970.
+    /// Until when, in seconds since 1970, by the clock of whichever node hears it from the writer. A node that hears it from
+    /// another node goes by when the writer says to have spoken.
     pub until_seconds: u64,
     /// For how long deleted blocks are kept at least, in seconds: what a stolen writer's key deletes, the owner takes
-    /// back within that time.
+    /// back within that time. Their copies are not repaired meanwhile.
     pub retention_seconds_min: u32,
 }
 

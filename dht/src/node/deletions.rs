@@ -5,8 +5,8 @@
 //! of which block and of which tag, so that what one says hides nothing from another: a block's tag is proved by its
 //! address, and only the word of that tag counts.
 //!
-//! **A tombstone covers what was put before its time.** Such a copy is *dead*: it is offered to nobody, and goes when
-//! its retention is over; one that another node hands on is refused. A copy that a client puts is put now, whatever was
+//! **A tombstone covers what was put before its time.** Such a copy is *dead*: it is offered to nobody, repaired by nobody, and
+//! goes when its retention is over; one that another node hands on is refused. A copy that a client puts is put now, whatever was
 //! there before, so it lives: whoever was told that a block is stored finds it, and who lacks it fetches it.
 //!
 //! **A put and a removal at once.** A removal is announced in memory before it looks at what it removes. A put looks
