@@ -80,6 +80,10 @@ pub(crate) struct Files {
     written: Vec<(u64, u64)>,
     /// The file numbers that earlier mounts left.
     found: Vec<u64>,
+    /// Those that have served and may still be there.
+    served: Vec<u64>,
+    /// The highest number that there ever was: a file must not be taken for older than one that has served.
+    last_number: u64,
 }
 
 impl Files {
@@ -118,6 +122,25 @@ fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// Makes the directory and those above it, and their names durable: files are worth nothing while a power cut could take
+/// the directory that they are in.
+fn make_durably(directory: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && fs::metadata(path).is_err();
+    let missing = directory.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(directory)?;
+    // The directory's own in any case: who made it may have been killed before.
+    for parent in directory.ancestors().skip(1).take(missing.max(1)) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match fs::sync_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(directory = %parent.display(), "it may not be read, and so not be made durable");
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 impl Journal {
     /// Opens the journal in `directory`, which is made if it is not there.
     ///
@@ -130,13 +153,7 @@ impl Journal {
     /// While the directory is read.
     pub(crate) fn open(directory: PathBuf, keys: &VolumeKeys) -> Result<Journal, JournalError> {
         let open = || {
-            let is_new = fs::metadata(&directory).is_err();
-            fs::create_dir_all(&directory)?;
-            if is_new && let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty())
-            {
-                // Files in it are worth nothing while a power cut could take the directory itself.
-                fs::sync_dir(parent)?;
-            }
+            make_durably(&directory)?;
             let lock = File::open(&directory)?;
             let is_ours = lock.try_lock()?;
             Ok(if is_ours { Some((lock, numbers(&directory)?)) } else { None })
@@ -147,7 +164,11 @@ impl Journal {
                 lock: Cell::new(Some(lock)),
                 secret: keys.secret.clone(),
                 register: keys.register,
-                files: Mutex::new(Files { found, ..Files::default() }),
+                files: Mutex::new(Files {
+                    last_number: found.last().copied().unwrap_or(0),
+                    found,
+                    ..Files::default()
+                }),
                 is_outdated: Cell::new(false),
             }),
             Ok(None) => Err(JournalError::InUse(directory)),
@@ -284,31 +305,30 @@ impl Journal {
             *held = through;
         }
         if snapshot {
-            let mut old = std::mem::take(&mut files.found);
-            old.extend(files.written.iter().map(|(number, _)| *number).filter(|old| *old != number));
-            files.written.retain(|(written, _)| *written == number);
-            self.remove(old);
+            let Files { found, written, served, .. } = &mut *files;
+            served.append(found);
+            served.extend(written.iter().map(|(number, _)| *number).filter(|old| *old != number));
+            written.retain(|(written, _)| *written == number);
+            self.remove_served(files);
         }
         Ok(())
     }
 
     /// Begins a file; its header goes to `bytes`.
-    fn begin(&self, files: &Files, bytes: &mut Vec<u8>) -> Result<Open, JournalError> {
-        let known = files.found.iter().chain(files.written.iter().map(|(number, _)| number));
-        let mut number = known.max().map_or(1, |number| number + 1);
+    fn begin(&self, files: &mut Files, bytes: &mut Vec<u8>) -> Result<Open, JournalError> {
         let key: [u8; 32] = random_bytes();
         bytes.extend_from_slice(&record::header(&self.register, &self.secret, &key));
         let file = loop {
+            files.last_number += 1;
             let mut options = OpenOptions::new();
-            let path = path_of(&self.directory, number);
+            let path = path_of(&self.directory, files.last_number);
             match options.write(true).create_new(true).mode(0o600).open(path) {
-                // Begun by us and failed before it counted.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => break other.map_err(|error| self.error(error))?,
             }
         };
         fs::sync_dir(&self.directory).map_err(|error| self.error(error))?;
-        Ok(Open { file, number, key, record_count: 0, size_bytes: 0 })
+        Ok(Open { file, number: files.last_number, key, record_count: 0, size_bytes: 0 })
     }
 
     /// A quorum holds every change up to `through`: the files that hold no others go.
@@ -323,35 +343,48 @@ impl Journal {
             return;
         }
         files.open.take_if(|open| gone.iter().any(|(number, _)| *number == open.number));
-        self.remove(gone.into_iter().map(|(number, _)| number).collect());
+        files.served.extend(gone.into_iter().map(|(number, _)| number));
+        self.remove_served(files);
     }
 
-    /// Removes what earlier mounts left: it is in a root, or in this mount's own file.
+    /// Removes what earlier mounts left, all of which is in a root.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`]: nothing may be committed. It would put this session's record in the place of theirs, which
+    /// says that what they left is in the root, and the next start would take it for new.
     ///
     /// # Suspends
     ///
     /// Until it is gone for good.
-    pub(crate) fn remove_found(&self, files: &mut Files) {
-        self.remove(std::mem::take(&mut files.found));
+    pub(crate) fn remove_found(&self, files: &mut Files) -> Result<(), JournalError> {
+        files.served.append(&mut files.found);
+        let error = || self.error(io::Error::other("files that have served cannot be removed"));
+        self.remove_served(files).then_some(()).ok_or_else(error)
     }
 
-    fn remove(&self, numbers: Vec<u64>) {
-        if numbers.is_empty() {
-            return;
+    /// Removes the files that have served; whether they are gone for good. What is left is tried again with the next.
+    fn remove_served(&self, files: &mut Files) -> bool {
+        if files.served.is_empty() {
+            return true;
         }
+        // From the lowest on: what a file supersedes must not outlive it.
+        files.served.sort_unstable();
         let remove = || {
-            for number in numbers {
-                match fs::remove_file(path_of(&self.directory, number)) {
+            for number in &files.served {
+                match fs::remove_file(path_of(&self.directory, *number)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
             }
             fs::sync_dir(&self.directory)
         };
-        if let Err(error) = remove() {
-            // The writer's record in the root says that they are in it.
-            tracing::warn!(%error, "journal files that have served cannot be removed");
+        match reactor::uninterruptible(remove) {
+            Ok(()) => files.served.clear(),
+            // The writer's record in the root says that the last of them is in it, and that supersedes the others.
+            Err(error) => tracing::warn!(%error, "journal files that have served cannot be removed"),
         }
+        files.served.is_empty()
     }
 }
 

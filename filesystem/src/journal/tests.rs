@@ -180,6 +180,44 @@ fn a_snapshot_that_cannot_be_begun_is_not_made_up_for_by_a_group_in_the_old_file
         std::fs::rename(&moved, &directory).unwrap();
         let all = std::iter::once(snapshot()).chain(group(1)).chain(group(2));
         journal.append(&mut journal.turn(), true, 2, all).unwrap();
+        assert_eq!(numbers(&directory).unwrap(), [3]);
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_never_outranks_a_later_one() {
+    reactor::run(|| {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("above").join("journal");
+        begin(&journal(&directory));
+        let journal = journal(&directory);
+        // The first file is superseded and gone, so that its number is free.
+        begin(&journal);
         assert_eq!(numbers(&directory).unwrap(), [2]);
+        // Nobody removes a directory as a file.
+        std::fs::remove_file(path_of(&directory, 2)).unwrap();
+        std::fs::create_dir(path_of(&directory, 2)).unwrap();
+        journal.on_committed(&mut journal.turn(), 1);
+        begin(&journal);
+        assert_eq!(numbers(&directory).unwrap(), [2, 3], "what is written now must be replayed last");
+        journal.on_committed(&mut journal.turn(), 1);
+        assert_eq!(numbers(&directory).unwrap(), [2, 3], "what it supersedes must not outlive it");
+        std::fs::remove_dir(path_of(&directory, 2)).unwrap();
+        begin(&journal);
+        assert_eq!(numbers(&directory).unwrap(), [4], "and goes once it can");
+    });
+}
+
+#[test]
+fn what_earlier_mounts_left_is_gone_before_anything_is_committed_or_that_is_refused() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        begin(&journal(directory.path()));
+        let journal = journal(directory.path());
+        std::fs::remove_file(path_of(directory.path(), 1)).unwrap();
+        std::fs::create_dir(path_of(directory.path(), 1)).unwrap();
+        assert!(matches!(journal.remove_found(&mut journal.turn()), Err(JournalError::Io(..))));
+        std::fs::remove_dir(path_of(directory.path(), 1)).unwrap();
+        assert!(journal.remove_found(&mut journal.turn()).is_ok());
     });
 }

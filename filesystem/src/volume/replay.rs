@@ -44,7 +44,7 @@ impl Volume {
         })?;
         let mut files = journal.turn();
         if replay.left.changes.is_empty() {
-            journal.remove_found(&mut files);
+            journal.remove_found(&mut files)?;
             return Ok(());
         }
         let count = replay.left.changes.len();

@@ -98,6 +98,12 @@ impl History {
         unacknowledged.removed.push(seen);
     }
 
+    /// Whoever saw `seen` gave its name to another file. Where that was renamed elsewhere too, it is there, and `seen` keeps
+    /// its name: so nothing is promised of its removal.
+    pub(crate) fn renamed_over(&mut self, seen: Token) {
+        self.version(seen).removed = true;
+    }
+
     /// Something was removed that another machine may have changed in this moment.
     pub(crate) fn removed_unseen(&mut self) {
         self.versions.values_mut().for_each(|version| version.removed = true);

@@ -347,8 +347,8 @@ impl Mount {
         let result = volume.rename(from, name.as_bytes(), to, new_name.as_bytes(), RenameFlags::default());
         if volume.version() != seen.version {
             self.history.borrow_mut().removed_unseen();
-        } else if let Some(over) = over {
-            self.settle(volume, &over, None, unacknowledged);
+        } else if let Some(over) = over.and_then(|over| over.token) {
+            self.history.borrow_mut().renamed_over(over);
         }
         result
     }
