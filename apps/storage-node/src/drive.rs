@@ -88,10 +88,10 @@ pub(crate) fn serve(
         spinner.finish_and_clear();
         teller.terminate();
         impatient.terminate();
-        match (Outcome::of(ending, directory), served) {
-            // Beside what waits or is lost, which is no success either, it is no news.
-            (Outcome::Stored, Err(reason)) => Outcome::CutOff { reason },
-            (outcome, _) => outcome,
+        let outcome = Outcome::of(ending, directory);
+        match served {
+            Ok(()) => outcome,
+            Err(reason) => outcome.cut_off(reason),
         }
     });
     note.ended(&outcome);

@@ -284,6 +284,9 @@ impl NodeHome {
     /// # Errors
     /// Those of the file system; `Failure::Locked` if an `up` has that home.
     pub(crate) fn note_address(&self, number: u16, address: SocketAddr) -> Result<(), Failure> {
+        if address.ip().is_unspecified() {
+            return Ok(());
+        }
         let mut network = self.network()?;
         let Some(entry) = network.nodes.iter_mut().find(|entry| entry.number == number) else {
             return Ok(());

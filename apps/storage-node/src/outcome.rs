@@ -31,7 +31,8 @@ pub(crate) enum Outcome {
     /// A quorum of the nodes has everything.
     Stored,
     /// The nodes did not take everything, and the next start puts it in.
-    InJournal { bytes: u64, file_count: u64, cause: String, directory: PathBuf },
+    /// `cut_off`: beside that, as in `CutOff`.
+    InJournal { bytes: u64, file_count: u64, cause: String, directory: PathBuf, cut_off: Option<String> },
     /// Neither the nodes nor the journal took everything.
     Lost { bytes: u64, cause: String, journal: String },
     /// The connection to the kernel broke: what programs had written through `mmap` may not have come through.
@@ -48,10 +49,22 @@ impl Outcome {
                 file_count,
                 cause: cause.to_string(),
                 directory: directory.into(),
+                cut_off: None,
             },
             Ending::Lost { bytes, cause, journal } => {
                 Outcome::Lost { bytes, cause: cause.to_string(), journal }
             }
+        }
+    }
+
+    /// What it is if the connection to the kernel was cut before all came through, for this reason.
+    pub(crate) fn cut_off(self, reason: String) -> Outcome {
+        match self {
+            Outcome::Stored => Outcome::CutOff { reason },
+            Outcome::InJournal { bytes, file_count, cause, directory, .. } => {
+                Outcome::InJournal { bytes, file_count, cause, directory, cut_off: Some(reason) }
+            }
+            worse => worse,
         }
     }
 
@@ -62,6 +75,10 @@ impl Outcome {
     pub(crate) fn into_result(self) -> Result<(), Failure> {
         let advice = match &self {
             Outcome::Stored => return Ok(()),
+            Outcome::InJournal { cut_off: Some(_), .. } => {
+                "start it again as before once the nodes are back (`status` shows them), which puts in what waits, and \
+                 look at what was written last elsewhere"
+            }
             Outcome::InJournal { .. } => {
                 "nothing is lost: start it again as before once the nodes are back (`status` shows them), and that \
                  start puts it in"
@@ -77,13 +94,16 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Outcome::Stored => write!(f, "everything in it is stored"),
-            Outcome::InJournal { bytes, file_count, cause, directory } => write!(
+            Outcome::InJournal { bytes, file_count, cause, directory, cut_off } => write!(
                 f,
-                "not everything is on the nodes ({cause}): {} in {file_count} file{} wait{} in the journal of {}",
+                "not everything is on the nodes ({cause}): {} in {file_count} file{} wait{} in the journal of {}{}",
                 human_bytes(*bytes),
                 if *file_count == 1 { "" } else { "s" },
                 if *file_count == 1 { "s" } else { "" },
-                directory.display()
+                directory.display(),
+                cut_off.as_ref().map_or(String::new(), |reason| format!(
+                    "; and the connection to the kernel was cut ({reason})"
+                ))
             ),
             Outcome::Lost { bytes, cause, journal } => write!(
                 f,
@@ -261,8 +281,20 @@ mod tests {
     fn nothing_but_stored_is_a_success() {
         assert!(Outcome::Stored.into_result().is_ok());
         let cause = || "no answer".to_owned();
-        let waiting =
-            Outcome::InJournal { bytes: 2048, file_count: 2, cause: cause(), directory: "/d".into() };
+        let waiting = Outcome::InJournal {
+            bytes: 2048,
+            file_count: 2,
+            cause: cause(),
+            directory: "/d".into(),
+            cut_off: None,
+        };
+        let both = waiting.clone().cut_off("aborted".into());
+        assert!(
+            both.to_string().contains("wait in the journal of /d; and")
+                && both.to_string().contains("aborted")
+        );
+        let failure = both.into_result().unwrap_err();
+        assert!(!failure.advice().unwrap().contains("nothing is lost"), "{failure}");
         let lost = Outcome::Lost { bytes: 1, cause: cause(), journal: "full".into() };
         for (outcome, words) in [
             (waiting, "2.0 KiB in 2 files wait in the journal of /d"),

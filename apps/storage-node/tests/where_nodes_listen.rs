@@ -41,4 +41,25 @@ fn an_address_that_was_asked_for_is_remembered() {
     let got = storage_node(&["get", "file", "--home", text(&home)]);
     assert_eq!(got.stdout, b"kept", "{}", String::from_utf8_lossy(&got.stderr));
     assert!(run.stop().success());
+
+    // What nobody can dial does not take the place of what they can.
+    let run = Running::start(&["run", "--home", text(&node), "--listen", "0.0.0.0:0"], "Ctrl-C stops it");
+    assert_eq!(address_in(&network), free);
+    assert!(run.stop().success());
+}
+
+#[test]
+fn a_node_that_was_moved_away_keeps_no_address_from_being_written_down() {
+    if !fuse_is_usable("a_node_that_was_moved_away_keeps_no_address_from_being_written_down") {
+        return;
+    }
+    let place = Place::new("moved");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    assert!(Running::up(&home, &drive, 2).stop().success());
+    fs::rename(home.join("nodes/2"), place.join("elsewhere")).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let node = home.join("nodes/1");
+    let run = Running::start(&["run", "--home", text(&node), "--listen", &free], "Ctrl-C stops it");
+    assert_eq!(address_in(&home.join("network.json")), free);
+    assert!(run.stop().success());
 }
