@@ -113,6 +113,8 @@ fn live_through(world: &World, mounts: &[Mount], happens_behind: impl Fn()) {
         mounts.iter().filter(|_| world.choose(2) == 1).for_each(Mount::start);
     }
     mounts.iter().for_each(|mount| mount.host.set_disk_faults(DiskFaults::default()));
+    // No power cut that has not come yet comes while it is judged.
+    mounts.iter().for_each(|mount| mount.host.crash_at_disk_change(u32::MAX));
 }
 
 /// Something happens to a machine that has the volume mounted.
