@@ -91,7 +91,7 @@ pub enum PutError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetError {
-    /// Every node asked says that it has no such block.
+    /// Every node asked says that it has no such block, and they are at least as many as keep one.
     #[error("no node has the block {0}")]
     NotFound(Address),
     /// The range is empty or ends beyond the block.
@@ -114,7 +114,7 @@ pub enum GetError {
         /// How many nodes sent something else.
         liars: usize,
     },
-    /// Nodes that should have it do not answer.
+    /// Nodes that should have it do not answer, or fewer are known than keep a block.
     #[error("no node that may hold the block {address} answers ({reason}); check that the nodes run")]
     Unreachable {
         /// The block.

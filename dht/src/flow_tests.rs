@@ -111,6 +111,20 @@ fn what_nobody_has_is_not_found_and_what_is_beyond_the_end_is_out_of_range() {
 }
 
 #[test]
+fn what_fewer_nodes_than_keep_a_block_lack_may_exist() {
+    reactor::run(|| {
+        for known in 0..3 {
+            // The others are not known, as to somebody who was cut off.
+            let network = FakeNetwork::new(known, 3, 1);
+            let client = network.client(&identity(1));
+            let missing = Address([5; 32]);
+            let answer = client.get(&missing, None);
+            assert!(matches!(answer, Err(GetError::Unreachable { .. })), "{known} are known: {answer:?}");
+        }
+    });
+}
+
+#[test]
 fn the_same_writer_writes_again_in_one_round_trip() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);

@@ -310,7 +310,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
             return Ok(found);
         }
     }
-    Err(tally.error(address, range))
+    Err(tally.error(links, address, range))
 }
 
 fn recv<T>(answers: &Receiver<Answer<T>>) -> Result<Answer<T>, ()> {
@@ -371,11 +371,24 @@ impl Tally {
         }
     }
 
-    fn error(self, address: &Address, range: Option<Range<u32>>) -> GetError {
+    /// Nobody has it. That it does not exist is believed only of as many nodes as keep a block: one that is cut off knows
+    /// few others for a while, and what these lack may be on those that it does not know.
+    fn error<O: Overlay + 'static>(
+        self,
+        links: &Rc<Links<O>>,
+        address: &Address,
+        range: Option<Range<u32>>,
+    ) -> GetError {
         if let Some(length) = self.length {
             return outside(range, length);
         }
+        // Our own node was asked before the others.
+        let (denied, needed) = (self.lacking.len() + usize::from(links.local.is_some()), links.replicas);
         match (self.liars, self.unreachable) {
+            (0, None) if denied < needed => {
+                let reason = format!("only {denied} of the {needed} nodes that keep a block are known");
+                GetError::Unreachable { address: *address, reason }
+            }
             (0, None) => GetError::NotFound(*address),
             (0, Some(reason)) => GetError::Unreachable { address: *address, reason },
             (liars, _) => GetError::Corrupt { address: *address, liars },

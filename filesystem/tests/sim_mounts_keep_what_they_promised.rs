@@ -177,6 +177,14 @@ fn nor_is_it_where_nodes_keep_the_blocks() {
     check(&SimConfig::default(), sim::seeds(10), world_of_nodes);
 }
 
+/// 23: a mount that was cut off from all nodes but one took that one's word that a block does not exist.
+/// 214: a power cut that was to come came while the world was judged.
+#[test]
+fn seeds_that_failed_once_fail_no_more() {
+    check(&SimConfig::default(), [214], world_of_mounts);
+    check(&SimConfig::default(), [23], world_of_nodes);
+}
+
 #[test]
 fn one_seed_gives_one_story_down_to_the_bytes_of_the_root() {
     let run = |seed, story: fn(&World)| {
