@@ -178,11 +178,12 @@ fn nor_is_it_where_nodes_keep_the_blocks() {
 }
 
 /// 23: a mount that was cut off from all nodes but one took that one's word that a block does not exist.
+/// 37: a file was read in two pieces, and another machine's commit came between them.
 /// 214: a power cut that was to come came while the world was judged.
 #[test]
 fn seeds_that_failed_once_fail_no_more() {
     check(&SimConfig::default(), [214], world_of_mounts);
-    check(&SimConfig::default(), [23], world_of_nodes);
+    check(&SimConfig::default(), [23, 37], world_of_nodes);
 }
 
 #[test]

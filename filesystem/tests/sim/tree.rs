@@ -37,7 +37,14 @@ pub(crate) fn read(volume: &Volume, file: Inode) -> Result<Vec<u8>, Errno> {
 ///
 /// If it holds anything else.
 pub(crate) fn held(volume: &Volume, path: &str, file: Inode) -> Result<Held, Errno> {
-    let content = read(volume, file)?;
+    let content = loop {
+        let version = volume.version();
+        let content = read(volume, file)?;
+        // Another machine's commit that comes between two reads shows the start of one content and the end of the next.
+        if volume.version() == version {
+            break content;
+        }
+    };
     if content.is_empty() {
         return Ok(Held::Empty);
     }
