@@ -9,7 +9,7 @@
 //! - a *courtesy* is an answer that cost its cause nothing: a refusal, a pong.
 //!
 //! Light, middling and heavy calls and streams have a limit each, so that small calls do not wait behind large ones. Both ends
-//! know the weights, and the caller waits before it goes over a limit ([`super::call`]); one that does not is answered
+//! know the weights, and the caller waits before it goes over a limit (`rpc/call.rs`); one that does not is answered
 //! `Overloaded`, and one that causes courtesies and reads none is cut off. The callee never stops reading instead:
 //! two sides that each wait for the other to read would wait for ever.
 //!
