@@ -7,11 +7,11 @@
 //! `HYPHA_STORM_MINUTES` makes it long.
 
 mod common;
+mod storm;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -21,9 +21,8 @@ use common::history::{Content, History};
 use common::random::Random;
 use common::running::{Running, kill_hard, signal};
 use common::{Place, fuse_is_usable, loud, text};
-use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 use rustix::process::Signal;
-use rustix::time::{ClockId, clock_gettime};
+use storm::tree::{Tree, is_file, is_harmless, tree};
 
 /// For merges that follow each other on a machine that has other things to do.
 const SOON: Duration = Duration::from_secs(180);
@@ -123,8 +122,6 @@ fn watch(watched: Arc<Mutex<Watched>>) {
         }
     });
 }
-
-type Tree = BTreeMap<String, (u32, u64, Content)>;
 
 #[test]
 fn mounts_agree_after_a_storm_and_every_version_is_accounted_for() {
@@ -291,269 +288,6 @@ impl Storm {
         format!("{words}\nthe steps:\n{}", self.trace.join("\n"))
     }
 
-    /// A name, most often one of a few; else one that is there, conflict copies among them. Relative to the drive.
-    fn pick(&self, at: usize, place: u64) -> String {
-        let directory = DIRECTORIES[(place >> 8) as usize % DIRECTORIES.len()];
-        let mut name = format!("n{}.txt", (place >> 16) % NAME_COUNT);
-        if place.is_multiple_of(6) {
-            let mut names: Vec<String> = fs::read_dir(self.mounts[at].drive.join(directory))
-                .map(|entries| entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
-                .unwrap_or_default();
-            names.retain(|name| !name.starts_with(LOG));
-            names.sort();
-            if !names.is_empty() {
-                name = names.swap_remove((place >> 16) as usize % names.len());
-            }
-        }
-        if directory.is_empty() { name } else { format!("{directory}/{name}") }
-    }
-
-    fn change(&mut self, at: usize, step: &Step) -> io::Result<()> {
-        let path = self.pick(at, step.places[0]);
-        let other = self.pick(at, step.places[1]);
-        match step.kind {
-            0..14 => self.create(at, &path, step),
-            14..22 => self.open(at, &path).map(drop),
-            22..58 => self.edit(at, &path, step),
-            58..65 => self.sync_file(at, step),
-            65..72 => self.close(at, step),
-            72..79 => self.save(at, &path, step),
-            79..84 => self.rename(at, &other, &path),
-            84..89 => self.unlink(at, &path),
-            89..91 => {
-                self.note(&format!("link {other} as {path}"));
-                let drive = &self.mounts[at].drive;
-                fs::hard_link(drive.join(&other), drive.join(&path))
-            }
-            91..94 => {
-                let directory = DIRECTORIES[1 + step.places[0] as usize % 3];
-                self.note(&format!("mkdir {directory}"));
-                fs::create_dir(self.mounts[at].drive.join(directory))
-            }
-            94 => {
-                let directory = DIRECTORIES[1 + step.places[0] as usize % 3];
-                self.note(&format!("rmdir {directory}"));
-                fs::remove_dir(self.mounts[at].drive.join(directory))
-            }
-            95..99 => self.append(at, step),
-            _ => {
-                self.note(&format!("chmod {path}"));
-                let mode = 0o600 + step.size as u32 % 0o100;
-                fs::set_permissions(self.mounts[at].drive.join(&path), Permissions::from_mode(mode))
-            }
-        }
-    }
-
-    /// Bytes that no other file begins with, and some more.
-    fn fresh(&mut self, step: &Step) -> Content {
-        let more = if step.size.is_multiple_of(16) { 100_000 } else { 3_000 };
-        let mut content = self.history.token().to_vec();
-        content.resize(17 + (step.offset % more) as usize, 1);
-        content
-    }
-
-    fn create(&mut self, at: usize, path: &str, step: &Step) -> io::Result<()> {
-        self.note(&format!("create {path}"));
-        let place = self.mounts[at].drive.join(path);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&place)?;
-        let content = self.fresh(step);
-        file.write_all_at(&content, 0)?;
-        // What another mount made there meanwhile may be the file now, with this in it.
-        let made = read(&file)?;
-        let what = self.trace.last().unwrap().clone();
-        assert!(made == content, "{}", self.failed("a new file shows something else than what was written"));
-        self.history.made(at, made.clone(), &what);
-        self.knows(&made, path);
-        self.open.push(Open { mount: at, path: path.into(), file, made: vec![made] });
-        Ok(())
-    }
-
-    fn knows(&mut self, content: &Content, path: &str) {
-        self.paths.entry(content.clone()).or_default().push(path.to_owned());
-    }
-
-    fn open(&mut self, at: usize, path: &str) -> io::Result<usize> {
-        self.note(&format!("open {path}"));
-        let place = self.mounts[at].drive.join(path);
-        let file = OpenOptions::new().read(true).write(true).open(&place)?;
-        self.open.push(Open { mount: at, path: path.into(), file, made: Vec::new() });
-        Ok(self.open.len() - 1)
-    }
-
-    /// One of the open files of a mount.
-    fn choose(&self, at: usize, step: &Step) -> Option<usize> {
-        let of_it: Vec<usize> = (0..self.open.len()).filter(|index| self.open[*index].mount == at).collect();
-        of_it.get(step.handle as usize % of_it.len().max(1)).copied()
-    }
-
-    fn edit(&mut self, at: usize, path: &str, step: &Step) -> io::Result<()> {
-        let index = match self.choose(at, step) {
-            Some(index) => index,
-            None => self.open(at, path)?,
-        };
-        let size = read(&self.open[index].file)?.len() as u64;
-        let token = self.history.token();
-        let offset = if step.places[2].is_multiple_of(4) { 0 } else { step.offset % (size + 2_000) };
-        self.apply(
-            index,
-            &format!("write at {offset}"),
-            |file| file.write_all_at(&token, offset),
-            |old| write_at(old, offset as usize, &token),
-        )?;
-        // What is cut or punched begins with a token of its own, so that it is no version that was there before.
-        let size = 17 + step.size % (size + 100);
-        match step.places[2] % 16 {
-            0 => self.apply(
-                index,
-                &format!("cut to {size}"),
-                |file| file.set_len(size),
-                |old| {
-                    let mut new = old.clone();
-                    new.resize(size as usize, 0);
-                    new
-                },
-            ),
-            4 => {
-                let (start, end) = (size, size + 1 + step.offset % 50_000);
-                let punch = |file: &File| {
-                    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                    Ok(rustix::fs::fallocate(file, how, start, end - start)?)
-                };
-                self.apply(index, &format!("punch {start}..{end}"), punch, |old| {
-                    let mut new = old.clone();
-                    let end = new.len().min(end as usize);
-                    if (start as usize) < end {
-                        new[start as usize..end].fill(0);
-                    }
-                    new
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Changes an open file, and notes what that made of it.
-    fn apply(
-        &mut self,
-        index: usize,
-        words: &str,
-        change: impl Fn(&File) -> io::Result<()>,
-        apply: impl Fn(&Content) -> Content,
-    ) -> io::Result<()> {
-        let (at, path) = (self.open[index].mount, self.open[index].path.display().to_string());
-        self.note(&format!("{words} of {path}"));
-        let file = &self.open[index].file;
-        let saw = read(file)?;
-        change(file)?;
-        let new = read(file)?;
-        let is_named = now(file)?.0 > 0;
-        let what = format!("{} ({words})", self.trace.last().unwrap());
-        if let Err(wrong) = self.history.changed(at, &saw, &new, &what, apply) {
-            panic!("{}", self.failed(&wrong));
-        }
-        self.knows(&new, &path);
-        if is_named {
-            self.open[index].made.push(new);
-        } else {
-            // Another's removal came first: what is written to a file without a name goes with it.
-            self.history.removed(new);
-        }
-        Ok(())
-    }
-
-    fn sync_file(&mut self, at: usize, step: &Step) -> io::Result<()> {
-        let Some(index) = self.choose(at, step) else { return Ok(()) };
-        self.note(&format!("fsync {}", self.open[index].path.display()));
-        let open = &mut self.open[index];
-        open.file.sync_all()?;
-        self.history.acknowledged(&std::mem::take(&mut open.made));
-        Ok(())
-    }
-
-    fn close(&mut self, at: usize, step: &Step) -> io::Result<()> {
-        let Some(index) = self.choose(at, step) else { return Ok(()) };
-        self.note(&format!("close {}", self.open[index].path.display()));
-        let open = self.open.swap_remove(index);
-        // The node is never away: it succeeds.
-        drop(open.file);
-        self.history.acknowledged(&open.made);
-        Ok(())
-    }
-
-    /// As editors do.
-    fn save(&mut self, at: usize, path: &str, step: &Step) -> io::Result<()> {
-        self.note("save");
-        let temporary = format!("saving-{}.txt", step.size % 4);
-        self.create(at, &temporary, step)?;
-        let open = self.open.pop().unwrap();
-        self.history.acknowledged(&open.made);
-        drop(open);
-        self.rename(at, &temporary, path)
-    }
-
-    fn rename(&mut self, at: usize, from: &str, to: &str) -> io::Result<()> {
-        self.note(&format!("rename {from} to {to}"));
-        let drive = self.mounts[at].drive.clone();
-        if let Ok(content) = fs::read(drive.join(from)) {
-            self.knows(&content, to);
-        }
-        self.superseding(at, to, || fs::rename(drive.join(from), drive.join(to)))
-    }
-
-    fn unlink(&mut self, at: usize, path: &str) -> io::Result<()> {
-        self.note(&format!("unlink {path}"));
-        let place = self.mounts[at].drive.join(path);
-        self.superseding(at, path, || fs::remove_file(&place))
-    }
-
-    /// Removes or replaces what `path` names. What that was shows the file that is open meanwhile: it has no name any
-    /// more, since this step.
-    fn superseding(
-        &mut self,
-        at: usize,
-        path: &str,
-        remove: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
-        let target = File::open(self.mounts[at].drive.join(path));
-        let is_file = |file: &File| file.metadata().is_ok_and(|metadata| metadata.is_file());
-        let target = target.ok().filter(is_file);
-        let start = clock_gettime(ClockId::RealtimeCoarse);
-        remove()?;
-        let Some(target) = target else { return Ok(()) };
-        let (names, changed) = now(&target)?;
-        if names == 0 && changed >= (start.tv_sec, start.tv_nsec) {
-            let content = read(&target)?;
-            self.history.removed(content);
-        } else {
-            // One of several names; or a merge put another mount's file under that name just before.
-            self.note("perhaps of something else");
-            let paths = &self.paths;
-            let has_path = |known: &Vec<String>| known.iter().any(|known| known == path);
-            self.history.perhaps_removed(|content| paths.get(content).is_some_and(has_path));
-            let content = read(&target)?;
-            self.history.perhaps_removed(|other| *other == content);
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, at: usize, step: &Step) -> io::Result<()> {
-        self.note("append");
-        let mount = &mut self.mounts[at];
-        let place = mount.drive.join(LOG);
-        let log = match &mut mount.log {
-            Some(log) => log,
-            none => none.insert(OpenOptions::new().append(true).create(true).open(place)?),
-        };
-        let line = format!("{at} {} {}\n", mount.lines.len(), "x".repeat(step.size as usize % 900));
-        log.write_all(line.as_bytes())?;
-        mount.lines.push(line);
-        if step.offset.is_multiple_of(4) {
-            log.sync_all()?;
-            mount.synced_lines = mount.lines.len();
-        }
-        Ok(())
-    }
-
     /// Lets the mounts tell each other everything, and checks what is there then.
     fn calm(&mut self) {
         self.trace.push("the calm".into());
@@ -671,88 +405,5 @@ impl Mounted {
             synced_lines: 0,
             syncs: Vec::new(),
         }
-    }
-}
-
-/// What a program is told when another was there first, or the name is of another kind.
-fn is_harmless(error: &io::Error) -> bool {
-    use rustix::io::Errno as E;
-    let errnos = [E::NOENT, E::EXIST, E::NOTEMPTY, E::ISDIR, E::NOTDIR, E::STALE, E::PERM, E::INVAL]
-        .map(E::raw_os_error);
-    error.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
-}
-
-fn is_file(mode: u32) -> bool {
-    mode & 0o170_000 == 0o100_000
-}
-
-/// All that a file holds, past the kernel's cache: what a merge brought in, and no page from before it.
-fn read(file: &File) -> io::Result<Content> {
-    // A read past the cache believes the size that the kernel knows.
-    now(file)?;
-    let flags = rustix::fs::fcntl_getfl(file)?;
-    rustix::fs::fcntl_setfl(file, flags | OFlags::DIRECT)?;
-    let mut content = Vec::new();
-    let mut piece = vec![0; 64 * 1024];
-    loop {
-        let size = file.read_at(&mut piece, content.len() as u64)?;
-        if size == 0 {
-            break;
-        }
-        content.extend_from_slice(&piece[..size]);
-    }
-    rustix::fs::fcntl_setfl(file, flags)?;
-    Ok(content)
-}
-
-/// How many names a file has, and when that or anything else of it last changed; asked of the mount, not of the kernel.
-fn now(file: &File) -> io::Result<(u32, (i64, i64))> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
-    let found = rustix::fs::statx(file, "", flags, StatxFlags::BASIC_STATS)?;
-    Ok((found.stx_nlink, (found.stx_ctime.tv_sec, i64::from(found.stx_ctime.tv_nsec))))
-}
-
-fn write_at(old: &Content, offset: usize, data: &[u8]) -> Content {
-    let mut new = old.clone();
-    new.resize(new.len().max(offset + data.len()), 0);
-    new[offset..offset + data.len()].copy_from_slice(data);
-    new
-}
-
-/// Everything below a drive: mode, links, content. How many names each file has is counted, and compared.
-fn tree(drive: &Path) -> io::Result<Tree> {
-    let mut found = Tree::new();
-    let mut names: HashMap<u64, (u64, u64, String)> = HashMap::new();
-    let mut todo = vec![(drive.to_owned(), String::new())];
-    while let Some((directory, path)) = todo.pop() {
-        let mut directory_count = 0;
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let path = format!("{path}{}", entry.file_name().to_string_lossy());
-            let metadata = fs::symlink_metadata(entry.path())?;
-            let content = match metadata.is_file() {
-                true => fs::read(entry.path())?,
-                false => Content::new(),
-            };
-            if metadata.is_dir() {
-                directory_count += 1;
-                todo.push((entry.path(), format!("{path}/")));
-            } else {
-                names.entry(metadata.ino()).or_insert((metadata.nlink(), 0, path.clone())).1 += 1;
-            }
-            found.insert(path, (metadata.mode(), metadata.nlink(), content));
-        }
-        let links = fs::symlink_metadata(&directory)?.nlink();
-        if links != 2 + directory_count {
-            return Err(io::Error::other(format!(
-                "{path:?} has {links} links and {directory_count} directories"
-            )));
-        }
-    }
-    match names.into_values().find(|(links, names, _)| links != names) {
-        Some((links, names, path)) => {
-            Err(io::Error::other(format!("{path} has {links} links and {names} names")))
-        }
-        None => Ok(found),
     }
 }
