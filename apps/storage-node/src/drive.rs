@@ -21,7 +21,7 @@ use crate::errors::Failure;
 use crate::mountpoint;
 use crate::outcome::{Note, Outcome};
 use crate::output::say;
-use crate::progress::{self, human_bytes};
+use crate::progress::{self, files_in_words, human_bytes};
 use crate::stop::{Reason, Stop};
 
 /// How long the kernel may take to let go of what is unmounted; without other namespaces it is a millisecond.
@@ -61,7 +61,7 @@ pub(crate) fn serve(
         MountOptions { fs_name: "hypha".into(), allow_other, replace_stale: true, ..MountOptions::default() };
     let mount = Mount::new(mountpoint, &options)?;
     let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
-    let note = Note::leave(mount.mountpoint());
+    let mut note = Note::leave(mount.mountpoint());
     let operations: Rc<dyn Operations> = volume.clone();
     let outcome = reactor::scope(|scope| {
         let server = scope.spawn(|| {
@@ -76,7 +76,7 @@ pub(crate) fn serve(
         ready();
         let reason = stop.wait();
         looker.terminate();
-        let teller = scope.spawn(|| tell_what_is_left(&volume, stop));
+        let teller = scope.spawn(|| tell_what_is_left(&volume, stop, &mut note));
         let impatient = scope.spawn(|| {
             stop.wait_hurry();
             say("not waiting for the nodes any longer: what they did not take goes to the journal");
@@ -163,8 +163,9 @@ fn wait_until_only_others_have_it(device: &str) {
     }
 }
 
-/// Says what the end waits for, how much it is, and how to leave, for as long as it takes.
-fn tell_what_is_left(volume: &Volume, stop: &Stop) {
+/// Says what the end waits for, how much it is, and how to leave, for as long as it takes: here, and in the note, where
+/// `umount` in another terminal finds it.
+fn tell_what_is_left(volume: &Volume, stop: &Stop, note: &mut Note) {
     reactor::sleep(SILENCE);
     loop {
         let pending = volume.pending();
@@ -177,11 +178,13 @@ fn tell_what_is_left(volume: &Volume, stop: &Stop) {
             } else {
                 "; Ctrl-C now leaves it in the journal for the next start"
             };
-            say(format_args!(
-                "still storing {} of {} files{trouble}{way_out}",
+            let amount = format!(
+                "still storing {} of {}{trouble}",
                 human_bytes(pending.bytes),
-                pending.file_count
-            ));
+                files_in_words(pending.file_count)
+            );
+            note.waits(&amount);
+            say(format_args!("{amount}{way_out}"));
         }
         reactor::sleep(TELL_INTERVAL);
     }

@@ -24,13 +24,10 @@ pub(crate) use duration::Span;
 use marks::Marks;
 
 use crate::cli::Gc;
-use crate::client::{self, Client};
-use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::output::say;
-use crate::process;
 use crate::progress::{self, human_bytes};
-use crate::volume::{Keep, Opening};
+use crate::values;
 
 /// How old a block must be that no root names. An upload is named within seconds of its end, or minutes if the nodes were
 /// away; a day is for the machine that slept in between.
@@ -88,31 +85,17 @@ pub(crate) fn gc(options: &Gc) -> Result<(), Failure> {
             "nothing was deleted: which mounts may still need what the drive has removed cannot be told yet";
         return Err(Failure::Garbage { reason: reason.into() });
     }
-    let settings = client::settings(&options.client)?;
-    let directory = ClientDirectory::scratch()?;
-    let seen_directory = settings.seen_directory();
-    process::run(|| {
-        let client = Client::connect(&settings)?;
-        let (volume, seen) = client.open_volume(&Opening {
-            directory: &directory,
-            seen_directory: seen_directory.as_deref(),
-            keep: Keep::Nothing,
-            accept_rollback: false,
-        })?;
+    let grace = options.grace.unwrap_or(Span(GRACE));
+    let report = values::with_volume(&options.client, |client, volume| {
         let bar = progress::spinner("looking for garbage");
-        let grace = options.grace.unwrap_or(Span(GRACE));
-        let report = survey(&client.block_store(), &volume, grace.0, &bar);
+        let report = survey(&client.block_store(), volume, grace.0, &bar);
         bar.finish_and_clear();
-        // It has changed nothing.
-        let _ = volume.close();
-        drop(seen);
-        client.leave();
-        let report = report.map_err(|unknown| Failure::Garbage { reason: unknown.to_string() })?;
-        say(format_args!("the nodes hold {} of this drive", report.held));
-        say(format_args!("no root reaches {}, put less than {grace} ago", report.young));
-        say(format_args!("no root reaches {}, older than that: garbage", report.garbage));
-        Ok(())
-    })
+        report.map_err(|unknown| Failure::Garbage { reason: unknown.to_string() })
+    })?;
+    say(format_args!("the nodes hold {} of this drive", report.held));
+    say(format_args!("no root reaches {}, put less than {grace} ago", report.young));
+    say(format_args!("no root reaches {}, older than that: garbage", report.garbage));
+    Ok(())
 }
 
 fn survey(

@@ -2,8 +2,8 @@
 //!
 //! The end of a process says nothing about what it stored. So the serving process leaves a note where whoever unmounts
 //! its drive finds it without the environment's help: in a directory that follows from the user alone, under a name
-//! that follows from the mountpoint alone. The note first says who serves, and before the process ends how that went. Where
-//! there is no such word, the answer is "not known", and never "stored".
+//! that follows from the mountpoint alone. The note first says who serves, then what the end waits for, and before the
+//! process ends how that went. Where there is no such word, the answer is "not known", and never "stored".
 //!
 //! Root unmounts other users' drives, and so reads notes that others write: such a note is believed only if it is the
 //! mounting user's own file, in that user's own directory, about that user's own process.
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::Failure;
 use crate::files::{self, Kind};
-use crate::progress::human_bytes;
+use crate::progress::{files_in_words, human_bytes};
 
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,9 +96,9 @@ impl std::fmt::Display for Outcome {
             Outcome::Stored => write!(f, "everything in it is stored"),
             Outcome::InJournal { bytes, file_count, cause, directory, cut_off } => write!(
                 f,
-                "not everything is on the nodes ({cause}): {} in {file_count} file{} wait{} in the journal of {}{}",
+                "not everything is on the nodes ({cause}): {} in {} wait{} in the journal of {}{}",
                 human_bytes(*bytes),
-                if *file_count == 1 { "" } else { "s" },
+                files_in_words(*file_count),
                 if *file_count == 1 { "s" } else { "" },
                 directory.display(),
                 cut_off.as_ref().map_or(String::new(), |reason| format!(
@@ -124,6 +124,9 @@ struct Word {
     process: u32,
     /// When that process began, in ticks since the machine did: its number may be given out again.
     began: u64,
+    /// What the end waits for, if it takes long.
+    #[serde(default)]
+    waits: Option<String>,
     outcome: Option<Outcome>,
 }
 
@@ -146,9 +149,16 @@ impl Note {
     pub(crate) fn leave(mountpoint: &Path) -> Note {
         let file = note_file(rustix::process::geteuid().as_raw(), mountpoint);
         let process = std::process::id();
-        let note = Note { file, word: Word { process, began: began(process).unwrap_or(0), outcome: None } };
+        let began = began(process).unwrap_or(0);
+        let note = Note { file, word: Word { process, began, waits: None, outcome: None } };
         note.write();
         note
+    }
+
+    /// Says what the end waits for, to whoever waits for it in another terminal.
+    pub(crate) fn waits(&mut self, what: &str) {
+        self.word.waits = Some(what.to_owned());
+        self.write();
     }
 
     /// Says how it went. To be called when all is decided, and before the process ends.
@@ -208,8 +218,17 @@ impl Server {
 
     /// How it went, once it has ended; `None` if it did not say.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        let word = read(&self.file, self.user)?;
-        if (word.process, word.began) == (self.process, self.began) { word.outcome } else { None }
+        self.word()?.outcome
+    }
+
+    /// What its end waits for, as it last said.
+    pub(crate) fn waits(&self) -> Option<String> {
+        self.word()?.waits
+    }
+
+    /// The note as it is now, if it is still this process's.
+    fn word(&self) -> Option<Word> {
+        read(&self.file, self.user).filter(|word| (word.process, word.began) == (self.process, self.began))
     }
 }
 
@@ -260,11 +279,13 @@ mod tests {
     #[test]
     fn a_note_says_who_serves_and_then_how_it_went() {
         let place = tempfile::tempdir().unwrap();
-        let note = Note::leave(place.path());
+        let mut note = Note::leave(place.path());
         let server = Server::of(own(), place.path()).expect("there is a note");
         assert_eq!(server.process(), std::process::id());
         assert!(server.descriptor().is_some());
-        assert_eq!(server.outcome(), None);
+        assert_eq!((server.outcome(), server.waits()), (None, None));
+        note.waits("4.0 KiB of 1 file");
+        assert_eq!((server.outcome(), server.waits()), (None, Some("4.0 KiB of 1 file".into())));
         note.ended(&Outcome::Stored);
         assert_eq!(server.outcome(), Some(Outcome::Stored));
         // A later drive at the same place says nothing about this one.
@@ -297,7 +318,7 @@ mod tests {
         assert!(!failure.advice().unwrap().contains("nothing is lost"), "{failure}");
         let lost = Outcome::Lost { bytes: 1, cause: cause(), journal: "full".into() };
         for (outcome, words) in [
-            (waiting, "2.0 KiB in 2 files wait in the journal of /d"),
+            (waiting, "2.0 KiB in 2 files and directories wait in the journal of /d"),
             (lost, "is lost"),
             (Outcome::CutOff { reason: "aborted".into() }, "was cut (aborted)"),
         ] {

@@ -52,6 +52,11 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     format!("{value:.1} PiB")
 }
 
+/// "1 file", "2 files and directories": what has changed is counted, and a new name changes its directory.
+pub(crate) fn files_in_words(count: u64) -> String {
+    format!("{count} file{}", if count == 1 { "" } else { "s and directories" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

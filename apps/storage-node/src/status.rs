@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay::{Contact, NodeId, Overlay};
 use reactor::crypto::PublicKey;
+use reactor::rpc::CallError;
 use serde::Serialize;
 
 use crate::cli::Status;
@@ -20,7 +21,7 @@ use crate::network::{Hex, Network};
 use crate::output;
 use crate::process;
 use crate::progress::human_bytes;
-use crate::report::{Report, ReportMethod};
+use crate::report::{Report, ReportMethod, ReportRefused};
 
 /// A node that takes longer is as good as down for whoever waits for a file.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -112,7 +113,7 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
                     let contact = contact.clone();
                     move || match overlay.call::<ReportMethod>(&contact, &(), Bytes::new(), ANSWER_LIMIT) {
                         Ok((report, _)) => Ok(report),
-                        Err(error) => Err(error.to_string()),
+                        Err(error) => Err(in_plain_words(&error)),
                     }
                 });
                 (number, contact, asking)
@@ -128,6 +129,16 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
     });
     client.leave();
     Ok(overview(network, answers))
+}
+
+/// Why a node gave no report, for somebody who runs it and does not program it.
+fn in_plain_words(error: &CallError<ReportRefused>) -> String {
+    match error {
+        CallError::NotSent | CallError::Closed => "it cannot be reached, or lets nobody in".into(),
+        CallError::TimedOut => format!("nothing came within {} s", ANSWER_LIMIT.as_secs()),
+        CallError::Remote(refused) => refused.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// The nodes of the description and those met, each once; where both know an address, the met one counts.

@@ -16,11 +16,14 @@ use crate::cli::Umount;
 use crate::errors::Failure;
 use crate::mountpoint;
 use crate::outcome::Server;
-use crate::output::say;
+use crate::output::{self, say};
 use crate::progress;
 
 /// A flush of everything dirty to slow nodes takes minutes at most.
 const FLUSH_LIMIT: Duration = Duration::from_secs(600);
+
+/// How often the serving process's note is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who was just done with the drive may hold on to it for a moment: a program that is being started has its parent's
 /// files until it runs, and desktops look at whatever changes.
@@ -56,12 +59,15 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
     let Some(server) = server else {
         return Err(not_known("the process that served it left no word"));
     };
-    if let Some(descriptor) = server.descriptor()
-        && !has_ended(descriptor, FLUSH_LIMIT)
-    {
+    let has_ended = wait_for_end(&server, |waits| {
+        let pid = server.process();
+        let line = format!("process {pid} is {waits}; Ctrl-C here ends the waiting, and nothing else");
+        spinner.suspend(|| output::warn(line));
+    });
+    spinner.finish_and_clear();
+    if !has_ended {
         return Err(Failure::NotFlushed { pid: server.process() });
     }
-    spinner.finish_and_clear();
     match server.outcome() {
         None => Err(not_known("the process that served it ended without a word")),
         Some(outcome) => {
@@ -71,6 +77,25 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Waits until the process that served a drive has ended, and passes on what it says that it waits for. Returns whether
+/// it has ended.
+fn wait_for_end(server: &Server, mut tell: impl FnMut(&str)) -> bool {
+    let Some(descriptor) = server.descriptor() else { return true };
+    let deadline = Instant::now() + FLUSH_LIMIT;
+    let mut told = None;
+    while Instant::now() < deadline {
+        if has_ended(descriptor, LOOK_INTERVAL) {
+            return true;
+        }
+        let waits = server.waits();
+        if let Some(words) = waits.as_deref().filter(|_| waits != told) {
+            tell(words);
+        }
+        told = waits;
+    }
+    false
 }
 
 /// Waits for the end of a process; its descriptor becomes readable then, whether or not its parent has noticed.

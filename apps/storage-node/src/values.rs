@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use filesystem::operations::{
     Credentials, FileKind, Inode, Operations, RenameFlags, SetAttributes, XattrMode,
 };
+use filesystem::volume::Volume;
 use filesystem::{Attributes, Errno};
 use indicatif::ProgressBar;
 use reactor::crypto::random_bytes;
@@ -38,7 +39,7 @@ const PIECE_SIZE_BYTES: usize = 1 << 20;
 pub(crate) fn put(options: &Put) -> Result<(), Failure> {
     let name = Name::parse(&options.name)?;
     let (input, size) = source(options.file.as_deref())?;
-    let size = with_volume(&options.client, |volume| {
+    let size = with_volume(&options.client, |_, volume| {
         let bar = progress::bytes("putting", size);
         let stored = write_value(volume, &name, input, &bar);
         bar.finish_and_clear();
@@ -55,7 +56,7 @@ pub(crate) fn put(options: &Put) -> Result<(), Failure> {
 pub(crate) fn get(options: &Get) -> Result<(), Failure> {
     let name = Name::parse(&options.name)?;
     let sink = Sink::open(options.file.as_deref())?;
-    with_volume(&options.client, |volume| {
+    with_volume(&options.client, |_, volume| {
         let attributes = find(volume, &name)?;
         let bar = progress::bytes("getting", Some(attributes.size));
         let sink = read_value(volume, &name, &attributes, sink, &bar);
@@ -65,9 +66,12 @@ pub(crate) fn get(options: &Get) -> Result<(), Failure> {
 }
 
 /// Opens the volume as a client, for one thing.
-fn with_volume<T: Send>(
+///
+/// # Errors
+/// What `work` says, or what keeps the volume from being opened, or what was changed from being stored.
+pub(crate) fn with_volume<T: Send>(
     options: &crate::cli::ClientOptions,
-    work: impl FnOnce(&dyn Operations) -> Result<T, Failure> + Send,
+    work: impl FnOnce(&Client, &Volume) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     let settings = client::settings(options)?;
     // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
@@ -81,7 +85,7 @@ fn with_volume<T: Send>(
             keep: Keep::Nothing,
             accept_rollback: false,
         })?;
-        let result = work(&*volume);
+        let result = work(&client, &volume);
         let closed = Outcome::of(volume.close(), directory.path()).into_result();
         drop(seen);
         client.leave();

@@ -76,6 +76,10 @@ fn umount_tells_what_no_quorum_took_and_the_next_start_puts_it_in() {
         "{words}"
     );
     assert!(!words.contains("everything in it is stored"), "{words}");
+    assert!(
+        words.contains("is still storing") && words.contains("of 2 files and directories"),
+        "it waited in silence: {words}"
+    );
     assert!(!is_mounted(&drive));
     let status = mounted.wait(LIMIT).expect("it ends with its drive");
     assert_eq!(status.code(), Some(1), "{}", mounted.drain());
