@@ -186,6 +186,7 @@ mod handle;
 pub mod http;
 mod interval;
 mod io;
+pub mod nat;
 pub mod net;
 mod offload;
 mod parallel;

@@ -4,6 +4,7 @@ pub mod dht;
 pub mod filesystem;
 pub mod http;
 pub mod http_client;
+pub mod nat;
 pub mod overlay;
 pub mod reactor;
 
@@ -20,6 +21,7 @@ pub const ALL: &[Target] = &[
     http::HTTP_RESPONSE,
     http::HTTP_CHUNKED,
     http_client::HTTP_REDIRECT,
+    nat::STUN,
     overlay::PASSPORT,
     overlay::CONTACT,
     dht::STORE_SEGMENT,

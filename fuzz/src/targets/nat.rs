@@ -1,0 +1,64 @@
+//! Parsers that packets from anywhere reach before anybody has proved who they are.
+
+use ::reactor::nat::stun::{
+    AMPLIFICATION_MAX, BINDING, Builder, Change, Class, HEADER_BYTES, Key, Kind, Message, Origins, Place,
+    TransactionId, answer,
+};
+
+use crate::Target;
+
+/// A STUN message into its attributes and back, and what a server says to it: never more than its factor.
+pub const STUN: Target = Target {
+    name: "stun",
+    body: |data| {
+        stun_message(data);
+        // Few mutations leave the header's length as it was, and what is behind it would go unseen.
+        let mut mended = data[..data.len() / 4 * 4].to_vec();
+        if let Some((header, attributes)) = mended.split_at_mut_checked(HEADER_BYTES) {
+            header[0] &= 3;
+            header[2..4].copy_from_slice(&(attributes.len() as u16).to_be_bytes());
+            header[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+            stun_message(&mended);
+        }
+    },
+    seeds: || {
+        let request = || Builder::new(Class::Request, BINDING, TransactionId([7; 12]));
+        let success = Builder::new(Class::Success, BINDING, TransactionId([8; 12]));
+        let address = "192.0.2.1:32853".parse().expect("a constant");
+        let signed =
+            request().attribute(Kind::USERNAME, b"name").sign(&Key::sha1(b"key")).sign(&Key::sha256(b"key"));
+        vec![
+            request().finish(),
+            request().change(Change::BOTH).fingerprint().finish(),
+            signed.fingerprint().finish(),
+            success.mapped_address(address).address(Kind::OTHER_ADDRESS, address).finish(),
+            request().error(420, "Unknown Attribute").unknown_attributes(&[Kind(0x26), Kind(0x27)]).finish(),
+        ]
+    },
+};
+
+fn stun_message(data: &[u8]) {
+    let ports = [3478, 3479];
+    let v4 = Origins { addresses: [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()], ports };
+    let v6 = Origins { addresses: [[1; 16].into(), [2; 16].into()], ports };
+    for (from, at) in [
+        ("203.0.113.7:5", None),
+        ("203.0.113.7:5", Some((&v4, Place::ALL[1]))),
+        ("[2001:db8::7]:5", Some((&v6, Place::ALL[2]))),
+    ] {
+        if let Some((bytes, _)) = answer(data, from.parse().expect("a constant"), at) {
+            assert!(bytes.len() <= data.len() * AMPLIFICATION_MAX);
+            let said = Message::parse(&bytes).expect("what we encode decodes");
+            assert!(matches!(said.class(), Class::Success | Class::Error));
+        }
+    }
+    let Ok(message) = Message::parse(data) else { return };
+    let _ = (message.mapped_address(), message.error_code(), message.change());
+    let _ = (message.is_signed_by(&Key::sha1(b"key")), message.is_signed_by(&Key::sha256(b"key")));
+    let empty = Builder::new(message.class(), message.method(), message.transaction());
+    let again = message.attributes().fold(empty, |builder, (kind, value)| builder.attribute(kind, value));
+    let again = again.finish();
+    assert!(again.len() <= data.len());
+    let found = Message::parse(&again).expect("what we encode decodes");
+    assert!(found.attributes().eq(message.attributes()));
+}

@@ -1,0 +1,14 @@
+//! Getting through routers that translate addresses: what one's address looks like from outside, and what the router
+//! between does with packets.
+//!
+//! A home router lends a machine an outside port for each conversation (a *mapping*) and lets in what it takes for
+//! answers (its *filter*). Two machines behind such routers can talk directly when each learns the outside address that
+//! the other was lent, and both send at once. So it begins with a question to a server outside, "where do my packets seem
+//! to come from?":
+//!
+//! - [`stun`] asks that question and answers it (RFC 8489).
+//!
+//! What it is not: an identity. Whoever sits on the path may say what they like about addresses; who a peer is, its
+//! handshake proves ([`crate::net::tls`]).
+
+pub mod stun;
