@@ -1,7 +1,7 @@
 //! Builds what is measured: our own programs, the peers' workspace, the C++ peer.
 //!
-//! Always with optimisations, whichever way the harness itself was built, and every time: cargo finds in a moment
-//! that nothing changed, while a forgotten rebuild is a figure about yesterday's code.
+//! By the profile by which the harness itself was built, but always with optimisations; and every time: cargo finds in
+//! a moment that nothing changed, while a forgotten rebuild is a figure about yesterday's code.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,29 @@ fn benches_directory() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns where cargo puts the programs of the project's own workspace.
-fn release_directory() -> io::Result<PathBuf> {
-    // This program is target/{debug,release}/NAME, or target/{debug,release}/deps/NAME when it is a test.
-    let own = std::env::current_exe()?;
-    let target = own.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
-    let target = target.and_then(Path::parent).ok_or_else(|| {
-        io::Error::other(format!("{} is in no cargo target directory; run this through cargo", own.display()))
-    })?;
-    Ok(target.join("release"))
+/// Where cargo puts what it builds, and by which of its profiles.
+struct Place {
+    target: PathBuf,
+    profile: String,
+}
+
+impl Place {
+    /// Programs are built by the profile by which this one was, but never without optimisations.
+    fn of_this_program() -> io::Result<Self> {
+        // This program is target/PROFILE/NAME, or target/PROFILE/deps/NAME when it is a test.
+        let own = std::env::current_exe()?;
+        let directory = own.ancestors().skip(1).find(|path| !path.ends_with("deps"));
+        let parts = directory.and_then(|path| Some((path.parent()?, path.file_name()?.to_str()?)));
+        let (target, profile) = parts.ok_or_else(|| {
+            io::Error::other(format!("{} is in no target directory; run it through cargo", own.display()))
+        })?;
+        let profile = if profile == "debug" { "release" } else { profile };
+        Ok(Self { target: target.to_path_buf(), profile: profile.to_owned() })
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.target.join(&self.profile)
+    }
 }
 
 /// Builds the program `binary` of our workspace's `package` and returns its path.
@@ -29,8 +43,9 @@ fn release_directory() -> io::Result<PathBuf> {
 /// Fails when cargo does, whose message has been printed then.
 pub fn own_program(package: &str, binary: &str) -> io::Result<PathBuf> {
     let manifest = benches_directory().join("../Cargo.toml");
-    cargo_build(&manifest, &["-p", package, "--bin", binary])?;
-    Ok(release_directory()?.join(binary))
+    let place = Place::of_this_program()?;
+    cargo_build(&manifest, &place.profile, &["-p", package, "--bin", binary])?;
+    Ok(place.programs().join(binary))
 }
 
 /// Builds the example `example` of our workspace's `package` and returns its path.
@@ -39,8 +54,9 @@ pub fn own_program(package: &str, binary: &str) -> io::Result<PathBuf> {
 /// Fails when cargo does, whose message has been printed then.
 pub fn own_example(package: &str, example: &str) -> io::Result<PathBuf> {
     let manifest = benches_directory().join("../Cargo.toml");
-    cargo_build(&manifest, &["-p", package, "--example", example])?;
-    Ok(release_directory()?.join("examples").join(example))
+    let place = Place::of_this_program()?;
+    cargo_build(&manifest, &place.profile, &["-p", package, "--example", example])?;
+    Ok(place.programs().join("examples").join(example))
 }
 
 /// Whether a peer's program is built where it may have been before.
@@ -57,10 +73,7 @@ pub enum Rebuild {
 /// # Errors
 /// Fails when this program does not run from there.
 pub fn target_directory() -> io::Result<PathBuf> {
-    release_directory().map(|mut path| {
-        path.pop();
-        path
-    })
+    Place::of_this_program().map(|place| place.target)
 }
 
 /// Builds the program `binary` of the peers' `package` and returns its path.
@@ -68,19 +81,14 @@ pub fn target_directory() -> io::Result<PathBuf> {
 /// # Errors
 /// Fails when cargo does, whose message has been printed then; or when it is not there and shall not be built.
 pub fn peer_of(package: &str, binary: &str, rebuild: Rebuild) -> io::Result<PathBuf> {
-    let peers = benches_directory().join("peers");
-    let target = peers.join("target");
-    let program = target.join("release").join(binary);
     if rebuild == Rebuild::Always {
-        let directory = target.to_string_lossy();
-        cargo_build(
-            &peers.join("Cargo.toml"),
-            &["-p", package, "--bin", binary, "--target-dir", &directory],
-        )?;
-    } else if !program.is_file() {
-        return Err(io::Error::other("not built yet (a run without --quick builds it)"));
+        return build_peer(binary, &["-p", package]);
     }
-    Ok(program)
+    let program = benches_directory().join("peers/target/release").join(binary);
+    match program.is_file() {
+        true => Ok(program),
+        false => Err(io::Error::other("not built yet (a run without --quick builds it)")),
+    }
 }
 
 /// Builds the peers' program `binary` and returns its path.
@@ -88,17 +96,22 @@ pub fn peer_of(package: &str, binary: &str, rebuild: Rebuild) -> io::Result<Path
 /// # Errors
 /// Fails when cargo does, whose message has been printed then.
 pub fn peer_program(binary: &str) -> io::Result<PathBuf> {
-    let peers = benches_directory().join("peers");
-    let target = peers.join("target");
-    let directory = target.to_string_lossy();
-    cargo_build(&peers.join("Cargo.toml"), &["--bin", binary, "--target-dir", &directory])?;
-    Ok(target.join("release").join(binary))
+    build_peer(binary, &[])
 }
 
-fn cargo_build(manifest: &Path, more: &[&str]) -> io::Result<()> {
+fn build_peer(binary: &str, package: &[&str]) -> io::Result<PathBuf> {
+    let peers = benches_directory().join("peers");
+    let place = Place { target: peers.join("target"), ..Place::of_this_program()? };
+    let directory = place.target.to_string_lossy();
+    let more = [package, &["--bin", binary, "--target-dir", &directory]].concat();
+    cargo_build(&peers.join("Cargo.toml"), &place.profile, &more)?;
+    Ok(place.programs().join(binary))
+}
+
+fn cargo_build(manifest: &Path, profile: &str, more: &[&str]) -> io::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--release", "--manifest-path"]).arg(manifest).args(more);
+    command.args(["build", "--quiet", "--profile", profile, "--manifest-path"]).arg(manifest).args(more);
     match command.status()? {
         status if status.success() => Ok(()),
         status => Err(io::Error::other(format!("{command:?} failed: {status}"))),
