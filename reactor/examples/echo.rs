@@ -9,17 +9,16 @@ use reactor::net::{TcpListener, TcpStream};
 /// The longest line that is echoed: a client that never ends its line is cut off here.
 const LINE_LIMIT_BYTES: usize = 64 * 1024;
 
+#[reactor::main]
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
-    reactor::run(move || {
-        let listener = TcpListener::bind(address)?;
-        println!("echo listens at {}", listener.local_addr()?);
-        loop {
-            let (client, _) = listener.accept()?;
-            // Its handle is dropped: the client's coroutine goes on by itself until the client leaves.
-            reactor::spawn(move || serve(&client));
-        }
-    })
+    let listener = TcpListener::bind(address)?;
+    println!("echo listens at {}", listener.local_addr()?);
+    loop {
+        let (client, _) = listener.accept()?;
+        // Its handle is dropped: the client's coroutine goes on by itself until the client leaves.
+        reactor::spawn(move || serve(&client));
+    }
 }
 
 fn serve(mut client: &TcpStream) -> io::Result<()> {

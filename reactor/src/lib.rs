@@ -120,6 +120,24 @@
 //! });
 //! ```
 //!
+//! # Programs and tests
+//!
+//! [`macro@main`] puts a program's body into the reactor, and [`macro@test`] a test's, which then fails by whatever any of its
+//! coroutines panics with. With `seeds` a test runs in simulated worlds.
+//!
+//! ```
+//! #[reactor::test(seeds = 0..500)]
+//! fn nothing_is_lost(world: &reactor::sim::World) {
+//!     // ...
+//! #   let _ = world;
+//! }
+//!
+//! #[reactor::main]
+//! fn main() {
+//!     println!("hello from {}", reactor::current_name());
+//! }
+//! ```
+//!
 //! # Trying it without a network
 //!
 //! In [`sim`] the same code runs in a world of its own: an hour of waiting costs no time, packets are lost and
@@ -222,6 +240,61 @@ pub use io::read_until;
 pub use offload::offload;
 pub use parallel::for_each_parallel;
 pub use race::{Task, join_all, race, task};
+/// Runs a program in the reactor: `main`'s body becomes the main coroutine of a [`run`].
+///
+/// What `main` returns goes to the process as usual: an error is printed, and the exit status is 1.
+///
+/// # Panics
+///
+/// As [`run`] does.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{self, Write};
+/// use reactor::net::{TcpListener, TcpStream};
+///
+/// #[reactor::main]
+/// fn main() -> io::Result<()> {
+///     let listener = TcpListener::bind("127.0.0.1:0")?;
+///     let address = listener.local_addr()?;
+///     let server = reactor::spawn(move || listener.accept().map(|(mut client, _)| client.write_all(b"hello")));
+///     let greeting = io::read_to_string(TcpStream::connect(address)?)?;
+///     assert_eq!(greeting, "hello");
+///     server.join().unwrap()?
+/// }
+/// ```
+pub use reactor_macros::main;
+/// Runs a test in the reactor; or, where it has `seeds`, in a simulated world for each of them.
+///
+/// A panic fails the test whose coroutine it was, with its message, place and backtrace in that test's own output; so
+/// does one that nobody joins, and an error that the body returns. `#[should_panic]` and other attributes go together with
+/// it. Tests run side by side, each in a reactor of its own.
+///
+/// With `seeds = 0..500` the body runs in 500 worlds ([`sim::check`]), and may take the [`sim::World`] that it is in as
+/// its argument. One that fails is told with its seed and the story of the plainest world that fails the same way. The
+/// environment variable `HYPHA_SEED` chooses one seed in place of all: `HYPHA_SEED=17 cargo test NAME`. The worlds are as
+/// [`sim::SimConfig::default`] says, or as an expression for `config`.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use reactor::sim::{Latency, Link, SimConfig, World};
+///
+/// #[reactor::test]
+/// fn a_nap_is_over_soon() -> Result<(), reactor::Elapsed> {
+///     reactor::timeout(Duration::from_secs(60), || reactor::sleep(Duration::from_millis(1)))
+/// }
+///
+/// #[reactor::test(seeds = 0..20, config = SimConfig { first_come_first_served: true, ..SimConfig::default() })]
+/// fn an_hour_costs_no_time(world: &World) {
+///     world.link_all(Link::new(Latency::Constant(Duration::from_millis(5))).with_loss(0.1));
+///     reactor::sleep(Duration::from_secs(3600));
+///     assert_eq!(world.elapsed(), Duration::from_secs(3600));
+/// }
+/// ```
+pub use reactor_macros::test;
 pub use run::run;
 pub use scope::{Scope, ScopedJoinHandle, scope};
 pub use select::{Alarm, Selectable, after, at, select, select_timeout};

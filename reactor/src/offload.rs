@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::coroutine::may_suspend;
+use crate::coroutine::{Payload, may_suspend, panic_message};
 use crate::remote;
 use crate::sim;
 use crate::sync::Semaphore;
@@ -106,11 +106,13 @@ thread_local! {
 ///
 /// # Panics
 ///
-/// With `f`'s panic. Outside [`crate::run`].
+/// With `f`'s panic, whose message is printed once more where this was called: it was first printed by a thread that
+/// belongs to nobody, which a test's output does not show. Outside [`crate::run`].
 ///
 /// # Suspends
 ///
 /// Until `f` has returned.
+#[track_caller]
 pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     if let Some(process) = sim::here() {
         return sim::offload(&process, f);
@@ -132,9 +134,18 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     std::mem::forget(wanted);
     match result {
         Some(Ok(value)) => value,
-        Some(Err(payload)) => resume_unwind(payload),
+        Some(Err(payload)) => raise_here(payload),
         None => unreachable!("the job sends before it drops its sender"),
     }
+}
+
+/// Panics with the words of a panic that happened on another thread.
+#[track_caller]
+fn raise_here(payload: Payload) -> ! {
+    if payload.is::<&str>() || payload.is::<String>() {
+        panic!("{}", panic_message(&payload));
+    }
+    resume_unwind(payload)
 }
 
 /// A job that somebody waits for. Dropped, it is taken back if it has not begun.

@@ -141,70 +141,69 @@ fn workers_that_share_a_socket_all_hear_of_every_datagram_and_of_the_stop() {
 
 /// Every pair of kinds of sources, several consumers, in an order that a seed decides; terminations and timeouts among
 /// them. Whatever was sent is taken once, and everybody who shall stop does.
-#[test]
-fn whatever_is_sent_to_selects_that_compete_is_taken_once_in_every_order_of_things() {
-    let config = reactor::sim::SimConfig::default();
-    reactor::sim::check(&config, 0..300, |world| {
-        let (to_a, a) = channel(2);
-        let (to_b, b) = channel(2);
-        let (signal, gate) = (Rc::new(Signal::new()), Rc::new(Barrier::new(false)));
-        let (taken, told) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(0)));
-        let consumers: Vec<_> = (0..4u32)
-            .map(|n| {
-                let (a, b, signal, gate) = (a.clone(), b.clone(), signal.clone(), gate.clone());
-                let (taken, told) = (taken.clone(), told.clone());
-                let patience = Duration::from_millis(u64::from(world.choose(4)));
-                spawn(move || {
-                    loop {
-                        let alarm = after(patience);
-                        // Which pair it waits for depends on who it is; the gate ends it.
-                        let index = match n {
-                            0 => select(&[&*gate, &a, &b]),
-                            1 => select(&[&*gate, &a, &alarm]),
-                            2 => select(&[&*gate, &*signal, &b]),
-                            _ => select(&[&*gate, &b, &*signal, &a]),
-                        };
-                        match (n, index) {
-                            (_, 0) => return,
-                            (0 | 1, 1) | (3, 3) => taken.borrow_mut().push(a.recv().unwrap()),
-                            (0 | 2, 2) | (3, 1) => taken.borrow_mut().push(b.recv().unwrap()),
-                            (2, 1) | (3, 2) => told.set(told.get() + 1),
-                            _ => sleep(Duration::from_millis(1)),
-                        }
+#[reactor::test(seeds = 0..300)]
+fn whatever_is_sent_to_selects_that_compete_is_taken_once_in_every_order_of_things(
+    world: &reactor::sim::World,
+) {
+    let (to_a, a) = channel(2);
+    let (to_b, b) = channel(2);
+    let (signal, gate) = (Rc::new(Signal::new()), Rc::new(Barrier::new(false)));
+    let (taken, told) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(0)));
+    let consumers: Vec<_> = (0..4u32)
+        .map(|n| {
+            let (a, b, signal, gate) = (a.clone(), b.clone(), signal.clone(), gate.clone());
+            let (taken, told) = (taken.clone(), told.clone());
+            let patience = Duration::from_millis(u64::from(world.choose(4)));
+            spawn(move || {
+                loop {
+                    let alarm = after(patience);
+                    // Which pair it waits for depends on who it is; the gate ends it.
+                    let index = match n {
+                        0 => select(&[&*gate, &a, &b]),
+                        1 => select(&[&*gate, &a, &alarm]),
+                        2 => select(&[&*gate, &*signal, &b]),
+                        _ => select(&[&*gate, &b, &*signal, &a]),
+                    };
+                    match (n, index) {
+                        (_, 0) => return,
+                        (0 | 1, 1) | (3, 3) => taken.borrow_mut().push(a.recv().unwrap()),
+                        (0 | 2, 2) | (3, 1) => taken.borrow_mut().push(b.recv().unwrap()),
+                        (2, 1) | (3, 2) => told.set(told.get() + 1),
+                        _ => sleep(Duration::from_millis(1)),
                     }
-                })
+                }
             })
-            .collect();
-        // One that comes and goes, at any time.
-        let (of_flighty, of_flighty_b) = (a.clone(), b.clone());
-        let flighty_taken = taken.clone();
-        let flighty = spawn(move || {
-            loop {
-                let chosen = timeout(Duration::from_micros(700), || select(&[&of_flighty, &of_flighty_b]));
-                let receiver = match chosen {
-                    Ok(0) => &of_flighty,
-                    Ok(_) => &of_flighty_b,
-                    Err(_) => continue,
-                };
-                flighty_taken.borrow_mut().push(receiver.recv().unwrap());
-            }
-        });
-        let mut told_count = 0;
-        for n in 0..20u32 {
-            match world.choose(4) {
-                0 => sleep(Duration::from_micros(300)),
-                1 if signal.notify_one() => told_count += 1,
-                _ => {}
-            }
-            if world.choose(2) == 0 { to_a.send(n).unwrap() } else { to_b.send(n).unwrap() }
+        })
+        .collect();
+    // One that comes and goes, at any time.
+    let (of_flighty, of_flighty_b) = (a.clone(), b.clone());
+    let flighty_taken = taken.clone();
+    let flighty = spawn(move || {
+        loop {
+            let chosen = timeout(Duration::from_micros(700), || select(&[&of_flighty, &of_flighty_b]));
+            let receiver = match chosen {
+                Ok(0) => &of_flighty,
+                Ok(_) => &of_flighty_b,
+                Err(_) => continue,
+            };
+            flighty_taken.borrow_mut().push(receiver.recv().unwrap());
         }
-        sleep(Duration::from_millis(50));
-        assert!(flighty.terminate_and_wait().is_err());
-        let mut all = taken.borrow().clone();
-        all.sort_unstable();
-        assert_eq!(all, (0..20).collect::<Vec<_>>());
-        assert_eq!(told.get(), told_count);
-        gate.open();
-        consumers.iter().for_each(|consumer| consumer.join().unwrap());
     });
+    let mut told_count = 0;
+    for n in 0..20u32 {
+        match world.choose(4) {
+            0 => sleep(Duration::from_micros(300)),
+            1 if signal.notify_one() => told_count += 1,
+            _ => {}
+        }
+        if world.choose(2) == 0 { to_a.send(n).unwrap() } else { to_b.send(n).unwrap() }
+    }
+    sleep(Duration::from_millis(50));
+    assert!(flighty.terminate_and_wait().is_err());
+    let mut all = taken.borrow().clone();
+    all.sort_unstable();
+    assert_eq!(all, (0..20).collect::<Vec<_>>());
+    assert_eq!(told.get(), told_count);
+    gate.open();
+    consumers.iter().for_each(|consumer| consumer.join().unwrap());
 }

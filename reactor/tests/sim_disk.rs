@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use reactor::fs::{self, File, OpenOptions};
-use reactor::sim::{self, DiskFaults, SimConfig};
+use reactor::sim::{self, DiskFaults, SimConfig, World};
 use reactor::sleep;
 
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -58,45 +58,41 @@ fn a_crash_loses_exactly_what_was_not_synced() {
     assert!(kinds.into_inner().unwrap().len() > 10, "crashes differ");
 }
 
-#[test]
-fn a_killed_process_loses_nothing_that_it_wrote() {
-    sim::check(&SimConfig::default(), 0..20, |world| {
-        let host = world.host("a");
-        host.start(|| {
-            fs::write("/file", b"not synced").unwrap();
-            sleep(FOREVER);
-        });
-        sleep(Duration::from_secs(1));
-        host.kill();
-        host.start(|| assert_eq!(fs::read("/file", 100).unwrap(), b"not synced")).wait();
+#[reactor::test(seeds = 0..20)]
+fn a_killed_process_loses_nothing_that_it_wrote(world: &World) {
+    let host = world.host("a");
+    host.start(|| {
+        fs::write("/file", b"not synced").unwrap();
+        sleep(FOREVER);
     });
+    sleep(Duration::from_secs(1));
+    host.kill();
+    host.start(|| assert_eq!(fs::read("/file", 100).unwrap(), b"not synced")).wait();
 }
 
-#[test]
-fn a_file_that_is_replaced_atomically_is_the_old_or_the_new_after_a_crash_at_any_point() {
-    sim::check(&SimConfig::default(), 0..300, |world| {
-        let host = world.host("a");
-        host.start(|| fs::write_atomically("/state", [1; 1500], 0o600).unwrap()).wait();
-        let acknowledged = Rc::new(Cell::new(1u8));
-        let latest = acknowledged.clone();
-        host.start(move || {
-            for version in 2..6 {
-                fs::write_atomically("/state", [version; 1500], 0o600).unwrap();
-                latest.set(version);
-            }
-            sleep(FOREVER);
-        });
-        sleep(Duration::from_micros(u64::from(world.choose(40_000))));
-        host.crash();
-        let acknowledged = acknowledged.get();
-        host.start(move || {
-            let content = fs::read("/state", 10_000).unwrap();
-            assert!(content.len() == 1500 && content.iter().all(|byte| *byte == content[0]), "torn");
-            let version = content[0];
-            assert!(version == acknowledged || version == acknowledged + 1, "{version}, not {acknowledged}");
-        })
-        .wait();
+#[reactor::test(seeds = 0..300)]
+fn a_file_that_is_replaced_atomically_is_the_old_or_the_new_after_a_crash_at_any_point(world: &World) {
+    let host = world.host("a");
+    host.start(|| fs::write_atomically("/state", [1; 1500], 0o600).unwrap()).wait();
+    let acknowledged = Rc::new(Cell::new(1u8));
+    let latest = acknowledged.clone();
+    host.start(move || {
+        for version in 2..6 {
+            fs::write_atomically("/state", [version; 1500], 0o600).unwrap();
+            latest.set(version);
+        }
+        sleep(FOREVER);
     });
+    sleep(Duration::from_micros(u64::from(world.choose(40_000))));
+    host.crash();
+    let acknowledged = acknowledged.get();
+    host.start(move || {
+        let content = fs::read("/state", 10_000).unwrap();
+        assert!(content.len() == 1500 && content.iter().all(|byte| *byte == content[0]), "torn");
+        let version = content[0];
+        assert!(version == acknowledged || version == acknowledged + 1, "{version}, not {acknowledged}");
+    })
+    .wait();
 }
 
 #[test]

@@ -44,14 +44,14 @@ fn requests_are_answered() {
     server.drain(Duration::from_secs(1));
 }
 
-#[test]
+#[reactor::test]
 fn requests_are_answered_on_loopback() {
-    reactor::run(requests_are_answered);
+    requests_are_answered();
 }
 
-#[test]
+#[reactor::test(seeds = 0..20)]
 fn requests_are_answered_in_the_simulator() {
-    sim::check(&SimConfig::default(), 0..20, |_| requests_are_answered());
+    requests_are_answered();
 }
 
 fn a_server_that_is_killed_now_and_then(world: &World) -> (u64, u32) {

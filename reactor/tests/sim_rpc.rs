@@ -96,14 +96,14 @@ fn calls_find_their_answers() {
     serving.terminate();
 }
 
-#[test]
+#[reactor::test]
 fn calls_find_their_answers_on_loopback() {
-    reactor::run(calls_find_their_answers);
+    calls_find_their_answers();
 }
 
-#[test]
+#[reactor::test(seeds = 0..20)]
 fn calls_find_their_answers_in_the_simulator() {
-    sim::check(&SimConfig::default(), 0..20, |_| calls_find_their_answers());
+    calls_find_their_answers();
 }
 
 /// Three clients call a server that is killed or loses power again and again; gives the trace and the answers.

@@ -125,7 +125,8 @@ fn attempt(
 ///
 /// # Panics
 ///
-/// When a run fails: with its seed, and the story of the plainest run that fails the same way.
+/// When a run fails: with its seed, and the story of the plainest run that fails the same way. When `HYPHA_SEED` is no
+/// number.
 ///
 /// # Examples
 ///
@@ -139,8 +140,11 @@ fn attempt(
 ///     assert_eq!(world.elapsed(), Duration::from_millis(1));
 /// });
 /// ```
+#[track_caller]
 pub fn check(config: &SimConfig, seeds: impl IntoIterator<Item = u64>, body: impl Fn(&World) + Sync) {
-    let given = std::env::var("HYPHA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = std::env::var("HYPHA_SEED").ok();
+    let given =
+        given.map(|seed| seed.parse().unwrap_or_else(|_| panic!("HYPHA_SEED={seed} is not a number")));
     let failure = match given {
         Some(seed) => find_failure(config, [seed], body),
         None => find_failure(config, seeds, body),
