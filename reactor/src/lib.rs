@@ -168,9 +168,10 @@
 //! # Looking inside
 //!
 //! Coroutines have names ([`Builder::name`]), storage of their own ([`Local`]) and the `tracing` span that they were
-//! in when they last suspended. [`dump()`] tells what each waits for and since when ([`dump_on_signal`]: whenever the
-//! process gets SIGUSR2), and a [`watchdog`] names whoever keeps the thread too long. The programs of `examples/` are each
-//! a page: echo, chat, a proxy, WebSocket, RPC, a port forwarder, a dialogue, a crawler.
+//! in when they last suspended. [`dump()`] tells what each waits for and since when, [`dump_with_stacks`] in which calls
+//! it is ([`dump_on_signal`]: whenever the process gets SIGUSR2), and a [`watchdog`] names whoever keeps the thread too
+//! long. The programs of `examples/` are each a page: echo, chat, a proxy, WebSocket, RPC, a port forwarder, a dialogue,
+//! a crawler.
 //!
 //! # What may be relied on
 //!
@@ -231,7 +232,7 @@ pub use coroutine::{
     uninterruptible, yield_now,
 };
 pub use driver::set_busy_poll;
-pub use dump::{CoroutineDump, CoroutineState, Dump, dump, dump_on_signal};
+pub use dump::{CoroutineDump, CoroutineState, Dump, Stack, dump, dump_on_signal, dump_with_stacks};
 pub use engine::set_default_stack_size_bytes;
 pub use generator::{Generator, Yielder, generator};
 pub use handle::{Handle, RemoteTask, SubmitError};

@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use reactor::sim::{self, SimConfig};
-use reactor::sync::{Mutex, Signal, channel};
-use reactor::{Builder, CoroutineDump, CoroutineState, dump, run, scope, sleep, spawn, watchdog, yield_now};
+use reactor::sync::{Mutex, Receiver, Sender, Signal, channel};
+use reactor::{
+    Builder, CoroutineDump, CoroutineState, Dump, dump, run, scope, sleep, spawn, watchdog, yield_now,
+};
 use support::run_logged;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -147,21 +150,133 @@ fn a_dump_reads_as_one_line_for_each_coroutine() {
     });
 }
 
+#[inline(never)]
+fn waits_for_an_hour() {
+    sleep(LONG);
+}
+
+#[inline(never)]
+fn passes_numbers_on(from: &Receiver<u32>, to: &Sender<u32>) {
+    while let Ok(number) = from.recv() {
+        to.send(number).unwrap();
+    }
+}
+
+/// The calls that the coroutine of that name is in, as text.
+fn stack_of(dump: &Dump, name: &str) -> Option<String> {
+    let entry = dump.coroutines.iter().find(|entry| entry.name == name).unwrap();
+    entry.stack.as_ref().map(|stack| stack.to_string())
+}
+
 #[test]
-fn sigusr2_writes_a_dump_to_the_log() {
+fn a_dump_with_stacks_names_the_functions_that_each_coroutine_is_in() {
+    run(|| {
+        assert!(dump().coroutines.iter().all(|entry| entry.stack.is_none()), "only if it was asked for");
+        let (to, from) = channel(1);
+        let (back, numbers) = channel(1);
+        let named = |name: &'static str| Builder::new().name(name);
+        let _sleeper = named("sleeper").spawn(waits_for_an_hour).unwrap();
+        let _passer = named("passer").spawn(move || passes_numbers_on(&from, &back)).unwrap();
+        let dump = reactor::dump_with_stacks();
+        let (sleeper, passer) = (stack_of(&dump, "sleeper").unwrap(), stack_of(&dump, "passer").unwrap());
+        assert!(sleeper.contains("waits_for_an_hour") && sleeper.contains("sleep"), "{sleeper}");
+        assert!(passer.contains("passes_numbers_on") && passer.contains("recv"), "{passer}");
+        assert!(sleeper.contains("coroutines_can_be_watched.rs:"), "it tells places: {sleeper}");
+        for (stack, others) in [(&sleeper, "passes_numbers_on"), (&passer, "waits_for_an_hour")] {
+            assert!(!stack.contains(others) && !stack.contains("run_here"), "others' frames: {stack}");
+        }
+        let own = stack_of(&dump, "main").unwrap();
+        assert!(own.contains("dump_with_stacks") && own.contains("a_dump_with_stacks_names"), "{own}");
+        assert!(dump.to_string().contains("waits_for_an_hour"), "{dump}");
+        // Nothing that they wait for has been disturbed.
+        for number in 0..10 {
+            drop(reactor::dump_with_stacks());
+            to.send(number).unwrap();
+            drop(reactor::dump_with_stacks());
+            assert_eq!(numbers.recv(), Ok(number));
+        }
+    });
+}
+
+#[test]
+fn being_asked_for_their_stacks_changes_nothing_for_those_who_wait() {
+    let story = |asks: bool| {
+        sim::run(7, SimConfig::default(), |world| {
+            let (signal, gate) = (Rc::new(Signal::new()), Rc::new(Mutex::new(0)));
+            let workers: Vec<_> = (1..=5)
+                .map(|n| {
+                    let (signal, gate) = (signal.clone(), gate.clone());
+                    spawn(move || {
+                        signal.wait();
+                        let limit = Duration::from_millis(15);
+                        let late = reactor::timeout(limit, || sleep(Duration::from_millis(10 * n))).is_err();
+                        let mut sum = gate.lock();
+                        yield_now();
+                        *sum += if late { 100 } else { n };
+                    })
+                })
+                .collect();
+            let watcher = spawn(move || {
+                for _ in 0..50 {
+                    sleep(Duration::from_millis(1));
+                    if asks {
+                        let dump = reactor::dump_with_stacks();
+                        assert!(dump.coroutines.iter().filter(|entry| entry.stack.is_some()).count() > 1);
+                    }
+                }
+            });
+            sleep(Duration::from_millis(3));
+            signal.notify_all();
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
+            watcher.join().unwrap();
+            let sum = *gate.lock();
+            (sum, world.elapsed(), world.trace_hash())
+        })
+    };
+    let asked = story(true);
+    assert_eq!(asked, story(false));
+    assert_eq!(asked.0, 401);
+}
+
+#[test]
+fn who_cannot_be_asked_for_its_stack_is_left_alone() {
+    run(|| {
+        let _small =
+            Builder::new().name("small").stack_size_bytes(16 * 1024).spawn(waits_for_an_hour).unwrap();
+        assert_eq!(stack_of(&reactor::dump_with_stacks(), "small"), None, "it has no room for that");
+        scope(|s| {
+            let parent = Builder::new().name("parent");
+            let parent = parent.spawn_scoped(s, || {
+                let me = dump().coroutines.into_iter().find(|entry| entry.state == CoroutineState::Running);
+                assert_eq!(me.unwrap().name, "parent");
+                s.terminate_children(); // It has been made runnable, and yet its code is below its child's.
+                let child = spawn(reactor::dump_with_stacks);
+                child.join().unwrap()
+            });
+            drop(parent);
+        });
+        let seen =
+            Builder::new().name("starts a child").spawn(|| spawn(reactor::dump_with_stacks).join().unwrap());
+        let dump = seen.unwrap().join().unwrap();
+        assert_eq!(stack_of(&dump, "starts a child"), None, "its child runs inside of it");
+    });
+}
+
+#[test]
+fn sigusr2_writes_a_dump_with_stacks_to_the_log() {
     let log = run_logged(|log| {
         reactor::dump_on_signal().unwrap();
-        let _child = Builder::new().name("seen in the log").spawn(|| sleep(LONG)).unwrap();
+        let _child = Builder::new().name("seen in the log").spawn(waits_for_an_hour).unwrap();
         let pid = std::process::id().to_string();
         assert!(std::process::Command::new("kill").args(["-USR2", &pid]).status().unwrap().success());
-        for _ in 0..2000 {
+        for _ in 0..20_000 {
             if log.text().contains("seen in the log") {
                 return;
             }
             sleep(Duration::from_millis(1));
         }
     });
-    assert!(log.contains("seen in the log") && log.contains("dump on SIGUSR2"), "{log}");
+    assert!(log.contains("dump on SIGUSR2") && log.contains("waits_for_an_hour"), "{log}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! What a coroutine is to the reactor and to its users: its state, and how it suspends and goes on.
 //!
 //! How it starts is in `spawn`, how it is joined in `handle`, how it is made to unwind in `termination`, what it
-//! is called in `name`, and what it keeps for itself in `local`.
+//! is called in `name`, what it keeps for itself in `local`, and how its frames are seen in `frames`.
 //!
 //! Not here: the order in which coroutines run ([`crate::driver`]), how stacks are switched
 //! ([`crate::engine`]).
 
 mod budget;
+mod frames;
 mod handle;
 mod local;
 mod name;
@@ -70,6 +71,8 @@ pub(crate) struct Coroutine {
     forbids: Cell<Option<&'static str>>,
     /// What it waits for while it is suspended.
     waits_for: Cell<Option<What>>,
+    /// Whether its code can be looked at.
+    posture: Cell<frames::Posture>,
     /// When it suspended, in nanoseconds by its group's coarse clock.
     suspended_at_ns: Cell<u64>,
     rare: OnceCell<Box<Rare>>,
@@ -246,7 +249,13 @@ impl Coroutine {
             None => driver::on_switch(),
             Some(process) => process.world().elapsed().as_nanos() as u64,
         });
+        self.posture.set(frames::Posture::Suspended);
         engine::suspend();
+        while self.posture.get() == frames::Posture::Asked {
+            self.coroutine_tells_its_frames_when_asked();
+            engine::suspend();
+        }
+        self.posture.set(frames::Posture::Active);
         self.waits_for.set(None);
         spans::enter(spans);
     }

@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use tracing::Span;
 
-use super::{Coroutine, Cut, JoinHandle, Outcome, Packet, current, panic_message, spans, with_current};
+use super::{
+    Coroutine, Cut, JoinHandle, Outcome, Packet, current, frames, panic_message, spans, with_current,
+};
 use crate::engine::{self, Fiber, Label, StackError};
 use crate::run::Group;
 use crate::scope::{Scope, ScopedJoinHandle};
@@ -91,6 +93,7 @@ impl Prepared {
             parent: with_current(|parent| parent.map_or(0, |parent| parent.number)),
             forbids: Cell::new(None),
             waits_for: Cell::new(None),
+            posture: Cell::new(frames::Posture::Active),
             suspended_at_ns: Cell::new(0),
             rare: OnceCell::new(),
         });
@@ -121,7 +124,7 @@ impl Prepared {
 impl Coroutine {
     /// Runs its code, and drops what it kept for itself.
     fn run<T>(&self, body: impl FnOnce() -> T) -> Outcome<T> {
-        let outcome = match catch_unwind(AssertUnwindSafe(body)) {
+        let outcome = match catch_unwind(AssertUnwindSafe(|| frames::coroutine_body_begins(body))) {
             Ok(value) => {
                 self.check_swallowed_at_end();
                 Outcome::Returned(value)
