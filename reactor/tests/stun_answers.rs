@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use reactor::nat::behaviour::{Dependence, DiscoveryError, discover};
 use reactor::nat::stun::{
     AskError, BINDING, Builder, Change, Class, DiscoveryServer, Message, Origins, Place, Question, Timing,
     TransactionId, answer, ask, ask_for, serve,
@@ -59,6 +60,26 @@ fn a_server_of_discovery_answers_from_all_four_of_its_places() {
             let question = Question { server: first, change, answered_from };
             assert_eq!(ask_for(&client, question, Timing::default()).unwrap().mapped.port(), port);
         }
+        serving.terminate();
+    });
+}
+
+#[test]
+fn where_nothing_translates_discovery_says_so() {
+    run(|| {
+        let server = discovery_server();
+        let address = server.address();
+        let serving = spawn(move || server.serve());
+        let found = discover(address).unwrap();
+        assert!(!found.is_translated() && found.preserves_port(), "{found}");
+        assert_eq!((found.mapping, found.filtering), (Dependence::Independent, Dependence::Independent));
+        assert_eq!((found.hairpin, found.local.ip()), (None, address.ip()));
+        serving.terminate();
+
+        let plain = local();
+        let address = plain.local_addr().unwrap();
+        let serving = spawn(move || serve(&plain));
+        assert!(matches!(discover(address), Err(DiscoveryError::NoOtherAddress(_))));
         serving.terminate();
     });
 }

@@ -7,8 +7,10 @@
 //! to come from?":
 //!
 //! - [`stun`] asks that question and answers it (RFC 8489).
+//! - [`behaviour`] puts it in several ways, to learn how the router decides (RFC 5780).
 //!
 //! What it is not: an identity. Whoever sits on the path may say what they like about addresses; who a peer is, its
 //! handshake proves ([`crate::net::tls`]).
 
+pub mod behaviour;
 pub mod stun;

@@ -1,0 +1,293 @@
+//! Routers of the kinds that homes and providers have, made of network namespaces and the kernel's own translation.
+//!
+//! ```text
+//!   host (inside) -- router of some kind --+
+//!   host (inside) -- router of some kind --+-- internet -- public (11.0.0.10, 11.0.0.11)
+//! ```
+//!
+//! Nothing leaves the namespaces, and a lab takes its namespaces along when it is dropped. The addresses look public,
+//! since a client tells those of its own network apart.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The two addresses of the machine outside.
+pub(crate) const PUBLIC: [&str; 2] = ["11.0.0.10", "11.0.0.11"];
+
+/// What stands between a host and the internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing.
+    Public,
+    /// A firewall that lets answers in.
+    Firewall,
+    /// One outside port, everybody is let in.
+    FullCone,
+    /// One outside port, those are let in whose address was sent to.
+    Restricted,
+    /// A home router of Linux: one outside port, those are let in whose address and port were sent to.
+    PortRestricted,
+    /// A random outside port for each destination.
+    Symmetric,
+    /// A home router behind a provider's that is one too.
+    Carrier,
+    /// No UDP at all.
+    NoUdp,
+}
+
+/// A router, and whether it turns round what is sent to its own outside address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    pub(crate) kind: Kind,
+    pub(crate) hairpin: bool,
+}
+
+pub(crate) struct Lab {
+    name: String,
+    namespaces: Vec<String>,
+}
+
+/// Writes through the test harness, so that nobody takes a skipped story for one that passed.
+pub(crate) fn loud(words: &str) {
+    let _ = writeln!(std::io::stderr(), "{words}");
+}
+
+/// Whether namespaces and routers can be made here; says loudly why not.
+pub(crate) fn is_usable(story: &str) -> bool {
+    let has = |program| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+            .any(|directory| directory.join(program).exists())
+    };
+    let reason = if !has("ip") {
+        "ip is missing (apt install iproute2)".to_owned()
+    } else if !has("nft") {
+        "nft is missing (apt install nftables)".to_owned()
+    } else {
+        // Some containers are root and may not make a namespace, or have no table for translation.
+        let name = format!("hytry{}", std::process::id());
+        let tried = command(&["ip", "netns", "add", &name], "").and_then(|()| {
+            command(
+                &["ip", "netns", "exec", &name, "nft", "-f", "-"],
+                "table ip t {\nchain c {\ntype nat hook postrouting priority srcnat\nmasquerade\n}\n}\n",
+            )
+        });
+        let _ = command(&["ip", "netns", "del", &name], "");
+        match tried {
+            Ok(()) => return true,
+            Err(error) => format!("{error} (it takes root)"),
+        }
+    };
+    loud(&format!("SKIPPED: {story}: {reason}"));
+    false
+}
+
+fn command(words: &[&str], input: &str) -> Result<(), String> {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
+        .env("PATH", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{}: {error}", words[0]))?;
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).map_err(|error| error.to_string())?;
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+impl Lab {
+    /// Builds the internet, the machine outside, and a site for each entry. `name` tells labs of one process apart.
+    pub(crate) fn new(name: &str, sites: &[Site]) -> Lab {
+        let mut lab = Lab { name: format!("hy{}{name}", std::process::id()), namespaces: Vec::new() };
+        lab.namespace("net", true);
+        lab.namespace("pub", false);
+        lab.cable("net", "to-pub", "pub", "eth0");
+        lab.ip("net", "addr add 11.0.0.1/24 dev to-pub");
+        for address in PUBLIC {
+            lab.ip("pub", &format!("addr add {address}/24 dev eth0"));
+        }
+        lab.ip("pub", "route add default via 11.0.0.1");
+        for (number, site) in sites.iter().enumerate() {
+            lab.site(number, *site);
+        }
+        lab
+    }
+
+    /// A command to run in the namespace `place`: `pub`, or `host0` and on.
+    pub(crate) fn within(&self, place: &str, program: &str) -> Command {
+        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.full(place), program]).env("PATH", path);
+        command
+    }
+
+    fn full(&self, place: &str) -> String {
+        format!("{}-{place}", self.name)
+    }
+
+    fn namespace(&mut self, place: &str, forwards: bool) {
+        let full = self.full(place);
+        command(&["ip", "netns", "add", &full], "").unwrap();
+        self.namespaces.push(full);
+        self.ip(place, "link set lo up");
+        if forwards {
+            let settings = "net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
+                net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0";
+            self.exec(place, &format!("sysctl -qw {settings}"), "");
+        }
+    }
+
+    fn exec(&self, place: &str, words: &str, input: &str) {
+        let full = self.full(place);
+        let words: Vec<&str> =
+            ["ip", "netns", "exec", &full].into_iter().chain(words.split_whitespace()).collect();
+        command(&words, input).unwrap();
+    }
+
+    fn ip(&self, place: &str, words: &str) {
+        let full = self.full(place);
+        let words: Vec<&str> = ["ip", "-n", &full].into_iter().chain(words.split_whitespace()).collect();
+        command(&words, "").unwrap();
+    }
+
+    fn cable(&self, one: &str, device: &str, other: &str, other_device: &str) {
+        self.ip(
+            one,
+            &format!("link add {device} type veth peer name {other_device} netns {}", self.full(other)),
+        );
+        self.ip(one, &format!("link set {device} up"));
+        self.ip(other, &format!("link set {other_device} up"));
+    }
+
+    /// A router between `up`, which reaches it as `gateway`, and its inside.
+    fn router(&mut self, place: &str, up: (&str, &str), gateway: &str, address: &str) {
+        self.namespace(place, true);
+        self.cable(up.0, up.1, place, "wan");
+        self.ip(up.0, &format!("addr add {gateway}/24 dev {}", up.1));
+        self.ip(place, &format!("addr add {address}/24 dev wan"));
+        self.ip(place, &format!("route add default via {gateway}"));
+    }
+
+    fn site(&mut self, number: usize, site: Site) {
+        let (router, host) = (format!("router{number}"), format!("host{number}"));
+        let outside = format!("11.0.{}", number + 1);
+        let up = format!("to-{number}");
+        let (gateway, address) = (format!("{outside}.1"), format!("{outside}.2"));
+        if site.kind == Kind::Carrier {
+            let carrier = format!("isp{number}");
+            self.router(&carrier, ("net", &up), &gateway, &address);
+            self.translate(&carrier, Site { kind: Kind::PortRestricted, hairpin: false }, &address);
+            self.router(&router, (&carrier, "lan"), "100.64.0.1", "100.64.0.2");
+        } else {
+            self.router(&router, ("net", &up), &gateway, &address);
+        }
+        // Public ones have an address of their own, which the internet knows the way to.
+        let is_translated = !matches!(site.kind, Kind::Public | Kind::Firewall);
+        let inside = if is_translated { "192.168.1".to_owned() } else { format!("11.1.{}", number + 1) };
+        self.namespace(&host, false);
+        self.cable(&router, "lan", &host, "eth0");
+        self.ip(&router, &format!("addr add {inside}.1/24 dev lan"));
+        self.ip(&host, &format!("addr add {inside}.11/24 dev eth0"));
+        self.ip(&host, &format!("route add default via {inside}.1"));
+        if !is_translated {
+            self.ip("net", &format!("route add {inside}.0/24 via {address}"));
+        }
+        match site.kind {
+            Kind::Public => {}
+            Kind::Firewall => self.exec(&router, "nft -f -", &format!("table ip nat {{\n{FILTER}\n}}\n")),
+            _ => {
+                let wan = if site.kind == Kind::Carrier { "100.64.0.2" } else { &address };
+                self.translate(&router, site, wan);
+            }
+        }
+    }
+
+    /// The rules of one router, whose outside address is `wan`.
+    fn translate(&self, router: &str, site: Site, wan: &str) {
+        let random = if site.kind == Kind::Symmetric { "fully-random" } else { "" };
+        let mut before = String::new();
+        let to_inside = "dnat to udp dport map @outside";
+        match site.kind {
+            Kind::FullCone => writeln!(before, "iifname wan ip daddr {wan} {to_inside}").unwrap(),
+            Kind::Restricted => {
+                writeln!(before, "iifname wan ip daddr {wan} ip saddr . udp dport @peers {to_inside}")
+                    .unwrap();
+            }
+            _ => {}
+        }
+        let mut after = String::new();
+        if site.hairpin {
+            writeln!(before, "iifname lan ip daddr {wan} {to_inside}").unwrap();
+            writeln!(after, "iifname lan oifname lan ct status dnat snat to {wan}").unwrap();
+        }
+        let block = if site.kind == Kind::NoUdp { "iifname lan meta l4proto udp drop" } else { "" };
+        let rules = format!(
+            "table ip nat {{
+                map outside {{ type inet_service : ipv4_addr; size 65535; flags dynamic,timeout; timeout 60s; }}
+                set peers {{ type ipv4_addr . inet_service; size 65535; flags dynamic,timeout; timeout 60s; }}
+                chain learn {{
+                    type filter hook forward priority -10; policy accept;
+                    iifname lan oifname wan meta l4proto udp update @outside {{ udp sport : ip saddr }}
+                    iifname lan oifname wan meta l4proto udp update @peers {{ ip daddr . udp sport }}
+                }}
+                chain before {{ type nat hook prerouting priority dstnat; policy accept
+{before}
+ }}
+                chain after {{
+                    type nat hook postrouting priority srcnat; policy accept;
+                    {after}
+                    oifname wan masquerade {random}
+                }}
+                chain block {{ type filter hook forward priority -5; policy accept
+{block}
+ }}
+                {FILTER}
+            }}\n"
+        );
+        self.exec(router, "nft -f -", &rules);
+    }
+}
+
+/// Answers come in, and what was translated to the inside; nothing else, and the router itself says nothing.
+const FILTER: &str = "
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname lan accept
+        ct status dnat accept
+    }
+    chain input {
+        type filter hook input priority 0; policy drop;
+        iifname { lo, lan } accept
+        ct state established,related accept
+        icmp type echo-request accept
+    }";
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in &self.namespaces {
+            let pids = Command::new("ip").args(["netns", "pids", name]).output();
+            for pid in pids.iter().flat_map(|output| {
+                String::from_utf8_lossy(&output.stdout)
+                    .into_owned()
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            }) {
+                // Whatever runs in a namespace of ours was started by the test.
+                if fs::exists(format!("/proc/{pid}")).unwrap_or(false) {
+                    let _ = Command::new("kill").args(["-9", &pid]).status();
+                }
+            }
+            let _ = command(&["ip", "netns", "del", name], "");
+        }
+    }
+}
