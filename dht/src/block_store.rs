@@ -213,7 +213,7 @@ pub enum SwapError {
 /// Blocks and registers, wherever they may be.
 ///
 /// # Suspends
-/// Every call but [`tag`](BlockStore::tag) may suspend the coroutine; none blocks the thread.
+/// Every call but [`tag`](BlockStore::tag) and [`is_at_hand`](BlockStore::is_at_hand) may suspend the coroutine; none blocks the thread.
 pub trait BlockStore {
     /// The tag under which this store's blocks are named: `Address::of(&store.tag(), bytes)`.
     fn tag(&self) -> OwnerTag;
@@ -245,6 +245,11 @@ pub trait BlockStore {
     /// # Errors
     /// [`GetError`].
     fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError>;
+
+    /// Whether this process itself has the block on its disk, so that nobody need keep another copy here. Never suspends.
+    fn is_at_hand(&self, _address: &Address) -> bool {
+        false
+    }
 
     /// The latest chosen value, or `None` if none was chosen yet, which only a quorum of the register's own members can
     /// say. Linearizable: never older than any swap acknowledged before the call began.

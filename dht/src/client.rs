@@ -289,6 +289,10 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
         replicate::get(&self.inner.links, &self.inner.tag, address, range)
     }
 
+    fn is_at_hand(&self, address: &Address) -> bool {
+        self.inner.links.local.as_ref().is_some_and(|node| node.has_block(address))
+    }
+
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
         let state = self.state(register)?;
         let mut state = state.lock();

@@ -8,6 +8,7 @@
 pub mod access;
 mod cache;
 pub mod chunk;
+pub mod disk_cache;
 pub mod errno;
 pub mod format;
 pub mod fuse;
@@ -19,6 +20,7 @@ pub mod tree;
 pub mod volume;
 
 pub use access::VolumeKeys;
+pub use disk_cache::{CachedStore, DiskCache};
 pub use errno::Errno;
 pub use journal::JournalError;
 pub use operations::{Attributes, Inode, Operations};

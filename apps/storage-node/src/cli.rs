@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::cache::Size;
 use crate::gc::Span;
 
 const EXAMPLES: &str = "\
@@ -142,6 +143,10 @@ pub(crate) struct Up {
     /// at first 127.0.0.1]
     #[arg(long, value_name = "IP", value_parser = one_address)]
     pub(crate) listen: Option<IpAddr>,
+    /// What the cache may take of this machine's disk beside the nodes, as in 500MiB or 2GiB: for blocks that only nodes
+    /// elsewhere have [default: the one used last, at first none]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache: Option<Size>,
     /// Let other users of this machine look too, subject to permissions; what root mounts is for all anyway
     #[arg(long)]
     pub(crate) allow_other: bool,
@@ -225,9 +230,13 @@ pub(crate) struct Mount {
     pub(crate) drive: PathBuf,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
-    /// Directory of the cache and the journal [default: HOME/client]
+    /// Directory of this drive's journal, with a cache of its own [default: HOME/client]
     #[arg(long, value_name = "DIR")]
-    pub(crate) cache: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
+    /// What the cache may take of this machine's disk, as in 500MiB or 2GiB; 0 for none [default: the one used last, at
+    /// first 2GiB or a tenth of what is free]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache: Option<Size>,
     /// Let other users of this machine look too, subject to permissions; what root mounts is for all anyway
     #[arg(long)]
     pub(crate) allow_other: bool,

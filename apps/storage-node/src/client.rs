@@ -72,6 +72,14 @@ impl Settings {
         }
     }
 
+    /// Who the user is.
+    ///
+    /// # Errors
+    /// Those of [`files::load`].
+    pub(crate) fn user(&self) -> Result<Member, Failure> {
+        Member::load(&self.key_file, Role::User)
+    }
+
     /// Where it is remembered what was seen of the volume: one place for all clients of a network on this machine.
     pub(crate) fn seen_directory(&self) -> Option<PathBuf> {
         self.clients.as_deref().map(client_directory::first)
@@ -109,7 +117,7 @@ impl Client {
     /// # Suspends
     /// Until one node at least is reached.
     pub(crate) fn connect(settings: &Settings) -> Result<Client, Failure> {
-        let user = Member::load(&settings.key_file, Role::User)?;
+        let user = settings.user()?;
         let config = Config {
             identity: (*user.identity).clone(),
             network: settings.network.owner_key(),

@@ -82,6 +82,11 @@ impl ClientDirectory {
             .collect()
     }
 
+    /// Those in `base` that there are, whoever has them.
+    pub(crate) fn all(base: &Path) -> impl Iterator<Item = PathBuf> {
+        (1..=CLIENT_COUNT_MAX).map(|number| numbered(base, number)).filter(|path| path.is_dir())
+    }
+
     /// Makes one for a single command, removed when dropped.
     ///
     /// # Errors

@@ -18,9 +18,9 @@ pub(crate) enum Failure {
     /// Neither `--home` nor the environment says where to remember things.
     #[error("no home: neither --home nor XDG_DATA_HOME nor HOME is set")]
     NoHome,
-    /// Neither `--cache` nor the environment says where a client's journal may be.
-    #[error("no place for the journal: neither --cache nor XDG_DATA_HOME nor HOME is set")]
-    NoCache,
+    /// Neither `--directory` nor the environment says where a client's journal may be.
+    #[error("no place for the journal: neither --directory nor XDG_DATA_HOME nor HOME is set")]
+    NoDirectory,
     /// The directory holds no network.
     #[error("{} is not a hypha home: it has no {missing}", path.display())]
     NotAHome { path: PathBuf, missing: &'static str },
@@ -142,7 +142,7 @@ impl Failure {
     pub(crate) fn advice(&self) -> Option<String> {
         Some(match self {
             Failure::NoHome => "give --home DIR".into(),
-            Failure::NoCache => "give --cache DIR".into(),
+            Failure::NoDirectory => "give --directory DIR".into(),
             Failure::NotAHome { .. } => {
                 "start there with `storage-node up ./drive --home DIR`, or give the --home that you used before".into()
             }
@@ -158,7 +158,7 @@ impl Failure {
                 "run as the user who owns it, or give another --home".into()
             }
             Failure::File { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                "make that file system writable, or give another place (--home DIR; for `mount`, --cache DIR)".into()
+                "make that file system writable, or give another place (--home DIR; for `mount`, --directory DIR)".into()
             }
             Failure::File { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path".into(),
             Failure::Damaged { .. } => "restore it from a backup; nothing was changed".into(),

@@ -1,7 +1,9 @@
 //! `mount`: the drive from a process that stores nothing itself.
 //!
-//! All it needs is the network's description, the user's key and one running node. Its cache may be empty.
+//! All it needs is the network's description, the user's key and one running node. Its cache may be empty, and makes the next
+//! start a warm one.
 
+use crate::cache::{Cache, Plan, Usual};
 use crate::cli::Mount;
 use crate::client::{self, Client};
 use crate::client_directory::ClientDirectory;
@@ -21,11 +23,13 @@ use crate::volume::{Keep, Opening};
 pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     // A directory that was named has one drive and nothing else; in the others' place a free one is found.
-    let (directory, others) = match (&options.cache, settings.clients.clone()) {
-        (Some(cache), _) => (ClientDirectory::take(cache)?, None),
+    let (directory, others) = match (&options.directory, settings.clients.clone()) {
+        (Some(directory), _) => (ClientDirectory::take(directory)?, None),
         (None, Some(clients)) => (ClientDirectory::take_in(&clients)?, Some(clients)),
-        (None, None) => return Err(Failure::NoCache),
+        (None, None) => return Err(Failure::NoDirectory),
     };
+    let base = others.as_deref().unwrap_or(directory.path());
+    let plan = Plan::make(base, directory.path(), options.cache, Usual::ShareOfTheDisk)?;
     let seen_directory = settings.seen_directory().unwrap_or_else(|| directory.path().to_owned());
     let mountpoint = mountpoint::prepare(&options.drive)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
@@ -33,6 +37,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     process::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
+        let cache = plan.open(&settings.user()?);
         let ready = stop.unless_open(|| {
             let client = Client::connect(&settings)?;
             let opened = client.open_volume(&Opening {
@@ -40,6 +45,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 seen_directory: Some(&seen_directory),
                 keep,
                 accept_rollback,
+                cache: cache.as_ref(),
             })?;
             if let Some(others) = &others {
                 client.put_in_what_is_left(others);
@@ -57,6 +63,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 mountpoint.display()
             ));
         });
+        cache.iter().for_each(Cache::close);
         drop(seen);
         client.leave();
         if result.is_ok() {

@@ -245,6 +245,7 @@ fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &P
             process: std::process::id(),
             uptime_s: started.elapsed().as_secs(),
             blocks: usage.block_count,
+            served: storage.served_count(),
             used_bytes: usage.used_bytes,
             total_bytes: usage.total_bytes,
             peers: peers.count() as u32,

@@ -19,6 +19,8 @@ pub(crate) struct Report {
     pub(crate) uptime_s: u64,
     /// How many blocks and registers its store has.
     pub(crate) blocks: u64,
+    /// How many blocks, and ranges of blocks, it has given to others since its start.
+    pub(crate) served: u64,
     /// What they take on its disk.
     pub(crate) used_bytes: u64,
     /// What its disk has in all.

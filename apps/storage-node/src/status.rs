@@ -14,6 +14,7 @@ use reactor::crypto::PublicKey;
 use reactor::rpc::CallError;
 use serde::Serialize;
 
+use crate::cache::CacheStatus;
 use crate::cli::Status;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
@@ -41,6 +42,9 @@ struct Overview {
     total_bytes: u64,
     /// Each node.
     nodes: Vec<NodeStatus>,
+    /// The cache that mounts of this home share; none if there was none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<CacheStatus>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,7 +75,8 @@ struct NodeStatus {
 /// know by the exit status.
 pub(crate) fn status(options: &Status) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
-    let overview = process::run(|| ask(&settings))?;
+    let mut overview = process::run(|| ask(&settings))?;
+    overview.cache = settings.clients.as_deref().and_then(CacheStatus::of);
     if options.json {
         let text =
             serde_json::to_string_pretty(&overview).map_err(|error| Failure::Internal(error.to_string()))?;
@@ -180,6 +185,7 @@ fn overview(network: &Network, answers: Vec<Answer>) -> Overview {
         used_bytes: sum(|report| report.used_bytes),
         total_bytes: sum(|report| report.total_bytes),
         nodes: answers.into_iter().map(node_status).collect(),
+        cache: None,
     }
 }
 
@@ -236,6 +242,9 @@ fn render(overview: &Overview) -> String {
             let _ = writeln!(text, "      {fault}");
         }
     }
+    if let Some(cache) = &overview.cache {
+        let _ = writeln!(text, "\n{cache}");
+    }
     text
 }
 
@@ -267,6 +276,7 @@ mod tests {
             process: 1,
             uptime_s: 1,
             blocks: 2,
+            served: 0,
             used_bytes: 3,
             total_bytes: 4 << 30,
             peers: 0,
@@ -304,6 +314,7 @@ mod tests {
             process: 1,
             uptime_s: 1,
             blocks: 2,
+            served: 0,
             used_bytes: 3,
             total_bytes,
             peers: 0,

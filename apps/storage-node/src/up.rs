@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use filesystem::volume::Volume;
 
+use crate::cache::{Cache, Plan, Usual};
 use crate::children::{Supervised, describe_node};
 use crate::cli::Up;
 use crate::client::{self, Client};
@@ -60,6 +61,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         say(format_args!("found the network of {nodes} in {}", home.path().display()));
     }
     let directory = ClientDirectory::take_in(home.path())?;
+    let plan = Plan::make(home.path(), directory.path(), options.cache, Usual::None)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     let allow_other = options.allow_other;
     if let Some(address) = options.listen {
@@ -67,6 +69,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     }
     process::run(move || {
         let stop = Stop::on_signals()?;
+        let cache = plan.open(&Member::load(&home.user_key_file(), Role::User)?);
         let first = start_first(&home, &network)?;
         let mut known = network.addresses();
         known.extend(first.as_ref().map(StorageNode::address));
@@ -75,15 +78,21 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let children: Vec<Supervised> = (from..=count as u16)
             .map(|number| Supervised::start(number, home.node(number), known.clone()))
             .collect();
-        let volume = stop.unless_open(|| {
-            prepare(&home, network, first.as_ref(), &children, &directory, (keep, accept_rollback))
-        });
+        let opening = Opening {
+            directory: &directory,
+            seen_directory: Some(&client_directory::first(home.path())),
+            keep,
+            accept_rollback,
+            cache: cache.as_ref(),
+        };
+        let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {
             Some(Ok(Prepared { volume, seen, client, copies })) => {
                 let place = Place { mountpoint: &mountpoint, allow_other };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, copies);
                 });
+                opening.cache.into_iter().for_each(Cache::close);
                 drop(seen);
                 client.into_iter().for_each(Client::leave);
                 result
@@ -130,8 +139,7 @@ fn prepare(
     mut network: Network,
     first: Option<&StorageNode>,
     children: &[Supervised],
-    directory: &ClientDirectory,
-    (keep, accept_rollback): (Keep, bool),
+    opening: &Opening<'_>,
 ) -> Result<Prepared, Failure> {
     let spinner = progress::spinner("starting the nodes");
     let mut addresses = BTreeMap::new();
@@ -167,9 +175,7 @@ fn prepare(
     };
     let store = client::block_store(overlay, storage, &network, &user);
     volume::found(&store, home, &mut network, &user)?;
-    let seen_directory = client_directory::first(home.path());
-    let opening = Opening { directory, seen_directory: Some(&seen_directory), keep, accept_rollback };
-    let (volume, seen) = volume::open(&store, &network, &user, &opening)?;
+    let (volume, seen) = volume::open(&store, &network, &user, opening)?;
     volume::put_in_what_is_left(&store, &network, &user, home.path());
     spinner.finish_and_clear();
     Ok(Prepared { volume, seen, client, copies: copies(&network) })

@@ -84,6 +84,7 @@ pub(crate) fn with_volume<T: Send>(
             seen_directory: seen_directory.as_deref(),
             keep: Keep::Nothing,
             accept_rollback: false,
+            cache: None,
         })?;
         let result = work(&client, &volume);
         let closed = Outcome::of(volume.close(), directory.path()).into_result();

@@ -15,6 +15,7 @@ use filesystem::volume::{OpenError, Options, Volume};
 use overlay::{Node, NodeId};
 use reactor::crypto::PublicKey;
 
+use crate::cache::Cache;
 use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::home::Home;
@@ -157,6 +158,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) keep: Keep,
     /// Whether an older root than was seen before is taken.
     pub(crate) accept_rollback: bool,
+    /// What stands before the nodes.
+    pub(crate) cache: Option<&'a Cache>,
 }
 
 /// Opens the volume of `network`. Makes nothing: a root that is not there is an error. What is returned beside it is to
@@ -186,7 +189,10 @@ pub(crate) fn open(
     let keys = keys(client, &keepers, user)?;
     let recall = |directory| Seen::recall(client, keys.register, directory, opening.accept_rollback);
     let seen = opening.seen_directory.map(recall).transpose()?;
-    let store: Rc<dyn BlockStore> = Rc::new(client.clone());
+    let store: Rc<dyn BlockStore> = match opening.cache {
+        Some(cache) => cache.before(Rc::new(client.clone())),
+        None => Rc::new(client.clone()),
+    };
     let mut options = Options::default();
     options.author = author();
     options.device = opening.directory.device();
@@ -205,8 +211,13 @@ pub(crate) fn open(
 pub(crate) fn put_in_what_is_left(client: &Client<Rc<Node>>, network: &Network, user: &Member, base: &Path) {
     for directory in ClientDirectory::left_behind(base) {
         let place = directory.path().display();
-        let opening =
-            Opening { directory: &directory, seen_directory: None, keep: Keep::Rest, accept_rollback: false };
+        let opening = Opening {
+            directory: &directory,
+            seen_directory: None,
+            keep: Keep::Rest,
+            accept_rollback: false,
+            cache: None,
+        };
         match open(client, network, user, &opening) {
             Ok((volume, _)) => match Outcome::of(volume.close(), directory.path()) {
                 Outcome::Stored => say(format_args!("what a killed drive had left in {place} is stored")),

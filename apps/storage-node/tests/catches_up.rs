@@ -49,7 +49,7 @@ fn a_node_that_was_down_catches_up_before_another_dies() {
     first.kill();
     let cache = place.join("empty-cache");
     let mount = Running::start(
-        &["mount", "--home", text(&home), "--cache", text(&cache), text(&drive)],
+        &["mount", "--home", text(&home), "--directory", text(&cache), text(&drive)],
         "the drive is",
     );
     run("diff", &["-r", "--no-dereference", text(&source), text(&drive.join("copy"))]);

@@ -86,7 +86,7 @@ fn a_copied_tree_survives_a_killed_node_and_no_node_can_read_it() {
             text(&home.join("network.json")),
             "--key",
             text(&home.join("user.key")),
-            "--cache",
+            "--directory",
             text(&place.join("empty-cache")),
             "--node",
             &address,

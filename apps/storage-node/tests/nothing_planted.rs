@@ -115,7 +115,7 @@ fn a_home_that_another_user_has_a_hand_in_is_refused() {
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
     let other = place.join("other");
     refused(
-        &["mount", "--home", text(&home), "--cache", text(&cache), text(&other)],
+        &["mount", "--home", text(&home), "--directory", text(&cache), text(&other)],
         "others may write to it",
     );
     assert!(!victim.exists(), "a planted link was followed");

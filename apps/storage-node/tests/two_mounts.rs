@@ -35,7 +35,7 @@ impl Pair {
         let up = Running::up(&home, &a, 1);
         let cache = place.join("cache");
         let mount = Running::start(
-            &["mount", "--home", text(&home), "--cache", text(&cache), text(&b)],
+            &["mount", "--home", text(&home), "--directory", text(&cache), text(&b)],
             "the drive is",
         );
         // The mount ends first: it needs the node.

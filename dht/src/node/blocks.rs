@@ -213,6 +213,7 @@ impl Node {
             // Left out when it was stored, since nobody was to ask: one pass over the block for whoever does.
             (Some(_), None) => address_and_groups(&tag, &self.read_stored(address, 0..length)?).1,
         };
+        self.served.set(self.served.get() + 1);
         Ok((GetBlockResponse { tag, put_seconds, length, hashes }, content))
     }
 

@@ -66,6 +66,7 @@ pub struct Node {
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Signed<Genesis>>>,
     wanted_signal: Signal,
     is_amnesiac: Cell<bool>,
+    served: Cell<u64>,
 }
 
 impl Node {
@@ -85,6 +86,7 @@ impl Node {
             wanted_registers: RefCell::default(),
             wanted_signal: Signal::default(),
             is_amnesiac: Cell::new(false),
+            served: Cell::new(0),
         })
     }
 
@@ -121,6 +123,11 @@ impl Node {
     pub fn usage(&self) -> Usage {
         let usage = self.store.usage();
         Usage { used_bytes: usage.disk_bytes, total_bytes: usage.total_bytes, block_count: usage.count }
+    }
+
+    /// How many blocks, and ranges of blocks, it has given to others since it was started.
+    pub fn served_count(&self) -> u64 {
+        self.served.get()
     }
 
     /// What the local store has and may still take, and the disk that it may share with other nodes.

@@ -1,0 +1,286 @@
+//! The cache on this machine's disk: where it is, how much it may take, and what `status` says of it.
+//!
+//! All mounts of a home share the one in `HOME/cache`; a mount with a directory of its own has its own. It goes by what was
+//! said last, which it remembers. `mount` has one unless told otherwise. `up` has none unless told: its nodes are on this
+//! disk already, and what its own node holds is never kept twice. Not here: how it works (`filesystem::disk_cache`).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
+
+use dht::BlockStore;
+use filesystem::disk_cache::{CachedStore, DiskCache, Figures, SIZE_BYTES_MIN};
+use reactor::JoinHandle;
+use reactor::crypto::derive::derive;
+use serde::{Deserialize, Serialize};
+
+use crate::client_directory::ClientDirectory;
+use crate::errors::Failure;
+use crate::files::{self, Kind};
+use crate::identity::Member;
+use crate::progress::human_bytes;
+
+/// As much as a machine of today spares without a word.
+const USUAL_BYTES_MAX: u64 = 2 << 30;
+/// And of a small disk no more than this part of what is free.
+const USUAL_SHARE: u64 = 10;
+/// How old what `status` reads may be.
+const TELL_INTERVAL: Duration = Duration::from_secs(2);
+
+const UNITS: [(&str, u64); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+
+/// A number of bytes, as people write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        if text == "0" {
+            return Ok(Size(0));
+        }
+        let how = || "say it as in 500MiB or 2GiB, or 0 for none".to_owned();
+        let unit = UNITS.iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(how)?;
+        let number: u64 = text[..text.len() - unit.0.len()].parse().map_err(|_| how())?;
+        let bytes = number.checked_mul(1 << unit.1).ok_or("that is too much")?;
+        if bytes < SIZE_BYTES_MIN {
+            return Err(format!("a cache has {} or more, or 0 for none", human_bytes(SIZE_BYTES_MIN)));
+        }
+        Ok(Size(bytes))
+    }
+}
+
+/// `cache.json` of the cache's directory: what was said last.
+#[derive(Serialize, Deserialize)]
+struct Settings {
+    bound_bytes: u64,
+}
+
+impl Kind for Settings {
+    const KIND: &'static str = "hypha cache";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+/// `cache-figures.json` of a client's directory: what its drive's cache did since the drive's start.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    hits: u64,
+    misses: u64,
+    bound_bytes: u64,
+}
+
+impl Kind for Told {
+    const KIND: &'static str = "hypha cache figures";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+fn directory_in(base: &Path) -> PathBuf {
+    base.join("cache")
+}
+
+fn told_in(client: &Path) -> PathBuf {
+    client.join("cache-figures.json")
+}
+
+/// How large a cache is that nobody ever said anything about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usual {
+    /// There is none.
+    None,
+    /// 2 GiB, or a tenth of what is free or already in it.
+    ShareOfTheDisk,
+}
+
+/// A cache that is to be opened. Plain data, so that it can go where the reactor runs.
+pub(crate) struct Plan {
+    directory: PathBuf,
+    client: PathBuf,
+    bound_bytes: u64,
+}
+
+impl Plan {
+    /// Decides about the cache in `base`, for the drive with the client's directory `client`, and remembers what was
+    /// `asked`.
+    ///
+    /// # Errors
+    /// Those of the file system and of [`files::load`].
+    pub(crate) fn make(
+        base: &Path,
+        client: &Path,
+        asked: Option<Size>,
+        usual: Usual,
+    ) -> Result<Plan, Failure> {
+        let directory = directory_in(base);
+        let file = directory.join("cache.json");
+        let bound_bytes = match (asked, files::load::<Settings>(&file)) {
+            (Some(Size(bound_bytes)), _) => {
+                files::private_directory(&directory)?;
+                files::save(&file, &Settings { bound_bytes })?;
+                bound_bytes
+            }
+            (None, Ok(settings)) => settings.bound_bytes,
+            (None, Err(Failure::File { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
+                match usual {
+                    Usual::None => 0,
+                    Usual::ShareOfTheDisk => {
+                        files::private_directory(&directory)?;
+                        share_of_the_disk(&directory)
+                    }
+                }
+            }
+            (None, Err(error)) => return Err(error),
+        };
+        Ok(Plan { directory, client: client.to_owned(), bound_bytes })
+    }
+
+    /// Opens it, unless there is to be none.
+    ///
+    /// # Suspends
+    /// While it is listed.
+    pub(crate) fn open(&self, user: &Member) -> Option<Cache> {
+        // A smaller bound than anybody can ask for is a disk with next to nothing free.
+        if self.bound_bytes < SIZE_BYTES_MIN {
+            return None;
+        }
+        let key = derive::<32>(&*user.identity.seed(), b"", &[b"hypha disk cache 1"]);
+        let disk = DiskCache::open(&self.directory, *key, self.bound_bytes);
+        let (telling, client) = (disk.clone(), self.client.clone());
+        let teller = reactor::spawn(move || {
+            let mut told = None;
+            loop {
+                let figures = telling.figures();
+                if told.replace(figures) != Some(figures) {
+                    let client = client.clone();
+                    reactor::offload(move || tell(&client, figures));
+                }
+                reactor::sleep(TELL_INTERVAL);
+            }
+        });
+        Some(Cache { disk, client: self.client.clone(), teller })
+    }
+}
+
+fn share_of_the_disk(directory: &Path) -> u64 {
+    let free = rustix::fs::statvfs(directory).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    ((free + disk_bytes(directory)) / USUAL_SHARE).min(USUAL_BYTES_MAX)
+}
+
+/// What a directory takes on the disk, with all that is in it.
+fn disk_bytes(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let own = std::fs::symlink_metadata(directory).map_or(0, |metadata| metadata.blocks() * 512);
+    let within = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = within.map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => disk_bytes(&entry.path()),
+        _ => entry.metadata().map_or(0, |metadata| metadata.blocks() * 512),
+    });
+    own + sizes.sum::<u64>()
+}
+
+fn tell(client: &Path, figures: Figures) {
+    let Figures { hits, misses, bound_bytes, .. } = figures;
+    if let Err(error) = files::save(&told_in(client), &Told { hits, misses, bound_bytes }) {
+        tracing::debug!(%error, "what the cache did could not be written down");
+    }
+}
+
+/// A drive's cache.
+pub(crate) struct Cache {
+    disk: Rc<DiskCache>,
+    client: PathBuf,
+    teller: JoinHandle<()>,
+}
+
+impl Cache {
+    /// Puts it before a store.
+    pub(crate) fn before(&self, store: Rc<dyn BlockStore>) -> Rc<dyn BlockStore> {
+        Rc::new(CachedStore::new(store, self.disk.clone()))
+    }
+
+    /// Lets others have it, once the drive's volume is closed.
+    ///
+    /// # Suspends
+    /// While the last blocks are taken in; some seconds at most.
+    pub(crate) fn close(&self) {
+        self.disk.close();
+        self.teller.terminate();
+        let (client, figures) = (self.client.clone(), self.disk.figures());
+        reactor::offload(move || tell(&client, figures));
+    }
+}
+
+/// What `status` says of the cache.
+#[derive(Debug, Serialize)]
+pub(crate) struct CacheStatus {
+    /// What it takes on the disk.
+    size_bytes: u64,
+    /// What it may take, as its last drive had it.
+    bound_bytes: u64,
+    /// Reads that it answered, of all clients since the last start of each.
+    hits: u64,
+    /// Reads of theirs that went to the nodes.
+    misses: u64,
+}
+
+impl CacheStatus {
+    /// That of the cache in `base`; `None` if there never was one.
+    pub(crate) fn of(base: &Path) -> Option<CacheStatus> {
+        let directory = directory_in(base);
+        let clients = ClientDirectory::all(base);
+        let told: Vec<Told> = clients.filter_map(|client| files::load(&told_in(&client)).ok()).collect();
+        let said =
+            files::load::<Settings>(&directory.join("cache.json")).ok().map(|settings| settings.bound_bytes);
+        let bound_bytes = said.or_else(|| told.iter().map(|told| told.bound_bytes).max())?;
+        Some(CacheStatus {
+            size_bytes: disk_bytes(&directory),
+            bound_bytes,
+            hits: told.iter().map(|told| told.hits).sum(),
+            misses: told.iter().map(|told| told.misses).sum(),
+        })
+    }
+}
+
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (size, bound) = (human_bytes(self.size_bytes), human_bytes(self.bound_bytes));
+        write!(f, "cache {size} of {bound}, {} reads answered by it, {} by the nodes", self.hits, self.misses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them_and_too_small_ones_are_refused() {
+        for (text, size) in
+            [("0", 0), ("8MiB", 8 << 20), ("2GiB", 2 << 30), ("1TiB", 1 << 40), ("9000KiB", 9000 << 10)]
+        {
+            assert_eq!(text.parse(), Ok(Size(size)), "{text}");
+        }
+        for wrong in ["", "2", "GiB", "2GB", "-1GiB", "2 GiB", "7MiB", "1KiB", "99999999999999TiB", "é"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_last_is_remembered_and_none_is_none() {
+        let base = tempfile::tempdir().unwrap();
+        let bound = |asked, usual| {
+            let plan = Plan::make(base.path(), &base.path().join("client"), asked, usual).unwrap();
+            plan.bound_bytes
+        };
+        assert_eq!(bound(None, Usual::None), 0);
+        assert!((1..=USUAL_BYTES_MAX).contains(&bound(None, Usual::ShareOfTheDisk)));
+        assert_eq!(bound(Some(Size(9 << 20)), Usual::None), 9 << 20);
+        assert_eq!(bound(None, Usual::None), 9 << 20);
+        assert_eq!(bound(None, Usual::ShareOfTheDisk), 9 << 20);
+        assert_eq!(bound(Some(Size(0)), Usual::ShareOfTheDisk), 0);
+        assert_eq!(bound(None, Usual::ShareOfTheDisk), 0);
+    }
+}

@@ -1,0 +1,360 @@
+//! Blocks that nodes have given, kept on this machine's disk: bounded, shared by all mounts of a home, there after a
+//! restart.
+//!
+//! An entry is a file (`disk_cache/entry.rs`), its name says what it holds, and the directory is the index: a process that
+//! is killed at any instant leaves nothing that the next one must repair. What is in the files is ciphertext as nodes hold
+//! it, and each read is verified, so nothing needs to be synced either; what a crash tore is a miss.
+//!
+//! Several processes may use one directory. One of them has its lock, takes in and evicts; the others read what is there,
+//! look again now and then, and try for the lock when they have something to take in. So the bound has one keeper, who
+//! counts whole pages before they are written.
+//!
+//! Nothing waits for the cache's disk but a read from it: what is to be taken in waits in memory, within a bound, and is
+//! dropped beyond it. A disk that takes nothing ends the taking in with one line in the log, and nothing else.
+//!
+//! Not here: what goes when there is no room (`s3_fifo.rs`); which store it stands before (`store.rs`).
+
+mod contents;
+mod entry;
+mod s3_fifo;
+mod store;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dht::Address;
+use reactor::JoinHandle;
+use reactor::fs::{self, File, OpenOptions};
+use reactor::sync::{Mutex, Signal};
+
+use contents::{Contents, Entry};
+use entry::Extent;
+use s3_fifo::{Queue, Step};
+pub use store::CachedStore;
+
+/// The least bound: some blocks of the largest size, and the directories.
+pub const SIZE_BYTES_MIN: u64 = 8 << 20;
+/// What the directories and their names may take beside the entries.
+const OVERHEAD_BYTES: u64 = 256 << 10;
+/// Bytes that may wait in memory to be taken in: more comes only from a copy that outruns the disk, which is no loss.
+const WAITING_BYTES_MAX: usize = 32 << 20;
+/// How long a process that lacks the lock goes without trying for it again, and without looking for new entries.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long an end waits for what is still to be taken in.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the cache is and did, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Figures {
+    /// What its entries take on the disk.
+    pub size_bytes: u64,
+    /// What they may take.
+    pub bound_bytes: u64,
+    /// Reads that it answered since it was opened.
+    pub hits: u64,
+    /// Reads that went to the nodes.
+    pub misses: u64,
+}
+
+/// A cache on the disk; see the file's header.
+pub struct DiskCache {
+    directory: PathBuf,
+    key: [u8; 32],
+    bound_bytes: u64,
+    contents: RefCell<Contents>,
+    /// The directory, locked, in the process that takes in.
+    lock: RefCell<Option<File>>,
+    /// Held by whoever moves or removes files.
+    turn: Mutex<()>,
+    waiting: RefCell<VecDeque<(Extent, Bytes)>>,
+    waiting_bytes: Cell<usize>,
+    /// Something came, or is to be done.
+    work: Signal,
+    /// Nothing waits any more.
+    idle: Signal,
+    is_idle: Cell<bool>,
+    looked: Cell<Instant>,
+    wants_look: Cell<bool>,
+    /// The disk failed: nothing more is taken in.
+    is_off: Cell<bool>,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
+    writer: RefCell<Option<JoinHandle<()>>>,
+}
+
+impl DiskCache {
+    /// Opens the cache in `directory`, which is this user's alone, with room for `bound_bytes` there. The `key` comes from
+    /// the user's secret. A disk that fails is told in the log, and makes a cache that holds nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the bound is below [`SIZE_BYTES_MIN`].
+    ///
+    /// # Suspends
+    ///
+    /// While the directory is listed.
+    pub fn open(directory: &Path, key: [u8; 32], bound_bytes: u64) -> Rc<DiskCache> {
+        assert!(bound_bytes >= SIZE_BYTES_MIN, "the cache's bound is {SIZE_BYTES_MIN} bytes at least");
+        let cache = Rc::new(DiskCache {
+            directory: directory.to_owned(),
+            key,
+            bound_bytes,
+            contents: RefCell::new(Contents::new(bound_bytes - OVERHEAD_BYTES)),
+            lock: RefCell::new(None),
+            turn: Mutex::new(()),
+            waiting: RefCell::default(),
+            waiting_bytes: Cell::new(0),
+            work: Signal::new(),
+            idle: Signal::new(),
+            is_idle: Cell::new(true),
+            looked: Cell::new(reactor::now()),
+            wants_look: Cell::new(false),
+            is_off: Cell::new(false),
+            hits: Cell::new(0),
+            misses: Cell::new(0),
+            writer: RefCell::new(None),
+        });
+        if let Err(error) = cache.look() {
+            cache.fail(&error);
+        }
+        let writer = cache.clone();
+        *cache.writer.borrow_mut() = Some(reactor::spawn(move || writer.work_off()));
+        cache
+    }
+
+    /// Takes in what waits, as far as a stated time allows, and lets another process have the lock.
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn close(&self) {
+        let _ = reactor::timeout(CLOSE_LIMIT, || {
+            while !self.is_idle.get() || !self.waiting.borrow().is_empty() {
+                self.idle.wait();
+            }
+        });
+        if let Some(writer) = self.writer.take() {
+            writer.terminate();
+        }
+        self.is_off.set(true);
+        drop(self.lock.take());
+    }
+
+    /// Returns what it is and did.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            size_bytes: self.contents.borrow().bytes(),
+            bound_bytes: self.bound_bytes,
+            hits: self.hits.get(),
+            misses: self.misses.get(),
+        }
+    }
+
+    /// Returns these bytes of a block if they are here and prove what they are.
+    ///
+    /// # Suspends
+    ///
+    /// While they are read.
+    fn get(&self, address: &Address, range: &Range<u32>) -> Option<Bytes> {
+        let found = self.contents.borrow().find(&address.0, range);
+        let bytes = found.and_then(|entry| self.read(entry, range));
+        let counter = if bytes.is_some() { &self.hits } else { &self.misses };
+        counter.set(counter.get() + 1);
+        if bytes.is_none() && !self.is_owner() && self.is_due() {
+            self.wants_look.set(true);
+            self.work.notify_all();
+        }
+        bytes
+    }
+
+    fn read(&self, entry: Entry, range: &Range<u32>) -> Option<Bytes> {
+        let (offset, length) = entry.extent.window(range);
+        let window = (|| {
+            let file = File::open(self.path_of(&entry))?;
+            let mut window = vec![0; length];
+            file.read_exact_at(&mut window, offset).map(|()| window)
+        })();
+        let error = match window.map(|window| entry.extent.open(&self.key, range, window)) {
+            Ok(Some(bytes)) => {
+                self.contents.borrow_mut().touch(entry.number);
+                return Some(bytes);
+            }
+            // It was evicted, or moved, while we were on the way.
+            Err(error) if error.kind() == ErrorKind::NotFound && self.has_moved(&entry) => return None,
+            Ok(None) => "it is not what was put there".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::debug!(%error, entry = ?entry.extent, "an entry of the cache is dropped");
+        self.remove(entry.number);
+        None
+    }
+
+    fn has_moved(&self, entry: &Entry) -> bool {
+        let _turn = self.turn.lock();
+        self.contents.borrow().entry(entry.number) != Some(*entry)
+    }
+
+    /// Drops an entry, wherever it is by now.
+    fn remove(&self, number: u64) {
+        let _turn = self.turn.lock();
+        let entry = self.contents.borrow().entry(number);
+        let Some(entry) = entry else { return };
+        self.contents.borrow_mut().remove(number);
+        if self.is_owner() {
+            let _ = fs::remove_file(self.path_of(&entry));
+        }
+    }
+
+    /// Takes in the bytes of a block from `start` on, a little later, if nothing is in the way.
+    fn offer(&self, address: &Address, start: u32, bytes: &Bytes) {
+        let extent = Extent { address: address.0, start, end: start + bytes.len() as u32 };
+        let is_known = self.contents.borrow().find(&address.0, &(start..extent.end)).is_some();
+        let has_place = self.waiting_bytes.get() + bytes.len() <= WAITING_BYTES_MAX;
+        if self.is_off.get()
+            || bytes.is_empty()
+            || is_known
+            || !has_place
+            || !(self.is_owner() || self.is_due())
+        {
+            return;
+        }
+        self.waiting_bytes.set(self.waiting_bytes.get() + bytes.len());
+        self.waiting.borrow_mut().push_back((extent, bytes.clone()));
+        self.work.notify_all();
+    }
+
+    fn is_owner(&self) -> bool {
+        self.lock.borrow().is_some()
+    }
+
+    fn is_due(&self) -> bool {
+        reactor::now().saturating_duration_since(self.looked.get()) >= LOOK_INTERVAL
+    }
+
+    /// The writer: one file at a time.
+    fn work_off(&self) {
+        loop {
+            self.is_idle.set(true);
+            while self.waiting.borrow().is_empty() && !self.wants_look.get() {
+                self.idle.notify_all();
+                self.work.wait();
+            }
+            self.is_idle.set(false);
+            self.wants_look.set(false);
+            let next = self.waiting.borrow_mut().pop_front();
+            let mut result = Ok(());
+            if !self.is_owner() {
+                result = self.look();
+            }
+            if let Some((extent, bytes)) = next {
+                self.waiting_bytes.set(self.waiting_bytes.get() - bytes.len());
+                if self.is_owner() && result.is_ok() && !self.is_off.get() {
+                    result = self.take_in(extent, &bytes);
+                }
+            }
+            if let Err(error) = result {
+                self.fail(&error);
+            }
+        }
+    }
+
+    fn take_in(&self, extent: Extent, bytes: &Bytes) -> io::Result<()> {
+        // Two readers may have fetched it at once.
+        if self.contents.borrow().find(&extent.address, &(extent.start..extent.end)).is_some() {
+            return Ok(());
+        }
+        self.make_room(extent.disk_bytes())?;
+        let entry = self.contents.borrow_mut().admit(extent);
+        let path = self.path_of(&entry);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| file.write_chunk_at(extent.seal(&self.key, bytes).into(), 0));
+        if written.is_err() {
+            let _ = fs::remove_file(&path);
+        } else {
+            self.contents.borrow_mut().insert(entry);
+        }
+        written
+    }
+
+    /// Evicts until there is room for one more entry, one file at a time: the disk follows each step.
+    fn make_room(&self, size: u64) -> io::Result<()> {
+        loop {
+            let _turn = self.turn.lock();
+            let step = self.contents.borrow_mut().make_room(size);
+            let Some((entry, step)) = step else { return Ok(()) };
+            let path = self.path_of(&entry);
+            let done = match step {
+                Step::Promote(_) => fs::rename(&path, self.path_of(&Entry { queue: Queue::Main, ..entry })),
+                Step::Evict(..) => fs::remove_file(&path),
+            };
+            match done {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.contents.borrow_mut().remove(entry.number)
+                }
+                other => other?,
+            }
+        }
+    }
+
+    /// Tries for the lock, and lists what is there.
+    fn look(&self) -> io::Result<()> {
+        self.looked.set(reactor::now());
+        for queue in [Queue::Small, Queue::Main] {
+            fs::create_dir_all(self.directory_of(queue))?;
+        }
+        let directory = File::open(&self.directory)?;
+        let is_owner = directory.try_lock()?;
+        let mut entries = Vec::new();
+        for queue in [Queue::Small, Queue::Main] {
+            for found in fs::read_dir(self.directory_of(queue))? {
+                let name = found?.name;
+                match name.to_str().and_then(Extent::from_file_name) {
+                    Some((number, extent)) => entries.push(Entry { number, extent, queue }),
+                    // Nobody else puts anything here, and what is not counted would break the bound.
+                    None if is_owner => fs::remove_file(self.directory_of(queue).join(name))?,
+                    None => {}
+                }
+            }
+        }
+        *self.contents.borrow_mut() = Contents::found(self.bound_bytes - OVERHEAD_BYTES, entries);
+        if is_owner {
+            *self.lock.borrow_mut() = Some(directory);
+            // The bound may be lower than it was.
+            self.make_room(0)?;
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: &io::Error) {
+        if !self.is_off.replace(true) {
+            tracing::warn!(
+                directory = %self.directory.display(),
+                "the cache on the disk takes nothing in until the next start: {error}; check that disk"
+            );
+        }
+    }
+
+    fn directory_of(&self, queue: Queue) -> PathBuf {
+        self.directory.join(match queue {
+            Queue::Small => "small",
+            Queue::Main => "main",
+        })
+    }
+
+    fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.directory_of(entry.queue).join(entry.extent.file_name(entry.number))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What the cache holds, as far as this process knows: extents by block, and the order in which they go. Plain data.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::entry::Extent;
+use super::s3_fifo::{Queue, S3Fifo, Step};
+
+/// Entries, whatever the bound: each takes some 200 bytes of memory.
+const COUNT_MAX: usize = 1 << 18;
+
+/// An entry, and where its file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) number: u64,
+    pub(super) extent: Extent,
+    pub(super) queue: Queue,
+}
+
+/// The cache's entries.
+#[derive(Debug)]
+pub(super) struct Contents {
+    policy: S3Fifo,
+    extents: HashMap<u64, Extent>,
+    /// The numbers of each block's extents.
+    of_block: HashMap<[u8; 32], Vec<u64>>,
+    last_number: u64,
+}
+
+impl Contents {
+    /// Nothing, and room for `bytes_max` on the disk.
+    pub(super) fn new(bytes_max: u64) -> Contents {
+        Contents {
+            policy: S3Fifo::new(bytes_max, COUNT_MAX),
+            extents: HashMap::new(),
+            of_block: HashMap::new(),
+            last_number: 0,
+        }
+    }
+
+    /// What was found on the disk, in any order.
+    pub(super) fn found(bytes_max: u64, mut entries: Vec<Entry>) -> Contents {
+        let mut contents = Contents::new(bytes_max);
+        entries.sort_unstable_by_key(|entry| entry.number);
+        for entry in entries {
+            contents.insert(entry);
+        }
+        contents
+    }
+
+    /// Returns what the entries take on the disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.policy.bytes()
+    }
+
+    /// Returns an entry with all of `range`; does not count as a use.
+    pub(super) fn find(&self, address: &[u8; 32], range: &Range<u32>) -> Option<Entry> {
+        let numbers = self.of_block.get(address)?;
+        let number = *numbers.iter().find(|number| self.extents[number].covers(range))?;
+        self.entry(number)
+    }
+
+    /// Returns the entry of that number, where it is now.
+    pub(super) fn entry(&self, number: u64) -> Option<Entry> {
+        let (extent, queue) = (*self.extents.get(&number)?, self.policy.queue(number)?);
+        Some(Entry { number, extent, queue })
+    }
+
+    /// Counts a use.
+    pub(super) fn touch(&mut self, number: u64) {
+        self.policy.touch(number);
+    }
+
+    /// Returns a number that no file has yet, and the queue where this extent belongs.
+    pub(super) fn admit(&mut self, extent: Extent) -> Entry {
+        self.last_number += 1;
+        Entry { number: self.last_number, extent, queue: self.policy.place_of(extent.hash()) }
+    }
+
+    /// Takes an entry in, whose file is there.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let Entry { number, extent, queue } = entry;
+        self.remove(number);
+        self.last_number = self.last_number.max(number);
+        self.policy.insert(number, extent.hash(), extent.disk_bytes(), queue);
+        self.extents.insert(number, extent);
+        self.of_block.entry(extent.address).or_default().push(number);
+    }
+
+    /// Forgets an entry.
+    pub(super) fn remove(&mut self, number: u64) {
+        let Some(extent) = self.extents.remove(&number) else { return };
+        self.policy.remove(number);
+        if let Some(numbers) = self.of_block.get_mut(&extent.address) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.of_block.remove(&extent.address);
+            }
+        }
+    }
+
+    /// Makes the next step towards room for one entry of `size` bytes: the entry as it was, and what becomes of it. `None`
+    /// once there is room, or nothing is left to go.
+    pub(super) fn make_room(&mut self, size: u64) -> Option<(Entry, Step)> {
+        let step = self.policy.make_room(size)?;
+        let (number, queue) = match step {
+            Step::Promote(number) => (number, Queue::Small),
+            Step::Evict(number, queue) => (number, queue),
+        };
+        let entry = Entry { number, extent: self.extents[&number], queue };
+        if matches!(step, Step::Evict(..)) {
+            self.remove(number);
+        }
+        Some((entry, step))
+    }
+}

@@ -1,0 +1,161 @@
+//! Over a real directory and a store in memory that counts what it is asked.
+
+use std::os::unix::fs::MetadataExt;
+
+use dht::MemoryBlockStore;
+use dht::block_store::{BlockStore, GetError};
+
+use super::*;
+
+const KEY: [u8; 32] = [3; 32];
+
+fn blocks(store: &dyn BlockStore, count: u32, size: usize) -> Vec<Address> {
+    (0..count).map(|number| store.put(content(number, size)).unwrap()).collect()
+}
+
+fn content(number: u32, size: usize) -> Bytes {
+    (0..size).map(|at| (at as u32 ^ number.wrapping_mul(0x9e37_79b9)) as u8).collect::<Vec<_>>().into()
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let of =
+        |queue: &str| std::fs::read_dir(directory.join(queue)).unwrap().map(|entry| entry.unwrap().path());
+    of("small").chain(of("main")).collect()
+}
+
+fn disk_bytes(directory: &Path) -> u64 {
+    let of = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+    let parts = [directory.to_owned(), directory.join("small"), directory.join("main")];
+    parts.iter().chain(&files(directory)).map(|path| of(path)).sum()
+}
+
+fn over(store: &Rc<MemoryBlockStore>, cache: &Rc<DiskCache>) -> CachedStore {
+    CachedStore::new(store.clone(), cache.clone())
+}
+
+fn settle(cache: &DiskCache) {
+    while !cache.is_idle.get() || !cache.waiting.borrow().is_empty() {
+        cache.idle.wait();
+    }
+}
+
+#[test]
+fn what_was_read_is_there_after_a_restart_and_a_kill_and_no_flipped_bit_is_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let store = Rc::new(MemoryBlockStore::new());
+        let addresses = blocks(&*store, 4, 100_000);
+        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        for address in &addresses {
+            over(&store, &cache).get(address, Some(10..70_000)).unwrap();
+        }
+        settle(&cache);
+        assert_eq!((cache.figures().hits, cache.figures().misses), (0, 4));
+        // As after SIGKILL: nothing is closed, and the kernel drops the lock.
+        cache.writer.take().unwrap().terminate();
+        drop(cache.lock.take());
+
+        let nothing = Rc::new(MemoryBlockStore::new());
+        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let offline = over(&nothing, &cache);
+        for (number, address) in addresses.iter().enumerate() {
+            let got = offline.get(address, Some(32_000..66_000)).unwrap();
+            assert_eq!(got, content(number as u32, 100_000).slice(32_000..66_000));
+            assert!(matches!(offline.get(address, Some(0..20)), Err(GetError::NotFound(_))));
+        }
+        assert_eq!((cache.figures().hits, cache.figures().misses), (4, 4));
+        for path in files(directory.path()) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[40_000] ^= 4;
+            std::fs::write(&path, bytes).unwrap();
+        }
+        // The piece that was flipped, and then the whole entry, which is gone.
+        for range in [33_000..34_000, 10..11] {
+            assert!(addresses.iter().all(|address| offline.get(address, Some(range.clone())).is_err()));
+        }
+        assert_eq!((cache.figures().size_bytes, files(directory.path()).len()), (0, 0));
+        // From the nodes again, and kept again.
+        let online = over(&store, &cache);
+        assert_eq!(online.get(&addresses[0], Some(0..9)).unwrap(), content(0, 100_000).slice(0..9));
+        settle(&cache);
+        assert_eq!(files(directory.path()).len(), 1);
+        cache.close();
+    });
+}
+
+#[test]
+fn the_bound_holds_on_the_disk_and_what_was_used_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let store = Rc::new(MemoryBlockStore::new());
+        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let cached = over(&store, &cache);
+        let used = cached.put(content(9999, 50_000)).unwrap();
+        settle(&cache);
+        cached.get(&used, Some(0..10)).unwrap();
+        for number in 0..400 {
+            cached.put(content(number, 1000 + 200 * number as usize)).unwrap();
+            settle(&cache);
+            if number % 20 == 0 {
+                assert!(disk_bytes(directory.path()) <= SIZE_BYTES_MIN);
+            }
+        }
+        assert!(cache.figures().size_bytes > SIZE_BYTES_MIN / 2);
+        assert!(disk_bytes(directory.path()) <= SIZE_BYTES_MIN);
+        let misses = cache.figures().misses;
+        cached.get(&used, Some(0..10)).unwrap();
+        assert_eq!(cache.figures().misses, misses);
+        cache.close();
+    });
+}
+
+#[test]
+fn a_second_one_reads_what_the_first_took_in_and_follows_it() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let store = Rc::new(MemoryBlockStore::new());
+        let addresses = blocks(&*store, 3, 5000);
+        let first = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        over(&store, &first).get(&addresses[0], Some(0..5000)).unwrap();
+        settle(&first);
+        let second = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        assert!(first.is_owner() && !second.is_owner());
+        over(&store, &second).get(&addresses[0], Some(0..5000)).unwrap();
+        assert_eq!(second.figures().hits, 1);
+        over(&store, &first).get(&addresses[1], Some(0..5000)).unwrap();
+        settle(&first);
+        first.close();
+        // Whatever it had not heard of is there at its next look, and then it is the one that takes in.
+        while !second.is_owner() {
+            over(&store, &second).get(&addresses[2], Some(0..5000)).unwrap();
+            reactor::sleep(Duration::from_millis(100));
+        }
+        settle(&second);
+        let hits = second.figures().hits;
+        over(&store, &second).get(&addresses[1], Some(0..5000)).unwrap();
+        over(&store, &second).get(&addresses[2], Some(0..5000)).unwrap();
+        assert_eq!(second.figures().hits, hits + 2);
+        second.close();
+    });
+}
+
+#[test]
+fn a_disk_that_takes_nothing_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let store = Rc::new(MemoryBlockStore::new());
+        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        std::fs::remove_dir_all(directory.path()).unwrap();
+        let cached = over(&store, &cache);
+        let address = cached.put(content(1, 5000)).unwrap();
+        settle(&cache);
+        assert!(cache.is_off.get());
+        assert_eq!(cached.get(&address, Some(0..5000)).unwrap(), content(1, 5000));
+        cache.close();
+        // Nor does one that was never there.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let cache = DiskCache::open(&file.path().join("below"), KEY, SIZE_BYTES_MIN);
+        assert_eq!(over(&store, &cache).get(&address, Some(0..10)).unwrap(), content(1, 10));
+        cache.close();
+    });
+}
