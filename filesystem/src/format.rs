@@ -21,12 +21,14 @@ mod golden;
 mod inode;
 mod key;
 mod object;
+mod snapshot;
 mod table;
 
 pub use entry::EntryRecord;
 pub use inode::{ContentVersion, INODE_RECORD_SIZE, InodeRecord};
 pub use key::{Key, KeyBytes};
 pub use object::{OBJECT_CHANGE_COUNT_MAX, ObjectChange, ObjectChanges, ObjectId, ObjectRecord};
+pub use snapshot::{SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name};
 pub use table::{Orphan, Truncation, WriterRecord};
 
 use crate::operations::NAME_SIZE_MAX;

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod cache;
+pub mod calendar;
 pub mod chunk;
 pub mod disk_cache;
 pub mod errno;

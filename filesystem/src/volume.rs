@@ -14,6 +14,7 @@
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
+//! - `snapshots`: trees that are remembered;
 //! - `collect`: what must not be deleted from the nodes;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
 //!
@@ -45,6 +46,7 @@ mod rebase;
 mod reclaim;
 mod replay;
 mod room;
+mod snapshots;
 mod state;
 mod sync;
 mod truncation;
@@ -69,6 +71,7 @@ use crate::operations::{FileKind, Inode, Time};
 pub use collect::{CollectError, Roots};
 pub use ending::{Ending, Pending};
 pub use options::{OpenError, Options};
+pub use snapshots::{Snapshot, SnapshotError};
 use state::{State, Step, Stop};
 
 /// A mounted volume; see the file's header. It is used through [`Operations`](crate::Operations).
@@ -133,7 +136,7 @@ impl Volume {
             volume: VolumeId(random_bytes()),
             created: Time::now(),
             name_key: random_bytes(),
-            features: Features::KNOWN,
+            features: Features::default(),
             readers,
             extensions: Vec::new(),
         };

@@ -107,7 +107,7 @@ fn what_we_do_not_know_is_kept_where_it_is_and_moves_with_what_it_belongs_to() {
         let link = entry_key(&root, b"link");
         let link_value = [&99u64.to_le_bytes()[..], &[8], b"id and key box"].concat();
         let of_inode = key(file.0, 9, b"something");
-        let of_volume = key(0, 4, b"snapshot");
+        let of_volume = key(0, 20, b"something else");
         publish(
             &store,
             vec![
@@ -290,7 +290,7 @@ fn a_mount_hears_of_features_that_come_while_it_runs() {
         let volume = create(&store);
         let file = write_file(&volume, ROOT, "file", b"content");
         volume.sync(None, false).unwrap();
-        let features = Features { read_compatible: 1, ..Features::KNOWN };
+        let features = Features { read_compatible: 1, ..Features::default() };
         publish(&store, Vec::new(), |root| root.charter.features = features);
         let before = store.read(&keys(&store).register).unwrap().unwrap();
         volume.write(file, 0, b"late", false).unwrap();

@@ -4,6 +4,8 @@
 //! behind, and shows a line to copy. What an option defaults to is decided where it is used, since most defaults
 //! come from what the home remembers.
 
+mod history;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -12,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cache::Size;
 use crate::gc::Span;
+pub(crate) use history::{Snapshot, Snapshots};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,6 +67,8 @@ impl Cli {
             | Command::Put(Put { client, .. })
             | Command::Get(Get { client, .. })
             | Command::Gc(Gc { client, .. })
+            | Command::Snapshot(Snapshot { client, .. })
+            | Command::Snapshots(Snapshots { client, .. })
                 if client.network.is_some() && client.home.home.is_some() =>
             {
                 wrong(ErrorKind::ArgumentConflict, "give --home, or --network and --key, and not both")
@@ -92,6 +97,10 @@ pub(crate) enum Command {
     Get(Get),
     /// Say how much the nodes hold that the drive does not need any more
     Gc(Gc),
+    /// Remember what the drive holds now, under a name
+    Snapshot(Snapshot),
+    /// List what is remembered
+    Snapshots(Snapshots),
 }
 
 impl Command {
@@ -105,6 +114,8 @@ impl Command {
             Command::Put(options) => &mut options.client.home.home,
             Command::Get(options) => &mut options.client.home.home,
             Command::Gc(options) => &mut options.client.home.home,
+            Command::Snapshot(options) => &mut options.client.home.home,
+            Command::Snapshots(options) => &mut options.client.home.home,
         }
     }
 }
@@ -346,7 +357,9 @@ mod tests {
 
     #[test]
     fn home_may_stand_before_and_after_the_verb() {
-        for verb in ["up d", "run", "mount d", "umount d", "status", "put x", "get x", "gc"] {
+        for verb in
+            ["up d", "run", "mount d", "umount d", "status", "put x", "get x", "gc", "snapshot", "snapshots"]
+        {
             for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
                 let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert_eq!(command.home_mut().as_deref(), Some(std::path::Path::new("h")), "{line}");

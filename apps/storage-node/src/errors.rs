@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use filesystem::mount::MountError;
+use filesystem::volume::SnapshotError;
 use thiserror::Error;
 
 /// Why a command did not do what it was asked.
@@ -114,6 +115,9 @@ pub(crate) enum Failure {
     /// Garbage is not deleted, or what is garbage is not known.
     #[error("{reason}")]
     Garbage { reason: String },
+    /// A snapshot was not made, found or deleted.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The disk is full, here or on the nodes.
     #[error("no space left: {place}")]
     DiskFull { place: String },
@@ -201,6 +205,15 @@ impl Failure {
                     .into()
             }
             Failure::Garbage { .. } => "`gc --dry-run` says how much there is".into(),
+            Failure::Snapshot(SnapshotError::Taken { .. }) => {
+                "give another name, or delete that one first: `storage-node snapshot --delete NAME`".into()
+            }
+            Failure::Snapshot(SnapshotError::Missing { .. }) => "`storage-node snapshots` lists them".into(),
+            Failure::Snapshot(SnapshotError::Unreachable) => "`storage-node status` shows which nodes answer".into(),
+            Failure::Snapshot(SnapshotError::Volume(_)) => {
+                "`storage-node status` shows which nodes answer, and `storage-node snapshots` whether it was done after all"
+                    .into()
+            }
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),
             Failure::Store { .. } => "check that the disk is mounted and writable; the log above may say more".into(),

@@ -24,10 +24,10 @@ pub(crate) use duration::Span;
 use marks::Marks;
 
 use crate::cli::Gc;
+use crate::errand;
 use crate::errors::Failure;
 use crate::output::say;
 use crate::progress::{self, human_bytes};
-use crate::values;
 
 /// How old a block must be that no root names. An upload is named within seconds of its end, or minutes if the nodes were
 /// away; a day is for the machine that slept in between.
@@ -86,7 +86,7 @@ pub(crate) fn gc(options: &Gc) -> Result<(), Failure> {
         return Err(Failure::Garbage { reason: reason.into() });
     }
     let grace = options.grace.unwrap_or(Span(GRACE));
-    let report = values::with_volume(&options.client, |client, volume| {
+    let report = errand::with_volume(&options.client, |client, volume| {
         let bar = progress::spinner("looking for garbage");
         let report = survey(&client.block_store(), volume, grace.0, &bar);
         bar.finish_and_clear();

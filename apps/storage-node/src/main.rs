@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod client_directory;
 mod drive;
+mod errand;
 mod errors;
 mod files;
 mod gc;
@@ -28,6 +29,7 @@ mod progress;
 mod report;
 mod run;
 mod seen;
+mod snapshot;
 mod status;
 mod stop;
 mod umount;
@@ -84,5 +86,7 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Put(options) => values::put(&options),
         Command::Get(options) => values::get(&options),
         Command::Gc(options) => gc::gc(&options),
+        Command::Snapshot(options) => snapshot::snapshot(&options),
+        Command::Snapshots(options) => snapshot::snapshots(&options),
     }
 }

@@ -12,22 +12,17 @@ use std::path::{Path, PathBuf};
 use filesystem::operations::{
     Credentials, FileKind, Inode, Operations, RenameFlags, SetAttributes, XattrMode,
 };
-use filesystem::volume::Volume;
 use filesystem::{Attributes, Errno};
 use indicatif::ProgressBar;
 use reactor::crypto::random_bytes;
 use tempfile::NamedTempFile;
 
 use crate::cli::{Get, Put};
-use crate::client::{self, Client};
-use crate::client_directory::ClientDirectory;
+use crate::errand::with_volume;
 use crate::errors::Failure;
 use crate::files;
-use crate::outcome::Outcome;
 use crate::output;
-use crate::process;
 use crate::progress;
-use crate::volume::{Keep, Opening};
 
 /// 1 MiB: what the kernel's largest FUSE request carries, so what the volume is made for.
 const PIECE_SIZE_BYTES: usize = 1 << 20;
@@ -62,36 +57,6 @@ pub(crate) fn get(options: &Get) -> Result<(), Failure> {
         let sink = read_value(volume, &name, &attributes, sink, &bar);
         bar.finish_and_clear();
         reactor::offload(|| sink?.finish())
-    })
-}
-
-/// Opens the volume as a client, for one thing.
-///
-/// # Errors
-/// What `work` says, or what keeps the volume from being opened, or what was changed from being stored.
-pub(crate) fn with_volume<T: Send>(
-    options: &crate::cli::ClientOptions,
-    work: impl FnOnce(&Client, &Volume) -> Result<T, Failure> + Send,
-) -> Result<T, Failure> {
-    let settings = client::settings(options)?;
-    // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
-    let directory = ClientDirectory::scratch()?;
-    let seen_directory = settings.seen_directory();
-    process::run(|| {
-        let client = Client::connect(&settings)?;
-        let (volume, seen) = client.open_volume(&Opening {
-            directory: &directory,
-            seen_directory: seen_directory.as_deref(),
-            keep: Keep::Nothing,
-            accept_rollback: false,
-            cache: None,
-        })?;
-        let result = work(&client, &volume);
-        let closed = Outcome::of(volume.close(), directory.path()).into_result();
-        drop(seen);
-        client.leave();
-        let value = result?;
-        closed.map(|()| value)
     })
 }
 

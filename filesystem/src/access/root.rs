@@ -20,7 +20,7 @@ use crate::operations::Time;
 const MAGIC: &[u8; 8] = b"hyphavol";
 const VERSION: u16 = 3;
 
-/// Which features a volume uses, a bit each. This version knows none beyond the format itself.
+/// Which features a volume uses, a bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Features {
     /// Whoever does not know them may read and write all the same.
@@ -32,8 +32,12 @@ pub struct Features {
 }
 
 impl Features {
+    /// Incompatible: there are, or were, snapshots. Whoever does not follow their records to the trees that they name takes
+    /// for garbage what lies there.
+    pub const SNAPSHOTS: u64 = 0x4;
     /// What this version knows.
-    pub const KNOWN: Features = Features { compatible: 0, read_compatible: 0, incompatible: 0 };
+    pub const KNOWN: Features =
+        Features { compatible: 0, read_compatible: 0, incompatible: Features::SNAPSHOTS };
 
     /// Returns those that forbid this version to read.
     pub fn unreadable(&self) -> u64 {

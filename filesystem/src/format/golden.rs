@@ -28,8 +28,12 @@ const ORPHAN: &str = "01887766554433221100f153650000000010ff536500000000";
 const TRUNCATION: &str = "010300000000000000401f000000000000";
 const OBJECT: &str = "010000800100008000000000000000000000000000000000000000000000";
 const OBJECT_UNKNOWN: &str = "010000800100ffffffffffffffff00000000000000000000000000000000";
-/// Of an inode, an attribute, a name, an extent, a writer, an orphan, a truncation, an object.
-const KEYS: [&str; 8] = [
+const SNAPSHOT: &str = "\
+    010100000001000080000001780000010203040506090909090909090909090909090909090909090909090909090909 \
+    090909090908080808080808080808080808080808070707070707070707070707070707070707070707070707070707 \
+    07070707070f0000000000000000f1536500000000050000000106617574686f72066265666f7265";
+/// Of an inode, an attribute, a name, an extent, a writer, an orphan, a truncation, an object, a snapshot.
+const KEYS: [&str; 9] = [
     "000000000000000701",
     "000000000000000702757365722e636f6c6f7572",
     "0000000000000007030000000000abcdef6e616d65",
@@ -38,6 +42,7 @@ const KEYS: [&str; 8] = [
     "0000000000000000020000000000000007",
     "0000000000000000030000000000000007",
     "00000000000000000000000605040302010707070707070707070707070707070707070707070707070707070707070707",
+    "0000000000000000041122334455667788",
 ];
 const NODE: &str = "\
     0100020009007800000000000000000000070102010e00ed090000e8030000e90300000200000001080000100000002a \
@@ -147,6 +152,18 @@ fn records_are_as_they_were() {
         is_golden(golden, &bytes);
         assert_eq!(ObjectRecord::decode(&bytes), Some(record));
     }
+
+    let snapshot = SnapshotRecord {
+        tree: pointer(),
+        version: 15,
+        taken: Time { seconds: 1_700_000_000, nanoseconds: 5 },
+        origin: SnapshotOrigin::Policy,
+        author: "author".into(),
+        name: "before".into(),
+    };
+    let bytes = encoded(|out| snapshot.encode(out));
+    is_golden(SNAPSHOT, &bytes);
+    assert_eq!(SnapshotRecord::decode(&bytes), Some(snapshot));
 }
 
 #[test]
@@ -160,6 +177,7 @@ fn keys_are_as_they_were() {
         Key::Orphan(7),
         Key::Truncation(7),
         Key::Object(ObjectId::from(&pointer())),
+        Key::Snapshot(0x1122_3344_5566_7788),
     ];
     for (golden, key) in KEYS.iter().zip(keys) {
         let bytes = Bytes::copy_from_slice(&key.encode());

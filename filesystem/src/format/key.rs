@@ -14,11 +14,12 @@
 //! | writer | `0 u64, 1, device u64` | [`WriterRecord`](super::WriterRecord) |
 //! | orphan | `0 u64, 2, inode u64` | [`Orphan`](super::Orphan) |
 //! | truncation | `0 u64, 3, inode u64` | [`Truncation`](super::Truncation) |
+//! | snapshot | `0 u64, 4, snapshot u64` | [`SnapshotRecord`](super::SnapshotRecord) |
 //!
 //! Only an extent's value may be a pointer that leaves its address out: a version that does not know a kind can move its
 //! values to another object as they are.
 //!
-//! Kinds 5 to 31 of an inode, and of the table 4 (snapshots), 6 (access lists) and others up to 31, are reserved:
+//! Kinds 5 to 31 of an inode, and of the table 6 (access lists) and others up to 31, are reserved:
 //! this version passes over them. Numbers in keys are big-endian, so that comparing bytes compares keys; the order of
 //! [`Key`] is the same, which a test holds together.
 
@@ -41,6 +42,7 @@ const EXTENT: u8 = 4;
 const WRITER: u8 = 1;
 const ORPHAN: u8 = 2;
 const TRUNCATION: u8 = 3;
+const SNAPSHOT: u8 = 4;
 /// The first: the newest records lie beside the writers' and inode 1, where each commit writes anyway.
 const OBJECT: u8 = 0;
 
@@ -56,6 +58,8 @@ pub enum Key {
     Orphan(u64),
     /// An inode whose content is being removed piece by piece.
     Truncation(u64),
+    /// A tree that was the volume's once, by a random number.
+    Snapshot(u64),
     /// How much of an object is pointed to.
     Object(ObjectId),
     /// A node's attributes.
@@ -75,6 +79,7 @@ impl Key {
             Key::Writer(_) => (TABLE, WRITER),
             Key::Orphan(_) => (TABLE, ORPHAN),
             Key::Truncation(_) => (TABLE, TRUNCATION),
+            Key::Snapshot(_) => (TABLE, SNAPSHOT),
             Key::Object(_) => (TABLE, OBJECT),
             Key::Inode(inode) => (*inode, INODE),
             Key::Xattr(inode, _) => (*inode, XATTR),
@@ -86,7 +91,9 @@ impl Key {
     /// Returns the number and the name that tell apart keys of one owner and kind.
     fn rest(&self) -> (Option<u64>, &[u8]) {
         match self {
-            Key::Writer(number) | Key::Orphan(number) | Key::Truncation(number) => (Some(*number), &[]),
+            Key::Writer(number) | Key::Orphan(number) | Key::Truncation(number) | Key::Snapshot(number) => {
+                (Some(*number), &[])
+            }
             Key::Object(object) => (Some(object.birth), &object.address),
             Key::Inode(_) => (None, &[]),
             Key::Xattr(_, name) => (None, name),
@@ -106,6 +113,7 @@ impl Key {
             Key::Writer(device) => Key::Writer(*device),
             Key::Orphan(_) => Key::Orphan(to),
             Key::Truncation(_) => Key::Truncation(to),
+            Key::Snapshot(number) => Key::Snapshot(*number),
             Key::Object(object) => Key::Object(*object),
             Key::Inode(_) => Key::Inode(to),
             Key::Xattr(_, name) => Key::Xattr(to, name.clone()),
@@ -140,6 +148,7 @@ impl Key {
             (TABLE, WRITER) => exact(17, Key::Writer(number(9)?)),
             (TABLE, ORPHAN) => exact(17, Key::Orphan(number(9)?)),
             (TABLE, TRUNCATION) => exact(17, Key::Truncation(number(9)?)),
+            (TABLE, SNAPSHOT) => exact(17, Key::Snapshot(number(9)?)),
             (TABLE, OBJECT) => {
                 let address = bytes.get(17..)?.try_into().ok()?;
                 Some(Key::Object(ObjectId { birth: number(9)?, address }))
@@ -157,7 +166,7 @@ impl Key {
     pub fn is_of_unknown_kind(bytes: &[u8]) -> bool {
         let Some((owner, [kind, ..])) = bytes.split_first_chunk::<8>() else { return false };
         match u64::from_be_bytes(*owner) {
-            TABLE => !matches!(*kind, WRITER | ORPHAN | TRUNCATION | OBJECT),
+            TABLE => !matches!(*kind, WRITER | ORPHAN | TRUNCATION | SNAPSHOT | OBJECT),
             _ => !matches!(*kind, INODE | XATTR | ENTRY | EXTENT),
         }
     }
@@ -178,7 +187,8 @@ impl Key {
             Key::Writer(device) => device.checked_add(1).map_or(Key::Orphan(0), Key::Writer),
             Key::Orphan(inode) => inode.checked_add(1).map_or(Key::Truncation(0), Key::Orphan),
             Key::Object(object) => object.successor().map_or(Key::Writer(0), Key::Object),
-            Key::Truncation(inode) => inode.checked_add(1).map_or(Key::Inode(1), Key::Truncation),
+            Key::Truncation(inode) => inode.checked_add(1).map_or(Key::Snapshot(0), Key::Truncation),
+            Key::Snapshot(number) => number.checked_add(1).map_or(Key::Inode(1), Key::Snapshot),
             Key::Inode(inode) => Key::Xattr(*inode, Bytes::new()),
             Key::Xattr(inode, name) => Key::Xattr(*inode, longer(name)),
             Key::Entry(directory, hash, name) => Key::Entry(*directory, *hash, longer(name)),
@@ -215,6 +225,7 @@ mod tests {
             number().prop_map(Key::Writer),
             number().prop_map(Key::Orphan),
             number().prop_map(Key::Truncation),
+            number().prop_map(Key::Snapshot),
             (number(), prop_oneof![Just([0; 32]), Just([0xff; 32]), any::<[u8; 32]>()])
                 .prop_map(|(birth, address)| Key::Object(ObjectId { birth, address })),
             inode().prop_map(Key::Inode),

@@ -43,11 +43,11 @@ fn commit_id(session: [u8; 8], number: u64) -> [u8; 16] {
 }
 
 /// Whether less is stored once a delta is published and what it removes is collected: on a full store, it may use what is
-/// kept back for that. It removes files or parts of them, and has no content that is not stored yet; a rename removes
+/// kept back for that. It removes files, parts of them, or snapshots, and has no content that is not stored yet; a rename removes
 /// nothing, and frames that wait since an earlier try take no more space.
 fn frees_space(delta: &Delta) -> bool {
     let removes = |key: &Key, change: &Change| {
-        matches!((key, change), (Key::Inode(_) | Key::Extent(..), Change::Removed))
+        matches!((key, change), (Key::Inode(_) | Key::Extent(..) | Key::Snapshot(_), Change::Removed))
     };
     let adds = |change: &Change| matches!(change, Change::Frame(bytes) if bytes.len() > INLINE_SIZE_MAX);
     delta.changes.iter().any(|(key, change)| removes(key, change)) && !delta.changes.values().any(adds)
@@ -135,6 +135,7 @@ impl Volume {
             self.state.borrow_mut().give_back();
             return Ok(());
         }
+        self.note_features(&delta);
         let changes = self.tree_changes(&delta, &last);
         let grown = Grown::new(self, changes, &mut packer)?;
         let attempt = Attempt { number: delta.number, tree: grown.tree };
@@ -364,6 +365,7 @@ mod tests {
         let content = Change::Frame(Bytes::from(vec![1; INLINE_SIZE_MAX + 1]));
         assert!(frees(vec![removed()]));
         assert!(frees(vec![(Key::Extent(7, 3), Change::Removed)]));
+        assert!(frees(vec![(Key::Snapshot(7), Change::Removed)]));
         assert!(frees(vec![removed(), (Key::Extent(8, 0), stored.clone())]), "of an earlier try");
         assert!(!frees(vec![removed(), (Key::Extent(8, 0), content)]));
         assert!(!frees(vec![(Key::Entry(1, 2, name()), Change::Removed)]), "a rename");

@@ -28,6 +28,11 @@ pub(super) struct Freshness {
 }
 
 impl Freshness {
+    /// Whether the last question had no answer.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.unreachable.get()
+    }
+
     /// The register answered somebody.
     pub(super) fn note_reachable(&self) {
         self.unreachable.set(false);

@@ -17,6 +17,7 @@
 //! | one more name (a hard link) | anything but the file's removal | all names |
 //! | a directory removed | something put into it | it stays, with that |
 //! | something put into a directory | the directory removed | it comes back, with that |
+//! | a snapshot | another of that name | both; ours becomes "name-2" |
 //!
 //! There is something to merge only where neither knew of the other: a mount's operations act on the last root that it
 //! took over, with its own changes on it, as at that moment they are. What another stored before, and is in there, is
@@ -39,6 +40,7 @@ mod files;
 mod names;
 mod records;
 pub(super) mod sides;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -152,6 +154,7 @@ impl Merge<'_> {
         for inode in inodes {
             self.inode(inode)?;
         }
+        self.snapshots()?;
         for directory in std::mem::take(&mut self.touched) {
             let key = Key::Inode(directory);
             let (ours, theirs) = (self.our_record(directory), self.their_record(directory)?);
@@ -275,6 +278,6 @@ fn inode_of(key: &Key) -> Option<u64> {
         | Key::Extent(inode, _)
         | Key::Orphan(inode)
         | Key::Truncation(inode) => Some(*inode),
-        Key::Entry(..) | Key::Writer(_) | Key::Object(_) => None,
+        Key::Entry(..) | Key::Writer(_) | Key::Object(_) | Key::Snapshot(_) => None,
     }
 }

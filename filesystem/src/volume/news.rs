@@ -71,7 +71,9 @@ impl News {
         let (inode, entry) = match Key::decode(key)? {
             Key::Entry(directory, _, name) => (directory, Some(Invalidation::Entry(Inode(directory), name))),
             Key::Inode(inode) | Key::Extent(inode, _) | Key::Xattr(inode, _) => (inode, None),
-            Key::Orphan(_) | Key::Truncation(_) | Key::Writer(_) | Key::Object(_) => return None,
+            Key::Orphan(_) | Key::Truncation(_) | Key::Writer(_) | Key::Object(_) | Key::Snapshot(_) => {
+                return None;
+            }
         };
         if self.last.replace(Some(inode)) == Some(inode) {
             return entry;

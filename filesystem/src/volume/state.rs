@@ -22,7 +22,7 @@ use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
 use crate::format::{
     EntryRecord, InodeRecord, Key, KeyBytes, NAME_HASH_BITS, ObjectChanges, ObjectRecord, Orphan, Pointer,
-    Truncation, WriterRecord,
+    SnapshotRecord, Truncation, WriterRecord,
 };
 use crate::operations::{FileKind, Inode, NAME_SIZE_MAX, Time};
 use crate::tree::cursor;
@@ -47,6 +47,7 @@ pub(crate) enum Change {
     Xattr(Bytes),
     Orphan(Orphan),
     Truncation(Truncation),
+    Snapshot(SnapshotRecord),
     Writer(WriterRecord),
     /// Only found in the tree: commits keep it.
     Object(ObjectRecord),

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::state::{Change, Step, Stop};
 use crate::errno::Errno;
 use crate::format::{
-    EntryRecord, FRAME_SIZE_MAX, InodeRecord, Key, ObjectRecord, Orphan, Pointer, Truncation, WriterRecord,
+    EntryRecord, FRAME_SIZE_MAX, InodeRecord, Key, ObjectRecord, Orphan, Pointer, SnapshotRecord, Truncation,
+    WriterRecord,
 };
 use crate::tree::cursor;
 
@@ -35,6 +36,7 @@ pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Chan
         Key::Xattr(..) => (raw.first() == Some(&XATTR_VERSION)).then(|| Change::Xattr(raw.slice(1..))),
         Key::Orphan(_) => Orphan::decode(raw).map(Change::Orphan),
         Key::Truncation(_) => Truncation::decode(raw).map(Change::Truncation),
+        Key::Snapshot(_) => SnapshotRecord::decode(raw).map(Change::Snapshot),
         Key::Writer(_) => WriterRecord::decode(raw).map(Change::Writer),
         Key::Object(_) => ObjectRecord::decode(raw).map(Change::Object),
     }
@@ -57,6 +59,7 @@ pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
         }
         Change::Orphan(orphan) => orphan.encode(out),
         Change::Truncation(truncation) => truncation.encode(out),
+        Change::Snapshot(snapshot) => snapshot.encode(out),
         Change::Writer(writer) => writer.encode(out),
         Change::Object(object) => object.encode(out),
     }

@@ -1,6 +1,7 @@
 //! What a merge decides from records and names alone: whose content a file keeps, its attributes, a conflict's name.
 //! Pure.
 
+use crate::calendar::Civil;
 use crate::format::{ContentVersion, InodeRecord};
 use crate::operations::{FileKind, NAME_SIZE_MAX, Time};
 
@@ -129,24 +130,10 @@ fn extension_start(name: &[u8]) -> usize {
     }
 }
 
-/// Writes a time as people do, in UTC; days to dates after Howard Hinnant's `civil_from_days`.
+/// Writes a time as people do, in UTC, and as a name allows.
 fn civil(time: Time) -> String {
-    let (days, seconds) = (time.seconds.div_euclid(86_400), time.seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}.{:02}.{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    let Civil { year, month, day, hour, minute, second } = Civil::of(time.seconds);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}.{minute:02}.{second:02}")
 }
 
 #[cfg(test)]

@@ -1,0 +1,41 @@
+//! Commands that open the volume for one thing, as clients of their own: a drive that is mounted goes on meanwhile.
+
+use filesystem::volume::Volume;
+
+use crate::cli::ClientOptions;
+use crate::client::{self, Client};
+use crate::client_directory::ClientDirectory;
+use crate::errors::Failure;
+use crate::outcome::Outcome;
+use crate::process;
+use crate::volume::{Keep, Opening};
+
+/// Opens the volume, does `work`, and closes it.
+///
+/// # Errors
+/// What keeps the volume from being opened, that of `work`, or `Failure::NotStored`.
+pub(crate) fn with_volume<T: Send>(
+    options: &ClientOptions,
+    work: impl FnOnce(&Client, &Volume) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let settings = client::settings(options)?;
+    // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
+    let directory = ClientDirectory::scratch()?;
+    let seen_directory = settings.seen_directory();
+    process::run(|| {
+        let client = Client::connect(&settings)?;
+        let (volume, seen) = client.open_volume(&Opening {
+            directory: &directory,
+            seen_directory: seen_directory.as_deref(),
+            keep: Keep::Nothing,
+            accept_rollback: false,
+            cache: None,
+        })?;
+        let result = work(&client, &volume);
+        let closed = Outcome::of(volume.close(), directory.path()).into_result();
+        drop(seen);
+        client.leave();
+        let value = result?;
+        closed.map(|()| value)
+    })
+}

@@ -1,0 +1,103 @@
+//! Snapshots through the command line, beside drives that are in use: what was closed before is in them, whoever closed it.
+//!
+//! What would hurt: a snapshot that was acknowledged and is gone after a kill, one that lacks what was closed before, and
+//! one whose blocks are taken for garbage.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use common::running::{Running, kill_hard};
+use common::{PROGRAM, Place, detach, eventually, fuse_is_usable, storage_node, text};
+
+const SOON: Duration = Duration::from_secs(90);
+
+fn printed(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a command of that home, which has to succeed.
+fn done(home: &Path, arguments: &[&str]) -> String {
+    let output = storage_node(&[arguments, &["--home", text(home)]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", printed(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command of that home, which has to say why it fails, and what to do.
+fn refused(home: &Path, arguments: &[&str], cause: &str) {
+    let output = storage_node(&[arguments, &["--home", text(home)]].concat());
+    let said = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    assert!(said.contains(cause), "{arguments:?}: {said}");
+}
+
+fn names(home: &Path) -> Vec<String> {
+    let listed: serde_json::Value = serde_json::from_str(&done(home, &["snapshots", "--json"])).unwrap();
+    let snapshots = listed["snapshots"].as_array().unwrap();
+    snapshots.iter().map(|snapshot| snapshot["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The number of blocks that are garbage.
+fn garbage(home: &Path) -> u64 {
+    let said = done(home, &["gc", "--dry-run", "--grace", "2s"]);
+    let line = said.lines().find(|line| line.contains("garbage")).unwrap();
+    line.split_whitespace().find_map(|word| word.parse().ok()).unwrap()
+}
+
+#[test]
+fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
+    if !fuse_is_usable("snapshots_are_taken_beside_drives_and_outlive_a_kill") {
+        return;
+    }
+    let place = Place::new("snapshots");
+    let (home, a, b) = (place.join("home"), place.join("a"), place.join("b"));
+    let up = Running::up(&home, &a, 1);
+    let mount = Running::start(
+        &["mount", "--home", text(&home), "--cache", text(&place.join("cache")), text(&b)],
+        "the drive is",
+    );
+    assert_eq!(names(&home), [""; 0]);
+    let content: Vec<u8> = (0..3_000_000u32).map(|index| (index * 7 % 251) as u8).collect();
+    fs::write(a.join("file"), &content).unwrap();
+    fs::write(b.join("other"), "of the other mount").unwrap();
+    let said = done(&home, &["snapshot", "before"]);
+    assert!(said.contains("before"), "{said}");
+    refused(&home, &["snapshot", "before"], "there is a snapshot \"before\" already");
+    refused(&home, &["snapshot", "a/b"], "it has a slash");
+    refused(&home, &["snapshot", "--delete", "nothing"], "there is no snapshot \"nothing\"");
+    done(&home, &["snapshot"]);
+    let listed = names(&home);
+    assert_eq!((listed.len(), listed[0].as_str()), (2, "before"));
+    done(&home, &["snapshot", "--delete", &listed[1]]);
+
+    // What only the snapshot has is no garbage.
+    fs::remove_file(b.join("file")).unwrap();
+    File::open(&b).unwrap().sync_all().unwrap();
+    done(&home, &["snapshot", "after"]);
+    let kept = garbage(&home);
+    done(&home, &["snapshot", "--delete", "before"]);
+    eventually("what the snapshot alone had is garbage", SOON, || garbage(&home) >= kept + 2);
+
+    // Killed at once, with all that was running: it was acknowledged, so it is there.
+    done(&home, &["snapshot", "last"]);
+    kill_hard(up.pid());
+    kill_hard(mount.pid());
+    drop((up, mount));
+    [&a, &b].into_iter().for_each(|drive| detach(drive));
+    let node = Running::start(&["run", "--home", text(&home.join("nodes/1"))], "listening on");
+    assert_eq!(names(&home), ["after", "last"]);
+
+    // On another machine two small files are enough.
+    let (network, key) = (home.join("network.json"), home.join("user.key"));
+    let elsewhere = std::process::Command::new(PROGRAM)
+        .args(["snapshots", "--network", text(&network), "--key", text(&key)])
+        .env("XDG_DATA_HOME", place.join("elsewhere"))
+        .output()
+        .unwrap();
+    assert!(elsewhere.status.success(), "{}", printed(&elsewhere));
+    assert_eq!(printed(&elsewhere).lines().count(), 2, "{}", printed(&elsewhere));
+    assert!(node.stop().success());
+}
