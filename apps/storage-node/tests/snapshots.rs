@@ -56,7 +56,7 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     let (home, a, b) = (place.join("home"), place.join("a"), place.join("b"));
     let up = Running::up(&home, &a, 1);
     let mount = Running::start(
-        &["mount", "--home", text(&home), "--cache", text(&place.join("cache")), text(&b)],
+        &["mount", "--home", text(&home), "--directory", text(&place.join("cache")), text(&b)],
         "the drive is",
     );
     assert_eq!(names(&home), [""; 0]);
