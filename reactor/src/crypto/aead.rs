@@ -27,8 +27,9 @@ pub const NONCE_SIZE_BYTES: usize = 12;
 /// An AES-256 key. Whoever holds it reads everything sealed under it.
 ///
 /// Serializable because keys travel inside messages that are themselves sealed (a parent node of the tree
-/// holds its children's keys).
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+/// holds its children's keys): whoever serializes one wipes the bytes that it is written to. Two are compared in a time
+/// that does not depend on them.
+#[derive(Clone, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 pub struct Key(#[serde(with = "serde_bytes")] [u8; 32]);
 
 impl Key {
@@ -52,6 +53,14 @@ impl Key {
         LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.0).expect("a key of AES-256 is 32 bytes long"))
     }
 }
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        super::equal(self.0, other.0)
+    }
+}
+
+impl Eq for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,17 +3,40 @@
 //! A server that is out of descriptors or memory must neither die of it nor spin: the connection stays in the
 //! kernel's queue, and so the socket stays readable. It rests, and tries again when others may have ended.
 
+use std::cell::Cell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 use super::Descriptor;
+use crate::clock::now;
 use crate::timer::sleep;
 
 /// How long `accept` rests when the process is out of descriptors: some other connection may end meanwhile.
 const EXHAUSTED_REST: Duration = Duration::from_millis(20);
+
+/// How often trouble is a warning and not a detail: it may last, and is met fifty times a second.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// Whether a warning is due at `now`, when the last one was at `told_at`; if so, this is the last one.
+fn is_due(told_at: &Cell<Option<Instant>>, now: Instant) -> bool {
+    let is_due = told_at.get().is_none_or(|told_at| now >= told_at + WARN_EVERY);
+    if is_due {
+        told_at.set(Some(now));
+    }
+    is_due
+}
+
+fn warn(error: &io::Error, advice: &str) {
+    thread_local! { static TOLD_AT: Cell<Option<Instant>> = const { Cell::new(None) }; }
+    if TOLD_AT.with(|told_at| is_due(told_at, now())) {
+        tracing::warn!("accept: {error}; {advice}");
+    } else {
+        tracing::debug!("accept: {error}; {advice}");
+    }
+}
 
 /// Takes the next connection, and who made it. Suspends until there is one.
 pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, Option<SocketAddrAny>)> {
@@ -50,14 +73,26 @@ pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, Option<So
                 | Errno::PERM,
             ) => {}
             Some(Errno::MFILE | Errno::NFILE) => {
-                tracing::warn!("accept: {error}; raise `ulimit -n` to serve more clients at once");
+                warn(&error, "raise `ulimit -n` to serve more clients at once");
                 sleep(EXHAUSTED_REST);
             }
             Some(Errno::NOMEM | Errno::NOBUFS | Errno::NOSPC) => {
-                tracing::warn!("accept: {error}; clients wait until the kernel has room");
+                warn(&error, "clients wait until the kernel has room");
                 sleep(EXHAUSTED_REST);
             }
             _ => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_that_lasts_is_told_now_and_then() {
+        let (told_at, start) = (Cell::new(None), Instant::now());
+        let told = (0..1_500).filter(|n| is_due(&told_at, start + EXHAUSTED_REST * *n)).count();
+        assert_eq!(told, 3, "in half a minute");
     }
 }
