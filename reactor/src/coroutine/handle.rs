@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
-use super::{Coroutine, Payload, may_suspend, spend};
+use super::{Coroutine, Cut, Payload, may_suspend, spend};
 use crate::run::Group;
 use crate::select::{Selectable, source::Source};
 use crate::sync::WaitList;
@@ -149,6 +149,11 @@ impl<T> JoinHandle<T> {
     /// Never suspends: join the coroutine to wait for its end. A coroutine may terminate itself.
     pub fn terminate(&self) {
         self.coroutine.terminate();
+    }
+
+    /// Unwinds the coroutine to a frame of its own.
+    pub(crate) fn cut_to(&self, cut: Cut) {
+        self.coroutine.cut_to(cut);
     }
 
     /// Terminates the coroutine and waits until it has ended, its destructors run.

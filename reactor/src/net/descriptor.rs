@@ -16,6 +16,7 @@ use mio::Token;
 use mio::event::Event;
 use smallvec::SmallVec;
 
+use super::{PeerWatch, Presence};
 use crate::clock::{self, now};
 use crate::coroutine::{self, spend};
 use crate::driver;
@@ -56,6 +57,16 @@ impl Readiness {
         }
         if event.is_writable() || self.write.stays_ready.get() {
             self.write.on_ready();
+        }
+    }
+}
+
+impl PeerWatch for Readiness {
+    fn presence(&self) -> Presence {
+        match (self.read.stays_ready.get(), self.write.stays_ready.get()) {
+            (_, true) => Presence::Gone,
+            (true, false) => Presence::HalfClosed,
+            (false, false) => Presence::Here,
         }
     }
 }
@@ -244,6 +255,11 @@ impl Descriptor {
             places.iter().for_each(Place::look_again);
             coroutine::park_on(&"one of several descriptors");
         }
+    }
+
+    /// What the poller tells of the peer of a stream socket.
+    pub(super) fn watch_peer(&self) -> Rc<dyn PeerWatch> {
+        self.readiness.clone()
     }
 
     /// Whether the poller has told of something to read that no call has used up yet.

@@ -89,6 +89,28 @@ pub trait Duplex: 'static {
     fn peer_key(&self) -> Option<PublicKey> {
         None
     }
+
+    /// Something to ask whether the peer is still there while nobody reads, where that is known.
+    fn watch_peer(&self) -> Option<Rc<dyn PeerWatch>> {
+        None
+    }
+}
+
+/// What is known of a peer without reading from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing tells that it has left.
+    Here,
+    /// It has ended its direction. It may wait for ours, or be gone: that shows when something is written.
+    HalfClosed,
+    /// The stream is broken: nothing that is written will arrive.
+    Gone,
+}
+
+/// Knows of a stream's peer. It may be asked when the stream is gone.
+pub trait PeerWatch {
+    /// What is known now. Never suspends, and asks nobody.
+    fn presence(&self) -> Presence;
 }
 
 /// What [`Duplex::write_with`] calls: it may write once or more, and must not suspend.
@@ -135,6 +157,13 @@ macro_rules! socket_is_duplex {
             fn abort(&self) {
                 // It fails when the peer was first to close: nothing is left to break off.
                 let _ = self.shutdown(Shutdown::Both);
+            }
+
+            fn watch_peer(&self) -> Option<Rc<dyn PeerWatch>> {
+                Some(match self.simulated() {
+                    Some(stream) => stream.watch_peer(),
+                    None => self.descriptor().watch_peer(),
+                })
             }
 
             $($extra)?
@@ -185,5 +214,9 @@ impl<D: Duplex + ?Sized> Duplex for Box<D> {
 
     fn peer_key(&self) -> Option<PublicKey> {
         (**self).peer_key()
+    }
+
+    fn watch_peer(&self) -> Option<Rc<dyn PeerWatch>> {
+        (**self).watch_peer()
     }
 }

@@ -22,7 +22,7 @@ mod unix;
 pub use descriptor::Descriptor;
 pub(crate) use descriptor::Readiness;
 pub use destination::{Destination, IntoDestination};
-pub use duplex::{Duplex, WriteOnce};
+pub use duplex::{Duplex, PeerWatch, Presence, WriteOnce};
 pub use gate::{Gate, GateLimits, Guest};
 pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
 pub use pipe::{Pipe, pipe};

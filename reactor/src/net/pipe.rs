@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 
 use super::Duplex;
-use super::duplex::WriteOnce;
+use super::duplex::{PeerWatch, Presence, WriteOnce};
 use crate::coroutine::spend;
 use crate::sync::Signal;
 
@@ -86,6 +86,17 @@ impl Write for &Flow {
     }
 }
 
+/// Of the flow that comes from the peer.
+impl PeerWatch for Flow {
+    fn presence(&self) -> Presence {
+        match (self.broken.get(), self.ended.get()) {
+            (true, false) => Presence::Gone,
+            (_, true) => Presence::HalfClosed,
+            (false, false) => Presence::Here,
+        }
+    }
+}
+
 impl Duplex for Pipe {
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let flow = &*self.incoming;
@@ -125,6 +136,10 @@ impl Duplex for Pipe {
     fn abort(&self) {
         self.incoming.abort();
         self.outgoing.abort();
+    }
+
+    fn watch_peer(&self) -> Option<Rc<dyn PeerWatch>> {
+        Some(self.incoming.clone())
     }
 }
 

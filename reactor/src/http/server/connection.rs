@@ -46,7 +46,7 @@ pub(super) fn serve(
     let mut turn = 0;
     loop {
         let refused = match read_head(&wire, &mut input, &mut head, &mut turn)? {
-            Incoming::Request => match answer(&wire, &mut input, &head)? {
+            Incoming::Request => match attended(&wire, &mut input, &head)? {
                 Next::GoOn => continue,
                 Next::Close => None,
                 Next::Upgrade(talk) => {
@@ -137,6 +137,14 @@ impl crate::http::Source for Reading<'_> {
     fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read_some(buffer)
     }
+}
+
+/// Answers a request, for as long as its client is there.
+fn attended(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<Next> {
+    wire.vitals.attendance.set_answering(true);
+    let next = answer(wire, input, head);
+    wire.vitals.attendance.set_answering(false);
+    next
 }
 
 fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<Next> {

@@ -26,6 +26,10 @@ pub struct Limits {
     pub write_time: Duration,
     /// How long a handler may take, if that is limited; then the client is told 503.
     pub handler_time: Option<Duration>,
+    /// How long a client that has ended its own direction is waited for until a piece of its answer leaves: it may have
+    /// said all that it wanted to say, or be gone. After that its handler is terminated, as at once where the connection
+    /// is known to be broken.
+    pub half_closed_time: Duration,
     /// How much of a body that the handler left unread is read and thrown away to keep the connection.
     pub unread_body_bytes: u64,
 }
@@ -42,16 +46,19 @@ impl Default for Limits {
             body_time: Duration::from_secs(30),
             write_time: Duration::from_secs(30),
             handler_time: None,
+            half_closed_time: Duration::from_secs(2),
             unread_body_bytes: 256 << 10,
         }
     }
 }
 
 impl Limits {
-    /// How often the housekeeper looks: a tenth of the shortest time, but a second at the most, which is also how
-    /// often the `Date` changes.
+    /// How often the housekeeper looks: a tenth of the shortest time that a client's own doing is given, but a second at
+    /// the most, which is also how often the `Date` changes.
     pub(super) fn tick(&self) -> Duration {
         let shortest = self.idle_time.min(self.head_time).min(self.body_time).min(self.write_time);
-        (shortest / 10).clamp(Duration::from_millis(10), Duration::from_secs(1))
+        (shortest / 10)
+            .min(self.half_closed_time / 2)
+            .clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 }

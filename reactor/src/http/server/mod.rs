@@ -1,9 +1,11 @@
 //! The server: a coroutine for each connection, and one that keeps house.
 //!
 //! Handlers are ordinary functions that read the request's body and return a response. They may wait for anything;
-//! other connections are served meanwhile.
+//! other connections are served meanwhile. A handler whose client leaves is terminated
+//! ([`Limits::half_closed_time`]); what must be done nevertheless it does in [`crate::uninterruptible`].
 
 mod accept;
+mod attendance;
 mod compress;
 mod connection;
 mod date;
@@ -30,12 +32,13 @@ pub(super) use self::router::Params;
 pub use self::send::BodyWriter;
 pub use self::wire::{RequestBody, Upgraded};
 
+use self::attendance::Attendance;
 use self::date::Date;
 use self::patience::{CoarseClock, Patience};
 use self::router::{Handler, Router};
 use self::wire::Vitals;
 use super::{Request, Response};
-use crate::coroutine::{Builder, Cut, JoinHandle};
+use crate::coroutine::{self, Builder, Cut, JoinHandle};
 use crate::net::{Duplex, Gate, GateLimits, Guest};
 use crate::sync::{Barrier, Signal};
 
@@ -287,9 +290,15 @@ fn keep_house(shared: &Shared) {
         crate::sleep(shared.limits.tick());
         shared.clock.set(crate::now() - started);
         shared.date.update();
-        for (_, Member { vitals, .. }) in &*shared.connections.borrow() {
+        let now_ms = shared.clock.now_ms();
+        for (_, Member { vitals, coroutine }) in &*shared.connections.borrow() {
             vitals.reading.check();
             vitals.writing.check();
+            if let Some(connection) = coroutine
+                && vitals.attendance.has_left(now_ms, shared.limits.half_closed_time)
+            {
+                connection.cut_to(vitals.attendance.leaving);
+            }
         }
     }
 }
@@ -302,6 +311,7 @@ fn start_connection<S: Duplex>(
     open: impl FnOnce() -> io::Result<S> + 'static,
 ) -> bool {
     let vitals = Rc::new(Vitals {
+        attendance: Attendance::new(),
         reading: Patience::new(&shared.clock),
         writing: Patience::new(&shared.clock),
         idle: Cell::new(false),
@@ -318,6 +328,10 @@ fn start_connection<S: Duplex>(
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("an HTTP connection broke: {error}"),
+            Err(unwinding) if unwinding.downcast_ref() == Some(&vitals.attendance.leaving) => {
+                coroutine::current().withdraw_cut(vitals.attendance.leaving);
+                tracing::debug!("an HTTP client left before it had its answer");
+            }
             Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
             // A body that was being written: nothing can be told to the client but the end.
             Err(_panic) => tracing::error!("an HTTP connection's coroutine panicked"),

@@ -31,6 +31,11 @@ impl CoarseClock {
         self.now_ms.set(since_start.as_millis() as u64);
     }
 
+    /// The last tick, in milliseconds since the start.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
     /// The first tick that is certain to be `limit` from now.
     fn after(&self, limit: Duration) -> u64 {
         self.now_ms.get() + self.tick_ms.get() + limit.as_millis() as u64

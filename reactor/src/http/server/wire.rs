@@ -8,6 +8,7 @@ use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 
 use super::Shared;
+use super::attendance::Attendance;
 use super::exchange::Exchange;
 use super::patience::Patience;
 use crate::http::input::{BodyReader, Source};
@@ -29,6 +30,7 @@ pub(super) struct Vitals {
     pub(super) writing: Patience,
     /// Between two requests, with nothing of the next one there.
     pub(super) idle: Cell<bool>,
+    pub(super) attendance: Attendance,
 }
 
 /// A connection, as the coroutine that serves it sees it.
@@ -51,6 +53,7 @@ impl<'a> Wire<'a> {
         peer: Option<SocketAddr>,
     ) -> Wire<'a> {
         vitals.writing.follow(stream.taken_bytes());
+        vitals.attendance.follow(stream.watch_peer());
         Wire {
             stream,
             shared,
@@ -101,6 +104,7 @@ impl<'a> Wire<'a> {
             if count == 0 {
                 return Err(ErrorKind::WriteZero.into());
             }
+            self.vitals.attendance.on_progress();
             progress += count;
             IoSlice::advance_slices(&mut slices, count);
         }

@@ -18,7 +18,7 @@ use rustls::{Connection, HandshakeKind};
 use super::error::tls_error;
 use super::{HANDSHAKE_TIMEOUT, Truncated};
 use crate::crypto::PublicKey;
-use crate::net::{Duplex, TcpStream, WriteOnce};
+use crate::net::{Duplex, PeerWatch, TcpStream, WriteOnce};
 
 /// What a connection reads at once to begin with: a record, which is all that small calls need.
 const READ_SIZE_BYTES_MIN: usize = 16 << 10;
@@ -384,6 +384,10 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
 
     fn peer_key(&self) -> Option<PublicKey> {
         self.peer.key()
+    }
+
+    fn watch_peer(&self) -> Option<Rc<dyn PeerWatch>> {
+        self.stream.watch_peer()
     }
 }
 

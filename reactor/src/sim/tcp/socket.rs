@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{End, Listening, Packet, Segment, State};
+use crate::net::{PeerWatch, Presence};
 use crate::select::source::Source;
 use crate::sim::host::Process;
 use crate::sim::trace::What;
@@ -186,12 +187,26 @@ impl TcpStream {
         end.inbox.borrow().is_empty() && !end.in_ended.get() && !end.broken.get() && end.error.get().is_none()
     }
 
+    pub(crate) fn watch_peer(&self) -> Rc<dyn PeerWatch> {
+        self.end.clone()
+    }
+
     pub(crate) fn set_read_deadline(&self, deadline: Option<Instant>) {
         self.read_deadline.set(deadline);
     }
 
     pub(crate) fn set_write_deadline(&self, deadline: Option<Instant>) {
         self.write_deadline.set(deadline);
+    }
+}
+
+impl PeerWatch for End {
+    fn presence(&self) -> Presence {
+        match (self.broken.get(), self.in_ended.get()) {
+            (true, _) => Presence::Gone,
+            (false, true) => Presence::HalfClosed,
+            (false, false) => Presence::Here,
+        }
     }
 }
 

@@ -1,0 +1,110 @@
+//! Whether the client is still there while its request is answered.
+//!
+//! A handler reads nothing more from its connection and so does not learn that nobody waits for its answer any more. The
+//! housekeeper asks the line at each tick, without reading from it, and unwinds the connection's coroutine where the client
+//! has left: the handler is terminated as coroutines are, its destructors run, and its children go with it.
+//!
+//! A client that has ended its own direction may be gone, or may only have said all that it wanted to say (a half-closed
+//! connection): TCP does not tell which until something is written. So it is given some time for its answer, anew with
+//! each piece of it.
+//!
+//! What it is not: for connections that were taken over (WebSockets), which read and so learn it by themselves.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::coroutine::Cut;
+use crate::net::{PeerWatch, Presence};
+
+/// One connection's client, as far as it is known.
+pub(super) struct Attendance {
+    /// To the bottom of the connection. Older than all other frames there, and so it wins over them.
+    pub(super) leaving: Cut,
+    line: RefCell<Option<Rc<dyn PeerWatch>>>,
+    answering: Cell<bool>,
+    /// When the client was first seen to have ended its direction, while this request was answered.
+    half_closed_at_ms: Cell<Option<u64>>,
+}
+
+impl Attendance {
+    pub(super) fn new() -> Attendance {
+        Attendance {
+            leaving: Cut::new(),
+            line: RefCell::new(None),
+            answering: Cell::new(false),
+            half_closed_at_ms: Cell::new(None),
+        }
+    }
+
+    /// The line has been opened.
+    pub(super) fn follow(&self, line: Option<Rc<dyn PeerWatch>>) {
+        *self.line.borrow_mut() = line;
+    }
+
+    /// A request's answer is begun, or over.
+    pub(super) fn set_answering(&self, answering: bool) {
+        self.answering.set(answering);
+        self.half_closed_at_ms.set(None);
+    }
+
+    /// The line has taken something of the answer: were the client gone, it would soon be broken.
+    pub(super) fn on_progress(&self) {
+        self.half_closed_at_ms.set(None);
+    }
+
+    /// Whether a client has left whose request is being answered; called at every tick, of which this one is at `now_ms`.
+    pub(super) fn has_left(&self, now_ms: u64, half_closed_time: Duration) -> bool {
+        if !self.answering.get() {
+            return false;
+        }
+        match self.line.borrow().as_ref().map(|line| line.presence()) {
+            None | Some(Presence::Here) => false,
+            Some(Presence::Gone) => true,
+            Some(Presence::HalfClosed) => {
+                let since_ms = self.half_closed_at_ms.get().unwrap_or(now_ms);
+                self.half_closed_at_ms.set(Some(since_ms));
+                u128::from(now_ms - since_ms) >= half_closed_time.as_millis()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Line(Cell<Presence>);
+
+    impl PeerWatch for Line {
+        fn presence(&self) -> Presence {
+            self.0.get()
+        }
+    }
+
+    #[test]
+    fn a_client_has_left_when_the_line_is_gone_or_half_closed_for_the_time_of_one_answer() {
+        let line = Rc::new(Line(Cell::new(Presence::Here)));
+        let attendance = Attendance::new();
+        attendance.follow(Some(line.clone()));
+        let limit = Duration::from_millis(100);
+        assert!(!attendance.has_left(0, limit), "nothing is asked");
+        attendance.set_answering(true);
+        assert!(!attendance.has_left(10, limit));
+        line.0.set(Presence::HalfClosed);
+        assert!(!attendance.has_left(20, limit) && !attendance.has_left(119, limit));
+        assert!(attendance.has_left(120, limit));
+        attendance.set_answering(true);
+        assert!(!attendance.has_left(130, limit), "the next request has a time of its own");
+        attendance.on_progress();
+        assert!(!attendance.has_left(230, limit) && attendance.has_left(330, limit), "and so has each piece");
+        line.0.set(Presence::Gone);
+        attendance.on_progress();
+        assert!(attendance.has_left(331, limit));
+        attendance.set_answering(false);
+        assert!(!attendance.has_left(332, limit), "it is the next read that tells");
+        attendance.follow(None);
+        attendance.set_answering(true);
+        assert!(!attendance.has_left(333, limit), "a line that tells nothing");
+    }
+}
