@@ -21,9 +21,10 @@ struct Place {
 impl Place {
     /// Programs are built by the profile by which this one was, but never without optimisations.
     fn of_this_program() -> io::Result<Self> {
-        // This program is target/PROFILE/NAME, or target/PROFILE/deps/NAME when it is a test.
+        // This program is target/PROFILE/NAME, or a test in target/PROFILE/deps, or an example beside that.
         let own = std::env::current_exe()?;
-        let directory = own.ancestors().skip(1).find(|path| !path.ends_with("deps"));
+        let directory =
+            own.ancestors().skip(1).find(|path| !path.ends_with("deps") && !path.ends_with("examples"));
         let parts = directory.and_then(|path| Some((path.parent()?, path.file_name()?.to_str()?)));
         let (target, profile) = parts.ok_or_else(|| {
             io::Error::other(format!("{} is in no target directory; run it through cargo", own.display()))

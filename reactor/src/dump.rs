@@ -1,5 +1,6 @@
 //! What all coroutines are doing: as a value, and on a signal in the log.
 
+mod report;
 mod stack;
 
 use std::fmt;
@@ -50,8 +51,8 @@ pub struct CoroutineDump {
     /// How much of its stack has been used at most, in whole pages: by it or, since stacks are used again, by an
     /// earlier one. `None` where the kernel does not tell (no `/proc`).
     pub stack_used_bytes: Option<usize>,
-    /// The calls that it is in, where [`dump_with_stacks`] could ask it: not if it is starting a child, if it is about to
-    /// overflow its stack, or if there are more than a thousand before it.
+    /// The calls that it is in, where [`dump_with_stacks`] could ask it: not if it is starting a child, if it has less than
+    /// 16 KiB of its stack left, or if there are more than a thousand before it.
     pub stack: Option<Stack>,
 }
 
@@ -158,24 +159,31 @@ pub fn dump_on_signal() -> io::Result<()> {
     let dumper = Builder::new().name("dump on SIGUSR2").spawn(move || {
         loop {
             signals.wait();
-            tracing::info!("{}", text_of(dump_with_stacks()));
+            for event in report_of(dump_with_stacks()) {
+                tracing::info!("{event}");
+            }
         }
     });
     dumper.map(drop).map_err(io::Error::other)
 }
 
 /// Writes the dump out, on a thread of its own: symbols are read from the program's file. Not by `offload`, since its
-/// threads may be what everybody waits for.
-fn text_of(dump: Dump) -> String {
+/// threads may be what everybody waits for. Without stacks where no thread can be had.
+///
+/// A panic that tells its backtrace meanwhile waits for that thread, since the standard library reads symbols for one at
+/// a time.
+fn report_of(mut dump: Dump) -> Vec<String> {
     let (sender, receiver) = remote::channel(1);
     let copy = dump.clone();
     let writer = std::thread::Builder::new().name("dump".into());
     let writing = writer.spawn(move || {
         // Nobody listens if the run has ended.
-        let _ = sender.try_send(copy.to_string());
+        let _ = sender.try_send(report::write(copy));
     });
-    let text = writing.ok().and_then(|_| receiver.recv());
-    text.unwrap_or_else(|| dump.to_string())
+    writing.ok().and_then(|_| receiver.recv()).unwrap_or_else(|| {
+        dump.coroutines.iter_mut().for_each(|entry| entry.stack = None);
+        report::write(dump)
+    })
 }
 
 fn describe(pages: Option<Pages>) -> impl Fn(&Rc<Coroutine>) -> CoroutineDump {

@@ -123,7 +123,7 @@
 //! # Programs and tests
 //!
 //! [`macro@main`] puts a program's body into the reactor, and [`macro@test`] a test's, which then fails by whatever any of its
-//! coroutines panics with. With `seeds` a test runs in simulated worlds.
+//! coroutines panics with and nobody catches. With `seeds` a test runs in simulated worlds.
 //!
 //! ```
 //! #[reactor::test(seeds = 0..500)]
@@ -239,6 +239,8 @@ pub use handle::{Handle, RemoteTask, SubmitError};
 pub use interval::{Interval, interval};
 pub use io::read_until;
 pub use offload::offload;
+#[doc(hidden)]
+pub use offload::run_test;
 pub use parallel::for_each_parallel;
 pub use race::{Task, join_all, race, task};
 /// Runs a program in the reactor: `main`'s body becomes the main coroutine of a [`run`].
@@ -268,14 +270,17 @@ pub use race::{Task, join_all, race, task};
 pub use reactor_macros::main;
 /// Runs a test in the reactor; or, where it has `seeds`, in a simulated world for each of them.
 ///
-/// A panic fails the test whose coroutine it was, with its message, place and backtrace in that test's own output; so
-/// does one that nobody joins, and an error that the body returns. `#[should_panic]` and other attributes go together with
+/// A panic that nobody catches fails the test whose coroutine it was, with its message, place and backtrace in that test's
+/// own output; so does one that nobody joins, and an error that the body returns. `#[should_panic]` and other attributes go together with
 /// it. Tests run side by side, each in a reactor of its own.
 ///
 /// With `seeds = 0..500` the body runs in 500 worlds ([`sim::check`]), and may take the [`sim::World`] that it is in as
 /// its argument. One that fails is told with its seed and the story of the plainest world that fails the same way. The
 /// environment variable `HYPHA_SEED` chooses one seed in place of all: `HYPHA_SEED=17 cargo test NAME`. The worlds are as
 /// [`sim::SimConfig::default`] says, or as an expression for `config`.
+/// The body may return a `Result` here too ([`sim::Outcome`]).
+///
+/// Both attributes name this crate `reactor`: it cannot be renamed where they are used.
 ///
 /// # Examples
 ///

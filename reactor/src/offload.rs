@@ -1,5 +1,6 @@
 //! Blocking work on a bounded pool of threads, awaited by a coroutine.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -93,6 +94,8 @@ impl Pool {
 }
 
 thread_local! {
+    /// The reactor runs a test, whose output is its own.
+    static IN_TEST: Cell<bool> = const { Cell::new(false) };
     /// Each reactor's share: all threads of the pool, if no other reactor wants any.
     static PLACES: Rc<Semaphore> = Rc::new(Semaphore::new(THREADS_MAX));
 }
@@ -106,8 +109,8 @@ thread_local! {
 ///
 /// # Panics
 ///
-/// With `f`'s panic, whose message is printed once more where this was called: it was first printed by a thread that
-/// belongs to nobody, which a test's output does not show. Outside [`crate::run`].
+/// With `f`'s panic; inside [`macro@crate::test`] its message is printed once more where this was called. Outside
+/// [`crate::run`].
 ///
 /// # Suspends
 ///
@@ -139,13 +142,33 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     }
 }
 
-/// Panics with the words of a panic that happened on another thread.
+/// Goes on with a panic that happened on another thread, which has told of it.
+///
+/// In a test it is told here as well: the threads of the pool print into the output of whichever test first started one,
+/// and this one's would not say why it failed.
 #[track_caller]
 fn raise_here(payload: Payload) -> ! {
-    if payload.is::<&str>() || payload.is::<String>() {
+    if IN_TEST.get() && (payload.is::<&str>() || payload.is::<String>()) {
         panic!("{}", panic_message(&payload));
     }
     resume_unwind(payload)
+}
+
+/// As [`crate::run`], for the expansion of `#[reactor::test]`.
+#[doc(hidden)]
+#[track_caller]
+pub fn run_test<T: Send>(main: impl FnOnce() -> T + Send) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            IN_TEST.set(false);
+        }
+    }
+    crate::run(|| {
+        IN_TEST.set(true);
+        let _leave = Leave;
+        main()
+    })
 }
 
 /// A job that somebody waits for. Dropped, it is taken back if it has not begun.

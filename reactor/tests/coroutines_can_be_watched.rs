@@ -3,13 +3,15 @@
 
 mod support;
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use reactor::sim::{self, SimConfig};
 use reactor::sync::{Mutex, Receiver, Sender, Signal, channel};
 use reactor::{
-    Builder, CoroutineDump, CoroutineState, Dump, dump, run, scope, sleep, spawn, watchdog, yield_now,
+    Builder, CoroutineDump, CoroutineState, Dump, JoinHandle, dump, run, scope, sleep, spawn, watchdog,
+    yield_now,
 };
 use support::run_logged;
 
@@ -238,27 +240,89 @@ fn being_asked_for_their_stacks_changes_nothing_for_those_who_wait() {
     assert_eq!(asked.0, 401);
 }
 
+/// Its drop suspends, where the coroutine whose result it was has no code of its own left to run.
+struct DropsSlowly;
+
+impl Drop for DropsSlowly {
+    fn drop(&mut self) {
+        waits_for_an_hour();
+    }
+}
+
+#[test]
+fn a_coroutine_in_its_last_phase_is_told_its_own_calls_alone() {
+    run(|| {
+        let ends = Builder::new().name("ends").spawn(|| {
+            yield_now();
+            DropsSlowly
+        });
+        drop(ends);
+        yield_now();
+        let stack = stack_of(&reactor::dump_with_stacks(), "ends").unwrap();
+        assert!(stack.contains("waits_for_an_hour") && stack.contains("DropsSlowly"), "{stack}");
+        assert!(!stack.contains("dump_with_stacks"), "the asker's: {stack}");
+    });
+}
+
 #[test]
 fn who_cannot_be_asked_for_its_stack_is_left_alone() {
     run(|| {
         let _small =
             Builder::new().name("small").stack_size_bytes(16 * 1024).spawn(waits_for_an_hour).unwrap();
         assert_eq!(stack_of(&reactor::dump_with_stacks(), "small"), None, "it has no room for that");
-        scope(|s| {
-            let parent = Builder::new().name("parent");
-            let parent = parent.spawn_scoped(s, || {
-                let me = dump().coroutines.into_iter().find(|entry| entry.state == CoroutineState::Running);
-                assert_eq!(me.unwrap().name, "parent");
-                s.terminate_children(); // It has been made runnable, and yet its code is below its child's.
-                let child = spawn(reactor::dump_with_stacks);
-                child.join().unwrap()
+        let (handle, was_seen) = (Rc::new(RefCell::new(None::<JoinHandle<()>>)), Rc::new(Cell::new(false)));
+        let (own, seen) = (handle.clone(), was_seen.clone());
+        let parent = Builder::new().name("parent").spawn(move || {
+            yield_now(); // Its handle is there when it goes on.
+            let child = spawn(move || {
+                own.borrow().as_ref().unwrap().terminate();
+                // It has been made runnable, and yet its code is below its child's.
+                let parent = entry("parent");
+                assert_eq!((parent.state, parent.is_terminated), (CoroutineState::Runnable, true));
+                assert_eq!(stack_of(&reactor::dump_with_stacks(), "parent"), None);
+                seen.set(true);
             });
-            drop(parent);
+            child.join().unwrap();
+            yield_now();
         });
-        let seen =
-            Builder::new().name("starts a child").spawn(|| spawn(reactor::dump_with_stacks).join().unwrap());
-        let dump = seen.unwrap().join().unwrap();
-        assert_eq!(stack_of(&dump, "starts a child"), None, "its child runs inside of it");
+        *handle.borrow_mut() = Some(parent.unwrap());
+        for _ in 0..5 {
+            yield_now();
+        }
+        assert!(was_seen.get());
+        let parent = handle.take().unwrap();
+        assert!(parent.join().is_err());
+    });
+}
+
+/// Calls itself until it has used `size_bytes` of stack since `first`, and waits.
+#[inline(never)]
+fn waits_deep_down(first: usize, size_bytes: usize) {
+    let frame = std::hint::black_box([0u8; 256]);
+    if first - frame.as_ptr().addr() < size_bytes {
+        waits_deep_down(first, size_bytes);
+    } else {
+        waits_for_an_hour();
+    }
+    std::hint::black_box(frame);
+}
+
+#[test]
+fn being_asked_overflows_no_stack_however_full_it_is() {
+    run(|| {
+        // From some with room for an answer to some with room for waiting and little more.
+        let depths = 88..118;
+        for depth in depths.clone() {
+            let deep = move || {
+                let first = 0u8;
+                waits_deep_down(std::ptr::from_ref(&first).addr(), depth * 1024);
+            };
+            let builder = Builder::new().name(format!("deep {depth}")).stack_size_bytes(128 * 1024);
+            drop(builder.spawn(deep).unwrap());
+        }
+        let dump = reactor::dump_with_stacks();
+        let answers = depths.filter(|depth| stack_of(&dump, &format!("deep {depth}")).is_some()).count();
+        assert!((1..30).contains(&answers), "{answers} of them have room");
     });
 }
 

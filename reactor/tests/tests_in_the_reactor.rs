@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use reactor::sim::{SimConfig, World};
+use reactor::sim::{Latency, Link, SimConfig, World};
 use reactor::{sleep, spawn};
 
 const MS: Duration = Duration::from_millis(1);
@@ -67,6 +67,31 @@ fn a_test_with_seeds_runs_once_for_each() {
     assert!(WORLDS.load(Ordering::Relaxed) - before >= wanted);
 }
 
+// The documentation's examples, which nobody compiles there.
+
+#[reactor::test]
+fn a_nap_is_over_soon() -> Result<(), reactor::Elapsed> {
+    reactor::timeout(Duration::from_secs(60), || reactor::sleep(Duration::from_millis(1)))
+}
+
+#[reactor::test(seeds = 0..20, config = SimConfig { first_come_first_served: true, ..SimConfig::default() })]
+fn an_hour_costs_no_time(world: &World) {
+    world.link_all(Link::new(Latency::Constant(Duration::from_millis(5))).with_loss(0.1));
+    reactor::sleep(Duration::from_secs(3600));
+    assert_eq!(world.elapsed(), Duration::from_secs(3600));
+}
+
+#[reactor::test(seeds = 0..3)]
+#[should_panic(expected = "it returned an error: Elapsed")]
+fn a_world_fails_by_an_error_too() -> Result<(), reactor::Elapsed> {
+    #![allow(clippy::needless_question_mark, reason = "an attribute inside of a body is one of the function")]
+    Ok(reactor::timeout(MS, || sleep(Duration::from_secs(1)))?)
+}
+
+#[reactor::test(seeds = 5..5)]
+#[should_panic(expected = "there are no seeds")]
+fn a_test_without_seeds_is_no_test() {}
+
 fn short_worlds() -> SimConfig {
     SimConfig { steps_max: 1_000, ..SimConfig::default() }
 }
@@ -116,9 +141,13 @@ mod fails_on_demand {
     #[reactor::test]
     fn in_blocking_work() {
         if is_demanded() {
-            while !POOL_IS_ANOTHERS.load(Ordering::Relaxed) {
+            for _ in 0..60_000 {
+                if POOL_IS_ANOTHERS.load(Ordering::Relaxed) {
+                    break;
+                }
                 sleep(MS);
             }
+            assert!(POOL_IS_ANOTHERS.load(Ordering::Relaxed), "`in_its_body` runs beside this");
             reactor::offload(|| panic!("the work broke"));
         }
     }

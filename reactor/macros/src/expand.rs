@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Error, FnArg, ItemFn, ReturnType};
+use syn::{AttrStyle, Attribute, Error, FnArg, ItemFn, ReturnType, Safety};
 
 use crate::settings::Settings;
 
@@ -11,31 +11,40 @@ pub(crate) fn main(settings: TokenStream, function: TokenStream) -> syn::Result<
     if !settings.is_empty() {
         return Err(Error::new_spanned(settings, "`#[reactor::main]` takes no settings"));
     }
-    let function: ItemFn = syn::parse2(function)?;
-    check(&function)?;
+    let function = parse(function)?;
     refuse_inputs(&function, "`main` takes nothing: ask `std::env::args`")?;
-    Ok(in_the_reactor(&function))
+    Ok(in_the_reactor(&function, &quote!(::reactor::run)))
 }
 
 /// A test in the reactor, or in simulated worlds where it has seeds.
 pub(crate) fn test(settings: TokenStream, function: TokenStream) -> syn::Result<TokenStream> {
     let settings: Settings = syn::parse2(settings)?;
-    let function: ItemFn = syn::parse2(function)?;
-    check(&function)?;
+    let function = parse(function)?;
+    if let Some(twice) = function.attrs.iter().find(|attribute| is_test(attribute)) {
+        return Err(Error::new_spanned(twice, "it would be two tests: `#[reactor::test]` is enough"));
+    }
     let tested = match &settings.seeds {
         None => {
             refuse_inputs(
                 &function,
                 "a test in the real world takes nothing: give it `seeds` for a simulated one",
             )?;
-            in_the_reactor(&function)
+            in_the_reactor(&function, &quote!(::reactor::run_test))
         }
         Some(seeds) => in_worlds(&function, seeds, &settings)?,
     };
     Ok(quote!(#[::core::prelude::v1::test] #tested))
 }
 
-fn check(function: &ItemFn) -> syn::Result<()> {
+fn is_test(attribute: &Attribute) -> bool {
+    attribute.path().segments.last().is_some_and(|segment| segment.ident == "test")
+}
+
+/// The function, if it is one that can be called by a program or a harness.
+fn parse(function: TokenStream) -> syn::Result<ItemFn> {
+    let mut function: ItemFn = syn::parse2(function)?;
+    // Those inside of its body go before it: its body will be inside of another.
+    function.attrs.iter_mut().for_each(|attribute| attribute.style = AttrStyle::Outer);
     let signature = &function.sig;
     if let Some(word) = &signature.asyncness {
         return Err(Error::new_spanned(word, "it runs in a coroutine: calls that wait need no `async`"));
@@ -43,10 +52,16 @@ fn check(function: &ItemFn) -> syn::Result<()> {
     if let Some(word) = &signature.constness {
         return Err(Error::new_spanned(word, "what runs in a coroutine is no constant"));
     }
-    if !signature.generics.params.is_empty() {
-        return Err(Error::new_spanned(&signature.generics, "nobody could choose what it is generic over"));
+    if let Some(abi) = &signature.abi {
+        return Err(Error::new_spanned(abi, "nobody calls it by another convention than Rust's"));
     }
-    Ok(())
+    if let Safety::Unsafe(word) = &signature.safety {
+        return Err(Error::new_spanned(word, "nobody could vouch for the call"));
+    }
+    if !signature.generics.params.is_empty() || signature.generics.where_clause.is_some() {
+        return Err(Error::new_spanned(&signature.ident, "nobody could choose what it is generic over"));
+    }
+    Ok(function)
 }
 
 fn refuse_inputs(function: &ItemFn, why: &str) -> syn::Result<()> {
@@ -57,16 +72,16 @@ fn refuse_inputs(function: &ItemFn, why: &str) -> syn::Result<()> {
 }
 
 /// What it returns need not be `Send`, so it is told to the process or the test harness from inside.
-fn in_the_reactor(function: &ItemFn) -> TokenStream {
+fn in_the_reactor(function: &ItemFn, run: &TokenStream) -> TokenStream {
     let ItemFn { attrs, vis, sig, block, .. } = function;
     let name = &sig.ident;
     match &sig.output {
         ReturnType::Default => quote! {
-            #(#attrs)* #vis fn #name() { ::reactor::run(|| #block) }
+            #(#attrs)* #vis fn #name() { #run(|| #block) }
         },
         ReturnType::Type(_, output) => quote! {
             #(#attrs)* #vis fn #name() -> ::std::process::ExitCode {
-                ::reactor::run(|| {
+                #run(|| {
                     let body = || -> #output { #block };
                     ::std::process::Termination::report(body())
                 })
@@ -78,12 +93,10 @@ fn in_the_reactor(function: &ItemFn) -> TokenStream {
 fn in_worlds(function: &ItemFn, seeds: &syn::Expr, settings: &Settings) -> syn::Result<TokenStream> {
     let ItemFn { attrs, vis, sig, block, .. } = function;
     let name = &sig.ident;
-    if let ReturnType::Type(_, output) = &sig.output {
-        return Err(Error::new_spanned(
-            output,
-            "it runs once for each seed, so it can't return: let it panic",
-        ));
-    }
+    let output = match &sig.output {
+        ReturnType::Default => quote!(()),
+        ReturnType::Type(_, output) => quote!(#output),
+    };
     let world = match sig.inputs.len() {
         0 => quote!(_: &::reactor::sim::World),
         1 => match &sig.inputs[0] {
@@ -97,6 +110,9 @@ fn in_worlds(function: &ItemFn, seeds: &syn::Expr, settings: &Settings) -> syn::
         None => quote!(<::reactor::sim::SimConfig as ::core::default::Default>::default()),
     };
     Ok(quote! {
-        #(#attrs)* #vis fn #name() { ::reactor::sim::check(&#config, #seeds, |#world| #block) }
+        #(#attrs)* #vis fn #name() {
+            let config = #config;
+            ::reactor::sim::check(&config, #seeds, |#world| -> #output { #block });
+        }
     })
 }

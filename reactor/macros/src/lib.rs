@@ -13,11 +13,23 @@ use proc_macro::TokenStream;
 /// See `reactor::main`.
 #[proc_macro_attribute]
 pub fn main(settings: TokenStream, function: TokenStream) -> TokenStream {
-    expand::main(settings.into(), function.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+    or_beside_it(expand::main(settings.into(), function.clone().into()), function)
 }
 
 /// See `reactor::test`.
 #[proc_macro_attribute]
 pub fn test(settings: TokenStream, function: TokenStream) -> TokenStream {
-    expand::test(settings.into(), function.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+    or_beside_it(expand::test(settings.into(), function.clone().into()), function)
+}
+
+/// What it expands to; or its error and the function as it was, so that nothing else seems to be missing.
+fn or_beside_it(expanded: syn::Result<proc_macro2::TokenStream>, function: TokenStream) -> TokenStream {
+    match expanded {
+        Ok(expanded) => expanded.into(),
+        Err(error) => {
+            let mut told: TokenStream = error.into_compile_error().into();
+            told.extend(function);
+            told
+        }
+    }
 }

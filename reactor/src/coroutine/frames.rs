@@ -34,24 +34,26 @@ thread_local! {
 
 /// Takes the caller's backtrace, whose frames begin below this function's: see [`crate::dump::Stack`].
 #[inline(never)]
-pub(super) fn coroutine_tells_its_frames() -> Backtrace {
-    Backtrace::force_capture()
-}
-
-/// Calls a coroutine's body: the last frame that is told of it.
-#[inline(never)]
-pub(super) fn coroutine_body_begins<T>(body: impl FnOnce() -> T) -> T {
-    let result = body();
+fn coroutine_tells_its_frames() -> Backtrace {
+    let backtrace = Backtrace::force_capture();
     // Or the call above would be a jump, and this no frame.
     std::hint::black_box(());
-    result
+    backtrace
+}
+
+/// Calls all of a coroutine's code, its end included: the last frame that is told of it.
+#[inline(never)]
+pub(super) fn coroutine_begins(life: impl FnOnce()) {
+    life();
+    // As above.
+    std::hint::black_box(());
 }
 
 impl Coroutine {
     /// Its frames; `None` where it starts a child, or has too little stack left for telling them.
     pub(crate) fn frames(self: &Rc<Self>) -> Option<Backtrace> {
         if with_current(|me| me.is_some_and(|me| std::ptr::eq(&**self, me))) {
-            return Some(coroutine_tells_its_frames());
+            return self.has_room().then(coroutine_tells_its_frames);
         }
         if self.posture.get() != Posture::Suspended {
             return None;
@@ -64,13 +66,19 @@ impl Coroutine {
     /// Answers whoever has resumed it for that. It runs, and suspends again after this. Its name marks where those of its
     /// frames begin that are its own, as that of the function above does.
     #[cold]
+    #[inline(never)]
     pub(super) fn coroutine_tells_its_frames_when_asked(&self) {
         self.posture.set(Posture::Suspended);
-        let here = 0u8;
-        let left =
-            std::ptr::from_ref(&here).addr().saturating_sub(self.stack_top() - self.stack_size_bytes());
-        if left >= ROOM_BYTES {
+        if self.has_room() {
             ANSWER.set(Some(coroutine_tells_its_frames()));
         }
+    }
+
+    /// Whether it, which runs, has stack enough left for taking a backtrace.
+    fn has_room(&self) -> bool {
+        let (here, size_bytes) = (0u8, self.stack_size_bytes());
+        let left = std::ptr::from_ref(&here).addr().saturating_sub(self.stack_top() - size_bytes);
+        // A sanitizer may keep variables elsewhere than on the stack: then nothing is known.
+        (ROOM_BYTES..=size_bytes).contains(&left)
     }
 }

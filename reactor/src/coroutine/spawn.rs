@@ -101,7 +101,7 @@ impl Prepared {
         watchdog::on_start(&child);
         let me = child.clone();
         let discarded = self.discarded || child.cut.get().is_some();
-        child.fiber.begin(Box::new(move || {
+        let life = move || {
             let span = span.map(Span::entered);
             let outcome = match discarded {
                 false => me.run(body),
@@ -114,7 +114,8 @@ impl Prepared {
             me.end(outcome, done);
             drop(span);
             driver::on_switch();
-        }));
+        };
+        child.fiber.begin(Box::new(move || frames::coroutine_begins(life)));
         child.resume();
         spans::enter(spans_of_parent);
         child
@@ -124,7 +125,7 @@ impl Prepared {
 impl Coroutine {
     /// Runs its code, and drops what it kept for itself.
     fn run<T>(&self, body: impl FnOnce() -> T) -> Outcome<T> {
-        let outcome = match catch_unwind(AssertUnwindSafe(|| frames::coroutine_body_begins(body))) {
+        let outcome = match catch_unwind(AssertUnwindSafe(body)) {
             Ok(value) => {
                 self.check_swallowed_at_end();
                 Outcome::Returned(value)

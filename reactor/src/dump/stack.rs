@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 /// What stands in the names of the functions that take the backtrace.
 const FIRST_MARK: &str = "coroutine_tells_its_frames";
-/// What stands in the name of the function that has called the coroutine's body.
-const LAST_MARK: &str = "coroutine_body_begins";
+/// What stands in the name of the function that all of a coroutine's code is called by.
+const LAST_MARK: &str = "coroutine_begins";
 
 /// The calls that a coroutine is in, innermost first.
 ///
@@ -63,7 +63,7 @@ mod tests {
     fn only_the_lines_between_the_marks_are_a_coroutines_own() {
         let text = "   0: std::backtrace::create\n   1: reactor::coroutine_tells_its_frames\n             at a.rs:1\n   1: \
                     coroutine_tells_its_frames_when_asked\n             at a.rs:9\n   \
-                    2: park_on\n             at b.rs:2\n   3: user::waits\n   4: coroutine_body_begins<()>\n             at \
+                    2: park_on\n             at b.rs:2\n   3: user::waits\n   4: coroutine_begins<()>\n             at \
                     c.rs:3\n   5: reactor::resume";
         let own: Vec<_> = own_lines(text).collect();
         assert_eq!(own, ["   2: park_on", "             at b.rs:2", "   3: user::waits"]);

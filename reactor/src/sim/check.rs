@@ -9,6 +9,7 @@
 //! Zeller and Hildebrandt 2002, "Simplifying and isolating failure-inducing input".
 
 use std::cell::Cell;
+use std::env::VarError;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -119,6 +120,25 @@ fn attempt(
     })
 }
 
+/// What the body of a [`check`] returns: nothing, or a `Result` whose error fails it.
+pub trait Outcome {
+    /// Panics where it tells of a failure.
+    fn accept(self);
+}
+
+impl Outcome for () {
+    fn accept(self) {}
+}
+
+impl<T: Outcome, E: fmt::Debug> Outcome for Result<T, E> {
+    fn accept(self) {
+        match self {
+            Ok(outcome) => outcome.accept(),
+            Err(error) => panic!("it returned an error: {error:?}"),
+        }
+    }
+}
+
 /// Runs `body` in a world of its own for each seed, and panics with the story of the first that fails.
 ///
 /// The environment variable `HYPHA_SEED` chooses one seed instead.
@@ -126,7 +146,7 @@ fn attempt(
 /// # Panics
 ///
 /// When a run fails: with its seed, and the story of the plainest run that fails the same way. When `HYPHA_SEED` is no
-/// number.
+/// number, or there is no seed at all.
 ///
 /// # Examples
 ///
@@ -141,13 +161,23 @@ fn attempt(
 /// });
 /// ```
 #[track_caller]
-pub fn check(config: &SimConfig, seeds: impl IntoIterator<Item = u64>, body: impl Fn(&World) + Sync) {
-    let given = std::env::var("HYPHA_SEED").ok();
-    let given =
-        given.map(|seed| seed.parse().unwrap_or_else(|_| panic!("HYPHA_SEED={seed} is not a number")));
-    let failure = match given {
-        Some(seed) => find_failure(config, [seed], body),
-        None => find_failure(config, seeds, body),
+pub fn check<T: Outcome>(
+    config: &SimConfig,
+    seeds: impl IntoIterator<Item = u64>,
+    body: impl Fn(&World) -> T + Sync,
+) {
+    let body = |world: &World| body(world).accept();
+    let failure = match std::env::var("HYPHA_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().unwrap_or_else(|_| panic!("HYPHA_SEED={seed} is not a number"));
+            find_failure(config, [seed], body)
+        }
+        Err(VarError::NotPresent) => {
+            let mut seeds = seeds.into_iter().peekable();
+            assert!(seeds.peek().is_some(), "there are no seeds, so nothing was tried");
+            find_failure(config, seeds, body)
+        }
+        Err(error) => panic!("HYPHA_SEED: {error}"),
     };
     if let Some(failure) = failure {
         panic!("{failure}");

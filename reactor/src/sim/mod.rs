@@ -61,7 +61,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use check::{Failure, check, find_failure, replay};
+pub use check::{Failure, Outcome, check, find_failure, replay};
 pub use choices::{Choice, Kind};
 pub(crate) use events::EventKey;
 pub use files::DiskFaults;

@@ -1,0 +1,86 @@
+//! A dump with stacks for a log: short, however many coroutines there are.
+//!
+//! Thousands of coroutines wait in a few places. So each place is told once, with those that are there, the fullest first;
+//! and no more of them than a log has room for beside its history.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::Dump;
+
+/// Text of stacks that goes into a log: a quarter of what the smaller logs keep (1 MiB), and some hundred stacks.
+const STACKS_BYTES_MAX: usize = 256 * 1024;
+
+/// Coroutines that are named for one stack; the others are counted.
+const NAMED_MAX: usize = 20;
+
+/// The events that tell it: first a line for each coroutine, then the stacks.
+pub(super) fn write(mut dump: Dump) -> Vec<String> {
+    let mut places: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for entry in &mut dump.coroutines {
+        if let Some(stack) = entry.stack.take() {
+            places.entry(stack.to_string()).or_default().push(entry.number);
+        }
+    }
+    let mut places: Vec<_> = places.into_iter().collect();
+    places.sort_by_key(|(_, who)| std::cmp::Reverse(who.len()));
+    let mut events = vec![dump.to_string()];
+    events.extend(within_limit(places));
+    events
+}
+
+fn within_limit(places: Vec<(String, Vec<u64>)>) -> Vec<String> {
+    let mut events = Vec::new();
+    let mut room = STACKS_BYTES_MAX;
+    let count = places.len();
+    for (index, (stack, who)) in places.into_iter().enumerate() {
+        let event = format!("{}:\n{stack}", title(&who));
+        let Some(left) = room.checked_sub(event.len()) else {
+            events
+                .push(format!("{} more stacks are left out: a dump as a value has them all", count - index));
+            break;
+        };
+        room = left;
+        events.push(event);
+    }
+    events
+}
+
+fn title(who: &[u64]) -> String {
+    let mut title = match who.len() {
+        1 => "a coroutine is here".to_owned(),
+        count => format!("{count} coroutines are here"),
+    };
+    for (index, number) in who.iter().take(NAMED_MAX).enumerate() {
+        let _ = write!(title, "{} #{number}", if index == 0 { "," } else { "" });
+    }
+    if who.len() > NAMED_MAX {
+        title += " and others";
+    }
+    title
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_is_told_once_with_those_who_are_there() {
+        let events = within_limit(vec![("sleeps".into(), (1..=30).collect()), ("reads".into(), vec![31])]);
+        assert!(
+            events[0].starts_with("30 coroutines are here, #1 #2 ") && events[0].contains("#20 and others")
+        );
+        assert!(events[0].ends_with(":\nsleeps"));
+        assert_eq!(events[1..], ["a coroutine is here, #31:\nreads"]);
+    }
+
+    #[test]
+    fn what_a_log_has_no_room_for_is_counted() {
+        let places = (0..1_000).map(|n| (format!("{n:06000}"), vec![n])).collect();
+        let events = within_limit(places);
+        let told: usize = events.iter().map(String::len).sum();
+        assert!(told < STACKS_BYTES_MAX + 1_000, "{told}");
+        let left_out = 1_000 - (events.len() - 1);
+        assert!(events.last().unwrap().starts_with(&format!("{left_out} more stacks are left out")));
+    }
+}
