@@ -11,6 +11,7 @@ mod duplex;
 mod gate;
 mod happy_eyeballs;
 mod pipe;
+pub mod quic;
 mod resolve;
 mod selectable;
 mod socket_options;

@@ -54,7 +54,6 @@ mod network;
 mod tcp;
 mod trace;
 mod udp;
-mod waiters;
 mod world;
 
 use std::fmt;

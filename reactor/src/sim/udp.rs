@@ -10,10 +10,9 @@ use std::time::Instant;
 use super::events::Event;
 use super::host::{HostState, Process};
 use super::trace::{What, format_time};
-use super::waiters::Waiters;
 use super::world::Inner;
 use crate::select::source::Source;
-use crate::sync::WaitList;
+use crate::sync::{WaitList, Waiters};
 
 /// The largest datagram: 65,535 bytes less the headers of IPv4 and UDP.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
@@ -87,7 +86,7 @@ impl UdpSocket {
             peer: Cell::new(None),
             inbox: RefCell::default(),
             inbox_bytes: Cell::new(0),
-            waiters: Waiters::default(),
+            waiters: Waiters::new(&"a simulated socket"),
         });
         host.add_bound(address.port(), bound.clone());
         Ok(UdpSocket { bound, read_deadline: Cell::new(None) })

@@ -16,6 +16,7 @@ mod rwlock;
 mod semaphore;
 mod signal;
 mod wait_list;
+mod waiters;
 mod watch;
 
 pub use barrier::Barrier;
@@ -26,4 +27,5 @@ pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use semaphore::{Permit, Semaphore};
 pub use signal::Signal;
 pub(crate) use wait_list::{Place, Told, WaitList};
+pub(crate) use waiters::Waiters;
 pub use watch::{Watch, Watcher, watch};

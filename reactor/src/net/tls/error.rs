@@ -34,7 +34,7 @@ impl From<Truncated> for io::Error {
 }
 
 /// rustls's error in the words of this layer.
-pub(super) fn tls_error(error: Error) -> io::Error {
+pub(in crate::net) fn tls_error(error: Error) -> io::Error {
     let reason = match &error {
         Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
             "the peer proved another key than the one that was dialled: its address is stale, or taken"

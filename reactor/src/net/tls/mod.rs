@@ -14,9 +14,9 @@
 
 mod certificate;
 mod client;
-mod error;
+pub(in crate::net) mod error;
 mod peer;
-mod raw_public_key;
+pub(in crate::net) mod raw_public_key;
 mod server;
 mod stream;
 mod wall_clock;

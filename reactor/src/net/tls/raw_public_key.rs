@@ -38,7 +38,7 @@ const APPLICATION_PROTOCOL: &[u8] = b"hypha/1";
 ///
 /// # Errors
 /// A TLS error if it is any other kind of key, or a certificate.
-pub(super) fn decode_key(spki: &[u8]) -> Result<PublicKey, Error> {
+pub(in crate::net) fn decode_key(spki: &[u8]) -> Result<PublicKey, Error> {
     let key = spki.strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok());
     key.map(PublicKey::from_bytes).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
@@ -48,7 +48,7 @@ fn encode_key(key: &PublicKey) -> Vec<u8> {
 }
 
 /// What a client is set up with: its own key, and whom it expects.
-pub(super) fn client_config(identity: &Identity, expect: Expect) -> Result<ClientConfig, Error> {
+pub(in crate::net) fn client_config(identity: &Identity, expect: Expect) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -61,7 +61,7 @@ pub(super) fn client_config(identity: &Identity, expect: Expect) -> Result<Clien
 }
 
 /// What a server is set up with: its own key. It takes any client that proves one.
-pub(super) fn server_config(identity: &Identity) -> Result<ServerConfig, Error> {
+pub(in crate::net) fn server_config(identity: &Identity) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(PeerVerifier { expect: Expect::Any }))

@@ -19,7 +19,7 @@ use std::rc::Rc;
 pub(crate) use socket::{TcpListener, TcpStream};
 
 use super::host::{HostState, Process};
-use super::waiters::Waiters;
+use crate::sync::Waiters;
 
 /// What travels.
 #[derive(Clone, Copy, Debug)]

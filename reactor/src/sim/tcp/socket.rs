@@ -11,9 +11,8 @@ use crate::net::{PeerWatch, Presence};
 use crate::select::source::Source;
 use crate::sim::host::Process;
 use crate::sim::trace::What;
-use crate::sim::waiters::Waiters;
 use crate::sim::world::Inner;
-use crate::sync::WaitList;
+use crate::sync::{WaitList, Waiters};
 
 /// After so long nobody has answered for an address that no machine has (Linux: three questions, one a second).
 const NO_ROUTE_AFTER: Duration = Duration::from_secs(3);
@@ -44,7 +43,7 @@ impl TcpListener {
             address,
             backlog: backlog.max(1) as usize,
             queue: RefCell::default(),
-            waiters: Waiters::default(),
+            waiters: Waiters::new(&"a simulated socket"),
         });
         host.add_listener(address.port(), state.clone());
         Ok(TcpListener { state })

@@ -10,8 +10,8 @@ use super::{End, Listening, Packet, Segment, State, TcpEvent};
 use crate::sim::events::Event;
 use crate::sim::host::{HostState, Process};
 use crate::sim::trace::{What, format_time};
-use crate::sim::waiters::Waiters;
 use crate::sim::world::Inner;
+use crate::sync::Waiters;
 
 /// The first wait for an acknowledgement: Linux's least, doubled at each try (RFC 6298, section 5.5).
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -60,8 +60,8 @@ impl Inner {
             out_ended: Cell::new(false),
             broken: Cell::new(false),
             error: Cell::new(None),
-            readers: Waiters::default(),
-            writers: Waiters::default(),
+            readers: Waiters::new(&"a simulated socket"),
+            writers: Waiters::new(&"a simulated socket"),
         });
         ends.by_number.insert(end.number, end.clone());
         end

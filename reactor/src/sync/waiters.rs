@@ -1,27 +1,32 @@
-//! Coroutines that wait for a simulated socket, as [`crate::net::Descriptor`] has them for a real one.
+//! Coroutines that wait for something that is not a descriptor but is waited for like one, with deadlines.
 
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
+use super::WaitList;
 use crate::clock::now;
-use crate::coroutine::{self, spend};
-use crate::sync::WaitList;
+use crate::coroutine::{self, What, spend};
 use crate::timer::Timer;
 
 /// Who waits.
-#[derive(Default)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     list: WaitList,
+    what: What,
 }
 
 impl Waiters {
+    /// Nobody; a dump will say that they wait for `what`.
+    pub(crate) const fn new(what: What) -> Waiters {
+        Waiters { list: WaitList::new(), what }
+    }
+
     /// Lets all look again.
-    pub(super) fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         self.list.notify_all();
     }
 
     /// Waits until `ready` gives something, or until `deadline`.
-    pub(super) fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         deadline: Option<Instant>,
         mut ready: impl FnMut() -> Option<T>,
@@ -40,7 +45,7 @@ impl Waiters {
             if deadline.is_some_and(|deadline| deadline <= now()) {
                 return Err(io::Error::new(ErrorKind::TimedOut, "the deadline has passed"));
             }
-            coroutine::park_on(&"a simulated socket");
+            coroutine::park_on(self.what);
             if let Some(value) = ready() {
                 return Ok(value);
             }
@@ -49,7 +54,7 @@ impl Waiters {
     }
 
     /// The row in which they are told to look again.
-    pub(super) fn list(&self) -> &WaitList {
+    pub(crate) fn list(&self) -> &WaitList {
         &self.list
     }
 }

@@ -1,0 +1,353 @@
+//! A socket with its connections: what is known of them, and how new ones come about.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use quinn_proto::{ConnectionHandle, DatagramEvent, Incoming, Transmit};
+
+use super::connection::{Connection, Inner};
+use super::error::Lost;
+use super::lane::{Inbox, Lane, Protocol, Share, deliver, protocol_of};
+use super::wire::{Received, Wire};
+use super::{PENDING_MAX, RETRY_ABOVE, UNPROVED_FACTOR, config, driver};
+use crate::clock::{deadline_after, now};
+use crate::coroutine::Builder;
+use crate::crypto::Identity;
+use crate::net::UdpSocket;
+use crate::net::tls::{Expect, HANDSHAKE_TIMEOUT};
+use crate::sync::{Signal, Waiters};
+
+/// Answers that are not a connection's (a retry, a refusal, a reset) and wait to be sent; more are dropped, since they
+/// are to packets that anybody can forge.
+const ANSWERS_MAX: usize = 64;
+
+/// A UDP socket that speaks QUIC: it connects and accepts, and both ends prove their keys as in [`crate::net::tls`].
+///
+/// Dropping it ends the accepting. Connections that stand go on, and the socket lives as long as they do; so what was
+/// written is still delivered, unless [`run`](crate::run) ends first: [`Endpoint::close`] waits for that.
+pub struct Endpoint {
+    shared: Rc<Shared>,
+    identity: Rc<Identity>,
+}
+
+/// What an endpoint, its connections and its coroutine share.
+pub(super) struct Shared {
+    pub(super) wire: Wire,
+    pub(super) proto: RefCell<quinn_proto::Endpoint>,
+    /// By their handles' numbers, and in that order, so that a simulated run comes back.
+    pub(super) connections: RefCell<BTreeMap<usize, Rc<Inner>>>,
+    /// Those that have something to do, in their order.
+    pub(super) dirty: RefCell<VecDeque<Rc<Inner>>>,
+    /// When which connection wants to be called, by its handle's number.
+    pub(super) timers: RefCell<BTreeSet<(Instant, usize)>>,
+    pub(super) answers: RefCell<VecDeque<(Transmit, Vec<u8>)>>,
+    /// Tells the coroutine that there is something to do; `told` is that, for who comes before it waits.
+    pub(super) work: Signal,
+    pub(super) told: Cell<bool>,
+    /// Connections that shook hands, and wait to be accepted.
+    arrived: RefCell<VecDeque<Connection>>,
+    accepting: Waiters,
+    /// Those, and those that still shake hands.
+    pending_count: Cell<usize>,
+    inboxes: RefCell<Vec<Weak<Inbox>>>,
+    /// Somebody may still connect or accept.
+    pub(super) is_open: Cell<bool>,
+    failure: RefCell<Option<Lost>>,
+    /// Who waits for the last connection's end.
+    emptied: Waiters,
+}
+
+impl Endpoint {
+    /// Binds a socket to `address`; the port may be 0 for any. It connects and accepts as `identity`.
+    ///
+    /// # Errors
+    /// `AddrInUse` when the port is taken; as [`UdpSocket::bind`].
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn bind(address: SocketAddr, identity: &Rc<Identity>) -> io::Result<Endpoint> {
+        Endpoint::over(UdpSocket::bind(address)?, identity)
+    }
+
+    /// As [`Endpoint::bind`], over a socket that is bound already, with options of its own.
+    ///
+    /// # Errors
+    /// When the kernel refuses an option that is needed.
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn over(socket: UdpSocket, identity: &Rc<Identity>) -> io::Result<Endpoint> {
+        let wire = Wire::new(socket)?;
+        let server = config::server(identity)?;
+        let seed = Some(config::secret());
+        let proto = quinn_proto::Endpoint::new(config::endpoint(), Some(server), wire.finds_mtu(), seed);
+        let shared = Rc::new(Shared {
+            wire,
+            proto: RefCell::new(proto),
+            connections: RefCell::default(),
+            dirty: RefCell::default(),
+            timers: RefCell::default(),
+            answers: RefCell::default(),
+            work: Signal::new(),
+            told: Cell::new(false),
+            arrived: RefCell::default(),
+            accepting: Waiters::new(&"a QUIC connection"),
+            pending_count: Cell::new(0),
+            inboxes: RefCell::default(),
+            is_open: Cell::new(true),
+            failure: RefCell::default(),
+            emptied: Waiters::new(&"a QUIC endpoint's connections to end"),
+        });
+        let of_driver = shared.clone();
+        Builder::new().name("quic").spawn(move || driver::run(&of_driver)).map_err(io::Error::other)?;
+        Ok(Endpoint { shared, identity: identity.clone() })
+    }
+
+    /// Connects to the peer at `to`, who has to be the one that is expected.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is another, or does not speak our QUIC; `TimedOut` when nobody answers within
+    /// [`HANDSHAKE_TIMEOUT`]; `InvalidInput` for an address that nobody can have.
+    ///
+    /// # Suspends
+    /// For a round trip.
+    pub fn connect(&self, to: SocketAddr, expect: Expect) -> io::Result<Connection> {
+        self.shared.check()?;
+        let to = self.as_the_socket_sees(to)?;
+        let config = config::client(&self.identity, expect, to)?;
+        let (handle, proto) =
+            self.shared.proto.borrow_mut().connect(now(), config, to, "peer").map_err(|error| {
+                io::Error::new(ErrorKind::InvalidInput, format!("connecting to {to}: {error}"))
+            })?;
+        let connection = Connection::new(self.shared.add(handle, proto, None));
+        connection.wait_connected(deadline_after(HANDSHAKE_TIMEOUT)).inspect_err(|_| connection.close())?;
+        Ok(connection)
+    }
+
+    /// The next connection that a peer made; [`Connection::peer`] tells who that is.
+    ///
+    /// # Errors
+    /// Those of the socket, for good.
+    ///
+    /// # Suspends
+    /// Until there is one.
+    pub fn accept(&self) -> io::Result<Connection> {
+        self.shared.accepting.wait(None, || {
+            loop {
+                let next = self.shared.arrived.borrow_mut().pop_front();
+                match next {
+                    None => return self.shared.failure().map(Err),
+                    Some(connection) => {
+                        self.shared.on_pending_end();
+                        // Some are lost while they wait.
+                        if connection.is_up() {
+                            return Some(Ok(connection));
+                        }
+                    }
+                }
+            }
+        })?
+    }
+
+    /// A socket for both families calls those of IPv4 by another name; one for IPv4 reaches no others.
+    fn as_the_socket_sees(&self, to: SocketAddr) -> io::Result<SocketAddr> {
+        match (self.local_addr()?, to) {
+            (SocketAddr::V6(_), SocketAddr::V4(to)) => {
+                Ok(SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()))
+            }
+            (SocketAddr::V4(_), SocketAddr::V6(_)) => {
+                let reason =
+                    format!("{to} can't be reached from an endpoint at an IPv4 address: bind one at [::]");
+                Err(io::Error::new(ErrorKind::InvalidInput, reason))
+            }
+            _ => Ok(to),
+        }
+    }
+
+    /// The share of the socket that another protocol has.
+    pub fn lane(&self, share: Share) -> Lane {
+        Lane::new(self.shared.clone(), share)
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.shared.socket().local_addr()
+    }
+
+    /// Closes all connections, and tells their peers. Streams that were ended before are delivered first, within
+    /// [`super::LINGER_TIMEOUT`].
+    ///
+    /// # Suspends
+    /// Until the last one is gone.
+    pub fn close(self) {
+        self.shared.close();
+        let all: Vec<Rc<Inner>> = self.shared.connections.borrow().values().cloned().collect();
+        all.iter().for_each(|inner| inner.linger());
+        drop(all);
+        // The wait ends in a destructor's failure only, and then nothing more can be done.
+        let _ = self.shared.emptied.wait(None, || self.shared.connections.borrow().is_empty().then_some(()));
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl Shared {
+    pub(super) fn socket(&self) -> &UdpSocket {
+        self.wire.socket()
+    }
+
+    /// Why the endpoint has ended, if it has.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        self.failure.borrow().as_ref().map(Lost::error)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn add_inbox(&self, inbox: Weak<Inbox>) {
+        let mut inboxes = self.inboxes.borrow_mut();
+        inboxes.retain(|inbox| inbox.strong_count() > 0);
+        inboxes.push(inbox);
+    }
+
+    /// Nobody accepts any more.
+    fn close(&self) {
+        self.is_open.set(false);
+        self.proto.borrow_mut().set_server_config(None);
+        // Each closes as it is dropped.
+        let unclaimed = self.arrived.take();
+        unclaimed.iter().for_each(|_| self.on_pending_end());
+        drop(unclaimed);
+        self.tell();
+    }
+
+    /// Ends it for everybody: the socket failed, or the coroutine is being terminated.
+    pub(super) fn fail(&self, lost: &Lost) {
+        self.failure.borrow_mut().get_or_insert_with(|| lost.clone());
+        let all: Vec<Rc<Inner>> = self.connections.take().into_values().collect();
+        all.iter().for_each(|inner| inner.on_lost(lost.clone()));
+        drop(self.arrived.take());
+        self.accepting.wake_all();
+        self.emptied.wake_all();
+        self.inboxes.borrow().iter().filter_map(Weak::upgrade).for_each(|inbox| inbox.wake_all());
+    }
+
+    /// Wakes the coroutine.
+    pub(super) fn tell(&self) {
+        self.told.set(true);
+        self.work.notify_all();
+    }
+
+    fn add(
+        self: &Rc<Self>,
+        handle: ConnectionHandle,
+        proto: quinn_proto::Connection,
+        allowance: Option<usize>,
+    ) -> Rc<Inner> {
+        let inner = Inner::new(self.clone(), handle, proto, allowance);
+        self.connections.borrow_mut().insert(handle.0, inner.clone());
+        inner.touch();
+        inner
+    }
+
+    /// A connection has passed into nothing.
+    pub(super) fn remove(&self, inner: &Inner) {
+        self.connections.borrow_mut().remove(&inner.handle.0);
+        inner.set_timer(None);
+        if self.connections.borrow().is_empty() {
+            self.emptied.wake_all();
+        }
+    }
+
+    /// A client's handshake is done.
+    pub(super) fn on_arrived(&self, connection: Connection) {
+        if self.is_open.get() {
+            self.arrived.borrow_mut().push_back(connection);
+            self.accepting.wake_all();
+        } else {
+            self.on_pending_end();
+        }
+    }
+
+    pub(super) fn on_pending_end(&self) {
+        self.pending_count.set(self.pending_count.get() - 1);
+    }
+
+    /// A datagram has come. Never suspends.
+    pub(super) fn on_datagram(self: &Rc<Self>, received: &Received<'_>) {
+        match protocol_of(received.bytes) {
+            Some(Protocol::Lane(share)) => {
+                deliver(&self.inboxes.borrow(), share, received.from, received.bytes)
+            }
+            Some(Protocol::Quic) => self.on_quic(received),
+            None => {}
+        }
+    }
+
+    fn on_quic(self: &Rc<Self>, received: &Received<'_>) {
+        let (now, bytes) = (now(), BytesMut::from(received.bytes));
+        let mut answer = Vec::new();
+        let event =
+            self.proto.borrow_mut().handle(now, received.from, received.to, received.ecn, bytes, &mut answer);
+        match event {
+            None => {}
+            Some(DatagramEvent::Response(transmit)) => self.answer(transmit, answer),
+            Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(incoming, received.bytes.len()),
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let found = self.connections.borrow().get(&handle.0).cloned();
+                if let Some(inner) = found {
+                    inner.on_datagram(event, received.bytes.len());
+                }
+            }
+        }
+    }
+
+    /// Somebody wants to connect, or has an address forged that does.
+    fn on_incoming(self: &Rc<Self>, incoming: Incoming, bytes: usize) {
+        let pending_count = self.pending_count.get();
+        let mut proto = self.proto.borrow_mut();
+        if pending_count >= PENDING_MAX || !self.is_open.get() {
+            // Not a byte for a flood.
+            return proto.ignore(incoming);
+        }
+        let mut answer = Vec::new();
+        if pending_count >= RETRY_ABOVE && incoming.may_retry() && !incoming.remote_address_validated() {
+            if let Ok(transmit) = proto.retry(incoming, &mut answer) {
+                self.answer(transmit, answer);
+            }
+            return;
+        }
+        match proto.accept(incoming, now(), &mut answer, None) {
+            Ok((handle, connection)) => {
+                drop(proto);
+                self.pending_count.set(pending_count + 1);
+                self.add(handle, connection, Some(bytes * UNPROVED_FACTOR));
+            }
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    self.answer(transmit, answer);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, transmit: Transmit, bytes: Vec<u8>) {
+        let mut answers = self.answers.borrow_mut();
+        if answers.len() < ANSWERS_MAX {
+            answers.push_back((transmit, bytes));
+        }
+    }
+}
