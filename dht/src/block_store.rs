@@ -114,6 +114,9 @@ pub enum GetError {
         /// How many nodes sent something else.
         liars: usize,
     },
+    /// No node answers, and has not for a while: nobody was asked just now.
+    #[error("the block {0} is not on this machine, and no node answers: it can be read once one does")]
+    NotHere(Address),
     /// Nodes that should have it do not answer, or fewer are known than keep a block.
     #[error("no node that may hold the block {address} answers ({reason}); check that the nodes run")]
     Unreachable {

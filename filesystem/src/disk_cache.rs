@@ -12,10 +12,14 @@
 //! Nothing waits for the cache's disk but a read from it: what is to be taken in waits in memory, within a bound, and is
 //! dropped beyond it. A disk that takes nothing ends the taking in with one line in the log, and nothing else.
 //!
+//! Beside the blocks lies the newest root that was seen, so that a mount can start from here where no node answers.
+//!
 //! Not here: what goes when there is no room (`s3_fifo.rs`); which store it stands before (`store.rs`).
 
 mod contents;
 mod entry;
+mod reach;
+mod roots;
 mod s3_fifo;
 mod store;
 
@@ -29,12 +33,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dht::Address;
+use dht::block_store::{Record, RegisterAddress};
 use reactor::JoinHandle;
 use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, Signal};
 
 use contents::{Contents, Entry};
 use entry::Extent;
+use reach::Reach;
 use s3_fifo::{Queue, Step};
 pub use store::CachedStore;
 
@@ -65,6 +71,8 @@ pub struct Figures {
 /// A cache on the disk; see the file's header.
 pub struct DiskCache {
     directory: PathBuf,
+    /// Whose root is written: each client has a file.
+    client: String,
     key: [u8; 32],
     bound_bytes: u64,
     contents: RefCell<Contents>,
@@ -85,11 +93,15 @@ pub struct DiskCache {
     is_off: Cell<bool>,
     hits: Cell<u64>,
     misses: Cell<u64>,
+    newest: RefCell<Option<(RegisterAddress, Record)>>,
+    saved_version: Cell<u64>,
+    reach: RefCell<Reach>,
     writer: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl DiskCache {
-    /// Opens the cache in `directory`, which is this user's alone, with room for `bound_bytes` there. The `key` comes from
+    /// Opens the cache in `directory`, which is this user's alone, for the client of that name, with room for `bound_bytes`
+    /// there. The `key` comes from
     /// the user's secret. A disk that fails is told in the log, and makes a cache that holds nothing.
     ///
     /// # Panics
@@ -99,10 +111,11 @@ impl DiskCache {
     /// # Suspends
     ///
     /// While the directory is listed.
-    pub fn open(directory: &Path, key: [u8; 32], bound_bytes: u64) -> Rc<DiskCache> {
+    pub fn open(directory: &Path, client: &str, key: [u8; 32], bound_bytes: u64) -> Rc<DiskCache> {
         assert!(bound_bytes >= SIZE_BYTES_MIN, "the cache's bound is {SIZE_BYTES_MIN} bytes at least");
         let cache = Rc::new(DiskCache {
             directory: directory.to_owned(),
+            client: client.to_owned(),
             key,
             bound_bytes,
             contents: RefCell::new(Contents::new(bound_bytes - OVERHEAD_BYTES)),
@@ -118,6 +131,9 @@ impl DiskCache {
             is_off: Cell::new(false),
             hits: Cell::new(0),
             misses: Cell::new(0),
+            newest: RefCell::new(None),
+            saved_version: Cell::new(0),
+            reach: RefCell::default(),
             writer: RefCell::new(None),
         });
         if let Err(error) = cache.look() {
@@ -128,7 +144,7 @@ impl DiskCache {
         cache
     }
 
-    /// Takes in what waits, as far as a stated time allows, and lets another process have the lock.
+    /// Takes in what waits, as far as a stated time allows, keeps the newest root, and lets another process have the lock.
     ///
     /// # Suspends
     ///
@@ -142,6 +158,7 @@ impl DiskCache {
         if let Some(writer) = self.writer.take() {
             writer.terminate();
         }
+        self.keep_root(0);
         self.is_off.set(true);
         drop(self.lock.take());
     }
@@ -153,6 +170,75 @@ impl DiskCache {
             bound_bytes: self.bound_bytes,
             hits: self.hits.get(),
             misses: self.misses.get(),
+        }
+    }
+
+    /// Returns the newest root of `register` that any client of this cache has kept.
+    ///
+    /// # Suspends
+    ///
+    /// While the files are read.
+    pub fn kept_root(&self, register: &RegisterAddress) -> Option<Record> {
+        roots::newest(&self.directory, &self.key, register).unwrap_or_default()
+    }
+
+    /// Makes the newest root that was seen durable here, and says whether it is as new as `version`. It is to be so before
+    /// that version is written down as seen: what is older than that will never be used.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is durable.
+    pub fn keep_root(&self, version: u64) -> bool {
+        let newest = self.newest.borrow().clone();
+        let Some((register, record)) = newest.filter(|(_, record)| record.version >= version) else {
+            return false;
+        };
+        if record.version > self.saved_version.get() && !self.is_off.get() {
+            match roots::save(&self.directory, &self.client, &self.key, &register, &record) {
+                Ok(()) => self.saved_version.set(record.version),
+                Err(error) => self.fail(&error),
+            }
+        }
+        true
+    }
+
+    /// Removes every root that was kept: an older state was accepted.
+    ///
+    /// # Suspends
+    ///
+    /// Until they are gone.
+    pub fn forget_roots(&self) {
+        if let Err(error) = roots::forget(&self.directory) {
+            self.fail(&error);
+        }
+    }
+
+    /// Returns for how long no node has answered, if that is long enough to be called offline.
+    pub fn offline_for(&self) -> Option<Duration> {
+        let since = self.reach.borrow().offline_since()?;
+        Some(reactor::now().saturating_duration_since(since))
+    }
+
+    fn note_root(&self, register: &RegisterAddress, record: &Record) {
+        let mut newest = self.newest.borrow_mut();
+        if newest.as_ref().is_none_or(|(_, known)| known.version < record.version) {
+            *newest = Some((*register, record.clone()));
+        }
+    }
+
+    fn note_answer(&self) {
+        if let Some(since) = self.reach.borrow_mut().on_answer() {
+            let seconds = reactor::now().saturating_duration_since(since).as_secs();
+            tracing::warn!("nodes answer again, after {seconds} s: what was written meanwhile goes to them");
+        }
+    }
+
+    fn note_silence(&self) {
+        if self.reach.borrow_mut().on_silence(reactor::now()) {
+            tracing::warn!(
+                "no node answers: the drive is offline; what its cache has is readable, as new as it was seen last, and \
+                 what is written waits on this machine"
+            );
         }
     }
 

@@ -4,13 +4,16 @@
 //! said last, which it remembers. `mount` has one unless told otherwise. `up` has none unless told: its nodes are on this
 //! disk already, and what its own node holds is never kept twice. Not here: how it works (`filesystem::disk_cache`).
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dht::BlockStore;
+use dht::block_store::Record;
+use dht::{BlockStore, HeaderHash, RegisterAddress};
+use filesystem::Volume;
 use filesystem::disk_cache::{CachedStore, DiskCache, Figures, SIZE_BYTES_MIN};
 use reactor::JoinHandle;
 use reactor::crypto::derive::derive;
@@ -28,6 +31,9 @@ const USUAL_BYTES_MAX: u64 = 2 << 30;
 const USUAL_SHARE: u64 = 10;
 /// How old what `status` reads may be.
 const TELL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A drive that is offline says so every two seconds; a loaded machine takes longer.
+const OFFLINE_AGE_MAX_S: u64 = 20;
 
 const UNITS: [(&str, u64); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
 
@@ -65,12 +71,25 @@ impl Kind for Settings {
     const SECRET: bool = false;
 }
 
+/// A drive that no node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Offline {
+    /// For how long, when this was written.
+    for_s: u64,
+    /// What was written and is on this machine alone.
+    waiting_bytes: u64,
+    waiting_files: u64,
+    /// When this was written, in seconds since 1970.
+    told_s: u64,
+}
+
 /// `cache-figures.json` of a client's directory: what its drive's cache did since the drive's start.
 #[derive(Serialize, Deserialize)]
 struct Told {
     hits: u64,
     misses: u64,
     bound_bytes: u64,
+    offline: Option<Offline>,
 }
 
 impl Kind for Told {
@@ -148,20 +167,23 @@ impl Plan {
             return None;
         }
         let key = derive::<32>(&*user.identity.seed(), b"", &[b"hypha disk cache 1"]);
-        let disk = DiskCache::open(&self.directory, *key, self.bound_bytes);
-        let (telling, client) = (disk.clone(), self.client.clone());
+        let name = self.client.file_name().unwrap_or_default().to_string_lossy();
+        let disk = DiskCache::open(&self.directory, &name, *key, self.bound_bytes);
+        let drive = Drive { disk: disk.clone(), volume: RefCell::new(Weak::new()) };
+        let drive = Rc::new(drive);
+        let (telling, watched, client) = (disk.clone(), drive.clone(), self.client.clone());
         let teller = reactor::spawn(move || {
             let mut told = None;
             loop {
-                let figures = telling.figures();
-                if told.replace(figures) != Some(figures) {
+                let news = (telling.figures(), watched.offline());
+                if told.replace(news) != Some(news) {
                     let client = client.clone();
-                    reactor::offload(move || tell(&client, figures));
+                    reactor::offload(move || tell(&client, news.0, news.1));
                 }
                 reactor::sleep(TELL_INTERVAL);
             }
         });
-        Some(Cache { disk, client: self.client.clone(), teller })
+        Some(Cache { disk, drive, directory: self.directory.clone(), client: self.client.clone(), teller })
     }
 }
 
@@ -182,24 +204,79 @@ fn disk_bytes(directory: &Path) -> u64 {
     own + sizes.sum::<u64>()
 }
 
-fn tell(client: &Path, figures: Figures) {
+fn tell(client: &Path, figures: Figures, offline: Option<Offline>) {
     let Figures { hits, misses, bound_bytes, .. } = figures;
-    if let Err(error) = files::save(&told_in(client), &Told { hits, misses, bound_bytes }) {
+    if let Err(error) = files::save(&told_in(client), &Told { hits, misses, bound_bytes, offline }) {
         tracing::debug!(%error, "what the cache did could not be written down");
     }
+}
+
+/// The drive whose cache it is, once it is open.
+struct Drive {
+    disk: Rc<DiskCache>,
+    volume: RefCell<Weak<Volume>>,
+}
+
+impl Drive {
+    fn offline(&self) -> Option<Offline> {
+        let for_s = self.disk.offline_for()?.as_secs();
+        let pending = self.volume.borrow().upgrade().map(|volume| volume.pending());
+        let (waiting_bytes, waiting_files) =
+            pending.map_or((0, 0), |pending| (pending.bytes, pending.file_count));
+        Some(Offline { for_s, waiting_bytes, waiting_files, told_s: now_s() })
+    }
+}
+
+/// The wall clock, in seconds since 1970.
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A drive's cache.
 pub(crate) struct Cache {
     disk: Rc<DiskCache>,
+    drive: Rc<Drive>,
+    directory: PathBuf,
     client: PathBuf,
     teller: JoinHandle<()>,
 }
 
 impl Cache {
-    /// Puts it before a store.
-    pub(crate) fn before(&self, store: Rc<dyn BlockStore>) -> Rc<dyn BlockStore> {
-        Rc::new(CachedStore::new(store, self.disk.clone()))
+    /// The cache itself.
+    pub(crate) fn disk(&self) -> &Rc<DiskCache> {
+        &self.disk
+    }
+
+    /// Puts it before a store; where no quorum answers, a volume may be opened by `start`.
+    pub(crate) fn before(&self, store: Rc<dyn BlockStore>, start: Option<Record>) -> Rc<dyn BlockStore> {
+        Rc::new(CachedStore::new(store, self.disk.clone(), start))
+    }
+
+    /// Whether anything was kept that a drive could be opened by without the nodes.
+    pub(crate) fn has_roots(&self) -> bool {
+        let names = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("root-"))
+    }
+
+    /// The root that a drive may be opened by without the nodes: the newest that this machine has `seen`, and no older one.
+    ///
+    /// # Suspends
+    /// While it is read.
+    pub(crate) fn start(
+        &self,
+        register: &RegisterAddress,
+        seen: Option<(u64, HeaderHash)>,
+    ) -> Option<Record> {
+        let kept = self.disk.kept_root(register)?;
+        let is_newest = seen.is_none_or(|(version, header_hash)| {
+            kept.version > version || (kept.version == version && kept.header_hash == header_hash)
+        });
+        is_newest.then_some(kept)
+    }
+
+    /// Has `status` say what of `volume` waits while it is offline.
+    pub(crate) fn tell_of(&self, volume: &Rc<Volume>) {
+        *self.drive.volume.borrow_mut() = Rc::downgrade(volume);
     }
 
     /// Lets others have it, once the drive's volume is closed.
@@ -210,7 +287,7 @@ impl Cache {
         self.disk.close();
         self.teller.terminate();
         let (client, figures) = (self.client.clone(), self.disk.figures());
-        reactor::offload(move || tell(&client, figures));
+        reactor::offload(move || tell(&client, figures, None));
     }
 }
 
@@ -225,6 +302,8 @@ pub(crate) struct CacheStatus {
     hits: u64,
     /// Reads of theirs that went to the nodes.
     misses: u64,
+    /// Drives that no node answers.
+    offline: Vec<Offline>,
 }
 
 impl CacheStatus {
@@ -241,6 +320,12 @@ impl CacheStatus {
             bound_bytes,
             hits: told.iter().map(|told| told.hits).sum(),
             misses: told.iter().map(|told| told.misses).sum(),
+            offline: told
+                .iter()
+                .filter_map(|told| told.offline)
+                // Of a drive that was killed meanwhile nothing is known.
+                .filter(|offline| now_s().saturating_sub(offline.told_s) < OFFLINE_AGE_MAX_S)
+                .collect(),
         })
     }
 }
@@ -248,7 +333,17 @@ impl CacheStatus {
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (size, bound) = (human_bytes(self.size_bytes), human_bytes(self.bound_bytes));
-        write!(f, "cache {size} of {bound}, {} reads answered by it, {} by the nodes", self.hits, self.misses)
+        write!(
+            f,
+            "cache {size} of {bound}, {} reads answered by it, {} by the nodes",
+            self.hits, self.misses
+        )?;
+        for offline in &self.offline {
+            let waiting = human_bytes(offline.waiting_bytes);
+            let (seconds, files) = (offline.for_s, offline.waiting_files);
+            write!(f, "\ndrive offline for {seconds} s; {waiting} of {files} files wait on this machine")?;
+        }
+        Ok(())
     }
 }
 

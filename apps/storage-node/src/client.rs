@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use dht::owner_tag;
 use filesystem::volume::Volume;
-use overlay::{Config, Node};
+use overlay::{Config, JoinError, Node};
 use overlay::{Peers, Role as OverlayRole};
 use reactor::rpc::Service;
 
@@ -117,6 +117,21 @@ impl Client {
     /// # Suspends
     /// Until one node at least is reached.
     pub(crate) fn connect(settings: &Settings) -> Result<Client, Failure> {
+        Client::enter(settings, false)
+    }
+
+    /// As [`Client::connect`]; but where nobody can be reached, the nodes are tried again and again meanwhile.
+    ///
+    /// # Errors
+    /// `Failure::NoNode` if nobody lets us in.
+    ///
+    /// # Suspends
+    /// Until one node is reached, or none is.
+    pub(crate) fn connect_or_go_on(settings: &Settings) -> Result<Client, Failure> {
+        Client::enter(settings, true)
+    }
+
+    fn enter(settings: &Settings, goes_on: bool) -> Result<Client, Failure> {
         let user = settings.user()?;
         let config = Config {
             identity: (*user.identity).clone(),
@@ -131,7 +146,9 @@ impl Client {
         let overlay =
             Node::start(config, Service::new()).map_err(|error| Failure::Internal(error.to_string()))?;
         let ways: Vec<_> = settings.addresses.iter().copied().map(Into::into).collect();
-        if let Err(error) = overlay.join(&ways) {
+        if let Err(error) = overlay.join(&ways)
+            && !(goes_on && matches!(error, JoinError::Unreachable { .. }))
+        {
             overlay.stop();
             return Err(Failure::NoNode { reason: error.to_string() });
         }

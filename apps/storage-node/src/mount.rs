@@ -39,7 +39,11 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         let spinner = progress::spinner("reaching the nodes");
         let cache = plan.open(&settings.user()?);
         let ready = stop.unless_open(|| {
-            let client = Client::connect(&settings)?;
+            let may_be_offline = cache.as_ref().is_some_and(Cache::has_roots);
+            let client = match may_be_offline {
+                true => Client::connect_or_go_on(&settings)?,
+                false => Client::connect(&settings)?,
+            };
             let opened = client.open_volume(&Opening {
                 directory: &directory,
                 seen_directory: Some(&seen_directory),
@@ -47,7 +51,9 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 accept_rollback,
                 cache: cache.as_ref(),
             })?;
-            if let Some(others) = &others {
+            if let Some(others) = &others
+                && cache.as_ref().is_none_or(|cache| cache.disk().offline_for().is_none())
+            {
                 client.put_in_what_is_left(others);
             }
             Ok::<_, Failure>((client, opened))
@@ -55,6 +61,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
         let (client, (volume, seen)) = ready?;
+        cache.iter().for_each(|cache| cache.tell_of(&volume));
         let place = Place { mountpoint: &mountpoint, allow_other };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));

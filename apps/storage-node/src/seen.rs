@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dht::{Client, HeaderHash, RegisterAddress};
+use filesystem::DiskCache;
 use overlay::Node;
 use reactor::JoinHandle;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,8 @@ struct Keeper {
     saved_version: Cell<u64>,
     /// An older state was accepted: the first mark replaces a higher one.
     replaces: Cell<bool>,
+    /// Where the state itself is kept that the mark speaks of.
+    roots: Option<Rc<DiskCache>>,
 }
 
 impl Seen {
@@ -88,6 +91,7 @@ impl Seen {
         register: RegisterAddress,
         directory: &Path,
         accept_rollback: bool,
+        roots: Option<Rc<DiskCache>>,
     ) -> Result<Seen, Failure> {
         if let Some(mark) = load(directory)?.of(&register)
             && !accept_rollback
@@ -102,12 +106,17 @@ impl Seen {
             directory: directory.into(),
             saved_version: Cell::new(0),
             replaces: Cell::new(accept_rollback),
+            roots,
         });
         let saving = keeper.clone();
         let saver = reactor::spawn(move || {
             loop {
                 reactor::sleep(SAVE_INTERVAL);
                 if let Some((mark, replaces)) = saving.news() {
+                    // First what a start without the nodes needs: with a mark that is ahead of it there would be none.
+                    if saving.roots.as_ref().is_some_and(|roots| !roots.keep_root(mark.version)) {
+                        continue;
+                    }
                     let directory = saving.directory.clone();
                     saving.note(reactor::offload(move || save(&directory, mark, replaces)));
                 }

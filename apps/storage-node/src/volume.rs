@@ -187,10 +187,19 @@ pub(crate) fn open(
     }
     let keepers = keepers(network)?;
     let keys = keys(client, &keepers, user)?;
-    let recall = |directory| Seen::recall(client, keys.register, directory, opening.accept_rollback);
+    let recall = |directory| {
+        let roots = opening.cache.map(|cache| cache.disk().clone());
+        Seen::recall(client, keys.register, directory, opening.accept_rollback, roots)
+    };
     let seen = opening.seen_directory.map(recall).transpose()?;
     let store: Rc<dyn BlockStore> = match opening.cache {
-        Some(cache) => cache.before(Rc::new(client.clone())),
+        Some(cache) => {
+            if opening.accept_rollback {
+                cache.disk().forget_roots();
+            }
+            let start = cache.start(&keys.register, client.seen(&keys.register));
+            cache.before(Rc::new(client.clone()), start)
+        }
         None => Rc::new(client.clone()),
     };
     let mut options = Options::default();

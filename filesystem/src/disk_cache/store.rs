@@ -2,9 +2,15 @@
 //!
 //! Ranges that were read are kept, and blocks that were written, whole: who writes a file reads it soon. What this process's
 //! own node holds is on this disk already, and is not kept a second time.
+//!
+//! Where no node answers, a volume may be opened by the newest root that was kept; whatever is asked of the register after
+//! that is asked of the nodes. So nothing that is not verified new passes for new: a swap names the root that it was made on,
+//! and loses against any other. Blocks that are not here are refused at once then, and not waited for.
 
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dht::block_store::{
@@ -14,16 +20,101 @@ use dht::{Address, OwnerTag};
 
 use super::DiskCache;
 
+/// How long one reader looks for a node while none has answered for a while.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// How long the register is waited for where a kept root will do, or while no node has answered for a while: some round
+/// trips and dials around the world.
+const READ_LIMIT: Duration = Duration::from_secs(3);
+/// For how long a silence answers whoever asks next: programs that open files. The watcher asks each second.
+const READ_REST: Duration = Duration::from_millis(900);
+
 /// A store behind a cache.
 pub struct CachedStore {
     below: Rc<dyn BlockStore>,
     cache: Rc<DiskCache>,
+    /// What the first question for the register is answered with if no quorum answers it.
+    start: RefCell<Option<Record>>,
+    /// A question for the register is under way, while offline.
+    is_reading: Cell<bool>,
+    /// When the last of these had no answer.
+    silent_at: Cell<Option<Instant>>,
+}
+
+/// Holding one means that the register is being asked.
+struct Reading<'a>(&'a Cell<bool>);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 impl CachedStore {
-    /// Puts `cache` before `below`.
-    pub fn new(below: Rc<dyn BlockStore>, cache: Rc<DiskCache>) -> CachedStore {
-        CachedStore { below, cache }
+    /// Puts `cache` before `below`. A volume may be opened by `start`, the newest root that this machine has seen, where no
+    /// quorum answers.
+    pub fn new(below: Rc<dyn BlockStore>, cache: Rc<DiskCache>, start: Option<Record>) -> CachedStore {
+        CachedStore {
+            below,
+            cache,
+            start: RefCell::new(start),
+            is_reading: Cell::new(false),
+            silent_at: Cell::new(None),
+        }
+    }
+
+    fn note(
+        &self,
+        register: &RegisterAddress,
+        swapped: Result<Record, SwapError>,
+    ) -> Result<Record, SwapError> {
+        match &swapped {
+            Ok(record) | Err(SwapError::Lost(Some(record))) => {
+                self.cache.note_answer();
+                self.cache.note_root(register, record);
+            }
+            Err(_) => {}
+        }
+        swapped
+    }
+
+    /// Reads the register where there is something to go on with: one question at a time, and not for long.
+    fn read_soon(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
+        let silence = |reason: &str| ReadError::NoQuorum { answers: 0, needed: 1, reason: reason.into() };
+        let was_just_silent = |at| reactor::now().saturating_duration_since(at) < READ_REST;
+        if self.silent_at.get().is_some_and(was_just_silent) || self.is_reading.replace(true) {
+            return Err(silence("it has not answered for a while, and was asked a moment ago"));
+        }
+        let reading = Reading(&self.is_reading);
+        let read = reactor::timeout(READ_LIMIT, || self.below.read(register));
+        drop(reading);
+        let read = read.unwrap_or_else(|_| Err(silence("no answer in time")));
+        self.silent_at.set(read.is_err().then(reactor::now));
+        read
+    }
+
+    fn fetch(&self, address: &Address, range: Range<u32>) -> Result<Bytes, GetError> {
+        let is_offline = self.cache.offline_for().is_some();
+        if !self.cache.reach.borrow_mut().may_ask(reactor::now()) {
+            return Err(GetError::NotHere(*address));
+        }
+        let fetch = || self.below.get(address, Some(range.clone()));
+        let fetched = match is_offline {
+            true => reactor::timeout(PROBE_LIMIT, fetch).unwrap_or(Err(GetError::NotHere(*address))),
+            false => fetch(),
+        };
+        match fetched {
+            Err(GetError::NotHere(_) | GetError::Unreachable { .. }) if is_offline => {
+                Err(GetError::NotHere(*address))
+            }
+            Err(GetError::Unreachable { address, reason }) => {
+                self.cache.note_silence();
+                Err(GetError::Unreachable { address, reason })
+            }
+            other => {
+                self.cache.note_answer();
+                other
+            }
+        }
     }
 
     fn keep(&self, address: &Address, start: u32, bytes: &Bytes) {
@@ -72,7 +163,7 @@ impl BlockStore for CachedStore {
         if let Some(bytes) = self.cache.get(address, &range) {
             return Ok(bytes);
         }
-        let bytes = self.below.get(address, Some(range.clone()))?;
+        let bytes = self.fetch(address, range.clone())?;
         self.keep(address, range.start, &bytes);
         Ok(bytes)
     }
@@ -82,7 +173,32 @@ impl BlockStore for CachedStore {
     }
 
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
-        self.below.read(register)
+        let start = self.start.take();
+        let read = match start.is_some() || self.cache.offline_for().is_some() {
+            true => self.read_soon(register),
+            false => self.below.read(register),
+        };
+        match &read {
+            Err(ReadError::NoQuorum { answers: 0, .. }) => self.cache.note_silence(),
+            _ => self.cache.note_answer(),
+        }
+        match (read, start) {
+            (Err(ReadError::NoQuorum { answers, .. }), Some(start)) => {
+                if answers == 0 {
+                    self.cache.reach.borrow_mut().on_opened_without(reactor::now());
+                }
+                tracing::warn!(
+                    version = start.version,
+                    "the nodes that keep the drive's root do not answer: it is opened as this machine saw it last"
+                );
+                Ok(Some(start))
+            }
+            (Ok(Some(record)), _) => {
+                self.cache.note_root(register, &record);
+                Ok(Some(record))
+            }
+            (other, _) => other,
+        }
     }
 
     fn compare_and_swap(
@@ -91,7 +207,7 @@ impl BlockStore for CachedStore {
         expected: Option<HeaderHash>,
         payload: Bytes,
     ) -> Result<Record, SwapError> {
-        self.below.compare_and_swap(register, expected, payload)
+        self.note(register, self.below.compare_and_swap(register, expected, payload))
     }
 
     fn publish(
@@ -101,7 +217,8 @@ impl BlockStore for CachedStore {
         expected: Option<HeaderHash>,
         payload: Bytes,
     ) -> Result<Record, SwapError> {
-        self.keep_all(self.below.publish(blocks.clone(), register, expected, payload), &blocks)
+        let published = self.below.publish(blocks.clone(), register, expected, payload);
+        self.keep_all(self.note(register, published), &blocks)
     }
 
     fn publish_freeing(
@@ -111,7 +228,8 @@ impl BlockStore for CachedStore {
         expected: Option<HeaderHash>,
         payload: Bytes,
     ) -> Result<Record, SwapError> {
-        self.keep_all(self.below.publish_freeing(blocks.clone(), register, expected, payload), &blocks)
+        let published = self.below.publish_freeing(blocks.clone(), register, expected, payload);
+        self.keep_all(self.note(register, published), &blocks)
     }
 
     fn usage(&self) -> Result<Usage, ReadError> {

@@ -30,7 +30,7 @@ fn disk_bytes(directory: &Path) -> u64 {
 }
 
 fn over(store: &Rc<MemoryBlockStore>, cache: &Rc<DiskCache>) -> CachedStore {
-    CachedStore::new(store.clone(), cache.clone())
+    CachedStore::new(store.clone(), cache.clone(), None)
 }
 
 fn settle(cache: &DiskCache) {
@@ -45,7 +45,7 @@ fn what_was_read_is_there_after_a_restart_and_a_kill_and_no_flipped_bit_is_belie
     reactor::run(|| {
         let store = Rc::new(MemoryBlockStore::new());
         let addresses = blocks(&*store, 4, 100_000);
-        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
         for address in &addresses {
             over(&store, &cache).get(address, Some(10..70_000)).unwrap();
         }
@@ -56,7 +56,7 @@ fn what_was_read_is_there_after_a_restart_and_a_kill_and_no_flipped_bit_is_belie
         drop(cache.lock.take());
 
         let nothing = Rc::new(MemoryBlockStore::new());
-        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
         let offline = over(&nothing, &cache);
         for (number, address) in addresses.iter().enumerate() {
             let got = offline.get(address, Some(32_000..66_000)).unwrap();
@@ -88,7 +88,7 @@ fn the_bound_holds_on_the_disk_and_what_was_used_stays() {
     let directory = tempfile::tempdir().unwrap();
     reactor::run(|| {
         let store = Rc::new(MemoryBlockStore::new());
-        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
         let cached = over(&store, &cache);
         let used = cached.put(content(9999, 50_000)).unwrap();
         settle(&cache);
@@ -115,10 +115,10 @@ fn a_second_one_reads_what_the_first_took_in_and_follows_it() {
     reactor::run(|| {
         let store = Rc::new(MemoryBlockStore::new());
         let addresses = blocks(&*store, 3, 5000);
-        let first = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let first = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
         over(&store, &first).get(&addresses[0], Some(0..5000)).unwrap();
         settle(&first);
-        let second = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let second = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
         assert!(first.is_owner() && !second.is_owner());
         over(&store, &second).get(&addresses[0], Some(0..5000)).unwrap();
         assert_eq!(second.figures().hits, 1);
@@ -144,7 +144,7 @@ fn a_disk_that_takes_nothing_stops_nothing() {
     let directory = tempfile::tempdir().unwrap();
     reactor::run(|| {
         let store = Rc::new(MemoryBlockStore::new());
-        let cache = DiskCache::open(directory.path(), KEY, SIZE_BYTES_MIN);
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
         std::fs::remove_dir_all(directory.path()).unwrap();
         let cached = over(&store, &cache);
         let address = cached.put(content(1, 5000)).unwrap();
@@ -154,7 +154,7 @@ fn a_disk_that_takes_nothing_stops_nothing() {
         cache.close();
         // Nor does one that was never there.
         let file = tempfile::NamedTempFile::new().unwrap();
-        let cache = DiskCache::open(&file.path().join("below"), KEY, SIZE_BYTES_MIN);
+        let cache = DiskCache::open(&file.path().join("below"), "client", KEY, SIZE_BYTES_MIN);
         assert_eq!(over(&store, &cache).get(&address, Some(0..10)).unwrap(), content(1, 10));
         cache.close();
     });

@@ -1,0 +1,146 @@
+//! The newest state of the volume that this machine has seen: its register's value, kept so that a mount can start where no
+//! node answers.
+//!
+//! Each client writes a file of its own, so that none overwrites a newer one of another's; the newest counts. The value is
+//! what nodes hold, signed and sealed, and it was verified when it came; the keyed hash behind it says that it was we who
+//! kept it. Whether it may be used, the mark of what was seen decides (the application keeps it): never an older one.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use dht::block_store::{PAYLOAD_SIZE_BYTES_MAX, Record, RegisterAddress};
+use dht::{HeaderHash, PublicKey};
+use reactor::fs;
+
+const PREFIX: &str = "root-";
+const HEAD_SIZE: usize = 8 + 32 + 32;
+const PROOF_SIZE: usize = 32;
+
+fn proof(key: &[u8; 32], register: &RegisterAddress, body: &[u8]) -> [u8; PROOF_SIZE] {
+    // Entries' hashes begin with an address and go on with numbers; the word keeps the two kinds apart.
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(b"root").update(&register.0).update(body);
+    *hasher.finalize().as_bytes()
+}
+
+fn encode(key: &[u8; 32], register: &RegisterAddress, record: &Record) -> Vec<u8> {
+    let mut bytes = record.version.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&record.header_hash.0);
+    bytes.extend_from_slice(record.writer.as_bytes());
+    bytes.extend_from_slice(&record.payload);
+    let proof = proof(key, register, &bytes);
+    bytes.extend_from_slice(&proof);
+    bytes
+}
+
+fn decode(key: &[u8; 32], register: &RegisterAddress, bytes: &[u8]) -> Option<Record> {
+    let (body, proved) = bytes.split_last_chunk::<PROOF_SIZE>()?;
+    if proof(key, register, body) != *proved {
+        return None;
+    }
+    let (version, rest) = body.split_first_chunk::<8>()?;
+    let (header_hash, rest) = rest.split_first_chunk::<32>()?;
+    let (writer, payload) = rest.split_first_chunk::<32>()?;
+    Some(Record {
+        version: u64::from_le_bytes(*version),
+        payload: payload.to_vec().into(),
+        header_hash: HeaderHash(*header_hash),
+        writer: PublicKey::from_bytes(*writer),
+    })
+}
+
+/// Writes `client`'s file, in place of what it held.
+///
+/// # Suspends
+///
+/// Until it is durable.
+pub(super) fn save(
+    directory: &Path,
+    client: &str,
+    key: &[u8; 32],
+    register: &RegisterAddress,
+    record: &Record,
+) -> io::Result<()> {
+    fs::write_atomically(directory.join(format!("{PREFIX}{client}")), encode(key, register, record), 0o600)
+}
+
+/// Returns the newest that any client kept of this register.
+///
+/// # Suspends
+///
+/// While the files are read.
+pub(super) fn newest(
+    directory: &Path,
+    key: &[u8; 32],
+    register: &RegisterAddress,
+) -> io::Result<Option<Record>> {
+    let mut newest: Option<Record> = None;
+    for name in names(directory)? {
+        let limit = HEAD_SIZE + PAYLOAD_SIZE_BYTES_MAX + PROOF_SIZE;
+        // One that is damaged is as good as none: another's may be whole.
+        let Ok(bytes) = fs::read(directory.join(name), limit) else { continue };
+        newest = decode(key, register, &bytes).into_iter().chain(newest).max_by_key(|record| record.version);
+    }
+    Ok(newest)
+}
+
+/// Removes them all: an older state was accepted, and none of them is to come back.
+///
+/// # Suspends
+///
+/// Until they are gone.
+pub(super) fn forget(directory: &Path) -> io::Result<()> {
+    for name in names(directory)? {
+        match fs::remove_file(directory.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::sync_dir(directory)
+}
+
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        names.extend(entry?.name.into_string().ok().filter(|name| name.starts_with(PREFIX)));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(version: u64) -> Record {
+        Record {
+            version,
+            payload: vec![version as u8; 300].into(),
+            header_hash: HeaderHash([version as u8; 32]),
+            writer: PublicKey::from_bytes([9; 32]),
+        }
+    }
+
+    #[test]
+    fn the_newest_that_is_whole_is_found_and_nobody_elses() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let (key, register) = ([1; 32], RegisterAddress([2; 32]));
+        reactor::run(|| {
+            assert_eq!(newest(path, &key, &register).unwrap(), None);
+            save(path, "client", &key, &register, &record(7)).unwrap();
+            save(path, "client-2", &key, &register, &record(5)).unwrap();
+            assert_eq!(newest(path, &key, &register).unwrap(), Some(record(7)));
+            assert_eq!(newest(path, &[3; 32], &register).unwrap(), None);
+            assert_eq!(newest(path, &key, &RegisterAddress([4; 32])).unwrap(), None);
+            let file = path.join("root-client");
+            let mut bytes = std::fs::read(&file).unwrap();
+            bytes[100] ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+            assert_eq!(newest(path, &key, &register).unwrap(), Some(record(5)));
+            std::fs::write(&file, b"").unwrap();
+            assert_eq!(newest(path, &key, &register).unwrap(), Some(record(5)));
+            forget(path).unwrap();
+            assert_eq!(newest(path, &key, &register).unwrap(), None);
+        });
+    }
+}
