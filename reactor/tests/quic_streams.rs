@@ -274,22 +274,18 @@ fn junk_and_other_protocols_end_nothing_and_stun_shares_the_socket() {
                 stranger.send_to(&junk, address).unwrap();
             }
         }
-        // A server of STUN and of a protocol of ours, on the socket that has a connection.
-        let requests = pair.client.lane(Share::StunRequests);
-        let serving = spawn(move || {
-            let mut buffer = [0; 1500];
-            loop {
-                let Ok((size, from)) = requests.receive(&mut buffer, now() + PATIENCE) else { continue };
-                if let Some((answer, _)) = stun::answer(&buffer[..size], from, None) {
-                    requests.send(&answer, from).unwrap();
-                }
-            }
-        });
+        pair.client.answer_stun();
         let other = bind(&identity());
         let answers = other.lane(Share::StunAnswers);
         let answer = stun::ask(&answers, address, Timing::default()).unwrap();
         assert_eq!(answer.mapped, other.local_addr().unwrap());
-        serving.terminate();
+        // At every address of the machine an endpoint answers from the one that was asked.
+        let everywhere = Endpoint::bind("0.0.0.0:0".parse().unwrap(), &identity()).unwrap();
+        everywhere.answer_stun();
+        let port = everywhere.local_addr().unwrap().port();
+        for ip in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            stun::ask(&answers, (ip, port).into(), Timing::default()).unwrap();
+        }
 
         let (control, echo) = (other.lane(Share::Control), pair.client.lane(Share::Control));
         control.send(b"\x04ours", address).unwrap();

@@ -3,13 +3,14 @@
 //! What can go wrong: a lost packet costs the answer, a packet of somebody else's is taken for it, junk keeps the client
 //! waiting beyond its time or ends the server.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::nat::behaviour::{Dependence, DiscoveryError, discover};
 use reactor::nat::stun::{
-    AskError, BINDING, Builder, Change, Class, DiscoveryServer, Message, Origins, Place, Question, Timing,
-    TransactionId, answer, ask, ask_for, serve,
+    AskError, BINDING, Builder, Change, Class, Datagrams, DiscoveryServer, Message, Origins, Place, Question,
+    Timing, TransactionId, answer, ask, ask_for, serve,
 };
 use reactor::net::UdpSocket;
 use reactor::sim::{self, Latency, Link, SimConfig};
@@ -146,20 +147,58 @@ fn forged_reflected_and_foreign_answers_are_not_believed_and_do_not_prolong_the_
         });
         assert!(matches!(ask(&client, address, short()), Err(AskError::Silence)));
         attack.terminate();
+    });
+}
 
-        // A flood never lets the client wait, so only the clock can end it.
-        let flood = spawn(move || {
-            let source = local();
-            loop {
-                for _ in 0..20 {
-                    let _ = source.send_to(&[0; 64], to);
-                }
-                reactor::yield_now();
-            }
-        });
-        let silent = local();
-        assert!(matches!(ask(&client, silent.local_addr().unwrap(), short()), Err(AskError::Silence)));
-        flood.terminate();
+/// Always has a packet of somebody else's at hand, and can't send at times.
+struct Flooded {
+    sent_count: Cell<u32>,
+    unsent: Option<rustix::io::Errno>,
+}
+
+impl Datagrams for Flooded {
+    fn send(&self, _: &[u8], _: SocketAddr) -> std::io::Result<()> {
+        self.sent_count.set(self.sent_count.get() + 1);
+        self.unsent.map_or(Ok(()), |errno| Err(errno.into()))
+    }
+
+    fn receive(&self, buffer: &mut [u8], deadline: Instant) -> std::io::Result<(usize, SocketAddr)> {
+        assert!(now() < deadline + Duration::from_secs(60), "it reads on beyond its time");
+        buffer[..3].copy_from_slice(b"ad!");
+        Ok((3, "192.0.2.1:3478".parse().unwrap()))
+    }
+}
+
+#[test]
+fn who_is_flooded_without_a_pause_still_asks_again_and_gives_up_in_time() {
+    run(|| {
+        let flooded = Flooded { sent_count: Cell::new(0), unsent: None };
+        let asked =
+            ask(&flooded, "192.0.2.1:3478".parse().unwrap(), Timing { first: 5 * MS, tries: 3, last: 2 });
+        assert!(matches!(asked, Err(AskError::Silence)));
+        assert_eq!(flooded.sent_count.get(), 3);
+    });
+}
+
+#[test]
+fn a_send_that_fails_is_a_lost_packet_unless_it_can_never_succeed() {
+    use rustix::io::Errno;
+    run(|| {
+        let timing = Timing { first: MS, tries: 3, last: 1 };
+        for (errno, sent_count) in [(Errno::NETUNREACH, 3), (Errno::NOBUFS, 3), (Errno::AFNOSUPPORT, 1)] {
+            let flooded = Flooded { sent_count: Cell::new(0), unsent: Some(errno) };
+            let asked = ask(&flooded, "192.0.2.1:3478".parse().unwrap(), timing);
+            assert!(matches!(asked, Err(AskError::Socket(_))), "{asked:?}");
+            assert_eq!(flooded.sent_count.get(), sent_count, "{errno:?}");
+        }
+    });
+}
+
+#[test]
+fn a_server_does_not_leave_it_to_the_kernel_from_which_address_it_answers() {
+    run(|| {
+        let everywhere = UdpSocket::bind("0.0.0.0:0").unwrap();
+        assert_eq!(serve(&everywhere).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     });
 }
 
@@ -187,7 +226,7 @@ fn requests_are_sent_again_until_one_comes_through_and_no_longer_than_the_rfc_sa
             world.link_all(Link { loss: 0.2, ..Link::new(Latency::Constant(20 * MS)) });
             let (server, client) = (world.host("server"), world.host("client"));
             let address = SocketAddr::new(server.address(), 3478);
-            server.start(|| serve(&UdpSocket::bind("0.0.0.0:3478").unwrap()).map(drop).unwrap());
+            server.start(move || serve(&UdpSocket::bind(address).unwrap()).map(drop).unwrap());
             let expected = client.address();
             let asked = client.start(move || {
                 let socket = UdpSocket::bind("0.0.0.0:4000").unwrap();

@@ -137,6 +137,22 @@ impl UdpSocket {
         self.descriptor().write_with(|fd| Ok(rustix::net::sendto(fd, datagram, SendFlags::NOSIGNAL, &to)?))
     }
 
+    /// As [`UdpSocket::send_to`], and never waits: for what is worth less than the time.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when the socket's buffer is full; as [`UdpSocket::send_to`].
+    ///
+    /// # Suspends
+    ///
+    /// Never.
+    pub fn try_send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
+        if let Some(socket) = self.simulated() {
+            return socket.send_to(datagram, to);
+        }
+        Ok(rustix::net::sendto(self.descriptor(), datagram, SendFlags::NOSIGNAL, &to)?)
+    }
+
     /// Receives one datagram: its size in bytes and its sender. What does not fit into `buffer` is lost.
     ///
     /// # Errors

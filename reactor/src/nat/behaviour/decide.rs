@@ -67,17 +67,19 @@ pub fn filtering_of(from_another_address: bool, from_another_port: bool) -> Depe
 }
 
 /// Whether a server's other address is one that may be asked: at another address and port, of the same family, and not
-/// within our own network when the server is outside of it. A server could name anybody, and we would send there.
+/// within our own network. A server could name anybody, and we would send there.
 pub(super) fn may_be_asked(server: SocketAddr, other: SocketAddr) -> bool {
     let (ip, own) = (other.ip().to_canonical(), server.ip().to_canonical());
-    ip != own
+    may_be_sent_to(server, other)
+        && ip != own
         && ip.is_ipv4() == own.is_ipv4()
         && other.port() != server.port()
-        && other.port() != 0
-        && !ip.is_multicast()
-        && !ip.is_unspecified()
-        && ip != IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
-        && (!is_inside(ip) || is_inside(own))
+}
+
+/// Whether an address that the server told may get a packet of ours: not one within our own network, when the server is
+/// outside of it.
+pub(super) fn may_be_sent_to(server: SocketAddr, told: SocketAddr) -> bool {
+    !is_inside(told.ip().to_canonical()) || is_inside(server.ip().to_canonical())
 }
 
 /// Whether an address is of this machine or of its site, and so means another place to the server than to us.
@@ -150,18 +152,17 @@ mod tests {
         for other in [
             "192.0.2.1:3479",
             "192.0.2.2:3478",
-            "192.0.2.2:0",
             "127.0.0.1:22",
             "192.168.1.1:53",
             "169.254.0.1:5",
-            "224.0.0.1:5",
-            "255.255.255.255:5",
-            "0.0.0.0:5",
             "[2001:db8::2]:3479",
             "[::ffff:10.0.0.1]:5",
         ] {
             assert!(!may("192.0.2.1:3478", other), "{other}");
         }
+        let sent = |server: &str, told: &str| may_be_sent_to(server.parse().unwrap(), told.parse().unwrap());
+        assert!(sent("192.0.2.1:3478", "203.0.113.7:5") && sent("10.0.0.1:3478", "192.168.1.5:5"));
+        assert!(!sent("192.0.2.1:3478", "127.0.0.1:5") && !sent("192.0.2.1:3478", "[::ffff:192.168.1.5]:5"));
         assert!(!may("[2001:db8::1]:1", "[::1]:2") && !may("[2001:db8::1]:1", "[fd00::1]:2"));
     }
 }

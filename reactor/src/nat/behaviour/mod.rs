@@ -104,7 +104,7 @@ pub enum DiscoveryError {
 }
 
 /// Learns from a server of discovery what the router does. Where UDP is blocked that takes 7.5 s; elsewhere some round
-/// trips, or where silence is an answer, 3 to 16 s, by how far the server is.
+/// trips, or where silence is an answer, 2 to 20 s, by how far the server is.
 ///
 /// # Errors
 /// See [`DiscoveryError`]; [`AskError::Silence`] of the server itself where UDP does not get out.
@@ -113,11 +113,11 @@ pub enum DiscoveryError {
 /// So long.
 pub fn discover(server: SocketAddr) -> Result<Behaviour, DiscoveryError> {
     let socket = socket_towards(server)?;
-    let first = ask(&socket, server, FIRST).map_err(|error| DiscoveryError::Ask(server, error))?;
+    let first = ask_where(&socket, server, FIRST)?;
     let other = first.other.filter(|other| decide::may_be_asked(server, *other));
     let other = other.ok_or(DiscoveryError::NoOtherAddress(server))?;
     let local = SocketAddr::new(local_ip_towards(server)?, socket.local_addr()?.port());
-    let timing = Timing::after(first.elapsed);
+    let timing = Timing::after(first.round_trip.unwrap_or(FIRST.first));
     scope(|s| {
         let mapping = s.spawn(|| mapping(&socket, server, other, first, timing));
         let from_both = s.spawn(|| is_let_in(server, Change::BOTH, other, timing));
@@ -134,6 +134,16 @@ pub fn discover(server: SocketAddr) -> Result<Behaviour, DiscoveryError> {
             hairpin,
         })
     })
+}
+
+/// Asks for an address that we may send to: one within our own network, told by a server outside of it, is a lie that
+/// would have us send packets there.
+fn ask_where(socket: &UdpSocket, server: SocketAddr, timing: Timing) -> Result<Answer, DiscoveryError> {
+    let answer = ask(socket, server, timing).map_err(|error| DiscoveryError::Ask(server, error))?;
+    match decide::may_be_sent_to(server, answer.mapped) {
+        true => Ok(answer),
+        false => Err(DiscoveryError::Ask(server, AskError::Useless)),
+    }
 }
 
 /// A socket of the server's family, at a port of its own.
@@ -188,7 +198,7 @@ fn hairpin(server: SocketAddr, timing: Timing) -> Result<bool, DiscoveryError> {
     let sockets = [socket_towards(server)?, socket_towards(server)?];
     let mut mapped = [server; 2];
     for (socket, mapped) in sockets.iter().zip(&mut mapped) {
-        *mapped = ask(socket, server, timing).map_err(|error| DiscoveryError::Ask(server, error))?.mapped;
+        *mapped = ask_where(socket, server, timing)?.mapped;
     }
     let transaction = TransactionId::random();
     let probe = Builder::new(Class::Indication, BINDING, transaction).fingerprint().finish();

@@ -38,6 +38,25 @@ impl Kind {
     pub fn is_required(self) -> bool {
         self.0 < 0x8000
     }
+
+    /// Whether it is one of those above. Where one is not expected it is passed over (RFC 8489, section 6.3).
+    pub fn is_known(self) -> bool {
+        const KNOWN: [Kind; 12] = [
+            Kind::MAPPED_ADDRESS,
+            Kind::CHANGE_REQUEST,
+            Kind::USERNAME,
+            Kind::MESSAGE_INTEGRITY,
+            Kind::ERROR_CODE,
+            Kind::UNKNOWN_ATTRIBUTES,
+            Kind::MESSAGE_INTEGRITY_SHA256,
+            Kind::XOR_MAPPED_ADDRESS,
+            Kind::SOFTWARE,
+            Kind::FINGERPRINT,
+            Kind::RESPONSE_ORIGIN,
+            Kind::OTHER_ADDRESS,
+        ];
+        KNOWN.contains(&self)
+    }
 }
 
 /// From where a server is asked to answer: the value of [`Kind::CHANGE_REQUEST`] (RFC 5780, section 7.2).
@@ -92,6 +111,18 @@ pub(super) fn decode_address(value: &[u8]) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(ip, u16::from_be_bytes([high, low])))
+}
+
+/// The address by which its owner calls itself: a socket for both families sees IPv4 as `::ffff:a.b.c.d`.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether an address can be one machine's at all.
+pub(super) fn is_of_one_machine(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let is_many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    address.port() != 0 && !ip.is_unspecified() && !is_many
 }
 
 /// The same address with port and address XORed by the cookie and the transaction: there and back again.
@@ -149,6 +180,25 @@ mod tests {
         ] {
             assert_eq!(decode_address(value), None, "{value:?}");
         }
+    }
+
+    #[test]
+    fn an_address_of_nobody_or_of_many_is_of_no_machine() {
+        for address in [
+            "203.0.113.7:0",
+            "0.0.0.0:5",
+            "224.0.0.1:5",
+            "255.255.255.255:5",
+            "[::]:5",
+            "[ff02::1]:5",
+            "[::ffff:0.0.0.0]:5",
+            "[::ffff:224.0.0.1]:5",
+        ] {
+            assert!(!is_of_one_machine(address.parse().unwrap()), "{address}");
+        }
+        assert!(is_of_one_machine("203.0.113.7:5".parse().unwrap()));
+        let mapped = "[::ffff:203.0.113.7]:5".parse().unwrap();
+        assert_eq!(canonical(mapped), "203.0.113.7:5".parse().unwrap());
     }
 
     #[test]

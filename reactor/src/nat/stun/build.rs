@@ -57,20 +57,30 @@ impl Builder {
         self.attribute(Kind::CHANGE_REQUEST, &change.encode())
     }
 
-    /// Adds a code from 300 to 699, and a text for people.
+    /// Adds a code, and a text for people.
+    ///
+    /// # Panics
+    /// If the code is not one from 300 to 699; as [`Builder::attribute`].
     #[must_use]
     pub fn error(self, code: u16, reason: &str) -> Builder {
+        assert!((300..=699).contains(&code), "{code} is no code of an error");
         self.attribute(Kind::ERROR_CODE, &encode_error(code, reason))
     }
 
     /// Adds the kinds that were not understood.
+    ///
+    /// # Panics
+    /// As [`Builder::attribute`].
     #[must_use]
     pub fn unknown_attributes(self, kinds: &[Kind]) -> Builder {
         let value: Vec<u8> = kinds.iter().flat_map(|kind| kind.0.to_be_bytes()).collect();
         self.attribute(Kind::UNKNOWN_ATTRIBUTES, &value)
     }
 
-    /// Signs all so far. Nothing but another signature and the checksum may follow.
+    /// Signs all so far. Nothing but SHA256's signature and the checksum may follow.
+    ///
+    /// # Panics
+    /// As [`Builder::attribute`].
     #[must_use]
     pub fn sign(mut self, key: &Key<'_>) -> Builder {
         let signature = key.sign(&self.bytes);
@@ -79,6 +89,9 @@ impl Builder {
     }
 
     /// Adds the checksum, which has to be the last.
+    ///
+    /// # Panics
+    /// As [`Builder::attribute`].
     #[must_use]
     pub fn fingerprint(mut self) -> Builder {
         let checksum = integrity::checksum(&self.bytes);

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::attribute::{Change, Kind};
+use super::attribute::{Change, Kind, canonical, is_of_one_machine};
 use super::build::Builder;
 use super::message::{BINDING, Class, Message, TransactionId};
 use super::retransmission::Timing;
@@ -14,19 +14,22 @@ use crate::net::UdpSocket;
 /// Room for an answer: what fits into a packet of Ethernet.
 const ANSWER_BYTES_MAX: usize = 1500;
 
+/// Datagrams that are looked at beyond the time, where they are there already.
+const LATE_READS_MAX: usize = 64;
+
 /// Named in our requests. It makes them long enough (40 bytes) for the answer over IPv6 to hold all of discovery's
 /// addresses within the server's factor of amplification.
 const SOFTWARE: &[u8] = b"reactor";
 
 /// Something that carries datagrams: a socket, or the share of one that several protocols use.
 pub trait Datagrams {
-    /// Sends one.
+    /// Sends one, and does not wait for room: what finds none is lost.
     ///
     /// # Errors
-    /// Those of the socket: no route, too long.
+    /// Those of the socket: no route, no room, too long.
     ///
     /// # Suspends
-    /// While the socket's buffer is full.
+    /// Never.
     fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()>;
 
     /// Receives the next one, whoever sent it: its size and its sender. What does not fit is lost.
@@ -42,7 +45,7 @@ pub trait Datagrams {
 /// The read deadline is taken over meanwhile, and none is set afterwards.
 impl Datagrams for UdpSocket {
     fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        self.send_to(datagram, to).map(drop)
+        self.try_send_to(datagram, to).map(drop)
     }
 
     fn receive(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<(usize, SocketAddr)> {
@@ -84,8 +87,9 @@ pub struct Answer {
     pub mapped: SocketAddr,
     /// Its other address and port, if it has any.
     pub other: Option<SocketAddr>,
-    /// How long it took since the first request: the round trip time, or more if one was lost.
-    pub elapsed: Duration,
+    /// How long that took; `None` where the request was sent more than once, since then nobody knows which was answered
+    /// (Karn's rule, RFC 8489, section 6.2.1).
+    pub round_trip: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -129,27 +133,39 @@ pub fn ask_for(socket: &impl Datagrams, question: Question, timing: Timing) -> R
     let request = encode(question, transaction);
     let mut buffer = [0; ANSWER_BYTES_MAX];
     let begun = now();
-    for wait in timing.waits() {
+    let mut unsent = None;
+    for (number, wait) in timing.waits().enumerate() {
         let deadline = now().checked_add(wait).unwrap_or_else(|| now() + Duration::from_secs(3600));
-        socket.send(&request, question.server)?;
-        // Others' packets do not make us wait longer.
-        while now() < deadline {
+        match socket.send(&request, question.server) {
+            Ok(()) => {}
+            Err(error) if will_never_do(&error) => return Err(error.into()),
+            // A route that is coming back, a full line: the next try may get out, and an earlier one be answered.
+            Err(error) => unsent = Some(error),
+        }
+        // After a stall of ours the answer may lie behind others' packets; who floods us makes us read no more than that.
+        let mut late_count = 0;
+        while late_count < LATE_READS_MAX {
             match socket.receive(&mut buffer, deadline) {
                 Ok((size, from)) => {
                     if let Some(verdict) = judge(&buffer[..size], from, question, transaction) {
-                        return verdict.map(|(mapped, other)| Answer {
-                            mapped,
-                            other,
-                            elapsed: now() - begun,
-                        });
+                        let round_trip = (number == 0).then(|| now() - begun);
+                        return verdict.map(|(mapped, other)| Answer { mapped, other, round_trip });
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => break,
                 Err(error) => return Err(error.into()),
             }
+            late_count += usize::from(now() >= deadline);
         }
     }
-    Err(AskError::Silence)
+    Err(unsent.map_or(AskError::Silence, AskError::Socket))
+}
+
+/// Whether sending fails for what is sent, or where to: trying again is of no use.
+fn will_never_do(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lasting = [Errno::MSGSIZE, Errno::INVAL, Errno::AFNOSUPPORT, Errno::BADF, Errno::NOTCONN];
+    lasting.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn encode(question: Question, transaction: TransactionId) -> Vec<u8> {
@@ -170,14 +186,19 @@ fn judge(
     if message.method() != BINDING || message.transaction() != transaction {
         return None;
     }
+    // What has to be understood and is not makes an answer none (RFC 8489, sections 6.3.3 and 6.3.4).
+    let is_understood = message.attributes().all(|(kind, _)| kind.is_known() || !kind.is_required());
     match message.class() {
-        Class::Success if is_same(from, question.answered_from) => Some(match message.mapped_address() {
-            Some(mapped) if is_usable(mapped) => Ok((mapped, message.address(Kind::OTHER_ADDRESS))),
-            _ => Err(AskError::Useless),
-        }),
+        Class::Success if is_same(from, question.answered_from) => {
+            let mapped =
+                message.mapped_address().filter(|mapped| is_understood && is_of_one_machine(*mapped));
+            let other = message.address(Kind::OTHER_ADDRESS).filter(|other| is_of_one_machine(*other));
+            Some(mapped.map(|mapped| (mapped, other)).ok_or(AskError::Useless))
+        }
         // A refusal comes from where the request went to, since nothing was changed.
         Class::Error if is_same(from, question.server) => {
-            Some(Err(message.error_code().map_or(AskError::Useless, AskError::Refused)))
+            let code = message.error_code().filter(|_| is_understood);
+            Some(Err(code.map_or(AskError::Useless, AskError::Refused)))
         }
         _ => None,
     }
@@ -185,11 +206,7 @@ fn judge(
 
 /// The same place, also where one is told as a socket for both families sees it.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
-}
-
-fn is_usable(address: SocketAddr) -> bool {
-    address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
+    canonical(one) == canonical(other)
 }
 
 #[cfg(test)]
@@ -231,6 +248,10 @@ mod tests {
         for address in ["0.0.0.0:5", "224.0.0.1:5", "203.0.113.7:0"] {
             assert_eq!(judged(&success(address), server()), Some(Err("Useless".into())), "{address}");
         }
+        let unknown = Builder::new(Class::Success, BINDING, ID)
+            .mapped_address("203.0.113.7:5".parse().unwrap())
+            .attribute(Kind(0x7fff), b"must be understood");
+        assert_eq!(judged(&unknown.finish(), server()), Some(Err("Useless".into())));
         let none = Builder::new(Class::Success, BINDING, ID).finish();
         assert_eq!(judged(&none, server()), Some(Err("Useless".into())));
     }

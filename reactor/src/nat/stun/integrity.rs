@@ -71,7 +71,7 @@ pub(super) fn checksum(message: &[u8]) -> [u8; 4] {
 
 /// The message in parts, with the length that it has when an attribute of `size` bytes has been added.
 fn with_length(message: &[u8], size: usize) -> [std::borrow::Cow<'_, [u8]>; 3] {
-    // A datagram is shorter than 64 KiB with all its attributes, so this one's end is.
+    // Of what is read it fits, being a part of a datagram; of what is made, adding the attribute panics otherwise.
     let length = (message.len() - HEADER_BYTES + ATTRIBUTE_HEADER_BYTES + size) as u16;
     [message[..2].into(), length.to_be_bytes().to_vec().into(), message[4..].into()]
 }

@@ -10,7 +10,7 @@
 
 use std::net::SocketAddr;
 
-use super::attribute::{Change, Kind, decode_address, decode_error, mask};
+use super::attribute::{Change, Kind, canonical, decode_address, decode_error, mask};
 use super::integrity::{self, Key};
 use crate::random;
 
@@ -153,13 +153,13 @@ impl<'a> Message<'a> {
 
     /// The address in an attribute that holds one as it is.
     pub fn address(&self, kind: Kind) -> Option<SocketAddr> {
-        decode_address(self.find(kind)?)
+        decode_address(self.find(kind)?).map(canonical)
     }
 
     /// The address that the request came from, as the server saw it: XORed, or from an older server in the clear.
     pub fn mapped_address(&self) -> Option<SocketAddr> {
         match self.find(Kind::XOR_MAPPED_ADDRESS) {
-            Some(value) => decode_address(value).map(|address| mask(address, &self.transaction)),
+            Some(value) => decode_address(value).map(|address| canonical(mask(address, &self.transaction))),
             None => self.address(Kind::MAPPED_ADDRESS),
         }
     }
@@ -181,10 +181,13 @@ impl<'a> Message<'a> {
     /// constant time.
     pub fn is_signed_by(&self, key: &Key<'_>) -> bool {
         let mut at = self.signed_size;
-        // At most two signatures and a checksum count; the rest is nobody's.
+        // SHA1's may be followed by SHA256's; whatever else follows a signature is nobody's (RFC 8489, section 14.5 f.).
         while let Some((kind, value, next)) = attribute_at(self.bytes, at) {
             if kind == key.kind() {
                 return key.verify(&self.bytes[..at], value);
+            }
+            if kind != Kind::MESSAGE_INTEGRITY {
+                return false;
             }
             at = next;
         }
@@ -297,6 +300,20 @@ mod tests {
         );
         assert_eq!(message.mapped_address(), None);
         assert_eq!(message.attributes().count(), 1);
+    }
+
+    #[test]
+    fn a_signature_behind_something_else_is_nobodys() {
+        let (one, two) = (Key::sha1(b"one"), Key::sha256(b"two"));
+        let start = || Builder::new(Class::Success, BINDING, TransactionId([2; 12]));
+        let holds = |message: Builder| {
+            let bytes = message.finish();
+            let message = Message::parse(&bytes).unwrap();
+            (message.is_signed_by(&one), message.is_signed_by(&two))
+        };
+        assert_eq!(holds(start().sign(&one).sign(&two)), (true, true));
+        assert_eq!(holds(start().sign(&two).sign(&one)), (false, true));
+        assert_eq!(holds(start().sign(&one).attribute(Kind::SOFTWARE, b"junk").sign(&two)), (true, false));
     }
 
     #[test]

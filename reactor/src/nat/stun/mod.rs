@@ -27,6 +27,9 @@
 //! sees our packets can forge one. Who does can also rewrite them: a mapped address is a hint where to be reached, and
 //! proves nothing.
 //!
+//! Signatures ([`Key`]) are for two who share a secret, as the ends of an ICE session do; what is asked of a public server
+//! carries none, and what it answers would prove nothing more by one.
+//!
 //! What it is not: TURN, ICE, STUN over TCP, or the long-term credentials, whose key is an MD5 that nothing here makes
 //! (who has made it may pass it to [`Message::is_signed_by`]).
 

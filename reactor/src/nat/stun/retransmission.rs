@@ -21,19 +21,26 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// For questions to which silence is a likely answer, once it is known how long an answer takes: five tries, within
-    /// 31 waits of at least 100 ms (RFC 8489 wants no less than the round trip, and loss comes in bursts of some ten
-    /// milliseconds). One packet in ten lost each way hides an answer in three cases of ten thousand.
+    /// For questions to which silence is a likely answer, once it is known how long an answer takes: five tries within 19
+    /// first waits. One packet in ten lost each way hides an answer in three cases of ten thousand.
+    ///
+    /// The first wait is half above the round trip, so that nothing is sent twice that was on its way; RFC 8489's floor of
+    /// 500 ms is for who knows nothing yet. At least 100 ms, since loss comes in bursts of some ten; and at most 1.5 s.
     pub fn after(round_trip: Duration) -> Timing {
-        let first = (round_trip * 3 / 2).clamp(Duration::from_millis(100), Duration::from_millis(500));
-        Timing { first, tries: 5, last: 16 }
+        let first = round_trip.saturating_add(round_trip / 2);
+        Timing {
+            first: first.clamp(Duration::from_millis(100), Duration::from_millis(1500)),
+            tries: 5,
+            last: 4,
+        }
     }
 
-    /// The waits, one for each time that the request is sent.
+    /// The waits, one for each time that the request is sent: at least one, and none of them nothing.
     pub fn waits(self) -> impl Iterator<Item = Duration> {
-        (1..=self.tries).map(move |number| {
+        let tries = self.tries.max(1);
+        (1..=tries).map(move |number| {
             let doubled = 1_u32.checked_shl(number - 1).unwrap_or(u32::MAX);
-            self.first.saturating_mul(if number == self.tries { self.last } else { doubled })
+            self.first.saturating_mul(if number == tries { self.last.max(1) } else { doubled })
         })
     }
 }
@@ -58,11 +65,18 @@ mod tests {
     fn a_hundred_tries_do_not_overflow() {
         let timing = Timing { first: Duration::MAX, tries: 100, last: 1 };
         assert_eq!(timing.waits().count(), 100);
+        assert_eq!(Timing::after(Duration::MAX).first, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn no_timing_asks_nobody_or_listens_to_nothing() {
+        let first = Duration::from_millis(5);
+        assert_eq!(Timing { first, tries: 0, last: 0 }.waits().collect::<Vec<_>>(), [first]);
     }
 
     #[test]
     fn silence_is_believed_within_a_bounded_time() {
-        for (round_trip_ms, given_up_ms) in [(0, 3_100), (200, 9_300), (60_000, 15_500)] {
+        for (round_trip_ms, given_up_ms) in [(0, 1_900), (200, 5_700), (700, 19_950), (60_000, 28_500)] {
             let timing = Timing::after(Duration::from_millis(round_trip_ms));
             assert_eq!(timing.waits().sum::<Duration>(), Duration::from_millis(given_up_ms));
         }

@@ -8,25 +8,31 @@ use super::server::{Origins, Place, answer};
 use crate::net::UdpSocket;
 use crate::race::race;
 
-/// Room for a request. Longer datagrams are cut off by the kernel, and then refused: no request that we understand comes
-/// near it.
+/// Room for a request. The kernel cuts off what is longer, and nothing that we understand comes near it.
 const REQUEST_BYTES_MAX: usize = 1500;
 
 /// Answers binding requests that come to `socket`, until the socket fails or the coroutine is terminated. Everything else
 /// that comes is dropped.
 ///
 /// # Errors
-/// Those of receiving. One client that can't be sent to ends nothing.
+/// `InvalidInput` for a socket at no address of its own (`0.0.0.0`, `[::]`): with several addresses the kernel would
+/// choose the answer's, and a client believes only the one that it asked. An endpoint of QUIC knows better
+/// ([`answer_stun`](crate::net::quic::Endpoint::answer_stun)). Then those of receiving; a client that can't be sent to
+/// ends nothing.
 ///
 /// # Suspends
 /// For ever.
 pub fn serve(socket: &UdpSocket) -> io::Result<Infallible> {
+    if socket.local_addr()?.ip().is_unspecified() {
+        let message = "a STUN server needs the address that clients ask: bind the socket to one";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     let mut buffer = [0; REQUEST_BYTES_MAX];
     loop {
         let (size, from) = socket.recv_from(&mut buffer)?;
         if let Some((bytes, _)) = answer(&buffer[..size], from, None) {
             // No route back, a full line: the client asks again.
-            let _ = socket.send_to(&bytes, from);
+            let _ = socket.try_send_to(&bytes, from);
         }
     }
 }
@@ -83,7 +89,7 @@ impl DiscoveryServer {
                 continue;
             };
             // As in `serve`.
-            let _ = self.socket(via.unwrap_or(place)).send_to(&bytes, from);
+            let _ = self.socket(via.unwrap_or(place)).try_send_to(&bytes, from);
         }
     }
 

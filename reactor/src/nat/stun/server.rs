@@ -3,10 +3,11 @@
 //! A sender's address can be forged, so a server can be made to send to somebody who never asked. Three things bound the
 //! harm: only requests are answered (so two servers can't be set upon each other), nothing is said twice, and an answer is
 //! at most [`AMPLIFICATION_MAX`] times as long as its request. What would go beyond is left out, the least needed first.
+//! What is not bounded is the rate: whoever forges addresses gets so much sent as long as he pays for a third of it.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::attribute::{Change, Kind};
+use super::attribute::{Change, Kind, canonical, is_of_one_machine};
 use super::build::Builder;
 use super::message::{ATTRIBUTE_HEADER_BYTES, BINDING, Class, Message};
 
@@ -60,10 +61,6 @@ impl Origins {
     }
 }
 
-/// Which kinds of attributes that must be understood a server does understand.
-const UNDERSTOOD: [Kind; 4] =
-    [Kind::CHANGE_REQUEST, Kind::USERNAME, Kind::MESSAGE_INTEGRITY, Kind::MESSAGE_INTEGRITY_SHA256];
-
 /// What to answer to `datagram`, which `from` sent to the place `at`, and from where. `at` is `None` for a server with
 /// one socket, which can't answer from elsewhere and does not say where it is.
 ///
@@ -75,8 +72,7 @@ pub fn answer(
     at: Option<(&Origins, Place)>,
 ) -> Option<(Vec<u8>, Option<Place>)> {
     let request = Message::parse(datagram).ok()?;
-    let can_be_answered = !from.ip().is_unspecified() && !from.ip().is_multicast() && from.port() != 0;
-    if request.class() != Class::Request || request.method() != BINDING || !can_be_answered {
+    if request.class() != Class::Request || request.method() != BINDING || !is_of_one_machine(from) {
         return None;
     }
     let room = datagram.len() * AMPLIFICATION_MAX;
@@ -88,7 +84,7 @@ pub fn answer(
     let mut unknown: Vec<Kind> = request
         .attributes()
         .map(|(kind, _)| kind)
-        .filter(|kind| kind.is_required() && !UNDERSTOOD.contains(kind))
+        .filter(|kind| kind.is_required() && !kind.is_known())
         .collect();
     if at.is_none() && change != Change::NONE {
         // There is no other place to answer from (RFC 5780, section 6.1).
@@ -102,9 +98,8 @@ pub fn answer(
             .unknown_attributes(&unknown);
         return Some((finish(error, room)?, place));
     }
-    // A socket for both families sees IPv4 as `::ffff:a.b.c.d`, which is not what the sender calls itself.
-    let mapped = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let mut success = Builder::new(Class::Success, BINDING, request.transaction()).mapped_address(mapped);
+    let mut success =
+        Builder::new(Class::Success, BINDING, request.transaction()).mapped_address(canonical(from));
     let place = place.map(|place| place.changed_by(change));
     if let Some((origins, at)) = at {
         // What to ask next matters more than what can be seen from the packet's sender.
@@ -205,6 +200,13 @@ mod tests {
         let message = Message::parse(&bytes).unwrap();
         assert_eq!(message.error_code(), Some(420));
         assert_eq!(message.find(Kind::UNKNOWN_ATTRIBUTES), Some(&[0, 0x26, 0, 0x27][..]));
+    }
+
+    #[test]
+    fn attributes_that_are_known_and_not_expected_are_passed_over() {
+        let asked = request().mapped_address(client()).error(420, "no").finish();
+        let (bytes, _) = answer(&asked, client(), None).unwrap();
+        assert_eq!(Message::parse(&bytes).unwrap().class(), Class::Success);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{PENDING_MAX, RETRY_ABOVE, UNPROVED_FACTOR, config, driver};
 use crate::clock::{deadline_after, now};
 use crate::coroutine::Builder;
 use crate::crypto::Identity;
+use crate::nat::stun;
 use crate::net::UdpSocket;
 use crate::net::tls::{Expect, HANDSHAKE_TIMEOUT};
 use crate::sync::{Signal, Waiters};
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     /// Those, and those that still shake hands.
     pending_count: Cell<usize>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
+    answers_stun: Cell<bool>,
     /// Somebody may still connect or accept.
     pub(super) is_open: Cell<bool>,
     failure: RefCell<Option<Lost>>,
@@ -99,6 +101,7 @@ impl Endpoint {
             accepting: Waiters::new(&"a QUIC connection"),
             pending_count: Cell::new(0),
             inboxes: RefCell::default(),
+            answers_stun: Cell::new(false),
             is_open: Cell::new(true),
             failure: RefCell::default(),
             emptied: Waiters::new(&"a QUIC endpoint's connections to end"),
@@ -172,6 +175,12 @@ impl Endpoint {
     /// The share of the socket that another protocol has.
     pub fn lane(&self, share: Share) -> Lane {
         Lane::new(self.shared.clone(), share)
+    }
+
+    /// Is a STUN server from now on, beside everything else: tells whoever asks where its packets come from, and answers
+    /// from the address that was asked, whichever of the machine's that is. Never suspends.
+    pub fn answer_stun(&self) {
+        self.shared.answers_stun.set(true);
     }
 
     /// The address that it is bound to.
@@ -293,7 +302,25 @@ impl Shared {
                 deliver(&self.inboxes.borrow(), share, received.from, received.bytes)
             }
             Some(Protocol::Quic) => self.on_quic(received),
+            Some(Protocol::StunRequest) => self.on_stun_request(received),
             None => {}
+        }
+    }
+
+    /// Answers from the very address that was asked, which a client insists on.
+    fn on_stun_request(&self, received: &Received<'_>) {
+        if !self.answers_stun.get() {
+            return;
+        }
+        if let Some((bytes, _)) = stun::answer(received.bytes, received.from, None) {
+            let transmit = Transmit {
+                destination: received.from,
+                ecn: None,
+                size: bytes.len(),
+                segment_size: None,
+                src_ip: received.to,
+            };
+            self.answer(transmit, bytes);
         }
     }
 

@@ -20,8 +20,6 @@ const WAITING_MAX: usize = 64;
 /// Which datagrams a lane gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// STUN's requests and indications: for a server, and for who tests a path.
-    StunRequests,
     /// STUN's answers: for [`stun::ask`](crate::nat::stun::ask).
     StunAnswers,
     /// Those that begin with a byte from 4 to 15.
@@ -32,16 +30,18 @@ pub enum Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Lane(Share),
+    StunRequest,
     Quic,
 }
 
-/// Tells the protocols apart; of STUN, the questions from the answers.
+/// Tells the protocols apart; of STUN, the questions from the answers. An indication is nothing that we use.
 pub(super) fn protocol_of(datagram: &[u8]) -> Option<Protocol> {
     match *datagram.first()? {
-        0..=3 => Some(Protocol::Lane(match Message::parse(datagram).ok()?.class() {
-            Class::Request | Class::Indication => Share::StunRequests,
-            Class::Success | Class::Error => Share::StunAnswers,
-        })),
+        0..=3 => match Message::parse(datagram).ok()?.class() {
+            Class::Request => Some(Protocol::StunRequest),
+            Class::Success | Class::Error => Some(Protocol::Lane(Share::StunAnswers)),
+            Class::Indication => None,
+        },
         4..=15 => Some(Protocol::Lane(Share::Control)),
         64.. => Some(Protocol::Quic),
         _ => None,
@@ -99,7 +99,7 @@ impl Drop for Lane {
 /// Of sending: those of the socket. Of receiving: `TimedOut`, and `NotConnected` when the endpoint has ended.
 impl Datagrams for Lane {
     fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        self.endpoint.socket().send_to(datagram, to).map(drop)
+        self.endpoint.socket().try_send_to(datagram, to).map(drop)
     }
 
     fn receive(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<(usize, SocketAddr)> {
@@ -121,13 +121,13 @@ mod tests {
     #[test]
     fn the_first_byte_tells_the_protocols_apart() {
         let stun = |class| Builder::new(class, BINDING, TransactionId([1; 12])).finish();
-        for (class, share) in [
-            (Class::Request, Share::StunRequests),
-            (Class::Indication, Share::StunRequests),
-            (Class::Success, Share::StunAnswers),
-            (Class::Error, Share::StunAnswers),
+        for (class, expected) in [
+            (Class::Request, Some(Protocol::StunRequest)),
+            (Class::Indication, None),
+            (Class::Success, Some(Protocol::Lane(Share::StunAnswers))),
+            (Class::Error, Some(Protocol::Lane(Share::StunAnswers))),
         ] {
-            assert_eq!(protocol_of(&stun(class)), Some(Protocol::Lane(share)));
+            assert_eq!(protocol_of(&stun(class)), expected);
         }
         for first in 0..=u8::MAX {
             let expected = match first {
