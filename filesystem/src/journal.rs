@@ -1,18 +1,20 @@
 //! The local journal: what was acknowledged, or is left at the end, and no quorum holds yet.
 //!
 //! Every mount that may write has one, in a directory of its own that one process at a time may use. In write-back mode
-//! each `sync` appends a group to it; otherwise it is written only when the mount ends and the nodes did not take
-//! everything. A file is a header and groups of records, each group the keys that changed since the last one with their
-//! values of now. A group counts only if its last record is there and verifies, so a torn end loses nothing that was
-//! acknowledged. The first group of each file is a *snapshot*: all that is not committed, so that whatever earlier files
-//! hold is superseded, and a file that has grown past its use can be replaced. Everything is encrypted: a file's key is
-//! random, and sealed to our own X25519 key in its header. A file goes when a quorum holds all that is in it, and the
-//! directory is synced after, so that a power cut cannot bring it back.
+//! each `sync` appends a group to it; otherwise each close of a mount that is alone does, without waiting for the disk, and
+//! the end of one whose nodes did not take everything. A file is a header and groups of records, each group the keys that
+//! changed since the last one with their values of now. A group counts only if its last record is there and verifies, so a
+//! torn end loses nothing that was acknowledged. The first group of each file is a *snapshot*: all that is not committed,
+//! so that whatever earlier files hold is superseded, and a file that has grown past its use can be replaced. Everything is
+//! encrypted: a file's key is random, and sealed to our own X25519 key in its header. A file goes when a quorum holds all
+//! that is in it, and the directory is synced after, so that a power cut cannot bring it back.
 //!
 //! It is no log of operations: replaying it sets keys. Which of them a root contains already, the writer's record in that
 //! root says. The bytes are [`record`]'s; the files are [`reactor::fs`]'s, so that in a simulation they lie on a disk that
 //! tears, loses and fails.
 
+mod note;
+mod reader;
 mod record;
 
 use std::cell::Cell;
@@ -26,8 +28,9 @@ use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, MutexGuard};
 
 use crate::access::VolumeKeys;
+use reader::Reader;
 pub(crate) use record::Item;
-use record::{HEADER_SIZE_LIMIT, Header, RECORD_SIZE, RECORD_SIZE_LIMIT, Records, open_header, open_record};
+use record::{RECORD_SIZE, Records};
 
 /// Sealed bytes handed to the disk at once: enough to keep it busy, little to hold.
 const WRITE_SIZE: usize = 4 * RECORD_SIZE;
@@ -91,6 +94,16 @@ impl Files {
     pub(crate) fn through(&self) -> u64 {
         self.written.iter().map(|(_, through)| *through).max().unwrap_or(0)
     }
+}
+
+/// How a group is written.
+pub(crate) struct Group {
+    /// It has all that is not committed: it begins a file, and the others go.
+    pub(crate) snapshot: bool,
+    /// It survives a power cut, and not only the end of this process. A snapshot always does: what it replaces did.
+    pub(crate) durably: bool,
+    /// Up to which number it holds changes.
+    pub(crate) through: u64,
 }
 
 /// The journal of one mounted volume.
@@ -254,7 +267,7 @@ impl Journal {
         self.is_outdated.set(true);
     }
 
-    /// Appends one group, whose changes go up to `through`; one that is a `snapshot` begins a file, and the others go.
+    /// Appends one group.
     ///
     /// # Errors
     ///
@@ -262,14 +275,15 @@ impl Journal {
     ///
     /// # Suspends
     ///
-    /// Until it is durable.
-    pub(crate) fn append(
+    /// Until it is written, and durable where that is wanted.
+    pub(crate) fn append_group(
         &self,
         files: &mut Files,
-        snapshot: bool,
-        through: u64,
+        group: Group,
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
+        let Group { snapshot, through, .. } = group;
+        let durably = group.durably || snapshot;
         // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
         // one that a snapshot was to replace: without a file that is open, the next group is a snapshot again.
         let open = files.open.take().filter(|_| !snapshot);
@@ -291,7 +305,7 @@ impl Journal {
             if bytes.len() >= WRITE_SIZE || !more {
                 let piece = Bytes::from(std::mem::take(&mut bytes));
                 let (offset, length) = (*size_bytes, piece.len() as u64);
-                let written = match more {
+                let written = match more || !durably {
                     true => file.write_chunk_at(piece, offset),
                     false => file.write_durably_at(piece, offset),
                 };
@@ -386,64 +400,6 @@ impl Journal {
         }
         files.served.is_empty()
     }
-}
-
-/// Reads a file's records one by one.
-struct Reader {
-    file: File,
-    key: [u8; 32],
-    record_count: u64,
-    /// Where the next record begins.
-    offset: u64,
-}
-
-impl Reader {
-    /// Opens a file; `None` if it is torn before its first record.
-    fn open(journal: &Journal, path: &Path) -> Result<Option<Reader>, JournalError> {
-        let file = File::open(path).map_err(|error| journal.error(error))?;
-        let start = read_at(&file, 0, HEADER_SIZE_LIMIT).map_err(|error| journal.error(error))?;
-        match open_header(&start, &journal.register, &journal.secret) {
-            Header::Ours(key, size) => Ok(Some(Reader { file, key, record_count: 0, offset: size as u64 })),
-            Header::Torn => Ok(None),
-            Header::Foreign => Err(JournalError::Foreign(path.to_owned())),
-            Header::OtherVersion => Err(JournalError::OtherVersion(path.to_owned())),
-        }
-    }
-
-    /// Returns the next record's items, and whether it ends a group; `None` at the end, or where the file is torn.
-    fn next(&mut self, journal: &Journal) -> Result<Option<(Vec<Item>, bool)>, JournalError> {
-        let read = |offset, size| read_at(&self.file, offset, size).map_err(|error| journal.error(error));
-        let size = read(self.offset, 4)?;
-        let Ok(size) = <[u8; 4]>::try_from(size.as_slice()) else { return Ok(None) };
-        let size = u32::from_le_bytes(size) as usize;
-        if size > RECORD_SIZE_LIMIT {
-            return Ok(None);
-        }
-        let sealed = read(self.offset + 4, size)?;
-        if sealed.len() < size {
-            return Ok(None);
-        }
-        let Some(record) = open_record(&sealed, &self.key, self.record_count) else { return Ok(None) };
-        self.record_count += 1;
-        self.offset += 4 + sealed.len() as u64;
-        Ok(Some(record))
-    }
-}
-
-/// Reads `size` bytes, or what there is.
-fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; size];
-    let mut have = 0;
-    while have < size {
-        match file.read_at(&mut bytes[have..], offset + have as u64) {
-            Ok(0) => break,
-            Ok(count) => have += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(have);
-    Ok(bytes)
 }
 
 #[cfg(test)]

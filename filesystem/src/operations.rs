@@ -285,12 +285,14 @@ pub struct Statistics {
 /// Whether others change what is mounted, while it is: the one thing that decides what the kernel may keep and what an
 /// open and a close do.
 ///
-/// It may change while mounted: it is asked at each reply. From `Alone` to `WithOthers` everything that the kernel was
-/// told must be invalidated, and what closed files hold committed.
+/// It may change while mounted: it is asked at each reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sharing {
     /// Nobody does. The kernel may keep names and attributes for as long as it likes; opens and closes cost nothing.
     Alone,
+    /// Nobody does, for a second at least. Opens and closes cost nothing; but this may end at any time, so the kernel keeps
+    /// names and attributes as it does with others: should this process be stopped meanwhile, they run out by themselves.
+    Leased,
     /// Other mounts do. Names and attributes are kept for a second, for changes are told of within about one; an open
     /// sees what was closed before it (close-to-open, as with NFS), since a close stores what was written and an open
     /// looks for it.
@@ -302,8 +304,13 @@ impl Sharing {
     pub const fn cache_seconds(self) -> u64 {
         match self {
             Sharing::Alone => 3600,
-            Sharing::WithOthers => 1,
+            Sharing::Leased | Sharing::WithOthers => 1,
         }
+    }
+
+    /// Whether nobody else changes anything now.
+    pub const fn is_alone(self) -> bool {
+        matches!(self, Sharing::Alone | Sharing::Leased)
     }
 }
 

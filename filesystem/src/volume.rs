@@ -12,6 +12,7 @@
 //!   `rebase`: what happens when another writer was first, with `race`, which keeps that short, `merge`, which decides, `gate`,
 //!   which keeps changes out meanwhile, and `aliases`, for files that became two;
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
+//! - `session`: whether this mount is the only one, which decides how much of that is needed; `lease`: how it finds out;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
 //! - `snapshots`: trees that are remembered;
@@ -33,6 +34,7 @@ mod freshness;
 mod gate;
 mod ghosts;
 mod holes;
+mod lease;
 mod merge;
 mod names;
 mod news;
@@ -46,6 +48,7 @@ mod rebase;
 mod reclaim;
 mod replay;
 mod room;
+mod session;
 mod snapshots;
 mod state;
 mod sync;
@@ -103,11 +106,14 @@ pub struct Volume {
     /// A root that the watcher saw.
     newer: RefCell<Option<(Root, Record)>>,
     freshness: freshness::Freshness,
+    lease: lease::Lease,
     /// The store's last word on how full it is.
     last_usage: Cell<Option<dht::Usage>>,
     news: news::News,
     background: RefCell<Vec<JoinHandle<()>>>,
     committer: RefCell<Option<JoinHandle<()>>>,
+    /// Looks at the register, until everything is stored.
+    watcher: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl Volume {
@@ -119,7 +125,7 @@ impl Volume {
     ///
     /// # Suspends
     ///
-    /// Until the root is durable.
+    /// Until the root is durable, and as [`open`](Volume::open).
     pub fn create(
         store: Rc<dyn BlockStore>,
         keys: VolumeKeys,
@@ -160,6 +166,7 @@ impl Volume {
         match reactor::timeout(volume.options.sync_patience, || volume.commit()) {
             Ok(Ok(())) => {
                 volume.start();
+                volume.enter(session::Present::new());
                 Ok(volume)
             }
             Ok(Err(Errno::EEXIST)) => Err(OpenError::Exists),
@@ -176,7 +183,8 @@ impl Volume {
     ///
     /// # Suspends
     ///
-    /// While the root is read.
+    /// While the root is read, and until another mount that has the volume for itself has stored what it closed, or has
+    /// been silent for some seconds.
     pub fn open(
         store: Rc<dyn BlockStore>,
         keys: VolumeKeys,
@@ -213,7 +221,10 @@ impl Volume {
         if !volume.options.read_only {
             volume.find_orphans().map_err(OpenError::Tree)?;
         }
+        let tree = volume.state.borrow().tree;
+        let present = volume.sessions_in(tree).map_err(OpenError::Tree)?;
         volume.start();
+        volume.enter(present);
         Ok(volume)
     }
 
@@ -227,8 +238,10 @@ impl Volume {
         // A reader has nothing to make durable.
         let directory = options.journal_directory.clone().filter(|_| !options.read_only);
         let journal = directory.map(|directory| Journal::open(directory, &keys)).transpose()?;
-        let write_back = options.write_back && journal.is_some();
-        let mut state = State::new(options.cache_bytes, charter, options.device, write_back);
+        let durability =
+            durability::Durability::new(journal.is_some(), options.write_back && journal.is_some());
+        let (session, device): ([u8; 8], u64) = (random_bytes(), options.device);
+        let mut state = State::new(options.cache_bytes, charter, options.device, durability);
         state.tree = tree;
         state.read_only = options.read_only;
         Ok(Rc::new_cyclic(|me| Volume {
@@ -240,7 +253,7 @@ impl Volume {
             in_flight: fetch::InFlight::default(),
             gate: gate::Gate::default(),
             sealer: RefCell::new(RootSealer::new()),
-            session: random_bytes(),
+            session,
             journal,
             work: Signal::new(),
             progress: Signal::new(),
@@ -252,10 +265,12 @@ impl Volume {
             version: Cell::new(0),
             newer: RefCell::new(None),
             freshness: freshness::Freshness::default(),
+            lease: lease::Lease::new(session, device),
             last_usage: Cell::new(None),
             news: news::News::default(),
             background: RefCell::new(Vec::new()),
             committer: RefCell::new(None),
+            watcher: RefCell::new(None),
         }))
     }
 
@@ -270,7 +285,7 @@ impl Volume {
         }
         if let Some(interval) = self.options.watch_interval {
             let watcher = self.clone();
-            background.push(reactor::spawn(move || watcher.watch(interval)));
+            *self.watcher.borrow_mut() = Some(reactor::spawn(move || watcher.watch(interval)));
         }
     }
 

@@ -77,7 +77,7 @@ impl ClientDirectory {
     pub(crate) fn left_behind(base: &Path) -> Vec<ClientDirectory> {
         (1..=CLIENT_COUNT_MAX)
             .map(|number| numbered(base, number))
-            .filter(|path| has_entries(&journal_of(path)))
+            .filter(|path| has_groups(&journal_of(path)))
             .filter_map(|path| Self::take(&path).ok())
             .collect()
     }
@@ -129,8 +129,12 @@ fn journal_of(directory: &Path) -> PathBuf {
     directory.join("journal")
 }
 
-fn has_entries(directory: &Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+/// Whether a journal holds changes. What else is in its directory says nothing of that.
+fn has_groups(directory: &Path) -> bool {
+    let is_journal = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"journal-"))
+    };
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.any(is_journal))
 }
 
 fn device(directory: &Path) -> Result<u64, Failure> {
@@ -169,7 +173,7 @@ mod tests {
         let held: Vec<_> = (0..3).map(|_| ClientDirectory::take_in(base.path()).unwrap()).collect();
         for directory in &held {
             fs::create_dir(directory.journal()).unwrap();
-            fs::write(directory.journal().join("group"), "x").unwrap();
+            fs::write(directory.journal().join("journal-0000000000000001"), "x").unwrap();
         }
         let [first, second, third] = held.try_into().unwrap();
         drop((second, third));
@@ -180,6 +184,18 @@ mod tests {
             ClientDirectory::left_behind(base.path()).iter().map(|left| left.path.clone()).collect();
         assert_eq!(left, [base.path().join("client-3")]);
         drop(first);
+    }
+
+    #[test]
+    fn a_note_beside_the_journal_is_nothing_left_behind() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = ClientDirectory::take_in(base.path()).unwrap();
+        fs::create_dir(directory.journal()).unwrap();
+        for name in ["sessions", ".sessions.0000000000000001.tmp"] {
+            fs::write(directory.journal().join(name), "x").unwrap();
+        }
+        drop(directory);
+        assert!(ClientDirectory::left_behind(base.path()).is_empty());
     }
 
     #[test]

@@ -23,7 +23,7 @@ const INODE: &str = "\
     010000000000000088776655443322110500000000000000ffffffffffffffff0100000000f153650000000002000000 \
     01f15365000000000300000000105e5f00000000ffc99a3b";
 const ENTRY: &str = "080706050403020102";
-const WRITER: &str = "0173657373696f6e31070000000000000000f15365000000000000000000000000";
+const WRITER: &str = "0173657373696f6e31070000000000000000f1536500000000";
 const ORPHAN: &str = "01887766554433221100f153650000000010ff536500000000";
 const TRUNCATION: &str = "010300000000000000401f000000000000";
 const OBJECT: &str = "010000800100008000000000000000000000000000000000000000000000";
@@ -32,8 +32,10 @@ const SNAPSHOT: &str = "\
     010100000001000080000001780000010203040506090909090909090909090909090909090909090909090909090909 \
     090909090908080808080808080808080808080808070707070707070707070707070707070707070707070707070707 \
     07070707070f0000000000000000f1536500000000050000000106617574686f72066265666f7265";
-/// Of an inode, an attribute, a name, an extent, a writer, an orphan, a truncation, an object, a snapshot.
-const KEYS: [&str; 9] = [
+const SESSION: &str = "01887766554433221100f1536500000000020000000000000003000000000000000200000000000000";
+/// Of an inode, an attribute, a name, an extent, a writer, an orphan, a truncation, an object, a snapshot, a
+/// session.
+const KEYS: [&str; 10] = [
     "000000000000000701",
     "000000000000000702757365722e636f6c6f7572",
     "0000000000000007030000000000abcdef6e616d65",
@@ -43,6 +45,7 @@ const KEYS: [&str; 9] = [
     "0000000000000000030000000000000007",
     "00000000000000000000000605040302010707070707070707070707070707070707070707070707070707070707070707",
     "0000000000000000041122334455667788",
+    "0000000000000000071122334455667788",
 ];
 const NODE: &str = "\
     0100020009007800000000000000000000070102010e00ed090000e8030000e90300000200000001080000100000002a \
@@ -128,8 +131,7 @@ fn records_are_as_they_were() {
     is_golden(ENTRY, &bytes);
     assert_eq!(EntryRecord::decode(&bytes), Some(entry));
 
-    let writer =
-        WriterRecord { session: *b"session1", delta: 7, committed_seconds: 1_700_000_000, lease_seconds: 0 };
+    let writer = WriterRecord { session: *b"session1", delta: 7, committed_seconds: 1_700_000_000 };
     let bytes = encoded(|out| writer.encode(out));
     is_golden(WRITER, &bytes);
     assert_eq!(WriterRecord::decode(&bytes), Some(writer));
@@ -164,6 +166,17 @@ fn records_are_as_they_were() {
     let bytes = encoded(|out| snapshot.encode(out));
     is_golden(SNAPSHOT, &bytes);
     assert_eq!(SnapshotRecord::decode(&bytes), Some(snapshot));
+
+    let session = SessionRecord {
+        device: 0x1122_3344_5566_7788,
+        since_seconds: 1_700_000_000,
+        state: SessionState::Alone,
+        asks: 3,
+        heard: 2,
+    };
+    let bytes = encoded(|out| session.encode(out));
+    is_golden(SESSION, &bytes);
+    assert_eq!(SessionRecord::decode(&bytes), Some(session));
 }
 
 #[test]
@@ -178,6 +191,7 @@ fn keys_are_as_they_were() {
         Key::Truncation(7),
         Key::Object(ObjectId::from(&pointer())),
         Key::Snapshot(0x1122_3344_5566_7788),
+        Key::Session(0x1122_3344_5566_7788),
     ];
     for (golden, key) in KEYS.iter().zip(keys) {
         let bytes = Bytes::copy_from_slice(&key.encode());

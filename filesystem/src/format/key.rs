@@ -15,6 +15,7 @@
 //! | orphan | `0 u64, 2, inode u64` | [`Orphan`](super::Orphan) |
 //! | truncation | `0 u64, 3, inode u64` | [`Truncation`](super::Truncation) |
 //! | snapshot | `0 u64, 4, snapshot u64` | [`SnapshotRecord`](super::SnapshotRecord) |
+//! | session | `0 u64, 7, session u64` | [`SessionRecord`](super::SessionRecord) |
 //!
 //! Only an extent's value may be a pointer that leaves its address out: a version that does not know a kind can move its
 //! values to another object as they are.
@@ -45,6 +46,7 @@ const TRUNCATION: u8 = 3;
 const SNAPSHOT: u8 = 4;
 /// The first: the newest records lie beside the writers' and inode 1, where each commit writes anyway.
 const OBJECT: u8 = 0;
+const SESSION: u8 = 7;
 
 /// An encoded key. Most fit inline.
 pub type KeyBytes = SmallVec<[u8; 40]>;
@@ -62,6 +64,8 @@ pub enum Key {
     Snapshot(u64),
     /// How much of an object is pointed to.
     Object(ObjectId),
+    /// A mount that writes, by its session.
+    Session(u64),
     /// A node's attributes.
     Inode(u64),
     /// An extended attribute.
@@ -81,6 +85,7 @@ impl Key {
             Key::Truncation(_) => (TABLE, TRUNCATION),
             Key::Snapshot(_) => (TABLE, SNAPSHOT),
             Key::Object(_) => (TABLE, OBJECT),
+            Key::Session(_) => (TABLE, SESSION),
             Key::Inode(inode) => (*inode, INODE),
             Key::Xattr(inode, _) => (*inode, XATTR),
             Key::Entry(directory, ..) => (*directory, ENTRY),
@@ -91,9 +96,11 @@ impl Key {
     /// Returns the number and the name that tell apart keys of one owner and kind.
     fn rest(&self) -> (Option<u64>, &[u8]) {
         match self {
-            Key::Writer(number) | Key::Orphan(number) | Key::Truncation(number) | Key::Snapshot(number) => {
-                (Some(*number), &[])
-            }
+            Key::Writer(number)
+            | Key::Orphan(number)
+            | Key::Truncation(number)
+            | Key::Snapshot(number)
+            | Key::Session(number) => (Some(*number), &[]),
             Key::Object(object) => (Some(object.birth), &object.address),
             Key::Inode(_) => (None, &[]),
             Key::Xattr(_, name) => (None, name),
@@ -111,6 +118,7 @@ impl Key {
     pub fn moved(&self, to: u64) -> Key {
         match self {
             Key::Writer(device) => Key::Writer(*device),
+            Key::Session(session) => Key::Session(*session),
             Key::Orphan(_) => Key::Orphan(to),
             Key::Truncation(_) => Key::Truncation(to),
             Key::Snapshot(number) => Key::Snapshot(*number),
@@ -153,6 +161,7 @@ impl Key {
                 let address = bytes.get(17..)?.try_into().ok()?;
                 Some(Key::Object(ObjectId { birth: number(9)?, address }))
             }
+            (TABLE, SESSION) => exact(17, Key::Session(number(9)?)),
             (TABLE, _) => None,
             (inode, INODE) => exact(9, Key::Inode(inode)),
             (inode, XATTR) => Some(Key::Xattr(inode, name(9)?)),
@@ -166,7 +175,7 @@ impl Key {
     pub fn is_of_unknown_kind(bytes: &[u8]) -> bool {
         let Some((owner, [kind, ..])) = bytes.split_first_chunk::<8>() else { return false };
         match u64::from_be_bytes(*owner) {
-            TABLE => !matches!(*kind, WRITER | ORPHAN | TRUNCATION | SNAPSHOT | OBJECT),
+            TABLE => !matches!(*kind, WRITER | ORPHAN | TRUNCATION | SNAPSHOT | OBJECT | SESSION),
             _ => !matches!(*kind, INODE | XATTR | ENTRY | EXTENT),
         }
     }
@@ -188,7 +197,8 @@ impl Key {
             Key::Orphan(inode) => inode.checked_add(1).map_or(Key::Truncation(0), Key::Orphan),
             Key::Object(object) => object.successor().map_or(Key::Writer(0), Key::Object),
             Key::Truncation(inode) => inode.checked_add(1).map_or(Key::Snapshot(0), Key::Truncation),
-            Key::Snapshot(number) => number.checked_add(1).map_or(Key::Inode(1), Key::Snapshot),
+            Key::Snapshot(number) => number.checked_add(1).map_or(Key::Session(0), Key::Snapshot),
+            Key::Session(session) => session.checked_add(1).map_or(Key::Inode(1), Key::Session),
             Key::Inode(inode) => Key::Xattr(*inode, Bytes::new()),
             Key::Xattr(inode, name) => Key::Xattr(*inode, longer(name)),
             Key::Entry(directory, hash, name) => Key::Entry(*directory, *hash, longer(name)),
@@ -228,6 +238,7 @@ mod tests {
             number().prop_map(Key::Snapshot),
             (number(), prop_oneof![Just([0; 32]), Just([0xff; 32]), any::<[u8; 32]>()])
                 .prop_map(|(birth, address)| Key::Object(ObjectId { birth, address })),
+            number().prop_map(Key::Session),
             inode().prop_map(Key::Inode),
             (inode(), name()).prop_map(|(i, n)| Key::Xattr(i, n)),
             (inode(), number(), name()).prop_map(|(d, h, n)| Key::Entry(d, h, n)),

@@ -1,11 +1,12 @@
-//! Records that belong to the volume as a whole: who wrote what, what is open without a name, what is being
-//! removed.
+//! Records that belong to the volume as a whole: who wrote what, who is about to, what is open without a name, what is
+//! being removed.
 //!
 //! Each begins with its version; what is longer was written by a later version, and its known part is read.
 //!
 //! | record | bytes |
 //! | --- | --- |
-//! | writer | `1, session 8, delta u64, committed seconds i64, lease seconds i64` |
+//! | writer | `1, session 8, delta u64, committed seconds i64` |
+//! | session | `1, device u64, since seconds i64, state u64, asks u64, heard u64` |
 //! | orphan | `1, device u64, since seconds i64, lease seconds i64` |
 //! | truncation | `1, first frame u64, end frame u64` |
 
@@ -21,8 +22,31 @@ pub struct WriterRecord {
     pub delta: u64,
     /// When, in seconds since 1970.
     pub committed_seconds: i64,
-    /// Until when the writer may cache what it writes, in seconds since 1970; 0: it has no lease.
-    pub lease_seconds: i64,
+}
+
+/// What a session may do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum SessionState {
+    /// Others are about: it publishes what it closes, and asks before it opens.
+    #[default]
+    Shared,
+    /// It is the only one: it publishes and asks when it likes, as long as it knows that it is.
+    Alone,
+}
+
+/// A mount that may write, from its beginning to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SessionRecord {
+    /// Its device's number: one session at a time goes by it.
+    pub device: u64,
+    /// Since when, in seconds since 1970.
+    pub since_seconds: i64,
+    /// What it may do.
+    pub state: SessionState,
+    /// Its last question whether the others are still there: questions are numbered, over all sessions.
+    pub asks: u64,
+    /// The last question, of whoever, that it has answered.
+    pub heard: u64,
 }
 
 /// An inode without a name that somebody has open.
@@ -71,18 +95,32 @@ impl WriterRecord {
     /// Writes the record.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let session = u64::from_le_bytes(self.session);
-        put(out, &[session, self.delta, self.committed_seconds as u64, self.lease_seconds as u64]);
+        put(out, &[session, self.delta, self.committed_seconds as u64]);
     }
 
     /// Reads a record.
     pub fn decode(bytes: &[u8]) -> Option<WriterRecord> {
-        let [session, delta, committed, lease] = numbers(bytes)?;
-        Some(WriterRecord {
-            session: session.to_le_bytes(),
-            delta,
-            committed_seconds: committed as i64,
-            lease_seconds: lease as i64,
-        })
+        let [session, delta, committed] = numbers(bytes)?;
+        Some(WriterRecord { session: session.to_le_bytes(), delta, committed_seconds: committed as i64 })
+    }
+}
+
+impl SessionRecord {
+    /// Writes the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let state = match self.state {
+            SessionState::Shared => 1,
+            SessionState::Alone => 2,
+        };
+        put(out, &[self.device, self.since_seconds as u64, state, self.asks, self.heard]);
+    }
+
+    /// Reads a record.
+    pub fn decode(bytes: &[u8]) -> Option<SessionRecord> {
+        let [device, since, state, asks, heard] = numbers(bytes)?;
+        // What a later version's session may do, and does not say in words that we know, may be anything.
+        let state = if state == 1 { SessionState::Shared } else { SessionState::Alone };
+        Some(SessionRecord { device, since_seconds: since as i64, state, asks, heard })
     }
 }
 
@@ -118,20 +156,23 @@ mod tests {
 
     #[test]
     fn records_survive_encoding_and_a_longer_tail() {
-        let writer =
-            WriterRecord { session: *b"session1", delta: 2, committed_seconds: -3, lease_seconds: 4 };
+        let writer = WriterRecord { session: *b"session1", delta: 2, committed_seconds: -3 };
+        let session =
+            SessionRecord { device: 10, since_seconds: -11, state: SessionState::Alone, asks: 12, heard: 13 };
         let orphan = Orphan { device: 5, since_seconds: 6, lease_seconds: -7 };
         let truncation = Truncation { from: 8, to: 9 };
-        let mut bytes = [Vec::new(), Vec::new(), Vec::new()];
+        let mut bytes = [const { Vec::new() }; 4];
         writer.encode(&mut bytes[0]);
         orphan.encode(&mut bytes[1]);
         truncation.encode(&mut bytes[2]);
-        assert_eq!(bytes.each_ref().map(Vec::len), [33, 25, 17]);
+        session.encode(&mut bytes[3]);
+        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 41]);
         for tail in [&b""[..], b"later"] {
             bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(tail));
             assert_eq!(WriterRecord::decode(&bytes[0]), Some(writer));
             assert_eq!(Orphan::decode(&bytes[1]), Some(orphan));
             assert_eq!(Truncation::decode(&bytes[2]), Some(truncation));
+            assert_eq!(SessionRecord::decode(&bytes[3]), Some(session));
         }
     }
 

@@ -281,8 +281,11 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
         }
         Operation::ReadDirectory { cookie, size, with_attributes } => {
             let size = size.min(REPLY_BYTES_MAX) as usize;
+            let count_max = DirectoryPacker::count_max(size, with_attributes);
+            let entries = operations.read_directory(inode, cookie, count_max, with_attributes)?;
+            // Asked once nothing more is waited for: it holds from now on.
             let mut packer = DirectoryPacker::new(size, with_attributes, operations.sharing());
-            for listed in operations.read_directory(inode, cookie, packer.count_max(), with_attributes)? {
+            for listed in entries {
                 if !packer.push(&listed) {
                     break;
                 }

@@ -161,9 +161,9 @@ impl DirectoryPacker {
         DirectoryPacker { buffer: Vec::with_capacity(size_max), size_max, with_attributes, sharing }
     }
 
-    /// Returns how many entries can fit at most, given that a name has at least one byte.
-    pub fn count_max(&self) -> usize {
-        self.size_max / record_size(1, self.with_attributes)
+    /// Returns how many entries can fit into `size_max` bytes at most, given that a name has at least one byte.
+    pub fn count_max(size_max: usize, with_attributes: bool) -> usize {
+        size_max / record_size(1, with_attributes)
     }
 
     /// Adds `entry`; returns false, and adds nothing, if it does not fit any more.
@@ -447,7 +447,7 @@ mod tests {
         };
         for (with_attributes, record) in [(false, 32), (true, 160)] {
             let mut packer = DirectoryPacker::new(3 * record + record / 2, with_attributes, Sharing::Alone);
-            assert_eq!(packer.count_max(), 3);
+            assert_eq!(DirectoryPacker::count_max(3 * record + record / 2, with_attributes), 3);
             assert_eq!((0..10).filter(|_| packer.push(&entry)).count(), 3);
             let (_, body) = written(&packer.finish());
             assert_eq!(body.len(), 3 * record);

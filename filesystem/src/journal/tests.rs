@@ -17,6 +17,18 @@ fn journal(directory: &Path) -> Journal {
     Journal::open(directory.into(), &keys(3, 1)).unwrap()
 }
 
+impl Journal {
+    fn append(
+        &self,
+        files: &mut Files,
+        snapshot: bool,
+        through: u64,
+        items: impl Iterator<Item = Item>,
+    ) -> Result<(), JournalError> {
+        self.append_group(files, Group { snapshot, durably: true, through }, items)
+    }
+}
+
 fn snapshot() -> Item {
     Item::Snapshot { session: [7; 8], device: 9 }
 }

@@ -13,14 +13,16 @@
 //! the changes on top of it.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dht::{Address, Record, SwapError};
 
 use super::Volume;
 use super::frames::put_errno;
+use super::lease;
 use super::objects::Grown;
+use super::session::{Changes, Intent};
 use super::state::{Attempt, Change, Delta};
 use super::values::encode_value;
 use crate::access::open_root;
@@ -35,7 +37,7 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 
 /// Returns the commit id that a root carries: whose it is, and which delta it holds.
-fn commit_id(session: [u8; 8], number: u64) -> [u8; 16] {
+pub(super) fn commit_id(session: [u8; 8], number: u64) -> [u8; 16] {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&session);
     id[8..].copy_from_slice(&number.to_le_bytes());
@@ -77,7 +79,8 @@ enum Outcome {
 impl Volume {
     /// Commits whenever someone wants it, until the volume closes.
     pub(super) fn commit_loop(self: Rc<Self>) {
-        let wants_commit = || self.state.borrow().durability.wants_commit();
+        let wants_commit =
+            || self.state.borrow().durability.wants_commit() || self.session_intent().is_some();
         let mut back_off = BackOff::new();
         loop {
             if !wants_commit() {
@@ -109,23 +112,27 @@ impl Volume {
     ///
     /// Until it is published, or another writer's root is taken over, however long that takes.
     pub(super) fn commit(self: &Rc<Self>) -> Result<(), Errno> {
+        // Before anything is taken away: a session that says it is with others says so of all that it has done alone.
+        let intent = self.session_intent();
         let delta = self.state.borrow_mut().take_delta();
         let number = delta.number;
-        let result = if delta.changes.is_empty() {
+        let result = if delta.changes.is_empty() && intent.is_none() {
             // Nothing is left to say: a merge found all of it in another's root.
             self.state.borrow_mut().committing = None;
             self.on_committed(number);
             Ok(())
         } else {
-            self.commit_delta(delta)
+            self.commit_delta(delta, intent.as_ref())
         };
         if result.is_err() {
             self.state.borrow_mut().give_back();
         }
+        // Nothing is in flight, whatever came of it: who leaves looks again.
+        self.lease.changed.notify_all();
         result
     }
 
-    fn commit_delta(self: &Rc<Self>, delta: Rc<Delta>) -> Result<(), Errno> {
+    fn commit_delta(self: &Rc<Self>, delta: Rc<Delta>, intent: Option<&Intent>) -> Result<(), Errno> {
         let volume = self.state.borrow().charter.volume;
         let mut packer = Packer::new(self.store.tag(), volume, self.version.get() + 1);
         let (delta, last) = self.store_frames(delta, &mut packer)?;
@@ -136,17 +143,20 @@ impl Volume {
             return Ok(());
         }
         self.note_features(&delta);
-        let changes = self.tree_changes(&delta, &last);
+        let sessions = intent.map_or_else(Changes::new, |intent| self.lease.session.borrow().changes(intent));
+        let changes = self.tree_changes(&delta, &last, &sessions);
         let grown = Grown::new(self, changes, &mut packer)?;
         let attempt = Attempt { number: delta.number, tree: grown.tree };
-        self.state.borrow_mut().attempt = Some(attempt);
         let objects = packer.take_ready();
         let put_bytes = objects.iter().map(|(_, object)| object.len()).sum();
+        self.state.borrow_mut().attempt = Some(attempt);
         let frees = frees_space(&delta);
-        let outcome =
-            self.announce(attempt).and_then(|()| self.publish(attempt, &grown.objects, objects, frees));
+        let announced = self.announce(attempt);
+        let published =
+            announced.and_then(|()| self.publish_over_nods(attempt, &grown.objects, objects, frees));
         self.state.borrow_mut().attempt = None;
-        match outcome? {
+        let (outcome, begun) = published?;
+        match outcome {
             Outcome::Published(record) => {
                 self.space.on_put(put_bytes);
                 let mut state = self.state.borrow_mut();
@@ -164,6 +174,8 @@ impl Volume {
                 }
                 state.header = Some(record.header_hash);
                 drop(state);
+                let has_changes = !delta.changes.is_empty();
+                self.lease.session.borrow_mut().on_committed(&sessions, has_changes, begun, lease::now());
                 self.version.set(record.version);
                 self.race.on_won();
                 self.on_committed(delta.number);
@@ -174,6 +186,31 @@ impl Volume {
             Outcome::Lost(winner) => {
                 self.race.on_lost();
                 self.take_over(&winner, Some(attempt))
+            }
+        }
+    }
+
+    /// Publishes as [`Volume::publish`] does, and goes on from our own nods. Returns when the last try began as well.
+    fn publish_over_nods(
+        &self,
+        attempt: Attempt,
+        unfolded: &ObjectChanges,
+        mut objects: Vec<(Address, Bytes)>,
+        frees: bool,
+    ) -> Result<(Outcome, Instant), Errno> {
+        loop {
+            // Where we nod, a swap that waits for its objects is overtaken again and again: they go first.
+            if !objects.is_empty() && self.lease.session.borrow().is_waited_for() {
+                let contents = objects.iter().map(|(_, content)| content.clone()).collect();
+                if self.store.put_many(contents).is_ok() {
+                    objects.clear();
+                    self.on_stored();
+                }
+            }
+            let begun = lease::now();
+            match self.publish(attempt, unfolded, objects.clone(), frees)? {
+                Outcome::Lost(winner) if self.take_nod(&winner) => {}
+                outcome => return Ok((outcome, begun)),
             }
         }
     }
@@ -254,7 +291,7 @@ impl Volume {
     }
 
     /// The delta as the tree takes it; `last` are the frames that go with the nodes.
-    fn tree_changes(&self, delta: &Delta, last: &[(Key, Location)]) -> Vec<TreeChange> {
+    fn tree_changes(&self, delta: &Delta, last: &[(Key, Location)], sessions: &Changes) -> Vec<TreeChange> {
         let mut changes = Vec::with_capacity(delta.changes.len() + 1);
         let mut scratch = Vec::with_capacity(128);
         let mut encoded = |change: &Change| {
@@ -278,11 +315,16 @@ impl Volume {
             session: self.session,
             delta: delta.number,
             committed_seconds: Time::now().seconds,
-            lease_seconds: 0,
         });
-        let key = Bytes::copy_from_slice(&Key::Writer(self.options.device).encode());
-        let at = changes.partition_point(|change| change.key < key);
-        changes.insert(at, TreeChange { key, value: Some(encoded(&writer)) });
+        let mut insert = |key: Key, value| {
+            let key = Bytes::copy_from_slice(&key.encode());
+            let at = changes.partition_point(|change| change.key < key);
+            changes.insert(at, TreeChange { key, value });
+        };
+        insert(Key::Writer(self.options.device), Some(encoded(&writer)));
+        for (id, record) in sessions {
+            insert(Key::Session(*id), record.map(|record| encoded(&Change::Session(record))));
+        }
         changes
     }
 

@@ -27,25 +27,32 @@ pub(crate) struct Trouble {
 pub(crate) struct Durability {
     newest: u64,
     journaled: u64,
+    /// The journal may hold changes up to here: a write of it has begun.
+    journaling: u64,
     committed: u64,
     /// Somebody wants everything up to here committed.
     wanted: u64,
-    /// Write-back only: what the journal lacks, each key with the number of its newest change.
+    /// What the journal lacks, if there is one: each key with the number of its newest change.
     lacking: Option<BTreeMap<Key, u64>>,
+    /// A change is durable once it is journaled.
+    write_back: bool,
     trouble: Option<Trouble>,
     /// Counts what the store took: tells slow from stuck.
     successes: u64,
 }
 
 impl Durability {
-    /// Nothing has changed yet. With `write_back` a change is durable once it is journaled.
-    pub(crate) fn new(write_back: bool) -> Durability {
+    /// Nothing has changed yet. Where it `journals` there is a journal; with `write_back` a change is durable once it is
+    /// there, otherwise it only outlives the process.
+    pub(crate) fn new(journals: bool, write_back: bool) -> Durability {
         Durability {
             newest: 0,
             journaled: 0,
+            journaling: 0,
             committed: 0,
             wanted: 0,
-            lacking: write_back.then(BTreeMap::new),
+            lacking: journals.then(BTreeMap::new),
+            write_back,
             trouble: None,
             successes: 0,
         }
@@ -109,7 +116,7 @@ impl Durability {
 
     /// Whether every change up to `number` is as durable as was promised.
     pub(crate) fn is_durable(&self, number: u64) -> bool {
-        self.is_committed(number) || (self.lacking.is_some() && self.journaled >= number)
+        self.is_committed(number) || (self.write_back && self.journaled >= number)
     }
 
     /// Whether a quorum holds every change up to `number`.
@@ -133,9 +140,19 @@ impl Durability {
         self.committed
     }
 
-    /// Whether the journal makes changes durable, or only keeps what is left at the end.
-    pub(crate) fn is_write_back(&self) -> bool {
-        self.lacking.is_some()
+    /// A group with every change up to `through` is about to be written to the journal.
+    pub(crate) fn on_journaling(&mut self, through: u64) {
+        self.journaling = self.journaling.max(through);
+    }
+
+    /// Whether the journal may hold what is not committed: then whatever takes that back has to be told too.
+    pub(crate) fn may_be_journaled(&self) -> bool {
+        self.write_back || self.journaling > self.committed
+    }
+
+    /// Whether the journal, or a quorum, has every change up to `number`, if only until a power cut.
+    pub(crate) fn is_noted(&self, number: u64) -> bool {
+        self.is_committed(number) || self.journaled >= number
     }
 
     /// The keys whose newest change the journal lacks.
@@ -170,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_write_that_failed_or_still_runs_makes_nothing_durable() {
-        let mut durability = Durability::new(true);
+        let mut durability = Durability::new(true, true);
         let first = change(&mut durability, 1);
         // A large group is being written, and fails: nobody told us of a success.
         assert_eq!(durability.lacking().count(), 1);
@@ -184,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_key_that_changed_while_it_was_written_is_lacking_still() {
-        let mut durability = Durability::new(true);
+        let mut durability = Durability::new(true, true);
         let written = change(&mut durability, 1);
         let newer = change(&mut durability, 1);
         durability.on_journaled(written);
@@ -196,7 +213,7 @@ mod tests {
 
     #[test]
     fn without_write_back_only_the_quorum_counts() {
-        let mut durability = Durability::new(false);
+        let mut durability = Durability::new(false, false);
         let number = change(&mut durability, 1);
         durability.on_journaled(number);
         assert!(!durability.is_durable(number));
@@ -207,8 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_only_noted_is_not_durable() {
+        let mut durability = Durability::new(true, false);
+        let number = change(&mut durability, 1);
+        assert!(!durability.is_noted(number));
+        durability.on_journaled(number);
+        assert!(durability.is_noted(number) && !durability.is_durable(number));
+    }
+
+    #[test]
     fn trouble_begins_once_and_ends_with_the_first_success() {
-        let (mut durability, now) = (Durability::new(false), Instant::now());
+        let (mut durability, now) = (Durability::new(false, false), Instant::now());
         assert!(durability.on_failed(Errno::ETIMEDOUT, now));
         assert!(!durability.on_failed(Errno::ETIMEDOUT, now + Duration::from_secs(5)));
         assert_eq!(durability.trouble_age(now + Duration::from_secs(9)), Some(Duration::from_secs(9)));
@@ -240,7 +266,7 @@ mod tests {
         fn what_is_called_durable_was_written_by_a_write_that_succeeded(
             events in events(), write_back: bool,
         ) {
-            let mut durability = Durability::new(write_back);
+            let mut durability = Durability::new(write_back, write_back);
             // The model: by change its key; what each medium really holds, by key the newest number.
             let mut changes: Vec<u64> = Vec::new();
             let mut media: [BTreeMap<u64, u64>; 2] = [BTreeMap::new(), BTreeMap::new()];

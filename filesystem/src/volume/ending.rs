@@ -105,6 +105,7 @@ impl Volume {
     /// [`close`](Volume::close) that is under way turns to the journal once its last request is answered or has failed.
     pub fn give_up(&self) {
         self.gives_up.set(true);
+        self.lease.changed.notify_all();
         self.progress.notify_all();
     }
 
@@ -129,13 +130,22 @@ impl Volume {
         }
         // From here on nothing changes any more, so the newest number stands.
         self.state.borrow_mut().read_only = true;
+        // The last commit says so, or one of its own.
+        self.lease.session.borrow_mut().leave();
         let stored = self.sync_all();
+        let has_left = stored.is_ok() && self.leave();
+        // Not before: who waits for this mount to store what it closed has to hear of it meanwhile.
+        let watcher = self.watcher.borrow_mut().take();
+        if let Some(watcher) = watcher {
+            watcher.terminate();
+            let _ = watcher.join();
+        }
         self.closing.set(true);
         self.work.notify_all();
         self.news.arrived.notify_all();
         let committer = self.committer.borrow_mut().take();
         if let Some(committer) = committer {
-            if stored.is_err() {
+            if !has_left {
                 committer.terminate();
             }
             let _ = committer.join();

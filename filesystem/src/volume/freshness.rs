@@ -11,7 +11,7 @@ use std::time::Duration;
 use reactor::sync::Signal;
 
 use super::Volume;
-use crate::operations::{Operations, Sharing};
+use crate::operations::Operations;
 
 /// How long a question may take, with the taking over of a root that it finds. Whoever asks is a program in `open`.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,14 +54,24 @@ impl Volume {
     ///
     /// # Suspends
     ///
-    /// For a read of the register, and for the nodes of a newer tree; at most for a stated patience. Never if nobody else
+    /// For a read of the register, and for the nodes of a newer tree; at most for a stated patience. Never while nobody else
     /// writes.
     pub(super) fn refresh(&self) -> bool {
-        let freshness = &self.freshness;
-        if self.sharing() == Sharing::Alone || freshness.unreachable.get() {
+        if self.sharing().is_alone() || self.freshness.unreachable.get() {
             return false;
         }
         let before = self.version.get();
+        self.ask_anew();
+        // Another may have been alone since we were struck out, and have closed what it has not published.
+        if !self.freshness.unreachable.get() && self.wait_until_settled() {
+            self.ask_anew();
+        }
+        self.version.get() != before
+    }
+
+    /// Asks the register a question that begins now, or waits for one that another asks.
+    fn ask_anew(&self) {
+        let freshness = &self.freshness;
         let needed = freshness.begun.get() + 1;
         while freshness.answered.get() < needed {
             if freshness.is_asking.get() {
@@ -81,7 +91,6 @@ impl Volume {
             freshness.answered.set(number);
             drop(question);
         }
-        self.version.get() != before
     }
 
     /// Reads the register, and waits until what it names is ours, or taken over.

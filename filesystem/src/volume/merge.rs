@@ -24,7 +24,8 @@
 //! replaced or removed like anything else, whether or not the very program has looked at it since: an editor that has read
 //! a file and saves it by rename half an hour later replaces what was stored meanwhile, as on a local disk and on NFS; what
 //! was *not* in there yet is in conflict with the save, and both are kept. A program that must not do so looks first: an
-//! open finds all that was closed or synced before it (see [`super::freshness`]).
+//! open finds all that was closed or synced before it (see [`super::freshness`]). It does not find what a mount that was
+//! alone closed and had not stored when it fell silent (see [`super::session`]), nor anything new while the nodes are away.
 //!
 //! A directory whose names are others after the merge than either side has shown counts as changed by it, since kernels
 //! and programs keep listings for as long as it does not.
@@ -278,6 +279,6 @@ fn inode_of(key: &Key) -> Option<u64> {
         | Key::Extent(inode, _)
         | Key::Orphan(inode)
         | Key::Truncation(inode) => Some(*inode),
-        Key::Entry(..) | Key::Writer(_) | Key::Object(_) | Key::Snapshot(_) => None,
+        Key::Entry(..) | Key::Writer(_) | Key::Object(_) | Key::Session(_) | Key::Snapshot(_) => None,
     }
 }

@@ -71,7 +71,12 @@ impl News {
         let (inode, entry) = match Key::decode(key)? {
             Key::Entry(directory, _, name) => (directory, Some(Invalidation::Entry(Inode(directory), name))),
             Key::Inode(inode) | Key::Extent(inode, _) | Key::Xattr(inode, _) => (inode, None),
-            Key::Orphan(_) | Key::Truncation(_) | Key::Writer(_) | Key::Object(_) | Key::Snapshot(_) => {
+            Key::Orphan(_)
+            | Key::Truncation(_)
+            | Key::Writer(_)
+            | Key::Object(_)
+            | Key::Snapshot(_)
+            | Key::Session(_) => {
                 return None;
             }
         };

@@ -1,11 +1,14 @@
 //! The [`Operations`] of a mount, each one step over the state.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Volume;
 use super::content::{Part, ReadPlan, push_slice};
 use super::holes::Seek;
+use super::lease;
 use super::names::NewNode;
 use super::state::Change;
 use crate::errno::Errno;
@@ -299,9 +302,17 @@ impl Operations for Volume {
 
     fn flush(&self, inode: Inode) -> Result<(), Errno> {
         let number = self.dirty_delta(inode);
+        if number == 0 {
+            return Ok(());
+        }
         match self.sharing() {
-            _ if number == 0 => Ok(()),
-            Sharing::WithOthers => self.sync_changes(number),
+            Sharing::WithOthers => {
+                self.sync_changes(number)?;
+                // Another that believes that it is alone would not look.
+                self.wait_until_settled();
+                Ok(())
+            }
+            Sharing::Leased => self.note_closed(number),
             // It will be tried again, but not be said again: whoever closes a file should know.
             Sharing::Alone => match self.state.borrow().durability.trouble() {
                 Some(trouble) => Err(trouble.errno),
@@ -339,13 +350,15 @@ impl Operations for Volume {
             // `fsync` of the mountpoint stands for `syncfs`, which the kernel does not pass on.
             None | Some(Inode::ROOT) => {
                 let newest = self.state.borrow().durability.newest();
-                self.sync_changes(newest)
+                self.sync_changes(newest)?;
             }
             Some(inode) => match self.dirty_delta(inode) {
-                0 => Ok(()),
-                number => self.sync_changes(number),
+                0 => return Ok(()),
+                number => self.sync_changes(number)?,
             },
         }
+        self.wait_until_settled();
+        Ok(())
     }
 
     fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> {
@@ -418,7 +431,10 @@ impl Operations for Volume {
 
     fn sharing(&self) -> Sharing {
         match self.options.watch_interval {
-            Some(_) => Sharing::WithOthers,
+            Some(_) => match self.lease.session.borrow().alone_for(lease::now()) {
+                Some(left) if left >= Duration::from_secs(1) => Sharing::Leased,
+                _ => Sharing::WithOthers,
+            },
             None => Sharing::Alone,
         }
     }

@@ -28,14 +28,16 @@ pub struct Options {
     pub sync_patience: Duration,
     /// `sync`, and changes that find no room, wait for the store however long it takes.
     pub hard: bool,
-    /// How often to look whether another writer committed; `None`: only when we commit.
+    /// How often to look whether another writer committed, and whether there is one; `None`: nobody else is there while we
+    /// are, which the caller knows.
     pub watch_interval: Option<Duration>,
     /// Where what no quorum took is kept when the mount ends, for the next one; one process at a time may use it. Without
     /// it, and where the nodes do not take everything, [`Ending::Lost`](super::Ending::Lost) is how it ends.
     pub journal_directory: Option<PathBuf>,
     /// `sync` returns once the journal has it, and the quorum follows.
     pub write_back: bool,
-    /// Change nothing.
+    /// Change nothing. Others are told nothing of such a mount either: what one that is alone closes is seen here once it is
+    /// committed, within about a second, and not before.
     pub read_only: bool,
 }
 

@@ -5,8 +5,6 @@
 //! finds what programs here have open although it is removed there ([`super::ghosts`]); another, what the kernel must
 //! forget ([`super::news`]).
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use dht::{HeaderHash, Record};
 
@@ -118,8 +116,11 @@ impl Volume {
         let (removed, returned) = self.removed_under_us(base, root.tree)?;
         let merged = self.merge(root.tree, Time::now())?;
         let truncations = self.read_truncations(root.tree)?;
+        let sessions = self.sessions_in(root.tree)?;
         let dead = self.state.borrow().truncations.clone();
         self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
+        self.on_sessions(sessions);
+        self.on_heard_of(root);
         self.state.borrow_mut().keep_ghosts(&removed, base, &dead);
         {
             let mut state = self.state.borrow_mut();
@@ -212,19 +213,6 @@ impl Volume {
             }
         }
         Ok((removed, returned))
-    }
-
-    /// Looks at the register now and then, and takes over what another writer published.
-    pub(super) fn watch(&self, interval: Duration) {
-        loop {
-            reactor::sleep(interval);
-            if let Ok(Some(record)) = self.store.read(&self.keys.register) {
-                self.freshness.note_reachable();
-                if record.version > self.version.get() && self.state.borrow().committing.is_none() {
-                    self.offer(record);
-                }
-            }
-        }
     }
 
     /// Hands a root that the register names to the committer, which takes it over if it is another writer's.

@@ -22,7 +22,7 @@ use crate::cache::{Cache, NumberMap};
 use crate::errno::Errno;
 use crate::format::{
     EntryRecord, InodeRecord, Key, KeyBytes, NAME_HASH_BITS, ObjectChanges, ObjectRecord, Orphan, Pointer,
-    SnapshotRecord, Truncation, WriterRecord,
+    SessionRecord, SnapshotRecord, Truncation, WriterRecord,
 };
 use crate::operations::{FileKind, Inode, NAME_SIZE_MAX, Time};
 use crate::tree::cursor;
@@ -51,6 +51,7 @@ pub(crate) enum Change {
     Writer(WriterRecord),
     /// Only found in the tree: commits keep it.
     Object(ObjectRecord),
+    Session(SessionRecord),
 }
 
 impl Change {
@@ -166,7 +167,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(cache_size_bytes: usize, charter: Charter, device: u64, write_back: bool) -> State {
+    pub(crate) fn new(
+        cache_size_bytes: usize,
+        charter: Charter,
+        device: u64,
+        durability: Durability,
+    ) -> State {
         State {
             tree: None,
             objects: ObjectChanges::default(),
@@ -179,7 +185,7 @@ impl State {
             reclaim: VecDeque::new(),
             truncations: NumberMap::default(),
             read_positions: HashMap::new(),
-            durability: Durability::new(write_back),
+            durability,
             attempt: None,
             edits: 0,
             passed: Passed::default(),
@@ -200,6 +206,12 @@ impl State {
     /// Returns the bytes that wait for a commit.
     pub(crate) fn dirty_bytes(&self) -> usize {
         self.active.size_bytes + self.committing.as_ref().map_or(0, |delta| delta.size_bytes)
+    }
+
+    /// Whether there are changes that are not committed.
+    pub(crate) fn has_changes(&self) -> bool {
+        let committing = self.committing.as_ref().is_some_and(|delta| !delta.changes.is_empty());
+        committing || !self.active.changes.is_empty()
     }
 
     /// Changes `key` in the active delta.

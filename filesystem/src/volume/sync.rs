@@ -11,7 +11,7 @@ use super::state::{Attempt, Change, State};
 use super::values::encode_value;
 use crate::errno::Errno;
 use crate::format::Key;
-use crate::journal::{Files, Item, Journal, JournalError};
+use crate::journal::{Files, Group, Item, Journal, JournalError};
 
 impl Volume {
     /// Makes all changes up to `number` as durable as the mode promises.
@@ -40,6 +40,30 @@ impl Volume {
         self.sync_to(number)
     }
 
+    /// Writes what is closed while nobody else is there to the journal, so that it outlives this process, though not
+    /// a power cut: the next start puts it in. Without a journal, or where that fails, the nodes have to take it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::sync_to`].
+    ///
+    /// # Suspends
+    ///
+    /// While it is written.
+    pub(super) fn note_closed(&self, number: u64) -> Result<(), Errno> {
+        let Some(journal) = self.journal.as_ref().filter(|_| !self.options.write_back) else {
+            return self.sync_changes(number);
+        };
+        let mut files = journal.turn();
+        if self.state.borrow().durability.is_noted(number) {
+            return Ok(());
+        }
+        let Err(error) = self.write_group_as(journal, &mut files, false, false) else { return Ok(()) };
+        drop(files);
+        tracing::error!(%error, "the journal fails: a close waits for the nodes instead");
+        self.sync_to(number)
+    }
+
     /// Writes what the journal lacks, or `everything` that is not committed.
     ///
     /// # Suspends
@@ -51,8 +75,20 @@ impl Volume {
         files: &mut Files,
         everything: bool,
     ) -> Result<(), JournalError> {
+        self.write_group_as(journal, files, everything, true)
+    }
+
+    fn write_group_as(
+        &self,
+        journal: &Journal,
+        files: &mut Files,
+        everything: bool,
+        durably: bool,
+    ) -> Result<(), JournalError> {
         let (head, changes, through, snapshot) = {
-            let state = self.state.borrow();
+            let mut state = self.state.borrow_mut();
+            let newest = state.durability.newest();
+            state.durability.on_journaling(newest);
             let snapshot = journal.wants_snapshot(files, state.dirty_bytes() as u64) || everything;
             let mut head = Vec::new();
             if snapshot {
@@ -67,7 +103,8 @@ impl Volume {
             let delta = (!changes.is_empty()).then_some(Item::Delta(number));
             delta.into_iter().chain(changes.into_iter().map(item))
         });
-        journal.append(files, snapshot, through, head.into_iter().chain(items))?;
+        let group = Group { snapshot, durably, through };
+        journal.append_group(files, group, head.into_iter().chain(items))?;
         self.state.borrow_mut().durability.on_journaled(through);
         Ok(())
     }
@@ -116,7 +153,9 @@ impl Volume {
         if self.state.borrow_mut().durability.want(number) {
             self.work.notify_all();
         }
-        self.wait_until(|state| state.durability.is_committed(number).then_some(Ok(())))
+        // A session's own words have numbers too; no change of anybody's is in them.
+        let is_stored = |state: &State| state.durability.is_committed(number) || !state.has_changes();
+        self.wait_until(|state| is_stored(state).then_some(Ok(())))
     }
 
     /// Waits until `done` says something.

@@ -185,7 +185,7 @@ impl State {
             return Ok(Progress::Done);
         }
         let below = self.committing.as_ref().is_some_and(|delta| delta.changes.contains_key(&key));
-        if !below && !self.durability.is_write_back() && self.get_stored(&key)?.is_none() {
+        if !below && !self.durability.may_be_journaled() && self.get_stored(&key)?.is_none() {
             self.forget(inode);
             return Ok(Progress::Done);
         }

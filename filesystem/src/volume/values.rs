@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::state::{Change, Step, Stop};
 use crate::errno::Errno;
 use crate::format::{
-    EntryRecord, FRAME_SIZE_MAX, InodeRecord, Key, ObjectRecord, Orphan, Pointer, SnapshotRecord, Truncation,
-    WriterRecord,
+    EntryRecord, FRAME_SIZE_MAX, InodeRecord, Key, ObjectRecord, Orphan, Pointer, SessionRecord,
+    SnapshotRecord, Truncation, WriterRecord,
 };
 use crate::tree::cursor;
 
@@ -39,6 +39,7 @@ pub(crate) fn decode_raw(key: &Key, raw: &Bytes, home: &[u8; 32]) -> Option<Chan
         Key::Snapshot(_) => SnapshotRecord::decode(raw).map(Change::Snapshot),
         Key::Writer(_) => WriterRecord::decode(raw).map(Change::Writer),
         Key::Object(_) => ObjectRecord::decode(raw).map(Change::Object),
+        Key::Session(_) => SessionRecord::decode(raw).map(Change::Session),
     }
 }
 
@@ -62,5 +63,6 @@ pub(crate) fn encode_value(change: &Change, out: &mut Vec<u8>) {
         Change::Snapshot(snapshot) => snapshot.encode(out),
         Change::Writer(writer) => writer.encode(out),
         Change::Object(object) => object.encode(out),
+        Change::Session(session) => session.encode(out),
     }
 }

@@ -1,0 +1,335 @@
+//! Whether this mount is the only one that writes, and for how long it may rely on that: the decision, and nothing else.
+//!
+//! Each mount that may write is a *session*: a record in the tree, which changes as the tree does, by a compare-and-swap on
+//! the root. So no two sessions can both believe that there is no other: whoever swaps has seen the root before, and
+//! nobody needs to talk to anybody but the register.
+//!
+//! - A session is `Alone` only where the tree has no other, and acts so for [`LEASE`] less [`MARGIN`] from the beginning of
+//!   its last look at the register, or its last swap, that showed none. It looks about each second, so this ends only when
+//!   the nodes are away, or when it sleeps.
+//! - A newcomer adds itself as `Shared`. If another is `Alone`, it waits until that one's record says otherwise, or until
+//!   [`LEASE`] has passed on its own clock since its swap was acknowledged: no look that shows no newcomer began later, so
+//!   by then the other's time is over, whatever became of it. It then strikes the other out.
+//! - The holder, when it sees a newcomer, is with others from that moment on; then commits what is dirty; the commit that
+//!   holds all of it says `Shared`. While that takes long, it *nods* (see [`super::lease`]), and the newcomer waits on.
+//! - Whoever would be `Alone` but for one that is silent asks: a number in its record, which a live session repeats in its
+//!   own. Who does not, for [`SILENCE`], is struck out. A session that finds itself struck out enters again.
+//!
+//! Clocks need not agree on the time, only run alike: within [`MARGIN`] over [`LEASE`]. Times here include those in which
+//! the machine slept.
+//!
+//! Not here: reading and writing. This is plain data, told what was seen, and when.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::format::{SessionRecord, SessionState};
+
+/// How long a look that shows no other session is good for: some tries at a look, and as long as a newcomer waits at most
+/// for one that was killed.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// By how much sooner the holder ends: clocks differ by less in a lease, and a request is answered within it.
+pub(crate) const MARGIN: Duration = Duration::from_secs(1);
+/// After how long without a sign of life another is asked for one: answers cost both a commit.
+const ASK_AFTER: Duration = Duration::from_secs(30);
+/// How long one that was asked may take. Longer than nodes that restart, so that nobody is struck out for that.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The sessions in a tree.
+pub(crate) type Present = BTreeMap<u64, SessionRecord>;
+
+/// What the records become; `None`: there is none any more.
+pub(crate) type Changes = BTreeMap<u64, Option<SessionRecord>>;
+
+/// What a commit is to do about the sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Intent {
+    /// Add this one.
+    Enter,
+    /// Say that this one is with others. The commit has all that it did before it was.
+    Share,
+    /// Say that this one is alone.
+    BeAlone,
+    /// Ask the others whether they are there.
+    Ask,
+    /// Say that this one is.
+    Answer,
+    /// Remove these, unless they gave a sign of life since.
+    Strike(Present),
+    /// Remove this one.
+    Leave,
+}
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// It announces nothing: a reader, or nobody else can be there.
+    Silent,
+    /// It is not in the tree, and is to be.
+    Out,
+    /// It is in the tree, and waits for one that is alone, of which it heard then.
+    Entering { heard: Instant },
+    /// It is with others.
+    Shared,
+    /// It is alone, as far as it knows until then.
+    Alone { until: Instant },
+    /// Its record says that it is alone, and it is not.
+    Yielding,
+    /// It serves nobody any more, and is not to be in the tree.
+    Leaving,
+}
+
+/// See the file's header.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: u64,
+    device: u64,
+    since_seconds: i64,
+    phase: Phase,
+    /// The sessions in the tree that we stand on.
+    present: Present,
+    /// When each of the others gave its last sign of life.
+    heard: BTreeMap<u64, Instant>,
+    /// When our last question was in the tree.
+    asked: Option<Instant>,
+    /// We committed something since: only who has something to do needs to know who is there.
+    has_worked: bool,
+    /// A root that is yet to be taken over has other sessions.
+    has_seen_other: bool,
+    /// Sessions of our device that are over for certain.
+    over: Vec<u64>,
+}
+
+impl Session {
+    /// A session that announces nothing yet.
+    pub(crate) fn new(id: [u8; 8], device: u64, since_seconds: i64) -> Session {
+        Session {
+            id: u64::from_le_bytes(id),
+            device,
+            since_seconds,
+            phase: Phase::Silent,
+            present: Present::new(),
+            heard: BTreeMap::new(),
+            asked: None,
+            has_worked: false,
+            has_seen_other: false,
+            over: Vec::new(),
+        }
+    }
+
+    /// From now on it wants to be in the tree, in the place of those that are `over`.
+    pub(crate) fn announce(&mut self, over: &[[u8; 8]]) {
+        self.phase = Phase::Out;
+        self.over = over.iter().map(|id| u64::from_le_bytes(*id)).collect();
+    }
+
+    /// From now on it wants to be out of it.
+    pub(crate) fn leave(&mut self) {
+        if self.phase != Phase::Silent {
+            // What is on its way may yet put it there.
+            self.phase = Phase::Leaving;
+        }
+    }
+
+    fn mine(&self) -> Option<&SessionRecord> {
+        self.present.get(&self.id)
+    }
+
+    fn others(&self) -> impl Iterator<Item = (u64, &SessionRecord)> {
+        self.present.iter().filter(|(id, _)| **id != self.id).map(|(id, record)| (*id, record))
+    }
+
+    fn holders(&self) -> Present {
+        let is_holder = |(_, record): &(u64, &SessionRecord)| record.state == SessionState::Alone;
+        self.others().filter(is_holder).map(|(id, record)| (id, *record)).collect()
+    }
+
+    /// For how long from `now` nobody else publishes anything, or relies on what we published.
+    pub(crate) fn alone_for(&self, now: Instant) -> Option<Duration> {
+        match self.phase {
+            Phase::Alone { until } => until.checked_duration_since(now),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody else relies on being alone: what others closed is published.
+    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Out => false,
+            Phase::Entering { heard } => now >= heard + LEASE,
+            _ => true,
+        }
+    }
+
+    /// Whether another waits for us: our record says that we are alone, and we are not. Also while we leave.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let is_alone = self.mine().is_some_and(|mine| mine.state == SessionState::Alone);
+        is_alone && (self.has_seen_other || self.others().next().is_some())
+    }
+
+    /// The sessions in the tree are `present`, as of `now`, by our commit or another's.
+    pub(crate) fn on_tree(&mut self, present: Present, now: Instant) {
+        for (id, record) in &present {
+            if *id != self.id && self.present.get(id) != Some(record) {
+                self.heard.insert(*id, now);
+            }
+        }
+        self.heard.retain(|id, _| present.contains_key(id));
+        self.present = present;
+        self.has_seen_other = false;
+        let mine = self.mine().map(|mine| mine.state);
+        let is_only = self.others().next().is_none();
+        let waits = !self.holders().is_empty();
+        self.phase = match (mine, self.phase) {
+            (_, Phase::Silent | Phase::Leaving) => self.phase,
+            (None, _) => Phase::Out,
+            (Some(SessionState::Alone), Phase::Alone { until }) if is_only => Phase::Alone { until },
+            // A look, or the swap that said so, tells until when.
+            (Some(SessionState::Alone), _) if is_only => Phase::Alone { until: now },
+            (Some(SessionState::Alone), _) => Phase::Yielding,
+            (Some(SessionState::Shared), Phase::Out) if waits => Phase::Entering { heard: now },
+            (Some(SessionState::Shared), Phase::Entering { heard }) if waits => Phase::Entering { heard },
+            (Some(SessionState::Shared), _) => Phase::Shared,
+        };
+    }
+
+    /// The register held no root that we do not know at some moment after `begun`.
+    pub(crate) fn on_look(&mut self, begun: Instant) {
+        if let Phase::Alone { until } = &mut self.phase {
+            *until = (*until).max(begun + LEASE - MARGIN);
+        }
+    }
+
+    /// Our commit, which began then, is published; `has_changes` if it was about files.
+    pub(crate) fn on_committed(
+        &mut self,
+        changes: &Changes,
+        has_changes: bool,
+        begun: Instant,
+        now: Instant,
+    ) {
+        let mut present = self.present.clone();
+        for (id, record) in changes {
+            match record {
+                Some(record) => present.insert(*id, *record),
+                None => present.remove(id),
+            };
+        }
+        let asks = |present: &Present| present.get(&self.id).map_or(0, |mine| mine.asks);
+        let is_question = asks(&present) > asks(&self.present);
+        self.has_worked = (self.has_worked && !is_question) || has_changes;
+        if is_question {
+            self.asked = Some(now);
+        }
+        self.on_tree(present, now);
+        self.on_look(begun);
+    }
+
+    /// A root that is not ours, and is yet to be taken over, holds these.
+    pub(crate) fn on_ahead(&mut self, present: &Present) {
+        let is_only = present.keys().all(|id| *id == self.id) && present.contains_key(&self.id);
+        self.has_seen_other = !is_only;
+        if matches!(self.phase, Phase::Alone { .. }) && !is_only {
+            self.phase = Phase::Yielding;
+        }
+    }
+
+    /// Session `id` published a root.
+    pub(crate) fn on_heard(&mut self, id: [u8; 8], now: Instant) {
+        let id = u64::from_le_bytes(id);
+        if let Some(heard) = self.heard.get_mut(&id) {
+            *heard = now;
+        }
+        if let Phase::Entering { heard } = &mut self.phase
+            && self.present.get(&id).is_some_and(|record| record.state == SessionState::Alone)
+        {
+            *heard = now;
+        }
+    }
+
+    /// Returns what the next commit is to do about sessions, be it about files or not.
+    pub(crate) fn wants(&self, now: Instant) -> Option<Intent> {
+        let has_question =
+            || self.others().any(|(_, other)| self.mine().is_some_and(|mine| other.asks > mine.heard));
+        match self.phase {
+            Phase::Silent => None,
+            Phase::Out => Some(Intent::Enter),
+            Phase::Leaving => self.mine().map(|_| Intent::Leave),
+            Phase::Yielding => Some(Intent::Share),
+            Phase::Entering { heard } if now >= heard + LEASE => Some(Intent::Strike(self.holders())),
+            Phase::Shared if self.others().next().is_none() => Some(Intent::BeAlone),
+            Phase::Shared => self.wants_of_silent(now).or_else(|| has_question().then_some(Intent::Answer)),
+            Phase::Entering { .. } | Phase::Alone { .. } => has_question().then_some(Intent::Answer),
+        }
+    }
+
+    /// What to do about others that give no sign of life, if anything.
+    fn wants_of_silent(&self, now: Instant) -> Option<Intent> {
+        let mine = self.mine()?;
+        let unanswered: Present = self
+            .others()
+            .filter(|(_, other)| other.heard < mine.asks)
+            .map(|(id, record)| (id, *record))
+            .collect();
+        match self.asked {
+            Some(asked) if !unanswered.is_empty() => {
+                (now >= asked + SILENCE).then_some(Intent::Strike(unanswered))
+            }
+            _ => {
+                let is_silent = |heard: &Instant| now >= *heard + ASK_AFTER;
+                (self.has_worked && self.heard.values().any(is_silent)).then_some(Intent::Ask)
+            }
+        }
+    }
+
+    /// Returns what becomes of the records in the tree that we stand on.
+    pub(crate) fn changes(&self, intent: &Intent) -> Changes {
+        let mut changes = Changes::new();
+        match intent {
+            // One at a time goes by our device's number, and now that is us; but where its directory was copied the other
+            // may live, and rely on being alone.
+            Intent::Enter => {
+                let is_over = |id: u64, other: &SessionRecord| {
+                    other.device == self.device
+                        && (other.state == SessionState::Shared || self.over.contains(&id))
+                };
+                let over = self.others().filter(|(id, other)| is_over(*id, other));
+                changes.extend(over.map(|(id, _)| (id, None)));
+            }
+            Intent::Strike(silent) => changes.extend(
+                (silent.iter())
+                    .filter(|(id, record)| self.present.get(id) == Some(record))
+                    .map(|(id, _)| (*id, None)),
+            ),
+            Intent::Leave => {
+                changes.insert(self.id, None);
+                return changes;
+            }
+            _ => {}
+        }
+        let mine = self.mine().copied();
+        if mine.is_none() && *intent != Intent::Enter {
+            // Struck out meanwhile: the next commit sees to that.
+            return Changes::new();
+        }
+        let is_only = self.others().all(|(id, _)| changes.contains_key(&id));
+        let question = self.present.values().map(|record| record.asks.max(record.heard)).max().unwrap_or(0);
+        let before = mine.unwrap_or(SessionRecord {
+            device: self.device,
+            since_seconds: self.since_seconds,
+            ..SessionRecord::default()
+        });
+        let state = match intent {
+            Intent::Enter | Intent::BeAlone | Intent::Strike(_) if is_only => SessionState::Alone,
+            Intent::Enter | Intent::BeAlone | Intent::Strike(_) | Intent::Share => SessionState::Shared,
+            _ => before.state,
+        };
+        let asks = if *intent == Intent::Ask { question.saturating_add(1) } else { before.asks };
+        let heard = self.others().map(|(_, other)| other.asks).max().unwrap_or(0).max(before.heard);
+        changes.insert(self.id, Some(SessionRecord { state, asks, heard, ..before }));
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;
