@@ -2,7 +2,7 @@
 //! effect. What it holds is never wrong: that is the DHT's business, and has worlds of its own.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,6 +27,12 @@ pub(crate) struct Cloud {
     pub(crate) lost_percent: Cell<u32>,
     /// No node takes a block.
     pub(crate) full: Cell<bool>,
+    /// How long each block of a machine takes that has a slow line.
+    pub(crate) slow: RefCell<BTreeMap<usize, Duration>>,
+    /// So many blocks of anybody's find too few nodes, once they have travelled.
+    pub(crate) failing_puts: Cell<u32>,
+    /// Machines whose swaps never arrive.
+    pub(crate) mute: RefCell<BTreeSet<usize>>,
 }
 
 impl Cloud {
@@ -37,6 +43,9 @@ impl Cloud {
             cut_off: RefCell::default(),
             lost_percent: Cell::new(0),
             full: Cell::new(false),
+            slow: RefCell::default(),
+            failing_puts: Cell::new(0),
+            mute: RefCell::default(),
         })
     }
 
@@ -97,8 +106,14 @@ impl BlockStore for Reach {
     }
 
     fn put(&self, content: Bytes) -> Result<Address, PutError> {
+        let slow = self.cloud.slow.borrow().get(&self.machine).copied();
+        reactor::sleep(slow.unwrap_or(Duration::ZERO));
         let fate = self.travel();
         if fate == Fate::NeverArrives {
+            return Err(Self::no_quorum());
+        }
+        if let Some(left) = self.cloud.failing_puts.get().checked_sub(1) {
+            self.cloud.failing_puts.set(left);
             return Err(Self::no_quorum());
         }
         if self.cloud.full.get() {
@@ -134,7 +149,7 @@ impl BlockStore for Reach {
     ) -> Result<Record, SwapError> {
         let unknown = || SwapError::Unknown { reason: "nobody answers".into() };
         let fate = self.travel();
-        if fate == Fate::NeverArrives {
+        if fate == Fate::NeverArrives || self.cloud.mute.borrow().contains(&self.machine) {
             return Err(unknown());
         }
         if self.cloud.full.get() {
