@@ -224,6 +224,55 @@ fn waits_end_at_their_deadlines_and_when_the_connection_goes() {
 }
 
 #[test]
+fn who_was_not_accepted_costs_little_and_gets_all_its_room_when_it_is() {
+    run(|| {
+        let (own, other) = (identity(), identity());
+        let (client, server) = (bind(&own), bind(&other));
+        let connection = client.connect(server.local_addr().unwrap(), Expect::Any).unwrap();
+        let stream = connection.open().unwrap();
+        // Nothing may be written that the peer has no room for.
+        stream.set_write_deadline(Some(now() + 300 * MS));
+        let (sent, mut size) = (pattern(9 << 20), 0);
+        let stuck = loop {
+            match (&stream).write(&sent[size..]) {
+                Ok(count) => size += count,
+                Err(error) => break error.kind(),
+            }
+        };
+        assert_eq!((stuck, size <= (256 << 10)), (ErrorKind::TimedOut, true), "{size} bytes");
+        stream.set_write_deadline(None);
+        let writing = spawn(move || {
+            (&stream).write_all(&sent[size..]).unwrap();
+            stream.end().unwrap();
+        });
+        let sent = pattern(9 << 20);
+        let mut came = Vec::new();
+        server.accept().unwrap().accept().unwrap().read_to_end(&mut came).unwrap();
+        assert!(came == sent);
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_client_answers_nobody_and_a_socket_for_both_families_reaches_ipv4() {
+    run(|| {
+        let other = identity();
+        let server = bind(&other);
+        let Ok(client) = Endpoint::client("[::]:0".parse().unwrap(), &identity()) else {
+            return eprintln!("SKIPPED: quic_streams' socket for both families: there is no IPv6 here");
+        };
+        let connection =
+            client.connect(server.local_addr().unwrap(), Expect::Key(other.public_key())).unwrap();
+        assert_eq!(connection.remote_addr(), server.local_addr().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], client.local_addr().unwrap().port()));
+        let stranger = bind(&identity());
+        let answered =
+            reactor::timeout(Duration::from_secs(1), || stranger.connect(address, Expect::Any).map(drop));
+        assert!(answered.is_err());
+    });
+}
+
+#[test]
 fn a_peer_that_holds_another_key_is_refused_by_whom_it_was_dialled() {
     run(|| {
         let (own, other, third) = (identity(), identity(), identity());

@@ -27,7 +27,10 @@ const STREAMS_MAX: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 5 << 20;
 
 /// The same over all its streams: what one connection can cost.
-const RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
+pub(super) const RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
+
+/// The same of a connection that nobody has accepted yet: the first request of a client, and little for a stranger.
+const PENDING_WINDOW_BYTES: u32 = 256 << 10;
 
 /// What may wait to be acknowledged, over all streams of a connection; who writes more is suspended.
 const SEND_WINDOW_BYTES: u64 = 8 << 20;
@@ -77,14 +80,14 @@ pub(super) fn secret<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn transport() -> Arc<TransportConfig> {
+fn transport(receive_window: u32) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
-        .receive_window(RECEIVE_WINDOW_BYTES.into())
+        .receive_window(receive_window.into())
         .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("seconds fit")))
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -106,7 +109,10 @@ pub(super) fn server(identity: &Identity) -> io::Result<Arc<ServerConfig>> {
     let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret::<32>());
     let mut config = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
-    config.transport_config(transport()).time_source(Arc::new(WallClock)).max_incoming(super::PENDING_MAX);
+    config
+        .transport_config(transport(PENDING_WINDOW_BYTES))
+        .time_source(Arc::new(WallClock))
+        .max_incoming(super::PENDING_MAX);
     Ok(Arc::new(config))
 }
 
@@ -119,7 +125,7 @@ pub(super) fn client(identity: &Identity, expect: Expect, to: SocketAddr) -> io:
     let mut config = ClientConfig::new(Arc::new(crypto));
     // Tokens are remembered by a server's name, and ours have none.
     config
-        .transport_config(transport())
+        .transport_config(transport(RECEIVE_WINDOW_BYTES))
         .token_store(Arc::new(NoneTokenStore))
         .initial_dst_cid_provider(Arc::new(connection_id));
     Ok(config)

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use quinn_proto::{ConnectionEvent, ConnectionHandle, Dir, Event, StreamEvent, StreamId};
 use rustls::pki_types::CertificateDer;
 
+use super::config::RECEIVE_WINDOW_BYTES;
 use super::endpoint::Shared;
 use super::error::Lost;
 use super::stream::{Rows, Stream};
@@ -80,13 +81,14 @@ impl Connection {
     /// # Suspends
     /// While the peer allows no more streams at once.
     pub fn open(&self) -> io::Result<Stream> {
-        let id = self.inner.opening.wait(None, || {
+        self.inner.opening.wait(None, || {
             if let Some(lost) = self.inner.lost() {
                 return Some(Err(lost));
             }
-            self.inner.proto.borrow_mut().streams().open(Dir::Bi).map(Ok)
-        })??;
-        Ok(Stream::new(self.clone(), id))
+            let id = self.inner.proto.borrow_mut().streams().open(Dir::Bi)?;
+            // Here, so that a termination while others have their turn resets it, and does not lose it.
+            Some(Ok(Stream::new(self.clone(), id)))
+        })?
     }
 
     /// The next stream that the peer opened.
@@ -97,13 +99,14 @@ impl Connection {
     /// # Suspends
     /// Until there is one.
     pub fn accept(&self) -> io::Result<Stream> {
-        let id = self.inner.accepting.wait(None, || {
+        self.inner.accepting.wait(None, || {
             let next = self.inner.proto.borrow_mut().streams().accept(Dir::Bi);
-            next.map(Ok).or_else(|| self.inner.lost().map(Err))
-        })??;
-        // The peer's credit for streams grows as they are taken.
-        self.inner.touch();
-        Ok(Stream::new(self.clone(), id))
+            let Some(id) = next else { return self.inner.lost().map(Err) };
+            // The peer's credit for streams grows as they are taken.
+            self.inner.touch();
+            // Here, as in `open`.
+            Some(Ok(Stream::new(self.clone(), id)))
+        })?
     }
 
     /// The key that the peer proved.
@@ -192,6 +195,12 @@ impl Inner {
 
     pub(super) fn remove_stream(&self, id: StreamId) {
         self.streams.borrow_mut().remove(&id);
+    }
+
+    /// Somebody has accepted it: it may cost as much as others.
+    pub(super) fn on_accepted(self: &Rc<Self>) {
+        self.proto.borrow_mut().set_receive_window(RECEIVE_WINDOW_BYTES.into());
+        self.touch();
     }
 
     /// Has the endpoint's coroutine look at the connection. Never suspends.
@@ -323,6 +332,10 @@ impl Inner {
             if is_drained {
                 return self.shared.remove(self);
             }
+        }
+        if self.proto.borrow().is_drained() {
+            // It was removed, and its number may be another's.
+            return;
         }
         let due = self.proto.borrow_mut().poll_timeout();
         let lingers = self.lingers_until.get().filter(|_| self.lost.borrow().is_none());

@@ -76,6 +76,19 @@ impl Endpoint {
         Endpoint::over(UdpSocket::bind(address)?, identity)
     }
 
+    /// As [`Endpoint::bind`], for who connects and accepts nobody: who tries to connect to it is not answered.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn client(address: SocketAddr, identity: &Rc<Identity>) -> io::Result<Endpoint> {
+        let endpoint = Endpoint::bind(address, identity)?;
+        endpoint.shared.proto.borrow_mut().set_server_config(None);
+        Ok(endpoint)
+    }
+
     /// As [`Endpoint::bind`], over a socket that is bound already, with options of its own.
     ///
     /// # Errors
@@ -149,6 +162,7 @@ impl Endpoint {
                         self.shared.on_pending_end();
                         // Some are lost while they wait.
                         if connection.is_up() {
+                            connection.inner().on_accepted();
                             return Some(Ok(connection));
                         }
                     }

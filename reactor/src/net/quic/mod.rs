@@ -44,8 +44,8 @@
 //!
 //! What a stranger can cost: towards an address that is not proved, three bytes for each that came (RFC 9000, section
 //! 8.1); [`PENDING_MAX`] connections that nobody has accepted yet, beyond a quarter of which a client has to prove its
-//! address first; and of each peer that has proved a key, 8 MiB of what was not read and 8 MiB of what was not
-//! acknowledged.
+//! address first, and 256 KiB of what each of them sent; and of each connection that was accepted, 8 MiB of what was not
+//! read and 8 MiB of what was not acknowledged. An endpoint that accepts nobody is an [`Endpoint::client`].
 //!
 //! What it is not: HTTP/3, 0-RTT (which can be replayed), datagrams, streams of one direction, or several paths at once.
 

@@ -53,6 +53,8 @@ impl Wire {
         if socket.simulated().is_some() {
             return Ok(Wire { socket, kernel: None });
         }
+        // Nobody else's deadlines are to cut off what the endpoint waits for.
+        socket.set_write_deadline(None);
         let kernel = UdpSocketState::new((&socket).into())?;
         // Without them more is lost in bursts, and sent again.
         let _ = kernel.set_recv_buffer_size((&socket).into(), KERNEL_BUFFER_BYTES);
