@@ -2,7 +2,7 @@
 
 use super::proxy::{Proxies, Proxy, read_exceptions};
 use super::{Client, ClientError, PoolLimits, RedirectPolicy, Timeouts};
-use crate::http::{BodyLimits, HeadLimits};
+use crate::http::{BodyLimits, HeadLimits, Headers, InvalidHeader};
 use crate::net::tls;
 
 /// How a client is to be; see [`Client::builder`].
@@ -16,6 +16,7 @@ pub struct ClientBuilder {
     pub(super) proxies: Proxies,
     pub(super) tls: Option<tls::Client>,
     pub(super) gzip: bool,
+    pub(super) default_headers: Headers,
 }
 
 impl ClientBuilder {
@@ -30,6 +31,7 @@ impl ClientBuilder {
             proxies: Proxies::default(),
             tls: None,
             gzip: true,
+            default_headers: Headers::new(),
         }
     }
 
@@ -74,6 +76,21 @@ impl ClientBuilder {
     pub fn tls(mut self, tls: tls::Client) -> ClientBuilder {
         self.tls = Some(tls);
         self
+    }
+
+    /// Sends this header field with each request that has none of that name, to whatever host: a key for one server does
+    /// not belong here, if the client is used for others too.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHeader`].
+    pub fn default_header(
+        mut self,
+        name: &str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<ClientBuilder, InvalidHeader> {
+        self.default_headers.push(name, value)?;
+        Ok(self)
     }
 
     /// Whether to offer and decode gzip. On at first.

@@ -41,7 +41,7 @@ use self::proxy::Proxy;
 use self::request::{Form, Request};
 use self::response::{Framed, decoder};
 use super::head::HeadError;
-use super::{BodyLimits, InvalidHeader};
+use super::{BodyLimits, Headers, InvalidHeader};
 use crate::clock::now;
 use crate::net::tls;
 
@@ -139,6 +139,14 @@ pub enum ClientError {
     /// The server switches to a protocol that nobody asked for.
     #[error("the server switches protocols unasked")]
     UnwantedUpgrade,
+    /// The server answered that it won't or can't ([`Response::error_for_status`]).
+    #[error("{url} answered {status}")]
+    Status {
+        /// 400 or above.
+        status: StatusCode,
+        /// Who, after redirects.
+        url: String,
+    },
     /// A redirect that is not followed.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
@@ -228,6 +236,10 @@ impl Client {
         let mut pool = self.shared.pool.borrow_mut();
         pool.expire(now());
         pool.len()
+    }
+
+    fn default_headers(&self) -> &Headers {
+        &self.shared.config.default_headers
     }
 
     fn timeouts(&self) -> &Timeouts {

@@ -1,6 +1,7 @@
 //! A request while it is put together, and the bytes that its head becomes.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::Read;
 use std::time::Duration;
 
@@ -122,6 +123,44 @@ impl<'a> RequestBuilder<'a> {
         })
     }
 
+    /// Proves who asks by a token (RFC 6750). Only TLS hides it.
+    #[must_use]
+    pub fn bearer_auth(self, token: &str) -> Self {
+        self.with(|request| Ok(request.headers.set("Authorization", format!("Bearer {token}"))?))
+    }
+
+    /// Adds a value to the URL's query.
+    #[must_use]
+    pub fn query(self, name: &str, value: impl Display) -> Self {
+        self.with(|request| {
+            request.url.query_pairs_mut().append_pair(name, &value.to_string());
+            Ok(())
+        })
+    }
+
+    /// Sends a value as JSON. One that JSON can't hold (a map whose keys are no text) is a `ClientError::Body`.
+    #[must_use]
+    pub fn json(self, value: &impl serde::Serialize) -> Self {
+        self.with(|request| {
+            let json =
+                serde_json::to_vec(value).map_err(|error| ClientError::Body { source: error.into() })?;
+            request.headers.set("Content-Type", "application/json")?;
+            request.body = Body::Bytes(json.into());
+            Ok(())
+        })
+    }
+
+    /// Sends names with values as a form, as browsers do (`application/x-www-form-urlencoded`).
+    #[must_use]
+    pub fn form(self, pairs: &[(&str, &str)]) -> Self {
+        self.with(|request| {
+            let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+            request.headers.set("Content-Type", "application/x-www-form-urlencoded")?;
+            request.body = Body::Bytes(form.into_bytes().into());
+            Ok(())
+        })
+    }
+
     /// Sends these bytes as the body.
     #[must_use]
     pub fn body(self, bytes: impl BodyBytes<'a>) -> Self {
@@ -179,13 +218,19 @@ impl<'a> RequestBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// [`ClientError`]; an answer with a status of 400 and above is none.
+    /// [`ClientError`]; an answer with a status of 400 and above is none, until [`Response::error_for_status`].
     ///
     /// # Suspends
     ///
     /// Until then, within the [`super::Timeouts`].
     pub fn send(self) -> Result<Response, ClientError> {
-        self.client.send(self.request?)
+        let mut request = self.request?;
+        for (name, value) in self.client.default_headers().iter() {
+            if !request.headers.contains(name) {
+                request.headers.push(name, value)?;
+            }
+        }
+        self.client.send(request)
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
 use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::connection::{Connection, Server};
 use super::exchange::Clock;
-use super::{Phase, Shared};
+use super::{ClientError, Phase, Shared};
 use crate::http::{BodyDecoder, BodyLimits, BodyReader, Headers, ResponseHead};
 use crate::net::Duplex;
 
@@ -129,6 +130,32 @@ impl Response {
     pub fn text(mut self, limit_bytes: usize) -> io::Result<String> {
         let bytes = self.read_all(limit_bytes)?;
         String::from_utf8(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+    }
+
+    /// The body, which is JSON, as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` when it is longer than `limit_bytes`, no JSON, or no `T`; as `read`.
+    ///
+    /// # Suspends
+    ///
+    /// Until it has come.
+    pub fn json<T: DeserializeOwned>(mut self, limit_bytes: usize) -> io::Result<T> {
+        let bytes = self.read_all(limit_bytes)?;
+        serde_json::from_slice(&bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    }
+
+    /// The answer, if its status is below 400.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Status`] else; what the server says about it is lost.
+    pub fn error_for_status(self) -> Result<Response, ClientError> {
+        match self.status.as_u16() {
+            ..400 => Ok(self),
+            _ => Err(ClientError::Status { status: self.status, url: self.url.into() }),
+        }
     }
 
     fn read_all(&mut self, limit_bytes: usize) -> io::Result<Vec<u8>> {
