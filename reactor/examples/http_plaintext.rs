@@ -3,10 +3,11 @@
 //! `cargo run --release --example http_plaintext -- 8080`, then `wrk http://127.0.0.1:8080/plaintext`.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 
 use reactor::http::{Method, Request, Response, Server};
 use reactor::net::TcpListener;
+use serde::Serialize;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let port = std::env::args().nth(1).map_or(Ok(8080), |port| port.parse::<u16>())?;
@@ -21,9 +22,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(served?)
 }
 
+#[derive(Serialize)]
+struct Message {
+    message: &'static str,
+}
+
 fn json(request: &mut Request<'_>) -> io::Result<Response> {
     // The memory of this connection's last response.
     let mut body = request.buffer();
-    write!(body, r#"{{"message":{:?}}}"#, "Hello, World!")?;
+    serde_json::to_writer(&mut body, &Message { message: "Hello, World!" })?;
     Ok(Response::json(body))
 }

@@ -13,18 +13,24 @@
 //! Where laxity is a hole it is strict: what two servers could read differently is refused, no value can inject a
 //! header, no path leads out of its directory, and everything that a client controls is bounded ([`Limits`]).
 //!
-//! What it is not: HTTP/2 or 3, templates, sessions, or a framework for middleware.
+//! What many handlers have in common goes into layers around them ([`Server::layer`], [`Group`]); what they take out of
+//! a request is typed, or a [`Refusal`].
+//!
+//! What it is not: HTTP/2 or 3, templates, or sessions.
 
 mod body;
 pub mod client;
 mod conditional;
 mod content;
+mod cookies;
 mod events;
+mod extract;
 mod files;
 mod head;
 mod headers;
 mod input;
 mod range;
+mod refusal;
 mod request;
 mod response;
 mod server;
@@ -33,7 +39,9 @@ mod websocket;
 pub use body::{BodyDecoder, BodyError, BodyLimits, Part, write_chunk_size, write_last_chunk};
 pub use conditional::{Condition, ETag, Validators, evaluate};
 pub use content::Content;
+pub use cookies::{Cookie, SameSite};
 pub use events::{Event, EventWriter, events};
+pub use extract::Pairs;
 pub use files::Files;
 pub use head::{
     Framing, HEADERS_MAX, HeadError, HeadLimits, RequestHead, ResponseHead, write_request_line,
@@ -42,9 +50,12 @@ pub use head::{
 pub use headers::{Headers, InvalidHeader};
 pub use input::{BodyReader, Input, Source};
 pub use range::{Ranges, parse_ranges};
+pub use refusal::Refusal;
 pub use request::Request;
 pub use response::Response;
-pub use server::{BodyWriter, Limits, Listen, RequestBody, Secured, Server, ServerHandle, Upgraded};
+pub use server::{
+    BodyWriter, Group, Limits, Listen, Next, RequestBody, Secured, Server, ServerHandle, Upgraded,
+};
 pub use websocket::{Message, WebSocket, WebSocketLimits, websocket};
 
 pub use ::http::{Method, StatusCode};

@@ -24,8 +24,9 @@ pub(super) type Stream = dyn FnOnce(&mut RequestBody<'_>, &mut BodyWriter<'_>) -
 
 /// A response, made by a handler and sent by the server.
 ///
-/// `Content-Length`, `Transfer-Encoding`, `Date` and `Connection` are the server's business. Text, bytes, a status
-/// and an `io::Result` of anything that is a response turn into one, so handlers may return those and use `?`.
+/// `Content-Length`, `Transfer-Encoding`, `Date` and `Connection` are the server's business. Text, bytes, a status,
+/// an `io::Error`, a [`super::Refusal`] and a `Result` of two such things turn into one, so handlers may return those and
+/// use `?`.
 ///
 /// # Examples
 ///
@@ -91,6 +92,14 @@ impl Response {
     /// JSON that is written out already. Its memory goes back to the connection: see [`super::Request::buffer`].
     pub fn json(json: impl Into<Vec<u8>>) -> Response {
         Response::new(Some("application/json"), Body::Owned(json.into()))
+    }
+
+    /// A value as JSON. One that JSON can't hold (a map whose keys are no text) is a logged 500.
+    pub fn json_of(value: &impl serde::Serialize) -> Response {
+        match serde_json::to_vec(value) {
+            Ok(json) => Response::json(json),
+            Err(error) => io::Error::from(error).into(),
+        }
     }
 
     /// Bytes of no stated type; see [`Response::content_type`].
@@ -255,14 +264,10 @@ impl From<Vec<u8>> for Response {
     }
 }
 
-impl<T: Into<Response>> From<io::Result<T>> for Response {
+impl From<io::Error> for Response {
     /// A fault of the request's body becomes its status, and anything else, whatever its kind, is the handler's own and a
     /// logged 500: a client that is told 408 may ask again, and 404 that there is no such thing.
-    fn from(result: io::Result<T>) -> Response {
-        let error = match result {
-            Ok(response) => return response.into(),
-            Err(error) => error,
-        };
+    fn from(error: io::Error) -> Response {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<BodyError>()) {
             // Nobody knows where the client's next request begins.
             Some(body) => Response::of_status(body.status()).closing(),
@@ -271,5 +276,11 @@ impl<T: Into<Response>> From<io::Result<T>> for Response {
                 Response::of_status(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
+    }
+}
+
+impl<T: Into<Response>, E: Into<Response>> From<Result<T, E>> for Response {
+    fn from(result: Result<T, E>) -> Response {
+        result.map_or_else(Into::into, Into::into)
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::router::Params;
+use super::router::{Handler, Methods, Params};
 use super::send::{Terms, send, send_upgrade};
 use super::wire::{BodySource, RequestBody, Upgraded, Vitals, Wire};
-use super::{Shared, compress};
+use super::{Shared, compress, layers};
 use crate::coroutine::Cut;
 use crate::http::response::Body;
 use crate::http::{BodyDecoder, BodyReader, Framing, HeadError, Input, Request, RequestHead, Response};
@@ -210,8 +210,26 @@ fn skip_rest(wire: &Wire<'_>, input: &mut Input, decoder: &mut BodyDecoder) -> b
     }
 }
 
-/// Finds the route and runs its handler; what goes wrong there becomes a response.
+/// Runs the request's handler, and the layers around it; what goes wrong there becomes a response.
 fn call_handler<'a>(shared: &'a Shared, request: &mut Request<'a>) -> Response {
+    let found = find(shared, request);
+    guarded(shared, || {
+        layers::run(&shared.layers, request, &|request: &mut Request<'_>| found.answer(request))
+    })
+}
+
+/// What there is for a request.
+enum Found<'a> {
+    Handler(&'a Handler),
+    /// Nothing for its method, but for others.
+    Others(&'a Methods),
+    /// `OPTIONS *`: it asks for the server as a whole.
+    Server,
+    Nothing,
+}
+
+/// Finds its route, whose values the request is given.
+fn find<'a>(shared: &'a Shared, request: &mut Request<'a>) -> Found<'a> {
     let head = request.head;
     // `http://host` has an empty path, which is `/`; and `*` to OPTIONS (RFC 9112 section 3.2).
     let path = match (head.path(), head.method()) {
@@ -219,19 +237,26 @@ fn call_handler<'a>(shared: &'a Shared, request: &mut Request<'a>) -> Response {
         ("", method) if method != Method::CONNECT => "/",
         (path, _) => path,
     };
-    let Some(methods) = shared.router.find(path, &mut request.params) else {
-        return match (path, head.method()) {
-            ("*", &Method::OPTIONS) => Response::empty(),
-            _ => match &shared.fallback {
-                Some(fallback) => guarded(shared, || fallback(request)),
-                None => Response::of_status(StatusCode::NOT_FOUND),
-            },
-        };
-    };
-    match methods.get(head.method()) {
-        Some(handler) => guarded(shared, || handler(request)),
-        None if head.method() == Method::OPTIONS => Response::empty().header("Allow", methods.allow()),
-        None => Response::of_status(StatusCode::METHOD_NOT_ALLOWED).header("Allow", methods.allow()),
+    match shared.router.find(path, &mut request.params) {
+        Some(methods) => methods.get(head.method()).map_or(Found::Others(methods), Found::Handler),
+        None if path == "*" && head.method() == Method::OPTIONS => Found::Server,
+        None => shared.fallback.as_ref().map_or(Found::Nothing, Found::Handler),
+    }
+}
+
+impl Found<'_> {
+    fn answer(&self, request: &mut Request<'_>) -> Response {
+        match self {
+            Found::Handler(handler) => handler(request),
+            Found::Others(methods) if request.method() == Method::OPTIONS => {
+                Response::empty().header("Allow", methods.allow())
+            }
+            Found::Others(methods) => {
+                Response::of_status(StatusCode::METHOD_NOT_ALLOWED).header("Allow", methods.allow())
+            }
+            Found::Server => Response::empty(),
+            Found::Nothing => Response::of_status(StatusCode::NOT_FOUND),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod compress;
 mod connection;
 mod date;
 mod exchange;
+mod layers;
 mod limits;
 mod patience;
 mod router;
@@ -27,6 +28,7 @@ use http::Method;
 use slab::Slab;
 
 pub use self::accept::{Listen, Secured};
+pub use self::layers::{Group, Next};
 pub use self::limits::Limits;
 pub(super) use self::router::Params;
 pub use self::send::BodyWriter;
@@ -34,6 +36,7 @@ pub use self::wire::{RequestBody, Upgraded};
 
 use self::attendance::Attendance;
 use self::date::Date;
+use self::layers::Layer;
 use self::patience::{CoarseClock, Patience};
 use self::router::{Handler, Router};
 use self::wire::Vitals;
@@ -76,6 +79,7 @@ const DRAIN_IDLE_TIME: Duration = Duration::from_millis(250);
 pub struct Server {
     router: Router,
     fallback: Option<Handler>,
+    layers: Vec<Layer>,
     limits: Limits,
 }
 
@@ -83,6 +87,7 @@ pub struct Server {
 pub(super) struct Shared {
     router: Router,
     fallback: Option<Handler>,
+    layers: Vec<Layer>,
     limits: Limits,
     date: Date,
     draining: Cell<bool>,
@@ -135,6 +140,43 @@ impl Server {
         self
     }
 
+    /// Adds the routes of a group, each with the group's layers around it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Server::route`] does.
+    pub fn group(mut self, group: Group) -> Server {
+        for (method, pattern, handler) in group.into_routes() {
+            self.router.add(method, &pattern, handler);
+        }
+        self
+    }
+
+    /// Puts a layer around everything that this server answers, inside of those before it: 404 and 405 too, but not what
+    /// is no request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reactor::http::{Next, Request, Response, Server};
+    ///
+    /// fn log(request: &mut Request<'_>, next: Next<'_>) -> Response {
+    ///     let begun = reactor::now();
+    ///     let response = next.run(request);
+    ///     let took = reactor::now() - begun;
+    ///     println!("{} {} {} {took:?}", request.method(), request.path(), response.status_code());
+    ///     response
+    /// }
+    /// let server = Server::new().layer(log);
+    /// ```
+    pub fn layer<R: Into<Response>>(
+        mut self,
+        function: impl Fn(&mut Request<'_>, Next<'_>) -> R + 'static,
+    ) -> Server {
+        self.layers.push(layers::layer(function));
+        self
+    }
+
     /// With other limits.
     pub fn limits(mut self, limits: Limits) -> Server {
         self.limits = limits;
@@ -151,6 +193,7 @@ impl Server {
         let shared = Rc::new(Shared {
             router: self.router,
             fallback: self.fallback,
+            layers: self.layers,
             limits: self.limits,
             date: Date::new(),
             draining: Cell::new(false),

@@ -4,7 +4,7 @@
 //! which they were added. A segment is percent-decoded before it is compared, and after the path was split: an
 //! encoded slash is a character of a segment and never a separator.
 //!
-//! What it is not: a regular expression engine, or a place for middleware.
+//! What it is not: a regular expression engine, or a place for what handlers have in common (`layers`).
 
 use std::borrow::Cow;
 use std::rc::Rc;
