@@ -522,3 +522,33 @@ fn closing_an_endpoint_delivers_what_was_ended_and_ends_the_rest() {
         assert_eq!(reading.join().unwrap().unwrap(), 400_000);
     });
 }
+
+#[test]
+fn a_run_that_ends_in_the_middle_leaves_no_socket_behind() {
+    // At addresses that nobody else's sockets are at.
+    let (own, other) = (SocketAddr::from(([127, 0, 7, 1], 0)), SocketAddr::from(([127, 0, 7, 2], 0)));
+    let bound = run(|| {
+        let identity = identity();
+        let server = Endpoint::bind(other, &identity).unwrap();
+        let client = Endpoint::bind(own, &identity).unwrap();
+        let bound = [server.local_addr().unwrap(), client.local_addr().unwrap()];
+        // Both are in the middle of something, and drop what they have only after the endpoints have ended.
+        spawn(move || {
+            let connection = server.accept().unwrap();
+            let stream = connection.accept().unwrap();
+            let _ = (&stream).read_to_end(&mut Vec::new());
+        });
+        spawn(move || {
+            let connection = client.connect(bound[0], Expect::Any).unwrap();
+            let mut stream = connection.open().unwrap();
+            stream.write_all(&pattern(100_000)).unwrap();
+            let _ = stream.read(&mut [0]);
+        });
+        reactor::sleep(100 * MS);
+        bound
+    });
+    for address in bound {
+        std::net::UdpSocket::bind(address)
+            .unwrap_or_else(|error| panic!("{address} is still bound: {error}"));
+    }
+}

@@ -205,6 +205,10 @@ impl Inner {
 
     /// Has the endpoint's coroutine look at the connection. Never suspends.
     pub(super) fn touch(self: &Rc<Self>) {
+        // Nobody would take it from the list when the coroutine has ended, and it holds the endpoint with its socket.
+        if self.shared.has_ended() {
+            return;
+        }
         if !self.is_dirty.replace(true) {
             self.shared.dirty.borrow_mut().push_back(self.clone());
         }

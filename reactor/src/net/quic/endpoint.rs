@@ -236,6 +236,10 @@ impl Shared {
         self.failure.borrow().as_ref().map(Lost::error)
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
     fn check(&self) -> io::Result<()> {
         self.failure().map_or(Ok(()), Err)
     }
@@ -262,7 +266,9 @@ impl Shared {
         self.failure.borrow_mut().get_or_insert_with(|| lost.clone());
         let all: Vec<Rc<Inner>> = self.connections.take().into_values().collect();
         all.iter().for_each(|inner| inner.on_lost(lost.clone()));
+        // Each of them holds us.
         drop(self.arrived.take());
+        drop(self.dirty.take());
         self.accepting.wake_all();
         self.emptied.wake_all();
         self.inboxes.borrow().iter().filter_map(Weak::upgrade).for_each(|inbox| inbox.wake_all());
