@@ -19,6 +19,7 @@ use reactor::crypto::{Identity, PublicKey, random_bytes};
 use reactor::sync::{Mutex, channel};
 
 use crate::address::{Address, OwnerTag};
+use crate::block::configuration::Membership;
 use crate::block::mutable::{Genesis, Invalid, Signed};
 use crate::block_store::{
     BlockStore, CreateError, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PutError, ReadError, Record,
@@ -28,7 +29,7 @@ use crate::links::{Failure, Links};
 use crate::message::{NodeUsage, PutBlockRequest, Refusal};
 use crate::node::Node;
 use crate::paxos::ProposerId;
-use crate::register::{HighWater, Operation, State};
+use crate::register::{Operation, Seen, State};
 use crate::replicate;
 use crate::space;
 
@@ -66,9 +67,10 @@ struct Inner<O> {
 
 /// A register that was opened.
 struct Open {
+    genesis: Signed<Genesis>,
     state: Rc<Mutex<State>>,
     /// Beside the lock, so that looking at it never waits for an operation.
-    seen: Rc<HighWater>,
+    seen: Rc<Seen>,
 }
 
 impl<O> Clone for Client<O> {
@@ -126,21 +128,32 @@ impl<O: Overlay + 'static> Client<O> {
         Ok(genesis)
     }
 
-    /// Opens a register that somebody made, here or elsewhere; whether it has a value yet, [`BlockStore::read`] tells.
+    /// Opens a register that somebody made, here or elsewhere; whether it has a value yet, [`BlockStore::read`] tells. Who
+    /// remembers to whom it was moved says so: those who kept it at first may all be gone.
     ///
     /// # Errors
     /// [`Invalid`] if the record does not verify.
-    pub fn open_register(&self, genesis: Signed<Genesis>) -> Result<RegisterAddress, Invalid> {
+    ///
+    /// # Suspends
+    /// While another operation on the register is under way.
+    pub fn open_register(&self, membership: impl Into<Membership>) -> Result<RegisterAddress, Invalid> {
+        let Membership { genesis, configuration } = membership.into();
         genesis.verify()?;
-        Ok(self.enter(genesis))
+        let register = self.enter(genesis);
+        if let Some(configuration) = configuration
+            && let Ok(state) = self.state(&register)
+        {
+            state.lock().follow(&configuration)?;
+        }
+        Ok(register)
     }
 
     fn enter(&self, genesis: Signed<Genesis>) -> RegisterAddress {
         let register = genesis.register();
         let new = || {
-            let seen = Rc::new(HighWater::default());
-            let state = State::new(genesis, self.inner.proposer, seen.clone());
-            Open { state: Rc::new(Mutex::new(state)), seen }
+            let seen = Rc::new(Seen::default());
+            let state = State::new(genesis.clone(), self.inner.proposer, seen.clone());
+            Open { genesis, state: Rc::new(Mutex::new(state)), seen }
         };
         self.inner.registers.borrow_mut().entry(register).or_insert_with(new);
         register
@@ -165,7 +178,17 @@ impl<O: Overlay + 'static> Client<O> {
     /// The highest version of a register that this client has seen chosen, and what it was; to be kept for
     /// [`Client::expect_at_least`] in a later run.
     pub fn seen(&self, register: &RegisterAddress) -> Option<(u64, HeaderHash)> {
-        self.inner.registers.borrow().get(register)?.seen.get()
+        self.inner.registers.borrow().get(register)?.seen.value()
+    }
+
+    /// Who keeps a register, as far as this client knows; to be kept for [`Client::open_register`] in a later run.
+    ///
+    /// # Errors
+    /// [`ReadError::NotOpen`].
+    pub fn membership(&self, register: &RegisterAddress) -> Result<Membership, ReadError> {
+        let registers = self.inner.registers.borrow();
+        let open = registers.get(register).ok_or(ReadError::NotOpen(*register))?;
+        Ok(Membership { genesis: open.genesis.clone(), configuration: open.seen.configuration() })
     }
 
     pub(crate) fn links(&self) -> &Rc<Links<O>> {
@@ -177,7 +200,7 @@ impl<O: Overlay + 'static> Client<O> {
         &self.inner.identity
     }
 
-    fn state(&self, register: &RegisterAddress) -> Result<Rc<Mutex<State>>, ReadError> {
+    pub(crate) fn state(&self, register: &RegisterAddress) -> Result<Rc<Mutex<State>>, ReadError> {
         let registers = self.inner.registers.borrow();
         registers.get(register).map(|open| open.state.clone()).ok_or(ReadError::NotOpen(*register))
     }
@@ -205,7 +228,11 @@ impl<O: Overlay + 'static> Client<O> {
         payload: &Bytes,
         may_use_reserve: bool,
     ) -> Result<Record, SwapError> {
-        if let Some(node) = self.inner.links.only_local().cloned() {
+        let is_here = |node: &Rc<Node>| {
+            self.membership(register).is_ok_and(|membership| membership.members() == [node.own()])
+        };
+        // Both in one log, which keeps their order; not so if the register was moved elsewhere.
+        if let Some(node) = self.inner.links.only_local().filter(|node| is_here(node)).cloned() {
             return self.publish_locally(&node, blocks, register, expected, payload, may_use_reserve);
         }
         let blocks: Vec<_> = blocks.into_iter().map(|(address, content)| (Some(address), content)).collect();

@@ -9,6 +9,7 @@ use reactor::crypto::Identity;
 use reactor::rpc::{CallContext, Payload, Service};
 
 use crate::address::Address;
+use crate::block::configuration::Membership;
 use crate::block::deletion::OwnersWord;
 use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block::proposal::{Proposal, Proposed};
@@ -43,7 +44,7 @@ impl Liar {
     fn view(&self) -> RegisterView {
         let accepted = Proposed::sign(&self.own, ballot(1 << 31), self.old.clone(), None);
         RegisterView {
-            genesis: self.genesis.clone(),
+            membership: self.genesis.clone().into(),
             promise: Some(self.promise()),
             accepted: Some(accepted),
         }
@@ -96,6 +97,10 @@ impl Storage for Liar {
 
     fn read_register(&self, _: &CallContext, _: RegisterAddress) -> Result<Option<RegisterView>, Refusal> {
         Ok(Some(self.view()))
+    }
+
+    fn retire(&self, _: &CallContext, _: Membership) -> Result<(), Refusal> {
+        Ok(())
     }
 
     fn digests(&self, _: &CallContext, _: DigestsRequest) -> Result<Vec<u64>, Refusal> {
@@ -168,9 +173,11 @@ fn a_storage_node_undoes_nothing_at_honest_members() {
             for target in &network.nodes {
                 let node = target.node.borrow().clone();
                 let proposal = Proposal::prepare(&fake.identity, register, ballot(1000));
-                assert!(node.prepare(PrepareRequest { genesis: genesis.clone(), proposal }).is_err());
+                assert!(
+                    node.prepare(PrepareRequest { membership: genesis.clone().into(), proposal }).is_err()
+                );
                 let proposed = Proposed::sign(&fake.identity, ballot(1000), old.clone(), None);
-                assert!(node.accept(AcceptRequest { genesis: genesis.clone(), proposed }).is_err());
+                assert!(node.accept(AcceptRequest { membership: genesis.clone().into(), proposed }).is_err());
             }
         }
         let fresh = network.client(&identity(1)).opened(&genesis);
@@ -193,7 +200,7 @@ fn a_writer_that_says_two_things_at_once_is_found_out_and_readers_agree() {
             let record =
                 SignedRecord::sign(&dishonest, register, Some(&before), None, Bytes::from_static(what));
             AcceptRequest {
-                genesis: genesis.clone(),
+                membership: genesis.clone().into(),
                 proposed: Proposed::sign(&dishonest, ballot(500), record, None),
             }
         };

@@ -3,7 +3,7 @@
 //! Two kinds of block. An *immutable* block is named by the keyed BLAKE3 of its bytes ([`Address`]), so whoever
 //! reads it can check it, whole or in part, and nobody need be trusted. A *mutable* block is a compare-and-swap
 //! register ([`RegisterAddress`]) whose values are signed, form a chain of header hashes, and are agreed upon by
-//! Paxos among the nodes its owner named at creation.
+//! Paxos among the nodes that its owner named, at creation or since.
 //!
 //! The file system sees one trait, [`BlockStore`]; [`Client`] is that trait over the overlay, and
 //! [`MemoryBlockStore`] over a hash map, for tests:
@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | `client` | flow: the block store that lives on the overlay |
 //! | `replicate`, `register`, `repair`, `links` | flow: putting and reading blocks; rounds and retries; catching up; who answers how fast |
+//! | `keepers` | flow: putting other nodes in the place of a register's members that are gone |
 //! | `collect` | flow: what all nodes hold of an owner's blocks, and having them deleted |
 //! | `node` | a storage node: what it stores for others, and what it refuses |
 //! | `message` | what travels between them |
@@ -45,7 +46,7 @@
 //! A block goes by its owner's signed word, and by nothing else; a node that was away learns of it before it could bring
 //! the block back.
 //!
-//! What is not there yet: replica sets that change (a register's members are fixed at its creation).
+//! Who keeps a register changes by its owner's word only; nodes deliver that word, and can't make it.
 //!
 //! This crate is not a cache and not a cipher: it is handed ciphertext, and what it is handed it keeps.
 
@@ -56,6 +57,7 @@ pub mod block;
 pub mod block_store;
 pub mod client;
 pub mod collect;
+pub mod keepers;
 mod links;
 pub mod memory_block_store;
 pub mod message;
@@ -73,6 +75,8 @@ mod flow_tests;
 #[cfg(test)]
 mod liar_tests;
 #[cfg(test)]
+mod moving_tests;
+#[cfg(test)]
 mod testing;
 
 pub use address::{Address, OwnerTag, owner_tag};
@@ -84,3 +88,4 @@ pub use client::Client;
 pub use memory_block_store::MemoryBlockStore;
 pub use node::{Gate, Node};
 pub use reactor::crypto::PublicKey;
+pub use register::MoveError;

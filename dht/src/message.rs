@@ -7,8 +7,9 @@ use overlay::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GROUP_COUNT_MAX, GroupHash, OwnerTag};
+use crate::block::configuration::{Configuration, Membership};
 use crate::block::deletion::OwnersWord;
-use crate::block::mutable::{Genesis, Invalid, Signed};
+use crate::block::mutable::{Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
 use crate::paxos::Ballot;
@@ -96,6 +97,15 @@ pub enum Refusal {
     /// The node is not a member of the register's replica set.
     #[error("the node is not a member of this register's replica set")]
     NotAMember,
+    /// The register is kept by others by now.
+    #[error("the register has moved on to its replica set {}", configuration.epoch)]
+    Moved {
+        /// By whom, signed by the register's owner: a node that can't show this is not believed.
+        configuration: Signed<Configuration>,
+    },
+    /// The node is a member, and has yet to be given the value that its replica set begins with.
+    #[error("the node has not been given the register's value yet")]
+    Behind,
     /// The store failed.
     #[error("the node's store failed: {0}")]
     Store(String),
@@ -134,6 +144,10 @@ reactor::service! {
         /// Reads what a member has accepted, durably.
         fn read_register(&self, register: RegisterAddress) -> Result<Option<RegisterView>, Refusal>
             = 0x0212 as ReadRegister, idempotent, replies_up_to(REGISTER_REPLY_BYTES_MAX);
+        /// Tells a member of an earlier replica set who keeps the register since: from now on it only says so, and shows the
+        /// last value that it had.
+        fn retire(&self, membership: Membership) -> Result<(), Refusal>
+            = 0x0213 as Retire, idempotent;
         /// Digests of the keys for which both caller and callee are responsible: 256, one for each first byte of an
         /// address.
         fn digests(&self, request: DigestsRequest) -> Result<Vec<u64>, Refusal>
@@ -213,7 +227,7 @@ pub struct GetBlockResponse {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PrepareRequest {
     /// Names the register and its members; a member that hears of the register for the first time learns it here.
-    pub genesis: Signed<Genesis>,
+    pub membership: Membership,
     /// What to promise, by the word of somebody who may write.
     pub proposal: Signed<Proposal>,
 }
@@ -221,8 +235,8 @@ pub struct PrepareRequest {
 /// See [`Accept`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AcceptRequest {
-    /// As in [`PrepareRequest`].
-    pub genesis: Signed<Genesis>,
+    /// As in [`PrepareRequest`]. With the first value of an epoch, or a later one, a node becomes its member.
+    pub membership: Membership,
     /// The value, and by whose word it is to be accepted. Whoever has it may deliver it again.
     pub proposed: Proposed,
 }
@@ -230,8 +244,8 @@ pub struct AcceptRequest {
 /// What a node knows of a register.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RegisterView {
-    /// Who its members are.
-    pub genesis: Signed<Genesis>,
+    /// Who its members are, as the node knows.
+    pub membership: Membership,
     /// The proposal that made the node promise what it has promised.
     pub promise: Option<Signed<Proposal>>,
     /// What the node has accepted.

@@ -14,10 +14,11 @@
 //! that users are served meanwhile. Blocks that were found damaged are fetched at once, and a scrub rereads all of
 //! them from time to time.
 //!
-//! Not here: replacing a register's member that is gone for good, which takes a new epoch.
+//! Not here: replacing a register's member that is gone for good, which takes a new epoch and its owner's word.
 
 mod deletions;
 mod handover;
+mod registers;
 mod relearn;
 
 use std::cell::{Cell, RefCell};
@@ -29,14 +30,12 @@ use overlay::{Contact, NodeId, Overlay};
 use reactor::JoinHandle;
 
 use crate::address::Address;
-use crate::block_store::{GetError, RegisterAddress};
+use crate::block_store::GetError;
 use crate::links::{Failure, Links};
 use crate::message::{
-    AcceptRequest, Digests, DigestsRequest, Family, ListKeys, ListKeysRequest, ListedKey, PutBlockRequest,
-    ReadRegister, Refusal,
+    Digests, DigestsRequest, Family, ListKeys, ListKeysRequest, ListedKey, PutBlockRequest, Refusal,
 };
 use crate::node::Node;
-use crate::paxos::Ballot;
 use crate::replicate::fetch;
 use crate::store::{Key, Kind};
 
@@ -161,8 +160,8 @@ impl<O: Overlay + 'static> Repair<O> {
             reactor::spawn(move || {
                 loop {
                     wanted.node.wait_for_wanted();
-                    for genesis in wanted.node.take_wanted_registers() {
-                        wanted.relearn(&genesis);
+                    for membership in wanted.node.take_wanted_registers() {
+                        wanted.relearn(&membership);
                     }
                     wanted.fetch_wanted();
                 }
@@ -357,56 +356,6 @@ impl<O: Overlay + 'static> Repair<O> {
     fn rest(&self, bytes: usize) {
         let seconds = (bytes * FETCHES_AT_ONCE) as f64 / self.pace.bytes_per_second.max(1) as f64;
         reactor::sleep(Duration::from_secs_f64(seconds));
-    }
-
-    fn fetch_registers(&self, contact: &Contact, keys: &[ListedKey], report: &mut Report) {
-        for key in keys {
-            let register = RegisterAddress(key.address);
-            let ours = match self.node.read_register(&register) {
-                Ok(view) => view
-                    .and_then(|view| view.accepted)
-                    .map_or(Ballot::ZERO, |accepted| accepted.proposal.ballot),
-                Err(Refusal::Amnesiac | Refusal::Damaged) => {
-                    match self.relearn_from(contact, &register) {
-                        true => report.registers += 1,
-                        false => report.missing += 1,
-                    }
-                    continue;
-                }
-                Err(_) => {
-                    report.missing += 1;
-                    continue;
-                }
-            };
-            if key.ballot <= ours {
-                continue;
-            }
-            match self.fetch_register(contact, &register) {
-                Ok(true) => report.registers += 1,
-                Ok(false) => {}
-                Err(failure) => {
-                    tracing::warn!(%register, node = %contact, "can't catch up with a register: {failure}");
-                    report.missing += 1;
-                }
-            }
-        }
-    }
-
-    fn fetch_register(&self, contact: &Contact, register: &RegisterAddress) -> Result<bool, Failure> {
-        let (view, _) = self.links.call::<ReadRegister>(contact, register, Bytes::new(), COMPARE_TIMEOUT)?;
-        let Some((genesis, proposed)) = view.and_then(|view| Some((view.genesis, view.accepted?))) else {
-            return Ok(false);
-        };
-        if genesis.register() != *register {
-            return Err(Failure::Lied("it sent another register".into()));
-        }
-        // The writer's own message, delivered late: everything in it is verified.
-        match self.node.accept(AcceptRequest { genesis, proposed }) {
-            Ok(_) => Ok(true),
-            // Something newer is under way here already.
-            Err(Refusal::Conflict { .. }) => Ok(false),
-            Err(refusal) => Err(Failure::Refused(refusal)),
-        }
     }
 
     /// Asks for what the local store knows to be damaged.

@@ -54,7 +54,7 @@ fn story(seed: u64) {
     let record = SignedRecord::sign(&owner, register, None, None, Bytes::from_static(b"payload"));
     let ballot = Ballot { round: 1, proposer: ProposerId([1; 16]), ..Ballot::ZERO };
     let prepare = |ballot| PrepareRequest {
-        genesis: genesis.clone(),
+        membership: genesis.clone().into(),
         proposal: Proposal::prepare(&owner, register, ballot),
     };
     let proposed = Proposed::sign(&owner, ballot, record, None);
@@ -70,7 +70,10 @@ fn story(seed: u64) {
         (DeleteBlocks::ID, to_bytes(&vec![word])),
         (GetBlock::ID, to_bytes(&GetBlockRequest { address, range: Some((1, 2)) })),
         (Prepare::ID, to_bytes(&prepare(ballot))),
-        (Accept::ID, to_bytes(&AcceptRequest { genesis: genesis.clone(), proposed: proposed.clone() })),
+        (
+            Accept::ID,
+            to_bytes(&AcceptRequest { membership: genesis.clone().into(), proposed: proposed.clone() }),
+        ),
     ];
 
     let mut refused = 0;

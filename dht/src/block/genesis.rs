@@ -5,7 +5,8 @@
 //! keeps it is never a matter of asking around, and "nobody near knows of it" never passes for "it does not exist".
 //! The owner persists it before the first value is proposed.
 //!
-//! Not here: how a register's members change later, which is a new configuration and not a new genesis.
+//! Not here: how a register's members change later, which is a new [configuration](super::configuration) and not a new
+//! genesis.
 
 use overlay::NodeId;
 use reactor::crypto::hash::sha3_256;
@@ -79,18 +80,24 @@ impl Signed<Genesis> {
     /// # Errors
     /// [`Invalid`].
     pub fn verify(&self) -> Result<(), Invalid> {
-        let (count, needed) = (self.members.len(), self.quorum as usize);
-        if count == 0 || count > MEMBER_COUNT_MAX || needed > count || 2 * needed <= count {
-            return Err(Invalid::Members);
-        }
-        if (1..count).any(|index| self.members[..index].contains(&self.members[index])) {
-            return Err(Invalid::Members);
-        }
+        check_members(&self.members, self.quorum)?;
         if self.writers.len() > WRITER_COUNT_MAX {
             return Err(Invalid::TooManyWriters);
         }
         self.verify_by(&self.owner)
     }
+}
+
+/// Checks that a replica set is one: no member twice, and no two quorums without a common member.
+pub(crate) fn check_members(members: &[NodeId], quorum: u8) -> Result<(), Invalid> {
+    let (count, needed) = (members.len(), quorum as usize);
+    if count == 0 || count > MEMBER_COUNT_MAX || needed > count || 2 * needed <= count {
+        return Err(Invalid::Members);
+    }
+    if (1..count).any(|index| members[..index].contains(&members[index])) {
+        return Err(Invalid::Members);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

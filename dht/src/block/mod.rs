@@ -1,5 +1,6 @@
 //! What blocks are, byte by byte, and how they are checked. Pure.
 //!
+//! - [`configuration`]: who keeps a register, after those whom its genesis names.
 //! - [`deletion`]: the owner's word that a block may go.
 //! - [`immutable`]: how a content-addressed block lies in the local store.
 //! - [`genesis`]: what creates a register, and is its identity.
@@ -7,6 +8,7 @@
 //! - [`proposal`]: what a writer signs to take part in agreement.
 //! - [`signed`]: how anything is signed.
 
+pub mod configuration;
 pub mod deletion;
 pub mod genesis;
 pub mod immutable;

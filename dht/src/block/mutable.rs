@@ -55,6 +55,9 @@ pub enum Invalid {
     /// Version 1 has no predecessor, and every other has one.
     #[error("its version and its predecessor contradict each other")]
     Version,
+    /// It is for another epoch of the register than the one that it is shown in, or ends it with another value.
+    #[error("it is for another of the register's replica sets, or for another value")]
+    Epoch,
     /// The proposal is for another value, or for none.
     #[error("the proposal that it comes with is for something else")]
     Proposal,

@@ -6,12 +6,16 @@
 //! any time; it can't make one, so it can neither put an old record under a new ballot nor keep writers out by promising
 //! ballots that nobody asked for. And a writer who signs two values under one ballot has left the proof.
 //!
+//! A record may come with a [`Seal`], which ends the epoch with it. Whoever may write may propose it (and has to, where it
+//! was accepted before), but only the owner can have signed it.
+//!
 //! Not here: what the proposals come to ([`crate::paxos`]).
 
 use reactor::crypto::{Identity, PublicKey};
 use reactor::serialization::Versioned;
 use serde::{Deserialize, Serialize};
 
+use super::configuration::Seal;
 use super::genesis::Genesis;
 use super::mutable::{AccessList, Invalid, SignedRecord};
 use super::signed::Signed;
@@ -27,6 +31,9 @@ pub struct Proposal {
     pub ballot: Ballot,
     /// What is to be accepted; `None` to prepare the ballot.
     pub value: Option<HeaderHash>,
+    /// The seal that comes with it, if it is to end the epoch.
+    #[serde(with = "serde_bytes")]
+    pub seal: Option<[u8; 32]>,
     /// The ballot to prepare in the same breath.
     pub next: Option<Ballot>,
     /// Who proposes, and signs.
@@ -35,14 +42,16 @@ pub struct Proposal {
 
 impl Versioned for Proposal {
     const TYPE_NAME: &'static str = "hypha proposal";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+    const READABLE_SINCE: u32 = 2;
 }
 
 impl Proposal {
     /// Prepares `ballot`.
     pub fn prepare(writer: &Identity, register: RegisterAddress, ballot: Ballot) -> Signed<Proposal> {
         let writer_key = writer.public_key();
-        Signed::sign(writer, Proposal { register, ballot, value: None, next: None, writer: writer_key })
+        let proposal = Proposal { register, ballot, value: None, seal: None, next: None, writer: writer_key };
+        Signed::sign(writer, proposal)
     }
 
     /// The ballot that is promised once this was heeded.
@@ -58,19 +67,33 @@ pub struct Proposed {
     pub proposal: Signed<Proposal>,
     /// The value.
     pub record: SignedRecord,
+    /// What ends the epoch with it.
+    pub seal: Option<Signed<Seal>>,
 }
 
 impl Proposed {
     /// Proposes `record` under `ballot`, and prepares `next`.
     pub fn sign(writer: &Identity, ballot: Ballot, record: SignedRecord, next: Option<Ballot>) -> Proposed {
+        Proposed::sign_with(writer, ballot, record, None, next)
+    }
+
+    /// As [`Proposed::sign`], with the seal that is to end the epoch, if there is one.
+    pub fn sign_with(
+        writer: &Identity,
+        ballot: Ballot,
+        record: SignedRecord,
+        seal: Option<Signed<Seal>>,
+        next: Option<Ballot>,
+    ) -> Proposed {
         let proposal = Proposal {
             register: record.header.address,
             ballot,
             value: Some(record.hash()),
+            seal: seal.as_ref().map(Signed::hash),
             next,
             writer: writer.public_key(),
         };
-        Proposed { proposal: Signed::sign(writer, proposal), record }
+        Proposed { proposal: Signed::sign(writer, proposal), record, seal }
     }
 
     /// Checks everything that can be checked without knowing other records.
@@ -89,6 +112,12 @@ impl Proposed {
         if self.proposal.value != Some(self.record.hash()) {
             return Err(Invalid::Proposal);
         }
+        if self.proposal.seal != self.seal.as_ref().map(Signed::hash) {
+            return Err(Invalid::Proposal);
+        }
+        if let Some(seal) = &self.seal {
+            seal.verify(genesis, self.proposal.ballot.epoch, self.record.hash())?;
+        }
         if !self.record.allows(genesis, &self.proposal.writer) {
             return Err(Invalid::NotAWriter);
         }
@@ -101,21 +130,33 @@ impl Proposed {
     }
 }
 
-impl Value for Proposed {
-    type Identity = HeaderHash;
+impl Proposed {
+    /// Where it is in the chain of values, and what is before it. A seal takes the place of a successor of what it seals.
+    fn place(&self) -> (u64, Option<HeaderHash>) {
+        let header = &self.record.header;
+        match self.seal {
+            None => (header.version, header.previous),
+            Some(_) => (header.version.saturating_add(1), Some(self.record.hash())),
+        }
+    }
+}
 
-    fn identity(&self) -> HeaderHash {
-        self.record.hash()
+impl Value for Proposed {
+    type Identity = (HeaderHash, Option<[u8; 32]>);
+
+    fn identity(&self) -> Self::Identity {
+        (self.record.hash(), self.seal.as_ref().map(Signed::hash))
     }
 
     /// A writer signs the successor only of a value that it knows to be chosen. So whoever accepted version v has its
-    /// word that v - 1 was, and every later ballot proposes v - 1, or a successor of it.
+    /// word that v - 1 was, and every later ballot proposes v - 1, or a successor of it. Likewise from one epoch to the next,
+    /// which goes on from what was sealed.
     fn may_replace(&self, accepted: &Proposed) -> bool {
-        let (new, old) = (&self.record.header, &accepted.record.header);
-        match new.version {
-            version if version > old.version => true,
-            version if version == old.version => new.previous == old.previous,
-            version if version + 1 == old.version => Some(self.record.hash()) == old.previous,
+        let ((new, new_previous), (old, old_previous)) = (self.place(), accepted.place());
+        match new {
+            place if place > old => true,
+            place if place == old => new_previous == old_previous,
+            place if place + 1 == old => self.seal.is_none() && Some(self.record.hash()) == old_previous,
             _ => false,
         }
     }
@@ -124,6 +165,7 @@ impl Value for Proposed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::configuration::Membership;
     use bytes::Bytes;
     use overlay::NodeId;
 
@@ -156,16 +198,16 @@ mod tests {
         let old = Proposed::sign(&story.writer, ballot(1), story.records[0].clone(), None);
         let new = Proposed::sign(&story.writer, ballot(9), story.records[3].clone(), None);
         assert_eq!(old.verify(&story.genesis, None), Ok(()));
-        let mixed = Proposed { proposal: new.proposal.clone(), record: old.record.clone() };
+        let mixed = Proposed { proposal: new.proposal.clone(), ..old.clone() };
         assert_eq!(mixed.verify(&story.genesis, None), Err(Invalid::Proposal));
         let prepared = Proposal::prepare(&story.writer, story.genesis.register(), ballot(9));
-        let mixed = Proposed { proposal: prepared, record: old.record.clone() };
+        let mixed = Proposed { proposal: prepared, ..old.clone() };
         assert_eq!(mixed.verify(&story.genesis, None), Err(Invalid::Proposal));
         let node = Identity::from_seed(&[7; 32]);
         let made = Proposed::sign(&node, ballot(9), old.record.clone(), None);
         assert_eq!(made.verify(&story.genesis, None), Err(Invalid::NotAWriter));
         let claimed = Proposal { ballot: ballot(9), ..(*old.proposal).clone() };
-        let forged = Proposed { proposal: Signed::sign(&node, claimed), record: old.record };
+        let forged = Proposed { proposal: Signed::sign(&node, claimed), ..old };
         assert_eq!(forged.verify(&story.genesis, None), Err(Invalid::Signature));
     }
 
@@ -187,5 +229,35 @@ mod tests {
         assert!(!all[0].may_replace(&all[2]));
         assert!(!sibling(&story.records[0]).may_replace(&all[2]));
         assert!(!sibling(&sibling(&story.records[0]).record).may_replace(&all[2]));
+    }
+
+    #[test]
+    fn a_seal_stands_where_a_successor_would_and_is_its_owners() {
+        let story = story();
+        let owner = Identity::from_seed(&[1; 32]);
+        let membership = Membership::from(story.genesis.clone());
+        let (record, members) = (story.records[2].clone(), vec![NodeId([2; 32])]);
+        let seal_by = |who: &Identity, record: &SignedRecord| {
+            Seal::sign(who, &membership, members.clone(), record.hash())
+        };
+        let propose = |seal| Proposed::sign_with(&story.writer, ballot(4), record.clone(), Some(seal), None);
+        let sealed = propose(seal_by(&owner, &record));
+        // Any writer may propose the owner's seal, none his own, nor one for another value, nor without saying so.
+        assert_eq!(sealed.verify(&story.genesis, None), Ok(()));
+        let forged = propose(seal_by(&story.writer, &record));
+        assert_eq!(forged.verify(&story.genesis, None), Err(Invalid::Signature));
+        let other = propose(seal_by(&owner, &story.records[1]));
+        assert_eq!(other.verify(&story.genesis, None), Err(Invalid::Epoch));
+        for mixed in [None, Some(seal_by(&owner, &story.records[1]))] {
+            let mixed = Proposed { seal: mixed, ..sealed.clone() };
+            assert_eq!(mixed.verify(&story.genesis, None), Err(Invalid::Proposal));
+        }
+        let of = |record: &SignedRecord| Proposed::sign(&story.writer, ballot(1), record.clone(), None);
+        // On top of the seal of version 3: itself, the value that it seals, and what came instead of it.
+        assert!(sealed.may_replace(&sealed) && sealed.may_replace(&of(&story.records[2])));
+        assert!(of(&story.records[2]).may_replace(&sealed));
+        assert!(of(&story.records[3]).may_replace(&sealed) && sealed.may_replace(&of(&story.records[3])));
+        assert!(!of(&story.records[1]).may_replace(&sealed));
+        assert_ne!(sealed.identity(), of(&story.records[2]).identity());
     }
 }

@@ -46,6 +46,11 @@ impl<T: Versioned> Signed<T> {
     /// Signs `statement`.
     pub fn sign(signer: &Identity, statement: T) -> Signed<T> {
         let encoded = Bytes::from(to_envelope(&statement));
+        Signed::sign_encoded(signer, encoded, statement)
+    }
+
+    /// Signs `encoded`, which says `statement` and perhaps more.
+    pub(super) fn sign_encoded(signer: &Identity, encoded: Bytes, statement: T) -> Signed<T> {
         let signature = signer.sign(&hash(&encoded));
         Signed(Rc::new(Content { encoded, signature, statement }))
     }

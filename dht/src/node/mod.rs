@@ -12,6 +12,7 @@
 pub mod blocks;
 pub mod deletions;
 pub mod registers;
+pub mod stored_register;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +23,8 @@ use reactor::rpc::{CallContext, Payload, Service};
 use reactor::sync::Signal;
 
 use crate::address::Address;
+use crate::block::configuration::Membership;
 use crate::block::deletion::OwnersWord;
-use crate::block::mutable::{Genesis, Signed};
 use crate::block::proposal::Proposed;
 use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
@@ -63,7 +64,7 @@ pub struct Node {
     neighbours: RefCell<Vec<NodeId>>,
     replicas: Cell<usize>,
     wanted: RefCell<BTreeSet<Address>>,
-    wanted_registers: RefCell<BTreeMap<RegisterAddress, Signed<Genesis>>>,
+    wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
     wanted_signal: Signal,
     is_amnesiac: Cell<bool>,
     served: Cell<u64>,
@@ -170,16 +171,16 @@ impl Node {
     }
 
     /// Asks repair to learn a register from its other members.
-    fn want_register(&self, genesis: &Signed<Genesis>) {
+    fn want_register(&self, membership: &Membership) {
         let mut wanted = self.wanted_registers.borrow_mut();
         if wanted.len() < WANTED_MAX {
-            wanted.insert(genesis.register(), genesis.clone());
+            wanted.insert(membership.register(), membership.clone());
             self.wanted_signal.notify_all();
         }
     }
 
     /// Takes the registers that repair was asked to learn.
-    pub(crate) fn take_wanted_registers(&self) -> Vec<Signed<Genesis>> {
+    pub(crate) fn take_wanted_registers(&self) -> Vec<Membership> {
         std::mem::take(&mut *self.wanted_registers.borrow_mut()).into_values().collect()
     }
 
@@ -263,6 +264,11 @@ impl Storage for Served {
     ) -> Result<Option<RegisterView>, Refusal> {
         self.0.admit(call, READ)?;
         self.0.read_register(&register)
+    }
+
+    fn retire(&self, call: &CallContext, membership: Membership) -> Result<(), Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.retire(&membership)
     }
 
     fn digests(&self, call: &CallContext, request: DigestsRequest) -> Result<Vec<u64>, Refusal> {

@@ -8,79 +8,21 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use overlay::NodeId;
-use reactor::crypto::PublicKey;
-use reactor::serialization::{EnvelopeError, Versioned, from_envelope, to_envelope};
+use reactor::serialization::to_envelope;
 use reactor::sync::Mutex;
-use serde::{Deserialize, Serialize};
 
+use super::stored_register::{StoredRegister, check_ballots, may_write};
 use super::{Node, refusal_of};
-use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::configuration::Membership;
+use crate::block::mutable::{Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
 use crate::message::{AcceptRequest, ListedKey, PrepareRequest, Refusal, RegisterView};
-use crate::paxos::{Acceptor, Ballot, Rejected};
+use crate::paxos::Ballot;
 use crate::store::{Key, Kind, PutOptions, StoreError};
 
 /// How many registers' states are kept in memory; further ones are read from disk when asked for.
 const CACHED_MAX: usize = 1024;
-
-/// How far a ballot may be ahead of what was promised. Writers count up by a few; without this bound one of them could
-/// use up all rounds at once and so stop the register for good.
-const ROUND_JUMP_MAX: u64 = 1 << 32;
-
-/// What a node keeps of a register: this, in an envelope, is the stored value.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct StoredRegister {
-    /// Who the members are.
-    pub genesis: Signed<Genesis>,
-    /// The proposal that asked for what is promised.
-    pub promise: Option<Signed<Proposal>>,
-    /// What was promised and accepted.
-    pub acceptor: Acceptor<Proposed>,
-}
-
-impl Versioned for StoredRegister {
-    const TYPE_NAME: &'static str = "hypha stored register";
-    const VERSION: u32 = 1;
-}
-
-impl StoredRegister {
-    /// Reads a stored value.
-    ///
-    /// # Errors
-    /// If it is not one, or one that only a newer program may touch.
-    pub fn decode(bytes: &[u8]) -> Result<StoredRegister, EnvelopeError> {
-        from_envelope(bytes)
-    }
-
-    fn proposed(&self) -> Option<Proposed> {
-        self.acceptor.accepted.as_ref().map(|accepted| accepted.value.clone())
-    }
-
-    fn keep_promise_of(&mut self, proposal: &Signed<Proposal>) {
-        if proposal.promises() == self.acceptor.promised {
-            self.promise = Some(proposal.clone());
-        }
-    }
-
-    /// What to answer when the acceptor refuses.
-    fn refusal(&self, rejected: Rejected) -> Refusal {
-        let accepted = self.acceptor.accepted.as_ref().map(|accepted| &accepted.value.proposal);
-        match (rejected, &self.promise, accepted) {
-            (Rejected::Conflict { .. }, Some(promise), _) => Refusal::Conflict { promise: promise.clone() },
-            (Rejected::Equivocation, _, Some(accepted)) => {
-                tracing::error!(
-                    register = %accepted.register, writer = %accepted.writer,
-                    "a writer proposed two values in one round: its key is misused"
-                );
-                Refusal::Equivocation { accepted: accepted.clone() }
-            }
-            (Rejected::Unchained, ..) => Invalid::Chain.into(),
-            // What was promised or accepted came with a proposal, or this is not our record.
-            (Rejected::Conflict { .. } | Rejected::Equivocation, ..) => Refusal::Damaged,
-        }
-    }
-}
 
 /// `None` inside: not read from disk yet, or not there.
 type Slot = Rc<Mutex<Option<StoredRegister>>>;
@@ -105,23 +47,24 @@ impl Node {
     /// Phase 1: promises the proposal's ballot and returns what was accepted so far.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] shows the proposal whose ballot is to be exceeded.
+    /// [`Refusal::Conflict`] shows the proposal whose ballot is to be exceeded, [`Refusal::Moved`] who keeps the register now;
+    /// [`Refusal::Behind`] asks for the value first.
     ///
     /// # Suspends
     /// Until the promise is durable.
     pub fn prepare(&self, request: PrepareRequest) -> Result<Option<Proposed>, Refusal> {
-        let PrepareRequest { genesis, proposal } = request;
-        let register = genesis.register();
+        let PrepareRequest { membership, proposal } = request;
+        let (register, genesis) = (membership.register(), &membership.genesis);
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
-        self.load_or_relearn(&genesis, &mut state)?;
-        let mut next = self.state_for(&genesis, state.as_ref())?;
-        check_ballots(&next, &proposal)?;
+        self.load_or_relearn(&membership, &mut state)?;
+        let mut next = self.state_for(&membership, state.as_ref())?;
+        check_ballots(&next, &membership, &proposal)?;
         if proposal.register != register || proposal.value.is_some() || proposal.next.is_some() {
             return Err(Invalid::Proposal.into());
         }
         let accepted = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value.record);
-        if !may_write(&genesis, accepted, &proposal.writer) {
+        if !may_write(genesis, accepted, &proposal.writer) {
             return Err(Refusal::NotAllowed("the register's access list does not name the writer".into()));
         }
         if next.promise.as_ref() != Some(&proposal) {
@@ -140,6 +83,9 @@ impl Node {
 
     /// Phase 2: accepts a record, by the word of a writer that the record's own access list allows. It does not matter who
     /// delivers it. Returns what is promised now.
+    ///
+    /// One of a later epoch, whose configuration the owner has signed, makes this node a member of that; what it was in the
+    /// epochs before is over with the same write.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -168,19 +114,23 @@ impl Node {
         request: AcceptRequest,
         check: impl FnOnce(&Signed<Genesis>, &Proposed, Option<&Proposed>) -> Result<(), Invalid>,
     ) -> Result<Ballot, Refusal> {
-        let AcceptRequest { genesis, proposed } = request;
-        let register = genesis.register();
+        let AcceptRequest { membership, proposed } = request;
+        let register = membership.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
-        self.load_or_relearn(&genesis, &mut state)?;
-        let mut next = self.state_for(&genesis, state.as_ref())?;
+        self.load_or_relearn(&membership, &mut state)?;
+        let mut next = self.state_for(&membership, state.as_ref())?;
         let proposal = proposed.proposal.clone();
-        check_ballots(&next, &proposal)?;
+        check_ballots(&next, &membership, &proposal)?;
         let known = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value);
         if known != Some(&proposed) {
-            check(&genesis, &proposed, known)?;
+            check(&membership.genesis, &proposed, known)?;
         }
-        if known.is_some_and(|known| known.record.access_serial() > proposed.record.access_serial()) {
+        // What was sealed is chosen, whatever was on its way beside it.
+        let is_first = membership.epoch() > 0 && proposal.ballot == Ballot::first(membership.epoch());
+        if !is_first
+            && known.is_some_and(|known| known.record.access_serial() > proposed.record.access_serial())
+        {
             // The owner has changed the list since. Safe, and enough to keep a writer out that was taken off it.
             return Err(Refusal::NotAllowed("the record carries an older access list".into()));
         }
@@ -189,6 +139,7 @@ impl Node {
             Ok(promised) => promised,
             Err(rejected) => return Err(next.refusal(rejected)),
         };
+        next.membership = membership;
         if promised != before {
             next.keep_promise_of(&proposal);
         }
@@ -209,11 +160,33 @@ impl Node {
         let slot = self.registers.slot(register);
         let mut state = slot.lock();
         self.load(register, &mut state)?;
-        Ok(state.as_ref().map(|state| RegisterView {
-            genesis: state.genesis.clone(),
-            promise: state.promise.clone(),
-            accepted: state.proposed(),
-        }))
+        Ok(state.as_ref().map(StoredRegister::view))
+    }
+
+    /// Takes it that the register is kept by those of `membership` since. A node that is not one of them takes part in nothing
+    /// from then on, and says who they are.
+    ///
+    /// # Errors
+    /// [`Refusal::Behind`] if this node is one of them, and has no value of that epoch yet; [`Refusal`].
+    ///
+    /// # Suspends
+    /// Until it is durable.
+    pub fn retire(&self, membership: &Membership) -> Result<(), Refusal> {
+        let register = membership.register();
+        let slot = self.registers.slot(&register);
+        let mut state = slot.lock();
+        self.load_or_relearn(membership, &mut state)?;
+        // Of what it never heard it keeps nothing: any owner could have it keep something.
+        let Some(known) = state.as_ref() else { return Ok(()) };
+        if known.membership.epoch() >= membership.epoch() {
+            return Ok(());
+        }
+        membership.verify()?;
+        if membership.index_of(&self.own).is_some() {
+            return Err(Refusal::Behind);
+        }
+        let next = known.clone().retired(membership.clone());
+        self.persist(&register, &mut state, next)
     }
 
     /// Lists a register if `asker` is one of its members.
@@ -228,7 +201,7 @@ impl Node {
             view => view?,
         };
         let Some(view) = view else { return Ok(None) };
-        if view.genesis.index_of(asker).is_none() || view.genesis.index_of(&self.own).is_none() {
+        if view.membership.index_of(asker).is_none() || view.membership.index_of(&self.own).is_none() {
             return Ok(None);
         }
         let ballot = view.accepted.map_or(Ballot::ZERO, |accepted| accepted.proposal.ballot);
@@ -260,19 +233,20 @@ impl Node {
     /// As `load`; what this node may have forgotten is put on the list of what repair learns again from the others.
     fn load_or_relearn(
         &self,
-        genesis: &Signed<Genesis>,
+        membership: &Membership,
         state: &mut Option<StoredRegister>,
     ) -> Result<(), Refusal> {
-        let loaded = self.load(&genesis.register(), state);
+        let loaded = self.load(&membership.register(), state);
         if let Err(Refusal::Amnesiac | Refusal::Damaged) = loaded {
-            genesis.verify()?;
-            genesis.index_of(&self.own).ok_or(Refusal::NotAMember)?;
-            self.want_register(genesis);
+            membership.verify()?;
+            membership.index_of(&self.own).ok_or(Refusal::NotAMember)?;
+            self.want_register(membership);
         }
         loaded
     }
 
-    /// Takes the state of a register that this node has lost from what enough of the others say. From then on it votes.
+    /// Takes the state of a register that this node has lost from what enough of the other members say. From then on it
+    /// votes, if it is one of them.
     ///
     /// # Errors
     /// [`Refusal`] if what they say does not verify, or the store fails.
@@ -281,28 +255,39 @@ impl Node {
     /// Until it is durable.
     pub(crate) fn relearn(
         &self,
-        genesis: &Signed<Genesis>,
+        membership: &Membership,
         promises: Vec<Signed<Proposal>>,
         accepted: Option<Proposed>,
     ) -> Result<(), Refusal> {
-        let register = genesis.register();
+        let register = membership.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
         match self.load(&register, &mut state) {
             Err(Refusal::Amnesiac | Refusal::Damaged) => {}
             other => return other,
         }
-        let mut next = self.state_for(genesis, None)?;
+        membership.verify()?;
+        if membership.index_of(&self.own).is_none() {
+            let next = StoredRegister::unheard(membership.genesis.clone()).retired(membership.clone());
+            return self.persist(&register, &mut state, next);
+        }
+        let genesis = &membership.genesis;
+        let mut next = StoredRegister::unheard(genesis.clone());
+        next.membership = membership.clone();
         if let Some(accepted) = accepted {
             accepted.verify(genesis, None)?;
             next.acceptor.promised = accepted.proposal.promises();
             next.promise = Some(accepted.proposal.clone());
             next.acceptor.accepted = Some(accepted.into_accepted());
         }
+        if next.acceptor.epoch() != membership.epoch() {
+            return Err(Refusal::Behind);
+        }
         let record = next.proposed().map(|proposed| proposed.record);
         for promise in promises {
             // One that no writer signed binds nobody.
             let is_true = promise.register == register
+                && promise.promises().epoch == membership.epoch()
                 && may_write(genesis, record.as_ref(), &promise.writer)
                 && promise.verify_by(&promise.writer).is_ok();
             if is_true && promise.promises() > next.acceptor.promised {
@@ -313,19 +298,18 @@ impl Node {
         self.persist(&register, &mut state, next)
     }
 
-    /// The state to change: a copy of the current one, or a new one if the genesis record names us. There is one genesis
-    /// to an address, so a known register's need not be looked at.
+    /// The state to change: a copy of the current one, or a new one if the register names us.
     fn state_for(
         &self,
-        genesis: &Signed<Genesis>,
+        asked: &Membership,
         state: Option<&StoredRegister>,
     ) -> Result<StoredRegister, Refusal> {
         match state {
-            Some(state) => Ok(state.clone()),
+            Some(state) => state.admit(&self.own, asked).map(|()| state.clone()),
             None => {
-                genesis.verify()?;
-                genesis.index_of(&self.own).ok_or(Refusal::NotAMember)?;
-                Ok(StoredRegister { genesis: genesis.clone(), promise: None, acceptor: Acceptor::default() })
+                asked.verify()?;
+                asked.index_of(&self.own).ok_or(Refusal::NotAMember)?;
+                Ok(StoredRegister::unheard(asked.genesis.clone()))
             }
         }
     }
@@ -346,23 +330,4 @@ impl Node {
         *state = Some(next);
         Ok(())
     }
-}
-
-/// Whether `key` may write, by the list that was accepted last.
-fn may_write(genesis: &Genesis, accepted: Option<&SignedRecord>, key: &PublicKey) -> bool {
-    match accepted {
-        Some(record) => record.allows(genesis, key),
-        None => *key == genesis.owner || genesis.writers.contains(key),
-    }
-}
-
-fn check_ballots(state: &StoredRegister, proposal: &Proposal) -> Result<(), Refusal> {
-    let ballots = [Some(proposal.ballot), proposal.next];
-    if ballots.iter().flatten().any(|ballot| ballot.epoch != Ballot::ZERO.epoch) {
-        return Err(Refusal::Bounds("the register has had one replica set only, of epoch 0".into()));
-    }
-    if proposal.promises().round > state.acceptor.promised.round.saturating_add(ROUND_JUMP_MAX) {
-        return Err(Refusal::Bounds(format!("a ballot is at most {ROUND_JUMP_MAX} rounds ahead")));
-    }
-    Ok(())
 }

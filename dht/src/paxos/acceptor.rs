@@ -3,8 +3,14 @@
 //! The caller must make the state durable before it sends an answer that follows from it, reads included: an answer
 //! from memory that a crash takes back could have completed somebody's quorum.
 //!
+//! An acceptor is in one epoch at a time, the one of what it has promised. It enters a later one only with a value: at its
+//! start an epoch has the value that the one before was sealed with, so a member that has none yet knows nothing of the
+//! epoch, and says so instead of promising that nothing was accepted.
+//!
 //! Not here: whether a value's signatures hold, and whether its proposer may propose; a node checks that before it asks
 //! the acceptor.
+
+use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +50,10 @@ pub enum Rejected {
     Equivocation,
     /// The value does not continue the chain.
     Unchained,
+    /// The ballot is of an epoch that is over.
+    Past,
+    /// The ballot is of a later epoch, of which this acceptor has no value yet: it is to be given one first.
+    Behind,
 }
 
 /// A node's part in one register.
@@ -61,14 +71,32 @@ impl<V> Default for Acceptor<V> {
     }
 }
 
+impl<V> Acceptor<V> {
+    /// Takes no part any more in epochs before this one, nor in it unless it is given its value. What it has accepted it
+    /// keeps: those who are to be given that may be given it by nobody else.
+    pub fn retire(&mut self, epoch: u64) {
+        self.promised = self.promised.max(Ballot::first(epoch));
+    }
+
+    /// The epoch that it is in.
+    pub fn epoch(&self) -> u64 {
+        self.promised.epoch
+    }
+}
+
 impl<V: Value> Acceptor<V> {
     /// Promises to accept nothing below `ballot`. The answer is [`Acceptor::accepted`] as it stands.
     ///
     /// A repeated prepare is promised again: the network may have duplicated it, or lost the answer.
     ///
     /// # Errors
-    /// [`Rejected::Conflict`] if a higher ballot was promised.
+    /// [`Rejected::Conflict`] if a higher ballot was promised, or that the ballot is of another epoch.
     pub fn on_prepare(&mut self, ballot: Ballot) -> Result<(), Rejected> {
+        match ballot.epoch.cmp(&self.epoch()) {
+            Ordering::Less => return Err(Rejected::Past),
+            Ordering::Greater => return Err(Rejected::Behind),
+            Ordering::Equal => {}
+        }
         if ballot < self.promised {
             return Err(Rejected::Conflict { promised: self.promised });
         }
@@ -80,7 +108,8 @@ impl<V: Value> Acceptor<V> {
     /// prepare had followed at once. Returns what is promised now: if that is `next`, then the proposer may count
     /// this member as prepared.
     ///
-    /// A repeated accept is confirmed again and changes nothing.
+    /// A repeated accept is confirmed again and changes nothing. One of a later epoch takes the acceptor there: whoever
+    /// calls this has seen that the epoch has begun.
     ///
     /// # Errors
     /// [`Rejected`].
@@ -89,6 +118,9 @@ impl<V: Value> Acceptor<V> {
             // A duplicate, whatever was promised since.
             let is_same = accepted.value.identity() == value.identity();
             return if is_same { Ok(self.promised) } else { Err(Rejected::Equivocation) };
+        }
+        if ballot.epoch < self.epoch() {
+            return Err(Rejected::Past);
         }
         if ballot < self.promised {
             return Err(Rejected::Conflict { promised: self.promised });
@@ -172,6 +204,30 @@ mod tests {
         assert_eq!(acceptor.on_accept(ballot(1, 1), 'x', Some(ballot(2, 1))), Ok(ballot(5, 2)));
         assert_eq!(acceptor.on_prepare(ballot(5, 2)), Ok(()));
         assert_eq!(acceptor, before);
+    }
+
+    #[test]
+    fn a_later_epoch_is_entered_with_a_value_and_an_earlier_one_never_again() {
+        let mut acceptor = Acceptor::default();
+        acceptor.on_accept(ballot(7, 1), 'x', None).unwrap();
+        let next = |round| Ballot { epoch: 1, ..ballot(round, 1) };
+        assert_eq!(acceptor.on_prepare(next(1)), Err(Rejected::Behind));
+        assert_eq!(acceptor.promised, ballot(7, 1));
+        assert_eq!(acceptor.on_accept(Ballot::first(1), 'x', None), Ok(Ballot::first(1)));
+        acceptor.on_prepare(next(1)).unwrap();
+        assert_eq!(acceptor.on_prepare(ballot(9, 1)), Err(Rejected::Past));
+        assert_eq!(acceptor.on_accept(ballot(9, 1), 'y', None), Err(Rejected::Past));
+        // What it missed it is given late, and takes no step back for it.
+        assert_eq!(
+            acceptor.on_accept(Ballot::first(1), 'x', None),
+            Ok(next(1)),
+            "a duplicate of what it accepted"
+        );
+        let mut retired = Acceptor::<char>::default();
+        retired.on_accept(ballot(7, 1), 'x', None).unwrap();
+        retired.retire(1);
+        assert_eq!(retired.on_prepare(ballot(9, 1)), Err(Rejected::Past));
+        assert_eq!(retired.accepted, Some(Accepted { ballot: ballot(7, 1), value: 'x' }));
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl Ballot {
     /// Below every ballot that is ever used: what an acceptor has promised at the start.
     pub const ZERO: Ballot = Ballot { epoch: 0, round: 0, proposer: ProposerId([0; 16]) };
 
+    /// The first ballot of an epoch: the one under which its members are given the value that the epoch before ended with.
+    pub const fn first(epoch: u64) -> Ballot {
+        Ballot { epoch, ..Ballot::ZERO }
+    }
+
     /// The lowest round above this one, as `proposer`'s.
     ///
     /// A round saturates instead of wrapping, so that nobody can make ballots go backwards.

@@ -5,7 +5,8 @@ use std::collections::{HashSet, VecDeque};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::model::{Action, Fault, Operation, Phase, World};
+use super::model::{Action, Fault, Message, Operation, Request, World};
+use super::model_client::Phase;
 
 fn seed() -> u64 {
     std::env::var("HYPHA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
@@ -15,16 +16,29 @@ fn seed() -> u64 {
     })
 }
 
-fn random_walk(seed: u64, fault: Fault) -> Result<usize, String> {
+/// Returns how many writes were acknowledged, and how often the register was moved.
+fn random_walk(seed: u64, fault: Fault) -> Result<(usize, usize), String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let acceptor_count = [1, 3, 3, 5][rng.random_range(0..4)];
+    let first: Vec<usize> = (0..[1, 3, 3, 5][rng.random_range(0..4)]).collect();
+    // Others that the register can be moved to: some of them, none of them, fewer, the first again.
+    let sets: [&[usize]; 4] = match fault {
+        // One member who knows of the next set, and whom everybody asks first.
+        Fault::VotesBehind => [&[0], &[0, 1, 2], &[0], &[0, 1, 2]],
+        Fault::SealsUnchosen => [&[0, 1, 2], &[0, 1, 2], &[0, 1, 2], &[0, 1, 3]],
+        _ => [&first, &[1, 2, 5], &[5, 6, 7], &first],
+    };
+    let moves = if rng.random_bool(0.7) { 0.15 } else { 0.0 };
     let mut id = 0;
     let scripts: Vec<Vec<Operation>> = (0..rng.random_range(2..5))
         .map(|_| {
             (0..8)
                 .map(|_| {
                     id += 1;
-                    if rng.random_bool(0.4) { Operation::Read } else { Operation::Write(id) }
+                    match rng.random::<f64>() {
+                        chance if chance < moves => Operation::Move(rng.random_range(0..sets.len() as u8)),
+                        chance if chance < 0.45 => Operation::Read,
+                        _ => Operation::Write(id),
+                    }
                 })
                 .collect()
         })
@@ -32,7 +46,7 @@ fn random_walk(seed: u64, fault: Fault) -> Result<usize, String> {
     // One who may only read, beside those who do both.
     let scripts: Vec<Vec<Operation>> = scripts.into_iter().chain([vec![Operation::Read; 8]]).collect();
     let scripts: Vec<&[Operation]> = scripts.iter().map(|script| &script[..]).collect();
-    let mut world = World::new(acceptor_count, &scripts, 60);
+    let mut world = World::new(&sets, &scripts, 60);
     for _ in 0..1500 {
         let clients = world.clients.len();
         let chosen = if rng.random_bool(0.15) {
@@ -58,11 +72,22 @@ fn random_walk(seed: u64, fault: Fault) -> Result<usize, String> {
             }
         }
         world.apply(&chosen, fault)?;
+        if fault == Fault::VotesBehind {
+            // Of those who are to be given the value, one is: the rest of the messages is lost.
+            world.network.retain(|message| {
+                !matches!(message, Message::Request { acceptor: 1.., request: Request::Accept(ballot, ..), .. }
+                    if ballot.round == 0)
+            });
+        }
+        if moves > 0.0 && rng.random_bool(0.002) {
+            world.apply(&Action::Crash(rng.random_range(0..clients)), fault)?;
+        }
         if fault == Fault::ForgetfulAcceptor && rng.random_bool(0.02) {
             world.apply(&Action::Forget(0), fault)?;
         }
     }
-    Ok(world.acknowledged.len())
+    let epoch = world.clients.iter().map(|client| client.epoch).max();
+    Ok((world.acknowledged.len(), epoch.unwrap_or(0) as usize))
 }
 
 /// Visits the states reachable within the scripts, shortest runs first, each message lost or delivered once (the random
@@ -104,13 +129,14 @@ fn explore(start: World, fault: Fault, states_max: usize) -> Result<usize, (Vec<
 fn random_networks_never_fork_a_register_nor_lose_a_write_nor_serve_an_old_one() {
     let first = seed();
     println!("HYPHA_SEED={first}");
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut moved) = (0, 0);
     for seed in first..first.saturating_add(100) {
-        acknowledged +=
+        let done =
             random_walk(seed, Fault::None).unwrap_or_else(|broken| panic!("HYPHA_SEED={seed}: {broken}"));
+        (acknowledged, moved) = (acknowledged + done.0, moved + done.1);
     }
-    println!("{acknowledged} writes acknowledged");
-    assert!(acknowledged > 100, "the walks got nothing done: {acknowledged}");
+    println!("{acknowledged} writes acknowledged, {moved} moves");
+    assert!(acknowledged > 100 && moved > 50, "the walks got little done: {acknowledged}, {moved}");
 }
 
 #[test]
@@ -121,7 +147,7 @@ fn the_checker_notices_an_acceptor_that_forgets() {
 #[test]
 fn a_writer_and_a_reader_are_safe_in_every_order() {
     use Operation::{Read, Write};
-    let world = World::new(3, &[&[Write(1)], &[Read]], 1);
+    let world = World::new(&[&[0, 1, 2]], &[&[Write(1)], &[Read]], 1);
     let states =
         explore(world, Fault::None, 40_000).unwrap_or_else(|(steps, broken)| panic!("{broken}: {steps:#?}"));
     println!("{states} states{}", if states < 40_000 { ", which are all" } else { "" });
@@ -130,9 +156,37 @@ fn a_writer_and_a_reader_are_safe_in_every_order() {
 #[test]
 fn leaving_out_the_reads_write_back_is_found_out() {
     use Operation::{Read, Write};
-    let world = World::new(3, &[&[Write(1)], &[Read, Read]], 2);
+    let world = World::new(&[&[0, 1, 2]], &[&[Write(1)], &[Read, Read]], 2);
     let (steps, broken) =
         explore(world, Fault::NoWriteBack, 300_000).expect_err("a read that goes back in time");
     println!("{broken} after {} steps: {steps:#?}", steps.len());
     assert!(broken.contains("acknowledged before it began"));
+}
+
+#[test]
+fn leaving_out_the_seal_is_found_out() {
+    let broken = (0..300).find_map(|seed| random_walk(seed, Fault::NoSeal).err());
+    println!("{}", broken.expect("a move that nobody in the old epoch is told of"));
+}
+
+#[test]
+fn a_seal_on_what_is_not_known_to_be_chosen_is_found_out() {
+    let broken = (0..1000).find_map(|seed| random_walk(seed, Fault::SealsUnchosen).err());
+    println!("{}", broken.expect("a member that can follow nobody any more"));
+}
+
+#[test]
+fn a_member_that_votes_before_it_was_given_the_value_is_found_out() {
+    let broken = (0..300).find_map(|seed| random_walk(seed, Fault::VotesBehind).err());
+    println!("{}", broken.expect("an epoch that begins with nothing"));
+}
+
+#[test]
+fn two_movers_and_a_writer_meet_in_many_orders() {
+    use Operation::{Move, Write};
+    let scripts: [&[Operation]; 3] = [&[Write(1)], &[Move(1)], &[Move(2)]];
+    let world = World::new(&[&[0], &[1], &[2]], &scripts, 2);
+    let states =
+        explore(world, Fault::None, 30_000).unwrap_or_else(|(steps, broken)| panic!("{broken}: {steps:#?}"));
+    println!("{states} states{}", if states < 30_000 { ", which are all" } else { "" });
 }

@@ -63,9 +63,19 @@ impl<V: Clone> Proposer<V> {
     /// An acceptor has promised a higher ballot, and has shown who asked for it. The next ballot is above that one by
     /// `lead` rounds, so that a busy writer, which goes up by one with each swap, is not above it again by the time that
     /// it arrives.
+    ///
+    /// A ballot of another epoch says nothing about this one.
     pub fn on_conflict(&mut self, promised: Ballot, lead: u64) {
-        if promised >= self.highest {
+        if promised.epoch == self.highest.epoch && promised >= self.highest {
             self.highest = Ballot { round: promised.round.saturating_add(lead), ..promised };
+        }
+    }
+
+    /// Goes on in a later epoch, which knows nothing of what was promised in those before.
+    pub fn enter(&mut self, epoch: u64) {
+        if epoch > self.highest.epoch {
+            self.highest = Ballot::first(epoch);
+            self.ready = None;
         }
     }
 

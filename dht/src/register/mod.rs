@@ -4,28 +4,35 @@
 //! members at once and goes on with a quorum. Lost rounds are repeated after a pause with jitter, which doubles, until
 //! [`OPERATION_TIMEOUT`].
 //!
+//! A register may have been moved to other nodes since this client heard of it last: whoever shows the owner's word for
+//! that is followed, and the operation goes on there. (`moving` has how a register is moved, `members` how it is found.)
+//!
 //! A swap whose outcome was unclear is cleared up by the next round: it finds either our own record, or its successor,
 //! or another record of the same version, which proves that ours will never be chosen.
 
 mod members;
+mod moving;
 mod rounds;
+mod state;
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::Overlay;
-use reactor::crypto::{Identity, PublicKey, random_bytes};
+use reactor::crypto::{Identity, random_bytes};
 
-use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
-use crate::block::proposal::{Proposal, Proposed};
-use crate::block_store::{HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError};
-use crate::links::{Failure, Links};
+use crate::block::configuration::{Membership, Seal};
+use crate::block::mutable::{Signed, SignedRecord};
+use crate::block::proposal::Proposed;
+use crate::block_store::{HeaderHash, PutError, ReadError, Record, SwapError};
+use crate::links::Links;
 use crate::message::Refusal;
-use crate::paxos::{Ballot, Proposer, ProposerId, Start};
+use crate::paxos::{Ballot, Start};
 
+pub use moving::MoveError;
 use rounds::Lost;
+pub(crate) use state::{Seen, State};
 
 /// A register's messages are small; a node whose disk takes longer than this is as good as dead.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -43,98 +50,12 @@ const PREEMPTION_LEAD_MAX: u32 = 10;
 /// How long a read with a quorum that disagrees waits for the last members before it writes back.
 const AGREEMENT_WAIT: Duration = Duration::from_millis(20);
 
-/// Contacts looked at for a register's members before those are looked up one by one.
+/// Contacts looked at for a register's members before those are looked up one by one, and asked who they are if too few of
+/// those that are known answer.
 const NEAR_COUNT: usize = 16;
 
-/// What a client knows of one register.
-pub(crate) struct State {
-    genesis: Signed<Genesis>,
-    register: RegisterAddress,
-    proposer: Proposer<Proposed>,
-    /// The last value whose signatures were verified.
-    verified: Option<Proposed>,
-    seen: Rc<HighWater>,
-    /// How often in a row somebody else's ballot was higher.
-    preemptions: u32,
-}
-
-/// The newest chosen value that this client has seen, here or in an earlier run.
-#[derive(Default)]
-pub(crate) struct HighWater(Cell<Option<(u64, HeaderHash)>>);
-
-impl HighWater {
-    pub(crate) fn get(&self) -> Option<(u64, HeaderHash)> {
-        self.0.get()
-    }
-
-    pub(crate) fn raise(&self, version: u64, hash: HeaderHash) {
-        if self.get().is_none_or(|(seen, _)| seen < version) {
-            self.0.set(Some((version, hash)));
-        }
-    }
-}
-
-impl State {
-    pub(crate) fn new(genesis: Signed<Genesis>, proposer: ProposerId, seen: Rc<HighWater>) -> State {
-        let (register, proposer) = (genesis.register(), Proposer::new(proposer));
-        State { genesis, register, proposer, verified: None, seen, preemptions: 0 }
-    }
-
-    /// Verifies a value and by whose word it was accepted, with a signature checked only once.
-    fn check(&mut self, proposed: &Proposed) -> Result<(), Failure> {
-        if self.verified.as_ref() == Some(proposed) {
-            return Ok(());
-        }
-        let known = self.verified.as_ref().and_then(|verified| verified.record.access.as_ref());
-        proposed.verify(&self.genesis, known).map_err(|invalid| Failure::Lied(invalid.to_string()))?;
-        self.verified = Some(proposed.clone());
-        Ok(())
-    }
-
-    /// Takes it that a ballot was promised, if somebody who may write asked for it: a member that lies must not drive
-    /// our ballots up until honest members refuse them.
-    fn believe(&mut self, promise: &Signed<Proposal>) -> Result<(), Invalid> {
-        if promise.register != self.register {
-            return Err(Invalid::WrongRegister);
-        }
-        if !self.allows(&promise.writer) {
-            return Err(Invalid::NotAWriter);
-        }
-        promise.verify_by(&promise.writer)?;
-        // 1, 2, 4, ... rounds: soon more than a busy writer goes up while we are on our way.
-        let lead = 1 << self.preemptions.min(PREEMPTION_LEAD_MAX);
-        self.proposer.on_conflict(promise.promises(), lead);
-        Ok(())
-    }
-
-    /// Whether `key` may write, as far as we know.
-    fn allows(&self, key: &PublicKey) -> bool {
-        match &self.verified {
-            Some(verified) => verified.record.allows(&self.genesis, key),
-            None => *key == self.genesis.owner || self.genesis.writers.contains(key),
-        }
-    }
-
-    /// Enters a chosen value, or refuses one that is older than what was seen before.
-    fn saw(&mut self, chosen: Option<&SignedRecord>) -> Result<(), ReadError> {
-        self.refuse_older(chosen)?;
-        if let Some(record) = chosen {
-            self.seen.raise(record.header.version, record.hash());
-        }
-        Ok(())
-    }
-
-    /// Refuses a value that is older than what was seen before, or another of the same version.
-    fn refuse_older(&self, value: Option<&SignedRecord>) -> Result<(), ReadError> {
-        let found = value.map_or(0, |record| record.header.version);
-        if let Some((seen, hash)) = self.seen.get()
-            && (found < seen || (found == seen && value.map(SignedRecord::hash) != Some(hash)))
-        {
-            return Err(ReadError::RolledBack { register: self.register, seen, found });
-        }
-        Ok(())
-    }
-}
+/// How rarely the nodes around are asked who keeps a register: that is up to [`NEAR_COUNT`] calls.
+const LOOK_AROUND_PAUSE: Duration = Duration::from_secs(2);
 
 /// One operation on one register.
 pub(crate) struct Operation<'a, O> {
@@ -163,28 +84,47 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     }
 
     pub(crate) fn read(&mut self) -> Result<Option<Record>, ReadError> {
-        let genesis = self.state.genesis.clone();
         loop {
-            let answers = self.read_round(&genesis);
-            let chosen = match answers.chosen {
+            let membership = self.state.membership.clone();
+            let answers = self.read_round(&membership);
+            if self.has_left(&membership) {
+                continue;
+            }
+            let needed = membership.quorum().needed;
+            let (count, mut reason) = (answers.count, answers.reason);
+            let settled = match answers.chosen {
                 Some(chosen) => Ok(chosen),
-                None if answers.count >= genesis.quorum().needed => self.settle(&genesis, answers.latest)?,
-                None => Err(answers.reason),
+                None if count >= needed => self.settle(&membership, answers.latest)?,
+                None if count + answers.behind >= needed => self.bring_up(&membership, answers.latest)?,
+                None => Err(Lost::because(reason.clone())),
             };
-            match chosen {
+            match settled {
+                // The register may have gone on elsewhere since.
+                Ok(Some(sealed)) if sealed.seal.is_some() => match self.finish_move(&membership, &sealed) {
+                    Ok(()) => continue,
+                    Err(_) if self.look_around(&membership) => continue,
+                    Err(lost) => reason = lost.reason(),
+                },
                 Ok(chosen) => {
                     let chosen = chosen.map(|proposed| proposed.record);
                     self.state.saw(chosen.as_ref())?;
                     return Ok(chosen.map(|record| record.to_record()));
                 }
-                Err(reason) => {
-                    if !self.back_off() {
-                        let (answers, needed) = (answers.count, genesis.quorum().needed);
-                        return Err(ReadError::NoQuorum { answers, needed, reason });
-                    }
-                }
+                Err(_) if self.has_left(&membership) => continue,
+                Err(lost) => reason = lost.reason(),
+            }
+            if count < needed && self.look_around(&membership) {
+                continue;
+            }
+            if !self.back_off() {
+                return Err(ReadError::NoQuorum { answers: count, needed, reason });
             }
         }
+    }
+
+    /// Whether the register was found to be kept by others than `membership` names.
+    fn has_left(&self, membership: &Membership) -> bool {
+        self.state.membership.epoch() > membership.epoch()
     }
 
     /// Makes what a quorum has, but not under one ballot, chosen: a write-back. Who may not write delivers the latest
@@ -193,31 +133,46 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     /// What is older than what was seen before is not made chosen once more.
     fn settle(
         &mut self,
-        genesis: &Signed<Genesis>,
+        membership: &Membership,
         latest: Option<Proposed>,
-    ) -> Result<Result<Option<Proposed>, String>, ReadError> {
+    ) -> Result<Result<Option<Proposed>, Lost>, ReadError> {
         if !self.state.allows(&self.identity.public_key()) {
-            let Some(latest) = latest else { return Ok(Err("the nodes disagree".into())) };
-            self.state.refuse_older(Some(&latest.record))?;
-            let delivered = self.accept_round(genesis, &latest);
-            return Ok(delivered.map(|()| Some(latest)).map_err(|lost| lost.reason()));
+            return self.bring_up(membership, latest);
         }
         self.state.proposer.forget();
         let ballot = self.state.proposer.next_ballot();
-        let current = match self.prepare_round(genesis, ballot) {
+        let current = match self.prepare_round(membership, ballot) {
             Ok(current) => current,
-            Err(lost) => return Ok(Err(lost.reason())),
+            Err(lost) => return Ok(Err(lost)),
         };
-        let record = current.map(|current| current.record);
-        self.state.refuse_older(record.as_ref())?;
-        let Some(record) = record else { return Ok(Ok(None)) };
-        let proposed = self.propose(ballot, record);
-        Ok(self.accept_round(genesis, &proposed).map(|()| Some(proposed)).map_err(|lost| lost.reason()))
+        self.state.refuse_older(current.as_ref().map(|current| &current.record))?;
+        let Some(current) = current else { return Ok(Ok(None)) };
+        let proposed = self.propose(ballot, current.record, current.seal);
+        Ok(self.accept_round(membership, &proposed).map(|()| Some(proposed)))
     }
 
-    fn propose(&mut self, ballot: Ballot, record: SignedRecord) -> Proposed {
+    /// Delivers the latest proposal again, to members that missed it or that have yet to be given a first value. If nobody
+    /// has that, those who kept the register before still do.
+    fn bring_up(
+        &mut self,
+        membership: &Membership,
+        latest: Option<Proposed>,
+    ) -> Result<Result<Option<Proposed>, Lost>, ReadError> {
+        let may_write = self.state.allows(&self.identity.public_key());
+        let first = self.state.first_value().filter(|_| may_write);
+        let first = first.map(|first| {
+            Proposed::sign(self.identity, Ballot::first(membership.epoch()), first.clone(), None)
+        });
+        let Some(latest) = latest.or(first) else {
+            return Ok(Err(Lost::because("the nodes have yet to be given the register's value".into())));
+        };
+        self.state.refuse_older(Some(&latest.record))?;
+        Ok(self.accept_round(membership, &latest).map(|()| Some(latest)))
+    }
+
+    fn propose(&mut self, ballot: Ballot, record: SignedRecord, seal: Option<Signed<Seal>>) -> Proposed {
         let next = self.state.proposer.next_ballot();
-        Proposed::sign(self.identity, ballot, record, Some(next))
+        Proposed::sign_with(self.identity, ballot, record, seal, Some(next))
     }
 
     /// Swaps if the value is the expected one. `ready` is asked right before the new value is proposed: nothing
@@ -244,28 +199,38 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         ready: &dyn Fn() -> Result<(), PutError>,
         sent: &mut Sent,
     ) -> Result<Record, SwapError> {
-        let genesis = self.state.genesis.clone();
         loop {
+            let membership = self.state.membership.clone();
             let (ballot, current) = match self.state.proposer.begin() {
                 // What we remember of our last turn may be older than what we have read since: then the nodes are asked.
                 Start::Accept { ballot, current }
                     if Some(current.record.hash()) == expected
                         && self.state.refuse_older(Some(&current.record)).is_ok() =>
                 {
-                    (ballot, Some(current.record))
+                    (ballot, Some(current))
                 }
                 Start::Accept { .. } => continue,
-                Start::Prepare(ballot) => match self.prepare_round(&genesis, ballot) {
-                    Ok(current) => (ballot, current.map(|current| current.record)),
+                Start::Prepare(ballot) => match self.prepare_round(&membership, ballot) {
+                    Ok(current) => (ballot, current),
                     Err(lost) => {
                         // Only met somebody: go above them at once. They have a round trip to finish in.
                         let retry_at_once = lost.conflicts > 0 && self.state.preemptions == 0;
-                        self.again(&genesis, &lost, sent.is_doubtful, retry_at_once)?;
+                        self.again(&membership, &lost, sent.is_doubtful, retry_at_once)?;
                         continue;
                     }
                 },
             };
-            self.state.refuse_older(current.as_ref())?;
+            self.state.refuse_older(current.as_ref().map(|current| &current.record))?;
+            let current = match current {
+                // Somebody is moving the register: nothing else may follow here, and ours comes after it.
+                Some(sealed) if sealed.seal.is_some() => {
+                    if let Err(lost) = self.seal(&membership, ballot, sealed) {
+                        self.again(&membership, &lost, sent.is_doubtful, false)?;
+                    }
+                    continue;
+                }
+                current => current.map(|current| current.record),
+            };
             let record = if current.as_ref().map(SignedRecord::hash) == expected {
                 sent.record.get_or_insert_with(|| self.sign(current.as_ref(), payload)).clone()
             } else {
@@ -275,9 +240,9 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                     None => return Err(SwapError::Lost(None)),
                 }
             };
-            let proposed = self.propose(ballot, record);
+            let proposed = self.propose(ballot, record, None);
             ready()?;
-            match self.accept_round(&genesis, &proposed) {
+            match self.accept_round(&membership, &proposed) {
                 Ok(()) => {
                     self.state.saw(Some(&proposed.record))?;
                     return sent.outcome(&proposed.record);
@@ -286,7 +251,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                     sent.is_doubtful |=
                         sent.record.as_ref() == Some(&proposed.record) && lost.may_have_accepted();
                     // We had the ballot and lost it: somebody waits for a turn, so it is theirs.
-                    self.again(&genesis, &lost, sent.is_doubtful, false)?;
+                    self.again(&membership, &lost, sent.is_doubtful, false)?;
                 }
             }
         }
@@ -295,20 +260,32 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     /// After a lost round: pauses, or ends the operation.
     fn again(
         &mut self,
-        genesis: &Signed<Genesis>,
+        membership: &Membership,
         lost: &Lost,
         is_doubtful: bool,
         at_once: bool,
     ) -> Result<(), SwapError> {
+        if self.has_left(membership) {
+            return Ok(());
+        }
         if lost.conflicts > 0 {
             self.state.preemptions += 1;
+        }
+        if lost.behind > 0 {
+            let answers = self.read_round(membership);
+            if !self.has_left(membership) && self.bring_up(membership, answers.latest)?.is_ok() {
+                return Ok(());
+            }
+        }
+        if lost.conflicts + lost.accepted == 0 && self.look_around(membership) {
+            return Ok(());
         }
         // What may be half done is worth clearing up even if a member refuses for good.
         let pointless = lost.is_final() && !is_doubtful;
         if !pointless && (at_once || self.back_off()) {
             if lost.stranger {
                 // Perhaps the owner let somebody in: the newest record's list tells.
-                self.read_round(genesis);
+                self.read_round(membership);
             }
             return Ok(());
         }
@@ -316,7 +293,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             Some(Refusal::Full) => SwapError::Full,
             Some(refusal) if pointless => SwapError::Refused(refusal.to_string()),
             _ => {
-                let needed = self.state.genesis.quorum().needed;
+                let needed = membership.quorum().needed;
                 let answers = lost.conflicts + lost.accepted;
                 SwapError::Read(ReadError::NoQuorum { answers, needed, reason: lost.reason() })
             }

@@ -11,10 +11,10 @@ use reactor::sync::{Receiver, channel};
 
 use super::members::Member;
 use super::{AGREEMENT_WAIT, CALL_TIMEOUT, Operation, State};
-use crate::block::mutable::{Genesis, Signed};
+use crate::block::configuration::Membership;
 use crate::block::proposal::{Proposal, Proposed};
 use crate::links::{Failure, Links};
-use crate::message::{Accept, AcceptRequest, Prepare, PrepareRequest, ReadRegister, Refusal};
+use crate::message::{Accept, AcceptRequest, Prepare, PrepareRequest, ReadRegister, Refusal, RegisterView};
 use crate::paxos::{Accepted, Accepting, Ballot, Preparing, Reading, Verdict};
 
 /// How a round can fail to reach a quorum.
@@ -26,6 +26,8 @@ pub(super) struct Lost {
     pub(super) accepted: usize,
     /// Members of whom nobody knows what they did: they did not answer, or not yet, or failed half way.
     pub(super) unknown: usize,
+    /// Members that have yet to be given a first value of their epoch.
+    pub(super) behind: usize,
     /// A member showed a promise to somebody who may not write as far as we know. It lies, or we know an old list.
     pub(super) stranger: bool,
     /// Two values under one ballot.
@@ -35,16 +37,29 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    /// Enters what a member did instead of what it was asked.
-    fn enter(&mut self, state: &mut State, failure: Failure) {
+    pub(super) fn because(reason: String) -> Lost {
+        Lost { reason: Some(reason), ..Lost::default() }
+    }
+
+    /// Enters what a member did instead of what it was asked in `epoch`.
+    fn enter(&mut self, state: &mut State, epoch: u64, failure: Failure) {
         match failure {
-            Failure::Refused(Refusal::Conflict { promise }) => match state.believe(&promise) {
+            Failure::Refused(Refusal::Conflict { promise }) => match state.believe(epoch, &promise) {
                 Ok(()) => self.conflicts += 1,
                 Err(reason) => {
                     self.stranger = true;
                     self.doubt(format!("a node names a promise that nobody asked for ({reason})"));
                 }
             },
+            Failure::Refused(Refusal::Moved { configuration }) => match state.follow(&configuration) {
+                // What was asked of the others meanwhile, they may have done.
+                Ok(_) => self.doubt("the register has moved".into()),
+                Err(reason) => self.doubt(format!("a node names members that the owner did not ({reason})")),
+            },
+            Failure::Refused(Refusal::Behind) => {
+                self.behind += 1;
+                self.reason = Some(Refusal::Behind.to_string());
+            }
             // It may have written what it could not sync.
             Failure::Refused(Refusal::Store(reason)) => self.doubt(reason),
             Failure::Refused(refusal) => {
@@ -104,6 +119,8 @@ pub(super) struct Answers {
     pub(super) latest: Option<Proposed>,
     /// How many answered.
     pub(super) count: usize,
+    /// How many answered that they have nothing of this epoch yet.
+    pub(super) behind: usize,
     /// What the last failure was.
     pub(super) reason: String,
 }
@@ -111,15 +128,15 @@ pub(super) struct Answers {
 impl<O: Overlay + 'static> Operation<'_, O> {
     pub(super) fn prepare_round(
         &mut self,
-        genesis: &Signed<Genesis>,
+        membership: &Membership,
         ballot: Ballot,
     ) -> Result<Option<Proposed>, Lost> {
-        let mut round = Preparing::new(genesis.quorum());
+        let mut round = Preparing::new(membership.quorum());
         let mut lost = Lost::default();
         let proposal = Proposal::prepare(self.identity, self.state.register, ballot);
-        let request = PrepareRequest { genesis: genesis.clone(), proposal };
+        let request = PrepareRequest { membership: membership.clone(), proposal };
         let answers = self.ask(
-            genesis,
+            membership,
             |index| round.on_loss(index),
             move |links, member| match member {
                 Member::Own(node) => node.prepare(request.clone()).map_err(Failure::Refused),
@@ -145,24 +162,23 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 Ok(accepted) => round.on_promise(index, accepted),
                 Err(failure) => {
                     round.on_loss(index);
-                    lost.enter(self.state, failure);
+                    lost.enter(self.state, membership.epoch(), failure);
+                    if self.has_left(membership) {
+                        return Err(lost);
+                    }
                 }
             }
         }
     }
 
     /// Has the members accept what is proposed; it may be somebody else's proposal, delivered again.
-    pub(super) fn accept_round(
-        &mut self,
-        genesis: &Signed<Genesis>,
-        proposed: &Proposed,
-    ) -> Result<(), Lost> {
+    pub(super) fn accept_round(&mut self, membership: &Membership, proposed: &Proposed) -> Result<(), Lost> {
         let next = proposed.proposal.promises();
-        let mut round = Accepting::new(genesis.quorum(), next);
+        let mut round = Accepting::new(membership.quorum(), next);
         let mut lost = Lost::default();
-        let request = AcceptRequest { genesis: genesis.clone(), proposed: proposed.clone() };
+        let request = AcceptRequest { membership: membership.clone(), proposed: proposed.clone() };
         let answers = self.ask(
-            genesis,
+            membership,
             |index| round.on_loss(index),
             move |links, member| match member {
                 Member::Own(node) => node.accept_own(request.clone()).map_err(Failure::Refused),
@@ -199,19 +215,23 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 }
                 Err(failure) => {
                     round.on_loss(index);
-                    lost.enter(self.state, failure);
+                    lost.enter(self.state, membership.epoch(), failure);
+                    if self.has_left(membership) {
+                        return Err(lost);
+                    }
                 }
             }
         }
     }
 
     /// Asks every member what it has accepted.
-    pub(super) fn read_round(&mut self, genesis: &Signed<Genesis>) -> Answers {
-        let mut round = Reading::new(genesis.quorum());
+    pub(super) fn read_round(&mut self, membership: &Membership) -> Answers {
+        let mut round = Reading::new(membership.quorum());
         let mut reason = "no member is known".to_owned();
+        let mut behind = 0;
         let register = self.state.register;
         let answers = self.ask(
-            genesis,
+            membership,
             |index| round.on_loss(index),
             move |links, member| match member {
                 Member::Own(node) => node.read_register(&register).map_err(Failure::Refused),
@@ -232,8 +252,14 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 Some(answers.recv())
             };
             let Some(Ok((index, answer))) = next else { break None };
-            match answer.and_then(|view| self.checked(view.and_then(|view| view.accepted))) {
+            match answer.and_then(|view| self.checked_view(membership, view)) {
                 Ok(accepted) => round.on_answer(index, accepted),
+                Err(Failure::Refused(Refusal::Behind)) => {
+                    round.on_loss(index);
+                    behind += 1;
+                    reason = Refusal::Behind.to_string();
+                }
+                Err(_) if self.has_left(membership) => break None,
                 Err(failure) => {
                     round.on_loss(index);
                     reason = failure.to_string();
@@ -245,7 +271,32 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             tracing::error!(%register, "{reason}");
         }
         let latest = round.latest().map(|accepted| accepted.value.clone());
-        Answers { chosen, latest, count: round.answer_count(), reason }
+        Answers { chosen, latest, count: round.answer_count(), behind, reason }
+    }
+
+    /// What a member has accepted in the epoch that it was asked about.
+    fn checked_view(
+        &mut self,
+        membership: &Membership,
+        view: Option<RegisterView>,
+    ) -> Result<Option<Accepted<Proposed>>, Failure> {
+        let Some(view) = view else {
+            // Who never heard of the register says something of its first epoch only.
+            let is_first = membership.epoch() == 0;
+            return if is_first { Ok(None) } else { Err(Failure::Refused(Refusal::Behind)) };
+        };
+        self.state.look_for_sealed(&view);
+        let epoch = view.membership.epoch();
+        if let Some(configuration) = view.membership.configuration
+            && epoch > membership.epoch()
+        {
+            self.state.follow(&configuration).map_err(|invalid| Failure::Lied(invalid.to_string()))?;
+            return Err(Failure::Refused(Refusal::Moved { configuration }));
+        }
+        if epoch < membership.epoch() || (view.accepted.is_none() && epoch > 0) {
+            return Err(Failure::Refused(Refusal::Behind));
+        }
+        self.checked(view.accepted)
     }
 
     fn checked(&mut self, proposed: Option<Proposed>) -> Result<Option<Accepted<Proposed>>, Failure> {
@@ -258,12 +309,12 @@ impl<O: Overlay + 'static> Operation<'_, O> {
     /// Asks every member that may be alive; the others are entered as lost at once.
     fn ask<T: 'static>(
         &self,
-        genesis: &Signed<Genesis>,
+        membership: &Membership,
         mut on_loss: impl FnMut(usize),
         call: impl Fn(&Links<O>, &Member) -> Result<T, Failure> + 'static,
     ) -> Receiver<(usize, Result<T, Failure>)> {
-        let members = self.members(genesis);
-        let (sender, answers) = channel(genesis.members.len());
+        let members = self.members(membership);
+        let (sender, answers) = channel(members.len());
         if let [Some(own @ Member::Own(_))] = &members[..] {
             // A network of one: no coroutine, no waiting for anyone but the disk.
             drop(sender.try_send((0, call(self.links, own))));
@@ -288,6 +339,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::mutable::Genesis;
 
     #[test]
     fn what_may_have_happened_is_not_told_as_what_did_not() {
@@ -296,7 +348,7 @@ mod tests {
         let mut state = State::new(genesis, crate::paxos::ProposerId([1; 16]), Rc::default());
         let mut may_have = |failure| {
             let mut lost = Lost::default();
-            lost.enter(&mut state, failure);
+            lost.enter(&mut state, 0, failure);
             lost.may_have_accepted()
         };
         assert!(may_have(Failure::Unreachable("no answer".into())));

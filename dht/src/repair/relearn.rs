@@ -4,40 +4,96 @@
 //! So it says nothing about a register until so many of the *others* have told it what they know that no quorum with it
 //! can have been without one of them. What they accepted and promised, it then has accepted and promised too. Where too
 //! many have lost their stores, nobody can tell, and the register stays silent rather than going back.
+//!
+//! The register may have been moved meanwhile, and this node may have voted among its later members too. So whoever names
+//! later members is followed to them, and while a move is under way (somebody has a seal, and nobody can say yet whether it
+//! was chosen) nothing is learned. A node that is none of the members any more learns who they are, and that is all.
 
 use bytes::Bytes;
-use overlay::{Contact, Overlay};
+use overlay::{Contact, NodeId, Overlay};
 
 use super::{COMPARE_TIMEOUT, Repair};
-use crate::block::mutable::{Genesis, Signed};
+use crate::block::configuration::Membership;
 use crate::block_store::RegisterAddress;
 use crate::message::{ReadRegister, RegisterView};
+
+/// Later members that are followed to in one go: each costs calls, and a move takes its time.
+const EPOCHS_FOLLOWED_MAX: usize = 16;
 
 impl<O: Overlay + 'static> Repair<O> {
     /// As [`Repair::relearn`], of a register that a neighbour names.
     pub(super) fn relearn_from(&self, contact: &Contact, register: &RegisterAddress) -> bool {
         let view = self.links.call::<ReadRegister>(contact, register, Bytes::new(), COMPARE_TIMEOUT);
         match view {
-            Ok((Some(view), _)) if view.genesis.register() == *register => self.relearn(&view.genesis),
+            Ok((Some(view), _)) if view.membership.register() == *register => self.relearn(&view.membership),
             _ => false,
         }
     }
 
     /// Learns a register from its other members; says whether enough of them answered.
-    pub(super) fn relearn(&self, genesis: &Signed<Genesis>) -> bool {
-        let register = genesis.register();
-        // Any quorum with us has `needed - 1` of the others: as many must answer as leave no room for one without them.
-        let quorum = genesis.quorum();
-        let enough = quorum.members - quorum.needed + 1;
-        let mut views: Vec<Option<RegisterView>> = Vec::new();
-        for id in genesis.members.iter().filter(|id| **id != self.node.own()) {
+    pub(crate) fn relearn(&self, membership: &Membership) -> bool {
+        let mut membership = membership.clone();
+        for _ in 0..EPOCHS_FOLLOWED_MAX {
+            if membership.verify().is_err() {
+                return false;
+            }
+            let views = self.ask_others(&membership);
+            let later = views.iter().flatten().map(|view| &view.membership);
+            match later.max_by_key(|later| later.epoch()) {
+                Some(later) if later.epoch() > membership.epoch() => membership = later.clone(),
+                _ => return self.learn(&membership, views),
+            }
+        }
+        false
+    }
+
+    /// What the other members say, each `None` if it never heard of the register; and those whom a seal names, if they say
+    /// that their epoch has begun.
+    fn ask_others(&self, membership: &Membership) -> Vec<Option<RegisterView>> {
+        let mut views = self.ask_each(membership, membership.members());
+        let seals = views.iter().flatten().filter_map(|view| view.accepted.as_ref()?.seal.clone());
+        for seal in seals.collect::<Vec<_>>() {
+            let next = self.ask_each(membership, &seal.next.members);
+            views.extend(next.into_iter().filter(|view| {
+                view.as_ref().is_some_and(|view| view.membership.epoch() > membership.epoch())
+            }));
+        }
+        views
+    }
+
+    fn ask_each(&self, membership: &Membership, members: &[NodeId]) -> Vec<Option<RegisterView>> {
+        let register = membership.register();
+        let mut views = Vec::new();
+        for id in members.iter().filter(|id| **id != self.node.own()) {
             let nearest = || self.links.closest(id.0, 1).into_iter().find(|contact| contact.id == *id);
             let Some(contact) = nearest().or_else(|| self.links.last_known(id)) else { continue };
             match self.links.call::<ReadRegister>(&contact, &register, Bytes::new(), COMPARE_TIMEOUT) {
-                Ok((view, _)) => views.push(view.filter(|view| view.genesis.register() == register)),
+                Ok((view, _)) => {
+                    // What does not verify is as good as no answer, and not as "never heard of it".
+                    if view.as_ref().is_none_or(|view| {
+                        view.membership.register() == register && view.membership.verify().is_ok()
+                    }) {
+                        views.push(view);
+                    }
+                }
                 Err(failure) => tracing::debug!(%register, node = %contact, "can't learn from it: {failure}"),
             }
         }
+        views
+    }
+
+    /// Learns what enough of the others say of the newest members that anybody names.
+    fn learn(&self, membership: &Membership, mut views: Vec<Option<RegisterView>>) -> bool {
+        let register = membership.register();
+        // Any quorum with us has `needed - 1` of the others: as many must answer as leave no room for one without them.
+        // If we are none of them, then as many as leave no room for one that has moved the register on.
+        let quorum = membership.quorum();
+        let enough = quorum.members - quorum.needed + 1;
+        // Who is behind says nothing of this epoch. In the first, nobody is.
+        views.retain(|view| {
+            view.as_ref()
+                .map_or(membership.epoch() == 0, |view| view.membership.epoch() == membership.epoch())
+        });
         if views.len() < enough {
             tracing::warn!(
                 %register, answers = views.len(), enough,
@@ -50,9 +106,14 @@ impl<O: Overlay + 'static> Repair<O> {
         let accepted = views
             .into_iter()
             .filter_map(|view| view.accepted)
-            .filter(|accepted| accepted.verify(genesis, None).is_ok())
+            .filter(|accepted| accepted.proposal.ballot.epoch == membership.epoch())
+            .filter(|accepted| accepted.verify(&membership.genesis, None).is_ok())
             .max_by_key(|accepted| accepted.proposal.ballot);
-        match self.node.relearn(genesis, promises, accepted) {
+        if accepted.as_ref().is_some_and(|accepted| accepted.seal.is_some()) {
+            tracing::warn!(%register, "a register that this node has lost is being moved: it stays silent until then");
+            return false;
+        }
+        match self.node.relearn(membership, promises, accepted) {
             Ok(()) => {
                 tracing::info!(%register, "learned from the others what this node had lost");
                 true

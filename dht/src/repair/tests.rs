@@ -219,7 +219,7 @@ fn a_node_that_lost_its_store_votes_once_it_has_learned_from_enough_others() {
         // With the one other that knows away, it can't tell, and nobody reads the first value again.
         network.nodes[0].mood.set(Mood::Dead);
         let repair = repair_of(&network, 1);
-        assert!(!repair.relearn(&genesis));
+        assert!(!repair.relearn(&genesis.clone().into()));
         assert!(matches!(node.read_register(&register), Err(Refusal::Amnesiac)));
 
         network.nodes[0].mood.set(Mood::Well);

@@ -1,0 +1,151 @@
+//! What a node keeps of one register, and what may be done to it. Pure.
+//!
+//! A node takes part in one epoch of a register at a time. It comes to a later one only with a value, in one write: see
+//! [`crate::paxos::acceptor`]. Of a register that others keep now it keeps who they are, for good: a member of an earlier
+//! epoch that forgot that it had been one would vote there again. And it keeps the last value that it had, since it takes
+//! anybody's word for it that others have it: the owner signs who they are before they do.
+//!
+//! Not here: reading and writing it ([`super::registers`]).
+
+use overlay::NodeId;
+use reactor::crypto::PublicKey;
+use reactor::serialization::{EnvelopeError, Versioned, from_envelope};
+use serde::{Deserialize, Serialize};
+
+use crate::block::configuration::Membership;
+use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::proposal::{Proposal, Proposed};
+use crate::message::{Refusal, RegisterView};
+use crate::paxos::{Acceptor, Ballot, Rejected};
+
+/// How far a ballot may be ahead of what was promised. Writers count up by a few; without this bound one of them could
+/// use up all rounds at once and so stop the register for good.
+const ROUND_JUMP_MAX: u64 = 1 << 32;
+
+/// What a node keeps of a register: this, in an envelope, is the stored value.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredRegister {
+    /// Who the members are. The node itself need not be one any more.
+    pub membership: Membership,
+    /// The proposal that asked for what is promised.
+    pub promise: Option<Signed<Proposal>>,
+    /// What was promised and accepted.
+    pub acceptor: Acceptor<Proposed>,
+}
+
+impl Versioned for StoredRegister {
+    const TYPE_NAME: &'static str = "hypha stored register";
+    const VERSION: u32 = 2;
+    const READABLE_SINCE: u32 = 2;
+}
+
+impl StoredRegister {
+    /// Reads a stored value.
+    ///
+    /// # Errors
+    /// If it is not one, or one that only a newer program may touch.
+    pub fn decode(bytes: &[u8]) -> Result<StoredRegister, EnvelopeError> {
+        from_envelope(bytes)
+    }
+
+    /// Of a register that the node hears of for the first time.
+    pub(super) fn unheard(genesis: Signed<Genesis>) -> StoredRegister {
+        StoredRegister { membership: genesis.into(), promise: None, acceptor: Acceptor::default() }
+    }
+
+    /// The same, kept by others since.
+    pub(super) fn retired(mut self, membership: Membership) -> StoredRegister {
+        self.acceptor.retire(membership.epoch());
+        StoredRegister { membership, promise: None, acceptor: self.acceptor }
+    }
+
+    /// As others are shown it.
+    pub(super) fn view(&self) -> RegisterView {
+        RegisterView {
+            membership: self.membership.clone(),
+            promise: self.promise.clone(),
+            accepted: self.proposed(),
+        }
+    }
+
+    /// Checks that `own` may be asked what `asked` is about: as a member of the epoch in which it is, or of a later one that
+    /// the owner has signed.
+    pub(super) fn admit(&self, own: &NodeId, asked: &Membership) -> Result<(), Refusal> {
+        let (here, there) = (self.membership.epoch(), asked.epoch());
+        if there < here
+            && let Some(configuration) = &self.membership.configuration
+        {
+            return Err(Refusal::Moved { configuration: configuration.clone() });
+        }
+        if *asked != self.membership {
+            // One configuration for an epoch: a second one is nobody's to sign.
+            if there == here {
+                return Err(Invalid::Members.into());
+            }
+            asked.verify()?;
+        }
+        asked.index_of(own).map(drop).ok_or(Refusal::NotAMember)
+    }
+
+    pub(super) fn proposed(&self) -> Option<Proposed> {
+        self.acceptor.accepted.as_ref().map(|accepted| accepted.value.clone())
+    }
+
+    pub(super) fn keep_promise_of(&mut self, proposal: &Signed<Proposal>) {
+        if proposal.promises() == self.acceptor.promised {
+            self.promise = Some(proposal.clone());
+        }
+    }
+
+    /// What to answer when the acceptor refuses.
+    pub(super) fn refusal(&self, rejected: Rejected) -> Refusal {
+        let accepted = self.acceptor.accepted.as_ref().map(|accepted| &accepted.value.proposal);
+        match (rejected, &self.promise, accepted) {
+            (Rejected::Conflict { .. }, Some(promise), _) => Refusal::Conflict { promise: promise.clone() },
+            (Rejected::Equivocation, _, Some(accepted)) => {
+                tracing::error!(
+                    register = %accepted.register, writer = %accepted.writer,
+                    "a writer proposed two values in one round: its key is misused"
+                );
+                Refusal::Equivocation { accepted: accepted.clone() }
+            }
+            (Rejected::Unchained, ..) => Invalid::Chain.into(),
+            (Rejected::Behind, ..) => Refusal::Behind,
+            (Rejected::Past, ..) => Invalid::Epoch.into(),
+            // What was promised or accepted came with a proposal, or this is not our record.
+            (Rejected::Conflict { .. } | Rejected::Equivocation, ..) => Refusal::Damaged,
+        }
+    }
+}
+
+/// Whether `key` may write, by the list that was accepted last.
+pub(super) fn may_write(genesis: &Genesis, accepted: Option<&SignedRecord>, key: &PublicKey) -> bool {
+    match accepted {
+        Some(record) => record.allows(genesis, key),
+        None => *key == genesis.owner || genesis.writers.contains(key),
+    }
+}
+
+/// Checks that a proposal's ballots are of the epoch in which it is made, and not too far ahead; and that an epoch's first
+/// value is the one that was sealed.
+pub(super) fn check_ballots(
+    state: &StoredRegister,
+    asked: &Membership,
+    proposal: &Proposal,
+) -> Result<(), Refusal> {
+    let ballots = [Some(proposal.ballot), proposal.next];
+    if ballots.iter().flatten().any(|ballot| ballot.epoch != asked.epoch()) {
+        return Err(Invalid::Epoch.into());
+    }
+    if let Some(configuration) = &asked.configuration
+        && proposal.ballot == Ballot::first(configuration.epoch)
+        && proposal.value != Some(configuration.value)
+    {
+        return Err(Invalid::Epoch.into());
+    }
+    let promised = state.acceptor.promised.max(Ballot::first(asked.epoch()));
+    if proposal.promises().round > promised.round.saturating_add(ROUND_JUMP_MAX) {
+        return Err(Refusal::Bounds(format!("a ballot is at most {ROUND_JUMP_MAX} rounds ahead")));
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Bringing registers up to date: what this node missed is delivered to it again.
+
+use bytes::Bytes;
+use overlay::{Contact, Overlay};
+
+use super::{COMPARE_TIMEOUT, Repair, Report};
+use crate::block::configuration::Membership;
+use crate::block_store::RegisterAddress;
+use crate::links::Failure;
+use crate::message::{AcceptRequest, ListedKey, ReadRegister, Refusal, Retire};
+use crate::paxos::Ballot;
+
+impl<O: Overlay + 'static> Repair<O> {
+    pub(super) fn fetch_registers(&self, contact: &Contact, keys: &[ListedKey], report: &mut Report) {
+        for key in keys {
+            let register = RegisterAddress(key.address);
+            let ours = match self.node.read_register(&register) {
+                // A neighbour lists it that holds us for a member still.
+                Ok(Some(view)) if view.membership.index_of(&self.node.own()).is_none() => {
+                    self.pass_on(contact, &view.membership);
+                    continue;
+                }
+                Ok(view) => view
+                    .and_then(|view| view.accepted)
+                    .map_or(Ballot::ZERO, |accepted| accepted.proposal.ballot),
+                Err(Refusal::Amnesiac | Refusal::Damaged) => {
+                    match self.relearn_from(contact, &register) {
+                        true => report.registers += 1,
+                        false => report.missing += 1,
+                    }
+                    continue;
+                }
+                Err(_) => {
+                    report.missing += 1;
+                    continue;
+                }
+            };
+            if key.ballot <= ours {
+                continue;
+            }
+            match self.fetch_register(contact, &register) {
+                Ok(true) => report.registers += 1,
+                Ok(false) => {}
+                Err(failure) => {
+                    tracing::warn!(%register, node = %contact, "can't catch up with a register: {failure}");
+                    report.missing += 1;
+                }
+            }
+        }
+    }
+
+    fn fetch_register(&self, contact: &Contact, register: &RegisterAddress) -> Result<bool, Failure> {
+        let (view, _) = self.links.call::<ReadRegister>(contact, register, Bytes::new(), COMPARE_TIMEOUT)?;
+        let Some((membership, proposed)) = view.and_then(|view| Some((view.membership, view.accepted?)))
+        else {
+            return Ok(false);
+        };
+        if membership.register() != *register {
+            return Err(Failure::Lied("it sent another register".into()));
+        }
+        // The writer's own message, delivered late: everything in it is verified.
+        match self.node.accept(AcceptRequest { membership, proposed }) {
+            Ok(_) => Ok(true),
+            // Something newer is under way here already.
+            Err(Refusal::Conflict { .. } | Refusal::Moved { .. }) => Ok(false),
+            Err(refusal) => Err(Failure::Refused(refusal)),
+        }
+    }
+
+    /// Tells a neighbour that has missed it who keeps a register now.
+    fn pass_on(&self, contact: &Contact, membership: &Membership) {
+        if let Err(failure) = self.links.call::<Retire>(contact, membership, Bytes::new(), COMPARE_TIMEOUT) {
+            tracing::debug!(node = %contact, "can't tell who keeps a register now: {failure}");
+        }
+    }
+}
