@@ -18,6 +18,8 @@
 
 mod contents;
 mod entry;
+mod offline;
+mod pins;
 mod reach;
 mod roots;
 mod s3_fifo;
@@ -40,6 +42,7 @@ use reactor::sync::{Mutex, Signal};
 
 use contents::{Contents, Entry};
 use entry::Extent;
+pub use pins::{Noted, PinningStore};
 use reach::Reach;
 use s3_fifo::{Queue, Step};
 pub use store::CachedStore;
@@ -54,6 +57,8 @@ const WAITING_BYTES_MAX: usize = 32 << 20;
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long an end waits for what is still to be taken in.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// Where files lie.
+const QUEUES: [Queue; 3] = [Queue::Small, Queue::Main, Queue::Pinned];
 
 /// What the cache is and did, for people.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -80,6 +85,8 @@ pub struct DiskCache {
     lock: RefCell<Option<File>>,
     /// Held by whoever moves or removes files.
     turn: Mutex<()>,
+    /// Held by whoever makes room, until it is filled.
+    room: Mutex<()>,
     waiting: RefCell<VecDeque<(Extent, Bytes)>>,
     waiting_bytes: Cell<usize>,
     /// Something came, or is to be done.
@@ -93,6 +100,7 @@ pub struct DiskCache {
     is_off: Cell<bool>,
     hits: Cell<u64>,
     misses: Cell<u64>,
+    pins_lost: Cell<u64>,
     newest: RefCell<Option<(RegisterAddress, Record)>>,
     saved_version: Cell<u64>,
     reach: RefCell<Reach>,
@@ -121,6 +129,7 @@ impl DiskCache {
             contents: RefCell::new(Contents::new(bound_bytes - OVERHEAD_BYTES)),
             lock: RefCell::new(None),
             turn: Mutex::new(()),
+            room: Mutex::new(()),
             waiting: RefCell::default(),
             waiting_bytes: Cell::new(0),
             work: Signal::new(),
@@ -131,6 +140,7 @@ impl DiskCache {
             is_off: Cell::new(false),
             hits: Cell::new(0),
             misses: Cell::new(0),
+            pins_lost: Cell::new(0),
             newest: RefCell::new(None),
             saved_version: Cell::new(0),
             reach: RefCell::default(),
@@ -170,75 +180,6 @@ impl DiskCache {
             bound_bytes: self.bound_bytes,
             hits: self.hits.get(),
             misses: self.misses.get(),
-        }
-    }
-
-    /// Returns the newest root of `register` that any client of this cache has kept.
-    ///
-    /// # Suspends
-    ///
-    /// While the files are read.
-    pub fn kept_root(&self, register: &RegisterAddress) -> Option<Record> {
-        roots::newest(&self.directory, &self.key, register).unwrap_or_default()
-    }
-
-    /// Makes the newest root that was seen durable here, and says whether it is as new as `version`. It is to be so before
-    /// that version is written down as seen: what is older than that will never be used.
-    ///
-    /// # Suspends
-    ///
-    /// Until it is durable.
-    pub fn keep_root(&self, version: u64) -> bool {
-        let newest = self.newest.borrow().clone();
-        let Some((register, record)) = newest.filter(|(_, record)| record.version >= version) else {
-            return false;
-        };
-        if record.version > self.saved_version.get() && !self.is_off.get() {
-            match roots::save(&self.directory, &self.client, &self.key, &register, &record) {
-                Ok(()) => self.saved_version.set(record.version),
-                Err(error) => self.fail(&error),
-            }
-        }
-        true
-    }
-
-    /// Removes every root that was kept: an older state was accepted.
-    ///
-    /// # Suspends
-    ///
-    /// Until they are gone.
-    pub fn forget_roots(&self) {
-        if let Err(error) = roots::forget(&self.directory) {
-            self.fail(&error);
-        }
-    }
-
-    /// Returns for how long no node has answered, if that is long enough to be called offline.
-    pub fn offline_for(&self) -> Option<Duration> {
-        let since = self.reach.borrow().offline_since()?;
-        Some(reactor::now().saturating_duration_since(since))
-    }
-
-    fn note_root(&self, register: &RegisterAddress, record: &Record) {
-        let mut newest = self.newest.borrow_mut();
-        if newest.as_ref().is_none_or(|(_, known)| known.version < record.version) {
-            *newest = Some((*register, record.clone()));
-        }
-    }
-
-    fn note_answer(&self) {
-        if let Some(since) = self.reach.borrow_mut().on_answer() {
-            let seconds = reactor::now().saturating_duration_since(since).as_secs();
-            tracing::warn!("nodes answer again, after {seconds} s: what was written meanwhile goes to them");
-        }
-    }
-
-    fn note_silence(&self) {
-        if self.reach.borrow_mut().on_silence(reactor::now()) {
-            tracing::warn!(
-                "no node answers: the drive is offline; what its cache has is readable, as new as it was seen last, and \
-                 what is written waits on this machine"
-            );
         }
     }
 
@@ -292,6 +233,9 @@ impl DiskCache {
         let entry = self.contents.borrow().entry(number);
         let Some(entry) = entry else { return };
         self.contents.borrow_mut().remove(number);
+        if entry.queue == Queue::Pinned {
+            self.pins_lost.set(self.pins_lost.get() + 1);
+        }
         if self.is_owner() {
             let _ = fs::remove_file(self.path_of(&entry));
         }
@@ -351,11 +295,15 @@ impl DiskCache {
     }
 
     fn take_in(&self, extent: Extent, bytes: &Bytes) -> io::Result<()> {
+        let _room = self.room.lock();
         // Two readers may have fetched it at once.
         if self.contents.borrow().find(&extent.address, &(extent.start..extent.end)).is_some() {
             return Ok(());
         }
         self.make_room(extent.disk_bytes())?;
+        if !self.contents.borrow().fits(extent.disk_bytes()) {
+            return Ok(()); // The rest is pinned.
+        }
         let entry = self.contents.borrow_mut().admit(extent);
         let path = self.path_of(&entry);
         let written = OpenOptions::new()
@@ -395,13 +343,13 @@ impl DiskCache {
     /// Tries for the lock, and lists what is there.
     fn look(&self) -> io::Result<()> {
         self.looked.set(reactor::now());
-        for queue in [Queue::Small, Queue::Main] {
+        for queue in QUEUES {
             fs::create_dir_all(self.directory_of(queue))?;
         }
         let directory = File::open(&self.directory)?;
         let is_owner = directory.try_lock()?;
         let mut entries = Vec::new();
-        for queue in [Queue::Small, Queue::Main] {
+        for queue in QUEUES {
             for found in fs::read_dir(self.directory_of(queue))? {
                 let name = found?.name;
                 match name.to_str().and_then(Extent::from_file_name) {
@@ -434,6 +382,7 @@ impl DiskCache {
         self.directory.join(match queue {
             Queue::Small => "small",
             Queue::Main => "main",
+            Queue::Pinned => "pinned",
         })
     }
 

@@ -14,7 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use dht::block_store::Record;
 use dht::{BlockStore, HeaderHash, RegisterAddress};
 use filesystem::Volume;
-use filesystem::disk_cache::{CachedStore, DiskCache, Figures, SIZE_BYTES_MIN};
+use filesystem::access::VolumeKeys;
+use filesystem::disk_cache::{CachedStore, DiskCache, Figures, PinningStore, SIZE_BYTES_MIN};
+use filesystem::volume::{OpenError, Options};
 use reactor::JoinHandle;
 use reactor::crypto::derive::derive;
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,11 @@ const TELL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A drive that is offline says so every two seconds; a loaded machine takes longer.
 const OFFLINE_AGE_MAX_S: u64 = 20;
+
+/// What a view of the drive remembers: some nodes of the tree, so that each file does not begin at the root.
+const VIEW_BYTES: usize = 4 << 20;
+/// How long a view waits for a node: what it reads is nobody's to wait for.
+const VIEW_PATIENCE: Duration = Duration::from_secs(10);
 
 const UNITS: [(&str, u64); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
 
@@ -111,6 +118,8 @@ fn told_in(client: &Path) -> PathBuf {
 pub(crate) enum Usual {
     /// There is none.
     None,
+    /// As the next, if there has been one.
+    AsBefore,
     /// 2 GiB, or a tenth of what is free or already in it.
     ShareOfTheDisk,
 }
@@ -118,19 +127,20 @@ pub(crate) enum Usual {
 /// A cache that is to be opened. Plain data, so that it can go where the reactor runs.
 pub(crate) struct Plan {
     directory: PathBuf,
-    client: PathBuf,
+    /// Where what it does is told; nowhere for a command.
+    client: Option<PathBuf>,
     bound_bytes: u64,
 }
 
 impl Plan {
-    /// Decides about the cache in `base`, for the drive with the client's directory `client`, and remembers what was
-    /// `asked`.
+    /// Decides about the cache in `base`, for the drive with the client's directory `client` if
+    /// there is one, and remembers what was `asked`.
     ///
     /// # Errors
     /// Those of the file system and of [`files::load`].
     pub(crate) fn make(
         base: &Path,
-        client: &Path,
+        client: Option<&Path>,
         asked: Option<Size>,
         usual: Usual,
     ) -> Result<Plan, Failure> {
@@ -146,7 +156,8 @@ impl Plan {
             (None, Err(Failure::File { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
                 match usual {
                     Usual::None => 0,
-                    Usual::ShareOfTheDisk => {
+                    Usual::AsBefore if !directory.is_dir() => 0,
+                    Usual::AsBefore | Usual::ShareOfTheDisk => {
                         files::private_directory(&directory)?;
                         share_of_the_disk(&directory)
                     }
@@ -154,36 +165,55 @@ impl Plan {
             }
             (None, Err(error)) => return Err(error),
         };
-        Ok(Plan { directory, client: client.to_owned(), bound_bytes })
+        Ok(Plan { directory, client: client.map(Path::to_owned), bound_bytes })
+    }
+
+    /// Returns what it may take; 0 for none.
+    pub(crate) fn bound_bytes(&self) -> u64 {
+        self.bound_bytes
     }
 
     /// Opens it, unless there is to be none.
     ///
     /// # Suspends
     /// While it is listed.
-    pub(crate) fn open(&self, user: &Member) -> Option<Cache> {
+    pub(crate) fn open(&self, user: &Member) -> Option<Rc<Cache>> {
         // A smaller bound than anybody can ask for is a disk with next to nothing free.
         if self.bound_bytes < SIZE_BYTES_MIN {
             return None;
         }
         let key = derive::<32>(&*user.identity.seed(), b"", &[b"hypha disk cache 1"]);
-        let name = self.client.file_name().unwrap_or_default().to_string_lossy();
+        // Commands have a file among them: the one that ends last writes what it saw.
+        let name = self
+            .client
+            .as_deref()
+            .and_then(Path::file_name)
+            .map_or("command".into(), |name| name.to_string_lossy());
         let disk = DiskCache::open(&self.directory, &name, *key, self.bound_bytes);
         let drive = Drive { disk: disk.clone(), volume: RefCell::new(Weak::new()) };
         let drive = Rc::new(drive);
         let (telling, watched, client) = (disk.clone(), drive.clone(), self.client.clone());
-        let teller = reactor::spawn(move || {
-            let mut told = None;
-            loop {
-                let news = (telling.figures(), watched.offline());
-                if told.replace(news) != Some(news) {
-                    let client = client.clone();
-                    reactor::offload(move || tell(&client, news.0, news.1));
+        let teller = client.map(|client| {
+            reactor::spawn(move || {
+                let mut told = None;
+                loop {
+                    let news = (telling.figures(), watched.offline());
+                    if told.replace(news) != Some(news) {
+                        let client = client.clone();
+                        reactor::offload(move || tell(&client, news.0, news.1));
+                    }
+                    reactor::sleep(TELL_INTERVAL);
                 }
-                reactor::sleep(TELL_INTERVAL);
-            }
+            })
         });
-        Some(Cache { disk, drive, directory: self.directory.clone(), client: self.client.clone(), teller })
+        Some(Rc::new(Cache {
+            disk,
+            drive,
+            directory: self.directory.clone(),
+            client: self.client.clone(),
+            teller,
+            opened: RefCell::new(None),
+        }))
     }
 }
 
@@ -237,8 +267,10 @@ pub(crate) struct Cache {
     disk: Rc<DiskCache>,
     drive: Rc<Drive>,
     directory: PathBuf,
-    client: PathBuf,
-    teller: JoinHandle<()>,
+    client: Option<PathBuf>,
+    teller: Option<JoinHandle<()>>,
+    /// The drive's store and keys, once it is opened.
+    opened: RefCell<Option<(Rc<CachedStore>, VolumeKeys)>>,
 }
 
 impl Cache {
@@ -248,8 +280,32 @@ impl Cache {
     }
 
     /// Puts it before a store; where no quorum answers, a volume may be opened by `start`.
-    pub(crate) fn before(&self, store: Rc<dyn BlockStore>, start: Option<Record>) -> Rc<dyn BlockStore> {
-        Rc::new(CachedStore::new(store, self.disk.clone(), start))
+    pub(crate) fn before(
+        &self,
+        store: Rc<dyn BlockStore>,
+        start: Option<Record>,
+        keys: &VolumeKeys,
+    ) -> Rc<dyn BlockStore> {
+        let store = Rc::new(CachedStore::new(store, self.disk.clone(), start));
+        *self.opened.borrow_mut() = Some((store.clone(), keys.clone()));
+        store
+    }
+
+    /// Opens the drive once more, for reading, with no memory: what is read of it is pinned.
+    ///
+    /// # Errors
+    /// `Failure::Volume` if its root cannot be read.
+    ///
+    /// # Suspends
+    /// Until it is open.
+    pub(crate) fn open_view(&self) -> Result<(Rc<Volume>, Rc<PinningStore>), Failure> {
+        let opened = self.opened.borrow().clone();
+        let (store, keys) = opened.ok_or_else(|| Failure::Internal("the drive is not open yet".into()))?;
+        let store = Rc::new(PinningStore::new(store));
+        let mut options = Options::default();
+        (options.read_only, options.cache_bytes, options.sync_patience) = (true, VIEW_BYTES, VIEW_PATIENCE);
+        let failed = |error: OpenError| Failure::Volume { reason: error.to_string() };
+        Ok((Volume::open(store.clone(), keys, options).map_err(failed)?, store))
     }
 
     /// Whether anything was kept that a drive could be opened by without the nodes.
@@ -285,9 +341,11 @@ impl Cache {
     /// While the last blocks are taken in; some seconds at most.
     pub(crate) fn close(&self) {
         self.disk.close();
-        self.teller.terminate();
-        let (client, figures) = (self.client.clone(), self.disk.figures());
-        reactor::offload(move || tell(&client, figures, None));
+        self.teller.iter().for_each(JoinHandle::terminate);
+        if let Some(client) = self.client.clone() {
+            let figures = self.disk.figures();
+            reactor::offload(move || tell(&client, figures, None));
+        }
     }
 }
 
@@ -366,11 +424,8 @@ mod tests {
     #[test]
     fn what_was_said_last_is_remembered_and_none_is_none() {
         let base = tempfile::tempdir().unwrap();
-        let bound = |asked, usual| {
-            let plan = Plan::make(base.path(), &base.path().join("client"), asked, usual).unwrap();
-            plan.bound_bytes
-        };
-        assert_eq!(bound(None, Usual::None), 0);
+        let bound = |asked, usual| Plan::make(base.path(), None, asked, usual).unwrap().bound_bytes();
+        assert_eq!((bound(None, Usual::None), bound(None, Usual::AsBefore)), (0, 0));
         assert!((1..=USUAL_BYTES_MAX).contains(&bound(None, Usual::ShareOfTheDisk)));
         assert_eq!(bound(Some(Size(9 << 20)), Usual::None), 9 << 20);
         assert_eq!(bound(None, Usual::None), 9 << 20);

@@ -5,6 +5,7 @@
 //! come from what the home remembers.
 
 mod history;
+mod pins;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::cache::Size;
 use crate::gc::Span;
 pub(crate) use history::{Snapshot, Snapshots};
+pub(crate) use pins::{PinOptions, PinsOptions};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,6 +69,9 @@ impl Cli {
             | Command::Put(Put { client, .. })
             | Command::Get(Get { client, .. })
             | Command::Gc(Gc { client, .. })
+            | Command::Pin(PinOptions { client, .. })
+            | Command::Unpin(PinOptions { client, .. })
+            | Command::Pins(PinsOptions { client, .. })
             | Command::Snapshot(Snapshot { client, .. })
             | Command::Snapshots(Snapshots { client, .. })
                 if client.network.is_some() && client.home.home.is_some() =>
@@ -95,6 +100,13 @@ pub(crate) enum Command {
     Put(Put),
     /// Fetch one value by its name, without FUSE
     Get(Get),
+    /// Keep a file, or a directory with all in it, on this machine's disk, for when no node answers
+    Pin(PinOptions),
+    /// Let go of what was pinned
+    #[command(after_help = "Example:\n  storage-node unpin photos/2026")]
+    Unpin(PinOptions),
+    /// List what is pinned, and how much of it is here
+    Pins(PinsOptions),
     /// Say how much the nodes hold that the drive does not need any more
     Gc(Gc),
     /// Remember what the drive holds now, under a name
@@ -114,6 +126,8 @@ impl Command {
             Command::Put(options) => &mut options.client.home.home,
             Command::Get(options) => &mut options.client.home.home,
             Command::Gc(options) => &mut options.client.home.home,
+            Command::Pin(options) | Command::Unpin(options) => &mut options.client.home.home,
+            Command::Pins(options) => &mut options.client.home.home,
             Command::Snapshot(options) => &mut options.client.home.home,
             Command::Snapshots(options) => &mut options.client.home.home,
         }

@@ -2,6 +2,7 @@
 
 use filesystem::volume::Volume;
 
+use crate::cache::{Plan, Usual};
 use crate::cli::ClientOptions;
 use crate::client::{self, Client};
 use crate::client_directory::ClientDirectory;
@@ -22,17 +23,23 @@ pub(crate) fn with_volume<T: Send>(
     // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
     let directory = ClientDirectory::scratch()?;
     let seen_directory = settings.seen_directory();
+    // What a command has seen, a mount must not be older than: where mounts keep a cache it keeps the root there, as they do.
+    let base = settings.clients.as_deref();
+    let plan = base.map(|base| Plan::make(base, None, None, Usual::AsBefore)).transpose()?;
     process::run(|| {
+        let user = settings.user()?;
+        let cache = plan.as_ref().and_then(|plan| plan.open(&user));
         let client = Client::connect(&settings)?;
         let (volume, seen) = client.open_volume(&Opening {
             directory: &directory,
             seen_directory: seen_directory.as_deref(),
             keep: Keep::Nothing,
             accept_rollback: false,
-            cache: None,
+            cache: cache.as_deref(),
         })?;
         let result = work(&client, &volume);
         let closed = Outcome::of(volume.close(), directory.path()).into_result();
+        cache.iter().for_each(|cache| cache.close());
         drop(seen);
         client.leave();
         let value = result?;

@@ -118,6 +118,9 @@ pub(crate) enum Failure {
     /// A snapshot was not made, found or deleted.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Something cannot be pinned, or was not.
+    #[error("{reason}")]
+    Pin { reason: String },
     /// The disk is full, here or on the nodes.
     #[error("no space left: {place}")]
     DiskFull { place: String },
@@ -214,6 +217,7 @@ impl Failure {
                 "`storage-node status` shows which nodes answer, and `storage-node snapshots` whether it was done after all"
                     .into()
             }
+            Failure::Pin { .. } => "`storage-node pins` lists what is pinned; `mount --cache SIZE` says how much room there is".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),
             Failure::Store { .. } => "check that the disk is mounted and writable; the log above may say more".into(),

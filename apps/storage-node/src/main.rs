@@ -24,6 +24,7 @@ mod network;
 mod node;
 mod outcome;
 mod output;
+mod pins;
 mod process;
 mod progress;
 mod report;
@@ -86,6 +87,9 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Put(options) => values::put(&options),
         Command::Get(options) => values::get(&options),
         Command::Gc(options) => gc::gc(&options),
+        Command::Pin(options) => pins::pin(&options),
+        Command::Unpin(options) => pins::unpin(&options),
+        Command::Pins(options) => pins::pins(&options),
         Command::Snapshot(options) => snapshot::snapshot(&options),
         Command::Snapshots(options) => snapshot::snapshots(&options),
     }

@@ -3,7 +3,7 @@
 //! All it needs is the network's description, the user's key and one running node. Its cache may be empty, and makes the next
 //! start a warm one.
 
-use crate::cache::{Cache, Plan, Usual};
+use crate::cache::{Plan, Usual};
 use crate::cli::Mount;
 use crate::client::{self, Client};
 use crate::client_directory::ClientDirectory;
@@ -11,6 +11,7 @@ use crate::drive::{self, Place};
 use crate::errors::Failure;
 use crate::mountpoint;
 use crate::output::say;
+use crate::pins;
 use crate::process;
 use crate::progress;
 use crate::stop::Stop;
@@ -28,8 +29,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         (None, Some(clients)) => (ClientDirectory::take_in(&clients)?, Some(clients)),
         (None, None) => return Err(Failure::NoDirectory),
     };
-    let base = others.as_deref().unwrap_or(directory.path());
-    let plan = Plan::make(base, directory.path(), options.cache, Usual::ShareOfTheDisk)?;
+    let base = others.as_deref().unwrap_or(directory.path()).to_owned();
+    let plan = Plan::make(&base, Some(directory.path()), options.cache, Usual::ShareOfTheDisk)?;
     let seen_directory = settings.seen_directory().unwrap_or_else(|| directory.path().to_owned());
     let mountpoint = mountpoint::prepare(&options.drive)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
@@ -39,7 +40,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         let spinner = progress::spinner("reaching the nodes");
         let cache = plan.open(&settings.user()?);
         let ready = stop.unless_open(|| {
-            let may_be_offline = cache.as_ref().is_some_and(Cache::has_roots);
+            let may_be_offline = cache.as_ref().is_some_and(|cache| cache.has_roots());
             let client = match may_be_offline {
                 true => Client::connect_or_go_on(&settings)?,
                 false => Client::connect(&settings)?,
@@ -49,7 +50,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 seen_directory: Some(&seen_directory),
                 keep,
                 accept_rollback,
-                cache: cache.as_ref(),
+                cache: cache.as_deref(),
             })?;
             if let Some(others) = &others
                 && cache.as_ref().is_none_or(|cache| cache.disk().offline_for().is_none())
@@ -61,7 +62,10 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
         let (client, (volume, seen)) = ready?;
-        cache.iter().for_each(|cache| cache.tell_of(&volume));
+        let keeper = cache.as_ref().map(|cache| {
+            cache.tell_of(&volume);
+            pins::keep(cache.clone(), &base, &volume)
+        });
         let place = Place { mountpoint: &mountpoint, allow_other };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
@@ -70,7 +74,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 mountpoint.display()
             ));
         });
-        cache.iter().for_each(Cache::close);
+        keeper.iter().for_each(|keeper| keeper.finish());
+        cache.iter().for_each(|cache| cache.close());
         drop(seen);
         client.leave();
         if result.is_ok() {

@@ -61,7 +61,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         say(format_args!("found the network of {nodes} in {}", home.path().display()));
     }
     let directory = ClientDirectory::take_in(home.path())?;
-    let plan = Plan::make(home.path(), directory.path(), options.cache, Usual::None)?;
+    let plan = Plan::make(home.path(), Some(directory.path()), options.cache, Usual::None)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     let allow_other = options.allow_other;
     if let Some(address) = options.listen {
@@ -83,7 +83,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
             seen_directory: Some(&client_directory::first(home.path())),
             keep,
             accept_rollback,
-            cache: cache.as_ref(),
+            cache: cache.as_deref(),
         };
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {

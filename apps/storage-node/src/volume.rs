@@ -198,7 +198,7 @@ pub(crate) fn open(
                 cache.disk().forget_roots();
             }
             let start = cache.start(&keys.register, client.seen(&keys.register));
-            cache.before(Rc::new(client.clone()), start)
+            cache.before(Rc::new(client.clone()), start, &keys)
         }
         None => Rc::new(client.clone()),
     };

@@ -53,6 +53,27 @@ impl Contents {
         self.policy.bytes()
     }
 
+    /// Returns what pinned entries take on the disk.
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        self.policy.pinned_bytes()
+    }
+
+    /// Returns the numbers of the pinned entries.
+    pub(super) fn pinned(&self) -> Vec<u64> {
+        let is_pinned = |number: &u64| self.policy.queue(*number) == Some(Queue::Pinned);
+        self.extents.keys().copied().filter(is_pinned).collect()
+    }
+
+    /// Says that an entry's file was moved.
+    pub(super) fn set_queue(&mut self, number: u64, queue: Queue) {
+        self.policy.set_queue(number, queue);
+    }
+
+    /// Whether there is room for one more entry of `size` bytes.
+    pub(super) fn fits(&self, size: u64) -> bool {
+        self.policy.fits(size)
+    }
+
     /// Returns an entry with all of `range`; does not count as a use.
     pub(super) fn find(&self, address: &[u8; 32], range: &Range<u32>) -> Option<Entry> {
         let numbers = self.of_block.get(address)?;

@@ -24,6 +24,8 @@ const USES_MAX: u8 = 3;
 pub(super) enum Queue {
     Small,
     Main,
+    /// Not one in which anything waits for its turn: what is pinned never goes.
+    Pinned,
 }
 
 /// What has to happen to one entry.
@@ -53,6 +55,7 @@ pub(super) struct S3Fifo {
     main: VecDeque<u64>,
     small_bytes: u64,
     main_bytes: u64,
+    pinned_bytes: u64,
     /// Names of those that went unused, the oldest first.
     gone: VecDeque<u64>,
     gone_names: HashSet<u64>,
@@ -69,6 +72,7 @@ impl S3Fifo {
             main: VecDeque::new(),
             small_bytes: 0,
             main_bytes: 0,
+            pinned_bytes: 0,
             gone: VecDeque::new(),
             gone_names: HashSet::new(),
             bytes_max,
@@ -78,7 +82,25 @@ impl S3Fifo {
 
     /// Returns what the entries take.
     pub(super) fn bytes(&self) -> u64 {
-        self.small_bytes + self.main_bytes
+        self.small_bytes + self.main_bytes + self.pinned_bytes
+    }
+
+    /// Returns what pinned entries take.
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes
+    }
+
+    /// Whether there is room for one more entry of `size` bytes.
+    pub(super) fn fits(&self, size: u64) -> bool {
+        self.bytes() + size <= self.bytes_max && self.slots.len() < self.count_max
+    }
+
+    /// Puts an entry behind the others of a queue.
+    pub(super) fn set_queue(&mut self, number: u64, queue: Queue) {
+        let Some(slot) = self.slots.get_mut(&number) else { return };
+        let (before, size) = (std::mem::replace(&mut slot.queue, queue), slot.size);
+        *self.bytes_of(before) -= size;
+        self.enqueue(number, queue, size);
     }
 
     /// Returns where an entry stands; `None` if it is not here.
@@ -114,7 +136,7 @@ impl S3Fifo {
 
     /// Makes the next step towards room for one entry of `size` bytes; `None` once there is, or nothing is left to go.
     pub(super) fn make_room(&mut self, size: u64) -> Option<Step> {
-        while self.bytes() + size > self.bytes_max || self.slots.len() >= self.count_max {
+        while !self.fits(size) {
             let is_full = self.small_bytes >= self.bytes_max / SMALL_SHARE || self.main_bytes == 0;
             if self.small_bytes > 0 && is_full {
                 let number = self.small.pop_front()?;
@@ -134,7 +156,9 @@ impl S3Fifo {
                 return Some(Step::Evict(number, Queue::Small));
             }
             let number = self.main.pop_front()?;
-            let Some(slot) = self.slots.get_mut(&number) else { continue };
+            let Some(slot) = self.slots.get_mut(&number).filter(|slot| slot.queue == Queue::Main) else {
+                continue;
+            };
             if slot.uses > 0 {
                 slot.uses -= 1;
                 self.main.push_back(number);
@@ -152,6 +176,7 @@ impl S3Fifo {
         match queue {
             Queue::Small => self.small.push_back(number),
             Queue::Main => self.main.push_back(number),
+            Queue::Pinned => {}
         }
     }
 
@@ -159,6 +184,7 @@ impl S3Fifo {
         match queue {
             Queue::Small => &mut self.small_bytes,
             Queue::Main => &mut self.main_bytes,
+            Queue::Pinned => &mut self.pinned_bytes,
         }
     }
 
@@ -295,6 +321,23 @@ mod tests {
             cache.ask_all(name - 5..name);
         }
         assert_eq!(cache.0.queue(0), None);
+    }
+
+    #[test]
+    fn what_is_pinned_never_goes_until_it_is_let_go() {
+        let mut cache = Simple::new(10);
+        cache.ask_all(0..10);
+        cache.0.set_queue(3, Queue::Pinned);
+        cache.ask_all(100..200);
+        assert_eq!((cache.0.queue(3), cache.0.pinned_bytes(), cache.0.bytes()), (Some(Queue::Pinned), 1, 10));
+        cache.0.set_queue(3, Queue::Main);
+        cache.0.set_queue(3, Queue::Pinned);
+        cache.0.set_queue(3, Queue::Main);
+        while cache.0.make_room(10).is_some() {}
+        assert_eq!((cache.0.queue(3), cache.0.bytes()), (None, 0));
+        // Where all is pinned there is no room, and nothing to make it with.
+        cache.0.insert(1, 1, 10, Queue::Pinned);
+        assert_eq!((cache.0.make_room(1), cache.0.fits(1)), (None, false));
     }
 
     #[test]

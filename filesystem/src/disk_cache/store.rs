@@ -92,7 +92,7 @@ impl CachedStore {
         read
     }
 
-    fn fetch(&self, address: &Address, range: Range<u32>) -> Result<Bytes, GetError> {
+    pub(super) fn fetch(&self, address: &Address, range: Range<u32>) -> Result<Bytes, GetError> {
         let is_offline = self.cache.offline_for().is_some();
         if !self.cache.reach.borrow_mut().may_ask(reactor::now()) {
             return Err(GetError::NotHere(*address));
@@ -115,6 +115,10 @@ impl CachedStore {
                 other
             }
         }
+    }
+
+    pub(super) fn cache(&self) -> &Rc<DiskCache> {
+        &self.cache
     }
 
     fn keep(&self, address: &Address, start: u32, bytes: &Bytes) {

@@ -1,0 +1,239 @@
+//! `pin`, `unpin`, `pins`: what of the drive this machine keeps, whatever else it reads; and the mount that keeps it so.
+//!
+//! Pins are this machine's, and lie in its home (`pins.json`), not in the drive. The mount that has the cache's lock reads
+//! all that is pinned through a view of the drive that remembers nothing, so that each block passes by the cache and is
+//! pinned there; it looks again whenever the drive has changed. Files that did not change are not read again, but the tree
+//! around them is, for it may lie elsewhere. Not here: how entries are kept from being evicted (`filesystem::disk_cache`).
+
+mod keeper;
+mod walk;
+
+use std::fs::File;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::{Plan, Usual};
+use crate::cli::{PinOptions, PinsOptions};
+use crate::client;
+use crate::errand::with_volume;
+use crate::errors::Failure;
+use crate::files::{self, Kind};
+use crate::output::{self, say};
+use crate::progress::{self, human_bytes};
+pub(crate) use keeper::keep;
+
+/// The part of the cache's bound that pins may take when they are made: the rest is for what is read, and for old and new
+/// of what changes.
+const SHARE: (u64, u64) = (3, 4);
+
+/// A file takes more than its bytes: pages, what seals and proves them, and its part of the tree.
+const FILE_BYTES: u64 = 8 << 10;
+
+/// `pins.json`: what is to be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Pins {
+    pins: Vec<Pin>,
+}
+
+/// A path within the drive: a file, or a directory with all in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Pin {
+    path: String,
+    /// What it took when it was pinned.
+    estimated_bytes: u64,
+}
+
+impl Kind for Pins {
+    const KIND: &'static str = "hypha pins";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+/// `pins-kept.json`: how far the mount is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Kept {
+    pins: Vec<KeptPin>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptPin {
+    path: String,
+    /// Files that are here, and their bytes.
+    files: u64,
+    bytes: u64,
+    /// Whether it is all here, as new as the drive's root was when the mount looked last.
+    is_complete: bool,
+    /// What keeps it from being complete.
+    trouble: Option<String>,
+}
+
+impl Kind for Kept {
+    const KIND: &'static str = "hypha kept pins";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+fn load<T: Kind + Default>(path: &Path) -> Result<T, Failure> {
+    match files::load(path) {
+        Err(Failure::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(T::default())
+        }
+        other => other,
+    }
+}
+
+/// Changes `pins.json`, one process at a time.
+fn change(base: &Path, with: impl FnOnce(&mut Pins) -> Result<(), Failure>) -> Result<(), Failure> {
+    let failed = |error| Failure::file(base, error);
+    let lock = File::open(base).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let file = base.join("pins.json");
+    let mut pins: Pins = load(&file)?;
+    with(&mut pins)?;
+    files::save(&file, &pins)
+}
+
+/// A path as it is kept: without slashes at its ends; the drive itself is the empty one.
+fn normal(path: &str) -> Result<String, Failure> {
+    let path = path.trim_matches('/');
+    if path.split('/').any(|part| part == "." || part == ".." || (part.is_empty() && !path.is_empty())) {
+        let reason = format!(
+            "{path:?} is not a path within the drive: say it as `ls` shows it there, without . and .."
+        );
+        return Err(Failure::Pin { reason });
+    }
+    Ok(path.to_owned())
+}
+
+fn shown(path: &str) -> &str {
+    if path.is_empty() { "the whole drive" } else { path }
+}
+
+/// Runs `pin`.
+///
+/// # Errors
+/// `Failure::Pin` if it is not there or does not fit, or what keeps the drive from being read.
+pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
+    let path = normal(&options.path)?;
+    let base = client::settings(&options.client)?.clients.ok_or(Failure::NoDirectory)?;
+    let bound = Plan::make(&base, None, None, Usual::ShareOfTheDisk)?.bound_bytes();
+    let (files, bytes) = with_volume(&options.client, |_, volume| {
+        let spinner = progress::spinner("looking how much it is");
+        let size = walk::size(volume, &path)
+            .map_err(|errno| Failure::Pin { reason: format!("{} cannot be pinned: {errno}", shown(&path)) });
+        spinner.finish_and_clear();
+        size
+    })?;
+    let estimated_bytes = bytes + bytes / 16 + files * FILE_BYTES;
+    change(&base, |pins| {
+        pins.pins.retain(|pin| pin.path != path);
+        let others: u64 = pins.pins.iter().map(|pin| pin.estimated_bytes).sum();
+        let left = (bound / SHARE.1 * SHARE.0).saturating_sub(others);
+        if estimated_bytes > left {
+            let (needed, left) = (human_bytes(estimated_bytes), human_bytes(left));
+            let reason = format!(
+                "{} takes about {needed}, and the cache has room for {left} more of pins: nothing was pinned",
+                shown(&path)
+            );
+            return Err(Failure::Pin { reason });
+        }
+        pins.pins.push(Pin { path: path.clone(), estimated_bytes });
+        Ok(())
+    })?;
+    say(format_args!(
+        "{} is pinned: {files} files, {}; a running `mount` fetches them (`storage-node pins` shows how far it is)",
+        shown(&path),
+        human_bytes(bytes)
+    ));
+    Ok(())
+}
+
+/// Runs `unpin`.
+///
+/// # Errors
+/// `Failure::Pin` if it is not pinned, or those of the home.
+pub(crate) fn unpin(options: &PinOptions) -> Result<(), Failure> {
+    let path = normal(&options.path)?;
+    let base = client::settings(&options.client)?.clients.ok_or(Failure::NoDirectory)?;
+    change(&base, |pins| {
+        let before = pins.pins.len();
+        pins.pins.retain(|pin| pin.path != path);
+        let is_gone = pins.pins.len() < before;
+        let reason = || format!("{} is not pinned; `storage-node pins` lists what is", shown(&path));
+        is_gone.then_some(()).ok_or_else(|| Failure::Pin { reason: reason() })
+    })?;
+    say(format_args!("{} is not pinned any more", shown(&path)));
+    Ok(())
+}
+
+/// Runs `pins`.
+///
+/// # Errors
+/// Those of the home.
+pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
+    let base = client::settings(&options.client)?.clients.ok_or(Failure::NoDirectory)?;
+    let pins: Pins = load(&base.join("pins.json"))?;
+    let kept: Kept = load(&base.join("pins-kept.json"))?;
+    let unknown = |pin: &Pin| KeptPin {
+        path: pin.path.clone(),
+        files: 0,
+        bytes: 0,
+        is_complete: false,
+        trouble: Some("no mount has looked yet".into()),
+    };
+    let of = |pin: &Pin| {
+        kept.pins.iter().find(|kept| kept.path == pin.path).cloned().unwrap_or_else(|| unknown(pin))
+    };
+    let kept = Kept { pins: pins.pins.iter().map(of).collect() };
+    if options.json {
+        let text =
+            serde_json::to_string_pretty(&kept).map_err(|error| Failure::Internal(error.to_string()))?;
+        return output::print(&format!("{text}\n"));
+    }
+    if kept.pins.is_empty() {
+        return output::print("nothing is pinned\n");
+    }
+    let line = |pin: &KeptPin| {
+        let state = match (&pin.trouble, pin.is_complete) {
+            (Some(trouble), _) => trouble,
+            (None, true) => "kept",
+            (None, false) => "being fetched",
+        };
+        format!("{}: {state} ({} files, {})\n", shown(&pin.path), pin.files, human_bytes(pin.bytes))
+    };
+    output::print(&kept.pins.iter().map(line).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_kept_as_ls_shows_it() {
+        for (given, kept) in [("/photos/2026/", "photos/2026"), ("a", "a"), ("/", ""), ("", "")] {
+            assert_eq!(normal(given).unwrap(), kept);
+        }
+        for wrong in ["..", "a/../b", "./a", "a//b"] {
+            assert!(matches!(normal(wrong), Err(Failure::Pin { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_is_refused_changes_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("pins.json");
+        let pin = Pin { path: "a".into(), estimated_bytes: 1 };
+        change(base.path(), |pins| {
+            pins.pins.push(pin.clone());
+            Ok(())
+        })
+        .unwrap();
+        let refused = change(base.path(), |pins| {
+            pins.pins.clear();
+            Err(Failure::Pin { reason: "no".into() })
+        });
+        assert!(refused.is_err());
+        assert_eq!(load::<Pins>(&file).unwrap(), Pins { pins: vec![pin] });
+    }
+}

@@ -1,0 +1,246 @@
+//! The mount's part: keeping what is pinned here, and current.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use filesystem::Errno;
+use filesystem::disk_cache::{Noted, PinningStore};
+use filesystem::operations::{Attributes, FileKind, Operations, Time};
+use filesystem::volume::Volume;
+use reactor::JoinHandle;
+
+use super::{Kept, KeptPin, Pin, Pins, load, walk};
+use crate::cache::Cache;
+use crate::errors::Failure;
+use crate::files;
+
+/// How often it is looked whether pins or the drive have changed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// After a look that took long, as many times as long until the next: a drive that changes all the time must not be read
+/// all the time.
+const REST: u32 = 4;
+/// How long to wait after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// How long an end waits for a last look; one at what has changed takes a moment.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+/// How much of a file is read at once.
+const READ_SIZE: u32 = 1 << 20;
+/// Files between two words about progress.
+const TELL_FILE_COUNT: u64 = 100;
+
+/// What tells that a file's content may be another one.
+type Stamp = (Time, Time, u64);
+
+/// The entries of files that were read, by inode.
+type Known = HashMap<u64, (Stamp, Noted)>;
+
+/// Keeps what `pins.json` in `base` says, from now on.
+pub(crate) fn keep(cache: Rc<Cache>, base: &Path, volume: &Rc<Volume>) -> Keeping {
+    let keeper = Rc::new(Keeper {
+        cache,
+        base: base.to_owned(),
+        volume: volume.clone(),
+        known: RefCell::default(),
+        done: RefCell::default(),
+    });
+    let running = keeper.clone();
+    Keeping { keeper, running: reactor::spawn(move || running.run()) }
+}
+
+/// Pins that are being kept.
+pub(crate) struct Keeping {
+    keeper: Rc<Keeper>,
+    running: JoinHandle<()>,
+}
+
+impl Keeping {
+    /// Ends it, with a last look: what the drive's last commits wrote is what a start without the nodes begins with.
+    ///
+    /// # Suspends
+    /// While that takes, up to a stated limit.
+    pub(crate) fn finish(&self) {
+        self.running.terminate();
+        if reactor::timeout(FINISH_LIMIT, || self.keeper.look_if_due()).is_err() {
+            tracing::warn!("the end did not wait until all that is pinned was looked at once more");
+        }
+    }
+}
+
+struct Keeper {
+    cache: Rc<Cache>,
+    base: PathBuf,
+    volume: Rc<Volume>,
+    known: RefCell<Rc<Known>>,
+    /// What was there to be kept when all of it was.
+    done: RefCell<Option<(Vec<Pin>, u64, u64)>>,
+}
+
+impl Keeper {
+    fn run(&self) {
+        let mut pause = LOOK_INTERVAL;
+        loop {
+            reactor::sleep(pause);
+            let begun = reactor::now();
+            pause = if self.look_if_due() { LOOK_INTERVAL } else { RETRY_INTERVAL };
+            pause = pause.max(reactor::now().saturating_duration_since(begun) * REST);
+        }
+    }
+
+    /// Looks, if anything has changed since all was kept; `false` if it is not kept now.
+    fn look_if_due(&self) -> bool {
+        let disk = self.cache.disk();
+        if !disk.keeps_pins() || disk.offline_for().is_some() {
+            return true; // Nothing to be done about it; soon there may be.
+        }
+        let file = self.base.join("pins.json");
+        let pins = match reactor::offload(move || load::<Pins>(&file)) {
+            Ok(pins) => pins.pins,
+            Err(error) => {
+                tracing::warn!("what is pinned cannot be read, and is left as it is: {error}");
+                return false;
+            }
+        };
+        let now = (pins, self.volume.version(), disk.pins_lost());
+        let is_done = self.done.borrow().as_ref() == Some(&now);
+        if is_done || (now.0.is_empty() && disk.pinned_bytes() == 0) {
+            return true;
+        }
+        let looked = self.cache.open_view().and_then(|(view, store)| {
+            let looked = self.look(&now.0, &view, &store);
+            // It has changed nothing.
+            let _ = view.close();
+            looked
+        });
+        match looked {
+            Ok(true) => {
+                *self.done.borrow_mut() = Some(now);
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::debug!(%error, "what is pinned could not be read");
+                false
+            }
+        }
+    }
+
+    /// Reads all that is pinned; whether all of it is here then.
+    fn look(&self, pins: &[Pin], view: &Volume, store: &PinningStore) -> Result<bool, Failure> {
+        let before = self.known.borrow().clone();
+        let mut look = Look {
+            keeper: self,
+            view,
+            store,
+            before: &before,
+            now: Known::new(),
+            needed: store.take_noted(),
+            kept: Kept::default(),
+        };
+        let mut is_complete = true;
+        for pin in pins {
+            is_complete &= look.pin(pin);
+        }
+        let Look { now, needed, kept, .. } = look;
+        if is_complete {
+            self.cache.disk().unpin_others(&needed).map_err(|error| Failure::file(&self.base, error))?;
+            *self.known.borrow_mut() = Rc::new(now);
+        }
+        self.tell(&kept);
+        Ok(is_complete)
+    }
+
+    fn tell(&self, kept: &Kept) {
+        let (file, kept) = (self.base.join("pins-kept.json"), kept.clone());
+        if let Err(error) = reactor::offload(move || files::save(&file, &kept)) {
+            tracing::debug!(%error, "how far the pins are could not be written down");
+        }
+    }
+}
+
+/// One look at all pins.
+struct Look<'a> {
+    keeper: &'a Keeper,
+    view: &'a dyn Operations,
+    store: &'a PinningStore,
+    before: &'a Known,
+    now: Known,
+    needed: Noted,
+    kept: Kept,
+}
+
+impl Look<'_> {
+    fn pin(&mut self, pin: &Pin) -> bool {
+        let path = pin.path.clone();
+        self.kept.pins.push(KeptPin { path, files: 0, bytes: 0, is_complete: false, trouble: None });
+        let view = self.view;
+        let read = walk::find(view, &pin.path)
+            .and_then(|start| walk::visit(view, start, &mut |node| self.node(node)));
+        self.needed.extend(&self.store.take_noted());
+        let trouble = match read {
+            Ok(()) if self.store.has_failed() => Some(
+                "there is no room for all of it: `unpin` something, or give `mount` a larger --cache"
+                    .to_owned(),
+            ),
+            Ok(()) => None,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Some("it is not in the drive".to_owned()),
+            Err(errno) => Some(format!("it cannot be read ({errno})")),
+        };
+        let is_gone = matches!(read, Err(Errno::ENOENT | Errno::ENOTDIR));
+        if let Some(kept) = self.kept.pins.last_mut() {
+            (kept.is_complete, kept.trouble) = (trouble.is_none(), trouble);
+            return kept.is_complete || is_gone;
+        }
+        false
+    }
+
+    fn node(&mut self, node: &Attributes) -> Result<(), Errno> {
+        let view = self.view;
+        for name in view.list_xattr(node.inode)? {
+            view.get_xattr(node.inode, &name)?;
+        }
+        match node.kind {
+            FileKind::Regular => self.file(node)?,
+            FileKind::Symlink => drop(view.read_symlink(node.inode)?),
+            _ => return Ok(()),
+        }
+        if let Some(kept) = self.kept.pins.last_mut() {
+            kept.files += 1;
+            kept.bytes += node.size;
+            if kept.files % TELL_FILE_COUNT == 1 {
+                self.keeper.tell(&self.kept);
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, node: &Attributes) -> Result<(), Errno> {
+        self.needed.extend(&self.store.take_noted());
+        let stamp = (node.mtime, node.ctime, node.size);
+        let held = self
+            .before
+            .get(&node.inode.0)
+            .filter(|(of, noted)| *of == stamp && self.keeper.cache.disk().has_pinned(noted));
+        let view = self.view;
+        let read = |start: u64, end: u64| {
+            let mut offset = start;
+            while offset < end {
+                view.read(node.inode, offset, READ_SIZE.min((end - offset).try_into().unwrap_or(READ_SIZE)))?;
+                offset += u64::from(READ_SIZE);
+            }
+            Ok(())
+        };
+        walk::parts(view, node.inode, &mut |start, end| {
+            if held.is_some() { Ok(()) } else { read(start, end) }
+        })?;
+        let mut noted = self.store.take_noted();
+        if let Some((_, held)) = held {
+            noted.extend(held);
+        }
+        self.needed.extend(&noted);
+        self.now.insert(node.inode.0, (stamp, noted));
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! What a drive needs where no node answers: the newest root, kept; and whether any node does.
+
+use std::time::Duration;
+
+use dht::block_store::{Record, RegisterAddress};
+
+use super::{DiskCache, roots};
+
+impl DiskCache {
+    /// Returns the newest root of `register` that any client of this cache has kept.
+    ///
+    /// # Suspends
+    ///
+    /// While the files are read.
+    pub fn kept_root(&self, register: &RegisterAddress) -> Option<Record> {
+        roots::newest(&self.directory, &self.key, register).unwrap_or_default()
+    }
+
+    /// Makes the newest root that was seen durable here, and says whether it is as new as `version`. It is to be so before
+    /// that version is written down as seen: what is older than that will never be used.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is durable.
+    pub fn keep_root(&self, version: u64) -> bool {
+        let newest = self.newest.borrow().clone();
+        let Some((register, record)) = newest.filter(|(_, record)| record.version >= version) else {
+            return false;
+        };
+        if record.version > self.saved_version.get() && !self.is_off.get() {
+            match roots::save(&self.directory, &self.client, &self.key, &register, &record) {
+                Ok(()) => self.saved_version.set(record.version),
+                Err(error) => self.fail(&error),
+            }
+        }
+        true
+    }
+
+    /// Removes every root that was kept: an older state was accepted.
+    ///
+    /// # Suspends
+    ///
+    /// Until they are gone.
+    pub fn forget_roots(&self) {
+        if let Err(error) = roots::forget(&self.directory) {
+            self.fail(&error);
+        }
+    }
+
+    /// Returns for how long no node has answered, if that is long enough to be called offline.
+    pub fn offline_for(&self) -> Option<Duration> {
+        let since = self.reach.borrow().offline_since()?;
+        Some(reactor::now().saturating_duration_since(since))
+    }
+
+    pub(super) fn note_root(&self, register: &RegisterAddress, record: &Record) {
+        let mut newest = self.newest.borrow_mut();
+        if newest.as_ref().is_none_or(|(_, known)| known.version < record.version) {
+            *newest = Some((*register, record.clone()));
+        }
+    }
+
+    pub(super) fn note_answer(&self) {
+        if let Some(since) = self.reach.borrow_mut().on_answer() {
+            let seconds = reactor::now().saturating_duration_since(since).as_secs();
+            tracing::warn!("nodes answer again, after {seconds} s: what was written meanwhile goes to them");
+        }
+    }
+
+    pub(super) fn note_silence(&self) {
+        if self.reach.borrow_mut().on_silence(reactor::now()) {
+            tracing::warn!(
+                "no node answers: the drive is offline; what its cache has is readable, as new as it was seen last, and \
+                 what is written waits on this machine"
+            );
+        }
+    }
+}
