@@ -267,8 +267,11 @@ fn a_coroutine_in_its_last_phase_is_told_its_own_calls_alone() {
 #[test]
 fn who_cannot_be_asked_for_its_stack_is_left_alone() {
     run(|| {
-        let _small =
-            Builder::new().name("small").stack_size_bytes(16 * 1024).spawn(waits_for_an_hour).unwrap();
+        let small = || {
+            let first = 0u8;
+            waits_deep_down(std::ptr::from_ref(std::hint::black_box(&first)).addr(), 4096);
+        };
+        let _small = Builder::new().name("small").stack_size_bytes(16 * 1024).spawn(small).unwrap();
         assert_eq!(stack_of(&reactor::dump_with_stacks(), "small"), None, "it has no room for that");
         let (handle, was_seen) = (Rc::new(RefCell::new(None::<JoinHandle<()>>)), Rc::new(Cell::new(false)));
         let (own, seen) = (handle.clone(), was_seen.clone());
