@@ -111,8 +111,7 @@ fn in_worlds(function: &ItemFn, seeds: &syn::Expr, settings: &Settings) -> syn::
     };
     Ok(quote! {
         #(#attrs)* #vis fn #name() {
-            let config = #config;
-            ::reactor::sim::check(&config, #seeds, |#world| -> #output { #block });
+            ::reactor::sim::check(&{ #config }, #seeds, |#world| -> #output { #block });
         }
     })
 }

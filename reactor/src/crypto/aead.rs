@@ -27,7 +27,7 @@ pub const NONCE_SIZE_BYTES: usize = 12;
 /// An AES-256 key. Whoever holds it reads everything sealed under it.
 ///
 /// Serializable because keys travel inside messages that are themselves sealed (a parent node of the tree
-/// holds its children's keys): whoever serializes one wipes the bytes that it is written to. Two are compared in a time
+/// holds its children's keys): whoever serializes one has to wipe the bytes that it is written to. Two are compared in a time
 /// that does not depend on them.
 #[derive(Clone, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 pub struct Key(#[serde(with = "serde_bytes")] [u8; 32]);

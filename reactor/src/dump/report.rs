@@ -11,6 +11,9 @@ use super::Dump;
 /// Text of stacks that goes into a log: a quarter of what the smaller logs keep (1 MiB), and some hundred stacks.
 const STACKS_BYTES_MAX: usize = 256 * 1024;
 
+/// Lines of coroutines that go into a log: some thousand, those first that have lived longest.
+const LINES_BYTES_MAX: usize = 128 * 1024;
+
 /// Coroutines that are named for one stack; the others are counted.
 const NAMED_MAX: usize = 20;
 
@@ -24,9 +27,24 @@ pub(super) fn write(mut dump: Dump) -> Vec<String> {
     }
     let mut places: Vec<_> = places.into_iter().collect();
     places.sort_by_key(|(_, who)| std::cmp::Reverse(who.len()));
-    let mut events = vec![dump.to_string()];
+    let mut events = vec![lines(&dump)];
     events.extend(within_limit(places));
     events
+}
+
+/// A line for each coroutine, as far as there is room.
+fn lines(dump: &Dump) -> String {
+    let mut text = format!("{} coroutines", dump.coroutines.len());
+    for (told, entry) in dump.coroutines.iter().enumerate() {
+        let line = entry.to_string();
+        if text.len() + line.len() > LINES_BYTES_MAX {
+            let _ =
+                write!(text, "\n  and {} more: a dump as a value has them all", dump.coroutines.len() - told);
+            break;
+        }
+        let _ = write!(text, "\n  {line}");
+    }
+    text
 }
 
 fn within_limit(places: Vec<(String, Vec<u64>)>) -> Vec<String> {
@@ -63,6 +81,7 @@ fn title(who: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dump::{CoroutineDump, CoroutineState};
 
     #[test]
     fn a_stack_is_told_once_with_those_who_are_there() {
@@ -72,6 +91,30 @@ mod tests {
         );
         assert!(events[0].ends_with(":\nsleeps"));
         assert_eq!(events[1..], ["a coroutine is here, #31:\nreads"]);
+    }
+
+    #[test]
+    fn ten_thousand_coroutines_are_no_more_than_a_log_holds() {
+        let entry = |number| CoroutineDump {
+            number,
+            name: format!("a connection of client {number}"),
+            state: CoroutineState::Runnable,
+            is_terminated: false,
+            spawned_at: "src/server.rs:17".into(),
+            parent: None,
+            is_scoped: false,
+            stack_size_bytes: 1 << 18,
+            stack_used_bytes: None,
+            stack: None,
+        };
+        let dump = |count| Dump { coroutines: (0..count).map(entry).collect() };
+        let few = write(dump(3));
+        assert_eq!((few.len(), few[0].lines().count()), (1, 4));
+        let many = write(dump(10_000));
+        assert_eq!(many.len(), 1);
+        assert!(many[0].starts_with("10000 coroutines") && many[0].len() < LINES_BYTES_MAX + 100);
+        let told = many[0].lines().count() - 2;
+        assert!(many[0].ends_with(&format!("and {} more: a dump as a value has them all", 10_000 - told)));
     }
 
     #[test]

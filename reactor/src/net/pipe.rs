@@ -86,12 +86,18 @@ impl Write for &Flow {
     }
 }
 
-/// Of the flow that comes from the peer.
-impl PeerWatch for Flow {
+/// Both flows, which outlive the end that watches.
+struct Flows {
+    incoming: Rc<Flow>,
+    outgoing: Rc<Flow>,
+}
+
+impl PeerWatch for Flows {
     fn presence(&self) -> Presence {
-        match (self.broken.get(), self.ended.get()) {
-            (true, false) => Presence::Gone,
-            (_, true) => Presence::HalfClosed,
+        let is_gone = self.outgoing.broken.get() || self.incoming.broken.get();
+        match (is_gone, self.incoming.ended.get()) {
+            (true, _) => Presence::Gone,
+            (false, true) => Presence::HalfClosed,
             (false, false) => Presence::Here,
         }
     }
@@ -139,7 +145,7 @@ impl Duplex for Pipe {
     }
 
     fn watch_peer(&self) -> Option<Rc<dyn PeerWatch>> {
-        Some(self.incoming.clone())
+        Some(Rc::new(Flows { incoming: self.incoming.clone(), outgoing: self.outgoing.clone() }))
     }
 }
 

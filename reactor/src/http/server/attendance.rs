@@ -5,8 +5,8 @@
 //! has left: the handler is terminated as coroutines are, its destructors run, and its children go with it.
 //!
 //! A client that has ended its own direction may be gone, or may only have said all that it wanted to say (a half-closed
-//! connection): TCP does not tell which until something is written. So it is given some time for its answer, anew with
-//! each piece of it.
+//! connection): TCP does not tell which until something is written. So it is waited for, however long its answer takes,
+//! unless the server's owner knows better ([`super::Limits::half_closed_time`]); and then too while anything moves.
 //!
 //! What it is not: for connections that were taken over (WebSockets), which read and so learn it by themselves.
 
@@ -48,23 +48,30 @@ impl Attendance {
         self.half_closed_at_ms.set(None);
     }
 
-    /// The line has taken something of the answer: were the client gone, it would soon be broken.
+    /// Something of the request has been read, or of the answer been taken: were the client gone, the line would soon be
+    /// broken.
     pub(super) fn on_progress(&self) {
         self.half_closed_at_ms.set(None);
     }
 
     /// Whether a client has left whose request is being answered; called at every tick, of which this one is at `now_ms`.
-    pub(super) fn has_left(&self, now_ms: u64, half_closed_time: Duration) -> bool {
+    /// `is_waiting`: the connection waits for the client, which is bounded already.
+    pub(super) fn has_left(&self, now_ms: u64, is_waiting: bool, half_closed_time: Option<Duration>) -> bool {
         if !self.answering.get() {
             return false;
         }
         match self.line.borrow().as_ref().map(|line| line.presence()) {
             None | Some(Presence::Here) => false,
             Some(Presence::Gone) => true,
+            Some(Presence::HalfClosed) if is_waiting => {
+                self.on_progress();
+                false
+            }
             Some(Presence::HalfClosed) => {
+                let Some(limit) = half_closed_time else { return false };
                 let since_ms = self.half_closed_at_ms.get().unwrap_or(now_ms);
                 self.half_closed_at_ms.set(Some(since_ms));
-                u128::from(now_ms - since_ms) >= half_closed_time.as_millis()
+                u128::from(now_ms - since_ms) >= limit.as_millis()
             }
         }
     }
@@ -87,24 +94,32 @@ mod tests {
         let line = Rc::new(Line(Cell::new(Presence::Here)));
         let attendance = Attendance::new();
         attendance.follow(Some(line.clone()));
-        let limit = Duration::from_millis(100);
-        assert!(!attendance.has_left(0, limit), "nothing is asked");
+        let limit = Some(Duration::from_millis(100));
+        assert!(!attendance.has_left(0, false, limit), "nothing is asked");
         attendance.set_answering(true);
-        assert!(!attendance.has_left(10, limit));
+        assert!(!attendance.has_left(10, false, limit));
         line.0.set(Presence::HalfClosed);
-        assert!(!attendance.has_left(20, limit) && !attendance.has_left(119, limit));
-        assert!(attendance.has_left(120, limit));
+        assert!(!attendance.has_left(20, false, limit) && !attendance.has_left(119, false, limit));
+        assert!(attendance.has_left(120, false, limit));
         attendance.set_answering(true);
-        assert!(!attendance.has_left(130, limit), "the next request has a time of its own");
+        assert!(!attendance.has_left(130, false, limit), "the next request has a time of its own");
         attendance.on_progress();
-        assert!(!attendance.has_left(230, limit) && attendance.has_left(330, limit), "and so has each piece");
+        assert!(
+            !attendance.has_left(230, false, limit) && attendance.has_left(330, false, limit),
+            "and so has each piece"
+        );
+        assert!(!attendance.has_left(330, false, None), "it may wait for an answer as long as that takes");
+        assert!(
+            !attendance.has_left(330, true, limit) && !attendance.has_left(331, false, limit),
+            "it reads slowly"
+        );
         line.0.set(Presence::Gone);
         attendance.on_progress();
-        assert!(attendance.has_left(331, limit));
+        assert!(attendance.has_left(331, false, limit));
         attendance.set_answering(false);
-        assert!(!attendance.has_left(332, limit), "it is the next read that tells");
+        assert!(!attendance.has_left(332, false, limit), "it is the next read that tells");
         attendance.follow(None);
         attendance.set_answering(true);
-        assert!(!attendance.has_left(333, limit), "a line that tells nothing");
+        assert!(!attendance.has_left(333, false, limit), "a line that tells nothing");
     }
 }

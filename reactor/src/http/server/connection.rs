@@ -12,7 +12,7 @@ use super::router::{Handler, Methods, Params};
 use super::send::{Terms, send, send_upgrade};
 use super::wire::{BodySource, RequestBody, Upgraded, Vitals, Wire};
 use super::{Shared, compress, layers};
-use crate::coroutine::Cut;
+use crate::coroutine::{self, Cut};
 use crate::http::response::Body;
 use crate::http::{BodyDecoder, BodyReader, Framing, HeadError, Input, Request, RequestHead, Response};
 use crate::net::Duplex;
@@ -141,10 +141,23 @@ impl crate::http::Source for Reading<'_> {
 
 /// Answers a request, for as long as its client is there.
 fn attended(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<Next> {
-    wire.vitals.attendance.set_answering(true);
-    let next = answer(wire, input, head);
-    wire.vitals.attendance.set_answering(false);
-    next
+    let attendance = &wire.vitals.attendance;
+    attendance.set_answering(true);
+    let next = catch_unwind(AssertUnwindSafe(|| answer(wire, input, head)));
+    attendance.set_answering(false);
+    match next {
+        Ok(next) => next,
+        Err(unwinding) if unwinding.downcast_ref() == Some(&attendance.leaving) => {
+            coroutine::current().withdraw_cut(attendance.leaving);
+            // The answers to earlier requests, should it be there after all.
+            let _ = wire.flush();
+            Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                format!("the client left before {} {} was answered", head.method(), head.path()),
+            ))
+        }
+        Err(unwinding) => resume_unwind(unwinding),
+    }
 }
 
 fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<Next> {

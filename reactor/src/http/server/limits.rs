@@ -26,10 +26,13 @@ pub struct Limits {
     pub write_time: Duration,
     /// How long a handler may take, if that is limited; then the client is told 503.
     pub handler_time: Option<Duration>,
-    /// How long a client that has ended its own direction is waited for until a piece of its answer leaves: it may have
-    /// said all that it wanted to say, or be gone. After that its handler is terminated, as at once where the connection
-    /// is known to be broken.
-    pub half_closed_time: Duration,
+    /// How long a client that has ended its own direction is waited for while nothing moves, neither of its request nor of
+    /// its answer; then its handler is terminated, as it is at once where the connection is known to be broken.
+    ///
+    /// `None`, as at first, waits for ever: such a client may have said all that it wanted to say (`nc -N`), or be gone, and
+    /// nobody can tell until something is written. A server for browsers and HTTP libraries, which never half-close, may
+    /// say a few seconds. It is kept to a tick, of a second at the most.
+    pub half_closed_time: Option<Duration>,
     /// How much of a body that the handler left unread is read and thrown away to keep the connection.
     pub unread_body_bytes: u64,
 }
@@ -46,7 +49,7 @@ impl Default for Limits {
             body_time: Duration::from_secs(30),
             write_time: Duration::from_secs(30),
             handler_time: None,
-            half_closed_time: Duration::from_secs(2),
+            half_closed_time: None,
             unread_body_bytes: 256 << 10,
         }
     }
@@ -58,7 +61,7 @@ impl Limits {
     pub(super) fn tick(&self) -> Duration {
         let shortest = self.idle_time.min(self.head_time).min(self.body_time).min(self.write_time);
         (shortest / 10)
-            .min(self.half_closed_time / 2)
+            .min(self.half_closed_time.unwrap_or(shortest) / 2)
             .clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 }

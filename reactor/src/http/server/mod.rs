@@ -1,8 +1,8 @@
 //! The server: a coroutine for each connection, and one that keeps house.
 //!
 //! Handlers are ordinary functions that read the request's body and return a response. They may wait for anything;
-//! other connections are served meanwhile. A handler whose client leaves is terminated
-//! ([`Limits::half_closed_time`]); what must be done nevertheless it does in [`crate::uninterruptible`].
+//! other connections are served meanwhile. A handler whose client's connection breaks is terminated, wherever it waits
+//! (see also [`Limits::half_closed_time`]); what must be done nevertheless it does in [`crate::uninterruptible`].
 
 mod accept;
 mod attendance;
@@ -41,7 +41,7 @@ use self::patience::{CoarseClock, Patience};
 use self::router::{Handler, Router};
 use self::wire::Vitals;
 use super::{Request, Response};
-use crate::coroutine::{self, Builder, Cut, JoinHandle};
+use crate::coroutine::{Builder, Cut, JoinHandle};
 use crate::net::{Duplex, Gate, GateLimits, Guest};
 use crate::sync::{Barrier, Signal};
 
@@ -115,6 +115,9 @@ impl Server {
 
     /// Answers requests of `method` for paths like `pattern` with `handler`. HEAD is answered by GET's handler,
     /// OPTIONS by the methods there are, another method with 405.
+    ///
+    /// A handler is terminated, at whatever call it suspends in, when its client's connection breaks: what must be done to its
+    /// end it does in [`crate::uninterruptible`].
     ///
     /// A `{name}` in the pattern stands for one segment, `{*name}` at its end for all the rest.
     ///
@@ -337,8 +340,10 @@ fn keep_house(shared: &Shared) {
         for (_, Member { vitals, coroutine }) in &*shared.connections.borrow() {
             vitals.reading.check();
             vitals.writing.check();
+            let is_waiting = vitals.reading.is_waiting() || vitals.writing.is_waiting();
+            let limit = shared.limits.half_closed_time;
             if let Some(connection) = coroutine
-                && vitals.attendance.has_left(now_ms, shared.limits.half_closed_time)
+                && vitals.attendance.has_left(now_ms, is_waiting, limit)
             {
                 connection.cut_to(vitals.attendance.leaving);
             }
@@ -371,10 +376,6 @@ fn start_connection<S: Duplex>(
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!("an HTTP connection broke: {error}"),
-            Err(unwinding) if unwinding.downcast_ref() == Some(&vitals.attendance.leaving) => {
-                coroutine::current().withdraw_cut(vitals.attendance.leaving);
-                tracing::debug!("an HTTP client left before it had its answer");
-            }
             Err(unwinding) if unwinding.is::<Cut>() => resume_unwind(unwinding),
             // A body that was being written: nothing can be told to the client but the end.
             Err(_panic) => tracing::error!("an HTTP connection's coroutine panicked"),

@@ -107,6 +107,11 @@ impl Patience {
         }
     }
 
+    /// Whether somebody waits.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.borrow().is_some()
+    }
+
     /// Ends the wait if its time is over; the housekeeper calls it every tick.
     pub(super) fn check(&self) {
         if self.due_ms.get() > self.clock.now_ms.get() || self.waiting.borrow().is_none() {

@@ -151,6 +151,7 @@ impl Source for BodySource<'_> {
             _ => BodyError::Truncated,
         })?;
         wire.body_bytes.set(wire.body_bytes.get() + count);
+        wire.vitals.attendance.on_progress();
         Ok(count)
     }
 }
