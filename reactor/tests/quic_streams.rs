@@ -183,6 +183,32 @@ fn a_stream_that_was_not_ended_is_reset_and_one_that_is_not_wanted_is_refused() 
 }
 
 #[test]
+fn streams_that_one_side_gives_up_make_room_for_others() {
+    run(|| {
+        let pair = pair();
+        let far = pair.far.clone();
+        let serving = spawn(move || {
+            while let Ok(stream) = far.accept() {
+                spawn(move || {
+                    // Until the client wants no more, or for good.
+                    while (&stream).write_all(&[0; 1000]).is_ok() {
+                        reactor::sleep(MS);
+                    }
+                });
+            }
+        });
+        // More than may be open at once; each is given up while the server writes.
+        for number in 0..300 {
+            let opened = reactor::timeout(PATIENCE, || pair.near.open());
+            let mut stream = opened.unwrap_or_else(|_| panic!("stream {number} got no place")).unwrap();
+            stream.write_all(b"?").unwrap();
+            stream.read_exact(&mut [0; 100]).unwrap();
+        }
+        serving.terminate();
+    });
+}
+
+#[test]
 fn waits_end_at_their_deadlines_and_when_the_connection_goes() {
     run(|| {
         let pair = pair();
@@ -510,6 +536,7 @@ fn closing_an_endpoint_delivers_what_was_ended_and_ends_the_rest() {
     run(|| {
         let pair = pair();
         let (near, far) = streams(&pair);
+        let in_use = streams(&pair);
         let reading = spawn(move || {
             let mut came = Vec::new();
             (&far).read_to_end(&mut came).map(|_| came.len())
@@ -517,9 +544,18 @@ fn closing_an_endpoint_delivers_what_was_ended_and_ends_the_rest() {
         (&near).write_all(&pattern(400_000)).unwrap();
         near.end().unwrap();
         let Pair { near: connection, client, .. } = pair;
+        let address = client.local_addr().unwrap();
         reactor::timeout(PATIENCE, || client.close()).unwrap();
         assert_eq!(connection.open().err().unwrap().kind(), ErrorKind::NotConnected);
         assert_eq!(reading.join().unwrap().unwrap(), 400_000);
+        // The socket lives until the last who held a connection lets go.
+        drop((near, in_use, connection));
+        let freed = reactor::timeout(PATIENCE, || {
+            while UdpSocket::bind(address).is_err() {
+                reactor::sleep(MS);
+            }
+        });
+        freed.unwrap();
     });
 }
 

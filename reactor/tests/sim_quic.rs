@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reactor::crypto::Identity;
 use reactor::net::Duplex;
-use reactor::net::quic::Endpoint;
+use reactor::net::quic::{Endpoint, LINGER_TIMEOUT};
 use reactor::net::tls::Expect;
 use reactor::sim::{self, Host, Latency, Link, SimConfig, World};
 use reactor::{now, spawn};
@@ -67,8 +67,13 @@ fn exchange(address: SocketAddr) {
             });
         }
     });
-    drop(connection);
+    // A stream that is in use and has nothing to deliver does not hold up the end.
+    let mut in_use = connection.open().unwrap();
+    in_use.write_all(b"?").unwrap();
+    let begun = now();
     endpoint.close();
+    assert!(now() - begun < LINGER_TIMEOUT / 2);
+    assert_eq!(connection.open().err().unwrap().kind(), ErrorKind::NotConnected);
 }
 
 fn exchange_over_a_bad_link(world: &World) {
@@ -139,19 +144,23 @@ fn a_peer_that_vanishes_is_noticed_and_one_that_is_only_quiet_is_kept() {
 fn clients_that_never_answer_do_not_keep_an_honest_one_out() {
     sim::run(4, SimConfig::default(), |world| {
         world.link_all(Link::new(Latency::Constant(10 * MS)));
-        let (server, flood, client) = (world.host("server"), world.host("flood"), world.host("client"));
+        let (server, client) = (world.host("server"), world.host("client"));
         serve(&server);
-        // What a forger's packets look like: they come, and no answer reaches anybody.
-        world.partition_one_way(&server, &flood);
         let address = SocketAddr::new(server.address(), 443);
-        flood.start(move || {
-            let endpoint = Endpoint::bind("0.0.0.0:0".parse().unwrap(), &identity(3)).unwrap();
-            reactor::scope(|s| {
-                for _ in 0..400 {
-                    s.spawn(|| assert!(endpoint.connect(address, Expect::Any).is_err()));
-                }
+        // Four, since one alone gets few places: enough that the honest one has to prove its address.
+        for number in 0..4 {
+            let flood = world.host(&format!("flood{number}"));
+            // What a forger's packets look like: they come, and no answer reaches anybody.
+            world.partition_one_way(&server, &flood);
+            flood.start(move || {
+                let endpoint = Endpoint::bind("0.0.0.0:0".parse().unwrap(), &identity(3)).unwrap();
+                reactor::scope(|s| {
+                    for _ in 0..100 {
+                        s.spawn(|| assert!(endpoint.connect(address, Expect::Any).is_err()));
+                    }
+                });
             });
-        });
+        }
         reactor::sleep(100 * MS);
         client
             .start(move || {
@@ -161,5 +170,39 @@ fn clients_that_never_answer_do_not_keep_an_honest_one_out() {
                 assert!(now() - begun < Duration::from_secs(5));
             })
             .wait();
+    });
+}
+
+#[test]
+fn a_peer_that_was_restarted_says_so_at_the_next_packet() {
+    sim::run(5, SimConfig::default(), |world| {
+        world.link_all(Link::new(Latency::Constant(20 * MS)));
+        let (server, client) = (world.host("server"), world.host("client"));
+        serve(&server);
+        let address = SocketAddr::new(server.address(), 443);
+        let ready = Rc::new(Cell::new(0));
+        let told = ready.clone();
+        let using = client.start(move || {
+            let endpoint = Endpoint::bind("0.0.0.0:0".parse().unwrap(), &identity(2)).unwrap();
+            let connection = endpoint.connect(address, Expect::Any).unwrap();
+            // Ids of the connection that only an established one has.
+            reactor::sleep(Duration::from_secs(1));
+            told.set(1);
+            while told.get() < 2 {
+                reactor::sleep(100 * MS);
+            }
+            let mut stream = connection.open().unwrap();
+            stream.write_all(b"are you there?").unwrap();
+            let begun = now();
+            assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            assert!(now() - begun < Duration::from_secs(5));
+        });
+        while ready.get() < 1 {
+            reactor::sleep(100 * MS);
+        }
+        server.crash();
+        serve(&server);
+        ready.set(2);
+        using.wait();
     });
 }

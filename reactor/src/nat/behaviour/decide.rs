@@ -85,7 +85,11 @@ pub(super) fn may_be_sent_to(server: SocketAddr, told: SocketAddr) -> bool {
 /// Whether an address is of this machine or of its site, and so means another place to the server than to us.
 fn is_inside(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        // 100.64.0.0/10 is a provider's own, behind which its customers share addresses (RFC 6598).
+        IpAddr::V4(ip) => {
+            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared
+        }
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
@@ -155,6 +159,8 @@ mod tests {
             "127.0.0.1:22",
             "192.168.1.1:53",
             "169.254.0.1:5",
+            "100.64.0.1:5",
+            "100.127.255.255:5",
             "[2001:db8::2]:3479",
             "[::ffff:10.0.0.1]:5",
         ] {

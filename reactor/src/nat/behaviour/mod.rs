@@ -187,7 +187,8 @@ fn is_let_in(
     let socket = socket_towards(server)?;
     match ask_for(&socket, Question { server, change, answered_from }, timing) {
         Ok(_) => Ok(true),
-        Err(AskError::Silence) => Ok(false),
+        // Silence counts only where the network still carries anything else.
+        Err(AskError::Silence) => ask_where(&socket_towards(server)?, server, timing).map(|_| false),
         Err(error) => Err(DiscoveryError::Ask(server, error)),
     }
 }

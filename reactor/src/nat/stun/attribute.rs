@@ -119,7 +119,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Whether an address can be one machine's at all.
-pub(super) fn is_of_one_machine(address: SocketAddr) -> bool {
+pub(crate) fn is_of_one_machine(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     let is_many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
     address.port() != 0 && !ip.is_unspecified() && !is_many

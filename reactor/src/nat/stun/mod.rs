@@ -44,6 +44,7 @@ mod server;
 #[cfg(test)]
 mod vectors;
 
+pub(crate) use attribute::is_of_one_machine;
 pub use attribute::{Change, Kind};
 pub use build::Builder;
 pub use client::{Answer, AskError, Datagrams, Question, ask, ask_for};

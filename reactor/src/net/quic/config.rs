@@ -15,6 +15,7 @@ use quinn_proto::{
 use ring::{hkdf, hmac};
 
 use crate::crypto::Identity;
+use crate::crypto::derive::derive;
 use crate::net::tls::Expect;
 use crate::net::tls::error::tls_error;
 use crate::net::tls::raw_public_key::{client_config, server_config};
@@ -96,8 +97,10 @@ fn transport(receive_window: u32) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-pub(super) fn endpoint() -> Arc<EndpointConfig> {
-    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret::<32>())));
+pub(super) fn endpoint(identity: &Identity) -> Arc<EndpointConfig> {
+    // The same after a restart: so peers are told at once that the old connections are gone (RFC 9000, section 10.3).
+    let reset_key = derive::<32>(&*identity.seed(), b"", &[b"reactor: QUIC stateless reset"]);
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*reset_key)));
     // A greased bit would make our packets look like STUN's (RFC 9443), to routers and to ourselves.
     config.grease_quic_bit(false).cid_generator(|| Box::new(RandomIds));
     Arc::new(config)

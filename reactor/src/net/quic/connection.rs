@@ -1,23 +1,25 @@
 //! A connection to one peer: streams, as many as are wanted.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn_proto::{ConnectionEvent, ConnectionHandle, Dir, Event, StreamEvent, StreamId};
+use quinn_proto::{ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event, StreamEvent, StreamId};
 use rustls::pki_types::CertificateDer;
 
 use super::config::RECEIVE_WINDOW_BYTES;
 use super::endpoint::Shared;
 use super::error::Lost;
+use super::pending::Origin;
 use super::stream::{Rows, Stream};
 use super::{LINGER_TIMEOUT, UNPROVED_FACTOR};
 use crate::clock::now;
 use crate::crypto::PublicKey;
+use crate::net::tls::HANDSHAKE_TIMEOUT;
 use crate::net::tls::raw_public_key::decode_key;
 use crate::sync::Waiters;
 
@@ -34,8 +36,11 @@ pub(super) struct Inner {
     pub(super) proto: RefCell<quinn_proto::Connection>,
     /// It is in the endpoint's list of those that have something to do.
     pub(super) is_dirty: Cell<bool>,
-    /// A client's, that was not accepted yet and counts as pending.
-    is_pending: Cell<bool>,
+    /// Of a client's that was not accepted yet: what it counts for as pending, and until when it has to shake hands.
+    pending: Cell<Option<Origin>>,
+    handshake_until: Cell<Option<Instant>>,
+    /// It waits to be accepted.
+    has_arrived: Cell<bool>,
     /// What may still be sent to an address that has proved nothing, in bytes; `None` once it has.
     allowance: Cell<Option<usize>>,
     /// [`Connection`]s.
@@ -46,6 +51,8 @@ pub(super) struct Inner {
     peer: Cell<Option<PublicKey>>,
     lost: RefCell<Option<Lost>>,
     streams: RefCell<BTreeMap<StreamId, Rc<Rows>>>,
+    /// Streams that were ended here, and whose end the peer has not acknowledged.
+    undelivered: RefCell<BTreeSet<StreamId>>,
     connected: Waiters,
     opening: Waiters,
     accepting: Waiters,
@@ -84,6 +91,9 @@ impl Connection {
         self.inner.opening.wait(None, || {
             if let Some(lost) = self.inner.lost() {
                 return Some(Err(lost));
+            }
+            if self.inner.lingers_until.get().is_some() {
+                return Some(Err(Lost::from(ConnectionError::LocallyClosed).error()));
             }
             let id = self.inner.proto.borrow_mut().streams().open(Dir::Bi)?;
             // Here, so that a termination while others have their turn resets it, and does not lose it.
@@ -148,6 +158,8 @@ impl Drop for Connection {
         self.inner.handle_count.set(self.inner.handle_count.get() - 1);
         if self.inner.handle_count.get() == 0 {
             self.inner.linger();
+            // An endpoint that is closed may have waited for us alone.
+            self.inner.touch();
         }
     }
 }
@@ -157,6 +169,7 @@ impl Inner {
         shared: Rc<Shared>,
         handle: ConnectionHandle,
         proto: quinn_proto::Connection,
+        pending: Option<Origin>,
         allowance: Option<usize>,
     ) -> Rc<Inner> {
         Rc::new(Inner {
@@ -164,7 +177,9 @@ impl Inner {
             handle,
             proto: RefCell::new(proto),
             is_dirty: Cell::new(false),
-            is_pending: Cell::new(allowance.is_some()),
+            pending: Cell::new(pending),
+            handshake_until: Cell::new(pending.map(|_| now() + HANDSHAKE_TIMEOUT)),
+            has_arrived: Cell::new(false),
             allowance: Cell::new(allowance),
             handle_count: Cell::new(0),
             lingers_until: Cell::new(None),
@@ -172,6 +187,7 @@ impl Inner {
             peer: Cell::new(None),
             lost: RefCell::default(),
             streams: RefCell::default(),
+            undelivered: RefCell::default(),
             connected: Waiters::new(&"a QUIC handshake"),
             opening: Waiters::new(&"the peer to allow another stream"),
             accepting: Waiters::new(&"a QUIC stream of the peer's"),
@@ -199,6 +215,7 @@ impl Inner {
 
     /// Somebody has accepted it: it may cost as much as others.
     pub(super) fn on_accepted(self: &Rc<Self>) {
+        self.has_arrived.set(false);
         self.proto.borrow_mut().set_receive_window(RECEIVE_WINDOW_BYTES.into());
         self.touch();
     }
@@ -241,7 +258,7 @@ impl Inner {
     fn close(self: &Rc<Self>) {
         if self.lost.borrow().is_none() {
             self.proto.borrow_mut().close(now(), 0_u32.into(), Bytes::new());
-            self.on_lost(quinn_proto::ConnectionError::LocallyClosed.into());
+            self.on_lost(ConnectionError::LocallyClosed.into());
             self.touch();
         }
     }
@@ -254,11 +271,19 @@ impl Inner {
         }
     }
 
+    /// Gives its place to another client.
+    pub(super) fn end_pending(&self) {
+        if let Some(origin) = self.pending.take() {
+            self.shared.on_pending_end(origin);
+        }
+    }
+
     /// Everybody who waits is told. What has come already can still be read.
     pub(super) fn on_lost(&self, lost: Lost) {
         self.lost.borrow_mut().get_or_insert(lost);
-        if self.is_pending.replace(false) {
-            self.shared.on_pending_end();
+        // One that has arrived has its place until somebody takes it: it is kept so long.
+        if !self.has_arrived.get() {
+            self.end_pending();
         }
         for waiters in [&self.connected, &self.opening, &self.accepting] {
             waiters.wake_all();
@@ -284,8 +309,10 @@ impl Inner {
                 Event::HandshakeDataReady | Event::DatagramReceived | Event::DatagramsUnblocked => {}
             }
         }
-        let is_over =
-            |until: Instant| until <= now() || self.proto.borrow_mut().streams().send_streams() == 0;
+        if self.handshake_until.get().is_some_and(|until| until <= now()) {
+            self.close();
+        }
+        let is_over = |until: Instant| until <= now() || self.undelivered.borrow().is_empty();
         if self.lingers_until.get().is_some_and(is_over) {
             self.close();
         }
@@ -303,10 +330,21 @@ impl Inner {
         self.peer.set(Some(key));
         self.allowance.set(None);
         self.connected.wake_all();
-        if self.is_pending.replace(false) {
+        self.handshake_until.set(None);
+        if self.pending.get().is_some() {
             // It counts as pending until it is accepted.
+            self.has_arrived.set(true);
             self.shared.on_arrived(Connection::new(self.clone()));
         }
+    }
+
+    /// A stream was ended, and lives on until that is delivered.
+    pub(super) fn on_ended(&self, id: StreamId) {
+        self.undelivered.borrow_mut().insert(id);
+    }
+
+    fn on_delivered(&self, id: StreamId) {
+        self.undelivered.borrow_mut().remove(&id);
     }
 
     fn on_stream_event(&self, event: StreamEvent) {
@@ -315,10 +353,12 @@ impl Inner {
             StreamEvent::Opened { .. } => self.accepting.wake_all(),
             StreamEvent::Available { .. } => self.opening.wake_all(),
             StreamEvent::Readable { id } => row(id).iter().for_each(|rows| rows.readers.wake_all()),
-            StreamEvent::Writable { id } | StreamEvent::Stopped { id, .. } => {
+            StreamEvent::Writable { id } => row(id).iter().for_each(|rows| rows.writers.wake_all()),
+            StreamEvent::Stopped { id, .. } => {
+                self.on_delivered(id);
                 row(id).iter().for_each(|rows| rows.writers.wake_all());
             }
-            StreamEvent::Finished { .. } => {}
+            StreamEvent::Finished { id } => self.on_delivered(id),
         }
     }
 
@@ -342,8 +382,10 @@ impl Inner {
             return;
         }
         let due = self.proto.borrow_mut().poll_timeout();
-        let lingers = self.lingers_until.get().filter(|_| self.lost.borrow().is_none());
-        self.set_timer([due, lingers].into_iter().flatten().min());
+        let is_up = self.lost.borrow().is_none();
+        let ours =
+            [self.lingers_until.get(), self.handshake_until.get()].into_iter().flatten().filter(|_| is_up);
+        self.set_timer(ours.chain(due).min());
     }
 
     pub(super) fn set_timer(&self, due: Option<Instant>) {

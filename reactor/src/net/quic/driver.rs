@@ -11,7 +11,7 @@ use super::endpoint::Shared;
 use super::error::Lost;
 use super::wire::Buffers;
 use crate::clock::now;
-use crate::coroutine::yield_now;
+use crate::coroutine::{spend, yield_now};
 use crate::select::{at, select};
 
 /// System calls that receive, before what came is answered: acknowledgements that wait for more make a peer wait.
@@ -29,7 +29,8 @@ pub(super) fn run(shared: &Rc<Shared>) {
         shared.told.set(false);
         for _ in 0..RECEIVES_MAX {
             match shared.wire.receive(&mut buffers, |received| shared.on_datagram(&received)) {
-                Ok(true) => {}
+                // A flood is many such calls, and others have their turn in between.
+                Ok(true) => spend(),
                 Ok(false) => break,
                 Err(error) => {
                     return shared.fail(&Lost::new(error.kind(), format!("a QUIC socket: {error}")));

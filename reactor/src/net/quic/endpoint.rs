@@ -13,8 +13,9 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, Incoming, Transmit};
 use super::connection::{Connection, Inner};
 use super::error::Lost;
 use super::lane::{Inbox, Lane, Protocol, Share, deliver, protocol_of};
+use super::pending::{Origin, Pending};
 use super::wire::{Received, Wire};
-use super::{PENDING_MAX, RETRY_ABOVE, UNPROVED_FACTOR, config, driver};
+use super::{RETRY_ABOVE, UNPROVED_FACTOR, config, driver};
 use crate::clock::{deadline_after, now};
 use crate::coroutine::Builder;
 use crate::crypto::Identity;
@@ -54,7 +55,7 @@ pub(super) struct Shared {
     arrived: RefCell<VecDeque<Connection>>,
     accepting: Waiters,
     /// Those, and those that still shake hands.
-    pending_count: Cell<usize>,
+    pending: RefCell<Pending>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
     answers_stun: Cell<bool>,
     /// Somebody may still connect or accept.
@@ -76,7 +77,7 @@ impl Endpoint {
         Endpoint::over(UdpSocket::bind(address)?, identity)
     }
 
-    /// As [`Endpoint::bind`], for who connects and accepts nobody: who tries to connect to it is not answered.
+    /// As [`Endpoint::bind`], for who connects and accepts nobody: who tries to connect to it gets nothing but a reset.
     ///
     /// # Errors
     /// As [`Endpoint::bind`].
@@ -100,7 +101,8 @@ impl Endpoint {
         let wire = Wire::new(socket)?;
         let server = config::server(identity)?;
         let seed = Some(config::secret());
-        let proto = quinn_proto::Endpoint::new(config::endpoint(), Some(server), wire.finds_mtu(), seed);
+        let proto =
+            quinn_proto::Endpoint::new(config::endpoint(identity), Some(server), wire.finds_mtu(), seed);
         let shared = Rc::new(Shared {
             wire,
             proto: RefCell::new(proto),
@@ -112,7 +114,7 @@ impl Endpoint {
             told: Cell::new(false),
             arrived: RefCell::default(),
             accepting: Waiters::new(&"a QUIC connection"),
-            pending_count: Cell::new(0),
+            pending: RefCell::default(),
             inboxes: RefCell::default(),
             answers_stun: Cell::new(false),
             is_open: Cell::new(true),
@@ -140,7 +142,7 @@ impl Endpoint {
             self.shared.proto.borrow_mut().connect(now(), config, to, "peer").map_err(|error| {
                 io::Error::new(ErrorKind::InvalidInput, format!("connecting to {to}: {error}"))
             })?;
-        let connection = Connection::new(self.shared.add(handle, proto, None));
+        let connection = Connection::new(self.shared.add(handle, proto, None, None));
         connection.wait_connected(deadline_after(HANDSHAKE_TIMEOUT)).inspect_err(|_| connection.close())?;
         Ok(connection)
     }
@@ -159,7 +161,7 @@ impl Endpoint {
                 match next {
                     None => return self.shared.failure().map(Err),
                     Some(connection) => {
-                        self.shared.on_pending_end();
+                        connection.inner().end_pending();
                         // Some are lost while they wait.
                         if connection.is_up() {
                             connection.inner().on_accepted();
@@ -256,7 +258,7 @@ impl Shared {
         self.proto.borrow_mut().set_server_config(None);
         // Each closes as it is dropped.
         let unclaimed = self.arrived.take();
-        unclaimed.iter().for_each(|_| self.on_pending_end());
+        unclaimed.iter().for_each(|connection| connection.inner().end_pending());
         drop(unclaimed);
         self.tell();
     }
@@ -284,9 +286,10 @@ impl Shared {
         self: &Rc<Self>,
         handle: ConnectionHandle,
         proto: quinn_proto::Connection,
+        pending: Option<Origin>,
         allowance: Option<usize>,
     ) -> Rc<Inner> {
-        let inner = Inner::new(self.clone(), handle, proto, allowance);
+        let inner = Inner::new(self.clone(), handle, proto, pending, allowance);
         self.connections.borrow_mut().insert(handle.0, inner.clone());
         inner.touch();
         inner
@@ -307,16 +310,20 @@ impl Shared {
             self.arrived.borrow_mut().push_back(connection);
             self.accepting.wake_all();
         } else {
-            self.on_pending_end();
+            connection.inner().end_pending();
         }
     }
 
-    pub(super) fn on_pending_end(&self) {
-        self.pending_count.set(self.pending_count.get() - 1);
+    pub(super) fn on_pending_end(&self, origin: Origin) {
+        self.pending.borrow_mut().end(origin);
     }
 
     /// A datagram has come. Never suspends.
     pub(super) fn on_datagram(self: &Rc<Self>, received: &Received<'_>) {
+        // No machine sends so, and what answers it fails in a way that makes quinn-udp give up joined sends for good.
+        if !stun::is_of_one_machine(received.from) {
+            return;
+        }
         match protocol_of(received.bytes) {
             Some(Protocol::Lane(share)) => {
                 deliver(&self.inboxes.borrow(), share, received.from, received.bytes)
@@ -364,10 +371,10 @@ impl Shared {
 
     /// Somebody wants to connect, or has an address forged that does.
     fn on_incoming(self: &Rc<Self>, incoming: Incoming, bytes: usize) {
-        let pending_count = self.pending_count.get();
+        let (pending_count, origin) =
+            (self.pending.borrow().count(), Origin::of(incoming.remote_address().ip()));
         let mut proto = self.proto.borrow_mut();
-        if pending_count >= PENDING_MAX || !self.is_open.get() {
-            // Not a byte for a flood.
+        if !self.is_open.get() {
             return proto.ignore(incoming);
         }
         let mut answer = Vec::new();
@@ -377,13 +384,17 @@ impl Shared {
             }
             return;
         }
+        if !self.pending.borrow_mut().begin(origin) {
+            // Not a byte for a flood.
+            return proto.ignore(incoming);
+        }
         match proto.accept(incoming, now(), &mut answer, None) {
             Ok((handle, connection)) => {
                 drop(proto);
-                self.pending_count.set(pending_count + 1);
-                self.add(handle, connection, Some(bytes * UNPROVED_FACTOR));
+                self.add(handle, connection, Some(origin), Some(bytes * UNPROVED_FACTOR));
             }
             Err(error) => {
+                self.on_pending_end(origin);
                 if let Some(transmit) = error.response {
                     self.answer(transmit, answer);
                 }

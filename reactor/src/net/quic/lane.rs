@@ -14,7 +14,7 @@ use super::endpoint::Shared;
 use crate::nat::stun::{Class, Datagrams, Message};
 use crate::sync::Waiters;
 
-/// Datagrams that wait in a lane; more are dropped, as a socket's buffer does it.
+/// Datagrams that wait in a lane; of more the oldest are dropped, for who floods it should not keep the next ones out.
 const WAITING_MAX: usize = 64;
 
 /// Which datagrams a lane gets.
@@ -66,10 +66,11 @@ pub(super) fn deliver(inboxes: &[std::rc::Weak<Inbox>], share: Share, from: Sock
     let mut shared: Option<Rc<[u8]>> = None;
     for inbox in inboxes.iter().filter_map(std::rc::Weak::upgrade).filter(|inbox| inbox.share == share) {
         let mut waiting = inbox.waiting.borrow_mut();
-        if waiting.len() < WAITING_MAX {
-            waiting.push_back((from, shared.get_or_insert_with(|| datagram.into()).clone()));
-            inbox.readers.wake_all();
+        if waiting.len() == WAITING_MAX {
+            waiting.pop_front();
         }
+        waiting.push_back((from, shared.get_or_insert_with(|| datagram.into()).clone()));
+        inbox.readers.wake_all();
     }
 }
 

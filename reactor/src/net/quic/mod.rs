@@ -43,7 +43,7 @@
 //! [`crate::sim`] too. STUN and packets of our own share the socket, told apart by the first byte ([`Lane`]).
 //!
 //! What a stranger can cost: towards an address that is not proved, three bytes for each that came (RFC 9000, section
-//! 8.1); [`PENDING_MAX`] connections that nobody has accepted yet, beyond a quarter of which a client has to prove its
+//! 8.1); [`PENDING_MAX`] connections that nobody has accepted yet, [`PENDING_PER_ADDRESS_MAX`] of one address, beyond a quarter of which a client has to prove its
 //! address first, and 256 KiB of what each of them sent; and of each connection that was accepted, 8 MiB of what was not
 //! read and 8 MiB of what was not acknowledged. An endpoint that accepts nobody is an [`Endpoint::client`].
 //!
@@ -55,6 +55,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod lane;
+mod pending;
 mod stream;
 mod wire;
 
@@ -65,8 +66,12 @@ pub use endpoint::Endpoint;
 pub use lane::{Lane, Share};
 pub use stream::Stream;
 
-/// Connections of clients that shake hands or wait to be accepted. More are not answered: they try again.
+/// Connections of clients that shake hands, within [`HANDSHAKE_TIMEOUT`](crate::net::tls::HANDSHAKE_TIMEOUT), or wait to
+/// be accepted. More are not answered: they try again.
 pub const PENDING_MAX: usize = 256;
+
+/// The same of one address: some peers behind one router, and no way for one to keep the others out.
+pub const PENDING_PER_ADDRESS_MAX: usize = 32;
 
 /// With so many of them a client has to prove its address, by a token that is sent there, before it costs us a handshake.
 const RETRY_ABOVE: usize = PENDING_MAX / 4;

@@ -108,7 +108,13 @@ impl Stream {
         let inner = self.connection.inner();
         inner.lost().map_or(Ok(()), Err)?;
         let finished = inner.proto.borrow_mut().send_stream(self.id).finish();
-        self.writing.set(if finished.is_ok() { Direction::Ended } else { Direction::BrokenOff });
+        match finished {
+            Ok(()) => {
+                self.writing.set(Direction::Ended);
+                inner.on_ended(self.id);
+            }
+            Err(_) => self.on_stopped(),
+        }
         self.rows.writers.wake_all();
         inner.touch();
         self.check_ended()
@@ -138,10 +144,17 @@ impl Stream {
         }
     }
 
+    /// The peer wants no more. It is to hear that nothing comes: only then do both sides forget the stream, and may the
+    /// peer open another in its place.
+    fn on_stopped(&self) {
+        self.reset();
+        self.writing.set(Direction::BrokenOff);
+    }
+
     fn reset(&self) {
         if self.writing.get() == Direction::Open {
             self.writing.set(Direction::Aborted);
-            // It fails where the peer has stopped it already.
+            // It fails where all was acknowledged already.
             let _ = self.connection.inner().proto.borrow_mut().send_stream(self.id).reset(DROPPED);
             self.rows.writers.wake_all();
             self.connection.inner().touch();
@@ -219,7 +232,7 @@ impl Stream {
             }
             Err(WriteError::Blocked) => None,
             Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
-                self.writing.set(Direction::BrokenOff);
+                self.on_stopped();
                 Some(self.check_writing().map(|()| 0))
             }
         }
