@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dht::Address;
 use dht::block_store::{Record, RegisterAddress};
 use reactor::JoinHandle;
@@ -189,8 +189,8 @@ impl DiskCache {
     ///
     /// While they are read.
     fn get(&self, address: &Address, range: &Range<u32>) -> Option<Bytes> {
-        let found = self.contents.borrow().find(&address.0, range);
-        let bytes = found.and_then(|entry| self.read(entry, range));
+        let parts = self.contents.borrow().cover(&address.0, range);
+        let bytes = parts.and_then(|parts| self.read_all(&parts));
         let counter = if bytes.is_some() { &self.hits } else { &self.misses };
         counter.set(counter.get() + 1);
         if bytes.is_none() && !self.is_owner() && self.is_due() {
@@ -200,31 +200,48 @@ impl DiskCache {
         bytes
     }
 
-    fn read(&self, entry: Entry, range: &Range<u32>) -> Option<Bytes> {
-        let (offset, length) = entry.extent.window(range);
-        let window = (|| {
-            let file = File::open(self.path_of(&entry))?;
-            let mut window = vec![0; length];
-            file.read_exact_at(&mut window, offset).map(|()| window)
-        })();
-        let error = match window.map(|window| entry.extent.open(&self.key, range, window)) {
-            Ok(Some(bytes)) => {
-                self.contents.borrow_mut().touch(entry.number);
-                return Some(bytes);
-            }
-            // It was evicted, or moved, while we were on the way.
-            Err(error) if error.kind() == ErrorKind::NotFound && self.has_moved(&entry) => return None,
-            Ok(None) => "it is not what was put there".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        tracing::debug!(%error, entry = ?entry.extent, "an entry of the cache is dropped");
-        self.remove(entry.number);
-        None
+    /// Reads parts of entries that lie one behind the other.
+    fn read_all(&self, parts: &[(Entry, Range<u32>)]) -> Option<Bytes> {
+        if let [(entry, range)] = parts {
+            return self.read(*entry, range);
+        }
+        let mut bytes = BytesMut::new();
+        for (entry, range) in parts {
+            bytes.extend_from_slice(&self.read(*entry, range)?);
+        }
+        Some(bytes.freeze())
     }
 
-    fn has_moved(&self, entry: &Entry) -> bool {
-        let _turn = self.turn.lock();
-        self.contents.borrow().entry(entry.number) != Some(*entry)
+    fn read(&self, mut entry: Entry, range: &Range<u32>) -> Option<Bytes> {
+        let (offset, length) = entry.extent.window(range);
+        for _ in 0..2 {
+            let window = (|| {
+                let file = File::open(self.path_of(&entry))?;
+                let mut window = vec![0; length];
+                file.read_exact_at(&mut window, offset).map(|()| window)
+            })();
+            match window.map(|window| entry.extent.open(&self.key, range, window)) {
+                Ok(Some(bytes)) => {
+                    self.contents.borrow_mut().touch(entry.number);
+                    return Some(bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // It was evicted, or moved, while we were on the way: whoever does that holds the turn until it is done.
+                    let _turn = self.turn.lock();
+                    entry = self.contents.borrow().entry(entry.number)?;
+                }
+                Ok(None) => break,
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+                // Too many open files, or a disk that hesitates, says nothing about the entry.
+                Err(error) => {
+                    tracing::debug!(%error, "an entry of the cache cannot be read now");
+                    return None;
+                }
+            }
+        }
+        tracing::debug!(entry = ?entry.extent, "an entry of the cache is not what was put there: it is dropped");
+        self.remove(entry.number);
+        None
     }
 
     /// Drops an entry, wherever it is by now.
@@ -244,7 +261,7 @@ impl DiskCache {
     /// Takes in the bytes of a block from `start` on, a little later, if nothing is in the way.
     fn offer(&self, address: &Address, start: u32, bytes: &Bytes) {
         let extent = Extent { address: address.0, start, end: start + bytes.len() as u32 };
-        let is_known = self.contents.borrow().find(&address.0, &(start..extent.end)).is_some();
+        let is_known = self.contents.borrow().cover(&address.0, &(start..extent.end)).is_some();
         let has_place = self.waiting_bytes.get() + bytes.len() <= WAITING_BYTES_MAX;
         if self.is_off.get()
             || bytes.is_empty()
@@ -297,7 +314,7 @@ impl DiskCache {
     fn take_in(&self, extent: Extent, bytes: &Bytes) -> io::Result<()> {
         let _room = self.room.lock();
         // Two readers may have fetched it at once.
-        if self.contents.borrow().find(&extent.address, &(extent.start..extent.end)).is_some() {
+        if self.contents.borrow().cover(&extent.address, &(extent.start..extent.end)).is_some() {
             return Ok(());
         }
         self.make_room(extent.disk_bytes())?;

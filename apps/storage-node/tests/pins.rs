@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -86,6 +86,13 @@ fn a_pinned_directory_is_kept_and_current_and_readable_without_any_node() {
     let mounted = mount();
     for (name, content) in names.iter().chain(&["album/more"]).zip(&contents) {
         assert!(fs::read(drive.join(name)).unwrap() == *content, "{name}");
+    }
+    // In other pieces than those that it was fetched by, from the end on.
+    let file = fs::File::open(drive.join("album/1")).unwrap();
+    for offset in (0..contents[1].len()).step_by(70_000).rev() {
+        let mut piece = vec![0; 20_000.min(contents[1].len() - offset)];
+        file.read_exact_at(&mut piece, offset as u64).unwrap();
+        assert!(piece == contents[1][offset..offset + piece.len()], "at {offset}");
     }
     assert_eq!(fs::read_dir(drive.join("album")).unwrap().count(), 5);
     assert!(said(&["unpin", "album"]).0);

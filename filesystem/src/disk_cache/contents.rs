@@ -74,11 +74,20 @@ impl Contents {
         self.policy.fits(size)
     }
 
-    /// Returns an entry with all of `range`; does not count as a use.
-    pub(super) fn find(&self, address: &[u8; 32], range: &Range<u32>) -> Option<Entry> {
+    /// Returns the entries that together have all of `range`, in order, each with its part; does not count as a use. What was
+    /// read piece by piece is asked for in other pieces, and whole.
+    pub(super) fn cover(&self, address: &[u8; 32], range: &Range<u32>) -> Option<Vec<(Entry, Range<u32>)>> {
         let numbers = self.of_block.get(address)?;
-        let number = *numbers.iter().find(|number| self.extents[number].covers(range))?;
-        self.entry(number)
+        let mut parts = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let with_next = numbers.iter().filter(|number| self.extents[number].covers(&(at..at + 1)));
+            let entry = self.entry(*with_next.max_by_key(|number| self.extents[number].end)?)?;
+            let end = entry.extent.end.min(range.end);
+            parts.push((entry, at..end));
+            at = end;
+        }
+        (!parts.is_empty()).then_some(parts)
     }
 
     /// Returns the entry of that number, where it is now.
@@ -133,5 +142,29 @@ impl Contents {
             self.remove(number);
         }
         Some((entry, step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_put_together_from_what_is_here_and_never_with_a_gap() {
+        let mut contents = Contents::new(1 << 20);
+        let address = [1; 32];
+        for (number, start, end) in [(1, 0, 100), (2, 100, 150), (3, 140, 300), (4, 310, 400)] {
+            let extent = Extent { address, start, end };
+            contents.insert(Entry { number, extent, queue: Queue::Small });
+        }
+        let cover = |range: Range<u32>| {
+            let parts = contents.cover(&address, &range)?;
+            Some(parts.into_iter().map(|(entry, part)| (entry.number, part)).collect::<Vec<_>>())
+        };
+        assert_eq!(cover(50..290), Some(vec![(1, 50..100), (2, 100..150), (3, 150..290)]));
+        assert_eq!(cover(145..146), Some(vec![(3, 145..146)]));
+        assert_eq!(cover(310..400), Some(vec![(4, 310..400)]));
+        assert_eq!((cover(290..320), cover(399..401), cover(5..5)), (None, None, None));
+        assert_eq!(contents.cover(&[2; 32], &(0..1)), None);
     }
 }

@@ -145,7 +145,7 @@ impl PinningStore {
         self.has_failed.get()
     }
 
-    fn pin(&self, entry: Entry) {
+    fn pin(&self, entry: &Entry) {
         let cache = self.below.cache();
         let has_room = entry.queue == Queue::Pinned || cache.has_room_for_pin(&entry.extent);
         match has_room.then(|| cache.move_to(entry.number, Queue::Pinned)) {
@@ -171,11 +171,11 @@ impl BlockStore for PinningStore {
         self.in_flight.set(self.in_flight.get() + 1);
         let _flight = Flight(self);
         let cache = self.below.cache();
-        let find = || cache.contents.borrow().find(&address.0, &range);
-        if let Some(entry) = find()
-            && let Some(bytes) = cache.read(entry, &range)
+        let cover = || cache.contents.borrow().cover(&address.0, &range);
+        if let Some(parts) = cover()
+            && let Some(bytes) = cache.read_all(&parts)
         {
-            self.pin(entry);
+            parts.iter().for_each(|(entry, _)| self.pin(entry));
             return Ok(bytes);
         }
         let bytes = self.below.fetch(address, range.clone())?;
@@ -183,8 +183,8 @@ impl BlockStore for PinningStore {
         if let Err(error) = cache.take_in(extent, &bytes) {
             cache.fail(&error);
         }
-        match find() {
-            Some(entry) => self.pin(entry),
+        match cover() {
+            Some(parts) => parts.iter().for_each(|(entry, _)| self.pin(entry)),
             None => self.has_failed.set(true),
         }
         Ok(bytes)

@@ -159,3 +159,23 @@ fn a_disk_that_takes_nothing_stops_nothing() {
         cache.close();
     });
 }
+
+#[test]
+fn what_was_read_in_pieces_is_read_whole_where_no_node_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let store = Rc::new(MemoryBlockStore::new());
+        let address = store.put(content(5, 300_000)).unwrap();
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+        for start in (0..300_000).step_by(50_000) {
+            over(&store, &cache).get(&address, Some(start..start + 50_000)).unwrap();
+        }
+        settle(&cache);
+        let nothing = Rc::new(MemoryBlockStore::new());
+        for range in [0..300_000, 40_000..160_001, 299_999..300_000] {
+            let expected = content(5, 300_000).slice(range.start as usize..range.end as usize);
+            assert_eq!(over(&nothing, &cache).get(&address, Some(range)).unwrap(), expected);
+        }
+        cache.close();
+    });
+}

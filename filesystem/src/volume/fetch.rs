@@ -184,6 +184,15 @@ impl Volume {
         Ok(all)
     }
 
+    fn fetch_one_by_one(&self, kind: ChunkKind, run: &Run) -> Result<Vec<(Pointer, Cached)>, Errno> {
+        let mut all = Vec::with_capacity(run.pointers.len());
+        for pointer in &run.pointers {
+            let alone = Run { pointers: vec![*pointer], end: pointer.offset + pointer.length };
+            all.extend(self.fetch_run(kind, &alone)?);
+        }
+        Ok(all)
+    }
+
     fn fetch_run(&self, kind: ChunkKind, run: &Run) -> Result<Vec<(Pointer, Cached)>, Errno> {
         let first = run.pointers[0];
         debug_assert!(run.end as usize <= OBJECT_SIZE_MAX * 2);
@@ -195,6 +204,10 @@ impl Volume {
                 // A node that is being restarted should cost a pause and not an error.
                 Err(GetError::Unreachable { .. }) if reactor::now() < deadline && !self.gives_up.get() => {
                     back_off.pause()
+                }
+                // Each of them may be here, and what lies between them not.
+                Err(GetError::NotHere(_)) if run.pointers.len() > 1 => {
+                    return self.fetch_one_by_one(kind, run);
                 }
                 Err(error) => {
                     tracing::warn!(%error, object = ?first, "a chunk cannot be fetched");

@@ -235,10 +235,10 @@ impl Look<'_> {
         walk::parts(view, node.inode, &mut |start, end| {
             if held.is_some() { Ok(()) } else { read(start, end) }
         })?;
-        let mut noted = self.store.take_noted();
-        if let Some((_, held)) = held {
-            noted.extend(held);
-        }
+        let noted = self.store.take_noted();
+        self.needed.extend(&noted);
+        // Of a file that did not change, what its reading noted: with each look's nodes of the tree it would only grow.
+        let noted = held.map_or(noted, |(_, held)| held.clone());
         self.needed.extend(&noted);
         self.now.insert(node.inode.0, (stamp, noted));
         Ok(())
