@@ -216,7 +216,7 @@ pub enum SwapError {
 /// Blocks and registers, wherever they may be.
 ///
 /// # Suspends
-/// Every call but [`tag`](BlockStore::tag) and [`is_at_hand`](BlockStore::is_at_hand) may suspend the coroutine; none blocks the thread.
+/// Every call but [`tag`](BlockStore::tag), [`is_at_hand`](BlockStore::is_at_hand) and [`is_offline`](BlockStore::is_offline) may suspend the coroutine; none blocks the thread.
 pub trait BlockStore {
     /// The tag under which this store's blocks are named: `Address::of(&store.tag(), bytes)`.
     fn tag(&self) -> OwnerTag;
@@ -251,6 +251,11 @@ pub trait BlockStore {
 
     /// Whether this process itself has the block on its disk, so that nobody need keep another copy here. Never suspends.
     fn is_at_hand(&self, _address: &Address) -> bool {
+        false
+    }
+
+    /// Whether it is known that no node answers, and none has for a while, so that nobody need wait for one. Never suspends.
+    fn is_offline(&self) -> bool {
         false
     }
 

@@ -53,6 +53,10 @@ pub const SIZE_BYTES_MIN: u64 = 8 << 20;
 const OVERHEAD_BYTES: u64 = 256 << 10;
 /// Bytes that may wait in memory to be taken in: more comes only from a copy that outruns the disk, which is no loss.
 const WAITING_BYTES_MAX: usize = 32 << 20;
+/// What stays free on the cache's disk: the journal is mostly on it too, and has to have room when the nodes have none.
+const RESERVE_BYTES: u64 = 512 << 20;
+/// After how many bytes taken in it is looked again how much is free.
+const LOOK_BYTES: u64 = 16 << 20;
 /// How long a process that lacks the lock goes without trying for it again, and without looking for new entries.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long an end waits for what is still to be taken in.
@@ -98,6 +102,8 @@ pub struct DiskCache {
     wants_look: Cell<bool>,
     /// The disk failed: nothing more is taken in.
     is_off: Cell<bool>,
+    /// How much may be taken in before the next look at what is free on the disk.
+    allowance: Cell<u64>,
     hits: Cell<u64>,
     misses: Cell<u64>,
     pins_lost: Cell<u64>,
@@ -138,6 +144,7 @@ impl DiskCache {
             looked: Cell::new(reactor::now()),
             wants_look: Cell::new(false),
             is_off: Cell::new(false),
+            allowance: Cell::new(0),
             hits: Cell::new(0),
             misses: Cell::new(0),
             pins_lost: Cell::new(0),
@@ -317,6 +324,9 @@ impl DiskCache {
         if self.contents.borrow().cover(&extent.address, &(extent.start..extent.end)).is_some() {
             return Ok(());
         }
+        if !self.spares(extent.disk_bytes())? {
+            return Ok(());
+        }
         self.make_room(extent.disk_bytes())?;
         if !self.contents.borrow().fits(extent.disk_bytes()) {
             return Ok(()); // The rest is pinned.
@@ -335,6 +345,27 @@ impl DiskCache {
             self.contents.borrow_mut().insert(entry);
         }
         written
+    }
+
+    /// Whether the disk has room for `size` bytes more beside its reserve; if not, gives back of the cache what is lacking.
+    fn spares(&self, size: u64) -> io::Result<bool> {
+        if let Some(left) = self.allowance.get().checked_sub(size) {
+            self.allowance.set(left);
+            return Ok(true);
+        }
+        let directory = self.directory.clone();
+        let free = reactor::offload(move || rustix::fs::statvfs(&directory))
+            .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))?;
+        let spare = free.saturating_sub(RESERVE_BYTES);
+        if spare < size {
+            let held = self.contents.borrow().bytes();
+            let lacking = (RESERVE_BYTES + size).saturating_sub(free).min(held);
+            // As much room as there would be with so much less in it.
+            self.make_room((self.bound_bytes - OVERHEAD_BYTES).saturating_sub(held) + lacking)?;
+            return Ok(false);
+        }
+        self.allowance.set(spare.min(LOOK_BYTES).saturating_sub(size));
+        Ok(true)
     }
 
     /// Evicts until there is room for one more entry, one file at a time: the disk follows each step.
@@ -381,6 +412,7 @@ impl DiskCache {
         if is_owner {
             *self.lock.borrow_mut() = Some(directory);
             // The bound may be lower than it was.
+            self.unpin_what_does_not_fit()?;
             self.make_room(0)?;
         }
         Ok(())

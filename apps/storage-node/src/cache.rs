@@ -258,7 +258,7 @@ impl Drive {
 }
 
 /// The wall clock, in seconds since 1970.
-fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::{Plan, Usual};
+use crate::cache::{Plan, Usual, now_s};
 use crate::cli::{PinOptions, PinsOptions};
 use crate::client;
 use crate::errand::with_volume;
@@ -64,6 +64,8 @@ struct KeptPin {
     bytes: u64,
     /// Whether it is all here, as new as the drive's root was when the mount looked last.
     is_complete: bool,
+    /// When that was last known to be so, in seconds since 1970.
+    looked_s: u64,
     /// What keeps it from being complete.
     trouble: Option<String>,
 }
@@ -174,12 +176,15 @@ pub(crate) fn unpin(options: &PinOptions) -> Result<(), Failure> {
 pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
     let base = client::settings(&options.client)?.clients.ok_or(Failure::NoDirectory)?;
     let pins: Pins = load(&base.join("pins.json"))?;
-    let kept: Kept = load(&base.join("pins-kept.json"))?;
+    // Where the cache was removed, or switched off, nothing is kept, whatever was said of it.
+    let has_cache = Plan::make(&base, None, None, Usual::AsBefore)?.bound_bytes() > 0;
+    let kept: Kept = if has_cache { load(&base.join("pins-kept.json"))? } else { Kept::default() };
     let unknown = |pin: &Pin| KeptPin {
         path: pin.path.clone(),
         files: 0,
         bytes: 0,
         is_complete: false,
+        looked_s: 0,
         trouble: Some("no mount has looked yet".into()),
     };
     let of = |pin: &Pin| {
@@ -197,7 +202,9 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
     let line = |pin: &KeptPin| {
         let state = match (&pin.trouble, pin.is_complete) {
             (Some(trouble), _) => trouble,
-            (None, true) => "kept",
+            (None, true) => {
+                &*format!("kept, as the drive was {} min ago", now_s().saturating_sub(pin.looked_s) / 60)
+            }
             (None, false) => "being fetched",
         };
         format!("{}: {state} ({} files, {})\n", shown(&pin.path), pin.files, human_bytes(pin.bytes))

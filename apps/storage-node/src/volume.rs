@@ -198,6 +198,12 @@ pub(crate) fn open(
                 cache.disk().forget_roots();
             }
             let start = cache.start(&keys.register, client.seen(&keys.register));
+            if let Some(kept) = &start {
+                // It was seen, whether or not there was time to write that down: nothing older may be taken for the newest.
+                client
+                    .expect_at_least(&keys.register, kept.version, kept.header_hash)
+                    .map_err(|error| Failure::Internal(error.to_string()))?;
+            }
             cache.before(Rc::new(client.clone()), start, &keys)
         }
         None => Rc::new(client.clone()),

@@ -6,8 +6,7 @@
 
 mod common;
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -25,7 +24,7 @@ fn node(home: &Path) -> Running {
 }
 
 fn mount(home: &Path, drive: &Path) -> Running {
-    Running::start(&["mount", "--write-back", "--home", text(home), text(drive)], "the drive is")
+    Running::start(&["mount", "--home", text(home), text(drive)], "the drive is")
 }
 
 /// Reads a file in a process of its own, which fails the story if it hangs.
@@ -80,18 +79,20 @@ fn a_drive_without_its_nodes_shows_what_it_has_takes_what_is_written_and_gives_i
     assert!(mounted.stop().success());
     nodes.kill();
 
+    let source = place.join("source");
+    fs::write(&source, b"without any node").unwrap();
     let mut mounted = mount(&home, &drive);
     read_all();
     assert_eq!(names(&drive), ["never read", "read"]);
     for _ in 0..3 {
         assert_eq!(cat(drive.join("never read")), None);
     }
-    let mut written = File::create(drive.join("written")).unwrap();
-    written.write_all(b"without any node").unwrap();
-    written.sync_all().unwrap();
-    drop(written);
     fs::rename(drive.join("read/4"), drive.join("moved")).unwrap();
-    File::open(&drive).unwrap().sync_all().unwrap();
+    // A close says at once that it waits on this machine; `fsync` promises the nodes, and says that they do not have it.
+    assert!(
+        ended_within(AT_ONCE, Command::new("cp").arg(&source).arg(drive.join("written"))).status.success()
+    );
+    assert!(!ended_within(AT_ONCE, Command::new("sync").arg(drive.join("written"))).status.success());
     assert_eq!(fs::read(drive.join("written")).unwrap(), b"without any node");
     eventually("that it is offline in `status`", SOON, || {
         let output = storage_node(&["status", "--json", "--home", text(&home)]);
@@ -99,7 +100,7 @@ fn a_drive_without_its_nodes_shows_what_it_has_takes_what_is_written_and_gives_i
         let offline = &status["cache"]["offline"][0];
         offline["waiting_files"].as_u64().is_some_and(|files| files >= 1) && status["health"] == "down"
     });
-    // Killed, and started again: what was acknowledged is in the journal.
+    // Killed, and started again: what was closed is in the journal.
     mounted.kill();
     common::detach(&drive);
     mounted = mount(&home, &drive);

@@ -89,8 +89,25 @@ impl DiskCache {
         Ok(())
     }
 
+    /// Lets go of pinned entries that the bound, lower now, has no room for: whoever keeps the pins then finds that they do not
+    /// fit, and says so.
+    pub(super) fn unpin_what_does_not_fit(&self) -> io::Result<()> {
+        let pinned = self.contents.borrow().pinned();
+        for number in pinned {
+            if self.pinned_bytes() <= self.pinned_bytes_max() {
+                break;
+            }
+            self.move_to(number, Queue::Main)?;
+        }
+        Ok(())
+    }
+
+    fn pinned_bytes_max(&self) -> u64 {
+        self.bound_bytes / PINNED_SHARE.1 * PINNED_SHARE.0
+    }
+
     fn has_room_for_pin(&self, extent: &Extent) -> bool {
-        self.pinned_bytes() + extent.disk_bytes() <= self.bound_bytes / PINNED_SHARE.1 * PINNED_SHARE.0
+        self.pinned_bytes() + extent.disk_bytes() <= self.pinned_bytes_max()
     }
 }
 

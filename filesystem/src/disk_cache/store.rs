@@ -176,6 +176,10 @@ impl BlockStore for CachedStore {
         self.below.is_at_hand(address)
     }
 
+    fn is_offline(&self) -> bool {
+        self.cache.offline_for().is_some()
+    }
+
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
         let start = self.start.take();
         let read = match start.is_some() || self.cache.offline_for().is_some() {

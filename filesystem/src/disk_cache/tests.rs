@@ -20,12 +20,13 @@ fn content(number: u32, size: usize) -> Bytes {
 fn files(directory: &Path) -> Vec<PathBuf> {
     let of =
         |queue: &str| std::fs::read_dir(directory.join(queue)).unwrap().map(|entry| entry.unwrap().path());
-    of("small").chain(of("main")).collect()
+    of("small").chain(of("main")).chain(of("pinned")).collect()
 }
 
 fn disk_bytes(directory: &Path) -> u64 {
     let of = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
-    let parts = [directory.to_owned(), directory.join("small"), directory.join("main")];
+    let parts =
+        [directory.to_owned(), directory.join("small"), directory.join("main"), directory.join("pinned")];
     parts.iter().chain(&files(directory)).map(|path| of(path)).sum()
 }
 
@@ -176,6 +177,34 @@ fn what_was_read_in_pieces_is_read_whole_where_no_node_answers() {
             let expected = content(5, 300_000).slice(range.start as usize..range.end as usize);
             assert_eq!(over(&nothing, &cache).get(&address, Some(range)).unwrap(), expected);
         }
+        cache.close();
+    });
+}
+
+#[test]
+fn a_lower_bound_is_kept_although_more_was_pinned() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        let store = Rc::new(MemoryBlockStore::new());
+        let addresses = blocks(&*store, 20, 1_000_000);
+        let cache = DiskCache::open(directory.path(), "client", KEY, 4 * SIZE_BYTES_MIN);
+        let pinning = PinningStore::new(Rc::new(over(&store, &cache)));
+        for address in &addresses {
+            pinning.get(address, Some(0..1_000_000)).unwrap();
+        }
+        let noted = pinning.take_noted();
+        assert!(!pinning.has_failed() && cache.has_pinned(&noted) && cache.pinned_bytes() > 20_000_000);
+        cache.close();
+        let cache = DiskCache::open(directory.path(), "client", KEY, SIZE_BYTES_MIN);
+        assert!(!cache.has_pinned(&noted) && cache.pinned_bytes() > 0);
+        assert!(disk_bytes(directory.path()) <= SIZE_BYTES_MIN);
+        // Nor do they fit any more.
+        let pinning = PinningStore::new(Rc::new(over(&store, &cache)));
+        for address in &addresses {
+            pinning.get(address, Some(0..1_000_000)).unwrap();
+        }
+        assert!(pinning.has_failed() && cache.pinned_bytes() <= SIZE_BYTES_MIN);
+        assert!(disk_bytes(directory.path()) <= SIZE_BYTES_MIN);
         cache.close();
     });
 }

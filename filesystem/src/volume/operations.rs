@@ -307,6 +307,10 @@ impl Operations for Volume {
         }
         match self.sharing() {
             Sharing::WithOthers => {
+                // Nobody can have it now: the journal keeps it, and it goes to the nodes when they are back.
+                if self.store.is_offline() && self.sync_to_journal(number) {
+                    return Ok(());
+                }
                 self.sync_changes(number)?;
                 // Another that believes that it is alone would not look.
                 self.wait_until_settled();
@@ -350,11 +354,11 @@ impl Operations for Volume {
             // `fsync` of the mountpoint stands for `syncfs`, which the kernel does not pass on.
             None | Some(Inode::ROOT) => {
                 let newest = self.state.borrow().durability.newest();
-                self.sync_changes(newest)?;
+                self.sync_or_say_that_nobody_answers(newest)?;
             }
             Some(inode) => match self.dirty_delta(inode) {
                 0 => return Ok(()),
-                number => self.sync_changes(number)?,
+                number => self.sync_or_say_that_nobody_answers(number)?,
             },
         }
         self.wait_until_settled();

@@ -40,6 +40,43 @@ impl Volume {
         self.sync_to(number)
     }
 
+    /// As [`Volume::sync_changes`]; but where it is known that no node answers, the changes go to the journal and it is said at
+    /// once that no quorum has them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::sync_to`].
+    ///
+    /// # Suspends
+    ///
+    /// Until they are durable, or that is known.
+    pub(super) fn sync_or_say_that_nobody_answers(&self, number: u64) -> Result<(), Errno> {
+        let waits = self.options.write_back || self.options.hard || self.journal.is_none();
+        if waits || !self.store.is_offline() || self.state.borrow().durability.is_committed(number) {
+            return self.sync_changes(number);
+        }
+        self.sync_to_journal(number);
+        Err(Errno::ETIMEDOUT)
+    }
+
+    /// Writes all changes up to `number` to the journal, whatever the mode; whether they are durable there.
+    ///
+    /// # Suspends
+    ///
+    /// Until they are.
+    pub(super) fn sync_to_journal(&self, number: u64) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let mut files = journal.turn();
+        if self.state.borrow().durability.is_committed(number) {
+            return true;
+        }
+        let written = self.write_group(journal, &mut files, false);
+        if let Err(error) = &written {
+            tracing::error!(%error, "the journal fails: what was written is in memory only until the nodes take it");
+        }
+        written.is_ok()
+    }
+
     /// Writes what is closed while nobody else is there to the journal, so that it outlives this process, though not
     /// a power cut: the next start puts it in. Without a journal, or where that fails, the nodes have to take it.
     ///

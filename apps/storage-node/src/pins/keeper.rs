@@ -13,7 +13,7 @@ use filesystem::volume::Volume;
 use reactor::JoinHandle;
 
 use super::{Kept, KeptPin, Pin, Pins, load, walk};
-use crate::cache::Cache;
+use crate::cache::{Cache, now_s};
 use crate::errors::Failure;
 use crate::files;
 
@@ -28,6 +28,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 /// How much of a file is read at once.
 const READ_SIZE: u32 = 1 << 20;
+/// How old the word that all is kept may be while that is so.
+const TELL_INTERVAL_S: u64 = 60;
 /// Files between two words about progress.
 const TELL_FILE_COUNT: u64 = 100;
 
@@ -45,6 +47,7 @@ pub(crate) fn keep(cache: Rc<Cache>, base: &Path, volume: &Rc<Volume>) -> Keepin
         volume: volume.clone(),
         known: RefCell::default(),
         done: RefCell::default(),
+        told: RefCell::default(),
     });
     let running = keeper.clone();
     Keeping { keeper, running: reactor::spawn(move || running.run()) }
@@ -76,6 +79,7 @@ struct Keeper {
     known: RefCell<Rc<Known>>,
     /// What was there to be kept when all of it was.
     done: RefCell<Option<(Vec<Pin>, u64, u64)>>,
+    told: RefCell<Kept>,
 }
 
 impl Keeper {
@@ -105,7 +109,11 @@ impl Keeper {
         };
         let now = (pins, self.volume.version(), disk.pins_lost());
         let is_done = self.done.borrow().as_ref() == Some(&now);
-        if is_done || (now.0.is_empty() && disk.pinned_bytes() == 0) {
+        if is_done {
+            self.tell_again();
+            return true;
+        }
+        if now.0.is_empty() && disk.pinned_bytes() == 0 {
             return true;
         }
         let looked = self.cache.open_view().and_then(|(view, store)| {
@@ -152,7 +160,17 @@ impl Keeper {
         Ok(is_complete)
     }
 
+    /// Says now and then that all is kept as it was told last, and current.
+    fn tell_again(&self) {
+        let mut kept = self.told.borrow().clone();
+        if kept.pins.iter().any(|pin| now_s().saturating_sub(pin.looked_s) >= TELL_INTERVAL_S) {
+            kept.pins.iter_mut().for_each(|pin| pin.looked_s = now_s());
+            self.tell(&kept);
+        }
+    }
+
     fn tell(&self, kept: &Kept) {
+        self.told.replace(kept.clone());
         let (file, kept) = (self.base.join("pins-kept.json"), kept.clone());
         if let Err(error) = reactor::offload(move || files::save(&file, &kept)) {
             tracing::debug!(%error, "how far the pins are could not be written down");
@@ -174,7 +192,14 @@ struct Look<'a> {
 impl Look<'_> {
     fn pin(&mut self, pin: &Pin) -> bool {
         let path = pin.path.clone();
-        self.kept.pins.push(KeptPin { path, files: 0, bytes: 0, is_complete: false, trouble: None });
+        self.kept.pins.push(KeptPin {
+            path,
+            files: 0,
+            bytes: 0,
+            is_complete: false,
+            looked_s: now_s(),
+            trouble: None,
+        });
         let view = self.view;
         let read = walk::find(view, &pin.path)
             .and_then(|start| walk::visit(view, start, &mut |node| self.node(node)));
