@@ -29,8 +29,8 @@ pub(crate) struct Cloud {
     pub(crate) full: Cell<bool>,
     /// How long each block of a machine takes that has a slow line.
     pub(crate) slow: RefCell<BTreeMap<usize, Duration>>,
-    /// So many blocks of anybody's find too few nodes, once they have travelled.
-    pub(crate) failing_puts: Cell<u32>,
+    /// So many blocks of a machine find too few nodes, once they have travelled.
+    pub(crate) failing_puts: RefCell<BTreeMap<usize, u32>>,
     /// Machines whose swaps never arrive.
     pub(crate) mute: RefCell<BTreeSet<usize>>,
 }
@@ -44,7 +44,7 @@ impl Cloud {
             lost_percent: Cell::new(0),
             full: Cell::new(false),
             slow: RefCell::default(),
-            failing_puts: Cell::new(0),
+            failing_puts: RefCell::default(),
             mute: RefCell::default(),
         })
     }
@@ -112,8 +112,10 @@ impl BlockStore for Reach {
         if fate == Fate::NeverArrives {
             return Err(Self::no_quorum());
         }
-        if let Some(left) = self.cloud.failing_puts.get().checked_sub(1) {
-            self.cloud.failing_puts.set(left);
+        if let Some(left) = self.cloud.failing_puts.borrow_mut().get_mut(&self.machine)
+            && *left > 0
+        {
+            *left -= 1;
             return Err(Self::no_quorum());
         }
         if self.cloud.full.get() {
