@@ -110,9 +110,9 @@ fn two_mounts_that_give_one_name_keep_both() {
         // It has not heard of the other's.
         let of_second = take(&second, "same");
         assert_eq!((of_first.record.name.as_str(), of_second.record.name.as_str()), ("same", "same-2"));
-        assert!(of_first.record.version > of_second.record.version, "each of what its mount had");
+        assert!(of_second.record.version > of_first.record.version, "of the tree that it follows");
         assert_eq!(take(&second, "third").record.author, "second");
-        assert_eq!(names_of(&second), ["same-2", "same", "third"]);
+        assert_eq!(names_of(&second), ["same", "same-2", "third"]);
         // Both delete, one what the other has deleted already.
         first.delete_snapshot("same").unwrap();
         second.delete_snapshot("same").unwrap();

@@ -52,7 +52,11 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
         }
         None => {
             let taken = volume.take_snapshot(options.name.as_deref(), SnapshotOrigin::Asked)?;
-            say(format_args!("the snapshot {} is taken", taken.record.name));
+            let name = &taken.record.name;
+            if options.name.as_ref().is_some_and(|asked| asked != name) {
+                say("another mount has just given that name to a snapshot of its own");
+            }
+            say(format_args!("the snapshot {name} is taken"));
             Ok(())
         }
     })

@@ -45,8 +45,8 @@ pub(super) fn commit_id(session: [u8; 8], number: u64) -> [u8; 16] {
 }
 
 /// Whether less is stored once a delta is published and what it removes is collected: on a full store, it may use what is
-/// kept back for that. It removes files, parts of them, or snapshots, and has no content that is not stored yet; a rename removes
-/// nothing, and frames that wait since an earlier try take no more space.
+/// kept back for that. It removes files, parts of them, or snapshots, and has no content that is not stored yet; a rename
+/// removes nothing, and frames that wait since an earlier try take no more space.
 fn frees_space(delta: &Delta) -> bool {
     let removes = |key: &Key, change: &Change| {
         matches!((key, change), (Key::Inode(_) | Key::Extent(..) | Key::Snapshot(_), Change::Removed))
@@ -304,6 +304,7 @@ impl Volume {
             let value = match change {
                 Change::Removed => None,
                 Change::Stored(pointer) => Some(Value::Pointer(*pointer)),
+                Change::Snapshot(record) => Some(encoded(&self.following(record))),
                 change => match last.next_if(|(frame, _)| frame == key) {
                     Some((_, location)) => Some(Value::Chunk(*location)),
                     None => Some(encoded(change)),

@@ -1,8 +1,9 @@
 //! Snapshots: trees that were the volume's once, and are remembered under a name.
 //!
 //! Nothing is copied. A snapshot is a record in the newest tree that points to an older one, and that older tree shares all
-//! that has not changed since. It names a tree that was *published*: what is to be in a snapshot is committed first, then
-//! the record, in the next commit. So a snapshot is a state that the volume was in, whole, whoever commits in between.
+//! that has not changed since. What is to be in a snapshot is committed first, then the record, in the next
+//! commit; and the tree that it names is the one which that commit follows, whoever was there in between. So it is a state
+//! that the volume was in, whole, and it is never known to an unpublished record alone.
 //!
 //! Not here: what two mounts' snapshots become that meet (`merge::snapshots`), and what keeps alive what they point to
 //! (`tree::reachable`).
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 
 use super::Volume;
 use super::state::{Change, Delta, State, Step};
-use crate::access::Features;
+use crate::access::{AUTHOR_SIZE_MAX, Features};
 use crate::calendar::Civil;
 use crate::errno::Errno;
 use crate::format::{Key, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name};
@@ -61,7 +62,7 @@ pub enum SnapshotError {
     #[error("there are {SNAPSHOT_COUNT_MAX} snapshots already: delete some")]
     TooMany,
     /// Whether other mounts have changed something can't be known now.
-    #[error("the nodes do not say what the drive holds now: a snapshot might lack what was just stored")]
+    #[error("the nodes do not say what the drive holds now, and which snapshots there are")]
     Unreachable,
     /// The volume can't be read or changed.
     #[error("the nodes do not take or give what is needed ({0})")]
@@ -185,8 +186,15 @@ impl Volume {
         })?;
         match number {
             Some(number) => Ok(self.sync_to(number)?),
+            None if self.freshness.is_unreachable() => Err(SnapshotError::Unreachable),
             None => Err(SnapshotError::Missing { name: name.into() }),
         }
+    }
+
+    /// Returns a record as the next root is to have it: of the tree that this root follows.
+    pub(super) fn following(&self, record: &SnapshotRecord) -> Change {
+        let tree = self.state.borrow().tree.unwrap_or(record.tree);
+        Change::Snapshot(SnapshotRecord { tree, version: self.version.get(), ..record.clone() })
     }
 
     /// Has the next root say what the changes of `delta` need.
@@ -218,12 +226,13 @@ impl State {
             return Ok(Err(SnapshotError::Taken { name, author, taken }));
         }
         let taken = Time::now();
+        let author = author[..author.floor_char_boundary(AUTHOR_SIZE_MAX)].to_owned();
         let names: BTreeSet<&str> = before.iter().map(|snapshot| snapshot.record.name.as_str()).collect();
         let name = match name {
             Some(name) => name.to_owned(),
             None => free_name(&name_of_time(taken), |name| names.contains(name)),
         };
-        let record = SnapshotRecord { tree, version, taken, origin, author: author.into(), name };
+        let record = SnapshotRecord { tree, version, taken, origin, author, name };
         self.set(Key::Snapshot(id), Change::Snapshot(record));
         Ok(Ok(self.durability.newest()))
     }

@@ -4,8 +4,8 @@ use ::bytes::Bytes;
 use ::filesystem::access::{Charter, Extension, Features, Root};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
 use ::filesystem::format::{
-    EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Pointer, SessionRecord, Truncation,
-    VolumeId, WriterRecord,
+    EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Pointer, SessionRecord,
+    SnapshotRecord, Truncation, VolumeId, WriterRecord,
 };
 use ::filesystem::fuse::request::Request;
 use ::filesystem::operations::Time;
@@ -50,7 +50,7 @@ pub const TREE_NODE: Target = Target {
             assert_eq!(written, data);
         }
         let _ = (WriterRecord::decode(data), Orphan::decode(data), Truncation::decode(data));
-        let _ = SessionRecord::decode(data);
+        let _ = (SessionRecord::decode(data), SnapshotRecord::decode(data));
     },
     seeds: || {
         let mut leaf = NodeWriter::new(0, 4096);
