@@ -1,16 +1,14 @@
 //! Who keeps a register, and putting others in the place of those that are gone.
 //!
-//! The register's owner decides that, at a terminal or with a program that runs for long ([`Client::keep_members`]): a node
-//! that only restarts, or is cut off for a while, costs nothing, since two of three members suffice; one that is gone for
-//! longer than a grace is replaced, so that the next one that dies does not make it one too many.
+//! The register's owner decides that: a node that only restarts, or is cut off for a while, costs nothing, since two of three
+//! members suffice; one that is gone for good is replaced, so that the next one that dies does not make it one too many.
 //!
 //! The next members are those of the present ones that stay, and the nodes nearest to the register's place: there a client
 //! that was away for long looks for them.
 //!
 //! Not here: how a register is moved ([`crate::register`]).
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use overlay::{NodeId, Overlay};
@@ -29,23 +27,6 @@ const CANDIDATES: usize = 16;
 
 /// A member that takes longer than this to say that it is there is asked again at the next look.
 const PRESENCE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// How a register's members are kept whole.
-#[derive(Clone, Copy, Debug)]
-pub struct KeepMembers {
-    /// For how long a member has to be away before another takes its place.
-    pub grace: Duration,
-    /// How often they are looked at.
-    pub interval: Duration,
-}
-
-impl Default for KeepMembers {
-    fn default() -> KeepMembers {
-        // Restarts and cut cables take minutes; two members dying within a quarter of an hour is another matter than
-        // within years.
-        KeepMembers { grace: Duration::from_secs(15 * 60), interval: Duration::from_secs(30) }
-    }
-}
 
 /// What a member of a register is good for now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,76 +155,5 @@ impl<O: Overlay + 'static> Client<O> {
             return Err(MoveError::NotEnoughNodes { known: next.len(), needed });
         }
         Ok(next)
-    }
-
-    /// Looks after a register's members for as long as this runs: one that is away for longer than the grace is replaced.
-    ///
-    /// For its owner only. It never moves a register because of the state of this machine's own lines: without a quorum of
-    /// the members nothing can be moved.
-    ///
-    /// # Suspends
-    /// For ever.
-    pub fn keep_members(&self, register: &RegisterAddress, keep: KeepMembers) {
-        let mut away = Away::default();
-        let mut told = None;
-        loop {
-            reactor::sleep(keep.interval);
-            let Ok(presence) = self.presence(register) else { return };
-            let gone = away.on_seen(&presence, reactor::now(), keep.grace);
-            if gone.is_empty() {
-                continue;
-            }
-            match self.replace_members(register, &gone) {
-                Ok(membership) => {
-                    let (gone, epoch) = (gone.len(), membership.epoch());
-                    tracing::warn!(%register, gone, epoch, "others keep the register in the place of nodes that are gone");
-                }
-                // As long as there is no other node, that is so at every look.
-                Err(error) if told.as_ref() == Some(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%register, "a node that keeps the register is gone and can't be replaced: {error}");
-                    told = Some(error);
-                }
-            }
-        }
-    }
-}
-
-/// Since when members have been away, or without the register, which they would have by then if they could. Pure.
-#[derive(Default)]
-struct Away {
-    since: HashMap<NodeId, Instant>,
-}
-
-impl Away {
-    /// Takes it who is there at `now`; returns who has been away for `grace`.
-    fn on_seen(&mut self, presence: &[(NodeId, Presence)], now: Instant, grace: Duration) -> Vec<NodeId> {
-        let is_away =
-            |id: &NodeId| presence.iter().any(|(seen, presence)| seen == id && *presence != Presence::Keeps);
-        self.since.retain(|id, _| is_away(id));
-        for (id, _) in presence.iter().filter(|(_, presence)| *presence != Presence::Keeps) {
-            self.since.entry(*id).or_insert(now);
-        }
-        let is_gone = |since: &Instant| now.saturating_duration_since(*since) >= grace;
-        self.since.iter().filter(|(_, since)| is_gone(since)).map(|(id, _)| *id).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_is_gone_once_it_was_away_for_the_whole_grace_without_a_break() {
-        let (one, two, grace) = (NodeId([1; 32]), NodeId([2; 32]), Duration::from_secs(60));
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        let mut away = Away::default();
-        assert!(away.on_seen(&[(one, Presence::Away), (two, Presence::Keeps)], start, grace).is_empty());
-        assert!(away.on_seen(&[(one, Presence::Keeps), (two, Presence::Away)], after(59), grace).is_empty());
-        assert!(away.on_seen(&[(one, Presence::Away), (two, Presence::Away)], after(60), grace).is_empty());
-        assert_eq!(away.on_seen(&[(one, Presence::Away), (two, Presence::Away)], after(119), grace), [two]);
-        // Who is no member any more is nobody to wait for.
-        assert_eq!(away.on_seen(&[(one, Presence::Lacks)], after(120), grace), [one]);
     }
 }

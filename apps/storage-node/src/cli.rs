@@ -5,6 +5,7 @@
 //! come from what the home remembers.
 
 mod history;
+mod node;
 mod pins;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::cache::Size;
 use crate::gc::Span;
 pub(crate) use history::{Snapshot, Snapshots};
+pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
 
 const EXAMPLES: &str = "\
@@ -64,17 +66,10 @@ impl Cli {
             Command::Run(run) if run.home.is_none() => {
                 wrong(ErrorKind::MissingRequiredArgument, "`run` needs --home DIR, the home of one node")
             }
-            Command::Mount(Mount { client, .. })
-            | Command::Status(Status { client, .. })
-            | Command::Put(Put { client, .. })
-            | Command::Get(Get { client, .. })
-            | Command::Gc(Gc { client, .. })
-            | Command::Pin(PinOptions { client, .. })
-            | Command::Unpin(PinOptions { client, .. })
-            | Command::Pins(PinsOptions { client, .. })
-            | Command::Snapshot(Snapshot { client, .. })
-            | Command::Snapshots(Snapshots { client, .. })
-                if client.network.is_some() && client.home.home.is_some() =>
+            command
+                if command
+                    .client()
+                    .is_some_and(|client| client.network.is_some() && client.home.home.is_some()) =>
             {
                 wrong(ErrorKind::ArgumentConflict, "give --home, or --network and --key, and not both")
             }
@@ -113,6 +108,8 @@ pub(crate) enum Command {
     Snapshot(Snapshot),
     /// List what is remembered
     Snapshots(Snapshots),
+    /// Show which nodes keep the drive's root, and put another in the place of one
+    Node(Node),
 }
 
 impl Command {
@@ -130,6 +127,24 @@ impl Command {
             Command::Pins(options) => &mut options.client.home.home,
             Command::Snapshot(options) => &mut options.client.home.home,
             Command::Snapshots(options) => &mut options.client.home.home,
+            Command::Node(options) => &mut options.client_mut().home.home,
+        }
+    }
+
+    fn client(&self) -> Option<&ClientOptions> {
+        match self {
+            Command::Mount(Mount { client, .. })
+            | Command::Status(Status { client, .. })
+            | Command::Put(Put { client, .. })
+            | Command::Get(Get { client, .. })
+            | Command::Gc(Gc { client, .. })
+            | Command::Pin(PinOptions { client, .. })
+            | Command::Unpin(PinOptions { client, .. })
+            | Command::Pins(PinsOptions { client, .. })
+            | Command::Snapshot(Snapshot { client, .. })
+            | Command::Snapshots(Snapshots { client, .. }) => Some(client),
+            Command::Node(options) => Some(options.client()),
+            Command::Up(_) | Command::Run(_) | Command::Umount(_) => None,
         }
     }
 }
@@ -371,9 +386,9 @@ mod tests {
 
     #[test]
     fn home_may_stand_before_and_after_the_verb() {
-        for verb in
-            ["up d", "run", "mount d", "umount d", "status", "put x", "get x", "gc", "snapshot", "snapshots"]
-        {
+        let verbs =
+            "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;node list;node replace 2";
+        for verb in verbs.split(';') {
             for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
                 let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert_eq!(command.home_mut().as_deref(), Some(std::path::Path::new("h")), "{line}");

@@ -20,7 +20,7 @@ use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Network, Role};
 use crate::seen::Seen;
-use crate::volume::{self, Opening};
+use crate::volume::{self, Opening, Root};
 
 /// What a client needs to know before it connects. Plain data, so that it can go where the reactor runs.
 pub(crate) struct Settings {
@@ -169,6 +169,17 @@ impl Client {
     /// Until its root is known and the journal of the last run is replayed.
     pub(crate) fn open_volume(&self, opening: &Opening<'_>) -> Result<(Rc<Volume>, Option<Seen>), Failure> {
         volume::open(&self.block_store(), &self.network, &self.user, opening)
+    }
+
+    /// Opens the register of the network's volume, and nothing of what is in it.
+    ///
+    /// # Errors
+    /// As [`Client::open_volume`].
+    ///
+    /// # Suspends
+    /// Until its newest value is known.
+    pub(crate) fn open_root(&self, seen_directory: Option<&Path>) -> Result<Root, Failure> {
+        volume::open_root(self.block_store(), &self.network, &self.user, seen_directory)
     }
 
     /// Puts in what clients in `base` that are gone left behind.

@@ -121,6 +121,12 @@ pub(crate) enum Failure {
     /// Something cannot be pinned, or was not.
     #[error("{reason}")]
     Pin { reason: String },
+    /// A node that was named is none of the network's.
+    #[error("{name:?} is no node of this network")]
+    NoSuchNode { name: String },
+    /// Other nodes can't be had to keep the volume's root.
+    #[error("the drive's root stays with {keepers}: {reason}")]
+    NotMoved { keepers: String, reason: String },
     /// The disk is full, here or on the nodes.
     #[error("no space left: {place}")]
     DiskFull { place: String },
@@ -205,6 +211,11 @@ impl Failure {
             Failure::NotStored { advice, .. } => advice.clone(),
             Failure::NotKnown { .. } => {
                 "start it again as before: that start puts in what its journal has; then look at what was written last"
+                    .into()
+            }
+            Failure::NoSuchNode { .. } => "`node list` shows their numbers and ids".into(),
+            Failure::NotMoved { .. } => {
+                "`status` shows which nodes answer; it takes a majority of those that keep the root, and one that does not"
                     .into()
             }
             Failure::Garbage { .. } => "`gc --dry-run` says how much there is".into(),

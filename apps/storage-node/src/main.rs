@@ -17,6 +17,7 @@ mod files;
 mod gc;
 mod home;
 mod identity;
+mod keepers;
 mod log_file;
 mod mount;
 mod mountpoint;
@@ -92,5 +93,6 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Pins(options) => pins::pins(&options),
         Command::Snapshot(options) => snapshot::snapshot(&options),
         Command::Snapshots(options) => snapshot::snapshots(&options),
+        Command::Node(options) => keepers::node(&options),
     }
 }

@@ -5,6 +5,9 @@
 //! was, in `seen.json` of its directory, and refuses anything older at the next start. It is written a moment after the
 //! commits, since a mark that is some seconds old still tells yesterday from today, and at every orderly end.
 //!
+//! With it goes who keeps the register, if it was moved: whoever was away for long may find none of those whom
+//! `network.json` names. An older state may be accepted, but never that the register is kept by whom the owner replaced.
+//!
 //! Several processes may share the file: each only ever raises what is there. Not here: how an older state is
 //! recognised, which is the DHT's work.
 
@@ -14,11 +17,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use dht::block::configuration::Configuration;
+use dht::block::signed::Signed;
 use dht::{Client, HeaderHash, RegisterAddress};
 use filesystem::DiskCache;
 use overlay::Node;
 use reactor::JoinHandle;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::errors::Failure;
 use crate::files::{self, Kind};
@@ -39,6 +45,41 @@ struct Mark {
     register: Hex<[u8; 32]>,
     version: u64,
     header_hash: Hex<[u8; 32]>,
+    /// Who keeps it, as bytes of `dht::Signed<Configuration>`; `None` for those whom the genesis record names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    configuration: Option<Kept>,
+}
+
+/// A configuration in the file. One that can't be read makes the file unreadable: it must not pass for none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    signed: Hex<Vec<u8>>,
+    epoch: u64,
+}
+
+impl From<&Signed<Configuration>> for Kept {
+    fn from(configuration: &Signed<Configuration>) -> Kept {
+        Kept { signed: Hex(configuration.to_bytes()), epoch: configuration.epoch }
+    }
+}
+
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.signed.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kept, D::Error> {
+        let bytes = Hex::<Vec<u8>>::deserialize(deserializer)?;
+        Signed::from_bytes(&bytes.0).map(|configuration| Kept::from(&configuration)).map_err(D::Error::custom)
+    }
+}
+
+impl Mark {
+    fn epoch(&self) -> u64 {
+        self.configuration.as_ref().map_or(0, |kept| kept.epoch)
+    }
 }
 
 impl Kind for Marks {
@@ -53,14 +94,21 @@ impl Marks {
     }
 
     /// Raises a register's mark, or with `replace` sets it whatever it was. Says whether that changed anything.
-    fn enter(&mut self, mark: Mark, replace: bool) -> bool {
-        match self.registers.iter_mut().find(|known| known.register == mark.register) {
-            Some(known) if replace && *known != mark => *known = mark,
-            Some(known) if known.version < mark.version => *known = mark,
-            Some(_) => return false,
-            None => self.registers.push(mark),
+    fn enter(&mut self, mut mark: Mark, replace: bool) -> bool {
+        let Some(known) = self.registers.iter_mut().find(|known| known.register == mark.register) else {
+            self.registers.push(mark);
+            return true;
+        };
+        // Each of the two goes its own way up.
+        if known.epoch() > mark.epoch() {
+            mark.configuration.clone_from(&known.configuration);
         }
-        true
+        if known.version >= mark.version && !replace {
+            (mark.version, mark.header_hash) = (known.version, known.header_hash.clone());
+        }
+        let is_news = *known != mark;
+        *known = mark;
+        is_news
     }
 }
 
@@ -75,6 +123,7 @@ struct Keeper {
     register: RegisterAddress,
     directory: PathBuf,
     saved_version: Cell<u64>,
+    saved_epoch: Cell<u64>,
     /// An older state was accepted: the first mark replaces a higher one.
     replaces: Cell<bool>,
     /// Where the state itself is kept that the mark speaks of.
@@ -105,6 +154,7 @@ impl Seen {
             register,
             directory: directory.into(),
             saved_version: Cell::new(0),
+            saved_epoch: Cell::new(0),
             replaces: Cell::new(accept_rollback),
             roots,
         });
@@ -139,14 +189,22 @@ impl Keeper {
     /// A mark that is not on disk yet, and whether it replaces a higher one.
     fn news(&self) -> Option<(Mark, bool)> {
         let (version, header_hash) = self.client.seen(&self.register)?;
-        let mark = Mark { register: Hex(self.register.0), version, header_hash: Hex(header_hash.0) };
-        (version > self.saved_version.get() || self.replaces.get()).then_some((mark, self.replaces.get()))
+        let configuration = self.client.membership(&self.register).ok()?.configuration;
+        let mark = Mark {
+            register: Hex(self.register.0),
+            version,
+            header_hash: Hex(header_hash.0),
+            configuration: configuration.as_ref().map(Kept::from),
+        };
+        let is_news = version > self.saved_version.get() || mark.epoch() > self.saved_epoch.get();
+        (is_news || self.replaces.get()).then_some((mark, self.replaces.get()))
     }
 
-    fn note(&self, saved: Result<u64, Failure>) {
+    fn note(&self, saved: Result<(u64, u64), Failure>) {
         match saved {
-            Ok(version) => {
+            Ok((version, epoch)) => {
                 self.saved_version.set(version);
+                self.saved_epoch.set(epoch);
                 self.replaces.set(false);
             }
             Err(error) => {
@@ -165,27 +223,44 @@ fn load(directory: &Path) -> Result<Marks, Failure> {
     }
 }
 
-/// Writes a mark beside what others have written meanwhile; returns its version.
-fn save(directory: &Path, mark: Mark, replaces: bool) -> Result<u64, Failure> {
+/// Who keeps a register, as earlier runs have seen.
+///
+/// # Errors
+/// Those of [`files::load`].
+pub(crate) fn configuration(
+    directory: &Path,
+    register: &RegisterAddress,
+) -> Result<Option<Signed<Configuration>>, Failure> {
+    let marks = load(directory)?;
+    let kept = marks.of(register).and_then(|mark| mark.configuration.as_ref());
+    kept.map(|kept| Signed::from_bytes(&kept.signed.0))
+        .transpose()
+        .map_err(|error| Failure::damaged(&directory.join("seen.json"), error))
+}
+
+/// Writes a mark beside what others have written meanwhile; returns its version, and the epoch of who keeps the register.
+fn save(directory: &Path, mark: Mark, replaces: bool) -> Result<(u64, u64), Failure> {
     files::private_directory(directory)?;
     let failed = |error| Failure::file(directory, error);
     // Held until the file is written: two that read, raise and write at once would lose one of the two.
     let lock = File::open(directory).map_err(failed)?;
     lock.lock().map_err(failed)?;
     let mut marks = load(directory)?;
-    let version = mark.version;
+    let saved = (mark.version, mark.epoch());
     if marks.enter(mark, replaces) {
         files::save(&directory.join("seen.json"), &marks)?;
     }
-    Ok(version)
+    Ok(saved)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use overlay::NodeId;
+    use reactor::crypto::Identity;
 
     fn mark(register: u8, version: u64, hash: u8) -> Mark {
-        Mark { register: Hex([register; 32]), version, header_hash: Hex([hash; 32]) }
+        Mark { register: Hex([register; 32]), version, header_hash: Hex([hash; 32]), configuration: None }
     }
 
     #[test]
@@ -200,6 +275,38 @@ mod tests {
         assert_eq!(of(1), Some(mark(1, 7, 7)));
         save(path, mark(1, 3, 3), true).unwrap();
         assert_eq!((of(1), of(2)), (Some(mark(1, 3, 3)), Some(mark(2, 1, 1))));
+    }
+
+    #[test]
+    fn who_keeps_a_register_is_never_forgotten_whatever_state_is_accepted() {
+        let owner = Identity::from_seed(&[1; 32]);
+        let kept_by = |epoch| {
+            let members = vec![NodeId([1; 32])];
+            let (register, value) = (RegisterAddress([1; 32]), HeaderHash([2; 32]));
+            let former = vec![];
+            let configuration = Configuration { register, epoch, members, quorum: 1, former, value };
+            Some(Kept::from(&Signed::sign(&owner, configuration)))
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let known = || {
+            let configuration = configuration(path, &RegisterAddress([1; 32])).unwrap();
+            let version = load(path).unwrap().of(&RegisterAddress([1; 32])).unwrap().version;
+            (version, configuration.map_or(0, |configuration| configuration.epoch))
+        };
+        save(path, mark(1, 7, 7), false).unwrap();
+        save(path, Mark { configuration: kept_by(2), ..mark(1, 5, 5) }, false).unwrap();
+        assert_eq!(known(), (7, 2));
+        save(path, Mark { configuration: kept_by(1), ..mark(1, 9, 9) }, false).unwrap();
+        assert_eq!(known(), (9, 2));
+        save(path, mark(1, 3, 3), true).unwrap();
+        assert_eq!(known(), (3, 2));
+        // Nor for a digit that went wrong.
+        let file = path.join("seen.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("\"configuration\": \"", "\"configuration\": \"ff")).unwrap();
+        let damaged = configuration(path, &RegisterAddress([1; 32]));
+        assert!(matches!(damaged, Err(Failure::Damaged { .. })), "{damaged:?}");
     }
 
     #[test]

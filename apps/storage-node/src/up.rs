@@ -164,7 +164,8 @@ fn prepare(
     let (client, overlay, storage) = match first {
         Some(first) => {
             let enough = addresses.len().min(ENOUGH_NODES);
-            first.wait_for_nodes(enough, &volume::keepers(&network)?, MEET_LIMIT)?;
+            let keepers = volume::keepers(&network, Some(&client_directory::first(home.path())))?;
+            first.wait_for_nodes(enough, &keepers, MEET_LIMIT)?;
             (None, first.overlay().clone(), Some(first.storage().clone()))
         }
         None => {

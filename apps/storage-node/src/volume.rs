@@ -8,12 +8,12 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use dht::block::configuration::Membership;
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, Client, ReadError};
+use dht::{BlockStore, Client, ReadError, RegisterAddress};
 use filesystem::access::VolumeKeys;
 use filesystem::volume::{OpenError, Options, Volume};
 use overlay::{Node, NodeId};
-use reactor::crypto::PublicKey;
 
 use crate::cache::Cache;
 use crate::client_directory::ClientDirectory;
@@ -23,7 +23,7 @@ use crate::identity::Member;
 use crate::network::{Hex, Network, VolumeEntry};
 use crate::outcome::Outcome;
 use crate::output::say;
-use crate::seen::Seen;
+use crate::seen::{self, Seen};
 
 /// How often another writer's commits are looked for. A second is soon enough for files that somebody else put
 /// there, and one small question a second is nothing.
@@ -47,9 +47,9 @@ impl Keep {
     }
 }
 
-/// The nodes that keep the volume's root, as the genesis record names them.
+/// The nodes that keep the volume's root: those whom the genesis record names, or others since.
 pub(crate) struct Keepers {
-    genesis: Option<Signed<Genesis>>,
+    membership: Option<Membership>,
     /// "nodes 1, 4 and 6", or their ids where the network's description doesn't number them.
     names: String,
 }
@@ -62,11 +62,11 @@ impl Keepers {
 
     /// How many of them must be there for the root to be read; before there is a root, none.
     pub(crate) fn needed(&self) -> usize {
-        self.genesis.as_ref().map_or(0, |genesis| genesis.quorum().needed)
+        self.membership.as_ref().map_or(0, |membership| membership.quorum().needed)
     }
 
     fn members(&self) -> &[NodeId] {
-        self.genesis.as_ref().map_or(&[], |genesis| &genesis.members)
+        self.membership.as_ref().map_or(&[], Membership::members)
     }
 }
 
@@ -76,34 +76,43 @@ impl fmt::Display for Keepers {
     }
 }
 
-/// Who keeps the root of the network's volume.
+/// Who keeps the root of the network's volume: as the network's description says, or, if that was seen since, whoever was
+/// put in their place.
 ///
 /// # Errors
-/// `Failure::Volume` if the network's description is damaged there.
-pub(crate) fn keepers(network: &Network) -> Result<Keepers, Failure> {
+/// `Failure::Volume` if the network's description is damaged there, or those of what was seen.
+pub(crate) fn keepers(network: &Network, seen_directory: Option<&Path>) -> Result<Keepers, Failure> {
     let encoded = match &network.volume {
-        VolumeEntry::Unfounded => return Ok(Keepers { genesis: None, names: "no node".into() }),
+        VolumeEntry::Unfounded => return Ok(Keepers { membership: None, names: "no node".into() }),
         VolumeEntry::Creating { genesis } | VolumeEntry::Created { genesis } => genesis,
     };
     let genesis = Signed::<Genesis>::from_bytes(&encoded.0).map_err(damaged)?;
-    let number_of = |member: &NodeId| {
-        let mut nodes = network.nodes.iter();
-        nodes
-            .find(|node| NodeId::of(&PublicKey::from_bytes(node.public_key.0)) == *member)
-            .map(|node| node.number)
+    let since = match seen_directory {
+        Some(directory) => seen::configuration(directory, &genesis.register())?,
+        None => None,
     };
-    let mut members: Vec<_> = genesis.members.iter().map(|member| (number_of(member), member)).collect();
-    members.sort();
-    let name = |(number, member): &(Option<u16>, &NodeId)| {
-        number.map_or(member.to_string(), |number| number.to_string())
+    let membership = match since {
+        Some(configuration) => Membership::from(genesis).followed_by(configuration),
+        None => genesis.into(),
     };
-    let names: Vec<String> = members.iter().map(name).collect();
-    let names = match &names[..] {
-        [] => return Err(damaged("it names no node")),
+    // Never those whom the owner replaced because the file that says so is damaged.
+    membership.verify().map_err(damaged)?;
+    let names = names(network, membership.members());
+    Ok(Keepers { membership: Some(membership), names })
+}
+
+/// Nodes by their numbers, or by their ids where the network's description doesn't number them: "nodes 1, 4 and 6".
+pub(crate) fn names(network: &Network, nodes: &[NodeId]) -> String {
+    let number_of = |id: &NodeId| network.nodes.iter().find(|node| node.id() == *id).map(|node| node.number);
+    let mut nodes: Vec<_> = nodes.iter().map(|id| (number_of(id), id)).collect();
+    nodes.sort();
+    let name =
+        |(number, id): &(Option<u16>, &NodeId)| number.map_or(id.to_string(), |number| number.to_string());
+    match &nodes.iter().map(name).collect::<Vec<_>>()[..] {
+        [] => "no node".into(),
         [only] => format!("node {only}"),
         [first @ .., last] => format!("nodes {} and {last}", first.join(", ")),
-    };
-    Ok(Keepers { genesis: Some(genesis), names })
+    }
 }
 
 /// Makes the network's volume unless it was made before: the act of the first `up`, and of nobody else.
@@ -133,7 +142,7 @@ pub(crate) fn found(
     }
     let VolumeEntry::Creating { genesis } = &network.volume else { return Ok(()) };
     let genesis = genesis.clone();
-    let keepers = keepers(network)?;
+    let keepers = keepers(network, None)?;
     let keys = keys(client, &keepers, user)?;
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut options = Options::default();
@@ -185,7 +194,7 @@ pub(crate) fn open(
         }
         VolumeEntry::Created { .. } => {}
     }
-    let keepers = keepers(network)?;
+    let keepers = keepers(network, opening.seen_directory)?;
     let keys = keys(client, &keepers, user)?;
     let recall = |directory| {
         let roots = opening.cache.map(|cache| cache.disk().clone());
@@ -216,6 +225,35 @@ pub(crate) fn open(
     options.write_back = opening.keep == Keep::WriteBack;
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     Ok((volume, seen))
+}
+
+/// The register of the volume's root, open. What was seen of it is written down when this is dropped.
+pub(crate) struct Root {
+    pub(crate) store: Client<Rc<Node>>,
+    pub(crate) register: RegisterAddress,
+    _seen: Option<Seen>,
+}
+
+/// Opens the register of the volume's root, and nothing of what is in it.
+///
+/// # Errors
+/// As [`open`].
+///
+/// # Suspends
+/// Until its newest value is known.
+pub(crate) fn open_root(
+    store: Client<Rc<Node>>,
+    network: &Network,
+    user: &Member,
+    seen_directory: Option<&Path>,
+) -> Result<Root, Failure> {
+    refuse_unless_owner(network, user)?;
+    let keepers = keepers(network, seen_directory)?;
+    let register = keys(&store, &keepers, user)?.register;
+    let recall = |directory| Seen::recall(&store, register, directory, false, None);
+    let seen = seen_directory.map(recall).transpose()?;
+    store.read(&register).map_err(|error| not_open(OpenError::Read(error), &keepers))?;
+    Ok(Root { store, register, _seen: seen })
 }
 
 /// Puts in what clients in `base` that are gone left in their journals, and nobody took over. What can't be put in
@@ -251,9 +289,10 @@ fn refuse_unless_owner(network: &Network, user: &Member) -> Result<(), Failure> 
 }
 
 fn keys(client: &Client<Rc<Node>>, keepers: &Keepers, user: &Member) -> Result<VolumeKeys, Failure> {
-    let genesis = keepers.genesis.clone().ok_or(Failure::NoVolume { reason: "nobody has founded it" })?;
+    let membership =
+        keepers.membership.clone().ok_or(Failure::NoVolume { reason: "nobody has founded it" })?;
     Ok(VolumeKeys {
-        register: client.open_register(genesis).map_err(damaged)?,
+        register: client.open_register(membership).map_err(damaged)?,
         secret: user.identity.sealing_key(),
         readers: Vec::new(),
     })
@@ -264,7 +303,7 @@ fn failed(reason: String) -> Failure {
 }
 
 fn damaged(reason: impl fmt::Display) -> Failure {
-    failed(format!("network.json does not say who keeps its root: {reason}"))
+    failed(format!("its settings do not say who keeps its root: {reason}"))
 }
 
 fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
