@@ -237,6 +237,8 @@ impl Volume {
     /// Looks whether a root that the committer can't take over yet, since it is at work, shows another session.
     fn look_ahead(&self, record: &Record) {
         let Ok(root) = open_root(&record.payload, record.version, &self.keys.secret) else { return };
+        // Whoever waits for another may have much to store itself meanwhile.
+        self.on_heard_of(&root);
         let Ok(present) = self.sessions_in(root.tree) else { return };
         self.lease.session.borrow_mut().on_ahead(&present);
     }
