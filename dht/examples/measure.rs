@@ -59,6 +59,7 @@ fn measure(count: usize, directory: PathBuf) {
             listen: Some(([127, 0, 0, 1], 0).into()),
             bootstrap: known.clone(),
             contacts_file: None,
+            revocations_file: None,
             peers,
         };
         let overlay = overlay::Node::start(config, service).expect("a node");

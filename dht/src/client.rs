@@ -29,7 +29,7 @@ use crate::links::{Failure, Links};
 use crate::message::{NodeUsage, PutBlockRequest, Refusal};
 use crate::node::Node;
 use crate::paxos::ProposerId;
-use crate::register::{Operation, Seen, State};
+use crate::register::{Operation, Seen, State, WritersChange};
 use crate::replicate;
 use crate::space;
 
@@ -189,6 +189,41 @@ impl<O: Overlay + 'static> Client<O> {
         let registers = self.inner.registers.borrow();
         let open = registers.get(register).ok_or(ReadError::NotOpen(*register))?;
         Ok(Membership { genesis: open.genesis.clone(), configuration: open.seen.configuration() })
+    }
+
+    /// As [`BlockStore::compare_and_swap`], and with the new value `change` comes into force: who may write beside the
+    /// owner. Only the owner can do that; the nodes refuse anybody else's list.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Suspends
+    /// As there.
+    pub fn swap_with_writers(
+        &self,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: &Bytes,
+        change: WritersChange<'_>,
+    ) -> Result<Record, SwapError> {
+        if payload.len() > PAYLOAD_SIZE_BYTES_MAX {
+            return Err(SwapError::Size { size: payload.len(), max: PAYLOAD_SIZE_BYTES_MAX });
+        }
+        let state = self.state(register)?;
+        let mut state = state.lock();
+        let operation = Operation::new(&self.inner.links, &self.inner.identity, &mut state);
+        operation.changing_writers(change).swap(expected, payload, &|| Ok(()))
+    }
+
+    /// Who may write to a register beside its owner, by the value that was read or written last.
+    ///
+    /// # Errors
+    /// [`ReadError::NotOpen`].
+    ///
+    /// # Suspends
+    /// While another operation on the register is under way.
+    pub fn writers(&self, register: &RegisterAddress) -> Result<Vec<PublicKey>, ReadError> {
+        Ok(self.state(register)?.lock().writers().to_vec())
     }
 
     pub(crate) fn links(&self) -> &Rc<Links<O>> {

@@ -36,6 +36,7 @@ fn config(owner: &Identity, identity: &Identity, role: Role, known: &[Bootstrap]
         listen: (role == Role::Storage).then(|| ([127, 0, 0, 1], 0).into()),
         bootstrap: known.to_vec(),
         contacts_file: None,
+        revocations_file: None,
         peers: Peers::new(),
     }
 }

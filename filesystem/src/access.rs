@@ -9,6 +9,7 @@
 //! is a [`Root`], sealed as a chunk is: padded to a size class, and bound to the format, its kind and the volume.
 
 mod root;
+pub mod sharing;
 
 use bytes::Bytes;
 use dht::RegisterAddress;

@@ -5,11 +5,16 @@
 //!    |---- Hello ------------------------->|   verifies the passport against the key that TLS proved
 //!    |<--- Welcome(Hello) or Refused(why) -|
 //!    |---- Accepted or Refused(why) ------>|   so that both learn a reason; calls may follow at once
+//!
+//! stranger
+//!    |---- Letter ------------------------>|   who has no passport yet leaves a letter for the owner
+//!    |<--- Answer -------------------------|   and is turned away, until there is a reply
 //! ```
 //!
-//! One round trip. It stands outside RPC on purpose: a peer that has not been admitted has no connection object, so no
-//! handler can forget to check. Each message is at most [`HELLO_BYTES_MAX`] long and is preceded by its length in two
-//! bytes; a longer one closes the connection unread.
+//! One round trip. A hello says which versions of the protocol its sender speaks, and the newest of both is spoken; which
+//! features it has that others may do without; and how new its list of the revoked is. It stands outside RPC on purpose: a peer that has not been admitted has no connection object, so no
+//! handler can forget to check. Each message has a bound, [`HELLO_BYTES_MAX`] for all that an acceptor
+//! reads, and is preceded by its length in two bytes; a longer one closes the connection unread.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -20,17 +25,44 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::contact::{ADDRESSES_MAX, Contact};
+use crate::invitation::{self, Declined, Letter, NOTES_BYTES_MAX};
 use crate::passport::{PASSPORT_BYTES_MAX, Passport, PassportError, Rights};
-use crate::peers::{Peer, Role};
+use crate::peers::{Peer, Peers, Role};
 
-/// The version of everything spoken on a connection. A peer with another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The versions of everything spoken on a connection that this program speaks. A peer with none of them is refused.
+pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 2, newest: 2 };
+
+/// Takes lists of the revoked, and keeps the newest.
+pub const FEATURE_REVOCATIONS: u64 = 1;
+
+/// What this program has beyond the protocol's version. A bit that a peer does not know means nothing to it.
+pub const FEATURES: u64 = FEATURE_REVOCATIONS;
 
 /// Most bytes of a message of the exchange: a passport, some addresses, and room to grow.
 pub const HELLO_BYTES_MAX: usize = PASSPORT_BYTES_MAX + 1024;
 
+/// Most bytes of the answer to a letter, which brings a passport and a network's description.
+pub const ANSWER_BYTES_MAX: usize = PASSPORT_BYTES_MAX + NOTES_BYTES_MAX + 1024;
+
+/// Versions of the protocol, from the oldest to the newest that somebody speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Versions {
+    /// The oldest.
+    pub oldest: u32,
+    /// The newest.
+    pub newest: u32,
+}
+
+impl Versions {
+    /// The newest that both speak.
+    fn common(self, other: Versions) -> Option<u32> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
 /// Who we are, as we say it to every peer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Credentials {
     /// The owner of the network.
     pub network: PublicKey,
@@ -42,6 +74,8 @@ pub struct Credentials {
     pub role: Role,
     /// Where we listen.
     pub addresses: Vec<SocketAddr>,
+    /// The book that says who was revoked.
+    pub peers: Peers,
 }
 
 /// An admitted peer.
@@ -51,6 +85,21 @@ pub struct Admitted {
     pub contact: Contact,
     /// What it may do.
     pub peer: Peer,
+    /// By what.
+    pub passport: Passport,
+    /// Where it dialled from, or was dialled at.
+    pub address: SocketAddr,
+    /// The number of the list of the revoked that it has; `None` if it takes none.
+    pub revocations: Option<u64>,
+}
+
+/// Who came to the door.
+#[derive(Debug)]
+pub enum Visitor {
+    /// A member.
+    Member(Box<Admitted>),
+    /// A stranger with a letter that is good in this network; it waits for an [`answer`].
+    Stranger(Box<Letter>),
 }
 
 /// Why a peer was refused. Travels to it.
@@ -61,12 +110,15 @@ pub enum Refusal {
     #[error(transparent)]
     Passport(PassportError),
     /// It speaks another version.
-    #[error("protocol version {theirs} is spoken there and {ours} here: update the older program")]
+    #[error(
+        "protocol versions {} to {} are spoken there, and {} to {} here: update the older program",
+        theirs.oldest, theirs.newest, ours.oldest, ours.newest
+    )]
     Version {
         /// Of the side that refuses.
-        ours: u32,
+        ours: Versions,
         /// Of the side that is refused.
-        theirs: u32,
+        theirs: Versions,
     },
     /// Both ends hold the same key.
     #[error("the peer has our own key: a node must not dial itself, nor two nodes share an identity")]
@@ -86,6 +138,9 @@ pub enum AdmissionError {
     /// We refused the peer.
     #[error("we refused the peer: {0}")]
     Unwelcome(Refusal),
+    /// It brought a letter that is not passed on, and was told so.
+    #[error("somebody with a ticket was turned away: {0}")]
+    Declined(Declined),
     /// It does not speak this protocol.
     #[error("the peer does not speak this protocol: is another program listening there?")]
     Malformed,
@@ -93,10 +148,18 @@ pub enum AdmissionError {
 
 #[derive(Serialize, Deserialize)]
 struct Hello {
-    version: u32,
+    versions: Versions,
+    features: u64,
     passport: Passport,
     role: Role,
     addresses: Vec<SocketAddr>,
+    revocations: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Opening {
+    Hello(Hello),
+    Letter(Letter),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,16 +187,16 @@ pub fn dialler(
     peer_key: PublicKey,
     peer_address: SocketAddr,
 ) -> Result<Admitted, AdmissionError> {
-    send(stream, &ours.hello())?;
-    match receive::<Answer>(stream)? {
+    send(stream, &Opening::Hello(ours.hello()), HELLO_BYTES_MAX)?;
+    match receive::<Answer>(stream, HELLO_BYTES_MAX)? {
         Answer::Refused(refusal) => Err(AdmissionError::Refused(refusal)),
         Answer::Welcome(hello) => match ours.judge(hello, peer_key, peer_address) {
             Ok(admitted) => {
-                send(stream, &Verdict::Accepted)?;
+                send(stream, &Verdict::Accepted, HELLO_BYTES_MAX)?;
                 Ok(admitted)
             }
             Err(refusal) => {
-                send(stream, &Verdict::Refused(refusal.clone()))?;
+                send(stream, &Verdict::Refused(refusal.clone()), HELLO_BYTES_MAX)?;
                 Err(AdmissionError::Unwelcome(refusal))
             }
         },
@@ -152,42 +215,92 @@ pub fn acceptor(
     ours: &Credentials,
     peer_key: PublicKey,
     peer_address: SocketAddr,
-) -> Result<Admitted, AdmissionError> {
-    let hello = receive::<Hello>(stream)?;
+) -> Result<Visitor, AdmissionError> {
+    let hello = match receive::<Opening>(stream, HELLO_BYTES_MAX)? {
+        Opening::Hello(hello) => hello,
+        Opening::Letter(letter) => {
+            return match ours.judge_letter(&letter, &peer_key) {
+                Ok(()) => Ok(Visitor::Stranger(Box::new(letter))),
+                Err(why) => {
+                    answer(stream, &invitation::Answer::Declined(why))?;
+                    Err(AdmissionError::Declined(why))
+                }
+            };
+        }
+    };
     match ours.judge(hello, peer_key, peer_address) {
         Ok(admitted) => {
-            send(stream, &Answer::Welcome(ours.hello()))?;
-            match receive::<Verdict>(stream)? {
-                Verdict::Accepted => Ok(admitted),
+            send(stream, &Answer::Welcome(ours.hello()), HELLO_BYTES_MAX)?;
+            match receive::<Verdict>(stream, HELLO_BYTES_MAX)? {
+                Verdict::Accepted => Ok(Visitor::Member(Box::new(admitted))),
                 Verdict::Refused(refusal) => Err(AdmissionError::Refused(refusal)),
             }
         }
         Err(refusal) => {
-            send(stream, &Answer::Refused(refusal.clone()))?;
+            send(stream, &Answer::Refused(refusal.clone()), HELLO_BYTES_MAX)?;
             Err(AdmissionError::Unwelcome(refusal))
         }
     }
 }
 
+/// The stranger's side: leaves `letter`, and hears whether there is a reply.
+///
+/// # Errors
+/// If the stream breaks, or no node is at its other end.
+///
+/// # Suspends
+/// For one round trip; put a timeout around it.
+pub fn stranger(
+    stream: &mut (impl Read + Write),
+    letter: &Letter,
+) -> Result<invitation::Answer, AdmissionError> {
+    send(stream, &Opening::Letter(letter.clone()), HELLO_BYTES_MAX)?;
+    receive(stream, ANSWER_BYTES_MAX)
+}
+
+/// Answers a stranger; close the stream then.
+///
+/// # Errors
+/// If the stream breaks.
+///
+/// # Suspends
+/// Until it is sent.
+pub fn answer(stream: &mut impl Write, answer: &invitation::Answer) -> io::Result<()> {
+    send(stream, answer, ANSWER_BYTES_MAX)
+}
+
 impl Credentials {
     fn hello(&self) -> Hello {
         Hello {
-            version: PROTOCOL_VERSION,
+            versions: PROTOCOL_VERSIONS,
+            features: FEATURES,
             passport: self.passport.clone(),
             role: self.role,
             addresses: self.addresses.clone(),
+            revocations: self.peers.revocations().version(),
         }
     }
 
+    fn judge_letter(&self, letter: &Letter, key: &PublicKey) -> Result<(), Declined> {
+        letter.verify(&self.network, reactor::wall_clock())?;
+        if letter.holder != *key {
+            return Err(Declined::Forged);
+        }
+        let is_revoked =
+            [letter.invitation.ticket, letter.holder].iter().any(|key| self.peers.is_revoked(key));
+        if is_revoked { Err(Declined::Revoked) } else { Ok(()) }
+    }
+
     fn judge(&self, hello: Hello, key: PublicKey, address: SocketAddr) -> Result<Admitted, Refusal> {
-        if hello.version != PROTOCOL_VERSION {
-            return Err(Refusal::Version { ours: PROTOCOL_VERSION, theirs: hello.version });
+        if PROTOCOL_VERSIONS.common(hello.versions).is_none() {
+            return Err(Refusal::Version { ours: PROTOCOL_VERSIONS, theirs: hello.versions });
         }
         if key == self.own {
             return Err(Refusal::SameKey);
         }
         let rights =
             hello.passport.verify(&self.network, &key, reactor::wall_clock()).map_err(Refusal::Passport)?;
+        self.peers.admit(&hello.passport).map_err(Refusal::Passport)?;
         let needed = match hello.role {
             Role::Storage => Rights { store: true, ..Rights::default() },
             Role::Client => Rights { read: true, ..Rights::default() },
@@ -204,13 +317,15 @@ impl Credentials {
         });
         let addresses = addresses.filter(|_| hello.role == Role::Storage);
         let peer = Peer { role: hello.role, rights, expires: hello.passport.expires() };
-        Ok(Admitted { contact: Contact::new(key, addresses), peer })
+        let revocations = (hello.features & FEATURE_REVOCATIONS != 0).then_some(hello.revocations);
+        let contact = Contact::new(key, addresses);
+        Ok(Admitted { contact, peer, passport: hello.passport, address, revocations })
     }
 }
 
-fn send(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+fn send(stream: &mut impl Write, message: &impl Serialize, bytes_max: usize) -> io::Result<()> {
     let body = to_bytes(message);
-    assert!(body.len() <= HELLO_BYTES_MAX, "our own hello is {} bytes long", body.len());
+    assert!(body.len() <= bytes_max, "our own message is {} bytes long", body.len());
     // One write, one TLS record.
     let mut bytes = (body.len() as u16).to_be_bytes().to_vec();
     bytes.extend_from_slice(&body);
@@ -218,11 +333,11 @@ fn send(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     stream.flush()
 }
 
-fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, AdmissionError> {
+fn receive<T: DeserializeOwned>(stream: &mut impl Read, bytes_max: usize) -> Result<T, AdmissionError> {
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
     let length = usize::from(u16::from_be_bytes(length));
-    if length > HELLO_BYTES_MAX {
+    if length > bytes_max {
         return Err(AdmissionError::Malformed);
     }
     let mut body = vec![0; length];
@@ -231,117 +346,4 @@ fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> Result<T, AdmissionEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use reactor::crypto::Identity;
-
-    /// A stream that plays a recording and records what is written.
-    #[derive(Default)]
-    struct Script {
-        input: io::Cursor<Vec<u8>>,
-        output: Vec<u8>,
-    }
-
-    impl Read for Script {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.input.read(buffer)
-        }
-    }
-
-    impl Write for Script {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.output.write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn address() -> SocketAddr {
-        "192.0.2.7:50000".parse().unwrap()
-    }
-
-    fn credentials(owner: &Identity, role: Role, rights: Rights) -> Credentials {
-        let own = Identity::generate().public_key();
-        Credentials {
-            network: owner.public_key(),
-            own,
-            passport: Passport::issue(owner, own, rights, None),
-            role,
-            addresses: vec!["0.0.0.0:7001".parse().unwrap()],
-        }
-    }
-
-    /// What the acceptor makes of `caller`'s hello, and what it sends back.
-    fn knock(caller: &Credentials, acceptor_is: &Credentials) -> (Result<Admitted, AdmissionError>, Vec<u8>) {
-        let mut script = Script::default();
-        send(&mut script, &caller.hello()).unwrap();
-        send(&mut script, &Verdict::Accepted).unwrap();
-        let mut script = Script { input: io::Cursor::new(script.output), output: Vec::new() };
-        (acceptor(&mut script, acceptor_is, caller.own, address()), script.output)
-    }
-
-    #[test]
-    fn a_node_is_admitted_at_the_address_it_dialled_from_if_it_names_none() {
-        let owner = Identity::generate();
-        let (caller, node) = (
-            credentials(&owner, Role::Storage, Rights::NODE),
-            credentials(&owner, Role::Storage, Rights::NODE),
-        );
-        let admitted = knock(&caller, &node).0.unwrap();
-        assert_eq!(admitted.contact, Contact::new(caller.own, ["192.0.2.7:7001".parse().unwrap()]));
-        assert_eq!(admitted.peer.rights, Rights::NODE);
-    }
-
-    #[test]
-    fn a_client_is_admitted_without_addresses() {
-        let owner = Identity::generate();
-        let (caller, node) = (
-            credentials(&owner, Role::Client, Rights::CLIENT),
-            credentials(&owner, Role::Storage, Rights::NODE),
-        );
-        assert!(knock(&caller, &node).0.unwrap().contact.addresses.is_empty());
-    }
-
-    #[test]
-    fn the_refused_side_learns_why() {
-        let (owner, other) = (Identity::generate(), Identity::generate());
-        let node = credentials(&owner, Role::Storage, Rights::NODE);
-        let stranger = credentials(&other, Role::Storage, Rights::NODE);
-        let intruder = credentials(&owner, Role::Storage, Rights::CLIENT);
-        for caller in [stranger, intruder, node.clone()] {
-            let (result, sent) = knock(&caller, &node);
-            let Err(AdmissionError::Unwelcome(why)) = result else { panic!("{result:?}") };
-            let mut caller_side = Script { input: io::Cursor::new(sent), output: Vec::new() };
-            let result = dialler(&mut caller_side, &caller, node.own, address());
-            let Err(AdmissionError::Refused(told)) = result else { panic!("{result:?}") };
-            assert_eq!(told, why);
-        }
-    }
-
-    #[test]
-    fn the_dialler_refuses_a_false_node_and_says_so() {
-        let (owner, other) = (Identity::generate(), Identity::generate());
-        let caller = credentials(&owner, Role::Client, Rights::CLIENT);
-        let false_node = credentials(&other, Role::Storage, Rights::NODE);
-        let mut script = Script::default();
-        send(&mut script, &Answer::Welcome(false_node.hello())).unwrap();
-        let mut script = Script { input: io::Cursor::new(script.output), output: Vec::new() };
-        let result = dialler(&mut script, &caller, false_node.own, address());
-        assert!(matches!(result, Err(AdmissionError::Unwelcome(Refusal::Passport(_)))));
-        let mut sent = io::Cursor::new(script.output);
-        receive::<Hello>(&mut sent).unwrap();
-        assert!(matches!(receive::<Verdict>(&mut sent), Ok(Verdict::Refused(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_is_an_error(bytes: Vec<u8>) {
-            let node = credentials(&Identity::from_seed(&[1; 32]), Role::Storage, Rights::NODE);
-            let mut script = Script { input: io::Cursor::new(bytes), output: Vec::new() };
-            prop_assert!(acceptor(&mut script, &node, node.network, address()).is_err());
-        }
-    }
-}
+mod tests;

@@ -190,21 +190,36 @@ impl Pool {
         dial.end(result);
     }
 
+    /// Closes every connection to `key`, and ends the dial to it.
+    pub(crate) fn cut(&self, key: &PublicKey) {
+        let slot = self.slots.borrow_mut().remove(key);
+        slot.into_iter().for_each(Slot::close);
+    }
+
+    /// Every open connection, one for each peer.
+    pub(crate) fn one_of_each(&self) -> Vec<Connection> {
+        let slots = self.slots.borrow();
+        let newest = |slot: &Slot| slot.connections.iter().rev().find(|open| !open.is_closed()).cloned();
+        slots.values().filter_map(newest).collect()
+    }
+
     /// Closes everything and ends every dial.
     pub(crate) fn close_all(&self) {
         let slots = std::mem::take(&mut *self.slots.borrow_mut());
-        for slot in slots.into_values() {
-            for connection in slot.connections {
-                connection.close();
-            }
-            if let Some(dial) = slot.dial {
-                dial.cancel();
-            }
-        }
+        slots.into_values().for_each(Slot::close);
     }
 }
 
 impl Slot {
+    fn close(self) {
+        for connection in self.connections {
+            connection.close();
+        }
+        if let Some(dial) = self.dial {
+            dial.cancel();
+        }
+    }
+
     fn is_needed(&self, now: Instant) -> bool {
         let is_paused = self.failure.as_ref().is_some_and(|failure| now < failure.until);
         self.dial.is_some() || is_paused || self.is_connected()

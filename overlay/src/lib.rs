@@ -9,10 +9,12 @@
 //! | --- | --- |
 //! | `node` | what is started, used and stopped |
 //! | `join`, `upkeep`, `listener`, `session` | flow: getting in, staying in, letting in, one connection's life |
-//! | `state`, `connections`, `dial` | flow: what the coroutines share, and reaching a peer |
+//! | `state`, `connections`, `dial`, `served` | flow: what the coroutines share, reaching a peer, and what it may ask |
+//! | `revoking`, [`stranger`] | flow: cutting off who is no member any more, and asking to become one |
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
-//! | [`frontier`], [`routing_table`], [`k_bucket`] | pure: told the time and the answers, never asking |
-//! | [`node_id`], [`contact`], [`passport`], [`peers`], [`message`] | what travels, and what it proves |
+//! | [`frontier`], [`routing_table`], [`k_bucket`], [`letterbox`] | pure: told the time and the answers, never asking |
+//! | [`node_id`], [`contact`], [`peers`], [`message`] | what travels |
+//! | [`passport`], [`invitation`], [`ticket`], [`revocation`] | what the owner signs, and what that proves |
 //!
 //! ```
 //! use overlay::{Bootstrap, Config, Node, NodeId, Overlay, Passport, Peers, Rights, Role};
@@ -32,6 +34,7 @@
 //!             listen: Some("127.0.0.1:0".parse().unwrap()),
 //!             bootstrap,
 //!             contacts_file: None,
+//!             revocations_file: None,
 //!             peers: Peers::new(),
 //!         };
 //!         Node::start(config, Service::new()).unwrap()
@@ -57,8 +60,10 @@ pub mod contact;
 pub mod contacts_file;
 mod dial;
 pub mod frontier;
+pub mod invitation;
 mod join;
 pub mod k_bucket;
+pub mod letterbox;
 mod listener;
 pub mod lookup;
 pub mod message;
@@ -66,11 +71,17 @@ mod node;
 pub mod node_id;
 pub mod passport;
 pub mod peers;
+pub mod revocation;
+mod revoking;
+mod rights;
 pub mod routing_table;
+mod served;
 mod session;
 mod state;
+pub mod stranger;
 #[cfg(test)]
 mod testing;
+pub mod ticket;
 mod upkeep;
 pub mod watch;
 
@@ -88,6 +99,8 @@ pub use node::{Config, Node, StartError};
 pub use node_id::NodeId;
 pub use passport::{Passport, PassportError, Rights};
 pub use peers::{Peer, Peers, Role};
+pub use revocation::Revocations;
+pub use ticket::Ticket;
 pub use watch::{Changes, Watch};
 
 /// What the layer above sees of the network, so that another overlay can be slotted in.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use reactor::net::tls;
 use reactor::net::{Gate, GateLimits, Guest, TcpListener, TcpStream};
 
-use crate::admission::{self, AdmissionError};
+use crate::admission::{self, AdmissionError, Visitor};
+use crate::invitation::Answer;
 use crate::session::Session;
 use crate::state::State;
 
@@ -64,12 +65,24 @@ fn serve(state: &Rc<State>, stream: TcpStream, address: SocketAddr, mut guest: G
         stream.set_nodelay(true)?;
         let stream = tls::accept(stream, &state.identity)?;
         let peer = stream.peer();
-        let admitted = admission::acceptor(&mut &stream, &state.credentials, peer, address)?;
-        Ok((stream, admitted))
+        match admission::acceptor(&mut &stream, &state.credentials, peer, address)? {
+            Visitor::Member(admitted) => Ok(Some((stream, *admitted))),
+            Visitor::Stranger(letter) => {
+                let reply = state.letterbox.borrow_mut().bring(*letter, reactor::now());
+                let answer = match reply {
+                    Ok(None) => Answer::Waiting,
+                    Ok(Some(reply)) => Answer::Replied(reply),
+                    Err(why) => Answer::Declined(why),
+                };
+                admission::answer(&mut &stream, &answer)?;
+                Ok(None)
+            }
+        }
     };
     let result = reactor::timeout(HANDSHAKE_TIMEOUT, admit);
     match result {
-        Ok(Ok((stream, admitted))) => {
+        Ok(Ok(None)) => tracing::debug!(%address, "a stranger brought a letter"),
+        Ok(Ok(Some((stream, admitted)))) => {
             guest.admit();
             Session::begin(state, stream, admitted).watch();
         }

@@ -7,7 +7,11 @@ pub use reactor::rpc::Never;
 use serde::{Deserialize, Serialize};
 
 use crate::contact::Contact;
+use crate::invitation::{Letter, Reply};
 use crate::node_id::NodeId;
+use crate::passport::PassportError;
+use crate::peers::Sighting;
+use crate::revocation::{Revocations, RevocationsError};
 
 reactor::service! {
     /// What a node does for any other.
@@ -19,8 +23,35 @@ reactor::service! {
             = 0x0101 as FindNode, inline, idempotent;
         /// "I am leaving for good: forget me."
         fn leave(&self) -> Result<(), Never> = 0x0102 as Leave, inline, idempotent;
+        /// "These are members no more." Answered once the list, or a newer one, is kept for good; tells its number.
+        fn revoke(&self, newer: Revocations) -> Result<u64, RevokeRefused> = 0x0103 as Revoke, idempotent;
+        /// "Whose list of the revoked have you?"
+        fn revoked(&self) -> Result<Revocations, Never> = 0x0104 as Revoked, inline, idempotent;
+        /// "Which strangers wait for the owner's reply?"
+        fn letters(&self) -> Result<Vec<Letter>, NotAMember> = 0x0105 as Letters, inline, idempotent;
+        /// "The owner replied." Says whether the letter is still here.
+        fn reply(&self, reply: Reply) -> Result<bool, NotAMember> = 0x0106 as Replied, inline, idempotent;
+        /// "Who is with you, and who was?"
+        fn sightings(&self) -> Result<Vec<Sighting>, NotAMember> = 0x0107 as Sightings, inline, idempotent;
     }
 }
+
+/// Why a list of the revoked is not taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum RevokeRefused {
+    /// It is not the owner's.
+    #[error(transparent)]
+    List(RevocationsError),
+    /// It can't be kept: it is in force, and would be forgotten.
+    #[error("the list is in force, and could not be written to the node's disk: {0}")]
+    NotKept(String),
+}
+
+/// The caller may not know that: its passport does not give the right to read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[error(transparent)]
+pub struct NotAMember(pub PassportError);
 
 /// The question of [`FindNode`].
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,13 +19,17 @@ use reactor::rpc::{CallError, Method, Service};
 use crate::admission::Credentials;
 use crate::contact::Contact;
 use crate::contacts_file;
+use crate::invitation::{Letter, Reply};
 use crate::join::{self, Bootstrap, JoinError};
 use crate::k_bucket::K;
 use crate::listener;
 use crate::lookup::{Found, lookup};
+use crate::message::RevokeRefused;
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
 use crate::peers::{Peers, Role};
+use crate::revocation::Revocations;
+use crate::revoking;
 use crate::state::{Live, State};
 use crate::upkeep::{self, Upkeep};
 use crate::watch::Watch;
@@ -47,6 +51,8 @@ pub struct Config {
     pub bootstrap: Vec<Bootstrap>,
     /// Where contacts are remembered between runs.
     pub contacts_file: Option<PathBuf>,
+    /// Where the list of the revoked is; a client reads it, a storage node keeps the newest there.
+    pub revocations_file: Option<PathBuf>,
     /// The book of connected peers, which the service's handlers ask for their callers' rights.
     pub peers: Peers,
 }
@@ -90,7 +96,8 @@ impl Node {
     /// # Suspends
     /// For the first attempt at joining: some round trips, at most some seconds.
     pub fn start(config: Config, service: Service) -> Result<Rc<Node>, StartError> {
-        let Config { identity, network, passport, role, listen, bootstrap, contacts_file, peers } = config;
+        let Config { identity, network, passport, role, listen, bootstrap, contacts_file, .. } = config;
+        let Config { revocations_file, peers, .. } = config;
         let own = identity.public_key();
         let rights = passport.verify(&network, &own, reactor::wall_clock())?;
         let needed = Rights { store: role == Role::Storage, ..Rights::default() };
@@ -108,8 +115,12 @@ impl Node {
             }
         };
         let addresses = listener.iter().map(|(_, address)| *address).collect();
-        let credentials = Credentials { network, own, passport, role, addresses };
-        let state = State::new(identity, credentials, peers, service);
+        if let Some(path) = &revocations_file {
+            load_revocations(path, &network, &peers);
+        }
+        let credentials = Credentials { network, own, passport, role, addresses, peers };
+        let kept = revocations_file.filter(|_| role == Role::Storage);
+        let state = State::new(identity, credentials, kept, service);
         let node = Rc::new(Node { state, contacts_file, tasks: RefCell::new(Vec::new()) });
         if let Some((listener, address)) = listener {
             tracing::info!(id = ?node.state.own_id, %address, "listening");
@@ -163,6 +174,28 @@ impl Node {
     /// The connected peers and their rights.
     pub fn peers(&self) -> &Peers {
         &self.state.peers
+    }
+
+    /// The letters of strangers that wait here for the owner's reply.
+    pub fn letters(&self) -> Vec<Letter> {
+        self.state.letterbox.borrow().waiting(reactor::now())
+    }
+
+    /// Keeps the owner's reply for the stranger who brought the letter; says whether that is here.
+    pub fn reply(&self, reply: &Reply) -> bool {
+        self.state.letterbox.borrow_mut().reply(reply, &self.state.credentials.network)
+    }
+
+    /// Takes a newer list of the revoked, cuts those off who are on it, and hands it to everybody who is connected.
+    /// Returns the number of the list that is in force then.
+    ///
+    /// # Errors
+    /// If it is not the owner's, or can't be kept.
+    ///
+    /// # Suspends
+    /// Until it is on disk, where it is kept there.
+    pub fn revoke(&self, newer: Revocations) -> Result<u64, RevokeRefused> {
+        revoking::take(&self.state, newer)
     }
 
     /// Whether somebody answered a lookup of our position, so that our neighbours know us.
@@ -249,6 +282,17 @@ impl Node {
             }
         }
         ways
+    }
+}
+
+/// A list that can't be read is none: whoever is met hands over the newest.
+fn load_revocations(path: &Path, network: &PublicKey, peers: &Peers) {
+    let (shown, path, network) = (path.display().to_string(), path.to_owned(), *network);
+    match reactor::offload(move || Revocations::load(&path, &network)) {
+        Ok(list) => drop(peers.revoke(list)),
+        Err(error) => {
+            tracing::error!(path = shown, %error, "the list of the revoked can't be read; the other nodes have it")
+        }
     }
 }
 

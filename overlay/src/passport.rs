@@ -7,14 +7,15 @@
 //! Every link's signature covers the one before it, so links can't be rearranged into another chain.
 //!
 //! A passport is no secret: it is worth nothing without the holder's key, which the TLS handshake proves.
-//! Revocation is by expiry only; a list of revoked keys would need a place that everybody reads.
+//! Who is a member no more stands in a list that the nodes give each other: see [`crate::revocation`].
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use reactor::crypto::{Identity, PublicKey, Signature, hash::sha3_256};
+use reactor::crypto::{Identity, PublicKey, Signature, hash::sha3_256, random_bytes};
 use reactor::serialization::{from_bytes, to_bytes};
 use serde::{Deserialize, Serialize};
+
+pub use crate::rights::Rights;
 
 /// Most links in a chain: the owner, and three levels of delegates below. Bounds the signatures that a stranger can
 /// make us verify before we know whether to talk to it.
@@ -26,68 +27,15 @@ pub const PASSPORT_BYTES_MAX: usize = 1024;
 /// Clocks of honest machines may differ by this much at an expiry.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// What the holder of a passport may do.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-#[serde(from = "u8", into = "u8")]
-pub struct Rights {
-    /// Be a storage node: enter routing tables and hold blocks for others.
-    pub store: bool,
-    /// Fetch blocks.
-    pub read: bool,
-    /// Store blocks on the network's nodes, change registers.
-    pub write: bool,
-    /// Sign passports for others, with rights among its own.
-    pub invite: bool,
-}
-
-impl Rights {
-    /// Everything: what the owner has.
-    pub const ALL: Rights = Rights { store: true, read: true, write: true, invite: true };
-    /// A storage node that is never a user: it repairs blocks, hence also reads and writes.
-    pub const NODE: Rights = Rights { store: true, read: true, write: true, invite: false };
-    /// A user's client: reads and writes, stores nothing for others.
-    pub const CLIENT: Rights = Rights { store: false, read: true, write: true, invite: false };
-
-    /// Whether each right in `wanted` is among these.
-    pub fn include(self, wanted: Rights) -> bool {
-        u8::from(self) & u8::from(wanted) == u8::from(wanted)
-    }
-}
-
-impl From<Rights> for u8 {
-    fn from(rights: Rights) -> u8 {
-        u8::from(rights.store)
-            | u8::from(rights.read) << 1
-            | u8::from(rights.write) << 2
-            | u8::from(rights.invite) << 3
-    }
-}
-
-impl From<u8> for Rights {
-    /// Unknown bits are rights of a later version; we grant nothing for them.
-    fn from(bits: u8) -> Rights {
-        Rights { store: bits & 1 != 0, read: bits & 2 != 0, write: bits & 4 != 0, invite: bits & 8 != 0 }
-    }
-}
-
-impl fmt::Display for Rights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all =
-            [(self.store, "store"), (self.read, "read"), (self.write, "write"), (self.invite, "invite")];
-        let mut first = true;
-        for (_, word) in all.iter().filter(|(has, _)| *has) {
-            write!(f, "{}{word}", if first { "" } else { "+" })?;
-            first = false;
-        }
-        if first { f.write_str("nothing") } else { Ok(()) }
-    }
-}
-
-/// One signed sentence: `holder` has `rights` until `expires`.
+/// One signed sentence: `holder` has `rights` from `not_before` until `expires`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Link {
     holder: PublicKey,
     rights: Rights,
+    /// Random: tells two passports of one holder apart.
+    serial: u64,
+    /// Seconds since 1970; 0 for ever since.
+    not_before: u64,
     /// Seconds since 1970; `u64::MAX` for never.
     expires: u64,
     signature: Signature,
@@ -138,6 +86,18 @@ pub enum PassportError {
         /// Which link, counted from the owner's.
         link: u32,
     },
+    /// A link is not valid yet.
+    #[error("the passport is not valid yet (link {link}): check this machine's clock, and the peer's")]
+    NotYetValid {
+        /// Which link, counted from the owner's.
+        link: u32,
+    },
+    /// The owner took it back.
+    #[error("the passport was revoked (link {link}): its holder, or who invited him, is no member any more")]
+    Revoked {
+        /// Which link, counted from the owner's.
+        link: u32,
+    },
     /// A delegate passed on what it did not have.
     #[error(
         "a delegate gave rights that it does not have itself (link {link}): ask the owner for a passport"
@@ -175,8 +135,19 @@ impl Passport {
         rights: Rights,
         expires: Option<SystemTime>,
     ) -> Passport {
+        Passport::issue_from(owner, holder, rights, SystemTime::UNIX_EPOCH, expires)
+    }
+
+    /// As [`issue`](Passport::issue), for a passport that is worth nothing before `not_before`.
+    pub fn issue_from(
+        owner: &Identity,
+        holder: PublicKey,
+        rights: Rights,
+        not_before: SystemTime,
+        expires: Option<SystemTime>,
+    ) -> Passport {
         let network = owner.public_key();
-        let link = Link::sign(owner, chain_start(&network), holder, rights, expires);
+        let link = Link::sign(owner, chain_start(&network), holder, rights, (not_before, expires));
         Passport { network, links: vec![link] }
     }
 
@@ -202,7 +173,7 @@ impl Passport {
             return Err(PassportError::NotEntitled { link: self.links.len() as u32 });
         }
         let before = self.links.iter().fold(chain_start(&self.network), |before, link| link.digest(&before));
-        let link = Link::sign(delegate, before, holder, rights, expires);
+        let link = Link::sign(delegate, before, holder, rights, (SystemTime::UNIX_EPOCH, expires));
         let mut passport = self.clone();
         passport.links.push(link);
         Ok(passport)
@@ -216,6 +187,11 @@ impl Passport {
     /// Whom it was issued to.
     pub fn holder(&self) -> PublicKey {
         self.links.last().map_or(self.network, |link| link.holder)
+    }
+
+    /// The holder of each link, the owner's delegate first and the passport's own holder last.
+    pub fn holders(&self) -> impl Iterator<Item = PublicKey> {
+        self.links.iter().map(|link| link.holder)
     }
 
     /// What it says the holder may do; worth something only after [`verify`](Passport::verify).
@@ -249,8 +225,8 @@ impl Passport {
         if self.holder() != *holder {
             return Err(PassportError::WrongHolder { expected: *holder, found: self.holder() });
         }
-        let latest = now.checked_sub(CLOCK_SKEW).unwrap_or(SystemTime::UNIX_EPOCH);
-        let latest = latest.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let latest = seconds_since_1970(now.checked_sub(CLOCK_SKEW).unwrap_or(SystemTime::UNIX_EPOCH));
+        let earliest = seconds_since_1970(now.checked_add(CLOCK_SKEW).unwrap_or(now));
         let (mut issuer, mut rights, mut before) = (*network, Rights::ALL, chain_start(network));
         for (index, link) in self.links.iter().enumerate() {
             let index = index as u32;
@@ -263,6 +239,9 @@ impl Passport {
             }
             if link.expires <= latest {
                 return Err(PassportError::Expired { link: index });
+            }
+            if link.not_before > earliest {
+                return Err(PassportError::NotYetValid { link: index });
             }
             (issuer, rights, before) = (link.holder, link.rights, digest);
         }
@@ -292,13 +271,13 @@ impl Link {
         before: [u8; 32],
         holder: PublicKey,
         rights: Rights,
-        expires: Option<SystemTime>,
+        (not_before, expires): (SystemTime, Option<SystemTime>),
     ) -> Link {
-        let seconds =
-            |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let expires = expires.map_or(u64::MAX, seconds);
+        let not_before = seconds_since_1970(not_before);
+        let expires = expires.map_or(u64::MAX, seconds_since_1970);
+        let serial = u64::from_be_bytes(random_bytes());
         // The signature is not part of the digest, so any will do until the real one is known.
-        let mut link = Link { holder, rights, expires, signature: issuer.sign(&[]) };
+        let mut link = Link { holder, rights, serial, not_before, expires, signature: issuer.sign(&[]) };
         link.signature = issuer.sign(&link.digest(&before));
         link
     }
@@ -306,13 +285,20 @@ impl Link {
     /// What the signature covers: this link and, by the digest before it, the whole chain up to it.
     fn digest(&self, before: &[u8; 32]) -> [u8; 32] {
         sha3_256(&[
-            b"hypha passport link 1",
+            b"hypha passport link 2",
             before,
             self.holder.as_bytes(),
             &[u8::from(self.rights)],
+            &self.serial.to_be_bytes(),
+            &self.not_before.to_be_bytes(),
             &self.expires.to_be_bytes(),
         ])
     }
+}
+
+/// Whole seconds, as signed statements count them; what is before 1970 is 0.
+pub(crate) fn seconds_since_1970(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What stands for the link before the first: the network.
@@ -325,6 +311,7 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_secs(86_400);
+    const FOR_EVER: (SystemTime, Option<SystemTime>) = (SystemTime::UNIX_EPOCH, None);
 
     fn owner_and_holder() -> (Identity, Identity) {
         (Identity::generate(), Identity::generate())
@@ -372,6 +359,16 @@ mod tests {
     }
 
     #[test]
+    fn it_opens_nothing_before_its_time() {
+        let (owner, holder) = owner_and_holder();
+        let now = SystemTime::now();
+        let passport = Passport::issue_from(&owner, holder.public_key(), Rights::CLIENT, now + DAY, None);
+        let verify = |at| passport.verify(&owner.public_key(), &holder.public_key(), at);
+        assert_eq!(verify(now), Err(PassportError::NotYetValid { link: 0 }));
+        assert_eq!(verify(now + DAY), Ok(Rights::CLIENT));
+    }
+
+    #[test]
     fn more_rights_than_were_signed_are_a_forgery() {
         let (owner, holder) = owner_and_holder();
         let mut passport = Passport::issue(&owner, holder.public_key(), Rights::CLIENT, None);
@@ -395,7 +392,7 @@ mod tests {
         let mut forged = passport.clone();
         let (network, key) = (passport.network, holder.public_key());
         let before = forged.links[0].digest(&chain_start(&network));
-        forged.links.push(Link::sign(&delegate, before, key, Rights::NODE, None));
+        forged.links.push(Link::sign(&delegate, before, key, Rights::NODE, FOR_EVER));
         assert_eq!(forged.verify(&network, &key, now), Err(PassportError::NotEntitled { link: 1 }));
         // Nor can a guest invite.
         let refused = given.delegate(&holder, delegate.public_key(), Rights::CLIENT, None);
@@ -429,7 +426,7 @@ mod tests {
         assert_eq!(passport.delegate(&holder, next, Rights::ALL, None), Err(PassportError::TooLong));
         let before =
             passport.links.iter().fold(chain_start(&passport.network), |before, link| link.digest(&before));
-        passport.links.push(Link::sign(&holder, before, next, Rights::ALL, None));
+        passport.links.push(Link::sign(&holder, before, next, Rights::ALL, FOR_EVER));
         let refused = passport.verify(&owner.public_key(), &next, SystemTime::now());
         assert_eq!(refused, Err(PassportError::TooLong));
     }

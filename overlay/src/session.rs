@@ -16,6 +16,7 @@ use crate::contact::{Addresses, Contact};
 use crate::dial::{self, DialError};
 use crate::k_bucket::Insert;
 use crate::peers::Role;
+use crate::revoking;
 use crate::state::State;
 
 /// An admitted connection; struck from the books when dropped.
@@ -30,14 +31,20 @@ impl Session {
     pub(crate) fn begin(state: &Rc<State>, stream: TlsStream, admitted: Admitted) -> Session {
         let key = admitted.contact.public_key;
         // Rights first: the peer's first call may be in the stream already.
-        state.peers.enter(key, admitted.peer);
+        state.peers.enter(key, admitted.peer, admitted.passport.clone(), admitted.address);
         let connection = Connection::start(stream, state.service(), Config::default());
-        if state.stopping.get() {
+        // It may have been revoked since its passport was looked at.
+        let is_member = state.peers.admit(&admitted.passport).is_ok();
+        if state.stopping.get() || !is_member {
             connection.close();
         } else {
             state.pool.add(key, connection.clone(), reactor::now());
+            let ours = state.peers.revocations().version();
+            if admitted.revocations.is_some_and(|theirs| theirs < ours) {
+                revoking::hand_over(state, connection.clone());
+            }
         }
-        if admitted.peer.role == Role::Storage {
+        if admitted.peer.role == Role::Storage && is_member {
             let insert = state.change_table(|table, now| table.on_seen(admitted.contact.clone(), now));
             if matches!(insert, Some(Insert::Added | Insert::Changed)) {
                 tracing::info!(contact = %admitted.contact, "connected to a node");

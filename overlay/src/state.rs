@@ -5,24 +5,28 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
-use std::rc::{Rc, Weak};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reactor::crypto::Identity;
-use reactor::rpc::{CallContext, CallError, Connection, Method, Service};
+use reactor::rpc::{CallError, Connection, Method, Service};
+use reactor::sync::Mutex;
 
 use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
 use crate::contact::Contact;
 use crate::dial::DialError;
 use crate::join::Bootstrap;
-use crate::k_bucket::{FAILURES_TO_EVICT, K};
+use crate::k_bucket::FAILURES_TO_EVICT;
+use crate::letterbox::Letterbox;
 use crate::lookup::Transport;
-use crate::message::{FindNode, FindNodeRequest, FindNodeResponse, Neighbour, Never, Ping};
+use crate::message::{FindNode, FindNodeRequest, Ping};
 use crate::node_id::NodeId;
 use crate::peers::Peers;
 use crate::routing_table::RoutingTable;
+use crate::served::Served;
 use crate::session;
 use crate::watch::Changes;
 
@@ -49,6 +53,10 @@ pub(crate) struct State {
     pub(crate) stopping: Cell<bool>,
     /// Every way into the network that we were told or remembered, to be tried again when nobody is left.
     pub(crate) ways: RefCell<Vec<Bootstrap>>,
+    /// What strangers brought for the owner.
+    pub(crate) letterbox: RefCell<Letterbox>,
+    /// Where the list of the revoked is kept, and the number of the one that is there.
+    pub(crate) kept_revocations: Option<(PathBuf, Mutex<u64>)>,
     service: OnceCell<Rc<Service>>,
     probed: RefCell<HashSet<NodeId>>,
 }
@@ -58,10 +66,12 @@ impl State {
     pub(crate) fn new(
         identity: Identity,
         credentials: Credentials,
-        peers: Peers,
+        kept_revocations: Option<PathBuf>,
         mut service: Service,
     ) -> Rc<State> {
         let own_id = NodeId::of(&credentials.own);
+        let peers = credentials.peers.clone();
+        let kept_revocations = kept_revocations.map(|path| (path, Mutex::new(peers.revocations().version())));
         let state = Rc::new(State {
             identity: Rc::new(identity),
             credentials,
@@ -73,10 +83,12 @@ impl State {
             joined: Cell::new(false),
             stopping: Cell::new(false),
             ways: RefCell::new(Vec::new()),
+            letterbox: RefCell::default(),
+            kept_revocations,
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
         });
-        Rc::new(Served(Rc::downgrade(&state))).serve_on(&mut service);
+        Served::serve(&state, &mut service);
         let _ = state.service.set(Rc::new(service));
         state
     }
@@ -113,7 +125,7 @@ impl State {
         insist: bool,
         timeout: Duration,
     ) -> Result<Connection, Unreached> {
-        if self.stopping.get() || contact.id == self.own_id {
+        if self.stopping.get() || contact.id == self.own_id || self.peers.is_revoked(&contact.public_key) {
             return Err(Unreached::Never);
         }
         let mut addresses = contact.addresses.clone();
@@ -241,7 +253,7 @@ impl Drop for ProbeEnded {
 
 /// Why there is no connection.
 pub(crate) enum Unreached {
-    /// It is ourselves, or we are stopping.
+    /// It is ourselves, or no member any more, or we are stopping.
     Never,
     /// The dial failed, now or a moment ago.
     Failed(Rc<DialError>),
@@ -273,32 +285,5 @@ impl Transport for Live<'_> {
             }
             None => PATIENCE_UNKNOWN,
         }
-    }
-}
-
-/// A node as its peers see it. Weak, since the state holds the service.
-struct Served(Weak<State>);
-
-impl Neighbour for Served {
-    fn ping(&self, _: &CallContext) -> Result<(), Never> {
-        Ok(())
-    }
-
-    fn find_node(&self, call: &CallContext, request: FindNodeRequest) -> Result<FindNodeResponse, Never> {
-        let asker = call.peer.as_ref().map(NodeId::of);
-        let contacts = self.0.upgrade().map_or_else(Vec::new, |state| {
-            let mut contacts = state.table.borrow().closest(&request.target, K + 1);
-            contacts.retain(|contact| Some(contact.id) != asker);
-            contacts.truncate(K);
-            contacts
-        });
-        Ok(FindNodeResponse { contacts })
-    }
-
-    fn leave(&self, call: &CallContext) -> Result<(), Never> {
-        if let (Some(state), Some(peer)) = (self.0.upgrade(), &call.peer) {
-            state.change_table(|table, _| table.remove(&NodeId::of(peer)));
-        }
-        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::*;
 use overlay::admission::{self, Credentials};
 use overlay::message::Ping;
-use overlay::{Contact, Node, NodeId, Overlay, Passport, Rights, Role};
+use overlay::{Contact, Node, NodeId, Overlay, Passport, Peers, Rights, Role};
 use reactor::JoinHandle;
 use reactor::crypto::Identity;
 use reactor::net::tls::{self, Expect};
@@ -37,6 +37,7 @@ fn freeze(network: &Network, node: &Node) -> Frozen {
         passport: Passport::issue(&network.owner, own, Rights::NODE, None),
         role: Role::Storage,
         addresses: addresses.clone(),
+        peers: Peers::new(),
     };
     let stream = TcpStream::connect_one(address(node)).unwrap();
     let stream = tls::connect(stream, &identity, Expect::Any).unwrap();

@@ -5,6 +5,7 @@
 //! come from what the home remembers.
 
 mod history;
+mod membership;
 mod node;
 mod pins;
 
@@ -17,6 +18,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::cache::Size;
 use crate::gc::Span;
 pub(crate) use history::{Snapshot, Snapshots};
+pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
 
@@ -28,6 +30,7 @@ Examples:
   echo hello | storage-node put greeting  a value without FUSE; it is the file `greeting` of the drive
   storage-node get greeting
   storage-node umount ./drive             from anywhere; Ctrl-C in the first terminal does the same
+  storage-node invite                     a ticket, with which another machine can `join`
 
 Everything is remembered under $XDG_DATA_HOME/hypha (~/.local/share/hypha), or where --home says. That directory
 holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files.";
@@ -110,6 +113,14 @@ pub(crate) enum Command {
     Snapshots(Snapshots),
     /// Show which nodes keep the drive's root, and put another in the place of one
     Node(Node),
+    /// Print a ticket with which another machine can join
+    Invite(Invite),
+    /// Become a member of the network that a ticket is for
+    Join(Join),
+    /// Show who may do what since when, and who was seen last where
+    Members(Members),
+    /// Have somebody be a member no more, or take a ticket back
+    Remove(Remove),
 }
 
 impl Command {
@@ -128,6 +139,10 @@ impl Command {
             Command::Snapshot(options) => &mut options.client.home.home,
             Command::Snapshots(options) => &mut options.client.home.home,
             Command::Node(options) => &mut options.client_mut().home.home,
+            Command::Invite(options) => &mut options.home.home,
+            Command::Join(options) => &mut options.home.home,
+            Command::Members(options) => &mut options.home.home,
+            Command::Remove(options) => &mut options.home.home,
         }
     }
 
@@ -144,7 +159,13 @@ impl Command {
             | Command::Snapshot(Snapshot { client, .. })
             | Command::Snapshots(Snapshots { client, .. }) => Some(client),
             Command::Node(options) => Some(options.client()),
-            Command::Up(_) | Command::Run(_) | Command::Umount(_) => None,
+            Command::Up(_)
+            | Command::Run(_)
+            | Command::Umount(_)
+            | Command::Invite(_)
+            | Command::Join(_)
+            | Command::Members(_)
+            | Command::Remove(_) => None,
         }
     }
 }
@@ -258,8 +279,7 @@ Examples:
   storage-node mount --node 127.0.0.1:4702 ./drive        knowing this one node only
   storage-node mount --network network.json --key user.key --node 192.0.2.7:4701 ./drive
 
-Two small files are all that another machine needs: network.json and user.key. The second is the user's identity:
-send it as you would send a password.";
+Another machine gets a home of its own with `invite` here and `join` there.";
 
 /// Options of `mount`.
 #[derive(Debug, Args)]
@@ -386,8 +406,8 @@ mod tests {
 
     #[test]
     fn home_may_stand_before_and_after_the_verb() {
-        let verbs =
-            "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;node list;node replace 2";
+        let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;node list;node replace 2;\
+             invite;join t;members;remove w";
         for verb in verbs.split(';') {
             for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
                 let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));

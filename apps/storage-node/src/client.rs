@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Where the directories of this machine's clients are by default; `None` if nothing says where that is.
     pub(crate) clients: Option<PathBuf>,
+    /// Whose network it is, if it has a home here.
+    pub(crate) home: Option<Home>,
 }
 
 /// Reads the settings that the options point at.
@@ -44,7 +46,8 @@ pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
             // Without a home: in the usual one, apart from what else is there.
             let usual = Home::locate(None).ok();
             let clients = usual.map(|home| home.clients_of_other(&network));
-            Settings { addresses: network.addresses(), network, key_file: key.clone(), clients }
+            let addresses = network.addresses();
+            Settings { addresses, network, key_file: key.clone(), clients, home: None }
         }
         _ => {
             let home = Home::locate(options.home.home.as_deref())?;
@@ -69,6 +72,7 @@ impl Settings {
             network,
             key_file: home.user_key_file(),
             clients: Some(home.path().to_owned()),
+            home: Some(home.clone()),
         }
     }
 
@@ -95,7 +99,7 @@ pub(crate) fn block_store(
 ) -> dht::Client<Rc<Node>> {
     let config = dht::client::Config {
         identity: user.identity.clone(),
-        tag: owner_tag(&user.identity.public_key(), &network.volume_salt.0),
+        tag: owner_tag(&network.volume_owner(), &network.volume_salt.0),
         replicas: usize::from(network.replicas),
     };
     dht::Client::new(overlay, local, config)
@@ -141,6 +145,7 @@ impl Client {
             listen: None,
             bootstrap: Vec::new(),
             contacts_file: None,
+            revocations_file: settings.home.as_ref().map(Home::revocations_file),
             peers: Peers::new(),
         };
         let overlay =

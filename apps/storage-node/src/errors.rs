@@ -37,6 +37,9 @@ pub(crate) enum Failure {
     /// The home has another number of nodes.
     #[error("{} was made with {remembered} node{}, not {asked}", path.display(), if *remembered == 1 { "" } else { "s" })]
     OtherNodeCount { path: PathBuf, remembered: u16, asked: u16 },
+    /// `up` starts nodes, and the home has none.
+    #[error("{} has no nodes of its own: it joined a network whose nodes run elsewhere", path.display())]
+    NoNodesHere { path: PathBuf },
     /// A file operation failed.
     #[error("{}: {}", path.display(), plain(source))]
     File { path: PathBuf, source: io::Error },
@@ -133,6 +136,27 @@ pub(crate) enum Failure {
     /// Standard input or output failed.
     #[error("{what}: {}", plain(source))]
     Stream { what: &'static str, source: io::Error },
+    /// The owner's key is elsewhere.
+    #[error("{} has no owner.key: only the home that made the network says who belongs to it", path.display())]
+    NotTheOwner { path: PathBuf },
+    /// Nobody is let in with this ticket.
+    #[error("{reason}")]
+    Ticket { reason: String, advice: Option<&'static str> },
+    /// The ticket is for another network than the home.
+    #[error("the ticket is for another network than the one that {} belongs to", path.display())]
+    OtherNetwork { path: PathBuf },
+    /// The home is a member of the ticket's network.
+    #[error("{} belongs to this network already", path.display())]
+    AlreadyJoined { path: PathBuf },
+    /// Whom to remove is not clear.
+    #[error("{who:?} is nobody who can be removed: {reason}")]
+    NoMember { who: String, reason: String },
+    /// Somebody is removed, and not everybody knows it.
+    #[error("{reason}")]
+    Removing { reason: String },
+    /// Who reads and writes the drive can't be changed now.
+    #[error("who may read and write the drive could not be changed: {reason}")]
+    Sharing { reason: String },
     /// Our own doing.
     #[error("{0}")]
     Internal(String),
@@ -167,6 +191,9 @@ impl Failure {
             Failure::OtherNodeCount { remembered, .. } => format!(
                 "leave out --nodes, or say --nodes {remembered}; for another number begin a new network with --home DIR"
             ),
+            Failure::NoNodesHere { path } => {
+                format!("storage-node mount --home {} DRIVE; or `run`, if it joined as a node", path.display())
+            }
             Failure::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "run as the user who owns it, or give another --home".into()
             }
@@ -229,6 +256,17 @@ impl Failure {
                     .into()
             }
             Failure::Pin { .. } => "`storage-node pins` lists what is pinned; `mount --cache SIZE` says how much room there is".into(),
+            Failure::Ticket { advice, .. } => advice.as_ref()?.to_string(),
+            Failure::NotTheOwner { .. } => "run it there, or with --home DIR of a copy that has the owner's key".into(),
+            Failure::OtherNetwork { .. } => "give an empty or a new directory as --home".into(),
+            Failure::AlreadyJoined { .. } => {
+                "use it: `mount DRIVE`, or `run` for a node; for one more member give another --home".into()
+            }
+            Failure::NoMember { .. } => "`members` lists them".into(),
+            Failure::Removing { .. } => {
+                "it is on disk here, and `up` goes on with it; or see that the nodes run, and say it again".into()
+            }
+            Failure::Sharing { .. } => "see that the nodes run (`status`), and try again".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),
             Failure::Store { .. } => "check that the disk is mounted and writable; the log above may say more".into(),

@@ -5,6 +5,8 @@
 //!   network.json       public: owner, replicas, who keeps the volume's root, nodes and their addresses
 //!   owner.key          signs passports; needed again only to admit members
 //!   user.key           reads and writes the drive
+//!   members/           in the home that holds the owner's key: who was invited and let in
+//!   revoked            who is a member no more, as far as this home knows
 //!   lock               held by `up` while it runs
 //!   client/            a drive's journal, lock and number, and what was seen; client-2/, ... for more drives at once
 //!   networks/          the same for networks that have no home here
@@ -21,6 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
+use reactor::crypto::PublicKey;
 
 use crate::errors::Failure;
 use crate::files;
@@ -67,6 +70,26 @@ impl Home {
     /// The owner's key.
     pub(crate) fn owner_key_file(&self) -> PathBuf {
         self.path.join("owner.key")
+    }
+
+    /// Who is a member no more.
+    pub(crate) fn revocations_file(&self) -> PathBuf {
+        self.path.join("revoked")
+    }
+
+    /// The key of a machine that has asked to join, until it has.
+    pub(crate) fn joining_key_file(&self) -> PathBuf {
+        self.path.join("joining.key")
+    }
+
+    /// The same directory as the home of a node that joined: it has one of its own, and no drive.
+    pub(crate) fn as_node(&self) -> NodeHome {
+        NodeHome { path: self.path.clone() }
+    }
+
+    /// Where it is remembered who was invited and let in.
+    pub(crate) fn members_directory(&self) -> PathBuf {
+        self.path.join("members")
     }
 
     /// Where the directories of clients of a network are whose own home is elsewhere.
@@ -133,7 +156,19 @@ impl Home {
 
     /// A home that was cut short while it was made has our own files only; anything else is somebody's data.
     fn refuse_if_occupied(&self) -> Result<(), Failure> {
-        let ours = ["lock", "owner.key", "user.key", "nodes", "client", "networks"];
+        let ours = [
+            "lock",
+            "owner.key",
+            "user.key",
+            "nodes",
+            "client",
+            "networks",
+            "members",
+            "revoked",
+            "joining.key",
+            "node.key",
+            "node.json",
+        ];
         for entry in fs::read_dir(&self.path).map_err(|error| Failure::file(&self.path, error))? {
             let name = entry.map_err(|error| Failure::file(&self.path, error))?.file_name();
             let name = name.to_string_lossy();
@@ -142,6 +177,37 @@ impl Home {
             }
         }
         Ok(())
+    }
+
+    /// The home of a machine that joined has no nodes that `up` could start.
+    ///
+    /// # Errors
+    /// `Failure::NoNodesHere`.
+    pub(crate) fn refuse_without_nodes(&self) -> Result<(), Failure> {
+        if self.network_file().exists() && !self.path.join("nodes").exists() {
+            return Err(Failure::NoNodesHere { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// A home belongs to one network, and joins it once.
+    ///
+    /// # Errors
+    /// `Failure::OtherNetwork` or `Failure::AlreadyJoined`, or `Failure::HomeOccupied` if the directory has something
+    /// else in it.
+    pub(crate) fn refuse_to_join(&self, network: &PublicKey) -> Result<(), Failure> {
+        let known = if self.network_file().exists() {
+            Some(files::load::<Network>(&self.network_file())?)
+        } else {
+            None
+        };
+        match known {
+            None => self.refuse_if_occupied(),
+            Some(known) if known.owner_key() == *network => {
+                Err(Failure::AlreadyJoined { path: self.path.clone() })
+            }
+            Some(_) => Err(Failure::OtherNetwork { path: self.path.clone() }),
+        }
     }
 
     fn found(&self, nodes: u16) -> Result<Network, Failure> {
@@ -247,6 +313,11 @@ impl NodeHome {
     /// Where it remembers other nodes.
     pub(crate) fn contacts_file(&self) -> PathBuf {
         self.path.join("contacts")
+    }
+
+    /// Who is a member no more.
+    pub(crate) fn revocations_file(&self) -> PathBuf {
+        self.path.join("revoked")
     }
 
     /// What it prints when `up` runs it.
@@ -359,77 +430,4 @@ fn usual(xdg_data_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn home() -> (tempfile::TempDir, Home) {
-        let directory = tempfile::tempdir().unwrap();
-        let home = Home::locate(Some(directory.path())).unwrap();
-        (directory, home)
-    }
-
-    #[test]
-    fn the_usual_home_follows_the_xdg_specification() {
-        assert_eq!(usual(Some("/data".into()), Some("/home/me".into())), Some("/data/hypha".into()));
-        assert_eq!(
-            usual(Some("relative".into()), Some("/home/me".into())),
-            Some("/home/me/.local/share/hypha".into())
-        );
-        assert_eq!(usual(None, None), None);
-    }
-
-    #[test]
-    fn a_network_is_founded_once_and_found_again() {
-        let (_directory, home) = home();
-        let (first, new) = home.open_or_found(Some(3)).unwrap();
-        assert!(new);
-        assert_eq!((first.nodes.len(), first.replicas), (3, 3));
-        let (again, new) = home.open_or_found(None).unwrap();
-        assert!(!new);
-        assert_eq!(again.owner, first.owner);
-        assert!(matches!(
-            home.open_or_found(Some(2)),
-            Err(Failure::OtherNodeCount { remembered: 3, asked: 2, .. })
-        ));
-    }
-
-    #[test]
-    fn a_directory_with_other_things_in_it_is_not_taken_over() {
-        let (directory, home) = home();
-        fs::write(directory.path().join("thesis.tex"), "x").unwrap();
-        assert!(matches!(home.open_or_found(None), Err(Failure::HomeOccupied { .. })));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_founding_that_was_cut_short_is_begun_again() {
-        let (_directory, home) = home();
-        home.open_or_found(Some(2)).unwrap();
-        fs::remove_file(home.network_file()).unwrap();
-        // A drive of a network without a home has its directory in the usual one, which may have nothing else yet.
-        fs::create_dir(home.path().join("networks")).unwrap();
-        let (network, new) = home.open_or_found(Some(2)).unwrap();
-        assert!(new);
-        assert_eq!(home.node(2).network().unwrap().owner, network.owner);
-    }
-
-    #[test]
-    fn a_locked_home_says_who_has_it() {
-        let (_directory, home) = home();
-        let lock = home.lock().unwrap();
-        match home.lock() {
-            Err(Failure::Locked { holder, .. }) => assert_eq!(holder, std::process::id().to_string()),
-            other => panic!("{other:?}"),
-        }
-        drop(lock);
-        home.lock().unwrap();
-    }
-
-    #[test]
-    fn the_home_of_a_network_is_no_home_of_a_node() {
-        let (directory, home) = home();
-        home.open_or_found(None).unwrap();
-        assert!(matches!(NodeHome::open(directory.path()), Err(Failure::NetworkHomeForNode { .. })));
-        NodeHome::open(home.node(1).path()).unwrap();
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 //!
 //! Not here: where the keys are kept (`home`), and what a passport is (`overlay::passport`).
 
+use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -15,6 +16,7 @@ use reactor::serialization::{from_bytes, to_bytes};
 
 use crate::errors::Failure;
 use crate::files;
+use crate::home::Home;
 use crate::network::{Hex, KeyFile, Network, NodeEntry, Role, VolumeEntry};
 
 /// The keys of a network that is being made.
@@ -65,6 +67,24 @@ impl Founding {
     }
 }
 
+/// The key that admits members, read for as long as something is signed with it.
+///
+/// # Errors
+/// `Failure::NotTheOwner` if it is not in this home; those of [`files::load`].
+pub(crate) fn owner(home: &Home) -> Result<Identity, Failure> {
+    let path = home.owner_key_file();
+    let file: KeyFile = match files::load(&path) {
+        Err(Failure::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::NotTheOwner { path: home.path().into() });
+        }
+        other => other?,
+    };
+    if file.role != Role::Owner {
+        return Err(Failure::damaged(&path, "it is not the key of an owner"));
+    }
+    Ok(Identity::from_seed(&file.seed.0))
+}
+
 /// A member that can prove who it is and that it was admitted.
 pub(crate) struct Member {
     /// Its key pair.
@@ -97,6 +117,11 @@ impl Network {
     /// The key that admits members.
     pub(crate) fn owner_key(&self) -> PublicKey {
         PublicKey::from_bytes(self.owner.0)
+    }
+
+    /// The user whose volume it is, and who says who else may write to it.
+    pub(crate) fn volume_owner(&self) -> PublicKey {
+        PublicKey::from_bytes(self.volume_owner.0)
     }
 }
 

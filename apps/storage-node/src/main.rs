@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admitting;
 mod cache;
 mod children;
 mod cli;
@@ -17,8 +18,11 @@ mod files;
 mod gc;
 mod home;
 mod identity;
+mod invite;
+mod join;
 mod keepers;
 mod log_file;
+mod members;
 mod mount;
 mod mountpoint;
 mod network;
@@ -28,9 +32,13 @@ mod output;
 mod pins;
 mod process;
 mod progress;
+mod qr;
+mod remove;
 mod report;
+mod roll;
 mod run;
 mod seen;
+mod sharing;
 mod snapshot;
 mod status;
 mod stop;
@@ -94,5 +102,9 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Snapshot(options) => snapshot::snapshot(&options),
         Command::Snapshots(options) => snapshot::snapshots(&options),
         Command::Node(options) => keepers::node(&options),
+        Command::Invite(options) => invite::invite(&options),
+        Command::Join(options) => join::join(&options),
+        Command::Members(options) => members::members(&options),
+        Command::Remove(options) => remove::remove(&options),
     }
 }

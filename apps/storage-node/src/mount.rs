@@ -3,6 +3,7 @@
 //! All it needs is the network's description, the user's key and one running node. Its cache may be empty, and makes the next
 //! start a warm one.
 
+use crate::admitting::Admitting;
 use crate::cache::{Plan, Usual};
 use crate::cli::Mount;
 use crate::client::{self, Client};
@@ -57,11 +58,17 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             {
                 client.put_in_what_is_left(others);
             }
-            Ok::<_, Failure>((client, opened))
+            let admitting = match &settings.home {
+                Some(home) => {
+                    Admitting::start(home, &settings.network, client.overlay(), &client.block_store())?
+                }
+                None => None,
+            };
+            Ok::<_, Failure>((client, opened, admitting))
         });
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
-        let (client, (volume, seen)) = ready?;
+        let (client, (volume, seen), admitting) = ready?;
         let keeper = cache.as_ref().map(|cache| {
             cache.tell_of(&volume);
             pins::keep(cache.clone(), &base, &volume)
@@ -74,6 +81,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 mountpoint.display()
             ));
         });
+        drop(admitting);
         keeper.iter().for_each(|keeper| keeper.finish());
         cache.iter().for_each(|cache| cache.close());
         drop(seen);

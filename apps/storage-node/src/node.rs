@@ -95,6 +95,7 @@ impl StorageNode {
                 listen: Some(address),
                 bootstrap: ways.iter().copied().map(Into::into).collect(),
                 contacts_file: Some(home.contacts_file()),
+                revocations_file: Some(home.revocations_file()),
                 peers: peers.clone(),
             };
             overlay::Node::start(config, service)

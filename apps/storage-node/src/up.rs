@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use filesystem::volume::Volume;
 
+use crate::admitting::Admitting;
 use crate::cache::{Cache, Plan, Usual};
 use crate::children::{Supervised, describe_node};
 use crate::cli::Up;
@@ -49,6 +50,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     if home.path().starts_with(&mountpoint) {
         return Err(Failure::Mountpoint { path: mountpoint, reason: "the home is inside it".into() });
     }
+    home.refuse_without_nodes()?;
     let (network, is_new) = home.open_or_found(options.nodes)?;
     let count = network.nodes.len();
     let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
@@ -87,11 +89,12 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         };
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {
-            Some(Ok(Prepared { volume, seen, client, copies })) => {
+            Some(Ok(Prepared { volume, seen, admitting, client, copies })) => {
                 let place = Place { mountpoint: &mountpoint, allow_other };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, copies);
                 });
+                drop(admitting);
                 opening.cache.into_iter().for_each(Cache::close);
                 drop(seen);
                 client.into_iter().for_each(Client::leave);
@@ -128,6 +131,7 @@ fn start_first(home: &Home, network: &Network) -> Result<Option<StorageNode>, Fa
 struct Prepared {
     volume: Rc<Volume>,
     seen: Option<Seen>,
+    admitting: Option<Admitting>,
     /// How the nodes are reached where none is in this process.
     client: Option<Client>,
     copies: &'static str,
@@ -174,12 +178,13 @@ fn prepare(
             (Some(client), overlay, None)
         }
     };
-    let store = client::block_store(overlay, storage, &network, &user);
+    let store = client::block_store(overlay.clone(), storage, &network, &user);
     volume::found(&store, home, &mut network, &user)?;
     let (volume, seen) = volume::open(&store, &network, &user, opening)?;
     volume::put_in_what_is_left(&store, &network, &user, home.path());
+    let admitting = Admitting::start(home, &network, &overlay, &store)?;
     spinner.finish_and_clear();
-    Ok(Prepared { volume, seen, client, copies: copies(&network) })
+    Ok(Prepared { volume, seen, admitting, client, copies: copies(&network) })
 }
 
 fn announce(mountpoint: &Path, copies: &str) {

@@ -186,7 +186,6 @@ pub(crate) fn open(
     user: &Member,
     opening: &Opening<'_>,
 ) -> Result<(Rc<Volume>, Option<Seen>), Failure> {
-    refuse_unless_owner(network, user)?;
     match &network.volume {
         VolumeEntry::Unfounded => return Err(Failure::NoVolume { reason: "it was never started by `up`" }),
         VolumeEntry::Creating { .. } => {
@@ -223,6 +222,7 @@ pub(crate) fn open(
     options.watch_interval = Some(WATCH_INTERVAL);
     options.journal_directory = (opening.keep != Keep::Nothing).then(|| opening.directory.journal());
     options.write_back = opening.keep == Keep::WriteBack;
+    options.read_only = !user.passport.rights().write;
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     Ok((volume, seen))
 }
@@ -288,7 +288,15 @@ fn refuse_unless_owner(network: &Network, user: &Member) -> Result<(), Failure> 
     Err(failed("this key is not the one that owns the network's volume".into()))
 }
 
-fn keys(client: &Client<Rc<Node>>, keepers: &Keepers, user: &Member) -> Result<VolumeKeys, Failure> {
+/// What it takes to read the volume as `user`.
+///
+/// # Errors
+/// `Failure::NoVolume`, or `Failure::Volume` if the network's description is damaged there.
+pub(crate) fn keys(
+    client: &Client<Rc<Node>>,
+    keepers: &Keepers,
+    user: &Member,
+) -> Result<VolumeKeys, Failure> {
     let membership =
         keepers.membership.clone().ok_or(Failure::NoVolume { reason: "nobody has founded it" })?;
     Ok(VolumeKeys {
@@ -320,7 +328,7 @@ fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
 }
 
 /// Who we are in the name of a conflicting file: user@host.
-fn author() -> String {
+pub(crate) fn author() -> String {
     let user = std::env::var("USER").unwrap_or_else(|_| rustix::process::geteuid().as_raw().to_string());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}")

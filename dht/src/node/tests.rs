@@ -224,7 +224,7 @@ fn digests_differ_in_the_range_of_what_one_node_lacks() {
 #[test]
 fn the_passport_decides_who_may_do_what() {
     use crate::message::{GetBlock, GetBlockRequest, PutBlock, PutBlockRequest};
-    use overlay::{Peer, Role};
+    use overlay::{Passport, Peer, Role};
     use reactor::rpc::CallError;
     reactor::run(|| {
         let peers = Peers::new();
@@ -236,7 +236,9 @@ fn the_passport_decides_who_may_do_what() {
         let key = |number| Identity::from_seed(&[number; 32]).public_key();
         let rights = |read, write| Rights { store: false, read, write, invite: false };
         for (number, rights) in [(1, rights(true, false)), (2, rights(false, true))] {
-            peers.enter(key(number), Peer { role: Role::Client, rights, expires: None });
+            let passport = Passport::issue(&Identity::from_seed(&[9; 32]), key(number), rights, None);
+            let peer = Peer { role: Role::Client, rights, expires: None };
+            peers.enter(key(number), peer, passport, "127.0.0.1:50000".parse().unwrap());
         }
         let refused_put = |number| {
             let mut context = CallContext::default();

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::Overlay;
-use reactor::crypto::{Identity, random_bytes};
+use reactor::crypto::{Identity, PublicKey, random_bytes};
 
 use crate::block::configuration::{Membership, Seal};
-use crate::block::mutable::{Signed, SignedRecord};
+use crate::block::mutable::{AccessList, Signed, SignedRecord};
 use crate::block::proposal::Proposed;
 use crate::block_store::{HeaderHash, PutError, ReadError, Record, SwapError};
 use crate::links::Links;
@@ -57,11 +57,16 @@ const NEAR_COUNT: usize = 16;
 /// How rarely the nodes around are asked who keeps a register: that is up to [`NEAR_COUNT`] calls.
 const LOOK_AROUND_PAUSE: Duration = Duration::from_secs(2);
 
+/// What becomes of the list of those who may write beside the owner.
+pub type WritersChange<'a> = &'a dyn Fn(&mut Vec<PublicKey>);
+
 /// One operation on one register.
 pub(crate) struct Operation<'a, O> {
     pub(crate) links: &'a Rc<Links<O>>,
     identity: &'a Identity,
     pub(crate) state: &'a mut State,
+    /// Comes into force with the value that is swapped in; only the owner's does.
+    writers_change: Option<WritersChange<'a>>,
     deadline: Instant,
     pause: Duration,
 }
@@ -70,7 +75,12 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     pub(crate) fn new(links: &'a Rc<Links<O>>, identity: &'a Identity, state: &'a mut State) -> Self {
         let deadline = reactor::now() + OPERATION_TIMEOUT;
         state.preemptions = 0;
-        Operation { links, identity, state, deadline, pause: BACKOFF_MIN }
+        Operation { links, identity, state, writers_change: None, deadline, pause: BACKOFF_MIN }
+    }
+
+    /// Has the swap change who may write, too.
+    pub(crate) fn changing_writers(self, change: WritersChange<'a>) -> Self {
+        Operation { writers_change: Some(change), ..self }
     }
 
     /// Waits before the next round; false if there is no time for one.
@@ -301,7 +311,14 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     }
 
     fn sign(&self, current: Option<&SignedRecord>, payload: &Bytes) -> SignedRecord {
-        let access = current.and_then(|current| current.access.clone());
+        let mut access = current.and_then(|current| current.access.clone());
+        if let Some(change) = self.writers_change {
+            let mut writers =
+                access.as_ref().map_or(&self.state.membership.genesis.writers, |list| &list.writers).clone();
+            change(&mut writers);
+            let serial = access.map_or(0, |list| list.serial) + 1;
+            access = Some(AccessList::sign(self.identity, self.state.register, serial, writers));
+        }
         SignedRecord::sign(self.identity, self.state.register, current, access, payload.clone())
     }
 }

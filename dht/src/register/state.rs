@@ -140,6 +140,12 @@ impl State {
         Ok(())
     }
 
+    /// Who may write beside the owner, as far as we know.
+    pub(crate) fn writers(&self) -> &[PublicKey] {
+        let access = self.verified.as_ref().and_then(|verified| verified.record.access.as_ref());
+        access.map_or(&self.membership.genesis.writers, |list| &list.writers)
+    }
+
     /// Whether `key` may write, as far as we know.
     pub(super) fn allows(&self, key: &PublicKey) -> bool {
         match &self.verified {

@@ -96,6 +96,7 @@ impl Cluster {
             listen,
             bootstrap: addresses.filter(|way| Some(*way) != listen).map(Bootstrap::Address).collect(),
             contacts_file: None,
+            revocations_file: None,
             peers: Peers::new(),
         }
     }

@@ -34,6 +34,7 @@ impl Network {
             listen: Some(loopback()),
             bootstrap: bootstrap.iter().copied().map(Bootstrap::Address).collect(),
             contacts_file: None,
+            revocations_file: None,
             peers: Peers::new(),
         }
     }

@@ -1,0 +1,226 @@
+//! Letting in whom the owner invited, and off the drive whom he removed, for as long as a drive of the owner's home is up.
+//!
+//! Strangers leave their letters with the nodes. Once a second this process asks the nodes whether there are any, if a
+//! ticket is about at all; enters who may come in the roll; lets readers and writers onto the drive; and only then hands the
+//! owner's signed reply to the nodes that had the letter. Each step is on disk before the next, and can be done twice: a
+//! crash in between is made good by the stranger, who asks again.
+//!
+//! Not here: what a letter is worth (`roll`).
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use dht::Client;
+use overlay::invitation::{InvitedAs, Letter, NOTES_BYTES_MAX, Reply, Verdict};
+use overlay::message::{Letters, Replied};
+use overlay::{Contact, Node, Overlay, Passport, Revocations};
+use reactor::JoinHandle;
+use serde::{Deserialize, Serialize};
+
+use crate::errors::Failure;
+use crate::home::Home;
+use crate::identity::{self, Member};
+use crate::network::Network;
+use crate::output::say;
+use crate::remove;
+use crate::roll::{LetIn, Roll};
+use crate::sharing;
+
+/// How often the nodes are asked while a ticket is about.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A node that takes longer is asked again a second later.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Clocks of people's machines may be slow by this much: a passport is good from as long ago.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
+
+/// What a newcomer is told beside its passport.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Notes {
+    pub(crate) network: Network,
+    /// Its number, if it is a node.
+    pub(crate) number: Option<u16>,
+}
+
+/// Goes on until it is dropped.
+pub(crate) struct Admitting {
+    coroutine: JoinHandle<()>,
+}
+
+struct Host {
+    home: Home,
+    network: Network,
+    overlay: Rc<Node>,
+    store: Client<Rc<Node>>,
+    user: Member,
+    /// Whether a failure was told already: it comes back every second.
+    has_told: Cell<bool>,
+}
+
+impl Admitting {
+    /// Begins, if the home has the owner's key.
+    ///
+    /// # Errors
+    /// Those of the user's key file.
+    pub(crate) fn start(
+        home: &Home,
+        network: &Network,
+        overlay: &Rc<Node>,
+        store: &Client<Rc<Node>>,
+    ) -> Result<Option<Admitting>, Failure> {
+        if !home.owner_key_file().exists() {
+            return Ok(None);
+        }
+        let host = Host {
+            home: home.clone(),
+            network: network.clone(),
+            overlay: overlay.clone(),
+            store: store.clone(),
+            user: Member::load(&home.user_key_file(), crate::network::Role::User)?,
+            has_told: Cell::new(false),
+        };
+        let coroutine = reactor::spawn(move || host.run());
+        Ok(Some(Admitting { coroutine }))
+    }
+}
+
+impl Drop for Admitting {
+    fn drop(&mut self) {
+        self.coroutine.terminate();
+    }
+}
+
+impl Host {
+    fn run(&self) {
+        loop {
+            reactor::sleep(INTERVAL);
+            match self.round() {
+                Ok(()) => self.has_told.set(false),
+                Err(failure) => {
+                    if !self.has_told.replace(true) {
+                        say(format_args!("who was invited or removed has to wait: {failure}; trying on"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn round(&self) -> Result<(), Failure> {
+        let (home, network) = (self.home.clone(), self.network.owner_key());
+        let (roll, kept) = reactor::offload(move || {
+            let path = home.revocations_file();
+            let kept = Revocations::load(&path, &network).map_err(|error| Failure::file(&path, error))?;
+            Ok::<_, Failure>((Roll::read(&home)?, kept))
+        })?;
+        // What `remove` could tell no node; and the nodes that run in this home had lists of their own.
+        if kept.version() > self.overlay.peers().revocations().version() {
+            let taken = self.overlay.revoke(kept);
+            taken.map_err(|error| Failure::Removing { reason: error.to_string() })?;
+        }
+        let revoked = self.overlay.peers().revocations();
+        // Whom `remove` could not take off the drive.
+        let is_left = |member: &LetIn| member.is_on_drive && revoked.contains(&member.public_key());
+        let left: Vec<LetIn> = roll.members.iter().filter(|member| is_left(member)).cloned().collect();
+        if !left.is_empty() {
+            remove::put_out(&self.home, &self.network, &self.store, &self.user, &left)?;
+        }
+        if !roll.expects_somebody(now()) {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for (letter, from) in self.letters() {
+            match self.answer(&letter) {
+                Ok(reply) => self.deliver(&reply, &from),
+                Err(failure) => result = Err(failure),
+            }
+        }
+        result
+    }
+
+    /// The letters that wait, each with the nodes that have it.
+    fn letters(&self) -> Vec<(Letter, Vec<Contact>)> {
+        let mut letters: Vec<(Letter, Vec<Contact>)> =
+            self.overlay.letters().into_iter().map(|letter| (letter, Vec::new())).collect();
+        let live = self.overlay.contacts().into_iter().filter(|(_, is_live)| *is_live);
+        let nodes: Vec<Contact> = live.map(|(contact, _)| contact).collect();
+        let answers: Vec<Vec<Letter>> = reactor::scope(|scope| {
+            let asked: Vec<_> = nodes
+                .iter()
+                .map(|node| {
+                    scope.spawn(|| {
+                        let answer = self.overlay.call::<Letters>(node, &(), Bytes::new(), ANSWER_LIMIT);
+                        answer.map_or_else(|_| Vec::new(), |(letters, _)| letters)
+                    })
+                })
+                .collect();
+            asked.into_iter().map(|asking| asking.join().unwrap_or_default()).collect()
+        });
+        for (node, answer) in nodes.into_iter().zip(answers) {
+            for letter in answer {
+                // A node may say anything.
+                if letter.verify(&self.network.owner_key(), reactor::wall_clock()).is_err() {
+                    continue;
+                }
+                match letters.iter_mut().find(|(known, _)| *known == letter) {
+                    Some((_, from)) => from.push(node.clone()),
+                    None => letters.push((letter, vec![node.clone()])),
+                }
+            }
+        }
+        letters
+    }
+
+    fn answer(&self, letter: &Letter) -> Result<Reply, Failure> {
+        let (home, network) = (self.home.clone(), self.network.clone());
+        let (asked, revoked, now) = (letter.clone(), self.overlay.peers().revocations(), now());
+        let decided = reactor::offload(move || {
+            Roll::change(&home, |roll| Ok(roll.admit(&asked, &network, &revoked, now)))
+        })?;
+        let owner = identity::owner(&self.home)?;
+        let member = match decided {
+            Ok(member) => member,
+            Err(why) => return Ok(Reply::sign(&owner, letter, Verdict::Declined(why))),
+        };
+        if member.role != InvitedAs::Node && !member.is_on_drive {
+            sharing::let_in(&self.store, &self.network, &self.user, &member)?;
+            self.note_on_drive(&member)?;
+        }
+        let not_before = reactor::wall_clock().checked_sub(CLOCK_TOLERANCE).unwrap_or(SystemTime::UNIX_EPOCH);
+        let passport = Passport::issue_from(&owner, letter.holder, member.role.rights(), not_before, None);
+        let notes = Notes { network: self.network.clone(), number: member.number };
+        let notes = serde_json::to_vec(&notes).map_err(|error| Failure::Internal(error.to_string()))?;
+        if notes.len() > NOTES_BYTES_MAX {
+            return Err(Failure::Internal("the network's description is too long for a reply".into()));
+        }
+        say(format_args!("{} joins as a {}", member.name, member.role));
+        Ok(Reply::sign(&owner, letter, Verdict::Welcome { passport, notes: notes.into() }))
+    }
+
+    fn note_on_drive(&self, member: &LetIn) -> Result<(), Failure> {
+        let (home, key) = (self.home.clone(), member.key.clone());
+        reactor::offload(move || {
+            Roll::change(&home, |roll| {
+                let entry = roll.members.iter_mut().find(|entry| entry.key == key);
+                entry.into_iter().for_each(|entry| entry.is_on_drive = true);
+                Ok(())
+            })
+        })
+    }
+
+    /// A reply that does not arrive is asked for again by the letter, which its node still has.
+    fn deliver(&self, reply: &Reply, to: &[Contact]) {
+        self.overlay.reply(reply);
+        for node in to {
+            if let Err(error) = self.overlay.call::<Replied>(node, reply, Bytes::new(), ANSWER_LIMIT) {
+                tracing::debug!(%node, %error, "a reply was not delivered");
+            }
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let now = reactor::wall_clock().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,118 @@
+//! The command line of who belongs to a network: inviting, joining, listing, removing.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use overlay::invitation::InvitedAs;
+
+use super::{HomeOption, one_address};
+use crate::gc::Span;
+
+const INVITE_EXAMPLES: &str = "\
+Examples:
+  storage-node invite                          another machine of yours, or somebody who may change everything
+  storage-node invite --role reader --qr       somebody who only reads; the ticket as a picture for a camera as well
+  storage-node invite --role node --expires 7d --uses 3
+
+It prints one line, the ticket. Send it as you would send a password: whoever uses it first is let in, and then it is worth
+nothing. Who uses it is answered by the home that made it, while `up` or `mount` runs there.";
+
+/// Options of `invite`.
+#[derive(Debug, Args)]
+#[command(after_help = INVITE_EXAMPLES)]
+pub(crate) struct Invite {
+    /// What whoever uses the ticket becomes
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t = RoleName::Writer)]
+    pub(crate) role: RoleName,
+    /// How long the ticket is good: 15m, 24h, 7d
+    #[arg(long, value_name = "SPAN", default_value = "1d")]
+    pub(crate) expires: Span,
+    /// How many machines it lets in
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) uses: u16,
+    /// Show the ticket as a QR code too, on standard error
+    #[arg(long)]
+    pub(crate) qr: bool,
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+}
+
+/// What somebody is invited as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    /// A storage node: holds what it cannot read
+    Node,
+    /// Reads and writes the drive
+    Writer,
+    /// Reads the drive, and can't change it
+    Reader,
+}
+
+impl From<RoleName> for InvitedAs {
+    fn from(name: RoleName) -> InvitedAs {
+        match name {
+            RoleName::Node => InvitedAs::Node,
+            RoleName::Writer => InvitedAs::Writer,
+            RoleName::Reader => InvitedAs::Reader,
+        }
+    }
+}
+
+const JOIN_EXAMPLES: &str = "\
+Examples:
+  storage-node join hypha1mfzwi... ./drive     a writer or reader: joins, and mounts the drive
+  storage-node join - ./drive < ticket.txt     the ticket from standard input, where no other user sees it
+  storage-node join --home ./node hypha1mf...  a node: joins, and runs in the foreground
+
+It makes a key of its own, which never leaves the home. Later, `mount DRIVE` or `run --home HOME` is all it takes.";
+
+/// Options of `join`.
+#[derive(Debug, Args)]
+#[command(after_help = JOIN_EXAMPLES)]
+pub(crate) struct Join {
+    /// The ticket, as `invite` printed it; - reads it from standard input
+    #[arg(value_name = "TICKET")]
+    pub(crate) ticket: String,
+    /// Where the drive appears; without it, this only joins
+    #[arg(value_name = "DRIVE")]
+    pub(crate) drive: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+    /// A node: IP address of this machine that it listens on, and that others reach it by [default: the one by which this
+    /// machine reaches the nodes in the ticket]
+    #[arg(long, value_name = "IP", value_parser = one_address)]
+    pub(crate) listen: Option<IpAddr>,
+}
+
+/// Options of `members`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  storage-node members\n  storage-node members --json | jq '.members[] | select(.last_seen)'"
+)]
+pub(crate) struct Members {
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+    /// Print JSON for programs; the fields are only ever added to
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  storage-node remove ann@laptop               by the name that `members` shows
+  storage-node remove 3f2a9c                   by the first digits of the key, a member's or a ticket's
+
+Nodes that run refuse it at once, also on open connections; others when they are back. The drive gets a new key, so that
+what is written from then on stays unread. What a member could read before, it may have kept.";
+
+/// Options of `remove`.
+#[derive(Debug, Args)]
+#[command(after_help = REMOVE_EXAMPLES)]
+pub(crate) struct Remove {
+    /// Its name, or the first digits of its key
+    #[arg(value_name = "WHO")]
+    pub(crate) who: String,
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+}

@@ -1,0 +1,251 @@
+//! `join`: a machine becomes a member, with a key that it makes itself.
+//!
+//! The key is on disk before anybody hears of it, so that whoever is let in can prove to be it, however this process
+//! ends; the same command goes on where it was. The letter is brought to the nodes in the ticket, once a second, until the
+//! owner's reply is there. What a node says itself is only believed if every one that can be reached says no: one
+//! that lies must not turn a guest away.
+//!
+//! Not here: what happens at the other end (`admitting`).
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use overlay::invitation::{Answer, Declined, InvitedAs, Letter, Verdict};
+use overlay::{Passport, Ticket, stranger};
+use reactor::crypto::Identity;
+use reactor::serialization::to_bytes;
+
+use crate::admitting::Notes;
+use crate::cli::{ClientOptions, HomeOption, Join, Mount, Run};
+use crate::errors::Failure;
+use crate::files;
+use crate::home::Home;
+use crate::network::{Hex, KeyFile, NodeSettings, Role};
+use crate::output::say;
+use crate::process;
+use crate::progress;
+use crate::stop::Stop;
+use crate::volume;
+use crate::{mount, mountpoint, run};
+
+/// How often the nodes are asked for the reply.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A reply that takes longer needs an explanation: the home that invited is asleep.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest ticket that is read from standard input.
+const TICKET_BYTES_MAX: u64 = 4096;
+
+/// Runs the command.
+///
+/// # Errors
+/// `Failure::Ticket` if nobody is let in with it, `Failure::OtherNetwork` if the home belongs elsewhere, or what keeps the
+/// drive or node from starting.
+pub(crate) fn join(options: &Join) -> Result<(), Failure> {
+    let ticket: Ticket = read_ticket(&options.ticket)?.parse().map_err(declined)?;
+    let role = ticket.invitation().role;
+    let home = Home::locate(options.home.home.as_deref())?;
+    match (&options.drive, role) {
+        (Some(path), InvitedAs::Node) => {
+            let reason = "the ticket is for a node, which has no drive".into();
+            return Err(Failure::Mountpoint { path: path.clone(), reason });
+        }
+        // Known now, and not only when the ticket is used up.
+        (Some(path), _) => drop(mountpoint::prepare(path)?),
+        (None, _) => {}
+    }
+    // Whoever uses the home, it belongs where it belongs.
+    if home.network_file().exists() {
+        home.refuse_to_join(&ticket.invitation().network)?;
+    }
+    {
+        let _lock = home.lock()?;
+        home.refuse_to_join(&ticket.invitation().network)?;
+        let joined = process::run(|| admit(&home, &ticket))?;
+        if let Some((identity, passport, notes)) = joined {
+            settle_in(&home, &ticket, options.listen, &identity, &passport, notes)?;
+        } else {
+            return Ok(()); // Ctrl-C: it can go on later.
+        }
+    }
+    say(format_args!("joined as a {role}: {}", home.path().display()));
+    match (&options.drive, role) {
+        (_, InvitedAs::Node) => run::run(&Run {
+            home: Some(home.path().into()),
+            listen: None,
+            nodes: Vec::new(),
+            until_stdin_closes: false,
+        }),
+        (Some(drive), _) => mount::mount(&Mount {
+            drive: drive.clone(),
+            client: ClientOptions {
+                home: HomeOption { home: Some(home.path().into()) },
+                network: None,
+                key: None,
+                nodes: Vec::new(),
+            },
+            directory: None,
+            cache: None,
+            allow_other: false,
+            write_back: false,
+            accept_rollback: false,
+        }),
+        (None, _) => {
+            say(format_args!("storage-node mount --home {} DRIVE mounts the drive", home.path().display()));
+            Ok(())
+        }
+    }
+}
+
+fn read_ticket(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.into());
+    }
+    let mut text = String::new();
+    let read = std::io::stdin().take(TICKET_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|source| Failure::Stream { what: "standard input", source })?;
+    Ok(text)
+}
+
+fn declined(why: impl std::fmt::Display) -> Failure {
+    Failure::Ticket { reason: why.to_string(), advice: None }
+}
+
+type Joined = (Identity, Passport, Notes);
+
+/// Asks until there is a reply; `None` if somebody pressed Ctrl-C first.
+fn admit(home: &Home, ticket: &Ticket) -> Result<Option<Joined>, Failure> {
+    let stop = Stop::on_signals()?;
+    let identity = Rc::new(own_key(home, ticket)?);
+    let letter = ticket.letter(&identity, &volume::author());
+    let spinner = progress::spinner("asking the nodes to pass the request on");
+    let reply = stop.unless_open(|| ask(ticket, &identity, &letter));
+    spinner.finish_and_clear();
+    let Some(reply) = reply else {
+        say("not joined yet; the same command goes on with it");
+        return Ok(None);
+    };
+    match reply? {
+        Verdict::Declined(why) => Err(declined(why)),
+        Verdict::Welcome { passport, notes } => {
+            let notes: Notes = serde_json::from_slice(&notes).map_err(|error| {
+                declined(format_args!("what the home that invited you says is not understood: {error}"))
+            })?;
+            let network = ticket.invitation().network;
+            let rights = passport.verify(&network, &identity.public_key(), reactor::wall_clock());
+            rights
+                .map_err(|error| declined(format_args!("the passport that was given is no good: {error}")))?;
+            if notes.network.owner_key() != network {
+                return Err(declined("what the home that invited you says is of another network"));
+            }
+            Ok(Some(((*identity).clone(), passport, notes)))
+        }
+    }
+}
+
+/// The key that joins, made once.
+fn own_key(home: &Home, ticket: &Ticket) -> Result<Identity, Failure> {
+    let path = home.joining_key_file();
+    let role = role_of(ticket);
+    if path.exists() {
+        let file: KeyFile = files::load(&path)?;
+        if file.role == role {
+            return Ok(Identity::from_seed(&file.seed.0));
+        }
+    }
+    let identity = Identity::generate();
+    files::save(&path, &KeyFile { role, seed: Hex(*identity.seed()), passport: None })?;
+    Ok(identity)
+}
+
+fn role_of(ticket: &Ticket) -> Role {
+    match ticket.invitation().role {
+        InvitedAs::Node => Role::Node,
+        _ => Role::User,
+    }
+}
+
+/// Brings the letter to every node of the ticket until one has the owner's reply.
+fn ask(ticket: &Ticket, identity: &Rc<Identity>, letter: &Letter) -> Result<Verdict, Failure> {
+    let (began, network) = (Instant::now(), ticket.invitation().network);
+    let (mut was_reached, mut has_told) = (false, false);
+    loop {
+        let (mut waits, mut refusal, mut failure) = (false, None, None);
+        for way in ticket.ways() {
+            match stranger::bring(identity, letter, way) {
+                Ok(Answer::Replied(reply)) if reply.answers(letter, &network) => return Ok(reply.verdict),
+                // It lies, or is not there to be believed.
+                Ok(Answer::Replied(_)) => failure = Some("a node gave a false reply".to_owned()),
+                Ok(Answer::Waiting | Answer::Declined(Declined::Busy)) => waits = true,
+                Ok(Answer::Declined(why)) => refusal = Some(why),
+                Err(error) => failure = Some(error.to_string()),
+            }
+        }
+        match (waits, refusal, failure) {
+            (false, Some(why), _) => return Err(declined(why)),
+            (false, None, failure) if !was_reached => {
+                return Err(Failure::Ticket {
+                    reason: format!(
+                        "none of the {} nodes that the ticket names can be reached: {}",
+                        ticket.ways().len(),
+                        failure.unwrap_or_else(|| "it names none".into())
+                    ),
+                    advice: Some(
+                        "see that the nodes run and that this machine can reach them, and try again",
+                    ),
+                });
+            }
+            _ => was_reached = true,
+        }
+        if !has_told && began.elapsed() > PATIENCE {
+            has_told = true;
+            say(
+                "the nodes have your request; it is answered as soon as `up` or `mount` runs with the home that invited \
+                 you\nwaiting for that; Ctrl-C is safe, and the same command goes on",
+            );
+        }
+        reactor::sleep(INTERVAL);
+    }
+}
+
+/// Writes down what was received: `network.json` last, so that a home is whole or no home.
+fn settle_in(
+    home: &Home,
+    ticket: &Ticket,
+    listen: Option<IpAddr>,
+    identity: &Identity,
+    passport: &Passport,
+    Notes { network, number }: Notes,
+) -> Result<(), Failure> {
+    let role = role_of(ticket);
+    let key = KeyFile { role, seed: Hex(*identity.seed()), passport: Some(Hex(to_bytes(passport))) };
+    match role {
+        Role::Node => {
+            let node = home.as_node();
+            files::save(&node.key_file(), &key)?;
+            node.save_settings(&NodeSettings {
+                number: number.unwrap_or(0),
+                listen: SocketAddr::new(listen.unwrap_or_else(|| our_address(ticket)), 0),
+                store: None,
+                has_forgotten: false,
+            })?;
+        }
+        _ => files::save(&home.user_key_file(), &key)?,
+    }
+    files::save(&home.network_file(), &network)?;
+    let _ = std::fs::remove_file(home.joining_key_file());
+    Ok(())
+}
+
+/// The address of this machine from which it reaches the first node of the ticket; sends nothing.
+fn our_address(ticket: &Ticket) -> IpAddr {
+    let there = ticket.ways().iter().flat_map(|way| &way.addresses).next();
+    let ours = there.and_then(|there| {
+        let any = if there.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(there).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    });
+    ours.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}

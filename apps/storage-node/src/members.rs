@@ -1,0 +1,260 @@
+//! `members`: who may do what since when, and who was seen last where.
+//!
+//! Who belongs to the network stands in the owner's home: its own keys, and the roll of those who joined. Where they are,
+//! the nodes know, as long as they run. The JSON's fields are only ever added to.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::message::Sightings;
+use overlay::{Contact, Overlay, Revocations, Rights};
+use reactor::crypto::PublicKey;
+use serde::Serialize;
+
+use crate::admitting::now;
+use crate::cli::Members;
+use crate::client::{Client, Settings};
+use crate::errors::Failure;
+use crate::gc::Span;
+use crate::home::Home;
+use crate::network::{Hex, Network};
+use crate::output;
+use crate::process;
+use crate::remove::on_each;
+use crate::roll::{Invited, LetIn, Roll};
+
+/// A node that takes longer has nothing to tell.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// Hexadecimal digits of a key that are shown, and enough to name it.
+const SHOWN_DIGITS: usize = 12;
+/// Fewer digits are too easily somebody else's.
+const NAMING_DIGITS_MIN: usize = 6;
+
+/// What `members` found.
+#[derive(Debug, Serialize)]
+struct Overview {
+    members: Vec<Entry>,
+    tickets: Vec<TicketEntry>,
+    /// Whether a node could be asked who was seen.
+    nodes_answer: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    key: Hex<[u8; 32]>,
+    name: String,
+    /// `owner`, `node`, `writer` or `reader`.
+    role: String,
+    may: String,
+    /// Seconds since 1970; none for those who were there when the network was made.
+    since: Option<u64>,
+    revoked_since: Option<u64>,
+    last_seen: Option<LastSeen>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct LastSeen {
+    address: SocketAddr,
+    /// 0 for one that is connected.
+    seconds_ago: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct TicketEntry {
+    key: Hex<[u8; 32]>,
+    role: String,
+    uses_left: usize,
+    expires: u64,
+    is_revoked: bool,
+}
+
+/// Whom `remove` is about.
+pub(crate) enum Subject {
+    Member(LetIn),
+    Ticket(Invited),
+}
+
+impl Subject {
+    /// The key that is revoked.
+    pub(crate) fn key(&self) -> PublicKey {
+        match self {
+            Subject::Member(member) => member.public_key(),
+            Subject::Ticket(ticket) => PublicKey::from_bytes(ticket.ticket.0),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Member(member) => write!(f, "{} ({} {})", member.name, member.role, short(&member.key)),
+            Subject::Ticket(ticket) => write!(f, "the ticket {}", short(&ticket.ticket)),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// `Failure::NotTheOwner`, or those of the home's files.
+pub(crate) fn members(options: &Members) -> Result<(), Failure> {
+    let home = Home::locate(options.home.home.as_deref())?;
+    let network = home.network()?;
+    if !home.owner_key_file().exists() {
+        return Err(Failure::NotTheOwner { path: home.path().into() });
+    }
+    let roll = Roll::read(&home)?;
+    let path = home.revocations_file();
+    let revoked =
+        Revocations::load(&path, &network.owner_key()).map_err(|error| Failure::file(&path, error))?;
+    let settings = Settings::of_home(&home, network.clone());
+    let seen = process::run(|| sightings(&settings));
+    let overview = overview(&network, &roll, &revoked, seen, now());
+    let text = if options.json {
+        let text = serde_json::to_string_pretty(&overview);
+        text.map_err(|error| Failure::Internal(error.to_string()))? + "\n"
+    } else {
+        render(&overview, now())
+    };
+    output::print(&text)
+}
+
+/// Who was seen where by any node; `None` if none answers.
+fn sightings(settings: &Settings) -> Option<BTreeMap<PublicKey, LastSeen>> {
+    let client = Client::connect(settings).ok()?;
+    let nodes: Vec<Contact> = client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect();
+    let answers = on_each(client.overlay(), &nodes, |overlay, node| {
+        overlay.call::<Sightings>(node, &(), Bytes::new(), ANSWER_LIMIT)
+    });
+    let mut seen: BTreeMap<PublicKey, LastSeen> = BTreeMap::new();
+    for (node, answer) in nodes.iter().zip(answers) {
+        let Ok((sightings, _)) = answer else { continue };
+        let itself =
+            node.addresses.first().map(|&address| (node.public_key, LastSeen { address, seconds_ago: 0 }));
+        let others = sightings.into_iter().map(|sighting| {
+            (sighting.key, LastSeen { address: sighting.address, seconds_ago: sighting.seconds_ago })
+        });
+        for (key, last) in itself.into_iter().chain(others) {
+            let known = seen.entry(key).or_insert(last);
+            if last.seconds_ago < known.seconds_ago {
+                *known = last;
+            }
+        }
+    }
+    client.leave();
+    Some(seen)
+}
+
+fn overview(
+    network: &Network,
+    roll: &Roll,
+    revoked: &Revocations,
+    seen: Option<BTreeMap<PublicKey, LastSeen>>,
+    now: u64,
+) -> Overview {
+    let revoked_since =
+        |key: &PublicKey| revoked.revoked().iter().find(|entry| entry.key == *key).map(|entry| entry.since);
+    let entry = |key: PublicKey, name: String, role: &str, rights: Rights, since: Option<u64>| Entry {
+        key: Hex(*key.as_bytes()),
+        name,
+        role: role.into(),
+        may: rights.to_string(),
+        since,
+        revoked_since: revoked_since(&key),
+        last_seen: seen.as_ref().and_then(|seen| seen.get(&key)).copied(),
+    };
+    let user = entry(network.volume_owner(), "this home's user".into(), "owner", Rights::ALL, None);
+    let nodes = network.nodes.iter().map(|node| {
+        let key = PublicKey::from_bytes(node.public_key.0);
+        entry(key, format!("node {}", node.number), "node", Rights::NODE, None)
+    });
+    let joined = roll.members.iter().map(|member| {
+        let rights = member.role.rights();
+        entry(member.public_key(), member.name.clone(), &member.role.to_string(), rights, Some(member.since))
+    });
+    let open = roll.invitations.iter().filter(|ticket| ticket.expires > now);
+    let tickets = open.map(|invited| TicketEntry {
+        key: invited.ticket.clone(),
+        role: invited.role.to_string(),
+        uses_left: usize::from(invited.uses).saturating_sub(roll.uses_of(&invited.ticket)),
+        expires: invited.expires,
+        is_revoked: revoked.contains(&PublicKey::from_bytes(invited.ticket.0)),
+    });
+    Overview {
+        members: std::iter::once(user).chain(nodes).chain(joined).collect(),
+        tickets: tickets.collect(),
+        nodes_answer: seen.is_some(),
+    }
+}
+
+fn render(overview: &Overview, now: u64) -> String {
+    let mut text = String::new();
+    for entry in &overview.members {
+        let since = match (entry.revoked_since, entry.since) {
+            (Some(at), _) => format!("removed {} ago", age(now, at)),
+            (None, Some(at)) => format!("since {} ago", age(now, at)),
+            (None, None) => "from the start".into(),
+        };
+        let seen = match entry.last_seen {
+            Some(LastSeen { address, seconds_ago: 0 }) => format!("connected, at {address}"),
+            Some(LastSeen { address, seconds_ago }) => {
+                format!("seen {} ago at {address}", age(seconds_ago, 0))
+            }
+            None if overview.nodes_answer => "not seen since the nodes started".into(),
+            None => "no node answers".into(),
+        };
+        let (key, may) =
+            (short(&entry.key), if entry.revoked_since.is_some() { "nothing" } else { &entry.may });
+        let _ = writeln!(text, "{key}  {:<7} {:<20} {may:<16} {since:<18} {seen}", entry.role, entry.name);
+    }
+    for ticket in &overview.tickets {
+        let state = match (ticket.is_revoked, ticket.uses_left) {
+            (true, _) => "revoked".into(),
+            (_, 0) => "used".into(),
+            (_, left) => format!("good {left} more, for {}", age(ticket.expires, now)),
+        };
+        let _ = writeln!(text, "{}  ticket  for a {}: {state}", short(&ticket.key), ticket.role);
+    }
+    text
+}
+
+fn age(later: u64, earlier: u64) -> Span {
+    let seconds = later.saturating_sub(earlier);
+    // To the unit that a person would say.
+    let unit = [86_400, 3600, 60].into_iter().find(|unit| seconds >= 2 * unit).unwrap_or(1);
+    Span(Duration::from_secs(seconds / unit * unit))
+}
+
+fn short(key: &Hex<[u8; 32]>) -> String {
+    key.to_string()[..SHOWN_DIGITS].to_owned()
+}
+
+/// Whom `who` names: a name that one member has, or the first digits of a member's or ticket's key.
+///
+/// # Errors
+/// `Failure::NoMember` if it is nobody or several, or one of this home's own keys.
+pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) -> Result<Subject, Failure> {
+    let none = |reason: &str| Failure::NoMember { who: who.into(), reason: reason.into() };
+    let digits = who.to_ascii_lowercase();
+    let is_key = digits.len() >= NAMING_DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let names = |key: &Hex<[u8; 32]>| is_key && key.to_string().starts_with(&digits);
+    let own = network.nodes.iter().map(|node| &node.public_key).chain([&network.volume_owner]);
+    if own.into_iter().any(names) || who == "node" || who.starts_with("node ") {
+        return Err(none(
+            "it is one of the keys that the network was made with, and they can't be removed yet",
+        ));
+    }
+    let members = roll.members.iter().filter(|member| member.name == who || names(&member.key));
+    let tickets = roll.invitations.iter().filter(|ticket| names(&ticket.ticket));
+    let mut found: Vec<Subject> =
+        members.cloned().map(Subject::Member).chain(tickets.cloned().map(Subject::Ticket)).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(subject), true) => Ok(subject),
+        (Some(_), false) => Err(none("several have that name: give the first digits of the key")),
+        (None, _) if !home.members_directory().exists() => Err(none("nobody was invited yet")),
+        (None, _) => Err(none("nobody has that name, and no key begins so")),
+    }
+}

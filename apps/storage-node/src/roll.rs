@@ -1,0 +1,252 @@
+//! The roll: who was invited, and who was let in.
+//!
+//! It lies in the home that holds the owner's key, since only there is anybody let in; that it lies in one place is what
+//! makes "this ticket is good once" true. Several processes of that home may change it, one at a time, each change whole
+//! and on disk before anybody hears of it.
+//!
+//! What a letter is worth is decided here, on plain data; who asks the nodes for letters is in `admitting`.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use overlay::Revocations;
+use overlay::invitation::{Declined, Invitation, InvitedAs, Letter};
+use reactor::crypto::PublicKey;
+use serde::{Deserialize, Serialize};
+
+use crate::errors::Failure;
+use crate::files::{self, Kind};
+use crate::home::{Home, Lock};
+use crate::network::{Hex, Network};
+
+/// How long another process may have the roll: it writes one small file.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// A ticket is forgotten this long after it expired: until then who tries it hears that, and not that it is unknown.
+const EXPIRED_LIFETIME_SECONDS: u64 = 30 * 24 * 3600;
+
+/// `members/roll.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Roll {
+    pub(crate) invitations: Vec<Invited>,
+    pub(crate) members: Vec<LetIn>,
+}
+
+/// A ticket that was given out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Invited {
+    pub(crate) ticket: Hex<[u8; 32]>,
+    pub(crate) role: InvitedAs,
+    pub(crate) uses: u16,
+    /// Seconds since 1970, as all times here.
+    pub(crate) issued: u64,
+    pub(crate) expires: u64,
+}
+
+/// Somebody who joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LetIn {
+    pub(crate) key: Hex<[u8; 32]>,
+    /// What the drive's root is sealed to for it.
+    pub(crate) sealing_key: Hex<[u8; 32]>,
+    /// What it calls itself.
+    pub(crate) name: String,
+    pub(crate) role: InvitedAs,
+    pub(crate) since: u64,
+    /// By which ticket.
+    pub(crate) ticket: Hex<[u8; 32]>,
+    /// A node's number.
+    pub(crate) number: Option<u16>,
+    /// The drive's root says so as well.
+    pub(crate) is_on_drive: bool,
+}
+
+impl Kind for Roll {
+    const KIND: &'static str = "hypha members";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+impl Roll {
+    /// Reads it; a home that has none has let nobody in. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`files::load`].
+    pub(crate) fn read(home: &Home) -> Result<Roll, Failure> {
+        match files::load(&home.members_directory().join("roll.json")) {
+            Err(Failure::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Roll::default())
+            }
+            other => other,
+        }
+    }
+
+    /// Changes it while no other process does, and has it on disk then. If `change` fails nothing is changed. Blocks.
+    ///
+    /// # Errors
+    /// Those of `change`, `Failure::Locked` if another process does not let go of it, or those of the files.
+    pub(crate) fn change<T>(
+        home: &Home,
+        change: impl FnOnce(&mut Roll) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let directory = home.members_directory();
+        files::private_directory(&directory)?;
+        let until = Instant::now() + LOCK_PATIENCE;
+        let _lock = loop {
+            match Lock::take(&directory) {
+                Err(Failure::Locked { .. }) if Instant::now() < until => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                other => break other?,
+            }
+        };
+        let before = Roll::read(home)?;
+        let mut roll = before.clone();
+        let result = change(&mut roll)?;
+        if roll != before {
+            files::save(&directory.join("roll.json"), &roll)?;
+        }
+        Ok(result)
+    }
+
+    /// Enters a ticket that is about to be given out, and forgets those that are long over.
+    pub(crate) fn invited(&mut self, invitation: &Invitation, now: u64) {
+        self.invitations.retain(|known| known.expires.saturating_add(EXPIRED_LIFETIME_SECONDS) > now);
+        self.invitations.push(Invited {
+            ticket: Hex(*invitation.ticket.as_bytes()),
+            role: invitation.role,
+            uses: invitation.uses,
+            issued: now,
+            expires: invitation.expires,
+        });
+    }
+
+    /// Whether anybody may have to be answered or let onto the drive.
+    pub(crate) fn expects_somebody(&self, now: u64) -> bool {
+        self.invitations.iter().any(|invited| invited.expires.saturating_add(3600) > now)
+    }
+
+    /// How often a ticket was used.
+    pub(crate) fn uses_of(&self, ticket: &Hex<[u8; 32]>) -> usize {
+        self.members.iter().filter(|member| member.ticket == *ticket).count()
+    }
+
+    /// Enters who wrote a letter that was verified, or finds the entry that an earlier copy of it made.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    pub(crate) fn admit(
+        &mut self,
+        letter: &Letter,
+        network: &Network,
+        revoked: &Revocations,
+        now: u64,
+    ) -> Result<LetIn, Declined> {
+        let Invitation { ticket, role, uses, .. } = letter.invitation;
+        if revoked.contains(&ticket) || revoked.contains(&letter.holder) {
+            return Err(Declined::Revoked);
+        }
+        let (key, ticket) = (Hex(*letter.holder.as_bytes()), Hex(*ticket.as_bytes()));
+        if let Some(known) = self.members.iter().find(|member| member.key == key && member.ticket == ticket) {
+            return Ok(known.clone());
+        }
+        // A key is one member: another ticket does not make it another thing.
+        if self.members.iter().any(|member| member.key == key) || self.uses_of(&ticket) >= usize::from(uses) {
+            return Err(Declined::Used);
+        }
+        let numbers = network.nodes.iter().map(|node| node.number);
+        let highest =
+            numbers.chain(self.members.iter().filter_map(|member| member.number)).max().unwrap_or(0);
+        let member = LetIn {
+            key,
+            sealing_key: Hex(letter.sealing_key),
+            name: printable(&letter.name),
+            role,
+            since: now,
+            ticket,
+            number: (role == InvitedAs::Node).then(|| highest.saturating_add(1)),
+            is_on_drive: false,
+        };
+        self.members.push(member.clone());
+        Ok(member)
+    }
+}
+
+impl LetIn {
+    /// Its key.
+    pub(crate) fn public_key(&self) -> PublicKey {
+        PublicKey::from_bytes(self.key.0)
+    }
+}
+
+/// A stranger chose it, and it goes to a terminal.
+fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::identity::Founding;
+
+    fn letter(ticket: u8, holder: u8, uses: u16) -> Letter {
+        let (owner, ticket) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[ticket; 32]));
+        let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
+        let invitation = Invitation::sign(&owner, ticket.public_key(), InvitedAs::Node, uses, expires);
+        Letter::sign(&ticket, invitation, &Identity::from_seed(&[holder; 32]), "a\u{1b}[2Jb")
+    }
+
+    #[test]
+    fn a_ticket_is_good_as_often_as_it_says_and_asking_again_is_not_using_it() {
+        let (mut roll, none) = (Roll::default(), Revocations::default());
+        let network = Founding::new().network(Vec::new());
+        let first = roll.admit(&letter(2, 10, 2), &network, &none, 7).unwrap();
+        assert_eq!((first.number, first.name.as_str(), first.since), (Some(1), "a?[2Jb", 7));
+        assert_eq!(roll.admit(&letter(2, 10, 2), &network, &none, 8), Ok(first));
+        assert_eq!(roll.admit(&letter(2, 11, 2), &network, &none, 8).unwrap().number, Some(2));
+        assert_eq!(roll.admit(&letter(2, 12, 2), &network, &none, 8), Err(Declined::Used));
+        assert!(roll.admit(&letter(2, 10, 2), &network, &none, 9).is_ok(), "who is in is in");
+        assert_eq!(
+            roll.admit(&letter(3, 10, 2), &network, &none, 8),
+            Err(Declined::Used),
+            "one key, one member"
+        );
+    }
+
+    #[test]
+    fn a_revoked_ticket_lets_nobody_in_and_a_revoked_member_stays_out() {
+        let mut roll = Roll::default();
+        let network = Founding::new().network(Vec::new());
+        let owner = Identity::from_seed(&[1; 32]);
+        let key = |number: u8| Identity::from_seed(&[number; 32]).public_key();
+        let revoked = Revocations::default().with(&owner, [key(2), key(10)], SystemTime::now()).unwrap();
+        for letter in [letter(2, 11, 1), letter(3, 10, 1)] {
+            assert_eq!(roll.admit(&letter, &network, &revoked, 7), Err(Declined::Revoked));
+        }
+        assert_eq!(roll, Roll::default());
+    }
+
+    #[test]
+    fn a_change_is_whole_and_kept_or_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let invitation = letter(2, 10, 1).invitation;
+        Roll::change(&home, |roll| {
+            roll.invited(&invitation, 5);
+            Ok(())
+        })
+        .unwrap();
+        let failed: Result<(), _> = Roll::change(&home, |roll| {
+            roll.invitations.clear();
+            Err(Failure::NoHome)
+        });
+        assert!(failed.is_err());
+        let roll = Roll::read(&home).unwrap();
+        assert_eq!((roll.invitations.len(), roll.invitations[0].issued), (1, 5));
+        assert!(roll.expects_somebody(5) && !roll.expects_somebody(1_000_000));
+    }
+}

@@ -1,0 +1,221 @@
+//! Another machine joins with one line, and no key is ever copied.
+//!
+//! The homes here are one machine's each, as far as the program can tell: nothing passes between them but a ticket.
+
+mod common;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use data_encoding::BASE32_NOPAD;
+use reactor::crypto::hash::sha3_256;
+use rustix::process::Signal;
+
+use common::running::{Running, signal};
+use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, text};
+
+/// Seconds are meant; a loaded machine may take longer.
+const SOON: Duration = Duration::from_secs(60);
+
+fn ticket(home: &Path, options: &[&str]) -> String {
+    let arguments = [&["invite", "--home", text(home)], options].concat();
+    run(PROGRAM, &arguments).trim().to_owned()
+}
+
+/// The ticket of somebody who makes himself a writer, and knows how the checksum is made.
+fn tampered(ticket: &str) -> String {
+    let encoded = ticket.strip_prefix("hypha1").unwrap().to_ascii_uppercase();
+    let mut bytes = BASE32_NOPAD.decode(encoded.as_bytes()).unwrap();
+    bytes.truncate(bytes.len() - 4);
+    // Behind the network and the secret: 2 for a reader, 1 for a writer.
+    assert_eq!(std::mem::replace(&mut bytes[64], 1), 2);
+    let sum = sha3_256(&[b"hypha ticket 1", &bytes]);
+    bytes.extend_from_slice(&sum[..4]);
+    format!("hypha1{}", BASE32_NOPAD.encode(&bytes).to_ascii_lowercase())
+}
+
+/// What `join` says, which must be no.
+fn refusal(arguments: &[&str]) -> String {
+    let output = ended_within(SOON, Command::new(PROGRAM).arg("join").args(arguments));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+/// What a command of the owner's home prints.
+fn printed(home: &Path, arguments: &[&str]) -> String {
+    run(PROGRAM, &[arguments, &["--home", text(home)]].concat())
+}
+
+#[test]
+fn who_is_invited_gets_in_once_and_may_do_what_the_ticket_says() {
+    if !fuse_is_usable("who_is_invited_gets_in_once_and_may_do_what_the_ticket_says") {
+        return;
+    }
+    let place = Place::new("tickets");
+    let (home, a, b, c) = (place.join("home"), place.join("a"), place.join("b"), place.join("c"));
+    let (second, third, node) = (place.join("second"), place.join("third"), place.join("node"));
+    let other = place.join("other");
+    let up = Running::up(&home, &a, 1);
+    fs::write(a.join("of a"), "written before anybody joined").unwrap();
+
+    // A writer: both see each other's files, and B has keys of its own.
+    let writers = ticket(&home, &[]);
+    let writer = Running::start(&["join", "--home", text(&second), &writers, text(&b)], "the drive is");
+    assert_eq!(fs::read_to_string(b.join("of a")).unwrap(), "written before anybody joined");
+    fs::write(b.join("of b"), "here").unwrap();
+    assert_eq!(fs::read_to_string(a.join("of b")).unwrap(), "here");
+    assert_ne!(fs::read(home.join("user.key")).unwrap(), fs::read(second.join("user.key")).unwrap());
+    assert!(!second.join("owner.key").exists());
+
+    // It is worth nothing now, for anybody else and for who was let in.
+    let said = refusal(&["--home", text(&other), &writers]);
+    assert!(said.contains("used already"), "{said}");
+    let said = refusal(&["--home", text(&second), &writers]);
+    assert!(said.contains("belongs to this network already"), "{said}");
+
+    // A reader reads, and changes nothing.
+    let readers = ticket(&home, &["--role", "reader"]);
+    let reader = Running::start(&["join", "--home", text(&third), &readers, text(&c)], "the drive is");
+    assert_eq!(fs::read_to_string(c.join("of b")).unwrap(), "here");
+    let refused = fs::write(c.join("of c"), "not to be").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem, "{refused}");
+    fs::write(b.join("later"), "also here").unwrap();
+    eventually("the reader sees what comes", SOON, || {
+        fs::read_to_string(c.join("later")).is_ok_and(|content| content == "also here")
+    });
+
+    // Each wrong ticket has its own word.
+    let good = ticket(&home, &[]);
+    let mut slipped = good.clone();
+    slipped.replace_range(40..41, if &good[40..41] == "a" { "b" } else { "a" });
+    let expired = ticket(&home, &["--expires", "0s"]);
+    let forged = tampered(&ticket(&home, &["--role", "reader"]));
+    let wrong = [
+        (slipped.as_str(), "mistyped"),
+        (&forged, "tampered with"),
+        (&expired, "expired"),
+        ("hello", "no ticket"),
+    ];
+    for (wrong, word) in wrong {
+        let said = refusal(&["--home", text(&other), wrong]);
+        assert!(said.contains(word), "{said}");
+    }
+    // Sent to a home that has its own network, or to a machine that reaches nobody.
+    let stranger = place.join("stranger");
+    let elsewhere = Running::up(&stranger, &place.join("d"), 1);
+    let said = refusal(&["--home", text(&stranger), &good]);
+    assert!(said.contains("another network"), "{said}");
+    assert!(elsewhere.stop().success());
+    for process in [reader, writer, up] {
+        assert!(process.stop().success());
+    }
+    let said = refusal(&["--home", text(&other), &good]);
+    assert!(said.contains("can be reached"), "{said}");
+
+    // What was joined stays: no ticket is needed again. It is no home that `up` could start.
+    let output = ended_within(SOON, Command::new(PROGRAM).args(["up", "--home", text(&second), text(&b)]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no nodes of its own"));
+    let up = Running::up(&home, &a, 1);
+    let writer = Running::start(&["mount", "--home", text(&second), text(&b)], "the drive is");
+    fs::write(b.join("again"), "here").unwrap();
+    assert_eq!(fs::read_to_string(a.join("again")).unwrap(), "here");
+
+    // A node serves.
+    let nodes = ticket(&home, &["--role", "node"]);
+    let joined = Running::start(&["join", "--home", text(&node), &nodes], "listening on");
+    let asked = ["status", "--home", text(&home), "--json"];
+    eventually("the node is one of two", SOON, || {
+        let output = ended_within(SOON, Command::new(PROGRAM).args(asked));
+        String::from_utf8_lossy(&output.stdout).matches("\"answers\": true").count() == 2
+    });
+    assert!(joined.stop().success());
+    let joined = Running::start(&["run", "--home", text(&node)], "listening on");
+    for process in [joined, writer, up] {
+        assert!(process.stop().success());
+    }
+}
+
+#[test]
+fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept() {
+    if !fuse_is_usable("who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept") {
+        return;
+    }
+    let place = Place::new("removed");
+    let (home, a, b, c) = (place.join("home"), place.join("a"), place.join("b"), place.join("c"));
+    let (second, third) = (place.join("second"), place.join("third"));
+    let mut up = Running::up(&home, &a, 3);
+    let invited = ticket(&home, &["--uses", "2"]);
+    let removed = Running::start(&["join", "--home", text(&second), &invited, text(&b)], "the drive is");
+    let stays = Running::start(&["join", "--home", text(&third), &invited, text(&c)], "the drive is");
+    fs::write(b.join("of b"), "here").unwrap();
+    assert_eq!(fs::read_to_string(c.join("of b")).unwrap(), "here");
+
+    // Both call themselves the same, so that only the key tells them apart.
+    let listed = printed(&home, &["members"]);
+    assert_eq!(listed.matches(" writer ").count(), 2, "{listed}");
+    assert!(listed.contains("connected, at 127.0.0.1:"), "{listed}");
+    let json = printed(&home, &["members", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let writers: Vec<&serde_json::Value> =
+        (json["members"].as_array().unwrap().iter()).filter(|member| member["role"] == "writer").collect();
+    let key = writers[0]["key"].as_str().unwrap();
+    let ambiguous = writers[0]["name"].as_str().unwrap();
+    let output = ended_within(SOON, Command::new(PROGRAM).args(["remove", "--home", text(&home), ambiguous]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("several have that name"));
+
+    // One node hears nothing of it: its connections stay open meanwhile.
+    let sleeper = up.node_pid(2).unwrap();
+    signal(sleeper, Signal::STOP);
+    let said = printed(&home, &["remove", &key[..12]]);
+    signal(sleeper, Signal::CONT);
+    assert!(said.contains("is removed") && said.contains("a new key"), "{said}");
+    fs::write(a.join("later"), "not for everybody").unwrap();
+
+    // Nobody serves it, on whatever connection; and the node that slept has that on its disk.
+    let asks = ["status", "--home", text(&second), "--json"];
+    eventually("no node answers who was removed", SOON, || {
+        let output = ended_within(SOON, Command::new(PROGRAM).args(asks));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains("\"answers\""), "{said}");
+        !said.contains("\"answers\": true") && said.contains("was revoked")
+    });
+    eventually("the node that slept keeps the list", SOON, || home.join("nodes/2/revoked").exists());
+    eventually("it is connected to nobody", SOON, || {
+        let listed = printed(&home, &["members"]);
+        let line = listed.lines().find(|line| line.starts_with(&key[..12])).unwrap();
+        assert!(line.contains("removed "), "{line}");
+        line.contains("seen ") && !line.contains("connected")
+    });
+    // Its mount has what it had, and gets nothing; what it writes goes nowhere.
+    let mut reading = Command::new("cat").arg(b.join("later")).stderr(Stdio::null()).spawn().unwrap();
+    let mut writing = Command::new("sh")
+        .args(["-c", "echo late > \"$1\"", "sh", text(&b.join("late"))])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Who stays reads and writes as before, with the new key.
+    eventually("who stays reads on", SOON, || {
+        fs::read_to_string(c.join("later")).is_ok_and(|content| content == "not for everybody")
+    });
+    fs::write(c.join("of c"), "here").unwrap();
+    assert_eq!(fs::read_to_string(a.join("of c")).unwrap(), "here");
+    assert!(!reading.wait().unwrap().success(), "it read what is not for it");
+    removed.kill();
+    let _ = writing.wait();
+    assert!(!a.join("late").exists());
+
+    // A ticket that was taken back lets nobody in.
+    let revoked = ticket(&home, &["--role", "reader"]);
+    let json: serde_json::Value = serde_json::from_str(&printed(&home, &["members", "--json"])).unwrap();
+    let unused = json["tickets"].as_array().unwrap().iter().find(|ticket| ticket["uses_left"] == 1).unwrap();
+    printed(&home, &["remove", unused["key"].as_str().unwrap()]);
+    let said = refusal(&["--home", text(&place.join("fourth")), &revoked]);
+    assert!(said.contains("was revoked"), "{said}");
+    for process in [stays, up] {
+        assert!(process.stop().success());
+    }
+}

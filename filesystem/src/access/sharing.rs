@@ -1,0 +1,192 @@
+//! Letting somebody read a volume, or no longer.
+//!
+//! The root lists its readers, and is sealed to each of them. So a change of the list is a root like the one before, but
+//! for the list: the tree stays as it is, and whoever has the volume mounted takes the new list over with the root, as with
+//! any other writer's. A session that finds another list than its own seals to it under a new key, so that who was taken
+//! off reads nothing that is written from then on. What he could read before he may have kept.
+//!
+//! Not here: who may *write*, which the register's own list says; the caller changes it with the same swap.
+
+use bytes::Bytes;
+use dht::{BlockStore, HeaderHash, ReadError, Record, SwapError};
+use reactor::crypto::{X25519Public, random_bytes};
+
+use super::{READER_COUNT_MAX, Root, RootError, RootSealer, VolumeKeys, open_root};
+use crate::operations::Time;
+
+/// How often other writers may be faster before it is given up.
+const TRIES: usize = 64;
+
+/// Why the readers were not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SharingError {
+    /// There is no root.
+    #[error("the volume has no root yet")]
+    Missing,
+    /// The root can't be read.
+    #[error("the volume's root cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// The root does not open.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// This version must not write the volume.
+    #[error(
+        "the volume uses features that this version does not know (flags {flags:#x}): use the newer version"
+    )]
+    Newer {
+        /// The unknown ones.
+        flags: u64,
+    },
+    /// There would be too many.
+    #[error("a volume has at most {READER_COUNT_MAX} readers: remove some first")]
+    TooMany,
+    /// The new root was not taken.
+    #[error("the new list was not stored: {0}")]
+    Swap(#[from] SwapError),
+    /// Others write all the time.
+    #[error("other writers were faster each time: try again")]
+    Busy,
+}
+
+/// What becomes of the list of readers.
+pub type ReadersChange<'a> = &'a dyn Fn(&mut Vec<X25519Public>);
+
+/// Changes who reads the volume of `keys`, our own key excepted: what opens it now will open it after. `swap` puts the new
+/// root in the place of the one it names; it is not called if `change` changes nothing, unless `anyway`.
+///
+/// # Errors
+///
+/// [`SharingError`]; then `swap`'s failure says whether the change may have happened all the same.
+///
+/// # Suspends
+///
+/// Until the new root is durable.
+pub fn change_readers(
+    store: &dyn BlockStore,
+    keys: &VolumeKeys,
+    author: &str,
+    (change, anyway): (ReadersChange<'_>, bool),
+    swap: &dyn Fn(HeaderHash, Bytes) -> Result<Record, SwapError>,
+) -> Result<(), SharingError> {
+    let mut newest = store.read(&keys.register)?.ok_or(SharingError::Missing)?;
+    for _ in 0..TRIES {
+        let root = open_root(&newest.payload, newest.version, &keys.secret)?;
+        let flags = root.charter.features.unwritable();
+        if flags != 0 {
+            return Err(SharingError::Newer { flags });
+        }
+        let mut charter = root.charter.clone();
+        change(&mut charter.readers);
+        let own = keys.secret.public();
+        if !charter.readers.contains(&own) {
+            charter.readers.insert(0, own);
+        }
+        if charter.readers.len() > READER_COUNT_MAX {
+            return Err(SharingError::TooMany);
+        }
+        if charter == root.charter && !anyway {
+            return Ok(());
+        }
+        let next = Root {
+            charter,
+            version: newest.version + 1,
+            previous: Some(newest.header_hash),
+            commit: random_bytes(),
+            time: Time::now(),
+            author: author.into(),
+            ..root
+        };
+        match swap(newest.header_hash, RootSealer::new().seal(&next)) {
+            Ok(_) => return Ok(()),
+            Err(SwapError::Lost(Some(record))) => newest = record,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(SharingError::Busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use dht::MemoryBlockStore;
+    use reactor::crypto::X25519Secret;
+
+    use super::*;
+    use crate::operations::{Credentials, Inode, Operations};
+    use crate::volume::{Options, Volume};
+
+    struct Story {
+        store: Rc<MemoryBlockStore>,
+        keys: VolumeKeys,
+    }
+
+    impl Story {
+        fn new() -> Story {
+            let store = Rc::new(MemoryBlockStore::new());
+            let register = store.new_register([1; 32]);
+            let keys = VolumeKeys { register, secret: X25519Secret::generate(), readers: Vec::new() };
+            let volume = Volume::create(store.clone(), keys.clone(), Options::default(), (0, 0)).unwrap();
+            volume.close().stored().unwrap();
+            Story { store, keys }
+        }
+
+        fn change(&self, change: ReadersChange<'_>) -> Result<(), SharingError> {
+            let swap =
+                |expected, payload| self.store.compare_and_swap(&self.keys.register, Some(expected), payload);
+            change_readers(&*self.store, &self.keys, "owner", (change, false), &swap)
+        }
+
+        fn open(&self, secret: &X25519Secret) -> Result<Root, RootError> {
+            let record = self.store.read(&self.keys.register).unwrap().unwrap();
+            open_root(&record.payload, record.version, secret)
+        }
+    }
+
+    #[test]
+    fn a_reader_reads_from_when_he_is_let_in_until_he_is_taken_off() {
+        reactor::run(|| {
+            let (story, guest) = (Story::new(), X25519Secret::generate());
+            let before = story.open(&story.keys.secret).unwrap();
+            assert_eq!(story.open(&guest), Err(RootError::NotAReader));
+            story.change(&|readers| readers.push(guest.public())).unwrap();
+            assert_eq!(story.open(&guest).unwrap().tree, before.tree);
+            story.change(&|readers| readers.retain(|reader| *reader != guest.public())).unwrap();
+            assert_eq!(story.open(&guest), Err(RootError::NotAReader));
+            assert_eq!(story.open(&story.keys.secret).unwrap().charter, before.charter);
+        });
+    }
+
+    #[test]
+    fn a_mount_that_goes_on_writes_for_the_new_readers_only() {
+        reactor::run(|| {
+            let (story, stays, goes) = (Story::new(), X25519Secret::generate(), X25519Secret::generate());
+            story.change(&|readers| readers.extend([stays.public(), goes.public()])).unwrap();
+            let volume = Volume::open(story.store.clone(), story.keys.clone(), Options::default()).unwrap();
+            story.change(&|readers| readers.retain(|reader| *reader != goes.public())).unwrap();
+            let root = Inode::ROOT;
+            let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
+            volume.make_directory(root, b"later", 0o755, &credentials).unwrap();
+            volume.close().stored().unwrap();
+            assert_eq!(story.open(&goes), Err(RootError::NotAReader));
+            assert_eq!(story.open(&stays).unwrap().tree, story.open(&story.keys.secret).unwrap().tree);
+        });
+    }
+
+    #[test]
+    fn nobody_locks_himself_out_and_there_is_a_bound() {
+        reactor::run(|| {
+            let story = Story::new();
+            story.change(&Vec::clear).unwrap();
+            assert!(story.open(&story.keys.secret).is_ok());
+            let crowd = |readers: &mut Vec<X25519Public>| {
+                readers.extend((0..READER_COUNT_MAX).map(|_| X25519Secret::generate().public()));
+            };
+            assert!(matches!(story.change(&crowd), Err(SharingError::TooMany)));
+            let keys = VolumeKeys { secret: X25519Secret::generate(), ..story.keys.clone() };
+            let unread = Story { keys, ..story };
+            assert!(matches!(unread.change(&Vec::clear), Err(SharingError::Root(RootError::NotAReader))));
+        });
+    }
+}

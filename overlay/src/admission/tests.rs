@@ -1,0 +1,163 @@
+//! The exchange of passports over a recorded stream: who is let in, and what the other side hears.
+
+use super::*;
+use crate::invitation::{Invitation, InvitedAs};
+use proptest::prelude::*;
+use reactor::crypto::Identity;
+
+/// A stream that plays a recording and records what is written.
+#[derive(Default)]
+struct Script {
+    input: io::Cursor<Vec<u8>>,
+    output: Vec<u8>,
+}
+
+impl Read for Script {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.input.read(buffer)
+    }
+}
+
+impl Write for Script {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn address() -> SocketAddr {
+    "192.0.2.7:50000".parse().unwrap()
+}
+
+fn credentials(owner: &Identity, role: Role, rights: Rights) -> Credentials {
+    let own = Identity::generate().public_key();
+    Credentials {
+        network: owner.public_key(),
+        own,
+        passport: Passport::issue(owner, own, rights, None),
+        role,
+        addresses: vec!["0.0.0.0:7001".parse().unwrap()],
+        peers: Peers::new(),
+    }
+}
+
+/// What the acceptor makes of `caller`'s hello, and what it sends back.
+fn knock(caller: &Credentials, acceptor_is: &Credentials) -> (Result<Admitted, AdmissionError>, Vec<u8>) {
+    let mut script = Script::default();
+    send(&mut script, &Opening::Hello(caller.hello()), HELLO_BYTES_MAX).unwrap();
+    send(&mut script, &Verdict::Accepted, HELLO_BYTES_MAX).unwrap();
+    let mut script = Script { input: io::Cursor::new(script.output), output: Vec::new() };
+    let result = acceptor(&mut script, acceptor_is, caller.own, address()).map(|visitor| match visitor {
+        Visitor::Member(admitted) => *admitted,
+        Visitor::Stranger(_) => panic!("it brought no letter"),
+    });
+    (result, script.output)
+}
+
+#[test]
+fn a_node_is_admitted_at_the_address_it_dialled_from_if_it_names_none() {
+    let owner = Identity::generate();
+    let (caller, node) =
+        (credentials(&owner, Role::Storage, Rights::NODE), credentials(&owner, Role::Storage, Rights::NODE));
+    let admitted = knock(&caller, &node).0.unwrap();
+    assert_eq!(admitted.contact, Contact::new(caller.own, ["192.0.2.7:7001".parse().unwrap()]));
+    assert_eq!(admitted.peer.rights, Rights::NODE);
+}
+
+#[test]
+fn a_client_is_admitted_without_addresses() {
+    let owner = Identity::generate();
+    let (caller, node) =
+        (credentials(&owner, Role::Client, Rights::CLIENT), credentials(&owner, Role::Storage, Rights::NODE));
+    assert!(knock(&caller, &node).0.unwrap().contact.addresses.is_empty());
+}
+
+#[test]
+fn the_refused_side_learns_why() {
+    let (owner, other) = (Identity::generate(), Identity::generate());
+    let node = credentials(&owner, Role::Storage, Rights::NODE);
+    let stranger = credentials(&other, Role::Storage, Rights::NODE);
+    let intruder = credentials(&owner, Role::Storage, Rights::CLIENT);
+    for caller in [stranger, intruder, node.clone()] {
+        let (result, sent) = knock(&caller, &node);
+        let Err(AdmissionError::Unwelcome(why)) = result else { panic!("{result:?}") };
+        let mut caller_side = Script { input: io::Cursor::new(sent), output: Vec::new() };
+        let result = dialler(&mut caller_side, &caller, node.own, address());
+        let Err(AdmissionError::Refused(told)) = result else { panic!("{result:?}") };
+        assert_eq!(told, why);
+    }
+}
+
+#[test]
+fn the_dialler_refuses_a_false_node_and_says_so() {
+    let (owner, other) = (Identity::generate(), Identity::generate());
+    let caller = credentials(&owner, Role::Client, Rights::CLIENT);
+    let false_node = credentials(&other, Role::Storage, Rights::NODE);
+    let mut script = Script::default();
+    send(&mut script, &Answer::Welcome(false_node.hello()), HELLO_BYTES_MAX).unwrap();
+    let mut script = Script { input: io::Cursor::new(script.output), output: Vec::new() };
+    let result = dialler(&mut script, &caller, false_node.own, address());
+    assert!(matches!(result, Err(AdmissionError::Unwelcome(Refusal::Passport(_)))));
+    let mut sent = io::Cursor::new(script.output);
+    receive::<Opening>(&mut sent, HELLO_BYTES_MAX).unwrap();
+    assert!(matches!(receive::<Verdict>(&mut sent, HELLO_BYTES_MAX), Ok(Verdict::Refused(_))));
+}
+
+#[test]
+fn releases_that_share_a_version_speak_the_newest() {
+    let versions = |oldest, newest| Versions { oldest, newest };
+    assert_eq!(versions(1, 3).common(versions(2, 5)), Some(3));
+    assert_eq!(versions(2, 5).common(versions(1, 3)), Some(3));
+    assert_eq!(versions(1, 2).common(versions(3, 4)), None);
+}
+
+#[test]
+fn the_revoked_are_refused_and_say_what_they_know() {
+    let owner = Identity::generate();
+    let (caller, node) =
+        (credentials(&owner, Role::Client, Rights::CLIENT), credentials(&owner, Role::Storage, Rights::NODE));
+    assert_eq!(knock(&caller, &node).0.unwrap().revocations, Some(0));
+    let list = node.peers.revocations().with(&owner, [caller.own], reactor::wall_clock()).unwrap();
+    node.peers.revoke(list).unwrap();
+    let refused = knock(&caller, &node).0.unwrap_err();
+    let revoked = Refusal::Passport(PassportError::Revoked { link: 0 });
+    assert!(matches!(refused, AdmissionError::Unwelcome(why) if why == revoked));
+}
+
+#[test]
+fn a_stranger_leaves_a_letter_of_his_own_or_is_told_why_not() {
+    let (owner, ticket, holder) = (Identity::generate(), Identity::generate(), Identity::generate());
+    let node = credentials(&owner, Role::Storage, Rights::NODE);
+    let bring = |issuer: &Identity, key: PublicKey| {
+        let expires = reactor::wall_clock() + std::time::Duration::from_secs(3600);
+        let invited = Invitation::sign(issuer, ticket.public_key(), InvitedAs::Reader, 1, expires);
+        let letter = Letter::sign(&ticket, invited, &holder, "a laptop");
+        let mut script = Script::default();
+        send(&mut script, &Opening::Letter(letter), HELLO_BYTES_MAX).unwrap();
+        let mut script = Script { input: io::Cursor::new(script.output), output: Vec::new() };
+        acceptor(&mut script, &node, key, address())
+    };
+    assert!(matches!(bring(&owner, holder.public_key()), Ok(Visitor::Stranger(_))));
+    let why = |result| match result {
+        Err(AdmissionError::Declined(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    // Who carries somebody else's letter, and who was invited elsewhere.
+    assert_eq!(why(bring(&owner, ticket.public_key())), Declined::Forged);
+    assert_eq!(why(bring(&holder, holder.public_key())), Declined::WrongNetwork);
+    let list = node.peers.revocations().with(&owner, [ticket.public_key()], reactor::wall_clock());
+    node.peers.revoke(list.unwrap()).unwrap();
+    assert_eq!(why(bring(&owner, holder.public_key())), Declined::Revoked);
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_an_error(bytes: Vec<u8>) {
+        let node = credentials(&Identity::from_seed(&[1; 32]), Role::Storage, Rights::NODE);
+        let mut script = Script { input: io::Cursor::new(bytes), output: Vec::new() };
+        prop_assert!(acceptor(&mut script, &node, node.network, address()).is_err());
+    }
+}

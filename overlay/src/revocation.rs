@@ -1,0 +1,266 @@
+//! Who is a member no more, on the owner's word.
+//!
+//! One list for the whole network, signed by the owner and numbered: every node keeps the newest that it has seen, on disk,
+//! and refuses an older one, so that nobody brings a revoked key back by replaying what was true before. Who meets says
+//! which number it has, and who has the newer list hands it over (`session.rs`): a node that was away learns it from the
+//! first that it meets.
+//!
+//! A key that stands in it opens nothing, nor does a passport that it signed. A ticket's key may stand in it too.
+//! The list only ever grows in practice: a passport without an end stays revoked for ever. So it is bounded.
+//!
+//! Not here: cutting those off that are connected (`state.rs`).
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+use reactor::crypto::hash::sha3_256;
+use reactor::crypto::{Identity, PublicKey, Signature};
+use reactor::serialization::{from_bytes, to_bytes};
+use serde::{Deserialize, Serialize};
+
+use crate::passport::{Passport, PassportError, seconds_since_1970};
+
+/// Keys that a list names. 42 KiB, which travel once to each node for each change.
+pub const REVOKED_MAX: usize = 1024;
+
+/// Most bytes of an encoded list.
+pub const REVOCATIONS_BYTES_MAX: usize = 64 * 1024;
+
+/// A key that was revoked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Which.
+    pub key: PublicKey,
+    /// When: seconds since 1970, by the owner's clock.
+    pub since: u64,
+}
+
+/// The list. The empty one, version 0, is nobody's word, and what everybody begins with.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Revocations {
+    version: u64,
+    revoked: Vec<Revoked>,
+    signature: Option<Signature>,
+}
+
+/// Why a list is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum RevocationsError {
+    /// The owner did not sign it.
+    #[error("the network's owner did not sign the list of the revoked")]
+    Forged,
+    /// It names too many.
+    #[error(
+        "a list of the revoked names at most {REVOKED_MAX} keys: make a new network, and invite those who stay"
+    )]
+    TooLong,
+    /// It does not decode.
+    #[error("this is no list of the revoked: it is damaged, or of another version")]
+    Malformed,
+}
+
+impl Revocations {
+    /// The list that follows this one: with `keys` beside those that are on it.
+    ///
+    /// # Errors
+    /// `TooLong`.
+    pub fn with(
+        &self,
+        owner: &Identity,
+        keys: impl IntoIterator<Item = PublicKey>,
+        now: SystemTime,
+    ) -> Result<Revocations, RevocationsError> {
+        let mut revoked = self.revoked.clone();
+        for key in keys {
+            if !revoked.iter().any(|entry| entry.key == key) {
+                revoked.push(Revoked { key, since: seconds_since_1970(now) });
+            }
+        }
+        if revoked.len() > REVOKED_MAX {
+            return Err(RevocationsError::TooLong);
+        }
+        let mut next = Revocations { version: self.version + 1, revoked, signature: None };
+        next.signature = Some(owner.sign(&next.digest(&owner.public_key())));
+        Ok(next)
+    }
+
+    /// Counts the owner's changes.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Everybody on it, in the order in which they were put there.
+    pub fn revoked(&self) -> &[Revoked] {
+        &self.revoked
+    }
+
+    /// Whether a key is on it.
+    pub fn contains(&self, key: &PublicKey) -> bool {
+        self.revoked.iter().any(|entry| entry.key == *key)
+    }
+
+    /// Whether a passport is good as far as this list goes: neither its holder is on it, nor one who signed it.
+    ///
+    /// # Errors
+    /// `Revoked`.
+    pub fn admit(&self, passport: &Passport) -> Result<(), PassportError> {
+        match passport.holders().position(|holder| self.contains(&holder)) {
+            Some(link) => Err(PassportError::Revoked { link: link as u32 }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it is the word of `network`'s owner.
+    ///
+    /// # Errors
+    /// `Forged` or `TooLong`.
+    pub fn verify(&self, network: &PublicKey) -> Result<(), RevocationsError> {
+        if self.revoked.len() > REVOKED_MAX {
+            return Err(RevocationsError::TooLong);
+        }
+        match &self.signature {
+            None if self.version == 0 && self.revoked.is_empty() => Ok(()),
+            None => Err(RevocationsError::Forged),
+            Some(signature) => {
+                network.verify(&self.digest(network), signature).map_err(|_| RevocationsError::Forged)
+            }
+        }
+    }
+
+    fn digest(&self, network: &PublicKey) -> [u8; 32] {
+        let mut entries = Vec::with_capacity(self.revoked.len() * 40);
+        for Revoked { key, since } in &self.revoked {
+            entries.extend_from_slice(key.as_bytes());
+            entries.extend_from_slice(&since.to_be_bytes());
+        }
+        sha3_256(&[b"hypha revocations 1", network.as_bytes(), &self.version.to_be_bytes(), &entries])
+    }
+
+    /// The list as bytes, to be stored.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        to_bytes(self)
+    }
+
+    /// Reads what [`to_bytes`](Revocations::to_bytes) wrote. Verifies nothing.
+    ///
+    /// # Errors
+    /// `Malformed` or `TooLong`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Revocations, RevocationsError> {
+        if bytes.len() > REVOCATIONS_BYTES_MAX {
+            return Err(RevocationsError::TooLong);
+        }
+        from_bytes(bytes).map_err(|_| RevocationsError::Malformed)
+    }
+
+    /// Reads the list at `path`; that there is none means the empty one. Blocks: call it through `reactor::offload`.
+    ///
+    /// # Errors
+    /// If it can't be read, or is not the word of `network`'s owner.
+    pub fn load(path: &Path, network: &PublicKey) -> io::Result<Revocations> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Revocations::default()),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(REVOCATIONS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        let list = Revocations::from_bytes(&bytes).and_then(|list| list.verify(network).map(|()| list));
+        list.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Replaces the list at `path`, durably, whole or not at all. Blocks: call it through `reactor::offload`.
+    ///
+    /// # Errors
+    /// If the directory can't be written to; the old file is then untouched.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".new");
+        let mut file = File::create(&temporary)?;
+        file.write_all(&self.to_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
+            _ => File::open(".")?.sync_all(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passport::Rights;
+
+    fn identity(number: u8) -> Identity {
+        Identity::from_seed(&[number; 32])
+    }
+
+    fn list(numbers: &[u8]) -> Revocations {
+        let keys = numbers.iter().map(|number| identity(*number).public_key());
+        Revocations::default().with(&identity(1), keys, SystemTime::UNIX_EPOCH).unwrap()
+    }
+
+    #[test]
+    fn a_list_is_the_owners_word_for_one_network() {
+        let first = list(&[3]);
+        let second = first.with(&identity(1), [identity(4).public_key()], SystemTime::now()).unwrap();
+        assert_eq!((first.version(), second.version(), second.revoked().len()), (1, 2, 2));
+        let network = identity(1).public_key();
+        for list in [&Revocations::default(), &first, &second] {
+            assert_eq!(list.verify(&network), Ok(()));
+            assert_eq!(Revocations::from_bytes(&list.to_bytes()).as_ref(), Ok(list));
+        }
+        assert_eq!(first.verify(&identity(2).public_key()), Err(RevocationsError::Forged));
+        let forgeries = [
+            Revocations { version: 9, ..first.clone() },
+            Revocations { revoked: vec![], ..second.clone() },
+            Revocations { signature: None, ..first.clone() },
+            Revocations { version: 1, ..Revocations::default() },
+        ];
+        for forged in forgeries {
+            assert_eq!(forged.verify(&network), Err(RevocationsError::Forged), "{forged:?}");
+        }
+    }
+
+    #[test]
+    fn who_was_invited_by_the_revoked_is_out_as_well() {
+        let (owner, delegate, guest) = (identity(1), identity(3), identity(4).public_key());
+        let first = Passport::issue(&owner, delegate.public_key(), Rights::ALL, None);
+        let second = first.delegate(&delegate, guest, Rights::CLIENT, None).unwrap();
+        let direct = Passport::issue(&owner, guest, Rights::CLIENT, None);
+        assert_eq!(list(&[3]).admit(&first), Err(PassportError::Revoked { link: 0 }));
+        assert_eq!(list(&[3]).admit(&second), Err(PassportError::Revoked { link: 0 }));
+        assert_eq!(list(&[4]).admit(&second), Err(PassportError::Revoked { link: 1 }));
+        assert_eq!(list(&[3]).admit(&direct), Ok(()));
+        assert_eq!(list(&[4]).admit(&first), Ok(()));
+    }
+
+    #[test]
+    fn the_longest_list_fits_its_bound_and_a_longer_one_is_refused() {
+        let key = |number: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            PublicKey::from_bytes(bytes)
+        };
+        let full = (0..REVOKED_MAX as u32).map(key);
+        let full = Revocations::default().with(&identity(1), full, SystemTime::now()).unwrap();
+        assert!(full.to_bytes().len() <= REVOCATIONS_BYTES_MAX);
+        let longer = full.with(&identity(1), [key(u32::MAX)], SystemTime::now());
+        assert_eq!(longer, Err(RevocationsError::TooLong));
+        assert!(full.with(&identity(1), [key(0)], SystemTime::now()).is_ok(), "nobody is on it twice");
+    }
+
+    #[test]
+    fn a_list_outlives_the_process_and_a_damaged_one_is_not_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, network) = (directory.path().join("revoked"), identity(1).public_key());
+        assert_eq!(Revocations::load(&path, &network).unwrap(), Revocations::default());
+        list(&[3]).save(&path).unwrap();
+        assert_eq!(Revocations::load(&path, &network).unwrap(), list(&[3]));
+        fs::write(&path, b"nothing of ours").unwrap();
+        assert!(Revocations::load(&path, &network).is_err());
+    }
+}

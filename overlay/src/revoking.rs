@@ -1,0 +1,72 @@
+//! A newer list of the revoked: in force at once, kept on disk, and handed on.
+//!
+//! Whoever is on it loses its rights between two instructions, then its connections and its place in the routing table.
+//! Everybody who is connected is handed the list; who was away is handed it when it is met again (`session.rs`), so that
+//! it reaches all who reach anybody.
+//!
+//! Not here: what a list is ([`crate::revocation`]).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reactor::rpc::Connection;
+
+use crate::message::{Revoke, RevokeRefused};
+use crate::node_id::NodeId;
+use crate::revocation::Revocations;
+use crate::state::State;
+
+/// How long a peer may take to keep a list: a flush of its disk, and some round trips.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Takes a list that somebody brought; returns the number of the one that is kept then, which may be newer.
+///
+/// # Errors
+/// `List` if it is not the owner's, `NotKept` if it can't be written down; it is in force all the same.
+///
+/// # Suspends
+/// Until it is on disk.
+pub(crate) fn take(state: &Rc<State>, newer: Revocations) -> Result<u64, RevokeRefused> {
+    newer.verify(&state.credentials.network).map_err(RevokeRefused::List)?;
+    if let Some(connected) = state.peers.revoke(newer) {
+        let list = state.peers.revocations();
+        tracing::info!(version = list.version(), cut = connected.len(), "members were revoked");
+        for key in list.revoked().iter().map(|revoked| revoked.key).chain(connected) {
+            state.pool.cut(&key);
+            state.change_table(|table, _| table.remove(&NodeId::of(&key)));
+        }
+        for connection in state.pool.one_of_each() {
+            hand_over(state, connection);
+        }
+    }
+    keep(state)
+}
+
+/// Hands our list to the peer at the other end, in the background.
+pub(crate) fn hand_over(state: &Rc<State>, connection: Connection) {
+    let state = state.clone();
+    // At the limit of coroutines it is not handed over now; when the two meet again it is.
+    let _ = reactor::Builder::new().spawn(move || {
+        let list = state.peers.revocations();
+        if let Err(error) = connection.call::<Revoke>(&list, Bytes::new(), HAND_OVER_TIMEOUT) {
+            tracing::debug!(%error, "a peer did not take the list of the revoked");
+        }
+    });
+}
+
+/// Writes the list down, if what is there is older.
+fn keep(state: &Rc<State>) -> Result<u64, RevokeRefused> {
+    let Some((path, kept)) = &state.kept_revocations else { return Ok(state.peers.revocations().version()) };
+    // One at a time, and the newest: who waited may find that it is there.
+    let mut kept = kept.lock();
+    let list = state.peers.revocations();
+    let version = list.version();
+    if version > *kept {
+        let path = path.clone();
+        reactor::offload(move || list.save(&path))
+            .map_err(|error| RevokeRefused::NotKept(error.to_string()))?;
+        *kept = version;
+    }
+    Ok(version)
+}
