@@ -87,6 +87,8 @@ pub struct Admitted {
     pub peer: Peer,
     /// By what.
     pub passport: Passport,
+    /// The version of the protocol that both speak.
+    pub version: u32,
     /// Where it dialled from, or was dialled at.
     pub address: SocketAddr,
     /// The number of the list of the revoked that it has; `None` if it takes none.
@@ -292,9 +294,9 @@ impl Credentials {
     }
 
     fn judge(&self, hello: Hello, key: PublicKey, address: SocketAddr) -> Result<Admitted, Refusal> {
-        if PROTOCOL_VERSIONS.common(hello.versions).is_none() {
+        let Some(version) = PROTOCOL_VERSIONS.common(hello.versions) else {
             return Err(Refusal::Version { ours: PROTOCOL_VERSIONS, theirs: hello.versions });
-        }
+        };
         if key == self.own {
             return Err(Refusal::SameKey);
         }
@@ -319,7 +321,7 @@ impl Credentials {
         let peer = Peer { role: hello.role, rights, expires: hello.passport.expires() };
         let revocations = (hello.features & FEATURE_REVOCATIONS != 0).then_some(hello.revocations);
         let contact = Contact::new(key, addresses);
-        Ok(Admitted { contact, peer, passport: hello.passport, address, revocations })
+        Ok(Admitted { contact, peer, passport: hello.passport, version, address, revocations })
     }
 }
 

@@ -92,6 +92,11 @@ pub enum Declined {
         "the ticket has been used already: ask for a new one, and for who used this one if it was not you"
     )]
     Used,
+    /// The owner's home does not know it.
+    #[error(
+        "the home that answers has not made this ticket: it may have been put back from an older copy; ask for a new one"
+    )]
+    Unknown,
     /// The owner took it back.
     #[error("the ticket was revoked: ask for a new one")]
     Revoked,

@@ -23,8 +23,8 @@ reactor::service! {
             = 0x0101 as FindNode, inline, idempotent;
         /// "I am leaving for good: forget me."
         fn leave(&self) -> Result<(), Never> = 0x0102 as Leave, inline, idempotent;
-        /// "These are members no more." Answered once the list, or a newer one, is kept for good; tells its number.
-        fn revoke(&self, newer: Revocations) -> Result<u64, RevokeRefused> = 0x0103 as Revoke, idempotent;
+        /// "These are members no more." Answered once the list, or a newer one, is kept for good; tells the hash of that.
+        fn revoke(&self, newer: Revocations) -> Result<[u8; 32], RevokeRefused> = 0x0103 as Revoke, idempotent;
         /// "Whose list of the revoked have you?"
         fn revoked(&self) -> Result<Revocations, Never> = 0x0104 as Revoked, inline, idempotent;
         /// "Which strangers wait for the owner's reply?"

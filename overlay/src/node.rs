@@ -72,6 +72,17 @@ pub enum StartError {
     /// A storage node must be reachable.
     #[error("a storage node needs an address to listen at, so that others can reach it")]
     NoListenAddress,
+    /// Who was revoked is not known.
+    #[error(
+        "the list of the revoked, {}, can't be read: {source}; restore it, or remove it and start this node while \
+         others run that have it", path.display()
+    )]
+    Revocations {
+        /// The list.
+        path: PathBuf,
+        /// How it failed.
+        source: io::Error,
+    },
     /// Our own passport would be refused everywhere.
     #[error("our own passport is no good: {0}")]
     Passport(#[from] PassportError),
@@ -116,7 +127,7 @@ impl Node {
         };
         let addresses = listener.iter().map(|(_, address)| *address).collect();
         if let Some(path) = &revocations_file {
-            load_revocations(path, &network, &peers);
+            load_revocations(path, &network, &peers)?;
         }
         let credentials = Credentials { network, own, passport, role, addresses, peers };
         let kept = revocations_file.filter(|_| role == Role::Storage);
@@ -187,14 +198,14 @@ impl Node {
     }
 
     /// Takes a newer list of the revoked, cuts those off who are on it, and hands it to everybody who is connected.
-    /// Returns the number of the list that is in force then.
+    /// Returns the hash of the list that is in force then.
     ///
     /// # Errors
     /// If it is not the owner's, or can't be kept.
     ///
     /// # Suspends
     /// Until it is on disk, where it is kept there.
-    pub fn revoke(&self, newer: Revocations) -> Result<u64, RevokeRefused> {
+    pub fn revoke(&self, newer: Revocations) -> Result<[u8; 32], RevokeRefused> {
         revoking::take(&self.state, newer)
     }
 
@@ -285,15 +296,13 @@ impl Node {
     }
 }
 
-/// A list that can't be read is none: whoever is met hands over the newest.
-fn load_revocations(path: &Path, network: &PublicKey, peers: &Peers) {
-    let (shown, path, network) = (path.display().to_string(), path.to_owned(), *network);
-    match reactor::offload(move || Revocations::load(&path, &network)) {
-        Ok(list) => drop(peers.revoke(list)),
-        Err(error) => {
-            tracing::error!(path = shown, %error, "the list of the revoked can't be read; the other nodes have it")
-        }
-    }
+/// A damaged list must not pass for none: the first to come would be who was revoked.
+fn load_revocations(path: &Path, network: &PublicKey, peers: &Peers) -> Result<(), StartError> {
+    let (owned, network) = (path.to_owned(), *network);
+    let list = reactor::offload(move || Revocations::load(&owned, &network));
+    let list = list.map_err(|source| StartError::Revocations { path: path.into(), source })?;
+    peers.revoke(list);
+    Ok(())
 }
 
 impl Drop for Node {

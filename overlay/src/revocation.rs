@@ -63,6 +63,29 @@ pub enum RevocationsError {
 }
 
 impl Revocations {
+    /// The list that follows all of `lists`: whoever is on any of them is on it, and `keys` beside. A home that was put back
+    /// from a copy may have signed another list of a number that the nodes know: nobody comes back by that.
+    ///
+    /// # Errors
+    /// `TooLong`.
+    pub fn following<'a>(
+        lists: impl IntoIterator<Item = &'a Revocations>,
+        owner: &Identity,
+        keys: impl IntoIterator<Item = PublicKey>,
+        now: SystemTime,
+    ) -> Result<Revocations, RevocationsError> {
+        let mut all = Revocations::default();
+        for list in lists {
+            all.version = all.version.max(list.version);
+            for entry in &list.revoked {
+                if !all.contains(&entry.key) {
+                    all.revoked.push(*entry);
+                }
+            }
+        }
+        all.with(owner, keys, now)
+    }
+
     /// The list that follows this one: with `keys` beside those that are on it.
     ///
     /// # Errors
@@ -90,6 +113,11 @@ impl Revocations {
     /// Counts the owner's changes.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// What tells it from any other list, of the same number too.
+    pub fn hash(&self) -> [u8; 32] {
+        sha3_256(&[b"hypha revocations", &self.to_bytes()])
     }
 
     /// Everybody on it, in the order in which they were put there.
@@ -223,6 +251,18 @@ mod tests {
         for forged in forgeries {
             assert_eq!(forged.verify(&network), Err(RevocationsError::Forged), "{forged:?}");
         }
+    }
+
+    #[test]
+    fn two_lists_of_one_number_become_one_that_forgets_nobody() {
+        let (nodes, copy) = (list(&[3]), list(&[4]));
+        assert_eq!((nodes.version(), copy.version()), (1, 1));
+        assert_ne!(nodes.hash(), copy.hash());
+        let keys = [identity(5).public_key()];
+        let both = Revocations::following([&nodes, &copy], &identity(1), keys, SystemTime::now()).unwrap();
+        assert_eq!((both.version(), both.revoked().len()), (2, 3));
+        assert_eq!(both.verify(&identity(1).public_key()), Ok(()));
+        assert!([3, 4, 5].iter().all(|number| both.contains(&identity(*number).public_key())));
     }
 
     #[test]

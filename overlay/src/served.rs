@@ -58,9 +58,9 @@ impl Neighbour for Served {
         Ok(())
     }
 
-    fn revoke(&self, _: &CallContext, newer: Revocations) -> Result<u64, RevokeRefused> {
+    fn revoke(&self, _: &CallContext, newer: Revocations) -> Result<[u8; 32], RevokeRefused> {
         // Whoever brings it: it is the owner's word.
-        self.0.upgrade().map_or(Ok(0), |state| revoking::take(&state, newer))
+        self.0.upgrade().map_or(Ok([0; 32]), |state| revoking::take(&state, newer))
     }
 
     fn revoked(&self, _: &CallContext) -> Result<Revocations, Never> {

@@ -8,7 +8,9 @@
 //! Numbers big-endian; the checksum is the start of a SHA3-256 over all before it, so that a slip of the pen is told from
 //! a ticket that somebody changed, whose signature is wrong. The secret in it is the seed of the ticket's own key, which
 //! is good for naming a member and for nothing else; no member's key is ever in a ticket.
-//! A way in names the node's key beside its address: nobody else can pose as it.
+//! A way in names the node's key beside its address: nobody else can pose as it. The ways are not signed, since the owner
+//! need not be asked where its nodes are now: who changes them on the way can keep the holder out, as by losing the
+//! ticket, and learns its name and address; it can neither use the ticket nor answer for the owner.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::*;
 use overlay::admission::Refusal;
-use overlay::{Bootstrap, Config, JoinError, Node, PassportError, Revocations};
+use overlay::{Bootstrap, Config, JoinError, Node, PassportError, Revocations, StartError};
+use reactor::rpc::Service;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -24,7 +25,7 @@ fn a_revoked_node_is_out_of_every_table_and_its_connections_are_closed() {
         // One node hears of it, and only from the owner.
         let list = revoking(&network, &Revocations::default(), &nodes[3]);
         assert!(nodes[0].revoke(revoking(&Network::new(), &Revocations::default(), &nodes[3])).is_err());
-        assert_eq!(nodes[0].revoke(list.clone()), Ok(1));
+        assert_eq!(nodes[0].revoke(list.clone()), Ok(list.hash()));
         eventually("the others refuse it", SOON, || {
             let key = contact(&nodes[3]).public_key;
             nodes[..3].iter().all(|node| {
@@ -40,10 +41,10 @@ fn a_revoked_node_is_out_of_every_table_and_its_connections_are_closed() {
 
         // The list that was true before is no news, and neither is another of the same number.
         let second = revoking(&network, &list, &nodes[2]);
-        assert_eq!(nodes[0].revoke(second.clone()), Ok(2));
+        assert_eq!(nodes[0].revoke(second.clone()), Ok(second.hash()));
         let rival = revoking(&network, &revoking(&network, &Revocations::default(), &nodes[1]), &nodes[0]);
         for older in [list, rival] {
-            assert_eq!(nodes[0].revoke(older), Ok(2));
+            assert_eq!(nodes[0].revoke(older), Ok(second.hash()));
         }
         assert_eq!(nodes[0].peers().revocations(), second);
     });
@@ -74,5 +75,10 @@ fn a_node_that_was_away_learns_it_from_the_first_it_meets_and_keeps_it() {
         // It knows before it meets anybody.
         let alone = start(Config { bootstrap: Vec::new(), ..again() });
         assert_eq!(alone.peers().revocations(), list);
+        alone.stop();
+        // A damaged list is no list of nobody.
+        std::fs::write(&path, "nothing of ours").unwrap();
+        let refused = Node::start(again(), Service::new()).err();
+        assert!(matches!(refused, Some(StartError::Revocations { .. })), "{refused:?}");
     });
 }

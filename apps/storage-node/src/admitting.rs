@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dht::Client;
-use overlay::invitation::{InvitedAs, Letter, NOTES_BYTES_MAX, Reply, Verdict};
+use overlay::invitation::{Declined, InvitedAs, Letter, NOTES_BYTES_MAX, Reply, Verdict};
+use overlay::letterbox::LETTERS_MAX;
 use overlay::message::{Letters, Replied};
-use overlay::{Contact, Node, Overlay, Passport, Revocations};
+use overlay::{Contact, Node, Overlay, Passport};
 use reactor::JoinHandle;
 use serde::{Deserialize, Serialize};
 
@@ -107,12 +108,9 @@ impl Host {
     }
 
     fn round(&self) -> Result<(), Failure> {
-        let (home, network) = (self.home.clone(), self.network.owner_key());
-        let (roll, kept) = reactor::offload(move || {
-            let path = home.revocations_file();
-            let kept = Revocations::load(&path, &network).map_err(|error| Failure::file(&path, error))?;
-            Ok::<_, Failure>((Roll::read(&home)?, kept))
-        })?;
+        let (home, network) = (self.home.clone(), self.network.clone());
+        let (roll, kept) =
+            reactor::offload(move || Ok::<_, Failure>((Roll::read(&home)?, home.revocations(&network)?)))?;
         // What `remove` could tell no node; and the nodes that run in this home had lists of their own.
         if kept.version() > self.overlay.peers().revocations().version() {
             let taken = self.overlay.revoke(kept);
@@ -120,7 +118,7 @@ impl Host {
         }
         let revoked = self.overlay.peers().revocations();
         // Whom `remove` could not take off the drive.
-        let is_left = |member: &LetIn| member.is_on_drive && revoked.contains(&member.public_key());
+        let is_left = |member: &LetIn| member.may_be_on_drive && revoked.contains(&member.public_key());
         let left: Vec<LetIn> = roll.members.iter().filter(|member| is_left(member)).cloned().collect();
         if !left.is_empty() {
             remove::put_out(&self.home, &self.network, &self.store, &self.user, &left)?;
@@ -129,7 +127,7 @@ impl Host {
             return Ok(());
         }
         let mut result = Ok(());
-        for (letter, from) in self.letters() {
+        for (letter, from) in self.letters(&roll) {
             match self.answer(&letter) {
                 Ok(reply) => self.deliver(&reply, &from),
                 Err(failure) => result = Err(failure),
@@ -139,7 +137,7 @@ impl Host {
     }
 
     /// The letters that wait, each with the nodes that have it.
-    fn letters(&self) -> Vec<(Letter, Vec<Contact>)> {
+    fn letters(&self, roll: &Roll) -> Vec<(Letter, Vec<Contact>)> {
         let mut letters: Vec<(Letter, Vec<Contact>)> =
             self.overlay.letters().into_iter().map(|letter| (letter, Vec::new())).collect();
         let live = self.overlay.contacts().into_iter().filter(|(_, is_live)| *is_live);
@@ -157,9 +155,11 @@ impl Host {
             asked.into_iter().map(|asking| asking.join().unwrap_or_default()).collect()
         });
         for (node, answer) in nodes.into_iter().zip(answers) {
-            for letter in answer {
-                // A node may say anything.
-                if letter.verify(&self.network.owner_key(), reactor::wall_clock()).is_err() {
+            // A node may say anything, and as much of it as it likes.
+            for letter in answer.into_iter().take(LETTERS_MAX) {
+                if !roll.knows(&letter.invitation.ticket)
+                    || letter.verify(&self.network.owner_key(), reactor::wall_clock()).is_err()
+                {
                     continue;
                 }
                 match letters.iter_mut().find(|(known, _)| *known == letter) {
@@ -173,18 +173,40 @@ impl Host {
 
     fn answer(&self, letter: &Letter) -> Result<Reply, Failure> {
         let (home, network) = (self.home.clone(), self.network.clone());
-        let (asked, revoked, now) = (letter.clone(), self.overlay.peers().revocations(), now());
+        let (asked, now) = (letter.clone(), now());
         let decided = reactor::offload(move || {
-            Roll::change(&home, |roll| Ok(roll.admit(&asked, &network, &revoked, now)))
+            Roll::change(&home, |roll| {
+                // `remove` writes it under the same lock: who was removed a moment ago is not let in by what we knew then.
+                let revoked = home.revocations(&network)?;
+                let mut decided = roll.admit(&asked, &network, &revoked, now);
+                if let Ok(member) = &mut decided
+                    && member.role != InvitedAs::Node
+                {
+                    // Before it is put there: whatever becomes of the swap, a removal takes it off.
+                    roll.on_drive(&member.key, true);
+                    member.may_be_on_drive = true;
+                }
+                Ok(decided)
+            })
         })?;
         let owner = identity::owner(&self.home)?;
         let member = match decided {
             Ok(member) => member,
             Err(why) => return Ok(Reply::sign(&owner, letter, Verdict::Declined(why))),
         };
-        if member.role != InvitedAs::Node && !member.is_on_drive {
+        if member.role != InvitedAs::Node {
             sharing::let_in(&self.store, &self.network, &self.user, &member)?;
-            self.note_on_drive(&member)?;
+            // It may have been removed meanwhile, and taken off just before it was put on.
+            let (home, network, key) = (self.home.clone(), self.network.clone(), member.key.clone());
+            let revoked = reactor::offload(move || {
+                Roll::change(&home, |roll| {
+                    roll.on_drive(&key, true);
+                    home.revocations(&network)
+                })
+            })?;
+            if revoked.contains(&member.public_key()) {
+                return Ok(Reply::sign(&owner, letter, Verdict::Declined(Declined::Revoked)));
+            }
         }
         let not_before = reactor::wall_clock().checked_sub(CLOCK_TOLERANCE).unwrap_or(SystemTime::UNIX_EPOCH);
         let passport = Passport::issue_from(&owner, letter.holder, member.role.rights(), not_before, None);
@@ -195,17 +217,6 @@ impl Host {
         }
         say(format_args!("{} joins as a {}", member.name, member.role));
         Ok(Reply::sign(&owner, letter, Verdict::Welcome { passport, notes: notes.into() }))
-    }
-
-    fn note_on_drive(&self, member: &LetIn) -> Result<(), Failure> {
-        let (home, key) = (self.home.clone(), member.key.clone());
-        reactor::offload(move || {
-            Roll::change(&home, |roll| {
-                let entry = roll.members.iter_mut().find(|entry| entry.key == key);
-                entry.into_iter().for_each(|entry| entry.is_on_drive = true);
-                Ok(())
-            })
-        })
     }
 
     /// A reply that does not arrive is asked for again by the letter, which its node still has.

@@ -151,6 +151,11 @@ pub(crate) enum Failure {
     /// Whom to remove is not clear.
     #[error("{who:?} is nobody who can be removed: {reason}")]
     NoMember { who: String, reason: String },
+    /// A node can't be emptied yet.
+    #[error(
+        "{who} is a storage node, and may hold the only copies of blocks: handing them over is not possible yet"
+    )]
+    HoldsBlocks { who: String },
     /// Somebody is removed, and not everybody knows it.
     #[error("{reason}")]
     Removing { reason: String },
@@ -261,6 +266,11 @@ impl Failure {
             Failure::OtherNetwork { .. } => "give an empty or a new directory as --home".into(),
             Failure::AlreadyJoined { .. } => {
                 "use it: `mount DRIVE`, or `run` for a node; for one more member give another --home".into()
+            }
+            Failure::HoldsBlocks { .. } => {
+                "leave it in; or, if it is in wrong hands, give --now: it is refused for ever then, and what only it has is \
+                 lost"
+                    .into()
             }
             Failure::NoMember { .. } => "`members` lists them".into(),
             Failure::Removing { .. } => {

@@ -23,6 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
+use overlay::Revocations;
 use reactor::crypto::PublicKey;
 
 use crate::errors::Failure;
@@ -75,6 +76,15 @@ impl Home {
     /// Who is a member no more.
     pub(crate) fn revocations_file(&self) -> PathBuf {
         self.path.join("revoked")
+    }
+
+    /// The newest list of the revoked that this home knows. Blocks.
+    ///
+    /// # Errors
+    /// If it can't be read, or is not the owner's.
+    pub(crate) fn revocations(&self, network: &Network) -> Result<Revocations, Failure> {
+        let path = self.revocations_file();
+        Revocations::load(&path, &network.owner_key()).map_err(|error| Failure::file(&path, error))
     }
 
     /// The key of a machine that has asked to join, until it has.

@@ -183,7 +183,15 @@ fn ask(ticket: &Ticket, identity: &Rc<Identity>, letter: &Letter) -> Result<Verd
             }
         }
         match (waits, refusal, failure) {
-            (false, Some(why), _) => return Err(declined(why)),
+            (false, Some(why), None) => return Err(declined(why)),
+            (false, Some(why), Some(failure)) => {
+                return Err(Failure::Ticket {
+                    reason: format!(
+                        "{why} (so a node says, and not the owner; others can't be asked: {failure})"
+                    ),
+                    advice: Some("if that can't be, try again when the other nodes run"),
+                });
+            }
             (false, None, failure) if !was_reached => {
                 return Err(Failure::Ticket {
                     reason: format!(

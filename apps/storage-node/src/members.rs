@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use overlay::invitation::InvitedAs;
 use overlay::message::Sightings;
 use overlay::{Contact, Overlay, Revocations, Rights};
 use reactor::crypto::PublicKey;
@@ -78,12 +79,17 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// The key that is revoked.
-    pub(crate) fn key(&self) -> PublicKey {
+    /// The keys that are revoked. A member's ticket goes with it: it may be good for more, and the member has it.
+    pub(crate) fn keys(&self) -> Vec<PublicKey> {
         match self {
-            Subject::Member(member) => member.public_key(),
-            Subject::Ticket(ticket) => PublicKey::from_bytes(ticket.ticket.0),
+            Subject::Member(member) => vec![member.public_key(), PublicKey::from_bytes(member.ticket.0)],
+            Subject::Ticket(ticket) => vec![PublicKey::from_bytes(ticket.ticket.0)],
         }
+    }
+
+    /// Whether it is a storage node.
+    pub(crate) fn is_node(&self) -> bool {
+        matches!(self, Subject::Member(member) if member.role == InvitedAs::Node)
     }
 }
 
@@ -131,7 +137,7 @@ fn sightings(settings: &Settings) -> Option<BTreeMap<PublicKey, LastSeen>> {
     });
     let mut seen: BTreeMap<PublicKey, LastSeen> = BTreeMap::new();
     for (node, answer) in nodes.iter().zip(answers) {
-        let Ok((sightings, _)) = answer else { continue };
+        let Some(Ok((sightings, _))) = answer else { continue };
         let itself =
             node.addresses.first().map(|&address| (node.public_key, LastSeen { address, seconds_ago: 0 }));
         let others = sightings.into_iter().map(|sighting| {

@@ -38,6 +38,9 @@ pub(crate) fn remove(options: &Remove) -> Result<(), Failure> {
     let network = home.network()?;
     identity::owner(&home)?;
     let subject = resolve(&options.who, &Roll::read(&home)?, &home, &network)?;
+    if subject.is_node() && !options.now {
+        return Err(Failure::HoldsBlocks { who: subject.to_string() });
+    }
     let settings = Settings::of_home(&home, network.clone());
     process::run(|| perform(&home, &network, &settings, &subject))
 }
@@ -45,15 +48,14 @@ pub(crate) fn remove(options: &Remove) -> Result<(), Failure> {
 fn perform(home: &Home, network: &Network, settings: &Settings, subject: &Subject) -> Result<(), Failure> {
     // Without a node the list is made all the same: whoever comes up in this home hands it over.
     let client = Client::connect(settings);
-    let key = subject.key();
+    let keys = subject.keys();
     let nodes: Vec<Contact> = client.as_ref().map_or_else(
         |_| Vec::new(),
         |client| client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect(),
     );
-    let nodes: Vec<Contact> = nodes.into_iter().filter(|node| node.public_key != key).collect();
-    let newest =
-        client.as_ref().map_or_else(|_| Revocations::default(), |client| newest_of(client, &nodes, network));
-    let list = sign(home, network, key, newest)?;
+    let nodes: Vec<Contact> = nodes.into_iter().filter(|node| !keys.contains(&node.public_key)).collect();
+    let theirs = client.as_ref().map_or_else(|_| Vec::new(), |client| lists_of(client, &nodes, network));
+    let list = sign(home, network, &keys, &theirs)?;
     let client = client.map_err(|failure| Failure::Removing {
         reason: format!("{subject} is on the list of the revoked, and no node knows it yet: {failure}"),
     })?;
@@ -62,32 +64,41 @@ fn perform(home: &Home, network: &Network, settings: &Settings, subject: &Subjec
     result
 }
 
-/// The newest list that a node has: this home's may be a restored copy.
-fn newest_of(client: &Client, nodes: &[Contact], network: &Network) -> Revocations {
+/// The lists that the nodes have: this home may be an older copy, or there may be two of it.
+fn lists_of(client: &Client, nodes: &[Contact], network: &Network) -> Vec<Revocations> {
     let lists = on_each(client.overlay(), nodes, |overlay, node| {
         let (list, _) = overlay.call::<Revoked>(node, &(), Bytes::new(), KEEP_LIMIT).ok()?;
         list.verify(&network.owner_key()).ok().map(|()| list)
     });
-    lists.into_iter().flatten().max_by_key(Revocations::version).unwrap_or_default()
+    lists.into_iter().flatten().flatten().collect()
 }
 
-/// Signs the list that follows the newest, and has it on disk here before anybody hears of it.
-fn sign(home: &Home, network: &Network, key: PublicKey, newest: Revocations) -> Result<Revocations, Failure> {
-    let path = home.revocations_file();
+/// Signs the list that follows all of them, and has it on disk here before anybody hears of it.
+fn sign(
+    home: &Home,
+    network: &Network,
+    keys: &[PublicKey],
+    theirs: &[Revocations],
+) -> Result<Revocations, Failure> {
     Roll::change(home, |_| {
-        let failed = |error| Failure::file(&path, error);
-        let kept = Revocations::load(&path, &network.owner_key()).map_err(failed)?;
-        let before = if newest.version() > kept.version() { newest } else { kept };
-        if before.contains(&key) {
-            before.save(&path).map_err(failed)?;
-            return Ok(before);
+        let kept = home.revocations(network)?;
+        if keys.iter().all(|key| kept.contains(key)) && theirs.iter().all(|list| is_below(list, &kept)) {
+            return Ok(kept);
         }
         let owner = identity::owner(home)?;
-        let next = before.with(&owner, [key], reactor::wall_clock());
+        let lists = theirs.iter().chain([&kept]);
+        let next = Revocations::following(lists, &owner, keys.iter().copied(), reactor::wall_clock());
         let next = next.map_err(|error| Failure::Removing { reason: error.to_string() })?;
-        next.save(&path).map_err(failed)?;
+        let path = home.revocations_file();
+        next.save(&path).map_err(|error| Failure::file(&path, error))?;
         Ok(next)
     })
+}
+
+/// Whether who has `list` takes `kept` for newer, and loses nobody by it.
+fn is_below(list: &Revocations, kept: &Revocations) -> bool {
+    list == kept
+        || (list.version() < kept.version() && list.revoked().iter().all(|entry| kept.contains(&entry.key)))
 }
 
 fn spread_and_put_out(
@@ -100,9 +111,15 @@ fn spread_and_put_out(
 ) -> Result<(), Failure> {
     let kept = on_each(client.overlay(), nodes, |overlay, node| {
         let answer = overlay.call::<Revoke>(node, list, Bytes::new(), KEEP_LIMIT);
-        answer.map(|(version, _)| version >= list.version()).map_err(|error| error.to_string())
+        match answer {
+            Ok((hash, _)) if hash == list.hash() => Ok(()),
+            Ok(_) => Err("it has another one: say it again".into()),
+            Err(error) => Err(error.to_string()),
+        }
     });
-    let count = kept.iter().filter(|answer| matches!(answer, Ok(true))).count();
+    let kept: Vec<Result<(), String>> =
+        kept.into_iter().map(|answer| answer.unwrap_or_else(|| Err("interrupted".into()))).collect();
+    let count = kept.iter().filter(|answer| answer.is_ok()).count();
     for (node, answer) in nodes.iter().zip(&kept) {
         if let Err(error) = answer {
             output::warn(format_args!(
@@ -116,9 +133,11 @@ fn spread_and_put_out(
     }
     say(format_args!("{subject} is removed: {count} of {} nodes refuse it from now on", nodes.len()));
     let Subject::Member(member) = subject else { return Ok(()) };
-    if !member.is_on_drive {
+    say("the ticket that it joined with is worth nothing any more either");
+    if subject.is_node() {
         return Ok(());
     }
+    // Whatever the roll said a moment ago: it may be on its way there.
     let user = Member::load(&home.user_key_file(), Role::User)?;
     put_out(home, network, &client.block_store(), &user, std::slice::from_ref(member)).map_err(|failure| {
         Failure::Removing {
@@ -147,18 +166,21 @@ pub(crate) fn put_out(
     let (home, keys) = (home.clone(), members.iter().map(|member| member.key.clone()).collect::<Vec<_>>());
     reactor::offload(move || {
         Roll::change(&home, |roll| {
-            let entries = roll.members.iter_mut().filter(|entry| keys.contains(&entry.key));
-            entries.for_each(|entry| entry.is_on_drive = false);
+            keys.iter().for_each(|key| roll.on_drive(key, false));
             Ok(())
         })
     })
 }
 
-/// Asks every node at once.
-pub(crate) fn on_each<T>(overlay: &Node, nodes: &[Contact], ask: impl Fn(&Node, &Contact) -> T) -> Vec<T> {
+/// Asks every node at once; the answers are in the order of the nodes, `None` for a question that was cut short.
+pub(crate) fn on_each<T>(
+    overlay: &Node,
+    nodes: &[Contact],
+    ask: impl Fn(&Node, &Contact) -> T,
+) -> Vec<Option<T>> {
     let ask = &ask;
     reactor::scope(|scope| {
         let asked: Vec<_> = nodes.iter().map(|node| scope.spawn(move || ask(overlay, node))).collect();
-        asked.into_iter().filter_map(|asking| asking.join().ok()).collect()
+        asked.into_iter().map(|asking| asking.join().ok()).collect()
     })
 }

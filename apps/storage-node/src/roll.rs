@@ -57,8 +57,8 @@ pub(crate) struct LetIn {
     pub(crate) ticket: Hex<[u8; 32]>,
     /// A node's number.
     pub(crate) number: Option<u16>,
-    /// The drive's root says so as well.
-    pub(crate) is_on_drive: bool,
+    /// Whether the drive's root may name it: true from before it is put there until it is known to be off.
+    pub(crate) may_be_on_drive: bool,
 }
 
 impl Kind for Roll {
@@ -121,9 +121,20 @@ impl Roll {
         });
     }
 
+    /// Whether this ticket was given out here.
+    pub(crate) fn knows(&self, ticket: &PublicKey) -> bool {
+        self.invitations.iter().any(|invited| invited.ticket.0 == *ticket.as_bytes())
+    }
+
     /// Whether anybody may have to be answered or let onto the drive.
     pub(crate) fn expects_somebody(&self, now: u64) -> bool {
         self.invitations.iter().any(|invited| invited.expires.saturating_add(3600) > now)
+    }
+
+    /// Notes whether the drive's root may name a member.
+    pub(crate) fn on_drive(&mut self, key: &Hex<[u8; 32]>, may_be: bool) {
+        let entries = self.members.iter_mut().filter(|entry| entry.key == *key);
+        entries.for_each(|entry| entry.may_be_on_drive = may_be);
     }
 
     /// How often a ticket was used.
@@ -150,6 +161,10 @@ impl Roll {
         if let Some(known) = self.members.iter().find(|member| member.key == key && member.ticket == ticket) {
             return Ok(known.clone());
         }
+        // A home that was put back from an older copy does not know how often it was used.
+        if !self.knows(&letter.invitation.ticket) {
+            return Err(Declined::Unknown);
+        }
         // A key is one member: another ticket does not make it another thing.
         if self.members.iter().any(|member| member.key == key) || self.uses_of(&ticket) >= usize::from(uses) {
             return Err(Declined::Used);
@@ -165,7 +180,7 @@ impl Roll {
             since: now,
             ticket,
             number: (role == InvitedAs::Node).then(|| highest.saturating_add(1)),
-            is_on_drive: false,
+            may_be_on_drive: false,
         };
         self.members.push(member.clone());
         Ok(member)
@@ -179,9 +194,10 @@ impl LetIn {
     }
 }
 
-/// A stranger chose it, and it goes to a terminal.
+/// A stranger chose it, and it goes to a terminal, beside names that it should not pass for.
 fn printable(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    let is_plain = |c: char| c.is_alphanumeric() || "@._- ".contains(c);
+    name.chars().map(|c| if is_plain(c) { c } else { '?' }).collect()
 }
 
 #[cfg(test)]
@@ -204,8 +220,11 @@ mod tests {
     fn a_ticket_is_good_as_often_as_it_says_and_asking_again_is_not_using_it() {
         let (mut roll, none) = (Roll::default(), Revocations::default());
         let network = Founding::new().network(Vec::new());
+        assert_eq!(roll.admit(&letter(2, 10, 2), &network, &none, 7), Err(Declined::Unknown));
+        roll.invited(&letter(2, 10, 2).invitation, 7);
+        roll.invited(&letter(3, 10, 2).invitation, 7);
         let first = roll.admit(&letter(2, 10, 2), &network, &none, 7).unwrap();
-        assert_eq!((first.number, first.name.as_str(), first.since), (Some(1), "a?[2Jb", 7));
+        assert_eq!((first.number, first.name.as_str(), first.since), (Some(1), "a??2Jb", 7));
         assert_eq!(roll.admit(&letter(2, 10, 2), &network, &none, 8), Ok(first));
         assert_eq!(roll.admit(&letter(2, 11, 2), &network, &none, 8).unwrap().number, Some(2));
         assert_eq!(roll.admit(&letter(2, 12, 2), &network, &none, 8), Err(Declined::Used));

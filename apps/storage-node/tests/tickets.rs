@@ -148,7 +148,7 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let (home, a, b, c) = (place.join("home"), place.join("a"), place.join("b"), place.join("c"));
     let (second, third) = (place.join("second"), place.join("third"));
     let mut up = Running::up(&home, &a, 3);
-    let invited = ticket(&home, &["--uses", "2"]);
+    let invited = ticket(&home, &["--uses", "3"]);
     let removed = Running::start(&["join", "--home", text(&second), &invited, text(&b)], "the drive is");
     let stays = Running::start(&["join", "--home", text(&third), &invited, text(&c)], "the drive is");
     fs::write(b.join("of b"), "here").unwrap();
@@ -208,10 +208,27 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let _ = writing.wait();
     assert!(!a.join("late").exists());
 
+    // It has the ticket that it came with, which was good once more, and does not come back by that.
+    let said = refusal(&["--home", text(&place.join("back")), &invited]);
+    assert!(said.contains("was revoked"), "{said}");
+
+    // A node may hold the only copies of blocks: it is not removed by a word said lightly.
+    let node = place.join("node");
+    let nodes = ticket(&home, &["--role", "node"]);
+    let joined = Running::start(&["join", "--home", text(&node), &nodes], "listening on");
+    let json: serde_json::Value = serde_json::from_str(&printed(&home, &["members", "--json"])).unwrap();
+    let mut joiners = json["members"].as_array().unwrap().iter().filter(|member| member["since"].is_u64());
+    let newcomer = joiners.find(|member| member["role"] == "node").unwrap()["key"].as_str().unwrap();
+    let output = ended_within(SOON, Command::new(PROGRAM).args(["remove", "--home", text(&home), newcomer]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("only copies of blocks"));
+    assert!(printed(&home, &["remove", "--now", newcomer]).contains("is removed"));
+    drop(joined);
+
     // A ticket that was taken back lets nobody in.
     let revoked = ticket(&home, &["--role", "reader"]);
     let json: serde_json::Value = serde_json::from_str(&printed(&home, &["members", "--json"])).unwrap();
-    let unused = json["tickets"].as_array().unwrap().iter().find(|ticket| ticket["uses_left"] == 1).unwrap();
+    let unused =
+        json["tickets"].as_array().unwrap().iter().find(|ticket| ticket["role"] == "reader").unwrap();
     printed(&home, &["remove", unused["key"].as_str().unwrap()]);
     let said = refusal(&["--home", text(&place.join("fourth")), &revoked]);
     assert!(said.contains("was revoked"), "{said}");

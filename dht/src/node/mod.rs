@@ -253,7 +253,13 @@ impl Storage for Served {
     }
 
     fn accept(&self, call: &CallContext, request: AcceptRequest) -> Result<Ballot, Refusal> {
-        self.0.admit(call, WRITE)?;
+        if let Err(refusal) = self.0.admit(call, WRITE) {
+            // A reader delivers a writer's proposal again where nodes disagree. It can't make any, nor fill the disk.
+            self.0.admit(call, READ)?;
+            if self.0.read_register(&request.membership.register())?.is_none() {
+                return Err(refusal);
+            }
+        }
         self.0.accept(request)
     }
 

@@ -128,10 +128,8 @@ impl Node {
         }
         // What was sealed is chosen, whatever was on its way beside it.
         let is_first = membership.epoch() > 0 && proposal.ballot == Ballot::first(membership.epoch());
-        if !is_first
-            && known.is_some_and(|known| known.record.access_serial() > proposed.record.access_serial())
+        if !is_first && known.is_some_and(|known| takes_back_the_list(&membership.genesis, known, &proposed))
         {
-            // The owner has changed the list since. Safe, and enough to keep a writer out that was taken off it.
             return Err(Refusal::NotAllowed("the record carries an older access list".into()));
         }
         let before = next.acceptor.promised;
@@ -330,4 +328,18 @@ impl Node {
         *state = Some(next);
         Ok(())
     }
+}
+
+/// Whether `proposed` would undo a change of the access list: it follows a value with a newer one, or who proposes it was
+/// taken off.
+///
+/// An older list by itself is no such thing. The newer one may have reached this node and too few others to be chosen; then
+/// those go on from the value before it, and a node that refused all that follows would be dead to this register.
+fn takes_back_the_list(genesis: &Genesis, known: &Proposed, proposed: &Proposed) -> bool {
+    let (known, record) = (&known.record, &proposed.record);
+    let is_older = record.access_serial() < known.access_serial();
+    let hash = known.hash();
+    is_older
+        && (record.ancestors().any(|ancestor| *ancestor == hash)
+            || !known.allows(genesis, &proposed.proposal.writer))
 }

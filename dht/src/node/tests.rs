@@ -5,7 +5,7 @@ use reactor::crypto::Identity;
 
 use super::*;
 use crate::address::{BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, OwnerTag, verify_range};
-use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::mutable::{AccessList, Genesis, Invalid, Signed, SignedRecord};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::message::{AcceptRequest, PrepareRequest};
 use crate::paxos::{Ballot, ProposerId};
@@ -195,6 +195,71 @@ fn an_old_record_comes_back_under_nobodys_ballot() {
         let view = node.read_register(&register).unwrap().unwrap();
         assert_eq!(view.accepted.as_ref(), Some(&requests[3].proposed));
         assert_eq!(view.promise.as_ref(), Some(&requests[3].proposed.proposal));
+    });
+}
+
+#[test]
+fn a_list_of_writers_that_was_not_chosen_stops_nobody_who_is_on_it_and_keeps_out_who_is_not() {
+    reactor::run(|| {
+        let story = story();
+        let register = story.genesis.register();
+        let (stays, goes) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[3; 32]));
+        let list = |serial, writers: &[&Identity]| {
+            let writers = writers.iter().map(|writer| writer.public_key()).collect();
+            Some(AccessList::sign(&story.owner, register, serial, writers))
+        };
+        let (both, one) = (list(1, &[&stays, &goes]), list(2, &[&stays]));
+        let next = |writer: &Identity,
+                    before: &SignedRecord,
+                    access: &Option<Signed<AccessList>>,
+                    payload| {
+            SignedRecord::sign(writer, register, Some(before), access.clone(), Bytes::from_static(payload))
+        };
+        let shared = next(&story.owner, &story.first, &both, b"shared");
+        // The owner took one off, and only this node has heard of it.
+        let unheard = next(&story.owner, &shared, &one, b"unheard");
+        let node = node();
+        for (round, record) in (1..).zip([&story.first, &shared, &unheard]) {
+            node.accept(story.accept(round, record)).unwrap();
+        }
+        // The others went on from the value before it.
+        let (rival, intruding) =
+            (next(&stays, &shared, &both, b"rival"), next(&goes, &shared, &both, b"intruding"));
+        let refused = node.accept(story.accept_by(&goes, 4, &intruding));
+        assert!(matches!(refused, Err(Refusal::NotAllowed(_))), "{refused:?}");
+        // Nor is the list taken back by a value that follows it.
+        let taking_back = next(&stays, &unheard, &both, b"taking back");
+        let refused = node.accept(story.accept_by(&stays, 4, &taking_back));
+        assert!(matches!(refused, Err(Refusal::NotAllowed(_))), "{refused:?}");
+        node.accept(story.accept_by(&stays, 4, &rival)).unwrap();
+        let later = next(&stays, &rival, &both, b"later");
+        node.accept(story.accept_by(&stays, 5, &later)).unwrap();
+    });
+}
+
+#[test]
+fn a_reader_delivers_a_writers_proposal_again_and_makes_no_register() {
+    use crate::message::Accept;
+    use overlay::{Passport, Peer, Role};
+    reactor::run(|| {
+        let (story, peers) = (story(), Peers::new());
+        let node = Node::new(NodeId([1; 32]), Rc::new(MemoryStore::new()), Gate::Passports(peers.clone()), 3);
+        let mut service = Service::new();
+        node.serve(&mut service);
+        let reader = Identity::from_seed(&[2; 32]).public_key();
+        let passport = Passport::issue(&story.owner, reader, Rights::READER, None);
+        let peer = Peer { role: Role::Client, rights: Rights::READER, expires: None };
+        peers.enter(reader, peer, passport, "127.0.0.1:50000".parse().unwrap());
+        let mut context = CallContext::default();
+        context.peer = Some(reader);
+        let deliver =
+            |request: &AcceptRequest| service.call_local::<Accept>(&context, request, Bytes::new()).map(drop);
+        let first = story.accept(1, &story.first);
+        assert!(deliver(&first).is_err(), "the node does not have the register");
+        node.accept(first).unwrap();
+        let register = story.genesis.register();
+        let second = SignedRecord::sign(&story.owner, register, Some(&story.first), None, Bytes::new());
+        assert!(deliver(&story.accept(2, &second)).is_ok());
     });
 }
 

@@ -113,6 +113,9 @@ pub(crate) struct Remove {
     /// Its name, or the first digits of its key
     #[arg(value_name = "WHO")]
     pub(crate) who: String,
+    /// A storage node: remove it though blocks that only it has are lost
+    #[arg(long)]
+    pub(crate) now: bool,
     #[command(flatten)]
     pub(crate) home: HomeOption,
 }
