@@ -1,0 +1,63 @@
+//! The command line: where options stand, what the help shows, what is refused.
+
+use super::*;
+
+fn command_of(line: &str) -> Result<Command, clap::Error> {
+    Cli::try_parse_from(line.split(' ')).and_then(Cli::into_command)
+}
+
+#[test]
+fn home_may_stand_before_and_after_the_verb() {
+    let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;node list;node replace 2;\
+                 invite;join t;members;remove w";
+    for verb in verbs.split(';') {
+        for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
+            let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(command.home_mut().as_deref(), Some(std::path::Path::new("h")), "{line}");
+        }
+        assert!(command_of(&format!("storage-node --home h {verb} --home other")).is_err(), "{verb}");
+    }
+    assert!(command_of("storage-node run").is_err());
+    assert!(command_of("storage-node --home h status --network n --key k").is_err());
+    assert!(command_of("storage-node status --home h --network n --key k").is_err());
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    for command in Cli::command().get_subcommands_mut() {
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("Example"), "{} shows no example", command.get_name());
+        assert!(help.contains("storage-node "), "{} has no line to copy", command.get_name());
+    }
+}
+
+#[test]
+fn nodes_are_between_one_and_sixty_four() {
+    assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "0", "d"]).is_err());
+    assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "65", "d"]).is_err());
+    assert!(Cli::try_parse_from(["storage-node", "up", "--nodes", "3", "d"]).is_ok());
+}
+
+#[test]
+fn nodes_listen_on_an_address_that_others_can_dial() {
+    for (address, is_fine) in
+        [("192.0.2.7", true), ("::1", true), ("0.0.0.0", false), ("::", false), ("x", false)]
+    {
+        assert_eq!(
+            command_of(&format!("storage-node up --listen {address} d")).is_ok(),
+            is_fine,
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn a_network_file_without_a_key_is_refused() {
+    assert!(Cli::try_parse_from(["storage-node", "mount", "--network", "n", "d"]).is_err());
+    assert!(Cli::try_parse_from(["storage-node", "mount", "--network", "n", "--key", "k", "d"]).is_ok());
+}
