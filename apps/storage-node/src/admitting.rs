@@ -20,6 +20,7 @@ use overlay::{Contact, Node, Overlay, Passport};
 use reactor::JoinHandle;
 use serde::{Deserialize, Serialize};
 
+use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
@@ -195,7 +196,8 @@ impl Host {
             Err(why) => return Ok(Reply::sign(&owner, letter, Verdict::Declined(why))),
         };
         if member.role != InvitedAs::Node {
-            sharing::let_in(&self.store, &self.network, &self.user, &member)?;
+            let seen = client_directory::first(self.home.path());
+            sharing::let_in(&self.store, &seen, &self.network, &self.user, &member)?;
             // It may have been removed meanwhile, and taken off just before it was put on.
             let (home, network, key) = (self.home.clone(), self.network.clone(), member.key.clone());
             let revoked = reactor::offload(move || {

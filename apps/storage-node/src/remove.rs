@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::cli::Remove;
 use crate::client::{Client, Settings};
+use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
@@ -162,7 +163,7 @@ pub(crate) fn put_out(
     user: &Member,
     members: &[LetIn],
 ) -> Result<(), Failure> {
-    sharing::put_out(store, network, user, members)?;
+    sharing::put_out(store, &client_directory::first(home.path()), network, user, members)?;
     let (home, keys) = (home.clone(), members.iter().map(|member| member.key.clone()).collect::<Vec<_>>());
     reactor::offload(move || {
         Roll::change(&home, |roll| {

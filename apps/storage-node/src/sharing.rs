@@ -6,6 +6,7 @@
 //!
 //! Not here: what anybody may do on the nodes, which passports say.
 
+use std::path::Path;
 use std::rc::Rc;
 
 use dht::Client;
@@ -29,6 +30,7 @@ use crate::volume;
 /// Until the drive's root says so.
 pub(crate) fn let_in(
     store: &Client<Rc<Node>>,
+    seen: &Path,
     network: &Network,
     user: &Member,
     member: &LetIn,
@@ -41,7 +43,7 @@ pub(crate) fn let_in(
             enter(writers, key);
         }
     };
-    change(store, network, user, &read, &write)
+    change(store, seen, network, user, &read, &write)
 }
 
 /// Takes `members` off both lists: what is written from now on they can't read.
@@ -53,6 +55,7 @@ pub(crate) fn let_in(
 /// Until the drive's root says so.
 pub(crate) fn put_out(
     store: &Client<Rc<Node>>,
+    seen: &Path,
     network: &Network,
     user: &Member,
     members: &[LetIn],
@@ -60,7 +63,7 @@ pub(crate) fn put_out(
     let (keys, sealing_keys): (Vec<PublicKey>, Vec<X25519Public>) = members.iter().map(keys_of).unzip();
     let read = |readers: &mut Vec<X25519Public>| readers.retain(|reader| !sealing_keys.contains(reader));
     let write = |writers: &mut Vec<PublicKey>| writers.retain(|writer| !keys.contains(writer));
-    change(store, network, user, &read, &write)
+    change(store, seen, network, user, &read, &write)
 }
 
 fn keys_of(member: &LetIn) -> (PublicKey, X25519Public) {
@@ -76,13 +79,14 @@ fn enter<T: PartialEq>(list: &mut Vec<T>, one: T) {
 
 fn change(
     store: &Client<Rc<Node>>,
+    seen: &Path,
     network: &Network,
     user: &Member,
     read: &dyn Fn(&mut Vec<X25519Public>),
     write: &dyn Fn(&mut Vec<PublicKey>),
 ) -> Result<(), Failure> {
     let failed = |reason: String| Failure::Sharing { reason };
-    let keys = volume::keys(store, &volume::keepers(network)?, user)?;
+    let keys = volume::keys(store, &volume::keepers(network, Some(seen))?, user)?;
     // Read first: the list of writers is that of the value that was seen last.
     dht::BlockStore::read(store, &keys.register).map_err(|error| failed(error.to_string()))?;
     let before = store.writers(&keys.register).map_err(|error| failed(error.to_string()))?;
