@@ -16,6 +16,7 @@ pub mod fuse;
 mod journal;
 pub mod mount;
 pub mod operations;
+pub mod past;
 mod posix_acl;
 pub mod tree;
 pub mod volume;

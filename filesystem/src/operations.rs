@@ -448,6 +448,16 @@ pub trait Operations {
     /// `ESTALE` if the name that led here has just become another file's: look the path up again.
     fn open(&self, inode: Inode) -> Result<(), Errno>;
 
+    /// Says whether `inode` may be opened for writing, beyond what its mode says: what is past may not.
+    ///
+    /// # Errors
+    ///
+    /// `EROFS`.
+    fn may_write(&self, inode: Inode) -> Result<(), Errno> {
+        let _ = inode;
+        Ok(())
+    }
+
     /// Called when a descriptor that can write is closed: what it wrote is seen by whoever opens the file after it, on any
     /// mount.
     ///

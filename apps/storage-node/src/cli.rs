@@ -277,6 +277,7 @@ const MOUNT_EXAMPLES: &str = "\
 Examples:
   storage-node mount ./drive                              the nodes of the usual home must be running
   storage-node mount --node 127.0.0.1:4702 ./drive        knowing this one node only
+  storage-node mount --at before-the-move ./then          what a snapshot holds, for reading
   storage-node mount --network network.json --key user.key --node 192.0.2.7:4701 ./drive
 
 Another machine gets a home of its own with `invite` here and `join` there.";
@@ -306,6 +307,10 @@ pub(crate) struct Mount {
     /// Take an older state of the drive than this machine has seen, and go on from there
     #[arg(long)]
     pub(crate) accept_rollback: bool,
+    /// Show, for reading, what the drive was: the snapshot of this name, or the last one taken by this time (in UTC, as in
+    /// 2026-11-26 or "2026-11-26 22:15"; or so long ago, as in 3d)
+    #[arg(long, value_name = "NAME|TIME", conflicts_with = "write_back")]
+    pub(crate) at: Option<String>,
 }
 
 /// Options of `umount`.

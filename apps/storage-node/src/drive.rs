@@ -14,6 +14,7 @@ use std::time::Duration;
 use filesystem::fuse::SessionError;
 use filesystem::mount::{Mount, MountOptions, Unmounted};
 use filesystem::operations::Operations;
+use filesystem::past::WithPast;
 use filesystem::volume::Volume;
 use reactor::ScopedJoinHandle;
 
@@ -40,6 +41,8 @@ pub(crate) struct Place<'a> {
     pub(crate) mountpoint: &'a Path,
     /// Other users may look too.
     pub(crate) allow_other: bool,
+    /// It is a snapshot, which cannot be changed and has no snapshots.
+    pub(crate) is_past: bool,
 }
 
 /// Mounts `volume` at a place, calls `ready`, and serves until `stop` opens or the drive is unmounted. `directory`
@@ -53,16 +56,17 @@ pub(crate) struct Place<'a> {
 pub(crate) fn serve(
     volume: Rc<Volume>,
     directory: &Path,
-    &Place { mountpoint, allow_other }: &Place<'_>,
+    &Place { mountpoint, allow_other, is_past }: &Place<'_>,
     stop: &Stop,
     ready: impl FnOnce(),
 ) -> Result<(), Failure> {
     let options =
-        MountOptions { fs_name: "hypha".into(), allow_other, replace_stale: true, ..MountOptions::default() };
+        MountOptions { fs_name: "hypha".into(), read_only: is_past, allow_other, replace_stale: true };
     let mount = Mount::new(mountpoint, &options)?;
     let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
     let mut note = Note::leave(mount.mountpoint());
-    let operations: Rc<dyn Operations> = volume.clone();
+    let with_past = Rc::new(WithPast::new(volume.clone()));
+    let operations: Rc<dyn Operations> = if is_past { volume.clone() } else { with_past.clone() };
     let outcome = reactor::scope(|scope| {
         let server = scope.spawn(|| {
             let served = mount.serve(operations);
@@ -81,6 +85,7 @@ pub(crate) fn serve(
             stop.wait_hurry();
             say("not waiting for the nodes any longer: what they did not take goes to the journal");
             volume.give_up();
+            with_past.give_up();
         });
         let spinner = progress::spinner("storing what was written, and unmounting");
         let served = take_away(&mount, mountpoint, &device, server, reason);

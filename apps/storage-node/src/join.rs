@@ -78,6 +78,7 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
             until_stdin_closes: false,
         }),
         (Some(drive), _) => mount::mount(&Mount {
+            at: None,
             drive: drive.clone(),
             client: ClientOptions {
                 home: HomeOption { home: Some(home.path().into()) },

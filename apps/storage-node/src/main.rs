@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admitting;
+mod at;
 mod cache;
 mod children;
 mod cli;

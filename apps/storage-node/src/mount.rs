@@ -4,6 +4,7 @@
 //! start a warm one.
 
 use crate::admitting::Admitting;
+use crate::at;
 use crate::cache::{Plan, Usual};
 use crate::cli::Mount;
 use crate::client::{self, Client};
@@ -25,17 +26,21 @@ use crate::volume::{Keep, Opening};
 pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     // A directory that was named has one drive and nothing else; in the others' place a free one is found.
+    // The past needs no journal, and leaves alone what waits in others'.
     let (directory, others) = match (&options.directory, settings.clients.clone()) {
+        (None, _) if options.at.is_some() => (ClientDirectory::scratch()?, None),
         (Some(directory), _) => (ClientDirectory::take(directory)?, None),
         (None, Some(clients)) => (ClientDirectory::take_in(&clients)?, Some(clients)),
         (None, None) => return Err(Failure::NoDirectory),
     };
-    let base = others.as_deref().unwrap_or(directory.path()).to_owned();
+    let shared = if options.at.is_some() { settings.clients.as_deref() } else { others.as_deref() };
+    let base = shared.unwrap_or(directory.path()).to_owned();
     let plan = Plan::make(&base, Some(directory.path()), options.cache, Usual::ShareOfTheDisk)?;
     let seen_directory = settings.seen_directory().unwrap_or_else(|| directory.path().to_owned());
     let mountpoint = mountpoint::prepare(&options.drive)?;
-    let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
-    let allow_other = options.allow_other;
+    let (allow_other, at) = (options.allow_other, options.at.clone());
+    let keep = if at.is_some() { Keep::Nothing } else { Keep::of(options.write_back) };
+    let accept_rollback = options.accept_rollback;
     process::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
@@ -58,22 +63,28 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             {
                 client.put_in_what_is_left(others);
             }
+            let (volume, seen) = opened;
+            let volume = match &at {
+                None => volume,
+                Some(at) => at::leave_for(&volume, at, &directory)?,
+            };
             let admitting = match &settings.home {
                 Some(home) => {
                     Admitting::start(home, &settings.network, client.overlay(), &client.block_store())?
                 }
                 None => None,
             };
-            Ok::<_, Failure>((client, opened, admitting))
+            Ok::<_, Failure>((client, (volume, seen), admitting))
         });
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
         let (client, (volume, seen), admitting) = ready?;
-        let keeper = cache.as_ref().map(|cache| {
+        // What is pinned is kept as it is, and not as it was.
+        let keeper = cache.as_ref().filter(|_| at.is_none()).map(|cache| {
             cache.tell_of(&volume);
             pins::keep(cache.clone(), &base, &volume)
         });
-        let place = Place { mountpoint: &mountpoint, allow_other };
+        let place = Place { mountpoint: &mountpoint, allow_other, is_past: at.is_some() };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(
@@ -86,7 +97,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         cache.iter().for_each(|cache| cache.close());
         drop(seen);
         client.leave();
-        if result.is_ok() {
+        if result.is_ok() && at.is_none() {
             say("everything is stored");
         }
         result

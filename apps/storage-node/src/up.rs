@@ -90,7 +90,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {
             Some(Ok(Prepared { volume, seen, admitting, client, copies })) => {
-                let place = Place { mountpoint: &mountpoint, allow_other };
+                let place = Place { mountpoint: &mountpoint, allow_other, is_past: false };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, copies);
                 });

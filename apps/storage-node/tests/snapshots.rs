@@ -5,13 +5,15 @@
 
 mod common;
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
 use common::running::{Running, kill_hard};
-use common::{PROGRAM, Place, detach, eventually, fuse_is_usable, storage_node, text};
+use common::{PROGRAM, Place, detach, eventually, fuse_is_usable, run, run_in, storage_node, text};
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -73,13 +75,51 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     assert_eq!((listed.len(), listed[0].as_str()), (2, "before"));
     done(&home, &["snapshot", "--delete", &listed[1]]);
 
-    // What only the snapshot has is no garbage.
+    // What was, shown in the drive that goes on.
+    fs::set_permissions(a.join("other"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(a.join("other"), "changed").unwrap();
     fs::remove_file(b.join("file")).unwrap();
     File::open(&b).unwrap().sync_all().unwrap();
     done(&home, &["snapshot", "after"]);
+    for drive in [&a, &b] {
+        let then = drive.join(".snapshots/before");
+        assert!(fs::read(then.join("file")).unwrap() == content);
+        assert_eq!(fs::read_to_string(then.join("other")).unwrap(), "of the other mount");
+        eventually("the drive itself shows what is", SOON, || {
+            run_in(drive, "ls", &["-A"]).lines().collect::<Vec<_>>() == ["other"]
+        });
+        assert_eq!(run_in(drive, "ls", &[".snapshots"]).lines().collect::<Vec<_>>(), ["after", "before"]);
+        let write = OpenOptions::new().write(true).open(then.join("other"));
+        assert_eq!(write.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(fs::write(then.join("new"), "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(fs::remove_file(then.join("file")).unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+        let copy = place.join("copy");
+        run("cp", &["-a", text(&then), text(&copy)]);
+        run("diff", &["-r", text(&then), text(&copy)]);
+        let (was, copied) =
+            (fs::metadata(then.join("other")).unwrap(), fs::metadata(copy.join("other")).unwrap());
+        assert_eq!((was.mode(), was.mtime_nsec()), (copied.mode(), copied.mtime_nsec()));
+        assert_ne!(was.mode(), fs::metadata(drive.join("other")).unwrap().mode());
+        fs::remove_dir_all(copy).unwrap();
+    }
+    let then = place.join("then");
+    let past =
+        Running::start(&["mount", "--home", text(&home), "--at", "before", text(&then)], "the drive is");
+    assert!(fs::read(then.join("file")).unwrap() == content);
+    assert_eq!(fs::write(then.join("new"), "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    assert!(!then.join(".snapshots").exists());
+    assert!(past.stop().success());
+    let mountpoint = text(&then);
+    refused(&home, &["mount", "--at", "1999-12-31", mountpoint], "there is no snapshot \"1999-12-31\"");
+
+    // What only the snapshot has is no garbage.
     let kept = garbage(&home);
     done(&home, &["snapshot", "--delete", "before"]);
     eventually("what the snapshot alone had is garbage", SOON, || garbage(&home) >= kept + 2);
+    eventually("both mounts have heard of it", SOON, || {
+        [&a, &b].iter().all(|drive| !drive.join(".snapshots/before").exists())
+    });
+    assert_eq!(run_in(&a, "ls", &[".snapshots"]).trim(), "after");
 
     // Killed at once, with all that was running: it was acknowledged, so it is there.
     done(&home, &["snapshot", "last"]);

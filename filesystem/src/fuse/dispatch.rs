@@ -233,6 +233,9 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             Reply::Content(operations.read(inode, offset, size.min(REPLY_BYTES_MAX))?)
         }
         Operation::Open { flags } => {
+            if flags & o_flags::ACCESS_MODE != o_flags::READ_ONLY {
+                operations.may_write(inode)?;
+            }
             operations.open(inode)?;
             Reply::Opened(opened(flags))
         }

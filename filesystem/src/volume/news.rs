@@ -13,9 +13,10 @@ use reactor::sync::Signal;
 
 use super::Volume;
 use super::fetch::CachedNodes;
-use crate::format::{Key, Pointer};
+use crate::format::{Key, Pointer, SnapshotRecord};
 use crate::operations::{Inode, Invalidation};
-use crate::tree::difference::Difference;
+use crate::past;
+use crate::tree::difference::{Difference, Differing};
 
 /// So many pairs of trees wait before they become one.
 const PAIR_COUNT_MAX: usize = 16;
@@ -89,6 +90,14 @@ impl News {
         Some(Invalidation::Inode(Inode(inode)))
     }
 
+    /// What a snapshot that came or went means to the kernel: another list, and another answer to its name.
+    fn piece_of_snapshot(&self, differing: &Differing) -> Option<Invalidation> {
+        let Key::Snapshot(_) = Key::decode(&differing.key)? else { return None };
+        let record = SnapshotRecord::decode(differing.left.as_ref().or(differing.right.as_ref())?)?;
+        *self.held.borrow_mut() = Some(Invalidation::Entry(past::DIRECTORY, record.name.into()));
+        Some(Invalidation::Inode(past::DIRECTORY))
+    }
+
     fn everything(&self) {
         let mut queue = self.queue.borrow_mut();
         queue.clear();
@@ -133,7 +142,8 @@ impl Volume {
                     Ok(None) => news.is_walking.set(false),
                     Ok(Some(differing)) => {
                         *news.walk.borrow_mut() = Some(walk);
-                        if let Some(piece) = news.piece_of(&differing.key) {
+                        let snapshot = news.piece_of_snapshot(&differing);
+                        if let Some(piece) = snapshot.or_else(|| news.piece_of(&differing.key)) {
                             return Some(self.numbered(piece));
                         }
                     }
@@ -151,7 +161,7 @@ impl Volume {
                 Some(Item::Between(from, to)) => {
                     news.is_walking.set(true);
                     news.last.set(None);
-                    *news.walk.borrow_mut() = Some(Difference::new(from, to, &Key::Inode(1)));
+                    *news.walk.borrow_mut() = Some(Difference::new(from, to, &Key::Snapshot(0)));
                 }
                 // Names are kept for a second at most where others write; attributes and content until told.
                 Some(Item::Everything) => {

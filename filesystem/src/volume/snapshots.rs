@@ -5,8 +5,10 @@
 //! commit; and the tree that it names is the one which that commit follows, whoever was there in between. So it is a state
 //! that the volume was in, whole, and it is never known to an unpublished record alone.
 //!
-//! Not here: what two mounts' snapshots become that meet (`merge::snapshots`), and what keeps alive what they point to
-//! (`tree::reachable`).
+//! `view` shows one as a volume of its own. Not here: what two mounts' snapshots become that meet (`merge::snapshots`),
+//! and what keeps alive what they point to (`tree::reachable`).
+
+mod view;
 
 use std::collections::BTreeSet;
 
@@ -16,7 +18,8 @@ use crate::access::{AUTHOR_SIZE_MAX, Features};
 use crate::calendar::Civil;
 use crate::errno::Errno;
 use crate::format::{Key, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name};
-use crate::operations::Time;
+use crate::operations::{Invalidation, Time};
+use crate::past;
 
 /// Whoever lists snapshots reads all of them: some hundred leaves.
 const SNAPSHOT_COUNT_MAX: usize = 4096;
@@ -142,7 +145,10 @@ impl Volume {
         // A merge may have given it another name.
         let taken = self.step(|state| state.get(&Key::Snapshot(id)))?;
         match taken {
-            Some(Change::Snapshot(record)) => Ok(Snapshot { id, record }),
+            Some(Change::Snapshot(record)) => {
+                self.tell_of_snapshot(&record.name);
+                Ok(Snapshot { id, record })
+            }
             _ => Err(SnapshotError::Missing { name: name.unwrap_or_default().into() }),
         }
     }
@@ -185,7 +191,10 @@ impl Volume {
             }))
         })?;
         match number {
-            Some(number) => Ok(self.sync_to(number)?),
+            Some(number) => {
+                self.tell_of_snapshot(name);
+                Ok(self.sync_to(number)?)
+            }
             None if self.freshness.is_unreachable() => Err(SnapshotError::Unreachable),
             None => Err(SnapshotError::Missing { name: name.into() }),
         }
@@ -195,6 +204,13 @@ impl Volume {
     pub(super) fn following(&self, record: &SnapshotRecord) -> Change {
         let tree = self.state.borrow().tree.unwrap_or(record.tree);
         Change::Snapshot(SnapshotRecord { tree, version: self.version.get(), ..record.clone() })
+    }
+
+    /// Has the kernel look again for a snapshot that was taken or deleted here.
+    fn tell_of_snapshot(&self, name: &str) {
+        let name = name.to_owned().into();
+        let pieces = [Invalidation::Inode(past::DIRECTORY), Invalidation::Entry(past::DIRECTORY, name)];
+        self.news.push((None, None), pieces);
     }
 
     /// Has the next root say what the changes of `delta` need.

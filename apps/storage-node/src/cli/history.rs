@@ -8,6 +8,9 @@ const SNAPSHOT_EXAMPLES: &str = "\
 Examples:
   storage-node snapshot                          named by the time, in UTC: 2026-11-26T22.15.03Z
   storage-node snapshot before-the-move
+  ls ./drive/.snapshots                          all of them, as directories; not listed by `ls -a ./drive`
+  cp -a ./drive/.snapshots/before-the-move/notes ./drive/
+  storage-node mount --at before-the-move ./then
   storage-node snapshot --delete before-the-move
 
 A snapshot is what the drive held at one moment, with all that was closed before, whichever mount it was written on (save what

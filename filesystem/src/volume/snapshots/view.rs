@@ -1,0 +1,90 @@
+//! A snapshot as a volume of its own, for reading.
+//!
+//! Its tree never changes, and is whole: it has the truncations that were under way, by which its files are to be read. So a
+//! volume over that tree that only reads, and in which nothing runs in the background, shows it as it was.
+
+use std::rc::Rc;
+
+use super::{Snapshot, SnapshotError};
+use crate::errno::Errno;
+use crate::format::{Key, Pointer};
+use crate::operations::{Attributes, Inode};
+use crate::volume::state::Change;
+use crate::volume::{Options, Volume};
+
+/// What a view keeps in memory, at most: several may be open, beside the drive's own cache.
+const CACHE_BYTES: usize = 16 << 20;
+
+impl Volume {
+    /// Returns the volume as it was at a snapshot. It shares nothing with this one but the store.
+    ///
+    /// # Errors
+    ///
+    /// If its tree can't be read.
+    ///
+    /// # Suspends
+    ///
+    /// While nodes are fetched.
+    pub fn view(&self, snapshot: &Snapshot) -> Result<Rc<Volume>, Errno> {
+        let tree: Pointer = snapshot.record.tree;
+        let options = Options {
+            cache_bytes: CACHE_BYTES.min(self.options.cache_bytes),
+            watch_interval: None,
+            journal_directory: None,
+            write_back: false,
+            read_only: true,
+            ..self.options.clone()
+        };
+        let charter = self.state.borrow().charter.clone();
+        let view = Volume::new(self.store.clone(), self.keys.clone(), options, charter, Some(tree));
+        // Only a journal can fail, and it has none.
+        let view = view.map_err(|_| Errno::EIO)?;
+        view.version.set(snapshot.record.version);
+        let truncations = view.read_truncations(Some(tree))?;
+        view.state.borrow_mut().take_truncations(truncations);
+        Ok(view)
+    }
+
+    /// Looks `name` up in what is here: no other mount is asked for.
+    ///
+    /// # Suspends
+    ///
+    /// While nodes are fetched.
+    pub(crate) fn lookup_here(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno> {
+        self.step(|state| state.lookup(state.at(parent), name))
+    }
+
+    /// Returns the snapshot with that number, if there is one still.
+    ///
+    /// # Suspends
+    ///
+    /// While nodes are fetched.
+    pub(crate) fn snapshot(&self, id: u64) -> Result<Option<Snapshot>, Errno> {
+        match self.step(|state| state.get(&Key::Snapshot(id)))? {
+            Some(Change::Snapshot(record)) => Ok(Some(Snapshot { id, record })),
+            None => Ok(None),
+            Some(_) => Err(Errno::EIO),
+        }
+    }
+
+    /// Returns the snapshot of that name; another mount may have just taken it.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Missing`], [`SnapshotError::Unreachable`] if that is not known, or that the tree can't be read.
+    ///
+    /// # Suspends
+    ///
+    /// While nodes are fetched, and for a question to the nodes if there is none of that name.
+    pub fn snapshot_named(&self, name: &str) -> Result<Snapshot, SnapshotError> {
+        let find = || -> Result<Option<Snapshot>, Errno> {
+            Ok(self.snapshots()?.into_iter().find(|snapshot| snapshot.record.name == name))
+        };
+        match find()? {
+            Some(found) => Ok(found),
+            None if self.refresh() => find()?.ok_or_else(|| SnapshotError::Missing { name: name.into() }),
+            None if self.freshness.is_unreachable() => Err(SnapshotError::Unreachable),
+            None => Err(SnapshotError::Missing { name: name.into() }),
+        }
+    }
+}
