@@ -1,7 +1,7 @@
 //! A drive with its past: `.snapshots/NAME/` in the root shows each snapshot, for reading, with ordinary programs.
 //!
 //! It lies between the mount and the volume. What is live is passed on as it came; what belongs to the past is told by its
-//! number (see [`numbers`]) and answered by a view of the snapshot, which is a volume over an older tree. The directory is
+//! number (see `numbers`) and answered by a view of the snapshot, which is a volume over an older tree. The directory is
 //! found by its name and not listed, so that whoever copies the root does not copy all that it ever was. A drive without
 //! snapshots does not have it, and one that has a `.snapshots` of its own shows that instead.
 //!
@@ -193,9 +193,13 @@ impl Operations for WithPast {
             return self.look_in_directory(name);
         }
         if !is_past(parent) {
-            return match self.is_directory(parent, name)? {
-                true => self.directory(),
-                false => self.volume.lookup(parent, name),
+            if self.is_directory(parent, name)? {
+                return self.directory();
+            }
+            return match self.volume.lookup(parent, name) {
+                // It asked for the newest root on the way, which may have the first snapshot.
+                Err(Errno::ENOENT) if self.is_directory(parent, name)? => self.directory(),
+                other => other,
             };
         }
         let (node, view) = self.find(parent)?;

@@ -247,17 +247,22 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
     let digits = who.to_ascii_lowercase();
     let is_key = digits.len() >= NAMING_DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let names = |key: &Hex<[u8; 32]>| is_key && key.to_string().starts_with(&digits);
-    let own = network.nodes.iter().map(|node| &node.public_key).chain([&network.volume_owner]);
-    if own.into_iter().any(names) || who == "node" || who.starts_with("node ") {
-        return Err(none(
-            "it is one of the keys that the network was made with, and they can't be removed yet",
-        ));
+    let founding =
+        || none("it is one of the keys that the network was made with, and they can't be removed yet");
+    if network.founding_keys().any(names) || who == "node" || who.starts_with("node ") {
+        return Err(founding());
     }
     let members = roll.members.iter().filter(|member| member.name == who || names(&member.key));
     let tickets = roll.invitations.iter().filter(|ticket| names(&ticket.ticket));
     let mut found: Vec<Subject> =
         members.cloned().map(Subject::Member).chain(tickets.cloned().map(Subject::Ticket)).collect();
     match (found.pop(), found.is_empty()) {
+        // Whatever the roll calls it.
+        (Some(subject), true)
+            if network.founding_keys().any(|own| subject.keys().contains(&PublicKey::from_bytes(own.0))) =>
+        {
+            Err(founding())
+        }
         (Some(subject), true) => Ok(subject),
         (Some(_), false) => Err(none("several have that name: give the first digits of the key")),
         (None, _) if !home.members_directory().exists() => Err(none("nobody was invited yet")),

@@ -113,6 +113,11 @@ impl Kind for Network {
 }
 
 impl Network {
+    /// The keys with which the network was made; they can't be removed yet.
+    pub(crate) fn founding_keys(&self) -> impl Iterator<Item = &Hex<[u8; 32]>> {
+        self.nodes.iter().map(|node| &node.public_key).chain([&self.owner, &self.volume_owner])
+    }
+
     /// Where nodes were last seen.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().filter_map(|node| node.address).collect()

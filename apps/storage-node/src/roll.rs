@@ -161,6 +161,12 @@ impl Roll {
         if let Some(known) = self.members.iter().find(|member| member.key == key && member.ticket == ticket) {
             return Ok(known.clone());
         }
+        // A letter proves the ticket, and its holder's key only to the node that took it. So nobody is entered under a key
+        // whose removal would hit others: those of the network's beginning, or what is sealed to another member.
+        let is_anothers = |member: &LetIn| member.sealing_key.0 == letter.sealing_key && member.key != key;
+        if network.founding_keys().any(|own| own.0 == key.0) || self.members.iter().any(is_anothers) {
+            return Err(Declined::Forged);
+        }
         // A home that was put back from an older copy does not know how often it was used.
         if !self.knows(&letter.invitation.ticket) {
             return Err(Declined::Unknown);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use dht::Client;
-use filesystem::access::sharing::change_readers;
+use filesystem::access::sharing::{ReadersChange, change_readers};
 use overlay::Node;
 use overlay::invitation::InvitedAs;
 use reactor::crypto::{PublicKey, X25519Public};
@@ -43,7 +43,7 @@ pub(crate) fn let_in(
             enter(writers, key);
         }
     };
-    change(store, seen, network, user, &read, &write)
+    change(store, seen, network, user, (&read, false), &write)
 }
 
 /// Takes `members` off both lists: what is written from now on they can't read.
@@ -63,7 +63,8 @@ pub(crate) fn put_out(
     let (keys, sealing_keys): (Vec<PublicKey>, Vec<X25519Public>) = members.iter().map(keys_of).unzip();
     let read = |readers: &mut Vec<X25519Public>| readers.retain(|reader| !sealing_keys.contains(reader));
     let write = |writers: &mut Vec<PublicKey>| writers.retain(|writer| !keys.contains(writer));
-    change(store, seen, network, user, &read, &write)
+    // In any case: a swap that let one of them in may be undecided yet, and a newer value decides it.
+    change(store, seen, network, user, (&read, true), &write)
 }
 
 fn keys_of(member: &LetIn) -> (PublicKey, X25519Public) {
@@ -82,7 +83,7 @@ fn change(
     seen: &Path,
     network: &Network,
     user: &Member,
-    read: &dyn Fn(&mut Vec<X25519Public>),
+    (read, anyway): (ReadersChange<'_>, bool),
     write: &dyn Fn(&mut Vec<PublicKey>),
 ) -> Result<(), Failure> {
     let failed = |reason: String| Failure::Sharing { reason };
@@ -93,6 +94,6 @@ fn change(
     let mut after = before.clone();
     write(&mut after);
     let swap = |expected, payload| store.swap_with_writers(&keys.register, Some(expected), &payload, write);
-    change_readers(store, &keys, &volume::author(), (read, before != after), &swap)
+    change_readers(store, &keys, &volume::author(), (read, anyway || before != after), &swap)
         .map_err(|error| failed(error.to_string()))
 }

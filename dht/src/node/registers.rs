@@ -330,16 +330,20 @@ impl Node {
     }
 }
 
-/// Whether `proposed` would undo a change of the access list: it follows a value with a newer one, or who proposes it was
-/// taken off.
+/// Whether `proposed` would undo a change of the access list: it has an older one, and is not shown to be of a line that
+/// went on beside the newer list, or who proposes it was taken off.
 ///
 /// An older list by itself is no such thing. The newer one may have reached this node and too few others to be chosen; then
-/// those go on from the value before it, and a node that refused all that follows would be dead to this register.
+/// those go on from the value before it, which theirs names among its ancestors, and a node that refused all of them would be
+/// dead to this register.
 fn takes_back_the_list(genesis: &Genesis, known: &Proposed, proposed: &Proposed) -> bool {
     let (known, record) = (&known.record, &proposed.record);
-    let is_older = record.access_serial() < known.access_serial();
+    if record.access_serial() >= known.access_serial() {
+        return false;
+    }
     let hash = known.hash();
-    is_older
-        && (record.ancestors().any(|ancestor| *ancestor == hash)
-            || !known.allows(genesis, &proposed.proposal.writer))
+    let follows = |header: &crate::HeaderHash| record.ancestors().any(|ancestor| ancestor == header);
+    let before = known.ancestors().next();
+    let is_rival = !follows(&hash) && before.map_or(record.header.version == 1, follows);
+    !is_rival || !known.allows(genesis, &proposed.proposal.writer)
 }

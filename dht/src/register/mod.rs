@@ -16,7 +16,7 @@ mod rounds;
 mod state;
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use overlay::Overlay;
@@ -316,7 +316,9 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             let mut writers =
                 access.as_ref().map_or(&self.state.membership.genesis.writers, |list| &list.writers).clone();
             change(&mut writers);
-            let serial = access.map_or(0, |list| list.serial) + 1;
+            // Of two lists that follow one value, that which was signed later is the newer one.
+            let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let serial = (access.map_or(0, |list| list.serial) + 1).max(now.as_millis() as u64);
             access = Some(AccessList::sign(self.identity, self.state.register, serial, writers));
         }
         SignedRecord::sign(self.identity, self.state.register, current, access, payload.clone())
