@@ -256,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_entered_under_a_key_whose_removal_would_hit_others() {
+        let (mut roll, none) = (Roll::default(), Revocations::default());
+        let mut network = Founding::new().network(Vec::new());
+        roll.invited(&letter(2, 10, 9).invitation, 7);
+        network.volume_owner = Hex(*Identity::from_seed(&[10; 32]).public_key().as_bytes());
+        assert_eq!(roll.admit(&letter(2, 10, 9), &network, &none, 7), Err(Declined::Forged));
+        let ann = letter(2, 11, 9);
+        assert!(roll.admit(&ann, &network, &none, 7).is_ok());
+        let mut anns_sealing_key = letter(2, 12, 9);
+        anns_sealing_key.sealing_key = ann.sealing_key;
+        assert_eq!(roll.admit(&anns_sealing_key, &network, &none, 7), Err(Declined::Forged));
+        assert!(roll.admit(&letter(2, 12, 9), &network, &none, 7).is_ok());
+    }
+
+    #[test]
     fn a_change_is_whole_and_kept_or_none() {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::locate(Some(directory.path())).unwrap();

@@ -1,14 +1,15 @@
 //! `status`: which nodes answer, what they hold, and whether the network is healthy.
 //!
-//! It asks each node that the network's description lists, and each that those know, over an ordinary client
-//! connection: what it shows is what a user can reach, not what a process table says. The JSON's fields are only ever
-//! added to.
+//! It asks each node that the network's description lists, each that was let in since, and each that those know, over an
+//! ordinary client connection: what it shows is what a user can reach, not what a process table says. Whoever keeps the
+//! drive's root and is none of these counts as one that does not answer. The JSON's fields are only ever added to.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use overlay::invitation::InvitedAs;
 use overlay::{Contact, NodeId, Overlay};
 use reactor::crypto::PublicKey;
 use reactor::rpc::CallError;
@@ -23,6 +24,8 @@ use crate::output;
 use crate::process;
 use crate::progress::human_bytes;
 use crate::report::{Report, ReportMethod, ReportRefused};
+use crate::roll::Roll;
+use crate::volume;
 
 /// A node that takes longer is as good as down for whoever waits for a file.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -96,21 +99,23 @@ pub(crate) fn status(options: &Status) -> Result<(), Failure> {
 
 fn ask(settings: &Settings) -> Result<Overview, Failure> {
     let network = &settings.network;
+    let joined = joined(settings)?;
+    let keepers = volume::keepers(network, settings.seen_directory().as_deref())?;
+    let keepers = keepers.members();
     let client = match Client::connect(settings) {
         Ok(client) => client,
         Err(Failure::NoNode { reason }) => {
-            let known = known(network, &[]);
-            return Ok(overview(
-                network,
-                known.into_iter().map(|(number, contact)| (number, contact, Err(reason.clone()))).collect(),
-            ));
+            let known = known(network, &joined, &[]);
+            let answers =
+                known.into_iter().map(|(number, contact)| (number, contact, Err(reason.clone()))).collect();
+            return Ok(overview(network, answers, keepers));
         }
         Err(other) => return Err(other),
     };
     let contacts: Vec<Contact> =
         client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect();
     let answers = reactor::scope(|scope| {
-        let asked: Vec<_> = known(network, &contacts)
+        let asked: Vec<_> = known(network, &joined, &contacts)
             .into_iter()
             .map(|(number, contact)| {
                 let overlay = client.overlay();
@@ -133,7 +138,17 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
             .collect()
     });
     client.leave();
-    Ok(overview(network, answers))
+    Ok(overview(network, answers, keepers))
+}
+
+/// The nodes that this home let in, and did not turn out again.
+fn joined(settings: &Settings) -> Result<Vec<(Option<u16>, Contact)>, Failure> {
+    let Some(home) = &settings.home else { return Ok(Vec::new()) };
+    let revoked = home.revocations(&settings.network)?;
+    let members = Roll::read(home)?.members;
+    let nodes = members.iter().filter(|member| member.role == InvitedAs::Node);
+    let contacts = nodes.map(|member| (member.number, Contact::new(member.public_key(), None)));
+    Ok(contacts.filter(|(_, contact)| !revoked.contains(&contact.public_key)).collect())
 }
 
 /// Why a node gave no report, for somebody who runs it and does not program it.
@@ -146,28 +161,38 @@ fn in_plain_words(error: &CallError<ReportRefused>) -> String {
     }
 }
 
-/// The nodes of the description and those met, each once; where both know an address, the met one counts.
-fn known(network: &Network, met: &[Contact]) -> Vec<(Option<u16>, Contact)> {
-    let mut nodes: BTreeMap<(u16, NodeId), (Option<u16>, Contact)> = BTreeMap::new();
-    let mut numbers = BTreeMap::new();
-    for node in &network.nodes {
-        let contact = Contact::new(PublicKey::from_bytes(node.public_key.0), node.address);
-        numbers.insert(contact.id, node.number);
-        nodes.insert((node.number, contact.id), (Some(node.number), contact));
-    }
+/// The nodes of the description, those let in since, and those met, each once; where several know an address, the met one
+/// counts.
+fn known(
+    network: &Network,
+    joined: &[(Option<u16>, Contact)],
+    met: &[Contact],
+) -> Vec<(Option<u16>, Contact)> {
+    let listed = network.nodes.iter().map(|node| {
+        (Some(node.number), Contact::new(PublicKey::from_bytes(node.public_key.0), node.address))
+    });
+    let mut nodes: BTreeMap<NodeId, (Option<u16>, Contact)> =
+        joined.iter().cloned().chain(listed).map(|node| (node.1.id, node)).collect();
     for contact in met {
-        let number = numbers.get(&contact.id).copied();
-        nodes.insert((number.unwrap_or(u16::MAX), contact.id), (number, contact.clone()));
+        nodes.entry(contact.id).or_insert((None, contact.clone())).1 = contact.clone();
     }
-    nodes.into_values().collect()
+    let mut nodes: Vec<_> = nodes.into_values().collect();
+    nodes.sort_by_key(|(number, contact)| (number.unwrap_or(u16::MAX), contact.id));
+    nodes
 }
 
 type Answer = (Option<u16>, Contact, Result<Report, String>);
 
-fn overview(network: &Network, answers: Vec<Answer>) -> Overview {
+/// `keepers` are who keeps the drive's root: one that nobody has met does not answer either.
+fn overview(network: &Network, answers: Vec<Answer>, keepers: &[NodeId]) -> Overview {
+    let unmet: Vec<NodeId> = keepers
+        .iter()
+        .copied()
+        .filter(|id| answers.iter().all(|(_, contact, _)| contact.id != *id))
+        .collect();
     let works = |answer: &Result<Report, String>| answer.as_ref().is_ok_and(Report::takes_writes);
     let working = answers.iter().filter(|(_, _, answer)| works(answer)).count();
-    let down = answers.len() - working;
+    let down = answers.len() - working + unmet.len();
     let replicas = usize::from(network.replicas);
     // With more nodes than replicas some blocks may live on just the dead ones: any quorum's worth of dead is too many.
     let tolerated = replicas - (replicas / 2 + 1);
@@ -184,7 +209,7 @@ fn overview(network: &Network, answers: Vec<Answer>) -> Overview {
         blocks: sum(|report| report.blocks),
         used_bytes: sum(|report| report.used_bytes),
         total_bytes: sum(|report| report.total_bytes),
-        nodes: answers.into_iter().map(node_status).collect(),
+        nodes: answers.into_iter().map(node_status).chain(unmet.into_iter().map(unmet_keeper)).collect(),
         cache: None,
     }
 }
@@ -202,6 +227,11 @@ fn node_status((number, contact, answer): Answer) -> NodeStatus {
         error,
         report,
     }
+}
+
+fn unmet_keeper(id: NodeId) -> NodeStatus {
+    let error = Some("it keeps the drive's root, and no node that answers has met it".into());
+    NodeStatus { number: None, id: Hex(id.0), address: None, answers: false, error, report: None }
 }
 
 fn render(overview: &Overview) -> String {
@@ -284,14 +314,14 @@ mod tests {
             damaged_count: 0,
             has_forgotten: false,
         };
-        let answers = known(&network, &[])
+        let answers = known(&network, &[], &[])
             .into_iter()
             .enumerate()
             .map(|(index, (number, contact))| {
                 (number, contact, if index < down { Err("dead".into()) } else { Ok(report.clone()) })
             })
             .collect();
-        let overview = overview(&network, answers);
+        let overview = overview(&network, answers, &[]);
         assert_eq!(overview.blocks, 2 * (usize::from(nodes) - down) as u64);
         assert!(render(&overview).lines().count() >= usize::from(nodes) + 4);
         overview.health
@@ -323,9 +353,12 @@ mod tests {
             has_forgotten: false,
         };
         let told = |reports: [Report; 3]| {
-            let nodes = known(&network, &[]).into_iter().zip(reports);
-            let overview =
-                overview(&network, nodes.map(|((n, contact), report)| (n, contact, Ok(report))).collect());
+            let nodes = known(&network, &[], &[]).into_iter().zip(reports);
+            let overview = overview(
+                &network,
+                nodes.map(|((n, contact), report)| (n, contact, Ok(report))).collect(),
+                &[],
+            );
             (overview.health, render(&overview))
         };
         let well = || report(None, 4 << 30);
@@ -348,9 +381,20 @@ mod tests {
         let network = network(2);
         let key = PublicKey::from_bytes(network.nodes[1].public_key.0);
         let met = Contact::new(key, ["127.0.0.1:4711".parse().unwrap()]);
-        let nodes = known(&network, &[met]);
+        let nodes = known(&network, &[], &[met]);
         assert_eq!(nodes.len(), 2);
         assert_eq!(nodes[1].0, Some(2));
         assert_eq!(nodes[1].1.addresses.first().unwrap().port(), 4711);
+    }
+
+    #[test]
+    fn who_joined_or_keeps_the_root_is_missed_although_no_node_has_met_it() {
+        let network = network(3);
+        let joined = Contact::new(PublicKey::from_bytes(Founding::new().node_key().1.0), None);
+        let nodes = known(&network, &[(Some(4), joined.clone())], &[]);
+        assert_eq!(nodes.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
+        let overview = overview(&network, Vec::new(), &[joined.id]);
+        assert_eq!((overview.health, overview.nodes.len()), (Health::Degraded, 1));
+        assert!(render(&overview).contains("it keeps the drive's root"));
     }
 }

@@ -73,6 +73,9 @@ impl Name {
         if trimmed.is_empty() || trimmed.ends_with('/') {
             return bad("the last part is empty");
         }
+        if trimmed.split('/').next() == Some(".snapshots") {
+            return bad("snapshots are looked at through a mounted drive, and can't be changed");
+        }
         for part in trimmed.split('/') {
             match part {
                 "" => return bad("one of its parts is empty"),

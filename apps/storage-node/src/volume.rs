@@ -65,7 +65,8 @@ impl Keepers {
         self.membership.as_ref().map_or(0, |membership| membership.quorum().needed)
     }
 
-    fn members(&self) -> &[NodeId] {
+    /// The nodes themselves.
+    pub(crate) fn members(&self) -> &[NodeId] {
         self.membership.as_ref().map_or(&[], Membership::members)
     }
 }
