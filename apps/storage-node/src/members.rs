@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay::invitation::InvitedAs;
 use overlay::message::Sightings;
-use overlay::{Contact, Overlay, Revocations, Rights};
+use overlay::{Contact, NodeId, Overlay, Revocations, Rights};
 use reactor::crypto::PublicKey;
 use serde::Serialize;
 
@@ -45,6 +45,8 @@ struct Overview {
 
 #[derive(Debug, Serialize)]
 struct Entry {
+    /// As `status` and `node list` name a node.
+    id: Hex<[u8; 32]>,
     key: Hex<[u8; 32]>,
     name: String,
     /// `owner`, `node`, `writer` or `reader`.
@@ -96,7 +98,9 @@ impl Subject {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Subject::Member(member) => write!(f, "{} ({} {})", member.name, member.role, short(&member.key)),
+            Subject::Member(member) => {
+                write!(f, "{} ({} {})", member.name, member.role, short(&id_of(&member.key)))
+            }
             Subject::Ticket(ticket) => write!(f, "the ticket {}", short(&ticket.ticket)),
         }
     }
@@ -164,6 +168,7 @@ fn overview(
     let revoked_since =
         |key: &PublicKey| revoked.revoked().iter().find(|entry| entry.key == *key).map(|entry| entry.since);
     let entry = |key: PublicKey, name: String, role: &str, rights: Rights, since: Option<u64>| Entry {
+        id: Hex(NodeId::of(&key).0),
         key: Hex(*key.as_bytes()),
         name,
         role: role.into(),
@@ -212,9 +217,9 @@ fn render(overview: &Overview, now: u64) -> String {
             None if overview.nodes_answer => "not seen since the nodes started".into(),
             None => "no node answers".into(),
         };
-        let (key, may) =
-            (short(&entry.key), if entry.revoked_since.is_some() { "nothing" } else { &entry.may });
-        let _ = writeln!(text, "{key}  {:<7} {:<20} {may:<16} {since:<18} {seen}", entry.role, entry.name);
+        let (id, may) =
+            (short(&entry.id), if entry.revoked_since.is_some() { "nothing" } else { &entry.may });
+        let _ = writeln!(text, "{id}  {:<7} {:<20} {may:<16} {since:<18} {seen}", entry.role, entry.name);
     }
     for ticket in &overview.tickets {
         let state = match (ticket.is_revoked, ticket.uses_left) {
@@ -234,11 +239,16 @@ fn age(later: u64, earlier: u64) -> Span {
     Span(Duration::from_secs(seconds / unit * unit))
 }
 
+/// As `status` and `node list` name it.
+fn id_of(key: &Hex<[u8; 32]>) -> Hex<[u8; 32]> {
+    Hex(NodeId::of(&PublicKey::from_bytes(key.0)).0)
+}
+
 fn short(key: &Hex<[u8; 32]>) -> String {
     key.to_string()[..SHOWN_DIGITS].to_owned()
 }
 
-/// Whom `who` names: a name that one member has, or the first digits of a member's or ticket's key.
+/// Whom `who` names: a name that one member has, or the first digits of a member's id or key, or of a ticket's key.
 ///
 /// # Errors
 /// `Failure::NoMember` if it is nobody or several, or one of this home's own keys.
@@ -246,7 +256,8 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
     let none = |reason: &str| Failure::NoMember { who: who.into(), reason: reason.into() };
     let digits = who.to_ascii_lowercase();
     let is_key = digits.len() >= NAMING_DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let names = |key: &Hex<[u8; 32]>| is_key && key.to_string().starts_with(&digits);
+    let begins = |digest: &Hex<[u8; 32]>| digest.to_string().starts_with(&digits);
+    let names = |key: &Hex<[u8; 32]>| is_key && (begins(key) || begins(&id_of(key)));
     let founding =
         || none("it is one of the keys that the network was made with, and they can't be removed yet");
     if network.founding_keys().any(names) || who == "node" || who.starts_with("node ") {

@@ -162,7 +162,7 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let writers: Vec<&serde_json::Value> =
         (json["members"].as_array().unwrap().iter()).filter(|member| member["role"] == "writer").collect();
-    let key = writers[0]["key"].as_str().unwrap();
+    let [key, id] = ["key", "id"].map(|field| writers[0][field].as_str().unwrap());
     let ambiguous = writers[0]["name"].as_str().unwrap();
     let output = ended_within(SOON, Command::new(PROGRAM).args(["remove", "--home", text(&home), ambiguous]));
     assert!(String::from_utf8_lossy(&output.stderr).contains("several have that name"));
@@ -186,7 +186,7 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     eventually("the node that slept keeps the list", SOON, || home.join("nodes/2/revoked").exists());
     eventually("it is connected to nobody", SOON, || {
         let listed = printed(&home, &["members"]);
-        let line = listed.lines().find(|line| line.starts_with(&key[..12])).unwrap();
+        let line = listed.lines().find(|line| line.starts_with(&id[..12])).unwrap();
         assert!(line.contains("removed "), "{line}");
         line.contains("seen ") && !line.contains("connected")
     });
