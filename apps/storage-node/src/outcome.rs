@@ -76,12 +76,12 @@ impl Outcome {
         let advice = match &self {
             Outcome::Stored => return Ok(()),
             Outcome::InJournal { cut_off: Some(_), .. } => {
-                "start it again as before once the nodes are back (`status` shows them), which puts in what waits, and \
-                 look at what was written last elsewhere"
+                "start it again as before once the nodes are back and serve it (`status` says what they answer), which \
+                 puts in what waits, and look at what was written last elsewhere"
             }
             Outcome::InJournal { .. } => {
-                "nothing is lost: start it again as before once the nodes are back (`status` shows them), and that \
-                 start puts it in"
+                "nothing is lost: start it again as before once the nodes are back and serve it (`status` says what they \
+                 answer), and that start puts it in"
             }
             Outcome::Lost { .. } => "make room on this machine's disk and on the nodes', then write it again",
             Outcome::CutOff { .. } => "mount it again, and look at what was written last",

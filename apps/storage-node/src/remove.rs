@@ -136,6 +136,7 @@ fn spread_and_put_out(
     let Subject::Member(member) = subject else { return Ok(()) };
     say("the ticket that it joined with is worth nothing any more either");
     if subject.is_node() {
+        say("if it kept the drive's root, `node list` says so, and `node replace` puts another in its place");
         return Ok(());
     }
     // Whatever the roll said a moment ago: it may be on its way there.

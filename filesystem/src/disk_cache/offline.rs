@@ -70,8 +70,8 @@ impl DiskCache {
     pub(super) fn note_silence(&self) {
         if self.reach.borrow_mut().on_silence(reactor::now()) {
             tracing::warn!(
-                "no node answers: the drive is offline; what its cache has is readable, as new as it was seen last, and \
-                 what is written waits on this machine"
+                "no node answers, or none serves this user: the drive is offline; what its cache has is readable, as new \
+                 as it was seen last, and what is written waits on this machine"
             );
         }
     }
