@@ -33,7 +33,7 @@ Examples:
   storage-node invite                     a ticket, with which another machine can `join`
 
 Everything is remembered under $XDG_DATA_HOME/hypha (~/.local/share/hypha), or where --home says. That directory
-holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files.";
+holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files and its network.json.";
 
 /// An encrypted drive on storage nodes that need not be trusted.
 #[derive(Debug, Parser)]

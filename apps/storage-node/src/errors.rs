@@ -145,6 +145,9 @@ pub(crate) enum Failure {
     /// The ticket is for another network than the home.
     #[error("the ticket is for another network than the one that {} belongs to", path.display())]
     OtherNetwork { path: PathBuf },
+    /// There are keys, and not what they belong to: making others would destroy what may be the only copies.
+    #[error("{} has keys, and no network.json that says which network they are of", path.display())]
+    LonelyKeys { path: PathBuf },
     /// The home is a member of the ticket's network.
     #[error("{} belongs to this network already", path.display())]
     AlreadyJoined { path: PathBuf },
@@ -264,6 +267,9 @@ impl Failure {
             Failure::Ticket { advice, .. } => advice.as_ref()?.to_string(),
             Failure::NotTheOwner { .. } => "run it there, or with --home DIR of a copy that has the owner's key".into(),
             Failure::OtherNetwork { .. } => "give an empty or a new directory as --home".into(),
+            Failure::LonelyKeys { .. } => "put the network.json beside them that was there when they were copied (each node's home \
+                                           has one, too), or give another directory as --home to begin a new network"
+                .into(),
             Failure::AlreadyJoined { .. } => {
                 "use it: `mount DRIVE`, or `run` for a node; for one more member give another --home".into()
             }

@@ -148,6 +148,8 @@ impl Home {
     pub(crate) fn open_or_found(&self, nodes: Option<u16>) -> Result<(Network, bool), Failure> {
         match self.network() {
             Ok(network) => {
+                // It was finished, and the process ended just then.
+                let _ = fs::remove_file(self.founding_mark());
                 let remembered = network.nodes.len() as u16;
                 match nodes {
                     Some(asked) if asked != remembered => {
@@ -158,6 +160,7 @@ impl Home {
             }
             Err(Failure::NotAHome { .. }) => {
                 self.refuse_if_occupied()?;
+                self.refuse_lonely_keys(&self.founding_mark())?;
                 self.found(nodes.unwrap_or(1)).map(|network| (network, true))
             }
             Err(other) => Err(other),
@@ -168,6 +171,7 @@ impl Home {
     fn refuse_if_occupied(&self) -> Result<(), Failure> {
         let ours = [
             "lock",
+            "founding",
             "owner.key",
             "user.key",
             "nodes",
@@ -187,6 +191,21 @@ impl Home {
             }
         }
         Ok(())
+    }
+
+    /// Whoever finds `mark` may go on with what was cut short. Without it keys are somebody's, perhaps the only copies: put
+    /// back from a backup, or left by the loss of the description beside them.
+    fn refuse_lonely_keys(&self, mark: &Path) -> Result<(), Failure> {
+        let keys = ["owner.key", "user.key", "node.key"];
+        match keys.iter().any(|key| self.path.join(key).exists()) && !mark.exists() {
+            true => Err(Failure::LonelyKeys { path: self.path.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// There while a network is being made.
+    fn founding_mark(&self) -> PathBuf {
+        self.path.join("founding")
     }
 
     /// The home of a machine that joined has no nodes that `up` could start.
@@ -212,7 +231,10 @@ impl Home {
             None
         };
         match known {
-            None => self.refuse_if_occupied(),
+            None => {
+                self.refuse_if_occupied()?;
+                self.refuse_lonely_keys(&self.joining_key_file())
+            }
             Some(known) if known.owner_key() == *network => {
                 Err(Failure::AlreadyJoined { path: self.path.clone() })
             }
@@ -221,6 +243,8 @@ impl Home {
     }
 
     fn found(&self, nodes: u16) -> Result<Network, Failure> {
+        let mark = self.founding_mark();
+        fs::write(&mark, b"").map_err(|error| Failure::file(&mark, error))?;
         let founding = Founding::new();
         files::save(&self.owner_key_file(), &founding.owner_key())?;
         files::save(&self.user_key_file(), &founding.user_key())?;
@@ -240,6 +264,7 @@ impl Home {
         }
         let network = founding.network(entries);
         self.save_network(&network)?;
+        fs::remove_file(&mark).map_err(|error| Failure::file(&mark, error))?;
         Ok(network)
     }
 

@@ -4,7 +4,7 @@
 //! of keys and one garbage is kept. A put writes a file without a name, which takes the name's place when the nodes hold
 //! all of it: whoever gets the name sees the old value or the new one, whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -256,12 +256,24 @@ fn read_value(
 /// Where a value goes: standard output, or a file that appears only once it is whole.
 enum Sink {
     Output(io::Stdout),
-    File { file: NamedTempFile, path: PathBuf },
+    /// A device, a pipe or a socket's like: written to, never replaced.
+    Special(File),
+    /// Takes the name's place once it is whole.
+    File {
+        file: NamedTempFile,
+        path: PathBuf,
+    },
 }
 
 impl Sink {
     fn open(path: Option<&Path>) -> Result<Sink, Failure> {
         let Some(path) = path else { return Ok(Sink::Output(io::stdout())) };
+        // What a link means is replaced, and not the link.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            let file = OpenOptions::new().write(true).open(path);
+            return file.map(Sink::Special).map_err(|error| Failure::file(path, error));
+        }
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -278,6 +290,7 @@ impl Sink {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Sink::Output(output) => output.write_all(bytes),
+            Sink::Special(file) => file.write_all(bytes),
             Sink::File { file, .. } => file.write_all(bytes),
         }
     }
@@ -287,6 +300,7 @@ impl Sink {
             Sink::Output(mut output) => {
                 output.flush().map_err(|source| Failure::Stream { what: "writing the value", source })
             }
+            Sink::Special(_) => Ok(()),
             Sink::File { file, path } => file
                 .as_file()
                 .sync_all()
@@ -342,5 +356,23 @@ mod tests {
         sink.finish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_to_and_never_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("value"), directory.path().join("link"));
+        std::fs::write(&path, "before").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut sink = Sink::open(Some(&link)).unwrap();
+        sink.write_all(b"after").unwrap();
+        sink.finish().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&path).unwrap(), b"after");
+        // A link to a device, so that a failure of this test harms no device.
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert!(matches!(Sink::open(Some(&link)).unwrap(), Sink::Special(_)));
+        assert!(Sink::open(Some(directory.path())).is_err(), "a directory");
     }
 }

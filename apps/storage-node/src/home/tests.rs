@@ -46,10 +46,14 @@ fn a_founding_that_was_cut_short_is_begun_again() {
     let (_directory, home) = home();
     home.open_or_found(Some(2)).unwrap();
     fs::remove_file(home.network_file()).unwrap();
+    let key = fs::read(home.owner_key_file()).unwrap();
+    assert!(matches!(home.open_or_found(Some(2)), Err(Failure::LonelyKeys { .. })), "keys are destroyed");
+    assert_eq!(fs::read(home.owner_key_file()).unwrap(), key);
+    fs::write(home.path().join("founding"), "").unwrap();
     // A drive of a network without a home has its directory in the usual one, which may have nothing else yet.
     fs::create_dir(home.path().join("networks")).unwrap();
     let (network, new) = home.open_or_found(Some(2)).unwrap();
-    assert!(new);
+    assert!(new && !home.path().join("founding").exists());
     assert_eq!(home.node(2).network().unwrap().owner, network.owner);
 }
 
