@@ -5,7 +5,7 @@
 //! is flushed and unmounted while every node still runs, then the children leave, then node 1.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -67,6 +67,9 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     let allow_other = options.allow_other;
     if let Some(address) = options.listen {
+        // What this machine does not have is not remembered, or every later start would fail.
+        let any_port = SocketAddr::new(address, 0);
+        drop(TcpListener::bind(any_port).map_err(|source| Failure::Listen { address: any_port, source })?);
         home.listen_on(&network, address)?;
     }
     process::run(move || {

@@ -29,6 +29,9 @@ fn an_address_that_was_asked_for_is_remembered() {
     assert!(address_in(&network).starts_with("127.0.0.9:"), "{}", address_in(&network));
     assert!(up.stop().success());
     let before = address_in(&network);
+    // An address of nobody here (RFC 5737), mistyped say: refused, and forgotten.
+    let other = ["up", "--listen", "192.0.2.99", "--home", text(&home), text(&drive)];
+    assert!(!storage_node(&other).status.success());
     let up = Running::up(&home, &drive, 1);
     assert_eq!(address_in(&network), before, "it stays so");
     assert!(up.stop().success());
