@@ -16,6 +16,9 @@ pub const SNAPSHOT_NAME_SIZE_MAX: usize = 100;
 /// Bytes of an author's name that are kept.
 const AUTHOR_SIZE_MAX: usize = 64;
 
+/// What people call the volume as it is, where a snapshot's name may stand: no snapshot is called so.
+pub const NOW: &str = "now";
+
 /// Who wanted a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum SnapshotOrigin {
@@ -51,6 +54,7 @@ pub struct SnapshotRecord {
 pub fn check_snapshot_name(name: &str) -> Result<(), &'static str> {
     match name {
         "" => Err("it is empty"),
+        NOW => Err("it means the drive as it is"),
         _ if name.len() > SNAPSHOT_NAME_SIZE_MAX => Err("it is longer than 100 bytes"),
         _ if name.starts_with(['.', '-']) => Err("it begins with a dot or a dash"),
         _ if name.contains('/') => Err("it has a slash"),
@@ -160,7 +164,7 @@ mod tests {
             assert_eq!(check_snapshot_name(good), Ok(()), "{good:?}");
         }
         let long = "x".repeat(SNAPSHOT_NAME_SIZE_MAX + 1);
-        for bad in ["", ".", "..", ".hidden", "-d", "a/b", "a\nb", "a\0b", " a", "a ", &long] {
+        for bad in ["", "now", ".", "..", ".hidden", "-d", "a/b", "a\nb", "a\0b", " a", "a ", &long] {
             assert!(check_snapshot_name(bad).is_err(), "{bad:?}");
         }
     }

@@ -5,12 +5,19 @@
 //! commit; and the tree that it names is the one which that commit follows, whoever was there in between. So it is a state
 //! that the volume was in, whole, and it is never known to an unpublished record alone.
 //!
-//! `view` shows one as a volume of its own. Not here: what two mounts' snapshots become that meet (`merge::snapshots`),
+//! `view` shows one as a volume of its own; `changes` tells two apart, and `versions` what a path was in each, for which
+//! `names` finds paths. Not here: what two mounts' snapshots become that meet (`merge::snapshots`),
 //! and what keeps alive what they point to (`tree::reachable`).
 
+mod changes;
+mod names;
+mod versions;
 mod view;
 
 use std::collections::BTreeSet;
+
+pub use changes::{PathChange, PathState};
+pub use versions::FileState;
 
 use super::Volume;
 use super::state::{Change, Delta, State, Step};
