@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use filesystem::calendar::Civil;
+use filesystem::format::NOW;
 use filesystem::operations::Time;
 use filesystem::volume::{Snapshot, SnapshotError, Volume};
 
@@ -20,7 +21,7 @@ use crate::outcome::Outcome;
 ///
 /// # Suspends
 /// While nodes are asked.
-pub(crate) fn find(volume: &Volume, text: &str) -> Result<Snapshot, Failure> {
+fn find(volume: &Volume, text: &str) -> Result<Snapshot, Failure> {
     match (volume.snapshot_named(text), latest(text, Time::now().seconds)) {
         (Err(SnapshotError::Missing { .. }), Some(latest)) => {
             let snapshots = volume.snapshots().map_err(SnapshotError::from)?;
@@ -28,6 +29,29 @@ pub(crate) fn find(volume: &Volume, text: &str) -> Result<Snapshot, Failure> {
         }
         (found, _) => Ok(found?),
     }
+}
+
+/// Finds the state that `text` means: as [`find`], or `None` for `now`, which is no snapshot's name.
+///
+/// # Errors
+/// As [`find`].
+///
+/// # Suspends
+/// While nodes are asked.
+pub(crate) fn moment(volume: &Volume, text: &str) -> Result<Option<Snapshot>, Failure> {
+    if text == NOW { Ok(None) } else { find(volume, text).map(Some) }
+}
+
+/// Returns the volume as it was at the snapshot that `text` means.
+///
+/// # Errors
+/// As [`find`].
+///
+/// # Suspends
+/// While nodes are asked.
+pub(crate) fn view(volume: &Volume, text: &str) -> Result<Rc<Volume>, Failure> {
+    let snapshot = find(volume, text)?;
+    Ok(volume.view(&snapshot).map_err(SnapshotError::from)?)
 }
 
 /// Closes `volume`, whose changes are in `directory`, and returns the volume as it was at the snapshot that `text` means.
@@ -42,8 +66,7 @@ pub(crate) fn leave_for(
     text: &str,
     directory: &ClientDirectory,
 ) -> Result<Rc<Volume>, Failure> {
-    let view =
-        find(volume, text).and_then(|snapshot| Ok(volume.view(&snapshot).map_err(SnapshotError::from)?));
+    let view = view(volume, text);
     let closed = Outcome::of(volume.close(), directory.path()).into_result();
     let view = view?;
     closed.map(|()| view)

@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cache::Size;
 use crate::gc::Span;
-pub(crate) use history::{Snapshot, Snapshots};
+pub(crate) use history::{Diff, History, Snapshot, Snapshots};
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
@@ -111,6 +111,10 @@ pub(crate) enum Command {
     Snapshot(Snapshot),
     /// List what is remembered
     Snapshots(Snapshots),
+    /// Show what differs between two snapshots, or between one and now
+    Diff(Diff),
+    /// Show which versions of a file the snapshots have
+    History(History),
     /// Show which nodes keep the drive's root, and put another in the place of one
     Node(Node),
     /// Print a ticket with which another machine can join
@@ -138,6 +142,8 @@ impl Command {
             Command::Pins(options) => &mut options.client.home.home,
             Command::Snapshot(options) => &mut options.client.home.home,
             Command::Snapshots(options) => &mut options.client.home.home,
+            Command::Diff(options) => &mut options.client.home.home,
+            Command::History(options) => &mut options.client.home.home,
             Command::Node(options) => &mut options.client_mut().home.home,
             Command::Invite(options) => &mut options.home.home,
             Command::Join(options) => &mut options.home.home,
@@ -157,7 +163,9 @@ impl Command {
             | Command::Unpin(PinOptions { client, .. })
             | Command::Pins(PinsOptions { client, .. })
             | Command::Snapshot(Snapshot { client, .. })
-            | Command::Snapshots(Snapshots { client, .. }) => Some(client),
+            | Command::Snapshots(Snapshots { client, .. })
+            | Command::Diff(Diff { client, .. })
+            | Command::History(History { client, .. }) => Some(client),
             Command::Node(options) => Some(options.client()),
             Command::Up(_)
             | Command::Run(_)
@@ -365,7 +373,8 @@ pub(crate) struct Put {
 /// Options of `get`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  storage-node get notes/today\n  storage-node get project.tar project.tar"
+    after_help = "Examples:\n  storage-node get notes/today\n  storage-node get project.tar project.tar\n  \
+    storage-node get --at before-the-move notes/today today.before"
 )]
 pub(crate) struct Get {
     /// Its name: a path within the drive
@@ -374,6 +383,9 @@ pub(crate) struct Get {
     /// File to write the value to; appears only once it is whole [default: standard output]
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// As it was: in the snapshot of this name, or in the last one taken by this time (see `mount --help`)
+    #[arg(long, value_name = "NAME|TIME")]
+    pub(crate) at: Option<String>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
 }

@@ -12,11 +12,13 @@ mod children;
 mod cli;
 mod client;
 mod client_directory;
+mod diff;
 mod drive;
 mod errand;
 mod errors;
 mod files;
 mod gc;
+mod history;
 mod home;
 mod identity;
 mod invite;
@@ -102,6 +104,8 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Pins(options) => pins::pins(&options),
         Command::Snapshot(options) => snapshot::snapshot(&options),
         Command::Snapshots(options) => snapshot::snapshots(&options),
+        Command::Diff(options) => diff::diff(&options),
+        Command::History(options) => history::history(&options),
         Command::Node(options) => keepers::node(&options),
         Command::Invite(options) => invite::invite(&options),
         Command::Join(options) => join::join(&options),

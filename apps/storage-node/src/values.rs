@@ -17,6 +17,7 @@ use indicatif::ProgressBar;
 use reactor::crypto::random_bytes;
 use tempfile::NamedTempFile;
 
+use crate::at;
 use crate::cli::{Get, Put};
 use crate::errand::with_volume;
 use crate::errors::Failure;
@@ -52,6 +53,8 @@ pub(crate) fn get(options: &Get) -> Result<(), Failure> {
     let name = Name::parse(&options.name)?;
     let sink = Sink::open(options.file.as_deref())?;
     with_volume(&options.client, |_, volume| {
+        let past = options.at.as_deref().map(|at| at::view(volume, at)).transpose()?;
+        let volume = past.as_deref().unwrap_or(volume);
         let attributes = find(volume, &name)?;
         let bar = progress::bytes("getting", Some(attributes.size));
         let sink = read_value(volume, &name, &attributes, sink, &bar);
@@ -62,12 +65,14 @@ pub(crate) fn get(options: &Get) -> Result<(), Failure> {
 
 /// A path within the drive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Name {
+pub(crate) struct Name {
     text: String,
 }
 
 impl Name {
-    fn parse(text: &str) -> Result<Name, Failure> {
+    /// # Errors
+    /// `Failure::Name`.
+    pub(crate) fn parse(text: &str) -> Result<Name, Failure> {
         let bad = |reason| Err(Failure::Name { name: text.into(), reason });
         let trimmed = text.trim_start_matches('/');
         if trimmed.is_empty() || trimmed.ends_with('/') {
@@ -98,9 +103,18 @@ impl Name {
         self.text.rsplit('/').next().unwrap_or_default()
     }
 
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// That nothing has this name.
+    pub(crate) fn is_missing(&self) -> Failure {
+        Failure::NoValue { name: self.text.clone() }
+    }
+
     fn failure(&self, errno: Errno) -> Failure {
         match errno {
-            Errno::ENOENT => Failure::NoValue { name: self.text.clone() },
+            Errno::ENOENT => self.is_missing(),
             Errno::ENOSPC => Failure::DiskFull { place: "the nodes cannot take more".into() },
             other => Failure::Value { name: self.text.clone(), reason: other.to_string() },
         }

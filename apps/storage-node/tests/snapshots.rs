@@ -88,7 +88,9 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
         eventually("the drive itself shows what is", SOON, || {
             run_in(drive, "ls", &["-A"]).lines().collect::<Vec<_>>() == ["other"]
         });
-        assert_eq!(run_in(drive, "ls", &[".snapshots"]).lines().collect::<Vec<_>>(), ["after", "before"]);
+        eventually("the newest snapshot is listed", SOON, || {
+            run_in(drive, "ls", &[".snapshots"]).lines().collect::<Vec<_>>() == ["after", "before"]
+        });
         let write = OpenOptions::new().write(true).open(then.join("other"));
         assert_eq!(write.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
         assert_eq!(fs::write(then.join("new"), "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
@@ -111,6 +113,36 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     assert!(past.stop().success());
     let mountpoint = text(&then);
     refused(&home, &["mount", "--at", "1999-12-31", mountpoint], "there is no snapshot \"1999-12-31\"");
+
+    // By the command line, too.
+    assert_eq!(done(&home, &["get", "--at", "before", "other"]), "of the other mount");
+    assert_eq!(done(&home, &["get", "other"]), "changed");
+    let versions = done(&home, &["history", "other"]);
+    let lines: Vec<&str> = versions.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0].ends_with("  before") && lines[1].ends_with("  after, now"),
+        "{versions}"
+    );
+    let gone = storage_node(&["history", "file", "--home", text(&home)]);
+    assert!(gone.status.success() && printed(&gone).contains("2.9 MiB  before\n"), "{}", printed(&gone));
+    assert!(printed(&gone).contains("get --at \"before\" \"file\""), "{}", printed(&gone));
+    refused(&home, &["history", "never"], "there is no value named \"never\"");
+    let changes = "removed     file  (2.9 MiB)\nchanged     other  (18 B -> 7 B)\n";
+    assert_eq!(done(&home, &["diff", "before", "now"]), changes);
+    assert_eq!(done(&home, &["diff", "after", "now"]), "");
+    assert_eq!(
+        done(&home, &["diff", "before", "after", "other"]),
+        changes.lines().last().unwrap().to_owned() + "\n"
+    );
+    let listed: serde_json::Value =
+        serde_json::from_str(&done(&home, &["diff", "now", "before", "--json"])).unwrap();
+    assert_eq!(
+        (&listed["changes"][0]["change"], &listed["changes"][0]["after"]["size"]),
+        (&"added".into(), &content.len().into())
+    );
+    refused(&home, &["diff", "before", "never"], "there is no snapshot \"never\"");
+    refused(&home, &["diff", "before", "now", "never"], "there is no value named \"never\"");
+    refused(&home, &["snapshot", "now"], "it means the drive as it is");
 
     // What only the snapshot has is no garbage.
     let kept = garbage(&home);

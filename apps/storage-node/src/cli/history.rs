@@ -43,3 +43,57 @@ pub(crate) struct Snapshots {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  storage-node diff before-the-move now              what has changed since
+  storage-node diff before-the-move now photos/2026  and lies in that directory
+  storage-node diff 2026-11-25 2026-11-26            between the last snapshots of two days
+  storage-node diff before-the-move now --json | jq -r '.changes[] | select(.change==\"removed\") | .before.path'
+
+Each line is a path that differs: added, removed, renamed, changed (its content), or attributes (owner, mode, times, extended
+attributes). It takes as long as there are changes, however large the drive is. `now` is what the nodes hold, with all that was
+closed on a mounted drive.";
+
+/// Options of `diff`.
+#[derive(Debug, Args)]
+#[command(after_help = DIFF_EXAMPLES)]
+pub(crate) struct Diff {
+    /// The earlier state: a snapshot's name, a time (see `mount --help`), or `now`
+    #[arg(value_name = "A")]
+    pub(crate) before: String,
+    /// The later state, likewise
+    #[arg(value_name = "B")]
+    pub(crate) after: String,
+    /// Only what lies in this directory, or is this file: a path within the drive
+    #[arg(value_name = "DIR")]
+    pub(crate) below: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+    /// Print JSON for programs; the fields are only ever added to
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const HISTORY_EXAMPLES: &str = "\
+Examples:
+  storage-node history notes/today
+  storage-node history notes/today --json
+  storage-node get --at before-the-move notes/today   one of them
+
+Each line is a version: when the file was changed (UTC), its size, and the snapshots that have it. What was written over
+before a snapshot was taken, nobody remembers.";
+
+/// Options of `history`.
+#[derive(Debug, Args)]
+#[command(after_help = HISTORY_EXAMPLES)]
+pub(crate) struct History {
+    /// The file: a path within the drive, which need not be there any more
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+    /// Print JSON for programs; the fields are only ever added to
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,176 @@
+//! `diff`: what differs between two snapshots, or between one and what the drive holds now.
+
+use filesystem::operations::FileKind;
+use filesystem::volume::{PathChange, PathState};
+use serde::Serialize;
+
+use crate::at;
+use crate::cli::Diff;
+use crate::errand::with_volume;
+use crate::errors::Failure;
+use crate::output;
+use crate::progress::human_bytes;
+use crate::values::Name;
+
+/// A path as one of the two states has it, as programs read it.
+#[derive(Debug, Serialize)]
+struct ShownState {
+    path: String,
+    kind: &'static str,
+    size: u64,
+}
+
+impl From<&PathState> for ShownState {
+    fn from(state: &PathState) -> ShownState {
+        let kind = match state.kind {
+            FileKind::Regular => "file",
+            FileKind::Directory => "directory",
+            FileKind::Symlink => "symlink",
+            _ => "other",
+        };
+        // Names that are no UTF-8 are shown as far as they are.
+        let path = String::from_utf8_lossy(&state.path).into_owned();
+        ShownState { path, kind, size: state.size }
+    }
+}
+
+/// What became of a path, as programs read it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    change: &'static str,
+    before: Option<ShownState>,
+    after: Option<ShownState>,
+    content_changed: bool,
+    attributes_changed: bool,
+}
+
+impl From<&PathChange> for Shown {
+    fn from(change: &PathChange) -> Shown {
+        Shown {
+            change: match change {
+                PathChange { before: None, .. } => "added",
+                PathChange { after: None, .. } => "removed",
+                change if change.is_renamed => "renamed",
+                change if change.is_content_changed => "changed",
+                _ => "attributes",
+            },
+            before: change.before.as_ref().map(ShownState::from),
+            after: change.after.as_ref().map(ShownState::from),
+            content_changed: change.is_content_changed,
+            attributes_changed: change.are_attributes_changed,
+        }
+    }
+}
+
+/// Runs `diff`.
+///
+/// # Errors
+/// `Failure::Snapshot` if one of the two is not there, `Failure::NoValue` if neither has the directory, or what keeps the
+/// drive from being read.
+pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
+    let below = options.below.as_deref().map(|path| Name::parse(path.trim_end_matches('/'))).transpose()?;
+    let changes = with_volume(&options.client, |_, volume| {
+        let (before, after) = (at::moment(volume, &options.before)?, at::moment(volume, &options.after)?);
+        if let Some(below) = &below {
+            let path = below.text().as_bytes();
+            let is_there = volume.state_of(path, before.as_ref())?.is_some()
+                || volume.state_of(path, after.as_ref())?.is_some();
+            if !is_there {
+                return Err(below.is_missing());
+            }
+        }
+        Ok(volume.changes_between(before.as_ref(), after.as_ref())?)
+    })?;
+    let is_wanted = |change: &&PathChange| {
+        let states = change.before.iter().chain(&change.after);
+        below.as_ref().is_none_or(|below| states.into_iter().any(|state| is_below(&state.path, below.text())))
+    };
+    let shown: Vec<Shown> = changes.iter().filter(is_wanted).map(Shown::from).collect();
+    if !options.json {
+        return output::print(&shown.iter().map(line).collect::<String>());
+    }
+    let text = serde_json::to_string_pretty(&serde_json::json!({ "changes": shown }))
+        .map_err(|error| Failure::Internal(error.to_string()))?;
+    output::print(&format!("{text}\n"))
+}
+
+fn is_below(path: &[u8], directory: &str) -> bool {
+    path.strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// The change, the path, and in brackets the size, if it is a file's.
+fn line(shown: &Shown) -> String {
+    let name = |state: &ShownState| {
+        let slash = if state.kind == "directory" { "/" } else { "" };
+        // A name may hold anything, and a terminal obeys some of it.
+        let path: String = state.path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        format!("{path}{slash}")
+    };
+    let size = |state: &ShownState| (state.kind == "file").then(|| human_bytes(state.size));
+    let (names, sizes) = match (&shown.before, &shown.after) {
+        (Some(before), Some(after)) => {
+            let sizes = match (size(before), size(after)) {
+                (Some(before), Some(after)) if shown.content_changed => Some(format!("{before} -> {after}")),
+                (before, after) => after.or(before),
+            };
+            match before.path == after.path {
+                true => (name(after), sizes),
+                false => (format!("{} -> {}", name(before), name(after)), sizes),
+            }
+        }
+        (before, after) => {
+            let state = after.as_ref().or(before.as_ref());
+            (state.map(name).unwrap_or_default(), state.and_then(size))
+        }
+    };
+    let sizes = sizes.map(|sizes| format!("  ({sizes})")).unwrap_or_default();
+    format!("{:10}  {names}{sizes}\n", shown.change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(path: &str, kind: FileKind, size: u64) -> Option<PathState> {
+        Some(PathState { path: path.as_bytes().to_vec().into(), kind, size })
+    }
+
+    #[test]
+    fn a_change_is_a_line() {
+        let file = |path, size| state(path, FileKind::Regular, size);
+        let same = PathChange {
+            before: file("notes/today", 1024),
+            after: file("notes/today", 1024),
+            is_content_changed: false,
+            are_attributes_changed: true,
+            is_renamed: false,
+        };
+        let content =
+            PathChange { after: file("notes/today", 2048), is_content_changed: true, ..same.clone() };
+        let moved = PathChange { after: file("b", 1024), is_renamed: true, ..same.clone() };
+        let removed = PathChange { after: None, ..same.clone() };
+        let added = PathChange {
+            before: None,
+            after: state("new\u{1b}[31m", FileKind::Directory, 0),
+            ..same.clone()
+        };
+        let lines: Vec<String> =
+            [same, content, moved, removed, added].iter().map(|change| line(&Shown::from(change))).collect();
+        assert_eq!(
+            lines,
+            [
+                "attributes  notes/today  (1.0 KiB)\n",
+                "changed     notes/today  (1.0 KiB -> 2.0 KiB)\n",
+                "renamed     notes/today -> b  (1.0 KiB)\n",
+                "removed     notes/today  (1.0 KiB)\n",
+                "added       new?[31m/\n",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_directory_has_what_lies_in_it_and_itself() {
+        assert!(is_below(b"a/b", "a") && is_below(b"a", "a"));
+        assert!(!is_below(b"ab", "a") && !is_below(b"", "a"));
+    }
+}
