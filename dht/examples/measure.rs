@@ -60,6 +60,7 @@ fn measure(count: usize, directory: PathBuf) {
             bootstrap: known.clone(),
             contacts_file: None,
             revocations_file: None,
+            renewals_file: None,
             peers,
         };
         let overlay = overlay::Node::start(config, service).expect("a node");

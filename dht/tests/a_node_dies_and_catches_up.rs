@@ -37,6 +37,7 @@ fn config(owner: &Identity, identity: &Identity, role: Role, known: &[Bootstrap]
         bootstrap: known.to_vec(),
         contacts_file: None,
         revocations_file: None,
+        renewals_file: None,
         peers: Peers::new(),
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! dialler                                acceptor
 //!    |---- Hello ------------------------->|   verifies the passport against the key that TLS proved
-//!    |<--- Welcome(Hello) or Refused(why) -|
+//!    |<--- Welcome(Hello) or Refused(why) -|   or Removed(list): the owner's word that it is a member no more
 //!    |---- Accepted or Refused(why) ------>|   so that both learn a reason; calls may follow at once
 //!
 //! stranger
@@ -12,9 +12,16 @@
 //! ```
 //!
 //! One round trip. A hello says which versions of the protocol its sender speaks, and the newest of both is spoken; which
-//! features it has that others may do without; and how new its list of the revoked is. It stands outside RPC on purpose: a peer that has not been admitted has no connection object, so no
-//! handler can forget to check. Each message has a bound, [`HELLO_BYTES_MAX`] for all that an acceptor
-//! reads, and is preceded by its length in two bytes; a longer one closes the connection unread.
+//! features it has that others may do without; how new its list of the revoked is; and which renewed passports it has. A
+//! passport is no secret, so the newest counts that either side has of whoever proved the key: an expired one is as good as
+//! its renewal, if that is known here.
+//!
+//! That a member was removed it believes on the owner's signature alone: any node may refuse it, and none can make it think
+//! that it has no business here any more.
+//!
+//! It stands outside RPC on purpose: a peer that has not been admitted has no connection object, so no handler can forget to
+//! check. Each message has a bound, [`HELLO_BYTES_MAX`] for all that an acceptor reads, and is preceded by its length in two
+//! bytes; a longer one closes the connection unread.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -28,9 +35,11 @@ use crate::contact::{ADDRESSES_MAX, Contact};
 use crate::invitation::{self, Declined, Letter, NOTES_BYTES_MAX};
 use crate::passport::{PASSPORT_BYTES_MAX, Passport, PassportError, Rights};
 use crate::peers::{Peer, Peers, Role};
+use crate::renewal::Renewals;
+use crate::revocation::Revocations;
 
 /// The versions of everything spoken on a connection that this program speaks. A peer with none of them is refused.
-pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 2, newest: 2 };
+pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 3, newest: 3 };
 
 /// Takes lists of the revoked, and keeps the newest.
 pub const FEATURE_REVOCATIONS: u64 = 1;
@@ -40,6 +49,9 @@ pub const FEATURES: u64 = FEATURE_REVOCATIONS;
 
 /// Most bytes of a message of the exchange: a passport, some addresses, and room to grow.
 pub const HELLO_BYTES_MAX: usize = PASSPORT_BYTES_MAX + 1024;
+
+/// Most bytes of the answer to a hello, which may be a list of the revoked: 42 KiB, and room to grow.
+pub const WELCOME_BYTES_MAX: usize = 48 * 1024;
 
 /// Most bytes of the answer to a letter, which brings a passport and a network's description.
 pub const ANSWER_BYTES_MAX: usize = PASSPORT_BYTES_MAX + NOTES_BYTES_MAX + 1024;
@@ -76,6 +88,8 @@ pub struct Credentials {
     pub addresses: Vec<SocketAddr>,
     /// The book that says who was revoked.
     pub peers: Peers,
+    /// The book of renewed passports, our own among them.
+    pub renewals: Renewals,
 }
 
 /// An admitted peer.
@@ -85,14 +99,18 @@ pub struct Admitted {
     pub contact: Contact,
     /// What it may do.
     pub peer: Peer,
-    /// By what.
+    /// By what: the newest of its passports that it or we know.
     pub passport: Passport,
+    /// Whether it showed an older one.
+    pub is_renewed: bool,
     /// The version of the protocol that both speak.
     pub version: u32,
     /// Where it dialled from, or was dialled at.
     pub address: SocketAddr,
     /// The number of the list of the revoked that it has; `None` if it takes none.
     pub revocations: Option<u64>,
+    /// What tells its book of renewed passports from ours.
+    pub renewals: [u8; 8],
 }
 
 /// Who came to the door.
@@ -140,6 +158,11 @@ pub enum AdmissionError {
     /// We refused the peer.
     #[error("we refused the peer: {0}")]
     Unwelcome(Refusal),
+    /// It says that the owner removed us, or whom we have our passport from, and does not show it.
+    #[error(
+        "the peer says that we were removed from the network, without the owner's word for it: it lies, or is broken"
+    )]
+    Unproven,
     /// It brought a letter that is not passed on, and was told so.
     #[error("somebody with a ticket was turned away: {0}")]
     Declined(Declined),
@@ -156,18 +179,20 @@ struct Hello {
     role: Role,
     addresses: Vec<SocketAddr>,
     revocations: u64,
+    renewals: [u8; 8],
 }
 
 #[derive(Serialize, Deserialize)]
 enum Opening {
     Hello(Hello),
-    Letter(Letter),
+    Letter(Box<Letter>),
 }
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Welcome(Hello),
     Refused(Refusal),
+    Removed(Revocations),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -190,8 +215,10 @@ pub fn dialler(
     peer_address: SocketAddr,
 ) -> Result<Admitted, AdmissionError> {
     send(stream, &Opening::Hello(ours.hello()), HELLO_BYTES_MAX)?;
-    match receive::<Answer>(stream, HELLO_BYTES_MAX)? {
+    match receive::<Answer>(stream, WELCOME_BYTES_MAX)? {
+        Answer::Refused(Refusal::Passport(PassportError::Revoked { .. })) => Err(AdmissionError::Unproven),
         Answer::Refused(refusal) => Err(AdmissionError::Refused(refusal)),
+        Answer::Removed(list) => Err(ours.removed_by(list)),
         Answer::Welcome(hello) => match ours.judge(hello, peer_key, peer_address) {
             Ok(admitted) => {
                 send(stream, &Verdict::Accepted, HELLO_BYTES_MAX)?;
@@ -222,7 +249,7 @@ pub fn acceptor(
         Opening::Hello(hello) => hello,
         Opening::Letter(letter) => {
             return match ours.judge_letter(&letter, &peer_key) {
-                Ok(()) => Ok(Visitor::Stranger(Box::new(letter))),
+                Ok(()) => Ok(Visitor::Stranger(letter)),
                 Err(why) => {
                     answer(stream, &invitation::Answer::Declined(why))?;
                     Err(AdmissionError::Declined(why))
@@ -239,7 +266,11 @@ pub fn acceptor(
             }
         }
         Err(refusal) => {
-            send(stream, &Answer::Refused(refusal.clone()), HELLO_BYTES_MAX)?;
+            let answer = match &refusal {
+                Refusal::Passport(PassportError::Revoked { .. }) => Answer::Removed(ours.peers.revocations()),
+                other => Answer::Refused(other.clone()),
+            };
+            send(stream, &answer, WELCOME_BYTES_MAX)?;
             Err(AdmissionError::Unwelcome(refusal))
         }
     }
@@ -256,7 +287,7 @@ pub fn stranger(
     stream: &mut (impl Read + Write),
     letter: &Letter,
 ) -> Result<invitation::Answer, AdmissionError> {
-    send(stream, &Opening::Letter(letter.clone()), HELLO_BYTES_MAX)?;
+    send(stream, &Opening::Letter(Box::new(letter.clone())), HELLO_BYTES_MAX)?;
     receive(stream, ANSWER_BYTES_MAX)
 }
 
@@ -276,10 +307,23 @@ impl Credentials {
         Hello {
             versions: PROTOCOL_VERSIONS,
             features: FEATURES,
-            passport: self.passport.clone(),
+            passport: self.renewals.newest(&self.passport),
             role: self.role,
             addresses: self.addresses.clone(),
             revocations: self.peers.revocations().version(),
+            renewals: self.renewals.digest(),
+        }
+    }
+
+    /// What a list means that a peer gives as its reason to refuse us. If the owner says so, it is in force here too.
+    fn removed_by(&self, list: Revocations) -> AdmissionError {
+        let verdict = list.verify(&self.network).map(|()| list.admit(&self.passport));
+        match verdict {
+            Ok(Err(error)) => {
+                self.peers.revoke(list);
+                AdmissionError::Refused(Refusal::Passport(error))
+            }
+            _ => AdmissionError::Unproven,
         }
     }
 
@@ -300,9 +344,15 @@ impl Credentials {
         if key == self.own {
             return Err(Refusal::SameKey);
         }
-        let rights =
-            hello.passport.verify(&self.network, &key, reactor::wall_clock()).map_err(Refusal::Passport)?;
-        self.peers.admit(&hello.passport).map_err(Refusal::Passport)?;
+        // What it shows names it, whatever else we know of that key.
+        let shown = hello.passport;
+        let passport = if shown.holder() == key { self.renewals.newest(&shown) } else { shown.clone() };
+        let verdict = passport.verify(&self.network, &key, reactor::wall_clock());
+        // Who was removed hears that, and not that its passport has expired meanwhile.
+        if matches!(verdict, Ok(_) | Err(PassportError::Expired { .. })) {
+            self.peers.admit(&passport).map_err(Refusal::Passport)?;
+        }
+        let rights = verdict.map_err(Refusal::Passport)?;
         let needed = match hello.role {
             Role::Storage => Rights { store: true, ..Rights::default() },
             Role::Client => Rights { read: true, ..Rights::default() },
@@ -318,10 +368,11 @@ impl Credentials {
             listening
         });
         let addresses = addresses.filter(|_| hello.role == Role::Storage);
-        let peer = Peer { role: hello.role, rights, expires: hello.passport.expires() };
+        let peer = Peer { role: hello.role, rights, expires: passport.opens_until() };
         let revocations = (hello.features & FEATURE_REVOCATIONS != 0).then_some(hello.revocations);
         let contact = Contact::new(key, addresses);
-        Ok(Admitted { contact, peer, passport: hello.passport, version, address, revocations })
+        let (is_renewed, renewals) = (passport != shown, hello.renewals);
+        Ok(Admitted { contact, peer, passport, is_renewed, version, address, revocations, renewals })
     }
 }
 

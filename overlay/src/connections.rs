@@ -196,11 +196,11 @@ impl Pool {
         slot.into_iter().for_each(Slot::close);
     }
 
-    /// Every open connection, one for each peer.
-    pub(crate) fn one_of_each(&self) -> Vec<Connection> {
+    /// Every peer with an open connection, with its newest.
+    pub(crate) fn one_of_each(&self) -> Vec<(PublicKey, Connection)> {
         let slots = self.slots.borrow();
         let newest = |slot: &Slot| slot.connections.iter().rev().find(|open| !open.is_closed()).cloned();
-        slots.values().filter_map(newest).collect()
+        slots.iter().filter_map(|(key, slot)| Some((*key, newest(slot)?))).collect()
     }
 
     /// Closes everything and ends every dial.

@@ -13,14 +13,15 @@
 //!
 //! The functions here block: call them through `reactor::offload`.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use reactor::crypto::PublicKey;
 
 use crate::contact::Contact;
+use crate::files;
 
 /// First line of the file; the number is the version.
 const HEADER: &str = "hypha contacts 1";
@@ -60,16 +61,7 @@ pub fn load(path: &Path) -> io::Result<Loaded> {
 /// # Errors
 /// If the directory can't be written to; the old file is then untouched.
 pub fn save(path: &Path, contacts: &[Contact]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(format(contacts).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
+    files::replace(path, format(contacts).as_bytes())
 }
 
 fn format(contacts: &[Contact]) -> String {

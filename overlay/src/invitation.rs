@@ -4,8 +4,9 @@
 //! nodes are no more than letter boxes:
 //!
 //! - the [`Invitation`], signed by the owner: whoever holds the *ticket's* key may name a member, in this role, until then.
-//! - the [`Letter`], signed with the ticket's key: this key is to be the member. The ticket's secret never leaves the
-//!   stranger: a node that passes the letter on learns nothing with which it could name somebody else.
+//! - the [`Letter`], signed with the ticket's key: this key is to be the member; and with that key: it agrees, so that
+//!   nobody is entered, and later removed, who did not ask. Neither secret leaves the stranger: a node that passes the
+//!   letter on learns nothing with which it could name somebody else, or the same by another ticket.
 //! - the [`Reply`], signed by the owner, to just this letter: the passport, and what else the newcomer has to know; or why
 //!   not. A node can withhold it, and can't make one.
 //!
@@ -176,11 +177,14 @@ pub struct Letter {
     pub sealing_key: [u8; 32],
     /// What people call it.
     pub name: String,
+    /// By the ticket's key: it may ask.
     proof: Signature,
+    /// By the holder's: it does.
+    consent: Signature,
 }
 
 impl Letter {
-    /// Names `holder`, with the ticket's secret key. A name that is too long is cut.
+    /// Names `holder`, with the ticket's secret key and its own. A name that is too long is cut.
     pub fn sign(ticket: &Identity, invitation: Invitation, holder: &Identity, name: &str) -> Letter {
         let name = name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned();
         let mut letter = Letter {
@@ -189,8 +193,10 @@ impl Letter {
             sealing_key: *holder.sealing_key().public().as_bytes(),
             name,
             proof: ticket.sign(&[]),
+            consent: holder.sign(&[]),
         };
-        letter.proof = ticket.sign(&letter.digest());
+        let digest = letter.digest();
+        (letter.proof, letter.consent) = (ticket.sign(&digest), holder.sign(&digest));
         letter
     }
 
@@ -205,12 +211,15 @@ impl Letter {
         if self.name.len() > NAME_BYTES_MAX {
             return Err(Declined::Forged);
         }
-        let ticket = &self.invitation.ticket;
-        ticket.verify(&self.digest(), &self.proof).map_err(|_| Declined::Forged)?;
+        let digest = self.digest();
+        let signatures = [(&self.invitation.ticket, &self.proof), (&self.holder, &self.consent)];
+        if signatures.into_iter().any(|(key, signature)| key.verify(&digest, signature).is_err()) {
+            return Err(Declined::Forged);
+        }
         self.invitation.verify(now)
     }
 
-    /// What names the letter, and what the ticket's key signs.
+    /// What names the letter, and what the ticket's key and the holder's sign.
     pub fn digest(&self) -> [u8; 32] {
         sha3_256(&[
             b"hypha letter 1",
@@ -345,6 +354,24 @@ mod tests {
                 changed.verify(&owner.public_key(), SystemTime::UNIX_EPOCH),
                 Err(Declined::Forged),
                 "{changed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ticket_names_nobody_who_does_not_agree() {
+        let (owner, ticket, letter) = story();
+        let forger = Identity::from_seed(&[9; 32]);
+        // Whoever has a ticket of his own names a key that he saw elsewhere: a node's, or that of another guest.
+        let mut named = Letter::sign(&ticket, letter.invitation.clone(), &forger, "bob");
+        named.holder = letter.holder;
+        named.proof = ticket.sign(&named.digest());
+        for consent in [forger.sign(&named.digest()), ticket.sign(&named.digest()), letter.consent] {
+            let named = Letter { consent, ..named.clone() };
+            assert_eq!(
+                named.verify(&owner.public_key(), SystemTime::UNIX_EPOCH),
+                Err(Declined::Forged),
+                "{named:?}"
             );
         }
     }

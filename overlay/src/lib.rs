@@ -10,11 +10,11 @@
 //! | `node` | what is started, used and stopped |
 //! | `join`, `upkeep`, `listener`, `session` | flow: getting in, staying in, letting in, one connection's life |
 //! | `state`, `connections`, `dial`, `served` | flow: what the coroutines share, reaching a peer, and what it may ask |
-//! | `revoking`, [`stranger`] | flow: cutting off who is no member any more, and asking to become one |
+//! | `revoking`, `renewing`, `handing_over`, [`stranger`] | flow: cutting off who is no member any more, spreading what the owner signed, asking to become a member |
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
 //! | [`frontier`], [`routing_table`], [`k_bucket`], [`letterbox`] | pure: told the time and the answers, never asking |
 //! | [`node_id`], [`contact`], [`peers`], [`message`] | what travels |
-//! | [`passport`], [`invitation`], [`ticket`], [`revocation`] | what the owner signs, and what that proves |
+//! | [`passport`], [`renewal`], [`invitation`], [`ticket`], [`revocation`] | what the owner signs, and what that proves |
 //!
 //! ```
 //! use overlay::{Bootstrap, Config, Node, NodeId, Overlay, Passport, Peers, Rights, Role};
@@ -35,6 +35,7 @@
 //!             bootstrap,
 //!             contacts_file: None,
 //!             revocations_file: None,
+//!             renewals_file: None,
 //!             peers: Peers::new(),
 //!         };
 //!         Node::start(config, Service::new()).unwrap()
@@ -59,7 +60,9 @@ mod connections;
 pub mod contact;
 pub mod contacts_file;
 mod dial;
+mod files;
 pub mod frontier;
+mod handing_over;
 pub mod invitation;
 mod join;
 pub mod k_bucket;
@@ -71,6 +74,8 @@ mod node;
 pub mod node_id;
 pub mod passport;
 pub mod peers;
+pub mod renewal;
+mod renewing;
 pub mod revocation;
 mod revoking;
 mod rights;
@@ -99,6 +104,7 @@ pub use node::{Config, Node, StartError};
 pub use node_id::NodeId;
 pub use passport::{Passport, PassportError, Rights};
 pub use peers::{Peer, Peers, Role};
+pub use renewal::Renewals;
 pub use revocation::Revocations;
 pub use ticket::Ticket;
 pub use watch::{Changes, Watch};

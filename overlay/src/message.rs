@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::contact::Contact;
 use crate::invitation::{Letter, Reply};
 use crate::node_id::NodeId;
-use crate::passport::PassportError;
+use crate::passport::{Passport, PassportError};
 use crate::peers::Sighting;
+use crate::renewal::RENEWALS_MAX;
 use crate::revocation::{Revocations, RevocationsError};
 
 reactor::service! {
@@ -33,6 +34,8 @@ reactor::service! {
         fn reply(&self, reply: Reply) -> Result<bool, NotAMember> = 0x0106 as Replied, inline, idempotent;
         /// "Who is with you, and who was?"
         fn sightings(&self) -> Result<Vec<Sighting>, NotAMember> = 0x0107 as Sightings, inline, idempotent;
+        /// "The owner renewed these passports." Answered once they are kept for good.
+        fn renew(&self, passports: Vec<Passport>) -> Result<(), RenewRefused> = 0x0108 as Renew, idempotent;
     }
 }
 
@@ -45,6 +48,21 @@ pub enum RevokeRefused {
     List(RevocationsError),
     /// It can't be kept: it is in force, and would be forgotten.
     #[error("the list is in force, and could not be written to the node's disk: {0}")]
+    NotKept(String),
+}
+
+/// Why renewed passports are not taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum RenewRefused {
+    /// One of them is not the owner's own.
+    #[error("one of the renewed passports is not what the network's owner signed")]
+    NotTheOwners,
+    /// There is no room for them.
+    #[error("no more than {RENEWALS_MAX} members can have a passport that ends: remove some")]
+    TooMany,
+    /// They can't be kept: they are in force, and would be forgotten.
+    #[error("the passports are in force, and could not be written to the node's disk: {0}")]
     NotKept(String),
 }
 

@@ -24,10 +24,12 @@ use crate::join::{self, Bootstrap, JoinError};
 use crate::k_bucket::K;
 use crate::listener;
 use crate::lookup::{Found, lookup};
-use crate::message::RevokeRefused;
+use crate::message::{RenewRefused, RevokeRefused};
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
 use crate::peers::{Peers, Role};
+use crate::renewal::Renewals;
+use crate::renewing;
 use crate::revocation::Revocations;
 use crate::revoking;
 use crate::state::{Live, State};
@@ -53,6 +55,8 @@ pub struct Config {
     pub contacts_file: Option<PathBuf>,
     /// Where the list of the revoked is; a client reads it, a storage node keeps the newest there.
     pub revocations_file: Option<PathBuf>,
+    /// Where renewed passports are kept: everybody's by a storage node, its own by a client.
+    pub renewals_file: Option<PathBuf>,
     /// The book of connected peers, which the service's handlers ask for their callers' rights.
     pub peers: Peers,
 }
@@ -108,9 +112,21 @@ impl Node {
     /// For the first attempt at joining: some round trips, at most some seconds.
     pub fn start(config: Config, service: Service) -> Result<Rc<Node>, StartError> {
         let Config { identity, network, passport, role, listen, bootstrap, contacts_file, .. } = config;
-        let Config { revocations_file, peers, .. } = config;
+        let Config { revocations_file, renewals_file, peers, .. } = config;
         let own = identity.public_key();
-        let rights = passport.verify(&network, &own, reactor::wall_clock())?;
+        if let Some(path) = &revocations_file {
+            load_revocations(path, &network, &peers)?;
+        }
+        let renewals = Renewals::new();
+        if let Some(path) = &renewals_file {
+            load_renewals(path, &network, &peers, &renewals);
+        }
+        let passport = renewals.newest(&passport);
+        let rights = match passport.verify(&network, &own, reactor::wall_clock()) {
+            // Whoever has a newer one gives it to us: that is found out at the door.
+            Err(PassportError::Expired { .. }) => passport.rights(),
+            other => other?,
+        };
         let needed = Rights { store: role == Role::Storage, ..Rights::default() };
         if !rights.include(needed) {
             return Err(PassportError::MissingRight { has: rights, needed }.into());
@@ -126,12 +142,9 @@ impl Node {
             }
         };
         let addresses = listener.iter().map(|(_, address)| *address).collect();
-        if let Some(path) = &revocations_file {
-            load_revocations(path, &network, &peers)?;
-        }
-        let credentials = Credentials { network, own, passport, role, addresses, peers };
+        let credentials = Credentials { network, own, passport, role, addresses, peers, renewals };
         let kept = revocations_file.filter(|_| role == Role::Storage);
-        let state = State::new(identity, credentials, kept, service);
+        let state = State::new(identity, credentials, kept, renewals_file, service);
         let node = Rc::new(Node { state, contacts_file, tasks: RefCell::new(Vec::new()) });
         if let Some((listener, address)) = listener {
             tracing::info!(id = ?node.state.own_id, %address, "listening");
@@ -207,6 +220,22 @@ impl Node {
     /// Until it is on disk, where it is kept there.
     pub fn revoke(&self, newer: Revocations) -> Result<[u8; 32], RevokeRefused> {
         revoking::take(&self.state, newer)
+    }
+
+    /// Takes passports that the owner renewed, and hands them to every node that is connected now or later.
+    ///
+    /// # Errors
+    /// If one is not the owner's own, or they can't be kept.
+    ///
+    /// # Suspends
+    /// Until they are on disk, where they are kept there.
+    pub fn renew(&self, passports: Vec<Passport>) -> Result<(), RenewRefused> {
+        renewing::take(&self.state, passports)
+    }
+
+    /// The newest passport that we have.
+    pub fn passport(&self) -> Passport {
+        self.state.credentials.renewals.newest(&self.state.credentials.passport)
     }
 
     /// Whether somebody answered a lookup of our position, so that our neighbours know us.
@@ -303,6 +332,19 @@ fn load_revocations(path: &Path, network: &PublicKey, peers: &Peers) -> Result<(
     let list = list.map_err(|source| StartError::Revocations { path: path.into(), source })?;
     peers.revoke(list);
     Ok(())
+}
+
+/// A damaged book is a book that is not there: whoever lacks a passport is given it again.
+fn load_renewals(path: &Path, network: &PublicKey, peers: &Peers, renewals: &Renewals) {
+    let owned = path.to_owned();
+    let taken = reactor::offload(move || Renewals::load(&owned)).map_err(|error| error.to_string());
+    let taken = taken.and_then(|kept| {
+        let now = reactor::wall_clock();
+        renewals.take(kept, network, &peers.revocations(), now).map_err(|error| error.to_string())
+    });
+    if let Err(error) = taken {
+        tracing::warn!(path = %path.display(), error, "renewed passports can't be read; going on without");
+    }
 }
 
 impl Drop for Node {

@@ -24,8 +24,9 @@ pub const LINKS_MAX: usize = 4;
 /// Most bytes of an encoded passport: four links of some 160 bytes each, with room to spare.
 pub const PASSPORT_BYTES_MAX: usize = 1024;
 
-/// Clocks of honest machines may differ by this much at an expiry.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Clocks of honest machines may differ by this much: a passport opens as long after its end, and before its beginning, by
+/// the clock of whoever looks at it. An hour: what a wrong time zone or summer time costs a clock that is set by hand.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
 
 /// One signed sentence: `holder` has `rights` from `not_before` until `expires`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -81,7 +82,10 @@ pub enum PassportError {
         link: u32,
     },
     /// A link has expired.
-    #[error("the passport expired (link {link}): ask whoever invited you for a new one")]
+    #[error(
+        "the passport expired (link {link}), and no node that was asked has a newer one: it is renewed as soon as `up` or \
+         `mount` runs with the home that gave it"
+    )]
     Expired {
         /// Which link, counted from the owner's.
         link: u32,
@@ -199,11 +203,42 @@ impl Passport {
         self.links.last().map_or(Rights::ALL, |link| link.rights)
     }
 
-    /// When its first link expires; `None` for never.
+    /// When its first link expires; `None` for never. It opens for [`CLOCK_SKEW_MAX`] longer.
     pub fn expires(&self) -> Option<SystemTime> {
-        let seconds =
-            self.links.iter().map(|link| link.expires).min().filter(|&seconds| seconds != u64::MAX)?;
+        let seconds = Some(self.expires_seconds()).filter(|&seconds| seconds != u64::MAX)?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    }
+
+    /// When it stops opening anything, as `verify` sees it.
+    pub fn opens_until(&self) -> Option<SystemTime> {
+        self.expires()?.checked_add(CLOCK_SKEW_MAX)
+    }
+
+    /// When it was signed for: from then on it is good.
+    pub fn not_before(&self) -> SystemTime {
+        let seconds = self.links.iter().map(|link| link.not_before).max().unwrap_or_default();
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn expires_seconds(&self) -> u64 {
+        self.links.iter().map(|link| link.expires).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether it is good for longer than `other`, which is of the same holder. Of two that end together, either way, but
+    /// everybody agrees.
+    pub fn is_newer_than(&self, other: &Passport) -> bool {
+        let order = |passport: &Passport| (passport.expires_seconds(), passport.fingerprint());
+        order(self) > order(other)
+    }
+
+    /// Whether the owner himself signed it, for somebody else.
+    pub fn is_the_owners_word(&self) -> bool {
+        self.links.len() == 1
+    }
+
+    /// What tells it from the holder's others: the serials of its links.
+    pub(crate) fn fingerprint(&self) -> Vec<u8> {
+        self.links.iter().flat_map(|link| link.serial.to_be_bytes()).collect()
     }
 
     /// What `holder`, whose key a handshake has proved, may do in `network` at `now`.
@@ -225,8 +260,8 @@ impl Passport {
         if self.holder() != *holder {
             return Err(PassportError::WrongHolder { expected: *holder, found: self.holder() });
         }
-        let latest = seconds_since_1970(now.checked_sub(CLOCK_SKEW).unwrap_or(SystemTime::UNIX_EPOCH));
-        let earliest = seconds_since_1970(now.checked_add(CLOCK_SKEW).unwrap_or(now));
+        let latest = seconds_since_1970(now.checked_sub(CLOCK_SKEW_MAX).unwrap_or(SystemTime::UNIX_EPOCH));
+        let earliest = seconds_since_1970(now.checked_add(CLOCK_SKEW_MAX).unwrap_or(now));
         let (mut issuer, mut rights, mut before) = (*network, Rights::ALL, chain_start(network));
         for (index, link) in self.links.iter().enumerate() {
             let index = index as u32;
@@ -355,7 +390,7 @@ mod tests {
         let passport = Passport::issue(&owner, holder.public_key(), Rights::CLIENT, Some(now + DAY));
         let verify = |at| passport.verify(&owner.public_key(), &holder.public_key(), at);
         assert_eq!(verify(now + DAY), Ok(Rights::CLIENT));
-        assert_eq!(verify(now + DAY + 2 * CLOCK_SKEW), Err(PassportError::Expired { link: 0 }));
+        assert_eq!(verify(now + DAY + 2 * CLOCK_SKEW_MAX), Err(PassportError::Expired { link: 0 }));
     }
 
     #[test]

@@ -110,6 +110,17 @@ impl Peers {
         connected.insert(key, Connected { peer, passport, address, connections });
     }
 
+    /// Has the newer passport of a peer that is connected count, if it is.
+    pub fn renew(&self, passport: &Passport) {
+        if let Some(known) = self.inner.borrow_mut().connected.get_mut(&passport.holder())
+            && passport.is_newer_than(&known.passport)
+            && known.peer.rights.include(passport.rights())
+        {
+            known.peer.expires = passport.opens_until();
+            known.passport = passport.clone();
+        }
+    }
+
     /// Strikes out one connection of a peer.
     pub fn leave(&self, key: &PublicKey) {
         let mut book = self.inner.borrow_mut();
@@ -229,6 +240,26 @@ mod tests {
         let expires = Some(SystemTime::now() - Duration::from_secs(1));
         let key = enter(&peers, 2, Peer { expires, ..CLIENT });
         assert_eq!(peers.get(&key), None);
+    }
+
+    #[test]
+    fn a_renewed_passport_counts_on_the_connection_that_there_is_and_gives_no_more_rights() {
+        let peers = Peers::new();
+        let over = Some(SystemTime::now() - Duration::from_secs(1));
+        let key = enter(&peers, 2, Peer { expires: over, ..CLIENT });
+        let until = |rights, expires| Passport::issue(&identity(1), key, rights, Some(expires));
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        // What was entered above never ends, so that this is not newer; a shorter one is.
+        peers.renew(&until(Rights::CLIENT, later));
+        assert_eq!(peers.get(&key), None);
+        let short = until(Rights::CLIENT, SystemTime::now());
+        peers.enter(key, Peer { expires: over, ..CLIENT }, short, "192.0.2.7:50000".parse().unwrap());
+        peers.renew(&until(Rights::ALL, later));
+        assert_eq!(peers.get(&key), None);
+        peers.renew(&until(Rights::CLIENT, later));
+        assert_eq!(peers.check(Some(&key), Rights::CLIENT), Ok(()));
+        peers.renew(&Passport::issue(&identity(1), identity(3).public_key(), Rights::CLIENT, None));
+        assert_eq!(peers.count(), 1);
     }
 
     #[test]

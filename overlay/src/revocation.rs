@@ -10,8 +10,8 @@
 //!
 //! Not here: cutting those off that are connected (`state.rs`).
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -20,6 +20,7 @@ use reactor::crypto::{Identity, PublicKey, Signature};
 use reactor::serialization::{from_bytes, to_bytes};
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use crate::passport::{Passport, PassportError, seconds_since_1970};
 
 /// Keys that a list names. 42 KiB, which travel once to each node for each change.
@@ -204,16 +205,7 @@ impl Revocations {
     /// # Errors
     /// If the directory can't be written to; the old file is then untouched.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&self.to_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
-            _ => File::open(".")?.sync_all(),
-        }
+        files::replace(path, &self.to_bytes())
     }
 }
 
@@ -300,7 +292,7 @@ mod tests {
         assert_eq!(Revocations::load(&path, &network).unwrap(), Revocations::default());
         list(&[3]).save(&path).unwrap();
         assert_eq!(Revocations::load(&path, &network).unwrap(), list(&[3]));
-        fs::write(&path, b"nothing of ours").unwrap();
+        std::fs::write(&path, b"nothing of ours").unwrap();
         assert!(Revocations::load(&path, &network).is_err());
     }
 }

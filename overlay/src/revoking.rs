@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reactor::rpc::Connection;
 
+use crate::handing_over::until_taken;
 use crate::message::{Revoke, RevokeRefused};
 use crate::node_id::NodeId;
 use crate::revocation::Revocations;
@@ -19,11 +20,6 @@ use crate::state::State;
 
 /// How long a peer may take to keep a list: a flush of its disk, and some round trips.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The first pause before a peer that did not take the list is handed it again; it doubles.
-const HAND_OVER_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest: nodes are to refuse the revoked within a minute.
-const HAND_OVER_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Takes a list that somebody brought; returns the hash of the one that is kept then, which may be another.
 ///
@@ -41,7 +37,7 @@ pub(crate) fn take(state: &Rc<State>, newer: Revocations) -> Result<[u8; 32], Re
             state.pool.cut(&key);
             state.change_table(|table, _| table.remove(&NodeId::of(&key)));
         }
-        for connection in state.pool.one_of_each() {
+        for (_, connection) in state.pool.one_of_each() {
             hand_over(state, connection);
         }
     }
@@ -50,24 +46,11 @@ pub(crate) fn take(state: &Rc<State>, newer: Revocations) -> Result<[u8; 32], Re
 
 /// Hands our list to the peer at the other end, in the background, until it has it or is gone.
 pub(crate) fn hand_over(state: &Rc<State>, connection: Connection) {
-    let state = state.clone();
-    // At the limit of coroutines it is not handed over now; when the two meet again it is.
-    let spawned = reactor::Builder::new().spawn(move || {
-        let mut pause = HAND_OVER_PAUSE_MIN;
-        // One that was stopped, or whose disk is full, may have room or be awake later.
-        while !state.stopping.get() && !connection.is_closed() {
-            let list = state.peers.revocations();
-            match connection.call::<Revoke>(&list, Bytes::new(), HAND_OVER_TIMEOUT) {
-                Ok(_) => return,
-                Err(error) => tracing::debug!(%error, "a peer did not take the list of the revoked"),
-            }
-            reactor::sleep(pause);
-            pause = (pause * 2).min(HAND_OVER_PAUSE_MAX);
-        }
+    let peers = state.peers.clone();
+    until_taken(state, connection, "the list of the revoked", move |connection| {
+        let taken = connection.call::<Revoke>(&peers.revocations(), Bytes::new(), HAND_OVER_TIMEOUT);
+        taken.map(|_| ()).map_err(|error| error.to_string())
     });
-    if let Err(error) = spawned {
-        tracing::warn!(%error, "a peer is not told who was revoked before it is met again");
-    }
 }
 
 /// Writes the list down, if what is there is older.

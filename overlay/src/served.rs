@@ -8,10 +8,13 @@ use reactor::rpc::{CallContext, Service};
 
 use crate::invitation::{Letter, Reply};
 use crate::k_bucket::K;
-use crate::message::{FindNodeRequest, FindNodeResponse, Neighbour, Never, NotAMember, RevokeRefused};
+use crate::message::{
+    FindNodeRequest, FindNodeResponse, Neighbour, Never, NotAMember, RenewRefused, RevokeRefused,
+};
 use crate::node_id::NodeId;
-use crate::passport::Rights;
+use crate::passport::{Passport, Rights};
 use crate::peers::Sighting;
+use crate::renewing;
 use crate::revocation::Revocations;
 use crate::revoking;
 use crate::state::State;
@@ -61,6 +64,11 @@ impl Neighbour for Served {
     fn revoke(&self, _: &CallContext, newer: Revocations) -> Result<[u8; 32], RevokeRefused> {
         // Whoever brings it: it is the owner's word.
         self.0.upgrade().map_or(Ok([0; 32]), |state| revoking::take(&state, newer))
+    }
+
+    fn renew(&self, _: &CallContext, passports: Vec<Passport>) -> Result<(), RenewRefused> {
+        // Whoever brings them: they are the owner's word.
+        self.0.upgrade().map_or(Ok(()), |state| renewing::take(&state, passports))
     }
 
     fn revoked(&self, _: &CallContext) -> Result<Revocations, Never> {

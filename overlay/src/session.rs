@@ -16,6 +16,7 @@ use crate::contact::{Addresses, Contact};
 use crate::dial::{self, DialError};
 use crate::k_bucket::Insert;
 use crate::peers::Role;
+use crate::renewing;
 use crate::revoking;
 use crate::state::State;
 
@@ -43,6 +44,7 @@ impl Session {
             if admitted.revocations.is_some_and(|theirs| theirs < ours) {
                 revoking::hand_over(state, connection.clone());
             }
+            renewing::greet(state, &connection, &admitted);
         }
         if admitted.peer.role == Role::Storage && is_member {
             let insert = state.change_table(|table, now| table.on_seen(admitted.contact.clone(), now));

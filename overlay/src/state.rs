@@ -25,6 +25,7 @@ use crate::lookup::Transport;
 use crate::message::{FindNode, FindNodeRequest, Ping};
 use crate::node_id::NodeId;
 use crate::peers::Peers;
+use crate::renewal::Digest;
 use crate::routing_table::RoutingTable;
 use crate::served::Served;
 use crate::session;
@@ -57,6 +58,8 @@ pub(crate) struct State {
     pub(crate) letterbox: RefCell<Letterbox>,
     /// Where the list of the revoked is kept, and the number of the one that is there.
     pub(crate) kept_revocations: Option<(PathBuf, Mutex<u64>)>,
+    /// Where renewed passports are kept, and which are there.
+    pub(crate) kept_renewals: Option<(PathBuf, Mutex<Digest>)>,
     service: OnceCell<Rc<Service>>,
     probed: RefCell<HashSet<NodeId>>,
 }
@@ -67,11 +70,14 @@ impl State {
         identity: Identity,
         credentials: Credentials,
         kept_revocations: Option<PathBuf>,
+        kept_renewals: Option<PathBuf>,
         mut service: Service,
     ) -> Rc<State> {
         let own_id = NodeId::of(&credentials.own);
         let peers = credentials.peers.clone();
         let kept_revocations = kept_revocations.map(|path| (path, Mutex::new(peers.revocations().version())));
+        let renewals = credentials.renewals.digest();
+        let kept_renewals = kept_renewals.map(|path| (path, Mutex::new(renewals)));
         let state = Rc::new(State {
             identity: Rc::new(identity),
             credentials,
@@ -85,6 +91,7 @@ impl State {
             ways: RefCell::new(Vec::new()),
             letterbox: RefCell::default(),
             kept_revocations,
+            kept_renewals,
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
         });

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::*;
 use overlay::admission::{self, Credentials};
 use overlay::message::Ping;
-use overlay::{Contact, Node, NodeId, Overlay, Passport, Peers, Rights, Role};
+use overlay::{Contact, Node, NodeId, Overlay, Passport, Peers, Renewals, Rights, Role};
 use reactor::JoinHandle;
 use reactor::crypto::Identity;
 use reactor::net::tls::{self, Expect};
@@ -38,6 +38,7 @@ fn freeze(network: &Network, node: &Node) -> Frozen {
         role: Role::Storage,
         addresses: addresses.clone(),
         peers: Peers::new(),
+        renewals: Renewals::new(),
     };
     let stream = TcpStream::connect_one(address(node)).unwrap();
     let stream = tls::connect(stream, &identity, Expect::Any).unwrap();

@@ -51,8 +51,8 @@ fn our_own_bad_passport_is_found_before_anybody_sees_it() {
         let issue = |holder: &Identity, rights, expires| {
             Passport::issue(&network.owner, holder.public_key(), rights, expires)
         };
-        let expired = start(&|holder| issue(holder, Rights::NODE, Some(SystemTime::now() - year)));
-        assert_eq!(expired, Some(PassportError::Expired { link: 0 }));
+        // One that has expired may have been renewed: whoever is met knows.
+        assert_eq!(start(&|holder| issue(holder, Rights::NODE, Some(SystemTime::now() - year))), None);
         let client = start(&|holder| issue(holder, Rights::CLIENT, None));
         assert!(matches!(client, Some(PassportError::MissingRight { .. })));
         let stolen = start(&|_| issue(&Identity::generate(), Rights::NODE, None));

@@ -5,9 +5,12 @@
 //! owner's signed reply to the nodes that had the letter. Each step is on disk before the next, and can be done twice: a
 //! crash in between is made good by the stranger, who asks again.
 //!
+//! It also renews the members' passports, long before they end, and gives the new ones to the nodes, which keep them for
+//! their holders.
+//!
 //! Not here: what a letter is worth (`roll`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +19,7 @@ use dht::Client;
 use overlay::invitation::{Declined, InvitedAs, Letter, NOTES_BYTES_MAX, Reply, Verdict};
 use overlay::letterbox::LETTERS_MAX;
 use overlay::message::{Letters, Replied};
-use overlay::{Contact, Node, Overlay, Passport};
+use overlay::{Contact, Node, Overlay, Passport, Revocations};
 use reactor::JoinHandle;
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +37,6 @@ use crate::sharing;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A node that takes longer is asked again a second later.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Clocks of people's machines may be slow by this much: a passport is good from as long ago.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 
 /// What a newcomer is told beside its passport.
 #[derive(Serialize, Deserialize)]
@@ -58,6 +59,8 @@ struct Host {
     user: Member,
     /// Whether a failure was told already: it comes back every second.
     has_told: Cell<bool>,
+    /// The members' passports that the nodes were given last.
+    given: RefCell<Vec<Passport>>,
 }
 
 impl Admitting {
@@ -81,6 +84,7 @@ impl Admitting {
             store: store.clone(),
             user: Member::load(&home.user_key_file(), crate::network::Role::User)?,
             has_told: Cell::new(false),
+            given: RefCell::default(),
         };
         let coroutine = reactor::spawn(move || host.run());
         Ok(Some(Admitting { coroutine }))
@@ -124,6 +128,7 @@ impl Host {
         if !left.is_empty() {
             remove::put_out(&self.home, &self.network, &self.store, &self.user, &left)?;
         }
+        let roll = self.renew(roll, &revoked)?;
         if !roll.expects_somebody(now()) {
             return Ok(());
         }
@@ -135,6 +140,27 @@ impl Host {
             }
         }
         result
+    }
+
+    /// Signs the passports that are due, and gives the nodes what is new to them.
+    fn renew(&self, mut roll: Roll, revoked: &Revocations) -> Result<Roll, Failure> {
+        let now = reactor::wall_clock();
+        if roll.has_due_passports(revoked, now) {
+            let (home, network) = (self.home.clone(), self.network.clone());
+            roll = reactor::offload(move || {
+                Roll::change(&home, |roll| {
+                    roll.renew_passports(&identity::owner(&home)?, &home.revocations(&network)?, now);
+                    Ok(roll.clone())
+                })
+            })?;
+        }
+        let passports = roll.passports(revoked);
+        if *self.given.borrow() != passports {
+            let taken = self.overlay.renew(passports.clone());
+            taken.map_err(|error| Failure::Renewing { reason: error.to_string() })?;
+            self.given.replace(passports);
+        }
+        Ok(roll)
     }
 
     /// The letters that wait, each with the nodes that have it.
@@ -175,24 +201,29 @@ impl Host {
     fn answer(&self, letter: &Letter) -> Result<Reply, Failure> {
         let (home, network) = (self.home.clone(), self.network.clone());
         let (asked, now) = (letter.clone(), now());
-        let decided = reactor::offload(move || {
-            Roll::change(&home, |roll| {
+        let (owner, decided) = reactor::offload(move || {
+            let owner = identity::owner(&home)?;
+            let decided = Roll::change(&home, |roll| {
                 // `remove` writes it under the same lock: who was removed a moment ago is not let in by what we knew then.
                 let revoked = home.revocations(&network)?;
-                let mut decided = roll.admit(&asked, &network, &revoked, now);
-                if let Ok(member) = &mut decided
-                    && member.role != InvitedAs::Node
-                {
+                let member = match roll.admit(&asked, &network, &revoked, now) {
+                    Ok(member) => member,
+                    Err(why) => return Ok(Err(why)),
+                };
+                if member.role != InvitedAs::Node {
                     // Before it is put there: whatever becomes of the swap, a removal takes it off.
                     roll.on_drive(&member.key, true);
-                    member.may_be_on_drive = true;
                 }
-                Ok(decided)
-            })
+                roll.renew_passports(&owner, &revoked, reactor::wall_clock());
+                let entered = roll.members.iter().find(|entry| entry.key == member.key);
+                let passport = entered.and_then(LetIn::passport);
+                let missing = || Failure::Internal("a member has no passport".into());
+                Ok(Ok((member, passport.ok_or_else(missing)?)))
+            })?;
+            Ok::<_, Failure>((owner, decided))
         })?;
-        let owner = identity::owner(&self.home)?;
-        let member = match decided {
-            Ok(member) => member,
+        let (member, passport) = match decided {
+            Ok(decided) => decided,
             Err(why) => return Ok(Reply::sign(&owner, letter, Verdict::Declined(why))),
         };
         if member.role != InvitedAs::Node {
@@ -210,8 +241,6 @@ impl Host {
                 return Ok(Reply::sign(&owner, letter, Verdict::Declined(Declined::Revoked)));
             }
         }
-        let not_before = reactor::wall_clock().checked_sub(CLOCK_TOLERANCE).unwrap_or(SystemTime::UNIX_EPOCH);
-        let passport = Passport::issue_from(&owner, letter.holder, member.role.rights(), not_before, None);
         let notes = Notes { network: self.network.clone(), number: member.number };
         let notes = serde_json::to_vec(&notes).map_err(|error| Failure::Internal(error.to_string()))?;
         if notes.len() > NOTES_BYTES_MAX {
@@ -232,8 +261,12 @@ impl Host {
     }
 }
 
-/// Seconds since 1970.
+/// The time in seconds since 1970.
 pub(crate) fn now() -> u64 {
-    let now = reactor::wall_clock().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
+    seconds(reactor::wall_clock())
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

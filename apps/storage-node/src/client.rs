@@ -146,6 +146,7 @@ impl Client {
             bootstrap: Vec::new(),
             contacts_file: None,
             revocations_file: settings.home.as_ref().map(Home::revocations_file),
+            renewals_file: settings.home.as_ref().map(Home::renewals_file),
             peers: Peers::new(),
         };
         let overlay =

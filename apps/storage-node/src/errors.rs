@@ -162,6 +162,9 @@ pub(crate) enum Failure {
     /// Somebody is removed, and not everybody knows it.
     #[error("{reason}")]
     Removing { reason: String },
+    /// Members' passports are not renewed.
+    #[error("the members' passports could not be renewed: {reason}")]
+    Renewing { reason: String },
     /// Who reads and writes the drive can't be changed now.
     #[error("who may read and write the drive could not be changed: {reason}")]
     Sharing { reason: String },
@@ -282,7 +285,7 @@ impl Failure {
             Failure::Removing { .. } => {
                 "it is on disk here, and `up` goes on with it; or see that the nodes run, and say it again".into()
             }
-            Failure::Sharing { .. } => "see that the nodes run (`status`), and try again".into(),
+            Failure::Sharing { .. } | Failure::Renewing { .. } => "see that the nodes run (`status`), and try again".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),
             Failure::Store { .. } => "check that the disk is mounted and writable; the log above may say more".into(),

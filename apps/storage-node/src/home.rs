@@ -7,14 +7,17 @@
 //!   user.key           reads and writes the drive
 //!   members/           in the home that holds the owner's key: who was invited and let in
 //!   revoked            who is a member no more, as far as this home knows
+//!   renewals           this home's newest passport; in a node's home, those of all members
 //!   lock               held by `up` while it runs
 //!   client/            a drive's journal, lock and number, and what was seen; client-2/, ... for more drives at once
 //!   networks/          the same for networks that have no home here
-//!   nodes/1/           node.key, node.json, network.json, contacts, store/, lock; nodes/2/ ...
+//!   nodes/1/           node.key, node.json, network.json, contacts, revoked, renewals, store/, lock; nodes/2/ ...
 //! ```
 //!
 //! Every file is written atomically; `network.json` comes last when a home is made, so that a home without it is
 //! one whose making was cut short, and is made again. Not here: what the keys and addresses are used for.
+
+mod node_home;
 
 use std::env;
 use std::fs::{self, File, TryLockError};
@@ -30,6 +33,7 @@ use crate::errors::Failure;
 use crate::files;
 use crate::identity::Founding;
 use crate::network::{Network, NodeEntry, NodeSettings};
+pub(crate) use node_home::NodeHome;
 
 /// A network's home.
 #[derive(Debug, Clone)]
@@ -76,6 +80,11 @@ impl Home {
     /// Who is a member no more.
     pub(crate) fn revocations_file(&self) -> PathBuf {
         self.path.join("revoked")
+    }
+
+    /// Passports that the owner renewed.
+    pub(crate) fn renewals_file(&self) -> PathBuf {
+        self.path.join("renewals")
     }
 
     /// The newest list of the revoked that this home knows. Blocks.
@@ -179,6 +188,7 @@ impl Home {
             "networks",
             "members",
             "revoked",
+            "renewals",
             "joining.key",
             "node.key",
             "node.json",
@@ -301,126 +311,6 @@ impl Home {
             }
         }
         Ok(())
-    }
-}
-
-/// One node's home.
-#[derive(Debug, Clone)]
-pub(crate) struct NodeHome {
-    path: PathBuf,
-}
-
-impl NodeHome {
-    /// A node's home that must exist.
-    ///
-    /// # Errors
-    /// `Failure::NetworkHomeForNode` or `Failure::NotAHome` if it is something else.
-    pub(crate) fn open(path: &Path) -> Result<NodeHome, Failure> {
-        let path = std::path::absolute(path).map_err(|error| Failure::file(path, error))?;
-        if path.join("nodes").is_dir() {
-            return Err(Failure::NetworkHomeForNode { path });
-        }
-        if !path.join("node.json").exists() {
-            return Err(Failure::NotAHome { path, missing: "node.json" });
-        }
-        Ok(NodeHome { path })
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Its key and passport.
-    pub(crate) fn key_file(&self) -> PathBuf {
-        self.path.join("node.key")
-    }
-
-    fn network_file(&self) -> PathBuf {
-        self.path.join("network.json")
-    }
-
-    /// Where its blocks are.
-    pub(crate) fn store_directory(&self) -> PathBuf {
-        self.path.join("store")
-    }
-
-    /// Where it remembers other nodes.
-    pub(crate) fn contacts_file(&self) -> PathBuf {
-        self.path.join("contacts")
-    }
-
-    /// Who is a member no more.
-    pub(crate) fn revocations_file(&self) -> PathBuf {
-        self.path.join("revoked")
-    }
-
-    /// What it prints when `up` runs it.
-    pub(crate) fn log_file(&self) -> PathBuf {
-        self.path.join("log")
-    }
-
-    /// The network it belongs to.
-    ///
-    /// # Errors
-    /// Those of [`files::load`].
-    pub(crate) fn network(&self) -> Result<Network, Failure> {
-        files::load(&self.network_file())
-    }
-
-    /// Its number, address and store.
-    ///
-    /// # Errors
-    /// Those of [`files::load`].
-    pub(crate) fn settings(&self) -> Result<NodeSettings, Failure> {
-        files::load(&self.path.join("node.json"))
-    }
-
-    /// Remembers its number, address and store.
-    ///
-    /// # Errors
-    /// Those of [`files::save`].
-    pub(crate) fn save_settings(&self, settings: &NodeSettings) -> Result<(), Failure> {
-        files::save(&self.path.join("node.json"), settings)
-    }
-
-    /// Writes down where node `number`, which this is, listens: here, and in the home that made it, which clients read, if
-    /// this is still in there. "All addresses" is none that anybody could dial, and not written down.
-    ///
-    /// # Errors
-    /// Those of the file system; `Failure::Locked` if an `up` has that home.
-    pub(crate) fn note_address(&self, number: u16, address: SocketAddr) -> Result<(), Failure> {
-        if address.ip().is_unspecified() {
-            return Ok(());
-        }
-        let mut network = self.network()?;
-        let Some(entry) = network.nodes.iter_mut().find(|entry| entry.number == number) else {
-            return Ok(());
-        };
-        let key = entry.public_key.clone();
-        if entry.address.replace(address) != Some(address) {
-            files::save(&self.network_file(), &network)?;
-        }
-        let Some(path) = self.path.parent().and_then(Path::parent) else { return Ok(()) };
-        if !path.join("network.json").exists() {
-            return Ok(());
-        }
-        let home = Home::locate(Some(path))?;
-        let _lock = home.lock()?;
-        let mut network = home.network()?;
-        let entry = network.nodes.iter_mut().find(|entry| entry.public_key == key);
-        match entry.map(|entry| entry.address.replace(address)) {
-            Some(before) if before != Some(address) => home.save_network(&network),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes the node for this process until the result is dropped.
-    ///
-    /// # Errors
-    /// `Failure::Locked` if another process runs it.
-    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
-        Lock::take(&self.path)
     }
 }
 

@@ -15,7 +15,7 @@ use overlay::{Contact, NodeId, Overlay, Revocations, Rights};
 use reactor::crypto::PublicKey;
 use serde::Serialize;
 
-use crate::admitting::now;
+use crate::admitting::{now, seconds};
 use crate::cli::Members;
 use crate::client::{Client, Settings};
 use crate::errors::Failure;
@@ -55,6 +55,8 @@ struct Entry {
     /// Seconds since 1970; none for those who were there when the network was made.
     since: Option<u64>,
     revoked_since: Option<u64>,
+    /// When its passport ends, unless it is renewed before; none for those whose passports never do.
+    passport_expires: Option<u64>,
     last_seen: Option<LastSeen>,
 }
 
@@ -175,6 +177,7 @@ fn overview(
         may: rights.to_string(),
         since,
         revoked_since: revoked_since(&key),
+        passport_expires: None,
         last_seen: seen.as_ref().and_then(|seen| seen.get(&key)).copied(),
     };
     let user = entry(network.volume_owner(), "this home's user".into(), "owner", Rights::ALL, None);
@@ -184,7 +187,11 @@ fn overview(
     });
     let joined = roll.members.iter().map(|member| {
         let rights = member.role.rights();
-        entry(member.public_key(), member.name.clone(), &member.role.to_string(), rights, Some(member.since))
+        let role = member.role.to_string();
+        Entry {
+            passport_expires: member.passport().and_then(|passport| passport.expires()).map(seconds),
+            ..entry(member.public_key(), member.name.clone(), &role, rights, Some(member.since))
+        }
     });
     let open = roll.invitations.iter().filter(|ticket| ticket.expires > now);
     let tickets = open.map(|invited| TicketEntry {

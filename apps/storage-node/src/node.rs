@@ -96,6 +96,7 @@ impl StorageNode {
                 bootstrap: ways.iter().copied().map(Into::into).collect(),
                 contacts_file: Some(home.contacts_file()),
                 revocations_file: Some(home.revocations_file()),
+                renewals_file: Some(home.renewals_file()),
                 peers: peers.clone(),
             };
             overlay::Node::start(config, service)

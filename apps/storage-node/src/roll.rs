@@ -8,11 +8,12 @@
 
 use std::io;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use overlay::Revocations;
 use overlay::invitation::{Declined, Invitation, InvitedAs, Letter};
-use reactor::crypto::PublicKey;
+use overlay::passport::CLOCK_SKEW_MAX;
+use overlay::{Passport, Revocations};
+use reactor::crypto::{Identity, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::errors::Failure;
@@ -24,6 +25,12 @@ use crate::network::{Hex, Network};
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// A ticket is forgotten this long after it expired: until then who tries it hears that, and not that it is unknown.
 const EXPIRED_LIFETIME_SECONDS: u64 = 30 * 24 * 3600;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long a member's passport is good. An owner who does not come by for so long loses his members until he does, so it is
+/// long; what a removal takes back it takes back at once.
+const PASSPORT_LIFETIME: Duration = DAY.saturating_mul(180);
+/// A passport of this age is renewed: five months are left in which its holder and the new one meet.
+const RENEW_AFTER: Duration = DAY.saturating_mul(30);
 
 /// `members/roll.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +66,8 @@ pub(crate) struct LetIn {
     pub(crate) number: Option<u16>,
     /// Whether the drive's root may name it: true from before it is put there until it is known to be off.
     pub(crate) may_be_on_drive: bool,
+    /// The newest that was signed for it.
+    pub(crate) passport: Option<Hex<Vec<u8>>>,
 }
 
 impl Kind for Roll {
@@ -142,6 +151,28 @@ impl Roll {
         self.members.iter().filter(|member| member.ticket == *ticket).count()
     }
 
+    /// Whether a member who is not revoked has no passport, or one that is to be renewed.
+    pub(crate) fn has_due_passports(&self, revoked: &Revocations, now: SystemTime) -> bool {
+        self.members.iter().any(|member| member.is_due(now) && !revoked.contains(&member.public_key()))
+    }
+
+    /// Signs a new passport for every member who is not revoked and has none, or one that is to be renewed.
+    pub(crate) fn renew_passports(&mut self, owner: &Identity, revoked: &Revocations, now: SystemTime) {
+        let due = self.members.iter_mut().filter(|member| member.is_due(now));
+        for member in due.filter(|member| !revoked.contains(&member.public_key())) {
+            let until = now.checked_add(PASSPORT_LIFETIME);
+            let rights = member.role.rights();
+            let passport = Passport::issue_from(owner, member.public_key(), rights, now, until);
+            member.passport = Some(Hex(passport.to_bytes()));
+        }
+    }
+
+    /// The newest passports of those who are not revoked.
+    pub(crate) fn passports(&self, revoked: &Revocations) -> Vec<Passport> {
+        let members = self.members.iter().filter(|member| !revoked.contains(&member.public_key()));
+        members.filter_map(LetIn::passport).collect()
+    }
+
     /// Enters who wrote a letter that was verified, or finds the entry that an earlier copy of it made.
     ///
     /// # Errors
@@ -161,8 +192,8 @@ impl Roll {
         if let Some(known) = self.members.iter().find(|member| member.key == key && member.ticket == ticket) {
             return Ok(known.clone());
         }
-        // A letter proves the ticket, and its holder's key only to the node that took it. So nobody is entered under a key
-        // whose removal would hit others: those of the network's beginning, or what is sealed to another member.
+        // Nobody is entered under a key whose removal would hit others: those of the network's beginning, whose holders
+        // may have found a ticket, or what is sealed to another member, which a letter can't prove to be its writer's.
         let is_anothers = |member: &LetIn| member.sealing_key.0 == letter.sealing_key && member.key != key;
         if network.founding_keys().any(|own| own.0 == key.0) || self.members.iter().any(is_anothers) {
             return Err(Declined::Forged);
@@ -187,6 +218,7 @@ impl Roll {
             ticket,
             number: (role == InvitedAs::Node).then(|| highest.saturating_add(1)),
             may_be_on_drive: false,
+            passport: None,
         };
         self.members.push(member.clone());
         Ok(member)
@@ -198,6 +230,17 @@ impl LetIn {
     pub(crate) fn public_key(&self) -> PublicKey {
         PublicKey::from_bytes(self.key.0)
     }
+
+    /// The newest passport that was signed for it.
+    pub(crate) fn passport(&self) -> Option<Passport> {
+        Passport::from_bytes(&self.passport.as_ref()?.0).ok()
+    }
+
+    /// Also if it is of a later day than this: the clock was wrong then.
+    fn is_due(&self, now: SystemTime) -> bool {
+        let signed = self.passport().map(|passport| passport.not_before());
+        signed.is_none_or(|signed| signed > now + CLOCK_SKEW_MAX || now >= signed + RENEW_AFTER)
+    }
 }
 
 /// A stranger chose it, and it goes to a terminal, beside names that it should not pass for.
@@ -208,10 +251,6 @@ fn printable(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
-    use reactor::crypto::Identity;
-
     use super::*;
     use crate::identity::Founding;
 
@@ -268,6 +307,36 @@ mod tests {
         anns_sealing_key.sealing_key = ann.sealing_key;
         assert_eq!(roll.admit(&anns_sealing_key, &network, &none, 7), Err(Declined::Forged));
         assert!(roll.admit(&letter(2, 12, 9), &network, &none, 7).is_ok());
+    }
+
+    #[test]
+    fn a_passport_is_renewed_while_it_is_good_and_never_for_who_was_removed() {
+        let (mut roll, none) = (Roll::default(), Revocations::default());
+        let (network, owner) = (Founding::new().network(Vec::new()), Identity::from_seed(&[1; 32]));
+        roll.invited(&letter(2, 10, 2).invitation, 7);
+        roll.admit(&letter(2, 10, 2), &network, &none, 7).unwrap();
+        roll.admit(&letter(2, 11, 2), &network, &none, 7).unwrap();
+        let removed = none.with(&owner, [roll.members[1].public_key()], SystemTime::now()).unwrap();
+        let start = SystemTime::UNIX_EPOCH + DAY * 1000;
+        assert!(roll.has_due_passports(&removed, start));
+        roll.renew_passports(&owner, &removed, start);
+        let [first] = roll.passports(&removed).try_into().unwrap();
+        let opens = |passport: &Passport, at| passport.verify(&owner.public_key(), &passport.holder(), at);
+        assert_eq!(opens(&first, start), Ok(roll.members[0].role.rights()));
+        assert!(roll.members[1].passport.is_none());
+        // Not each second, and long before it ends.
+        let soon = start + RENEW_AFTER - DAY;
+        assert!(!roll.has_due_passports(&removed, soon));
+        let before = roll.clone();
+        roll.renew_passports(&owner, &removed, soon);
+        assert_eq!(roll, before);
+        let later = start + RENEW_AFTER;
+        assert!(opens(&first, later + RENEW_AFTER).is_ok() && roll.has_due_passports(&removed, later));
+        roll.renew_passports(&owner, &removed, later);
+        let [second] = roll.passports(&removed).try_into().unwrap();
+        assert!(second.is_newer_than(&first) && opens(&second, start + PASSPORT_LIFETIME).is_ok());
+        // The clock is put right, and was a year ahead.
+        assert!(roll.has_due_passports(&removed, start - DAY));
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use overlay::{Passport, Rights};
+use reactor::crypto::Identity;
 use reactor::crypto::hash::sha3_256;
 use rustix::process::Signal;
 
@@ -48,6 +50,25 @@ fn refusal(arguments: &[&str]) -> String {
 /// What a command of the owner's home prints.
 fn printed(home: &Path, arguments: &[&str]) -> String {
     run(PROGRAM, &[arguments, &["--home", text(home)]].concat())
+}
+
+/// Has a home's key file show a passport that the owner signed and that ended a day ago.
+fn let_expire(owner: &Path, home: &Path) {
+    let read = |path: &Path| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let identity = |file: &serde_json::Value| {
+        let seed = HEXLOWER.decode(file["seed"].as_str().unwrap().as_bytes()).unwrap();
+        Identity::from_seed(&seed.try_into().unwrap())
+    };
+    let (owner, path) = (identity(&read(&owner.join("owner.key"))), home.join("user.key"));
+    let mut key = read(&path);
+    let holder = identity(&key).public_key();
+    let expires = SystemTime::now() - Duration::from_secs(86_400);
+    let passport = Passport::issue(&owner, holder, Rights::CLIENT, Some(expires));
+    key["passport"] = HEXLOWER.encode(&passport.to_bytes()).into();
+    fs::write(path, key.to_string()).unwrap();
+    let _ = fs::remove_file(home.join("renewals"));
 }
 
 #[test]
@@ -119,8 +140,12 @@ fn who_is_invited_gets_in_once_and_may_do_what_the_ticket_says() {
     // What was joined stays: no ticket is needed again. It is no home that `up` could start.
     let output = ended_within(SOON, Command::new(PROGRAM).args(["up", "--home", text(&second), text(&b)]));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no nodes of its own"));
+    // Its passport has ended meanwhile: the owner's `up` gave the nodes another, and they give it to who was away.
+    let_expire(&home, &second);
     let up = Running::up(&home, &a, 1);
+    eventually("the nodes have the renewed passports", SOON, || home.join("nodes/1/renewals").exists());
     let writer = Running::start(&["mount", "--home", text(&second), text(&b)], "the drive is");
+    eventually("it has its own", SOON, || second.join("renewals").exists());
     fs::write(b.join("again"), "here").unwrap();
     assert_eq!(fs::read_to_string(a.join("again")).unwrap(), "here");
 

@@ -97,6 +97,7 @@ impl Cluster {
             bootstrap: addresses.filter(|way| Some(*way) != listen).map(Bootstrap::Address).collect(),
             contacts_file: None,
             revocations_file: None,
+            renewals_file: None,
             peers: Peers::new(),
         }
     }

@@ -41,7 +41,14 @@ fn credentials(owner: &Identity, role: Role, rights: Rights) -> Credentials {
         role,
         addresses: vec!["0.0.0.0:7001".parse().unwrap()],
         peers: Peers::new(),
+        renewals: Renewals::new(),
     }
+}
+
+/// What the dialler makes of an answer.
+fn answered(caller: &Credentials, answer: Vec<u8>) -> AdmissionError {
+    let mut script = Script { input: io::Cursor::new(answer), output: Vec::new() };
+    dialler(&mut script, caller, caller.network, address()).unwrap_err()
 }
 
 /// What the acceptor makes of `caller`'s hello, and what it sends back.
@@ -128,6 +135,79 @@ fn the_revoked_are_refused_and_say_what_they_know() {
 }
 
 #[test]
+fn who_is_removed_believes_it_on_the_owners_word_and_on_nobody_elses() {
+    let (owner, other) = (Identity::generate(), Identity::generate());
+    let (caller, node) =
+        (credentials(&owner, Role::Client, Rights::CLIENT), credentials(&owner, Role::Storage, Rights::NODE));
+    let list = |signer: &Identity, key| Revocations::default().with(signer, [key], reactor::wall_clock());
+    let encoded = |answer: &Answer| {
+        let mut script = Script::default();
+        send(&mut script, answer, WELCOME_BYTES_MAX).unwrap();
+        script.output
+    };
+    let revoked = Refusal::Passport(PassportError::Revoked { link: 0 });
+    for lie in [
+        Answer::Refused(revoked.clone()),
+        Answer::Removed(list(&other, caller.own).unwrap()),
+        Answer::Removed(list(&owner, node.own).unwrap()),
+        Answer::Removed(Revocations::default()),
+    ] {
+        assert!(matches!(answered(&caller, encoded(&lie)), AdmissionError::Unproven));
+        assert!(!caller.peers.is_revoked(&caller.own));
+    }
+    node.peers.revoke(list(&owner, caller.own).unwrap()).unwrap();
+    let told = answered(&caller, knock(&caller, &node).1);
+    assert!(matches!(told, AdmissionError::Refused(why) if why == revoked));
+    assert!(caller.peers.is_revoked(&caller.own));
+    // The longest list that there can be is told as well.
+    let keys = (0..crate::revocation::REVOKED_MAX as u32 - 1).map(|number| {
+        let mut bytes = [7; 32];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        PublicKey::from_bytes(bytes)
+    });
+    let full = node.peers.revocations().with(&owner, keys, reactor::wall_clock()).unwrap();
+    node.peers.revoke(full).unwrap();
+    assert!(matches!(answered(&caller, knock(&caller, &node).1), AdmissionError::Refused(_)));
+}
+
+#[test]
+fn an_expired_passport_is_as_good_as_its_renewal_if_that_is_known_here_and_its_holder_is_there() {
+    let owner = Identity::generate();
+    let mut caller = credentials(&owner, Role::Client, Rights::CLIENT);
+    let node = credentials(&owner, Role::Storage, Rights::NODE);
+    let hour = std::time::Duration::from_secs(3600);
+    let (now, day) = (reactor::wall_clock(), 24 * hour);
+    let until = |expires| Passport::issue(&owner, caller.own, Rights::CLIENT, Some(expires));
+    let (over, good) = (until(now - 2 * hour), until(now + day));
+    // Clocks differ, within a bound.
+    let just_over = until(now - hour / 2);
+    let expired = Refusal::Passport(PassportError::Expired { link: 0 });
+    caller.passport = just_over;
+    assert!(knock(&caller, &node).0.is_ok());
+    caller.passport = over;
+    let refused = knock(&caller, &node).0.unwrap_err();
+    assert!(matches!(refused, AdmissionError::Unwelcome(why) if why == expired));
+    node.renewals.take(vec![good.clone()], &node.network, &node.peers.revocations(), now).unwrap();
+    let admitted = knock(&caller, &node).0.unwrap();
+    assert!(admitted.is_renewed && admitted.passport == good);
+    assert_eq!(admitted.peer.expires, good.opens_until());
+    // A thief shows it without the key.
+    let thief = Credentials { own: Identity::generate().public_key(), ..caller.clone() };
+    let refused = knock(&thief, &node).0.unwrap_err();
+    assert!(matches!(
+        refused,
+        AdmissionError::Unwelcome(Refusal::Passport(PassportError::WrongHolder { .. }))
+    ));
+    // Who has its new one shows it; and who was removed is, whatever he has.
+    caller.renewals.take(vec![good], &caller.network, &caller.peers.revocations(), now).unwrap();
+    assert!(!knock(&caller, &node).0.unwrap().is_renewed);
+    let list = Revocations::default().with(&owner, [caller.own], now).unwrap();
+    node.peers.revoke(list).unwrap();
+    let refused = knock(&caller, &node).0.unwrap_err();
+    assert!(matches!(refused, AdmissionError::Unwelcome(Refusal::Passport(PassportError::Revoked { .. }))));
+}
+
+#[test]
 fn a_stranger_leaves_a_letter_of_his_own_or_is_told_why_not() {
     let (owner, ticket, holder) = (Identity::generate(), Identity::generate(), Identity::generate());
     let node = credentials(&owner, Role::Storage, Rights::NODE);
@@ -136,7 +216,7 @@ fn a_stranger_leaves_a_letter_of_his_own_or_is_told_why_not() {
         let invited = Invitation::sign(issuer, ticket.public_key(), InvitedAs::Reader, 1, expires);
         let letter = Letter::sign(&ticket, invited, &holder, "a laptop");
         let mut script = Script::default();
-        send(&mut script, &Opening::Letter(letter), HELLO_BYTES_MAX).unwrap();
+        send(&mut script, &Opening::Letter(Box::new(letter)), HELLO_BYTES_MAX).unwrap();
         let mut script = Script { input: io::Cursor::new(script.output), output: Vec::new() };
         acceptor(&mut script, &node, key, address())
     };

@@ -35,6 +35,7 @@ impl Network {
             bootstrap: bootstrap.iter().copied().map(Bootstrap::Address).collect(),
             contacts_file: None,
             revocations_file: None,
+            renewals_file: None,
             peers: Peers::new(),
         }
     }
