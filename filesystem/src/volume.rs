@@ -74,7 +74,7 @@ use crate::operations::{FileKind, Inode, Time};
 pub use collect::{CollectError, Roots};
 pub use ending::{Ending, Pending};
 pub use options::{OpenError, Options};
-pub use snapshots::{FileState, PathChange, PathState, Snapshot, SnapshotError};
+pub use snapshots::{FileState, PathChange, PathState, RestoreError, Restored, Snapshot, SnapshotError};
 use state::{State, Step, Stop};
 
 /// A mounted volume; see the file's header. It is used through [`Operations`](crate::Operations).

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use filesystem::format::SnapshotOrigin;
 use filesystem::operations::{RenameFlags, SetAttributes, XattrMode};
-use filesystem::volume::{PathChange, PathState, Snapshot};
+use filesystem::volume::{FileState, PathChange, PathState, Snapshot};
 use filesystem::{Inode, Operations, Volume};
 
 fn take(volume: &Volume, name: &str) -> Snapshot {
@@ -192,12 +192,21 @@ fn what_a_path_was_is_known_of_each_snapshot() {
         volume.sync(None, false).unwrap();
 
         let state = |snapshot: Option<&Snapshot>| volume.state_of(b"notes/today", snapshot).unwrap();
+        let taken = third.clone();
         let [first, second, third] = [first, second, third].map(|snapshot| state(Some(&snapshot)).unwrap());
-        assert!(first.has_content_of(&second) && !second.has_content_of(&third));
+        let is_one = |one: &FileState, other: &FileState| volume.is_one_content(one, other).unwrap();
+        assert!(is_one(&first, &second) && !is_one(&second, &third));
         assert_eq!((first.attributes.mode, second.attributes.mode), (0o644, 0o600));
         assert_eq!((second.attributes.size, third.attributes.size), (1, 2));
         assert_eq!(state(None), None);
         assert_eq!(volume.state_of(b"notes/today/below", None).unwrap(), None);
+        // What was restored is the same version; what was written anew is not, whatever is in it.
+        volume.restore(&taken, "notes/today", None).unwrap();
+        assert!(is_one(&third, &state(None).unwrap()));
+        volume.unlink(directory, b"today").unwrap();
+        write_file(&volume, directory, "today", b"12");
+        volume.sync(None, false).unwrap();
+        assert!(!is_one(&third, &state(None).unwrap()));
         assert_eq!(volume.state_of(b"", None).unwrap().unwrap().attributes.inode, ROOT);
         volume.close().stored().unwrap();
     });

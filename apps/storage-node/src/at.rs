@@ -21,7 +21,7 @@ use crate::outcome::Outcome;
 ///
 /// # Suspends
 /// While nodes are asked.
-fn find(volume: &Volume, text: &str) -> Result<Snapshot, Failure> {
+pub(crate) fn find(volume: &Volume, text: &str) -> Result<Snapshot, Failure> {
     match (volume.snapshot_named(text), latest(text, Time::now().seconds)) {
         (Err(SnapshotError::Missing { .. }), Some(latest)) => {
             let snapshots = volume.snapshots().map_err(SnapshotError::from)?;

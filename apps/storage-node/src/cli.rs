@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cache::Size;
 use crate::gc::Span;
-pub(crate) use history::{Diff, History, Snapshot, Snapshots};
+pub(crate) use history::{Diff, History, Restore, Snapshot, Snapshots};
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
@@ -115,6 +115,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Show which versions of a file the snapshots have
     History(History),
+    /// Bring a file or a directory back as a snapshot has it; what is there is kept beside it
+    Restore(Restore),
     /// Show which nodes keep the drive's root, and put another in the place of one
     Node(Node),
     /// Print a ticket with which another machine can join
@@ -144,6 +146,7 @@ impl Command {
             Command::Snapshots(options) => &mut options.client.home.home,
             Command::Diff(options) => &mut options.client.home.home,
             Command::History(options) => &mut options.client.home.home,
+            Command::Restore(options) => &mut options.client.home.home,
             Command::Node(options) => &mut options.client_mut().home.home,
             Command::Invite(options) => &mut options.home.home,
             Command::Join(options) => &mut options.home.home,
@@ -165,7 +168,8 @@ impl Command {
             | Command::Snapshot(Snapshot { client, .. })
             | Command::Snapshots(Snapshots { client, .. })
             | Command::Diff(Diff { client, .. })
-            | Command::History(History { client, .. }) => Some(client),
+            | Command::History(History { client, .. })
+            | Command::Restore(Restore { client, .. }) => Some(client),
             Command::Node(options) => Some(options.client()),
             Command::Up(_)
             | Command::Run(_)

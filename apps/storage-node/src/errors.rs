@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use filesystem::mount::MountError;
-use filesystem::volume::SnapshotError;
+use filesystem::volume::{RestoreError, SnapshotError};
 use thiserror::Error;
 
 /// Why a command did not do what it was asked.
@@ -121,6 +121,12 @@ pub(crate) enum Failure {
     /// A snapshot was not made, found or deleted.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Something was not brought back.
+    #[error(transparent)]
+    Restore(RestoreError),
+    /// What to bring back is not clear.
+    #[error("{reason}")]
+    NothingToRestore { reason: String, advice: &'static str },
     /// Something cannot be pinned, or was not.
     #[error("{reason}")]
     Pin { reason: String },
@@ -266,6 +272,8 @@ impl Failure {
                 "`storage-node status` shows which nodes answer, and `storage-node snapshots` whether it was done after all"
                     .into()
             }
+            Failure::Restore(error) => return advice_of_restore(error),
+            Failure::NothingToRestore { advice, .. } => (*advice).into(),
             Failure::Pin { .. } => "`storage-node pins` lists what is pinned; `mount --cache SIZE` says how much room there is".into(),
             Failure::Ticket { advice, .. } => advice.as_ref()?.to_string(),
             Failure::NotTheOwner { .. } => "run it there, or with --home DIR of a copy that has the owner's key".into(),
@@ -292,6 +300,37 @@ impl Failure {
             _ => return None,
         })
     }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Failure {
+        match error {
+            RestoreError::Snapshot(error) => Failure::Snapshot(error),
+            error => Failure::Restore(error),
+        }
+    }
+}
+
+fn advice_of_restore(error: &RestoreError) -> Option<String> {
+    Some(match error {
+        RestoreError::Missing { .. } => "`storage-node history` shows which snapshots have a file".into(),
+        RestoreError::Occupied { .. } => {
+            "give another --to; or none, and what is at the old place is kept beside it".into()
+        }
+        RestoreError::NoDirectory { path } => {
+            format!(
+                "restore {path:?}, which brings back all that was in it; or give --to a place that there is"
+            )
+        }
+        RestoreError::TooMuch { .. } => {
+            "restore its directories one by one; or copy it from .snapshots of a mounted drive, with `cp -a`"
+                .into()
+        }
+        RestoreError::Deleted { .. } => {
+            "restore it from another snapshot, and compare; `storage-node snapshots` lists them".into()
+        }
+        _ => return None,
+    })
 }
 
 /// An I/O error without Rust's "(os error 13)".

@@ -1,11 +1,11 @@
 //! `history`: which versions of a file the snapshots hold, and what it is now.
 //!
-//! A version is a state of the content: a file that was renamed over, or made anew, begins another. What snapshots do not
-//! have, nobody remembers.
+//! A version is a state of the content: a file that was renamed over, or made anew, begins another; one that was restored is
+//! what it was restored from. What snapshots do not have, nobody remembers.
 
 use filesystem::calendar::Civil;
-use filesystem::operations::FileKind;
-use filesystem::volume::{FileState, Snapshot, SnapshotError, Volume};
+use filesystem::operations::{Attributes, FileKind};
+use filesystem::volume::{FileState, SnapshotError, Volume};
 use serde::Serialize;
 
 use crate::cli::History;
@@ -15,25 +15,17 @@ use crate::output;
 use crate::progress::human_bytes;
 use crate::values::Name;
 
-/// A version of a file.
-#[derive(Debug)]
-struct Version {
-    state: FileState,
-    /// The snapshots that have it, the oldest first.
-    snapshots: Vec<String>,
-    /// Whether the drive has it now.
-    is_current: bool,
-}
-
-/// The same, as programs read it.
+/// A version of a file, as programs read it.
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct Version {
     size: u64,
     /// When the content was changed last: RFC 3339, in UTC.
     changed: String,
     /// The same, since 1970.
     changed_seconds: i64,
-    snapshots: &'a [String],
+    /// The snapshots that have it, the oldest first.
+    snapshots: Vec<String>,
+    /// Whether the drive has it now.
     is_current: bool,
 }
 
@@ -45,8 +37,7 @@ pub(crate) fn history(options: &History) -> Result<(), Failure> {
     let name = Name::parse(&options.file)?;
     let versions = with_volume(&options.client, |_, volume| versions(volume, &name))?;
     if options.json {
-        let shown: Vec<Shown<'_>> = versions.iter().map(Shown::from).collect();
-        let text = serde_json::to_string_pretty(&serde_json::json!({ "versions": shown }))
+        let text = serde_json::to_string_pretty(&serde_json::json!({ "versions": versions }))
             .map_err(|error| Failure::Internal(error.to_string()))?;
         return output::print(&format!("{text}\n"));
     }
@@ -55,7 +46,7 @@ pub(crate) fn history(options: &History) -> Result<(), Failure> {
         && let Some(snapshot) = last.snapshots.last()
     {
         output::warn(format_args!(
-            "it is not there now; `storage-node get --at {snapshot:?} {:?}` still has it",
+            "it is not there now; `storage-node restore --at {snapshot:?} {:?}` brings it back",
             name.text()
         ));
     }
@@ -64,22 +55,34 @@ pub(crate) fn history(options: &History) -> Result<(), Failure> {
 
 fn versions(volume: &Volume, name: &Name) -> Result<Vec<Version>, Failure> {
     let path = name.text().as_bytes();
-    let mut versions = Vec::new();
-    let mut is_directory = false;
     // What is now is found out first: it may be asked of other mounts, and then there may be one more snapshot.
     let now = volume.state_of(path, None)?;
-    let snapshots = volume.snapshots().map_err(SnapshotError::from)?;
-    let mut take = |state: Option<FileState>, snapshot: Option<&Snapshot>| {
-        let Some(state) = state else { return };
-        match state.attributes.kind {
-            FileKind::Regular => add(&mut versions, state, snapshot.map(|found| found.record.name.clone())),
-            kind => is_directory |= kind == FileKind::Directory,
-        }
-    };
-    for snapshot in &snapshots {
-        take(volume.state_of(path, Some(snapshot))?, Some(snapshot));
+    let mut states = Vec::new();
+    for snapshot in volume.snapshots().map_err(SnapshotError::from)? {
+        let state = volume.state_of(path, Some(&snapshot))?;
+        states.extend(state.map(|state| (state, Some(snapshot.record.name))));
     }
-    take(now, None);
+    states.extend(now.map(|now| (now, None)));
+    let is_directory = states.iter().any(|(state, _)| state.attributes.kind == FileKind::Directory);
+    states.retain(|(state, _)| state.attributes.kind == FileKind::Regular);
+
+    let (mut versions, mut first_states): (Vec<Version>, Vec<FileState>) = Default::default();
+    for (state, snapshot) in states {
+        let mut found = None;
+        for (at, first) in first_states.iter().enumerate() {
+            if volume.is_one_content(first, &state)? {
+                found = Some(at);
+                break;
+            }
+        }
+        let at = found.unwrap_or_else(|| {
+            versions.push(Version::new(&state.attributes));
+            first_states.push(state);
+            versions.len() - 1
+        });
+        versions[at].is_current |= snapshot.is_none();
+        versions[at].snapshots.extend(snapshot);
+    }
     match versions.is_empty() {
         false => Ok(versions),
         true if is_directory => Err(Failure::Value {
@@ -90,64 +93,39 @@ fn versions(volume: &Volume, name: &Name) -> Result<Vec<Version>, Failure> {
     }
 }
 
-/// Adds a version as `snapshot` has it, or the drive now.
-fn add(versions: &mut Vec<Version>, state: FileState, snapshot: Option<String>) {
-    let at = versions.iter().position(|version| version.state.has_content_of(&state));
-    let at = at.unwrap_or_else(|| {
-        versions.push(Version { state, snapshots: Vec::new(), is_current: false });
-        versions.len() - 1
-    });
-    versions[at].is_current |= snapshot.is_none();
-    versions[at].snapshots.extend(snapshot);
-}
-
-impl<'a> From<&'a Version> for Shown<'a> {
-    fn from(version: &'a Version) -> Shown<'a> {
-        let changed = version.state.attributes.mtime.seconds;
-        Shown {
-            size: version.state.attributes.size,
-            changed: format!("{}Z", Civil::of(changed)).replacen(' ', "T", 1),
-            changed_seconds: changed,
-            snapshots: &version.snapshots,
-            is_current: version.is_current,
+impl Version {
+    fn new(attributes: &Attributes) -> Version {
+        let changed_seconds = attributes.mtime.seconds;
+        Version {
+            size: attributes.size,
+            changed: format!("{}Z", Civil::of(changed_seconds)).replacen(' ', "T", 1),
+            changed_seconds,
+            snapshots: Vec::new(),
+            is_current: false,
         }
     }
 }
 
 fn line(version: &Version) -> String {
-    let Shown { size, changed, snapshots, is_current, .. } = Shown::from(version);
-    let mut places = snapshots.to_vec();
-    if is_current {
-        places.push("now".into());
-    }
-    format!("{changed}  {:>9}  {}\n", human_bytes(size), places.join(", "))
+    let Version { size, changed, snapshots, is_current, .. } = version;
+    let places = snapshots.iter().map(String::as_str).chain(is_current.then_some("now"));
+    format!("{changed}  {:>9}  {}\n", human_bytes(*size), places.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use filesystem::format::{ContentVersion, InodeRecord};
+    use filesystem::format::InodeRecord;
     use filesystem::operations::Time;
 
     #[test]
-    fn snapshots_that_have_one_content_are_one_version() {
-        let state = |counter| FileState {
-            attributes: InodeRecord {
-                size: counter * 1000,
-                ..InodeRecord::new(FileKind::Regular, Time { seconds: 1_795_355_999, nanoseconds: 0 })
-            }
-            .attributes(7),
-            content: ContentVersion { writer: 1, counter },
-        };
-        let mut versions = Vec::new();
-        add(&mut versions, state(1), Some("a".into()));
-        add(&mut versions, state(1), Some("b".into()));
-        add(&mut versions, state(2), Some("c".into()));
-        add(&mut versions, state(2), None);
-        let lines: Vec<String> = versions.iter().map(line).collect();
-        assert_eq!(
-            lines,
-            ["2026-11-22T13:59:59Z     1000 B  a, b\n", "2026-11-22T13:59:59Z    2.0 KiB  c, now\n"]
-        );
+    fn a_version_is_a_line() {
+        let time = Time { seconds: 1_795_355_999, nanoseconds: 0 };
+        let record = InodeRecord { size: 2048, ..InodeRecord::new(FileKind::Regular, time) };
+        let snapshots = vec!["a".into(), "b c".into()];
+        let then = Version { snapshots, ..Version::new(&record.attributes(7)) };
+        assert_eq!(line(&then), "2026-11-22T13:59:59Z    2.0 KiB  a, b c\n");
+        let now = Version { is_current: true, ..Version::new(&record.attributes(7)) };
+        assert_eq!(line(&now), "2026-11-22T13:59:59Z    2.0 KiB  now\n");
     }
 }

@@ -38,6 +38,7 @@ mod progress;
 mod qr;
 mod remove;
 mod report;
+mod restore;
 mod roll;
 mod run;
 mod seen;
@@ -106,6 +107,7 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Snapshots(options) => snapshot::snapshots(&options),
         Command::Diff(options) => diff::diff(&options),
         Command::History(options) => history::history(&options),
+        Command::Restore(options) => restore::restore(&options),
         Command::Node(options) => keepers::node(&options),
         Command::Invite(options) => invite::invite(&options),
         Command::Join(options) => join::join(&options),

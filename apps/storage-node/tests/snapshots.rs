@@ -125,7 +125,7 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     );
     let gone = storage_node(&["history", "file", "--home", text(&home)]);
     assert!(gone.status.success() && printed(&gone).contains("2.9 MiB  before\n"), "{}", printed(&gone));
-    assert!(printed(&gone).contains("get --at \"before\" \"file\""), "{}", printed(&gone));
+    assert!(printed(&gone).contains("restore --at \"before\" \"file\""), "{}", printed(&gone));
     refused(&home, &["history", "never"], "there is no value named \"never\"");
     let changes = "removed     file  (2.9 MiB)\nchanged     other  (18 B -> 7 B)\n";
     assert_eq!(done(&home, &["diff", "before", "now"]), changes);
@@ -144,6 +144,33 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     refused(&home, &["diff", "before", "now", "never"], "there is no value named \"never\"");
     refused(&home, &["snapshot", "now"], "it means the drive as it is");
 
+    // What was removed comes back beside what is there, on drives that are mounted.
+    let said = done(&home, &["restore", "file"]);
+    assert!(said.contains("file is there as the snapshot before has file (1 file, 2.9 MiB)"), "{said}");
+    refused(&home, &["restore", "file"], "\"file\" is what all snapshots have that have it");
+    let said = done(&home, &["restore", "--at", "before", "other"]);
+    let aside = said.lines().last().unwrap().strip_prefix("what was there is kept as ").unwrap().to_owned();
+    done(&home, &["restore", "--at", "before", "other", "--to", "other of then"]);
+    refused(&home, &["restore", "other", "--to", "file"], "there is something at \"file\" already");
+    refused(&home, &["restore", "other", "--to", "no/place"], "there is no directory \"no\" now");
+    refused(&home, &["restore", "never"], "no snapshot has \"never\"");
+    refused(&home, &["restore", "--at", "after", "file"], "the snapshot \"after\" has no \"file\"");
+    for drive in [&a, &b] {
+        // A kernel may believe for a second what a name was.
+        eventually("what was restored is there", SOON, || {
+            fs::read(drive.join("file")).is_ok_and(|found| found == content)
+                && fs::read(drive.join("other")).is_ok_and(|found| found == b"of the other mount")
+        });
+        assert_eq!(fs::read_to_string(drive.join(&aside)).unwrap(), "changed");
+        assert_eq!(fs::read_to_string(drive.join("other of then")).unwrap(), "of the other mount");
+        assert_eq!(fs::metadata(drive.join("other of then")).unwrap().mode() & 0o777, 0o644);
+    }
+    let versions = done(&home, &["history", "file"]);
+    assert!(versions.lines().count() == 1 && versions.ends_with("  before, now\n"), "{versions}");
+    fs::remove_file(a.join("file")).unwrap();
+    fs::remove_file(b.join(&aside)).unwrap();
+    [&a, &b].into_iter().for_each(|drive| File::open(drive).unwrap().sync_all().unwrap());
+
     // What only the snapshot has is no garbage.
     let kept = garbage(&home);
     done(&home, &["snapshot", "--delete", "before"]);
@@ -155,12 +182,14 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
 
     // Killed at once, with all that was running: it was acknowledged, so it is there.
     done(&home, &["snapshot", "last"]);
+    done(&home, &["restore", "other", "--at", "last", "--to", "restored last"]);
     kill_hard(up.pid());
     kill_hard(mount.pid());
     drop((up, mount));
     [&a, &b].into_iter().for_each(|drive| detach(drive));
     let node = Running::start(&["run", "--home", text(&home.join("nodes/1"))], "listening on");
     assert_eq!(names(&home), ["after", "last"]);
+    assert_eq!(done(&home, &["get", "restored last"]), "of the other mount");
 
     // On another machine two small files are enough.
     let (network, key) = (home.join("network.json"), home.join("user.key"));

@@ -39,7 +39,7 @@
 mod directories;
 mod files;
 mod names;
-mod records;
+pub(super) mod records;
 pub(super) mod sides;
 mod snapshots;
 

@@ -6,17 +6,20 @@
 //! that the volume was in, whole, and it is never known to an unpublished record alone.
 //!
 //! `view` shows one as a volume of its own; `changes` tells two apart, and `versions` what a path was in each, for which
-//! `names` finds paths. Not here: what two mounts' snapshots become that meet (`merge::snapshots`),
+//! `names` finds paths; `restore` brings things back, by a `copy` that shares their content. Not here: what two mounts' snapshots become that meet (`merge::snapshots`),
 //! and what keeps alive what they point to (`tree::reachable`).
 
 mod changes;
+mod copy;
 mod names;
+mod restore;
 mod versions;
 mod view;
 
 use std::collections::BTreeSet;
 
 pub use changes::{PathChange, PathState};
+pub use restore::{RestoreError, Restored};
 pub use versions::FileState;
 
 use super::Volume;

@@ -80,6 +80,7 @@ Examples:
   storage-node history notes/today
   storage-node history notes/today --json
   storage-node get --at before-the-move notes/today   one of them
+  storage-node restore --at before-the-move notes/today
 
 Each line is a version: when the file was changed (UTC), its size, and the snapshots that have it. What was written over
 before a snapshot was taken, nobody remembers.";
@@ -96,4 +97,33 @@ pub(crate) struct History {
     /// Print JSON for programs; the fields are only ever added to
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  storage-node restore notes/today                        removed, or spoilt: the newest snapshot that has it otherwise
+  storage-node restore photos --at before-the-move        a directory, with all in it
+  storage-node restore photos --at 3d --to photos-of-then beside what is there now
+
+It comes back whole, in one step: content, modes, owners, times, extended attributes, links and holes. Nothing is copied, and
+nothing written over: what is at its place is kept as `today (before restore, 2026-11-27 02.15.00)`, and programs that have it
+open go on with that. To undo it, remove what came and rename that back. It is for a drive that is mounted, too: it is there
+within a second. When the command returns, it is on the nodes.";
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+pub(crate) struct Restore {
+    /// What to bring back: a path within the drive, of a file or a directory
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+    /// As it is in the snapshot of this name, or in the last one taken by this time (see `mount --help`) [default: the newest
+    /// that has it, and has another content than the file that is there now]
+    #[arg(long, value_name = "NAME|TIME")]
+    pub(crate) at: Option<String>,
+    /// Put it there instead: a path within the drive where nothing is yet
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
 }

@@ -93,7 +93,7 @@ pub(super) fn conflict_suffix(author: &str, now: Time) -> String {
 
 /// Returns `name` with `suffix` before its extension, so that programs still know what kind of file it is; `number`
 /// tells several of one second apart. It is cut to what a name may have.
-pub(super) fn conflict_name(name: &[u8], kind: FileKind, suffix: &str, number: u32) -> Vec<u8> {
+pub(in crate::volume) fn conflict_name(name: &[u8], kind: FileKind, suffix: &str, number: u32) -> Vec<u8> {
     let split = if kind == FileKind::Directory { name.len() } else { extension_start(name) };
     let (stem, extension) = name.split_at(split);
     let mut suffix = match number {
@@ -131,7 +131,7 @@ fn extension_start(name: &[u8]) -> usize {
 }
 
 /// Writes a time as people do, in UTC, and as a name allows.
-fn civil(time: Time) -> String {
+pub(in crate::volume) fn civil(time: Time) -> String {
     let Civil { year, month, day, hour, minute, second } = Civil::of(time.seconds);
     format!("{year:04}-{month:02}-{day:02} {hour:02}.{minute:02}.{second:02}")
 }
