@@ -92,6 +92,16 @@ impl Census {
     pub fn silent_count(&self) -> usize {
         self.silent
     }
+
+    /// The nodes that answer.
+    pub(crate) fn nodes(&self) -> &[Contact] {
+        &self.nodes
+    }
+
+    /// Those of them that hold a block.
+    pub(crate) fn holders(&self, found: &Found) -> impl Iterator<Item = &Contact> {
+        found.holders.iter().map(|number| &self.nodes[usize::from(*number)])
+    }
 }
 
 fn now_ms() -> u64 {
@@ -218,8 +228,7 @@ impl<O: Overlay + 'static> Client<O> {
             let nearest = links.closest(address.0, links.replicas);
             let nearest = placement::responsible(&nearest, links.replicas);
             responsible.push(nearest.iter().map(|contact| contact.id).collect());
-            let holders = found.holders.iter().map(|number| &census.nodes[usize::from(*number)]);
-            for contact in nearest.iter().chain(holders) {
+            for contact in nearest.iter().chain(census.holders(found)) {
                 let (_, list) = told.entry(contact.id).or_insert_with(|| (contact.clone(), Vec::new()));
                 if list.last() != Some(&index) {
                     list.push(index);

@@ -33,6 +33,7 @@
 //! | `client` | flow: the block store that lives on the overlay |
 //! | `replicate`, `register`, `repair`, `links` | flow: putting and reading blocks; rounds and retries; catching up; who answers how fast |
 //! | `keepers` | flow: putting other nodes in the place of a register's members that are gone |
+//! | `spread` | flow: enough copies of each block without a node that is to go |
 //! | `collect` | flow: what all nodes hold of an owner's blocks, and having them deleted |
 //! | `node` | a storage node: what it stores for others, and what it refuses |
 //! | `message` | what travels between them |
@@ -68,6 +69,7 @@ pub mod register;
 pub mod repair;
 pub mod replicate;
 mod space;
+pub mod spread;
 pub mod store;
 
 #[cfg(test)]

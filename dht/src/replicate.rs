@@ -26,7 +26,7 @@ use crate::node::deletions::now_seconds;
 use crate::placement::{self, READ_WIDTH, SPARES};
 
 /// A block of 1 MiB takes 8 s over 1 Mbit/s; whoever needs longer is no use as a replica.
-const BLOCK_CALL_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const BLOCK_CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// If a quorum has not answered a put by then, a spare is asked too.
 const PUT_HEDGE: Duration = Duration::from_millis(1500);
@@ -409,16 +409,17 @@ fn outside(range: Option<Range<u32>>, length: u32) -> GetError {
     GetError::OutOfRange { start: range.start, end: range.end, length }
 }
 
-struct GetJob<O> {
-    links: Rc<Links<O>>,
-    contact: Contact,
-    address: Address,
-    tag: Option<OwnerTag>,
-    range: Option<Range<u32>>,
+/// Reads a block from one other node.
+pub(crate) struct GetJob<O> {
+    pub(crate) links: Rc<Links<O>>,
+    pub(crate) contact: Contact,
+    pub(crate) address: Address,
+    pub(crate) tag: Option<OwnerTag>,
+    pub(crate) range: Option<Range<u32>>,
 }
 
 impl<O: Overlay> GetJob<O> {
-    fn run(self) -> Result<(GetBlockResponse, Bytes), Failure> {
+    pub(crate) fn run(self) -> Result<(GetBlockResponse, Bytes), Failure> {
         let range = self.range.as_ref().map(|range| (range.start, range.end));
         let request = GetBlockRequest { address: self.address, range };
         let (proof, content) =

@@ -117,7 +117,7 @@ pub(crate) enum Command {
     History(History),
     /// Bring a file or a directory back as a snapshot has it; what is there is kept beside it
     Restore(Restore),
-    /// Show which nodes keep the drive's root, and put another in the place of one
+    /// Show which nodes keep the drive's root, put another in the place of one, or do without one
     Node(Node),
     /// Print a ticket with which another machine can join
     Invite(Invite),

@@ -160,11 +160,9 @@ pub(crate) enum Failure {
     /// Whom to remove is not clear.
     #[error("{who:?} is nobody who can be removed: {reason}")]
     NoMember { who: String, reason: String },
-    /// A node can't be emptied yet.
-    #[error(
-        "{who} is a storage node, and may hold the only copies of blocks: handing them over is not possible yet"
-    )]
-    HoldsBlocks { who: String },
+    /// A node can't be done without.
+    #[error("{who} cannot be done without: {reason}")]
+    Needed { who: String, reason: String },
     /// Somebody is removed, and not everybody knows it.
     #[error("{reason}")]
     Removing { reason: String },
@@ -284,9 +282,9 @@ impl Failure {
             Failure::AlreadyJoined { .. } => {
                 "use it: `mount DRIVE`, or `run` for a node; for one more member give another --home".into()
             }
-            Failure::HoldsBlocks { .. } => {
-                "leave it in; or, if it is in wrong hands, give --now: it is refused for ever then, and what only it has is \
-                 lost"
+            Failure::Needed { .. } => {
+                "see with `status` that the other nodes run and have room, or let another one join, and say it again; a node \
+                 in wrong hands is removed with --now: what only it has is lost then"
                     .into()
             }
             Failure::NoMember { .. } => "`members` lists them".into(),

@@ -22,6 +22,7 @@ use crate::errors::Failure;
 use crate::gc::Span;
 use crate::home::Home;
 use crate::network::{Hex, Network};
+use crate::nodes::Listed;
 use crate::output;
 use crate::process;
 use crate::remove::on_each;
@@ -80,6 +81,8 @@ struct TicketEntry {
 pub(crate) enum Subject {
     Member(LetIn),
     Ticket(Invited),
+    /// A node that the network was made with.
+    FirstNode(Listed),
 }
 
 impl Subject {
@@ -88,12 +91,17 @@ impl Subject {
         match self {
             Subject::Member(member) => vec![member.public_key(), PublicKey::from_bytes(member.ticket.0)],
             Subject::Ticket(ticket) => vec![PublicKey::from_bytes(ticket.ticket.0)],
+            Subject::FirstNode(node) => vec![node.key],
         }
     }
 
     /// Whether it is a storage node.
     pub(crate) fn is_node(&self) -> bool {
-        matches!(self, Subject::Member(member) if member.role == InvitedAs::Node)
+        match self {
+            Subject::Member(member) => member.role == InvitedAs::Node,
+            Subject::Ticket(_) => false,
+            Subject::FirstNode(_) => true,
+        }
     }
 }
 
@@ -104,6 +112,7 @@ impl fmt::Display for Subject {
                 write!(f, "{} ({} {})", member.name, member.role, short(&id_of(&member.key)))
             }
             Subject::Ticket(ticket) => write!(f, "the ticket {}", short(&ticket.ticket)),
+            Subject::FirstNode(node) => write!(f, "node {}", node.number.unwrap_or(0)),
         }
     }
 }
@@ -265,8 +274,12 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
     let is_key = digits.len() >= NAMING_DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let begins = |digest: &Hex<[u8; 32]>| digest.to_string().starts_with(&digits);
     let names = |key: &Hex<[u8; 32]>| is_key && (begins(key) || begins(&id_of(key)));
-    let founding =
-        || none("it is one of the keys that the network was made with, and they can't be removed yet");
+    let founding = || {
+        none(
+            "it is one of the keys that the network was made with: its nodes are removed by `storage-node node remove`, \
+             and its user stays",
+        )
+    };
     if network.founding_keys().any(names) || who == "node" || who.starts_with("node ") {
         return Err(founding());
     }

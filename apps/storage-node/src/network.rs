@@ -9,7 +9,6 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
-use overlay::NodeId;
 use reactor::crypto::PublicKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -97,13 +96,6 @@ pub(crate) struct NodeEntry {
     pub(crate) public_key: Hex<[u8; 32]>,
     /// Where it listened last; `None` before its first start.
     pub(crate) address: Option<SocketAddr>,
-}
-
-impl NodeEntry {
-    /// Its id.
-    pub(crate) fn id(&self) -> NodeId {
-        NodeId::of(&PublicKey::from_bytes(self.public_key.0))
-    }
 }
 
 impl Kind for Network {

@@ -20,6 +20,7 @@ use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
+use crate::leaving;
 use crate::members::{Subject, resolve};
 use crate::network::{Network, Role};
 use crate::output::{self, say};
@@ -33,17 +34,25 @@ const KEEP_LIMIT: Duration = Duration::from_secs(10);
 /// Runs the command.
 ///
 /// # Errors
-/// `Failure::NotTheOwner`, `Failure::NoMember`, or `Failure::Removing` with what is not done yet.
+/// `Failure::NotTheOwner`, `Failure::NoMember`, `Failure::Needed`, or `Failure::Removing` with what is not done yet.
 pub(crate) fn remove(options: &Remove) -> Result<(), Failure> {
     let home = Home::locate(options.home.home.as_deref())?;
     let network = home.network()?;
     identity::owner(&home)?;
     let subject = resolve(&options.who, &Roll::read(&home)?, &home, &network)?;
-    if subject.is_node() && !options.now {
-        return Err(Failure::HoldsBlocks { who: subject.to_string() });
-    }
     let settings = Settings::of_home(&home, network.clone());
-    process::run(|| perform(&home, &network, &settings, &subject))
+    if subject.is_node() {
+        return leaving::turn_out(&settings, &home, &subject, options.now);
+    }
+    turn_out(&home, &settings, &subject)
+}
+
+/// Has the nodes refuse somebody, and takes him off the drive if he is on it.
+///
+/// # Errors
+/// `Failure::Removing` with what is not done yet, or those of the home's files.
+pub(crate) fn turn_out(home: &Home, settings: &Settings, subject: &Subject) -> Result<(), Failure> {
+    process::run(|| perform(home, &settings.network, settings, subject))
 }
 
 fn perform(home: &Home, network: &Network, settings: &Settings, subject: &Subject) -> Result<(), Failure> {
@@ -136,7 +145,6 @@ fn spread_and_put_out(
     let Subject::Member(member) = subject else { return Ok(()) };
     say("the ticket that it joined with is worth nothing any more either");
     if subject.is_node() {
-        say("if it kept the drive's root, `node list` says so, and `node replace` puts another in its place");
         return Ok(());
     }
     // Whatever the roll said a moment ago: it may be on its way there.

@@ -2,16 +2,16 @@
 //!
 //! It asks each node that the network's description lists, each that was let in since, and each that those know, over an
 //! ordinary client connection: what it shows is what a user can reach, not what a process table says. Whoever keeps the
-//! drive's root and is none of these counts as one that does not answer. The JSON's fields are only ever added to.
+//! drive's root and is none of these counts as one that does not answer. Whom the owner removed counts no more; and if that
+//! leaves fewer nodes than copies, the missing ones count as dead. The JSON's fields are only ever added to.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::invitation::InvitedAs;
-use overlay::{Contact, NodeId, Overlay};
-use reactor::crypto::PublicKey;
+use overlay::message::Revoked;
+use overlay::{Contact, Node, NodeId, Overlay};
 use reactor::rpc::CallError;
 use serde::Serialize;
 
@@ -20,11 +20,12 @@ use crate::cli::Status;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::network::{Hex, Network};
+use crate::nodes::Nodes;
 use crate::output;
 use crate::process;
 use crate::progress::human_bytes;
+use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
-use crate::roll::Roll;
 use crate::volume;
 
 /// A node that takes longer is as good as down for whoever waits for a file.
@@ -99,56 +100,49 @@ pub(crate) fn status(options: &Status) -> Result<(), Failure> {
 
 fn ask(settings: &Settings) -> Result<Overview, Failure> {
     let network = &settings.network;
-    let joined = joined(settings)?;
+    let mut nodes = Nodes::of(settings)?;
     let keepers = volume::keepers(network, settings.seen_directory().as_deref())?;
     let keepers = keepers.members();
     let client = match Client::connect(settings) {
         Ok(client) => client,
         Err(Failure::NoNode { reason }) => {
-            let known = known(network, &joined, &[]);
+            let known = known(&nodes, &[]);
             let answers =
                 known.into_iter().map(|(number, contact)| (number, contact, Err(reason.clone()))).collect();
             return Ok(overview(network, answers, keepers));
         }
         Err(other) => return Err(other),
     };
-    let contacts: Vec<Contact> =
-        client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect();
-    let answers = reactor::scope(|scope| {
-        let asked: Vec<_> = known(network, &joined, &contacts)
-            .into_iter()
-            .map(|(number, contact)| {
-                let overlay = client.overlay();
-                let asking = scope.spawn({
-                    let contact = contact.clone();
-                    move || match overlay.call::<ReportMethod>(&contact, &(), Bytes::new(), ANSWER_LIMIT) {
-                        Ok((report, _)) => Ok(report),
-                        Err(error) => Err(in_plain_words(&error)),
-                    }
-                });
-                (number, contact, asking)
-            })
-            .collect();
-        asked
-            .into_iter()
-            .map(|(number, contact, asking)| {
-                let answer = asking.join().unwrap_or_else(|_| Err("interrupted".into()));
-                (number, contact, answer)
-            })
-            .collect()
+    let overlay = client.overlay();
+    let contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
+    strike_off_removed(&mut nodes, network, overlay, &contacts);
+    let known = known(&nodes, &contacts);
+    let asked: Vec<Contact> = known.iter().map(|(_, contact)| contact.clone()).collect();
+    let reports = on_each(overlay, &asked, |overlay, contact| {
+        match overlay.call::<ReportMethod>(contact, &(), Bytes::new(), ANSWER_LIMIT) {
+            Ok((report, _)) => Ok(report),
+            Err(error) => Err(in_plain_words(&error)),
+        }
     });
+    let answers = known.into_iter().zip(reports);
+    let answers = answers.map(|((number, contact), report)| {
+        (number, contact, report.unwrap_or_else(|| Err("interrupted".into())))
+    });
+    let answers = answers.collect();
     client.leave();
     Ok(overview(network, answers, keepers))
 }
 
-/// The nodes that this home let in, and did not turn out again.
-fn joined(settings: &Settings) -> Result<Vec<(Option<u16>, Contact)>, Failure> {
-    let Some(home) = &settings.home else { return Ok(Vec::new()) };
-    let revoked = home.revocations(&settings.network)?;
-    let members = Roll::read(home)?.members;
-    let nodes = members.iter().filter(|member| member.role == InvitedAs::Node);
-    let contacts = nodes.map(|member| (member.number, Contact::new(member.public_key(), None)));
-    Ok(contacts.filter(|(_, contact)| !revoked.contains(&contact.public_key)).collect())
+/// Whom the owner removed, the nodes know at once, and this home perhaps not.
+fn strike_off_removed(nodes: &mut Nodes, network: &Network, overlay: &Node, contacts: &[Contact]) {
+    let lists = on_each(overlay, contacts, |overlay, contact| {
+        overlay.call::<Revoked>(contact, &(), Bytes::new(), ANSWER_LIMIT).ok()
+    });
+    for (list, _) in lists.into_iter().flatten().flatten() {
+        if list.verify(&network.owner_key()).is_ok() {
+            nodes.strike_off(&list);
+        }
+    }
 }
 
 /// Why a node gave no report, for somebody who runs it and does not program it.
@@ -162,23 +156,16 @@ fn in_plain_words(error: &CallError<ReportRefused>) -> String {
 }
 
 /// The nodes of the description, those let in since, and those met, each once; where several know an address, the met one
-/// counts.
-fn known(
-    network: &Network,
-    joined: &[(Option<u16>, Contact)],
-    met: &[Contact],
-) -> Vec<(Option<u16>, Contact)> {
-    let listed = network.nodes.iter().map(|node| {
-        (Some(node.number), Contact::new(PublicKey::from_bytes(node.public_key.0), node.address))
-    });
-    let mut nodes: BTreeMap<NodeId, (Option<u16>, Contact)> =
-        joined.iter().cloned().chain(listed).map(|node| (node.1.id, node)).collect();
-    for contact in met {
-        nodes.entry(contact.id).or_insert((None, contact.clone())).1 = contact.clone();
+/// counts. Whoever was removed is none of them.
+fn known(nodes: &Nodes, met: &[Contact]) -> Vec<(Option<u16>, Contact)> {
+    let mut known: BTreeMap<NodeId, (Option<u16>, Contact)> =
+        nodes.present().map(|node| (node.id(), (node.number, node.contact()))).collect();
+    for contact in met.iter().filter(|met| nodes.get(&met.id).is_none_or(|node| !node.is_removed)) {
+        known.entry(contact.id).or_insert((None, contact.clone())).1 = contact.clone();
     }
-    let mut nodes: Vec<_> = nodes.into_values().collect();
-    nodes.sort_by_key(|(number, contact)| (number.unwrap_or(u16::MAX), contact.id));
-    nodes
+    let mut known: Vec<_> = known.into_values().collect();
+    known.sort_by_key(|(number, contact)| (number.unwrap_or(u16::MAX), contact.id));
+    known
 }
 
 type Answer = (Option<u16>, Contact, Result<Report, String>);
@@ -192,8 +179,10 @@ fn overview(network: &Network, answers: Vec<Answer>, keepers: &[NodeId]) -> Over
         .collect();
     let works = |answer: &Result<Report, String>| answer.as_ref().is_ok_and(Report::takes_writes);
     let working = answers.iter().filter(|(_, _, answer)| works(answer)).count();
-    let down = answers.len() - working + unmet.len();
     let replicas = usize::from(network.replicas);
+    let known = answers.len() + unmet.len();
+    // A block is on each of the nodes there are, if these are fewer than its copies.
+    let down = known.max(replicas) - working;
     // With more nodes than replicas some blocks may live on just the dead ones: any quorum's worth of dead is too many.
     let tolerated = replicas - (replicas / 2 + 1);
     let health = match down {
@@ -239,6 +228,9 @@ fn render(overview: &Overview) -> String {
     let answering = overview.nodes.iter().filter(|node| node.answers).count();
     let words = match overview.health {
         Health::Healthy => "healthy: every node answers, and takes writes",
+        Health::Degraded if overview.nodes.len() < usize::from(overview.replicas) => {
+            "degraded: everything works, there are fewer nodes than copies, and no further node may die"
+        }
         Health::Degraded => "degraded: everything works, and no further node may die",
         Health::Down => "down: too few nodes answer and take writes to read and write everything",
     };
@@ -289,6 +281,11 @@ fn human_duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use overlay::Revocations;
+    use reactor::crypto::{Identity, PublicKey};
+
     use super::*;
     use crate::identity::Founding;
     use crate::network::NodeEntry;
@@ -299,22 +296,26 @@ mod tests {
         founding.network((1..=count).map(entry).collect())
     }
 
-    fn health(nodes: u16, down: usize) -> Health {
-        let network = network(nodes);
-        let report = Report {
+    fn report(failure: Option<&str>, total_bytes: u64) -> Report {
+        Report {
             version: "1".into(),
             process: 1,
             uptime_s: 1,
             blocks: 2,
             served: 0,
             used_bytes: 3,
-            total_bytes: 4 << 30,
+            total_bytes,
             peers: 0,
-            failure: None,
+            failure: failure.map(Into::into),
             damaged_count: 0,
             has_forgotten: false,
-        };
-        let answers = known(&network, &[], &[])
+        }
+    }
+
+    fn health(nodes: u16, down: usize) -> Health {
+        let network = network(nodes);
+        let report = report(None, 4 << 30);
+        let answers = known(&Nodes::first(&network), &[])
             .into_iter()
             .enumerate()
             .map(|(index, (number, contact))| {
@@ -339,21 +340,8 @@ mod tests {
     #[test]
     fn a_node_that_takes_no_writes_is_as_good_as_dead_and_said_so() {
         let network = network(3);
-        let report = |failure: Option<&str>, total_bytes| Report {
-            version: "1".into(),
-            process: 1,
-            uptime_s: 1,
-            blocks: 2,
-            served: 0,
-            used_bytes: 3,
-            total_bytes,
-            peers: 0,
-            failure: failure.map(Into::into),
-            damaged_count: 0,
-            has_forgotten: false,
-        };
         let told = |reports: [Report; 3]| {
-            let nodes = known(&network, &[], &[]).into_iter().zip(reports);
+            let nodes = known(&Nodes::first(&network), &[]).into_iter().zip(reports);
             let overview = overview(
                 &network,
                 nodes.map(|((n, contact), report)| (n, contact, Ok(report))).collect(),
@@ -381,20 +369,40 @@ mod tests {
         let network = network(2);
         let key = PublicKey::from_bytes(network.nodes[1].public_key.0);
         let met = Contact::new(key, ["127.0.0.1:4711".parse().unwrap()]);
-        let nodes = known(&network, &[], &[met]);
+        let nodes = known(&Nodes::first(&network), &[met]);
         assert_eq!(nodes.len(), 2);
         assert_eq!(nodes[1].0, Some(2));
         assert_eq!(nodes[1].1.addresses.first().unwrap().port(), 4711);
     }
 
     #[test]
-    fn who_joined_or_keeps_the_root_is_missed_although_no_node_has_met_it() {
+    fn who_keeps_the_root_is_missed_although_no_node_has_met_it() {
+        let keeper = NodeId::of(&PublicKey::from_bytes(Founding::new().node_key().1.0));
         let network = network(3);
-        let joined = Contact::new(PublicKey::from_bytes(Founding::new().node_key().1.0), None);
-        let nodes = known(&network, &[(Some(4), joined.clone())], &[]);
-        assert_eq!(nodes.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 3, 4].map(Some));
-        let overview = overview(&network, Vec::new(), &[joined.id]);
-        assert_eq!((overview.health, overview.nodes.len()), (Health::Degraded, 1));
+        let nodes = known(&Nodes::first(&network), &[]);
+        let answers = nodes.into_iter().map(|(number, contact)| (number, contact, Ok(report(None, 4 << 30))));
+        let overview = overview(&network, answers.collect(), &[keeper]);
+        assert_eq!((overview.health, overview.nodes.len()), (Health::Degraded, 4));
         assert!(render(&overview).contains("it keeps the drive's root"));
+    }
+
+    #[test]
+    fn who_was_removed_counts_no_more_and_fewer_nodes_than_copies_are_not_healthy() {
+        let (four, owner) = (network(4), Identity::from_seed(&[1; 32]));
+        let mut nodes = Nodes::first(&four);
+        let health_without = |nodes: &Nodes, met: &[Contact]| {
+            let answers = known(nodes, met).into_iter();
+            let answers = answers.map(|(number, contact)| (number, contact, Ok(report(None, 4 << 30))));
+            overview(&four, answers.collect(), &[])
+        };
+        let mut revoked = Revocations::default();
+        let keys: Vec<PublicKey> = nodes.present().map(|node| node.key).collect();
+        for (key, expected) in keys.iter().zip([Health::Healthy, Health::Degraded, Health::Down]) {
+            revoked = revoked.with(&owner, [*key], SystemTime::now()).unwrap();
+            nodes.strike_off(&revoked);
+            // Although somebody still believes that it is there.
+            let met = Contact::new(*key, ["127.0.0.1:4711".parse().unwrap()]);
+            assert_eq!(health_without(&nodes, &[met]).health, expected);
+        }
     }
 }

@@ -25,6 +25,7 @@ use crate::identity::Member;
 use crate::mountpoint;
 use crate::network::{Network, Role};
 use crate::node::StorageNode;
+use crate::nodes::Nodes;
 use crate::output::say;
 use crate::process;
 use crate::progress;
@@ -52,8 +53,9 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     }
     home.refuse_without_nodes()?;
     let (network, is_new) = home.open_or_found(options.nodes)?;
-    let count = network.nodes.len();
-    let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
+    // Those that were not removed.
+    let ours = ours(&home, &network)?;
+    let nodes = if ours.len() == 1 { "1 node".to_owned() } else { format!("{} nodes", ours.len()) };
     if is_new {
         say(format_args!(
             "made a new network of {nodes} in {} (it holds your keys: back it up)",
@@ -75,13 +77,14 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     process::run(move || {
         let stop = Stop::on_signals()?;
         let cache = plan.open(&Member::load(&home.user_key_file(), Role::User)?);
-        let first = start_first(&home, &network)?;
+        let first = start_first(&home, &network, &ours)?;
         let mut known = network.addresses();
         known.extend(first.as_ref().map(StorageNode::address));
         // The first is a process as well if it can't start in this one: there it is tried until it can.
-        let from = if first.is_some() { 2 } else { 1 };
-        let children: Vec<Supervised> = (from..=count as u16)
-            .map(|number| Supervised::start(number, home.node(number), known.clone()))
+        let children: Vec<Supervised> = ours
+            .iter()
+            .filter(|number| first.as_ref().is_none_or(|first| first.number() != **number))
+            .map(|number| Supervised::start(*number, home.node(*number), known.clone()))
             .collect();
         let opening = Opening {
             directory: &directory,
@@ -95,7 +98,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
             Some(Ok(Prepared { volume, seen, admitting, client, copies })) => {
                 let place = Place { mountpoint: &mountpoint, allow_other, is_past: false };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
-                    announce(&mountpoint, copies);
+                    announce(&mountpoint, &copies);
                 });
                 drop(admitting);
                 opening.cache.into_iter().for_each(Cache::close);
@@ -118,8 +121,18 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     })
 }
 
-/// Starts node 1 in this process. `None` if it can't be, and others may do without it.
-fn start_first(home: &Home, network: &Network) -> Result<Option<StorageNode>, Failure> {
+/// The numbers of the nodes that the network was made with, and that are still of it.
+fn ours(home: &Home, network: &Network) -> Result<Vec<u16>, Failure> {
+    let mut nodes = Nodes::first(network);
+    nodes.strike_off(&home.revocations(network)?);
+    Ok(nodes.present().filter_map(|node| node.number).collect())
+}
+
+/// Starts node 1 in this process. `None` if it can't be, and others may do without it, or if it was removed.
+fn start_first(home: &Home, network: &Network, ours: &[u16]) -> Result<Option<StorageNode>, Failure> {
+    if !ours.contains(&1) {
+        return Ok(None);
+    }
     match StorageNode::start(&home.node(1), None, &network.addresses(), Duration::ZERO) {
         Ok(node) => Ok(Some(node)),
         Err(failure) if network.nodes.len() == 1 => Err(failure),
@@ -137,7 +150,7 @@ struct Prepared {
     admitting: Option<Admitting>,
     /// How the nodes are reached where none is in this process.
     client: Option<Client>,
-    copies: &'static str,
+    copies: String,
 }
 
 /// Waits until every node that can start is up, and the volume is open.
@@ -150,7 +163,7 @@ fn prepare(
 ) -> Result<Prepared, Failure> {
     let spinner = progress::spinner("starting the nodes");
     let mut addresses = BTreeMap::new();
-    let mut lines = Vec::new();
+    let (mut lines, mut missing) = (Vec::new(), Vec::new());
     if let Some(first) = first {
         addresses.insert(1, first.address());
         lines.push(format!("  node 1  {}  in this process", first.address()));
@@ -161,7 +174,10 @@ fn prepare(
                 addresses.insert(child.number(), address);
                 lines.push(describe_node(child.number(), address, pid));
             }
-            Err(failure) => say(format_args!("{failure}\ngoing on without it, and trying it again")),
+            Err(failure) => {
+                missing.push(child.number());
+                say(format_args!("{failure}\ngoing on without it, and trying it again"));
+            }
         }
     }
     remember(home, &mut network, &addresses)?;
@@ -186,8 +202,10 @@ fn prepare(
     let (volume, seen) = volume::open(&store, &network, &user, opening)?;
     volume::put_in_what_is_left(&store, &network, &user, home.path());
     let admitting = Admitting::start(home, &network, &overlay, &store)?;
+    let joined = Nodes::of_home(home, &network)?.present().count() > addresses.len() + missing.len();
+    let copies = copies(&network, &missing, joined);
     spinner.finish_and_clear();
-    Ok(Prepared { volume, seen, admitting, client, copies: copies(&network) })
+    Ok(Prepared { volume, seen, admitting, client, copies })
 }
 
 fn announce(mountpoint: &Path, copies: &str) {
@@ -223,11 +241,24 @@ fn remember(
     if is_changed { home.save_network(network) } else { Ok(()) }
 }
 
-fn copies(network: &Network) -> &'static str {
-    match network.replicas {
-        1 => "1 copy of each block; with --nodes 3 it would survive the death of a node",
-        2 => "2 copies of each block; reading survives the death of a node, writing takes both",
-        _ => "3 copies of each block; any one node may die",
+/// What may be said of a network some of whose nodes may be missing, or run elsewhere.
+fn copies(network: &Network, missing: &[u16], others_joined: bool) -> String {
+    let copies = network.replicas;
+    match (copies, missing) {
+        (1, []) => "1 copy of each block; with --nodes 3 it would survive the death of a node".into(),
+        (1, _) => "1 copy of each block; what a node has that is not there can't be read".into(),
+        (_, [_, ..]) => {
+            let missing: Vec<String> = missing.iter().map(u16::to_string).collect();
+            let missing = missing.join(", ");
+            format!(
+                "{copies} copies of each block; not there: node {missing}; `storage-node status` says more"
+            )
+        }
+        _ if others_joined => {
+            format!("{copies} copies of each block; `storage-node status` says whether a node may die")
+        }
+        (2, _) => "2 copies of each block; reading survives the death of a node, writing takes both".into(),
+        _ => format!("{copies} copies of each block; any one node may die"),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Hex, Network, VolumeEntry};
+use crate::nodes::Nodes;
 use crate::outcome::Outcome;
 use crate::output::say;
 use crate::seen::{self, Seen};
@@ -98,22 +99,8 @@ pub(crate) fn keepers(network: &Network, seen_directory: Option<&Path>) -> Resul
     };
     // Never those whom the owner replaced because the file that says so is damaged.
     membership.verify().map_err(damaged)?;
-    let names = names(network, membership.members());
+    let names = Nodes::first(network).names(membership.members());
     Ok(Keepers { membership: Some(membership), names })
-}
-
-/// Nodes by their numbers, or by their ids where the network's description doesn't number them: "nodes 1, 4 and 6".
-pub(crate) fn names(network: &Network, nodes: &[NodeId]) -> String {
-    let number_of = |id: &NodeId| network.nodes.iter().find(|node| node.id() == *id).map(|node| node.number);
-    let mut nodes: Vec<_> = nodes.iter().map(|id| (number_of(id), id)).collect();
-    nodes.sort();
-    let name =
-        |(number, id): &(Option<u16>, &NodeId)| number.map_or(id.to_string(), |number| number.to_string());
-    match &nodes.iter().map(name).collect::<Vec<_>>()[..] {
-        [] => "no node".into(),
-        [only] => format!("node {only}"),
-        [first @ .., last] => format!("nodes {} and {last}", first.join(", ")),
-    }
 }
 
 /// Makes the network's volume unless it was made before: the act of the first `up`, and of nobody else.

@@ -7,14 +7,17 @@ use super::ClientOptions;
 const NODE_EXAMPLES: &str = "\
 Examples:
   storage-node node list           which nodes keep the drive's root, and which of them are there
-  storage-node node replace 2      node 2 is gone for good, or is to go: another one keeps the root in its place
+  storage-node node replace 2      node 2 is gone for good: another one keeps the root in its place
+  storage-node node drain 4        what node 4 has, others get as well
+  storage-node node remove 4       drain it, and refuse it for ever: then it counts no more, and may be switched off
 
 The drive's root is kept by as many nodes as each block is on, and a majority of them must be there. A node that is gone for
 good is replaced, so that the next one may die as well. It takes a node that does not keep the root yet.
 
-This moves the root and nothing else. The other nodes copy the blocks of a node once it is gone: one that still runs is left
-running until it has been replaced, and the next one is not taken away before that copying is over (`status` shows how
-many blocks each node has).";
+`replace` moves the root and nothing else. `drain` and `remove` see to the blocks, too: each is copied until as many of the
+other nodes have it as there are copies, and they are asked whether they do. They succeed only if that is so; after Ctrl-C,
+or with the nodes back, the same command goes on. While a node is drained it still takes new blocks: `remove` ends that.
+A node that is gone, disk and all, is removed in the same way.";
 
 /// Options of `node`.
 #[derive(Debug, Args)]
@@ -41,19 +44,44 @@ pub(crate) enum NodeAction {
         #[command(flatten)]
         client: ClientOptions,
     },
+    /// Have other nodes get all that one has
+    Drain {
+        /// Its number, or the first 8 or more digits of its id
+        #[arg(value_name = "NODE")]
+        node: String,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Turn a node out, once the others have all that it has
+    Remove {
+        /// Its number, or the first 8 or more digits of its id
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// At once, though what only it has is lost
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
 }
 
 impl Node {
     /// How its process finds the network.
     pub(crate) fn client(&self) -> &ClientOptions {
         match &self.action {
-            NodeAction::List { client } | NodeAction::Replace { client, .. } => client,
+            NodeAction::List { client }
+            | NodeAction::Replace { client, .. }
+            | NodeAction::Drain { client, .. }
+            | NodeAction::Remove { client, .. } => client,
         }
     }
 
     pub(super) fn client_mut(&mut self) -> &mut ClientOptions {
         match &mut self.action {
-            NodeAction::List { client } | NodeAction::Replace { client, .. } => client,
+            NodeAction::List { client }
+            | NodeAction::Replace { client, .. }
+            | NodeAction::Drain { client, .. }
+            | NodeAction::Remove { client, .. } => client,
         }
     }
 }

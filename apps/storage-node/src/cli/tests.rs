@@ -9,7 +9,7 @@ fn command_of(line: &str) -> Result<Command, clap::Error> {
 #[test]
 fn home_may_stand_before_and_after_the_verb() {
     let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;diff a now;history x;restore x;node list;node replace 2;\
-                 invite;join t;members;remove w";
+                 node drain 2;node remove 2;invite;join t;members;remove w";
     for verb in verbs.split(';') {
         for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
             let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -1,0 +1,163 @@
+//! `node drain` and `node remove`: doing without a storage node.
+//!
+//! The root is moved to another node, if this one keeps it; then each block is copied until as many of the others have it
+//! as there are to be copies, and they are asked whether they do. Only then is the node turned out, so that all of the
+//! network refuse it and nothing counts on it any more; and then the blocks are gone over once more, since some may have been
+//! put on it meanwhile. Each step can be done again, and who was cut short says it again.
+//!
+//! A node that is gone is done without in the same way: what it had, the others have, or nobody has.
+//!
+//! Not here: how copies are made (`dht::spread`), and how others learn who is refused (`remove`).
+
+use dht::spread::{Spread, SpreadError};
+use overlay::NodeId;
+
+use crate::client::Settings;
+use crate::errors::Failure;
+use crate::home::Home;
+use crate::identity;
+use crate::keepers::{Moved, internal, move_root, with_root};
+use crate::members::Subject;
+use crate::nodes::Nodes;
+use crate::output::{self, say};
+use crate::progress;
+use crate::remove;
+use crate::roll::Roll;
+use crate::volume;
+
+/// Runs `node drain`.
+///
+/// # Errors
+/// `Failure::NoSuchNode`, `Failure::NotMoved`, `Failure::Needed`, or what keeps the root from being read.
+pub(crate) fn drain(settings: &Settings, name: &str) -> Result<(), Failure> {
+    let nodes = Nodes::of(settings)?;
+    let node = named(settings, &nodes, name)?;
+    let spread = empty(settings, &nodes, &node)?;
+    let name = nodes.names(&[node]);
+    if !spread.was_asked {
+        let reason = "it does not answer, and what only it has cannot be copied; start it, or, if it is gone for good, \
+                      `node remove` it";
+        return Err(Failure::Needed { who: name, reason: reason.into() });
+    }
+    say(format_args!(
+        "{name} is drained: as many others as there are copies have each of {} blocks ({} were copied)",
+        spread.blocks, spread.copied
+    ));
+    say("what is written from now on goes to it as well, until `node remove` turns it out");
+    Ok(())
+}
+
+/// Runs `node remove`.
+///
+/// # Errors
+/// As [`drain`], `Failure::NotTheOwner`, or `Failure::Removing`.
+pub(crate) fn remove(settings: &Settings, name: &str, now: bool) -> Result<(), Failure> {
+    let Some(home) = &settings.home else {
+        let reason = "only the home that made the network removes nodes: say it with its --home".into();
+        return Err(Failure::Needed { who: name.into(), reason });
+    };
+    let nodes = Nodes::of(settings)?;
+    let id = named(settings, &nodes, name)?;
+    let unknown = || Failure::NoSuchNode { name: name.into() };
+    let listed = nodes.get(&id).ok_or_else(unknown)?;
+    let joined = Roll::read(home)?.members.into_iter().find(|member| member.public_key() == listed.key);
+    let subject = joined.map_or_else(|| Subject::FirstNode(listed.clone()), Subject::Member);
+    turn_out(settings, home, &subject, now)
+}
+
+/// Turns a node out, once it can be done without; or `now`, as long as the root stays readable.
+///
+/// # Errors
+/// As [`remove`].
+pub(crate) fn turn_out(
+    settings: &Settings,
+    home: &Home,
+    subject: &Subject,
+    now: bool,
+) -> Result<(), Failure> {
+    identity::owner(home)?;
+    let nodes = Nodes::of(settings)?;
+    let Some(id) = subject.keys().first().map(NodeId::of) else { return Ok(()) };
+    if now {
+        let is_keeper = refuse_to_lose_the_root(settings, &nodes, &id)?;
+        remove::turn_out(home, settings, subject)?;
+        if is_keeper {
+            say("it keeps the drive's root: `node replace` has another one keep that in its place");
+        }
+        say("the others copy what it had, as far as any of them has it");
+        return Ok(());
+    }
+    if !empty(settings, &nodes, &id)?.was_asked {
+        output::warn(format_args!(
+            "{subject} does not answer: what it alone had, if anything, is lost with it"
+        ));
+    }
+    remove::turn_out(home, settings, subject)?;
+    // What was put on it meanwhile is on others, too; as soon as it is on enough of them, nothing is missing.
+    let spread = with_root(settings, |store, _| spread(store, &nodes, &id))?;
+    say(format_args!("as many others as there are copies have each of {} blocks", spread.blocks));
+    say("it counts no more, and may be switched off, disk and all");
+    Ok(())
+}
+
+/// Who keeps the root may be known by its id only.
+fn named(settings: &Settings, nodes: &Nodes, name: &str) -> Result<NodeId, Failure> {
+    let keepers = volume::keepers(&settings.network, settings.seen_directory().as_deref())?;
+    nodes.named(keepers.members(), name)
+}
+
+/// Has others get all that a node has.
+fn empty(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<Spread, Failure> {
+    with_root(settings, |store, register| {
+        let keepers = store.membership(register).map_err(internal)?;
+        if keepers.index_of(id).is_some()
+            && let Moved::To(names) = move_root(store, register, nodes, id)?
+        {
+            say(format_args!("{names} keep the drive's root now"));
+        }
+        spread(store, nodes, id)
+    })
+}
+
+fn spread(
+    store: &dht::Client<std::rc::Rc<overlay::Node>>,
+    nodes: &Nodes,
+    id: &NodeId,
+) -> Result<Spread, Failure> {
+    let staying: Vec<NodeId> = nodes.present().map(|node| node.id()).filter(|other| other != id).collect();
+    let spinner = progress::spinner("looking for blocks");
+    let spread = store.spread_without(id, &staying, |spread| {
+        spinner.set_message(format!("{} blocks looked at, {} copied", spread.blocks, spread.copied));
+    });
+    spinner.finish_and_clear();
+    spread.map_err(|error| {
+        let reason = match error {
+            SpreadError::Silent(other) => {
+                format!("{} does not answer, and what it holds is not known", nodes.names(&[other]))
+            }
+            other => other.to_string(),
+        };
+        Failure::Needed { who: nodes.names(&[*id]), reason }
+    })
+}
+
+/// Whether the node keeps the root; an error if too few would be left of those who do, since nothing could move it then.
+fn refuse_to_lose_the_root(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<bool, Failure> {
+    let keepers = volume::keepers(&settings.network, settings.seen_directory().as_deref())?;
+    if !keepers.members().contains(id) {
+        return Ok(false);
+    }
+    let is_removed = |keeper: &NodeId| nodes.get(keeper).is_some_and(|node| node.is_removed);
+    let left = keepers.members().iter().filter(|keeper| *keeper != id && !is_removed(keeper)).count();
+    if left < keepers.needed() {
+        let reason = format!(
+            "of {keepers}, which keep the drive's root, {} must be there, and {left} would be left: `node replace` first",
+            keepers.needed()
+        );
+        return Err(Failure::Needed { who: nodes.names(&[*id]), reason });
+    }
+    if left == keepers.needed() {
+        output::warn("no further one of those that keep the drive's root may be missing then");
+    }
+    Ok(true)
+}

@@ -1,0 +1,295 @@
+//! Seeing to it that each block is on enough nodes without one of them, so that this one may be taken away.
+//!
+//! Repair makes the copies that are missing once a node is gone; until it has, the next death counts double. Here they are
+//! made beforehand, and that they are there is not inferred from who should have them: every node that stays is asked what it
+//! has. A new copy counts once its node has acknowledged it as durable and, asked again, says that it has it.
+//!
+//! What is put while this goes on may be put on the node that leaves: as any block it is on a quorum, so on another too.
+//! Who has turned the node out goes over it once more.
+//!
+//! Not here: registers, which their owner moves ([`crate::keepers`]); turning a node out.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay::{Contact, NodeId, Overlay};
+
+use crate::address::Address;
+use crate::block_store::BlockStore;
+use crate::client::Client;
+use crate::collect::{Census, CensusError};
+use crate::links::Failure;
+use crate::message::{GetBlockResponse, HasBlocks, PutBlock, PutBlockRequest, Refusal};
+use crate::replicate::{BLOCK_CALL_TIMEOUT, GetJob};
+
+/// Nobody's clock matters here.
+const ANY_CLOCK: Duration = Duration::MAX;
+
+/// Blocks that are copied at once: drives go on meanwhile.
+const COPIES_AT_ONCE: usize = 4;
+
+/// Why a node can't be done without.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpreadError {
+    /// What the nodes hold is not known.
+    #[error(transparent)]
+    Unknown(#[from] CensusError),
+    /// A node that is to stay does not answer, so that what it holds is not known.
+    #[error("{0} does not answer, and what it holds is not known")]
+    Silent(NodeId),
+    /// Too few nodes would be left for the copies.
+    #[error("{staying} nodes would be left, and each block is to be on {copies}")]
+    TooFew {
+        /// How many would be left.
+        staying: usize,
+        /// How many copies there are to be.
+        copies: usize,
+    },
+    /// The copies could not be made.
+    #[error("{count} blocks have too few copies on the other nodes: {reason}")]
+    Thin {
+        /// How many blocks.
+        count: u64,
+        /// What went wrong with one of them.
+        reason: String,
+    },
+}
+
+/// What was looked at, and done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// Blocks that the nodes hold.
+    pub blocks: u64,
+    /// Blocks of which copies were made.
+    pub copied: u64,
+    /// Whether the node that leaves answered: what it alone had is not known otherwise.
+    pub was_asked: bool,
+}
+
+/// A block of which the nodes that stay have too few copies.
+struct Thin {
+    address: Address,
+    holders: Vec<Contact>,
+    /// How many copies are missing.
+    missing: usize,
+}
+
+impl<O: Overlay + 'static> Client<O> {
+    /// Copies each block of this client's tag until as many nodes have it as a block has copies, `leaving` not counted.
+    /// Those of `staying` must answer. Tells `progress` now and then. That it returns means that it is so for every block
+    /// that was there when it began; to interrupt it and begin again is no harm.
+    ///
+    /// # Errors
+    /// [`SpreadError`]; the copies that were made stay.
+    ///
+    /// # Suspends
+    /// Until then: blocks are listed at some ten thousand a second, and copied as fast as the nodes go.
+    pub fn spread_without(
+        &self,
+        leaving: &NodeId,
+        staying: &[NodeId],
+        progress: impl Fn(&Spread),
+    ) -> Result<Spread, SpreadError> {
+        let census = self.census(ANY_CLOCK)?;
+        let stay: Vec<Contact> =
+            census.nodes().iter().filter(|contact| contact.id != *leaving).cloned().collect();
+        if let Some(silent) = staying.iter().find(|id| stay.iter().all(|contact| contact.id != **id)) {
+            return Err(SpreadError::Silent(*silent));
+        }
+        let copies = self.links().replicas;
+        if stay.len() < copies {
+            return Err(SpreadError::TooFew { staying: stay.len(), copies });
+        }
+        let was_asked = census.nodes().iter().any(|contact| contact.id == *leaving);
+        let mut spread = Spread { was_asked, ..Spread::default() };
+        let (mut count, mut reason) = (0, String::new());
+        for first in 0..=u8::MAX {
+            let (held, thin) = self.thin(&census, first, leaving)?;
+            spread.blocks += held;
+            for outcome in self.thicken(&stay, &thin) {
+                match outcome {
+                    Ok(()) => spread.copied += 1,
+                    Err(failure) => (count, reason) = (count + 1, failure),
+                }
+            }
+            progress(&spread);
+        }
+        match count {
+            0 => Ok(spread),
+            count => Err(SpreadError::Thin { count, reason }),
+        }
+    }
+
+    /// How many blocks there are whose address begins with `first`, and those that have too few copies without `leaving`.
+    fn thin(&self, census: &Census, first: u8, leaving: &NodeId) -> Result<(u64, Vec<Thin>), CensusError> {
+        let held = self.list_held(census, first)?;
+        let copies = self.links().replicas;
+        let thin = held.iter().filter_map(|(address, found)| {
+            let holders: Vec<Contact> = census.holders(found).cloned().collect();
+            let missing =
+                copies.saturating_sub(holders.iter().filter(|holder| holder.id != *leaving).count());
+            (missing > 0).then_some(Thin { address: *address, holders, missing })
+        });
+        Ok((held.len() as u64, thin.collect()))
+    }
+
+    fn thicken(&self, stay: &[Contact], thin: &[Thin]) -> Vec<Result<(), String>> {
+        let (next, outcomes) = (Cell::new(0), RefCell::new(Vec::new()));
+        reactor::scope(|scope| {
+            for _ in 0..COPIES_AT_ONCE.min(thin.len()) {
+                scope.spawn(|| {
+                    while next.get() < thin.len() {
+                        let block = &thin[next.replace(next.get() + 1)];
+                        let outcome = self.copy(stay, block);
+                        outcomes.borrow_mut().push(outcome);
+                    }
+                });
+            }
+        });
+        outcomes.into_inner()
+    }
+
+    /// Puts a block on the nearest of those that stay and lack it.
+    fn copy(&self, stay: &[Contact], block: &Thin) -> Result<(), String> {
+        let Thin { address, holders, missing } = block;
+        let Some((proof, content)) = self.fetch_any(holders, address)? else { return Ok(()) };
+        let request = PutBlockRequest {
+            put_seconds: Some(proof.put_seconds),
+            ..PutBlockRequest::new(*address, proof.tag)
+        };
+        let mut others: Vec<&Contact> =
+            stay.iter().filter(|node| holders.iter().all(|holder| holder.id != node.id)).collect();
+        others.sort_by_key(|node| node.id.distance(&NodeId(address.0)));
+        let (mut made, mut reason) = (0, "no further node is there".to_owned());
+        for node in others {
+            match self.give(node, &request, &content) {
+                Ok(()) => made += 1,
+                Err(Failure::Refused(Refusal::Deleted)) => return Ok(()),
+                Err(failure) => reason = failure.to_string(),
+            }
+            if made == *missing {
+                return Ok(());
+            }
+        }
+        Err(format!("{address}: {reason}"))
+    }
+
+    /// Reads a block from one of those who hold it; `None` if it was deleted meanwhile.
+    fn fetch_any(
+        &self,
+        holders: &[Contact],
+        address: &Address,
+    ) -> Result<Option<(GetBlockResponse, Bytes)>, String> {
+        let mut reason = None;
+        for holder in holders {
+            match self.fetch_from(holder, address) {
+                Ok(found) => return Ok(Some(found)),
+                Err(Failure::Refused(Refusal::NotFound | Refusal::Deleted)) => {}
+                Err(failure) => reason = Some(format!("{address}: {failure}")),
+            }
+        }
+        reason.map_or(Ok(None), Err)
+    }
+
+    fn fetch_from(&self, holder: &Contact, address: &Address) -> Result<(GetBlockResponse, Bytes), Failure> {
+        let links = self.links().clone();
+        if let Some(local) = links.local(&holder.id) {
+            return local.serve_block(address, None).map_err(Failure::Refused);
+        }
+        let (contact, tag) = (holder.clone(), Some(self.tag()));
+        GetJob { links, contact, address: *address, tag, range: None }.run()
+    }
+
+    /// Has a node keep a block, and asks it whether it does.
+    fn give(&self, node: &Contact, request: &PutBlockRequest, content: &Bytes) -> Result<(), Failure> {
+        let (links, address) = (self.links(), request.address);
+        let has = match links.local(&node.id) {
+            Some(local) => {
+                local.put_block_of(request, content).map_err(Failure::Refused)?;
+                local.has_block(&address)
+            }
+            None => {
+                links.call::<PutBlock>(node, request, content.clone(), BLOCK_CALL_TIMEOUT)?;
+                let asked = vec![address];
+                let (has, _) = links.call::<HasBlocks>(node, &asked, Bytes::new(), BLOCK_CALL_TIMEOUT)?;
+                has == [true]
+            }
+        };
+        if has { Ok(()) } else { Err(Failure::Lied(format!("{node} took a block and does not have it"))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::testing::{FakeNetwork, Mood};
+
+    fn contents(count: u32) -> Vec<Bytes> {
+        (0..count).map(|number| Bytes::from(number.to_le_bytes().repeat(50))).collect()
+    }
+
+    #[test]
+    fn without_the_node_that_leaves_every_block_is_on_as_many_nodes_as_before() {
+        reactor::run(|| {
+            let network = FakeNetwork::new(6, 3, 1);
+            let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+            let addresses = network.put_long_ago(&client, contents(60));
+            let leaving = network.nodes[2].contact.id;
+            let others: Vec<NodeId> =
+                network.nodes.iter().map(|node| node.contact.id).filter(|id| *id != leaving).collect();
+            let copies_without = |address: &Address| {
+                let has = |node: &&crate::testing::FakeNode| node.node.borrow().has_block(address);
+                network.nodes.iter().filter(|node| node.contact.id != leaving).filter(has).count()
+            };
+            assert!(addresses.iter().any(|address| copies_without(address) < 3));
+            let spread = client.spread_without(&leaving, &others, |_| {}).unwrap();
+            assert!(spread.blocks == 60 && spread.copied > 0, "{spread:?}");
+            assert!(addresses.iter().all(|address| copies_without(address) >= 3));
+            // Nothing is left to do, and it is gone without anybody noticing.
+            assert_eq!(client.spread_without(&leaving, &others, |_| {}).unwrap().copied, 0);
+            network.nodes[2].mood.set(Mood::Dead);
+            let spread = client.spread_without(&leaving, &others, |_| {}).unwrap();
+            assert_eq!(spread, Spread { blocks: 60, copied: 0, was_asked: false });
+        });
+    }
+
+    #[test]
+    fn what_only_the_leaving_node_has_is_copied_and_what_nobody_takes_is_told() {
+        reactor::run(|| {
+            let network = FakeNetwork::new(4, 3, 1);
+            let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+            let content = Bytes::from_static(b"the only copy");
+            let address = Address::of(&client.tag(), &content);
+            let only = &network.nodes[0];
+            only.node.borrow().put_block(&address, &client.tag(), content).unwrap();
+            let broken = &network.nodes[3].memory;
+            broken.fail_after(Some(0));
+            let spread = || client.spread_without(&only.contact.id, &[], |_| {});
+            let refused = spread();
+            assert!(matches!(refused, Err(SpreadError::Thin { count: 1, .. })), "{refused:?}");
+            broken.fail_after(None);
+            assert_eq!(spread(), Ok(Spread { blocks: 1, copied: 1, was_asked: true }));
+            assert!(network.nodes[1..].iter().all(|node| node.node.borrow().has_block(&address)));
+        });
+    }
+
+    #[test]
+    fn a_node_is_not_done_without_while_another_is_silent_or_too_few_would_be_left() {
+        reactor::run(|| {
+            let network = FakeNetwork::new(4, 3, 1);
+            let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+            let id = |index: usize| network.nodes[index].contact.id;
+            network.nodes[3].mood.set(Mood::Dead);
+            let silent = client.spread_without(&id(0), &[id(1), id(2), id(3)], |_| {});
+            assert_eq!(silent, Err(SpreadError::Silent(id(3))));
+            let few = client.spread_without(&id(0), &[id(1), id(2)], |_| {});
+            assert_eq!(few, Err(SpreadError::TooFew { staying: 2, copies: 3 }));
+        });
+    }
+}
