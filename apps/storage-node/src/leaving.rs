@@ -78,6 +78,7 @@ pub(crate) fn turn_out(
     identity::owner(home)?;
     let nodes = Nodes::of(settings)?;
     let Some(id) = subject.keys().first().map(NodeId::of) else { return Ok(()) };
+    refuse_if_a_drive_runs_on_it(home, &nodes, &id)?;
     if now {
         let is_keeper = refuse_to_lose_the_root(settings, &nodes, &id)?;
         remove::turn_out(home, settings, subject)?;
@@ -94,10 +95,27 @@ pub(crate) fn turn_out(
     }
     remove::turn_out(home, settings, subject)?;
     // What was put on it meanwhile is on others, too; as soon as it is on enough of them, nothing is missing.
-    let spread = with_root(settings, |store, _| spread(store, &nodes, &id))?;
+    let spread = with_root(settings, |store, _| spread(store, &nodes, &id)).map_err(|failure| {
+        let reason = format!("{subject} is refused from now on; what was put on it meanwhile may have too few copies yet: {failure}");
+        Failure::Removing { reason }
+    })?;
     say(format_args!("as many others as there are copies have each of {} blocks", spread.blocks));
     say("it counts no more, and may be switched off, disk and all");
     Ok(())
+}
+
+/// The drive of `up` is the client of the node in the same process: all the others would refuse it, too.
+fn refuse_if_a_drive_runs_on_it(home: &Home, nodes: &Nodes, id: &NodeId) -> Result<(), Failure> {
+    let Some(number) = nodes.get(id).and_then(|node| node.number) else { return Ok(()) };
+    match (home.lock(), home.node(number).lock()) {
+        (Err(Failure::Locked { holder: up, .. }), Err(Failure::Locked { holder: node, .. }))
+            if up == node =>
+        {
+            let reason = "it runs in the process of `up`, with the drive: stop that, `run` the other nodes, and say it again";
+            Err(Failure::Needed { who: nodes.names(&[*id]), reason: reason.into() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Who keeps the root may be known by its id only.

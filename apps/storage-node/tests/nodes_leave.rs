@@ -61,6 +61,11 @@ fn nodes_are_drained_and_removed_under_a_drive_in_use_and_nothing_is_missing() {
     let (home, drive) = (place.join("home"), place.join("drive"));
     let up = Running::up(&home, &drive, 5);
     fs::write(drive.join("thesis"), content(0)).unwrap();
+    let (is_removed, said) = says(&home, &["node", "remove", "1"]);
+    assert!(
+        !is_removed && said.contains("runs in the process of `up`"),
+        "the drive would go with it: {said}"
+    );
     assert!(up.stop().success());
     let start = |number: u16| {
         let node = home.join(format!("nodes/{number}"));
