@@ -112,6 +112,7 @@ impl<O: Overlay + 'static> Client<O> {
         gone: &[NodeId],
     ) -> Result<Membership, MoveError> {
         let mut unfit = gone.to_vec();
+        let mut reason = "no other one is there".to_owned();
         loop {
             let from = self.membership(register)?;
             if !from.members().iter().any(|member| gone.contains(member)) {
@@ -123,10 +124,15 @@ impl<O: Overlay + 'static> Client<O> {
                 }
                 continue;
             }
-            let next = self.next_members(&from, gone, &unfit)?;
+            let next = self.next_members(&from, gone, &unfit, &reason)?;
             match self.move_register(&from, &next) {
-                // What the overlay took to be there is not: the next nearest then.
-                Err(MoveError::Away(id)) if unfit.len() < gone.len() + CANDIDATES => unfit.push(id),
+                // What the overlay took to be there is not, or is of no use: the next nearest then.
+                Err(error @ (MoveError::Away(id) | MoveError::Unfit { node: id, .. }))
+                    if unfit.len() < gone.len() + CANDIDATES && !unfit.contains(&id) =>
+                {
+                    reason = error.to_string();
+                    unfit.push(id);
+                }
                 Err(error) => return Err(error),
                 // By us, or by somebody else, who may have had another reason.
                 Ok(_) => {}
@@ -134,12 +140,14 @@ impl<O: Overlay + 'static> Client<O> {
         }
     }
 
-    /// The present members that are not `gone`, and the nearest nodes that are not `unfit`.
+    /// The present members that are not `gone`, and the nearest nodes that are not `unfit`; `reason` says why the last of
+    /// these is.
     fn next_members(
         &self,
         from: &Membership,
         gone: &[NodeId],
         unfit: &[NodeId],
+        reason: &str,
     ) -> Result<Vec<NodeId>, MoveError> {
         let needed = from.members().len();
         let place = Genesis::place(&from.genesis.owner, &from.genesis.salt);
@@ -152,8 +160,110 @@ impl<O: Overlay + 'static> Client<O> {
             }
         }
         if next.len() < needed {
-            return Err(MoveError::NotEnoughNodes { known: next.len(), needed });
+            return Err(MoveError::NotEnoughNodes { known: next.len(), needed, reason: reason.into() });
         }
         Ok(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::message::Refusal;
+    use crate::repair::Repair;
+    use crate::testing::{FakeNetwork, FakeNode, FakeOverlay, Mood};
+
+    /// Four nodes, a register on three of them, and the spare.
+    struct World {
+        network: Rc<FakeNetwork>,
+        client: Client<FakeOverlay>,
+        register: RegisterAddress,
+        members: Vec<NodeId>,
+        spare: usize,
+    }
+
+    impl World {
+        fn new() -> World {
+            let network = FakeNetwork::new(4, 3, 1);
+            let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+            let genesis = client.create_register([1; 32], vec![]).unwrap();
+            let register = genesis.register();
+            client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
+            let is_spare = |fake: &FakeNode| genesis.index_of(&fake.contact.id).is_none();
+            let spare = network.nodes.iter().position(is_spare).unwrap();
+            World { network, client, register, members: genesis.members.clone(), spare }
+        }
+
+        fn spare(&self) -> &FakeNode {
+            &self.network.nodes[self.spare]
+        }
+
+        fn node(&self, id: &NodeId) -> &FakeNode {
+            self.network.nodes.iter().find(|fake| fake.contact.id == *id).unwrap()
+        }
+
+        fn replace(&self, gone: &NodeId) -> Result<Membership, MoveError> {
+            self.client.replace_members(&self.register, &[*gone])
+        }
+    }
+
+    /// It used to be told that there were too few nodes, and there was no way but to start another one.
+    #[test]
+    fn a_spare_that_lost_its_store_once_takes_part_when_it_has_learned_the_register() {
+        reactor::run(|| {
+            let world = World::new();
+            let [a, b, c] = world.members[..] else { panic!("three members") };
+            world.spare().node.borrow().set_amnesiac();
+            world.node(&a).mood.set(Mood::Dead);
+            let spare = world.spare().contact.id;
+            let membership = world.replace(&a).unwrap();
+            assert!(membership.index_of(&spare).is_some());
+            // Nothing of this register was ever its to forget, and it is not believed that: it asks the others.
+            let node = world.spare().node.borrow().clone();
+            assert_eq!(node.read_register(&world.register).unwrap_err(), Refusal::Amnesiac);
+            assert!(
+                Repair::new(world.network.overlay_at(world.spare), node, Default::default())
+                    .relearn(&membership)
+            );
+            let presence = world.client.presence(&world.register).unwrap();
+            assert!(presence.iter().all(|(_, presence)| *presence == Presence::Keeps), "{presence:?}");
+            // And then one death more is survived.
+            world.node(&b).mood.set(Mood::Dead);
+            assert_eq!(world.client.read(&world.register).unwrap().unwrap().payload, "1");
+            assert!(world.replace(&c).is_err(), "nobody is left");
+        });
+    }
+
+    #[test]
+    fn a_register_is_not_sealed_towards_who_cannot_keep_it_and_the_reason_is_told() {
+        reactor::run(|| {
+            let world = World::new();
+            let [a, b, _] = world.members[..] else { panic!("three members") };
+            let spare = world.spare().contact.id;
+            let refused_for = |words: &str| {
+                let error = world.replace(&a).unwrap_err();
+                assert!(matches!(error, MoveError::NotEnoughNodes { known: 2, needed: 3, .. }), "{error}");
+                assert!(error.to_string().contains(words), "{error}");
+                // As before: sealed, it would wait for a node that is of no use.
+                assert_eq!(world.client.membership(&world.register).unwrap().epoch(), 0);
+                assert_eq!(world.client.read(&world.register).unwrap().unwrap().payload, "1");
+            };
+            world.spare().memory.fail_after(Some(0));
+            refused_for("full");
+            world.spare().memory.fail_after(None);
+            world.spare().mood.set(Mood::Dead);
+            refused_for("does not answer");
+            world.spare().mood.set(Mood::Well);
+            // It would need both of the others, and one of them is away: the other two would be stuck with it.
+            world.spare().node.borrow().set_amnesiac();
+            world.node(&b).mood.set(Mood::Dead);
+            refused_for("lost its store");
+            world.node(&b).mood.set(Mood::Well);
+            assert!(world.replace(&a).unwrap().index_of(&spare).is_some());
+        });
     }
 }

@@ -103,6 +103,10 @@ impl Storage for Liar {
         Ok(())
     }
 
+    fn can_keep(&self, _: &CallContext, _: RegisterAddress) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn digests(&self, _: &CallContext, _: DigestsRequest) -> Result<Vec<u64>, Refusal> {
         Ok(vec![1; 256])
     }

@@ -148,6 +148,10 @@ reactor::service! {
         /// last value that it had.
         fn retire(&self, membership: Membership) -> Result<(), Refusal>
             = 0x0213 as Retire, idempotent;
+        /// Says whether the node could become a member of a register, or remain one: it has room, its store is whole and takes
+        /// writes, and the caller may write to it. [`Refusal::Amnesiac`] if it would have to learn the register first.
+        fn can_keep(&self, register: RegisterAddress) -> Result<(), Refusal>
+            = 0x0214 as CanKeep, idempotent;
         /// Digests of the keys for which both caller and callee are responsible: 256, one for each first byte of an
         /// address.
         fn digests(&self, request: DigestsRequest) -> Result<Vec<u64>, Refusal>

@@ -277,6 +277,11 @@ impl Storage for Served {
         self.0.retire(&membership)
     }
 
+    fn can_keep(&self, call: &CallContext, register: RegisterAddress) -> Result<(), Refusal> {
+        self.0.admit(call, WRITE)?;
+        self.0.can_keep(&register)
+    }
+
     fn digests(&self, call: &CallContext, request: DigestsRequest) -> Result<Vec<u64>, Refusal> {
         self.0.admit(call, READ)?;
         self.0.digests(&request)

@@ -17,12 +17,17 @@ use crate::block::configuration::Membership;
 use crate::block::mutable::{Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
-use crate::message::{AcceptRequest, ListedKey, PrepareRequest, Refusal, RegisterView};
+use crate::message::{
+    AcceptRequest, ListedKey, PrepareRequest, REGISTER_REPLY_BYTES_MAX, Refusal, RegisterView,
+};
 use crate::paxos::Ballot;
 use crate::store::{Key, Kind, PutOptions, StoreError};
 
 /// How many registers' states are kept in memory; further ones are read from disk when asked for.
 const CACHED_MAX: usize = 1024;
+
+/// What a node must have room for to be given a register: a value for some writes in a row, until older ones are compacted.
+const ROOM_BYTES: u64 = 16 * REGISTER_REPLY_BYTES_MAX as u64;
 
 /// `None` inside: not read from disk yet, or not there.
 type Slot = Rc<Mutex<Option<StoredRegister>>>;
@@ -159,6 +164,24 @@ impl Node {
         let mut state = slot.lock();
         self.load(register, &mut state)?;
         Ok(state.as_ref().map(StoredRegister::view))
+    }
+
+    /// Says whether this node could become a member of a register, or remain one.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`], `Store`, `Damaged`, or `Amnesiac`: why not, or not yet.
+    ///
+    /// # Suspends
+    /// As [`Node::read_register`].
+    pub fn can_keep(&self, register: &RegisterAddress) -> Result<(), Refusal> {
+        if let Some(error) = self.store.failure() {
+            return Err(refusal_of(error));
+        }
+        let space = self.space();
+        if space.free_bytes.min(space.device_free_bytes) < ROOM_BYTES {
+            return Err(Refusal::Full);
+        }
+        self.read_register(register).map(drop)
     }
 
     /// Takes it that the register is kept by those of `membership` since. A node that is not one of them takes part in nothing

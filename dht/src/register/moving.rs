@@ -7,8 +7,8 @@
 //! 3. The present members that are not among the next are told, and point there from then on.
 //!
 //! Whoever holds the owner's key and meets a seal takes these steps again, so a mover that dies anywhere between them is no
-//! harm; the others wait for one. Before the first step the next members are asked whether they are there at all, since a
-//! register that was sealed towards nodes that then turn out to be dead waits for those.
+//! harm; the others wait for one. Before the first step the next members are asked whether they could keep the register,
+//! since one that was sealed towards nodes that then turn out to be dead, or full, waits for those.
 //!
 //! Not here: who should be the next members ([`crate::keepers`]).
 
@@ -23,7 +23,8 @@ use crate::block::genesis::check_members;
 use crate::block::mutable::Invalid;
 use crate::block::proposal::Proposed;
 use crate::block_store::{ReadError, SwapError};
-use crate::message::{ReadRegister, Retire};
+use crate::links::Failure;
+use crate::message::{CanKeep, Refusal, Retire};
 use crate::paxos::{Ballot, Start};
 
 /// Why a register was not moved, or may not have been.
@@ -42,13 +43,23 @@ pub enum MoveError {
     /// A node that is to become a member does not answer. Nothing was changed.
     #[error("node {0} is to keep the register, and does not answer; choose another")]
     Away(NodeId),
+    /// A node that is to become a member can't. Nothing was changed.
+    #[error("node {node} cannot keep the register: {reason}")]
+    Unfit {
+        /// The node.
+        node: NodeId,
+        /// What it says.
+        reason: Refusal,
+    },
     /// There are too few nodes that could take the place of others.
-    #[error("{known} nodes are there and {needed} are needed to keep the register; start another one first")]
+    #[error("{known} nodes can keep the register, and {needed} are needed: {reason}")]
     NotEnoughNodes {
-        /// How many are there.
+        /// How many can.
         known: usize,
         /// How many are needed.
         needed: usize,
+        /// Why no other one can.
+        reason: String,
     },
     /// Too few of the present members answered, or too few of the next. What was begun, the next operation of the owner's
     /// goes on with.
@@ -67,9 +78,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             return Err(MoveError::NotOwner);
         }
         check_members(members, (members.len() / 2 + 1) as u8)?;
-        for id in members.iter().filter(|id| from.index_of(id).is_none()) {
-            self.greet(id)?;
-        }
+        self.greet(from, members)?;
         while !self.has_left(from) {
             let turn = match self.state.proposer.begin() {
                 // We had it chosen just now, and a quorum promised this ballot with that.
@@ -120,16 +129,37 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         Proposed { seal: Some(seal), ..current }
     }
 
-    /// Asks a node that is to become a member whether it is there.
-    fn greet(&self, id: &NodeId) -> Result<(), MoveError> {
-        if self.links.local(id).is_some() {
-            return Ok(());
+    /// Asks those who are to be the members whether they can be. One that lost its store once can, as soon as it has learned
+    /// the register from the others, and then it takes a quorum of these: a register that was sealed towards too few
+    /// that can keep it would wait for them.
+    fn greet(&self, from: &Membership, members: &[NodeId]) -> Result<(), MoveError> {
+        let (mut whole, mut forgetful) = (0, None);
+        for id in members {
+            match self.ask_whether_it_can_keep(id) {
+                Ok(()) => whole += 1,
+                Err(Failure::Refused(reason @ Refusal::Amnesiac)) => {
+                    forgetful = Some(MoveError::Unfit { node: *id, reason });
+                }
+                // A present member that is away for a while is none the worse for staying one.
+                Err(_) if from.index_of(id).is_some() => {}
+                Err(Failure::Refused(reason)) => return Err(MoveError::Unfit { node: *id, reason }),
+                Err(_) => return Err(MoveError::Away(*id)),
+            }
         }
+        match forgetful {
+            Some(unfit) if whole < members.len() / 2 + 1 => Err(unfit),
+            _ => Ok(()),
+        }
+    }
+
+    fn ask_whether_it_can_keep(&self, id: &NodeId) -> Result<(), Failure> {
         let register = self.state.register;
-        let answers = self.look_up(id).is_some_and(|contact| {
-            self.links.call::<ReadRegister>(&contact, &register, Bytes::new(), CALL_TIMEOUT).is_ok()
-        });
-        if answers { Ok(()) } else { Err(MoveError::Away(*id)) }
+        if let Some(node) = self.links.local(id) {
+            return node.can_keep(&register).map_err(Failure::Refused);
+        }
+        let unknown = || Failure::Unreachable("nobody knows where it is".into());
+        let contact = self.look_up(id).ok_or_else(unknown)?;
+        self.links.call::<CanKeep>(&contact, &register, Bytes::new(), CALL_TIMEOUT).map(drop)
     }
 
     /// Has a seal chosen under a ballot that is prepared, and the register moved to where it says.
@@ -174,7 +204,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             let (links, next) = (self.links.clone(), next.clone());
             drop(reactor::spawn(move || {
                 let told = match &member {
-                    Member::Own(node) => node.retire(&next).map_err(crate::links::Failure::Refused),
+                    Member::Own(node) => node.retire(&next).map_err(Failure::Refused),
                     Member::Other(contact) => {
                         links.call::<Retire>(contact, &next, Bytes::new(), CALL_TIMEOUT).map(drop)
                     }

@@ -147,11 +147,12 @@ impl Store for MemoryStore {
         let damaged_count = self.damaged.borrow().len() as u64;
         let values = self.values.borrow();
         let value_bytes = values.values().map(|(value, _)| value.len() as u64).sum();
+        let is_full = self.writes_left.get() == Some(0);
         Usage {
             count: values.len() as u64 - damaged_count,
             value_bytes,
             disk_bytes: value_bytes,
-            total_bytes: u64::MAX,
+            total_bytes: if is_full { value_bytes } else { u64::MAX },
             damaged_count,
             device: DeviceId::default(),
             device_free_bytes: u64::MAX,
