@@ -241,7 +241,10 @@ impl Host {
                 return Ok(Reply::sign(&owner, letter, Verdict::Declined(Declined::Revoked)));
             }
         }
-        let notes = Notes { network: self.network.clone(), number: member.number };
+        // As it is now: it says who keeps the root since that was moved.
+        let home = self.home.clone();
+        let network = reactor::offload(move || home.network())?;
+        let notes = Notes { network, number: member.number };
         let notes = serde_json::to_vec(&notes).map_err(|error| Failure::Internal(error.to_string()))?;
         if notes.len() > NOTES_BYTES_MAX {
             return Err(Failure::Internal("the network's description is too long for a reply".into()));

@@ -136,6 +136,9 @@ pub(crate) enum Failure {
     /// Other nodes can't be had to keep the volume's root.
     #[error("the drive's root stays with {keepers}: {reason}")]
     NotMoved { keepers: String, reason: String },
+    /// Who keeps the root now could not be written down.
+    #[error("other nodes keep the drive's root now, and this machine could not write down which: {reason}")]
+    KeepersNotKept { reason: String },
     /// The disk is full, here or on the nodes.
     #[error("no space left: {place}")]
     DiskFull { place: String },
@@ -258,6 +261,10 @@ impl Failure {
             Failure::NoSuchNode { .. } => "`node list` shows their numbers and ids".into(),
             Failure::NotMoved { .. } => {
                 "`status` shows which nodes answer; it takes a majority of those that keep the root, and one that does not"
+                    .into()
+            }
+            Failure::KeepersNotKept { .. } => {
+                "make room, or the place writable, and say it again: it would go on asking the nodes that kept the root before"
                     .into()
             }
             Failure::Garbage { .. } => "`gc --dry-run` says how much there is".into(),

@@ -57,6 +57,12 @@ impl Home {
         Ok(Home { path })
     }
 
+    /// The home that a client's directory is in, if it is one: that of a client whose network has no home here is elsewhere.
+    pub(crate) fn around(client_directory: &Path) -> Option<Home> {
+        let path = client_directory.parent()?.to_owned();
+        path.join("network.json").exists().then_some(Home { path })
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path

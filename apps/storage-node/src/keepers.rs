@@ -99,7 +99,12 @@ pub(crate) fn with_root<T: Send>(
     process::run(|| {
         let client = Client::connect(settings)?;
         let opened = client.open_root(seen_directory.as_deref());
-        let result = opened.and_then(|root| work(&root.store, &root.register));
+        let result = opened.and_then(|root| {
+            let result = work(&root.store, &root.register);
+            // Also where that failed after others keep the root already.
+            let kept = root.remember_keepers();
+            result.and_then(|result| kept.map(|()| result))
+        });
         client.leave();
         result
     })

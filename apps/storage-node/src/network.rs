@@ -9,7 +9,6 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
-use reactor::crypto::PublicKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -84,6 +83,10 @@ pub(crate) enum VolumeEntry {
     Created {
         /// As in `Creating`.
         genesis: Hex<Vec<u8>>,
+        /// Who keeps the root since it was moved last, as far as this home knows: bytes of `dht::Signed<Configuration>`. Whoever
+        /// begins with this description asks these, and not those of the beginning, who may not be trusted any more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        configuration: Option<Hex<Vec<u8>>>,
     },
 }
 
@@ -100,7 +103,7 @@ pub(crate) struct NodeEntry {
 
 impl Kind for Network {
     const KIND: &'static str = "hypha network";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SECRET: bool = false;
 }
 

@@ -7,6 +7,8 @@
 //!
 //! With it goes who keeps the register, if it was moved: whoever was away for long may find none of those whom
 //! `network.json` names. An older state may be accepted, but never that the register is kept by whom the owner replaced.
+//! It goes into the home's `network.json` as well, with which other machines begin. Both are on disk before an opening
+//! or a command that found others to keep the register succeeds; a drive that runs writes down what it follows within seconds.
 //!
 //! Several processes may share the file: each only ever raises what is there. Not here: how an older state is
 //! recognised, which is the DHT's work.
@@ -28,7 +30,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::errors::Failure;
 use crate::files::{self, Kind};
+use crate::home::Home;
 use crate::network::Hex;
+use crate::volume;
 
 /// How often a new mark is written, at most.
 const SAVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -176,6 +180,24 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Has it on disk who keeps the register, if that is not what is there.
+    ///
+    /// # Errors
+    /// `Failure::KeepersNotKept`.
+    pub(crate) fn remember_keepers(&self) -> Result<(), Failure> {
+        let Some((mark, replaces)) = self.keeper.news() else { return Ok(()) };
+        if mark.epoch() <= self.keeper.saved_epoch.get() {
+            return Ok(());
+        }
+        let directory = self.keeper.directory.clone();
+        let saved = reactor::offload(move || save(&directory, mark, replaces));
+        let saved = saved.map_err(|failure| Failure::KeepersNotKept { reason: failure.to_string() })?;
+        self.keeper.note(Ok(saved));
+        Ok(())
+    }
+}
+
 impl Drop for Seen {
     fn drop(&mut self) {
         self.saver.terminate();
@@ -238,7 +260,8 @@ pub(crate) fn configuration(
         .map_err(|error| Failure::damaged(&directory.join("seen.json"), error))
 }
 
-/// Writes a mark beside what others have written meanwhile; returns its version, and the epoch of who keeps the register.
+/// Writes a mark beside what others have written meanwhile, and who keeps the register into the home that the directory is
+/// in; returns its version, and the epoch of who keeps the register.
 fn save(directory: &Path, mark: Mark, replaces: bool) -> Result<(u64, u64), Failure> {
     files::private_directory(directory)?;
     let failed = |error| Failure::file(directory, error);
@@ -247,8 +270,17 @@ fn save(directory: &Path, mark: Mark, replaces: bool) -> Result<(u64, u64), Fail
     lock.lock().map_err(failed)?;
     let mut marks = load(directory)?;
     let saved = (mark.version, mark.epoch());
+    let configuration = mark.configuration.clone();
     if marks.enter(mark, replaces) {
         files::save(&directory.join("seen.json"), &marks)?;
+    }
+    if let (Some(kept), Some(home)) = (configuration, Home::around(directory)) {
+        let newest = Signed::from_bytes(&kept.signed.0)
+            .map_err(|error| Failure::damaged(&directory.join("seen.json"), error))?;
+        let mut network = home.network()?;
+        if volume::describe(&mut network, &newest)? {
+            home.save_network(&network)?;
+        }
     }
     Ok(saved)
 }

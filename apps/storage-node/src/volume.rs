@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dht::block::configuration::Membership;
+use dht::block::configuration::{Configuration, Membership};
 use dht::block::mutable::{Genesis, Signed};
 use dht::{BlockStore, Client, ReadError, RegisterAddress};
 use filesystem::access::VolumeKeys;
@@ -78,29 +78,55 @@ impl fmt::Display for Keepers {
     }
 }
 
-/// Who keeps the root of the network's volume: as the network's description says, or, if that was seen since, whoever was
-/// put in their place.
+/// Who keeps the root of the network's volume: as the network's description says, or, if this machine has seen that since,
+/// whoever was put in their place.
 ///
 /// # Errors
 /// `Failure::Volume` if the network's description is damaged there, or those of what was seen.
 pub(crate) fn keepers(network: &Network, seen_directory: Option<&Path>) -> Result<Keepers, Failure> {
     let encoded = match &network.volume {
         VolumeEntry::Unfounded => return Ok(Keepers { membership: None, names: "no node".into() }),
-        VolumeEntry::Creating { genesis } | VolumeEntry::Created { genesis } => genesis,
+        VolumeEntry::Creating { genesis } | VolumeEntry::Created { genesis, .. } => genesis,
     };
     let genesis = Signed::<Genesis>::from_bytes(&encoded.0).map_err(damaged)?;
-    let since = match seen_directory {
+    let seen = match seen_directory {
         Some(directory) => seen::configuration(directory, &genesis.register())?,
         None => None,
     };
-    let membership = match since {
-        Some(configuration) => Membership::from(genesis).followed_by(configuration),
+    let described = described_configuration(network)?;
+    let membership = match [seen, described].into_iter().flatten().max_by_key(|newest| newest.epoch) {
+        Some(newest) => Membership::from(genesis).followed_by(newest),
         None => genesis.into(),
     };
     // Never those whom the owner replaced because the file that says so is damaged.
     membership.verify().map_err(damaged)?;
     let names = Nodes::first(network).names(membership.members());
     Ok(Keepers { membership: Some(membership), names })
+}
+
+/// Who keeps the root since it was moved, as the network's description says.
+fn described_configuration(network: &Network) -> Result<Option<Signed<Configuration>>, Failure> {
+    match &network.volume {
+        VolumeEntry::Created { configuration: Some(bytes), .. } => {
+            Signed::from_bytes(&bytes.0).map(Some).map_err(damaged)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Has the network's description say who keeps the root, if it is this root and news; says whether it is.
+///
+/// # Errors
+/// `Failure::Volume` if the description is damaged there.
+pub(crate) fn describe(network: &mut Network, newest: &Signed<Configuration>) -> Result<bool, Failure> {
+    let described = described_configuration(network)?;
+    let VolumeEntry::Created { genesis, configuration } = &mut network.volume else { return Ok(false) };
+    let register = Signed::<Genesis>::from_bytes(&genesis.0).map_err(damaged)?.register();
+    let is_news = register == newest.register && described.is_none_or(|known| known.epoch < newest.epoch);
+    if is_news {
+        *configuration = Some(Hex(newest.to_bytes()));
+    }
+    Ok(is_news)
 }
 
 /// Makes the network's volume unless it was made before: the act of the first `up`, and of nobody else.
@@ -141,7 +167,7 @@ pub(crate) fn found(
         Err(OpenError::Exists) => {}
         Err(error) => return Err(not_open(error, &keepers)),
     }
-    network.volume = VolumeEntry::Created { genesis };
+    network.volume = VolumeEntry::Created { genesis, configuration: None };
     home.save_network(network)
 }
 
@@ -212,6 +238,13 @@ pub(crate) fn open(
     options.write_back = opening.keep == Keep::WriteBack;
     options.read_only = !user.passport.rights().write;
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
+    if let Some(seen) = &seen
+        && let Err(failure) = seen.remember_keepers()
+    {
+        // Nothing was written yet.
+        let _ = volume.close();
+        return Err(failure);
+    }
     Ok((volume, seen))
 }
 
@@ -219,7 +252,17 @@ pub(crate) fn open(
 pub(crate) struct Root {
     pub(crate) store: Client<Rc<Node>>,
     pub(crate) register: RegisterAddress,
-    _seen: Option<Seen>,
+    seen: Option<Seen>,
+}
+
+impl Root {
+    /// Has it on disk who keeps the root, as far as that is known.
+    ///
+    /// # Errors
+    /// As [`Seen::remember_keepers`].
+    pub(crate) fn remember_keepers(&self) -> Result<(), Failure> {
+        self.seen.as_ref().map_or(Ok(()), Seen::remember_keepers)
+    }
 }
 
 /// Opens the register of the volume's root, and nothing of what is in it.
@@ -241,7 +284,9 @@ pub(crate) fn open_root(
     let recall = |directory| Seen::recall(&store, register, directory, false, None);
     let seen = seen_directory.map(recall).transpose()?;
     store.read(&register).map_err(|error| not_open(OpenError::Read(error), &keepers))?;
-    Ok(Root { store, register, _seen: seen })
+    let root = Root { store, register, seen };
+    root.remember_keepers()?;
+    Ok(root)
 }
 
 /// Puts in what clients in `base` that are gone left in their journals, and nobody took over. What can't be put in

@@ -62,14 +62,27 @@ fn the_first_keepers_of_the_root_die_one_after_another_and_the_drive_goes_on() {
     };
     let first = keepers(&home);
     assert_eq!(first.len(), 3);
+    let (network, beginning) = (home.join("network.json"), place.join("beginning.json"));
+    fs::copy(&network, &beginning).unwrap();
 
     // Without this, the next death would be the last.
     destroy(first[0]);
     done(&["put", "one", text(&home.join("network.json")), "--home", home_text]);
     assert!(done(&["node", "list", "--home", home_text]).contains("at risk"));
     let replace = |number: u16| done(&["node", "replace", &number.to_string(), "--home", home_text]);
+    // What it was done for is not done before it is written down, for those who begin with this home's description, too.
+    let in_the_way = home.join(format!("nodes/{}/network.json", first[1]));
+    fs::rename(&in_the_way, place.join("aside")).unwrap();
+    fs::create_dir(&in_the_way).unwrap();
+    let output = storage_node(&["node", "replace", &first[0].to_string(), "--home", home_text]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("could not write down which"), "{said}");
+    fs::remove_dir(&in_the_way).unwrap();
+    fs::rename(place.join("aside"), &in_the_way).unwrap();
     let said = replace(first[0]);
-    assert!(said.contains("keep the drive's root now"), "{said}");
+    assert!(said.contains("keep the drive's root"), "{said}");
+    let described: serde_json::Value = serde_json::from_slice(&fs::read(&network).unwrap()).unwrap();
+    assert!(described["volume"]["configuration"].is_string(), "{described}");
     let second = keepers(&home);
     assert!(second.len() == 3 && !second.contains(&first[0]), "{first:?} and then {second:?}");
     assert!(replace(first[0]).contains("nothing to do"));
@@ -98,16 +111,18 @@ fn the_first_keepers_of_the_root_die_one_after_another_and_the_drive_goes_on() {
     ] {
         assert_eq!(done(&["get", name, "--home", home_text]), content);
     }
-    // On a machine that has the owner's two files and nothing else: they name the first three only.
-    let elsewhere = place.join("elsewhere");
-    fs::create_dir(&elsewhere).unwrap();
-    let (network, key) = (home.join("network.json"), home.join("user.key"));
-    let output = std::process::Command::new(common::PROGRAM)
-        .args(["get", "thesis", "--network", text(&network), "--key", text(&key)])
-        .env("XDG_DATA_HOME", &elsewhere)
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "my thesis", "{output:?}");
+    // On a machine that has the owner's two files and nothing else, be they of the beginning, and name the first three only.
+    let key = home.join("user.key");
+    for (description, name) in [(&beginning, "one machine"), (&network, "another")] {
+        let elsewhere = place.join(name);
+        fs::create_dir(&elsewhere).unwrap();
+        let output = std::process::Command::new(common::PROGRAM)
+            .args(["get", "thesis", "--network", text(description), "--key", text(&key)])
+            .env("XDG_DATA_HOME", &elsewhere)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "my thesis", "{output:?}");
+    }
     for (_, node) in running {
         assert!(node.stop().success());
     }
