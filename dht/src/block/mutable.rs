@@ -107,6 +107,28 @@ impl AccessList {
     ) -> Signed<AccessList> {
         Signed::sign(owner, AccessList { register, serial, writers })
     }
+
+    /// Whether `key` may write, where `list` is in force; `None` stands for the one that the genesis names.
+    pub fn names(list: Option<&Signed<AccessList>>, genesis: &Genesis, key: &PublicKey) -> bool {
+        let writers = list.map_or(&genesis.writers, |list| &list.writers);
+        *key == genesis.owner || writers.contains(key)
+    }
+}
+
+impl Signed<AccessList> {
+    /// Checks that the owner has signed it, for this register.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn verify(&self, genesis: &Signed<Genesis>) -> Result<(), Invalid> {
+        if self.writers.len() > WRITER_COUNT_MAX {
+            return Err(Invalid::TooManyWriters);
+        }
+        if self.register != genesis.register() {
+            return Err(Invalid::WrongRegister);
+        }
+        self.verify_by(&genesis.owner)
+    }
 }
 
 /// What a writer signs.
@@ -192,8 +214,7 @@ impl SignedRecord {
 
     /// Whether `key` may write, by the list that this record carries.
     pub fn allows(&self, genesis: &Genesis, key: &PublicKey) -> bool {
-        let writers = self.access.as_ref().map_or(&genesis.writers, |access| &access.writers);
-        *key == genesis.owner || writers.contains(key)
+        AccessList::names(self.access.as_ref(), genesis, key)
     }
 
     /// Checks everything that can be checked without knowing other records.
@@ -211,7 +232,8 @@ impl SignedRecord {
         if header.address != genesis.register() {
             return Err(Invalid::WrongRegister);
         }
-        if header.version == 0 || (header.version == 1) != header.previous.is_none() {
+        // Whatever stands at the last number has no successor: a writer could end the register with it.
+        if matches!(header.version, 0 | u64::MAX) || (header.version == 1) != header.previous.is_none() {
             return Err(Invalid::Version);
         }
         if header.earlier.len() >= ANCESTOR_COUNT_MAX {
@@ -231,13 +253,7 @@ impl SignedRecord {
         if let Some(access) = &self.access
             && known_access != Some(access)
         {
-            if access.writers.len() > WRITER_COUNT_MAX {
-                return Err(Invalid::TooManyWriters);
-            }
-            if access.register != header.address {
-                return Err(Invalid::WrongRegister);
-            }
-            access.verify_by(&genesis.owner)?;
+            access.verify(genesis)?;
         }
         if !self.allows(genesis, &header.writer) {
             return Err(Invalid::NotAWriter);

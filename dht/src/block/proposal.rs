@@ -9,6 +9,11 @@
 //! A record may come with a [`Seal`], which ends the epoch with it. Whoever may write may propose it (and has to, where it
 //! was accepted before), but only the owner can have signed it.
 //!
+//! A list of writers takes part in none of this: it is the owner's word, whether the record with which it came was chosen
+//! or not. So whoever meets a newer list than a record's passes the record on **under** the newer one, beside it, and no
+//! acceptor and no writer ever goes back to an older one. That a list reached too few acceptors to be chosen is then no reason to
+//! refuse anything, and that one was chosen can't be undone by a record from before it.
+//!
 //! Not here: what the proposals come to ([`crate::paxos`]).
 
 use reactor::crypto::{Identity, PublicKey};
@@ -67,6 +72,8 @@ pub struct Proposed {
     pub proposal: Signed<Proposal>,
     /// The value.
     pub record: SignedRecord,
+    /// A newer list of writers than the record's, if one was met on the way: who may propose and write from now on.
+    pub list: Option<Signed<AccessList>>,
     /// What ends the epoch with it.
     pub seal: Option<Signed<Seal>>,
 }
@@ -93,19 +100,65 @@ impl Proposed {
             next,
             writer: writer.public_key(),
         };
-        Proposed { proposal: Signed::sign(writer, proposal), record, seal }
+        Proposed { proposal: Signed::sign(writer, proposal), record, list: None, seal }
+    }
+
+    /// The same under `list`, if that is newer than the one that it is under.
+    pub fn under(self, list: Option<&Signed<AccessList>>) -> Proposed {
+        match list {
+            Some(list) if list.serial > self.list_serial() => Proposed { list: Some(list.clone()), ..self },
+            _ => self,
+        }
+    }
+
+    /// The list of writers that it is under; `None` for the one that the genesis names.
+    pub fn list(&self) -> Option<&Signed<AccessList>> {
+        self.list.as_ref().or(self.record.access.as_ref())
+    }
+
+    /// That list's number.
+    pub fn list_serial(&self) -> u64 {
+        self.list().map_or(0, |list| list.serial)
+    }
+
+    /// Whether `key` may write, by the list that it is under.
+    pub fn allows(&self, genesis: &Genesis, key: &PublicKey) -> bool {
+        AccessList::names(self.list(), genesis, key)
+    }
+
+    /// Whether somebody has a hand in it whom the newest list does not name, be that `known` or the one that it is under.
+    ///
+    /// Who proposes another's record under the newest list has met that, and answers for the record. Who has not met it
+    /// may have been shown a record that nobody is to have any more: then its writer has to be on the newest list too.
+    pub fn is_off_the_list(&self, genesis: &Genesis, known: Option<&Signed<AccessList>>) -> bool {
+        let proposer = &self.proposal.writer;
+        if known.map_or(0, |known| known.serial) <= self.list_serial() {
+            return !self.allows(genesis, proposer);
+        }
+        [proposer, &self.record.header.writer].into_iter().any(|key| !AccessList::names(known, genesis, key))
     }
 
     /// Checks everything that can be checked without knowing other records.
+    ///
+    /// Its proposer was on the record's list or is on that which it is under: an acceptor that kept the record under a list of
+    /// its own shows it so, though who proposed it then is not on that one.
     ///
     /// # Errors
     /// [`Invalid`].
     pub fn verify(
         &self,
         genesis: &Signed<Genesis>,
-        known_access: Option<&Signed<AccessList>>,
+        known_list: Option<&Signed<AccessList>>,
     ) -> Result<(), Invalid> {
-        self.record.verify(genesis, known_access)?;
+        self.record.verify(genesis, known_list)?;
+        if let Some(list) = &self.list {
+            if list.serial <= self.record.access_serial() {
+                return Err(Invalid::Access);
+            }
+            if known_list != Some(list) {
+                list.verify(genesis)?;
+            }
+        }
         if self.proposal.register != self.record.header.address {
             return Err(Invalid::WrongRegister);
         }
@@ -118,7 +171,8 @@ impl Proposed {
         if let Some(seal) = &self.seal {
             seal.verify(genesis, self.proposal.ballot.epoch, self.record.hash())?;
         }
-        if !self.record.allows(genesis, &self.proposal.writer) {
+        let proposer = &self.proposal.writer;
+        if !self.record.allows(genesis, proposer) && !self.allows(genesis, proposer) {
             return Err(Invalid::NotAWriter);
         }
         self.proposal.verify_by(&self.proposal.writer)

@@ -68,7 +68,7 @@ impl Node {
         if proposal.register != register || proposal.value.is_some() || proposal.next.is_some() {
             return Err(Invalid::Proposal.into());
         }
-        let accepted = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value.record);
+        let accepted = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value);
         if !may_write(genesis, accepted, &proposal.writer) {
             return Err(Refusal::NotAllowed("the register's access list does not name the writer".into()));
         }
@@ -86,8 +86,13 @@ impl Node {
         Ok(state.as_ref().and_then(StoredRegister::proposed))
     }
 
-    /// Phase 2: accepts a record, by the word of a writer that the record's own access list allows. It does not matter who
+    /// Phase 2: accepts a record, by the word of a writer that the newest list of writers allows. It does not matter who
     /// delivers it. Returns what is promised now.
+    ///
+    /// **No acceptor goes back to an older list.** A record with an older one than this node has heard of, it keeps under the
+    /// newer one. Somebody whom that does not name neither proposes here nor, by the hand of a writer that has yet to hear of the
+    /// list, has his records proposed. That a list was not chosen makes no acceptor useless all the same: it takes what those
+    /// on the list propose of their own, and everything else from whoever has met it and so shows the list with the record.
     ///
     /// One of a later epoch, whose configuration the owner has signed, makes this node a member of that; what it was in the
     /// epochs before is over with the same write.
@@ -99,7 +104,7 @@ impl Node {
     /// Until it is durable.
     pub fn accept(&self, request: AcceptRequest) -> Result<Ballot, Refusal> {
         self.accept_checked(request, |genesis, proposed, known| {
-            proposed.verify(genesis, known.and_then(|known| known.record.access.as_ref()))
+            proposed.verify(genesis, known.and_then(Proposed::list))
         })
     }
 
@@ -131,12 +136,13 @@ impl Node {
         if known != Some(&proposed) {
             check(&membership.genesis, &proposed, known)?;
         }
+        let list = known.and_then(Proposed::list).cloned();
         // What was sealed is chosen, whatever was on its way beside it.
         let is_first = membership.epoch() > 0 && proposal.ballot == Ballot::first(membership.epoch());
-        if !is_first && known.is_some_and(|known| takes_back_the_list(&membership.genesis, known, &proposed))
-        {
-            return Err(Refusal::NotAllowed("the record carries an older access list".into()));
+        if !is_first && proposed.is_off_the_list(&membership.genesis, list.as_ref()) {
+            return Err(Refusal::NotAllowed("the owner's newest list does not name its writer".into()));
         }
+        let proposed = proposed.under(list.as_ref());
         let before = next.acceptor.promised;
         let promised = match next.acceptor.on_accept(proposal.ballot, proposed, proposal.next) {
             Ok(promised) => promised,
@@ -304,12 +310,12 @@ impl Node {
         if next.acceptor.epoch() != membership.epoch() {
             return Err(Refusal::Behind);
         }
-        let record = next.proposed().map(|proposed| proposed.record);
+        let accepted = next.proposed();
         for promise in promises {
             // One that no writer signed binds nobody.
             let is_true = promise.register == register
                 && promise.promises().epoch == membership.epoch()
-                && may_write(genesis, record.as_ref(), &promise.writer)
+                && may_write(genesis, accepted.as_ref(), &promise.writer)
                 && promise.verify_by(&promise.writer).is_ok();
             if is_true && promise.promises() > next.acceptor.promised {
                 next.acceptor.promised = promise.promises();
@@ -351,22 +357,4 @@ impl Node {
         *state = Some(next);
         Ok(())
     }
-}
-
-/// Whether `proposed` would undo a change of the access list: it has an older one, and is not shown to be of a line that
-/// went on beside the newer list, or who proposes it was taken off.
-///
-/// An older list by itself is no such thing. The newer one may have reached this node and too few others to be chosen; then
-/// those go on from the value before it, which theirs names among its ancestors, and a node that refused all of them would be
-/// dead to this register.
-fn takes_back_the_list(genesis: &Genesis, known: &Proposed, proposed: &Proposed) -> bool {
-    let (known, record) = (&known.record, &proposed.record);
-    if record.access_serial() >= known.access_serial() {
-        return false;
-    }
-    let hash = known.hash();
-    let follows = |header: &crate::HeaderHash| record.ancestors().any(|ancestor| ancestor == header);
-    let before = known.ancestors().next();
-    let is_rival = !follows(&hash) && before.map_or(record.header.version == 1, follows);
-    !is_rival || !known.allows(genesis, &proposed.proposal.writer)
 }

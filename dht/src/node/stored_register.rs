@@ -13,7 +13,7 @@ use reactor::serialization::{EnvelopeError, Versioned, from_envelope};
 use serde::{Deserialize, Serialize};
 
 use crate::block::configuration::Membership;
-use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::mutable::{AccessList, Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::message::{Refusal, RegisterView};
 use crate::paxos::{Acceptor, Ballot, Rejected};
@@ -118,12 +118,9 @@ impl StoredRegister {
     }
 }
 
-/// Whether `key` may write, by the list that was accepted last.
-pub(super) fn may_write(genesis: &Genesis, accepted: Option<&SignedRecord>, key: &PublicKey) -> bool {
-    match accepted {
-        Some(record) => record.allows(genesis, key),
-        None => *key == genesis.owner || genesis.writers.contains(key),
-    }
+/// Whether `key` may write, by the newest list that was heard of.
+pub(super) fn may_write(genesis: &Genesis, accepted: Option<&Proposed>, key: &PublicKey) -> bool {
+    AccessList::names(accepted.and_then(Proposed::list), genesis, key)
 }
 
 /// Checks that a proposal's ballots are of the epoch in which it is made, and not too far ahead; and that an epoch's first

@@ -227,13 +227,32 @@ fn a_list_of_writers_that_was_not_chosen_stops_nobody_who_is_on_it_and_keeps_out
             (next(&stays, &shared, &both, b"rival"), next(&goes, &shared, &both, b"intruding"));
         let refused = node.accept(story.accept_by(&goes, 4, &intruding));
         assert!(matches!(refused, Err(Refusal::NotAllowed(_))), "{refused:?}");
-        // Nor is the list taken back by a value that follows it.
-        let taking_back = next(&stays, &unheard, &both, b"taking back");
-        let refused = node.accept(story.accept_by(&stays, 4, &taking_back));
+        // Nor by the hand of somebody who stays, and has yet to hear of the list.
+        let refused = node.accept(story.accept_by(&stays, 4, &intruding));
         assert!(matches!(refused, Err(Refusal::NotAllowed(_))), "{refused:?}");
+        // What those who stay write beside the list is taken, and kept under it.
         node.accept(story.accept_by(&stays, 4, &rival)).unwrap();
         let later = next(&stays, &rival, &both, b"later");
         node.accept(story.accept_by(&stays, 5, &later)).unwrap();
+        let accepted = node.read_register(&register).unwrap().unwrap().accepted.unwrap();
+        assert_eq!((&accepted.record, accepted.list()), (&later, one.as_ref()));
+        assert_eq!(accepted.verify(&story.genesis, None), Ok(()));
+        let after = next(&goes, &later, &both, b"after");
+        for refused in [
+            node.accept(story.accept_by(&goes, 6, &after)),
+            node.accept(story.accept_by(&stays, 6, &after)),
+            node.prepare(story.prepare_by(&goes, 6)).map(|_| ballot(6)),
+        ] {
+            assert!(matches!(refused, Err(Refusal::NotAllowed(_))), "{refused:?}");
+        }
+        // The list in his hand does not let him in either; but who has met it may say that the others went on from his value.
+        let under = |writer: &Identity| {
+            let mut request = story.accept_by(writer, 6, &after);
+            request.proposed = request.proposed.under(one.as_ref());
+            request
+        };
+        assert!(matches!(node.accept(under(&goes)), Err(Refusal::NotAllowed(_))));
+        node.accept(under(&stays)).unwrap();
     });
 }
 

@@ -7,9 +7,13 @@
 //! A register may have been moved to other nodes since this client heard of it last: whoever shows the owner's word for
 //! that is followed, and the operation goes on there. (`moving` has how a register is moved, `members` how it is found.)
 //!
+//! Which list of writers is in force is the owner's word, not the members' choice: every proposal and every new record goes
+//! under the newest list that was met (`lists`).
+//!
 //! A swap whose outcome was unclear is cleared up by the next round: it finds either our own record, or its successor,
 //! or another record of the same version, which proves that ours will never be chosen.
 
+pub(crate) mod lists;
 mod members;
 mod moving;
 mod rounds;
@@ -157,7 +161,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         };
         self.state.refuse_older(current.as_ref().map(|current| &current.record))?;
         let Some(current) = current else { return Ok(Ok(None)) };
-        let proposed = self.propose(ballot, current.record, current.seal);
+        let proposed = self.propose(ballot, current);
         Ok(self.accept_round(membership, &proposed).map(|()| Some(proposed)))
     }
 
@@ -171,7 +175,8 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         let may_write = self.state.allows(&self.identity.public_key());
         let first = self.state.first_value().filter(|_| may_write);
         let first = first.map(|first| {
-            Proposed::sign(self.identity, Ballot::first(membership.epoch()), first.clone(), None)
+            let ballot = Ballot::first(membership.epoch());
+            Proposed::sign(self.identity, ballot, first.clone(), None).under(self.state.list())
         });
         let Some(latest) = latest.or(first) else {
             return Ok(Err(Lost::because("the nodes have yet to be given the register's value".into())));
@@ -180,9 +185,20 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         Ok(self.accept_round(membership, &latest).map(|()| Some(latest)))
     }
 
-    fn propose(&mut self, ballot: Ballot, record: SignedRecord, seal: Option<Signed<Seal>>) -> Proposed {
+    /// Proposes a value again under another ballot, and under the newest list of writers that was met.
+    fn propose(&mut self, ballot: Ballot, value: Proposed) -> Proposed {
+        let Proposed { record, list, seal, .. } = value;
+        self.propose_record(ballot, record, seal).under(list.as_ref())
+    }
+
+    fn propose_record(
+        &mut self,
+        ballot: Ballot,
+        record: SignedRecord,
+        seal: Option<Signed<Seal>>,
+    ) -> Proposed {
         let next = self.state.proposer.next_ballot();
-        Proposed::sign_with(self.identity, ballot, record, seal, Some(next))
+        Proposed::sign_with(self.identity, ballot, record, seal, Some(next)).under(self.state.list())
     }
 
     /// Swaps if the value is the expected one. `ready` is asked right before the new value is proposed: nothing
@@ -250,7 +266,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                     None => return Err(SwapError::Lost(None)),
                 }
             };
-            let proposed = self.propose(ballot, record, None);
+            let proposed = self.propose_record(ballot, record, None);
             ready()?;
             match self.accept_round(&membership, &proposed) {
                 Ok(()) => {
@@ -311,7 +327,8 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     }
 
     fn sign(&self, current: Option<&SignedRecord>, payload: &Bytes) -> SignedRecord {
-        let mut access = current.and_then(|current| current.access.clone());
+        // The newest that was met: one that was not chosen is the owner's word all the same.
+        let mut access = self.state.list().cloned();
         if let Some(change) = self.writers_change {
             let mut writers =
                 access.as_ref().map_or(&self.state.membership.genesis.writers, |list| &list.writers).clone();

@@ -115,7 +115,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         if current.seal.is_some() {
             return self.seal(from, ballot, current);
         }
-        let proposed = self.propose(ballot, current.record, None);
+        let proposed = self.propose(ballot, current);
         self.accept_round(from, &proposed)?;
         if self.state.proposer.ready().is_none() {
             return Err(Lost::because("other writers were faster every time".into()));
@@ -164,7 +164,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
 
     /// Has a seal chosen under a ballot that is prepared, and the register moved to where it says.
     pub(super) fn seal(&mut self, from: &Membership, ballot: Ballot, sealed: Proposed) -> Result<(), Lost> {
-        let proposed = self.propose(ballot, sealed.record, sealed.seal);
+        let proposed = self.propose(ballot, sealed);
         self.accept_round(from, &proposed)?;
         self.finish_move(from, &proposed)
     }
@@ -182,7 +182,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         let configuration = seal.chosen(self.identity);
         let next = from.followed_by(configuration.clone());
         let first = Ballot::first(next.epoch());
-        let first = Proposed::sign(self.identity, first, sealed.record.clone(), None);
+        let first = Proposed::sign(self.identity, first, sealed.record.clone(), None).under(sealed.list());
         let is_installed = match self.accept_round(&next, &first) {
             Ok(()) => true,
             // It goes on there already, so somebody else has taken these steps.

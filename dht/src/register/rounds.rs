@@ -9,6 +9,7 @@ use bytes::Bytes;
 use overlay::Overlay;
 use reactor::sync::{Receiver, channel};
 
+use super::lists::Met;
 use super::members::Member;
 use super::{AGREEMENT_WAIT, CALL_TIMEOUT, Operation, State};
 use crate::block::configuration::Membership;
@@ -132,6 +133,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         ballot: Ballot,
     ) -> Result<Option<Proposed>, Lost> {
         let mut round = Preparing::new(membership.quorum());
+        let mut met = Met::new(membership);
         let mut lost = Lost::default();
         let proposal = Proposal::prepare(self.identity, self.state.register, ballot);
         let request = PrepareRequest { membership: membership.clone(), proposal };
@@ -147,19 +149,28 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         );
         loop {
             match round.verdict() {
-                Verdict::Done(current) => return Ok(current),
+                Verdict::Done(None) => return Ok(None),
+                Verdict::Done(Some(latest)) if !met.is_in_doubt(&latest, self.state.list()) => {
+                    return Ok(Some(met.decide(latest, self.state.list())));
+                }
                 Verdict::Failed => {
                     lost.fork = round.fork().map(Box::new);
                     return Err(lost);
                 }
-                Verdict::Pending => {}
+                Verdict::Done(Some(_)) | Verdict::Pending => {}
             }
             let Ok((index, answer)) = answers.recv() else {
+                if let Verdict::Done(Some(latest)) = round.verdict() {
+                    return Ok(Some(met.decide(latest, self.state.list())));
+                }
                 lost.fork = round.fork().map(Box::new);
                 return Err(lost);
             };
             match answer.and_then(|accepted| self.checked(accepted)) {
-                Ok(accepted) => round.on_promise(index, accepted),
+                Ok(accepted) => {
+                    met.enter(accepted.as_ref().map(|accepted| &accepted.value));
+                    round.on_promise(index, accepted);
+                }
                 Err(failure) => {
                     round.on_loss(index);
                     lost.enter(self.state, membership.epoch(), failure);
@@ -192,7 +203,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 if prepared && self.state.proposer.is_mine(next) {
                     self.state.proposer.on_prepared(next, proposed.clone());
                 }
-                self.state.verified = Some(proposed.clone());
+                self.state.verify(proposed.clone());
                 return Ok(());
             }
             let next_answer = match round.verdict() {
@@ -227,6 +238,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
     /// Asks every member what it has accepted.
     pub(super) fn read_round(&mut self, membership: &Membership) -> Answers {
         let mut round = Reading::new(membership.quorum());
+        let mut met = Met::new(membership);
         let mut reason = "no member is known".to_owned();
         let mut behind = 0;
         let register = self.state.register;
@@ -246,14 +258,19 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 Verdict::Failed => break None,
                 Verdict::Pending => {}
             }
-            let next = if round.has_quorum() {
+            let latest = round.latest().map(|accepted| &accepted.value);
+            let is_in_doubt = latest.is_some_and(|latest| met.is_in_doubt(latest, self.state.list()));
+            let next = if round.has_quorum() && !is_in_doubt {
                 reactor::timeout(AGREEMENT_WAIT, || answers.recv()).ok()
             } else {
                 Some(answers.recv())
             };
             let Some(Ok((index, answer))) = next else { break None };
             match answer.and_then(|view| self.checked_view(membership, view)) {
-                Ok(accepted) => round.on_answer(index, accepted),
+                Ok(accepted) => {
+                    met.enter(accepted.as_ref().map(|accepted| &accepted.value));
+                    round.on_answer(index, accepted);
+                }
                 Err(Failure::Refused(Refusal::Behind)) => {
                     round.on_loss(index);
                     behind += 1;
@@ -270,7 +287,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             reason = fork_reason(&fork);
             tracing::error!(%register, "{reason}");
         }
-        let latest = round.latest().map(|accepted| accepted.value.clone());
+        let latest = round.latest().map(|accepted| met.decide(accepted.value.clone(), self.state.list()));
         Answers { chosen, latest, count: round.answer_count(), behind, reason }
     }
 

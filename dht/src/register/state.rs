@@ -7,12 +7,16 @@ use std::time::Instant;
 use reactor::crypto::PublicKey;
 
 use crate::block::configuration::{Configuration, Membership};
-use crate::block::mutable::{Genesis, Invalid, Signed, SignedRecord};
+use crate::block::mutable::{AccessList, Genesis, Invalid, Signed, SignedRecord};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::{HeaderHash, ReadError, RegisterAddress};
 use crate::links::Failure;
 use crate::message::RegisterView;
 use crate::paxos::{Proposer, ProposerId};
+
+/// How far above all writers' rounds we go for somebody whom we do not take for one. Far more than anybody writes while a
+/// member is away, and so little that no honest member refuses us for it (`node::stored_register::ROUND_JUMP_MAX`).
+const STRANGER_LEAD_MAX: u64 = 1 << 20;
 
 /// What a client knows of one register.
 pub(crate) struct State {
@@ -20,8 +24,12 @@ pub(crate) struct State {
     pub(super) register: RegisterAddress,
     pub(super) proposer: Proposer<Proposed>,
     /// The last value whose signatures were verified.
-    pub(super) verified: Option<Proposed>,
+    verified: Option<Proposed>,
+    /// The newest list of writers that anybody showed, chosen or not.
+    list: Option<Signed<AccessList>>,
     seen: Rc<Seen>,
+    /// The highest round of anybody's whom we take for a writer.
+    believed_round: u64,
     /// How often in a row somebody else's ballot was higher.
     pub(super) preemptions: u32,
     /// The value that the present epoch begins with, if somebody of the epoch before showed it: see
@@ -65,7 +73,9 @@ impl State {
             register,
             proposer,
             verified: None,
+            list: None,
             seen,
+            believed_round: 0,
             preemptions: 0,
             sealed: None,
             looked_at: None,
@@ -113,16 +123,34 @@ impl State {
         if self.verified.as_ref() == Some(proposed) {
             return Ok(());
         }
-        let known = self.verified.as_ref().and_then(|verified| verified.record.access.as_ref());
         proposed
-            .verify(&self.membership.genesis, known)
+            .verify(&self.membership.genesis, self.list.as_ref())
             .map_err(|invalid| Failure::Lied(invalid.to_string()))?;
-        self.verified = Some(proposed.clone());
+        self.verify(proposed.clone());
         Ok(())
+    }
+
+    /// Takes a value for verified.
+    pub(super) fn verify(&mut self, proposed: Proposed) {
+        if proposed.list_serial() > self.list.as_ref().map_or(0, |list| list.serial) {
+            self.list = proposed.list().cloned();
+        }
+        if AccessList::names(self.list.as_ref(), &self.membership.genesis, &proposed.proposal.writer) {
+            self.believed_round = self.believed_round.max(proposed.proposal.ballot.round);
+        }
+        self.verified = Some(proposed);
+    }
+
+    /// The newest list of writers that anybody showed: the owner's word, whatever became of the value that it came with.
+    pub(super) fn list(&self) -> Option<&Signed<AccessList>> {
+        self.list.as_ref()
     }
 
     /// Takes it that a ballot was promised, if somebody who may write asked for it: a member that lies must not drive
     /// our ballots up until honest members refuse them.
+    ///
+    /// Whom we do not take for a writer may have been one when an honest member promised him something. He is not believed
+    /// (the error says so), and gone above all the same, as long as that is not far from where those are whom we believe.
     pub(super) fn believe(&mut self, epoch: u64, promise: &Signed<Proposal>) -> Result<(), Invalid> {
         if promise.promises().epoch != epoch {
             return Err(Invalid::Epoch);
@@ -130,28 +158,29 @@ impl State {
         if promise.register != self.register {
             return Err(Invalid::WrongRegister);
         }
-        if !self.allows(&promise.writer) {
+        promise.verify_by(&promise.writer)?;
+        let is_believed = self.allows(&promise.writer);
+        if is_believed {
+            self.believed_round = self.believed_round.max(promise.promises().round);
+        } else if promise.promises().round > self.believed_round.saturating_add(STRANGER_LEAD_MAX) {
             return Err(Invalid::NotAWriter);
         }
-        promise.verify_by(&promise.writer)?;
         // 1, 2, 4, ... rounds: soon more than a busy writer goes up while we are on our way.
         let lead = 1 << self.preemptions.min(super::PREEMPTION_LEAD_MAX);
         self.proposer.on_conflict(promise.promises(), lead);
-        Ok(())
+        if is_believed { Ok(()) } else { Err(Invalid::NotAWriter) }
     }
 
     /// Who may write beside the owner, as far as we know.
     pub(crate) fn writers(&self) -> &[PublicKey] {
-        let access = self.verified.as_ref().and_then(|verified| verified.record.access.as_ref());
-        access.map_or(&self.membership.genesis.writers, |list| &list.writers)
+        let list = self.verified.as_ref().and_then(Proposed::list);
+        list.map_or(&self.membership.genesis.writers, |list| &list.writers)
     }
 
     /// Whether `key` may write, as far as we know.
     pub(super) fn allows(&self, key: &PublicKey) -> bool {
-        match &self.verified {
-            Some(verified) => verified.record.allows(&self.membership.genesis, key),
-            None => *key == self.membership.genesis.owner || self.membership.genesis.writers.contains(key),
-        }
+        let list = self.verified.as_ref().and_then(Proposed::list);
+        AccessList::names(list, &self.membership.genesis, key)
     }
 
     /// Enters a chosen value, or refuses one that is older than what was seen before.

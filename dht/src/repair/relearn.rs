@@ -14,8 +14,10 @@ use overlay::{Contact, NodeId, Overlay};
 
 use super::{COMPARE_TIMEOUT, Repair};
 use crate::block::configuration::Membership;
+use crate::block::proposal::Proposed;
 use crate::block_store::RegisterAddress;
 use crate::message::{ReadRegister, RegisterView};
+use crate::register::lists::Met;
 
 /// Later members that are followed to in one go: each costs calls, and a move takes its time.
 const EPOCHS_FOLLOWED_MAX: usize = 16;
@@ -101,14 +103,22 @@ impl<O: Overlay + 'static> Repair<O> {
             );
             return false;
         }
-        let views: Vec<RegisterView> = views.into_iter().flatten().collect();
-        let promises = views.iter().filter_map(|view| view.promise.clone()).collect();
-        let accepted = views
-            .into_iter()
-            .filter_map(|view| view.accepted)
-            .filter(|accepted| accepted.proposal.ballot.epoch == membership.epoch())
-            .filter(|accepted| accepted.verify(&membership.genesis, None).is_ok())
-            .max_by_key(|accepted| accepted.proposal.ballot);
+        let promises = views.iter().flatten().filter_map(|view| view.promise.clone()).collect();
+        // As a writer would go on: not from what somebody who was put out has left with one of them.
+        let mut met = Met::new(membership);
+        let mut values: Vec<Proposed> = Vec::new();
+        for view in views {
+            let accepted = view.and_then(|view| view.accepted).filter(|accepted| {
+                accepted.proposal.ballot.epoch == membership.epoch()
+                    && accepted.verify(&membership.genesis, None).is_ok()
+            });
+            met.enter(accepted.as_ref());
+            values.extend(accepted);
+        }
+        let newest = values.iter().max_by_key(|value| value.list_serial());
+        let list = newest.and_then(Proposed::list).cloned();
+        let latest = values.into_iter().max_by_key(|value| value.proposal.ballot);
+        let accepted = latest.map(|latest| met.decide(latest, list.as_ref()).under(list.as_ref()));
         if accepted.as_ref().is_some_and(|accepted| accepted.seal.is_some()) {
             tracing::warn!(%register, "a register that this node has lost is being moved: it stays silent until then");
             return false;
