@@ -260,6 +260,8 @@ impl Cluster {
 
     /// Ends all that is wrong.
     pub(crate) fn mend_all(self: &Rc<Self>) {
+        // No power cut that has not come yet comes while it is judged: nobody would start the node again.
+        self.nodes.iter().for_each(|node| node.host.crash_at_disk_change(u32::MAX));
         (0..self.nodes.len()).for_each(|number| self.mend(number));
     }
 
