@@ -308,6 +308,15 @@ impl Sharing {
         }
     }
 
+    /// How long the kernel may keep that a name is missing, in seconds. An open asks for what it knows, and so cannot find
+    /// out that another mount has just made what it does not.
+    pub const fn absence_seconds(self) -> u64 {
+        match self {
+            Sharing::Alone | Sharing::Leased => self.cache_seconds(),
+            Sharing::WithOthers => 0,
+        }
+    }
+
     /// Whether nobody else changes anything now.
     pub const fn is_alone(self) -> bool {
         matches!(self, Sharing::Alone | Sharing::Leased)

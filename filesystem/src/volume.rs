@@ -22,6 +22,7 @@
 //! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
 
 mod aliases;
+mod changing;
 mod collect;
 mod commit;
 mod content;

@@ -101,8 +101,8 @@ pub fn changes_nothing(operation: &Operation<'_>) -> bool {
 
 /// Whether an operation may be given up when the program that waits for it dies.
 ///
-/// Each is one step over what is in memory, and what it waits for comes before that step: given up, it has changed
-/// nothing. Only a sync is work of its own, which others may rely on; the store's patience bounds it.
+/// Each is one step over what is in memory. Given up before that step, it has changed nothing; after it, all, and other
+/// mounts see it a moment later. Only a sync is work of its own, which others may rely on; the store's patience bounds it.
 pub fn may_be_given_up(operation: &Operation<'_>) -> bool {
     !matches!(
         operation,

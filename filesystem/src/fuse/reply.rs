@@ -255,7 +255,10 @@ fn entry(attributes: Option<&Attributes>, sharing: Sharing) -> abi::EntryOut {
         nodeid: attributes.map_or(0, |attributes| attributes.inode.0),
         // Inode numbers are never given out twice, so there is only one generation.
         generation: 0,
-        entry_valid: sharing.cache_seconds(),
+        entry_valid: match attributes {
+            Some(_) => sharing.cache_seconds(),
+            None => sharing.absence_seconds(),
+        },
         attr_valid: sharing.cache_seconds(),
         entry_valid_nsec: 0,
         attr_valid_nsec: 0,
@@ -410,7 +413,7 @@ mod tests {
         assert_eq!((entry.attr.mtime, entry.attr.mtimensec), (u64::MAX, 5));
         let (_, body) = written(&Reply::NoEntry(Sharing::WithOthers));
         let entry = abi::EntryOut::read_from_bytes(&body).unwrap();
-        assert_eq!((entry.nodeid, entry.entry_valid), (0, 1));
+        assert_eq!((entry.nodeid, entry.entry_valid), (0, 0));
     }
 
     #[test]

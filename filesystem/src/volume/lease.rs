@@ -28,7 +28,7 @@ const ENTRY_PATIENCE: Duration = Duration::from_secs(600);
 const NEWCOMER_INTERVAL: Duration = Duration::from_millis(100);
 /// Waiting longer than this is told; nodes that take nothing for longer are waited for no more, at the start as little as later:
 /// a drive may be started from what is here.
-const LONG: Duration = Duration::from_secs(2);
+pub(super) const LONG: Duration = Duration::from_secs(2);
 /// For how long opens and closes wait once the session is not settled while the mount is served: as when the machine slept.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2 * LEASE.as_secs());
 /// How long a mount that ends tries to say so: everything is stored by then, and others find out.
@@ -120,7 +120,7 @@ impl Volume {
     }
 
     /// Whether the nodes have taken nothing for longer than `patience`. Full ones don't get emptier by waiting.
-    fn has_trouble_for(&self, patience: Duration) -> bool {
+    pub(super) fn has_trouble_for(&self, patience: Duration) -> bool {
         let durability = &self.state.borrow().durability;
         durability.trouble().is_some_and(|trouble| trouble.errno == Errno::ENOSPC)
             || durability.trouble_age(reactor::now()).is_some_and(|age| age > patience)

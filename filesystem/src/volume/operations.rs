@@ -24,60 +24,6 @@ const STATISTICS_BLOCK_SIZE: u64 = 4096;
 const SMALL_CHANGE_BYTES: usize = 512;
 
 impl Volume {
-    fn change<T>(&self, operation: impl FnMut(&mut super::State) -> super::Step<T>) -> Result<T, Errno> {
-        self.wait_for_memory()?;
-        let value = self.change_step(operation)?;
-        self.after_change();
-        Ok(value)
-    }
-
-    /// Changes one inode, which gets a body first if it is a ghost.
-    fn change_inode<T>(
-        &self,
-        number: Inode,
-        mut operation: impl FnMut(&mut super::State, u64) -> super::Step<T>,
-    ) -> Result<T, Errno> {
-        loop {
-            self.embody(number)?;
-            let done = self.change(|state| {
-                let inode = state.at(number);
-                // Another mount may have removed it while we waited for this turn.
-                if state.ghosts.contains_key(&inode) {
-                    return Ok(None);
-                }
-                operation(state, inode).map(Some)
-            })?;
-            if let Some(value) = done {
-                return Ok(value);
-            }
-        }
-    }
-
-    /// Wakes the reclaimer if something lost its last name and nobody refers to it, or much was truncated.
-    pub(super) fn after_removal(&self) {
-        let state = self.state.borrow();
-        if !state.reclaim.is_empty() || !state.truncations.is_empty() {
-            drop(state);
-            self.reclaim.notify_all();
-        }
-    }
-
-    /// Returns the number of the newest delta that holds a change of `inode`, or 0.
-    fn dirty_delta(&self, inode: Inode) -> u64 {
-        let state = self.state.borrow();
-        let inode = state.at(inode);
-        let holds = |delta: &super::state::Delta| {
-            let keys =
-                [Key::Inode(inode)..=Key::Inode(inode), Key::Extent(inode, 0)..=Key::Extent(inode, u64::MAX)];
-            keys.into_iter().any(|range| delta.changes.range(range).next().is_some())
-        };
-        if holds(&state.active) {
-            state.active.number
-        } else {
-            state.committing.as_ref().filter(|delta| holds(delta)).map_or(0, |delta| delta.number)
-        }
-    }
-
     /// Returns what a plan says is to be read.
     fn read_planned(
         &self,
@@ -135,7 +81,9 @@ impl Operations for Volume {
             Err(Errno::ENOENT) if self.refresh() => self.step(|state| state.lookup(state.at(parent), name)),
             found => found,
         };
-        found.map(|found| self.shown(found))
+        let found = found?;
+        self.state.borrow_mut().moved.remove(&found.inode.0);
+        Ok(self.shown(found))
     }
 
     fn remember(&self, inode: Inode) {
@@ -153,6 +101,7 @@ impl Operations for Volume {
             return;
         }
         state.references.remove(&inode);
+        state.moved.remove(&inode);
         if state.ghosts.remove(&inode).is_some() {
             // It says what is cut off the ghost, not off what the tree may have under this number.
             state.truncations.remove(&inode);
@@ -181,8 +130,13 @@ impl Operations for Volume {
     }
 
     fn set_attributes(&self, inode: Inode, changes: &SetAttributes) -> Result<Attributes, Errno> {
+        // What is cut to nothing, as a rule by `O_TRUNC`, is about to be written.
+        let is_closed_later = changes.size == Some(0) || self.is_being_written(inode);
         let attributes = self.change_inode(inode, |state, inode| state.set_attributes(inode, changes))?;
         self.after_removal();
+        if !is_closed_later {
+            self.publish_changes();
+        }
         Ok(self.shown(attributes))
     }
 
@@ -200,7 +154,11 @@ impl Operations for Volume {
         }
         self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind, mode, rdev, target: &[] };
-        self.change(|state| state.make(state.at(parent), name, &node, credentials))
+        let made = self.change(|state| state.make(state.at(parent), name, &node, credentials))?;
+        if kind != FileKind::Regular {
+            self.publish_changes();
+        }
+        Ok(made)
     }
 
     fn make_unnamed(
@@ -222,7 +180,9 @@ impl Operations for Volume {
     ) -> Result<Attributes, Errno> {
         self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: &[] };
-        self.change(|state| state.make(state.at(parent), name, &node, credentials))
+        let made = self.change(|state| state.make(state.at(parent), name, &node, credentials))?;
+        self.publish_changes();
+        Ok(made)
     }
 
     fn make_symlink(
@@ -236,7 +196,9 @@ impl Operations for Volume {
         let node = NewNode { kind: FileKind::Symlink, mode: 0o777, rdev: 0, target };
         // The umask is not for symlinks.
         let credentials = Credentials { umask: 0, ..*credentials };
-        self.change(|state| state.make(state.at(parent), name, &node, &credentials))
+        let made = self.change(|state| state.make(state.at(parent), name, &node, &credentials))?;
+        self.publish_changes();
+        Ok(made)
     }
 
     fn read_symlink(&self, inode: Inode) -> Result<Bytes, Errno> {
@@ -246,19 +208,22 @@ impl Operations for Volume {
     fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
         self.make_room(SMALL_CHANGE_BYTES)?;
         let linked =
-            self.change_inode(inode, |state, inode| state.link(inode, state.at(new_parent), new_name));
-        linked.map(|found| self.shown(found))
+            self.change_inode(inode, |state, inode| state.link(inode, state.at(new_parent), new_name))?;
+        self.publish_changes();
+        Ok(self.shown(linked))
     }
 
     fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
         self.change(|state| state.unlink(state.at(parent), name))?;
         self.after_removal();
+        self.publish_changes();
         Ok(())
     }
 
     fn remove_directory(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
         self.change(|state| state.remove_directory(state.at(parent), name))?;
         self.after_removal();
+        self.publish_changes();
         Ok(())
     }
 
@@ -272,6 +237,7 @@ impl Operations for Volume {
     ) -> Result<(), Errno> {
         self.change(|state| state.rename(state.at(parent), name, state.at(new_parent), new_name, flags))?;
         self.after_removal();
+        self.publish_changes();
         Ok(())
     }
 
@@ -292,9 +258,15 @@ impl Operations for Volume {
 
     fn open(&self, inode: Inode) -> Result<(), Errno> {
         let has_news = self.refresh() || self.has_invalidations();
+        let is_moved = {
+            let mut state = self.state.borrow_mut();
+            let inode = state.at(inode);
+            state.moved.remove(&inode)
+        };
         match self.step(|state| state.record(state.at(inode))) {
-            Ok(record) if record.nlink > 0 || !has_news => Ok(()),
-            // Another mount has removed it, or put another file in its place, as editors do; the kernel looks again.
+            Ok(record) if !is_moved && (record.nlink > 0 || !has_news) => Ok(()),
+            // Another mount has removed it, or renamed it, or put another file in its place, as editors do; or it may be
+            // opened by others than the kernel knows. The kernel looks again.
             Ok(_) | Err(Errno::ENOENT) => Err(Errno::ESTALE),
             Err(errno) => Err(errno),
         }
@@ -422,7 +394,12 @@ impl Operations for Volume {
 
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
         self.make_room(SMALL_CHANGE_BYTES + value.len())?;
-        self.change_inode(inode, |state, inode| state.set_xattr(inode, name, value, mode))
+        let is_closed_later = self.is_being_written(inode);
+        self.change_inode(inode, |state, inode| state.set_xattr(inode, name, value, mode))?;
+        if !is_closed_later {
+            self.publish_changes();
+        }
+        Ok(())
     }
 
     fn list_xattr(&self, inode: Inode) -> Result<Vec<Bytes>, Errno> {
@@ -430,7 +407,9 @@ impl Operations for Volume {
     }
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno> {
-        self.change_inode(inode, |state, inode| state.remove_xattr(inode, name))
+        self.change_inode(inode, |state, inode| state.remove_xattr(inode, name))?;
+        self.publish_changes();
+        Ok(())
     }
 
     fn sharing(&self) -> Sharing {

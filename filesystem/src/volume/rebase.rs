@@ -16,10 +16,21 @@ use super::state::{Delta, State, Step, Stop};
 use crate::access::{Root, open_root};
 use crate::cache::NumberMap;
 use crate::errno::Errno;
-use crate::format::{Key, Pointer, Truncation};
+use crate::format::{EntryRecord, InodeRecord, Key, Pointer, Truncation};
 use crate::operations::Time;
 use crate::tree::Nodes;
-use crate::tree::difference::Difference;
+use crate::tree::difference::{Difference, Differing};
+
+/// What theirs has done to inodes that the kernel refers to.
+#[derive(Default)]
+struct Under {
+    /// They are gone.
+    removed: Vec<u64>,
+    /// They have lost a name that they had, or other programs may open them now.
+    moved: Vec<u64>,
+    /// They were gone, and are back.
+    returned: Returned,
+}
 
 impl State {
     /// Puts a merge in place: the tree is `tree` from now on, which is what `header` names, and our changes are the
@@ -113,7 +124,7 @@ impl Volume {
         for tree in [base, root.tree].into_iter().flatten() {
             self.prefetch(tree, &keys)?;
         }
-        let (removed, returned) = self.removed_under_us(base, root.tree)?;
+        let Under { removed, moved, returned } = self.changed_under_us(base, root.tree)?;
         let merged = self.merge(root.tree, Time::now())?;
         let truncations = self.read_truncations(root.tree)?;
         let sessions = self.sessions_in(root.tree)?;
@@ -121,9 +132,10 @@ impl Volume {
         self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
         self.on_sessions(sessions);
         self.on_heard_of(root);
-        self.state.borrow_mut().keep_ghosts(&removed, base, &dead);
         {
             let mut state = self.state.borrow_mut();
+            state.keep_ghosts(&removed, base, &dead);
+            state.moved.extend(moved);
             state.charter = root.charter.clone();
             state.objects = root.objects.clone();
         }
@@ -195,24 +207,35 @@ impl Volume {
         Ok(())
     }
 
-    /// Returns the inodes that the kernel refers to and that theirs has removed, and those that were and are back.
-    fn removed_under_us(
-        &self,
-        base: Option<Pointer>,
-        theirs: Option<Pointer>,
-    ) -> Result<(Vec<u64>, Returned), Errno> {
-        let mut removed = Vec::new();
-        let mut returned = Returned::default();
+    /// Returns what theirs has done to inodes that the kernel refers to.
+    fn changed_under_us(&self, base: Option<Pointer>, theirs: Option<Pointer>) -> Result<Under, Errno> {
+        let mut under = Under::default();
+        let is_known = |inode: &u64| self.state.borrow().references.contains_key(inode);
         let mut walk = Difference::new(base, theirs, &Key::Inode(1));
         while let Some(differing) = walk.next(&CachedNodes(self))? {
-            let Some(Key::Inode(inode)) = Key::decode(&differing.key) else { continue };
-            match differing.right {
-                Some(theirs) => self.note_returned(inode, &theirs, &mut returned)?,
-                None if self.state.borrow().references.contains_key(&inode) => removed.push(inode),
-                None => {}
+            let Differing { key, left, right } = differing;
+            match Key::decode(&key) {
+                Some(Key::Inode(inode)) => {
+                    let rights = |record: &Bytes| {
+                        InodeRecord::decode(record).map(|record| (record.mode, record.uid, record.gid))
+                    };
+                    if is_known(&inode) && left.as_ref().and_then(rights) != right.as_ref().and_then(rights) {
+                        under.moved.push(inode);
+                    }
+                    match right {
+                        Some(theirs) => self.note_returned(inode, &theirs, &mut under.returned)?,
+                        None if is_known(&inode) => under.removed.push(inode),
+                        None => {}
+                    }
+                }
+                Some(Key::Entry(..)) => {
+                    let named = left.as_ref().and_then(EntryRecord::decode).map(|entry| entry.inode);
+                    under.moved.extend(named.filter(is_known));
+                }
+                _ => {}
             }
         }
-        Ok((removed, returned))
+        Ok(under)
     }
 
     /// Hands a root that the register names to the committer, which takes it over if it is another writer's.

@@ -7,7 +7,7 @@
 //! that is not in memory it returns [`Stop`] before it changes anything; the caller fetches and calls again. So every
 //! operation is atomic for every other coroutine and for a commit, with no lock at all; and it never waits if all is here.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -143,6 +143,8 @@ pub(crate) struct State {
     pub(crate) cache: Cache,
     /// The kernel's references.
     pub(crate) references: NumberMap<u64, u64>,
+    /// Of these it may know a name that leads elsewhere now, or old rights: another mount changed them.
+    pub(crate) moved: HashSet<u64>,
     /// Inodes without names and references, to be removed.
     pub(crate) reclaim: VecDeque<u64>,
     /// The truncations that are under way, as their records have it.
@@ -182,6 +184,7 @@ impl State {
             committing: None,
             cache: Cache::new(cache_size_bytes),
             references: NumberMap::default(),
+            moved: HashSet::new(),
             reclaim: VecDeque::new(),
             truncations: NumberMap::default(),
             read_positions: HashMap::new(),

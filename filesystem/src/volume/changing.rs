@@ -1,0 +1,106 @@
+//! How an operation changes the state, and when other mounts see what it changed.
+//!
+//! What a program writes, its close publishes. A new name, a rename, a removal, a mode: these have no close, and a program
+//! that has made one tells others of it in ways of its own. So where others are mounted each of them is published before
+//! it is answered, as a close is, and whoever opens the file next, wherever that is, finds it. Two are left to the close
+//! that follows: the new name of a regular file, and what is done to a file that is being written. Nor is it waited for
+//! with nodes that take nothing: the change is kept, and seen once they do.
+
+use super::Volume;
+use super::lease::LONG;
+use crate::errno::Errno;
+use crate::format::Key;
+use crate::operations::{FileKind, Inode, Operations, Sharing};
+
+impl Volume {
+    pub(super) fn change<T>(
+        &self,
+        operation: impl FnMut(&mut super::State) -> super::Step<T>,
+    ) -> Result<T, Errno> {
+        self.wait_for_memory()?;
+        let value = self.change_step(operation)?;
+        self.after_change();
+        Ok(value)
+    }
+
+    /// Changes one inode, which gets a body first if it is a ghost.
+    pub(super) fn change_inode<T>(
+        &self,
+        number: Inode,
+        mut operation: impl FnMut(&mut super::State, u64) -> super::Step<T>,
+    ) -> Result<T, Errno> {
+        loop {
+            self.embody(number)?;
+            let done = self.change(|state| {
+                let inode = state.at(number);
+                // Another mount may have removed it while we waited for this turn.
+                if state.ghosts.contains_key(&inode) {
+                    return Ok(None);
+                }
+                operation(state, inode).map(Some)
+            })?;
+            if let Some(value) = done {
+                return Ok(value);
+            }
+        }
+    }
+
+    /// Wakes the reclaimer if something lost its last name and nobody refers to it, or much was truncated.
+    pub(super) fn after_removal(&self) {
+        let state = self.state.borrow();
+        if !state.reclaim.is_empty() || !state.truncations.is_empty() {
+            drop(state);
+            self.reclaim.notify_all();
+        }
+    }
+
+    /// Publishes what was changed, where others are mounted.
+    ///
+    /// # Suspends
+    ///
+    /// Until then, or until the nodes have taken nothing for a moment.
+    pub(super) fn publish_changes(&self) {
+        // In write-back mode closes don't wait either.
+        if self.sharing() != Sharing::WithOthers || self.options.write_back {
+            return;
+        }
+        let newest = self.state.borrow().durability.newest();
+        if self.state.borrow_mut().durability.want(newest) {
+            self.work.notify_all();
+        }
+        let is_published = || {
+            let state = self.state.borrow();
+            state.durability.is_committed(newest) || !state.has_changes()
+        };
+        let published = reactor::timeout(self.options.sync_patience, || {
+            while !is_published() && !self.gives_up.get() && !self.has_trouble_for(LONG) {
+                self.progress.wait();
+            }
+        });
+        if published.is_ok() && is_published() {
+            self.wait_until_settled();
+        }
+    }
+
+    /// Whether a close will publish what is done to a file now: it has changes that are not stored.
+    pub(super) fn is_being_written(&self, inode: Inode) -> bool {
+        let is_file = || self.attributes(inode).is_ok_and(|found| found.kind == FileKind::Regular);
+        self.dirty_delta(inode) != 0 && is_file()
+    }
+
+    /// Returns the number of the newest delta that holds a change of `inode`, or 0.
+    pub(super) fn dirty_delta(&self, inode: Inode) -> u64 {
+        let state = self.state.borrow();
+        let inode = state.at(inode);
+        let holds = |delta: &super::state::Delta| {
+            let keys =
+                [Key::Inode(inode)..=Key::Inode(inode), Key::Extent(inode, 0)..=Key::Extent(inode, u64::MAX)];
+            keys.into_iter().any(|range| delta.changes.range(range).next().is_some())
+        };
+        if holds(&state.active) {
+            state.active.number
+        } else {
+            state.committing.as_ref().filter(|delta| holds(delta)).map_or(0, |delta| delta.number)
+        }
+    }
+}
