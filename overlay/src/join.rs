@@ -89,6 +89,11 @@ pub(crate) fn join(state: &Rc<State>, ways: &[Bootstrap]) -> Result<usize, JoinE
     Ok(state.table.borrow().live_count())
 }
 
+/// Tries one way in, in the background.
+pub(crate) fn try_way(state: &Rc<State>, way: Bootstrap) {
+    spawn_attempt(state, &Rc::default(), way);
+}
+
 /// Looks up our own position, which makes our neighbours and us known to each other.
 ///
 /// # Suspends
@@ -151,18 +156,19 @@ fn spawn_attempt(state: &Rc<State>, attempts: &Rc<Attempts>, way: Bootstrap) {
     let attempt = Attempt { attempts: attempts.clone(), succeeded: Cell::new(false) };
     let state = state.clone();
     // An attempt that can't be spawned is dropped, and so counted as failed.
-    let _ = reactor::Builder::new().spawn(move || match way {
+    let _ = reactor::Builder::new().spawn(move || match &way {
         Bootstrap::Contact(contact) => {
-            let result = state.connect(&contact, true, DIAL_TIMEOUT);
+            let result = state.connect(contact, true, DIAL_TIMEOUT);
             if let Err(Unreached::Failed(error)) = &result {
                 note_refusal(&attempt.attempts, error);
             }
             attempt.succeeded.set(result.is_ok());
         }
-        Bootstrap::Address(address) if state.credentials.addresses.contains(&address) => {}
+        Bootstrap::Address(address) if state.credentials.addresses.contains(address) => {}
         Bootstrap::Address(address) => {
-            match dial::dial_address(&state.identity, &state.credentials, Expect::Any, address) {
+            match dial::dial_address(&state.identity, &state.credentials, Expect::Any, *address) {
                 Ok(dialled) => {
+                    state.ways.borrow_mut().on_met(&way, dialled.admitted.contact.public_key);
                     let session = Session::begin(&state, dialled.stream, dialled.admitted);
                     attempt.succeeded.set(true);
                     drop(attempt);

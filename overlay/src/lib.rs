@@ -89,6 +89,7 @@ mod testing;
 pub mod ticket;
 mod upkeep;
 pub mod watch;
+mod ways;
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -163,7 +163,8 @@ impl Node {
     }
 
     /// Joins the network through any of `ways`; returns how many live contacts are known then. The ways are
-    /// remembered, and tried again whenever nobody can be reached.
+    /// remembered; those that lead to nobody yet are tried again for as long as we run, all at once while nobody
+    /// can be reached.
     ///
     /// # Errors
     /// Why nobody admitted us.
@@ -171,11 +172,7 @@ impl Node {
     /// # Suspends
     /// At most some seconds.
     pub fn join(&self, ways: &[Bootstrap]) -> Result<usize, JoinError> {
-        {
-            let mut known = self.state.ways.borrow_mut();
-            let new: Vec<Bootstrap> = ways.iter().filter(|way| !known.contains(way)).cloned().collect();
-            known.extend(new);
-        }
+        self.state.ways.borrow_mut().add(ways);
         join::join(&self.state, ways)
     }
 

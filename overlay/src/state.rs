@@ -18,7 +18,6 @@ use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
 use crate::contact::Contact;
 use crate::dial::DialError;
-use crate::join::Bootstrap;
 use crate::k_bucket::FAILURES_TO_EVICT;
 use crate::letterbox::Letterbox;
 use crate::lookup::Transport;
@@ -30,6 +29,7 @@ use crate::routing_table::RoutingTable;
 use crate::served::Served;
 use crate::session;
 use crate::watch::Changes;
+use crate::ways::Ways;
 
 /// How long a ping waits. A second is many round trips of any network that a drive is bearable on.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,8 +52,8 @@ pub(crate) struct State {
     /// Whether a lookup of our own position has succeeded, so that whoever is near knows us.
     pub(crate) joined: Cell<bool>,
     pub(crate) stopping: Cell<bool>,
-    /// Every way into the network that we were told or remembered, to be tried again when nobody is left.
-    pub(crate) ways: RefCell<Vec<Bootstrap>>,
+    /// Every way into the network that we were told or remembered.
+    pub(crate) ways: RefCell<Ways>,
     /// What strangers brought for the owner.
     pub(crate) letterbox: RefCell<Letterbox>,
     /// Where the list of the revoked is kept, and the number of the one that is there.
@@ -88,7 +88,7 @@ impl State {
             changes: Changes::new(),
             joined: Cell::new(false),
             stopping: Cell::new(false),
-            ways: RefCell::new(Vec::new()),
+            ways: RefCell::default(),
             letterbox: RefCell::default(),
             kept_revocations,
             kept_renewals,

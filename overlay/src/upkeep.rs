@@ -3,20 +3,21 @@
 //! A tick every half second looks at what is due; an idle node's tick costs microseconds. In a network small enough to
 //! be known whole, one contact is asked every [`GOSSIP_SMALL`] whom it knows around us, so that two nodes that missed
 //! each other (both joined at once, or a link was down) meet within seconds; in a larger one our neighbourhood is looked
-//! up every [`GOSSIP_LARGE`], and each bucket once an hour.
+//! up every [`GOSSIP_LARGE`], and each bucket once an hour. Whoever no contact knows is sought by the ways in.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reactor::crypto::random_bytes;
+use reactor::crypto::{PublicKey, random_bytes};
 
 use crate::contacts_file::{self, SAVED_MAX};
 use crate::join;
 use crate::k_bucket::K;
 use crate::lookup::{Transport, lookup};
 use crate::message::Leave;
+use crate::node_id::NodeId;
 use crate::state::{Live, PING_TIMEOUT, State};
 
 /// How often the upkeep looks at what is due.
@@ -27,6 +28,9 @@ pub(crate) const GOSSIP_SMALL: Duration = Duration::from_secs(3);
 pub(crate) const GOSSIP_LARGE: Duration = Duration::from_secs(60);
 /// How often a node that reaches nobody tries its ways in again.
 const REJOIN: Duration = Duration::from_secs(1);
+/// How often one that reaches somebody tries a way in that leads to nobody yet. A dial costs little, and a dead address of
+/// years ago is one of them.
+const TRY_WAY: Duration = Duration::from_secs(10);
 /// Contacts are saved at most this often.
 const SAVE: Duration = Duration::from_secs(5);
 /// Pings begun in one tick: a table of dead contacts must not become a burst.
@@ -42,6 +46,7 @@ pub(crate) struct Upkeep {
     next_save: Instant,
     next_gossip: Instant,
     next_rejoin: Instant,
+    next_way: Instant,
 }
 
 impl Upkeep {
@@ -54,6 +59,7 @@ impl Upkeep {
             next_save: now,
             next_gossip: now + GOSSIP_SMALL,
             next_rejoin: now + REJOIN,
+            next_way: now + TRY_WAY,
         }
     }
 
@@ -66,6 +72,7 @@ impl Upkeep {
             reactor::sleep(TICK);
             self.ping();
             self.rejoin();
+            self.try_way();
             self.gossip();
             self.refresh();
             self.save();
@@ -85,7 +92,7 @@ impl Upkeep {
             return;
         }
         let is_alone = self.state.table.borrow().live_count() == 0;
-        let ways = self.state.ways.borrow().clone();
+        let ways = self.state.ways.borrow().all();
         if is_alone && !ways.is_empty() {
             if let Err(error) = join::join(&self.state, &ways) {
                 tracing::debug!(%error, "not joined yet");
@@ -96,6 +103,28 @@ impl Upkeep {
             return;
         }
         self.next_rejoin = reactor::now() + REJOIN;
+    }
+
+    /// Looks for somebody whom those that we know may have missed.
+    fn try_way(&mut self) {
+        let now = reactor::now();
+        if now < self.next_way {
+            return;
+        }
+        self.next_way = now + TRY_WAY;
+        let unmet = {
+            let table = self.state.table.borrow();
+            // In a large network the table need not hold whom we are connected to.
+            let is_in_touch = |key: &PublicKey| {
+                *key == self.state.credentials.own
+                    || self.state.pool.is_connected(key)
+                    || table.get(&NodeId::of(key)).is_some_and(|entry| entry.is_live())
+            };
+            self.state.ways.borrow_mut().next_unmet(is_in_touch)
+        };
+        if let Some(way) = unmet {
+            join::try_way(&self.state, way);
+        }
     }
 
     fn gossip(&mut self) {
