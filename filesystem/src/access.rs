@@ -18,6 +18,8 @@ use reactor::crypto::{X25519Public, X25519Secret, random_bytes, seal};
 use crate::chunk::{Binding, ChunkKind, open_with_nonce_in_place, seal_with_nonce_into, sealed_size};
 use crate::format::VolumeId;
 use root::Reader;
+#[cfg(test)]
+pub(crate) use root::example;
 pub use root::{Charter, Extension, Features, Root};
 
 /// The payload's form.
@@ -170,7 +172,6 @@ pub fn open_root(payload: &[u8], version: u64, secret: &X25519Secret) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use super::root::example;
     use super::*;
 
     #[test]

@@ -188,6 +188,46 @@ fn what_one_closes_after_a_long_absence_is_looked_for() {
     });
 }
 
+/// One that was struck out comes back while the other, alone since, stores for far longer than one waits for the nodes.
+#[test]
+fn who_comes_back_waits_for_as_long_as_the_other_says_that_it_stores() {
+    check(&SimConfig::default(), sim::seeds(3), |world| {
+        let story = Story::begin(world);
+        let is_back = Rc::new(Cell::new(false));
+        let (of_first, back) = (story.clone(), is_back.clone());
+        let first = story.hosts[0].start(move || {
+            let volume = of_first.open(0);
+            reactor::sleep(Duration::from_secs(5));
+            of_first.cloud.cut(0, true);
+            while !back.get() {
+                reactor::sleep(Duration::from_secs(1));
+            }
+            of_first.cloud.cut(0, false);
+            // It looks about each second, and finds itself struck out.
+            reactor::sleep(Duration::from_secs(5));
+            assert_eq!(found(&volume, b"file"), "closed alone");
+            volume.close().stored().expect("nothing is left");
+        });
+        let other = story.hosts[1].clone();
+        let of_second = story.clone();
+        let second = other.start(move || {
+            let volume = of_second.open(1);
+            while !volume.sharing().is_alone() {
+                close_file(&volume, b"own", b"work").expect("it is closed");
+                reactor::sleep(Duration::from_secs(1));
+            }
+            of_second.cloud.slow.borrow_mut().insert(1, 2 * SLOW);
+            close_file(&volume, b"file", b"closed alone").expect("it is closed");
+            assert!(volume.sharing().is_alone(), "and waited for nobody");
+            is_back.set(true);
+            reactor::sleep(Duration::from_secs(300));
+            volume.close().stored().expect("nothing is left");
+        });
+        first.wait();
+        second.wait();
+    });
+}
+
 #[test]
 fn an_idle_mount_whose_nodes_went_away_ends_with_everything_stored() {
     check(&SimConfig::default(), sim::seeds(3), |world| {

@@ -230,7 +230,7 @@ impl<'a> Reader<'a> {
 
 /// A root with something in each field, for tests.
 #[cfg(test)]
-pub(super) fn example(readers: Vec<X25519Public>) -> Root {
+pub(crate) fn example(readers: Vec<X25519Public>) -> Root {
     Root {
         charter: Charter {
             volume: VolumeId([10; 16]),

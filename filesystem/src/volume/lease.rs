@@ -21,20 +21,25 @@ use crate::errno::Errno;
 use crate::format::{Key, Pointer};
 use crate::operations::Time;
 
-/// How long a mount waits for another that says that it is still storing: what a mount may hold back, 128 MiB, over a line of
-/// 2 Mbit/s. After that opens wait no more.
+/// How long a mount, or an open, waits for another mount that says that it is still storing: what one may hold back, 128 MiB,
+/// over a line of 2 Mbit/s. After that opens wait no more.
 const ENTRY_PATIENCE: Duration = Duration::from_secs(600);
 /// How often a newcomer looks whether it has to wait on.
 const NEWCOMER_INTERVAL: Duration = Duration::from_millis(100);
 /// Waiting longer than this is told; nodes that take nothing for longer are waited for no more, at the start as little as later:
 /// a drive may be started from what is here.
 pub(super) const LONG: Duration = Duration::from_secs(2);
-/// For how long opens and closes wait once the session is not settled while the mount is served: as when the machine slept.
+/// For how long opens and closes wait once the session is to enter again while the mount is served, as when the machine slept.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2 * LEASE.as_secs());
 /// How long a mount that ends tries to say so: everything is stored by then, and others find out.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// In the place of a delta's number in a root's commit id: there is none.
-const NOD: u64 = u64::MAX;
+pub(super) const NOD: u64 = u64::MAX;
+
+/// Whether a root is a nod: its tree is the one before's, and nobody need wait for what follows.
+pub(super) fn is_nod(root: &Root) -> bool {
+    root.commit.last_chunk() == Some(&NOD.to_le_bytes())
+}
 
 /// A session, and who waits for it.
 pub(super) struct Lease {
@@ -144,26 +149,29 @@ impl Volume {
         self.state.borrow().charter.features.unwritable() == 0
     }
 
-    /// Waits until what others closed is to be seen, where this is not known: after this session was struck out.
+    /// Waits until what others closed is to be seen, where this is not known: after this session was struck out. Returns
+    /// whether there was anything to wait for.
     ///
     /// # Suspends
     ///
-    /// Until then, as long as the nodes take something, and for a stated patience at most.
+    /// Until then, as long as the nodes take something; at most for a stated patience with the nodes, or with one that says
+    /// that it is still storing.
     pub(super) fn wait_until_settled(&self) -> bool {
-        if self.is_settled() {
-            return false;
-        }
-        // Once, and not at each open anew.
-        let unsettled = self.lease.unsettled.get().map_or(Duration::ZERO, |since| now() - since);
-        let Some(left) = SETTLE_PATIENCE.checked_sub(unsettled) else { return true };
         // One failure is none yet: what was on its way while the machine slept fails.
         let is_away = || self.freshness.is_unreachable() || self.has_trouble_for(LONG);
-        let _ = reactor::timeout(left, || {
-            while !self.is_settled() && !is_away() {
-                self.look_again();
-            }
-        });
-        true
+        let mut has_waited = false;
+        while !self.is_settled() && !is_away() {
+            let patience = match self.lease.session.borrow().is_entering() {
+                true => ENTRY_PATIENCE,
+                false => SETTLE_PATIENCE,
+            };
+            // Once, and not at each open anew.
+            let unsettled = self.lease.unsettled.get().map_or(Duration::ZERO, |since| now() - since);
+            let Some(left) = patience.checked_sub(unsettled) else { break };
+            has_waited = true;
+            let _ = reactor::timeout(left, || self.look_again());
+        }
+        has_waited
     }
 
     /// The tree that we stand on has these sessions.

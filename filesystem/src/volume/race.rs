@@ -3,19 +3,21 @@
 //! Each commit is a compare-and-swap on the root that it was made on. One who syncs a small file in a loop is through again
 //! before another has read what changed, merged and written its nodes. So whoever lost twice *claims* the root: it swaps it
 //! for one that names the same tree, which takes no reading and no writing, and so wins soon. The others lose to that once,
-//! see what it is by the tree that did not change (each commit changes the tree, if only its writer's record), and give
-//! way: they wait for the next root, but no longer than a claim may take. It is politeness and no lock: whoever does not
-//! see it, or does not wait, costs another try and nothing else.
+//! see what it is by the tree that did not change (each commit changes the tree, if only its writer's record; a nod does
+//! not, and says that it is one), and give way: they wait for the next root, but no longer than a claim may take. It is
+//! politeness and no lock: whoever does not see it, or does not wait, costs another try and nothing else.
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use dht::SwapError;
+use dht::{HeaderHash, SwapError};
 use reactor::crypto::random_bytes;
 
 use super::Volume;
-use crate::access::{Root, open_root};
+use super::lease::is_nod;
+use crate::access::{Charter, Root, open_root};
 use crate::errno::Errno;
+use crate::format::Pointer;
 use crate::operations::Time;
 
 /// Losing once is chance.
@@ -54,6 +56,12 @@ impl Race {
     pub(super) fn wants_claim(&self) -> bool {
         self.losses.get() >= LOSSES_BEFORE_CLAIM && !self.has_claim.get()
     }
+}
+
+/// Whether `root` claims what was published as `header`, with that tree and charter. A nod asks nobody to wait.
+fn claims(root: &Root, header: Option<HeaderHash>, tree: Option<Pointer>, charter: &Charter) -> bool {
+    let follows = root.previous.is_some() && root.previous == header;
+    follows && root.tree == tree && root.charter == *charter && !is_nod(root)
 }
 
 impl Volume {
@@ -106,10 +114,7 @@ impl Volume {
     /// Whether a root that follows the one we know is a claim.
     pub(super) fn is_claim(&self, root: &Root) -> bool {
         let state = self.state.borrow();
-        root.previous.is_some()
-            && root.previous == state.header
-            && root.tree == state.tree
-            && root.charter == state.charter
+        claims(root, state.header, state.tree, &state.charter)
     }
 
     /// Lets another writer who claimed the root go first.
@@ -126,5 +131,24 @@ impl Volume {
                 _ => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::example;
+    use crate::volume::commit::commit_id;
+    use crate::volume::lease::NOD;
+
+    #[test]
+    fn a_claim_changes_nothing_and_a_nod_is_none() {
+        let claim = example(Vec::new());
+        let claims = |root: &Root| claims(root, claim.previous, claim.tree, &claim.charter);
+        assert!(claims(&claim));
+        assert!(!claims(&Root { tree: None, ..claim.clone() }), "a commit");
+        assert!(!claims(&Root { previous: None, ..claim.clone() }), "it follows another");
+        let nod = Root { commit: commit_id([5; 8], NOD), ..claim.clone() };
+        assert!(!claims(&nod), "nobody waits for a nod's next root");
     }
 }

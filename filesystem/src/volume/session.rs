@@ -161,6 +161,11 @@ impl Session {
         }
     }
 
+    /// Whether it waits for another that is alone, and that gives signs of life or will be silent for long enough.
+    pub(crate) fn is_entering(&self) -> bool {
+        matches!(self.phase, Phase::Entering { .. })
+    }
+
     /// Whether another waits for us: our record says that we are alone, and we are not. Also while we leave.
     pub(crate) fn is_waited_for(&self) -> bool {
         let is_alone = self.mine().is_some_and(|mine| mine.state == SessionState::Alone);
