@@ -21,6 +21,7 @@ pub const ALL: &[Target] = &[
     http::HTTP_RESPONSE,
     http::HTTP_CHUNKED,
     http_client::HTTP_REDIRECT,
+    nat::RELAY,
     nat::STUN,
     overlay::PASSPORT,
     overlay::CONTACT,

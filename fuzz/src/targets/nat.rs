@@ -1,5 +1,7 @@
 //! Parsers that packets from anywhere reach before anybody has proved who they are.
 
+use ::reactor::nat::PeerId;
+use ::reactor::nat::relay::{Decoder, Frame, Refusal};
 use ::reactor::nat::stun::{
     AMPLIFICATION_MAX, BINDING, Builder, Change, Class, HEADER_BYTES, Key, Kind, Message, Origins, Place,
     TransactionId, answer,
@@ -61,4 +63,43 @@ fn stun_message(data: &[u8]) {
     assert!(again.len() <= data.len());
     let found = Message::parse(&again).expect("what we encode decodes");
     assert!(found.attributes().eq(message.attributes()));
+}
+
+/// What a relay's client or a stranger sends, cut anywhere: frames that encode to the very bytes they came from, or an end.
+pub const RELAY: Target = Target {
+    name: "relay",
+    body: |data| {
+        let whole = relay_frames(data, data.len().max(1));
+        assert_eq!(whole, relay_frames(data, 1), "where it is cut makes no difference");
+        assert!(data.starts_with(&whole));
+    },
+    seeds: || {
+        let (peer, mut bytes) = (PeerId([7; 32]), Vec::new());
+        let frames = [
+            Frame::Hello { credential: b"passport" },
+            Frame::Welcome,
+            Frame::Refused(Refusal::Full),
+            Frame::Datagram { peer, bytes: b"datagram" },
+            Frame::Absent { peer },
+            Frame::Ping,
+            Frame::Pong,
+        ];
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        vec![bytes]
+    },
+};
+
+fn relay_frames(data: &[u8], size: usize) -> Vec<u8> {
+    let (mut decoder, mut again) = (Decoder::default(), Vec::new());
+    for part in data.chunks(size) {
+        decoder.push(part);
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) => frame.encode(&mut again),
+                Ok(None) => break,
+                Err(_) => return again,
+            }
+        }
+    }
+    again
 }

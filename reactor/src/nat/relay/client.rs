@@ -1,0 +1,231 @@
+//! A relay's client: one connection, until it ends.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::frame::{CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, Decoder, Frame, Refusal};
+use super::server::{invalid, unexpected};
+use super::{BATCH_BYTES, KEEP_ALIVE, SILENCE_MAX, UNSENT_BYTES_MAX};
+use crate::clock::deadline_after;
+use crate::coroutine::{Builder, JoinHandle};
+use crate::crypto::Identity;
+use crate::nat::PeerId;
+use crate::net::tls::{self, Expect, HANDSHAKE_TIMEOUT, TlsStream};
+use crate::net::{Duplex, TcpStream};
+use crate::sync::Waiters;
+use crate::timeout;
+
+/// Bytes that wait to be sent. Of more the newest are dropped: QUIC inside takes that for what it is, a path that is full.
+const OUTBOX_BYTES_MAX: usize = 256 << 10;
+
+/// The end that datagrams go in at. Clones are the same.
+#[derive(Clone)]
+pub struct Sender(Rc<Shared>);
+
+/// The end that datagrams come out at, and whose end is the connection's: when it is dropped, the relay forgets us.
+pub struct Receiver {
+    shared: Rc<Shared>,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    writer: JoinHandle<()>,
+}
+
+struct Shared {
+    stream: TlsStream<TcpStream>,
+    outbox: RefCell<Vec<u8>>,
+    writer: Waiters,
+    is_up: Cell<bool>,
+}
+
+/// What comes from a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A datagram of a peer that has proved its id to the relay. To us it has proved nothing: what is inside must.
+    Datagram {
+        /// Whose it is, by the relay's word.
+        from: PeerId,
+        /// What it says.
+        bytes: Vec<u8>,
+    },
+    /// Something was sent to a peer that is not there.
+    Absent(PeerId),
+}
+
+/// Registers with the relay at `address`, which has to be the one that is expected, as `identity`. `credential` is what the
+/// relay's [`Admission`](super::Admission) looks at.
+///
+/// # Errors
+/// `PermissionDenied` when the relay takes others only, `QuotaExceeded` when it is full; `InvalidInput` for a credential of
+/// more than [`CREDENTIAL_BYTES_MAX`]; those of TCP and of [`tls::connect`].
+///
+/// # Suspends
+/// For three round trips.
+pub fn connect(
+    address: SocketAddr,
+    expect: Expect,
+    identity: &Rc<Identity>,
+    credential: &[u8],
+) -> io::Result<(Sender, Receiver)> {
+    if credential.len() > CREDENTIAL_BYTES_MAX {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "the credential is too long for a relay"));
+    }
+    let stream = timeout(HANDSHAKE_TIMEOUT, || TcpStream::connect_one(address))??;
+    let _ = stream.set_nodelay(true);
+    let stream = tls::connect(stream, identity, expect)?;
+    stream.keep_unsent_below(UNSENT_BYTES_MAX);
+    let deadline = Some(deadline_after(HANDSHAKE_TIMEOUT));
+    stream.get_ref().set_read_deadline(deadline);
+    stream.get_ref().set_write_deadline(deadline);
+    let mut hello = Vec::new();
+    Frame::Hello { credential }.encode(&mut hello);
+    stream.write_slices(&mut [IoSlice::new(&hello)])?;
+    let writer = Waiters::new(&"datagrams for a relay");
+    let shared = Rc::new(Shared { stream, outbox: RefCell::default(), writer, is_up: Cell::new(true) });
+    let (mut decoder, mut buffer) = (Decoder::default(), vec![0; BATCH_BYTES]);
+    loop {
+        match decoder.next_frame().map_err(invalid)? {
+            Some(Frame::Welcome) => break,
+            Some(Frame::Refused(refusal)) => return Err(refused(refusal)),
+            Some(other) => return Err(unexpected(&other)),
+            None => read_more(&shared.stream, &mut decoder, &mut buffer)?,
+        }
+    }
+    let of_writer = shared.clone();
+    let writing = move || {
+        if let Err(error) = write(&of_writer) {
+            tracing::debug!("a relay: {error}");
+        }
+        of_writer.end();
+    };
+    let writer = Builder::new().name("relay").spawn(writing).map_err(io::Error::other)?;
+    Ok((Sender(shared.clone()), Receiver { shared, decoder, buffer, writer }))
+}
+
+impl Sender {
+    /// Sends a datagram to a peer of the same relay; whether it is under way. It never waits: where the line is full the
+    /// datagram is dropped, and nobody knows whether one arrives.
+    ///
+    /// # Panics
+    /// If it is longer than [`DATAGRAM_BYTES_MAX`].
+    pub fn send(&self, to: PeerId, datagram: &[u8]) -> bool {
+        assert!(datagram.len() <= DATAGRAM_BYTES_MAX, "a datagram of {} bytes", datagram.len());
+        let shared = &self.0;
+        let mut outbox = shared.outbox.borrow_mut();
+        let has_room = shared.is_up.get() && outbox.len() + datagram.len() <= OUTBOX_BYTES_MAX;
+        if has_room {
+            Frame::Datagram { peer: to, bytes: datagram }.encode(&mut outbox);
+            shared.writer.wake_all();
+        }
+        has_room
+    }
+
+    /// Our own end of the connection.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.stream.get_ref().local_addr()
+    }
+
+    /// Whether the connection stands, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.0.is_up.get()
+    }
+}
+
+impl Receiver {
+    /// What comes next.
+    ///
+    /// # Errors
+    /// When the connection has ended, for good: `ConnectionAborted` when the same identity has registered anew, from another
+    /// process say; `TimedOut` after [`SILENCE_MAX`]; those of the stream.
+    ///
+    /// # Suspends
+    /// Until something comes.
+    pub fn receive(&mut self) -> io::Result<Event> {
+        let event = self.next_event();
+        if event.is_err() {
+            self.shared.end();
+        }
+        event
+    }
+
+    fn next_event(&mut self) -> io::Result<Event> {
+        let stream = &self.shared.stream;
+        loop {
+            match self.decoder.next_frame().map_err(invalid)? {
+                Some(Frame::Datagram { peer, bytes }) => {
+                    return Ok(Event::Datagram { from: peer, bytes: bytes.to_vec() });
+                }
+                Some(Frame::Absent { peer }) => return Ok(Event::Absent(peer)),
+                Some(Frame::Pong) => {}
+                Some(Frame::Refused(refusal)) => return Err(refused(refusal)),
+                Some(other) => return Err(unexpected(&other)),
+                None => {
+                    stream.get_ref().set_read_deadline(Some(deadline_after(SILENCE_MAX)));
+                    read_more(stream, &mut self.decoder, &mut self.buffer)?;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.writer.terminate();
+        self.shared.end();
+    }
+}
+
+impl Shared {
+    fn end(&self) {
+        self.is_up.set(false);
+        self.stream.abort();
+    }
+}
+
+fn read_more(stream: &TlsStream<TcpStream>, decoder: &mut Decoder, buffer: &mut [u8]) -> io::Result<()> {
+    match stream.read_some(buffer)? {
+        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "the relay has ended the connection")),
+        size => {
+            decoder.push(&buffer[..size]);
+            Ok(())
+        }
+    }
+}
+
+/// Sends what is in the outbox, and something now and then. Suspends until the line breaks.
+fn write(shared: &Shared) -> io::Result<()> {
+    loop {
+        let batch = shared.writer.wait(Some(deadline_after(KEEP_ALIVE)), || {
+            let batch = shared.outbox.take();
+            (!batch.is_empty()).then_some(batch)
+        });
+        let batch = match batch {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                let mut ping = Vec::new();
+                Frame::Ping.encode(&mut ping);
+                ping
+            }
+            batch => batch?,
+        };
+        shared.stream.get_ref().set_write_deadline(Some(deadline_after(SILENCE_MAX)));
+        shared.stream.write_slices(&mut [IoSlice::new(&batch)])?;
+    }
+}
+
+fn refused(refusal: Refusal) -> io::Error {
+    let (kind, reason) = match refusal {
+        Refusal::NotAdmitted => {
+            (ErrorKind::PermissionDenied, "the relay takes others only: ask its owner to be let in")
+        }
+        Refusal::Full => (ErrorKind::QuotaExceeded, "the relay has as many clients as it takes: use another"),
+        Refusal::Replaced => (
+            ErrorKind::ConnectionAborted,
+            "this identity has registered anew: it may be in use on another machine too",
+        ),
+    };
+    io::Error::new(kind, reason)
+}

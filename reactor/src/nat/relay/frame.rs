@@ -1,0 +1,227 @@
+//! The bytes between a relay and its clients: frames in a TLS stream. Pure.
+//!
+//! ```text
+//! offset  size
+//!      0     2  bytes that follow, big-endian
+//!      2     1  kind
+//!      3        body
+//!
+//! kind               body                            who says it
+//! 1  Hello           credential, up to 4 KiB         the client, once and first
+//! 2  Welcome                                         the relay: the client can be reached from now on
+//! 3  Refused         1 byte: why                     the relay, last
+//! 4  Datagram        peer 32, datagram up to 1,500   the client: for that peer; the relay: from that peer
+//! 5  Absent          peer 32                         the relay: what was for that peer went nowhere
+//! 6  Ping                                            the client
+//! 7  Pong                                            the relay
+//! ```
+//!
+//! What it is not: a check of who sends what. TLS proves who the client is, and the relay writes that into what it
+//! passes on; a client can't claim to be another, since there is no place to say so.
+
+use crate::nat::PeerId;
+
+/// The longest datagram: what an Ethernet carries, and so more than QUIC ever finds a path to take.
+pub const DATAGRAM_BYTES_MAX: usize = 1_500;
+
+/// The longest credential: a passport with its signatures is a few hundred bytes.
+pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
+
+const LENGTH_BYTES: usize = 2;
+const ID_BYTES: usize = 32;
+
+/// The longest body with its kind: a `Hello`.
+const CONTENT_BYTES_MAX: usize = 1 + CREDENTIAL_BYTES_MAX;
+
+/// Why a relay does not take a client, or takes it no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It takes others only: its members', say.
+    NotAdmitted,
+    /// It has as many clients as it takes.
+    Full,
+    /// The same identity has registered anew.
+    Replaced,
+}
+
+impl Refusal {
+    const ALL: [Refusal; 3] = [Refusal::NotAdmitted, Refusal::Full, Refusal::Replaced];
+
+    fn number(self) -> u8 {
+        match self {
+            Refusal::NotAdmitted => 1,
+            Refusal::Full => 2,
+            Refusal::Replaced => 3,
+        }
+    }
+}
+
+/// A frame; see the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the module's table says it")]
+pub enum Frame<'a> {
+    Hello { credential: &'a [u8] },
+    Welcome,
+    Refused(Refusal),
+    Datagram { peer: PeerId, bytes: &'a [u8] },
+    Absent { peer: PeerId },
+    Ping,
+    Pong,
+}
+
+/// The stream is of no relay or of no client: what follows can't be told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It is longer than any frame may be.
+    #[error("a frame of {0} bytes: it speaks another protocol than a relay's")]
+    TooLong(usize),
+    /// Its kind is none, or its body is not of that kind.
+    #[error("a frame of kind {kind} with {bytes} bytes: it speaks another protocol, or a later version")]
+    Malformed {
+        /// Its first byte; 0 where there is none.
+        kind: u8,
+        /// The size of its body.
+        bytes: usize,
+    },
+}
+
+impl Frame<'_> {
+    /// Appends the frame to `out`.
+    ///
+    /// # Panics
+    /// If its credential or datagram is longer than the limit.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, peer, rest): (u8, Option<&PeerId>, &[u8]) = match self {
+            Frame::Hello { credential } => (1, None, credential),
+            Frame::Welcome => (2, None, &[]),
+            Frame::Refused(refusal) => (3, None, &[refusal.number()]),
+            Frame::Datagram { peer, bytes } => (4, Some(peer), bytes),
+            Frame::Absent { peer } => (5, Some(peer), &[]),
+            Frame::Ping => (6, None, &[]),
+            Frame::Pong => (7, None, &[]),
+        };
+        let most = if kind == 1 { CREDENTIAL_BYTES_MAX } else { DATAGRAM_BYTES_MAX };
+        assert!(rest.len() <= most, "a frame of {} bytes, and {most} is the most", rest.len());
+        let size = 1 + peer.map_or(0, |_| ID_BYTES) + rest.len();
+        out.extend_from_slice(&(size as u16).to_be_bytes());
+        out.push(kind);
+        out.extend_from_slice(peer.map_or(&[], |peer| &peer.0));
+        out.extend_from_slice(rest);
+    }
+
+    fn parse(content: &[u8]) -> Result<Frame<'_>, FrameError> {
+        let (&kind, body) = content.split_first().ok_or(FrameError::Malformed { kind: 0, bytes: 0 })?;
+        let peer = body.split_first_chunk().map(|(id, rest)| (PeerId(*id), rest));
+        let frame = match (kind, body, peer) {
+            (1, credential, _) => Some(Frame::Hello { credential }),
+            (2, [], _) => Some(Frame::Welcome),
+            (3, [number], _) => {
+                Refusal::ALL.into_iter().find(|refusal| refusal.number() == *number).map(Frame::Refused)
+            }
+            (4, _, Some((peer, bytes))) if bytes.len() <= DATAGRAM_BYTES_MAX => {
+                Some(Frame::Datagram { peer, bytes })
+            }
+            (5, _, Some((peer, []))) => Some(Frame::Absent { peer }),
+            (6, [], _) => Some(Frame::Ping),
+            (7, [], _) => Some(Frame::Pong),
+            _ => None,
+        };
+        frame.ok_or(FrameError::Malformed { kind, bytes: body.len() })
+    }
+}
+
+/// Cuts a stream into frames. Holds what was pushed and not taken: one who takes all before pushing more holds less than
+/// one frame.
+#[derive(Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl Decoder {
+    /// Adds what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..std::mem::take(&mut self.taken));
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next frame, if all of it is there.
+    ///
+    /// # Errors
+    /// When the stream is none of ours; it has to be given up.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        let rest = &self.buffer[self.taken..];
+        let Some((length, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let size = usize::from(u16::from_be_bytes(*length));
+        if size > CONTENT_BYTES_MAX {
+            return Err(FrameError::TooLong(size));
+        }
+        let Some(content) = rest.get(..size) else { return Ok(None) };
+        self.taken += LENGTH_BYTES + size;
+        Frame::parse(content).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId([7; 32]);
+
+    fn all() -> Vec<Frame<'static>> {
+        let mut all = vec![
+            Frame::Hello { credential: b"passport" },
+            Frame::Hello { credential: &[1; CREDENTIAL_BYTES_MAX] },
+            Frame::Welcome,
+            Frame::Datagram { peer: PEER, bytes: b"" },
+            Frame::Datagram { peer: PEER, bytes: &[3; DATAGRAM_BYTES_MAX] },
+            Frame::Absent { peer: PEER },
+            Frame::Ping,
+            Frame::Pong,
+        ];
+        all.extend(Refusal::ALL.map(Frame::Refused));
+        all
+    }
+
+    #[test]
+    fn what_was_encoded_comes_back_however_it_is_cut() {
+        let mut bytes = Vec::new();
+        all().iter().for_each(|frame| frame.encode(&mut bytes));
+        for size in [1, 2, 33, 1_000, bytes.len()] {
+            let (mut decoder, mut came) = (Decoder::default(), 0);
+            for part in bytes.chunks(size) {
+                decoder.push(part);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    assert_eq!(frame, all()[came]);
+                    came += 1;
+                }
+            }
+            assert_eq!(came, all().len());
+            assert_eq!(decoder.buffer.len(), decoder.taken, "nothing is left");
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused_before_it_is_waited_for() {
+        let of = |bytes: &[u8]| {
+            let mut decoder = Decoder::default();
+            decoder.push(bytes);
+            decoder.next_frame().map(|frame| frame.is_some())
+        };
+        assert_eq!(of(&[0xff, 0xff]), Err(FrameError::TooLong(0xffff)));
+        assert_eq!(of(&[0, 0]), Err(FrameError::Malformed { kind: 0, bytes: 0 }));
+        for kind in [0, 8, 255] {
+            assert_eq!(of(&[0, 1, kind]), Err(FrameError::Malformed { kind, bytes: 0 }));
+        }
+        assert_eq!(of(&[0, 2, 2, 0]), Err(FrameError::Malformed { kind: 2, bytes: 1 }));
+        assert_eq!(of(&[0, 2, 3, 9]), Err(FrameError::Malformed { kind: 3, bytes: 1 }));
+        let mut short = vec![0, 32, 4];
+        short.extend([0; 31]);
+        assert_eq!(of(&short), Err(FrameError::Malformed { kind: 4, bytes: 31 }));
+        let mut long = (1 + 32 + DATAGRAM_BYTES_MAX as u16 + 1).to_be_bytes().to_vec();
+        long.resize(2 + 1 + 32 + DATAGRAM_BYTES_MAX + 1, 4);
+        assert_eq!(of(&long), Err(FrameError::Malformed { kind: 4, bytes: 32 + DATAGRAM_BYTES_MAX + 1 }));
+        assert_eq!(of(&[0, 5, 1]), Ok(false), "the rest is on its way");
+    }
+}

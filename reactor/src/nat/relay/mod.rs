@@ -1,0 +1,59 @@
+//! Relaying: two who can't reach each other talk through a third whom both can.
+//!
+//! A relay is any peer with an address that all can dial. Its clients keep a TLS connection to it, in which each proves
+//! who it is by its key, and send it datagrams for peers that they name by their ids; it passes on to each client what is
+//! for it, under the id that the sender proved. What is inside is sealed end to end (QUIC, say): the relay can drop, delay, repeat and count, and neither read nor forge.
+//!
+//! ```
+//! use std::rc::Rc;
+//! use reactor::crypto::Identity;
+//! use reactor::nat::PeerId;
+//! use reactor::nat::relay::{self, Event, Relay, RelayLimits};
+//! use reactor::net::TcpListener;
+//! use reactor::net::tls::Expect;
+//!
+//! reactor::run(|| {
+//!     let [third, alice, bob] = [0, 1, 2].map(|_| Rc::new(Identity::generate()));
+//!     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+//!     let address = listener.local_addr().unwrap();
+//!     let relay = Relay::new(&third, |_: PeerId, _: &[u8]| true, RelayLimits::default());
+//!     let serving = reactor::spawn(move || relay.serve(&listener));
+//!
+//!     let expect = Expect::Key(third.public_key());
+//!     let (to_bob, _from) = relay::connect(address, expect, &alice, b"").unwrap();
+//!     let (_to, mut from_alice) = relay::connect(address, expect, &bob, b"").unwrap();
+//!     assert!(to_bob.send(PeerId::from(bob.public_key()), b"hello"));
+//!     let came = from_alice.receive().unwrap();
+//!     assert_eq!(came, Event::Datagram { from: PeerId::from(alice.public_key()), bytes: b"hello".to_vec() });
+//!     serving.terminate();
+//! });
+//! ```
+//!
+//! Layers: `frame.rs` is the codec and `switch.rs` decides, both pure; `server.rs` and `client.rs` send and receive.
+//!
+//! What it is not: TURN (RFC 8656), which lends addresses to whoever has a password, nor a store: what can't be passed on
+//! now is dropped.
+
+mod client;
+mod frame;
+mod server;
+mod switch;
+
+use std::time::Duration;
+
+pub use client::{Event, Receiver, Sender, connect};
+pub use frame::{CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, Decoder, Frame, FrameError, Refusal};
+pub use server::{Admission, Relay, RelayLimits};
+pub use switch::Quota;
+
+/// How often a client says that it is there, when it says nothing else: as often as QUIC does, for the same routers.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// After this silence the other side is gone: two lost questions, and the answer's way.
+pub const SILENCE_MAX: Duration = Duration::from_secs(40);
+
+/// What TLS and TCP are given ahead of what the line takes: all else waits where it can still be counted and dropped.
+const UNSENT_BYTES_MAX: u32 = 64 << 10;
+
+/// Bytes of one write, and of one read: some forty full datagrams.
+const BATCH_BYTES: usize = 64 << 10;

@@ -1,0 +1,228 @@
+//! What a relay decides: who has a slot, what waits for whom, and what is dropped. Pure.
+//!
+//! Each client has a slot with a queue of what is for it. Where a queue is full the newest is dropped, as a router does:
+//! what is ahead arrives in its order, and QUIC inside takes the loss for what it is, a path that is full. Everything is
+//! counted against who caused it: a client may send so many bytes a second, and hold half of another's queue, so that one
+//! who floods a peer does not keep others from it.
+//!
+//! What it is not: a judgement of who may register ([`Admission`](super::Admission)), or of what is inside a datagram.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use super::frame::{Frame, Refusal};
+use crate::nat::PeerId;
+
+/// What a relay gives at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Clients at once. The default is 1,024: each costs two coroutines and 40 KB, its queue apart.
+    pub clients: usize,
+    /// Bytes that wait for one client. The default of 256 KiB is 100 ms of 20 Mbit/s.
+    pub queue_bytes: usize,
+    /// Bytes that wait for all of them. The default is 64 MiB.
+    pub memory_bytes: usize,
+    /// Bytes that one client may send in a second, in the long run. The default is 16 MiB.
+    pub bytes_per_second: u64,
+    /// Bytes that one client may send at once. The default is 2 MiB.
+    pub burst_bytes: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Quota {
+        Quota {
+            clients: 1_024,
+            queue_bytes: 256 << 10,
+            memory_bytes: 64 << 20,
+            bytes_per_second: 16 << 20,
+            burst_bytes: 2 << 20,
+        }
+    }
+}
+
+/// What a datagram in a queue costs beside its bytes, so that empty ones are bounded too.
+const QUEUED_OVERHEAD_BYTES: usize = 100;
+
+/// One of a client's registrations: the newest one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    id: PeerId,
+    serial: u64,
+}
+
+impl Ticket {
+    /// Whose it is.
+    pub(super) fn id(self) -> PeerId {
+        self.id
+    }
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It waits for whom it is for.
+    Queued,
+    /// Nobody of that id is here.
+    Absent,
+    /// The sender has sent too much.
+    OverQuota,
+    /// Too much waits for whom it is for, of this sender or of all.
+    QueueFull,
+    /// Too much waits for everybody.
+    MemoryFull,
+    /// The sender has registered anew since.
+    Stale,
+}
+
+/// See the module.
+pub(super) struct Switch {
+    quota: Quota,
+    slots: BTreeMap<PeerId, Slot>,
+    memory_bytes: usize,
+    next_serial: u64,
+}
+
+struct Slot {
+    serial: u64,
+    allowance: Allowance,
+    queue: VecDeque<Queued>,
+    queue_bytes: usize,
+    /// Of these, by who sent them.
+    bytes_by_sender: BTreeMap<PeerId, usize>,
+}
+
+struct Queued {
+    from: PeerId,
+    bytes: Box<[u8]>,
+}
+
+impl Queued {
+    fn weight(&self) -> usize {
+        weight(self.bytes.len())
+    }
+}
+
+fn weight(bytes: usize) -> usize {
+    QUEUED_OVERHEAD_BYTES + bytes
+}
+
+/// What may still be sent: it grows with time, up to a bound.
+struct Allowance {
+    bytes: u64,
+    at: Instant,
+}
+
+impl Allowance {
+    /// Takes so much of it, if it is there.
+    fn take(&mut self, bytes: u64, quota: &Quota, now: Instant) -> bool {
+        let earned = now.saturating_duration_since(self.at).as_micros() * u128::from(quota.bytes_per_second)
+            / 1_000_000;
+        // The rest of a byte that is not earned yet stays in the time.
+        if earned > 0 {
+            let earned = u64::try_from(earned).unwrap_or(u64::MAX);
+            self.bytes = self.bytes.saturating_add(earned).min(quota.burst_bytes);
+            self.at = now;
+        }
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
+    }
+}
+
+impl Switch {
+    /// A relay without clients.
+    pub(super) fn new(quota: Quota) -> Switch {
+        Switch { quota, slots: BTreeMap::new(), memory_bytes: 0, next_serial: 0 }
+    }
+
+    /// Gives a client its slot. One that had one already keeps what waits there, and its earlier ticket is worth nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`].
+    pub(super) fn register(&mut self, id: PeerId, now: Instant) -> Result<Ticket, Refusal> {
+        if !self.slots.contains_key(&id) && self.slots.len() >= self.quota.clients {
+            return Err(Refusal::Full);
+        }
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let slot = self.slots.entry(id).or_insert_with(|| Slot {
+            serial,
+            allowance: Allowance { bytes: self.quota.burst_bytes, at: now },
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            bytes_by_sender: BTreeMap::new(),
+        });
+        // The allowance stays as it is: who is over it would register anew.
+        slot.serial = serial;
+        Ok(Ticket { id, serial })
+    }
+
+    /// Takes the slot back, unless it has been given anew.
+    pub(super) fn leave(&mut self, ticket: Ticket) {
+        if self.is_current(ticket)
+            && let Some(slot) = self.slots.remove(&ticket.id)
+        {
+            self.memory_bytes -= slot.queue_bytes;
+        }
+    }
+
+    /// Whether the ticket is the client's newest.
+    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+        self.slots.get(&ticket.id).is_some_and(|slot| slot.serial == ticket.serial)
+    }
+
+    /// A client sends `bytes` to another, or to itself.
+    pub(super) fn on_datagram(&mut self, from: Ticket, to: PeerId, bytes: &[u8], now: Instant) -> Fate {
+        let Some(sender) = self.slots.get_mut(&from.id).filter(|slot| slot.serial == from.serial) else {
+            return Fate::Stale;
+        };
+        let weight = weight(bytes.len());
+        // Also for what goes nowhere: it was read, and is answered.
+        if !sender.allowance.take(weight as u64, &self.quota, now) {
+            return Fate::OverQuota;
+        }
+        let Some(slot) = self.slots.get_mut(&to) else { return Fate::Absent };
+        let of_sender = slot.bytes_by_sender.get(&from.id).copied().unwrap_or_default();
+        if slot.queue_bytes + weight > self.quota.queue_bytes
+            || of_sender + weight > self.quota.queue_bytes / 2
+        {
+            return Fate::QueueFull;
+        }
+        if self.memory_bytes + weight > self.quota.memory_bytes {
+            return Fate::MemoryFull;
+        }
+        slot.queue.push_back(Queued { from: from.id, bytes: bytes.into() });
+        slot.queue_bytes += weight;
+        slot.bytes_by_sender.insert(from.id, of_sender + weight);
+        self.memory_bytes += weight;
+        Fate::Queued
+    }
+
+    /// Appends what waits for a client to `out`, as frames, until that is `size` bytes long or longer.
+    pub(super) fn take(&mut self, ticket: Ticket, size: usize, out: &mut Vec<u8>) {
+        let Some(slot) = self.slots.get_mut(&ticket.id).filter(|slot| slot.serial == ticket.serial) else {
+            return;
+        };
+        while out.len() < size {
+            let Some(queued) = slot.queue.pop_front() else { return };
+            let weight = queued.weight();
+            slot.queue_bytes -= weight;
+            self.memory_bytes -= weight;
+            if let Some(of_sender) = slot.bytes_by_sender.get_mut(&queued.from) {
+                *of_sender -= weight;
+                if *of_sender == 0 {
+                    slot.bytes_by_sender.remove(&queued.from);
+                }
+            }
+            Frame::Datagram { peer: queued.from, bytes: &queued.bytes }.encode(out);
+        }
+    }
+
+    /// Clients that have a slot.
+    pub(super) fn client_count(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;
