@@ -13,7 +13,7 @@ use quic_support::{MS, PATIENCE, Pair, bind, identity, pair, pattern, streams};
 use reactor::net::quic::Endpoint;
 use reactor::net::tls::Expect;
 use reactor::net::{Duplex, UdpSocket};
-use reactor::{now, rpc, run, spawn};
+use reactor::{now, rpc, run, select_timeout, spawn};
 
 #[test]
 fn megabytes_go_both_ways_at_once_over_many_streams_and_arrive_as_they_were() {
@@ -209,6 +209,33 @@ impl rpc::Method for Echo {
     type Request = u64;
     type Response = u64;
     type Error = String;
+}
+
+#[test]
+fn streams_are_waited_for_together_and_a_wait_takes_nothing() {
+    run(|| {
+        let pair = pair();
+        let [(one, far_one), (two, mut far_two)] = [streams(&pair), streams(&pair)];
+        let ready = || select_timeout(PATIENCE, &[&one, &two]);
+        assert!(select_timeout(20 * MS, &[&one, &two]).is_err(), "nothing has come");
+        far_two.write_all(b"two").unwrap();
+        for _ in 0..3 {
+            assert_eq!(ready(), Ok(1), "it stays ready until it is read");
+        }
+        let mut buffer = [0; 8];
+        assert_eq!(two.read_some(&mut buffer).unwrap(), 3);
+        // The end, and being broken off, are something to read too, and a look at them does not use them up.
+        far_two.end().unwrap();
+        assert_eq!((ready(), ready()), (Ok(1), Ok(1)));
+        assert_eq!(two.read_some(&mut buffer).unwrap(), 0);
+        drop(far_one);
+        assert_eq!(select_timeout(PATIENCE, &[&one]), Ok(0));
+        assert_eq!(one.read_some(&mut buffer).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let (third, _far) = streams(&pair);
+        pair.far.close();
+        assert_eq!(select_timeout(PATIENCE, &[&third]), Ok(0), "the connection is gone");
+        assert!(third.read_some(&mut buffer).is_err());
+    });
 }
 
 #[test]

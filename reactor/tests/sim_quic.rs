@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reactor::crypto::Identity;
 use reactor::net::Duplex;
-use reactor::net::quic::{Endpoint, LINGER_TIMEOUT};
+use reactor::net::quic::{Endpoint, LINGER_TIMEOUT, Stream};
 use reactor::net::tls::Expect;
 use reactor::sim::{self, Host, Latency, Link, SimConfig, World};
 use reactor::{now, spawn};
@@ -204,5 +204,63 @@ fn a_peer_that_was_restarted_says_so_at_the_next_packet() {
         serve(&server);
         ready.set(2);
         using.wait();
+    });
+}
+
+/// RPC orders its frames itself; what has been handed over can't be overtaken any more, so it has to be little.
+#[test]
+fn a_stream_takes_little_ahead_of_the_line_where_that_is_wished_for() {
+    sim::run(5, SimConfig::default(), |world| {
+        world.link_all(Link::new(Latency::Constant(200 * MS)));
+        let (server, client) = (world.host("server"), world.host("client"));
+        serve(&server);
+        let address = SocketAddr::new(server.address(), 443);
+        let using = client.start(move || {
+            let endpoint = Endpoint::bind("0.0.0.0:0".parse().unwrap(), &identity(2)).unwrap();
+            // What is taken before a single packet has come back.
+            let taken_at_once = |stream: &Stream| {
+                stream.set_write_deadline(Some(now()));
+                let parts = std::iter::repeat_with(|| {
+                    let mut stream: &Stream = stream;
+                    stream.write(&[7; 4_096])
+                });
+                let taken: usize = parts.map_while(Result::ok).sum();
+                stream.set_write_deadline(None);
+                taken
+            };
+            let connect = || endpoint.connect(address, Expect::Any).unwrap();
+            // By default as much as the peer has room for, which has not accepted yet.
+            let by_default = taken_at_once(&connect().open().unwrap());
+            assert!(by_default > 200 << 10, "{by_default}");
+            let connection = connect();
+            let mut stream = connection.open().unwrap();
+            stream.keep_unsent_below(64 << 10);
+            stream.keep_unsent_below(1 << 20);
+            let taken = taken_at_once(&stream);
+            assert!((64 << 10..96 << 10).contains(&taken), "{taken}");
+            // It goes on as the line takes more.
+            let rest = (2 << 20) - taken;
+            stream.write_all(&vec![7; rest]).unwrap();
+            stream.end().unwrap();
+            let mut came = Vec::new();
+            stream.read_to_end(&mut came).unwrap();
+            assert!(came == [7; 2 << 20]);
+        });
+        using.wait();
+    });
+}
+
+#[test]
+fn where_there_is_no_way_a_dial_fails_at_once() {
+    sim::run(6, SimConfig::default(), |world| {
+        let client = world.host("client");
+        let dialling = client.start(|| {
+            let endpoint = Endpoint::bind("0.0.0.0:0".parse().unwrap(), &identity(2)).unwrap();
+            let begun = now();
+            let error = endpoint.connect("203.0.113.1:443".parse().unwrap(), Expect::Any).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::NetworkUnreachable);
+            assert!(now() - begun < MS);
+        });
+        dialling.wait();
     });
 }

@@ -21,6 +21,7 @@ pub const ALL: &[Target] = &[
     http::HTTP_RESPONSE,
     http::HTTP_CHUNKED,
     http_client::HTTP_REDIRECT,
+    nat::PEER_MESSAGE,
     nat::RELAY,
     nat::STUN,
     overlay::PASSPORT,

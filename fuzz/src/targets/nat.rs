@@ -1,6 +1,7 @@
 //! Parsers that packets from anywhere reach before anybody has proved who they are.
 
 use ::reactor::nat::PeerId;
+use ::reactor::nat::peers::Message as PeerMessage;
 use ::reactor::nat::relay::{Decoder, Frame, Refusal};
 use ::reactor::nat::stun::{
     AMPLIFICATION_MAX, BINDING, Builder, Change, Class, HEADER_BYTES, Key, Kind, Message, Origins, Place,
@@ -103,3 +104,28 @@ fn relay_frames(data: &[u8], size: usize) -> Vec<u8> {
     }
     again
 }
+
+/// What a peer says about ways, once it is opened: a message that encodes to the very bytes it came from, or none.
+pub const PEER_MESSAGE: Target = Target {
+    name: "peer_message",
+    body: |data| {
+        let Some(message) = PeerMessage::parse(data) else { return };
+        let mut again = Vec::new();
+        message.encode(&mut again);
+        assert_eq!(again, data);
+    },
+    seeds: || {
+        let addresses = ["192.0.2.1:443", "[2001:db8::1]:443"].map(|text| text.parse().expect("a constant"));
+        let messages = [
+            PeerMessage::Ping { transaction: 7, padding: 3 },
+            PeerMessage::Pong { transaction: 7, padding: 0 },
+            PeerMessage::Candidates(addresses.to_vec()),
+        ];
+        let encode = |message: &PeerMessage| {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            bytes
+        };
+        messages.iter().map(encode).collect()
+    },
+};

@@ -2,7 +2,8 @@
 //!
 //! A relay is any peer with an address that all can dial. Its clients keep a TLS connection to it, in which each proves
 //! who it is by its key, and send it datagrams for peers that they name by their ids; it passes on to each client what is
-//! for it, under the id that the sender proved. What is inside is sealed end to end (QUIC, say): the relay can drop, delay, repeat and count, and neither read nor forge.
+//! for it, under the id that the sender proved. What is inside is sealed end to end (QUIC, in
+//! [`Peers`](super::peers::Peers)): the relay can drop, delay, repeat and count, and neither read nor forge.
 //!
 //! ```
 //! use std::rc::Rc;

@@ -14,6 +14,7 @@ use quinn_proto::{
 };
 use ring::{hkdf, hmac};
 
+use super::progress::Watching;
 use crate::crypto::Identity;
 use crate::crypto::derive::derive;
 use crate::net::tls::Expect;
@@ -34,7 +35,7 @@ pub(super) const RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
 const PENDING_WINDOW_BYTES: u32 = 256 << 10;
 
 /// What may wait to be acknowledged, over all streams of a connection; who writes more is suspended.
-const SEND_WINDOW_BYTES: u64 = 8 << 20;
+pub(super) const SEND_WINDOW_BYTES: u64 = 8 << 20;
 
 /// A connection that heard nothing for so long is gone. Two keep-alives, so that one may be lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(32);
@@ -92,6 +93,7 @@ fn transport(receive_window: u32) -> Arc<TransportConfig> {
         .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("seconds fit")))
         .keep_alive_interval(Some(KEEP_ALIVE))
+        .congestion_controller_factory(Arc::new(Watching))
         // A bit that shows the round trip time to everybody on the path.
         .allow_spin(false);
     Arc::new(config)

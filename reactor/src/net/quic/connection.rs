@@ -1,5 +1,7 @@
 //! A connection to one peer: streams, as many as are wanted.
 
+mod path;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quinn_proto::{ConnectionError, ConnectionEvent, ConnectionHandle, Dir, Event, StreamEvent, StreamId};
 use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use super::config::RECEIVE_WINDOW_BYTES;
 use super::endpoint::Shared;
@@ -22,6 +25,8 @@ use crate::crypto::PublicKey;
 use crate::net::tls::HANDSHAKE_TIMEOUT;
 use crate::net::tls::raw_public_key::decode_key;
 use crate::sync::Waiters;
+
+pub(crate) use path::WeakConnection;
 
 /// A connection whose handshake is done. Clones are the same connection, and streams hold it too; when the last of them
 /// is dropped it closes, as soon as the streams that were ended have been delivered.
@@ -48,6 +53,10 @@ pub(super) struct Inner {
     /// Until when what was ended may be delivered, once nobody uses the connection any more.
     lingers_until: Cell<Option<Instant>>,
     timer: Cell<Option<Instant>>,
+    /// What is known of the path is known of one that is not in use any more.
+    has_better_path: Cell<bool>,
+    /// What may wait here beyond what is on its way, in bytes, where somebody wishes for it to be little.
+    unsent_max: Cell<Option<u32>>,
     peer: Cell<Option<PublicKey>>,
     lost: RefCell<Option<Lost>>,
     streams: RefCell<BTreeMap<StreamId, Rc<Rows>>>,
@@ -125,6 +134,7 @@ impl Connection {
     }
 
     /// Where the peer is now. It changes when the peer moves, or its router lends it another port: the connection goes on.
+    /// Of a peer that is reached by [`Peers`](crate::nat::peers::Peers) it is a number that stands for it, of 100::/64.
     pub fn remote_addr(&self) -> SocketAddr {
         let address = self.inner.proto.borrow().remote_address();
         SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -138,6 +148,24 @@ impl Connection {
     /// The largest datagram that the path is known to take, in bytes; it is searched for while the connection is used.
     pub fn mtu(&self) -> u16 {
         self.inner.proto.borrow().current_mtu()
+    }
+
+    /// Bytes that both ends of this connection get alike, and nobody else: keys for what belongs to it and travels beside it.
+    /// `label` names the purpose.
+    ///
+    /// # Source
+    /// RFC 8446, section 7.5.
+    pub(crate) fn export<const N: usize>(&self, label: &[u8]) -> Zeroizing<[u8; N]> {
+        let mut output = Zeroizing::new([0; N]);
+        let proto = self.inner.proto.borrow();
+        let exported = proto.crypto_session().export_keying_material(&mut *output, label, b"");
+        exported.expect("its handshake is done, and it is short");
+        output
+    }
+
+    /// Whether we dialled.
+    pub(crate) fn is_dialled(&self) -> bool {
+        self.inner.proto.borrow().side().is_client()
     }
 
     /// Closes it at once, and tells the peer: what was not delivered is lost, and whoever waits for it gets an error.
@@ -184,6 +212,8 @@ impl Inner {
             handle_count: Cell::new(0),
             lingers_until: Cell::new(None),
             timer: Cell::new(None),
+            has_better_path: Cell::new(false),
+            unsent_max: Cell::new(None),
             peer: Cell::new(None),
             lost: RefCell::default(),
             streams: RefCell::default(),
@@ -255,11 +285,15 @@ impl Inner {
         self.touch();
     }
 
+    fn fail(self: &Rc<Self>, lost: Lost) {
+        self.proto.borrow_mut().close(now(), 0_u32.into(), Bytes::new());
+        self.on_lost(lost);
+        self.touch();
+    }
+
     fn close(self: &Rc<Self>) {
         if self.lost.borrow().is_none() {
-            self.proto.borrow_mut().close(now(), 0_u32.into(), Bytes::new());
-            self.on_lost(ConnectionError::LocallyClosed.into());
-            self.touch();
+            self.fail(ConnectionError::LocallyClosed.into());
         }
     }
 
@@ -299,6 +333,9 @@ impl Inner {
 
     /// Takes what the protocol has to tell, to the endpoint and to us. Never suspends.
     pub(super) fn on_events(self: &Rc<Self>) {
+        self.adopt_path();
+        // Before the events: a window that grew wakes writers.
+        self.bound_unsent();
         loop {
             let event = self.proto.borrow_mut().poll();
             let Some(event) = event else { break };

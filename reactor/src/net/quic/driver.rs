@@ -5,20 +5,25 @@
 
 use std::io::ErrorKind;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::connection::Inner;
 use super::endpoint::Shared;
 use super::error::Lost;
-use super::wire::Buffers;
+use super::wire::{Buffers, Trouble, trouble};
 use crate::clock::now;
 use crate::coroutine::{spend, yield_now};
 use crate::select::{at, select};
+use crate::timer::sleep;
 
 /// System calls that receive, before what came is answered: acknowledgements that wait for more make a peer wait.
 const RECEIVES_MAX: usize = 4;
 
 /// Sends of one connection before another has its turn: 640 datagrams.
 const SENDS_MAX: usize = 20;
+
+/// How long the endpoint rests when the kernel has no memory for it: others may give some back meanwhile.
+const EXHAUSTED_REST: Duration = Duration::from_millis(20);
 
 /// Runs until nobody uses the endpoint any more and its connections have ended.
 pub(super) fn run(shared: &Rc<Shared>) {
@@ -32,6 +37,11 @@ pub(super) fn run(shared: &Rc<Shared>) {
                 // A flood is many such calls, and others have their turn in between.
                 Ok(true) => spend(),
                 Ok(false) => break,
+                Err(error) if trouble(&error) == Trouble::OfAMoment => {
+                    tracing::warn!("QUIC: nothing can be received at the moment: {error}");
+                    sleep(EXHAUSTED_REST);
+                    break;
+                }
                 Err(error) => {
                     return shared.fail(&Lost::new(error.kind(), format!("a QUIC socket: {error}")));
                 }
@@ -77,8 +87,11 @@ fn fire_timers(shared: &Shared) {
 fn send(shared: &Shared, scratch: &mut Vec<u8>) {
     loop {
         let answer = shared.answers.borrow_mut().pop_front();
-        let Some((transmit, bytes)) = answer else { break };
-        shared.wire.send(&transmit, &bytes);
+        let Some((mut transmit, bytes)) = answer else { break };
+        if shared.route(&mut transmit, &bytes) {
+            // Lost like any other.
+            let _ = shared.wire.send(&transmit, &bytes);
+        }
     }
     // Whoever becomes dirty meanwhile waits for the next round, after what has come.
     let round = shared.dirty.take();
@@ -89,12 +102,15 @@ fn send(shared: &Shared, scratch: &mut Vec<u8>) {
         for _ in 0..SENDS_MAX {
             scratch.clear();
             let transmit = inner.proto.borrow_mut().poll_transmit(now(), inner.segments_max(), scratch);
-            let Some(transmit) = transmit else {
+            let Some(mut transmit) = transmit else {
                 has_more = false;
                 break;
             };
-            if inner.may_send(transmit.size) {
-                shared.wire.send(&transmit, &scratch[..transmit.size]);
+            if inner.may_send(transmit.size)
+                && shared.route(&mut transmit, scratch)
+                && let Err(error) = shared.wire.send(&transmit, &scratch[..transmit.size])
+            {
+                inner.on_send_error(&error);
             }
         }
         if has_more {
@@ -115,7 +131,10 @@ impl Drop for LastWords<'_> {
             let mut proto = inner.proto.borrow_mut();
             proto.close(now(), 0_u32.into(), bytes::Bytes::new());
             let last = proto.poll_transmit(now(), 1, &mut bytes).filter(|last| inner.may_send(last.size));
-            if let Some(transmit) = last {
+            drop(proto);
+            if let Some(mut transmit) = last
+                && self.0.route(&mut transmit, &bytes)
+            {
                 self.0.wire.try_send(&transmit, &bytes[..transmit.size]);
             }
         }

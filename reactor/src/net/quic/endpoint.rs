@@ -1,6 +1,8 @@
 //! A socket with its connections: what is known of them, and how new ones come about.
 
-use std::cell::{Cell, RefCell};
+mod reach;
+
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use super::connection::{Connection, Inner};
 use super::error::Lost;
 use super::lane::{Inbox, Lane, Protocol, Share, deliver, protocol_of};
 use super::pending::{Origin, Pending};
+use super::routes::{Routes, virtual_number};
 use super::wire::{Received, Wire};
 use super::{RETRY_ABOVE, UNPROVED_FACTOR, config, driver};
 use crate::clock::{deadline_after, now};
@@ -23,6 +26,8 @@ use crate::nat::stun;
 use crate::net::UdpSocket;
 use crate::net::tls::{Expect, HANDSHAKE_TIMEOUT};
 use crate::sync::{Signal, Waiters};
+
+pub(crate) use reach::WeakEndpoint;
 
 /// Answers that are not a connection's (a retry, a refusal, a reset) and wait to be sent; more are dropped, since they
 /// are to packets that anybody can forge.
@@ -58,6 +63,7 @@ pub(super) struct Shared {
     pending: RefCell<Pending>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
     answers_stun: Cell<bool>,
+    routes: OnceCell<Rc<dyn Routes>>,
     /// Somebody may still connect or accept.
     pub(super) is_open: Cell<bool>,
     failure: RefCell<Option<Lost>>,
@@ -117,6 +123,7 @@ impl Endpoint {
             pending: RefCell::default(),
             inboxes: RefCell::default(),
             answers_stun: Cell::new(false),
+            routes: OnceCell::new(),
             is_open: Cell::new(true),
             failure: RefCell::default(),
             emptied: Waiters::new(&"a QUIC endpoint's connections to end"),
@@ -135,8 +142,12 @@ impl Endpoint {
     /// # Suspends
     /// For a round trip.
     pub fn connect(&self, to: SocketAddr, expect: Expect) -> io::Result<Connection> {
+        self.dial(self.shared.as_the_socket_sees(to)?, expect)
+    }
+
+    /// As [`Endpoint::connect`], to the peer that stands behind a virtual address.
+    pub(crate) fn dial(&self, to: SocketAddr, expect: Expect) -> io::Result<Connection> {
         self.shared.check()?;
-        let to = self.as_the_socket_sees(to)?;
         let config = config::client(&self.identity, expect, to)?;
         let (handle, proto) =
             self.shared.proto.borrow_mut().connect(now(), config, to, "peer").map_err(|error| {
@@ -173,19 +184,12 @@ impl Endpoint {
         })?
     }
 
-    /// A socket for both families calls those of IPv4 by another name; one for IPv4 reaches no others.
-    fn as_the_socket_sees(&self, to: SocketAddr) -> io::Result<SocketAddr> {
-        match (self.local_addr()?, to) {
-            (SocketAddr::V6(_), SocketAddr::V4(to)) => {
-                Ok(SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()))
-            }
-            (SocketAddr::V4(_), SocketAddr::V6(_)) => {
-                let reason =
-                    format!("{to} can't be reached from an endpoint at an IPv4 address: bind one at [::]");
-                Err(io::Error::new(ErrorKind::InvalidInput, reason))
-            }
-            _ => Ok(to),
-        }
+    /// Has `routes` say where virtual addresses are, from now on.
+    ///
+    /// # Panics
+    /// The second time.
+    pub(crate) fn set_routes(&self, routes: Rc<dyn Routes>) {
+        assert!(self.shared.routes.set(routes).is_ok(), "an endpoint has its routes already");
     }
 
     /// The share of the socket that another protocol has.
@@ -213,6 +217,11 @@ impl Endpoint {
     /// # Suspends
     /// Until the last one is gone.
     pub fn close(self) {
+        self.finish();
+    }
+
+    /// What [`Endpoint::close`] does.
+    pub(crate) fn finish(&self) {
         self.shared.close();
         let all: Vec<Rc<Inner>> = self.shared.connections.borrow().values().cloned().collect();
         all.iter().for_each(|inner| inner.linger());
@@ -321,14 +330,23 @@ impl Shared {
     /// A datagram has come. Never suspends.
     pub(super) fn on_datagram(self: &Rc<Self>, received: &Received<'_>) {
         // No machine sends so, and what answers it fails in a way that makes quinn-udp give up joined sends for good.
-        if !stun::is_of_one_machine(received.from) {
+        // Nor from a virtual address, which stands for a peer.
+        if !stun::is_of_one_machine(received.from) || virtual_number(received.from.ip()).is_some() {
             return;
         }
+        let from = SocketAddr::new(received.from.ip().to_canonical(), received.from.port());
+        let routes = self.routes.get();
         match protocol_of(received.bytes) {
+            Some(Protocol::Lane(Share::Control))
+                if routes.is_some_and(|routes| routes.on_control(from, received.bytes)) => {}
             Some(Protocol::Lane(share)) => {
                 deliver(&self.inboxes.borrow(), share, received.from, received.bytes)
             }
-            Some(Protocol::Quic) => self.on_quic(received),
+            Some(Protocol::Quic) => match routes.and_then(|routes| routes.arrival(from)) {
+                None => self.on_quic(received),
+                // Where we sent it from may change as its address does.
+                Some(from) => self.on_quic(&Received { from, to: None, ..*received }),
+            },
             Some(Protocol::StunRequest) => self.on_stun_request(received),
             None => {}
         }
@@ -362,7 +380,9 @@ impl Shared {
             Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(incoming, received.bytes.len()),
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let found = self.connections.borrow().get(&handle.0).cloned();
-                if let Some(inner) = found {
+                // Who knows a connection's id and sends from elsewhere is not to make it move there.
+                let is_routed = virtual_number(received.from.ip()).is_some();
+                if let Some(inner) = found.filter(|inner| inner.is_routed() == is_routed) {
                     inner.on_datagram(event, received.bytes.len());
                 }
             }

@@ -56,13 +56,17 @@ mod endpoint;
 mod error;
 mod lane;
 mod pending;
+mod progress;
+pub(crate) mod routes;
 mod stream;
 mod wire;
 
 use std::time::Duration;
 
 pub use connection::Connection;
+pub(crate) use connection::WeakConnection;
 pub use endpoint::Endpoint;
+pub(crate) use endpoint::WeakEndpoint;
 pub use lane::{Lane, Share};
 pub use stream::Stream;
 
@@ -75,6 +79,10 @@ pub const PENDING_PER_ADDRESS_MAX: usize = 32;
 
 /// With so many of them a client has to prove its address, by a token that is sent there, before it costs us a handshake.
 const RETRY_ABOVE: usize = PENDING_MAX / 4;
+
+/// The same of all that come over relays, whose word is all there is for who they are: a relay that makes peers up leaves
+/// room for others.
+const PENDING_RELAYED_MAX: usize = PENDING_MAX / 2;
 
 /// Bytes that an address may be sent for each that came from it, as long as it has proved nothing (RFC 9000, section 8.1).
 const UNPROVED_FACTOR: usize = 3;

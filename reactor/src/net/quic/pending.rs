@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{PENDING_MAX, PENDING_PER_ADDRESS_MAX};
+use super::routes::virtual_number;
+use super::{PENDING_MAX, PENDING_PER_ADDRESS_MAX, PENDING_RELAYED_MAX};
 
 /// Where a client comes from, as far as it counts: of IPv6 the 64 bits of its network, since the rest is its own choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,9 +15,17 @@ pub(super) struct Origin(IpAddr);
 impl Origin {
     pub(super) fn of(ip: IpAddr) -> Origin {
         Origin(match ip.to_canonical() {
+            // A peer each.
+            ip if virtual_number(ip).is_some() => ip,
             IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
             ip => ip,
         })
+    }
+}
+
+impl Origin {
+    fn is_relayed(self) -> bool {
+        virtual_number(self.0).is_some()
     }
 }
 
@@ -24,6 +33,7 @@ impl Origin {
 pub(super) struct Pending {
     by_origin: BTreeMap<Origin, usize>,
     count: usize,
+    relayed_count: usize,
 }
 
 impl Pending {
@@ -34,9 +44,13 @@ impl Pending {
     /// Counts another one; `false` where there is no place for it.
     pub(super) fn begin(&mut self, origin: Origin) -> bool {
         let of_origin = self.by_origin.get(&origin).copied().unwrap_or(0);
-        let has_place = self.count < PENDING_MAX && of_origin < PENDING_PER_ADDRESS_MAX;
+        let is_relayed = origin.is_relayed();
+        let has_place = self.count < PENDING_MAX
+            && of_origin < PENDING_PER_ADDRESS_MAX
+            && !(is_relayed && self.relayed_count >= PENDING_RELAYED_MAX);
         if has_place {
             self.count += 1;
+            self.relayed_count += usize::from(is_relayed);
             self.by_origin.insert(origin, of_origin + 1);
         }
         has_place
@@ -46,6 +60,7 @@ impl Pending {
     pub(super) fn end(&mut self, origin: Origin) {
         let Some(of_origin) = self.by_origin.get_mut(&origin) else { return };
         self.count -= 1;
+        self.relayed_count -= usize::from(origin.is_relayed());
         *of_origin -= 1;
         if *of_origin == 0 {
             self.by_origin.remove(&origin);
@@ -55,6 +70,7 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    use super::super::routes::virtual_address;
     use super::*;
 
     #[test]
@@ -77,6 +93,17 @@ mod tests {
         assert_eq!(begun, PENDING_MAX);
         origins.iter().for_each(|origin| pending.end(*origin));
         assert!(pending.count() == 0 && pending.by_origin.is_empty());
+    }
+
+    #[test]
+    fn a_relay_that_makes_peers_up_leaves_room_for_others() {
+        let mut pending = Pending::default();
+        let relayed: Vec<Origin> =
+            (0..1_000).map(|number| Origin::of(virtual_address(number).ip())).collect();
+        assert_eq!(relayed.iter().filter(|origin| pending.begin(**origin)).count(), PENDING_RELAYED_MAX);
+        assert!(pending.begin(Origin::of([192, 0, 2, 1].into())));
+        pending.end(relayed[0]);
+        assert!(pending.begin(relayed[999]) && !pending.begin(relayed[998]));
     }
 
     #[test]

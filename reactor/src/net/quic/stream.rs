@@ -11,7 +11,8 @@ use quinn_proto::{ReadError, StreamId, VarInt, WriteError};
 use super::connection::Connection;
 use crate::crypto::PublicKey;
 use crate::net::{Duplex, WriteOnce};
-use crate::sync::Waiters;
+use crate::select::{Selectable, source::Source};
+use crate::sync::{WaitList, Waiters};
 
 /// What a stream that was dropped, and not ended, is reset with. We know no reasons apart.
 const DROPPED: VarInt = VarInt::from_u32(1);
@@ -215,6 +216,29 @@ impl Stream {
         }
     }
 
+    /// Whether a read would not wait. A read of nothing takes nothing, and yet finds the end.
+    fn is_readable(&self) -> bool {
+        if self.reading.get() != Direction::Open {
+            return true;
+        }
+        let inner = self.connection.inner();
+        let mut proto = inner.proto.borrow_mut();
+        let mut stream = proto.recv_stream(self.id);
+        let Ok(mut chunks) = stream.read(true) else { return true };
+        match chunks.next(0) {
+            Ok(Some(_)) => true,
+            Ok(None) => {
+                self.reading.set(Direction::Ended);
+                true
+            }
+            Err(ReadError::Reset(_)) => {
+                self.reading.set(Direction::BrokenOff);
+                true
+            }
+            Err(ReadError::Blocked) => inner.lost().is_some(),
+        }
+    }
+
     /// Writes what there is room for; `None` if there is none.
     fn try_write(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
         let inner = self.connection.inner();
@@ -332,7 +356,25 @@ impl Duplex for Stream {
     fn peer_key(&self) -> Option<PublicKey> {
         self.connection.inner().peer()
     }
+
+    /// Of the whole connection, since its streams share the line; of several wishes the smallest holds.
+    fn keep_unsent_below(&self, bytes: u32) {
+        self.connection.inner().keep_unsent_below(bytes);
+    }
 }
+
+/// Ready when there is something to read, be it the end or an error.
+impl Source for Stream {
+    fn is_ready(&self) -> bool {
+        self.is_readable()
+    }
+
+    fn rows<'a>(&'a self, row: &mut dyn FnMut(&'a WaitList)) {
+        row(self.rows.readers.list());
+    }
+}
+
+impl Selectable for Stream {}
 
 impl Drop for Stream {
     fn drop(&mut self) {

@@ -4,11 +4,12 @@
 //! buffers that it has joined (GRO): without them QUIC moves a third as much. What is under a datagram, the bits of
 //! congestion (ECN) and the address that it was sent to, goes along both ways.
 
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 
 use quinn_proto::{EcnCodepoint, Transmit};
 use quinn_udp::{RecvMeta, UdpSocketState};
+use rustix::io::Errno;
 
 use crate::net::UdpSocket;
 use crate::select::source::Source;
@@ -77,14 +78,17 @@ impl Wire {
     }
 
     /// Sends, and waits while the socket is full. A datagram that can't be sent is one that was lost.
-    pub(super) fn send(&self, transmit: &Transmit, bytes: &[u8]) {
-        let _ = match &self.kernel {
+    pub(super) fn send(&self, transmit: &Transmit, bytes: &[u8]) -> io::Result<()> {
+        let sent = match &self.kernel {
             None => self.socket.send_to(bytes, transmit.destination).map(drop),
             Some(kernel) => {
                 let transmit = with_bytes(transmit, bytes);
                 self.socket.descriptor().write_with(|fd| kernel.try_send((&fd).into(), &transmit))
             }
         };
+        sent.inspect_err(|error| {
+            tracing::debug!("QUIC: {} bytes to {}: {error}", transmit.size, transmit.destination);
+        })
     }
 
     /// As [`Wire::send`], and lost where the socket is full.
@@ -118,12 +122,7 @@ impl Wire {
         });
         let count = match received {
             None => return Ok(false),
-            // Somebody's machine says that nobody listens there, or a signal came: nothing of ours.
-            Some(Err(error))
-                if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Interrupted) =>
-            {
-                return Ok(true);
-            }
+            Some(Err(error)) if trouble(&error) == Trouble::OfOnePacket => return Ok(true),
             Some(received) => received?,
         };
         for (meta, buffer) in metas[..count].iter().zip(buffers.0.chunks_exact(BUFFER_BYTES)) {
@@ -136,6 +135,46 @@ impl Wire {
     }
 }
 
+/// What an error of receiving says of the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// One packet's: somebody's machine or router has said that it did not arrive, or a signal came.
+    OfOnePacket,
+    /// The kernel has no memory for us at the moment.
+    OfAMoment,
+    /// Nothing will come of it any more.
+    Lasting,
+}
+
+/// What to make of an error of receiving. A list of what passes, since who takes a dead socket for a passing trouble spins.
+pub(super) fn trouble(error: &io::Error) -> Trouble {
+    match Errno::from_io_error(error) {
+        Some(
+            Errno::CONNREFUSED
+            | Errno::INTR
+            | Errno::CONNRESET
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::NETDOWN
+            | Errno::NETRESET
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::MSGSIZE
+            | Errno::ACCESS
+            | Errno::PERM,
+        ) => Trouble::OfOnePacket,
+        Some(Errno::NOBUFS | Errno::NOMEM) => Trouble::OfAMoment,
+        _ => Trouble::Lasting,
+    }
+}
+
+/// Whether an error of sending says that there is no way to the address, and not only that a packet was lost.
+pub(super) fn is_no_way(error: &io::Error) -> bool {
+    use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkUnreachable, PermissionDenied};
+    matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkUnreachable | PermissionDenied)
+}
+
 fn with_bytes<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'a> {
     quinn_udp::Transmit {
         destination: transmit.destination,
@@ -143,5 +182,26 @@ fn with_bytes<'a>(transmit: &Transmit, bytes: &'a [u8]) -> quinn_udp::Transmit<'
         contents: bytes,
         segment_size: transmit.segment_size,
         src_ip: transmit.src_ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_will_never_pass_ends_an_endpoint() {
+        let of = |errno: Errno| trouble(&errno.into());
+        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH, Errno::PERM, Errno::INTR] {
+            assert_eq!(of(errno), Trouble::OfOnePacket, "{errno:?}");
+        }
+        for errno in [Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(of(errno), Trouble::OfAMoment, "{errno:?}");
+        }
+        for errno in [Errno::BADF, Errno::NOTSOCK, Errno::INVAL] {
+            assert_eq!(of(errno), Trouble::Lasting, "{errno:?}");
+        }
+        // A simulated machine that has crashed.
+        assert_eq!(trouble(&io::ErrorKind::ConnectionAborted.into()), Trouble::Lasting);
     }
 }

@@ -1,0 +1,352 @@
+//! What an endpoint, its relays and the prober share: where each packet goes, and what each control packet changes.
+//!
+//! Nothing here suspends. Packets come in from the endpoint's coroutine and from those of the relays, and leave by its socket
+//! or a relay's outbox.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Path;
+use super::message::{CANDIDATES_MAX, Message, SessionTag};
+use super::table::{Link, Peer, Table};
+use crate::clock::now;
+use crate::nat::relay::{DATAGRAM_BYTES_MAX, Sender};
+use crate::nat::{PeerId, stun};
+use crate::net::quic::routes::{Routes, virtual_address, virtual_number};
+use crate::net::quic::{Connection, WeakEndpoint};
+use crate::random;
+use crate::sync::Waiters;
+
+/// A connection whose packets nobody has acknowledged for so long is asked for a sign.
+const DOUBT_AFTER: Duration = Duration::from_secs(3);
+/// And that sign takes a round trip. Together with the doubt less than the 15 s in which a direct path has to be given up.
+const SIGN_WITHIN: Duration = Duration::from_secs(4);
+
+pub(super) struct Core {
+    table: RefCell<Table>,
+    /// The relays that are kept, by their order; `None` while one is not connected.
+    relays: RefCell<Vec<Option<Sender>>>,
+    /// Who waits for one to be connected.
+    pub(super) relay_up: Waiters,
+    endpoint: OnceCell<WeakEndpoint>,
+    /// Our addresses: by the relay through which they were learnt, and under `usize::MAX` those that we were told.
+    own: RefCell<BTreeMap<usize, Vec<SocketAddr>>>,
+    /// Wakes the prober; `told` is that, for who comes before it waits.
+    work: Waiters,
+    told: Cell<bool>,
+    /// Who waits for another path.
+    pub(super) path_changed: Waiters,
+}
+
+impl Core {
+    pub(super) fn new() -> Core {
+        Core {
+            table: RefCell::default(),
+            relays: RefCell::default(),
+            relay_up: Waiters::new(&"a relay"),
+            endpoint: OnceCell::new(),
+            own: RefCell::default(),
+            work: Waiters::new(&"the next probe"),
+            told: Cell::new(false),
+            path_changed: Waiters::new(&"another path to a peer"),
+        }
+    }
+
+    pub(super) fn set_endpoint(&self, endpoint: WeakEndpoint) {
+        assert!(self.endpoint.set(endpoint).is_ok(), "it has one endpoint");
+    }
+
+    fn endpoint(&self) -> &WeakEndpoint {
+        self.endpoint.get().expect("it is set before anything comes")
+    }
+
+    fn tell(&self) {
+        self.told.set(true);
+        self.work.wake_all();
+    }
+
+    /// A place for another relay; its number.
+    pub(super) fn add_relay(&self) -> usize {
+        self.relays.borrow_mut().push(None);
+        self.relays.borrow().len() - 1
+    }
+
+    pub(super) fn set_relay(&self, relay: usize, sender: Option<Sender>) {
+        self.relays.borrow_mut()[relay] = sender;
+        self.relay_up.wake_all();
+        self.start_over();
+    }
+
+    pub(super) fn has_relay(&self) -> bool {
+        self.relays.borrow().iter().flatten().any(Sender::is_up)
+    }
+
+    /// Our addresses, as learnt through that relay.
+    pub(super) fn set_own(&self, relay: usize, addresses: Vec<SocketAddr>) {
+        let earlier = self.own.borrow_mut().insert(relay, addresses.clone());
+        if earlier.as_ref() != Some(&addresses) {
+            self.start_over();
+        }
+    }
+
+    pub(super) fn add_own(&self, address: SocketAddr) {
+        self.own.borrow_mut().entry(usize::MAX).or_default().push(address);
+        self.start_over();
+    }
+
+    /// What the peers are told: each once, and those first that we were told ourselves.
+    fn candidates(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<SocketAddr> = Vec::new();
+        for address in self.own.borrow().values().rev().flatten() {
+            if !all.contains(address) && all.len() < CANDIDATES_MAX {
+                all.push(*address);
+            }
+        }
+        all
+    }
+
+    /// Something has changed here: what was given up is tried again.
+    fn start_over(&self) {
+        let now = now();
+        let mut table = self.table.borrow_mut();
+        for number in table.numbers() {
+            if let Some(peer) = table.peer(number).filter(|peer| !peer.links.is_empty()) {
+                peer.paths.start_over(now);
+                table.set_due(number, Some(now));
+            }
+        }
+        drop(table);
+        self.tell();
+    }
+
+    /// The virtual address of a peer; `None` where there are too many.
+    pub(super) fn address_of(&self, id: PeerId) -> Option<SocketAddr> {
+        self.table.borrow_mut().number_of(id, now()).map(virtual_address)
+    }
+
+    /// Takes a connection whose handshake is done; whether it is with whom its address stands for. A relay may have lied.
+    pub(super) fn attach(&self, connection: &Connection) -> bool {
+        let id = PeerId::from(connection.peer());
+        let mut table = self.table.borrow_mut();
+        if table.by_virtual(connection.remote_addr()).is_none_or(|peer| peer.id != id) {
+            return false;
+        }
+        table.attach(id, super::session_of(connection), connection.downgrade(), now());
+        drop(table);
+        self.tell();
+        self.path_changed.wake_all();
+        true
+    }
+
+    /// How a peer is reached; `None` without a connection to it.
+    pub(super) fn path(&self, id: PeerId) -> Option<Path> {
+        let table = self.table.borrow();
+        let peer = table.by_id(id)?;
+        if !peer.links.iter().any(|link| link.connection.is_up()) {
+            return None;
+        }
+        let direct = peer.paths.route().zip(peer.paths.round_trip());
+        Some(direct.map_or(Path::Relayed, |(address, round_trip)| Path::Direct { address, round_trip }))
+    }
+
+    /// The relay over which a peer is sent something: where it was last heard, or any where it may be.
+    fn relay_of(&self, peer: &Peer) -> Option<Sender> {
+        let relays = self.relays.borrow();
+        let all = peer.relay.into_iter().chain(0..relays.len());
+        let up = all.filter_map(|relay| Some((relay, relays[relay].clone().filter(Sender::is_up)?)));
+        up.filter(|(relay, _)| !peer.absent_at.contains(relay)).map(|(_, sender)| sender).next()
+    }
+
+    /// A relay has brought a datagram from who proved that id to it.
+    pub(super) fn on_relayed(&self, relay: usize, from: PeerId, bytes: &[u8]) {
+        let number = self.table.borrow_mut().on_relayed(from, relay, now());
+        let Some(number) = number else { return };
+        if SessionTag::of(bytes).is_some() {
+            self.on_packet(None, bytes);
+        } else {
+            self.endpoint().on_datagram(virtual_address(number), bytes);
+        }
+    }
+
+    /// A relay says that a peer is not there.
+    pub(super) fn on_absent(&self, relay: usize, id: PeerId) {
+        let mut table = self.table.borrow_mut();
+        // Of whom we know nothing, we have sent nothing to.
+        let Some(number) = table.known_number(id) else { return };
+        let Some(peer) = table.peer(number) else { return };
+        peer.absent_at.insert(relay);
+        let is_nowhere = self.relay_of(peer).is_none();
+        if is_nowhere {
+            // It may have come by the next try.
+            peer.absent_at.clear();
+        }
+        drop(table);
+        if is_nowhere {
+            let reason = "no relay of ours knows the peer: it is offline, or uses other relays";
+            self.endpoint().on_unreachable(virtual_address(number), reason);
+        }
+    }
+
+    /// A packet about paths, directly or over a relay; whether it is one.
+    fn on_packet(&self, from: Option<SocketAddr>, packet: &[u8]) -> bool {
+        let now = now();
+        let mut table = self.table.borrow_mut();
+        let Some(tag) = SessionTag::of(packet) else { return false };
+        let Some(number) = table.by_session(tag) else { return false };
+        let Some(peer) = table.peer(number) else { return false };
+        let Some(link) = peer.links.iter_mut().find(|link| link.session.tag() == tag) else { return false };
+        let Some(message) = link.session.open(packet) else { return true };
+        let before = peer.paths.route();
+        match (message, from) {
+            (Message::Ping { transaction, padding }, Some(from)) => {
+                let pong = link.session.seal(&Message::Pong { transaction, padding });
+                peer.paths.on_ping(from, now);
+                table.on_sealed(number, from, false);
+                self.endpoint().send_to(&pong, from);
+            }
+            (Message::Pong { transaction, .. }, Some(from)) => {
+                if peer.paths.on_pong(from, transaction, now) {
+                    table.on_sealed(number, from, true);
+                }
+            }
+            (Message::Candidates(named), _) => peer.paths.on_candidates(&self.usable(&named), now),
+            // Over a relay there is nothing to be asked.
+            (Message::Ping { .. } | Message::Pong { .. }, None) => {}
+        }
+        self.after(&mut table, number, before);
+        drop(table);
+        self.tell();
+        true
+    }
+
+    /// Of the addresses that a peer names, those that can be one's.
+    fn usable(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
+        // This machine itself is meant only where we say so of ourselves.
+        let is_local = self.own.borrow().values().flatten().any(|own| own.ip().is_loopback());
+        let is_usable = |address: &SocketAddr| {
+            stun::is_of_one_machine(*address)
+                && virtual_number(address.ip()).is_none()
+                && (is_local || !address.ip().is_loopback())
+        };
+        named.iter().map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())).filter(is_usable).collect()
+    }
+
+    /// What a change of the paths of a peer entails.
+    fn after(&self, table: &mut Table, number: u64, before: Option<SocketAddr>) {
+        let Some(peer) = table.peer(number) else { return };
+        if peer.paths.route() != before {
+            tracing::debug!("{} is reached by {:?} now, and was by {before:?}", peer.id, peer.paths.route());
+            let is_better = peer.paths.route().is_some();
+            for link in &peer.links {
+                if is_better { link.connection.on_better_path() } else { link.connection.ping() }
+            }
+            self.path_changed.wake_all();
+        }
+        let mut due = peer.paths.next_due();
+        if peer.paths.route().is_some()
+            && peer.links.iter().any(|link| link.connection.waiting_since().is_some())
+        {
+            // Whether it gets its sign is looked at now and then.
+            due = due.into_iter().chain([now() + SIGN_WITHIN / 4]).min();
+        }
+        table.set_due(number, due);
+    }
+
+    /// All that the prober does: it looks at each peer when its time has come, until it is terminated.
+    pub(super) fn probe(&self) {
+        loop {
+            let next = self.table.borrow_mut().take_due(now());
+            match next {
+                Some(number) => {
+                    self.look_at(number);
+                    crate::coroutine::spend();
+                }
+                None => {
+                    let due = self.table.borrow().next_due();
+                    // Its time has come, or it was told.
+                    let _ = self.work.wait(due, || self.told.take().then_some(()));
+                }
+            }
+        }
+    }
+
+    fn look_at(&self, number: u64) {
+        let now = now();
+        let mut table = self.table.borrow_mut();
+        table.detach(number);
+        let Some(peer) = table.peer(number) else { return };
+        if peer.links.is_empty() {
+            self.path_changed.wake_all();
+            return;
+        }
+        let before = peer.paths.route();
+        peer.paths.on_time(now);
+        if peer.paths.route().is_some() && peer.links.iter_mut().any(|link| carries_nothing(link, now)) {
+            peer.paths.on_carries_nothing(now);
+        }
+        let (begins, relay, id) = (peer.paths.begin_round(now), self.relay_of(peer), peer.id);
+        let probes = peer.paths.probes(now, random::number);
+        let Some(link) = peer.links.last_mut() else { return };
+        if let Some(relay) = relay.filter(|_| begins) {
+            relay.send(id, &link.session.seal(&Message::Candidates(self.candidates())));
+        }
+        for probe in probes {
+            let ping = Message::Ping { transaction: probe.transaction, padding: probe.padding };
+            self.endpoint().send_to(&link.session.seal(&ping), probe.to);
+        }
+        self.after(&mut table, number, before);
+    }
+}
+
+/// Whether what a connection sends has gone unacknowledged for too long, though it was asked for a sign.
+fn carries_nothing(link: &mut Link, now: Instant) -> bool {
+    let Some(since) = link.connection.waiting_since() else {
+        link.asked_at = None;
+        return false;
+    };
+    match link.asked_at.filter(|at| *at >= since) {
+        Some(asked_at) => now >= asked_at + SIGN_WITHIN,
+        None => {
+            if now >= since + DOUBT_AFTER {
+                link.connection.ping();
+                link.asked_at = Some(now);
+            }
+            false
+        }
+    }
+}
+
+impl Routes for Core {
+    fn arrival(&self, from: SocketAddr) -> Option<SocketAddr> {
+        self.table.borrow_mut().arrival(from, now())
+    }
+
+    fn departure(&self, to: SocketAddr, datagrams: &[u8], segment: usize) -> Option<SocketAddr> {
+        let now = now();
+        let mut table = self.table.borrow_mut();
+        let peer = table.by_virtual(to)?;
+        if let Some(direct) = peer.paths.route() {
+            if peer.paths.on_sent(now)
+                && let Some(number) = virtual_number(to.ip())
+            {
+                let due = peer.paths.next_due();
+                table.set_due(number, due);
+                drop(table);
+                self.tell();
+            }
+            return Some(direct);
+        }
+        if let Some(relay) = self.relay_of(peer) {
+            for datagram in datagrams.chunks(segment.max(1)).filter(|part| part.len() <= DATAGRAM_BYTES_MAX) {
+                relay.send(peer.id, datagram);
+            }
+        }
+        None
+    }
+
+    fn on_control(&self, from: SocketAddr, packet: &[u8]) -> bool {
+        self.on_packet(Some(from), packet)
+    }
+}

@@ -1,0 +1,265 @@
+//! Connections to peers by their ids, wherever they are: over a relay at once, and directly as soon as there is a way.
+//!
+//! [`Peers::connect`] takes an id and gives a QUIC [`Connection`], which goes over a relay that both use. Meanwhile the two
+//! tell each other their addresses and try them, both at once; when one has answered the connection takes that way, and goes
+//! back to the relay when it fails. Nothing that is written is lost by it, since QUIC sends again what a path swallowed.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::rc::Rc;
+//! use reactor::crypto::Identity;
+//! use reactor::nat::PeerId;
+//! use reactor::nat::peers::{Peers, RelayAt};
+//! use reactor::nat::relay::{Relay, RelayLimits};
+//! use reactor::net::{Duplex, TcpListener};
+//!
+//! reactor::run(|| {
+//!     let [third, alice, bob] = [0, 1, 2].map(|_| Rc::new(Identity::generate()));
+//!     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+//!     let at = RelayAt::new(listener.local_addr().unwrap(), third.public_key().into());
+//!     let relay = Relay::new(&third, |_: PeerId, _: &[u8]| true, RelayLimits::default());
+//!     let serving = reactor::spawn(move || relay.serve(&listener));
+//!
+//!     let [near, far] = [&alice, &bob].map(|identity| Peers::bind("127.0.0.1:0".parse().unwrap(), identity).unwrap());
+//!     near.add_relay(at.clone());
+//!     far.add_relay(at);
+//!     let answering = reactor::spawn(move || {
+//!         let connection = far.accept().unwrap();
+//!         let mut stream = connection.accept().unwrap();
+//!         let mut question = String::new();
+//!         stream.read_to_string(&mut question).unwrap();
+//!         stream.write_all(question.to_uppercase().as_bytes()).unwrap();
+//!         stream.end().unwrap();
+//!         let _ = connection.accept(); // until the other closes it
+//!     });
+//!     let connection = near.connect(bob.public_key().into()).unwrap();
+//!     let mut stream = connection.open().unwrap();
+//!     stream.write_all(b"hello").unwrap();
+//!     stream.end().unwrap();
+//!     let mut answer = String::new();
+//!     stream.read_to_string(&mut answer).unwrap();
+//!     assert_eq!(answer, "HELLO");
+//!     connection.close();
+//!     answering.join().unwrap();
+//!     serving.terminate();
+//! });
+//! ```
+//!
+//! What is believed: the handshake of the connection, which runs end to end, says who the peer is. What tells of ways is
+//! sealed under keys that come out of that connection, so that neither a relay nor who sees packets can name an address,
+//! answer a probe, or have an old packet count again. An address is used when it has answered, and so nobody is sent more
+//! than some small packets who has not.
+//!
+//! Layers: `message.rs` is the codec and `paths.rs` decides for one peer, both pure; `table.rs` knows who is who; `core.rs`
+//! joins them with the endpoint (`net/quic/routes.rs`) and the relays; this file has the flow.
+//!
+//! What being idle costs: a relay is asked whether it is there each 15 s and where we are each 25 s; a direct path carries a
+//! ping and QUIC's own keep-alive from each side each 15 s, some 130 KB an hour with their answers. A peer that is only
+//! reached over the relay is tried once a minute.
+//!
+//! What it is not: several paths at once, TCP that is punched, or the choice of relays: two who use none in common don't find
+//! each other.
+
+mod core;
+mod keep_relay;
+mod message;
+mod paths;
+mod table;
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use self::core::Core;
+use self::message::Session;
+pub use self::message::{CANDIDATES_MAX, Message};
+use crate::clock::deadline_after;
+use crate::coroutine::{Builder, JoinHandle};
+use crate::crypto::Identity;
+use crate::nat::PeerId;
+use crate::net::quic::{Connection, Endpoint};
+use crate::net::tls::HANDSHAKE_TIMEOUT;
+
+/// Where a relay is, and who.
+#[derive(Clone, Debug)]
+pub struct RelayAt {
+    /// Where it takes its clients, by TCP. It is asked for our own address too, by STUN at the UDP port of that number.
+    pub address: SocketAddr,
+    /// Who it has to prove to be.
+    pub id: PeerId,
+    /// What it is shown to let us in.
+    pub credential: Vec<u8>,
+}
+
+impl RelayAt {
+    /// A relay that asks for no credential.
+    pub fn new(address: SocketAddr, id: PeerId) -> RelayAt {
+        RelayAt { address, id, credential: Vec::new() }
+    }
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Over a relay.
+    Relayed,
+    /// Without one.
+    Direct {
+        /// Where it is, as we see it.
+        address: SocketAddr,
+        /// To there and back.
+        round_trip: Duration,
+    },
+}
+
+/// An endpoint whose peers are known by their ids; see the module. The connections that it made last as long as it does.
+pub struct Peers {
+    endpoint: Endpoint,
+    identity: Rc<Identity>,
+    core: Rc<Core>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+impl Peers {
+    /// Binds a UDP socket to `address`, for direct paths; the port may be 0 for any. It connects and accepts as `identity`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::bind`].
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn bind(address: SocketAddr, identity: &Rc<Identity>) -> io::Result<Peers> {
+        let endpoint = Endpoint::bind(address, identity)?;
+        let core = Rc::new(Core::new());
+        core.set_endpoint(endpoint.downgrade());
+        endpoint.set_routes(core.clone());
+        let probing = {
+            let core = core.clone();
+            Builder::new().name("peers").spawn(move || core.probe()).map_err(io::Error::other)?
+        };
+        let bound = endpoint.local_addr()?;
+        if bound.ip().is_loopback() {
+            // There is nothing to be found out.
+            core.add_own(bound);
+        }
+        Ok(Peers { endpoint, identity: identity.clone(), core, tasks: RefCell::new(vec![probing]) })
+    }
+
+    /// Keeps a connection to that relay from now on, so that peers who use it too are reached and reach us. Never suspends.
+    ///
+    /// # Panics
+    /// When there is no memory for another coroutine.
+    pub fn add_relay(&self, relay: RelayAt) {
+        let number = self.core.add_relay();
+        let (core, identity) = (self.core.clone(), self.identity.clone());
+        let lane = self.endpoint.lane(crate::net::quic::Share::StunAnswers);
+        let port = self.endpoint.local_addr().map_or(0, |address| address.port());
+        let keeping = move || keep_relay::keep(&core, number, &relay, &identity, (&lane, port));
+        let task = Builder::new().name("relay keeper").spawn(keeping);
+        self.tasks.borrow_mut().push(task.unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    /// Tells peers of an address at which we can be reached, beside those that are found out. Never suspends.
+    pub fn add_address(&self, address: SocketAddr) {
+        self.core.add_own(address);
+    }
+
+    /// Connects to a peer, over a relay that it uses too.
+    ///
+    /// # Errors
+    /// `NotConnected` when no relay can be reached; `NotFound` when none of ours knows the peer; `QuotaExceeded` when there are
+    /// too many peers; otherwise as [`Endpoint::connect`].
+    ///
+    /// # Suspends
+    /// For a round trip over the relay; while no relay is connected up to [`HANDSHAKE_TIMEOUT`] more.
+    pub fn connect(&self, peer: PeerId) -> io::Result<Connection> {
+        self.wait_relay(deadline_after(HANDSHAKE_TIMEOUT))?;
+        let address = self.core.address_of(peer).ok_or_else(|| {
+            io::Error::new(ErrorKind::QuotaExceeded, "too many peers are known: close some connections")
+        })?;
+        let connection = self.endpoint.dial(address, peer.expected())?;
+        self.core.attach(&connection);
+        Ok(connection)
+    }
+
+    /// Waits until a relay is connected, so that peers can reach us.
+    ///
+    /// # Errors
+    /// `NotConnected` at the deadline.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn wait_relay(&self, deadline: Instant) -> io::Result<()> {
+        let waited = self.core.relay_up.wait(Some(deadline), || self.core.has_relay().then_some(()));
+        waited.map_err(|_| {
+            io::Error::new(ErrorKind::NotConnected, "no relay is reached: look at this machine's network")
+        })
+    }
+
+    /// The next connection that a peer made.
+    ///
+    /// # Errors
+    /// As [`Endpoint::accept`].
+    ///
+    /// # Suspends
+    /// Until there is one.
+    pub fn accept(&self) -> io::Result<Connection> {
+        loop {
+            let connection = self.endpoint.accept()?;
+            if self.core.attach(&connection) {
+                return Ok(connection);
+            }
+            // A relay has lied, or it was dialled by our address, which stands for nobody.
+            tracing::debug!("{} came under no name, or under another's", PeerId::from(connection.peer()));
+            connection.close();
+        }
+    }
+
+    /// How a peer is reached now; `None` without a connection to it. Never suspends.
+    pub fn path(&self, peer: PeerId) -> Option<Path> {
+        self.core.path(peer)
+    }
+
+    /// Waits until a peer is reached as is `wanted`.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn wait_path(
+        &self,
+        peer: PeerId,
+        deadline: Instant,
+        wanted: impl Fn(Option<Path>) -> bool,
+    ) -> io::Result<Option<Path>> {
+        self.core.path_changed.wait(Some(deadline), || Some(self.path(peer)).filter(|path| wanted(*path)))
+    }
+
+    /// Closes all connections, and tells their peers. Streams that were ended before are delivered first, as by
+    /// [`Endpoint::close`].
+    ///
+    /// # Suspends
+    /// Until the last one is gone.
+    pub fn close(self) {
+        self.endpoint.finish();
+    }
+
+    /// The endpoint below, for its address and to answer STUN. It accepts through [`Peers::accept`] only.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.tasks.take().iter().for_each(JoinHandle::terminate);
+    }
+}
+
+/// The keys of what travels beside a connection.
+fn session_of(connection: &Connection) -> Session {
+    Session::new(&connection.export(b"EXPORTER-reactor-peer-paths"), connection.is_dialled())
+}

@@ -1,0 +1,357 @@
+//! The ways to one peer: which addresses are tried, when, and which one is in use. Pure.
+//!
+//! The relay is always there; a direct address is used as soon as a packet as long as QUIC's has gone there and come back,
+//! under the peer's seal. It is left for the relay when it falls silent, or carries nothing though it answers; and all
+//! addresses are tried again, in rounds that grow rarer, as long as none is in use.
+//!
+//! Both sides try at once, so that each one's packets open its own router for the other's. A round is a burst of small
+//! pings to every address, dense at first; an address that answers is asked once more at full length.
+//!
+//! What a peer can make us do, since it names the addresses: in [`BURST_GAP_MIN`] no more than [`BURST_PINGS`] small packets
+//! to each of [`KNOWN_MAX`] addresses, some 15 KB; long ones only to who answered.
+//!
+//! What it is not: where addresses come from, nor what goes over the relay meanwhile.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::message::{CANDIDATES_MAX, FULL_BYTES, SMALL_BYTES};
+
+/// Addresses that are known of a peer: those it named, and as many that its pings came from.
+const KNOWN_MAX: usize = 2 * CANDIDATES_MAX;
+
+/// The first pings of a burst are so far apart: a router's mapping is open then, whichever side came first.
+const BURST_STEP: Duration = Duration::from_millis(50);
+/// How many are so dense; those behind them come at four times the distance.
+const BURST_DENSE: u32 = 12;
+/// Pings of one burst, over some 3 s.
+const BURST_PINGS: u32 = 24;
+/// Between two bursts to one address, whoever asks for them.
+const BURST_GAP_MIN: Duration = Duration::from_secs(3);
+
+/// An address in use is asked so often while it is used, to notice soon that it carries nothing any more.
+const PING_BUSY: Duration = Duration::from_secs(1);
+/// And so often when it is not: a router forgets a mapping at 20 s or 30 s.
+const PING_IDLE: Duration = Duration::from_secs(15);
+/// After a ping without an answer.
+const PING_AGAIN: Duration = Duration::from_millis(250);
+/// An address whose pings go unanswered for so long is not used any more: a dozen pings, which are not lost by chance.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// And for so long where the peer has left it.
+const SILENCE_IN_DOUBT: Duration = Duration::from_secs(1);
+
+/// Behind the first round: the peer may have known nothing of the connection yet.
+const ROUND_AGAIN: Duration = Duration::from_millis(500);
+/// The pause between the next rounds; it doubles up to [`ROUND_MAX`].
+const ROUND_FIRST: Duration = Duration::from_secs(5);
+const ROUND_MAX: Duration = Duration::from_secs(60);
+
+/// How long an address that carried nothing is not used; it doubles each time, up to an hour.
+const BLOCK_FIRST: Duration = Duration::from_secs(60);
+const BLOCK_MAX: Duration = Duration::from_secs(3_600);
+
+/// Questions whose answers are waited for, for each address.
+const OUTSTANDING_MAX: usize = 16;
+
+/// A ping to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Probe {
+    pub(super) to: SocketAddr,
+    pub(super) transaction: u64,
+    pub(super) padding: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Paths {
+    known: BTreeMap<SocketAddr, Address>,
+    chosen: Option<SocketAddr>,
+    /// When the next round is due, and how many there were since a direct address was last in use.
+    round_at: Option<Instant>,
+    round_count: u32,
+    rounded_at: Option<Instant>,
+    /// When data was last sent directly.
+    used_at: Option<Instant>,
+}
+
+struct Address {
+    is_named: bool,
+    /// When its next ping is due.
+    ping_at: Option<Instant>,
+    burst_at: Option<Instant>,
+    burst_left: u32,
+    /// Questions without an answer, with their lengths.
+    outstanding: VecDeque<(u64, Instant, usize)>,
+    /// When the first question since the last answer was asked.
+    unanswered_since: Option<Instant>,
+    /// It has answered a short ping in this burst.
+    has_answered: bool,
+    round_trip: Option<Duration>,
+    blocked_until: Option<Instant>,
+    block_count: u32,
+}
+
+impl Address {
+    fn new(is_named: bool) -> Address {
+        Address {
+            is_named,
+            ping_at: None,
+            burst_at: None,
+            burst_left: 0,
+            outstanding: VecDeque::new(),
+            unanswered_since: None,
+            has_answered: false,
+            round_trip: None,
+            blocked_until: None,
+            block_count: 0,
+        }
+    }
+
+    fn burst(&mut self, now: Instant) {
+        if self.burst_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
+            self.burst_at = Some(now);
+            self.burst_left = BURST_PINGS;
+            self.has_answered = false;
+            self.ping_at = Some(now);
+        }
+    }
+
+    fn is_blocked(&self, now: Instant) -> bool {
+        self.blocked_until.is_some_and(|until| now < until)
+    }
+}
+
+/// Those of one's own network come first: nearer, and no router has to be asked.
+fn is_near(address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+impl Paths {
+    /// The direct address in use; `None` for the relay.
+    pub(super) fn route(&self) -> Option<SocketAddr> {
+        self.chosen
+    }
+
+    /// Whether the address is one of the peer's.
+    pub(super) fn knows(&self, address: SocketAddr) -> bool {
+        self.known.contains_key(&address)
+    }
+
+    /// The round trip time of the direct address in use.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.chosen.and_then(|address| self.known[&address].round_trip)
+    }
+
+    /// The peer names its addresses, and tries ours now: so do we. Those that it named before, and no more, are forgotten.
+    pub(super) fn on_candidates(&mut self, named: &[SocketAddr], now: Instant) {
+        let chosen = self.chosen;
+        self.known
+            .retain(|address, known| !known.is_named || named.contains(address) || chosen == Some(*address));
+        for address in named.iter().take(CANDIDATES_MAX) {
+            if let Some(known) = self.learn(*address, true) {
+                known.is_named = true;
+            }
+        }
+        // It has to know our addresses too, unless it was just told.
+        if self.rounded_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
+            self.round_at = Some(now);
+        }
+        self.burst(now);
+        self.doubt(now);
+    }
+
+    /// The peer has no direct address in use, so what it sent to ours may have been in vain: ours has to answer soon.
+    fn doubt(&mut self, now: Instant) {
+        if let Some(address) = self.chosen.and_then(|chosen| self.known.get_mut(&chosen)) {
+            let since = now.checked_sub(SILENCE_MAX - SILENCE_IN_DOUBT).unwrap_or(now);
+            address.unanswered_since.get_or_insert(since);
+            address.ping_at = Some(now);
+        }
+    }
+
+    /// The peer's ping has come from there, whether it named the address or not.
+    pub(super) fn on_ping(&mut self, from: SocketAddr, now: Instant) {
+        let is_chosen = self.chosen == Some(from);
+        if let Some(address) = self.learn(from, false)
+            && !is_chosen
+            && !address.is_blocked(now)
+        {
+            address.burst(now);
+        }
+    }
+
+    fn learn(&mut self, address: SocketAddr, is_named: bool) -> Option<&mut Address> {
+        if !self.known.contains_key(&address) && self.known.len() >= KNOWN_MAX {
+            // One that only pings came from: of those somebody on the way can make many.
+            let chosen = self.chosen;
+            let replaced = self.known.iter().find(|(at, known)| !known.is_named && chosen != Some(**at));
+            let replaced = *replaced?.0;
+            self.known.remove(&replaced);
+        }
+        Some(self.known.entry(address).or_insert_with(|| Address::new(is_named)))
+    }
+
+    /// An answer has come from there: whether it is to a question that was asked there. It may be in use from now on.
+    pub(super) fn on_pong(&mut self, from: SocketAddr, transaction: u64, now: Instant) -> bool {
+        let pace = self.pace(now);
+        let Some(address) = self.known.get_mut(&from) else { return false };
+        let asked = address.outstanding.iter().find(|(asked, ..)| *asked == transaction);
+        let Some(&(_, at, padding)) = asked else { return false };
+        address.outstanding.retain(|(asked, ..)| *asked != transaction);
+        address.unanswered_since = None;
+        let round_trip = now.saturating_duration_since(at);
+        address.round_trip =
+            Some(address.round_trip.map_or(round_trip, |other| (other * 3 + round_trip) / 4));
+        if self.chosen == Some(from) {
+            address.ping_at = Some(now + pace);
+        } else if padding + SMALL_BYTES >= FULL_BYTES {
+            address.burst_left = 0;
+            address.ping_at = None;
+            if !address.is_blocked(now) && self.is_better(from, round_trip) {
+                self.choose(from, now);
+            }
+        } else if !address.has_answered {
+            address.has_answered = true;
+            address.ping_at = Some(now);
+        }
+        true
+    }
+
+    fn is_better(&self, address: SocketAddr, round_trip: Duration) -> bool {
+        let Some(chosen) = self.chosen else { return true };
+        // Not for a little: each change costs the connection what it knows of the way.
+        let is_much_faster = self.round_trip().is_some_and(|other| round_trip < other / 2);
+        match (is_near(address), is_near(chosen)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => is_much_faster,
+        }
+    }
+
+    fn choose(&mut self, address: SocketAddr, now: Instant) {
+        self.chosen = Some(address);
+        self.round_at = None;
+        self.round_count = 0;
+        self.known.get_mut(&address).expect("it has answered").ping_at = Some(now + PING_BUSY);
+    }
+
+    /// Data is being sent to the direct address; whether that makes [`Paths::next_due`] come earlier.
+    pub(super) fn on_sent(&mut self, now: Instant) -> bool {
+        self.used_at = Some(now);
+        let Some(address) = self.chosen.and_then(|chosen| self.known.get_mut(&chosen)) else { return false };
+        // An idle address would be asked in a while only.
+        let is_idle = address.ping_at.is_none_or(|at| at > now + PING_BUSY);
+        if is_idle {
+            address.ping_at = Some(now + PING_BUSY);
+        }
+        is_idle
+    }
+
+    fn pace(&self, now: Instant) -> Duration {
+        let is_busy = self.used_at.is_some_and(|at| now < at + 2 * PING_BUSY);
+        if is_busy { PING_BUSY } else { PING_IDLE }
+    }
+
+    /// The direct address answers pings and carries nothing: for a while the relay is better.
+    pub(super) fn on_carries_nothing(&mut self, now: Instant) {
+        let Some(address) = self.chosen.take().and_then(|chosen| self.known.get_mut(&chosen)) else { return };
+        let block = BLOCK_FIRST.saturating_mul(1 << address.block_count.min(6)).min(BLOCK_MAX);
+        address.block_count += 1;
+        address.blocked_until = Some(now + block);
+        address.ping_at = None;
+        self.round_at = Some(now + ROUND_FIRST);
+    }
+
+    /// Tries everything again, now: something has changed here or there.
+    pub(super) fn start_over(&mut self, now: Instant) {
+        if self.chosen.is_none() {
+            self.round_count = 0;
+            self.round_at = Some(now);
+        }
+    }
+
+    /// Whether a round is due: the peer has to be told our addresses, so that it tries as we do.
+    pub(super) fn begin_round(&mut self, now: Instant) -> bool {
+        let is_due = self.chosen.is_none() && self.round_at.is_none_or(|at| now >= at);
+        if is_due {
+            let pause = match self.round_count {
+                0 => ROUND_AGAIN,
+                count => ROUND_FIRST.saturating_mul(1 << (count - 1).min(6)).min(ROUND_MAX),
+            };
+            self.round_count += 1;
+            self.rounded_at = Some(now);
+            self.round_at = Some(now + pause);
+            self.burst(now);
+        }
+        is_due
+    }
+
+    fn burst(&mut self, now: Instant) {
+        let chosen = self.chosen;
+        for (at, address) in &mut self.known {
+            if chosen != Some(*at) && !address.is_blocked(now) {
+                address.burst(now);
+            }
+        }
+    }
+
+    /// Leaves the direct address if it is silent.
+    pub(super) fn on_time(&mut self, now: Instant) {
+        let is_silent =
+            |address: &Address| address.unanswered_since.is_some_and(|at| now >= at + SILENCE_MAX);
+        if self.chosen.is_some_and(|chosen| is_silent(&self.known[&chosen]))
+            && let Some(address) = self.chosen.take().and_then(|chosen| self.known.get_mut(&chosen))
+        {
+            address.ping_at = None;
+            self.round_at = Some(now);
+        }
+    }
+
+    /// The pings that are due. `transaction` draws a number that nobody can guess.
+    pub(super) fn probes(&mut self, now: Instant, mut transaction: impl FnMut() -> u64) -> Vec<Probe> {
+        let chosen = self.chosen;
+        let mut probes = Vec::new();
+        for (&to, address) in &mut self.known {
+            if address.ping_at.is_none_or(|at| now < at) {
+                continue;
+            }
+            let mut padding = 0;
+            address.ping_at = if chosen == Some(to) {
+                // An answer puts it off.
+                Some(now + PING_AGAIN)
+            } else if address.burst_left > 0 {
+                address.burst_left -= 1;
+                padding = if address.has_answered { FULL_BYTES - SMALL_BYTES } else { 0 };
+                let is_dense = BURST_PINGS - address.burst_left <= BURST_DENSE;
+                // A long packet of our own making is sent no faster than it takes to be answered.
+                let step = if is_dense && padding == 0 { BURST_STEP } else { 4 * BURST_STEP };
+                (address.burst_left > 0).then(|| now + step)
+            } else {
+                None
+            };
+            let transaction = transaction();
+            if address.outstanding.len() == OUTSTANDING_MAX {
+                address.outstanding.pop_front();
+            }
+            address.outstanding.push_back((transaction, now, padding));
+            address.unanswered_since.get_or_insert(now);
+            probes.push(Probe { to, transaction, padding });
+        }
+        probes
+    }
+
+    /// When [`Paths::on_time`], [`Paths::begin_round`] or [`Paths::probes`] has something to do next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let pings = self.known.values().filter_map(|address| address.ping_at);
+        let silence = self.chosen.and_then(|chosen| self.known[&chosen].unanswered_since);
+        let round = self.round_at.filter(|_| self.chosen.is_none());
+        pings.chain(silence.map(|at| at + SILENCE_MAX)).chain(round).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Who is known, by what: ids, virtual addresses, real addresses, sessions. Pure, but for asking a connection whether it
+//! stands.
+//!
+//! What it is not: where what is sent goes over a relay, which `core.rs` does with the relay of a peer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::message::{Session, SessionTag};
+use super::paths::Paths;
+use crate::nat::PeerId;
+use crate::net::quic::WeakConnection;
+use crate::net::quic::routes::{virtual_address, virtual_number};
+
+/// Peers that are known at once. A relay can make up any number of them, each for some hundred bytes.
+const PEERS_MAX: usize = 4_096;
+
+/// Of these, those that a relay may bring by itself: so many stay for those whom we dial.
+const BROUGHT_MAX: usize = PEERS_MAX / 2;
+
+/// Between two looks for those who may be forgotten, where there are too many.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
+
+/// One of whom nothing was heard for so long, and who has no connection, is forgotten: a handshake is over by then.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// Connections of one peer whose packets about paths are understood: two who dial each other at once have two.
+const SESSIONS_MAX: usize = 4;
+
+/// Addresses for each peer, on average, before those are looked for that nobody uses any more.
+const ADDRESSES_EACH: usize = 20;
+
+#[derive(Default)]
+pub(super) struct Table {
+    peers: BTreeMap<u64, Peer>,
+    numbers: BTreeMap<PeerId, u64>,
+    sessions: BTreeMap<SessionTag, u64>,
+    /// Whose packets come from where, by what they sealed.
+    addresses: BTreeMap<SocketAddr, u64>,
+    /// When which peer's paths want to be looked at.
+    due: BTreeSet<(Instant, u64)>,
+    last_number: u64,
+    forgot_at: Option<Instant>,
+}
+
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) paths: Paths,
+    /// The newest last: it is the one that we seal with.
+    pub(super) links: Vec<Link>,
+    /// Which relay it was last heard over.
+    pub(super) relay: Option<usize>,
+    /// Those that have said that it is not there, since it was heard over any.
+    pub(super) absent_at: BTreeSet<usize>,
+    heard_at: Instant,
+    due: Option<Instant>,
+}
+
+/// A connection with its session.
+pub(super) struct Link {
+    pub(super) session: Session,
+    pub(super) connection: WeakConnection,
+    /// When it was last asked for a sign that what it sends arrives.
+    pub(super) asked_at: Option<Instant>,
+}
+
+impl Table {
+    /// The number of a peer whom we want, who gets one if there is room.
+    pub(super) fn number_of(&mut self, id: PeerId, now: Instant) -> Option<u64> {
+        self.number_among(PEERS_MAX, id, now)
+    }
+
+    fn number_among(&mut self, most: usize, id: PeerId, now: Instant) -> Option<u64> {
+        if let Some(number) = self.numbers.get(&id) {
+            return Some(*number);
+        }
+        if self.peers.len() >= most && self.forgot_at.is_none_or(|at| now >= at + FORGET_EVERY) {
+            self.forgot_at = Some(now);
+            self.forget(now);
+        }
+        if self.peers.len() >= most {
+            return None;
+        }
+        // Never given twice: what is left of an earlier connection does not become another peer's.
+        self.last_number += 1;
+        let number = self.last_number;
+        let peer = Peer {
+            id,
+            paths: Paths::default(),
+            links: Vec::new(),
+            relay: None,
+            absent_at: BTreeSet::new(),
+            heard_at: now,
+            due: None,
+        };
+        self.peers.insert(number, peer);
+        self.numbers.insert(id, number);
+        Some(number)
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let is_kept = |peer: &Peer| {
+            now < peer.heard_at + FORGET_AFTER || peer.links.iter().any(|link| link.connection.is_up())
+        };
+        let gone: Vec<u64> =
+            self.peers.iter().filter(|(_, peer)| !is_kept(peer)).map(|(number, _)| *number).collect();
+        for number in gone {
+            self.set_due(number, None);
+            if let Some(peer) = self.peers.remove(&number) {
+                self.numbers.remove(&peer.id);
+            }
+        }
+        let peers = &self.peers;
+        self.sessions.retain(|_, number| peers.contains_key(number));
+        self.addresses.retain(|_, number| peers.contains_key(number));
+    }
+
+    pub(super) fn peer(&mut self, number: u64) -> Option<&mut Peer> {
+        self.peers.get_mut(&number)
+    }
+
+    pub(super) fn known_number(&self, id: PeerId) -> Option<u64> {
+        self.numbers.get(&id).copied()
+    }
+
+    pub(super) fn by_id(&self, id: PeerId) -> Option<&Peer> {
+        self.numbers.get(&id).and_then(|number| self.peers.get(number))
+    }
+
+    pub(super) fn by_virtual(&mut self, address: SocketAddr) -> Option<&mut Peer> {
+        virtual_number(address.ip()).and_then(|number| self.peers.get_mut(&number))
+    }
+
+    pub(super) fn by_session(&self, tag: SessionTag) -> Option<u64> {
+        self.sessions.get(&tag).copied()
+    }
+
+    /// All that are known, by their numbers.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// When the peer's paths are to be looked at next.
+    pub(super) fn set_due(&mut self, number: u64, due: Option<Instant>) {
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        if let Some(old) = std::mem::replace(&mut peer.due, due) {
+            self.due.remove(&(old, number));
+        }
+        self.due.extend(due.map(|due| (due, number)));
+    }
+
+    /// The next peer whose time has come; it has none then.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<u64> {
+        let (due, number) = *self.due.first()?;
+        if due > now {
+            return None;
+        }
+        self.set_due(number, None);
+        Some(number)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The virtual address of the peer whose packets come from `from`.
+    pub(super) fn arrival(&mut self, from: SocketAddr, now: Instant) -> Option<SocketAddr> {
+        let number = *self.addresses.get(&from)?;
+        self.peers.get_mut(&number)?.heard_at = now;
+        Some(virtual_address(number))
+    }
+
+    /// A relay has brought something of that peer.
+    pub(super) fn on_relayed(&mut self, from: PeerId, relay: usize, now: Instant) -> Option<u64> {
+        let number = self.number_among(BROUGHT_MAX, from, now)?;
+        let peer = self.peers.get_mut(&number)?;
+        peer.heard_at = now;
+        peer.relay = Some(relay);
+        peer.absent_at.clear();
+        Some(number)
+    }
+
+    /// The peer has a new connection.
+    pub(super) fn attach(&mut self, id: PeerId, session: Session, connection: WeakConnection, now: Instant) {
+        let Some(number) = self.number_of(id, now) else { return };
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        if peer.links.len() == SESSIONS_MAX {
+            self.sessions.remove(&peer.links.remove(0).session.tag());
+        }
+        self.sessions.insert(session.tag(), number);
+        peer.links.push(Link { session, connection, asked_at: None });
+        peer.paths.start_over(now);
+        self.set_due(number, Some(now));
+    }
+
+    /// Drops the sessions of connections that are gone. With the last of them its direct addresses are forgotten: nothing is
+    /// left that could be sealed or opened.
+    pub(super) fn detach(&mut self, number: u64) {
+        let has_many = self.addresses.len() > ADDRESSES_EACH * self.peers.len();
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let sessions = &mut self.sessions;
+        peer.links.retain(|link| {
+            let is_up = link.connection.is_up();
+            if !is_up {
+                sessions.remove(&link.session.tag());
+            }
+            is_up
+        });
+        if peer.links.is_empty() {
+            peer.paths = Paths::default();
+            self.addresses.retain(|_, of| *of != number);
+        } else if has_many {
+            self.addresses.retain(|address, of| *of != number || peer.paths.knows(*address));
+        }
+    }
+
+    /// A packet under the peer's seal came from `from`. `is_proved` says that it answers what was sent there; otherwise it
+    /// may have been carried there by somebody, and does not take the address away from another peer.
+    pub(super) fn on_sealed(&mut self, number: u64, from: SocketAddr, is_proved: bool) {
+        if is_proved {
+            self.addresses.insert(from, number);
+        } else {
+            self.addresses.entry(from).or_insert(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u64) -> PeerId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        PeerId(id)
+    }
+
+    #[test]
+    fn a_relay_that_makes_peers_up_leaves_room_for_those_whom_we_dial_and_they_are_forgotten() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let brought = (0..10_000).filter(|number| table.on_relayed(id(*number), 0, now).is_some());
+        assert_eq!(brought.count(), BROUGHT_MAX);
+        assert!(table.number_of(id(20_000), now).is_some());
+        let later = now + FORGET_AFTER;
+        let number = table.on_relayed(id(30_000), 0, later).unwrap();
+        assert_eq!((table.peers.len(), table.numbers.len()), (1, 1));
+        // A number is never another's: what is left of an earlier connection leads nowhere.
+        assert!(number > 1 && table.by_virtual(virtual_address(1)).is_none());
+    }
+
+    #[test]
+    fn an_address_is_taken_from_a_peer_only_by_an_answer_to_what_was_sent_there() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let [one, other] = [1, 2].map(|number| table.number_of(id(number), now).unwrap());
+        let address = "203.0.113.1:1".parse().unwrap();
+        table.on_sealed(one, address, false);
+        table.on_sealed(other, address, false);
+        assert_eq!(table.arrival(address, now), Some(virtual_address(one)));
+        table.on_sealed(other, address, true);
+        assert_eq!(table.arrival(address, now), Some(virtual_address(other)));
+        assert_eq!(table.arrival("203.0.113.1:2".parse().unwrap(), now), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! Two behind routers call each other by id: the kernel's own routers, in network namespaces, between real processes.
+//!
+//! Where one of the two routers keeps its outside port the same for everybody, and the other one does too or lets anybody
+//! in, there is a direct way, and it is found; where not, or where UDP is blocked, the call goes over the relay. It takes
+//! root, `ip` and `nft`.
+
+mod nat_lab;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use nat_lab::{Kind, Lab, PUBLIC, Site, is_usable};
+
+/// Killed on drop.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The example, which `cargo test` puts beside the directory of the tests' executables.
+fn example() -> String {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().parent().unwrap().join("examples/peer");
+    assert!(path.exists(), "{}: `cargo test -p reactor` builds the examples", path.display());
+    path.to_str().unwrap().to_owned()
+}
+
+fn start(command: &mut Command) -> Running {
+    Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// Starts it and gives the words of its first line.
+fn start_and_hear(command: &mut Command) -> (Running, Vec<String>) {
+    let mut running = start(command);
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    (running, line.split_whitespace().map(str::to_owned).collect())
+}
+
+/// What the process has said when it has ended, on both outputs.
+fn said(mut running: Running) -> String {
+    let stdout = std::io::read_to_string(running.0.stdout.take().unwrap()).unwrap();
+    let stderr = std::io::read_to_string(running.0.stderr.take().unwrap()).unwrap();
+    running.0.wait().unwrap();
+    stdout + &stderr
+}
+
+#[test]
+fn who_can_be_reached_directly_is_and_everybody_over_the_relay() {
+    use Kind::{Carrier, Firewall, FullCone, NoUdp, PortRestricted, Public, Restricted, Symmetric};
+    if !is_usable("peers_behind_routers") {
+        return;
+    }
+    let program = example();
+    let kinds =
+        [Public, Firewall, FullCone, Restricted, PortRestricted, Carrier, PortRestricted, Symmetric, NoUdp];
+    let sites = kinds.map(|kind| Site { kind, hairpin: false });
+    let lab = Lab::new("p", &sites);
+    let at = format!("{}:4433", PUBLIC[0]);
+    let (_relay, words) = start_and_hear(lab.within("pub", &program).args(["relay", &at]));
+    let relay = words[1].clone();
+
+    let place = |number| format!("host{number}");
+    let listeners: Vec<(Running, Vec<String>)> = (0..kinds.len())
+        .map(|number| start_and_hear(lab.within(&place(number), &program).args(["listen", &at, &relay])))
+        .collect();
+    let is_easy = |kind| !matches!(kind, Symmetric | NoUdp);
+    let is_open = |kind| matches!(kind, Public | FullCone | Restricted);
+    let mut calls = Vec::new();
+    for near in 0..kinds.len() {
+        for far in near + 1..kinds.len() {
+            let (one, other) = (kinds[near], kinds[far]);
+            let meets = (is_easy(one) && is_easy(other)) || (is_open(one) && other == Symmetric);
+            // In one direction each, and not the same one.
+            let (from, to) = if (near + far) % 2 == 0 { (near, far) } else { (far, near) };
+            let patience = if meets { "60" } else { "8" };
+            let arguments = ["call", &at, &relay, &listeners[to].1[2], patience];
+            calls.push((
+                kinds[from],
+                kinds[to],
+                meets,
+                start(lab.within(&place(from), &program).args(arguments)),
+            ));
+        }
+    }
+    let mut wrong = Vec::new();
+    for (from, to, meets, running) in calls {
+        let text = said(running);
+        let expected = if meets { "direct to" } else { "over the relay" };
+        if !(text.contains("first answer") && text.contains(expected) && text.contains("an answer takes")) {
+            wrong.push(format!("{from:?} calls {to:?}, {expected}: {text}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,262 @@
+//! Peers that are named by id, in the simulator: a connection begins over the relay, goes on directly, and falls back when
+//! the direct path is cut or carries nothing, while what is written arrives whole.
+//!
+//! What went wrong elsewhere: connections that broke with the path under them; and paths that were kept because their probes
+//! passed, and carried nothing.
+
+mod peers_support;
+
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use peers_support::{
+    MS, PORT, SECOND, Town, ask, connect, deadline_after, id, identity, is_direct, peers, start_relay,
+    wait_for,
+};
+use reactor::nat::peers::{Path, Peers};
+use reactor::net::{Duplex, UdpSocket};
+use reactor::sim::{self, Latency, Link, SimConfig, World};
+use reactor::{now, scope, sleep};
+
+/// Numbered questions, one after another: while nothing is wrong, while they can't reach each other, and after that.
+fn falls_back_and_returns(world: &World) {
+    world.link_all(Link::new(Latency::Uniform(5 * MS, 20 * MS)).with_loss(0.03).with_duplication(0.01));
+    let town = Town::new(world);
+    town.start_echo();
+    let (at, cut, healed) = (town.relay_at(), Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+    let told = (cut.clone(), healed.clone());
+    let asking = town.one.start(move || {
+        let peers = peers(1, &at);
+        let connection = connect(&peers, 2);
+        assert_eq!(peers.path(id(2)), Some(Path::Relayed), "it begins over the relay");
+        let stream = connection.open().unwrap();
+        let mut number = 0;
+        let mut next = || {
+            number += 1;
+            ask(&stream, number)
+        };
+        while !is_direct(peers.path(id(2))) {
+            next();
+        }
+        for _ in 0..20 {
+            next();
+        }
+        cut.set(true);
+        let begun = now();
+        while peers.path(id(2)) != Some(Path::Relayed) {
+            next();
+        }
+        // And calls come through: the longest wait of all is bounded.
+        let longest = (0..50).map(|_| next()).max().unwrap();
+        assert!(now() - begun < 16 * SECOND && longest < 8 * SECOND, "{:?}, {longest:?}", now() - begun);
+        healed.set(true);
+        let begun = now();
+        while !is_direct(peers.path(id(2))) {
+            next();
+            sleep(10 * MS);
+        }
+        assert!(now() - begun < 65 * SECOND);
+        for _ in 0..20 {
+            next();
+        }
+        stream.end().unwrap();
+        assert_eq!((&stream).read(&mut [0]).unwrap(), 0);
+    });
+    while !told.0.get() {
+        sleep(10 * MS);
+    }
+    town.world.partition(&town.one, &town.two);
+    while !told.1.get() {
+        sleep(10 * MS);
+    }
+    town.world.heal(&town.one, &town.two);
+    asking.wait();
+}
+
+#[test]
+fn calls_go_on_while_the_direct_path_is_cut_and_return_to_it() {
+    for seed in 0..6 {
+        sim::run(seed, SimConfig::default(), falls_back_and_returns);
+    }
+}
+
+#[test]
+fn a_run_comes_back_from_its_seed() {
+    let trace = |seed| {
+        sim::run(seed, SimConfig::default(), |world| {
+            falls_back_and_returns(world);
+            world.trace_hash()
+        })
+    };
+    assert_eq!(trace(3), trace(3));
+}
+
+#[test]
+fn megabytes_arrive_whole_over_every_change_of_path() {
+    sim::run(11, SimConfig::default(), |world| {
+        world.link_all(Link::new(Latency::Uniform(5 * MS, 15 * MS)).with_loss(0.01));
+        let town = Town::new(world);
+        town.start_echo();
+        let (at, done) = (town.relay_at(), Rc::new(Cell::new(false)));
+        let finished = done.clone();
+        let copying = town.one.start(move || {
+            let peers = peers(1, &at);
+            let connection = connect(&peers, 2);
+            let stream = connection.open().unwrap();
+            let sent: Vec<u8> = (0..12_u32 << 20).map(|at| (at % 251) as u8).collect();
+            scope(|s| {
+                s.spawn(|| {
+                    (&stream).write_all(&sent).unwrap();
+                    stream.end().unwrap();
+                });
+                let mut came = Vec::new();
+                (&stream).read_to_end(&mut came).unwrap();
+                assert!(came == sent);
+            });
+            finished.set(true);
+        });
+        let mut changes = 0;
+        while !done.get() {
+            sleep(3 * SECOND);
+            if changes % 2 == 0 {
+                town.world.partition(&town.one, &town.two);
+            } else {
+                town.world.heal(&town.one, &town.two);
+            }
+            changes += 1;
+        }
+        copying.wait();
+        assert!(changes >= 2, "it was over before anything changed");
+    });
+}
+
+#[test]
+fn who_is_nowhere_and_a_relay_that_is_not_there_are_said_at_once() {
+    sim::run(4, SimConfig::default(), |world| {
+        let town = Town::new(world);
+        let at = town.relay_at();
+        let asking = town.one.start(move || {
+            let peers = peers(1, &at);
+            peers.wait_relay(deadline_after(SECOND)).unwrap();
+            let begun = now();
+            assert_eq!(peers.connect(id(9)).err().unwrap().kind(), ErrorKind::NotFound);
+            assert!(now() - begun < SECOND);
+            let alone = Peers::bind("0.0.0.0:0".parse().unwrap(), &identity(3)).unwrap();
+            assert_eq!(alone.connect(id(9)).err().unwrap().kind(), ErrorKind::NotConnected);
+        });
+        asking.wait();
+    });
+}
+
+/// The relay is killed and started again, with connections over it and beside it.
+#[test]
+fn a_relay_that_dies_takes_no_direct_connection_with_it_and_one_that_is_back_is_used() {
+    sim::run(5, SimConfig::default(), |world| {
+        world.link_all(Link::new(Latency::Constant(10 * MS)));
+        let town = Town::new(world);
+        town.start_echo();
+        let (at, step) = (town.relay_at(), Rc::new(Cell::new(0)));
+        let told = step.clone();
+        let asking = town.one.start(move || {
+            let peers = peers(1, &at);
+            let stream = connect(&peers, 2).open().unwrap();
+            ask(&stream, 1);
+            wait_for(&peers, is_direct, 10 * SECOND);
+            step.set(1);
+            sleep(60 * SECOND);
+            assert!(is_direct(peers.path(id(2))));
+            ask(&stream, 2);
+            // And then the direct path goes; the relay has come back meanwhile.
+            step.set(2);
+            sleep(SECOND);
+            ask(&stream, 3);
+            wait_for(&peers, |path| path == Some(Path::Relayed), SECOND);
+            ask(&stream, 4);
+        });
+        let wait = |number| {
+            while told.get() < number {
+                sleep(10 * MS);
+            }
+        };
+        wait(1);
+        town.relay.crash();
+        sleep(5 * SECOND);
+        start_relay(&town.relay);
+        wait(2);
+        town.world.partition(&town.one, &town.two);
+        asking.wait();
+    });
+}
+
+/// Probes pass, and nothing that is longer does.
+#[test]
+fn a_path_that_answers_and_carries_nothing_is_left_for_the_relay() {
+    sim::run(8, SimConfig::default(), |world| {
+        world.link_all(Link::new(Latency::Constant(10 * MS)));
+        let town = Town::new(world);
+        town.start_echo();
+        let at = town.relay_at();
+        // The way between the two is through a middle that passes on what it likes.
+        let middle = world.host("middle");
+        let (one, two) = (town.one.address(), town.two.address());
+        let passes_data = Rc::new(Cell::new(true));
+        let passes = passes_data.clone();
+        middle.start(move || {
+            // One port for each side.
+            let sides = [(10, 11, two), (11, 10, one)].map(|(own, _, to)| {
+                (
+                    UdpSocket::bind(SocketAddr::new([0, 0, 0, 0].into(), own)).unwrap(),
+                    SocketAddr::new(to, PORT),
+                )
+            });
+            let [(of_one, to_two), (of_two, to_one)] = sides;
+            scope(|s| {
+                for (from, by, to) in [(&of_one, &of_two, to_two), (&of_two, &of_one, to_one)] {
+                    let passes = passes.clone();
+                    s.spawn(move || {
+                        let mut buffer = [0; 2_000];
+                        while let Ok((size, _)) = from.recv_from(&mut buffer) {
+                            if passes.get() || buffer[0] < 16 {
+                                let _ = by.send_to(&buffer[..size], to);
+                            }
+                        }
+                    });
+                }
+            });
+        });
+        let middle_at = middle.address();
+        town.world.partition(&town.one, &town.two);
+        let asking = town.one.start(move || {
+            let peers = peers(1, &at);
+            // The second reaches us by the middle's other port, and sees us there.
+            peers.add_address(SocketAddr::new(middle_at, 11));
+            let stream = connect(&peers, 2).open().unwrap();
+            let mut number = 0;
+            let mut next = || {
+                number += 1;
+                ask(&stream, number)
+            };
+            while !is_direct(peers.path(id(2))) {
+                next();
+                sleep(10 * MS);
+            }
+            for _ in 0..10 {
+                next();
+            }
+            passes_data.set(false);
+            let begun = now();
+            let longest = (0..40).map(|_| next()).max().unwrap();
+            assert!(longest < 16 * SECOND, "{longest:?}");
+            assert_eq!(peers.path(id(2)), Some(Path::Relayed));
+            // Its probes pass all the time, and it is not taken again so soon.
+            while now() - begun < 40 * SECOND {
+                assert!(next() < 16 * SECOND);
+                sleep(100 * MS);
+            }
+            assert_eq!(peers.path(id(2)), Some(Path::Relayed));
+        });
+        asking.wait();
+    });
+}
