@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use overlay::{NodeId, Overlay};
+use reactor::rpc::CallError;
 use reactor::sync::channel;
 
 use crate::block::configuration::Membership;
 use crate::block::mutable::Genesis;
 use crate::block_store::{BlockStore, ReadError, RegisterAddress};
 use crate::client::Client;
-use crate::links::Failure;
 use crate::message::ReadRegister;
 use crate::register::{MoveError, Operation};
 
@@ -59,19 +59,21 @@ impl<O: Overlay + 'static> Client<O> {
                     found().or_else(|| links.last_known(&id))
                 };
                 let view = match links.local(&id) {
-                    Some(node) => node.read_register(&register).map_err(Failure::Refused),
+                    Some(node) => node.read_register(&register).map_err(CallError::Remote),
                     None => match contact() {
                         Some(contact) => links
+                            .overlay
                             .call::<ReadRegister>(&contact, &register, Bytes::new(), PRESENCE_TIMEOUT)
                             .map(|(view, _)| view),
-                        None => Err(Failure::Unreachable("nobody knows where it is".into())),
+                        None => Err(CallError::NotSent),
                     },
                 };
                 let presence = match view {
                     // One that knows of later members is one that we were to follow.
                     Ok(Some(view)) if view.membership.epoch() >= epoch => Presence::Keeps,
-                    Ok(_) | Err(Failure::Refused(_) | Failure::Lied(_)) => Presence::Lacks,
-                    Err(Failure::Unreachable(_)) => Presence::Away,
+                    // One that has too much to do is there.
+                    Ok(_) | Err(CallError::Remote(_) | CallError::Overloaded) => Presence::Lacks,
+                    Err(_) => Presence::Away,
                 };
                 drop(sender.try_send((index, presence)));
             }));
@@ -99,7 +101,8 @@ impl<O: Overlay + 'static> Client<O> {
         Operation::new(self.links(), self.identity(), &mut state).move_to(from, members)
     }
 
-    /// Puts other nodes in the place of those members of a register that are among `gone`. Returns who keeps it then.
+    /// Puts other nodes in the place of those members of a register that are among `gone`. Returns who keeps it then. Whoever is
+    /// terminated meanwhile ends once a move that has begun has ended.
     ///
     /// # Errors
     /// [`MoveError`].
@@ -125,7 +128,8 @@ impl<O: Overlay + 'static> Client<O> {
                 continue;
             }
             let next = self.next_members(&from, gone, &unfit, &reason)?;
-            match self.move_register(&from, &next) {
+            // What was sealed and not installed waits for the owner's next operation: a move that has begun is let end.
+            match reactor::uninterruptible(|| self.move_register(&from, &next)) {
                 // What the overlay took to be there is not, or is of no use: the next nearest then.
                 Err(error @ (MoveError::Away(id) | MoveError::Unfit { node: id, .. }))
                     if unfit.len() < gone.len() + CANDIDATES && !unfit.contains(&id) =>
@@ -235,6 +239,31 @@ mod tests {
             world.node(&b).mood.set(Mood::Dead);
             assert_eq!(world.client.read(&world.register).unwrap().unwrap().payload, "1");
             assert!(world.replace(&c).is_err(), "nobody is left");
+        });
+    }
+
+    /// Nobody but the owner could go on: a drive that ended in the middle of it left the others without the register.
+    #[test]
+    fn a_move_that_has_begun_is_let_end() {
+        reactor::run(|| {
+            let world = World::new();
+            world.network.nodes.iter().for_each(|fake| fake.delay.set(Duration::from_millis(5)));
+            let (client, register, gone) = (world.client.clone(), world.register, world.members[0]);
+            let genesis = client.membership(&register).unwrap().genesis;
+            let mover = reactor::spawn(move || drop(client.replace_members(&register, &[gone])));
+            let is_sealed = |id: &NodeId| {
+                let node = world.node(id).node.borrow().clone();
+                let accepted = node.read_register(&register).unwrap().and_then(|view| view.accepted);
+                accepted.is_some_and(|accepted| accepted.seal.is_some())
+            };
+            while !world.members.iter().any(is_sealed) {
+                reactor::sleep(Duration::from_millis(1));
+            }
+            mover.terminate();
+            let _ = mover.join();
+            let stranger = world.network.client(&Rc::new(Identity::from_seed(&[9; 32]))).opened(&genesis);
+            assert_eq!(stranger.read(&register).unwrap().unwrap().payload, "1");
+            assert_eq!(stranger.membership(&register).unwrap().epoch(), 1);
         });
     }
 

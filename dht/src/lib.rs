@@ -37,7 +37,7 @@
 //! | `collect` | flow: what all nodes hold of an owner's blocks, and having them deleted |
 //! | `node` | a storage node: what it stores for others, and what it refuses |
 //! | `message` | what travels between them |
-//! | `address`, `block`, `paxos`, `placement` | pure: names and proofs, what is signed, agreement, who keeps what |
+//! | `absence`, `address`, `block`, `paxos`, `placement` | pure: who is gone, names and proofs, what is signed, agreement, who keeps what |
 //! | `store` | the local store: one log on one disk |
 //!
 //! What holds: nothing is acknowledged before a quorum has it on disk; nothing is stored, nor handed to a reader,
@@ -53,6 +53,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod absence;
 pub mod address;
 pub mod block;
 pub mod block_store;

@@ -226,6 +226,10 @@ pub(crate) struct Up {
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,
+    /// How long a node that keeps the drive's root may be away before another one keeps it in its place, as in 15m or 1d; 0s for
+    /// never. It is a drive of the owner's that does this, and only if there is another node [default: 15m]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) replace_after: Option<Span>,
     /// Take an older state of the drive than this machine has seen, and go on from there
     #[arg(long)]
     pub(crate) accept_rollback: bool,
@@ -316,6 +320,10 @@ pub(crate) struct Mount {
     /// Let fsync return once this machine's journal holds the change, before the nodes do
     #[arg(long)]
     pub(crate) write_back: bool,
+    /// How long a node that keeps the drive's root may be away before another one keeps it in its place, as in 15m or 1d; 0s for
+    /// never. It is a drive of the owner's that does this, and only if there is another node [default: 15m]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) replace_after: Option<Span>,
     /// Take an older state of the drive than this machine has seen, and go on from there
     #[arg(long)]
     pub(crate) accept_rollback: bool,

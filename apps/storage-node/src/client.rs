@@ -166,6 +166,11 @@ impl Client {
         &self.overlay
     }
 
+    /// Whether the drive's root is this user's, to say who keeps it.
+    pub(crate) fn owns_the_root(&self) -> bool {
+        self.user.identity.public_key() == self.network.volume_owner()
+    }
+
     /// Opens the network's volume.
     ///
     /// # Errors

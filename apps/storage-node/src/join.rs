@@ -90,6 +90,7 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
             cache: None,
             allow_other: false,
             write_back: false,
+            replace_after: None,
             accept_rollback: false,
         }),
         (None, _) => {

@@ -12,10 +12,12 @@ use crate::client_directory::ClientDirectory;
 use crate::drive::{self, Place};
 use crate::errors::Failure;
 use crate::mountpoint;
+use crate::nodes::Nodes;
 use crate::output::say;
 use crate::pins;
 use crate::process;
 use crate::progress;
+use crate::replacing::Replacing;
 use crate::stop::Stop;
 use crate::volume::{Keep, Opening};
 
@@ -40,7 +42,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let mountpoint = mountpoint::prepare(&options.drive)?;
     let (allow_other, at) = (options.allow_other, options.at.clone());
     let keep = if at.is_some() { Keep::Nothing } else { Keep::of(options.write_back) };
-    let accept_rollback = options.accept_rollback;
+    let (accept_rollback, grace) = (options.accept_rollback, options.replace_after);
+    let nodes = Nodes::of(&settings)?;
     process::run(move || {
         let stop = Stop::on_signals()?;
         let spinner = progress::spinner("reaching the nodes");
@@ -84,6 +87,9 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             cache.tell_of(&volume);
             pins::keep(cache.clone(), &base, &volume)
         });
+        // A snapshot is looked at, and no more.
+        let owned = seen.as_ref().filter(|_| at.is_none() && client.owns_the_root());
+        let replacing = owned.and_then(|seen| Replacing::start(seen, nodes, grace));
         let place = Place { mountpoint: &mountpoint, allow_other, is_past: at.is_some() };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
@@ -92,6 +98,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 mountpoint.display()
             ));
         });
+        replacing.into_iter().for_each(Replacing::stop);
         drop(admitting);
         keeper.iter().for_each(|keeper| keeper.finish());
         cache.iter().for_each(|cache| cache.close());

@@ -122,7 +122,8 @@ pub(crate) struct Seen {
     saver: JoinHandle<()>,
 }
 
-struct Keeper {
+/// What is kept of one register.
+pub(crate) struct Keeper {
     client: Client<Rc<Node>>,
     register: RegisterAddress,
     directory: PathBuf,
@@ -181,20 +182,17 @@ impl Seen {
 }
 
 impl Seen {
-    /// Has it on disk who keeps the register, if that is not what is there.
+    /// As [`Keeper::remember_keepers`].
     ///
     /// # Errors
     /// `Failure::KeepersNotKept`.
     pub(crate) fn remember_keepers(&self) -> Result<(), Failure> {
-        let Some((mark, replaces)) = self.keeper.news() else { return Ok(()) };
-        if mark.epoch() <= self.keeper.saved_epoch.get() {
-            return Ok(());
-        }
-        let directory = self.keeper.directory.clone();
-        let saved = reactor::offload(move || save(&directory, mark, replaces));
-        let saved = saved.map_err(|failure| Failure::KeepersNotKept { reason: failure.to_string() })?;
-        self.keeper.note(Ok(saved));
-        Ok(())
+        self.keeper.remember_keepers()
+    }
+
+    /// What is kept, for those who work on the register meanwhile.
+    pub(crate) fn keeper(&self) -> Rc<Keeper> {
+        self.keeper.clone()
     }
 }
 
@@ -208,6 +206,32 @@ impl Drop for Seen {
 }
 
 impl Keeper {
+    /// Who has the register open.
+    pub(crate) fn client(&self) -> &Client<Rc<Node>> {
+        &self.client
+    }
+
+    /// Which register it is.
+    pub(crate) fn register(&self) -> &RegisterAddress {
+        &self.register
+    }
+
+    /// Has it on disk who keeps the register, if that is not what is there.
+    ///
+    /// # Errors
+    /// `Failure::KeepersNotKept`.
+    pub(crate) fn remember_keepers(&self) -> Result<(), Failure> {
+        let Some((mark, replaces)) = self.news() else { return Ok(()) };
+        if mark.epoch() <= self.saved_epoch.get() {
+            return Ok(());
+        }
+        let directory = self.directory.clone();
+        let saved = reactor::offload(move || save(&directory, mark, replaces));
+        let saved = saved.map_err(|failure| Failure::KeepersNotKept { reason: failure.to_string() })?;
+        self.note(Ok(saved));
+        Ok(())
+    }
+
     /// A mark that is not on disk yet, and whether it replaces a higher one.
     fn news(&self) -> Option<(Mark, bool)> {
         let (version, header_hash) = self.client.seen(&self.register)?;

@@ -46,6 +46,8 @@ struct Overview {
     total_bytes: u64,
     /// Each node.
     nodes: Vec<NodeStatus>,
+    /// Who keeps the drive's root, as far as this machine has seen.
+    root: RootStatus,
     /// The cache that mounts of this home share; none if there was none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<CacheStatus>,
@@ -57,6 +59,15 @@ enum Health {
     Healthy,
     Degraded,
     Down,
+}
+
+#[derive(Debug, Serialize)]
+struct RootStatus {
+    keepers: Vec<Hex<[u8; 32]>>,
+    /// How often another node took the place of one, by a drive of the owner's or by `node replace`.
+    moved_count: u64,
+    #[serde(skip)]
+    names: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,14 +113,18 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
     let network = &settings.network;
     let mut nodes = Nodes::of(settings)?;
     let keepers = volume::keepers(network, settings.seen_directory().as_deref())?;
-    let keepers = keepers.members();
+    let root = RootStatus {
+        keepers: keepers.members().iter().map(|id| Hex(id.0)).collect(),
+        moved_count: keepers.moved_count(),
+        names: nodes.names(keepers.members()),
+    };
     let client = match Client::connect(settings) {
         Ok(client) => client,
         Err(Failure::NoNode { reason }) => {
             let known = known(&nodes, &[]);
             let answers =
                 known.into_iter().map(|(number, contact)| (number, contact, Err(reason.clone()))).collect();
-            return Ok(overview(network, answers, keepers));
+            return Ok(overview(network, answers, root));
         }
         Err(other) => return Err(other),
     };
@@ -130,7 +145,7 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
     });
     let answers = answers.collect();
     client.leave();
-    Ok(overview(network, answers, keepers))
+    Ok(overview(network, answers, root))
 }
 
 /// Whom the owner removed, the nodes know at once, and this home perhaps not.
@@ -170,11 +185,12 @@ fn known(nodes: &Nodes, met: &[Contact]) -> Vec<(Option<u16>, Contact)> {
 
 type Answer = (Option<u16>, Contact, Result<Report, String>);
 
-/// `keepers` are who keeps the drive's root: one that nobody has met does not answer either.
-fn overview(network: &Network, answers: Vec<Answer>, keepers: &[NodeId]) -> Overview {
-    let unmet: Vec<NodeId> = keepers
+/// Of those who keep the drive's root, one that nobody has met does not answer either.
+fn overview(network: &Network, answers: Vec<Answer>, root: RootStatus) -> Overview {
+    let unmet: Vec<NodeId> = root
+        .keepers
         .iter()
-        .copied()
+        .map(|id| NodeId(id.0))
         .filter(|id| answers.iter().all(|(_, contact, _)| contact.id != *id))
         .collect();
     let works = |answer: &Result<Report, String>| answer.as_ref().is_ok_and(Report::takes_writes);
@@ -199,6 +215,7 @@ fn overview(network: &Network, answers: Vec<Answer>, keepers: &[NodeId]) -> Over
         used_bytes: sum(|report| report.used_bytes),
         total_bytes: sum(|report| report.total_bytes),
         nodes: answers.into_iter().map(node_status).chain(unmet.into_iter().map(unmet_keeper)).collect(),
+        root,
         cache: None,
     }
 }
@@ -264,6 +281,14 @@ fn render(overview: &Overview) -> String {
             let _ = writeln!(text, "      {fault}");
         }
     }
+    let moved = match overview.root.moved_count {
+        0 => "since it was made".into(),
+        1 => "since it was moved".into(),
+        count => format!("since it was moved, {count} times by now"),
+    };
+    if !overview.root.keepers.is_empty() {
+        let _ = writeln!(text, "\nthe drive's root is kept by {}, {moved}", overview.root.names);
+    }
     if let Some(cache) = &overview.cache {
         let _ = writeln!(text, "\n{cache}");
     }
@@ -296,6 +321,11 @@ mod tests {
         founding.network((1..=count).map(entry).collect())
     }
 
+    fn root(keepers: &[NodeId]) -> RootStatus {
+        let keepers: Vec<_> = keepers.iter().map(|id| Hex(id.0)).collect();
+        RootStatus { keepers, moved_count: 0, names: "nodes".into() }
+    }
+
     fn report(failure: Option<&str>, total_bytes: u64) -> Report {
         Report {
             version: "1".into(),
@@ -322,7 +352,7 @@ mod tests {
                 (number, contact, if index < down { Err("dead".into()) } else { Ok(report.clone()) })
             })
             .collect();
-        let overview = overview(&network, answers, &[]);
+        let overview = overview(&network, answers, root(&[]));
         assert_eq!(overview.blocks, 2 * (usize::from(nodes) - down) as u64);
         assert!(render(&overview).lines().count() >= usize::from(nodes) + 4);
         overview.health
@@ -345,7 +375,7 @@ mod tests {
             let overview = overview(
                 &network,
                 nodes.map(|((n, contact), report)| (n, contact, Ok(report))).collect(),
-                &[],
+                root(&[]),
             );
             (overview.health, render(&overview))
         };
@@ -381,7 +411,7 @@ mod tests {
         let network = network(3);
         let nodes = known(&Nodes::first(&network), &[]);
         let answers = nodes.into_iter().map(|(number, contact)| (number, contact, Ok(report(None, 4 << 30))));
-        let overview = overview(&network, answers.collect(), &[keeper]);
+        let overview = overview(&network, answers.collect(), root(&[keeper]));
         assert_eq!((overview.health, overview.nodes.len()), (Health::Degraded, 4));
         assert!(render(&overview).contains("it keeps the drive's root"));
     }
@@ -393,7 +423,7 @@ mod tests {
         let health_without = |nodes: &Nodes, met: &[Contact]| {
             let answers = known(nodes, met).into_iter();
             let answers = answers.map(|(number, contact)| (number, contact, Ok(report(None, 4 << 30))));
-            overview(&four, answers.collect(), &[])
+            overview(&four, answers.collect(), root(&[]))
         };
         let mut revoked = Revocations::default();
         let keys: Vec<PublicKey> = nodes.present().map(|node| node.key).collect();

@@ -29,6 +29,7 @@ use crate::nodes::Nodes;
 use crate::output::say;
 use crate::process;
 use crate::progress;
+use crate::replacing::Replacing;
 use crate::seen::Seen;
 use crate::stop::Stop;
 use crate::volume::{self, Keep, Opening};
@@ -67,7 +68,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let directory = ClientDirectory::take_in(home.path())?;
     let plan = Plan::make(home.path(), Some(directory.path()), options.cache, Usual::None)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
-    let allow_other = options.allow_other;
+    let (allow_other, grace) = (options.allow_other, options.replace_after);
     if let Some(address) = options.listen {
         // What this machine does not have is not remembered, or every later start would fail.
         let any_port = SocketAddr::new(address, 0);
@@ -95,11 +96,13 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         };
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {
-            Some(Ok(Prepared { volume, seen, admitting, client, copies })) => {
+            Some(Ok(Prepared { volume, seen, nodes, admitting, client, copies })) => {
+                let replacing = seen.as_ref().and_then(|seen| Replacing::start(seen, nodes, grace));
                 let place = Place { mountpoint: &mountpoint, allow_other, is_past: false };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, &copies);
                 });
+                replacing.into_iter().for_each(Replacing::stop);
                 drop(admitting);
                 opening.cache.into_iter().for_each(Cache::close);
                 drop(seen);
@@ -147,6 +150,7 @@ fn start_first(home: &Home, network: &Network, ours: &[u16]) -> Result<Option<St
 struct Prepared {
     volume: Rc<Volume>,
     seen: Option<Seen>,
+    nodes: Nodes,
     admitting: Option<Admitting>,
     /// How the nodes are reached where none is in this process.
     client: Option<Client>,
@@ -202,10 +206,10 @@ fn prepare(
     let (volume, seen) = volume::open(&store, &network, &user, opening)?;
     volume::put_in_what_is_left(&store, &network, &user, home.path());
     let admitting = Admitting::start(home, &network, &overlay, &store)?;
-    let joined = Nodes::of_home(home, &network)?.present().count() > addresses.len() + missing.len();
-    let copies = copies(&network, &missing, joined);
+    let nodes = Nodes::of_home(home, &network)?;
+    let copies = copies(&network, &missing, nodes.present().count() > addresses.len() + missing.len());
     spinner.finish_and_clear();
-    Ok(Prepared { volume, seen, admitting, client, copies })
+    Ok(Prepared { volume, seen, nodes, admitting, client, copies })
 }
 
 fn announce(mountpoint: &Path, copies: &str) {

@@ -66,6 +66,11 @@ impl Keepers {
         self.membership.as_ref().map_or(0, |membership| membership.quorum().needed)
     }
 
+    /// How often others were put in the place of some of them.
+    pub(crate) fn moved_count(&self) -> u64 {
+        self.membership.as_ref().map_or(0, Membership::epoch)
+    }
+
     /// The nodes themselves.
     pub(crate) fn members(&self) -> &[NodeId] {
         self.membership.as_ref().map_or(&[], Membership::members)
