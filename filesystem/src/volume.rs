@@ -75,7 +75,9 @@ use crate::operations::{FileKind, Inode, Time};
 pub use collect::{CollectError, Roots};
 pub use ending::{Ending, Pending};
 pub use options::{OpenError, Options};
-pub use snapshots::{FileState, PathChange, PathState, RestoreError, Restored, Snapshot, SnapshotError};
+pub use snapshots::{
+    FileState, PathChange, PathState, RestoreError, Restored, Snapshot, SnapshotError, SnapshotPolicy,
+};
 use state::{State, Step, Stop};
 
 /// A mounted volume; see the file's header. It is used through [`Operations`](crate::Operations).

@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cache::Size;
 use crate::gc::Span;
-pub(crate) use history::{Diff, History, Restore, Snapshot, Snapshots};
+pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots};
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};

@@ -77,9 +77,11 @@ pub(crate) fn serve(
             wait_until_only_others_have_it(&device);
             stop.open(Reason::Unmounted);
         });
+        let keeper = scope.spawn(|| volume.keep_snapshots());
         ready();
         let reason = stop.wait();
         looker.terminate();
+        keeper.terminate();
         let teller = scope.spawn(|| tell_what_is_left(&volume, stop, &mut note));
         let impatient = scope.spawn(|| {
             stop.wait_hurry();

@@ -2,10 +2,10 @@
 
 use filesystem::calendar::Civil;
 use filesystem::format::SnapshotOrigin;
-use filesystem::volume::Snapshot;
+use filesystem::volume::{Snapshot, SnapshotError, SnapshotPolicy};
 use serde::Serialize;
 
-use crate::cli::{Snapshot as SnapshotOptions, Snapshots};
+use crate::cli::{Kept, Snapshot as SnapshotOptions, Snapshots};
 use crate::errand::with_volume;
 use crate::errors::Failure;
 use crate::output::{self, say};
@@ -44,22 +44,38 @@ impl From<Snapshot> for Listed {
 /// # Errors
 /// `Failure::Snapshot`, or what keeps the volume from being opened.
 pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
-    with_volume(&options.client, |_, volume| match &options.delete {
-        Some(name) => {
+    with_volume(&options.client, |_, volume| {
+        if options.policy {
+            let policy = volume.snapshot_policy().map_err(SnapshotError::from)?;
+            say(in_words(policy.as_ref()));
+        } else if let Some(Kept(policy)) = &options.keep {
+            volume.set_snapshot_policy(policy.as_ref())?;
+            say(in_words(policy.as_ref()));
+        } else if let Some(name) = &options.delete {
             volume.delete_snapshot(name)?;
             say(format_args!("the snapshot {name} is deleted"));
-            Ok(())
-        }
-        None => {
+        } else {
             let taken = volume.take_snapshot(options.name.as_deref(), SnapshotOrigin::Asked)?;
             let name = &taken.record.name;
             if options.name.as_ref().is_some_and(|asked| asked != name) {
                 say("another mount has just given that name to a snapshot of its own");
             }
             say(format_args!("the snapshot {name} is taken"));
-            Ok(())
         }
+        Ok(())
     })
+}
+
+fn in_words(policy: Option<&SnapshotPolicy>) -> String {
+    match policy {
+        Some(policy) => {
+            format!("snapshots are taken automatically where the drive is mounted, and kept: {policy}")
+        }
+        None => {
+            "no snapshots are taken automatically: `storage-node snapshot --keep 24h,7d,4w,12m` changes that"
+                .into()
+        }
+    }
 }
 
 /// Runs `snapshots`.
@@ -68,7 +84,7 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
 /// `Failure::Snapshot`, or what keeps the volume from being opened.
 pub(crate) fn snapshots(options: &Snapshots) -> Result<(), Failure> {
     let listed = with_volume(&options.client, |_, volume| {
-        let snapshots = volume.snapshots().map_err(filesystem::volume::SnapshotError::from)?;
+        let snapshots = volume.snapshots().map_err(SnapshotError::from)?;
         Ok(snapshots.into_iter().map(Listed::from).collect::<Vec<_>>())
     })?;
     if !options.json {

@@ -200,5 +200,16 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
         .unwrap();
     assert!(elsewhere.status.success(), "{}", printed(&elsewhere));
     assert_eq!(printed(&elsewhere).lines().count(), 2, "{}", printed(&elsewhere));
+
+    // A drive has a policy from wherever it is given, and whoever has it mounted goes by it.
+    assert!(done(&home, &["snapshot", "--policy"]).contains("no snapshots are taken automatically"));
+    done(&home, &["snapshot", "--keep", "7d,24h"]);
+    let again = Running::start(&["mount", "--home", text(&home), text(&b)], "the drive is");
+    fs::write(b.join("other"), "changed again").unwrap();
+    let is_automatic = |name: &String| name.starts_with("hour-2");
+    eventually("a snapshot is taken automatically", SOON, || names(&home).iter().any(is_automatic));
+    assert!(done(&home, &["snapshots"]).contains("  (automatic)\n"));
+    assert!(done(&home, &["snapshot", "--policy"]).ends_with("kept: 24h,7d\n"));
+    assert!(again.stop().success());
     assert!(node.stop().success());
 }

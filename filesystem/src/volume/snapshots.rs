@@ -6,12 +6,15 @@
 //! that the volume was in, whole, and it is never known to an unpublished record alone.
 //!
 //! `view` shows one as a volume of its own; `changes` tells two apart, and `versions` what a path was in each, for which
-//! `names` finds paths; `restore` brings things back, by a `copy` that shares their content. Not here: what two mounts' snapshots become that meet (`merge::snapshots`),
+//! `names` finds paths; `restore` brings things back, by a `copy` that shares their content; `policy` says which are
+//! taken by themselves, and `automatic` takes them. Not here: what two mounts' snapshots become that meet (`merge::snapshots`),
 //! and what keeps alive what they point to (`tree::reachable`).
 
+pub(super) mod automatic;
 mod changes;
 mod copy;
 mod names;
+pub(super) mod policy;
 mod restore;
 mod versions;
 mod view;
@@ -19,6 +22,7 @@ mod view;
 use std::collections::BTreeSet;
 
 pub use changes::{PathChange, PathState};
+pub use policy::SnapshotPolicy;
 pub use restore::{RestoreError, Restored};
 pub use versions::FileState;
 
@@ -137,6 +141,16 @@ impl Volume {
         name: Option<&str>,
         origin: SnapshotOrigin,
     ) -> Result<Snapshot, SnapshotError> {
+        self.take_snapshot_at(Time::now(), name, origin)
+    }
+
+    /// As [`Volume::take_snapshot`], where it is `taken` now.
+    fn take_snapshot_at(
+        &self,
+        taken: Time,
+        name: Option<&str>,
+        origin: SnapshotOrigin,
+    ) -> Result<Snapshot, SnapshotError> {
         if let Some(name) = name {
             let wrong = |reason| SnapshotError::Name { name: name.into(), reason };
             check_snapshot_name(name).map_err(wrong)?;
@@ -149,7 +163,7 @@ impl Volume {
         let id = draw_id();
         let number = self.change_step(|state| {
             let by = (self.version.get(), self.options.author.as_str());
-            state.add_snapshot(id, name, origin, by)
+            state.add_snapshot(id, name, (origin, taken), by)
         })??;
         self.sync_to(number)?;
         // A merge may have given it another name.
@@ -238,7 +252,7 @@ impl State {
         &mut self,
         id: u64,
         name: Option<&str>,
-        origin: SnapshotOrigin,
+        (origin, taken): (SnapshotOrigin, Time),
         (version, author): (u64, &str),
     ) -> Step<Result<u64, SnapshotError>> {
         self.writable()?;
@@ -251,7 +265,6 @@ impl State {
             let SnapshotRecord { name, author, taken, .. } = other.record.clone();
             return Ok(Err(SnapshotError::Taken { name, author, taken }));
         }
-        let taken = Time::now();
         let author = author[..author.floor_char_boundary(AUTHOR_SIZE_MAX)].to_owned();
         let names: BTreeSet<&str> = before.iter().map(|snapshot| snapshot.record.name.as_str()).collect();
         let name = match name {

@@ -217,6 +217,11 @@ impl State {
         committing || !self.active.changes.is_empty()
     }
 
+    /// Counts the changes since the volume was opened.
+    pub(crate) fn edits(&self) -> u64 {
+        self.edits
+    }
+
     /// Changes `key` in the active delta.
     pub(crate) fn set(&mut self, key: Key, change: Change) {
         self.active.number = self.durability.on_change(&key);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::frame_size::{self, FrameSize};
+use super::snapshots::{SnapshotPolicy, automatic};
 use super::state::{Change, State, Step, xattr_range};
 use crate::errno::Errno;
 use crate::format::Key;
@@ -69,6 +70,9 @@ impl State {
                 return Err(Errno::EACCES.into());
             }
             Acl::decode(value).ok_or(Errno::EINVAL)?;
+        } else if name == automatic::NAME {
+            let text = std::str::from_utf8(value).map_err(|_| Errno::EINVAL)?;
+            text.parse::<SnapshotPolicy>().map_err(|_| Errno::EINVAL)?;
         } else if name == frame_size::NAME {
             FrameSize::check(record.kind, value)?;
         }

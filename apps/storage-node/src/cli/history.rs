@@ -1,6 +1,7 @@
 //! The command line of all that concerns the drive's past.
 
 use clap::Args;
+use filesystem::volume::SnapshotPolicy;
 
 use super::ClientOptions;
 
@@ -12,10 +13,17 @@ Examples:
   cp -a ./drive/.snapshots/before-the-move/notes ./drive/
   storage-node mount --at before-the-move ./then
   storage-node snapshot --delete before-the-move
+  storage-node snapshot --keep 24h,7d,4w,12m     have them taken automatically, from now on, by mounted drives
+  storage-node snapshot --policy                 say what is taken automatically
+  storage-node snapshot --keep none              no more; those that there are stay
 
 A snapshot is what the drive held at one moment, with all that was closed before, whichever mount it was written on (save what
 a drive mounted with --write-back has in its journal only). It copies nothing and takes no space of its own; what is removed or
-written over later stays on the nodes as long as a snapshot has it. When the command returns, it is on the nodes.";
+written over later stays on the nodes as long as a snapshot has it. When the command returns, it is on the nodes.
+
+With --keep, the last snapshot of each of the newest 24 hours, 7 days, 4 weeks and 12 months that have one is kept. One is taken
+in each hour (UTC; or in each day, if no hours are kept) in which the drive is mounted somewhere and has changed. Only those
+are deleted again that were taken so: what you have taken stays until you delete it.";
 
 /// Options of `snapshot`.
 #[derive(Debug, Args)]
@@ -27,8 +35,22 @@ pub(crate) struct Snapshot {
     /// Delete the snapshot of this name instead
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     pub(crate) delete: Option<String>,
+    /// Instead, have snapshots taken automatically, and keep so many of them: hours, days, weeks, months; `none` for no more
+    #[arg(long, value_name = "POLICY", conflicts_with_all = ["name", "delete"], value_parser = kept)]
+    pub(crate) keep: Option<Kept>,
+    /// Only say what is taken automatically
+    #[arg(long, conflicts_with_all = ["name", "delete", "keep"])]
+    pub(crate) policy: bool,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
+}
+
+/// What is to be kept of the snapshots that are taken automatically.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept(pub(crate) Option<SnapshotPolicy>);
+
+fn kept(text: &str) -> Result<Kept, &'static str> {
+    if text == "none" { Ok(Kept(None)) } else { Ok(Kept(Some(text.parse()?))) }
 }
 
 /// Options of `snapshots`.
