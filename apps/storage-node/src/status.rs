@@ -26,7 +26,7 @@ use crate::process;
 use crate::progress::human_bytes;
 use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
-use crate::volume;
+use crate::volume::{self, Keepers};
 
 /// A node that takes longer is as good as down for whoever waits for a file.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ struct Overview {
     total_bytes: u64,
     /// Each node.
     nodes: Vec<NodeStatus>,
-    /// Who keeps the drive's root, as far as this machine has seen.
+    /// Who keeps the drive's root, as the nodes say, or, where these do not answer, as this machine has seen.
     root: RootStatus,
     /// The cache that mounts of this home share; none if there was none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,19 +112,14 @@ pub(crate) fn status(options: &Status) -> Result<(), Failure> {
 fn ask(settings: &Settings) -> Result<Overview, Failure> {
     let network = &settings.network;
     let mut nodes = Nodes::of(settings)?;
-    let keepers = volume::keepers(network, settings.seen_directory().as_deref())?;
-    let root = RootStatus {
-        keepers: keepers.members().iter().map(|id| Hex(id.0)).collect(),
-        moved_count: keepers.moved_count(),
-        names: nodes.names(keepers.members()),
-    };
+    let mut keepers = volume::keepers(network, settings.seen_directory().as_deref())?;
     let client = match Client::connect(settings) {
         Ok(client) => client,
         Err(Failure::NoNode { reason }) => {
             let known = known(&nodes, &[]);
             let answers =
                 known.into_iter().map(|(number, contact)| (number, contact, Err(reason.clone()))).collect();
-            return Ok(overview(network, answers, root));
+            return Ok(overview(network, answers, root_status(&keepers, &nodes)));
         }
         Err(other) => return Err(other),
     };
@@ -144,8 +139,17 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
         (number, contact, report.unwrap_or_else(|| Err("interrupted".into())))
     });
     let answers = answers.collect();
+    keepers.follow(&client.block_store(), ANSWER_LIMIT);
     client.leave();
-    Ok(overview(network, answers, root))
+    Ok(overview(network, answers, root_status(&keepers, &nodes)))
+}
+
+fn root_status(keepers: &Keepers, nodes: &Nodes) -> RootStatus {
+    RootStatus {
+        keepers: keepers.members().iter().map(|id| Hex(id.0)).collect(),
+        moved_count: keepers.moved_count(),
+        names: nodes.names(keepers.members()),
+    }
 }
 
 /// Whom the owner removed, the nodes know at once, and this home perhaps not.

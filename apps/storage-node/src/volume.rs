@@ -71,6 +71,20 @@ impl Keepers {
         self.membership.as_ref().map_or(0, Membership::epoch)
     }
 
+    /// Follows the root to whoever keeps it by now, as far as the nodes tell that within `limit`.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub(crate) fn follow(&mut self, store: &Client<Rc<Node>>, limit: Duration) {
+        let Some(membership) = &self.membership else { return };
+        let Ok(register) = store.open_register(membership.clone()) else { return };
+        // Whoever reads it is told; what it says is no matter here.
+        let _ = reactor::timeout(limit, || store.read(&register));
+        if let Ok(newest) = store.membership(&register) {
+            self.membership = Some(newest);
+        }
+    }
+
     /// The nodes themselves.
     pub(crate) fn members(&self) -> &[NodeId] {
         self.membership.as_ref().map_or(&[], Membership::members)

@@ -8,6 +8,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -67,6 +68,8 @@ fn nodes_are_drained_and_removed_under_a_drive_in_use_and_nothing_is_missing() {
         "the drive would go with it: {said}"
     );
     assert!(up.stop().success());
+    let beginning = place.join("beginning.json");
+    fs::copy(home.join("network.json"), &beginning).unwrap();
     let start = |number: u16| {
         let node = home.join(format!("nodes/{number}"));
         (number, Running::start(&["run", "--home", text(&node)], "listening on"))
@@ -109,6 +112,14 @@ fn nodes_are_drained_and_removed_under_a_drive_in_use_and_nothing_is_missing() {
     let said = done(&home, &["status"]);
     assert!(said.contains("healthy") && said.contains("3 of 3 nodes"), "{said}");
     assert!(mount.stop().success());
+    // Also for who was away all the time: it misses neither those that were removed, nor the root on them.
+    let output = Command::new(common::PROGRAM)
+        .args(["status", "--network", text(&beginning), "--key", text(&home.join("user.key"))])
+        .env("XDG_DATA_HOME", place.join("elsewhere"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("3 of 3 nodes"), "{said}");
 
     // Three copies take three nodes.
     let needed = keepers(&home)[0].to_string();
