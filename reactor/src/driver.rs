@@ -12,23 +12,24 @@
 //! (`settling`).
 
 mod key;
+mod mailbox;
+mod poller;
 mod settling;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam::queue::SegQueue;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use self::key::{join_key, split_key};
+use self::mailbox::Mailbox;
+pub(crate) use self::poller::Told;
+use self::poller::{EVENTS_PER_POLL, Events, Poller};
 use self::settling::Settling;
 use crate::clock::now;
 use crate::coroutine::Coroutine;
@@ -40,18 +41,13 @@ use crate::timer::{Action, TimerKey, TimerQueue};
 /// schedulers (tokio has 61 too), so that it does not beat with periodic work.
 const SWITCHES_PER_LOOK: u32 = 61;
 
-/// Events taken from the kernel at once. More wait for the next call.
-const EVENTS_PER_POLL: usize = 1024;
-
-const WAKER: Token = Token(usize::MAX);
-
 struct Driver {
     ready: RefCell<VecDeque<Rc<Coroutine>>>,
     settling: RefCell<Settling>,
     switch_count: Cell<u32>,
     timers: RefCell<TimerQueue>,
     /// There during a run.
-    poll: RefCell<Option<Poll>>,
+    poller: RefCell<Option<Poller>>,
     mailbox: RefCell<Option<Arc<Mailbox>>>,
     /// What happened until then has been told to those who wait for it.
     polled_at: Cell<Option<Instant>>,
@@ -83,7 +79,7 @@ thread_local! {
             settling: RefCell::new(Settling::new()),
             switch_count: Cell::new(0),
             timers: RefCell::new(TimerQueue::new()),
-            poll: RefCell::new(None),
+            poller: RefCell::new(None),
             mailbox: RefCell::new(None),
             polled_at: Cell::new(None),
             sources: RefCell::new(Slab::new()),
@@ -98,28 +94,6 @@ thread_local! {
 }
 
 const NO_RUN: &str = "this belongs inside `reactor::run`";
-
-/// Where other threads leave word for a reactor.
-struct Mailbox {
-    /// Ports, by their keys.
-    notified: SegQueue<usize>,
-    waker: Waker,
-    /// The reactor is about to block, or blocks: whoever posts must ring.
-    asleep: AtomicBool,
-}
-
-impl Mailbox {
-    fn post(&self, key: usize) {
-        self.notified.push(key);
-        // Pairs with the driver's store and look: either it sees the word, or we see it asleep.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.asleep.swap(false, Ordering::SeqCst)
-            && let Err(error) = self.waker.wake()
-        {
-            tracing::error!("could not wake the reactor: {error}");
-        }
-    }
-}
 
 /// Whether the thread has a reactor: the caller is inside [`crate::run`].
 pub(crate) fn is_here() -> bool {
@@ -137,12 +111,10 @@ pub(crate) struct Run(());
 ///
 /// When the process is out of descriptors.
 pub(crate) fn enter() -> io::Result<Run> {
-    let poll = Poll::new()?;
-    let waker = Waker::new(poll.registry(), WAKER)?;
-    let mailbox = Mailbox { notified: SegQueue::new(), waker, asleep: AtomicBool::new(false) };
+    let (poller, bell) = Poller::new()?;
     DRIVER.with(|driver| {
-        *driver.poll.borrow_mut() = Some(poll);
-        *driver.mailbox.borrow_mut() = Some(Arc::new(mailbox));
+        *driver.poller.borrow_mut() = Some(poller);
+        *driver.mailbox.borrow_mut() = Some(Arc::new(Mailbox::new(bell)));
         *driver.settling.borrow_mut() = Settling::new();
         driver.polled_at.set(Some(now()));
         driver.started_at.set(Some(Instant::now()));
@@ -156,7 +128,7 @@ pub(crate) fn enter() -> io::Result<Run> {
 impl Run {
     /// Lets coroutines run until `is_over`.
     pub(crate) fn drive(&self, is_over: impl Fn() -> bool) {
-        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        let mut events = Events::new();
         DRIVER.with(|driver| {
             let mailbox = driver.mailbox.borrow().clone().expect(NO_RUN);
             loop {
@@ -176,7 +148,7 @@ impl Drop for Run {
         DRIVER.with(|driver| {
             // Who is left has ended, woken though it was.
             let left = driver.ready.take();
-            drop((left, driver.poll.take(), driver.mailbox.take()));
+            drop((left, driver.poller.take(), driver.mailbox.take()));
         });
     }
 }
@@ -203,7 +175,7 @@ impl Driver {
         } else {
             self.poll(events, Some(Duration::ZERO));
         }
-        while let Some(key) = mailbox.notified.pop() {
+        while let Some(key) = mailbox.take() {
             self.notify(key);
         }
         crate::fs::turn();
@@ -214,7 +186,7 @@ impl Driver {
     }
 
     fn is_idle(&self, mailbox: &Mailbox) -> bool {
-        self.ready.borrow().is_empty() && mailbox.notified.is_empty()
+        self.ready.borrow().is_empty() && mailbox.is_empty()
     }
 
     /// Blocks until an event, a timer or another thread's word; polls for a while first where that was asked for.
@@ -231,17 +203,15 @@ impl Driver {
                 }
             }
         }
-        mailbox.asleep.store(true, Ordering::SeqCst);
-        if mailbox.notified.is_empty() {
+        mailbox.sleep(|| {
             let due = self.timers.borrow().next_due();
             self.poll(events, due.map(|due| due.saturating_duration_since(now())));
-        }
-        mailbox.asleep.store(false, Ordering::SeqCst);
+        });
     }
 
     fn poll(&self, events: &mut Events, limit: Option<Duration>) {
         let before = now();
-        match self.poll.borrow_mut().as_mut().expect(NO_RUN).poll(events, limit) {
+        match self.poller.borrow().as_ref().expect(NO_RUN).wait(events, limit) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             // Nothing can go on without the poller, and no caller could mend it.
@@ -251,7 +221,7 @@ impl Driver {
             }
         }
         let after = now();
-        let event_count = events.iter().count();
+        let event_count = events.len();
         if event_count == 0 {
             self.polled_at.set(Some(after));
         } else if event_count < EVENTS_PER_POLL {
@@ -261,15 +231,12 @@ impl Driver {
         }
         self.coarse_now_ns.set(self.since_start(after));
         let sources = self.sources.borrow();
-        for event in events.iter() {
-            if event.token() == WAKER {
-                continue;
-            }
-            let (slot, generation) = split_key(event.token().0);
+        for (key, told) in events.iter() {
+            let (slot, generation) = split_key(key);
             if let Some(source) = sources.get(slot)
                 && source.generation == generation
             {
-                source.readiness.on_event(event);
+                source.readiness.on_told(told);
             }
         }
     }
@@ -286,7 +253,7 @@ impl Driver {
         }
     }
 
-    fn notify(&self, key: usize) {
+    fn notify(&self, key: u64) {
         let (slot, generation) = split_key(key);
         let waiters = match self.ports.borrow().get(slot) {
             Some(port) if port.generation == generation => port.waiters.clone(),
@@ -320,7 +287,7 @@ pub(crate) fn push(coroutine: Rc<Coroutine>) {
 #[derive(Clone)]
 pub(crate) struct Port {
     mailbox: Arc<Mailbox>,
-    key: usize,
+    key: u64,
 }
 
 impl Port {
@@ -360,27 +327,28 @@ impl Port {
     }
 }
 
+/// Names a registered descriptor, and no later one in its slot.
+#[derive(Clone, Copy)]
+pub(crate) struct SourceKey(u64);
+
 /// Registers a descriptor, edge-triggered in both directions; urgent data is told of too.
-pub(crate) fn register(fd: BorrowedFd<'_>, readiness: Rc<Readiness>) -> io::Result<Token> {
+pub(crate) fn register(fd: BorrowedFd<'_>, readiness: Rc<Readiness>) -> io::Result<SourceKey> {
     DRIVER.with(|driver| {
         let generation = driver.generation();
         let slot = driver.sources.borrow_mut().insert(Source { readiness, generation });
-        let token = Token(join_key(slot, generation));
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let poll = driver.poll.borrow();
-        let registry = poll.as_ref().expect(NO_RUN).registry();
-        let registered = registry.register(&mut SourceFd(&fd.as_raw_fd()), token, interest);
+        let key = join_key(slot, generation);
+        let registered = driver.poller.borrow().as_ref().expect(NO_RUN).add(fd, key);
         if registered.is_err() {
             driver.sources.borrow_mut().remove(slot);
         }
-        registered.map(|()| token)
+        registered.map(|()| SourceKey(key))
     })
 }
 
 /// Forgets a descriptor; one that outlived its run, or its thread, has been forgotten already.
-pub(crate) fn deregister(fd: BorrowedFd<'_>, token: Token) {
+pub(crate) fn deregister(fd: BorrowedFd<'_>, key: SourceKey) {
     let _ = DRIVER.try_with(|driver| {
-        let (slot, generation) = split_key(token.0);
+        let (slot, generation) = split_key(key.0);
         let mut sources = driver.sources.borrow_mut();
         if sources.get(slot).is_none_or(|source| source.generation != generation) {
             return;
@@ -388,9 +356,8 @@ pub(crate) fn deregister(fd: BorrowedFd<'_>, token: Token) {
         let source = sources.remove(slot);
         drop(sources);
         drop(source);
-        if let Some(poll) = &*driver.poll.borrow() {
-            // Fails only if the kernel forgot the descriptor first, which is what we want.
-            let _ = poll.registry().deregister(&mut SourceFd(&fd.as_raw_fd()));
+        if let Some(poller) = &*driver.poller.borrow() {
+            poller.remove(fd);
         }
     });
 }

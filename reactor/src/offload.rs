@@ -219,10 +219,12 @@ mod tests {
     #[test]
     fn work_that_nobody_wants_any_more_is_not_begun() {
         crate::run(|| {
-            let (release, gate) = crossbeam::channel::bounded::<()>(0);
+            let mut gates = Vec::new();
             // All threads are busy for callers that have given up, so what comes now waits in the pool.
             for _ in 0..THREADS_MAX {
-                let (gate, (blocks, blocked)) = (gate.clone(), crossbeam::channel::bounded(1));
+                let (release, gate) = std::sync::mpsc::channel::<()>();
+                let (blocks, blocked) = std::sync::mpsc::channel();
+                gates.push(release);
                 let caller = crate::spawn(move || {
                     offload(move || {
                         let _ = blocks.send(());
@@ -242,7 +244,7 @@ mod tests {
                 crate::yield_now();
             }
             drop(began);
-            drop(release);
+            drop(gates);
             // The pool's queue is in order: this comes behind whatever was left of those.
             offload(|| ());
             assert_eq!(begins.try_iter().count(), 0);

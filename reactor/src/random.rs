@@ -2,6 +2,9 @@
 //!
 //! What it is not: a generator for statistics. Every call asks the system.
 
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+
 use crate::sim;
 
 /// Fills `bytes` with randomness fit for keys.
@@ -17,9 +20,21 @@ use crate::sim;
 pub fn fill(bytes: &mut [u8]) {
     if let Some(process) = sim::here() {
         process.world().fill_random(bytes);
-    } else if let Err(error) = getrandom::fill(bytes) {
+    } else if let Err(error) = fill_from_system(bytes) {
         panic!("the operating system refused to give randomness: {error}");
     }
+}
+
+fn fill_from_system(mut bytes: &mut [u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        // The system gives fewer than were asked for where a signal comes in between.
+        match getrandom(&mut *bytes, GetRandomFlags::empty()) {
+            Ok(count) => bytes = &mut bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// A random number. As [`fill`].

@@ -12,14 +12,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
-use mio::Token;
-use mio::event::Event;
 use smallvec::SmallVec;
 
 use super::{PeerWatch, Presence};
 use crate::clock::{self, now};
 use crate::coroutine::{self, spend};
-use crate::driver;
+use crate::driver::{self, SourceKey, Told};
 use crate::sync::{Place, WaitList};
 use crate::timer::Timer;
 
@@ -42,20 +40,20 @@ struct Direction {
 
 impl Readiness {
     /// Takes the poller's word.
-    pub(crate) fn on_event(&self, event: &Event) {
-        if event.is_priority() {
+    pub(crate) fn on_told(&self, told: Told) {
+        if told.is_urgent() {
             self.urgent.set(true);
         }
-        if event.is_error() || event.is_read_closed() {
+        if told.is_read_over() {
             self.read.stays_ready.set(true);
         }
-        if event.is_error() || event.is_write_closed() {
+        if told.is_write_over() {
             self.write.stays_ready.set(true);
         }
-        if event.is_readable() || event.is_priority() || self.read.stays_ready.get() {
+        if told.is_readable() || self.read.stays_ready.get() {
             self.read.on_ready();
         }
-        if event.is_writable() || self.write.stays_ready.get() {
+        if told.is_writable() || self.write.stays_ready.get() {
             self.write.on_ready();
         }
     }
@@ -107,7 +105,7 @@ impl Direction {
 /// One coroutine may wait to read while another waits to write, and several may wait for the same.
 pub struct Descriptor {
     fd: OwnedFd,
-    token: Token,
+    key: SourceKey,
     readiness: Rc<Readiness>,
     read_deadline: Cell<Option<Instant>>,
     write_deadline: Cell<Option<Instant>>,
@@ -138,14 +136,8 @@ impl Descriptor {
         let readiness = Rc::new(Readiness::default());
         // Taken on trust: most descriptors can be written to at first, and the first write tells otherwise.
         readiness.write.ready.set(true);
-        let token = driver::register(fd.as_fd(), readiness.clone())?;
-        Ok(Descriptor {
-            fd,
-            token,
-            readiness,
-            read_deadline: Cell::new(None),
-            write_deadline: Cell::new(None),
-        })
+        let key = driver::register(fd.as_fd(), readiness.clone())?;
+        Ok(Descriptor { fd, key, readiness, read_deadline: Cell::new(None), write_deadline: Cell::new(None) })
     }
 
     /// Calls `f`, which must not block, and again whenever the descriptor has become readable, until it returns
@@ -311,6 +303,6 @@ impl AsFd for Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        driver::deregister(self.fd.as_fd(), self.token);
+        driver::deregister(self.fd.as_fd(), self.key);
     }
 }
