@@ -21,6 +21,9 @@ const CLIENTS: usize = 60;
 /// What `accept` has logged in this process.
 static COMPLAINTS: AtomicUsize = AtomicUsize::new(0);
 
+/// Those of them that were warnings.
+static WARNINGS: AtomicUsize = AtomicUsize::new(0);
+
 /// Counts what `accept` logs: something for each time it rests, though not a warning each time.
 struct Counting;
 
@@ -33,8 +36,11 @@ impl tracing::Subscriber for Counting {
     }
     fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {
+    fn event(&self, event: &tracing::Event<'_>) {
         COMPLAINTS.fetch_add(1, Relaxed);
+        if *event.metadata().level() == tracing::Level::WARN {
+            WARNINGS.fetch_add(1, Relaxed);
+        }
     }
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}
@@ -60,7 +66,7 @@ fn child_process_that_serves_with_few_descriptors() {
     });
 }
 
-/// Answers a byte with a byte. A `w` is answered with the complaints so far, and how long they took.
+/// Answers a byte with a byte. A `w` is answered with the complaints so far, the warnings among them, and how long they took.
 fn serve<S: 'static>(mut accept: impl FnMut() -> S)
 where
     for<'a> &'a S: Read + Write,
@@ -72,7 +78,12 @@ where
             let mut byte = [0];
             while let Ok(1) = (&client).read(&mut byte) {
                 let answer = match byte {
-                    [b'w'] => format!("{} {}\n", COMPLAINTS.load(Relaxed), begun.elapsed().as_millis()),
+                    [b'w'] => format!(
+                        "{} {} {}\n",
+                        COMPLAINTS.load(Relaxed),
+                        WARNINGS.load(Relaxed),
+                        begun.elapsed().as_millis()
+                    ),
                     _ => "x".into(),
                 };
                 (&client).write_all(answer.as_bytes()).unwrap();
@@ -128,11 +139,13 @@ where
         (&clients[0]).read_exact(&mut byte).unwrap();
         line.push(byte[0].into());
     }
-    let (complaints, elapsed_ms) = line.trim_end().split_once(' ').unwrap();
-    let (complaints, elapsed_ms): (u64, u64) = (complaints.parse().unwrap(), elapsed_ms.parse().unwrap());
+    let told: Vec<u64> = line.trim_end().split(' ').map(|number| number.parse().unwrap()).collect();
+    let &[complaints, warnings, elapsed_ms] = &told[..] else { panic!("three numbers, not {line}") };
     assert!(complaints >= 1, "the limit was not reached");
     // It rests 20 ms after each failure, however fast the machine.
     assert!(complaints <= elapsed_ms / 20 + 1, "{complaints} failures in {elapsed_ms} ms: it spins");
+    // One of them in ten seconds is for whoever reads the log.
+    assert!((1..=elapsed_ms / 10_000 + 1).contains(&warnings), "{warnings} warnings in {elapsed_ms} ms");
     // As the served ones leave, those who waited have their turn, down to the last.
     while let Some(client) = (!clients.is_empty()).then(|| clients.remove(0)) {
         assert!(ask(&client), "{} clients were left", clients.len());

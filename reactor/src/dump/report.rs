@@ -50,16 +50,20 @@ fn lines(dump: &Dump) -> String {
 fn within_limit(places: Vec<(String, Vec<u64>)>) -> Vec<String> {
     let mut events = Vec::new();
     let mut room = STACKS_BYTES_MAX;
-    let count = places.len();
-    for (index, (stack, who)) in places.into_iter().enumerate() {
+    let mut left_out = 0;
+    for (stack, who) in places {
         let event = format!("{}:\n{stack}", title(&who));
-        let Some(left) = room.checked_sub(event.len()) else {
-            events
-                .push(format!("{} more stacks are left out: a dump as a value has them all", count - index));
-            break;
-        };
-        room = left;
-        events.push(event);
+        // A recursion may be long enough for all the room; what comes behind it is told nevertheless.
+        match room.checked_sub(event.len()) {
+            Some(left) => {
+                room = left;
+                events.push(event);
+            }
+            None => left_out += 1,
+        }
+    }
+    if left_out > 0 {
+        events.push(format!("{left_out} more stacks are left out: a dump as a value has them all"));
     }
     events
 }
@@ -125,5 +129,9 @@ mod tests {
         assert!(told < STACKS_BYTES_MAX + 1_000, "{told}");
         let left_out = 1_000 - (events.len() - 1);
         assert!(events.last().unwrap().starts_with(&format!("{left_out} more stacks are left out")));
+
+        let events = within_limit(vec![("x".repeat(STACKS_BYTES_MAX), vec![1]), ("waits".into(), vec![2])]);
+        assert_eq!(events[0], "a coroutine is here, #2:\nwaits");
+        assert!(events[1].starts_with("1 more stacks are left out"), "the long one");
     }
 }

@@ -29,9 +29,21 @@ fn is_due(told_at: &Cell<Option<Instant>>, now: Instant) -> bool {
     is_due
 }
 
-fn warn(error: &io::Error, advice: &str) {
-    thread_local! { static TOLD_AT: Cell<Option<Instant>> = const { Cell::new(None) }; }
-    if TOLD_AT.with(|told_at| is_due(told_at, now())) {
+/// What there is too little of.
+#[derive(Clone, Copy)]
+enum Short {
+    Descriptors,
+    Memory,
+}
+
+/// Tells of it; as a warning now and then, for all listeners of the thread together, and for each kind of trouble.
+fn warn(short: Short, error: &io::Error) {
+    thread_local! { static TOLD_AT: [Cell<Option<Instant>>; 2] = const { [const { Cell::new(None) }; 2] }; }
+    let advice = match short {
+        Short::Descriptors => "raise `ulimit -n` to serve more clients at once",
+        Short::Memory => "clients wait until the kernel has room",
+    };
+    if TOLD_AT.with(|told_at| is_due(&told_at[short as usize], now())) {
         tracing::warn!("accept: {error}; {advice}");
     } else {
         tracing::debug!("accept: {error}; {advice}");
@@ -73,11 +85,11 @@ pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, Option<So
                 | Errno::PERM,
             ) => {}
             Some(Errno::MFILE | Errno::NFILE) => {
-                warn(&error, "raise `ulimit -n` to serve more clients at once");
+                warn(Short::Descriptors, &error);
                 sleep(EXHAUSTED_REST);
             }
             Some(Errno::NOMEM | Errno::NOBUFS | Errno::NOSPC) => {
-                warn(&error, "clients wait until the kernel has room");
+                warn(Short::Memory, &error);
                 sleep(EXHAUSTED_REST);
             }
             _ => return Err(error),
