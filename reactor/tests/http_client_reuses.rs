@@ -3,10 +3,12 @@
 
 mod scripted;
 
+use std::cell::Cell;
 use std::io::{BufReader, Read, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::http::client::{Client, ClientError, PoolLimits};
+use reactor::http::client::{Client, ClientError, PoolLimits, Retries};
 use reactor::{run, sleep, spawn};
 use scripted::{answering, ok, read_head, read_request, start};
 
@@ -255,5 +257,36 @@ fn a_connection_is_not_kept_where_either_side_says_so() {
         assert_eq!(client.idle_connections(), 0);
         get(&client, &format!("{}/kept", server.url));
         assert_eq!(client.idle_connections(), 1);
+    });
+}
+
+#[test]
+fn a_server_that_can_not_answer_now_is_asked_again_and_nothing_is_done_twice() {
+    run(|| {
+        let asked = Rc::new(Cell::new(0));
+        let counting = asked.clone();
+        let server = answering(move |_| {
+            counting.set(counting.get() + 1);
+            match counting.get() % 3 {
+                0 => ok("there"),
+                _ => b"HTTP/1.1 503 X\r\nRetry-After: 0\r\nContent-Length: 5\r\n\r\nlater".to_vec(),
+            }
+        });
+        let client = || Client::builder();
+        let again =
+            client().retries(Retries { first_wait: Duration::from_millis(1), ..Retries::times(2) }).build();
+        assert_eq!(get(&again, &server.url), "there");
+        assert_eq!((asked.get(), server.connections.get()), (3, 1), "over the same connection");
+        assert_eq!(again.post(&server.url).body("x").send().unwrap().text(10).unwrap(), "later");
+        assert_eq!(get(&client().build(), &server.url), "later", "nobody wished for more");
+        assert_eq!((get(&again, &server.url).as_str(), asked.get()), ("there", 6));
+        // A body that can be read once only.
+        let streamed = again.put(&server.url).stream(&mut &b"x"[..], None).send().unwrap();
+        assert_eq!((streamed.text(10).unwrap().as_str(), asked.get()), ("later", 7));
+        assert_eq!(again.put(&server.url).body("x").send().unwrap().text(10).unwrap(), "there");
+        // Two are not enough for three refusals, and the last is told.
+        let once =
+            client().retries(Retries { first_wait: Duration::from_millis(1), ..Retries::times(1) }).build();
+        assert_eq!((get(&once, &server.url).as_str(), asked.get()), ("later", 11));
     });
 }

@@ -142,6 +142,58 @@ fn files_are_served_and_nothing_outside_their_directory() {
 }
 
 #[test]
+fn what_lies_compressed_beside_a_file_goes_to_those_who_take_it_unless_it_is_older() {
+    reactor::run(|| {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str, age_s: u64| {
+            let file = std::fs::File::create(root.path().join(name)).unwrap();
+            (&file).write_all(text.as_bytes()).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000 - age_s)).unwrap();
+        };
+        write("page.html", "the page itself", 10);
+        write("page.html.br", "as br", 20);
+        write("page.html.gz", "as gzip", 10);
+        let (plain, packed) =
+            (Files::new(root.path()).unwrap(), Files::new(root.path()).unwrap().with_precompressed());
+        let server = Server::new()
+            .route(Method::GET, "/plain/{*path}", move |request| plain.serve(request, "path"))
+            .route(Method::GET, "/{*path}", move |request| packed.serve(request, "path"));
+        let (_server, address) = start(server);
+        let ask = |target: &str, fields: &str| get(address, target, fields);
+
+        let packed = ask("/page.html", "Accept-Encoding: br, gzip\r\n");
+        assert_eq!((statuses(&packed), body(&packed)), (vec![200], "as gzip"), "br is older than the page");
+        for field in
+            ["Content-Encoding: gzip", "Content-Type: text/html; charset=utf-8", "Vary: Accept-Encoding"]
+        {
+            assert!(packed.contains(&format!("{field}\r\n")), "{field}: {packed}");
+        }
+        let etag = |answer: &str| answer.lines().find(|line| line.starts_with("ETag: ")).unwrap().to_owned();
+        for (target, fields) in [("/page.html", ""), ("/page.html", "Accept-Encoding: gzip;q=0\r\n")] {
+            let whole = ask(target, fields);
+            assert_eq!(body(&whole), "the page itself");
+            assert!(
+                whole.contains("Vary: Accept-Encoding") && !whole.contains("Content-Encoding"),
+                "{whole}"
+            );
+            assert_ne!(etag(&whole), etag(&packed));
+        }
+        // A range counts the bytes that are sent.
+        let part = ask("/page.html", "Accept-Encoding: gzip\r\nRange: bytes=3-\r\n");
+        assert_eq!((statuses(&part), body(&part)), (vec![206], "gzip"));
+        let parts = ask("/page.html", "Accept-Encoding: gzip\r\nRange: bytes=0-0,3-3\r\n");
+        assert_eq!((statuses(&parts), body(&parts)), (vec![200], "as gzip"));
+        let known = ask(
+            "/page.html",
+            &format!("Accept-Encoding: gzip\r\nIf-None-Match: {}\r\n", &etag(&packed)[6..]),
+        );
+        assert_eq!(statuses(&known), [304]);
+        // Only where it was asked for.
+        assert_eq!(body(&ask("/plain/page.html", "Accept-Encoding: gzip\r\n")), "the page itself");
+    });
+}
+
+#[test]
 fn a_response_is_compressed_for_those_who_take_it() {
     reactor::run(|| {
         let text = "all work and no play makes jack a dull boy\n".repeat(5_000);

@@ -3,11 +3,14 @@
 mod http_support;
 
 use std::cell::RefCell;
+use std::io::{self, Write};
 use std::rc::Rc;
 
-use http_support::{get, start, talk};
+use http_support::{get, start, statuses, talk};
 use reactor::http::client::{Client, ClientError};
-use reactor::http::{Cookie, Group, Method, Next, Refusal, Request, Response, Server, StatusCode};
+use reactor::http::{
+    Answered, Cookie, Cors, Group, Method, Next, Refusal, Request, Response, Server, StatusCode, request_id,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -168,4 +171,128 @@ fn a_client_sends_and_takes_values() {
     assert!(matches!(refused, Err(ClientError::Status { status: StatusCode::METHOD_NOT_ALLOWED, .. })));
     let no_json = client.post(&format!("http://{address}/form")).form(&[]).send().unwrap().json::<u32>(100);
     assert_eq!(no_json.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[reactor::test]
+fn each_request_is_told_of_when_all_of_its_answer_was_given_or_it_broke_off() {
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let tell = {
+        let told = told.clone();
+        move |answered: &Answered<'_>| {
+            let line = answered.to_string();
+            assert!(line.contains(&format!("\"GET {}\" ", answered.path())), "{line}");
+            assert_eq!(line.ends_with(" broken"), !answered.is_whole, "{line}");
+            told.borrow_mut().push((answered.status, answered.answer_bytes, answered.is_whole));
+        }
+    };
+    let in_pieces = |_: &mut Request<'_>| {
+        Response::stream(|body| (0..3).try_for_each(|_| body.write_all(b"piece").and_then(|()| body.flush())))
+    };
+    let breaks = |_: &mut Request<'_>| {
+        Response::stream(|body| {
+            body.write_all(b"piece")?;
+            body.flush()?;
+            Err(io::Error::other("this failure is part of a test"))
+        })
+    };
+    let fails =
+        |_: &mut Request<'_>| Response::stream(|_| Err(io::Error::other("this failure is part of a test")));
+    let server = Server::new().on_answer(tell).route(Method::GET, "/fails", fails).route(
+        Method::GET,
+        "/",
+        |_| "hello",
+    );
+    let server = server.route(Method::GET, "/pieces", in_pieces).route(Method::GET, "/breaks", breaks);
+    let (_server, address) = start(server);
+    for (target, status) in [("/", 200), ("/pieces", 200), ("/missing", 404)] {
+        let answer = get(address, target, "");
+        let expected = (StatusCode::from_u16(status).ok(), answer.len() as u64, true);
+        assert_eq!(told.borrow_mut().pop(), Some(expected), "{answer}");
+    }
+    // Nothing of it has left, so that its client is told what is the matter: another status than the handler's.
+    get(address, "/fails", "");
+    let (status, _, is_whole) = told.borrow_mut().pop().unwrap();
+    assert_eq!((status, is_whole), (Some(StatusCode::INTERNAL_SERVER_ERROR), true));
+    get(address, "/breaks", "");
+    let (status, _, is_whole) = told.borrow_mut().pop().unwrap();
+    assert_eq!((status, is_whole), (Some(StatusCode::OK), false));
+    // Two in one packet leave together, and are told of apart.
+    let both = talk(
+        address,
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /pieces HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(statuses(&both), [200, 200]);
+    let told = told.borrow();
+    assert!(told.iter().all(|(_, bytes, is_whole)| *bytes > 50 && *is_whole), "{told:?}");
+    assert_eq!((told.len(), told.iter().map(|(_, bytes, _)| bytes).sum::<u64>()), (2, both.len() as u64));
+}
+
+#[reactor::test]
+fn requests_have_names_that_their_senders_may_choose() {
+    let server = Server::new().layer(request_id);
+    let (_server, address) =
+        start(server.route(Method::GET, "/", |request| request.id().unwrap_or("none").to_owned()));
+    let answer = get(address, "/", "X-Request-Id: of-a.proxy_7\r\n");
+    assert!(
+        answer.contains("X-Request-Id: of-a.proxy_7\r\n") && answer.ends_with("\r\n\r\nof-a.proxy_7"),
+        "{answer}"
+    );
+    let mut own = Vec::new();
+    for unfit in
+        ["", "X-Request-Id: \r\n", "X-Request-Id: a b\r\n", &format!("X-Request-Id: {}\r\n", "x".repeat(65))]
+    {
+        let answer = get(address, "/", unfit);
+        let id = http_support::body(&answer).to_owned();
+        assert!(id.len() == 16 && answer.contains(&format!("X-Request-Id: {id}\r\n")), "{answer}");
+        own.push(id);
+    }
+    own.dedup();
+    assert_eq!(own.len(), 4, "each has its own");
+}
+
+#[reactor::test]
+fn a_browser_learns_what_pages_of_other_origins_may_do() {
+    let cors = Cors::of(["https://app.example"]).methods(&[Method::PUT]).headers(&["X-Team"]);
+    let cors = cors.exposed(&["X-Total"]).with_credentials();
+    let server = Server::new().layer(cors.into_layer()).route(Method::GET, "/", |_| "hello");
+    let (_server, address) =
+        start(server.route(Method::PUT, "/", |_| -> Response { panic!("nobody asked for it") }));
+    let ask = |origin: &str| {
+        talk(
+            address,
+            format!(
+                "OPTIONS / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nOrigin: {origin}\r\n\
+                 Access-Control-Request-Method: PUT\r\n\r\n"
+            ),
+        )
+    };
+    let allowed = ask("https://app.example");
+    assert_eq!(statuses(&allowed), [204]);
+    for field in [
+        "Origin: https://app.example",
+        "Methods: PUT",
+        "Headers: X-Team",
+        "Credentials: true",
+        "Max-Age: 600",
+    ] {
+        let (name, value) = field.split_once(": ").unwrap();
+        let name = if name == "Max-Age" { name.to_owned() } else { format!("Allow-{name}") };
+        assert!(allowed.contains(&format!("Access-Control-{name}: {value}\r\n")), "{field}: {allowed}");
+    }
+    for other in ["https://app.example.evil", "http://app.example", "https://app.example:8443", "null"] {
+        let refused = ask(other);
+        assert!(
+            !refused.contains("Access-Control-Allow") && refused.contains("Vary: Origin\r\n"),
+            "{refused}"
+        );
+    }
+    let read = get(address, "/", "Origin: https://app.example\r\n");
+    assert!(read.contains("Access-Control-Allow-Origin: https://app.example\r\n"), "{read}");
+    assert!(read.contains("Access-Control-Expose-Headers: X-Total\r\n") && read.ends_with("hello"), "{read}");
+    assert!(!get(address, "/", "").contains("Access-Control"), "no browser's page asks");
+
+    let (_server, address) =
+        start(Server::new().layer(Cors::any().into_layer()).route(Method::GET, "/", |_| "hello"));
+    let read = get(address, "/", "Origin: null\r\n");
+    assert!(read.contains("Access-Control-Allow-Origin: *\r\n") && !read.contains("Vary"), "{read}");
 }

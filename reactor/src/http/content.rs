@@ -44,6 +44,10 @@ pub struct Content {
     validators: Validators,
     source: Source,
     compressible: bool,
+    /// The coding that the bytes are in already.
+    coding: Option<&'static str>,
+    /// In other codings it is other bytes.
+    varies: bool,
 }
 
 impl Content {
@@ -56,6 +60,8 @@ impl Content {
             validators: Validators::default(),
             source: Source::Memory(bytes),
             compressible: false,
+            coding: None,
+            varies: false,
         }
     }
 
@@ -67,6 +73,8 @@ impl Content {
             validators: Validators::default(),
             source: Source::File(Arc::new(file)),
             compressible: false,
+            coding: None,
+            varies: false,
         }
     }
 
@@ -85,6 +93,15 @@ impl Content {
     /// May be sent compressed; see [`Response::compressible`].
     pub fn compressible(mut self, yes: bool) -> Content {
         self.compressible = yes;
+        self
+    }
+
+    /// There are several of it, each in a coding of its own; this one is in `coding`, or in none.
+    pub(super) fn one_of_several(mut self, coding: Option<&'static str>) -> Content {
+        self.varies = true;
+        self.coding = coding;
+        // Not once more.
+        self.compressible &= coding.is_none();
         self
     }
 
@@ -117,6 +134,8 @@ impl Content {
             Ranges::Whole => self.whole(),
             Ranges::Parts(parts) => match &parts[..] {
                 [part] => self.part(part.clone()),
+                // The coding would seem to be that of the parts' container.
+                _ if self.coding.is_some() => self.whole(),
                 _ => self.parts(&parts),
             },
         }
@@ -130,22 +149,30 @@ impl Content {
         if let Some(time) = self.validators.last_modified {
             response = response.header("Last-Modified", httpdate::fmt_http_date(time));
         }
-        if self.compressible {
+        if self.compressible || self.varies {
             // A 304 must vary as the 200 would have.
             response = response.header("Vary", "Accept-Encoding");
         }
         response.header("Accept-Ranges", "bytes")
     }
 
+    /// With the coding that the bytes are in.
+    fn coded(&self, response: Response) -> Response {
+        match self.coding {
+            Some(coding) => response.header("Content-Encoding", coding),
+            None => response,
+        }
+    }
+
     fn whole(self) -> Response {
         let response = self.slice(0..self.size);
-        let response = self.describe(response).content_type(self.content_type);
+        let response = self.coded(self.describe(response)).content_type(self.content_type);
         if self.compressible { response.compressible() } else { response }
     }
 
     fn part(self, part: Range<u64>) -> Response {
         let response = self.slice(part.clone()).status(StatusCode::PARTIAL_CONTENT);
-        self.describe(response)
+        self.coded(self.describe(response))
             .header("Content-Range", content_range(&part, self.size))
             .content_type(self.content_type)
     }

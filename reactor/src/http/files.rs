@@ -20,6 +20,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat,
 use rustix::io::Errno;
 
 use super::conditional::ETag;
+use super::server::accepts_coding;
 use super::{Content, Request, Response};
 use crate::offload;
 
@@ -42,7 +43,24 @@ const PATH_BYTES_MAX: usize = 4096;
 pub struct Files {
     root: Arc<OwnedFd>,
     dot_files: bool,
+    precompressed: bool,
 }
+
+/// A coding in which a file may lie beside itself.
+struct Coding {
+    name: &'static str,
+    /// All that clients call it.
+    names: &'static [&'static str],
+    /// What its file's name has more than the original's.
+    ending: &'static str,
+}
+
+/// The smallest first, as a rule.
+const CODINGS: [Coding; 3] = [
+    Coding { name: "br", names: &["br"], ending: ".br" },
+    Coding { name: "zstd", names: &["zstd"], ending: ".zst" },
+    Coding { name: "gzip", names: &["gzip", "x-gzip"], ending: ".gz" },
+];
 
 enum Found {
     File(OwnedFd, Stat),
@@ -57,12 +75,20 @@ impl Files {
     /// When `root` is no directory that can be opened.
     pub fn new(root: impl AsRef<Path>) -> io::Result<Files> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Files { root: Arc::new(openat(CWD, root.as_ref(), flags, Mode::empty())?), dot_files: false })
+        let root = Arc::new(openat(CWD, root.as_ref(), flags, Mode::empty())?);
+        Ok(Files { root, dot_files: false, precompressed: false })
     }
 
     /// Serves files and directories whose names begin with a dot, too.
     pub fn with_dot_files(mut self) -> Files {
         self.dot_files = true;
+        self
+    }
+
+    /// Sends `page.html.br`, `page.html.zst` or `page.html.gz` in place of `page.html` to those who take that, where it lies
+    /// beside it and is no older: so the best compression costs nothing as it is served. What is in there is not looked at.
+    pub fn with_precompressed(mut self) -> Files {
+        self.precompressed = true;
         self
     }
 
@@ -84,11 +110,21 @@ impl Files {
         }
         let root = self.root.clone();
         let content_type = content_type(&name);
-        let found = offload(move || open_beneath(&root, name));
+        let taken = |coding: &&Coding| self.precompressed && accepts_coding(request.headers(), coding.names);
+        let codings: Vec<&'static Coding> = CODINGS.iter().filter(taken).collect();
+        let mut coding = None;
+        let found = offload(move || open_best(&root, name, &codings)).map(|(found, best)| {
+            coding = best;
+            found
+        });
         match found {
             Ok(Found::File(file, stat)) => {
+                let mut content = content(content_type, file, &stat, coding);
+                if self.precompressed {
+                    content = content.one_of_several(coding);
+                }
                 // The type is a guess by the name: a browser shall not guess another.
-                let response = content(content_type, file, &stat).respond(request);
+                let response = content.respond(request);
                 Ok(response.header("X-Content-Type-Options", "nosniff"))
             }
             // Relative, so that no path can send the client to another host; with `./`, so that it is no scheme.
@@ -143,6 +179,27 @@ const HTTP_SECONDS_END: u64 = 253_402_300_800;
 /// How often a file is opened again where others rename at the same time.
 const OPEN_RETRIES_MAX: usize = 16;
 
+/// Opens what is below `root`, or the first of those that lie beside it in one of `codings` and are no older; blocks.
+fn open_best(
+    root: &OwnedFd,
+    path: Vec<u8>,
+    codings: &[&'static Coding],
+) -> Result<(Found, Option<&'static str>), Errno> {
+    let found = open_beneath(root, path.clone())?;
+    if let Found::File(_, original) = &found {
+        let changed = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
+        for coding in codings {
+            let beside = [&path, coding.ending.as_bytes()].concat();
+            if let Ok(Found::File(file, stat)) = open_beneath(root, beside)
+                && changed(&stat) >= changed(original)
+            {
+                return Ok((Found::File(file, stat), Some(coding.name)));
+            }
+        }
+    }
+    Ok((found, None))
+}
+
 /// Opens what is below `root`; blocks.
 fn open_beneath(root: &OwnedFd, path: Vec<u8>) -> Result<Found, Errno> {
     let path = CString::new(path).map_err(|_| Errno::NOENT)?;
@@ -183,7 +240,7 @@ fn open_step_by_step(root: &OwnedFd, path: &CString, flags: OFlags) -> Result<Ow
     Err(Errno::NOENT)
 }
 
-fn content(content_type: &'static str, file: OwnedFd, stat: &Stat) -> Content {
+fn content(content_type: &'static str, file: OwnedFd, stat: &Stat, coding: Option<&'static str>) -> Content {
     let (size, seconds, nanos) = (stat.st_size as u64, stat.st_mtime, stat.st_mtime_nsec);
     let content = Content::from_file(content_type, file, size);
     // A time that HTTP has no words for (before 1970, after 9999) is left out.
@@ -203,7 +260,9 @@ fn content(content_type: &'static str, file: OwnedFd, stat: &Stat) -> Content {
         ]
         .contains(&content_type);
     let content = content.compressible(compressible);
-    match ETag::strong(format!("{size:x}-{seconds:x}-{nanos:x}")) {
+    // Other bytes have another name, even of the same size and time.
+    let coding = coding.map(|coding| format!("-{coding}")).unwrap_or_default();
+    match ETag::strong(format!("{size:x}-{seconds:x}-{nanos:x}{coding}")) {
         Some(etag) => content.etag(etag),
         None => content,
     }

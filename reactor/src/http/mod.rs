@@ -23,6 +23,7 @@ pub mod client;
 mod conditional;
 mod content;
 mod cookies;
+mod cors;
 mod events;
 mod extract;
 mod files;
@@ -32,14 +33,17 @@ mod input;
 mod range;
 mod refusal;
 mod request;
+mod request_id;
 mod response;
 mod server;
+#[cfg(feature = "websocket")]
 mod websocket;
 
 pub use body::{BodyDecoder, BodyError, BodyLimits, Part, write_chunk_size, write_last_chunk};
 pub use conditional::{Condition, ETag, Validators, evaluate};
 pub use content::Content;
 pub use cookies::{Cookie, SameSite};
+pub use cors::Cors;
 pub use events::{Event, EventWriter, events};
 pub use extract::Pairs;
 pub use files::Files;
@@ -52,10 +56,12 @@ pub use input::{BodyReader, Input, Source};
 pub use range::{Ranges, parse_ranges};
 pub use refusal::Refusal;
 pub use request::Request;
+pub use request_id::{REQUEST_ID, request_id};
 pub use response::Response;
 pub use server::{
-    BodyWriter, Group, Limits, Listen, Next, RequestBody, Secured, Server, ServerHandle, Upgraded,
+    Answered, BodyWriter, Group, Limits, Listen, Next, RequestBody, Secured, Server, ServerHandle, Upgraded,
 };
+#[cfg(feature = "websocket")]
 pub use websocket::{Message, WebSocket, WebSocketLimits, websocket};
 
 pub use ::http::{Method, StatusCode};

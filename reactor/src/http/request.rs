@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -15,6 +16,7 @@ pub struct Request<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) params: Params<'a>,
     pub(super) body: RequestBody<'a>,
+    pub(super) id: Option<Rc<str>>,
 }
 
 impl<'a> Request<'a> {
@@ -78,6 +80,11 @@ impl<'a> Request<'a> {
     /// Who sent it, where the transport knows; behind a proxy that is the proxy.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.body.peer()
+    }
+
+    /// The name that the layer [`super::request_id`] has given it; `None` without.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     /// The body, to be read as it comes.

@@ -1,7 +1,7 @@
 //! The settings of a client.
 
 use super::proxy::{Proxies, Proxy, read_exceptions};
-use super::{Client, ClientError, PoolLimits, RedirectPolicy, Timeouts};
+use super::{Client, ClientError, PoolLimits, RedirectPolicy, Retries, Timeouts};
 use crate::http::{BodyLimits, HeadLimits, Headers, InvalidHeader};
 use crate::net::tls;
 
@@ -13,6 +13,7 @@ pub struct ClientBuilder {
     pub(super) body_limits: BodyLimits,
     pub(super) pool: PoolLimits,
     pub(super) redirects: RedirectPolicy,
+    pub(super) retries: Retries,
     pub(super) proxies: Proxies,
     pub(super) tls: Option<tls::Client>,
     pub(super) gzip: bool,
@@ -28,6 +29,7 @@ impl ClientBuilder {
             body_limits: BodyLimits { size_bytes: u64::MAX, ..BodyLimits::default() },
             pool: PoolLimits::default(),
             redirects: RedirectPolicy::default(),
+            retries: Retries::NONE,
             proxies: Proxies::default(),
             tls: None,
             gzip: true,
@@ -68,6 +70,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn redirects(mut self, policy: RedirectPolicy) -> ClientBuilder {
         self.redirects = policy;
+        self
+    }
+
+    /// How often a request is sent again that met a server which can't answer now; by default it is not. See [`Retries`]
+    /// for which those are. All of it happens within [`Timeouts::total`], where there is one.
+    #[must_use]
+    pub fn retries(mut self, retries: Retries) -> ClientBuilder {
+        self.retries = retries;
         self
     }
 

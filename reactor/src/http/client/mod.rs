@@ -25,6 +25,7 @@ mod proxy;
 mod redirect;
 mod request;
 mod response;
+mod retries;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -40,6 +41,7 @@ use self::pool::Pool;
 use self::proxy::Proxy;
 use self::request::{Form, Request};
 use self::response::{Framed, decoder};
+use self::retries::Outcome;
 use super::head::HeadError;
 use super::{BodyLimits, Headers, InvalidHeader};
 use crate::clock::now;
@@ -50,6 +52,7 @@ pub use self::pool::PoolLimits;
 pub use self::redirect::{Redirect, RedirectError, RedirectPolicy};
 pub use self::request::{BodyBytes, RequestBuilder};
 pub use self::response::Response;
+pub use self::retries::Retries;
 
 /// How long each part of a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,7 +255,7 @@ impl Client {
         let policy = self.shared.config.redirects;
         let mut followed_count = 0;
         loop {
-            let response = self.send_once(&mut request, deadline)?;
+            let response = self.send_persistently(&mut request, deadline)?;
             if policy.limit == 0 {
                 return Ok(response);
             }
@@ -273,6 +276,34 @@ impl Client {
             }
             (request.url, request.method) = (next.url, next.method);
             response.drain();
+        }
+    }
+
+    /// Sends to one server, and again as the policy has it.
+    fn send_persistently(
+        &self,
+        request: &mut Request<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Response, ClientError> {
+        let policy = self.shared.config.retries;
+        if policy == Retries::NONE {
+            return self.send_once(request, deadline);
+        }
+        let mut sent_count = 0;
+        loop {
+            let result = self.send_once(request, deadline);
+            sent_count += 1;
+            let (chance, wall) = (crate::random::number(), crate::wall_clock());
+            let wait = policy.wait_after(sent_count, &request.method, Outcome::of(&result), chance, wall);
+            let Some(wait) = wait.filter(|_| request.body.is_fresh()) else { return result };
+            // The answer that there is says more than that the time was over.
+            if deadline.is_some_and(|deadline| now() + wait >= deadline) {
+                return result;
+            }
+            if let Ok(response) = result {
+                response.drain();
+            }
+            crate::sleep(wait);
         }
     }
 

@@ -110,26 +110,31 @@ impl Squeezer {
     }
 }
 
-/// Whether the client prefers gzip to nothing, by the weights that it gives (RFC 9110 section 12.5.3).
 fn accepts_gzip(headers: &Headers) -> bool {
-    let (mut gzip, mut identity, mut any) = (None, None, None);
+    accepts_coding(headers, &["gzip", "x-gzip"])
+}
+
+/// Whether the client prefers a coding, of one of these names, to nothing, by the weights that it gives (RFC 9110
+/// section 12.5.3).
+pub(in crate::http) fn accepts_coding(headers: &Headers, names: &[&str]) -> bool {
+    let (mut coding, mut identity, mut any) = (None, None, None);
     for element in headers.list("accept-encoding") {
         let Ok(element) = std::str::from_utf8(element) else { continue };
         let mut parts = element.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
         let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
         let Some(weight) = weight.map_or(Some(1000), parse_weight) else { continue };
-        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
-            gzip = Some(weight);
+        if names.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+            coding = Some(weight);
         } else if name.eq_ignore_ascii_case("identity") {
             identity = Some(weight);
         } else if name == "*" {
             any = Some(weight);
         }
     }
-    let gzip = gzip.or(any).unwrap_or(0);
+    let coding = coding.or(any).unwrap_or(0);
     // What is not named is acceptable, and less so than what is.
-    gzip > 0 && gzip >= identity.unwrap_or(1)
+    coding > 0 && coding >= identity.unwrap_or(1)
 }
 
 /// A weight in thousandths: `0`, `0.5`, `1.000`.
@@ -173,5 +178,8 @@ mod tests {
             assert_eq!(accepts_gzip(&headers), expected, "{value}");
         }
         assert!(!accepts_gzip(&Headers::new()));
+        let mut headers = Headers::new();
+        headers.push("Accept-Encoding", "gzip;q=0, br").unwrap();
+        assert!(accepts_coding(&headers, &["br"]) && !accepts_coding(&headers, &["zstd"]));
     }
 }

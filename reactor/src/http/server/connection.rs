@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::answered::Measured;
 use super::router::{Handler, Methods, Params};
 use super::send::{Terms, send, send_upgrade};
 use super::wire::{BodySource, RequestBody, Upgraded, Vitals, Wire};
@@ -142,9 +143,13 @@ impl crate::http::Source for Reading<'_> {
 /// Answers a request, for as long as its client is there.
 fn attended(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<Next> {
     let attendance = &wire.vitals.attendance;
+    let measured = Measured::begin(wire);
     attendance.set_answering(true);
     let next = catch_unwind(AssertUnwindSafe(|| answer(wire, input, head)));
     attendance.set_answering(false);
+    if let Some(measured) = measured {
+        measured.tell(wire, head, matches!(next, Ok(Ok(_))));
+    }
     match next {
         Ok(next) => next,
         Err(unwinding) if unwinding.downcast_ref() == Some(&attendance.leaving) => {
@@ -164,13 +169,18 @@ fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<
     let shared = wire.shared;
     let mut decoder = BodyDecoder::new(head.framing(), shared.limits.body);
     wire.begin_body(head.expects_continue());
-    let mut request =
-        Request { head, params: Params::new(), body: RequestBody::new(wire, &mut *input, &mut decoder) };
+    let mut request = Request {
+        head,
+        params: Params::new(),
+        body: RequestBody::new(wire, &mut *input, &mut decoder),
+        id: None,
+    };
     let mut response = call_handler(shared, &mut request);
 
     if let Body::Upgrade(talk) = std::mem::replace(&mut response.body, Body::Empty).upgrade_or(&mut response)
     {
         if head.framing() == Framing::Empty && head.minor_version() == 1 {
+            wire.status.set(Some(response.status));
             send_upgrade(wire, &response)?;
             return Ok(Next::Upgrade(talk));
         }

@@ -5,6 +5,7 @@
 //! (see also [`Limits::half_closed_time`]); what must be done nevertheless it does in [`crate::uninterruptible`].
 
 mod accept;
+mod answered;
 mod attendance;
 mod compress;
 mod connection;
@@ -27,13 +28,17 @@ use std::time::Duration;
 use http::Method;
 use slab::Slab;
 
+pub(super) use self::compress::accepts_coding;
+
 pub use self::accept::{Listen, Secured};
+pub use self::answered::Answered;
 pub use self::layers::{Group, Next};
 pub use self::limits::Limits;
 pub(super) use self::router::Params;
 pub use self::send::BodyWriter;
 pub use self::wire::{RequestBody, Upgraded};
 
+use self::answered::OnAnswer;
 use self::attendance::Attendance;
 use self::date::Date;
 use self::layers::Layer;
@@ -81,6 +86,7 @@ pub struct Server {
     fallback: Option<Handler>,
     layers: Vec<Layer>,
     limits: Limits,
+    on_answer: Option<OnAnswer>,
 }
 
 /// What a server's coroutines have in common.
@@ -89,6 +95,7 @@ pub(super) struct Shared {
     fallback: Option<Handler>,
     layers: Vec<Layer>,
     limits: Limits,
+    on_answer: Option<OnAnswer>,
     date: Date,
     draining: Cell<bool>,
     clock: Rc<CoarseClock>,
@@ -180,6 +187,22 @@ impl Server {
         self
     }
 
+    /// Calls `tell` for each request when its answer has been handed over, or has broken off: an access log, a counter.
+    ///
+    /// `tell` runs between two requests of the connection: what it does delays the next one, and it should not suspend.
+    /// The last one that was set is called.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use reactor::http::{Answered, Server};
+    /// let server = Server::new().on_answer(|answered: &Answered<'_>| println!("{answered}"));
+    /// ```
+    pub fn on_answer(mut self, tell: impl Fn(&Answered<'_>) + 'static) -> Server {
+        self.on_answer = Some(Rc::new(tell));
+        self
+    }
+
     /// With other limits.
     pub fn limits(mut self, limits: Limits) -> Server {
         self.limits = limits;
@@ -198,6 +221,7 @@ impl Server {
             fallback: self.fallback,
             layers: self.layers,
             limits: self.limits,
+            on_answer: self.on_answer,
             date: Date::new(),
             draining: Cell::new(false),
             accepting: Patience::new(&clock),

@@ -60,6 +60,7 @@ fn has_no_body(status: StatusCode) -> bool {
 fn write_head(wire: &Wire<'_>, response: &ResponseHead<'_>, announced: Announced, terms: Terms) {
     if !response.status.is_informational() {
         wire.exchange.on_head();
+        wire.status.set(Some(response.status));
     }
     let mut output = wire.output.borrow_mut();
     let out = &mut *output;

@@ -7,6 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 
+use http::StatusCode;
+
 use super::Shared;
 use super::attendance::Attendance;
 use super::exchange::Exchange;
@@ -43,6 +45,9 @@ pub(super) struct Wire<'a> {
     pub(super) spare: RefCell<Vec<u8>>,
     pub(super) exchange: Exchange,
     body_bytes: Cell<usize>,
+    /// What the request was answered, as its head says it: not always what the handler chose.
+    pub(super) status: Cell<Option<StatusCode>>,
+    sent_bytes: Cell<u64>,
 }
 
 impl<'a> Wire<'a> {
@@ -63,7 +68,14 @@ impl<'a> Wire<'a> {
             spare: RefCell::default(),
             exchange: Exchange::new(),
             body_bytes: Cell::new(0),
+            status: Cell::new(None),
+            sent_bytes: Cell::new(0),
         }
+    }
+
+    /// Bytes of this connection that were sent, or have gathered to be.
+    pub(super) fn position(&self) -> u64 {
+        self.sent_bytes.get() + self.output.borrow().len() as u64
     }
 
     /// Sends what has gathered.
@@ -105,6 +117,7 @@ impl<'a> Wire<'a> {
                 return Err(ErrorKind::WriteZero.into());
             }
             self.vitals.attendance.on_progress();
+            self.sent_bytes.set(self.sent_bytes.get() + count as u64);
             progress += count;
             IoSlice::advance_slices(&mut slices, count);
         }
