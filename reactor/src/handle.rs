@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::coroutine::{self, Builder, Cut, Payload, Terminated};
 use crate::driver;
+use crate::error::error_says;
 use crate::remote;
 
 /// Work that has been submitted and not yet been spawned: then `spawn` makes its thread wait. As much as the reactor
@@ -42,16 +43,19 @@ pub struct Handle {
 }
 
 /// The run has ended, or will not take more: the work was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubmitError {
     /// The run has ended.
-    #[error("the run has ended")]
     Ended,
     /// 256 pieces of work wait already to be started.
-    #[error("more work waits than the reactor takes on")]
     Full,
 }
+
+error_says!(SubmitError: |error, f| f.write_str(match error {
+    SubmitError::Ended => "the run has ended",
+    SubmitError::Full => "more work waits than the reactor takes on",
+}));
 
 /// Work under way, to a thread that waits for it. Dropped, the work goes on, and its panic ends nothing.
 pub struct RemoteTask<T> {

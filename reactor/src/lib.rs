@@ -186,7 +186,31 @@
 //! A destructor that runs while its coroutine unwinds must not suspend; sockets then fail at once. Code that catches
 //! the unwinding of a termination, and goes on, is logged, and its next call that suspends unwinds again.
 
+//!
+//! # Features
+//!
+//! All are on by default. With `default-features = false` what is left are coroutines, timers, channels, signals, files on
+//! threads, the simulator, and sockets by numeric address; a program takes what it uses:
+//!
+//! | feature | brings |
+//! | --- | --- |
+//! | `macros` | `#[reactor::test]`, `#[reactor::main]` |
+//! | `dns` | names where addresses go |
+//! | `fs-uring` | files by io_uring |
+//! | `process` | child processes |
+//! | `fsm` | protocols as state machines |
+//! | `serialization` | values as bytes |
+//! | `crypto` | keys, hashes, sealing |
+//! | `tls` | TLS, certificates |
+//! | `http`, `websocket` | HTTP servers and clients, over TLS too; WebSockets |
+//! | `rpc` | calls, services |
+//! | `quic` | QUIC, and the traversal of NATs, which shares its sockets |
+//!
+//! The simulator is no feature: sockets and files are made with it, and it brings no crate.
+
 #![deny(unsafe_code)]
+// What only the protocols use of the core stays in it without them: a `cfg` at each would say less and cost more.
+#![cfg_attr(not(all(feature = "http", feature = "quic", feature = "rpc")), allow(dead_code))]
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("timeouts and terminations unwind: build with `panic = \"unwind\"`, which is cargo's default");
@@ -194,29 +218,37 @@ compile_error!("timeouts and terminations unwind: build with `panic = \"unwind\"
 mod backoff;
 mod clock;
 mod coroutine;
+#[cfg(feature = "crypto")]
 pub mod crypto;
 mod driver;
 mod dump;
 mod engine;
+mod error;
 pub mod fs;
+#[cfg(feature = "fsm")]
 pub mod fsm;
 mod generator;
 mod handle;
+#[cfg(feature = "http")]
 pub mod http;
 mod interval;
 mod io;
+#[cfg(feature = "quic")]
 pub mod nat;
 pub mod net;
 mod offload;
 mod parallel;
+#[cfg(feature = "process")]
 pub mod process;
 mod race;
 pub mod random;
 pub mod remote;
+#[cfg(feature = "rpc")]
 pub mod rpc;
 mod run;
 mod scope;
 mod select;
+#[cfg(feature = "serialization")]
 pub mod serialization;
 pub mod signals;
 pub mod sim;
@@ -267,6 +299,7 @@ pub use race::{Task, join_all, race, task};
 ///     server.join().unwrap()?
 /// }
 /// ```
+#[cfg(feature = "macros")]
 pub use reactor_macros::main;
 /// Runs a test in the reactor; or, where it has `seeds`, in a simulated world for each of them.
 ///
@@ -300,6 +333,7 @@ pub use reactor_macros::main;
 ///     assert_eq!(world.elapsed(), Duration::from_secs(3600));
 /// }
 /// ```
+#[cfg(feature = "macros")]
 pub use reactor_macros::test;
 pub use run::run;
 pub use scope::{Scope, ScopedJoinHandle, scope};

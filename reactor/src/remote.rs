@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::coroutine::{may_suspend, spend};
 use crate::driver::Port;
+use crate::error::error_says;
 use crate::select::{Selectable, source::Source};
 use crate::sync::WaitList;
 
@@ -42,21 +43,25 @@ pub struct Receiver<T> {
 }
 
 /// Why a value came back from [`Sender::try_send`].
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrySendError<T> {
     /// `capacity` values wait already.
-    #[error("the channel is full")]
     Full(T),
     /// The receiver is gone.
-    #[error("the receiver is gone")]
     Closed(T),
 }
 
+error_says!(TrySendError<T>: |error, f| f.write_str(match error {
+    TrySendError::Full(_) => "the channel is full",
+    TrySendError::Closed(_) => "the receiver is gone",
+}));
+
 /// The receiver is gone; the value comes back.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the receiver is gone")]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Closed<T>(pub T);
+
+error_says!(Closed<T>: "the receiver is gone");
 
 /// Makes a channel that holds up to `capacity` values. Never suspends.
 ///

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{deadline_after, now};
 use crate::coroutine::{self, Coroutine, Cut};
+use crate::error::error_says;
 use crate::{driver, sim};
 
 mod queue;
@@ -92,9 +93,10 @@ pub fn sleep_until(due: Instant) {
 }
 
 /// The time given to [`timeout`] was over before the call was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it took longer than it was given")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
+
+error_says!(Elapsed: "it took longer than it was given");
 
 impl From<Elapsed> for std::io::Error {
     fn from(elapsed: Elapsed) -> Self {

@@ -6,6 +6,7 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use super::{Coroutine, Cut, Payload, may_suspend, spend};
+use crate::error::error_says;
 use crate::run::Group;
 use crate::select::{Selectable, source::Source};
 use crate::sync::WaitList;
@@ -18,9 +19,10 @@ pub(crate) enum Outcome<T> {
 }
 
 /// The coroutine was terminated before it returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the coroutine was terminated")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terminated;
+
+error_says!(Terminated: "the coroutine was terminated");
 
 /// Where a coroutine leaves its result.
 pub(crate) struct Packet<T> {

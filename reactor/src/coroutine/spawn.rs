@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
@@ -18,15 +20,10 @@ use crate::scope::{Scope, ScopedJoinHandle};
 use crate::{driver, watchdog};
 
 /// Spawning was refused: there is no stack for the coroutine. Nothing of it is left, and others go on.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// The system gave no memory or no address space.
-    #[error(
-        "no stack of {} KiB beside those of {running} coroutines ({source}): end some, ask for less by \
-         `Builder::stack_size_bytes`, or raise what limits the process's memory (`ulimit -v`, its cgroup, \
-         `vm.overcommit_memory`)", stack_size_bytes / 1024
-    )]
     Memory {
         /// Coroutines of this reactor that exist now.
         running: usize,
@@ -36,16 +33,40 @@ pub enum SpawnError {
         source: io::Error,
     },
     /// The process is near the kernel's limit of memory mappings. Kernels before Linux 6.13 need two for each stack.
-    #[error(
-        "{running} coroutines run already and each takes two memory mappings; raise `sysctl vm.max_map_count` \
-         (now {max_map_count}) to run more"
-    )]
     Mappings {
         /// Coroutines of this reactor that exist now.
         running: usize,
         /// The kernel's `vm.max_map_count`.
         max_map_count: usize,
     },
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpawnError::Memory { running, stack_size_bytes, source } => write!(
+                f,
+                "no stack of {} KiB beside those of {running} coroutines ({source}): end some, ask for less by \
+                 `Builder::stack_size_bytes`, or raise what limits the process's memory (`ulimit -v`, its cgroup, \
+                 `vm.overcommit_memory`)",
+                stack_size_bytes / 1024
+            ),
+            SpawnError::Mappings { running, max_map_count } => write!(
+                f,
+                "{running} coroutines run already and each takes two memory mappings; raise `sysctl \
+                 vm.max_map_count` (now {max_map_count}) to run more"
+            ),
+        }
+    }
+}
+
+impl Error for SpawnError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            SpawnError::Memory { source, .. } => Some(source),
+            SpawnError::Mappings { .. } => None,
+        }
+    }
 }
 
 /// What a coroutine starts with.

@@ -1,7 +1,9 @@
 //! Directories: what is in them, and in all below.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -72,15 +74,25 @@ pub struct WalkEntry {
 }
 
 /// What could not be walked.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", path.display())]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct WalkError {
     /// The directory that could not be read.
     pub path: PathBuf,
     /// Why.
-    #[source]
     pub source: io::Error,
+}
+
+impl fmt::Display for WalkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.source)
+    }
+}
+
+impl Error for WalkError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 impl From<WalkError> for io::Error {

@@ -10,12 +10,13 @@
 use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::{TcpStream, UnixStream};
+#[cfg(feature = "crypto")]
 use crate::crypto::PublicKey;
 
 /// A stream of bytes in each direction, usable through a shared reference: one coroutine may read while
@@ -86,6 +87,7 @@ pub trait Duplex: 'static {
     }
 
     /// The key that the peer proved to hold, where the stream proves one.
+    #[cfg(feature = "crypto")]
     fn peer_key(&self) -> Option<PublicKey> {
         None
     }
@@ -174,11 +176,15 @@ macro_rules! socket_is_duplex {
 socket_is_duplex!(
     TcpStream,
     fn keep_unsent_below(&self, bytes: u32) {
-        if self.simulated().is_some() {
-            return;
+        // Only those ask for it that bring the crate; rustix does not know the option.
+        #[cfg(any(feature = "tls", feature = "rpc"))]
+        if self.simulated().is_none() {
+            use std::os::fd::AsFd;
+            // A kernel that does not know it buffers more: slower small calls, and no harm.
+            let _ = socket2::SockRef::from(&self.descriptor().as_fd()).set_tcp_notsent_lowat(bytes);
         }
-        // A kernel that does not know it buffers more: slower small calls, and no harm.
-        let _ = socket2::SockRef::from(&self.descriptor().as_fd()).set_tcp_notsent_lowat(bytes);
+        #[cfg(not(any(feature = "tls", feature = "rpc")))]
+        let _ = bytes;
     }
 );
 socket_is_duplex!(UnixStream);
@@ -212,6 +218,7 @@ impl<D: Duplex + ?Sized> Duplex for Box<D> {
         (**self).taken_bytes()
     }
 
+    #[cfg(feature = "crypto")]
     fn peer_key(&self) -> Option<PublicKey> {
         (**self).peer_key()
     }

@@ -11,11 +11,13 @@ mod duplex;
 mod gate;
 mod happy_eyeballs;
 mod pipe;
+#[cfg(feature = "quic")]
 pub mod quic;
 mod resolve;
 mod selectable;
 mod socket_options;
 mod tcp;
+#[cfg(feature = "tls")]
 pub mod tls;
 mod udp;
 mod unix;

@@ -14,9 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use dns_lookup::{AddrInfoHints, LookupErrorKind, getaddrinfo};
 use smallvec::SmallVec;
-use socket2::{Domain, Type};
 
 use super::Destination;
 use super::destination::check_name;
@@ -265,13 +263,14 @@ impl Resolver {
     }
 }
 
+#[cfg(feature = "dns")]
 fn ask_the_system(host: &str, family: Family) -> Result<Vec<SocketAddr>, String> {
-    let domain = match family {
-        Family::V6 => Domain::IPV6,
-        Family::V4 => Domain::IPV4,
+    use dns_lookup::{AddrInfoHints, LookupErrorKind, getaddrinfo};
+    let address = match family {
+        Family::V6 => libc::AF_INET6,
+        Family::V4 => libc::AF_INET,
     };
-    let hints =
-        AddrInfoHints { address: domain.into(), socktype: Type::STREAM.into(), ..AddrInfoHints::default() };
+    let hints = AddrInfoHints { address, socktype: libc::SOCK_STREAM, ..AddrInfoHints::default() };
     match getaddrinfo(Some(host), None, Some(hints)) {
         Ok(found) => {
             let mut addresses: Vec<SocketAddr> = Vec::new();
@@ -286,6 +285,11 @@ fn ask_the_system(host: &str, family: Family) -> Result<Vec<SocketAddr>, String>
         Err(error) if matches!(error.kind(), LookupErrorKind::NoName | LookupErrorKind::NoData) => Ok(vec![]),
         Err(error) => Err(format!("looking up {host}: {}", io::Error::from(error))),
     }
+}
+
+#[cfg(not(feature = "dns"))]
+fn ask_the_system(host: &str, _: Family) -> Result<Vec<SocketAddr>, String> {
+    Err(format!("{host} is a name, and this program was built without the reactor's feature `dns`"))
 }
 
 #[cfg(test)]

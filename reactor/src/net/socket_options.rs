@@ -6,10 +6,11 @@
 //! `net.core.{r,w}mem_max`.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{Shutdown as How, sockopt};
-use socket2::{SockRef, Socket, TcpKeepalive};
+use rustix::net::{AddressFamily, Protocol, Shutdown as How, SocketFlags, SocketType, socket_with, sockopt};
 
 use crate::sim;
 
@@ -45,20 +46,20 @@ impl Default for BindOptions {
 
 impl BindOptions {
     /// Sets on a new socket what must be set before it is bound.
-    pub(super) fn apply(&self, socket: &Socket, is_v6: bool) -> io::Result<()> {
+    pub(super) fn apply(&self, socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
         if self.reuse_port {
-            socket.set_reuse_port(true)?;
+            sockopt::set_socket_reuseport(socket, true)?;
         }
         if let Some(only_v6) = self.only_v6
             && is_v6
         {
-            socket.set_only_v6(only_v6)?;
+            sockopt::set_ipv6_v6only(socket, only_v6)?;
         }
         if let Some(bytes) = self.receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes)?;
+            sockopt::set_socket_recv_buffer_size(socket, bytes)?;
         }
         if let Some(bytes) = self.send_buffer_bytes {
-            socket.set_send_buffer_size(bytes)?;
+            sockopt::set_socket_send_buffer_size(socket, bytes)?;
         }
         Ok(())
     }
@@ -67,6 +68,12 @@ impl BindOptions {
     pub(super) fn backlog(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
+}
+
+/// A socket of the address's family that does not block.
+pub(super) fn new_socket(address: SocketAddr, kind: SocketType, protocol: Protocol) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    Ok(socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, Some(protocol))?)
 }
 
 /// When the kernel asks a silent peer whether it is still there, and gives it up: after `idle`, then `probe_count`
@@ -122,13 +129,12 @@ impl TcpStream {
             return Ok(());
         }
         let descriptor = self.descriptor();
-        let socket = SockRef::from(descriptor);
-        match keepalive {
-            Some(Keepalive { idle, interval, probe_count }) => socket.set_tcp_keepalive(
-                &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probe_count),
-            ),
-            None => socket.set_keepalive(false),
+        if let Some(Keepalive { idle, interval, probe_count }) = keepalive {
+            sockopt::set_tcp_keepidle(descriptor, idle)?;
+            sockopt::set_tcp_keepintvl(descriptor, interval)?;
+            sockopt::set_tcp_keepcnt(descriptor, probe_count)?;
         }
+        Ok(sockopt::set_socket_keepalive(descriptor, keepalive.is_some())?)
     }
 
     /// How the kernel looks after a silent peer, if it does. Never suspends.
@@ -141,14 +147,13 @@ impl TcpStream {
             return Ok(None);
         }
         let descriptor = self.descriptor();
-        let socket = SockRef::from(descriptor);
-        if !socket.keepalive()? {
+        if !sockopt::socket_keepalive(descriptor)? {
             return Ok(None);
         }
         Ok(Some(Keepalive {
-            idle: socket.tcp_keepalive_time()?,
-            interval: socket.tcp_keepalive_interval()?,
-            probe_count: socket.tcp_keepalive_retries()?,
+            idle: sockopt::tcp_keepidle(descriptor)?,
+            interval: sockopt::tcp_keepintvl(descriptor)?,
+            probe_count: sockopt::tcp_keepcnt(descriptor)?,
         }))
     }
 
@@ -178,7 +183,7 @@ macro_rules! buffers_can_be_set {
                     return Ok(());
                 }
                 let descriptor = self.descriptor();
-                SockRef::from(descriptor).set_recv_buffer_size(bytes)
+                Ok(sockopt::set_socket_recv_buffer_size(descriptor, bytes)?)
             }
 
             /// The room for bytes that came and were not read yet, as the kernel counts it.
@@ -191,7 +196,7 @@ macro_rules! buffers_can_be_set {
                     return Ok(process.world().tcp_window_bytes());
                 }
                 let descriptor = self.descriptor();
-                SockRef::from(descriptor).recv_buffer_size()
+                Ok(sockopt::socket_recv_buffer_size(descriptor)?)
             }
 
             /// Asks for room for `bytes` that were written and have not left yet. Never suspends.
@@ -204,7 +209,7 @@ macro_rules! buffers_can_be_set {
                     return Ok(());
                 }
                 let descriptor = self.descriptor();
-                SockRef::from(descriptor).set_send_buffer_size(bytes)
+                Ok(sockopt::set_socket_send_buffer_size(descriptor, bytes)?)
             }
 
             /// The room for bytes that were written and have not left yet, as the kernel counts it.
@@ -217,7 +222,7 @@ macro_rules! buffers_can_be_set {
                     return Ok(process.world().tcp_window_bytes());
                 }
                 let descriptor = self.descriptor();
-                SockRef::from(descriptor).send_buffer_size()
+                Ok(sockopt::socket_send_buffer_size(descriptor)?)
             }
         }
     )*};
@@ -236,7 +241,7 @@ impl UdpSocket {
             return Ok(());
         }
         let descriptor = self.descriptor();
-        SockRef::from(descriptor).set_broadcast(broadcast)
+        Ok(sockopt::set_socket_broadcast(descriptor, broadcast)?)
     }
 }
 

@@ -5,12 +5,12 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketType, ipproto, recv, send, sockopt};
 
 use super::accept::accept;
 use super::backing::Backing;
-use super::socket_options::shutdown;
+use super::socket_options::{new_socket, shutdown};
 use super::{BindOptions, Descriptor, IntoDestination, happy_eyeballs};
 use crate::sim;
 
@@ -68,16 +68,14 @@ impl TcpListener {
             let listener = sim::TcpListener::bind(&process, address, options.backlog)?;
             return Ok(TcpListener { socket: Backing::Simulated(listener) });
         }
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        options.apply(&socket, address.is_ipv6())?;
-        socket.bind(&address.into())?;
-        socket.listen(options.backlog())?;
-        Ok(TcpListener { socket: Backing::Kernel(Descriptor::from_nonblocking(socket.into())?) })
+        let socket = new_socket(address, SocketType::STREAM, ipproto::TCP)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        // What it accepts inherits this.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        options.apply(socket.as_fd(), address.is_ipv6())?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, options.backlog())?;
+        Ok(TcpListener { socket: Backing::Kernel(Descriptor::from_nonblocking(socket)?) })
     }
 
     /// Takes the next connection. Nagle's delay is turned off on it.
@@ -99,7 +97,7 @@ impl TcpListener {
         let (descriptor, address) = accept(self.descriptor())?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let address = address.ok_or_else(|| io::Error::other("the peer has no IP address"))?;
-        Ok((TcpStream::new(descriptor), address))
+        Ok((TcpStream { socket: Backing::Kernel(descriptor) }, address))
     }
 
     /// The address it listens at.
@@ -131,13 +129,6 @@ impl TcpStream {
     #[inline]
     pub(super) fn simulated(&self) -> Option<&sim::TcpStream> {
         self.socket.simulated()
-    }
-
-    fn new(descriptor: Descriptor) -> TcpStream {
-        // Requests and answers are written whole, so waiting for more to send only adds delay. The peer may be
-        // gone already, which the first read will tell better.
-        let _ = sockopt::set_tcp_nodelay(&descriptor, true);
-        TcpStream { socket: Backing::Kernel(descriptor) }
     }
 
     /// Connects to `address`; of a name's addresses, to the first that answers, IPv6 and IPv4 in turn every 250 ms
@@ -173,17 +164,15 @@ impl TcpStream {
             let stream = sim::TcpStream::connect(&process, address)?;
             return Ok(TcpStream { socket: Backing::Simulated(stream) });
         }
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        let pending = match socket.connect(&address.into()) {
+        let socket = new_socket(address, SocketType::STREAM, ipproto::TCP)?;
+        // Requests and answers are written whole, so waiting for more to send only adds delay.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let pending = match rustix::net::connect(&socket, &address) {
             Ok(()) => false,
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => true,
-            Err(error) => return Err(error),
+            Err(Errno::INPROGRESS) => true,
+            Err(error) => return Err(error.into()),
         };
-        let stream = TcpStream::new(Descriptor::from_nonblocking(socket.into())?);
+        let stream = TcpStream { socket: Backing::Kernel(Descriptor::from_nonblocking(socket)?) };
         if pending {
             // Writable once the handshake is over, either way.
             let mut first = true;

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use rustix::net::{RecvFlags, SendFlags};
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::net::{RecvFlags, SendFlags, SocketType, ipproto};
 
 use super::backing::Backing;
+use super::socket_options::new_socket;
 use super::tcp::no_address;
 use super::{BindOptions, Descriptor, IntoDestination};
 use crate::sim;
@@ -56,11 +56,10 @@ impl UdpSocket {
         if let Some(process) = sim::here() {
             return Ok(UdpSocket { socket: Backing::Simulated(sim::UdpSocket::bind(&process, address)?) });
         }
-        let kind = Type::DGRAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::UDP))?;
-        options.apply(&socket, address.is_ipv6())?;
-        socket.bind(&address.into())?;
-        Ok(UdpSocket { socket: Backing::Kernel(Descriptor::from_nonblocking(socket.into())?) })
+        let socket = new_socket(address, SocketType::DGRAM, ipproto::UDP)?;
+        options.apply(socket.as_fd(), address.is_ipv6())?;
+        rustix::net::bind(&socket, &address)?;
+        Ok(UdpSocket { socket: Backing::Kernel(Descriptor::from_nonblocking(socket)?) })
     }
 
     /// What it is made of, unless it is simulated.

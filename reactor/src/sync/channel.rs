@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::WaitList;
 use crate::coroutine::{may_suspend, spend};
+use crate::error::error_says;
 use crate::select::{Selectable, source::Source};
 
 struct Shared<T> {
@@ -45,26 +46,31 @@ pub struct Receiver<T> {
 }
 
 /// The channel is closed; the value comes back.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the channel is closed")]
+#[derive(Debug, PartialEq, Eq)]
 pub struct SendError<T>(pub T);
 
+error_says!(SendError<T>: "the channel is closed");
+
 /// Why a value was not taken at once.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrySendError<T> {
     /// `capacity` values wait already.
-    #[error("the channel is full")]
     Full(T),
     /// The channel is closed.
-    #[error("the channel is closed")]
     Closed(T),
 }
 
+error_says!(TrySendError<T>: |error, f| f.write_str(match error {
+    TrySendError::Full(_) => "the channel is full",
+    TrySendError::Closed(_) => "the channel is closed",
+}));
+
 /// The channel is closed and everything in it has been taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the channel is closed and drained")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecvError;
+
+error_says!(RecvError: "the channel is closed and drained");
 
 /// Makes a channel that holds up to `capacity` values; both ends may be cloned.
 ///
