@@ -518,6 +518,16 @@ pub trait Operations {
     /// Never.
     fn sharing(&self) -> Sharing;
 
+    /// How long the kernel may keep what it is told of `inode` and of its name, in seconds.
+    ///
+    /// # Suspends
+    ///
+    /// Never.
+    fn kept_seconds(&self, inode: Inode) -> u64 {
+        let _ = inode;
+        self.sharing().cache_seconds()
+    }
+
     /// Whether [`next_invalidation`](Operations::next_invalidation) would return at once.
     ///
     /// # Suspends

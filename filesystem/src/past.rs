@@ -5,6 +5,9 @@
 //! found by its name and not listed, so that whoever copies the root does not copy all that it ever was. A drive without
 //! snapshots does not have it, and one that has a `.snapshots` of its own shows that instead.
 //!
+//! What it lists is known anew each time that it is opened, so that a snapshot is there as soon as it is taken, on whatever
+//! mount; while the nodes are away, it lists those that are known here.
+//!
 //! Of a snapshot that was deleted nothing is found, opened or fetched any more (`ESTALE`): its blocks may be gone. What
 //! the kernel has of it in its caches, it may go on showing to programs that have it open.
 //!
@@ -98,8 +101,8 @@ impl WithPast {
 
     /// Returns the attributes of the directory of all snapshots: whoever may look into the root may look into it.
     fn directory(&self) -> Result<Attributes, Errno> {
+        let snapshots = self.volume.newest_snapshots()?;
         let root = self.volume.attributes(Inode::ROOT)?;
-        let snapshots = self.volume.snapshots()?;
         let newest = snapshots.iter().map(|snapshot| snapshot.record.taken.seconds).max();
         // Listings are believed as long as the time is the same, so another set has another time.
         let digest = snapshots.iter().fold(0u64, |digest, snapshot| digest ^ snapshot.id);
@@ -450,6 +453,11 @@ impl Operations for WithPast {
 
     fn sharing(&self) -> Sharing {
         self.volume.sharing()
+    }
+
+    fn kept_seconds(&self, inode: Inode) -> u64 {
+        // Whoever opens it has the kernel ask for its times first, and by these it believes what it had listed or not.
+        if inode == DIRECTORY { 0 } else { self.sharing().cache_seconds() }
     }
 
     fn has_invalidations(&self) -> bool {

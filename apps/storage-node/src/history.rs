@@ -63,7 +63,7 @@ fn versions(volume: &Volume, name: &Name) -> Result<Vec<Version>, Failure> {
         states.extend(state.map(|state| (state, Some(snapshot.record.name))));
     }
     states.extend(now.map(|now| (now, None)));
-    let is_directory = states.iter().any(|(state, _)| state.attributes.kind == FileKind::Directory);
+    let last_kind = states.last().map(|(state, _)| state.attributes.kind);
     states.retain(|(state, _)| state.attributes.kind == FileKind::Regular);
 
     let (mut versions, mut first_states): (Vec<Version>, Vec<FileState>) = Default::default();
@@ -83,13 +83,14 @@ fn versions(volume: &Volume, name: &Name) -> Result<Vec<Version>, Failure> {
         versions[at].is_current |= snapshot.is_none();
         versions[at].snapshots.extend(snapshot);
     }
-    match versions.is_empty() {
-        false => Ok(versions),
-        true if is_directory => Err(Failure::Value {
-            name: name.text().into(),
-            reason: "it is a directory: `storage-node diff` shows what changed in one".into(),
-        }),
-        true => Err(name.is_missing()),
+    let failed = |reason: &str| Failure::Value { name: name.text().into(), reason: reason.into() };
+    match last_kind {
+        _ if !versions.is_empty() => Ok(versions),
+        None => Err(name.is_missing()),
+        Some(FileKind::Directory) => {
+            Err(failed("it is a directory: `storage-node diff` shows what changed in one"))
+        }
+        Some(_) => Err(failed("it is no file with content, which would have versions")),
     }
 }
 

@@ -88,9 +88,13 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
         eventually("the drive itself shows what is", SOON, || {
             run_in(drive, "ls", &["-A"]).lines().collect::<Vec<_>>() == ["other"]
         });
-        eventually("the newest snapshot is listed", SOON, || {
-            run_in(drive, "ls", &[".snapshots"]).lines().collect::<Vec<_>>() == ["after", "before"]
-        });
+        // Listed as soon as it is taken, whatever the kernel has listed before.
+        assert_eq!(run_in(drive, "ls", &[".snapshots"]).lines().collect::<Vec<_>>(), ["after", "before"]);
+        done(&home, &["snapshot", "just now"]);
+        let listed = run_in(drive, "ls", &[".snapshots"]);
+        assert_eq!(listed.lines().collect::<Vec<_>>(), ["after", "before", "just now"]);
+        done(&home, &["snapshot", "--delete", "just now"]);
+        assert_eq!(run_in(drive, "ls", &[".snapshots"]).lines().collect::<Vec<_>>(), ["after", "before"]);
         let write = OpenOptions::new().write(true).open(then.join("other"));
         assert_eq!(write.unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
         assert_eq!(fs::write(then.join("new"), "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);

@@ -194,10 +194,13 @@ fn answer(operations: &dyn Operations, request: &Request<'_>) -> Result<Reply, E
             forgets.for_each(|(inode, count)| operations.forget(inode, count));
             Reply::None
         }
-        Operation::Attributes => Reply::Attributes(operations.attributes(inode)?, operations.sharing()),
-        Operation::Statx => Reply::Statx(operations.attributes(inode)?, operations.sharing()),
+        Operation::Attributes => {
+            Reply::Attributes(operations.attributes(inode)?, operations.kept_seconds(inode))
+        }
+        Operation::Statx => Reply::Statx(operations.attributes(inode)?, operations.kept_seconds(inode)),
         Operation::SetAttributes(set) => {
-            Reply::Attributes(operations.set_attributes(inode, &changes(&set)?)?, operations.sharing())
+            let attributes = operations.set_attributes(inode, &changes(&set)?)?;
+            Reply::Attributes(attributes, operations.kept_seconds(inode))
         }
         Operation::ReadSymlink => Reply::Buffer(operations.read_symlink(inode)?.into()),
         Operation::MakeSymlink { name, target } => {
@@ -352,7 +355,7 @@ fn opened(flags: u32) -> Opened {
 /// An entry reply gives the kernel a reference, which is counted before anything else can happen.
 fn entry(operations: &dyn Operations, attributes: Attributes) -> Reply {
     operations.remember(attributes.inode);
-    Reply::Entry(attributes, operations.sharing())
+    Reply::Entry(attributes, operations.kept_seconds(attributes.inode))
 }
 
 fn done((): ()) -> Reply {

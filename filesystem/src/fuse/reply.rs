@@ -31,14 +31,14 @@ pub enum Reply {
     Error(Errno),
     /// Done, and there's nothing to say.
     Empty,
-    /// The inode behind a name; how long the kernel may keep it follows from who else writes.
-    Entry(Attributes, Sharing),
-    /// There's no such name, and the kernel may remember that for as long.
+    /// The inode behind a name, and for how many seconds the kernel may keep both.
+    Entry(Attributes, u64),
+    /// There's no such name; how long the kernel may remember that follows from who else writes.
     NoEntry(Sharing),
-    /// An inode's attributes.
-    Attributes(Attributes, Sharing),
-    /// An inode's attributes and birth time.
-    Statx(Attributes, Sharing),
+    /// An inode's attributes, and for how many seconds the kernel may keep them.
+    Attributes(Attributes, u64),
+    /// The same with its birth time.
+    Statx(Attributes, u64),
     /// A file is open.
     Opened(Opened),
     /// A file is new, and open.
@@ -94,26 +94,28 @@ impl Reply {
             Reply::None => return None,
             Reply::Error(errno) => error = -errno.0,
             Reply::Empty => {}
-            Reply::Entry(attributes, sharing) => {
-                fixed.extend_from_slice(entry(Some(attributes), *sharing).as_bytes());
+            Reply::Entry(attributes, seconds) => {
+                fixed.extend_from_slice(entry(Some(attributes), *seconds).as_bytes());
             }
-            Reply::NoEntry(sharing) => fixed.extend_from_slice(entry(None, *sharing).as_bytes()),
+            Reply::NoEntry(sharing) => {
+                fixed.extend_from_slice(entry(None, sharing.absence_seconds()).as_bytes());
+            }
             Reply::Opened(opened) => fixed.extend_from_slice(open(*opened).as_bytes()),
             Reply::Created(attributes, sharing, opened) => {
-                fixed.extend_from_slice(entry(Some(attributes), *sharing).as_bytes());
+                fixed.extend_from_slice(entry(Some(attributes), sharing.cache_seconds()).as_bytes());
                 fixed.extend_from_slice(open(*opened).as_bytes());
             }
-            Reply::Attributes(attributes, sharing) => {
+            Reply::Attributes(attributes, seconds) => {
                 let out = abi::AttrOut {
-                    attr_valid: sharing.cache_seconds(),
+                    attr_valid: *seconds,
                     attr_valid_nsec: 0,
                     dummy: 0,
                     attr: attr(attributes),
                 };
                 fixed.extend_from_slice(out.as_bytes());
             }
-            Reply::Statx(attributes, sharing) => {
-                fixed.extend_from_slice(statx(attributes, *sharing).as_bytes());
+            Reply::Statx(attributes, seconds) => {
+                fixed.extend_from_slice(statx(attributes, *seconds).as_bytes());
             }
             Reply::Written(size) => {
                 fixed.extend_from_slice(abi::WriteOut { size: *size, padding: 0 }.as_bytes());
@@ -174,7 +176,8 @@ impl DirectoryPacker {
         }
         let end = self.buffer.len() + size;
         if self.with_attributes {
-            self.buffer.extend_from_slice(self::entry(entry.attributes.as_ref(), self.sharing).as_bytes());
+            let seconds = self.sharing.cache_seconds();
+            self.buffer.extend_from_slice(self::entry(entry.attributes.as_ref(), seconds).as_bytes());
         }
         let dirent = abi::Dirent {
             ino: entry.inode.0,
@@ -249,17 +252,14 @@ fn open(opened: Opened) -> abi::OpenOut {
     abi::OpenOut { fh: 0, open_flags: open_flags::KEEP_CACHE | flush, padding: 0 }
 }
 
-fn entry(attributes: Option<&Attributes>, sharing: Sharing) -> abi::EntryOut {
+fn entry(attributes: Option<&Attributes>, seconds: u64) -> abi::EntryOut {
     abi::EntryOut {
         // An inode of zero says "no such name" while it may be cached, as ENOENT may not.
         nodeid: attributes.map_or(0, |attributes| attributes.inode.0),
         // Inode numbers are never given out twice, so there is only one generation.
         generation: 0,
-        entry_valid: match attributes {
-            Some(_) => sharing.cache_seconds(),
-            None => sharing.absence_seconds(),
-        },
-        attr_valid: sharing.cache_seconds(),
+        entry_valid: seconds,
+        attr_valid: seconds,
         entry_valid_nsec: 0,
         attr_valid_nsec: 0,
         attr: attributes.map_or(zeroed_attr(), attr),
@@ -287,13 +287,13 @@ fn attr(attributes: &Attributes) -> abi::Attr {
     }
 }
 
-fn statx(attributes: &Attributes, sharing: Sharing) -> abi::StatxOut {
+fn statx(attributes: &Attributes, seconds: u64) -> abi::StatxOut {
     /// `STATX_BASIC_STATS | STATX_BTIME`: which fields mean anything.
     const ALL: u32 = 0xfff;
     let attr = attr(attributes);
     let time = |time: Time| abi::StatxTime { tv_sec: time.seconds, tv_nsec: time.nanoseconds, reserved: 0 };
     abi::StatxOut {
-        attr_valid: sharing.cache_seconds(),
+        attr_valid: seconds,
         attr_valid_nsec: 0,
         flags: 0,
         spare: [0; 2],
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_entry_carries_mode_times_and_timeouts() {
-        let (_, body) = written(&Reply::Entry(attributes(), Sharing::Alone));
+        let (_, body) = written(&Reply::Entry(attributes(), 3600));
         let entry = abi::EntryOut::read_from_bytes(&body).unwrap();
         assert_eq!((entry.nodeid, entry.attr.mode, entry.attr_valid), (42, 0o100_640, 3600));
         assert_eq!((entry.attr.mtime, entry.attr.mtimensec), (u64::MAX, 5));

@@ -76,6 +76,7 @@ impl Volume {
     /// Always: it is for a coroutine of its own, which may be terminated at any time.
     pub fn keep_snapshots(&self) {
         let mut edits = self.edits();
+        let mut is_told = false;
         loop {
             reactor::sleep(LOOK_INTERVAL);
             if self.options.read_only || self.store.is_offline() {
@@ -83,10 +84,15 @@ impl Volume {
             }
             let has_written = self.edits() != edits;
             match self.look_for_due(Time::now().seconds, has_written) {
-                Ok(is_taken) if is_taken => edits = self.edits(),
-                Ok(_) => {}
+                Ok(is_taken) => {
+                    is_told = false;
+                    edits = if is_taken { self.edits() } else { edits };
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the snapshot that is due is not taken now");
+                    // One line when it begins: it is tried again for as long as it takes.
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(%error, "the snapshot that is due is not taken now; it is tried again");
+                    }
                     reactor::sleep(RETRY_INTERVAL);
                 }
             }

@@ -54,6 +54,16 @@ impl Volume {
         self.step(|state| state.lookup(state.at(parent), name))
     }
 
+    /// Returns all snapshots, the oldest first, with those that another mount has just taken as far as the nodes say.
+    ///
+    /// # Suspends
+    ///
+    /// For a question to the nodes where others are mounted, and while nodes are fetched.
+    pub(crate) fn newest_snapshots(&self) -> Result<Vec<Snapshot>, Errno> {
+        self.refresh();
+        self.snapshots()
+    }
+
     /// Returns the snapshot with that number, if there is one still.
     ///
     /// # Suspends
