@@ -228,3 +228,19 @@ fn websocket_chat_tells_everyone_who_comes_speaks_and_leaves() {
         assert_eq!(hear(&ada), "guest 2 has left");
     });
 }
+
+#[test]
+fn peer_calls_another_by_its_id_through_a_relay_and_finds_the_direct_way() {
+    let start = |arguments: &[&str]| {
+        let mut process = command("peer").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        // It says more later: its end of the pipe stays open.
+        let said = line(&mut BufReader::new(process.stdout.as_mut().unwrap()));
+        let words: Vec<String> = said.split_whitespace().map(str::to_owned).collect();
+        (Example { process, address: words.last().unwrap().clone() }, words)
+    };
+    let (relay, words) = start(&["relay", "127.0.0.1:0"]);
+    let (_listener, heard) = start(&["listen", &relay.address, &words[1]]);
+    let called = command("peer").args(["call", &relay.address, &words[1], &heard[2], "60"]).output().unwrap();
+    let said = String::from_utf8(called.stdout).unwrap();
+    assert!(said.contains("first answer after") && said.contains("direct to 127.0.0.1:"), "{said:?}");
+}

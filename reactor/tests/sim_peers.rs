@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use peers_support::{
-    MS, PORT, SECOND, Town, ask, connect, deadline_after, id, identity, is_direct, peers, start_relay,
+    MS, PORT, SECOND, Town, ask, connect, deadline_after, echo, id, identity, is_direct, peers, start_relay,
     wait_for,
 };
-use reactor::nat::peers::{Path, Peers};
+use reactor::nat::peers::{Path, Peers, RelayAt};
 use reactor::net::{Duplex, UdpSocket};
 use reactor::sim::{self, Latency, Link, SimConfig, World};
 use reactor::{now, scope, sleep};
@@ -186,6 +186,48 @@ fn a_relay_that_dies_takes_no_direct_connection_with_it_and_one_that_is_back_is_
         start_relay(&town.relay);
         wait(2);
         town.world.partition(&town.one, &town.two);
+        asking.wait();
+    });
+}
+
+/// Two relays, and no direct way: the one in use dies without a word.
+#[test]
+fn the_death_of_the_relay_in_use_is_survived_where_there_are_two() {
+    sim::run(9, SimConfig::default(), |world| {
+        world.link_all(Link::new(Latency::Constant(10 * MS)));
+        let town = Town::new(world);
+        let other = world.host("other relay");
+        start_relay(&other);
+        let relays = [town.relay_at(), RelayAt::new(SocketAddr::new(other.address(), 443), id(0))];
+        town.world.partition(&town.one, &town.two);
+        let dead = Rc::new(Cell::new(false));
+        let told = dead.clone();
+        town.two.start({
+            let relays = relays.clone();
+            move || {
+                let peers = peers(2, &relays[0]);
+                peers.add_relay(relays[1].clone());
+                let connection = peers.accept().unwrap();
+                echo(&connection.accept().unwrap());
+            }
+        });
+        let asking = town.one.start(move || {
+            let peers = peers(1, &relays[0]);
+            let stream = connect(&peers, 2).open().unwrap();
+            ask(&stream, 1);
+            peers.add_relay(relays[1].clone());
+            sleep(5 * SECOND);
+            ask(&stream, 2);
+            dead.set(true);
+            let longest = (3..300).map(|number| (ask(&stream, number), sleep(100 * MS)).0).max().unwrap();
+            assert!(SECOND < longest && longest < 16 * SECOND, "{longest:?}");
+        });
+        while !told.get() {
+            sleep(10 * MS);
+        }
+        // Nobody is told: what is sent there just vanishes.
+        town.world.partition(&town.relay, &town.one);
+        town.world.partition(&town.relay, &town.two);
         asking.wait();
     });
 }

@@ -74,9 +74,23 @@ impl Core {
     }
 
     pub(super) fn set_relay(&self, relay: usize, sender: Option<Sender>) {
+        let is_lost = sender.is_none();
         self.relays.borrow_mut()[relay] = sender;
         self.relay_up.wake_all();
         self.start_over();
+        if is_lost {
+            self.ping_relayed();
+        }
+    }
+
+    /// What was sent over the relay that is lost may not have arrived: over another it is sent again.
+    fn ping_relayed(&self) {
+        let mut table = self.table.borrow_mut();
+        for number in table.numbers() {
+            if let Some(peer) = table.peer(number).filter(|peer| peer.paths.route().is_none()) {
+                peer.links.iter().for_each(|link| link.connection.ping());
+            }
+        }
     }
 
     pub(super) fn has_relay(&self) -> bool {

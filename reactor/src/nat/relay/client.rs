@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::frame::{CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, Decoder, Frame, Refusal};
 use super::server::{invalid, unexpected};
-use super::{BATCH_BYTES, KEEP_ALIVE, SILENCE_MAX, UNSENT_BYTES_MAX};
-use crate::clock::deadline_after;
+use super::{BATCH_BYTES, DOUBT_AFTER, KEEP_ALIVE, SIGN_WITHIN, SILENCE_MAX, UNSENT_BYTES_MAX};
+use crate::clock::{deadline_after, now};
 use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;
 use crate::nat::PeerId;
@@ -37,6 +38,13 @@ struct Shared {
     outbox: RefCell<Vec<u8>>,
     writer: Waiters,
     is_up: Cell<bool>,
+    heard_at: Cell<Instant>,
+    /// When it was asked for a sign that it is there, and has given none since.
+    asked_at: Cell<Option<Instant>>,
+    /// Why nothing is sent any more.
+    write_error: Cell<Option<io::Error>>,
+    /// Somebody waits for what comes: else a sign would not be seen.
+    is_listening: Cell<bool>,
 }
 
 /// What comes from a relay.
@@ -82,7 +90,16 @@ pub fn connect(
     Frame::Hello { credential }.encode(&mut hello);
     stream.write_slices(&mut [IoSlice::new(&hello)])?;
     let writer = Waiters::new(&"datagrams for a relay");
-    let shared = Rc::new(Shared { stream, outbox: RefCell::default(), writer, is_up: Cell::new(true) });
+    let shared = Rc::new(Shared {
+        stream,
+        outbox: RefCell::default(),
+        writer,
+        is_up: Cell::new(true),
+        heard_at: Cell::new(now()),
+        asked_at: Cell::new(None),
+        write_error: Cell::new(None),
+        is_listening: Cell::new(false),
+    });
     let (mut decoder, mut buffer) = (Decoder::default(), vec![0; BATCH_BYTES]);
     loop {
         match decoder.next_frame().map_err(invalid)? {
@@ -95,7 +112,7 @@ pub fn connect(
     let of_writer = shared.clone();
     let writing = move || {
         if let Err(error) = write(&of_writer) {
-            tracing::debug!("a relay: {error}");
+            of_writer.write_error.set(Some(error));
         }
         of_writer.end();
     };
@@ -145,11 +162,11 @@ impl Receiver {
     /// # Suspends
     /// Until something comes.
     pub fn receive(&mut self) -> io::Result<Event> {
-        let event = self.next_event();
-        if event.is_err() {
+        self.next_event().map_err(|error| {
             self.shared.end();
-        }
-        event
+            // Whoever wrote may have been first to know, and has broken it off.
+            self.shared.write_error.take().unwrap_or(error)
+        })
     }
 
     fn next_event(&mut self) -> io::Result<Event> {
@@ -165,7 +182,9 @@ impl Receiver {
                 Some(other) => return Err(unexpected(&other)),
                 None => {
                     stream.get_ref().set_read_deadline(Some(deadline_after(SILENCE_MAX)));
+                    let _listening = Listening::begin(&self.shared.is_listening);
                     read_more(stream, &mut self.decoder, &mut self.buffer)?;
+                    self.shared.on_heard();
                 }
             }
         }
@@ -179,7 +198,30 @@ impl Drop for Receiver {
     }
 }
 
+/// Somebody listens, until it is dropped, also when they are terminated in the middle.
+struct Listening<'a>(&'a Cell<bool>);
+
+impl Listening<'_> {
+    fn begin(is_listening: &Cell<bool>) -> Listening<'_> {
+        is_listening.set(true);
+        Listening(is_listening)
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl Shared {
+    fn on_heard(&self) {
+        self.heard_at.set(now());
+        if self.asked_at.take().is_some() {
+            self.writer.wake_all();
+        }
+    }
+
     fn end(&self) {
         self.is_up.set(false);
         self.stream.abort();
@@ -196,23 +238,36 @@ fn read_more(stream: &TlsStream<TcpStream>, decoder: &mut Decoder, buffer: &mut 
     }
 }
 
-/// Sends what is in the outbox, and something now and then. Suspends until the line breaks.
+/// Sends what is in the outbox, and something now and then. Suspends until the line breaks, or the relay gives no sign.
 fn write(shared: &Shared) -> io::Result<()> {
+    let mut sent_at = now();
     loop {
-        let batch = shared.writer.wait(Some(deadline_after(KEEP_ALIVE)), || {
+        let asked_at = shared.asked_at.get();
+        let due = asked_at.map_or(sent_at + KEEP_ALIVE, |at| at + SIGN_WITHIN);
+        let batch = shared.writer.wait(Some(due), || {
             let batch = shared.outbox.take();
-            (!batch.is_empty()).then_some(batch)
+            // Also when the sign has come: there is more time then.
+            (!batch.is_empty() || shared.asked_at.get() != asked_at).then_some(batch)
         });
-        let batch = match batch {
-            Err(error) if error.kind() == ErrorKind::TimedOut => {
-                let mut ping = Vec::new();
-                Frame::Ping.encode(&mut ping);
-                ping
+        let mut batch = match batch {
+            Err(error) if error.kind() == ErrorKind::TimedOut && asked_at.is_some() => {
+                if shared.is_listening.get() {
+                    return Err(io::Error::new(ErrorKind::TimedOut, "the relay gives no sign"));
+                }
+                shared.asked_at.set(None);
+                continue;
             }
+            Err(error) if error.kind() == ErrorKind::TimedOut => Vec::new(),
+            Ok(batch) if batch.is_empty() => continue,
             batch => batch?,
         };
-        shared.stream.get_ref().set_write_deadline(Some(deadline_after(SILENCE_MAX)));
+        if asked_at.is_none() && (batch.is_empty() || now() >= shared.heard_at.get() + DOUBT_AFTER) {
+            Frame::Ping.encode(&mut batch);
+            shared.asked_at.set(Some(now()));
+        }
+        shared.stream.get_ref().set_write_deadline(Some(deadline_after(SIGN_WITHIN)));
         shared.stream.write_slices(&mut [IoSlice::new(&batch)])?;
+        sent_at = now();
     }
 }
 

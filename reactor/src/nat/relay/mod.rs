@@ -53,6 +53,13 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After this silence the other side is gone: two lost questions, and the answer's way.
 pub const SILENCE_MAX: Duration = Duration::from_secs(40);
 
+/// A relay that has said nothing for so long is asked for a sign with what is sent to it next: who uses it is not to wait for
+/// [`SILENCE_MAX`] when it dies.
+const DOUBT_AFTER: Duration = Duration::from_secs(2);
+
+/// And so long that may take: behind [`UNSENT_BYTES_MAX`] on a line of 100 kbit/s.
+const SIGN_WITHIN: Duration = Duration::from_secs(6);
+
 /// What TLS and TCP are given ahead of what the line takes: all else waits where it can still be counted and dropped.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
 
