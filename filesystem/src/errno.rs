@@ -81,6 +81,8 @@ numbers! {
     EOPNOTSUPP = 95, "not supported";
     /// What the name led to is another file now.
     ESTALE = 116, "stale file handle";
+    /// This user is no member of the network any more: nothing of it will ever be stored.
+    EKEYREVOKED = 128, "no member of the network any more";
     /// The store did not answer for long; nothing is lost by it.
     ETIMEDOUT = 110, "timed out";
 }
@@ -137,6 +139,7 @@ mod tests {
             b"E2BIG" => E::TOOBIG,
             b"EOPNOTSUPP" => E::OPNOTSUPP,
             b"ESTALE" => E::STALE,
+            b"EKEYREVOKED" => E::KEYREVOKED,
             b"ETIMEDOUT" => E::TIMEDOUT,
             _ => panic!("a number without a check"),
         }

@@ -47,6 +47,7 @@ mod passed;
 mod race;
 mod rebase;
 mod reclaim;
+mod removed;
 mod replay;
 mod room;
 mod session;

@@ -17,6 +17,7 @@ use crate::contact::Contact;
 use crate::dial::{self, DIAL_TIMEOUT, DialError};
 use crate::k_bucket::K;
 use crate::lookup::{Found, lookup};
+use crate::passport::PassportError;
 use crate::session::Session;
 use crate::state::{Live, PING_TIMEOUT, State, Unreached};
 
@@ -72,6 +73,9 @@ pub enum JoinError {
 pub(crate) fn join(state: &Rc<State>, ways: &[Bootstrap]) -> Result<usize, JoinError> {
     if ways.is_empty() {
         return Err(JoinError::NowhereToGo);
+    }
+    if state.peers.is_revoked(&state.credentials.own) {
+        return Err(JoinError::Refused(Refusal::Passport(PassportError::Revoked { link: 0 })));
     }
     let attempts = Rc::new(Attempts::default());
     for way in ways.iter().cloned() {

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reactor::JoinHandle;
@@ -217,6 +217,11 @@ impl Node {
     /// Until it is on disk, where it is kept there.
     pub fn revoke(&self, newer: Revocations) -> Result<[u8; 32], RevokeRefused> {
         revoking::take(&self.state, newer)
+    }
+
+    /// When we were removed from the network, if the owner says so: a peer that only refuses us proves nothing.
+    pub fn removed(&self) -> Option<SystemTime> {
+        self.state.peers.revoked_since(&self.state.credentials.own)
     }
 
     /// Takes passports that the owner renewed, and hands them to every node that is connected now or later.

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use reactor::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,13 @@ impl Peers {
         self.inner.borrow().revocations.contains(key)
     }
 
+    /// When a key was revoked, by the owner's clock.
+    pub fn revoked_since(&self, key: &PublicKey) -> Option<SystemTime> {
+        let book = self.inner.borrow();
+        let entry = book.revocations.revoked().iter().find(|entry| entry.key == *key)?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(entry.since))
+    }
+
     /// Whether a passport is good as far as the revocations go.
     ///
     /// # Errors
@@ -204,7 +211,6 @@ impl Book {
 mod tests {
     use super::*;
     use reactor::crypto::Identity;
-    use std::time::Duration;
 
     const CLIENT: Peer = Peer { role: Role::Client, rights: Rights::CLIENT, expires: None };
 

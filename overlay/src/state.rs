@@ -132,7 +132,10 @@ impl State {
         insist: bool,
         timeout: Duration,
     ) -> Result<Connection, Unreached> {
-        if self.stopping.get() || contact.id == self.own_id || self.peers.is_revoked(&contact.public_key) {
+        // Who was removed knows it by the owner's signature: nobody will ever let us in again.
+        let is_vain =
+            [&self.credentials.own, &contact.public_key].iter().any(|key| self.peers.is_revoked(key));
+        if self.stopping.get() || contact.id == self.own_id || is_vain {
             return Err(Unreached::Never);
         }
         let mut addresses = contact.addresses.clone();

@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use dht::owner_tag;
 use filesystem::volume::Volume;
-use overlay::{Config, JoinError, Node};
+use overlay::admission::Refusal;
+use overlay::{Config, JoinError, Node, PassportError};
 use overlay::{Peers, Role as OverlayRole};
 use reactor::rpc::Service;
 
@@ -19,6 +20,8 @@ use crate::files;
 use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Network, Role};
+use crate::output::say;
+use crate::removed;
 use crate::seen::Seen;
 use crate::volume::{self, Opening, Root};
 
@@ -105,6 +108,13 @@ pub(crate) fn block_store(
     dht::Client::new(overlay, local, config)
 }
 
+fn refused(error: &JoinError) -> Failure {
+    match error {
+        JoinError::Refused(Refusal::Passport(PassportError::Expired { .. })) => Failure::Expired,
+        other => Failure::NoNode { reason: other.to_string() },
+    }
+}
+
 /// A connected client.
 pub(crate) struct Client {
     network: Network,
@@ -152,11 +162,21 @@ impl Client {
         let overlay =
             Node::start(config, Service::new()).map_err(|error| Failure::Internal(error.to_string()))?;
         let ways: Vec<_> = settings.addresses.iter().copied().map(Into::into).collect();
-        if let Err(error) = overlay.join(&ways)
-            && !(goes_on && matches!(error, JoinError::Unreachable { .. }))
-        {
-            overlay.stop();
-            return Err(Failure::NoNode { reason: error.to_string() });
+        if let Err(error) = overlay.join(&ways) {
+            let failure = match removed::refuse(&overlay, removed::USER) {
+                Err(removed) => removed,
+                Ok(()) => refused(&error),
+            };
+            // That it was removed, whoever goes on says.
+            let may_go_on = matches!(failure, Failure::Removed { .. } | Failure::Expired)
+                || matches!(error, JoinError::Unreachable { .. });
+            if !(goes_on && may_go_on) {
+                overlay.stop();
+                return Err(failure);
+            }
+            if matches!(failure, Failure::Expired) {
+                say(format_args!("{failure}: what is here is shown, and the nodes are tried on"));
+            }
         }
         Ok(Client { network: settings.network.clone(), user, overlay })
     }

@@ -9,6 +9,7 @@ use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::outcome::Outcome;
 use crate::process;
+use crate::removed;
 use crate::volume::{Keep, Opening};
 
 /// Opens the volume, does `work`, and closes it.
@@ -37,12 +38,19 @@ pub(crate) fn with_volume<T: Send>(
             accept_rollback: false,
             cache: cache.as_deref(),
         })?;
+        let watching = removed::watch(client.overlay(), removed::USER, {
+            let volume = volume.clone();
+            move |_| volume.on_removed()
+        });
         let result = work(&client, &volume);
+        drop(watching);
         let closed = Outcome::of(volume.close(), directory.path()).into_result();
         cache.iter().for_each(|cache| cache.close());
         drop(seen);
+        let removed = removed::refuse(client.overlay(), removed::USER);
         client.leave();
-        let value = result?;
+        // Whatever failed, failed for that.
+        let value = result.or_else(|failure| removed.and(Err(failure)))?;
         closed.map(|()| value)
     })
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use filesystem::calendar::Civil;
 use filesystem::mount::MountError;
 use filesystem::volume::{RestoreError, SnapshotError};
 use thiserror::Error;
@@ -169,6 +170,12 @@ pub(crate) enum Failure {
     /// Somebody is removed, and not everybody knows it.
     #[error("{reason}")]
     Removing { reason: String },
+    /// Whom this home is for is no member any more.
+    #[error("{who} removed from this network on {since} UTC: its owner has signed that")]
+    Removed { who: &'static str, since: Civil },
+    /// This home was away for too long.
+    #[error("the passport of this home has expired, and no node that was reached has a newer one for it")]
+    Expired,
     /// Members' passports are not renewed.
     #[error("the members' passports could not be renewed: {reason}")]
     Renewing { reason: String },
@@ -297,6 +304,14 @@ impl Failure {
             Failure::NoMember { .. } => "`members` lists them".into(),
             Failure::Removing { .. } => {
                 "it is on disk here, and `up` goes on with it; or see that the nodes run, and say it again".into()
+            }
+            Failure::Removed { .. } => {
+                "what this machine has of it stays here; `storage-node join TICKET` with a new ticket works in this home again"
+                    .into()
+            }
+            Failure::Expired => {
+                "run `up` or `mount` with the home that invited this one: it renews passports, and this one is let in again"
+                    .into()
             }
             Failure::Sharing { .. } | Failure::Renewing { .. } => "see that the nodes run (`status`), and try again".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),

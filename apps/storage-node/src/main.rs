@@ -39,6 +39,7 @@ mod process;
 mod progress;
 mod qr;
 mod remove;
+mod removed;
 mod replacing;
 mod report;
 mod restore;

@@ -17,6 +17,7 @@ use crate::output::say;
 use crate::pins;
 use crate::process;
 use crate::progress;
+use crate::removed;
 use crate::replacing::Replacing;
 use crate::stop::Stop;
 use crate::volume::{Keep, Opening};
@@ -90,6 +91,18 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         // A snapshot is looked at, and no more.
         let owned = seen.as_ref().filter(|_| at.is_none() && client.owns_the_root());
         let replacing = owned.and_then(|seen| Replacing::start(seen, nodes, grace));
+        let watching = removed::watch(client.overlay(), removed::USER, {
+            let (volume, cache, directory) = (volume.clone(), cache.clone(), directory.path().to_owned());
+            move |failure| {
+                say(format_args!(
+                    "{failure}\nnothing is stored any more; what this machine has can be read and copied elsewhere, and what \
+                     was written and not stored stays in the journal of {}",
+                    directory.display()
+                ));
+                cache.iter().for_each(|cache| cache.disk().on_removed());
+                volume.on_removed();
+            }
+        });
         let place = Place { mountpoint: &mountpoint, allow_other, is_past: at.is_some() };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
@@ -99,14 +112,15 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             ));
         });
         replacing.into_iter().for_each(Replacing::stop);
-        drop(admitting);
+        drop((admitting, watching));
         keeper.iter().for_each(|keeper| keeper.finish());
         cache.iter().for_each(|cache| cache.close());
         drop(seen);
+        let removed = removed::refuse(client.overlay(), removed::USER);
         client.leave();
-        if result.is_ok() && at.is_none() {
+        if result.is_ok() && removed.is_ok() && at.is_none() {
             say("everything is stored");
         }
-        result
+        result.and(removed)
     })
 }

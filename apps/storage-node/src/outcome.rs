@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
+use filesystem::Errno;
 use filesystem::volume::Ending;
 use reactor::crypto::hash;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -75,9 +76,14 @@ impl Outcome {
     pub(crate) fn into_result(self) -> Result<(), Failure> {
         let advice = match &self {
             Outcome::Stored => return Ok(()),
-            Outcome::InJournal { cut_off: Some(_), .. } => {
+            Outcome::InJournal { cut_off: Some(_), cause, .. }
+                if *cause != Errno::EKEYREVOKED.to_string() =>
+            {
                 "start it again as before once the nodes are back and serve it (`status` says what they answer), which \
                  puts in what waits, and look at what was written last elsewhere"
+            }
+            Outcome::InJournal { cause, .. } if *cause == Errno::EKEYREVOKED.to_string() => {
+                "it stays there: `mount` with this home shows it as it was here, so that you can copy it elsewhere"
             }
             Outcome::InJournal { .. } => {
                 "nothing is lost: start it again as before once the nodes are back and serve it (`status` says what they \

@@ -11,7 +11,8 @@ use crate::home::NodeHome;
 use crate::node::StorageNode;
 use crate::output::{self, say};
 use crate::process;
-use crate::stop::Stop;
+use crate::removed;
+use crate::stop::{Reason, Stop};
 
 /// After a killed `up`, its nodes take a moment to leave while the next `up` starts theirs already.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
@@ -19,7 +20,7 @@ const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 /// Runs the command.
 ///
 /// # Errors
-/// What keeps the node from starting.
+/// What keeps the node from starting; `Failure::Removed` once it is no member of its network any more.
 pub(crate) fn run(options: &Run) -> Result<(), Failure> {
     let home = NodeHome::open(options.home.as_deref().ok_or(Failure::NoHome)?)?;
     if options.until_stdin_closes {
@@ -36,8 +37,12 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
             }
             say("Ctrl-C stops it; what it stores stays");
         }
+        let opener = stop.clone();
+        let watching = removed::watch(node.overlay(), removed::NODE, move |_| opener.open(Reason::Removed));
         stop.wait();
+        drop(watching);
+        let removed = removed::refuse(node.overlay(), removed::NODE);
         node.stop();
-        Ok(())
+        removed
     })
 }

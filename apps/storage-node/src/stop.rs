@@ -29,6 +29,8 @@ pub(crate) enum Reason {
     InputEnded,
     /// Somebody unmounted the drive.
     Unmounted,
+    /// The node is no member of the network any more.
+    Removed,
 }
 
 /// A gate that opens once, for a reason.

@@ -5,20 +5,21 @@
 mod common;
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::process::{Command, Output};
+use std::time::Duration;
 
-use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use overlay::{Passport, Rights};
-use reactor::crypto::Identity;
+use data_encoding::BASE32_NOPAD;
 use reactor::crypto::hash::sha3_256;
 use rustix::process::Signal;
 
+use common::keys;
 use common::running::{Running, signal};
 use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, text};
 
+/// What the kernel calls it: EKEYREVOKED.
+const KEY_REVOKED: i32 = 128;
 /// Seconds are meant; a loaded machine may take longer.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -50,25 +51,6 @@ fn refusal(arguments: &[&str]) -> String {
 /// What a command of the owner's home prints.
 fn printed(home: &Path, arguments: &[&str]) -> String {
     run(PROGRAM, &[arguments, &["--home", text(home)]].concat())
-}
-
-/// Has a home's key file show a passport that the owner signed and that ended a day ago.
-fn let_expire(owner: &Path, home: &Path) {
-    let read = |path: &Path| -> serde_json::Value {
-        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-    };
-    let identity = |file: &serde_json::Value| {
-        let seed = HEXLOWER.decode(file["seed"].as_str().unwrap().as_bytes()).unwrap();
-        Identity::from_seed(&seed.try_into().unwrap())
-    };
-    let (owner, path) = (identity(&read(&owner.join("owner.key"))), home.join("user.key"));
-    let mut key = read(&path);
-    let holder = identity(&key).public_key();
-    let expires = SystemTime::now() - Duration::from_secs(86_400);
-    let passport = Passport::issue(&owner, holder, Rights::CLIENT, Some(expires));
-    key["passport"] = HEXLOWER.encode(&passport.to_bytes()).into();
-    fs::write(path, key.to_string()).unwrap();
-    let _ = fs::remove_file(home.join("renewals"));
 }
 
 #[test]
@@ -141,7 +123,7 @@ fn who_is_invited_gets_in_once_and_may_do_what_the_ticket_says() {
     let output = ended_within(SOON, Command::new(PROGRAM).args(["up", "--home", text(&second), text(&b)]));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no nodes of its own"));
     // Its passport has ended meanwhile: the owner's `up` gave the nodes another, and they give it to who was away.
-    let_expire(&home, &second);
+    keys::let_expire(&home, &second);
     let up = Running::up(&home, &a, 1);
     eventually("the nodes have the renewed passports", SOON, || home.join("nodes/1/renewals").exists());
     let writer = Running::start(&["mount", "--home", text(&second), text(&b)], "the drive is");
@@ -174,7 +156,7 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let (second, third) = (place.join("second"), place.join("third"));
     let mut up = Running::up(&home, &a, 3);
     let invited = ticket(&home, &["--uses", "3"]);
-    let removed = Running::start(&["join", "--home", text(&second), &invited, text(&b)], "the drive is");
+    let mut removed = Running::start(&["join", "--home", text(&second), &invited, text(&b)], "the drive is");
     let stays = Running::start(&["join", "--home", text(&third), &invited, text(&c)], "the drive is");
     fs::write(b.join("of b"), "here").unwrap();
     assert_eq!(fs::read_to_string(c.join("of b")).unwrap(), "here");
@@ -187,10 +169,19 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let writers: Vec<&serde_json::Value> =
         (json["members"].as_array().unwrap().iter()).filter(|member| member["role"] == "writer").collect();
-    let [key, id] = ["key", "id"].map(|field| writers[0][field].as_str().unwrap());
+    let second_key = keys::identity(&second.join("user.key")).public_key().to_string();
+    let leaver = writers.iter().find(|writer| writer["key"] == second_key.as_str()).unwrap();
+    let [key, id] = ["key", "id"].map(|field| leaver[field].as_str().unwrap());
     let ambiguous = writers[0]["name"].as_str().unwrap();
     let output = ended_within(SOON, Command::new(PROGRAM).args(["remove", "--home", text(&home), ambiguous]));
     assert!(String::from_utf8_lossy(&output.stderr).contains("several have that name"));
+
+    // Each home's key opens the root; and one of them writes something, and has yet to close it.
+    let members = [&third, &second].map(|home| keys::identity(&home.join("user.key")));
+    let members = [&members[0], &members[1]];
+    assert_eq!(keys::that_open_the_root(&home, &members), members.map(|member| member.public_key()));
+    let mut half = fs::File::create(b.join("half")).unwrap();
+    half.write_all(b"half of it").unwrap();
 
     // One node hears nothing of it: its connections stay open meanwhile.
     let sleeper = up.node_pid(2).unwrap();
@@ -201,13 +192,6 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     fs::write(a.join("later"), "not for everybody").unwrap();
 
     // Nobody serves it, on whatever connection; and the node that slept has that on its disk.
-    let asks = ["status", "--home", text(&second), "--json"];
-    eventually("no node answers who was removed", SOON, || {
-        let output = ended_within(SOON, Command::new(PROGRAM).args(asks));
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains("\"answers\""), "{said}");
-        !said.contains("\"answers\": true") && said.contains("was revoked")
-    });
     eventually("the node that slept keeps the list", SOON, || home.join("nodes/2/revoked").exists());
     eventually("it is connected to nobody", SOON, || {
         let listed = printed(&home, &["members"]);
@@ -215,23 +199,41 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
         assert!(line.contains("removed "), "{line}");
         line.contains("seen ") && !line.contains("connected")
     });
-    // Its mount has what it had, and gets nothing; what it writes goes nowhere.
-    let mut reading = Command::new("cat").arg(b.join("later")).stderr(Stdio::null()).spawn().unwrap();
-    let mut writing = Command::new("sh")
-        .args(["-c", "echo late > \"$1\"", "sh", text(&b.join("late"))])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    // Who stays reads and writes as before, with the new key.
+    // Who stays reads and writes as before, with the new key; who was removed could not read what comes now, whoever gave
+    // it to it.
     eventually("who stays reads on", SOON, || {
         fs::read_to_string(c.join("later")).is_ok_and(|content| content == "not for everybody")
     });
     fs::write(c.join("of c"), "here").unwrap();
     assert_eq!(fs::read_to_string(a.join("of c")).unwrap(), "here");
-    assert!(!reading.wait().unwrap().success(), "it read what is not for it");
-    removed.kill();
-    let _ = writing.wait();
-    assert!(!a.join("late").exists());
+    assert_eq!(keys::that_open_the_root(&home, &members), [members[0].public_key()]);
+
+    // Its mount says so, and neither takes what it is given nor says that this is safe; what it had stays to be copied.
+    let said = "removed from this network on 20";
+    assert!(removed.wait_for(said, SOON), "{}", removed.drain());
+    assert!(fs::read(b.join("later")).is_err(), "it read what is not for it");
+    let is_revoked = |result: std::io::Result<()>| {
+        let error = result.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(KEY_REVOKED), "{error}");
+    };
+    is_revoked(half.sync_all());
+    is_revoked(fs::write(b.join("late"), "late"));
+    is_revoked(fs::remove_file(b.join("of b")));
+    assert_eq!(fs::read_to_string(b.join("half")).unwrap(), "half of it");
+    drop(half);
+    assert!(!removed.stop().success());
+    for arguments in [&["status", "--json"][..], &["put", "late", text(&a.join("later"))], &["get", "of b"]] {
+        let output: Output =
+            ended_within(SOON, Command::new(PROGRAM).args(arguments).args(["--home", text(&second)]));
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && told.contains(said), "{arguments:?}: {told}");
+    }
+    let mut again = Running::start(&["mount", "--home", text(&second), text(&b)], "the drive is");
+    assert!(again.seen.iter().any(|line| line.contains(said)) || again.wait_for(said, SOON));
+    assert_eq!(fs::read_to_string(b.join("half")).unwrap(), "half of it");
+    is_revoked(fs::write(b.join("late"), "late"));
+    assert!(!again.stop().success());
+    assert!(!a.join("late").exists() && !a.join("half").exists());
 
     // It has the ticket that it came with, which was good once more, and does not come back by that.
     let said = refusal(&["--home", text(&place.join("back")), &invited]);
@@ -240,7 +242,7 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     // A node may hold the only copies of blocks: it goes once others have them, or at a word not said lightly.
     let node = place.join("node");
     let nodes = ticket(&home, &["--role", "node"]);
-    let joined = Running::start(&["join", "--home", text(&node), &nodes], "listening on");
+    let mut joined = Running::start(&["join", "--home", text(&node), &nodes], "listening on");
     let json: serde_json::Value = serde_json::from_str(&printed(&home, &["members", "--json"])).unwrap();
     let mut joiners = json["members"].as_array().unwrap().iter().filter(|member| member["since"].is_u64());
     let newcomer = joiners.find(|member| member["role"] == "node").unwrap()["key"].as_str().unwrap();
@@ -251,7 +253,12 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     assert!(printed(&home, &["remove", "--now", newcomer]).contains("is removed"));
     let listed = printed(&home, &["node", "list"]);
     assert!(!listed.lines().any(|line| line.starts_with("4 ")), "{listed}");
-    drop(joined);
+    // It ends, says why, and does not start again.
+    let status = joined.wait(SOON).unwrap_or_else(|| panic!("it runs on:\n{}", joined.drain()));
+    assert!(status.code() == Some(1) && joined.drain().contains("this node was removed"), "{status}");
+    let output = ended_within(SOON, Command::new(PROGRAM).args(["run", "--home", text(&node)]));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("this node was removed"), "{told}");
 
     // A ticket that was taken back lets nobody in.
     let revoked = ticket(&home, &["--role", "reader"]);

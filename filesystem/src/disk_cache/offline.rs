@@ -53,6 +53,11 @@ impl DiskCache {
         Some(reactor::now().saturating_duration_since(since))
     }
 
+    /// The nodes serve this user no more: nobody asks them before it is offline, or says again that it is.
+    pub fn on_removed(&self) {
+        self.reach.borrow_mut().on_opened_without(reactor::now());
+    }
+
     pub(super) fn note_root(&self, register: &RegisterAddress, record: &Record) {
         let mut newest = self.newest.borrow_mut();
         if newest.as_ref().is_none_or(|(_, known)| known.version < record.version) {

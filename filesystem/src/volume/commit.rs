@@ -79,8 +79,10 @@ enum Outcome {
 impl Volume {
     /// Commits whenever someone wants it, until the volume closes.
     pub(super) fn commit_loop(self: Rc<Self>) {
-        let wants_commit =
-            || self.state.borrow().durability.wants_commit() || self.session_intent().is_some();
+        let wants_commit = || {
+            let wants = self.state.borrow().durability.wants_commit() || self.session_intent().is_some();
+            wants && !self.is_removed()
+        };
         let mut back_off = BackOff::new();
         loop {
             if !wants_commit() {
@@ -284,7 +286,7 @@ impl Volume {
     /// The store does not take something now.
     pub(super) fn on_store_failed(&self, error: &dyn std::fmt::Display, errno: Errno) {
         // One line when it begins: it is tried again for as long as it takes.
-        if self.state.borrow_mut().durability.on_failed(errno, reactor::now()) {
+        if !self.is_removed() && self.state.borrow_mut().durability.on_failed(errno, reactor::now()) {
             tracing::warn!(%error, "the store takes no changes now; they are kept, and tried again until it does");
         }
         self.progress.notify_all();

@@ -293,9 +293,7 @@ impl State {
     }
 
     pub(crate) fn set_attributes(&mut self, inode: u64, changes: &SetAttributes) -> Step<Attributes> {
-        if self.read_only {
-            return Err(Errno::EROFS.into());
-        }
+        self.changeable()?;
         let mut record = self.record(inode)?;
         let list = match changes.mode {
             Some(_) => self.access_list(inode, posix_acl::ACCESS)?,

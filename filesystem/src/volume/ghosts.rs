@@ -121,9 +121,7 @@ impl Volume {
         drop(state);
         let body = self.body_of(inode, tree)?;
         self.change_step(|state| {
-            if state.read_only {
-                return Err(Errno::EROFS.into());
-            }
+            state.changeable()?;
             // It may have been given up, and even be another, by now.
             if state.ghosts.get(&inode) == Some(&tree) {
                 let dead = state.truncations.remove(&inode);

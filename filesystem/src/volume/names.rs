@@ -194,9 +194,7 @@ impl State {
     }
 
     pub(crate) fn unlink(&mut self, parent: u64, name: &[u8]) -> Step<()> {
-        if self.read_only {
-            return Err(Errno::EROFS.into());
-        }
+        self.changeable()?;
         let mut directory = self.directory(parent)?;
         let key = self.entry_key(parent, name)?;
         let EntryRecord { inode, kind, .. } = self.known_entry(&key)?;
@@ -228,9 +226,7 @@ impl State {
     }
 
     pub(crate) fn remove_directory(&mut self, parent: u64, name: &[u8]) -> Step<()> {
-        if self.read_only {
-            return Err(Errno::EROFS.into());
-        }
+        self.changeable()?;
         let mut directory = self.directory(parent)?;
         let key = self.entry_key(parent, name)?;
         let EntryRecord { inode, kind, .. } = self.known_entry(&key)?;
@@ -281,9 +277,7 @@ impl State {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Step<()> {
-        if self.read_only {
-            return Err(Errno::EROFS.into());
-        }
+        self.changeable()?;
         if flags.exchange && (flags.no_replace || flags.whiteout) {
             return Err(Errno::EINVAL.into());
         }

@@ -277,6 +277,7 @@ impl Operations for Volume {
         if number == 0 {
             return Ok(());
         }
+        self.refuse_if_removed(number)?;
         match self.sharing() {
             Sharing::WithOthers => {
                 // Nobody can have it now: the journal keeps it, and it goes to the nodes when they are back.

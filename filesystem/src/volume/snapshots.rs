@@ -205,9 +205,7 @@ impl Volume {
     pub fn delete_snapshot(&self, name: &str) -> Result<(), SnapshotError> {
         self.refresh();
         let number = self.change_step(|state| {
-            if state.read_only {
-                return Err(Errno::EROFS.into());
-            }
+            state.changeable()?;
             let mut snapshots = state.snapshots()?.into_iter();
             Ok(snapshots.find(|snapshot| snapshot.record.name == name).map(|snapshot| {
                 state.set(Key::Snapshot(snapshot.id), Change::Removed);

@@ -162,6 +162,8 @@ pub(crate) struct State {
     inode_run: u64,
     pub(crate) device: u64,
     pub(crate) read_only: bool,
+    /// Whether the nodes serve this user no more, for good.
+    pub(crate) is_removed: bool,
     /// Which inodes the kernel knows under other numbers.
     pub(crate) aliases: Aliases,
     /// What others removed and is open here, with the tree that still has it.
@@ -196,6 +198,7 @@ impl State {
             inode_run: 0,
             device,
             read_only: false,
+            is_removed: false,
             aliases: Aliases::default(),
             ghosts: NumberMap::default(),
         }
@@ -435,11 +438,18 @@ impl State {
         Ok(inode)
     }
 
+    /// Refuses changes on a volume that takes none, also those that would make room.
+    pub(crate) fn changeable(&self) -> Result<(), Errno> {
+        match (self.is_removed, self.read_only) {
+            (true, _) => Err(Errno::EKEYREVOKED),
+            (_, true) => Err(Errno::EROFS),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses changes on a volume that can't take them.
     pub(crate) fn writable(&self) -> Result<(), Errno> {
-        if self.read_only {
-            return Err(Errno::EROFS);
-        }
+        self.changeable()?;
         match self.durability.trouble() {
             Some(trouble) if trouble.errno == Errno::ENOSPC => Err(Errno::ENOSPC),
             _ => Ok(()),

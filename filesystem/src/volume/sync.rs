@@ -24,6 +24,7 @@ impl Volume {
     ///
     /// Until they are.
     pub(super) fn sync_changes(&self, number: u64) -> Result<(), Errno> {
+        self.refuse_if_removed(number)?;
         let journal = self.journal.as_ref().filter(|_| self.options.write_back);
         if let Some(journal) = journal {
             let mut files = journal.turn();
@@ -51,6 +52,7 @@ impl Volume {
     ///
     /// Until they are durable, or that is known.
     pub(super) fn sync_or_say_that_nobody_answers(&self, number: u64) -> Result<(), Errno> {
+        self.refuse_if_removed(number)?;
         let waits = self.options.write_back || self.options.hard || self.journal.is_none();
         if waits || !self.store.is_offline() || self.state.borrow().durability.is_committed(number) {
             return self.sync_changes(number);
@@ -88,6 +90,7 @@ impl Volume {
     ///
     /// While it is written.
     pub(super) fn note_closed(&self, number: u64) -> Result<(), Errno> {
+        self.refuse_if_removed(number)?;
         let Some(journal) = self.journal.as_ref().filter(|_| !self.options.write_back) else {
             return self.sync_changes(number);
         };
@@ -233,6 +236,9 @@ impl Volume {
 
     /// Why the store takes nothing.
     pub(super) fn trouble(&self) -> Errno {
+        if self.is_removed() {
+            return Errno::EKEYREVOKED;
+        }
         self.state.borrow().durability.trouble().map_or(Errno::ETIMEDOUT, |trouble| trouble.errno)
     }
 }

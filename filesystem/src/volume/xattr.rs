@@ -115,9 +115,7 @@ impl State {
     }
 
     pub(crate) fn remove_xattr(&mut self, inode: u64, name: &[u8]) -> Step<()> {
-        if self.read_only {
-            return Err(Errno::EROFS.into());
-        }
+        self.changeable()?;
         let mut record = self.record(inode)?;
         let key = key(inode, name)?;
         if self.get(&key)?.is_none() {

@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub)] // Each story is a crate of its own and uses a part of this.
 
 pub mod history;
+pub mod keys;
 pub mod random;
 pub mod running;
 pub mod sources;
