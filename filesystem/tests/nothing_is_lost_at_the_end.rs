@@ -99,6 +99,46 @@ fn without_a_journal_a_loss_is_called_a_loss() {
 }
 
 #[test]
+fn who_was_removed_is_refused_at_once_and_keeps_what_was_not_stored() {
+    reactor::run(|| {
+        for (write_back, hard) in [(false, false), (true, false), (false, true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = TestStore::new();
+            let volume = {
+                let mut options = with_journal("first", directory.path());
+                (options.write_back, options.hard) = (write_back, hard);
+                Volume::create(store.clone(), keys(&store), options, (0, 0)).unwrap()
+            };
+            let stored = write_file(&volume, ROOT, "stored", b"stored");
+            volume.sync(None, false).unwrap();
+            store.budget.set(0);
+            let file = write_file(&volume, ROOT, "file", b"kept");
+            volume.on_removed();
+            for refused in [
+                volume.sync(Some(file), false),
+                volume.sync(None, false),
+                volume.flush(file),
+                volume.write(file, 0, b"x", false),
+                volume.unlink(ROOT, b"stored"),
+            ] {
+                assert_eq!(refused, Err(Errno::EKEYREVOKED));
+            }
+            // What a quorum has it has; the journal alone is no promise any more.
+            assert!(write_back || volume.sync(Some(stored), false).is_ok());
+            assert_eq!(
+                (read_file(&volume, stored), read_file(&volume, file)),
+                (b"stored".into(), b"kept".into())
+            );
+            // It is not asked again, whatever it would take.
+            store.budget.set(u64::MAX);
+            let ending = volume.close();
+            assert!(matches!(ending, Ending::InJournal { cause: Errno::EKEYREVOKED, .. }), "{ending:?}");
+            assert_eq!(read_file(&open_with_journal(&store, directory.path()).unwrap(), file), b"kept");
+        }
+    });
+}
+
+#[test]
 fn giving_up_turns_to_the_journal_at_once() {
     reactor::run(|| {
         let directory = tempfile::tempdir().unwrap();

@@ -151,7 +151,9 @@ impl Node {
             let state = node.state.clone();
             node.spawn(move || listener::accept_loop(&state, &listener));
         }
-        let ways = node.ways_in(bootstrap);
+        // A client that is given no way in is told later where to go, and may ask what is remembered.
+        let is_told_later = role == Role::Client && bootstrap.is_empty();
+        let ways = if is_told_later { bootstrap } else { node.ways_in(bootstrap) };
         if !ways.is_empty()
             && let Err(error) = node.join(&ways)
         {
@@ -305,7 +307,16 @@ impl Node {
 
     /// The configured ways in, and those of the contacts file.
     fn ways_in(&self, mut ways: Vec<Bootstrap>) -> Vec<Bootstrap> {
-        let Some(path) = self.contacts_file.clone() else { return ways };
+        ways.extend(self.remembered().into_iter().map(Bootstrap::Contact));
+        ways
+    }
+
+    /// The contacts that were saved when the network was last reached, by this run or an earlier one.
+    ///
+    /// # Suspends
+    /// While the file is read.
+    pub fn remembered(&self) -> Vec<Contact> {
+        let Some(path) = self.contacts_file.clone() else { return Vec::new() };
         let shown = path.display().to_string();
         match reactor::offload(move || contacts_file::load(&path)) {
             Ok(loaded) => {
@@ -316,14 +327,13 @@ impl Node {
                         "the contacts file is damaged; the rest of it is used"
                     );
                 }
-                let others = loaded.contacts.into_iter().filter(|contact| contact.id != self.state.own_id);
-                ways.extend(others.map(Bootstrap::Contact));
+                loaded.contacts.into_iter().filter(|contact| contact.id != self.state.own_id).collect()
             }
             Err(error) => {
-                tracing::warn!(path = shown, %error, "the contacts file can't be read; going on without")
+                tracing::warn!(path = shown, %error, "the contacts file can't be read; going on without");
+                Vec::new()
             }
         }
-        ways
     }
 }
 

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use reactor::crypto::{PublicKey, random_bytes};
 
+use crate::contact::Contact;
 use crate::contacts_file::{self, SAVED_MAX};
 use crate::join;
 use crate::k_bucket::K;
 use crate::lookup::{Transport, lookup};
 use crate::message::Leave;
 use crate::node_id::NodeId;
+use crate::peers::Role;
 use crate::state::{Live, PING_TIMEOUT, State};
 
 /// How often the upkeep looks at what is due.
@@ -33,6 +35,8 @@ const REJOIN: Duration = Duration::from_secs(1);
 const TRY_WAY: Duration = Duration::from_secs(10);
 /// Contacts are saved at most this often.
 const SAVE: Duration = Duration::from_secs(5);
+/// Contacts of earlier runs that a client keeps behind those of this one.
+const OTHERS_MAX: usize = 2 * K;
 /// Pings begun in one tick: a table of dead contacts must not become a burst.
 const PINGS_PER_TICK: usize = 16;
 /// Bucket refreshes in one tick.
@@ -145,7 +149,7 @@ impl Upkeep {
             let is_news = {
                 let table = self.state.table.borrow();
                 // Also a contact that we think dead at an address we have not tried.
-                let is_known = |contact: &crate::Contact| {
+                let is_known = |contact: &Contact| {
                     let entry = table.get(&contact.id);
                     entry.is_some_and(|entry| entry.is_live() || entry.contact.addresses == contact.addresses)
                 };
@@ -184,7 +188,8 @@ impl Upkeep {
     }
 }
 
-/// Saves the table's contacts: the live ones, or if there are none, whoever is remembered.
+/// Saves the table's contacts: the live ones, or if there are none, whoever is remembered. A client, which may have been here
+/// for a moment and met few, or be one of several of its home, leaves those that are in the file behind them.
 ///
 /// # Suspends
 /// Until the file is durable.
@@ -201,7 +206,18 @@ pub(crate) fn save_contacts(state: &Rc<State>, path: &Path) {
         return;
     }
     let owned = path.to_owned();
-    if let Err(error) = reactor::offload(move || contacts_file::save(&owned, &contacts)) {
+    let adds = state.credentials.role == Role::Client;
+    let save = move || {
+        let mut contacts = contacts;
+        if adds {
+            let known = contacts_file::load(&owned)?.contacts;
+            let is_new = |old: &Contact| contacts.iter().all(|contact| contact.id != old.id);
+            let others: Vec<Contact> = known.into_iter().filter(is_new).collect();
+            contacts.extend(others.into_iter().take(OTHERS_MAX));
+        }
+        contacts_file::save(&owned, &contacts)
+    };
+    if let Err(error) = reactor::offload(save) {
         tracing::warn!(path = %path.display(), %error, "the contacts could not be saved");
     }
 }

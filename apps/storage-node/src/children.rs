@@ -163,19 +163,27 @@ impl Child {
             if self.stopping.get() {
                 return;
             }
+            // It ends by itself, and well, in one case only.
+            let is_removed = end.as_ref().is_ok_and(ExitStatus::success);
             let reason = match end {
+                Ok(_) if is_removed => "was removed from the network, and has ended".into(),
                 Ok(status) => describe(status),
                 Err(error) => format!("could not be started: {error}"),
             };
             let is_news = was_ready || told.as_ref() != Some(&reason);
             if was_ready || !self.is_awaited.get() {
-                if is_news {
+                if is_removed {
+                    say(format_args!("node {} {reason}", self.number));
+                } else if is_news {
                     say(format_args!("node {} {reason}; starting it again", self.number));
                 }
             } else {
                 let last_words = log_file::end(&self.home.log_file(), log_length);
                 self.failure.borrow_mut().get_or_insert(last_words.unwrap_or(reason.clone()));
                 self.changed.notify_all();
+            }
+            if is_removed {
+                return;
             }
             told = Some(reason);
             if started.elapsed() > LIVED {

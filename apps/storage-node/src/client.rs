@@ -9,7 +9,7 @@ use std::rc::Rc;
 use dht::owner_tag;
 use filesystem::volume::Volume;
 use overlay::admission::Refusal;
-use overlay::{Config, JoinError, Node, PassportError};
+use overlay::{Bootstrap, Config, JoinError, Node, PassportError};
 use overlay::{Peers, Role as OverlayRole};
 use reactor::rpc::Service;
 
@@ -25,17 +25,24 @@ use crate::removed;
 use crate::seen::Seen;
 use crate::volume::{self, Opening, Root};
 
+/// Remembered nodes that are tried at a start: as many as any node knows to be near it.
+const REMEMBERED_MAX: usize = overlay::K;
+
 /// What a client needs to know before it connects. Plain data, so that it can go where the reactor runs.
 pub(crate) struct Settings {
     /// The network.
     pub(crate) network: Network,
     key_file: PathBuf,
+    /// Whose key that is.
+    role: Role,
     /// Where to look for nodes.
     pub(crate) addresses: Vec<SocketAddr>,
     /// Where the directories of this machine's clients are by default; `None` if nothing says where that is.
     pub(crate) clients: Option<PathBuf>,
     /// Whose network it is, if it has a home here.
     pub(crate) home: Option<Home>,
+    /// Whether somebody said where to look, and nowhere else.
+    is_told: bool,
 }
 
 /// Reads the settings that the options point at.
@@ -50,7 +57,8 @@ pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
             let usual = Home::locate(None).ok();
             let clients = usual.map(|home| home.clients_of_other(&network));
             let addresses = network.addresses();
-            Settings { addresses, network, key_file: key.clone(), clients, home: None }
+            let key_file = key.clone();
+            Settings { addresses, network, key_file, role: Role::User, clients, home: None, is_told: false }
         }
         _ => {
             let home = Home::locate(options.home.home.as_deref())?;
@@ -60,6 +68,7 @@ pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
     };
     if !options.nodes.is_empty() {
         settings.addresses = options.nodes.clone();
+        settings.is_told = true;
     }
     if settings.addresses.is_empty() {
         return Err(Failure::NoNode { reason: "the network has never been started".into() });
@@ -74,9 +83,26 @@ impl Settings {
             addresses: network.addresses(),
             network,
             key_file: home.user_key_file(),
+            role: Role::User,
             clients: Some(home.path().to_owned()),
             home: Some(home.clone()),
+            is_told: false,
         }
+    }
+
+    /// Those of whom a home is for that joined, a user or a node.
+    pub(crate) fn of_joined(home: &Home, network: Network) -> Settings {
+        let settings = Settings::of_home(home, network);
+        let node_key = home.as_node().key_file();
+        match node_key.exists() {
+            true => Settings { key_file: node_key, role: Role::Node, ..settings },
+            false => settings,
+        }
+    }
+
+    /// Whether the key is there.
+    pub(crate) fn has_key(&self) -> bool {
+        self.key_file.exists()
     }
 
     /// Who the user is.
@@ -84,7 +110,7 @@ impl Settings {
     /// # Errors
     /// Those of [`files::load`].
     pub(crate) fn user(&self) -> Result<Member, Failure> {
-        Member::load(&self.key_file, Role::User)
+        Member::load(&self.key_file, self.role)
     }
 
     /// Where it is remembered what was seen of the volume: one place for all clients of a network on this machine.
@@ -154,14 +180,18 @@ impl Client {
             role: OverlayRole::Client,
             listen: None,
             bootstrap: Vec::new(),
-            contacts_file: None,
+            contacts_file: settings.home.as_ref().map(Home::contacts_file),
             revocations_file: settings.home.as_ref().map(Home::revocations_file),
             renewals_file: settings.home.as_ref().map(Home::renewals_file),
             peers: Peers::new(),
         };
         let overlay =
             Node::start(config, Service::new()).map_err(|error| Failure::Internal(error.to_string()))?;
-        let ways: Vec<_> = settings.addresses.iter().copied().map(Into::into).collect();
+        let mut ways: Vec<Bootstrap> = settings.addresses.iter().copied().map(Into::into).collect();
+        if !settings.is_told {
+            // Those that it met last, wherever they are now: the description is as old as the home.
+            ways.extend(overlay.remembered().into_iter().take(REMEMBERED_MAX).map(Bootstrap::Contact));
+        }
         if let Err(error) = overlay.join(&ways) {
             let failure = match removed::refuse(&overlay, removed::USER) {
                 Err(removed) => removed,

@@ -294,7 +294,9 @@ impl Failure {
                                            has one, too), or give another directory as --home to begin a new network"
                 .into(),
             Failure::AlreadyJoined { .. } => {
-                "use it: `mount DRIVE`, or `run` for a node; for one more member give another --home".into()
+                "the ticket is not used up; use this home: `mount DRIVE`, or `run` for a node; for one more member give \
+                 another --home"
+                    .into()
             }
             Failure::Needed { .. } => {
                 "see with `status` that the other nodes run and have room, or let another one join, and say it again; a node \

@@ -8,9 +8,11 @@
 //!   members/           in the home that holds the owner's key: who was invited and let in
 //!   revoked            who is a member no more, as far as this home knows
 //!   renewals           this home's newest passport; in a node's home, those of all members
+//!   contacts           where nodes were met last
 //!   lock               held by `up` while it runs
 //!   client/            a drive's journal, lock and number, and what was seen; client-2/, ... for more drives at once
 //!   networks/          the same for networks that have no home here
+//!   removed-1/         the home of who was removed from the network before this home joined it again
 //!   nodes/1/           node.key, node.json, network.json, contacts, revoked, renewals, store/, lock; nodes/2/ ...
 //! ```
 //!
@@ -29,11 +31,15 @@ use data_encoding::HEXLOWER;
 use overlay::Revocations;
 use reactor::crypto::PublicKey;
 
+use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::files;
 use crate::identity::Founding;
 use crate::network::{Network, NodeEntry, NodeSettings};
 pub(crate) use node_home::NodeHome;
+
+/// What a home that was set aside is called, before its number.
+const ASIDE: &str = "removed-";
 
 /// A network's home.
 #[derive(Debug, Clone)]
@@ -91,6 +97,11 @@ impl Home {
     /// Passports that the owner renewed.
     pub(crate) fn renewals_file(&self) -> PathBuf {
         self.path.join("renewals")
+    }
+
+    /// Where nodes were met last.
+    pub(crate) fn contacts_file(&self) -> PathBuf {
+        self.path.join("contacts")
     }
 
     /// The newest list of the revoked that this home knows. Blocks.
@@ -195,6 +206,7 @@ impl Home {
             "members",
             "revoked",
             "renewals",
+            "contacts",
             "joining.key",
             "node.key",
             "node.json",
@@ -202,7 +214,9 @@ impl Home {
         for entry in fs::read_dir(&self.path).map_err(|error| Failure::file(&self.path, error))? {
             let name = entry.map_err(|error| Failure::file(&self.path, error))?.file_name();
             let name = name.to_string_lossy();
-            if !ours.contains(&&*name) && !name.starts_with("client-") && !name.ends_with(".new") {
+            let is_ours =
+                ours.contains(&&*name) || ["client-", ASIDE].iter().any(|kind| name.starts_with(kind));
+            if !is_ours && !name.ends_with(".new") {
                 return Err(Failure::HomeOccupied { path: self.path.clone() });
             }
         }
@@ -235,27 +249,58 @@ impl Home {
         Ok(())
     }
 
-    /// A home belongs to one network, and joins it once.
+    /// A home belongs to one network; the one that made it does not join it. Returns the network that it joined already.
     ///
     /// # Errors
     /// `Failure::OtherNetwork` or `Failure::AlreadyJoined`, or `Failure::HomeOccupied` if the directory has something
     /// else in it.
-    pub(crate) fn refuse_to_join(&self, network: &PublicKey) -> Result<(), Failure> {
-        let known = if self.network_file().exists() {
-            Some(files::load::<Network>(&self.network_file())?)
-        } else {
-            None
-        };
-        match known {
-            None => {
+    pub(crate) fn refuse_to_join(&self, network: &PublicKey) -> Result<Option<Network>, Failure> {
+        if !self.network_file().exists() {
+            if self.path.exists() {
                 self.refuse_if_occupied()?;
-                self.refuse_lonely_keys(&self.joining_key_file())
             }
-            Some(known) if known.owner_key() == *network => {
-                Err(Failure::AlreadyJoined { path: self.path.clone() })
-            }
-            Some(_) => Err(Failure::OtherNetwork { path: self.path.clone() }),
+            self.refuse_lonely_keys(&self.joining_key_file())?;
+            return Ok(None);
         }
+        let known: Network = files::load(&self.network_file())?;
+        if known.owner_key() != *network {
+            return Err(Failure::OtherNetwork { path: self.path.clone() });
+        }
+        if self.owner_key_file().exists() || self.path.join("nodes").exists() {
+            return Err(Failure::AlreadyJoined { path: self.path.clone() });
+        }
+        Ok(Some(known))
+    }
+
+    /// Moves all that belongs to who was removed into a home of its own in here, where it can be looked at, and returns that.
+    /// One that was cut short is finished by the next. The caller has the home's lock.
+    ///
+    /// # Errors
+    /// `Failure::Locked` if a drive of this home is mounted, or those of the file system.
+    pub(crate) fn set_aside(&self) -> Result<PathBuf, Failure> {
+        let taken: Result<Vec<ClientDirectory>, Failure> =
+            ClientDirectory::all(&self.path).map(|path| ClientDirectory::take(&path)).collect();
+        let taken = taken?;
+        let aside = (1..).map(|number: u32| self.path.join(format!("{ASIDE}{number}")));
+        let aside =
+            aside.into_iter().find(|path| !path.join("network.json").exists()).expect("numbers go on");
+        files::private_directory(&aside)?;
+        let stays = |name: &str| ["lock", "joining.key"].contains(&name) || name.starts_with(ASIDE);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(|error| Failure::file(&self.path, error))? {
+            let name = entry.map_err(|error| Failure::file(&self.path, error))?.file_name();
+            if !stays(&name.to_string_lossy()) {
+                names.push(name);
+            }
+        }
+        // Last what says that there is a home: until then it is here.
+        names.sort_by_key(|name| name == "network.json");
+        for name in names {
+            let path = self.path.join(&name);
+            fs::rename(&path, aside.join(&name)).map_err(|error| Failure::file(&path, error))?;
+        }
+        drop(taken);
+        Ok(aside)
     }
 
     fn found(&self, nodes: u16) -> Result<Network, Failure> {

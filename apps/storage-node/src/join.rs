@@ -5,6 +5,9 @@
 //! owner's reply is there. What a node says itself is only believed if every one that can be reached says no: one
 //! that lies must not turn a guest away.
 //!
+//! A home that joined already does not join twice: a second ticket tells it where nodes are now. If it was removed from the
+//! network, which the nodes have to show it, it joins as somebody new, and what it had is set aside.
+//!
 //! Not here: what happens at the other end (`admitting`).
 
 use std::io::Read;
@@ -13,16 +16,17 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use overlay::invitation::{Answer, Declined, InvitedAs, Letter, Verdict};
-use overlay::{Passport, Ticket, stranger};
+use overlay::{Contact, Passport, Ticket, contacts_file, stranger};
 use reactor::crypto::Identity;
 use reactor::serialization::to_bytes;
 
 use crate::admitting::Notes;
 use crate::cli::{ClientOptions, HomeOption, Join, Mount, Run};
+use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
-use crate::network::{Hex, KeyFile, NodeSettings, Role};
+use crate::network::{Hex, KeyFile, Network, NodeSettings, Role};
 use crate::output::say;
 use crate::process;
 use crate::progress;
@@ -56,18 +60,26 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
         (None, _) => {}
     }
     // Whoever uses the home, it belongs where it belongs.
-    if home.network_file().exists() {
-        home.refuse_to_join(&ticket.invitation().network)?;
-    }
+    home.refuse_to_join(&ticket.invitation().network)?;
     {
         let _lock = home.lock()?;
-        home.refuse_to_join(&ticket.invitation().network)?;
-        let joined = process::run(|| admit(&home, &ticket))?;
-        if let Some((identity, passport, notes)) = joined {
-            settle_in(&home, &ticket, options.listen, &identity, &passport, notes)?;
-        } else {
-            return Ok(()); // Ctrl-C: it can go on later.
+        let joined_before = home.refuse_to_join(&ticket.invitation().network)?;
+        let was_removed = joined_before.is_some();
+        if let Some(network) = joined_before {
+            refuse_unless_removed(&home, network, &ticket)?;
         }
+        let joined = process::run(|| admit(&home, &ticket))?;
+        let Some((identity, passport, notes)) = joined else {
+            return Ok(()); // Ctrl-C: it can go on later.
+        };
+        if was_removed {
+            let aside = home.set_aside()?;
+            say(format_args!(
+                "what this home had when it was removed is in {0}: storage-node mount --home {0} DRIVE shows it",
+                aside.display()
+            ));
+        }
+        settle_in(&home, &ticket, options.listen, &identity, &passport, notes)?;
     }
     say(format_args!("joined as a {role}: {}", home.path().display()));
     match (&options.drive, role) {
@@ -98,6 +110,50 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Only who was removed joins the same network again. Whoever is a member still gets something from the ticket: the
+/// addresses of nodes that are in it.
+fn refuse_unless_removed(home: &Home, network: Network, ticket: &Ticket) -> Result<(), Failure> {
+    let mut settings = Settings::of_joined(home, network);
+    if !settings.has_key() {
+        return Ok(()); // It was set aside, and that was cut short.
+    }
+    let already = Failure::AlreadyJoined { path: home.path().into() };
+    remember(home, ticket.ways())?;
+    settings.addresses.extend(ticket.ways().iter().flat_map(|way| way.addresses.iter().copied()));
+    match process::run(|| Client::connect(&settings).map(Client::leave)) {
+        Err(Failure::Removed { .. }) => Ok(()),
+        Err(Failure::Expired) => Err(Failure::Expired),
+        _ => {
+            say("where the nodes are now is known from the ticket");
+            Err(already)
+        }
+    }
+}
+
+/// Has every later start look for nodes there too.
+fn remember(home: &Home, ways: &[Contact]) -> Result<(), Failure> {
+    let path = home.contacts_file();
+    let failed = |error| Failure::file(&path, error);
+    let mut contacts = ways.to_vec();
+    for known in contacts_file::load(&path).map_err(failed)?.contacts {
+        match contacts.iter_mut().find(|way| way.id == known.id) {
+            // Where the ticket says, and then where it was.
+            Some(way) => {
+                let addresses = way.addresses.iter().chain(&known.addresses).copied();
+                let mut once: Vec<SocketAddr> = Vec::new();
+                addresses.for_each(|address| {
+                    if !once.contains(&address) {
+                        once.push(address);
+                    }
+                });
+                *way = Contact::new(way.public_key, once);
+            }
+            None => contacts.push(known),
+        }
+    }
+    contacts_file::save(&path, &contacts).map_err(failed)
 }
 
 fn read_ticket(argument: &str) -> Result<String, Failure> {

@@ -25,7 +25,7 @@ use crate::network::{Hex, Network};
 use crate::nodes::Listed;
 use crate::output;
 use crate::process;
-use crate::remove::on_each;
+use crate::remove::{lists_of, on_each};
 use crate::roll::{Invited, LetIn, Roll};
 
 /// A node that takes longer has nothing to tell.
@@ -128,12 +128,15 @@ pub(crate) fn members(options: &Members) -> Result<(), Failure> {
         return Err(Failure::NotTheOwner { path: home.path().into() });
     }
     let roll = Roll::read(&home)?;
-    let path = home.revocations_file();
-    let revoked =
-        Revocations::load(&path, &network.owner_key()).map_err(|error| Failure::file(&path, error))?;
+    let own = home.revocations(&network)?;
     let settings = Settings::of_home(&home, network.clone());
-    let seen = process::run(|| sightings(&settings));
-    let overview = overview(&network, &roll, &revoked, seen, now());
+    let (seen, theirs) = match process::run(|| ask_nodes(&settings)) {
+        Some((seen, lists)) => (Some(seen), lists),
+        None => (None, Vec::new()),
+    };
+    // Another copy of this home may have removed somebody; the nodes know.
+    let lists: Vec<Revocations> = std::iter::once(own).chain(theirs).collect();
+    let overview = overview(&network, &roll, &lists, seen, now());
     let text = if options.json {
         let text = serde_json::to_string_pretty(&overview);
         text.map_err(|error| Failure::Internal(error.to_string()))? + "\n"
@@ -143,8 +146,8 @@ pub(crate) fn members(options: &Members) -> Result<(), Failure> {
     output::print(&text)
 }
 
-/// Who was seen where by any node; `None` if none answers.
-fn sightings(settings: &Settings) -> Option<BTreeMap<PublicKey, LastSeen>> {
+/// Who was seen where by any node, and the lists of the revoked that they have; `None` if none answers.
+fn ask_nodes(settings: &Settings) -> Option<(BTreeMap<PublicKey, LastSeen>, Vec<Revocations>)> {
     let client = Client::connect(settings).ok()?;
     let nodes: Vec<Contact> = client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect();
     let answers = on_each(client.overlay(), &nodes, |overlay, node| {
@@ -165,19 +168,22 @@ fn sightings(settings: &Settings) -> Option<BTreeMap<PublicKey, LastSeen>> {
             }
         }
     }
+    let lists = lists_of(&client, &nodes, &settings.network);
     client.leave();
-    Some(seen)
+    Some((seen, lists))
 }
 
 fn overview(
     network: &Network,
     roll: &Roll,
-    revoked: &Revocations,
+    revoked: &[Revocations],
     seen: Option<BTreeMap<PublicKey, LastSeen>>,
     now: u64,
 ) -> Overview {
-    let revoked_since =
-        |key: &PublicKey| revoked.revoked().iter().find(|entry| entry.key == *key).map(|entry| entry.since);
+    let revoked_since = |key: &PublicKey| {
+        let entries = revoked.iter().flat_map(|list| list.revoked());
+        entries.filter(|entry| entry.key == *key).map(|entry| entry.since).min()
+    };
     let entry = |key: PublicKey, name: String, role: &str, rights: Rights, since: Option<u64>| Entry {
         id: Hex(NodeId::of(&key).0),
         key: Hex(*key.as_bytes()),
@@ -208,7 +214,7 @@ fn overview(
         role: invited.role.to_string(),
         uses_left: usize::from(invited.uses).saturating_sub(roll.uses_of(&invited.ticket)),
         expires: invited.expires,
-        is_revoked: revoked.contains(&PublicKey::from_bytes(invited.ticket.0)),
+        is_revoked: revoked_since(&PublicKey::from_bytes(invited.ticket.0)).is_some(),
     });
     Overview {
         members: std::iter::once(user).chain(nodes).chain(joined).collect(),

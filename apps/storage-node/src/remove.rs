@@ -75,7 +75,7 @@ fn perform(home: &Home, network: &Network, settings: &Settings, subject: &Subjec
 }
 
 /// The lists that the nodes have: this home may be an older copy, or there may be two of it.
-fn lists_of(client: &Client, nodes: &[Contact], network: &Network) -> Vec<Revocations> {
+pub(crate) fn lists_of(client: &Client, nodes: &[Contact], network: &Network) -> Vec<Revocations> {
     let lists = on_each(client.overlay(), nodes, |overlay, node| {
         let (list, _) = overlay.call::<Revoked>(node, &(), Bytes::new(), KEEP_LIMIT).ok()?;
         list.verify(&network.owner_key()).ok().map(|()| list)

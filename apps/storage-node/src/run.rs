@@ -43,6 +43,7 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
         drop(watching);
         let removed = removed::refuse(node.overlay(), removed::NODE);
         node.stop();
-        removed
+        // `up` knows what it means that a node which was not told to end has ended well: not to start it again.
+        if options.until_stdin_closes { Ok(()) } else { removed }
     })
 }

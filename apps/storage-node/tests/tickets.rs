@@ -48,6 +48,13 @@ fn refusal(arguments: &[&str]) -> String {
     said
 }
 
+/// How many nodes answer whom a home is for.
+fn answering(home: &Path) -> usize {
+    let asked = ["status", "--home", text(home), "--json"];
+    let output = ended_within(SOON, Command::new(PROGRAM).args(asked));
+    String::from_utf8_lossy(&output.stdout).matches("\"answers\": true").count()
+}
+
 /// What a command of the owner's home prints.
 fn printed(home: &Path, arguments: &[&str]) -> String {
     run(PROGRAM, &[arguments, &["--home", text(home)]].concat())
@@ -131,19 +138,30 @@ fn who_is_invited_gets_in_once_and_may_do_what_the_ticket_says() {
     fs::write(b.join("again"), "here").unwrap();
     assert_eq!(fs::read_to_string(a.join("again")).unwrap(), "here");
 
+    // The nodes move, and nobody told it: a ticket does, and is not used up by that.
+    for process in [writer, up] {
+        assert!(process.stop().success());
+    }
+    let moved = ["up", "--home", text(&home), "--listen", "127.0.0.2", text(&a)];
+    let up = Running::start(&moved, "the drive is");
+    assert_eq!(answering(&second), 0);
+    let said = refusal(&["--home", text(&second), &ticket(&home, &[])]);
+    assert!(said.contains("belongs to this network already"), "{said}");
+    assert_eq!(answering(&second), 1);
+    let writer = Running::start(&["mount", "--home", text(&second), text(&b)], "the drive is");
+
     // A node serves.
     let nodes = ticket(&home, &["--role", "node"]);
     let joined = Running::start(&["join", "--home", text(&node), &nodes], "listening on");
-    let asked = ["status", "--home", text(&home), "--json"];
-    eventually("the node is one of two", SOON, || {
-        let output = ended_within(SOON, Command::new(PROGRAM).args(asked));
-        String::from_utf8_lossy(&output.stdout).matches("\"answers\": true").count() == 2
-    });
+    eventually("the node is one of two", SOON, || answering(&home) == 2 && answering(&second) == 2);
     assert!(joined.stop().success());
     let joined = Running::start(&["run", "--home", text(&node)], "listening on");
-    for process in [joined, writer, up] {
+    for process in [writer, up] {
         assert!(process.stop().success());
     }
+    // Neither the description nor any ticket that it had names this node: it has met it.
+    assert_eq!(answering(&second), 1);
+    assert!(joined.stop().success());
 }
 
 #[test]
@@ -216,7 +234,8 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
         let error = result.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(KEY_REVOKED), "{error}");
     };
-    is_revoked(half.sync_all());
+    // Until that is synced it is the kernel's, if that likes.
+    is_revoked(half.write_all(b"more").and_then(|()| half.sync_all()));
     is_revoked(fs::write(b.join("late"), "late"));
     is_revoked(fs::remove_file(b.join("of b")));
     assert_eq!(fs::read_to_string(b.join("half")).unwrap(), "half of it");
@@ -233,7 +252,20 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     assert_eq!(fs::read_to_string(b.join("half")).unwrap(), "half of it");
     is_revoked(fs::write(b.join("late"), "late"));
     assert!(!again.stop().success());
-    assert!(!a.join("late").exists() && !a.join("half").exists());
+    assert!(!a.join("late").exists());
+    assert_eq!(fs::read_to_string(a.join("half")).unwrap(), "half of it");
+
+    // Invited again it joins in that home, as somebody new; what it had can still be looked at.
+    let anew = ticket(&home, &[]);
+    let back = Running::start(&["join", "--home", text(&second), &anew, text(&b)], "the drive is");
+    assert_eq!(fs::read_to_string(b.join("later")).unwrap(), "not for everybody");
+    fs::write(b.join("back"), "here").unwrap();
+    assert_eq!(fs::read_to_string(a.join("back")).unwrap(), "here");
+    assert!(back.stop().success());
+    let aside = second.join("removed-1");
+    let old = Running::start(&["mount", "--home", text(&aside), text(&b)], "the drive is");
+    assert_eq!(fs::read_to_string(b.join("half")).unwrap(), "half of it");
+    assert!(!old.stop().success());
 
     // It has the ticket that it came with, which was good once more, and does not come back by that.
     let said = refusal(&["--home", text(&place.join("back")), &invited]);
@@ -259,6 +291,9 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let output = ended_within(SOON, Command::new(PROGRAM).args(["run", "--home", text(&node)]));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && told.contains("this node was removed"), "{told}");
+    let nodes = ticket(&home, &["--role", "node"]);
+    let joined = Running::start(&["join", "--home", text(&node), &nodes], "listening on");
+    assert!(node.join("removed-1/store").is_dir() && node.join("store").is_dir());
 
     // A ticket that was taken back lets nobody in.
     let revoked = ticket(&home, &["--role", "reader"]);
@@ -268,7 +303,7 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     printed(&home, &["remove", unused["key"].as_str().unwrap()]);
     let said = refusal(&["--home", text(&place.join("fourth")), &revoked]);
     assert!(said.contains("was revoked"), "{said}");
-    for process in [stays, up] {
+    for process in [stays, joined, up] {
         assert!(process.stop().success());
     }
 }
