@@ -11,6 +11,7 @@
 //! Not here: what a letter is worth (`roll`).
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +39,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A node that takes longer is asked again a second later.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
+/// Replies that are remembered: a few nodes' letter boxes. Each takes some KiB.
+const REPLIES_MAX: usize = 4 * LETTERS_MAX;
+
 /// What a newcomer is told beside its passport.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Notes {
@@ -61,6 +65,10 @@ struct Host {
     has_told: Cell<bool>,
     /// The members' passports that the nodes were given last.
     given: RefCell<Vec<Passport>>,
+    /// What was replied in this run, by letter: a node may offer one again and again.
+    replied: RefCell<BTreeMap<[u8; 32], Reply>>,
+    /// The list of the revoked that those replies are by.
+    replied_by: Cell<u64>,
 }
 
 impl Admitting {
@@ -85,6 +93,8 @@ impl Admitting {
             user: Member::load(&home.user_key_file(), crate::network::Role::User)?,
             has_told: Cell::new(false),
             given: RefCell::default(),
+            replied: RefCell::default(),
+            replied_by: Cell::new(0),
         };
         let coroutine = reactor::spawn(move || host.run());
         Ok(Some(Admitting { coroutine }))
@@ -132,10 +142,19 @@ impl Host {
         if !roll.expects_somebody(now()) {
             return Ok(());
         }
+        if self.replied_by.replace(revoked.version()) != revoked.version()
+            || self.replied.borrow().len() >= REPLIES_MAX
+        {
+            self.replied.borrow_mut().clear();
+        }
         let mut result = Ok(());
         for (letter, from) in self.letters(&roll) {
-            match self.answer(&letter) {
-                Ok(reply) => self.deliver(&reply, &from),
+            let known = self.replied.borrow().get(&letter.digest()).cloned();
+            match known.map_or_else(|| self.answer(&letter), Ok) {
+                Ok(reply) => {
+                    self.deliver(&reply, &from);
+                    self.replied.borrow_mut().insert(letter.digest(), reply);
+                }
                 Err(failure) => result = Err(failure),
             }
         }
@@ -159,6 +178,8 @@ impl Host {
             let taken = self.overlay.renew(passports.clone());
             taken.map_err(|error| Failure::Renewing { reason: error.to_string() })?;
             self.given.replace(passports);
+            // Those that were replied with may be older.
+            self.replied.borrow_mut().clear();
         }
         Ok(roll)
     }

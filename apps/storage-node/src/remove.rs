@@ -14,6 +14,7 @@ use reactor::crypto::PublicKey;
 
 use std::time::Duration;
 
+use crate::admitting::now;
 use crate::cli::Remove;
 use crate::client::{Client, Settings};
 use crate::client_directory;
@@ -155,7 +156,29 @@ fn spread_and_put_out(
         }
     })?;
     say("the drive has a new key, which is sealed to those who stay");
+    tell_what_is_left(&Roll::read(home)?, member, list);
     Ok(())
+}
+
+/// Whoever was removed may have had other ways in: one person may have joined twice by one ticket, or been sent several.
+fn tell_what_is_left(roll: &Roll, member: &LetIn, list: &Revocations) {
+    let is_here = |other: &&LetIn| other.ticket == member.ticket && !list.contains(&other.public_key());
+    let others: Vec<&str> = roll.members.iter().filter(is_here).map(|other| other.name.as_str()).collect();
+    if !others.is_empty() {
+        say(format_args!("by the same ticket came, and stay: {}", others.join(", ")));
+    }
+    let now = now();
+    let open = roll.invitations.iter().filter(|ticket| {
+        let used = roll.uses_of(&ticket.ticket) >= usize::from(ticket.uses);
+        ticket.expires > now && !used && !list.contains(&PublicKey::from_bytes(ticket.ticket.0))
+    });
+    match open.count() {
+        0 => {}
+        1 => say("one other ticket is good: `members` shows it, and `remove` takes it back"),
+        open => say(format_args!(
+            "{open} other tickets are good: `members` shows them, and `remove` takes them back"
+        )),
+    }
 }
 
 /// Takes members off the drive, and off the roll's account of who is on it.

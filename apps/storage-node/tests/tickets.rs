@@ -129,8 +129,16 @@ fn who_is_invited_gets_in_once_and_may_do_what_the_ticket_says() {
     // What was joined stays: no ticket is needed again. It is no home that `up` could start.
     let output = ended_within(SOON, Command::new(PROGRAM).args(["up", "--home", text(&second), text(&b)]));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no nodes of its own"));
-    // Its passport has ended meanwhile: the owner's `up` gave the nodes another, and they give it to who was away.
+    // Its passport has ended meanwhile. While the owner is away it is told so, and what helps; the owner's `up` then gives
+    // the nodes another, and they give it to who was away.
     keys::let_expire(&home, &second);
+    let (alone, asked) = (home.join("nodes/1"), ["status", "--home", text(&second)]);
+    fs::remove_file(alone.join("renewals")).unwrap();
+    let alone = Running::start(&["run", "--home", text(&alone)], "listening on");
+    let output = ended_within(SOON, Command::new(PROGRAM).args(asked));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("has expired") && told.contains("renews passports"), "{told}");
+    assert!(alone.stop().success());
     let up = Running::up(&home, &a, 1);
     eventually("the nodes have the renewed passports", SOON, || home.join("nodes/1/renewals").exists());
     let writer = Running::start(&["mount", "--home", text(&second), text(&b)], "the drive is");
@@ -207,6 +215,7 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let said = printed(&home, &["remove", &key[..12]]);
     signal(sleeper, Signal::CONT);
     assert!(said.contains("is removed") && said.contains("a new key"), "{said}");
+    assert!(said.contains("by the same ticket came, and stay: "), "{said}");
     fs::write(a.join("later"), "not for everybody").unwrap();
 
     // Nobody serves it, on whatever connection; and the node that slept has that on its disk.
