@@ -82,7 +82,7 @@ impl<'a> Request<'a> {
         self.body.peer()
     }
 
-    /// The name that the layer [`super::request_id`] has given it; `None` without.
+    /// The name that the layer [`super::request_id()`] has given it; `None` without.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
