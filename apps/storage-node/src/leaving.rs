@@ -151,7 +151,8 @@ fn spread(
     spread.map_err(|error| {
         let reason = match error {
             SpreadError::Silent(other) => {
-                format!("{} does not answer, and what it holds is not known", nodes.names(&[other]))
+                let other = nodes.names(&[other]);
+                format!("{other} does not answer, and what it holds is not known; if it is gone for good, too, that one goes first, with --now")
             }
             other => other.to_string(),
         };
