@@ -86,7 +86,7 @@ fn fire_timers(shared: &Shared) {
 /// Sends what is ready. Suspends while the socket is full.
 fn send(shared: &Shared, scratch: &mut Vec<u8>) {
     loop {
-        let answer = shared.answers.borrow_mut().pop_front();
+        let answer = shared.answers.borrow_mut().pop();
         let Some((mut transmit, bytes)) = answer else { break };
         if shared.route(&mut transmit, &bytes) {
             // Lost like any other.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, Incoming, Transmit};
 
+use super::answers::{Answered, Answers};
 use super::connection::{Connection, Inner};
 use super::error::Lost;
 use super::lane::{Inbox, Lane, Protocol, Share, deliver, protocol_of};
@@ -28,10 +29,6 @@ use crate::net::tls::{Expect, HANDSHAKE_TIMEOUT};
 use crate::sync::{Signal, Waiters};
 
 pub(crate) use reach::WeakEndpoint;
-
-/// Answers that are not a connection's (a retry, a refusal, a reset) and wait to be sent; more are dropped, since they
-/// are to packets that anybody can forge.
-const ANSWERS_MAX: usize = 64;
 
 /// A UDP socket that speaks QUIC: it connects and accepts, and both ends prove their keys as in [`crate::net::tls`].
 ///
@@ -52,7 +49,7 @@ pub(super) struct Shared {
     pub(super) dirty: RefCell<VecDeque<Rc<Inner>>>,
     /// When which connection wants to be called, by its handle's number.
     pub(super) timers: RefCell<BTreeSet<(Instant, usize)>>,
-    pub(super) answers: RefCell<VecDeque<(Transmit, Vec<u8>)>>,
+    pub(super) answers: RefCell<Answers<(Transmit, Vec<u8>)>>,
     /// Tells the coroutine that there is something to do; `told` is that, for who comes before it waits.
     pub(super) work: Signal,
     pub(super) told: Cell<bool>,
@@ -365,7 +362,7 @@ impl Shared {
                 segment_size: None,
                 src_ip: received.to,
             };
-            self.answer(transmit, bytes);
+            self.answer(Answered::Stun, transmit, bytes);
         }
     }
 
@@ -376,7 +373,7 @@ impl Shared {
             self.proto.borrow_mut().handle(now, received.from, received.to, received.ecn, bytes, &mut answer);
         match event {
             None => {}
-            Some(DatagramEvent::Response(transmit)) => self.answer(transmit, answer),
+            Some(DatagramEvent::Response(transmit)) => self.answer(Answered::Quic, transmit, answer),
             Some(DatagramEvent::NewConnection(incoming)) => self.on_incoming(incoming, received.bytes.len()),
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let found = self.connections.borrow().get(&handle.0).cloned();
@@ -400,7 +397,7 @@ impl Shared {
         let mut answer = Vec::new();
         if pending_count >= RETRY_ABOVE && incoming.may_retry() && !incoming.remote_address_validated() {
             if let Ok(transmit) = proto.retry(incoming, &mut answer) {
-                self.answer(transmit, answer);
+                self.answer(Answered::Quic, transmit, answer);
             }
             return;
         }
@@ -416,16 +413,13 @@ impl Shared {
             Err(error) => {
                 self.on_pending_end(origin);
                 if let Some(transmit) = error.response {
-                    self.answer(transmit, answer);
+                    self.answer(Answered::Quic, transmit, answer);
                 }
             }
         }
     }
 
-    fn answer(&self, transmit: Transmit, bytes: Vec<u8>) {
-        let mut answers = self.answers.borrow_mut();
-        if answers.len() < ANSWERS_MAX {
-            answers.push_back((transmit, bytes));
-        }
+    fn answer(&self, kind: Answered, transmit: Transmit, bytes: Vec<u8>) {
+        self.answers.borrow_mut().push(kind, (transmit, bytes));
     }
 }

@@ -49,6 +49,7 @@
 //!
 //! What it is not: HTTP/3, 0-RTT (which can be replayed), datagrams, streams of one direction, or several paths at once.
 
+mod answers;
 mod config;
 mod connection;
 mod driver;
