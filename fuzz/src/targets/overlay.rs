@@ -1,10 +1,12 @@
-//! Parsers of the overlay: passports, contacts, the messages of lookups, the file of saved contacts.
+//! Parsers of the overlay: passports, contacts, the messages of lookups, tickets, letters and their replies, the list of the
+//! revoked, renewed passports.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use ::overlay::invitation::{Answer, Declined, Invitation, InvitedAs, Letter, Reply, Verdict};
 use ::overlay::message::{FindNodeRequest, FindNodeResponse};
-use ::overlay::{Contact, Passport, Rights};
+use ::overlay::{Contact, Passport, Renewals, Revocations, Rights, Ticket};
 use ::reactor::crypto::Identity;
 use ::reactor::serialization::{from_bytes, to_bytes};
 
@@ -51,5 +53,104 @@ pub const CONTACT: Target = Target {
             ["127.0.0.1:4701", "[2001:db8::1]:4702"].map(|text| text.parse::<SocketAddr>().expect("valid"));
         let contact = Contact::new(identity(1).public_key(), addresses);
         vec![to_bytes(&contact), to_bytes(&vec![contact])]
+    },
+};
+
+fn later() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn invitation() -> Invitation {
+    Invitation::sign(&identity(1), identity(4).public_key(), InvitedAs::Writer, 2, later())
+}
+
+fn letter() -> Letter {
+    Letter::sign(&identity(4), invitation(), &identity(2), "ann@laptop")
+}
+
+/// A ticket that somebody pasted.
+pub const TICKET: Target = Target {
+    name: "ticket",
+    body: |data| {
+        if let Ok(ticket) = String::from_utf8_lossy(data).parse::<Ticket>() {
+            let again: Ticket = ticket.to_string().parse().expect("what we show is read");
+            assert_eq!(again.invitation(), ticket.invitation());
+            assert_eq!(again.ways(), ticket.ways());
+        }
+    },
+    seeds: || {
+        let way = |number, address: &str| {
+            Contact::new(identity(number).public_key(), [address.parse::<SocketAddr>().expect("valid")])
+        };
+        let ways = [way(5, "192.0.2.7:4701"), way(6, "[2001:db8::7]:4702")];
+        vec![
+            Ticket::new(identity(4), invitation(), ways).to_string().into_bytes(),
+            Ticket::new(identity(4), invitation(), []).to_string().into_bytes(),
+        ]
+    },
+};
+
+/// What strangers and nodes say to each other before anybody is admitted.
+pub const LETTER: Target = Target {
+    name: "letter",
+    body: |data| {
+        let network = identity(1).public_key();
+        if let Ok(letter) = from_bytes::<Letter>(data) {
+            let _ = letter.verify(&network, SystemTime::UNIX_EPOCH);
+            assert_eq!(from_bytes::<Letter>(&to_bytes(&letter)).expect("what we encode decodes"), letter);
+        }
+        if let Ok(reply) = from_bytes::<Reply>(data) {
+            let _ = reply.answers(&letter(), &network);
+        }
+        let _ = from_bytes::<Answer>(data);
+    },
+    seeds: || {
+        let passport = Passport::issue(&identity(1), identity(2).public_key(), Rights::CLIENT, None);
+        let welcome = Verdict::Welcome { passport, notes: vec![7; 40].into() };
+        let replies = [welcome, Verdict::Declined(Declined::Used)];
+        let replies = replies.map(|verdict| Reply::sign(&identity(1), &letter(), verdict));
+        let answers = replies.iter().map(|reply| to_bytes(&Answer::Replied(reply.clone())));
+        let others =
+            [to_bytes(&letter()), to_bytes(&Answer::Waiting), to_bytes(&Answer::Declined(Declined::Busy))];
+        replies.iter().map(to_bytes).chain(answers).chain(others).collect()
+    },
+};
+
+/// Renewed passports that somebody hands over, or that lie in a file.
+pub const RENEWALS: Target = Target {
+    name: "renewals",
+    body: |data| {
+        let Ok(passports) = from_bytes::<Vec<Passport>>(data) else { return };
+        let (book, network) = (Renewals::new(), identity(1).public_key());
+        if let Ok(news) = book.take(passports.clone(), &network, &Revocations::default(), later()) {
+            assert!(news.iter().all(|passport| {
+                passports.contains(passport) && passport.verify(&network, &passport.holder(), later()).is_ok()
+            }));
+            assert!(book.all().len() <= news.len());
+        }
+    },
+    seeds: || {
+        let until = |number, days: u64| {
+            let expires = later() + Duration::from_secs(days * 86_400);
+            Passport::issue(&identity(1), identity(number).public_key(), Rights::NODE, Some(expires))
+        };
+        vec![to_bytes(&vec![until(2, 30)]), to_bytes(&vec![until(2, 60), until(3, 60), until(2, 90)])]
+    },
+};
+
+/// A list of the revoked that somebody hands over.
+pub const REVOCATIONS: Target = Target {
+    name: "revocations",
+    body: |data| {
+        if let Ok(list) = Revocations::from_bytes(data) {
+            let _ = list.verify(&identity(1).public_key());
+            assert_eq!(Revocations::from_bytes(&list.to_bytes()).as_ref(), Ok(&list));
+        }
+    },
+    seeds: || {
+        let first = Revocations::default().with(&identity(1), [identity(2).public_key()], later());
+        let first = first.expect("it is short");
+        let second = first.with(&identity(1), [identity(3).public_key()], later()).expect("it is short");
+        vec![Revocations::default().to_bytes(), first.to_bytes(), second.to_bytes()]
     },
 };
