@@ -154,6 +154,21 @@ pub enum ReadError {
         /// The version that the nodes answer now.
         found: u64,
     },
+    /// The nodes agree on a newer value, which does not follow what this client has seen: its own line was cut off.
+    ///
+    /// A value names eight before it, so this is noticed of what is no further on than that.
+    #[error(
+        "the nodes answer version {found} of {register}, which does not follow version {seen} that was seen before: \
+         they were restored from an old copy and written to since, or they lie; do not write until the owner has looked"
+    )]
+    Forked {
+        /// The register.
+        register: RegisterAddress,
+        /// The highest version this client has seen.
+        seen: u64,
+        /// The version that the nodes answer now.
+        found: u64,
+    },
     /// This identity may not read here.
     #[error("the nodes refuse this identity: {0}; ask the network's owner for a passport that may read")]
     Refused(String),

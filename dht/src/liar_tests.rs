@@ -249,6 +249,47 @@ fn who_may_only_read_gets_an_answer_although_the_members_disagree() {
     });
 }
 
+/// Two of three members show one client one line of values, and another client another: so does a network that was restored
+/// from a copy and written to since.
+#[test]
+fn a_newer_value_that_does_not_follow_what_was_seen_is_told() {
+    reactor::run(|| {
+        for ahead in [2, 7, 12] {
+            let network = FakeNetwork::new(3, 3, 1);
+            let (genesis, _, last) = history(&network, vec![]);
+            let register = genesis.register();
+            let key = crate::store::Key::new(crate::store::Kind::REGISTER, register.0);
+            let copies: Vec<_> =
+                network.nodes.iter().map(|fake| fake.store.get(&key, None).unwrap().unwrap()).collect();
+            let seeing = network.client(&identity(1)).opened(&genesis);
+            let seen = seeing
+                .compare_and_swap(&register, Some(last.header_hash), Bytes::from_static(b"seen"))
+                .unwrap();
+            reactor::sleep(Duration::from_millis(5));
+            for (index, copy) in copies.into_iter().enumerate() {
+                network.nodes[index].store.put(&key, copy.into()).unwrap();
+                network.restart(index);
+            }
+            let other = network.client(&identity(1)).opened(&genesis);
+            let mut last = last;
+            for number in 0..=ahead {
+                let payload = Bytes::from(vec![number; 2]);
+                last = other.compare_and_swap(&register, Some(last.header_hash), payload).unwrap();
+            }
+            let read = seeing.read(&register);
+            if ahead < 12 {
+                let told = ReadError::Forked { register, seen: seen.version, found: last.version };
+                assert_eq!(read, Err(told.clone()));
+                let swap = seeing.compare_and_swap(&register, Some(last.header_hash), Bytes::new());
+                assert!(matches!(&swap, Err(SwapError::Read(error)) if *error == told), "{swap:?}");
+            } else {
+                // Further on than a value remembers nobody can tell.
+                assert_eq!(read, Ok(Some(last)));
+            }
+        }
+    });
+}
+
 /// A register whose owner puts out one of two writers at the last two of its members, while that one has a rival of that value
 /// accepted at the first, which was cut off, under a ballot of his own.
 struct Removal {

@@ -101,6 +101,12 @@ pub(crate) enum Failure {
          restored from an older copy, or they lie"
     )]
     RolledBack { seen: u64, found: u64 },
+    /// The nodes agree on a newer root, from which this machine's own line was cut off.
+    #[error(
+        "the nodes hold version {found} of the drive, which does not follow version {seen} that this machine has seen: they \
+         were restored from an older copy and written to since, or they lie"
+    )]
+    Forked { seen: u64, found: u64 },
     /// The last flush failed.
     #[error("{reason}")]
     NotStored { reason: String, advice: String },
@@ -255,9 +261,9 @@ impl Failure {
             Failure::RootAway { .. } => {
                 "nothing was changed: start those nodes (`status` shows which answer), and try again".into()
             }
-            Failure::RolledBack { .. } => {
+            Failure::RolledBack { .. } | Failure::Forked { .. } => {
                 "nothing was changed: start the nodes that have the newer state, or restore a newer copy; to lose what \
-                 was stored since and go on from the older state, give `up` or `mount` --accept-rollback"
+                 was stored since and go on from what they hold, give `up` or `mount` --accept-rollback"
                     .into()
             }
             Failure::NotStored { advice, .. } => advice.clone(),

@@ -208,7 +208,7 @@ pub(crate) struct Opening<'a> {
 /// be dropped after the volume is closed: it keeps what was seen of it.
 ///
 /// # Errors
-/// `Failure::NoVolume`, `Failure::RootAway`, `Failure::RootGone`, `Failure::RolledBack`, `Failure::Volume`, or those of
+/// `Failure::NoVolume`, `Failure::RootAway`, `Failure::RootGone`, `Failure::RolledBack`, `Failure::Forked`, `Failure::Volume`, or those of
 /// the directories.
 ///
 /// # Suspends
@@ -375,6 +375,7 @@ fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
             Failure::RootAway { keepers: keepers.to_string(), needed, reason }
         }
         OpenError::Read(ReadError::RolledBack { seen, found, .. }) => Failure::RolledBack { seen, found },
+        OpenError::Read(ReadError::Forked { seen, found, .. }) => Failure::Forked { seen, found },
         other => failed(other.to_string()),
     }
 }

@@ -207,6 +207,14 @@ impl SignedRecord {
         self.header.previous.iter().chain(&self.header.earlier)
     }
 
+    /// What was, or is, the value of its line at `version`, if that is remembered.
+    pub fn hash_of(&self, version: u64) -> Option<HeaderHash> {
+        match self.header.version.checked_sub(version)? {
+            0 => Some(self.hash()),
+            back => self.ancestors().nth(usize::try_from(back - 1).ok()?).copied(),
+        }
+    }
+
     /// The number of the access list that it carries.
     pub fn access_serial(&self) -> u64 {
         self.access.as_ref().map_or(0, |access| access.serial)

@@ -192,14 +192,19 @@ impl State {
         Ok(())
     }
 
-    /// Refuses a value that is older than what was seen before, or another of the same version.
+    /// Refuses a value that is older than what was seen before, another of the same version, or one that does not follow it
+    /// as far as can be told: chosen values are one line, and each names some of those before it.
     pub(super) fn refuse_older(&self, value: Option<&SignedRecord>) -> Result<(), ReadError> {
+        let Some((seen, hash)) = self.seen.value() else { return Ok(()) };
         let found = value.map_or(0, |record| record.header.version);
-        if let Some((seen, hash)) = self.seen.value()
-            && (found < seen || (found == seen && value.map(SignedRecord::hash) != Some(hash)))
-        {
-            return Err(ReadError::RolledBack { register: self.register, seen, found });
+        let of_seen = value.and_then(|record| record.hash_of(seen));
+        match of_seen {
+            _ if found < seen => Err(ReadError::RolledBack { register: self.register, seen, found }),
+            Some(other) if other != hash => match found == seen {
+                true => Err(ReadError::RolledBack { register: self.register, seen, found }),
+                false => Err(ReadError::Forked { register: self.register, seen, found }),
+            },
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
