@@ -349,9 +349,10 @@ impl Node {
     ) -> Result<(), Refusal> {
         let key = Key::new(Kind::REGISTER, register.0);
         // Not interrupted: memory must not fall behind the disk if the caller gives up while we wait for it.
-        // What is chosen may be a removal, which nobody here can tell: so it may always use what is kept back for those.
-        // A register's records replace each other, and take no space in the end.
-        let options = PutOptions { may_use_reserve: true, ..PutOptions::default() };
+        // What is chosen may be a removal, which nobody here can tell: so it may use what is kept back for those. A register's
+        // records replace each other, and take no space in the end. One more register does: whoever may write makes as many
+        // as he likes.
+        let options = PutOptions { may_use_reserve: state.is_some(), ..PutOptions::default() };
         let put = || self.store.enqueue_with(&key, to_envelope(&next).into(), options)?.wait();
         reactor::uninterruptible(put).map_err(refusal_of)?;
         *state = Some(next);

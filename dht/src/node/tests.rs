@@ -257,6 +257,25 @@ fn a_list_of_writers_that_was_not_chosen_stops_nobody_who_is_on_it_and_keeps_out
 }
 
 #[test]
+fn a_full_node_goes_on_with_the_registers_that_it_has_and_takes_no_more() {
+    reactor::run(|| {
+        let (story, store) = (story(), Rc::new(MemoryStore::new()));
+        let node = Node::new(NodeId([1; 32]), store.clone(), Gate::Open, 3);
+        node.accept(story.accept(1, &story.first)).unwrap();
+        store.fill();
+        let register = story.genesis.register();
+        let next = SignedRecord::sign(&story.owner, register, Some(&story.first), None, Bytes::new());
+        node.prepare(story.prepare(2)).unwrap();
+        node.accept(story.accept(2, &next)).unwrap();
+        let other = Genesis::sign(&story.owner, [6; 32], vec![NodeId([1; 32])], vec![]);
+        let first = SignedRecord::sign(&story.owner, other.register(), None, None, Bytes::new());
+        let other = Story { genesis: other, first, ..story };
+        assert_eq!(node.prepare(other.prepare(1)), Err(Refusal::Full));
+        assert_eq!(node.accept(other.accept(1, &other.first)), Err(Refusal::Full));
+    });
+}
+
+#[test]
 fn a_reader_delivers_a_writers_proposal_again_and_makes_no_register() {
     use crate::message::Accept;
     use overlay::{Passport, Peer, Role};

@@ -21,6 +21,7 @@ pub struct MemoryStore {
     suspect: RefCell<BTreeSet<Key>>,
     incarnation: RefCell<Option<Incarnation>>,
     writes_left: Cell<Option<u64>>,
+    has_reserve_only: Cell<bool>,
     closed: Cell<bool>,
 }
 
@@ -33,6 +34,11 @@ impl MemoryStore {
     /// From the `count`-th write on, every write fails with [`StoreError::Full`]; `None` lifts that.
     pub fn fail_after(&self, count: Option<u64>) {
         self.writes_left.set(count);
+    }
+
+    /// Has room for nothing more but what may use the space that is kept back.
+    pub fn fill(&self) {
+        self.has_reserve_only.set(true);
     }
 
     /// Makes the stored value of `key` unreadable, as a flipped bit on disk would.
@@ -73,6 +79,9 @@ impl Store for MemoryStore {
                 length_bytes: length as u64,
                 limit_bytes: VALUE_LENGTH_MAX_BYTES as u64,
             });
+        }
+        if self.has_reserve_only.get() && !options.may_use_reserve {
+            return Err(StoreError::Full);
         }
         Ok(Ticket::ready(self.admit().map(|()| {
             self.damaged.borrow_mut().remove(key);
