@@ -28,7 +28,9 @@ pub use entry::EntryRecord;
 pub use inode::{ContentVersion, INODE_RECORD_SIZE, InodeRecord};
 pub use key::{Key, KeyBytes};
 pub use object::{OBJECT_CHANGE_COUNT_MAX, ObjectChange, ObjectChanges, ObjectId, ObjectRecord};
-pub use snapshot::{NOW, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name};
+pub use snapshot::{
+    NOW, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name, printable,
+};
 pub use table::{Orphan, SessionRecord, SessionState, Truncation, WriterRecord};
 
 use crate::operations::NAME_SIZE_MAX;

@@ -36,6 +36,7 @@ mod gate;
 mod ghosts;
 mod holes;
 mod lease;
+mod listing;
 mod merge;
 mod names;
 mod news;

@@ -10,6 +10,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use filesystem::format::printable;
 use overlay::invitation::{Declined, Invitation, InvitedAs, Letter};
 use overlay::passport::CLOCK_SKEW_MAX;
 use overlay::{Passport, Revocations};
@@ -241,12 +242,6 @@ impl LetIn {
         let signed = self.passport().map(|passport| passport.not_before());
         signed.is_none_or(|signed| signed > now + CLOCK_SKEW_MAX || now >= signed + RENEW_AFTER)
     }
-}
-
-/// A stranger chose it, and it goes to a terminal, beside names that it should not pass for.
-fn printable(name: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "@._- ".contains(c);
-    name.chars().map(|c| if is_plain(c) { c } else { '?' }).collect()
 }
 
 #[cfg(test)]

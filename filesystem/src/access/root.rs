@@ -14,7 +14,7 @@ use dht::HeaderHash;
 use reactor::crypto::X25519Public;
 
 use super::{AUTHOR_SIZE_MAX, READER_COUNT_MAX, RootError};
-use crate::format::{ObjectChanges, Pointer, VolumeId};
+use crate::format::{ObjectChanges, Pointer, VolumeId, printable};
 use crate::operations::Time;
 
 const MAGIC: &[u8; 8] = b"hyphavol";
@@ -175,7 +175,7 @@ fn decode_rest(mut reader: Reader<'_>, features: Features) -> Option<Root> {
     if author_size > AUTHOR_SIZE_MAX {
         return None;
     }
-    let author = String::from_utf8(reader.take(author_size)?.to_vec()).ok()?;
+    let author = printable(std::str::from_utf8(reader.take(author_size)?).ok()?);
     let count = usize::from(reader.u16()?);
     if count > READER_COUNT_MAX {
         return None;

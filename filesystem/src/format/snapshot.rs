@@ -102,10 +102,16 @@ impl SnapshotRecord {
                 nanoseconds: u32::from_le_bytes(*nanoseconds).min(999_999_999),
             },
             origin: if *origin == 1 { SnapshotOrigin::Policy } else { SnapshotOrigin::Asked },
-            author,
+            author: printable(&author),
             name,
         })
     }
+}
+
+/// A name as it goes to a terminal or a log, beside others that it should not pass for: whoever chose it may mean no good.
+pub fn printable(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "@._- ".contains(c);
+    name.chars().map(|c| if is_plain(c) { c } else { '?' }).collect()
 }
 
 /// Takes a text off that begins with its size.
@@ -156,6 +162,13 @@ mod tests {
         example().tree.encode(true, &mut bytes);
         bytes.extend_from_slice(&[0; 100]);
         assert_eq!(SnapshotRecord::decode(&bytes), None);
+    }
+
+    #[test]
+    fn who_took_it_can_be_shown_on_a_terminal_whatever_he_calls_himself() {
+        let mut bytes = Vec::new();
+        SnapshotRecord { author: "a\u{1b}[2Jb\u{202e}".into(), ..example() }.encode(&mut bytes);
+        assert_eq!(SnapshotRecord::decode(&bytes).unwrap().author, "a??2Jb?");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Names: lookup, creation, links, removal, renaming, listing. Each method is one step over the [`State`].
+//! Names: lookup, creation, links, removal, renaming. Each method is one step over the [`State`].
 //!
 //! The order within each is always the same: read all that is needed (which may stop for a node), check, then change.
 //! Nothing may stop after the first change.
@@ -8,18 +8,12 @@ use bytes::Bytes;
 use super::state::{Change, State, Step, entry_range};
 use crate::errno::Errno;
 use crate::format::{EntryRecord, InodeRecord, Key};
-use crate::operations::{
-    Attributes, Credentials, DirectoryEntry, FileKind, Inode, RenameFlags, SYMLINK_SIZE_MAX, Time,
-};
+use crate::operations::{Attributes, Credentials, FileKind, Inode, RenameFlags, SYMLINK_SIZE_MAX, Time};
 use crate::posix_acl::{self, Acl};
 
 const SET_GID: u32 = 0o2000;
 /// `u32`, as the kernel's; far beyond what anyone links.
 const LINK_COUNT_MAX: u32 = u32::MAX - 1;
-/// Cookies of `.` and `..` are 1 and 2; those of names follow.
-const FIRST_NAME_COOKIE: u64 = 3;
-/// Names whose hashes are equal are told apart by this many bits of a cookie.
-const COLLISION_BITS: u32 = 6;
 
 /// A node to be created.
 pub(crate) struct NewNode<'a> {
@@ -377,63 +371,5 @@ impl State {
             self.set_record(new_parent, new_directory);
         }
         Ok(())
-    }
-
-    /// Lists names from after `cookie`, without attributes.
-    pub(crate) fn list(&mut self, inode: u64, cookie: u64, count_max: usize) -> Step<Vec<DirectoryEntry>> {
-        let directory = self.record(inode)?;
-        if directory.kind != FileKind::Directory {
-            return Err(Errno::ENOTDIR.into());
-        }
-        let mut entries = Vec::with_capacity(count_max.min(256));
-        let special = |name: &'static [u8], inode: u64, cookie: u64| DirectoryEntry {
-            name: Bytes::from_static(name),
-            inode: Inode(inode),
-            kind: FileKind::Directory,
-            cookie,
-            attributes: None,
-        };
-        if cookie < 1 && count_max > 0 {
-            entries.push(special(b".", inode, 1));
-        }
-        if cookie < 2 && entries.len() < count_max {
-            entries.push(special(b"..", directory.parent, 2));
-        }
-        let (mut from, end) = entry_range(inode);
-        // Names with equal hashes are counted; those up to `skip` were listed before.
-        let (mut hash_before, mut skip, mut seen) = (u64::MAX, 0, 0);
-        if cookie >= FIRST_NAME_COOKIE {
-            let position = cookie - FIRST_NAME_COOKIE;
-            hash_before = position >> COLLISION_BITS;
-            skip = (position & ((1 << COLLISION_BITS) - 1)) + 1;
-            from = Key::Entry(inode, hash_before, Bytes::new());
-        }
-        while entries.len() < count_max {
-            let Some((key, change)) = self.next(&from, &end)? else { break };
-            from = key.successor();
-            let (Key::Entry(_, hash, name), Change::Entry(entry)) = (key, change) else {
-                return Err(Errno::EIO.into());
-            };
-            if hash == hash_before {
-                seen += 1;
-                if seen <= skip {
-                    continue;
-                }
-            } else {
-                hash_before = hash;
-                seen = 1;
-                skip = 0;
-            }
-            // More than 64 names with one hash need a broken hash: then the last of them are listed twice.
-            let index = (seen - 1).min((1 << COLLISION_BITS) - 1);
-            entries.push(DirectoryEntry {
-                name,
-                inode: Inode(entry.inode),
-                kind: entry.kind,
-                cookie: FIRST_NAME_COOKIE + (hash << COLLISION_BITS | index),
-                attributes: None,
-            });
-        }
-        Ok(entries)
     }
 }

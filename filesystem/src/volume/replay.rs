@@ -88,7 +88,7 @@ impl Volume {
             Item::Removed(key) => replay.left.insert(key, Change::Removed),
             Item::Set(key, value) => match decode_raw(&key, &value, &[0; 32]).filter(is_sane) {
                 Some(change) => replay.left.insert(key, change),
-                None => tracing::error!(?key, "a journal entry is malformed and left out"),
+                None => tracing::error!(inode = key.owner(), "a journal entry is malformed and left out"),
             },
         }
         Ok(())

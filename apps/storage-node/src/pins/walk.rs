@@ -1,5 +1,7 @@
 //! Walking a pinned path: how much it is, or reading all of it.
 
+use std::collections::HashSet;
+
 use filesystem::Errno;
 use filesystem::operations::{Attributes, FileKind, Inode, Operations, Whence};
 
@@ -21,7 +23,8 @@ pub(super) fn find(volume: &dyn Operations, path: &str) -> Result<Attributes, Er
     Ok(found)
 }
 
-/// Visits a node and all below it, a directory before what is in it.
+/// Visits a node and all below it, a directory before what is in it. A directory is visited once: by the rules it has one
+/// name, and whoever writes the tree may not keep to them.
 ///
 /// # Errors
 /// Those of `visit`, or why a directory cannot be read.
@@ -33,19 +36,35 @@ pub(super) fn visit(
     start: Attributes,
     visit: &mut dyn FnMut(&Attributes) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
-    let mut waiting = vec![start];
-    while let Some(node) = waiting.pop() {
-        visit(&node)?;
-        if node.kind != FileKind::Directory {
-            continue;
-        }
+    let mut list = |directory: Inode, found: &mut Vec<Attributes>| {
         let mut cookie = 0;
         loop {
-            let entries = volume.read_directory(node.inode, cookie, ENTRIES_AT_ONCE, true)?;
-            let Some(last) = entries.last() else { break };
+            let entries = volume.read_directory(directory, cookie, ENTRIES_AT_ONCE, true)?;
+            let Some(last) = entries.last() else { return Ok(()) };
             cookie = last.cookie;
             // `.` and `..` have no attributes.
-            waiting.extend(entries.into_iter().filter_map(|entry| entry.attributes));
+            found.extend(entries.into_iter().filter_map(|entry| entry.attributes));
+        }
+    };
+    visit_once(start, &mut list, visit)
+}
+
+/// As [`visit`], with what lists a directory.
+fn visit_once(
+    start: Attributes,
+    list: &mut dyn FnMut(Inode, &mut Vec<Attributes>) -> Result<(), Errno>,
+    visit: &mut dyn FnMut(&Attributes) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut waiting = vec![start];
+    let mut directories = HashSet::new();
+    while let Some(node) = waiting.pop() {
+        let is_directory = node.kind == FileKind::Directory;
+        if is_directory && !directories.insert(node.inode) {
+            continue;
+        }
+        visit(&node)?;
+        if is_directory {
+            list(node.inode, &mut waiting)?;
         }
     }
     Ok(())
@@ -92,5 +111,50 @@ pub(super) fn parts(
         };
         end = volume.seek(inode, start, Whence::Hole)?;
         part(start, end)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use filesystem::operations::Time;
+
+    use super::*;
+
+    fn node(inode: u64, kind: FileKind) -> Attributes {
+        let none = Time { seconds: 0, nanoseconds: 0 };
+        Attributes {
+            inode: Inode(inode),
+            kind,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            size: 1,
+            blocks_512: 1,
+            atime: none,
+            mtime: none,
+            ctime: none,
+            btime: none,
+            rdev: 0,
+        }
+    }
+
+    #[test]
+    fn a_directory_that_has_itself_below_it_is_walked_once() {
+        let (top, below) = (node(1, FileKind::Directory), node(2, FileKind::Directory));
+        let file = node(3, FileKind::Regular);
+        let mut list = |directory: Inode, found: &mut Vec<Attributes>| {
+            found.extend(if directory == top.inode { [below, file] } else { [top, file] });
+            Ok(())
+        };
+        let mut visited = Vec::new();
+        visit_once(top, &mut list, &mut |node| {
+            visited.push(node.inode.0);
+            if visited.len() > 9 { Err(Errno::EINVAL) } else { Ok(()) }
+        })
+        .unwrap();
+        visited.sort_unstable();
+        // A file may have two names.
+        assert_eq!(visited, [1, 2, 3, 3]);
     }
 }
