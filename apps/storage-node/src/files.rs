@@ -26,8 +26,10 @@ pub(crate) trait Kind: Serialize + DeserializeOwned {
     const KIND: &'static str;
     /// Raised when an older program could misread the file.
     const VERSION: u32;
-    /// Whether only the owner may read it.
+    /// Whether only its user may read it: one that others can read is refused.
     const SECRET: bool;
+    /// Whether it is written so that only its user reads it.
+    const PRIVATE: bool = Self::SECRET;
 }
 
 #[derive(Serialize)]
@@ -52,7 +54,7 @@ pub(crate) fn save<T: Kind>(path: &Path, content: &T) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(&Outgoing { kind: T::KIND, version: T::VERSION, content })
         .map_err(|error| Failure::damaged(path, error))?;
     text.push(b'\n');
-    write_atomically(path, &text, if T::SECRET { 0o600 } else { 0o644 })
+    write_atomically(path, &text, if T::PRIVATE { 0o600 } else { 0o644 })
         .map_err(|error| Failure::file(path, error))
 }
 

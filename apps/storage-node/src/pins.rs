@@ -48,6 +48,8 @@ impl Kind for Pins {
     const KIND: &'static str = "hypha pins";
     const VERSION: u32 = 1;
     const SECRET: bool = false;
+    // Paths of the drive, whose files' modes let nobody else see them.
+    const PRIVATE: bool = true;
 }
 
 /// `pins-kept.json`: how far the mount is.
@@ -74,6 +76,8 @@ impl Kind for Kept {
     const KIND: &'static str = "hypha kept pins";
     const VERSION: u32 = 1;
     const SECRET: bool = false;
+    // Paths of the drive, whose files' modes let nobody else see them.
+    const PRIVATE: bool = true;
 }
 
 fn load<T: Kind + Default>(path: &Path) -> Result<T, Failure> {
@@ -214,6 +218,8 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -242,5 +248,7 @@ mod tests {
         });
         assert!(refused.is_err());
         assert_eq!(load::<Pins>(&file).unwrap(), Pins { pins: vec![pin] });
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "the paths of a drive's files are nobody else's business");
     }
 }

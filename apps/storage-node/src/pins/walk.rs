@@ -36,7 +36,7 @@ pub(super) fn visit(
     start: Attributes,
     visit: &mut dyn FnMut(&Attributes) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
-    let mut list = |directory: Inode, found: &mut Vec<Attributes>| {
+    let list = |directory: Inode, found: &mut Vec<Attributes>| {
         let mut cookie = 0;
         loop {
             let entries = volume.read_directory(directory, cookie, ENTRIES_AT_ONCE, true)?;
@@ -46,13 +46,13 @@ pub(super) fn visit(
             found.extend(entries.into_iter().filter_map(|entry| entry.attributes));
         }
     };
-    visit_once(start, &mut list, visit)
+    visit_once(start, list, visit)
 }
 
 /// As [`visit`], with what lists a directory.
 fn visit_once(
     start: Attributes,
-    list: &mut dyn FnMut(Inode, &mut Vec<Attributes>) -> Result<(), Errno>,
+    mut list: impl FnMut(Inode, &mut Vec<Attributes>) -> Result<(), Errno>,
     visit: &mut dyn FnMut(&Attributes) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let mut waiting = vec![start];
@@ -143,12 +143,12 @@ mod tests {
     fn a_directory_that_has_itself_below_it_is_walked_once() {
         let (top, below) = (node(1, FileKind::Directory), node(2, FileKind::Directory));
         let file = node(3, FileKind::Regular);
-        let mut list = |directory: Inode, found: &mut Vec<Attributes>| {
+        let list = |directory: Inode, found: &mut Vec<Attributes>| {
             found.extend(if directory == top.inode { [below, file] } else { [top, file] });
             Ok(())
         };
         let mut visited = Vec::new();
-        visit_once(top, &mut list, &mut |node| {
+        visit_once(top, list, &mut |node| {
             visited.push(node.inode.0);
             if visited.len() > 9 { Err(Errno::EINVAL) } else { Ok(()) }
         })
