@@ -16,7 +16,7 @@
 //!   which every acceptor takes ([`crate::node`]). So a list that reached too few to be chosen stops neither its acceptor nor
 //!   the others, though all of them go on from a value of somebody's whom it puts out.
 //! - *What remains*: with one member that lies and one that is away nobody can tell, and the value is gone on with. The list stays
-//!   in force even then; that what came with it is undone, its owner's home sees, and does again.
+//!   in force even then; what came with it is undone, and its owner has to do that again.
 //!
 //! Not here: what an acceptor refuses by itself.
 
