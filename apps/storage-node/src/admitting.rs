@@ -24,7 +24,6 @@ use overlay::{Contact, Node, Overlay, Passport, Revocations};
 use reactor::JoinHandle;
 use serde::{Deserialize, Serialize};
 
-use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
@@ -32,7 +31,7 @@ use crate::network::Network;
 use crate::output::say;
 use crate::remove;
 use crate::roll::{LetIn, Roll};
-use crate::sharing;
+use crate::sharing::Sharer;
 
 /// How often the nodes are asked while a ticket is about.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -136,7 +135,7 @@ impl Host {
         let is_left = |member: &LetIn| member.may_be_on_drive && revoked.contains(&member.public_key());
         let left: Vec<LetIn> = roll.members.iter().filter(|member| is_left(member)).cloned().collect();
         if !left.is_empty() {
-            remove::put_out(&self.home, &self.network, &self.store, &self.user, &left)?;
+            remove::put_out(&self.sharer(), &revoked, &left)?;
         }
         let roll = self.renew(roll, &revoked)?;
         if !roll.expects_somebody(now()) {
@@ -159,6 +158,10 @@ impl Host {
             }
         }
         result
+    }
+
+    fn sharer(&self) -> Sharer<'_> {
+        Sharer { home: &self.home, network: &self.network, store: &self.store, user: &self.user }
     }
 
     /// Signs the passports that are due, and gives the nodes what is new to them.
@@ -248,8 +251,7 @@ impl Host {
             Err(why) => return Ok(Reply::sign(&owner, letter, Verdict::Declined(why))),
         };
         if member.role != InvitedAs::Node {
-            let seen = client_directory::first(self.home.path());
-            sharing::let_in(&self.store, &seen, &self.network, &self.user, &member)?;
+            self.sharer().let_in(&member)?;
             // It may have been removed meanwhile, and taken off just before it was put on.
             let (home, network, key) = (self.home.clone(), self.network.clone(), member.key.clone());
             let revoked = reactor::offload(move || {

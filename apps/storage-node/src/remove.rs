@@ -17,7 +17,6 @@ use std::time::Duration;
 use crate::admitting::now;
 use crate::cli::Remove;
 use crate::client::{Client, Settings};
-use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
@@ -27,7 +26,7 @@ use crate::network::{Network, Role};
 use crate::output::{self, say};
 use crate::process;
 use crate::roll::{LetIn, Roll};
-use crate::sharing;
+use crate::sharing::{Intruder, Sharer, TakenOff};
 
 /// A node has to write the list down before it answers.
 const KEEP_LIMIT: Duration = Duration::from_secs(10);
@@ -150,7 +149,9 @@ fn spread_and_put_out(
     }
     // Whatever the roll said a moment ago: it may be on its way there.
     let user = Member::load(&home.user_key_file(), Role::User)?;
-    put_out(home, network, &client.block_store(), &user, std::slice::from_ref(member)).map_err(|failure| {
+    let store = client.block_store();
+    let sharer = Sharer { home, network, store: &store, user: &user };
+    put_out(&sharer, list, std::slice::from_ref(member)).map_err(|failure| {
         Failure::Removing {
             reason: format!("the nodes refuse {subject}, but what is written from now on is still sealed to it as well: {failure}"),
         }
@@ -188,14 +189,17 @@ fn tell_what_is_left(roll: &Roll, member: &LetIn, list: &Revocations) {
 ///
 /// # Suspends
 /// Until the drive's root says so.
-pub(crate) fn put_out(
-    home: &Home,
-    network: &Network,
-    store: &dht::Client<std::rc::Rc<Node>>,
-    user: &Member,
-    members: &[LetIn],
-) -> Result<(), Failure> {
-    sharing::put_out(store, &client_directory::first(home.path()), network, user, members)?;
+pub(crate) fn put_out(sharer: &Sharer<'_>, revoked: &Revocations, members: &[LetIn]) -> Result<(), Failure> {
+    match sharer.put_out(revoked)? {
+        TakenOff::Intruders(intruders) => {
+            tell_of(intruders.iter().filter(|intruder| !members.iter().any(|member| intruder.is(member))));
+        }
+        TakenOff::Unknown => output::warn(
+            "another copy of this home let somebody in, whom this one's roll lacks: whether a writer shared the drive with \
+             somebody on his own was not looked at; remove with the copy that let people in last",
+        ),
+    }
+    let home = sharer.home;
     let (home, keys) = (home.clone(), members.iter().map(|member| member.key.clone()).collect::<Vec<_>>());
     reactor::offload(move || {
         Roll::change(&home, |roll| {
@@ -203,6 +207,15 @@ pub(crate) fn put_out(
             Ok(())
         })
     })
+}
+
+/// Says who was on the drive and should not have been.
+fn tell_of<'a>(intruders: impl Iterator<Item = &'a Intruder>) {
+    for intruder in intruders {
+        output::warn(format_args!(
+            "the drive was shared with {intruder}: it has a new key now, which is not; whoever put that there may write"
+        ));
+    }
 }
 
 /// Asks every node at once; the answers are in the order of the nodes, `None` for a question that was cut short.

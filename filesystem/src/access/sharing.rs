@@ -38,6 +38,9 @@ pub enum SharingError {
         /// The unknown ones.
         flags: u64,
     },
+    /// The caller can't say who is to read it.
+    #[error("who is to read the volume is not known: {0}")]
+    Undecided(String),
     /// There would be too many.
     #[error("a volume has at most {READER_COUNT_MAX} readers: remove some first")]
     TooMany,
@@ -49,11 +52,15 @@ pub enum SharingError {
     Busy,
 }
 
-/// What becomes of the list of readers.
-pub type ReadersChange<'a> = &'a dyn Fn(&mut Vec<X25519Public>);
+/// What becomes of the list of readers, and whether the root is to be written although that stays as it is; or why that can't
+/// be said. Asked after the root was read, so what it then knows is
+/// not older than the list that it changes.
+///
+/// Any writer may have put keys on the list. Whoever takes somebody off has to say who is on it, not who is off.
+pub type ReadersChange<'a> = &'a dyn Fn(&mut Vec<X25519Public>) -> Result<bool, String>;
 
 /// Changes who reads the volume of `keys`, our own key excepted: what opens it now will open it after. `swap` puts the new
-/// root in the place of the one it names; it is not called if `change` changes nothing, unless `anyway`.
+/// root in the place of the one it names; it is not called if `change` changes nothing, unless that says so.
 ///
 /// # Errors
 ///
@@ -66,7 +73,7 @@ pub fn change_readers(
     store: &dyn BlockStore,
     keys: &VolumeKeys,
     author: &str,
-    (change, anyway): (ReadersChange<'_>, bool),
+    change: ReadersChange<'_>,
     swap: &dyn Fn(HeaderHash, Bytes) -> Result<Record, SwapError>,
 ) -> Result<(), SharingError> {
     let mut newest = store.read(&keys.register)?.ok_or(SharingError::Missing)?;
@@ -77,7 +84,7 @@ pub fn change_readers(
             return Err(SharingError::Newer { flags });
         }
         let mut charter = root.charter.clone();
-        change(&mut charter.readers);
+        let anyway = change(&mut charter.readers).map_err(SharingError::Undecided)?;
         let own = keys.secret.public();
         if !charter.readers.contains(&own) {
             charter.readers.insert(0, own);
@@ -132,10 +139,14 @@ mod tests {
             Story { store, keys }
         }
 
-        fn change(&self, change: ReadersChange<'_>) -> Result<(), SharingError> {
+        fn change(&self, change: &dyn Fn(&mut Vec<X25519Public>)) -> Result<(), SharingError> {
+            let change = |readers: &mut Vec<X25519Public>| {
+                change(readers);
+                Ok(false)
+            };
             let swap =
                 |expected, payload| self.store.compare_and_swap(&self.keys.register, Some(expected), payload);
-            change_readers(&*self.store, &self.keys, "owner", (change, false), &swap)
+            change_readers(&*self.store, &self.keys, "owner", &change, &swap)
         }
 
         fn open(&self, secret: &X25519Secret) -> Result<Root, RootError> {
@@ -170,6 +181,22 @@ mod tests {
             volume.make_directory(root, b"later", 0o755, &credentials).unwrap();
             volume.close().stored().unwrap();
             assert_eq!(story.open(&goes), Err(RootError::NotAReader));
+            assert_eq!(story.open(&stays).unwrap().tree, story.open(&story.keys.secret).unwrap().tree);
+        });
+    }
+
+    #[test]
+    fn a_key_that_a_writer_planted_goes_with_him_if_the_list_is_said_anew() {
+        reactor::run(|| {
+            let (story, stays, goes) = (Story::new(), X25519Secret::generate(), X25519Secret::generate());
+            let planted = X25519Secret::generate();
+            story.change(&|readers| readers.extend([stays.public(), goes.public()])).unwrap();
+            story.change(&|readers| readers.push(planted.public())).unwrap();
+            assert!(story.open(&planted).is_ok());
+            story.change(&|readers| *readers = vec![stays.public()]).unwrap();
+            for gone in [&goes, &planted] {
+                assert_eq!(story.open(gone), Err(RootError::NotAReader));
+            }
             assert_eq!(story.open(&stays).unwrap().tree, story.open(&story.keys.secret).unwrap().tree);
         });
     }
