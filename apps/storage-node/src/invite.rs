@@ -55,7 +55,7 @@ pub(crate) fn invite(options: &Invite) -> Result<(), Failure> {
     let times = if options.uses == 1 { "once".into() } else { format!("{} times", options.uses) };
     output::warn(format_args!(
         "this lets in a {role}, {times}, within {}: send it as you would send a password\n\
-         there: storage-node join TICKET{}",
+         there: storage-node join -{}, and then the ticket: others on that machine see what is on a command line",
         options.expires,
         if role == InvitedAs::Node { "" } else { " ./drive" },
     ));

@@ -10,8 +10,11 @@
 //!
 //! Not here: what happens at the other end (`admitting`).
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,24 +24,24 @@ use reactor::crypto::Identity;
 use reactor::serialization::to_bytes;
 
 use crate::admitting::Notes;
-use crate::cli::{ClientOptions, HomeOption, Join, Mount, Run};
+use crate::cli::Join;
 use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
+use crate::mountpoint;
 use crate::network::{Hex, KeyFile, Network, NodeSettings, Role};
 use crate::output::say;
 use crate::process;
 use crate::progress;
 use crate::stop::Stop;
 use crate::volume;
-use crate::{mount, mountpoint, run};
 
 /// How often the nodes are asked for the reply.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A reply that takes longer needs an explanation: the home that invited is asleep.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest ticket that is read from standard input.
+/// The longest line with a ticket that is read from standard input.
 const TICKET_BYTES_MAX: u64 = 4096;
 
 /// Runs the command.
@@ -83,28 +86,8 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
     }
     say(format_args!("joined as a {role}: {}", home.path().display()));
     match (&options.drive, role) {
-        (_, InvitedAs::Node) => run::run(&Run {
-            home: Some(home.path().into()),
-            listen: None,
-            nodes: Vec::new(),
-            until_stdin_closes: false,
-        }),
-        (Some(drive), _) => mount::mount(&Mount {
-            at: None,
-            drive: drive.clone(),
-            client: ClientOptions {
-                home: HomeOption { home: Some(home.path().into()) },
-                network: None,
-                key: None,
-                nodes: Vec::new(),
-            },
-            directory: None,
-            cache: None,
-            allow_other: false,
-            write_back: false,
-            replace_after: None,
-            accept_rollback: false,
-        }),
+        (_, InvitedAs::Node) => Err(go_on_as("run", &home, None)),
+        (Some(drive), _) => Err(go_on_as("mount", &home, Some(drive))),
         (None, _) => {
             say(format_args!("storage-node mount --home {} DRIVE mounts the drive", home.path().display()));
             Ok(())
@@ -156,12 +139,20 @@ fn remember(home: &Home, ways: &[Contact]) -> Result<(), Failure> {
     contacts_file::save(&path, &contacts).map_err(failed)
 }
 
+/// Puts another command of this program in the place of this process, which has the ticket on a command line that everybody
+/// on this machine may read. Returns only if that fails.
+fn go_on_as(command: &str, home: &Home, drive: Option<&Path>) -> Failure {
+    let mut next = Command::new("/proc/self/exe");
+    next.arg0("storage-node").arg(command).arg("--home").arg(home.path()).arg("--").args(drive);
+    Failure::Internal(format!("can't go on as `{command}`, which is to be given by hand: {}", next.exec()))
+}
+
 fn read_ticket(argument: &str) -> Result<String, Failure> {
     if argument != "-" {
         return Ok(argument.into());
     }
     let mut text = String::new();
-    let read = std::io::stdin().take(TICKET_BYTES_MAX).read_to_string(&mut text);
+    let read = std::io::stdin().lock().take(TICKET_BYTES_MAX).read_line(&mut text);
     read.map_err(|source| Failure::Stream { what: "standard input", source })?;
     Ok(text)
 }

@@ -80,6 +80,10 @@ fn who_is_invited_gets_in_once_and_may_do_what_the_ticket_says() {
     assert_eq!(fs::read_to_string(a.join("of b")).unwrap(), "here");
     assert_ne!(fs::read(home.join("user.key")).unwrap(), fs::read(second.join("user.key")).unwrap());
     assert!(!second.join("owner.key").exists());
+    // The mount that goes on has the ticket nowhere that others on the machine could read.
+    let line = fs::read(format!("/proc/{}/cmdline", writer.pid())).unwrap();
+    let line = String::from_utf8_lossy(&line).into_owned();
+    assert!(line.contains("mount") && !line.contains(&writers), "{line}");
 
     // It is worth nothing now, for anybody else and for who was let in.
     let said = refusal(&["--home", text(&other), &writers]);
