@@ -80,6 +80,8 @@ mod liar_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]
+mod removal_tests;
+#[cfg(test)]
 mod testing;
 
 pub use address::{Address, OwnerTag, owner_tag};

@@ -10,13 +10,20 @@
 //! too few hold the value, with all those who did not answer, for it to have been chosen, it was not: the round goes on with what
 //! was accepted under the highest ballot below it.
 //!
-//! - *Safe*: what is left out was accepted by no quorum, whoever made it. Leaving it out is what a round that had asked the
-//!   others would have done, and Paxos allows any quorum. All else is Paxos as it is.
+//! - *Safe*, as long as members do not lie: who accepted a value shows it, or what took its place. Of the value under the highest
+//!   ballot nothing has taken the place, so those who show it are all who hold it; of each below, whoever shows one that was left
+//!   out before counts as a holder, too. What then has too few was accepted by no quorum, whoever made it, and the round goes on
+//!   as one of other members would have gone on.
 //! - *Live*: a value that may have been chosen is never left out, whoever wrote it: it is proposed again under the newest list,
 //!   which every acceptor takes ([`crate::node`]). So a list that reached too few to be chosen stops neither its acceptor nor
 //!   the others, though all of them go on from a value of somebody's whom it puts out.
-//! - *What remains*: with one member that lies and one that is away nobody can tell, and the value is gone on with. The list stays
-//!   in force even then; what came with it is undone, and its owner has to do that again.
+//! - *What remains*: where a member that was cut off took a value of somebody who was put out, and one of the others does not
+//!   answer, nobody can tell whether that was chosen, and it is gone on with. The list stays in force, but all that was written
+//!   since, also by others, is replaced by his value. Whoever saw some of it is told, unless that value is many versions
+//!   further on, as its writer may choose. He can also have such a member promise a ballot, or accept a version, so far ahead
+//!   that it takes no part in the rounds of others any more, until another one is put in its place.
+//! - A member that lies can hide what it accepted: what then seems to be at too few is left out, though it and another had it.
+//!   It takes a list that was not chosen and that puts out whoever wrote that.
 //!
 //! Not here: what an acceptor refuses by itself.
 
@@ -65,7 +72,12 @@ impl Met {
     }
 
     fn may_be_chosen(&self, value: &Proposed) -> bool {
-        let holders = self.accepted.iter().filter(|other| other.identity() == value.identity()).count();
+        // What was accepted under a higher ballot was left out before. It took the place of whatever its member held, which may
+        // have been this value.
+        let ballot = value.proposal.ballot;
+        let may_have_held =
+            |other: &&Proposed| other.identity() == value.identity() || other.proposal.ballot > ballot;
+        let holders = self.accepted.iter().filter(may_have_held).count();
         holders + (self.quorum.members - self.answer_count.min(self.quorum.members)) >= self.quorum.needed
     }
 }
