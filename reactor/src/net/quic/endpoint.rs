@@ -378,8 +378,7 @@ impl Shared {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let found = self.connections.borrow().get(&handle.0).cloned();
                 // Who knows a connection's id and sends from elsewhere is not to make it move there.
-                let is_routed = virtual_number(received.from.ip()).is_some();
-                if let Some(inner) = found.filter(|inner| inner.is_routed() == is_routed) {
+                if let Some(inner) = found.filter(|inner| inner.takes_from(received.from)) {
                     inner.on_datagram(event, received.bytes.len());
                 }
             }

@@ -41,7 +41,78 @@ pub(crate) fn virtual_number(ip: IpAddr) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::io::{Read, Write};
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::super::Endpoint;
     use super::*;
+    use crate::crypto::Identity;
+    use crate::net::tls::Expect;
+    use crate::{sleep, spawn};
+
+    /// Routes that keep all that departs, for whoever carries it on.
+    #[derive(Default)]
+    struct Kept(RefCell<Vec<Vec<u8>>>);
+
+    impl Routes for Kept {
+        fn arrival(&self, _: SocketAddr) -> Option<SocketAddr> {
+            None
+        }
+
+        fn departure(&self, _: SocketAddr, datagrams: &[u8], segment: usize) -> Option<SocketAddr> {
+            self.0.borrow_mut().extend(datagrams.chunks(segment.max(1)).map(<[u8]>::to_vec));
+            None
+        }
+
+        fn on_control(&self, _: SocketAddr, _: &[u8]) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_is_handed_on_under_another_name_does_not_move_a_connection() {
+        crate::run(|| {
+            let [(one, from_one), (two, from_two)] = [1, 2].map(|number| {
+                let identity = Rc::new(Identity::from_seed(&[number; 32]));
+                let endpoint = Endpoint::bind("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
+                let kept = Rc::new(Kept::default());
+                endpoint.set_routes(kept.clone());
+                (endpoint, kept)
+            });
+            // The relay: under which name the acceptor gets what the dialler sends.
+            let name = Rc::new(Cell::new(1));
+            let carrying = {
+                let (one, two, name) = (one.downgrade(), two.downgrade(), name.clone());
+                spawn(move || {
+                    loop {
+                        for datagram in from_one.0.take() {
+                            two.on_datagram(virtual_address(name.get()), &datagram);
+                        }
+                        for datagram in from_two.0.take() {
+                            one.on_datagram(virtual_address(2), &datagram);
+                        }
+                        sleep(Duration::from_millis(1));
+                    }
+                })
+            };
+            let dialled = one.dial(virtual_address(2), Expect::Any).unwrap();
+            let accepted = two.accept().unwrap();
+            assert_eq!(accepted.remote_addr(), virtual_address(1));
+            name.set(3);
+            let mut stream = &dialled.open().unwrap();
+            stream.write_all(b"said under another's name").unwrap();
+            sleep(Duration::from_millis(300));
+            assert_eq!(accepted.remote_addr(), virtual_address(1), "it has not moved");
+            name.set(1);
+            let mut said = [0; 25];
+            (&accepted.accept().unwrap()).read_exact(&mut said).unwrap();
+            assert_eq!(&said, b"said under another's name", "and nothing is lost");
+            assert_eq!(accepted.remote_addr(), virtual_address(1));
+            carrying.terminate();
+        });
+    }
 
     #[test]
     fn virtual_addresses_are_told_from_real_ones() {

@@ -95,8 +95,14 @@ impl Inner {
         }
     }
 
-    /// Whether its peer is reached by [`routes`](super::routes), and nobody else may speak for it.
-    pub(in super::super) fn is_routed(&self) -> bool {
+    /// Whether it listens to what comes from there. A peer that is reached by [`routes`](super::routes) has one address for
+    /// good, and nobody else may speak for it: quinn-proto would take what somebody hands on under another's name, a relay
+    /// or another client of one, for a move of the peer. Of moves between real addresses it is the judge.
+    pub(in super::super) fn takes_from(&self, from: SocketAddr) -> bool {
+        !(self.is_routed() || virtual_number(from.ip()).is_some()) || self.is_at(Some(from))
+    }
+
+    fn is_routed(&self) -> bool {
         self.is_at(None)
     }
 
