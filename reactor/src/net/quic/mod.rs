@@ -85,6 +85,10 @@ const RETRY_ABOVE: usize = PENDING_MAX / 4;
 /// room for others.
 const PENDING_RELAYED_MAX: usize = PENDING_MAX / 2;
 
+/// The same of one peer that comes over a relay: two who dial each other at once, and again. An address costs something, an
+/// id nothing, so few of them must not take all the places.
+const PENDING_PER_PEER_MAX: usize = 4;
+
 /// Bytes that an address may be sent for each that came from it, as long as it has proved nothing (RFC 9000, section 8.1).
 const UNPROVED_FACTOR: usize = 3;
 

@@ -1,4 +1,4 @@
-//! Clients that nobody has accepted yet: how many, and how many of one address. Pure.
+//! Clients that nobody has accepted yet: how many, and how many of one address or peer. Pure.
 //!
 //! Without a bound for each address one client with many handshakes would keep all others out.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::routes::virtual_number;
-use super::{PENDING_MAX, PENDING_PER_ADDRESS_MAX, PENDING_RELAYED_MAX};
+use super::{PENDING_MAX, PENDING_PER_ADDRESS_MAX, PENDING_PER_PEER_MAX, PENDING_RELAYED_MAX};
 
 /// Where a client comes from, as far as it counts: of IPv6 the 64 bits of its network, since the rest is its own choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +27,11 @@ impl Origin {
     fn is_relayed(self) -> bool {
         virtual_number(self.0).is_some()
     }
+
+    /// How many of them there may be.
+    fn share(self) -> usize {
+        if self.is_relayed() { PENDING_PER_PEER_MAX } else { PENDING_PER_ADDRESS_MAX }
+    }
 }
 
 #[derive(Default)]
@@ -46,7 +51,7 @@ impl Pending {
         let of_origin = self.by_origin.get(&origin).copied().unwrap_or(0);
         let is_relayed = origin.is_relayed();
         let has_place = self.count < PENDING_MAX
-            && of_origin < PENDING_PER_ADDRESS_MAX
+            && of_origin < origin.share()
             && !(is_relayed && self.relayed_count >= PENDING_RELAYED_MAX);
         if has_place {
             self.count += 1;
@@ -104,6 +109,12 @@ mod tests {
         assert!(pending.begin(Origin::of([192, 0, 2, 1].into())));
         pending.end(relayed[0]);
         assert!(pending.begin(relayed[999]) && !pending.begin(relayed[998]));
+        // Nor do few who come again and again take them all.
+        let mut pending = Pending::default();
+        let few = relayed.iter().take(4).cycle().take(4 * PENDING_RELAYED_MAX);
+        let begun = few.filter(|origin| pending.begin(**origin)).count();
+        assert_eq!(begun, 4 * PENDING_PER_PEER_MAX);
+        assert!(pending.begin(relayed[4]));
     }
 
     #[test]
