@@ -77,6 +77,13 @@ fn who_was_away_for_too_long_comes_in_by_the_passport_that_the_nodes_have_for_it
         let list = Revocations::default().with(&network.owner, [longer.holder()], SystemTime::now()).unwrap();
         node.revoke(list).unwrap();
         node.renew(vec![longer]).unwrap();
-        eventually("it is refused", SOON, || guest.join(&[Bootstrap::Address(at)]).is_err());
+        eventually("it is cut off", SOON, || node.peers().get(&client.identity.public_key()).is_none());
+        guest.stop();
+        // Also if nobody has told it yet, so that it would not refuse itself.
+        let unaware = start(Config { renewals_file: None, ..member() });
+        let refused = unaware.join(&[Bootstrap::Address(at)]);
+        let revoked = Refusal::Passport(PassportError::Revoked { link: 0 });
+        assert!(matches!(&refused, Err(JoinError::Refused(why)) if *why == revoked), "{refused:?}");
+        assert!(node.peers().get(&client.identity.public_key()).is_none());
     });
 }
