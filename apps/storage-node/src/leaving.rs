@@ -9,6 +9,7 @@
 //!
 //! Not here: how copies are made (`dht::spread`), and how others learn who is refused (`remove`).
 
+use dht::keepers::Presence;
 use dht::spread::{Spread, SpreadError};
 use overlay::NodeId;
 
@@ -65,7 +66,7 @@ pub(crate) fn remove(settings: &Settings, name: &str, now: bool) -> Result<(), F
     turn_out(settings, home, &subject, now)
 }
 
-/// Turns a node out, once it can be done without; or `now`, as long as the root stays readable.
+/// Turns a node out, once it can be done without; or `now`, if enough of those that keep the root answer without it.
 ///
 /// # Errors
 /// As [`remove`].
@@ -160,22 +161,36 @@ fn spread(
     })
 }
 
-/// Whether the node keeps the root; an error if too few would be left of those who do, since nothing could move it then.
+/// Whether the node keeps the root; an error if too few would be left of those who keep it and answer, since nobody could read
+/// or move it then. They are asked: what this machine saw last is no evidence of who keeps it now, nor of who is still there.
 fn refuse_to_lose_the_root(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<bool, Failure> {
-    let keepers = volume::keepers(&settings.network, settings.seen_directory().as_deref())?;
-    if !keepers.members().contains(id) {
+    if volume::keepers(&settings.network, settings.seen_directory().as_deref())?.needed() == 0 {
+        return Ok(false); // There is no root yet.
+    }
+    let asked = with_root(settings, |store, register| {
+        let keepers = store.membership(register).map_err(internal)?;
+        let presence = store.presence(register).map_err(internal)?;
+        Ok((keepers.members().to_vec(), keepers.quorum().needed, presence))
+    });
+    let needs = |reason| Failure::Needed { who: nodes.names(&[*id]), reason };
+    let (keepers, needed, presence) = asked.map_err(|failure| {
+        needs(format!("whether the drive's root can be read without it is not known: {failure}"))
+    })?;
+    if !keepers.contains(id) {
         return Ok(false);
     }
     let is_removed = |keeper: &NodeId| nodes.get(keeper).is_some_and(|node| node.is_removed);
-    let left = keepers.members().iter().filter(|keeper| *keeper != id && !is_removed(keeper)).count();
-    if left < keepers.needed() {
-        let reason = format!(
-            "of {keepers}, which keep the drive's root, {} must be there, and {left} would be left: `node replace` first",
-            keepers.needed()
-        );
-        return Err(Failure::Needed { who: nodes.names(&[*id]), reason });
+    let stays = |(keeper, presence): &&(NodeId, Presence)| {
+        keeper != id && *presence == Presence::Keeps && !is_removed(keeper)
+    };
+    let left = presence.iter().filter(stays).count();
+    if left < needed {
+        return Err(needs(format!(
+            "of {}, which keep the drive's root, {needed} must be there, and {left} that answer would be left: `node replace` first",
+            nodes.names(&keepers)
+        )));
     }
-    if left == keepers.needed() {
+    if left == needed {
         output::warn("no further one of those that keep the drive's root may be missing then");
     }
     Ok(true)
