@@ -159,6 +159,10 @@ fn what_one_closes_after_a_long_absence_is_looked_for() {
         let (of_first, back, closed) = (story.clone(), is_back.clone(), is_closed.clone());
         let first = story.hosts[0].start(move || {
             let volume = of_first.open(0);
+            // Opened before all this: only the close can wait for the other.
+            let inode = volume.lookup(Inode::ROOT, b"file").expect("it is there").inode;
+            volume.remember(inode);
+            volume.open(inode).expect("it opens");
             reactor::sleep(Duration::from_secs(5));
             // Cut off until the other has struck it out.
             of_first.cloud.cut(0, true);
@@ -166,7 +170,8 @@ fn what_one_closes_after_a_long_absence_is_looked_for() {
                 reactor::sleep(Duration::from_secs(1));
             }
             of_first.cloud.cut(0, false);
-            close_file(&volume, b"file", b"from the absent").expect("it is closed");
+            volume.write(inode, 0, b"from the absent", false).expect("it is written");
+            volume.flush(inode).expect("it is closed");
             closed.set(true);
             reactor::sleep(Duration::from_secs(60));
             volume.close().stored().expect("nothing is left");

@@ -10,6 +10,9 @@ use reactor::fs;
 
 use super::Journal;
 
+/// The file's name.
+const NOTE: &str = "sessions";
+
 /// As many starts in a row as may be killed before they are announced, without the last of them having to wait.
 const SESSIONS_MAX: usize = 16;
 
@@ -35,6 +38,7 @@ impl Journal {
     /// While the note is written.
     pub(crate) fn note_sessions(&self, sessions: &[[u8; 8]]) {
         let Some(place) = self.place() else { return };
+        self.remove_half_written();
         let newest = &sessions[sessions.len().saturating_sub(SESSIONS_MAX)..];
         let content = [&[place], newest].concat().concat();
         if let Err(error) = fs::write_atomically(self.note(), content, 0o600) {
@@ -43,7 +47,19 @@ impl Journal {
     }
 
     fn note(&self) -> PathBuf {
-        self.directory.join("sessions")
+        self.directory.join(NOTE)
+    }
+
+    /// Removes what processes left that were killed while they wrote the note: nobody else writes here.
+    fn remove_half_written(&self) {
+        let half = format!(".{NOTE}.");
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            if entry.name.to_string_lossy().starts_with(&half)
+                && let Err(error) = fs::remove_file(self.directory.join(&entry.name))
+            {
+                tracing::debug!(%error, "a half-written note stays");
+            }
+        }
     }
 
     /// What no copy of the directory has.

@@ -233,3 +233,16 @@ fn what_earlier_mounts_left_is_gone_before_anything_is_committed_or_that_is_refu
         assert!(journal.remove_found(&mut journal.turn()).is_ok());
     });
 }
+
+#[test]
+fn a_note_that_was_half_written_goes_with_the_next_one() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = journal(directory.path());
+        std::fs::write(directory.path().join(".sessions.0123456789abcdef.tmp"), b"half").unwrap();
+        journal.note_sessions(&[[1; 8], [2; 8]]);
+        assert_eq!(journal.earlier_sessions(), [[1; 8], [2; 8]]);
+        let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(!names.into_iter().any(|name| name.to_string_lossy().ends_with(".tmp")));
+    });
+}

@@ -86,16 +86,16 @@ impl Volume {
         let mut back_off = BackOff::new();
         loop {
             if !wants_commit() {
-                if let Err(errno) = self.take_newer() {
-                    tracing::warn!(%errno, "another writer's changes cannot be read now");
-                }
-                if wants_commit() {
-                    continue;
-                }
+                // Nobody looks at another's root any more, whose nodes may be away.
                 if self.closing.get() {
                     return;
                 }
-                self.work.wait();
+                if let Err(errno) = self.take_newer() {
+                    tracing::warn!(%errno, "another writer's changes cannot be read now");
+                }
+                if !wants_commit() && !self.closing.get() {
+                    self.work.wait();
+                }
                 continue;
             }
             match self.commit() {

@@ -30,6 +30,11 @@ impl Gate {
         Closed(self)
     }
 
+    /// Whether no merge is under way.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_closed.get()
+    }
+
     /// Waits until it is open.
     pub(super) fn wait(&self) {
         while self.is_closed.get() {

@@ -295,10 +295,11 @@ impl Volume {
     ///
     /// # Suspends
     ///
-    /// For a stated patience at most. Returns whether it is out.
+    /// For a stated patience at most. Returns whether it is out, and the committer at rest.
     pub(super) fn leave(&self) -> bool {
         // What is in flight may yet put it there, and may take for ever.
-        let has_left = || self.state.borrow().committing.is_none() && self.session_intent().is_none();
+        let is_idle = || self.state.borrow().committing.is_none() && self.gate.is_open();
+        let has_left = || is_idle() && self.session_intent().is_none();
         let is_vain = || self.gives_up.get() || self.has_trouble_for(LEAVE_PATIENCE);
         let _ = reactor::timeout(LEAVE_PATIENCE, || {
             while !has_left() && !is_vain() {

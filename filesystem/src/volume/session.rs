@@ -16,7 +16,9 @@
 //!   own. Who does not, for [`SILENCE`], is struck out. A session that finds itself struck out enters again.
 //!
 //! Clocks need not agree on the time, only run alike: within [`MARGIN`] over [`LEASE`]. Times here include those in which
-//! the machine slept.
+//! the machine slept; they cannot include those in which it was paused from outside, as a virtual machine is for a snapshot
+//! or while it moves to another host. One that was alone when it was paused for longer than [`LEASE`] believes for up to that
+//! long that it still is: until its next look, which comes within a second.
 //!
 //! Not here: reading and writing. This is plain data, told what was seen, and when.
 
