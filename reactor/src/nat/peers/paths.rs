@@ -7,8 +7,8 @@
 //! Both sides try at once, so that each one's packets open its own router for the other's. A round is a burst of small
 //! pings to every address, dense at first; an address that answers is asked once more at full length.
 //!
-//! What a peer can make us do, since it names the addresses: in [`BURST_GAP_MIN`] no more than [`BURST_PINGS`] small packets
-//! to each of [`KNOWN_MAX`] addresses, some 15 KB; long ones only to who answered.
+//! What a peer can make us do, since it names the addresses: in [`BURST_GAP_MIN`] no more than [`PROBES_MAX`] packets, some
+//! 15 KB, whichever it names and however often it names others; long ones only to who answered.
 //!
 //! What it is not: where addresses come from, nor what goes over the relay meanwhile.
 
@@ -29,6 +29,10 @@ const BURST_DENSE: u32 = 12;
 const BURST_PINGS: u32 = 24;
 /// Between two bursts to one address, whoever asks for them.
 const BURST_GAP_MIN: Duration = Duration::from_secs(3);
+
+/// Pings in [`BURST_GAP_MIN`] to addresses that are not in use: a burst to each that is known. It bounds what leaves, since
+/// what is remembered of an address goes as soon as the peer names others. Those above wait for the next such time.
+const PROBES_MAX: u32 = BURST_PINGS * KNOWN_MAX as u32;
 
 /// An address in use is asked so often while it is used, to notice soon that it carries nothing any more.
 const PING_BUSY: Duration = Duration::from_secs(1);
@@ -73,6 +77,9 @@ pub(super) struct Paths {
     rounded_at: Option<Instant>,
     /// When data was last sent directly.
     used_at: Option<Instant>,
+    /// Until when how many pings were sent to addresses that are not in use: see [`PROBES_MAX`].
+    probes_until: Option<Instant>,
+    probes_count: u32,
 }
 
 struct Address {
@@ -314,10 +321,25 @@ impl Paths {
     /// The pings that are due. `transaction` draws a number that nobody can guess.
     pub(super) fn probes(&mut self, now: Instant, mut transaction: impl FnMut() -> u64) -> Vec<Probe> {
         let chosen = self.chosen;
+        let until = match self.probes_until.filter(|until| now < *until) {
+            Some(until) => until,
+            None => {
+                self.probes_count = 0;
+                now + BURST_GAP_MIN
+            }
+        };
         let mut probes = Vec::new();
         for (&to, address) in &mut self.known {
             if address.ping_at.is_none_or(|at| now < at) {
                 continue;
+            }
+            if chosen != Some(to) {
+                if self.probes_count == PROBES_MAX {
+                    address.ping_at = Some(until);
+                    continue;
+                }
+                self.probes_count += 1;
+                self.probes_until = Some(until);
             }
             let mut padding = 0;
             address.ping_at = if chosen == Some(to) {

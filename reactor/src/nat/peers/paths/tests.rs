@@ -184,9 +184,31 @@ fn what_a_peer_can_make_us_send_to_others_is_little() {
     assert!(play.sent.iter().all(|(_, probe)| probe.padding == 0), "long ones go to those who answered only");
     let to_named = play.sent_to(at("203.0.113.1:53"));
     assert!(to_named <= (seconds / 3 + 1) as usize * BURST_PINGS as usize, "{to_named}");
-    // Those that pings came from: each has a burst, and is then replaced.
     let all = play.sent.len();
-    assert!(all <= (seconds / 3 + 1) as usize * (BURST_PINGS as usize * KNOWN_MAX) * 2, "{all}");
+    assert!(all <= (seconds / 3 + 1) as usize * PROBES_MAX as usize, "{all}");
+}
+
+/// What is remembered of an address goes with its name, and must not be what bounds the pings.
+#[test]
+fn naming_others_each_time_makes_us_send_no_more() {
+    let mut play = Play::new();
+    let (begun, seconds) = (play.now, 30);
+    let mut port = 0;
+    while play.now < begun + seconds * SECOND {
+        let named: Vec<SocketAddr> =
+            (0..8).map(|nth| SocketAddr::new([203, 0, 113, 1].into(), port + nth)).collect();
+        port = (port + 8) % 32_000;
+        play.paths.on_candidates(&named, play.now);
+        play.paths.on_ping(SocketAddr::new([198, 51, 100, 1].into(), port), play.now);
+        play.pass(10 * MS, |_| None);
+    }
+    let all = play.sent.len();
+    assert!(all <= (seconds / 3 + 1) as usize * PROBES_MAX as usize, "{all}");
+    // And when it is honest again it is reached.
+    let address = at("203.0.113.1:1");
+    play.paths.on_candidates(&[address], play.now);
+    play.pass(2 * BURST_GAP_MIN, |probe| (probe.to == address).then_some(20 * MS));
+    assert_eq!(play.paths.route(), Some(address));
 }
 
 #[derive(Clone, Debug)]
