@@ -190,6 +190,38 @@ fn a_relay_that_dies_takes_no_direct_connection_with_it_and_one_that_is_back_is_
     });
 }
 
+/// Two relays: one does not know the peer yet, and the other says nothing any more.
+#[test]
+fn a_peer_that_comes_to_a_relay_that_did_not_know_it_is_found_there() {
+    sim::run(8, SimConfig::default(), |world| {
+        let (town, other) = (Town::new(world), world.host("other relay"));
+        start_relay(&other);
+        let at = [town.relay_at(), RelayAt::new(SocketAddr::new(other.address(), 443), id(0))];
+        let (is_asked, partitioned) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let (asked, begin) = (is_asked.clone(), partitioned.clone());
+        let asking = town.one.start(move || {
+            let peers = peers(1, &at[0]);
+            peers.add_relay(at[1].clone());
+            sleep(SECOND);
+            while !begin.get() {
+                sleep(10 * MS);
+            }
+            // The first does not know it; what the second would say does not come.
+            assert_eq!(peers.connect(id(2)).err().unwrap().kind(), ErrorKind::TimedOut);
+            asked.set(true);
+            ask(&connect(&peers, 2).open().unwrap(), 1);
+        });
+        sleep(2 * SECOND);
+        town.world.partition(&town.one, &other);
+        partitioned.set(true);
+        while !is_asked.get() {
+            sleep(10 * MS);
+        }
+        town.start_echo();
+        asking.wait();
+    });
+}
+
 /// Two relays, and no direct way: the one in use dies without a word.
 #[test]
 fn the_death_of_the_relay_in_use_is_survived_where_there_are_two() {

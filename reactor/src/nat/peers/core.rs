@@ -76,10 +76,24 @@ impl Core {
     pub(super) fn set_relay(&self, relay: usize, sender: Option<Sender>) {
         let is_lost = sender.is_none();
         self.relays.borrow_mut()[relay] = sender;
+        self.look_again(relay);
         self.relay_up.wake_all();
         self.start_over();
         if is_lost {
             self.ping_relayed();
+        }
+    }
+
+    /// Whoever was not at that relay may come to it while it is not connected; and where no other is left that could have
+    /// a peer, those that had not are asked again.
+    fn look_again(&self, relay: usize) {
+        let mut table = self.table.borrow_mut();
+        for number in table.numbers() {
+            let Some(peer) = table.peer(number) else { continue };
+            peer.absent_at.remove(&relay);
+            if self.relay_of(peer).is_none() {
+                peer.absent_at.clear();
+            }
         }
     }
 
@@ -135,9 +149,15 @@ impl Core {
         self.tell();
     }
 
-    /// The virtual address of a peer; `None` where there are too many.
+    /// The virtual address of a peer who is to be dialled; `None` where there are too many.
     pub(super) fn address_of(&self, id: PeerId) -> Option<SocketAddr> {
-        self.table.borrow_mut().number_of(id, now()).map(virtual_address)
+        let mut table = self.table.borrow_mut();
+        let number = table.number_of(id, now())?;
+        if let Some(peer) = table.peer(number) {
+            // It may have come since to a relay that did not know it.
+            peer.absent_at.clear();
+        }
+        Some(virtual_address(number))
     }
 
     /// Takes a connection whose handshake is done; whether it is with whom its address stands for. A relay may have lied.

@@ -176,11 +176,15 @@ impl Peers {
     /// For a round trip over the relay; while no relay is connected up to [`HANDSHAKE_TIMEOUT`] more.
     pub fn connect(&self, peer: PeerId) -> io::Result<Connection> {
         self.wait_relay(deadline_after(HANDSHAKE_TIMEOUT))?;
-        let address = self.core.address_of(peer).ok_or_else(|| {
-            io::Error::new(ErrorKind::QuotaExceeded, "too many peers are known: close some connections")
-        })?;
+        let no_room =
+            || io::Error::new(ErrorKind::QuotaExceeded, "too many peers are known: close some connections");
+        let address = self.core.address_of(peer).ok_or_else(no_room)?;
         let connection = self.endpoint.dial(address, peer.expected())?;
-        self.core.attach(&connection);
+        if !self.core.attach(&connection) {
+            // It was forgotten meanwhile, and what is sent to it would lead nowhere.
+            connection.close();
+            return Err(no_room());
+        }
         Ok(connection)
     }
 

@@ -68,7 +68,10 @@ pub(super) struct Link {
 impl Table {
     /// The number of a peer whom we want, who gets one if there is room.
     pub(super) fn number_of(&mut self, id: PeerId, now: Instant) -> Option<u64> {
-        self.number_among(PEERS_MAX, id, now)
+        let number = self.number_among(PEERS_MAX, id, now)?;
+        // It is not forgotten while it is dialled, however long ago it was heard.
+        self.peers.get_mut(&number)?.heard_at = now;
+        Some(number)
     }
 
     fn number_among(&mut self, most: usize, id: PeerId, now: Instant) -> Option<u64> {
@@ -247,6 +250,17 @@ mod tests {
         assert_eq!((table.peers.len(), table.numbers.len()), (1, 1));
         // A number is never another's: what is left of an earlier connection leads nowhere.
         assert!(number > 1 && table.by_virtual(virtual_address(1)).is_none());
+    }
+
+    #[test]
+    fn who_is_dialled_again_is_not_forgotten_meanwhile() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let number = table.number_of(id(1), now).unwrap();
+        assert_eq!(table.number_of(id(1), now + FORGET_AFTER / 2), Some(number));
+        table.forget(now + FORGET_AFTER);
+        assert_eq!(table.known_number(id(1)), Some(number));
+        table.forget(now + 2 * FORGET_AFTER);
+        assert_eq!(table.known_number(id(1)), None);
     }
 
     #[test]
