@@ -247,6 +247,8 @@ impl Shared {
                 (!is_current || !out.is_empty()).then_some(is_current)
             })?;
             if !is_current {
+                // That of what was written last may be long over.
+                stream.get_ref().set_write_deadline(Some(deadline_after(SILENCE_MAX)));
                 return refuse(stream, Refusal::Replaced);
             }
         }

@@ -3,7 +3,8 @@
 //! Each client has a slot with a queue of what is for it. Where a queue is full the newest is dropped, as a router does:
 //! what is ahead arrives in its order, and QUIC inside takes the loss for what it is, a path that is full. Everything is
 //! counted against who caused it: a client may send so many bytes a second, and hold half of another's queue, so that one
-//! who floods a peer does not keep others from it.
+//! who floods a peer does not keep others from it; and some of the memory is each client's own, so that those who read
+//! nothing do not keep others from each other.
 //!
 //! What it is not: a judgement of who may register ([`Admission`](super::Admission)), or of what is inside a datagram.
 
@@ -20,7 +21,8 @@ pub struct Quota {
     pub clients: usize,
     /// Bytes that wait for one client. The default of 256 KiB is 100 ms of 20 Mbit/s.
     pub queue_bytes: usize,
-    /// Bytes that wait for all of them. The default is 64 MiB.
+    /// Bytes that wait for all of them. The default is 64 MiB. An equal part of as much again, 64 KiB by default, is each
+    /// client's own, whatever waits for others: so twice as many at most.
     pub memory_bytes: usize,
     /// Bytes that one client may send in a second, in the long run. The default is 16 MiB.
     pub bytes_per_second: u64,
@@ -68,7 +70,7 @@ pub(super) enum Fate {
     OverQuota,
     /// Too much waits for whom it is for, of this sender or of all.
     QueueFull,
-    /// Too much waits for everybody.
+    /// Too much waits for everybody, and whom it is for has its share.
     MemoryFull,
     /// The sender has registered anew since.
     Stale,
@@ -188,7 +190,9 @@ impl Switch {
         {
             return Fate::QueueFull;
         }
-        if self.memory_bytes + weight > self.quota.memory_bytes {
+        // Those who read nothing fill the memory in seconds; they must not stop the relay for everybody.
+        let share = self.quota.memory_bytes / self.quota.clients.max(1);
+        if self.memory_bytes + weight > self.quota.memory_bytes && slot.queue_bytes + weight > share {
             return Fate::MemoryFull;
         }
         slot.queue.push_back(Queued { from: from.id, bytes: bytes.into() });

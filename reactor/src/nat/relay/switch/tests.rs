@@ -106,6 +106,22 @@ fn all_queues_together_have_a_bound() {
 }
 
 #[test]
+fn those_who_read_nothing_leave_each_other_client_its_share() {
+    let (mut switch, now) = (Switch::new(QUOTA), Instant::now());
+    let [one, two, reading] = [1, 2, 3].map(|number| switch.register(id(number), now).unwrap());
+    for (from, to) in [(one, 1), (two, 1), (one, 2), (two, 2)] {
+        while switch.on_datagram(from, id(to), &[0; 400], now) == Fate::Queued {}
+    }
+    assert_eq!(switch.memory_bytes, QUOTA.memory_bytes);
+    for _ in 0..3 {
+        let fates = [one, one, two, two].map(|from| switch.on_datagram(from, id(3), &[0; 400], now));
+        assert_eq!(fates, [Fate::Queued; 4]);
+        assert_eq!(switch.on_datagram(reading, id(3), &[0; 400], now), Fate::MemoryFull, "it has its share");
+        assert_eq!(taken(&mut switch, reading).len(), 4);
+    }
+}
+
+#[test]
 fn a_client_may_send_so_much_and_registering_anew_gives_no_more() {
     let (mut switch, begin) = (Switch::new(QUOTA), Instant::now());
     let mut ticket = switch.register(id(1), begin).unwrap();
@@ -183,7 +199,7 @@ proptest! {
                 }
                 _ => {}
             }
-            prop_assert!(switch.client_count() <= QUOTA.clients && switch.memory_bytes <= QUOTA.memory_bytes);
+            prop_assert!(switch.client_count() <= QUOTA.clients && switch.memory_bytes <= 2 * QUOTA.memory_bytes);
             for slot in switch.slots.values() {
                 let weights = slot.queue.iter().map(Queued::weight).sum::<usize>();
                 prop_assert!(slot.queue_bytes == weights && weights <= QUOTA.queue_bytes);
