@@ -73,14 +73,22 @@ impl Cors {
     }
 
     /// The request's headers that are allowed beyond those that a form could send.
+    ///
+    /// # Panics
+    ///
+    /// If one can be no header's name.
     pub fn headers(mut self, names: &[&str]) -> Cors {
-        self.headers = names.join(", ");
+        self.headers = joined(names);
         self
     }
 
     /// The answer's headers that a page may read beyond the usual ones.
+    ///
+    /// # Panics
+    ///
+    /// If one can be no header's name.
     pub fn exposed(mut self, names: &[&str]) -> Cors {
-        self.exposed = names.join(", ");
+        self.exposed = joined(names);
         self
     }
 
@@ -111,9 +119,13 @@ impl Cors {
                 (Some(_), true) => Response::of_status(StatusCode::NO_CONTENT),
                 _ => next.run(request),
             };
-            let allowed = origin.as_deref().filter(|origin| self.allows(origin));
-            if let Some(origin) = allowed {
-                response = self.allow(response, origin, asks);
+            // Where all may read it, also to who names none: a cache may give a page that answer later.
+            let allowed = match &self.origins {
+                None => Some("*"),
+                Some(_) => origin.as_deref().filter(|origin| self.allows(origin)),
+            };
+            if let Some(allowed) = allowed {
+                response = self.allow(response, allowed, asks && origin.is_some());
             }
             // Also where nothing is allowed: a cache must not give that answer to a page that may read it.
             if self.origins.is_some() {
@@ -128,7 +140,6 @@ impl Cors {
     }
 
     fn allow(&self, mut response: Response, origin: &str, asks: bool) -> Response {
-        let origin = if self.origins.is_some() { origin } else { "*" };
         response = response.header("Access-Control-Allow-Origin", origin);
         if self.with_credentials {
             response = response.header("Access-Control-Allow-Credentials", "true");
@@ -147,6 +158,14 @@ impl Cors {
     }
 }
 
+fn joined(names: &[&str]) -> String {
+    for name in names {
+        let is_one = http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        assert!(is_one, "{name:?} is no header's name, as Content-Type is");
+    }
+    names.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +174,10 @@ mod tests {
     fn what_can_never_match_or_would_give_all_away_is_refused_at_once() {
         for wrong in ["https://a.example/", "a.example", "https://A.example", "https://", "*", "null"] {
             assert!(std::panic::catch_unwind(|| Cors::of([wrong])).is_err(), "{wrong}");
+        }
+        for wrong in ["", "X Total", "X-Total, Y", "X-Total:"] {
+            assert!(std::panic::catch_unwind(|| Cors::any().headers(&[wrong])).is_err(), "{wrong}");
+            assert!(std::panic::catch_unwind(|| Cors::any().exposed(&[wrong])).is_err(), "{wrong}");
         }
         assert!(std::panic::catch_unwind(|| Cors::any().with_credentials()).is_err());
         assert!(Cors::of(["http://localhost:3000"]).with_credentials().allows("http://localhost:3000"));
