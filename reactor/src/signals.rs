@@ -52,12 +52,16 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// When the process is out of descriptors.
+    /// When the process is out of descriptors; `Unsupported` in a simulation.
     ///
     /// # Panics
     ///
     /// Outside [`crate::run`].
     pub fn new(signals: &[Signal]) -> io::Result<Signals> {
+        if crate::clock::is_virtual() {
+            // Before anything of the whole process is changed.
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a simulation has no signals"));
+        }
         let mut pipes = Vec::with_capacity(signals.len());
         for &signal in signals {
             let (taker, reader) = Taker::new(signal.number())?;

@@ -297,7 +297,7 @@ impl Client {
             let wait = policy.wait_after(sent_count, &request.method, Outcome::of(&result), chance, wall);
             let Some(wait) = wait.filter(|_| request.body.is_fresh()) else { return result };
             // The answer that there is says more than that the time was over.
-            if deadline.is_some_and(|deadline| now() + wait >= deadline) {
+            if deadline.is_some_and(|deadline| now().checked_add(wait).is_none_or(|at| at >= deadline)) {
                 return result;
             }
             if let Ok(response) = result {
