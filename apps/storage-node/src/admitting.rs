@@ -125,19 +125,30 @@ impl Host {
         let (home, network) = (self.home.clone(), self.network.clone());
         let (roll, kept) =
             reactor::offload(move || Ok::<_, Failure>((Roll::read(&home)?, home.revocations(&network)?)))?;
+        // What one step fails for keeps none of the others back, least of all the passports: without these there may be no quorum
+        // for the rest.
+        let mut handed_on = Ok(());
         // What `remove` could tell no node; and the nodes that run in this home had lists of their own.
         if kept.version() > self.overlay.peers().revocations().version() {
+            // In force from here on, though it may fail to be kept.
             let taken = self.overlay.revoke(kept);
-            taken.map_err(|error| Failure::Removing { reason: error.to_string() })?;
+            handed_on = taken.map(drop).map_err(|error| Failure::Removing { reason: error.to_string() });
         }
         let revoked = self.overlay.peers().revocations();
-        // Whom `remove` could not take off the drive.
+        let renewed = self.renew(&revoked);
+        let put_out = self.put_out(&roll, &revoked);
+        let answered = self.answer_letters(&roll, &revoked);
+        handed_on.and(renewed).and(put_out).and(answered)
+    }
+
+    /// Takes off the drive whom `remove` could not.
+    fn put_out(&self, roll: &Roll, revoked: &Revocations) -> Result<(), Failure> {
         let is_left = |member: &LetIn| member.may_be_on_drive && revoked.contains(&member.public_key());
         let left: Vec<LetIn> = roll.members.iter().filter(|member| is_left(member)).cloned().collect();
-        if !left.is_empty() {
-            remove::put_out(&self.sharer(), &revoked, &left)?;
-        }
-        let roll = self.renew(roll, &revoked)?;
+        if left.is_empty() { Ok(()) } else { remove::put_out(&self.sharer(), revoked, &left) }
+    }
+
+    fn answer_letters(&self, roll: &Roll, revoked: &Revocations) -> Result<(), Failure> {
         if !roll.expects_somebody(now()) {
             return Ok(());
         }
@@ -147,7 +158,7 @@ impl Host {
             self.replied.borrow_mut().clear();
         }
         let mut result = Ok(());
-        for (letter, from) in self.letters(&roll) {
+        for (letter, from) in self.letters(roll) {
             let known = self.replied.borrow().get(&letter.digest()).cloned();
             match known.map_or_else(|| self.answer(&letter), Ok) {
                 Ok(reply) => {
@@ -165,17 +176,9 @@ impl Host {
     }
 
     /// Signs the passports that are due, and gives the nodes what is new to them.
-    fn renew(&self, mut roll: Roll, revoked: &Revocations) -> Result<Roll, Failure> {
-        let now = reactor::wall_clock();
-        if roll.has_due_passports(revoked, now) {
-            let (home, network) = (self.home.clone(), self.network.clone());
-            roll = reactor::offload(move || {
-                Roll::change(&home, |roll| {
-                    roll.renew_passports(&identity::owner(&home)?, &home.revocations(&network)?, now);
-                    Ok(roll.clone())
-                })
-            })?;
-        }
+    fn renew(&self, revoked: &Revocations) -> Result<(), Failure> {
+        let (home, network, now) = (self.home.clone(), self.network.clone(), reactor::wall_clock());
+        let roll = reactor::offload(move || Roll::renewed(&home, &network, now))?;
         let passports = roll.passports(revoked);
         if *self.given.borrow() != passports {
             let taken = self.overlay.renew(passports.clone());
@@ -184,7 +187,7 @@ impl Host {
             // Those that were replied with may be older.
             self.replied.borrow_mut().clear();
         }
-        Ok(roll)
+        Ok(())
     }
 
     /// The letters that wait, each with the nodes that have it.
@@ -295,4 +298,78 @@ pub(crate) fn now() -> u64 {
 /// Seconds since 1970.
 pub(crate) fn seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay::{Config, Peers, Role};
+    use reactor::crypto::Identity;
+    use reactor::rpc::Service;
+
+    use super::*;
+    use crate::client;
+    use crate::network::Hex;
+
+    fn member(number: u8) -> LetIn {
+        LetIn {
+            key: Hex(*Identity::from_seed(&[number; 32]).public_key().as_bytes()),
+            sealing_key: Hex([number; 32]),
+            name: "somebody".into(),
+            role: InvitedAs::Reader,
+            since: 0,
+            ticket: Hex([number; 32]),
+            number: None,
+            may_be_on_drive: true,
+            passport: None,
+        }
+    }
+
+    #[test]
+    fn passports_are_renewed_although_somebody_cannot_be_taken_off_the_drive() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        // Nobody has founded the drive, so nobody is taken off it.
+        let (network, _) = home.open_or_found(Some(1)).unwrap();
+        let (stays, goes) = (member(7), member(8));
+        let (owner, key) = (identity::owner(&home).unwrap(), goes.public_key());
+        let list = Revocations::default().with(&owner, [key], SystemTime::now()).unwrap();
+        list.save(&home.revocations_file()).unwrap();
+        let members = vec![stays.clone(), goes];
+        Roll::change(&home, |roll| {
+            roll.members = members;
+            Ok(())
+        })
+        .unwrap();
+        reactor::run(move || {
+            let user = Member::load(&home.user_key_file(), crate::network::Role::User).unwrap();
+            let config = Config {
+                identity: (*user.identity).clone(),
+                network: network.owner_key(),
+                passport: user.passport.clone(),
+                role: Role::Client,
+                listen: None,
+                bootstrap: Vec::new(),
+                contacts_file: None,
+                revocations_file: None,
+                renewals_file: None,
+                peers: Peers::new(),
+            };
+            let overlay = Node::start(config, Service::new()).unwrap();
+            let host = Host {
+                store: client::block_store(overlay.clone(), None, &network, &user),
+                home,
+                network,
+                overlay: overlay.clone(),
+                user,
+                has_told: Cell::new(false),
+                given: RefCell::default(),
+                replied: RefCell::default(),
+                replied_by: Cell::new(0),
+            };
+            assert!(host.round().is_err(), "somebody is on the drive who was removed");
+            let given: Vec<_> = host.given.borrow().iter().map(Passport::holder).collect();
+            assert_eq!(given, [stays.public_key()]);
+            overlay.stop();
+        });
+    }
 }

@@ -20,8 +20,9 @@ use crate::files;
 use crate::home::Home;
 use crate::identity::Member;
 use crate::network::{Network, Role};
-use crate::output::say;
+use crate::output::{self, say};
 use crate::removed;
+use crate::roll::Roll;
 use crate::seen::Seen;
 use crate::volume::{self, Opening, Root};
 
@@ -134,11 +135,40 @@ pub(crate) fn block_store(
     dht::Client::new(overlay, local, config)
 }
 
-fn refused(error: &JoinError) -> Failure {
-    match error {
-        JoinError::Refused(Refusal::Passport(PassportError::Expired { .. })) => Failure::Expired,
-        other => Failure::NoNode { reason: other.to_string() },
+/// Signs the passports that are due, and has `overlay` know them, where the owner's key is: before the first dial, since a member
+/// whose passport is over is refused by all and refuses nobody less, and may be all that is left of those who keep the root.
+/// That it fails keeps nobody else from being reached.
+///
+/// # Suspends
+/// Until they are on disk.
+pub(crate) fn renew_members(home: &Home, network: &Network, overlay: &Node) {
+    if !home.owner_key_file().exists() {
+        return;
     }
+    let renew = || {
+        let (roll_home, of, now) = (home.clone(), network.clone(), reactor::wall_clock());
+        let passports = reactor::offload(move || {
+            Ok::<_, Failure>(Roll::renewed(&roll_home, &of, now)?.passports(&roll_home.revocations(&of)?))
+        })?;
+        overlay.renew(passports).map_err(|error| Failure::Renewing { reason: error.to_string() })
+    };
+    if let Err(failure) = renew() {
+        output::warn(format_args!("{failure}; members that were away for long may be refused"));
+    }
+}
+
+fn is_expired(error: &JoinError) -> bool {
+    matches!(error, JoinError::Refused(Refusal::Passport(PassportError::Expired { .. })))
+}
+
+/// Why nobody let us in. That a passport is over may be said of the other's, too: of ours our own clock tells.
+fn refused(overlay: &Node, user: &Member, network: &Network, error: &JoinError) -> Failure {
+    let own = user.identity.public_key();
+    let verdict = || overlay.passport().verify(&network.owner_key(), &own, reactor::wall_clock());
+    if is_expired(error) && matches!(verdict(), Err(PassportError::Expired { .. })) {
+        return Failure::Expired;
+    }
+    Failure::NoNode { reason: error.to_string() }
 }
 
 /// A connected client.
@@ -187,6 +217,9 @@ impl Client {
         };
         let overlay =
             Node::start(config, Service::new()).map_err(|error| Failure::Internal(error.to_string()))?;
+        if let Some(home) = &settings.home {
+            renew_members(home, &settings.network, &overlay);
+        }
         let mut ways: Vec<Bootstrap> = settings.addresses.iter().copied().map(Into::into).collect();
         if !settings.is_told {
             // Those that it met last, wherever they are now: the description is as old as the home.
@@ -195,10 +228,11 @@ impl Client {
         if let Err(error) = overlay.join(&ways) {
             let failure = match removed::refuse(&overlay, removed::USER) {
                 Err(removed) => removed,
-                Ok(()) => refused(&error),
+                Ok(()) => refused(&overlay, &user, &settings.network, &error),
             };
             // That it was removed, whoever goes on says.
-            let may_go_on = matches!(failure, Failure::Removed { .. } | Failure::Expired)
+            let may_go_on = matches!(failure, Failure::Removed { .. })
+                || is_expired(&error)
                 || matches!(error, JoinError::Unreachable { .. });
             if !(goes_on && may_go_on) {
                 overlay.stop();
@@ -262,5 +296,75 @@ impl Client {
     /// Until then.
     pub(crate) fn leave(self) {
         self.overlay.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use overlay::Passport;
+    use overlay::invitation::InvitedAs;
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::identity;
+    use crate::network::Hex;
+    use crate::roll::LetIn;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// What went wrong: passports were renewed once the drive was open, and it could not be opened, since those that kept its
+    /// root were refused; and the owner was told that his own passport was over.
+    #[test]
+    fn an_owner_who_was_away_until_all_passports_were_over_lets_the_members_in_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let (network, _) = home.open_or_found(Some(1)).unwrap();
+        let (owner, key) = (identity::owner(&home).unwrap(), Identity::from_seed(&[7; 32]));
+        reactor::run(move || {
+            let now = reactor::wall_clock();
+            let role = InvitedAs::Node;
+            let (from, until) = (now - DAY * 200, Some(now - DAY * 20));
+            let passport = Passport::issue_from(&owner, key.public_key(), role.rights(), from, until);
+            let member = LetIn {
+                key: Hex(*key.public_key().as_bytes()),
+                sealing_key: Hex([1; 32]),
+                name: "all that is left".into(),
+                role,
+                since: 0,
+                ticket: Hex([2; 32]),
+                number: Some(2),
+                may_be_on_drive: false,
+                passport: Some(Hex(passport.to_bytes())),
+            };
+            let config = Config {
+                identity: key,
+                network: network.owner_key(),
+                passport: passport.clone(),
+                role: OverlayRole::Storage,
+                listen: Some("127.0.0.1:0".parse().unwrap()),
+                bootstrap: Vec::new(),
+                contacts_file: None,
+                revocations_file: None,
+                renewals_file: None,
+                peers: Peers::new(),
+            };
+            let node = Node::start(config, Service::new()).unwrap();
+            let mut settings = Settings::of_home(&home, network);
+            settings.addresses = vec![node.listen_address().unwrap()];
+            match Client::connect(&settings) {
+                Err(Failure::NoNode { reason }) => assert!(reason.contains("expired"), "{reason}"),
+                Err(other) => panic!("it is not the owner's that is over: {other}"),
+                Ok(_) => panic!("nobody renewed it"),
+            }
+            Roll::change(&home, |roll| {
+                roll.members.push(member);
+                Ok(())
+            })
+            .unwrap();
+            Client::connect(&settings).unwrap().leave();
+            node.stop();
+        });
     }
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::home::{Home, Lock};
+use crate::identity;
 use crate::network::{Hex, Network};
 
 /// How long another process may have the roll: it writes one small file.
@@ -119,6 +120,21 @@ impl Roll {
         Ok(result)
     }
 
+    /// The roll of the owner's home, once the passports that are due are signed. Blocks.
+    ///
+    /// # Errors
+    /// As [`Roll::change`], or those of the owner's key and of the list of the revoked.
+    pub(crate) fn renewed(home: &Home, network: &Network, now: SystemTime) -> Result<Roll, Failure> {
+        let roll = Roll::read(home)?;
+        if !roll.has_due_passports(&home.revocations(network)?, now) {
+            return Ok(roll);
+        }
+        Roll::change(home, |roll| {
+            roll.renew_passports(&identity::owner(home)?, &home.revocations(network)?, now);
+            Ok(roll.clone())
+        })
+    }
+
     /// Enters a ticket that is about to be given out, and forgets those that are long over.
     pub(crate) fn invited(&mut self, invitation: &Invitation, now: u64) {
         self.invitations.retain(|known| known.expires.saturating_add(EXPIRED_LIFETIME_SECONDS) > now);
@@ -153,7 +169,7 @@ impl Roll {
     }
 
     /// Whether a member who is not revoked has no passport, or one that is to be renewed.
-    pub(crate) fn has_due_passports(&self, revoked: &Revocations, now: SystemTime) -> bool {
+    fn has_due_passports(&self, revoked: &Revocations, now: SystemTime) -> bool {
         self.members.iter().any(|member| member.is_due(now) && !revoked.contains(&member.public_key()))
     }
 

@@ -79,6 +79,9 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let stop = Stop::on_signals()?;
         let cache = plan.open(&Member::load(&home.user_key_file(), Role::User)?);
         let first = start_first(&home, &network, &ours)?;
+        if let Some(first) = &first {
+            client::renew_members(&home, &network, first.overlay());
+        }
         let mut known = network.addresses();
         known.extend(first.as_ref().map(StorageNode::address));
         // The first is a process as well if it can't start in this one: there it is tried until it can.
