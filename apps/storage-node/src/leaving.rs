@@ -69,7 +69,7 @@ pub(crate) fn remove(settings: &Settings, name: &str, now: bool) -> Result<(), F
 /// Turns a node out, once it can be done without; or `now`, if enough of those that keep the root answer without it.
 ///
 /// # Errors
-/// As [`remove`].
+/// As [`remove()`].
 pub(crate) fn turn_out(
     settings: &Settings,
     home: &Home,
