@@ -10,6 +10,7 @@
 //! Not here: registers, which their owner moves ([`crate::keepers`]); turning a node out.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::block_store::BlockStore;
 use crate::client::Client;
 use crate::collect::{Census, CensusError};
 use crate::links::Failure;
-use crate::message::{GetBlockResponse, HasBlocks, PutBlock, PutBlockRequest, Refusal};
+use crate::message::{GetBlockResponse, HasBlocks, PutBlock, PutBlockRequest};
 use crate::replicate::{BLOCK_CALL_TIMEOUT, GetJob};
 
 /// Nobody's clock matters here.
@@ -74,6 +75,8 @@ struct Thin {
     holders: Vec<Contact>,
     /// How many copies are missing.
     missing: usize,
+    /// When its youngest copy was put, by the word of those who hold it.
+    put_seconds: u64,
 }
 
 impl<O: Overlay + 'static> Client<O> {
@@ -108,10 +111,18 @@ impl<O: Overlay + 'static> Client<O> {
         for first in 0..=u8::MAX {
             let (held, thin) = self.thin(&census, first, leaving)?;
             spread.blocks += held;
-            for outcome in self.thicken(&stay, &thin) {
+            let mut failed = BTreeMap::new();
+            for (address, outcome) in self.thicken(&stay, &thin) {
                 match outcome {
                     Ok(()) => spread.copied += 1,
-                    Err(failure) => (count, reason) = (count + 1, failure),
+                    Err(failure) => drop(failed.insert(address, failure)),
+                }
+            }
+            if !failed.is_empty() {
+                // What was deleted meanwhile is on no list any more; that somebody says so of a block is no proof.
+                let (_, still) = self.thin(&census, first, leaving)?;
+                for failure in still.iter().filter_map(|block| failed.remove(&block.address)) {
+                    (count, reason) = (count + 1, failure);
                 }
             }
             progress(&spread);
@@ -130,12 +141,13 @@ impl<O: Overlay + 'static> Client<O> {
             let holders: Vec<Contact> = census.holders(found).cloned().collect();
             let missing =
                 copies.saturating_sub(holders.iter().filter(|holder| holder.id != *leaving).count());
-            (missing > 0).then_some(Thin { address: *address, holders, missing })
+            let put_seconds = found.put_seconds;
+            (missing > 0).then_some(Thin { address: *address, holders, missing, put_seconds })
         });
         Ok((held.len() as u64, thin.collect()))
     }
 
-    fn thicken(&self, stay: &[Contact], thin: &[Thin]) -> Vec<Result<(), String>> {
+    fn thicken(&self, stay: &[Contact], thin: &[Thin]) -> Vec<(Address, Result<(), String>)> {
         let (next, outcomes) = (Cell::new(0), RefCell::new(Vec::new()));
         reactor::scope(|scope| {
             for _ in 0..COPIES_AT_ONCE.min(thin.len()) {
@@ -143,7 +155,7 @@ impl<O: Overlay + 'static> Client<O> {
                     while next.get() < thin.len() {
                         let block = &thin[next.replace(next.get() + 1)];
                         let outcome = self.copy(stay, block);
-                        outcomes.borrow_mut().push(outcome);
+                        outcomes.borrow_mut().push((block.address, outcome));
                     }
                 });
             }
@@ -151,12 +163,13 @@ impl<O: Overlay + 'static> Client<O> {
         outcomes.into_inner()
     }
 
-    /// Puts a block on the nearest of those that stay and lack it.
+    /// Puts a block on the nearest of those that stay and lack it, as old as its youngest copy. Whoever refuses it, for whatever
+    /// reason, has no copy.
     fn copy(&self, stay: &[Contact], block: &Thin) -> Result<(), String> {
-        let Thin { address, holders, missing } = block;
-        let Some((proof, content)) = self.fetch_any(holders, address)? else { return Ok(()) };
+        let Thin { address, holders, missing, put_seconds } = block;
+        let (proof, content) = self.fetch_any(holders, address)?;
         let request = PutBlockRequest {
-            put_seconds: Some(proof.put_seconds),
+            put_seconds: Some(proof.put_seconds.max(*put_seconds)),
             ..PutBlockRequest::new(*address, proof.tag)
         };
         let mut others: Vec<&Contact> =
@@ -166,7 +179,6 @@ impl<O: Overlay + 'static> Client<O> {
         for node in others {
             match self.give(node, &request, &content) {
                 Ok(()) => made += 1,
-                Err(Failure::Refused(Refusal::Deleted)) => return Ok(()),
                 Err(failure) => reason = failure.to_string(),
             }
             if made == *missing {
@@ -176,21 +188,16 @@ impl<O: Overlay + 'static> Client<O> {
         Err(format!("{address}: {reason}"))
     }
 
-    /// Reads a block from one of those who hold it; `None` if it was deleted meanwhile.
-    fn fetch_any(
-        &self,
-        holders: &[Contact],
-        address: &Address,
-    ) -> Result<Option<(GetBlockResponse, Bytes)>, String> {
-        let mut reason = None;
+    /// Reads a block from one of those who hold it.
+    fn fetch_any(&self, holders: &[Contact], address: &Address) -> Result<(GetBlockResponse, Bytes), String> {
+        let mut reason = format!("{address}: nobody has it");
         for holder in holders {
             match self.fetch_from(holder, address) {
-                Ok(found) => return Ok(Some(found)),
-                Err(Failure::Refused(Refusal::NotFound | Refusal::Deleted)) => {}
-                Err(failure) => reason = Some(format!("{address}: {failure}")),
+                Ok(found) => return Ok(found),
+                Err(failure) => reason = format!("{address}: {failure}"),
             }
         }
-        reason.map_or(Ok(None), Err)
+        Err(reason)
     }
 
     fn fetch_from(&self, holder: &Contact, address: &Address) -> Result<(GetBlockResponse, Bytes), Failure> {
@@ -228,6 +235,7 @@ mod tests {
     use reactor::crypto::Identity;
 
     use super::*;
+    use crate::block::deletion::{Speaker, Verdict};
     use crate::testing::{FakeNetwork, Mood};
 
     fn contents(count: u32) -> Vec<Bytes> {
@@ -290,6 +298,53 @@ mod tests {
             assert_eq!(silent, Err(SpreadError::Silent(id(3))));
             let few = client.spread_without(&id(0), &[id(1), id(2)], |_| {});
             assert_eq!(few, Err(SpreadError::TooFew { staying: 2, copies: 3 }));
+        });
+    }
+
+    #[test]
+    fn what_was_put_again_after_it_was_deleted_is_copied_as_young_as_it_is_and_a_refusal_is_no_copy() {
+        reactor::run(|| {
+            let network = FakeNetwork::new(4, 3, 1);
+            let (owner, salt) = (Rc::new(Identity::from_seed(&[1; 32])), [2; 32]);
+            let client = network.client_with(&owner, crate::owner_tag(&owner.public_key(), &salt));
+            let content = Bytes::from_static(b"put again");
+            let address = Address::of(&client.tag(), &content);
+            let put = |index: usize, put_seconds| {
+                let request = PutBlockRequest { put_seconds, ..PutBlockRequest::new(address, client.tag()) };
+                network.nodes[index].node.borrow().put_block_of(&request, &content).unwrap();
+            };
+            put(0, Some(1000));
+            put(1, Some(1000));
+            // The first is away while the block is deleted. It answers before the one with the young copy does.
+            let delete_without_the_first = |address: Address| {
+                network.nodes[0].mood.set(Mood::Dead);
+                let census = client.census(Duration::from_secs(60)).unwrap();
+                let mut held = client.list_held(&census, address.0[0]).unwrap();
+                held.retain(|other, _| *other == address);
+                let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
+                let verdict = Verdict::Delete { put_before_seconds: 2000, retention_seconds: 0 };
+                let held: Vec<_> = held.into_iter().collect();
+                assert_eq!(client.tell(&census, &held, &speaker, verdict).deleted, 1);
+                network.nodes[0].mood.set(Mood::Well);
+            };
+            delete_without_the_first(address);
+            put(1, None);
+            network.nodes[1].delay.set(Duration::from_millis(20));
+            let leaving = network.nodes[1].contact.id;
+            let spread = client.spread_without(&leaving, &[], |_| {});
+            assert_eq!(spread, Ok(Spread { blocks: 1, copied: 1, was_asked: true }));
+            assert!(network.nodes[2..].iter().all(|node| node.node.borrow().has_block(&address)));
+            // And one that all others say is deleted has too few copies for as long as somebody has it.
+            let content = Bytes::from_static(b"old");
+            let address = Address::of(&client.tag(), &content);
+            let request =
+                PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, client.tag()) };
+            for node in &network.nodes[..2] {
+                node.node.borrow().put_block_of(&request, &content).unwrap();
+            }
+            delete_without_the_first(address);
+            let spread = client.spread_without(&leaving, &[], |_| {});
+            assert!(matches!(&spread, Err(SpreadError::Thin { count: 1, .. })), "{spread:?}");
         });
     }
 }
