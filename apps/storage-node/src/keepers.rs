@@ -1,8 +1,7 @@
 //! `node`: which nodes keep the drive's root, and putting another in the place of one.
 //!
-//! The root is a register, and its owner alone says who keeps it: whoever runs this has the user's key. Nothing does it by
-//! itself: that a node does not answer may be this machine's own doing. Not here: doing without a node, blocks and
-//! all (`leaving`).
+//! The root is a register, and its owner alone says who keeps it: whoever runs this has the user's key. Not here: replacing by
+//! itself one that is gone for good (`replacing`); doing without a node, blocks and all (`leaving`).
 
 use std::rc::Rc;
 
