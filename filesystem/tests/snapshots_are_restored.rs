@@ -229,3 +229,36 @@ fn what_another_mount_does_meanwhile_is_kept_or_told() {
         second.close().stored().unwrap();
     });
 }
+
+#[test]
+fn what_was_restored_differs_from_its_snapshot_in_nothing_until_it_is_written() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = create(&store);
+        write_file(&volume, ROOT, "large", &vec![7; 1_000_000]);
+        write_file(&volume, ROOT, "tiny", b"lies in a leaf");
+        volume.make_symlink(ROOT, b"symlink", b"elsewhere", &USER).unwrap();
+        volume.make_node(ROOT, b"pipe", FileKind::Fifo, 0o600, 0, &USER).unwrap();
+        volume.sync(None, false).unwrap();
+        let snapshot = take(&volume, "then");
+        let all = ["large", "pipe", "symlink", "tiny"];
+        all.iter().for_each(|name| volume.unlink(ROOT, name.as_bytes()).unwrap());
+        volume.sync(None, false).unwrap();
+        let changed = |volume: &Volume| {
+            let changes = volume.changes_between(Some(&snapshot), None).unwrap();
+            let path = |change: filesystem::volume::PathChange| change.after.or(change.before).unwrap().path;
+            changes
+                .into_iter()
+                .map(|change| String::from_utf8(path(change).to_vec()).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(changed(&volume), all);
+        for name in all {
+            volume.restore(&snapshot, name, None).unwrap();
+        }
+        assert_eq!(changed(&volume), [""; 0]);
+        volume.write(at(&volume, "large"), 500_000, b"mine", false).unwrap();
+        volume.sync(None, false).unwrap();
+        assert_eq!(changed(&volume), ["large"]);
+    });
+}

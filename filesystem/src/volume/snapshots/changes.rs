@@ -4,7 +4,8 @@
 //! names. So the cost is what changed, and the directories that changed files lie in, however large the volume is. Memory
 //! is some hundred bytes for each change.
 //!
-//! A path is compared with itself: a file that was replaced by another, as editors do it, has changed. A name that is gone
+//! A path is compared with itself: a file that was replaced by another, as editors do it, has changed, unless that is a restored
+//! copy, which has the same frames. A name that is gone
 //! and one that is new are a renaming if they are of one inode. Below a directory that was renamed only it is told of.
 //! Access times, and what a directory's times say about its names, are no changes.
 
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use bytes::Bytes;
 
 use super::names::{Name, Names};
+use super::versions::FileState;
 use super::{Snapshot, SnapshotError};
 use crate::errno::Errno;
 use crate::format::{EntryRecord, InodeRecord, Key, Pointer};
@@ -124,7 +126,8 @@ impl Volume {
         while let Some(differing) = walk.next(&CachedNodes(self))? {
             keys.take(differing).ok_or(Errno::EIO)?;
         }
-        Ok(Comparison { names: trees.map(|tree| Names::new(self, tree)), keys }.changes()?)
+        let names = trees.map(|tree| Names::new(self, tree));
+        Ok(Comparison { volume: self, trees, names, keys }.changes()?)
     }
 
     /// Returns the tree of a snapshot, or of what is stored now.
@@ -142,6 +145,8 @@ impl Volume {
 
 /// The two states, 0 before and 1 after.
 struct Comparison<'a> {
+    volume: &'a Volume,
+    trees: [Option<Pointer>; 2],
     names: [Names<'a>; 2],
     keys: Keys,
 }
@@ -253,14 +258,23 @@ impl Comparison<'_> {
         let [before, after] = states;
         let inodes = sides.map(|side| side.map(|(_, inode)| inode));
         let is_directory = |record: &InodeRecord| record.kind == FileKind::Directory;
-        let (is_content_changed, are_attributes_changed) = match &records {
-            [Some(before), Some(after)] => {
-                let is_same = inodes[0] == inodes[1] || is_directory(before) && is_directory(after);
-                let has_same_list = inodes[1].is_some_and(|inode| !self.keys.attributes.contains(&inode));
-                let is_content_changed = !is_same || before.content != after.content;
+        let (is_content_changed, are_attributes_changed) = match (&records, inodes) {
+            ([Some(before), Some(after)], [Some(old), Some(new)]) => {
+                let is_content_changed = if old == new {
+                    before.content != after.content
+                } else if is_directory(before) && is_directory(after) {
+                    false
+                } else {
+                    // One may have been restored from the other.
+                    let [of_before, of_after] = [(0, old, before), (1, new, after)]
+                        .map(|(side, inode, record)| FileState::of(inode, record, self.trees[side]));
+                    !self.volume.have_one_content(&of_before, &of_after)?
+                };
                 let is_touched = !is_content_changed && touched(before, after);
                 let attributes = attributes(before) != attributes(after);
-                (is_content_changed, is_touched || attributes || inodes[0] == inodes[1] && !has_same_list)
+                // Of one that was made anew all are new: whether they are the same ones is not looked at.
+                let are_listed = self.keys.attributes.contains(&new) && (old == new || !is_content_changed);
+                (is_content_changed, is_touched || attributes || are_listed)
             }
             _ => (inodes[0] != inodes[1], false),
         };

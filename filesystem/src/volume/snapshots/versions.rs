@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::names::Names;
 use super::{Snapshot, SnapshotError};
 use crate::errno::Errno;
-use crate::format::{ContentVersion, Key, Pointer};
+use crate::format::{ContentVersion, InodeRecord, Key, Pointer};
 use crate::operations::Attributes;
 use crate::volume::Volume;
 use crate::volume::state::{Change, extent_range};
@@ -24,6 +24,13 @@ pub struct FileState {
     content: ContentVersion,
     /// The tree that it is in.
     tree: Option<Pointer>,
+}
+
+impl FileState {
+    /// What the record of an inode says in a tree.
+    pub(super) fn of(inode: u64, record: &InodeRecord, tree: Option<Pointer>) -> FileState {
+        FileState { attributes: record.attributes(inode), content: record.content, tree }
+    }
 }
 
 impl Volume {
@@ -44,11 +51,7 @@ impl Volume {
     ) -> Result<Option<FileState>, SnapshotError> {
         let tree = self.tree_at(snapshot)?;
         let found = Names::new(self, tree).resolve(path)?;
-        Ok(found.map(|(inode, record)| FileState {
-            attributes: record.attributes(inode),
-            content: record.content,
-            tree,
-        }))
+        Ok(found.map(|(inode, record)| FileState::of(inode, &record, tree)))
     }
 
     /// Whether two states of files are of one content: of one file that was not written in between, or of one that was
@@ -62,6 +65,11 @@ impl Volume {
     ///
     /// While nodes are fetched.
     pub fn is_one_content(&self, one: &FileState, other: &FileState) -> Result<bool, SnapshotError> {
+        Ok(self.have_one_content(one, other)?)
+    }
+
+    /// As [`Volume::is_one_content`].
+    pub(super) fn have_one_content(&self, one: &FileState, other: &FileState) -> Result<bool, Errno> {
         let (of_one, of_other) = (&one.attributes, &other.attributes);
         if of_one.inode == of_other.inode {
             return Ok(one.content == other.content);
