@@ -366,6 +366,19 @@ fn whoever_opens_next_finds_what_was_renamed_removed_or_made() {
         std::os::unix::fs::symlink("directory/inside", &missing[here]).unwrap();
         assert_eq!(content(&missing[there]), Ok(text));
 
+        // What the other closed a moment ago is removed, and not a reason to bring it all back.
+        let late = mounts.paths("late");
+        fs::create_dir(&late[here]).unwrap();
+        fs::write(late[here].join("file"), "old").unwrap();
+        assert_eq!(content(&late[there].join("file")).unwrap(), "old");
+        fs::write(late[here].join("file"), "new").unwrap();
+        fs::write(late[here].join("second"), "new").unwrap();
+        fs::remove_file(late[there].join("file")).unwrap();
+        let refused = fs::remove_dir(&late[there]).map_err(|error| error.kind());
+        assert_eq!(refused, Err(ErrorKind::DirectoryNotEmpty), "in round {round}");
+        fs::remove_file(late[here].join("second")).unwrap();
+        fs::remove_dir(&late[there]).unwrap();
+
         fs::remove_dir_all(&directory[there]).unwrap();
         assert_eq!(content(&missing[here]), Err(ErrorKind::NotFound));
         fs::remove_file(&missing[there]).unwrap();

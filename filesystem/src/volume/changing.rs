@@ -45,6 +45,16 @@ impl Volume {
         }
     }
 
+    /// Has what others closed before be removed as well: a change that the remover has not seen would keep the file, or the
+    /// directory, although the removal was said to be done.
+    ///
+    /// # Suspends
+    ///
+    /// As an open does.
+    pub(super) fn look_before_removal(&self) {
+        self.refresh();
+    }
+
     /// Wakes the reclaimer if something lost its last name and nobody refers to it, or much was truncated.
     pub(super) fn after_removal(&self) {
         let state = self.state.borrow();

@@ -214,6 +214,7 @@ impl Operations for Volume {
     }
 
     fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.look_before_removal();
         self.change(|state| state.unlink(state.at(parent), name))?;
         self.after_removal();
         self.publish_changes();
@@ -221,6 +222,7 @@ impl Operations for Volume {
     }
 
     fn remove_directory(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.look_before_removal();
         self.change(|state| state.remove_directory(state.at(parent), name))?;
         self.after_removal();
         self.publish_changes();
