@@ -220,7 +220,8 @@ impl Failure {
                 "it is running already: use it, or stop that process first (Ctrl-C in its terminal, or kill it)".into()
             }
             Failure::OtherNodeCount { remembered, .. } => format!(
-                "leave out --nodes, or say --nodes {remembered}; for another number begin a new network with --home DIR"
+                "leave out --nodes, or say --nodes {remembered}; more nodes join it by a ticket (`invite --role node` here, `join -` \
+                 with another --home there); for another number of copies begin a new network with --home DIR"
             ),
             Failure::NoNodesHere { path } => {
                 format!("storage-node mount --home {} DRIVE; or `run`, if it joined as a node", path.display())

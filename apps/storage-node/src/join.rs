@@ -10,7 +10,7 @@
 //!
 //! Not here: what happens at the other end (`admitting`).
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, IsTerminal, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -150,6 +150,9 @@ fn go_on_as(command: &str, home: &Home, drive: Option<&Path>) -> Failure {
 fn read_ticket(argument: &str) -> Result<String, Failure> {
     if argument != "-" {
         return Ok(argument.into());
+    }
+    if std::io::stdin().is_terminal() {
+        say("paste the ticket, and press Enter:");
     }
     let mut text = String::new();
     let read = std::io::stdin().lock().take(TICKET_BYTES_MAX).read_line(&mut text);

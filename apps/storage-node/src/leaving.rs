@@ -89,7 +89,9 @@ pub(crate) fn turn_out(
         say("the others copy what it had, as far as any of them has it");
         return Ok(());
     }
-    if !empty(settings, &nodes, &id)?.was_asked {
+    // Who was removed before, and is cut short and said again, answers nobody any more.
+    let was_removed = nodes.get(&id).is_some_and(|node| node.is_removed);
+    if !empty(settings, &nodes, &id)?.was_asked && !was_removed {
         output::warn(format_args!(
             "{subject} does not answer: what it alone had, if anything, is lost with it"
         ));

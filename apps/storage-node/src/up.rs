@@ -252,7 +252,9 @@ fn remember(
 fn copies(network: &Network, missing: &[u16], others_joined: bool) -> String {
     let copies = network.replicas;
     match (copies, missing) {
-        (1, []) => "1 copy of each block; with --nodes 3 it would survive the death of a node".into(),
+        (1, []) => {
+            "1 copy of each block; a network that is made with --nodes 3 survives the death of a node".into()
+        }
         (1, _) => "1 copy of each block; what a node has that is not there can't be read".into(),
         (_, [_, ..]) => {
             let missing: Vec<String> = missing.iter().map(u16::to_string).collect();
