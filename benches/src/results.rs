@@ -114,8 +114,9 @@ pub fn directory(name: &str) -> PathBuf {
 }
 
 fn machine() -> String {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // Not the parallelism that is available: the programs pin themselves.
+    let processors = text.lines().filter(|line| line.starts_with("processor")).count().max(1);
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("a processor", |(_, name)| name.trim());
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -92,8 +92,7 @@ pub fn table(series: &[&Series]) -> Table {
 /// Adds the panels of one workload: the server's processor time for a request, and requests a second.
 pub fn record(results: &mut Results, series: &[Series]) {
     let Some(first) = series.first() else { return };
-    let title =
-        format!("{} connections, {} B", number(first.workload.connections as f64), first.workload.size_bytes);
+    let title = format!("{} connections, {} B", first.workload.connections, first.workload.size_bytes);
     let bars = |field: fn(&Round) -> f64| {
         series.iter().map(move |series| (series.server, series.median(field))).collect::<Vec<_>>()
     };
