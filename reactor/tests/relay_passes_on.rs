@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use reactor::crypto::Identity;
 use reactor::nat::PeerId;
-use reactor::nat::relay::{self, Event, Frame, Quota, Receiver, Relay, RelayLimits, Sender};
+use reactor::nat::relay::{self, Event, Frame, Quota, Receiver, Relay, RelayLimits, Seat, Sender};
 use reactor::net::tls::{self, Expect};
 use reactor::net::{GateLimits, TcpListener, TcpStream};
 use reactor::sim::{self, Latency, Link, SimConfig};
@@ -62,7 +62,7 @@ fn join(address: SocketAddr, number: u8) -> (Sender, Receiver) {
 }
 
 fn datagram(from: u8, bytes: &[u8]) -> Event {
-    Event::Datagram { from: id(from), bytes: bytes.to_vec() }
+    Event::Datagram { from: id(from).into(), bytes: bytes.to_vec() }
 }
 
 fn next(receiver: &mut Receiver) -> Event {
@@ -94,7 +94,7 @@ fn conversation(address: SocketAddr) {
             }
         }
     });
-    assert_eq!(absent, Ok(Event::Absent(id(2))));
+    assert_eq!(absent, Ok(Event::Absent(id(2).into())));
     let (_to, mut again) = join(address, 2);
     assert!(to.send(id(2), b"again"));
     assert_eq!(next(&mut again), datagram(1, b"again"));
@@ -136,20 +136,27 @@ fn only_those_who_prove_a_key_and_are_admitted_get_in() {
         // A relay that is another than the one that was meant.
         assert_eq!(connect(1, Expect::Key(identity(9).public_key()), b"member"), ErrorKind::InvalidData);
         assert_eq!(serving.relay.client_count(), 0);
+        // And who speaks another protocol is no client of it.
+        let stream = TcpStream::connect(serving.address).unwrap();
+        assert_eq!(
+            tls::connect(stream, &identity(1), key).map(drop).unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
 
         let own = identity(3);
         let speak = |frames: &[Frame<'_>]| {
-            let stream = tls::connect(TcpStream::connect(serving.address).unwrap(), &own, key).unwrap();
+            let stream = TcpStream::connect(serving.address).unwrap();
+            let stream = tls::connect_speaking(stream, &own, key, relay::PROTOCOL).unwrap();
             let mut bytes = Vec::new();
             frames.iter().for_each(|frame| frame.encode(&mut bytes));
             (&stream).write_all(&bytes).unwrap();
             stream
         };
         // Without a word of who it is; as a relay; twice; and what is no frame.
-        let hello = Frame::Hello { credential: b"member" };
-        let datagram = Frame::Datagram { peer: id(1), bytes: b"forged" };
-        for frames in
-            [&[datagram][..], &[Frame::Welcome], &[hello, hello], &[hello, Frame::Absent { peer: id(1) }]]
+        let hello = Frame::Hello { number: 0, credential: b"member" };
+        let seat = Seat::known(id(1));
+        let datagram = Frame::Datagram { seat, bytes: b"forged" };
+        for frames in [&[datagram][..], &[Frame::Welcome], &[hello, hello], &[hello, Frame::Absent { seat }]]
         {
             let stream = speak(frames);
             let mut came = Vec::new();
@@ -180,6 +187,58 @@ fn who_registers_anew_takes_the_place_and_the_earlier_one_is_told() {
         assert!(to.send(id(2), b"to the later"));
         assert_eq!(next(&mut later), datagram(1, b"to the later"));
         assert_eq!(serving.relay.client_count(), 2);
+    });
+}
+
+/// One key in two processes: a drive and a command, say.
+#[test]
+fn a_peer_is_found_by_its_id_in_one_process_and_calls_from_others_beside_it() {
+    use reactor::nat::peers::{Path, Peers, RelayAt};
+    reactor::run(|| {
+        let serving = serve("127.0.0.1:0", RelayLimits::default());
+        let at = RelayAt { credential: b"member".to_vec(), ..RelayAt::new(serving.address, id(0)) };
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let listening = Peers::bind(any, &identity(1)).unwrap();
+        let callers = [(); 3].map(|()| Peers::caller(any, &identity(2)).unwrap());
+        for peers in callers.iter().chain([&listening]) {
+            let key = peers.add_relay(at.clone());
+            peers.wait_for_any(&[key], reactor::now() + PATIENCE).unwrap();
+        }
+        assert_eq!(serving.relay.client_count(), 4);
+        let connections = callers.each_ref().map(|caller| caller.connect(id(1)).unwrap());
+        for (number, connection) in connections.iter().enumerate() {
+            let ours = connection.open().unwrap();
+            (&ours).write_all(&[number as u8]).unwrap();
+            let theirs = listening.accept().unwrap();
+            assert_eq!(PeerId::from(theirs.peer()), id(2));
+            let (stream, mut came) = (theirs.accept().unwrap(), [9]);
+            (&stream).read_exact(&mut came).unwrap();
+            assert_eq!(came, [number as u8]);
+            assert!(listening.path_of(&theirs).is_some());
+            // It is nowhere that could be called: it was never found by its id.
+            assert_eq!(listening.path(id(2)), None);
+            let direct = |path| matches!(path, Some(Path::Direct { .. }));
+            callers[number].wait_path(id(1), reactor::now() + PATIENCE, direct).unwrap();
+        }
+        let error = listening.connect(id(2)).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    });
+}
+
+#[test]
+fn who_is_dismissed_is_told_and_is_gone_from_all_its_seats() {
+    reactor::run(|| {
+        let serving = serve("127.0.0.1:0", RelayLimits::default());
+        let (to, mut from) = join(serving.address, 1);
+        let (_stays, mut stays) = join(serving.address, 2);
+        serving.relay.dismiss(id(1));
+        let told = timeout(PATIENCE, || from.receive()).expect("it is told").unwrap_err();
+        assert_eq!(told.kind(), ErrorKind::PermissionDenied);
+        to.send(id(2), b"late");
+        assert_eq!(serving.relay.client_count(), 1);
+        let (again, _from) = join(serving.address, 1);
+        assert!(again.send(id(2), b"admitted anew"));
+        assert_eq!(next(&mut stays), datagram(1, b"admitted anew"));
     });
 }
 

@@ -31,7 +31,7 @@ fn a_relay_that_lies_about_who_sends_is_found_out() {
             let (to, mut from) = relay::connect(own, id(0).expected(), &identity(3), b"").unwrap();
             let first = Rc::new(RefCell::new(None));
             while let Ok(Event::Datagram { from, bytes }) = from.receive() {
-                if from == id(2) {
+                if from.peer == id(2) {
                     if let Some(first) = *first.borrow() {
                         to.send(first, &bytes);
                     }

@@ -2,7 +2,7 @@
 
 use ::reactor::nat::PeerId;
 use ::reactor::nat::peers::Message as PeerMessage;
-use ::reactor::nat::relay::{Decoder, Frame, Refusal};
+use ::reactor::nat::relay::{Decoder, Frame, Refusal, Seat};
 use ::reactor::nat::stun::{
     AMPLIFICATION_MAX, BINDING, Builder, Change, Class, HEADER_BYTES, Key, Kind, Message, Origins, Place,
     TransactionId, answer,
@@ -75,13 +75,13 @@ pub const RELAY: Target = Target {
         assert!(data.starts_with(&whole));
     },
     seeds: || {
-        let (peer, mut bytes) = (PeerId([7; 32]), Vec::new());
+        let (seat, mut bytes) = (Seat { peer: PeerId([7; 32]), number: 9 }, Vec::new());
         let frames = [
-            Frame::Hello { credential: b"passport" },
+            Frame::Hello { number: 9, credential: b"passport" },
             Frame::Welcome,
             Frame::Refused(Refusal::Full),
-            Frame::Datagram { peer, bytes: b"datagram" },
-            Frame::Absent { peer },
+            Frame::Datagram { seat, bytes: b"datagram" },
+            Frame::Absent { seat },
             Frame::Ping,
             Frame::Pong,
         ];

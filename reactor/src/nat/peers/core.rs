@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Path;
 use super::message::{CANDIDATES_MAX, Message, SessionTag};
 use super::table::{Link, Peer, Table};
+use super::{Path, RelayKey};
 use crate::clock::now;
-use crate::nat::relay::{DATAGRAM_BYTES_MAX, Sender};
+use crate::nat::relay::{DATAGRAM_BYTES_MAX, Seat, Sender};
 use crate::nat::{PeerId, stun};
 use crate::net::quic::routes::{Routes, virtual_address, virtual_number};
 use crate::net::quic::{Connection, WeakEndpoint};
@@ -67,10 +67,16 @@ impl Core {
         self.work.wake_all();
     }
 
-    /// A place for another relay; its number.
-    pub(super) fn add_relay(&self) -> usize {
-        self.relays.borrow_mut().push(None);
-        self.relays.borrow().len() - 1
+    /// A place for another relay, of that number.
+    pub(super) fn add_relay(&self, number: usize) {
+        let mut relays = self.relays.borrow_mut();
+        let count = relays.len().max(number + 1);
+        relays.resize(count, None);
+    }
+
+    pub(super) fn remove_relay(&self, number: usize) {
+        self.own.borrow_mut().remove(&number);
+        self.set_relay(number, None);
     }
 
     pub(super) fn set_relay(&self, relay: usize, sender: Option<Sender>) {
@@ -109,6 +115,11 @@ impl Core {
 
     pub(super) fn has_relay(&self) -> bool {
         self.relays.borrow().iter().flatten().any(Sender::is_up)
+    }
+
+    pub(super) fn has_relay_of(&self, some: &[RelayKey]) -> bool {
+        let relays = self.relays.borrow();
+        some.iter().any(|key| relays.get(key.0).and_then(Option::as_ref).is_some_and(Sender::is_up))
     }
 
     /// Our addresses, as learnt through that relay.
@@ -152,7 +163,7 @@ impl Core {
     /// The virtual address of a peer who is to be dialled; `None` where there are too many.
     pub(super) fn address_of(&self, id: PeerId) -> Option<SocketAddr> {
         let mut table = self.table.borrow_mut();
-        let number = table.number_of(id, now())?;
+        let number = table.number_of(id.into(), now())?;
         if let Some(peer) = table.peer(number) {
             // It may have come since to a relay that did not know it.
             peer.absent_at.clear();
@@ -164,10 +175,12 @@ impl Core {
     pub(super) fn attach(&self, connection: &Connection) -> bool {
         let id = PeerId::from(connection.peer());
         let mut table = self.table.borrow_mut();
-        if table.by_virtual(connection.remote_addr()).is_none_or(|peer| peer.id != id) {
+        let address = connection.remote_addr();
+        if table.by_virtual(address).is_none_or(|peer| peer.seat.peer != id) {
             return false;
         }
-        table.attach(id, super::session_of(connection), connection.downgrade(), now());
+        let number = virtual_number(address.ip()).expect("it was just found by that");
+        table.attach(number, super::session_of(connection), connection.downgrade(), now());
         drop(table);
         self.tell();
         self.path_changed.wake_all();
@@ -176,13 +189,12 @@ impl Core {
 
     /// How a peer is reached; `None` without a connection to it.
     pub(super) fn path(&self, id: PeerId) -> Option<Path> {
-        let table = self.table.borrow();
-        let peer = table.by_id(id)?;
-        if !peer.links.iter().any(|link| link.connection.is_up()) {
-            return None;
-        }
-        let direct = peer.paths.route().zip(peer.paths.round_trip());
-        Some(direct.map_or(Path::Relayed, |(address, round_trip)| Path::Direct { address, round_trip }))
+        self.table.borrow().by_id(id)?.path()
+    }
+
+    /// How the peer at the other end of a connection is reached.
+    pub(super) fn path_of(&self, connection: &Connection) -> Option<Path> {
+        self.table.borrow_mut().by_virtual(connection.remote_addr())?.path()
     }
 
     /// The relay over which a peer is sent something: where it was last heard, or any where it may be.
@@ -194,7 +206,7 @@ impl Core {
     }
 
     /// A relay has brought a datagram from who proved that id to it.
-    pub(super) fn on_relayed(&self, relay: usize, from: PeerId, bytes: &[u8]) {
+    pub(super) fn on_relayed(&self, relay: usize, from: Seat, bytes: &[u8]) {
         let number = self.table.borrow_mut().on_relayed(from, relay, now());
         let Some(number) = number else { return };
         if SessionTag::of(bytes).is_some() {
@@ -205,10 +217,10 @@ impl Core {
     }
 
     /// A relay says that a peer is not there.
-    pub(super) fn on_absent(&self, relay: usize, id: PeerId) {
+    pub(super) fn on_absent(&self, relay: usize, seat: Seat) {
         let mut table = self.table.borrow_mut();
         // Of whom we know nothing, we have sent nothing to.
-        let Some(number) = table.known_number(id) else { return };
+        let Some(number) = table.known_number(seat) else { return };
         let Some(peer) = table.peer(number) else { return };
         peer.absent_at.insert(relay);
         let is_nowhere = self.relay_of(peer).is_none();
@@ -271,7 +283,8 @@ impl Core {
     fn after(&self, table: &mut Table, number: u64, before: Option<SocketAddr>) {
         let Some(peer) = table.peer(number) else { return };
         if peer.paths.route() != before {
-            tracing::debug!("{} is reached by {:?} now, and was by {before:?}", peer.id, peer.paths.route());
+            let (id, route) = (peer.seat.peer, peer.paths.route());
+            tracing::debug!("{id} is reached by {route:?} now, and was by {before:?}");
             let is_better = peer.paths.route().is_some();
             for link in &peer.links {
                 if is_better { link.connection.on_better_path() } else { link.connection.ping() }
@@ -320,11 +333,11 @@ impl Core {
         if peer.paths.route().is_some() && peer.links.iter_mut().any(|link| carries_nothing(link, now)) {
             peer.paths.on_carries_nothing(now);
         }
-        let (begins, relay, id) = (peer.paths.begin_round(now), self.relay_of(peer), peer.id);
+        let (begins, relay, seat) = (peer.paths.begin_round(now), self.relay_of(peer), peer.seat);
         let probes = peer.paths.probes(now, random::number);
         let Some(link) = peer.links.last_mut() else { return };
         if let Some(relay) = relay.filter(|_| begins) {
-            relay.send(id, &link.session.seal(&Message::Candidates(self.candidates())));
+            relay.send(seat, &link.session.seal(&Message::Candidates(self.candidates())));
         }
         for probe in probes {
             let ping = Message::Ping { transaction: probe.transaction, padding: probe.padding };
@@ -374,7 +387,7 @@ impl Routes for Core {
         }
         if let Some(relay) = self.relay_of(peer) {
             for datagram in datagrams.chunks(segment.max(1)).filter(|part| part.len() <= DATAGRAM_BYTES_MAX) {
-                relay.send(peer.id, datagram);
+                relay.send(peer.seat, datagram);
             }
         }
         None

@@ -22,17 +22,18 @@ const LIVED_WELL: Duration = Duration::from_secs(10);
 /// How often we ask where we are: within the 30 s in which a router forgets what it lent us.
 const ASK_EVERY: Duration = Duration::from_secs(25);
 
-/// Keeps it, until terminated. `socket` is that of the endpoint: the share of STUN's answers, and its port.
+/// Keeps it, until terminated. `seat` is who we are there, and in which of our seats; `socket` is that of the endpoint: the share
+/// of STUN's answers, and its port.
 pub(super) fn keep(
     core: &Core,
     number: usize,
     relay: &RelayAt,
-    identity: &Rc<Identity>,
+    seat: (&Rc<Identity>, u64),
     socket: (&Lane, u16),
 ) {
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
-        match relay::connect(relay.address, relay.id.expected(), identity, &relay.credential) {
+        match relay::connect_in(relay.address, relay.id.expected(), seat, &relay.credential) {
             Ok((sender, mut receiver)) => {
                 let begun = now();
                 let host = sender.local_addr().map(|address| SocketAddr::new(address.ip(), socket.1)).ok();
@@ -59,7 +60,7 @@ fn take(core: &Core, number: usize, receiver: &mut Receiver) -> std::io::Error {
     loop {
         match receiver.receive() {
             Ok(Event::Datagram { from, bytes }) => core.on_relayed(number, from, &bytes),
-            Ok(Event::Absent(peer)) => core.on_absent(number, peer),
+            Ok(Event::Absent(seat)) => core.on_absent(number, seat),
             Err(error) => return error,
         }
     }

@@ -67,6 +67,7 @@ mod paths;
 mod table;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -79,6 +80,7 @@ use crate::clock::deadline_after;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;
 use crate::nat::PeerId;
+use crate::nat::relay::Seat;
 use crate::net::quic::{Connection, Endpoint};
 use crate::net::tls::HANDSHAKE_TIMEOUT;
 
@@ -100,6 +102,10 @@ impl RelayAt {
     }
 }
 
+/// A relay that is kept, to its [`Peers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RelayKey(usize);
+
 /// How a peer is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -118,8 +124,12 @@ pub enum Path {
 pub struct Peers {
     endpoint: Endpoint,
     identity: Rc<Identity>,
+    /// Which of our seats we take at relays.
+    seat: u64,
     core: Rc<Core>,
-    tasks: RefCell<Vec<JoinHandle<()>>>,
+    probing: JoinHandle<()>,
+    /// Those who keep a relay, by its number.
+    keepers: RefCell<BTreeMap<usize, JoinHandle<()>>>,
 }
 
 impl Peers {
@@ -131,6 +141,22 @@ impl Peers {
     /// # Suspends
     /// Never.
     pub fn bind(address: SocketAddr, identity: &Rc<Identity>) -> io::Result<Peers> {
+        Peers::seated(address, identity, Seat::known(identity.public_key().into()))
+    }
+
+    /// As [`Peers::bind`], for who only calls: nobody finds it by its id, and other processes of the same identity may be at
+    /// work beside it.
+    ///
+    /// # Errors
+    /// As [`Peers::bind`].
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn caller(address: SocketAddr, identity: &Rc<Identity>) -> io::Result<Peers> {
+        Peers::seated(address, identity, Seat::drawn(identity.public_key().into()))
+    }
+
+    fn seated(address: SocketAddr, identity: &Rc<Identity>, seat: Seat) -> io::Result<Peers> {
         let endpoint = Endpoint::bind(address, identity)?;
         let core = Rc::new(Core::new());
         core.set_endpoint(endpoint.downgrade());
@@ -144,21 +170,40 @@ impl Peers {
             // There is nothing to be found out.
             core.add_own(bound);
         }
-        Ok(Peers { endpoint, identity: identity.clone(), core, tasks: RefCell::new(vec![probing]) })
+        let (identity, seat) = (identity.clone(), seat.number);
+        Ok(Peers { endpoint, identity, seat, core, probing, keepers: RefCell::default() })
     }
 
     /// Keeps a connection to that relay from now on, so that peers who use it too are reached and reach us. Never suspends.
     ///
     /// # Panics
     /// When there is no memory for another coroutine.
-    pub fn add_relay(&self, relay: RelayAt) {
-        let number = self.core.add_relay();
-        let (core, identity) = (self.core.clone(), self.identity.clone());
+    pub fn add_relay(&self, relay: RelayAt) -> RelayKey {
+        let number = {
+            let keepers = self.keepers.borrow();
+            (0..).find(|number| !keepers.contains_key(number)).expect("there are fewer than numbers")
+        };
+        self.core.add_relay(number);
+        let (core, identity, seat) = (self.core.clone(), self.identity.clone(), self.seat);
         let lane = self.endpoint.lane(crate::net::quic::Share::StunAnswers);
         let port = self.endpoint.local_addr().map_or(0, |address| address.port());
-        let keeping = move || keep_relay::keep(&core, number, &relay, &identity, (&lane, port));
+        let keeping = move || keep_relay::keep(&core, number, &relay, (&identity, seat), (&lane, port));
         let task = Builder::new().name("relay keeper").spawn(keeping);
-        self.tasks.borrow_mut().push(task.unwrap_or_else(|error| panic!("{error}")));
+        self.keepers.borrow_mut().insert(number, task.unwrap_or_else(|error| panic!("{error}")));
+        RelayKey(number)
+    }
+
+    /// Lets go of a relay; peers who were reached over it are reached over another, or not at all. Never suspends.
+    pub fn remove_relay(&self, relay: RelayKey) {
+        if let Some(keeper) = self.keepers.borrow_mut().remove(&relay.0) {
+            keeper.terminate();
+            self.core.remove_relay(relay.0);
+        }
+    }
+
+    /// Whether a relay is connected now. Never suspends.
+    pub fn is_connected_to(&self, relay: RelayKey) -> bool {
+        self.core.has_relay_of(&[relay])
     }
 
     /// Tells peers of an address at which we can be reached, beside those that are found out. Never suspends.
@@ -197,9 +242,19 @@ impl Peers {
     /// Until then.
     pub fn wait_relay(&self, deadline: Instant) -> io::Result<()> {
         let waited = self.core.relay_up.wait(Some(deadline), || self.core.has_relay().then_some(()));
-        waited.map_err(|_| {
-            io::Error::new(ErrorKind::NotConnected, "no relay is reached: look at this machine's network")
-        })
+        waited.map_err(|_| no_relay())
+    }
+
+    /// Waits until one of these relays is connected.
+    ///
+    /// # Errors
+    /// `NotConnected` at the deadline.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn wait_for_any(&self, relays: &[RelayKey], deadline: Instant) -> io::Result<()> {
+        let is_up = || self.core.has_relay_of(relays).then_some(());
+        self.core.relay_up.wait(Some(deadline), is_up).map_err(|_| no_relay())
     }
 
     /// The next connection that a peer made.
@@ -221,9 +276,15 @@ impl Peers {
         }
     }
 
-    /// How a peer is reached now; `None` without a connection to it. Never suspends.
+    /// How the peer that is found by that id is reached now; `None` without a connection to it. Never suspends.
     pub fn path(&self, peer: PeerId) -> Option<Path> {
         self.core.path(peer)
+    }
+
+    /// How the peer at the other end of a connection is reached now, whether it is found by its id or has called; `None` when the
+    /// connection is gone. Never suspends.
+    pub fn path_of(&self, connection: &Connection) -> Option<Path> {
+        self.core.path_of(connection)
     }
 
     /// Waits until a peer is reached as is `wanted`.
@@ -259,8 +320,13 @@ impl Peers {
 
 impl Drop for Peers {
     fn drop(&mut self) {
-        self.tasks.take().iter().for_each(JoinHandle::terminate);
+        self.probing.terminate();
+        self.keepers.take().values().for_each(JoinHandle::terminate);
     }
+}
+
+fn no_relay() -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, "no relay is reached: look at this machine's network")
 }
 
 /// The keys of what travels beside a connection.

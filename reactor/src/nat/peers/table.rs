@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::Path;
 use super::message::{Session, SessionTag};
 use super::paths::Paths;
 use crate::nat::PeerId;
+use crate::nat::relay::Seat;
 use crate::net::quic::WeakConnection;
 use crate::net::quic::routes::{virtual_address, virtual_number};
 
@@ -34,7 +36,7 @@ const ADDRESSES_EACH: usize = 20;
 #[derive(Default)]
 pub(super) struct Table {
     peers: BTreeMap<u64, Peer>,
-    numbers: BTreeMap<PeerId, u64>,
+    numbers: BTreeMap<Seat, u64>,
     sessions: BTreeMap<SessionTag, u64>,
     /// Whose packets come from where, by what they sealed.
     addresses: BTreeMap<SocketAddr, u64>,
@@ -45,7 +47,8 @@ pub(super) struct Table {
 }
 
 pub(super) struct Peer {
-    pub(super) id: PeerId,
+    /// Where a relay finds it. Each of its processes is a peer of its own here.
+    pub(super) seat: Seat,
     pub(super) paths: Paths,
     /// The newest last: it is the one that we seal with.
     pub(super) links: Vec<Link>,
@@ -55,6 +58,17 @@ pub(super) struct Peer {
     pub(super) absent_at: BTreeSet<usize>,
     heard_at: Instant,
     due: Option<Instant>,
+}
+
+impl Peer {
+    /// How it is reached; `None` without a connection to it.
+    pub(super) fn path(&self) -> Option<Path> {
+        if !self.links.iter().any(|link| link.connection.is_up()) {
+            return None;
+        }
+        let direct = self.paths.route().zip(self.paths.round_trip());
+        Some(direct.map_or(Path::Relayed, |(address, round_trip)| Path::Direct { address, round_trip }))
+    }
 }
 
 /// A connection with its session.
@@ -67,15 +81,15 @@ pub(super) struct Link {
 
 impl Table {
     /// The number of a peer whom we want, who gets one if there is room.
-    pub(super) fn number_of(&mut self, id: PeerId, now: Instant) -> Option<u64> {
-        let number = self.number_among(PEERS_MAX, id, now)?;
+    pub(super) fn number_of(&mut self, seat: Seat, now: Instant) -> Option<u64> {
+        let number = self.number_among(PEERS_MAX, seat, now)?;
         // It is not forgotten while it is dialled, however long ago it was heard.
         self.peers.get_mut(&number)?.heard_at = now;
         Some(number)
     }
 
-    fn number_among(&mut self, most: usize, id: PeerId, now: Instant) -> Option<u64> {
-        if let Some(number) = self.numbers.get(&id) {
+    fn number_among(&mut self, most: usize, seat: Seat, now: Instant) -> Option<u64> {
+        if let Some(number) = self.numbers.get(&seat) {
             return Some(*number);
         }
         if self.peers.len() >= most && self.forgot_at.is_none_or(|at| now >= at + FORGET_EVERY) {
@@ -89,7 +103,7 @@ impl Table {
         self.last_number += 1;
         let number = self.last_number;
         let peer = Peer {
-            id,
+            seat,
             paths: Paths::default(),
             links: Vec::new(),
             relay: None,
@@ -98,7 +112,7 @@ impl Table {
             due: None,
         };
         self.peers.insert(number, peer);
-        self.numbers.insert(id, number);
+        self.numbers.insert(seat, number);
         Some(number)
     }
 
@@ -111,7 +125,7 @@ impl Table {
         for number in gone {
             self.set_due(number, None);
             if let Some(peer) = self.peers.remove(&number) {
-                self.numbers.remove(&peer.id);
+                self.numbers.remove(&peer.seat);
             }
         }
         let peers = &self.peers;
@@ -123,12 +137,13 @@ impl Table {
         self.peers.get_mut(&number)
     }
 
-    pub(super) fn known_number(&self, id: PeerId) -> Option<u64> {
-        self.numbers.get(&id).copied()
+    pub(super) fn known_number(&self, seat: Seat) -> Option<u64> {
+        self.numbers.get(&seat).copied()
     }
 
+    /// The peer that is found by this id.
     pub(super) fn by_id(&self, id: PeerId) -> Option<&Peer> {
-        self.numbers.get(&id).and_then(|number| self.peers.get(number))
+        self.numbers.get(&Seat::known(id)).and_then(|number| self.peers.get(number))
     }
 
     pub(super) fn by_virtual(&mut self, address: SocketAddr) -> Option<&mut Peer> {
@@ -175,7 +190,7 @@ impl Table {
     }
 
     /// A relay has brought something of that peer.
-    pub(super) fn on_relayed(&mut self, from: PeerId, relay: usize, now: Instant) -> Option<u64> {
+    pub(super) fn on_relayed(&mut self, from: Seat, relay: usize, now: Instant) -> Option<u64> {
         let number = self.number_among(BROUGHT_MAX, from, now)?;
         let peer = self.peers.get_mut(&number)?;
         peer.heard_at = now;
@@ -185,9 +200,9 @@ impl Table {
     }
 
     /// The peer has a new connection.
-    pub(super) fn attach(&mut self, id: PeerId, session: Session, connection: WeakConnection, now: Instant) {
-        let Some(number) = self.number_of(id, now) else { return };
+    pub(super) fn attach(&mut self, number: u64, session: Session, connection: WeakConnection, now: Instant) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
+        peer.heard_at = now;
         if peer.links.len() == SESSIONS_MAX {
             self.sessions.remove(&peer.links.remove(0).session.tag());
         }
@@ -233,10 +248,10 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn id(number: u64) -> PeerId {
+    fn id(number: u64) -> Seat {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&number.to_be_bytes());
-        PeerId(id)
+        PeerId(id).into()
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::frame::{CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, Decoder, Frame, Refusal};
+use super::seat::Seat;
 use super::server::{invalid, unexpected};
-use super::{BATCH_BYTES, DOUBT_AFTER, KEEP_ALIVE, SIGN_WITHIN, SILENCE_MAX, UNSENT_BYTES_MAX};
+use super::{BATCH_BYTES, DOUBT_AFTER, KEEP_ALIVE, PROTOCOL, SIGN_WITHIN, SILENCE_MAX, UNSENT_BYTES_MAX};
 use crate::clock::{deadline_after, now};
 use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;
-use crate::nat::PeerId;
 use crate::net::tls::{self, Expect, HANDSHAKE_TIMEOUT, TlsStream};
 use crate::net::{Duplex, TcpStream};
 use crate::sync::Waiters;
@@ -53,16 +53,16 @@ pub enum Event {
     /// A datagram of a peer that has proved its id to the relay. To us it has proved nothing: what is inside must.
     Datagram {
         /// Whose it is, by the relay's word.
-        from: PeerId,
+        from: Seat,
         /// What it says.
         bytes: Vec<u8>,
     },
-    /// Something was sent to a peer that is not there.
-    Absent(PeerId),
+    /// Something was sent to a seat that nobody has.
+    Absent(Seat),
 }
 
-/// Registers with the relay at `address`, which has to be the one that is expected, as `identity`. `credential` is what the
-/// relay's [`Admission`](super::Admission) looks at.
+/// Registers with the relay at `address`, which has to be the one that is expected, as `identity`, to be found by its id.
+/// `credential` is what the relay's [`Admission`](super::Admission) looks at.
 ///
 /// # Errors
 /// `PermissionDenied` when the relay takes others only, `QuotaExceeded` when it is full; `InvalidInput` for a credential of
@@ -76,18 +76,28 @@ pub fn connect(
     identity: &Rc<Identity>,
     credential: &[u8],
 ) -> io::Result<(Sender, Receiver)> {
+    connect_in(address, expect, (identity, 0), credential)
+}
+
+/// As [`connect`], in the seat of that number.
+pub(in crate::nat) fn connect_in(
+    address: SocketAddr,
+    expect: Expect,
+    (identity, number): (&Rc<Identity>, u64),
+    credential: &[u8],
+) -> io::Result<(Sender, Receiver)> {
     if credential.len() > CREDENTIAL_BYTES_MAX {
         return Err(io::Error::new(ErrorKind::InvalidInput, "the credential is too long for a relay"));
     }
     let stream = timeout(HANDSHAKE_TIMEOUT, || TcpStream::connect_one(address))??;
     let _ = stream.set_nodelay(true);
-    let stream = tls::connect(stream, identity, expect)?;
+    let stream = tls::connect_speaking(stream, identity, expect, PROTOCOL)?;
     stream.keep_unsent_below(UNSENT_BYTES_MAX);
     let deadline = Some(deadline_after(HANDSHAKE_TIMEOUT));
     stream.get_ref().set_read_deadline(deadline);
     stream.get_ref().set_write_deadline(deadline);
     let mut hello = Vec::new();
-    Frame::Hello { credential }.encode(&mut hello);
+    Frame::Hello { number, credential }.encode(&mut hello);
     stream.write_slices(&mut [IoSlice::new(&hello)])?;
     let writer = Waiters::new(&"datagrams for a relay");
     let shared = Rc::new(Shared {
@@ -121,18 +131,18 @@ pub fn connect(
 }
 
 impl Sender {
-    /// Sends a datagram to a peer of the same relay; whether it is under way. It never waits: where the line is full the
+    /// Sends a datagram to a client of the same relay; whether it is under way. It never waits: where the line is full the
     /// datagram is dropped, and nobody knows whether one arrives.
     ///
     /// # Panics
     /// If it is longer than [`DATAGRAM_BYTES_MAX`].
-    pub fn send(&self, to: PeerId, datagram: &[u8]) -> bool {
+    pub fn send(&self, to: impl Into<Seat>, datagram: &[u8]) -> bool {
         assert!(datagram.len() <= DATAGRAM_BYTES_MAX, "a datagram of {} bytes", datagram.len());
         let shared = &self.0;
         let mut outbox = shared.outbox.borrow_mut();
         let has_room = shared.is_up.get() && outbox.len() + datagram.len() <= OUTBOX_BYTES_MAX;
         if has_room {
-            Frame::Datagram { peer: to, bytes: datagram }.encode(&mut outbox);
+            Frame::Datagram { seat: to.into(), bytes: datagram }.encode(&mut outbox);
             shared.writer.wake_all();
         }
         has_room
@@ -173,10 +183,10 @@ impl Receiver {
         let stream = &self.shared.stream;
         loop {
             match self.decoder.next_frame().map_err(invalid)? {
-                Some(Frame::Datagram { peer, bytes }) => {
-                    return Ok(Event::Datagram { from: peer, bytes: bytes.to_vec() });
+                Some(Frame::Datagram { seat, bytes }) => {
+                    return Ok(Event::Datagram { from: seat, bytes: bytes.to_vec() });
                 }
-                Some(Frame::Absent { peer }) => return Ok(Event::Absent(peer)),
+                Some(Frame::Absent { seat }) => return Ok(Event::Absent(seat)),
                 Some(Frame::Pong) => {}
                 Some(Frame::Refused(refusal)) => return Err(refused(refusal)),
                 Some(other) => return Err(unexpected(&other)),

@@ -7,18 +7,21 @@
 //!      3        body
 //!
 //! kind               body                            who says it
-//! 1  Hello           credential, up to 4 KiB         the client, once and first
+//! 1  Hello           number 8, credential up to 4 KiB   the client, once and first: which of its seats it takes
 //! 2  Welcome                                         the relay: the client can be reached from now on
 //! 3  Refused         1 byte: why                     the relay, last
-//! 4  Datagram        peer 32, datagram up to 1,500   the client: for that peer; the relay: from that peer
-//! 5  Absent          peer 32                         the relay: what was for that peer went nowhere
+//! 4  Datagram        seat 40, datagram up to 1,500   the client: for that seat; the relay: from that seat
+//! 5  Absent          seat 40                         the relay: what was for that seat went nowhere
 //! 6  Ping                                            the client
 //! 7  Pong                                            the relay
 //! ```
 //!
+//! A seat is the peer's id, 32 bytes, and a number, 8 bytes ([`Seat`]).
+//!
 //! What it is not: a check of who sends what. TLS proves who the client is, and the relay writes that into what it
 //! passes on; a client can't claim to be another, since there is no place to say so.
 
+use super::seat::Seat;
 use crate::nat::PeerId;
 
 /// The longest datagram: what an Ethernet carries, and so more than QUIC ever finds a path to take.
@@ -28,20 +31,20 @@ pub const DATAGRAM_BYTES_MAX: usize = 1_500;
 pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
 
 const LENGTH_BYTES: usize = 2;
-const ID_BYTES: usize = 32;
+const NUMBER_BYTES: usize = 8;
 
 /// The longest body with its kind: a `Hello`.
-const CONTENT_BYTES_MAX: usize = 1 + CREDENTIAL_BYTES_MAX;
+const CONTENT_BYTES_MAX: usize = 1 + NUMBER_BYTES + CREDENTIAL_BYTES_MAX;
 
 /// Why a relay does not take a client, or takes it no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It takes others only: its members', say.
+    /// It takes others only: its members, say.
     NotAdmitted,
     /// It has as many clients as it takes.
     Full,
-    /// The same identity has registered anew.
+    /// The same identity has taken that seat anew.
     Replaced,
 }
 
@@ -61,11 +64,11 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the module's table says it")]
 pub enum Frame<'a> {
-    Hello { credential: &'a [u8] },
+    Hello { number: u64, credential: &'a [u8] },
     Welcome,
     Refused(Refusal),
-    Datagram { peer: PeerId, bytes: &'a [u8] },
-    Absent { peer: PeerId },
+    Datagram { seat: Seat, bytes: &'a [u8] },
+    Absent { seat: Seat },
     Ping,
     Pong,
 }
@@ -92,43 +95,54 @@ impl Frame<'_> {
     /// # Panics
     /// If its credential or datagram is longer than the limit.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let (kind, peer, rest): (u8, Option<&PeerId>, &[u8]) = match self {
-            Frame::Hello { credential } => (1, None, credential),
-            Frame::Welcome => (2, None, &[]),
-            Frame::Refused(refusal) => (3, None, &[refusal.number()]),
-            Frame::Datagram { peer, bytes } => (4, Some(peer), bytes),
-            Frame::Absent { peer } => (5, Some(peer), &[]),
-            Frame::Ping => (6, None, &[]),
-            Frame::Pong => (7, None, &[]),
+        let (kind, peer, number, rest): (u8, Option<PeerId>, Option<u64>, &[u8]) = match self {
+            Frame::Hello { number, credential } => (1, None, Some(*number), credential),
+            Frame::Welcome => (2, None, None, &[]),
+            Frame::Refused(refusal) => (3, None, None, &[refusal.number()]),
+            Frame::Datagram { seat, bytes } => (4, Some(seat.peer), Some(seat.number), bytes),
+            Frame::Absent { seat } => (5, Some(seat.peer), Some(seat.number), &[]),
+            Frame::Ping => (6, None, None, &[]),
+            Frame::Pong => (7, None, None, &[]),
         };
         let most = if kind == 1 { CREDENTIAL_BYTES_MAX } else { DATAGRAM_BYTES_MAX };
         assert!(rest.len() <= most, "a frame of {} bytes, and {most} is the most", rest.len());
-        let size = 1 + peer.map_or(0, |_| ID_BYTES) + rest.len();
+        let size = 1 + peer.map_or(0, |peer| peer.0.len()) + number.map_or(0, |_| NUMBER_BYTES) + rest.len();
         out.extend_from_slice(&(size as u16).to_be_bytes());
         out.push(kind);
-        out.extend_from_slice(peer.map_or(&[], |peer| &peer.0));
+        peer.iter().for_each(|peer| out.extend_from_slice(&peer.0));
+        number.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
         out.extend_from_slice(rest);
     }
 
     fn parse(content: &[u8]) -> Result<Frame<'_>, FrameError> {
         let (&kind, body) = content.split_first().ok_or(FrameError::Malformed { kind: 0, bytes: 0 })?;
-        let peer = body.split_first_chunk().map(|(id, rest)| (PeerId(*id), rest));
-        let frame = match (kind, body, peer) {
-            (1, credential, _) => Some(Frame::Hello { credential }),
+        let frame = match (kind, body, take_seat(body)) {
+            (1, body, _) => match body.split_first_chunk() {
+                Some((number, credential)) if credential.len() <= CREDENTIAL_BYTES_MAX => {
+                    Some(Frame::Hello { number: u64::from_be_bytes(*number), credential })
+                }
+                _ => None,
+            },
             (2, [], _) => Some(Frame::Welcome),
             (3, [number], _) => {
                 Refusal::ALL.into_iter().find(|refusal| refusal.number() == *number).map(Frame::Refused)
             }
-            (4, _, Some((peer, bytes))) if bytes.len() <= DATAGRAM_BYTES_MAX => {
-                Some(Frame::Datagram { peer, bytes })
+            (4, _, Some((seat, bytes))) if bytes.len() <= DATAGRAM_BYTES_MAX => {
+                Some(Frame::Datagram { seat, bytes })
             }
-            (5, _, Some((peer, []))) => Some(Frame::Absent { peer }),
+            (5, _, Some((seat, []))) => Some(Frame::Absent { seat }),
             (6, [], _) => Some(Frame::Ping),
             (7, [], _) => Some(Frame::Pong),
             _ => None,
         };
         frame.ok_or(FrameError::Malformed { kind, bytes: body.len() })
     }
+}
+
+fn take_seat(body: &[u8]) -> Option<(Seat, &[u8])> {
+    let (peer, rest) = body.split_first_chunk()?;
+    let (number, rest) = rest.split_first_chunk()?;
+    Some((Seat { peer: PeerId(*peer), number: u64::from_be_bytes(*number) }, rest))
 }
 
 /// Cuts a stream into frames. Holds what was pushed and not taken: one who takes all before pushing more holds less than
@@ -167,16 +181,16 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    const PEER: PeerId = PeerId([7; 32]);
+    const SEAT: Seat = Seat { peer: PeerId([7; 32]), number: 9 };
 
     fn all() -> Vec<Frame<'static>> {
         let mut all = vec![
-            Frame::Hello { credential: b"passport" },
-            Frame::Hello { credential: &[1; CREDENTIAL_BYTES_MAX] },
+            Frame::Hello { number: 0, credential: b"passport" },
+            Frame::Hello { number: u64::MAX, credential: &[1; CREDENTIAL_BYTES_MAX] },
             Frame::Welcome,
-            Frame::Datagram { peer: PEER, bytes: b"" },
-            Frame::Datagram { peer: PEER, bytes: &[3; DATAGRAM_BYTES_MAX] },
-            Frame::Absent { peer: PEER },
+            Frame::Datagram { seat: SEAT, bytes: b"" },
+            Frame::Datagram { seat: SEAT, bytes: &[3; DATAGRAM_BYTES_MAX] },
+            Frame::Absent { seat: SEAT },
             Frame::Ping,
             Frame::Pong,
         ];
@@ -211,17 +225,18 @@ mod tests {
         };
         assert_eq!(of(&[0xff, 0xff]), Err(FrameError::TooLong(0xffff)));
         assert_eq!(of(&[0, 0]), Err(FrameError::Malformed { kind: 0, bytes: 0 }));
-        for kind in [0, 8, 255] {
+        for kind in [0, 1, 8, 255] {
             assert_eq!(of(&[0, 1, kind]), Err(FrameError::Malformed { kind, bytes: 0 }));
         }
         assert_eq!(of(&[0, 2, 2, 0]), Err(FrameError::Malformed { kind: 2, bytes: 1 }));
         assert_eq!(of(&[0, 2, 3, 9]), Err(FrameError::Malformed { kind: 3, bytes: 1 }));
-        let mut short = vec![0, 32, 4];
-        short.extend([0; 31]);
-        assert_eq!(of(&short), Err(FrameError::Malformed { kind: 4, bytes: 31 }));
-        let mut long = (1 + 32 + DATAGRAM_BYTES_MAX as u16 + 1).to_be_bytes().to_vec();
-        long.resize(2 + 1 + 32 + DATAGRAM_BYTES_MAX + 1, 4);
-        assert_eq!(of(&long), Err(FrameError::Malformed { kind: 4, bytes: 32 + DATAGRAM_BYTES_MAX + 1 }));
+        let mut short = vec![0, 40, 4];
+        short.extend([0; 39]);
+        assert_eq!(of(&short), Err(FrameError::Malformed { kind: 4, bytes: 39 }));
+        let most = 32 + NUMBER_BYTES + DATAGRAM_BYTES_MAX;
+        let mut long = (1 + most as u16 + 1).to_be_bytes().to_vec();
+        long.resize(2 + 1 + most + 1, 4);
+        assert_eq!(of(&long), Err(FrameError::Malformed { kind: 4, bytes: most + 1 }));
         assert_eq!(of(&[0, 5, 1]), Ok(false), "the rest is on its way");
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A relay is any peer with an address that all can dial. Its clients keep a TLS connection to it, in which each proves
 //! who it is by its key, and send it datagrams for peers that they name by their ids; it passes on to each client what is
-//! for it, under the id that the sender proved. What is inside is sealed end to end (QUIC, in
-//! [`Peers`](super::peers::Peers)): the relay can drop, delay, repeat and count, and neither read nor forge.
+//! for it, under the id that the sender proved. A peer may be at work in several processes, each with a [`Seat`] of its own.
+//! What is inside is sealed end to end (QUIC, in [`Peers`](super::peers::Peers)): the relay can drop, delay, repeat and count,
+//! and neither read nor forge.
 //!
 //! ```
 //! use std::rc::Rc;
@@ -25,27 +26,33 @@
 //!     let (_to, mut from_alice) = relay::connect(address, expect, &bob, b"").unwrap();
 //!     assert!(to_bob.send(PeerId::from(bob.public_key()), b"hello"));
 //!     let came = from_alice.receive().unwrap();
-//!     assert_eq!(came, Event::Datagram { from: PeerId::from(alice.public_key()), bytes: b"hello".to_vec() });
+//!     assert_eq!(came, Event::Datagram { from: PeerId::from(alice.public_key()).into(), bytes: b"hello".to_vec() });
 //!     serving.terminate();
 //! });
 //! ```
 //!
-//! Layers: `frame.rs` is the codec and `switch.rs` decides, both pure; `server.rs` and `client.rs` send and receive.
+//! Layers: `frame.rs` and `seat.rs` are the codec and `switch.rs` decides, both pure; `server.rs` and `client.rs` send and receive.
 //!
 //! What it is not: TURN (RFC 8656), which lends addresses to whoever has a password, nor a store: what can't be passed on
 //! now is dropped.
 
 mod client;
 mod frame;
+mod seat;
 mod server;
 mod switch;
 
 use std::time::Duration;
 
+pub(in crate::nat) use client::connect_in;
 pub use client::{Event, Receiver, Sender, connect};
 pub use frame::{CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, Decoder, Frame, FrameError, Refusal};
+pub use seat::Seat;
 pub use server::{Admission, Relay, RelayLimits};
 pub use switch::Quota;
+
+/// What a relay's clients say that they speak, when TLS shakes hands, so that a relay may share a port with other services.
+pub const PROTOCOL: &str = "hypha-relay/1";
 
 /// How often a client says that it is there, when it says nothing else: as often as QUIC does, for the same routers.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);

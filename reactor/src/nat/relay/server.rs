@@ -6,8 +6,9 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
 use super::frame::{Decoder, Frame, Refusal};
+use super::seat::Seat;
 use super::switch::{Fate, Quota, Switch, Ticket};
-use super::{BATCH_BYTES, SILENCE_MAX, UNSENT_BYTES_MAX};
+use super::{BATCH_BYTES, PROTOCOL, SILENCE_MAX, UNSENT_BYTES_MAX};
 use crate::clock::{deadline_after, now};
 use crate::coroutine::Builder;
 use crate::crypto::Identity;
@@ -67,7 +68,7 @@ struct Shared {
     admission: Box<dyn Admission>,
     gate: Gate,
     switch: RefCell<Switch>,
-    mailboxes: RefCell<BTreeMap<PeerId, Rc<Mailbox>>>,
+    mailboxes: RefCell<BTreeMap<Seat, Rc<Mailbox>>>,
 }
 
 /// What the writer of a client waits for, apart from the datagrams in the switch.
@@ -75,7 +76,9 @@ struct Mailbox {
     ticket: Ticket,
     writer: Waiters,
     owes_pong: Cell<bool>,
-    absent: RefCell<BTreeSet<PeerId>>,
+    absent: RefCell<BTreeSet<Seat>>,
+    /// What it is told when its ticket is worth nothing any more.
+    farewell: Cell<Refusal>,
 }
 
 /// A client's registration, given back when dropped.
@@ -117,9 +120,11 @@ impl Relay {
                     tracing::debug!("a relay is full: {from} is turned away");
                     continue;
                 };
-                let shared = self.0.clone();
+                let relay = self.clone();
                 let attend = move || {
-                    if let Err(error) = shared.attend(stream, guest) {
+                    let _ = stream.set_nodelay(true);
+                    let accepted = tls::accept_speaking(stream, &relay.0.identity, &[PROTOCOL]);
+                    if let Err(error) = accepted.and_then(|stream| relay.attend(stream, guest)) {
                         tracing::debug!("a relay's client at {from}: {error}");
                     }
                 };
@@ -130,56 +135,77 @@ impl Relay {
         })
     }
 
+    /// Serves one client whose connection was accepted already, by who serves other protocols at the same port: it speaks
+    /// [`PROTOCOL`]. `guest` is its place there, which is admitted when it is.
+    ///
+    /// # Errors
+    /// Why it ended.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn attend(&self, stream: TlsStream<TcpStream>, guest: Guest) -> io::Result<()> {
+        self.0.attend(&stream, guest)
+    }
+
     /// Clients that are registered.
     pub fn client_count(&self) -> usize {
         self.0.switch.borrow().client_count()
+    }
+
+    /// Turns a client out, from all of its seats, who may not be one any more. Never suspends.
+    pub fn dismiss(&self, peer: PeerId) {
+        let seats = self.0.switch.borrow_mut().dismiss(peer);
+        for seat in seats {
+            if let Some(mailbox) = self.0.mailboxes.borrow_mut().remove(&seat) {
+                mailbox.owe(|own| own.farewell.set(Refusal::NotAdmitted));
+            }
+        }
     }
 }
 
 impl Shared {
     /// All of a client's life. Suspends until it ends.
-    fn attend(&self, stream: TcpStream, mut guest: Guest) -> io::Result<()> {
-        let _ = stream.set_nodelay(true);
-        let stream = tls::accept(stream, &self.identity)?;
+    fn attend(&self, stream: &TlsStream<TcpStream>, mut guest: Guest) -> io::Result<()> {
         stream.keep_unsent_below(UNSENT_BYTES_MAX);
         let peer = PeerId::from(stream.peer());
         let mut decoder = Decoder::default();
         stream.get_ref().set_read_deadline(Some(deadline_after(HANDSHAKE_TIMEOUT)));
         stream.get_ref().set_write_deadline(Some(deadline_after(HANDSHAKE_TIMEOUT)));
-        let credential = read_hello(&stream, &mut decoder)?;
+        let (number, credential) = read_hello(stream, &mut decoder)?;
         if !self.admission.admits(peer, &credential) {
-            return refuse(&stream, Refusal::NotAdmitted);
+            return refuse(stream, Refusal::NotAdmitted);
         }
-        let registered = self.register(peer);
+        let registered = self.register(Seat { peer, number });
         let registration = match registered {
             Ok(registration) => registration,
-            Err(refusal) => return refuse(&stream, refusal),
+            Err(refusal) => return refuse(stream, refusal),
         };
         guest.admit();
         let mailbox = &registration.mailbox;
         scope(|s| {
             let writing = s.spawn(|| {
-                if let Err(error) = self.write(&stream, mailbox) {
+                if let Err(error) = self.write(stream, mailbox) {
                     tracing::debug!("a relay's client {peer}: {error}");
                 }
                 // The reader wakes, and ends.
                 stream.abort();
             });
-            let read = self.read(&stream, &mut decoder, mailbox);
+            let read = self.read(stream, &mut decoder, mailbox);
             writing.terminate();
             read
         })
     }
 
-    fn register(&self, peer: PeerId) -> Result<Registration<'_>, Refusal> {
-        let ticket = self.switch.borrow_mut().register(peer, now())?;
+    fn register(&self, seat: Seat) -> Result<Registration<'_>, Refusal> {
+        let ticket = self.switch.borrow_mut().register(seat, now())?;
         let mailbox = Rc::new(Mailbox {
             ticket,
             writer: Waiters::new(&"frames for a relay's client"),
             owes_pong: Cell::new(false),
             absent: RefCell::default(),
+            farewell: Cell::new(Refusal::Replaced),
         });
-        let earlier = self.mailboxes.borrow_mut().insert(peer, mailbox.clone());
+        let earlier = self.mailboxes.borrow_mut().insert(seat, mailbox.clone());
         if let Some(earlier) = earlier {
             // Its writer says goodbye.
             earlier.writer.wake_all();
@@ -193,7 +219,7 @@ impl Shared {
         loop {
             while let Some(frame) = decoder.next_frame().map_err(invalid)? {
                 match frame {
-                    Frame::Datagram { peer, bytes } => self.pass_on(own, peer, bytes),
+                    Frame::Datagram { seat, bytes } => self.pass_on(own, seat, bytes),
                     Frame::Ping => own.owe(|own| own.owes_pong.set(true)),
                     other => return Err(unexpected(&other)),
                 }
@@ -207,7 +233,7 @@ impl Shared {
         }
     }
 
-    fn pass_on(&self, own: &Mailbox, to: PeerId, bytes: &[u8]) {
+    fn pass_on(&self, own: &Mailbox, to: Seat, bytes: &[u8]) {
         let fate = self.switch.borrow_mut().on_datagram(own.ticket, to, bytes, now());
         match fate {
             Fate::Queued => {
@@ -222,7 +248,7 @@ impl Shared {
                 }
             }),
             Fate::OverQuota | Fate::QueueFull | Fate::MemoryFull | Fate::Stale => {
-                tracing::trace!("a relay dropped {} bytes for {to}: {fate:?}", bytes.len());
+                tracing::trace!("a relay dropped {} bytes for {}: {fate:?}", bytes.len(), to.peer);
             }
         }
     }
@@ -241,7 +267,7 @@ impl Shared {
                 if own.owes_pong.take() {
                     Frame::Pong.encode(&mut out);
                 }
-                own.absent.take().into_iter().for_each(|peer| Frame::Absent { peer }.encode(&mut out));
+                own.absent.take().into_iter().for_each(|seat| Frame::Absent { seat }.encode(&mut out));
                 switch.take(own.ticket, BATCH_BYTES, &mut out);
                 let is_current = switch.is_current(own.ticket);
                 (!is_current || !out.is_empty()).then_some(is_current)
@@ -249,7 +275,7 @@ impl Shared {
             if !is_current {
                 // That of what was written last may be long over.
                 stream.get_ref().set_write_deadline(Some(deadline_after(SILENCE_MAX)));
-                return refuse(stream, Refusal::Replaced);
+                return refuse(stream, own.farewell.get());
             }
         }
     }
@@ -268,18 +294,18 @@ impl Drop for Registration<'_> {
         let ticket = self.mailbox.ticket;
         let mut switch = self.shared.switch.borrow_mut();
         if switch.is_current(ticket) {
-            self.shared.mailboxes.borrow_mut().remove(&ticket.id());
+            self.shared.mailboxes.borrow_mut().remove(&ticket.seat());
         }
         switch.leave(ticket);
     }
 }
 
-/// The client's first frame: what it brings to be let in.
-fn read_hello(stream: &TlsStream<TcpStream>, decoder: &mut Decoder) -> io::Result<Vec<u8>> {
+/// The client's first frame: which seat it takes, and what it brings to be let in.
+fn read_hello(stream: &TlsStream<TcpStream>, decoder: &mut Decoder) -> io::Result<(u64, Vec<u8>)> {
     let mut buffer = [0; 1_024];
     loop {
         match decoder.next_frame().map_err(invalid)? {
-            Some(Frame::Hello { credential }) => return Ok(credential.to_vec()),
+            Some(Frame::Hello { number, credential }) => return Ok((number, credential.to_vec())),
             Some(other) => return Err(unexpected(&other)),
             None => {}
         }

@@ -2,9 +2,9 @@
 //!
 //! Each client has a slot with a queue of what is for it. Where a queue is full the newest is dropped, as a router does:
 //! what is ahead arrives in its order, and QUIC inside takes the loss for what it is, a path that is full. Everything is
-//! counted against who caused it: a client may send so many bytes a second, and hold half of another's queue, so that one
-//! who floods a peer does not keep others from it; and some of the memory is each client's own, so that those who read
-//! nothing do not keep others from each other.
+//! counted against the peer who caused it, in all of its seats together: it may send so many bytes a second, and hold half of
+//! a queue, so that one who floods a peer does not keep others from it; and some of the memory is each client's own, so that
+//! those who read nothing do not keep others from each other.
 //!
 //! What it is not: a judgement of who may register ([`Admission`](super::Admission)), or of what is inside a datagram.
 
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::frame::{Frame, Refusal};
+use super::seat::Seat;
 use crate::nat::PeerId;
 
 /// What a relay gives at most.
@@ -24,9 +25,9 @@ pub struct Quota {
     /// Bytes that wait for all of them. The default is 64 MiB. An equal part of as much again, 64 KiB by default, is each
     /// client's own, whatever waits for others: so twice as many at most.
     pub memory_bytes: usize,
-    /// Bytes that one client may send in a second, in the long run. The default is 16 MiB.
+    /// Bytes that one peer may send in a second, in the long run. The default is 16 MiB.
     pub bytes_per_second: u64,
-    /// Bytes that one client may send at once. The default is 2 MiB.
+    /// Bytes that one peer may send at once. The default is 2 MiB.
     pub burst_bytes: u64,
 }
 
@@ -45,17 +46,20 @@ impl Default for Quota {
 /// What a datagram in a queue costs beside its bytes, so that empty ones are bounded too.
 const QUEUED_OVERHEAD_BYTES: usize = 100;
 
+/// Seats of one peer: as many processes of one key as are at work on a busy machine, and no way to take all there are.
+pub(super) const SEATS_EACH_MAX: usize = 64;
+
 /// One of a client's registrations: the newest one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
-    id: PeerId,
+    seat: Seat,
     serial: u64,
 }
 
 impl Ticket {
-    /// Whose it is.
-    pub(super) fn id(self) -> PeerId {
-        self.id
+    /// Which seat it is for.
+    pub(super) fn seat(self) -> Seat {
+        self.seat
     }
 }
 
@@ -64,7 +68,7 @@ impl Ticket {
 pub(super) enum Fate {
     /// It waits for whom it is for.
     Queued,
-    /// Nobody of that id is here.
+    /// Nobody has that seat.
     Absent,
     /// The sender has sent too much.
     OverQuota,
@@ -79,22 +83,28 @@ pub(super) enum Fate {
 /// See the module.
 pub(super) struct Switch {
     quota: Quota,
-    slots: BTreeMap<PeerId, Slot>,
+    slots: BTreeMap<Seat, Slot>,
+    peers: BTreeMap<PeerId, Standing>,
     memory_bytes: usize,
     next_serial: u64,
 }
 
+/// What a peer with any seat has used, and how many it has.
+struct Standing {
+    allowance: Allowance,
+    seats: usize,
+}
+
 struct Slot {
     serial: u64,
-    allowance: Allowance,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
-    /// Of these, by who sent them.
+    /// Of these, by who sent them, from whichever seat.
     bytes_by_sender: BTreeMap<PeerId, usize>,
 }
 
 struct Queued {
-    from: PeerId,
+    from: Seat,
     bytes: Box<[u8]>,
 }
 
@@ -134,57 +144,82 @@ impl Allowance {
 impl Switch {
     /// A relay without clients.
     pub(super) fn new(quota: Quota) -> Switch {
-        Switch { quota, slots: BTreeMap::new(), memory_bytes: 0, next_serial: 0 }
+        let (slots, peers) = (BTreeMap::new(), BTreeMap::new());
+        Switch { quota, slots, peers, memory_bytes: 0, next_serial: 0 }
     }
 
-    /// Gives a client its slot. One that had one already keeps what waits there, and its earlier ticket is worth nothing.
+    /// Gives a client its slot. One that had the seat already keeps what waits there, and its earlier ticket is worth nothing.
     ///
     /// # Errors
-    /// [`Refusal::Full`].
-    pub(super) fn register(&mut self, id: PeerId, now: Instant) -> Result<Ticket, Refusal> {
-        if !self.slots.contains_key(&id) && self.slots.len() >= self.quota.clients {
+    /// [`Refusal::Full`], also for a peer with [`SEATS_EACH_MAX`] seats.
+    pub(super) fn register(&mut self, seat: Seat, now: Instant) -> Result<Ticket, Refusal> {
+        let is_new = !self.slots.contains_key(&seat);
+        let has_many = self.peers.get(&seat.peer).is_some_and(|peer| peer.seats >= SEATS_EACH_MAX);
+        if is_new && (has_many || self.slots.len() >= self.quota.clients) {
             return Err(Refusal::Full);
         }
         let serial = self.next_serial;
         self.next_serial += 1;
-        let slot = self.slots.entry(id).or_insert_with(|| Slot {
+        if is_new {
+            // The allowance of a peer who is here stays as it is: who is over it would register anew.
+            let allowance = Allowance { bytes: self.quota.burst_bytes, at: now };
+            self.peers.entry(seat.peer).or_insert(Standing { allowance, seats: 0 }).seats += 1;
+        }
+        let slot = self.slots.entry(seat).or_insert_with(|| Slot {
             serial,
-            allowance: Allowance { bytes: self.quota.burst_bytes, at: now },
             queue: VecDeque::new(),
             queue_bytes: 0,
             bytes_by_sender: BTreeMap::new(),
         });
-        // The allowance stays as it is: who is over it would register anew.
         slot.serial = serial;
-        Ok(Ticket { id, serial })
+        Ok(Ticket { seat, serial })
     }
 
     /// Takes the slot back, unless it has been given anew.
     pub(super) fn leave(&mut self, ticket: Ticket) {
-        if self.is_current(ticket)
-            && let Some(slot) = self.slots.remove(&ticket.id)
-        {
-            self.memory_bytes -= slot.queue_bytes;
+        if self.is_current(ticket) {
+            self.free(ticket.seat);
+        }
+    }
+
+    /// Takes all slots of a peer back; whose they were.
+    pub(super) fn dismiss(&mut self, peer: PeerId) -> Vec<Seat> {
+        let all = Seat { peer, number: 0 }..=Seat { peer, number: u64::MAX };
+        let seats: Vec<Seat> = self.slots.range(all).map(|(seat, _)| *seat).collect();
+        seats.iter().for_each(|seat| self.free(*seat));
+        seats
+    }
+
+    fn free(&mut self, seat: Seat) {
+        let Some(slot) = self.slots.remove(&seat) else { return };
+        self.memory_bytes -= slot.queue_bytes;
+        if let Some(peer) = self.peers.get_mut(&seat.peer) {
+            peer.seats -= 1;
+            if peer.seats == 0 {
+                self.peers.remove(&seat.peer);
+            }
         }
     }
 
     /// Whether the ticket is the client's newest.
     pub(super) fn is_current(&self, ticket: Ticket) -> bool {
-        self.slots.get(&ticket.id).is_some_and(|slot| slot.serial == ticket.serial)
+        self.slots.get(&ticket.seat).is_some_and(|slot| slot.serial == ticket.serial)
     }
 
     /// A client sends `bytes` to another, or to itself.
-    pub(super) fn on_datagram(&mut self, from: Ticket, to: PeerId, bytes: &[u8], now: Instant) -> Fate {
-        let Some(sender) = self.slots.get_mut(&from.id).filter(|slot| slot.serial == from.serial) else {
+    pub(super) fn on_datagram(&mut self, from: Ticket, to: Seat, bytes: &[u8], now: Instant) -> Fate {
+        if !self.is_current(from) {
             return Fate::Stale;
-        };
+        }
+        let sender = from.seat.peer;
         let weight = weight(bytes.len());
+        let allowance = self.peers.get_mut(&sender).map(|peer| &mut peer.allowance);
         // Also for what goes nowhere: it was read, and is answered.
-        if !sender.allowance.take(weight as u64, &self.quota, now) {
+        if !allowance.is_some_and(|allowance| allowance.take(weight as u64, &self.quota, now)) {
             return Fate::OverQuota;
         }
         let Some(slot) = self.slots.get_mut(&to) else { return Fate::Absent };
-        let of_sender = slot.bytes_by_sender.get(&from.id).copied().unwrap_or_default();
+        let of_sender = slot.bytes_by_sender.get(&sender).copied().unwrap_or_default();
         if slot.queue_bytes + weight > self.quota.queue_bytes
             || of_sender + weight > self.quota.queue_bytes / 2
         {
@@ -195,16 +230,16 @@ impl Switch {
         if self.memory_bytes + weight > self.quota.memory_bytes && slot.queue_bytes + weight > share {
             return Fate::MemoryFull;
         }
-        slot.queue.push_back(Queued { from: from.id, bytes: bytes.into() });
+        slot.queue.push_back(Queued { from: from.seat, bytes: bytes.into() });
         slot.queue_bytes += weight;
-        slot.bytes_by_sender.insert(from.id, of_sender + weight);
+        slot.bytes_by_sender.insert(sender, of_sender + weight);
         self.memory_bytes += weight;
         Fate::Queued
     }
 
     /// Appends what waits for a client to `out`, as frames, until that is `size` bytes long or longer.
     pub(super) fn take(&mut self, ticket: Ticket, size: usize, out: &mut Vec<u8>) {
-        let Some(slot) = self.slots.get_mut(&ticket.id).filter(|slot| slot.serial == ticket.serial) else {
+        let Some(slot) = self.slots.get_mut(&ticket.seat).filter(|slot| slot.serial == ticket.serial) else {
             return;
         };
         while out.len() < size {
@@ -212,13 +247,13 @@ impl Switch {
             let weight = queued.weight();
             slot.queue_bytes -= weight;
             self.memory_bytes -= weight;
-            if let Some(of_sender) = slot.bytes_by_sender.get_mut(&queued.from) {
+            if let Some(of_sender) = slot.bytes_by_sender.get_mut(&queued.from.peer) {
                 *of_sender -= weight;
                 if *of_sender == 0 {
-                    slot.bytes_by_sender.remove(&queued.from);
+                    slot.bytes_by_sender.remove(&queued.from.peer);
                 }
             }
-            Frame::Datagram { peer: queued.from, bytes: &queued.bytes }.encode(out);
+            Frame::Datagram { seat: queued.from, bytes: &queued.bytes }.encode(out);
         }
     }
 

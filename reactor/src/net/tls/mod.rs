@@ -26,7 +26,8 @@ use std::time::Duration;
 pub use certificate::Certificate;
 pub use client::Client;
 pub use error::Truncated;
-pub use peer::{Expect, accept, connect};
+pub use peer::{Expect, accept, accept_speaking, connect, connect_speaking};
+pub use raw_public_key::PROTOCOL;
 pub use server::Server;
 pub use stream::{ByCertificate, CertifiedStream, Proof, TlsStream, Version};
 

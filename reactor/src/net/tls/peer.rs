@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ServerConnection};
 
 use super::error::tls_error;
-use super::raw_public_key::{client_config, decode_key, server_config};
+use super::raw_public_key::{PROTOCOL, client_config, decode_key, server_config};
 use super::stream::{TlsStream, shake_hands};
 use crate::crypto::{Identity, PublicKey};
 use crate::net::Duplex;
@@ -33,8 +33,25 @@ pub enum Expect {
 /// # Suspends
 /// For a round trip.
 pub fn connect<S: Duplex>(stream: S, identity: &Rc<Identity>, expect: Expect) -> io::Result<TlsStream<S>> {
+    connect_speaking(stream, identity, expect, PROTOCOL)
+}
+
+/// As [`connect`], for who speaks another `protocol` inside than [`PROTOCOL`]; whoever accepts has to know it (ALPN, RFC 7301).
+///
+/// # Errors
+/// As [`connect`]; `InvalidData` too if the peer does not speak it.
+///
+/// # Suspends
+/// For a round trip.
+pub fn connect_speaking<S: Duplex>(
+    stream: S,
+    identity: &Rc<Identity>,
+    expect: Expect,
+    protocol: &str,
+) -> io::Result<TlsStream<S>> {
     let name = ServerName::try_from("peer").expect("a constant that parses");
-    let config = client_config(identity, expect).map_err(tls_error)?;
+    let mut config = client_config(identity, expect).map_err(tls_error)?;
+    config.alpn_protocols = vec![protocol.into()];
     let tls = ClientConnection::new(Arc::new(config), name).map_err(tls_error)?;
     shake_hands(stream, tls.into(), proved_key)
 }
@@ -47,7 +64,24 @@ pub fn connect<S: Duplex>(stream: S, identity: &Rc<Identity>, expect: Expect) ->
 /// # Suspends
 /// For a round trip and a half.
 pub fn accept<S: Duplex>(stream: S, identity: &Rc<Identity>) -> io::Result<TlsStream<S>> {
-    let config = server_config(identity).map_err(tls_error)?;
+    accept_speaking(stream, identity, &[PROTOCOL])
+}
+
+/// As [`accept`], for one listener that serves several protocols: [`TlsStream::alpn`] says which of `protocols` the client
+/// speaks.
+///
+/// # Errors
+/// As [`accept`]; `InvalidData` too if the client speaks none of them.
+///
+/// # Suspends
+/// For a round trip and a half.
+pub fn accept_speaking<S: Duplex>(
+    stream: S,
+    identity: &Rc<Identity>,
+    protocols: &[&str],
+) -> io::Result<TlsStream<S>> {
+    let mut config = server_config(identity).map_err(tls_error)?;
+    config.alpn_protocols = protocols.iter().map(|protocol| (*protocol).into()).collect();
     let tls = ServerConnection::new(Arc::new(config)).map_err(tls_error)?;
     shake_hands(stream, tls.into(), proved_key)
 }

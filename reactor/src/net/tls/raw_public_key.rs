@@ -31,8 +31,9 @@ use crate::crypto::{Identity, PublicKey, Signature};
 /// algorithm never vary, so there is nothing to parse.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Says which protocol runs inside, so that no other one's bytes can be replayed at us (RFC 7301).
-const APPLICATION_PROTOCOL: &[u8] = b"hypha/1";
+/// What runs inside where nothing else was asked for. It is said in the handshake, so that no other protocol's bytes can be
+/// replayed at us (RFC 7301).
+pub const PROTOCOL: &str = "hypha/1";
 
 /// The key in a SubjectPublicKeyInfo.
 ///
@@ -54,7 +55,7 @@ pub(in crate::net) fn client_config(identity: &Identity, expect: Expect) -> Resu
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PeerVerifier { expect }))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(certified(identity))));
-    config.alpn_protocols = vec![APPLICATION_PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![PROTOCOL.into()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     Ok(config)
@@ -66,7 +67,7 @@ pub(in crate::net) fn server_config(identity: &Identity) -> Result<ServerConfig,
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(PeerVerifier { expect: Expect::Any }))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified(identity))));
-    config.alpn_protocols = vec![APPLICATION_PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![PROTOCOL.into()];
     // Connections are long-lived, and a ticket is a secret more to keep.
     config.send_tls13_tickets = 0;
     Ok(config)

@@ -15,18 +15,18 @@ const QUOTA: Quota = Quota {
     burst_bytes: 20_000,
 };
 
-fn id(number: u8) -> PeerId {
-    PeerId([number; 32])
+fn id(number: u8) -> Seat {
+    Seat::known(PeerId([number; 32]))
 }
 
-fn taken(switch: &mut Switch, ticket: Ticket) -> Vec<(PeerId, Vec<u8>)> {
+fn taken(switch: &mut Switch, ticket: Ticket) -> Vec<(Seat, Vec<u8>)> {
     let mut bytes = Vec::new();
     switch.take(ticket, usize::MAX, &mut bytes);
     let (mut decoder, mut all) = (Decoder::default(), Vec::new());
     decoder.push(&bytes);
     while let Some(frame) = decoder.next_frame().unwrap() {
-        let Frame::Datagram { peer, bytes } = frame else { panic!("{frame:?}") };
-        all.push((peer, bytes.to_vec()));
+        let Frame::Datagram { seat, bytes } = frame else { panic!("{frame:?}") };
+        all.push((seat, bytes.to_vec()));
     }
     all
 }
@@ -91,7 +91,7 @@ fn all_queues_together_have_a_bound() {
     let mut queued = 0;
     for from in tickets {
         for to in tickets {
-            while switch.on_datagram(from, to.id(), &[0; 400], now) == Fate::Queued {
+            while switch.on_datagram(from, to.seat(), &[0; 400], now) == Fate::Queued {
                 queued += 500;
             }
         }
@@ -144,6 +144,34 @@ fn a_client_may_send_so_much_and_registering_anew_gives_no_more() {
     assert_eq!(later.count(), 1);
 }
 
+#[test]
+fn a_peer_in_several_seats_is_one_to_the_bounds_and_goes_as_a_whole() {
+    let (mut switch, now) = (Switch::new(Quota { clients: 200, ..QUOTA }), Instant::now());
+    let peer = id(1).peer;
+    let seat = |number| Seat { peer, number };
+    let other = switch.register(id(2), now).unwrap();
+    let tickets: Vec<Ticket> =
+        (0..SEATS_EACH_MAX as u64).map(|number| switch.register(seat(number), now).unwrap()).collect();
+    assert_eq!(switch.register(seat(u64::MAX), now), Err(Refusal::Full));
+    assert!(switch.register(id(3), now).is_ok(), "others find room");
+    // What is for one of them the others don't get, and whom it is from is told.
+    assert_eq!(switch.on_datagram(other, seat(5), b"five", now), Fate::Queued);
+    assert_eq!(taken(&mut switch, tickets[4]), []);
+    assert_eq!(taken(&mut switch, tickets[5]), [(id(2), b"five".to_vec())]);
+    assert_eq!(switch.on_datagram(tickets[5], id(2), b"and back", now), Fate::Queued);
+    assert_eq!(taken(&mut switch, other), [(seat(5), b"and back".to_vec())]);
+    // All together send as much as one may, and hold as much of a queue.
+    let sent = tickets.iter().map(|ticket| switch.on_datagram(*ticket, id(2), &[0; 900], now));
+    let fates: Vec<Fate> = sent.collect();
+    assert_eq!(fates.iter().filter(|fate| **fate == Fate::Queued).count(), 2, "half of 4,000 bytes");
+    assert!(fates.ends_with(&[Fate::OverQuota]), "{fates:?}");
+    let mut dismissed = switch.dismiss(peer);
+    dismissed.sort();
+    assert!(dismissed.len() == SEATS_EACH_MAX && tickets.iter().all(|ticket| !switch.is_current(*ticket)));
+    assert_eq!(switch.on_datagram(tickets[5], id(2), b"gone", now), Fate::Stale);
+    assert_eq!((switch.client_count(), switch.dismiss(peer).len()), (2, 0));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Register(u8),
@@ -167,7 +195,7 @@ proptest! {
         let (mut switch, mut now) = (Switch::new(QUOTA), Instant::now());
         let mut tickets: Vec<Ticket> = Vec::new();
         // What each client has yet to get, in order.
-        let mut waiting: BTreeMap<PeerId, VecDeque<(PeerId, Vec<u8>)>> = BTreeMap::new();
+        let mut waiting: BTreeMap<Seat, VecDeque<(Seat, Vec<u8>)>> = BTreeMap::new();
         let mut number = 0_u8;
         for step in steps {
             now += Duration::from_millis(1);
@@ -180,7 +208,7 @@ proptest! {
                 }
                 Step::Leave(at) if at < tickets.len() => {
                     if switch.is_current(tickets[at]) {
-                        waiting.remove(&tickets[at].id());
+                        waiting.remove(&tickets[at].seat());
                     }
                     switch.leave(tickets[at]);
                 }
@@ -188,18 +216,19 @@ proptest! {
                     number = number.wrapping_add(1);
                     let bytes = vec![number; size];
                     if switch.on_datagram(tickets[at], id(to), &bytes, now) == Fate::Queued {
-                        waiting.get_mut(&id(to)).unwrap().push_back((tickets[at].id(), bytes));
+                        waiting.get_mut(&id(to)).unwrap().push_back((tickets[at].seat(), bytes));
                     }
                 }
                 Step::Take(at) if at < tickets.len() => {
                     let is_current = switch.is_current(tickets[at]);
                     let came = taken(&mut switch, tickets[at]);
-                    let expected = if is_current { waiting.insert(tickets[at].id(), VecDeque::new()) } else { None };
+                    let expected = if is_current { waiting.insert(tickets[at].seat(), VecDeque::new()) } else { None };
                     prop_assert_eq!(came, Vec::from(expected.unwrap_or_default()));
                 }
                 _ => {}
             }
             prop_assert!(switch.client_count() <= QUOTA.clients && switch.memory_bytes <= 2 * QUOTA.memory_bytes);
+            prop_assert_eq!(switch.peers.values().map(|peer| peer.seats).sum::<usize>(), switch.client_count());
             for slot in switch.slots.values() {
                 let weights = slot.queue.iter().map(Queued::weight).sum::<usize>();
                 prop_assert!(slot.queue_bytes == weights && weights <= QUOTA.queue_bytes);
