@@ -61,6 +61,8 @@ fn measure(count: usize, directory: PathBuf) {
             contacts_file: None,
             revocations_file: None,
             renewals_file: None,
+            statement: Default::default(),
+            record_file: None,
             peers,
         };
         let overlay = overlay::Node::start(config, service).expect("a node");

@@ -38,6 +38,8 @@ fn config(owner: &Identity, identity: &Identity, role: Role, known: &[Bootstrap]
         contacts_file: None,
         revocations_file: None,
         renewals_file: None,
+        statement: Default::default(),
+        record_file: None,
         peers: Peers::new(),
     }
 }

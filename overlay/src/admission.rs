@@ -12,8 +12,11 @@
 //! ```
 //!
 //! One round trip. A hello says which versions of the protocol its sender speaks, and the newest of both is spoken; which
-//! features it has that others may do without; how new its list of the revoked is; and which renewed passports it has. A
-//! passport is no secret, so the newest counts that either side has of whoever proved the key: an expired one is as good as
+//! features it has that others may do without; how new its list of the revoked is; which renewed passports it has; and what
+//! a node says of itself. The versions come first and stay there, so that two that have none in common hear that from each
+//! other, whatever else has changed; what a later release appends is passed over.
+//!
+//! A passport is no secret, so the newest counts that either side has of whoever proved the key: an expired one is as good as
 //! its renewal, if that is known here.
 //!
 //! That a member was removed it believes on the owner's signature alone: any node may refuse it, and none can make it think
@@ -23,23 +26,26 @@
 //! check. Each message has a bound, [`HELLO_BYTES_MAX`] for all that an acceptor reads, and is preceded by its length in two
 //! bytes; a longer one closes the connection unread.
 
+mod wire;
+
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 
 use reactor::crypto::PublicKey;
-use reactor::serialization::{from_bytes, to_bytes};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::contact::{ADDRESSES_MAX, Contact};
 use crate::invitation::{self, Declined, Letter, NOTES_BYTES_MAX};
 use crate::passport::{PASSPORT_BYTES_MAX, Passport, PassportError, Rights};
 use crate::peers::{Peer, Peers, Role};
+use crate::record::RECORD_BYTES_MAX;
+use crate::records::{Records, Standing};
 use crate::renewal::Renewals;
 use crate::revocation::Revocations;
+use wire::{Answer, Hello, Opening, Verdict, receive, receive_opening, send};
 
 /// The versions of everything spoken on a connection that this program speaks. A peer with none of them is refused.
-pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 3, newest: 3 };
+pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 4, newest: 4 };
 
 /// Takes lists of the revoked, and keeps the newest.
 pub const FEATURE_REVOCATIONS: u64 = 1;
@@ -47,8 +53,8 @@ pub const FEATURE_REVOCATIONS: u64 = 1;
 /// What this program has beyond the protocol's version. A bit that a peer does not know means nothing to it.
 pub const FEATURES: u64 = FEATURE_REVOCATIONS;
 
-/// Most bytes of a message of the exchange: a passport, some addresses, and room to grow.
-pub const HELLO_BYTES_MAX: usize = PASSPORT_BYTES_MAX + 1024;
+/// Most bytes of a message of the exchange: a passport, a record, some addresses, and room to grow.
+pub const HELLO_BYTES_MAX: usize = PASSPORT_BYTES_MAX + RECORD_BYTES_MAX + 1024;
 
 /// Most bytes of the answer to a hello, which may be a list of the revoked: 42 KiB, and room to grow.
 pub const WELCOME_BYTES_MAX: usize = 48 * 1024;
@@ -90,12 +96,14 @@ pub struct Credentials {
     pub peers: Peers,
     /// The book of renewed passports, our own among them.
     pub renewals: Renewals,
+    /// The book of what nodes say of themselves, ourselves among them.
+    pub records: Records,
 }
 
 /// An admitted peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Who it is and where it listens; no addresses for a client.
+    /// Who it is, where it listens, and its newest record that is known here; nothing of these for a client.
     pub contact: Contact,
     /// What it may do.
     pub peer: Peer,
@@ -111,6 +119,8 @@ pub struct Admitted {
     pub revocations: Option<u64>,
     /// What tells its book of renewed passports from ours.
     pub renewals: [u8; 8],
+    /// Whether what it said of itself is older than what is known here.
+    pub is_record_stale: bool,
 }
 
 /// Who came to the door.
@@ -171,36 +181,6 @@ pub enum AdmissionError {
     Malformed,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Hello {
-    versions: Versions,
-    features: u64,
-    passport: Passport,
-    role: Role,
-    addresses: Vec<SocketAddr>,
-    revocations: u64,
-    renewals: [u8; 8],
-}
-
-#[derive(Serialize, Deserialize)]
-enum Opening {
-    Hello(Hello),
-    Letter(Box<Letter>),
-}
-
-#[derive(Serialize, Deserialize)]
-enum Answer {
-    Welcome(Hello),
-    Refused(Refusal),
-    Removed(Revocations),
-}
-
-#[derive(Serialize, Deserialize)]
-enum Verdict {
-    Accepted,
-    Refused(Refusal),
-}
-
 /// The dialler's side, over a stream whose other end holds `peer_key` and lives at `peer_address`.
 ///
 /// # Errors
@@ -245,9 +225,13 @@ pub fn acceptor(
     peer_key: PublicKey,
     peer_address: SocketAddr,
 ) -> Result<Visitor, AdmissionError> {
-    let hello = match receive::<Opening>(stream, HELLO_BYTES_MAX)? {
-        Opening::Hello(hello) => hello,
-        Opening::Letter(letter) => {
+    let hello = match receive_opening(stream)? {
+        Ok(Opening::Hello(hello)) => hello,
+        Err(refusal) => {
+            send(stream, &Answer::Refused(refusal.clone()), WELCOME_BYTES_MAX)?;
+            return Err(AdmissionError::Unwelcome(refusal));
+        }
+        Ok(Opening::Letter(letter)) => {
             return match ours.judge_letter(&letter, &peer_key) {
                 Ok(()) => Ok(Visitor::Stranger(letter)),
                 Err(why) => {
@@ -312,6 +296,7 @@ impl Credentials {
             addresses: self.addresses.clone(),
             revocations: self.peers.revocations().version(),
             renewals: self.renewals.digest(),
+            record: self.records.own().map(|record| record.signed().clone()),
         }
     }
 
@@ -370,32 +355,32 @@ impl Credentials {
         let addresses = addresses.filter(|_| hello.role == Role::Storage);
         let peer = Peer { role: hello.role, rights, expires: passport.opens_until() };
         let revocations = (hello.features & FEATURE_REVOCATIONS != 0).then_some(hello.revocations);
-        let contact = Contact::new(key, addresses);
+        let mut contact = Contact::new(key, addresses);
+        let mut is_record_stale = false;
+        if let Some(said) = hello.record.filter(|_| hello.role == Role::Storage) {
+            match self.records.take(&key, &said) {
+                Ok((_, standing)) => is_record_stale = standing == Standing::Stale,
+                // Its passport lets it in; nothing that it says of itself counts.
+                Err(error) => tracing::warn!(%contact, %error, "a node's record of itself is refused"),
+            }
+        }
+        if hello.role == Role::Storage {
+            contact = self.records.newest(contact);
+        }
         let (is_renewed, renewals) = (passport != shown, hello.renewals);
-        Ok(Admitted { contact, peer, passport, is_renewed, version, address, revocations, renewals })
+        let admitted = Admitted {
+            contact,
+            peer,
+            passport,
+            is_renewed,
+            version,
+            address,
+            revocations,
+            renewals,
+            is_record_stale,
+        };
+        Ok(admitted)
     }
-}
-
-fn send(stream: &mut impl Write, message: &impl Serialize, bytes_max: usize) -> io::Result<()> {
-    let body = to_bytes(message);
-    assert!(body.len() <= bytes_max, "our own message is {} bytes long", body.len());
-    // One write, one TLS record.
-    let mut bytes = (body.len() as u16).to_be_bytes().to_vec();
-    bytes.extend_from_slice(&body);
-    stream.write_all(&bytes)?;
-    stream.flush()
-}
-
-fn receive<T: DeserializeOwned>(stream: &mut impl Read, bytes_max: usize) -> Result<T, AdmissionError> {
-    let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
-    let length = usize::from(u16::from_be_bytes(length));
-    if length > bytes_max {
-        return Err(AdmissionError::Malformed);
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    from_bytes(&body).map_err(|_| AdmissionError::Malformed)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! the `ALPHA`, nor as one of the `count` while further candidates can be asked. So a dead contact delays the others
 //! by its patience, not by its timeout; but as long as its call runs the lookup is not over, because it may be closest.
 //!
+//! A node that moved is named by some at the old place and by others under its newer record: it is asked again at the new one.
+//!
 //! Pure: it is told the time, and told the answers. The loop that asks is in `lookup.rs`.
 
 use std::collections::HashSet;
@@ -44,6 +46,8 @@ struct Candidate {
     /// Answers it took to hear of it.
     hops: u32,
     state: State,
+    /// Somebody named it under a newer record after it had been asked.
+    is_renewed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,12 +115,14 @@ impl Frontier {
     /// Notes that `id` was asked at `now`, and for how long that is nothing unusual.
     pub fn on_asked(&mut self, id: &NodeId, patience: Duration, now: Instant) {
         self.asked_count += 1;
-        self.set_state(id, State::Asked { patience_ends: now + patience });
+        if let Some(candidate) = self.set_state(id, State::Asked { patience_ends: now + patience }) {
+            candidate.is_renewed = false;
+        }
     }
 
     /// Notes the contacts that `id` answered with. Of a longer answer than `K` the rest is ignored.
     pub fn on_answer(&mut self, id: &NodeId, contacts: Vec<Contact>) {
-        let hops = self.set_state(id, State::Answered).unwrap_or(0) + 1;
+        let hops = self.set_state(id, State::Answered).map_or(0, |candidate| candidate.hops) + 1;
         for contact in contacts.into_iter().take(K) {
             self.add(contact, hops);
         }
@@ -124,7 +130,11 @@ impl Frontier {
 
     /// Notes that `id` could not be asked, or did not answer.
     pub fn on_failed(&mut self, id: &NodeId) {
-        self.set_state(id, State::Failed);
+        if let Some(candidate) = self.set_state(id, State::Failed)
+            && candidate.is_renewed
+        {
+            candidate.state = State::Waiting;
+        }
     }
 
     /// The nearest contacts that answered, nearest first, at most `count`.
@@ -145,12 +155,17 @@ impl Frontier {
     }
 
     fn add(&mut self, contact: Contact, hops: u32) {
-        if contact.id == self.own || !self.known.insert(contact.id) {
+        if contact.id == self.own {
+            return;
+        }
+        if !self.known.insert(contact.id) {
+            self.renew(contact);
             return;
         }
         let distance = contact.id.distance(&self.target);
         let index = self.candidates.partition_point(|candidate| candidate.distance < distance);
-        self.candidates.insert(index, Candidate { distance, contact, hops, state: State::Waiting });
+        let candidate = Candidate { distance, contact, hops, state: State::Waiting, is_renewed: false };
+        self.candidates.insert(index, candidate);
         if self.candidates.len() > CANDIDATES_MAX
             && let Some(farthest) =
                 self.candidates.iter().rposition(|candidate| candidate.state == State::Waiting)
@@ -159,17 +174,29 @@ impl Frontier {
         }
     }
 
-    fn set_state(&mut self, id: &NodeId, state: State) -> Option<u32> {
+    /// A known candidate is named again. Each newer record is worth one more question, if the last one failed.
+    fn renew(&mut self, contact: Contact) {
+        let known = self.candidates.iter_mut().find(|candidate| candidate.contact.id == contact.id);
+        let Some(candidate) = known.filter(|known| contact.is_newer_than(&known.contact)) else { return };
+        candidate.contact = contact;
+        match candidate.state {
+            State::Failed => candidate.state = State::Waiting,
+            State::Asked { .. } => candidate.is_renewed = true,
+            State::Waiting | State::Answered => {}
+        }
+    }
+
+    fn set_state(&mut self, id: &NodeId, state: State) -> Option<&mut Candidate> {
         let candidate = self.candidates.iter_mut().find(|candidate| candidate.contact.id == *id)?;
         candidate.state = state;
-        Some(candidate.hops)
+        Some(candidate)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::contact_at;
+    use crate::testing::{contact_at, contact_with_record};
 
     const TARGET: NodeId = NodeId([0; 32]);
     const OWN: NodeId = NodeId([0xff; 32]);
@@ -245,6 +272,26 @@ mod tests {
         frontier.on_answer(&at(5).id, contacts([4]));
         assert_eq!(frontier.step(now), Step::Done, "a failed contact does not come back");
         assert_eq!(frontier.closest(), contacts([5]));
+    }
+
+    #[test]
+    fn a_node_that_moved_is_asked_again_where_its_newer_record_says() {
+        let now = Instant::now();
+        let said = |version| contact_with_record(1, version, &format!("127.0.0.1:{version}"));
+        let nearer = contact_at(said(1).id, "127.0.0.1:1");
+        let mut frontier = Frontier::new(OWN, said(1).id, 1, vec![nearer.clone(), at(4)]);
+        assert_eq!(ask_all(&mut frontier, now), [nearer]);
+        frontier.on_failed(&said(1).id);
+        assert_eq!(ask_all(&mut frontier, now), [at(4)]);
+        frontier.on_answer(&at(4).id, vec![said(2)]);
+        // While it is asked there, somebody says that it has moved on.
+        assert_eq!(ask_all(&mut frontier, now), [said(2)]);
+        frontier.on_answer(&at(4).id, vec![said(3), said(1)]);
+        frontier.on_failed(&said(1).id);
+        assert_eq!(ask_all(&mut frontier, now), [said(3)]);
+        frontier.on_failed(&said(1).id);
+        frontier.on_answer(&at(4).id, vec![said(3)]);
+        assert!(ask_all(&mut frontier, now).is_empty(), "that was tried");
     }
 
     #[test]

@@ -12,10 +12,12 @@
 //! Pure: it is told the time and touches no socket.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contact::Contact;
 use crate::node_id::NodeId;
+use crate::record::NodeRecord;
 
 /// Contacts per bucket. 16, not the paper's 20: in simulation of 10,000 nodes it found the same nodes with smaller
 /// answers.
@@ -58,9 +60,9 @@ pub struct Entry {
 pub enum Insert {
     /// It took a place.
     Added,
-    /// It had one; it is alive at the same addresses as before.
+    /// It had one; it is alive at the same addresses as before, and says the same of itself.
     Refreshed,
-    /// It had one, but was thought dead or moved to other addresses.
+    /// It had one, but was thought dead, moved to other addresses, or says something else of itself.
     Changed,
     /// The bucket is full of live contacts: it waits.
     Waiting,
@@ -93,8 +95,12 @@ impl Entry {
 impl KBucket {
     /// Notes that `contact` was seen at `now`, its id and addresses proven by a handshake.
     pub fn on_seen(&mut self, contact: Contact, now: Instant) -> Insert {
+        let contact = match self.find(&contact.id).and_then(|entry| entry.contact.record().cloned()) {
+            Some(known) => contact.with_record(known),
+            None => contact,
+        };
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.contact.id == contact.id) {
-            let changed = !entry.is_live() || entry.contact.addresses != contact.addresses;
+            let changed = !entry.is_live() || entry.contact != contact;
             entry.last_seen = now;
             entry.failures = 0;
             entry.contact = contact;
@@ -135,6 +141,24 @@ impl KBucket {
         entry.last_seen = now;
         entry.failures = 0;
         revived
+    }
+
+    /// Notes what a node says of itself, whoever brought it; only of those that are here already. Returns whether that is news
+    /// of one with a place.
+    pub fn on_record(&mut self, record: &Arc<NodeRecord>, now: Instant) -> bool {
+        let id = NodeId::of(record.holder());
+        let has_place = self.get(&id).is_some();
+        let Some(entry) = self.find(&id) else { return false };
+        let renewed = entry.contact.moved_to(record.clone());
+        if !renewed.is_newer_than(&entry.contact) {
+            return false;
+        }
+        entry.contact = renewed;
+        if !entry.is_live() {
+            // It may be there where it says.
+            entry.next_ping = now;
+        }
+        has_place
     }
 
     /// Notes a failed call or ping. Returns whether the set of live contacts changed.
@@ -229,7 +253,7 @@ fn subnet(address: &SocketAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::contact_at;
+    use crate::testing::{contact_at, contact_with_record};
 
     fn contact(number: u8) -> Contact {
         contact_at(NodeId([number; 32]), &format!("127.0.0.1:{}", 7000 + u16::from(number)))
@@ -320,6 +344,29 @@ mod tests {
         let moved = contact_at(contact(1).id, "127.0.0.1:9999");
         assert_eq!(bucket.on_seen(moved.clone(), now), Insert::Changed);
         assert_eq!(bucket.get(&moved.id).unwrap().contact, moved);
+    }
+
+    #[test]
+    fn a_dead_contact_that_says_it_moved_is_pinged_there_at_once_and_an_older_word_changes_nothing() {
+        let now = Instant::now();
+        let mut bucket = KBucket::default();
+        let said = |version, address| contact_with_record(1, version, address);
+        let (first, moved) = (said(5, "127.0.0.1:7001"), said(6, "127.0.0.1:7002"));
+        let record = |contact: &Contact| contact.record().unwrap().clone();
+        assert!(!bucket.on_record(&record(&first), now), "nobody was met there yet");
+        bucket.on_seen(first.clone(), now);
+        for _ in 0..4 {
+            bucket.on_failed(&first.id, now);
+        }
+        assert!(bucket.get(&first.id).unwrap().next_ping > now);
+        assert!(bucket.on_record(&record(&moved), now));
+        let entry = bucket.get(&first.id).unwrap();
+        assert_eq!((&entry.contact, entry.is_live(), entry.next_ping), (&moved, false, now));
+        assert!(!bucket.on_record(&record(&first), now) && !bucket.on_record(&record(&moved), now));
+        // Nor does one who shows an older one lose the newer.
+        assert_eq!(bucket.on_seen(first.clone(), now), Insert::Changed);
+        assert_eq!(bucket.get(&first.id).unwrap().contact.record(), moved.record());
+        assert_eq!(bucket.on_seen(moved, now), Insert::Changed, "it was at another address as well");
     }
 
     #[test]

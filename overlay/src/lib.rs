@@ -10,11 +10,12 @@
 //! | `node` | what is started, used and stopped |
 //! | `join`, `upkeep`, `listener`, `session` | flow: getting in, staying in, letting in, one connection's life |
 //! | `state`, `connections`, `dial`, `served` | flow: what the coroutines share, reaching a peer, and what it may ask |
-//! | `revoking`, `renewing`, `handing_over`, [`stranger`] | flow: cutting off who is no member any more, spreading what the owner signed, asking to become a member |
+//! | `revoking`, `renewing`, `stating`, `handing_over`, [`stranger`] | flow: cutting off who is no member any more, spreading what the owner signed and what we say of ourselves, asking to become a member |
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
-//! | [`frontier`], [`routing_table`], [`k_bucket`], [`letterbox`] | pure: told the time and the answers, never asking |
+//! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], [`letterbox`] | pure: told the time and the answers, never asking |
 //! | [`node_id`], [`contact`], [`peers`], [`message`] | what travels |
 //! | [`passport`], [`renewal`], [`invitation`], [`ticket`], [`revocation`] | what the owner signs, and what that proves |
+//! | [`record`] | what a node signs of itself, and how far that goes |
 //!
 //! ```
 //! use overlay::{Bootstrap, Config, Node, NodeId, Overlay, Passport, Peers, Rights, Role};
@@ -36,6 +37,8 @@
 //!             contacts_file: None,
 //!             revocations_file: None,
 //!             renewals_file: None,
+//!             statement: Default::default(),
+//!             record_file: None,
 //!             peers: Peers::new(),
 //!         };
 //!         Node::start(config, Service::new()).unwrap()
@@ -74,6 +77,8 @@ mod node;
 pub mod node_id;
 pub mod passport;
 pub mod peers;
+pub mod record;
+pub mod records;
 pub mod renewal;
 mod renewing;
 pub mod revocation;
@@ -83,6 +88,7 @@ pub mod routing_table;
 mod served;
 mod session;
 mod state;
+mod stating;
 pub mod stranger;
 #[cfg(test)]
 mod testing;
@@ -105,6 +111,7 @@ pub use node::{Config, Node, StartError};
 pub use node_id::NodeId;
 pub use passport::{Passport, PassportError, Rights};
 pub use peers::{Peer, Peers, Role};
+pub use record::{NodeRecord, Statement, Zone};
 pub use renewal::Renewals;
 pub use revocation::Revocations;
 pub use ticket::Ticket;

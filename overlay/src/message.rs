@@ -6,11 +6,12 @@
 pub use reactor::rpc::Never;
 use serde::{Deserialize, Serialize};
 
-use crate::contact::Contact;
+use crate::contact::Introduction;
 use crate::invitation::{Letter, Reply};
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
 use crate::peers::Sighting;
+use crate::record::{RecordError, SignedRecord};
 use crate::renewal::RENEWALS_MAX;
 use crate::revocation::{Revocations, RevocationsError};
 
@@ -36,6 +37,9 @@ reactor::service! {
         fn sightings(&self) -> Result<Vec<Sighting>, NotAMember> = 0x0107 as Sightings, inline, idempotent;
         /// "The owner renewed these passports." Answered once they are kept for good.
         fn renew(&self, passports: Vec<Passport>) -> Result<(), RenewRefused> = 0x0108 as Renew, idempotent;
+        /// "This is what this node says of itself now." Answered with what is known here, if that is newer.
+        fn introduce(&self, node: Introduction) -> Result<Option<SignedRecord>, RecordError>
+            = 0x0109 as Introduce, idempotent;
     }
 }
 
@@ -82,7 +86,7 @@ pub struct FindNodeRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FindNodeResponse {
     /// Nearest first. Candidates only: they prove themselves when they are called.
-    pub contacts: Vec<Contact>,
+    pub contacts: Vec<Introduction>,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -28,11 +29,14 @@ use crate::message::{RenewRefused, RevokeRefused};
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
 use crate::peers::{Peers, Role};
+use crate::record::{NodeRecord, Statement};
+use crate::records::Records;
 use crate::renewal::Renewals;
 use crate::renewing;
 use crate::revocation::Revocations;
 use crate::revoking;
 use crate::state::{Live, State};
+use crate::stating;
 use crate::upkeep::{self, Upkeep};
 use crate::watch::Watch;
 use crate::{Overlay, Rights};
@@ -57,6 +61,10 @@ pub struct Config {
     pub revocations_file: Option<PathBuf>,
     /// Where renewed passports are kept: everybody's by a storage node, its own by a client.
     pub renewals_file: Option<PathBuf>,
+    /// What a storage node says of itself; where it listens is added.
+    pub statement: Statement,
+    /// Where that is kept, so that what the next run says is newer.
+    pub record_file: Option<PathBuf>,
     /// The book of connected peers, which the service's handlers ask for their callers' rights.
     pub peers: Peers,
 }
@@ -112,7 +120,7 @@ impl Node {
     /// For the first attempt at joining: some round trips, at most some seconds.
     pub fn start(config: Config, service: Service) -> Result<Rc<Node>, StartError> {
         let Config { identity, network, passport, role, listen, bootstrap, contacts_file, .. } = config;
-        let Config { revocations_file, renewals_file, peers, .. } = config;
+        let Config { revocations_file, renewals_file, record_file, mut statement, peers, .. } = config;
         let own = identity.public_key();
         if let Some(path) = &revocations_file {
             load_revocations(path, &network, &peers)?;
@@ -141,10 +149,15 @@ impl Node {
                 Some((listener, address))
             }
         };
-        let addresses = listener.iter().map(|(_, address)| *address).collect();
-        let credentials = Credentials { network, own, passport, role, addresses, peers, renewals };
+        let addresses: Vec<SocketAddr> = listener.iter().map(|(_, address)| *address).collect();
+        let records = Records::new(network);
+        if role == Role::Storage {
+            statement.addresses.extend(addresses.iter().copied());
+            records.set_own(stating::first(&identity, &network, record_file.as_ref(), statement));
+        }
+        let credentials = Credentials { network, own, passport, role, addresses, peers, renewals, records };
         let kept = revocations_file.filter(|_| role == Role::Storage);
-        let state = State::new(identity, credentials, kept, renewals_file, service);
+        let state = State::new(identity, credentials, kept, renewals_file, record_file, service);
         let node = Rc::new(Node { state, contacts_file, tasks: RefCell::new(Vec::new()) });
         if let Some((listener, address)) = listener {
             tracing::info!(id = ?node.state.own_id, %address, "listening");
@@ -242,6 +255,20 @@ impl Node {
         self.state.credentials.renewals.newest(&self.state.credentials.passport)
     }
 
+    /// What we say of ourselves; `None` for a client.
+    pub fn record(&self) -> Option<Arc<NodeRecord>> {
+        self.state.credentials.records.own()
+    }
+
+    /// Changes what we say of ourselves, and tells everybody who is connected; who is met later hears it then. If `change`
+    /// changes nothing, nothing is done; nor for a client.
+    ///
+    /// # Suspends
+    /// Until it is on disk.
+    pub fn restate(&self, change: impl FnOnce(&mut Statement)) {
+        stating::restate(&self.state, change);
+    }
+
     /// Whether somebody answered a lookup of our position, so that our neighbours know us.
     pub fn has_joined(&self) -> bool {
         self.state.joined.get()
@@ -327,7 +354,8 @@ impl Node {
                         "the contacts file is damaged; the rest of it is used"
                     );
                 }
-                loaded.contacts.into_iter().filter(|contact| contact.id != self.state.own_id).collect()
+                let met = loaded.contacts.iter().map(|saved| self.state.meet(saved));
+                met.filter(|contact| contact.id != self.state.own_id).collect()
             }
             Err(error) => {
                 tracing::warn!(path = shown, %error, "the contacts file can't be read; going on without");
@@ -367,8 +395,9 @@ impl Drop for Node {
 
 impl Overlay for Node {
     fn own(&self) -> Option<Contact> {
-        let Credentials { own, role, addresses, .. } = &self.state.credentials;
-        (*role == Role::Storage).then(|| Contact::new(*own, addresses.iter().copied()))
+        let Credentials { own, role, addresses, records, .. } = &self.state.credentials;
+        let own = (*role == Role::Storage).then(|| Contact::new(*own, addresses.iter().copied()))?;
+        Some(records.own().into_iter().fold(own, Contact::with_record))
     }
 
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
@@ -378,7 +407,8 @@ impl Overlay for Node {
         };
         let mut closest = match known {
             Some(closest) if !closest.is_empty() => closest,
-            _ => self.lookup(key, count).closest,
+            // Those who answered have told what they say of themselves since they were named.
+            _ => self.lookup(key, count).closest.iter().map(|found| self.state.newest(found)).collect(),
         };
         if let Some(own) = self.own() {
             let distance = own.id.distance(key);

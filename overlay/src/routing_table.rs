@@ -9,11 +9,13 @@
 //! contacts from an answer are candidates for a lookup, no more.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contact::Contact;
 use crate::k_bucket::{Entry, Insert, K, KBucket};
 use crate::node_id::{ID_BITS, NodeId};
+use crate::record::NodeRecord;
 
 /// How long a bucket may go without a lookup in its range before it is refreshed.
 ///
@@ -31,7 +33,7 @@ pub struct RoutingTable {
     buckets: BTreeMap<usize, KBucket>,
     /// When a lookup last went into each bucket's range.
     looked_up: BTreeMap<usize, Instant>,
-    /// Counts changes of the set of live contacts and of their addresses.
+    /// Counts changes of the set of live contacts, of their addresses, and of what they say of themselves.
     version: u64,
 }
 
@@ -65,6 +67,15 @@ impl RoutingTable {
     pub fn on_heard(&mut self, id: &NodeId, now: Instant) {
         if let Some(bucket) = self.bucket_of(id)
             && bucket.on_heard(id, now)
+        {
+            self.version += 1;
+        }
+    }
+
+    /// Notes what a node says of itself, whoever brought it; only of those that are here already.
+    pub fn on_record(&mut self, record: &Arc<NodeRecord>, now: Instant) {
+        if let Some(bucket) = self.bucket_of(&NodeId::of(record.holder()))
+            && bucket.on_record(record, now)
         {
             self.version += 1;
         }
@@ -130,7 +141,7 @@ impl RoutingTable {
         self.buckets.values().all(KBucket::holds_everyone) && self.entries().count() < K
     }
 
-    /// Counts changes of the set of live contacts.
+    /// Counts changes of the set of live contacts, of their addresses, and of what they say of themselves.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 
 use reactor::rpc::{CallContext, Service};
 
+use crate::contact::Introduction;
 use crate::invitation::{Letter, Reply};
 use crate::k_bucket::K;
 use crate::message::{
@@ -14,10 +15,12 @@ use crate::message::{
 use crate::node_id::NodeId;
 use crate::passport::{Passport, Rights};
 use crate::peers::Sighting;
+use crate::record::{RecordError, SignedRecord};
 use crate::renewing;
 use crate::revocation::Revocations;
 use crate::revoking;
 use crate::state::State;
+use crate::stating;
 
 const READ: Rights = Rights { store: false, read: true, write: false, invite: false };
 
@@ -48,10 +51,14 @@ impl Neighbour for Served {
         let contacts = self.0.upgrade().map_or_else(Vec::new, |state| {
             let mut contacts = state.table.borrow().closest(&request.target, K + 1);
             contacts.retain(|contact| Some(contact.id) != asker);
-            contacts.truncate(K);
-            contacts
+            contacts.iter().take(K).map(Introduction::from).collect()
         });
         Ok(FindNodeResponse { contacts })
+    }
+
+    fn introduce(&self, _: &CallContext, node: Introduction) -> Result<Option<SignedRecord>, RecordError> {
+        // Whoever brings it: it is that node's own word.
+        self.0.upgrade().map_or(Ok(None), |state| stating::on_introduced(&state, &node))
     }
 
     fn leave(&self, call: &CallContext) -> Result<(), Never> {

@@ -19,6 +19,7 @@ use crate::peers::Role;
 use crate::renewing;
 use crate::revoking;
 use crate::state::State;
+use crate::stating;
 
 /// An admitted connection; struck from the books when dropped.
 pub(crate) struct Session {
@@ -45,6 +46,9 @@ impl Session {
                 revoking::hand_over(state, connection.clone());
             }
             renewing::greet(state, &connection, &admitted);
+            if let Some(newest) = admitted.contact.record().filter(|_| admitted.is_record_stale) {
+                stating::remind(state, connection.clone(), newest.clone());
+            }
         }
         if admitted.peer.role == Role::Storage && is_member {
             let insert = state.change_table(|table, now| table.on_seen(admitted.contact.clone(), now));

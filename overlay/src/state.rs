@@ -7,6 +7,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,14 +17,15 @@ use reactor::sync::Mutex;
 
 use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
-use crate::contact::Contact;
+use crate::contact::{Contact, Introduction};
 use crate::dial::DialError;
-use crate::k_bucket::FAILURES_TO_EVICT;
+use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::letterbox::Letterbox;
 use crate::lookup::Transport;
 use crate::message::{FindNode, FindNodeRequest, Ping};
 use crate::node_id::NodeId;
 use crate::peers::Peers;
+use crate::record::NodeRecord;
 use crate::renewal::Digest;
 use crate::routing_table::RoutingTable;
 use crate::served::Served;
@@ -60,6 +62,10 @@ pub(crate) struct State {
     pub(crate) kept_revocations: Option<(PathBuf, Mutex<u64>)>,
     /// Where renewed passports are kept, and which are there.
     pub(crate) kept_renewals: Option<(PathBuf, Mutex<Digest>)>,
+    /// Where what we say of ourselves is kept.
+    pub(crate) kept_record: Option<PathBuf>,
+    /// Held by who changes what we say of ourselves.
+    pub(crate) stating: Mutex<()>,
     service: OnceCell<Rc<Service>>,
     probed: RefCell<HashSet<NodeId>>,
 }
@@ -71,6 +77,7 @@ impl State {
         credentials: Credentials,
         kept_revocations: Option<PathBuf>,
         kept_renewals: Option<PathBuf>,
+        kept_record: Option<PathBuf>,
         mut service: Service,
     ) -> Rc<State> {
         let own_id = NodeId::of(&credentials.own);
@@ -92,6 +99,8 @@ impl State {
             letterbox: RefCell::default(),
             kept_revocations,
             kept_renewals,
+            kept_record,
+            stating: Mutex::new(()),
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
         });
@@ -119,6 +128,35 @@ impl State {
         result
     }
 
+    /// Whom a peer names, under the newest record that is known here.
+    pub(crate) fn meet(&self, said: &Introduction) -> Contact {
+        let contact = self.credentials.records.meet(said);
+        if let Some(record) = contact.record() {
+            self.note(record);
+        }
+        contact
+    }
+
+    /// Has the table know what a node says of itself, if it is in there and that is news.
+    pub(crate) fn note(&self, record: &Arc<NodeRecord>) {
+        let id = NodeId::of(record.holder());
+        let is_news = self
+            .table
+            .borrow()
+            .get(&id)
+            .is_some_and(|entry| entry.contact.record().is_none_or(|known| record.is_newer_than(known)));
+        if is_news {
+            self.change_table(|table, now| table.on_record(record, now));
+        }
+    }
+
+    /// The same contact under the newest record that is known here.
+    pub(crate) fn newest(&self, contact: &Contact) -> Contact {
+        let contact = self.credentials.records.newest(contact.clone());
+        let in_table = self.table.borrow().get(&contact.id).and_then(|entry| entry.contact.record().cloned());
+        in_table.into_iter().fold(contact, Contact::with_record)
+    }
+
     /// An open connection to `contact`: the one there is, or a new one. `insist` dials even right after a failure.
     ///
     /// # Errors
@@ -138,6 +176,7 @@ impl State {
         if self.stopping.get() || contact.id == self.own_id || is_vain {
             return Err(Unreached::Never);
         }
+        let contact = &self.newest(contact);
         let mut addresses = contact.addresses.clone();
         if let Some(known) = self.table.borrow().get(&contact.id) {
             let known = known.contact.addresses.iter().filter(|address| !contact.addresses.contains(address));
@@ -283,7 +322,8 @@ impl Transport for Live<'_> {
         let began = reactor::now();
         let (answer, _) = self.0.call::<FindNode>(contact, &request, Bytes::new(), timeout).ok()?;
         self.0.change_table(|table, now| table.on_answer(&contact.id, now - began, now));
-        Some(answer.contacts)
+        // Of a longer answer than `K` the rest is ignored.
+        Some(answer.contacts.iter().take(K).map(|said| self.0.meet(said)).collect())
     }
 
     fn patience(&self, contact: &Contact) -> Duration {

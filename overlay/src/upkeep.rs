@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use reactor::crypto::{PublicKey, random_bytes};
 
-use crate::contact::Contact;
+use crate::contact::{Contact, Introduction};
 use crate::contacts_file::{self, SAVED_MAX};
 use crate::join;
 use crate::k_bucket::K;
@@ -198,7 +198,7 @@ pub(crate) fn save_contacts(state: &Rc<State>, path: &Path) {
         let table = state.table.borrow();
         let mut entries: Vec<_> = table.entries().collect();
         entries.sort_by_key(|entry| (entry.failures, entry.contact.id.distance(&state.own_id)));
-        let contacts = entries.iter().take(SAVED_MAX).map(|entry| entry.contact.clone());
+        let contacts = entries.iter().take(SAVED_MAX).map(|entry| Introduction::from(&entry.contact));
         contacts.collect::<Vec<_>>()
     };
     // An empty table says nothing against the contacts of the last run.
@@ -211,8 +211,9 @@ pub(crate) fn save_contacts(state: &Rc<State>, path: &Path) {
         let mut contacts = contacts;
         if adds {
             let known = contacts_file::load(&owned)?.contacts;
-            let is_new = |old: &Contact| contacts.iter().all(|contact| contact.id != old.id);
-            let others: Vec<Contact> = known.into_iter().filter(is_new).collect();
+            let is_new =
+                |old: &Introduction| contacts.iter().all(|contact| contact.public_key != old.public_key);
+            let others: Vec<Introduction> = known.into_iter().filter(is_new).collect();
             contacts.extend(others.into_iter().take(OTHERS_MAX));
         }
         contacts_file::save(&owned, &contacts)

@@ -352,6 +352,8 @@ mod tests {
                 contacts_file: None,
                 revocations_file: None,
                 renewals_file: None,
+                statement: Default::default(),
+                record_file: None,
                 peers: Peers::new(),
             };
             let overlay = Node::start(config, Service::new()).unwrap();

@@ -213,6 +213,8 @@ impl Client {
             contacts_file: settings.home.as_ref().map(Home::contacts_file),
             revocations_file: settings.home.as_ref().map(Home::revocations_file),
             renewals_file: settings.home.as_ref().map(Home::renewals_file),
+            statement: Default::default(),
+            record_file: None,
             peers: Peers::new(),
         };
         let overlay =
@@ -348,6 +350,8 @@ mod tests {
                 contacts_file: None,
                 revocations_file: None,
                 renewals_file: None,
+                statement: Default::default(),
+                record_file: None,
                 peers: Peers::new(),
             };
             let node = Node::start(config, Service::new()).unwrap();

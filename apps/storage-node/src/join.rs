@@ -18,6 +18,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use overlay::contact::Introduction;
 use overlay::invitation::{Answer, Declined, InvitedAs, Letter, Verdict};
 use overlay::{Contact, Passport, Ticket, contacts_file, stranger};
 use reactor::crypto::Identity;
@@ -119,19 +120,17 @@ fn refuse_unless_removed(home: &Home, network: Network, ticket: &Ticket) -> Resu
 fn remember(home: &Home, ways: &[Contact]) -> Result<(), Failure> {
     let path = home.contacts_file();
     let failed = |error| Failure::file(&path, error);
-    let mut contacts = ways.to_vec();
+    let mut contacts: Vec<Introduction> = ways.iter().map(Introduction::from).collect();
     for known in contacts_file::load(&path).map_err(failed)?.contacts {
-        match contacts.iter_mut().find(|way| way.id == known.id) {
+        match contacts.iter_mut().find(|way| way.public_key == known.public_key) {
             // Where the ticket says, and then where it was.
             Some(way) => {
-                let addresses = way.addresses.iter().chain(&known.addresses).copied();
-                let mut once: Vec<SocketAddr> = Vec::new();
-                addresses.for_each(|address| {
-                    if !once.contains(&address) {
-                        once.push(address);
+                for address in known.addresses {
+                    if !way.addresses.contains(&address) {
+                        way.addresses.push(address);
                     }
-                });
-                *way = Contact::new(way.public_key, once);
+                }
+                way.record = known.record;
             }
             None => contacts.push(known),
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dht::node::Gate;
 use dht::repair::{Pace, Repair};
 use dht::store::{DiskStore, Incarnation, Store, StoreError};
-use overlay::{Config, StartError};
+use overlay::{Config, StartError, Statement};
 use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
 use reactor::rpc::Service;
 
@@ -97,6 +97,8 @@ impl StorageNode {
                 contacts_file: Some(home.contacts_file()),
                 revocations_file: Some(home.revocations_file()),
                 renewals_file: Some(home.renewals_file()),
+                statement: Statement { release: env!("CARGO_PKG_VERSION").into(), ..Statement::default() },
+                record_file: Some(home.record_file()),
                 peers: peers.clone(),
             };
             overlay::Node::start(config, service)

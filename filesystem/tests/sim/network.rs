@@ -98,6 +98,8 @@ impl Cluster {
             contacts_file: None,
             revocations_file: None,
             renewals_file: None,
+            statement: Default::default(),
+            record_file: None,
             peers: Peers::new(),
         }
     }

@@ -26,6 +26,7 @@ pub const ALL: &[Target] = &[
     nat::STUN,
     overlay::PASSPORT,
     overlay::CONTACT,
+    overlay::RECORD,
     overlay::TICKET,
     overlay::LETTER,
     overlay::REVOCATIONS,

@@ -1,12 +1,18 @@
-//! Parsers of the overlay: passports, contacts, the messages of lookups, tickets, letters and their replies, the list of the
-//! revoked, renewed passports.
+//! Parsers of the overlay: passports, contacts and what nodes say of themselves, the messages of lookups, the file of contacts,
+//! tickets, letters and their replies, the list of the revoked, renewed passports.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::overlay::contact::{ADDRESSES_MAX, Introduction};
 use ::overlay::invitation::{Answer, Declined, Invitation, InvitedAs, Letter, Reply, Verdict};
 use ::overlay::message::{FindNodeRequest, FindNodeResponse};
-use ::overlay::{Contact, Passport, Renewals, Revocations, Rights, Ticket};
+use ::overlay::record::{RELAYS_MAX, RELEASE_BYTES_MAX, Relay, SignedRecord};
+use ::overlay::records::Records;
+use ::overlay::{
+    Contact, NodeRecord, Passport, Renewals, Revocations, Rights, Statement, Ticket, contacts_file,
+};
 use ::reactor::crypto::Identity;
 use ::reactor::serialization::{from_bytes, to_bytes};
 
@@ -37,23 +43,73 @@ pub const PASSPORT: Target = Target {
     },
 };
 
-/// Contacts and the messages that carry them.
+fn introductions() -> Vec<Introduction> {
+    let addresses =
+        ["127.0.0.1:4701", "[2001:db8::1]:4702"].map(|text| text.parse::<SocketAddr>().expect("valid"));
+    let contact = Contact::new(identity(2).public_key(), addresses);
+    let with_record = contact.clone().with_record(Arc::new(node_record(7)));
+    [contact, with_record].iter().map(Introduction::from).collect()
+}
+
+fn node_record(version: u64) -> NodeRecord {
+    let relay = Relay { public_key: identity(3).public_key(), address: ([192, 0, 2, 7], 443).into() };
+    let statement = Statement {
+        addresses: [([192, 0, 2, 8], 4701).into()].into_iter().collect(),
+        relays: vec![relay],
+        zone: "cellar".parse().ok(),
+        capacity_bytes: Some(500 << 30),
+        release: "1.2.3".into(),
+    };
+    NodeRecord::sign(&identity(2), &identity(1).public_key(), version, statement)
+}
+
+/// Contacts, the messages that carry them, and the file in which they are kept.
 pub const CONTACT: Target = Target {
     name: "contact",
     body: |data| {
-        if let Ok(contact) = from_bytes::<Contact>(data) {
-            let again: Contact = from_bytes(&to_bytes(&contact)).expect("what we encode decodes");
-            assert_eq!(again, contact);
+        if let Ok(introduction) = from_bytes::<Introduction>(data) {
+            let again: Introduction = from_bytes(&to_bytes(&introduction)).expect("what we encode decodes");
+            assert_eq!(again, introduction);
+            let contact = Records::new(identity(1).public_key()).meet(&introduction);
+            assert!(contact.record().is_none_or(|record| *record.holder() == introduction.public_key));
         }
         let _ = from_bytes::<FindNodeRequest>(data);
         let _ = from_bytes::<FindNodeResponse>(data);
+        let loaded = contacts_file::parse(data);
+        assert!(loaded.contacts.len() <= contacts_file::SAVED_MAX);
     },
     seeds: || {
-        let addresses =
-            ["127.0.0.1:4701", "[2001:db8::1]:4702"].map(|text| text.parse::<SocketAddr>().expect("valid"));
-        let contact = Contact::new(identity(1).public_key(), addresses);
-        vec![to_bytes(&contact), to_bytes(&vec![contact])]
+        let both = introductions();
+        let digits =
+            to_bytes(node_record(7).signed()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let saved =
+            format!("hypha contacts 2\n{} 127.0.0.1:4701 record:{digits}\n", identity(2).public_key());
+        assert!(contacts_file::parse(saved.as_bytes()).damage.is_empty());
+        let answer = to_bytes(&FindNodeResponse { contacts: both.clone() });
+        both.iter().map(to_bytes).chain([answer, saved.into_bytes()]).collect()
     },
+};
+
+/// What a node says of itself: decoded and, if it decodes, verified, alone and against what is known.
+pub const RECORD: Target = Target {
+    name: "record",
+    body: |data| {
+        let Ok(said) = from_bytes::<SignedRecord>(data) else { return };
+        let (network, holder) = (identity(1).public_key(), identity(2).public_key());
+        let book = Records::new(network);
+        book.take(&holder, node_record(7).signed()).expect("it is good");
+        if let Ok(record) = said.verify(&holder, &network) {
+            let statement = record.statement();
+            assert!(statement.relays.len() <= RELAYS_MAX && statement.addresses.len() <= ADDRESSES_MAX);
+            assert!(statement.release.len() <= RELEASE_BYTES_MAX);
+            let (newest, _) = book.take(&holder, &said).expect("it verifies");
+            assert!(newest.version() >= record.version() && newest.version() >= 7);
+        } else {
+            let _ = book.take(&holder, &said);
+            assert_eq!(book.of(&holder).map(|kept| kept.version()), Some(7));
+        }
+    },
+    seeds: || [3, 7, 9].map(|version| to_bytes(node_record(version).signed())).into(),
 };
 
 fn later() -> SystemTime {

@@ -1,7 +1,10 @@
 //! The exchange of passports over a recorded stream: who is let in, and what the other side hears.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::invitation::{Invitation, InvitedAs};
+use crate::record::{NodeRecord, SignedRecord, Statement};
 use proptest::prelude::*;
 use reactor::crypto::Identity;
 
@@ -42,6 +45,7 @@ fn credentials(owner: &Identity, role: Role, rights: Rights) -> Credentials {
         addresses: vec!["0.0.0.0:7001".parse().unwrap()],
         peers: Peers::new(),
         renewals: Renewals::new(),
+        records: Records::new(owner.public_key()),
     }
 }
 
@@ -119,6 +123,76 @@ fn releases_that_share_a_version_speak_the_newest() {
     assert_eq!(versions(1, 3).common(versions(2, 5)), Some(3));
     assert_eq!(versions(2, 5).common(versions(1, 3)), Some(3));
     assert_eq!(versions(1, 2).common(versions(3, 4)), None);
+}
+
+/// What a later release sends: it speaks `versions`, shows `passport`, and says more than this one.
+fn later_hello(versions: Versions, passport: impl Serialize) -> Script {
+    #[derive(Serialize)]
+    struct Later<P>(Versions, u64, P, Role, Vec<SocketAddr>, u64, [u8; 8], Option<SignedRecord>, Vec<String>);
+    #[derive(Serialize)]
+    enum Sent<P> {
+        Hello(Later<P>),
+    }
+    let more = vec!["more".to_owned()];
+    let hello = Later(versions, u64::MAX, passport, Role::Client, vec![], 0, [0; 8], None, more);
+    let mut script = Script::default();
+    send(&mut script, &Sent::Hello(hello), HELLO_BYTES_MAX).unwrap();
+    send(&mut script, &Verdict::Accepted, HELLO_BYTES_MAX).unwrap();
+    Script { input: io::Cursor::new(script.output), output: Vec::new() }
+}
+
+#[test]
+fn a_later_release_is_understood_where_versions_meet_and_else_both_hear_that_they_do_not() {
+    let owner = Identity::generate();
+    let (caller, node) =
+        (credentials(&owner, Role::Client, Rights::CLIENT), credentials(&owner, Role::Storage, Rights::NODE));
+    let ours = PROTOCOL_VERSIONS;
+    let overlapping = Versions { oldest: ours.newest, newest: ours.newest + 3 };
+    let mut script = later_hello(overlapping, caller.passport.clone());
+    let result = acceptor(&mut script, &node, caller.own, address());
+    assert!(matches!(&result, Ok(Visitor::Member(member)) if member.version == ours.newest), "{result:?}");
+
+    let theirs = Versions { oldest: ours.newest + 1, newest: ours.newest + 3 };
+    let refusal = Refusal::Version { ours, theirs };
+    for mut script in [later_hello(theirs, caller.passport.clone()), later_hello(theirs, "of another form")] {
+        let result = acceptor(&mut script, &node, caller.own, address());
+        assert!(matches!(&result, Err(AdmissionError::Unwelcome(why)) if *why == refusal), "{result:?}");
+        let told = receive::<Answer>(&mut io::Cursor::new(script.output), WELCOME_BYTES_MAX);
+        assert!(matches!(told, Ok(Answer::Refused(why)) if why == refusal));
+    }
+    // Of a common version, it would have to be understood.
+    let mut script = later_hello(overlapping, "of another form");
+    let result = acceptor(&mut script, &node, caller.own, address());
+    assert!(matches!(result, Err(AdmissionError::Malformed)));
+}
+
+#[test]
+fn a_node_is_met_under_its_newest_record_and_hears_that_it_showed_an_older_one() {
+    let (owner, identity) = (Identity::generate(), Identity::generate());
+    let of_identity = |version| {
+        let zone = Some(format!("zone-{version}").parse().unwrap());
+        let said = Statement { zone, ..Statement::default() };
+        Arc::new(NodeRecord::sign(&identity, &owner.public_key(), version, said))
+    };
+    let own = identity.public_key();
+    let passport = Passport::issue(&owner, own, Rights::NODE, None);
+    let caller = Credentials { own, passport, ..credentials(&owner, Role::Storage, Rights::NODE) };
+    let node = credentials(&owner, Role::Storage, Rights::NODE);
+    for (shown, newest, is_stale) in [(5, 5, false), (7, 7, false), (6, 7, true), (7, 7, false)] {
+        caller.records.set_own(of_identity(shown));
+        let admitted = knock(&caller, &node).0.unwrap();
+        assert_eq!(
+            (admitted.contact.record(), admitted.is_record_stale),
+            (Some(&of_identity(newest)), is_stale)
+        );
+    }
+    // Of another network, or somebody else's: it is let in, and nothing that it says counts.
+    let elsewhere = NodeRecord::sign(&identity, &own, 99, Statement::default());
+    let anothers = NodeRecord::sign(&owner, &owner.public_key(), 99, Statement::default());
+    for forged in [elsewhere, anothers] {
+        caller.records.set_own(Arc::new(forged));
+        assert_eq!(knock(&caller, &node).0.unwrap().contact.record(), Some(&of_identity(7)));
+    }
 }
 
 #[test]

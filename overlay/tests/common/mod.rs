@@ -36,6 +36,8 @@ impl Network {
             contacts_file: None,
             revocations_file: None,
             renewals_file: None,
+            statement: Default::default(),
+            record_file: None,
             peers: Peers::new(),
         }
     }

@@ -51,6 +51,7 @@ pub use service::{CallContext, Reply, Service};
 #[doc(hidden)]
 pub use service_macro::Flags;
 pub use stream::{StreamCall, StreamMethod, StreamReceiver, StreamSender};
+pub use tolerant::from_bytes as read_message;
 pub use window::{STREAMS_MAX, Stopped};
 
 use serde::Serialize;

@@ -12,8 +12,12 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAn
 
 use crate::serialization::{self, DecodeError};
 
-/// Decodes a value that fills `bytes`, passing over fields that `T` does not know.
-pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+/// Decodes a value that fills `bytes`, passing over fields that `T` does not know: what every message is read with, also
+/// one that is no call.
+///
+/// # Errors
+/// [`DecodeError`], as for any other value.
+pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     serialization::decode(bytes, |decoder| T::deserialize(Tolerant(decoder)))
 }
 

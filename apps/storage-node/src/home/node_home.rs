@@ -66,6 +66,11 @@ impl NodeHome {
         self.path.join("renewals")
     }
 
+    /// What it said of itself last.
+    pub(crate) fn record_file(&self) -> PathBuf {
+        self.path.join("record")
+    }
+
     /// What it prints when `up` runs it.
     pub(crate) fn log_file(&self) -> PathBuf {
         self.path.join("log")

@@ -67,6 +67,8 @@ pub fn that_open_the_root(home: &Path, keys: &[&Identity]) -> Vec<PublicKey> {
             contacts_file: None,
             revocations_file: None,
             renewals_file: None,
+            statement: Default::default(),
+            record_file: None,
             peers: Peers::new(),
         };
         let overlay = Node::start(config, Service::new()).unwrap();
