@@ -25,7 +25,10 @@ pub(crate) fn find(volume: &Volume, text: &str) -> Result<Snapshot, Failure> {
     match (volume.snapshot_named(text), latest(text, Time::now().seconds)) {
         (Err(SnapshotError::Missing { .. }), Some(latest)) => {
             let snapshots = volume.snapshots().map_err(SnapshotError::from)?;
-            newest_until(snapshots, latest).ok_or_else(|| SnapshotError::Missing { name: text.into() }.into())
+            let first = snapshots.iter().map(|snapshot| snapshot.record.taken.seconds).min();
+            let until = Civil::of(latest);
+            newest_until(snapshots, latest)
+                .ok_or_else(|| Failure::NoneSoOld { until, first: first.map(Civil::of) })
         }
         (found, _) => Ok(found?),
     }
@@ -70,6 +73,11 @@ pub(crate) fn leave_for(
     let closed = Outcome::of(volume.close(), directory.path()).into_result();
     let view = view?;
     closed.map(|()| view)
+}
+
+/// Whether `--at` takes `text` for a time, so that it can't be a snapshot's name.
+pub(crate) fn is_time(text: &str) -> bool {
+    latest(text, Time::now().seconds).is_some()
 }
 
 /// Of several taken in that second, the last.

@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use crate::at;
 use crate::cli::Diff;
+use crate::client;
 use crate::errand::with_volume;
 use crate::errors::Failure;
+use crate::name::within;
 use crate::output;
 use crate::progress::human_bytes;
-use crate::values::Name;
 
 /// A path as one of the two states has it, as programs read it.
 #[derive(Debug, Serialize)]
@@ -68,22 +69,25 @@ impl From<&PathChange> for Shown {
 /// `Failure::Snapshot` if one of the two is not there, `Failure::NoValue` if neither has the directory, or what keeps the
 /// drive from being read.
 pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
-    let below = options.below.as_deref().map(|path| Name::parse(path.trim_end_matches('/'))).transpose()?;
+    let network = client::settings(&options.client)?.network;
+    let below = options.below.as_deref().map(|path| within(path, &network)).transpose()?;
+    // The drive itself has all of it.
+    let below = below.filter(|below| !below.is_empty());
     let changes = with_volume(&options.client, |_, volume| {
         let (before, after) = (at::moment(volume, &options.before)?, at::moment(volume, &options.after)?);
         if let Some(below) = &below {
-            let path = below.text().as_bytes();
+            let path = below.as_bytes();
             let is_there = volume.state_of(path, before.as_ref())?.is_some()
                 || volume.state_of(path, after.as_ref())?.is_some();
             if !is_there {
-                return Err(below.is_missing());
+                return Err(Failure::NoValue { name: below.clone() });
             }
         }
         Ok(volume.changes_between(before.as_ref(), after.as_ref())?)
     })?;
     let is_wanted = |change: &&PathChange| {
         let states = change.before.iter().chain(&change.after);
-        below.as_ref().is_none_or(|below| states.into_iter().any(|state| is_below(&state.path, below.text())))
+        below.as_ref().is_none_or(|below| states.into_iter().any(|state| is_below(&state.path, below)))
     };
     let shown: Vec<Shown> = changes.iter().filter(is_wanted).map(Shown::from).collect();
     if !options.json {

@@ -39,6 +39,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// Where a drive appears, and to whom.
 pub(crate) struct Place<'a> {
     pub(crate) mountpoint: &'a Path,
+    /// What the table of mounts shows as its source: `Network::mark`.
+    pub(crate) source: String,
     /// Other users may look too.
     pub(crate) allow_other: bool,
     /// It is a snapshot, which cannot be changed and has no snapshots.
@@ -56,17 +58,21 @@ pub(crate) struct Place<'a> {
 pub(crate) fn serve(
     volume: Rc<Volume>,
     directory: &Path,
-    &Place { mountpoint, allow_other, is_past }: &Place<'_>,
+    Place { mountpoint, source, allow_other, is_past }: &Place<'_>,
     stop: &Stop,
     ready: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let options =
-        MountOptions { fs_name: "hypha".into(), read_only: is_past, allow_other, replace_stale: true };
+    let options = MountOptions {
+        fs_name: source.clone(),
+        read_only: *is_past,
+        allow_other: *allow_other,
+        replace_stale: true,
+    };
     let mount = Mount::new(mountpoint, &options)?;
     let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
     let mut note = Note::leave(mount.mountpoint());
     let with_past = Rc::new(WithPast::new(volume.clone()));
-    let operations: Rc<dyn Operations> = if is_past { volume.clone() } else { with_past.clone() };
+    let operations: Rc<dyn Operations> = if *is_past { volume.clone() } else { with_past.clone() };
     let outcome = reactor::scope(|scope| {
         let server = scope.spawn(|| {
             let served = mount.serve(operations);

@@ -114,10 +114,10 @@ pub(crate) enum Failure {
     #[error("{} is unmounted, but whether everything in it is stored is not known: {reason}", path.display())]
     NotKnown { path: PathBuf, reason: &'static str },
     /// A name is no usable path within the drive.
-    #[error("{name:?} cannot be a value's name: {reason}")]
+    #[error("{name:?} cannot be a path within the drive: {reason}")]
     Name { name: String, reason: &'static str },
     /// There is no such value.
-    #[error("there is no value named {name:?}")]
+    #[error("there is nothing named {name:?} in the drive")]
     NoValue { name: String },
     /// A file operation inside the volume failed.
     #[error("{name:?}: {reason}")]
@@ -128,6 +128,9 @@ pub(crate) enum Failure {
     /// A snapshot was not made, found or deleted.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// No snapshot is as old as was asked for.
+    #[error("no snapshot was taken by {until} UTC{}", first.map_or(String::new(), |first| format!(": the first is of {first}")))]
+    NoneSoOld { until: Civil, first: Option<Civil> },
     /// Something was not brought back.
     #[error(transparent)]
     Restore(RestoreError),
@@ -285,7 +288,14 @@ impl Failure {
             Failure::Snapshot(SnapshotError::Taken { .. }) => {
                 "give another name, or delete that one first: `storage-node snapshot --delete NAME`".into()
             }
-            Failure::Snapshot(SnapshotError::Missing { .. }) => "`storage-node snapshots` lists them".into(),
+            Failure::Snapshot(SnapshotError::Missing { .. }) | Failure::NoneSoOld { .. } => {
+                "`storage-node snapshots` lists them".into()
+            }
+            Failure::Snapshot(SnapshotError::Name { .. }) => "give another name, such as before-the-move".into(),
+            Failure::Name { .. } => {
+                "say it from the drive's top, as `ls` shows it there (notes/today), or through the mounted drive (./drive/notes/today)"
+                    .into()
+            }
             Failure::Snapshot(SnapshotError::Unreachable) => "`storage-node status` shows which nodes answer".into(),
             Failure::Snapshot(SnapshotError::Volume(_)) => {
                 "`storage-node status` shows which nodes answer, and `storage-node snapshots` whether it was done after all"

@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::cli::History;
 use crate::errand::with_volume;
 use crate::errors::Failure;
+use crate::name::Name;
 use crate::output;
 use crate::progress::human_bytes;
-use crate::values::Name;
 
 /// A version of a file, as programs read it.
 #[derive(Debug, Serialize)]
@@ -34,7 +34,7 @@ struct Version {
 /// # Errors
 /// `Failure::NoValue` if the file is nowhere, or what keeps the drive from being read.
 pub(crate) fn history(options: &History) -> Result<(), Failure> {
-    let name = Name::parse(&options.file)?;
+    let name = Name::of(&options.file, &options.client)?;
     let versions = with_volume(&options.client, |_, volume| versions(volume, &name))?;
     if options.json {
         let text = serde_json::to_string_pretty(&serde_json::json!({ "versions": versions }))
@@ -83,14 +83,13 @@ fn versions(volume: &Volume, name: &Name) -> Result<Vec<Version>, Failure> {
         versions[at].is_current |= snapshot.is_none();
         versions[at].snapshots.extend(snapshot);
     }
-    let failed = |reason: &str| Failure::Value { name: name.text().into(), reason: reason.into() };
     match last_kind {
         _ if !versions.is_empty() => Ok(versions),
         None => Err(name.is_missing()),
         Some(FileKind::Directory) => {
-            Err(failed("it is a directory: `storage-node diff` shows what changed in one"))
+            Err(name.is_no_file("it is a directory: `storage-node diff` shows what changed in one"))
         }
-        Some(_) => Err(failed("it is no file with content, which would have versions")),
+        Some(_) => Err(name.is_no_file("it is no file with content, which would have versions")),
     }
 }
 

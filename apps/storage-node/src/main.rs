@@ -29,6 +29,7 @@ mod log_file;
 mod members;
 mod mount;
 mod mountpoint;
+mod name;
 mod network;
 mod node;
 mod nodes;

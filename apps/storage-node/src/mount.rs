@@ -103,7 +103,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 volume.on_removed();
             }
         });
-        let place = Place { mountpoint: &mountpoint, allow_other, is_past: at.is_some() };
+        let source = settings.network.mark();
+        let place = Place { mountpoint: &mountpoint, source, allow_other, is_past: at.is_some() };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(

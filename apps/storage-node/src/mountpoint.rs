@@ -21,12 +21,17 @@ use crate::output;
 /// What the table of mounts calls our drives.
 const KIND: &str = "fuse.hypha";
 
+/// Whether this mount is a drive of this program.
+pub(crate) fn is_drive(entry: &MountEntry) -> bool {
+    entry.kind == KIND
+}
+
 /// Enough to know where to look.
 const HOLDERS_TOLD_MAX: usize = 3;
 
 /// The drive of this program that is mounted at `path`, dead or alive.
 pub(crate) fn drive_at(path: &Path) -> Option<MountEntry> {
-    mount_table::find(path).ok().flatten().filter(|entry| entry.kind == KIND)
+    mount_table::find(path).ok().flatten().filter(is_drive)
 }
 
 fn has_drive(path: &Path) -> bool {

@@ -113,6 +113,11 @@ impl Network {
         self.nodes.iter().map(|node| &node.public_key).chain([&self.owner, &self.volume_owner])
     }
 
+    /// What the table of mounts shows as the source of this network's drive.
+    pub(crate) fn mark(&self) -> String {
+        format!("hypha:{}", &self.volume_salt.to_string()[..8])
+    }
+
     /// Where nodes were last seen.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().filter_map(|node| node.address).collect()

@@ -7,16 +7,16 @@ use crate::at;
 use crate::cli::Restore;
 use crate::errand::with_volume;
 use crate::errors::Failure;
+use crate::name::Name;
 use crate::output::say;
 use crate::progress::human_bytes;
-use crate::values::Name;
 
 /// Runs `restore`.
 ///
 /// # Errors
 /// `Failure::Restore`, `Failure::NothingToRestore`, `Failure::Snapshot`, or what keeps the volume from being opened.
 pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
-    let parse = |path: &str| Name::parse(path.trim_end_matches('/'));
+    let parse = |path: &str| Name::of(path, &options.client);
     let name = parse(&options.path)?;
     let to = options.to.as_deref().map(parse).transpose()?;
     with_volume(&options.client, |_, volume| {

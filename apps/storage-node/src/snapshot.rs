@@ -5,6 +5,7 @@ use filesystem::format::SnapshotOrigin;
 use filesystem::volume::{Snapshot, SnapshotError, SnapshotPolicy};
 use serde::Serialize;
 
+use crate::at;
 use crate::cli::{Kept, Snapshot as SnapshotOptions, Snapshots};
 use crate::errand::with_volume;
 use crate::errors::Failure;
@@ -44,6 +45,10 @@ impl From<Snapshot> for Listed {
 /// # Errors
 /// `Failure::Snapshot`, or what keeps the volume from being opened.
 pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
+    if let Some(name) = options.name.as_ref().filter(|name| at::is_time(name)) {
+        let reason = "`--at` takes it for a time";
+        return Err(SnapshotError::Name { name: name.clone(), reason }.into());
+    }
     with_volume(&options.client, |_, volume| {
         if options.policy {
             let policy = volume.snapshot_policy().map_err(SnapshotError::from)?;

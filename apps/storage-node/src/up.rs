@@ -97,11 +97,12 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
             accept_rollback,
             cache: cache.as_deref(),
         };
+        let source = network.mark();
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {
             Some(Ok(Prepared { volume, seen, nodes, admitting, client, copies })) => {
                 let replacing = seen.as_ref().and_then(|seen| Replacing::start(seen, nodes, grace));
-                let place = Place { mountpoint: &mountpoint, allow_other, is_past: false };
+                let place = Place { mountpoint: &mountpoint, source, allow_other, is_past: false };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, &copies);
                 });

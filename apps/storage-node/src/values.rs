@@ -22,6 +22,7 @@ use crate::cli::{Get, Put};
 use crate::errand::with_volume;
 use crate::errors::Failure;
 use crate::files;
+use crate::name::Name;
 use crate::output;
 use crate::progress;
 
@@ -33,7 +34,7 @@ const PIECE_SIZE_BYTES: usize = 1 << 20;
 /// # Errors
 /// `Failure::Name` or what keeps the value from being stored.
 pub(crate) fn put(options: &Put) -> Result<(), Failure> {
-    let name = Name::parse(&options.name)?;
+    let name = Name::of(&options.name, &options.client)?;
     let (input, size) = source(options.file.as_deref())?;
     let size = with_volume(&options.client, |_, volume| {
         let bar = progress::bytes("putting", size);
@@ -41,7 +42,7 @@ pub(crate) fn put(options: &Put) -> Result<(), Failure> {
         bar.finish_and_clear();
         stored
     })?;
-    output::warn(format_args!("{} is stored ({})", name.text, progress::human_bytes(size)));
+    output::warn(format_args!("{} is stored ({})", name.text(), progress::human_bytes(size)));
     Ok(())
 }
 
@@ -50,7 +51,7 @@ pub(crate) fn put(options: &Put) -> Result<(), Failure> {
 /// # Errors
 /// `Failure::NoValue` or what keeps the value from being read.
 pub(crate) fn get(options: &Get) -> Result<(), Failure> {
-    let name = Name::parse(&options.name)?;
+    let name = Name::of(&options.name, &options.client)?;
     let sink = Sink::open(options.file.as_deref())?;
     with_volume(&options.client, |_, volume| {
         let past = options.at.as_deref().map(|at| at::view(volume, at)).transpose()?;
@@ -63,66 +64,17 @@ pub(crate) fn get(options: &Get) -> Result<(), Failure> {
     })
 }
 
-/// A path within the drive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Name {
-    text: String,
-}
-
-impl Name {
-    /// # Errors
-    /// `Failure::Name`.
-    pub(crate) fn parse(text: &str) -> Result<Name, Failure> {
-        let bad = |reason| Err(Failure::Name { name: text.into(), reason });
-        let trimmed = text.trim_start_matches('/');
-        if trimmed.is_empty() || trimmed.ends_with('/') {
-            return bad("the last part is empty");
-        }
-        if trimmed.split('/').next() == Some(".snapshots") {
-            return bad("snapshots are looked at through a mounted drive, and can't be changed");
-        }
-        for part in trimmed.split('/') {
-            match part {
-                "" => return bad("one of its parts is empty"),
-                "." | ".." => return bad("`.` and `..` have no meaning in it"),
-                _ if part.len() > filesystem::operations::NAME_SIZE_MAX => {
-                    return bad("a part is longer than 255 bytes");
-                }
-                _ if part.contains('\0') => return bad("it has a zero byte"),
-                _ => {}
-            }
-        }
-        Ok(Name { text: trimmed.into() })
-    }
-
-    fn directories(&self) -> impl Iterator<Item = &str> {
-        self.text.rsplit_once('/').into_iter().flat_map(|(directories, _)| directories.split('/'))
-    }
-
-    fn last(&self) -> &str {
-        self.text.rsplit('/').next().unwrap_or_default()
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// That nothing has this name.
-    pub(crate) fn is_missing(&self) -> Failure {
-        Failure::NoValue { name: self.text.clone() }
-    }
-
-    fn failure(&self, errno: Errno) -> Failure {
-        match errno {
-            Errno::ENOENT => self.is_missing(),
-            Errno::ENOSPC => Failure::DiskFull { place: "the nodes cannot take more".into() },
-            other => Failure::Value { name: self.text.clone(), reason: other.to_string() },
-        }
+/// What `errno` says of `name`.
+fn failure(name: &Name, errno: Errno) -> Failure {
+    match errno {
+        Errno::ENOENT => name.is_missing(),
+        Errno::ENOSPC => Failure::DiskFull { place: "the nodes cannot take more".into() },
+        other => Failure::Value { name: name.text().into(), reason: other.to_string() },
     }
 }
 
 fn find(volume: &dyn Operations, name: &Name) -> Result<Attributes, Failure> {
-    let failed = |errno| name.failure(errno);
+    let failed = |errno| failure(name, errno);
     let mut parent = Inode::ROOT;
     for directory in name.directories() {
         parent = volume.lookup(parent, directory.as_bytes()).map_err(failed)?.inode;
@@ -130,8 +82,9 @@ fn find(volume: &dyn Operations, name: &Name) -> Result<Attributes, Failure> {
     let attributes = volume.lookup(parent, name.last().as_bytes()).map_err(failed)?;
     match attributes.kind {
         FileKind::Regular => Ok(attributes),
-        FileKind::Directory => Err(failed(Errno::EISDIR)),
-        _ => Err(failed(Errno::EINVAL)),
+        FileKind::Directory => Err(name
+            .is_no_file("it is a directory: `get` takes one file; `restore` and a mounted drive take all")),
+        _ => Err(name.is_no_file("it is no file with content")),
     }
 }
 
@@ -142,7 +95,7 @@ fn write_value(
     input: impl Read + Send + 'static,
     bar: &ProgressBar,
 ) -> Result<u64, Failure> {
-    let failed = |errno| name.failure(errno);
+    let failed = |errno| failure(name, errno);
     let credentials = credentials();
     let mut parent = Inode::ROOT;
     for directory in name.directories() {
@@ -231,7 +184,7 @@ fn copy_in(
         if piece.is_empty() {
             return Ok(offset);
         }
-        volume.write(file, offset, &piece, false).map_err(|errno| name.failure(errno))?;
+        volume.write(file, offset, &piece, false).map_err(|errno| failure(name, errno))?;
         offset += piece.len() as u64;
         bar.inc(piece.len() as u64);
         buffer = piece;
@@ -249,7 +202,7 @@ fn read_value(
     while offset < attributes.size {
         let pieces = volume
             .read(attributes.inode, offset, PIECE_SIZE_BYTES as u32)
-            .map_err(|errno| name.failure(errno))?;
+            .map_err(|errno| failure(name, errno))?;
         let count: usize = pieces.iter().map(|piece| piece.len()).sum();
         if count == 0 {
             break; // it has been cut meanwhile
@@ -342,19 +295,6 @@ fn credentials() -> Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_is_a_path_without_surprises() {
-        assert_eq!(Name::parse("/notes/today").unwrap().text, "notes/today");
-        for bad in ["", "/", "a/", "a//b", "../a", "a/./b", "a\0b"] {
-            assert!(matches!(Name::parse(bad), Err(Failure::Name { .. })), "{bad:?}");
-        }
-        assert!(Name::parse(&"x".repeat(256)).is_err());
-        let name = Name::parse("a/b/c").unwrap();
-        assert_eq!(name.directories().collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(name.last(), "c");
-        assert_eq!(Name::parse("c").unwrap().directories().count(), 0);
-    }
 
     #[test]
     fn a_file_appears_only_once_it_is_whole() {

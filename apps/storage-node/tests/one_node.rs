@@ -107,7 +107,7 @@ fn a_value_is_the_same_through_the_command_line_and_through_the_drive() {
     assert_eq!(storage_node(&["get", "from the drive", "--home", home]).stdout, b"hello");
     let missing = storage_node(&["get", "nothing", "--home", home]);
     assert_eq!(missing.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no value named"));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is nothing named"));
 
     let status = storage_node(&["status", "--json", "--home", home]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use common::running::{Running, kill_hard};
@@ -116,7 +116,11 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     assert!(!then.join(".snapshots").exists());
     assert!(past.stop().success());
     let mountpoint = text(&then);
-    refused(&home, &["mount", "--at", "1999-12-31", mountpoint], "there is no snapshot \"1999-12-31\"");
+    refused(
+        &home,
+        &["mount", "--at", "1999-12-31", mountpoint],
+        "no snapshot was taken by 1999-12-31 23:59:59 UTC: the first is of ",
+    );
 
     // By the command line, too.
     assert_eq!(done(&home, &["get", "--at", "before", "other"]), "of the other mount");
@@ -130,7 +134,18 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     let gone = storage_node(&["history", "file", "--home", text(&home)]);
     assert!(gone.status.success() && printed(&gone).contains("2.9 MiB  before\n"), "{}", printed(&gone));
     assert!(printed(&gone).contains("restore --at \"before\" \"file\""), "{}", printed(&gone));
-    refused(&home, &["history", "never"], "there is no value named \"never\"");
+    let base = place.join("");
+    // As a shell completes it, too, and from within the drive.
+    for (directory, path) in [(&*base, "./a/other"), (&*base, "b/other"), (&*a, "./other"), (&*b, "other")] {
+        let command = ["get", "--home", text(&home), path];
+        let got = Command::new(PROGRAM).args(command).current_dir(directory).output().unwrap();
+        assert_eq!(printed(&got), "changed", "{path} in {}", directory.display());
+    }
+    assert_eq!(done(&home, &["get", text(&a.join("other"))]), "changed");
+    refused(&home, &["get", "./other"], "it lies in no mounted drive");
+    refused(&home, &["get", text(&a)], "it is the whole drive");
+    refused(&home, &["snapshot", "3d"], "`--at` takes it for a time");
+    refused(&home, &["history", "never"], "there is nothing named \"never\"");
     let changes = "removed     file  (2.9 MiB)\nchanged     other  (18 B -> 7 B)\n";
     assert_eq!(done(&home, &["diff", "before", "now"]), changes);
     assert_eq!(done(&home, &["diff", "after", "now"]), "");
@@ -145,7 +160,7 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
         (&"added".into(), &content.len().into())
     );
     refused(&home, &["diff", "before", "never"], "there is no snapshot \"never\"");
-    refused(&home, &["diff", "before", "now", "never"], "there is no value named \"never\"");
+    refused(&home, &["diff", "before", "now", "never"], "there is nothing named \"never\"");
     refused(&home, &["snapshot", "now"], "it means the drive as it is");
 
     // What was removed comes back beside what is there, on drives that are mounted.

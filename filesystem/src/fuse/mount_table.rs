@@ -38,6 +38,16 @@ pub fn find(mountpoint: &Path) -> io::Result<Option<MountEntry>> {
     Ok(find_in(&table, mountpoint))
 }
 
+/// Returns the mount in which `path` (absolute, without symlinks) lies, if `/proc` knows one.
+///
+/// # Errors
+///
+/// If `/proc` is not mounted.
+pub fn covering(path: &Path) -> io::Result<Option<MountEntry>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    Ok(path.ancestors().find_map(|mountpoint| find_in(&table, mountpoint)))
+}
+
 /// Returns how many mounts of a type lie on each other at `mountpoint` (absolute, without symlinks).
 ///
 /// # Errors
