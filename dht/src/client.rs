@@ -7,7 +7,7 @@
 //! Not here: how blocks are replicated ([`crate::replicate`]) and how registers are agreed upon
 //! ([`crate::register`]).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -32,6 +32,7 @@ use crate::paxos::ProposerId;
 use crate::register::{Operation, Seen, State, WritersChange};
 use crate::replicate;
 use crate::space;
+use crate::store::{StoreError, Ticket};
 
 /// `df` must not hang because a node does.
 const USAGE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -277,7 +278,7 @@ impl<O: Overlay + 'static> Client<O> {
         self.swap(register, expected, payload, &|| Ok(()))
     }
 
-    /// In a network of one: blocks and value go to the log one behind the other.
+    /// In a network of one: blocks and value go to the log one behind the other, and share a sync of the disk.
     fn publish_locally(
         &self,
         node: &Node,
@@ -287,33 +288,37 @@ impl<O: Overlay + 'static> Client<O> {
         payload: &Bytes,
         may_use_reserve: bool,
     ) -> Result<Record, SwapError> {
-        let mut tickets = Vec::with_capacity(blocks.len());
-        let mut addresses = Vec::with_capacity(blocks.len());
-        for (address, content) in blocks {
-            let length = content.len();
+        let enqueue = |(address, content): &(Address, Bytes)| {
             let request =
-                PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(address, self.inner.tag) };
-            let ticket = node.enqueue_named(&request, &content);
-            tickets.push(ticket.map_err(|refusal| put_error(refusal, &address, length))?);
-            addresses.push(address);
-        }
+                PutBlockRequest { may_use_reserve, ..PutBlockRequest::new(*address, self.inner.tag) };
+            let ticket = node.enqueue_named(&request, content);
+            ticket.map_err(|refusal| put_error(refusal, address, content.len()))
+        };
+        let tickets: OnceCell<Vec<Ticket>> = OnceCell::new();
         // The log keeps its order, so the value can't be durable without the blocks before it. But if one of them has
         // failed already then the value must not be written at all.
-        let failed =
-            |ticket: &crate::store::Ticket| if ticket.is_done() { ticket.wait().err() } else { None };
-        let ready = || match tickets.iter().find_map(failed) {
-            // A removal that meant an older copy came between; the next try puts it again.
-            None if !addresses.iter().all(|address| node.is_put(address)) => {
-                let reason = "a block is being collected as garbage".to_owned();
-                Err(PutError::NoQuorum { durable: 0, needed: 1, reason })
+        let failed = |ticket: &Ticket| if ticket.is_done() { ticket.wait().err() } else { None };
+        let ready = || {
+            if tickets.get().is_none() {
+                // Only now, with the value signed already: the writer's thread, woken by the first of them, would sync them
+                // without it, and then once more.
+                let queued = blocks.iter().map(enqueue).collect::<Result<_, _>>()?;
+                let _ = tickets.set(queued);
             }
-            None => Ok(()),
-            Some(crate::store::StoreError::Full) => Err(PutError::Full { full: 1 }),
-            Some(error) => Err(PutError::NoQuorum { durable: 0, needed: 1, reason: error.to_string() }),
+            match tickets.get().into_iter().flatten().find_map(failed) {
+                // A removal that meant an older copy came between; the next try puts it again.
+                None if !blocks.iter().all(|(address, _)| node.is_put(address)) => {
+                    let reason = "a block is being collected as garbage".to_owned();
+                    Err(PutError::NoQuorum { durable: 0, needed: 1, reason })
+                }
+                None => Ok(()),
+                Some(StoreError::Full) => Err(PutError::Full { full: 1 }),
+                Some(error) => Err(PutError::NoQuorum { durable: 0, needed: 1, reason: error.to_string() }),
+            }
         };
         let record = self.swap(register, expected, payload, &ready)?;
         // Durable by now, all of them, unless one failed in the moment after the last look.
-        for ticket in &tickets {
+        for ticket in tickets.get().into_iter().flatten() {
             ticket.wait().map_err(|error| SwapError::Unknown { reason: error.to_string() })?;
         }
         Ok(record)

@@ -11,7 +11,6 @@
 //! Not here: which of two valid records is the later one. That is agreed upon by [`crate::paxos`].
 
 use bytes::Bytes;
-use reactor::crypto::hash::sha3_256;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::serialization::Versioned;
 use serde::{Deserialize, Serialize};
@@ -147,7 +146,7 @@ pub struct Header {
     pub access: Option<[u8; 32]>,
     /// Who signs.
     pub writer: PublicKey,
-    /// SHA3-256 of the payload.
+    /// BLAKE3 of the payload.
     #[serde(with = "serde_bytes")]
     pub payload_hash: [u8; 32],
     /// The payload's length.
@@ -156,11 +155,13 @@ pub struct Header {
 
 impl Versioned for Header {
     const TYPE_NAME: &'static str = "hypha header";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+    const READABLE_SINCE: u32 = 2;
 }
 
+/// BLAKE3, as for all content: some kilobytes are hashed at each swap, by the writer and by every node.
 fn payload_hash(payload: &[u8]) -> [u8; 32] {
-    sha3_256(&[b"hypha payload 1", payload])
+    *blake3::Hasher::new().update(b"hypha payload 2").update(payload).finalize().as_bytes()
 }
 
 /// One value of a register: what the acceptors agree on.

@@ -11,6 +11,7 @@
 //!
 //! Not here: whose key has to have signed, which each type says itself.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -31,6 +32,8 @@ pub struct Signed<T>(Rc<Content<T>>);
 
 struct Content<T> {
     encoded: Bytes,
+    /// That of `encoded`, from when it was first asked for: one swap asks a dozen times.
+    hash: OnceCell<[u8; 32]>,
     signature: Signature,
     statement: T,
 }
@@ -51,8 +54,9 @@ impl<T: Versioned> Signed<T> {
 
     /// Signs `encoded`, which says `statement` and perhaps more.
     pub(super) fn sign_encoded(signer: &Identity, encoded: Bytes, statement: T) -> Signed<T> {
-        let signature = signer.sign(&hash(&encoded));
-        Signed(Rc::new(Content { encoded, signature, statement }))
+        let hash = hash(&encoded);
+        let signature = signer.sign(&hash);
+        Signed(Rc::new(Content { encoded, hash: hash.into(), signature, statement }))
     }
 
     /// Takes what was signed elsewhere, without looking at the signature.
@@ -61,7 +65,7 @@ impl<T: Versioned> Signed<T> {
     /// [`EnvelopeError`] if the bytes are no `T` that this program may read.
     pub fn from_parts(encoded: Bytes, signature: Signature) -> Result<Signed<T>, EnvelopeError> {
         let statement = from_envelope(&encoded)?;
-        Ok(Signed(Rc::new(Content { encoded, signature, statement })))
+        Ok(Signed(Rc::new(Content { encoded, hash: OnceCell::new(), signature, statement })))
     }
 
     /// Reads what [`Signed::to_bytes`] wrote.
@@ -87,7 +91,7 @@ impl<T> Signed<T> {
 
     /// What is signed: the statement's identity.
     pub fn hash(&self) -> [u8; 32] {
-        hash(&self.0.encoded)
+        *self.0.hash.get_or_init(|| hash(&self.0.encoded))
     }
 
     /// Whether `signer` signed it.
