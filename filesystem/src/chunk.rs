@@ -68,7 +68,9 @@ pub struct KeyPool {
 }
 
 impl KeyPool {
-    const KEYS_PER_DRAW: usize = 128;
+    /// A small commit has some ten chunks; more would be thrown away with its pool, and the system's generator makes no
+    /// more than some 400 MB/s.
+    const KEYS_PER_DRAW: usize = 16;
 
     /// Returns 32 fresh random bytes.
     ///

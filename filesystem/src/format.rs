@@ -104,7 +104,8 @@ impl std::fmt::Debug for Pointer {
 
 /// Bytes of a pointer with its address.
 pub const POINTER_SIZE: usize = NEAR_SIZE + 32;
-const NEAR_SIZE: usize = 2 + 3 * 4 + 6 + 32 + 16;
+/// Bytes of one without.
+pub(crate) const NEAR_SIZE: usize = 2 + 3 * 4 + 6 + 32 + 16;
 
 impl Pointer {
     /// Appends the pointer; `same_object` leaves the address out.

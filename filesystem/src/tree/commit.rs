@@ -6,14 +6,15 @@
 //! before parents, mostly into one object; no node is stored before its children are, because whoever publishes the root
 //! stores all objects first.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::Nodes;
-use super::node::{Node, NodeWriter, entry_size};
+use super::node::{Node, NodeWriter, Unplaced, entry_size};
 use crate::chunk::{ChunkKind, Location, Packer};
-use crate::format::{Key, NODE_SIZE_MAX, ObjectChanges, POINTER_SIZE, Pointer};
+use crate::format::{Key, NEAR_SIZE, NODE_SIZE_MAX, ObjectChanges, POINTER_SIZE, Pointer};
 
 /// A run of entries below this size takes in a neighbour.
 const NODE_SIZE_MIN: usize = NODE_SIZE_MAX / 4;
@@ -40,20 +41,13 @@ pub struct Change {
     pub value: Option<Value>,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    key: Bytes,
-    value: Value,
-}
-
-impl Entry {
-    fn size(&self) -> usize {
-        let value_size = match &self.value {
-            Value::Raw(bytes) => bytes.len(),
-            Value::Pointer(_) | Value::Chunk(_) => POINTER_SIZE,
-        };
-        entry_size(self.key.len(), value_size)
-    }
+/// An entry on its way into a node. Most are kept as they lie in a node that was read: those are copied once, by their bytes.
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    /// Of a node that was read, by its number, the entry at an index.
+    Kept(u32, u32),
+    /// Made by this merge, by its number.
+    Made(u32),
 }
 
 /// A node that a merge wrote, for the cache.
@@ -61,8 +55,8 @@ impl Entry {
 pub struct Written {
     /// Where it went.
     pub location: Location,
-    /// Its plaintext.
-    pub bytes: Bytes,
+    /// What it is.
+    pub node: Unplaced,
 }
 
 /// What a merge makes.
@@ -109,24 +103,25 @@ pub fn merge<N: Nodes>(
     packer: &mut Packer,
 ) -> Result<Merged, N::Error> {
     debug_assert!(changes.windows(2).all(|pair| pair[0].key < pair[1].key));
-    let mut merge = Merge { nodes, packer, written: Vec::new(), dropped: Vec::new(), taken: Vec::new() };
+    let (read, made, written) = (Vec::new(), Vec::new(), Vec::new());
+    let mut merge = Merge { nodes, packer, read, made, written, dropped: Vec::new(), taken: Vec::new() };
     let rewritten = match root {
         None => Some((0, changes.iter().filter_map(|change| merge.new_entry(change)).collect())),
         Some(root) => {
-            let node = merge.fetch_one(root)?;
-            merge.rewrite(root, &node, changes)?.map(|entries| (node.level(), entries))
+            let at = merge.fetch(&[root])?;
+            let level = merge.read[at].level();
+            merge.rewrite(root, at, changes)?.map(|entries| (level, entries))
         }
     };
     let Some((mut level, mut entries)) = rewritten else {
         return Ok(merge.into_merged(root.map(Value::Pointer)));
     };
     let root = loop {
-        if entries.is_empty() {
-            break None;
-        }
-        if level > 0 && entries.len() == 1 {
+        match *entries.as_slice() {
+            [] => break None,
             // A node with one child: the child takes its place.
-            break Some(entries.remove(0).value);
+            [only] if level > 0 => break merge.value_of(only),
+            _ => {}
         }
         entries = merge.write(level, &entries);
         level += 1;
@@ -137,6 +132,9 @@ pub fn merge<N: Nodes>(
 struct Merge<'a, N> {
     nodes: &'a N,
     packer: &'a mut Packer,
+    /// What kept entries lie in.
+    read: Vec<Rc<Node>>,
+    made: Vec<(Bytes, Value)>,
     written: Vec<Written>,
     dropped: Vec<Pointer>,
     taken: Vec<Value>,
@@ -147,28 +145,67 @@ impl<N: Nodes> Merge<'_, N> {
         Merged { root, written: self.written, dropped: self.dropped, taken: self.taken }
     }
 
+    /// Reads nodes, and returns the number of the first; the others follow.
+    fn fetch(&mut self, pointers: &[Pointer]) -> Result<usize, N::Error> {
+        let first = self.read.len();
+        self.read.extend(self.nodes.fetch(pointers)?);
+        Ok(first)
+    }
+
+    fn make(&mut self, key: Bytes, value: Value) -> Entry {
+        self.made.push((key, value));
+        Entry::Made(self.made.len() as u32 - 1)
+    }
+
     fn new_entry(&mut self, change: &Change) -> Option<Entry> {
         let value = change.value.clone()?;
         if matches!(value, Value::Pointer(_) | Value::Chunk(_)) {
             self.taken.push(value.clone());
         }
-        Some(Entry { key: change.key.clone(), value })
+        Some(self.make(change.key.clone(), value))
     }
 
-    fn fetch_one(&self, pointer: Pointer) -> Result<Rc<Node>, N::Error> {
-        Ok(self.nodes.fetch(&[pointer])?.remove(0))
+    /// Returns what an entry of a node above the leaves points to.
+    fn value_of(&self, entry: Entry) -> Option<Value> {
+        match entry {
+            Entry::Kept(at, index) => self.read[at as usize].child(index as usize).map(Value::Pointer),
+            Entry::Made(number) => Some(self.made[number as usize].1.clone()),
+        }
     }
 
-    /// Returns the entries that the node at `pointer` has after `changes`, or `None` if they change nothing and it stays.
+    fn size_of(&self, entry: Entry) -> usize {
+        match entry {
+            Entry::Kept(at, index) => {
+                let (node, index) = (&self.read[at as usize], index as usize);
+                let far = if near_pointer(node, index).is_some() { POINTER_SIZE - NEAR_SIZE } else { 0 };
+                node.encoded(index).len() + far
+            }
+            Entry::Made(number) => {
+                let (key, value) = &self.made[number as usize];
+                let value_size = match value {
+                    Value::Raw(bytes) => bytes.len(),
+                    Value::Pointer(_) | Value::Chunk(_) => POINTER_SIZE,
+                };
+                entry_size(key.len(), value_size)
+            }
+        }
+    }
+
+    fn run_size(&self, entries: &[Entry]) -> usize {
+        entries.iter().map(|entry| self.size_of(*entry)).sum()
+    }
+
+    /// Returns the entries that the node at `pointer`, which was read as number `at`, has after `changes`, or `None` if they
+    /// change nothing and it stays.
     fn rewrite(
         &mut self,
         pointer: Pointer,
-        node: &Rc<Node>,
+        at: usize,
         changes: &[Change],
     ) -> Result<Option<Vec<Entry>>, N::Error> {
-        let rewritten = match node.level() {
-            0 => self.rewrite_leaf(node, changes),
-            _ => self.rewrite_inner(node, changes)?,
+        let rewritten = match self.read[at].level() {
+            0 => self.rewrite_leaf(at, changes),
+            _ => self.rewrite_inner(at, changes)?,
         };
         if rewritten.is_some() {
             self.dropped.push(pointer);
@@ -176,19 +213,18 @@ impl<N: Nodes> Merge<'_, N> {
         Ok(rewritten)
     }
 
-    fn rewrite_leaf(&mut self, node: &Rc<Node>, changes: &[Change]) -> Option<Vec<Entry>> {
+    fn rewrite_leaf(&mut self, at: usize, changes: &[Change]) -> Option<Vec<Entry>> {
+        let node = self.read[at].clone();
         let mut entries = Vec::with_capacity(node.len() + changes.len());
         let mut changed = false;
         let mut index = 0;
         for change in changes {
-            while index < node.len() && node.key(index) < change.key.as_ref() {
-                entries.push(entry_of(node, index));
-                index += 1;
-            }
-            if index < node.len() && node.key(index) == change.key.as_ref() {
-                if let Value::Pointer(pointer) = entry_of(node, index).value {
-                    self.dropped.push(pointer);
-                }
+            let found = node.search(&change.key);
+            let (Ok(stop) | Err(stop)) = found;
+            entries.extend(kept(at, index..stop));
+            index = stop;
+            if found.is_ok() {
+                self.dropped.extend(pointer_in(&node, index));
                 index += 1;
                 changed = true;
             }
@@ -197,71 +233,58 @@ impl<N: Nodes> Merge<'_, N> {
                 changed = true;
             }
         }
-        entries.extend((index..node.len()).map(|index| entry_of(node, index)));
+        entries.extend(kept(at, index..node.len()));
         changed.then_some(entries)
     }
 
-    fn rewrite_inner(&mut self, node: &Rc<Node>, changes: &[Change]) -> Result<Option<Vec<Entry>>, N::Error> {
-        let mut parts = Vec::with_capacity(node.len());
+    fn rewrite_inner(&mut self, at: usize, changes: &[Change]) -> Result<Option<Vec<Entry>>, N::Error> {
+        let node = self.read[at].clone();
+        let mut parts: Vec<(usize, Pointer, &[Change])> = Vec::new();
         let mut rest = changes;
-        for index in 0..node.len() {
-            let count = if index + 1 < node.len() {
-                let next = node.key(index + 1);
-                rest.partition_point(|change| change.key.as_ref() < next)
-            } else {
-                rest.len()
-            };
-            let (part, others) = rest.split_at(count);
-            parts.push(part);
+        while let Some(first) = rest.first() {
+            let index = node.child_index(&first.key);
+            let next = (index + 1 < node.len()).then(|| node.key(index + 1));
+            let is_of_child = |change: &Change| next.is_none_or(|next| change.key.as_ref() < next);
+            let (part, others) = rest.split_at(rest.partition_point(is_of_child));
+            parts.extend(node.child(index).map(|pointer| (index, pointer, part)));
             rest = others;
         }
-        let pointers: Vec<Pointer> = (0..node.len())
-            .filter(|&index| !parts[index].is_empty())
-            .filter_map(|index| node.child(index))
-            .collect();
-        let mut children = pointers.iter().zip(self.nodes.fetch(&pointers)?);
-        let mut rewritten: Vec<Option<Vec<Entry>>> = Vec::with_capacity(node.len());
-        for part in &parts {
-            rewritten.push(match part.is_empty() {
-                true => None,
-                false => match children.next() {
-                    Some((pointer, child)) => self.rewrite(*pointer, &child, part)?,
-                    None => None,
-                },
-            });
+        let pointers: Vec<Pointer> = parts.iter().map(|(_, pointer, _)| *pointer).collect();
+        let children = self.fetch(&pointers)?;
+        let mut rewritten = Vec::with_capacity(parts.len());
+        for (number, (index, pointer, part)) in parts.into_iter().enumerate() {
+            if let Some(entries) = self.rewrite(pointer, children + number, part)? {
+                rewritten.push((index, entries));
+            }
         }
-        if rewritten.iter().all(Option::is_none) {
+        if rewritten.is_empty() {
             return Ok(None);
         }
-        self.splice(node, rewritten).map(Some)
+        self.splice(at, rewritten).map(Some)
     }
 
-    /// Puts rewritten children back among their unchanged siblings.
-    fn splice(
-        &mut self,
-        node: &Rc<Node>,
-        rewritten: Vec<Option<Vec<Entry>>>,
-    ) -> Result<Vec<Entry>, N::Error> {
+    /// Puts rewritten children, by their index, back among their unchanged siblings.
+    fn splice(&mut self, at: usize, rewritten: Vec<(usize, Vec<Entry>)>) -> Result<Vec<Entry>, N::Error> {
+        let node = self.read[at].clone();
         let level = node.level() - 1;
+        let mut rewritten = rewritten.into_iter().peekable();
         let mut result: Vec<Entry> = Vec::with_capacity(node.len() + 4);
         // Entries that still need nodes, and whether there is such a run at all.
         let mut run: Vec<Entry> = Vec::new();
         // How many of the last results are unchanged children, which a small run may take in.
         let mut unchanged = 0;
-        for (index, child) in rewritten.into_iter().enumerate() {
-            match child {
-                Some(entries) => run.extend(entries),
-                None if !run.is_empty() && run_size(&run) < NODE_SIZE_MIN => {
-                    run.extend(self.entries_of(node.child(index))?);
+        for index in 0..node.len() {
+            if let Some((_, entries)) = rewritten.next_if(|(child, _)| *child == index) {
+                run.extend(entries);
+            } else if !run.is_empty() && self.run_size(&run) < NODE_SIZE_MIN {
+                run.extend(self.entries_of(node.child(index))?);
+            } else {
+                if !run.is_empty() {
+                    self.flush(level, &mut run, &mut result, unchanged)?;
+                    unchanged = 0;
                 }
-                None => {
-                    if !run.is_empty() {
-                        self.flush(level, &mut run, &mut result, unchanged)?;
-                        unchanged = 0;
-                    }
-                    result.push(entry_of(node, index));
-                    unchanged += 1;
-                }
+                result.extend(kept(at, index..index + 1));
+                unchanged += 1;
             }
         }
         if !run.is_empty() {
@@ -278,10 +301,10 @@ impl<N: Nodes> Merge<'_, N> {
         unchanged: usize,
     ) -> Result<(), N::Error> {
         if unchanged > 0
-            && run_size(run) < NODE_SIZE_MIN
-            && let Some(Entry { value: Value::Pointer(neighbour), .. }) = result.last()
+            && self.run_size(run) < NODE_SIZE_MIN
+            && let Some(Value::Pointer(neighbour)) = result.last().and_then(|last| self.value_of(*last))
         {
-            let mut entries = self.entries_of(Some(*neighbour))?;
+            let mut entries = self.entries_of(Some(neighbour))?;
             result.pop();
             entries.append(run);
             *run = entries;
@@ -295,20 +318,20 @@ impl<N: Nodes> Merge<'_, N> {
     fn entries_of(&mut self, pointer: Option<Pointer>) -> Result<Vec<Entry>, N::Error> {
         let Some(pointer) = pointer else { return Ok(Vec::new()) };
         self.dropped.push(pointer);
-        let node = self.fetch_one(pointer)?;
-        Ok((0..node.len()).map(|index| entry_of(&node, index)).collect())
+        let at = self.fetch(&[pointer])?;
+        Ok(kept(at, 0..self.read[at].len()).collect())
     }
 
     /// Writes entries as nodes of `level`, as many as it takes, and returns the entries that name them.
     fn write(&mut self, level: u8, entries: &[Entry]) -> Vec<Entry> {
-        let total = run_size(entries);
+        let total = self.run_size(entries);
         let count = if total <= NODE_SIZE_MAX { 1 } else { total.div_ceil(NODE_SIZE_TARGET) };
         let share = total.div_ceil(count);
         let mut parents = Vec::with_capacity(count);
         let mut start = 0;
         let mut size = 0;
         for (index, entry) in entries.iter().enumerate() {
-            size += entry.size();
+            size += self.size_of(*entry);
             if size >= share || index + 1 == entries.len() {
                 parents.push(self.write_node(level, &entries[start..=index], size));
                 start = index + 1;
@@ -323,173 +346,53 @@ impl<N: Nodes> Merge<'_, N> {
         self.packer.make_room(size + 16);
         let mut writer = NodeWriter::new(level, size + 16);
         for entry in entries {
-            writer.push(&entry.key, |out| match &entry.value {
-                Value::Raw(bytes) => out.extend_from_slice(bytes),
-                Value::Pointer(pointer) => pointer.encode(false, out),
-                Value::Chunk(location) => {
-                    self.packer.pointer(location).encode(self.packer.is_open(location), out);
+            match *entry {
+                Entry::Kept(at, index) => {
+                    let (node, index) = (&self.read[at as usize], index as usize);
+                    match near_pointer(node, index) {
+                        // The node's own object is another's from here on.
+                        Some(pointer) => writer.push(node.key(index), |out| pointer.encode(false, out)),
+                        None => writer.push_encoded(node.encoded(index)),
+                    }
                 }
-            });
+                Entry::Made(number) => {
+                    let (key, value) = &self.made[number as usize];
+                    writer.push(key, |out| match value {
+                        Value::Raw(bytes) => out.extend_from_slice(bytes),
+                        Value::Pointer(pointer) => pointer.encode(false, out),
+                        Value::Chunk(location) => {
+                            self.packer.pointer(location).encode(self.packer.is_open(location), out);
+                        }
+                    });
+                }
+            }
         }
-        let bytes = Bytes::from(writer.finish());
-        let location = self.packer.append(ChunkKind::Node, &bytes);
-        self.written.push(Written { location, bytes });
-        Entry { key: entries[0].key.clone(), value: Value::Chunk(location) }
+        let node = writer.finish_unplaced();
+        let location = self.packer.append(ChunkKind::Node, node.bytes());
+        self.written.push(Written { location, node });
+        let key = match entries[0] {
+            Entry::Kept(at, index) => self.read[at as usize].shared_key(index as usize),
+            Entry::Made(number) => self.made[number as usize].0.clone(),
+        };
+        self.make(key, Value::Chunk(location))
     }
 }
 
-fn run_size(entries: &[Entry]) -> usize {
-    entries.iter().map(Entry::size).sum()
+fn kept(at: usize, indexes: Range<usize>) -> impl Iterator<Item = Entry> {
+    indexes.map(move |index| Entry::Kept(at as u32, index as u32))
 }
 
-/// Copies an entry out of a node; a pointer that meant the node's own object gets its address.
-fn entry_of(node: &Rc<Node>, index: usize) -> Entry {
+/// Returns the pointer that an entry holds, if it holds one.
+fn pointer_in(node: &Node, index: usize) -> Option<Pointer> {
     let (key, value) = (node.key(index), node.value(index));
-    let is_pointer = node.level() > 0 || (Key::may_hold_pointer(key) && matches!(value.first(), Some(0 | 1)));
-    let value = match Pointer::decode(value, node.home()) {
-        Some(pointer) if is_pointer => Value::Pointer(pointer),
-        _ => Value::Raw(node.shared_value(index)),
-    };
-    Entry { key: node.shared_key(index), value }
+    let may_be = node.level() > 0 || (Key::may_hold_pointer(key) && matches!(value.first(), Some(0 | 1)));
+    if may_be { Pointer::decode(value, node.home()) } else { None }
+}
+
+/// Returns the pointer that an entry holds, if that is one that means the node's own object.
+fn near_pointer(node: &Node, index: usize) -> Option<Pointer> {
+    if node.value(index).first() == Some(&0) { pointer_in(node, index) } else { None }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::collections::{BTreeMap, HashMap};
-
-    use dht::{Address, OwnerTag};
-    use rand::{RngExt, SeedableRng, rngs::StdRng};
-
-    use super::*;
-    use crate::chunk::{Binding, open_run};
-    use crate::format::VolumeId;
-    use crate::tree::cursor;
-
-    const VOLUME: VolumeId = VolumeId([6; 16]);
-
-    #[derive(Default)]
-    struct Objects {
-        objects: RefCell<HashMap<[u8; 32], Bytes>>,
-        fetched: RefCell<usize>,
-        nodes: RefCell<HashMap<Pointer, Rc<Node>>>,
-    }
-
-    impl Nodes for Objects {
-        type Error = std::convert::Infallible;
-
-        fn fetch(&self, pointers: &[Pointer]) -> Result<Vec<Rc<Node>>, Self::Error> {
-            *self.fetched.borrow_mut() += pointers.len();
-            Ok(pointers.iter().map(|pointer| self.load(pointer)).collect())
-        }
-    }
-
-    impl Objects {
-        fn load(&self, pointer: &Pointer) -> Rc<Node> {
-            if let Some(node) = self.nodes.borrow().get(pointer) {
-                return node.clone();
-            }
-            let object = self.objects.borrow()[&pointer.address].clone();
-            let binding = Binding { kind: ChunkKind::Node, volume: VOLUME };
-            let bytes = open_run(&binding, object, 0, &[*pointer]).unwrap().remove(0);
-            let node = Rc::new(Node::decode(bytes, pointer.address).unwrap());
-            self.nodes.borrow_mut().insert(*pointer, node.clone());
-            node
-        }
-
-        fn commit(&self, root: Option<Pointer>, changes: &[Change]) -> Option<Pointer> {
-            let mut packer = Packer::new(OwnerTag([1; 32]), VOLUME, 1);
-            let merged = merge(self, root, changes, &mut packer).unwrap();
-            packer.close();
-            for (Address(address), object) in packer.take_ready() {
-                self.objects.borrow_mut().insert(address, object);
-            }
-            merged.root.map(|root| match root {
-                Value::Chunk(location) => packer.pointer(&location),
-                Value::Pointer(pointer) => pointer,
-                Value::Raw(_) => unreachable!("a root is a pointer"),
-            })
-        }
-
-        fn all(&self, root: Option<Pointer>) -> Vec<(Bytes, Bytes)> {
-            let mut all = Vec::new();
-            let Some(root) = root else { return all };
-            let mut key = Bytes::new();
-            while let Some(found) =
-                cursor::first_from(&root, &key, |pointer| Some(self.load(pointer))).unwrap()
-            {
-                all.push((found.key(), found.node.shared_value(found.index)));
-                let mut next = found.key().to_vec();
-                next.push(0);
-                key = Bytes::from(next);
-            }
-            all
-        }
-    }
-
-    #[test]
-    fn random_batches_leave_the_tree_equal_to_a_map() {
-        let seed = crate::seed_for_test();
-        let mut random = StdRng::seed_from_u64(seed);
-        let objects = Objects::default();
-        let mut model: BTreeMap<Bytes, Bytes> = BTreeMap::new();
-        let mut root = None;
-        for round in 0..60 {
-            let mut batch: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
-            let removals = if round % 7 == 6 { 0.95 } else { 0.3 };
-            for _ in 0..random.random_range(1..600) {
-                let key = Bytes::from(format!("\x01key{:05}", random.random_range(0..3000)));
-                let size = if random.random_bool(0.01) { 9000 } else { random.random_range(0..300) };
-                let value = (!random.random_bool(removals)).then(|| Bytes::from(vec![random.random(); size]));
-                batch.insert(key, value);
-            }
-            let changes: Vec<Change> = batch
-                .iter()
-                .map(|(key, value)| Change { key: key.clone(), value: value.clone().map(Value::Raw) })
-                .collect();
-            root = objects.commit(root, &changes);
-            for (key, value) in batch {
-                match value {
-                    Some(value) => model.insert(key, value),
-                    None => model.remove(&key),
-                };
-            }
-            let expected: Vec<_> = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-            assert!(objects.all(root) == expected, "round {round}, HYPHA_SEED={seed}");
-        }
-        let clear: Vec<Change> = model.keys().map(|key| Change { key: key.clone(), value: None }).collect();
-        assert_eq!(objects.commit(root, &clear), None);
-    }
-
-    #[test]
-    fn a_single_change_in_a_large_tree_touches_one_path() {
-        let objects = Objects::default();
-        let changes: Vec<Change> = (0..20_000)
-            .map(|index| Change {
-                key: Bytes::from(format!("key{index:06}")),
-                value: Some(Value::Raw(Bytes::from_static(
-                    b"a value of some length, as an inode's is, or nearly so",
-                ))),
-            })
-            .collect();
-        let root = objects.commit(None, &changes);
-        *objects.fetched.borrow_mut() = 0;
-        let before = objects.objects.borrow().len();
-        let change = Change {
-            key: Bytes::from_static(b"key010000"),
-            value: Some(Value::Raw(Bytes::from_static(b"new"))),
-        };
-        let new_root = objects.commit(root, &[change]);
-        assert_ne!(root, new_root);
-        assert!(*objects.fetched.borrow() <= 3, "{} nodes read", objects.fetched.borrow());
-        assert_eq!(objects.objects.borrow().len(), before + 1, "leaf, parent and root share one object");
-    }
-
-    #[test]
-    fn removing_what_is_not_there_changes_nothing() {
-        let objects = Objects::default();
-        let value = Some(Value::Raw(Bytes::from_static(b"1")));
-        let root = objects.commit(None, &[Change { key: Bytes::from_static(b"a"), value }]);
-        assert_eq!(objects.commit(root, &[Change { key: Bytes::from_static(b"b"), value: None }]), root);
-    }
-}
+mod tests;

@@ -104,6 +104,12 @@ impl Node {
         self.raw(index).1
     }
 
+    /// Returns the entry at `index` as it is written in a node.
+    pub(super) fn encoded(&self, index: usize) -> &[u8] {
+        let end = self.offsets.get(index + 1).map_or(self.bytes.len(), |end| *end as usize);
+        &self.bytes[self.offsets[index] as usize..end]
+    }
+
     /// Returns the key at `index`, sharing the node's bytes.
     pub fn shared_key(&self, index: usize) -> Bytes {
         self.bytes.slice_ref(self.raw(index).0)
@@ -157,7 +163,9 @@ fn entry_at(bytes: &[u8], at: usize) -> Option<(&[u8], &[u8], usize)> {
 #[derive(Debug)]
 pub struct NodeWriter {
     bytes: Vec<u8>,
-    count: u16,
+    /// Where each entry starts.
+    offsets: Vec<u32>,
+    level: u8,
 }
 
 impl NodeWriter {
@@ -165,15 +173,12 @@ impl NodeWriter {
     pub fn new(level: u8, capacity: usize) -> NodeWriter {
         let mut bytes = Vec::with_capacity(capacity);
         bytes.extend_from_slice(&[1, level, 0, 0]);
-        NodeWriter { bytes, count: 0 }
+        NodeWriter { bytes, offsets: Vec::new(), level }
     }
 
     /// Appends an entry whose value `write` appends.
-    ///
-    /// # Panics
-    ///
-    /// If a node gets more than 65,535 entries: their sizes forbid it.
     pub fn push(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        self.offsets.push(self.bytes.len() as u32);
         self.bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
         let size_at = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
@@ -182,14 +187,73 @@ impl NodeWriter {
         write(&mut self.bytes);
         let value_size = (self.bytes.len() - value_at) as u32;
         self.bytes[size_at..size_at + 4].copy_from_slice(&value_size.to_le_bytes());
-        self.count = self.count.checked_add(1).expect("a node's size bounds its entries");
+    }
+
+    /// Appends an entry as it lies in another node.
+    pub(super) fn push_encoded(&mut self, entry: &[u8]) {
+        self.offsets.push(self.bytes.len() as u32);
+        self.bytes.extend_from_slice(entry);
     }
 
     /// Returns the node's bytes.
-    pub fn finish(mut self) -> Vec<u8> {
-        let count = self.count.to_le_bytes();
-        self.bytes[2..4].copy_from_slice(&count);
-        self.bytes
+    ///
+    /// # Panics
+    ///
+    /// If a node has more than 65,535 entries: their sizes forbid it.
+    pub fn finish(self) -> Vec<u8> {
+        self.finish_indexed().0
+    }
+
+    /// Returns the node's bytes, and where in them each entry starts.
+    fn finish_indexed(mut self) -> (Vec<u8>, Vec<u32>) {
+        let count = u16::try_from(self.offsets.len()).expect("a node's size bounds its entries");
+        self.bytes[2..4].copy_from_slice(&count.to_le_bytes());
+        (self.bytes, self.offsets)
+    }
+
+    /// Returns the node, whose object has no name yet.
+    ///
+    /// # Panics
+    ///
+    /// As [`NodeWriter::finish`].
+    pub(super) fn finish_unplaced(self) -> Unplaced {
+        let level = self.level;
+        let (bytes, offsets) = self.finish_indexed();
+        Unplaced { bytes: bytes.into(), offsets, level }
+    }
+}
+
+/// A node that was written just now, in an object that has no name yet.
+#[derive(Debug)]
+pub struct Unplaced {
+    bytes: Bytes,
+    offsets: Vec<u32>,
+    level: u8,
+}
+
+impl Unplaced {
+    /// Returns the node's bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Returns the node as it lies in the object `home`: what [`Node::decode`] makes of its bytes, with the offsets that the
+    /// writer knows.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if no reader would take it. Nobody may publish it then.
+    pub fn placed(self, home: [u8; 32]) -> Result<Node, Malformed> {
+        let Unplaced { bytes, offsets, level } = self;
+        let node = Node { bytes, offsets, level, home };
+        if node.bytes.len() > NODE_SIZE_LIMIT || level > LEVEL_MAX || (level > 0 && node.is_empty()) {
+            return Err(Malformed("its size or level"));
+        }
+        let is_in_order = |index: usize| node.key(index - 1) < node.key(index);
+        if !(1..node.len()).all(is_in_order) {
+            return Err(Malformed("the order of keys"));
+        }
+        Ok(node)
     }
 }
 

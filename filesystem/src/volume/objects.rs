@@ -100,7 +100,7 @@ impl<'a> Grown<'a> {
         };
         for written in merged.written {
             let pointer = packer.pointer(&written.location);
-            let node = Node::decode(written.bytes, pointer.address).map_err(|error| {
+            let node = written.node.placed(pointer.address).map_err(|error| {
                 tracing::error!(%error, "a node that this commit wrote cannot be read");
                 Errno::EIO
             })?;
