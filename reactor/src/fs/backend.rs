@@ -49,6 +49,11 @@ pub(crate) trait OpenFile {
         let _ = (buffer, offset);
         None
     }
+    /// Writes some of `bytes` if that is little and waits for no device; `None` if nothing was tried. Never suspends.
+    fn write_now(&self, bytes: &[u8], offset: u64) -> Option<io::Result<usize>> {
+        let _ = (bytes, offset);
+        None
+    }
     /// Reads up to `len` bytes; none at the end of the file.
     fn read_at(&self, len: usize, offset: u64) -> io::Result<Vec<u8>>;
     /// Writes some of `bytes`.

@@ -298,10 +298,14 @@ impl File {
     ///
     /// # Suspends
     ///
-    /// Until the kernel has them. On disk they are after [`File::sync_data`].
+    /// Until the kernel has them; not at all for a few that the page cache takes. On disk they are after
+    /// [`File::sync_data`].
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         if bytes.is_empty() {
             return Ok(0);
+        }
+        if let Some(result) = self.write_now(bytes, offset) {
+            return result;
         }
         self.inner.write_at(Bytes::copy_from_slice(&bytes[..bytes.len().min(CHUNK_BYTES_MAX)]), offset)
     }
@@ -327,6 +331,14 @@ impl File {
         Ok(())
     }
 
+    fn write_now(&self, bytes: &[u8], offset: u64) -> Option<io::Result<usize>> {
+        let written = self.inner.write_now(bytes, offset);
+        if written.is_some() {
+            spend();
+        }
+        written
+    }
+
     /// As [`File::write_all_at`], without copying.
     ///
     /// # Errors
@@ -338,7 +350,10 @@ impl File {
     /// Until the kernel has them.
     pub fn write_chunk_at(&self, mut bytes: Bytes, mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {
-            let count = self.inner.write_at(bytes.clone(), offset)?;
+            let count = match self.write_now(&bytes, offset) {
+                Some(result) => result?,
+                None => self.inner.write_at(bytes.clone(), offset)?,
+            };
             if count == 0 {
                 return Err(ErrorKind::WriteZero.into());
             }

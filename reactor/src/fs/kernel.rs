@@ -3,9 +3,10 @@
 //! The ring opens, reads, writes and syncs. Names (rename, unlink, list) go to the pool either way: io_uring hands
 //! those to threads of its own at once, or does not know them, so nothing would be gained.
 //!
-//! Before either is troubled, a small read asks the kernel for what its page cache holds (`RWF_NOWAIT`).
+//! Before either is troubled, a small read asks the kernel for what its page cache holds (`RWF_NOWAIT`), and a small write
+//! to a file of this machine is copied there at once, unless that took long lately (see [`Prompt`]).
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::OwnedFd;
@@ -20,6 +21,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Gid, Mode, OFlags, StatxFlag
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::backend::{Disk, Durable, Listing, OpenFile};
+use super::prompt::Prompt;
 use super::uring::Ring;
 use super::{DirEntry, FileKind, Metadata, OpenOptions};
 use crate::coroutine;
@@ -28,6 +30,13 @@ use crate::offload::{discard, offload};
 /// A read of the page cache copies on the reactor's thread; beyond this (some 10 us of copying) other coroutines
 /// have waited long enough, and another thread may do it.
 const READ_NOW_BYTES_MAX: usize = 64 << 10;
+
+/// Likewise for a write.
+const WRITE_NOW_BYTES_MAX: usize = 64 << 10;
+
+/// File systems that keep what is written in this machine's memory first and need nobody else for that, by statfs(2)'s names:
+/// ext2 to ext4, XFS, Btrfs, F2FS, tmpfs.
+const WRITE_NOW_FILE_SYSTEMS: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
 
 /// Entries fetched at once: a few kernel buffers' worth, for one trip to another thread.
 const ENTRIES_PER_BATCH: usize = 256;
@@ -76,11 +85,12 @@ pub(super) fn check_may_suspend() -> io::Result<()> {
 /// The machine's files.
 pub(super) struct KernelDisk {
     ring: Option<Rc<Ring>>,
+    prompt: Rc<Prompt>,
 }
 
 impl KernelDisk {
     pub(super) fn new(ring: Option<Rc<Ring>>) -> KernelDisk {
-        KernelDisk { ring }
+        KernelDisk { ring, prompt: Rc::new(Prompt::new()) }
     }
 }
 
@@ -114,7 +124,13 @@ impl Disk for KernelDisk {
         };
         // It was for opening only: io_uring would take it to mean that reads must not wait either.
         rustix::fs::fcntl_setfl(&fd, flags & OFlags::APPEND)?;
-        Ok(Rc::new(KernelFile { fd: Arc::new(fd), ring: self.ring.clone(), may_read_now: Cell::new(true) }))
+        Ok(Rc::new(KernelFile {
+            fd: Arc::new(fd),
+            ring: self.ring.clone(),
+            may_read_now: Cell::new(true),
+            may_write_now: OnceCell::new(),
+            prompt: self.prompt.clone(),
+        }))
     }
 
     fn metadata(&self, path: &Path, follow_symlink: bool) -> io::Result<Metadata> {
@@ -195,6 +211,17 @@ struct KernelFile {
     ring: Option<Rc<Ring>>,
     /// Until its file system has said that it does not know how.
     may_read_now: Cell<bool>,
+    /// Whether it is a file, and of this machine; looked at once.
+    may_write_now: OnceCell<bool>,
+    prompt: Rc<Prompt>,
+}
+
+/// Whether a write goes to memory and waits for nobody else: not so in a pipe or a terminal, nor on another's disk.
+fn is_file_of_this_machine(fd: &OwnedFd) -> bool {
+    let is_file =
+        rustix::fs::fstat(fd).is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_file());
+    let is_here = |found: rustix::fs::StatFs| WRITE_NOW_FILE_SYSTEMS.contains(&(found.f_type as u64));
+    is_file && rustix::fs::fstatfs(fd).is_ok_and(is_here)
 }
 
 impl OpenFile for KernelFile {
@@ -211,6 +238,22 @@ impl OpenFile for KernelFile {
                 None
             }
             Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    fn write_now(&self, bytes: &[u8], offset: u64) -> Option<io::Result<usize>> {
+        let begun = crate::now();
+        if bytes.len() > WRITE_NOW_BYTES_MAX || !self.prompt.may_try(begun) {
+            return None;
+        }
+        if !self.may_write_now.get_or_init(|| is_file_of_this_machine(&self.fd)) {
+            return None;
+        }
+        let written = rustix::io::pwrite(&self.fd, bytes, offset);
+        self.prompt.note(begun, crate::now());
+        match written {
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            written => Some(written.map_err(io::Error::from)),
         }
     }
 

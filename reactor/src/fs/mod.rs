@@ -17,6 +17,7 @@ mod directory;
 mod file;
 mod kernel;
 mod metadata;
+mod prompt;
 #[cfg_attr(not(feature = "fs-uring"), path = "no_uring.rs")]
 mod uring;
 
