@@ -228,12 +228,23 @@ pub enum SwapError {
     Put(#[from] PutError),
 }
 
+/// Who can be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// A quorum of those that keep the register.
+    Quorum,
+    /// Fewer of those; or only others, who may hold blocks.
+    Some,
+    /// No node at all.
+    Nobody,
+}
+
 /// Blocks and registers, wherever they may be.
 ///
 /// # Suspends
-/// Every call but [`tag`](BlockStore::tag), [`is_at_hand`](BlockStore::is_at_hand) and [`is_offline`](BlockStore::is_offline) may suspend the coroutine; none blocks the thread.
+/// Every call may suspend the coroutine but those that say that they never do; none blocks the thread.
 pub trait BlockStore {
-    /// The tag under which this store's blocks are named: `Address::of(&store.tag(), bytes)`.
+    /// The tag under which this store's blocks are named: `Address::of(&store.tag(), bytes)`. Never suspends.
     fn tag(&self) -> OwnerTag;
 
     /// Stores an immutable block; returns when a quorum of its nodes holds it durably.
@@ -269,10 +280,20 @@ pub trait BlockStore {
         false
     }
 
-    /// Whether it is known that no node answers, and none has for a while, so that nobody need wait for one. Never suspends.
+    /// Whether it is known that no quorum of the drive's nodes answers, and none has for a while, so that nobody need wait for
+    /// one. Never suspends.
     fn is_offline(&self) -> bool {
         false
     }
+
+    /// Who can be reached of those that keep a register, as far as that is known without asking. Never suspends.
+    fn reach(&self, _register: &RegisterAddress) -> Reach {
+        Reach::Quorum
+    }
+
+    /// Finds out, in the background, whether those that keep a register are there: somebody has waited for them longer than
+    /// usual. What comes of it, [`reach`](BlockStore::reach) says a moment later. Never suspends.
+    fn doubt(&self, _register: &RegisterAddress) {}
 
     /// The latest chosen value, or `None` if none was chosen yet, which only a quorum of the register's own members can
     /// say. Linearizable: never older than any swap acknowledged before the call began.

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overlay::Overlay;
+use overlay::{NodeId, Overlay};
 use reactor::crypto::{Identity, PublicKey, random_bytes};
 use reactor::sync::{Mutex, channel};
 
@@ -22,8 +22,8 @@ use crate::address::{Address, OwnerTag};
 use crate::block::configuration::Membership;
 use crate::block::mutable::{Genesis, Invalid, Signed};
 use crate::block_store::{
-    BlockStore, CreateError, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PutError, ReadError, Record,
-    RegisterAddress, SwapError, Usage,
+    BlockStore, CreateError, GetError, HeaderHash, PAYLOAD_SIZE_BYTES_MAX, PutError, Reach, ReadError,
+    Record, RegisterAddress, SwapError, Usage,
 };
 use crate::links::{Failure, Links};
 use crate::message::{NodeUsage, PutBlockRequest, Refusal};
@@ -358,6 +358,35 @@ impl<O: Overlay + 'static> BlockStore for Client<O> {
 
     fn is_at_hand(&self, address: &Address) -> bool {
         self.inner.links.local.as_ref().is_some_and(|node| node.has_block(address))
+    }
+
+    fn reach(&self, register: &RegisterAddress) -> Reach {
+        let links = &self.inner.links;
+        let is_live = |id: &NodeId| {
+            links.local(id).is_some()
+                || links.last_known(id).is_some_and(|contact| links.overlay.is_live(&contact))
+        };
+        let (live, needed) = self.membership(register).map_or((0, usize::MAX), |membership| {
+            let live = membership.members().iter().filter(|id| is_live(id)).count();
+            (live, membership.quorum().needed)
+        });
+        // In a large network the overlay need not count one that is live among those that it knows.
+        let is_anybody = || live > 0 || links.local.is_some() || links.overlay.is_anybody_live();
+        match live >= needed {
+            true => Reach::Quorum,
+            false if is_anybody() => Reach::Some,
+            false => Reach::Nobody,
+        }
+    }
+
+    fn doubt(&self, register: &RegisterAddress) {
+        let links = &self.inner.links;
+        let Ok(membership) = self.membership(register) else { return };
+        for id in membership.members().iter().filter(|id| links.local(id).is_none()) {
+            if let Some(contact) = links.last_known(id) {
+                links.overlay.doubt(&contact);
+            }
+        }
     }
 
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {

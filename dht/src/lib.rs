@@ -80,14 +80,16 @@ mod liar_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]
+mod reach_tests;
+#[cfg(test)]
 mod removal_tests;
 #[cfg(test)]
 mod testing;
 
 pub use address::{Address, OwnerTag, owner_tag};
 pub use block_store::{
-    BlockStore, CreateError, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError,
-    Usage,
+    BlockStore, CreateError, GetError, HeaderHash, PutError, Reach, ReadError, Record, RegisterAddress,
+    SwapError, Usage,
 };
 pub use client::Client;
 pub use memory_block_store::MemoryBlockStore;

@@ -3,7 +3,7 @@
 //! Requests and answers are encoded and dispatched as over a socket. Time is real, and short.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub(crate) struct FakeNetwork {
     pub(crate) calls: RefCell<HashMap<&'static str, usize>>,
     /// Of a hundred messages, how many are lost, each way.
     pub(crate) loss_percent: Cell<u32>,
+    /// Whom somebody waited for longer than usual.
+    pub(crate) doubted: RefCell<BTreeSet<NodeId>>,
     rng: RefCell<StdRng>,
 }
 
@@ -99,6 +101,7 @@ impl FakeNetwork {
             replicas,
             calls: RefCell::default(),
             loss_percent: Cell::new(0),
+            doubted: RefCell::default(),
             rng: RefCell::new(StdRng::seed_from_u64(seed)),
         })
     }
@@ -193,6 +196,19 @@ impl Overlay for FakeOverlay {
         contacts.sort_by_key(|contact| contact.id.distance(key));
         contacts.truncate(count);
         contacts
+    }
+
+    fn is_live(&self, contact: &Contact) -> bool {
+        let fake = self.network.nodes.iter().find(|fake| fake.contact.id == contact.id);
+        fake.is_some_and(|fake| !fake.forgotten.get() && fake.mood.get() != Mood::Dead)
+    }
+
+    fn is_anybody_live(&self) -> bool {
+        self.network.nodes.iter().any(|fake| self.is_live(&fake.contact))
+    }
+
+    fn doubt(&self, contact: &Contact) {
+        self.network.doubted.borrow_mut().insert(contact.id);
     }
 
     fn call<M: Method>(

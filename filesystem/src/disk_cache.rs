@@ -20,13 +20,12 @@ mod contents;
 mod entry;
 mod offline;
 mod pins;
-mod reach;
 mod roots;
 mod s3_fifo;
 mod store;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -40,10 +39,10 @@ use reactor::JoinHandle;
 use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, Signal};
 
+use crate::silence::Silence;
 use contents::{Contents, Entry};
 use entry::Extent;
 pub use pins::{Noted, PinningStore};
-use reach::Reach;
 use s3_fifo::{Queue, Step};
 pub use store::CachedStore;
 
@@ -109,7 +108,7 @@ pub struct DiskCache {
     pins_lost: Cell<u64>,
     newest: RefCell<Option<(RegisterAddress, Record)>>,
     saved_version: Cell<u64>,
-    reach: RefCell<Reach>,
+    silence: RefCell<Silence>,
     writer: RefCell<Option<JoinHandle<()>>>,
 }
 
@@ -150,7 +149,7 @@ impl DiskCache {
             pins_lost: Cell::new(0),
             newest: RefCell::new(None),
             saved_version: Cell::new(0),
-            reach: RefCell::default(),
+            silence: RefCell::default(),
             writer: RefCell::new(None),
         });
         if let Err(error) = cache.look() {
@@ -395,14 +394,19 @@ impl DiskCache {
             fs::create_dir_all(self.directory_of(queue))?;
         }
         let directory = File::open(&self.directory)?;
-        let is_owner = directory.try_lock()?;
+        let is_owner = !self.is_off.get() && directory.try_lock()?;
+        let mut numbers = HashSet::new();
         let mut entries = Vec::new();
         for queue in QUEUES {
             for found in fs::read_dir(self.directory_of(queue))? {
                 let name = found?.name;
                 match name.to_str().and_then(Extent::from_file_name) {
-                    Some((number, extent)) => entries.push(Entry { number, extent, queue }),
+                    Some((number, extent)) if numbers.insert(number) => {
+                        entries.push(Entry { number, extent, queue })
+                    }
                     // Nobody else puts anything here, and what is not counted would break the bound.
+                    Some(_) if is_owner => fs::remove_file(self.directory_of(queue).join(name))?,
+                    Some(_) => {}
                     None if is_owner => fs::remove_file(self.directory_of(queue).join(name))?,
                     None => {}
                 }
@@ -419,6 +423,8 @@ impl DiskCache {
     }
 
     fn fail(&self, error: &io::Error) {
+        // Another process may have better luck.
+        drop(self.lock.take());
         if !self.is_off.replace(true) {
             tracing::warn!(
                 directory = %self.directory.display(),

@@ -83,6 +83,8 @@ numbers! {
     ESTALE = 116, "stale file handle";
     /// This user is no member of the network any more: nothing of it will ever be stored.
     EKEYREVOKED = 128, "no member of the network any more";
+    /// It is not on this machine, and no node that could have it can be reached.
+    EHOSTUNREACH = 113, "not on this machine, and no node can be reached";
     /// The store did not answer for long; nothing is lost by it.
     ETIMEDOUT = 110, "timed out";
 }
@@ -140,6 +142,7 @@ mod tests {
             b"EOPNOTSUPP" => E::OPNOTSUPP,
             b"ESTALE" => E::STALE,
             b"EKEYREVOKED" => E::KEYREVOKED,
+            b"EHOSTUNREACH" => E::HOSTUNREACH,
             b"ETIMEDOUT" => E::TIMEDOUT,
             _ => panic!("a number without a check"),
         }

@@ -28,6 +28,7 @@ use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, MutexGuard};
 
 use crate::access::VolumeKeys;
+use crate::errno::Errno;
 use reader::Reader;
 pub(crate) use record::Item;
 use record::{RECORD_SIZE, Records};
@@ -66,6 +67,20 @@ pub enum JournalError {
     Unstored(PathBuf),
 }
 
+impl JournalError {
+    /// What an operation says that could not be kept: `ENOSPC` where the disk is full, `EIO` otherwise.
+    pub(crate) fn errno(&self) -> Errno {
+        match self {
+            JournalError::Io(_, error) if is_full(error) => Errno::ENOSPC,
+            _ => Errno::EIO,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The file that takes the next group.
 struct Open {
     file: File,
@@ -73,6 +88,32 @@ struct Open {
     key: [u8; 32],
     record_count: u64,
     size_bytes: u64,
+}
+
+impl Open {
+    /// Writes the records of a group, behind what is in `bytes`.
+    fn write(
+        &mut self,
+        mut bytes: Vec<u8>,
+        items: impl Iterator<Item = Item>,
+        durably: bool,
+    ) -> io::Result<()> {
+        let mut records = Records::new(items, &self.key, &mut self.record_count);
+        let mut more = true;
+        while more {
+            more = records.next_into(&mut bytes);
+            if bytes.len() >= WRITE_SIZE || !more {
+                let piece = Bytes::from(std::mem::take(&mut bytes));
+                let (offset, length) = (self.size_bytes, piece.len() as u64);
+                match more || !durably {
+                    true => self.file.write_chunk_at(piece, offset)?,
+                    false => self.file.write_durably_at(piece, offset)?,
+                }
+                self.size_bytes += length;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What the turn to write gives access to.
@@ -104,6 +145,13 @@ pub(crate) struct Group {
     pub(crate) durably: bool,
     /// Up to which number it holds changes.
     pub(crate) through: u64,
+}
+
+impl Group {
+    /// Whether it is on the disk once it is written.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durably || self.snapshot
+    }
 }
 
 /// The journal of one mounted volume.
@@ -271,7 +319,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`JournalError::Io`]: nothing of the group counts, and the next has to be a snapshot.
+    /// [`JournalError::Io`]: nothing of the group counts or is left on the disk, which may be full, and the next has to be a
+    /// snapshot.
     ///
     /// # Suspends
     ///
@@ -283,7 +332,7 @@ impl Journal {
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
         let Group { snapshot, through, .. } = group;
-        let durably = group.durably || snapshot;
+        let durably = group.is_durable();
         // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
         // one that a snapshot was to replace: without a file that is open, the next group is a snapshot again.
         let open = files.open.take().filter(|_| !snapshot);
@@ -297,23 +346,17 @@ impl Journal {
                 open
             }
         };
-        let Open { file, key, record_count, size_bytes, .. } = &mut open;
-        let mut records = Records::new(items, key, record_count);
-        let mut more = true;
-        while more {
-            more = records.next_into(&mut bytes);
-            if bytes.len() >= WRITE_SIZE || !more {
-                let piece = Bytes::from(std::mem::take(&mut bytes));
-                let (offset, length) = (*size_bytes, piece.len() as u64);
-                let written = match more || !durably {
-                    true => file.write_chunk_at(piece, offset),
-                    false => file.write_durably_at(piece, offset),
-                };
-                written.map_err(|error| self.error(error))?;
-                *size_bytes += length;
+        let (number, size_before) = (open.number, open.size_bytes);
+        if let Err(error) = open.write(bytes, items, durably) {
+            if size_before == 0 {
+                files.written.retain(|(written, _)| *written != number);
+                files.served.push(number);
+                self.remove_served(files);
+            } else if let Err(error) = open.file.set_len(size_before) {
+                tracing::debug!(%error, "what was written of a group stays: it is not read");
             }
+            return Err(self.error(error));
         }
-        let number = open.number;
         files.open = Some(open);
         for (_, held) in files.written.iter_mut().filter(|(written, _)| *written == number) {
             *held = through;

@@ -18,6 +18,7 @@ pub mod mount;
 pub mod operations;
 pub mod past;
 mod posix_acl;
+mod silence;
 pub mod tree;
 pub mod volume;
 

@@ -341,7 +341,9 @@ pub enum Invalidation {
 /// # Errors
 ///
 /// Beside the error numbers that each operation's manual page lists: `EIO` if what the store returned does not verify,
-/// `ETIMEDOUT` if the store could not be reached for long (nothing is lost by it), `EROFS`, `ENOSPC`.
+/// `ETIMEDOUT` if the store could not be reached for long (nothing is lost by it), `EHOSTUNREACH` for what is not on this
+/// machine then, `EROFS`, `ENOSPC`. Where the store is away and this machine's journal takes nothing either, what changed
+/// something says `EIO` or `ENOSPC`: the change is shown, and tried again, but in memory only.
 ///
 /// # Suspends
 ///
@@ -468,11 +470,11 @@ pub trait Operations {
     }
 
     /// Called when a descriptor that can write is closed: what it wrote is seen by whoever opens the file after it, on any
-    /// mount.
+    /// mount; if the store is away, once it is back, and until then it is kept on this machine.
     ///
     /// # Errors
     ///
-    /// Those of the commit: `ENOSPC`, `ETIMEDOUT`.
+    /// Those of the commit: `ENOSPC`, `ETIMEDOUT` where it can't be kept here; those of the journal's disk.
     fn flush(&self, inode: Inode) -> Result<(), Errno>;
 
     /// Lists a directory from after `cookie` (0: from the start), `.` and `..` first; at most `count_max` entries; an

@@ -14,6 +14,7 @@
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `session`: whether this mount is the only one, which decides how much of that is needed; `lease`: how it finds out;
 //! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
+//! - `away`: whether the nodes are, and what is kept then;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
 //! - `snapshots`: trees that are remembered;
 //! - `collect`: what must not be deleted from the nodes;
@@ -22,6 +23,7 @@
 //! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
 
 mod aliases;
+mod away;
 mod changing;
 mod collect;
 mod commit;
@@ -117,8 +119,9 @@ pub struct Volume {
     news: news::News,
     background: RefCell<Vec<JoinHandle<()>>>,
     committer: RefCell<Option<JoinHandle<()>>>,
-    /// Looks at the register, until everything is stored.
-    watcher: RefCell<Option<JoinHandle<()>>>,
+    nodes: away::Nodes,
+    /// Look at the register and after the nodes, until everything is stored.
+    watchers: RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl Volume {
@@ -211,6 +214,9 @@ impl Volume {
             options.read_only = true;
         }
         let volume = Volume::new(store, keys, options, root.charter.clone(), root.tree)?;
+        if volume.options.removed {
+            volume.on_removed();
+        }
         {
             let mut state = volume.state.borrow_mut();
             state.header = Some(record.header_hash);
@@ -275,7 +281,8 @@ impl Volume {
             news: news::News::default(),
             background: RefCell::new(Vec::new()),
             committer: RefCell::new(None),
-            watcher: RefCell::new(None),
+            nodes: away::Nodes::default(),
+            watchers: RefCell::default(),
         }))
     }
 
@@ -289,8 +296,10 @@ impl Volume {
             background.push(reactor::spawn(move || keeper.keep_orphans()));
         }
         if let Some(interval) = self.options.watch_interval {
-            let watcher = self.clone();
-            *self.watcher.borrow_mut() = Some(reactor::spawn(move || watcher.watch(interval)));
+            let (watcher, guard) = (self.clone(), self.clone());
+            let mut watchers = self.watchers.borrow_mut();
+            watchers.push(reactor::spawn(move || watcher.watch(interval)));
+            watchers.push(reactor::spawn(move || guard.look_after_nodes()));
         }
     }
 

@@ -10,89 +10,17 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use filesystem::operations::{Credentials, FileKind};
-use filesystem::{Errno, Inode, Operations, Options, Volume, VolumeKeys};
-use reactor::crypto::X25519Secret;
-use reactor::sim::{Host, SimConfig, World, check};
+use filesystem::{Inode, Operations, Volume};
+use reactor::sim::{SimConfig, World, check};
 
-use sim::store::Cloud;
-use sim::tree::read;
+use sim::pair::{Pair, close_file, found, options};
 
-const USER: Credentials = Credentials { uid: 1000, gid: 1000, umask: 0 };
 /// Three leases: far longer than a newcomer waits for one that is silent.
 const SLOW: Duration = Duration::from_secs(30);
 
-/// Two machines.
-#[derive(Clone)]
-struct Story {
-    cloud: Rc<Cloud>,
-    keys: VolumeKeys,
-    hosts: [Host; 2],
-}
-
-impl Story {
-    fn begin(world: &World) -> Story {
-        let cloud = Cloud::new(world);
-        let register = cloud.memory.new_register([7; 32]);
-        let keys = VolumeKeys { register, secret: X25519Secret::from_bytes(&[9; 32]), readers: Vec::new() };
-        let hosts = [0, 1].map(|machine| world.host(&format!("machine-{machine}")));
-        let story = Story { cloud, keys, hosts };
-        story.on(0, |story| {
-            let store = story.cloud.reach(0);
-            let volume =
-                Volume::create(store, story.keys.clone(), options(0), (1000, 1000)).expect("a volume");
-            close_file(&volume, b"file", b"old").expect("it is closed");
-            volume.close().stored().expect("nothing is left");
-        });
-        story
-    }
-
-    /// Runs `main` on a machine, to its end.
-    fn on(&self, machine: usize, main: impl FnOnce(Story) + 'static) {
-        let story = self.clone();
-        self.hosts[machine].start(move || main(story)).wait();
-    }
-
-    fn open(&self, machine: usize) -> Rc<Volume> {
-        Volume::open(self.cloud.reach(machine), self.keys.clone(), options(machine)).expect("it opens")
-    }
-}
-
-fn options(machine: usize) -> Options {
-    let mut options = Options::default();
-    options.author = format!("machine {machine}");
-    options.device = machine as u64 + 1;
-    options.journal_directory = Some("/home/journal".into());
-    options.sync_patience = Duration::from_secs(600);
-    options.watch_interval = Some(Duration::from_secs(1));
-    options
-}
-
-fn close_file(volume: &Volume, name: &[u8], content: &[u8]) -> Result<(), Errno> {
-    let inode = match volume.lookup(Inode::ROOT, name) {
-        Err(Errno::ENOENT) => volume.make_node(Inode::ROOT, name, FileKind::Regular, 0o644, 0, &USER)?.inode,
-        found => found?.inode,
-    };
-    volume.open(inode)?;
-    volume.write(inode, 0, content, false)?;
-    volume.flush(inode)
-}
-
-/// What a program finds that opens the file.
-fn found(volume: &Volume, name: &[u8]) -> String {
-    let inode = loop {
-        let inode = volume.lookup(Inode::ROOT, name).expect("it is there").inode;
-        match volume.open(inode) {
-            Err(Errno::ESTALE) => {}
-            opened => break opened.map(|()| inode).expect("it opens"),
-        }
-    };
-    String::from_utf8(read(volume, inode).expect("it reads")).expect("text")
-}
-
 /// The first machine has closed a file that takes long to store, alone, when the second comes.
 fn slow_hand_over(world: &World, unmounts: bool, is_committing: bool, failing_puts: u32) {
-    let story = Story::begin(world);
+    let story = Pair::begin(world);
     let is_closed = Rc::new(Cell::new(false));
     let (of_first, closed) = (story.clone(), is_closed.clone());
     let first = story.hosts[0].start(move || {
@@ -154,7 +82,7 @@ fn a_newcomer_waits_for_one_that_is_unmounted_and_stores_slowly() {
 #[test]
 fn what_one_closes_after_a_long_absence_is_looked_for() {
     check(&SimConfig::default(), sim::seeds(10), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         let (is_back, is_closed) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let (of_first, back, closed) = (story.clone(), is_back.clone(), is_closed.clone());
         let first = story.hosts[0].start(move || {
@@ -197,7 +125,7 @@ fn what_one_closes_after_a_long_absence_is_looked_for() {
 #[test]
 fn who_comes_back_waits_for_as_long_as_the_other_says_that_it_stores() {
     check(&SimConfig::default(), sim::seeds(3), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         let is_back = Rc::new(Cell::new(false));
         let (of_first, back) = (story.clone(), is_back.clone());
         let first = story.hosts[0].start(move || {
@@ -236,7 +164,7 @@ fn who_comes_back_waits_for_as_long_as_the_other_says_that_it_stores() {
 #[test]
 fn an_idle_mount_whose_nodes_went_away_ends_with_everything_stored() {
     check(&SimConfig::default(), sim::seeds(3), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         let (of_second, is_there) = (story.clone(), Rc::new(Cell::new(false)));
         let there = is_there.clone();
         let second = story.hosts[1].start(move || {
@@ -265,7 +193,7 @@ fn an_idle_mount_whose_nodes_went_away_ends_with_everything_stored() {
 #[test]
 fn what_was_closed_alone_outlives_the_process() {
     check(&SimConfig::default(), sim::seeds(5), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         let is_closed = Rc::new(Cell::new(false));
         let (of_first, closed) = (story.clone(), is_closed.clone());
         let first = story.hosts[0].start(move || {
@@ -297,7 +225,7 @@ fn what_was_closed_alone_outlives_the_process() {
 #[test]
 fn a_close_while_the_nodes_take_nothing_is_kept() {
     check(&SimConfig::default(), sim::seeds(3), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         let is_closed = Rc::new(Cell::new(false));
         let (of_first, closed) = (story.clone(), is_closed.clone());
         let first = story.hosts[0].start(move || {
@@ -329,7 +257,7 @@ fn a_close_while_the_nodes_take_nothing_is_kept() {
 #[test]
 fn a_mount_that_cannot_be_announced_ends_all_the_same() {
     check(&SimConfig::default(), sim::seeds(3), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         story.on(0, |story| {
             story.cloud.mute.borrow_mut().insert(0);
             let volume = story.open(0);
@@ -343,7 +271,7 @@ fn a_mount_that_cannot_be_announced_ends_all_the_same() {
 #[test]
 fn a_full_network_keeps_nobody_waiting() {
     check(&SimConfig::default(), sim::seeds(3), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         story.on(0, |story| {
             story.cloud.full.set(true);
             let begun = reactor::now();
@@ -359,7 +287,7 @@ fn a_full_network_keeps_nobody_waiting() {
 #[test]
 fn one_that_is_never_told_that_another_has_stored_waits_once() {
     check(&SimConfig::default(), sim::seeds(1), |world| {
-        let story = Story::begin(world);
+        let story = Pair::begin(world);
         let is_closed = Rc::new(Cell::new(false));
         let (of_first, closed) = (story.clone(), is_closed.clone());
         let first = story.hosts[0].start(move || {
@@ -391,7 +319,7 @@ fn one_that_is_never_told_that_another_has_stored_waits_once() {
 fn one_that_is_killed_again_and_again_need_not_wait_for_itself() {
     check(&SimConfig::default(), sim::seeds(1), |world| {
         for lived_ms in (0..400).step_by(20) {
-            let story = Story::begin(world);
+            let story = Pair::begin(world);
             for life in [Duration::from_secs(60), Duration::from_millis(lived_ms)] {
                 let of_killed = story.clone();
                 let killed = story.hosts[0].start(move || {

@@ -132,6 +132,26 @@ pub trait Overlay {
     /// For a lookup; not at all where everyone is known.
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact>;
 
+    /// Whether `contact` is thought alive: it has not failed to answer twice in a row. Nobody is asked: it is known of whoever
+    /// was called or met lately.
+    ///
+    /// # Suspends
+    /// Never.
+    fn is_live(&self, contact: &Contact) -> bool;
+
+    /// Whether any node but ourselves is thought alive.
+    ///
+    /// # Suspends
+    /// Never.
+    fn is_anybody_live(&self) -> bool;
+
+    /// Finds out whether `contact` is alive, in the background: somebody waits for it longer than usual. What comes of it,
+    /// [`is_live`](Overlay::is_live) says a moment later.
+    ///
+    /// # Suspends
+    /// Never.
+    fn doubt(&self, contact: &Contact);
+
     /// Calls a node other than ourselves, over a connection that is kept for the next call.
     ///
     /// # Errors
@@ -162,6 +182,18 @@ impl<O: Overlay + ?Sized> Overlay for Rc<O> {
 
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
         O::closest(self, key, count)
+    }
+
+    fn is_live(&self, contact: &Contact) -> bool {
+        O::is_live(self, contact)
+    }
+
+    fn is_anybody_live(&self) -> bool {
+        O::is_anybody_live(self)
+    }
+
+    fn doubt(&self, contact: &Contact) {
+        O::doubt(self, contact);
     }
 
     fn call<M: Method>(

@@ -22,7 +22,7 @@ use crate::contact::Contact;
 use crate::contacts_file;
 use crate::invitation::{Letter, Reply};
 use crate::join::{self, Bootstrap, JoinError};
-use crate::k_bucket::K;
+use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::listener;
 use crate::lookup::{Found, lookup};
 use crate::message::{RenewRefused, RevokeRefused};
@@ -417,6 +417,23 @@ impl Overlay for Node {
             closest.truncate(count);
         }
         closest
+    }
+
+    fn is_live(&self, contact: &Contact) -> bool {
+        match self.state.table.borrow().get(&contact.id) {
+            // One lost ping may be our own hiccup; the next comes within a second.
+            Some(entry) => entry.failures < FAILURES_TO_EVICT,
+            // In a large network the table need not hold whom we are connected to.
+            None => self.state.pool.is_connected(&contact.public_key),
+        }
+    }
+
+    fn is_anybody_live(&self) -> bool {
+        self.state.table.borrow().live_count() > 0
+    }
+
+    fn doubt(&self, contact: &Contact) {
+        self.state.probe(contact);
     }
 
     fn call<M: Method>(

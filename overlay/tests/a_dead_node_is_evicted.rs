@@ -49,6 +49,8 @@ fn a_dead_node_is_evicted_and_found_again_at_another_port() {
         }
         watching.join().unwrap();
         assert!(changed.get());
+        eventually("it is live no more", Duration::from_secs(30), || !nodes[1].is_live(&dead));
+        assert!(nodes[1].is_live(&contact(&nodes[0])));
 
         let began = Instant::now();
         for _ in 0..100 {

@@ -77,6 +77,26 @@ fn a_frozen_node_is_found_out_by_the_first_call_that_times_out() {
 }
 
 #[test]
+fn a_frozen_node_that_somebody_doubts_is_live_no_more_and_the_others_are() {
+    reactor::run(|| {
+        let network = Network::new();
+        let nodes = network.start(2);
+        eventually("they meet", Duration::from_secs(5), || nodes.iter().all(|node| live_count(node) == 1));
+        let frozen = freeze(&network, &nodes[0]);
+        eventually("the frozen one is listed", Duration::from_secs(5), || nodes[0].is_live(&frozen.contact));
+        let other = contact(&nodes[1]);
+        let doubted = eventually("it is found out", Duration::from_secs(30), || {
+            nodes[0].doubt(&frozen.contact);
+            nodes[0].doubt(&other);
+            !nodes[0].is_live(&frozen.contact)
+        });
+        println!("found out {doubted:?} after the doubt");
+        eventually("who answers is live", Duration::from_secs(30), || nodes[0].is_live(&other));
+        assert!(nodes[0].is_anybody_live());
+    });
+}
+
+#[test]
 fn lookups_hedge_around_frozen_nodes() {
     reactor::run(|| {
         let network = Network::new();

@@ -4,8 +4,11 @@
 //! said last, which it remembers. `mount` has one unless told otherwise. `up` has none unless told: its nodes are on this
 //! disk already, and what its own node holds is never kept twice. Not here: how it works (`filesystem::disk_cache`).
 
+mod offline;
+
 use std::cell::RefCell;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::str::FromStr;
@@ -25,7 +28,9 @@ use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::identity::Member;
+use crate::output;
 use crate::progress::human_bytes;
+use offline::Offline;
 
 /// As much as a machine of today spares without a word.
 const USUAL_BYTES_MAX: u64 = 2 << 30;
@@ -33,9 +38,6 @@ const USUAL_BYTES_MAX: u64 = 2 << 30;
 const USUAL_SHARE: u64 = 10;
 /// How old what `status` reads may be.
 const TELL_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A drive that is offline says so every two seconds; a loaded machine takes longer.
-const OFFLINE_AGE_MAX_S: u64 = 20;
 
 /// What a view of the drive remembers: some nodes of the tree, so that each file does not begin at the root.
 const VIEW_BYTES: usize = 4 << 20;
@@ -76,18 +78,6 @@ impl Kind for Settings {
     const KIND: &'static str = "hypha cache";
     const VERSION: u32 = 1;
     const SECRET: bool = false;
-}
-
-/// A drive that no node answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Offline {
-    /// For how long, when this was written.
-    for_s: u64,
-    /// What was written and is on this machine alone.
-    waiting_bytes: u64,
-    waiting_files: u64,
-    /// When this was written, in seconds since 1970.
-    told_s: u64,
 }
 
 /// `cache-figures.json` of a client's directory: what its drive's cache did since the drive's start.
@@ -153,7 +143,15 @@ impl Plan {
                 bound_bytes
             }
             (None, Ok(settings)) => settings.bound_bytes,
-            (None, Err(Failure::File { source, .. })) if source.kind() == std::io::ErrorKind::NotFound => {
+            (None, Err(failure)) => {
+                let is_missing =
+                    matches!(&failure, Failure::File { source, .. } if source.kind() == ErrorKind::NotFound);
+                if !is_missing {
+                    // A cache stops nobody from reaching the files.
+                    output::warn(format_args!(
+                        "{failure}; how large the cache may be is forgotten: say it again with --cache"
+                    ));
+                }
                 match usual {
                     Usual::None => 0,
                     Usual::AsBefore if !directory.is_dir() => 0,
@@ -163,7 +161,6 @@ impl Plan {
                     }
                 }
             }
-            (None, Err(error)) => return Err(error),
         };
         Ok(Plan { directory, client: client.map(Path::to_owned), bound_bytes })
     }
@@ -250,10 +247,8 @@ struct Drive {
 impl Drive {
     fn offline(&self) -> Option<Offline> {
         let for_s = self.disk.offline_for()?.as_secs();
-        let pending = self.volume.borrow().upgrade().map(|volume| volume.pending());
-        let (waiting_bytes, waiting_files) =
-            pending.map_or((0, 0), |pending| (pending.bytes, pending.file_count));
-        Some(Offline { for_s, waiting_bytes, waiting_files, told_s: now_s() })
+        let pending = self.volume.borrow().upgrade().map(|volume| volume.pending()).unwrap_or_default();
+        Some(Offline::new(for_s, pending, now_s()))
     }
 }
 
@@ -382,7 +377,7 @@ impl CacheStatus {
                 .iter()
                 .filter_map(|told| told.offline)
                 // Of a drive that was killed meanwhile nothing is known.
-                .filter(|offline| now_s().saturating_sub(offline.told_s) < OFFLINE_AGE_MAX_S)
+                .filter(|offline| offline.is_of_now(now_s()))
                 .collect(),
         })
     }
@@ -396,12 +391,7 @@ impl fmt::Display for CacheStatus {
             "cache {size} of {bound}, {} reads answered by it, {} by the nodes",
             self.hits, self.misses
         )?;
-        for offline in &self.offline {
-            let waiting = human_bytes(offline.waiting_bytes);
-            let (seconds, files) = (offline.for_s, offline.waiting_files);
-            write!(f, "\ndrive offline for {seconds} s; {waiting} of {files} files wait on this machine")?;
-        }
-        Ok(())
+        self.offline.iter().try_for_each(|offline| write!(f, "\n{offline}"))
     }
 }
 
@@ -432,5 +422,10 @@ mod tests {
         assert_eq!(bound(None, Usual::ShareOfTheDisk), 9 << 20);
         assert_eq!(bound(Some(Size(0)), Usual::ShareOfTheDisk), 0);
         assert_eq!(bound(None, Usual::ShareOfTheDisk), 0);
+        std::fs::write(directory_in(base.path()).join("cache.json"), "{ half").unwrap();
+        assert!(
+            (1..=USUAL_BYTES_MAX).contains(&bound(None, Usual::ShareOfTheDisk)),
+            "nor is that the end of it"
+        );
     }
 }

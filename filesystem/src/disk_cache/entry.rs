@@ -15,6 +15,8 @@ const PIECE_SIZE: usize = 32 * 1024;
 const PROOF_SIZE: usize = 16;
 /// What a file takes beside whole pages: its name in a directory, and its inode.
 const NAME_BYTES: u64 = 512;
+/// No file's number is beyond this, so that there is always a next one.
+const NUMBER_MAX: u64 = u64::MAX / 2;
 /// Files take whole pages.
 const PAGE_BYTES: u64 = 4096;
 
@@ -67,8 +69,10 @@ impl Extent {
         }
         let start = u32::from_str_radix(hex(8)?, 16).ok()?;
         let end = u32::from_str_radix(hex(8)?, 16).ok()?;
-        let fits = start < end && end as usize <= BLOCK_SIZE_BYTES_MAX && parts.next().is_none();
-        fits.then_some((number, Extent { address, start, end }))
+        let fits = start < end && end as usize <= BLOCK_SIZE_BYTES_MAX && number <= NUMBER_MAX;
+        let extent = Extent { address, start, end };
+        // As it is written and no other way: its file is found again by what it holds.
+        (fits && extent.file_name(number) == name).then_some((number, extent))
     }
 
     /// Returns the file's content.
@@ -199,6 +203,8 @@ mod tests {
             Extent { end: 3, ..extent }.file_name(1),
             Extent { end: u32::MAX, ..extent }.file_name(1),
             "é".repeat(40),
+            name.to_uppercase(),
+            extent.file_name(u64::MAX),
         ];
         for name in wrong {
             assert_eq!(Extent::from_file_name(&name), None, "{name}");

@@ -47,15 +47,15 @@ impl DiskCache {
         }
     }
 
-    /// Returns for how long no node has answered, if that is long enough to be called offline.
+    /// Returns for how long no quorum of the drive's nodes has answered, if that is long enough to be called offline.
     pub fn offline_for(&self) -> Option<Duration> {
-        let since = self.reach.borrow().offline_since()?;
+        let since = self.silence.borrow().offline_since()?;
         Some(reactor::now().saturating_duration_since(since))
     }
 
     /// The nodes serve this user no more: nobody asks them before it is offline, or says again that it is.
     pub fn on_removed(&self) {
-        self.reach.borrow_mut().on_opened_without(reactor::now());
+        self.silence.borrow_mut().on_opened_without(reactor::now());
     }
 
     pub(super) fn note_root(&self, register: &RegisterAddress, record: &Record) {
@@ -66,18 +66,30 @@ impl DiskCache {
     }
 
     pub(super) fn note_answer(&self) {
-        if let Some(since) = self.reach.borrow_mut().on_answer() {
+        if let Some(since) = self.silence.borrow_mut().on_answer() {
             let seconds = reactor::now().saturating_duration_since(since).as_secs();
             tracing::warn!("nodes answer again, after {seconds} s: what was written meanwhile goes to them");
         }
     }
 
-    pub(super) fn note_silence(&self) {
-        if self.reach.borrow_mut().on_silence(reactor::now()) {
-            tracing::warn!(
-                "no node answers, or none serves this user: the drive is offline; what its cache has is readable, as new \
-                 as it was seen last, and what is written waits on this machine"
-            );
-        }
+    /// Somebody looked whether a quorum can be reached.
+    pub(super) fn note_look(&self, is_quorum: bool) {
+        let becomes = self.silence.borrow_mut().on_look(is_quorum, reactor::now());
+        tell_offline(becomes);
+    }
+
+    /// A question for the root had no answer, from anybody.
+    pub(super) fn note_unanswered(&self) {
+        let becomes = self.silence.borrow_mut().on_unanswered(reactor::now());
+        tell_offline(becomes);
+    }
+}
+
+fn tell_offline(becomes: bool) {
+    if becomes {
+        tracing::warn!(
+            "too few of the nodes that keep the drive answer, or they do not serve this user: the drive is offline; what its \
+             cache has is readable, as new as it was seen last, and what is written waits in the journal on this machine"
+        );
     }
 }

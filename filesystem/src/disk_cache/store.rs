@@ -3,9 +3,12 @@
 //! Ranges that were read are kept, and blocks that were written, whole: who writes a file reads it soon. What this process's
 //! own node holds is on this disk already, and is not kept a second time.
 //!
-//! Where no node answers, a volume may be opened by the newest root that was kept; whatever is asked of the register after
-//! that is asked of the nodes. So nothing that is not verified new passes for new: a swap names the root that it was made on,
-//! and loses against any other. Blocks that are not here are refused at once then, and not waited for.
+//! Where no quorum of the register's nodes answers, a volume may be opened by the newest root that was kept; whatever is asked
+//! of the register after that is asked of the nodes. So nothing that is not verified new passes for new: a swap names the root
+//! that it was made on, and loses against any other. Who can be reached is known from the connections, at once where a node's
+//! process is gone: whoever looks through this store tells the cache by it, and once a quorum has been out of reach for a
+//! while the drive is offline (`crate::silence`). Blocks that are not here are then refused at once where no node at all is
+//! left to ask. It is one volume's store: one register is asked for through it.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -14,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dht::block_store::{
-    BlockStore, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError, Usage,
+    BlockStore, GetError, HeaderHash, PutError, Reach, ReadError, Record, RegisterAddress, SwapError, Usage,
 };
 use dht::{Address, OwnerTag};
 
@@ -22,9 +25,12 @@ use super::DiskCache;
 
 /// How long one reader looks for a node while none has answered for a while.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
-/// How long the register is waited for where a kept root will do, or while no node has answered for a while: some round
-/// trips and dials around the world.
+/// How long the register is waited for where a kept root will do and no node is there, or while no node has answered for a
+/// while: some round trips and dials around the world.
 const READ_LIMIT: Duration = Duration::from_secs(3);
+/// How long it is waited for where a kept root will do and some node is there: what was seen last may be old, and nodes that
+/// start together are there within seconds of each other.
+const START_LIMIT: Duration = Duration::from_secs(10);
 /// For how long a silence answers whoever asks next: programs that open files. The watcher asks each second.
 const READ_REST: Duration = Duration::from_millis(900);
 
@@ -34,6 +40,8 @@ pub struct CachedStore {
     cache: Rc<DiskCache>,
     /// What the first question for the register is answered with if no quorum answers it.
     start: RefCell<Option<Record>>,
+    /// The volume's register, once it has answered or the volume was opened without it.
+    register: Cell<Option<RegisterAddress>>,
     /// A question for the register is under way, while offline.
     is_reading: Cell<bool>,
     /// When the last of these had no answer.
@@ -57,6 +65,7 @@ impl CachedStore {
             below,
             cache,
             start: RefCell::new(start),
+            register: Cell::new(None),
             is_reading: Cell::new(false),
             silent_at: Cell::new(None),
         }
@@ -77,15 +86,19 @@ impl CachedStore {
         swapped
     }
 
+    /// Whether no node at all can be reached, as far as is known.
+    fn reaches_nobody(&self) -> bool {
+        self.register.get().is_none_or(|register| self.below.reach(&register) == Reach::Nobody)
+    }
+
     /// Reads the register where there is something to go on with: one question at a time, and not for long.
-    fn read_soon(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
-        let silence = |reason: &str| ReadError::NoQuorum { answers: 0, needed: 1, reason: reason.into() };
+    fn read_soon(&self, register: &RegisterAddress, limit: Duration) -> Result<Option<Record>, ReadError> {
         let was_just_silent = |at| reactor::now().saturating_duration_since(at) < READ_REST;
         if self.silent_at.get().is_some_and(was_just_silent) || self.is_reading.replace(true) {
             return Err(silence("it has not answered for a while, and was asked a moment ago"));
         }
         let reading = Reading(&self.is_reading);
-        let read = reactor::timeout(READ_LIMIT, || self.below.read(register));
+        let read = reactor::timeout(limit, || self.below.read(register));
         drop(reading);
         let read = read.unwrap_or_else(|_| Err(silence("no answer in time")));
         self.silent_at.set(read.is_err().then(reactor::now));
@@ -93,32 +106,29 @@ impl CachedStore {
     }
 
     pub(super) fn fetch(&self, address: &Address, range: Range<u32>) -> Result<Bytes, GetError> {
-        let is_offline = self.cache.offline_for().is_some();
-        if !self.cache.reach.borrow_mut().may_ask(reactor::now()) {
+        let is_alone = self.is_offline() && self.reaches_nobody();
+        if is_alone && !self.cache.silence.borrow_mut().may_ask(reactor::now()) {
             return Err(GetError::NotHere(*address));
         }
         let fetch = || self.below.get(address, Some(range.clone()));
-        let fetched = match is_offline {
+        let fetched = match is_alone {
             true => reactor::timeout(PROBE_LIMIT, fetch).unwrap_or(Err(GetError::NotHere(*address))),
             false => fetch(),
         };
         match fetched {
-            Err(GetError::NotHere(_) | GetError::Unreachable { .. }) if is_offline => {
-                Err(GetError::NotHere(*address))
-            }
-            Err(GetError::Unreachable { address, reason }) => {
-                self.cache.note_silence();
-                Err(GetError::Unreachable { address, reason })
-            }
-            other => {
-                self.cache.note_answer();
-                other
-            }
+            Err(GetError::Unreachable { .. }) if is_alone => Err(GetError::NotHere(*address)),
+            other => other,
         }
     }
 
     pub(super) fn cache(&self) -> &Rc<DiskCache> {
         &self.cache
+    }
+
+    /// Keeps what the nodes took.
+    fn keep_taken(&self, address: &Address, content: &Bytes) {
+        self.cache.silence.borrow_mut().on_taken();
+        self.keep(address, 0, content);
     }
 
     fn keep(&self, address: &Address, start: u32, bytes: &Bytes) {
@@ -129,10 +139,14 @@ impl CachedStore {
 
     fn keep_all<T, E>(&self, stored: Result<T, E>, blocks: &[(Address, Bytes)]) -> Result<T, E> {
         if stored.is_ok() {
-            blocks.iter().for_each(|(address, content)| self.keep(address, 0, content));
+            blocks.iter().for_each(|(address, content)| self.keep_taken(address, content));
         }
         stored
     }
+}
+
+fn silence(reason: &str) -> ReadError {
+    ReadError::NoQuorum { answers: 0, needed: 1, reason: reason.into() }
 }
 
 impl BlockStore for CachedStore {
@@ -142,19 +156,19 @@ impl BlockStore for CachedStore {
 
     fn put(&self, content: Bytes) -> Result<Address, PutError> {
         let address = self.below.put(content.clone())?;
-        self.keep(&address, 0, &content);
+        self.keep_taken(&address, &content);
         Ok(address)
     }
 
     fn put_named(&self, address: &Address, content: Bytes) -> Result<(), PutError> {
         self.below.put_named(address, content.clone())?;
-        self.keep(address, 0, &content);
+        self.keep_taken(address, &content);
         Ok(())
     }
 
     fn put_many(&self, contents: Vec<Bytes>) -> Result<Vec<Address>, PutError> {
         let addresses = self.below.put_many(contents.clone())?;
-        addresses.iter().zip(&contents).for_each(|(address, content)| self.keep(address, 0, content));
+        addresses.iter().zip(&contents).for_each(|(address, content)| self.keep_taken(address, content));
         Ok(addresses)
     }
 
@@ -180,25 +194,48 @@ impl BlockStore for CachedStore {
         self.cache.offline_for().is_some()
     }
 
+    fn reach(&self, register: &RegisterAddress) -> Reach {
+        let reach = self.below.reach(register);
+        self.cache.note_look(reach == Reach::Quorum);
+        reach
+    }
+
+    fn doubt(&self, register: &RegisterAddress) {
+        self.below.doubt(register);
+    }
+
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
         let start = self.start.take();
-        let read = match start.is_some() || self.cache.offline_for().is_some() {
-            true => self.read_soon(register),
-            false => self.below.read(register),
+        // Nodes that are there are given their time, also by who can do without them.
+        let read = match self.reach(register) {
+            Reach::Nobody if start.is_some() => self.read_soon(register, READ_LIMIT),
+            // Who keeps it is only found out by asking, and may be about to start.
+            Reach::Some if start.is_some() => self.read_soon(register, START_LIMIT),
+            Reach::Some | Reach::Nobody if self.is_offline() => self.read_soon(register, READ_LIMIT),
+            _ => self.below.read(register),
         };
         match &read {
-            Err(ReadError::NoQuorum { answers: 0, .. }) => self.cache.note_silence(),
-            _ => self.cache.note_answer(),
+            Err(ReadError::NoQuorum { answers, .. }) => {
+                if *answers == 0 || self.below.reach(register) != Reach::Quorum {
+                    self.cache.note_unanswered();
+                }
+            }
+            _ => {
+                self.register.set(Some(*register));
+                self.cache.note_answer();
+            }
         }
         match (read, start) {
-            (Err(ReadError::NoQuorum { answers, .. }), Some(start)) => {
-                if answers == 0 {
-                    self.cache.reach.borrow_mut().on_opened_without(reactor::now());
+            (Err(ReadError::NoQuorum { .. }), Some(start)) => {
+                self.register.set(Some(*register));
+                // Of a user who was removed that has been said, and is not the nodes' fault.
+                if !self.is_offline() {
+                    tracing::warn!(
+                        version = start.version,
+                        "the nodes that keep the drive's root do not answer: it is opened as this machine saw it last"
+                    );
                 }
-                tracing::warn!(
-                    version = start.version,
-                    "the nodes that keep the drive's root do not answer: it is opened as this machine saw it last"
-                );
+                self.cache.silence.borrow_mut().on_opened_without(reactor::now());
                 Ok(Some(start))
             }
             (Ok(Some(record)), _) => {
@@ -244,3 +281,6 @@ impl BlockStore for CachedStore {
         self.below.usage()
     }
 }
+
+#[cfg(test)]
+mod tests;

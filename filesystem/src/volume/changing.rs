@@ -4,7 +4,10 @@
 //! that has made one tells others of it in ways of its own. So where others are mounted each of them is published before
 //! it is answered, as a close is, and whoever opens the file next, wherever that is, finds it. Two are left to the close
 //! that follows: the new name of a regular file, and what is done to a file that is being written. Nor is it waited for
-//! with nodes that take nothing: the change is kept, and seen once they do.
+//! with nodes that take nothing: the change goes to the journal before it is answered, and is seen once they do. So does what
+//! is left to a close, where it is in doubt whether they take anything (see [`super::away`]).
+
+use std::ops::RangeInclusive;
 
 use super::Volume;
 use super::lease::LONG;
@@ -64,16 +67,53 @@ impl Volume {
         }
     }
 
-    /// Publishes what was changed, where others are mounted.
+    /// As [`Volume::publish_changes`], but for what a close that follows publishes.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Suspends
+    ///
+    /// As there.
+    pub(super) fn publish_unless_closed_later(&self, is_closed_later: bool) -> Result<(), Errno> {
+        match is_closed_later {
+            false => self.publish_changes(),
+            true if self.watches() && self.is_in_doubt() => self.keep_changes(),
+            true => Ok(()),
+        }
+    }
+
+    /// Whether the register is watched: others may be there, and nodes may go.
+    fn watches(&self) -> bool {
+        self.sharing() != Sharing::Alone
+    }
+
+    /// Publishes what was changed, where others are mounted; where the nodes do not take it, or may be away, keeps it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::keep_changes`].
     ///
     /// # Suspends
     ///
     /// Until then, or until the nodes have taken nothing for a moment.
-    pub(super) fn publish_changes(&self) {
-        // In write-back mode closes don't wait either.
-        if self.sharing() != Sharing::WithOthers || self.options.write_back {
-            return;
+    pub(super) fn publish_changes(&self) -> Result<(), Errno> {
+        if !self.watches() {
+            return Ok(());
         }
+        // In write-back mode closes don't wait either.
+        let publishes = self.sharing() == Sharing::WithOthers && !self.options.write_back && !self.is_away();
+        if publishes && self.is_published_soon() {
+            self.wait_until_settled();
+            return Ok(());
+        }
+        // It may yet be that they are away only for a moment; but nothing is in the tree a moment later then.
+        if publishes || self.is_in_doubt() { self.keep_changes() } else { Ok(()) }
+    }
+
+    /// Waits until what was changed is published, and says whether it is.
+    fn is_published_soon(&self) -> bool {
         let newest = self.state.borrow().durability.newest();
         if self.state.borrow_mut().durability.want(newest) {
             self.work.notify_all();
@@ -87,15 +127,18 @@ impl Volume {
                 self.progress.wait();
             }
         });
-        if published.is_ok() && is_published() {
-            self.wait_until_settled();
-        }
+        published.is_ok() && is_published()
     }
 
-    /// Whether a close will publish what is done to a file now: it has changes that are not stored.
+    /// Whether a close will publish what is done to a file now: it has changes that no close has kept yet. One that was closed
+    /// while the nodes took nothing has changes as well, but the journal has them all, and nobody need close it again.
     pub(super) fn is_being_written(&self, inode: Inode) -> bool {
         let is_file = || self.attributes(inode).is_ok_and(|found| found.kind == FileKind::Regular);
-        self.dirty_delta(inode) != 0 && is_file()
+        let is_open = || {
+            let state = self.state.borrow();
+            keys_of(state.at(inode)).into_iter().any(|keys| state.durability.lacks(keys))
+        };
+        self.dirty_delta(inode) != 0 && is_open() && is_file()
     }
 
     /// Returns the number of the newest delta that holds a change of `inode`, or 0.
@@ -103,9 +146,7 @@ impl Volume {
         let state = self.state.borrow();
         let inode = state.at(inode);
         let holds = |delta: &super::state::Delta| {
-            let keys =
-                [Key::Inode(inode)..=Key::Inode(inode), Key::Extent(inode, 0)..=Key::Extent(inode, u64::MAX)];
-            keys.into_iter().any(|range| delta.changes.range(range).next().is_some())
+            keys_of(inode).into_iter().any(|keys| delta.changes.range(keys).next().is_some())
         };
         if holds(&state.active) {
             state.active.number
@@ -113,4 +154,9 @@ impl Volume {
             state.committing.as_ref().filter(|delta| holds(delta)).map_or(0, |delta| delta.number)
         }
     }
+}
+
+/// The keys of a file's record and content.
+fn keys_of(inode: u64) -> [RangeInclusive<Key>; 2] {
+    [Key::Inode(inode)..=Key::Inode(inode), Key::Extent(inode, 0)..=Key::Extent(inode, u64::MAX)]
 }

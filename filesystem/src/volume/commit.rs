@@ -160,6 +160,7 @@ impl Volume {
         let (outcome, begun) = published?;
         match outcome {
             Outcome::Published(record) => {
+                self.freshness.note_reachable();
                 self.space.on_put(put_bytes);
                 let mut state = self.state.borrow_mut();
                 state.committing = None;
@@ -275,6 +276,7 @@ impl Volume {
 
     /// The store took something: who waits looks again.
     pub(super) fn on_stored(&self) {
+        self.nodes.note_stored();
         let ended = self.state.borrow_mut().durability.on_stored();
         if let Some(trouble) = ended {
             let seconds = reactor::now().saturating_duration_since(trouble.since).as_secs();
@@ -359,7 +361,7 @@ impl Volume {
                 Err(SwapError::Lost(Some(record))) => return Ok(Outcome::Lost(record)),
                 Err(error @ SwapError::Unknown { .. }) => {
                     is_open = true;
-                    match self.store.read(&register) {
+                    match self.read_root() {
                         Ok(Some(record)) if ours(&record) => return Ok(Outcome::Published(record)),
                         Ok(Some(record)) if Some(record.header_hash) != expected => {
                             return Ok(Outcome::Lost(record));

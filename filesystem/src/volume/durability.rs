@@ -4,10 +4,12 @@
 //! change, and *committed*, up to which a quorum of the nodes does. Each moves only when the write that made it so has
 //! succeeded; what the journal lacks is looked at, written, and only then struck off. So whoever waits for a number waits
 //! for a fact: a write that failed, or that still runs for another caller, can never be taken for one that succeeded.
+//! What the journal holds outlives the process; *kept*, which is never ahead of it, is what a power cut leaves of that.
 //!
 //! Not here: waiting, writing, and the changes themselves. This is plain data, told what happened.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
@@ -26,7 +28,10 @@ pub(crate) struct Trouble {
 #[derive(Debug)]
 pub(crate) struct Durability {
     newest: u64,
+    /// The newest that was a change, and not drawn.
+    newest_change: u64,
     journaled: u64,
+    kept: u64,
     /// The journal may hold changes up to here: a write of it has begun.
     journaling: u64,
     committed: u64,
@@ -47,7 +52,9 @@ impl Durability {
     pub(crate) fn new(journals: bool, write_back: bool) -> Durability {
         Durability {
             newest: 0,
+            newest_change: 0,
             journaled: 0,
+            kept: 0,
             journaling: 0,
             committed: 0,
             wanted: 0,
@@ -61,6 +68,7 @@ impl Durability {
     /// Takes note of a change of `key`, and returns its number.
     pub(crate) fn on_change(&mut self, key: &Key) -> u64 {
         self.newest += 1;
+        self.newest_change = self.newest;
         if let Some(lacking) = &mut self.lacking {
             match lacking.get_mut(key) {
                 Some(number) => *number = self.newest,
@@ -70,9 +78,13 @@ impl Durability {
         self.newest
     }
 
-    /// The journal holds every change up to `through`: all that [`Durability::lacking`] named when it was `newest`.
-    pub(crate) fn on_journaled(&mut self, through: u64) {
+    /// The journal holds every change up to `through`: all that [`Durability::lacking`] named when it was `newest`. If
+    /// `durably`, all that is in it is on the disk.
+    pub(crate) fn on_journaled(&mut self, through: u64, durably: bool) {
         self.journaled = self.journaled.max(through);
+        if durably {
+            self.kept = self.kept.max(through);
+        }
         self.strike_off(through);
     }
 
@@ -155,6 +167,21 @@ impl Durability {
         self.is_committed(number) || self.journaled >= number
     }
 
+    /// Whether the journal, or a quorum, has every change up to `number`, also after a power cut.
+    pub(crate) fn is_kept(&self, number: u64) -> bool {
+        self.is_committed(number) || self.kept >= number
+    }
+
+    /// The number of the newest change that was made.
+    pub(crate) fn newest_change(&self) -> u64 {
+        self.newest_change
+    }
+
+    /// Whether the journal lacks the newest change of any of these keys; without a journal it lacks all.
+    pub(crate) fn lacks(&self, keys: RangeInclusive<Key>) -> bool {
+        self.lacking.as_ref().is_none_or(|lacking| lacking.range(keys).next().is_some())
+    }
+
     /// The keys whose newest change the journal lacks.
     pub(crate) fn lacking(&self) -> impl Iterator<Item = &Key> {
         self.lacking.iter().flatten().map(|(key, _)| key)
@@ -194,7 +221,7 @@ mod tests {
         assert!(!durability.is_durable(first));
         let second = change(&mut durability, 2);
         assert_eq!(durability.lacking().count(), 2, "the next group has both");
-        durability.on_journaled(second);
+        durability.on_journaled(second, true);
         assert!(durability.is_durable(first) && durability.is_durable(second));
         assert!(!durability.is_committed(first));
     }
@@ -204,7 +231,7 @@ mod tests {
         let mut durability = Durability::new(true, true);
         let written = change(&mut durability, 1);
         let newer = change(&mut durability, 1);
-        durability.on_journaled(written);
+        durability.on_journaled(written, true);
         assert!(durability.is_durable(written) && !durability.is_durable(newer));
         assert_eq!(durability.lacking().count(), 1);
         durability.on_committed(newer);
@@ -215,7 +242,7 @@ mod tests {
     fn without_write_back_only_the_quorum_counts() {
         let mut durability = Durability::new(false, false);
         let number = change(&mut durability, 1);
-        durability.on_journaled(number);
+        durability.on_journaled(number, true);
         assert!(!durability.is_durable(number));
         assert!(!durability.wants_commit());
         assert!(durability.want(number) && durability.wants_commit());
@@ -228,8 +255,28 @@ mod tests {
         let mut durability = Durability::new(true, false);
         let number = change(&mut durability, 1);
         assert!(!durability.is_noted(number));
-        durability.on_journaled(number);
+        durability.on_journaled(number, false);
         assert!(durability.is_noted(number) && !durability.is_durable(number));
+    }
+
+    #[test]
+    fn what_a_power_cut_would_take_is_not_kept_until_the_disk_has_it() {
+        let mut durability = Durability::new(true, false);
+        let number = change(&mut durability, 1);
+        let keys = || Key::Inode(1)..=Key::Inode(1);
+        assert!(durability.lacks(keys()) && !durability.lacks(Key::Inode(2)..=Key::Inode(9)));
+        durability.on_journaled(number, false);
+        assert!(!durability.lacks(keys()) && !durability.is_kept(number));
+        let drawn = durability.draw();
+        durability.on_journaled(drawn, true);
+        assert!(durability.is_kept(drawn) && durability.newest_change() == number);
+        let newer = change(&mut durability, 1);
+        assert!(!durability.is_kept(newer) && durability.lacks(keys()));
+        durability.on_committed(newer);
+        assert!(durability.is_kept(newer) && !durability.lacks(keys()));
+        let mut journals_nothing = Durability::new(false, false);
+        change(&mut journals_nothing, 1);
+        assert!(journals_nothing.lacks(keys()));
     }
 
     #[test]
@@ -303,7 +350,7 @@ mod tests {
                         *held = (*held).max(number);
                     }
                     match medium {
-                        0 => durability.on_journaled(through),
+                        0 => durability.on_journaled(through, true),
                         _ => durability.on_committed(through),
                     }
                 }

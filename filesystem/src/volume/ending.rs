@@ -69,6 +69,10 @@ pub struct Pending {
     pub bytes: u64,
     /// How many files and directories they are about.
     pub file_count: u64,
+    /// How much of it is in memory only: not in the journal either, so that it ends with this process.
+    pub memory_bytes: u64,
+    /// How many files and directories that is about.
+    pub memory_file_count: u64,
     /// For how long the nodes have taken nothing, and why; `None` while they do.
     pub trouble: Option<(Duration, Errno)>,
 }
@@ -83,20 +87,24 @@ impl Volume {
     /// Returns what is not committed yet, and what keeps it.
     pub fn pending(&self) -> Pending {
         let state = self.state.borrow();
-        let inodes: HashSet<u64> = state
-            .active
-            .changes
-            .keys()
-            .chain(state.committing.iter().flat_map(|delta| delta.changes.keys()))
-            .filter_map(|key| match key {
-                Key::Inode(inode) => Some(*inode),
-                _ => None,
-            })
-            .collect();
+        let older = || state.committing.iter().flat_map(|delta| &delta.changes);
+        let lacks = |key: &Key| state.durability.lacks(key.clone()..=key.clone());
+        let (mut files, mut files_in_memory) = (HashSet::new(), HashSet::new());
+        let mut memory_bytes = 0;
+        for (key, change) in state.active.changes.iter().chain(older()) {
+            let is_in_memory = lacks(key);
+            memory_bytes += if is_in_memory { change.size_bytes() as u64 } else { 0 };
+            if let Key::Inode(inode) = key {
+                files.insert(*inode);
+                files_in_memory.extend(is_in_memory.then_some(*inode));
+            }
+        }
         let age = state.durability.trouble_age(reactor::now());
         Pending {
             bytes: state.dirty_bytes() as u64,
-            file_count: inodes.len() as u64,
+            file_count: files.len() as u64,
+            memory_bytes,
+            memory_file_count: files_in_memory.len() as u64,
             trouble: age.zip(state.durability.trouble()).map(|(age, trouble)| (age, trouble.errno)),
         }
     }
@@ -124,6 +132,7 @@ impl Volume {
         // It needs the nodes, and the next mount does it as well.
         if !self.gives_up.get()
             && self.state.borrow().durability.trouble().is_none()
+            && !self.is_away()
             && let Err(errno) = self.reclaim_all()
         {
             tracing::warn!(%errno, "removed files that were open are left to the next mount");
@@ -132,11 +141,16 @@ impl Volume {
         self.state.borrow_mut().read_only = true;
         // The last commit says so, or one of its own.
         self.lease.session.borrow_mut().leave();
-        let stored = self.sync_all();
+        // Nodes that are away already are waited for no more; those that go now may be back soon.
+        let newest = self.state.borrow().durability.newest();
+        let stored = match self.is_away() && !self.options.hard {
+            true => self.sync_to_near(newest),
+            false => self.sync_to(newest),
+        };
         let has_left = stored.is_ok() && self.leave();
         // Not before: who waits for this mount to store what it closed has to hear of it meanwhile.
-        let watcher = self.watcher.borrow_mut().take();
-        if let Some(watcher) = watcher {
+        let watchers = std::mem::take(&mut *self.watchers.borrow_mut());
+        for watcher in watchers {
             watcher.terminate();
             let _ = watcher.join();
         }

@@ -61,6 +61,7 @@ impl Drop for Claim<'_> {
 fn errno(error: &GetError) -> Errno {
     match error {
         GetError::Unreachable { .. } => Errno::ETIMEDOUT,
+        GetError::NotHere(_) => Errno::EHOSTUNREACH,
         _ => Errno::EIO,
     }
 }
@@ -201,12 +202,18 @@ impl Volume {
         let sealed = loop {
             match self.store.get(&Address(first.address), Some(first.offset..run.end)) {
                 Ok(sealed) => break sealed,
-                // A node that is being restarted should cost a pause and not an error.
-                Err(GetError::Unreachable { .. }) if reactor::now() < deadline && !self.gives_up.get() => {
+                // A node that is being restarted should cost a pause and not an error; of nodes that are away one question
+                // is enough.
+                Err(GetError::Unreachable { .. })
+                    if reactor::now() < deadline && !self.gives_up.get() && !self.is_away() =>
+                {
                     back_off.pause()
                 }
                 // Each of them may be here, and what lies between them not.
                 Err(GetError::NotHere(_)) if run.pointers.len() > 1 => {
+                    return self.fetch_one_by_one(kind, run);
+                }
+                Err(GetError::Unreachable { .. }) if run.pointers.len() > 1 && self.is_away() => {
                     return self.fetch_one_by_one(kind, run);
                 }
                 Err(error) => {

@@ -3,7 +3,8 @@
 //! The watcher takes others' roots over within about a second; close-to-open wants certainty at a moment. One question to
 //! the register serves all that wait when it is asked; who comes later waits for the next one, since the answer to an
 //! earlier question may be older than what it has to see. When the nodes can't be reached, what is here is all there is,
-//! and nobody waits for more until the watcher reaches them again.
+//! and nobody waits for more until the watcher reaches them again: after two seconds without a quorum at hand already, so that
+//! an open right then, or while two pings are lost, may miss what another has just closed.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -33,6 +34,11 @@ impl Freshness {
         self.unreachable.get()
     }
 
+    /// Too few of its nodes are there for the register to answer.
+    pub(super) fn note_unreachable(&self) {
+        self.unreachable.set(true);
+    }
+
     /// The register answered somebody.
     pub(super) fn note_reachable(&self) {
         self.unreachable.set(false);
@@ -57,7 +63,7 @@ impl Volume {
     /// For a read of the register, and for the nodes of a newer tree; at most for a stated patience. Never while nobody else
     /// writes.
     pub(super) fn refresh(&self) -> bool {
-        if self.sharing().is_alone() || self.freshness.unreachable.get() {
+        if self.sharing().is_alone() || self.freshness.unreachable.get() || self.is_away() {
             return false;
         }
         let before = self.version.get();
@@ -95,7 +101,7 @@ impl Volume {
 
     /// Reads the register, and waits until what it names is ours, or taken over.
     fn ask(&self) {
-        match self.store.read(&self.keys.register) {
+        match self.read_root() {
             Ok(Some(record)) => {
                 let version = record.version;
                 if version > self.version.get() {

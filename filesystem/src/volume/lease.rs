@@ -9,7 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use dht::Record;
+use dht::{Reach, Record};
 use reactor::sync::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -84,7 +84,7 @@ impl Volume {
     ///
     /// Until then, for some seconds at most, or for as long as another mount takes to store what it has.
     pub(super) fn enter(&self, present: Present) {
-        if self.options.watch_interval.is_none() || self.options.read_only {
+        if self.options.watch_interval.is_none() || self.options.read_only || self.is_removed() {
             return;
         }
         let mut noted = self.journal.as_ref().map_or_else(Vec::new, |journal| journal.earlier_sessions());
@@ -124,8 +124,12 @@ impl Volume {
         }
     }
 
-    /// Whether the nodes have taken nothing for longer than `patience`. Full ones don't get emptier by waiting.
+    /// Whether the nodes have taken nothing for longer than `patience`. Full ones don't get emptier by waiting, and of those
+    /// that are known to be away it is known that they have been for a while.
     pub(super) fn has_trouble_for(&self, patience: Duration) -> bool {
+        if self.is_away() {
+            return true;
+        }
         let durability = &self.state.borrow().durability;
         durability.trouble().is_some_and(|trouble| trouble.errno == Errno::ENOSPC)
             || durability.trouble_age(reactor::now()).is_some_and(|age| age > patience)
@@ -222,7 +226,11 @@ impl Volume {
     fn look(&self) {
         let begun = now();
         let _ = self.is_settled();
-        if let Ok(Some(record)) = self.store.read(&self.keys.register) {
+        let read = self.read_root();
+        if read.is_err() && self.store.reach(&self.keys.register) != Reach::Quorum {
+            self.freshness.note_unreachable();
+        }
+        if let Ok(Some(record)) = read {
             self.freshness.note_reachable();
             let is_committing = self.state.borrow().committing.is_some();
             if record.version <= self.version.get() {

@@ -134,9 +134,7 @@ impl Operations for Volume {
         let is_closed_later = changes.size == Some(0) || self.is_being_written(inode);
         let attributes = self.change_inode(inode, |state, inode| state.set_attributes(inode, changes))?;
         self.after_removal();
-        if !is_closed_later {
-            self.publish_changes();
-        }
+        self.publish_unless_closed_later(is_closed_later)?;
         Ok(self.shown(attributes))
     }
 
@@ -155,9 +153,7 @@ impl Operations for Volume {
         self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind, mode, rdev, target: &[] };
         let made = self.change(|state| state.make(state.at(parent), name, &node, credentials))?;
-        if kind != FileKind::Regular {
-            self.publish_changes();
-        }
+        self.publish_unless_closed_later(kind == FileKind::Regular)?;
         Ok(made)
     }
 
@@ -181,7 +177,7 @@ impl Operations for Volume {
         self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind: FileKind::Directory, mode, rdev: 0, target: &[] };
         let made = self.change(|state| state.make(state.at(parent), name, &node, credentials))?;
-        self.publish_changes();
+        self.publish_changes()?;
         Ok(made)
     }
 
@@ -197,7 +193,7 @@ impl Operations for Volume {
         // The umask is not for symlinks.
         let credentials = Credentials { umask: 0, ..*credentials };
         let made = self.change(|state| state.make(state.at(parent), name, &node, &credentials))?;
-        self.publish_changes();
+        self.publish_changes()?;
         Ok(made)
     }
 
@@ -209,7 +205,7 @@ impl Operations for Volume {
         self.make_room(SMALL_CHANGE_BYTES)?;
         let linked =
             self.change_inode(inode, |state, inode| state.link(inode, state.at(new_parent), new_name))?;
-        self.publish_changes();
+        self.publish_changes()?;
         Ok(self.shown(linked))
     }
 
@@ -217,7 +213,7 @@ impl Operations for Volume {
         self.look_before_removal();
         self.change(|state| state.unlink(state.at(parent), name))?;
         self.after_removal();
-        self.publish_changes();
+        self.publish_changes()?;
         Ok(())
     }
 
@@ -225,7 +221,7 @@ impl Operations for Volume {
         self.look_before_removal();
         self.change(|state| state.remove_directory(state.at(parent), name))?;
         self.after_removal();
-        self.publish_changes();
+        self.publish_changes()?;
         Ok(())
     }
 
@@ -239,7 +235,7 @@ impl Operations for Volume {
     ) -> Result<(), Errno> {
         self.change(|state| state.rename(state.at(parent), name, state.at(new_parent), new_name, flags))?;
         self.after_removal();
-        self.publish_changes();
+        self.publish_changes()?;
         Ok(())
     }
 
@@ -282,11 +278,7 @@ impl Operations for Volume {
         self.refuse_if_removed(number)?;
         match self.sharing() {
             Sharing::WithOthers => {
-                // Nobody can have it now: the journal keeps it, and it goes to the nodes when they are back.
-                if self.store.is_offline() && self.sync_to_journal(number) {
-                    return Ok(());
-                }
-                self.sync_changes(number)?;
+                self.sync_closed(number)?;
                 // Another that believes that it is alone would not look.
                 self.wait_until_settled();
                 Ok(())
@@ -313,10 +305,10 @@ impl Operations for Volume {
         }
         if with_attributes {
             for entry in entries.iter_mut().filter(|entry| !matches!(entry.name.as_ref(), b"." | b"..")) {
-                // It may have been removed while another's attributes were fetched; it may be damaged, or of a kind
-                // that only a later version knows. Whoever asks for it by name hears of that, the others are listed.
+                // It may have been removed while another's attributes were fetched; it may be damaged, not be here, or of
+                // a kind that only a later version knows. Whoever asks for it by name hears of that, the others are listed.
                 entry.attributes = match self.attributes(entry.inode) {
-                    Err(Errno::ENOENT | Errno::EIO) => None,
+                    Err(Errno::ENOENT | Errno::EIO | Errno::EHOSTUNREACH) => None,
                     attributes => Some(attributes?),
                 };
             }
@@ -399,9 +391,7 @@ impl Operations for Volume {
         self.make_room(SMALL_CHANGE_BYTES + value.len())?;
         let is_closed_later = self.is_being_written(inode);
         self.change_inode(inode, |state, inode| state.set_xattr(inode, name, value, mode))?;
-        if !is_closed_later {
-            self.publish_changes();
-        }
+        self.publish_unless_closed_later(is_closed_later)?;
         Ok(())
     }
 
@@ -411,7 +401,7 @@ impl Operations for Volume {
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Errno> {
         self.change_inode(inode, |state, inode| state.remove_xattr(inode, name))?;
-        self.publish_changes();
+        self.publish_changes()?;
         Ok(())
     }
 

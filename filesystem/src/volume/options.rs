@@ -39,6 +39,9 @@ pub struct Options {
     /// Change nothing. Others are told nothing of such a mount either: what one that is alone closes is seen here once it is
     /// committed, within about a second, and not before.
     pub read_only: bool,
+    /// The user is no member any more when it is opened: as if [`Volume::on_removed`](super::Volume::on_removed) were called
+    /// at once.
+    pub removed: bool,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             journal_directory: None,
             write_back: false,
             read_only: false,
+            removed: false,
         }
     }
 }

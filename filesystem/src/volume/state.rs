@@ -55,7 +55,7 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    fn size_bytes(&self) -> usize {
+    pub(crate) fn size_bytes(&self) -> usize {
         // Key, tree slot and record: about this much.
         160 + match self {
             Change::Frame(bytes) | Change::Xattr(bytes) => bytes.len(),

@@ -1,8 +1,9 @@
 //! Making changes durable, and waiting until they are: on a quorum, or in write-back mode in the local journal.
 //!
 //! Whoever waits names a number (see [`super::durability`]); what writes the journal or commits raises a watermark. A wait
-//! goes on as long as the store takes something, and ends with an error once it has taken nothing for the patience, unless
-//! the volume is mounted hard.
+//! goes on as long as the store takes something, and ends with an error once it has taken nothing for the patience, or once
+//! the nodes are known to be away (see [`super::away`]), unless the volume is mounted hard. A close turns to the journal
+//! then, which has no promise to break; `fsync` promises a quorum, and says that there is none.
 
 use bytes::Bytes;
 
@@ -41,42 +42,92 @@ impl Volume {
         self.sync_to(number)
     }
 
-    /// As [`Volume::sync_changes`]; but where it is known that no node answers, the changes go to the journal and it is said at
-    /// once that no quorum has them.
+    /// As [`Volume::sync_changes`]; but once the nodes are away, the changes go to the journal and it is said that no quorum
+    /// has them.
     ///
     /// # Errors
     ///
-    /// As [`Volume::sync_to`].
+    /// As [`Volume::sync_while_near`].
     ///
     /// # Suspends
     ///
     /// Until they are durable, or that is known.
     pub(super) fn sync_or_say_that_nobody_answers(&self, number: u64) -> Result<(), Errno> {
         self.refuse_if_removed(number)?;
-        let waits = self.options.write_back || self.options.hard || self.journal.is_none();
-        if waits || !self.store.is_offline() || self.state.borrow().durability.is_committed(number) {
+        if self.options.hard {
             return self.sync_changes(number);
         }
-        self.sync_to_journal(number);
-        Err(Errno::ETIMEDOUT)
+        let synced = self.sync_while_near(number);
+        if synced.is_err() {
+            self.refuse_if_removed(number)?;
+            if self.is_away() {
+                // What was said is what no quorum has; what fails besides, the log tells.
+                let _ = self.sync_to_journal(number);
+            }
+        }
+        synced
     }
 
-    /// Writes all changes up to `number` to the journal, whatever the mode; whether they are durable there.
+    /// Makes what was closed while others are mounted as safe as it can be: a quorum has it, or, where that takes nothing, the
+    /// journal.
+    ///
+    /// # Errors
+    ///
+    /// Why the store refuses it; `ENOSPC` or `EIO` of the journal's disk, if neither has it.
     ///
     /// # Suspends
     ///
-    /// Until they are.
-    pub(super) fn sync_to_journal(&self, number: u64) -> bool {
-        let Some(journal) = &self.journal else { return false };
+    /// Until it is, or the nodes are away, or have taken nothing for the patience.
+    pub(super) fn sync_closed(&self, number: u64) -> Result<(), Errno> {
+        let Err(errno) = self.sync_while_near(number) else { return Ok(()) };
+        self.refuse_if_removed(number)?;
+        // Nodes that refuse it are there, and whoever closes a file should know.
+        let is_silence = matches!(errno, Errno::ETIMEDOUT | Errno::EHOSTUNREACH);
+        if !is_silence || self.journal.is_none() {
+            return Err(errno);
+        }
+        match self.sync_to_journal(number) {
+            Err(_) if self.options.hard => self.sync_changes(number),
+            kept => kept,
+        }
+    }
+
+    /// As [`Volume::sync_changes`], but waits no longer once the nodes are away.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::sync_to`]; `ETIMEDOUT` then.
+    ///
+    /// # Suspends
+    ///
+    /// Until they are durable, or that is known.
+    fn sync_while_near(&self, number: u64) -> Result<(), Errno> {
+        match self.options.write_back {
+            true => self.sync_changes(number),
+            false => self.sync_to_near(number),
+        }
+    }
+
+    /// Writes all changes up to `number` to the journal, whatever the mode, so that a power cut leaves them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` or `EIO` of its disk; without a journal, why the store takes nothing.
+    ///
+    /// # Suspends
+    ///
+    /// Until they are there.
+    pub(super) fn sync_to_journal(&self, number: u64) -> Result<(), Errno> {
+        let Some(journal) = &self.journal else { return Err(self.trouble()) };
         let mut files = journal.turn();
-        if self.state.borrow().durability.is_committed(number) {
-            return true;
+        // Whoever had the turn before may have written them.
+        if self.state.borrow().durability.is_kept(number) {
+            return Ok(());
         }
         let written = self.write_group(journal, &mut files, false);
-        if let Err(error) = &written {
-            tracing::error!(%error, "the journal fails: what was written is in memory only until the nodes take it");
-        }
-        written.is_ok()
+        drop(files);
+        self.note_journal(written.as_ref().err().map(|error| error as &dyn std::fmt::Display));
+        written.map_err(|error| error.errno())
     }
 
     /// Writes what is closed while nobody else is there to the journal, so that it outlives this process, though not
@@ -84,7 +135,7 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// As [`Volume::sync_to`].
+    /// As [`Volume::sync_closed`].
     ///
     /// # Suspends
     ///
@@ -100,8 +151,8 @@ impl Volume {
         }
         let Err(error) = self.write_group_as(journal, &mut files, false, false) else { return Ok(()) };
         drop(files);
-        tracing::error!(%error, "the journal fails: a close waits for the nodes instead");
-        self.sync_to(number)
+        self.note_journal(Some(&error));
+        self.sync_closed(number)
     }
 
     /// Writes what the journal lacks, or `everything` that is not committed.
@@ -144,8 +195,9 @@ impl Volume {
             delta.into_iter().chain(changes.into_iter().map(item))
         });
         let group = Group { snapshot, durably, through };
+        let is_durable = group.is_durable();
         journal.append_group(files, group, head.into_iter().chain(items))?;
-        self.state.borrow_mut().durability.on_journaled(through);
+        self.state.borrow_mut().durability.on_journaled(through, is_durable);
         Ok(())
     }
 
@@ -190,12 +242,31 @@ impl Volume {
     ///
     /// Until then.
     pub(super) fn sync_to(&self, number: u64) -> Result<(), Errno> {
+        self.want(number);
+        self.wait_until(|state| is_stored(state, number).then_some(Ok(())))
+    }
+
+    /// As [`Volume::sync_to`], but waits no longer once the nodes are away.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::sync_to`]; `ETIMEDOUT` then.
+    ///
+    /// # Suspends
+    ///
+    /// Until then, or that is known.
+    pub(super) fn sync_to_near(&self, number: u64) -> Result<(), Errno> {
+        self.want(number);
+        self.wait_until(|state| match is_stored(state, number) {
+            true => Some(Ok(())),
+            false => self.is_away().then_some(Err(Errno::ETIMEDOUT)),
+        })
+    }
+
+    fn want(&self, number: u64) {
         if self.state.borrow_mut().durability.want(number) {
             self.work.notify_all();
         }
-        // A session's own words have numbers too; no change of anybody's is in them.
-        let is_stored = |state: &State| state.durability.is_committed(number) || !state.has_changes();
-        self.wait_until(|state| is_stored(state).then_some(Ok(())))
     }
 
     /// Waits until `done` says something.
@@ -241,6 +312,12 @@ impl Volume {
         }
         self.state.borrow().durability.trouble().map_or(Errno::ETIMEDOUT, |trouble| trouble.errno)
     }
+}
+
+/// Whether a quorum has all changes up to `number`.
+fn is_stored(state: &State, number: u64) -> bool {
+    // A session's own words have numbers too; no change of anybody's is in them.
+    state.durability.is_committed(number) || !state.has_changes()
 }
 
 /// What is not committed, by the delta that it is in: all of it, or what the journal lacks. Taken as it is now; the

@@ -6,6 +6,7 @@ pub(crate) mod contents;
 pub(crate) mod history;
 pub(crate) mod mount;
 pub(crate) mod network;
+pub(crate) mod pair;
 pub(crate) mod store;
 pub(crate) mod tree;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dht::{
-    Address, BlockStore, GetError, HeaderHash, MemoryBlockStore, OwnerTag, PutError, ReadError, Record,
-    RegisterAddress, SwapError, Usage,
+    Address, BlockStore, GetError, HeaderHash, MemoryBlockStore, OwnerTag, PutError, Reach, ReadError,
+    Record, RegisterAddress, SwapError, Usage,
 };
 use reactor::sim::World;
 
@@ -33,6 +33,8 @@ pub(crate) struct Cloud {
     pub(crate) failing_puts: RefCell<BTreeMap<usize, u32>>,
     /// Machines whose swaps never arrive.
     pub(crate) mute: RefCell<BTreeSet<usize>>,
+    /// Machines to which all nodes look dead that are not, as over a line that is full.
+    pub(crate) blind: RefCell<BTreeSet<usize>>,
 }
 
 impl Cloud {
@@ -46,12 +48,13 @@ impl Cloud {
             slow: RefCell::default(),
             failing_puts: RefCell::default(),
             mute: RefCell::default(),
+            blind: RefCell::default(),
         })
     }
 
     /// The cloud as `machine` reaches it.
-    pub(crate) fn reach(self: &Rc<Self>, machine: usize) -> Rc<Reach> {
-        Rc::new(Reach { cloud: self.clone(), machine })
+    pub(crate) fn reach(self: &Rc<Self>, machine: usize) -> Rc<Line> {
+        Rc::new(Line { cloud: self.clone(), machine })
     }
 
     pub(crate) fn cut(&self, machine: usize, cut: bool) {
@@ -63,7 +66,7 @@ impl Cloud {
 }
 
 /// The cloud as one machine reaches it.
-pub(crate) struct Reach {
+pub(crate) struct Line {
     cloud: Rc<Cloud>,
     machine: usize,
 }
@@ -77,7 +80,7 @@ enum Fate {
     NeverArrives,
 }
 
-impl Reach {
+impl Line {
     fn travel(&self) -> Fate {
         let cloud = &self.cloud;
         reactor::sleep(Duration::from_millis(1 + u64::from(cloud.world.choose(30))));
@@ -100,7 +103,7 @@ impl Reach {
     }
 }
 
-impl BlockStore for Reach {
+impl BlockStore for Line {
     fn tag(&self) -> OwnerTag {
         self.cloud.memory.tag()
     }
@@ -134,6 +137,12 @@ impl BlockStore for Reach {
             Fate::Answered => self.cloud.memory.get(address, range),
             _ => Err(GetError::Unreachable { address: *address, reason: "nobody answers".into() }),
         }
+    }
+
+    fn reach(&self, _register: &RegisterAddress) -> Reach {
+        let is_away =
+            [&self.cloud.cut_off, &self.cloud.blind].iter().any(|set| set.borrow().contains(&self.machine));
+        if is_away { Reach::Nobody } else { Reach::Quorum }
     }
 
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {

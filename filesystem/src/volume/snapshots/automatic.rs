@@ -79,7 +79,7 @@ impl Volume {
         let mut is_told = false;
         loop {
             reactor::sleep(LOOK_INTERVAL);
-            if self.options.read_only || self.store.is_offline() {
+            if self.options.read_only || self.is_away() {
                 continue;
             }
             let has_written = self.edits() != edits;

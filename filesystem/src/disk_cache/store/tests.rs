@@ -1,0 +1,150 @@
+//! When a drive counts as offline, over a store whose nodes come and go, in simulated time.
+
+use dht::MemoryBlockStore;
+use reactor::sim::{self, SimConfig};
+
+use super::super::SIZE_BYTES_MIN;
+use super::*;
+
+const REGISTER: [u8; 32] = [7; 32];
+
+/// A store in memory, behind nodes.
+struct Nodes {
+    memory: MemoryBlockStore,
+    /// What the connections say.
+    reach: Cell<Reach>,
+    /// How long the register takes.
+    takes: Cell<Duration>,
+    /// How many of those that keep it answer; no quorum, if any number.
+    answers: Cell<Option<usize>>,
+}
+
+impl BlockStore for Nodes {
+    fn tag(&self) -> OwnerTag {
+        self.memory.tag()
+    }
+
+    fn put(&self, content: Bytes) -> Result<Address, PutError> {
+        self.memory.put(content)
+    }
+
+    fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError> {
+        self.memory.get(address, range)
+    }
+
+    fn reach(&self, _register: &RegisterAddress) -> Reach {
+        self.reach.get()
+    }
+
+    fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
+        reactor::sleep(self.takes.get());
+        match self.answers.get() {
+            None => self.memory.read(register),
+            Some(answers) => Err(ReadError::NoQuorum { answers, needed: 2, reason: "so it is".into() }),
+        }
+    }
+
+    fn compare_and_swap(
+        &self,
+        register: &RegisterAddress,
+        expected: Option<HeaderHash>,
+        payload: Bytes,
+    ) -> Result<Record, SwapError> {
+        self.memory.compare_and_swap(register, expected, payload)
+    }
+
+    fn usage(&self) -> Result<Usage, ReadError> {
+        self.memory.usage()
+    }
+}
+
+/// Runs a story over a store whose root was read once.
+fn story(tell: fn(&Nodes, &CachedStore, &RegisterAddress)) {
+    sim::run(1, SimConfig::default(), |world| {
+        let process = world.host("machine").start(move || {
+            let nodes = Rc::new(Nodes {
+                memory: MemoryBlockStore::new(),
+                reach: Cell::new(Reach::Quorum),
+                takes: Cell::new(Duration::from_millis(10)),
+                answers: Cell::new(None),
+            });
+            let register = nodes.memory.new_register(REGISTER);
+            let cache = DiskCache::open("/cache".as_ref(), "client", [3; 32], SIZE_BYTES_MIN);
+            let store = CachedStore::new(nodes.clone(), cache.clone(), None);
+            assert!(store.read(&register).is_ok() && !store.is_offline());
+            tell(&nodes, &store, &register);
+            cache.close();
+        });
+        process.wait();
+    });
+}
+
+fn looks(store: &CachedStore, register: &RegisterAddress, seconds: u64) {
+    for _ in 0..2 * seconds {
+        store.reach(register);
+        reactor::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn whoever_looks_finds_out_that_no_quorum_is_there() {
+    story(|nodes, store, register| {
+        nodes.reach.set(Reach::Some);
+        looks(store, register, 4);
+        assert!(!store.is_offline());
+        looks(store, register, 2);
+        assert!(store.is_offline());
+        nodes.reach.set(Reach::Quorum);
+        assert!(store.read(register).is_ok() && !store.is_offline());
+    });
+}
+
+#[test]
+fn a_line_that_takes_blocks_is_not_offline_although_nobody_seems_to_be_there() {
+    story(|nodes, store, register| {
+        nodes.reach.set(Reach::Nobody);
+        for number in 0..10u8 {
+            looks(store, register, 3);
+            store.put(vec![number; 1000].into()).unwrap();
+            assert!(!store.is_offline());
+        }
+        for _ in 0..10 {
+            nodes.reach.set(Reach::Nobody);
+            looks(store, register, 4);
+            nodes.reach.set(Reach::Quorum);
+            looks(store, register, 1);
+            assert!(!store.is_offline(), "they were there in between");
+        }
+    });
+}
+
+#[test]
+fn nodes_that_can_be_reached_and_answer_nothing_are_offline() {
+    story(|nodes, store, register| {
+        nodes.takes.set(Duration::from_secs(20));
+        nodes.answers.set(Some(1));
+        for _ in 0..3 {
+            looks(store, register, 1);
+            assert!(store.read(register).is_err() && !store.is_offline(), "one of them answers");
+        }
+        nodes.answers.set(Some(0));
+        assert!(store.read(register).is_err() && !store.is_offline(), "it may be a restart");
+        looks(store, register, 1);
+        assert!(store.read(register).is_err() && store.is_offline());
+    });
+}
+
+#[test]
+fn nodes_that_are_there_and_slow_end_it_all_the_same() {
+    story(|nodes, store, register| {
+        nodes.reach.set(Reach::Nobody);
+        looks(store, register, 6);
+        assert!(store.is_offline());
+        nodes.takes.set(Duration::from_secs(8));
+        let began = reactor::now();
+        assert!(store.read(register).is_err() && reactor::now() - began < Duration::from_secs(8));
+        nodes.reach.set(Reach::Quorum);
+        reactor::sleep(Duration::from_secs(1));
+        assert!(store.read(register).is_ok() && !store.is_offline());
+    });
+}
