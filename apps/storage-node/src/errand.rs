@@ -37,6 +37,7 @@ pub(crate) fn with_volume<T: Send>(
             keep: Keep::Nothing,
             accept_rollback: false,
             cache: cache.as_deref(),
+            is_removed: false,
         })?;
         let watching = removed::watch(client.overlay(), removed::USER, {
             let volume = volume.clone();

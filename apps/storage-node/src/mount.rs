@@ -3,6 +3,8 @@
 //! All it needs is the network's description, the user's key and one running node. Its cache may be empty, and makes the next
 //! start a warm one.
 
+use std::path::Path;
+
 use crate::admitting::Admitting;
 use crate::at;
 use crate::cache::{Plan, Usual};
@@ -55,12 +57,19 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 true => Client::connect_or_go_on(&settings)?,
                 false => Client::connect(&settings)?,
             };
+            // Said first: the nodes are there, and it is in vain to look for them.
+            let removed = removed::refuse(client.overlay(), removed::USER);
+            if let Err(failure) = &removed {
+                say_removed(failure, directory.path());
+                cache.iter().for_each(|cache| cache.disk().on_removed());
+            }
             let opened = client.open_volume(&Opening {
                 directory: &directory,
                 seen_directory: Some(&seen_directory),
                 keep,
                 accept_rollback,
                 cache: cache.as_deref(),
+                is_removed: removed.is_err(),
             })?;
             if let Some(others) = &others
                 && cache.as_ref().is_none_or(|cache| cache.disk().offline_for().is_none())
@@ -78,11 +87,11 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 }
                 None => None,
             };
-            Ok::<_, Failure>((client, (volume, seen), admitting))
+            Ok::<_, Failure>((client, (volume, seen), admitting, removed.is_err()))
         });
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
-        let (client, (volume, seen), admitting) = ready?;
+        let (client, (volume, seen), admitting, was_removed) = ready?;
         // What is pinned is kept as it is, and not as it was.
         let keeper = cache.as_ref().filter(|_| at.is_none()).map(|cache| {
             cache.tell_of(&volume);
@@ -94,11 +103,9 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         let watching = removed::watch(client.overlay(), removed::USER, {
             let (volume, cache, directory) = (volume.clone(), cache.clone(), directory.path().to_owned());
             move |failure| {
-                say(format_args!(
-                    "{failure}\nnothing is stored any more; what this machine has can be read and copied elsewhere, and what \
-                     was written and not stored stays in the journal of {}",
-                    directory.display()
-                ));
+                if !was_removed {
+                    say_removed(&failure, &directory);
+                }
                 cache.iter().for_each(|cache| cache.disk().on_removed());
                 volume.on_removed();
             }
@@ -124,4 +131,13 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         }
         result.and(removed)
     })
+}
+
+/// Says that the user was removed, and what becomes of the drive with the client's directory `directory`.
+fn say_removed(failure: &Failure, directory: &Path) {
+    say(format_args!(
+        "{failure}\nnothing is stored any more; what this machine has can be read and copied elsewhere, and what was written \
+         and not stored stays in the journal of {}",
+        directory.display()
+    ));
 }

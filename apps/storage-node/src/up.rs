@@ -96,6 +96,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
             keep,
             accept_rollback,
             cache: cache.as_deref(),
+            is_removed: false,
         };
         let source = network.mark();
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));

@@ -202,6 +202,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) accept_rollback: bool,
     /// What stands before the nodes.
     pub(crate) cache: Option<&'a Cache>,
+    /// Whether the user is no member any more.
+    pub(crate) is_removed: bool,
 }
 
 /// Opens the volume of `network`. Makes nothing: a root that is not there is an error. What is returned beside it is to
@@ -256,6 +258,7 @@ pub(crate) fn open(
     options.journal_directory = (opening.keep != Keep::Nothing).then(|| opening.directory.journal());
     options.write_back = opening.keep == Keep::WriteBack;
     options.read_only = !user.passport.rights().write;
+    options.removed = opening.is_removed;
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     if let Some(seen) = &seen
         && let Err(failure) = seen.remember_keepers()
@@ -322,6 +325,7 @@ pub(crate) fn put_in_what_is_left(client: &Client<Rc<Node>>, network: &Network, 
             keep: Keep::Rest,
             accept_rollback: false,
             cache: None,
+            is_removed: false,
         };
         match open(client, network, user, &opening) {
             Ok((volume, _)) => match Outcome::of(volume.close(), directory.path()) {
