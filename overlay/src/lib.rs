@@ -14,7 +14,7 @@
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
 //! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], [`letterbox`] | pure: told the time and the answers, never asking |
 //! | [`node_id`], [`contact`], [`peers`], [`message`] | what travels |
-//! | [`passport`], [`renewal`], [`invitation`], [`ticket`], [`revocation`] | what the owner signs, and what that proves |
+//! | [`passport`], [`renewal`], [`invitation`], [`ticket`], [`revocation`], [`keepsake`] | what the owner signs, and what that proves |
 //! | [`record`] | what a node signs of itself, and how far that goes |
 //!
 //! ```
@@ -69,6 +69,7 @@ mod handing_over;
 pub mod invitation;
 mod join;
 pub mod k_bucket;
+pub mod keepsake;
 pub mod letterbox;
 mod listener;
 pub mod lookup;
@@ -107,6 +108,7 @@ pub use contact::Contact;
 pub use dial::DialError;
 pub use join::{Bootstrap, JoinError};
 pub use k_bucket::K;
+pub use keepsake::Keepsake;
 pub use node::{Config, Node, StartError};
 pub use node_id::NodeId;
 pub use passport::{Passport, PassportError, Rights};

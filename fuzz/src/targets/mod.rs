@@ -31,6 +31,7 @@ pub const ALL: &[Target] = &[
     overlay::LETTER,
     overlay::REVOCATIONS,
     overlay::RENEWALS,
+    overlay::KEEPSAKE,
     dht::STORE_SEGMENT,
     dht::STORE_CHECKPOINT,
     dht::BLOCK,

@@ -1,5 +1,5 @@
 //! Parsers of the overlay: passports, contacts and what nodes say of themselves, the messages of lookups, the file of contacts,
-//! tickets, letters and their replies, the list of the revoked, renewed passports.
+//! tickets, letters and their replies, the list of the revoked, renewed passports, what is kept for the owner.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ::overlay::message::{FindNodeRequest, FindNodeResponse};
 use ::overlay::record::{RELAYS_MAX, RELEASE_BYTES_MAX, Relay, SignedRecord};
 use ::overlay::records::Records;
 use ::overlay::{
-    Contact, NodeRecord, Passport, Renewals, Revocations, Rights, Statement, Ticket, contacts_file,
+    Contact, Keepsake, NodeRecord, Passport, Renewals, Revocations, Rights, Statement, Ticket, contacts_file,
 };
 use ::reactor::crypto::Identity;
 use ::reactor::serialization::{from_bytes, to_bytes};
@@ -208,5 +208,22 @@ pub const REVOCATIONS: Target = Target {
         let first = first.expect("it is short");
         let second = first.with(&identity(1), [identity(3).public_key()], later()).expect("it is short");
         vec![Revocations::default().to_bytes(), first.to_bytes(), second.to_bytes()]
+    },
+};
+
+/// What a node is given to keep for the owner, and what the owner finds at a node.
+pub const KEEPSAKE: Target = Target {
+    name: "keepsake",
+    body: |data| {
+        if let Ok(kept) = Keepsake::from_bytes(data) {
+            let verified = kept.verify(&identity(1).public_key());
+            assert_eq!(kept.open(&identity(1)).is_ok(), verified.is_ok());
+            assert_eq!(Keepsake::from_bytes(&kept.to_bytes()).as_ref(), Ok(&kept));
+        }
+    },
+    seeds: || {
+        let seal =
+            |version, content: &[u8]| Keepsake::seal(&identity(1), version, content).expect("it is short");
+        vec![seal(0, b"").to_bytes(), seal(u64::MAX, &[7; 300]).to_bytes()]
     },
 };
