@@ -6,7 +6,7 @@
 //! crash in between is made good by the stranger, who asks again.
 //!
 //! It also renews the members' passports, long before they end, and gives the new ones to the nodes, which keep them for
-//! their holders.
+//! their holders; and it has the nodes keep what the words of recovery bring back (`keeping`).
 //!
 //! Not here: what a letter is worth (`roll`).
 
@@ -27,11 +27,13 @@ use serde::{Deserialize, Serialize};
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
+use crate::keeping::Keeping;
 use crate::network::Network;
 use crate::output::say;
 use crate::remove;
 use crate::roll::{LetIn, Roll};
 use crate::sharing::Sharer;
+use crate::shelf::Shelf;
 
 /// How often the nodes are asked while a ticket is about.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -60,6 +62,8 @@ struct Host {
     overlay: Rc<Node>,
     store: Client<Rc<Node>>,
     user: Member,
+    keeping: Keeping,
+    shelf: Option<Rc<Shelf>>,
     /// Whether a failure was told already: it comes back every second.
     has_told: Cell<bool>,
     /// The members' passports that the nodes were given last.
@@ -71,7 +75,7 @@ struct Host {
 }
 
 impl Admitting {
-    /// Begins, if the home has the owner's key.
+    /// Begins, if the owner's key is at hand. `shelf` is that of the node in this process.
     ///
     /// # Errors
     /// Those of the user's key file.
@@ -80,16 +84,20 @@ impl Admitting {
         network: &Network,
         overlay: &Rc<Node>,
         store: &Client<Rc<Node>>,
+        shelf: Option<Rc<Shelf>>,
     ) -> Result<Option<Admitting>, Failure> {
-        if !home.owner_key_file().exists() {
+        if !identity::has_owner(home) {
             return Ok(None);
         }
+        let user = Member::load(&home.user_key_file(), crate::network::Role::User)?;
         let host = Host {
+            keeping: Keeping::new(home, network, &user),
+            shelf,
             home: home.clone(),
             network: network.clone(),
             overlay: overlay.clone(),
             store: store.clone(),
-            user: Member::load(&home.user_key_file(), crate::network::Role::User)?,
+            user,
             has_told: Cell::new(false),
             given: RefCell::default(),
             replied: RefCell::default(),
@@ -138,6 +146,7 @@ impl Host {
         let renewed = self.renew(&revoked);
         let put_out = self.put_out(&roll, &revoked);
         let answered = self.answer_letters(&roll, &revoked);
+        self.keeping.go_on(&self.overlay, self.shelf.as_deref());
         handed_on.and(renewed).and(put_out).and(answered)
     }
 
@@ -160,7 +169,13 @@ impl Host {
         let mut result = Ok(());
         for (letter, from) in self.letters(roll) {
             let known = self.replied.borrow().get(&letter.digest()).cloned();
-            match known.map_or_else(|| self.answer(&letter), Ok) {
+            let new = || {
+                let reply = self.answer(&letter)?;
+                // Before it has come of any use: whoever was let in is not lost with this home.
+                self.keeping.go_on(&self.overlay, self.shelf.as_deref());
+                Ok(reply)
+            };
+            match known.map_or_else(new, Ok) {
                 Ok(reply) => {
                     self.deliver(&reply, &from);
                     self.replied.borrow_mut().insert(letter.digest(), reply);
@@ -358,6 +373,8 @@ mod tests {
             };
             let overlay = Node::start(config, Service::new()).unwrap();
             let host = Host {
+                keeping: Keeping::new(&home, &network, &user),
+                shelf: None,
                 store: client::block_store(overlay.clone(), None, &network, &user),
                 home,
                 network,

@@ -5,9 +5,11 @@
 //! come from what the home remembers.
 
 mod history;
+mod keys;
 mod membership;
 mod node;
 mod pins;
+mod values;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,9 +20,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::cache::Size;
 use crate::gc::Span;
 pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots};
+pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
+pub(crate) use values::{Get, Put};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +37,8 @@ Examples:
   storage-node invite                     a ticket, with which another machine can `join`
 
 Everything is remembered under $XDG_DATA_HOME/hypha (~/.local/share/hypha), or where --home says. That directory
-holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files and its network.json.";
+holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files and its network.json,
+or write down the 24 words that `recovery` shows.";
 
 /// An encrypted drive on storage nodes that need not be trusted.
 #[derive(Debug, Parser)]
@@ -43,15 +48,20 @@ pub(crate) struct Cli {
     /// As the option of that name of each command; it may stand on either side
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
+    #[command(flatten)]
+    secrets: SecretOptions,
     /// What to do.
     #[command(subcommand)]
     command: Command,
 }
 
 impl Cli {
-    /// The command of this process's command line; ends the process, as clap does, if it makes no sense.
-    pub(crate) fn command_of_this_process() -> Command {
-        Self::parse().into_command().unwrap_or_else(|error| error.exit())
+    /// The command of this process's command line, and where it has secrets from; ends the process, as clap does, if it makes no
+    /// sense.
+    pub(crate) fn command_of_this_process() -> (Command, SecretOptions) {
+        let cli = Self::parse();
+        let secrets = cli.secrets.clone();
+        (cli.into_command().unwrap_or_else(|error| error.exit()), secrets)
     }
 
     /// The command, with what stood before it moved to where it belongs.
@@ -127,6 +137,14 @@ pub(crate) enum Command {
     Members(Members),
     /// Have somebody be a member no more, or take a ticket back
     Remove(Remove),
+    /// Show the 24 words from which everything can be brought back
+    Recovery(Recovery),
+    /// Bring a lost home back from its 24 words
+    Recover(Recover),
+    /// Put the home's keys under a passphrase, change it, or take it off
+    Passphrase(Passphrase),
+    /// Move the owner's key out of the home, and back
+    Owner(Owner),
 }
 
 impl Command {
@@ -152,6 +170,10 @@ impl Command {
             Command::Join(options) => &mut options.home.home,
             Command::Members(options) => &mut options.home.home,
             Command::Remove(options) => &mut options.home.home,
+            Command::Recovery(options) => &mut options.home.home,
+            Command::Recover(options) => &mut options.home.home,
+            Command::Passphrase(options) => &mut options.home.home,
+            Command::Owner(options) => &mut options.home_mut().home,
         }
     }
 
@@ -177,7 +199,11 @@ impl Command {
             | Command::Invite(_)
             | Command::Join(_)
             | Command::Members(_)
-            | Command::Remove(_) => None,
+            | Command::Remove(_)
+            | Command::Recovery(_)
+            | Command::Recover(_)
+            | Command::Passphrase(_)
+            | Command::Owner(_) => None,
         }
     }
 }
@@ -357,49 +383,6 @@ pub(crate) struct Status {
     /// Print JSON for programs; the fields are only ever added to
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-const PUT_EXAMPLES: &str = "\
-Examples:
-  storage-node put notes/today today.txt       directories of the name are made
-  tar c project | storage-node put project.tar
-
-A value is a file of the drive: `put notes/today` and `cp today.txt DRIVE/notes/today` do the same, save that the name
-has the old value or the new one, whole, at any moment. The file keeps its mode, owner and extended attributes; other
-hard links to it keep the old value. It returns when the nodes hold the value durably. Nodes must be running (`up`, or `run` for each).";
-
-/// Options of `put`.
-#[derive(Debug, Args)]
-#[command(after_help = PUT_EXAMPLES)]
-pub(crate) struct Put {
-    /// Its name: a path within the drive
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// File to read the value from [default: standard input]
-    #[arg(value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) client: ClientOptions,
-}
-
-/// Options of `get`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  storage-node get notes/today\n  storage-node get project.tar project.tar\n  \
-    storage-node get --at before-the-move notes/today today.before"
-)]
-pub(crate) struct Get {
-    /// Its name: a path within the drive
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// File to write the value to; appears only once it is whole [default: standard output]
-    #[arg(value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    /// As it was: in the snapshot of this name, or in the last one taken by this time (see `mount --help`)
-    #[arg(long, value_name = "NAME|TIME")]
-    pub(crate) at: Option<String>,
-    #[command(flatten)]
-    pub(crate) client: ClientOptions,
 }
 
 const GC_EXAMPLES: &str = "\

@@ -18,7 +18,7 @@ use crate::client_directory;
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
-use crate::identity::Member;
+use crate::identity::{self, Member};
 use crate::network::{Network, Role};
 use crate::output::{self, say};
 use crate::removed;
@@ -142,7 +142,7 @@ pub(crate) fn block_store(
 /// # Suspends
 /// Until they are on disk.
 pub(crate) fn renew_members(home: &Home, network: &Network, overlay: &Node) {
-    if !home.owner_key_file().exists() {
+    if !identity::has_owner(home) {
         return;
     }
     let renew = || {
@@ -310,7 +310,6 @@ mod tests {
     use reactor::crypto::Identity;
 
     use super::*;
-    use crate::identity;
     use crate::network::Hex;
     use crate::roll::LetIn;
 

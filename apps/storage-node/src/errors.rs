@@ -158,6 +158,36 @@ pub(crate) enum Failure {
     /// The owner's key is elsewhere.
     #[error("{} has no owner.key: only the home that made the network says who belongs to it", path.display())]
     NotTheOwner { path: PathBuf },
+    /// An owner's key was given that is another network's.
+    #[error("the owner's key that was given is not that of the network that {} belongs to", path.display())]
+    OwnerOfAnother { path: PathBuf },
+    /// A key is under a passphrase that nobody was asked for.
+    #[error("{} is sealed under a passphrase", path.display())]
+    Sealed { path: PathBuf },
+    /// A passphrase is not the one.
+    #[error("this passphrase does not open {}", path.display())]
+    WrongPassphrase { path: PathBuf },
+    /// A key is sealed, and what it is sealed under is missing.
+    #[error("{} is missing, under whose key this home's keys are sealed", path.display())]
+    NoPassphraseFile { path: PathBuf },
+    /// A passphrase or the words were not had.
+    #[error("{what} was not given: {reason}")]
+    NotGiven { what: String, reason: String },
+    /// The home has no key that a passphrase is for.
+    #[error("{} has no key that would be put under a passphrase: a storage node's reads nothing", path.display())]
+    NothingToSeal { path: PathBuf },
+    /// What was typed is no owner's key.
+    #[error("these are not the words of a key: {reason}")]
+    Words { reason: String },
+    /// The words would show where nobody sees them.
+    #[error("the words are shown at a terminal only, where somebody sees them")]
+    NotShown,
+    /// What the words bring back is not with the nodes, or not what it is by now.
+    #[error("the nodes do not keep what goes with the words: {reason}")]
+    Keeping { reason: String },
+    /// A home does not come back.
+    #[error("nothing was recovered: {reason}")]
+    NotRecovered { reason: String, advice: Option<&'static str> },
     /// Nobody is let in with this ticket.
     #[error("{reason}")]
     Ticket { reason: String, advice: Option<&'static str> },
@@ -305,7 +335,24 @@ impl Failure {
             Failure::NothingToRestore { advice, .. } => (*advice).into(),
             Failure::Pin { .. } => "`storage-node pins` lists what is pinned; `mount --cache SIZE` says how much room there is".into(),
             Failure::Ticket { advice, .. } => advice.as_ref()?.to_string(),
-            Failure::NotTheOwner { .. } => "run it there, or with --home DIR of a copy that has the owner's key".into(),
+            Failure::NotTheOwner { .. } => {
+                "run it there, or with --home DIR of a copy that has the owner's key; or with --owner FILE, if `owner export` wrote one"
+                    .into()
+            }
+            Failure::OwnerOfAnother { .. } => "give the file or the words of this network's owner, or its --home".into(),
+            Failure::Sealed { .. } | Failure::NotGiven { .. } => {
+                "run it at a terminal; or give a passphrase with --passphrase-fd N (--owner-passphrase-fd N for an owner's file), the \
+                 words with --words-fd N; or run it as a service with a credential (LoadCredential=hypha.passphrase:FILE)"
+                    .into()
+            }
+            Failure::WrongPassphrase { .. } => {
+                "try again: nothing was changed. If it is lost, `recover` brings the home back from its words, elsewhere".into()
+            }
+            Failure::NoPassphraseFile { .. } => "put it back from the backup that the key is from".into(),
+            Failure::Words { .. } => "compare them with what is on the paper, word by word, and try again".into(),
+            Failure::NotShown => "run it at a terminal, or with --show or --page FILE if nobody else sees what comes out".into(),
+            Failure::Keeping { .. } => "see that the nodes run (`status`), and say it again".into(),
+            Failure::NotRecovered { advice, .. } => (*advice)?.into(),
             Failure::OtherNetwork { .. } => "give an empty or a new directory as --home".into(),
             Failure::LonelyKeys { .. } => "put the network.json beside them that was there when they were copied (each node's home \
                                            has one, too), or give another directory as --home to begin a new network"

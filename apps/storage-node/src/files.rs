@@ -79,7 +79,11 @@ pub(crate) fn load<T: Kind>(path: &Path) -> Result<T, Failure> {
     serde_json::from_slice(&text).map_err(|error| Failure::damaged(path, error))
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
+/// All bytes of a small file.
+///
+/// # Errors
+/// `Failure::File`, or `Failure::Damaged` if it is no small one.
+pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     File::open(path)
         .and_then(|file| file.take(FILE_SIZE_BYTES_MAX + 1).read_to_end(&mut text))

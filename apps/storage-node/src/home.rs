@@ -3,8 +3,11 @@
 //! ```text
 //! HOME/
 //!   network.json       public: owner, replicas, who keeps the volume's root, nodes and their addresses
-//!   owner.key          signs passports; needed again only to admit members
+//!   owner.key          signs passports; needed again only to admit and remove members
+//!   owner.json         in its place while it is elsewhere: since when, and where
 //!   user.key           reads and writes the drive
+//!   passphrase.key     the key under which the two are sealed, under a passphrase; not there if they are not
+//!   keepsake           what nodes keep for the owner, as this home sealed it last
 //!   members/           in the home that holds the owner's key: who was invited and let in
 //!   revoked            who is a member no more, as far as this home knows
 //!   renewals           this home's newest passport; in a node's home, those of all members
@@ -13,17 +16,17 @@
 //!   client/            a drive's journal, lock and number, and what was seen; client-2/, ... for more drives at once
 //!   networks/          the same for networks that have no home here
 //!   removed-1/         the home of who was removed from the network before this home joined it again
-//!   nodes/1/           node.key, node.json, network.json, contacts, revoked, renewals, store/, lock; nodes/2/ ...
+//!   nodes/1/           node.key, node.json, network.json, contacts, revoked, renewals, keepsake, store/, lock; nodes/2/ ...
 //! ```
 //!
 //! Every file is written atomically; `network.json` comes last when a home is made, so that a home without it is
 //! one whose making was cut short, and is made again. Not here: what the keys and addresses are used for.
 
+mod lock;
 mod node_home;
 
 use std::env;
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +39,7 @@ use crate::errors::Failure;
 use crate::files;
 use crate::identity::Founding;
 use crate::network::{Network, NodeEntry, NodeSettings};
+pub(crate) use lock::Lock;
 pub(crate) use node_home::NodeHome;
 
 /// What a home that was set aside is called, before its number.
@@ -87,6 +91,26 @@ impl Home {
     /// The owner's key.
     pub(crate) fn owner_key_file(&self) -> PathBuf {
         self.path.join("owner.key")
+    }
+
+    /// That the owner's key was taken out of this home.
+    pub(crate) fn owner_away_file(&self) -> PathBuf {
+        self.path.join("owner.json")
+    }
+
+    /// Whether it is the owner's home, wherever his key is.
+    pub(crate) fn is_owners(&self) -> bool {
+        self.owner_key_file().exists() || self.owner_away_file().exists()
+    }
+
+    /// The keys that a passphrase is for: a node's opens nothing that its own disk does not lie open to.
+    pub(crate) fn sealable_keys(&self) -> [PathBuf; 2] {
+        [self.owner_key_file(), self.user_key_file()]
+    }
+
+    /// What nodes keep for the owner, as this home sealed it last.
+    pub(crate) fn keepsake_file(&self) -> PathBuf {
+        self.path.join("keepsake")
     }
 
     /// Who is a member no more.
@@ -199,7 +223,10 @@ impl Home {
             "lock",
             "founding",
             "owner.key",
+            "owner.json",
             "user.key",
+            "passphrase.key",
+            "keepsake",
             "nodes",
             "client",
             "networks",
@@ -231,6 +258,25 @@ impl Home {
             true => Err(Failure::LonelyKeys { path: self.path.clone() }),
             false => Ok(()),
         }
+    }
+
+    /// Only an empty directory becomes a home again, or one in which that was cut short: then the owner's key is there, and the
+    /// caller sees whose it is.
+    ///
+    /// # Errors
+    /// `Failure::NotRecovered`, `Failure::LonelyKeys`, or `Failure::HomeOccupied` if the directory has something else in it.
+    pub(crate) fn refuse_to_recover(&self) -> Result<(), Failure> {
+        if self.network_file().exists() || self.path.join("nodes").exists() {
+            let reason = format!("{} is the home of a network already", self.path.display());
+            return Err(Failure::NotRecovered {
+                reason,
+                advice: Some("give an empty or a new directory as --home"),
+            });
+        }
+        if self.path.exists() {
+            self.refuse_if_occupied()?;
+        }
+        self.refuse_lonely_keys(&self.owner_key_file())
     }
 
     /// There while a network is being made.
@@ -266,7 +312,7 @@ impl Home {
         if known.owner_key() != *network {
             return Err(Failure::OtherNetwork { path: self.path.clone() });
         }
-        if self.owner_key_file().exists() || self.path.join("nodes").exists() {
+        if self.is_owners() || self.path.join("nodes").exists() {
             return Err(Failure::AlreadyJoined { path: self.path.clone() });
         }
         Ok(Some(known))
@@ -362,38 +408,6 @@ impl Home {
             }
         }
         Ok(())
-    }
-}
-
-/// Proof that no other process uses a directory. The kernel lets go of it however this process ends.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    /// Takes `directory`'s lock.
-    ///
-    /// # Errors
-    /// `Failure::Locked`, with the other's process id, or those of [`files::open_own`].
-    pub(crate) fn take(directory: &Path) -> Result<Lock, Failure> {
-        let path = directory.join("lock");
-        let failed = |error| Failure::file(&path, error);
-        let mut file = files::open_own(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = (&mut file).take(20).read_to_string(&mut holder);
-                let holder = if holder.is_empty() { "unknown".into() } else { holder.trim().into() };
-                return Err(Failure::Locked { path: directory.into(), holder });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        // The lock is what counts; the number in it is for people, so that a full disk must not stop a node.
-        let _ = file.set_len(0).and_then(|()| file.rewind());
-        let _ = write!(file, "{}", std::process::id());
-        Ok(Lock { _file: file })
     }
 }
 

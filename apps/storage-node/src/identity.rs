@@ -15,8 +15,8 @@ use reactor::crypto::{Identity, PublicKey, random_bytes};
 use reactor::serialization::{from_bytes, to_bytes};
 
 use crate::errors::Failure;
-use crate::files;
 use crate::home::Home;
+use crate::keyring;
 use crate::network::{Hex, KeyFile, Network, NodeEntry, Role, VolumeEntry};
 
 /// The keys of a network that is being made.
@@ -33,7 +33,7 @@ impl Founding {
 
     /// The owner's key file.
     pub(crate) fn owner_key(&self) -> KeyFile {
-        KeyFile { role: Role::Owner, seed: Hex(*self.owner.seed()), passport: None }
+        KeyFile::plain(Role::Owner, &self.owner, None)
     }
 
     /// The user's key file, with a passport to read and write.
@@ -62,27 +62,45 @@ impl Founding {
     }
 
     fn admit(&self, member: &Identity, role: Role, rights: Rights) -> KeyFile {
-        let passport = Passport::issue(&self.owner, member.public_key(), rights, None);
-        KeyFile { role, seed: Hex(*member.seed()), passport: Some(Hex(to_bytes(&passport))) }
+        admit(&self.owner, member, role, rights)
     }
 }
 
-/// The key that admits members, read for as long as something is signed with it.
+/// The key file of a member that `owner` admits for ever.
+pub(crate) fn admit(owner: &Identity, member: &Identity, role: Role, rights: Rights) -> KeyFile {
+    let passport = Passport::issue(owner, member.public_key(), rights, None);
+    KeyFile::plain(role, member, Some(Hex(to_bytes(&passport))))
+}
+
+/// The key that admits members, read for as long as something is signed with it; or the one that this process was given
+/// beside the home.
 ///
 /// # Errors
-/// `Failure::NotTheOwner` if it is not in this home; those of [`files::load`].
+/// `Failure::NotTheOwner` if it is not in this home, `Failure::OwnerOfAnother` if what was given is another network's; those of
+/// [`keyring::load`].
 pub(crate) fn owner(home: &Home) -> Result<Identity, Failure> {
+    if let Some(given) = keyring::owner() {
+        if home.network()?.owner_key() != given.public_key() {
+            return Err(Failure::OwnerOfAnother { path: home.path().into() });
+        }
+        return Ok(given);
+    }
     let path = home.owner_key_file();
-    let file: KeyFile = match files::load(&path) {
+    let key = match keyring::load(&path) {
         Err(Failure::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Err(Failure::NotTheOwner { path: home.path().into() });
         }
         other => other?,
     };
-    if file.role != Role::Owner {
+    if key.role != Role::Owner {
         return Err(Failure::damaged(&path, "it is not the key of an owner"));
     }
-    Ok(Identity::from_seed(&file.seed.0))
+    Ok(key.identity)
+}
+
+/// Whether the owner's key is at hand: in this home, or given to this process.
+pub(crate) fn has_owner(home: &Home) -> bool {
+    keyring::owner().is_some() || home.owner_key_file().exists()
 }
 
 /// A member that can prove who it is and that it was admitted.
@@ -97,19 +115,19 @@ impl Member {
     /// Reads a key file that must be of this role.
     ///
     /// # Errors
-    /// Those of [`files::load`]; `Failure::Damaged` if it is another role's key or its passport doesn't decode.
+    /// Those of [`keyring::load`]; `Failure::Damaged` if it is another role's key or its passport doesn't decode.
     pub(crate) fn load(path: &Path, role: Role) -> Result<Member, Failure> {
-        let file: KeyFile = files::load(path)?;
-        if file.role != role {
+        let key = keyring::load(path)?;
+        if key.role != role {
             return Err(Failure::damaged(
                 path,
-                format!("it is the key of a {:?}, and that of a {role:?} is needed", file.role),
+                format!("it is the key of a {:?}, and that of a {role:?} is needed", key.role),
             ));
         }
-        let passport = file.passport.ok_or_else(|| Failure::damaged(path, "it has no passport"))?;
+        let passport = key.passport.ok_or_else(|| Failure::damaged(path, "it has no passport"))?;
         let passport: Passport =
             from_bytes(&passport.0).map_err(|error| Failure::damaged(path, format!("passport: {error}")))?;
-        Ok(Member { identity: Rc::new(Identity::from_seed(&file.seed.0)), passport })
+        Ok(Member { identity: Rc::new(key.identity), passport })
     }
 }
 
@@ -130,6 +148,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::files;
 
     #[test]
     fn every_member_of_a_new_network_is_let_in_with_its_own_rights() {

@@ -30,6 +30,7 @@ use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::files;
 use crate::home::Home;
+use crate::keyring;
 use crate::mountpoint;
 use crate::network::{Hex, KeyFile, Network, NodeSettings, Role};
 use crate::output::say;
@@ -200,13 +201,13 @@ fn own_key(home: &Home, ticket: &Ticket) -> Result<Identity, Failure> {
     let path = home.joining_key_file();
     let role = role_of(ticket);
     if path.exists() {
-        let file: KeyFile = files::load(&path)?;
-        if file.role == role {
-            return Ok(Identity::from_seed(&file.seed.0));
+        let key = keyring::load(&path)?;
+        if key.role == role {
+            return Ok(key.identity);
         }
     }
     let identity = Identity::generate();
-    files::save(&path, &KeyFile { role, seed: Hex(*identity.seed()), passport: None })?;
+    files::save(&path, &KeyFile::plain(role, &identity, None))?;
     Ok(identity)
 }
 
@@ -278,7 +279,7 @@ fn settle_in(
     Notes { network, number }: Notes,
 ) -> Result<(), Failure> {
     let role = role_of(ticket);
-    let key = KeyFile { role, seed: Hex(*identity.seed()), passport: Some(Hex(to_bytes(passport))) };
+    let key = KeyFile::plain(role, identity, Some(Hex(to_bytes(passport))));
     match role {
         Role::Node => {
             let node = home.as_node();

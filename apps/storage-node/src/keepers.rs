@@ -12,6 +12,7 @@ use overlay::NodeId;
 use crate::cli::{Node, NodeAction};
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
+use crate::keeping;
 use crate::leaving;
 use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes};
 use crate::output::{self, say};
@@ -104,6 +105,7 @@ pub(crate) fn with_root<T: Send>(
             let kept = root.remember_keepers();
             result.and_then(|result| kept.map(|()| result))
         });
+        keeping::once(settings, client.overlay());
         client.leave();
         result
     })

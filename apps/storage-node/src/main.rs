@@ -7,6 +7,7 @@
 
 mod admitting;
 mod at;
+mod belongings;
 mod cache;
 mod children;
 mod cli;
@@ -24,6 +25,8 @@ mod identity;
 mod invite;
 mod join;
 mod keepers;
+mod keeping;
+mod keyring;
 mod leaving;
 mod log_file;
 mod members;
@@ -35,10 +38,14 @@ mod node;
 mod nodes;
 mod outcome;
 mod output;
+mod owner;
+mod passphrase;
 mod pins;
 mod process;
 mod progress;
 mod qr;
+mod recover;
+mod recovery;
 mod remove;
 mod removed;
 mod replacing;
@@ -46,8 +53,10 @@ mod report;
 mod restore;
 mod roll;
 mod run;
+mod secrets;
 mod seen;
 mod sharing;
+mod shelf;
 mod snapshot;
 mod status;
 mod stop;
@@ -55,17 +64,18 @@ mod umount;
 mod up;
 mod values;
 mod volume;
+mod words;
 
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, SecretOptions};
 use errors::Failure;
 
 fn main() -> ExitCode {
     process::prepare();
-    let command = Cli::command_of_this_process();
+    let (command, secrets) = Cli::command_of_this_process();
     // Warnings only, lest the few lines that a command prints drown; and nodes that are not up yet are no news to the
     // overlay of a network that is just starting. HYPHA_LOG=debug shows what happens. A dump was asked for.
     let filter =
@@ -79,7 +89,8 @@ fn main() -> ExitCode {
         .with_target(true)
         .init();
     output::tell_panics();
-    let result = perform(command);
+    let result =
+        keyring::unlock(&command.key_files(), &secrets.given()).and_then(|()| perform(command, &secrets));
     output::settle();
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,7 +106,7 @@ fn main() -> ExitCode {
     code
 }
 
-fn perform(command: Command) -> Result<(), Failure> {
+fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
     match command {
         Command::Up(options) => up::up(&options),
         Command::Run(options) => run::run(&options),
@@ -118,5 +129,9 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Join(options) => join::join(&options),
         Command::Members(options) => members::members(&options),
         Command::Remove(options) => remove::remove(&options),
+        Command::Recovery(options) => recovery::recovery(&options),
+        Command::Recover(options) => recover::recover(&options),
+        Command::Passphrase(options) => passphrase::passphrase(&options, &secrets.passphrase()),
+        Command::Owner(options) => owner::owner(&options, &secrets.owner_passphrase()),
     }
 }

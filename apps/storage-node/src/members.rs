@@ -124,7 +124,7 @@ impl fmt::Display for Subject {
 pub(crate) fn members(options: &Members) -> Result<(), Failure> {
     let home = Home::locate(options.home.home.as_deref())?;
     let network = home.network()?;
-    if !home.owner_key_file().exists() {
+    if !home.is_owners() {
         return Err(Failure::NotTheOwner { path: home.path().into() });
     }
     let roll = Roll::read(&home)?;
@@ -254,7 +254,8 @@ fn render(overview: &Overview, now: u64) -> String {
     text
 }
 
-fn age(later: u64, earlier: u64) -> Span {
+/// The time between the two, as a person would say it.
+pub(crate) fn age(later: u64, earlier: u64) -> Span {
     let seconds = later.saturating_sub(earlier);
     // To the unit that a person would say.
     let unit = [86_400, 3600, 60].into_iter().find(|unit| seconds >= 2 * unit).unwrap_or(1);

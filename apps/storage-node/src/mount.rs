@@ -16,6 +16,7 @@ use crate::errors::Failure;
 use crate::mountpoint;
 use crate::nodes::Nodes;
 use crate::output::say;
+use crate::owner::OwnerAway;
 use crate::pins;
 use crate::process;
 use crate::progress;
@@ -83,7 +84,11 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             };
             let admitting = match &settings.home {
                 Some(home) => {
-                    Admitting::start(home, &settings.network, client.overlay(), &client.block_store())?
+                    if let Some(away) = OwnerAway::of(home, &settings.network) {
+                        say(away.in_words());
+                    }
+                    let store = client.block_store();
+                    Admitting::start(home, &settings.network, client.overlay(), &store, None)?
                 }
                 None => None,
             };

@@ -2,13 +2,15 @@
 //!
 //! `network.json` is public: who owns the network, how many replicas a block has, where nodes were last seen. A key
 //! file is one member's secret together with the passport that lets it in, so that a member can be handed over as
-//! one file. The owner's key has no passport: it is what passports are signed with. Not here: how any of it is
+//! one file. The owner's key has no passport: it is what passports are signed with. Its secret may be sealed, so that
+//! somebody has to give the passphrase first. Not here: how it is opened (`keyring`), and how any of it is
 //! spoken on the wire, which is the overlay's and the DHT's business.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+use reactor::crypto::Identity;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -129,10 +131,26 @@ impl Network {
 pub(crate) struct KeyFile {
     /// What the member is, for people.
     pub(crate) role: Role,
-    /// The Ed25519 seed.
-    pub(crate) seed: Hex<[u8; 32]>,
+    #[serde(flatten)]
+    pub(crate) secret: Secret,
     /// The serialized passport; `None` for the owner.
     pub(crate) passport: Option<Hex<Vec<u8>>>,
+}
+
+/// A member's Ed25519 seed.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Secret {
+    /// As it is.
+    Plain {
+        /// The seed.
+        seed: Hex<[u8; 32]>,
+    },
+    /// Under the key of its home, which is under a passphrase.
+    Sealed {
+        /// As `keyring` seals it.
+        sealed: Hex<Vec<u8>>,
+    },
 }
 
 /// What a key is for.
@@ -151,6 +169,18 @@ impl Kind for KeyFile {
     const KIND: &'static str = "hypha key";
     const VERSION: u32 = 1;
     const SECRET: bool = true;
+}
+
+impl KeyFile {
+    /// One that is not sealed.
+    pub(crate) fn plain(role: Role, identity: &Identity, passport: Option<Hex<Vec<u8>>>) -> KeyFile {
+        KeyFile { role, secret: Secret::Plain { seed: Hex(*identity.seed()) }, passport }
+    }
+
+    /// Whether it takes a passphrase to use it.
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(self.secret, Secret::Sealed { .. })
+    }
 }
 
 impl fmt::Debug for KeyFile {
@@ -199,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_key_file_never_shows_its_seed() {
-        let key = KeyFile { role: Role::Owner, seed: Hex([7; 32]), passport: None };
+        let key = KeyFile::plain(Role::Owner, &Identity::from_seed(&[7; 32]), None);
         assert!(!format!("{key:?}").contains("0707"));
     }
 }

@@ -14,6 +14,7 @@ use dht::repair::{Pace, Repair};
 use dht::store::{DiskStore, Incarnation, Store, StoreError};
 use overlay::{Config, StartError, Statement};
 use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
+use reactor::JoinHandle;
 use reactor::rpc::Service;
 
 use crate::errors::Failure;
@@ -21,6 +22,7 @@ use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
 use crate::network::{Hex, NodeSettings, Role, StoreEntry};
 use crate::report::{Report, ReportMethod, ReportRefused};
+use crate::shelf::Shelf;
 use crate::volume::Keepers;
 
 /// A running storage node.
@@ -31,6 +33,9 @@ pub(crate) struct StorageNode {
     store: Rc<dyn Store>,
     /// Catches up with what it missed while it was down.
     repair: dht::repair::Running,
+    /// What it keeps for the network's owner.
+    shelf: Rc<Shelf>,
+    catching_up: JoinHandle<()>,
     _lock: Lock,
 }
 
@@ -83,9 +88,11 @@ impl StorageNode {
         ways.sort();
         ways.dedup();
 
+        let shelf = Shelf::open(home.keepsake_file(), network.owner_key());
         let join = |address| {
             let mut service = Service::new();
             storage.serve(&mut service);
+            shelf.serve(&mut service, &peers);
             serve_reports(&mut service, &storage, &peers, settings.has_forgotten);
             let config = Config {
                 identity: (*member.identity).clone(),
@@ -119,7 +126,17 @@ impl StorageNode {
             other => Failure::Internal(other.to_string()),
         })?;
         let repair = Repair::new(overlay.clone(), storage.clone(), Pace::default()).start();
-        let node = StorageNode { number: settings.number, overlay, storage, store, repair, _lock: lock };
+        let catching_up = shelf.catch_up(&overlay);
+        let node = StorageNode {
+            number: settings.number,
+            overlay,
+            storage,
+            store,
+            repair,
+            shelf,
+            catching_up,
+            _lock: lock,
+        };
         if node.address() != settings.listen {
             home.save_settings(&NodeSettings { listen: node.address(), ..settings })?;
         }
@@ -144,6 +161,11 @@ impl StorageNode {
     /// What it does for others.
     pub(crate) fn storage(&self) -> &Rc<dht::node::Node> {
         &self.storage
+    }
+
+    /// What it keeps for the network's owner.
+    pub(crate) fn shelf(&self) -> &Rc<Shelf> {
+        &self.shelf
     }
 
     /// Waits until `count` nodes, itself among them, know each other; fewer will do as long as a quorum of the
@@ -192,6 +214,7 @@ impl StorageNode {
     /// Until then.
     pub(crate) fn stop(self) {
         drop(self.repair);
+        self.catching_up.terminate();
         self.overlay.stop();
         if let Err(error) = self.store.close() {
             tracing::error!(node = self.number, %error, "the store was not closed cleanly; it will recover");

@@ -1,13 +1,14 @@
 //! What every process of this program is before it is a node or a client.
 //!
 //! A signal that asks for a dump must not end a process that is not ready to give one; a shell's low limit of open files
-//! must not be a node's. Neither can fail in a way that matters: what is refused is left as it was.
+//! must not be a node's; and what is in memory, keys and plain text, is nothing for a core file. None of them can fail in a way
+//! that matters: what is refused is left as it was.
 
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGUSR2};
 
 /// Prepares the process. To be called once, before anything else.
@@ -15,6 +16,8 @@ pub(crate) fn prepare() {
     // Until the reactor listens for it, and after, the default would be death. The flag is nobody's.
     let _ = signal_hook::flag::register(SIGUSR2, Arc::new(AtomicBool::new(false)));
     raise_file_limit();
+    // No core file, and no debugger of the same user. A process that is started by this one begins anew, and says it again.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     // A node is started through /proc/self/exe, and would be called "exe".
     let _ = rustix::thread::set_name(c"storage-node");
 }

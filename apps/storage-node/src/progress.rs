@@ -57,6 +57,16 @@ pub(crate) fn files_in_words(count: u64) -> String {
     format!("{count} file{}", if count == 1 { "" } else { "s and directories" })
 }
 
+/// A span of seconds to the unit that a person would say.
+pub(crate) fn human_duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

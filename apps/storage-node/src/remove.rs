@@ -20,6 +20,7 @@ use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
+use crate::keeping;
 use crate::leaving;
 use crate::members::{Subject, resolve};
 use crate::network::{Network, Role};
@@ -70,15 +71,21 @@ fn perform(home: &Home, network: &Network, settings: &Settings, subject: &Subjec
         reason: format!("{subject} is on the list of the revoked, and no node knows it yet: {failure}"),
     })?;
     let result = spread_and_put_out(home, network, &client, &nodes, &list, subject);
+    keeping::once(settings, client.overlay());
     client.leave();
     result
 }
 
 /// The lists that the nodes have: this home may be an older copy, or there may be two of it.
 pub(crate) fn lists_of(client: &Client, nodes: &[Contact], network: &Network) -> Vec<Revocations> {
-    let lists = on_each(client.overlay(), nodes, |overlay, node| {
+    lists_from(client.overlay(), nodes, &network.owner_key())
+}
+
+/// As [`lists_of`], of the network with this owner.
+pub(crate) fn lists_from(overlay: &Node, nodes: &[Contact], network: &PublicKey) -> Vec<Revocations> {
+    let lists = on_each(overlay, nodes, |overlay, node| {
         let (list, _) = overlay.call::<Revoked>(node, &(), Bytes::new(), KEEP_LIMIT).ok()?;
-        list.verify(&network.owner_key()).ok().map(|()| list)
+        list.verify(network).ok().map(|()| list)
     });
     lists.into_iter().flatten().flatten().collect()
 }
@@ -168,12 +175,7 @@ fn tell_what_is_left(roll: &Roll, member: &LetIn, list: &Revocations) {
     if !others.is_empty() {
         say(format_args!("by the same ticket came, and stay: {}", others.join(", ")));
     }
-    let now = now();
-    let open = roll.invitations.iter().filter(|ticket| {
-        let used = roll.uses_of(&ticket.ticket) >= usize::from(ticket.uses);
-        ticket.expires > now && !used && !list.contains(&PublicKey::from_bytes(ticket.ticket.0))
-    });
-    match open.count() {
+    match roll.open_tickets(list, now()).count() {
         0 => {}
         1 => say("one other ticket is good: `members` shows it, and `remove` takes it back"),
         open => say(format_args!(

@@ -137,7 +137,7 @@ impl Roll {
 
     /// Enters a ticket that is about to be given out, and forgets those that are long over.
     pub(crate) fn invited(&mut self, invitation: &Invitation, now: u64) {
-        self.invitations.retain(|known| known.expires.saturating_add(EXPIRED_LIFETIME_SECONDS) > now);
+        self.forget_old_tickets(now);
         self.invitations.push(Invited {
             ticket: Hex(*invitation.ticket.as_bytes()),
             role: invitation.role,
@@ -145,6 +145,11 @@ impl Roll {
             issued: now,
             expires: invitation.expires,
         });
+    }
+
+    /// Forgets tickets that are long over.
+    pub(crate) fn forget_old_tickets(&mut self, now: u64) {
+        self.invitations.retain(|known| known.expires.saturating_add(EXPIRED_LIFETIME_SECONDS) > now);
     }
 
     /// Whether this ticket was given out here.
@@ -166,6 +171,18 @@ impl Roll {
     /// How often a ticket was used.
     pub(crate) fn uses_of(&self, ticket: &Hex<[u8; 32]>) -> usize {
         self.members.iter().filter(|member| member.ticket == *ticket).count()
+    }
+
+    /// The tickets by which somebody may still come.
+    pub(crate) fn open_tickets<'a>(
+        &'a self,
+        revoked: &'a Revocations,
+        now: u64,
+    ) -> impl Iterator<Item = &'a Invited> {
+        self.invitations.iter().filter(move |ticket| {
+            let used = self.uses_of(&ticket.ticket) >= usize::from(ticket.uses);
+            ticket.expires > now && !used && !revoked.contains(&PublicKey::from_bytes(ticket.ticket.0))
+        })
     }
 
     /// Whether a member who is not revoked has no passport, or one that is to be renewed.

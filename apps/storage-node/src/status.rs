@@ -22,8 +22,9 @@ use crate::errors::Failure;
 use crate::network::{Hex, Network};
 use crate::nodes::Nodes;
 use crate::output;
+use crate::owner::OwnerAway;
 use crate::process;
-use crate::progress::human_bytes;
+use crate::progress::{human_bytes, human_duration};
 use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
 use crate::volume::{self, Keepers};
@@ -51,6 +52,9 @@ struct Overview {
     /// The cache that mounts of this home share; none if there was none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<CacheStatus>,
+    /// Where the owner's key is, and what that means for members; none if it is at hand, or this is no home of the owner's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_away: Option<OwnerAway>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -92,13 +96,11 @@ pub(crate) fn status(options: &Status) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let mut overview = process::run(|| ask(&settings))?;
     overview.cache = settings.clients.as_deref().and_then(CacheStatus::of);
+    overview.owner_away = settings.home.as_ref().and_then(|home| OwnerAway::of(home, &settings.network));
     if options.json {
         let text =
             serde_json::to_string_pretty(&overview).map_err(|error| Failure::Internal(error.to_string()))?;
-        output::print(&format!(
-            "{text}
-"
-        ))?;
+        output::print(&(text + "\n"))?;
     } else {
         output::print(&render(&overview))?;
     }
@@ -221,6 +223,7 @@ fn overview(network: &Network, answers: Vec<Answer>, root: RootStatus) -> Overvi
         nodes: answers.into_iter().map(node_status).chain(unmet.into_iter().map(unmet_keeper)).collect(),
         root,
         cache: None,
+        owner_away: None,
     }
 }
 
@@ -296,16 +299,10 @@ fn render(overview: &Overview) -> String {
     if let Some(cache) = &overview.cache {
         let _ = writeln!(text, "\n{cache}");
     }
-    text
-}
-
-fn human_duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
+    if let Some(away) = &overview.owner_away {
+        let _ = writeln!(text, "\n{}", away.in_words());
     }
+    text
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::network::{Network, Role};
 use crate::node::StorageNode;
 use crate::nodes::Nodes;
 use crate::output::say;
+use crate::owner::OwnerAway;
 use crate::process;
 use crate::progress;
 use crate::replacing::Replacing;
@@ -64,6 +65,9 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         ));
     } else {
         say(format_args!("found the network of {nodes} in {}", home.path().display()));
+    }
+    if let Some(away) = OwnerAway::of(&home, &network) {
+        say(away.in_words());
     }
     let directory = ClientDirectory::take_in(home.path())?;
     let plan = Plan::make(home.path(), Some(directory.path()), options.cache, Usual::None)?;
@@ -210,7 +214,8 @@ fn prepare(
     volume::found(&store, home, &mut network, &user)?;
     let (volume, seen) = volume::open(&store, &network, &user, opening)?;
     volume::put_in_what_is_left(&store, &network, &user, home.path());
-    let admitting = Admitting::start(home, &network, &overlay, &store)?;
+    let shelf = first.map(|first| first.shelf().clone());
+    let admitting = Admitting::start(home, &network, &overlay, &store, shelf)?;
     let nodes = Nodes::of_home(home, &network)?;
     let copies = copies(&network, &missing, nodes.present().count() > addresses.len() + missing.len());
     spinner.finish_and_clear();

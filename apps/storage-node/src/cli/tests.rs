@@ -9,7 +9,8 @@ fn command_of(line: &str) -> Result<Command, clap::Error> {
 #[test]
 fn home_may_stand_before_and_after_the_verb() {
     let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;diff a now;history x;restore x;node list;node replace 2;\
-                 node drain 2;node remove 2;invite;join t;members;remove w";
+                 node drain 2;node remove 2;invite;join t;members;remove w;recovery;\
+                 recover --node 127.0.0.1:1;passphrase;owner export f;owner renew;owner import f";
     for verb in verbs.split(';') {
         for line in [format!("storage-node --home h {verb}"), format!("storage-node {verb} --home h")] {
             let mut command = command_of(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -60,4 +61,19 @@ fn nodes_listen_on_an_address_that_others_can_dial() {
 fn a_network_file_without_a_key_is_refused() {
     assert!(Cli::try_parse_from(["storage-node", "mount", "--network", "n", "d"]).is_err());
     assert!(Cli::try_parse_from(["storage-node", "mount", "--network", "n", "--key", "k", "d"]).is_ok());
+}
+
+#[test]
+fn where_secrets_come_from_may_stand_before_and_after_the_verb() {
+    for line in
+        ["storage-node --passphrase-fd 3 --owner f status", "storage-node status --passphrase-fd 3 --owner f"]
+    {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(cli.secrets.passphrase().descriptor, Some(3), "{line}");
+        assert!(cli.secrets.given().owner.is_some(), "{line}");
+    }
+    // No secret ever stands on the line itself.
+    assert!(command_of("storage-node passphrase secret").is_err());
+    assert!(command_of("storage-node recover --node 127.0.0.1:1 abandon").is_err());
+    assert!(command_of("storage-node recover").is_err());
 }

@@ -71,6 +71,11 @@ impl NodeHome {
         self.path.join("record")
     }
 
+    /// What it keeps for the network's owner.
+    pub(crate) fn keepsake_file(&self) -> PathBuf {
+        self.path.join("keepsake")
+    }
+
     /// What it prints when `up` runs it.
     pub(crate) fn log_file(&self) -> PathBuf {
         self.path.join("log")

@@ -76,3 +76,19 @@ fn the_home_of_a_network_is_no_home_of_a_node() {
     assert!(matches!(NodeHome::open(directory.path()), Err(Failure::NetworkHomeForNode { .. })));
     NodeHome::open(home.node(1).path()).unwrap();
 }
+
+#[test]
+fn a_home_is_recovered_into_an_empty_directory_or_where_that_was_cut_short() {
+    let (directory, home) = home();
+    home.refuse_to_recover().unwrap();
+    fs::write(home.owner_key_file(), "the key comes first").unwrap();
+    home.refuse_to_recover().unwrap();
+    fs::rename(home.owner_key_file(), home.user_key_file()).unwrap();
+    assert!(matches!(home.refuse_to_recover(), Err(Failure::LonelyKeys { .. })));
+    fs::remove_file(home.user_key_file()).unwrap();
+    fs::write(directory.path().join("thesis.tex"), "x").unwrap();
+    assert!(matches!(home.refuse_to_recover(), Err(Failure::HomeOccupied { .. })));
+    fs::remove_file(directory.path().join("thesis.tex")).unwrap();
+    home.open_or_found(None).unwrap();
+    assert!(matches!(home.refuse_to_recover(), Err(Failure::NotRecovered { .. })));
+}

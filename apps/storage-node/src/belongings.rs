@@ -1,0 +1,176 @@
+//! What an owner needs again who has nothing but his key: which network it is, the user's key, and who was let in.
+//!
+//! This is what nodes keep for him, sealed (`overlay::keepsake`). It says nothing that nodes can tell better: where they
+//! are, which passports they have, who was removed. So it changes when somebody joins or other nodes keep the drive's root, and
+//! at few other times.
+//!
+//! There may be two copies of an owner's home, each with a roll of its own. What both say is put together so that nobody is
+//! lost, in whatever order that is done. Not here: how it gets to the nodes and back (`keeping`, `recover`).
+
+use dht::block::configuration::Configuration;
+use dht::block::signed::Signed;
+use reactor::crypto::Identity;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::errors::Failure;
+use crate::network::{Hex, Network, VolumeEntry};
+use crate::roll::{LetIn, Roll};
+use crate::volume;
+
+/// Raised when an older program could misread it.
+const VERSION: u32 = 1;
+
+/// See the file's header. Shown to nobody: it holds the user's seed.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Belongings {
+    version: u32,
+    /// Without addresses.
+    pub(crate) network: Network,
+    user: Hex<[u8; 32]>,
+    /// Without passports: whoever has the owner's key signs others.
+    pub(crate) roll: Roll,
+}
+
+impl Belongings {
+    /// What a home has, at the time `now` in seconds since 1970.
+    pub(crate) fn of(network: &Network, user: &Identity, roll: &Roll, now: u64) -> Belongings {
+        let (mut network, mut roll) = (network.clone(), roll.clone());
+        network.nodes.iter_mut().for_each(|node| node.address = None);
+        roll.members.iter_mut().for_each(|member| member.passport = None);
+        roll.forget_old_tickets(now);
+        let mut belongings = Belongings { version: VERSION, network, user: Hex(*user.seed()), roll };
+        belongings.put_in_order();
+        belongings
+    }
+
+    /// These, and what `others` say beside; of what both say, these, but for what only ever grows.
+    ///
+    /// # Errors
+    /// `Failure::Volume` if they do not say who keeps the drive's root.
+    pub(crate) fn with(mut self, others: Belongings, now: u64) -> Result<Belongings, Failure> {
+        if let VolumeEntry::Created { configuration: Some(newest), .. } = &others.network.volume
+            && let Ok(newest) = Signed::<Configuration>::from_bytes(&newest.0)
+        {
+            volume::describe(&mut self.network, &newest)?;
+        }
+        for other in others.roll.members {
+            match self.roll.members.iter_mut().find(|member| member.key == other.key) {
+                Some(known) => known.may_be_on_drive |= other.may_be_on_drive,
+                None => self.roll.members.push(LetIn { passport: None, ..other }),
+            }
+        }
+        for other in others.roll.invitations {
+            if self.roll.invitations.iter().all(|known| known.ticket != other.ticket) {
+                self.roll.invitations.push(other);
+            }
+        }
+        self.roll.forget_old_tickets(now);
+        self.put_in_order();
+        Ok(self)
+    }
+
+    /// One order, so that the same things are the same bytes.
+    fn put_in_order(&mut self) {
+        self.roll.members.sort_by_key(|member| (member.since, member.key.0));
+        self.roll.invitations.sort_by_key(|ticket| (ticket.issued, ticket.ticket.0));
+    }
+
+    /// The user's key.
+    pub(crate) fn user(&self) -> Identity {
+        Identity::from_seed(&self.user.0)
+    }
+
+    /// As bytes, to be sealed.
+    ///
+    /// # Errors
+    /// `Failure::Internal`.
+    pub(crate) fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        serde_json::to_vec(self).map(Zeroizing::new).map_err(|error| Failure::Internal(error.to_string()))
+    }
+
+    /// Reads what [`Belongings::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Belongings, String> {
+        let belongings: Belongings = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match belongings.version > VERSION {
+            true => Err("a newer storage-node wrote it: use that".into()),
+            false => Ok(belongings),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay::invitation::InvitedAs;
+
+    use super::*;
+    use crate::identity::Founding;
+    use crate::network::NodeEntry;
+    use crate::roll::Invited;
+
+    fn member(number: u8, may_be_on_drive: bool) -> LetIn {
+        LetIn {
+            key: Hex([number; 32]),
+            sealing_key: Hex([number; 32]),
+            name: "ann".into(),
+            role: InvitedAs::Writer,
+            since: 9,
+            ticket: Hex([number; 32]),
+            number: None,
+            may_be_on_drive,
+            passport: Some(Hex(vec![1])),
+        }
+    }
+
+    fn ticket(number: u8, expires: u64) -> Invited {
+        Invited { ticket: Hex([number; 32]), role: InvitedAs::Writer, uses: 1, issued: 0, expires }
+    }
+
+    fn network() -> Network {
+        let founding = Founding::new();
+        let address = Some("127.0.0.1:1".parse().unwrap());
+        founding.network(vec![NodeEntry { number: 1, public_key: founding.node_key().1, address }])
+    }
+
+    #[test]
+    fn what_two_copies_of_a_home_say_becomes_one_in_either_order() {
+        let (network, user) = (network(), Identity::from_seed(&[1; 32]));
+        let of = |members: &[LetIn], tickets: &[Invited]| {
+            let roll = Roll { members: members.to_vec(), invitations: tickets.to_vec() };
+            Belongings::of(&network, &user, &roll, 0)
+        };
+        let here = || of(&[member(3, false), member(1, true)], &[ticket(1, 50)]);
+        let there = || of(&[member(2, true), member(3, true)], &[ticket(2, 50), ticket(1, 50)]);
+        let both = here().with(there(), 0).unwrap();
+        let keys: Vec<u8> = both.roll.members.iter().map(|member| member.key.0[0]).collect();
+        assert_eq!(keys, [1, 2, 3]);
+        assert!(both.roll.members.iter().all(|member| member.may_be_on_drive && member.passport.is_none()));
+        assert_eq!(both.roll.invitations.len(), 2);
+        let bytes = both.to_bytes().unwrap();
+        assert_eq!(there().with(here(), 0).unwrap().to_bytes().unwrap(), bytes);
+        assert_eq!(here().with(both, 0).unwrap().to_bytes().unwrap(), bytes, "and then it stays");
+    }
+
+    #[test]
+    fn it_says_nothing_that_the_nodes_say_and_nothing_of_tickets_long_over() {
+        let (network, user) = (network(), Identity::from_seed(&[1; 32]));
+        let roll = Roll { members: vec![member(1, true)], invitations: vec![ticket(1, 5)] };
+        let bytes = Belongings::of(&network, &user, &roll, 40 * 86_400).to_bytes().unwrap();
+        let read = Belongings::from_bytes(&bytes).unwrap();
+        assert!(read.network.addresses().is_empty() && read.roll.invitations.is_empty());
+        assert_eq!(read.roll.members[0].passport, None);
+        assert_eq!((read.network.owner, read.user), (network.owner, Hex([1; 32])));
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_is_not_guessed_at() {
+        let (network, user) = (network(), Identity::from_seed(&[1; 32]));
+        let mut newer = Belongings::of(&network, &user, &Roll::default(), 0);
+        newer.version += 1;
+        assert!(Belongings::from_bytes(&newer.to_bytes().unwrap()).is_err());
+        assert!(Belongings::from_bytes(b"{}").is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! `recovery`: the owner's key as 24 words, on the terminal or on a page to print.
+//!
+//! With the words and the address of one node, `recover` brings back the home on a bare machine: the network, the user's key,
+//! and who was let in. All of that but the key itself is kept by the nodes; so this looks whether they have it, and says what it
+//! found before it shows anything. The words are as good as the home, and are shown only to who asked for it twice.
+//!
+//! Not here: what the words are (`words`), and the way back (`recover`).
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::cli::Recovery;
+use crate::client::{Client, Settings};
+use crate::errors::Failure;
+use crate::home::Home;
+use crate::identity;
+use crate::keeping::{self, Keeping, Kept};
+use crate::network::Network;
+use crate::output;
+use crate::process;
+use crate::qr;
+use crate::words;
+
+const WARNING: &str = "\
+Whoever has these 24 words and reaches one node has everything: reads and changes the drive, lets people in, removes
+them. They cannot be taken back. Write them on paper, alone, and keep that where you would keep a will; no photograph,
+no file, no mail. Nobody needs them to help you.";
+
+/// Runs the command.
+///
+/// # Errors
+/// `Failure::NotTheOwner`, `Failure::NotShown` where nobody is there to see the words, `Failure::Keeping` if they would bring back
+/// nothing, or those of the files.
+pub(crate) fn recovery(options: &Recovery) -> Result<(), Failure> {
+    let home = Home::locate(options.home.home.as_deref())?;
+    let network = home.network()?;
+    let owner = identity::owner(&home)?;
+    let is_seen = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if !is_seen && !options.show && options.page.is_none() {
+        return Err(Failure::NotShown);
+    }
+    // What the words bring back has to be there first.
+    let kept = give_to_nodes(&home, &network)?;
+    output::warn(WARNING);
+    output::settle();
+    if is_seen && !options.show && options.page.is_none() && !is_confirmed()? {
+        return Ok(());
+    }
+    let text = words::of(&owner.seed());
+    match &options.page {
+        Some(path) => {
+            write_page(path, &page(&text, &network)?)?;
+            output::warn(format_args!("print {}, and remove it", path.display()));
+        }
+        None => {
+            output::print(&numbered(&text))?;
+            if options.qr {
+                output::print(&qr::render(&text)?)?;
+            }
+        }
+    }
+    output::warn(format_args!(
+        "{} of {} nodes keep what goes with them; back with: storage-node recover --node ADDRESS",
+        kept.by, kept.of
+    ));
+    Ok(())
+}
+
+/// Has the nodes keep what the words bring back, and makes sure that one does.
+fn give_to_nodes(home: &Home, network: &Network) -> Result<Kept, Failure> {
+    let settings = Settings::of_home(home, network.clone());
+    let kept = process::run(|| {
+        let user = settings.user()?;
+        if !keeping::is_possible(home, network, &user) {
+            return Err(Failure::NotTheOwner { path: home.path().into() });
+        }
+        let client = Client::connect(&settings)?;
+        let keeping = Keeping::new(home, network, &user);
+        // The second puts together what another copy of this home was faster with.
+        let kept = keeping.round(client.overlay(), None).or_else(|_| keeping.round(client.overlay(), None));
+        client.leave();
+        kept
+    })?;
+    match kept.by {
+        0 => Err(Failure::Keeping { reason: "no node keeps what the words would bring back".into() }),
+        _ => Ok(kept),
+    }
+}
+
+/// Asks at the terminal whether the words are to be shown.
+fn is_confirmed() -> Result<bool, Failure> {
+    output::warn("Type `show` and Enter to see them:");
+    output::settle();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|source| Failure::Stream { what: "standard input", source })?;
+    Ok(answer.trim() == "show")
+}
+
+/// Four to a line, each with its number.
+fn numbered(text: &str) -> Zeroizing<String> {
+    let mut lines = Zeroizing::new(String::with_capacity(1024));
+    for (index, word) in text.split(' ').enumerate() {
+        let end = if index % 4 == 3 { "\n" } else { "" };
+        lines.push_str(&format!("{:>2}. {word:<12}{end}", index + 1));
+    }
+    lines
+}
+
+/// A page for a printer: words, QR code, and what to do with them.
+fn page(text: &str, network: &Network) -> Result<Zeroizing<String>, Failure> {
+    let cells: String = text
+        .split(' ')
+        .enumerate()
+        .map(|(index, word)| format!("<li value=\"{}\">{word}</li>\n", index + 1))
+        .collect();
+    let addresses: Vec<String> = network.addresses().iter().map(SocketAddr::to_string).collect();
+    let node = addresses.first().map_or("ADDRESS", String::as_str);
+    Ok(Zeroizing::new(format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Recovery words</title>\n\
+         <style>body{{font:12pt/1.5 serif;margin:2cm}}ol{{columns:3;font:14pt/1.8 monospace}}svg{{width:6cm;height:6cm}}</style>\n\
+         </head><body>\n<h1>Recovery words</h1>\n<p>Of the network {}. {}</p>\n<ol>\n{cells}</ol>\n{}\n\
+         <p>Back on any machine that reaches one of its nodes: <code>storage-node recover --node {node}</code></p>\n\
+         <p>Nodes were last at: {}</p>\n</body></html>\n",
+        &network.owner.to_string()[..12],
+        WARNING.replace('\n', " "),
+        qr::svg(text)?,
+        if addresses.is_empty() { "no known address".into() } else { addresses.join(", ") },
+    )))
+}
+
+/// A file that only this user reads, and that was not there before.
+fn write_page(path: &Path, page: &str) -> Result<(), Failure> {
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+            file.write_all(page.as_bytes())?;
+            file.sync_all()
+        });
+    written.map_err(|error| Failure::file(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Founding;
+    use crate::network::NodeEntry;
+
+    #[test]
+    fn what_is_shown_is_read_again() {
+        let text = words::of(&[7; 32]);
+        let shown = numbered(&text);
+        assert_eq!(shown.lines().count(), 6);
+        assert_eq!(*words::parse(&shown).unwrap(), [7; 32]);
+    }
+
+    #[test]
+    fn the_page_has_the_words_a_code_and_the_way_back() {
+        let founding = Founding::new();
+        let address = Some("192.0.2.7:4701".parse().unwrap());
+        let network =
+            founding.network(vec![NodeEntry { number: 1, public_key: founding.node_key().1, address }]);
+        let text = words::of(&[7; 32]);
+        let page = page(&text, &network).unwrap();
+        for word in text.split(' ') {
+            assert!(page.contains(&format!(">{word}</li>")), "{word}");
+        }
+        assert!(page.contains("<svg") && page.contains("recover --node 192.0.2.7:4701"));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("page.html");
+        write_page(&path, &page).unwrap();
+        assert!(write_page(&path, &page).is_err(), "what is there is not replaced");
+    }
+}
