@@ -199,7 +199,7 @@ pub fn dialler(
         Answer::Refused(Refusal::Passport(PassportError::Revoked { .. })) => Err(AdmissionError::Unproven),
         Answer::Refused(refusal) => Err(AdmissionError::Refused(refusal)),
         Answer::Removed(list) => Err(ours.removed_by(list)),
-        Answer::Welcome(hello) => match ours.judge(hello, peer_key, peer_address) {
+        Answer::Welcome(hello) => match ours.judge(*hello, peer_key, peer_address) {
             Ok(admitted) => {
                 send(stream, &Verdict::Accepted, HELLO_BYTES_MAX)?;
                 Ok(admitted)
@@ -241,7 +241,7 @@ pub fn acceptor(
             };
         }
     };
-    match ours.judge(hello, peer_key, peer_address) {
+    match ours.judge(*hello, peer_key, peer_address) {
         Ok(admitted) => {
             send(stream, &Answer::Welcome(ours.hello()), HELLO_BYTES_MAX)?;
             match receive::<Verdict>(stream, HELLO_BYTES_MAX)? {
@@ -287,8 +287,8 @@ pub fn answer(stream: &mut impl Write, answer: &invitation::Answer) -> io::Resul
 }
 
 impl Credentials {
-    fn hello(&self) -> Hello {
-        Hello {
+    fn hello(&self) -> Box<Hello> {
+        Box::new(Hello {
             versions: PROTOCOL_VERSIONS,
             features: FEATURES,
             passport: self.renewals.newest(&self.passport),
@@ -297,7 +297,7 @@ impl Credentials {
             revocations: self.peers.revocations().version(),
             renewals: self.renewals.digest(),
             record: self.records.own().map(|record| record.signed().clone()),
-        }
+        })
     }
 
     /// What a list means that a peer gives as its reason to refuse us. If the owner says so, it is in force here too.

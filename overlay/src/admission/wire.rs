@@ -45,13 +45,13 @@ enum AnyOpening {
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Opening {
-    Hello(Hello),
+    Hello(Box<Hello>),
     Letter(Box<Letter>),
 }
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Answer {
-    Welcome(Hello),
+    Welcome(Box<Hello>),
     Refused(Refusal),
     Removed(Revocations),
 }
