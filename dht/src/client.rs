@@ -29,7 +29,6 @@ use crate::links::{Failure, Links};
 use crate::message::{NodeUsage, PutBlockRequest, Refusal};
 use crate::node::Node;
 use crate::paxos::ProposerId;
-use crate::placement::{self, WIDTH};
 use crate::register::{Operation, Seen, State, WritersChange};
 use crate::replicate;
 use crate::space;
@@ -102,7 +101,7 @@ impl<O: Overlay + 'static> Client<O> {
     }
 
     /// Makes a register of this client's identity, which `writers` may write beside it: chooses the nodes that are
-    /// responsible now, signs the genesis record, and opens the register here. Sends nothing.
+    /// nearest now, signs the genesis record, and opens the register here. Sends nothing.
     ///
     /// Whoever wants to find the register again keeps the record, and has it on disk **before** the first value is
     /// proposed: nobody can make another one of the same address. The first swap that expects `None` makes the nodes
@@ -120,12 +119,11 @@ impl<O: Overlay + 'static> Client<O> {
     ) -> Result<Signed<Genesis>, CreateError> {
         let (identity, links) = (&self.inner.identity, &self.inner.links);
         let place = Genesis::place(&identity.public_key(), &salt);
-        let nearest = links.closest(place.0, WIDTH);
-        let chosen = placement::responsible(&NodeId(place.0), &nearest, links.replicas);
-        if chosen.len() < links.replicas {
-            return Err(CreateError::NotEnoughNodes { known: chosen.len(), needed: links.replicas });
+        let nearest = links.closest(place.0, links.replicas);
+        if nearest.len() < links.replicas {
+            return Err(CreateError::NotEnoughNodes { known: nearest.len(), needed: links.replicas });
         }
-        let members = chosen.iter().map(|contact| contact.id).collect();
+        let members = nearest.iter().map(|contact| contact.id).collect();
         let genesis = Genesis::sign(identity, salt, members, writers);
         self.enter(genesis.clone());
         Ok(genesis)
@@ -231,11 +229,6 @@ impl<O: Overlay + 'static> Client<O> {
 
     pub(crate) fn links(&self) -> &Rc<Links<O>> {
         &self.inner.links
-    }
-
-    /// How it reaches nodes.
-    pub fn overlay(&self) -> &O {
-        &self.inner.links.overlay
     }
 
     /// Who writes through this client.

@@ -3,15 +3,15 @@
 //! The register's owner decides that: a node that only restarts, or is cut off for a while, costs nothing, since two of three
 //! members suffice; one that is gone for good is replaced, so that the next one that dies does not make it one too many.
 //!
-//! The next members are those of the present ones that stay, and nodes near the register's place, where a client that was
-//! away for long looks for them: the first in the order of that place, in other zones than those that stay if there are such.
+//! The next members are those of the present ones that stay, and the nodes nearest to the register's place: there a client
+//! that was away for long looks for them.
 //!
 //! Not here: how a register is moved ([`crate::register`]).
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::{Contact, NodeId, Overlay};
+use overlay::{NodeId, Overlay};
 use reactor::rpc::CallError;
 use reactor::sync::channel;
 
@@ -20,8 +20,10 @@ use crate::block::mutable::Genesis;
 use crate::block_store::{BlockStore, ReadError, RegisterAddress};
 use crate::client::Client;
 use crate::message::ReadRegister;
-use crate::placement::{self, Candidate, WIDTH};
 use crate::register::{MoveError, Operation};
+
+/// How far nodes are looked for that could keep a register.
+const CANDIDATES: usize = 16;
 
 /// A member that takes longer than this to say that it is there is asked again at the next look.
 const PRESENCE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -130,7 +132,7 @@ impl<O: Overlay + 'static> Client<O> {
             match reactor::uninterruptible(|| self.move_register(&from, &next)) {
                 // What the overlay took to be there is not, or is of no use: the next nearest then.
                 Err(error @ (MoveError::Away(id) | MoveError::Unfit { node: id, .. }))
-                    if unfit.len() < gone.len() + WIDTH && !unfit.contains(&id) =>
+                    if unfit.len() < gone.len() + CANDIDATES && !unfit.contains(&id) =>
                 {
                     reason = error.to_string();
                     unfit.push(id);
@@ -153,27 +155,18 @@ impl<O: Overlay + 'static> Client<O> {
     ) -> Result<Vec<NodeId>, MoveError> {
         let needed = from.members().len();
         let place = Genesis::place(&from.genesis.owner, &from.genesis.salt);
-        let mut near = self.links().closest(place.0, WIDTH);
-        let mut next: Vec<NodeId> =
-            from.members().iter().copied().filter(|member| !gone.contains(member)).collect();
-        let kept: Vec<Candidate> = next.iter().map(|id| self.candidate(id, &near)).collect();
-        near.retain(|contact| !next.contains(&contact.id) && !unfit.contains(&contact.id));
-        for contact in placement::order_beside(&NodeId(place.0), &kept, &near) {
-            if next.len() < needed {
-                next.push(contact.id);
+        let near = self.links().closest(place.0, CANDIDATES);
+        let stay = from.members().iter().copied().filter(|member| !gone.contains(member));
+        let mut next: Vec<NodeId> = stay.collect();
+        for id in near.iter().map(|contact| contact.id).filter(|id| !unfit.contains(id)) {
+            if next.len() < needed && !next.contains(&id) {
+                next.push(id);
             }
         }
         if next.len() < needed {
             return Err(MoveError::NotEnoughNodes { known: next.len(), needed, reason: reason.into() });
         }
         Ok(next)
-    }
-
-    /// What is known of a node that may be `near`, or was met elsewhere.
-    fn candidate(&self, id: &NodeId, near: &[Contact]) -> Candidate {
-        let known = near.iter().find(|contact| contact.id == *id).cloned();
-        let known = known.or_else(|| self.links().last_known(id));
-        known.map_or_else(|| Candidate::unknown(*id), |contact| Candidate::from(&contact))
     }
 }
 

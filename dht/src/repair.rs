@@ -18,7 +18,6 @@
 
 mod deletions;
 mod handover;
-mod partners;
 mod registers;
 mod relearn;
 
@@ -37,19 +36,16 @@ use crate::message::{
     Digests, DigestsRequest, Family, ListKeys, ListKeysRequest, ListedKey, PutBlockRequest, Refusal,
 };
 use crate::node::Node;
-use crate::placement::WIDTH;
 use crate::replicate::fetch;
 use crate::store::{Key, Kind};
 
 use handover::HandedOver;
-use partners::{Partners, Turn};
 
 /// Counting a million keys takes a second or two, beside serving users.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Neighbours that a round sees. The nodes that may keep a key are the [`WIDTH`] nearest to it: a small part of the network, which
-/// three times as many around any of them cover, but for rare cases. Where everybody is known it is all that are there.
-const NEIGHBOURS: usize = 3 * WIDTH;
+/// Neighbours compared with. The replicas of our keys are among them, with room for a few that are down.
+const NEIGHBOURS: usize = 16;
 
 /// How rarely a node whose store is full tries to fetch what it lacks.
 const FULL_PAUSE_MAX: Duration = Duration::from_secs(3600);
@@ -125,8 +121,6 @@ pub struct Repair<O> {
     pace: Pace,
     /// What those responsible are known to have, while the same nodes are near.
     handed_over: Rc<RefCell<HandedOver>>,
-    /// Whom the next round compares with.
-    partners: Rc<RefCell<Partners>>,
 }
 
 impl<O> Clone for Repair<O> {
@@ -136,7 +130,6 @@ impl<O> Clone for Repair<O> {
             node: self.node.clone(),
             pace: self.pace,
             handed_over: self.handed_over.clone(),
-            partners: self.partners.clone(),
         }
     }
 }
@@ -156,8 +149,7 @@ impl<O: Overlay + 'static> Repair<O> {
     /// Repairs `node` with what its neighbours on `overlay` have.
     pub fn new(overlay: O, node: Rc<Node>, pace: Pace) -> Repair<O> {
         let links = Links::new(overlay, Some(node.clone()), node.replicas());
-        let (handed_over, partners) = (Rc::default(), Rc::default());
-        Repair { links: Rc::new(links), node, pace, handed_over, partners }
+        Repair { links: Rc::new(links), node, pace, handed_over: Rc::default() }
     }
 
     /// Runs rounds, fetches of damaged blocks, and scrubs until the returned value is dropped.
@@ -206,21 +198,16 @@ impl<O: Overlay + 'static> Repair<O> {
         }
     }
 
-    /// Compares with neighbours, with every one where who is near has changed, and fetches what is missing.
+    /// Compares with every neighbour once and fetches what is missing.
     ///
     /// # Suspends
     /// For as long as that takes.
     pub fn round(&self) -> Report {
         let mut report = Report::default();
         let neighbours = self.links.closest(self.node.own().0, NEIGHBOURS);
-        self.node.set_neighbours(&neighbours);
+        self.node.set_neighbours(neighbours.iter().map(|contact| contact.id).collect());
         self.want_damaged();
-        let Turn { partners, is_changed } =
-            self.partners.borrow_mut().of_round(&self.node.own(), &neighbours);
-        if is_changed {
-            self.node.set_caught_up(&neighbours, false);
-        }
-        for contact in &partners {
+        for contact in neighbours.iter().filter(|contact| contact.id != self.node.own()) {
             match self.compare(contact, &mut report) {
                 Ok(()) => report.compared += 1,
                 Err(failure) => {
@@ -230,8 +217,6 @@ impl<O: Overlay + 'static> Repair<O> {
             }
         }
         self.hand_over(&neighbours, &mut report);
-        let is_caught_up = report.silent == 0 && report.missing == 0;
-        self.node.set_caught_up(if is_caught_up { &partners } else { &neighbours }, is_caught_up);
         report
     }
 
@@ -308,12 +293,15 @@ impl<O: Overlay + 'static> Repair<O> {
     }
 
     fn fetch_blocks(&self, keys: &[ListedKey], report: &mut Report) {
+        let own = self.node.own();
         // What is fetched into a full store is fetched in vain, from every neighbour that has it.
         let is_full = Cell::new(report.is_full);
         let lacking: Vec<Address> = keys
             .iter()
             .map(|key| Address(key.address))
-            .filter(|address| !self.node.has_block(address) && self.node.is_responsible(&NodeId(address.0)))
+            .filter(|address| {
+                !self.node.has_block(address) && self.node.is_responsible(&own, &NodeId(address.0))
+            })
             .collect();
         let next = Cell::new(0);
         let (fetched, dead) = (Cell::new(0), Cell::new(0));

@@ -1,7 +1,7 @@
 //! Putting blocks on their replicas and reading them back.
 //!
-//! A put goes to the R nodes that are responsible at once and returns when a quorum holds the block durably; the stragglers
-//! go on in the background. Where one fails, the next in the order takes its place. A read asks one node, the next if that one
+//! A put goes to the R closest nodes at once and returns when a quorum holds the block durably; the stragglers go on
+//! in the background. Where one fails, the next closest takes its place. A read asks one node, the next if that one
 //! fails, lies or is slow, and believes nothing that it has not verified.
 //!
 //! So a dead node costs no time: a put never waits for more than a quorum, and a read waits for a hedging delay once,
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::{Contact, NodeId, Overlay};
+use overlay::{Contact, Overlay};
 use reactor::sync::{Receiver, Sender, channel};
 
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, RangeError, verify_range};
@@ -23,7 +23,7 @@ use crate::message::{
     GetBlock, GetBlockRequest, GetBlockResponse, PutBlock, PutBlockRequest, Refusal, SuspectBlock,
 };
 use crate::node::deletions::now_seconds;
-use crate::placement::{self, SPARES, WIDTH};
+use crate::placement::{self, READ_WIDTH, SPARES};
 
 /// A block of 1 MiB takes 8 s over 1 Mbit/s; whoever needs longer is no use as a replica.
 pub(crate) const BLOCK_CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -72,8 +72,7 @@ pub(crate) fn put<O: Overlay + 'static>(
         let stored = node.store_block(&request, content, &trailer).map_err(Failure::Refused);
         return stored.map(|()| address).map_err(|failure| put_error(0, needed, &[failure]));
     }
-    let mut candidates = placement::order(&NodeId(address.0), &links.closest(address.0, WIDTH));
-    candidates.truncate(links.replicas + SPARES);
+    let candidates = links.closest(address.0, links.replicas + SPARES);
     let (sender, answers) = channel(candidates.len().max(1));
     let mut waiting = candidates.iter().enumerate();
     let start = |(index, contact): (usize, &Contact)| {
@@ -259,9 +258,9 @@ pub(crate) fn fetch<O: Overlay + 'static>(
     address: &Address,
     range: Option<Range<u32>>,
 ) -> Result<(GetBlockResponse, Bytes), GetError> {
-    let ordered = placement::order(&NodeId(address.0), &links.closest(address.0, WIDTH));
-    let responsible = &ordered[..ordered.len().min(links.replicas)];
-    let (near, far) = ordered.split_at(ordered.len().min(links.replicas + SPARES));
+    let nearest = links.closest(address.0, READ_WIDTH);
+    let responsible = placement::responsible(&nearest, links.replicas).to_vec();
+    let (near, far) = nearest.split_at(nearest.len().min(links.replicas + SPARES));
     let others = |part: &[Contact]| -> Vec<Contact> {
         part.iter().filter(|contact| links.local(&contact.id).is_none()).cloned().collect()
     };
@@ -279,7 +278,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
             let Ok((index, outcome)) = recv(&answers) else { break };
             open -= 1;
             if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
-                tally.tell(links, responsible, tag.is_some(), address);
+                tally.tell(links, &responsible, tag.is_some(), address);
                 return Ok(found);
             }
         }
@@ -298,7 +297,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
         {
             open -= 1;
             if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
-                tally.tell(links, responsible, tag.is_some(), address);
+                tally.tell(links, &responsible, tag.is_some(), address);
                 return Ok(found);
             }
         }
@@ -307,7 +306,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
         let Ok((index, outcome)) = recv(&answers) else { break };
         open -= 1;
         if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
-            tally.tell(links, responsible, tag.is_some(), address);
+            tally.tell(links, &responsible, tag.is_some(), address);
             return Ok(found);
         }
     }

@@ -5,11 +5,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::{Changes, Contact, NodeId, NodeRecord, Overlay, Statement, Watch};
+use overlay::{Changes, Contact, NodeId, Overlay, Watch};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reactor::crypto::{Identity, PublicKey};
@@ -55,10 +54,6 @@ pub(crate) struct FakeNode {
     pub(crate) delay: Cell<Duration>,
     /// Left out by `closest`, as the overlay does once it knows that a node is dead.
     pub(crate) forgotten: Cell<bool>,
-    /// What it says of itself.
-    says: RefCell<Option<Arc<NodeRecord>>>,
-    /// Whether it has yet to hear what the others say of themselves.
-    pub(crate) is_behind: Cell<bool>,
 }
 
 pub(crate) struct FakeNetwork {
@@ -98,8 +93,6 @@ impl FakeNetwork {
                 mood: Cell::new(Mood::Well),
                 delay: Cell::new(Duration::ZERO),
                 forgotten: Cell::new(false),
-                says: RefCell::default(),
-                is_behind: Cell::new(false),
             }
         };
         Rc::new(FakeNetwork {
@@ -122,15 +115,6 @@ impl FakeNetwork {
         fake.mood.set(Mood::Well);
     }
 
-    /// Has a node say where it stands.
-    pub(crate) fn say_zone(&self, index: usize, zone: &str) {
-        let fake = &self.nodes[index];
-        let statement = Statement { zone: Some(zone.parse().unwrap()), ..Statement::default() };
-        let version = fake.says.borrow().as_ref().map_or(1, |said| said.version() + 1);
-        let record = NodeRecord::sign(&fake.identity, &fake.identity.public_key(), version, statement);
-        *fake.says.borrow_mut() = Some(Arc::new(record));
-    }
-
     /// Has a node answer with another service than its own.
     pub(crate) fn replace_service(&self, index: usize, service: Service) {
         *self.nodes[index].service.borrow_mut() = Rc::new(service);
@@ -147,8 +131,7 @@ impl FakeNetwork {
         identity: &Rc<Identity>,
         tag: OwnerTag,
     ) -> Client<FakeOverlay> {
-        let key = identity.public_key();
-        let overlay = FakeOverlay { network: self.clone(), own: None, key };
+        let overlay = FakeOverlay { network: self.clone(), own: None, key: identity.public_key() };
         Client::new(overlay, None, Config { tag, ..self.config(identity) })
     }
 
@@ -208,16 +191,8 @@ impl Overlay for FakeOverlay {
     }
 
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
-        let own = self.own.as_ref().map(|own| own.id);
-        let of_own = self.network.nodes.iter().find(|fake| Some(fake.contact.id) == own);
-        // A client hears what is said as soon as it is there.
-        let is_behind = of_own.is_some_and(|fake| fake.is_behind.get());
-        let known = |fake: &FakeNode| {
-            let says = fake.says.borrow().clone().filter(|_| !is_behind || Some(fake.contact.id) == own);
-            says.into_iter().fold(fake.contact.clone(), Contact::with_record)
-        };
         let alive = self.network.nodes.iter().filter(|fake| !fake.forgotten.get());
-        let mut contacts: Vec<Contact> = alive.map(known).collect();
+        let mut contacts: Vec<Contact> = alive.map(|fake| fake.contact.clone()).collect();
         contacts.sort_by_key(|contact| contact.id.distance(key));
         contacts.truncate(count);
         contacts

@@ -9,7 +9,6 @@ mod keys;
 mod membership;
 mod node;
 mod pins;
-mod says;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +24,6 @@ pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretO
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
-pub(crate) use says::NodeSays;
 pub(crate) use values::{Get, Put};
 
 const EXAMPLES: &str = "\
@@ -224,7 +222,6 @@ Examples:
   storage-node up --nodes 3 ./drive            survives the death of any one node
   storage-node up --nodes 3 --home ./h ./drive keeps keys and stores in ./h
   storage-node up --listen 192.0.2.7 ./drive   other machines can mount it
-  storage-node up --zone cellar ./drive        copies lie in other zones too, once nodes there have joined
 
 The first run makes an owner key, a closed network, a user key and the nodes' keys. Later runs bring the same files
 back. A node process that dies is started again. Ctrl-C flushes, unmounts, and stops all that was started.";
@@ -245,8 +242,6 @@ pub(crate) struct Up {
     /// at first 127.0.0.1]
     #[arg(long, value_name = "IP", value_parser = one_address)]
     pub(crate) listen: Option<IpAddr>,
-    #[command(flatten)]
-    pub(crate) says: NodeSays,
     /// What the cache may take of this machine's disk beside the nodes, as in 500MiB or 2GiB: for blocks that only nodes
     /// elsewhere have [default: the one used last, at first none]
     #[arg(long, value_name = "SIZE")]
@@ -282,7 +277,6 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   storage-node run --home ~/.local/share/hypha/nodes/2
   storage-node run --home ./n2 --node 192.0.2.7:4701 --listen 0.0.0.0:4702
-  storage-node run --home ./n3 --zone attic --capacity 500GiB
 
 A node's home is made by `up`, in nodes/1, nodes/2, ... of its own home. It can be moved to another machine: it
 holds the node's key, its passport, its store, and the addresses of the nodes it knows.";
@@ -300,8 +294,6 @@ pub(crate) struct Run {
     /// A node that is already running; may be given several times
     #[arg(long = "node", value_name = "ADDRESS")]
     pub(crate) nodes: Vec<SocketAddr>,
-    #[command(flatten)]
-    pub(crate) says: NodeSays,
     /// Stop when standard input ends: how `up` makes sure that no node outlives it
     #[arg(long, hide = true)]
     pub(crate) until_stdin_closes: bool,

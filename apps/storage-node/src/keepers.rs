@@ -3,7 +3,6 @@
 //! The root is a register, and its owner alone says who keeps it: whoever runs this has the user's key. Not here: replacing by
 //! itself one that is gone for good (`replacing`); doing without a node, blocks and all (`leaving`).
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use dht::keepers::Presence;
@@ -15,7 +14,7 @@ use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::keeping;
 use crate::leaving;
-use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes, Said, said_to};
+use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes};
 use crate::output::{self, say};
 use crate::process;
 use crate::progress;
@@ -37,11 +36,8 @@ pub(crate) fn node(options: &Node) -> Result<(), Failure> {
 
 fn list(settings: &Settings) -> Result<(), Failure> {
     let nodes = Nodes::of(settings)?;
-    let (presence, said) = with_root(settings, |store, register| {
-        let presence = store.presence(register).map_err(internal)?;
-        Ok((presence, said_to(store.overlay())))
-    })?;
-    output::print(&render(&nodes, &presence, &said))
+    let presence = with_root(settings, |store, register| store.presence(register).map_err(internal))?;
+    output::print(&render(&nodes, &presence))
 }
 
 fn replace(settings: &Settings, name: &str) -> Result<(), Failure> {
@@ -119,7 +115,7 @@ pub(crate) fn internal(error: ReadError) -> Failure {
     Failure::Internal(error.to_string())
 }
 
-fn render(nodes: &Nodes, presence: &[(NodeId, Presence)], said: &BTreeMap<NodeId, Said>) -> String {
+fn render(nodes: &Nodes, presence: &[(NodeId, Presence)]) -> String {
     let mut text = format!("{:<6}{:<12}the drive's root\n", "node", "id");
     let mut line = |number: Option<u16>, id: &NodeId| {
         let keeps = match presence.iter().find(|(keeper, _)| keeper == id) {
@@ -129,8 +125,7 @@ fn render(nodes: &Nodes, presence: &[(NodeId, Presence)], said: &BTreeMap<NodeId
             None => "-",
         };
         let number = number.map_or("-".into(), |number| number.to_string());
-        let says = said.get(id).and_then(Said::in_words).map_or(String::new(), |words| format!(", {words}"));
-        text += &format!("{number:<6}{:<12}{keeps}{says}\n", &id.to_string()[..ID_DIGITS_MIN]);
+        text += &format!("{number:<6}{:<12}{keeps}\n", &id.to_string()[..ID_DIGITS_MIN]);
     };
     let mut shown: Vec<&Listed> = nodes.present().collect();
     shown.sort_by_key(|node| node.number.unwrap_or(u16::MAX));
@@ -163,10 +158,9 @@ mod tests {
         let entry = |number| NodeEntry { number, public_key: founding.node_key().1, address: None };
         let nodes = Nodes::first(&founding.network((1..=3).map(entry).collect()));
         let (first, stranger) = (nodes.present().next().unwrap().id(), NodeId([0xab; 32]));
-        let said = BTreeMap::new();
-        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)], &said);
+        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)]);
         assert_eq!(text.lines().count(), 6, "{text}");
         assert!(text.contains("abababab") && text.contains("at risk"), "{text}");
-        assert!(!render(&nodes, &[(first, Presence::Keeps)], &said).contains("at risk"));
+        assert!(!render(&nodes, &[(first, Presence::Keeps)]).contains("at risk"));
     }
 }

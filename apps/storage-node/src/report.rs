@@ -5,11 +5,8 @@
 
 use std::fmt;
 
-use overlay::NodeId;
 use reactor::rpc::Method;
 use serde::{Deserialize, Serialize};
-
-use crate::network::Hex;
 
 /// A node's account of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,10 +33,6 @@ pub(crate) struct Report {
     pub(crate) damaged_count: u64,
     /// Whether its store was replaced, or put back from a copy, so that it has forgotten what it promised.
     pub(crate) has_forgotten: bool,
-    /// The nodes with which it has compared, with nothing missing of what it is to keep or to hand over; also those that are gone,
-    /// if it was so before.
-    #[serde(default)]
-    pub(crate) caught_up_with: Vec<Hex<[u8; 32]>>,
 }
 
 impl Report {
@@ -55,11 +48,6 @@ impl Report {
             return Some("its store was replaced or put back: what it had promised is forgotten".into());
         }
         (self.damaged_count > 0).then(|| format!("{} stored values are damaged", self.damaged_count))
-    }
-
-    /// The nodes that it had caught up with.
-    pub(crate) fn caught_up(&self) -> Vec<NodeId> {
-        self.caught_up_with.iter().map(|id| NodeId(id.0)).collect()
     }
 
     /// Whether it can take writes.

@@ -228,7 +228,7 @@ impl Node {
     pub fn suspect_block(&self, address: &Address) -> Result<bool, Refusal> {
         match self.store.get(&block_key(address), None) {
             Ok(None) => {
-                if self.is_responsible(&NodeId(address.0)) {
+                if self.is_responsible(&self.own, &NodeId(address.0)) {
                     self.want(*address);
                 }
                 Ok(false)
@@ -340,7 +340,10 @@ impl Node {
                 Family::Blocks | Family::Deletions | Family::Reprieves => {
                     // A deleted block is as good as gone, though its bytes may be there.
                     let is_dead = request.family == Family::Blocks && self.is_dead(&Address(key.address))?;
-                    if !is_dead && self.shares_with(&request.asker, &position) {
+                    if !is_dead
+                        && self.is_responsible(&request.asker, &position)
+                        && self.is_responsible(&self.own, &position)
+                    {
                         keys.push(ListedKey { address: key.address, ballot: Ballot::ZERO });
                     }
                 }

@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use overlay::{Contact, NodeId, Peers, Rights};
+use overlay::{NodeId, Peers, Rights};
 use reactor::rpc::{CallContext, Payload, Service};
 use reactor::sync::Signal;
 
@@ -33,7 +33,7 @@ use crate::message::{
     Refusal, RegisterView, Storage, WORDS_MAX, WordKey,
 };
 use crate::paxos::Ballot;
-use crate::placement::Neighbourhood;
+use crate::placement;
 use crate::store::{Key, Kind, Store, StoreError};
 
 use registers::Registers;
@@ -44,9 +44,6 @@ const WRITE: Rights = Rights { store: false, read: false, write: true, invite: f
 /// Blocks that repair is asked to fetch out of turn; whatever else is missing, its next round finds. Anybody may name
 /// one, so there is a bound.
 const WANTED_MAX: usize = 4096;
-
-/// Nodes of which it is remembered that this one had caught up with them: more than any has near it at a time.
-const CAUGHT_UP_MAX: usize = 1024;
 
 /// Who may call.
 pub enum Gate {
@@ -64,13 +61,12 @@ pub struct Node {
     registers: Registers,
     deletions: deletions::Deletions,
     /// Nodes near us, as repair sees them: who is responsible for what.
-    neighbourhood: RefCell<Neighbourhood>,
+    neighbours: RefCell<Vec<NodeId>>,
     replicas: Cell<usize>,
     wanted: RefCell<BTreeSet<Address>>,
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
     wanted_signal: Signal,
     is_amnesiac: Cell<bool>,
-    caught_up_with: RefCell<BTreeSet<NodeId>>,
     served: Cell<u64>,
 }
 
@@ -85,13 +81,12 @@ impl Node {
             gate,
             registers: Registers::default(),
             deletions: deletions::Deletions::default(),
-            neighbourhood: RefCell::new(Neighbourhood::of(own)),
+            neighbours: RefCell::default(),
             replicas: Cell::new(replicas),
             wanted: RefCell::default(),
             wanted_registers: RefCell::default(),
             wanted_signal: Signal::default(),
             is_amnesiac: Cell::new(false),
-            caught_up_with: RefCell::default(),
             served: Cell::new(0),
         })
     }
@@ -136,26 +131,6 @@ impl Node {
         self.served.get()
     }
 
-    /// The neighbours with which repair has compared since who is near changed last, and found nothing missing of what is this
-    /// node's to keep or to hand over; those that are gone by now too, if it was so before.
-    pub fn caught_up_with(&self) -> Vec<NodeId> {
-        self.caught_up_with.borrow().iter().copied().collect()
-    }
-
-    pub(crate) fn set_caught_up(&self, with: &[Contact], is_caught_up: bool) {
-        let mut all = self.caught_up_with.borrow_mut();
-        if all.len() > CAUGHT_UP_MAX {
-            all.clear();
-        }
-        for contact in with {
-            if is_caught_up {
-                all.insert(contact.id)
-            } else {
-                all.remove(&contact.id)
-            };
-        }
-    }
-
     /// What the local store has and may still take, and the disk that it may share with other nodes.
     pub fn space(&self) -> NodeSpace {
         let usage = self.store.usage();
@@ -168,21 +143,16 @@ impl Node {
         }
     }
 
-    /// Says who is near, so that digests can be cut to what two nodes are both responsible for. What this node says of itself
-    /// is known only if it is named, too.
-    pub fn set_neighbours(&self, neighbours: &[Contact]) {
-        *self.neighbourhood.borrow_mut() = Neighbourhood::new(self.own, neighbours);
+    /// Says who is near, so that digests can be cut to what two nodes are both responsible for.
+    pub fn set_neighbours(&self, mut neighbours: Vec<NodeId>) {
+        neighbours.retain(|neighbour| *neighbour != self.own);
+        *self.neighbours.borrow_mut() = neighbours;
     }
 
-    /// Whether this node is among those who should keep `key`, as far as our neighbours tell.
-    pub fn is_responsible(&self, key: &NodeId) -> bool {
-        self.shares_with(&self.own, key)
-    }
-
-    /// Whether this node and `other` are both among those who should keep `key`, as far as our neighbours tell.
-    pub(crate) fn shares_with(&self, other: &NodeId, key: &NodeId) -> bool {
-        let both = [self.own, *other];
-        self.neighbourhood.borrow().are_responsible(&both, key, self.replicas.get())
+    /// Whether `node` is among those who should keep `key`, as far as our neighbours tell.
+    pub fn is_responsible(&self, node: &NodeId, key: &NodeId) -> bool {
+        let neighbours = self.neighbours.borrow();
+        placement::is_responsible(node, key, neighbours.iter().chain([&self.own]), self.replicas.get())
     }
 
     /// Asks repair to fetch a block.

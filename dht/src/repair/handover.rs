@@ -2,7 +2,7 @@
 //!
 //! Every round looks through the keys that this node holds and is not responsible for, asks those who are whether they
 //! have them, and puts what they lack. What all of them have is remembered, so that it is asked for again only when who
-//! is near changes, or what they say of themselves.
+//! is near changes.
 //!
 //! Not here: dropping what was handed over. A surplus copy costs room, and a dropped one may have been the last.
 
@@ -15,7 +15,7 @@ use super::{COMPARE_TIMEOUT, Repair, Report};
 use crate::address::Address;
 use crate::links::Failure;
 use crate::message::{HasBlocks, PutBlock, PutBlockRequest, Refusal};
-use crate::placement::{self, Candidate, WIDTH};
+use crate::placement;
 use crate::store::{Key, Kind};
 
 /// Keys offered at once: an offer is 8 KiB.
@@ -27,17 +27,18 @@ const HANDED_OVER_MAX: usize = 1 << 20;
 /// What those responsible are known to have.
 #[derive(Default)]
 pub(super) struct HandedOver {
-    near: Vec<Candidate>,
+    near: Vec<NodeId>,
     addresses: HashSet<Address>,
 }
 
 impl<O: Overlay + 'static> Repair<O> {
     /// Offers what this node holds for others to those others.
     pub(super) fn hand_over(&self, neighbours: &[Contact], report: &mut Report) {
-        let near: Vec<Candidate> = neighbours.iter().map(Candidate::from).collect();
+        let near: Vec<NodeId> = neighbours.iter().map(|contact| contact.id).collect();
         if self.handed_over.borrow().near != near {
             *self.handed_over.borrow_mut() = HandedOver { near, addresses: HashSet::new() };
         }
+        let own = self.node.own();
         let mut from = Some(Key::first(Kind::BLOCK));
         while let Some(start) = from {
             let keys = self.node.store().keys(&start, BATCH);
@@ -45,7 +46,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 .iter()
                 .filter(|key| key.kind == Kind::BLOCK)
                 .map(|key| Address(key.address))
-                .filter(|address| !self.node.is_responsible(&NodeId(address.0)))
+                .filter(|address| !self.node.is_responsible(&own, &NodeId(address.0)))
                 .filter(|address| !self.node.is_dead(address).unwrap_or(true))
                 .filter(|address| !self.handed_over.borrow().addresses.contains(address))
                 .collect();
@@ -58,8 +59,8 @@ impl<O: Overlay + 'static> Repair<O> {
     fn offer(&self, blocks: &[Address], report: &mut Report) {
         let mut offers: BTreeMap<NodeId, (Contact, Vec<Address>)> = BTreeMap::new();
         for address in blocks {
-            let nearest = self.links.closest(address.0, WIDTH);
-            for contact in placement::responsible(&NodeId(address.0), &nearest, self.links.replicas) {
+            let nearest = self.links.closest(address.0, self.links.replicas);
+            for contact in placement::responsible(&nearest, self.links.replicas) {
                 if contact.id != self.node.own() {
                     let offer = offers.entry(contact.id).or_insert_with(|| (contact.clone(), Vec::new()));
                     offer.1.push(*address);

@@ -1,13 +1,11 @@
 //! A node that was away, and one whose disk lost something.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use reactor::crypto::Identity;
 
 use super::*;
 use crate::BlockStore;
-use crate::placement;
 use crate::testing::{FakeNetwork, FakeOverlay, Mood};
 
 fn pace() -> Pace {
@@ -153,111 +151,6 @@ fn nothing_is_stranded_when_many_nodes_join_at_once() {
                 assert!(nodes[..3].iter().all(has), "{first} + {}: {address} is stranded", count - first);
                 client.get(&address, None).unwrap();
             }
-        });
-    }
-}
-
-/// In which zone each of so many nodes says that it is.
-fn zone_of(index: usize, zones: usize) -> String {
-    format!("zone-{}", index % zones)
-}
-
-/// The zones of those that have a block, each as often as it has it.
-fn zones_of(network: &FakeNetwork, address: &Address, zones: usize) -> Vec<String> {
-    let has = |index: &usize| network.nodes[*index].node.borrow().has_block(address);
-    (0..network.nodes.len()).filter(has).map(|index| zone_of(index, zones)).collect()
-}
-
-#[test]
-fn what_is_put_lies_in_different_zones_and_a_whole_zone_may_go() {
-    for (count, zones) in [(5, 3), (12, 4), (40, 3)] {
-        reactor::run(move || {
-            let network = FakeNetwork::new(count, 3, 1);
-            (0..count).for_each(|index| network.say_zone(index, &zone_of(index, zones)));
-            let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
-            let contents = (0..60u32).map(|number| Bytes::from(number.to_le_bytes().to_vec())).collect();
-            let addresses = client.put_many(contents).unwrap();
-            reactor::sleep(Duration::from_millis(20));
-            for address in &addresses {
-                // A large network may have fewer within sight of a key.
-                let near = client.links().closest(address.0, WIDTH);
-                let near: BTreeSet<_> = near.iter().filter_map(|contact| contact.zone().cloned()).collect();
-                let theirs: BTreeSet<_> = zones_of(&network, address, zones).into_iter().collect();
-                assert!(near.len() >= 3 || count > WIDTH);
-                assert_eq!(theirs.len(), near.len().min(3), "of {count} nodes in {zones} zones");
-            }
-            let genesis = client.create_register([1; 32], vec![]).unwrap();
-            let index_of =
-                |id: &NodeId| network.nodes.iter().position(|node| node.contact.id == *id).unwrap();
-            let mut keepers: Vec<_> = genesis.members.iter().map(|id| zone_of(index_of(id), zones)).collect();
-            keepers.sort();
-            keepers.dedup();
-            assert_eq!(keepers.len(), 3);
-            client.compare_and_swap(&genesis.register(), None, Bytes::from_static(b"1")).unwrap();
-            // All of one zone die at once, and nobody knows yet.
-            for gone in 0..zones {
-                let of_zone = |index: &usize| index % zones == gone;
-                (0..count).filter(of_zone).for_each(|index| network.nodes[index].mood.set(Mood::Dead));
-                for address in &addresses {
-                    client.get(address, None).unwrap();
-                }
-                assert_eq!(client.read(&genesis.register()).unwrap().unwrap().payload, "1");
-                client.put(Bytes::from(vec![gone as u8; 9])).unwrap();
-                (0..count).filter(of_zone).for_each(|index| network.nodes[index].mood.set(Mood::Well));
-            }
-        });
-    }
-}
-
-/// What nodes say of themselves reaches each of them when it may: until then they put and look for blocks in different places.
-#[test]
-fn nodes_that_learn_late_where_others_stand_agree_in_the_end_and_nothing_is_missed_meanwhile() {
-    for (count, zones) in [(5, 3), (12, 3), (24, 4)] {
-        reactor::run(move || {
-            let network = FakeNetwork::new(count, 3, 1);
-            let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
-            let contents = |from: u32| -> Vec<Bytes> {
-                (from..from + 20).map(|number| Bytes::from(number.to_le_bytes().to_vec())).collect()
-            };
-            let mut addresses = client.put_many(contents(0)).unwrap();
-            reactor::sleep(Duration::from_millis(20));
-            // They say where they are, and half of them hear it, and put and repair by it.
-            (0..count).for_each(|index| network.say_zone(index, &zone_of(index, zones)));
-            network.nodes.iter().step_by(2).for_each(|node| node.is_behind.set(true));
-            let repairs: Vec<_> = (0..count).map(|index| repair_of(&network, index)).collect();
-            let rounds = || repairs.iter().map(|repair| repair.round()).collect::<Vec<_>>();
-            let user = Rc::new(Identity::from_seed(&[1; 32]));
-            for (index, from) in [(0, 100), (1, 200)] {
-                addresses.extend(network.client_at(index, &user).put_many(contents(from)).unwrap());
-                rounds();
-                for address in &addresses {
-                    for reader in [network.client_at(0, &user), network.client_at(1, &user), client.clone()] {
-                        reader.get(address, None).unwrap();
-                    }
-                }
-            }
-            network.nodes.iter().for_each(|node| node.is_behind.set(false));
-            let mut rounds_needed = 0;
-            while rounds().iter().any(|report| report.missing + report.blocks + report.handed_over > 0) {
-                rounds_needed += 1;
-                assert!(rounds_needed < 6, "repair does not come to an end");
-            }
-            println!("{count} nodes in {zones} zones agree after {rounds_needed} rounds");
-            for address in &addresses {
-                let key = NodeId(address.0);
-                let nearest = repairs[0].links.closest(key.0, WIDTH);
-                for contact in placement::responsible(&key, &nearest, 3) {
-                    let node = network.nodes.iter().find(|node| node.contact.id == contact.id).unwrap();
-                    assert!(node.node.borrow().has_block(address), "{address} is not on {contact}");
-                }
-                let near: BTreeSet<_> =
-                    nearest.iter().filter_map(|contact| contact.zone().cloned()).collect();
-                let theirs: BTreeSet<_> = zones_of(&network, address, zones).into_iter().collect();
-                assert!(theirs.len() >= near.len().min(3), "{theirs:?}");
-            }
-            // In the large one each is compared with some at a time.
-            let least = if count > WIDTH { WIDTH } else { count - 1 };
-            assert!(network.nodes.iter().all(|node| node.node.borrow().caught_up_with().len() >= least));
         });
     }
 }

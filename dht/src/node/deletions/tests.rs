@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use overlay::{Contact, NodeId};
+use overlay::NodeId;
 use reactor::crypto::Identity;
 use reactor::crypto::PublicKey;
 
@@ -162,12 +162,9 @@ fn nobody_speaks_of_blocks_that_are_none_of_the_nodes_concern() {
     reactor::run(|| {
         let node = node();
         let (address, _) = block(1);
-        let near = (0..4u8).map(|last| {
-            let mut contact = Contact::new(identity(last).public_key(), []);
-            contact.id = NodeId([&address.0[..31], &[last]].concat().try_into().unwrap());
-            contact
-        });
-        node.set_neighbours(&near.collect::<Vec<_>>());
+        let near: Vec<NodeId> =
+            (0..4u8).map(|last| NodeId([&address.0[..31], &[last]].concat().try_into().unwrap())).collect();
+        node.set_neighbours(near);
         assert_eq!(node.hear(&said_by(1, address, 0, delete(0))), Err(Refusal::NotFound));
     });
 }
