@@ -171,7 +171,7 @@ impl Host {
             let known = self.replied.borrow().get(&letter.digest()).cloned();
             let new = || {
                 let reply = self.answer(&letter)?;
-                // Before it has come of any use: whoever was let in is not lost with this home.
+                // First, as far as nodes take it: whoever was let in is not to be lost with this home.
                 self.keeping.go_on(&self.overlay, self.shelf.as_deref());
                 Ok(reply)
             };

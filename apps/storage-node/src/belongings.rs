@@ -56,7 +56,14 @@ impl Belongings {
         }
         for other in others.roll.members {
             match self.roll.members.iter_mut().find(|member| member.key == other.key) {
-                Some(known) => known.may_be_on_drive |= other.may_be_on_drive,
+                Some(known) => {
+                    let may_be_on_drive = known.may_be_on_drive || other.may_be_on_drive;
+                    // Both may have answered one letter: whichever of the two is taken is the same on either side.
+                    if (other.since, other.number, &other.name) < (known.since, known.number, &known.name) {
+                        *known = LetIn { passport: None, ..other };
+                    }
+                    known.may_be_on_drive = may_be_on_drive;
+                }
                 None => self.roll.members.push(LetIn { passport: None, ..other }),
             }
         }
@@ -143,10 +150,11 @@ mod tests {
             Belongings::of(&network, &user, &roll, 0)
         };
         let here = || of(&[member(3, false), member(1, true)], &[ticket(1, 50)]);
-        let there = || of(&[member(2, true), member(3, true)], &[ticket(2, 50), ticket(1, 50)]);
+        let there =
+            || of(&[member(2, true), LetIn { since: 8, ..member(3, true) }], &[ticket(2, 50), ticket(1, 50)]);
         let both = here().with(there(), 0).unwrap();
         let keys: Vec<u8> = both.roll.members.iter().map(|member| member.key.0[0]).collect();
-        assert_eq!(keys, [1, 2, 3]);
+        assert_eq!(keys, [3, 1, 2], "by when they came, as the earlier account has it");
         assert!(both.roll.members.iter().all(|member| member.may_be_on_drive && member.passport.is_none()));
         assert_eq!(both.roll.invitations.len(), 2);
         let bytes = both.to_bytes().unwrap();

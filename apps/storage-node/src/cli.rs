@@ -38,7 +38,7 @@ Examples:
 
 Everything is remembered under $XDG_DATA_HOME/hypha (~/.local/share/hypha), or where --home says. That directory
 holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files and its network.json,
-or write down the 24 words that `recovery` shows.";
+or, if nodes run elsewhere too, write down the 24 words that `recovery` shows.";
 
 /// An encrypted drive on storage nodes that need not be trusted.
 #[derive(Debug, Parser)]

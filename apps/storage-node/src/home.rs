@@ -340,7 +340,8 @@ impl Home {
             }
         }
         // Last what says that there is a home: until then it is here.
-        names.sort_by_key(|name| name == "network.json");
+        // Before it what opens the keys.
+        names.sort_by_key(|name| (name == "network.json", name == "passphrase.key"));
         for name in names {
             let path = self.path.join(&name);
             fs::rename(&path, aside.join(&name)).map_err(|error| Failure::file(&path, error))?;

@@ -84,8 +84,12 @@ impl Keeping {
     /// # Suspends
     /// As [`Keeping::round`].
     pub(crate) fn go_on(&self, overlay: &Node, own: Option<&Shelf>) {
-        match self.round(overlay, own) {
-            Ok(_) => self.has_told.set(false),
+        let kept = self.round(overlay, own).and_then(|kept| match kept {
+            Kept { by: 0, of: 1.. } => Err(Failure::Keeping { reason: "no node has taken it".into() }),
+            _ => Ok(()),
+        });
+        match kept {
+            Ok(()) => self.has_told.set(false),
             Err(failure) => {
                 if !self.has_told.replace(true) {
                     output::warn(format_args!(
@@ -210,6 +214,11 @@ impl Keeping {
         let by = nodes.iter().filter(|node| self.keeps(&node.public_key, stamp)).count();
         let kept = Kept { by: by + usize::from(own_keeps_it), of: nodes.len() + usize::from(own.is_some()) };
         is_newest.then_some(kept)
+    }
+
+    /// Who keeps what was sealed last, this process's node aside.
+    pub(crate) fn keepers(&self) -> Vec<PublicKey> {
+        self.given.borrow().iter().filter(|(_, given)| given.is_kept).map(|(key, _)| *key).collect()
     }
 
     fn is_newer(&self, other: &Keepsake, stamp: Stamp) -> bool {

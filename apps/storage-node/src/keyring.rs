@@ -9,6 +9,7 @@
 //!
 //! Not here: where a passphrase comes from (`secrets`), and how one is set (`passphrase`).
 
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -59,7 +60,9 @@ pub(crate) struct Given<'a> {
 /// # Errors
 /// `Failure::WrongPassphrase`, `Failure::NotGiven`, or those of the files.
 pub(crate) fn unlock(key_files: &[PathBuf], given: &Given<'_>) -> Result<(), Failure> {
-    let (sealed, plain): (Vec<&PathBuf>, Vec<&PathBuf>) = there(key_files).partition(|path| is_sealed(path));
+    // Whoever loads one that can't be read is told so.
+    let (sealed, plain): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        there(key_files).partition(|path| is_sealed(path).unwrap_or(false));
     let home = match sealed.first() {
         Some(path) => {
             let directory = directory_of(path);
@@ -99,23 +102,29 @@ pub(crate) fn load(path: &Path) -> Result<OpenKey, Failure> {
 /// Writes a key file into its home: sealed, if that has a passphrase which this process was told.
 ///
 /// # Errors
-/// Those of [`files::save`].
+/// Those of [`files::save`]; `Failure::Sealed` if it has one that was not told.
 pub(crate) fn save(path: &Path, file: KeyFile) -> Result<(), Failure> {
     let home = RING.get().and_then(|ring| ring.home.as_ref());
     match home.filter(|(directory, _)| *directory == directory_of(path)) {
         Some((_, key)) => files::save(path, &seal(file, key)),
+        None if passphrase_file(&directory_of(path)).exists() => Err(Failure::Sealed { path: path.into() }),
         None => files::save(path, &file),
     }
 }
 
-/// Those of `key_files` that exist.
+/// Those of `key_files` that there are: also one that can't be looked at just now, or whose link leads nowhere.
 pub(crate) fn there(key_files: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
-    key_files.iter().filter(|path| path.exists())
+    let is_missing =
+        |path: &PathBuf| fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    key_files.iter().filter(move |path| !is_missing(path))
 }
 
-/// Whether it takes a passphrase to use the key. Whoever loads it is told what else is wrong with the file.
-pub(crate) fn is_sealed(path: &Path) -> bool {
-    files::load::<KeyFile>(path).is_ok_and(|file| file.is_sealed())
+/// Whether it takes a passphrase to use the key.
+///
+/// # Errors
+/// Those of [`files::load`]: what can't be read is not known to be plain.
+pub(crate) fn is_sealed(path: &Path) -> Result<bool, Failure> {
+    files::load::<KeyFile>(path).map(|file| file.is_sealed())
 }
 
 /// Where the home's key is kept under a passphrase.
@@ -240,7 +249,7 @@ mod tests {
         let path = directory.path().join("user.key");
         let key = Key::from_bytes([1; 32]);
         files::save(&path, &seal(key_file(), &key)).unwrap();
-        assert!(is_sealed(&path) && !std::fs::read_to_string(&path).unwrap().contains("0707"));
+        assert!(is_sealed(&path).unwrap() && !std::fs::read_to_string(&path).unwrap().contains("0707"));
         let stored = || files::load::<KeyFile>(&path).unwrap();
         let opened = open(&path, stored(), Some(&key)).unwrap();
         assert_eq!(*opened.identity.seed(), [7; 32]);

@@ -94,6 +94,12 @@ fn unused(home: &Home) -> Result<(Lock, Vec<ClientDirectory>), Failure> {
 fn export(home: &Home, file: &Path, new_passphrase_fd: Option<u16>) -> Result<(), Failure> {
     let owner = identity::owner(home)?;
     let file = std::path::absolute(file).map_err(|error| Failure::file(file, error))?;
+    let place = keyring::directory_of(&file);
+    let place = fs::canonicalize(&place).map_err(|error| Failure::file(&place, error))?;
+    if fs::canonicalize(home.path()).is_ok_and(|home| place.starts_with(home)) {
+        let reason = "a file in the home would be no place apart from it".into();
+        return Err(Failure::Untrusted { path: file, reason });
+    }
     if file.exists() {
         return Err(Failure::file(&file, std::io::ErrorKind::AlreadyExists.into()));
     }

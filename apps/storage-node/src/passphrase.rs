@@ -44,7 +44,7 @@ pub(crate) fn passphrase(options: &Passphrase, current: &Source<'_>) -> Result<(
         ClientDirectory::all(home.path()).map(|path| ClientDirectory::take(&path)).collect();
     let _drives = drives?;
     keys.sweep()?;
-    let was_sealed = keys.are_sealed();
+    let was_sealed = keys.are_sealed()?;
     if options.remove {
         if !was_sealed {
             keys.forget()?;
@@ -85,8 +85,11 @@ impl Keys {
         }
     }
 
-    fn are_sealed(&self) -> bool {
-        self.files.iter().any(|path| keyring::is_sealed(path))
+    /// Whether one of them is. All have to be read for that: what can't be may be sealed, under the only key that opens it.
+    fn are_sealed(&self) -> Result<bool, Failure> {
+        let sealed: Result<Vec<bool>, Failure> =
+            self.files.iter().map(|path| keyring::is_sealed(path)).collect();
+        Ok(sealed?.contains(&true))
     }
 
     /// Puts the keys under a passphrase. The home's key is drawn anew: nothing is sealed under the one that may be there.
@@ -123,6 +126,9 @@ impl Keys {
     /// Removes the home's key, under which nothing is sealed.
     fn forget(&self) -> Result<(), Failure> {
         let path = self.passphrase_file();
+        if self.are_sealed()? {
+            return Err(Failure::Internal("a key is sealed still".into()));
+        }
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::file(&path, error)),
             _ => settle(&self.directory),
@@ -190,7 +196,7 @@ mod tests {
     fn a_passphrase_is_set_changed_and_taken_off() {
         let (_directory, keys) = keys();
         keys.set(&secret("first")).unwrap();
-        assert!(keys.are_sealed() && opens_with(&keys, "first") && !opens_with(&keys, "second"));
+        assert!(keys.are_sealed().unwrap() && opens_with(&keys, "first") && !opens_with(&keys, "second"));
         let wrong =
             keys.change(&secret("second"), || panic!("a wrong one is told before another is asked for"));
         assert!(matches!(wrong, Err(Failure::WrongPassphrase { .. })));
@@ -198,7 +204,7 @@ mod tests {
         assert!(opens_with(&keys, "second") && !opens_with(&keys, "first"));
         assert!(matches!(keys.open(&secret("first")), Err(Failure::WrongPassphrase { .. })));
         keys.open(&secret("second")).unwrap();
-        assert!(!keys.are_sealed() && opens_with(&keys, "none is needed"));
+        assert!(!keys.are_sealed().unwrap() && opens_with(&keys, "none is needed"));
         assert!(!keys.passphrase_file().exists());
     }
 
@@ -207,18 +213,39 @@ mod tests {
         let (_directory, keys) = keys();
         // Before any key was sealed.
         keyring::write_file(&keys.passphrase_file(), &[9; 32], b"first").unwrap();
-        assert!(!keys.are_sealed() && opens_with(&keys, "first"));
+        assert!(!keys.are_sealed().unwrap() && opens_with(&keys, "first"));
         keys.set(&secret("again")).unwrap();
         assert!(opens_with(&keys, "again"));
         // Between the one and the other, on the way there and on the way back.
         let owner = KeyFile::plain(Role::Owner, &Identity::from_seed(&[1; 32]), None);
         files::save(&keys.files[0], &owner).unwrap();
-        assert!(keys.are_sealed() && opens_with(&keys, "again"));
+        assert!(keys.are_sealed().unwrap() && opens_with(&keys, "again"));
         keys.change(&secret("again"), || Ok(secret("again"))).unwrap();
-        assert!(keys.files.iter().all(|path| keyring::is_sealed(path)) && opens_with(&keys, "again"));
+        assert!(
+            keys.files.iter().all(|path| keyring::is_sealed(path).unwrap()) && opens_with(&keys, "again")
+        );
         files::save(&keys.files[0], &owner).unwrap();
         keys.open(&secret("again")).unwrap();
-        assert!(!keys.are_sealed() && opens_with(&keys, "none is needed"));
+        assert!(!keys.are_sealed().unwrap() && opens_with(&keys, "none is needed"));
+    }
+
+    /// What went wrong: what could not be read passed for plain, and the only key that opens it was removed.
+    #[test]
+    fn a_sealed_key_that_cannot_be_read_keeps_what_opens_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_directory, keys) = keys();
+        keys.set(&secret("first")).unwrap();
+        let before = fs::read(keys.passphrase_file()).unwrap();
+        for path in &keys.files {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        assert!(matches!(keys.are_sealed(), Err(Failure::KeyReadable { .. })));
+        assert!(matches!(keys.forget(), Err(Failure::KeyReadable { .. })));
+        assert_eq!(fs::read(keys.passphrase_file()).unwrap(), before);
+        // A link to a disk that is not there is a key all the same.
+        let gone = [keys.directory.join("gone.key")];
+        std::os::unix::fs::symlink("nowhere", &gone[0]).unwrap();
+        assert_eq!(keyring::there(&gone).count(), 1);
     }
 
     #[test]

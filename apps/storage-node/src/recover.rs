@@ -26,7 +26,7 @@ use crate::home::Home;
 use crate::identity;
 use crate::keyring;
 use crate::network::{KeyFile, Role};
-use crate::output::say;
+use crate::output::{self, say};
 use crate::process;
 use crate::progress;
 use crate::remove::{lists_from, on_each};
@@ -49,6 +49,11 @@ pub(crate) fn recover(options: &Recover) -> Result<(), Failure> {
     home.refuse_to_recover()?;
     refuse_another_owner(&home, &owner)?;
     let found = process::run(|| fetch(&owner, &options.nodes))?;
+    if found.revoked.len() < found.nodes.len() {
+        output::warn(
+            "not every node said who was removed: look at `members` before you let anybody in or remove anybody",
+        );
+    }
     let nodes = found.nodes.len();
     let members = found.belongings.roll.members.len();
     settle_in(&home, &owner, found)?;
@@ -57,7 +62,13 @@ pub(crate) fn recover(options: &Recover) -> Result<(), Failure> {
         home.path().display(),
         nodes
     ));
-    say(format_args!("storage-node mount --home {} DRIVE mounts the drive", home.path().display()));
+    say(format_args!(
+        "storage-node mount --home {} DRIVE mounts the drive, if the nodes that keep its root answer",
+        home.path().display()
+    ));
+    say(
+        "tickets that were given out are good no more, and the keys of this home are under no passphrase (`passphrase` sets one)",
+    );
     say(
         "if another copy of this home may be in wrong hands, make a new network: its owner's and user's keys are these",
     );
@@ -157,18 +168,25 @@ fn not_recovered(reason: String, advice: Option<&'static str>) -> Failure {
 fn settle_in(home: &Home, owner: &Identity, found: Found) -> Result<(), Failure> {
     let Found { keepsake, belongings, nodes, revoked } = found;
     let user = belongings.user();
-    let Belongings { mut network, roll, .. } = belongings;
+    let Belongings { mut network, mut roll, .. } = belongings;
     if user.public_key() != network.volume_owner() || owner.public_key() != network.owner_key() {
         return Err(not_recovered("what the nodes keep is of another network".into(), None));
     }
     files::save(&home.owner_key_file(), &KeyFile::plain(Role::Owner, owner, None))?;
     let user = identity::admit(owner, &user, Role::User, Rights::CLIENT);
     files::save(&home.user_key_file(), &user)?;
+    let newest = revoked.into_iter().max_by_key(Revocations::version);
+    // An older record may know a ticket and not who came by it: none is good twice.
+    roll.invitations.clear();
+    for member in &mut roll.members {
+        let is_revoked = newest.as_ref().is_some_and(|list| list.contains(&member.public_key()));
+        member.may_be_on_drive &= !is_revoked;
+    }
     Roll::change(home, |kept| {
         *kept = roll;
         Ok(())
     })?;
-    if let Some(newest) = revoked.into_iter().max_by_key(Revocations::version) {
+    if let Some(newest) = newest {
         let path = home.revocations_file();
         newest.save(&path).map_err(|error| Failure::file(&path, error))?;
     }

@@ -8,22 +8,25 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use overlay::NodeId;
+use reactor::crypto::PublicKey;
 use zeroize::Zeroizing;
 
 use crate::cli::Recovery;
 use crate::client::{Client, Settings};
+use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity;
 use crate::keeping::{self, Keeping, Kept};
-use crate::network::Network;
+use crate::network::{Network, NodeEntry};
 use crate::output;
 use crate::process;
 use crate::qr;
+use crate::volume;
 use crate::words;
 
 const WARNING: &str = "\
@@ -45,8 +48,11 @@ pub(crate) fn recovery(options: &Recovery) -> Result<(), Failure> {
         return Err(Failure::NotShown);
     }
     // What the words bring back has to be there first.
-    let kept = give_to_nodes(&home, &network)?;
+    let (kept, keepers) = give_to_nodes(&home, &network)?;
     output::warn(WARNING);
+    if let Some(missing) = what_is_missing(&home, &network, &keepers)? {
+        output::warn(missing);
+    }
     output::settle();
     if is_seen && !options.show && options.page.is_none() && !is_confirmed()? {
         return Ok(());
@@ -71,10 +77,10 @@ pub(crate) fn recovery(options: &Recovery) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has the nodes keep what the words bring back, and makes sure that one does.
-fn give_to_nodes(home: &Home, network: &Network) -> Result<Kept, Failure> {
+/// Has the nodes keep what the words bring back, and makes sure that one does. Says also who does.
+fn give_to_nodes(home: &Home, network: &Network) -> Result<(Kept, Vec<PublicKey>), Failure> {
     let settings = Settings::of_home(home, network.clone());
-    let kept = process::run(|| {
+    let (kept, keepers) = process::run(|| {
         let user = settings.user()?;
         if !keeping::is_possible(home, network, &user) {
             return Err(Failure::NotTheOwner { path: home.path().into() });
@@ -84,12 +90,40 @@ fn give_to_nodes(home: &Home, network: &Network) -> Result<Kept, Failure> {
         // The second puts together what another copy of this home was faster with.
         let kept = keeping.round(client.overlay(), None).or_else(|_| keeping.round(client.overlay(), None));
         client.leave();
-        kept
+        kept.map(|kept| (kept, keeping.keepers()))
     })?;
     match kept.by {
         0 => Err(Failure::Keeping { reason: "no node keeps what the words would bring back".into() }),
-        _ => Ok(kept),
+        _ => Ok((kept, keepers)),
     }
+}
+
+/// What the words would not bring back if this home were lost with the nodes in it; `None` if enough others are elsewhere.
+fn what_is_missing(
+    home: &Home,
+    network: &Network,
+    keepers: &[PublicKey],
+) -> Result<Option<&'static str>, Failure> {
+    let is_in_here = |node: &&NodeEntry| home.node(node.number).key_file().exists();
+    let inside: Vec<PublicKey> = network
+        .nodes
+        .iter()
+        .filter(is_in_here)
+        .map(|node| PublicKey::from_bytes(node.public_key.0))
+        .collect();
+    if keepers.iter().all(|keeper| inside.contains(keeper)) {
+        return Ok(Some(
+            "ALL NODES ARE IN THIS HOME: if it is lost with them, the words bring back NOTHING. Have nodes run elsewhere \
+             (`invite --role node`, or move nodes/N), or back this directory up",
+        ));
+    }
+    let root = volume::keepers(network, Some(&client_directory::first(home.path())))?;
+    let is_outside = |id: &&NodeId| inside.iter().all(|key| NodeId::of(key) != **id);
+    let outside = root.members().iter().filter(is_outside).count();
+    Ok((outside < root.needed()).then_some(
+        "TOO FEW OF THE NODES THAT KEEP THE DRIVE'S ROOT ARE OUTSIDE THIS HOME: if it is lost with them, the words bring back \
+         the network, and NOT THE DRIVE. Have others keep it (`node list`, `node replace N`)",
+    ))
 }
 
 /// Asks at the terminal whether the words are to be shown.
@@ -119,7 +153,8 @@ fn page(text: &str, network: &Network) -> Result<Zeroizing<String>, Failure> {
         .enumerate()
         .map(|(index, word)| format!("<li value=\"{}\">{word}</li>\n", index + 1))
         .collect();
-    let addresses: Vec<String> = network.addresses().iter().map(SocketAddr::to_string).collect();
+    let elsewhere = network.addresses().into_iter().filter(|address| !address.ip().is_loopback());
+    let addresses: Vec<String> = elsewhere.map(|address| address.to_string()).collect();
     let node = addresses.first().map_or("ADDRESS", String::as_str);
     Ok(Zeroizing::new(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Recovery words</title>\n\
@@ -148,7 +183,6 @@ fn write_page(path: &Path, page: &str) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::identity::Founding;
-    use crate::network::NodeEntry;
 
     #[test]
     fn what_is_shown_is_read_again() {

@@ -6,10 +6,12 @@
 //!
 //! Not here: what a secret opens (`keyring`).
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -124,13 +126,22 @@ fn credential(name: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// A descriptor by its number: opened anew, since what a number stands for is nobody's to take over.
+/// The descriptors that were read from.
+static OPENED: Mutex<BTreeMap<u16, File>> = Mutex::new(BTreeMap::new());
+
+/// A descriptor by its number: opened anew, since what a number stands for is nobody's to take over; and once, for it may have several lines.
 fn open(descriptor: u16) -> io::Result<Box<dyn Read>> {
     // What was read ahead of it by an earlier reader of standard input is only to be had there.
     if descriptor == 0 {
         return Ok(Box::new(io::stdin()));
     }
-    Ok(Box::new(File::open(format!("/proc/self/fd/{descriptor}"))?))
+    let mut opened = OPENED.lock().map_err(|_| io::Error::other("it is read already"))?;
+    let file = match opened.get(&descriptor) {
+        Some(file) => file,
+        None => opened.entry(descriptor).or_insert(File::open(format!("/proc/self/fd/{descriptor}"))?),
+    };
+    // The next secret on it begins where this one ends, in an ordinary file too.
+    Ok(Box::new(file.try_clone()?))
 }
 
 /// One line, and whether there is nothing behind it. Reads no byte beyond its end, since the next line may be another secret.

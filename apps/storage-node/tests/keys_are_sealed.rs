@@ -167,6 +167,18 @@ fn keys_take_a_passphrase_and_the_owners_key_may_be_elsewhere() {
     let rest = terminal.rest();
     assert!(!child.wait().unwrap().success() && rest.contains("interrupted"), "{rest}");
 
+    // Two secrets in an ordinary file, each a line of its own.
+    let lines = place.join("lines");
+    for (before, after) in [("correct horse", "other horse"), ("other horse", "correct horse")] {
+        fs::write(&lines, format!("{before}\n{after}\n")).unwrap();
+        let line = "exec \"$0\" passphrase --home \"$1\" --passphrase-fd 3 --new-passphrase-fd 3 3< \"$2\"";
+        run("sh", &["-c", line, PROGRAM, text(&home), text(&lines)]);
+        assert!(opens(&home, after) && !opens(&home, before));
+    }
+    let inside = home.join("inside.key");
+    let export = ["owner", "export", text(&inside), "--passphrase-fd", "0", "--new-passphrase-fd", "0"];
+    refused(given("correct horse\nbattery\n", &[&export[..], &at_home].concat()), "no place apart");
+
     // A drive as a service: its passphrase is a credential, and its nodes start without.
     let credentials = place.join("credentials");
     fs::create_dir(&credentials).unwrap();

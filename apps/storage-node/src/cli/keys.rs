@@ -88,7 +88,7 @@ Examples:
   storage-node recovery --page words.html  a page to print, with the words and a QR code
 
 The words are the owner's key. What else it takes to bring everything back, the nodes keep, sealed under it, and this has
-them keep it first: at least one must run. Whoever has the words has the network and the drive.";
+them keep it first: at least one must run. Nodes that lie in the home are lost with it, and what only they have. Whoever has the words has the network and the drive.";
 
 /// Options of `recovery`.
 #[derive(Debug, Args)]
