@@ -29,6 +29,9 @@ use crate::record::SignedRecord;
 /// First line of the file; the number is the version.
 const HEADER: &str = "hypha contacts 2";
 
+/// The first line that an earlier program wrote.
+const HEADER_1: &str = "hypha contacts 1";
+
 /// What the word begins with that is the node's record.
 const RECORD: &str = "record:";
 
@@ -94,7 +97,8 @@ pub fn parse(bytes: &[u8]) -> Loaded {
     let mut lines = text.lines();
     let mut loaded = Loaded::default();
     match lines.next() {
-        Some(HEADER) => {}
+        // The earlier one's lines have no record.
+        Some(HEADER | HEADER_1) => {}
         other => {
             let found: String = other.unwrap_or("nothing").chars().take(40).collect();
             loaded.damage.push(format!("its first line is {found:?}, not {HEADER:?}: ignored as a whole"));
@@ -191,6 +195,12 @@ mod tests {
             (loaded.contacts.len(), &loaded.damage[..]),
             (2, &["line 2 is no contact".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn the_file_of_an_earlier_program_is_read() {
+        let text = format(&contacts(3)[1..]).replace(HEADER, HEADER_1);
+        assert_eq!(parse(text.as_bytes()), Loaded { contacts: contacts(3)[1..].to_vec(), damage: vec![] });
     }
 
     #[test]

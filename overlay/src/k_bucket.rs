@@ -60,9 +60,9 @@ pub struct Entry {
 pub enum Insert {
     /// It took a place.
     Added,
-    /// It had one; it is alive at the same addresses as before, and says the same of itself.
+    /// It had one; it is alive at the same addresses as before.
     Refreshed,
-    /// It had one, but was thought dead, moved to other addresses, or says something else of itself.
+    /// It had one, but was thought dead or moved to other addresses.
     Changed,
     /// The bucket is full of live contacts: it waits.
     Waiting,
@@ -100,7 +100,7 @@ impl KBucket {
             None => contact,
         };
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.contact.id == contact.id) {
-            let changed = !entry.is_live() || entry.contact != contact;
+            let changed = !entry.is_live() || entry.contact.addresses != contact.addresses;
             entry.last_seen = now;
             entry.failures = 0;
             entry.contact = contact;
@@ -143,8 +143,8 @@ impl KBucket {
         revived
     }
 
-    /// Notes what a node says of itself, whoever brought it; only of those that are here already. Returns whether that is news
-    /// of one with a place.
+    /// Notes what a node says of itself, whoever brought it; only of those that are here already. Returns whether one with a place
+    /// is somewhere else by that: whatever else it says, it may say as often as it likes, and nobody is woken for it.
     pub fn on_record(&mut self, record: &Arc<NodeRecord>, now: Instant) -> bool {
         let id = NodeId::of(record.holder());
         let has_place = self.get(&id).is_some();
@@ -153,12 +153,13 @@ impl KBucket {
         if !renewed.is_newer_than(&entry.contact) {
             return false;
         }
+        let is_elsewhere = entry.contact.addresses != renewed.addresses;
         entry.contact = renewed;
         if !entry.is_live() {
             // It may be there where it says.
             entry.next_ping = now;
         }
-        has_place
+        has_place && is_elsewhere
     }
 
     /// Notes a failed call or ping. Returns whether the set of live contacts changed.
@@ -363,9 +364,13 @@ mod tests {
         let entry = bucket.get(&first.id).unwrap();
         assert_eq!((&entry.contact, entry.is_live(), entry.next_ping), (&moved, false, now));
         assert!(!bucket.on_record(&record(&first), now) && !bucket.on_record(&record(&moved), now));
+        // What it says at the same place is known, and nobody is told.
+        let again = said(7, "127.0.0.1:7002");
+        assert!(!bucket.on_record(&record(&again), now));
+        assert_eq!(bucket.get(&first.id).unwrap().contact.record(), again.record());
         // Nor does one who shows an older one lose the newer.
         assert_eq!(bucket.on_seen(first.clone(), now), Insert::Changed);
-        assert_eq!(bucket.get(&first.id).unwrap().contact.record(), moved.record());
+        assert_eq!(bucket.get(&first.id).unwrap().contact.record(), again.record());
         assert_eq!(bucket.on_seen(moved, now), Insert::Changed, "it was at another address as well");
     }
 

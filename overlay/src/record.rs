@@ -38,6 +38,10 @@ pub const ZONE_BYTES_MAX: usize = 32;
 /// Most bytes of a release's name.
 pub const RELEASE_BYTES_MAX: usize = 32;
 
+/// No version is as high: who signed the highest there is could never say anything newer, nor could who follows in the place
+/// of a thief of the key.
+const VERSION_MAX: u64 = 1 << 62;
+
 /// Most bytes of a body. The longest of today's has some 500; the rest is for later fields.
 pub const RECORD_BYTES_MAX: usize = 768;
 
@@ -151,6 +155,9 @@ pub enum RecordError {
     /// The node did not sign it, or for another network.
     #[error("the node did not sign this record for this network")]
     Forged,
+    /// It was brought by somebody else.
+    #[error("a node tells what it says of itself, and what the node that it talks to had said, and no more")]
+    NotItsAffair,
     /// It does not decode.
     #[error(
         "this is no node's record: it is damaged, or of a release that has nothing in common with this one"
@@ -186,6 +193,9 @@ impl SignedRecord {
     /// [`RecordError`].
     pub fn verify(&self, holder: &PublicKey, network: &PublicKey) -> Result<NodeRecord, RecordError> {
         let Body { version, addresses, relays, zone, capacity_bytes, release } = self.body()?;
+        if version >= VERSION_MAX {
+            return Err(RecordError::Malformed);
+        }
         let signed = digest(network, holder, &self.body);
         holder.verify(&signed, &self.signature).map_err(|_| RecordError::Forged)?;
         let addresses = addresses.into_iter().collect();
@@ -278,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_a_node_signs_others_read() {
-        let record = NodeRecord::sign(&identity(2), &network(), u64::MAX, longest());
+        let record = NodeRecord::sign(&identity(2), &network(), VERSION_MAX - 1, longest());
         assert_eq!(*record.statement(), longest());
         let travelled: SignedRecord = from_bytes(&to_bytes(record.signed())).unwrap();
         assert_eq!(travelled.verify(record.holder(), &network()), Ok(record.clone()));
@@ -298,6 +308,14 @@ mod tests {
         let other = NodeRecord::sign(&identity(2), &network(), 8, longest());
         let changed = SignedRecord { body: other.signed.body, signature: signed.signature };
         assert_eq!(changed.verify(record.holder(), &network()), Err(RecordError::Forged));
+    }
+
+    #[test]
+    fn nobody_signs_himself_out_of_all_later_words() {
+        for version in [VERSION_MAX, u64::MAX] {
+            let record = NodeRecord::sign(&identity(2), &network(), version, Statement::default());
+            assert_eq!(record.signed.verify(record.holder(), &network()), Err(RecordError::Malformed));
+        }
     }
 
     #[test]

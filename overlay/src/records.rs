@@ -84,6 +84,19 @@ impl Records {
         holder: &PublicKey,
         said: &SignedRecord,
     ) -> Result<(Arc<NodeRecord>, Standing), RecordError> {
+        let (newest, standing) = self.compare(holder, said)?;
+        if standing == Standing::News {
+            self.book.borrow_mut().keep(newest.clone());
+        }
+        Ok((newest, standing))
+    }
+
+    /// As [`take`](Records::take), and keeps nothing.
+    fn compare(
+        &self,
+        holder: &PublicKey,
+        said: &SignedRecord,
+    ) -> Result<(Arc<NodeRecord>, Standing), RecordError> {
         let known = self.of(holder);
         if let Some(known) = &known {
             if known.signed() == said {
@@ -98,8 +111,16 @@ impl Records {
         if let Some(known) = known.filter(|known| !record.is_newer_than(known)) {
             return Ok((known, Standing::Stale));
         }
-        self.book.borrow_mut().keep(record.clone());
         Ok((record, Standing::News))
+    }
+
+    /// As [`meet`](Records::meet), of somebody who may never have been there: what is said of him is used and not kept, or who
+    /// makes up nodes would have the book forget those that there are.
+    pub fn hear_of(&self, introduction: &Introduction) -> Contact {
+        let addresses = introduction.addresses.iter().copied();
+        let contact = self.newest(Contact::new(introduction.public_key, addresses));
+        let said = introduction.record.as_ref().map(|said| self.compare(&introduction.public_key, said));
+        said.and_then(Result::ok).map(|(record, _)| record).into_iter().fold(contact, Contact::with_record)
     }
 
     /// Whom somebody names, under the newest record that is known here, the one that comes with it included. A record that is
@@ -188,6 +209,7 @@ mod tests {
         let introduction = Introduction { public_key: node, addresses, record: Some(liar.signed().clone()) };
         let met = book.meet(&introduction);
         assert_eq!(met.record().unwrap().version(), 5);
+        assert_eq!(book.hear_of(&introduction), met);
         // Where it says that it is, and then where somebody else says so.
         assert_eq!(met.addresses[..], ["192.0.2.7:1005".parse().unwrap(), "192.0.2.9:1".parse().unwrap()]);
     }
@@ -201,6 +223,12 @@ mod tests {
         }
         assert_eq!(book.book.borrow().kept.len(), RECORDS_MAX);
         assert!(book.of(&identity(10).public_key()).is_none());
+        // Of a node that is only heard of, nothing is kept, and nobody is forgotten for it.
+        let stranger = Contact::new(identity(5).public_key(), []).with_record(Arc::new(record(5, 1)));
+        assert_eq!(book.hear_of(&Introduction::from(&stranger)), stranger);
+        assert!(
+            book.of(&identity(5).public_key()).is_none() && book.of(&identity(11).public_key()).is_some()
+        );
         assert!(book.of(&identity(last).public_key()).is_some());
     }
 }

@@ -33,7 +33,7 @@ pub struct RoutingTable {
     buckets: BTreeMap<usize, KBucket>,
     /// When a lookup last went into each bucket's range.
     looked_up: BTreeMap<usize, Instant>,
-    /// Counts changes of the set of live contacts, of their addresses, and of what they say of themselves.
+    /// Counts changes of the set of live contacts and of their addresses.
     version: u64,
 }
 
@@ -141,7 +141,7 @@ impl RoutingTable {
         self.buckets.values().all(KBucket::holds_everyone) && self.entries().count() < K
     }
 
-    /// Counts changes of the set of live contacts, of their addresses, and of what they say of themselves.
+    /// Counts changes of the set of live contacts and of their addresses.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -56,9 +56,15 @@ impl Neighbour for Served {
         Ok(FindNodeResponse { contacts })
     }
 
-    fn introduce(&self, _: &CallContext, node: Introduction) -> Result<Option<SignedRecord>, RecordError> {
-        // Whoever brings it: it is that node's own word.
-        self.0.upgrade().map_or(Ok(None), |state| stating::on_introduced(&state, &node))
+    fn introduce(&self, call: &CallContext, node: Introduction) -> Result<Option<SignedRecord>, RecordError> {
+        let Some(state) = self.0.upgrade() else { return Ok(None) };
+        let (caller, needed) = (call.peer.as_ref(), Rights { store: true, ..Rights::default() });
+        // Of third ones a lookup tells enough, and a client says nothing of itself.
+        let is_its_affair = caller == Some(&node.public_key) || node.public_key == state.credentials.own;
+        if !is_its_affair || state.peers.check(caller, needed).is_err() {
+            return Err(RecordError::NotItsAffair);
+        }
+        stating::on_introduced(&state, &node)
     }
 
     fn leave(&self, call: &CallContext) -> Result<(), Never> {

@@ -130,7 +130,10 @@ impl State {
 
     /// Whom a peer names, under the newest record that is known here.
     pub(crate) fn meet(&self, said: &Introduction) -> Contact {
-        let contact = self.credentials.records.meet(said);
+        let id = NodeId::of(&said.public_key);
+        let is_known = self.table.borrow().get(&id).is_some();
+        let records = &self.credentials.records;
+        let contact = if is_known { records.meet(said) } else { records.hear_of(said) };
         if let Some(record) = contact.record() {
             self.note(record);
         }

@@ -39,6 +39,7 @@ fn freeze(network: &Network, node: &Node) -> Frozen {
         addresses: addresses.clone(),
         peers: Peers::new(),
         renewals: Renewals::new(),
+        records: overlay::records::Records::new(network.owner.public_key()),
     };
     let stream = TcpStream::connect_one(address(node)).unwrap();
     let stream = tls::connect(stream, &identity, Expect::Any).unwrap();

@@ -7,10 +7,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::*;
-use overlay::record::Relay;
+use overlay::contact::Introduction;
+use overlay::message::Introduce;
+use overlay::record::{RecordError, Relay};
 use overlay::{Config, Contact, Node, NodeRecord, Overlay, Statement};
 use reactor::crypto::Identity;
+use reactor::rpc::CallError;
 use reactor::serialization::to_bytes;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -69,6 +73,13 @@ fn the_newest_word_of_a_node_is_what_everybody_knows() {
         };
         all_know("what it says at first", &node);
         assert_eq!(known(&observer, &id).unwrap().zone().map(ToString::to_string).as_deref(), Some("cellar"));
+
+        // That is for itself to tell: others, and clients, tell it nobody.
+        let third = Introduction::from(&known(&nodes[0], &id).unwrap());
+        for teller in [&nodes[0], &observer] {
+            let answer = teller.call::<Introduce>(&contact(&nodes[1]), &third, Bytes::new(), SOON);
+            assert!(matches!(answer, Err(CallError::Remote(RecordError::NotItsAffair))), "{answer:?}");
+        }
 
         // It says something else, and that again, which is nothing new.
         let relay = Relay { public_key: Identity::generate().public_key(), address: bootstrap[0] };
