@@ -89,3 +89,28 @@ fn files_have_the_frames_that_their_directory_says_for_good() {
         assert_eq!(read_file(&open(&store, "third"), file), model);
     });
 }
+
+#[test]
+fn two_random_reads_that_follow_each_other_are_no_sequential_reader() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = create(&store);
+        let content: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        let file = write_file(&volume, ROOT, "file", &content);
+        volume.close().stored().unwrap();
+        let volume = open(&store, "second");
+        for (offset, brings_nodes) in [(1_000_000, true), (1_500_000, false), (2_000_000, false)] {
+            let got = store.got_bytes.get();
+            let read = flatten(&volume.read(file, offset as u64, 4096).unwrap());
+            assert_eq!(read, content[offset..offset + 4096]);
+            // What is read ahead comes in the background.
+            (0..100).for_each(|_| reactor::yield_now());
+            let got = store.got_bytes.get() - got;
+            assert!(brings_nodes || got < 150_000, "{got} bytes at {offset}");
+        }
+        let gets = store.gets.get();
+        assert_eq!(read_file(&volume, file), content);
+        let gets = store.gets.get() - gets;
+        assert!(gets < 70, "{gets} fetches of 245 frames: from front to back they come many at a time");
+    });
+}

@@ -18,11 +18,14 @@ static ZEROS: [u8; FRAME_SIZE_MAX] = [0; FRAME_SIZE_MAX];
 
 /// How far ahead a sequential reader is served: four full objects.
 const READ_AHEAD_SIZE: u64 = 4 * 1024 * 1024;
+/// But no further than so many times what it has read: of random reads some happen to follow each other.
+const READ_AHEAD_FACTOR: u64 = 4;
 
-/// Where a file's last read ended, and how far frames were asked for.
+/// Where a file's last read ended, how much was read up to there in a row, and how far frames were asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReadPosition {
     end: u64,
+    row: u64,
     ahead: u64,
 }
 
@@ -114,13 +117,15 @@ impl State {
             offset <= position.end + READ_AHEAD_SIZE / 4 && end > position.end && position.end > 0;
         let before = *position;
         position.end = end.max(if sequential { position.end } else { 0 });
+        position.row = end - offset + if sequential { position.row } else { 0 };
         if !sequential {
             position.ahead = end;
             return;
         }
-        let target = (end + READ_AHEAD_SIZE).min(record.size);
+        let window = READ_AHEAD_SIZE.min(position.row * READ_AHEAD_FACTOR);
+        let target = (end + window).min(record.size);
         // In steps of a quarter: one fetch for many frames.
-        if target < before.ahead + READ_AHEAD_SIZE / 4 && target < record.size {
+        if target < before.ahead + window / 4 && target < record.size {
             return;
         }
         let frame_size = record.frame_size();
