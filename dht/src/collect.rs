@@ -275,6 +275,36 @@ impl<O: Overlay + 'static> Client<O> {
         tally
     }
 
+    /// Takes back, on every node of `census`, what was said of blocks that are needed after all; returns those of them that
+    /// somebody holds then.
+    ///
+    /// # Errors
+    /// [`CensusError`] if a node does not answer any more.
+    ///
+    /// # Suspends
+    /// Until all have answered.
+    pub fn take_back(
+        &self,
+        census: &Census,
+        blocks: &BTreeSet<Address>,
+        speaker: &Speaker<'_>,
+    ) -> Result<BTreeSet<Address>, CensusError> {
+        // Who has a copy that is to go does not list it: it may be anybody.
+        let holders: Vec<u16> = (0..census.nodes.len()).map(|number| number as u16).collect();
+        let hidden = Found { length: 0, put_seconds: 0, holders };
+        let told: Vec<(Address, Found)> = blocks.iter().map(|address| (*address, hidden.clone())).collect();
+        for some in told.chunks(BLOCKS_LISTED_MAX) {
+            self.tell(census, some, speaker, Verdict::Keep);
+        }
+        let mut held = BTreeSet::new();
+        let first_bytes: BTreeSet<u8> = blocks.iter().map(|address| address.0[0]).collect();
+        for first in first_bytes {
+            let listed = self.list_held(census, first)?;
+            held.extend(listed.into_keys().filter(|address| blocks.contains(address)));
+        }
+        Ok(held)
+    }
+
     fn tag_of_blocks(&self) -> OwnerTag {
         crate::BlockStore::tag(self)
     }
@@ -308,99 +338,4 @@ fn say<O: Overlay>(links: &Links<O>, contact: &Contact, words: &[OwnersWord]) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use std::rc::Rc;
-
-    use reactor::crypto::Identity;
-
-    use super::*;
-    use crate::testing::{FakeNetwork, FakeOverlay, Mood};
-    use crate::{BlockStore, owner_tag};
-
-    const SALT: [u8; 32] = [7; 32];
-
-    fn owner() -> Rc<Identity> {
-        Rc::new(Identity::from_seed(&[1; 32]))
-    }
-
-    fn client_of(network: &Rc<FakeNetwork>) -> Client<FakeOverlay> {
-        network.client_with(&owner(), owner_tag(&owner().public_key(), &SALT))
-    }
-
-    fn held(client: &Client<FakeOverlay>) -> Vec<(Address, Found)> {
-        let census = client.census(Duration::from_secs(60)).unwrap();
-        (0..=u8::MAX).flat_map(|first| client.list_held(&census, first).unwrap()).collect()
-    }
-
-    fn delete(client: &Client<FakeOverlay>, blocks: &[(Address, Found)], retention_seconds: u32) -> Tally {
-        let owner = owner();
-        let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt: SALT, grant: None };
-        let verdict = Verdict::Delete { put_before_seconds: now_ms() / 1000, retention_seconds };
-        client.tell(&client.census(Duration::from_secs(60)).unwrap(), blocks, &speaker, verdict)
-    }
-
-    fn contents(count: u32) -> Vec<Bytes> {
-        (0..count).map(|number| Bytes::from(vec![number as u8; 100 + number as usize])).collect()
-    }
-
-    #[test]
-    fn everything_of_one_tag_is_found_wherever_it_lies_and_can_be_deleted() {
-        for (count, replicas) in [(1, 1), (3, 3), (24, 3)] {
-            reactor::run(move || {
-                let network = FakeNetwork::new(count, replicas, 1);
-                let client = client_of(&network);
-                let mut addresses = network.put_long_ago(&client, contents(100));
-                network.client(&owner()).put(Bytes::from_static(b"under another tag")).unwrap();
-                reactor::sleep(Duration::from_millis(20));
-                let all = held(&client);
-                addresses.sort();
-                assert_eq!(all.iter().map(|(address, _)| *address).collect::<Vec<_>>(), addresses);
-                assert!(all.iter().all(|(_, found)| found.holders.len() >= replicas));
-                let tally = delete(&client, &all[..60], 0);
-                assert_eq!((tally.deleted, tally.young, tally.unheard), (60, 0, 0));
-                assert_eq!(held(&client), all[60..]);
-                for node in &network.nodes {
-                    assert!(all[..60].iter().all(|(address, _)| !node.node.borrow().has_block(address)));
-                }
-            });
-        }
-    }
-
-    #[test]
-    fn what_is_put_again_lives_and_a_moment_ago_is_too_young() {
-        reactor::run(|| {
-            for retention_seconds in [0, 3600] {
-                let network = FakeNetwork::new(6, 3, 1);
-                let client = client_of(&network);
-                network.put_long_ago(&client, contents(20));
-                let all = held(&client);
-                assert_eq!(delete(&client, &all[..10], retention_seconds).deleted, 10);
-                client.put_many(contents(20)).unwrap();
-                reactor::sleep(Duration::from_millis(20));
-                assert_eq!(held(&client).len(), 20, "each lives again");
-                assert_eq!(delete(&client, &held(&client), 0).young, 20);
-                for content in contents(20) {
-                    let address = Address::of(&client.tag(), &content);
-                    assert_eq!(client.get(&address, None), Ok(content));
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn with_too_many_nodes_silent_nothing_is_known() {
-        reactor::run(|| {
-            let network = FakeNetwork::new(3, 3, 1);
-            let client = client_of(&network);
-            network.nodes[0].mood.set(Mood::Dead);
-            let census = client.census(Duration::from_secs(60)).unwrap();
-            assert_eq!((census.node_count(), census.silent_count()), (2, 1));
-            network.nodes[1].mood.set(Mood::Dead);
-            assert!(matches!(
-                client.census(Duration::from_secs(60)),
-                Err(CensusError::Silent { silent: 2, known: 3, .. })
-            ));
-            assert!(client.list_held(&census, 0).is_err());
-        });
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@
 //! Payload: `3, volume id 16, reader count u16, (size u16, sealed session key) for each, nonce 12, sealed body`. The body
 //! is a [`Root`], sealed as a chunk is: padded to a size class, and bound to the format, its kind and the volume.
 
+pub(crate) mod collection;
 mod root;
 pub mod sharing;
 

@@ -237,6 +237,11 @@ impl Journal {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Lets others use the directory: nothing is written any more.
     pub(crate) fn release(&self) {
         drop(self.lock.take());

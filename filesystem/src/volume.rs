@@ -17,7 +17,8 @@
 //! - `away`: whether the nodes are, and what is kept then;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
 //! - `snapshots`: trees that are remembered;
-//! - `collect`: what must not be deleted from the nodes;
+//! - `collect`: what must not be deleted from the nodes; `fence`: what a mount does for whoever deletes; `doubt`: what it does
+//!   where nobody waited for it;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
 //!
 //! Not here: permissions (the kernel checks them), and placement and replication (the store's business).
@@ -28,8 +29,10 @@ mod changing;
 mod collect;
 mod commit;
 mod content;
+mod doubt;
 mod durability;
 mod ending;
+mod fence;
 mod fetch;
 mod frame_size;
 mod frames;
@@ -62,6 +65,7 @@ mod values;
 mod xattr;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -76,7 +80,7 @@ use crate::errno::Errno;
 use crate::format::{InodeRecord, ObjectChanges, Pointer, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Time};
-pub use collect::{CollectError, Roots};
+pub use collect::{CollectError, Fence, Roots, Standing, Waiting};
 pub use ending::{Ending, Pending};
 pub use options::{OpenError, Options};
 pub use snapshots::{
@@ -114,6 +118,10 @@ pub struct Volume {
     newer: RefCell<Option<(Root, Record)>>,
     freshness: freshness::Freshness,
     lease: lease::Lease,
+    /// How many have pointers in their hands.
+    holds: Cell<usize>,
+    /// What the commit that is being published points to anew, though it was stored before a collection began.
+    kept: RefCell<BTreeSet<[u8; 8]>>,
     /// The store's last word on how full it is.
     last_usage: Cell<Option<dht::Usage>>,
     news: news::News,
@@ -173,8 +181,9 @@ impl Volume {
         // Before anything runs in the background: whoever is second must not merge into the other's volume.
         match reactor::timeout(volume.options.sync_patience, || volume.commit()) {
             Ok(Ok(())) => {
+                volume.begin_session(session::Present::new());
                 volume.start();
-                volume.enter(session::Present::new());
+                volume.enter();
                 Ok(volume)
             }
             Ok(Err(Errno::EEXIST)) => Err(OpenError::Exists),
@@ -234,8 +243,10 @@ impl Volume {
         }
         let tree = volume.state.borrow().tree;
         let present = volume.sessions_in(tree).map_err(OpenError::Tree)?;
+        volume.begin_session(present);
+        volume.heed_collection();
         volume.start();
-        volume.enter(present);
+        volume.enter();
         Ok(volume)
     }
 
@@ -252,6 +263,7 @@ impl Volume {
         let durability =
             durability::Durability::new(journal.is_some(), options.write_back && journal.is_some());
         let (session, device): ([u8; 8], u64) = (random_bytes(), options.device);
+        let lease = lease::Lease::new(session, device, journal.is_some());
         let mut state = State::new(options.cache_bytes, charter, options.device, durability);
         state.tree = tree;
         state.read_only = options.read_only;
@@ -276,7 +288,9 @@ impl Volume {
             version: Cell::new(0),
             newer: RefCell::new(None),
             freshness: freshness::Freshness::default(),
-            lease: lease::Lease::new(session, device),
+            lease,
+            holds: Cell::new(0),
+            kept: RefCell::default(),
             last_usage: Cell::new(None),
             news: news::News::default(),
             background: RefCell::new(Vec::new()),
@@ -363,8 +377,10 @@ impl Volume {
 
     fn seal_root(&self, tree: Option<Pointer>, objects: ObjectChanges, commit: [u8; 16]) -> Bytes {
         let state = self.state.borrow();
+        let mut charter = state.charter.clone();
+        charter.keep(&self.kept.borrow());
         let root = Root {
-            charter: state.charter.clone(),
+            charter,
             version: self.version.get() + 1,
             previous: state.header,
             tree,

@@ -13,12 +13,14 @@ mod sim;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dht::BlockStore;
 use filesystem::{Operations, Volume};
 use reactor::sim::{self as simulator, DiskFaults, SimConfig, World, check};
 
+use sim::collector::Collector;
 use sim::mount::{Backing, Mount};
 use sim::network::Cluster;
 use sim::store::Cloud;
@@ -69,6 +71,34 @@ fn world_of_mounts(world: &World) {
     judge(world, &mounts);
     // And a collector would know what of it is in use.
     objects::check(&cloud.memory, &mounts[0].keys());
+}
+
+/// The blocks are kept by a model, and somebody deletes all the time what nobody needs. Returns how much was deleted.
+fn world_of_garbage(world: &World) -> usize {
+    let cloud = Cloud::new(world);
+    let register = cloud.memory.new_register([7; 32]);
+    let backing = Backing::Model(cloud.clone(), register);
+    let mounts = mounts_over(world, &backing, 1 + world.choose(3) as usize);
+    let (founder, reach) = (mounts[0].clone(), cloud.reach(0));
+    mounts[0].host.start(move || found(&founder, reach)).wait();
+    let collector = Collector::new(world, &cloud, &mounts[0]);
+    cloud.lost_percent.set(world.choose(3) * 5);
+    collector.start();
+    live_through(world, &mounts, || {
+        match world.choose(3) {
+            0 => collector.kill(),
+            _ => {
+                let mount = &mounts[world.choose(mounts.len() as u32) as usize];
+                cloud.cut(mount.number, world.choose(2) == 0);
+            }
+        }
+        collector.start();
+    });
+    cloud.lost_percent.set(0);
+    mounts.iter().for_each(|mount| cloud.cut(mount.number, false));
+    judge(world, &mounts);
+    collector.kill();
+    collector.deleted.get()
 }
 
 /// The blocks are kept by nodes.
@@ -170,6 +200,17 @@ fn judge(world: &World, mounts: &[Mount]) {
 #[test]
 fn nothing_promised_is_lost_and_nothing_replaced_comes_back() {
     check(&SimConfig::default(), sim::seeds(60), world_of_mounts);
+}
+
+#[test]
+fn nor_is_it_where_garbage_is_collected_all_the_time() {
+    let deleted = AtomicUsize::new(0);
+    check(&SimConfig::default(), sim::seeds(25), |world: &World| {
+        deleted.fetch_add(world_of_garbage(world), Ordering::Relaxed);
+    });
+    let deleted = deleted.into_inner();
+    println!("{deleted} objects were deleted");
+    assert!(deleted > 300, "only {deleted} objects were deleted, which shows little");
 }
 
 #[test]

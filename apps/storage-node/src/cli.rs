@@ -18,7 +18,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::cache::Size;
-use crate::gc::Span;
+use crate::gc::{Session, Span};
 pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots};
 pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
 pub(crate) use membership::{Invite, Join, Members, Remove};
@@ -388,11 +388,20 @@ pub(crate) struct Status {
 const GC_EXAMPLES: &str = "\
 Examples:
   storage-node gc --dry-run
-  storage-node gc --dry-run --grace 7d
+  storage-node gc
+  storage-node gc --grace 0s                    all mounts are there, or were ended while the nodes ran
+  storage-node gc --forget 1f0c5a7e22d94b86     that mount's machine is gone for good
 
-What is removed from the drive, or written over, stays on the nodes. `gc --dry-run` lists what the nodes hold, marks what the
-drive's root reaches, and says how much is left. Nothing is deleted yet: a mount that sleeps, or whose last changes have yet to
-get through, may need what the root does not reach any more, and there is no telling which mounts there are.";
+What is removed from the drive, or written over, stays on the nodes until `gc` deletes it. It lists what they hold, asks every
+mount of the drive to publish all that it has, marks what the newest root and the snapshots reach, and has the rest deleted. A
+mount that is asleep or was killed may come back for something older: then nothing is deleted, and it says which one. Wake
+it, or start it again where its journal is; if it never comes back, `--forget` it.
+
+Some cannot be asked: mounts that may not write; machines on which the drive was ended in order and is started again while the
+nodes are away; and mounts that were forgotten and live. For them the nodes keep what is deleted for the time of grace. Those that
+write find out, and store anew what they still need; what is gone by then they say is not stored, and keep in their journal.
+
+Before it deletes anything it looks whether the nodes list all that the drive needs, and takes back what was deleted of it.";
 
 /// Options of `gc`.
 #[derive(Debug, Args)]
@@ -400,12 +409,21 @@ get through, may need what the root does not reach any more, and there is no tel
 pub(crate) struct Gc {
     #[command(flatten)]
     pub(crate) client: ClientOptions,
-    /// Only say what is garbage; without this it refuses
+    /// Only say what is garbage
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Count apart what was stored less than this ago, as it may be an upload that is under way [default: 1d]
+    /// For how long the nodes keep what is deleted [default: 30d]
     #[arg(long, value_name = "SPAN")]
     pub(crate) grace: Option<Span>,
+    /// For how long to wait for mounts that give no sign of life [default: 2m]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) patience: Option<Span>,
+    /// Go on without this mount if it does not answer: it never comes back, and what it has not stored is lost
+    #[arg(long, value_name = "SESSION")]
+    pub(crate) forget: Vec<Session>,
+    /// For how long a mount must have published nothing before it is forgotten [default: 1h]
+    #[arg(long, value_name = "SPAN", requires = "forget")]
+    pub(crate) silent_for: Option<Span>,
 }
 
 #[cfg(test)]

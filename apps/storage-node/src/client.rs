@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use dht::block::deletion::Speaker;
 use dht::owner_tag;
 use filesystem::volume::Volume;
 use overlay::admission::Refusal;
 use overlay::{Bootstrap, Config, JoinError, Node, PassportError};
 use overlay::{Peers, Role as OverlayRole};
+use reactor::crypto::Identity;
 use reactor::rpc::Service;
 
 use crate::cli::ClientOptions;
@@ -290,6 +292,17 @@ impl Client {
     /// The network's blocks.
     pub(crate) fn block_store(&self) -> dht::Client<Rc<Node>> {
         block_store(self.overlay.clone(), None, &self.network, &self.user)
+    }
+
+    /// Whoever may say what becomes of the volume's blocks.
+    ///
+    /// # Errors
+    /// `Failure::Volume` if this user does not own the volume.
+    pub(crate) fn speaker(&self) -> Result<Speaker<'_>, Failure> {
+        volume::refuse_unless_owner(&self.network, &self.user)?;
+        let identity: &Identity = &self.user.identity;
+        let (owner, salt) = (identity.public_key(), self.network.volume_salt.0);
+        Ok(Speaker { identity, owner, salt, grant: None })
     }
 
     /// Closes its connections.

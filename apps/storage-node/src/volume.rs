@@ -33,6 +33,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// What the local journal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
+    /// Nothing, for nothing is changed: the volume is only read, and its mounts hear nothing of it.
+    Unchanged,
     /// Nothing: the directory goes with the command.
     Nothing,
     /// What the nodes did not take when the drive ends.
@@ -255,9 +257,10 @@ pub(crate) fn open(
     options.author = author();
     options.device = opening.directory.device();
     options.watch_interval = Some(WATCH_INTERVAL);
-    options.journal_directory = (opening.keep != Keep::Nothing).then(|| opening.directory.journal());
+    let has_journal = matches!(opening.keep, Keep::Rest | Keep::WriteBack);
+    options.journal_directory = has_journal.then(|| opening.directory.journal());
     options.write_back = opening.keep == Keep::WriteBack;
-    options.read_only = !user.passport.rights().write;
+    options.read_only = opening.keep == Keep::Unchanged || !user.passport.rights().write;
     options.removed = opening.is_removed;
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     if let Some(seen) = &seen
@@ -337,7 +340,7 @@ pub(crate) fn put_in_what_is_left(client: &Client<Rc<Node>>, network: &Network, 
     }
 }
 
-fn refuse_unless_owner(network: &Network, user: &Member) -> Result<(), Failure> {
+pub(crate) fn refuse_unless_owner(network: &Network, user: &Member) -> Result<(), Failure> {
     if network.volume_owner.0 == *user.identity.public_key().as_bytes() {
         return Ok(());
     }

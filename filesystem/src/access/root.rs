@@ -35,9 +35,12 @@ impl Features {
     /// Incompatible: there are, or were, snapshots. Whoever does not follow their records to the trees that they name takes
     /// for garbage what lies there.
     pub const SNAPSHOTS: u64 = 0x4;
+    /// Read-compatible: garbage is, or was, collected. Whoever writes without heeding a collection that is under way may
+    /// point to what it deletes.
+    pub const COLLECTED: u64 = 0x2;
     /// What this version knows.
     pub const KNOWN: Features =
-        Features { compatible: 0, read_compatible: 0, incompatible: Features::SNAPSHOTS };
+        Features { compatible: 0, read_compatible: Features::COLLECTED, incompatible: Features::SNAPSHOTS };
 
     /// Returns those that forbid this version to read.
     pub fn unreadable(&self) -> u64 {

@@ -6,7 +6,7 @@
 //! | record | bytes |
 //! | --- | --- |
 //! | writer | `1, session 8, delta u64, committed seconds i64` |
-//! | session | `1, device u64, since seconds i64, state u64, asks u64, heard u64` |
+//! | session | `1, device u64, since seconds i64, state u64, asks u64, heard u64, cleared u64` |
 //! | orphan | `1, device u64, since seconds i64, lease seconds i64` |
 //! | truncation | `1, first frame u64, end frame u64` |
 
@@ -32,6 +32,10 @@ pub enum SessionState {
     Shared,
     /// It is the only one: it publishes and asks when it likes, as long as it knows that it is.
     Alone,
+    /// It gave no sign of life for long, and is counted among the others no more. What it has not published, and what it
+    /// stands on, it may come back for: so nothing is deleted that it may need, until it is in its place again, or one that
+    /// has its journal.
+    Lost,
 }
 
 /// A mount that may write, from its beginning to its end.
@@ -47,6 +51,11 @@ pub struct SessionRecord {
     pub asks: u64,
     /// The last question, of whoever, that it has answered.
     pub heard: u64,
+    /// The last collection that it knows of, by the version that it began with: a commit of all that it had says so, and
+    /// since then it needs nothing older than that.
+    pub cleared: u64,
+    /// It has a journal, so that what it has yet to publish may come back after its end.
+    pub has_journal: bool,
 }
 
 /// An inode without a name that somebody has open.
@@ -111,16 +120,23 @@ impl SessionRecord {
         let state = match self.state {
             SessionState::Shared => 1,
             SessionState::Alone => 2,
+            SessionState::Lost => 3,
         };
-        put(out, &[self.device, self.since_seconds as u64, state, self.asks, self.heard]);
+        let (since, journal) = (self.since_seconds as u64, u64::from(self.has_journal));
+        put(out, &[self.device, since, state, self.asks, self.heard, self.cleared, journal]);
     }
 
     /// Reads a record.
     pub fn decode(bytes: &[u8]) -> Option<SessionRecord> {
-        let [device, since, state, asks, heard] = numbers(bytes)?;
-        // What a later version's session may do, and does not say in words that we know, may be anything.
-        let state = if state == 1 { SessionState::Shared } else { SessionState::Alone };
-        Some(SessionRecord { device, since_seconds: since as i64, state, asks, heard })
+        let [device, since, state, asks, heard, cleared, journal] = numbers(bytes)?;
+        let state = match state {
+            1 => SessionState::Shared,
+            3 => SessionState::Lost,
+            // What a later version's session may do, and does not say in words that we know, may be anything.
+            _ => SessionState::Alone,
+        };
+        let (since_seconds, has_journal) = (since as i64, journal != 0);
+        Some(SessionRecord { device, since_seconds, state, asks, heard, cleared, has_journal })
     }
 }
 
@@ -157,8 +173,15 @@ mod tests {
     #[test]
     fn records_survive_encoding_and_a_longer_tail() {
         let writer = WriterRecord { session: *b"session1", delta: 2, committed_seconds: -3 };
-        let session =
-            SessionRecord { device: 10, since_seconds: -11, state: SessionState::Alone, asks: 12, heard: 13 };
+        let session = SessionRecord {
+            device: 10,
+            since_seconds: -11,
+            state: SessionState::Lost,
+            asks: 12,
+            heard: 13,
+            cleared: 14,
+            has_journal: true,
+        };
         let orphan = Orphan { device: 5, since_seconds: 6, lease_seconds: -7 };
         let truncation = Truncation { from: 8, to: 9 };
         let mut bytes = [const { Vec::new() }; 4];
@@ -166,7 +189,7 @@ mod tests {
         orphan.encode(&mut bytes[1]);
         truncation.encode(&mut bytes[2]);
         session.encode(&mut bytes[3]);
-        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 41]);
+        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 57]);
         for tail in [&b""[..], b"later"] {
             bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(tail));
             assert_eq!(WriterRecord::decode(&bytes[0]), Some(writer));

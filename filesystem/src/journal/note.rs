@@ -14,7 +14,7 @@ use super::Journal;
 const NOTE: &str = "sessions";
 
 /// As many starts in a row as may be killed before they are announced, without the last of them having to wait.
-const SESSIONS_MAX: usize = 16;
+const SESSIONS_MAX: usize = 64;
 
 impl Journal {
     /// Returns the sessions that may be in the tree and are over, oldest first.

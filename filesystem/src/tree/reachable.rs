@@ -30,6 +30,17 @@ pub enum Unreached<E> {
     /// A node could not be had.
     #[error("a part of the tree cannot be read ({0})")]
     Node(E),
+    /// A node of a snapshot's tree could not be had.
+    #[error(
+        "a part of the snapshot {name:?} cannot be read ({error}): what else there is can be collected once that snapshot is \
+         deleted"
+    )]
+    Snapshot {
+        /// The snapshot's name.
+        name: String,
+        /// Why not.
+        error: E,
+    },
     /// It holds something of a later version.
     #[error(
         "the volume holds records that this version does not know: use the newer version that wrote them"
@@ -40,8 +51,8 @@ pub enum Unreached<E> {
     Malformed,
 }
 
-/// Visits the object of each node and each frame of the tree at `root` and of the trees of its snapshots, some of them many
-/// times.
+/// Visits the object of each node and each frame of the trees at `roots` and of the trees of their snapshots, some of them
+/// many times.
 ///
 /// # Errors
 ///
@@ -51,14 +62,19 @@ pub enum Unreached<E> {
 ///
 /// While nodes are fetched.
 pub fn reachable_objects<N: Nodes>(
-    root: &Pointer,
+    roots: &[Pointer],
     nodes: &N,
     visit: &mut impl FnMut(&[u8; 32]),
 ) -> Result<(), Unreached<N::Error>> {
     let mut walk = Walk { visit, passed: HashSet::new(), snapshots: Vec::new() };
-    walk.tree(root, nodes)?;
-    for snapshot in std::mem::take(&mut walk.snapshots) {
-        walk.tree(&snapshot, nodes)?;
+    for root in roots {
+        walk.tree(root, nodes)?;
+    }
+    for (name, snapshot) in std::mem::take(&mut walk.snapshots) {
+        walk.tree(&snapshot, nodes).map_err(|error| match error {
+            Unreached::Node(error) => Unreached::Snapshot { name, error },
+            error => error,
+        })?;
         walk.snapshots.clear();
     }
     Ok(())
@@ -68,8 +84,8 @@ struct Walk<'a, V> {
     visit: &'a mut V,
     /// Inner nodes that were looked at, by object and offset.
     passed: HashSet<([u8; 32], u32)>,
-    /// The trees of the snapshots that the tree's leaves name.
-    snapshots: Vec<Pointer>,
+    /// The snapshots that the tree's leaves name, and their trees.
+    snapshots: Vec<(String, Pointer)>,
 }
 
 impl<V: FnMut(&[u8; 32])> Walk<'_, V> {
@@ -104,13 +120,25 @@ impl<V: FnMut(&[u8; 32])> Walk<'_, V> {
             if Key::is_of_unknown_kind(key) {
                 return Err(Unreached::Unknown);
             }
-            if Key::may_hold_pointer(key) && value.first() != Some(&INLINE) {
-                let pointer = Pointer::decode(value, node.home()).ok_or(Unreached::Malformed)?;
-                (self.visit)(&pointer.address);
-            }
-            if let Some(Key::Snapshot(_)) = Key::decode(&node.shared_key(index)) {
-                let record = SnapshotRecord::decode(value).ok_or(Unreached::Malformed)?;
-                self.snapshots.push(record.tree);
+            // Each kind by its name: whoever adds one has to say here whether it holds pointers.
+            match Key::decode(&node.shared_key(index)).ok_or(Unreached::Malformed)? {
+                Key::Extent(..) if value.first() == Some(&INLINE) => {}
+                Key::Extent(..) => {
+                    let pointer = Pointer::decode(value, node.home()).ok_or(Unreached::Malformed)?;
+                    (self.visit)(&pointer.address);
+                }
+                Key::Snapshot(_) => {
+                    let record = SnapshotRecord::decode(value).ok_or(Unreached::Malformed)?;
+                    self.snapshots.push((record.name, record.tree));
+                }
+                Key::Writer(_)
+                | Key::Orphan(_)
+                | Key::Truncation(_)
+                | Key::Object(_)
+                | Key::Session(_)
+                | Key::Inode(_)
+                | Key::Xattr(..)
+                | Key::Entry(..) => {}
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! 1. The active delta is taken away whole; new changes go to the next.
 //! 2. Its frames are sealed into objects, which are put as they fill, a bounded number at a time. From then on the delta
-//!    names them by pointer: whatever happens to this commit, they are not stored again.
+//!    names them by pointer: whatever happens to this commit, they are not stored again, unless they come into doubt.
 //! 3. Where others won twice, the root is claimed first (see [`super::race`]), so that nobody is kept out for ever.
 //! 4. Its keys are merged into the tree, with a record of which delta of which writer this is; the new nodes follow the
 //!    last frames, so that a small commit is one object.
@@ -70,7 +70,7 @@ impl BackOff {
 }
 
 /// How a commit ended.
-enum Outcome {
+pub(super) enum Outcome {
     Published(Record),
     /// Another writer's value is in the register.
     Lost(Record),
@@ -91,7 +91,11 @@ impl Volume {
                     return;
                 }
                 if let Err(errno) = self.take_newer() {
-                    tracing::warn!(%errno, "another writer's changes cannot be read now");
+                    tracing::warn!(
+                        %errno,
+                        "another writer's changes cannot be read now; if that stays so while all nodes run, mount the drive \
+                         anew: what this mount stands on may have been collected as garbage while it was away"
+                    );
                 }
                 if !wants_commit() && !self.closing.get() {
                     self.work.wait();
@@ -115,7 +119,11 @@ impl Volume {
     /// Until it is published, or another writer's root is taken over, however long that takes.
     pub(super) fn commit(self: &Rc<Self>) -> Result<(), Errno> {
         // Before anything is taken away: a session that says it is with others says so of all that it has done alone.
+        self.lease.session.borrow_mut().on_commit();
         let intent = self.session_intent();
+        if self.has_to_enter_first() {
+            return self.enter_first();
+        }
         let delta = self.state.borrow_mut().take_delta();
         let number = delta.number;
         let result = if delta.changes.is_empty() && intent.is_none() {
@@ -145,7 +153,9 @@ impl Volume {
             return Ok(());
         }
         self.note_features(&delta);
-        let sessions = intent.map_or_else(Changes::new, |intent| self.lease.session.borrow().changes(intent));
+        *self.kept.borrow_mut() = self.brought_back(&delta);
+        let sessions =
+            intent.map_or_else(Changes::new, |intent| self.lease.session.borrow().changes(intent, true));
         let changes = self.tree_changes(&delta, &last, &sessions);
         let grown = Grown::new(self, changes, &mut packer)?;
         let attempt = Attempt { number: delta.number, tree: grown.tree };
@@ -166,6 +176,7 @@ impl Volume {
                 state.committing = None;
                 state.tree = grown.tree;
                 state.objects = grown.objects.clone();
+                state.charter.keep(&self.kept.take());
                 // What was just written is in memory already: decrypted, it goes to the cache.
                 for (key, location) in &last {
                     if let Some(Change::Frame(bytes)) = delta.changes.get(key) {
@@ -219,7 +230,7 @@ impl Volume {
     }
 
     /// Goes on from another writer's root, which may have ours below it.
-    fn take_over(&self, winner: &Record, attempt: Option<Attempt>) -> Result<(), Errno> {
+    pub(super) fn take_over(&self, winner: &Record, attempt: Option<Attempt>) -> Result<(), Errno> {
         let root = open_root(&winner.payload, winner.version, &self.keys.secret).map_err(|error| {
             tracing::error!(%error, "another writer's root does not open");
             Errno::EIO
@@ -305,14 +316,12 @@ impl Volume {
         };
         let mut last = last.iter().peekable();
         for (key, change) in &delta.changes {
-            let value = match change {
-                Change::Removed => None,
-                Change::Stored(pointer) => Some(Value::Pointer(*pointer)),
-                Change::Snapshot(record) => Some(encoded(&self.following(record))),
-                change => match last.next_if(|(frame, _)| frame == key) {
-                    Some((_, location)) => Some(Value::Chunk(*location)),
-                    None => Some(encoded(change)),
-                },
+            let value = match (last.next_if(|(frame, _)| frame == key), change) {
+                (Some((_, location)), _) => Some(Value::Chunk(*location)),
+                (None, Change::Removed) => None,
+                (None, Change::Stored(pointer)) => Some(Value::Pointer(*pointer)),
+                (None, Change::Snapshot(record)) => Some(encoded(&self.following(record))),
+                (None, change) => Some(encoded(change)),
             };
             changes.push(TreeChange { key: Bytes::copy_from_slice(&key.encode()), value });
         }
@@ -334,7 +343,7 @@ impl Volume {
     }
 
     /// Publishes the last objects and the root, for as long as it takes. An error means that nothing was published.
-    fn publish(
+    pub(super) fn publish(
         &self,
         attempt: Attempt,
         unfolded: &ObjectChanges,

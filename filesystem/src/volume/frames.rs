@@ -1,7 +1,8 @@
 //! A delta's frames on their way into the store: sealed into objects, which are put as they fill.
 //!
 //! A bounded number is on its way at a time. What is stored stays stored: the delta names it by pointer from then on,
-//! whatever becomes of the commit. The tree is none of this file's business.
+//! whatever becomes of the commit. What it points to already and is in doubt ([`super::doubt`]) is stored anew. The tree is
+//! none of this file's business.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use super::state::{Change, Delta};
 use crate::cache::Cached;
 use crate::chunk::{ChunkKind, Location, Packer};
 use crate::errno::Errno;
-use crate::format::{INLINE_SIZE_MAX, Key, padded_size};
+use crate::format::{INLINE_SIZE_MAX, Key, Pointer, padded_size};
 
 /// Objects on their way at once: 16 MiB, enough for a long fat line.
 const PUTS_IN_FLIGHT_MAX: usize = 16;
@@ -40,8 +41,9 @@ impl Drop for Puts {
 }
 
 impl Volume {
-    /// Seals the delta's frames. Those in full objects are stored when this returns, and the delta points to them, even
-    /// if others failed; the rest, less than an object, are with their places in the one that is open.
+    /// Seals the delta's frames, and those that it points to and that are in doubt. Those in full objects are stored when this
+    /// returns, and the delta points to them, even if others failed; the rest, less than an object, are with their places
+    /// in the one that is open.
     #[expect(clippy::type_complexity, reason = "a pair that is taken apart at once")]
     pub(super) fn store_frames(
         self: &Rc<Self>,
@@ -51,18 +53,25 @@ impl Volume {
         let mut puts = Puts::new();
         let mut sealed = Vec::new();
         packer.defer_names(true);
-        let frames = delta.changes.iter().filter_map(|(key, change)| match change {
-            Change::Frame(bytes) if bytes.len() > INLINE_SIZE_MAX => Some((key, bytes)),
-            _ => None,
-        });
-        let mut frames: Vec<(&Key, &Bytes)> = frames.collect();
+        let mut frames = self.frames_to_store(&delta);
         // What is aligned most goes first: so a whole frame, of any size, lies in one group of the store.
-        frames.sort_by_key(|(_, bytes)| std::cmp::Reverse(alignment(bytes.len())));
-        for (key, bytes) in frames {
+        frames.sort_by_key(|(_, frame)| std::cmp::Reverse(alignment(frame.size())));
+        for (key, frame) in frames {
             if puts.failure.get().is_some() {
                 break;
             }
-            sealed.push((key.clone(), packer.append(ChunkKind::Frame, bytes)));
+            // One at a time: they may be far more than memory holds.
+            let bytes = match frame {
+                Frame::Here(bytes) => bytes,
+                Frame::InDoubt(pointer) => match self.content_in_doubt(key, &pointer) {
+                    Ok(bytes) => bytes,
+                    Err(errno) => {
+                        puts.failure.set(Some(errno));
+                        break;
+                    }
+                },
+            };
+            sealed.push((key.clone(), packer.append(ChunkKind::Frame, &bytes)));
             for object in packer.take_closed() {
                 puts.start(self, object);
             }
@@ -89,6 +98,31 @@ impl Volume {
         let delta = Rc::new(delta);
         state.committing = Some(delta.clone());
         result.map(|()| (delta, last))
+    }
+
+    fn frames_to_store<'a>(&self, delta: &'a Delta) -> Vec<(&'a Key, Frame)> {
+        let state = self.state.borrow();
+        let frames = delta.changes.iter().filter_map(|(key, change)| match change {
+            Change::Frame(bytes) if bytes.len() > INLINE_SIZE_MAX => Some((key, Frame::Here(bytes.clone()))),
+            change => state.doubt.of(change).map(|pointer| (key, Frame::InDoubt(pointer))),
+        });
+        frames.collect()
+    }
+}
+
+/// A frame that is to be stored.
+enum Frame {
+    Here(Bytes),
+    /// It lies where it may be deleted.
+    InDoubt(Pointer),
+}
+
+impl Frame {
+    fn size(&self) -> usize {
+        match self {
+            Frame::Here(bytes) => bytes.len(),
+            Frame::InDoubt(pointer) => pointer.size as usize,
+        }
     }
 }
 

@@ -71,6 +71,7 @@ impl State {
         }
         for inode in &returned.same {
             self.ghosts.remove(inode);
+            self.doubt.on_return(*inode);
         }
     }
 
@@ -115,9 +116,22 @@ impl Volume {
     ///
     /// While what it consists of is read, if it is one.
     pub(super) fn embody(&self, number: Inode) -> Result<(), Errno> {
+        let inode = self.state.borrow().at(number);
+        self.embody_inode(inode)
+    }
+
+    /// As [`Volume::embody`], of the inode itself.
+    ///
+    /// # Suspends
+    ///
+    /// As [`Volume::embody`].
+    pub(super) fn embody_inode(&self, inode: u64) -> Result<(), Errno> {
         let state = self.state.borrow();
-        let inode = state.at(number);
         let Some(tree) = state.ghosts.get(&inode).copied() else { return Ok(()) };
+        if state.doubt.has_ghost(inode) {
+            // What is left of it is no file any more that could be changed.
+            return Err(Errno::EIO);
+        }
         drop(state);
         let body = self.body_of(inode, tree)?;
         self.change_step(|state| {
@@ -160,6 +174,11 @@ impl Volume {
         let theirs = InodeRecord::decode(theirs).ok_or(Errno::EIO)?;
         if theirs.nlink == 0 {
             // Open at another mount, too, which is of no concern to us.
+            return Ok(());
+        }
+        if self.state.borrow().doubt.has_ghost(inode) {
+            // Its tree may be deleted: programs that have it open go on with what the others wrote.
+            returned.same.push(inode);
             return Ok(());
         }
         let content = Side::new(self, Some(tree)).record(inode)?.map(|record| record.content);

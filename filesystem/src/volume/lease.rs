@@ -31,6 +31,8 @@ const NEWCOMER_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) const LONG: Duration = Duration::from_secs(2);
 /// For how long opens and closes wait once the session is to enter again while the mount is served, as when the machine slept.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2 * LEASE.as_secs());
+/// How often a collector of garbage hears that a commit is under way that it waits for: a nod costs others a lost race.
+const COLLECTOR_NOD_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a mount that ends tries to say so: everything is stored by then, and others find out.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// In the place of a delta's number in a root's commit id: there is none.
@@ -48,16 +50,19 @@ pub(super) struct Lease {
     pub(super) changed: Signal,
     /// Another waited for us at the last look.
     was_waited_for: Cell<bool>,
+    /// When a collector of garbage was last told that we are at work.
+    nodded: Cell<Option<Instant>>,
     /// Since when it is not known that what others closed is to be seen.
     unsettled: Cell<Option<Instant>>,
 }
 
 impl Lease {
-    pub(super) fn new(id: [u8; 8], device: u64) -> Lease {
+    pub(super) fn new(id: [u8; 8], device: u64, has_journal: bool) -> Lease {
         Lease {
-            session: RefCell::new(Session::new(id, device, Time::now().seconds)),
+            session: RefCell::new(Session::new(id, device, Time::now().seconds, has_journal)),
             changed: Signal::new(),
             was_waited_for: Cell::new(false),
+            nodded: Cell::new(None),
             unsettled: Cell::new(None),
         }
     }
@@ -77,14 +82,18 @@ pub(super) fn now() -> Instant {
 }
 
 impl Volume {
-    /// Makes this a session beside those that the tree has, if it may write and others may be there, and waits until what
-    /// others closed is to be seen.
+    fn is_silent(&self) -> bool {
+        self.options.watch_interval.is_none() || self.options.read_only || self.is_removed()
+    }
+
+    /// Makes this a session beside those that the tree has, if it may write and others may be there: before anything is
+    /// committed.
     ///
     /// # Suspends
     ///
-    /// Until then, for some seconds at most, or for as long as another mount takes to store what it has.
-    pub(super) fn enter(&self, present: Present) {
-        if self.options.watch_interval.is_none() || self.options.read_only || self.is_removed() {
+    /// While it is noted beside the journal.
+    pub(super) fn begin_session(&self, present: Present) {
+        if self.is_silent() {
             return;
         }
         let mut noted = self.journal.as_ref().map_or_else(Vec::new, |journal| journal.earlier_sessions());
@@ -93,6 +102,17 @@ impl Volume {
         noted.push(self.session);
         self.note_sessions(&noted);
         self.on_sessions(present);
+    }
+
+    /// Waits until the session is in the tree, and what others closed is to be seen.
+    ///
+    /// # Suspends
+    ///
+    /// Until then, for some seconds at most, or for as long as another mount takes to store what it has.
+    pub(super) fn enter(&self) {
+        if self.is_silent() {
+            return;
+        }
         self.work.notify_all();
         let begun = reactor::now();
         let mut is_told = false;
@@ -115,7 +135,16 @@ impl Volume {
             }
             self.look_again();
         }
-        self.note_sessions(&[self.session]);
+        let mut noted = {
+            let session = self.lease.session.borrow();
+            // Whoever must not write any more is in no tree, and the others stay where they are.
+            if session.is_absent() {
+                return;
+            }
+            session.over()
+        };
+        noted.push(self.session);
+        self.note_sessions(&noted);
     }
 
     fn note_sessions(&self, sessions: &[[u8; 8]]) {
@@ -243,8 +272,11 @@ impl Volume {
             let is_waited_for = self.lease.session.borrow().is_waited_for();
             if self.lease.was_waited_for.replace(is_waited_for) && is_waited_for {
                 self.nod(&record);
+            } else if is_committing {
+                self.nod_to_collector(&record);
             }
         }
+        self.heed_collection();
         if self.session_intent().is_some() {
             self.work.notify_all();
         }
@@ -257,6 +289,20 @@ impl Volume {
         self.on_heard_of(&root);
         let Ok(present) = self.sessions_in(root.tree) else { return };
         self.lease.session.borrow_mut().on_ahead(&present);
+    }
+
+    /// Tells a collector that waits for us, if there is one, that we are there, and still storing.
+    fn nod_to_collector(&self, record: &Record) {
+        let is_soon = |nodded: Instant| now() < nodded + COLLECTOR_NOD_INTERVAL;
+        if self.lease.nodded.get().is_some_and(is_soon) {
+            return;
+        }
+        let Ok(root) = open_root(&record.payload, record.version, &self.keys.secret) else { return };
+        let Some(collection) = root.charter.collection() else { return };
+        if self.lease.session.borrow().is_to_clear(collection.version) {
+            self.lease.nodded.set(Some(now()));
+            self.nod(record);
+        }
     }
 
     /// Tells who waits for us that we are there, and still storing; `record` is what the register has.

@@ -97,6 +97,18 @@ pub enum OpenError {
         /// The features, as flags.
         flags: u64,
     },
+    /// The tree that the journal's changes were made on can't be read, or the newest one.
+    #[error(
+        "the journal in {directory} holds changes that are not stored yet, and the tree that they were made on, or the newest \
+         one, cannot be read ({errno}): check with `status` that all nodes run, and try again; if the journal is an old one, \
+         from a backup or of a drive that was forgotten, that tree may be deleted: move the journal away to go on without it"
+    )]
+    JournalBase {
+        /// Where the journal is.
+        directory: PathBuf,
+        /// What reading it said.
+        errno: Errno,
+    },
     /// The journal can't be used.
     #[error(transparent)]
     Journal(#[from] JournalError),

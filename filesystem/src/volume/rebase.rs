@@ -129,12 +129,26 @@ impl Volume {
         let truncations = self.read_truncations(root.tree)?;
         let sessions = self.sessions_in(root.tree)?;
         let dead = self.state.borrow().truncations.clone();
+        let standing = self.lease.session.borrow().standing(&sessions);
         self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
+        // From here to the end of the block nothing suspends: what is in the active delta now is not committed before it is
+        // known whether it is in doubt.
         self.on_sessions(sessions);
         self.on_heard_of(root);
         {
             let mut state = self.state.borrow_mut();
             state.keep_ghosts(&removed, base, &dead);
+            let (ours, theirs) = (state.charter.let_through(), root.charter.let_through());
+            let State { doubt, ghosts, active, .. } = &mut *state;
+            if doubt.on_root(ours, theirs, standing) {
+                doubt.on_ghosts(ghosts.keys().copied());
+                if active.changes.values().any(|change| doubt.of(change).is_some()) {
+                    tracing::warn!(
+                        "garbage was collected while the drive did not know of this mount: what it has yet to publish, and \
+                         points to what was stored before, is stored anew"
+                    );
+                }
+            }
             state.moved.extend(moved);
             state.charter = root.charter.clone();
             state.objects = root.objects.clone();
@@ -151,6 +165,7 @@ impl Volume {
             state.durability.want(newest);
         }
         self.after_removal();
+        self.heed_collection();
         Ok(())
     }
 

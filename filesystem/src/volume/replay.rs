@@ -54,6 +54,7 @@ impl Volume {
         let base = replay.bases.range(replay.contained..).next().map_or(root.tree, |(_, tree)| *tree);
         let current = {
             let mut state = self.state.borrow_mut();
+            state.doubt.on_replay(root.charter.let_through());
             state.tree = base;
             for (key, change) in replay.left.changes {
                 state.set(key, change);
@@ -63,7 +64,8 @@ impl Volume {
         if base != root.tree
             && let Some(current) = current
         {
-            self.rebase(root, current).map_err(OpenError::Tree)?;
+            let directory = journal.directory().to_owned();
+            self.rebase(root, current).map_err(|errno| OpenError::JournalBase { directory, errno })?;
         }
         self.write_group(journal, &mut files, true)?;
         let mut state = self.state.borrow_mut();

@@ -15,6 +15,12 @@
 //! - Whoever would be `Alone` but for one that is silent asks: a number in its record, which a live session repeats in its
 //!   own. Who does not, for [`SILENCE`], is struck out. A session that finds itself struck out enters again.
 //!
+//! One that is struck out is not forgotten, if it has a journal: its record says `Lost`, which is as good as none for all of
+//! the above, and stays until it is back, or a mount that has its journal has published what is in that, or its owner says
+//! that it never comes back. One that has no journal has nothing that could come back: its record goes. And a session says
+//! which collection of garbage it has cleared the way for: a collector waits for all of them, the lost ones too (see
+//! `docs/collection.md`; who finds that his record is gone goes by [`super::doubt`]).
+//!
 //! Clocks need not agree on the time, only run alike: within [`MARGIN`] over [`LEASE`]. Times here include those in which
 //! the machine slept; they cannot include those in which it was paused from outside, as a virtual machine is for a snapshot
 //! or while it moves to another host. One that was alone when it was paused for longer than [`LEASE`] believes for up to that
@@ -22,8 +28,12 @@
 //!
 //! Not here: reading and writing. This is plain data, told what was seen, and when.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use changes::is_lost;
 
 use crate::format::{SessionRecord, SessionState};
 
@@ -35,7 +45,7 @@ pub(crate) const MARGIN: Duration = Duration::from_secs(1);
 /// After how long without a sign of life another is asked for one: answers cost both a commit.
 const ASK_AFTER: Duration = Duration::from_secs(30);
 /// How long one that was asked may take. Longer than nodes that restart, so that nobody is struck out for that.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 
 /// The sessions in a tree.
 pub(crate) type Present = BTreeMap<u64, SessionRecord>;
@@ -56,7 +66,7 @@ pub(crate) enum Intent {
     Ask,
     /// Say that this one is.
     Answer,
-    /// Remove these, unless they gave a sign of life since.
+    /// Count these as lost, unless they gave a sign of life since.
     Strike(Present),
     /// Remove this one.
     Leave,
@@ -81,6 +91,19 @@ enum Phase {
     Leaving,
 }
 
+/// What a tree says of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// It has it, be it as a lost one.
+    Known,
+    Absent,
+    /// It has it, and says that the way is cleared for what this session never heard of: the virtual machine was put back to
+    /// an earlier moment, and what was done in its name is yet to be done here.
+    PutBack {
+        cleared: u64,
+    },
+}
+
 /// See the file's header.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -90,6 +113,14 @@ pub(crate) struct Session {
     phase: Phase,
     /// The sessions in the tree that we stand on.
     present: Present,
+    /// Those in it that were struck out.
+    lost: Present,
+    /// The collection that the way is to be cleared for; 0: none. All that is needed for that is in the next commit that begins.
+    collection: u64,
+    /// The same, of the commit that is under way.
+    clearing: u64,
+    /// The highest that any commit of ours may have said.
+    cleared_max: u64,
     /// When each of the others gave its last sign of life.
     heard: BTreeMap<u64, Instant>,
     /// When our last question was in the tree.
@@ -98,24 +129,37 @@ pub(crate) struct Session {
     has_worked: bool,
     /// A root that is yet to be taken over has other sessions.
     has_seen_other: bool,
-    /// Sessions of our device that are over for certain.
+    /// Sessions that are over for certain: what they left is in our journal.
     over: Vec<u64>,
+    /// What this one has yet to publish may come back after its end.
+    has_journal: bool,
+    /// Sessions that give no sign of life, somebody says.
+    doubted: Vec<u64>,
+    /// Sessions that never come back, somebody says.
+    forgotten: Vec<u64>,
 }
 
 impl Session {
     /// A session that announces nothing yet.
-    pub(crate) fn new(id: [u8; 8], device: u64, since_seconds: i64) -> Session {
+    pub(crate) fn new(id: [u8; 8], device: u64, since_seconds: i64, has_journal: bool) -> Session {
         Session {
             id: u64::from_le_bytes(id),
             device,
             since_seconds,
             phase: Phase::Silent,
             present: Present::new(),
+            lost: Present::new(),
+            collection: 0,
+            clearing: 0,
+            cleared_max: 0,
             heard: BTreeMap::new(),
             asked: None,
             has_worked: false,
             has_seen_other: false,
             over: Vec::new(),
+            has_journal,
+            doubted: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -131,6 +175,74 @@ impl Session {
             // What is on its way may yet put it there.
             self.phase = Phase::Leaving;
         }
+    }
+
+    /// These give no sign of life, somebody says: they are asked for one at once, and struck out if they give none.
+    pub(crate) fn count_out(&mut self, sessions: &[u64]) {
+        self.doubted.extend_from_slice(sessions);
+    }
+
+    /// Those of `sessions` that are in the tree, and not struck out.
+    pub(crate) fn present_of(&self, sessions: &[u64]) -> Vec<u64> {
+        sessions.iter().copied().filter(|id| self.present.contains_key(id)).collect()
+    }
+
+    /// Whether one that is there has answered what it was asked.
+    pub(crate) fn has_answered(&self, id: u64) -> bool {
+        let asks = self.mine().map_or(0, |mine| mine.asks);
+        self.asked.is_some() && self.present.get(&id).is_some_and(|record| record.heard >= asks)
+    }
+
+    /// These never come back, somebody says: the records of those of them that are lost are to be taken out of the tree.
+    pub(crate) fn forget(&mut self, sessions: &[u64]) {
+        self.forgotten.extend_from_slice(sessions);
+    }
+
+    /// Whether the tree has none of those that never come back.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        !self.lost.keys().any(|id| self.forgotten.contains(id))
+    }
+
+    /// Those in the tree that are over for certain, oldest first.
+    pub(crate) fn over(&self) -> Vec<[u8; 8]> {
+        let is_there = |id: &&u64| self.present.contains_key(id) || self.lost.contains_key(id);
+        self.over.iter().filter(is_there).map(|id| id.to_le_bytes()).collect()
+    }
+
+    /// Whether the tree does not say yet that this one has cleared the way for the collection that began with `version`.
+    pub(crate) fn is_to_clear(&self, version: u64) -> bool {
+        let mine = self.mine().or_else(|| self.lost.get(&self.id));
+        mine.is_some_and(|mine| mine.cleared < version)
+    }
+
+    /// The collection that the way is cleared for by the next commit; 0: there is none.
+    pub(crate) fn collection(&self) -> u64 {
+        self.collection
+    }
+
+    /// A commit begins, of all that there is to commit.
+    pub(crate) fn on_commit(&mut self) {
+        self.clearing = self.collection;
+        self.cleared_max = self.cleared_max.max(self.clearing);
+    }
+
+    /// What a tree with these sessions says of this one. It is to be asked of each, before a commit is made on it.
+    pub(crate) fn standing(&self, present: &Present) -> Standing {
+        match present.get(&self.id) {
+            None => Standing::Absent,
+            Some(mine) if mine.cleared > self.cleared_max => Standing::PutBack { cleared: mine.cleared },
+            Some(_) => Standing::Known,
+        }
+    }
+
+    /// Whether it is to be in the tree, for as long as it has something to store, and is not.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.phase != Phase::Silent && self.mine().is_none()
+    }
+
+    /// With the next commit that begins nothing is needed any more that is older than `collection` and not in its tree.
+    pub(crate) fn on_collection(&mut self, collection: u64) {
+        self.collection = collection;
     }
 
     fn mine(&self) -> Option<&SessionRecord> {
@@ -175,7 +287,10 @@ impl Session {
     }
 
     /// The sessions in the tree are `present`, as of `now`, by our commit or another's.
-    pub(crate) fn on_tree(&mut self, present: Present, now: Instant) {
+    pub(crate) fn on_tree(&mut self, mut present: Present, now: Instant) {
+        // Whoever is back was not over: the note beside a copy of its journal said so.
+        self.over.retain(|id| !self.lost.contains_key(id) || present.get(id).is_none_or(is_lost));
+        self.lost = present.extract_if(.., |_, record| is_lost(record)).collect();
         for (id, record) in &present {
             if *id != self.id && self.present.get(id) != Some(record) {
                 self.heard.insert(*id, now);
@@ -196,7 +311,7 @@ impl Session {
             (Some(SessionState::Alone), _) => Phase::Yielding,
             (Some(SessionState::Shared), Phase::Out) if waits => Phase::Entering { heard: now },
             (Some(SessionState::Shared), Phase::Entering { heard }) if waits => Phase::Entering { heard },
-            (Some(SessionState::Shared), _) => Phase::Shared,
+            (Some(SessionState::Shared | SessionState::Lost), _) => Phase::Shared,
         };
     }
 
@@ -216,10 +331,15 @@ impl Session {
         now: Instant,
     ) {
         let mut present = self.present.clone();
+        present.extend(&self.lost);
         for (id, record) in changes {
             match record {
                 Some(record) => present.insert(*id, *record),
-                None => present.remove(id),
+                None => {
+                    // Should it be there again, it was not over.
+                    self.over.retain(|over| over != id);
+                    present.remove(id)
+                }
             };
         }
         let asks = |present: &Present| present.get(&self.id).map_or(0, |mine| mine.asks);
@@ -234,7 +354,9 @@ impl Session {
 
     /// A root that is not ours, and is yet to be taken over, holds these.
     pub(crate) fn on_ahead(&mut self, present: &Present) {
-        let is_only = present.keys().all(|id| *id == self.id) && present.contains_key(&self.id);
+        let is_there = |(_, record): &(&u64, &SessionRecord)| !is_lost(record);
+        let mut there = present.iter().filter(is_there).map(|(id, _)| *id);
+        let is_only = there.next() == Some(self.id) && there.next().is_none();
         self.has_seen_other = !is_only;
         if matches!(self.phase, Phase::Alone { .. }) && !is_only {
             self.phase = Phase::Yielding;
@@ -256,13 +378,17 @@ impl Session {
 
     /// Returns what the next commit is to do about sessions, be it about files or not.
     pub(crate) fn wants(&self, now: Instant) -> Option<Intent> {
-        let has_question =
-            || self.others().any(|(_, other)| self.mine().is_some_and(|mine| other.asks > mine.heard));
+        let has_question = || {
+            self.mine().is_some_and(|mine| {
+                mine.cleared < self.collection || self.others().any(|(_, other)| other.asks > mine.heard)
+            })
+        };
         match self.phase {
             Phase::Silent => None,
             Phase::Out => Some(Intent::Enter),
-            Phase::Leaving => self.mine().map(|_| Intent::Leave),
+            Phase::Leaving => self.mine().or_else(|| self.lost.get(&self.id)).map(|_| Intent::Leave),
             Phase::Yielding => Some(Intent::Share),
+            _ if !self.over().is_empty() || !self.has_forgotten() => Some(Intent::Enter),
             Phase::Entering { heard } if now >= heard + LEASE => Some(Intent::Strike(self.holders())),
             Phase::Shared if self.others().next().is_none() => Some(Intent::BeAlone),
             Phase::Shared => self.wants_of_silent(now).or_else(|| has_question().then_some(Intent::Answer)),
@@ -275,7 +401,9 @@ impl Session {
         let mine = self.mine()?;
         let unanswered: Present = self
             .others()
-            .filter(|(_, other)| other.heard < mine.asks)
+            .filter(|(id, other)| {
+                other.heard < mine.asks && (self.doubted.is_empty() || self.doubted.contains(id))
+            })
             .map(|(id, record)| (id, *record))
             .collect();
         match self.asked {
@@ -284,57 +412,11 @@ impl Session {
             }
             _ => {
                 let is_silent = |heard: &Instant| now >= *heard + ASK_AFTER;
-                (self.has_worked && self.heard.values().any(is_silent)).then_some(Intent::Ask)
+                let is_doubted = self.asked.is_none() && !self.present_of(&self.doubted).is_empty();
+                let wants = is_doubted || (self.has_worked && self.heard.values().any(is_silent));
+                wants.then_some(Intent::Ask)
             }
         }
-    }
-
-    /// Returns what becomes of the records in the tree that we stand on.
-    pub(crate) fn changes(&self, intent: &Intent) -> Changes {
-        let mut changes = Changes::new();
-        match intent {
-            // One at a time goes by our device's number, and now that is us; but where its directory was copied the other
-            // may live, and rely on being alone.
-            Intent::Enter => {
-                let is_over = |id: u64, other: &SessionRecord| {
-                    other.device == self.device
-                        && (other.state == SessionState::Shared || self.over.contains(&id))
-                };
-                let over = self.others().filter(|(id, other)| is_over(*id, other));
-                changes.extend(over.map(|(id, _)| (id, None)));
-            }
-            Intent::Strike(silent) => changes.extend(
-                (silent.iter())
-                    .filter(|(id, record)| self.present.get(id) == Some(record))
-                    .map(|(id, _)| (*id, None)),
-            ),
-            Intent::Leave => {
-                changes.insert(self.id, None);
-                return changes;
-            }
-            _ => {}
-        }
-        let mine = self.mine().copied();
-        if mine.is_none() && *intent != Intent::Enter {
-            // Struck out meanwhile: the next commit sees to that.
-            return Changes::new();
-        }
-        let is_only = self.others().all(|(id, _)| changes.contains_key(&id));
-        let question = self.present.values().map(|record| record.asks.max(record.heard)).max().unwrap_or(0);
-        let before = mine.unwrap_or(SessionRecord {
-            device: self.device,
-            since_seconds: self.since_seconds,
-            ..SessionRecord::default()
-        });
-        let state = match intent {
-            Intent::Enter | Intent::BeAlone | Intent::Strike(_) if is_only => SessionState::Alone,
-            Intent::Enter | Intent::BeAlone | Intent::Strike(_) | Intent::Share => SessionState::Shared,
-            _ => before.state,
-        };
-        let asks = if *intent == Intent::Ask { question.saturating_add(1) } else { before.asks };
-        let heard = self.others().map(|(_, other)| other.asks).max().unwrap_or(0).max(before.heard);
-        changes.insert(self.id, Some(SessionRecord { state, asks, heard, ..before }));
-        changes
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use dht::HeaderHash;
 
 use super::aliases::Aliases;
+use super::doubt::Doubt;
 use super::durability::Durability;
 use super::passed::Passed;
 use super::values::decode_value;
@@ -168,6 +169,8 @@ pub(crate) struct State {
     pub(crate) aliases: Aliases,
     /// What others removed and is open here, with the tree that still has it.
     pub(crate) ghosts: NumberMap<u64, Pointer>,
+    /// What may have been deleted of what is in all these.
+    pub(crate) doubt: Doubt,
 }
 
 impl State {
@@ -201,6 +204,7 @@ impl State {
             is_removed: false,
             aliases: Aliases::default(),
             ghosts: NumberMap::default(),
+            doubt: Doubt::default(),
         }
     }
 

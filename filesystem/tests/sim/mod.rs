@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each story uses its part")]
 
+pub(crate) mod collector;
 pub(crate) mod contents;
 pub(crate) mod history;
 pub(crate) mod mount;

@@ -24,7 +24,7 @@ struct Mount {
 
 impl Mount {
     fn new(id: u64, device: u64, register: &Register, now: Instant) -> Mount {
-        let mut session = Session::new(id.to_le_bytes(), device, 0);
+        let mut session = Session::new(id.to_le_bytes(), device, 0, true);
         session.announce(&[]);
         session.on_tree(register.present.clone(), now);
         Mount { session, version: register.version, look: None, commit: None }
@@ -42,9 +42,14 @@ impl Mount {
         }
     }
 
-    /// Begins a commit, or ends it: published on what it was made on, or lost to what is there.
+    /// Begins a commit of all that there is, or ends it: published on what it was made on, or lost to what is there.
     fn commit(&mut self, register: &mut Register, has_changes: bool, now: Instant) {
+        self.commit_as(register, has_changes, true, now);
+    }
+
+    fn commit_as(&mut self, register: &mut Register, has_changes: bool, has_all: bool, now: Instant) {
         let Some((begun, intent)) = self.commit.take() else {
+            self.session.on_commit();
             self.commit = Some((now, self.session.wants(now)));
             return;
         };
@@ -52,11 +57,12 @@ impl Mount {
             self.version = register.version;
             return self.session.on_tree(register.present.clone(), now);
         }
-        let changes = intent.map_or_else(Changes::new, |intent| self.session.changes(&intent));
+        let changes = intent.map_or_else(Changes::new, |intent| self.session.changes(&intent, has_all));
         self.session.on_committed(&changes, has_changes, begun, now);
         register.version += 1;
         self.version = register.version;
         register.present = self.session.present.clone();
+        register.present.extend(&self.session.lost);
     }
 
     /// Commits until there is nothing to say, as a committer that nobody races with.
@@ -126,7 +132,8 @@ fn a_holder_that_was_killed_holds_nobody_up_for_longer_than_its_lease() {
     assert!(newcomer.session.is_settled(now));
     newcomer.settle(&mut register, now);
     assert_eq!(newcomer.session.alone_for(now), Some(LEASE - MARGIN));
-    assert_eq!(register.present.keys().collect::<Vec<_>>(), [&2]);
+    assert_eq!(register.present[&1].state, SessionState::Lost, "it may have something that nobody else has");
+    assert_eq!(register.present.len(), 2);
 }
 
 #[test]
@@ -211,6 +218,158 @@ fn a_silent_session_is_asked_and_struck_out_and_a_live_one_answers() {
     now += SILENCE;
     newcomer.settle(&mut register, now);
     assert_eq!(newcomer.session.alone_for(now), Some(LEASE - MARGIN));
+}
+
+#[test]
+fn one_that_is_lost_is_back_or_its_successor_is_before_its_record_goes() {
+    for comes_back in [true, false] {
+        let (mut register, mut holder, mut newcomer, now) = holder_and_newcomer();
+        let now = now + LEASE;
+        newcomer.settle(&mut register, now);
+        assert_eq!(register.present[&1].state, SessionState::Lost);
+        match comes_back {
+            true => {
+                holder.take_over(&register, now);
+                holder.settle(&mut register, now);
+                assert_eq!(register.present[&1].state, SessionState::Shared);
+            }
+            false => {
+                let mut stranger = Mount::new(3, 1, &register, now);
+                stranger.settle(&mut register, now);
+                assert_eq!(register.present[&1].state, SessionState::Lost, "a copy of its directory");
+                let mut successor = Mount::new(4, 1, &register, now);
+                successor.session.announce(&[1u64.to_le_bytes()]);
+                successor.settle(&mut register, now);
+                assert_eq!(register.present.get(&1), None);
+                assert_eq!(register.present[&3].state, SessionState::Lost, "of the same device");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_predecessor_is_lost_until_what_it_left_is_published_and_stays_if_it_is_back() {
+    for is_back in [false, true] {
+        let (mut register, mut holder, _, now) = holder_and_newcomer();
+        let mut successor = Mount::new(3, 1, &register, now);
+        successor.session.announce(&[1u64.to_le_bytes()]);
+        successor.session.on_tree(register.present.clone(), now);
+        successor.commit_as(&mut register, false, false, now);
+        successor.commit_as(&mut register, false, false, now);
+        assert_eq!(register.present[&1].state, SessionState::Lost, "what it left is yet to be published");
+        assert_eq!(successor.session.over(), [1u64.to_le_bytes()], "and to be noted until it is");
+        if is_back {
+            // An image of the disk was started elsewhere: the other lives.
+            holder.take_over(&register, now);
+            holder.settle(&mut register, now);
+            successor.take_over(&register, now);
+        }
+        successor.settle(&mut register, now);
+        successor.commit(&mut register, true, now);
+        successor.commit(&mut register, true, now);
+        assert_eq!(register.present.contains_key(&1), is_back);
+        assert!(successor.session.over().is_empty());
+    }
+}
+
+#[test]
+fn one_without_a_journal_that_is_silent_is_gone_and_leaves_nothing_to_wait_for() {
+    let (mut register, now) = (Register::default(), Instant::now());
+    let mut command = Mount::new(1, 1, &register, now);
+    command.session.has_journal = false;
+    command.settle(&mut register, now);
+    let mut newcomer = Mount::new(2, 2, &register, now);
+    newcomer.settle(&mut register, now);
+    newcomer.settle(&mut register, now + LEASE);
+    assert_eq!(register.present.keys().collect::<Vec<_>>(), [&2]);
+}
+
+#[test]
+fn one_that_is_lost_and_ends_in_order_leaves_no_record() {
+    let (mut register, mut holder, mut newcomer, now) = holder_and_newcomer();
+    newcomer.settle(&mut register, now + LEASE);
+    assert_eq!(register.present[&1].state, SessionState::Lost);
+    holder.session.leave();
+    holder.take_over(&register, now + LEASE);
+    holder.settle(&mut register, now + LEASE);
+    assert_eq!(register.present.get(&1), None);
+}
+
+#[test]
+fn a_collection_is_cleared_by_a_commit_of_all_and_not_by_one_that_only_enters() {
+    let (mut register, now) = (Register::default(), Instant::now());
+    let mut mount = Mount::new(1, 1, &register, now);
+    mount.session.on_collection(5);
+    assert_eq!(mount.session.wants(now), Some(Intent::Enter));
+    mount.commit_as(&mut register, false, false, now);
+    mount.commit_as(&mut register, false, false, now);
+    assert_eq!(register.present[&1].cleared, 0);
+    assert!(mount.session.is_to_clear(5));
+    assert_eq!(mount.session.wants(now), Some(Intent::Answer));
+    mount.settle(&mut register, now);
+    assert_eq!(register.present[&1].cleared, 5);
+    assert!(!mount.session.is_to_clear(5));
+    assert_eq!(mount.session.standing(&register.present), Standing::Known);
+    assert_eq!(mount.session.standing(&Present::new()), Standing::Absent);
+    let put_back = Mount::new(1, 1, &register, now);
+    assert_eq!(put_back.session.standing(&register.present), Standing::PutBack { cleared: 5 });
+    assert_eq!(mount.session.alone_for(now), Some(LEASE - MARGIN), "which costs nobody the drive");
+    mount.session.on_collection(0);
+    assert_eq!(mount.session.wants(now), None);
+    // A commit that has begun has not all that is needed.
+    mount.commit(&mut register, true, now);
+    mount.session.on_collection(9);
+    mount.commit(&mut register, true, now);
+    assert_eq!(register.present[&1].cleared, 5);
+    mount.settle(&mut register, now);
+    assert_eq!(register.present[&1].cleared, 9);
+    // Whoever enters with all that it has need not be waited for.
+    let mut newcomer = Mount::new(2, 2, &register, now);
+    newcomer.session.on_collection(9);
+    newcomer.settle(&mut register, now);
+    assert_eq!(register.present[&2].cleared, 9);
+}
+
+#[test]
+fn one_that_never_comes_back_is_forgotten_once_it_is_lost() {
+    let (mut register, holder, mut newcomer, now) = holder_and_newcomer();
+    drop(holder);
+    newcomer.session.forget(&[1]);
+    newcomer.settle(&mut register, now);
+    assert_eq!(register.present[&1].state, SessionState::Alone, "it may be at work");
+    let now = now + LEASE;
+    newcomer.session.on_collection(9);
+    newcomer.settle(&mut register, now);
+    assert_eq!(register.present.keys().collect::<Vec<_>>(), [&2]);
+    assert!(newcomer.session.has_forgotten());
+    assert_eq!(register.present[&2].cleared, 9);
+    assert_eq!(newcomer.session.alone_for(now), Some(LEASE - MARGIN));
+}
+
+#[test]
+fn those_that_are_said_to_be_silent_are_asked_at_once_and_nobody_else_is_struck_out() {
+    let (mut register, now) = (Register::default(), Instant::now());
+    let mut mounts: Vec<Mount> = (1..=3).map(|id| Mount::new(id, id, &register, now)).collect();
+    for _ in 0..3 {
+        for mount in &mut mounts {
+            mount.take_over(&register, now);
+            mount.settle(&mut register, now);
+        }
+    }
+    let mut helper = Mount::new(4, 4, &register, now);
+    helper.settle(&mut register, now);
+    helper.session.count_out(&[1, 2]);
+    assert_eq!(helper.session.wants(now), Some(Intent::Ask));
+    helper.settle(&mut register, now);
+    mounts[1].take_over(&register, now);
+    mounts[1].settle(&mut register, now);
+    helper.take_over(&register, now);
+    assert!(helper.session.has_answered(2) && !helper.session.has_answered(1));
+    helper.settle(&mut register, now + SILENCE);
+    let states: Vec<SessionState> = register.present.values().map(|record| record.state).collect();
+    let (shared, lost) = (SessionState::Shared, SessionState::Lost);
+    assert_eq!(states, [lost, shared, shared, shared], "the third was not asked about");
+    assert_eq!(helper.session.present_of(&[1, 2]), [2]);
 }
 
 #[derive(Clone, Debug)]

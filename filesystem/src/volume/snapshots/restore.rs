@@ -109,6 +109,7 @@ impl Volume {
     ) -> Result<Restored, RestoreError> {
         self.refresh();
         let (name, path) = (snapshot.record.name.clone(), path.to_owned());
+        let held = self.hold();
         if self.snapshot(snapshot.id)?.is_none() {
             return Err(SnapshotError::Missing { name }.into());
         }
@@ -133,6 +134,7 @@ impl Volume {
             Err(Errno::EEXIST) => return Err(RestoreError::Occupied { path: to.into() }),
             put => put?,
         };
+        drop(held);
         let shown = Inode(directory);
         let entries = [Some(last.as_bytes()), aside.as_ref().map(|aside| aside.name.as_ref())];
         let entries = entries.into_iter().flatten().map(Bytes::copy_from_slice);

@@ -1,0 +1,207 @@
+//! Waiting for the drive's mounts to clear the way, and doing without those that do not come back.
+//!
+//! A mount looks at the root each second, and commits all that it has before it clears the way: over a slow line that takes
+//! long, and it says meanwhile that it is at work. Patience runs from the last sign of life.
+//!
+//! - A command that was killed has no journal, so that nothing of it can come back: if it does not answer when it is asked it is
+//!   struck out, and that is that.
+//! - A mount with a journal is done without only if its owner says that it never comes back. It is asked first, and must have
+//!   published nothing for a while: one that is at work must not be forgotten by mistake. Should it live all the same, it finds
+//!   out, and stores anew what it has (`filesystem/src/volume/doubt.rs`).
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use filesystem::Errno;
+use filesystem::calendar::Civil;
+use filesystem::volume::{CollectError, Fence, Roots, Standing, Volume, Waiting};
+use indicatif::ProgressBar;
+
+use super::{Session, Span, Unknown};
+use crate::cli::Gc;
+use crate::client::Client;
+use crate::client_directory::ClientDirectory;
+use crate::errors::Failure;
+use crate::volume::{Keep, Opening};
+
+/// For how long mounts are waited for that give no sign of life: they look each second, and nod every 15 s while they store.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// For how long a mount must have published nothing before it is forgotten: six times as long as it may take to store what one
+/// commit holds.
+const SILENT_FOR: Duration = Duration::from_secs(3600);
+
+/// How often it is looked whether they have.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Who is waited for in vain.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Needed {
+    #[error(
+        "these mounts have not said that they do without it:{}\nWake them, or start them again where their journals are; if one \
+         never comes back, and what it has not stored may be lost, give `--forget SESSION`",
+        lines(.0)
+    )]
+    Waits(Vec<Waiting>),
+    #[error("these mounts are there, and must not be forgotten: wait until they have stored what they have:{}", lines(.0))]
+    Lives(Vec<Waiting>),
+    #[error(
+        "these mounts published something less than {silent_for} ago, and may be at work; wait, or say `--silent-for` how long is \
+         enough:{}",
+        lines(.of)
+    )]
+    Recent { silent_for: Span, of: Vec<Waiting> },
+    #[error("the drive does not forget them ({0})")]
+    NotForgotten(Failure),
+}
+
+fn lines(waiting: &[Waiting]) -> String {
+    let line = |waiting: &Waiting| {
+        let Waiting { session, device, since_seconds, heard_seconds, is_lost, has_journal } = waiting;
+        let (since, heard) = (Civil::of(*since_seconds), Civil::of(*heard_seconds));
+        let why = match (is_lost, has_journal) {
+            (true, _) => "it vanished without a word, and may come back with what its journal has",
+            (false, true) => "it has not cleared the way yet: it may be storing",
+            (false, false) => "a command that has not ended yet",
+        };
+        format!(
+            "\n  session {session:016x} of device {device:016x}, there since {since}, last heard of {heard} (UTC): {why}"
+        )
+    };
+    waiting.iter().map(line).collect()
+}
+
+/// See the file's header.
+pub(super) struct Mounts<'a> {
+    client: &'a Client,
+    volume: &'a Volume,
+    options: &'a Gc,
+    bar: &'a ProgressBar,
+    forgotten: Cell<usize>,
+}
+
+impl<'a> Mounts<'a> {
+    pub(super) fn new(
+        client: &'a Client,
+        volume: &'a Volume,
+        options: &'a Gc,
+        bar: &'a ProgressBar,
+    ) -> Mounts<'a> {
+        Mounts { client, volume, options, bar, forgotten: Cell::new(0) }
+    }
+
+    /// How many were forgotten.
+    pub(super) fn forgotten(&self) -> usize {
+        self.forgotten.get()
+    }
+
+    /// Waits until all have cleared the way, and the root says so; returns what is in use.
+    ///
+    /// # Errors
+    /// [`Needed`] if some have not, or what keeps it from being known.
+    ///
+    /// # Suspends
+    /// Until then, as long as they give signs of life.
+    pub(super) fn wait_for_all(&self, fence: &Fence) -> Result<Roots, Unknown> {
+        let patience = self.options.patience.map_or(PATIENCE, |span| span.0);
+        let mut signs = Signs { at: reactor::now(), version: 0, count: usize::MAX };
+        let mut has_done_without = false;
+        loop {
+            // Before the look: the last one comes after the whole patience.
+            let was_late = reactor::now().saturating_duration_since(signs.at) > patience;
+            match self.volume.look_at_collection(fence) {
+                Ok(Standing::Clear(roots)) => return Ok(roots),
+                Ok(Standing::Waits { waiting, version, is_heard }) => {
+                    signs.note(version, is_heard, waiting.len());
+                    self.bar.set_message(format!("waiting for {} mounts", waiting.len()));
+                    if was_late && has_done_without {
+                        return Err(Needed::Waits(waiting).into());
+                    }
+                    if was_late {
+                        self.do_without(&waiting)?;
+                        has_done_without = true;
+                        continue;
+                    }
+                }
+                Err(error @ (CollectError::Read(_) | CollectError::Tree(_))) if was_late => {
+                    return Err(error.into());
+                }
+                Err(CollectError::Read(_) | CollectError::Tree(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            reactor::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// Has the drive do without these, if all of them are such as may be done without.
+    fn do_without(&self, waiting: &[Waiting]) -> Result<(), Needed> {
+        let of = |is: &dyn Fn(&Waiting) -> bool| -> Vec<Waiting> {
+            waiting.iter().copied().filter(|waiting| is(waiting)).collect()
+        };
+        let is_named = |waiting: &Waiting| self.options.forget.contains(&Session(waiting.session));
+        let others = of(&|waiting| waiting.has_journal && !is_named(waiting));
+        if !others.is_empty() {
+            return Err(Needed::Waits(others));
+        }
+        let silent_for = self.options.silent_for.unwrap_or(Span(SILENT_FOR));
+        let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let is_recent = |waiting: &Waiting| {
+            let silent = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(waiting.heard_seconds);
+            waiting.has_journal && u64::try_from(silent).unwrap_or(0) < silent_for.0.as_secs()
+        };
+        let recent = of(&is_recent);
+        if !recent.is_empty() {
+            return Err(Needed::Recent { silent_for, of: recent });
+        }
+        let numbers = |of: &[Waiting]| -> Vec<u64> { of.iter().map(|waiting| waiting.session).collect() };
+        let present = numbers(&of(&|waiting| !waiting.is_lost));
+        let forgotten = numbers(&of(&|waiting| waiting.has_journal));
+        let helper = self.helper().map_err(Needed::NotForgotten)?;
+        let failed = |errno: Errno| {
+            Needed::NotForgotten(Failure::Garbage { reason: format!("the nodes do not take it: {errno}") })
+        };
+        let outcome = || {
+            let answered = helper.count_out(&present).map_err(failed)?;
+            if !answered.is_empty() {
+                return Err(Needed::Lives(of(&|waiting| answered.contains(&waiting.session))));
+            }
+            helper.forget_sessions(&forgotten).map_err(failed)
+        };
+        let outcome = outcome();
+        // It has changed nothing but sessions.
+        let _ = helper.close();
+        outcome.map(|()| self.forgotten.set(forgotten.len()))
+    }
+
+    /// A session that says so in the drive's root.
+    fn helper(&self) -> Result<Rc<Volume>, Failure> {
+        let directory = ClientDirectory::scratch()?;
+        let opening = Opening {
+            directory: &directory,
+            seen_directory: None,
+            keep: Keep::Nothing,
+            accept_rollback: false,
+            is_removed: false,
+            cache: None,
+        };
+        Ok(self.client.open_volume(&opening)?.0)
+    }
+}
+
+/// The last sign of life of those that are waited for.
+struct Signs {
+    at: Instant,
+    version: u64,
+    count: usize,
+}
+
+impl Signs {
+    /// `count` are waited for by the root of that version, which one of them published if it `is_heard`.
+    fn note(&mut self, version: u64, is_heard: bool, count: usize) {
+        if count < self.count || (is_heard && version > self.version) {
+            self.at = reactor::now();
+        }
+        (self.count, self.version) = (count, self.version.max(version));
+    }
+}
