@@ -291,7 +291,7 @@ impl Credentials {
         Box::new(Hello {
             versions: PROTOCOL_VERSIONS,
             features: FEATURES,
-            passport: self.renewals.newest(&self.passport),
+            passport: self.renewals.newest(&self.passport, reactor::wall_clock()),
             role: self.role,
             addresses: self.addresses.clone(),
             revocations: self.peers.revocations().version(),
@@ -331,8 +331,9 @@ impl Credentials {
         }
         // What it shows names it, whatever else we know of that key.
         let shown = hello.passport;
-        let passport = if shown.holder() == key { self.renewals.newest(&shown) } else { shown.clone() };
-        let verdict = passport.verify(&self.network, &key, reactor::wall_clock());
+        let now = reactor::wall_clock();
+        let passport = if shown.holder() == key { self.renewals.newest(&shown, now) } else { shown.clone() };
+        let verdict = passport.verify(&self.network, &key, now);
         // Who was removed hears that, and not that its passport has expired meanwhile.
         if matches!(verdict, Ok(_) | Err(PassportError::Expired { .. })) {
             self.peers.admit(&passport).map_err(Refusal::Passport)?;

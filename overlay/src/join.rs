@@ -56,7 +56,9 @@ pub enum JoinError {
     #[error("the network refused us: {0}")]
     Refused(Refusal),
     /// Nobody was reached.
-    #[error("none of the {tried} known nodes can be reached: start one, or give another address")]
+    #[error(
+        "no node of the network can be reached, in any of {tried} ways: start one, or give another address"
+    )]
     Unreachable {
         /// How many were tried.
         tried: usize,

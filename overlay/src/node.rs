@@ -129,7 +129,7 @@ impl Node {
         if let Some(path) = &renewals_file {
             load_renewals(path, &network, &peers, &renewals);
         }
-        let passport = renewals.newest(&passport);
+        let passport = renewals.newest(&passport, reactor::wall_clock());
         let rights = match passport.verify(&network, &own, reactor::wall_clock()) {
             // Whoever has a newer one gives it to us: that is found out at the door.
             Err(PassportError::Expired { .. }) => passport.rights(),
@@ -252,7 +252,7 @@ impl Node {
 
     /// The newest passport that we have.
     pub fn passport(&self) -> Passport {
-        self.state.credentials.renewals.newest(&self.state.credentials.passport)
+        self.state.credentials.renewals.newest(&self.state.credentials.passport, reactor::wall_clock())
     }
 
     /// What we say of ourselves; `None` for a client.

@@ -220,6 +220,12 @@ impl Passport {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
+    /// Whether it is good at `now` as far as its times go, as `verify` sees them.
+    pub fn is_open(&self, now: SystemTime) -> bool {
+        let earliest = now.checked_add(CLOCK_SKEW_MAX).unwrap_or(now);
+        self.opens_until().is_none_or(|until| now < until) && self.not_before() <= earliest
+    }
+
     fn expires_seconds(&self) -> u64 {
         self.links.iter().map(|link| link.expires).min().unwrap_or(u64::MAX)
     }

@@ -116,6 +116,8 @@ impl Peers {
             && passport.is_newer_than(&known.passport)
             && known.peer.rights.include(passport.rights())
         {
+            // The longer one may give fewer.
+            known.peer.rights = passport.rights();
             known.peer.expires = passport.opens_until();
             known.passport = passport.clone();
         }
@@ -266,6 +268,10 @@ mod tests {
         assert_eq!(peers.check(Some(&key), Rights::CLIENT), Ok(()));
         peers.renew(&Passport::issue(&identity(1), identity(3).public_key(), Rights::CLIENT, None));
         assert_eq!(peers.count(), 1);
+        // A longer one that gives less gives no more than that.
+        peers.renew(&until(Rights::READER, later + Duration::from_secs(3600)));
+        assert_eq!(peers.check(Some(&key), Rights::READER), Ok(()));
+        assert!(peers.check(Some(&key), Rights::CLIENT).is_err());
     }
 
     #[test]

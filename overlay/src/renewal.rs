@@ -6,7 +6,8 @@
 //! that was away until the one in its key file had expired comes in at the first node that has its new one, and is handed
 //! that there.
 //!
-//! Only what the owner himself signed is kept. Of two passports of one holder that which is good for longer is the newer.
+//! Only what the owner himself signed is kept, as long as it is good. Of two passports of one holder that which is good for
+//! longer is the newer.
 //! Nobody is a member less by an entry here that is missing, damaged or old: he has to be given his passport again.
 //!
 //! Not here: how they spread (`renewing.rs`), and when one is renewed, which is the owner's affair.
@@ -49,12 +50,19 @@ impl Renewals {
         Renewals::default()
     }
 
-    /// The newest passport of whoever shows `shown`, that one included.
-    pub fn newest(&self, shown: &Passport) -> Passport {
+    /// The newest passport of whoever shows `shown`, that one included. One that is not good at `now` takes no other's place:
+    /// the owner's clock may have been ahead when it was signed.
+    pub fn newest(&self, shown: &Passport, now: SystemTime) -> Passport {
         match self.kept.borrow().get(&shown.holder()) {
-            Some(kept) if kept.is_newer_than(shown) => kept.clone(),
+            Some(kept) if kept.is_newer_than(shown) && kept.is_open(now) => kept.clone(),
             _ => shown.clone(),
         }
+    }
+
+    /// Forgets whom `revoked` names, and what is not good at `now`: two books become equal only if neither has what the other
+    /// refuses.
+    pub(crate) fn forget(&self, revoked: &Revocations, now: SystemTime) {
+        self.kept.borrow_mut().retain(|_, passport| passport.is_open(now) && revoked.admit(passport).is_ok());
     }
 
     /// Keeps those of `passports` that are good and newer than what is known of their holders, and returns them. What is no
@@ -69,6 +77,7 @@ impl Renewals {
         revoked: &Revocations,
         now: SystemTime,
     ) -> Result<Vec<Passport>, RenewRefused> {
+        self.forget(revoked, now);
         let mut kept = self.kept.borrow_mut();
         let mut news = Vec::new();
         for passport in passports {
@@ -85,11 +94,6 @@ impl Renewals {
         }
         let mut next = kept.clone();
         next.extend(news.iter().map(|passport| (passport.holder(), passport.clone())));
-        if next.len() > RENEWALS_MAX {
-            next.retain(|holder, passport| {
-                passport.verify(network, holder, now).is_ok() && revoked.admit(passport).is_ok()
-            });
-        }
         if next.len() > RENEWALS_MAX {
             return Err(RenewRefused::TooMany);
         }
@@ -171,8 +175,39 @@ mod tests {
         assert_ne!(book.digest(), second.digest());
         take(&second, book.all(), 1).unwrap();
         assert_eq!(book.digest(), second.digest());
-        assert_eq!((book.newest(&old), second.newest(&new)), (new.clone(), new));
-        assert_eq!(book.newest(&passport(1, 3, 90)).expires(), Some(SystemTime::UNIX_EPOCH + DAY * 90));
+        let now = SystemTime::UNIX_EPOCH + DAY;
+        assert_eq!((book.newest(&old, now), second.newest(&new, now)), (new.clone(), new));
+        let newest = book.newest(&passport(1, 3, 90), now);
+        assert_eq!(newest.expires(), Some(SystemTime::UNIX_EPOCH + DAY * 90));
+    }
+
+    #[test]
+    fn a_passport_of_a_clock_that_was_ahead_keeps_none_out_that_is_good() {
+        let from = |days: u32, until: u32| {
+            let (from, until) = (SystemTime::UNIX_EPOCH + DAY * days, SystemTime::UNIX_EPOCH + DAY * until);
+            Passport::issue_from(&identity(1), identity(2).public_key(), Rights::CLIENT, from, Some(until))
+        };
+        let (ahead, good) = (from(365, 545), from(1, 181));
+        let book = Renewals::new();
+        take(&book, vec![ahead.clone()], 365).unwrap();
+        assert_eq!(book.newest(&good, SystemTime::UNIX_EPOCH + DAY * 365), ahead);
+        // The clock is put right.
+        assert_eq!(book.newest(&good, SystemTime::UNIX_EPOCH + DAY * 2), good);
+        assert_eq!(take(&book, vec![good.clone()], 2), Ok(vec![good.clone()]));
+        assert_eq!(book.all(), [good]);
+    }
+
+    #[test]
+    fn books_become_equal_though_somebody_was_removed_or_a_passport_is_over() {
+        let (over, good, removed) = (passport(1, 2, 30), passport(1, 3, 90), passport(1, 4, 90));
+        let (here, there) = (Renewals::new(), Renewals::new());
+        take(&here, vec![over, good.clone(), removed], 1).unwrap();
+        take(&there, vec![good], 1).unwrap();
+        let revoked = Revocations::default();
+        let revoked = revoked.with(&identity(1), [identity(4).public_key()], SystemTime::UNIX_EPOCH).unwrap();
+        let (network, now) = (identity(1).public_key(), SystemTime::UNIX_EPOCH + DAY * 31);
+        assert_eq!(here.take(there.all(), &network, &revoked, now), Ok(vec![]));
+        assert_eq!(here.digest(), there.digest());
     }
 
     #[test]

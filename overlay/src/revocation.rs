@@ -212,7 +212,11 @@ impl Revocations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::WELCOME_BYTES_MAX;
     use crate::passport::Rights;
+
+    /// What stands around a list in an answer.
+    const ANSWER_AROUND_BYTES_MAX: usize = 64;
 
     fn identity(number: u8) -> Identity {
         Identity::from_seed(&[number; 32])
@@ -280,6 +284,9 @@ mod tests {
         let full = (0..REVOKED_MAX as u32).map(key);
         let full = Revocations::default().with(&identity(1), full, SystemTime::now()).unwrap();
         assert!(full.to_bytes().len() <= REVOCATIONS_BYTES_MAX);
+        // Whoever is removed is shown it in place of a welcome, and what is longer than that is not sent.
+        let most = full.to_bytes().len() + ANSWER_AROUND_BYTES_MAX;
+        assert!(most <= WELCOME_BYTES_MAX, "{most}");
         let longer = full.with(&identity(1), [key(u32::MAX)], SystemTime::now());
         assert_eq!(longer, Err(RevocationsError::TooLong));
         assert!(full.with(&identity(1), [key(0)], SystemTime::now()).is_ok(), "nobody is on it twice");

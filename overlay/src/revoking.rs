@@ -33,6 +33,7 @@ pub(crate) fn take(state: &Rc<State>, newer: Revocations) -> Result<[u8; 32], Re
     if let Some(connected) = state.peers.revoke(newer) {
         let list = state.peers.revocations();
         tracing::info!(version = list.version(), cut = connected.len(), "members were revoked");
+        state.credentials.renewals.forget(&list, reactor::wall_clock());
         for key in list.revoked().iter().map(|revoked| revoked.key).chain(connected) {
             state.pool.cut(&key);
             state.change_table(|table, _| table.remove(&NodeId::of(&key)));

@@ -30,8 +30,7 @@ pub(crate) const GOSSIP_SMALL: Duration = Duration::from_secs(3);
 pub(crate) const GOSSIP_LARGE: Duration = Duration::from_secs(60);
 /// How often a node that reaches nobody tries its ways in again.
 const REJOIN: Duration = Duration::from_secs(1);
-/// How often one that reaches somebody tries a way in that leads to nobody yet. A dial costs little, and a dead address of
-/// years ago is one of them.
+/// How often, at most, one that reaches somebody tries a way in that leads to nobody yet.
 const TRY_WAY: Duration = Duration::from_secs(10);
 /// Contacts are saved at most this often.
 const SAVE: Duration = Duration::from_secs(5);
@@ -124,7 +123,7 @@ impl Upkeep {
                     || self.state.pool.is_connected(key)
                     || table.get(&NodeId::of(key)).is_some_and(|entry| entry.is_live())
             };
-            self.state.ways.borrow_mut().next_unmet(is_in_touch)
+            self.state.ways.borrow_mut().next_unmet(now, is_in_touch)
         };
         if let Some(way) = unmet {
             join::try_way(&self.state, way);

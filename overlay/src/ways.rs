@@ -5,11 +5,21 @@
 //! the link is back nobody has a reason to look beyond. So whoever is not met is tried on, one way at a time and for as
 //! long as we run; one connection between two such islands makes them one, for each asks its neighbours for news.
 //!
+//! A way that leads nowhere, as an address of years ago may, at which somebody else listens by now, is tried ever more rarely.
+//!
 //! Pure: it dials nothing.
+
+use std::time::{Duration, Instant};
 
 use reactor::crypto::PublicKey;
 
 use crate::join::Bootstrap;
+
+/// After the first try of a way, so long passes until the next; twice as long after each further one.
+const PAUSE_MIN: Duration = Duration::from_secs(10);
+
+/// And no longer than this: who is back after years is met within the hour.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
 /// The ways in, without end: what was given, and the last run's contacts.
 #[derive(Default)]
@@ -23,6 +33,15 @@ struct Way {
     bootstrap: Bootstrap,
     /// Who was met there last.
     led_to: Option<PublicKey>,
+    /// How long to wait after the next try, and until when that is not due.
+    pause: Duration,
+    not_before: Option<Instant>,
+}
+
+impl Way {
+    fn is_met(&mut self) {
+        (self.pause, self.not_before) = (PAUSE_MIN, None);
+    }
 }
 
 impl Ways {
@@ -34,7 +53,8 @@ impl Ways {
                     Bootstrap::Contact(contact) => Some(contact.public_key),
                     Bootstrap::Address(_) => None,
                 };
-                self.ways.push(Way { bootstrap: bootstrap.clone(), led_to });
+                let bootstrap = bootstrap.clone();
+                self.ways.push(Way { bootstrap, led_to, pause: PAUSE_MIN, not_before: None });
             }
         }
     }
@@ -48,18 +68,29 @@ impl Ways {
     pub(crate) fn on_met(&mut self, bootstrap: &Bootstrap, key: PublicKey) {
         if let Some(way) = self.ways.iter_mut().find(|way| way.bootstrap == *bootstrap) {
             way.led_to = Some(key);
+            way.is_met();
         }
     }
 
-    /// The next way that leads to nobody whom we are in touch with, each in its turn.
-    pub(crate) fn next_unmet(&mut self, is_in_touch: impl Fn(&PublicKey) -> bool) -> Option<Bootstrap> {
+    /// The next way that is due and leads to nobody whom we are in touch with, each in its turn.
+    pub(crate) fn next_unmet(
+        &mut self,
+        now: Instant,
+        is_in_touch: impl Fn(&PublicKey) -> bool,
+    ) -> Option<Bootstrap> {
+        let leads_on = |way: &&mut Way| way.led_to.as_ref().is_some_and(&is_in_touch);
+        self.ways.iter_mut().filter(leads_on).for_each(Way::is_met);
         let count = self.ways.len();
-        let is_unmet = |way: &Way| !way.led_to.as_ref().is_some_and(&is_in_touch);
-        let index = (0..count)
-            .map(|offset| (self.next + offset) % count)
-            .find(|index| is_unmet(&self.ways[*index]))?;
+        let is_due = |way: &Way| {
+            !way.led_to.as_ref().is_some_and(&is_in_touch) && way.not_before.is_none_or(|at| at <= now)
+        };
+        let index =
+            (0..count).map(|offset| (self.next + offset) % count).find(|index| is_due(&self.ways[*index]))?;
         self.next = index + 1;
-        Some(self.ways[index].bootstrap.clone())
+        let way = &mut self.ways[index];
+        way.not_before = now.checked_add(way.pause);
+        way.pause = (way.pause * 2).min(PAUSE_MAX);
+        Some(way.bootstrap.clone())
     }
 }
 
@@ -78,11 +109,16 @@ mod tests {
         let (one, two) = (PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32]));
         let known = Bootstrap::Contact(contact_at(NodeId([1; 32]), "127.0.0.1:1"));
         let mut ways = Ways::default();
-        assert_eq!(ways.next_unmet(|_| true), None);
+        // Each look is later than any pause.
+        let mut now = Instant::now();
+        let mut turn = |ways: &mut Ways, met: &[PublicKey]| {
+            now += PAUSE_MAX;
+            ways.next_unmet(now, |key| met.contains(key))
+        };
+        assert_eq!(turn(&mut ways, &[]), None);
         ways.add(&[address(2), known.clone()]);
         ways.add(&[known.clone(), address(3)]);
         assert_eq!(ways.all(), [address(2), known.clone(), address(3)]);
-        let turn = |ways: &mut Ways, met: &[PublicKey]| ways.next_unmet(|key| met.contains(key));
         assert_eq!(turn(&mut ways, &[one]), Some(address(2)));
         assert_eq!(turn(&mut ways, &[one]), Some(address(3)));
         assert_eq!(turn(&mut ways, &[one]), Some(address(2)));
@@ -92,5 +128,22 @@ mod tests {
         assert_eq!(turn(&mut ways, &[two]), Some(known), "it is gone, and may be back");
         ways.on_met(&address(3), one);
         assert_eq!(turn(&mut ways, &[one, two]), None);
+    }
+
+    #[test]
+    fn a_way_that_leads_nowhere_is_tried_ever_more_rarely_and_one_that_led_somewhere_at_once() {
+        let start = Instant::now();
+        let mut ways = Ways::default();
+        ways.add(&[address(2)]);
+        let tried = |ways: &mut Ways, seconds: std::ops::Range<u64>| {
+            let at = |second| start + Duration::from_secs(second);
+            seconds.filter(|second| ways.next_unmet(at(*second), |_| false).is_some()).count()
+        };
+        assert_eq!(tried(&mut ways, 0..3600), 9);
+        assert_eq!(tried(&mut ways, 3600..36_000), 9);
+        let key = PublicKey::from_bytes([1; 32]);
+        ways.on_met(&address(2), key);
+        assert_eq!(ways.next_unmet(start + Duration::from_secs(36_000), |known| *known == key), None);
+        assert_eq!(tried(&mut ways, 36_001..36_011), 1, "it has just gone");
     }
 }
