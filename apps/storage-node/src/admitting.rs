@@ -40,6 +40,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A node that takes longer is asked again a second later.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
+/// How many rounds pass before the nodes are asked once more which list of the revoked they have: up to 42 KiB from each.
+const ROUNDS_PER_LOOK: u64 = 60;
+
 /// Replies that are remembered: a few nodes' letter boxes. Each takes some KiB.
 const REPLIES_MAX: usize = 4 * LETTERS_MAX;
 
@@ -72,6 +75,7 @@ struct Host {
     replied: RefCell<BTreeMap<[u8; 32], Reply>>,
     /// The list of the revoked that those replies are by.
     replied_by: Cell<u64>,
+    rounds: Cell<u64>,
 }
 
 impl Admitting {
@@ -102,6 +106,7 @@ impl Admitting {
             given: RefCell::default(),
             replied: RefCell::default(),
             replied_by: Cell::new(0),
+            rounds: Cell::new(0),
         };
         let coroutine = reactor::spawn(move || host.run());
         Ok(Some(Admitting { coroutine }))
@@ -137,10 +142,14 @@ impl Host {
         // for the rest.
         let mut handed_on = Ok(());
         // What `remove` could tell no node; and the nodes that run in this home had lists of their own.
-        if kept.version() > self.overlay.peers().revocations().version() {
-            // In force from here on, though it may fail to be kept.
-            let taken = self.overlay.revoke(kept);
-            handed_on = taken.map(drop).map_err(|error| Failure::Removing { reason: error.to_string() });
+        match self.list_to_hand_on(kept) {
+            Ok(None) => {}
+            Ok(Some(list)) => {
+                // In force from here on, though it may fail to be kept.
+                let taken = self.overlay.revoke(list);
+                handed_on = taken.map(drop).map_err(|error| Failure::Removing { reason: error.to_string() });
+            }
+            Err(failure) => handed_on = Err(failure),
         }
         let revoked = self.overlay.peers().revocations();
         let renewed = self.renew(&revoked);
@@ -148,6 +157,26 @@ impl Host {
         let answered = self.answer_letters(&roll, &revoked);
         self.keeping.go_on(&self.overlay, self.shelf.as_deref());
         handed_on.and(renewed).and(put_out).and(answered)
+    }
+
+    /// The list of the revoked that the nodes are to have: what this home kept, or, where that and theirs are such that neither
+    /// is taken for the newer one with nobody lost, one that follows all of them. A home that was put back from a copy may have
+    /// signed one of a number that they are beyond, and two copies one each.
+    fn list_to_hand_on(&self, kept: Revocations) -> Result<Option<Revocations>, Failure> {
+        let own = self.overlay.peers().revocations();
+        let mut lists = vec![own.clone()];
+        if self.rounds.replace(self.rounds.get() + 1).is_multiple_of(ROUNDS_PER_LOOK) {
+            let live = self.overlay.contacts().into_iter().filter(|(_, is_live)| *is_live);
+            let nodes: Vec<Contact> = live.map(|(contact, _)| contact).collect();
+            lists.extend(remove::lists_from(&self.overlay, &nodes, &self.network.owner_key()));
+        }
+        lists.push(kept);
+        let newest = lists.iter().max_by_key(|list| list.version()).cloned().unwrap_or_default();
+        if lists.iter().all(|list| remove::is_below(list, &newest)) {
+            return Ok(if own == newest { None } else { Some(newest) });
+        }
+        let (home, network) = (self.home.clone(), self.network.clone());
+        reactor::offload(move || remove::sign(&home, &network, &[], &lists)).map(Some)
     }
 
     /// Takes off the drive whom `remove` could not.
@@ -317,6 +346,8 @@ pub(crate) fn seconds(at: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use overlay::{Config, Peers, Role};
     use reactor::crypto::Identity;
     use reactor::rpc::Service;
@@ -339,6 +370,43 @@ mod tests {
         }
     }
 
+    /// What lets in and turns out in a home's process, connected to the node at `way`, if there is one.
+    fn host(home: Home, network: Network, way: Option<SocketAddr>) -> Host {
+        let user = Member::load(&home.user_key_file(), crate::network::Role::User).unwrap();
+        let config = Config {
+            identity: (*user.identity).clone(),
+            network: network.owner_key(),
+            passport: user.passport.clone(),
+            role: Role::Client,
+            listen: None,
+            bootstrap: Vec::new(),
+            contacts_file: None,
+            revocations_file: None,
+            renewals_file: None,
+            statement: Default::default(),
+            record_file: None,
+            peers: Peers::new(),
+        };
+        let overlay = Node::start(config, Service::new()).unwrap();
+        if let Some(way) = way {
+            overlay.join(&[way.into()]).unwrap();
+        }
+        Host {
+            keeping: Keeping::new(&home, &network, &user),
+            shelf: None,
+            store: client::block_store(overlay.clone(), None, &network, &user),
+            home,
+            network,
+            overlay,
+            user,
+            has_told: Cell::new(false),
+            given: RefCell::default(),
+            replied: RefCell::default(),
+            replied_by: Cell::new(0),
+            rounds: Cell::new(0),
+        }
+    }
+
     #[test]
     fn passports_are_renewed_although_somebody_cannot_be_taken_off_the_drive() {
         let directory = tempfile::tempdir().unwrap();
@@ -356,39 +424,70 @@ mod tests {
         })
         .unwrap();
         reactor::run(move || {
-            let user = Member::load(&home.user_key_file(), crate::network::Role::User).unwrap();
-            let config = Config {
-                identity: (*user.identity).clone(),
-                network: network.owner_key(),
-                passport: user.passport.clone(),
-                role: Role::Client,
-                listen: None,
-                bootstrap: Vec::new(),
-                contacts_file: None,
-                revocations_file: None,
-                renewals_file: None,
-                statement: Default::default(),
-                record_file: None,
-                peers: Peers::new(),
-            };
-            let overlay = Node::start(config, Service::new()).unwrap();
-            let host = Host {
-                keeping: Keeping::new(&home, &network, &user),
-                shelf: None,
-                store: client::block_store(overlay.clone(), None, &network, &user),
-                home,
-                network,
-                overlay: overlay.clone(),
-                user,
-                has_told: Cell::new(false),
-                given: RefCell::default(),
-                replied: RefCell::default(),
-                replied_by: Cell::new(0),
-            };
+            let host = host(home, network, None);
             assert!(host.round().is_err(), "somebody is on the drive who was removed");
             let given: Vec<_> = host.given.borrow().iter().map(Passport::holder).collect();
             assert_eq!(given, [stays.public_key()]);
-            overlay.stop();
+            host.overlay.stop();
+        });
+    }
+
+    /// A home that was put back from a copy, or two copies of it at once, had lists that no node took for newer than its own.
+    #[test]
+    fn lists_of_the_revoked_that_do_not_follow_each_other_become_one_that_follows_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let (network, _) = home.open_or_found(Some(1)).unwrap();
+        let owner = identity::owner(&home).unwrap();
+        let key = |number: u8| member(number).public_key();
+        let list = |keys: &[u8]| {
+            let mut list = Revocations::default();
+            for number in keys {
+                list = list.with(&owner, [key(*number)], SystemTime::now()).unwrap();
+            }
+            list
+        };
+        // Here one was removed while no node answered; two others had been, by another copy.
+        list(&[7]).save(&home.revocations_file()).unwrap();
+        let (theirs, others) = (list(&[8, 9]), list(&[8, 10]));
+        let node_key = Identity::from_seed(&[30; 32]);
+        let passport = Passport::issue(&owner, node_key.public_key(), InvitedAs::Node.rights(), None);
+        reactor::run(move || {
+            let node = Node::start(
+                Config {
+                    identity: node_key,
+                    network: network.owner_key(),
+                    passport,
+                    role: Role::Storage,
+                    listen: Some("127.0.0.1:0".parse().unwrap()),
+                    bootstrap: Vec::new(),
+                    contacts_file: None,
+                    revocations_file: None,
+                    renewals_file: None,
+                    statement: Default::default(),
+                    record_file: None,
+                    peers: Peers::new(),
+                },
+                Service::new(),
+            )
+            .unwrap();
+            let host = host(home.clone(), network.clone(), node.listen_address());
+            host.overlay.revoke(theirs).unwrap();
+            node.revoke(others).unwrap();
+            let _ = host.round();
+            for number in 7..=10 {
+                assert!(host.overlay.peers().is_revoked(&key(number)), "{number} at ours");
+            }
+            let kept = home.revocations(&network).unwrap();
+            assert_eq!((kept.version(), kept.revoked().len()), (3, 4));
+            // A newer one goes from node to node by itself.
+            while node.peers().revocations() != kept {
+                reactor::sleep(Duration::from_millis(5));
+            }
+            let _ = host.round();
+            assert_eq!(home.revocations(&network).unwrap(), kept, "nothing is left to be done");
+            host.overlay.stop();
+            node.stop();
         });
     }
 }

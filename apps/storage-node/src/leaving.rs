@@ -13,7 +13,7 @@ use dht::keepers::Presence;
 use dht::spread::{Spread, SpreadError};
 use overlay::NodeId;
 
-use crate::client::Settings;
+use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity;
@@ -21,6 +21,7 @@ use crate::keepers::{Moved, internal, move_root, with_root};
 use crate::members::Subject;
 use crate::nodes::Nodes;
 use crate::output::{self, say};
+use crate::process;
 use crate::progress;
 use crate::remove;
 use crate::roll::Roll;
@@ -31,7 +32,7 @@ use crate::volume;
 /// # Errors
 /// `Failure::NoSuchNode`, `Failure::NotMoved`, `Failure::Needed`, or what keeps the root from being read.
 pub(crate) fn drain(settings: &Settings, name: &str) -> Result<(), Failure> {
-    let nodes = Nodes::of(settings)?;
+    let nodes = nodes_by_now(settings)?;
     let node = named(settings, &nodes, name)?;
     let spread = empty(settings, &nodes, &node)?;
     let name = nodes.names(&[node]);
@@ -57,7 +58,7 @@ pub(crate) fn remove(settings: &Settings, name: &str, now: bool) -> Result<(), F
         let reason = "only the home that made the network removes nodes: say it with its --home".into();
         return Err(Failure::Needed { who: name.into(), reason });
     };
-    let nodes = Nodes::of(settings)?;
+    let nodes = nodes_by_now(settings)?;
     let id = named(settings, &nodes, name)?;
     let unknown = || Failure::NoSuchNode { name: name.into() };
     let listed = nodes.get(&id).ok_or_else(unknown)?;
@@ -77,7 +78,7 @@ pub(crate) fn turn_out(
     now: bool,
 ) -> Result<(), Failure> {
     identity::owner(home)?;
-    let nodes = Nodes::of(settings)?;
+    let nodes = nodes_by_now(settings)?;
     let Some(id) = subject.keys().first().map(NodeId::of) else { return Ok(()) };
     refuse_if_a_drive_runs_on_it(home, &nodes, &id)?;
     if now {
@@ -97,14 +98,30 @@ pub(crate) fn turn_out(
         ));
     }
     remove::turn_out(home, settings, subject)?;
-    // What was put on it meanwhile is on others, too; as soon as it is on enough of them, nothing is missing.
-    let spread = with_root(settings, |store, _| spread(store, &nodes, &id)).map_err(|failure| {
+    // What was put on it meanwhile is on others, too; as soon as it is on enough of them, nothing is missing. Nor does it keep the
+    // root: before it was refused, a drive that is up may have had it do so in the place of another one.
+    let spread = empty(settings, &nodes, &id).map_err(|failure| {
         let reason = format!("{subject} is refused from now on; what was put on it meanwhile may have too few copies yet: {failure}");
         Failure::Removing { reason }
     })?;
     say(format_args!("as many others as there are copies have each of {} blocks", spread.blocks));
     say("it counts no more, and may be switched off, disk and all");
     Ok(())
+}
+
+/// The network's nodes, without those of whom only the nodes know that they were removed: another copy of this home may have done
+/// that. One that was removed says nothing to anybody, and is not waited for.
+fn nodes_by_now(settings: &Settings) -> Result<Nodes, Failure> {
+    let mut nodes = Nodes::of(settings)?;
+    let lists = process::run(|| {
+        let client = Client::connect(settings)?;
+        let contacts: Vec<_> = client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect();
+        let lists = remove::lists_of(&client, &contacts, &settings.network);
+        client.leave();
+        Ok::<_, Failure>(lists)
+    })?;
+    lists.iter().for_each(|list| nodes.strike_off(list));
+    Ok(nodes)
 }
 
 /// The drive of `up` is the client of the node in the same process: all the others would refuse it, too.

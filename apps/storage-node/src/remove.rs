@@ -32,6 +32,9 @@ use crate::sharing::{Intruder, Sharer, TakenOff};
 /// A node has to write the list down before it answers.
 const KEEP_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often a list is made of all that there are, where another copy of this home removes somebody at the same time.
+const TRIES_MAX: usize = 3;
+
 /// Runs the command.
 ///
 /// # Errors
@@ -65,12 +68,17 @@ fn perform(home: &Home, network: &Network, settings: &Settings, subject: &Subjec
         |client| client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect(),
     );
     let nodes: Vec<Contact> = nodes.into_iter().filter(|node| !keys.contains(&node.public_key)).collect();
-    let theirs = client.as_ref().map_or_else(|_| Vec::new(), |client| lists_of(client, &nodes, network));
-    let list = sign(home, network, &keys, &theirs)?;
-    let client = client.map_err(|failure| Failure::Removing {
-        reason: format!("{subject} is on the list of the revoked, and no node knows it yet: {failure}"),
-    })?;
-    let result = spread_and_put_out(home, network, &client, &nodes, &list, subject);
+    let client = match client {
+        Ok(client) => client,
+        Err(failure) => {
+            sign(home, network, &keys, &[])?;
+            let reason =
+                format!("{subject} is on the list of the revoked, and no node knows it yet: {failure}");
+            return Err(Failure::Removing { reason });
+        }
+    };
+    let result = sign_and_spread(home, network, &client, &nodes, subject)
+        .and_then(|list| put_off_the_drive(home, network, &client, &list, subject));
     keeping::once(settings, client.overlay());
     client.leave();
     result
@@ -91,7 +99,7 @@ pub(crate) fn lists_from(overlay: &Node, nodes: &[Contact], network: &PublicKey)
 }
 
 /// Signs the list that follows all of them, and has it on disk here before anybody hears of it.
-fn sign(
+pub(crate) fn sign(
     home: &Home,
     network: &Network,
     keys: &[PublicKey],
@@ -113,30 +121,39 @@ fn sign(
 }
 
 /// Whether who has `list` takes `kept` for newer, and loses nobody by it.
-fn is_below(list: &Revocations, kept: &Revocations) -> bool {
+pub(crate) fn is_below(list: &Revocations, kept: &Revocations) -> bool {
     list == kept
         || (list.version() < kept.version() && list.revoked().iter().all(|entry| kept.contains(&entry.key)))
 }
 
-fn spread_and_put_out(
+/// Has the nodes take a list on which somebody is, and all who are on any of theirs.
+fn sign_and_spread(
     home: &Home,
     network: &Network,
     client: &Client,
     nodes: &[Contact],
-    list: &Revocations,
     subject: &Subject,
-) -> Result<(), Failure> {
-    let kept = on_each(client.overlay(), nodes, |overlay, node| {
-        let answer = overlay.call::<Revoke>(node, list, Bytes::new(), KEEP_LIMIT);
-        match answer {
-            Ok((hash, _)) if hash == list.hash() => Ok(()),
-            Ok(_) => Err("it has another one: say it again".into()),
-            Err(error) => Err(error.to_string()),
+) -> Result<Revocations, Failure> {
+    let keys = subject.keys();
+    let (mut list, mut kept) = (Revocations::default(), Vec::new());
+    for _ in 0..TRIES_MAX {
+        let theirs = lists_of(client, nodes, network);
+        list = sign(home, network, &keys, &theirs)?;
+        let answers = on_each(client.overlay(), nodes, |overlay, node| {
+            overlay.call::<Revoke>(node, &list, Bytes::new(), KEEP_LIMIT).map(|(hash, _)| hash == list.hash())
+        });
+        kept = answers
+            .into_iter()
+            .map(|answer| {
+                answer.map_or(Err("interrupted".into()), |answer| answer.map_err(|e| e.to_string()))
+            })
+            .collect::<Vec<Result<bool, String>>>();
+        // Lists of one number stay where they are: it takes one that follows both.
+        if !kept.contains(&Ok(false)) {
+            break;
         }
-    });
-    let kept: Vec<Result<(), String>> =
-        kept.into_iter().map(|answer| answer.unwrap_or_else(|| Err("interrupted".into()))).collect();
-    let count = kept.iter().filter(|answer| answer.is_ok()).count();
+    }
+    let count = kept.iter().filter(|answer| **answer == Ok(true)).count();
     for (node, answer) in nodes.iter().zip(&kept) {
         if let Err(error) = answer {
             output::warn(format_args!(
@@ -148,7 +165,25 @@ fn spread_and_put_out(
         let reason = format!("{subject} is on the list of the revoked, and no node has taken that yet");
         return Err(Failure::Removing { reason });
     }
+    if kept.contains(&Ok(false)) {
+        let reason = format!(
+            "{count} of {} nodes refuse {subject} from now on; the others have lists that another copy of this home made \
+             meanwhile",
+            nodes.len()
+        );
+        return Err(Failure::Removing { reason });
+    }
     say(format_args!("{subject} is removed: {count} of {} nodes refuse it from now on", nodes.len()));
+    Ok(list)
+}
+
+fn put_off_the_drive(
+    home: &Home,
+    network: &Network,
+    client: &Client,
+    list: &Revocations,
+    subject: &Subject,
+) -> Result<(), Failure> {
     let Subject::Member(member) = subject else { return Ok(()) };
     say("the ticket that it joined with is worth nothing any more either");
     if subject.is_node() {
