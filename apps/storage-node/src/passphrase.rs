@@ -87,9 +87,15 @@ impl Keys {
 
     /// Whether one of them is. All have to be read for that: what can't be may be sealed, under the only key that opens it.
     fn are_sealed(&self) -> Result<bool, Failure> {
-        let sealed: Result<Vec<bool>, Failure> =
-            self.files.iter().map(|path| keyring::is_sealed(path)).collect();
-        Ok(sealed?.contains(&true))
+        Ok(self.each_sealed()?.contains(&true))
+    }
+
+    fn are_all_sealed(&self) -> Result<bool, Failure> {
+        Ok(!self.each_sealed()?.contains(&false))
+    }
+
+    fn each_sealed(&self) -> Result<Vec<bool>, Failure> {
+        self.files.iter().map(|path| keyring::is_sealed(path)).collect()
     }
 
     /// Puts the keys under a passphrase. The home's key is drawn anew: nothing is sealed under the one that may be there.
@@ -99,10 +105,15 @@ impl Keys {
         self.seal(&key)
     }
 
-    /// Puts them under another passphrase, and under this one those that were not under any.
+    /// Puts them under another passphrase, and under this one those that were not under any: if there are such, it may be the same.
     fn change(&self, current: &Secret, new: impl FnOnce() -> Result<Secret, Failure>) -> Result<(), Failure> {
         let key = keyring::open_home_key(&self.directory, current)?;
-        keyring::write_file(&self.passphrase_file(), key.as_bytes(), &new()?)?;
+        let new = new()?;
+        if new == *current && self.are_all_sealed()? {
+            let reason = "it is the one that the keys are under already".into();
+            return Err(Failure::NotGiven { what: "another passphrase".into(), reason });
+        }
+        keyring::write_file(&self.passphrase_file(), key.as_bytes(), &new)?;
         self.seal(&key)
     }
 
@@ -200,6 +211,8 @@ mod tests {
         let wrong =
             keys.change(&secret("second"), || panic!("a wrong one is told before another is asked for"));
         assert!(matches!(wrong, Err(Failure::WrongPassphrase { .. })));
+        let same = keys.change(&secret("first"), || Ok(secret("first")));
+        assert!(matches!(same, Err(Failure::NotGiven { .. })), "that would be no other one");
         keys.change(&secret("first"), || Ok(secret("second"))).unwrap();
         assert!(opens_with(&keys, "second") && !opens_with(&keys, "first"));
         assert!(matches!(keys.open(&secret("first")), Err(Failure::WrongPassphrase { .. })));

@@ -6,13 +6,14 @@
 //!
 //! Not here: what a secret opens (`keyring`).
 
-use std::collections::BTreeMap;
 use std::env;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
@@ -126,22 +127,26 @@ fn credential(name: &str) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// The descriptors that were read from.
-static OPENED: Mutex<BTreeMap<u16, File>> = Mutex::new(BTreeMap::new());
-
-/// A descriptor by its number: opened anew, since what a number stands for is nobody's to take over; and once, for it may have several lines.
-fn open(descriptor: u16) -> io::Result<Box<dyn Read>> {
-    // What was read ahead of it by an earlier reader of standard input is only to be had there.
+/// A descriptor by its number. It is read from where it stands, and stands behind what was read then: whoever read from it
+/// before, another secret or another process, has had its own line, and under whatever number.
+fn open(descriptor: u16) -> io::Result<File> {
     if descriptor == 0 {
-        return Ok(Box::new(io::stdin()));
+        return Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?));
     }
-    let mut opened = OPENED.lock().map_err(|_| io::Error::other("it is read already"))?;
-    let file = match opened.get(&descriptor) {
-        Some(file) => file,
-        None => opened.entry(descriptor).or_insert(File::open(format!("/proc/self/fd/{descriptor}"))?),
-    };
-    // The next secret on it begins where this one ends, in an ordinary file too.
-    Ok(Box::new(file.try_clone()?))
+    let path = format!("/proc/self/fd/{descriptor}");
+    // A pipe or a terminal has no place: it is the same, opened anew. A file opened anew would begin at its beginning.
+    if !fs::metadata(&path)?.is_file() {
+        return File::open(path);
+    }
+    let process = pidfd_open(getpid(), PidfdFlags::empty());
+    let same = process.and_then(|own| pidfd_getfd(own, descriptor.into(), PidfdGetfdFlags::empty()));
+    same.map(File::from).map_err(|error| match error {
+        // Containers may forbid it.
+        Errno::PERM | Errno::NOSYS => io::Error::other(
+            "this system does not let a file be read from there: give it as standard input (descriptor 0), or a pipe",
+        ),
+        other => other.into(),
+    })
 }
 
 /// One line, and whether there is nothing behind it. Reads no byte beyond its end, since the next line may be another secret.
@@ -243,6 +248,8 @@ fn take_back(line: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -253,6 +260,31 @@ mod tests {
         let long = vec![b'x'; LINE_BYTES_MAX + 1];
         assert_eq!(read_line(&mut &long[..LINE_BYTES_MAX]).unwrap().0.len(), LINE_BYTES_MAX);
         assert!(read_line(&mut &long[..]).is_err());
+    }
+
+    /// What went wrong: a file was read from its beginning under each number anew, so that a new passphrase was the old one, or the
+    /// line that a shell had read before.
+    #[test]
+    fn a_descriptor_goes_on_where_it_stands_under_whatever_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lines");
+        std::fs::write(&path, "somebody\nfirst\nsecond\nthird\n").unwrap();
+        let mut file = File::open(path).unwrap();
+        read_line(&mut file).unwrap();
+        let same = file.try_clone().unwrap();
+        let ask = |file: &File| {
+            let descriptor = Some(file.as_raw_fd().try_into().unwrap());
+            Source { descriptor, credential: None, what: "a line" }.ask().unwrap()
+        };
+        assert_eq!(*ask(&file), b"first");
+        assert_eq!(*ask(&same), b"second");
+        // The next command of whoever started this one.
+        assert_eq!(*read_line(&mut file).unwrap().0, b"third");
+        // A pipe has no place that could be another's.
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"first\nsecond\n").unwrap();
+        let reader = File::from(std::os::fd::OwnedFd::from(reader));
+        assert_eq!((&**ask(&reader), &**ask(&reader)), (&b"first"[..], &b"second"[..]));
     }
 
     #[test]

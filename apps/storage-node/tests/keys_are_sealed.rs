@@ -167,14 +167,30 @@ fn keys_take_a_passphrase_and_the_owners_key_may_be_elsewhere() {
     let rest = terminal.rest();
     assert!(!child.wait().unwrap().success() && rest.contains("interrupted"), "{rest}");
 
-    // Two secrets in an ordinary file, each a line of its own.
+    // Secrets in an ordinary file, each a line of its own: by one number, by two, behind what the shell has read, and behind what
+    // another command has.
     let lines = place.join("lines");
-    for (before, after) in [("correct horse", "other horse"), ("other horse", "correct horse")] {
-        fs::write(&lines, format!("{before}\n{after}\n")).unwrap();
-        let line = "exec \"$0\" passphrase --home \"$1\" --passphrase-fd 3 --new-passphrase-fd 3 3< \"$2\"";
-        run("sh", &["-c", line, PROGRAM, text(&home), text(&lines)]);
-        assert!(opens(&home, after) && !opens(&home, before));
+    let commands = [
+        ("", "", "--passphrase-fd 3 --new-passphrase-fd 3 3< \"$2\""),
+        ("", "", "--passphrase-fd 3 --new-passphrase-fd 4 3< \"$2\" 4<&3"),
+        ("somebody\n", "exec < \"$2\"; read -r user;", "--passphrase-fd 0 --new-passphrase-fd 3 3<&0"),
+        (
+            "other horse\n",
+            "exec 3< \"$2\"; \"$0\" members --home \"$1\" --passphrase-fd 3;",
+            "--passphrase-fd 3 --new-passphrase-fd 3",
+        ),
+    ];
+    let mut passphrases = ("correct horse", "other horse");
+    for (first, before, how) in commands {
+        let (old, new) = passphrases;
+        fs::write(&lines, format!("{first}{old}\n{new}\n")).unwrap();
+        let line = format!("{before} exec \"$0\" passphrase --home \"$1\" {how}");
+        run("sh", &["-c", &line, PROGRAM, text(&home), text(&lines)]);
+        assert!(opens(&home, new) && !opens(&home, old), "{line}");
+        passphrases = (new, old);
     }
+    let same = ["passphrase", "--passphrase-fd", "0", "--new-passphrase-fd", "0"];
+    refused(given("correct horse\ncorrect horse\n", &[&same[..], &at_home].concat()), "under already");
     let inside = home.join("inside.key");
     let export = ["owner", "export", text(&inside), "--passphrase-fd", "0", "--new-passphrase-fd", "0"];
     refused(given("correct horse\nbattery\n", &[&export[..], &at_home].concat()), "no place apart");
