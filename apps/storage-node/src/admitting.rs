@@ -181,8 +181,7 @@ impl Host {
 
     /// Takes off the drive whom `remove` could not.
     fn put_out(&self, roll: &Roll, revoked: &Revocations) -> Result<(), Failure> {
-        let is_left = |member: &LetIn| member.may_be_on_drive && revoked.contains(&member.public_key());
-        let left: Vec<LetIn> = roll.members.iter().filter(|member| is_left(member)).cloned().collect();
+        let left = roll.left_on_drive(revoked);
         if left.is_empty() { Ok(()) } else { remove::put_out(&self.sharer(), revoked, &left) }
     }
 

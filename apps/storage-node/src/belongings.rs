@@ -1,15 +1,18 @@
 //! What an owner needs again who has nothing but his key: which network it is, the user's key, and who was let in.
 //!
 //! This is what nodes keep for him, sealed (`overlay::keepsake`). It says nothing that nodes can tell better: where they
-//! are, which passports they have, who was removed. So it changes when somebody joins or other nodes keep the drive's root, and
-//! at few other times.
+//! are, which passports they have. Who was removed they tell too, but one that is behind would have a member back by that; so
+//! that is here as well. It changes when somebody joins or goes or other nodes keep the drive's root, and at few other times.
 //!
 //! There may be two copies of an owner's home, each with a roll of its own. What both say is put together so that nobody is
 //! lost, in whatever order that is done. Not here: how it gets to the nodes and back (`keeping`, `recover`).
 
+use std::collections::BTreeSet;
+
 use dht::block::configuration::Configuration;
 use dht::block::signed::Signed;
-use reactor::crypto::Identity;
+use overlay::Revocations;
+use reactor::crypto::{Identity, PublicKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -30,16 +33,26 @@ pub(crate) struct Belongings {
     user: Hex<[u8; 32]>,
     /// Without passports: whoever has the owner's key signs others.
     pub(crate) roll: Roll,
+    /// Whoever is on the list of the revoked, by key.
+    #[serde(default)]
+    removed: BTreeSet<Hex<[u8; 32]>>,
 }
 
 impl Belongings {
     /// What a home has, at the time `now` in seconds since 1970.
-    pub(crate) fn of(network: &Network, user: &Identity, roll: &Roll, now: u64) -> Belongings {
+    pub(crate) fn of(
+        network: &Network,
+        user: &Identity,
+        roll: &Roll,
+        revoked: &Revocations,
+        now: u64,
+    ) -> Belongings {
         let (mut network, mut roll) = (network.clone(), roll.clone());
         network.nodes.iter_mut().for_each(|node| node.address = None);
         roll.members.iter_mut().for_each(|member| member.passport = None);
         roll.forget_old_tickets(now);
-        let mut belongings = Belongings { version: VERSION, network, user: Hex(*user.seed()), roll };
+        let removed = revoked.revoked().iter().map(|entry| Hex(*entry.key.as_bytes())).collect();
+        let mut belongings = Belongings { version: VERSION, network, user: Hex(*user.seed()), roll, removed };
         belongings.put_in_order();
         belongings
     }
@@ -73,6 +86,7 @@ impl Belongings {
             }
         }
         self.roll.forget_old_tickets(now);
+        self.removed.extend(others.removed);
         self.put_in_order();
         Ok(self)
     }
@@ -86,6 +100,11 @@ impl Belongings {
     /// The user's key.
     pub(crate) fn user(&self) -> Identity {
         Identity::from_seed(&self.user.0)
+    }
+
+    /// The keys of whoever was removed.
+    pub(crate) fn removed(&self) -> Vec<PublicKey> {
+        self.removed.iter().map(|key| PublicKey::from_bytes(key.0)).collect()
     }
 
     /// As bytes, to be sealed.
@@ -111,6 +130,8 @@ impl Belongings {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use overlay::invitation::InvitedAs;
 
     use super::*;
@@ -145,18 +166,23 @@ mod tests {
     #[test]
     fn what_two_copies_of_a_home_say_becomes_one_in_either_order() {
         let (network, user) = (network(), Identity::from_seed(&[1; 32]));
-        let of = |members: &[LetIn], tickets: &[Invited]| {
+        let key = |number: u8| Identity::from_seed(&[number; 32]).public_key();
+        let of = |members: &[LetIn], tickets: &[Invited], removed: u8| {
             let roll = Roll { members: members.to_vec(), invitations: tickets.to_vec() };
-            Belongings::of(&network, &user, &roll, 0)
+            let revoked = Revocations::default().with(&user, [key(removed)], SystemTime::now()).unwrap();
+            Belongings::of(&network, &user, &roll, &revoked, 0)
         };
-        let here = || of(&[member(3, false), member(1, true)], &[ticket(1, 50)]);
-        let there =
-            || of(&[member(2, true), LetIn { since: 8, ..member(3, true) }], &[ticket(2, 50), ticket(1, 50)]);
+        let here = || of(&[member(3, false), member(1, true)], &[ticket(1, 50)], 5);
+        let there = || {
+            let members = [member(2, true), LetIn { since: 8, ..member(3, true) }];
+            of(&members, &[ticket(2, 50), ticket(1, 50)], 6)
+        };
         let both = here().with(there(), 0).unwrap();
         let keys: Vec<u8> = both.roll.members.iter().map(|member| member.key.0[0]).collect();
         assert_eq!(keys, [3, 1, 2], "by when they came, as the earlier account has it");
         assert!(both.roll.members.iter().all(|member| member.may_be_on_drive && member.passport.is_none()));
         assert_eq!(both.roll.invitations.len(), 2);
+        assert!(both.removed().len() == 2 && [5, 6].map(key).iter().all(|key| both.removed().contains(key)));
         let bytes = both.to_bytes().unwrap();
         assert_eq!(there().with(here(), 0).unwrap().to_bytes().unwrap(), bytes);
         assert_eq!(here().with(both, 0).unwrap().to_bytes().unwrap(), bytes, "and then it stays");
@@ -166,7 +192,8 @@ mod tests {
     fn it_says_nothing_that_the_nodes_say_and_nothing_of_tickets_long_over() {
         let (network, user) = (network(), Identity::from_seed(&[1; 32]));
         let roll = Roll { members: vec![member(1, true)], invitations: vec![ticket(1, 5)] };
-        let bytes = Belongings::of(&network, &user, &roll, 40 * 86_400).to_bytes().unwrap();
+        let bytes =
+            Belongings::of(&network, &user, &roll, &Revocations::default(), 40 * 86_400).to_bytes().unwrap();
         let read = Belongings::from_bytes(&bytes).unwrap();
         assert!(read.network.addresses().is_empty() && read.roll.invitations.is_empty());
         assert_eq!(read.roll.members[0].passport, None);
@@ -176,7 +203,7 @@ mod tests {
     #[test]
     fn what_a_newer_program_wrote_is_not_guessed_at() {
         let (network, user) = (network(), Identity::from_seed(&[1; 32]));
-        let mut newer = Belongings::of(&network, &user, &Roll::default(), 0);
+        let mut newer = Belongings::of(&network, &user, &Roll::default(), &Revocations::default(), 0);
         newer.version += 1;
         assert!(Belongings::from_bytes(&newer.to_bytes().unwrap()).is_err());
         assert!(Belongings::from_bytes(b"{}").is_err());

@@ -114,7 +114,8 @@ impl Keeping {
             let network = home.network()?;
             let roll = Roll::read(&home)?;
             let is_there = matches!(network.volume, VolumeEntry::Created { .. });
-            Ok::<_, Failure>(is_there.then(|| Belongings::of(&network, &user, &roll, now())))
+            let revoked = home.revocations(&network)?;
+            Ok::<_, Failure>(is_there.then(|| Belongings::of(&network, &user, &roll, &revoked, now())))
         })?;
         let Some(ours) = ours else { return Ok(Kept { by: 0, of: 0 }) };
         let digest = sha3_256(&[b"hypha belongings", &ours.to_bytes()?]);

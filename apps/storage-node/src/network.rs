@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::files::Kind;
 
 /// Bytes that JSON shows as hexadecimal.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Hex<T>(pub(crate) T);
 
 impl<T: AsRef<[u8]>> Serialize for Hex<T> {

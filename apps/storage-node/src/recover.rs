@@ -15,7 +15,7 @@ use overlay::contact::Introduction;
 use overlay::keepsake::Stamp;
 use overlay::{Bootstrap, Config, Contact, JoinError, Keepsake, Node, PassportError, Peers};
 use overlay::{Passport, Revocations, Rights, Role as OverlayRole, Statement, contacts_file};
-use reactor::crypto::Identity;
+use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::Service;
 
 use crate::belongings::Belongings;
@@ -29,7 +29,7 @@ use crate::network::{KeyFile, Role};
 use crate::output::{self, say};
 use crate::process;
 use crate::progress;
-use crate::remove::{lists_from, on_each};
+use crate::remove::{is_below, lists_from, on_each};
 use crate::roll::Roll;
 use crate::secrets::Source;
 use crate::shelf;
@@ -166,8 +166,8 @@ fn not_recovered(reason: String, advice: Option<&'static str>) -> Failure {
 
 /// Writes the home, what says that it is one last.
 fn settle_in(home: &Home, owner: &Identity, found: Found) -> Result<(), Failure> {
-    let Found { keepsake, belongings, nodes, revoked } = found;
-    let user = belongings.user();
+    let Found { keepsake, belongings, nodes, mut revoked } = found;
+    let (user, removed) = (belongings.user(), belongings.removed());
     let Belongings { mut network, mut roll, .. } = belongings;
     if user.public_key() != network.volume_owner() || owner.public_key() != network.owner_key() {
         return Err(not_recovered("what the nodes keep is of another network".into(), None));
@@ -175,21 +175,18 @@ fn settle_in(home: &Home, owner: &Identity, found: Found) -> Result<(), Failure>
     files::save(&home.owner_key_file(), &KeyFile::plain(Role::Owner, owner, None))?;
     let user = identity::admit(owner, &user, Role::User, Rights::CLIENT);
     files::save(&home.user_key_file(), &user)?;
-    let newest = revoked.into_iter().max_by_key(Revocations::version);
-    // An older record may know a ticket and not who came by it: none is good twice.
+    // An older record may know a ticket and not who came by it: none is good twice. And whoever was removed may be on the drive
+    // still, as far as it says: the removal may have come no further than its list. The first `up` or `mount` takes him off.
     roll.invitations.clear();
-    for member in &mut roll.members {
-        let is_revoked = newest.as_ref().is_some_and(|list| list.contains(&member.public_key()));
-        member.may_be_on_drive &= !is_revoked;
-    }
     Roll::change(home, |kept| {
         *kept = roll;
         Ok(())
     })?;
-    if let Some(newest) = newest {
-        let path = home.revocations_file();
-        newest.save(&path).map_err(|error| Failure::file(&path, error))?;
-    }
+    // What is left of a home may know of a removal that no node has heard of.
+    revoked.extend(home.revocations(&network));
+    let path = home.revocations_file();
+    let list = list_of_all(owner, &revoked, &removed);
+    list.save(&path).map_err(|error| Failure::file(&path, error))?;
     let path = home.contacts_file();
     let met: Vec<Introduction> = nodes.iter().map(Introduction::from).collect();
     contacts_file::save(&path, &met).map_err(|error| Failure::file(&path, error))?;
@@ -201,4 +198,102 @@ fn settle_in(home: &Home, owner: &Identity, found: Found) -> Result<(), Failure>
         entry.address = met.and_then(|node| node.addresses.first().copied());
     }
     files::save(&home.network_file(), &network)
+}
+
+/// The newest list of who was removed, if it has all who are on any of them or in the record, else one that follows all: two
+/// copies of the lost home may have signed one each, and whoever is taken for a member is signed a passport.
+fn list_of_all(owner: &Identity, lists: &[Revocations], recorded: &[PublicKey]) -> Revocations {
+    let newest = lists.iter().max_by_key(|list| list.version()).cloned().unwrap_or_default();
+    let is_whole = lists.iter().all(|list| is_below(list, &newest));
+    if is_whole && recorded.iter().all(|key| newest.contains(key)) {
+        return newest;
+    }
+    let all = Revocations::following(lists, owner, recorded.iter().copied(), reactor::wall_clock());
+    all.unwrap_or_else(|error| {
+        output::warn(format_args!("not all who were removed are known here as removed: {error}"));
+        newest
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use overlay::invitation::InvitedAs;
+
+    use super::*;
+    use crate::network::Hex;
+    use crate::roll::LetIn;
+
+    fn key(member: u8) -> PublicKey {
+        Identity::from_seed(&[member; 32]).public_key()
+    }
+
+    fn list(owner: &Identity, members: &[u8]) -> Revocations {
+        let keys = members.iter().map(|member| key(*member));
+        Revocations::default().with(owner, keys, SystemTime::now()).unwrap()
+    }
+
+    /// Who has a passport, and who is still to be taken off the drive, in a home that came back: the members 1 to 4 were on it.
+    /// `recorded` were removed as the record has it, the nodes have the lists `of_nodes`, and `known` is what was left of the home.
+    fn recovered(recorded: &[u8], of_nodes: &[&[u8]], known: Option<&[u8]>) -> [Vec<u8>; 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let [lost, home] =
+            ["lost", "home"].map(|name| Home::locate(Some(&directory.path().join(name))).unwrap());
+        std::fs::create_dir_all(lost.path()).unwrap();
+        std::fs::create_dir_all(home.path()).unwrap();
+        let (network, _) = lost.open_or_found(Some(1)).unwrap();
+        let owner = identity::owner(&lost).unwrap();
+        let user = keyring::load(&lost.user_key_file()).unwrap().identity;
+        let member = |member: u8| LetIn {
+            key: Hex(*key(member).as_bytes()),
+            sealing_key: Hex([member; 32]),
+            name: "somebody".into(),
+            role: InvitedAs::Writer,
+            since: 0,
+            ticket: Hex([member; 32]),
+            number: None,
+            may_be_on_drive: true,
+            passport: None,
+        };
+        let roll = Roll { members: (1..=4).map(member).collect(), invitations: Vec::new() };
+        let belongings = Belongings::of(&network, &user, &roll, &list(&owner, recorded), 0);
+        if let Some(known) = known {
+            list(&owner, known).save(&home.revocations_file()).unwrap();
+        }
+        let keepsake = Keepsake::seal(&owner, 1, b"x").unwrap();
+        let revoked = of_nodes.iter().map(|members| list(&owner, members)).collect();
+        let found = Found { keepsake, belongings, nodes: Vec::new(), revoked };
+        settle_in(&home, &owner, found).unwrap();
+        let (network, now) = (home.network().unwrap(), SystemTime::now());
+        let revoked = home.revocations(&network).unwrap();
+        let roll = Roll::renewed(&home, &network, now).unwrap();
+        let renewed = roll.passports(&revoked);
+        let is_good = |member: &u8| renewed.iter().any(|passport| passport.holder() == key(*member));
+        let left = roll.left_on_drive(&revoked);
+        let is_left = |member: &u8| left.iter().any(|left| left.public_key() == key(*member));
+        [(1..=4).filter(is_good).collect(), (1..=4).filter(is_left).collect()]
+    }
+
+    /// What went wrong: that somebody is on the list was taken for his being off the drive, and nobody took him off it any more.
+    #[test]
+    fn whom_a_removal_did_not_get_off_the_drive_the_recovered_home_takes_off_it() {
+        assert_eq!(recovered(&[], &[&[1]], None), [vec![2, 3, 4], vec![1]]);
+        assert_eq!(recovered(&[], &[], None), [vec![1, 2, 3, 4], vec![]]);
+    }
+
+    /// What went wrong: of two lists that do not follow each other one was taken, and who is on the other had a passport.
+    #[test]
+    fn whoever_is_on_any_list_that_the_nodes_have_is_no_member_of_the_recovered_home() {
+        assert_eq!(recovered(&[], &[&[1], &[2]], None), [vec![3, 4], vec![1, 2]]);
+    }
+
+    /// What went wrong: nodes that were behind, or said so, made members of the removed.
+    #[test]
+    fn whoever_is_removed_as_the_record_has_it_stays_so_whatever_the_nodes_have() {
+        assert_eq!(recovered(&[1, 3], &[&[1]], None), [vec![2, 4], vec![1, 3]]);
+        assert_eq!(recovered(&[3], &[], None), [vec![1, 2, 4], vec![3]]);
+        assert_eq!(recovered(&[], &[&[1]], Some(&[2])), [vec![3, 4], vec![1, 2]]);
+        assert_eq!(recovered(&[], &[], Some(&[2])), [vec![1, 3, 4], vec![2]]);
+    }
 }

@@ -168,6 +168,12 @@ impl Roll {
         entries.for_each(|entry| entry.may_be_on_drive = may_be);
     }
 
+    /// The members who were removed, and who are not known to be off the drive.
+    pub(crate) fn left_on_drive(&self, revoked: &Revocations) -> Vec<LetIn> {
+        let is_left = |member: &&LetIn| member.may_be_on_drive && revoked.contains(&member.public_key());
+        self.members.iter().filter(is_left).cloned().collect()
+    }
+
     /// How often a ticket was used.
     pub(crate) fn uses_of(&self, ticket: &Hex<[u8; 32]>) -> usize {
         self.members.iter().filter(|member| member.ticket == *ticket).count()

@@ -56,6 +56,14 @@ fn writer(home: &Path) -> String {
     key
 }
 
+/// Whether the drive may still be sealed to a member, as the home knows it.
+fn may_be_on_drive(home: &Path, key: &str) -> bool {
+    let roll: serde_json::Value =
+        serde_json::from_slice(&fs::read(home.join("members/roll.json")).unwrap()).unwrap();
+    let member = roll["members"].as_array().unwrap().iter().find(|member| member["key"] == key).unwrap();
+    member["may_be_on_drive"].as_bool().unwrap()
+}
+
 /// Nodes that are nobody's children, and where each listens.
 fn run_nodes(homes: &[&Path]) -> Vec<(Running, String)> {
     let start = |home: &&Path| {
@@ -101,7 +109,8 @@ fn a_destroyed_home_comes_back_from_its_words_with_every_byte_and_the_owners_pow
         &["join", "--home", text(&second), &ticket(&home), text(&place.join("b"))],
         "the drive is",
     );
-    run(PROGRAM, &["remove", "--home", text(&home), &writer(&home)]);
+    let removed = writer(&home);
+    run(PROGRAM, &["remove", "--home", text(&home), &removed]);
     joined.kill();
     let stays = Running::start(
         &["join", "--home", text(&third), &ticket(&home), text(&place.join("c"))],
@@ -143,6 +152,8 @@ fn a_destroyed_home_comes_back_from_its_words_with_every_byte_and_the_owners_pow
     assert!(recovered.status.success(), "{}", said(&recovered));
     assert!(said(&recovered).contains("3 of its nodes"), "{}", said(&recovered));
     assert!(refusal(&words, &to(text(&again))).contains("a network already"));
+    // That somebody is on the list of the removed says not that the drive has another key since: who has the home sees to it.
+    assert!(may_be_on_drive(&again, &removed));
     let mount = Running::start(&["mount", "--home", text(&again), text(&drive)], "the drive is");
     assert!(fs::read(drive.join("photos/large")).unwrap() == large, "the large file is another one");
     assert_eq!(fs::read_to_string(drive.join("small")).unwrap(), "after");
@@ -152,6 +163,7 @@ fn a_destroyed_home_comes_back_from_its_words_with_every_byte_and_the_owners_pow
     assert_eq!(writer(&again), stayed);
     let listed = run(PROGRAM, &["members", "--home", text(&again)]);
     assert!(listed.contains("removed "), "{listed}");
+    eventually("who was removed is taken off the drive", SOON, || !may_be_on_drive(&again, &removed));
     let reader = Running::start(&["mount", "--home", text(&third), text(&place.join("c"))], "the drive is");
     assert_eq!(fs::read_to_string(place.join("c/new")).unwrap(), "from the recovered home");
     assert!(reader.stop().success());
