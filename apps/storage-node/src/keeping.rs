@@ -84,12 +84,8 @@ impl Keeping {
     /// # Suspends
     /// As [`Keeping::round`].
     pub(crate) fn go_on(&self, overlay: &Node, own: Option<&Shelf>) {
-        let kept = self.round(overlay, own).and_then(|kept| match kept {
-            Kept { by: 0, of: 1.. } => Err(Failure::Keeping { reason: "no node has taken it".into() }),
-            _ => Ok(()),
-        });
-        match kept {
-            Ok(()) => self.has_told.set(false),
+        match self.round(overlay, own) {
+            Ok(_) => self.has_told.set(false),
             Err(failure) => {
                 if !self.has_told.replace(true) {
                     output::warn(format_args!(
@@ -104,7 +100,8 @@ impl Keeping {
     /// in this process. Before there is a drive there is nothing to keep.
     ///
     /// # Errors
-    /// `Failure::Keeping`, `Failure::NotTheOwner`, or those of the home's files. That a node does not take it is none.
+    /// `Failure::Keeping`, also if of those that are reached none takes it; `Failure::NotTheOwner`, or those of the home's files.
+    /// That some do not take it is none.
     ///
     /// # Suspends
     /// Until every node that is reached has it, or did not answer in time.
@@ -131,7 +128,11 @@ impl Keeping {
             // Another copy of this home has sealed something meanwhile: that is put together with ours in the next round.
             self.sealed.replace(None);
         }
-        kept.ok_or_else(|| Failure::Keeping { reason: "another copy of this home was faster".into() })
+        match kept {
+            Some(Kept { by: 0, of: 1.. }) => Err(Failure::Keeping { reason: "no node has taken it".into() }),
+            Some(kept) => Ok(kept),
+            None => Err(Failure::Keeping { reason: "another copy of this home was faster".into() }),
+        }
     }
 
     /// What the home has and what is kept already, sealed; what is kept already, if that is the same.
@@ -371,7 +372,11 @@ mod tests {
                 keeping.round(&client, None).unwrap();
             }
             assert_eq!(members(), (3, vec![1, 2, 3]));
-            for node in [client, liar, honest] {
+            // Whoever is left takes nothing: that is no success.
+            honest.stop();
+            let_in(&homes[0], 4);
+            assert!(matches!(here.round(&client, None), Err(Failure::Keeping { .. })));
+            for node in [client, liar] {
                 node.stop();
             }
         });
