@@ -73,7 +73,9 @@ pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
         settings.addresses = options.nodes.clone();
         settings.is_told = true;
     }
-    if settings.addresses.is_empty() {
+    // The nodes that the network began with may be gone for good.
+    let remembers = || settings.home.as_ref().is_some_and(|home| !home.met().is_empty());
+    if settings.addresses.is_empty() && !remembers() {
         return Err(Failure::NoNode { reason: "the network has never been started".into() });
     }
     Ok(settings)

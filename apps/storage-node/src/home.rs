@@ -31,7 +31,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use overlay::Revocations;
+use overlay::contact::Introduction;
+use overlay::{Revocations, contacts_file};
 use reactor::crypto::PublicKey;
 
 use crate::client_directory::ClientDirectory;
@@ -126,6 +127,11 @@ impl Home {
     /// Where nodes were met last.
     pub(crate) fn contacts_file(&self) -> PathBuf {
         self.path.join("contacts")
+    }
+
+    /// The nodes that this home's commands and drives met last.
+    pub(crate) fn met(&self) -> Vec<Introduction> {
+        contacts_file::load(&self.contacts_file()).map(|loaded| loaded.contacts).unwrap_or_default()
     }
 
     /// The newest list of the revoked that this home knows. Blocks.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use overlay::invitation::{Invitation, InvitedAs};
-use overlay::{Contact, Ticket};
+use overlay::{Contact, Revocations, Ticket};
 use reactor::crypto::{Identity, PublicKey};
 
 use crate::admitting;
@@ -33,7 +33,7 @@ pub(crate) fn invite(options: &Invite) -> Result<(), Failure> {
     if role != InvitedAs::Node && !matches!(network.volume, VolumeEntry::Created { .. }) {
         return Err(Failure::NoVolume { reason: "there is no drive to invite to" });
     }
-    let ways = ways_in(&network);
+    let ways = ways_in(&home, &network);
     if ways.is_empty() {
         return Err(Failure::NoNode { reason: "the network has never been started".into() });
     }
@@ -68,10 +68,50 @@ pub(crate) fn invite(options: &Invite) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The nodes whose addresses are known, those that other machines may reach first.
-fn ways_in(network: &Network) -> Vec<Contact> {
-    let known = network.nodes.iter().filter_map(|node| Some((node.public_key.0, node.address?)));
-    let mut known: Vec<([u8; 32], SocketAddr)> = known.collect();
+/// The nodes whose addresses are known, those that other machines may reach first: those that were met, and then those that
+/// the network began with, which may be gone for good.
+fn ways_in(home: &Home, network: &Network) -> Vec<Contact> {
+    let removed = Revocations::load(&home.revocations_file(), &network.owner_key()).unwrap_or_default();
+    let met = home.met().into_iter().filter_map(|met| Some((met.public_key, *met.addresses.first()?)));
+    let began = network
+        .nodes
+        .iter()
+        .filter_map(|node| Some((PublicKey::from_bytes(node.public_key.0), node.address?)));
+    let mut known: Vec<(PublicKey, SocketAddr)> = Vec::new();
+    for (key, address) in met.chain(began) {
+        if !removed.contains(&key) && known.iter().all(|(other, _)| *other != key) {
+            known.push((key, address));
+        }
+    }
     known.sort_by_key(|(_, address)| address.ip().is_loopback());
-    known.into_iter().map(|(key, address)| Contact::new(PublicKey::from_bytes(key), [address])).collect()
+    known.into_iter().map(|(key, address)| Contact::new(key, [address])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay::contact::Introduction;
+    use overlay::contacts_file;
+
+    use super::*;
+
+    #[test]
+    fn a_ticket_names_who_was_met_though_the_first_nodes_are_gone_and_never_who_was_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let (mut network, _) = home.open_or_found(Some(3)).unwrap();
+        let owner = identity::owner(&home).unwrap();
+        network.nodes.iter_mut().for_each(|node| node.address = None);
+        assert!(ways_in(&home, &network).is_empty());
+        let met = |number: u8, address: [u8; 4]| {
+            let key = Identity::from_seed(&[number; 32]).public_key();
+            Contact::new(key, [SocketAddr::from((address, 4000))])
+        };
+        let (here, removed, there) = (met(1, [127, 0, 0, 1]), met(2, [10, 0, 0, 2]), met(3, [10, 0, 0, 3]));
+        let all: Vec<Introduction> = [&here, &removed, &there].map(Introduction::from).into();
+        contacts_file::save(&home.contacts_file(), &all).unwrap();
+        let list = Revocations::default().with(&owner, [removed.public_key], SystemTime::now()).unwrap();
+        list.save(&home.revocations_file()).unwrap();
+        let keys: Vec<PublicKey> = ways_in(&home, &network).iter().map(|way| way.public_key).collect();
+        assert_eq!(keys, [there.public_key, here.public_key]);
+    }
 }
