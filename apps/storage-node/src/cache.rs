@@ -247,8 +247,9 @@ struct Drive {
 impl Drive {
     fn offline(&self) -> Option<Offline> {
         let for_s = self.disk.offline_for()?.as_secs();
-        let pending = self.volume.borrow().upgrade().map(|volume| volume.pending()).unwrap_or_default();
-        Some(Offline::new(for_s, pending, now_s()))
+        // Before it is open nobody knows what waits.
+        let volume = self.volume.borrow().upgrade()?;
+        Some(Offline::new(for_s, volume.pending(), now_s()))
     }
 }
 

@@ -106,6 +106,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {
             Some(Ok(Prepared { volume, seen, nodes, admitting, client, copies })) => {
+                opening.cache.iter().for_each(|cache| cache.tell_of(&volume));
                 let replacing = seen.as_ref().and_then(|seen| Replacing::start(seen, nodes, grace));
                 let place = Place { mountpoint: &mountpoint, source, allow_other, is_past: false };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
@@ -270,7 +271,8 @@ fn copies(network: &Network, missing: &[u16], others_joined: bool) -> String {
                 "{copies} copies of each block; not there: node {missing}; `storage-node status` says more"
             )
         }
-        _ if others_joined => {
+        // With fewer nodes than copies, some have been removed.
+        _ if others_joined || network.nodes.len() < usize::from(copies) => {
             format!("{copies} copies of each block; `storage-node status` says whether a node may die")
         }
         (2, _) => "2 copies of each block; reading survives the death of a node, writing takes both".into(),
@@ -281,6 +283,16 @@ fn copies(network: &Network, missing: &[u16], others_joined: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn with_fewer_nodes_than_copies_no_death_is_promised_to_be_survived() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let (mut network, _) = home.open_or_found(Some(3)).unwrap();
+        assert!(copies(&network, &[], false).contains("any one node may die"));
+        network.nodes.pop();
+        assert!(copies(&network, &[], false).contains("`storage-node status`"));
+    }
 
     #[test]
     fn a_changed_address_is_written_down_in_every_nodes_home() {

@@ -31,7 +31,7 @@ fn help_teaches_with_lines_to_copy() {
     let output = storage_node(&["--help"]);
     assert!(output.status.success());
     let said = printed(&output);
-    for line in ["storage-node up --nodes 3 ./drive", "storage-node status", "Back up its *.key files"] {
+    for line in ["storage-node up --nodes 3 ./drive", "storage-node status", "back up all of it"] {
         assert!(said.contains(line), "{said}");
     }
     for command in ["up", "run", "mount", "umount", "status", "put", "get"] {

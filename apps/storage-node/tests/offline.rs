@@ -102,12 +102,14 @@ fn a_drive_without_its_nodes_shows_what_it_has_takes_what_is_written_and_gives_i
     read_all();
     let source = place.join("source");
     fs::write(&source, b"without any node").unwrap();
-    let copy =
-        |name: &str| ended_within(AT_ONCE, Command::new("cp").arg(&source).arg(drive.join(name))).status;
+    let copy = |name: &str| {
+        let copied = ended_within(AT_ONCE, Command::new("cp").arg(&source).arg(drive.join(name)));
+        assert!(copied.status.success(), "{name}: {}", String::from_utf8_lossy(&copied.stderr));
+    };
 
     // The nodes are gone from one moment to the next, and the first program that writes does not wait for them.
     nodes.kill();
-    assert!(copy("first").success());
+    copy("first");
     // What has no close is kept as well, in whatever it is done to: what is in the journal, and what the nodes have.
     eventually_offline(&home);
     fs::rename(drive.join("first"), drive.join("renamed")).unwrap();
@@ -131,7 +133,7 @@ fn a_drive_without_its_nodes_shows_what_it_has_takes_what_is_written_and_gives_i
     }
     fs::rename(drive.join("read/4"), drive.join("moved")).unwrap();
     // A close says at once that it waits on this machine; `fsync` promises the nodes, and says that they do not have it.
-    assert!(copy("written").success());
+    copy("written");
     assert!(!ended_within(AT_ONCE, Command::new("sync").arg(drive.join("written"))).status.success());
     assert_eq!(fs::read(drive.join("written")).unwrap(), b"without any node");
     eventually_offline(&home);

@@ -253,7 +253,10 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     is_revoked(fs::remove_file(b.join("of b")));
     assert_eq!(fs::read_to_string(b.join("half")).unwrap(), "half of it");
     drop(half);
-    assert!(!removed.stop().success());
+    signal(removed.pid(), Signal::TERM);
+    assert!(!removed.wait(SOON).expect("it ends").success());
+    let end = removed.drain();
+    assert!(!end.contains("that start puts it in"), "{end}");
     for arguments in [&["status", "--json"][..], &["put", "late", text(&a.join("later"))], &["get", "of b"]] {
         let output: Output =
             ended_within(SOON, Command::new(PROGRAM).args(arguments).args(["--home", text(&second)]));

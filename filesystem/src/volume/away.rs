@@ -23,6 +23,9 @@ use crate::silence::AWAY_AFTER;
 
 /// How often it is looked who can be reached.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A journal that took nothing is tried again after a pause, which grows: each try of a full disk fills and empties it.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(64);
 /// How long the register is waited for once too few of its nodes can be reached. A node that is dialled and lives answers by
 /// then; programs that open files wait.
 const LACKING_LIMIT: Duration = Duration::from_secs(2);
@@ -72,6 +75,7 @@ impl Volume {
 
     /// Looks now and then whether the nodes are away, and keeps what is changed while they are.
     pub(super) fn look_after_nodes(&self) {
+        let (mut retry_at, mut pause) = (reactor::now(), Duration::ZERO);
         loop {
             reactor::sleep(LOOK_INTERVAL);
             let since = match self.store.reach(&self.keys.register) {
@@ -83,9 +87,21 @@ impl Volume {
                 // Whoever waits for them looks again, and may need the journal more.
                 self.progress.notify_all();
                 self.lease.changed.notify_all();
-                let _ = self.keep_changes();
+                if reactor::now() >= retry_at {
+                    let is_kept = self.put_into_journal().is_ok();
+                    pause = if is_kept { Duration::ZERO } else { (2 * pause).clamp(RETRY_MIN, RETRY_MAX) };
+                    retry_at = reactor::now() + pause;
+                }
             }
         }
+    }
+
+    fn put_into_journal(&self) -> Result<(), Errno> {
+        if self.journal.is_none() {
+            return Ok(());
+        }
+        let newest = self.state.borrow().durability.newest_change();
+        self.sync_to_journal(newest)
     }
 
     /// Has everything that was changed outlive this process and a power cut, where there is a journal.
@@ -99,11 +115,7 @@ impl Volume {
     ///
     /// Until it is in the journal.
     pub(super) fn keep_changes(&self) -> Result<(), Errno> {
-        if self.journal.is_none() {
-            return Ok(());
-        }
-        let newest = self.state.borrow().durability.newest_change();
-        match self.sync_to_journal(newest) {
+        match self.put_into_journal() {
             Err(errno) if self.is_away() => Err(errno),
             _ => Ok(()),
         }

@@ -100,8 +100,8 @@ impl Volume {
         let fetched = self.fetch_frames(&[*pointer]);
         let fetched = fetched.and_then(|frames| frames.into_iter().next().ok_or(Errno::EIO));
         if let Err(errno) = &fetched
-            && *errno != Errno::ETIMEDOUT
-            && !self.store.is_offline()
+            // The nodes are away, or were a moment ago: that is no answer.
+            && !matches!(*errno, Errno::ETIMEDOUT | Errno::EHOSTUNREACH)
             && !self.state.borrow().doubt.is_told.replace(true)
         {
             tracing::error!(

@@ -96,7 +96,7 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// As [`Volume::sync_to`]; `ETIMEDOUT` then.
+    /// As [`Volume::sync_to`]; `ETIMEDOUT` then, or `EKEYREVOKED` if they refuse a removed member.
     ///
     /// # Suspends
     ///
@@ -250,7 +250,7 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// As [`Volume::sync_to`]; `ETIMEDOUT` then.
+    /// As [`Volume::sync_to`]; `ETIMEDOUT` then, or `EKEYREVOKED` if they refuse a removed member.
     ///
     /// # Suspends
     ///
@@ -259,7 +259,11 @@ impl Volume {
         self.want(number);
         self.wait_until(|state| match is_stored(state, number) {
             true => Some(Ok(())),
-            false => self.is_away().then_some(Err(Errno::ETIMEDOUT)),
+            false => self.is_away().then_some(Err(if state.is_removed {
+                Errno::EKEYREVOKED
+            } else {
+                Errno::ETIMEDOUT
+            })),
         })
     }
 
