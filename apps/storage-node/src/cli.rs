@@ -37,8 +37,9 @@ Examples:
   storage-node invite                     a ticket, with which another machine can `join`
 
 Everything is remembered under $XDG_DATA_HOME/hypha (~/.local/share/hypha), or where --home says. That directory
-holds the keys: whoever has it can read the drive, and without it nobody can. Back up its *.key files and its network.json,
-or, if nodes run elsewhere too, write down the 24 words that `recovery` shows.";
+holds the keys: whoever has it can read the drive, and without it nobody can. It holds the first nodes too, so that until others
+run elsewhere all copies are on this disk: back up all of it. Once enough nodes run elsewhere, its *.key files and its
+network.json, or the 24 words that `recovery` shows, are enough.";
 
 /// An encrypted drive on storage nodes that need not be trusted.
 #[derive(Debug, Parser)]
@@ -115,7 +116,7 @@ pub(crate) enum Command {
     Unpin(PinOptions),
     /// List what is pinned, and how much of it is here
     Pins(PinsOptions),
-    /// Say how much the nodes hold that the drive does not need any more
+    /// Delete what the nodes hold that the drive does not need any more, or say how much it is
     Gc(Gc),
     /// Remember what the drive holds now, under a name
     Snapshot(Snapshot),

@@ -112,7 +112,7 @@ fn check(text: &str) -> Result<String, &'static str> {
     }
     if trimmed.split('/').next() == Some(".snapshots") {
         return Err(
-            "what lies in .snapshots cannot be changed: say the path without it, and --at which snapshot",
+            "what lies in .snapshots is looked at through the mounted drive: here, say the path without it, and --at which snapshot",
         );
     }
     for part in trimmed.split('/') {
