@@ -10,13 +10,14 @@
 //! it to those who are, and gives it to those who lack it. Without that, a block whose holders all stop being responsible
 //! at once, as when many nodes join, would be looked for where it never comes. (`handover`)
 //!
-//! Rounds run at the start, whenever the overlay sees somebody come or go, and now and then; at a bounded rate, so
-//! that users are served meanwhile. Blocks that were found damaged are fetched at once, and a scrub rereads all of
+//! Rounds run at the start, when the overlay sees somebody come, go or move, and now and then; who comes and goes all the
+//! time wakes nobody all the time (`early`). What is fetched is fetched at a bounded rate, so that users are served meanwhile. Blocks that were found damaged are fetched at once, and a scrub rereads all of
 //! them from time to time.
 //!
 //! Not here: replacing a register's member that is gone for good, which takes a new epoch and its owner's word.
 
 mod deletions;
+mod early;
 mod handover;
 mod registers;
 mod relearn;
@@ -39,6 +40,7 @@ use crate::node::Node;
 use crate::replicate::fetch;
 use crate::store::{Key, Kind};
 
+use early::EarlyRounds;
 use handover::HandedOver;
 
 /// Counting a million keys takes a second or two, beside serving users.
@@ -46,6 +48,9 @@ const COMPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Neighbours compared with. The replicas of our keys are among them, with room for a few that are down.
 const NEIGHBOURS: usize = 16;
+
+/// How soon a round follows one that left something missing.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// How rarely a node whose store is full tries to fetch what it lacks.
 const FULL_PAUSE_MAX: Duration = Duration::from_secs(3600);
@@ -179,21 +184,32 @@ impl<O: Overlay + 'static> Repair<O> {
 
     fn run_rounds(&self) {
         let mut watch = self.links.overlay.watch();
-        let mut full_pause = self.pace.period;
+        let (mut full_pause, mut retry_pause) = (self.pace.period, RETRY_PAUSE);
+        let mut early = EarlyRounds::new(self.pace.period, reactor::now());
         loop {
             let report = self.round();
-            if report.blocks + report.registers + report.words + report.handed_over + report.missing > 0 {
+            let done = report.blocks + report.registers + report.words + report.handed_over;
+            if done + report.missing > 0 {
                 tracing::info!(?report, "caught up with the neighbours");
             }
             full_pause = if report.is_full { (full_pause * 2).min(FULL_PAUSE_MAX) } else { self.pace.period };
-            // What failed is tried again soon; but a full store does not grow room by being asked for it.
+            // What failed is tried again soon, ever more rarely where trying brings nothing; and a full store does not grow room
+            // by being asked for it.
+            let brought_something = done > 0 || report.missing == 0;
+            retry_pause = if brought_something { RETRY_PAUSE } else { (retry_pause * 2).min(FULL_PAUSE_MAX) };
             let pause = match report.missing {
                 0 => self.pace.period,
                 _ if report.is_full => full_pause,
-                _ => self.pace.period.min(Duration::from_secs(5)),
+                _ => self.pace.period.min(retry_pause),
             };
+            let until = reactor::now() + pause;
             if reactor::timeout(pause, || watch.wait()).is_ok() {
-                reactor::sleep(self.pace.settle);
+                if early.take(reactor::now()) {
+                    retry_pause = RETRY_PAUSE;
+                    reactor::sleep(self.pace.settle);
+                } else {
+                    reactor::sleep(until.saturating_duration_since(reactor::now()));
+                }
             }
         }
     }

@@ -12,7 +12,7 @@
 //! | `state`, `connections`, `dial`, `served` | flow: what the coroutines share, reaching a peer, and what it may ask |
 //! | `revoking`, `renewing`, `stating`, `handing_over`, [`stranger`] | flow: cutting off who is no member any more, spreading what the owner signed and what we say of ourselves, asking to become a member |
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
-//! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], [`letterbox`] | pure: told the time and the answers, never asking |
+//! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], `introductions`, [`letterbox`] | pure: told the time and the answers, never asking |
 //! | [`node_id`], [`contact`], [`peers`], [`message`] | what travels |
 //! | [`passport`], [`renewal`], [`invitation`], [`ticket`], [`revocation`], [`keepsake`] | what the owner signs, and what that proves |
 //! | [`record`] | what a node signs of itself, and how far that goes |
@@ -66,6 +66,7 @@ mod dial;
 mod files;
 pub mod frontier;
 mod handing_over;
+mod introductions;
 pub mod invitation;
 mod join;
 pub mod k_bucket;

@@ -163,6 +163,11 @@ pub enum RecordError {
         "this is no node's record: it is damaged, or of a release that has nothing in common with this one"
     )]
     Malformed,
+    /// Whoever says something new of itself all the time is heard now and then.
+    #[error(
+        "this node says something new of itself more often than anybody moves; it is heard again in a minute"
+    )]
+    TooOften,
 }
 
 impl Statement {

@@ -64,6 +64,9 @@ impl Neighbour for Served {
         if !is_its_affair || state.peers.check(caller, needed).is_err() {
             return Err(RecordError::NotItsAffair);
         }
+        if !caller.is_some_and(|caller| state.introductions.borrow_mut().take(caller, reactor::now())) {
+            return Err(RecordError::TooOften);
+        }
         stating::on_introduced(&state, &node)
     }
 

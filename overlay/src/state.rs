@@ -19,6 +19,7 @@ use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
 use crate::contact::{Contact, Introduction};
 use crate::dial::DialError;
+use crate::introductions::Introductions;
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::letterbox::Letterbox;
 use crate::lookup::Transport;
@@ -64,6 +65,8 @@ pub(crate) struct State {
     pub(crate) kept_renewals: Option<(PathBuf, Mutex<Digest>)>,
     /// Where what we say of ourselves is kept.
     pub(crate) kept_record: Option<PathBuf>,
+    /// How often each peer told what it says of itself lately.
+    pub(crate) introductions: RefCell<Introductions>,
     /// Held by who changes what we say of ourselves.
     pub(crate) stating: Mutex<()>,
     service: OnceCell<Rc<Service>>,
@@ -100,6 +103,7 @@ impl State {
             kept_revocations,
             kept_renewals,
             kept_record,
+            introductions: RefCell::default(),
             stating: Mutex::new(()),
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
