@@ -69,7 +69,9 @@ fn main() -> Result<(), Failure> {
         ["serve", address] => {
             let address: SocketAddr = address.parse()?;
             reactor::run(move || {
-                serve(&TcpListener::bind(address)?);
+                let listener = TcpListener::bind(address)?;
+                println!("rpc_calculator listens at {}", listener.local_addr()?);
+                serve(&listener);
                 Ok(())
             })
         }

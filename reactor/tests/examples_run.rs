@@ -190,16 +190,9 @@ fn rpc_calculator_is_called_in_its_own_process_and_from_another() {
     let alone = command("rpc_calculator").output().unwrap();
     assert_eq!(String::from_utf8(alone.stdout).unwrap(), expected);
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let process = command("rpc_calculator").args(["serve", &free]).spawn().unwrap();
-    let _server = Example { process, address: free.clone() };
-    // It says nothing when it listens: until it does, it refuses.
-    let answered = (0..200).any(|_| {
-        let called = command("rpc_calculator").args(["call", &free]).output().unwrap();
-        std::thread::sleep(Duration::from_millis(if called.status.success() { 0 } else { 100 }));
-        called.stdout == expected.as_bytes()
-    });
-    assert!(answered, "the server at {free} did not answer");
+    let server = Example::start("rpc_calculator", &["serve", "127.0.0.1:0"]);
+    let called = command("rpc_calculator").args(["call", &server.address]).output().unwrap();
+    assert_eq!(String::from_utf8(called.stdout).unwrap(), expected);
 }
 
 #[test]

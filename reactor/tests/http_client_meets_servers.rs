@@ -2,20 +2,22 @@
 //! and Python's http.server. Our own is met in `sim_http.rs`.
 
 mod certificates;
+mod loopback;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use certificates::Authority;
+use loopback::own_place;
 use reactor::http::client::Client;
 use reactor::net::tls;
 use reactor::run;
 
 /// A server in a process of its own; it ends with this.
-struct Running(Child, u16);
+struct Running(Child, SocketAddr);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -24,29 +26,28 @@ impl Drop for Running {
     }
 }
 
-/// Starts what `command` makes of a free port, and waits until it listens; `None` if there is no such program.
-fn start(name: &str, command: impl Fn(u16) -> Command) -> Option<Running> {
-    // Another may take the port between our look and the server's: try again then.
-    for _ in 0..5 {
-        let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = command(port);
-        let child = match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-            Ok(child) => child,
-            Err(error) => {
-                eprintln!("SKIPPED: {name}: {error}");
-                return None;
-            }
-        };
-        let mut running = Running(child, port);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < deadline && running.0.try_wait().unwrap().is_none() {
-            if StdStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(running);
-            }
-            std::thread::sleep(Duration::from_millis(10));
+/// Starts what `command` makes of a place, and waits until it listens there; `None` if there is no such program.
+fn start(name: &str, command: impl FnOnce(SocketAddr) -> Command) -> Option<Running> {
+    start_at(own_place(), name, command)
+}
+
+fn start_at(place: SocketAddr, name: &str, command: impl FnOnce(SocketAddr) -> Command) -> Option<Running> {
+    let child = match command(place).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("SKIPPED: {name}: {error}");
+            return None;
         }
+    };
+    let mut running = Running(child, place);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while StdStream::connect(place).is_err() {
+        let ended = running.0.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < deadline, "{name} does not listen at {place}: {ended:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
-    panic!("{name} does not start");
+    Some(running)
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -54,14 +55,18 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 fn nginx(directory: &Path) -> Option<Running> {
+    nginx_at(own_place(), directory)
+}
+
+fn nginx_at(place: SocketAddr, directory: &Path) -> Option<Running> {
     let tls = directory.join("chain.pem").exists();
-    start("nginx", |port| {
+    start_at(place, "nginx", |place| {
         let at = directory.display();
         let listen = match tls {
             true => format!(
-                "listen 127.0.0.1:{port} ssl; ssl_certificate {at}/chain.pem; ssl_certificate_key {at}/key.pem;"
+                "listen {place} ssl; ssl_certificate {at}/chain.pem; ssl_certificate_key {at}/key.pem;"
             ),
-            false => format!("listen 127.0.0.1:{port};"),
+            false => format!("listen {place};"),
         };
         let config = format!(
             "daemon off; master_process off; error_log stderr; pid {at}/pid;
@@ -103,7 +108,7 @@ fn site() -> tempfile::TempDir {
 fn nginx_serves_files_ranges_chunks_and_gzip_over_kept_connections() {
     let directory = site();
     let Some(server) = nginx(directory.path()) else { return };
-    let url = |path: &str| format!("http://127.0.0.1:{}{path}", server.1);
+    let url = |path: &str| format!("http://{}{path}", server.1);
     run(|| {
         let client = Client::new();
         let get = |path: &str| client.get(&url(path)).send().unwrap();
@@ -147,7 +152,7 @@ fn nginx_closes_after_some_requests_and_nobody_notices() {
         let client = Client::new();
         let mut seen = Vec::new();
         for _ in 0..20 {
-            let response = client.get(&format!("http://127.0.0.1:{}/count", server.1)).send().unwrap();
+            let response = client.get(&format!("http://{}/count", server.1)).send().unwrap();
             let text = response.text(100).unwrap();
             let (connection, count) = text.split_once(' ').unwrap();
             seen.push((connection.parse::<u64>().unwrap(), count.parse::<u64>().unwrap()));
@@ -164,7 +169,7 @@ fn nginx_closes_after_some_requests_and_nobody_notices() {
 fn nginx_takes_uploads_of_known_length_in_chunks_and_after_its_word() {
     let directory = site();
     let Some(server) = nginx(directory.path()) else { return };
-    let url = |path: &str| format!("http://127.0.0.1:{}{path}", server.1);
+    let url = |path: &str| format!("http://{}{path}", server.1);
     run(|| {
         let client = Client::new();
         let body = pattern(2_000_000);
@@ -189,14 +194,15 @@ fn nginx_takes_uploads_of_known_length_in_chunks_and_after_its_word() {
 fn nginx_serves_over_tls_with_a_self_made_authority() {
     let directory = site();
     let authority = Authority::new();
-    let issued = authority.issue(&["localhost"]);
+    let place = own_place();
+    let issued = authority.issue(&[&place.ip().to_string()]);
     std::fs::write(directory.path().join("chain.pem"), issued.chain).unwrap();
     std::fs::write(directory.path().join("key.pem"), issued.key).unwrap();
-    let Some(server) = nginx(directory.path()) else { return };
+    let Some(server) = nginx_at(place, directory.path()) else { return };
     run(|| {
         let trust = tls::Client::with_roots(authority.pem.as_bytes()).unwrap();
         let client = Client::builder().tls(trust).build();
-        let url = |path: &str| format!("https://localhost:{}{path}", server.1);
+        let url = |path: &str| format!("https://{}{path}", server.1);
         for _ in 0..8 {
             let response = client.get(&url("/file")).send().unwrap();
             assert!(response.bytes(300_000).unwrap() == pattern(300_000));
@@ -211,24 +217,16 @@ fn nginx_serves_over_tls_with_a_self_made_authority() {
 fn pythons_server_is_read_in_either_version_of_http() {
     let directory = site();
     for version in ["HTTP/1.0", "HTTP/1.1"] {
-        let server = start("python3", |port| {
+        let server = start("python3", |place| {
             let mut command = Command::new("python3");
-            command.args([
-                "-m",
-                "http.server",
-                "--protocol",
-                version,
-                "--bind",
-                "127.0.0.1",
-                &port.to_string(),
-            ]);
-            command.arg("--directory").arg(directory.path().join("www"));
+            command.args(["-m", "http.server", "--protocol", version, "--bind", &place.ip().to_string()]);
+            command.arg("--directory").arg(directory.path().join("www")).arg(place.port().to_string());
             command
         });
         let Some(server) = server else { return };
         run(|| {
             let client = Client::new();
-            let url = |path: &str| format!("http://127.0.0.1:{}{path}", server.1);
+            let url = |path: &str| format!("http://{}{path}", server.1);
             for _ in 0..3 {
                 let response = client.get(&url("/file")).send().unwrap();
                 assert!(response.bytes(300_000).unwrap() == pattern(300_000));
@@ -257,7 +255,7 @@ fn a_large_download_takes_no_more_memory_than_a_piece_of_it() {
     };
     run(|| {
         let client = Client::new();
-        let mut response = client.get(&format!("http://127.0.0.1:{}/large", server.1)).send().unwrap();
+        let mut response = client.get(&format!("http://{}/large", server.1)).send().unwrap();
         let before = resident();
         let mut total = 0;
         let mut most = 0;

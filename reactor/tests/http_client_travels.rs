@@ -2,6 +2,7 @@
 //! to whom on the way.
 
 mod certificates;
+mod loopback;
 mod scripted;
 
 use std::cell::RefCell;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 
 use certificates::Authority;
 use reactor::http::client::{Client, ClientBuilder, ClientError, RedirectError, RedirectPolicy};
-use reactor::net::{Duplex, TcpListener, TcpStream, tls};
+use reactor::net::{Duplex, TcpStream, tls};
 use reactor::run;
 use scripted::{Request, Server, answering, ok, read_head, read_request, start};
 
@@ -283,7 +284,7 @@ fn a_proxy_that_answers_nonsense_or_speaks_for_the_server_is_refused() {
             let error = client.get("https://far.test/").send().map(drop).unwrap_err();
             assert!(!matches!(error, ClientError::Connect { .. }), "{answer:?}: {error}");
         }
-        let unreachable = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let unreachable = loopback::own_place();
         let client = Client::builder().proxy(&unreachable.to_string()).unwrap().build();
         let error = client.get("http://far.test/").send().map(drop).unwrap_err();
         assert!(matches!(error, ClientError::Connect { .. }), "{error}");

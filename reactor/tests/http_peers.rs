@@ -1,6 +1,7 @@
 //! Our server and the programs that the world uses: curl, wrk, Python's requests, a browser, nginx in front.
 
 mod http_support;
+mod loopback;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -220,10 +221,10 @@ impl Drop for Nginx {
     }
 }
 
-/// Starts nginx before `upstream`, at a free port.
+/// Starts nginx before `upstream`, at a place of its own.
 fn start_nginx(upstream: SocketAddr) -> (Nginx, SocketAddr) {
     let directory = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = loopback::own_place();
     let root = directory.path().display();
     let configuration = format!(
         "daemon off; master_process off; worker_processes 1; pid {root}/pid; error_log {root}/error warn;
@@ -235,11 +236,11 @@ fn start_nginx(upstream: SocketAddr) -> (Nginx, SocketAddr) {
            upstream ours {{ server {upstream}; keepalive 8; }}
            map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
            server {{
-             listen 127.0.0.1:{port};
+             listen {address};
              location / {{
                proxy_pass http://ours; proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off;
                proxy_set_header Connection $connection_upgrade; proxy_set_header Upgrade $http_upgrade;
-               proxy_set_header Host $host:{port}; proxy_set_header X-Forwarded-For $remote_addr;
+               proxy_set_header Host {address}; proxy_set_header X-Forwarded-For $remote_addr;
              }}
            }}
          }}"
@@ -256,7 +257,6 @@ fn start_nginx(upstream: SocketAddr) -> (Nginx, SocketAddr) {
         .spawn()
         .unwrap();
     let nginx = Nginx { process: child, _directory: directory };
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
     reactor::timeout(PATIENCE, || {
         while TcpStream::connect(address).is_err() {
             reactor::sleep(Duration::from_millis(20));

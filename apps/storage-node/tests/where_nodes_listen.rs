@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 
 use common::running::Running;
@@ -12,6 +11,13 @@ use common::{Place, fuse_is_usable, storage_node, text};
 fn address_in(file: &Path) -> String {
     let network: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     network["nodes"][0]["address"].as_str().unwrap().to_owned()
+}
+
+/// Where nothing has listened: a port that was bound and let go is taken as long as a process that another test just
+/// started has not begun its own program.
+fn own_place(number: u8) -> String {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    format!("127.{number}.{high}.{low}:18473")
 }
 
 #[test]
@@ -37,7 +43,7 @@ fn an_address_that_was_asked_for_is_remembered() {
     assert!(up.stop().success());
 
     // The node alone, by hand, at another port: who has only the home finds it.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = own_place(10);
     let run = Running::start(&["run", "--home", text(&node), "--listen", &free], "Ctrl-C stops it");
     assert_eq!(address_in(&network), free);
     assert_eq!(address_in(&node.join("network.json")), free);
@@ -60,7 +66,7 @@ fn a_node_that_was_moved_away_keeps_no_address_from_being_written_down() {
     let (home, drive) = (place.join("home"), place.join("drive"));
     assert!(Running::up(&home, &drive, 2).stop().success());
     fs::rename(home.join("nodes/2"), place.join("elsewhere")).unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = own_place(11);
     let node = home.join("nodes/1");
     let run = Running::start(&["run", "--home", text(&node), "--listen", &free], "Ctrl-C stops it");
     assert_eq!(address_in(&home.join("network.json")), free);
