@@ -84,16 +84,16 @@ pub(crate) enum Failure {
     #[error("the store {} cannot be opened: {reason}", path.display())]
     Store { path: PathBuf, reason: String },
     /// The volume can't be opened or made.
-    #[error("the volume cannot be opened: {reason}")]
+    #[error("the drive cannot be opened: {reason}")]
     Volume { reason: String },
     /// Nobody has founded the network's volume.
-    #[error("this network has no volume yet: {reason}")]
+    #[error("this network has no drive yet: {reason}")]
     NoVolume { reason: &'static str },
     /// The nodes that keep the volume's root have none.
-    #[error("the volume's root is gone: of {keepers}, where it is kept, enough answer, and none has it")]
+    #[error("the drive's root is gone: of {keepers}, where it is kept, enough answer, and none has it")]
     RootGone { keepers: String },
     /// Too few of the nodes that keep the volume's root answer.
-    #[error("the volume's root cannot be read: {needed} of {keepers} must answer ({reason})")]
+    #[error("the drive's root cannot be read: {needed} of {keepers} must answer ({reason})")]
     RootAway { keepers: String, needed: usize, reason: String },
     /// The nodes agree on an older root than this machine has seen.
     #[error(
@@ -284,7 +284,9 @@ impl Failure {
                 "start them with `storage-node up`, or give a running one with --node ADDRESS".into()
             }
             Failure::Unhealthy { .. } => {
-                "start the nodes that do not answer (`up` does, or `run` for each), and make room on full disks".into()
+                "start the nodes that do not answer (`up` does, or `run` for each), make room on full disks; in the place of one \
+                 that is gone for good, let another join (`invite --role node`), then `node replace` the one that is gone"
+                    .into()
             }
             Failure::NoVolume { .. } => "run `storage-node up DRIVE` with the network's home once".into(),
             Failure::RootGone { .. } => {

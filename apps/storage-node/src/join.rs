@@ -25,6 +25,7 @@ use reactor::crypto::Identity;
 use reactor::serialization::to_bytes;
 
 use crate::admitting::Notes;
+use crate::author;
 use crate::cli::Join;
 use crate::client::{Client, Settings};
 use crate::errors::Failure;
@@ -37,7 +38,6 @@ use crate::output::say;
 use crate::process;
 use crate::progress;
 use crate::stop::Stop;
-use crate::volume;
 
 /// How often the nodes are asked for the reply.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
         if let Some(network) = joined_before {
             refuse_unless_removed(&home, network, &ticket)?;
         }
-        let joined = process::run(|| admit(&home, &ticket))?;
+        let joined = process::run(|| admit(&home, &ticket, options))?;
         let Some((identity, passport, notes)) = joined else {
             return Ok(()); // Ctrl-C: it can go on later.
         };
@@ -167,10 +167,11 @@ fn declined(why: impl std::fmt::Display) -> Failure {
 type Joined = (Identity, Passport, Notes);
 
 /// Asks until there is a reply; `None` if somebody pressed Ctrl-C first.
-fn admit(home: &Home, ticket: &Ticket) -> Result<Option<Joined>, Failure> {
+fn admit(home: &Home, ticket: &Ticket, options: &Join) -> Result<Option<Joined>, Failure> {
     let stop = Stop::on_signals()?;
     let identity = Rc::new(own_key(home, ticket)?);
-    let letter = ticket.letter(&identity, &volume::author());
+    let name = options.called.clone().unwrap_or_else(author::author);
+    let letter = ticket.letter(&identity, &name);
     let spinner = progress::spinner("asking the nodes to pass the request on");
     let reply = stop.unless_open(|| ask(ticket, &identity, &letter));
     spinner.finish_and_clear();

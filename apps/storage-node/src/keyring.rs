@@ -10,7 +10,7 @@
 //! Not here: where a passphrase comes from (`secrets`), and how one is set (`passphrase`).
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -196,9 +196,14 @@ pub(crate) fn open_home_key(directory: &Path, passphrase: &[u8]) -> Result<Key, 
 /// The owner's key, from a file that `owner export` wrote.
 ///
 /// # Errors
-/// As [`open_home_key`].
+/// As [`open_home_key`], but `Failure::File` if there is no such file: no home's keys are sealed under it.
 pub(crate) fn open_exported(path: &Path, passphrase: &[u8]) -> Result<Identity, Failure> {
-    let seed = open_file(path, passphrase)?;
+    let seed = open_file(path, passphrase).map_err(|failure| match failure {
+        Failure::NoPassphraseFile { path } => {
+            Failure::File { path, source: io::Error::from(ErrorKind::NotFound) }
+        }
+        other => other,
+    })?;
     let seed: Zeroizing<[u8; 32]> =
         Zeroizing::new(seed[..].try_into().map_err(|_| Failure::damaged(path, "it holds no key"))?);
     Ok(Identity::from_seed(&seed))
@@ -280,6 +285,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let wrong = |passphrase: &[u8]| open_home_key(directory.path(), passphrase);
         assert!(matches!(wrong(b"right"), Err(Failure::NoPassphraseFile { .. })));
+        let exported = open_exported(&passphrase_file(directory.path()), b"right");
+        assert!(matches!(exported, Err(Failure::File { .. })), "no key is sealed under what `--owner` names");
         write_file(&passphrase_file(directory.path()), &[5; 32], b"right").unwrap();
         assert_eq!(open_home_key(directory.path(), b"right").unwrap().as_bytes(), &[5; 32]);
         assert!(matches!(wrong(b"left"), Err(Failure::WrongPassphrase { .. })));

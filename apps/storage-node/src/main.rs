@@ -7,6 +7,7 @@
 
 mod admitting;
 mod at;
+mod author;
 mod belongings;
 mod cache;
 mod children;

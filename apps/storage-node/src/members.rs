@@ -33,7 +33,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Hexadecimal digits of a key that are shown, and enough to name it.
 const SHOWN_DIGITS: usize = 12;
 /// Fewer digits are too easily somebody else's.
-const NAMING_DIGITS_MIN: usize = 6;
+const NAMING_DIGITS_MIN: usize = 4;
 
 /// What `members` found.
 #[derive(Debug, Serialize)]
@@ -239,8 +239,13 @@ fn render(overview: &Overview, now: u64) -> String {
             None if overview.nodes_answer => "not seen since the nodes started".into(),
             None => "no node answers".into(),
         };
-        let (id, may) =
-            (short(&entry.id), if entry.revoked_since.is_some() { "nothing" } else { &entry.may });
+        let may = match (entry.revoked_since, entry.role.as_str()) {
+            (Some(_), _) => "nothing",
+            // It reads and writes what is sealed, and no key opens it there.
+            (None, "node") => "keeps blocks",
+            (None, _) => &entry.may,
+        };
+        let id = short(&entry.id);
         let _ = writeln!(text, "{id}  {:<7} {:<20} {may:<16} {since:<18} {seen}", entry.role, entry.name);
     }
     for ticket in &overview.tickets {

@@ -138,7 +138,7 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
         Ok(())
     })?;
     say(format_args!(
-        "{} is pinned: {files} files, {}; a running `mount` fetches them (`storage-node pins` shows how far it is)",
+        "{} is pinned: {files} files, {}; a running `mount` of this home fetches them, `up` does not (`storage-node pins` shows how far it is)",
         shown(&path),
         human_bytes(bytes)
     ));
@@ -180,7 +180,7 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
         bytes: 0,
         is_complete: false,
         looked_s: 0,
-        trouble: Some("no mount has looked yet".into()),
+        trouble: Some("no `mount` has looked yet, and `up` fetches none".into()),
     };
     let of = |pin: &Pin| {
         kept.pins.iter().find(|kept| kept.path == pin.path).cloned().unwrap_or_else(|| unknown(pin))

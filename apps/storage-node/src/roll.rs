@@ -213,6 +213,14 @@ impl Roll {
         members.filter_map(LetIn::passport).collect()
     }
 
+    /// `wanted`, or what tells it from those who have it: people remove by name whom they mean.
+    fn a_free_name(&self, wanted: &str) -> String {
+        let is_free = |name: &String| self.members.iter().all(|member| member.name != *name);
+        let others = (2_u32..).map(|number| format!("{wanted}-{number}"));
+        let mut names = std::iter::once(wanted.to_owned()).chain(others);
+        names.find(is_free).expect("there are fewer members than numbers")
+    }
+
     /// Enters who wrote a letter that was verified, or finds the entry that an earlier copy of it made.
     ///
     /// # Errors
@@ -252,7 +260,7 @@ impl Roll {
         let member = LetIn {
             key,
             sealing_key: Hex(letter.sealing_key),
-            name: printable(&letter.name),
+            name: self.a_free_name(&printable(&letter.name)),
             role,
             since: now,
             ticket,
@@ -305,7 +313,8 @@ mod tests {
         let first = roll.admit(&letter(2, 10, 2), &network, &none, 7).unwrap();
         assert_eq!((first.number, first.name.as_str(), first.since), (Some(1), "a??2Jb", 7));
         assert_eq!(roll.admit(&letter(2, 10, 2), &network, &none, 8), Ok(first));
-        assert_eq!(roll.admit(&letter(2, 11, 2), &network, &none, 8).unwrap().number, Some(2));
+        let second = roll.admit(&letter(2, 11, 2), &network, &none, 8).unwrap();
+        assert_eq!((second.number, second.name.as_str()), (Some(2), "a??2Jb-2"), "one name, one member");
         assert_eq!(roll.admit(&letter(2, 12, 2), &network, &none, 8), Err(Declined::Used));
         assert!(roll.admit(&letter(2, 10, 2), &network, &none, 9).is_ok(), "who is in is in");
         assert_eq!(

@@ -22,6 +22,7 @@ use overlay::invitation::InvitedAs;
 use overlay::{Node, Revocations};
 use reactor::crypto::{PublicKey, X25519Public};
 
+use crate::author;
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
@@ -131,7 +132,7 @@ impl Sharer<'_> {
     ) -> Result<(), Failure> {
         let swap =
             |expected, payload| self.store.swap_with_writers(&keys.register, Some(expected), &payload, write);
-        change_readers(self.store, keys, &volume::author(), read, &swap)
+        change_readers(self.store, keys, &author::author(), read, &swap)
             .map_err(|error| Failure::Sharing { reason: error.to_string() })
     }
 }

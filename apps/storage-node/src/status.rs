@@ -259,9 +259,9 @@ fn render(overview: &Overview) -> String {
         Health::Down => "down: too few nodes answer and take writes to read and write everything",
     };
     let mut text = format!(
-        "{words}\n{answering} of {} nodes, {} copies of each block\n\n",
+        "{words}\n{answering} of {} nodes, {} of each block\n\n",
         overview.nodes.len(),
-        overview.replicas
+        if overview.replicas == 1 { "1 copy".into() } else { format!("{} copies", overview.replicas) }
     );
     let _ = writeln!(text, "{:<6}{:<24}{:<10}{:>10}{:>12}  up", "node", "address", "id", "blocks", "bytes");
     for node in &overview.nodes {

@@ -15,6 +15,7 @@ use filesystem::access::VolumeKeys;
 use filesystem::volume::{OpenError, Options, Volume};
 use overlay::{Node, NodeId};
 
+use crate::author;
 use crate::cache::Cache;
 use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
@@ -181,7 +182,7 @@ pub(crate) fn found(
     let keys = keys(client, &keepers, user)?;
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut options = Options::default();
-    options.author = author();
+    options.author = author::author();
     match Volume::create(Rc::new(client.clone()), keys, options, owner) {
         Ok(volume) => volume.close().stored().map_err(|ending| failed(ending.to_string()))?,
         // A founding that was cut short had come that far.
@@ -254,7 +255,7 @@ pub(crate) fn open(
         None => Rc::new(client.clone()),
     };
     let mut options = Options::default();
-    options.author = author();
+    options.author = author::author();
     options.device = opening.directory.device();
     options.watch_interval = Some(WATCH_INTERVAL);
     let has_journal = matches!(opening.keep, Keep::Rest | Keep::WriteBack);
@@ -344,7 +345,7 @@ pub(crate) fn refuse_unless_owner(network: &Network, user: &Member) -> Result<()
     if network.volume_owner.0 == *user.identity.public_key().as_bytes() {
         return Ok(());
     }
-    Err(failed("this key is not the one that owns the network's volume".into()))
+    Err(failed("only the home that made the network does that, and this one joined it".into()))
 }
 
 /// What it takes to read the volume as `user`.
@@ -385,11 +386,4 @@ fn not_open(error: OpenError, keepers: &Keepers) -> Failure {
         OpenError::Read(ReadError::Forked { seen, found, .. }) => Failure::Forked { seen, found },
         other => failed(other.to_string()),
     }
-}
-
-/// Who we are in the name of a conflicting file: user@host.
-pub(crate) fn author() -> String {
-    let user = std::env::var("USER").unwrap_or_else(|_| rustix::process::geteuid().as_raw().to_string());
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{user}@{host}")
 }

@@ -136,8 +136,8 @@ fn a_founding_that_was_cut_short_is_resumed_and_only_by_up() {
 
     // Once it is written down that there was a root, there is no second first one.
     fs::remove_dir_all(home.join("nodes/1/store")).unwrap();
-    refused(&["up", "--home", text(&home), text(&drive)], "the volume's root");
-    refused(&["up", "--home", text(&home), text(&drive)], "the volume's root");
+    refused(&["up", "--home", text(&home), text(&drive)], "the drive's root");
+    refused(&["up", "--home", text(&home), text(&drive)], "the drive's root");
 }
 
 /// A disk that is not mounted, twice: what is left of the root is one node's word, and that one may be behind.

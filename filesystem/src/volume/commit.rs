@@ -291,7 +291,7 @@ impl Volume {
         let ended = self.state.borrow_mut().durability.on_stored();
         if let Some(trouble) = ended {
             let seconds = reactor::now().saturating_duration_since(trouble.since).as_secs();
-            tracing::info!(seconds, "the store takes changes again");
+            tracing::warn!(seconds, "the store takes changes again");
         }
         self.progress.notify_all();
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use overlay::invitation::InvitedAs;
+use overlay::invitation::{InvitedAs, NAME_BYTES_MAX};
 
 use super::{HomeOption, one_address};
 use crate::gc::Span;
@@ -63,6 +63,7 @@ const JOIN_EXAMPLES: &str = "\
 Examples:
   storage-node join hypha1mfzwi... ./drive     a writer or reader: joins, and mounts the drive
   storage-node join - ./drive < ticket.txt     the ticket from standard input, where no other user sees it
+  storage-node join --as bob-laptop hypha1m... under a name of one's own
   storage-node join --home ./node hypha1mf...  a node: joins, and runs in the foreground
 
 It makes a key of its own, which never leaves the home. Later, `mount DRIVE` or `run --home HOME` is all it takes.";
@@ -79,10 +80,26 @@ pub(crate) struct Join {
     pub(crate) drive: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) home: HomeOption,
+    /// What `members` calls whoever joins, and `remove` takes [default: user@host]. The first ticket's holder of a name has
+    /// it, and the next one is NAME-2
+    #[arg(long = "as", value_name = "NAME", value_parser = a_name)]
+    pub(crate) called: Option<String>,
     /// A node: IP address of this machine that it listens on, and that others reach it by [default: the one by which this
     /// machine reaches the nodes in the ticket]
     #[arg(long, value_name = "IP", value_parser = one_address)]
     pub(crate) listen: Option<IpAddr>,
+}
+
+/// What people can read and type, and what no key's digits are taken for.
+fn a_name(text: &str) -> Result<String, String> {
+    let is_plain = |letter: char| !letter.is_control() && !letter.is_whitespace();
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.chars().all(is_plain) {
+        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes, and no spaces"));
+    }
+    if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("it could be the digits of somebody's key: give it a letter after f, or an @".into());
+    }
+    Ok(text.into())
 }
 
 /// Options of `members`.

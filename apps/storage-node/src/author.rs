@@ -1,0 +1,39 @@
+//! Who works at this machine, as other people read it: in the name of a conflict's file, in the list of snapshots, and in
+//! the roll, unless `join --as` says otherwise. Nothing is granted to a name.
+
+use std::fs;
+
+/// Where accounts have their names on every Unix; those of a directory service are not in it, and go by their number.
+const ACCOUNTS: &str = "/etc/passwd";
+
+/// user@host. The user is who runs this process, whatever the environment says of who logged in.
+pub(crate) fn author() -> String {
+    let number = rustix::process::geteuid().as_raw();
+    let accounts = fs::read(ACCOUNTS).unwrap_or_default();
+    let user = name_of(number, &String::from_utf8_lossy(&accounts)).unwrap_or_else(|| number.to_string());
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{user}@{host}")
+}
+
+/// The first account with that number (passwd(5): name, password, number, ...).
+fn name_of(number: u32, accounts: &str) -> Option<String> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let is_it = fields.nth(1)?.parse() == Ok(number);
+        is_it.then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_named_as_its_number_says() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\n+\n:x:5:5\nann:x:1000:1000::/home/ann:/bin/sh\ntoor:x:0:0::/:/bin/sh\n";
+        assert_eq!(name_of(0, accounts).as_deref(), Some("root"));
+        assert_eq!(name_of(1000, accounts).as_deref(), Some("ann"));
+        assert_eq!((name_of(5, accounts), name_of(7, accounts), name_of(0, "")), (None, None, None));
+    }
+}
