@@ -178,7 +178,8 @@ fn a_storage_node_undoes_nothing_at_honest_members() {
                 let node = target.node.borrow().clone();
                 let proposal = Proposal::prepare(&fake.identity, register, ballot(1000));
                 assert!(
-                    node.prepare(PrepareRequest { membership: genesis.clone().into(), proposal }).is_err()
+                    node.prepare(PrepareRequest { membership: genesis.clone().into(), proposal, list: None })
+                        .is_err()
                 );
                 let proposed = Proposed::sign(&fake.identity, ballot(1000), old.clone(), None);
                 assert!(node.accept(AcceptRequest { membership: genesis.clone().into(), proposed }).is_err());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GROUP_COUNT_MAX, GroupHash, OwnerTag};
 use crate::block::configuration::{Configuration, Membership};
 use crate::block::deletion::OwnersWord;
-use crate::block::mutable::{Invalid, Signed};
+use crate::block::mutable::{AccessList, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
 use crate::paxos::Ballot;
@@ -234,6 +234,8 @@ pub struct PrepareRequest {
     pub membership: Membership,
     /// What to promise, by the word of somebody who may write.
     pub proposal: Signed<Proposal>,
+    /// The list of writers by which it is made; `None` for the one that the genesis names.
+    pub list: Option<Signed<AccessList>>,
 }
 
 /// See [`Accept`].

@@ -94,7 +94,7 @@ fn only_the_owner_moves_a_register_and_only_to_nodes_that_are_there() {
         // what the owner wanted is not what was chosen.
         let target = fake(&network, &genesis.members[0]).1.node.borrow().clone();
         for (signer, wanted) in [(&writer, &writer), (&network.nodes[0].identity, &identity(1))] {
-            let seal = Seal::sign(wanted, &from, vec![target.own()], first.header_hash);
+            let seal = Seal::sign(wanted, &from, vec![target.own()], first.header_hash, 0);
             let membership = from.followed_by(seal.chosen(signer));
             let record = target.read_register(&register).unwrap().unwrap().accepted.unwrap().record;
             let proposed = Proposed::sign(&writer, Ballot::first(1), record, None);
@@ -128,7 +128,7 @@ fn a_former_member_says_who_keeps_a_register_now_also_after_a_restart() {
             assert_eq!(view.membership, moved);
             let ballot = Ballot { round: 99, proposer: ProposerId([1; 16]), ..Ballot::ZERO };
             let proposal = Proposal::prepare(&identity(1), register, ballot);
-            let refused = node.prepare(PrepareRequest { membership: old.clone(), proposal });
+            let refused = node.prepare(PrepareRequest { membership: old.clone(), proposal, list: None });
             let configuration = moved.configuration.clone().unwrap();
             assert_eq!(refused, Err(Refusal::Moved { configuration }));
         }
@@ -302,7 +302,7 @@ fn seal_and_die(network: &FakeNetwork, owner: &Identity, from: &Membership, next
     let accept = |member: &NodeId| {
         let node = fake(network, member).1.node.borrow().clone();
         let record = node.read_register(&from.register()).unwrap().unwrap().accepted.unwrap().record;
-        let seal = Seal::sign(owner, from, next.to_vec(), record.hash());
+        let seal = Seal::sign(owner, from, next.to_vec(), record.hash(), 0);
         let proposed = Proposed::sign_with(owner, ballot, record, Some(seal.clone()), None);
         node.accept(AcceptRequest { membership: from.clone(), proposed }).unwrap();
         seal

@@ -5,14 +5,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reactor::crypto::Identity;
+use overlay::NodeId;
+use reactor::crypto::{Identity, PublicKey};
 
 use crate::block::mutable::{AccessList, Genesis, Signed, SignedRecord};
-use crate::block::proposal::Proposed;
+use crate::block::proposal::{Proposal, Proposed};
 use crate::liar_tests::{ballot, history, identity};
-use crate::message::AcceptRequest;
+use crate::message::{AcceptRequest, PrepareRequest};
+use crate::paxos::Ballot;
+use crate::store::{Key, Kind};
 use crate::testing::{FakeNetwork, FakeOverlay, Mood};
-use crate::{BlockStore, Client, SwapError};
+use crate::{BlockStore, Client, Record, SwapError};
 
 /// A register whose owner puts out one of two writers at the last two of its members, while that one has a rival of that value
 /// accepted at the first, which was cut off, under a ballot of his own.
@@ -27,11 +30,16 @@ struct Removal {
 
 impl Removal {
     fn new() -> Removal {
-        let network = FakeNetwork::new(3, 3, 1);
+        Removal::on(FakeNetwork::new(3, 3, 1))
+    }
+
+    fn on(network: Rc<FakeNetwork>) -> Removal {
         let (owner, stays, goes) = (identity(1), identity(5), identity(6));
         let (genesis, ..) = history(&network, vec![stays.public_key(), goes.public_key()]);
         let register = genesis.register();
-        let shared = network.nodes[0].node.borrow().read_register(&register).unwrap().unwrap();
+        let index_of = |id| network.nodes.iter().position(|fake| fake.contact.id == id);
+        let member = &network.nodes[index_of(genesis.members[0]).unwrap()];
+        let shared = member.node.borrow().read_register(&register).unwrap().unwrap();
         let shared = shared.accepted.unwrap().record;
         let list = AccessList::sign(&owner, register, 1, vec![stays.public_key()]);
         let removal =
@@ -168,6 +176,141 @@ fn what_was_chosen_stays_though_a_value_that_followed_it_is_left_out() {
                 let later = removal.client(who).read(&register).unwrap().unwrap();
                 assert!(later == read || later.version > read.version, "{slow:?}: {later:?}");
             }
+        }
+    });
+}
+
+/// How the one who goes leaves a member behind that was cut off: with a value far ahead of all others, under a ballot as far
+/// ahead as it lets anybody go, and with a promise beyond that.
+impl Removal {
+    fn lay_trap(&self, member: usize, far: bool) {
+        let register = self.genesis.register();
+        self.network.nodes[member].mood.set(Mood::Well);
+        let node = self.network.nodes[member].node.borrow().clone();
+        let membership = || self.genesis.clone().into();
+        let record = match far {
+            false => self.values[2].clone(),
+            true => {
+                let mut record = self.values[2].clone();
+                let mut header = (*record.header).clone();
+                header.version = u64::MAX - 1;
+                record.header = Signed::sign(&self.goes, header);
+                record
+            }
+        };
+        let proposed = Proposed::sign(&self.goes, ballot(1 << 31), record, None);
+        node.accept(AcceptRequest { membership: membership(), proposed }).unwrap();
+        let proposal = Proposal::prepare(&self.goes, register, ballot(1 << 32));
+        node.prepare(PrepareRequest { membership: membership(), proposal, list: None }).unwrap();
+    }
+
+    /// The owner puts out the one who goes, while a member is cut off.
+    fn put_out(&self, cut_off: usize) -> Record {
+        let register = self.genesis.register();
+        self.network.nodes[cut_off].mood.set(Mood::Dead);
+        let owner = self.client(&identity(1));
+        let before = owner.read(&register).unwrap().unwrap();
+        let goes = self.goes.public_key();
+        let change = |writers: &mut Vec<PublicKey>| writers.retain(|writer| *writer != goes);
+        let payload = Bytes::from_static(b"out");
+        owner.swap_with_writers(&register, Some(before.header_hash), &payload, &change).unwrap()
+    }
+}
+
+/// With a member that missed the removal, and another one away, all that was written since was replaced; and a ballot or a
+/// version far ahead kept it out of everything for good.
+#[test]
+fn who_was_put_out_undoes_nothing_by_a_member_that_was_cut_off_though_another_is_away() {
+    reactor::run(|| {
+        for far in [false, true] {
+            // What others wrote since: nothing, a value, and more than a value remembers.
+            for writes in [0, 1, 12] {
+                let removal = Removal::new();
+                let register = removal.genesis.register();
+                let mut last = removal.put_out(0);
+                let stays = removal.client(&removal.stays);
+                for number in 0..writes {
+                    let payload = Bytes::from(vec![number; 3]);
+                    let expected = stays.read(&register).unwrap().unwrap();
+                    last = stays.compare_and_swap(&register, Some(expected.header_hash), payload).unwrap();
+                }
+                removal.lay_trap(0, far);
+                removal.network.nodes[2].mood.set(Mood::Dead);
+                // A writer, the owner, and somebody who may only read: each may be the first to come.
+                for first in [&removal.stays, &identity(1), &identity(9)] {
+                    let read = removal.client(first).read(&register).unwrap().unwrap();
+                    assert_eq!(read, last, "far: {far}, {writes} writes");
+                }
+                removal.is_in_force();
+                // And the member takes its part again.
+                let view = removal.network.nodes[0].node.borrow().read_register(&register).unwrap().unwrap();
+                assert_eq!(view.accepted.unwrap().record.payload, "on");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_member_in_such_a_trap_is_freed_by_the_next_write_and_by_a_move() {
+    reactor::run(|| {
+        for moves in [false, true] {
+            let network = FakeNetwork::new(4, 3, 1);
+            let removal = Removal::on(network.clone());
+            let register = removal.genesis.register();
+            let index_of =
+                |id: &NodeId| network.nodes.iter().position(|fake| fake.contact.id == *id).unwrap();
+            let members: Vec<usize> = removal.genesis.members.iter().map(index_of).collect();
+            let out = removal.put_out(members[0]);
+            removal.lay_trap(members[0], true);
+            let owner = removal.client(&identity(1));
+            if moves {
+                owner.replace_members(&register, &[removal.genesis.members[1]]).unwrap();
+            }
+            owner.compare_and_swap(&register, Some(out.header_hash), Bytes::from_static(b"next")).unwrap();
+            reactor::sleep(Duration::from_millis(20));
+            let view = network.nodes[members[0]].node.borrow().read_register(&register).unwrap().unwrap();
+            assert_eq!(view.accepted.unwrap().record.payload, "next", "moves: {moves}");
+            assert_eq!(view.membership.epoch(), u64::from(moves));
+        }
+    });
+}
+
+/// Whoever keeps the register anew knows of no list, and nobody of the new members could say that it is in force.
+#[test]
+fn who_was_put_out_before_a_move_undoes_nothing_by_a_new_member_that_was_given_nothing_yet() {
+    reactor::run(|| {
+        for far in [false, true] {
+            let network = FakeNetwork::new(4, 3, 1);
+            let removal = Removal::on(network.clone());
+            let register = removal.genesis.register();
+            let index_of =
+                |id: &NodeId| network.nodes.iter().position(|fake| fake.contact.id == *id).unwrap();
+            let out = removal.put_out(index_of(&removal.genesis.members[0]));
+            let owner = removal.client(&identity(1));
+            let moved = owner.replace_members(&register, &[removal.genesis.members[0]]).unwrap();
+            let is_new = |id: &&NodeId| removal.genesis.index_of(id).is_none();
+            let new = index_of(moved.members().iter().find(is_new).unwrap());
+            reactor::sleep(Duration::from_millis(20));
+            // As if the mover's message to it were on its way still, and his is not.
+            network.nodes[new].store.remove(&Key::new(Kind::REGISTER, register.0)).unwrap();
+            network.restart(new);
+            let mut record = removal.values[2].clone();
+            let mut header = (*record.header).clone();
+            header.version = if far { u64::MAX - 1 } else { out.version + 1 };
+            record.header = Signed::sign(&removal.goes, header);
+            let ballot = Ballot { epoch: 1, ..ballot(1000) };
+            let proposed = Proposed::sign(&removal.goes, ballot, record, None);
+            let taken = network.nodes[new]
+                .node
+                .borrow()
+                .accept(AcceptRequest { membership: moved.clone(), proposed });
+            let other = moved.members().iter().map(index_of).find(|index| *index != new).unwrap();
+            network.nodes[other].mood.set(Mood::Dead);
+            for first in [&removal.stays, &identity(1), &identity(9)] {
+                let read = removal.client(first).read(&register).unwrap().unwrap();
+                assert_eq!(read, out, "far: {far}, taken: {taken:?}");
+            }
+            removal.is_in_force();
         }
     });
 }

@@ -56,6 +56,7 @@ fn story(seed: u64) {
     let prepare = |ballot| PrepareRequest {
         membership: genesis.clone().into(),
         proposal: Proposal::prepare(&owner, register, ballot),
+        list: None,
     };
     let proposed = Proposed::sign(&owner, ballot, record, None);
     let content = Bytes::from(vec![3; 50_000]);

@@ -340,7 +340,7 @@ mod tests {
             let members = vec![NodeId([1; 32])];
             let (register, value) = (RegisterAddress([1; 32]), HeaderHash([2; 32]));
             let former = vec![];
-            let configuration = Configuration { register, epoch, members, quorum: 1, former, value };
+            let configuration = Configuration { register, epoch, members, quorum: 1, former, value, list: 0 };
             Some(Kept::from(&Signed::sign(&owner, configuration)))
         };
         let directory = tempfile::tempdir().unwrap();

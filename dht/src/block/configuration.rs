@@ -10,6 +10,10 @@
 //!   point there; whoever was away for long follows it without asking any of them. Everything in it comes from the seal
 //!   that was chosen, so two movers sign the same bytes, and there is one configuration for an epoch.
 //!
+//! It also says which list of writers was the newest when the epoch was to begin: nothing is accepted in it that goes by an older one.
+//! So its members need not have heard of a removal from before it, and whoever was removed has nothing accepted by one that was
+//! given nothing yet.
+//!
 //! A [`Membership`] is the genesis with the newest configuration that somebody knows: what requests carry, what nodes keep
 //! and what clients persist. It needs no chain of those between: each of them was signed by the same owner, and the number
 //! of the epoch orders them.
@@ -46,11 +50,14 @@ pub struct Configuration {
     pub former: Vec<NodeId>,
     /// The value that the epoch begins with: the last one of the epoch before.
     pub value: HeaderHash,
+    /// The number of the list of writers that its owner went by: what goes by an older one is refused in this epoch.
+    pub list: u64,
 }
 
 impl Versioned for Configuration {
     const TYPE_NAME: &'static str = "hypha configuration";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+    const READABLE_SINCE: u32 = 2;
 }
 
 impl Configuration {
@@ -127,17 +134,19 @@ impl Versioned for Seal {
 }
 
 impl Seal {
-    /// Wants the epoch after `membership`'s, which has `value` now, to be kept by `members`, with majorities as quorums.
+    /// Wants the epoch after `membership`'s, which has `value` now, to be kept by `members`, with majorities as quorums. `list`
+    /// is the number of the newest list of writers.
     pub fn sign(
         owner: &Identity,
         membership: &Membership,
         members: Vec<NodeId>,
         value: HeaderHash,
+        list: u64,
     ) -> Signed<Seal> {
         let quorum = (members.len() / 2 + 1) as u8;
         let (register, epoch) = (membership.register(), membership.epoch() + 1);
         let former = membership.members().to_vec();
-        let next = Configuration { register, epoch, members, quorum, former, value };
+        let next = Configuration { register, epoch, members, quorum, former, value, list };
         Signed::sign(owner, Seal { next: next.into() })
     }
 }
@@ -185,6 +194,11 @@ impl Membership {
     /// Which of the register's replica sets this is.
     pub fn epoch(&self) -> u64 {
         self.configuration.as_ref().map_or(0, |configuration| configuration.epoch)
+    }
+
+    /// The number of the list of writers that the epoch began with: nothing goes by an older one in it.
+    pub fn first_list(&self) -> u64 {
+        self.configuration.as_ref().map_or(0, |configuration| configuration.list)
     }
 
     /// The members.
@@ -247,8 +261,8 @@ mod tests {
 
     impl Versioned for Later {
         const TYPE_NAME: &'static str = Configuration::TYPE_NAME;
-        const VERSION: u32 = 2;
-        const READABLE_SINCE: u32 = 1;
+        const VERSION: u32 = 3;
+        const READABLE_SINCE: u32 = 2;
     }
 
     #[test]
@@ -257,7 +271,7 @@ mod tests {
         let writer = Identity::from_seed(&[2; 32]);
         let friends: Vec<NodeId> = (6..9).map(node).collect();
         for (signer, outcome) in [(&owner, Ok(())), (&writer, Err(Invalid::Signature))] {
-            let seal = Seal::sign(signer, &first, friends.clone(), VALUE);
+            let seal = Seal::sign(signer, &first, friends.clone(), VALUE, 0);
             assert_eq!(seal.verify(&first.genesis, 0, VALUE), outcome);
             let moved = first.followed_by(seal.chosen(signer));
             assert_eq!(moved.verify(), outcome);
@@ -267,7 +281,7 @@ mod tests {
             );
         }
         // Nor does what the owner wanted pass for what was chosen: the two are different statements.
-        let seal = Seal::sign(&owner, &first, friends, VALUE);
+        let seal = Seal::sign(&owner, &first, friends, VALUE, 0);
         assert_ne!(seal.hash(), seal.chosen(&owner).hash());
         assert!(Signed::<Configuration>::from_bytes(&seal.to_bytes()).is_err());
     }
@@ -275,13 +289,13 @@ mod tests {
     #[test]
     fn a_seal_is_for_one_value_of_one_epoch_of_one_register() {
         let (owner, first) = story();
-        let seal = Seal::sign(&owner, &first, vec![node(1)], VALUE);
+        let seal = Seal::sign(&owner, &first, vec![node(1)], VALUE, 0);
         assert_eq!(seal.verify(&first.genesis, 1, VALUE), Err(Invalid::Epoch));
         assert_eq!(seal.verify(&first.genesis, 0, HeaderHash([8; 32])), Err(Invalid::Epoch));
         let other = Genesis::sign(&owner, [6; 32], vec![node(1)], vec![]);
         assert_eq!(seal.verify(&other, 0, VALUE), Err(Invalid::WrongRegister));
         assert_eq!(seal.chosen(&owner).verify(&other), Err(Invalid::WrongRegister));
-        let nowhere = Seal::sign(&owner, &first, vec![], VALUE);
+        let nowhere = Seal::sign(&owner, &first, vec![], VALUE, 0);
         assert_eq!(nowhere.verify(&first.genesis, 0, VALUE), Err(Invalid::Members));
         let again = Configuration { epoch: 0, ..(*seal.next).clone() };
         assert_eq!(Signed::sign(&owner, again).verify(&first.genesis), Err(Invalid::Epoch));
@@ -290,7 +304,7 @@ mod tests {
     #[test]
     fn two_movers_who_meet_one_seal_sign_the_same_bytes() {
         let (owner, first) = story();
-        let seal = Seal::sign(&owner, &first, vec![node(4), node(2)], VALUE);
+        let seal = Seal::sign(&owner, &first, vec![node(4), node(2)], VALUE, 0);
         let again = Identity::from_seed(&owner.seed());
         assert_eq!(seal.chosen(&owner), seal.chosen(&again));
         // Also where one of them is of a later release, whose configurations say more than the other knows.

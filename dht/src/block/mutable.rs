@@ -10,6 +10,8 @@
 //!
 //! Not here: which of two valid records is the later one. That is agreed upon by [`crate::paxos`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::serialization::Versioned;
@@ -80,12 +82,15 @@ pub enum Invalid {
     Time,
 }
 
+/// Of a list's number, how many bits tell the time: milliseconds for more than 500 years, and a million changes.
+const SERIAL_TIME_BITS: u32 = 44;
+
 /// Who may write to a register, beside its owner, instead of those whom the genesis names.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AccessList {
     /// Which register.
     pub register: RegisterAddress,
-    /// Counts the owner's changes, from 1; 0 is the genesis record's list.
+    /// Which of two lists is the newer one: see [`AccessList::serial_after`]. 0 is the genesis record's list.
     pub serial: u64,
     /// Who may write.
     pub writers: Vec<PublicKey>,
@@ -105,6 +110,16 @@ impl AccessList {
         writers: Vec<PublicKey>,
     ) -> Signed<AccessList> {
         Signed::sign(owner, AccessList { register, serial, writers })
+    }
+
+    /// The number of the list that is signed at `now` after that of number `met`, the newest that its signer has met.
+    ///
+    /// Whatever the clocks say, it is newer than that one. Of two whose signers met neither the other's, that which was
+    /// signed later is: their count of changes is the same, and the milliseconds since 1970 come after it.
+    pub fn serial_after(met: u64, now: Duration) -> u64 {
+        let count = ((met >> SERIAL_TIME_BITS) + 1).min(u64::MAX >> SERIAL_TIME_BITS);
+        let time = (now.as_millis() as u64) & ((1 << SERIAL_TIME_BITS) - 1);
+        (count << SERIAL_TIME_BITS) | time
     }
 
     /// Whether `key` may write, where `list` is in force; `None` stands for the one that the genesis names.
@@ -387,6 +402,18 @@ mod tests {
         let nobody = Some(AccessList::sign(&owner, register, 1, vec![]));
         let second = SignedRecord::sign(&writer, register, Some(&first), nobody, Bytes::new());
         assert_eq!(second.verify(&genesis, None), Err(Invalid::NotAWriter));
+    }
+
+    #[test]
+    fn whoever_met_a_list_signs_a_newer_one_whatever_the_clocks_say() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        // Signed by a clock that was ahead, and chosen by nobody.
+        let ahead = AccessList::serial_after(0, hours(500_002));
+        let chosen = AccessList::serial_after(0, hours(500_000));
+        assert!(ahead > chosen, "neither met the other: the later one");
+        let next = AccessList::serial_after(chosen, hours(500_001));
+        assert!(next > ahead, "it was met by who signed after it, so it counts for more");
+        assert!(AccessList::serial_after(next, hours(1)) > next);
     }
 
     #[test]

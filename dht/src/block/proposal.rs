@@ -14,6 +14,13 @@
 //! acceptor and no writer ever goes back to an older one. That a list reached too few acceptors to be chosen is then no reason to
 //! refuse anything, and that one was chosen can't be undone by a record from before it.
 //!
+//! **A list is in force** once a value was chosen under it: from then on a quorum of the acceptors knows it, and whoever
+//! prepares a higher ballot meets one of them before a quorum has promised him anything. So nobody who takes these steps
+//! makes a proposal without that list any more, under any higher ballot ([`InForce::voids`]); and whoever was put out with it
+//! has no quorum left that would take one. Who knows that a list is in force says so with what he proposes, and is
+//! believed: then what a member that was cut off was made to promise and accept since without the list binds it no more. The
+//! lists from before an epoch are its owner's word ([`crate::block::configuration`]).
+//!
 //! Not here: what the proposals come to ([`crate::paxos`]).
 
 use reactor::crypto::{Identity, PublicKey};
@@ -41,27 +48,92 @@ pub struct Proposal {
     pub seal: Option<[u8; 32]>,
     /// The ballot to prepare in the same breath.
     pub next: Option<Ballot>,
+    /// The number of the list of writers that its writer went by: no list that came into force before he prepared the
+    /// ballot is newer.
+    pub list: u64,
+    /// The newest list of writers of which its writer knows that it is in force: that one, or one before it.
+    pub in_force: Option<InForce>,
     /// Who proposes, and signs.
     pub writer: PublicKey,
 }
 
 impl Versioned for Proposal {
     const TYPE_NAME: &'static str = "hypha proposal";
-    const VERSION: u32 = 2;
-    const READABLE_SINCE: u32 = 2;
+    const VERSION: u32 = 3;
+    const READABLE_SINCE: u32 = 3;
+}
+
+/// By which list of writers a proposal is made, as its writer signs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// See [`Proposal::list`].
+    pub list: u64,
+    /// See [`Proposal::in_force`].
+    pub in_force: Option<InForce>,
 }
 
 impl Proposal {
-    /// Prepares `ballot`.
+    /// Prepares `ballot`, by the list of the genesis record.
     pub fn prepare(writer: &Identity, register: RegisterAddress, ballot: Ballot) -> Signed<Proposal> {
-        let writer_key = writer.public_key();
-        let proposal = Proposal { register, ballot, value: None, seal: None, next: None, writer: writer_key };
+        Proposal::prepare_by(writer, register, ballot, Standing::default())
+    }
+
+    /// Prepares `ballot`.
+    pub fn prepare_by(
+        writer: &Identity,
+        register: RegisterAddress,
+        ballot: Ballot,
+        standing: Standing,
+    ) -> Signed<Proposal> {
+        let (list, in_force) = (standing.list, standing.in_force);
+        let (value, seal, next) = (None, None, None);
+        let proposal =
+            Proposal { register, ballot, value, seal, next, list, in_force, writer: writer.public_key() };
         Signed::sign(writer, proposal)
+    }
+
+    /// Which list it says is in force.
+    pub fn says_in_force(&self) -> Option<InForce> {
+        let is_meant = |said: &InForce| {
+            said.since.epoch == self.ballot.epoch && said.since < self.ballot && said.list <= self.list
+        };
+        self.in_force.filter(is_meant)
+    }
+
+    /// Whether it says of the very list by which it is made that it is in force.
+    pub fn puts_its_list_in_force(&self) -> bool {
+        self.says_in_force().is_some_and(|said| said.list == self.list)
     }
 
     /// The ballot that is promised once this was heeded.
     pub fn promises(&self) -> Ballot {
         self.next.unwrap_or(self.ballot).max(self.ballot)
+    }
+}
+
+/// That a quorum of an epoch's members accepted a value under a list of writers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct InForce {
+    /// The list's number.
+    pub list: u64,
+    /// Under this ballot.
+    pub since: Ballot,
+}
+
+impl InForce {
+    /// Whether what `proposal` proposes was chosen by nobody and never will be: nobody makes it who has prepared its ballot,
+    /// and no quorum takes it.
+    pub fn voids(&self, proposal: &Proposal) -> bool {
+        self.voids_what_is_made_by(proposal.list, proposal.ballot)
+    }
+
+    /// Whether the ballot that was promised for the sake of `proposal` is one under which nothing will be chosen.
+    pub fn voids_promise_of(&self, proposal: &Proposal) -> bool {
+        self.voids_what_is_made_by(proposal.list, proposal.promises())
+    }
+
+    pub(crate) fn voids_what_is_made_by(&self, list: u64, ballot: Ballot) -> bool {
+        list < self.list && ballot.epoch == self.since.epoch && ballot > self.since
     }
 }
 
@@ -92,15 +164,31 @@ impl Proposed {
         seal: Option<Signed<Seal>>,
         next: Option<Ballot>,
     ) -> Proposed {
+        Proposed::sign_under(writer, ballot, record, seal, next, None, None)
+    }
+
+    /// As [`Proposed::sign_with`], under `list` if that is newer than the record's. `in_force` says which list is.
+    pub fn sign_under(
+        writer: &Identity,
+        ballot: Ballot,
+        record: SignedRecord,
+        seal: Option<Signed<Seal>>,
+        next: Option<Ballot>,
+        list: Option<&Signed<AccessList>>,
+        in_force: Option<InForce>,
+    ) -> Proposed {
+        let list = list.filter(|list| list.serial > record.access_serial()).cloned();
         let proposal = Proposal {
             register: record.header.address,
             ballot,
             value: Some(record.hash()),
             seal: seal.as_ref().map(Signed::hash),
             next,
+            list: list.as_ref().map_or(record.access_serial(), |list| list.serial),
+            in_force,
             writer: writer.public_key(),
         };
-        Proposed { proposal: Signed::sign(writer, proposal), record, list: None, seal }
+        Proposed { proposal: Signed::sign(writer, proposal), record, list, seal }
     }
 
     /// The same under `list`, if that is newer than the one that it is under.
@@ -159,6 +247,10 @@ impl Proposed {
                 list.verify(genesis)?;
             }
         }
+        // Whoever delivers it may have met a newer list; an older one would be less than its writer went by.
+        if self.proposal.list > self.list_serial() {
+            return Err(Invalid::Access);
+        }
         if self.proposal.register != self.record.header.address {
             return Err(Invalid::WrongRegister);
         }
@@ -170,6 +262,10 @@ impl Proposed {
         }
         if let Some(seal) = &self.seal {
             seal.verify(genesis, self.proposal.ballot.epoch, self.record.hash())?;
+            // Whoever has it chosen is to show that list to the members that it names.
+            if seal.next.list > self.list_serial() {
+                return Err(Invalid::Access);
+            }
         }
         let proposer = &self.proposal.writer;
         if !self.record.allows(genesis, proposer) && !self.allows(genesis, proposer) {
@@ -292,7 +388,7 @@ mod tests {
         let membership = Membership::from(story.genesis.clone());
         let (record, members) = (story.records[2].clone(), vec![NodeId([2; 32])]);
         let seal_by = |who: &Identity, record: &SignedRecord| {
-            Seal::sign(who, &membership, members.clone(), record.hash())
+            Seal::sign(who, &membership, members.clone(), record.hash(), 0)
         };
         let propose = |seal| Proposed::sign_with(&story.writer, ballot(4), record.clone(), Some(seal), None);
         let sealed = propose(seal_by(&owner, &record));

@@ -13,8 +13,8 @@ use reactor::sync::Mutex;
 
 use super::stored_register::{StoredRegister, check_ballots, may_write};
 use super::{Node, refusal_of};
-use crate::block::configuration::Membership;
-use crate::block::mutable::{Genesis, Invalid, Signed};
+use crate::block::configuration::{Configuration, Membership};
+use crate::block::mutable::{AccessList, Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::block_store::RegisterAddress;
 use crate::message::{
@@ -51,6 +51,9 @@ impl Registers {
 impl Node {
     /// Phase 1: promises the proposal's ballot and returns what was accepted so far.
     ///
+    /// Who proposes by a newer list of writers than this node knows shows it, and the node goes by that from then on. If it is
+    /// said to be in force, what this node was made to promise without it binds it no more.
+    ///
     /// # Errors
     /// [`Refusal::Conflict`] shows the proposal whose ballot is to be exceeded, [`Refusal::Moved`] who keeps the register now;
     /// [`Refusal::Behind`] asks for the value first.
@@ -58,7 +61,7 @@ impl Node {
     /// # Suspends
     /// Until the promise is durable.
     pub fn prepare(&self, request: PrepareRequest) -> Result<Option<Proposed>, Refusal> {
-        let PrepareRequest { membership, proposal } = request;
+        let PrepareRequest { membership, proposal, list } = request;
         let (register, genesis) = (membership.register(), &membership.genesis);
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
@@ -68,18 +71,27 @@ impl Node {
         if proposal.register != register || proposal.value.is_some() || proposal.next.is_some() {
             return Err(Invalid::Proposal.into());
         }
-        let accepted = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value);
-        if !may_write(genesis, accepted, &proposal.writer) {
+        let list = list.filter(|list| list.serial > next.list_serial());
+        if let Some(list) = &list {
+            list.verify(genesis)?;
+        }
+        let newest = list.as_ref().or(next.list());
+        if proposal.list > newest.map_or(0, |newest| newest.serial) {
+            return Err(Invalid::Access.into());
+        }
+        if !AccessList::names(newest, genesis, &proposal.writer) {
             return Err(Refusal::NotAllowed("the register's access list does not name the writer".into()));
         }
         if next.promise.as_ref() != Some(&proposal) {
             proposal.verify_by(&proposal.writer)?;
         }
+        next.take_back_promise(&proposal);
         match next.acceptor.on_prepare(proposal.ballot) {
             Ok(()) => {}
             Err(rejected) => return Err(next.refusal(rejected)),
         }
         next.keep_promise_of(&proposal);
+        next.go_by(list.as_ref());
         if state.as_ref() != Some(&next) {
             self.persist(&register, &mut state, next)?;
         }
@@ -136,18 +148,28 @@ impl Node {
         if known != Some(&proposed) {
             check(&membership.genesis, &proposed, known)?;
         }
-        let list = known.and_then(Proposed::list).cloned();
+        let list = next.list().cloned();
         // What was sealed is chosen, whatever was on its way beside it.
         let is_first = membership.epoch() > 0 && proposal.ballot == Ballot::first(membership.epoch());
         if !is_first && proposed.is_off_the_list(&membership.genesis, list.as_ref()) {
             return Err(Refusal::NotAllowed("the owner's newest list does not name its writer".into()));
         }
         let proposed = proposed.under(list.as_ref());
+        let with_list = proposed.list().cloned();
+        next.take_back_promise(&proposal);
+        next.drop_void(&proposal);
+        if is_first {
+            next.drop_former(membership.epoch());
+        }
         let before = next.acceptor.promised;
         let promised = match next.acceptor.on_accept(proposal.ballot, proposed, proposal.next) {
             Ok(promised) => promised,
             Err(rejected) => return Err(next.refusal(rejected)),
         };
+        // What it has accepted already may come again, under a newer list.
+        if next.may_go_by(with_list.as_ref()) {
+            next.go_by(with_list.as_ref());
+        }
         next.membership = membership;
         if promised != before {
             next.keep_promise_of(&proposal);
@@ -202,7 +224,14 @@ impl Node {
         let register = membership.register();
         let slot = self.registers.slot(&register);
         let mut state = slot.lock();
-        self.load_or_relearn(membership, &mut state)?;
+        if let Err(refusal) = self.load(&register, &mut state) {
+            // Whoever lost what it knew of it, and kept it once, is to know who does now: it may keep it again then.
+            let is_former = |configuration: &Signed<Configuration>| configuration.former.contains(&self.own);
+            if membership.configuration.as_ref().is_some_and(is_former) && membership.verify().is_ok() {
+                self.want_register(membership);
+            }
+            return Err(refusal);
+        }
         // Of what it never heard it keeps nothing: any owner could have it keep something.
         let Some(known) = state.as_ref() else { return Ok(()) };
         if known.membership.epoch() >= membership.epoch() {

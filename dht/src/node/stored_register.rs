@@ -16,7 +16,7 @@ use crate::block::configuration::Membership;
 use crate::block::mutable::{AccessList, Genesis, Invalid, Signed};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::message::{Refusal, RegisterView};
-use crate::paxos::{Acceptor, Ballot, Rejected};
+use crate::paxos::{Accepted, Acceptor, Ballot, Rejected};
 
 /// How far a ballot may be ahead of what was promised. Writers count up by a few; without this bound one of them could
 /// use up all rounds at once and so stop the register for good.
@@ -31,12 +31,14 @@ pub struct StoredRegister {
     pub promise: Option<Signed<Proposal>>,
     /// What was promised and accepted.
     pub acceptor: Acceptor<Proposed>,
+    /// The newest list of writers that was heard of, while nothing is accepted that could be kept under it.
+    pub list: Option<Signed<AccessList>>,
 }
 
 impl Versioned for StoredRegister {
     const TYPE_NAME: &'static str = "hypha stored register";
-    const VERSION: u32 = 2;
-    const READABLE_SINCE: u32 = 2;
+    const VERSION: u32 = 3;
+    const READABLE_SINCE: u32 = 3;
 }
 
 impl StoredRegister {
@@ -50,13 +52,18 @@ impl StoredRegister {
 
     /// Of a register that the node hears of for the first time.
     pub(super) fn unheard(genesis: Signed<Genesis>) -> StoredRegister {
-        StoredRegister { membership: genesis.into(), promise: None, acceptor: Acceptor::default() }
+        StoredRegister {
+            membership: genesis.into(),
+            promise: None,
+            acceptor: Acceptor::default(),
+            list: None,
+        }
     }
 
     /// The same, kept by others since.
     pub(super) fn retired(mut self, membership: Membership) -> StoredRegister {
         self.acceptor.retire(membership.epoch());
-        StoredRegister { membership, promise: None, acceptor: self.acceptor }
+        StoredRegister { membership, promise: None, ..self }
     }
 
     /// As others are shown it.
@@ -97,6 +104,70 @@ impl StoredRegister {
         }
     }
 
+    /// The newest list of writers that was heard of.
+    pub(super) fn list(&self) -> Option<&Signed<AccessList>> {
+        match &self.acceptor.accepted {
+            Some(accepted) => accepted.value.list(),
+            None => self.list.as_ref(),
+        }
+    }
+
+    /// Its number.
+    pub(super) fn list_serial(&self) -> u64 {
+        self.list().map_or(0, |list| list.serial)
+    }
+
+    /// Learns from `proposal`, whose list is the newest, that it is in force: takes back what was promised without it under
+    /// higher ballots.
+    ///
+    /// Whatever this acceptor promised before it heard of the list, it promised to proposals without it. So of those that
+    /// bind it still, none is above the ballot since which the list is in force. Once it knows the list it promises
+    /// to others too, and then it takes nothing back.
+    pub(super) fn take_back_promise(&mut self, proposal: &Proposal) {
+        let Some(in_force) = proposal.says_in_force() else { return };
+        let is_void = |promise: &Signed<Proposal>| in_force.voids_promise_of(promise);
+        if self.list_serial() < in_force.list
+            && self.acceptor.epoch() == in_force.since.epoch
+            && self.promise.as_ref().is_some_and(is_void)
+        {
+            self.acceptor.promised = in_force.since;
+        }
+    }
+
+    /// Likewise, what was accepted: nothing has to follow it.
+    pub(super) fn drop_void(&mut self, proposal: &Proposal) {
+        let Some(in_force) = proposal.says_in_force() else { return };
+        self.acceptor.accepted.take_if(|accepted| in_force.voids(&accepted.value.proposal));
+    }
+
+    /// Lets go of what was accepted in an epoch before this one, which begins with what was chosen last in that: whatever does
+    /// not lead there was chosen by nobody.
+    pub(super) fn drop_former(&mut self, epoch: u64) {
+        self.acceptor.accepted.take_if(|accepted| accepted.ballot.epoch < epoch);
+    }
+
+    /// Whether to go by `list` without a new ballot. Not so if a later one was promised to somebody whom it puts out: from who
+    /// goes by the list nothing is taken back any more, so that promise would hold for good.
+    pub(super) fn may_go_by(&self, list: Option<&Signed<AccessList>>) -> bool {
+        let accepted = self.acceptor.accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot);
+        let is_off = |promise: &Signed<Proposal>| {
+            promise.promises() > accepted
+                && !AccessList::names(list, &self.membership.genesis, &promise.writer)
+        };
+        !self.promise.as_ref().is_some_and(is_off)
+    }
+
+    /// Goes by `list` from now on, if that is newer.
+    pub(super) fn go_by(&mut self, list: Option<&Signed<AccessList>>) {
+        match self.acceptor.accepted.take() {
+            Some(Accepted { ballot, value }) => {
+                self.acceptor.accepted = Some(Accepted { ballot, value: value.under(list) });
+            }
+            None if list.map_or(0, |list| list.serial) > self.list_serial() => self.list = list.cloned(),
+            None => {}
+        }
+    }
+
     /// What to answer when the acceptor refuses.
     pub(super) fn refusal(&self, rejected: Rejected) -> Refusal {
         let accepted = self.acceptor.accepted.as_ref().map(|accepted| &accepted.value.proposal);
@@ -124,7 +195,7 @@ pub(super) fn may_write(genesis: &Genesis, accepted: Option<&Proposed>, key: &Pu
 }
 
 /// Checks that a proposal's ballots are of the epoch in which it is made, and not too far ahead; and that an epoch's first
-/// value is the one that was sealed.
+/// value is the one that was sealed. No value goes by a list of writers that is older than the one that the epoch began with.
 pub(super) fn check_ballots(
     state: &StoredRegister,
     asked: &Membership,
@@ -139,6 +210,9 @@ pub(super) fn check_ballots(
         && proposal.value != Some(configuration.value)
     {
         return Err(Invalid::Epoch.into());
+    }
+    if proposal.value.is_some() && proposal.list < asked.first_list() {
+        return Err(Invalid::Access.into());
     }
     let promised = state.acceptor.promised.max(Ballot::first(asked.epoch()));
     if proposal.promises().round > promised.round.saturating_add(ROUND_JUMP_MAX) {

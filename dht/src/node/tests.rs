@@ -42,7 +42,7 @@ impl Story {
 
     fn prepare_by(&self, writer: &Identity, round: u64) -> PrepareRequest {
         let proposal = Proposal::prepare(writer, self.genesis.register(), ballot(round));
-        PrepareRequest { membership: self.genesis.clone().into(), proposal }
+        PrepareRequest { membership: self.genesis.clone().into(), proposal, list: None }
     }
 
     fn accept(&self, round: u64, record: &SignedRecord) -> AcceptRequest {
@@ -156,10 +156,14 @@ fn strangers_and_forgeries_are_refused_before_anything_is_stored() {
         let members = vec![NodeId([8; 32])];
         let elsewhere = Genesis::sign(&story.owner, [5; 32], members, vec![]);
         let proposal = Proposal::prepare(&story.owner, elsewhere.register(), ballot(1));
-        let refused =
-            node.prepare(PrepareRequest { membership: elsewhere.into(), proposal: proposal.clone() });
+        let refused = node.prepare(PrepareRequest {
+            membership: elsewhere.into(),
+            proposal: proposal.clone(),
+            list: None,
+        });
         assert_eq!(refused, Err(Refusal::NotAMember));
-        let refused = node.prepare(PrepareRequest { membership: story.genesis.clone().into(), proposal });
+        let refused =
+            node.prepare(PrepareRequest { membership: story.genesis.clone().into(), proposal, list: None });
         assert_eq!(refused, Err(Refusal::Invalid(Invalid::Proposal)));
         assert_eq!(node.store().usage().count, 0);
         node.accept(story.accept(1, &story.first)).unwrap();

@@ -29,6 +29,8 @@ mod model;
 #[cfg(test)]
 mod model_client;
 #[cfg(test)]
+mod model_lists;
+#[cfg(test)]
 mod model_test;
 
 pub use acceptor::{Accepted, Acceptor, Rejected, Value};

@@ -1,5 +1,5 @@
 //! A model of whole registers: real acceptors and proposers, a network that loses, repeats and reorders, and a
-//! checker. Driven in `model_test`; what clients do is in `model_client`.
+//! checker. Driven in `model_test`; what clients do is in `model_client`, who may write in `model_lists`.
 //!
 //! A value is the list of writes that led to it, so "chosen values form one chain" reads: of two chosen values one is
 //! a prefix of the other. A seal is one more entry, which names the next set of members. Messages are never taken out of the
@@ -11,43 +11,60 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::model_client::{Client, Phase};
-use super::{Acceptor, Ballot, Quorum, Rejected};
+use super::model_lists::{Known, Proposal, is_trapped, names};
+use super::{Accepted, Acceptor, Ballot, Quorum, Rejected};
+use crate::block::proposal::InForce;
+use crate::register::lists::Lists as _;
 
-pub(super) type Value = Vec<u8>;
-
-/// Entries from here on are seals: this and the number of the set of members that comes next.
-const SEAL: u8 = 0xf0;
-
-pub(super) fn sealed(mut value: Value, set: usize) -> Value {
-    value.push(SEAL | set as u8);
-    value
+/// What a member has accepted, and under which ballot and list of writers.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Value {
+    pub(super) entries: Entries,
+    pub(super) list: u64,
+    pub(super) at: Ballot,
 }
 
-/// The set that a value names, if it is a seal.
-pub(super) fn seal_of(value: &[u8]) -> Option<usize> {
-    value.last().filter(|last| **last >= SEAL).map(|last| (last & !SEAL) as usize)
+/// The writes that led to a value.
+pub(super) type Entries = Vec<u8>;
+
+/// Entries from here on, as many as there are pairs of them, are seals: the number of the newest list of writers, and that of the
+/// set of members that comes next.
+const SEAL: u8 = 0x40;
+const SETS: u8 = 4;
+const SEALED_LISTS: u64 = 16;
+
+pub(super) fn sealed(mut entries: Entries, set: usize, list: u64) -> Entries {
+    assert!(list < SEALED_LISTS && set < SETS.into(), "there are numbers for no more");
+    entries.push(SEAL + SETS * list as u8 + set as u8);
+    entries
+}
+
+/// The set that a value names, and the list, if it is a seal.
+pub(super) fn seal_of(entries: &[u8]) -> Option<(usize, u64)> {
+    let seal = entries.last()?.checked_sub(SEAL)?;
+    let (set, list) = (seal % SETS, u64::from(seal / SETS));
+    (list < SEALED_LISTS).then_some((set.into(), list))
 }
 
 /// The value without its seal.
-pub(super) fn content(value: &[u8]) -> &[u8] {
-    if seal_of(value).is_some() { &value[..value.len() - 1] } else { value }
+pub(super) fn content(entries: &[u8]) -> &[u8] {
+    if seal_of(entries).is_some() { &entries[..entries.len() - 1] } else { entries }
 }
 
 impl super::Value for Value {
-    type Identity = Value;
+    type Identity = Entries;
 
-    fn identity(&self) -> Value {
-        self.clone()
+    fn identity(&self) -> Entries {
+        self.entries.clone()
     }
 
     /// As for records: a later one, a sibling, or the predecessor.
     fn may_replace(&self, accepted: &Value) -> bool {
-        match self.len() {
-            length if length > accepted.len() => true,
-            length if length == accepted.len() => {
-                self.split_last().map(|s| s.1) == accepted.split_last().map(|s| s.1)
-            }
-            length if length + 1 == accepted.len() => accepted.starts_with(self),
+        let (new, old) = (&self.entries, &accepted.entries);
+        match new.len() {
+            length if length > old.len() => true,
+            length if length == old.len() => new.split_last().map(|s| s.1) == old.split_last().map(|s| s.1),
+            length if length + 1 == old.len() => old.starts_with(new),
             _ => false,
         }
     }
@@ -63,12 +80,14 @@ pub(super) enum Request {
 
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) enum Answer {
-    Promise(Ballot, Option<(Ballot, Value)>),
+    Promise(Ballot, Option<Value>),
     Accepted(Ballot, Ballot),
     Conflict(Ballot, Ballot),
     Behind(Ballot),
     Moved(Ballot, u64),
-    Read(u8, u64, Option<(Ballot, Value)>),
+    Read(u8, u64, Option<Value>),
+    /// Its list does not name the writer.
+    NotAllowed(Ballot, u64),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -80,6 +99,8 @@ pub(super) enum Message {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Operation {
     Write(u8),
+    /// As a write, with the next list of writers.
+    Lists(u8),
     Read,
     /// To the set of members of this number.
     Move(u8),
@@ -96,6 +117,10 @@ pub(super) enum Fault {
     SealsUnchosen,
     /// A member that was not given the epoch's first value yet promises that it has accepted nothing.
     VotesBehind,
+    /// Nobody heeds that a list is said to be in force.
+    NoForce,
+    /// Nobody heeds which list an epoch began with.
+    NoFirstList,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -103,14 +128,23 @@ pub(super) struct World {
     pub(super) acceptors: Vec<Acceptor<Value>>,
     pub(super) clients: Vec<Client>,
     pub(super) network: BTreeSet<Message>,
-    votes: BTreeSet<(Ballot, Value, usize)>,
-    /// What was proposed under each ballot, and which ballot was to be prepared with it: what the signatures hold together.
-    pub(super) proposals: BTreeMap<Ballot, (Value, Ballot)>,
+    pub(super) votes: BTreeSet<(Ballot, Entries, usize)>,
+    /// What was proposed under each ballot, and what it was prepared by.
+    pub(super) accepts: BTreeMap<Ballot, Proposal>,
+    pub(super) prepares: BTreeMap<Ballot, Proposal>,
+    /// Who made each write.
+    pub(super) writers: BTreeMap<u8, usize>,
+    /// The writes that came with a list of writers, and its number.
+    pub(super) lists: BTreeMap<u8, u64>,
     /// The sets of members that there can be.
     sets: Rc<[Vec<usize>]>,
-    /// What the owner has signed: the set of each epoch, and the value that it begins with.
-    configurations: BTreeMap<u64, (usize, Value)>,
-    pub(super) acknowledged: Value,
+    /// What the owner has signed: the set of each epoch, and the value and the list that it begins with.
+    configurations: BTreeMap<u64, (usize, Entries, u64)>,
+    pub(super) acknowledged: Entries,
+    /// The newest list that each acceptor has heard of.
+    pub(super) known_lists: Vec<u64>,
+    /// How often [`GONE`] signed what it liked.
+    pub(super) traps: u8,
     /// How many clients have begun afresh; each is another proposer.
     pub(super) lives: u8,
 }
@@ -124,6 +158,8 @@ pub(super) enum Action {
     Forget(usize),
     /// A client dies and comes back.
     Crash(usize),
+    /// The writer that was put out has a member accept what it likes.
+    Trap(usize),
 }
 
 impl World {
@@ -136,10 +172,15 @@ impl World {
             clients: clients.map(|(index, script)| Client::new(index as u8 + 1, script, attempts)).collect(),
             network: BTreeSet::new(),
             votes: BTreeSet::new(),
-            proposals: BTreeMap::new(),
+            accepts: BTreeMap::new(),
+            prepares: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            lists: BTreeMap::new(),
             sets: sets.iter().map(|set| set.to_vec()).collect(),
-            configurations: BTreeMap::from([(0, (0, vec![]))]),
+            configurations: BTreeMap::from([(0, (0, vec![], 0))]),
             acknowledged: vec![],
+            known_lists: vec![0; acceptor_count],
+            traps: 0,
             lives: scripts.len() as u8,
         }
     }
@@ -152,9 +193,15 @@ impl World {
         Quorum::majority(self.members(epoch).len())
     }
 
+    /// The value and the list that an epoch begins with.
+    pub(super) fn beginning(&self, epoch: u64) -> (&Entries, u64) {
+        let (_, value, list) = &self.configurations[&epoch];
+        (value, *list)
+    }
+
     /// The owner signs who keeps the register from an epoch on, and what that begins with.
-    pub(super) fn sign(&mut self, epoch: u64, set: usize, value: &[u8]) -> Result<(), String> {
-        let signed = (set, value.to_vec());
+    pub(super) fn sign(&mut self, epoch: u64, set: usize, value: &[u8], list: u64) -> Result<(), String> {
+        let signed = (set, value.to_vec(), list);
         let known = self.configurations.entry(epoch).or_insert_with(|| signed.clone());
         if *known == signed { Ok(()) } else { Err(format!("two configurations for epoch {epoch}")) }
     }
@@ -167,7 +214,7 @@ impl World {
                     actions.push(Action::Begin(index));
                 }
                 Phase::Idle => {}
-                Phase::Reading(_, behind, reading)
+                Phase::Reading(_, behind, reading, _)
                     if reading.answer_count() + behind < self.quorum(client.epoch).needed => {}
                 _ => actions.push(Action::GiveUpWaiting(index)),
             }
@@ -181,6 +228,7 @@ impl World {
             Action::Begin(client) => self.begin(*client, fault)?,
             Action::GiveUpWaiting(client) => self.give_up(*client, fault)?,
             Action::Forget(acceptor) => self.acceptors[*acceptor] = Acceptor::default(),
+            Action::Trap(acceptor) => self.trap(*acceptor, fault),
             Action::Crash(client) => {
                 self.lives += 1;
                 let life = self.lives;
@@ -200,25 +248,59 @@ impl World {
 
     fn serve(&mut self, index: usize, request: &Request, fault: Fault) -> Result<Option<Answer>, String> {
         let acceptor = &mut self.acceptors[index];
-        let before = acceptor.promised;
-        let shown = |acceptor: &Acceptor<Value>| acceptor.accepted.clone().map(|a| (a.ballot, a.value));
+        let mut before = acceptor.promised;
+        let shown = |acceptor: &Acceptor<Value>| acceptor.accepted.clone().map(|accepted| accepted.value);
         if let Request::Prepare(ballot) = request
             && fault == Fault::VotesBehind
             && ballot.epoch > acceptor.epoch()
         {
             *acceptor = Acceptor { promised: Ballot::first(ballot.epoch), accepted: None };
         }
+        let known = self.known_lists[index];
         let answer = match request {
-            Request::Prepare(ballot) => Some(match acceptor.on_prepare(*ballot) {
-                Ok(()) => Answer::Promise(*ballot, shown(acceptor)),
-                Err(rejected) => refuse(*ballot, acceptor.epoch(), rejected)?,
-            }),
+            Request::Prepare(ballot) => {
+                let proposal = self.prepares[ballot].clone();
+                if !names(known.max(proposal.list), proposal.by) {
+                    return Ok(Some(Answer::NotAllowed(*ballot, known)));
+                }
+                self.take_back(index, &proposal, known, fault, &mut before);
+                let acceptor = &mut self.acceptors[index];
+                Some(match acceptor.on_prepare(*ballot) {
+                    Ok(()) => {
+                        let list = known.max(proposal.list);
+                        self.known_lists[index] = list;
+                        acceptor.accepted.iter_mut().for_each(|accepted| accepted.value.list = list);
+                        Answer::Promise(*ballot, shown(acceptor))
+                    }
+                    Err(rejected) => refuse(*ballot, acceptor.epoch(), rejected)?,
+                })
+            }
             Request::Accept(ballot, value, next) => {
+                let proposal = self.accepts[ballot].clone();
+                let newest = Known { list: known, in_force: None, world: self };
+                let is_older = fault != Fault::NoFirstList && proposal.list < self.beginning(ballot.epoch).1;
+                if ballot.round > 0 && newest.puts_out(value) || is_older {
+                    return Ok(Some(Answer::NotAllowed(*ballot, known)));
+                }
+                self.take_back(index, &proposal, known, fault, &mut before);
+                let voids = |accepted: &mut Accepted<Value>| {
+                    let of = &self.accepts[&accepted.ballot];
+                    let voids = |said: InForce| said.voids_what_is_made_by(of.list, accepted.ballot);
+                    let is_former = ballot.round == 0 && accepted.ballot.epoch < ballot.epoch;
+                    is_former || fault != Fault::NoForce && proposal.in_force.is_some_and(voids)
+                };
+                let acceptor = &mut self.acceptors[index];
+                acceptor.accepted.take_if(voids);
+                let value = Value { list: known.max(value.list), ..value.clone() };
+                let list = value.list;
                 Some(match acceptor.on_accept(*ballot, value.clone(), Some(*next)) {
                     Ok(promised) => {
-                        self.votes.insert((*ballot, value.clone(), index));
+                        self.known_lists[index] = list;
+                        self.votes.insert((*ballot, value.entries, index));
                         Answer::Accepted(*ballot, promised)
                     }
+                    // It has what does not lead there, and nobody told it yet that this is void.
+                    Err(Rejected::Unchained) if is_trapped(acceptor) => Answer::NotAllowed(*ballot, known),
                     Err(rejected) => refuse(*ballot, acceptor.epoch(), rejected)?,
                 })
             }

@@ -2,15 +2,20 @@
 
 use std::collections::VecDeque;
 
-use super::model::{Answer, Fault, Message, Operation, Request, Value, World, content, seal_of, sealed};
+use super::model::{
+    Answer, Entries, Fault, Message, Operation, Request, Value, World, content, seal_of, sealed,
+};
+use super::model_lists::Proposal;
 use super::{Accepted, Accepting, Ballot, Preparing, Proposer, ProposerId, Reading, Start, Verdict};
+use crate::block::proposal::InForce;
+use crate::register::lists::Met;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Phase {
     Idle,
     /// The number of the read, how many members are behind, and what the others said.
-    Reading(u8, usize, Reading<Value>),
-    Preparing(Ballot, Preparing<Value>),
+    Reading(u8, usize, Reading<Value>, Met<Value>),
+    Preparing(Ballot, Preparing<Value>, Met<Value>),
     Accepting(Ballot, Ballot, Value, Accepting),
     /// The first value of the next epoch is on its way to its members.
     Installing(Ballot, Value, Accepting),
@@ -21,7 +26,7 @@ impl Phase {
     pub(super) fn ballot(&self) -> Option<Ballot> {
         match self {
             Phase::Idle | Phase::Reading(..) => None,
-            Phase::Preparing(ballot, _) | Phase::Accepting(ballot, ..) | Phase::Installing(ballot, ..) => {
+            Phase::Preparing(ballot, ..) | Phase::Accepting(ballot, ..) | Phase::Installing(ballot, ..) => {
                 Some(*ballot)
             }
         }
@@ -35,6 +40,7 @@ impl Phase {
             | Answer::Accepted(at, _)
             | Answer::Conflict(at, _)
             | Answer::Behind(at)
+            | Answer::NotAllowed(at, _)
             | Answer::Moved(at, _) => self.ballot() == Some(*at),
         }
     }
@@ -49,11 +55,14 @@ pub(super) struct Client {
     reads: u8,
     pub(super) phase: Phase,
     /// What was acknowledged to anyone before the current operation began.
-    floor: Value,
+    floor: Entries,
     /// The last value that it knows to be chosen: its writes expect this one, as swaps do.
-    base: Value,
+    base: Entries,
     /// Who may not write settles a read by delivering the latest proposal again.
-    may_write: bool,
+    pub(super) is_writer: bool,
+    /// The newest list of writers that it has met, and that of which it knows that it is in force, by whose word.
+    pub(super) list: u64,
+    pub(super) in_force: Option<(InForce, Option<usize>)>,
 }
 
 impl Client {
@@ -67,19 +76,23 @@ impl Client {
             phase: Phase::Idle,
             floor: vec![],
             base: vec![],
-            may_write: script.iter().any(|operation| *operation != Operation::Read),
+            is_writer: script.iter().any(|operation| *operation != Operation::Read),
+            list: 0,
+            in_force: None,
         }
     }
 
     pub(super) fn crash(&mut self, number: u8) {
         self.proposer = Proposer::new(ProposerId([number; 16]));
         (self.epoch, self.phase, self.base) = (0, Phase::Idle, vec![]);
+        (self.list, self.in_force) = (0, None);
     }
 
     fn follow(&mut self, epoch: u64) {
         if epoch > self.epoch {
             self.epoch = epoch;
             self.proposer.enter(epoch);
+            self.in_force = None;
             self.phase = Phase::Idle;
             if let Some(Operation::Move(_)) = self.script.front() {
                 // Somebody has moved it: what this mover had decided on is past.
@@ -102,67 +115,94 @@ impl World {
         let client = &mut self.clients[index];
         client.attempts_left -= 1;
         client.floor = self.acknowledged.clone();
-        match client.script[0] {
-            Operation::Read => {
-                client.reads += 1;
-                let number = client.reads;
-                client.phase = Phase::Reading(number, 0, Reading::new(quorum));
-                self.send(index, epoch, &Request::Read(number));
+        let operation = client.script[0];
+        if operation == Operation::Read {
+            client.reads += 1;
+            let number = client.reads;
+            client.phase = Phase::Reading(number, 0, Reading::new(quorum), Met::new(quorum));
+            self.send(index, epoch, &Request::Read(number));
+            return Ok(());
+        }
+        let start = match client.proposer.begin() {
+            // Promised before a newer list was met.
+            Start::Accept { current, .. } if self.accepts[&current.at].list < client.list => {
+                Start::Prepare(client.proposer.next_ballot())
             }
-            Operation::Write(id) => match client.proposer.begin() {
-                Start::Prepare(ballot) => self.prepare(index, ballot),
-                Start::Accept { ballot, current } if current == client.base => {
-                    self.propose(index, ballot, current, Some(id));
-                }
-                Start::Accept { .. } => {
-                    let ballot = client.proposer.next_ballot();
+            start => start,
+        };
+        match (operation, start) {
+            (_, Start::Prepare(ballot)) => self.prepare(index, ballot),
+            (Operation::Read, _) => {}
+            (Operation::Write(_) | Operation::Lists(_), Start::Accept { ballot, current }) => {
+                if current.entries == self.clients[index].base {
+                    self.propose(index, ballot, current.entries, Some(operation));
+                } else {
+                    let ballot = self.clients[index].proposer.next_ballot();
                     self.prepare(index, ballot);
                 }
-            },
-            Operation::Move(set) => match client.proposer.begin() {
-                Start::Prepare(ballot) => self.prepare(index, ballot),
-                Start::Accept { ballot, current } if seal_of(&current).is_some() => {
-                    self.propose(index, ballot, current, None);
+            }
+            (Operation::Move(set), Start::Accept { ballot, current }) => {
+                let entries = current.entries;
+                if seal_of(&entries).is_some() {
+                    self.propose(index, ballot, entries, None);
+                } else if fault == Fault::NoSeal {
+                    return self.install(index, (set as usize, self.clients[index].list), entries);
+                } else {
+                    let entries = sealed(entries, set as usize, self.clients[index].list);
+                    self.propose(index, ballot, entries, None);
                 }
-                Start::Accept { current, .. } if fault == Fault::NoSeal => {
-                    return self.install(index, set as usize, current);
-                }
-                Start::Accept { ballot, current } => {
-                    self.propose(index, ballot, sealed(current, set as usize), None);
-                }
-            },
+            }
         }
         Ok(())
     }
 
     fn prepare(&mut self, index: usize, ballot: Ballot) {
-        self.clients[index].phase = Phase::Preparing(ballot, Preparing::new(self.quorum(ballot.epoch)));
+        let quorum = self.quorum(ballot.epoch);
+        let client = &mut self.clients[index];
+        let list = client.list;
+        let in_force = client.in_force().filter(|known| known.list <= list && known.since < ballot);
+        client.phase = Phase::Preparing(ballot, Preparing::new(quorum), Met::new(quorum));
+        self.prepares.insert(ballot, Proposal { entries: None, next: ballot, by: index, list, in_force });
         self.send(index, ballot.epoch, &Request::Prepare(ballot));
     }
 
-    fn propose(&mut self, index: usize, ballot: Ballot, mut value: Value, append: Option<u8>) {
-        if let Some(id) = append
-            && !value.contains(&id)
-            && value == self.clients[index].base
+    fn propose(&mut self, index: usize, ballot: Ballot, mut entries: Entries, append: Option<Operation>) {
+        if let Some(Operation::Write(id) | Operation::Lists(id)) = append
+            && !entries.contains(&id)
+            && entries == self.clients[index].base
         {
-            value.push(id);
+            entries.push(id);
+            self.writers.insert(id, index);
+            if let Some(Operation::Lists(_)) = append {
+                let number = self.clients[index].list + 1;
+                self.lists.entry(id).or_insert(number);
+            }
         }
-        let next = self.clients[index].proposer.next_ballot();
-        self.proposals.insert(ballot, (value.clone(), next));
-        self.accept(index, ballot, value, next);
+        let list = self.clients[index].list.max(self.list_of(&entries));
+        let client = &mut self.clients[index];
+        let in_force = client.in_force().filter(|known| known.list <= list && known.since < ballot);
+        let next = client.proposer.next_ballot();
+        let proposal = Proposal { entries: Some(entries.clone()), next, by: index, list, in_force };
+        self.accepts.insert(ballot, proposal);
+        self.accept(index, Value { entries, list, at: ballot });
     }
 
-    fn accept(&mut self, index: usize, ballot: Ballot, value: Value, next: Ballot) {
+    fn accept(&mut self, index: usize, value: Value) {
+        let (ballot, next) = (value.at, self.accepts[&value.at].next);
         let accepting = Accepting::new(self.quorum(ballot.epoch), next);
         self.clients[index].phase = Phase::Accepting(ballot, next, value.clone(), accepting);
         self.send(index, ballot.epoch, &Request::Accept(ballot, value, next));
     }
 
-    /// The epoch has ended with `value`: the members of the next are given it.
-    fn install(&mut self, index: usize, set: usize, value: Value) -> Result<(), String> {
+    /// The epoch has ended with `entries`: the members of the next are given it.
+    fn install(&mut self, index: usize, seal: (usize, u64), entries: Entries) -> Result<(), String> {
         let ballot = Ballot::first(self.clients[index].epoch + 1);
-        self.sign(ballot.epoch, set, &value)?;
-        self.proposals.insert(ballot, (value.clone(), ballot));
+        self.sign(ballot.epoch, seal.0, &entries, seal.1)?;
+        let list = self.list_of(&entries).max(self.clients[index].list);
+        let proposal =
+            Proposal { entries: Some(entries.clone()), next: ballot, by: index, list, in_force: None };
+        self.accepts.insert(ballot, proposal);
+        let value = Value { entries, list, at: ballot };
         let accepting = Accepting::new(self.quorum(ballot.epoch), ballot);
         self.clients[index].phase = Phase::Installing(ballot, value.clone(), accepting);
         self.send(index, ballot.epoch, &Request::Accept(ballot, value, ballot));
@@ -171,8 +211,19 @@ impl World {
 
     pub(super) fn give_up(&mut self, index: usize, fault: Fault) -> Result<(), String> {
         let phase = std::mem::replace(&mut self.clients[index].phase, Phase::Idle);
-        let Phase::Reading(_, _, reading) = phase else { return Ok(()) };
         let epoch = self.clients[index].epoch;
+        let (reading, met) = match phase {
+            Phase::Reading(_, _, reading, met) => (reading, met),
+            Phase::Preparing(ballot, preparing, met) => {
+                // Nobody else answers.
+                if let Verdict::Done(Some(latest)) = preparing.verdict() {
+                    let latest = met.decide(latest, &self.known(index, fault));
+                    self.on_prepared(index, ballot, latest.entries, fault);
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         if fault == Fault::NoWriteBack {
             // What a careless reader does: believe the highest ballot it has heard of.
             let mut preparing = Preparing::new(self.quorum(epoch));
@@ -180,12 +231,12 @@ impl World {
                 preparing.on_promise(acceptor, answer.clone());
             }
             let Verdict::Done(value) = preparing.verdict() else { return Ok(()) };
-            return self.conclude(index, value.unwrap_or_default());
+            return self.conclude(index, value.unwrap_or_default().entries);
         }
-        if !self.clients[index].may_write || !reading.has_quorum() {
-            let Some(ballot) = reading.latest().map(|latest| latest.ballot) else { return Ok(()) };
-            let (value, next) = self.proposals[&ballot].clone();
-            self.accept(index, ballot, value, next);
+        if !self.clients[index].may_write(index) || !reading.has_quorum() {
+            let Some(latest) = reading.latest() else { return Ok(()) };
+            let latest = met.decide(latest.value.clone(), &self.known(index, fault));
+            self.accept(index, latest);
             return Ok(());
         }
         let ballot = self.clients[index].proposer.next_ballot();
@@ -201,31 +252,49 @@ impl World {
         fault: Fault,
     ) -> Result<(), String> {
         let as_accepted =
-            |shown: &Option<(Ballot, Value)>| shown.clone().map(|(ballot, value)| Accepted { ballot, value });
-        let client = &mut self.clients[index];
-        if !client.phase.waits_for(answer) {
+            |shown: &Option<Value>| shown.clone().map(|value| Accepted { ballot: value.at, value });
+        if !self.clients[index].phase.waits_for(answer) {
             return Ok(());
         }
+        if let Answer::Promise(_, shown) = answer {
+            self.meet_list(index, shown);
+        }
+        if let Answer::Read(_, epoch, shown) = answer
+            && *epoch == self.clients[index].epoch
+        {
+            self.meet_list(index, shown);
+        }
+        let client = &mut self.clients[index];
         match (&mut client.phase, answer) {
             (_, Answer::Moved(_, epoch)) => client.follow(*epoch),
-            (Phase::Reading(_, behind, reading), Answer::Read(_, epoch, shown)) => {
+            (Phase::Reading(_, behind, reading, met), Answer::Read(_, epoch, shown)) => {
                 if *epoch > client.epoch {
                     client.follow(*epoch);
                 } else if *epoch < client.epoch || (*epoch > 0 && shown.is_none()) {
                     *behind += 1;
                     reading.on_loss(acceptor);
                 } else {
+                    met.enter(shown.as_ref());
                     reading.on_answer(acceptor, as_accepted(shown));
                     if let Verdict::Done(value) = reading.verdict() {
-                        return self.conclude(index, value.unwrap_or_default());
+                        return self.conclude(index, value.unwrap_or_default().entries);
                     }
                 }
             }
-            (Phase::Preparing(ballot, preparing), Answer::Promise(_, shown)) => {
+            (Phase::Preparing(ballot, preparing, met), Answer::Promise(_, shown)) => {
+                met.enter(shown.as_ref());
                 preparing.on_promise(acceptor, as_accepted(shown));
                 if let Verdict::Done(value) = preparing.verdict() {
-                    let (ballot, value) = (*ballot, value.unwrap_or_default());
-                    self.on_prepared(index, ballot, value, fault);
+                    let (ballot, met) = (*ballot, met.clone());
+                    let known = self.known(index, fault);
+                    match value {
+                        None => self.on_prepared(index, ballot, vec![], fault),
+                        Some(latest) if met.is_in_doubt(&latest, &known) => {}
+                        Some(latest) => {
+                            let entries = met.decide(latest, &known).entries;
+                            self.on_prepared(index, ballot, entries, fault);
+                        }
+                    }
                 }
             }
             (Phase::Accepting(_, next, value, accepting), Answer::Accepted(_, promised)) => {
@@ -235,14 +304,15 @@ impl World {
                         client.proposer.on_prepared(*next, value.clone());
                     }
                     let value = value.clone();
-                    return self.conclude(index, value);
+                    self.enter_chosen(index, &value);
+                    return self.conclude(index, value.entries);
                 }
             }
             (Phase::Installing(ballot, value, accepting), Answer::Accepted(_, promised)) => {
                 accepting.on_accepted(acceptor, *promised);
                 if let Verdict::Done(_) = accepting.verdict() {
                     let (epoch, value) = (ballot.epoch, value.clone());
-                    client.base = value;
+                    client.base = value.entries;
                     client.follow(epoch);
                     self.send(index, epoch - 1, &Request::Retire(epoch));
                     let next = self.members(epoch).to_vec();
@@ -257,12 +327,15 @@ impl World {
                 let epoch = ballot.epoch;
                 client.follow(epoch);
             }
-            (Phase::Preparing(_, preparing), Answer::Conflict(..) | Answer::Behind(_)) => {
+            (
+                Phase::Preparing(_, preparing, _),
+                Answer::Conflict(..) | Answer::Behind(_) | Answer::NotAllowed(..),
+            ) => {
                 preparing.on_loss(acceptor);
                 let is_lost = preparing.verdict() == Verdict::Failed;
                 client.meet(answer, is_lost);
             }
-            (Phase::Accepting(_, _, _, accepting), Answer::Conflict(..)) => {
+            (Phase::Accepting(_, _, _, accepting), Answer::Conflict(..) | Answer::NotAllowed(..)) => {
                 accepting.on_loss(acceptor);
                 let is_lost = accepting.verdict() == Verdict::Failed;
                 client.meet(answer, is_lost);
@@ -272,24 +345,31 @@ impl World {
         Ok(())
     }
 
-    fn on_prepared(&mut self, index: usize, ballot: Ballot, value: Value, fault: Fault) {
+    fn on_prepared(&mut self, index: usize, ballot: Ballot, entries: Entries, fault: Fault) {
+        if self.prepares[&ballot].list < self.clients[index].list {
+            let ballot = self.clients[index].proposer.next_ballot();
+            return self.prepare(index, ballot);
+        }
         match self.clients[index].script[0] {
             // Somebody is moving the register: nothing else may follow here.
-            _ if seal_of(&value).is_some() => self.propose(index, ballot, value, None),
+            _ if seal_of(&entries).is_some() => self.propose(index, ballot, entries, None),
             // What is not known to be chosen may not be sealed.
             Operation::Move(set) if fault == Fault::SealsUnchosen => {
-                self.propose(index, ballot, sealed(value, set as usize), None);
+                let entries = sealed(entries, set as usize, self.clients[index].list);
+                self.propose(index, ballot, entries, None);
             }
-            Operation::Write(id) => self.propose(index, ballot, value, Some(id)),
-            Operation::Read | Operation::Move(_) => self.propose(index, ballot, value, None),
+            operation @ (Operation::Write(_) | Operation::Lists(_)) => {
+                self.propose(index, ballot, entries, Some(operation));
+            }
+            Operation::Read | Operation::Move(_) => self.propose(index, ballot, entries, None),
         }
     }
 
     /// `value` is chosen.
-    fn conclude(&mut self, index: usize, value: Value) -> Result<(), String> {
-        if let Some(set) = seal_of(&value) {
-            if self.clients[index].may_write {
-                return self.install(index, set, content(&value).to_vec());
+    fn conclude(&mut self, index: usize, value: Entries) -> Result<(), String> {
+        if let Some(seal) = seal_of(&value) {
+            if self.clients[index].may_write(index) {
+                return self.install(index, seal, content(&value).to_vec());
             }
             // Who may not write waits until somebody has.
             self.clients[index].phase = Phase::Idle;
@@ -301,7 +381,7 @@ impl World {
         client.base = value.clone();
         // A swap that met another value than it expected has made that one chosen, and tries again on top of it.
         let is_done = match operation {
-            Operation::Write(id) => value.contains(&id),
+            Operation::Write(id) | Operation::Lists(id) => value.contains(&id),
             Operation::Read => true,
             Operation::Move(_) => false,
         };

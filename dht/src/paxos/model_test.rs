@@ -16,10 +16,22 @@ fn seed() -> u64 {
     })
 }
 
-/// Returns how many writes were acknowledged, and how often the register was moved.
-fn random_walk(seed: u64, fault: Fault) -> Result<(usize, usize), String> {
+/// What a walk came to.
+struct Walked {
+    acknowledged: usize,
+    moved: usize,
+    trapped: usize,
+}
+
+fn random_walk(seed: u64, fault: Fault) -> Result<Walked, String> {
+    walk(seed, fault, false)
+}
+
+/// With `removal`, a writer is put out and let in again, and one member at a time is cut off for long.
+fn walk(seed: u64, fault: Fault, removal: bool) -> Result<Walked, String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let first: Vec<usize> = (0..[1, 3, 3, 5][rng.random_range(0..4)]).collect();
+    let count = if removal { 3 } else { [1, 3, 3, 5][rng.random_range(0..4)] };
+    let first: Vec<usize> = (0..count).collect();
     // Others that the register can be moved to: some of them, none of them, fewer, the first again.
     let sets: [&[usize]; 4] = match fault {
         // One member who knows of the next set, and whom everybody asks first.
@@ -27,15 +39,24 @@ fn random_walk(seed: u64, fault: Fault) -> Result<(usize, usize), String> {
         Fault::SealsUnchosen => [&[0, 1, 2], &[0, 1, 2], &[0, 1, 2], &[0, 1, 3]],
         _ => [&first, &[1, 2, 5], &[5, 6, 7], &first],
     };
-    let moves = if rng.random_bool(0.7) { 0.15 } else { 0.0 };
+    let moves = match (removal, fault) {
+        (true, Fault::NoFirstList) => 0.1,
+        (true, _) => [0.0, 0.1][rng.random_range(0..2)],
+        (false, _) if rng.random_bool(0.7) => 0.15,
+        (false, _) => 0.0,
+    };
+    // One member at a time is cut off, so that it may miss a list of writers.
+    let lists = if removal || rng.random_bool(0.5) { 0.3 } else { 0.0 };
+    let (mut cut_off, turn, trap) = if removal { (Some(2), 0.005, 0.3) } else { (None, 0.02, 0.05) };
     let mut id = 0;
     let scripts: Vec<Vec<Operation>> = (0..rng.random_range(2..5))
-        .map(|_| {
+        .map(|client| {
             (0..8)
                 .map(|_| {
                     id += 1;
                     match rng.random::<f64>() {
                         chance if chance < moves => Operation::Move(rng.random_range(0..sets.len() as u8)),
+                        chance if client == 0 && chance < moves + lists => Operation::Lists(id),
                         chance if chance < 0.45 => Operation::Read,
                         _ => Operation::Write(id),
                     }
@@ -60,11 +81,22 @@ fn random_walk(seed: u64, fault: Fault) -> Result<(usize, usize), String> {
             if rng.random_bool(0.8) {
                 world.network.remove(&message);
             }
-            if rng.random_bool(0.1) {
+            let (Message::Request { acceptor, .. } | Message::Answer { acceptor, .. }) = &message;
+            if rng.random_bool(0.1) || cut_off == Some(*acceptor) {
                 continue;
             }
             Action::Deliver(message)
         };
+        if lists > 0.0 && rng.random_bool(turn) {
+            cut_off = Some(rng.random_range(0..world.acceptors.len() + 1));
+        }
+        let acceptors = 0..world.acceptors.len();
+        if lists > 0.0
+            && let Some(index) = acceptors.into_iter().find(|index| world.may_trap(*index, fault).is_some())
+            && rng.random_bool(trap)
+        {
+            world.apply(&Action::Trap(index), fault)?;
+        }
         if let Action::Begin(client) = chosen {
             let client = &world.clients[client];
             if client.script.is_empty() || client.attempts_left == 0 || client.phase != Phase::Idle {
@@ -87,7 +119,11 @@ fn random_walk(seed: u64, fault: Fault) -> Result<(usize, usize), String> {
         }
     }
     let epoch = world.clients.iter().map(|client| client.epoch).max();
-    Ok((world.acknowledged.len(), epoch.unwrap_or(0) as usize))
+    Ok(Walked {
+        acknowledged: world.acknowledged.len(),
+        moved: epoch.unwrap_or(0) as usize,
+        trapped: world.traps.into(),
+    })
 }
 
 /// Visits the states reachable within the scripts, shortest runs first, each message lost or delivered once (the random
@@ -133,7 +169,8 @@ fn random_networks_never_fork_a_register_nor_lose_a_write_nor_serve_an_old_one()
     for seed in first..first.saturating_add(100) {
         let done =
             random_walk(seed, Fault::None).unwrap_or_else(|broken| panic!("HYPHA_SEED={seed}: {broken}"));
-        (acknowledged, moved) = (acknowledged + done.0, moved + done.1);
+        acknowledged += done.acknowledged;
+        moved += done.moved;
     }
     println!("{acknowledged} writes acknowledged, {moved} moves");
     assert!(acknowledged > 100 && moved > 50, "the walks got little done: {acknowledged}, {moved}");
@@ -179,6 +216,33 @@ fn a_seal_on_what_is_not_known_to_be_chosen_is_found_out() {
 fn a_member_that_votes_before_it_was_given_the_value_is_found_out() {
     let broken = (0..300).find_map(|seed| random_walk(seed, Fault::VotesBehind).err());
     println!("{}", broken.expect("an epoch that begins with nothing"));
+}
+
+#[test]
+fn who_was_put_out_undoes_nothing_through_members_that_were_cut_off() {
+    let first = seed();
+    println!("HYPHA_SEED={first}");
+    // In which walks a trap can be laid is chance: in some of these it can.
+    let mut trapped = 0;
+    for seed in (0..60).chain(first..first.saturating_add(30)) {
+        let done =
+            walk(seed, Fault::None, true).unwrap_or_else(|broken| panic!("HYPHA_SEED={seed}: {broken}"));
+        trapped += done.trapped;
+    }
+    println!("{trapped} traps");
+    assert!(trapped > 0, "no trap was laid");
+}
+
+#[test]
+fn not_heeding_that_a_list_is_in_force_is_found_out() {
+    let broken = (0..1000).find_map(|seed| Some((seed, walk(seed, Fault::NoForce, true).err()?)));
+    println!("{:?}", broken.expect("a member that missed a removal undoes what was written since"));
+}
+
+#[test]
+fn not_heeding_which_list_an_epoch_began_with_is_found_out() {
+    let broken = (0..1000).find_map(|seed| Some((seed, walk(seed, Fault::NoFirstList, true).err()?)));
+    println!("{:?}", broken.expect("a new member undoes what was written since the move"));
 }
 
 #[test]

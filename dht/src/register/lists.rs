@@ -17,53 +17,97 @@
 //! - *Live*: a value that may have been chosen is never left out, whoever wrote it: it is proposed again under the newest list,
 //!   which every acceptor takes ([`crate::node`]). So a list that reached too few to be chosen stops neither its acceptor nor
 //!   the others, though all of them go on from a value of somebody's whom it puts out.
-//! - *What remains*: where a member that was cut off took a value of somebody who was put out, and one of the others does not
-//!   answer, nobody can tell whether that was chosen, and it is gone on with. The list stays in force, but all that was written
-//!   since, also by others, is replaced by his value. Whoever saw some of it is told, unless that value is many versions
-//!   further on, as its writer may choose. He can also have such a member promise a ballot, or accept a version, so far ahead
-//!   that it takes no part in the rounds of others any more, until another one is put in its place.
+//! - *In force*: where somebody on the list says that it is in force, no waiting is needed: what was proposed without it
+//!   under a higher ballot than it has been in force since was chosen by nobody ([`InForce`]), and what else the member has that
+//!   shows it is from before. So a member that was cut off while a writer was put out, and that took something from him
+//!   since, can be made to give up neither what others wrote nor its part in the rounds: told that the list is in force,
+//!   it forgets what it promised and accepted without it ([`crate::node`]).
+//! - *After a move* no waiting is needed either: the owner's word that begins an epoch says which list was the newest,
+//!   and its members take nothing that goes by an older one ([`crate::block::configuration`]).
+//! - *What remains*: of a list that is newer than the epoch nobody says that it is in force until the first proposal after that
+//!   with which it came has reached a quorum (whoever has the list chosen makes one at once). If one of the others does not answer
+//!   either then, nobody can tell whether what a member that missed the list took meanwhile was chosen, and it is gone on with,
+//!   in the place of what was chosen. And members of an epoch before, of which a majority has heard neither of the move nor of a
+//!   list that is younger, take what he signs for that.
 //! - A member that lies can hide what it accepted: what then seems to be at too few is left out, though it and another had it.
 //!   It takes a list that was not chosen and that puts out whoever wrote that.
 //!
 //! Not here: what an acceptor refuses by itself.
 
-use crate::block::configuration::Membership;
-use crate::block::mutable::{AccessList, Genesis, Signed};
-use crate::block::proposal::Proposed;
-use crate::paxos::{Quorum, Value};
+use crate::block::mutable::{AccessList, Genesis};
+use crate::block::proposal::{InForce, Proposed};
+use crate::block::signed::Signed;
+use crate::paxos::{Ballot, Quorum, Value};
 
-/// What the members of one round have accepted, as far as they have answered.
-pub(crate) struct Met {
-    genesis: Signed<Genesis>,
-    quorum: Quorum,
-    answer_count: usize,
-    accepted: Vec<Proposed>,
+/// What whoever goes on with a round knows of lists of writers. A trait, since the model in [`crate::paxos`] decides by the
+/// same rules over values of its own.
+pub(crate) trait Lists<V> {
+    /// Under which ballot a value was accepted.
+    fn ballot(&self, value: &V) -> Ballot;
+
+    /// Whether the newest list does not name somebody who has a hand in it.
+    fn puts_out(&self, value: &V) -> bool;
+
+    /// Whether it was made without a list that was in force by then.
+    fn voids(&self, value: &V) -> bool;
 }
 
-impl Met {
-    pub(crate) fn new(membership: &Membership) -> Met {
-        let genesis = membership.genesis.clone();
-        Met { genesis, quorum: membership.quorum(), answer_count: 0, accepted: Vec::new() }
+/// The lists of a register.
+pub(crate) struct Known<'a> {
+    pub(crate) genesis: &'a Signed<Genesis>,
+    /// The newest that was met.
+    pub(crate) list: Option<&'a Signed<AccessList>>,
+    /// The newest that is known to be in force.
+    pub(crate) in_force: Option<InForce>,
+}
+
+impl Lists<Proposed> for Known<'_> {
+    fn ballot(&self, value: &Proposed) -> Ballot {
+        value.proposal.ballot
+    }
+
+    fn puts_out(&self, value: &Proposed) -> bool {
+        value.is_off_the_list(self.genesis, self.list)
+    }
+
+    fn voids(&self, value: &Proposed) -> bool {
+        self.in_force.is_some_and(|in_force| in_force.voids(&value.proposal))
+    }
+}
+
+/// What the members of one round have accepted, as far as they have answered.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Met<V> {
+    quorum: Quorum,
+    answer_count: usize,
+    accepted: Vec<V>,
+}
+
+impl<V: Value> Met<V> {
+    pub(crate) fn new(quorum: Quorum) -> Met<V> {
+        Met { quorum, answer_count: 0, accepted: Vec::new() }
     }
 
     /// A member has answered: this is what it has accepted.
-    pub(crate) fn enter(&mut self, accepted: Option<&Proposed>) {
+    pub(crate) fn enter(&mut self, accepted: Option<&V>) {
         self.answer_count += 1;
         self.accepted.extend(accepted.cloned());
     }
 
-    /// Whether further answers could show that `latest` is to be left out. `list` is the newest one that is known.
-    pub(crate) fn is_in_doubt(&self, latest: &Proposed, list: Option<&Signed<AccessList>>) -> bool {
-        latest.is_off_the_list(&self.genesis, list) && self.may_be_chosen(latest)
+    /// Whether further answers could show that `latest` is to be left out.
+    pub(crate) fn is_in_doubt(&self, latest: &V, lists: &impl Lists<V>) -> bool {
+        lists.puts_out(latest) && !lists.voids(latest) && self.may_be_chosen(latest, lists)
     }
 
     /// What to go on with, if nobody else answers: `latest`, which has the highest ballot, or what comes after it.
-    pub(crate) fn decide(&self, latest: Proposed, list: Option<&Signed<AccessList>>) -> Proposed {
+    pub(crate) fn decide(&self, latest: V, lists: &impl Lists<V>) -> V {
+        let is_left_out =
+            |value: &V| lists.voids(value) || lists.puts_out(value) && !self.may_be_chosen(value, lists);
         let mut decided = latest;
-        while decided.is_off_the_list(&self.genesis, list) && !self.may_be_chosen(&decided) {
-            let ballot = decided.proposal.ballot;
-            let below = self.accepted.iter().filter(|other| other.proposal.ballot < ballot);
-            match below.max_by_key(|other| other.proposal.ballot) {
+        while is_left_out(&decided) {
+            let ballot = lists.ballot(&decided);
+            let below = self.accepted.iter().filter(|other| lists.ballot(other) < ballot);
+            match below.max_by_key(|other| lists.ballot(other)) {
                 Some(next) => decided = next.clone(),
                 None => break,
             }
@@ -71,12 +115,11 @@ impl Met {
         decided
     }
 
-    fn may_be_chosen(&self, value: &Proposed) -> bool {
+    fn may_be_chosen(&self, value: &V, lists: &impl Lists<V>) -> bool {
         // What was accepted under a higher ballot was left out before. It took the place of whatever its member held, which may
         // have been this value.
-        let ballot = value.proposal.ballot;
-        let may_have_held =
-            |other: &&Proposed| other.identity() == value.identity() || other.proposal.ballot > ballot;
+        let ballot = lists.ballot(value);
+        let may_have_held = |other: &&V| other.identity() == value.identity() || lists.ballot(other) > ballot;
         let holders = self.accepted.iter().filter(may_have_held).count();
         holders + (self.quorum.members - self.answer_count.min(self.quorum.members)) >= self.quorum.needed
     }

@@ -155,8 +155,8 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         }
         self.state.proposer.forget();
         let ballot = self.state.proposer.next_ballot();
-        let current = match self.prepare_round(membership, ballot) {
-            Ok(current) => current,
+        let (ballot, current) = match self.prepare_round(membership, ballot) {
+            Ok(prepared) => prepared,
             Err(lost) => return Ok(Err(lost)),
         };
         self.state.refuse_older(current.as_ref().map(|current| &current.record))?;
@@ -174,21 +174,22 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     ) -> Result<Result<Option<Proposed>, Lost>, ReadError> {
         let may_write = self.state.allows(&self.identity.public_key());
         let first = self.state.first_value().filter(|_| may_write);
-        let first = first.map(|first| {
-            let ballot = Ballot::first(membership.epoch());
-            Proposed::sign(self.identity, ballot, first.clone(), None).under(self.state.list())
-        });
-        let Some(latest) = latest.or(first) else {
-            return Ok(Err(Lost::because("the nodes have yet to be given the register's value".into())));
+        let first = first.map(|first| self.first(membership, first.clone()));
+        // What somebody made whom the newest list puts out is for a round to judge that knows of it: it is handed to nobody.
+        let is_on = |latest: &Proposed| !latest.is_off_the_list(&membership.genesis, self.state.list());
+        let Some(latest) = latest.filter(is_on).or(first) else {
+            let reason = "the nodes have yet to be given a value of somebody's who may write";
+            return Ok(Err(Lost::because(reason.into())));
         };
         self.state.refuse_older(Some(&latest.record))?;
+        // Whoever missed the newest list is to have that too.
+        let latest = latest.under(self.state.list());
         Ok(self.accept_round(membership, &latest).map(|()| Some(latest)))
     }
 
     /// Proposes a value again under another ballot, and under the newest list of writers that was met.
     fn propose(&mut self, ballot: Ballot, value: Proposed) -> Proposed {
-        let Proposed { record, list, seal, .. } = value;
-        self.propose_record(ballot, record, seal).under(list.as_ref())
+        self.propose_record(ballot, value.record, value.seal)
     }
 
     fn propose_record(
@@ -197,8 +198,42 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         record: SignedRecord,
         seal: Option<Signed<Seal>>,
     ) -> Proposed {
-        let next = self.state.proposer.next_ballot();
-        Proposed::sign_with(self.identity, ballot, record, seal, Some(next)).under(self.state.list())
+        let next = Some(self.state.proposer.next_ballot());
+        let list = record.access_serial().max(self.state.list_serial());
+        let in_force = self.state.standing(list, ballot).in_force;
+        Proposed::sign_under(self.identity, ballot, record, seal, next, self.state.list(), in_force)
+    }
+
+    /// Begins an attempt. A ballot that was promised before a newer list of writers was met is used up with that.
+    fn begin(&mut self) -> Start<Proposed> {
+        match self.state.proposer.begin() {
+            Start::Accept { current, .. } if current.proposal.list < self.state.list_serial() => {
+                Start::Prepare(self.state.proposer.next_ballot())
+            }
+            start => start,
+        }
+    }
+
+    /// Has what was chosen just now chosen once more, by a proposal that says that its list is in force: until one does,
+    /// a member that missed it can be made to undo it by somebody whom it puts out (`lists`). Where that fails, the next
+    /// write does it.
+    fn put_in_force(&mut self, membership: &Membership) {
+        let prepared = match self.begin() {
+            Start::Accept { ballot, current } => Ok((ballot, Some(current))),
+            Start::Prepare(ballot) => self.prepare_round(membership, ballot),
+        };
+        let is_done = match prepared {
+            // Somebody is moving the register, to an epoch that begins with the list.
+            Ok((_, Some(current))) if current.seal.is_some() => true,
+            Ok((ballot, Some(current))) if self.state.refuse_older(Some(&current.record)).is_ok() => {
+                let proposed = self.propose(ballot, current);
+                self.accept_round(membership, &proposed).is_ok()
+            }
+            _ => false,
+        };
+        if !is_done {
+            tracing::debug!(register = %self.state.register, "a list of writers is chosen, and no more than that");
+        }
     }
 
     /// Swaps if the value is the expected one. `ready` is asked right before the new value is proposed: nothing
@@ -227,7 +262,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     ) -> Result<Record, SwapError> {
         loop {
             let membership = self.state.membership.clone();
-            let (ballot, current) = match self.state.proposer.begin() {
+            let (ballot, current) = match self.begin() {
                 // What we remember of our last turn may be older than what we have read since: then the nodes are asked.
                 Start::Accept { ballot, current }
                     if Some(current.record.hash()) == expected
@@ -237,7 +272,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                 }
                 Start::Accept { .. } => continue,
                 Start::Prepare(ballot) => match self.prepare_round(&membership, ballot) {
-                    Ok(current) => (ballot, current),
+                    Ok(prepared) => prepared,
                     Err(lost) => {
                         // Only met somebody: go above them at once. They have a round trip to finish in.
                         let retry_at_once = lost.conflicts > 0 && self.state.preemptions == 0;
@@ -271,6 +306,10 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             match self.accept_round(&membership, &proposed) {
                 Ok(()) => {
                     self.state.saw(Some(&proposed.record))?;
+                    let is_newer = proposed.proposal.list > membership.first_list();
+                    if is_newer && !proposed.proposal.puts_its_list_in_force() {
+                        self.put_in_force(&membership);
+                    }
                     return sent.outcome(&proposed.record);
                 }
                 Err(lost) => {
@@ -307,7 +346,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             return Ok(());
         }
         // What may be half done is worth clearing up even if a member refuses for good.
-        let pointless = lost.is_final() && !is_doubtful;
+        let pointless = lost.is_final() && !is_doubtful && !self.may_be_behind(membership, lost);
         if !pointless && (at_once || self.back_off()) {
             if lost.stranger {
                 // Perhaps the owner let somebody in: the newest record's list tells.
@@ -326,6 +365,17 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         })
     }
 
+    /// Whether those who say that we may not write are too few to keep us from it, and we are on the newest list all the same.
+    /// They may go by a list that was not chosen, or have yet to hear of one.
+    fn may_be_behind(&mut self, membership: &Membership, lost: &Lost) -> bool {
+        let quorum = membership.quorum();
+        if lost.not_allowed == 0 || lost.not_allowed > quorum.members - quorum.needed {
+            return false;
+        }
+        self.read_round(membership);
+        self.state.allows(&self.identity.public_key())
+    }
+
     fn sign(&self, current: Option<&SignedRecord>, payload: &Bytes) -> SignedRecord {
         // The newest that was met: one that was not chosen is the owner's word all the same.
         let mut access = self.state.list().cloned();
@@ -333,9 +383,8 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             let mut writers =
                 access.as_ref().map_or(&self.state.membership.genesis.writers, |list| &list.writers).clone();
             change(&mut writers);
-            // Of two lists that follow one value, that which was signed later is the newer one.
             let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-            let serial = (access.map_or(0, |list| list.serial) + 1).max(now.as_millis() as u64);
+            let serial = AccessList::serial_after(self.state.list_serial(), now);
             access = Some(AccessList::sign(self.identity, self.state.register, serial, writers));
         }
         SignedRecord::sign(self.identity, self.state.register, current, access, payload.clone())

@@ -20,7 +20,7 @@ use super::rounds::Lost;
 use super::{CALL_TIMEOUT, Operation};
 use crate::block::configuration::{Membership, Seal};
 use crate::block::genesis::check_members;
-use crate::block::mutable::Invalid;
+use crate::block::mutable::{Invalid, SignedRecord};
 use crate::block::proposal::Proposed;
 use crate::block_store::{ReadError, SwapError};
 use crate::links::Failure;
@@ -52,7 +52,7 @@ pub enum MoveError {
         reason: Refusal,
     },
     /// There are too few nodes that could take the place of others.
-    #[error("{known} nodes can keep the register, and {needed} are needed: {reason}")]
+    #[error("{known} nodes can keep it, and it takes {needed}: {reason}")]
     NotEnoughNodes {
         /// How many can.
         known: usize,
@@ -80,15 +80,15 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         check_members(members, (members.len() / 2 + 1) as u8)?;
         self.greet(from, members)?;
         while !self.has_left(from) {
-            let turn = match self.state.proposer.begin() {
+            let turn = match self.begin() {
                 // We had it chosen just now, and a quorum promised this ballot with that.
                 Start::Accept { ballot, current } => {
                     self.state.refuse_older(Some(&current.record))?;
                     self.seal(from, ballot, self.with_seal(from, current, members))
                 }
                 Start::Prepare(ballot) => match self.prepare_round(from, ballot) {
-                    Ok(None) => return Err(MoveError::Empty),
-                    Ok(Some(current)) => {
+                    Ok((_, None)) => return Err(MoveError::Empty),
+                    Ok((ballot, Some(current))) => {
                         self.state.refuse_older(Some(&current.record))?;
                         self.choose(from, ballot, current)
                     }
@@ -124,7 +124,8 @@ impl<O: Overlay + 'static> Operation<'_, O> {
     }
 
     fn with_seal(&self, from: &Membership, current: Proposed, members: &[NodeId]) -> Proposed {
-        let wanted = || Seal::sign(self.identity, from, members.to_vec(), current.record.hash());
+        let list = current.record.access_serial().max(self.state.list_serial());
+        let wanted = || Seal::sign(self.identity, from, members.to_vec(), current.record.hash(), list);
         let seal = current.seal.clone().unwrap_or_else(wanted);
         Proposed { seal: Some(seal), ..current }
     }
@@ -152,7 +153,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         }
     }
 
-    fn ask_whether_it_can_keep(&self, id: &NodeId) -> Result<(), Failure> {
+    pub(super) fn ask_whether_it_can_keep(&self, id: &NodeId) -> Result<(), Failure> {
         let register = self.state.register;
         if let Some(node) = self.links.local(id) {
             return node.can_keep(&register).map_err(Failure::Refused);
@@ -181,8 +182,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         }
         let configuration = seal.chosen(self.identity);
         let next = from.followed_by(configuration.clone());
-        let first = Ballot::first(next.epoch());
-        let first = Proposed::sign(self.identity, first, sealed.record.clone(), None).under(sealed.list());
+        let first = self.first(&next, sealed.record.clone());
         let is_installed = match self.accept_round(&next, &first) {
             Ok(()) => true,
             // It goes on there already, so somebody else has taken these steps.
@@ -198,8 +198,14 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         Ok(())
     }
 
+    /// The value that an epoch begins with, as its members are given it.
+    pub(super) fn first(&self, next: &Membership, sealed: SignedRecord) -> Proposed {
+        let ballot = Ballot::first(next.epoch());
+        Proposed::sign_under(self.identity, ballot, sealed, None, None, self.state.list(), None)
+    }
+
     /// Tells those who kept the register, in the background: who does not hear it learns it when it is asked next.
-    fn retire(&self, from: &Membership, next: &Membership) {
+    pub(super) fn retire(&self, from: &Membership, next: &Membership) {
         for member in self.members(from).into_iter().flatten() {
             let (links, next) = (self.links.clone(), next.clone());
             drop(reactor::spawn(move || {

@@ -31,6 +31,8 @@ pub(super) struct Lost {
     pub(super) behind: usize,
     /// A member showed a promise to somebody who may not write as far as we know. It lies, or we know an old list.
     pub(super) stranger: bool,
+    /// Members who say that the list of writers does not name us, or that our passport does not do.
+    pub(super) not_allowed: usize,
     /// Two values under one ballot.
     pub(super) fork: Option<Box<(Proposed, Proposed)>>,
     pub(super) refusal: Option<Refusal>,
@@ -64,6 +66,7 @@ impl Lost {
             // It may have written what it could not sync.
             Failure::Refused(Refusal::Store(reason)) => self.doubt(reason),
             Failure::Refused(refusal) => {
+                self.not_allowed += usize::from(matches!(refusal, Refusal::NotAllowed(_)));
                 self.reason = Some(refusal.to_string());
                 self.refusal = Some(refusal);
             }
@@ -127,16 +130,33 @@ pub(super) struct Answers {
 }
 
 impl<O: Overlay + 'static> Operation<'_, O> {
+    /// Prepares `ballot`, or a later one, which is returned with what to build on.
+    ///
+    /// Whoever meets a newer list of writers on the way prepares again, by that list: what he then proposes is not what
+    /// somebody would who has yet to hear of it ([`crate::block::proposal`]).
     pub(super) fn prepare_round(
         &mut self,
         membership: &Membership,
-        ballot: Ballot,
-    ) -> Result<Option<Proposed>, Lost> {
+        mut ballot: Ballot,
+    ) -> Result<(Ballot, Option<Proposed>), Lost> {
+        loop {
+            let list = self.state.list_serial();
+            let current = self.prepare_once(membership, ballot)?;
+            if self.state.list_serial() == list {
+                return Ok((ballot, current));
+            }
+            ballot = self.state.proposer.next_ballot();
+        }
+    }
+
+    fn prepare_once(&mut self, membership: &Membership, ballot: Ballot) -> Result<Option<Proposed>, Lost> {
         let mut round = Preparing::new(membership.quorum());
-        let mut met = Met::new(membership);
+        let mut met = Met::new(membership.quorum());
         let mut lost = Lost::default();
-        let proposal = Proposal::prepare(self.identity, self.state.register, ballot);
-        let request = PrepareRequest { membership: membership.clone(), proposal };
+        let standing = self.state.standing(self.state.list_serial(), ballot);
+        let proposal = Proposal::prepare_by(self.identity, self.state.register, ballot, standing);
+        let list = self.state.list().cloned();
+        let request = PrepareRequest { membership: membership.clone(), proposal, list };
         let answers = self.ask(
             membership,
             |index| round.on_loss(index),
@@ -150,8 +170,8 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         loop {
             match round.verdict() {
                 Verdict::Done(None) => return Ok(None),
-                Verdict::Done(Some(latest)) if !met.is_in_doubt(&latest, self.state.list()) => {
-                    return Ok(Some(met.decide(latest, self.state.list())));
+                Verdict::Done(Some(latest)) if !met.is_in_doubt(&latest, &self.state.lists()) => {
+                    return Ok(Some(met.decide(latest, &self.state.lists())));
                 }
                 Verdict::Failed => {
                     lost.fork = round.fork().map(Box::new);
@@ -161,7 +181,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             }
             let Ok((index, answer)) = answers.recv() else {
                 if let Verdict::Done(Some(latest)) = round.verdict() {
-                    return Ok(Some(met.decide(latest, self.state.list())));
+                    return Ok(Some(met.decide(latest, &self.state.lists())));
                 }
                 lost.fork = round.fork().map(Box::new);
                 return Err(lost);
@@ -204,6 +224,9 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                     self.state.proposer.on_prepared(next, proposed.clone());
                 }
                 self.state.verify(proposed.clone());
+                if self.state.proposer.is_mine(proposed.proposal.ballot) {
+                    self.state.chosen_by_quorum(proposed);
+                }
                 return Ok(());
             }
             let next_answer = match round.verdict() {
@@ -238,8 +261,8 @@ impl<O: Overlay + 'static> Operation<'_, O> {
     /// Asks every member what it has accepted.
     pub(super) fn read_round(&mut self, membership: &Membership) -> Answers {
         let mut round = Reading::new(membership.quorum());
-        let mut met = Met::new(membership);
-        let mut reason = "no member is known".to_owned();
+        let mut met = Met::new(membership.quorum());
+        let mut reason = "none of them can be reached".to_owned();
         let mut behind = 0;
         let register = self.state.register;
         let answers = self.ask(
@@ -259,7 +282,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 Verdict::Pending => {}
             }
             let latest = round.latest().map(|accepted| &accepted.value);
-            let is_in_doubt = latest.is_some_and(|latest| met.is_in_doubt(latest, self.state.list()));
+            let is_in_doubt = latest.is_some_and(|latest| met.is_in_doubt(latest, &self.state.lists()));
             let next = if round.has_quorum() && !is_in_doubt {
                 reactor::timeout(AGREEMENT_WAIT, || answers.recv()).ok()
             } else {
@@ -287,7 +310,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             reason = fork_reason(&fork);
             tracing::error!(%register, "{reason}");
         }
-        let latest = round.latest().map(|accepted| met.decide(accepted.value.clone(), self.state.list()));
+        let latest = round.latest().map(|accepted| met.decide(accepted.value.clone(), &self.state.lists()));
         Answers { chosen, latest, count: round.answer_count(), behind, reason }
     }
 

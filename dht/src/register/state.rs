@@ -1,18 +1,20 @@
 //! What a client knows of one register, from one operation to the next.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::rc::Rc;
 use std::time::Instant;
 
 use reactor::crypto::PublicKey;
 
+use super::lists::Known;
 use crate::block::configuration::{Configuration, Membership};
 use crate::block::mutable::{AccessList, Genesis, Invalid, Signed, SignedRecord};
-use crate::block::proposal::{Proposal, Proposed};
+use crate::block::proposal::{InForce, Proposal, Proposed, Standing};
 use crate::block_store::{HeaderHash, ReadError, RegisterAddress};
 use crate::links::Failure;
 use crate::message::RegisterView;
-use crate::paxos::{Proposer, ProposerId};
+use crate::paxos::{Ballot, Proposer, ProposerId};
 
 /// How far above all writers' rounds we go for somebody whom we do not take for one. Far more than anybody writes while a
 /// member is away, and so little that no honest member refuses us for it (`node::stored_register::ROUND_JUMP_MAX`).
@@ -27,6 +29,8 @@ pub(crate) struct State {
     verified: Option<Proposed>,
     /// The newest list of writers that anybody showed, chosen or not.
     list: Option<Signed<AccessList>>,
+    /// The newest list of which we know that it is in force in this epoch, and who says so if we did not see it ourselves.
+    in_force: Option<(InForce, Option<PublicKey>)>,
     seen: Rc<Seen>,
     /// The highest round of anybody's whom we take for a writer.
     believed_round: u64,
@@ -74,6 +78,7 @@ impl State {
             proposer,
             verified: None,
             list: None,
+            in_force: None,
             seen,
             believed_round: 0,
             preemptions: 0,
@@ -88,9 +93,10 @@ impl State {
         if configuration.epoch <= self.membership.epoch() {
             return Ok(false);
         }
-        tracing::info!(register = %self.register, epoch = configuration.epoch, "the register has moved");
         self.membership = self.membership.followed_by(configuration.clone());
+        tracing::info!(register = %self.register, epoch = configuration.epoch, "the register has moved");
         self.proposer.enter(configuration.epoch);
+        self.in_force = None;
         self.preemptions = 0;
         *self.seen.configuration.borrow_mut() = Some(configuration.clone());
         Ok(true)
@@ -98,7 +104,15 @@ impl State {
 
     /// Keeps what a member of the epoch before has, if it is the value that the present one begins with. A mover may have
     /// died before any member was given it, or those who were may have died since: then it is to be given from here.
+    ///
+    /// Whichever list of writers it shows is the owner's word, in whatever epoch.
     pub(super) fn look_for_sealed(&mut self, view: &RegisterView) {
+        if let Some(list) = view.accepted.as_ref().and_then(Proposed::list)
+            && list.serial > self.list_serial()
+            && list.verify(&self.membership.genesis).is_ok()
+        {
+            self.list = Some(list.clone());
+        }
         let Some(configuration) = &self.membership.configuration else { return };
         if let Some(accepted) = &view.accepted
             && accepted.proposal.ballot.epoch < configuration.epoch
@@ -123,6 +137,11 @@ impl State {
         if self.verified.as_ref() == Some(proposed) {
             return Ok(());
         }
+        if proposed.proposal.list < self.membership.first_list() {
+            return Err(Failure::Lied(
+                "it showed a value by a list of writers from before the register moved".into(),
+            ));
+        }
         proposed
             .verify(&self.membership.genesis, self.list.as_ref())
             .map_err(|invalid| Failure::Lied(invalid.to_string()))?;
@@ -135,15 +154,57 @@ impl State {
         if proposed.list_serial() > self.list.as_ref().map_or(0, |list| list.serial) {
             self.list = proposed.list().cloned();
         }
-        if AccessList::names(self.list.as_ref(), &self.membership.genesis, &proposed.proposal.writer) {
+        let writer = proposed.proposal.writer;
+        if self.allows(&writer) {
             self.believed_round = self.believed_round.max(proposed.proposal.ballot.round);
         }
+        if let Some(in_force) = proposed.proposal.says_in_force() {
+            self.note_in_force(in_force, Some(writer));
+        }
         self.verified = Some(proposed);
+    }
+
+    /// Takes it that a quorum accepted this, which we proposed. Nobody can have without the list by which it was.
+    pub(super) fn chosen_by_quorum(&mut self, chosen: &Proposed) {
+        let Proposal { list, ballot, .. } = *chosen.proposal;
+        self.note_in_force(InForce { list, since: ballot }, None);
+    }
+
+    /// What we have seen ourselves counts for more than what somebody says, and so does a newer list.
+    fn note_in_force(&mut self, said: InForce, by: Option<PublicKey>) {
+        let order = |in_force: InForce, is_seen: bool| (in_force.list, is_seen, Reverse(in_force.since));
+        let known = self.in_force().zip(self.in_force.map(|(_, by)| by.is_none()));
+        let is_news = known.is_none_or(|(known, is_seen)| order(known, is_seen) < order(said, by.is_none()));
+        if is_news && said.list > 0 && said.since.epoch == self.membership.epoch() {
+            self.in_force = Some((said, by));
+        }
+    }
+
+    /// The newest list that is known to be in force in this epoch, if by others' word then of somebody who may write still.
+    pub(super) fn in_force(&self) -> Option<InForce> {
+        let (in_force, by) = self.in_force?;
+        by.is_none_or(|writer| self.allows(&writer)).then_some(in_force)
+    }
+
+    /// The number of the newest list of writers that anybody showed.
+    pub(super) fn list_serial(&self) -> u64 {
+        self.list.as_ref().map_or(0, |list| list.serial)
+    }
+
+    /// What a proposal under `ballot` says that is made by the list of that number, or prepares by it.
+    pub(super) fn standing(&self, list: u64, ballot: Ballot) -> Standing {
+        let in_force = self.in_force().filter(|known| known.list <= list && known.since < ballot);
+        Standing { list, in_force }
     }
 
     /// The newest list of writers that anybody showed: the owner's word, whatever became of the value that it came with.
     pub(super) fn list(&self) -> Option<&Signed<AccessList>> {
         self.list.as_ref()
+    }
+
+    /// What we know of the register's lists of writers.
+    pub(super) fn lists(&self) -> Known<'_> {
+        Known { genesis: &self.membership.genesis, list: self.list(), in_force: self.in_force() }
     }
 
     /// Takes it that a ballot was promised, if somebody who may write asked for it: a member that lies must not drive
@@ -171,16 +232,14 @@ impl State {
         if is_believed { Ok(()) } else { Err(Invalid::NotAWriter) }
     }
 
-    /// Who may write beside the owner, as far as we know.
+    /// Who may write beside the owner, by the newest list that was met.
     pub(crate) fn writers(&self) -> &[PublicKey] {
-        let list = self.verified.as_ref().and_then(Proposed::list);
-        list.map_or(&self.membership.genesis.writers, |list| &list.writers)
+        self.list.as_ref().map_or(&self.membership.genesis.writers, |list| &list.writers)
     }
 
-    /// Whether `key` may write, as far as we know.
+    /// Whether `key` may write, by the newest list that was met.
     pub(super) fn allows(&self, key: &PublicKey) -> bool {
-        let list = self.verified.as_ref().and_then(Proposed::list);
-        AccessList::names(list, &self.membership.genesis, key)
+        AccessList::names(self.list.as_ref(), &self.membership.genesis, key)
     }
 
     /// Enters a chosen value, or refuses one that is older than what was seen before.

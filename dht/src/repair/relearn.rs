@@ -14,10 +14,11 @@ use overlay::{Contact, NodeId, Overlay};
 
 use super::{COMPARE_TIMEOUT, Repair};
 use crate::block::configuration::Membership;
+use crate::block::mutable::AccessList;
 use crate::block::proposal::Proposed;
 use crate::block_store::RegisterAddress;
 use crate::message::{ReadRegister, RegisterView};
-use crate::register::lists::Met;
+use crate::register::lists::{Known, Met};
 
 /// Later members that are followed to in one go: each costs calls, and a move takes its time.
 const EPOCHS_FOLLOWED_MAX: usize = 16;
@@ -105,7 +106,7 @@ impl<O: Overlay + 'static> Repair<O> {
         }
         let promises = views.iter().flatten().filter_map(|view| view.promise.clone()).collect();
         // As a writer would go on: not from what somebody who was put out has left with one of them.
-        let mut met = Met::new(membership);
+        let mut met = Met::new(quorum);
         let mut values: Vec<Proposed> = Vec::new();
         for view in views {
             let accepted = view.and_then(|view| view.accepted).filter(|accepted| {
@@ -117,8 +118,14 @@ impl<O: Overlay + 'static> Repair<O> {
         }
         let newest = values.iter().max_by_key(|value| value.list_serial());
         let list = newest.and_then(Proposed::list).cloned();
+        let is_on_it =
+            |value: &&Proposed| AccessList::names(list.as_ref(), &membership.genesis, &value.proposal.writer);
+        let said = values.iter().filter(is_on_it).filter_map(|value| value.proposal.says_in_force());
+        let in_force = said.max_by_key(|said| said.list);
         let latest = values.into_iter().max_by_key(|value| value.proposal.ballot);
-        let accepted = latest.map(|latest| met.decide(latest, list.as_ref()).under(list.as_ref()));
+        let lists = Known { genesis: &membership.genesis, list: list.as_ref(), in_force };
+        let decided = latest.map(|latest| met.decide(latest, &lists));
+        let accepted = decided.map(|decided| decided.under(list.as_ref()));
         if accepted.as_ref().is_some_and(|accepted| accepted.seal.is_some()) {
             tracing::warn!(%register, "a register that this node has lost is being moved: it stays silent until then");
             return false;
