@@ -6,7 +6,8 @@
 //! therefore never replaced: of three, the one that is left is no quorum, and nothing could be moved.
 //!
 //! Whoever replaced a member doubts its own view the more: two owners' machines, each cut off from another member, would
-//! replace each other's choices for ever. So the grace doubles with each replacement.
+//! replace each other's choices for ever. So the grace doubles with each replacement, and halves again after a long time without
+//! one.
 //!
 //! Not here: replacing them ([`crate::keepers`]).
 
@@ -20,6 +21,9 @@ use crate::keepers::Presence;
 /// The grace doubles so often: from a quarter of an hour to four days and more.
 const DOUBLINGS_MAX: u32 = 9;
 
+/// Without a replacement in so many graces, as long as these are by then, the next is half as long.
+const CALM_GRACES: u32 = 8;
+
 /// Since when members have been away.
 #[derive(Debug)]
 pub struct Absence {
@@ -28,13 +32,22 @@ pub struct Absence {
     since: BTreeMap<NodeId, Instant>,
     looked_at: Option<Instant>,
     replaced_count: u32,
+    /// When the last one was replaced, or the grace was halved last.
+    calm_since: Option<Instant>,
 }
 
 impl Absence {
     /// Nobody was looked at yet. A member is gone after `grace`; two looks that are more than `apart_max` apart say nothing of
     /// the time between.
     pub fn new(grace: Duration, apart_max: Duration) -> Absence {
-        Absence { grace, apart_max, since: BTreeMap::new(), looked_at: None, replaced_count: 0 }
+        Absence {
+            grace,
+            apart_max,
+            since: BTreeMap::new(),
+            looked_at: None,
+            replaced_count: 0,
+            calm_since: None,
+        }
     }
 
     /// Takes it who is there at `now`, of members a quorum of which is `needed`; returns who is gone.
@@ -48,19 +61,28 @@ impl Absence {
             self.since.clear();
             return Vec::new();
         }
-        let away = || presence.iter().filter(|(_, presence)| *presence == Presence::Away).map(|(id, _)| *id);
+        let is_away = |presence: Presence| matches!(presence, Presence::Away | Presence::Broken);
+        let away = || presence.iter().filter(|(_, presence)| is_away(*presence)).map(|(id, _)| *id);
         self.since.retain(|id, _| away().any(|away| away == *id));
         for id in away() {
             self.since.entry(id).or_insert(now);
         }
-        let grace = self.grace.saturating_mul(1 << self.replaced_count.min(DOUBLINGS_MAX));
+        let mut grace = self.grace.saturating_mul(1 << self.replaced_count);
+        if let Some(calm_since) = self.calm_since
+            && now.saturating_duration_since(calm_since) >= grace.saturating_mul(CALM_GRACES)
+        {
+            self.replaced_count = self.replaced_count.saturating_sub(1);
+            self.calm_since = (self.replaced_count > 0).then_some(now);
+            grace = self.grace.saturating_mul(1 << self.replaced_count);
+        }
         let is_gone = |since: &Instant| now.saturating_duration_since(*since) >= grace;
         self.since.iter().filter(|(_, since)| is_gone(since)).map(|(id, _)| *id).collect()
     }
 
-    /// Members were replaced, by our word.
-    pub fn on_replaced(&mut self) {
-        self.replaced_count += 1;
+    /// Members were replaced at `now`, by our word.
+    pub fn on_replaced(&mut self, now: Instant) {
+        self.replaced_count = (self.replaced_count + 1).min(DOUBLINGS_MAX);
+        self.calm_since = Some(now);
         self.since.clear();
     }
 }
@@ -81,7 +103,7 @@ mod tests {
             World { absence: Absence::new(GRACE, Duration::from_secs(20)), start: Instant::now() }
         }
 
-        /// Looks at three members at a second; in `seen`, k keeps the register, l lacks it, a is away.
+        /// Looks at three members at a second; in `seen`, k keeps the register, l lacks it, b has a broken store, a is away.
         fn look(&mut self, second: u64, seen: &str) -> String {
             let presence: Vec<(NodeId, Presence)> = (1..)
                 .zip(seen.chars())
@@ -89,6 +111,7 @@ mod tests {
                     let presence = match letter {
                         'k' => Presence::Keeps,
                         'l' => Presence::Lacks,
+                        'b' => Presence::Broken,
                         _ => Presence::Away,
                     };
                     (NodeId([number; 32]), presence)
@@ -151,8 +174,19 @@ mod tests {
         let mut world = World::new();
         assert_eq!(world.looks(0..60, "kka"), "");
         assert_eq!(world.look(60, "kka"), "3");
-        world.absence.on_replaced();
+        world.absence.on_replaced(world.start + Duration::from_secs(60));
         assert_eq!(world.looks(70..190, "kak"), "");
         assert_eq!(world.look(190, "kak"), "2");
+        // For a long time nobody is away: then once more as at the beginning.
+        assert_eq!(world.looks(200..1200, "kkk"), "");
+        assert_eq!(world.looks(1200..1260, "akk"), "");
+        assert_eq!(world.look(1260, "akk"), "1");
+    }
+
+    #[test]
+    fn one_whose_store_failed_is_as_good_as_away_though_it_answers() {
+        let mut world = World::new();
+        assert_eq!(world.looks(0..60, "kkb"), "");
+        assert_eq!(world.look(60, "kkb"), "3");
     }
 }

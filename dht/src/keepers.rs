@@ -19,7 +19,7 @@ use crate::block::configuration::Membership;
 use crate::block::mutable::Genesis;
 use crate::block_store::{BlockStore, ReadError, RegisterAddress};
 use crate::client::Client;
-use crate::message::ReadRegister;
+use crate::message::{CanKeep, ReadRegister, Refusal};
 use crate::register::{MoveError, Operation};
 
 /// How far nodes are looked for that could keep a register.
@@ -35,6 +35,8 @@ pub enum Presence {
     Keeps,
     /// It is there, and has yet to be given the register, or to learn again what it lost.
     Lacks,
+    /// It is there, and its store has failed: it votes no more before it is started again, on a disk that works.
+    Broken,
     /// It does not answer.
     Away,
 }
@@ -58,19 +60,31 @@ impl<O: Overlay + 'static> Client<O> {
                     let found = || links.closest(id.0, 1).into_iter().find(|contact| contact.id == id);
                     found().or_else(|| links.last_known(&id))
                 };
-                let view = match links.local(&id) {
-                    Some(node) => node.read_register(&register).map_err(CallError::Remote),
-                    None => match contact() {
-                        Some(contact) => links
-                            .overlay
-                            .call::<ReadRegister>(&contact, &register, Bytes::new(), PRESENCE_TIMEOUT)
-                            .map(|(view, _)| view),
-                        None => Err(CallError::NotSent),
-                    },
+                let contact = if links.local(&id).is_some() { None } else { contact() };
+                let view = match (links.local(&id), &contact) {
+                    (Some(node), _) => node.read_register(&register).map_err(CallError::Remote),
+                    (None, Some(contact)) => links
+                        .overlay
+                        .call::<ReadRegister>(contact, &register, Bytes::new(), PRESENCE_TIMEOUT)
+                        .map(|(view, _)| view),
+                    (None, None) => Err(CallError::NotSent),
+                };
+                // What it has it may show although it can take nothing more.
+                let can_keep = || match (links.local(&id), &contact) {
+                    (Some(node), _) => node.can_keep(&register).map_err(CallError::Remote),
+                    (None, Some(contact)) => links
+                        .overlay
+                        .call::<CanKeep>(contact, &register, Bytes::new(), PRESENCE_TIMEOUT)
+                        .map(drop),
+                    (None, None) => Err(CallError::NotSent),
                 };
                 let presence = match view {
+                    Err(CallError::Remote(Refusal::Store(_))) => Presence::Broken,
                     // One that knows of later members is one that we were to follow.
-                    Ok(Some(view)) if view.membership.epoch() >= epoch => Presence::Keeps,
+                    Ok(Some(view)) if view.membership.epoch() >= epoch => match can_keep() {
+                        Err(CallError::Remote(Refusal::Store(_))) => Presence::Broken,
+                        _ => Presence::Keeps,
+                    },
                     // One that has too much to do is there.
                     Ok(_) | Err(CallError::Remote(_) | CallError::Overloaded) => Presence::Lacks,
                     Err(_) => Presence::Away,
@@ -115,7 +129,7 @@ impl<O: Overlay + 'static> Client<O> {
         gone: &[NodeId],
     ) -> Result<Membership, MoveError> {
         let mut unfit = gone.to_vec();
-        let mut reason = "no other one is there".to_owned();
+        let mut reason = "there is no other node that could take its place".to_owned();
         loop {
             let from = self.membership(register)?;
             if !from.members().iter().any(|member| gone.contains(member)) {
@@ -177,7 +191,6 @@ mod tests {
     use reactor::crypto::Identity;
 
     use super::*;
-    use crate::message::Refusal;
     use crate::repair::Repair;
     use crate::testing::{FakeNetwork, FakeNode, FakeOverlay, Mood};
 

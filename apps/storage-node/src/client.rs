@@ -283,6 +283,14 @@ impl Client {
         volume::open_root(self.block_store(), &self.network, &self.user, seen_directory)
     }
 
+    /// The register of the volume's root, not read yet.
+    ///
+    /// # Errors
+    /// As [`volume::root_unread`].
+    pub(crate) fn root_unread(&self, seen_directory: Option<&Path>) -> Result<Root, Failure> {
+        volume::root_unread(self.block_store(), &self.network, &self.user, seen_directory)
+    }
+
     /// Puts in what clients in `base` that are gone left behind.
     ///
     /// # Suspends

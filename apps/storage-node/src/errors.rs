@@ -309,7 +309,8 @@ impl Failure {
             }
             Failure::NoSuchNode { .. } => "`node list` shows their numbers and ids".into(),
             Failure::NotMoved { .. } => {
-                "`status` shows which nodes answer; it takes a majority of those that keep the root, and one that does not"
+                "let another node join first (`storage-node invite --role node` here, `storage-node join TICKET` there), or start one \
+                 that is down (`status` shows them); it takes a majority of those that keep the root, and one that does not"
                     .into()
             }
             Failure::KeepersNotKept { .. } => {
@@ -360,8 +361,8 @@ impl Failure {
                                            has one, too), or give another directory as --home to begin a new network"
                 .into(),
             Failure::AlreadyJoined { .. } => {
-                "the ticket is not used up; use this home: `mount DRIVE`, or `run` for a node; for one more member give \
-                 another --home"
+                "this home needs no ticket, and used nothing of this one: `mount DRIVE`, or `run` for a node; for one more member \
+                 give another --home"
                     .into()
             }
             Failure::Needed { .. } => {

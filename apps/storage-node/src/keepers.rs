@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use dht::keepers::Presence;
-use dht::{ReadError, RegisterAddress};
+use dht::{BlockStore, ReadError, RegisterAddress};
 use overlay::NodeId;
 
 use crate::cli::{Node, NodeAction};
@@ -18,6 +18,7 @@ use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes};
 use crate::output::{self, say};
 use crate::process;
 use crate::progress;
+use crate::volume::Root;
 
 /// Runs the command.
 ///
@@ -36,8 +37,16 @@ pub(crate) fn node(options: &Node) -> Result<(), Failure> {
 
 fn list(settings: &Settings) -> Result<(), Failure> {
     let nodes = Nodes::of(settings)?;
-    let presence = with_root(settings, |store, register| store.presence(register).map_err(internal))?;
-    output::print(&render(&nodes, &presence))
+    let (presence, needed) = with_root_unread(settings, |root| {
+        let (store, register) = (&root.store, &root.register);
+        // Whoever reads it follows it to where it has moved. Where too few are left for that, they are shown all the same.
+        if store.read(register).is_ok() {
+            root.remember_keepers()?;
+        }
+        let needed = store.membership(register).map_err(internal)?.quorum().needed;
+        Ok((store.presence(register).map_err(internal)?, needed))
+    })?;
+    output::print(&render(&nodes, &presence, needed))
 }
 
 fn replace(settings: &Settings, name: &str) -> Result<(), Failure> {
@@ -111,16 +120,31 @@ pub(crate) fn with_root<T: Send>(
     })
 }
 
+/// Opens the root as a client, for one thing, though too few may be left that could tell its value.
+pub(crate) fn with_root_unread<T: Send>(
+    settings: &Settings,
+    work: impl FnOnce(&Root) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let seen_directory = settings.seen_directory();
+    process::run(|| {
+        let client = Client::connect(settings)?;
+        let result = client.root_unread(seen_directory.as_deref()).and_then(|root| work(&root));
+        client.leave();
+        result
+    })
+}
+
 pub(crate) fn internal(error: ReadError) -> Failure {
     Failure::Internal(error.to_string())
 }
 
-fn render(nodes: &Nodes, presence: &[(NodeId, Presence)]) -> String {
+fn render(nodes: &Nodes, presence: &[(NodeId, Presence)], needed: usize) -> String {
     let mut text = format!("{:<6}{:<12}the drive's root\n", "node", "id");
     let mut line = |number: Option<u16>, id: &NodeId| {
         let keeps = match presence.iter().find(|(keeper, _)| keeper == id) {
             Some((_, Presence::Keeps)) => "keeps it",
             Some((_, Presence::Lacks)) => "is to keep it, and has yet to be given it",
+            Some((_, Presence::Broken)) => "keeps it, and takes no writes: its store has failed",
             Some((_, Presence::Away)) => "keeps it, and does not answer",
             None => "-",
         };
@@ -136,7 +160,13 @@ fn render(nodes: &Nodes, presence: &[(NodeId, Presence)]) -> String {
     presence.iter().filter(|(id, _)| !is_shown(id)).for_each(|(id, _)| line(number_of(id), id));
     let risk = presence.iter().filter(|(_, presence)| *presence != Presence::Keeps);
     let risk: Vec<NodeId> = risk.map(|(id, _)| *id).collect();
-    if !risk.is_empty() {
+    let left = presence.len() - risk.len();
+    if left < needed {
+        text += &format!(
+            "{needed} of those that keep it must be there, and {left} {}: nothing can be read or written before that\n",
+            if left == 1 { "is" } else { "are" }
+        );
+    } else if !risk.is_empty() {
         text += &format!(
             "at risk: without {} one death less is survived; what is gone for good is replaced by \
              `storage-node node replace`\n",
@@ -158,9 +188,11 @@ mod tests {
         let entry = |number| NodeEntry { number, public_key: founding.node_key().1, address: None };
         let nodes = Nodes::first(&founding.network((1..=3).map(entry).collect()));
         let (first, stranger) = (nodes.present().next().unwrap().id(), NodeId([0xab; 32]));
-        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)]);
+        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)], 1);
         assert_eq!(text.lines().count(), 6, "{text}");
         assert!(text.contains("abababab") && text.contains("at risk"), "{text}");
-        assert!(!render(&nodes, &[(first, Presence::Keeps)]).contains("at risk"));
+        assert!(!render(&nodes, &[(first, Presence::Keeps)], 1).contains("at risk"));
+        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)], 2);
+        assert!(text.contains("2 of those that keep it must be there, and 1 is"), "{text}");
     }
 }

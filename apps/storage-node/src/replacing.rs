@@ -83,7 +83,7 @@ impl Owner {
             }
             match client.replace_members(register, &gone) {
                 Ok(after) => {
-                    absence.on_replaced();
+                    absence.on_replaced(now);
                     self.tell(&gone, after.members());
                 }
                 Err(error) => {

@@ -256,7 +256,9 @@ fn render(overview: &Overview) -> String {
             "degraded: everything works, there are fewer nodes than copies, and no further node may die"
         }
         Health::Degraded => "degraded: everything works, and no further node may die",
-        Health::Down => "down: too few nodes answer and take writes to read and write everything",
+        Health::Down => {
+            "down: so few nodes answer and take writes that some of it cannot be written, and perhaps not be read"
+        }
     };
     let mut text = format!(
         "{words}\n{answering} of {} nodes, {} of each block\n\n",

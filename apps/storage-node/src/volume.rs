@@ -304,15 +304,28 @@ pub(crate) fn open_root(
     user: &Member,
     seen_directory: Option<&Path>,
 ) -> Result<Root, Failure> {
-    refuse_unless_owner(network, user)?;
     let keepers = keepers(network, seen_directory)?;
-    let register = keys(&store, &keepers, user)?.register;
-    let recall = |directory| Seen::recall(&store, register, directory, false, None);
-    let seen = seen_directory.map(recall).transpose()?;
-    store.read(&register).map_err(|error| not_open(OpenError::Read(error), &keepers))?;
-    let root = Root { store, register, seen };
+    let root = root_unread(store, network, user, seen_directory)?;
+    root.store.read(&root.register).map_err(|error| not_open(OpenError::Read(error), &keepers))?;
     root.remember_keepers()?;
     Ok(root)
+}
+
+/// As [`open_root`], without asking anybody for its value: too few may be left that could tell.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn root_unread(
+    store: Client<Rc<Node>>,
+    network: &Network,
+    user: &Member,
+    seen_directory: Option<&Path>,
+) -> Result<Root, Failure> {
+    refuse_unless_owner(network, user)?;
+    let register = keys(&store, &keepers(network, seen_directory)?, user)?.register;
+    let recall = |directory| Seen::recall(&store, register, directory, false, None);
+    let seen = seen_directory.map(recall).transpose()?;
+    Ok(Root { store, register, seen })
 }
 
 /// Puts in what clients in `base` that are gone left in their journals, and nobody took over. What can't be put in

@@ -15,8 +15,12 @@ impl<O: Overlay + 'static> Repair<O> {
         for key in keys {
             let register = RegisterAddress(key.address);
             let ours = match self.node.read_register(&register) {
-                // A neighbour lists it that holds us for a member still.
-                Ok(Some(view)) if view.membership.index_of(&self.node.own()).is_none() => {
+                // A neighbour lists it that holds us, or itself, for a member still.
+                Ok(Some(view))
+                    if view.membership.index_of(&self.node.own()).is_none()
+                        || key.ballot.epoch < view.membership.epoch()
+                            && view.membership.index_of(&contact.id).is_none() =>
+                {
                     self.pass_on(contact, &view.membership);
                     continue;
                 }

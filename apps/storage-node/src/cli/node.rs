@@ -17,7 +17,10 @@ good is replaced, so that the next one may die as well. It takes a node that doe
 `replace` moves the root and nothing else. `drain` and `remove` see to the blocks, too: each is copied until as many of the
 other nodes have it as there are copies, and they are asked whether they do. They succeed only if that is so; after Ctrl-C,
 or with the nodes back, the same command goes on. While a node is drained it still takes new blocks: `remove` ends that.
-A node that is gone, disk and all, is removed in the same way.";
+A node that is gone, disk and all, is removed in the same way.
+
+With three nodes, `replace`, `drain` and `remove` need a fourth one first: `storage-node invite --role node` here, and `join`
+with the ticket on the other machine.";
 
 /// Options of `node`.
 #[derive(Debug, Args)]
