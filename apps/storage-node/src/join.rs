@@ -79,10 +79,15 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
         };
         if was_removed {
             let aside = home.set_aside()?;
-            say(format_args!(
-                "what this home had when it was removed is in {0}: storage-node mount --home {0} DRIVE shows it",
-                aside.display()
-            ));
+            let place = aside.display();
+            say(match aside.join("user.key").exists() {
+                true => format!(
+                    "what this home had when it was removed is in {place}: storage-node mount --home {place} DRIVE shows it"
+                ),
+                false => {
+                    format!("the node that this home had when it was removed is in {place}, with its store")
+                }
+            });
         }
         settle_in(&home, &ticket, options.listen, &identity, &passport, notes)?;
     }

@@ -156,12 +156,14 @@ fn ask_nodes(settings: &Settings) -> Option<(BTreeMap<PublicKey, LastSeen>, Vec<
     let mut seen: BTreeMap<PublicKey, LastSeen> = BTreeMap::new();
     for (node, answer) in nodes.iter().zip(answers) {
         let Some(Ok((sightings, _))) = answer else { continue };
-        let itself =
-            node.addresses.first().map(|&address| (node.public_key, LastSeen { address, seconds_ago: 0 }));
+        // Where it listens, and not from which port it called another one.
+        if let Some(&address) = node.addresses.first() {
+            seen.insert(node.public_key, LastSeen { address, seconds_ago: 0 });
+        }
         let others = sightings.into_iter().map(|sighting| {
             (sighting.key, LastSeen { address: sighting.address, seconds_ago: sighting.seconds_ago })
         });
-        for (key, last) in itself.into_iter().chain(others) {
+        for (key, last) in others {
             let known = seen.entry(key).or_insert(last);
             if last.seconds_ago < known.seconds_ago {
                 *known = last;
@@ -228,7 +230,7 @@ fn render(overview: &Overview, now: u64) -> String {
     for entry in &overview.members {
         let since = match (entry.revoked_since, entry.since) {
             (Some(at), _) => format!("removed {} ago", age(now, at)),
-            (None, Some(at)) => format!("since {} ago", age(now, at)),
+            (None, Some(at)) => format!("for {}", age(now, at)),
             (None, None) => "from the start".into(),
         };
         let seen = match entry.last_seen {
@@ -252,11 +254,18 @@ fn render(overview: &Overview, now: u64) -> String {
         let state = match (ticket.is_revoked, ticket.uses_left) {
             (true, _) => "revoked".into(),
             (_, 0) => "used".into(),
-            (_, left) => format!("good {left} more, for {}", age(ticket.expires, now)),
+            (_, 1) => format!("good once, for {} more", left(ticket.expires, now)),
+            (_, uses) => format!("good {uses} times, for {} more", left(ticket.expires, now)),
         };
         let _ = writeln!(text, "{}  ticket  for a {}: {state}", short(&ticket.key), ticket.role);
     }
     text
+}
+
+/// What is left of a time that was given in hours or days, a moment later: in the unit in which it was given.
+fn left(until: u64, now: u64) -> Span {
+    let seconds = until.saturating_sub(now);
+    age(seconds + if seconds > 3600 { 59 } else { 0 }, 0)
 }
 
 /// The time between the two, as a person would say it.
@@ -299,6 +308,20 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
     let tickets = roll.invitations.iter().filter(|ticket| names(&ticket.ticket));
     let mut found: Vec<Subject> =
         members.cloned().map(Subject::Member).chain(tickets.cloned().map(Subject::Ticket)).collect();
+    // Of several, those who were removed before are not meant.
+    let revoked = home.revocations(network)?;
+    let stays = |subject: &Subject| !subject.keys().first().is_some_and(|key| revoked.contains(key));
+    if found.iter().filter(|subject| stays(subject)).count() == 1 {
+        found.retain(stays);
+    }
+    if found.len() > 1 {
+        let ids = found.iter().filter_map(|subject| Some(NodeId::of(subject.keys().first()?)));
+        let ids: Vec<String> = ids.map(|id| id.to_string()[..SHOWN_DIGITS].to_owned()).collect();
+        return Err(none(&format!(
+            "several are called so: give the first digits of one of them: {}",
+            ids.join(", ")
+        )));
+    }
     match (found.pop(), found.is_empty()) {
         // Whatever the roll calls it.
         (Some(subject), true)
@@ -307,7 +330,13 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
             Err(founding())
         }
         (Some(subject), true) => Ok(subject),
-        (Some(_), false) => Err(none("several have that name: give the first digits of the key")),
+        (Some(_), false) => Err(none("several are called so")),
+        (None, _) if !is_key && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            Err(none(&format!(
+                "nobody has that name, and of what `members` shows in the first column it takes {NAMING_DIGITS_MIN} \
+                 digits or more"
+            )))
+        }
         (None, _) if !home.members_directory().exists() => Err(none("nobody was invited yet")),
         (None, _) => Err(none("nobody has that name, and no key begins so")),
     }

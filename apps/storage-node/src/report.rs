@@ -45,7 +45,7 @@ impl Report {
             return Some("full: takes no writes".into());
         }
         if self.has_forgotten {
-            return Some("its store was replaced or put back: what it had promised is forgotten".into());
+            return Some("its store was replaced or put back once: it takes part in what it learned from the others since".into());
         }
         (self.damaged_count > 0).then(|| format!("{} stored values are damaged", self.damaged_count))
     }

@@ -1,7 +1,7 @@
 //! `restore`: bringing back what a snapshot has.
 
 use filesystem::operations::FileKind;
-use filesystem::volume::{FileState, Restored, Snapshot, SnapshotError, Volume};
+use filesystem::volume::{FileState, RestoreError, Restored, Snapshot, SnapshotError, Volume};
 
 use crate::at;
 use crate::cli::Restore;
@@ -22,10 +22,16 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
     with_volume(&options.client, |_, volume| {
         let snapshot = match &options.at {
             Some(at) => at::find(volume, at)?,
-            None => newest_other(volume, &name)?,
+            None => newest_other(volume, &name, to.is_some())?,
         };
-        let Restored { path, file_count, size_bytes, aside } =
-            volume.restore(&snapshot, name.text(), to.as_ref().map(Name::text))?;
+        let restored = volume.restore(&snapshot, name.text(), to.as_ref().map(Name::text));
+        let Restored { path, file_count, size_bytes, aside } = restored.map_err(|error| match error {
+            RestoreError::NoDirectory { path } if to.is_some() => Failure::NothingToRestore {
+                reason: format!("{path:?}, where it is to be put, is no directory of the drive"),
+                advice: "make it first, or give --to a place in a directory that there is",
+            },
+            error => error.into(),
+        })?;
         let files = if file_count == 1 { "1 file".into() } else { format!("{file_count} files") };
         let size = human_bytes(size_bytes);
         say(format_args!(
@@ -43,12 +49,14 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
     })
 }
 
-/// Finds the newest snapshot that has what is called so, and has it otherwise than it is now.
-fn newest_other(volume: &Volume, name: &Name) -> Result<Snapshot, Failure> {
+/// Finds the newest snapshot that has what is called so, and has it otherwise than it is now; of a directory that is to be put
+/// beside the present one, the newest that has it.
+fn newest_other(volume: &Volume, name: &Name, is_beside: bool) -> Result<Snapshot, Failure> {
     let path = name.text().as_bytes();
     let now = volume.state_of(path, None)?;
     let is_directory = |state: &FileState| state.attributes.kind == FileKind::Directory;
-    if now.as_ref().is_some_and(is_directory) {
+    let is_there = now.as_ref().is_some_and(is_directory);
+    if is_there && !is_beside {
         return Err(Failure::NothingToRestore {
             reason: format!("the directory {:?} is there, and no snapshot is named", name.text()),
             advice: "say which with --at; `storage-node diff SNAPSHOT now DIR` shows what differs",
@@ -59,8 +67,8 @@ fn newest_other(volume: &Volume, name: &Name) -> Result<Snapshot, Failure> {
         let Some(state) = volume.state_of(path, Some(&snapshot))? else { continue };
         is_known = true;
         let is_other = match &now {
-            Some(now) => !volume.is_one_content(now, &state)?,
-            None => true,
+            Some(now) if !is_there => !volume.is_one_content(now, &state)?,
+            _ => true,
         };
         if is_other {
             return Ok(snapshot);
@@ -74,7 +82,7 @@ fn newest_other(volume: &Volume, name: &Name) -> Result<Snapshot, Failure> {
         });
     }
     Err(Failure::NothingToRestore {
-        reason: format!("{:?} is what all snapshots have that have it", name.text()),
+        reason: format!("{:?} is as it was: every snapshot that has it has the same content", name.text()),
         advice: "to have its mode and times of then as well, say of which snapshot with --at",
     })
 }

@@ -166,12 +166,16 @@ fn snapshots_are_taken_beside_drives_and_outlive_a_kill() {
     // What was removed comes back beside what is there, on drives that are mounted.
     let said = done(&home, &["restore", "file"]);
     assert!(said.contains("file is there as the snapshot before has file (1 file, 2.9 MiB)"), "{said}");
-    refused(&home, &["restore", "file"], "\"file\" is what all snapshots have that have it");
+    refused(&home, &["restore", "file"], "\"file\" is as it was: every snapshot");
     let said = done(&home, &["restore", "--at", "before", "other"]);
     let aside = said.lines().last().unwrap().strip_prefix("what was there is kept as ").unwrap().to_owned();
     done(&home, &["restore", "--at", "before", "other", "--to", "other of then"]);
     refused(&home, &["restore", "other", "--to", "file"], "there is something at \"file\" already");
-    refused(&home, &["restore", "other", "--to", "no/place"], "there is no directory \"no\" now");
+    refused(
+        &home,
+        &["restore", "other", "--to", "no/place"],
+        "\"no\", where it is to be put, is no directory",
+    );
     refused(&home, &["restore", "never"], "no snapshot has \"never\"");
     refused(&home, &["restore", "--at", "after", "file"], "the snapshot \"after\" has no \"file\"");
     for drive in [&a, &b] {

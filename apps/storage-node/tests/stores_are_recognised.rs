@@ -42,7 +42,7 @@ fn a_replaced_store_and_one_put_back_from_a_copy_are_noticed_and_not_forgotten_a
         assert_eq!(fs::read_to_string(drive.join("file")).unwrap(), "content");
         let table = storage_node(&["status", "--home", text(&home)]);
         let table = String::from_utf8_lossy(&table.stdout).into_owned();
-        assert_eq!(table.matches("what it had promised is forgotten").count(), 2, "{table}");
+        assert_eq!(table.matches("its store was replaced or put back once").count(), 2, "{table}");
         assert!(up.stop().success());
     }
 }
