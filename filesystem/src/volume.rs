@@ -13,7 +13,7 @@
 //!   which keeps changes out meanwhile, and `aliases`, for files that became two;
 //!   `freshness`: is there anything newer? `news`: what the kernel must forget then;
 //! - `session`: whether this mount is the only one, which decides how much of that is needed; `lease`: how it finds out;
-//! - `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
+//! - `born`: the numbers of what is made here; `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `away`: whether the nodes are, and what is kept then;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
 //! - `snapshots`: trees that are remembered;
@@ -25,6 +25,7 @@
 
 mod aliases;
 mod away;
+mod born;
 mod changing;
 mod collect;
 mod commit;

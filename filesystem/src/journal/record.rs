@@ -1,11 +1,13 @@
 //! The bytes of a journal file: a header, then groups of records. Pure; see [`super`] for what the journal is.
 //!
-//! Header: `"hyphaj3\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
+//! Header: `"hyphaj4\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
 //! `size u32, sealed`, whose nonce is their index. A record's plaintext: `1` if it ends its group else `0`, then items
 //! `kind u8, key size u16, value size u32, key, value`; see [`Item`].
 //!
 //! A header whose checksum is wrong was cut off before anything in the file was acknowledged: that is *torn*, as is a file
 //! of zeros. One whose checksum is right and that our key does not open belongs to somebody else.
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use dht::RegisterAddress;
@@ -16,7 +18,7 @@ use crate::format::{Key, Pointer, VolumeId};
 
 /// A record is bound to no volume's id: its file's key is its own, and the file says which register it belongs to.
 const BINDING: Binding = Binding { kind: ChunkKind::Journal, volume: VolumeId([0; 16]) };
-const MAGIC: &[u8; 8] = b"hyphaj3\n";
+const MAGIC: &[u8; 8] = b"hyphaj4\n";
 /// A record is cut when it passes this; bounds what a reader allocates.
 pub(super) const RECORD_SIZE: usize = 1024 * 1024;
 /// One item is a frame or an extended attribute at the most, so a record stays far below this.
@@ -38,6 +40,8 @@ pub(crate) enum Item {
     Set(Key, Bytes),
     /// A key is gone.
     Removed(Key),
+    /// Inodes with these numbers are made in the delta: no tree before it has them.
+    Born(Range<u64>),
 }
 
 impl Item {
@@ -57,6 +61,7 @@ impl Item {
             Item::Set(key, value) => (2, &key.encode(), value),
             Item::Removed(key) => (3, &key.encode(), &[]),
             Item::Delta(number) => (4, &number.to_le_bytes(), &[]),
+            Item::Born(run) => (5, &run.start.to_le_bytes(), &run.end.to_le_bytes()),
         };
         out.push(kind);
         out.extend_from_slice(&(key.len() as u16).to_le_bytes());
@@ -85,6 +90,7 @@ impl Item {
             2 => Some(Item::Set(Key::decode(&key)?, value)),
             3 => Some(Item::Removed(Key::decode(&key)?)),
             4 => Some(Item::Delta(number(&key)?)),
+            5 => Some(Item::Born(number(&key)?..number(&value)?)),
             _ => None,
         }
     }
@@ -234,6 +240,7 @@ mod tests {
             Item::Delta(5),
             Item::Set(Key::Inode(1), Bytes::from_static(b"value")),
             Item::Removed(Key::Inode(2)),
+            Item::Born(7..9),
         ];
         let (mut out, mut next) = (Vec::new(), 0);
         let mut records = Records::new(items.clone().into_iter(), &[8; 32], &mut next);

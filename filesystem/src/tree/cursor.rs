@@ -66,14 +66,15 @@ pub fn get(
     Ok(node.search(key).ok().map(|index| Found { node, index }))
 }
 
-/// Finds the first key at or after `key`.
+/// Finds the first key at or after `key` and before `end`. A leaf that can have none of these is not looked at.
 ///
 /// # Errors
 ///
 /// [`Stop`], see there.
-pub fn first_from(
+pub fn first_in(
     root: &Pointer,
     key: &[u8],
+    end: &[u8],
     mut find: impl FnMut(&Pointer) -> Option<Rc<Node>>,
 ) -> Result<Option<Found>, Stop> {
     // The leaf that should hold `key` may end before it; then the next leaf's first key is the one, and where that
@@ -87,23 +88,22 @@ pub fn first_from(
         index
     })?;
     let index = node.search(key).unwrap_or_else(|index| index);
-    if index < node.len() {
-        return Ok(Some(Found { node, index }));
-    }
-    match next_leaf {
+    let found = match next_leaf {
+        _ if index < node.len() => Found { node, index },
         // A leaf is never empty but for the root, so this descends once more at most.
-        Some(start) if start.as_ref() > key => first_from_leaf(root, &start, find),
-        _ => Ok(None),
-    }
+        Some(start) if start.as_ref() > key && start.as_ref() < end => first_of_leaf(root, &start, find)?,
+        _ => return Ok(None),
+    };
+    Ok(Some(found).filter(|found| found.node.key(found.index) < end))
 }
 
-fn first_from_leaf(
+fn first_of_leaf(
     root: &Pointer,
     start: &[u8],
     mut find: impl FnMut(&Pointer) -> Option<Rc<Node>>,
-) -> Result<Option<Found>, Stop> {
+) -> Result<Found, Stop> {
     let node = descend(root, &mut find, |node| node.child_index(start))?;
     let index = node.search(start).unwrap_or_else(|index| index);
     // Separators may be lower than the leaf's first key, never higher.
-    if index < node.len() { Ok(Some(Found { node, index })) } else { Err(Stop::Malformed) }
+    if index < node.len() { Ok(Found { node, index }) } else { Err(Stop::Malformed) }
 }

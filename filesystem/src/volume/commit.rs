@@ -152,6 +152,7 @@ impl Volume {
             self.state.borrow_mut().give_back();
             return Ok(());
         }
+        self.check_numbers(&delta.born)?;
         self.note_features(&delta);
         *self.kept.borrow_mut() = self.brought_back(&delta);
         let sessions =

@@ -99,13 +99,13 @@ impl State {
         self.aliases.exchange(inode, ours);
     }
 
-    /// Returns the tree that holds what is stored of `key`.
+    /// Returns the tree that holds what is stored of `key`; `None` if none does, which needs no leaf to be told.
     pub(super) fn tree_of(&self, key: &Key) -> Option<Pointer> {
-        if self.ghosts.is_empty() {
-            return self.tree;
+        let Some(inode) = key.owner() else { return self.tree };
+        if self.is_born(inode) {
+            return None;
         }
-        let ghost = key.owner().and_then(|inode| self.ghosts.get(&inode));
-        ghost.copied().or(self.tree)
+        self.ghosts.get(&inode).copied().or(self.tree)
     }
 }
 
@@ -147,7 +147,7 @@ impl Volume {
 
     /// Reads what a ghost consists of in `tree`, and draws a number for it.
     fn body_of(&self, inode: u64, tree: Pointer) -> Result<Body, Errno> {
-        let ours = self.step(|state| state.draw_inode())?;
+        let ours = self.state.borrow_mut().draw_inode();
         let mut keys = Vec::new();
         let mut scan = Side::new(self, Some(tree)).scan((Key::Inode(inode), Key::Inode(inode + 1)));
         while let Some((key, change)) = scan.next()? {

@@ -46,6 +46,7 @@ mod snapshots;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Volume;
+use super::born::tell_of_number;
 use super::state::{Change, entry_range};
 use crate::errno::Errno;
 use crate::format::{InodeRecord, Key, Pointer};
@@ -69,6 +70,8 @@ pub(super) struct Merged {
     pub(super) appended: Vec<(u64, Vec<bytes::Bytes>)>,
     /// Inodes without names that nobody here refers to.
     pub(super) reclaim: Vec<u64>,
+    /// Inodes that were made here, and that theirs has.
+    pub(super) known: Vec<u64>,
 }
 
 /// The merge while it is worked out.
@@ -204,6 +207,7 @@ impl Merge<'_> {
         let change = self.ours.get(&Key::Inode(inode)).cloned();
         let (ours, base) = (record_of(change.as_ref()), self.base.record(inode)?);
         let stored = self.theirs.record(inode)?;
+        self.check_number(inode, ours.as_ref(), stored.as_ref())?;
         let theirs = stored.clone().filter(|record| record.nlink > 0);
         let Some(known) = ours.clone().or(theirs.clone()).or(base.clone()) else { return Ok(()) };
         let content = Content::of(ours.as_ref(), base.as_ref(), stored.as_ref(), self.device);
@@ -258,6 +262,30 @@ impl Merge<'_> {
         if self.theirs.get(&Key::Orphan(inode))?.is_some() {
             self.result.insert(Key::Orphan(inode), Change::Removed);
         }
+        Ok(())
+    }
+}
+
+impl Merge<'_> {
+    /// Takes note of an inode that was made here and is in theirs: by an earlier commit of ours whose answer was lost.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if it is another, which happens by chance only (see [`super::born`]).
+    fn check_number(
+        &mut self,
+        inode: u64,
+        ours: Option<&InodeRecord>,
+        stored: Option<&InodeRecord>,
+    ) -> Result<(), Errno> {
+        let Some(stored) = stored.filter(|_| self.volume.state.borrow().is_born(inode)) else {
+            return Ok(());
+        };
+        if ours.is_some_and(|ours| ours.btime != stored.btime) {
+            tell_of_number(inode);
+            return Err(Errno::EIO);
+        }
+        self.merged.known.push(inode);
         Ok(())
     }
 }

@@ -66,7 +66,7 @@ impl State {
             _ => self.access_list(parent, posix_acl::DEFAULT)?,
         };
         let frame_size = self.frame_size_in(parent)?;
-        let inode = self.draw_inode()?;
+        let inode = self.draw_inode();
 
         let now = Time::now();
         let is_directory = node.kind == FileKind::Directory;
@@ -136,7 +136,7 @@ impl State {
         let directory = self.directory(parent)?;
         let default = self.access_list(parent, posix_acl::DEFAULT)?;
         let frame_size = self.frame_size_in(parent)?;
-        let inode = self.draw_inode()?;
+        let inode = self.draw_inode();
 
         let now = Time::now();
         let mode = self.inherit(inode, false, mode, default.as_ref(), credentials);
@@ -312,7 +312,7 @@ impl State {
             _ => {}
         }
         let whiteout = match flags.whiteout {
-            true => Some(self.draw_inode()?),
+            true => Some(self.draw_inode()),
             false => None,
         };
 

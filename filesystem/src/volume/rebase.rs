@@ -46,7 +46,10 @@ impl State {
         returned: &Returned,
     ) -> Step<()> {
         let number = self.active.number;
-        let active = std::mem::replace(&mut self.active, Delta { number, ..Delta::default() });
+        let mut born = self.active.born.clone();
+        self.committing.iter().for_each(|delta| born.add_all(&delta.born));
+        merged.known.iter().for_each(|inode| born.remove(*inode));
+        let active = std::mem::replace(&mut self.active, Delta { number, born, ..Delta::default() });
         let dead = std::mem::take(&mut self.truncations);
         let before = (self.tree, self.header, self.committing.take(), active);
         self.tree = tree;

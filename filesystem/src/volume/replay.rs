@@ -59,6 +59,7 @@ impl Volume {
             for (key, change) in replay.left.changes {
                 state.set(key, change);
             }
+            state.active.born.add_all(&replay.left.born);
             state.header
         };
         if base != root.tree
@@ -86,7 +87,8 @@ impl Volume {
                 replay.bases.insert(number, tree);
             }
             Item::Delta(number) => replay.number = number,
-            Item::Set(..) | Item::Removed(_) if replay.number <= replay.contained => {}
+            Item::Set(..) | Item::Removed(_) | Item::Born(_) if replay.number <= replay.contained => {}
+            Item::Born(run) => replay.left.born.add_run(run),
             Item::Removed(key) => replay.left.insert(key, Change::Removed),
             Item::Set(key, value) => match decode_raw(&key, &value, &[0; 32]).filter(is_sane) {
                 Some(change) => replay.left.insert(key, change),

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use dht::HeaderHash;
 
 use super::aliases::Aliases;
+use super::born::{Born, random_start};
 use super::doubt::Doubt;
 use super::durability::Durability;
 use super::passed::Passed;
@@ -27,9 +28,6 @@ use crate::format::{
 };
 use crate::operations::{FileKind, Inode, NAME_SIZE_MAX, Time};
 use crate::tree::cursor;
-
-/// Inode numbers are given out in runs that start at a random number; this many to a run.
-const INODE_RUN_BITS: u32 = 22;
 
 /// How long what is open here without a name is ours, if we do not say so again: an hour, so that a machine may sleep a
 /// little, and what a dead one had open is not kept for long.
@@ -74,6 +72,8 @@ pub(crate) struct Delta {
     pub(crate) number: u64,
     /// Of each file whose content is changed here, whether all of it was appended with `O_APPEND`.
     pub(crate) appended: HashMap<u64, bool>,
+    /// The inodes that were made in it: no tree has them.
+    pub(crate) born: Born,
 }
 
 impl Delta {
@@ -158,9 +158,8 @@ pub(crate) struct State {
     /// Counts changes.
     edits: u64,
     passed: Passed,
+    /// The number of the next inode that is made.
     pub(crate) next_inode: u64,
-    /// Where the next run of numbers starts, if it is free.
-    inode_run: u64,
     pub(crate) device: u64,
     pub(crate) read_only: bool,
     /// Whether the nodes serve this user no more, for good.
@@ -197,8 +196,7 @@ impl State {
             attempt: None,
             edits: 0,
             passed: Passed::default(),
-            next_inode: 0,
-            inode_run: 0,
+            next_inode: random_start(),
             device,
             read_only: false,
             is_removed: false,
@@ -257,6 +255,7 @@ impl State {
         for (inode, only) in newer.appended {
             *self.active.appended.entry(inode).or_insert(true) &= only;
         }
+        self.active.born.add_all(&newer.born);
     }
 
     pub(crate) fn set_record(&mut self, inode: u64, record: InodeRecord) {
@@ -344,13 +343,10 @@ impl State {
         let mut from = from.encode();
         let end = end.encode();
         loop {
-            let Some(found) = cursor::first_from(tree, &from, |pointer| cache.node(pointer))? else {
+            let Some(found) = cursor::first_in(tree, &from, &end, |pointer| cache.node(pointer))? else {
                 return Ok(None);
             };
             let bytes = found.key();
-            if bytes.as_ref() >= end.as_slice() {
-                return Ok(None);
-            }
             if Key::is_of_unknown_kind(&bytes) {
                 // A later version's: it stays where it is, and is none of ours.
                 from = KeyBytes::from_slice(&bytes);
@@ -421,25 +417,6 @@ impl State {
         let entry = self.entry(key)?.ok_or(Errno::ENOENT)?;
         // A link to another volume, say: whatever we did to it would be wrong.
         if entry.kind == FileKind::Unknown { Err(Errno::EOPNOTSUPP.into()) } else { Ok(entry) }
-    }
-
-    /// Draws a number that no inode of this volume has or had.
-    ///
-    /// Numbers come in runs from a random start, so that two mounts never meet and inodes created together lie together.
-    pub(crate) fn draw_inode(&mut self) -> Step<u64> {
-        let mask = (1u64 << INODE_RUN_BITS) - 1;
-        while self.next_inode & mask == 0 {
-            // Kept until it is checked: another start each time would need another node each time.
-            let start = self.inode_run;
-            if start != 0 && self.next(&Key::Inode(start), &Key::Inode(start + mask))?.is_none() {
-                self.next_inode = start + 1;
-            }
-            // The run may have been drawn before, once in 2^41 times.
-            self.inode_run = (u64::from_le_bytes(reactor::crypto::random_bytes()) >> 1) & !mask;
-        }
-        let inode = self.next_inode;
-        self.next_inode += 1;
-        Ok(inode)
     }
 
     /// Refuses changes on a volume that takes none, also those that would make room.

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 
 use super::Volume;
-use super::state::{Attempt, Change, State};
+use super::state::{Attempt, Change, Delta, State};
 use super::values::encode_value;
 use crate::errno::Errno;
 use crate::format::Key;
@@ -190,9 +190,9 @@ impl Volume {
             head.extend(state.attempt.map(|Attempt { number, tree }| Item::Base { number, tree }));
             (head, uncommitted(&state, snapshot), state.durability.newest(), snapshot)
         };
-        let items = changes.into_iter().flat_map(|(number, changes)| {
-            let delta = (!changes.is_empty()).then_some(Item::Delta(number));
-            delta.into_iter().chain(changes.into_iter().map(item))
+        let items = changes.into_iter().filter(|part| !part.changes.is_empty()).flat_map(|part| {
+            let Part { number, born, changes } = part;
+            [Item::Delta(number)].into_iter().chain(born).chain(changes.into_iter().map(item))
         });
         let group = Group { snapshot, durably, through };
         let is_durable = group.is_durable();
@@ -324,15 +324,29 @@ fn is_stored(state: &State, number: u64) -> bool {
     state.durability.is_committed(number) || !state.has_changes()
 }
 
+/// What the journal takes of one delta.
+struct Part {
+    number: u64,
+    /// [`Item::Born`].
+    born: Vec<Item>,
+    changes: Vec<(Key, Change)>,
+}
+
 /// What is not committed, by the delta that it is in: all of it, or what the journal lacks. Taken as it is now; the
 /// contents are shared.
-fn uncommitted(state: &State, everything: bool) -> Vec<(u64, Vec<(Key, Change)>)> {
+fn uncommitted(state: &State, everything: bool) -> Vec<Part> {
     let committing = state.committing.as_deref();
     let copy = |(key, change): (&Key, &Change)| (key.clone(), change.clone());
+    let part = |number: u64, delta: &Delta, changes: Vec<(Key, Change)>| {
+        let born = delta.born.runs().cloned().map(Item::Born).collect::<Vec<_>>();
+        Part { number, born, changes }
+    };
+    let newest = state.durability.newest();
     let mut deltas = Vec::new();
     if everything {
-        deltas.extend(committing.map(|delta| (delta.number, delta.changes.iter().map(copy).collect())));
-        deltas.push((state.durability.newest(), state.active.changes.iter().map(copy).collect()));
+        let whole = |number, delta: &Delta| part(number, delta, delta.changes.iter().map(copy).collect());
+        deltas.extend(committing.map(|delta| whole(delta.number, delta)));
+        deltas.push(whole(newest, &state.active));
         return deltas;
     }
     let mut older = Vec::new();
@@ -344,8 +358,8 @@ fn uncommitted(state: &State, everything: bool) -> Vec<(u64, Vec<(Key, Change)>)
             older.push(copy(found));
         }
     }
-    deltas.extend(committing.map(|delta| (delta.number, older)));
-    deltas.push((state.durability.newest(), newer));
+    deltas.extend(committing.map(|delta| part(delta.number, delta, older)));
+    deltas.push(part(newest, &state.active, newer));
     deltas
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod model;
 pub(crate) mod objects;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io::Write;
 use std::ops::Range;
 use std::rc::Rc;
@@ -39,6 +40,10 @@ pub(crate) struct TestStore {
     pub(crate) gets: Cell<u64>,
     /// Gets that failed.
     pub(crate) failed_gets: Cell<u64>,
+    /// Where what was ever got begins.
+    pub(crate) seen: RefCell<HashSet<(Address, u32)>>,
+    /// Once it is set, only that can be got, as from a cache whose nodes are away.
+    pub(crate) only_seen: Cell<bool>,
     pub(crate) got_bytes: Cell<u64>,
 }
 
@@ -54,6 +59,8 @@ impl TestStore {
             put_bytes: Cell::new(0),
             gets: Cell::new(0),
             failed_gets: Cell::new(0),
+            seen: RefCell::default(),
+            only_seen: Cell::new(false),
             got_bytes: Cell::new(0),
         })
     }
@@ -89,7 +96,13 @@ impl BlockStore for TestStore {
             self.failed_gets.set(self.failed_gets.get() + 1);
             return Err(GetError::Unreachable { address: *address, reason: "the test says so".into() });
         }
+        let place = (*address, range.as_ref().map_or(0, |range| range.start));
+        if self.only_seen.get() && !self.seen.borrow().contains(&place) {
+            self.failed_gets.set(self.failed_gets.get() + 1);
+            return Err(GetError::NotHere(*address));
+        }
         let content = self.memory.get(address, range)?;
+        self.seen.borrow_mut().insert(place);
         self.gets.set(self.gets.get() + 1);
         self.got_bytes.set(self.got_bytes.get() + content.len() as u64);
         Ok(content)

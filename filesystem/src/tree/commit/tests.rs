@@ -60,7 +60,8 @@ impl Objects {
         let mut all = Vec::new();
         let Some(root) = root else { return all };
         let mut key = Bytes::new();
-        while let Some(found) = cursor::first_from(&root, &key, |pointer| Some(self.load(pointer))).unwrap() {
+        let find = |pointer: &Pointer| Some(self.load(pointer));
+        while let Some(found) = cursor::first_in(&root, &key, &[0xff; 300], find).unwrap() {
             all.push((found.key(), found.node.shared_value(found.index)));
             let mut next = found.key().to_vec();
             next.push(0);

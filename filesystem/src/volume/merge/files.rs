@@ -78,7 +78,7 @@ impl Merge<'_> {
         if ours.nlink == 0 && !self.is_referenced(inode) {
             return Ok(());
         }
-        let new = self.volume.step(|state| state.draw_inode())?;
+        let new = self.volume.state.borrow_mut().draw_inode();
         let copied = self.content_of(inode, new)?;
         self.ours.extend(copied);
         let mut record = ours;

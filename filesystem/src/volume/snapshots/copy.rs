@@ -76,7 +76,7 @@ impl Copying<'_> {
             *count += 1;
             return Ok(*new);
         }
-        let new = self.volume.step(|state| state.draw_inode())?;
+        let new = self.volume.state.borrow_mut().draw_inode();
         self.numbers.insert(old, (new, 1));
         self.waiting.push((old, parent));
         Ok(new)
