@@ -126,6 +126,8 @@ pub(crate) struct Files {
     found: Vec<u64>,
     /// Those that have served and may still be there.
     served: Vec<u64>,
+    /// It was told that these cannot be removed.
+    is_told: bool,
     /// The highest number that there ever was: a file must not be taken for older than one that has served.
     last_number: u64,
 }
@@ -389,7 +391,10 @@ impl Journal {
                 other => break other.map_err(|error| self.error(error))?,
             }
         };
-        fs::sync_dir(&self.directory).map_err(|error| self.error(error))?;
+        if let Err(error) = fs::sync_dir(&self.directory) {
+            files.served.push(files.last_number);
+            return Err(self.error(error));
+        }
         Ok(Open { file, number: files.last_number, key, record_count: 0, size_bytes: 0 })
     }
 
@@ -441,10 +446,15 @@ impl Journal {
             }
             fs::sync_dir(&self.directory)
         };
-        match reactor::uninterruptible(remove) {
+        let removed = reactor::uninterruptible(remove);
+        let was_told = std::mem::replace(&mut files.is_told, removed.is_err());
+        match removed {
             Ok(()) => files.served.clear(),
             // The writer's record in the root says that the last of them is in it, and that supersedes the others.
-            Err(error) => tracing::warn!(%error, "journal files that have served cannot be removed"),
+            Err(error) if !was_told => {
+                tracing::warn!(%error, "journal files that have served cannot be removed")
+            }
+            Err(_) => {}
         }
         files.served.is_empty()
     }

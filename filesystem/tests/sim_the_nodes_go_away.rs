@@ -17,9 +17,12 @@ use filesystem::{Ending, Errno, Inode, Operations, Volume};
 use reactor::sim::{DiskFaults, SimConfig, World, check};
 
 use sim::pair::{Pair, USER, close_file, found};
+use sim::tree::read;
 
 /// Longer than it takes until it is known that the nodes are away.
 const KNOWN: Duration = Duration::from_secs(7);
+/// Shorter than that.
+const SOON_KEPT: Duration = Duration::from_secs(2);
 /// Far shorter than the patience with nodes that take nothing, which is ten minutes in these stories.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -50,6 +53,7 @@ fn killed_after(world: &World, is_shared: bool, acts: fn(&Pair, &Volume), looks:
     assert!(is_done.get(), "it failed");
     pair.hosts.iter().for_each(|host| host.kill());
     pair.cloud.cut(0, false);
+    pair.cloud.full.set(false);
     pair.cloud.mute.borrow_mut().clear();
     for machine in [0, 1] {
         pair.on(machine, move |pair| {
@@ -111,6 +115,84 @@ fn what_has_no_close_and_was_answered_right_before_is_there() {
             assert_eq!(found(volume, b"renamed"), "old");
             assert_eq!(volume.lookup(Inode::ROOT, b"file"), Err(Errno::ENOENT));
             assert!(volume.lookup(Inode::ROOT, b"made").is_ok());
+        });
+    });
+}
+
+#[test]
+fn what_has_no_close_is_kept_as_soon_as_they_may_be_away_or_take_nothing() {
+    check(&SimConfig::default(), sim::seeds(3), |world| {
+        let goes = |pair: &Pair, volume: &Volume| {
+            stored(volume);
+            make_directory(volume, b"made").expect("it is made");
+            pair.cloud.cut(0, true);
+            reactor::sleep(SOON_KEPT);
+        };
+        let refuses = |pair: &Pair, volume: &Volume| {
+            stored(volume);
+            make_directory(volume, b"made").expect("it is made");
+            pair.cloud.full.set(true);
+            wait_until(|| volume.pending().trouble.is_some());
+            reactor::sleep(SOON_KEPT);
+            assert_eq!(volume.pending().memory_bytes, 0);
+        };
+        for acts in [goes as fn(&Pair, &Volume), refuses] {
+            killed_after(world, false, acts, |volume| {
+                assert!(volume.lookup(Inode::ROOT, b"made").is_ok());
+            });
+        }
+    });
+}
+
+#[test]
+fn who_reads_while_a_node_is_restarted_waits_and_hours_later_nobody_does() {
+    check(&SimConfig::default(), sim::seeds(3), |world| {
+        let pair = Pair::begin(world);
+        pair.on(0, |pair| {
+            let large = vec![b'x'; 100_000];
+            let volume = pair.open(0);
+            close_file(&volume, b"large", &large).expect("it is closed");
+            volume.close().stored().expect("nothing is left");
+            let volume = pair.open(0);
+            let inode = volume.lookup(Inode::ROOT, b"large").expect("it is there").inode;
+            pair.cloud.cut(0, true);
+            reactor::sleep(KNOWN);
+            let waited = reactor::scope(|scope| {
+                let reading = scope.spawn(|| read(&volume, inode));
+                reactor::sleep(KNOWN);
+                pair.cloud.cut(0, false);
+                reading.join().expect("it ends")
+            });
+            assert_eq!(waited, Ok(large));
+            volume.close().stored().expect("nothing is left");
+            let volume = pair.open(0);
+            pair.cloud.cut(0, true);
+            reactor::sleep(Duration::from_secs(3600));
+            let failed = reactor::timeout(SOON, || read(&volume, inode));
+            assert_eq!(failed.expect("it ends"), Err(Errno::EHOSTUNREACH));
+        });
+    });
+}
+
+#[test]
+fn nobody_doubts_the_nodes_over_a_line_that_is_busy_storing() {
+    check(&SimConfig::default(), sim::seeds(3), |world| {
+        let pair = Pair::begin(world);
+        pair.on(0, |pair| {
+            let volume = pair.open(0);
+            stored(&volume);
+            pair.cloud.slow.borrow_mut().insert(0, Duration::from_secs(5));
+            let inode = volume.lookup(Inode::ROOT, b"file").expect("it is there").inode;
+            volume.write(inode, 0, &vec![7; 4 << 20], false).expect("it is written");
+            reactor::scope(|scope| {
+                let synced = scope.spawn(|| volume.sync(Some(inode), false));
+                reactor::sleep(Duration::from_secs(1));
+                pair.cloud.lag.set(Duration::from_secs(2));
+                synced.join().expect("it ends").expect("all of it is taken");
+            });
+            assert_eq!(pair.cloud.doubt_count.get(), 0);
+            reactor::sleep(SOON);
+            assert!(pair.cloud.doubt_count.get() > 0, "it is asked where nothing else would find it out");
         });
     });
 }

@@ -89,7 +89,7 @@ fn tell_offline(becomes: bool) {
     if becomes {
         tracing::warn!(
             "too few of the nodes that keep the drive answer, or they do not serve this user: the drive is offline; what its \
-             cache has is readable, as new as it was seen last, and what is written waits in the journal on this machine"
+             cache has is readable, as new as it was seen last, and what is written waits on this machine"
         );
     }
 }

@@ -7,7 +7,8 @@
 //! moment can be missed, and a journal that fails is tried again.
 //!
 //! Before it is certain it is in *doubt*: too few can be reached, or whoever asked the register had no answer, or the store
-//! refuses something. Whoever waits for nodes waits on then, but what has no close is journaled already.
+//! refuses something. Whoever waits for nodes waits on then, but what is changed and has no close is journaled already, and
+//! so is, at the next look, what was changed before.
 //!
 //! Not here: what a cache on the disk makes of the same silence ([`crate::silence`], which also says from when on it is one).
 
@@ -18,6 +19,7 @@ use dht::{Reach, ReadError, Record};
 use reactor::sync::Signal;
 
 use super::Volume;
+use super::lease::LONG;
 use crate::errno::Errno;
 use crate::silence::AWAY_AFTER;
 
@@ -54,15 +56,29 @@ impl Nodes {
 }
 
 impl Volume {
-    /// Whether it is known that the nodes take nothing, for longer than it takes to restart one.
+    /// Whether it is known that the nodes take nothing: for longer than a line falters, though a node may yet be restarted.
     pub(super) fn is_away(&self) -> bool {
         let now = reactor::now();
         let is_long = |since: Instant| now.saturating_duration_since(since) >= AWAY_AFTER;
-        let lacks = self.nodes.lacking_since.get().is_some_and(is_long)
-            && self.store.reach(&self.keys.register) != Reach::Quorum;
+        if self.nodes.lacking_since.get().is_some() && self.store.reach(&self.keys.register) == Reach::Quorum
+        {
+            // Should they go again before the next look, which a write of the journal may hold up, they are not away at once.
+            self.nodes.lacking_since.set(None);
+        }
+        let lacks = self.nodes.lacking_since.get().is_some_and(is_long);
         // Of a line that is full it may look as if nobody were there.
         let has_stored = self.nodes.stored_at.get().is_some_and(|at| !is_long(at));
         (lacks || self.store.is_offline()) && !has_stored
+    }
+
+    /// Whether a fetch that found nobody is not worth another try. A node that is being restarted should cost a pause and not an
+    /// error, so who reads soon after the nodes have gone waits, and hours later nobody does. Nor does a merge, which keeps
+    /// changes out.
+    pub(super) fn is_away_for_reading(&self) -> bool {
+        let since = self.nodes.lacking_since.get();
+        let age = since.map(|since| reactor::now().saturating_duration_since(since));
+        let is_old = age.is_none_or(|age| age >= self.options.sync_patience);
+        self.is_away() && (is_old || !self.gate.is_open())
     }
 
     /// Whether it may be that the nodes take nothing.
@@ -73,7 +89,7 @@ impl Volume {
             || self.is_away()
     }
 
-    /// Looks now and then whether the nodes are away, and keeps what is changed while they are.
+    /// Looks now and then whether the nodes are away, and keeps what is changed while they are, or may be.
     pub(super) fn look_after_nodes(&self) {
         let (mut retry_at, mut pause) = (reactor::now(), Duration::ZERO);
         loop {
@@ -87,11 +103,11 @@ impl Volume {
                 // Whoever waits for them looks again, and may need the journal more.
                 self.progress.notify_all();
                 self.lease.changed.notify_all();
-                if reactor::now() >= retry_at {
-                    let is_kept = self.put_into_journal().is_ok();
-                    pause = if is_kept { Duration::ZERO } else { (2 * pause).clamp(RETRY_MIN, RETRY_MAX) };
-                    retry_at = reactor::now() + pause;
-                }
+            }
+            if self.is_in_doubt() && reactor::now() >= retry_at {
+                let is_kept = self.put_into_journal().is_ok();
+                pause = if is_kept { Duration::ZERO } else { (2 * pause).clamp(RETRY_MIN, RETRY_MAX) };
+                retry_at = reactor::now() + pause;
             }
         }
     }
@@ -108,15 +124,16 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` or `EIO` of the journal's disk, where the nodes are away: what was changed is shown here, and may yet be
-    /// stored, but is in memory only. Where they may yet take it, that is only told in the log.
+    /// `ENOSPC` or `EIO` of the journal's disk, where the nodes are away, or have refused what they are given for some time: what
+    /// was changed is shown here, and may yet be stored, but is in memory only. Where they may soon take it, that is only
+    /// told in the log.
     ///
     /// # Suspends
     ///
     /// Until it is in the journal.
     pub(super) fn keep_changes(&self) -> Result<(), Errno> {
         match self.put_into_journal() {
-            Err(errno) if self.is_away() => Err(errno),
+            Err(errno) if self.has_trouble_for(LONG) => Err(errno),
             _ => Ok(()),
         }
     }
@@ -165,7 +182,7 @@ impl Volume {
                 // No stack is left: nobody can wait beside it.
                 return ask();
             };
-            let (mut lacking_since, mut doubted) = (None, reactor::now());
+            let (mut lacking_since, mut waits_since) = (None, reactor::now());
             // The question runs only while this coroutine waits, so no answer slips in between look and wait.
             while answer.borrow().is_none() {
                 if self.gives_up.get() {
@@ -176,8 +193,12 @@ impl Volume {
                 match self.store.reach(register) {
                     Reach::Quorum => {
                         lacking_since = None;
-                        if now.saturating_duration_since(doubted) >= DOUBT_AFTER {
-                            doubted = now;
+                        // A line that takes what we store may be so full that a question takes a second, and whoever doubts a
+                        // node ends all that is on its way to it. If it is gone, that finds it out as well.
+                        if self.state.borrow().committing.is_some() {
+                            waits_since = now;
+                        } else if now.saturating_duration_since(waits_since) >= DOUBT_AFTER {
+                            waits_since = now;
                             self.store.doubt(register);
                         }
                     }

@@ -202,10 +202,8 @@ impl Volume {
         let sealed = loop {
             match self.store.get(&Address(first.address), Some(first.offset..run.end)) {
                 Ok(sealed) => break sealed,
-                // A node that is being restarted should cost a pause and not an error; of nodes that are away one question
-                // is enough.
                 Err(GetError::Unreachable { .. })
-                    if reactor::now() < deadline && !self.gives_up.get() && !self.is_away() =>
+                    if reactor::now() < deadline && !self.gives_up.get() && !self.is_away_for_reading() =>
                 {
                     back_off.pause()
                 }
@@ -218,7 +216,10 @@ impl Volume {
                 }
                 Err(error) => {
                     tracing::warn!(%error, object = ?first, "a chunk cannot be fetched");
-                    return Err(errno(&error));
+                    return Err(match error {
+                        GetError::Unreachable { .. } if self.is_away() => Errno::EHOSTUNREACH,
+                        error => errno(&error),
+                    });
                 }
             }
         };

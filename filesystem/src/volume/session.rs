@@ -261,7 +261,8 @@ impl Session {
     /// For how long from `now` nobody else publishes anything, or relies on what we published.
     pub(crate) fn alone_for(&self, now: Instant) -> Option<Duration> {
         match self.phase {
-            Phase::Alone { until } => until.checked_duration_since(now),
+            // A tree that says so, and no look yet, is good for no time at all.
+            Phase::Alone { until } => until.checked_duration_since(now).filter(|left| !left.is_zero()),
             _ => None,
         }
     }

@@ -15,11 +15,12 @@ use crate::format::Key;
 use crate::journal::{Files, Group, Item, Journal, JournalError};
 
 impl Volume {
-    /// Makes all changes up to `number` as durable as the mode promises.
+    /// Makes all changes up to `number` as durable as the mode promises. Once the nodes are away it waits no longer, unless
+    /// mounted hard.
     ///
     /// # Errors
     ///
-    /// As [`Volume::sync_to`].
+    /// As [`Volume::sync_to_near`].
     ///
     /// # Suspends
     ///
@@ -39,10 +40,10 @@ impl Volume {
                 }
             }
         }
-        self.sync_to(number)
+        if self.options.hard { self.sync_to(number) } else { self.sync_to_near(number) }
     }
 
-    /// As [`Volume::sync_changes`]; but once the nodes are away, the changes go to the journal and it is said that no quorum
+    /// As [`Volume::sync_changes`]; but once the nodes are away, the changes go to the journal, and it is said that no quorum
     /// has them.
     ///
     /// # Errors

@@ -35,6 +35,10 @@ pub(crate) struct Cloud {
     pub(crate) mute: RefCell<BTreeSet<usize>>,
     /// Machines to which all nodes look dead that are not, as over a line that is full.
     pub(crate) blind: RefCell<BTreeSet<usize>>,
+    /// How long each look at the register takes besides.
+    pub(crate) lag: Cell<Duration>,
+    /// How often somebody doubted that those who keep the register are there.
+    pub(crate) doubt_count: Cell<u32>,
 }
 
 impl Cloud {
@@ -49,6 +53,8 @@ impl Cloud {
             failing_puts: RefCell::default(),
             mute: RefCell::default(),
             blind: RefCell::default(),
+            lag: Cell::default(),
+            doubt_count: Cell::new(0),
         })
     }
 
@@ -145,7 +151,12 @@ impl BlockStore for Line {
         if is_away { Reach::Nobody } else { Reach::Quorum }
     }
 
+    fn doubt(&self, _register: &RegisterAddress) {
+        self.cloud.doubt_count.set(self.cloud.doubt_count.get() + 1);
+    }
+
     fn read(&self, register: &RegisterAddress) -> Result<Option<Record>, ReadError> {
+        reactor::sleep(self.cloud.lag.get());
         match self.travel() {
             Fate::Answered => self.cloud.memory.read(register),
             _ => Err(ReadError::NoQuorum { answers: 0, needed: 2, reason: "nobody answers".into() }),

@@ -372,6 +372,14 @@ fn those_that_are_said_to_be_silent_are_asked_at_once_and_nobody_else_is_struck_
     assert_eq!(helper.session.present_of(&[1, 2]), [2]);
 }
 
+#[test]
+fn a_look_that_began_before_a_newcomer_entered_leaves_nobody_alone() {
+    let (register, mut holder, _, now) = holder_and_newcomer();
+    let seen = [(1, register.present[&1])].into();
+    holder.session.on_tree(seen, now + LEASE);
+    assert_eq!(holder.session.alone_for(now + LEASE), None, "not even for a moment");
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Look(usize),
