@@ -46,7 +46,7 @@ pub const OBJECT_SIZE_MAX: usize = 1024 * 1024;
 /// A frame whose content is no longer than this lives in its leaf.
 pub const INLINE_SIZE_MAX: usize = 2 * 1024;
 /// A tree node above this plaintext size is split.
-pub const NODE_SIZE_MAX: usize = 16 * 1024;
+pub const NODE_SIZE_MAX: usize = 8 * 1024;
 /// No node is longer: one entry may hold an extended attribute of 64 KiB, beside others.
 pub const NODE_SIZE_LIMIT: usize = 256 * 1024;
 /// The longest key: an entry with the longest name.
