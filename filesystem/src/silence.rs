@@ -2,15 +2,18 @@
 //!
 //! A node that is being restarted is silent for some seconds, and whoever reads then had better wait. A machine without its
 //! network is silent for hours, and nobody should wait at each file for what cannot come. So silence becomes *offline* once it
-//! has lasted; from then on one question is let through now and then, and the rest are answered at once.
+//! has lasted: nobody waits for anything to be stored any more. Once it has lasted longer than a restart, nobody waits for what
+//! he reads either: one question is let through now and then, and the rest are answered at once.
 //!
 //! Silence is one of two things: too few can be reached, at each look for as long; or all can be reached, and none has
 //! answered anything, which nodes do whose disks hang. Whoever answers or takes something ends either.
 
 use std::time::{Duration, Instant};
 
-/// Silence that is longer is no restart.
+/// Silence that is longer is no hiccup of a line: what is written goes to the journal.
 pub(crate) const AWAY_AFTER: Duration = Duration::from_secs(5);
+/// Silence that is longer is no restart, of a node or of the machine that it is on: what is read is refused.
+pub(crate) const RESTART_MAX: Duration = Duration::from_secs(30);
 /// How often one reader finds out whether it is over; the register is asked every second besides.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -23,6 +26,8 @@ pub(crate) struct Silence {
     /// Since when it is so, once it is offline.
     offline_since: Option<Instant>,
     probed: Option<Instant>,
+    /// It was offline from the beginning.
+    was_without: bool,
 }
 
 impl Silence {
@@ -68,16 +73,23 @@ impl Silence {
     /// It is known to be offline: the drive was opened without the nodes.
     pub(crate) fn on_opened_without(&mut self, now: Instant) {
         self.offline_since.get_or_insert(now);
+        self.was_without = true;
     }
 
-    /// Whether a question may go to the nodes: always, unless offline.
+    /// Whether it has been offline for longer than a restart takes, or from the beginning.
+    pub(crate) fn is_long(&self, now: Instant) -> bool {
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= RESTART_MAX;
+        self.offline_since.is_some_and(|since| self.was_without || is_old(since))
+    }
+
+    /// Whether a question may go to the nodes: now and then, if it has been offline for long.
     pub(crate) fn may_ask(&mut self, now: Instant) -> bool {
-        let is_offline = self.offline_since.is_some();
+        let is_long = self.is_long(now);
         let is_due = self.probed.is_none_or(|probed| now.saturating_duration_since(probed) >= PROBE_INTERVAL);
-        if is_offline && is_due {
+        if is_long && is_due {
             self.probed = Some(now);
         }
-        !is_offline || is_due
+        !is_long || is_due
     }
 }
 
@@ -95,13 +107,15 @@ mod tests {
         assert!(!silence.on_look(false, at(10)) && silence.may_ask(at(11)) && silence.may_ask(at(11)));
         assert!(silence.on_look(false, at(15)) && !silence.on_look(false, at(16)));
         assert_eq!(silence.offline_since(), Some(at(10)));
-        assert!(silence.may_ask(at(16)) && !silence.may_ask(at(17)) && silence.may_ask(at(18)));
+        assert!(silence.may_ask(at(16)) && silence.may_ask(at(17)), "it may be a restart");
+        assert!(silence.may_ask(at(40)) && !silence.may_ask(at(41)) && silence.may_ask(at(42)));
         silence.on_taken();
-        assert!(!silence.on_look(true, at(18)));
+        assert!(!silence.on_look(true, at(43)));
         assert_eq!(silence.on_answer(), Some(at(10)), "only the root's keepers end it");
-        assert!(silence.offline_since().is_none() && silence.may_ask(at(18)) && silence.may_ask(at(18)));
-        silence.on_opened_without(at(20));
-        assert_eq!(silence.offline_since(), Some(at(20)));
+        assert!(silence.offline_since().is_none() && silence.may_ask(at(43)) && silence.may_ask(at(43)));
+        silence.on_opened_without(at(50));
+        assert_eq!(silence.offline_since(), Some(at(50)));
+        assert!(silence.is_long(at(50)) && silence.may_ask(at(50)) && !silence.may_ask(at(51)));
     }
 
     #[test]

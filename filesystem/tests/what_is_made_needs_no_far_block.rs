@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::rc::Rc;
 
 use common::*;
@@ -15,7 +16,7 @@ use filesystem::{Errno, Inode, Operations, Options, Volume};
 /// So many that the leaves at both ends of their numbers, where new ones go, are not those of a directory amid them.
 const FILE_COUNT: u32 = 2000;
 
-fn options_with(journal: &std::path::Path) -> Options {
+fn options_with(journal: &Path) -> Options {
     let mut options = options("laptop");
     options.journal_directory = Some(journal.to_owned());
     options
@@ -66,6 +67,8 @@ fn what_is_made_without_the_nodes_is_used_at_once_and_after_a_restart_and_reache
         let work = look(&volume);
         store.only_seen.set(true);
         store.budget.set(0);
+        let ends = [1, u64::MAX >> 2].map(|number| volume.attributes(Inode(number + 1)).err());
+        assert!(ends.contains(&Some(Errno::EHOSTUNREACH)), "what is far is not at hand: {ends:?}");
         let file = uses(&volume, work, "new");
         is_as_made(&volume, file, "new");
         let made = volume.make_directory(work, b"made", 0o755, &USER).unwrap().inode;
@@ -99,6 +102,53 @@ fn what_is_made_without_the_nodes_is_used_at_once_and_after_a_restart_and_reache
         looks_whole(&volume);
         volume.close().stored().unwrap();
         looks_whole(&common::open(&store, "third"));
+    });
+}
+
+/// A home is restored from a backup whose journal was published since, and what is in it was written by another.
+#[test]
+fn what_is_in_the_tree_by_a_copy_of_the_journal_is_a_file_like_any_other() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let (journal, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let copy = |from: &Path, to: &Path| {
+            for entry in std::fs::read_dir(from).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        };
+        let open = || Volume::open(store.clone(), keys(&store), options_with(journal.path())).unwrap();
+        let volume = open();
+        volume.sync(None, false).unwrap();
+        store.budget.set(0);
+        for name in ["both", "theirs", "removed"] {
+            write_file(&volume, ROOT, name, b"ours");
+        }
+        assert!(volume.close().stored().is_err());
+        drop(volume);
+        copy(journal.path(), backup.path());
+        store.budget.set(u64::MAX);
+        open().close().stored().unwrap();
+        let other = common::open(&store, "other");
+        let inode = |volume: &Volume, name: &str| volume.lookup(ROOT, name.as_bytes()).unwrap().inode;
+        other.write(inode(&other, "both"), 0, b"another's", false).unwrap();
+        other.unlink(ROOT, b"removed").unwrap();
+        other.close().stored().unwrap();
+
+        copy(backup.path(), journal.path());
+        let volume = open();
+        volume.sync(None, false).expect("it is published");
+        assert_eq!(read_file(&volume, inode(&volume, "both")), b"another's");
+        write_file(&volume, ROOT, "more", b"more");
+        volume.close().stored().unwrap();
+        let third = common::open(&store, "third");
+        let all = names(&third, ROOT);
+        let copies: Vec<&String> = all.iter().filter(|name| name.contains("(conflict, laptop")).collect();
+        assert_eq!(copies.len(), 1, "{all:?}");
+        assert_eq!(read_file(&third, inode(&third, copies[0])), b"ours");
+        assert_eq!(read_file(&third, inode(&third, "both")), b"another's");
+        assert_eq!(read_file(&third, inode(&third, "theirs")), b"ours");
     });
 }
 

@@ -7,8 +7,8 @@
 //! of the register after that is asked of the nodes. So nothing that is not verified new passes for new: a swap names the root
 //! that it was made on, and loses against any other. Who can be reached is known from the connections, at once where a node's
 //! process is gone: whoever looks through this store tells the cache by it, and once a quorum has been out of reach for a
-//! while the drive is offline (`crate::silence`). Blocks that are not here are then refused at once where no node at all is
-//! left to ask. It is one volume's store: one register is asked for through it.
+//! while the drive is offline (`crate::silence`). Once that is longer than a restart, blocks that are not here are refused at
+//! once where no node at all is left to ask. It is one volume's store: one register is asked for through it.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -106,7 +106,7 @@ impl CachedStore {
     }
 
     pub(super) fn fetch(&self, address: &Address, range: Range<u32>) -> Result<Bytes, GetError> {
-        let is_alone = self.is_offline() && self.reaches_nobody();
+        let is_alone = self.cache.silence.borrow().is_long(reactor::now()) && self.reaches_nobody();
         if is_alone && !self.cache.silence.borrow_mut().may_ask(reactor::now()) {
             return Err(GetError::NotHere(*address));
         }

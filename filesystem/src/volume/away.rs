@@ -8,7 +8,7 @@
 //!
 //! Before it is certain it is in *doubt*: too few can be reached, or whoever asked the register had no answer, or the store
 //! refuses something. Whoever waits for nodes waits on then, but what is changed and has no close is journaled already, and
-//! so is, at the next look, what was changed before.
+//! so is, at the next look, what was changed before, unless it is much.
 //!
 //! Not here: what a cache on the disk makes of the same silence ([`crate::silence`], which also says from when on it is one).
 
@@ -21,20 +21,24 @@ use reactor::sync::Signal;
 use super::Volume;
 use super::lease::LONG;
 use crate::errno::Errno;
-use crate::silence::AWAY_AFTER;
+use crate::silence::{AWAY_AFTER, RESTART_MAX};
 
 /// How often it is looked who can be reached.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// A journal that took nothing is tried again after a pause, which grows: each try of a full disk fills and empties it.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(64);
+/// What is journaled at the first sign that the nodes may be away: what has no close, some thousand names. A large copy that
+/// is under way would go through the journal at each hiccup of a line.
+const DOUBT_SIZE_MAX: usize = 8 << 20;
 /// How long the register is waited for once too few of its nodes can be reached. A node that is dialled and lives answers by
 /// then; programs that open files wait.
 const LACKING_LIMIT: Duration = Duration::from_secs(2);
 /// How often whoever waits for the register looks whether enough can be reached.
 const WAIT_INTERVAL: Duration = Duration::from_millis(200);
 /// Who has waited for the register for so long has somebody find out whether its nodes are there at all: it is many round
-/// trips, and a connection whose other end was stopped or cut off says nothing by itself.
+/// trips, and a connection whose other end was stopped or cut off says nothing by itself. But not while something is being
+/// stored: then that has no answer either, and somebody is asked for it.
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known of the nodes.
@@ -60,12 +64,8 @@ impl Volume {
     pub(super) fn is_away(&self) -> bool {
         let now = reactor::now();
         let is_long = |since: Instant| now.saturating_duration_since(since) >= AWAY_AFTER;
-        if self.nodes.lacking_since.get().is_some() && self.store.reach(&self.keys.register) == Reach::Quorum
-        {
-            // Should they go again before the next look, which a write of the journal may hold up, they are not away at once.
-            self.nodes.lacking_since.set(None);
-        }
-        let lacks = self.nodes.lacking_since.get().is_some_and(is_long);
+        let lacks = self.nodes.lacking_since.get().is_some_and(is_long)
+            && self.store.reach(&self.keys.register) != Reach::Quorum;
         // Of a line that is full it may look as if nobody were there.
         let has_stored = self.nodes.stored_at.get().is_some_and(|at| !is_long(at));
         (lacks || self.store.is_offline()) && !has_stored
@@ -77,7 +77,7 @@ impl Volume {
     pub(super) fn is_away_for_reading(&self) -> bool {
         let since = self.nodes.lacking_since.get();
         let age = since.map(|since| reactor::now().saturating_duration_since(since));
-        let is_old = age.is_none_or(|age| age >= self.options.sync_patience);
+        let is_old = age.is_none_or(|age| age >= RESTART_MAX);
         self.is_away() && (is_old || !self.gate.is_open())
     }
 
@@ -104,7 +104,9 @@ impl Volume {
                 self.progress.notify_all();
                 self.lease.changed.notify_all();
             }
-            if self.is_in_doubt() && reactor::now() >= retry_at {
+            let is_little = || self.state.borrow().dirty_bytes() <= DOUBT_SIZE_MAX;
+            let is_kept_now = self.has_trouble_for(LONG) || (self.is_in_doubt() && is_little());
+            if is_kept_now && reactor::now() >= retry_at {
                 let is_kept = self.put_into_journal().is_ok();
                 pause = if is_kept { Duration::ZERO } else { (2 * pause).clamp(RETRY_MIN, RETRY_MAX) };
                 retry_at = reactor::now() + pause;
@@ -124,18 +126,25 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` or `EIO` of the journal's disk, where the nodes are away, or have refused what they are given for some time: what
-    /// was changed is shown here, and may yet be stored, but is in memory only. Where they may soon take it, that is only
-    /// told in the log.
+    /// `ENOSPC` or `EIO` of the journal's disk, where the nodes are away, or have not answered to what they are given for some
+    /// time: what was changed is shown here, and may yet be stored, but is in memory only. Where they may soon take it, that is
+    /// only told in the log.
     ///
     /// # Suspends
     ///
     /// Until it is in the journal.
     pub(super) fn keep_changes(&self) -> Result<(), Errno> {
         match self.put_into_journal() {
-            Err(errno) if self.has_trouble_for(LONG) => Err(errno),
+            Err(errno) if self.is_away() || self.is_unanswered() => Err(errno),
             _ => Ok(()),
         }
+    }
+
+    /// Whether nodes that can be reached have not answered to what is to be stored for some time: those whose disks hang.
+    fn is_unanswered(&self) -> bool {
+        let durability = &self.state.borrow().durability;
+        durability.trouble().is_some_and(|trouble| trouble.errno == Errno::ETIMEDOUT)
+            && durability.trouble_age(reactor::now()).is_some_and(|age| age > LONG)
     }
 
     /// Tells, once, that the journal takes nothing, and that it does again.
@@ -194,7 +203,7 @@ impl Volume {
                     Reach::Quorum => {
                         lacking_since = None;
                         // A line that takes what we store may be so full that a question takes a second, and whoever doubts a
-                        // node ends all that is on its way to it. If it is gone, that finds it out as well.
+                        // node ends all that is on its way to it.
                         if self.state.borrow().committing.is_some() {
                             waits_since = now;
                         } else if now.saturating_duration_since(waits_since) >= DOUBT_AFTER {

@@ -4,7 +4,9 @@
 //! are made together lie together. It asks nobody which numbers are free: that is a leaf at a random place of the tree, and a
 //! mount whose nodes are away would have to have it to make a file. Where `N` inodes were ever made, in the course of `M`
 //! mounts, it is by some `N M / 2^62` that two of them got one number: 10^-9 for ten million files and hundreds of mounts.
-//! That is found out, and an error: a commit looks into the leaf, which it writes anyway, and a merge into the other's.
+//! That is found out, and an error: a commit looks into the leaves that it will write to, and a merge into the other's. Only
+//! copies of one mount that runs, as of a virtual machine with its memory, meet for certain: whichever hears that its session
+//! has published what it does not know goes on from another number.
 //!
 //! For the same reason no tree is asked what such an inode is or has: until the delta that it is made in is published, none
 //! has it. The delta says which those are, and the journal does.
@@ -73,7 +75,7 @@ impl Born {
 }
 
 impl State {
-    /// Draws a number that no inode of this volume has or had.
+    /// Draws a number that no inode of this volume has, as far as chance goes.
     pub(crate) fn draw_inode(&mut self) -> u64 {
         let inode = self.next_inode;
         self.next_inode += 1;
@@ -108,22 +110,24 @@ impl Volume {
         let Some(tree) = self.state.borrow().tree else { return Ok(()) };
         for run in born.runs() {
             if let Some(inode) = self.step(|state| state.first_of(&tree, run))? {
-                tell_of_number(inode);
+                self.tell_of_number(inode);
                 return Err(Errno::EIO);
             }
         }
         Ok(())
     }
-}
 
-/// Tells that two mounts gave one number away.
-pub(super) fn tell_of_number(inode: u64) {
-    tracing::error!(
-        inode,
-        "another mount gave a new file the number that this one gave to another, by chance: nothing more is stored from \
-         here, and the journal keeps what it has. Copy what you need from this mount to another place, end it, move its \
-         journal away and start anew"
-    );
+    /// Tells, once, that two mounts gave one number away.
+    pub(super) fn tell_of_number(&self, inode: u64) {
+        if !self.state.borrow().is_number_told.replace(true) {
+            tracing::error!(
+                inode,
+                "a file that was made here has the number of another in the drive: by chance, or two copies of this very \
+                 mount run. Nothing more is stored from here, and the journal keeps what it has. Copy what you need from \
+                 this mount to another place, end it, move its journal away and start anew"
+            );
+        }
+    }
 }
 
 #[cfg(test)]

@@ -238,7 +238,7 @@ impl Volume {
         })?;
         tracing::debug!(version = winner.version, author = %root.author, "another writer was first: replaying");
         if let Some(attempt) = attempt
-            && self.is_in(root.tree, attempt.number)?
+            && self.find_out_whether_it_is_in(root.tree, attempt.number)?
         {
             let mut state = self.state.borrow_mut();
             state.committing = None;
@@ -254,6 +254,21 @@ impl Volume {
             self.give_way();
         }
         Ok(())
+    }
+
+    /// As [`Volume::is_in`], for as long as it takes: the next try has another number, and what is in the tree by this one would
+    /// be taken for another's.
+    fn find_out_whether_it_is_in(&self, tree: Option<Pointer>, number: u64) -> Result<bool, Errno> {
+        let mut back_off = BackOff::new();
+        loop {
+            match self.is_in(tree, number) {
+                Err(errno @ (Errno::ETIMEDOUT | Errno::EHOSTUNREACH)) if !self.gives_up.get() => {
+                    self.on_store_failed(&errno, Errno::ETIMEDOUT);
+                    back_off.pause();
+                }
+                known => return known,
+            }
+        }
     }
 
     /// Whether the tree contains delta `number` of this session.

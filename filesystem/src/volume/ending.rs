@@ -131,8 +131,7 @@ impl Volume {
         }
         // It needs the nodes, and the next mount does it as well.
         if !self.gives_up.get()
-            && self.state.borrow().durability.trouble().is_none()
-            && !self.is_away()
+            && !self.is_in_doubt()
             && let Err(errno) = self.reclaim_all()
         {
             tracing::warn!(%errno, "removed files that were open are left to the next mount");

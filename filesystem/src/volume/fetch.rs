@@ -211,7 +211,7 @@ impl Volume {
                 Err(GetError::NotHere(_)) if run.pointers.len() > 1 => {
                     return self.fetch_one_by_one(kind, run);
                 }
-                Err(GetError::Unreachable { .. }) if run.pointers.len() > 1 && self.is_away() => {
+                Err(GetError::Unreachable { .. }) if run.pointers.len() > 1 && self.is_away_for_reading() => {
                     return self.fetch_one_by_one(kind, run);
                 }
                 Err(error) => {

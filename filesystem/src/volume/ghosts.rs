@@ -81,6 +81,8 @@ impl State {
         if self.ghosts.remove(&inode).is_none() {
             return;
         }
+        // It was drawn before, and a commit may have gone since.
+        self.active.born.add(ours);
         for (key, change) in &body.keys {
             let change = match change {
                 Change::Inode(record) => Change::Inode(InodeRecord { nlink: 0, ..record.clone() }),

@@ -46,7 +46,6 @@ mod snapshots;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Volume;
-use super::born::tell_of_number;
 use super::state::{Change, entry_range};
 use crate::errno::Errno;
 use crate::format::{InodeRecord, Key, Pointer};
@@ -139,6 +138,10 @@ impl Volume {
 
 impl Merge<'_> {
     fn run(&mut self) -> Result<(), Errno> {
+        // First of all: nothing tells any more what was ours of a file that is given up below.
+        for inode in self.changed_inodes() {
+            self.check_number(inode)?;
+        }
         self.unite_directories()?;
         let names: Vec<(Key, Name)> = (self.ours.iter())
             .filter(|(key, _)| matches!(key, Key::Entry(..)))
@@ -207,7 +210,6 @@ impl Merge<'_> {
         let change = self.ours.get(&Key::Inode(inode)).cloned();
         let (ours, base) = (record_of(change.as_ref()), self.base.record(inode)?);
         let stored = self.theirs.record(inode)?;
-        self.check_number(inode, ours.as_ref(), stored.as_ref())?;
         let theirs = stored.clone().filter(|record| record.nlink > 0);
         let Some(known) = ours.clone().or(theirs.clone()).or(base.clone()) else { return Ok(()) };
         let content = Content::of(ours.as_ref(), base.as_ref(), stored.as_ref(), self.device);
@@ -267,22 +269,20 @@ impl Merge<'_> {
 }
 
 impl Merge<'_> {
-    /// Takes note of an inode that was made here and is in theirs: by an earlier commit of ours whose answer was lost.
+    /// Takes note of an inode that was made here and is in theirs: by an earlier commit of ours whose answer was lost, or by
+    /// whoever had a copy of our journal. It is a file like any other then, which somebody else may have written since.
     ///
     /// # Errors
     ///
-    /// `EIO` if it is another, which happens by chance only (see [`super::born`]).
-    fn check_number(
-        &mut self,
-        inode: u64,
-        ours: Option<&InodeRecord>,
-        stored: Option<&InodeRecord>,
-    ) -> Result<(), Errno> {
-        let Some(stored) = stored.filter(|_| self.volume.state.borrow().is_born(inode)) else {
+    /// `EIO` if it is another (see [`super::born`]).
+    fn check_number(&mut self, inode: u64) -> Result<(), Errno> {
+        if !self.volume.state.borrow().is_born(inode) {
             return Ok(());
-        };
+        }
+        let Some(stored) = self.theirs.record(inode)? else { return Ok(()) };
+        let ours = record_of(self.ours.get(&Key::Inode(inode)));
         if ours.is_some_and(|ours| ours.btime != stored.btime) {
-            tell_of_number(inode);
+            self.volume.tell_of_number(inode);
             return Err(Errno::EIO);
         }
         self.merged.known.push(inode);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use dht::{HeaderHash, Record};
 
 use super::Volume;
+use super::born::random_start;
 use super::fetch::CachedNodes;
 use super::ghosts::Returned;
 use super::merge::Merged;
@@ -131,6 +132,7 @@ impl Volume {
         let merged = self.merge(root.tree, Time::now())?;
         let truncations = self.read_truncations(root.tree)?;
         let sessions = self.sessions_in(root.tree)?;
+        let written = self.written_by(root.tree, self.options.device)?;
         let dead = self.state.borrow().truncations.clone();
         let standing = self.lease.session.borrow().standing(&sessions);
         self.step(|state| state.adopt(&merged, root.tree, header, &truncations, &returned))?;
@@ -140,6 +142,11 @@ impl Volume {
         self.on_heard_of(root);
         {
             let mut state = self.state.borrow_mut();
+            let is_ahead = |(session, delta)| session == self.session && delta > state.durability.newest();
+            if written.is_some_and(is_ahead) {
+                // This is a copy of a mount that ran on, and the numbers that come next are its.
+                state.next_inode = random_start();
+            }
             state.keep_ghosts(&removed, base, &dead);
             let (ours, theirs) = (state.charter.let_through(), root.charter.let_through());
             let State { doubt, ghosts, active, .. } = &mut *state;

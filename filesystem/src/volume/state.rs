@@ -7,6 +7,7 @@
 //! that is not in memory it returns [`Stop`] before it changes anything; the caller fetches and calls again. So every
 //! operation is atomic for every other coroutine and for a commit, with no lock at all; and it never waits if all is here.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
@@ -160,6 +161,8 @@ pub(crate) struct State {
     passed: Passed,
     /// The number of the next inode that is made.
     pub(crate) next_inode: u64,
+    /// It was told that another has the number of one.
+    pub(crate) is_number_told: Cell<bool>,
     pub(crate) device: u64,
     pub(crate) read_only: bool,
     /// Whether the nodes serve this user no more, for good.
@@ -197,6 +200,7 @@ impl State {
             edits: 0,
             passed: Passed::default(),
             next_inode: random_start(),
+            is_number_told: Cell::new(false),
             device,
             read_only: false,
             is_removed: false,

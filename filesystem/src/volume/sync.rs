@@ -191,7 +191,7 @@ impl Volume {
             head.extend(state.attempt.map(|Attempt { number, tree }| Item::Base { number, tree }));
             (head, uncommitted(&state, snapshot), state.durability.newest(), snapshot)
         };
-        let items = changes.into_iter().filter(|part| !part.changes.is_empty()).flat_map(|part| {
+        let items = changes.into_iter().filter(|part| !part.is_empty()).flat_map(|part| {
             let Part { number, born, changes } = part;
             [Item::Delta(number)].into_iter().chain(born).chain(changes.into_iter().map(item))
         });
@@ -331,6 +331,13 @@ struct Part {
     /// [`Item::Born`].
     born: Vec<Item>,
     changes: Vec<(Key, Change)>,
+}
+
+impl Part {
+    /// What is made in it may have all its changes in a later delta.
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.born.is_empty()
+    }
 }
 
 /// What is not committed, by the delta that it is in: all of it, or what the journal lacks. Taken as it is now; the

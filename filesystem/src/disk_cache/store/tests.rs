@@ -100,6 +100,22 @@ fn whoever_looks_finds_out_that_no_quorum_is_there() {
 }
 
 #[test]
+fn what_is_not_here_is_asked_for_as_long_as_a_restart_takes_and_then_refused_at_once() {
+    story(|nodes, store, register| {
+        let block = Address([7; 32]);
+        nodes.reach.set(Reach::Nobody);
+        looks(store, register, 6);
+        assert!(store.is_offline());
+        for _ in 0..3 {
+            assert!(!matches!(store.get(&block, Some(0..9)), Err(GetError::NotHere(_))), "it is asked for");
+        }
+        looks(store, register, 30);
+        let _ = store.get(&block, Some(0..9));
+        assert!(matches!(store.get(&block, Some(0..9)), Err(GetError::NotHere(_))));
+    });
+}
+
+#[test]
 fn a_line_that_takes_blocks_is_not_offline_although_nobody_seems_to_be_there() {
     story(|nodes, store, register| {
         nodes.reach.set(Reach::Nobody);

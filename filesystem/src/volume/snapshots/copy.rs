@@ -2,7 +2,7 @@
 //!
 //! Content is not copied. A frame never changes once it is stored, whoever points to it, and objects' records count each
 //! pointer; so the copy points to what the snapshot points to, and only what is tiny enough to lie in leaves is stored again.
-//! Each inode gets a number that none ever had: the old one may be another mount's, which has the file open.
+//! Each inode gets a number of its own: the old one may be another mount's, which has the file open.
 
 use std::collections::HashMap;
 

@@ -220,6 +220,10 @@ impl State {
             Aside { inode, name }
         });
         for (key, change) in &copy.changes {
+            if let Key::Inode(inode) = key {
+                // It was drawn before, and a commit may have gone since.
+                self.active.born.add(*inode);
+            }
             self.set(key.clone(), change.clone());
         }
         self.set(key, Change::Entry(EntryRecord::new(copy.inode, copy.kind)));
