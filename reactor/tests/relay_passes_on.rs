@@ -214,7 +214,7 @@ fn a_peer_is_found_by_its_id_in_one_process_and_calls_from_others_beside_it() {
             let (stream, mut came) = (theirs.accept().unwrap(), [9]);
             (&stream).read_exact(&mut came).unwrap();
             assert_eq!(came, [number as u8]);
-            assert!(listening.path_of(&theirs).is_some());
+            assert!(listening.way_of(&theirs).path().is_some());
             // It is nowhere that could be called: it was never found by its id.
             assert_eq!(listening.path(id(2)), None);
             let direct = |path| matches!(path, Some(Path::Direct { .. }));

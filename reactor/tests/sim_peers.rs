@@ -206,8 +206,9 @@ fn a_peer_that_comes_to_a_relay_that_did_not_know_it_is_found_there() {
             while !begin.get() {
                 sleep(10 * MS);
             }
-            // The first does not know it; what the second would say does not come.
-            assert_eq!(peers.connect(id(2)).err().unwrap().kind(), ErrorKind::TimedOut);
+            // The first does not know it; what the second would say does not come, and in the end it is no relay of ours.
+            let error = peers.connect(id(2)).err().unwrap();
+            assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::NotFound), "{error}");
             asked.set(true);
             ask(&connect(&peers, 2).open().unwrap(), 1);
         });

@@ -2,7 +2,8 @@
 //!
 //! A server that counts in all only is locked by one client that takes all places. Here each address has a share, and
 //! those who have yet to prove who they are (a handshake, a password) a number of places of their own: strangers cannot
-//! keep out those who are known.
+//! keep out those who are known. Where connections come from no address, over a relay say, but under keys that they have
+//! proved, each key has the share.
 //!
 //! What it is not: a limit on what a connection costs once it is in, or on how long it may stay outside.
 
@@ -34,15 +35,16 @@ impl GateLimits {
     };
 }
 
-/// Counts those who are in. Clones are the same gate.
+/// Counts those who are in, by their addresses or by something else that tells one owner from another. Clones are the same
+/// gate.
 #[derive(Clone, Debug)]
-pub struct Gate(Rc<Book>);
+pub struct Gate<Owner: Ord + Copy = IpAddr>(Rc<Book<Owner>>);
 
 #[derive(Debug)]
-struct Book {
+struct Book<Owner> {
     limits: GateLimits,
     all: Cell<Counts>,
-    by_address: RefCell<BTreeMap<IpAddr, Counts>>,
+    by_owner: RefCell<BTreeMap<Owner, Counts>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,35 +55,46 @@ struct Counts {
 
 /// A connection's place. It is a stranger's until [`Guest::admit`], and given back when dropped.
 #[derive(Debug)]
-pub struct Guest {
-    gate: Gate,
-    address: Option<IpAddr>,
+pub struct Guest<Owner: Ord + Copy = IpAddr> {
+    gate: Gate<Owner>,
+    owner: Option<Owner>,
     is_stranger: bool,
 }
 
 impl Gate {
-    /// A gate with nobody inside.
+    /// A gate with nobody inside, which counts by addresses.
     pub fn new(limits: GateLimits) -> Gate {
-        let (all, by_address) = (Cell::default(), RefCell::default());
-        Gate(Rc::new(Book { limits, all, by_address }))
+        Gate::of_owners(limits)
     }
 
     /// Lets a stranger in, if there is a place. One whose address is not known (a Unix socket's) counts in all only.
     pub fn knock(&self, address: Option<IpAddr>) -> Option<Guest> {
-        let Book { limits, all, by_address } = &*self.0;
-        let address = address.map(one_owner);
-        let here = address.and_then(|address| by_address.borrow().get(&address).copied()).unwrap_or_default();
+        self.knock_as(address.map(one_owner))
+    }
+}
+
+impl<Owner: Ord + Copy> Gate<Owner> {
+    /// A gate with nobody inside. An owner has what `limits` give to an address.
+    pub fn of_owners(limits: GateLimits) -> Gate<Owner> {
+        let (all, by_owner) = (Cell::default(), RefCell::default());
+        Gate(Rc::new(Book { limits, all, by_owner }))
+    }
+
+    /// Lets a stranger in, if there is a place. One whose owner is not known counts in all only.
+    pub fn knock_as(&self, owner: Option<Owner>) -> Option<Guest<Owner>> {
+        let Book { limits, all, by_owner } = &*self.0;
+        let here = owner.and_then(|owner| by_owner.borrow().get(&owner).copied()).unwrap_or_default();
         let in_all = all.get();
         let has_place = in_all.connections < limits.connections
             && in_all.strangers < limits.strangers
             && here.connections < limits.connections_per_address
             && here.strangers < limits.strangers_per_address;
         has_place.then(|| {
-            self.count(address, |counts| {
+            self.count(owner, |counts| {
                 counts.connections += 1;
                 counts.strangers += 1;
             });
-            Guest { gate: self.clone(), address, is_stranger: true }
+            Guest { gate: self.clone(), owner, is_stranger: true }
         })
     }
 
@@ -90,33 +103,33 @@ impl Gate {
         self.0.all.get().connections
     }
 
-    fn count(&self, address: Option<IpAddr>, change: impl Fn(&mut Counts)) {
+    fn count(&self, owner: Option<Owner>, change: impl Fn(&mut Counts)) {
         let mut all = self.0.all.get();
         change(&mut all);
         self.0.all.set(all);
-        let Some(address) = address else { return };
-        let mut by_address = self.0.by_address.borrow_mut();
-        let here = by_address.entry(address).or_default();
+        let Some(owner) = owner else { return };
+        let mut by_owner = self.0.by_owner.borrow_mut();
+        let here = by_owner.entry(owner).or_default();
         change(here);
         if *here == Counts::default() {
-            by_address.remove(&address);
+            by_owner.remove(&owner);
         }
     }
 }
 
-impl Guest {
+impl<Owner: Ord + Copy> Guest<Owner> {
     /// It has proved who it is: its place among the strangers is free.
     pub fn admit(&mut self) {
         if std::mem::replace(&mut self.is_stranger, false) {
-            self.gate.count(self.address, |counts| counts.strangers -= 1);
+            self.gate.count(self.owner, |counts| counts.strangers -= 1);
         }
     }
 }
 
-impl Drop for Guest {
+impl<Owner: Ord + Copy> Drop for Guest<Owner> {
     fn drop(&mut self) {
         self.admit();
-        self.gate.count(self.address, |counts| counts.connections -= 1);
+        self.gate.count(self.owner, |counts| counts.connections -= 1);
     }
 }
 
@@ -149,7 +162,7 @@ mod tests {
         assert!(gate.knock(None).is_none());
         guests.clear();
         assert_eq!(gate.connection_count(), 0);
-        assert!(gate.0.by_address.borrow().is_empty(), "nothing is kept of those who have gone");
+        assert!(gate.0.by_owner.borrow().is_empty(), "nothing is kept of those who have gone");
     }
 
     #[test]
@@ -166,5 +179,15 @@ mod tests {
         assert!(gate.knock(ip("192.0.2.3")).is_none());
         drop(fourth);
         assert!(gate.knock(ip("192.0.2.3")).is_some());
+    }
+
+    #[test]
+    fn who_comes_under_a_key_has_the_share_of_that_key() {
+        let limits = GateLimits { strangers: 4, strangers_per_address: 3, ..GateLimits::UNBOUNDED };
+        let gate: Gate<[u8; 32]> = Gate::of_owners(limits);
+        let _three = [(); 3].map(|()| gate.knock_as(Some([1; 32])).unwrap());
+        assert!(gate.knock_as(Some([1; 32])).is_none());
+        let _other = gate.knock_as(Some([2; 32])).unwrap();
+        assert!(gate.knock_as(Some([3; 32])).is_none(), "the strangers' places are taken");
     }
 }

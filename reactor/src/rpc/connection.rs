@@ -268,7 +268,8 @@ impl Connection {
         self.0.shared.unusable.wait();
     }
 
-    pub(super) fn is_same(&self, other: &Connection) -> bool {
+    /// Whether both are handles of one connection.
+    pub fn is_same(&self, other: &Connection) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
 

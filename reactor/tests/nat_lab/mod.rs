@@ -8,6 +8,8 @@
 //! Nothing leaves the namespaces, and a lab takes its namespaces along when it is dropped. The addresses look public,
 //! since a client tells those of its own network apart.
 
+#![allow(dead_code, reason = "each story uses its part, and storage-node's stories another")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -127,6 +129,29 @@ impl Lab {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.full(place), program]).env("PATH", path);
         command
+    }
+
+    /// As [`Lab::within`], with the network of that place and all else as it is here, mounts among it.
+    pub(crate) fn on_the_network_of(&self, place: &str, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.full(place))).arg(program);
+        command
+    }
+
+    /// The site gets another address outside, as from a provider over night: what its router had lent anybody is gone.
+    pub(crate) fn move_site(&self, number: usize) {
+        let carrier = format!("isp{number}");
+        let has_carrier = self.namespaces.contains(&self.full(&carrier));
+        let router = if has_carrier { carrier } else { format!("router{number}") };
+        let outside = format!("11.0.{}", number + 1);
+        self.ip(&router, &format!("addr del {outside}.2/24 dev wan"));
+        self.ip(&router, &format!("addr add {outside}.3/24 dev wan"));
+        self.ip(&router, &format!("route add default via {outside}.1"));
+    }
+
+    /// Unplugs the machine outside, or plugs it in again.
+    pub(crate) fn plug_public(&self, is_in: bool) {
+        self.ip("net", &format!("link set to-pub {}", if is_in { "up" } else { "down" }));
     }
 
     fn full(&self, place: &str) -> String {

@@ -76,12 +76,17 @@ impl Core {
 
     pub(super) fn remove_relay(&self, number: usize) {
         self.own.borrow_mut().remove(&number);
+        // Its number may be another's next.
+        self.table.borrow_mut().forget_relay(number);
         self.set_relay(number, None);
     }
 
     pub(super) fn set_relay(&self, relay: usize, sender: Option<Sender>) {
         let is_lost = sender.is_none();
-        self.relays.borrow_mut()[relay] = sender;
+        let before = std::mem::replace(&mut self.relays.borrow_mut()[relay], sender);
+        if is_lost && before.is_none() {
+            return;
+        }
         self.look_again(relay);
         self.relay_up.wake_all();
         self.start_over();
@@ -160,11 +165,22 @@ impl Core {
         self.tell();
     }
 
-    /// The virtual address of a peer who is to be dialled; `None` where there are too many.
-    pub(super) fn address_of(&self, id: PeerId) -> Option<SocketAddr> {
+    /// Whether a connection goes over that relay, or would if there were no direct way.
+    pub(super) fn uses(&self, relay: RelayKey) -> bool {
+        self.table.borrow().uses(relay.0)
+    }
+
+    /// The virtual address of a peer who is to be dialled, and is said to be at the `named` relays; `None` where there are too
+    /// many.
+    pub(super) fn address_of(&self, id: PeerId, named: &[RelayKey]) -> Option<SocketAddr> {
         let mut table = self.table.borrow_mut();
         let number = table.number_of(id.into(), now())?;
         if let Some(peer) = table.peer(number) {
+            peer.named = named.iter().map(|key| key.0).collect();
+            if !peer.is_up() && !named.is_empty() {
+                // Where it was heard once says less.
+                peer.relay = None;
+            }
             // It may have come since to a relay that did not know it.
             peer.absent_at.clear();
         }
@@ -192,17 +208,35 @@ impl Core {
         self.table.borrow().by_id(id)?.path()
     }
 
-    /// How the peer at the other end of a connection is reached.
-    pub(super) fn path_of(&self, connection: &Connection) -> Option<Path> {
-        self.table.borrow_mut().by_virtual(connection.remote_addr())?.path()
+    /// How the peer of that virtual address is reached.
+    pub(super) fn path_at(&self, address: SocketAddr) -> Option<Path> {
+        self.table.borrow_mut().by_virtual(address)?.path()
     }
 
-    /// The relay over which a peer is sent something: where it was last heard, or any where it may be.
-    fn relay_of(&self, peer: &Peer) -> Option<Sender> {
+    /// The relay over which a peer is sent something: where it was last heard, where it is said to be, or any where it may be.
+    fn relay_of(&self, peer: &Peer) -> Option<(usize, Sender)> {
         let relays = self.relays.borrow();
-        let all = peer.relay.into_iter().chain(0..relays.len());
-        let up = all.filter_map(|relay| Some((relay, relays[relay].clone().filter(Sender::is_up)?)));
-        up.filter(|(relay, _)| !peer.absent_at.contains(relay)).map(|(_, sender)| sender).next()
+        let said =
+            peer.relay.into_iter().chain(peer.named.iter().copied()).filter(|relay| *relay < relays.len());
+        let all = said.chain(0..relays.len());
+        let mut up = all.filter_map(|relay| Some((relay, relays[relay].clone().filter(Sender::is_up)?)));
+        up.find(|(relay, _)| !peer.absent_at.contains(relay))
+    }
+
+    /// The relays over which a peer is sent something now. One that is being dialled is sought at all that it is said to be at: one
+    /// of them may say nothing.
+    fn relays_of(&self, peer: &Peer) -> Vec<Sender> {
+        let relays = self.relays.borrow();
+        let named = peer.named.iter().filter(|relay| !peer.absent_at.contains(relay));
+        let named = named.filter_map(|relay| relays.get(*relay)?.clone().filter(Sender::is_up));
+        let named: Vec<Sender> =
+            if peer.relay.is_none() && !peer.is_up() { named.collect() } else { Vec::new() };
+        drop(relays);
+        if named.is_empty() {
+            self.relay_of(peer).map(|(_, relay)| relay).into_iter().collect()
+        } else {
+            named
+        }
     }
 
     /// A relay has brought a datagram from who proved that id to it.
@@ -222,11 +256,23 @@ impl Core {
         // Of whom we know nothing, we have sent nothing to.
         let Some(number) = table.known_number(seat) else { return };
         let Some(peer) = table.peer(number) else { return };
-        peer.absent_at.insert(relay);
-        let is_nowhere = self.relay_of(peer).is_none();
+        if !peer.absent_at.insert(relay) {
+            // It has said so: nobody is sent anything for its saying so again.
+            return;
+        }
+        let other = self.relay_of(peer);
+        if let Some((number, other)) = &other
+            && !peer.named.contains(number)
+            && !peer.unanswered.is_empty()
+        {
+            // QUIC would send it again in a second: at the next relay it can be at once.
+            other.send(seat, &peer.unanswered);
+        }
+        let is_nowhere = other.is_none();
         if is_nowhere {
             // It may have come by the next try.
             peer.absent_at.clear();
+            peer.unanswered = Vec::new();
         }
         drop(table);
         if is_nowhere {
@@ -336,7 +382,7 @@ impl Core {
         let (begins, relay, seat) = (peer.paths.begin_round(now), self.relay_of(peer), peer.seat);
         let probes = peer.paths.probes(now, random::number);
         let Some(link) = peer.links.last_mut() else { return };
-        if let Some(relay) = relay.filter(|_| begins) {
+        if let Some((_, relay)) = relay.filter(|_| begins) {
             relay.send(seat, &link.session.seal(&Message::Candidates(self.candidates())));
         }
         for probe in probes {
@@ -385,9 +431,13 @@ impl Routes for Core {
             }
             return Some(direct);
         }
-        if let Some(relay) = self.relay_of(peer) {
-            for datagram in datagrams.chunks(segment.max(1)).filter(|part| part.len() <= DATAGRAM_BYTES_MAX) {
+        let relays = self.relays_of(peer);
+        for datagram in datagrams.chunks(segment.max(1)).filter(|part| part.len() <= DATAGRAM_BYTES_MAX) {
+            for relay in &relays {
                 relay.send(peer.seat, datagram);
+            }
+            if !peer.is_up() {
+                peer.unanswered = datagram.into();
             }
         }
         None

@@ -22,18 +22,18 @@ const LIVED_WELL: Duration = Duration::from_secs(10);
 /// How often we ask where we are: within the 30 s in which a router forgets what it lent us.
 const ASK_EVERY: Duration = Duration::from_secs(25);
 
-/// Keeps it, until terminated. `seat` is who we are there, and in which of our seats; `socket` is that of the endpoint: the share
-/// of STUN's answers, and its port.
+/// Keeps it, until terminated. `credential` is what it is shown; `seat` is who we are there, and in which of our seats; `socket`
+/// is that of the endpoint: the share of STUN's answers, and its port.
 pub(super) fn keep(
     core: &Core,
     number: usize,
-    relay: &RelayAt,
+    (relay, credential): (&RelayAt, &dyn Fn() -> Vec<u8>),
     seat: (&Rc<Identity>, u64),
     socket: (&Lane, u16),
 ) {
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
-        match relay::connect_in(relay.address, relay.id.expected(), seat, &relay.credential) {
+        match relay::connect_in(relay.address, relay.id.expected(), seat, &credential()) {
             Ok((sender, mut receiver)) => {
                 let begun = now();
                 let host = sender.local_addr().map(|address| SocketAddr::new(address.ip(), socket.1)).ok();

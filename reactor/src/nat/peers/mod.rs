@@ -70,7 +70,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use self::core::Core;
@@ -81,7 +81,7 @@ use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;
 use crate::nat::PeerId;
 use crate::nat::relay::Seat;
-use crate::net::quic::{Connection, Endpoint};
+use crate::net::quic::{Connection, Endpoint, WeakConnection};
 use crate::net::tls::HANDSHAKE_TIMEOUT;
 
 /// Where a relay is, and who.
@@ -118,6 +118,20 @@ pub enum Path {
         /// To there and back.
         round_trip: Duration,
     },
+}
+
+/// The way that a connection takes, which may change. It keeps neither the connection nor the [`Peers`].
+pub struct Way {
+    core: Weak<Core>,
+    address: SocketAddr,
+    connection: WeakConnection,
+}
+
+impl Way {
+    /// What it is now; `None` when the connection is gone. Never suspends.
+    pub fn path(&self) -> Option<Path> {
+        self.core.upgrade().filter(|_| self.connection.is_up())?.path_at(self.address)
+    }
 }
 
 /// An endpoint whose peers are known by their ids; see the module. The connections that it made last as long as it does.
@@ -179,6 +193,16 @@ impl Peers {
     /// # Panics
     /// When there is no memory for another coroutine.
     pub fn add_relay(&self, relay: RelayAt) -> RelayKey {
+        let credential = relay.credential.clone();
+        self.add_relay_shown(relay, move || credential.clone())
+    }
+
+    /// As [`Peers::add_relay`], and what the relay is shown is asked for at each connection to it: a passport may have been
+    /// renewed. `credential` must not suspend.
+    ///
+    /// # Panics
+    /// As [`Peers::add_relay`].
+    pub fn add_relay_shown(&self, relay: RelayAt, credential: impl Fn() -> Vec<u8> + 'static) -> RelayKey {
         let number = {
             let keepers = self.keepers.borrow();
             (0..).find(|number| !keepers.contains_key(number)).expect("there are fewer than numbers")
@@ -187,7 +211,8 @@ impl Peers {
         let (core, identity, seat) = (self.core.clone(), self.identity.clone(), self.seat);
         let lane = self.endpoint.lane(crate::net::quic::Share::StunAnswers);
         let port = self.endpoint.local_addr().map_or(0, |address| address.port());
-        let keeping = move || keep_relay::keep(&core, number, &relay, (&identity, seat), (&lane, port));
+        let keeping =
+            move || keep_relay::keep(&core, number, (&relay, &credential), (&identity, seat), (&lane, port));
         let task = Builder::new().name("relay keeper").spawn(keeping);
         self.keepers.borrow_mut().insert(number, task.unwrap_or_else(|error| panic!("{error}")));
         RelayKey(number)
@@ -206,6 +231,11 @@ impl Peers {
         self.core.has_relay_of(&[relay])
     }
 
+    /// Whether a connection goes over a relay, or would if its direct way failed: it is not to be let go. Never suspends.
+    pub fn uses(&self, relay: RelayKey) -> bool {
+        self.core.uses(relay)
+    }
+
     /// Tells peers of an address at which we can be reached, beside those that are found out. Never suspends.
     pub fn add_address(&self, address: SocketAddr) {
         self.core.add_own(address);
@@ -220,10 +250,21 @@ impl Peers {
     /// # Suspends
     /// For a round trip over the relay; while no relay is connected up to [`HANDSHAKE_TIMEOUT`] more.
     pub fn connect(&self, peer: PeerId) -> io::Result<Connection> {
+        self.connect_at(peer, &[])
+    }
+
+    /// As [`Peers::connect`], to a peer who is said to be at the `named` relays: those are tried first.
+    ///
+    /// # Errors
+    /// As [`Peers::connect`].
+    ///
+    /// # Suspends
+    /// As [`Peers::connect`], and for a round trip more to each relay that does not know it.
+    pub fn connect_at(&self, peer: PeerId, named: &[RelayKey]) -> io::Result<Connection> {
         self.wait_relay(deadline_after(HANDSHAKE_TIMEOUT))?;
         let no_room =
             || io::Error::new(ErrorKind::QuotaExceeded, "too many peers are known: close some connections");
-        let address = self.core.address_of(peer).ok_or_else(no_room)?;
+        let address = self.core.address_of(peer, named).ok_or_else(no_room)?;
         let connection = self.endpoint.dial(address, peer.expected())?;
         if !self.core.attach(&connection) {
             // It was forgotten meanwhile, and what is sent to it would lead nowhere.
@@ -281,10 +322,10 @@ impl Peers {
         self.core.path(peer)
     }
 
-    /// How the peer at the other end of a connection is reached now, whether it is found by its id or has called; `None` when the
-    /// connection is gone. Never suspends.
-    pub fn path_of(&self, connection: &Connection) -> Option<Path> {
-        self.core.path_of(connection)
+    /// The way to the peer at the other end of a connection, whether it is found by its id or has called. Never suspends.
+    pub fn way_of(&self, connection: &Connection) -> Way {
+        let (core, connection_of) = (Rc::downgrade(&self.core), connection.downgrade());
+        Way { core, address: connection.remote_addr(), connection: connection_of }
     }
 
     /// Waits until a peer is reached as is `wanted`.

@@ -54,16 +54,25 @@ pub(super) struct Peer {
     pub(super) links: Vec<Link>,
     /// Which relay it was last heard over.
     pub(super) relay: Option<usize>,
+    /// Those that it is said to be at, by whoever had it dialled: these are tried before others.
+    pub(super) named: Vec<usize>,
     /// Those that have said that it is not there, since it was heard over any.
     pub(super) absent_at: BTreeSet<usize>,
+    /// The last that was sent to one that we dial and have not heard yet: at a relay that does not know it, it is lost.
+    pub(super) unanswered: Vec<u8>,
     heard_at: Instant,
     due: Option<Instant>,
 }
 
 impl Peer {
+    /// Whether there is a connection to it.
+    pub(super) fn is_up(&self) -> bool {
+        self.links.iter().any(|link| link.connection.is_up())
+    }
+
     /// How it is reached; `None` without a connection to it.
     pub(super) fn path(&self) -> Option<Path> {
-        if !self.links.iter().any(|link| link.connection.is_up()) {
+        if !self.is_up() {
             return None;
         }
         let direct = self.paths.route().zip(self.paths.round_trip());
@@ -107,7 +116,9 @@ impl Table {
             paths: Paths::default(),
             links: Vec::new(),
             relay: None,
+            named: Vec::new(),
             absent_at: BTreeSet::new(),
+            unanswered: Vec::new(),
             heard_at: now,
             due: None,
         };
@@ -117,9 +128,7 @@ impl Table {
     }
 
     fn forget(&mut self, now: Instant) {
-        let is_kept = |peer: &Peer| {
-            now < peer.heard_at + FORGET_AFTER || peer.links.iter().any(|link| link.connection.is_up())
-        };
+        let is_kept = |peer: &Peer| now < peer.heard_at + FORGET_AFTER || peer.is_up();
         let gone: Vec<u64> =
             self.peers.iter().filter(|(_, peer)| !is_kept(peer)).map(|(number, _)| *number).collect();
         for number in gone {
@@ -152,6 +161,20 @@ impl Table {
 
     pub(super) fn by_session(&self, tag: SessionTag) -> Option<u64> {
         self.sessions.get(&tag).copied()
+    }
+
+    /// Whether the packets of anybody to whom we have a connection go over that relay, or would if there were no direct way.
+    pub(super) fn uses(&self, relay: usize) -> bool {
+        self.peers.values().any(|peer| peer.relay == Some(relay) && peer.is_up())
+    }
+
+    /// There is no such relay any more.
+    pub(super) fn forget_relay(&mut self, relay: usize) {
+        for peer in self.peers.values_mut() {
+            peer.relay = peer.relay.filter(|other| *other != relay);
+            peer.named.retain(|other| *other != relay);
+            peer.absent_at.remove(&relay);
+        }
     }
 
     /// All that are known, by their numbers.
@@ -196,6 +219,7 @@ impl Table {
         peer.heard_at = now;
         peer.relay = Some(relay);
         peer.absent_at.clear();
+        peer.unanswered = Vec::new();
         Some(number)
     }
 

@@ -152,6 +152,11 @@ impl Relay {
         self.0.switch.borrow().client_count()
     }
 
+    /// Those who are registered, each once, however many seats it has. Never suspends.
+    pub fn clients(&self) -> Vec<PeerId> {
+        self.0.switch.borrow().clients()
+    }
+
     /// Turns a client out, from all of its seats, who may not be one any more. Never suspends.
     pub fn dismiss(&self, peer: PeerId) {
         let seats = self.0.switch.borrow_mut().dismiss(peer);

@@ -29,6 +29,9 @@ pub struct Quota {
     pub bytes_per_second: u64,
     /// Bytes that one peer may send at once. The default is 2 MiB.
     pub burst_bytes: u64,
+    /// Bytes that all peers together may send in a second, in the long run, and at once. The default is 32 MiB: what a relay
+    /// does beside, and its line, are to have the rest.
+    pub bytes_per_second_in_all: u64,
 }
 
 impl Default for Quota {
@@ -39,6 +42,7 @@ impl Default for Quota {
             memory_bytes: 64 << 20,
             bytes_per_second: 16 << 20,
             burst_bytes: 2 << 20,
+            bytes_per_second_in_all: 32 << 20,
         }
     }
 }
@@ -70,7 +74,7 @@ pub(super) enum Fate {
     Queued,
     /// Nobody has that seat.
     Absent,
-    /// The sender has sent too much.
+    /// The sender has sent too much, or all have.
     OverQuota,
     /// Too much waits for whom it is for, of this sender or of all.
     QueueFull,
@@ -85,6 +89,8 @@ pub(super) struct Switch {
     quota: Quota,
     slots: BTreeMap<Seat, Slot>,
     peers: BTreeMap<PeerId, Standing>,
+    /// What all of them may still send; none before anybody came.
+    in_all: Option<Allowance>,
     memory_bytes: usize,
     next_serial: u64,
 }
@@ -125,14 +131,13 @@ struct Allowance {
 }
 
 impl Allowance {
-    /// Takes so much of it, if it is there.
-    fn take(&mut self, bytes: u64, quota: &Quota, now: Instant) -> bool {
-        let earned = now.saturating_duration_since(self.at).as_micros() * u128::from(quota.bytes_per_second)
-            / 1_000_000;
+    /// Takes so much of it, if it is there. It grows by `per_second`, to `most`.
+    fn take(&mut self, bytes: u64, per_second: u64, most: u64, now: Instant) -> bool {
+        let earned = now.saturating_duration_since(self.at).as_micros() * u128::from(per_second) / 1_000_000;
         // The rest of a byte that is not earned yet stays in the time.
         if earned > 0 {
             let earned = u64::try_from(earned).unwrap_or(u64::MAX);
-            self.bytes = self.bytes.saturating_add(earned).min(quota.burst_bytes);
+            self.bytes = self.bytes.saturating_add(earned).min(most);
             self.at = now;
         }
         let left = self.bytes.checked_sub(bytes);
@@ -145,7 +150,7 @@ impl Switch {
     /// A relay without clients.
     pub(super) fn new(quota: Quota) -> Switch {
         let (slots, peers) = (BTreeMap::new(), BTreeMap::new());
-        Switch { quota, slots, peers, memory_bytes: 0, next_serial: 0 }
+        Switch { quota, slots, peers, in_all: None, memory_bytes: 0, next_serial: 0 }
     }
 
     /// Gives a client its slot. One that had the seat already keeps what waits there, and its earlier ticket is worth nothing.
@@ -213,9 +218,13 @@ impl Switch {
         }
         let sender = from.seat.peer;
         let weight = weight(bytes.len());
-        let allowance = self.peers.get_mut(&sender).map(|peer| &mut peer.allowance);
-        // Also for what goes nowhere: it was read, and is answered.
-        if !allowance.is_some_and(|allowance| allowance.take(weight as u64, &self.quota, now)) {
+        // Also for what goes nowhere: it was read, and is answered. Who has used up its own takes nothing from all.
+        let (own, all) = (&self.quota, self.quota.bytes_per_second_in_all);
+        let is_allowed = self.peers.get_mut(&sender).is_some_and(|peer| {
+            peer.allowance.take(weight as u64, own.bytes_per_second, own.burst_bytes, now)
+        });
+        let in_all = self.in_all.get_or_insert(Allowance { bytes: all, at: now });
+        if !is_allowed || !in_all.take(weight as u64, all, all, now) {
             return Fate::OverQuota;
         }
         let Some(slot) = self.slots.get_mut(&to) else { return Fate::Absent };
@@ -255,6 +264,11 @@ impl Switch {
             }
             Frame::Datagram { seat: queued.from, bytes: &queued.bytes }.encode(out);
         }
+    }
+
+    /// Peers with any slot.
+    pub(super) fn clients(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
     }
 
     /// Clients that have a slot.

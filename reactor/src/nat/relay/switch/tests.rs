@@ -13,6 +13,7 @@ const QUOTA: Quota = Quota {
     memory_bytes: 6_000,
     bytes_per_second: 1_000_000,
     burst_bytes: 20_000,
+    bytes_per_second_in_all: 100_000_000,
 };
 
 fn id(number: u8) -> Seat {
@@ -142,6 +143,20 @@ fn a_client_may_send_so_much_and_registering_anew_gives_no_more() {
         switch.on_datagram(ticket, id(9), &[0; 900], now) == Fate::Absent
     });
     assert_eq!(later.count(), 1);
+}
+
+#[test]
+fn all_clients_together_may_send_so_much_and_who_is_over_its_own_share_takes_nothing_from_the_others() {
+    let quota = Quota { bytes_per_second_in_all: 30_000, ..QUOTA };
+    let (mut switch, begin) = (Switch::new(quota), Instant::now());
+    let tickets = [1, 2, 3].map(|number| switch.register(id(number), begin).unwrap());
+    let mut sent = |number: usize, now| {
+        (0..1_000)
+            .filter(|_| switch.on_datagram(tickets[number], id(9), &[0; 900], now) == Fate::Absent)
+            .count()
+    };
+    assert_eq!([sent(0, begin), sent(1, begin), sent(2, begin)], [20, 10, 0]);
+    assert_eq!(sent(2, begin + Duration::from_millis(100)), 3);
 }
 
 #[test]
