@@ -45,7 +45,7 @@ use crate::revocation::Revocations;
 use wire::{Answer, Hello, Opening, Verdict, receive, receive_opening, send};
 
 /// The versions of everything spoken on a connection that this program speaks. A peer with none of them is refused.
-pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 4, newest: 4 };
+pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 5, newest: 5 };
 
 /// Takes lists of the revoked, and keeps the newest.
 pub const FEATURE_REVOCATIONS: u64 = 1;
@@ -113,8 +113,8 @@ pub struct Admitted {
     pub is_renewed: bool,
     /// The version of the protocol that both speak.
     pub version: u32,
-    /// Where it dialled from, or was dialled at.
-    pub address: SocketAddr,
+    /// Where it dialled from, or was dialled at; `None` where it was reached by its id.
+    pub address: Option<SocketAddr>,
     /// The number of the list of the revoked that it has; `None` if it takes none.
     pub revocations: Option<u64>,
     /// What tells its book of renewed passports from ours.
@@ -181,7 +181,7 @@ pub enum AdmissionError {
     Malformed,
 }
 
-/// The dialler's side, over a stream whose other end holds `peer_key` and lives at `peer_address`.
+/// The dialler's side, over a stream whose other end holds `peer_key` and lives at `peer_address`, where it was dialled by that.
 ///
 /// # Errors
 /// Why no admission came of it; close the stream then.
@@ -192,14 +192,14 @@ pub fn dialler(
     stream: &mut (impl Read + Write),
     ours: &Credentials,
     peer_key: PublicKey,
-    peer_address: SocketAddr,
+    peer_address: impl Into<Option<SocketAddr>>,
 ) -> Result<Admitted, AdmissionError> {
     send(stream, &Opening::Hello(ours.hello()), HELLO_BYTES_MAX)?;
     match receive::<Answer>(stream, WELCOME_BYTES_MAX)? {
         Answer::Refused(Refusal::Passport(PassportError::Revoked { .. })) => Err(AdmissionError::Unproven),
         Answer::Refused(refusal) => Err(AdmissionError::Refused(refusal)),
         Answer::Removed(list) => Err(ours.removed_by(list)),
-        Answer::Welcome(hello) => match ours.judge(*hello, peer_key, peer_address) {
+        Answer::Welcome(hello) => match ours.judge(*hello, peer_key, peer_address.into()) {
             Ok(admitted) => {
                 send(stream, &Verdict::Accepted, HELLO_BYTES_MAX)?;
                 Ok(admitted)
@@ -212,7 +212,7 @@ pub fn dialler(
     }
 }
 
-/// The acceptor's side, over a stream whose other end holds `peer_key` and dialled from `peer_address`.
+/// The acceptor's side, over a stream whose other end holds `peer_key` and dialled from `peer_address`, where that says anything.
 ///
 /// # Errors
 /// Why no admission came of it; close the stream then.
@@ -223,7 +223,7 @@ pub fn acceptor(
     stream: &mut (impl Read + Write),
     ours: &Credentials,
     peer_key: PublicKey,
-    peer_address: SocketAddr,
+    peer_address: impl Into<Option<SocketAddr>>,
 ) -> Result<Visitor, AdmissionError> {
     let hello = match receive_opening(stream)? {
         Ok(Opening::Hello(hello)) => hello,
@@ -241,7 +241,7 @@ pub fn acceptor(
             };
         }
     };
-    match ours.judge(*hello, peer_key, peer_address) {
+    match ours.judge(*hello, peer_key, peer_address.into()) {
         Ok(admitted) => {
             send(stream, &Answer::Welcome(ours.hello()), HELLO_BYTES_MAX)?;
             match receive::<Verdict>(stream, HELLO_BYTES_MAX)? {
@@ -287,11 +287,16 @@ pub fn answer(stream: &mut impl Write, answer: &invitation::Answer) -> io::Resul
 }
 
 impl Credentials {
+    /// What lets us in now.
+    pub(crate) fn newest_passport(&self) -> Passport {
+        self.renewals.newest(&self.passport, reactor::wall_clock())
+    }
+
     fn hello(&self) -> Box<Hello> {
         Box::new(Hello {
             versions: PROTOCOL_VERSIONS,
             features: FEATURES,
-            passport: self.renewals.newest(&self.passport, reactor::wall_clock()),
+            passport: self.newest_passport(),
             role: self.role,
             addresses: self.addresses.clone(),
             revocations: self.peers.revocations().version(),
@@ -322,23 +327,32 @@ impl Credentials {
         if is_revoked { Err(Declined::Revoked) } else { Ok(()) }
     }
 
-    fn judge(&self, hello: Hello, key: PublicKey, address: SocketAddr) -> Result<Admitted, Refusal> {
+    /// What whoever proved `key` and shows this passport may do, and by which passport: the newest that is known of it.
+    pub(crate) fn verdict(
+        &self,
+        shown: &Passport,
+        key: &PublicKey,
+    ) -> Result<(Passport, Rights), PassportError> {
+        // What it shows names it, whatever else we know of that key.
+        let now = reactor::wall_clock();
+        let passport = if shown.holder() == *key { self.renewals.newest(shown, now) } else { shown.clone() };
+        let verdict = passport.verify(&self.network, key, now);
+        // Who was removed hears that, and not that its passport has expired meanwhile.
+        if matches!(verdict, Ok(_) | Err(PassportError::Expired { .. })) {
+            self.peers.admit(&passport)?;
+        }
+        verdict.map(|rights| (passport, rights))
+    }
+
+    fn judge(&self, hello: Hello, key: PublicKey, address: Option<SocketAddr>) -> Result<Admitted, Refusal> {
         let Some(version) = PROTOCOL_VERSIONS.common(hello.versions) else {
             return Err(Refusal::Version { ours: PROTOCOL_VERSIONS, theirs: hello.versions });
         };
         if key == self.own {
             return Err(Refusal::SameKey);
         }
-        // What it shows names it, whatever else we know of that key.
         let shown = hello.passport;
-        let now = reactor::wall_clock();
-        let passport = if shown.holder() == key { self.renewals.newest(&shown, now) } else { shown.clone() };
-        let verdict = passport.verify(&self.network, &key, now);
-        // Who was removed hears that, and not that its passport has expired meanwhile.
-        if matches!(verdict, Ok(_) | Err(PassportError::Expired { .. })) {
-            self.peers.admit(&passport).map_err(Refusal::Passport)?;
-        }
-        let rights = verdict.map_err(Refusal::Passport)?;
+        let (passport, rights) = self.verdict(&shown, &key).map_err(Refusal::Passport)?;
         let needed = match hello.role {
             Role::Storage => Rights { store: true, ..Rights::default() },
             Role::Client => Rights { read: true, ..Rights::default() },
@@ -348,12 +362,16 @@ impl Credentials {
         }
         let addresses = hello.addresses.into_iter().take(ADDRESSES_MAX).map(|mut listening| {
             // "Any address" says nothing to others; the one it dials from or was dialled at does.
-            if listening.ip().is_unspecified() {
+            if listening.ip().is_unspecified()
+                && let Some(address) = address
+            {
                 listening.set_ip(address.ip());
             }
             listening
         });
-        let addresses = addresses.filter(|_| hello.role == Role::Storage);
+        let is_of_use =
+            |listening: &SocketAddr| hello.role == Role::Storage && !listening.ip().is_unspecified();
+        let addresses = addresses.filter(is_of_use);
         let peer = Peer { role: hello.role, rights, expires: passport.opens_until() };
         let revocations = (hello.features & FEATURE_REVOCATIONS != 0).then_some(hello.revocations);
         let mut contact = Contact::new(key, addresses);

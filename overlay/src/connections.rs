@@ -5,14 +5,14 @@
 //! stays as the connection's session until it closes (`session.rs`).
 //! After a failed dial the peer is not dialled again for a pause that doubles from [`PAUSE_MIN`] to [`PAUSE_MAX`]:
 //! until then a call to it fails at once, so a dead node costs its neighbours nothing. The pause ends early if the peer
-//! is heard of at another address, or dials us.
+//! is heard of at another address or relay, or dials us.
 //!
 //! Connections that the peer dialled are as good as ours for calling it. If both dial at once there are two: calls take
-//! the newest, since an older one may be the remains of the peer's former process.
+//! the newest, since an older one may be the remains of the peer's former process; but one over TCP rather than a newer one by
+//! the peer's id, once it has shown that it lives (`session.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,7 @@ use reactor::crypto::PublicKey;
 use reactor::rpc::Connection;
 use reactor::sync::Signal;
 
-use crate::contact::Addresses;
-use crate::dial::DialError;
+use crate::dial::{DialError, Places};
 
 /// The first pause after a failed dial.
 pub(crate) const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -45,7 +44,7 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Slot {
-    /// Newest last.
+    /// Newest last, or the one that calls rather take.
     connections: Vec<Connection>,
     dial: Option<Rc<Dial>>,
     failure: Option<Failure>,
@@ -55,7 +54,7 @@ struct Slot {
 struct Failure {
     until: Instant,
     pause: Duration,
-    addresses: Addresses,
+    places: Places,
     error: Rc<DialError>,
 }
 
@@ -81,21 +80,15 @@ pub(crate) enum Way {
 }
 
 impl Pool {
-    /// How to reach `key`, thought to be at `addresses`. If `insist`, the memory of failures is ignored.
-    pub(crate) fn way_to(
-        &self,
-        key: &PublicKey,
-        addresses: &[SocketAddr],
-        insist: bool,
-        now: Instant,
-    ) -> Way {
+    /// How to reach `key`, thought to be at `places`. If `insist`, the memory of failures is ignored.
+    pub(crate) fn way_to(&self, key: &PublicKey, places: &Places, insist: bool, now: Instant) -> Way {
         let mut slots = self.slots.borrow_mut();
         if slots.len() >= SLOTS_MAX {
             slots.retain(|_, slot| slot.is_needed(now));
         }
         let slot = slots.entry(*key).or_default();
         slot.last_used = Some(now);
-        if let Some(connection) = slot.connections.iter().rev().find(|connection| !connection.is_closed()) {
+        if let Some(connection) = slot.newest() {
             return Way::Open(connection.clone());
         }
         if let Some(dial) = &slot.dial {
@@ -104,7 +97,7 @@ impl Pool {
         if let Some(failure) = &slot.failure
             && !insist
             && now < failure.until
-            && addresses.iter().all(|address| failure.addresses.contains(address))
+            && places.are_among(&failure.places)
         {
             return Way::Pausing(failure.error.clone());
         }
@@ -145,6 +138,18 @@ impl Pool {
         }
     }
 
+    /// The connection that calls to `key` take, if there is one.
+    pub(crate) fn newest(&self, key: &PublicKey) -> Option<Connection> {
+        self.slots.borrow().get(key)?.newest().cloned()
+    }
+
+    /// Has calls to `key` take this connection, if it is one of that peer's.
+    pub(crate) fn prefer(&self, key: &PublicKey, connection: &Connection) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(key) {
+            slot.connections.sort_by_key(|other| other.is_same(connection));
+        }
+    }
+
     /// Forgets closed connections of a peer. Returns whether it has another one.
     pub(crate) fn sweep(&self, key: &PublicKey) -> bool {
         let mut slots = self.slots.borrow_mut();
@@ -168,7 +173,7 @@ impl Pool {
         &self,
         key: &PublicKey,
         dial: &Rc<Dial>,
-        result: Result<Connection, (DialError, Addresses)>,
+        result: Result<Connection, (DialError, Places)>,
         now: Instant,
     ) {
         let mut slots = self.slots.borrow_mut();
@@ -176,13 +181,16 @@ impl Pool {
         if slot.dial.as_ref().is_some_and(|current| Rc::ptr_eq(current, dial)) {
             slot.dial = None;
         }
-        let result = result.map_err(|(error, addresses)| {
+        let result = result.map_err(|(error, places)| {
             let error = Rc::new(error);
             // It may have dialled us meanwhile: then the failure means nothing.
             if !slot.is_connected() {
                 let pause =
                     slot.failure.as_ref().map_or(PAUSE_MIN, |failure| (failure.pause * 2).min(PAUSE_MAX));
-                slot.failure = Some(Failure { until: now + pause, pause, addresses, error: error.clone() });
+                // Where it was sought before is no news either: who says now this and now that ends no pause by it.
+                let before = slot.failure.take().map_or_else(Places::default, |failure| failure.places);
+                let places = places.with(before);
+                slot.failure = Some(Failure { until: now + pause, pause, places, error: error.clone() });
             }
             error
         });
@@ -199,8 +207,7 @@ impl Pool {
     /// Every peer with an open connection, with its newest.
     pub(crate) fn one_of_each(&self) -> Vec<(PublicKey, Connection)> {
         let slots = self.slots.borrow();
-        let newest = |slot: &Slot| slot.connections.iter().rev().find(|open| !open.is_closed()).cloned();
-        slots.iter().filter_map(|(key, slot)| Some((*key, newest(slot)?))).collect()
+        slots.iter().filter_map(|(key, slot)| Some((*key, slot.newest()?.clone()))).collect()
     }
 
     /// Closes everything and ends every dial.
@@ -218,6 +225,10 @@ impl Slot {
         if let Some(dial) = self.dial {
             dial.cancel();
         }
+    }
+
+    fn newest(&self) -> Option<&Connection> {
+        self.connections.iter().rev().find(|connection| !connection.is_closed())
     }
 
     fn is_needed(&self, now: Instant) -> bool {
@@ -289,16 +300,22 @@ impl Dial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dial::Place;
     use reactor::rpc::{Config, Service};
+    use std::net::SocketAddr;
 
     const KEY: PublicKey = PublicKey::from_bytes([1; 32]);
 
-    fn addresses(port: u16) -> Addresses {
-        std::iter::once(SocketAddr::from(([127, 0, 0, 1], port))).collect()
+    fn address(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    fn places(port: u16) -> Places {
+        Places { addresses: std::iter::once(address(port)).collect(), ..Places::default() }
     }
 
     fn failure() -> DialError {
-        DialError::TimedOut { address: addresses(1)[0] }
+        DialError::TimedOut { place: Place::At(address(1)) }
     }
 
     /// A connection, and its other end, which must be kept for it to stay open.
@@ -309,7 +326,7 @@ mod tests {
     }
 
     fn must_dial(pool: &Pool, port: u16, insist: bool, now: Instant) -> Option<Rc<Dial>> {
-        match pool.way_to(&KEY, &addresses(port), insist, now) {
+        match pool.way_to(&KEY, &places(port), insist, now) {
             Way::MustDial(dial) => Some(dial),
             _ => None,
         }
@@ -321,7 +338,7 @@ mod tests {
             let (pool, now) = (Rc::new(Pool::default()), Instant::now());
             let dial = must_dial(&pool, 1, false, now).unwrap();
             let waiting = (0..3).map(|_| {
-                let Way::Dialling(dial) = pool.way_to(&KEY, &addresses(1), false, now) else {
+                let Way::Dialling(dial) = pool.way_to(&KEY, &places(1), false, now) else {
                     panic!("a second dial")
                 };
                 reactor::spawn(move || dial.wait().is_ok())
@@ -331,7 +348,7 @@ mod tests {
             pool.add(KEY, ours.clone(), now);
             pool.on_dialled(&KEY, &dial, Ok(ours), now);
             assert!(waiting.into_iter().all(|waiting| waiting.join().unwrap()));
-            assert!(matches!(pool.way_to(&KEY, &addresses(1), false, now), Way::Open(_)));
+            assert!(matches!(pool.way_to(&KEY, &places(1), false, now), Way::Open(_)));
         });
     }
 
@@ -340,7 +357,7 @@ mod tests {
         let (pool, mut now) = (Pool::default(), Instant::now());
         for pause in [PAUSE_MIN, PAUSE_MIN * 2, PAUSE_MIN * 4, PAUSE_MAX, PAUSE_MAX] {
             let dial = must_dial(&pool, 1, false, now).unwrap();
-            pool.on_dialled(&KEY, &dial, Err((failure(), addresses(1))), now);
+            pool.on_dialled(&KEY, &dial, Err((failure(), places(1))), now);
             assert!(must_dial(&pool, 1, false, now + pause - Duration::from_millis(1)).is_none());
             now += pause;
         }
@@ -350,12 +367,18 @@ mod tests {
     #[test]
     fn another_address_and_those_who_insist_end_the_pause() {
         let (pool, now) = (Pool::default(), Instant::now());
-        let fail = |dial: Rc<Dial>| pool.on_dialled(&KEY, &dial, Err((failure(), addresses(1))), now);
+        let fail = |dial: Rc<Dial>| pool.on_dialled(&KEY, &dial, Err((failure(), places(1))), now);
         fail(must_dial(&pool, 1, false, now).unwrap());
         assert!(must_dial(&pool, 1, false, now).is_none());
         fail(must_dial(&pool, 2, false, now).unwrap());
         fail(must_dial(&pool, 1, true, now).unwrap());
         assert!(must_dial(&pool, 1, false, now).is_none());
+        let at = |relay| Places { relays: vec![PublicKey::from_bytes([relay; 32])], ..places(1) };
+        let Way::MustDial(dial) = pool.way_to(&KEY, &at(2), false, now) else { panic!("another relay") };
+        pool.on_dialled(&KEY, &dial, Err((failure(), at(2))), now);
+        let Way::MustDial(dial) = pool.way_to(&KEY, &at(3), false, now) else { panic!("another relay") };
+        pool.on_dialled(&KEY, &dial, Err((failure(), at(3))), now);
+        assert!(matches!(pool.way_to(&KEY, &at(2), false, now), Way::Pausing(_)), "it was sought there");
     }
 
     #[test]
@@ -367,9 +390,9 @@ mod tests {
             let waiting = reactor::spawn(move || waiting.wait().is_ok());
             pool.add(KEY, ours, now);
             assert!(waiting.join().unwrap());
-            pool.on_dialled(&KEY, &dial, Err((failure(), addresses(1))), now);
+            pool.on_dialled(&KEY, &dial, Err((failure(), places(1))), now);
             assert!(!pool.has_failed(&KEY));
-            assert!(matches!(pool.way_to(&KEY, &addresses(1), false, now), Way::Open(_)));
+            assert!(matches!(pool.way_to(&KEY, &places(1), false, now), Way::Open(_)));
         });
     }
 
@@ -385,7 +408,7 @@ mod tests {
             assert!(pairs[1..].iter().all(|(ours, _)| !ours.is_closed()));
             pairs[PEER_CONNECTIONS_MAX].0.close();
             assert!(pool.sweep(&KEY));
-            assert!(matches!(pool.way_to(&KEY, &[], false, now), Way::Open(_)));
+            assert!(matches!(pool.way_to(&KEY, &Places::default(), false, now), Way::Open(_)));
             pool.close_all();
             assert!(pairs.iter().all(|(ours, _)| ours.is_closed()));
             assert!(!pool.is_connected(&KEY));
@@ -400,10 +423,10 @@ mod tests {
             bytes[..4].copy_from_slice(&number.to_be_bytes());
             let key = PublicKey::from_bytes(bytes);
             let at = now + Duration::from_millis(u64::from(number));
-            let Way::MustDial(dial) = pool.way_to(&key, &addresses(1), false, at) else {
+            let Way::MustDial(dial) = pool.way_to(&key, &places(1), false, at) else {
                 panic!("never seen before")
             };
-            pool.on_dialled(&key, &dial, Err((failure(), addresses(1))), at);
+            pool.on_dialled(&key, &dial, Err((failure(), places(1))), at);
         }
         assert!(pool.slots.borrow().len() <= SLOTS_MAX);
     }

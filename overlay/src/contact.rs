@@ -80,8 +80,13 @@ impl Contact {
     }
 
     /// Which relays it can be reached by; none if it names none.
-    pub fn relays(&self) -> &[Relay] {
+    pub fn relays(&self) -> &[PublicKey] {
         self.record.as_ref().map_or(&[], |record| &record.statement().relays)
+    }
+
+    /// The relay that it is, by its own word.
+    pub fn as_relay(&self) -> Option<Relay> {
+        self.record.as_ref()?.as_relay()
     }
 
     /// Where it says that it stands.

@@ -14,7 +14,7 @@ use reactor::sync::Signal;
 
 use crate::admission::{AdmissionError, Refusal};
 use crate::contact::Contact;
-use crate::dial::{self, DIAL_TIMEOUT, DialError};
+use crate::dial::{self, DIAL_TIMEOUT, DialError, Dialled};
 use crate::k_bucket::K;
 use crate::lookup::{Found, lookup};
 use crate::passport::PassportError;
@@ -90,6 +90,8 @@ pub(crate) fn join(state: &Rc<State>, ways: &[Bootstrap]) -> Result<usize, JoinE
             None => JoinError::Unreachable { tried: ways.len() },
         });
     }
+    // Whom it finds may be reached over relays only, which whoever let us in has told us of.
+    state.reach.tend(state);
     let found = look_up_ourselves(state);
     tracing::debug!(asked = found.asked_count, found = found.closest.len(), "joined");
     Ok(state.table.borrow().live_count())
@@ -171,21 +173,19 @@ fn spawn_attempt(state: &Rc<State>, attempts: &Rc<Attempts>, way: Bootstrap) {
             attempt.succeeded.set(result.is_ok());
         }
         Bootstrap::Address(address) if state.credentials.addresses.contains(address) => {}
-        Bootstrap::Address(address) => {
-            match dial::dial_address(&state.identity, &state.credentials, Expect::Any, *address) {
-                Ok(dialled) => {
-                    state.ways.borrow_mut().on_met(&way, dialled.admitted.contact.public_key);
-                    let session = Session::begin(&state, dialled.stream, dialled.admitted);
-                    attempt.succeeded.set(true);
-                    drop(attempt);
-                    session.watch();
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "no way in");
-                    note_refusal(&attempt.attempts, &error);
-                }
+        Bootstrap::Address(address) => match dial::dial_address(&state, Expect::Any, *address) {
+            Ok(Dialled { stream, admitted, whereabouts }) => {
+                state.ways.borrow_mut().on_met(&way, admitted.contact.public_key);
+                let session = Session::begin(&state, stream, admitted, whereabouts);
+                attempt.succeeded.set(true);
+                drop(attempt);
+                session.watch();
             }
-        }
+            Err(error) => {
+                tracing::debug!(%error, "no way in");
+                note_refusal(&attempt.attempts, &error);
+            }
+        },
     });
 }
 

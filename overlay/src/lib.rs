@@ -10,10 +10,11 @@
 //! | `node` | what is started, used and stopped |
 //! | `join`, `upkeep`, `listener`, `session` | flow: getting in, staying in, letting in, one connection's life |
 //! | `state`, `connections`, `dial`, `served` | flow: what the coroutines share, reaching a peer, and what it may ask |
+//! | `reach`, `relaying` | flow: reaching a peer by its id over relays, and being one |
 //! | `revoking`, `renewing`, `stating`, `handing_over`, [`stranger`] | flow: cutting off who is no member any more, spreading what the owner signed and what we say of ourselves, asking to become a member |
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
-//! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], `introductions`, [`letterbox`] | pure: told the time and the answers, never asking |
-//! | [`node_id`], [`contact`], [`peers`], [`message`] | what travels |
+//! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], `introductions`, [`letterbox`], `relays` | pure: told the time and the answers, never asking |
+//! | [`node_id`], [`contact`], [`peers`], `whereabouts`, [`message`] | what travels |
 //! | [`passport`], [`renewal`], [`invitation`], [`ticket`], [`revocation`], [`keepsake`] | what the owner signs, and what that proves |
 //! | [`record`] | what a node signs of itself, and how far that goes |
 //!
@@ -79,8 +80,11 @@ mod node;
 pub mod node_id;
 pub mod passport;
 pub mod peers;
+mod reach;
 pub mod record;
 pub mod records;
+mod relaying;
+mod relays;
 pub mod renewal;
 mod renewing;
 pub mod revocation;
@@ -98,6 +102,7 @@ pub mod ticket;
 mod upkeep;
 pub mod watch;
 mod ways;
+mod whereabouts;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -106,15 +111,16 @@ use bytes::Bytes;
 use reactor::rpc::{CallError, Method};
 
 pub use contact::Contact;
-pub use dial::DialError;
+pub use dial::{DialError, Place};
 pub use join::{Bootstrap, JoinError};
 pub use k_bucket::K;
 pub use keepsake::Keepsake;
 pub use node::{Config, Node, StartError};
 pub use node_id::NodeId;
 pub use passport::{Passport, PassportError, Rights};
-pub use peers::{Peer, Peers, Role};
+pub use peers::{How, Peer, Peers, Role};
 pub use record::{NodeRecord, Statement, Zone};
+pub use relaying::RelayError;
 pub use renewal::Renewals;
 pub use revocation::Revocations;
 pub use ticket::Ticket;

@@ -31,6 +31,7 @@ use crate::passport::{Passport, PassportError};
 use crate::peers::{Peers, Role};
 use crate::record::{NodeRecord, Statement};
 use crate::records::Records;
+use crate::relaying::{self, RelayError, Relaying};
 use crate::renewal::Renewals;
 use crate::renewing;
 use crate::revocation::Revocations;
@@ -207,6 +208,17 @@ impl Node {
         table.entries().map(|entry| (entry.contact.clone(), entry.is_live())).collect()
     }
 
+    /// Relays for the members of the network from now on, at the address where we listen, and says so in our record.
+    ///
+    /// # Errors
+    /// If others could not reach us there.
+    ///
+    /// # Suspends
+    /// Until that is on disk.
+    pub fn relay(&self) -> Result<(), RelayError> {
+        relaying::begin(&self.state)
+    }
+
     /// The connected peers and their rights.
     pub fn peers(&self) -> &Peers {
         &self.state.peers
@@ -306,7 +318,7 @@ impl Node {
     /// Saves the contacts, closes the listener and every connection. Calls fail from then on.
     ///
     /// # Suspends
-    /// Until the listener is closed and the contacts are durable.
+    /// Until the listener is closed and the contacts are durable; with connections over relays a second longer at most.
     pub fn stop(&self) {
         if let Some(path) = &self.contacts_file
             && !self.state.stopping.get()
@@ -317,6 +329,12 @@ impl Node {
         for task in self.tasks.take() {
             let _ = task.join();
         }
+        self.state.reach.close();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> &Rc<State> {
+        &self.state
     }
 
     fn begin_stop(&self) {
@@ -325,6 +343,8 @@ impl Node {
             task.terminate();
         }
         self.state.pool.close_all();
+        self.state.reach.begin_stop();
+        self.state.relaying.get().into_iter().for_each(Relaying::end);
     }
 
     fn spawn(&self, task: impl FnOnce() + 'static) {

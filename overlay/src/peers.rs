@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::passport::{Passport, PassportError, Rights};
 use crate::revocation::Revocations;
+pub use crate::whereabouts::{How, Sighting, Whereabouts};
 
 /// Members whose last visit is remembered; beyond that, those who were here longest ago are forgotten.
 pub const SIGHTINGS_MAX: usize = 1024;
@@ -41,17 +42,6 @@ pub struct Peer {
     pub expires: Option<SystemTime>,
 }
 
-/// When and where a member was here last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Sighting {
-    /// Who.
-    pub key: PublicKey,
-    /// Where it dialled from, or was dialled at.
-    pub address: SocketAddr,
-    /// Seconds since it left; 0 for one that is here.
-    pub seconds_ago: u64,
-}
-
 /// The connected peers. Clones are the same book.
 #[derive(Clone, Default)]
 pub struct Peers {
@@ -61,17 +51,29 @@ pub struct Peers {
 #[derive(Default)]
 struct Book {
     connected: HashMap<PublicKey, Connected>,
-    /// Where those were that have left, and when they did.
-    left: HashMap<PublicKey, (SocketAddr, Instant)>,
+    visit_count: u64,
+    /// How and where those were that have left, and when they did.
+    left: HashMap<PublicKey, ((How, Option<SocketAddr>), Instant)>,
     revocations: Revocations,
 }
 
 struct Connected {
     peer: Peer,
     passport: Passport,
-    address: SocketAddr,
-    connections: u32,
+    /// Its connections, that which calls take last.
+    visits: Vec<(Visit, Whereabouts)>,
 }
+
+impl Connected {
+    /// How it is connected, and where it is.
+    fn place(&self) -> Option<(How, Option<SocketAddr>)> {
+        self.visits.last().map(|(_, whereabouts)| whereabouts.now())
+    }
+}
+
+/// One connection of a peer, in the book.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Visit(u64);
 
 impl Peers {
     /// An empty book.
@@ -99,15 +101,48 @@ impl Peers {
         self.inner.borrow().connected.len()
     }
 
-    /// Enters one more connection of a peer, which is at `address`; its latest passport counts.
+    /// Enters one more connection of a peer, which is there and takes the calls from now on; its latest passport counts.
     /// One that was revoked since its passport was looked at has no rights.
-    pub fn enter(&self, key: PublicKey, mut peer: Peer, passport: Passport, address: SocketAddr) {
-        let Book { connected, revocations, .. } = &mut *self.inner.borrow_mut();
+    pub fn enter(
+        &self,
+        key: PublicKey,
+        mut peer: Peer,
+        passport: Passport,
+        whereabouts: impl Into<Whereabouts>,
+    ) -> Visit {
+        let Book { connected, visit_count, revocations, .. } = &mut *self.inner.borrow_mut();
         if revocations.admit(&passport).is_err() {
             peer.rights = Rights::default();
         }
-        let connections = connected.get(&key).map_or(0, |known| known.connections) + 1;
-        connected.insert(key, Connected { peer, passport, address, connections });
+        *visit_count += 1;
+        let visit = Visit(*visit_count);
+        let mut visits = connected.remove(&key).map_or_else(Vec::new, |known| known.visits);
+        visits.push((visit, whereabouts.into()));
+        connected.insert(key, Connected { peer, passport, visits });
+        visit
+    }
+
+    /// The connection of a peer that takes the calls, if one side has dialled the other there.
+    pub(crate) fn direct_visit(&self, key: &PublicKey) -> Option<Visit> {
+        let book = self.inner.borrow();
+        let (visit, whereabouts) = book.connected.get(key)?.visits.last()?;
+        matches!(whereabouts, Whereabouts::At(_)).then_some(*visit)
+    }
+
+    /// Has this connection take the calls to a peer, if it is there.
+    pub(crate) fn prefer(&self, key: &PublicKey, visit: Visit) {
+        if let Some(known) = self.inner.borrow_mut().connected.get_mut(key) {
+            known.visits.sort_by_key(|(other, _)| *other == visit);
+        }
+    }
+
+    /// Notes how those are reached whose ways may change, for when they have left.
+    pub(crate) fn look(&self) {
+        self.inner.borrow().connected.values().flat_map(|known| &known.visits).for_each(
+            |(_, whereabouts)| {
+                whereabouts.now();
+            },
+        );
     }
 
     /// Has the newer passport of a peer that is connected count, if it is.
@@ -124,25 +159,28 @@ impl Peers {
     }
 
     /// Strikes out one connection of a peer.
-    pub fn leave(&self, key: &PublicKey) {
+    pub fn leave(&self, key: &PublicKey, visit: Visit) {
         let mut book = self.inner.borrow_mut();
         let Some(known) = book.connected.get_mut(key) else { return };
-        known.connections -= 1;
-        if known.connections == 0 {
-            let address = known.address;
+        let place = known.place();
+        known.visits.retain(|(other, _)| *other != visit);
+        if let Some(place) = place.filter(|_| known.visits.is_empty()) {
             book.connected.remove(key);
-            book.remember(*key, address);
+            book.remember(*key, place);
         }
     }
 
     /// Who is here, and who was: at most [`SIGHTINGS_MAX`], the latest first.
     pub fn sightings(&self) -> Vec<Sighting> {
         let (book, now) = (self.inner.borrow(), reactor::now());
-        let here = book.connected.iter();
-        let here = here.map(|(key, known)| Sighting { key: *key, address: known.address, seconds_ago: 0 });
+        let here = book.connected.iter().filter_map(|(key, known)| {
+            let (how, address) = known.place()?;
+            Some(Sighting { key: *key, how, address, seconds_ago: 0 })
+        });
         let left = book.left.iter().filter(|(key, _)| !book.connected.contains_key(key));
-        let left = left.map(|(key, (address, at))| Sighting {
+        let left = left.map(|(key, ((how, address), at))| Sighting {
             key: *key,
+            how: *how,
             address: *address,
             seconds_ago: now.saturating_duration_since(*at).as_secs().max(1),
         });
@@ -150,6 +188,11 @@ impl Peers {
         sightings.sort_by_key(|sighting| (sighting.seconds_ago, sighting.key));
         sightings.truncate(SIGHTINGS_MAX);
         sightings
+    }
+
+    /// How a peer is connected, by the connection that calls take; `None` if it is not.
+    pub fn how(&self, key: &PublicKey) -> Option<How> {
+        self.inner.borrow().connected.get(key)?.place().map(|(how, _)| how)
     }
 
     /// Who is a member no more.
@@ -199,8 +242,8 @@ impl Peers {
 }
 
 impl Book {
-    fn remember(&mut self, key: PublicKey, address: SocketAddr) {
-        self.left.insert(key, (address, reactor::now()));
+    fn remember(&mut self, key: PublicKey, place: (How, Option<SocketAddr>)) {
+        self.left.insert(key, (place, reactor::now()));
         if self.left.len() > SIGHTINGS_MAX
             && let Some(oldest) = self.left.iter().min_by_key(|(_, (_, at))| *at).map(|(key, _)| *key)
         {
@@ -213,6 +256,7 @@ impl Book {
 mod tests {
     use super::*;
     use reactor::crypto::Identity;
+    use reactor::nat::peers::Path;
 
     const CLIENT: Peer = Peer { role: Role::Client, rights: Rights::CLIENT, expires: None };
 
@@ -221,10 +265,22 @@ mod tests {
     }
 
     fn enter(peers: &Peers, number: u8, peer: Peer) -> PublicKey {
+        enter_at(peers, number, peer, address()).0
+    }
+
+    fn enter_at(
+        peers: &Peers,
+        number: u8,
+        peer: Peer,
+        whereabouts: impl Into<Whereabouts>,
+    ) -> (PublicKey, Visit) {
         let key = identity(number).public_key();
         let passport = Passport::issue(&identity(1), key, peer.rights, None);
-        peers.enter(key, peer, passport, "192.0.2.7:50000".parse().unwrap());
-        key
+        (key, peers.enter(key, peer, passport, whereabouts))
+    }
+
+    fn address() -> SocketAddr {
+        ([192, 0, 2, 7], 50_000).into()
     }
 
     #[test]
@@ -232,13 +288,14 @@ mod tests {
         let peers = Peers::new();
         let key = identity(2).public_key();
         assert!(peers.check(Some(&key), Rights::CLIENT).is_err());
-        enter(&peers, 2, CLIENT);
-        enter(&peers, 2, CLIENT);
-        peers.leave(&key);
+        let (_, first) = enter_at(&peers, 2, CLIENT, address());
+        let (_, second) = enter_at(&peers, 2, CLIENT, address());
+        peers.leave(&key, first);
+        peers.leave(&key, first);
         assert_eq!(peers.check(Some(&key), Rights::CLIENT), Ok(()));
         assert!(peers.check(Some(&key), Rights::NODE).is_err());
         assert!(peers.check(None, Rights::CLIENT).is_err());
-        peers.leave(&key);
+        peers.leave(&key, second);
         assert_eq!((peers.get(&key), peers.count()), (None, 0));
     }
 
@@ -261,7 +318,7 @@ mod tests {
         peers.renew(&until(Rights::CLIENT, later));
         assert_eq!(peers.get(&key), None);
         let short = until(Rights::CLIENT, SystemTime::now());
-        peers.enter(key, Peer { expires: over, ..CLIENT }, short, "192.0.2.7:50000".parse().unwrap());
+        peers.enter(key, Peer { expires: over, ..CLIENT }, short, address());
         peers.renew(&until(Rights::ALL, later));
         assert_eq!(peers.get(&key), None);
         peers.renew(&until(Rights::CLIENT, later));
@@ -294,11 +351,49 @@ mod tests {
     #[test]
     fn where_a_member_was_last_is_remembered_when_it_has_left() {
         let peers = Peers::new();
-        let key = enter(&peers, 2, CLIENT);
-        assert_eq!(peers.sightings()[0].seconds_ago, 0);
-        peers.leave(&key);
+        let (key, visit) = enter_at(&peers, 2, CLIENT, address());
+        let here = Sighting { key, how: How::Direct, address: Some(address()), seconds_ago: 0 };
+        assert_eq!(peers.sightings(), [here]);
+        peers.leave(&key, visit);
         let sightings = peers.sightings();
-        assert_eq!((sightings.len(), sightings[0].key), (1, key));
         assert!(sightings[0].seconds_ago >= 1);
+        assert_eq!(sightings, [Sighting { seconds_ago: sightings[0].seconds_ago, ..here }]);
+    }
+
+    #[test]
+    fn how_a_member_is_reached_by_its_id_is_told_as_it_is_now() {
+        let (peers, path) = (Peers::new(), Rc::new(std::cell::Cell::new(Path::Relayed)));
+        let (key, visit) = enter_at(&peers, 2, CLIENT, by_id(&path));
+        let seen = || peers.sightings().first().map(|sighting| (sighting.how, sighting.address));
+        assert_eq!((seen(), peers.how(&key)), (Some((How::Relayed, None)), Some(How::Relayed)));
+        path.set(Path::Direct { address: address(), round_trip: Duration::ZERO });
+        assert_eq!(seen(), Some((How::Punched, Some(address()))));
+        peers.leave(&key, visit);
+        assert_eq!((seen(), peers.how(&key)), (Some((How::Punched, Some(address()))), None));
+    }
+
+    fn by_id(path: &Rc<std::cell::Cell<Path>>) -> Whereabouts {
+        let now = path.clone();
+        Whereabouts::ById(Rc::new(move || now.get()))
+    }
+
+    #[test]
+    fn of_two_connections_that_which_calls_take_says_how_a_peer_is_reached() {
+        let (peers, path) = (Peers::new(), Rc::new(std::cell::Cell::new(Path::Relayed)));
+        let (key, direct) = enter_at(&peers, 2, CLIENT, address());
+        let (_, relayed) = enter_at(&peers, 2, CLIENT, by_id(&path));
+        assert_eq!((peers.how(&key), peers.direct_visit(&key)), (Some(How::Relayed), None));
+        peers.prefer(&key, direct);
+        assert_eq!((peers.how(&key), peers.direct_visit(&key)), (Some(How::Direct), Some(direct)));
+        peers.prefer(&key, relayed);
+        // Whichever ends, the other one is how it is reached.
+        peers.leave(&key, relayed);
+        assert_eq!(peers.how(&key), Some(How::Direct));
+        let (_, relayed) = enter_at(&peers, 2, CLIENT, by_id(&path));
+        peers.prefer(&key, direct);
+        peers.leave(&key, direct);
+        assert_eq!((peers.how(&key), peers.sightings()[0].address), (Some(How::Relayed), None));
+        peers.leave(&key, relayed);
+        assert_eq!(peers.how(&key), None);
     }
 }

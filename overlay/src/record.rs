@@ -2,7 +2,8 @@
 //! stands, how much it takes, which release it runs.
 //!
 //! ```text
-//! body       MessagePack array: version, addresses, relays, zone, capacity, release, and whatever later releases append
+//! body       MessagePack array: version, addresses, relays, zone, capacity, release, whether it relays, and whatever later
+//!            releases append
 //! signature  the node's, over SHA3-256("hypha node record 1", network, its key, body)
 //! ```
 //!
@@ -13,6 +14,8 @@
 //!
 //! That a node signed something does not make it true. So nothing here is trusted further than a lie may go: addresses and
 //! relays are where to try, zone and capacity say where blocks are put, and the placement bounds what either can draw.
+//! A node speaks for itself alone: the relays over which it is found it names by their keys, and where one of those is, that
+//! one's own record says.
 //!
 //! Pure. Not here: who has which record ([`crate::records`]), and when a node signs another one (`stating.rs`).
 
@@ -29,8 +32,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::contact::{ADDRESSES_MAX, Addresses};
 
-/// Relays that a record names: a node keeps two, and names the third while it moves from one to another.
-pub const RELAYS_MAX: usize = 3;
+/// Relays that a record names: all that a node keeps for being found.
+pub const RELAYS_MAX: usize = 4;
 
 /// Most bytes of a zone's name.
 pub const ZONE_BYTES_MAX: usize = 32;
@@ -45,8 +48,8 @@ const VERSION_MAX: u64 = 1 << 62;
 /// Most bytes of a body. The longest of today's has some 500; the rest is for later fields.
 pub const RECORD_BYTES_MAX: usize = 768;
 
-/// A node that hands on calls for those who can't be dialled.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// A node that hands on calls for those who can't be dialled, by its own word.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Relay {
     /// The key that its handshake proves.
     pub public_key: PublicKey,
@@ -108,14 +111,16 @@ impl fmt::Display for Zone {
 pub struct Statement {
     /// Where it listens. "All addresses" is none that anybody could dial, and left out.
     pub addresses: Addresses,
-    /// Which relays it can be reached by; the first [`RELAYS_MAX`] count.
-    pub relays: Vec<Relay>,
+    /// The keys of the nodes over which it can be reached; the first [`RELAYS_MAX`] count.
+    pub relays: Vec<PublicKey>,
     /// Where it stands, if it says so.
     pub zone: Option<Zone>,
     /// How much it takes, if it says so.
     pub capacity_bytes: Option<u64>,
     /// Which release it runs.
     pub release: String,
+    /// Whether it relays for the members of its network, at the first of its addresses.
+    pub is_relay: bool,
 }
 
 /// What is signed. Only ever append, with `#[serde(default)]`.
@@ -123,10 +128,12 @@ pub struct Statement {
 struct Body {
     version: u64,
     addresses: Vec<SocketAddr>,
-    relays: Vec<Relay>,
+    relays: Vec<PublicKey>,
     zone: Option<Zone>,
     capacity_bytes: Option<u64>,
     release: String,
+    #[serde(default)]
+    is_relay: bool,
 }
 
 /// A record as it travels: nobody has looked at its signature yet.
@@ -197,14 +204,14 @@ impl SignedRecord {
     /// # Errors
     /// [`RecordError`].
     pub fn verify(&self, holder: &PublicKey, network: &PublicKey) -> Result<NodeRecord, RecordError> {
-        let Body { version, addresses, relays, zone, capacity_bytes, release } = self.body()?;
+        let Body { version, addresses, relays, zone, capacity_bytes, release, is_relay } = self.body()?;
         if version >= VERSION_MAX {
             return Err(RecordError::Malformed);
         }
         let signed = digest(network, holder, &self.body);
         holder.verify(&signed, &self.signature).map_err(|_| RecordError::Forged)?;
         let addresses = addresses.into_iter().collect();
-        let statement = Statement { addresses, relays, zone, capacity_bytes, release }.bounded();
+        let statement = Statement { addresses, relays, zone, capacity_bytes, release, is_relay }.bounded();
         Ok(NodeRecord { holder: *holder, version, statement, signed: self.clone() })
     }
 
@@ -227,6 +234,7 @@ impl NodeRecord {
             zone: statement.zone.clone(),
             capacity_bytes: statement.capacity_bytes,
             release: statement.release.clone(),
+            is_relay: statement.is_relay,
         });
         let signature = identity.sign(&digest(network, &holder, &body));
         NodeRecord { holder, version, statement, signed: SignedRecord { body: body.into(), signature } }
@@ -245,6 +253,12 @@ impl NodeRecord {
     /// What the holder says.
     pub fn statement(&self) -> &Statement {
         &self.statement
+    }
+
+    /// The relay that the holder says it is.
+    pub fn as_relay(&self) -> Option<Relay> {
+        let address = *self.statement.addresses.first().filter(|_| self.statement.is_relay)?;
+        Some(Relay { public_key: self.holder, address })
     }
 
     /// The record as it travels.
@@ -282,12 +296,11 @@ mod tests {
             |port: u16| SocketAddr::new("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(), port);
         Statement {
             addresses: (0..ADDRESSES_MAX as u16).map(|number| address(60_000 + number)).collect(),
-            relays: (0..RELAYS_MAX as u8)
-                .map(|number| Relay { public_key: identity(number).public_key(), address: address(61_000) })
-                .collect(),
+            relays: (0..RELAYS_MAX as u8).map(|number| identity(number).public_key()).collect(),
             zone: Some("z".repeat(ZONE_BYTES_MAX).parse().unwrap()),
             capacity_bytes: Some(u64::MAX),
             release: "9".repeat(RELEASE_BYTES_MAX),
+            is_relay: true,
         }
     }
 
@@ -337,8 +350,19 @@ mod tests {
     #[test]
     fn what_a_later_release_appends_is_passed_over_and_passed_on() {
         #[derive(Serialize)]
-        struct Later(u64, Vec<SocketAddr>, Vec<Relay>, Option<String>, Option<u64>, String, Vec<u64>, String);
-        let later = Later(9, vec![], vec![], Some("a".into()), None, "2".into(), vec![1, 2], "x".into());
+        struct Later(
+            u64,
+            Vec<SocketAddr>,
+            Vec<PublicKey>,
+            Option<String>,
+            Option<u64>,
+            String,
+            bool,
+            Vec<u64>,
+            String,
+        );
+        let later =
+            Later(9, vec![], vec![], Some("a".into()), None, "2".into(), true, vec![1, 2], "x".into());
         let (holder, body) = (identity(2), to_bytes(&later));
         let signature = holder.sign(&digest(&network(), &holder.public_key(), &body));
         let signed = SignedRecord { body: body.into(), signature };

@@ -1,6 +1,7 @@
 //! A newer list of the revoked: in force at once, kept on disk, and handed on.
 //!
-//! Whoever is on it loses its rights between two instructions, then its connections and its place in the routing table.
+//! Whoever is on it loses its rights between two instructions, then its connections, its place at our relay if we are one, its
+//! office as a relay of ours, and its place in the routing table.
 //! Everybody who is connected is handed the list; who was away is handed it when it is met again (`session.rs`), so that
 //! it reaches all who reach anybody.
 //!
@@ -30,19 +31,30 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until it is on disk.
 pub(crate) fn take(state: &Rc<State>, newer: Revocations) -> Result<[u8; 32], RevokeRefused> {
     newer.verify(&state.credentials.network).map_err(RevokeRefused::List)?;
-    if let Some(connected) = state.peers.revoke(newer) {
+    let cut = state.peers.revoke(newer);
+    let is_newer = cut.is_some();
+    if let Some(connected) = cut {
         let list = state.peers.revocations();
         tracing::info!(version = list.version(), cut = connected.len(), "members were revoked");
         state.credentials.renewals.forget(&list, reactor::wall_clock());
+        state.reach.turn_out(&connected);
+        state.reach.let_go_of_the_revoked(state);
         for key in list.revoked().iter().map(|revoked| revoked.key).chain(connected) {
             state.pool.cut(&key);
+            state.relaying.get().into_iter().for_each(|relaying| relaying.dismiss(&key));
             state.change_table(|table, _| table.remove(&NodeId::of(&key)));
         }
         for (_, connection) in state.pool.one_of_each() {
             hand_over(state, connection);
         }
     }
-    keep(state)
+    // First: whoever brought it may give up meanwhile, and nobody would bring it again.
+    let kept = keep(state);
+    if is_newer {
+        // Nobody is to be sent to a relay by our word that is no member.
+        state.reach.tend(state);
+    }
+    kept
 }
 
 /// Hands our list to the peer at the other end, in the background, until it has it or is gone.

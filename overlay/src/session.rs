@@ -7,18 +7,21 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use reactor::net::tls::{Expect, TlsStream};
+use bytes::Bytes;
+use reactor::crypto::PublicKey;
+use reactor::net::Duplex;
 use reactor::rpc::{CloseReason, Config, Connection};
 
 use crate::admission::{AdmissionError, Admitted};
 use crate::connections::Dial;
-use crate::contact::{Addresses, Contact};
-use crate::dial::{self, DialError};
+use crate::contact::Contact;
+use crate::dial::{self, DialError, Dialled, Places};
 use crate::k_bucket::Insert;
-use crate::peers::Role;
+use crate::message::Ping;
+use crate::peers::{Role, Visit, Whereabouts};
 use crate::renewing;
 use crate::revoking;
-use crate::state::State;
+use crate::state::{PING_TIMEOUT, State};
 use crate::stating;
 
 /// An admitted connection; struck from the books when dropped.
@@ -26,14 +29,25 @@ pub(crate) struct Session {
     state: Rc<State>,
     admitted: Admitted,
     connection: Connection,
+    visit: Visit,
 }
 
 impl Session {
     /// Starts RPC on the stream of an admitted peer, and enters it in the books.
-    pub(crate) fn begin(state: &Rc<State>, stream: TlsStream, admitted: Admitted) -> Session {
+    pub(crate) fn begin(
+        state: &Rc<State>,
+        stream: impl Duplex,
+        mut admitted: Admitted,
+        whereabouts: Whereabouts,
+    ) -> Session {
         let key = admitted.contact.public_key;
+        let is_by_id = matches!(whereabouts, Whereabouts::ById(_));
+        if is_by_id {
+            admitted.contact = state.also_where_it_was(admitted.contact);
+        }
+        let earlier = state.peers.direct_visit(&key).zip(state.pool.newest(&key));
         // Rights first: the peer's first call may be in the stream already.
-        state.peers.enter(key, admitted.peer, admitted.passport.clone(), admitted.address);
+        let visit = state.peers.enter(key, admitted.peer, admitted.passport.clone(), whereabouts);
         let connection = Connection::start(stream, state.service(), Config::default());
         // It may have been revoked since its passport was looked at.
         let is_member = state.peers.admit(&admitted.passport).is_ok();
@@ -41,6 +55,9 @@ impl Session {
             connection.close();
         } else {
             state.pool.add(key, connection.clone(), reactor::now());
+            if let Some((direct, tcp)) = earlier.filter(|_| is_by_id) {
+                prefer_if_it_lives(state, key, direct, tcp);
+            }
             let ours = state.peers.revocations().version();
             if admitted.revocations.is_some_and(|theirs| theirs < ours) {
                 revoking::hand_over(state, connection.clone());
@@ -56,7 +73,7 @@ impl Session {
                 tracing::info!(contact = %admitted.contact, "connected to a node");
             }
         }
-        Session { state: state.clone(), admitted, connection }
+        Session { state: state.clone(), admitted, connection, visit }
     }
 
     /// The connection.
@@ -86,21 +103,33 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.connection.close();
-        self.state.peers.leave(&self.admitted.contact.public_key);
+        self.state.peers.leave(&self.admitted.contact.public_key, self.visit);
         self.state.pool.sweep(&self.admitted.contact.public_key);
     }
 }
 
+/// A peer that is connected by TCP has come by our id as well: if both have dialled at once, calls go on over TCP, which carries
+/// more for less. If the peer has moved, TCP is dead and does not know it yet.
+fn prefer_if_it_lives(state: &Rc<State>, key: PublicKey, visit: Visit, tcp: Connection) {
+    let state = state.clone();
+    // At the limit of coroutines the newest takes the calls, as ever.
+    let _ = reactor::Builder::new().spawn(move || {
+        if tcp.call::<Ping>(&(), Bytes::new(), PING_TIMEOUT).is_ok() {
+            state.pool.prefer(&key, &tcp);
+            state.peers.prefer(&key, visit);
+        }
+    });
+}
+
 /// Dials `contact` in a coroutine of its own, which reports to `dial` and then stays as the session.
-pub(crate) fn spawn_dial(state: &Rc<State>, contact: Contact, addresses: Addresses, dial: Rc<Dial>) {
+pub(crate) fn spawn_dial(state: &Rc<State>, contact: Contact, places: Places, dial: Rc<Dial>) {
     let report =
-        Report { state: state.clone(), contact, addresses, dial: dial.clone(), is_made: Cell::new(false) };
+        Report { state: state.clone(), contact, places, dial: dial.clone(), is_made: Cell::new(false) };
     let task = reactor::Builder::new().spawn(move || {
         let state = report.state.clone();
-        let expected = Expect::Key(report.contact.public_key);
-        match dial::dial_any(&state.identity, &state.credentials, expected, &report.addresses) {
-            Ok(dialled) => {
-                let session = Session::begin(&state, dialled.stream, dialled.admitted);
+        match dial::dial_any(&state, &report.contact.public_key, &report.places) {
+            Ok(Dialled { stream, admitted, whereabouts }) => {
+                let session = Session::begin(&state, stream, admitted, whereabouts);
                 report.make(Ok(session.connection().clone()));
                 drop(report);
                 session.watch();
@@ -127,7 +156,7 @@ pub(crate) fn spawn_dial(state: &Rc<State>, contact: Contact, addresses: Address
 struct Report {
     state: Rc<State>,
     contact: Contact,
-    addresses: Addresses,
+    places: Places,
     dial: Rc<Dial>,
     is_made: Cell<bool>,
 }
@@ -135,7 +164,7 @@ struct Report {
 impl Report {
     fn make(&self, result: Result<Connection, DialError>) {
         self.is_made.set(true);
-        let result = result.map_err(|error| (error, self.addresses.clone()));
+        let result = result.map_err(|error| (error, self.places.clone()));
         self.state.pool.on_dialled(&self.contact.public_key, &self.dial, result, reactor::now());
     }
 }

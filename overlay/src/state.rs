@@ -11,22 +11,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reactor::crypto::Identity;
+use reactor::crypto::{Identity, PublicKey};
+use reactor::net::Gate;
 use reactor::rpc::{CallError, Connection, Method, Service};
 use reactor::sync::Mutex;
 
 use crate::admission::Credentials;
 use crate::connections::{Pool, Way};
-use crate::contact::{Contact, Introduction};
-use crate::dial::DialError;
+use crate::contact::{ADDRESSES_MAX, Addresses, Contact, Introduction};
+use crate::dial::{DialError, Places};
 use crate::introductions::Introductions;
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::letterbox::Letterbox;
+use crate::listener;
 use crate::lookup::Transport;
 use crate::message::{FindNode, FindNodeRequest, Ping};
 use crate::node_id::NodeId;
 use crate::peers::Peers;
+use crate::reach::Reach;
 use crate::record::NodeRecord;
+use crate::relaying::Relaying;
 use crate::renewal::Digest;
 use crate::routing_table::RoutingTable;
 use crate::served::Served;
@@ -50,6 +54,14 @@ pub(crate) struct State {
     pub(crate) own_id: NodeId,
     pub(crate) table: RefCell<RoutingTable>,
     pub(crate) pool: Pool,
+    /// How members are reached by their ids.
+    pub(crate) reach: Reach,
+    /// The relay that we are, if we are one.
+    pub(crate) relaying: OnceCell<Relaying>,
+    /// How many may come in by TCP.
+    pub(crate) gate: Gate,
+    /// And how many by our id, each under its key.
+    pub(crate) gate_by_id: Gate<PublicKey>,
     pub(crate) peers: Peers,
     pub(crate) changes: Changes,
     /// Whether a lookup of our own position has succeeded, so that whoever is near knows us.
@@ -94,6 +106,10 @@ impl State {
             own_id,
             table: RefCell::new(RoutingTable::new(own_id)),
             pool: Pool::default(),
+            reach: Reach::default(),
+            relaying: OnceCell::new(),
+            gate: Gate::new(listener::LIMITS),
+            gate_by_id: Gate::of_owners(listener::LIMITS_BY_ID),
             peers,
             changes: Changes::new(),
             joined: Cell::new(false),
@@ -164,6 +180,17 @@ impl State {
         in_table.into_iter().fold(contact, Contact::with_record)
     }
 
+    /// Somebody who has come by our id, and so from no address: where it was met before it may still be.
+    pub(crate) fn also_where_it_was(&self, mut contact: Contact) -> Contact {
+        if let Some(known) = self.table.borrow().get(&contact.id) {
+            let known = known.contact.addresses.iter().filter(|known| !contact.addresses.contains(known));
+            let known: Addresses = known.copied().collect();
+            contact.addresses.extend(known);
+            contact.addresses.truncate(ADDRESSES_MAX);
+        }
+        contact
+    }
+
     /// An open connection to `contact`: the one there is, or a new one. `insist` dials even right after a failure.
     ///
     /// # Errors
@@ -184,12 +211,12 @@ impl State {
             return Err(Unreached::Never);
         }
         let contact = &self.newest(contact);
-        let mut addresses = contact.addresses.clone();
+        let mut places = Places::of(contact);
         if let Some(known) = self.table.borrow().get(&contact.id) {
             let known = known.contact.addresses.iter().filter(|address| !contact.addresses.contains(address));
-            addresses.extend(known.copied());
+            places.addresses.extend(known.copied());
         }
-        let dial = match self.pool.way_to(&contact.public_key, &addresses, insist, reactor::now()) {
+        let dial = match self.pool.way_to(&contact.public_key, &places, insist, reactor::now()) {
             Way::Open(connection) => return Ok(connection),
             Way::Pausing(error) => {
                 tracing::trace!(%contact, %error, "not dialled again yet");
@@ -197,7 +224,7 @@ impl State {
             }
             Way::Dialling(dial) => dial,
             Way::MustDial(dial) => {
-                session::spawn_dial(self, contact.clone(), addresses, dial.clone());
+                session::spawn_dial(self, contact.clone(), places, dial.clone());
                 dial
             }
         };

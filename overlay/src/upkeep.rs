@@ -1,4 +1,4 @@
-//! Everything a node does unasked, in one coroutine: pings, refreshes, rejoining, saving contacts.
+//! Everything a node does unasked, in one coroutine: pings, relays, refreshes, rejoining, saving contacts.
 //!
 //! A tick every half second looks at what is due; an idle node's tick costs microseconds. In a network small enough to
 //! be known whole, one contact is asked every [`GOSSIP_SMALL`] whom it knows around us, so that two nodes that missed
@@ -34,6 +34,9 @@ const REJOIN: Duration = Duration::from_secs(1);
 const TRY_WAY: Duration = Duration::from_secs(10);
 /// Contacts are saved at most this often.
 const SAVE: Duration = Duration::from_secs(5);
+/// And at most this often because some are found over other relays than before: nobody who says so again and again is to have
+/// us write all the time.
+const SAVE_RELAYS: Duration = Duration::from_secs(15);
 /// Contacts of earlier runs that a client keeps behind those of this one.
 const OTHERS_MAX: usize = 2 * K;
 /// Pings begun in one tick: a table of dead contacts must not become a burst.
@@ -46,7 +49,10 @@ pub(crate) struct Upkeep {
     state: Rc<State>,
     contacts_file: Option<PathBuf>,
     saved_version: u64,
+    /// Who relays, and who is found over whom, as it was saved.
+    saved_relays: Vec<(bool, Vec<PublicKey>)>,
     next_save: Instant,
+    next_relays_save: Instant,
     next_gossip: Instant,
     next_rejoin: Instant,
     next_way: Instant,
@@ -59,7 +65,9 @@ impl Upkeep {
             state: state.clone(),
             contacts_file,
             saved_version: 0,
+            saved_relays: Vec::new(),
             next_save: now,
+            next_relays_save: now,
             next_gossip: now + GOSSIP_SMALL,
             next_rejoin: now + REJOIN,
             next_way: now + TRY_WAY,
@@ -74,6 +82,7 @@ impl Upkeep {
         loop {
             reactor::sleep(TICK);
             self.ping();
+            self.state.reach.tend(&self.state);
             self.rejoin();
             self.try_way();
             self.gossip();
@@ -176,14 +185,25 @@ impl Upkeep {
 
     fn save(&mut self) {
         let (now, version) = (reactor::now(), self.state.table.borrow().version());
-        if let Some(path) = &self.contacts_file
-            && version != self.saved_version
-            && now >= self.next_save
-        {
+        let Some(path) = &self.contacts_file else { return };
+        let is_due = version != self.saved_version || now >= self.next_relays_save;
+        if !is_due || now < self.next_save {
+            return;
+        }
+        let relays = self.relays();
+        if version != self.saved_version || relays != self.saved_relays {
             save_contacts(&self.state, path);
-            self.saved_version = version;
             self.next_save = now + SAVE;
         }
+        (self.saved_version, self.saved_relays) = (version, relays);
+        self.next_relays_save = now + SAVE_RELAYS;
+    }
+
+    /// Which contacts relay, and over which relays they are found.
+    fn relays(&self) -> Vec<(bool, Vec<PublicKey>)> {
+        let table = self.state.table.borrow();
+        let contacts = table.entries().map(|entry| &entry.contact);
+        contacts.map(|contact| (contact.as_relay().is_some(), contact.relays().to_vec())).collect()
     }
 }
 

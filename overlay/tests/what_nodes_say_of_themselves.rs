@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::*;
 use overlay::contact::Introduction;
 use overlay::message::Introduce;
-use overlay::record::{RecordError, Relay};
+use overlay::record::RecordError;
 use overlay::{Config, Contact, Node, NodeRecord, Overlay, Statement};
 use reactor::crypto::Identity;
 use reactor::rpc::CallError;
@@ -82,9 +82,9 @@ fn the_newest_word_of_a_node_is_what_everybody_knows() {
         }
 
         // It says something else, and that again, which is nothing new.
-        let relay = Relay { public_key: Identity::generate().public_key(), address: bootstrap[0] };
+        let relay = Identity::generate().public_key();
         let first = version(&node);
-        node.restate(|says| says.relays = vec![relay.clone()]);
+        node.restate(|says| says.relays = vec![relay]);
         assert!(version(&node) > first);
         all_know("what it says now", &node);
         assert_eq!(known(&nodes[1], &id).unwrap().relays(), std::slice::from_ref(&relay));

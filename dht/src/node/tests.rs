@@ -291,7 +291,7 @@ fn a_reader_delivers_a_writers_proposal_again_and_makes_no_register() {
         let reader = Identity::from_seed(&[2; 32]).public_key();
         let passport = Passport::issue(&story.owner, reader, Rights::READER, None);
         let peer = Peer { role: Role::Client, rights: Rights::READER, expires: None };
-        peers.enter(reader, peer, passport, "127.0.0.1:50000".parse().unwrap());
+        peers.enter(reader, peer, passport, std::net::SocketAddr::from(([127, 0, 0, 1], 50_000)));
         let mut context = CallContext::default();
         context.peer = Some(reader);
         let deliver =
@@ -345,7 +345,7 @@ fn the_passport_decides_who_may_do_what() {
         for (number, rights) in [(1, rights(true, false)), (2, rights(false, true))] {
             let passport = Passport::issue(&Identity::from_seed(&[9; 32]), key(number), rights, None);
             let peer = Peer { role: Role::Client, rights, expires: None };
-            peers.enter(key(number), peer, passport, "127.0.0.1:50000".parse().unwrap());
+            peers.enter(key(number), peer, passport, std::net::SocketAddr::from(([127, 0, 0, 1], 50_000)));
         }
         let refused_put = |number| {
             let mut context = CallContext::default();

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use ::overlay::contact::{ADDRESSES_MAX, Introduction};
 use ::overlay::invitation::{Answer, Declined, Invitation, InvitedAs, Letter, Reply, Verdict};
 use ::overlay::message::{FindNodeRequest, FindNodeResponse};
-use ::overlay::record::{RELAYS_MAX, RELEASE_BYTES_MAX, Relay, SignedRecord};
+use ::overlay::record::{RELAYS_MAX, RELEASE_BYTES_MAX, SignedRecord};
 use ::overlay::records::Records;
 use ::overlay::{
     Contact, Keepsake, NodeRecord, Passport, Renewals, Revocations, Rights, Statement, Ticket, contacts_file,
@@ -52,13 +52,13 @@ fn introductions() -> Vec<Introduction> {
 }
 
 fn node_record(version: u64) -> NodeRecord {
-    let relay = Relay { public_key: identity(3).public_key(), address: ([192, 0, 2, 7], 443).into() };
     let statement = Statement {
         addresses: [([192, 0, 2, 8], 4701).into()].into_iter().collect(),
-        relays: vec![relay],
+        relays: vec![identity(3).public_key()],
         zone: "cellar".parse().ok(),
         capacity_bytes: Some(500 << 30),
         release: "1.2.3".into(),
+        is_relay: true,
     };
     NodeRecord::sign(&identity(2), &identity(1).public_key(), version, statement)
 }
