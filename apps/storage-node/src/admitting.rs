@@ -28,7 +28,7 @@ use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::{self, Member};
 use crate::keeping::Keeping;
-use crate::network::Network;
+use crate::network::{Network, RelayEntry};
 use crate::output::say;
 use crate::remove;
 use crate::roll::{LetIn, Roll};
@@ -312,7 +312,11 @@ impl Host {
         }
         // As it is now: it says who keeps the root since that was moved.
         let home = self.home.clone();
-        let network = reactor::offload(move || home.network())?;
+        let mut network = reactor::offload(move || home.network())?;
+        let relays = RelayEntry::told_by(&self.overlay);
+        if !relays.is_empty() {
+            network.relays = relays;
+        }
         let notes = Notes { network, number: member.number };
         let notes = serde_json::to_vec(&notes).map_err(|error| Failure::Internal(error.to_string()))?;
         if notes.len() > NOTES_BYTES_MAX {

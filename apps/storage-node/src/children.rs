@@ -234,6 +234,8 @@ impl Child {
             .arg0("storage-node")
             .arg("run")
             .arg("--until-stdin-closes")
+            // One of a machine's nodes is enough.
+            .arg("--relay=off")
             .arg("--home")
             .arg(self.home.path());
         for address in &self.known {

@@ -7,8 +7,10 @@
 mod history;
 mod keys;
 mod membership;
+mod netcheck;
 mod node;
 mod pins;
+mod relay;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +24,10 @@ use crate::gc::{Session, Span};
 pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots};
 pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
 pub(crate) use membership::{Invite, Join, Members, Remove};
+pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
+pub(crate) use relay::{RelayOption, Relaying};
 pub(crate) use values::{Get, Put};
 
 const EXAMPLES: &str = "\
@@ -105,6 +109,8 @@ pub(crate) enum Command {
     Umount(Umount),
     /// Show which nodes answer, and how much each holds
     Status(Status),
+    /// Show what this machine's network lets through, and how each node is reached from here
+    Netcheck(Netcheck),
     /// Store one value under a name, without FUSE
     Put(Put),
     /// Fetch one value by its name, without FUSE
@@ -156,6 +162,7 @@ impl Command {
             Command::Mount(options) => &mut options.client.home.home,
             Command::Umount(options) => &mut options.home,
             Command::Status(options) => &mut options.client.home.home,
+            Command::Netcheck(options) => &mut options.client.home.home,
             Command::Put(options) => &mut options.client.home.home,
             Command::Get(options) => &mut options.client.home.home,
             Command::Gc(options) => &mut options.client.home.home,
@@ -182,6 +189,7 @@ impl Command {
         match self {
             Command::Mount(Mount { client, .. })
             | Command::Status(Status { client, .. })
+            | Command::Netcheck(Netcheck { client, .. })
             | Command::Put(Put { client, .. })
             | Command::Get(Get { client, .. })
             | Command::Gc(Gc { client, .. })
@@ -243,6 +251,8 @@ pub(crate) struct Up {
     /// at first 127.0.0.1]
     #[arg(long, value_name = "IP", value_parser = one_address)]
     pub(crate) listen: Option<IpAddr>,
+    #[command(flatten)]
+    pub(crate) relay: RelayOption,
     /// What the cache may take of this machine's disk beside the nodes, as in 500MiB or 2GiB: for blocks that only nodes
     /// elsewhere have [default: the one used last, at first none]
     #[arg(long, value_name = "SIZE")]
@@ -292,6 +302,8 @@ pub(crate) struct Run {
     /// Address to listen on [default: the one used last; another port is taken if that one is not free]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) relay: RelayOption,
     /// A node that is already running; may be given several times
     #[arg(long = "node", value_name = "ADDRESS")]
     pub(crate) nodes: Vec<SocketAddr>,

@@ -71,6 +71,9 @@ pub(crate) enum Failure {
     /// A port can't be used.
     #[error("cannot listen on {address}: {}", plain(source))]
     Listen { address: SocketAddr, source: io::Error },
+    /// A node can't relay.
+    #[error("the node cannot relay for others: {reason}")]
+    Relay { reason: String },
     /// No node answers.
     #[error("no storage node answers: {reason}")]
     NoNode { reason: String },
@@ -280,6 +283,7 @@ impl Failure {
             Failure::NotMounted { .. } => "`findmnt -t fuse.hypha` lists the mounted drives".into(),
             Failure::NotFlushed { .. } => "leave it running until it ends by itself; `status` shows the nodes".into(),
             Failure::Listen { .. } => "give another --listen ADDRESS, or stop what uses it (`ss -ltnp` shows it)".into(),
+            Failure::Relay { .. } => "give the address with --listen, or do without --relay".into(),
             Failure::NoNode { .. } => {
                 "start them with `storage-node up`, or give a running one with --node ADDRESS".into()
             }

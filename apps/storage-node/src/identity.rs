@@ -58,6 +58,7 @@ impl Founding {
             volume_salt: Hex(random_bytes()),
             volume: VolumeEntry::Unfounded,
             nodes,
+            relays: Vec::new(),
         }
     }
 

@@ -6,8 +6,10 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use overlay::contact::Introduction;
 use overlay::invitation::{Invitation, InvitedAs};
-use overlay::{Contact, Revocations, Ticket};
+use overlay::ticket::WAYS_MAX;
+use overlay::{Contact, Revocations, Ticket, contacts_file};
 use reactor::crypto::{Identity, PublicKey};
 
 use crate::admitting;
@@ -68,8 +70,12 @@ pub(crate) fn invite(options: &Invite) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The nodes whose addresses are known, those that other machines may reach first: those that were met, and then those that
-/// the network began with, which may be gone for good.
+/// Relays of a ticket: one may be down, and two leave as many places for nodes that anybody may dial.
+const RELAYS_TICKETED: usize = WAYS_MAX / 2;
+
+/// Where a newcomer may knock: relays first, since whoever comes from behind a router can dial those and perhaps nobody else;
+/// then a node of this home; then whoever was met, and those that the network began with, which may be gone for good. What
+/// other machines may reach comes before what only this one can.
 fn ways_in(home: &Home, network: &Network) -> Vec<Contact> {
     let removed = Revocations::load(&home.revocations_file(), &network.owner_key()).unwrap_or_default();
     let met = home.met().into_iter().filter_map(|met| Some((met.public_key, *met.addresses.first()?)));
@@ -77,20 +83,52 @@ fn ways_in(home: &Home, network: &Network) -> Vec<Contact> {
         .nodes
         .iter()
         .filter_map(|node| Some((PublicKey::from_bytes(node.public_key.0), node.address?)));
-    let mut known: Vec<(PublicKey, SocketAddr)> = Vec::new();
-    for (key, address) in met.chain(began) {
-        if !removed.contains(&key) && known.iter().all(|(other, _)| *other != key) {
-            known.push((key, address));
+    let mut known = Known { removed, ways: Vec::new() };
+    known.add(relays_met(home, network).into_iter().chain(network.relays()), RELAYS_TICKETED);
+    known.add(began.clone(), 1);
+    known.add(met.chain(began), usize::MAX);
+    known.ways.sort_by_key(|(_, address)| address.ip().is_loopback());
+    known.ways.into_iter().map(|(key, address)| Contact::new(key, [address])).collect()
+}
+
+/// The ways in so far, each with one address.
+struct Known {
+    removed: Revocations,
+    ways: Vec<(PublicKey, SocketAddr)>,
+}
+
+impl Known {
+    /// Adds at most `count_max` of those that are members and not among the ways yet.
+    fn add(&mut self, ways: impl Iterator<Item = (PublicKey, SocketAddr)>, count_max: usize) {
+        let before = self.ways.len();
+        for (key, address) in ways {
+            let is_new = !self.removed.contains(&key) && self.ways.iter().all(|(other, _)| *other != key);
+            if is_new && self.ways.len() - before < count_max {
+                self.ways.push((key, address));
+            }
         }
     }
-    known.sort_by_key(|(_, address)| address.ip().is_loopback());
-    known.into_iter().map(|(key, address)| Contact::new(key, [address])).collect()
+}
+
+/// The relays that this home's drive and nodes have met, by their own word.
+fn relays_met(home: &Home, network: &Network) -> Vec<(PublicKey, SocketAddr)> {
+    let nodes = network.nodes.iter().map(|node| home.node(node.number).contacts_file());
+    let files = std::iter::once(home.contacts_file()).chain(nodes);
+    // Without them a ticket names the nodes of this home.
+    let contacts = files.flat_map(|file| contacts_file::load(&file).unwrap_or_default().contacts);
+    let mut met = Vec::new();
+    for Introduction { public_key, record, .. } in contacts {
+        let said = record.and_then(|said| said.verify(&public_key, &network.owner_key()).ok());
+        met.extend(said.and_then(|said| Some((public_key, said.as_relay()?.address))));
+    }
+    met
 }
 
 #[cfg(test)]
 mod tests {
-    use overlay::contact::Introduction;
-    use overlay::contacts_file;
+    use std::sync::Arc;
+
+    use overlay::record::{NodeRecord, Statement};
 
     use super::*;
 
@@ -113,5 +151,30 @@ mod tests {
         list.save(&home.revocations_file()).unwrap();
         let keys: Vec<PublicKey> = ways_in(&home, &network).iter().map(|way| way.public_key).collect();
         assert_eq!(keys, [there.public_key, here.public_key]);
+    }
+
+    #[test]
+    fn a_ticket_names_two_relays_first_and_however_many_there_are_a_node_of_this_home() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let (mut network, _) = home.open_or_found(Some(1)).unwrap();
+        network.nodes[0].address = Some(([10, 0, 0, 99], 4000).into());
+        let own = PublicKey::from_bytes(network.nodes[0].public_key.0);
+        let relay = |number: u8| {
+            let identity = Identity::from_seed(&[number; 32]);
+            let addresses = [SocketAddr::from(([10, 0, 0, number], 4000))];
+            let said = Statement {
+                addresses: addresses.into_iter().collect(),
+                is_relay: true,
+                ..Statement::default()
+            };
+            let record = NodeRecord::sign(&identity, &network.owner_key(), 1, said);
+            Contact::new(identity.public_key(), addresses).with_record(Arc::new(record))
+        };
+        let relays: Vec<Contact> = (1..=5).map(relay).collect();
+        let all: Vec<Introduction> = relays.iter().map(Introduction::from).collect();
+        contacts_file::save(&home.contacts_file(), &all).unwrap();
+        let keys: Vec<PublicKey> = ways_in(&home, &network).iter().map(|way| way.public_key).collect();
+        assert_eq!(keys[..3], [relays[0].public_key, relays[1].public_key, own]);
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! Not here: what happens at the other end (`admitting`).
 
+use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use overlay::contact::Introduction;
 use overlay::invitation::{Answer, Declined, InvitedAs, Letter, Verdict};
-use overlay::{Contact, Passport, Ticket, contacts_file, stranger};
-use reactor::crypto::Identity;
+use overlay::{Contact, DialError, Passport, Ticket, contacts_file, stranger};
+use reactor::crypto::{Identity, PublicKey};
 use reactor::serialization::to_bytes;
+use reactor::sync::Signal;
 
 use crate::admitting::Notes;
 use crate::author;
@@ -229,9 +231,10 @@ fn ask(ticket: &Ticket, identity: &Rc<Identity>, letter: &Letter) -> Result<Verd
     let (began, network) = (Instant::now(), ticket.invitation().network);
     let (mut was_reached, mut has_told) = (false, false);
     loop {
+        let begun = Instant::now();
         let (mut waits, mut refusal, mut failure) = (false, None, None);
-        for way in ticket.ways() {
-            match stranger::bring(identity, letter, way) {
+        for answer in bring_to_all(ticket, identity, letter, &network) {
+            match answer {
                 Ok(Answer::Replied(reply)) if reply.answers(letter, &network) => return Ok(reply.verdict),
                 // It lies, or is not there to be believed.
                 Ok(Answer::Replied(_)) => failure = Some("a node gave a false reply".to_owned()),
@@ -271,8 +274,42 @@ fn ask(ticket: &Ticket, identity: &Rc<Identity>, letter: &Letter) -> Result<Verd
                  you\nwaiting for that; Ctrl-C is safe, and the same command goes on",
             );
         }
-        reactor::sleep(INTERVAL);
+        reactor::sleep(INTERVAL.saturating_sub(begun.elapsed()));
     }
+}
+
+/// Brings the letter to all nodes of the ticket at once. One whose address leads nowhere, since it is behind a router, say,
+/// keeps nobody waiting who has an answer from another.
+fn bring_to_all(
+    ticket: &Ticket,
+    identity: &Rc<Identity>,
+    letter: &Letter,
+    network: &PublicKey,
+) -> Vec<Result<Answer, DialError>> {
+    let (answers, came) = (RefCell::new(Vec::new()), Signal::new());
+    let (answers_of, came_of) = (&answers, &came);
+    let bring = |way| {
+        let answer = stranger::bring(identity, letter, way);
+        answers_of.borrow_mut().push(answer);
+        came_of.notify_all();
+    };
+    let bring = &bring;
+    reactor::scope(|s| {
+        let asked: Vec<_> = ticket.ways().iter().map(|way| s.spawn(move || bring(way))).collect();
+        let is_reply = |answer: &Result<Answer, DialError>| matches!(answer, Ok(Answer::Replied(reply)) if reply.answers(letter, network));
+        let waits =
+            |answer: &Result<Answer, DialError>| is_reply(answer) || matches!(answer, Ok(Answer::Waiting));
+        let wait_for = |is_enough: &dyn Fn(&Result<Answer, DialError>) -> bool| {
+            while answers_of.borrow().len() < asked.len() && !answers_of.borrow().iter().any(is_enough) {
+                came_of.wait();
+            }
+        };
+        wait_for(&waits);
+        // Whoever has the letter has us wait for the owner anyway.
+        let _ = reactor::timeout(INTERVAL, || wait_for(&is_reply));
+        asked.iter().filter(|asked| !asked.is_finished()).for_each(|asked| asked.terminate());
+    });
+    answers.into_inner()
 }
 
 /// Writes down what was received: `network.json` last, so that a home is whole or no home.

@@ -34,6 +34,7 @@ mod members;
 mod mount;
 mod mountpoint;
 mod name;
+mod netcheck;
 mod network;
 mod node;
 mod nodes;
@@ -114,6 +115,7 @@ fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
         Command::Mount(options) => mount::mount(&options),
         Command::Umount(options) => umount::umount(&options),
         Command::Status(options) => status::status(&options),
+        Command::Netcheck(options) => netcheck::netcheck(&options),
         Command::Put(options) => values::put(&options),
         Command::Get(options) => values::get(&options),
         Command::Gc(options) => gc::gc(&options),

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay::invitation::InvitedAs;
 use overlay::message::Sightings;
-use overlay::{Contact, NodeId, Overlay, Revocations, Rights};
+use overlay::peers::Sighting;
+use overlay::{Contact, How, NodeId, Overlay, Revocations, Rights};
 use reactor::crypto::PublicKey;
 use serde::Serialize;
 
@@ -63,9 +64,23 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, Serialize)]
 struct LastSeen {
-    address: SocketAddr,
+    /// Where, as a node sees it; none where only a relay does.
+    address: Option<SocketAddr>,
+    /// `direct`, `punched` or `relayed`.
+    how: How,
     /// 0 for one that is connected.
     seconds_ago: u64,
+}
+
+/// Where and how.
+impl fmt::Display for LastSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address, self.how) {
+            (Some(address), How::Direct) => write!(f, "at {address}"),
+            (Some(address), how) => write!(f, "at {address}, {how}"),
+            (None, how) => how.fmt(f),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -154,21 +169,23 @@ fn ask_nodes(settings: &Settings) -> Option<(BTreeMap<PublicKey, LastSeen>, Vec<
         overlay.call::<Sightings>(node, &(), Bytes::new(), ANSWER_LIMIT)
     });
     let mut seen: BTreeMap<PublicKey, LastSeen> = BTreeMap::new();
+    let mut answering: Vec<&Contact> = Vec::new();
     for (node, answer) in nodes.iter().zip(answers) {
         let Some(Ok((sightings, _))) = answer else { continue };
-        // Where it listens, and not from which port it called another one.
-        if let Some(&address) = node.addresses.first() {
-            seen.insert(node.public_key, LastSeen { address, seconds_ago: 0 });
-        }
-        let others = sightings.into_iter().map(|sighting| {
-            (sighting.key, LastSeen { address: sighting.address, seconds_ago: sighting.seconds_ago })
-        });
-        for (key, last) in others {
+        answering.push(node);
+        for Sighting { key, address, how, seconds_ago } in sightings {
+            let last = LastSeen { address, how, seconds_ago };
             let known = seen.entry(key).or_insert(last);
-            if last.seconds_ago < known.seconds_ago {
+            if (last.seconds_ago, last.how) < (known.seconds_ago, known.how) {
                 *known = last;
             }
         }
+    }
+    // The nodes themselves as this home reaches them: where they listen, and not from which port they called another one.
+    for node in answering {
+        let how = client.overlay().peers().how(&node.public_key).unwrap_or(How::Direct);
+        let address = node.addresses.first().copied().filter(|_| how == How::Direct);
+        seen.insert(node.public_key, LastSeen { address, how, seconds_ago: 0 });
     }
     let lists = lists_of(&client, &nodes, &settings.network);
     client.leave();
@@ -234,10 +251,8 @@ fn render(overview: &Overview, now: u64) -> String {
             (None, None) => "from the start".into(),
         };
         let seen = match entry.last_seen {
-            Some(LastSeen { address, seconds_ago: 0 }) => format!("connected, at {address}"),
-            Some(LastSeen { address, seconds_ago }) => {
-                format!("seen {} ago at {address}", age(seconds_ago, 0))
-            }
+            Some(last) if last.seconds_ago == 0 => format!("connected, {last}"),
+            Some(last) => format!("seen {} ago {last}", age(last.seconds_ago, 0)),
             None if overview.nodes_answer => "not seen since the nodes started".into(),
             None => "no node answers".into(),
         };

@@ -10,7 +10,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
-use reactor::crypto::Identity;
+use overlay::record::Relay;
+use overlay::{Node, Overlay};
+use reactor::crypto::{Identity, PublicKey};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -64,6 +66,9 @@ pub(crate) struct Network {
     pub(crate) volume: VolumeEntry,
     /// The storage nodes, and where each was last seen.
     pub(crate) nodes: Vec<NodeEntry>,
+    /// The nodes over which others were found when this was written: ways in for whoever can dial none of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) relays: Vec<RelayEntry>,
 }
 
 /// The network's one volume, and how far its founding has come.
@@ -103,6 +108,34 @@ pub(crate) struct NodeEntry {
     pub(crate) address: Option<SocketAddr>,
 }
 
+/// One relay, as `network.json` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RelayEntry {
+    /// The node's key.
+    pub(crate) public_key: Hex<[u8; 32]>,
+    /// Where it is dialled.
+    pub(crate) address: SocketAddr,
+}
+
+/// Relays that a newcomer is told of: it learns of the others as soon as it has met anybody.
+const RELAYS_TOLD_MAX: usize = 4;
+
+impl RelayEntry {
+    /// The members that relay, by their own word, as far as `overlay` has met them; those that are up first.
+    pub(crate) fn told_by(overlay: &Node) -> Vec<RelayEntry> {
+        let mut contacts = overlay.contacts();
+        contacts.sort_by_key(|(_, is_live)| !is_live);
+        let own = overlay.own().into_iter().map(|own| (own, true));
+        let relays = own.chain(contacts).filter_map(|(contact, _)| contact.as_relay());
+        let members = relays.filter(|relay| !overlay.peers().is_revoked(&relay.public_key));
+        let entry = |relay: Relay| RelayEntry {
+            public_key: Hex(*relay.public_key.as_bytes()),
+            address: relay.address,
+        };
+        members.take(RELAYS_TOLD_MAX).map(entry).collect()
+    }
+}
+
 impl Kind for Network {
     const KIND: &'static str = "hypha network";
     const VERSION: u32 = 3;
@@ -120,9 +153,21 @@ impl Network {
         format!("hypha:{}", &self.volume_salt.to_string()[..8])
     }
 
-    /// Where nodes were last seen.
+    /// The relays, each with where it is dialled.
+    pub(crate) fn relays(&self) -> impl Iterator<Item = (PublicKey, SocketAddr)> {
+        self.relays.iter().map(|relay| (PublicKey::from_bytes(relay.public_key.0), relay.address))
+    }
+
+    /// Where nodes were last seen, relays among them.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.nodes.iter().filter_map(|node| node.address).collect()
+        let nodes = self.nodes.iter().filter_map(|node| node.address);
+        let mut addresses: Vec<SocketAddr> = nodes.collect();
+        for relay in &self.relays {
+            if !addresses.contains(&relay.address) {
+                addresses.push(relay.address);
+            }
+        }
+        addresses
     }
 }
 

@@ -17,6 +17,7 @@ use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
 use reactor::JoinHandle;
 use reactor::rpc::Service;
 
+use crate::cli::Relaying;
 use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
@@ -82,6 +83,7 @@ impl StorageNode {
             .iter()
             .filter(|node| node.public_key.0 != *own.as_bytes())
             .filter_map(|node| node.address)
+            .chain(network.relays.iter().map(|relay| relay.address))
             .collect();
         let mut ways: Vec<SocketAddr> = known.iter().copied().chain(remembered).collect();
         ways.retain(|address| *address != settings.listen);
@@ -151,6 +153,28 @@ impl StorageNode {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.overlay.listen_address().expect("a storage node listens")
+    }
+
+    /// Has it relay for the members of the network, if it is to; says whether it does.
+    ///
+    /// # Errors
+    /// `Failure::Relay` if it can't.
+    ///
+    /// # Suspends
+    /// Until its record says so.
+    pub(crate) fn relay(&self, when: Relaying) -> Result<bool, Failure> {
+        if !when.at(self.address().ip()) {
+            return Ok(false);
+        }
+        match self.overlay.relay() {
+            Ok(()) => Ok(true),
+            // Nobody asked for it, and it serves as well without.
+            Err(error) if when == Relaying::Auto => {
+                tracing::warn!(%error, "this node does not relay");
+                Ok(false)
+            }
+            Err(error) => Err(Failure::Relay { reason: error.to_string() }),
+        }
     }
 
     /// Its place in the overlay.

@@ -14,6 +14,9 @@ use crate::process;
 use crate::removed;
 use crate::stop::{Reason, Stop};
 
+/// What a node says that relays.
+pub(crate) const RELAYS: &str = "it relays for members whose routers keep them apart: let its port in by TCP and by UDP (--relay=off: not)";
+
 /// After a killed `up`, its nodes take a moment to leave while the next `up` starts theirs already.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 
@@ -30,7 +33,17 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
         let stop = if options.until_stdin_closes { Stop::on_input_end()? } else { Stop::on_signals()? };
         let patience = if options.until_stdin_closes { PREDECESSOR_LIMIT } else { Duration::ZERO };
         let node = StorageNode::start(&home, options.listen, &options.nodes, patience)?;
+        let relays = match node.relay(options.relay.when) {
+            Ok(relays) => relays,
+            Err(failure) => {
+                node.stop();
+                return Err(failure);
+            }
+        };
         say(format_args!("node {} {READY}{}", node.number(), node.address()));
+        if relays {
+            say(RELAYS);
+        }
         if !options.until_stdin_closes {
             if let Err(failure) = home.note_address(node.number(), node.address()) {
                 say(format_args!("{failure}; clients have to be told with --node {}", node.address()));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use overlay::message::Revoked;
-use overlay::{Contact, Node, NodeId, Overlay};
+use overlay::{Contact, How, Node, NodeId, Overlay};
 use reactor::rpc::CallError;
 use serde::Serialize;
 
@@ -79,6 +79,9 @@ struct NodeStatus {
     number: Option<u16>,
     id: Hex<[u8; 32]>,
     address: Option<SocketAddr>,
+    /// How this machine reaches it: `direct`, `punched` or `relayed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reached: Option<How>,
     answers: bool,
     /// Why it does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,9 +144,15 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
         (number, contact, report.unwrap_or_else(|| Err("interrupted".into())))
     });
     let answers = answers.collect();
+    let how = |contact: &Contact| Some((contact.id, overlay.peers().how(&contact.public_key)?));
+    let reached: BTreeMap<NodeId, How> = asked.iter().filter_map(how).collect();
     keepers.follow(&client.block_store(), ANSWER_LIMIT);
     client.leave();
-    Ok(overview(network, answers, root_status(&keepers, &nodes)))
+    let mut overview = overview(network, answers, root_status(&keepers, &nodes));
+    for node in overview.nodes.iter_mut().filter(|node| node.answers) {
+        node.reached = reached.get(&NodeId(node.id.0)).copied();
+    }
+    Ok(overview)
 }
 
 fn root_status(keepers: &Keepers, nodes: &Nodes) -> RootStatus {
@@ -236,6 +245,7 @@ fn node_status((number, contact, answer): Answer) -> NodeStatus {
         number,
         id: Hex(contact.id.0),
         address: contact.addresses.first().copied(),
+        reached: None,
         answers: report.is_some(),
         error,
         report,
@@ -244,7 +254,15 @@ fn node_status((number, contact, answer): Answer) -> NodeStatus {
 
 fn unmet_keeper(id: NodeId) -> NodeStatus {
     let error = Some("it keeps the drive's root, and no node that answers has met it".into());
-    NodeStatus { number: None, id: Hex(id.0), address: None, answers: false, error, report: None }
+    NodeStatus {
+        number: None,
+        id: Hex(id.0),
+        address: None,
+        reached: None,
+        answers: false,
+        error,
+        report: None,
+    }
 }
 
 fn render(overview: &Overview) -> String {
@@ -268,7 +286,12 @@ fn render(overview: &Overview) -> String {
     let _ = writeln!(text, "{:<6}{:<24}{:<10}{:>10}{:>12}  up", "node", "address", "id", "blocks", "bytes");
     for node in &overview.nodes {
         let number = node.number.map_or("-".into(), |number| number.to_string());
-        let address = node.address.map_or("-".into(), |address| address.to_string());
+        let address = match (node.reached, node.address) {
+            // Where it listens is of no use to whom it is behind a router.
+            (Some(how @ (How::Punched | How::Relayed)), _) => how.to_string(),
+            (_, Some(address)) => address.to_string(),
+            (_, None) => "-".into(),
+        };
         let id = &node.id.to_string()[..8];
         let _ = match (&node.report, &node.error) {
             (Some(report), _) => writeln!(

@@ -31,6 +31,7 @@ use crate::owner::OwnerAway;
 use crate::process;
 use crate::progress;
 use crate::replacing::Replacing;
+use crate::run::RELAYS;
 use crate::seen::Seen;
 use crate::stop::Stop;
 use crate::volume::{self, Keep, Opening};
@@ -72,7 +73,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let directory = ClientDirectory::take_in(home.path())?;
     let plan = Plan::make(home.path(), Some(directory.path()), options.cache, Usual::None)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
-    let (allow_other, grace) = (options.allow_other, options.replace_after);
+    let (allow_other, grace, when) = (options.allow_other, options.replace_after, options.relay.when);
     if let Some(address) = options.listen {
         // What this machine does not have is not remembered, or every later start would fail.
         let any_port = SocketAddr::new(address, 0);
@@ -83,6 +84,13 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let stop = Stop::on_signals()?;
         let cache = plan.open(&Member::load(&home.user_key_file(), Role::User)?);
         let first = start_first(&home, &network, &ours)?;
+        let relays = match first.as_ref().map_or(Ok(false), |first| first.relay(when)) {
+            Ok(relays) => relays,
+            Err(failure) => {
+                first.into_iter().for_each(StorageNode::stop);
+                return Err(failure);
+            }
+        };
         if let Some(first) = &first {
             client::renew_members(&home, &network, first.overlay());
         }
@@ -111,6 +119,9 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
                 let place = Place { mountpoint: &mountpoint, source, allow_other, is_past: false };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, &copies);
+                    if relays {
+                        say(RELAYS);
+                    }
                 });
                 replacing.into_iter().for_each(Replacing::stop);
                 drop(admitting);

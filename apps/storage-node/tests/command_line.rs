@@ -34,7 +34,7 @@ fn help_teaches_with_lines_to_copy() {
     for line in ["storage-node up --nodes 3 ./drive", "storage-node status", "back up all of it"] {
         assert!(said.contains(line), "{said}");
     }
-    for command in ["up", "run", "mount", "umount", "status", "put", "get"] {
+    for command in ["up", "run", "mount", "umount", "status", "netcheck", "put", "get"] {
         let output = storage_node(&[command, "--help"]);
         assert!(output.status.success());
         assert!(printed(&output).contains("Example"), "{command} shows no example");

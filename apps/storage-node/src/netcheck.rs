@@ -1,0 +1,363 @@
+//! `netcheck`: what this machine's network lets through, and how each node is reached from here, and why not better.
+//!
+//! The nodes are reached as a drive reaches them, by the same code. What the router does, it learns by asking relays where its
+//! packets come from, from one socket: who sees the same port at two relays has a router through which others may be reached.
+//!
+//! Not here: whether the nodes are well (`status`), or who may come in (`members`).
+
+use std::fmt::Write;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use overlay::message::Ping;
+use overlay::record::Relay;
+use overlay::{Contact, How, Node, NodeId, Overlay};
+use reactor::nat::stun::{self, Timing};
+use reactor::net::UdpSocket;
+use serde::Serialize;
+
+use crate::cli::Netcheck;
+use crate::client::{self, Client, Settings};
+use crate::errors::Failure;
+use crate::network::Hex;
+use crate::nodes::{ID_DIGITS_MIN, Nodes};
+use crate::output;
+use crate::process;
+use crate::remove::on_each;
+
+/// One call's time: a dial over a relay is three round trips.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// A relay that takes longer to say where our packets come from does not, or UDP does not get there.
+const STUN_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether there is a direct way.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Calls of which the fastest counts.
+const PINGS: usize = 5;
+/// Relays that are asked: one more than it takes to tell routers apart, and one that may be down.
+const RELAYS_MAX: usize = 4;
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Overview {
+    /// Whether UDP gets out and back; none if there is no relay to ask.
+    udp: Option<bool>,
+    /// Whether this machine has an IPv6 address of the internet.
+    ipv6: bool,
+    router: Option<Router>,
+    /// Where the relays see this machine, each address once.
+    seen_as: Vec<SocketAddr>,
+    relays: Vec<RelayCheck>,
+    nodes: Vec<NodeCheck>,
+}
+
+/// What a router does with the address of a machine behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Router {
+    /// There is none that changes it.
+    None,
+    /// Everybody outside sees the same.
+    SameForAll,
+    /// Each sees another.
+    OtherForEach,
+    /// It changes it, and there are not two relays to compare.
+    Unknown,
+}
+
+#[derive(Debug, Serialize)]
+struct RelayCheck {
+    id: Hex<[u8; 32]>,
+    address: SocketAddr,
+    /// To there and back, by UDP; none if nothing came.
+    round_trip_ms: Option<f64>,
+    seen_as: Option<SocketAddr>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeCheck {
+    number: Option<u16>,
+    id: Hex<[u8; 32]>,
+    /// `direct`, `punched` or `relayed`; none if it does not answer.
+    reached: Option<How>,
+    /// Since this command began to look for the network.
+    first_reply_ms: Option<f64>,
+    /// The same, until it was reached without a relay.
+    direct_after_ms: Option<f64>,
+    round_trip_ms: Option<f64>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of the settings' files, or `Failure::NoNode` if no node can be reached.
+pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
+    let settings = client::settings(&options.client)?;
+    let limit = Duration::from_secs(options.seconds.into());
+    let overview = process::run(|| ask(&settings, options.to.as_deref(), limit))?;
+    let text = if options.json {
+        let text = serde_json::to_string_pretty(&overview);
+        text.map_err(|error| Failure::Internal(error.to_string()))? + "\n"
+    } else {
+        render(&overview)
+    };
+    output::print(&text)
+}
+
+fn ask(settings: &Settings, to: Option<&str>, limit: Duration) -> Result<Overview, Failure> {
+    let began = reactor::now();
+    let nodes = Nodes::of(settings)?;
+    let client = Client::connect(settings)?;
+    let overlay = client.overlay();
+    let mut contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
+    let relays = relays_of(&contacts);
+    if let Some(name) = to {
+        let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
+        let wanted = nodes.named(&ids, name)?;
+        contacts.retain(|contact| contact.id == wanted);
+    }
+    let mut checks: Vec<NodeCheck> = Vec::new();
+    let mut asked = Vec::new();
+    reactor::scope(|scope| {
+        let asking = scope.spawn(|| ask_relays(&relays));
+        let answers = on_each(overlay, &contacts, |overlay, contact| {
+            let number = nodes.get(&contact.id).and_then(|node| node.number);
+            check(overlay, number, contact, began, limit)
+        });
+        checks = answers.into_iter().flatten().collect();
+        asked = asking.join().unwrap_or_default();
+    });
+    checks.sort_by_key(|check| (check.number.unwrap_or(u16::MAX), check.id.0));
+    client.leave();
+    let mut seen_as: Vec<SocketAddr> = asked.iter().filter_map(|relay| relay.seen_as).collect();
+    seen_as.dedup();
+    Ok(Overview {
+        udp: (!asked.is_empty()).then_some(!seen_as.is_empty()),
+        ipv6: own_address_towards((Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1), 9).into()).is_some(),
+        router: router(&asked),
+        seen_as,
+        relays: asked,
+        nodes: checks,
+    })
+}
+
+/// The nodes that relay.
+fn relays_of(contacts: &[Contact]) -> Vec<Relay> {
+    contacts.iter().filter_map(Contact::as_relay).take(RELAYS_MAX).collect()
+}
+
+/// Calls a node until it answers, and then looks for a direct way for as long as it may.
+fn check(
+    overlay: &Node,
+    number: Option<u16>,
+    contact: &Contact,
+    began: Instant,
+    limit: Duration,
+) -> NodeCheck {
+    let until = began + limit;
+    let ping = || overlay.call::<Ping>(contact, &(), Bytes::new(), ANSWER_LIMIT).is_ok();
+    let mut answers = ping();
+    while !answers && reactor::now() < until {
+        reactor::sleep(INTERVAL);
+        answers = ping();
+    }
+    let how = || overlay.peers().how(&contact.public_key);
+    let first_reply_ms = answers.then(|| milliseconds(reactor::now() - began));
+    while answers && how() == Some(How::Relayed) && reactor::now() < until {
+        reactor::sleep(INTERVAL);
+    }
+    let is_direct = answers && matches!(how(), Some(How::Direct | How::Punched));
+    let direct_after_ms = is_direct.then(|| milliseconds(reactor::now() - began));
+    let pings = (0..PINGS).filter_map(|_| {
+        let begun = reactor::now();
+        ping().then(|| reactor::now() - begun)
+    });
+    let round_trip = if answers { pings.min() } else { None };
+    NodeCheck {
+        number,
+        id: Hex(contact.id.0),
+        reached: how().filter(|_| answers),
+        first_reply_ms,
+        direct_after_ms,
+        round_trip_ms: round_trip.map(milliseconds),
+    }
+}
+
+/// Asks each relay where our packets come from, all from one socket.
+fn ask_relays(relays: &[Relay]) -> Vec<RelayCheck> {
+    let socket_for = |relay: &Relay| {
+        let any = if relay.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        UdpSocket::bind(any.parse::<SocketAddr>().expect("a constant")).ok()
+    };
+    let Some(first) = relays.first() else { return Vec::new() };
+    let socket = socket_for(first);
+    let check = |relay: &Relay| {
+        let asked = socket.as_ref().and_then(|socket| {
+            let begun = reactor::now();
+            let answer = reactor::timeout(STUN_LIMIT, || stun::ask(socket, relay.address, Timing::default()));
+            Some((answer.ok()?.ok()?.mapped, reactor::now() - begun))
+        });
+        RelayCheck {
+            id: Hex(NodeId::of(&relay.public_key).0),
+            address: relay.address,
+            round_trip_ms: asked.map(|(_, took)| milliseconds(took)),
+            seen_as: asked.map(|(mapped, _)| mapped),
+        }
+    };
+    relays.iter().map(check).collect()
+}
+
+/// What the answers of relays say of the router.
+fn router(asked: &[RelayCheck]) -> Option<Router> {
+    let seen: Vec<(&RelayCheck, SocketAddr)> =
+        asked.iter().filter_map(|relay| Some((relay, relay.seen_as?))).collect();
+    let (relay, first) = *seen.first()?;
+    let own = own_address_towards(relay.address).map(|own| own.ip());
+    Some(match &seen[..] {
+        _ if own == Some(first.ip()) => Router::None,
+        [_] => Router::Unknown,
+        all if all.iter().all(|(_, seen)| *seen == first) => Router::SameForAll,
+        _ => Router::OtherForEach,
+    })
+}
+
+/// The address of this machine from which packets for there would leave; sends nothing.
+fn own_address_towards(there: SocketAddr) -> Option<SocketAddr> {
+    let any = if there.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(there).ok()?;
+    socket.local_addr().ok()
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    // To the microsecond: more says nothing.
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn render(overview: &Overview) -> String {
+    let udp = match overview.udp {
+        Some(true) => "UDP gets out and back",
+        Some(false) => "no relay answers by UDP: it may be blocked here, or at the relays",
+        None => "no node relays, so there is nobody to ask about UDP",
+    };
+    let router = match overview.router {
+        Some(Router::None) => "; no router changes its address",
+        Some(Router::SameForAll) => {
+            "; its router shows all outside the same port, so that others can get through to it"
+        }
+        Some(Router::OtherForEach) => {
+            "; its router shows each another port, so that only those get through to it who let anybody in themselves"
+        }
+        Some(Router::Unknown) => "; a router changes its address (how, it takes two relays to tell)",
+        None => "",
+    };
+    let ipv6 = if overview.ipv6 { "IPv6 too" } else { "no IPv6" };
+    let mut text = format!("this machine: {udp}{router}; {ipv6}\n");
+    for seen in &overview.seen_as {
+        let _ = writeln!(text, "  seen as {seen}");
+    }
+    if !overview.relays.is_empty() {
+        let _ = writeln!(text, "\nrelays");
+    }
+    for relay in &overview.relays {
+        let took = relay.round_trip_ms.map_or("no answer by UDP".into(), |took| format!("{took} ms"));
+        let _ = writeln!(text, "  {:<10}{:<24}{took}", short(&relay.id), relay.address.to_string());
+    }
+    let _ = writeln!(text, "\nnodes");
+    for node in &overview.nodes {
+        let number = node.number.map_or("-".into(), |number| number.to_string());
+        let _ = write!(text, "  {number:<6}{:<10}", short(&node.id));
+        let (Some(how), Some(first)) = (node.reached, node.first_reply_ms) else {
+            let _ = writeln!(text, "does not answer");
+            continue;
+        };
+        let _ = write!(text, "{:<20}first reply after {first} ms", how.to_string());
+        if let Some(after) = node.direct_after_ms.filter(|_| how == How::Punched) {
+            let _ = write!(text, ", direct after {after} ms");
+        }
+        if let Some(took) = node.round_trip_ms {
+            let _ = write!(text, ", now {took} ms");
+        }
+        let _ = writeln!(text, "{}", if how == How::Relayed { why_relayed(overview) } else { "" });
+    }
+    text
+}
+
+/// Why no direct way was found, as far as this side knows.
+fn why_relayed(overview: &Overview) -> &'static str {
+    match (overview.udp, overview.router) {
+        (Some(false), _) => "; directly takes UDP, which gets no answer here",
+        (_, Some(Router::OtherForEach)) => "; this machine's router shows it another port than the relay",
+        _ => "; its router, or ours, lets no packet of the other in",
+    }
+}
+
+fn short(id: &Hex<[u8; 32]>) -> String {
+    id.to_string()[..ID_DIGITS_MIN].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relay(port: u16, seen_as: Option<&str>) -> RelayCheck {
+        RelayCheck {
+            id: Hex([7; 32]),
+            address: ([127, 0, 0, 1], port).into(),
+            round_trip_ms: seen_as.map(|_| 1.5),
+            seen_as: seen_as.map(|address| address.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn what_two_relays_see_tells_what_the_router_does() {
+        let (here, outside, other) = ("127.0.0.1:9", "192.0.2.1:9", "192.0.2.1:10");
+        for (seen, expected) in [
+            (&[][..], None),
+            (&[None, None], None),
+            (&[Some(here), None], Some(Router::None)),
+            (&[None, Some(outside)], Some(Router::Unknown)),
+            (&[Some(outside), None, Some(outside)], Some(Router::SameForAll)),
+            (&[Some(outside), Some(other)], Some(Router::OtherForEach)),
+        ] {
+            let asked: Vec<RelayCheck> =
+                seen.iter().enumerate().map(|(port, seen)| relay(1 + port as u16, *seen)).collect();
+            assert_eq!(router(&asked), expected, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn each_node_has_its_line_and_who_is_relayed_the_reason() {
+        let node = |number, reached: Option<How>| NodeCheck {
+            number: Some(number),
+            id: Hex([number as u8; 32]),
+            reached,
+            first_reply_ms: reached.map(|_| 12.5),
+            direct_after_ms: reached.filter(|how| *how != How::Relayed).map(|_| 250.0),
+            round_trip_ms: reached.map(|_| 0.25),
+        };
+        let overview = Overview {
+            udp: Some(true),
+            ipv6: false,
+            router: Some(Router::OtherForEach),
+            seen_as: vec!["192.0.2.1:9".parse().unwrap()],
+            relays: vec![relay(1, Some("192.0.2.1:9")), relay(2, None)],
+            nodes: vec![
+                node(1, Some(How::Direct)),
+                node(2, Some(How::Punched)),
+                node(3, Some(How::Relayed)),
+                node(4, None),
+            ],
+        };
+        let text = render(&overview);
+        let line =
+            |start: &str| text.lines().find(|line| line.trim_start().starts_with(start)).unwrap().to_owned();
+        assert!(line("1 ").contains("directly") && !line("1 ").contains("direct after"), "{text}");
+        assert!(
+            line("2 ").contains("through its router") && line("2 ").contains("direct after 250 ms"),
+            "{text}"
+        );
+        assert!(line("3 ").contains("over a relay") && line("3 ").contains("another port"), "{text}");
+        assert!(line("4 ").contains("does not answer") && text.contains("no answer by UDP"), "{text}");
+    }
+}
