@@ -186,6 +186,16 @@ impl Story {
     }
 }
 
+/// What is gone is said to be, and the journal has what is left of it before anybody closes anything.
+fn judge_sync(case: Case, volume: &Volume, stored: Result<(), Errno>) {
+    if case != Case::Gone {
+        return assert_eq!(stored, Ok(()));
+    }
+    assert_eq!(stored, Err(Errno::EIO));
+    reactor::sleep(Duration::from_secs(4));
+    assert_eq!(volume.pending().memory_bytes, 0);
+}
+
 /// It stores much; its swaps do not arrive; its owner has it forgotten and what it has stored deleted.
 fn forgotten_while_it_stores(world: &World, case: Case, ends: bool) {
     let story = Story::begin(world, false);
@@ -207,7 +217,7 @@ fn forgotten_while_it_stores(world: &World, case: Case, ends: bool) {
             volume = of_mount.open(case);
         }
         let stored = volume.sync(None, false);
-        assert_eq!(stored.is_err(), case == Case::Gone, "{stored:?}");
+        judge_sync(case, &volume, stored);
         end.set(Some(volume.close()));
     });
     wait_for(&stage, 1);
@@ -252,7 +262,7 @@ fn served_without_being_known(world: &World, case: Case) {
         of_mount.cloud.cut(0, false);
         of_mount.mute(false);
         let stored = volume.sync(None, false);
-        assert_eq!(stored.is_err(), case == Case::Gone, "{stored:?}");
+        judge_sync(case, &volume, stored);
         end.set(Some(volume.close()));
     });
     wait_for(&stage, 1);
@@ -266,6 +276,76 @@ fn served_without_being_known(world: &World, case: Case) {
     stage.set(2);
     mount.wait();
     story.judge(case, &ending.take().expect("it has ended"));
+}
+
+/// It has nothing to publish, sleeps, and what it stands on is deleted: it shows the drive as it is once it is awake.
+fn asleep_with_nothing_to_publish(world: &World, reads_only: bool) {
+    let story = Story::begin(world, true);
+    let stage = Rc::new(Cell::new(0));
+    let (of_mount, at) = (story.clone(), stage.clone());
+    story.on(1, |story| change_names(&story, "before"));
+    let mount = story.hosts[0].start(move || {
+        of_mount.mute(!reads_only);
+        let mut options = options(0, SMALL);
+        options.read_only = reads_only;
+        let (store, keys) = (of_mount.cloud.reach(0), of_mount.keys.clone());
+        let volume = Volume::open(store, keys, options).expect("it opens");
+        let large = volume.lookup(Inode::ROOT, b"large").expect("it is there").inode;
+        // Nothing of the tree stays in memory.
+        assert!(read(&volume, large).expect("it reads") == content());
+        of_mount.cloud.cut(0, true);
+        at.set(1);
+        wait_for(&at, 2);
+        of_mount.cloud.cut(0, false);
+        of_mount.mute(false);
+        let is_there = |name: &[u8]| volume.lookup(Inode::ROOT, name).is_ok();
+        let follows = || {
+            while !is_there(b"after 7") || is_there(b"large") || is_there(b"before 7") {
+                reactor::sleep(Duration::from_millis(100));
+            }
+        };
+        reactor::timeout(Duration::from_secs(120), follows).expect("it shows what there is");
+        if !reads_only {
+            let made = volume.make_node(Inode::ROOT, b"mine", FileKind::Regular, 0o644, 0, &USER);
+            made.expect("it is made");
+        }
+        volume.close().stored().expect("nothing is left");
+    });
+    wait_for(&stage, 1);
+    story.on(1, |story| change_names(&story, "after"));
+    story.collect(false);
+    stage.set(2);
+    mount.wait();
+    assert_eq!(stage.get(), 2);
+}
+
+/// Replaces all files by as many others: enough for some leaves.
+fn change_names(story: &Story, name: &str) {
+    let (store, keys) = (story.cloud.reach(1), story.keys.clone());
+    let volume = Volume::open(store, keys, options(1, LARGE)).expect("it opens");
+    let is_second = name == "after";
+    if is_second {
+        volume.unlink(Inode::ROOT, b"large").expect("it is removed");
+    }
+    for number in 0..300 {
+        if is_second {
+            let old = format!("before {number}");
+            volume.unlink(Inode::ROOT, old.as_bytes()).expect("it is removed");
+        }
+        let new = format!("{name} {number}");
+        let made = volume.make_node(Inode::ROOT, new.as_bytes(), FileKind::Regular, 0o644, 0, &USER);
+        made.expect("it is made");
+    }
+    volume.close().stored().expect("nothing is left");
+}
+
+#[test]
+fn one_that_has_nothing_to_publish_shows_the_drive_as_it_is_when_what_it_stood_on_is_gone() {
+    check(&SimConfig::default(), sim::seeds(2), |world| {
+        for reads_only in [true, false] {
+            asleep_with_nothing_to_publish(world, reads_only);
+        }
+    });
 }
 
 #[test]

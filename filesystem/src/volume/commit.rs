@@ -84,18 +84,20 @@ impl Volume {
             wants && !self.is_removed()
         };
         let mut back_off = BackOff::new();
+        // The root that was told to be unreadable: the watcher offers it each second.
+        let mut told = 0;
         loop {
             if !wants_commit() {
                 // Nobody looks at another's root any more, whose nodes may be away.
                 if self.closing.get() {
                     return;
                 }
-                if let Err(errno) = self.take_newer() {
-                    tracing::warn!(
-                        %errno,
-                        "another writer's changes cannot be read now; if that stays so while all nodes run, mount the drive \
-                         anew: what this mount stands on may have been collected as garbage while it was away"
-                    );
+                let version = self.newer.borrow().as_ref().map_or(0, |(_, record)| record.version);
+                if let Err(errno) = self.take_newer()
+                    && version != told
+                {
+                    told = version;
+                    tracing::warn!(%errno, "another writer's changes cannot be read now: it is tried again");
                 }
                 if !wants_commit() && !self.closing.get() {
                     self.work.wait();
@@ -106,6 +108,12 @@ impl Volume {
                 Ok(()) => back_off = BackOff::new(),
                 Err(errno) => {
                     self.on_store_failed(&errno, errno);
+                    // What it is made on may be gone, and a newer root need not be.
+                    if errno == Errno::EIO
+                        && let Err(errno) = self.take_newer()
+                    {
+                        tracing::debug!(%errno, "nor is the newest root taken over");
+                    }
                     back_off.pause();
                 }
             }
@@ -178,6 +186,7 @@ impl Volume {
                 state.tree = grown.tree;
                 state.objects = grown.objects.clone();
                 state.charter.keep(&self.kept.take());
+                state.doubt.on_published();
                 // What was just written is in memory already: decrypted, it goes to the cache.
                 for (key, location) in &last {
                     if let Some(Change::Frame(bytes)) = delta.changes.get(key) {

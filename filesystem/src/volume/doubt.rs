@@ -29,6 +29,7 @@ use super::session::Standing;
 use super::state::Change;
 use crate::errno::Errno;
 use crate::format::{Key, Pointer};
+use crate::operations::Inode;
 
 /// See the file's header.
 #[derive(Default, Debug)]
@@ -76,6 +77,16 @@ impl Doubt {
         self.ghosts.contains(&inode)
     }
 
+    /// Everything was published: all of it was to be had.
+    pub(crate) fn on_published(&self) {
+        self.is_told.set(false);
+    }
+
+    /// Whether something that is to be stored is not to be had any more: nothing more is stored then.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_told.get()
+    }
+
     /// What must not be pointed to anew, if that is what `change` does.
     pub(crate) fn of(&self, change: &Change) -> Option<Pointer> {
         match change {
@@ -104,12 +115,14 @@ impl Volume {
             && !matches!(*errno, Errno::ETIMEDOUT | Errno::EHOSTUNREACH)
             && !self.state.borrow().doubt.is_told.replace(true)
         {
+            let inode = key.owner().map(|inode| self.number(Inode(inode)).0);
             tracing::error!(
                 %errno,
-                inode = key.owner(),
+                inode,
                 "garbage was collected while the drive did not know of this mount, and a part of a file that is not \
-                 stored yet is gone: nothing more is stored from here, and the journal keeps what it has. Copy what you \
-                 need from this mount to another place, end it, move its journal away and start anew"
+                 stored yet is gone (`find . -inum` says which): nothing more is stored from here, and the journal keeps \
+                 what it has. Copy what you need from this mount to another place, end it, move its journal away and start \
+                 anew"
             );
         }
         fetched

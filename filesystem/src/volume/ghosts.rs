@@ -37,7 +37,7 @@ pub(super) struct Returned {
     /// What there is has another content: who has these open goes on with the old one.
     bodies: Vec<Body>,
     /// These are what they were.
-    same: Vec<u64>,
+    pub(super) same: Vec<u64>,
 }
 
 impl State {

@@ -12,7 +12,7 @@ use super::Volume;
 use super::born::random_start;
 use super::fetch::CachedNodes;
 use super::ghosts::Returned;
-use super::merge::Merged;
+use super::merge::{Merged, sides::Side};
 use super::state::{Delta, State, Step, Stop};
 use crate::access::{Root, open_root};
 use crate::cache::NumberMap;
@@ -125,10 +125,22 @@ impl Volume {
             keys.sort_unstable();
             keys
         };
-        for tree in [base, root.tree].into_iter().flatten() {
-            self.prefetch(tree, &keys)?;
-        }
-        let Under { removed, moved, returned } = self.changed_under_us(base, root.tree)?;
+        let compared =
+            [base, root.tree].into_iter().flatten().try_for_each(|tree| self.prefetch(tree, &keys));
+        let Under { removed, moved, returned } = match compared
+            .and_then(|()| self.changed_under_us(base, root.tree))
+        {
+            // The nodes answer, and do not have what we stand on: it was collected as garbage while we were away. What is
+            // to be put on theirs needs it, and there is nothing.
+            Err(Errno::EIO) if !self.state.borrow().has_changes() => {
+                tracing::warn!(
+                    "what this mount shows has been collected as garbage while it was away: it goes on with the drive as it \
+                         is now; what is open here and was removed may not be readable any more"
+                );
+                self.missing_under_us(root.tree)?
+            }
+            under => under?,
+        };
         let merged = self.merge(root.tree, Time::now())?;
         let truncations = self.read_truncations(root.tree)?;
         let sessions = self.sessions_in(root.tree)?;
@@ -258,6 +270,23 @@ impl Volume {
                     under.moved.extend(named.filter(is_known));
                 }
                 _ => {}
+            }
+        }
+        Ok(under)
+    }
+
+    /// As [`Volume::changed_under_us`], where it is not known what there was: all may have changed.
+    fn missing_under_us(&self, theirs: Option<Pointer>) -> Result<Under, Errno> {
+        let mut under = Under::default();
+        let theirs = Side::new(self, theirs);
+        let known: Vec<u64> = self.state.borrow().references.keys().copied().collect();
+        for inode in known {
+            let is_ghost = self.state.borrow().ghosts.contains_key(&inode);
+            match theirs.record(inode)? {
+                // Its own tree is older still.
+                Some(record) if is_ghost && record.nlink > 0 => under.returned.same.push(inode),
+                Some(_) => under.moved.push(inode),
+                None => under.removed.push(inode),
             }
         }
         Ok(under)
