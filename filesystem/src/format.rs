@@ -31,7 +31,7 @@ pub use object::{OBJECT_CHANGE_COUNT_MAX, ObjectChange, ObjectChanges, ObjectId,
 pub use snapshot::{
     NOW, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name, printable,
 };
-pub use table::{Orphan, SessionRecord, SessionState, Truncation, WriterRecord};
+pub use table::{Label, Orphan, SessionRecord, SessionState, Truncation, WriterRecord};
 
 use crate::operations::NAME_SIZE_MAX;
 

@@ -78,7 +78,7 @@ use reactor::sync::Signal;
 use crate::access::{Charter, Features, Root, RootSealer, VolumeKeys, open_root};
 use crate::cache::Cached;
 use crate::errno::Errno;
-use crate::format::{InodeRecord, ObjectChanges, Pointer, VolumeId};
+use crate::format::{InodeRecord, Label, ObjectChanges, Pointer, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Time};
 pub use collect::{CollectError, Fence, Roots, Standing, Waiting};
@@ -264,7 +264,8 @@ impl Volume {
         let durability =
             durability::Durability::new(journal.is_some(), options.write_back && journal.is_some());
         let (session, device): ([u8; 8], u64) = (random_bytes(), options.device);
-        let lease = lease::Lease::new(session, device, journal.is_some());
+        let label = Label::new(format!("{} {}", options.author, options.place).trim_end());
+        let lease = lease::Lease::new(session, device, journal.is_some(), label);
         let mut state = State::new(options.cache_bytes, charter, options.device, durability);
         state.tree = tree;
         state.read_only = options.read_only;

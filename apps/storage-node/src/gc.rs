@@ -97,8 +97,8 @@ enum Unknown {
     #[error(transparent)]
     Needed(#[from] Needed),
     #[error(
-        "{0} blocks that the drive needs had been deleted, and are taken back now: that is a fault, please report it; what else \
-         is garbage the next run deletes"
+        "{0} blocks that the drive needs were listed by no node, and are now that they were taken back: they had been deleted, or \
+         were on their way from one node to another. Run it again, which deletes the rest; if it says this twice, please report it"
     )]
     WasDeleted(usize),
 }
@@ -348,6 +348,12 @@ impl<'a> Sweep<'a> {
 /// A mount, by the number that `gc` tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session(u64);
+
+impl std::fmt::Display for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 impl std::str::FromStr for Session {
     type Err = &'static str;

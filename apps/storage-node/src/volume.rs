@@ -256,6 +256,10 @@ pub(crate) fn open(
     };
     let mut options = Options::default();
     options.author = author::author();
+    options.place = match opening.keep {
+        Keep::Rest | Keep::WriteBack => format!("with its journal in {}", opening.directory.path().display()),
+        _ => "by a command".into(),
+    };
     options.device = opening.directory.device();
     options.watch_interval = Some(WATCH_INTERVAL);
     let has_journal = matches!(opening.keep, Keep::Rest | Keep::WriteBack);

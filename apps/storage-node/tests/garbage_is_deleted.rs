@@ -79,7 +79,9 @@ fn gc(home: &Path, more: &[&str]) -> (bool, String) {
 fn refused(home: &Path, why: &str) -> String {
     let (succeeded, said) = gc(home, &["--patience", "2s"]);
     assert!(!succeeded && said.contains("nothing was deleted") && said.contains(why), "{said}");
-    let session = said.split("session ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    // Whose it is, and where what it has not stored is.
+    assert!(said.contains('@') && said.contains("with its journal in"), "{said}");
+    let session = said.split("session ").nth(1).and_then(|rest| rest.split(',').next());
     session.unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
@@ -178,6 +180,8 @@ fn the_disk_is_given_back_and_nobody_misses_anything() {
     late.stdin.as_mut().unwrap().write_all(&content(6)).unwrap();
     signal(other.pid(), Signal::STOP);
     let session = refused(&home, "it has not cleared the way yet");
+    let (succeeded, said) = gc(&home, &["--forget", "0000000000000001"]);
+    assert!(!succeeded && said.contains("no mount that the drive knows of"), "{said}");
     let forget = ["--patience", "2s", "--forget", &session];
     let (succeeded, said) = gc(&home, &forget);
     assert!(

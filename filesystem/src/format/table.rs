@@ -6,9 +6,11 @@
 //! | record | bytes |
 //! | --- | --- |
 //! | writer | `1, session 8, delta u64, committed seconds i64` |
-//! | session | `1, device u64, since seconds i64, state u64, asks u64, heard u64, cleared u64` |
+//! | session | `1, device u64, since seconds i64, state u64, asks u64, heard u64, cleared u64, has journal u64, label size u8, label` |
 //! | orphan | `1, device u64, since seconds i64, lease seconds i64` |
 //! | truncation | `1, first frame u64, end frame u64` |
+
+use std::fmt;
 
 /// What a root contains of one writer: it is written anew in each of its commits, by the commit itself.
 ///
@@ -56,6 +58,50 @@ pub struct SessionRecord {
     pub cleared: u64,
     /// It has a journal, so that what it has yet to publish may come back after its end.
     pub has_journal: bool,
+    /// What people know it by.
+    pub label: Label,
+}
+
+/// Whose mount a session is, and where, for people to read: nothing is granted to it, and nothing looked up by it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Label([u8; LABEL_SIZE_MAX]);
+
+/// A user, a machine, and as a rule all of a path; there is a record for each mount.
+const LABEL_SIZE_MAX: usize = 128;
+
+impl Label {
+    /// Returns the beginning of `text`, as much as a label holds.
+    pub fn new(text: &str) -> Label {
+        let mut label = Label::default();
+        let size = text.floor_char_boundary(LABEL_SIZE_MAX);
+        label.0[..size].copy_from_slice(&text.as_bytes()[..size]);
+        label
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let size = self.0.iter().position(|byte| *byte == 0).unwrap_or(LABEL_SIZE_MAX);
+        &self.0[..size]
+    }
+}
+
+impl Default for Label {
+    fn default() -> Label {
+        Label([0; LABEL_SIZE_MAX])
+    }
+}
+
+impl fmt::Display for Label {
+    /// Anybody may have written it: only what is safe to print.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(self.bytes());
+        text.chars().filter(|it| !it.is_control()).try_for_each(|it| write!(f, "{it}"))
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// An inode without a name that somebody has open.
@@ -124,11 +170,20 @@ impl SessionRecord {
         };
         let (since, journal) = (self.since_seconds as u64, u64::from(self.has_journal));
         put(out, &[self.device, since, state, self.asks, self.heard, self.cleared, journal]);
+        let label = self.label.bytes();
+        out.push(label.len() as u8);
+        out.extend_from_slice(label);
     }
 
     /// Reads a record.
     pub fn decode(bytes: &[u8]) -> Option<SessionRecord> {
-        let [device, since, state, asks, heard, cleared, journal] = numbers(bytes)?;
+        const NUMBERS: usize = 7;
+        let [device, since, state, asks, heard, cleared, journal] = numbers::<NUMBERS>(bytes)?;
+        let mut label = Label::default();
+        let text = bytes.get(1 + 8 * NUMBERS..).and_then(|rest| rest.get(1..1 + usize::from(*rest.first()?)));
+        for (to, from) in label.0.iter_mut().zip(text.unwrap_or_default()) {
+            *to = *from;
+        }
         let state = match state {
             1 => SessionState::Shared,
             3 => SessionState::Lost,
@@ -136,7 +191,7 @@ impl SessionRecord {
             _ => SessionState::Alone,
         };
         let (since_seconds, has_journal) = (since as i64, journal != 0);
-        Some(SessionRecord { device, since_seconds, state, asks, heard, cleared, has_journal })
+        Some(SessionRecord { device, since_seconds, state, asks, heard, cleared, has_journal, label })
     }
 }
 
@@ -181,6 +236,7 @@ mod tests {
             heard: 13,
             cleared: 14,
             has_journal: true,
+            label: Label::new("ann@desk /home/ann/drive"),
         };
         let orphan = Orphan { device: 5, since_seconds: 6, lease_seconds: -7 };
         let truncation = Truncation { from: 8, to: 9 };
@@ -189,7 +245,7 @@ mod tests {
         orphan.encode(&mut bytes[1]);
         truncation.encode(&mut bytes[2]);
         session.encode(&mut bytes[3]);
-        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 57]);
+        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 82]);
         for tail in [&b""[..], b"later"] {
             bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(tail));
             assert_eq!(WriterRecord::decode(&bytes[0]), Some(writer));

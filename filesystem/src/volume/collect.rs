@@ -26,7 +26,7 @@ use super::state::Change;
 use crate::access::collection::{Collection, short};
 use crate::access::{Features, Root, RootError, open_root};
 use crate::errno::Errno;
-use crate::format::{Key, Pointer, SessionRecord, SessionState, WriterRecord};
+use crate::format::{Key, Label, Pointer, SessionRecord, SessionState, WriterRecord};
 use crate::operations::Time;
 use crate::tree::reachable::{Unreached, reachable_objects};
 
@@ -118,6 +118,8 @@ pub struct Waiting {
     pub is_lost: bool,
     /// It has a journal, so that what it has yet to publish may come back after its end.
     pub has_journal: bool,
+    /// What people know it by.
+    pub label: Label,
 }
 
 /// Whether everybody has cleared the way.
@@ -293,6 +295,7 @@ impl Volume {
                 heard_seconds: self.published_at(tree, session, record.device)?.max(record.since_seconds),
                 is_lost: record.state == SessionState::Lost,
                 has_journal: record.has_journal,
+                label: record.label,
             })
         };
         let waiting = sessions.into_iter().filter(|(_, record)| record.cleared < version);

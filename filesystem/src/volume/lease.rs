@@ -18,7 +18,7 @@ use super::session::{Intent, LEASE, Present, Session};
 use super::state::Change;
 use crate::access::{Root, open_root};
 use crate::errno::Errno;
-use crate::format::{Key, Pointer};
+use crate::format::{Key, Label, Pointer};
 use crate::operations::Time;
 
 /// How long a mount, or an open, waits for another mount that says that it is still storing: what one may hold back, 128 MiB,
@@ -57,9 +57,9 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(id: [u8; 8], device: u64, has_journal: bool) -> Lease {
+    pub(super) fn new(id: [u8; 8], device: u64, has_journal: bool, label: Label) -> Lease {
         Lease {
-            session: RefCell::new(Session::new(id, device, Time::now().seconds, has_journal)),
+            session: RefCell::new(Session::new(id, device, Time::now().seconds, has_journal, label)),
             changed: Signal::new(),
             was_waited_for: Cell::new(false),
             nodded: Cell::new(None),

@@ -15,6 +15,8 @@ use crate::journal::JournalError;
 pub struct Options {
     /// Who we are, for conflict names: "name (conflict, author, time)".
     pub author: String,
+    /// Which of the author's mounts it is, for people who wait for it.
+    pub place: String,
     /// A random number that stays with this machine's home: its crashed mounts' open files are cleaned up by it.
     pub device: u64,
     /// Decrypted nodes and frames kept in memory.
@@ -48,6 +50,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             author: "unknown".into(),
+            place: String::new(),
             device: 0,
             cache_bytes: 128 << 20,
             dirty_bytes_max: 128 << 20,

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use changes::is_lost;
 
-use crate::format::{SessionRecord, SessionState};
+use crate::format::{Label, SessionRecord, SessionState};
 
 /// How long a look that shows no other session is good for: some tries at a look, and as long as a newcomer waits at most
 /// for one that was killed.
@@ -110,6 +110,7 @@ pub(crate) struct Session {
     id: u64,
     device: u64,
     since_seconds: i64,
+    label: Label,
     phase: Phase,
     /// The sessions in the tree that we stand on.
     present: Present,
@@ -141,11 +142,18 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that announces nothing yet.
-    pub(crate) fn new(id: [u8; 8], device: u64, since_seconds: i64, has_journal: bool) -> Session {
+    pub(crate) fn new(
+        id: [u8; 8],
+        device: u64,
+        since_seconds: i64,
+        has_journal: bool,
+        label: Label,
+    ) -> Session {
         Session {
             id: u64::from_le_bytes(id),
             device,
             since_seconds,
+            label,
             phase: Phase::Silent,
             present: Present::new(),
             lost: Present::new(),

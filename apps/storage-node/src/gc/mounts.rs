@@ -44,7 +44,7 @@ pub(super) enum Needed {
         lines(.0)
     )]
     Waits(Vec<Waiting>),
-    #[error("these mounts are there, and must not be forgotten: wait until they have stored what they have:{}", lines(.0))]
+    #[error("these mounts are there, and must not be forgotten: wait until they have stored what they have, or end them:{}", lines(.0))]
     Lives(Vec<Waiting>),
     #[error(
         "these mounts published something less than {silent_for} ago, and may be at work; wait, or say `--silent-for` how long is \
@@ -52,13 +52,17 @@ pub(super) enum Needed {
         lines(.of)
     )]
     Recent { silent_for: Span, of: Vec<Waiting> },
+    #[error(
+        "no mount that the drive knows of has the number {0}: without `--forget`, `gc` tells those that it waits for"
+    )]
+    Unknown(Session),
     #[error("the drive does not forget them ({0})")]
     NotForgotten(Failure),
 }
 
 fn lines(waiting: &[Waiting]) -> String {
     let line = |waiting: &Waiting| {
-        let Waiting { session, device, since_seconds, heard_seconds, is_lost, has_journal } = waiting;
+        let Waiting { session, label, since_seconds, heard_seconds, is_lost, has_journal, .. } = waiting;
         let (since, heard) = (Civil::of(*since_seconds), Civil::of(*heard_seconds));
         let why = match (is_lost, has_journal) {
             (true, _) => "it vanished without a word, and may come back with what its journal has",
@@ -66,7 +70,7 @@ fn lines(waiting: &[Waiting]) -> String {
             (false, false) => "a command that has not ended yet",
         };
         format!(
-            "\n  session {session:016x} of device {device:016x}, there since {since}, last heard of {heard} (UTC): {why}"
+            "\n  session {session:016x}, {label}, there since {since}, last heard of {heard} (UTC): {why}"
         )
     };
     waiting.iter().map(line).collect()
@@ -107,12 +111,24 @@ impl<'a> Mounts<'a> {
         let patience = self.options.patience.map_or(PATIENCE, |span| span.0);
         let mut signs = Signs { at: reactor::now(), version: 0, count: usize::MAX };
         let mut has_done_without = false;
+        let mut has_looked = false;
+        // At the first look, right after the mark, it waits for all that there are.
+        let mut check_named = |waiting: &[Waiting]| {
+            let is_there = |named: &Session| waiting.iter().any(|waiting| Session(waiting.session) == *named);
+            let unknown = self.options.forget.iter().find(|named| !has_looked && !is_there(named));
+            has_looked = true;
+            unknown.map_or(Ok(()), |unknown| Err(Needed::Unknown(*unknown)))
+        };
         loop {
             // Before the look: the last one comes after the whole patience.
             let was_late = reactor::now().saturating_duration_since(signs.at) > patience;
             match self.volume.look_at_collection(fence) {
-                Ok(Standing::Clear(roots)) => return Ok(roots),
+                Ok(Standing::Clear(roots)) => {
+                    check_named(&[])?;
+                    return Ok(roots);
+                }
                 Ok(Standing::Waits { waiting, version, is_heard }) => {
+                    check_named(&waiting)?;
                     signs.note(version, is_heard, waiting.len());
                     self.bar.set_message(format!("waiting for {} mounts", waiting.len()));
                     if was_late && has_done_without {

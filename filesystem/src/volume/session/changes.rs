@@ -61,6 +61,7 @@ impl Session {
             device: self.device,
             since_seconds: self.since_seconds,
             has_journal: self.has_journal,
+            label: self.label,
             ..SessionRecord::default()
         });
         let state = match intent {

@@ -24,7 +24,7 @@ struct Mount {
 
 impl Mount {
     fn new(id: u64, device: u64, register: &Register, now: Instant) -> Mount {
-        let mut session = Session::new(id.to_le_bytes(), device, 0, true);
+        let mut session = Session::new(id.to_le_bytes(), device, 0, true, Label::default());
         session.announce(&[]);
         session.on_tree(register.present.clone(), now);
         Mount { session, version: register.version, look: None, commit: None }
