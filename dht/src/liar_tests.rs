@@ -116,6 +116,10 @@ impl Storage for Liar {
         Ok(ListKeysResponse { keys: vec![key], next: None })
     }
 
+    fn hand_words(&self, _: &CallContext, _: Vec<OwnersWord>) -> Result<(), Refusal> {
+        Err(Refusal::NotFound)
+    }
+
     fn usage(&self, _: &CallContext) -> Result<NodeSpace, Refusal> {
         Err(Refusal::NotFound)
     }

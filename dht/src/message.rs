@@ -165,6 +165,9 @@ reactor::service! {
         /// Lists the blocks of one tag, in order.
         fn list_blocks(&self, request: ListBlocksRequest) -> Result<ListBlocksResponse, Refusal>
             = 0x0223 as ListBlocks, idempotent, replies_up_to(LIST_KEYS_REPLY_BYTES_MAX);
+        /// "This is what owners said of blocks that I am about to give you": at most [`WORDS_MAX`]. Those that are no news change
+        /// nothing.
+        fn hand_words(&self, words: Vec<OwnersWord>) -> Result<(), Refusal> = 0x0224 as HandWords, idempotent;
         /// How full the node is.
         fn usage(&self) -> Result<NodeSpace, Refusal> = 0x0230 as NodeUsage, idempotent;
     }

@@ -2,7 +2,7 @@
 //!
 //! A put goes to the R closest nodes at once and returns when a quorum holds the block durably; the stragglers go on
 //! in the background. Where one fails, the next closest takes its place. A read asks one node, the next if that one
-//! fails, lies or is slow, and believes nothing that it has not verified.
+//! fails, lies or is slow, and believes nothing that it has not verified. That a block is nowhere it says only if it asked all.
 //!
 //! So a dead node costs no time: a put never waits for more than a quorum, and a read waits for a hedging delay once,
 //! after which the dead one is asked last.
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use overlay::{Contact, Overlay};
-use reactor::sync::{Receiver, Sender, channel};
+use reactor::sync::{Sender, channel};
 
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, RangeError, verify_range};
 use crate::block::immutable::trailer;
@@ -34,6 +34,9 @@ const PUT_HEDGE: Duration = Duration::from_millis(1500);
 /// Puts in flight to one node before it is left out where a quorum can do without it: 48 blocks of 1 MiB are what a
 /// node that hangs may make us keep.
 const BACKLOG_MAX: usize = 48;
+
+/// As far as a reader looks at last: what one lookup finds at most.
+const RING_WIDTH: usize = overlay::message::CONTACTS_MAX;
 
 /// Blocks that one `put_many` keeps in flight.
 const PUTS_AT_ONCE: usize = 16;
@@ -268,42 +271,42 @@ pub(crate) fn fetch<O: Overlay + 'static>(
     candidates.sort_by_key(|contact| links.is_suspect(&contact.id));
     let near_count = candidates.len();
     candidates.extend(others(far));
-    let (sender, answers) = channel(candidates.len().max(1));
-    let mut running = Running(Vec::new());
-    let mut tally = Tally::default();
-    let mut open = 0;
-    for (index, contact) in candidates.iter().enumerate() {
+    let (sender, answers) = channel(nearest.len() + RING_WIDTH);
+    let (mut running, mut tally) = (Running(Vec::new()), Tally::default());
+    let (mut asked, mut open, mut is_wide) = (0, 0, false);
+    loop {
+        if asked == candidates.len() && open == 0 {
+            // Repair was told of it by one of the near ones.
+            if is_wide || tag.is_none() || tally.length.is_some() {
+                break;
+            }
+            // Those that kept it may have been the nearest when it was put, and many may have come since.
+            is_wide = true;
+            let around = links.closest(address.0, RING_WIDTH);
+            tally.look_at(&around);
+            let is_new = |contact: &Contact| nearest.iter().all(|known| known.id != contact.id);
+            candidates.extend(others(&around).into_iter().filter(is_new));
+            continue;
+        }
         // Those further away are asked only once the near ones have had their say.
-        while index >= near_count && open > 0 {
-            let Ok((index, outcome)) = recv(&answers) else { break };
-            open -= 1;
-            if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
-                tally.tell(links, &responsible, tag.is_some(), address);
-                return Ok(found);
-            }
-        }
-        let job = GetJob {
-            links: links.clone(),
-            contact: contact.clone(),
-            address: *address,
-            tag: tag.copied(),
-            range: range.clone(),
+        let outcome = if asked == candidates.len() || asked >= near_count && open > 0 && !is_wide {
+            answers.recv().ok()
+        } else {
+            let contact = &candidates[asked];
+            let job = GetJob {
+                links: links.clone(),
+                contact: contact.clone(),
+                address: *address,
+                tag: tag.copied(),
+                range: range.clone(),
+            };
+            let (sender, index) = (sender.clone(), asked);
+            running.0.push(reactor::spawn(move || answer(&sender, index, job.run())));
+            (asked, open) = (asked + 1, open + 1);
+            // Wait for this one as long as it usually takes, and ask the next then, or as soon as it fails.
+            reactor::timeout(links.hedge_after(&contact.id), || answers.recv()).ok().and_then(Result::ok)
         };
-        let sender = sender.clone();
-        running.0.push(reactor::spawn(move || answer(&sender, index, job.run())));
-        open += 1;
-        // Wait for this one as long as it usually takes, and ask the next then, or as soon as it fails.
-        if let Ok(Ok((index, outcome))) = reactor::timeout(links.hedge_after(&contact.id), || answers.recv())
-        {
-            open -= 1;
-            if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
-                tally.tell(links, &responsible, tag.is_some(), address);
-                return Ok(found);
-            }
-        }
-    }
-    while open > 0 {
-        let Ok((index, outcome)) = recv(&answers) else { break };
+        let Some((index, outcome)) = outcome else { continue };
         open -= 1;
         if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
             tally.tell(links, &responsible, tag.is_some(), address);
@@ -311,10 +314,6 @@ pub(crate) fn fetch<O: Overlay + 'static>(
         }
     }
     Err(tally.error(links, address, range))
-}
-
-fn recv<T>(answers: &Receiver<Answer<T>>) -> Result<Answer<T>, ()> {
-    answers.recv().map_err(|_| ())
 }
 
 /// Ends the calls whose answers nobody needs any more.
@@ -332,6 +331,8 @@ struct Tally {
     liars: usize,
     unreachable: Option<String>,
     length: Option<u32>,
+    /// Why others may have it, whom nobody asked.
+    unasked: Option<String>,
 }
 
 impl Tally {
@@ -355,6 +356,12 @@ impl Tally {
             Err(failure) => self.unreachable = Some(failure.to_string()),
         }
         Ok(None)
+    }
+
+    /// Those that are asked at last are no proof that nobody has a block, if there may be others.
+    fn look_at(&mut self, around: &[Contact]) {
+        let reason = || format!("the {RING_WIDTH} nodes nearest to it lack it, and there are others");
+        self.unasked = (around.len() >= RING_WIDTH).then(reason);
     }
 
     /// The block was found. Lets those who are responsible for it and lack it know; but a repairing node that fetches it
@@ -384,7 +391,7 @@ impl Tally {
         }
         // Our own node was asked before the others.
         let (denied, needed) = (self.lacking.len() + usize::from(links.local.is_some()), links.replicas);
-        match (self.liars, self.unreachable) {
+        match (self.liars, self.unreachable.or(self.unasked)) {
             (0, None) if denied < needed => {
                 let reason = format!("only {denied} of the {needed} nodes that keep a block are known");
                 GetError::Unreachable { address: *address, reason }

@@ -8,7 +8,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::{Changes, Contact, NodeId, Overlay, Watch};
+use overlay::lookup::{Transport, lookup};
+use overlay::message::{CONTACTS_MAX, FindNodeRequest};
+use overlay::routing_table::RoutingTable;
+use overlay::{Changes, Contact, K, NodeId, Overlay, Watch};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reactor::crypto::{Identity, PublicKey};
@@ -67,6 +70,10 @@ pub(crate) struct FakeNetwork {
     /// Whom somebody waited for longer than usual.
     pub(crate) doubted: RefCell<BTreeSet<NodeId>>,
     rng: RefCell<StdRng>,
+    /// Whom each has a place for, of those that are there.
+    tables: RefCell<HashMap<NodeId, Rc<RoutingTable>>>,
+    /// Who was there when the tables were filled.
+    tables_of: RefCell<Vec<bool>>,
 }
 
 fn serve(node: &Rc<Node>) -> Rc<Service> {
@@ -103,7 +110,26 @@ impl FakeNetwork {
             loss_percent: Cell::new(0),
             doubted: RefCell::default(),
             rng: RefCell::new(StdRng::seed_from_u64(seed)),
+            tables: RefCell::default(),
+            tables_of: RefCell::default(),
         })
+    }
+
+    /// What the one at this place knows: all that it has met, as far as its buckets go.
+    fn table_of(&self, own: NodeId) -> Rc<RoutingTable> {
+        let are_there: Vec<bool> = self.nodes.iter().map(|fake| !fake.forgotten.get()).collect();
+        if *self.tables_of.borrow() != are_there {
+            self.tables.borrow_mut().clear();
+            self.tables_of.replace(are_there);
+        }
+        let fill = || {
+            let mut table = RoutingTable::new(own);
+            for fake in self.nodes.iter().filter(|fake| !fake.forgotten.get()) {
+                table.on_seen(fake.contact.clone(), reactor::now());
+            }
+            Rc::new(table)
+        };
+        self.tables.borrow_mut().entry(own).or_insert_with(fill).clone()
     }
 
     /// Starts a node again on what its store holds.
@@ -185,17 +211,56 @@ pub(crate) struct FakeOverlay {
     key: PublicKey,
 }
 
+impl FakeOverlay {
+    /// Its own position; a client has one too.
+    fn place(&self) -> NodeId {
+        NodeId::of(&self.key)
+    }
+
+    fn table(&self) -> Rc<RoutingTable> {
+        self.network.table_of(self.place())
+    }
+}
+
+/// A lookup's questions: each answers from its table, as the real ones do.
+struct Near<'a> {
+    network: &'a FakeNetwork,
+    own: NodeId,
+    count: usize,
+}
+
+impl Transport for Near<'_> {
+    fn find_node(&self, contact: &Contact, target: &NodeId) -> Option<Vec<Contact>> {
+        let contacts_max = FindNodeRequest::new(*target, self.count).contacts_max();
+        let mut contacts = self.network.table_of(contact.id).closest(target, contacts_max + 1);
+        contacts.retain(|contact| contact.id != self.own);
+        contacts.truncate(contacts_max);
+        Some(contacts)
+    }
+
+    fn patience(&self, _: &Contact) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
 impl Overlay for FakeOverlay {
     fn own(&self) -> Option<Contact> {
         self.own.clone()
     }
 
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
-        let alive = self.network.nodes.iter().filter(|fake| !fake.forgotten.get());
-        let mut contacts: Vec<Contact> = alive.map(|fake| fake.contact.clone()).collect();
-        contacts.sort_by_key(|contact| contact.id.distance(key));
-        contacts.truncate(count);
-        contacts
+        let mut found = self.table().closest(key, count);
+        if self.table().live_count() >= K {
+            // As the real one does where not everybody is known.
+            let seeds = self.table().closest(key, count.max(K));
+            let count = count.min(CONTACTS_MAX);
+            let near = Near { network: &self.network, own: self.place(), count };
+            found = lookup(&near, self.place(), *key, count, seeds).closest;
+        }
+        found.extend(self.own.clone());
+        found.sort_by_key(|contact| contact.id.distance(key));
+        found.truncate(count);
+        found
     }
 
     fn is_live(&self, contact: &Contact) -> bool {

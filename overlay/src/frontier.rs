@@ -120,10 +120,10 @@ impl Frontier {
         }
     }
 
-    /// Notes the contacts that `id` answered with. Of a longer answer than `K` the rest is ignored.
+    /// Notes the contacts that `id` answered with. Of a longer answer than `K`, or than are looked for, the rest is ignored.
     pub fn on_answer(&mut self, id: &NodeId, contacts: Vec<Contact>) {
         let hops = self.set_state(id, State::Answered).map_or(0, |candidate| candidate.hops) + 1;
-        for contact in contacts.into_iter().take(K) {
+        for contact in contacts.into_iter().take(self.count.max(K)) {
             self.add(contact, hops);
         }
     }

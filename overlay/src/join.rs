@@ -108,7 +108,7 @@ pub(crate) fn try_way(state: &Rc<State>, way: Bootstrap) {
 /// For the lookup.
 pub(crate) fn look_up_ourselves(state: &Rc<State>) -> Found {
     let seeds = state.table.borrow().closest(&state.own_id, K);
-    let found = lookup(&Live(state), state.own_id, state.own_id, K, seeds);
+    let found = lookup(&Live::of(state, K), state.own_id, state.own_id, K, seeds);
     if !found.closest.is_empty() {
         state.joined.set(true);
     }

@@ -135,7 +135,7 @@ pub trait Overlay {
     fn own(&self) -> Option<Contact>;
 
     /// The `count` live nodes nearest to `key`, nearest first, ourselves included if we store. Fewer if the network
-    /// has fewer; none if nobody can be reached.
+    /// has fewer; none if nobody can be reached. A lookup finds [`CONTACTS_MAX`](message::CONTACTS_MAX) at most.
     ///
     /// # Suspends
     /// For a lookup; not at all where everyone is known.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contact::Introduction;
 use crate::invitation::{Letter, Reply};
+use crate::k_bucket::K;
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
 use crate::peers::Sighting;
@@ -20,7 +21,7 @@ reactor::service! {
     pub trait Neighbour = "overlay" version 1, client NeighbourClient {
         /// "Are you there?"
         fn ping(&self) -> Result<(), Never> = 0x0100 as Ping, inline, idempotent;
-        /// "Whom do you know that is nearest to this?" Answered with at most `K` live contacts, without the asker.
+        /// "Whom do you know that is nearest to this?" Answered with live contacts, without the asker.
         fn find_node(&self, request: FindNodeRequest) -> Result<FindNodeResponse, Never>
             = 0x0101 as FindNode, inline, idempotent;
         /// "I am leaving for good: forget me."
@@ -80,6 +81,25 @@ pub struct NotAMember(pub PassportError);
 pub struct FindNodeRequest {
     /// The position asked for.
     pub target: NodeId,
+    /// How many are asked for: at least `K` are told, at most [`CONTACTS_MAX`].
+    #[serde(default)]
+    pub count: u16,
+}
+
+/// Contacts in one answer: what a reader asks at most before it says that a block is nowhere. Of a kilobyte at most each, they fit
+/// into a reply.
+pub const CONTACTS_MAX: usize = 3 * K;
+
+impl FindNodeRequest {
+    /// Asks for the `count` nearest to `target`.
+    pub fn new(target: NodeId, count: usize) -> FindNodeRequest {
+        FindNodeRequest { target, count: count.min(CONTACTS_MAX) as u16 }
+    }
+
+    /// How many contacts an answer has at most.
+    pub fn contacts_max(&self) -> usize {
+        usize::from(self.count).clamp(K, CONTACTS_MAX)
+    }
 }
 
 /// The answer of [`FindNode`].

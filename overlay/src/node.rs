@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,7 +25,7 @@ use crate::join::{self, Bootstrap, JoinError};
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::listener;
 use crate::lookup::{Found, lookup};
-use crate::message::{RenewRefused, RevokeRefused};
+use crate::message::{CONTACTS_MAX, RenewRefused, RevokeRefused};
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
 use crate::peers::{Peers, Role};
@@ -124,11 +124,12 @@ impl Node {
         let Config { revocations_file, renewals_file, record_file, mut statement, peers, .. } = config;
         let own = identity.public_key();
         if let Some(path) = &revocations_file {
-            load_revocations(path, &network, &peers)?;
+            revoking::load(path, &network, &peers)
+                .map_err(|source| StartError::Revocations { path: path.clone(), source })?;
         }
         let renewals = Renewals::new();
         if let Some(path) = &renewals_file {
-            load_renewals(path, &network, &peers, &renewals);
+            renewing::load(path, &network, &peers, &renewals);
         }
         let passport = renewals.newest(&passport, reactor::wall_clock());
         let rights = match passport.verify(&network, &own, reactor::wall_clock()) {
@@ -286,14 +287,15 @@ impl Node {
         self.state.joined.get()
     }
 
-    /// Looks up the `count` nodes nearest to `target` in the network, whatever the table says; for those who want to
-    /// know what it costs. Ourselves are not included.
+    /// Looks up the `count` nodes nearest to `target` in the network, at most [`CONTACTS_MAX`], whatever the table says; for those
+    /// who want to know what it costs. Ourselves are not included.
     ///
     /// # Suspends
     /// For the lookup.
     pub fn lookup(&self, target: &NodeId, count: usize) -> Found {
-        let seeds = self.state.table.borrow().closest(target, K);
-        let found = lookup(&Live(&self.state), self.state.own_id, *target, count, seeds);
+        let count = count.min(CONTACTS_MAX);
+        let seeds = self.state.table.borrow().closest(target, count.max(K));
+        let found = lookup(&Live::of(&self.state, count), self.state.own_id, *target, count, seeds);
         self.state.change_table(|table, now| table.on_looked_up(target, now));
         found
     }
@@ -382,28 +384,6 @@ impl Node {
                 Vec::new()
             }
         }
-    }
-}
-
-/// A damaged list must not pass for none: the first to come would be who was revoked.
-fn load_revocations(path: &Path, network: &PublicKey, peers: &Peers) -> Result<(), StartError> {
-    let (owned, network) = (path.to_owned(), *network);
-    let list = reactor::offload(move || Revocations::load(&owned, &network));
-    let list = list.map_err(|source| StartError::Revocations { path: path.into(), source })?;
-    peers.revoke(list);
-    Ok(())
-}
-
-/// A damaged book is a book that is not there: whoever lacks a passport is given it again.
-fn load_renewals(path: &Path, network: &PublicKey, peers: &Peers, renewals: &Renewals) {
-    let owned = path.to_owned();
-    let taken = reactor::offload(move || Renewals::load(&owned)).map_err(|error| error.to_string());
-    let taken = taken.and_then(|kept| {
-        let now = reactor::wall_clock();
-        renewals.take(kept, network, &peers.revocations(), now).map_err(|error| error.to_string())
-    });
-    if let Err(error) = taken {
-        tracing::warn!(path = %path.display(), error, "renewed passports can't be read; going on without");
     }
 }
 

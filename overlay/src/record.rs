@@ -38,6 +38,9 @@ pub const RELAYS_MAX: usize = 4;
 /// Most bytes of a zone's name.
 pub const ZONE_BYTES_MAX: usize = 32;
 
+/// What people write for no zone: no zone is called so.
+pub const NO_ZONE: &str = "none";
+
 /// Most bytes of a release's name.
 pub const RELEASE_BYTES_MAX: usize = 32;
 
@@ -65,7 +68,8 @@ pub struct Zone(String);
 /// The text names no zone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "a zone's name has 1 to {ZONE_BYTES_MAX} of the characters a-z, 0-9, `.`, `_` and `-`, as in `cellar` or `fra-2`"
+    "a zone's name has 1 to {ZONE_BYTES_MAX} of the characters a-z, 0-9, `.`, `_` and `-`, as in `cellar` or `fra-2`, and is not \
+     `{NO_ZONE}`"
 )]
 pub struct BadZone;
 
@@ -81,7 +85,7 @@ impl FromStr for Zone {
 
     fn from_str(text: &str) -> Result<Zone, BadZone> {
         let is_good = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-        let fits = (1..=ZONE_BYTES_MAX).contains(&text.len());
+        let fits = (1..=ZONE_BYTES_MAX).contains(&text.len()) && text != NO_ZONE;
         if fits && text.bytes().all(is_good) { Ok(Zone(text.to_owned())) } else { Err(BadZone) }
     }
 }
@@ -392,7 +396,7 @@ mod tests {
         for good in ["a", "cellar", "fra-2.rack_7"] {
             assert_eq!(good.parse::<Zone>().unwrap().to_string(), good);
         }
-        for bad in ["", "Cellar", "two words", "küche", "a/b", &"z".repeat(ZONE_BYTES_MAX + 1)] {
+        for bad in ["none", "", "Cellar", "two words", "küche", "a/b", &"z".repeat(ZONE_BYTES_MAX + 1)] {
             assert_eq!(bad.parse::<Zone>(), Err(BadZone), "{bad:?}");
         }
     }

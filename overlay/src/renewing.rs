@@ -5,17 +5,19 @@
 //!
 //! Not here: what is kept ([`crate::renewal`]).
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reactor::crypto::PublicKey;
 use reactor::rpc::Connection;
 
 use crate::admission::Admitted;
 use crate::handing_over::until_taken;
 use crate::message::{Renew, RenewRefused};
 use crate::passport::Passport;
-use crate::peers::Role;
+use crate::peers::{Peers, Role};
 use crate::renewal::Renewals;
 use crate::state::State;
 
@@ -24,6 +26,23 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Passports in one call: 14 KiB.
 const PASSPORTS_PER_CALL: usize = 64;
+
+/// Takes the passports that were kept by an earlier run. A damaged book is a book that is not there: whoever lacks a passport is
+/// given it again.
+///
+/// # Suspends
+/// While they are read.
+pub(crate) fn load(path: &Path, network: &PublicKey, peers: &Peers, renewals: &Renewals) {
+    let owned = path.to_owned();
+    let taken = reactor::offload(move || Renewals::load(&owned)).map_err(|error| error.to_string());
+    let taken = taken.and_then(|kept| {
+        let now = reactor::wall_clock();
+        renewals.take(kept, network, &peers.revocations(), now).map_err(|error| error.to_string())
+    });
+    if let Err(error) = taken {
+        tracing::warn!(path = %path.display(), error, "renewed passports can't be read; going on without");
+    }
+}
 
 /// Takes passports that somebody brought, and has them on disk then.
 ///

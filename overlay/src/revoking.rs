@@ -7,20 +7,37 @@
 //!
 //! Not here: what a list is ([`crate::revocation`]).
 
+use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reactor::crypto::PublicKey;
 use reactor::rpc::Connection;
 
 use crate::handing_over::until_taken;
 use crate::message::{Revoke, RevokeRefused};
 use crate::node_id::NodeId;
+use crate::peers::Peers;
 use crate::revocation::Revocations;
 use crate::state::State;
 
 /// How long a peer may take to keep a list: a flush of its disk, and some round trips.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Takes the list that was kept by an earlier run. A damaged list must not pass for none: the first to come would be who was revoked.
+///
+/// # Errors
+/// If it can't be read, or is damaged.
+///
+/// # Suspends
+/// While it is read.
+pub(crate) fn load(path: &Path, network: &PublicKey, peers: &Peers) -> io::Result<()> {
+    let (owned, network) = (path.to_owned(), *network);
+    peers.revoke(reactor::offload(move || Revocations::load(&owned, &network))?);
+    Ok(())
+}
 
 /// Takes a list that somebody brought; returns the hash of the one that is kept then, which may be another.
 ///

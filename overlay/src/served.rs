@@ -8,7 +8,6 @@ use reactor::rpc::{CallContext, Service};
 
 use crate::contact::Introduction;
 use crate::invitation::{Letter, Reply};
-use crate::k_bucket::K;
 use crate::message::{
     FindNodeRequest, FindNodeResponse, Neighbour, Never, NotAMember, RenewRefused, RevokeRefused,
 };
@@ -49,9 +48,9 @@ impl Neighbour for Served {
     fn find_node(&self, call: &CallContext, request: FindNodeRequest) -> Result<FindNodeResponse, Never> {
         let asker = call.peer.as_ref().map(NodeId::of);
         let contacts = self.0.upgrade().map_or_else(Vec::new, |state| {
-            let mut contacts = state.table.borrow().closest(&request.target, K + 1);
+            let mut contacts = state.table.borrow().closest(&request.target, request.contacts_max() + 1);
             contacts.retain(|contact| Some(contact.id) != asker);
-            contacts.iter().take(K).map(Introduction::from).collect()
+            contacts.iter().take(request.contacts_max()).map(Introduction::from).collect()
         });
         Ok(FindNodeResponse { contacts })
     }

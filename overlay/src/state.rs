@@ -21,7 +21,7 @@ use crate::connections::{Pool, Way};
 use crate::contact::{ADDRESSES_MAX, Addresses, Contact, Introduction};
 use crate::dial::{DialError, Places};
 use crate::introductions::Introductions;
-use crate::k_bucket::{FAILURES_TO_EVICT, K};
+use crate::k_bucket::FAILURES_TO_EVICT;
 use crate::letterbox::Letterbox;
 use crate::listener;
 use crate::lookup::Transport;
@@ -345,24 +345,36 @@ pub(crate) enum Unreached {
 }
 
 /// How a node's lookups reach others.
-pub(crate) struct Live<'a>(pub(crate) &'a Rc<State>);
+pub(crate) struct Live<'a> {
+    state: &'a Rc<State>,
+    /// How many contacts it asks each for.
+    count: usize,
+}
+
+impl<'a> Live<'a> {
+    /// For a lookup of `count` nodes. Those near a position know each other, and little of the next part of the network: who is
+    /// asked for more than `K` names more, or the lookup would come back to the same few.
+    pub(crate) fn of(state: &'a Rc<State>, count: usize) -> Live<'a> {
+        Live { state, count }
+    }
+}
 
 impl Transport for Live<'_> {
     fn find_node(&self, contact: &Contact, target: &NodeId) -> Option<Vec<Contact>> {
-        let request = FindNodeRequest { target: *target };
+        let request = FindNodeRequest::new(*target, self.count);
         // Somebody who could not be reached a while ago gets less time to disappoint us again.
-        let is_doubtful = self.0.pool.has_failed(&contact.public_key);
+        let is_doubtful = self.state.pool.has_failed(&contact.public_key);
         let timeout = if is_doubtful { FIND_NODE_TIMEOUT / 4 } else { FIND_NODE_TIMEOUT };
         let began = reactor::now();
-        let (answer, _) = self.0.call::<FindNode>(contact, &request, Bytes::new(), timeout).ok()?;
-        self.0.change_table(|table, now| table.on_answer(&contact.id, now - began, now));
-        // Of a longer answer than `K` the rest is ignored.
-        Some(answer.contacts.iter().take(K).map(|said| self.0.meet(said)).collect())
+        let (answer, _) = self.state.call::<FindNode>(contact, &request, Bytes::new(), timeout).ok()?;
+        self.state.change_table(|table, now| table.on_answer(&contact.id, now - began, now));
+        // Of a longer answer than was asked for the rest is ignored.
+        Some(answer.contacts.iter().take(request.contacts_max()).map(|said| self.state.meet(said)).collect())
     }
 
     fn patience(&self, contact: &Contact) -> Duration {
-        let round_trip = self.0.table.borrow().get(&contact.id).and_then(|entry| entry.round_trip);
-        match round_trip.filter(|_| self.0.pool.is_connected(&contact.public_key)) {
+        let round_trip = self.state.table.borrow().get(&contact.id).and_then(|entry| entry.round_trip);
+        match round_trip.filter(|_| self.state.pool.is_connected(&contact.public_key)) {
             // 2.3 round trips and 20 ms: what made lookups fastest in simulation.
             Some(round_trip) => {
                 (round_trip.mul_f64(2.3) + Duration::from_millis(20)).clamp(PATIENCE_MIN, FIND_NODE_TIMEOUT)

@@ -153,7 +153,7 @@ impl Upkeep {
         } else if !live.is_empty() {
             let [random] = random_bytes::<1>();
             let asked = &live[usize::from(random) % live.len()];
-            let answer = Live(&self.state).find_node(asked, &self.state.own_id).unwrap_or_default();
+            let answer = Live::of(&self.state, K).find_node(asked, &self.state.own_id).unwrap_or_default();
             let is_news = {
                 let table = self.state.table.borrow();
                 // Also a contact that we think dead at an address we have not tried.
@@ -165,7 +165,7 @@ impl Upkeep {
             };
             if is_news {
                 let seeds = live.into_iter().chain(answer).collect();
-                lookup(&Live(&self.state), self.state.own_id, self.state.own_id, K, seeds);
+                lookup(&Live::of(&self.state, K), self.state.own_id, self.state.own_id, K, seeds);
             }
         }
         self.next_gossip = reactor::now() + if is_small { GOSSIP_SMALL } else { GOSSIP_LARGE };
@@ -178,7 +178,7 @@ impl Upkeep {
         let due = self.state.table.borrow().due_refreshes(reactor::now(), random_bytes);
         for target in due.into_iter().take(REFRESHES_PER_TICK) {
             let seeds = self.state.table.borrow().closest(&target, K);
-            lookup(&Live(&self.state), self.state.own_id, target, K, seeds);
+            lookup(&Live::of(&self.state, K), self.state.own_id, target, K, seeds);
             self.state.change_table(|table, now| table.on_looked_up(&target, now));
         }
     }

@@ -34,6 +34,11 @@ fn lookups_agree_with_brute_force() {
             hops_max = hops_max.max(node.lookup(&target, 3).hops);
         }
         assert!(hops_max <= 2, "{hops_max} hops");
+        for node in &nodes {
+            for count in [17, 24, 48] {
+                assert_eq!(closest(node, &node.id(), count), brute_force(&nodes, &node.id(), count));
+            }
+        }
         for dead in nodes.drain(20..) {
             dead.stop();
         }

@@ -306,6 +306,18 @@ impl Storage for Served {
         self.0.list_blocks(&request)
     }
 
+    fn hand_words(&self, call: &CallContext, words: Vec<OwnersWord>) -> Result<(), Refusal> {
+        self.0.admit(call, WRITE)?;
+        if words.len() > WORDS_MAX {
+            return Err(Refusal::Bounds(format!("at most {WORDS_MAX} words")));
+        }
+        words.iter().try_for_each(|word| match self.0.learn(word) {
+            // Something newer was said, or the block was put again since.
+            Ok(()) | Err(Refusal::Superseded | Refusal::TooYoung { .. }) => Ok(()),
+            Err(refusal) => Err(refusal),
+        })
+    }
+
     fn usage(&self, call: &CallContext) -> Result<NodeSpace, Refusal> {
         self.0.admit(call, READ)?;
         Ok(self.0.space())

@@ -14,7 +14,7 @@ use overlay::{Contact, NodeId, Overlay};
 use super::{COMPARE_TIMEOUT, Repair, Report};
 use crate::address::Address;
 use crate::links::Failure;
-use crate::message::{HasBlocks, PutBlock, PutBlockRequest, Refusal};
+use crate::message::{HandWords, HasBlocks, PutBlock, PutBlockRequest, Refusal};
 use crate::placement;
 use crate::store::{Key, Kind};
 
@@ -105,14 +105,25 @@ impl<O: Overlay + 'static> Repair<O> {
 
     fn give(&self, contact: &Contact, address: &Address) -> Result<(), Failure> {
         let (proof, content) = self.node.serve_block(address, None).map_err(Failure::Refused)?;
+        let key = self.node.word_key(address, &proof.tag);
+        // What its owner said of it goes before it: who heard less than we did may think that it is gone.
+        let words: Vec<_> =
+            self.node.words(&[key]).map_err(Failure::Refused)?.into_iter().flatten().collect();
+        if !words.is_empty() {
+            self.links.call::<HandWords>(contact, &words, Bytes::new(), COMPARE_TIMEOUT)?;
+        }
         let length = content.len();
         let put_seconds = Some(proof.put_seconds);
         let request = PutBlockRequest { put_seconds, ..PutBlockRequest::new(*address, proof.tag) };
         match self.links.call::<PutBlock>(contact, &request, content, COMPARE_TIMEOUT) {
             // While we were away.
             Err(Failure::Refused(Refusal::Deleted)) => {
-                let key = self.node.word_key(address, &proof.tag);
-                self.fetch_words(contact, &[key]).map(drop)
+                self.fetch_words(contact, &[key])?;
+                // Whoever shows no word that it is gone by is not believed.
+                match self.node.is_dead(address) {
+                    Ok(true) => Ok(()),
+                    _ => Err(Failure::Refused(Refusal::Deleted)),
+                }
             }
             given => {
                 self.rest(length);

@@ -6,6 +6,9 @@ use reactor::crypto::Identity;
 
 use super::*;
 use crate::BlockStore;
+use crate::block::deletion::{Speaker, Verdict};
+use crate::node::deletions::now_seconds;
+use crate::owner_tag;
 use crate::testing::{FakeNetwork, FakeOverlay, Mood};
 
 fn pace() -> Pace {
@@ -256,5 +259,65 @@ fn a_node_that_lost_its_store_takes_part_in_a_register_that_is_new() {
                 network.restart(2);
             });
         });
+    });
+}
+
+/// They were on the three that there were, which the sixteen nearest were no more once many had come.
+#[test]
+fn what_was_put_before_many_came_is_found_around_those_that_should_have_it() {
+    for count in [43, 70] {
+        reactor::run(move || {
+            let (network, addresses) = grown(3, count);
+            let reader = network.client(&Rc::new(Identity::from_seed(&[2; 32])));
+            let (mut far, mut unknown) = (0, 0);
+            for address in &addresses {
+                let near = reader.links().closest(address.0, 16);
+                far += usize::from(
+                    !near
+                        .iter()
+                        .any(|contact| network.nodes[..3].iter().any(|fake| fake.contact.id == contact.id)),
+                );
+                match reader.get(address, None) {
+                    Ok(_) => {}
+                    // Beyond what a lookup finds nobody knows, and that is what is said.
+                    Err(GetError::Unreachable { .. }) if count > 48 => unknown += 1,
+                    Err(error) => panic!("3 nodes became {count}: {error}"),
+                }
+            }
+            println!(
+                "3 nodes became {count}: {far} of 120 blocks beyond the nearest 16, {unknown} beyond 48"
+            );
+            assert!(far > 0);
+        });
+    }
+}
+
+/// What had been taken back stayed deleted where that had not been heard, and counted as handed over.
+#[test]
+fn what_an_owner_said_of_a_block_is_handed_over_before_the_block() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(4, 3, 1);
+        let (owner, salt) = (Identity::from_seed(&[1; 32]), [7; 32]);
+        let tag = owner_tag(&owner.public_key(), &salt);
+        let content = Bytes::from_static(b"needed after all");
+        let address = Address::of(&tag, &content);
+        let mut nodes: Vec<usize> = (0..4).collect();
+        nodes.sort_by_key(|index| network.nodes[*index].contact.id.distance(&NodeId(address.0)));
+        let node = |place: usize| network.nodes[nodes[place]].node.borrow().clone();
+        let request = PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, tag) };
+        let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
+        let gone = Verdict::Delete { put_before_seconds: 2000, retention_seconds: 3600 };
+        for place in [0, 3] {
+            node(place).put_block_of(&request, &content).unwrap();
+            node(place).hear(&speaker.say(address, now_seconds() * 1000, gone)).unwrap();
+        }
+        // The one that keeps it no more heard the last word.
+        node(3).hear(&speaker.say(address, now_seconds() * 1000 + 1, Verdict::Keep)).unwrap();
+        assert!(node(0).is_dead(&address).unwrap() && !node(3).is_dead(&address).unwrap());
+        let report = repair_of(&network, nodes[3]).round();
+        assert_eq!((report.handed_over, report.missing), (3, 0));
+        assert!(
+            (0..3).all(|place| node(place).has_block(&address) && !node(place).is_dead(&address).unwrap())
+        );
     });
 }
