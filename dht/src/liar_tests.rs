@@ -47,6 +47,7 @@ impl Liar {
             membership: self.genesis.clone().into(),
             promise: Some(self.promise()),
             accepted: Some(accepted),
+            learned: None,
         }
     }
 }

@@ -259,6 +259,9 @@ pub struct RegisterView {
     pub promise: Option<Signed<Proposal>>,
     /// What the node has accepted.
     pub accepted: Option<Proposed>,
+    /// Others have accepted it: this node lost what it knew, and votes for nothing below this before it has accepted something again.
+    #[serde(default)]
+    pub learned: Option<Ballot>,
 }
 
 /// A family of keys to compare.

@@ -166,7 +166,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 loop {
                     wanted.node.wait_for_wanted();
                     for membership in wanted.node.take_wanted_registers() {
-                        wanted.relearn(&membership);
+                        wanted.relearn_in_time(&membership);
                     }
                     wanted.fetch_wanted();
                 }

@@ -12,11 +12,13 @@
 pub mod blocks;
 pub mod deletions;
 pub mod registers;
+mod relearning;
 pub mod stored_register;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Instant;
 
 use overlay::{NodeId, Peers, Rights};
 use reactor::rpc::{CallContext, Payload, Service};
@@ -37,6 +39,7 @@ use crate::placement;
 use crate::store::{Key, Kind, Store, StoreError};
 
 use registers::Registers;
+pub(crate) use relearning::Told;
 
 const READ: Rights = Rights { store: false, read: true, write: false, invite: false };
 const WRITE: Rights = Rights { store: false, read: false, write: true, invite: false };
@@ -66,6 +69,9 @@ pub struct Node {
     wanted: RefCell<BTreeSet<Address>>,
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
     wanted_signal: Signal,
+    started: Instant,
+    /// Since when registers are known to be damaged: as many as there are damaged records.
+    damaged_since: RefCell<BTreeMap<RegisterAddress, Instant>>,
     is_amnesiac: Cell<bool>,
     served: Cell<u64>,
 }
@@ -86,6 +92,8 @@ impl Node {
             wanted: RefCell::default(),
             wanted_registers: RefCell::default(),
             wanted_signal: Signal::default(),
+            started: reactor::now(),
+            damaged_since: RefCell::default(),
             is_amnesiac: Cell::new(false),
             served: Cell::new(0),
         })

@@ -11,11 +11,11 @@ use overlay::NodeId;
 use reactor::serialization::to_envelope;
 use reactor::sync::Mutex;
 
-use super::stored_register::{StoredRegister, check_ballots, may_write};
+use super::stored_register::{StoredRegister, check_ballots};
 use super::{Node, refusal_of};
 use crate::block::configuration::{Configuration, Membership};
 use crate::block::mutable::{AccessList, Genesis, Invalid, Signed};
-use crate::block::proposal::{Proposal, Proposed};
+use crate::block::proposal::Proposed;
 use crate::block_store::RegisterAddress;
 use crate::message::{
     AcceptRequest, ListedKey, PrepareRequest, REGISTER_REPLY_BYTES_MAX, Refusal, RegisterView,
@@ -38,7 +38,7 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    fn slot(&self, register: &RegisterAddress) -> Slot {
+    pub(super) fn slot(&self, register: &RegisterAddress) -> Slot {
         let mut slots = self.slots.borrow_mut();
         if slots.len() >= CACHED_MAX {
             // Whoever works with a slot holds a clone of it; the others can be read again.
@@ -264,26 +264,36 @@ impl Node {
         Ok(Some(ListedKey { address: *address, ballot }))
     }
 
-    fn load(&self, register: &RegisterAddress, state: &mut Option<StoredRegister>) -> Result<(), Refusal> {
+    pub(super) fn load(
+        &self,
+        register: &RegisterAddress,
+        state: &mut Option<StoredRegister>,
+    ) -> Result<(), Refusal> {
         if state.is_some() {
             return Ok(());
         }
         let key = Key::new(Kind::REGISTER, register.0);
         // What the store has of it, be that nothing, may be older than what this acceptor has promised.
         if self.store.is_suspect(&key) {
-            return Err(Refusal::Damaged);
+            return Err(self.damaged(register));
         }
         let stored = match self.store.get(&key, None) {
             Ok(None) if self.is_amnesiac.get() => return Err(Refusal::Amnesiac),
             Ok(None) => return Ok(()),
             Ok(Some(stored)) => stored,
             // An acceptor that starts afresh breaks its promises: this one must stay silent, for good if need be.
-            Err(StoreError::Damaged(_)) => return Err(Refusal::Damaged),
+            Err(StoreError::Damaged(_)) => return Err(self.damaged(register)),
             Err(error) => return Err(refusal_of(error)),
         };
-        let decoded = StoredRegister::decode(&stored).map_err(|_| Refusal::Damaged)?;
+        let decoded = StoredRegister::decode(&stored).map_err(|_| self.damaged(register))?;
         *state = Some(decoded);
         Ok(())
+    }
+
+    /// What this node kept of a register it has no more; when that was found is remembered.
+    fn damaged(&self, register: &RegisterAddress) -> Refusal {
+        self.damaged_since.borrow_mut().entry(*register).or_insert_with(reactor::now);
+        Refusal::Damaged
     }
 
     /// As `load`; what this node may have forgotten is put on the list of what repair learns again from the others.
@@ -299,59 +309,6 @@ impl Node {
             self.want_register(membership);
         }
         loaded
-    }
-
-    /// Takes the state of a register that this node has lost from what enough of the other members say. From then on it
-    /// votes, if it is one of them.
-    ///
-    /// # Errors
-    /// [`Refusal`] if what they say does not verify, or the store fails.
-    ///
-    /// # Suspends
-    /// Until it is durable.
-    pub(crate) fn relearn(
-        &self,
-        membership: &Membership,
-        promises: Vec<Signed<Proposal>>,
-        accepted: Option<Proposed>,
-    ) -> Result<(), Refusal> {
-        let register = membership.register();
-        let slot = self.registers.slot(&register);
-        let mut state = slot.lock();
-        match self.load(&register, &mut state) {
-            Err(Refusal::Amnesiac | Refusal::Damaged) => {}
-            other => return other,
-        }
-        membership.verify()?;
-        if membership.index_of(&self.own).is_none() {
-            let next = StoredRegister::unheard(membership.genesis.clone()).retired(membership.clone());
-            return self.persist(&register, &mut state, next);
-        }
-        let genesis = &membership.genesis;
-        let mut next = StoredRegister::unheard(genesis.clone());
-        next.membership = membership.clone();
-        if let Some(accepted) = accepted {
-            accepted.verify(genesis, None)?;
-            next.acceptor.promised = accepted.proposal.promises();
-            next.promise = Some(accepted.proposal.clone());
-            next.acceptor.accepted = Some(accepted.into_accepted());
-        }
-        if next.acceptor.epoch() != membership.epoch() {
-            return Err(Refusal::Behind);
-        }
-        let accepted = next.proposed();
-        for promise in promises {
-            // One that no writer signed binds nobody.
-            let is_true = promise.register == register
-                && promise.promises().epoch == membership.epoch()
-                && may_write(genesis, accepted.as_ref(), &promise.writer)
-                && promise.verify_by(&promise.writer).is_ok();
-            if is_true && promise.promises() > next.acceptor.promised {
-                next.acceptor.promised = promise.promises();
-                next.promise = Some(promise);
-            }
-        }
-        self.persist(&register, &mut state, next)
     }
 
     /// The state to change: a copy of the current one, or a new one if the register names us.
@@ -370,7 +327,7 @@ impl Node {
         }
     }
 
-    fn persist(
+    pub(super) fn persist(
         &self,
         register: &RegisterAddress,
         state: &mut Option<StoredRegister>,

@@ -8,7 +8,6 @@
 //! Not here: reading and writing it ([`super::registers`]).
 
 use overlay::NodeId;
-use reactor::crypto::PublicKey;
 use reactor::serialization::{EnvelopeError, Versioned, from_envelope};
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +36,8 @@ pub struct StoredRegister {
 
 impl Versioned for StoredRegister {
     const TYPE_NAME: &'static str = "hypha stored register";
-    const VERSION: u32 = 3;
-    const READABLE_SINCE: u32 = 3;
+    const VERSION: u32 = 4;
+    const READABLE_SINCE: u32 = 4;
 }
 
 impl StoredRegister {
@@ -72,6 +71,7 @@ impl StoredRegister {
             membership: self.membership.clone(),
             promise: self.promise.clone(),
             accepted: self.proposed(),
+            learned: self.acceptor.learned,
         }
     }
 
@@ -187,11 +187,6 @@ impl StoredRegister {
             (Rejected::Conflict { .. } | Rejected::Equivocation, ..) => Refusal::Damaged,
         }
     }
-}
-
-/// Whether `key` may write, by the newest list that was heard of.
-pub(super) fn may_write(genesis: &Genesis, accepted: Option<&Proposed>, key: &PublicKey) -> bool {
-    AccessList::names(accepted.and_then(Proposed::list), genesis, key)
 }
 
 /// Checks that a proposal's ballots are of the epoch in which it is made, and not too far ahead; and that an epoch's first

@@ -14,7 +14,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::paxos::Ballot;
+use crate::paxos::{Ballot, Quorum};
 
 /// A value and the ballot under which it was accepted.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -63,11 +63,15 @@ pub struct Acceptor<V> {
     pub promised: Ballot,
     /// The last value accepted.
     pub accepted: Option<Accepted<V>>,
+    /// It was accepted by others, and this acceptor has it from them since it lost what it knew; it accepts nothing below
+    /// this ballot: see [`Acceptor::relearned`].
+    #[serde(default)]
+    pub learned: Option<Ballot>,
 }
 
 impl<V> Default for Acceptor<V> {
     fn default() -> Self {
-        Acceptor { promised: Ballot::ZERO, accepted: None }
+        Acceptor { promised: Ballot::ZERO, accepted: None, learned: None }
     }
 }
 
@@ -85,6 +89,29 @@ impl<V> Acceptor<V> {
 }
 
 impl<V: Value> Acceptor<V> {
+    /// An acceptor that lost what it knew, and asked so many others that no quorum with it can have been without one of them:
+    /// the highest ballot that they promised, what they accepted of which a proposer would go on, and how many of them accepted
+    /// just that under one ballot.
+    ///
+    /// It shows that to proposers, as if it had accepted it, for it may have. But unless a quorum of the others did, it may as
+    /// well have promised never to: some proposer who prepared a higher ballot here may count on that. So it is no vote for it,
+    /// neither for who reads nor for who has it accepted, before something is accepted here again. The very proposal may be, as long as
+    /// `floor` is not above it: the highest of what the others promised for the sake of anything else.
+    ///
+    /// The rounds that it took part in before have to be over: an answer of then, counted together with one that another gives
+    /// only after it was asked here, is one that nobody told of.
+    pub fn relearned(
+        quorum: Quorum,
+        promised: Ballot,
+        accepted: Option<Accepted<V>>,
+        floor: Ballot,
+        holders: usize,
+    ) -> Acceptor<V> {
+        let learned = accepted.as_ref().filter(|_| holders < quorum.needed);
+        let learned = learned.map(|accepted| floor.max(accepted.ballot));
+        Acceptor { promised, accepted, learned }
+    }
+
     /// Promises to accept nothing below `ballot`. The answer is [`Acceptor::accepted`] as it stands.
     ///
     /// A repeated prepare is promised again: the network may have duplicated it, or lost the answer.
@@ -115,9 +142,15 @@ impl<V: Value> Acceptor<V> {
     /// [`Rejected`].
     pub fn on_accept(&mut self, ballot: Ballot, value: V, next: Option<Ballot>) -> Result<Ballot, Rejected> {
         if let Some(accepted) = self.accepted.as_ref().filter(|accepted| accepted.ballot == ballot) {
-            // A duplicate, whatever was promised since.
-            let is_same = accepted.value.identity() == value.identity();
-            return if is_same { Ok(self.promised) } else { Err(Rejected::Equivocation) };
+            if accepted.value.identity() != value.identity() {
+                return Err(Rejected::Equivocation);
+            }
+            // A duplicate, whatever was promised since; but what was learned was not accepted here.
+            if self.learned.is_some_and(|floor| ballot < floor) {
+                return Err(Rejected::Conflict { promised: self.promised });
+            }
+            self.learned = None;
+            return Ok(self.promised);
         }
         if ballot.epoch < self.epoch() {
             return Err(Rejected::Past);
@@ -130,6 +163,7 @@ impl<V: Value> Acceptor<V> {
         }
         self.promised = next.unwrap_or(ballot).max(ballot);
         self.accepted = Some(Accepted { ballot, value });
+        self.learned = None;
         Ok(self.promised)
     }
 }
@@ -228,6 +262,28 @@ mod tests {
         retired.retire(1);
         assert_eq!(retired.on_prepare(ballot(9, 1)), Err(Rejected::Past));
         assert_eq!(retired.accepted, Some(Accepted { ballot: ballot(7, 1), value: 'x' }));
+    }
+
+    #[test]
+    fn what_was_learned_is_accepted_only_as_far_as_was_promised() {
+        let learned = |floor, holders| {
+            let accepted = Accepted { ballot: ballot(5, 1), value: 'x' };
+            Acceptor::relearned(Quorum::majority(3), ballot(9, 2), Some(accepted), floor, holders)
+        };
+        let mut acceptor = learned(ballot(9, 2), 1);
+        let conflict = Rejected::Conflict { promised: ballot(9, 2) };
+        assert_eq!(acceptor.on_accept(ballot(5, 1), 'x', None), Err(conflict), "somebody counts on that");
+        assert_eq!(acceptor.on_accept(ballot(5, 1), 'y', None), Err(Rejected::Equivocation));
+        assert!(acceptor.learned.is_some());
+        acceptor.on_accept(ballot(9, 2), 'x', None).unwrap();
+        assert!(acceptor.learned.is_none());
+        // Nobody asked for more but its own proposer, or it was chosen without this one.
+        for (floor, holders) in [(ballot(5, 1), 1), (ballot(9, 2), 2)] {
+            let mut acceptor = learned(floor, holders);
+            assert_eq!(acceptor.learned.is_none(), holders == 2);
+            assert_eq!(acceptor.on_accept(ballot(5, 1), 'x', Some(ballot(9, 2))), Ok(ballot(9, 2)));
+            assert!(acceptor.learned.is_none());
+        }
     }
 
     #[test]

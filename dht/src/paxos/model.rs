@@ -85,7 +85,8 @@ pub(super) enum Answer {
     Conflict(Ballot, Ballot),
     Behind(Ballot),
     Moved(Ballot, u64),
-    Read(u8, u64, Option<Value>),
+    /// In which epoch it is, what it has accepted, and whether it has that only from others.
+    Read(u8, u64, Option<Value>, bool),
     /// Its list does not name the writer.
     NotAllowed(Ballot, u64),
 }
@@ -121,6 +122,8 @@ pub(super) enum Fault {
     NoForce,
     /// Nobody heeds which list an epoch began with.
     NoFirstList,
+    /// What an acceptor has learned since it lost its disk, it takes for accepted.
+    VotesForLearned,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -156,6 +159,8 @@ pub(super) enum Action {
     Deliver(Message),
     /// An acceptor loses its disk.
     Forget(usize),
+    /// Likewise, and it learns from the others what it may have known.
+    Relearn(usize),
     /// A client dies and comes back.
     Crash(usize),
     /// The writer that was put out has a member accept what it likes.
@@ -228,6 +233,7 @@ impl World {
             Action::Begin(client) => self.begin(*client, fault)?,
             Action::GiveUpWaiting(client) => self.give_up(*client, fault)?,
             Action::Forget(acceptor) => self.acceptors[*acceptor] = Acceptor::default(),
+            Action::Relearn(acceptor) => self.relearn(*acceptor, fault),
             Action::Trap(acceptor) => self.trap(*acceptor, fault),
             Action::Crash(client) => {
                 self.lives += 1;
@@ -254,7 +260,7 @@ impl World {
             && fault == Fault::VotesBehind
             && ballot.epoch > acceptor.epoch()
         {
-            *acceptor = Acceptor { promised: Ballot::first(ballot.epoch), accepted: None };
+            *acceptor = Acceptor { promised: Ballot::first(ballot.epoch), ..Acceptor::default() };
         }
         let known = self.known_lists[index];
         let answer = match request {
@@ -304,7 +310,9 @@ impl World {
                     Err(rejected) => refuse(*ballot, acceptor.epoch(), rejected)?,
                 })
             }
-            Request::Read(number) => Some(Answer::Read(*number, acceptor.epoch(), shown(acceptor))),
+            Request::Read(number) => {
+                Some(Answer::Read(*number, acceptor.epoch(), shown(acceptor), acceptor.learned.is_some()))
+            }
             Request::Retire(epoch) => {
                 acceptor.retire(*epoch);
                 None

@@ -32,6 +32,18 @@ impl Phase {
         }
     }
 
+    /// Whether a member has had a part in it.
+    pub(super) fn has_heard(&self, acceptor: usize) -> bool {
+        match self {
+            Phase::Idle => false,
+            Phase::Reading(_, _, reading, _) => reading.has_heard(acceptor),
+            Phase::Preparing(_, preparing, _) => preparing.has_heard(acceptor),
+            Phase::Accepting(_, _, _, accepting) | Phase::Installing(_, _, accepting) => {
+                accepting.has_heard(acceptor)
+            }
+        }
+    }
+
     /// Whether an answer still says something.
     pub(super) fn waits_for(&self, answer: &Answer) -> bool {
         match answer {
@@ -259,7 +271,7 @@ impl World {
         if let Answer::Promise(_, shown) = answer {
             self.meet_list(index, shown);
         }
-        if let Answer::Read(_, epoch, shown) = answer
+        if let Answer::Read(_, epoch, shown, _) = answer
             && *epoch == self.clients[index].epoch
         {
             self.meet_list(index, shown);
@@ -267,7 +279,7 @@ impl World {
         let client = &mut self.clients[index];
         match (&mut client.phase, answer) {
             (_, Answer::Moved(_, epoch)) => client.follow(*epoch),
-            (Phase::Reading(_, behind, reading, met), Answer::Read(_, epoch, shown)) => {
+            (Phase::Reading(_, behind, reading, met), Answer::Read(_, epoch, shown, is_learned)) => {
                 if *epoch > client.epoch {
                     client.follow(*epoch);
                 } else if *epoch < client.epoch || (*epoch > 0 && shown.is_none()) {
@@ -275,7 +287,10 @@ impl World {
                     reading.on_loss(acceptor);
                 } else {
                     met.enter(shown.as_ref());
-                    reading.on_answer(acceptor, as_accepted(shown));
+                    match as_accepted(shown) {
+                        Some(learned) if *is_learned => reading.on_learned(acceptor, learned),
+                        accepted => reading.on_answer(acceptor, accepted),
+                    }
                     if let Verdict::Done(value) = reading.verdict() {
                         return self.conclude(index, value.unwrap_or_default().entries);
                     }

@@ -8,11 +8,11 @@
 
 use std::cmp::Reverse;
 
-use super::model::{Entries, Fault, Value, World, content};
-use super::model_client::Client;
+use super::model::{Entries, Fault, Message, Value, World, content, seal_of};
+use super::model_client::{Client, Phase};
 use super::{Accepted, Acceptor, Ballot, ProposerId};
 use crate::block::proposal::InForce;
-use crate::register::lists::Lists;
+use crate::register::lists::{Lists, Met};
 
 /// The client that lists of writers put out.
 pub(super) const GONE: usize = 2;
@@ -136,8 +136,85 @@ impl World {
         self.accepts.insert(at, proposal);
         self.votes.insert((at, entries.clone(), index));
         let value = Value { entries, list, at };
-        self.acceptors[index] = Acceptor { promised: next, accepted: Some(Accepted { ballot: at, value }) };
+        let accepted = Some(Accepted { ballot: at, value });
+        self.acceptors[index] = Acceptor { promised: next, accepted, learned: None };
         self.known_lists[index] = list;
+    }
+
+    /// The proposal for whose sake a ballot was promised.
+    fn asked_for(&self, promised: Ballot) -> Option<&Proposal> {
+        let with_value = self.accepts.values().find(|proposal| proposal.next == promised);
+        self.prepares.get(&promised).or(with_value).or(self.accepts.get(&promised))
+    }
+
+    /// A member of the newest epoch loses its disk, and learns from the others, as [`crate::repair`] has it. The rounds that it
+    /// had a part in are over by then. Nothing happens if too few can tell.
+    pub(super) fn relearn(&mut self, index: usize, fault: Fault) {
+        let epoch = self.acceptors.iter().map(Acceptor::epoch).max().unwrap_or(0);
+        let (members, quorum) = (self.members(epoch).to_vec(), self.quorum(epoch));
+        let is_there = |other: &&usize| {
+            let view = &self.acceptors[**other];
+            let accepted = view.accepted.as_ref().map(|accepted| accepted.ballot.epoch);
+            **other != index && view.epoch() == epoch && (epoch == 0 || accepted == Some(epoch))
+        };
+        let others = members.iter().filter(is_there);
+        let (views, known_lists): (Vec<Acceptor<Value>>, Vec<u64>) =
+            others.map(|other| (self.acceptors[*other].clone(), self.known_lists[*other])).unzip();
+        if !members.contains(&index) || views.len() < quorum.members - quorum.needed + 1 {
+            return;
+        }
+        let mut met = Met::new(quorum);
+        views.iter().for_each(|view| met.enter(view.accepted.as_ref().map(|accepted| &accepted.value)));
+        let values = || views.iter().filter_map(|view| Some(&view.accepted.as_ref()?.value));
+        let list = values().map(|value| value.list).max().unwrap_or(0);
+        let said = values().map(|value| &self.accepts[&value.at]).filter(|of| names(list, of.by));
+        let in_force = said.filter_map(|of| of.in_force).max_by_key(|said| said.list);
+        let latest = values().max_by_key(|value| value.at).cloned();
+        let decided = latest.map(|latest| met.decide(latest, &Known { list, in_force, world: self }));
+        let newest = Known { list, in_force, world: self };
+        let is_off = |value: &Value| newest.puts_out(&Value { list, ..value.clone() });
+        if decided.as_ref().is_some_and(|value| seal_of(&value.entries).is_some() || is_off(value)) {
+            return;
+        }
+        let vote = |accepted: &Accepted<Value>| (accepted.ballot, accepted.value.entries.clone());
+        let accepted = decided.map(|value| Accepted { ballot: value.at, value: Value { list, ..value } });
+        let votes =
+            views.iter().filter(|view| view.learned.is_none()).filter_map(|view| view.accepted.as_ref());
+        let holders = votes.filter(|other| Some(vote(other)) == accepted.as_ref().map(vote)).count();
+        let at = accepted.as_ref().map_or(Ballot::ZERO, |accepted| accepted.ballot);
+        let mut promised = accepted.as_ref().map_or(Ballot::first(epoch), |of| self.accepts[&of.ballot].next);
+        let mut floor = views.iter().filter_map(|view| view.learned).max().unwrap_or(at);
+        for (view, known) in views.iter().zip(known_lists) {
+            let Some(of) = self.asked_for(view.promised) else { continue };
+            let is_void = in_force.is_some_and(|said| said.voids_what_is_made_by(of.list, view.promised));
+            let is_named = names(known, of.by) || names(list, of.by);
+            let is_its_own = accepted.is_some() && view.promised == self.accepts[&at].next;
+            if is_void || !is_named || is_its_own {
+                continue;
+            }
+            if view.promised > at && !names(list, of.by) {
+                return;
+            }
+            floor = floor.max(view.promised);
+            promised = promised.max(view.promised);
+        }
+        let mut relearned = Acceptor::relearned(quorum, promised, accepted, floor, holders);
+        if fault == Fault::VotesForLearned {
+            relearned.learned = None;
+        }
+        self.acceptors[index] = relearned;
+        self.known_lists[index] = list;
+        for client in self.clients.iter_mut().filter(|client| client.phase.has_heard(index)) {
+            client.phase = Phase::Idle;
+        }
+        // What it accepted, and too few others did by then, nobody counts any more.
+        let votes = self.votes.clone();
+        let count = |vote: &(Ballot, Entries, usize)| {
+            votes.iter().filter(|other| (other.0, &other.1) == (vote.0, &vote.1)).count()
+        };
+        self.votes.retain(|vote| vote.2 != index || count(vote) >= quorum.needed);
+        self.network
+            .retain(|message| !matches!(message, Message::Answer { acceptor, .. } if *acceptor == index));
     }
 
     /// As a node's, by `StoredRegister::take_back_promise`. Of every promise here the list is that of the proposal with the ballot.
@@ -151,13 +228,9 @@ impl World {
     ) {
         let promised = self.acceptors[index].promised;
         let Some(said) = by.in_force.filter(|_| fault != Fault::NoForce) else { return };
-        let made_by = |ballot: &Ballot| {
-            let with_value = self.accepts.values().find(|proposal| proposal.next == *ballot);
-            self.prepares.get(ballot).or(with_value).or(self.accepts.get(ballot)).map(|of| of.list)
-        };
         if known < said.list
             && promised.epoch == said.since.epoch
-            && made_by(&promised).is_some_and(|list| said.voids_what_is_made_by(list, promised))
+            && self.asked_for(promised).is_some_and(|of| said.voids_what_is_made_by(of.list, promised))
         {
             self.acceptors[index].promised = said.since;
             *floor = said.since;

@@ -114,6 +114,9 @@ fn walk(seed: u64, fault: Fault, removal: bool) -> Result<Walked, String> {
         if moves > 0.0 && rng.random_bool(0.002) {
             world.apply(&Action::Crash(rng.random_range(0..clients)), fault)?;
         }
+        if matches!(fault, Fault::None | Fault::VotesForLearned) && rng.random_bool(0.01) {
+            world.apply(&Action::Relearn(rng.random_range(0..world.acceptors.len())), fault)?;
+        }
         if fault == Fault::ForgetfulAcceptor && rng.random_bool(0.02) {
             world.apply(&Action::Forget(0), fault)?;
         }
@@ -243,6 +246,14 @@ fn not_heeding_that_a_list_is_in_force_is_found_out() {
 fn not_heeding_which_list_an_epoch_began_with_is_found_out() {
     let broken = (0..1000).find_map(|seed| Some((seed, walk(seed, Fault::NoFirstList, true).err()?)));
     println!("{:?}", broken.expect("a new member undoes what was written since the move"));
+}
+
+#[test]
+fn a_vote_for_what_was_only_learned_is_found_out() {
+    let broken = (500..1500).find_map(|seed| Some((seed, random_walk(seed, Fault::VotesForLearned).err()?)));
+    let (seed, broken) = broken.expect("a member that breaks what it promised before it lost its disk");
+    println!("{seed}: {broken}");
+    assert!(random_walk(seed, Fault::None).is_ok(), "it was that, and nothing else");
 }
 
 #[test]

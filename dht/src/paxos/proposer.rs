@@ -46,6 +46,16 @@ impl<V: Clone> Proposer<V> {
         Proposer { id, highest: Ballot::ZERO, ready: None }
     }
 
+    /// A proposer that knows of a ballot.
+    pub fn above(id: ProposerId, known: Ballot) -> Proposer<V> {
+        Proposer { id, highest: known, ready: None }
+    }
+
+    /// The highest ballot that this proposer has used or heard of.
+    pub fn highest(&self) -> Ballot {
+        self.highest
+    }
+
     /// Begins an attempt. A prepared ballot is used up by this call, whatever comes of it.
     pub fn begin(&mut self) -> Start<V> {
         match self.ready.take() {
@@ -129,6 +139,11 @@ impl<V: Value> Preparing<V> {
         self.lost.add(index);
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_heard(&self, index: usize) -> bool {
+        self.promised.contains(index)
+    }
+
     /// With a quorum of promises: the value to build on, the one accepted under the highest ballot.
     ///
     /// Where a dishonest proposer had two values accepted under that ballot, it is the one that a quorum has, if there is
@@ -201,6 +216,11 @@ impl Accepting {
         self.lost.add(index);
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_heard(&self, index: usize) -> bool {
+        self.accepted.contains(index)
+    }
+
     /// With a quorum of acceptances the value is chosen; the verdict says whether the next ballot is prepared too.
     pub fn verdict(&self) -> Verdict<bool> {
         if self.quorum.reached_by(self.accepted) {
@@ -221,12 +241,19 @@ pub struct Reading<V> {
     answered: Voters,
     lost: Voters,
     answers: Vec<Option<Accepted<V>>>,
+    learned: Vec<Accepted<V>>,
 }
 
 impl<V: Value> Reading<V> {
     /// Nobody has answered yet.
     pub fn new(quorum: Quorum) -> Reading<V> {
-        Reading { quorum, answered: Voters::default(), lost: Voters::default(), answers: Vec::new() }
+        Reading {
+            quorum,
+            answered: Voters::default(),
+            lost: Voters::default(),
+            answers: Vec::new(),
+            learned: Vec::new(),
+        }
     }
 
     /// The member at `index` has accepted this.
@@ -234,6 +261,15 @@ impl<V: Value> Reading<V> {
         if !self.answered.contains(index) {
             self.answered.add(index);
             self.answers.push(accepted);
+        }
+    }
+
+    /// The member at `index` shows what others have accepted ([`Acceptor::relearned`](crate::paxos::Acceptor::relearned)):
+    /// it has answered, and is nobody who has accepted that.
+    pub fn on_learned(&mut self, index: usize, accepted: Accepted<V>) {
+        if !self.answered.contains(index) {
+            self.answered.add(index);
+            self.learned.push(accepted);
         }
     }
 
@@ -248,6 +284,11 @@ impl<V: Value> Reading<V> {
     }
 
     #[cfg(test)]
+    pub(crate) fn has_heard(&self, index: usize) -> bool {
+        self.answered.contains(index)
+    }
+
+    #[cfg(test)]
     pub(crate) fn answers(&self) -> &[Option<Accepted<V>>] {
         &self.answers
     }
@@ -259,12 +300,12 @@ impl<V: Value> Reading<V> {
 
     /// Two values that were accepted under one ballot: the proof of their proposer's dishonesty.
     pub fn fork(&self) -> Option<(V, V)> {
-        fork_of(self.answers.iter().flatten())
+        fork_of(self.answers.iter().flatten().chain(&self.learned))
     }
 
     /// What was accepted under the highest ballot that anybody named.
     pub fn latest(&self) -> Option<&Accepted<V>> {
-        self.answers.iter().flatten().max_by_key(|accepted| accepted.ballot)
+        self.answers.iter().flatten().chain(&self.learned).max_by_key(|accepted| accepted.ballot)
     }
 
     /// The value that a quorum agrees on. `Failed` means: settle it by a write-back.
@@ -338,6 +379,20 @@ mod tests {
         let mut reading = Reading::new(Quorum::majority(3));
         reading.on_answer(0, accepted(2, 'b'));
         reading.on_answer(1, accepted(1, 'a'));
+        reading.on_answer(2, accepted(2, 'b'));
+        assert_eq!(reading.verdict(), Verdict::Done(Some('b')));
+    }
+
+    #[test]
+    fn what_a_member_has_learned_is_shown_to_a_read_and_no_vote() {
+        let mut reading = Reading::new(Quorum::majority(3));
+        reading.on_answer(0, accepted(2, 'b'));
+        reading.on_learned(1, accepted(2, 'b').unwrap());
+        assert!(reading.has_quorum() && reading.verdict() == Verdict::Pending);
+        let mut alone = reading.clone();
+        alone.on_loss(2);
+        assert_eq!(alone.verdict(), Verdict::Failed, "to be settled by a write-back");
+        assert_eq!(alone.latest(), accepted(2, 'b').as_ref());
         reading.on_answer(2, accepted(2, 'b'));
         assert_eq!(reading.verdict(), Verdict::Done(Some('b')));
     }

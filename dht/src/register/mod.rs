@@ -39,7 +39,7 @@ use rounds::Lost;
 pub(crate) use state::{Seen, State};
 
 /// A register's messages are small; a node whose disk takes longer than this is as good as dead.
-const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// After this, an operation is given up with an error that says what is missing.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -176,7 +176,15 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         let first = self.state.first_value().filter(|_| may_write);
         let first = first.map(|first| self.first(membership, first.clone()));
         // What somebody made whom the newest list puts out is for a round to judge that knows of it: it is handed to nobody.
-        let is_on = |latest: &Proposed| !latest.is_off_the_list(&membership.genesis, self.state.list());
+        // What was sealed is chosen, whoever wrote it.
+        let sealed = membership.configuration.as_ref().map(|configuration| configuration.value);
+        let is_first = |latest: &Proposed| {
+            latest.proposal.ballot == Ballot::first(membership.epoch())
+                && Some(latest.record.hash()) == sealed
+        };
+        let is_on = |latest: &Proposed| {
+            is_first(latest) || !latest.is_off_the_list(&membership.genesis, self.state.list())
+        };
         let Some(latest) = latest.filter(is_on).or(first) else {
             let reason = "the nodes have yet to be given a value of somebody's who may write";
             return Ok(Err(Lost::because(reason.into())));
@@ -348,8 +356,8 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         // What may be half done is worth clearing up even if a member refuses for good.
         let pointless = lost.is_final() && !is_doubtful && !self.may_be_behind(membership, lost);
         if !pointless && (at_once || self.back_off()) {
-            if lost.stranger {
-                // Perhaps the owner let somebody in: the newest record's list tells.
+            if lost.stranger || matches!(lost.refusal, Some(Refusal::Bounds(_))) {
+                // Perhaps the owner let somebody in, or put out whoever sent us that far up: the newest record's list tells.
                 self.read_round(membership);
             }
             return Ok(());

@@ -290,9 +290,12 @@ impl<O: Overlay + 'static> Operation<'_, O> {
             };
             let Some(Ok((index, answer))) = next else { break None };
             match answer.and_then(|view| self.checked_view(membership, view)) {
-                Ok(accepted) => {
+                Ok((accepted, is_learned)) => {
                     met.enter(accepted.as_ref().map(|accepted| &accepted.value));
-                    round.on_answer(index, accepted);
+                    match accepted {
+                        Some(learned) if is_learned => round.on_learned(index, learned),
+                        accepted => round.on_answer(index, accepted),
+                    }
                 }
                 Err(Failure::Refused(Refusal::Behind)) => {
                     round.on_loss(index);
@@ -314,16 +317,16 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         Answers { chosen, latest, count: round.answer_count(), behind, reason }
     }
 
-    /// What a member has accepted in the epoch that it was asked about.
+    /// What a member has accepted in the epoch that it was asked about, and whether it has that only from others.
     fn checked_view(
         &mut self,
         membership: &Membership,
         view: Option<RegisterView>,
-    ) -> Result<Option<Accepted<Proposed>>, Failure> {
+    ) -> Result<(Option<Accepted<Proposed>>, bool), Failure> {
         let Some(view) = view else {
             // Who never heard of the register says something of its first epoch only.
             let is_first = membership.epoch() == 0;
-            return if is_first { Ok(None) } else { Err(Failure::Refused(Refusal::Behind)) };
+            return if is_first { Ok((None, false)) } else { Err(Failure::Refused(Refusal::Behind)) };
         };
         self.state.look_for_sealed(&view);
         let epoch = view.membership.epoch();
@@ -336,7 +339,8 @@ impl<O: Overlay + 'static> Operation<'_, O> {
         if epoch < membership.epoch() || (view.accepted.is_none() && epoch > 0) {
             return Err(Failure::Refused(Refusal::Behind));
         }
-        self.checked(view.accepted)
+        let is_learned = view.learned.is_some();
+        self.checked(view.accepted).map(|accepted| (accepted, is_learned))
     }
 
     fn checked(&mut self, proposed: Option<Proposed>) -> Result<Option<Accepted<Proposed>>, Failure> {

@@ -2,8 +2,13 @@
 //!
 //! An acceptor that starts afresh breaks its promises: it may have been the one member of a quorum that would have told.
 //! So it says nothing about a register until so many of the *others* have told it what they know that no quorum with it
-//! can have been without one of them. What they accepted and promised, it then has accepted and promised too. Where too
-//! many have lost their stores, nobody can tell, and the register stays silent rather than going back.
+//! can have been without one of them. What they promised, it then has promised too; what one of them accepted it shows, and
+//! votes for only where a quorum of them has accepted it, or once it is accepted here anew
+//! ([`Acceptor::relearned`](crate::paxos::Acceptor::relearned)). Where too many have lost their stores, nobody can tell, and the
+//! register stays silent rather than going back.
+//!
+//! Before that it waits until the rounds are over that it had a part in: an answer that it gave before might be counted together
+//! with one that another gives only after it was asked here. What remains is a client whose machine sleeps in the middle of a round.
 //!
 //! The register may have been moved meanwhile, and this node may have voted among its later members too. So whoever names
 //! later members is followed to them, and while a move is under way (somebody has a seal, and nobody can say yet whether it
@@ -16,21 +21,37 @@ use super::{COMPARE_TIMEOUT, Repair};
 use crate::block::configuration::Membership;
 use crate::block::mutable::AccessList;
 use crate::block::proposal::Proposed;
-use crate::block_store::RegisterAddress;
+use crate::block_store::{HeaderHash, RegisterAddress};
 use crate::message::{ReadRegister, RegisterView};
+use crate::node::Told;
+use crate::paxos::Ballot;
 use crate::register::lists::{Known, Met};
 
 /// Later members that are followed to in one go: each costs calls, and a move takes its time.
 const EPOCHS_FOLLOWED_MAX: usize = 16;
+
+/// What is accepted, and under which ballot.
+fn vote_of(accepted: &Proposed) -> (Ballot, HeaderHash) {
+    (accepted.proposal.ballot, accepted.record.hash())
+}
 
 impl<O: Overlay + 'static> Repair<O> {
     /// As [`Repair::relearn`], of a register that a neighbour names.
     pub(super) fn relearn_from(&self, contact: &Contact, register: &RegisterAddress) -> bool {
         let view = self.links.call::<ReadRegister>(contact, register, Bytes::new(), COMPARE_TIMEOUT);
         match view {
-            Ok((Some(view), _)) if view.membership.register() == *register => self.relearn(&view.membership),
+            Ok((Some(view), _)) if view.membership.register() == *register => {
+                self.relearn_in_time(&view.membership)
+            }
             _ => false,
         }
+    }
+
+    /// As [`Repair::relearn`], once the rounds are over that this node had a part in.
+    pub(super) fn relearn_in_time(&self, membership: &Membership) -> bool {
+        let over_at = self.node.rounds_are_over_at(&membership.register());
+        reactor::sleep(over_at.saturating_duration_since(reactor::now()));
+        self.relearn(membership)
     }
 
     /// Learns a register from its other members; says whether enough of them answered.
@@ -104,16 +125,27 @@ impl<O: Overlay + 'static> Repair<O> {
             );
             return false;
         }
-        let promises = views.iter().flatten().filter_map(|view| view.promise.clone()).collect();
+        let shown = views.iter().flatten();
+        let promises = shown.filter_map(|view| {
+            let list = view.accepted.as_ref().and_then(Proposed::list).cloned();
+            let list = list.filter(|list| list.verify(&membership.genesis).is_ok());
+            Some((view.promise.clone()?, list))
+        });
+        let promises = promises.collect();
+        let floor = views.iter().flatten().filter_map(|view| view.learned).max();
         // As a writer would go on: not from what somebody who was put out has left with one of them.
         let mut met = Met::new(quorum);
         let mut values: Vec<Proposed> = Vec::new();
+        let mut votes: Vec<(Ballot, HeaderHash)> = Vec::new();
         for view in views {
+            let is_vote = view.as_ref().is_some_and(|view| view.learned.is_none());
             let accepted = view.and_then(|view| view.accepted).filter(|accepted| {
                 accepted.proposal.ballot.epoch == membership.epoch()
+                    && accepted.proposal.list >= membership.first_list()
                     && accepted.verify(&membership.genesis, None).is_ok()
             });
             met.enter(accepted.as_ref());
+            votes.extend(accepted.as_ref().filter(|_| is_vote).map(vote_of));
             values.extend(accepted);
         }
         let newest = values.iter().max_by_key(|value| value.list_serial());
@@ -130,7 +162,9 @@ impl<O: Overlay + 'static> Repair<O> {
             tracing::warn!(%register, "a register that this node has lost is being moved: it stays silent until then");
             return false;
         }
-        match self.node.relearn(membership, promises, accepted) {
+        let vote = accepted.as_ref().map(vote_of);
+        let holders = votes.iter().filter(|other| Some(**other) == vote).count();
+        match self.node.relearn(membership, Told { promises, floor, accepted, holders, in_force }) {
             Ok(()) => {
                 tracing::info!(%register, "learned from the others what this node had lost");
                 true

@@ -7,8 +7,12 @@ use reactor::crypto::Identity;
 use super::*;
 use crate::BlockStore;
 use crate::block::deletion::{Speaker, Verdict};
+use crate::block::mutable::SignedRecord;
+use crate::block::proposal::{Proposal, Proposed};
+use crate::message::{AcceptRequest, PrepareRequest};
 use crate::node::deletions::now_seconds;
 use crate::owner_tag;
+use crate::paxos::{Ballot, ProposerId};
 use crate::testing::{FakeNetwork, FakeOverlay, Mood};
 
 fn pace() -> Pace {
@@ -319,5 +323,86 @@ fn what_an_owner_said_of_a_block_is_handed_over_before_the_block() {
         assert!(
             (0..3).all(|place| node(place).has_block(&address) && !node(place).is_dead(&address).unwrap())
         );
+    });
+}
+
+/// It used to vote for what it had learned, though it had promised somebody else never to: who read that was told something that
+/// was gone a moment later.
+#[test]
+fn what_a_node_learned_again_is_read_by_nobody_before_it_is_chosen() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let owner = Rc::new(Identity::from_seed(&[1; 32]));
+        let client = network.client(&owner);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
+        let first = client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
+        reactor::sleep(Duration::from_millis(20));
+        let node = |index: usize| network.nodes[index].node.borrow().clone();
+        let [elsewhere, forgetful, other] = [0, 1, 2];
+        let record = |payload| {
+            let view = node(elsewhere).read_register(&register).unwrap().unwrap();
+            let first = view.accepted.unwrap().record;
+            SignedRecord::sign(&owner, register, Some(&first), None, Bytes::from_static(payload))
+        };
+        let ballot = |round, proposer| Ballot { epoch: 0, round, proposer: ProposerId([proposer; 16]) };
+        let accept = |index: usize, ballot, record: &SignedRecord| {
+            let proposed = Proposed::sign(&owner, ballot, record.clone(), None);
+            node(index).accept(AcceptRequest { membership: genesis.clone().into(), proposed })
+        };
+        // Two prepare, the later one at a quorum of which one loses what it knew; the earlier one's value is at the third.
+        for (round, members) in [(50, [forgetful, other]), (90, [elsewhere, forgetful])] {
+            for index in members {
+                let proposal = Proposal::prepare(&owner, register, ballot(round, round as u8));
+                let membership = genesis.clone().into();
+                node(index).prepare(PrepareRequest { membership, proposal, list: None }).unwrap();
+            }
+        }
+        let (learned, counted) = (record(b"learned"), record(b"counted"));
+        accept(other, ballot(50, 50), &learned).unwrap();
+        network.nodes[forgetful].store.remove(&Key::new(Kind::REGISTER, register.0)).unwrap();
+        network.restart(forgetful);
+        node(forgetful).set_amnesiac();
+        assert!(repair_of(&network, forgetful).relearn(&genesis.clone().into()));
+
+        let vote = accept(forgetful, ballot(50, 50), &learned);
+        network.nodes[elsewhere].mood.set(Mood::Dead);
+        let read = network.client(&owner).opened(&genesis).read(&register).unwrap().unwrap();
+        assert_eq!(read.version, first.version + 1);
+        network.nodes[elsewhere].mood.set(Mood::Well);
+        let taken = [elsewhere, forgetful].map(|index| accept(index, ballot(90, 90), &counted));
+        let later = network.client(&owner).opened(&genesis).read(&register).unwrap().unwrap();
+        assert_eq!(later, read, "it was read before: {taken:?}");
+        // Nor did it let anybody else have it chosen.
+        assert!(matches!(vote, Err(Refusal::Conflict { .. })), "{vote:?}");
+    });
+}
+
+#[test]
+fn who_only_reads_is_served_by_nodes_that_all_had_to_learn_it_again() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
+        let first = client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
+        reactor::sleep(Duration::from_millis(20));
+        network.nodes[2].mood.set(Mood::Dead);
+        let second =
+            client.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"2")).unwrap();
+        network.nodes[2].mood.set(Mood::Well);
+        for index in 0..3 {
+            let fake = &network.nodes[index];
+            fake.store.remove(&Key::new(Kind::REGISTER, register.0)).unwrap();
+            network.restart(index);
+            fake.node.borrow().set_amnesiac();
+            assert!(repair_of(&network, index).relearn(&genesis.clone().into()));
+            let node = fake.node.borrow().clone();
+            let learned = node.read_register(&register).unwrap().unwrap().learned;
+            assert!(learned.is_some(), "one other at most has accepted it");
+            repair_of(&network, 2).round();
+        }
+        let reader = network.client(&Rc::new(Identity::from_seed(&[9; 32]))).opened(&genesis);
+        assert_eq!(reader.read(&register).unwrap(), Some(second));
     });
 }
