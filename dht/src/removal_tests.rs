@@ -314,3 +314,38 @@ fn who_was_put_out_before_a_move_undoes_nothing_by_a_new_member_that_was_given_n
         }
     });
 }
+
+/// Who hears of the removal only after it has met such a promise went above it, and was refused by the others for that until it
+/// was started again.
+#[test]
+fn a_writer_that_meets_such_a_promise_first_is_not_sent_where_nobody_follows() {
+    reactor::run(|| {
+        let removal = Removal::new();
+        let register = removal.genesis.register();
+        let last = removal.put_out(0);
+        removal.lay_trap(0, false);
+        // Further ahead than anybody lets anybody go in one step.
+        let node = removal.network.nodes[0].node.borrow().clone();
+        let proposal = Proposal::prepare(&removal.goes, register, ballot(2 << 32));
+        let membership = removal.genesis.clone().into();
+        node.prepare(PrepareRequest { membership, proposal, list: None }).unwrap();
+        (1..3).for_each(|index| removal.network.nodes[index].delay.set(Duration::from_millis(60)));
+        let stays = removal.client(&removal.stays);
+        let swap =
+            stays.compare_and_swap(&register, Some(last.header_hash), Bytes::from_static(b"on")).unwrap();
+        assert_eq!(swap.version, last.version + 1);
+        assert_eq!(removal.read(&identity(1)), "on");
+    });
+}
+
+#[test]
+fn a_removal_is_in_force_at_once_though_who_goes_has_driven_the_rounds_up() {
+    reactor::run(|| {
+        let removal = Removal::new();
+        removal.have_accepted(&[0, 1, 2], &removal.goes, 1 << 21, 2);
+        removal.put_out(0);
+        let node = removal.network.nodes[1].node.borrow().clone();
+        let view = node.read_register(&removal.genesis.register()).unwrap().unwrap();
+        assert!(view.accepted.unwrap().proposal.puts_its_list_in_force());
+    });
+}

@@ -268,7 +268,9 @@ impl Proposed {
             }
         }
         let proposer = &self.proposal.writer;
-        if !self.record.allows(genesis, proposer) && !self.allows(genesis, proposer) {
+        // Who says that he went by a list is on it.
+        let is_on_it = self.allows(genesis, proposer);
+        if !is_on_it && (self.proposal.list == self.list_serial() || !self.record.allows(genesis, proposer)) {
             return Err(Invalid::NotAWriter);
         }
         self.proposal.verify_by(&self.proposal.writer)

@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use reactor::crypto::PublicKey;
+use reactor::crypto::{PublicKey, random_bytes};
 
 use super::lists::Known;
 use crate::block::configuration::{Configuration, Membership};
@@ -20,6 +21,10 @@ use crate::paxos::{Ballot, Proposer, ProposerId};
 /// member is away, and so little that no honest member refuses us for it (`node::stored_register::ROUND_JUMP_MAX`).
 const STRANGER_LEAD_MAX: u64 = 1 << 20;
 
+/// How far our rounds are above all writers' before they begin anew, when those turn out to be the work of somebody who is none
+/// any more: half of what honest members refuse us for. An honest writer's are never so far above the others'.
+const OUTSIDER_LEAD_MAX: u64 = 1 << 31;
+
 /// What a client knows of one register.
 pub(crate) struct State {
     pub(super) membership: Membership,
@@ -32,8 +37,8 @@ pub(crate) struct State {
     /// The newest list of which we know that it is in force in this epoch, and who says so if we did not see it ourselves.
     in_force: Option<(InForce, Option<PublicKey>)>,
     seen: Rc<Seen>,
-    /// The highest round of anybody's whom we take for a writer.
-    believed_round: u64,
+    /// The highest round of each whom we take for a writer.
+    believed_rounds: BTreeMap<PublicKey, u64>,
     /// How often in a row somebody else's ballot was higher.
     pub(super) preemptions: u32,
     /// The value that the present epoch begins with, if somebody of the epoch before showed it: see
@@ -80,7 +85,7 @@ impl State {
             list: None,
             in_force: None,
             seen,
-            believed_round: 0,
+            believed_rounds: BTreeMap::new(),
             preemptions: 0,
             sealed: None,
             looked_at: None,
@@ -112,6 +117,7 @@ impl State {
             && list.verify(&self.membership.genesis).is_ok()
         {
             self.list = Some(list.clone());
+            self.on_newer_list();
         }
         let Some(configuration) = &self.membership.configuration else { return };
         if let Some(accepted) = &view.accepted
@@ -151,17 +157,45 @@ impl State {
 
     /// Takes a value for verified.
     pub(super) fn verify(&mut self, proposed: Proposed) {
-        if proposed.list_serial() > self.list.as_ref().map_or(0, |list| list.serial) {
+        let is_newer = proposed.list_serial() > self.list_serial();
+        if is_newer {
             self.list = proposed.list().cloned();
         }
         let writer = proposed.proposal.writer;
         if self.allows(&writer) {
-            self.believed_round = self.believed_round.max(proposed.proposal.ballot.round);
+            self.believe_round(writer, proposed.proposal.ballot.round);
+        }
+        if is_newer {
+            self.on_newer_list();
         }
         if let Some(in_force) = proposed.proposal.says_in_force() {
             self.note_in_force(in_force, Some(writer));
         }
         self.verified = Some(proposed);
+    }
+
+    /// A newer list of writers was met. Whom that puts out may have sent our ballots so far up, by what a member promised him, that
+    /// the others refuse them: then they begin anew where those are who may write, as another proposer's.
+    fn on_newer_list(&mut self) {
+        let Some(list) = &self.list else { return };
+        let is_out = |writer: &PublicKey| !AccessList::names(Some(list), &self.membership.genesis, writer);
+        let rounds = self.believed_rounds.iter().filter(|(writer, _)| !is_out(writer));
+        let round = rounds.map(|(_, round)| *round).max().unwrap_or(0);
+        if self.proposer.highest().round > round.saturating_add(OUTSIDER_LEAD_MAX) {
+            self.believed_rounds.retain(|_, believed| *believed <= round);
+            let floor = Ballot { round, ..Ballot::first(self.membership.epoch()) };
+            self.proposer = Proposer::above(ProposerId(random_bytes()), floor);
+        }
+    }
+
+    fn believe_round(&mut self, writer: PublicKey, round: u64) {
+        let known = self.believed_rounds.entry(writer).or_default();
+        *known = round.max(*known);
+    }
+
+    /// The highest round of anybody's whom we take for a writer.
+    fn believed_round(&self) -> u64 {
+        self.believed_rounds.values().copied().max().unwrap_or(0)
     }
 
     /// Takes it that a quorum accepted this, which we proposed. Nobody can have without the list by which it was.
@@ -222,8 +256,8 @@ impl State {
         promise.verify_by(&promise.writer)?;
         let is_believed = self.allows(&promise.writer);
         if is_believed {
-            self.believed_round = self.believed_round.max(promise.promises().round);
-        } else if promise.promises().round > self.believed_round.saturating_add(STRANGER_LEAD_MAX) {
+            self.believe_round(promise.writer, promise.promises().round);
+        } else if promise.promises().round > self.believed_round().saturating_add(STRANGER_LEAD_MAX) {
             return Err(Invalid::NotAWriter);
         }
         // 1, 2, 4, ... rounds: soon more than a busy writer goes up while we are on our way.
