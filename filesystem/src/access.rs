@@ -9,6 +9,8 @@
 //! is a [`Root`], sealed as a chunk is: padded to a size class, and bound to the format, its kind and the volume.
 
 pub(crate) mod collection;
+mod link;
+pub mod list;
 mod root;
 pub mod sharing;
 
@@ -18,6 +20,7 @@ use reactor::crypto::{X25519Public, X25519Secret, random_bytes, seal};
 
 use crate::chunk::{Binding, ChunkKind, open_with_nonce_in_place, seal_with_nonce_into, sealed_size};
 use crate::format::VolumeId;
+pub use link::{LINK_SIZE_MAX, SpaceLink};
 use root::Reader;
 #[cfg(test)]
 pub(crate) use root::example;

@@ -57,6 +57,8 @@ numbers! {
     EISDIR = 21, "is a directory";
     /// An argument makes no sense.
     EINVAL = 22, "invalid argument";
+    /// Too many are open already.
+    ENFILE = 23, "too many spaces";
     /// Past the greatest file size.
     EFBIG = 27, "file too large";
     /// The store is full.
@@ -129,6 +131,7 @@ mod tests {
             b"ENOTDIR" => E::NOTDIR,
             b"EISDIR" => E::ISDIR,
             b"EINVAL" => E::INVAL,
+            b"ENFILE" => E::NFILE,
             b"EFBIG" => E::FBIG,
             b"ENOSPC" => E::NOSPC,
             b"EROFS" => E::ROFS,

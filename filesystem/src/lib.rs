@@ -15,10 +15,12 @@ pub mod format;
 pub mod fuse;
 mod journal;
 pub mod mount;
+mod numbers;
 pub mod operations;
 pub mod past;
 mod posix_acl;
 mod silence;
+pub mod spaces;
 pub mod tree;
 pub mod volume;
 

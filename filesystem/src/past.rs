@@ -14,24 +14,22 @@
 //! A number leads to its file as long as the kernel refers to it, so whoever keeps only a number, as NFS does, may get
 //! `ESTALE` and has to look the path up again.
 
-mod numbers;
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-pub(crate) use numbers::DIRECTORY;
-use numbers::{Node, Numbers, is_past};
-
 use crate::errno::Errno;
+use crate::numbers::{Node, Numbers, PAST};
 use crate::operations::{
     AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, Invalidation, Operations,
     ReadBytes, RenameFlags, SetAttributes, Sharing, Statistics, Time, Whence, XattrMode,
 };
 use crate::volume::{SnapshotError, Volume};
 
+/// The directory that holds the snapshots.
+pub(crate) const DIRECTORY: Inode = PAST.first();
 /// The name of the directory.
 const NAME: &[u8] = b".snapshots";
 
@@ -49,7 +47,7 @@ pub struct WithPast {
 impl WithPast {
     /// Shows the snapshots of `volume` in it.
     pub fn new(volume: Rc<Volume>) -> WithPast {
-        WithPast { volume, numbers: RefCell::default(), views: RefCell::default() }
+        WithPast { volume, numbers: RefCell::new(Numbers::new(PAST)), views: RefCell::default() }
     }
 
     /// Ends all waiting for the nodes in what is past, as [`Volume::give_up`] does in what is live.
@@ -89,14 +87,14 @@ impl WithPast {
     /// Returns what the kernel means by the number of something in a snapshot, with the snapshot's view.
     fn find(&self, number: Inode) -> Result<(Node, Rc<Volume>), Errno> {
         let node = self.numbers.borrow().node(number).ok_or(Errno::ESTALE)?;
-        Ok((node, self.view(node.snapshot)?))
+        Ok((node, self.view(node.tree)?))
     }
 
     /// Shows the kernel something of a snapshot.
     fn show(&self, snapshot: u64, attributes: Attributes) -> Attributes {
         let mut numbers = self.numbers.borrow_mut();
         numbers.begin_answer();
-        Attributes { inode: numbers.show(Node { snapshot, inode: attributes.inode }), ..attributes }
+        Attributes { inode: numbers.show(Node { tree: snapshot, inode: attributes.inode }), ..attributes }
     }
 
     /// Returns the attributes of the directory of all snapshots: whoever may look into the root may look into it.
@@ -156,7 +154,7 @@ impl WithPast {
         snapshots.sort_by_key(|snapshot| snapshot.id);
         let numbers = self.numbers.borrow();
         entries.extend(snapshots.into_iter().map(|snapshot| {
-            let root = Node { snapshot: snapshot.id, inode: Inode::ROOT };
+            let root = Node { tree: snapshot.id, inode: Inode::ROOT };
             // A number of 62 bits and above 0.
             entry(snapshot.record.name.into(), numbers.of(root), snapshot.id + 2)
         }));
@@ -186,7 +184,7 @@ impl WithPast {
 
     /// Refuses to change what is past.
     fn check(&self, inode: Inode) -> Result<(), Errno> {
-        if is_past(inode) { Err(Errno::EROFS) } else { Ok(()) }
+        if PAST.has(inode) { Err(Errno::EROFS) } else { Ok(()) }
     }
 }
 
@@ -195,7 +193,7 @@ impl Operations for WithPast {
         if parent == DIRECTORY {
             return self.look_in_directory(name);
         }
-        if !is_past(parent) {
+        if !PAST.has(parent) {
             if self.is_directory(parent, name)? {
                 return self.directory();
             }
@@ -209,18 +207,18 @@ impl Operations for WithPast {
         if node.inode == Inode::ROOT && name == b".." {
             return self.directory();
         }
-        Ok(self.show(node.snapshot, view.lookup(node.inode, name)?))
+        Ok(self.show(node.tree, view.lookup(node.inode, name)?))
     }
 
     fn remember(&self, inode: Inode) {
-        match is_past(inode) {
+        match PAST.has(inode) {
             true => self.numbers.borrow_mut().remember(inode),
             false => self.volume.remember(inode),
         }
     }
 
     fn forget(&self, inode: Inode, count: u64) {
-        match is_past(inode) {
+        match PAST.has(inode) {
             true => self.numbers.borrow_mut().forget(inode, count),
             false => self.volume.forget(inode, count),
         }
@@ -230,7 +228,7 @@ impl Operations for WithPast {
         if inode == DIRECTORY {
             return self.directory();
         }
-        if !is_past(inode) {
+        if !PAST.has(inode) {
             return self.volume.attributes(inode);
         }
         let (node, view) = self.find(inode)?;
@@ -288,7 +286,7 @@ impl Operations for WithPast {
     }
 
     fn read_symlink(&self, inode: Inode) -> Result<Bytes, Errno> {
-        if !is_past(inode) {
+        if !PAST.has(inode) {
             return self.volume.read_symlink(inode);
         }
         let (node, view) = self.find(inode)?;
@@ -297,7 +295,7 @@ impl Operations for WithPast {
 
     fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
         self.check_name(new_parent, new_name)?;
-        if is_past(inode) {
+        if PAST.has(inode) {
             // One of another file system, as far as it concerns the program: it copies instead.
             return Err(Errno::EXDEV);
         }
@@ -328,7 +326,7 @@ impl Operations for WithPast {
     }
 
     fn read(&self, inode: Inode, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
-        if !is_past(inode) {
+        if !PAST.has(inode) {
             return self.volume.read(inode, offset, size);
         }
         let (node, view) = self.find(inode)?;
@@ -346,7 +344,7 @@ impl Operations for WithPast {
     }
 
     fn open(&self, inode: Inode) -> Result<(), Errno> {
-        match is_past(inode) {
+        match PAST.has(inode) {
             true => self.find(inode).map(drop),
             false => self.volume.open(inode),
         }
@@ -358,7 +356,7 @@ impl Operations for WithPast {
     }
 
     fn flush(&self, inode: Inode) -> Result<(), Errno> {
-        if is_past(inode) { Ok(()) } else { self.volume.flush(inode) }
+        if PAST.has(inode) { Ok(()) } else { self.volume.flush(inode) }
     }
 
     fn read_directory(
@@ -371,10 +369,10 @@ impl Operations for WithPast {
         if inode == DIRECTORY {
             return self.list_directory(cookie, count_max);
         }
-        if !is_past(inode) {
+        if !PAST.has(inode) {
             return self.volume.read_directory(inode, cookie, count_max, with_attributes);
         }
-        let (Node { snapshot, inode }, view) = self.find(inode)?;
+        let (Node { tree, inode }, view) = self.find(inode)?;
         let mut entries = view.read_directory(inode, cookie, count_max, with_attributes)?;
         let mut numbers = self.numbers.borrow_mut();
         numbers.begin_answer();
@@ -383,7 +381,7 @@ impl Operations for WithPast {
                 entry.inode = DIRECTORY;
                 continue;
             }
-            let node = Node { snapshot, inode: entry.inode };
+            let node = Node { tree, inode: entry.inode };
             entry.inode = match &mut entry.attributes {
                 None => numbers.of(node),
                 Some(attributes) => {
@@ -397,7 +395,7 @@ impl Operations for WithPast {
 
     fn sync(&self, inode: Option<Inode>, data_only: bool) -> Result<(), Errno> {
         match inode {
-            Some(inode) if is_past(inode) => Ok(()),
+            Some(inode) if PAST.has(inode) => Ok(()),
             inode => self.volume.sync(inode, data_only),
         }
     }
@@ -408,7 +406,7 @@ impl Operations for WithPast {
     }
 
     fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, Errno> {
-        if !is_past(inode) {
+        if !PAST.has(inode) {
             return self.volume.seek(inode, offset, whence);
         }
         let (node, view) = self.find(inode)?;
@@ -423,7 +421,7 @@ impl Operations for WithPast {
         if inode == DIRECTORY {
             return Err(Errno::ENODATA);
         }
-        if !is_past(inode) {
+        if !PAST.has(inode) {
             return self.volume.get_xattr(inode, name);
         }
         let (node, view) = self.find(inode)?;
@@ -439,7 +437,7 @@ impl Operations for WithPast {
         if inode == DIRECTORY {
             return Ok(Vec::new());
         }
-        if !is_past(inode) {
+        if !PAST.has(inode) {
             return self.volume.list_xattr(inode);
         }
         let (node, view) = self.find(inode)?;

@@ -16,7 +16,7 @@
 //! - `born`: the numbers of what is made here; `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `away`: whether the nodes are, and what is kept then;
 //! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
-//! - `snapshots`: trees that are remembered;
+//! - `snapshots`: trees that are remembered; `links`: names of other volumes;
 //! - `collect`: what must not be deleted from the nodes; `fence`: what a mount does for whoever deletes; `doubt`: what it does
 //!   where nobody waited for it;
 //! - `operations`: the [`Operations`](crate::Operations) that a mount calls.
@@ -42,6 +42,7 @@ mod gate;
 mod ghosts;
 mod holes;
 mod lease;
+mod links;
 mod listing;
 mod merge;
 mod names;
@@ -83,6 +84,7 @@ use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Time};
 pub use collect::{CollectError, Fence, Roots, Standing, Waiting};
 pub use ending::{Ending, Pending};
+pub use links::{LinkError, Place};
 pub use options::{OpenError, Options};
 pub use snapshots::{
     FileState, PathChange, PathState, RestoreError, Restored, Snapshot, SnapshotError, SnapshotPolicy,

@@ -13,7 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dht::Client;
@@ -34,9 +34,12 @@ use crate::remove;
 use crate::roll::{LetIn, Roll};
 use crate::sharing::Sharer;
 use crate::shelf::Shelf;
+use crate::space_lists;
 
 /// How often the nodes are asked while a ticket is about.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the roots of the drive's spaces are looked at: what failed there is rare, and each look asks the nodes.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(60);
 /// A node that takes longer is asked again a second later.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -76,6 +79,8 @@ struct Host {
     /// The list of the revoked that those replies are by.
     replied_by: Cell<u64>,
     rounds: Cell<u64>,
+    /// When it was last looked whether the spaces' roots say what the roll says.
+    settled: Cell<Option<Instant>>,
 }
 
 impl Admitting {
@@ -107,6 +112,7 @@ impl Admitting {
             replied: RefCell::default(),
             replied_by: Cell::new(0),
             rounds: Cell::new(0),
+            settled: Cell::new(None),
         };
         let coroutine = reactor::spawn(move || host.run());
         Ok(Some(Admitting { coroutine }))
@@ -154,9 +160,10 @@ impl Host {
         let revoked = self.overlay.peers().revocations();
         let renewed = self.renew(&revoked);
         let put_out = self.put_out(&roll, &revoked);
+        let settled = self.settle_spaces();
         let answered = self.answer_letters(&roll, &revoked);
         self.keeping.go_on(&self.overlay, self.shelf.as_deref());
-        handed_on.and(renewed).and(put_out).and(answered)
+        handed_on.and(renewed).and(put_out).and(settled).and(answered)
     }
 
     /// The list of the revoked that the nodes are to have: what this home kept, or, where that and theirs are such that neither
@@ -183,6 +190,16 @@ impl Host {
     fn put_out(&self, roll: &Roll, revoked: &Revocations) -> Result<(), Failure> {
         let left = roll.left_on_drive(revoked);
         if left.is_empty() { Ok(()) } else { remove::put_out(&self.sharer(), revoked, &left) }
+    }
+
+    /// Goes on with what `share`, `unshare` and `remove` could not say in the spaces' roots.
+    fn settle_spaces(&self) -> Result<(), Failure> {
+        let now = reactor::now();
+        if self.settled.get().is_some_and(|at| now.saturating_duration_since(at) < SETTLE_INTERVAL) {
+            return Ok(());
+        }
+        self.settled.set(Some(now));
+        space_lists::settle(&self.sharer(), &Revocations::default())
     }
 
     fn answer_letters(&self, roll: &Roll, revoked: &Revocations) -> Result<(), Failure> {
@@ -407,6 +424,7 @@ mod tests {
             replied: RefCell::default(),
             replied_by: Cell::new(0),
             rounds: Cell::new(0),
+            settled: Cell::new(None),
         }
     }
 

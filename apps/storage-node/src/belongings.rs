@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 
 use crate::errors::Failure;
 use crate::network::{Hex, Network, VolumeEntry};
-use crate::roll::{LetIn, Roll};
+use crate::roll::{LetIn, Roll, SpaceEntry};
 use crate::volume;
 
-/// Raised when an older program could misread it.
-const VERSION: u32 = 1;
+/// Raised when an older program could misread it; 2: the roll has spaces, which a program that knows of none would drop.
+const VERSION: u32 = 2;
 
 /// See the file's header. Shown to nobody: it holds the user's seed.
 #[derive(Serialize, Deserialize)]
@@ -85,6 +85,22 @@ impl Belongings {
                 self.roll.invitations.push(other);
             }
         }
+        for other in others.roll.spaces {
+            let newest = other.configuration()?;
+            match self.roll.spaces.iter_mut().find(|space| space.genesis.0 == other.genesis.0) {
+                // Of two lists the newer one: who was taken off by it stays off.
+                Some(known) if known.number >= other.number => known.is_linked |= other.is_linked,
+                Some(known) => {
+                    let (is_linked, configuration) =
+                        (known.is_linked || other.is_linked, known.configuration.clone());
+                    *known = SpaceEntry { is_linked, configuration, ..other };
+                }
+                None => self.roll.spaces.push(other),
+            }
+            if let Some(newest) = newest {
+                self.roll.describe(&newest);
+            }
+        }
         self.roll.forget_old_tickets(now);
         self.removed.extend(others.removed);
         self.put_in_order();
@@ -95,6 +111,7 @@ impl Belongings {
     fn put_in_order(&mut self) {
         self.roll.members.sort_by_key(|member| (member.since, member.key.0));
         self.roll.invitations.sort_by_key(|ticket| (ticket.issued, ticket.ticket.0));
+        self.roll.spaces.sort_by(|one, other| one.genesis.0.cmp(&other.genesis.0));
     }
 
     /// The user's key.
@@ -168,7 +185,7 @@ mod tests {
         let (network, user) = (network(), Identity::from_seed(&[1; 32]));
         let key = |number: u8| Identity::from_seed(&[number; 32]).public_key();
         let of = |members: &[LetIn], tickets: &[Invited], removed: u8| {
-            let roll = Roll { members: members.to_vec(), invitations: tickets.to_vec() };
+            let roll = Roll { members: members.to_vec(), invitations: tickets.to_vec(), ..Roll::default() };
             let revoked = Revocations::default().with(&user, [key(removed)], SystemTime::now()).unwrap();
             Belongings::of(&network, &user, &roll, &revoked, 0)
         };
@@ -191,7 +208,8 @@ mod tests {
     #[test]
     fn it_says_nothing_that_the_nodes_say_and_nothing_of_tickets_long_over() {
         let (network, user) = (network(), Identity::from_seed(&[1; 32]));
-        let roll = Roll { members: vec![member(1, true)], invitations: vec![ticket(1, 5)] };
+        let roll =
+            Roll { members: vec![member(1, true)], invitations: vec![ticket(1, 5)], ..Roll::default() };
         let bytes =
             Belongings::of(&network, &user, &roll, &Revocations::default(), 40 * 86_400).to_bytes().unwrap();
         let read = Belongings::from_bytes(&bytes).unwrap();

@@ -11,6 +11,7 @@ mod netcheck;
 mod node;
 mod pins;
 mod relay;
+mod spaces;
 mod values;
 
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +29,7 @@ pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
 pub(crate) use relay::{RelayOption, Relaying};
+pub(crate) use spaces::{AccessOptions, Share, Unshare};
 pub(crate) use values::{Get, Put};
 
 const EXAMPLES: &str = "\
@@ -144,6 +146,12 @@ pub(crate) enum Command {
     Members(Members),
     /// Have somebody be a member no more, or take a ticket back
     Remove(Remove),
+    /// Make a directory a space of its own, which those alone read or write who are on its list
+    Share(Share),
+    /// Take somebody, or everybody, off a space's list
+    Unshare(Unshare),
+    /// Show who may do what in a space
+    Access(AccessOptions),
     /// Show the 24 words from which everything can be brought back
     Recovery(Recovery),
     /// Bring a lost home back from its 24 words
@@ -178,6 +186,9 @@ impl Command {
             Command::Join(options) => &mut options.home.home,
             Command::Members(options) => &mut options.home.home,
             Command::Remove(options) => &mut options.home.home,
+            Command::Share(options) => &mut options.client.home.home,
+            Command::Unshare(options) => &mut options.client.home.home,
+            Command::Access(options) => &mut options.client.home.home,
             Command::Recovery(options) => &mut options.home.home,
             Command::Recover(options) => &mut options.home.home,
             Command::Passphrase(options) => &mut options.home.home,
@@ -200,7 +211,10 @@ impl Command {
             | Command::Snapshots(Snapshots { client, .. })
             | Command::Diff(Diff { client, .. })
             | Command::History(History { client, .. })
-            | Command::Restore(Restore { client, .. }) => Some(client),
+            | Command::Restore(Restore { client, .. })
+            | Command::Share(Share { client, .. })
+            | Command::Unshare(Unshare { client, .. })
+            | Command::Access(AccessOptions { client, .. }) => Some(client),
             Command::Node(options) => Some(options.client()),
             Command::Up(_)
             | Command::Run(_)

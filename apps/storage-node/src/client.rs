@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dht::block::deletion::Speaker;
+use dht::block::genesis::Genesis;
 use dht::owner_tag;
 use filesystem::volume::Volume;
 use overlay::admission::Refusal;
@@ -139,6 +140,22 @@ pub(crate) fn block_store(
     dht::Client::new(overlay, local, config)
 }
 
+/// The blocks of one of the drive's spaces, as seen by a member; with its own node's at hand if this process is one.
+pub(crate) fn space_store(
+    overlay: Rc<Node>,
+    local: Option<Rc<dht::Node>>,
+    network: &Network,
+    user: &Member,
+    genesis: &Genesis,
+) -> dht::Client<Rc<Node>> {
+    let config = dht::client::Config {
+        identity: user.identity.clone(),
+        tag: owner_tag(&genesis.owner, &genesis.salt),
+        replicas: usize::from(network.replicas),
+    };
+    dht::Client::new(overlay, local, config)
+}
+
 /// Signs the passports that are due, and has `overlay` know them, where the owner's key is: before the first dial, since a member
 /// whose passport is over is refused by all and refuses nobody less, and may be all that is left of those who keep the root.
 /// That it fails keeps nobody else from being reached.
@@ -256,6 +273,11 @@ impl Client {
         &self.overlay
     }
 
+    /// Who the user is.
+    pub(crate) fn user(&self) -> &Member {
+        &self.user
+    }
+
     /// Whether the drive's root is this user's, to say who keeps it.
     pub(crate) fn owns_the_root(&self) -> bool {
         self.user.identity.public_key() == self.network.volume_owner()
@@ -272,15 +294,34 @@ impl Client {
         volume::open(&self.block_store(), &self.network, &self.user, opening)
     }
 
-    /// Opens the register of the network's volume, and nothing of what is in it.
+    /// Opens the register of the network's volume, and those of its spaces that `home`'s roll has; nothing of what is in them. The
+    /// volume's is the first. Returns with them why those of some spaces can't be opened.
     ///
     /// # Errors
-    /// As [`Client::open_volume`].
+    /// As [`Client::open_volume`], or those of the roll.
     ///
     /// # Suspends
-    /// Until its newest value is known.
-    pub(crate) fn open_root(&self, seen_directory: Option<&Path>) -> Result<Root, Failure> {
-        volume::open_root(self.block_store(), &self.network, &self.user, seen_directory)
+    /// Until their newest values are known.
+    pub(crate) fn open_roots(
+        &self,
+        home: Option<&Home>,
+        seen_directory: Option<&Path>,
+    ) -> Result<(Vec<Root>, Result<(), Failure>), Failure> {
+        let mut roots =
+            vec![volume::open_root(self.block_store(), &self.network, &self.user, seen_directory)?];
+        let mut all = Ok(());
+        let roll = home.map(Roll::read).transpose()?.unwrap_or_default();
+        for space in roll.spaces {
+            let opened = space.genesis().and_then(|genesis| {
+                let store = self.space_store(&self.network, &genesis);
+                volume::open_root_of_space(store, &genesis, &space.path, seen_directory)
+            });
+            match opened {
+                Ok(root) => roots.extend(root),
+                Err(failure) => all = all.and(Err(failure)),
+            }
+        }
+        Ok((roots, all))
     }
 
     /// The register of the volume's root, not read yet.
@@ -296,12 +337,17 @@ impl Client {
     /// # Suspends
     /// Until then.
     pub(crate) fn put_in_what_is_left(&self, base: &Path) {
-        volume::put_in_what_is_left(&self.block_store(), &self.network, &self.user, base);
+        volume::put_in_what_is_left(&self.block_store(), &self.network, &self.user, base, &self.overlay);
     }
 
     /// The network's blocks.
     pub(crate) fn block_store(&self) -> dht::Client<Rc<Node>> {
         block_store(self.overlay.clone(), None, &self.network, &self.user)
+    }
+
+    /// The blocks of the space that `genesis` made.
+    pub(crate) fn space_store(&self, network: &Network, genesis: &Genesis) -> dht::Client<Rc<Node>> {
+        space_store(self.overlay.clone(), None, network, &self.user, genesis)
     }
 
     /// Whoever may say what becomes of the volume's blocks.

@@ -7,10 +7,14 @@
 //!
 //! What a killed client left in its journal waits there for the next one that takes the directory. So directories with
 //! something in them are taken first, and the rest of them can be had as [`ClientDirectory::left_behind`].
+//!
+//! Each space that the client opens has such a directory in `spaces/`, with a journal of its own; what waits there counts as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
+use dht::RegisterAddress;
 use reactor::crypto::random_bytes;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -77,9 +81,14 @@ impl ClientDirectory {
     pub(crate) fn left_behind(base: &Path) -> Vec<ClientDirectory> {
         (1..=CLIENT_COUNT_MAX)
             .map(|number| numbered(base, number))
-            .filter(|path| has_groups(&journal_of(path)))
+            .filter(|path| has_groups(&journal_of(path)) || spaces_left_in(path).next().is_some())
             .filter_map(|path| Self::take(&path).ok())
             .collect()
+    }
+
+    /// Whether something waits in its own journal.
+    pub(crate) fn has_journal(&self) -> bool {
+        has_groups(&self.journal())
     }
 
     /// Those in `base` that there are, whoever has them.
@@ -116,6 +125,17 @@ impl ClientDirectory {
 /// The first of those in `base`.
 pub(crate) fn first(base: &Path) -> PathBuf {
     numbered(base, 1)
+}
+
+/// Where a client keeps what is of one space.
+pub(crate) fn of_space(client: &Path, register: &RegisterAddress) -> PathBuf {
+    client.join("spaces").join(HEXLOWER.encode(&register.0[..16]))
+}
+
+/// The directories of a client's spaces in whose journals something waits.
+pub(crate) fn spaces_left_in(client: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(client.join("spaces")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| has_groups(&journal_of(path)))
 }
 
 fn numbered(base: &Path, number: u32) -> PathBuf {
@@ -196,6 +216,24 @@ mod tests {
         }
         drop(directory);
         assert!(ClientDirectory::left_behind(base.path()).is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_a_space_is_left_behind_as_well() {
+        let base = tempfile::tempdir().unwrap();
+        let first = ClientDirectory::take_in(base.path()).unwrap();
+        let second = ClientDirectory::take_in(base.path()).unwrap();
+        let space = ClientDirectory::take(&of_space(second.path(), &RegisterAddress([7; 32]))).unwrap();
+        fs::create_dir(space.journal()).unwrap();
+        drop((space, second));
+        assert!(ClientDirectory::left_behind(base.path()).is_empty());
+        let path = of_space(&base.path().join("client-2"), &RegisterAddress([7; 32]));
+        fs::write(path.join("journal/journal-0000000000000001"), "x").unwrap();
+        let left = ClientDirectory::left_behind(base.path());
+        assert_eq!(left.len(), 1);
+        assert!(!left[0].has_journal());
+        assert_eq!(spaces_left_in(left[0].path()).collect::<Vec<_>>(), [path]);
+        drop(first);
     }
 
     #[test]

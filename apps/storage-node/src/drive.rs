@@ -15,6 +15,7 @@ use filesystem::fuse::SessionError;
 use filesystem::mount::{Mount, MountOptions, Unmounted};
 use filesystem::operations::Operations;
 use filesystem::past::WithPast;
+use filesystem::spaces::WithSpaces;
 use filesystem::volume::Volume;
 use reactor::ScopedJoinHandle;
 
@@ -23,6 +24,7 @@ use crate::mountpoint;
 use crate::outcome::{Note, Outcome};
 use crate::output::say;
 use crate::progress::{self, files_in_words, human_bytes};
+use crate::spaces::Spaces;
 use crate::stop::{Reason, Stop};
 
 /// How long the kernel may take to let go of what is unmounted; without other namespaces it is a millisecond.
@@ -43,8 +45,8 @@ pub(crate) struct Place<'a> {
     pub(crate) source: String,
     /// Other users may look too.
     pub(crate) allow_other: bool,
-    /// It is a snapshot, which cannot be changed and has no snapshots.
-    pub(crate) is_past: bool,
+    /// What opens the spaces in it; `None` for a snapshot, which cannot be changed, and has neither snapshots nor spaces.
+    pub(crate) spaces: Option<Rc<Spaces>>,
 }
 
 /// Mounts `volume` at a place, calls `ready`, and serves until `stop` opens or the drive is unmounted. `directory`
@@ -58,13 +60,13 @@ pub(crate) struct Place<'a> {
 pub(crate) fn serve(
     volume: Rc<Volume>,
     directory: &Path,
-    Place { mountpoint, source, allow_other, is_past }: &Place<'_>,
+    Place { mountpoint, source, allow_other, spaces }: &Place<'_>,
     stop: &Stop,
     ready: impl FnOnce(),
 ) -> Result<(), Failure> {
     let options = MountOptions {
         fs_name: source.clone(),
-        read_only: *is_past,
+        read_only: spaces.is_none(),
         allow_other: *allow_other,
         replace_stale: true,
     };
@@ -72,7 +74,12 @@ pub(crate) fn serve(
     let device = mountpoint::drive_at(mount.mountpoint()).map(|entry| entry.device).unwrap_or_default();
     let mut note = Note::leave(mount.mountpoint());
     let with_past = Rc::new(WithPast::new(volume.clone()));
-    let operations: Rc<dyn Operations> = if *is_past { volume.clone() } else { with_past.clone() };
+    let show = |spaces: &Rc<Spaces>| WithSpaces::new(volume.clone(), with_past.clone(), spaces.clone());
+    let with_spaces = spaces.as_ref().map(show);
+    let operations: Rc<dyn Operations> = match &with_spaces {
+        Some(with_spaces) => with_spaces.clone(),
+        None => volume.clone(),
+    };
     let outcome = reactor::scope(|scope| {
         let server = scope.spawn(|| {
             let served = mount.serve(operations);
@@ -84,24 +91,36 @@ pub(crate) fn serve(
             stop.open(Reason::Unmounted);
         });
         let keeper = scope.spawn(|| volume.keep_snapshots());
+        let opener = scope.spawn(|| {
+            if let (Some(spaces), Some(with_spaces)) = (spaces, &with_spaces) {
+                spaces.open_what_waits(with_spaces);
+            }
+        });
         ready();
         let reason = stop.wait();
         looker.terminate();
         keeper.terminate();
-        let teller = scope.spawn(|| tell_what_is_left(&volume, stop, &mut note));
+        opener.terminate();
+        let teller = scope.spawn(|| tell_what_is_left(&volume, spaces.as_deref(), stop, &mut note));
         let impatient = scope.spawn(|| {
             stop.wait_hurry();
             say("not waiting for the nodes any longer: what they did not take goes to the journal");
             volume.give_up();
             with_past.give_up();
+            spaces.iter().for_each(|spaces| spaces.give_up());
         });
         let spinner = progress::spinner("storing what was written, and unmounting");
         let served = take_away(&mount, mountpoint, &device, server, reason);
-        let ending = volume.close();
+        with_spaces.iter().for_each(|with_spaces| with_spaces.end());
+        let closing = spaces.as_ref().map(|spaces| scope.spawn(|| spaces.close()));
+        let mut outcome = Outcome::of(volume.close(), directory);
+        if let Some(closing) = closing {
+            let cut = Outcome::CutOff { reason: "the end of its spaces was cut short".into() };
+            outcome = outcome.with(closing.join().unwrap_or(cut));
+        }
         spinner.finish_and_clear();
         teller.terminate();
         impatient.terminate();
-        let outcome = Outcome::of(ending, directory);
         match served {
             Ok(()) => outcome,
             Err(reason) => outcome.cut_off(reason),
@@ -178,10 +197,11 @@ fn wait_until_only_others_have_it(device: &str) {
 
 /// Says what the end waits for, how much it is, and how to leave, for as long as it takes: here, and in the note, where
 /// `umount` in another terminal finds it.
-fn tell_what_is_left(volume: &Volume, stop: &Stop, note: &mut Note) {
+fn tell_what_is_left(volume: &Volume, spaces: Option<&Spaces>, stop: &Stop, note: &mut Note) {
     reactor::sleep(SILENCE);
     loop {
-        let pending = volume.pending();
+        let drive = volume.pending();
+        let pending = spaces.map_or(drive, |spaces| spaces.pending_with(drive));
         if pending.bytes > 0 {
             let trouble = pending.trouble.map_or(String::new(), |(since, cause)| {
                 format!("; the nodes have taken nothing for {} s ({cause})", since.as_secs())

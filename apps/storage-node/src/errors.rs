@@ -224,6 +224,9 @@ pub(crate) enum Failure {
     /// Who reads and writes the drive can't be changed now.
     #[error("who may read and write the drive could not be changed: {reason}")]
     Sharing { reason: String },
+    /// A part of the drive can't be shared so.
+    #[error("{reason}")]
+    Space { reason: String, advice: &'static str },
     /// Our own doing.
     #[error("{0}")]
     Internal(String),
@@ -386,6 +389,7 @@ impl Failure {
                 "run `up` or `mount` with the home that invited this one: it renews passports, and this one is let in again"
                     .into()
             }
+            Failure::Space { advice, .. } => (*advice).into(),
             Failure::Sharing { .. } | Failure::Renewing { .. } => "see that the nodes run (`status`), and try again".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),

@@ -105,6 +105,7 @@ pub(crate) fn has_owner(home: &Home) -> bool {
 }
 
 /// A member that can prove who it is and that it was admitted.
+#[derive(Clone)]
 pub(crate) struct Member {
     /// Its key pair.
     pub(crate) identity: Rc<Identity>,

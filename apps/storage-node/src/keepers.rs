@@ -3,10 +3,9 @@
 //! The root is a register, and its owner alone says who keeps it: whoever runs this has the user's key. Not here: replacing by
 //! itself one that is gone for good (`replacing`); doing without a node, blocks and all (`leaving`).
 
-use std::rc::Rc;
-
+use dht::block::configuration::Membership;
 use dht::keepers::Presence;
-use dht::{BlockStore, ReadError, RegisterAddress};
+use dht::{BlockStore, ReadError};
 use overlay::NodeId;
 
 use crate::cli::{Node, NodeAction};
@@ -51,16 +50,23 @@ fn list(settings: &Settings) -> Result<(), Failure> {
 
 fn replace(settings: &Settings, name: &str) -> Result<(), Failure> {
     let nodes = Nodes::of(settings)?;
-    let moved = with_root(settings, |store, register| {
-        let keepers = store.membership(register).map_err(internal)?;
-        let node = nodes.named(keepers.members(), name)?;
-        move_root(store, register, &nodes, &node)
-    })?;
-    say(match moved {
-        Moved::NotThere(names) => format!("nothing to do: {names} keep the drive's root"),
-        Moved::To(names) => format!("{names} keep the drive's root now"),
-    });
-    Ok(())
+    with_roots(settings, |roots| {
+        let node = nodes.named(store_members(&roots[0])?.members(), name)?;
+        let mut result = Ok(());
+        for root in roots {
+            let what = &root.what;
+            match move_root(root, &nodes, &node) {
+                Ok(Moved::NotThere(names)) => say(format_args!("nothing to do: {names} keep {what}")),
+                Ok(Moved::To(names)) => say(format_args!("{names} keep {what} now")),
+                Err(failure) => result = result.and(Err(failure)),
+            }
+        }
+        result
+    })
+}
+
+fn store_members(root: &Root) -> Result<Membership, Failure> {
+    root.store.membership(&root.register).map_err(internal)
 }
 
 /// Who keeps the root, in words.
@@ -70,19 +76,15 @@ pub(crate) enum Moved {
     To(String),
 }
 
-/// Has another node keep the root in the place of `node`, if that keeps it.
+/// Has another node keep a root in the place of `node`, if that keeps it.
 ///
 /// # Errors
 /// `Failure::NotMoved`.
 ///
 /// # Suspends
 /// Until a majority of those who keep it then have it.
-pub(crate) fn move_root(
-    store: &dht::Client<Rc<overlay::Node>>,
-    register: &RegisterAddress,
-    nodes: &Nodes,
-    node: &NodeId,
-) -> Result<Moved, Failure> {
+pub(crate) fn move_root(root: &Root, nodes: &Nodes, node: &NodeId) -> Result<Moved, Failure> {
+    let Root { store, register, what, .. } = root;
     let before = store.membership(register).map_err(internal)?;
     let failed = |reason| Failure::NotMoved { keepers: nodes.names(before.members()), reason };
     if before.members() == [*node] {
@@ -91,7 +93,7 @@ pub(crate) fn move_root(
             "a network of one copy has everything on this node; move the node's directory instead".into();
         return Err(failed(reason));
     }
-    let spinner = progress::spinner("moving the drive's root");
+    let spinner = progress::spinner(&format!("moving {what}"));
     let after = store.replace_members(register, &[*node]);
     spinner.finish_and_clear();
     let after = after.map_err(|error| failed(error.to_string()))?;
@@ -99,20 +101,21 @@ pub(crate) fn move_root(
     Ok(if before.members() == after.members() { Moved::NotThere(names) } else { Moved::To(names) })
 }
 
-/// Opens the root as a client, for one thing. What was seen is written down at the end, the newest keepers with it.
-pub(crate) fn with_root<T: Send>(
+/// Opens the drive's root as a client, and after it those of its spaces, for one thing. What was seen is written down at the end,
+/// the newest keepers with it. If a space's root can't be opened, what is done is done for the others, and it fails in the end.
+pub(crate) fn with_roots<T: Send>(
     settings: &Settings,
-    work: impl FnOnce(&dht::Client<Rc<overlay::Node>>, &RegisterAddress) -> Result<T, Failure> + Send,
+    work: impl FnOnce(&[Root]) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     let seen_directory = settings.seen_directory();
     process::run(|| {
         let client = Client::connect(settings)?;
-        let opened = client.open_root(seen_directory.as_deref());
-        let result = opened.and_then(|root| {
-            let result = work(&root.store, &root.register);
+        let opened = client.open_roots(settings.home.as_ref(), seen_directory.as_deref());
+        let result = opened.and_then(|(roots, all)| {
+            let result = work(&roots);
             // Also where that failed after others keep the root already.
-            let kept = root.remember_keepers();
-            result.and_then(|result| kept.map(|()| result))
+            let kept = roots.iter().map(Root::remember_keepers).fold(Ok(()), Result::and);
+            result.and_then(|result| kept.and(all).map(|()| result))
         });
         keeping::once(settings, client.overlay());
         client.leave();

@@ -17,7 +17,7 @@ use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity;
-use crate::keepers::{Moved, internal, move_root, with_root};
+use crate::keepers::{Moved, internal, move_root, with_roots};
 use crate::members::Subject;
 use crate::nodes::Nodes;
 use crate::output::{self, say};
@@ -25,7 +25,7 @@ use crate::process;
 use crate::progress;
 use crate::remove;
 use crate::roll::Roll;
-use crate::volume;
+use crate::volume::{self, Root};
 
 /// Runs `node drain`.
 ///
@@ -144,16 +144,33 @@ fn named(settings: &Settings, nodes: &Nodes, name: &str) -> Result<NodeId, Failu
     nodes.named(keepers.members(), name)
 }
 
-/// Has others get all that a node has.
+/// Has others get all that a node has, of the drive and of its spaces.
 fn empty(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<Spread, Failure> {
-    with_root(settings, |store, register| {
-        let keepers = store.membership(register).map_err(internal)?;
-        if keepers.index_of(id).is_some()
-            && let Moved::To(names) = move_root(store, register, nodes, id)?
-        {
-            say(format_args!("{names} keep the drive's root now"));
+    if settings.home.is_none() {
+        let reason =
+            "only the home that made the network knows of all that the node may have: say it with its --home";
+        return Err(Failure::Needed { who: nodes.names(&[*id]), reason: reason.into() });
+    }
+    with_roots(settings, |roots| {
+        let mut sum: Option<Spread> = None;
+        for root in roots {
+            let keepers = root.store.membership(&root.register).map_err(internal)?;
+            if keepers.index_of(id).is_some()
+                && let Moved::To(names) = move_root(root, nodes, id)?
+            {
+                say(format_args!("{names} keep {} now", root.what));
+            }
+            let spread = spread(&root.store, nodes, id)?;
+            sum = Some(match sum {
+                None => spread,
+                Some(sum) => Spread {
+                    blocks: sum.blocks + spread.blocks,
+                    copied: sum.copied + spread.copied,
+                    was_asked: sum.was_asked && spread.was_asked,
+                },
+            });
         }
-        spread(store, nodes, id)
+        sum.ok_or_else(|| Failure::Internal("there is no root".into()))
     })
 }
 
@@ -186,31 +203,38 @@ fn refuse_to_lose_the_root(settings: &Settings, nodes: &Nodes, id: &NodeId) -> R
     if volume::keepers(&settings.network, settings.seen_directory().as_deref())?.needed() == 0 {
         return Ok(false); // There is no root yet.
     }
-    let asked = with_root(settings, |store, register| {
-        let keepers = store.membership(register).map_err(internal)?;
-        let presence = store.presence(register).map_err(internal)?;
-        Ok((keepers.members().to_vec(), keepers.quorum().needed, presence))
+    let asked = with_roots(settings, |roots| {
+        let ask = |root: &Root| {
+            let keepers = root.store.membership(&root.register).map_err(internal)?;
+            let presence = root.store.presence(&root.register).map_err(internal)?;
+            Ok((root.what.clone(), keepers.members().to_vec(), keepers.quorum().needed, presence))
+        };
+        roots.iter().map(ask).collect::<Result<Vec<_>, Failure>>()
     });
     let needs = |reason| Failure::Needed { who: nodes.names(&[*id]), reason };
-    let (keepers, needed, presence) = asked.map_err(|failure| {
+    let asked = asked.map_err(|failure| {
         needs(format!("whether the drive's root can be read without it is not known: {failure}"))
     })?;
-    if !keepers.contains(id) {
-        return Ok(false);
+    let mut is_keeper = false;
+    for (what, keepers, needed, presence) in asked {
+        if !keepers.contains(id) {
+            continue;
+        }
+        is_keeper = true;
+        let is_removed = |keeper: &NodeId| nodes.get(keeper).is_some_and(|node| node.is_removed);
+        let stays = |(keeper, presence): &&(NodeId, Presence)| {
+            keeper != id && *presence == Presence::Keeps && !is_removed(keeper)
+        };
+        let left = presence.iter().filter(stays).count();
+        if left < needed {
+            return Err(needs(format!(
+                "of {}, which keep {what}, {needed} must be there, and {left} that answer would be left: `node replace` first",
+                nodes.names(&keepers)
+            )));
+        }
+        if left == needed {
+            output::warn(format_args!("no further one of those that keep {what} may be missing then"));
+        }
     }
-    let is_removed = |keeper: &NodeId| nodes.get(keeper).is_some_and(|node| node.is_removed);
-    let stays = |(keeper, presence): &&(NodeId, Presence)| {
-        keeper != id && *presence == Presence::Keeps && !is_removed(keeper)
-    };
-    let left = presence.iter().filter(stays).count();
-    if left < needed {
-        return Err(needs(format!(
-            "of {}, which keep the drive's root, {needed} must be there, and {left} that answer would be left: `node replace` first",
-            nodes.names(&keepers)
-        )));
-    }
-    if left == needed {
-        output::warn("no further one of those that keep the drive's root may be missing then");
-    }
-    Ok(true)
+    Ok(is_keeper)
 }

@@ -51,15 +51,19 @@ mod recovery;
 mod remove;
 mod removed;
 mod replacing;
+mod replacing_spaces;
 mod report;
 mod restore;
 mod roll;
 mod run;
 mod secrets;
 mod seen;
+mod share;
 mod sharing;
 mod shelf;
 mod snapshot;
+mod space_lists;
+mod spaces;
 mod status;
 mod stop;
 mod umount;
@@ -132,6 +136,9 @@ fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
         Command::Join(options) => join::join(&options),
         Command::Members(options) => members::members(&options),
         Command::Remove(options) => remove::remove(&options),
+        Command::Share(options) => share::share(&options),
+        Command::Unshare(options) => share::unshare(&options),
+        Command::Access(options) => share::access(&options),
         Command::Recovery(options) => recovery::recovery(&options),
         Command::Recover(options) => recover::recover(&options),
         Command::Passphrase(options) => passphrase::passphrase(&options, &secrets.passphrase()),

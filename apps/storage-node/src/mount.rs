@@ -4,6 +4,7 @@
 //! start a warm one.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::admitting::Admitting;
 use crate::at;
@@ -22,6 +23,8 @@ use crate::process;
 use crate::progress;
 use crate::removed;
 use crate::replacing::Replacing;
+use crate::replacing_spaces::ReplacingSpaces;
+use crate::spaces::{self, Spaces};
 use crate::stop::Stop;
 use crate::volume::{Keep, Opening};
 
@@ -104,19 +107,38 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         });
         // A snapshot is looked at, and no more.
         let owned = seen.as_ref().filter(|_| at.is_none() && client.owns_the_root());
-        let replacing = owned.and_then(|seen| Replacing::start(seen, nodes, grace));
+        let of_spaces = settings.home.as_ref().filter(|_| owned.is_some());
+        let of_spaces =
+            of_spaces.map(|home| ReplacingSpaces::start(home, &client.block_store(), &nodes, grace));
+        let what = "the drive's root".to_owned();
+        let replacing = owned.and_then(|seen| Replacing::start(seen, what, nodes, grace));
+        let spaces = at.is_none().then(|| {
+            Rc::new(Spaces {
+                overlay: client.overlay().clone(),
+                local: None,
+                network: settings.network.clone(),
+                user: client.user().clone(),
+                directory: directory.path().to_owned(),
+                seen_directory: Some(seen_directory.clone()),
+                keep,
+                accept_rollback,
+                state: spaces::State::default(),
+            })
+        });
         let watching = removed::watch(client.overlay(), removed::USER, {
             let (volume, cache, directory) = (volume.clone(), cache.clone(), directory.path().to_owned());
+            let spaces = spaces.clone();
             move |failure| {
                 if !was_removed {
                     say_removed(&failure, &directory);
                 }
                 cache.iter().for_each(|cache| cache.disk().on_removed());
                 volume.on_removed();
+                spaces.iter().for_each(|spaces| spaces.on_removed());
             }
         });
         let source = settings.network.mark();
-        let place = Place { mountpoint: &mountpoint, source, allow_other, is_past: at.is_some() };
+        let place = Place { mountpoint: &mountpoint, source, allow_other, spaces };
         let result = drive::serve(volume, directory.path(), &place, &stop, || {
             say(format_args!("the drive is {}", mountpoint.display()));
             say(format_args!(
@@ -125,6 +147,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
             ));
         });
         replacing.into_iter().for_each(Replacing::stop);
+        of_spaces.into_iter().for_each(ReplacingSpaces::stop);
         drop((admitting, watching));
         keeper.iter().for_each(|keeper| keeper.finish());
         cache.iter().for_each(|cache| cache.close());

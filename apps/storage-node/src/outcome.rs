@@ -58,6 +58,34 @@ impl Outcome {
         }
     }
 
+    /// How all of it ended, if this is how one volume did and `other` how another did of the same client: never better than
+    /// either.
+    pub(crate) fn with(self, other: Outcome) -> Outcome {
+        match (self, other) {
+            (Outcome::Stored, other) | (other, Outcome::Stored) => other,
+            (
+                Outcome::Lost { bytes, cause, journal },
+                Outcome::Lost { bytes: more, .. } | Outcome::InJournal { bytes: more, .. },
+            )
+            | (Outcome::InJournal { bytes: more, .. }, Outcome::Lost { bytes, cause, journal }) => {
+                Outcome::Lost { bytes: bytes + more, cause, journal }
+            }
+            (
+                Outcome::InJournal { bytes, file_count, cause, directory, cut_off },
+                Outcome::InJournal { bytes: more, file_count: more_files, cut_off: other_cut, .. },
+            ) => Outcome::InJournal {
+                bytes: bytes + more,
+                file_count: file_count + more_files,
+                cause,
+                directory,
+                cut_off: cut_off.or(other_cut),
+            },
+            (Outcome::CutOff { reason }, other) | (other, Outcome::CutOff { reason }) => {
+                other.cut_off(reason)
+            }
+        }
+    }
+
     /// What it is if the connection to the kernel was cut before all came through, for this reason.
     pub(crate) fn cut_off(self, reason: String) -> Outcome {
         match self {
@@ -302,6 +330,35 @@ mod tests {
         let late = Server::of(own(), place.path()).unwrap();
         assert!(late.descriptor().is_none(), "a process that began at another time is another");
         fs::remove_file(&late.file).unwrap();
+    }
+
+    #[test]
+    fn the_end_of_several_is_no_better_than_that_of_any() {
+        let waiting = |bytes| Outcome::InJournal {
+            bytes,
+            file_count: 1,
+            cause: "no answer".into(),
+            directory: "/d".into(),
+            cut_off: None,
+        };
+        let lost = |bytes| Outcome::Lost { bytes, cause: "no answer".into(), journal: "full".into() };
+        let cut = || Outcome::CutOff { reason: "aborted".into() };
+        assert_eq!(Outcome::Stored.with(Outcome::Stored), Outcome::Stored);
+        for worse in [waiting(1), lost(1), cut()] {
+            assert_eq!(Outcome::Stored.with(worse.clone()), worse);
+            assert_eq!(worse.clone().with(Outcome::Stored), worse);
+        }
+        let Outcome::InJournal { bytes, file_count, .. } = waiting(1).with(waiting(2)) else {
+            panic!("it is in the journal")
+        };
+        assert_eq!((bytes, file_count), (3, 2));
+        for both in [waiting(1).with(lost(2)), lost(2).with(waiting(1))] {
+            assert!(matches!(both, Outcome::Lost { .. }), "{both}");
+        }
+        for both in [waiting(1).with(cut()), cut().with(waiting(1))] {
+            assert!(matches!(both, Outcome::InJournal { cut_off: Some(_), .. }), "{both}");
+        }
+        assert!(matches!(lost(1).with(cut()), Outcome::Lost { .. }));
     }
 
     #[test]

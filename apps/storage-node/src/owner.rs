@@ -271,6 +271,7 @@ mod tests {
         let roll = Roll {
             invitations: vec![ticket(3, 1, 90), ticket(4, 1, 9), ticket(5, 1, 90)],
             members: vec![let_in],
+            ..Roll::default()
         };
         let away = || Away { since: 7, file: "/media/key".into() };
         let told = OwnerAway::with(away(), &roll, &Revocations::default(), 10);

@@ -256,7 +256,7 @@ mod tests {
             may_be_on_drive: true,
             passport: None,
         };
-        let roll = Roll { members: (1..=4).map(member).collect(), invitations: Vec::new() };
+        let roll = Roll { members: (1..=4).map(member).collect(), ..Roll::default() };
         let belongings = Belongings::of(&network, &user, &roll, &list(&owner, recorded), 0);
         if let Some(known) = known {
             list(&owner, known).save(&home.revocations_file()).unwrap();

@@ -28,6 +28,7 @@ use crate::output::{self, say};
 use crate::process;
 use crate::roll::{LetIn, Roll};
 use crate::sharing::{Intruder, Sharer, TakenOff};
+use crate::space_lists;
 
 /// A node has to write the list down before it answers.
 const KEEP_LIMIT: Duration = Duration::from_secs(10);
@@ -219,7 +220,7 @@ fn tell_what_is_left(roll: &Roll, member: &LetIn, list: &Revocations) {
     }
 }
 
-/// Takes members off the drive, and off the roll's account of who is on it.
+/// Takes members off the drive and its spaces, and off the roll's account of who is on it.
 ///
 /// # Errors
 /// `Failure::Sharing`, or those of the home's files.
@@ -243,7 +244,9 @@ pub(crate) fn put_out(sharer: &Sharer<'_>, revoked: &Revocations, members: &[Let
             keys.iter().for_each(|key| roll.on_drive(key, false));
             Ok(())
         })
-    })
+    })?;
+    // What fails of this, `up` goes on with; the drive is done.
+    space_lists::settle(sharer, revoked)
 }
 
 /// Says who was on the drive and should not have been.

@@ -35,13 +35,13 @@ pub(crate) struct Replacing {
 }
 
 impl Replacing {
-    /// Begins for the register that was opened with `seen`; not at all if `grace` is zero.
-    pub(crate) fn start(seen: &Seen, nodes: Nodes, grace: Option<Span>) -> Option<Replacing> {
+    /// Begins for the register that was opened with `seen`, which people call `what`; not at all if `grace` is zero.
+    pub(crate) fn start(seen: &Seen, what: String, nodes: Nodes, grace: Option<Span>) -> Option<Replacing> {
         let grace = grace.map_or(GRACE, |grace| grace.0);
         if grace.is_zero() {
             return None;
         }
-        let owner = Owner { keeper: seen.keeper(), nodes, grace };
+        let owner = Owner { keeper: seen.keeper(), what, nodes, grace };
         Some(Replacing { coroutine: reactor::spawn(move || owner.run()) })
     }
 
@@ -57,6 +57,7 @@ impl Replacing {
 
 struct Owner {
     keeper: Rc<Keeper>,
+    what: String,
     nodes: Nodes,
     grace: Duration,
 }
@@ -93,8 +94,9 @@ impl Owner {
                     let words = error.to_string();
                     if told.as_ref() != Some(&words) {
                         say(format_args!(
-                            "{} keeps the drive's root, has not answered for {}, and can't be replaced: {words}",
+                            "{} keeps {}, has not answered for {}, and can't be replaced: {words}",
                             self.nodes.names(&gone),
+                            self.what,
                             Span(self.grace)
                         ));
                     }
@@ -106,10 +108,11 @@ impl Owner {
 
     fn tell(&self, gone: &[NodeId], keepers: &[NodeId]) {
         say(format_args!(
-            "{} has not answered for {}: {} keep the drive's root now",
+            "{} has not answered for {}: {} keep {} now",
             self.nodes.names(gone),
             Span(self.grace),
-            self.nodes.names(keepers)
+            self.nodes.names(keepers),
+            self.what
         ));
         // Not for the drive: it goes on, and so does whoever looks for the root. It is written down again and again.
         if let Err(failure) = self.keeper.remember_keepers() {

@@ -39,6 +39,33 @@ const RENEW_AFTER: Duration = DAY.saturating_mul(30);
 pub(crate) struct Roll {
     pub(crate) invitations: Vec<Invited>,
     pub(crate) members: Vec<LetIn>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) spaces: Vec<SpaceEntry>,
+}
+
+/// A directory of the drive that is a space of its own, and who may do what in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpaceEntry {
+    /// The record that made its register, as bytes of `dht::Signed<Genesis>`.
+    pub(crate) genesis: Hex<Vec<u8>>,
+    /// Where it was put; it may have been moved with a directory above it.
+    pub(crate) path: String,
+    /// Whether its link is there: a making that was cut short before is gone on with.
+    pub(crate) is_linked: bool,
+    /// Who keeps its root since it was moved last, as bytes of `dht::Signed<Configuration>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) configuration: Option<Hex<Vec<u8>>>,
+    /// The number of the last list that was signed for it.
+    pub(crate) number: u64,
+    /// Who may do something in it, beside the owner.
+    pub(crate) people: Vec<Allowed>,
+}
+
+/// What a member may do in a space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Allowed {
+    pub(crate) key: Hex<[u8; 32]>,
+    pub(crate) may_write: bool,
 }
 
 /// A ticket that was given out.
@@ -74,7 +101,8 @@ pub(crate) struct LetIn {
 
 impl Kind for Roll {
     const KIND: &'static str = "hypha members";
-    const VERSION: u32 = 1;
+    /// 2: it has spaces, which a program that knows of none would drop.
+    const VERSION: u32 = 2;
     const SECRET: bool = false;
 }
 

@@ -7,7 +7,7 @@
 //!
 //! With it goes who keeps the register, if it was moved: whoever was away for long may find none of those whom
 //! `network.json` names. An older state may be accepted, but never that the register is kept by whom the owner replaced.
-//! It goes into the home's `network.json` as well, with which other machines begin. Both are on disk before an opening
+//! It goes into the home's `network.json` as well, or its roll for a space, with which other machines begin. Both are on disk before an opening
 //! or a command that found others to keep the register succeeds; a drive that runs writes down what it follows within seconds.
 //!
 //! Several processes may share the file: each only ever raises what is there. Not here: how an older state is
@@ -32,6 +32,7 @@ use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::home::Home;
 use crate::network::Hex;
+use crate::roll::Roll;
 use crate::volume;
 
 /// How often a new mark is written, at most.
@@ -304,6 +305,13 @@ fn save(directory: &Path, mark: Mark, replaces: bool) -> Result<(u64, u64), Fail
         let mut network = home.network()?;
         if volume::describe(&mut network, &newest)? {
             home.save_network(&network)?;
+        }
+        // Of a space its owner's roll says it, and nobody else's home has one.
+        if home.members_directory().exists() {
+            Roll::change(&home, |roll| {
+                roll.describe(&newest);
+                Ok(())
+            })?;
         }
     }
     Ok(saved)

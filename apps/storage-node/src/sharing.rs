@@ -16,8 +16,8 @@ use std::fmt;
 use std::rc::Rc;
 
 use dht::Client;
-use filesystem::access::VolumeKeys;
 use filesystem::access::sharing::{ReadersChange, change_readers};
+use filesystem::access::{Charter, VolumeKeys};
 use overlay::invitation::InvitedAs;
 use overlay::{Node, Revocations};
 use reactor::crypto::{PublicKey, X25519Public};
@@ -76,8 +76,8 @@ impl Sharer<'_> {
         let keys = self.keys()?;
         let (key, sealing_key) = keys_of(member);
         let may_write = member.role == InvitedAs::Writer;
-        let read = |readers: &mut Vec<X25519Public>| {
-            enter(readers, sealing_key);
+        let read = |charter: &mut Charter| {
+            enter(&mut charter.readers, sealing_key);
             let writers = self.store.writers(&keys.register).map_err(|error| error.to_string())?;
             Ok(may_write && !writers.contains(&key))
         };
@@ -101,7 +101,8 @@ impl Sharer<'_> {
         let keys = self.keys()?;
         let named = RefCell::new(Named::default());
         // Asked after the root was read and before it is swapped: a removal in between has the swap fail, and this asked again.
-        let read = |readers: &mut Vec<X25519Public>| {
+        let read = |charter: &mut Charter| {
+            let readers = &mut charter.readers;
             let (home, network) = (self.home.clone(), self.network.clone());
             let both = move || Ok::<_, Failure>((Roll::read(&home)?, home.revocations(&network)?));
             let (roll, kept) = reactor::offload(both).map_err(|failure| failure.to_string())?;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use filesystem::volume::Volume;
+use overlay::Node;
 
 use crate::admitting::Admitting;
 use crate::cache::{Cache, Plan, Usual};
@@ -31,8 +32,10 @@ use crate::owner::OwnerAway;
 use crate::process;
 use crate::progress;
 use crate::replacing::Replacing;
+use crate::replacing_spaces::ReplacingSpaces;
 use crate::run::RELAYS;
 use crate::seen::Seen;
+use crate::spaces::{self, Spaces};
 use crate::stop::Stop;
 use crate::volume::{self, Keep, Opening};
 
@@ -113,10 +116,12 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let source = network.mark();
         let volume = stop.unless_open(|| prepare(&home, network, first.as_ref(), &children, &opening));
         let result = match volume {
-            Some(Ok(Prepared { volume, seen, nodes, admitting, client, copies })) => {
+            Some(Ok(Prepared { volume, seen, nodes, admitting, client, copies, spaces, store })) => {
                 opening.cache.iter().for_each(|cache| cache.tell_of(&volume));
-                let replacing = seen.as_ref().and_then(|seen| Replacing::start(seen, nodes, grace));
-                let place = Place { mountpoint: &mountpoint, source, allow_other, is_past: false };
+                let of_spaces = ReplacingSpaces::start(&home, &store, &nodes, grace);
+                let what = "the drive's root".to_owned();
+                let replacing = seen.as_ref().and_then(|seen| Replacing::start(seen, what, nodes, grace));
+                let place = Place { mountpoint: &mountpoint, source, allow_other, spaces: Some(spaces) };
                 let result = drive::serve(volume, directory.path(), &place, &stop, || {
                     announce(&mountpoint, &copies);
                     if relays {
@@ -124,6 +129,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
                     }
                 });
                 replacing.into_iter().for_each(Replacing::stop);
+                of_spaces.stop();
                 drop(admitting);
                 opening.cache.into_iter().for_each(Cache::close);
                 drop(seen);
@@ -176,6 +182,8 @@ struct Prepared {
     /// How the nodes are reached where none is in this process.
     client: Option<Client>,
     copies: String,
+    spaces: Rc<Spaces>,
+    store: dht::Client<Rc<Node>>,
 }
 
 /// Waits until every node that can start is up, and the volume is open.
@@ -225,13 +233,24 @@ fn prepare(
     let store = client::block_store(overlay.clone(), storage, &network, &user);
     volume::found(&store, home, &mut network, &user)?;
     let (volume, seen) = volume::open(&store, &network, &user, opening)?;
-    volume::put_in_what_is_left(&store, &network, &user, home.path());
+    volume::put_in_what_is_left(&store, &network, &user, home.path(), &overlay);
+    let spaces = Rc::new(Spaces {
+        overlay: overlay.clone(),
+        local: first.map(|first| first.storage().clone()),
+        network: network.clone(),
+        user: user.clone(),
+        directory: opening.directory.path().to_owned(),
+        seen_directory: opening.seen_directory.map(Path::to_owned),
+        keep: opening.keep,
+        accept_rollback: opening.accept_rollback,
+        state: spaces::State::default(),
+    });
     let shelf = first.map(|first| first.shelf().clone());
     let admitting = Admitting::start(home, &network, &overlay, &store, shelf)?;
     let nodes = Nodes::of_home(home, &network)?;
     let copies = copies(&network, &missing, nodes.present().count() > addresses.len() + missing.len());
     spinner.finish_and_clear();
-    Ok(Prepared { volume, seen, nodes, admitting, client, copies })
+    Ok(Prepared { volume, seen, nodes, admitting, client, copies, spaces, store })
 }
 
 fn announce(mountpoint: &Path, copies: &str) {

@@ -17,7 +17,7 @@ use overlay::{Node, NodeId};
 
 use crate::author;
 use crate::cache::Cache;
-use crate::client_directory::ClientDirectory;
+use crate::client_directory::{self, ClientDirectory};
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity::Member;
@@ -26,6 +26,7 @@ use crate::nodes::Nodes;
 use crate::outcome::Outcome;
 use crate::output::say;
 use crate::seen::{self, Seen};
+use crate::spaces;
 
 /// How often another writer's commits are looked for. A second is soon enough for files that somebody else put
 /// there, and one small question a second is nothing.
@@ -209,6 +210,28 @@ pub(crate) struct Opening<'a> {
     pub(crate) is_removed: bool,
 }
 
+impl Opening<'_> {
+    /// How a volume is opened that this user may write to, or only read.
+    pub(crate) fn options(&self, may_write: bool) -> Options {
+        let mut options = Options::default();
+        options.author = author::author();
+        options.place = match self.keep {
+            Keep::Rest | Keep::WriteBack => {
+                format!("with its journal in {}", self.directory.path().display())
+            }
+            _ => "by a command".into(),
+        };
+        options.device = self.directory.device();
+        options.watch_interval = Some(WATCH_INTERVAL);
+        let has_journal = matches!(self.keep, Keep::Rest | Keep::WriteBack);
+        options.journal_directory = has_journal.then(|| self.directory.journal());
+        options.write_back = self.keep == Keep::WriteBack;
+        options.read_only = self.keep == Keep::Unchanged || !may_write;
+        options.removed = self.is_removed;
+        options
+    }
+}
+
 /// Opens the volume of `network`. Makes nothing: a root that is not there is an error. What is returned beside it is to
 /// be dropped after the volume is closed: it keeps what was seen of it.
 ///
@@ -254,19 +277,7 @@ pub(crate) fn open(
         }
         None => Rc::new(client.clone()),
     };
-    let mut options = Options::default();
-    options.author = author::author();
-    options.place = match opening.keep {
-        Keep::Rest | Keep::WriteBack => format!("with its journal in {}", opening.directory.path().display()),
-        _ => "by a command".into(),
-    };
-    options.device = opening.directory.device();
-    options.watch_interval = Some(WATCH_INTERVAL);
-    let has_journal = matches!(opening.keep, Keep::Rest | Keep::WriteBack);
-    options.journal_directory = has_journal.then(|| opening.directory.journal());
-    options.write_back = opening.keep == Keep::WriteBack;
-    options.read_only = opening.keep == Keep::Unchanged || !user.passport.rights().write;
-    options.removed = opening.is_removed;
+    let options = opening.options(user.passport.rights().write);
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     if let Some(seen) = &seen
         && let Err(failure) = seen.remember_keepers()
@@ -278,10 +289,13 @@ pub(crate) fn open(
     Ok((volume, seen))
 }
 
-/// The register of the volume's root, open. What was seen of it is written down when this is dropped.
+/// The register of the root of the volume, or of one of its spaces, open. What was seen of it is written down when this is
+/// dropped.
 pub(crate) struct Root {
     pub(crate) store: Client<Rc<Node>>,
     pub(crate) register: RegisterAddress,
+    /// "the drive's root", or which space's.
+    pub(crate) what: String,
     seen: Option<Seen>,
 }
 
@@ -329,7 +343,34 @@ pub(crate) fn root_unread(
     let register = keys(&store, &keepers(network, seen_directory)?, user)?.register;
     let recall = |directory| Seen::recall(&store, register, directory, false, None);
     let seen = seen_directory.map(recall).transpose()?;
-    Ok(Root { store, register, seen })
+    Ok(Root { store, register, what: "the drive's root".into(), seen })
+}
+
+/// As [`open_root`], of the space that `genesis` made, which is at `path`; `None` if its making was cut short, and it has no root.
+///
+/// # Errors
+/// As there.
+///
+/// # Suspends
+/// As there.
+pub(crate) fn open_root_of_space(
+    store: Client<Rc<Node>>,
+    genesis: &Signed<Genesis>,
+    path: &str,
+    seen_directory: Option<&Path>,
+) -> Result<Option<Root>, Failure> {
+    let membership = spaces::membership(genesis, seen_directory)?;
+    let register = store.open_register(membership).map_err(damaged)?;
+    let recall = |directory| Seen::recall(&store, register, directory, false, None);
+    let seen = seen_directory.map(recall).transpose()?;
+    let what = format!("the root of the space {path}");
+    let found = store.read(&register).map_err(|error| failed(format!("{what} cannot be read: {error}")))?;
+    if found.is_none() {
+        return Ok(None);
+    }
+    let root = Root { store, register, what, seen };
+    root.remember_keepers()?;
+    Ok(Some(root))
 }
 
 /// Puts in what clients in `base` that are gone left in their journals, and nobody took over. What can't be put in
@@ -337,8 +378,19 @@ pub(crate) fn root_unread(
 ///
 /// # Suspends
 /// Until all of it is on the nodes, or it is known that it can't be.
-pub(crate) fn put_in_what_is_left(client: &Client<Rc<Node>>, network: &Network, user: &Member, base: &Path) {
+pub(crate) fn put_in_what_is_left(
+    client: &Client<Rc<Node>>,
+    network: &Network,
+    user: &Member,
+    base: &Path,
+    overlay: &Rc<Node>,
+) {
     for directory in ClientDirectory::left_behind(base) {
+        let seen = client_directory::first(base);
+        spaces::put_in_what_is_left(overlay, network, user, directory.path(), seen);
+        if !directory.has_journal() {
+            continue;
+        }
         let place = directory.path().display();
         let opening = Opening {
             directory: &directory,
@@ -383,7 +435,7 @@ pub(crate) fn keys(
     })
 }
 
-fn failed(reason: String) -> Failure {
+pub(crate) fn failed(reason: String) -> Failure {
     Failure::Volume { reason }
 }
 

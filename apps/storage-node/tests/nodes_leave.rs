@@ -62,6 +62,9 @@ fn nodes_are_drained_and_removed_under_a_drive_in_use_and_nothing_is_missing() {
     let (home, drive) = (place.join("home"), place.join("drive"));
     let up = Running::up(&home, &drive, 5);
     fs::write(drive.join("thesis"), content(0)).unwrap();
+    // A part of the drive that has a root, and blocks, of its own.
+    done(&home, &["share", text(&drive.join("space"))]);
+    fs::write(drive.join("space/thesis"), content(4)).unwrap();
     let (is_removed, said) = says(&home, &["node", "remove", "1"]);
     assert!(
         !is_removed && said.contains("runs in the process of `up`"),
@@ -137,6 +140,7 @@ fn nodes_are_drained_and_removed_under_a_drive_in_use_and_nothing_is_missing() {
     let said = up.drain();
     assert!(said.contains("network of 3 nodes") && said.contains("any one node may die"), "{said}");
     assert_eq!(fs::read(drive.join("thesis")).unwrap(), content(0));
+    assert_eq!(fs::read(drive.join("space/thesis")).unwrap(), content(4));
     for number in 0..count {
         assert_eq!(
             fs::read(drive.join(format!("f{number}"))).unwrap(),

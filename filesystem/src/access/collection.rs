@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::Features;
+use super::list;
 use super::root::{Charter, Extension};
 
 const KIND: u16 = 1;
@@ -127,6 +128,7 @@ impl Charter {
         let is_known = |extension: &Extension| match extension.kind {
             KIND => Collection::decode(&extension.value).is_some(),
             KIND_LET_THROUGH => let_through(&extension.value).is_some(),
+            list::KIND => list::decode(&extension.value).is_some(),
             _ => false,
         };
         !self.extensions.iter().all(is_known)

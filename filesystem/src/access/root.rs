@@ -243,7 +243,7 @@ pub(crate) fn example(readers: Vec<X25519Public>) -> Root {
             readers,
             extensions: vec![
                 Extension { kind: 900, value: Bytes::from_static(b"of later years") },
-                Extension { kind: 3, value: Bytes::new() },
+                Extension { kind: 901, value: Bytes::new() },
             ],
         },
         version: 15,

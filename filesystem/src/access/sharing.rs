@@ -9,9 +9,9 @@
 
 use bytes::Bytes;
 use dht::{BlockStore, HeaderHash, ReadError, Record, SwapError};
-use reactor::crypto::{X25519Public, random_bytes};
+use reactor::crypto::random_bytes;
 
-use super::{READER_COUNT_MAX, Root, RootError, RootSealer, VolumeKeys, open_root};
+use super::{Charter, READER_COUNT_MAX, Root, RootError, RootSealer, VolumeKeys, open_root};
 use crate::operations::Time;
 
 /// How often other writers may be faster before it is given up.
@@ -52,12 +52,12 @@ pub enum SharingError {
     Busy,
 }
 
-/// What becomes of the list of readers, and whether the root is to be written although that stays as it is; or why that can't
-/// be said. Asked after the root was read, so what it then knows is
+/// What becomes of the list of readers, and of what else the charter says of them; and whether the root is to be written although
+/// that stays as it is; or why that can't be said. Asked after the root was read, so what it then knows is
 /// not older than the list that it changes.
 ///
 /// Any writer may have put keys on the list. Whoever takes somebody off has to say who is on it, not who is off.
-pub type ReadersChange<'a> = &'a dyn Fn(&mut Vec<X25519Public>) -> Result<bool, String>;
+pub type ReadersChange<'a> = &'a dyn Fn(&mut Charter) -> Result<bool, String>;
 
 /// Changes who reads the volume of `keys`, our own key excepted: what opens it now will open it after. `swap` puts the new
 /// root in the place of the one it names; it is not called if `change` changes nothing, unless that says so.
@@ -84,7 +84,7 @@ pub fn change_readers(
             return Err(SharingError::Newer { flags });
         }
         let mut charter = root.charter.clone();
-        let anyway = change(&mut charter.readers).map_err(SharingError::Undecided)?;
+        let anyway = change(&mut charter).map_err(SharingError::Undecided)?;
         let own = keys.secret.public();
         if !charter.readers.contains(&own) {
             charter.readers.insert(0, own);
@@ -118,7 +118,7 @@ mod tests {
     use std::rc::Rc;
 
     use dht::MemoryBlockStore;
-    use reactor::crypto::X25519Secret;
+    use reactor::crypto::{X25519Public, X25519Secret};
 
     use super::*;
     use crate::operations::{Credentials, Inode, Operations};
@@ -140,8 +140,8 @@ mod tests {
         }
 
         fn change(&self, change: &dyn Fn(&mut Vec<X25519Public>)) -> Result<(), SharingError> {
-            let change = |readers: &mut Vec<X25519Public>| {
-                change(readers);
+            let change = |charter: &mut Charter| {
+                change(&mut charter.readers);
                 Ok(false)
             };
             let swap =

@@ -1,12 +1,15 @@
 //! A name in a directory: which inode it names, and of what kind that is.
 //!
-//! `inode u64, kind u8`, and what later versions add. Kinds 1 to 7 are those of [`FileKind`]; 8 is reserved for a link to
-//! another volume. A kind that this version does not know is listed by its name and left alone; it never makes a
-//! directory unreadable. What follows the kind is kept, also when the name moves.
+//! `inode u64, kind u8`, and what later versions add. Kinds 1 to 7 are those of [`FileKind`]; 8 is a link to another volume, a
+//! space, which this volume treats as it does a kind that this version does not know: that is listed by its name and left alone;
+//! it never makes a directory unreadable. What follows the kind is kept, also when the name moves.
 
 use bytes::Bytes;
 
 use crate::operations::FileKind;
+
+/// The kind of a link to another volume.
+const LINK: u8 = 8;
 
 /// A name's value.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +26,17 @@ impl EntryRecord {
     /// A name of `inode`, as this version writes it.
     pub fn new(inode: u64, kind: FileKind) -> EntryRecord {
         EntryRecord { inode, kind, rest: Bytes::new() }
+    }
+
+    /// A name of the volume that `link` leads to.
+    pub fn to_volume(inode: u64, link: &[u8]) -> EntryRecord {
+        EntryRecord { inode, kind: FileKind::Unknown, rest: [&[LINK], link].concat().into() }
+    }
+
+    /// The link, if it is a name of another volume.
+    pub fn link(&self) -> Option<Bytes> {
+        let is_link = self.kind == FileKind::Unknown && self.rest.first() == Some(&LINK);
+        is_link.then(|| self.rest.slice(1..))
     }
 
     /// Writes the record.
@@ -59,11 +73,15 @@ mod tests {
                 let read = EntryRecord::decode(&bytes).unwrap();
                 assert_eq!(read.inode, 7);
                 assert_eq!(read.kind == FileKind::Unknown, kind > 7);
+                assert_eq!(read.link(), (kind == 8).then_some(Bytes::from_static(tail)));
                 let mut written = Vec::new();
                 read.encode(&mut written);
                 assert_eq!(written, bytes);
             }
         }
         assert_eq!(EntryRecord::decode(&Bytes::from_static(&[1; 8])), None);
+        let mut written = Vec::new();
+        EntryRecord::to_volume(7, b"there").encode(&mut written);
+        assert_eq!(EntryRecord::decode(&written.into()).unwrap().link().unwrap(), "there");
     }
 }

@@ -243,6 +243,7 @@ impl Volume {
     pub(super) fn take_over(&self, winner: &Record, attempt: Option<Attempt>) -> Result<(), Errno> {
         let root = open_root(&winner.payload, winner.version, &self.keys.secret).map_err(|error| {
             tracing::error!(%error, "another writer's root does not open");
+            self.on_unopened(&error);
             Errno::EIO
         })?;
         tracing::debug!(version = winner.version, author = %root.author, "another writer was first: replaying");

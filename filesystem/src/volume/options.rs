@@ -44,6 +44,9 @@ pub struct Options {
     /// The user is no member any more when it is opened: as if [`Volume::on_removed`](super::Volume::on_removed) were called
     /// at once.
     pub removed: bool,
+    /// The volume's own list says who is a member of it: when a newer root does not open to this user, that is as if
+    /// [`Volume::on_removed`](super::Volume::on_removed) were called.
+    pub list_decides: bool,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
             write_back: false,
             read_only: false,
             removed: false,
+            list_decides: false,
         }
     }
 }

@@ -299,7 +299,10 @@ impl Volume {
                 *self.newer.borrow_mut() = Some((root, record));
                 self.work.notify_all();
             }
-            Err(error) => tracing::warn!(%error, "another writer's root does not open"),
+            Err(error) => {
+                tracing::warn!(%error, "another writer's root does not open");
+                self.on_unopened(&error);
+            }
         }
     }
 

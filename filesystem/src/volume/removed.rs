@@ -5,6 +5,7 @@
 //! are silent: it is for good.
 
 use super::Volume;
+use crate::access::RootError;
 use crate::errno::Errno;
 
 impl Volume {
@@ -16,6 +17,14 @@ impl Volume {
         state.durability.on_failed(Errno::EKEYREVOKED, reactor::now());
         drop(state);
         self.give_up();
+    }
+
+    /// A newer root does not open: where the volume's list decides, this user was taken off it.
+    pub(super) fn on_unopened(&self, error: &RootError) {
+        if self.options.list_decides && *error == RootError::NotAReader && !self.is_removed() {
+            tracing::warn!("this user was taken off the list of a space: nothing is stored in it any more");
+            self.on_removed();
+        }
     }
 
     /// Whether [`Volume::on_removed`] was called.

@@ -1,7 +1,10 @@
 //! Parsers of the file system: tree nodes and their parts, sealed chunks, requests of the kernel.
 
 use ::bytes::Bytes;
-use ::filesystem::access::{Charter, Extension, Features, Root};
+use ::dht::RegisterAddress;
+use ::dht::block::mutable::{Genesis, Signed};
+use ::filesystem::access::list::AccessList;
+use ::filesystem::access::{Charter, Extension, Features, Root, SpaceLink};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
 use ::filesystem::format::{
     EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Pointer, SessionRecord,
@@ -10,7 +13,8 @@ use ::filesystem::format::{
 use ::filesystem::fuse::request::Request;
 use ::filesystem::operations::Time;
 use ::filesystem::tree::node::{Node, NodeWriter};
-use ::reactor::crypto::X25519Public;
+use ::overlay::NodeId;
+use ::reactor::crypto::{Identity, X25519Public};
 
 use crate::Target;
 
@@ -72,9 +76,19 @@ pub const ROOT: Target = Target {
             let mut written = Vec::new();
             root.encode(&mut written);
             assert_eq!(Root::decode(&written).as_ref(), Ok(&root));
+            let owner = Identity::from_seed(&[1; 32]).public_key();
+            let _ = root.charter.access_list(&owner, &RegisterAddress([2; 32]));
+        }
+        // What a name of another volume leads to is whoever may write the directory's to say.
+        let owner = Identity::from_seed(&[1; 32]).public_key();
+        if let Some(link) = SpaceLink::decode(data, &owner) {
+            assert_eq!(SpaceLink::decode(&link.encode(), &owner), Some(link));
         }
     },
     seeds: || {
+        let owner = Identity::from_seed(&[1; 32]);
+        let list = Signed::sign(&owner, AccessList::new(RegisterAddress([2; 32]), "docs"));
+        let genesis = Genesis::sign(&owner, [2; 32], vec![NodeId([3; 32])], Vec::new());
         let root = Root {
             charter: Charter {
                 volume: VolumeId([1; 16]),
@@ -82,7 +96,10 @@ pub const ROOT: Target = Target {
                 name_key: [4; 32],
                 features: Features { compatible: 5, read_compatible: 6, incompatible: 0 },
                 readers: vec![X25519Public::from_bytes([7; 32])],
-                extensions: vec![Extension { kind: 8, value: Bytes::from_static(b"later") }],
+                extensions: vec![
+                    Extension { kind: 8, value: Bytes::from_static(b"later") },
+                    Extension { kind: 3, value: list.to_bytes().into() },
+                ],
             },
             version: 9,
             previous: None,
@@ -98,7 +115,7 @@ pub const ROOT: Target = Target {
         };
         let mut bytes = Vec::new();
         root.encode(&mut bytes);
-        vec![bytes]
+        vec![bytes, SpaceLink::new(genesis).encode()]
     },
 };
 

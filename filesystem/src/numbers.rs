@@ -1,9 +1,10 @@
-//! By which numbers the kernel knows what lies in snapshots.
+//! By which numbers the kernel knows what lies in other trees than the drive's: in snapshots, and in spaces.
 //!
-//! A file has its number in each snapshot that has it, so the kernel needs one for each pair of the two. Live inodes stay
-//! below 2^63; those here lie above. A number follows from its pair, so that it is the same whenever it is asked for:
-//! `find` and `diff` compare them, and an archiver knows by them which names are one file. Should two pairs ever want the
-//! same number while the kernel refers to one, the other takes the next.
+//! A file has its number in each snapshot that has it, and a space's files have numbers that whoever writes there chose. So the
+//! kernel needs one for each pair of tree and number. The drive's live inodes stay below 2^63; those here lie above: of snapshots
+//! in the lower half of that, of spaces in the upper one. A number follows from its pair, so that it is the same whenever it is
+//! asked for: `find` and `diff` compare them, and an archiver knows by them which names are one file. Should two pairs ever want
+//! the same number while the kernel refers to one, the other takes the next.
 //!
 //! There is an entry for what the kernel refers to, and for what the last answer showed it: it says at once, before
 //! anything else is asked, which of that it keeps.
@@ -12,63 +13,82 @@ use std::collections::HashMap;
 
 use crate::operations::Inode;
 
-/// The first number that no live inode has. It is the directory's that holds the snapshots.
-const FIRST: u64 = 1 << 63;
+/// The bits in which the numbers of one range differ.
+const MASK: u64 = (1 << 62) - 1;
 
-/// The directory that holds the snapshots.
-pub(crate) const DIRECTORY: Inode = Inode(FIRST);
+/// A range of numbers that no live inode has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Range(u64);
 
-/// A file or directory of a snapshot.
+/// What lies in snapshots.
+pub(crate) const PAST: Range = Range(0b10 << 62);
+/// What lies in spaces.
+pub(crate) const SPACES: Range = Range(0b11 << 62);
+
+impl Range {
+    /// Its first number, which `Numbers` gives to nothing.
+    pub(crate) const fn first(self) -> Inode {
+        Inode(self.0)
+    }
+
+    /// Whether the kernel means something of this range by `inode`.
+    pub(crate) const fn has(self, inode: Inode) -> bool {
+        inode.0 & !MASK == self.0
+    }
+}
+
+/// A file or directory of another tree.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Node {
-    /// The snapshot's number.
-    pub(super) snapshot: u64,
-    /// What the snapshot's tree knows it by.
-    pub(super) inode: Inode,
+pub(crate) struct Node {
+    /// Which tree it is: a snapshot's number, or a space's.
+    pub(crate) tree: u64,
+    /// What that tree knows it by.
+    pub(crate) inode: Inode,
 }
 
 /// See the file's header.
-#[derive(Default)]
-pub(super) struct Numbers {
+pub(crate) struct Numbers {
+    range: Range,
     /// What the kernel refers to, and how often.
     known: HashMap<u64, (Node, u64)>,
     /// What the last answer shows.
     shown: HashMap<u64, Node>,
 }
 
-/// Whether the kernel means something in a snapshot by `inode`, or the directory of all.
-pub(super) fn is_past(inode: Inode) -> bool {
-    inode.0 >= FIRST
-}
-
 impl Numbers {
+    /// Those of a range, of which the kernel refers to none yet.
+    pub(crate) fn new(range: Range) -> Numbers {
+        Numbers { range, known: HashMap::new(), shown: HashMap::new() }
+    }
+
     /// Begins another answer.
-    pub(super) fn begin_answer(&mut self) {
+    pub(crate) fn begin_answer(&mut self) {
         self.shown.clear();
     }
 
     /// Returns the number of a node that is listed only.
-    pub(super) fn of(&self, node: Node) -> Inode {
-        let mut number = FIRST | mixed(node);
+    pub(crate) fn of(&self, node: Node) -> Inode {
+        let first = self.range.0;
+        let mut number = first | mixed(node) & MASK;
         let is_free = |number: u64| {
             let other = self.known.get(&number).map(|(other, _)| other).or_else(|| self.shown.get(&number));
-            number != FIRST && other.is_none_or(|other| *other == node)
+            number != first && other.is_none_or(|other| *other == node)
         };
         while !is_free(number) {
-            number = number.wrapping_add(1) | FIRST;
+            number = first | number.wrapping_add(1) & MASK;
         }
         Inode(number)
     }
 
     /// Returns the number of a node that the answer shows.
-    pub(super) fn show(&mut self, node: Node) -> Inode {
+    pub(crate) fn show(&mut self, node: Node) -> Inode {
         let number = self.of(node);
         self.shown.insert(number.0, node);
         number
     }
 
     /// Counts a reference to what the last answer showed.
-    pub(super) fn remember(&mut self, number: Inode) {
+    pub(crate) fn remember(&mut self, number: Inode) {
         if let Some((_, count)) = self.known.get_mut(&number.0) {
             *count += 1;
         } else if let Some(node) = self.shown.get(&number.0) {
@@ -77,7 +97,7 @@ impl Numbers {
     }
 
     /// Takes references back.
-    pub(super) fn forget(&mut self, number: Inode, count: u64) {
+    pub(crate) fn forget(&mut self, number: Inode, count: u64) {
         if let Some((_, left)) = self.known.get_mut(&number.0) {
             *left = left.saturating_sub(count);
             if *left == 0 {
@@ -87,15 +107,15 @@ impl Numbers {
     }
 
     /// Returns what the kernel means.
-    pub(super) fn node(&self, number: Inode) -> Option<Node> {
+    pub(crate) fn node(&self, number: Inode) -> Option<Node> {
         let known = self.known.get(&number.0).map(|(node, _)| *node);
         known.or_else(|| self.shown.get(&number.0).copied())
     }
 }
 
-/// Spreads pairs over all numbers (Steele and others' splitmix, a bijection for one snapshot).
+/// Spreads pairs over all numbers (Steele and others' splitmix, a bijection for one tree).
 fn mixed(node: Node) -> u64 {
-    let mut bits = node.inode.0.wrapping_add(node.snapshot.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut bits = node.inode.0.wrapping_add(node.tree.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
@@ -105,25 +125,27 @@ fn mixed(node: Node) -> u64 {
 mod tests {
     use super::*;
 
-    fn node(snapshot: u64, inode: u64) -> Node {
-        Node { snapshot, inode: Inode(inode) }
+    fn node(tree: u64, inode: u64) -> Node {
+        Node { tree, inode: Inode(inode) }
     }
 
     #[test]
     fn a_node_has_one_number_that_no_live_inode_has() {
-        let mut numbers = Numbers::default();
+        let mut numbers = Numbers::new(PAST);
         let first = numbers.show(node(7, 1));
-        assert!(is_past(first) && first != DIRECTORY);
+        assert!(PAST.has(first) && !SPACES.has(first) && first != PAST.first());
+        let other = Numbers::new(SPACES).show(node(7, 1));
+        assert!(SPACES.has(other) && !PAST.has(other) && !PAST.has(Inode(u64::MAX >> 1)));
         assert_eq!(numbers.of(node(7, 1)), first);
         assert_ne!(numbers.of(node(8, 1)), first);
         assert_ne!(numbers.of(node(7, 2)), first);
         assert_eq!(numbers.node(first), Some(node(7, 1)));
-        assert_eq!(Numbers::default().of(node(7, 1)), first, "also after a restart");
+        assert_eq!(Numbers::new(PAST).of(node(7, 1)), first, "also after a restart");
     }
 
     #[test]
     fn what_the_kernel_keeps_is_known_until_it_gives_it_back() {
-        let mut numbers = Numbers::default();
+        let mut numbers = Numbers::new(PAST);
         let number = numbers.show(node(7, 1));
         numbers.remember(number);
         numbers.begin_answer();
@@ -140,7 +162,7 @@ mod tests {
 
     #[test]
     fn two_that_want_one_number_get_two() {
-        let mut numbers = Numbers::default();
+        let mut numbers = Numbers::new(PAST);
         let number = numbers.of(node(7, 1));
         numbers.known.insert(number.0, (node(9, 9), 1));
         let other = numbers.show(node(7, 1));

@@ -1,0 +1,84 @@
+//! The command line of directories with a list of their own.
+
+use clap::Args;
+
+use super::ClientOptions;
+
+const SHARE_EXAMPLES: &str = "\
+Examples:
+  storage-node share ./drive/accounts                          nobody but you reads it
+  storage-node share ./drive/band --write ann@laptop --read bob@desk
+  storage-node share ./drive/band --read 3f2a9c                said again, it adds to the list, or changes what somebody may do
+  storage-node access ./drive/band
+
+The directory becomes a space: a volume of its own, with keys of its own, that shows in the drive where it was put. Everybody who
+sees the drive sees its name; who is not on its list gets `permission denied` in it, and the nodes take nothing from those who may
+not write. It must be new: what is to be in it is moved there afterwards. To programs it is another file system: what is
+moved into it is copied, and its own name can't be changed or removed. Mounts that run show it within seconds; who may do more
+than before, or is let in again, has it so from when he mounts the drive anew.
+
+A space keeps what is in it from those who only read the drive. A writer of the drive can take the directory away or put another
+in its place: he then reads what you put there afterwards; `share DIR` puts the space back. A writer of a space can seal it to
+others than you: the nodes then take nothing more from whoever you take off, but what is in it is lost to you. So let those write
+whom you trust.
+
+Snapshots of the drive do not hold what is in its spaces, so that what is removed there is gone; `rm -r` of a directory above goes
+into them. What has a space in it can't be brought back by `restore` as a whole. `put`, `get`, `pin` and `gc` do not look into
+spaces, and what is removed in one stays on the nodes.";
+
+/// Options of `share`.
+#[derive(Debug, Args)]
+#[command(after_help = SHARE_EXAMPLES)]
+pub(crate) struct Share {
+    /// A directory to make, or one that is a space already; within the drive, or through the place where it is mounted
+    #[arg(value_name = "DIR")]
+    pub(crate) path: String,
+    /// Who may read it: a name, or the first digits of an id, as `members` shows them; may be given several times
+    #[arg(long, value_name = "WHO")]
+    pub(crate) read: Vec<String>,
+    /// Who may read and write it
+    #[arg(long, value_name = "WHO")]
+    pub(crate) write: Vec<String>,
+    /// The space lies elsewhere than where it was put, because you moved a directory above it
+    #[arg(long)]
+    pub(crate) moved: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+}
+
+/// Options of `unshare`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  storage-node unshare ./drive/band --from bob@desk\n  storage-node unshare ./drive/band\n\n\
+    The space gets a new key, and the nodes take nothing more from who was taken off. What he read before he may have kept.\n\
+    It stays a space, with what is in it, and yours."
+)]
+pub(crate) struct Unshare {
+    /// A directory that is a space
+    #[arg(value_name = "DIR")]
+    pub(crate) path: String,
+    /// Who is taken off its list: a name, or the first digits of an id, as `access` shows them [default: everybody but you]
+    #[arg(long, value_name = "WHO")]
+    pub(crate) from: Vec<String>,
+    /// The space lies elsewhere than where it was put, because you moved a directory above it
+    #[arg(long)]
+    pub(crate) moved: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+}
+
+/// Options of `access`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  storage-node access ./drive/band\n  storage-node access ./drive/band --log"
+)]
+pub(crate) struct AccessOptions {
+    /// A directory that is a space
+    #[arg(value_name = "DIR")]
+    pub(crate) path: String,
+    /// Show what was changed when
+    #[arg(long)]
+    pub(crate) log: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+}

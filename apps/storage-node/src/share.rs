@@ -1,0 +1,439 @@
+//! `share`, `unshare` and `access`: a directory of the drive as a space of its own, and who may do what in it.
+//!
+//! A space is made in steps, each of which is on disk or on the nodes before the next: the record that makes its register goes into
+//! the roll, then its first root is chosen, then its list is signed, and last its link is put into the drive. Said again after a
+//! crash, `share` goes on where it was. Nobody sees the directory before everything behind it is there.
+//!
+//! Only the home that made the network shares: its user's key signs who may write, as for the drive.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dht::BlockStore;
+use dht::block::mutable::{Genesis, Signed};
+use filesystem::OpenError;
+use filesystem::access::list::{Access, AccessChange, AccessList, CHANGES_MAX, Found, PATH_SIZE_MAX};
+use filesystem::access::{RootError, SpaceLink, VolumeKeys, open_root};
+use filesystem::calendar::Civil;
+use filesystem::format::printable;
+use filesystem::fuse::mount_table;
+use filesystem::volume::{Options, Place, Volume};
+use overlay::invitation::InvitedAs;
+use overlay::{NodeId, Revocations};
+use reactor::crypto::{PublicKey, random_bytes};
+
+use crate::author;
+use crate::cli::{AccessOptions, ClientOptions, Share, Unshare};
+use crate::client::{self, Client};
+use crate::client_directory;
+use crate::errand::with_volume;
+use crate::errors::Failure;
+use crate::home::Home;
+use crate::keeping;
+use crate::members::{Subject, resolve};
+use crate::mountpoint;
+use crate::name::Name;
+use crate::network::{Hex, Network};
+use crate::output::{self, say};
+use crate::roll::{Allowed, LetIn, Roll, SpaceEntry};
+use crate::sharing::Sharer;
+use crate::space_lists::{self, Wish};
+use crate::spaces;
+use crate::volume;
+
+/// As many as a mount shows.
+const SPACES_MAX: usize = 64;
+/// Mounts look for what others changed once a second.
+const SHOWN_LIMIT: Duration = Duration::from_secs(5);
+/// Hexadecimal digits of an id that are shown.
+const SHOWN_DIGITS: usize = 12;
+/// Fewer digits are too easily somebody else's.
+const NAMING_DIGITS_MIN: usize = 4;
+
+fn refused(reason: impl Into<String>, advice: &'static str) -> Failure {
+    Failure::Space { reason: reason.into(), advice }
+}
+
+/// The home that shares, and its network.
+fn owners_home(options: &ClientOptions) -> Result<(Home, Network), Failure> {
+    let settings = client::settings(options)?;
+    let home = settings.home.clone().filter(|_| {
+        settings.user().is_ok_and(|user| user.identity.public_key() == settings.network.volume_owner())
+    });
+    let home = home.ok_or_else(|| {
+        refused(
+            "only the home that made the network shares parts of its drive",
+            "say which that is with --home",
+        )
+    })?;
+    Ok((home, settings.network))
+}
+
+/// Runs `share`.
+///
+/// # Errors
+/// `Failure::Space`, `Failure::NoMember`, `Failure::Sharing`, or what keeps the volume from being opened.
+pub(crate) fn share(options: &Share) -> Result<(), Failure> {
+    let (home, network) = owners_home(&options.client)?;
+    let name = Name::of(&options.path, &options.client)?;
+    if name.text().len() > PATH_SIZE_MAX {
+        return Err(refused("the path is too long for a space", "put it less deep"));
+    }
+    let people = people(options, &home, &network)?;
+    let settings = client::settings(&options.client)?;
+    let (is_new, changed) = with_volume(&options.client, |client, volume| {
+        let store = client.block_store();
+        let sharer = Sharer { home: &home, network: &network, store: &store, user: client.user() };
+        let place = volume.look_at_place(name.text()).map_err(at_place)?;
+        let begun = begun(&home, &name)?;
+        let (genesis, wish) = match &place {
+            Place::Link(link) => {
+                let genesis = of_link(link, &name, options.moved, &home, &network)?;
+                space_lists::learn(&sharer, &genesis)?;
+                (genesis, Wish::With(people))
+            }
+            Place::Free(..) if begun.as_ref().is_some_and(|space| space.is_linked) => {
+                // With what was in it before: so nobody is let in by the way.
+                if !people.is_empty() {
+                    return Err(refused(
+                        format!("{} was a space, with what is in it, and its link is gone", name.text()),
+                        "say `share` without names first, which puts it there again, and look at it; or take another name",
+                    ));
+                }
+                say(format_args!(
+                    "{} was a space, and its link is gone: somebody who may write to the drive took it away; it is put there again",
+                    name.text()
+                ));
+                let genesis = begun.ok_or_else(|| is_no_space(&name))?.genesis()?;
+                space_lists::learn(&sharer, &genesis)?;
+                (genesis, Wish::AsItIs)
+            }
+            // Whom a making that was cut short was to let in, this one does not.
+            Place::Free(uid, gid) => {
+                (make(&home, &network, client, &name, begun, (*uid, *gid))?, Wish::Exactly(people))
+            }
+        };
+        let changed = space_lists::publish(&sharer, &genesis, &wish, &Revocations::default())?;
+        let is_new = matches!(place, Place::Free(..));
+        if is_new {
+            volume.make_link(name.text(), &SpaceLink::new(genesis.clone()).encode()).map_err(at_place)?;
+        }
+        change_roll(&home, |roll| {
+            let entry = roll.space_or_new(&genesis, name.text());
+            (entry.is_linked, entry.path) = (true, name.text().into());
+        })?;
+        // Whoever brings this home back from its words knows of the space.
+        keeping::once(&settings, client.overlay());
+        Ok((is_new, changed))
+    })?;
+    tell(&name, &changed);
+    wait_until_shown(Path::new(&options.path));
+    if is_new {
+        say(format_args!(
+            "{} is a space of its own: who is not on its list neither reads nor writes it",
+            name.text()
+        ));
+    }
+    say(format_args!("`storage-node access {}` says who may do what in it", name.text()));
+    Ok(())
+}
+
+/// If the name was said through a mounted drive, whoever said it finds it there next.
+fn wait_until_shown(path: &Path) {
+    let Ok(whole) = std::path::absolute(path) else { return };
+    let is_in_drive =
+        mount_table::covering(&whole).ok().flatten().is_some_and(|entry| mountpoint::is_drive(&entry));
+    let until = Instant::now() + SHOWN_LIMIT;
+    while is_in_drive && !whole.exists() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs `unshare`.
+///
+/// # Errors
+/// As [`share`].
+pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
+    let (home, network) = owners_home(&options.client)?;
+    let name = Name::of(&options.path, &options.client)?;
+    let settings = client::settings(&options.client)?;
+    let changed = with_volume(&options.client, |client, volume| {
+        let Place::Link(link) = volume.look_at_place(name.text()).map_err(at_place)? else {
+            return Err(is_no_space(&name));
+        };
+        let genesis = of_link(&link, &name, options.moved, &home, &network)?;
+        let store = client.block_store();
+        let sharer = Sharer { home: &home, network: &network, store: &store, user: client.user() };
+        space_lists::learn(&sharer, &genesis)?;
+        let present = read_list(client, settings.seen_directory().as_deref(), &genesis).ok();
+        let gone = whom(&options.from, present.as_ref(), &Roll::read(&home)?, &genesis)?;
+        // First: if this is cut short, whoever runs `up` here goes on with it.
+        change_roll(&home, |roll| {
+            let entry = roll.space_or_new(&genesis, name.text());
+            entry.people.retain(|allowed| !gone.contains(&allowed.key));
+        })?;
+        let changed = space_lists::publish(&sharer, &genesis, &Wish::AsItIs, &Revocations::default())?;
+        keeping::once(&settings, client.overlay());
+        Ok(changed)
+    })?;
+    tell(&name, &changed);
+    say(format_args!(
+        "{} has a key that none of those has whom it was taken from: they read nothing that is written to it from now on; what they \
+         could read before, they may have kept",
+        name.text()
+    ));
+    Ok(())
+}
+
+/// Says what a list says from now on, of everybody of whom it said something else.
+fn tell(name: &Name, changed: &[AccessChange]) {
+    for change in changed {
+        let may = match change.access {
+            Access::None => "may neither read nor write it any more",
+            Access::Read => "may read it",
+            Access::Write => "may read and write it",
+        };
+        say(format_args!("{}: {} {may}", name.text(), in_words(change)));
+    }
+}
+
+/// Runs `access`.
+///
+/// # Errors
+/// `Failure::Space`, or what keeps the volume from being opened.
+pub(crate) fn access(options: &AccessOptions) -> Result<(), Failure> {
+    let settings = client::settings(&options.client)?;
+    let name = Name::of(&options.path, &options.client)?;
+    let text = with_volume(&options.client, |client, volume| {
+        let Place::Link(link) = volume.look_at_place(name.text()).map_err(at_place)? else {
+            return Err(is_no_space(&name));
+        };
+        let genesis = SpaceLink::decode(&link, &settings.network.volume_owner())
+            .map(|link| link.genesis().clone())
+            .ok_or_else(|| is_no_space(&name))?;
+        let list = read_list(client, settings.seen_directory().as_deref(), &genesis)?;
+        Ok(if options.log { log(&list) } else { render(&list, &genesis.owner) })
+    })?;
+    output::print(&text)
+}
+
+fn render(list: &AccessList, owner: &PublicKey) -> String {
+    let mut text = String::new();
+    for change in list.present() {
+        let owner = if change.key == *owner { "  (the drive's owner)" } else { "" };
+        let may = if change.access == Access::Write { "reads and writes" } else { "reads" };
+        let since = Civil::of(change.at as i64);
+        let _ = writeln!(text, "{:<18}{}  since {since} UTC{owner}", may, in_words(change));
+    }
+    let _ = writeln!(
+        text,
+        "list {} of the space that the drive's owner put at {}, signed by him; `--log` shows how it came to be",
+        list.number,
+        printable(&list.path)
+    );
+    text
+}
+
+fn log(list: &AccessList) -> String {
+    let mut text = String::new();
+    if list.changes.len() == CHANGES_MAX {
+        let _ = writeln!(text, "(the last {CHANGES_MAX} changes are remembered)");
+    }
+    for change in &list.changes {
+        let may = match change.access {
+            Access::None => "neither reads nor writes any more",
+            Access::Read => "reads",
+            Access::Write => "reads and writes",
+        };
+        let _ = writeln!(text, "{} UTC  {}  {may}", Civil::of(change.at as i64), in_words(change));
+    }
+    text
+}
+
+/// As `members` shows who it is.
+fn in_words(change: &AccessChange) -> String {
+    format!("{} ({})", change.name, &NodeId::of(&change.key).to_string()[..SHOWN_DIGITS])
+}
+
+fn is_no_space(name: &Name) -> Failure {
+    refused(format!("{:?} is no space of its own", name.text()), "`storage-node share DIR` makes a new one")
+}
+
+fn at_place(error: filesystem::volume::LinkError) -> Failure {
+    let advice = match error {
+        filesystem::volume::LinkError::Occupied { .. } => {
+            "share a new name, and move what is to be in it there; an empty directory is removed first, with `rmdir`"
+        }
+        filesystem::volume::LinkError::Lost { .. } => "say it again",
+        filesystem::volume::LinkError::NoDirectory { .. } => {
+            "names are paths within the drive; a space lies in none"
+        }
+        _ => "see that the nodes run (`status`), and try again",
+    };
+    refused(error.to_string(), advice)
+}
+
+/// Whom the options name, who must be members that may do what they are to do.
+fn people(options: &Share, home: &Home, network: &Network) -> Result<Vec<Allowed>, Failure> {
+    let (roll, revoked) = (Roll::read(home)?, home.revocations(network)?);
+    let readers = options.read.iter().map(|who| (who, false));
+    let writers = options.write.iter().map(|who| (who, true));
+    let mut people: Vec<Allowed> = Vec::new();
+    for (who, may_write) in readers.chain(writers) {
+        let none = |reason: &str| Failure::NoMember { who: who.clone(), reason: reason.into() };
+        let member: LetIn = match resolve(who, &roll, home, network)? {
+            Subject::Member(member) if member.role != InvitedAs::Node => member,
+            _ => return Err(none("a space is shared with members who read or write the drive")),
+        };
+        if revoked.contains(&member.public_key()) {
+            return Err(none("it was removed"));
+        }
+        if may_write && member.role != InvitedAs::Writer {
+            return Err(none(
+                "it joined as a reader, whom the nodes let write nothing; a new ticket makes it a writer",
+            ));
+        }
+        people.retain(|known| known.key != member.key);
+        people.push(Allowed { key: member.key, may_write });
+    }
+    Ok(people)
+}
+
+/// Those whom `from` names, or all but the owner: of the list, and of the roll, which may have somebody whom no list has yet.
+fn whom(
+    from: &[String],
+    list: Option<&AccessList>,
+    roll: &Roll,
+    genesis: &Signed<Genesis>,
+) -> Result<Vec<Hex<[u8; 32]>>, Failure> {
+    let mut known: Vec<(Hex<[u8; 32]>, String)> = Vec::new();
+    let listed = list.into_iter().flat_map(AccessList::present).filter(|change| change.key != genesis.owner);
+    known.extend(listed.map(|change| (Hex(*change.key.as_bytes()), change.name.clone())));
+    let bytes = genesis.to_bytes();
+    let space = roll.spaces.iter().find(|space| space.genesis.0 == bytes);
+    for allowed in space.into_iter().flat_map(|space| &space.people) {
+        if known.iter().all(|(key, _)| *key != allowed.key) {
+            let member = roll.members.iter().find(|member| member.key == allowed.key);
+            known.push((allowed.key.clone(), member.map_or(String::new(), |member| member.name.clone())));
+        }
+    }
+    if from.is_empty() {
+        return Ok(known.into_iter().map(|(key, _)| key).collect());
+    }
+    let mut gone = Vec::new();
+    for who in from {
+        let digits = who.to_ascii_lowercase();
+        let is_it = |(key, name): &&(Hex<[u8; 32]>, String)| {
+            let id = NodeId::of(&PublicKey::from_bytes(key.0)).to_string();
+            let is_named = id.starts_with(&digits) || key.to_string().starts_with(&digits);
+            name == who || digits.len() >= NAMING_DIGITS_MIN && is_named
+        };
+        let none =
+            |reason: &str| refused(format!("{who:?}: {reason}"), "`storage-node access DIR` lists them");
+        match known.iter().filter(is_it).collect::<Vec<_>>()[..] {
+            [(key, _)] => gone.push(key.clone()),
+            [] => return Err(none("nobody on the list has that name, and no id begins so")),
+            _ => return Err(none("several on the list are called so: give the first digits of one of them")),
+        }
+    }
+    Ok(gone)
+}
+
+/// The record that made the space that a link at `name` leads to.
+fn of_link(
+    link: &[u8],
+    name: &Name,
+    is_moved: bool,
+    home: &Home,
+    network: &Network,
+) -> Result<Signed<Genesis>, Failure> {
+    space_lists::led_to(link, name.text(), is_moved, &Roll::read(home)?, network)
+        .map_err(|reason| refused(reason, "look at who may write to the drive, with `members`"))
+}
+
+/// The space that the roll has at `name`.
+fn begun(home: &Home, name: &Name) -> Result<Option<SpaceEntry>, Failure> {
+    let spaces = Roll::read(home)?.spaces;
+    Ok(spaces.into_iter().rev().find(|space| space.path == name.text()))
+}
+
+/// On this thread: it is one small file, and nothing else waits in a command.
+fn change_roll(home: &Home, change: impl FnOnce(&mut Roll)) -> Result<(), Failure> {
+    Roll::change(home, |roll| {
+        change(roll);
+        Ok(())
+    })
+}
+
+/// Makes a space's register and its first root, or goes on with one whose making was cut short.
+fn make(
+    home: &Home,
+    network: &Network,
+    client: &Client,
+    name: &Name,
+    begun: Option<SpaceEntry>,
+    owner: (u32, u32),
+) -> Result<Signed<Genesis>, Failure> {
+    let genesis = match begun {
+        Some(space) => space.genesis()?,
+        None => {
+            if Roll::read(home)?.spaces.len() >= SPACES_MAX {
+                return Err(refused(
+                    format!("a drive has at most {SPACES_MAX} spaces"),
+                    "use one that there is",
+                ));
+            }
+            let genesis = client.block_store().create_register(random_bytes(), Vec::new());
+            let genesis = genesis.map_err(|error| Failure::NoNode { reason: error.to_string() })?;
+            change_roll(home, |roll| {
+                roll.space_or_new(&genesis, name.text());
+            })?;
+            genesis
+        }
+    };
+    let store = client.space_store(network, &genesis);
+    let register = store
+        .open_register(spaces::membership(&genesis, Some(&client_directory::first(home.path())))?)
+        .map_err(|error| volume::failed(error.to_string()))?;
+    let keys = VolumeKeys { register, secret: client.user().identity.sealing_key(), readers: Vec::new() };
+    let mut options = Options::default();
+    options.author = author::author();
+    match Volume::create(Rc::new(store), keys, options, owner) {
+        Ok(volume) => volume.close().stored().map_err(|ending| volume::failed(ending.to_string()))?,
+        // A making that was cut short had come that far.
+        Err(OpenError::Exists) => {}
+        Err(error) => return Err(volume::failed(error.to_string())),
+    }
+    Ok(genesis)
+}
+
+/// The list in a space's root, if it is its owner's.
+fn read_list(
+    client: &Client,
+    seen_directory: Option<&Path>,
+    genesis: &Signed<Genesis>,
+) -> Result<AccessList, Failure> {
+    let store = client.block_store();
+    let membership = spaces::membership(genesis, seen_directory)?;
+    let register = store.open_register(membership).map_err(|error| volume::failed(error.to_string()))?;
+    let record = store.read(&register).map_err(|error| volume::failed(error.to_string()))?;
+    let record = record.ok_or_else(|| volume::failed("the nodes have nothing of the space".into()))?;
+    let root = open_root(&record.payload, record.version, &client.user().identity.sealing_key());
+    let root = root.map_err(|error| match error {
+        RootError::NotAReader => refused(
+            "it is not shared with this user, and who may do what in it is told to those only who are on its list",
+            "ask the drive's owner",
+        ),
+        other => volume::failed(other.to_string()),
+    })?;
+    match root.charter.access_list(&genesis.owner, &register) {
+        Found::List(list) => Ok((*list).clone()),
+        Found::Nothing | Found::Forged => Err(refused(
+            "the list in the space is not its owner's: somebody who may write there changed it",
+            "`storage-node share DIR` with the home that made the network signs a new one",
+        )),
+    }
+}

@@ -1,0 +1,143 @@
+//! What a list becomes, and whose word counts.
+
+use overlay::NodeId;
+use overlay::invitation::InvitedAs;
+use reactor::crypto::Identity;
+
+use super::*;
+use crate::identity::Founding;
+
+const REGISTER: RegisterAddress = RegisterAddress([9; 32]);
+
+fn key(number: u8) -> PublicKey {
+    Identity::from_seed(&[number; 32]).public_key()
+}
+
+fn member(number: u8) -> LetIn {
+    LetIn {
+        key: Hex(*key(number).as_bytes()),
+        sealing_key: Hex([number; 32]),
+        name: format!("member {number}"),
+        role: InvitedAs::Writer,
+        since: 0,
+        ticket: Hex([9; 32]),
+        number: None,
+        may_be_on_drive: true,
+        passport: None,
+    }
+}
+
+fn people(people: &[(u8, bool)]) -> Vec<Allowed> {
+    let allowed =
+        |(who, may_write): &(u8, bool)| Allowed { key: Hex(*key(*who).as_bytes()), may_write: *may_write };
+    people.iter().map(allowed).collect()
+}
+
+fn own(at: u64) -> AccessChange {
+    AccessChange { key: key(1), sealing_key: [1; 32], name: "owner".into(), access: Access::Write, at }
+}
+
+fn nobody(_: &PublicKey) -> bool {
+    false
+}
+
+fn next(before: &AccessList, who: &[(u8, bool)], number: u64, at: u64) -> AccessList {
+    let members = [member(2), member(3), member(4)];
+    next_list(before, &people(who), number, &members, &own(at), nobody).unwrap()
+}
+
+fn new() -> AccessList {
+    AccessList::new(REGISTER, "docs")
+}
+
+fn may(list: &AccessList) -> [Access; 4] {
+    [1, 2, 3, 4].map(|who| list.access_of(&key(who)))
+}
+
+#[test]
+fn a_list_is_what_the_roll_says_whatever_the_one_before_said() {
+    let first = next(&new(), &[(2, true), (3, false)], 0, 10);
+    assert_eq!(may(&first), [Access::Write, Access::Write, Access::Read, Access::None]);
+    assert_eq!((first.number, first.changes.len()), (1, 3));
+    // Said again it is the same list; and who is revoked goes, whatever the roll says.
+    assert_eq!(next(&first, &[(2, true), (3, false)], 1, 11), first);
+    let members = [member(2), member(3), member(4)];
+    let revoked = |who: &PublicKey| *who == key(2);
+    let both = people(&[(2, true), (4, true)]);
+    let later = next_list(&first, &both, 1, &members, &own(12), revoked).unwrap();
+    assert_eq!(may(&later), [Access::Write, Access::None, Access::None, Access::Write]);
+    assert_eq!((later.number, later.changes.last().unwrap().at), (2, 12));
+    // Somebody who may write put the first one back: nobody is in again, and no number is used twice.
+    for who in [&[(4, true)][..], &[(2, true), (3, false)]] {
+        let back = next(&first, who, 6, 13);
+        assert_eq!(back.access_of(&key(4)) == Access::Write, who.len() == 1);
+        assert_eq!(back.number, 7);
+    }
+    // Whom the roll does not have as a member any more is taken off as well.
+    let alone = next_list(&first, &people(&[]), 1, &[], &own(14), nobody).unwrap();
+    assert_eq!(alone.readers().len(), 1);
+}
+
+#[test]
+fn what_a_command_wishes_is_not_the_rolls_before_it_is_so() {
+    let mut roll = Roll::default();
+    let genesis = Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
+    let entry = roll.space_or_new(&genesis, "docs");
+    entry.people = people(&[(2, true), (3, false)]);
+    let with = Wish::With(people(&[(3, true), (4, false)])).people(entry);
+    assert_eq!(with, people(&[(2, true), (3, true), (4, false)]));
+    // A space whose making was cut short is for those alone who are named now.
+    assert_eq!(Wish::Exactly(people(&[(4, true)])).people(entry), people(&[(4, true)]));
+    assert_eq!(Wish::AsItIs.people(entry), people(&[(2, true), (3, false)]));
+}
+
+#[test]
+fn an_older_list_that_was_put_back_is_told_by_its_number_or_by_the_registers_writers() {
+    let (first, owner) = (next(&new(), &[(2, true)], 0, 1), key(1));
+    let later = next(&first, &[(3, true)], 1, 2);
+    assert_eq!((first.number, later.number), (1, 2));
+    let told =
+        |list: &AccessList, number, writers: &[PublicKey]| distrust(list, number, &owner, writers).is_some();
+    assert!(!told(&later, 2, &[key(3)]));
+    // Another copy of the home signed it, after this one looked.
+    assert!(told(&later, 1, &[key(3)]));
+    // The first one again: a home that knows the second goes on from it, since it knows better; one that does not is told by
+    // the register, whose writers are still those of the second.
+    assert!(!told(&first, 2, &[key(3)]));
+    assert!(told(&first, 1, &[key(3)]));
+}
+
+#[test]
+fn what_another_copy_of_the_home_signed_later_is_learnt_and_nothing_older() {
+    let genesis = Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
+    let list = next(&new(), &[(2, true), (3, false)], 0, 1);
+    let mut roll = Roll::default();
+    roll.learn(&genesis, &list);
+    assert_eq!((roll.spaces[0].people.clone(), roll.spaces[0].number), (people(&[(2, true), (3, false)]), 1));
+    // Not what this home is about to take back, either.
+    roll.spaces[0].people.pop();
+    roll.learn(&genesis, &list);
+    assert_eq!((roll.spaces.len(), roll.spaces[0].people.len()), (1, 1));
+}
+
+#[test]
+fn a_link_is_gone_by_where_the_owner_put_it_and_never_to_the_drive_itself() {
+    let (owner, stranger) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
+    let mut network = Founding::new().network(Vec::new());
+    network.volume_owner = Hex(*owner.public_key().as_bytes());
+    let genesis = |by: &Identity, salt| Genesis::sign(by, salt, vec![NodeId([1; 32])], Vec::new());
+    let (band, board) = (genesis(&owner, [5; 32]), genesis(&owner, [6; 32]));
+    let mut roll = Roll::default();
+    roll.space_or_new(&band, "band");
+    roll.space_or_new(&board, "board");
+    let led = |genesis: &Signed<Genesis>, path, is_moved| {
+        led_to(&SpaceLink::new(genesis.clone()).encode(), path, is_moved, &roll, &network)
+    };
+    assert_eq!(led(&band, "band", false), Ok(band.clone()));
+    let exchanged = led(&board, "band", false).unwrap_err();
+    assert!(exchanged.contains("board"), "{exchanged}");
+    assert_eq!(led(&board, "x/board", true), Ok(board.clone()));
+    for nowhere in [genesis(&stranger, [5; 32]), genesis(&owner, network.volume_salt.0)] {
+        assert!(led(&nowhere, "band", true).is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! A directory of the drive with a list of its own: who is on it reads and writes there, and nobody else.
+//!
+//! The homes here are one machine's each, as far as the program can tell.
+
+mod common;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use overlay::NodeId;
+use rustix::process::Signal;
+
+use common::keys;
+use common::running::{Running, kill_hard, signal};
+use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, text};
+
+/// What the kernel calls it: EKEYREVOKED.
+const KEY_REVOKED: i32 = 128;
+/// Seconds are meant; a loaded machine may take longer.
+const SOON: Duration = Duration::from_secs(60);
+
+fn join(owner: &Path, home: &Path, drive: &Path) -> Running {
+    let ticket = run(PROGRAM, &["invite", "--home", text(owner)]).trim().to_owned();
+    Running::start(&["join", "--home", text(home), &ticket, text(drive)], "the drive is")
+}
+
+/// The first digits of the id of whom a home is for.
+fn id(home: &Path) -> String {
+    NodeId::of(&keys::identity(&home.join("user.key")).public_key()).to_string()[..12].to_owned()
+}
+
+fn printed(home: &Path, arguments: &[&str]) -> String {
+    run(PROGRAM, &[arguments, &["--home", text(home)]].concat())
+}
+
+/// What a command says that must fail.
+fn refusal(home: &Path, arguments: &[&str]) -> String {
+    let output = ended_within(SOON, Command::new(PROGRAM).args(arguments).args(["--home", text(home)]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+fn reads(path: &Path, content: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|found| found == content)
+}
+
+fn list(directory: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+fn is_denied<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
+    result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+#[test]
+fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
+    if !fuse_is_usable("who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else") {
+        return;
+    }
+    let place = Place::new("spaces");
+    let (home, a, b, c) = (place.join("home"), place.join("a"), place.join("b"), place.join("c"));
+    let (bobs, carols) = (place.join("bob"), place.join("carol"));
+    let up = Running::up(&home, &a, 1);
+    let mut bob = join(&home, &bobs, &b);
+    let mut carol = join(&home, &carols, &c);
+    fs::create_dir(a.join("band")).unwrap();
+    fs::write(a.join("band/of everybody"), "here").unwrap();
+
+    // What everybody has seen is not made a secret by that; and who does not own the drive shares nothing of it.
+    let band = a.join("band");
+    let share = ["share", text(&band), "--write", &id(&bobs)];
+    assert!(refusal(&home, &share).contains("is there already"));
+    assert!(fs::read(b.join("band/of everybody")).is_ok());
+    fs::remove_dir_all(&band).unwrap();
+    let theirs = b.join("band");
+    assert!(refusal(&bobs, &["share", text(&theirs)]).contains("only the home that made the network"));
+    eventually("it is gone everywhere", SOON, || !b.join("band").exists());
+    printed(&home, &share);
+    assert!(fs::metadata(&band).unwrap().is_dir());
+
+    // It appears by itself; bob writes, and both see what the other wrote.
+    eventually("bob writes there", SOON, || fs::write(b.join("band/of bob"), "a song").is_ok());
+    assert_eq!(fs::read_to_string(a.join("band/of bob")).unwrap(), "a song");
+    fs::create_dir(a.join("band/tapes")).unwrap();
+    fs::write(a.join("band/tapes/first"), "la la").unwrap();
+    eventually("bob reads", SOON, || reads(&b.join("band/tapes/first"), "la la"));
+
+    // Carol sees its name, and is told that it is not for her.
+    let seen = list(&c).unwrap();
+    assert!(seen.contains(&"band".into()), "{seen:?}");
+    eventually("carol is kept out", SOON, || is_denied(list(&c.join("band"))));
+    assert!(fs::metadata(c.join("band")).unwrap().is_dir());
+    assert!(is_denied(fs::read(c.join("band/of bob"))));
+    assert!(is_denied(fs::write(c.join("band/of carol"), "not to be")));
+    assert!(is_denied(fs::create_dir(c.join("band/carol"))));
+    assert!(
+        carol.wait_for("the space band is not shown: this user is not on its list", SOON),
+        "{}",
+        carol.drain()
+    );
+    let hers = c.join("band");
+    assert!(refusal(&carols, &["access", text(&hers)]).contains("not shared with this user"));
+
+    // To programs it is another file system, whose place can't be changed.
+    fs::write(a.join("note"), "of the drive").unwrap();
+    let moved = fs::rename(a.join("note"), a.join("band/note")).unwrap_err();
+    assert_eq!(moved.kind(), ErrorKind::CrossesDevices);
+    assert_eq!(
+        fs::hard_link(a.join("band/of bob"), a.join("x")).unwrap_err().kind(),
+        ErrorKind::CrossesDevices
+    );
+    run("mv", &[text(&a.join("note")), text(&a.join("band/note"))]);
+    fs::rename(a.join("band/note"), a.join("band/tapes/note")).unwrap();
+    assert_eq!(fs::read_to_string(a.join("band/tapes/note")).unwrap(), "of the drive");
+    for refused in [fs::rename(&band, a.join("other")), fs::remove_dir(&band)] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ResourceBusy);
+    }
+
+    // Who may do what, and since when; read by all who are on the list.
+    let listed = printed(&bobs, &["access", text(&theirs)]);
+    assert!(listed.contains(&id(&bobs)) && listed.contains("(the drive's owner)"), "{listed}");
+    assert!(!listed.contains(&id(&carols)), "{listed}");
+    printed(&home, &["share", text(&band), "--read", &id(&carols)]);
+    eventually("carol reads", SOON, || reads(&c.join("band/of bob"), "a song"));
+    let refused = fs::write(c.join("band/of carol"), "not to be").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem, "{refused}");
+
+    // Bob goes: the space gets a new key, and he neither reads what comes nor writes anything.
+    let said = printed(&home, &["unshare", text(&band), "--from", &id(&bobs)]);
+    assert!(said.contains(&id(&bobs)) && said.contains("neither read nor write"), "{said}");
+    fs::write(a.join("band/later"), "not for bob").unwrap();
+    eventually("carol reads on", SOON, || reads(&c.join("band/later"), "not for bob"));
+    eventually("bob's mount has noticed", SOON, || {
+        fs::write(b.join("band/late"), "late").is_err_and(|error| error.raw_os_error() == Some(KEY_REVOKED))
+    });
+    assert!(fs::read(b.join("band/later")).is_err(), "he read what is not for him");
+    assert!(!a.join("band/late").exists());
+    // The drive is his as before.
+    fs::write(b.join("of the drive"), "here").unwrap();
+    assert_eq!(fs::read_to_string(a.join("of the drive")).unwrap(), "here");
+    let log = printed(&carols, &["access", text(&hers), "--log"]);
+    let lines = |who: &str| log.lines().filter(|line| line.contains(who)).collect::<Vec<_>>();
+    let [came, went] = lines(&id(&bobs))[..] else { panic!("{log}") };
+    assert!(came.contains("reads and writes") && went.contains("neither"), "{log}");
+    signal(bob.pid(), Signal::TERM);
+    let _ = bob.wait(SOON).expect("it ends");
+    drop(bob);
+    let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
+    assert!(is_denied(list(&b.join("band"))));
+
+    // A member who is removed from the network is out of its spaces, too.
+    printed(&home, &["remove", &id(&carols)]);
+    let listed = printed(&home, &["access", text(&band)]);
+    assert!(!listed.contains(&id(&carols)) && !listed.contains(&id(&bobs)), "{listed}");
+    signal(carol.pid(), Signal::TERM);
+    assert!(!carol.wait(SOON).expect("it ends").success());
+
+    // It is there again, and all that was in it, also below another name of what it lies in.
+    for process in [bob, up] {
+        assert!(process.stop().success());
+    }
+    let up = Running::up(&home, &a, 1);
+    assert_eq!(fs::read_to_string(a.join("band/later")).unwrap(), "not for bob");
+    let inner = a.join("x/inner");
+    fs::create_dir(a.join("x")).unwrap();
+    printed(&home, &["share", text(&inner)]);
+    fs::write(a.join("x/inner/mine"), "mine").unwrap();
+    fs::rename(a.join("x"), a.join("y")).unwrap();
+    assert_eq!(fs::read_to_string(a.join("y/inner/mine")).unwrap(), "mine");
+    let moved = a.join("y/inner");
+    let share = ["share", text(&moved)];
+    assert!(refusal(&home, &share).contains("put at x/inner"));
+    printed(&home, &[&share[..], &["--moved"]].concat());
+    assert!(up.stop().success());
+}
+
+#[test]
+fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
+    if !fuse_is_usable("what_is_closed_in_a_space_is_kept_as_in_the_drive") {
+        return;
+    }
+    let place = Place::new("spaces-kept");
+    let (home, a, b, bobs) = (place.join("home"), place.join("a"), place.join("b"), place.join("bob"));
+    let up = Running::up(&home, &a, 1);
+    let bob = join(&home, &bobs, &b);
+    printed(&home, &["share", "band", "--write", &id(&bobs)]);
+    eventually("bob writes there", SOON, || fs::write(b.join("band/first"), "1").is_ok());
+
+    // Killed after a close: the next start has it, and puts it in before anybody looks into the space.
+    fs::write(b.join("band/second"), "2").unwrap();
+    kill_hard(bob.pid());
+    drop(bob);
+    common::detach(&b);
+    let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
+    eventually("the owner reads it", SOON, || reads(&a.join("band/second"), "2"));
+
+    // No node is there: what is closed waits, and the drive's last word says so of the space as of the drive.
+    assert!(reads(&b.join("band/first"), "1"));
+    assert!(up.stop().success());
+    let mut bob = bob;
+    fs::write(b.join("band/third"), "3").unwrap();
+    signal(bob.pid(), Signal::TERM);
+    let status = bob.wait(Duration::from_secs(120)).expect("it ends");
+    let said = bob.drain();
+    assert!(!status.success() && said.contains("in the journal of"), "{status}: {said}");
+    let up = Running::up(&home, &a, 1);
+    assert!(!a.join("band/third").exists());
+
+    // He may only read meanwhile: it waits on, and no end of his passes that over.
+    printed(&home, &["share", "band", "--read", &id(&bobs)]);
+    let mut bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
+    assert!(bob.wait_for("may not write to the space band any more", SOON), "{}", bob.drain());
+    assert!(reads(&b.join("band/second"), "2"));
+    signal(bob.pid(), Signal::TERM);
+    let status = bob.wait(SOON).expect("it ends");
+    let said = bob.drain();
+    assert!(!status.success() && said.contains("in the journal of"), "{status}: {said}");
+    printed(&home, &["share", "band", "--write", &id(&bobs)]);
+    let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
+    eventually("it is put in by itself", SOON, || reads(&a.join("band/third"), "3"));
+    for process in [bob, up] {
+        assert!(process.stop().success());
+    }
+
+    // An `unshare` that was killed after its first step: whoever has the owner's key goes on with it.
+    let roll = home.join("members/roll.json");
+    let mut content: serde_json::Value = serde_json::from_str(&fs::read_to_string(&roll).unwrap()).unwrap();
+    content["spaces"][0]["people"].as_array_mut().unwrap().clear();
+    fs::write(&roll, serde_json::to_vec(&content).unwrap()).unwrap();
+    let up = Running::up(&home, &a, 1);
+    eventually("he is off the list", SOON, || !printed(&home, &["access", "band"]).contains(&id(&bobs)));
+    let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
+    assert!(is_denied(list(&b.join("band"))));
+    for process in [bob, up] {
+        assert!(process.stop().success());
+    }
+}

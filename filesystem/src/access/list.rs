@@ -1,0 +1,275 @@
+//! Who may read and write a space, since when and by whose word: a list that the space's owner signs.
+//!
+//! It says what was changed, oldest first, so that it is its own log; who may do what now follows from it. It lies in the space's
+//! root, where those who read the space see it and nobody else, and it changes with the root's readers and the register's
+//! writers in one value. So whoever opens the root can tell a reader whom the owner let in from one whom a writer planted.
+//!
+//! An extension of kind 3: `Signed<AccessList>` as bytes. Each list has a number one above that of the list before; the owner's
+//! home keeps the newest that it made, and goes on from no older one.
+//!
+//! Not here: that writers obey it, which the nodes see to by the register's list.
+
+use bytes::Bytes;
+use dht::RegisterAddress;
+use dht::block::signed::Signed;
+use reactor::crypto::{PublicKey, X25519Public};
+use reactor::serialization::Versioned;
+use serde::{Deserialize, Serialize};
+
+use super::root::{Charter, Extension};
+use crate::format::printable;
+
+pub(super) const KIND: u16 = 3;
+
+/// The owner, and 64 others: their names and sealed keys leave most of a register's 64 KiB to the root.
+pub const PEOPLE_MAX: usize = 65;
+/// So many changes are remembered. With everybody's name at its longest it is 20 KiB of a register's 64.
+pub const CHANGES_MAX: usize = 128;
+/// The longest path that a space is put at, in bytes.
+pub const PATH_SIZE_MAX: usize = 4096;
+/// Bytes of a name that are kept.
+const NAME_SIZE_MAX: usize = 64;
+
+/// What somebody may do in a space.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Access {
+    /// Nothing any more.
+    None,
+    /// Read it.
+    Read,
+    /// Read and change it.
+    Write,
+}
+
+/// That somebody may do something else from a moment on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessChange {
+    /// Who it is.
+    pub key: PublicKey,
+    /// What the space's root is sealed to for them.
+    #[serde(with = "serde_bytes")]
+    pub sealing_key: [u8; 32],
+    /// What they were called then.
+    pub name: String,
+    /// What they may do from then on.
+    pub access: Access,
+    /// When that was, in seconds since 1970, by the clock of the owner's machine.
+    pub at: u64,
+}
+
+/// See the file's header.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessList {
+    /// Whose register's list it is.
+    #[serde(with = "serde_bytes")]
+    pub register: [u8; 32],
+    /// Where its owner put it, within the drive: so that nobody takes one space for another.
+    pub path: String,
+    /// One more than that of the list before.
+    pub number: u64,
+    /// The last of them, oldest first; among them the last one of everybody who may do something.
+    pub changes: Vec<AccessChange>,
+}
+
+impl Versioned for AccessList {
+    const TYPE_NAME: &'static str = "hypha space list";
+    const VERSION: u32 = 1;
+}
+
+/// Too many would be on the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("at most {} others may be on a space's list: take some off first", PEOPLE_MAX - 1)]
+pub struct TooMany;
+
+impl AccessList {
+    /// The list of a new space at `path`, on which nobody is.
+    pub fn new(register: RegisterAddress, path: &str) -> AccessList {
+        AccessList { register: register.0, path: path.into(), number: 0, changes: Vec::new() }
+    }
+
+    /// The last change of each who may do something, in the order of these changes.
+    pub fn present(&self) -> impl Iterator<Item = &AccessChange> {
+        let is_last =
+            |at: usize, key: &PublicKey| self.changes[at + 1..].iter().all(|later| later.key != *key);
+        let last = self.changes.iter().enumerate().filter(move |(at, change)| is_last(*at, &change.key));
+        last.map(|(_, change)| change).filter(|change| change.access != Access::None)
+    }
+
+    /// What the space is called in the directory that it was put into; that is never changed.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// What `key` may do.
+    pub fn access_of(&self, key: &PublicKey) -> Access {
+        let last = self.changes.iter().rev().find(|change| change.key == *key);
+        last.map_or(Access::None, |change| change.access)
+    }
+
+    /// Whether `key` was ever on it, as far as it remembers.
+    pub fn knows(&self, key: &PublicKey) -> bool {
+        self.changes.iter().any(|change| change.key == *key)
+    }
+
+    /// Adds a change, unless that changes nothing. The number stays: a list that is another one gets another.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`]; then nothing was added.
+    pub fn change(&mut self, mut change: AccessChange) -> Result<(), TooMany> {
+        if self.access_of(&change.key) == change.access {
+            return Ok(());
+        }
+        let is_new = self.access_of(&change.key) == Access::None;
+        if is_new && self.present().count() >= PEOPLE_MAX {
+            return Err(TooMany);
+        }
+        change.name.truncate(change.name.floor_char_boundary(NAME_SIZE_MAX));
+        if self.changes.len() >= CHANGES_MAX {
+            // Fewer may do something than are remembered, so there is one that says nothing of now.
+            let present: Vec<AccessChange> = self.present().cloned().collect();
+            if let Some(at) = self.changes.iter().position(|known| !present.contains(known)) {
+                self.changes.remove(at);
+            }
+        }
+        self.changes.push(change);
+        Ok(())
+    }
+
+    /// To whom the space's root is sealed.
+    pub fn readers(&self) -> Vec<X25519Public> {
+        self.present().map(|change| X25519Public::from_bytes(change.sealing_key)).collect()
+    }
+
+    /// Who may write, beside `owner`.
+    pub fn writers(&self, owner: &PublicKey) -> Vec<PublicKey> {
+        let writers = self.present().filter(|change| change.access == Access::Write && change.key != *owner);
+        writers.map(|change| change.key).collect()
+    }
+}
+
+/// What a root says of who may do what.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This; `Signed::verify_by` the owner, and of this register.
+    List(Signed<AccessList>),
+    /// Nothing: it is no space's, or its making was cut short.
+    Nothing,
+    /// Something that the owner did not sign for this space: a writer put it there.
+    Forged,
+}
+
+pub(super) fn decode(value: &[u8]) -> Option<Signed<AccessList>> {
+    let list = Signed::<AccessList>::from_bytes(value).ok()?;
+    let is_bounded = list.changes.len() <= CHANGES_MAX
+        && list.path.len() <= PATH_SIZE_MAX
+        && list.present().count() <= PEOPLE_MAX;
+    let is_printable = |name: &str| name.len() <= NAME_SIZE_MAX && printable(name) == name;
+    (is_bounded && list.changes.iter().all(|change| is_printable(&change.name))).then_some(list)
+}
+
+impl Charter {
+    /// The list that `owner` signed for the space in `register`.
+    pub fn access_list(&self, owner: &PublicKey, register: &RegisterAddress) -> Found {
+        let Some(extension) = self.extensions.iter().find(|extension| extension.kind == KIND) else {
+            return Found::Nothing;
+        };
+        let list = decode(&extension.value).filter(|list| list.register == register.0);
+        match list.filter(|list| list.verify_by(owner).is_ok()) {
+            Some(list) => Found::List(list),
+            None => Found::Forged,
+        }
+    }
+
+    /// Puts `list` in the place of the one before, and its readers in that of those before.
+    pub fn set_access_list(&mut self, list: &Signed<AccessList>) {
+        self.extensions.retain(|extension| extension.kind != KIND);
+        self.extensions.push(Extension { kind: KIND, value: Bytes::from(list.to_bytes()) });
+        self.readers = list.readers();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::access::root::example;
+
+    const REGISTER: RegisterAddress = RegisterAddress([9; 32]);
+
+    fn who(number: u8) -> PublicKey {
+        Identity::from_seed(&[number; 32]).public_key()
+    }
+
+    fn may(number: u8, access: Access, at: u64) -> AccessChange {
+        AccessChange { key: who(number), sealing_key: [number; 32], name: format!("no {number}"), access, at }
+    }
+
+    #[test]
+    fn who_may_do_what_is_what_was_said_of_them_last() {
+        let mut list = AccessList::new(REGISTER, "a/docs");
+        for change in [
+            may(1, Access::Write, 1),
+            may(2, Access::Read, 2),
+            may(3, Access::Write, 3),
+            may(2, Access::Write, 4),
+            may(3, Access::None, 5),
+            may(2, Access::Write, 6),
+            may(4, Access::None, 7),
+        ] {
+            list.change(change).unwrap();
+        }
+        assert_eq!(list.changes.len(), 5, "what changes nothing is no change");
+        assert_eq!(list.present().map(|change| change.at).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(list.readers(), [[1; 32], [2; 32]].map(X25519Public::from_bytes));
+        assert_eq!(list.writers(&who(1)), [who(2)]);
+        assert!(list.knows(&who(3)) && !list.knows(&who(4)));
+        assert_eq!(list.name(), "docs");
+    }
+
+    #[test]
+    fn a_list_stays_bounded_and_forgets_nobody_who_may_do_something() {
+        let mut list = AccessList::new(REGISTER, "a/docs");
+        list.change(may(0, Access::Write, 0)).unwrap();
+        for number in 1..PEOPLE_MAX as u8 {
+            list.change(may(number, Access::Read, 1)).unwrap();
+        }
+        assert_eq!(list.change(may(250, Access::Read, 1)), Err(TooMany));
+        for at in 2..1000 {
+            let access = if at % 2 == 0 { Access::None } else { Access::Write };
+            list.change(may(7, access, at)).unwrap();
+            assert!(list.changes.len() <= CHANGES_MAX);
+            assert_eq!(list.access_of(&who(7)), access);
+        }
+        assert_eq!(list.present().count(), PEOPLE_MAX);
+        assert_eq!(list.changes.last().unwrap().at, 999);
+        let owner = Identity::from_seed(&[0; 32]);
+        let bytes = Signed::sign(&owner, list).to_bytes();
+        assert!(bytes.len() < 20 * 1024 && decode(&bytes).is_some(), "{}", bytes.len());
+    }
+
+    #[test]
+    fn a_list_is_the_owners_word_for_one_space_or_it_is_told() {
+        let (owner, writer) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
+        let mut charter = example(Vec::new()).charter;
+        let others = charter.extensions.clone();
+        assert_eq!(charter.access_list(&owner.public_key(), &REGISTER), Found::Nothing);
+        let mut list = AccessList::new(REGISTER, "a/docs");
+        list.change(may(1, Access::Write, 1)).unwrap();
+        let signed = Signed::sign(&owner, list.clone());
+        charter.set_access_list(&signed);
+        charter.set_access_list(&signed);
+        assert_eq!(charter.extensions.len(), others.len() + 1);
+        assert_eq!(charter.readers, list.readers());
+        assert_eq!(charter.access_list(&owner.public_key(), &REGISTER), Found::List(signed));
+        let elsewhere = RegisterAddress([8; 32]);
+        assert_eq!(charter.access_list(&owner.public_key(), &elsewhere), Found::Forged);
+        charter.set_access_list(&Signed::sign(&writer, list.clone()));
+        assert_eq!(charter.access_list(&owner.public_key(), &REGISTER), Found::Forged);
+        // Names are shown to people.
+        list.changes[0].name = "a\u{1b}[2Jb".into();
+        charter.set_access_list(&Signed::sign(&owner, list));
+        assert_eq!(charter.access_list(&owner.public_key(), &REGISTER), Found::Forged);
+    }
+}

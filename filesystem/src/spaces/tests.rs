@@ -1,0 +1,242 @@
+//! A drive with a space, over stores in memory.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dht::MemoryBlockStore;
+use dht::block::mutable::Genesis;
+use overlay::NodeId;
+use reactor::crypto::{Identity, X25519Secret};
+use reactor::sync::Signal;
+
+use super::*;
+use crate::VolumeKeys;
+use crate::operations::{Credentials, FileKind, Invalidation, RenameFlags};
+use crate::volume::Options;
+
+const ROOT: Inode = Inode::ROOT;
+const CREDENTIALS: Credentials = Credentials { uid: 0, gid: 0, umask: 0 };
+
+fn created() -> (Rc<MemoryBlockStore>, VolumeKeys, Rc<Volume>) {
+    let store = Rc::new(MemoryBlockStore::new());
+    let register = store.new_register([1; 32]);
+    let keys = VolumeKeys { register, secret: X25519Secret::generate(), readers: Vec::new() };
+    let options = Options { watch_interval: Some(Duration::from_millis(10)), ..Options::default() };
+    let volume = Volume::create(store.clone(), keys.clone(), options, (0, 0)).unwrap();
+    (store, keys, volume)
+}
+
+/// Opens one volume, or refuses, once it is let.
+struct Door {
+    volume: Rc<Volume>,
+    answer: Cell<Result<(), Errno>>,
+    is_held: Cell<bool>,
+    let_go: Signal,
+    count: Cell<u32>,
+}
+
+impl SpaceOpener for Door {
+    fn owner(&self) -> PublicKey {
+        Identity::from_seed(&[1; 32]).public_key()
+    }
+
+    fn open(&self, _: &SpaceLink, name: &[u8]) -> Result<Rc<Volume>, Errno> {
+        assert_eq!(name, b"space");
+        self.count.set(self.count.get() + 1);
+        while self.is_held.get() {
+            self.let_go.wait();
+        }
+        self.answer.get().map(|()| self.volume.clone())
+    }
+}
+
+struct Story {
+    store: Rc<MemoryBlockStore>,
+    keys: VolumeKeys,
+    drive: Rc<Volume>,
+    door: Rc<Door>,
+    shown: Rc<WithSpaces>,
+}
+
+fn story(answer: Result<(), Errno>) -> Story {
+    let (_, _, drive) = created();
+    let (store, keys, volume) = created();
+    let owner = Identity::from_seed(&[1; 32]);
+    let genesis = Genesis::sign(&owner, [2; 32], vec![NodeId([3; 32])], Vec::new());
+    drive.make_link("space", &SpaceLink::new(genesis).encode()).unwrap();
+    drive.make_directory(ROOT, b"plain", 0o755, &CREDENTIALS).unwrap();
+    let door = Rc::new(Door {
+        volume,
+        answer: Cell::new(answer),
+        is_held: Cell::new(false),
+        let_go: Signal::new(),
+        count: Cell::new(0),
+    });
+    let shown = WithSpaces::new(drive.clone(), drive.clone(), door.clone());
+    Story { store, keys, drive, door, shown }
+}
+
+impl Story {
+    fn end(self) {
+        self.shown.end();
+        self.door.volume.close().stored().unwrap();
+        self.drive.close().stored().unwrap();
+        // What is left is told, and then it is over.
+        while self.shown.next_invalidation().is_some() {}
+    }
+}
+
+#[test]
+fn a_space_is_a_directory_with_numbers_of_its_own_and_a_border() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        let shown = &story.shown;
+        let space = shown.lookup(ROOT, b"space").unwrap();
+        assert!(SPACES.has(space.inode) && space.kind == FileKind::Directory && space.mode == 0o755);
+        shown.remember(space.inode);
+        let file = shown.make_node(space.inode, b"file", FileKind::Regular, 0o644, 0, &CREDENTIALS).unwrap();
+        shown.remember(file.inode);
+        shown.write(file.inode, 0, b"words", false).unwrap();
+        assert_eq!(shown.read(file.inode, 0, 9).unwrap().concat(), b"words");
+        assert_eq!(shown.lookup(space.inode, b"file").unwrap().inode, file.inode);
+        assert_eq!(shown.attributes(file.inode).unwrap().inode, file.inode);
+        assert_eq!(shown.lookup(space.inode, b"..").unwrap().inode, ROOT);
+        assert_eq!(shown.attributes(space.inode).unwrap().inode, space.inode);
+        // Neither is in the other's volume.
+        assert_eq!(story.drive.lookup(ROOT, b"file"), Err(Errno::ENOENT));
+        assert!(story.door.volume.lookup(ROOT, b"file").is_ok());
+
+        let listed = shown.read_directory(ROOT, 0, 100, true).unwrap();
+        let entry = listed.iter().find(|entry| entry.name == "space").unwrap();
+        assert_eq!((entry.kind, entry.inode), (FileKind::Directory, space.inode));
+        let within = shown.read_directory(space.inode, 0, 100, true).unwrap();
+        let named = |name: &str| within.iter().find(|entry| entry.name == name).unwrap().inode;
+        assert_eq!((named("file"), named("..")), (file.inode, ROOT));
+
+        let flags = RenameFlags::default();
+        let plain = shown.lookup(ROOT, b"plain").unwrap().inode;
+        let over = [
+            shown.rename(space.inode, b"file", ROOT, b"file", flags),
+            shown.rename(ROOT, b"plain", space.inode, b"plain", flags),
+            shown.link(file.inode, plain, b"file").map(drop),
+        ];
+        assert_eq!(over, [Err(Errno::EXDEV); 3]);
+        let of_its_name = [
+            shown.rename(ROOT, b"space", ROOT, b"other", flags),
+            shown.rename(ROOT, b"plain", ROOT, b"space", flags),
+            shown.remove_directory(ROOT, b"space"),
+            shown.unlink(ROOT, b"space"),
+        ];
+        assert_eq!(of_its_name, [Err(Errno::EBUSY); 4]);
+        let taken = shown.make_directory(ROOT, b"space", 0o755, &CREDENTIALS);
+        assert_eq!(taken, Err(Errno::EEXIST));
+        shown.rename(space.inode, b"file", space.inode, b"moved", flags).unwrap();
+        shown.sync(None, false).unwrap();
+        assert_eq!(story.door.volume.pending().bytes, 0);
+        assert_eq!(story.door.count.get(), 1, "it is opened once");
+        story.end();
+    });
+}
+
+#[test]
+fn what_cannot_be_opened_is_a_shut_directory_until_it_can() {
+    reactor::run(|| {
+        let story = story(Err(Errno::EACCES));
+        let shown = &story.shown;
+        let shut = shown.lookup(ROOT, b"space").unwrap();
+        shown.remember(shut.inode);
+        assert_eq!((shut.mode, shut.kind, shut.uid), (0, FileKind::Directory, 0));
+        assert_eq!(shown.kept_seconds(shut.inode), 0);
+        let refused = [
+            shown.lookup(shut.inode, b"file").map(drop),
+            shown.read_directory(shut.inode, 0, 10, false).map(drop),
+            shown.make_directory(shut.inode, b"new", 0o755, &CREDENTIALS).map(drop),
+            shown.rename(shut.inode, b"a", ROOT, b"a", RenameFlags::default()),
+        ];
+        assert_eq!(refused, [Err(Errno::EACCES); 4]);
+        assert_eq!(shown.lookup(shut.inode, b".").unwrap().mode, 0);
+        assert_eq!(shown.list_xattr(shut.inode), Ok(Vec::new()));
+        // Nobody asks the nodes again for each of these.
+        assert_eq!(story.door.count.get(), 1);
+        story.door.answer.set(Ok(()));
+        let opened = reactor::timeout(Duration::from_secs(60), || {
+            while shown.attributes(shut.inode).unwrap().mode == 0 {
+                reactor::sleep(Duration::from_millis(50));
+            }
+        });
+        assert!(opened.is_ok() && shown.lookup(shut.inode, b"file") == Err(Errno::ENOENT));
+        shown.forget(shut.inode, 1);
+        story.end();
+    });
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_left_alone() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        story.drive.make_link("nonsense", b"nonsense").unwrap();
+        // However many of these somebody puts there, none takes the place of a space.
+        let stranger = Identity::from_seed(&[9; 32]);
+        for number in 0..SPACE_COUNT_MAX + 1 {
+            let genesis = Genesis::sign(&stranger, [number as u8; 32], vec![NodeId([3; 32])], Vec::new());
+            let name = format!("strange {number}");
+            story.drive.make_link(&name, &SpaceLink::new(genesis).encode()).unwrap();
+            assert_eq!(story.shown.lookup(ROOT, name.as_bytes()), Err(Errno::EOPNOTSUPP));
+        }
+        assert!(story.shown.lookup(ROOT, b"space").is_ok());
+        assert_eq!(story.shown.lookup(ROOT, b"nonsense"), Err(Errno::EOPNOTSUPP));
+        assert_eq!(story.shown.unlink(ROOT, b"nonsense"), Err(Errno::EOPNOTSUPP));
+        let listed = story.shown.read_directory(ROOT, 0, 100, false).unwrap();
+        let entry = listed.iter().find(|entry| entry.name == "nonsense").unwrap();
+        assert_eq!(entry.kind, FileKind::Unknown);
+        story.end();
+    });
+}
+
+#[test]
+fn who_asks_meanwhile_waits_for_one_opening_and_who_is_interrupted_does_not_stop_it() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        story.door.is_held.set(true);
+        let look = || {
+            let shown = story.shown.clone();
+            reactor::spawn(move || shown.lookup(ROOT, b"space").map(|found| found.mode))
+        };
+        let (first, second) = (look(), look());
+        reactor::sleep(Duration::from_millis(20));
+        first.terminate();
+        assert!(first.join().is_err());
+        story.door.is_held.set(false);
+        story.door.let_go.notify_all();
+        assert_eq!(second.join().unwrap(), Ok(0o755));
+        assert_eq!(story.door.count.get(), 1);
+        story.end();
+    });
+}
+
+#[test]
+fn what_others_change_in_a_space_is_told_by_the_numbers_that_the_kernel_has() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        let space = story.shown.lookup(ROOT, b"space").unwrap();
+        story.shown.remember(space.inode);
+        story.shown.sync(None, false).unwrap();
+        let other = Volume::open(story.store.clone(), story.keys.clone(), Options::default()).unwrap();
+        other.make_directory(ROOT, b"theirs", 0o755, &CREDENTIALS).unwrap();
+        other.close().stored().unwrap();
+        let told = reactor::timeout(Duration::from_secs(60), || {
+            let name = Bytes::from_static(b"theirs");
+            loop {
+                match story.shown.next_invalidation() {
+                    Some(Invalidation::Entry(directory, found)) if found == name => return directory,
+                    Some(_) => {}
+                    None => panic!("it is not over"),
+                }
+            }
+        });
+        assert_eq!(told.ok(), Some(space.inode));
+        assert!(story.shown.lookup(space.inode, b"theirs").is_ok());
+        story.end();
+    });
+}
