@@ -136,7 +136,10 @@ impl Volume {
         let number = delta.number;
         let result = if delta.changes.is_empty() && intent.is_none() {
             // Nothing is left to say: a merge found all of it in another's root.
-            self.state.borrow_mut().committing = None;
+            let mut state = self.state.borrow_mut();
+            state.committing = None;
+            state.doubt.on_other_changes();
+            drop(state);
             self.on_committed(number);
             Ok(())
         } else {

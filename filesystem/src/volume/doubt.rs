@@ -38,7 +38,9 @@ pub(crate) struct Doubt {
     up_to: u64,
     /// Inodes that were open here without being in the tree any more.
     ghosts: HashSet<u64>,
-    /// It was told that something is not to be had.
+    /// Something of what is to be stored was not to be had.
+    is_stuck: Cell<bool>,
+    /// That was told.
     is_told: Cell<bool>,
 }
 
@@ -80,11 +82,23 @@ impl Doubt {
     /// Everything was published: all of it was to be had.
     pub(crate) fn on_published(&self) {
         self.is_told.set(false);
+        self.is_stuck.set(false);
+    }
+
+    /// What is to be stored is not what it was: a merge may have dropped what was not to be had.
+    pub(crate) fn on_other_changes(&self) {
+        self.is_stuck.set(false);
+    }
+
+    /// Something is not to be had. Returns whether that was told already.
+    fn on_missing(&self) -> bool {
+        self.is_stuck.set(true);
+        self.is_told.replace(true)
     }
 
     /// Whether something that is to be stored is not to be had any more: nothing more is stored then.
     pub(crate) fn is_stuck(&self) -> bool {
-        self.is_told.get()
+        self.is_stuck.get()
     }
 
     /// What must not be pointed to anew, if that is what `change` does.
@@ -113,7 +127,7 @@ impl Volume {
         if let Err(errno) = &fetched
             // The nodes are away, or were a moment ago: that is no answer.
             && !matches!(*errno, Errno::ETIMEDOUT | Errno::EHOSTUNREACH)
-            && !self.state.borrow().doubt.is_told.replace(true)
+            && !self.state.borrow().doubt.on_missing()
         {
             let inode = key.owner().map(|inode| self.number(Inode(inode)).0);
             tracing::error!(
@@ -157,6 +171,17 @@ mod tests {
         doubt.on_replay(7);
         assert_eq!(doubts(&doubt), [0, 1, 2, 3, 4, 5, 6, 7]);
         assert!(doubt.of(&Change::Frame(Bytes::new())).is_none() && doubt.of(&Change::Removed).is_none());
+    }
+
+    #[test]
+    fn what_a_merge_may_have_dropped_stops_nothing_and_is_told_once() {
+        let doubt = Doubt::default();
+        assert!(!doubt.on_missing() && doubt.is_stuck());
+        doubt.on_other_changes();
+        assert!(!doubt.is_stuck());
+        assert!(doubt.on_missing() && doubt.is_stuck(), "it is still there");
+        doubt.on_published();
+        assert!(!doubt.is_stuck() && !doubt.on_missing());
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl Volume {
             state.keep_ghosts(&removed, base, &dead);
             let (ours, theirs) = (state.charter.let_through(), root.charter.let_through());
             let State { doubt, ghosts, active, .. } = &mut *state;
+            doubt.on_other_changes();
             if doubt.on_root(ours, theirs, standing) {
                 doubt.on_ghosts(ghosts.keys().copied());
                 if active.changes.values().any(|change| doubt.of(change).is_some()) {
