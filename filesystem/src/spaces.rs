@@ -18,7 +18,7 @@ mod table;
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use reactor::JoinHandle;
@@ -34,6 +34,8 @@ use table::Space;
 
 /// As many spaces as a mount shows: each that is opened takes memory for a cache of its own.
 const SPACE_COUNT_MAX: usize = 64;
+/// At so many names one is looked for at a time: it has one, and the others are somebody's nonsense.
+const NAME_COUNT_MAX: usize = 8;
 
 /// Opens the volumes that links lead to.
 pub trait SpaceOpener {
@@ -42,9 +44,11 @@ pub trait SpaceOpener {
 
     /// Opens the volume that `link` leads to, which is called `name` where it was found. It stays the opener's to close, once nothing is asked of it any more.
     ///
+    /// Whoever writes the drive can put a link at any name: the opener looks whether it is the one that the owner gave it.
+    ///
     /// # Errors
     ///
-    /// `EACCES` if this user may not read it, or if it is not to be followed; `EHOSTUNREACH` while the nodes are away; `EIO`.
+    /// `EACCES` if this user may not read it, or if it is not to be followed, or not at this name; `EHOSTUNREACH` while the nodes are away; `EIO`.
     ///
     /// # Suspends
     ///
@@ -131,21 +135,33 @@ impl WithSpaces {
     }
 
     /// The space that a link leads to, which was found as `name` in `above`.
+    ///
+    /// A link says no name, and whoever writes the drive can put it at any. So a link at another name is another space here, of
+    /// which at most one can be opened: the one at the name that the owner gave it ([`SpaceOpener::open`]). Once that is open
+    /// no other name leads to it.
     fn space(&self, link: SpaceLink, above: Inode, name: &[u8]) -> Result<Rc<Space>, Errno> {
-        let [a, b, c, d, e, f, g, h, ..] = link.register().0;
-        let number = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let number = number_of(&link, name);
         let mut spaces = self.spaces.borrow_mut();
-        if let Some(known) = spaces.get(&number) {
-            // Two registers whose addresses begin alike: nobody makes them by accident.
-            return if known.link.register() == link.register() {
-                Ok(known.clone())
-            } else {
-                Err(Errno::EIO)
-            };
+        let is_same = |known: &&Rc<Space>| known.link.register() == link.register();
+        let same: Vec<Rc<Space>> = spaces.values().filter(is_same).cloned().collect();
+        if same.iter().any(|known| known.opened().is_some() && known.name != name) {
+            return Err(Errno::EACCES);
         }
-        if spaces.len() >= SPACE_COUNT_MAX {
-            tracing::warn!("more than {SPACE_COUNT_MAX} spaces in one drive: the others are not shown");
-            return Err(Errno::ENFILE);
+        if let Some(known) = spaces.get(&number) {
+            // Two of which the numbers are alike: nobody makes them by accident.
+            let is_it = known.link.register() == link.register() && known.name == name;
+            return if is_it { Ok(known.clone()) } else { Err(Errno::EIO) };
+        }
+        if same.is_empty() {
+            let others: BTreeSet<_> = spaces.values().map(|known| known.link.register()).collect();
+            if others.len() >= SPACE_COUNT_MAX {
+                tracing::warn!("more than {SPACE_COUNT_MAX} spaces in one drive: the others are not shown");
+                return Err(Errno::ENFILE);
+            }
+        } else if same.len() >= NAME_COUNT_MAX {
+            // Whatever was refused there is asked for anew.
+            let idle = same.iter().find(|known| !known.is_opening()).ok_or(Errno::EBUSY)?;
+            spaces.remove(&idle.number);
         }
         let space = Rc::new(Space::new(number, link, above, name));
         spaces.insert(number, space.clone());
@@ -240,4 +256,13 @@ impl WithSpaces {
             (Sharing::Alone, Sharing::Alone) => Sharing::Alone,
         })
     }
+}
+
+/// What a space is known by here: the same on each machine, and another one for a link at another name.
+fn number_of(link: &SpaceLink, name: &[u8]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&link.register().0).update(name);
+    let hash = hasher.finalize();
+    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

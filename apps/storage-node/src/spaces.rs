@@ -6,6 +6,8 @@
 //! Only those spaces are followed to that the drive's owner made: whoever may write to the drive can put any link into it.
 //! Not here: how a space shows in the drive (`filesystem::spaces`), and who may do what in it (`space_lists`).
 
+mod refusal;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,9 +18,9 @@ use std::time::Duration;
 use dht::block::configuration::Membership;
 use dht::block::mutable::{Genesis, Signed};
 use dht::block_store::Reach;
-use dht::{BlockStore, ReadError, RegisterAddress};
+use dht::{BlockStore, RegisterAddress};
 use filesystem::access::list::Found;
-use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
+use filesystem::access::{Root, SpaceLink, VolumeKeys, open_root};
 use filesystem::format::printable;
 use filesystem::spaces::{SpaceOpener, WithSpaces};
 use filesystem::volume::{Pending, Volume};
@@ -39,6 +41,7 @@ use crate::output::say;
 use crate::roll::Roll;
 use crate::seen::{self, Seen};
 use crate::volume::{Keep, Opening};
+use refusal::{Refused, not_of_that_name, not_opened, not_read};
 
 /// What a space's volume keeps in memory of what it read, and of what is not stored yet: a drive may have many.
 const MEMORY_BYTES: usize = 32 << 20;
@@ -54,7 +57,7 @@ const WAITING_INTERVAL: Duration = Duration::from_secs(30);
 struct SpaceFile {
     /// As bytes, of `dht::Signed<Genesis>`.
     genesis: Hex<Vec<u8>>,
-    /// What it was called when it was opened first.
+    /// What it is called: by the list of its owner's, when it was opened first.
     name: String,
 }
 
@@ -97,9 +100,6 @@ struct Opened {
     /// Something waits in its journal that this user may not write any more.
     waits: bool,
 }
-
-/// Why a space is not opened: for programs, and for people.
-struct Refused(Errno, String);
 
 impl SpaceOpener for Spaces {
     fn owner(&self) -> PublicKey {
@@ -198,26 +198,21 @@ impl Spaces {
 
     /// Looks whether it is the space that its owner put there, and says who reads it beside those whom he let in.
     fn look_at_list(&self, link: &SpaceLink, name: &str, root: &Root) -> Result<(), Refused> {
-        let list = match root.charter.access_list(&link.owner(), &link.register()) {
-            Found::List(list) => list,
-            Found::Nothing | Found::Forged => {
-                self.tell(
-                    link,
-                    format!(
-                        "the list of who may do what in the space {name} is not its owner's: one of its writers changed it"
-                    ),
-                );
-                return Ok(());
-            }
-        };
-        let put_as = printable(list.name());
-        if put_as != name {
-            let reason = format!(
-                "it is the one that its owner put at {}: somebody who may write to the drive put it in another's place",
-                printable(&list.path)
-            );
+        let found = root.charter.access_list(&link.owner(), &link.register());
+        let file = client_directory::of_space(&self.directory, &link.register()).join("space.json");
+        let known = reactor::offload(move || files::load::<SpaceFile>(&file).ok().map(|file| file.name));
+        if let Some(reason) = not_of_that_name(&found, name, known.as_deref()) {
             return Err(Refused(Errno::EACCES, reason));
         }
+        let Found::List(list) = found else {
+            self.tell(
+                link,
+                format!(
+                    "the list of who may do what in the space {name} is not its owner's: one of its writers changed it"
+                ),
+            );
+            return Ok(());
+        };
         let known = list.readers();
         if root.charter.readers.iter().any(|reader| !known.contains(reader)) {
             self.tell(link, format!("the space {name} is read by somebody whom its owner did not let in"));
@@ -370,23 +365,6 @@ pub(crate) fn membership(
     };
     membership.verify().map_err(|error| crate::volume::failed(error.to_string()))?;
     Ok(membership)
-}
-
-fn not_read(error: ReadError) -> Refused {
-    let errno = match error {
-        ReadError::NoQuorum { .. } => Errno::EHOSTUNREACH,
-        _ => Errno::EIO,
-    };
-    Refused(errno, error.to_string())
-}
-
-fn not_opened(error: RootError) -> Refused {
-    match error {
-        RootError::NotAReader => {
-            Refused(Errno::EACCES, "this user is not on its list: ask the drive's owner to share it".into())
-        }
-        other => Refused(Errno::EIO, other.to_string()),
-    }
 }
 
 /// Puts in what the client in `directory`, which is gone, left in the journals of its spaces. What can't be put in stays there

@@ -176,6 +176,18 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     let share = ["share", text(&moved)];
     assert!(refusal(&home, &share).contains("put at x/inner"));
     printed(&home, &[&share[..], &["--moved"]].concat());
+
+    // Bob puts its link at another name of the drive: that neither shows it nor shuts it, whichever is looked at first.
+    keys::link_the_last_space(&home, &bobs, "accounts");
+    let accounts = a.join("accounts");
+    eventually("it is listed", SOON, || list(&a).unwrap().contains(&"accounts".into()));
+    assert!(is_denied(list(&accounts)) && is_denied(fs::write(accounts.join("secret"), "no")));
+    assert!(reads(&a.join("y/inner/mine"), "mine"));
+    assert!(up.stop().success());
+    let up = Running::up(&home, &a, 1);
+    assert!(is_denied(list(&accounts)) && reads(&a.join("y/inner/mine"), "mine"));
+    assert!(is_denied(list(&accounts)));
+    assert!(refusal(&home, &["share", text(&accounts)]).contains("put at y/inner"));
     assert!(up.stop().success());
 }
 

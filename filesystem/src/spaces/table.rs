@@ -24,13 +24,13 @@ const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
 
 /// See the file's header.
 pub(super) struct Space {
-    /// Of all spaces of a drive, by its register's address: the same on each machine.
+    /// Of all spaces of a drive: the same on each machine.
     pub(super) number: u64,
     pub(super) link: SpaceLink,
     /// The directory that it was found in.
     pub(super) above: Cell<Inode>,
     /// What it was called there.
-    name: Bytes,
+    pub(super) name: Bytes,
     volume: RefCell<Option<Rc<Volume>>>,
     refused: Cell<Option<(Instant, Errno)>>,
     opening: RefCell<Option<JoinHandle<()>>>,
@@ -119,6 +119,11 @@ impl Space {
         if self.opened().is_none() && self.refused.get().is_none() {
             *self.opening.borrow_mut() = Some(coroutine);
         }
+    }
+
+    /// Whether somebody opens it just now.
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening.borrow().is_some()
     }
 
     /// Has nobody open it any more, and waits for who does.

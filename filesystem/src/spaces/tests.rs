@@ -42,7 +42,9 @@ impl SpaceOpener for Door {
     }
 
     fn open(&self, _: &SpaceLink, name: &[u8]) -> Result<Rc<Volume>, Errno> {
-        assert_eq!(name, b"space");
+        if name != b"space" {
+            return Err(Errno::EACCES);
+        }
         self.count.set(self.count.get() + 1);
         while self.is_held.get() {
             self.let_go.wait();
@@ -55,6 +57,7 @@ struct Story {
     store: Rc<MemoryBlockStore>,
     keys: VolumeKeys,
     drive: Rc<Volume>,
+    link: Vec<u8>,
     door: Rc<Door>,
     shown: Rc<WithSpaces>,
 }
@@ -64,7 +67,8 @@ fn story(answer: Result<(), Errno>) -> Story {
     let (store, keys, volume) = created();
     let owner = Identity::from_seed(&[1; 32]);
     let genesis = Genesis::sign(&owner, [2; 32], vec![NodeId([3; 32])], Vec::new());
-    drive.make_link("space", &SpaceLink::new(genesis).encode()).unwrap();
+    let link = SpaceLink::new(genesis).encode();
+    drive.make_link("space", &link).unwrap();
     drive.make_directory(ROOT, b"plain", 0o755, &CREDENTIALS).unwrap();
     let door = Rc::new(Door {
         volume,
@@ -74,7 +78,7 @@ fn story(answer: Result<(), Errno>) -> Story {
         count: Cell::new(0),
     });
     let shown = WithSpaces::new(drive.clone(), drive.clone(), door.clone());
-    Story { store, keys, drive, door, shown }
+    Story { store, keys, drive, link: link.to_vec(), door, shown }
 }
 
 impl Story {
@@ -191,6 +195,37 @@ fn a_link_that_leads_nowhere_is_left_alone() {
         let entry = listed.iter().find(|entry| entry.name == "nonsense").unwrap();
         assert_eq!(entry.kind, FileKind::Unknown);
         story.end();
+    });
+}
+
+#[test]
+fn a_space_shows_at_its_own_name_and_a_link_to_it_at_another_neither_shows_nor_shuts_it() {
+    reactor::run(|| {
+        for is_first in [true, false] {
+            let story = story(Ok(()));
+            let shown = &story.shown;
+            if !is_first {
+                assert_eq!(shown.lookup(ROOT, b"space").unwrap().mode, 0o755);
+            }
+            // However many somebody puts there.
+            let names: Vec<String> =
+                (0..NAME_COUNT_MAX + 2).map(|number| format!("decoy {number}")).collect();
+            for name in &names {
+                story.drive.make_link(name, &story.link).unwrap();
+            }
+            let _ = shown.read_directory(ROOT, 0, 100, true).unwrap();
+            let is_shut = |name: &String| match shown.lookup(ROOT, name.as_bytes()) {
+                Ok(found) => {
+                    found.mode == 0 && shown.lookup(found.inode, b"file").map(drop) == Err(Errno::EACCES)
+                }
+                other => other == Err(Errno::EACCES),
+            };
+            assert!(names.iter().all(is_shut));
+            assert_eq!(shown.lookup(ROOT, b"space").unwrap().mode, 0o755);
+            assert!(names.iter().all(is_shut));
+            assert_eq!(story.door.count.get(), 1);
+            story.end();
+        }
     });
 }
 

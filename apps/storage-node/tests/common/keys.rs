@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 use data_encoding::HEXLOWER;
 use dht::block::configuration::Membership;
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, owner_tag};
-use filesystem::access::open_root;
+use dht::{BlockStore, RegisterAddress, owner_tag};
+use filesystem::access::{RootSealer, SpaceLink, VolumeKeys, open_root};
+use filesystem::volume::{Options, Volume};
 use overlay::{Config, Node, Passport, Peers, Rights, Role};
 use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::Service;
@@ -50,8 +51,63 @@ pub fn let_expire(owner: &Path, home: &Path) {
 /// Which of `keys` open the drive's root as the nodes have it now. It is fetched by the user of `home`, as a node would hand
 /// it to anybody that serves whoever asks.
 pub fn that_open_the_root(home: &Path, keys: &[&Identity]) -> Vec<PublicKey> {
-    let (network, key) = (read(&home.join("network.json")), read(&home.join("user.key")));
-    let user = identity(&home.join("user.key"));
+    let network = read(&home.join("network.json"));
+    as_user(home, home, |client| that_open(client, &bytes(&network["volume"]["genesis"]), keys))
+}
+
+/// As [`that_open_the_root`], of the space that is the last in the roll of `home`.
+pub fn that_open_the_last_space(home: &Path, keys: &[&Identity]) -> Vec<PublicKey> {
+    as_user(home, home, |client| that_open(client, &last_space(home), keys))
+}
+
+/// Has the user of `writer` seal the space that is the last in the roll of `home` to `readers` and to nobody else, which no command
+/// does: whoever may write can.
+pub fn seal_the_last_space(home: &Path, writer: &Path, readers: &[&Identity]) {
+    let user = identity(&writer.join("user.key"));
+    as_user(home, writer, |client| {
+        let register = opened(client, &last_space(home));
+        let record = client.read(&register).unwrap().expect("the space has a root");
+        let mut root = open_root(&record.payload, record.version, &user.sealing_key()).unwrap();
+        root.charter.readers = readers.iter().map(|reader| reader.sealing_key().public()).collect();
+        (root.version, root.previous) = (record.version + 1, Some(record.header_hash));
+        let payload = RootSealer::new().seal(&root);
+        client.compare_and_swap(&register, Some(record.header_hash), payload).unwrap();
+    });
+}
+
+/// Has the user of `writer` put a link to the same space at a name of the drive that its owner did not give it.
+pub fn link_the_last_space(home: &Path, writer: &Path, name: &str) {
+    let network = read(&home.join("network.json"));
+    let secret = identity(&writer.join("user.key")).sealing_key();
+    as_user(home, writer, |client| {
+        let register = opened(client, &bytes(&network["volume"]["genesis"]));
+        let keys = VolumeKeys { register, secret, readers: Vec::new() };
+        let volume = Volume::open(Rc::new(client.clone()), keys, Options::default()).unwrap();
+        let genesis = Signed::<Genesis>::from_bytes(&last_space(home)).unwrap();
+        volume.make_link(name, &SpaceLink::new(genesis).encode()).unwrap();
+        volume.close().stored().unwrap();
+    });
+}
+
+fn last_space(home: &Path) -> Vec<u8> {
+    let roll = read(&home.join("members/roll.json"));
+    bytes(&roll["spaces"].as_array().unwrap().last().unwrap()["genesis"])
+}
+
+fn opened(client: &dht::Client<Rc<Node>>, genesis: &[u8]) -> RegisterAddress {
+    client.open_register(Membership::from(Signed::<Genesis>::from_bytes(genesis).unwrap())).unwrap()
+}
+
+fn that_open(client: &dht::Client<Rc<Node>>, genesis: &[u8], keys: &[&Identity]) -> Vec<PublicKey> {
+    let root = client.read(&opened(client, genesis)).unwrap().expect("it has a root");
+    let opens = |key: &&Identity| open_root(&root.payload, root.version, &key.sealing_key()).is_ok();
+    keys.iter().copied().filter(opens).map(Identity::public_key).collect()
+}
+
+/// Connects to the network of `home` as the user of another one.
+fn as_user<T: Send>(home: &Path, user: &Path, work: impl FnOnce(&dht::Client<Rc<Node>>) -> T + Send) -> T {
+    let (network, key) = (read(&home.join("network.json")), read(&user.join("user.key")));
+    let user = identity(&user.join("user.key"));
     let addresses: Vec<SocketAddr> = (network["nodes"].as_array().unwrap().iter())
         .map(|node| node["address"].as_str().unwrap().parse().unwrap())
         .collect();
@@ -77,13 +133,8 @@ pub fn that_open_the_root(home: &Path, keys: &[&Identity]) -> Vec<PublicKey> {
             tag: owner_tag(&owner, &array(&network["volume_salt"])),
             replicas: network["replicas"].as_u64().unwrap() as usize,
         };
-        let client = dht::Client::new(overlay.clone(), None, config);
-        let genesis = Signed::<Genesis>::from_bytes(&bytes(&network["volume"]["genesis"])).unwrap();
-        let register = client.open_register(Membership::from(genesis)).unwrap();
-        let root = client.read(&register).unwrap().expect("the drive has a root");
-        let opens = |key: &&Identity| open_root(&root.payload, root.version, &key.sealing_key()).is_ok();
-        let open = keys.iter().copied().filter(opens).map(Identity::public_key).collect();
+        let result = work(&dht::Client::new(overlay.clone(), None, config));
         overlay.stop();
-        open
+        result
     })
 }
