@@ -17,7 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -64,6 +64,7 @@ pub struct WithSpaces {
     opener: Rc<dyn SpaceOpener>,
     numbers: Rc<RefCell<Numbers>>,
     spaces: RefCell<BTreeMap<u64, Rc<Space>>>,
+    is_given_up: Cell<bool>,
     news: Rc<News>,
     /// Those that pass on what volumes tell the kernel.
     tellers: Rc<RefCell<Vec<JoinHandle<()>>>>,
@@ -88,6 +89,7 @@ impl WithSpaces {
             opener,
             numbers: Rc::new(RefCell::new(Numbers::new(SPACES))),
             spaces: RefCell::default(),
+            is_given_up: Cell::new(false),
             news,
             tellers: Rc::new(RefCell::new(vec![teller])),
         })
@@ -107,7 +109,13 @@ impl WithSpaces {
         self.volume_of(&space).map(drop)
     }
 
-    /// To be called when the kernel asks for nothing more, and before the volumes are closed: none is opened from now on, and
+    /// Opens nothing any more, and waits for nothing that is being opened. Nothing was written there yet.
+    pub fn give_up(&self) {
+        self.is_given_up.set(true);
+        self.spaces.borrow().values().for_each(|space| space.give_up());
+    }
+
+    /// To be called when the kernel asks for nothing more, and before the spaces' volumes are closed: none is opened from now on, and
     /// what is being opened is open, or not.
     ///
     /// # Suspends
@@ -170,6 +178,9 @@ impl WithSpaces {
 
     /// The volume of a space, opened if it was not.
     fn volume_of(&self, space: &Rc<Space>) -> Result<Rc<Volume>, Errno> {
+        if self.is_given_up.get() {
+            return space.opened().ok_or(Errno::EIO);
+        }
         let (numbers, news, tellers, tree) =
             (self.numbers.clone(), self.news.clone(), self.tellers.clone(), space.number);
         let tell = move |volume: &Rc<Volume>| {

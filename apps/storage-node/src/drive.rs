@@ -108,16 +108,21 @@ pub(crate) fn serve(
             volume.give_up();
             with_past.give_up();
             spaces.iter().for_each(|spaces| spaces.give_up());
+            with_spaces.iter().for_each(|with_spaces| with_spaces.give_up());
         });
         let spinner = progress::spinner("storing what was written, and unmounting");
         let served = take_away(&mount, mountpoint, &device, server, reason);
-        with_spaces.iter().for_each(|with_spaces| with_spaces.end());
-        let closing = spaces.as_ref().map(|spaces| scope.spawn(|| spaces.close()));
-        let mut outcome = Outcome::of(volume.close(), directory);
-        if let Some(closing) = closing {
-            let cut = Outcome::CutOff { reason: "the end of its spaces was cut short".into() };
-            outcome = outcome.with(closing.join().unwrap_or(cut));
-        }
+        // At the same time: a space that is just being opened may take its time, and the drive does not wait for it.
+        let closing = scope.spawn(|| {
+            with_spaces.iter().for_each(|with_spaces| with_spaces.end());
+            spaces.as_ref().map(|spaces| spaces.close())
+        });
+        let outcome = Outcome::of(volume.close(), directory);
+        let cut = || Some(Outcome::CutOff { reason: "the end of its spaces was cut short".into() });
+        let outcome = match closing.join().unwrap_or_else(|_| cut()) {
+            Some(of_spaces) => outcome.with(of_spaces),
+            None => outcome,
+        };
         spinner.finish_and_clear();
         teller.terminate();
         impatient.terminate();

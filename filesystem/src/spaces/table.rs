@@ -33,7 +33,7 @@ pub(super) struct Space {
     pub(super) name: Bytes,
     volume: RefCell<Option<Rc<Volume>>>,
     refused: Cell<Option<(Instant, Errno)>>,
-    opening: RefCell<Option<JoinHandle<()>>>,
+    opening: RefCell<Option<Rc<JoinHandle<()>>>>,
     is_ending: Cell<bool>,
     opened: Signal,
 }
@@ -117,13 +117,18 @@ impl Space {
         });
         // Unless it ran as far as its end at once.
         if self.opened().is_none() && self.refused.get().is_none() {
-            *self.opening.borrow_mut() = Some(coroutine);
+            *self.opening.borrow_mut() = Some(Rc::new(coroutine));
         }
     }
 
     /// Whether somebody opens it just now.
     pub(super) fn is_opening(&self) -> bool {
         self.opening.borrow().is_some()
+    }
+
+    /// Ends an opening that is under way.
+    pub(super) fn give_up(&self) {
+        self.opening.borrow().iter().for_each(|opening| opening.terminate());
     }
 
     /// Has nobody open it any more, and waits for who does.
@@ -133,7 +138,7 @@ impl Space {
     /// Until then.
     pub(super) fn end(&self) {
         self.is_ending.set(true);
-        let opening = self.opening.borrow_mut().take();
+        let opening = self.opening.borrow().clone();
         if let Some(opening) = opening {
             let _ = opening.join();
         }

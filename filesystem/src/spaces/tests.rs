@@ -230,6 +230,26 @@ fn a_space_shows_at_its_own_name_and_a_link_to_it_at_another_neither_shows_nor_s
 }
 
 #[test]
+fn an_end_that_is_given_up_waits_for_no_opening() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        story.door.is_held.set(true);
+        let shown = story.shown.clone();
+        let asking = reactor::spawn(move || shown.lookup(ROOT, b"space").map(|found| found.mode));
+        reactor::sleep(Duration::from_millis(20));
+        let shown = story.shown.clone();
+        let ending = reactor::spawn(move || shown.end());
+        reactor::sleep(Duration::from_millis(20));
+        assert!(!ending.is_finished());
+        // The door is never let go.
+        story.shown.give_up();
+        ending.join().unwrap();
+        assert_eq!(asking.join().unwrap(), Ok(0));
+        story.end();
+    });
+}
+
+#[test]
 fn who_asks_meanwhile_waits_for_one_opening_and_who_is_interrupted_does_not_stop_it() {
     reactor::run(|| {
         let story = story(Ok(()));
