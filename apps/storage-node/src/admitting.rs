@@ -11,7 +11,7 @@
 //! Not here: what a letter is worth (`roll`).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -81,6 +81,8 @@ struct Host {
     rounds: Cell<u64>,
     /// When it was last looked whether the spaces' roots say what the roll says.
     settled: Cell<Option<Instant>>,
+    /// The spaces of which it was told that theirs do not: it comes back each minute.
+    unsettled: RefCell<BTreeSet<String>>,
 }
 
 impl Admitting {
@@ -113,6 +115,7 @@ impl Admitting {
             replied_by: Cell::new(0),
             rounds: Cell::new(0),
             settled: Cell::new(None),
+            unsettled: RefCell::default(),
         };
         let coroutine = reactor::spawn(move || host.run());
         Ok(Some(Admitting { coroutine }))
@@ -189,7 +192,13 @@ impl Host {
     /// Takes off the drive whom `remove` could not.
     fn put_out(&self, roll: &Roll, revoked: &Revocations) -> Result<(), Failure> {
         let left = roll.left_on_drive(revoked);
-        if left.is_empty() { Ok(()) } else { remove::put_out(&self.sharer(), revoked, &left) }
+        if left.is_empty() {
+            return Ok(());
+        }
+        remove::put_out(&self.sharer(), revoked, &left)?;
+        // They are off the spaces next.
+        self.settled.set(None);
+        Ok(())
     }
 
     /// Goes on with what `share`, `unshare` and `remove` could not say in the spaces' roots.
@@ -199,7 +208,17 @@ impl Host {
             return Ok(());
         }
         self.settled.set(Some(now));
-        space_lists::settle(&self.sharer(), &Revocations::default())
+        let unsettled = space_lists::settle(&self.sharer(), &Revocations::default())?;
+        let told = self.unsettled.take();
+        for space in unsettled.iter().filter(|space| !told.contains(space.path())) {
+            say(format_args!(
+                "who may do what in the space {} has to wait: {}; trying on",
+                space.path(),
+                space.reason()
+            ));
+        }
+        *self.unsettled.borrow_mut() = unsettled.iter().map(|space| space.path().to_owned()).collect();
+        Ok(())
     }
 
     fn answer_letters(&self, roll: &Roll, revoked: &Revocations) -> Result<(), Failure> {
@@ -425,6 +444,7 @@ mod tests {
             replied_by: Cell::new(0),
             rounds: Cell::new(0),
             settled: Cell::new(None),
+            unsettled: RefCell::default(),
         }
     }
 

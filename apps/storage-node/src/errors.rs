@@ -221,8 +221,8 @@ pub(crate) enum Failure {
     /// Members' passports are not renewed.
     #[error("the members' passports could not be renewed: {reason}")]
     Renewing { reason: String },
-    /// Who reads and writes the drive can't be changed now.
-    #[error("who may read and write the drive could not be changed: {reason}")]
+    /// Who reads and writes the drive, or a space in it, can't be changed now.
+    #[error("who may read and write could not be changed: {reason}")]
     Sharing { reason: String },
     /// A part of the drive can't be shared so.
     #[error("{reason}")]

@@ -28,7 +28,7 @@ use crate::output::{self, say};
 use crate::process;
 use crate::roll::{LetIn, Roll};
 use crate::sharing::{Intruder, Sharer, TakenOff};
-use crate::space_lists;
+use crate::space_lists::{self, Unsettled};
 
 /// A node has to write the list down before it answers.
 const KEEP_LIMIT: Duration = Duration::from_secs(10);
@@ -194,14 +194,42 @@ fn put_off_the_drive(
     let user = Member::load(&home.user_key_file(), Role::User)?;
     let store = client.block_store();
     let sharer = Sharer { home, network, store: &store, user: &user };
-    put_out(&sharer, list, std::slice::from_ref(member)).map_err(|failure| {
-        Failure::Removing {
-            reason: format!("the nodes refuse {subject}, but what is written from now on is still sealed to it as well: {failure}"),
-        }
-    })?;
-    say("the drive has a new key, which is sealed to those who stay");
-    tell_what_is_left(&Roll::read(home)?, member, list);
-    Ok(())
+    // What fails of one of these holds up none of the others, and `up` goes on with it.
+    let of_drive = put_out(&sharer, list, std::slice::from_ref(member)).map_err(|failure| Failure::Removing {
+        reason: format!("the nodes refuse {subject}, but what is written from now on is still sealed to it as well: {failure}"),
+    });
+    if of_drive.is_ok() {
+        say("the drive has a new key, which is sealed to those who stay");
+    }
+    let of_spaces =
+        space_lists::settle(&sharer, list).and_then(|unsettled| tell_of_spaces(&unsettled, subject, member));
+    let roll = Roll::read(home).map(|roll| tell_what_is_left(&roll, member, list));
+    of_drive.and(of_spaces).and(roll)
+}
+
+/// Says for which spaces it is not known that somebody who was removed is off.
+///
+/// # Errors
+/// `Failure::Removing` if he is in one of them, as far as this home knows.
+fn tell_of_spaces(unsettled: &[Unsettled], subject: &Subject, member: &LetIn) -> Result<(), Failure> {
+    let (with, without): (Vec<_>, Vec<_>) = unsettled.iter().partition(|space| space.has(member));
+    for space in without {
+        output::warn(format_args!(
+            "whether {subject} is in the space {} could not be looked at; as far as this home knows it is not: {}",
+            space.path(),
+            space.reason()
+        ));
+    }
+    let told: Vec<String> =
+        with.iter().map(|space| format!("{} ({})", space.path(), space.reason())).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "the nodes refuse {subject}, but what is written from now on to these spaces may still be sealed to it as well: {}",
+        told.join(", ")
+    );
+    Err(Failure::Removing { reason })
 }
 
 /// Whoever was removed may have had other ways in: one person may have joined twice by one ticket, or been sent several.
@@ -220,7 +248,7 @@ fn tell_what_is_left(roll: &Roll, member: &LetIn, list: &Revocations) {
     }
 }
 
-/// Takes members off the drive and its spaces, and off the roll's account of who is on it.
+/// Takes members off the drive, and off the roll's account of who is on it.
 ///
 /// # Errors
 /// `Failure::Sharing`, or those of the home's files.
@@ -244,9 +272,7 @@ pub(crate) fn put_out(sharer: &Sharer<'_>, revoked: &Revocations, members: &[Let
             keys.iter().for_each(|key| roll.on_drive(key, false));
             Ok(())
         })
-    })?;
-    // What fails of this, `up` goes on with; the drive is done.
-    space_lists::settle(sharer, revoked)
+    })
 }
 
 /// Says who was on the drive and should not have been.

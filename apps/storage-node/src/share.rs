@@ -6,7 +6,8 @@
 //!
 //! Only the home that made the network shares: its user's key signs who may write, as for the drive.
 
-use std::fmt::Write;
+mod showing;
+
 use std::path::Path;
 use std::rc::Rc;
 use std::thread;
@@ -15,10 +16,8 @@ use std::time::{Duration, Instant};
 use dht::BlockStore;
 use dht::block::mutable::{Genesis, Signed};
 use filesystem::OpenError;
-use filesystem::access::list::{Access, AccessChange, AccessList, CHANGES_MAX, Found, PATH_SIZE_MAX};
+use filesystem::access::list::{Access, AccessChange, AccessList, Found, PATH_SIZE_MAX};
 use filesystem::access::{RootError, SpaceLink, VolumeKeys, open_root};
-use filesystem::calendar::Civil;
-use filesystem::format::printable;
 use filesystem::fuse::mount_table;
 use filesystem::volume::{Options, Place, Volume};
 use overlay::invitation::InvitedAs;
@@ -26,7 +25,7 @@ use overlay::{NodeId, Revocations};
 use reactor::crypto::{PublicKey, random_bytes};
 
 use crate::author;
-use crate::cli::{AccessOptions, ClientOptions, Share, Unshare};
+use crate::cli::{ClientOptions, Share, Unshare};
 use crate::client::{self, Client};
 use crate::client_directory;
 use crate::errand::with_volume;
@@ -37,12 +36,13 @@ use crate::members::{Subject, resolve};
 use crate::mountpoint;
 use crate::name::Name;
 use crate::network::{Hex, Network};
-use crate::output::{self, say};
+use crate::output::say;
 use crate::roll::{Allowed, LetIn, Roll, SpaceEntry};
 use crate::sharing::Sharer;
-use crate::space_lists::{self, Wish};
+use crate::space_lists::{self, Seal, Turn, Wish};
 use crate::spaces;
 use crate::volume;
+pub(crate) use showing::access;
 
 /// As many as a mount shows.
 const SPACES_MAX: usize = 64;
@@ -84,15 +84,18 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
     }
     let people = people(options, &home, &network)?;
     let settings = client::settings(&options.client)?;
-    let (is_new, changed) = with_volume(&options.client, |client, volume| {
+    let (is_new, told) = with_volume(&options.client, |client, volume| {
         let store = client.block_store();
         let sharer = Sharer { home: &home, network: &network, store: &store, user: client.user() };
+        let turn = Turn::take(&home)?;
         let place = volume.look_at_place(name.text()).map_err(at_place)?;
         let begun = begun(&home, &name)?;
         let (genesis, wish) = match &place {
             Place::Link(link) => {
                 let genesis = of_link(link, &name, options.moved, &home, &network)?;
-                space_lists::learn(&sharer, &genesis)?;
+                space_lists::learn(&sharer, &turn, &genesis)?;
+                // Where it was put the roll may know only now.
+                of_link(link, &name, options.moved, &home, &network)?;
                 (genesis, Wish::With(people))
             }
             Place::Free(..) if begun.as_ref().is_some_and(|space| space.is_linked) => {
@@ -108,16 +111,25 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                     name.text()
                 ));
                 let genesis = begun.ok_or_else(|| is_no_space(&name))?.genesis()?;
-                space_lists::learn(&sharer, &genesis)?;
+                space_lists::learn(&sharer, &turn, &genesis)?;
                 (genesis, Wish::AsItIs)
             }
-            // Whom a making that was cut short was to let in, this one does not.
+            // Whom a making that was cut short was to let in, or did let in, this one does not.
             Place::Free(uid, gid) => {
-                (make(&home, &network, client, &name, begun, (*uid, *gid))?, Wish::Exactly(people))
+                let genesis = make(&home, &network, client, &name, begun, (*uid, *gid))?;
+                space_lists::learn(&sharer, &turn, &genesis)?;
+                (genesis, Wish::Exactly(people))
             }
         };
-        let changed = space_lists::publish(&sharer, &genesis, &wish, &Revocations::default())?;
+        let published = space_lists::publish(&sharer, &turn, &genesis, &wish, &Revocations::default())?;
         let is_new = matches!(place, Place::Free(..));
+        // Of a space that is put back nothing is changed, and whoever puts it back is to know for whom it is.
+        let told: Vec<AccessChange> = match wish {
+            Wish::AsItIs => {
+                published.list.present().filter(|change| change.key != genesis.owner).cloned().collect()
+            }
+            Wish::With(_) | Wish::Exactly(_) => published.changed,
+        };
         if is_new {
             volume.make_link(name.text(), &SpaceLink::new(genesis.clone()).encode()).map_err(at_place)?;
         }
@@ -127,9 +139,9 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
         })?;
         // Whoever brings this home back from its words knows of the space.
         keeping::once(&settings, client.overlay());
-        Ok((is_new, changed))
+        Ok((is_new, told))
     })?;
-    tell(&name, &changed);
+    tell(&name, &told);
     wait_until_shown(Path::new(&options.path));
     if is_new {
         say(format_args!(
@@ -164,10 +176,23 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         let Place::Link(link) = volume.look_at_place(name.text()).map_err(at_place)? else {
             return Err(is_no_space(&name));
         };
+        let turn = Turn::take(&home)?;
         let genesis = of_link(&link, &name, options.moved, &home, &network)?;
         let store = client.block_store();
         let sharer = Sharer { home: &home, network: &network, store: &store, user: client.user() };
-        space_lists::learn(&sharer, &genesis)?;
+        let seal = space_lists::learn(&sharer, &turn, &genesis)?;
+        // Where it was put the roll may know only now.
+        of_link(&link, &name, options.moved, &home, &network)?;
+        if seal == Seal::Others && !options.give_up {
+            return Err(refused(
+                format!(
+                    "one of its writers has sealed {} to others than you, and nothing was changed",
+                    name.text()
+                ),
+                "have whoever reads it copy out what is in it; `unshare --give-up` then has the nodes take nothing more of who is taken \
+                 off, and nobody opens what is in it any more",
+            ));
+        }
         let present = read_list(client, settings.seen_directory().as_deref(), &genesis).ok();
         let gone = whom(&options.from, present.as_ref(), &Roll::read(&home)?, &genesis)?;
         // First: if this is cut short, whoever runs `up` here goes on with it.
@@ -175,10 +200,38 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
             let entry = roll.space_or_new(&genesis, name.text());
             entry.people.retain(|allowed| !gone.contains(&allowed.key));
         })?;
-        let changed = space_lists::publish(&sharer, &genesis, &Wish::AsItIs, &Revocations::default())?;
+        let none = Revocations::default();
+        let changed = match seal {
+            Seal::Others if space_lists::strike_off(&sharer, &turn, &genesis, &none)? => None,
+            Seal::Others => {
+                return Err(refused(
+                    format!("nobody whom that takes off may write to {}", name.text()),
+                    "who reads it is up to whoever sealed it: `unshare DIR --give-up` takes all its writers off",
+                ));
+            }
+            Seal::Ours => {
+                let published = space_lists::publish(&sharer, &turn, &genesis, &Wish::AsItIs, &none)?;
+                let is_left = |key: &Hex<[u8; 32]>| {
+                    published.list.access_of(&PublicKey::from_bytes(key.0)) != Access::None
+                };
+                if gone.iter().any(is_left) {
+                    let reason =
+                        format!("somebody is still on the list of {} who was to be off it", name.text());
+                    return Err(refused(reason, "say it again"));
+                }
+                Some(published.changed)
+            }
+        };
         keeping::once(&settings, client.overlay());
         Ok(changed)
     })?;
+    let Some(changed) = changed else {
+        say(format_args!(
+            "the nodes take nothing more for {} of whoever is off its list, and nobody opens what is in it any more",
+            name.text()
+        ));
+        return Ok(());
+    };
     tell(&name, &changed);
     say(format_args!(
         "{} has a key that none of those has whom it was taken from: they read nothing that is written to it from now on; what they \
@@ -198,59 +251,6 @@ fn tell(name: &Name, changed: &[AccessChange]) {
         };
         say(format_args!("{}: {} {may}", name.text(), in_words(change)));
     }
-}
-
-/// Runs `access`.
-///
-/// # Errors
-/// `Failure::Space`, or what keeps the volume from being opened.
-pub(crate) fn access(options: &AccessOptions) -> Result<(), Failure> {
-    let settings = client::settings(&options.client)?;
-    let name = Name::of(&options.path, &options.client)?;
-    let text = with_volume(&options.client, |client, volume| {
-        let Place::Link(link) = volume.look_at_place(name.text()).map_err(at_place)? else {
-            return Err(is_no_space(&name));
-        };
-        let genesis = SpaceLink::decode(&link, &settings.network.volume_owner())
-            .map(|link| link.genesis().clone())
-            .ok_or_else(|| is_no_space(&name))?;
-        let list = read_list(client, settings.seen_directory().as_deref(), &genesis)?;
-        Ok(if options.log { log(&list) } else { render(&list, &genesis.owner) })
-    })?;
-    output::print(&text)
-}
-
-fn render(list: &AccessList, owner: &PublicKey) -> String {
-    let mut text = String::new();
-    for change in list.present() {
-        let owner = if change.key == *owner { "  (the drive's owner)" } else { "" };
-        let may = if change.access == Access::Write { "reads and writes" } else { "reads" };
-        let since = Civil::of(change.at as i64);
-        let _ = writeln!(text, "{:<18}{}  since {since} UTC{owner}", may, in_words(change));
-    }
-    let _ = writeln!(
-        text,
-        "list {} of the space that the drive's owner put at {}, signed by him; `--log` shows how it came to be",
-        list.number,
-        printable(&list.path)
-    );
-    text
-}
-
-fn log(list: &AccessList) -> String {
-    let mut text = String::new();
-    if list.changes.len() == CHANGES_MAX {
-        let _ = writeln!(text, "(the last {CHANGES_MAX} changes are remembered)");
-    }
-    for change in &list.changes {
-        let may = match change.access {
-            Access::None => "neither reads nor writes any more",
-            Access::Read => "reads",
-            Access::Write => "reads and writes",
-        };
-        let _ = writeln!(text, "{} UTC  {}  {may}", Civil::of(change.at as i64), in_words(change));
-    }
-    text
 }
 
 /// As `members` shows who it is.

@@ -8,7 +8,15 @@
 //! another copy of this home signed it. A list under a number that the roll is beyond was put back by somebody who may write there;
 //! so was one whose writers are others than the register's, which nobody but the owner changes.
 //!
-//! Not here: what a list is (`filesystem::access::list`).
+//! Roll and root are two things, so that whoever changes or compares them takes a turn first ([`Turn`]): of the processes of one home
+//! one at a time does.
+//!
+//! Not here: what a list is (`filesystem::access::list`); what is done once a minute (`settling`), and with a space that a writer has
+//! sealed to others (`sealed`).
+
+mod sealed;
+mod settling;
+mod turn;
 
 use std::cell::RefCell;
 
@@ -31,6 +39,13 @@ use crate::roll::{Allowed, LetIn, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::spaces;
 use crate::volume;
+pub(crate) use sealed::strike_off;
+pub(crate) use settling::{Unsettled, settle};
+pub(crate) use turn::Turn;
+
+/// Why nothing can be changed there.
+const SEALED: &str = "one of its writers has sealed it to others than its owner (`unshare --give-up` has the nodes take nothing more of \
+                      who is off its list, after which nobody opens it any more)";
 
 /// What a list is to become.
 #[derive(Debug, Clone)]
@@ -127,11 +142,29 @@ impl Roll {
 
     /// Takes over what a list says that another copy of this home signed, if that is newer than what this roll knows.
     fn learn(&mut self, genesis: &Signed<Genesis>, list: &AccessList) {
+        let bytes = genesis.to_bytes();
+        // A link led to a space that this home did not have. Of one that it has, a list does not say that its link was put: its making may
+        // have been cut short between the two.
+        let is_found = self.spaces.iter().all(|space| space.genesis.0 != bytes);
         let entry = self.space_or_new(genesis, &list.path);
+        entry.is_linked |= is_found;
         if list.number > entry.number {
-            entry.people = people_of(list, &genesis.owner);
-            (entry.number, entry.is_linked) = (list.number, true);
+            (entry.number, entry.people) = (list.number, people_of(list, &genesis.owner));
         }
+    }
+
+    /// Has it say what a list of this home's says that is in the space's root, which was made by a wish.
+    fn published(
+        &mut self,
+        genesis: &Signed<Genesis>,
+        list: &AccessList,
+        wish: &Wish,
+        is_revoked: impl Fn(&PublicKey) -> bool,
+    ) {
+        let entry = self.space_or_new(genesis, &list.path);
+        entry.number = entry.number.max(list.number);
+        entry.people = wish.people(entry);
+        entry.people.retain(|allowed| !is_revoked(&PublicKey::from_bytes(allowed.key.0)));
     }
 }
 
@@ -211,7 +244,30 @@ fn distrust(
     }
 }
 
-/// Has a space's root say what is wished, under a new key if that is another list than it has. Returns what was changed.
+/// As [`distrust`], where the owner's list was taken away: writers of a copy of this home that is older than the last list are not
+/// the register's any more. Of this home's they are: it has nobody in its roll before the register has him.
+fn distrust_without(
+    people: &[Allowed],
+    writers: &[PublicKey],
+    is_revoked: impl Fn(&PublicKey) -> bool,
+) -> Option<&'static str> {
+    let mut listed = people.iter().filter(|allowed| allowed.may_write);
+    let is_off = |key: PublicKey| !writers.contains(&key) && !is_revoked(&key);
+    listed.any(|allowed| is_off(PublicKey::from_bytes(allowed.key.0))).then_some(
+        "somebody who may write there took the owner's list away, and this copy of the home does not know the newest one: say it with \
+         the copy that changed it last",
+    )
+}
+
+/// What a space's root says now.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) list: AccessList,
+    /// What it did not say before.
+    pub(crate) changed: Vec<AccessChange>,
+}
+
+/// Has a space's root say what is wished, under a new key if that is another list than it has.
 ///
 /// # Errors
 /// `Failure::Sharing`, or those of the home's files. Then the roll has what it had.
@@ -220,10 +276,11 @@ fn distrust(
 /// Until the space's root says so.
 pub(crate) fn publish(
     sharer: &Sharer<'_>,
+    _: &Turn,
     genesis: &Signed<Genesis>,
     wish: &Wish,
     revoked: &Revocations,
-) -> Result<Vec<AccessChange>, Failure> {
+) -> Result<Published, Failure> {
     let keys = keys(sharer, genesis)?;
     let (register, owner) = (keys.register, genesis.owner);
     let signed = RefCell::new(None::<(AccessList, usize)>);
@@ -234,7 +291,14 @@ pub(crate) fn publish(
         let entry = roll.spaces.iter().find(|space| space.genesis.0 == bytes);
         let entry = entry.ok_or("the roll of this home does not have the space")?;
         let writers = sharer.store.writers(&register).map_err(|error| error.to_string())?;
-        let before = match charter.access_list(&owner, &register) {
+        let is_revoked = |key: &PublicKey| kept.contains(key) || revoked.contains(key);
+        let found = charter.access_list(&owner, &register);
+        if !matches!(found, Found::List(_))
+            && let Some(reason) = distrust_without(&entry.people, &writers, is_revoked)
+        {
+            return Err(reason.into());
+        }
+        let before = match found {
             Found::List(list) => {
                 if let Some(reason) = distrust(&list, entry.number, &owner, &writers) {
                     return Err(reason.into());
@@ -257,7 +321,6 @@ pub(crate) fn publish(
             access: Access::Write,
             at: now(),
         };
-        let is_revoked = |key: &PublicKey| kept.contains(key) || revoked.contains(key);
         let people = wish.people(entry);
         let list = next_list(&before, &people, entry.number, &roll.members, &own, is_revoked)
             .map_err(|error| error.to_string())?;
@@ -283,53 +346,22 @@ pub(crate) fn publish(
     };
     let swap =
         |expected, payload| sharer.store.swap_with_writers(&register, Some(expected), &payload, &write);
-    match change_readers(sharer.store, &keys, &author::author(), &read, &swap) {
-        Ok(()) => {}
-        Err(SharingError::Root(RootError::NotAReader)) => {
-            return Err(shut_out(sharer, genesis, revoked, wish));
-        }
-        Err(error) => return Err(Failure::Sharing { reason: error.to_string() }),
-    }
-    let Some((list, new)) = signed.into_inner() else { return Ok(Vec::new()) };
+    change_readers(sharer.store, &keys, &author::author(), &read, &swap).map_err(|error| {
+        let reason = match error {
+            SharingError::Root(RootError::NotAReader) => SEALED.into(),
+            other => other.to_string(),
+        };
+        Failure::Sharing { reason }
+    })?;
+    let signed = signed.into_inner();
+    let (list, new) = signed.ok_or_else(|| Failure::Internal("a root was written unread".into()))?;
     let changed = list.changes[list.changes.len() - new..].to_vec();
     Roll::change(sharer.home, |roll| {
-        let entry = roll.space_or_new(genesis, &list.path);
-        entry.number = entry.number.max(list.number);
-        entry.people = people_of(&list, &owner);
+        let kept = sharer.home.revocations(sharer.network)?;
+        roll.published(genesis, &list, wish, |key| kept.contains(key) || revoked.contains(key));
         Ok(())
     })?;
-    Ok(changed)
-}
-
-/// One of a space's writers has sealed it to others than its owner. Nothing more is taken at least from whoever is to be off its
-/// list; what is in it is whose who did that.
-fn shut_out(sharer: &Sharer<'_>, genesis: &Signed<Genesis>, revoked: &Revocations, wish: &Wish) -> Failure {
-    let done = || -> Result<(), String> {
-        let (roll, kept) = read_roll(sharer).map_err(|failure| failure.to_string())?;
-        let (register, bytes) = (genesis.register(), genesis.to_bytes());
-        let entry =
-            roll.spaces.iter().find(|space| space.genesis.0 == bytes).ok_or("the roll does not have it")?;
-        let people = wish.people(entry);
-        let members = roll.members.iter().map(LetIn::public_key);
-        let stay: Vec<PublicKey> = members
-            .filter(|key| {
-                access_of(&people, key) == Access::Write && !kept.contains(key) && !revoked.contains(key)
-            })
-            .collect();
-        let record = sharer.store.read(&register).map_err(|error| error.to_string())?;
-        let record = record.ok_or("the nodes have nothing of it")?;
-        let write = |writers: &mut Vec<PublicKey>| writers.clone_from(&stay);
-        let swapped =
-            sharer.store.swap_with_writers(&register, Some(record.header_hash), &record.payload, &write);
-        swapped.map(drop).map_err(|error| error.to_string())
-    };
-    let reason = match done() {
-        Ok(()) => "one of its writers has sealed the space to others than its owner: from now on nothing is taken of whoever is off \
-                   its list, and what is in it does not open here any more"
-            .into(),
-        Err(error) => format!("one of its writers has sealed the space to others than its owner: {error}"),
-    };
-    Failure::Sharing { reason }
+    Ok(Published { list, changed })
 }
 
 fn keys(sharer: &Sharer<'_>, genesis: &Signed<Genesis>) -> Result<VolumeKeys, Failure> {
@@ -340,8 +372,18 @@ fn keys(sharer: &Sharer<'_>, genesis: &Signed<Genesis>) -> Result<VolumeKeys, Fa
     Ok(VolumeKeys { register, secret: sharer.user.identity.sealing_key(), readers: Vec::new() })
 }
 
+/// To whom a space's root is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// It opens here.
+    Ours,
+    /// It does not, whatever the owner's list said.
+    Others,
+}
+
 /// Takes over what another copy of this home signed for a space, if that is newer than what the roll knows. Before the roll is
-/// changed: whom another copy let in, this one does not take off by that it knows nothing of it.
+/// changed: whom another copy let in, this one does not take off by that it knows nothing of it. Says whether its root opens here:
+/// its writers can seal it to others.
 ///
 /// # Errors
 /// `Failure::Sharing` if the space's root can't be read, or if this home does not have the space and its root has no list of the
@@ -349,54 +391,25 @@ fn keys(sharer: &Sharer<'_>, genesis: &Signed<Genesis>) -> Result<VolumeKeys, Fa
 ///
 /// # Suspends
 /// While it is read.
-pub(crate) fn learn(sharer: &Sharer<'_>, genesis: &Signed<Genesis>) -> Result<(), Failure> {
+pub(crate) fn learn(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) -> Result<Seal, Failure> {
     let keys = keys(sharer, genesis)?;
     let failed = |reason: String| Failure::Sharing { reason };
     let record = sharer.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
     let root = record.map(|record| open_root(&record.payload, record.version, &keys.secret)).transpose();
-    let found = match root {
-        Ok(root) => root.map(|root| root.charter.access_list(&genesis.owner, &keys.register)),
-        // What its writers made of it, publishing deals with.
-        Err(RootError::NotAReader) => None,
+    let (found, seal) = match root {
+        Ok(root) => (root.map(|root| root.charter.access_list(&genesis.owner, &keys.register)), Seal::Ours),
+        Err(RootError::NotAReader) => (None, Seal::Others),
         Err(error) => return Err(failed(error.to_string())),
     };
     let bytes = genesis.to_bytes();
     match found {
         Some(Found::List(list)) => Roll::change(sharer.home, |roll| {
             roll.learn(genesis, &list);
-            Ok(())
+            Ok(seal)
         }),
-        _ if read_roll(sharer)?.0.spaces.iter().any(|space| space.genesis.0 == bytes) => Ok(()),
+        _ if read_roll(sharer)?.0.spaces.iter().any(|space| space.genesis.0 == bytes) => Ok(seal),
         _ => Err(failed("this home does not have the space, and it has no list of its owner's".into())),
     }
-}
-
-/// Has all spaces' roots say what the roll says, and nobody who is revoked; each that can be, though others can't.
-///
-/// # Errors
-/// As [`publish`]: the first.
-///
-/// # Suspends
-/// Until they say so.
-pub(crate) fn settle(sharer: &Sharer<'_>, revoked: &Revocations) -> Result<(), Failure> {
-    let mut result = Ok(());
-    for space in read_roll(sharer)?.0.spaces {
-        let settled = space.genesis().and_then(|genesis| {
-            let keys = keys(sharer, &genesis)?;
-            match sharer.store.read(&keys.register) {
-                // Its making was cut short: nobody is in it.
-                Ok(None) if !space.is_linked => Ok(()),
-                _ => {
-                    learn(sharer, &genesis)?;
-                    publish(sharer, &genesis, &Wish::AsItIs, revoked).map(drop)
-                }
-            }
-        });
-        result = result.and(settled.map_err(|failure| Failure::Sharing {
-            reason: format!("{}, a space of its own: {failure}", space.path),
-        }));
-    }
-    result
 }
 
 fn read_roll(sharer: &Sharer<'_>) -> Result<(Roll, Revocations), Failure> {

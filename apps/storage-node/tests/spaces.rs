@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use overlay::NodeId;
+use reactor::crypto::Identity;
 use rustix::process::Signal;
 
 use common::keys;
@@ -242,13 +243,48 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     // An `unshare` that was killed after its first step: whoever has the owner's key goes on with it.
     let roll = home.join("members/roll.json");
     let mut content: serde_json::Value = serde_json::from_str(&fs::read_to_string(&roll).unwrap()).unwrap();
+    let people = content["spaces"][0]["people"].clone();
     content["spaces"][0]["people"].as_array_mut().unwrap().clear();
     fs::write(&roll, serde_json::to_vec(&content).unwrap()).unwrap();
     let up = Running::up(&home, &a, 1);
     eventually("he is off the list", SOON, || !printed(&home, &["access", "band"]).contains(&id(&bobs)));
+
+    // Bob seals a space to himself and a friend: the owner's home says so, and leaves it to them until the owner gives it up.
+    printed(&home, &["share", "choir", "--write", &id(&bobs)]);
+    let (his, friends) = (keys::identity(&bobs.join("user.key")), Identity::from_seed(&[9; 32]));
+    let both = [&his, &friends];
+    keys::seal_the_last_space(&home, &bobs, &both);
+    let still_opens = || keys::that_open_the_last_space(&home, &both) == both.map(Identity::public_key);
+    let unshare = ["unshare", "choir", "--from", &id(&bobs)];
+    assert!(refusal(&home, &unshare).contains("has sealed choir to others") && still_opens());
+    assert!(up.stop().success());
+    let mut up = Running::up(&home, &a, 1);
+    assert!(up.wait_for("may do what in the space choir has to wait", SOON), "{}", up.drain());
+    assert!(refusal(&home, &["share", "choir"]).contains("has sealed it") && still_opens());
+    let said = printed(&home, &[&unshare[..], &["--give-up"]].concat());
+    assert!(said.contains("nobody opens what is in it"), "{said}");
+    assert_eq!(keys::that_open_the_last_space(&home, &both), []);
     let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
     assert!(is_denied(list(&b.join("band"))));
-    for process in [bob, up] {
-        assert!(process.stop().success());
-    }
+
+    // A space that can't be looked at: a removal fails if he is in it, as far as is known, and is done in all else.
+    let mut bob = bob;
+    let broken = |people: &serde_json::Value| {
+        let mut content: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(&roll).unwrap()).unwrap();
+        content["spaces"][0]["people"] = people.clone();
+        content["spaces"][0]["genesis"] = "00".into();
+        let new = place.join("roll");
+        fs::write(&new, serde_json::to_vec(&content).unwrap()).unwrap();
+        fs::rename(&new, &roll).unwrap();
+    };
+    broken(&people);
+    let said = refusal(&home, &["remove", &id(&bobs)]);
+    assert!(said.contains("may still be sealed to it") && said.contains("band"), "{said}");
+    broken(&serde_json::json!([]));
+    let said = printed(&home, &["remove", &id(&bobs)]);
+    assert!(said.contains("the drive has a new key"), "{said}");
+    signal(bob.pid(), Signal::TERM);
+    assert!(!bob.wait(SOON).expect("it ends").success());
+    assert!(up.stop().success());
 }

@@ -19,8 +19,8 @@ than before, or is let in again, has it so from when he mounts the drive anew.
 
 A space keeps what is in it from those who only read the drive. A writer of the drive can take the directory away or put another
 in its place: he then reads what you put there afterwards; `share DIR` puts the space back. A writer of a space can seal it to
-others than you: the nodes then take nothing more from whoever you take off, but what is in it is lost to you. So let those write
-whom you trust.
+others than you: what is in it is lost to you then, they read and write it as long as you do nothing, and taking them off
+(`unshare --give-up`) makes it unreadable for everybody. So let those write whom you trust.
 
 Snapshots of the drive do not hold what is in its spaces, so that what is removed there is gone; `rm -r` of a directory above goes
 into them. What has a space in it can't be brought back by `restore` as a whole. `put`, `get`, `pin` and `gc` do not look into
@@ -60,6 +60,9 @@ pub(crate) struct Unshare {
     /// Who is taken off its list: a name, or the first digits of an id, as `access` shows them [default: everybody but you]
     #[arg(long, value_name = "WHO")]
     pub(crate) from: Vec<String>,
+    /// Also if one of its writers has sealed it to others than you: nobody opens what is in it any more then
+    #[arg(long)]
+    pub(crate) give_up: bool,
     /// The space lies elsewhere than where it was put, because you moved a directory above it
     #[arg(long)]
     pub(crate) moved: bool,

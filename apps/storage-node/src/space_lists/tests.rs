@@ -9,11 +9,11 @@ use crate::identity::Founding;
 
 const REGISTER: RegisterAddress = RegisterAddress([9; 32]);
 
-fn key(number: u8) -> PublicKey {
+pub(super) fn key(number: u8) -> PublicKey {
     Identity::from_seed(&[number; 32]).public_key()
 }
 
-fn member(number: u8) -> LetIn {
+pub(super) fn member(number: u8) -> LetIn {
     LetIn {
         key: Hex(*key(number).as_bytes()),
         sealing_key: Hex([number; 32]),
@@ -27,7 +27,7 @@ fn member(number: u8) -> LetIn {
     }
 }
 
-fn people(people: &[(u8, bool)]) -> Vec<Allowed> {
+pub(super) fn people(people: &[(u8, bool)]) -> Vec<Allowed> {
     let allowed =
         |(who, may_write): &(u8, bool)| Allowed { key: Hex(*key(*who).as_bytes()), may_write: *may_write };
     people.iter().map(allowed).collect()
@@ -140,4 +140,46 @@ fn a_link_is_gone_by_where_the_owner_put_it_and_never_to_the_drive_itself() {
     for nowhere in [genesis(&stranger, [5; 32]), genesis(&owner, network.volume_salt.0)] {
         assert!(led(&nowhere, "band", true).is_err());
     }
+}
+
+#[test]
+fn what_a_wish_did_is_told_of_the_roll_as_it_is_and_brings_nobody_back() {
+    let genesis = Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
+    let list = next(&new(), &[(2, true), (3, false)], 6, 1);
+    let after = |wish: &Wish| {
+        let mut roll = Roll::default();
+        roll.space_or_new(&genesis, "docs").people = people(&[(3, false), (4, true)]);
+        roll.published(&genesis, &list, wish, |who| *who == key(4));
+        assert_eq!(roll.spaces[0].number, list.number);
+        roll.spaces[0].people.clone()
+    };
+    assert_eq!(after(&Wish::AsItIs), people(&[(3, false)]), "he was taken off meanwhile");
+    assert_eq!(after(&Wish::With(people(&[(2, true)]))), people(&[(3, false), (2, true)]));
+    assert_eq!(after(&Wish::Exactly(people(&[(2, true)]))), people(&[(2, true)]));
+}
+
+#[test]
+fn a_making_that_was_cut_short_is_not_taken_for_a_space_that_somebody_took_away() {
+    let genesis = Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
+    let list = next(&new(), &[(2, true)], 0, 1);
+    let (mut roll, mut elsewhere) = (Roll::default(), Roll::default());
+    roll.space_or_new(&genesis, "docs");
+    roll.learn(&genesis, &list);
+    // The list is there, and its link never was: who says `share` again knows whom to take off.
+    assert_eq!((roll.spaces[0].is_linked, roll.spaces[0].people.clone()), (false, people(&[(2, true)])));
+    assert_eq!(Wish::Exactly(Vec::new()).people(&roll.spaces[0]), []);
+    // What another copy of the home made is found by its link.
+    elsewhere.learn(&genesis, &list);
+    assert!(elsewhere.spaces[0].is_linked);
+}
+
+#[test]
+fn an_older_copy_of_the_home_lets_no_writer_in_where_the_list_was_taken_away() {
+    let who = people(&[(2, true), (3, false)]);
+    let told = |writers: &[PublicKey], revoked: u8| {
+        distrust_without(&who, writers, |who| *who == key(revoked)).is_some()
+    };
+    assert!(told(&[], 9) && told(&[key(3)], 9));
+    // As the owner's own home finds it, also if it is just taking somebody off.
+    assert!(!told(&[key(2)], 9) && !told(&[key(4), key(2)], 9) && !told(&[], 2));
 }

@@ -1,0 +1,71 @@
+//! `access`: who may do what in a space, and how it came to be so.
+
+use std::fmt::Write;
+
+use filesystem::access::SpaceLink;
+use filesystem::access::list::{Access, AccessList, CHANGES_MAX};
+use filesystem::calendar::Civil;
+use filesystem::format::printable;
+use filesystem::volume::Place;
+use reactor::crypto::PublicKey;
+
+use super::{at_place, in_words, is_no_space, read_list};
+use crate::cli::AccessOptions;
+use crate::client;
+use crate::errand::with_volume;
+use crate::errors::Failure;
+use crate::name::Name;
+use crate::output;
+
+/// Runs `access`.
+///
+/// # Errors
+/// `Failure::Space`, or what keeps the volume from being opened.
+pub(crate) fn access(options: &AccessOptions) -> Result<(), Failure> {
+    let settings = client::settings(&options.client)?;
+    let name = Name::of(&options.path, &options.client)?;
+    let text = with_volume(&options.client, |client, volume| {
+        let Place::Link(link) = volume.look_at_place(name.text()).map_err(at_place)? else {
+            return Err(is_no_space(&name));
+        };
+        let genesis = SpaceLink::decode(&link, &settings.network.volume_owner())
+            .map(|link| link.genesis().clone())
+            .ok_or_else(|| is_no_space(&name))?;
+        let list = read_list(client, settings.seen_directory().as_deref(), &genesis)?;
+        Ok(if options.log { log(&list) } else { render(&list, &genesis.owner) })
+    })?;
+    output::print(&text)
+}
+
+fn render(list: &AccessList, owner: &PublicKey) -> String {
+    let mut text = String::new();
+    for change in list.present() {
+        let owner = if change.key == *owner { "  (the drive's owner)" } else { "" };
+        let may = if change.access == Access::Write { "reads and writes" } else { "reads" };
+        let since = Civil::of(change.at as i64);
+        let _ = writeln!(text, "{:<18}{}  since {since} UTC{owner}", may, in_words(change));
+    }
+    let _ = writeln!(
+        text,
+        "list {} of the space that the drive's owner put at {}, signed by him; `--log` shows how it came to be",
+        list.number,
+        printable(&list.path)
+    );
+    text
+}
+
+fn log(list: &AccessList) -> String {
+    let mut text = String::new();
+    if list.changes.len() == CHANGES_MAX {
+        let _ = writeln!(text, "(the last {CHANGES_MAX} changes are remembered)");
+    }
+    for change in &list.changes {
+        let may = match change.access {
+            Access::None => "neither reads nor writes any more",
+            Access::Read => "reads",
+            Access::Write => "reads and writes",
+        };
+        let _ = writeln!(text, "{} UTC  {}  {may}", Civil::of(change.at as i64), in_words(change));
+    }
+    text
+}
