@@ -204,7 +204,7 @@ pub(crate) enum Failure {
     #[error("{} belongs to this network already", path.display())]
     AlreadyJoined { path: PathBuf },
     /// Whom to remove is not clear.
-    #[error("{who:?} is nobody who can be removed: {reason}")]
+    #[error("{who:?}: {reason}")]
     NoMember { who: String, reason: String },
     /// A node can't be done without.
     #[error("{who} cannot be done without: {reason}")]
