@@ -21,7 +21,7 @@ use crate::cli::Netcheck;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::network::Hex;
-use crate::nodes::{ID_DIGITS_MIN, Nodes};
+use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes};
 use crate::output;
 use crate::process;
 use crate::remove::on_each;
@@ -90,7 +90,7 @@ struct NodeCheck {
 /// Runs the command.
 ///
 /// # Errors
-/// Those of the settings' files, or `Failure::NoNode` if no node can be reached.
+/// Those of the settings' files, or `Failure::NoNode` if no node can be reached, or not the one that is asked for.
 pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let limit = Duration::from_secs(options.seconds.into());
@@ -101,7 +101,13 @@ pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
     } else {
         render(&overview)
     };
-    output::print(&text)
+    output::print(&text)?;
+    match &options.to {
+        Some(name) if overview.nodes.iter().all(|node| node.reached.is_none()) => {
+            Err(Failure::NoNode { reason: format!("{name} was not reached within {limit:?}") })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn ask(settings: &Settings, to: Option<&str>, limit: Duration) -> Result<Overview, Failure> {
@@ -110,6 +116,13 @@ fn ask(settings: &Settings, to: Option<&str>, limit: Duration) -> Result<Overvie
     let client = Client::connect(settings)?;
     let overlay = client.overlay();
     let mut contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
+    // Who was not met is one of those that are asked for: that it does not answer is what is to be seen.
+    let unmet: Vec<Contact> = nodes
+        .present()
+        .filter(|node| contacts.iter().all(|contact| contact.id != node.id()))
+        .map(Listed::contact)
+        .collect();
+    contacts.extend(unmet);
     let relays = relays_of(&contacts);
     if let Some(name) = to {
         let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
