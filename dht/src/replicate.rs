@@ -2,7 +2,8 @@
 //!
 //! A put goes to the R closest nodes at once and returns when a quorum holds the block durably; the stragglers go on
 //! in the background. Where one fails, the next closest takes its place. A read asks one node, the next if that one
-//! fails, lies or is slow, and believes nothing that it has not verified. That a block is nowhere it says only if it asked all.
+//! fails, lies or is slow, and believes nothing that it has not verified. That a block is nowhere it says only if all said so
+//! that it knows to be alive.
 //!
 //! So a dead node costs no time: a put never waits for more than a quorum, and a read waits for a hedging delay once,
 //! after which the dead one is asked last.

@@ -202,7 +202,7 @@ fn a_silent_peer_is_asked_once_and_then_buried() {
         assert_eq!(listen(&peer, 1), [Header::Ping]);
         assert!(start.elapsed() >= Duration::from_millis(45));
         assert_eq!(victim.wait_closed(), CloseReason::Silent);
-        assert!((190..2_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_millis(190), "{:?}", start.elapsed());
     });
 }
 

@@ -70,7 +70,7 @@ pub struct Node {
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
     wanted_signal: Signal,
     started: Instant,
-    /// Since when registers are known to be damaged: as many as there are damaged records.
+    /// Since when registers are known to be damaged: of [`relearning::DAMAGED_MAX`] at most.
     damaged_since: RefCell<BTreeMap<RegisterAddress, Instant>>,
     is_amnesiac: Cell<bool>,
     served: Cell<u64>,

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use overlay::NodeId;
-use reactor::serialization::to_envelope;
+use reactor::serialization::{EnvelopeError, to_envelope};
 use reactor::sync::Mutex;
 
+use super::relearning::DAMAGED_MAX;
 use super::stored_register::{StoredRegister, check_ballots};
 use super::{Node, refusal_of};
 use crate::block::configuration::{Configuration, Membership};
@@ -285,14 +286,22 @@ impl Node {
             Err(StoreError::Damaged(_)) => return Err(self.damaged(register)),
             Err(error) => return Err(refusal_of(error)),
         };
-        let decoded = StoredRegister::decode(&stored).map_err(|_| self.damaged(register))?;
+        let decoded = StoredRegister::decode(&stored).map_err(|error| match error {
+            // All that is wrong with it is the program: nothing is learned over it.
+            EnvelopeError::TooOld { .. } | EnvelopeError::TooNew { .. } => Refusal::Store(error.to_string()),
+            _ => self.damaged(register),
+        })?;
         *state = Some(decoded);
         Ok(())
     }
 
-    /// What this node kept of a register it has no more; when that was found is remembered.
+    /// What this node kept of a register it has no more; when that was found is remembered. While the log has a hole all that
+    /// is absent counts as damaged, whatever anybody asks for: so of many it is not.
     fn damaged(&self, register: &RegisterAddress) -> Refusal {
-        self.damaged_since.borrow_mut().entry(*register).or_insert_with(reactor::now);
+        let mut since = self.damaged_since.borrow_mut();
+        if since.len() < DAMAGED_MAX {
+            since.entry(*register).or_insert_with(reactor::now);
+        }
         Refusal::Damaged
     }
 

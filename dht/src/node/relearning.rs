@@ -23,6 +23,9 @@ use crate::register::CALL_TIMEOUT;
 /// After this, nobody counts an answer of before any more: a round's calls are answered by then, or given up.
 const ROUNDS_OVER_AFTER: Duration = CALL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
+/// Of so many registers it is remembered since when they are damaged: some 100 KiB. Each further one costs a wait of its own.
+pub(super) const DAMAGED_MAX: usize = 1024;
+
 /// What enough of the other members tell of a register.
 pub(crate) struct Told {
     /// What each of them has promised, and the list of writers by which it has.
@@ -40,8 +43,14 @@ pub(crate) struct Told {
 impl Node {
     /// When the rounds are over that this node had a part in before it lost what it knew of a register.
     pub(crate) fn rounds_are_over_at(&self, register: &RegisterAddress) -> Instant {
-        let damaged = self.damaged_since.borrow().get(register).copied();
-        damaged.unwrap_or(self.started).max(self.started) + ROUNDS_OVER_AFTER
+        let damaged = self.damaged_since.borrow();
+        let since = match damaged.get(register) {
+            Some(since) => *since,
+            // It may be one of those of which it was not remembered.
+            None if damaged.len() >= DAMAGED_MAX => reactor::now(),
+            None => self.started,
+        };
+        since.max(self.started) + ROUNDS_OVER_AFTER
     }
 
     /// Takes the state of a register that this node has lost from what enough of the other members say. From then on it

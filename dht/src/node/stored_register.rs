@@ -8,7 +8,7 @@
 //! Not here: reading and writing it ([`super::registers`]).
 
 use overlay::NodeId;
-use reactor::serialization::{EnvelopeError, Versioned, from_envelope};
+use reactor::serialization::{Content, EnvelopeError, Versioned, from_envelope};
 use serde::{Deserialize, Serialize};
 
 use crate::block::configuration::Membership;
@@ -38,6 +38,14 @@ impl Versioned for StoredRegister {
     const TYPE_NAME: &'static str = "hypha stored register";
     const VERSION: u32 = 4;
     const READABLE_SINCE: u32 = 4;
+
+    fn upgrade(version: u32, content: Content<'_>) -> Result<StoredRegister, EnvelopeError> {
+        match version {
+            // Nobody learned anything again then.
+            3 => content.decode(),
+            _ => Err(content.too_old()),
+        }
+    }
 }
 
 impl StoredRegister {
@@ -214,4 +222,55 @@ pub(super) fn check_ballots(
         return Err(Refusal::Bounds(format!("a ballot is at most {ROUND_JUMP_MAX} rounds ahead")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use reactor::crypto::Identity;
+    use reactor::serialization::to_envelope;
+
+    use super::*;
+
+    /// As version 3 had it: nobody learned anything again.
+    #[derive(Serialize, Deserialize)]
+    struct Third {
+        membership: Membership,
+        promise: Option<Signed<Proposal>>,
+        acceptor: ThirdAcceptor,
+        list: Option<Signed<AccessList>>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct ThirdAcceptor {
+        promised: Ballot,
+        accepted: Option<Accepted<Proposed>>,
+    }
+
+    impl Versioned for Third {
+        const TYPE_NAME: &'static str = StoredRegister::TYPE_NAME;
+        const VERSION: u32 = 3;
+        const READABLE_SINCE: u32 = 3;
+    }
+
+    #[test]
+    fn what_the_version_before_kept_is_read_and_an_older_one_is_not_taken_for_damaged() {
+        let owner = Identity::from_seed(&[1; 32]);
+        let genesis = Genesis::sign(&owner, [5; 32], vec![NodeId([1; 32])], vec![]);
+        let promised = Ballot::first(7);
+        let third = Third {
+            membership: genesis.clone().into(),
+            promise: None,
+            acceptor: ThirdAcceptor { promised, accepted: None },
+            list: None,
+        };
+        let read = StoredRegister::decode(&to_envelope(&third)).unwrap();
+        let acceptor = Acceptor { promised, ..Acceptor::default() };
+        assert_eq!(read, StoredRegister { acceptor, ..StoredRegister::unheard(genesis) });
+        let mut second = to_envelope(&third);
+        // The versions follow the name.
+        let at = second.windows(8).position(|bytes| bytes == b"register").unwrap() + 8;
+        assert_eq!(second[at..at + 2], [3, 3]);
+        second[at..at + 2].copy_from_slice(&[2, 2]);
+        assert!(matches!(StoredRegister::decode(&second), Err(EnvelopeError::TooOld { version: 2, .. })));
+    }
 }

@@ -110,7 +110,11 @@ impl<O: Overlay + 'static> Repair<O> {
         let words: Vec<_> =
             self.node.words(&[key]).map_err(Failure::Refused)?.into_iter().flatten().collect();
         if !words.is_empty() {
-            self.links.call::<HandWords>(contact, &words, Bytes::new(), COMPARE_TIMEOUT)?;
+            let heard = self.links.call::<HandWords>(contact, &words, Bytes::new(), COMPARE_TIMEOUT);
+            if let Err(failure) = heard {
+                // Too old by its clock, say. What it makes of the block it says itself.
+                tracing::debug!(node = %contact.id, %failure, "an owner's word was not taken");
+            }
         }
         let length = content.len();
         let put_seconds = Some(proof.put_seconds);
@@ -118,6 +122,7 @@ impl<O: Overlay + 'static> Repair<O> {
         match self.links.call::<PutBlock>(contact, &request, content, COMPARE_TIMEOUT) {
             // While we were away.
             Err(Failure::Refused(Refusal::Deleted)) => {
+                self.rest(length);
                 self.fetch_words(contact, &[key])?;
                 // Whoever shows no word that it is gone by is not believed.
                 match self.node.is_dead(address) {

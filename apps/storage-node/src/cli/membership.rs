@@ -80,7 +80,7 @@ pub(crate) struct Join {
     pub(crate) drive: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) home: HomeOption,
-    /// What `members` calls whoever joins, and `remove` takes [default: user@host]. The first ticket's holder of a name has
+    /// What `members` calls whoever joins, and `remove` takes [default: account and machine]. The first ticket's holder of a name has
     /// it, and the next one is NAME-2
     #[arg(long = "as", value_name = "NAME", value_parser = a_name)]
     pub(crate) called: Option<String>,
