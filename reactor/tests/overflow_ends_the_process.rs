@@ -12,6 +12,9 @@ use reactor::{Builder, scope, sleep, spawn, timeout, yield_now};
 
 const CASE: &str = "HYPHA_TEST_OVERFLOW_CASE";
 
+/// When others would go on if the overflow did not end the process: long after it, on however busy a machine.
+const LATER: Duration = Duration::from_secs(30);
+
 /// Deeper and deeper, by frames of some hundred bytes, with `leaf` called in each.
 #[inline(never)]
 #[allow(unconditional_recursion)]
@@ -30,7 +33,7 @@ fn smallest(n: u64) -> u64 {
 
 fn in_a_coroutine(body: impl FnOnce() + 'static) {
     let other = spawn(|| {
-        sleep(Duration::from_millis(20));
+        sleep(LATER);
         println!("somebody went on");
     });
     let _ = Builder::new().name("the deep one").spawn(body).unwrap().join();
@@ -59,7 +62,7 @@ fn overflow(case: &str) {
             let borrowed = [1u8; 64];
             scope(|s| {
                 s.spawn(|| {
-                    sleep(Duration::from_millis(5));
+                    sleep(LATER);
                     println!("somebody went on with {}", borrowed[0]);
                 });
                 deeper(0, &yield_now);
@@ -69,7 +72,7 @@ fn overflow(case: &str) {
             let borrowed = [1u8; 64];
             std::thread::scope(|threads| {
                 threads.spawn(|| {
-                    std::thread::sleep(Duration::from_millis(100));
+                    std::thread::sleep(LATER);
                     println!("somebody went on with {}", borrowed[0]);
                 });
                 deeper(0, &|| ());
