@@ -79,6 +79,10 @@ fn owners_home(options: &ClientOptions) -> Result<(Home, Network), Failure> {
 pub(crate) fn share(options: &Share) -> Result<(), Failure> {
     let (home, network) = owners_home(&options.client)?;
     let name = Name::of(&options.path, &options.client)?;
+    // To commands that only look a slash at the front is the drive's top. What this makes stays, so it takes no other's path for one.
+    if options.path.starts_with('/') && options.path.trim_matches('/') == name.text() {
+        return Err(Failure::Name { name: options.path.clone(), reason: "it lies in no mounted drive" });
+    }
     if name.text().len() > PATH_SIZE_MAX {
         return Err(refused("the path is too long for a space", "put it less deep"));
     }

@@ -80,6 +80,8 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     fs::remove_dir_all(&band).unwrap();
     let theirs = b.join("band");
     assert!(refusal(&bobs, &["share", text(&theirs)]).contains("only the home that made the network"));
+    let outside = text(&home);
+    assert!(refusal(&home, &["share", outside]).contains("lies in no mounted drive"));
     eventually("it is gone everywhere", SOON, || !b.join("band").exists());
     printed(&home, &share);
     assert!(fs::metadata(&band).unwrap().is_dir());
