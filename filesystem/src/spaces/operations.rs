@@ -283,13 +283,13 @@ impl Operations for WithSpaces {
     }
 
     fn sync(&self, inode: Option<Inode>, data_only: bool) -> Result<(), Errno> {
-        if let Some(inode) = inode {
+        if let Some(inode) = inode.filter(|inode| *inode != Inode::ROOT) {
             return match self.find(inode)? {
                 None => self.base.sync(Some(inode), data_only),
                 Some(found) => found.volume.sync(Some(found.inode), data_only),
             };
         }
-        // All of them, whatever becomes of one.
+        // All of them, whatever becomes of one: the mountpoint's stands for that of the whole mount.
         let synced = self.open_volumes().into_iter().map(|volume| volume.sync(None, data_only));
         let spaces = synced.fold(Ok(()), Result::and);
         self.base.sync(None, data_only).and(spaces)

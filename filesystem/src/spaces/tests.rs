@@ -143,6 +143,24 @@ fn a_space_is_a_directory_with_numbers_of_its_own_and_a_border() {
     });
 }
 
+/// It synced the drive alone, and said that all was stored.
+#[test]
+fn a_sync_of_the_mountpoint_takes_what_lies_in_spaces_too() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        let shown = &story.shown;
+        let space = shown.lookup(ROOT, b"space").unwrap();
+        shown.remember(space.inode);
+        let file = shown.make_node(space.inode, b"file", FileKind::Regular, 0o644, 0, &CREDENTIALS).unwrap();
+        shown.remember(file.inode);
+        shown.write(file.inode, 0, b"words", false).unwrap();
+        assert_ne!(story.door.volume.pending().file_count, 0);
+        shown.sync(Some(ROOT), false).unwrap();
+        assert_eq!(story.door.volume.pending().file_count, 0);
+        story.end();
+    });
+}
+
 #[test]
 fn what_cannot_be_opened_is_a_shut_directory_until_it_can() {
     reactor::run(|| {
