@@ -6,12 +6,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use common::running::{Running, signal};
@@ -19,6 +21,10 @@ use common::{Place, eventually, fuse_is_usable, text};
 use rustix::process::Signal;
 
 const SOON: Duration = Duration::from_secs(90);
+/// How many files of the load are there at a time: what a newcomer's coming takes does not grow with the machine's speed.
+const FILE_COUNT: u64 = 200;
+/// How often a newcomer looks for the newest of them.
+const LOOK_COUNT: u64 = 50;
 
 /// A node without a drive, and room for mounts.
 struct Story {
@@ -64,6 +70,51 @@ impl Story {
     }
 }
 
+fn content(number: u64) -> String {
+    format!("content {number}")
+}
+
+/// A program that closes one file after the other as fast as it can, and removes each once it is not among the newest.
+struct Load {
+    /// The number of the last file that is closed; 0 is none.
+    closed: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    writer: JoinHandle<()>,
+}
+
+impl Load {
+    /// Starts it in a new directory, and waits for the first file.
+    fn start(directory: PathBuf) -> Load {
+        fs::create_dir(&directory).unwrap();
+        let (closed, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let writer = thread::spawn({
+            let (closed, stop) = (closed.clone(), stop.clone());
+            move || {
+                for number in 1.. {
+                    fs::write(directory.join(number.to_string()), content(number)).unwrap();
+                    closed.store(number, Ordering::SeqCst);
+                    if number > FILE_COUNT {
+                        fs::remove_file(directory.join((number - FILE_COUNT).to_string())).unwrap();
+                    }
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                }
+            }
+        });
+        eventually("the first file is closed", SOON, || closed.load(Ordering::SeqCst) > 0);
+        Load { closed, stop, writer }
+    }
+
+    /// Ends it; returns the numbers of the files that are there.
+    fn end(self) -> RangeInclusive<u64> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.writer.join().unwrap();
+        let last = self.closed.load(Ordering::SeqCst);
+        last.saturating_sub(FILE_COUNT) + 1..=last
+    }
+}
+
 #[test]
 fn a_newcomer_finds_all_that_a_lone_mount_had_closed() {
     let Some(story) = Story::begin("a_newcomer_finds_all_that_a_lone_mount_had_closed") else { return };
@@ -71,37 +122,34 @@ fn a_newcomer_finds_all_that_a_lone_mount_had_closed() {
     story.wait_until_alone(&a);
 
     for round in 0..3 {
-        let (closed, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let directory = a.join(format!("round-{round}"));
-        fs::create_dir(&directory).unwrap();
-        let load = thread::spawn({
-            let (closed, stop) = (closed.clone(), stop.clone());
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let number = closed.load(Ordering::Relaxed) + 1;
-                    fs::write(directory.join(number.to_string()), format!("content {number}")).unwrap();
-                    closed.store(number, Ordering::SeqCst);
+        let load = Load::start(a.join(format!("round-{round}")));
+        let (second, b) = story.mount("b");
+        let there = b.join(format!("round-{round}"));
+        for _ in 0..LOOK_COUNT {
+            let number = load.closed.load(Ordering::SeqCst);
+            match fs::read_to_string(there.join(number.to_string())) {
+                Ok(found) => assert_eq!(found, content(number)),
+                // Only where so many came since that this one went meanwhile.
+                Err(error) => {
+                    let since = load.closed.load(Ordering::SeqCst) - number;
+                    assert!(since >= FILE_COUNT, "{number} was closed before, {since} since: {error}");
                 }
             }
-        });
-        let (second, b) = story.mount("b");
-        for _ in 0..50 {
-            let number = closed.load(Ordering::SeqCst);
-            if number > 0 {
-                let found = fs::read_to_string(b.join(format!("round-{round}/{number}")));
-                assert_eq!(found.expect("it was closed before"), format!("content {number}"));
-            }
         }
-        let number = closed.load(Ordering::SeqCst);
-        for number in 1..=number {
-            let found = fs::read_to_string(b.join(format!("round-{round}/{number}"))).unwrap();
-            assert_eq!(found, format!("content {number}"));
-        }
-        // The other way round, at once.
+        // The other way round, at once, while the first goes on.
         fs::write(b.join("answer"), format!("round {round}")).unwrap();
         assert_eq!(fs::read_to_string(a.join("answer")).unwrap(), format!("round {round}"));
-        stop.store(true, Ordering::Relaxed);
-        load.join().unwrap();
+        let kept = load.end();
+        for number in kept.clone() {
+            assert_eq!(fs::read_to_string(there.join(number.to_string())).unwrap(), content(number));
+        }
+        // What an open finds at once, a listing shows a moment later; and what was removed with it.
+        let kept: BTreeSet<String> = kept.map(|number| number.to_string()).collect();
+        eventually("they are listed, and nothing else", SOON, || {
+            let listed = fs::read_dir(&there).unwrap();
+            listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+                == kept
+        });
         assert!(second.stop().success());
     }
     story.wait_until_alone(&a);
