@@ -7,10 +7,11 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
 
 use common::running::Running;
-use common::{Place, fuse_is_usable, storage_node, text};
+use common::{Place, fuse_is_usable, run, storage_node, text};
 use dht::block::mutable::{Genesis, Signed};
 use overlay::NodeId;
 use reactor::crypto::PublicKey;
@@ -53,6 +54,17 @@ fn start(home: &Path, numbers: &[u64]) -> Vec<Running> {
     numbers.iter().map(run).collect()
 }
 
+/// The same network's home on another machine, as a backup would bring it there.
+fn copy_without_nodes(home: &Path, copy: &Path) -> PathBuf {
+    fs::create_dir(copy).unwrap();
+    for entry in fs::read_dir(home).unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_name() != "nodes" {
+            run("cp", &["-a", text(&entry.path()), text(copy)]);
+        }
+    }
+    copy.to_owned()
+}
+
 #[test]
 fn nodes_that_do_not_keep_the_root_open_no_volume_and_make_none() {
     if !fuse_is_usable("absence_is_not_inferred") {
@@ -67,19 +79,27 @@ fn nodes_that_do_not_keep_the_root_open_no_volume_and_make_none() {
     assert_eq!((keepers.len(), others.len()), (3, 3));
 
     let running = start(&home, &others);
-    // What a crash with --write-back may have left: whoever makes a volume must not clear it away.
-    let journal = home.join("client/journal");
-    fs::create_dir_all(&journal).unwrap();
-    fs::write(journal.join("left"), "acknowledged").unwrap();
     let away = format!("2 of nodes {}, {} and {} must answer", keepers[0], keepers[1], keepers[2]);
-    let (home_text, elsewhere) = (text(&home), place.join("elsewhere"));
-    refused(&["get", "thesis", "--home", home_text], &away);
-    refused(&["put", "other", text(&home.join("network.json")), "--home", home_text], &away);
-    refused(&["mount", "--home", home_text, text(&elsewhere)], &away);
-    assert_eq!(fs::read_to_string(journal.join("left")).unwrap(), "acknowledged");
-    fs::remove_dir_all(&journal).unwrap();
+    let elsewhere = place.join("elsewhere");
+    // Each waits as long as a quorum is given time, so all of them at once, and each with a home of its own.
+    let file = home.join("network.json");
+    let commands = [&["get", "thesis"][..], &["put", "other", text(&file)], &["mount", text(&elsewhere)]];
+    thread::scope(|s| {
+        for arguments in commands {
+            let (home, away) = (copy_without_nodes(&home, &place.join(arguments[0])), &away);
+            s.spawn(move || {
+                // What a crash with --write-back may have left: whoever makes a volume must not clear it away.
+                let journal = home.join("client/journal");
+                fs::create_dir_all(&journal).unwrap();
+                fs::write(journal.join("left"), "acknowledged").unwrap();
+                refused(&[arguments, &["--home", text(&home)]].concat(), away);
+                assert_eq!(fs::read_to_string(journal.join("left")).unwrap(), "acknowledged");
+            });
+        }
+    });
 
     // One keeper alone is no quorum either; with two, everything is there.
+    let home_text = text(&home);
     let first = start(&home, &keepers[..1]);
     refused(&["get", "thesis", "--home", home_text], &away);
     let second = start(&home, &keepers[1..2]);
