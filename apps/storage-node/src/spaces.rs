@@ -41,7 +41,7 @@ use crate::output::say;
 use crate::roll::Roll;
 use crate::seen::{self, Seen};
 use crate::volume::{Keep, Opening};
-use refusal::{Refused, not_of_that_name, not_opened, not_read};
+use refusal::{Refused, not_its_name, not_of_that_name, not_opened, not_read};
 
 /// What a space's volume keeps in memory of what it read, and of what is not stored yet: a drive may have many.
 const MEMORY_BYTES: usize = 32 << 20;
@@ -57,7 +57,7 @@ const WAITING_INTERVAL: Duration = Duration::from_secs(30);
 struct SpaceFile {
     /// As bytes, of `dht::Signed<Genesis>`.
     genesis: Hex<Vec<u8>>,
-    /// What it is called: by the list of its owner's, when it was opened first.
+    /// What it is called, to the byte: by the list of its owner's, when it was opened first.
     name: String,
 }
 
@@ -107,8 +107,10 @@ impl SpaceOpener for Spaces {
     }
 
     fn open(&self, link: &SpaceLink, name: &[u8]) -> Result<Rc<Volume>, Errno> {
-        let name = printable(&String::from_utf8_lossy(name));
-        self.try_open(link, &name).map_err(|Refused(errno, reason)| {
+        // What the owner calls a space is text, so none is called anything else.
+        let opened = std::str::from_utf8(name).map_err(|_| not_its_name());
+        opened.and_then(|name| self.try_open(link, name)).map_err(|Refused(errno, reason)| {
+            let name = printable(&String::from_utf8_lossy(name));
             self.tell(link, format!("the space {name} is not shown: {reason}"));
             errno
         })
@@ -158,7 +160,8 @@ impl Spaces {
             self.tell(
                 link,
                 format!(
-                    "this user may not write to the space {name} any more: what was written there before and is not stored waits in {place}"
+                    "this user may not write to the space {} any more: what was written there before and is not stored waits in {place}",
+                    printable(name)
                 ),
             );
         }
@@ -208,13 +211,15 @@ impl Spaces {
             self.tell(
                 link,
                 format!(
-                    "the list of who may do what in the space {name} is not its owner's: one of its writers changed it"
+                    "the list of who may do what in the space {} is not its owner's: one of its writers changed it",
+                    printable(name)
                 ),
             );
             return Ok(());
         };
         let known = list.readers();
         if root.charter.readers.iter().any(|reader| !known.contains(reader)) {
+            let name = printable(name);
             self.tell(link, format!("the space {name} is read by somebody whom its owner did not let in"));
         }
         Ok(())
@@ -244,7 +249,7 @@ impl Spaces {
             self.each_that_waits(|link, name, path| {
                 if let Err(errno) = drive.open_space(link, name.as_bytes()) {
                     is_left.set(true);
-                    let place = path.display();
+                    let (name, place) = (printable(name), path.display());
                     self.tell(
                         link,
                         format!("what was written to the space {name} waits in {place}: {errno}"),

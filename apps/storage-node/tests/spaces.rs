@@ -203,41 +203,41 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     let (home, a, b, bobs) = (place.join("home"), place.join("a"), place.join("b"), place.join("bob"));
     let up = Running::up(&home, &a, 1);
     let bob = join(&home, &bobs, &b);
-    printed(&home, &["share", "band", "--write", &id(&bobs)]);
-    eventually("bob writes there", SOON, || fs::write(b.join("band/first"), "1").is_ok());
+    printed(&home, &["share", "band (old)", "--write", &id(&bobs)]);
+    eventually("bob writes there", SOON, || fs::write(b.join("band (old)/first"), "1").is_ok());
 
     // Killed after a close: the next start has it, and puts it in before anybody looks into the space.
-    fs::write(b.join("band/second"), "2").unwrap();
+    fs::write(b.join("band (old)/second"), "2").unwrap();
     kill_hard(bob.pid());
     drop(bob);
     common::detach(&b);
     let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
-    eventually("the owner reads it", SOON, || reads(&a.join("band/second"), "2"));
+    eventually("the owner reads it", SOON, || reads(&a.join("band (old)/second"), "2"));
 
     // No node is there: what is closed waits, and the drive's last word says so of the space as of the drive.
-    assert!(reads(&b.join("band/first"), "1"));
+    assert!(reads(&b.join("band (old)/first"), "1"));
     assert!(up.stop().success());
     let mut bob = bob;
-    fs::write(b.join("band/third"), "3").unwrap();
+    fs::write(b.join("band (old)/third"), "3").unwrap();
     signal(bob.pid(), Signal::TERM);
     let status = bob.wait(Duration::from_secs(120)).expect("it ends");
     let said = bob.drain();
     assert!(!status.success() && said.contains("in the journal of"), "{status}: {said}");
     let up = Running::up(&home, &a, 1);
-    assert!(!a.join("band/third").exists());
+    assert!(!a.join("band (old)/third").exists());
 
     // He may only read meanwhile: it waits on, and no end of his passes that over.
-    printed(&home, &["share", "band", "--read", &id(&bobs)]);
+    printed(&home, &["share", "band (old)", "--read", &id(&bobs)]);
     let mut bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
-    assert!(bob.wait_for("may not write to the space band any more", SOON), "{}", bob.drain());
-    assert!(reads(&b.join("band/second"), "2"));
+    assert!(bob.wait_for("may not write to the space band ?old? any more", SOON), "{}", bob.drain());
+    assert!(reads(&b.join("band (old)/second"), "2"));
     signal(bob.pid(), Signal::TERM);
     let status = bob.wait(SOON).expect("it ends");
     let said = bob.drain();
     assert!(!status.success() && said.contains("in the journal of"), "{status}: {said}");
-    printed(&home, &["share", "band", "--write", &id(&bobs)]);
+    printed(&home, &["share", "band (old)", "--write", &id(&bobs)]);
     let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
-    eventually("it is put in by itself", SOON, || reads(&a.join("band/third"), "3"));
+    eventually("it is put in by itself", SOON, || reads(&a.join("band (old)/third"), "3"));
     for process in [bob, up] {
         assert!(process.stop().success());
     }
@@ -249,7 +249,9 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     content["spaces"][0]["people"].as_array_mut().unwrap().clear();
     fs::write(&roll, serde_json::to_vec(&content).unwrap()).unwrap();
     let up = Running::up(&home, &a, 1);
-    eventually("he is off the list", SOON, || !printed(&home, &["access", "band"]).contains(&id(&bobs)));
+    eventually("he is off the list", SOON, || {
+        !printed(&home, &["access", "band (old)"]).contains(&id(&bobs))
+    });
 
     // Bob seals a space to himself and a friend: the owner's home says so, and leaves it to them until the owner gives it up.
     printed(&home, &["share", "choir", "--write", &id(&bobs)]);
@@ -267,7 +269,7 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     assert!(said.contains("nobody opens what is in it"), "{said}");
     assert_eq!(keys::that_open_the_last_space(&home, &both), []);
     let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
-    assert!(is_denied(list(&b.join("band"))));
+    assert!(is_denied(list(&b.join("band (old)"))));
 
     // A space that can't be looked at: a removal fails if he is in it, as far as is known, and is done in all else.
     let mut bob = bob;

@@ -11,11 +11,18 @@ use filesystem::format::printable;
 /// Why a space is not opened: for programs, and for people.
 pub(super) struct Refused(pub(super) Errno, pub(super) String);
 
-/// Why a space is not shown as `name`: whoever writes the drive can put its link at any. Its writers can take the owner's list away,
-/// which says what it is called: then it is what it was `known` as on this machine, while that list was there.
+/// Why a space is not shown at what can't be the name of any.
+pub(super) fn not_its_name() -> Refused {
+    let reason = "its owner called it otherwise: somebody who may write to the drive put it there";
+    Refused(Errno::EACCES, reason.into())
+}
+
+/// Why a space is not shown as `name`: whoever writes the drive can put its link at any. Names are the same to the byte or not at
+/// all: what shows alike may be another's. Its writers can take the owner's list away, which says what it is called: then it is what
+/// it was `known` as on this machine, while that list was there.
 pub(super) fn not_of_that_name(found: &Found, name: &str, known: Option<&str>) -> Option<String> {
     match found {
-        Found::List(list) if printable(list.name()) == name => None,
+        Found::List(list) if list.name() == name => None,
         Found::List(list) => Some(format!(
             "it is the one that its owner put at {}: somebody who may write to the drive put it in another's place",
             printable(&list.path)
@@ -66,6 +73,16 @@ mod tests {
             assert!(is_shown(&taken_away, "board", Some("board")));
             assert!(!is_shown(&taken_away, "accounts", Some("board")));
             assert!(!is_shown(&taken_away, "accounts", None), "a machine that never saw its list");
+        }
+    }
+
+    #[test]
+    fn names_that_look_alike_where_they_are_shown_are_two() {
+        let list = AccessList::new(RegisterAddress([9; 32]), "a/R&D");
+        let list = Found::List(Signed::sign(&Identity::from_seed(&[1; 32]), list));
+        for (name, is_its) in [("R&D", true), ("R+D", false), ("R?D", false)] {
+            assert_eq!(not_of_that_name(&list, name, None).is_none(), is_its, "{name}");
+            assert_eq!(not_of_that_name(&Found::Nothing, name, Some("R&D")).is_none(), is_its, "{name}");
         }
     }
 }
