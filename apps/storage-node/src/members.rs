@@ -326,7 +326,7 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
     // Of several, those who were removed before are not meant.
     let revoked = home.revocations(network)?;
     let stays = |subject: &Subject| !subject.keys().first().is_some_and(|key| revoked.contains(key));
-    if found.iter().filter(|subject| stays(subject)).count() == 1 {
+    if found.iter().any(stays) {
         found.retain(stays);
     }
     if found.len() > 1 {
@@ -354,5 +354,56 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
         }
         (None, _) if !home.members_directory().exists() => Err(none("nobody was invited yet")),
         (None, _) => Err(none("nobody has that name, and no key begins so")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use reactor::crypto::Identity;
+
+    use super::*;
+    use crate::identity;
+
+    fn member(number: u8, name: &str) -> LetIn {
+        LetIn {
+            key: Hex(*Identity::from_seed(&[number; 32]).public_key().as_bytes()),
+            sealing_key: Hex([number; 32]),
+            name: name.into(),
+            role: InvitedAs::Writer,
+            since: 0,
+            ticket: Hex([number; 32]),
+            number: None,
+            may_be_on_drive: true,
+            passport: None,
+        }
+    }
+
+    #[test]
+    fn a_name_is_that_of_who_stays_and_of_who_is_off_only_where_nobody_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::locate(Some(directory.path())).unwrap();
+        let (network, _) = home.open_or_found(Some(1)).unwrap();
+        let (first, second) = (member(10, "bob"), member(11, "bob"));
+        let roll = Roll { members: vec![first.clone(), second.clone()], ..Roll::default() };
+        let remove = |gone: &[&LetIn]| {
+            let keys = gone.iter().map(|member| member.public_key());
+            let owner = identity::owner(&home).unwrap();
+            let list = Revocations::default().with(&owner, keys, SystemTime::now()).unwrap();
+            list.save(&home.revocations_file()).unwrap();
+        };
+        let named = |who: &str| match resolve(who, &roll, &home, &network) {
+            Ok(Subject::Member(member)) => Ok(member.key),
+            Ok(_) => panic!("{who} is no member"),
+            Err(failure) => Err(failure.to_string()),
+        };
+        let several = named("bob").unwrap_err();
+        assert!(several.contains(&short(&id_of(&first.key))), "{several}");
+        remove(&[&first]);
+        assert_eq!(named("bob"), Ok(second.key.clone()));
+        assert_eq!(named(&short(&id_of(&first.key))), Ok(first.key.clone()), "said again it is gone on with");
+        remove(&[&first, &second]);
+        assert!(named("bob").unwrap_err().contains("several"));
     }
 }

@@ -22,7 +22,7 @@ use crate::home::Home;
 use crate::identity::{self, Member};
 use crate::keeping;
 use crate::leaving;
-use crate::members::{Subject, resolve};
+use crate::members::{Subject, age, resolve};
 use crate::network::{Network, Role};
 use crate::output::{self, say};
 use crate::process;
@@ -46,6 +46,11 @@ pub(crate) fn remove(options: &Remove) -> Result<(), Failure> {
     identity::owner(&home)?;
     let subject = resolve(&options.who, &Roll::read(&home)?, &home, &network)?;
     let settings = Settings::of_home(&home, network.clone());
+    let known = home.revocations(&network)?;
+    if let Some(off) = known.revoked().iter().find(|off| subject.keys().first() == Some(&off.key)) {
+        let ago = age(now(), off.since);
+        say(format_args!("{subject} was removed {ago} ago already; what that left undone is gone on with"));
+    }
     if subject.is_node() {
         return leaving::turn_out(&settings, &home, &subject, options.now);
     }

@@ -241,9 +241,12 @@ impl Roll {
         members.filter_map(LetIn::passport).collect()
     }
 
-    /// `wanted`, or what tells it from those who have it: people remove by name whom they mean.
-    fn a_free_name(&self, wanted: &str) -> String {
-        let is_free = |name: &String| self.members.iter().all(|member| member.name != *name);
+    /// `wanted`, or what tells it from those who have it: people remove by name whom they mean. Who was removed has none any more: it
+    /// is the name of whoever comes back.
+    fn a_free_name(&self, wanted: &str, revoked: &Revocations) -> String {
+        let has =
+            |member: &LetIn, name: &String| member.name == *name && !revoked.contains(&member.public_key());
+        let is_free = |name: &String| !self.members.iter().any(|member| has(member, name));
         let others = (2_u32..).map(|number| format!("{wanted}-{number}"));
         let mut names = std::iter::once(wanted.to_owned()).chain(others);
         names.find(is_free).expect("there are fewer members than numbers")
@@ -288,7 +291,7 @@ impl Roll {
         let member = LetIn {
             key,
             sealing_key: Hex(letter.sealing_key),
-            name: self.a_free_name(&printable(&letter.name)),
+            name: self.a_free_name(&printable(&letter.name), revoked),
             role,
             since: now,
             ticket,
@@ -350,6 +353,19 @@ mod tests {
             Err(Declined::Used),
             "one key, one member"
         );
+    }
+
+    #[test]
+    fn who_comes_back_after_a_removal_has_the_name_that_he_had() {
+        let (mut roll, none) = (Roll::default(), Revocations::default());
+        let network = Founding::new().network(Vec::new());
+        roll.invited(&letter(2, 10, 9).invitation, 7);
+        let removed = roll.admit(&letter(2, 10, 9), &network, &none, 7).unwrap();
+        let owner = Identity::from_seed(&[1; 32]);
+        let revoked = none.with(&owner, [removed.public_key()], SystemTime::now()).unwrap();
+        let back = roll.admit(&letter(2, 11, 9), &network, &revoked, 8).unwrap();
+        assert_eq!(back.name, removed.name, "a removal by this name is to hit who is there");
+        assert_eq!(roll.admit(&letter(2, 12, 9), &network, &revoked, 8).unwrap().name, "a??2Jb-2");
     }
 
     #[test]
