@@ -55,6 +55,8 @@ pub(crate) struct Notes {
     pub(crate) network: Network,
     /// Its number, if it is a node.
     pub(crate) number: Option<u16>,
+    /// What it is called: another may have had the name that it gave itself.
+    pub(crate) name: String,
 }
 
 /// Goes on until it is dropped.
@@ -353,7 +355,7 @@ impl Host {
         if !relays.is_empty() {
             network.relays = relays;
         }
-        let notes = Notes { network, number: member.number };
+        let notes = Notes { network, number: member.number, name: member.name.clone() };
         let notes = serde_json::to_vec(&notes).map_err(|error| Failure::Internal(error.to_string()))?;
         if notes.len() > NOTES_BYTES_MAX {
             return Err(Failure::Internal("the network's description is too long for a reply".into()));

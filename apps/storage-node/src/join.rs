@@ -19,6 +19,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use filesystem::format::printable;
 use overlay::contact::Introduction;
 use overlay::invitation::{Answer, Declined, InvitedAs, Letter, Verdict};
 use overlay::{Contact, DialError, Passport, Ticket, contacts_file, stranger};
@@ -91,9 +92,10 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
                 }
             });
         }
+        let name = printable(&notes.name);
         settle_in(&home, &ticket, options.listen, &identity, &passport, notes)?;
+        say(format_args!("joined as a {role}, called {name}: {}", home.path().display()));
     }
-    say(format_args!("joined as a {role}: {}", home.path().display()));
     match (&options.drive, role) {
         (_, InvitedAs::Node) => Err(go_on_as("run", &home, None)),
         (Some(drive), _) => Err(go_on_as("mount", &home, Some(drive))),
@@ -319,7 +321,7 @@ fn settle_in(
     listen: Option<IpAddr>,
     identity: &Identity,
     passport: &Passport,
-    Notes { network, number }: Notes,
+    Notes { network, number, .. }: Notes,
 ) -> Result<(), Failure> {
     let role = role_of(ticket);
     let key = KeyFile::plain(role, identity, Some(Hex(to_bytes(passport))));

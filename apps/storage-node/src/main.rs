@@ -30,6 +30,7 @@ mod keeping;
 mod keyring;
 mod leaving;
 mod log_file;
+mod member_name;
 mod members;
 mod mount;
 mod mountpoint;

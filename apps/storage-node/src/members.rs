@@ -3,7 +3,7 @@
 //! Who belongs to the network stands in the owner's home: its own keys, and the roll of those who joined. Where they are,
 //! the nodes know, as long as they run. The JSON's fields are only ever added to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -300,6 +300,14 @@ fn short(key: &Hex<[u8; 32]>) -> String {
     key.to_string()[..SHOWN_DIGITS].to_owned()
 }
 
+/// So many first digits of each that no two are alike: some may have been made so that the shown ones are.
+fn told_apart(ids: &[String]) -> Vec<&str> {
+    let firsts = |count: usize| ids.iter().map(move |id| &id[..count.min(id.len())]);
+    let is_enough = |count: &usize| firsts(*count).collect::<BTreeSet<_>>().len() == ids.len();
+    let longest = ids.iter().map(String::len).max().unwrap_or_default();
+    firsts((SHOWN_DIGITS..longest).find(is_enough).unwrap_or(longest)).collect()
+}
+
 /// Whom `who` names: a name that one member has, or the first digits of a member's id or key, or of a ticket's key.
 ///
 /// # Errors
@@ -331,10 +339,9 @@ pub(crate) fn resolve(who: &str, roll: &Roll, home: &Home, network: &Network) ->
     }
     if found.len() > 1 {
         let ids = found.iter().filter_map(|subject| Some(NodeId::of(subject.keys().first()?)));
-        let ids: Vec<String> = ids.map(|id| id.to_string()[..SHOWN_DIGITS].to_owned()).collect();
         return Err(none(&format!(
             "several are called so: give the first digits of one of them: {}",
-            ids.join(", ")
+            told_apart(&ids.map(|id| id.to_string()).collect::<Vec<_>>()).join(", ")
         )));
     }
     match (found.pop(), found.is_empty()) {
@@ -378,6 +385,13 @@ mod tests {
             may_be_on_drive: true,
             passport: None,
         }
+    }
+
+    #[test]
+    fn ids_that_begin_alike_are_shown_as_far_as_they_differ() {
+        let ids = ["00112233445566", "00112233445577", "ff112233445566"].map(String::from);
+        assert_eq!(told_apart(&ids[1..]), ["001122334455", "ff1122334455"]);
+        assert_eq!(told_apart(&ids), ["0011223344556", "0011223344557", "ff11223344556"]);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use filesystem::format::printable;
 use overlay::invitation::{Declined, Invitation, InvitedAs, Letter};
 use overlay::passport::CLOCK_SKEW_MAX;
 use overlay::{Passport, Revocations};
@@ -21,6 +20,7 @@ use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::home::{Home, Lock};
 use crate::identity;
+use crate::member_name;
 use crate::network::{Hex, Network};
 
 /// How long another process may have the roll: it writes one small file.
@@ -85,7 +85,7 @@ pub(crate) struct LetIn {
     pub(crate) key: Hex<[u8; 32]>,
     /// What the drive's root is sealed to for it.
     pub(crate) sealing_key: Hex<[u8; 32]>,
-    /// What it calls itself.
+    /// What it is called: its own word, as far as nobody else has it (`member_name`).
     pub(crate) name: String,
     pub(crate) role: InvitedAs,
     pub(crate) since: u64,
@@ -291,7 +291,7 @@ impl Roll {
         let member = LetIn {
             key,
             sealing_key: Hex(letter.sealing_key),
-            name: self.a_free_name(&printable(&letter.name), revoked),
+            name: self.a_free_name(&member_name::of_newcomer(&letter.name, &letter.holder), revoked),
             role,
             since: now,
             ticket,

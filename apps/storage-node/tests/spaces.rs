@@ -69,6 +69,9 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     let up = Running::up(&home, &a, 1);
     let mut bob = join(&home, &bobs, &b);
     let mut carol = join(&home, &carols, &c);
+    // Both are called after the same machine, and the second one is told what she is called instead.
+    let is_named = |line: &String| line.starts_with("joined as a writer, called ") && line.contains("-2: ");
+    assert!(carol.seen.iter().any(is_named), "{:?}", carol.seen);
     fs::create_dir(a.join("band")).unwrap();
     fs::write(a.join("band/of everybody"), "here").unwrap();
 
