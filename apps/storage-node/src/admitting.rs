@@ -184,10 +184,16 @@ impl Host {
         }
         lists.push(kept);
         let newest = lists.iter().max_by_key(|list| list.version()).cloned().unwrap_or_default();
-        if lists.iter().all(|list| remove::is_below(list, &newest)) {
-            return Ok(if own == newest { None } else { Some(newest) });
-        }
         let (home, network) = (self.home.clone(), self.network.clone());
+        if lists.iter().all(|list| remove::is_below(list, &newest)) {
+            let (is_known, theirs) = (own == newest, newest.clone());
+            if lists.last() != Some(&newest) {
+                // Another copy of this home removed somebody: who may do what goes by what lies here.
+                reactor::offload(move || remove::keep(&home, &network, &theirs))?;
+                self.settled.set(None);
+            }
+            return Ok((!is_known).then_some(newest));
+        }
         reactor::offload(move || remove::sign(&home, &network, &[], &lists)).map(Some)
     }
 
@@ -529,6 +535,11 @@ mod tests {
             }
             let _ = host.round();
             assert_eq!(home.revocations(&network).unwrap(), kept, "nothing is left to be done");
+            // Another copy removes somebody, and the nodes have said so: what is decided here goes by it from now on.
+            let later = kept.with(&owner, [key(11)], SystemTime::now()).unwrap();
+            host.overlay.revoke(later.clone()).unwrap();
+            let _ = host.round();
+            assert_eq!(home.revocations(&network).unwrap(), later);
             host.overlay.stop();
             node.stop();
         });

@@ -126,6 +126,21 @@ pub(crate) fn sign(
     })
 }
 
+/// Has a list on disk here that another copy of this home signed, if it is newer than what lies here and loses nobody.
+///
+/// # Errors
+/// Those of the home's files.
+pub(crate) fn keep(home: &Home, network: &Network, list: &Revocations) -> Result<(), Failure> {
+    Roll::change(home, |_| {
+        let kept = home.revocations(network)?;
+        if kept == *list || !is_below(&kept, list) {
+            return Ok(());
+        }
+        let path = home.revocations_file();
+        list.save(&path).map_err(|error| Failure::file(&path, error))
+    })
+}
+
 /// Whether who has `list` takes `kept` for newer, and loses nobody by it.
 pub(crate) fn is_below(list: &Revocations, kept: &Revocations) -> bool {
     list == kept
