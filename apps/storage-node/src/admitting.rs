@@ -11,9 +11,9 @@
 //! Not here: what a letter is worth (`roll`).
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dht::Client;
@@ -34,12 +34,10 @@ use crate::remove;
 use crate::roll::{LetIn, Roll};
 use crate::sharing::Sharer;
 use crate::shelf::Shelf;
-use crate::space_lists;
+use crate::space_lists::Settling;
 
 /// How often the nodes are asked while a ticket is about.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How often the roots of the drive's spaces are looked at: what failed there is rare, and each look asks the nodes.
-const SETTLE_INTERVAL: Duration = Duration::from_secs(60);
 /// A node that takes longer is asked again a second later.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -81,10 +79,7 @@ struct Host {
     /// The list of the revoked that those replies are by.
     replied_by: Cell<u64>,
     rounds: Cell<u64>,
-    /// When it was last looked whether the spaces' roots say what the roll says.
-    settled: Cell<Option<Instant>>,
-    /// The spaces of which it was told that theirs do not: it comes back each minute.
-    unsettled: RefCell<BTreeSet<String>>,
+    settling: Settling,
 }
 
 impl Admitting {
@@ -116,8 +111,7 @@ impl Admitting {
             replied: RefCell::default(),
             replied_by: Cell::new(0),
             rounds: Cell::new(0),
-            settled: Cell::new(None),
-            unsettled: RefCell::default(),
+            settling: Settling::default(),
         };
         let coroutine = reactor::spawn(move || host.run());
         Ok(Some(Admitting { coroutine }))
@@ -165,7 +159,7 @@ impl Host {
         let revoked = self.overlay.peers().revocations();
         let renewed = self.renew(&revoked);
         let put_out = self.put_out(&roll, &revoked);
-        let settled = self.settle_spaces();
+        let settled = self.settling.go_on(&self.sharer());
         let answered = self.answer_letters(&roll, &revoked);
         self.keeping.go_on(&self.overlay, self.shelf.as_deref());
         handed_on.and(renewed).and(put_out).and(settled).and(answered)
@@ -190,7 +184,7 @@ impl Host {
             if lists.last() != Some(&newest) {
                 // Another copy of this home removed somebody: who may do what goes by what lies here.
                 reactor::offload(move || remove::keep(&home, &network, &theirs))?;
-                self.settled.set(None);
+                self.settling.at_once();
             }
             return Ok((!is_known).then_some(newest));
         }
@@ -205,27 +199,7 @@ impl Host {
         }
         remove::put_out(&self.sharer(), revoked, &left)?;
         // They are off the spaces next.
-        self.settled.set(None);
-        Ok(())
-    }
-
-    /// Goes on with what `share`, `unshare` and `remove` could not say in the spaces' roots.
-    fn settle_spaces(&self) -> Result<(), Failure> {
-        let now = reactor::now();
-        if self.settled.get().is_some_and(|at| now.saturating_duration_since(at) < SETTLE_INTERVAL) {
-            return Ok(());
-        }
-        self.settled.set(Some(now));
-        let unsettled = space_lists::settle(&self.sharer(), &Revocations::default())?;
-        let told = self.unsettled.take();
-        for space in unsettled.iter().filter(|space| !told.contains(space.path())) {
-            say(format_args!(
-                "who may do what in the space {} has to wait: {}; trying on",
-                space.path(),
-                space.reason()
-            ));
-        }
-        *self.unsettled.borrow_mut() = unsettled.iter().map(|space| space.path().to_owned()).collect();
+        self.settling.at_once();
         Ok(())
     }
 
@@ -451,8 +425,7 @@ mod tests {
             replied: RefCell::default(),
             replied_by: Cell::new(0),
             rounds: Cell::new(0),
-            settled: Cell::new(None),
-            unsettled: RefCell::default(),
+            settling: Settling::default(),
         }
     }
 

@@ -221,8 +221,8 @@ fn put_off_the_drive(
     if of_drive.is_ok() {
         say("the drive has a new key, which is sealed to those who stay");
     }
-    let of_spaces =
-        space_lists::settle(&sharer, list).and_then(|unsettled| tell_of_spaces(&unsettled, subject, member));
+    let of_spaces = space_lists::settle(&sharer, list, space_lists::PATIENCE)
+        .and_then(|unsettled| tell_of_spaces(&unsettled, subject, member));
     let roll = Roll::read(home).map(|roll| tell_what_is_left(&roll, member, list));
     of_drive.and(of_spaces).and(roll)
 }

@@ -90,7 +90,9 @@ fn look(
     let of = home.clone();
     let spaces = reactor::offload(move || Roll::read(&of))?.spaces;
     let mut result = Ok(());
-    for space in spaces.iter().filter(|space| space.is_linked) {
+    // One whose making was cut short has a root as soon as it has a list.
+    let has_root = |space: &&SpaceEntry| !space.is_given_up && (space.is_linked || space.number > 0);
+    for space in spaces.iter().filter(has_root) {
         result = result.and(watch(home, store, nodes, grace, space, watched));
     }
     result

@@ -59,6 +59,12 @@ pub(crate) struct SpaceEntry {
     pub(crate) number: u64,
     /// Who may do something in it, beside the owner.
     pub(crate) people: Vec<Allowed>,
+    /// Who was taken off, and may be on its list still: until its root is known to say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) leaving: Vec<Hex<[u8; 32]>>,
+    /// Its writers are off and nobody opens it any more: one of them had sealed it to others than its owner.
+    #[serde(default)]
+    pub(crate) is_given_up: bool,
 }
 
 /// What a member may do in a space.

@@ -6,6 +6,7 @@
 //!
 //! Only the home that made the network shares: its user's key signs who may write, as for the drive.
 
+mod naming;
 mod showing;
 
 use std::path::Path;
@@ -20,7 +21,6 @@ use filesystem::access::list::{Access, AccessChange, AccessList, Found, PATH_SIZ
 use filesystem::access::{RootError, SpaceLink, VolumeKeys, open_root};
 use filesystem::fuse::mount_table;
 use filesystem::volume::{Options, Place, Volume};
-use overlay::invitation::InvitedAs;
 use overlay::{NodeId, Revocations};
 use reactor::crypto::{PublicKey, random_bytes};
 
@@ -32,16 +32,16 @@ use crate::errand::with_volume;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::keeping;
-use crate::members::{Subject, resolve};
 use crate::mountpoint;
 use crate::name::Name;
 use crate::network::{Hex, Network};
 use crate::output::say;
-use crate::roll::{Allowed, LetIn, Roll, SpaceEntry};
+use crate::roll::{Roll, SpaceEntry};
 use crate::sharing::Sharer;
-use crate::space_lists::{self, Seal, Turn, Wish};
+use crate::space_lists::{self, Seal, Turn, Wish, sealed};
 use crate::spaces;
 use crate::volume;
+use naming::{people, whom};
 pub(crate) use showing::access;
 
 /// As many as a mount shows.
@@ -50,8 +50,6 @@ const SPACES_MAX: usize = 64;
 const SHOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Hexadecimal digits of an id that are shown.
 const SHOWN_DIGITS: usize = 12;
-/// Fewer digits are too easily somebody else's.
-const NAMING_DIGITS_MIN: usize = 4;
 
 fn refused(reason: impl Into<String>, advice: &'static str) -> Failure {
     Failure::Space { reason: reason.into(), advice }
@@ -97,10 +95,12 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
         let (genesis, wish) = match &place {
             Place::Link(link) => {
                 let genesis = of_link(link, &name, options.moved, &home, &network)?;
-                space_lists::learn(&sharer, &turn, &genesis)?;
+                let is_begun = is_begun(&home, &genesis)?;
+                opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
                 // Where it was put the roll may know only now.
                 of_link(link, &name, options.moved, &home, &network)?;
-                (genesis, Wish::With(people))
+                // A making that was cut short came as far as its link: whom it was to let in, this one does not.
+                (genesis, if is_begun { Wish::Exactly(people) } else { Wish::With(people) })
             }
             Place::Free(..) if begun.as_ref().is_some_and(|space| space.is_linked) => {
                 // With what was in it before: so nobody is let in by the way.
@@ -115,13 +115,13 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                     name.text()
                 ));
                 let genesis = begun.ok_or_else(|| is_no_space(&name))?.genesis()?;
-                space_lists::learn(&sharer, &turn, &genesis)?;
+                opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
                 (genesis, Wish::AsItIs)
             }
             // Whom a making that was cut short was to let in, or did let in, this one does not.
             Place::Free(uid, gid) => {
                 let genesis = make(&home, &network, client, &name, begun, (*uid, *gid))?;
-                space_lists::learn(&sharer, &turn, &genesis)?;
+                opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
                 (genesis, Wish::Exactly(people))
             }
         };
@@ -187,56 +187,45 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         let seal = space_lists::learn(&sharer, &turn, &genesis)?;
         // Where it was put the roll may know only now.
         of_link(&link, &name, options.moved, &home, &network)?;
-        if seal == Seal::Others && !options.give_up {
-            return Err(refused(
-                format!(
-                    "one of its writers has sealed {} to others than you, and nothing was changed",
-                    name.text()
-                ),
-                "have whoever reads it copy out what is in it; `unshare --give-up` then has the nodes take nothing more of who is taken \
-                 off, and nobody opens what is in it any more",
-            ));
+        match seal {
+            Seal::Ours => {}
+            Seal::Others(error) if !options.give_up => return Err(sealed(&error)),
+            Seal::GivenUp if !options.give_up => return Err(is_given_up(&name)),
+            Seal::Others(_) => {
+                space_lists::strike_off(&sharer, &turn, &genesis)?;
+                keeping::once(&settings, client.overlay());
+                return Ok(None);
+            }
+            Seal::GivenUp => return Ok(None),
         }
         let present = read_list(client, settings.seen_directory().as_deref(), &genesis).ok();
         let gone = whom(&options.from, present.as_ref(), &Roll::read(&home)?, &genesis)?;
         // First: if this is cut short, whoever runs `up` here goes on with it.
-        change_roll(&home, |roll| {
-            let entry = roll.space_or_new(&genesis, name.text());
-            entry.people.retain(|allowed| !gone.contains(&allowed.key));
-        })?;
-        let none = Revocations::default();
-        let changed = match seal {
-            Seal::Others if space_lists::strike_off(&sharer, &turn, &genesis, &none)? => None,
-            Seal::Others => {
-                return Err(refused(
-                    format!("nobody whom that takes off may write to {}", name.text()),
-                    "who reads it is up to whoever sealed it: `unshare DIR --give-up` takes all its writers off",
-                ));
-            }
-            Seal::Ours => {
-                let published = space_lists::publish(&sharer, &turn, &genesis, &Wish::AsItIs, &none)?;
-                let is_left = |key: &Hex<[u8; 32]>| {
-                    published.list.access_of(&PublicKey::from_bytes(key.0)) != Access::None
-                };
-                if gone.iter().any(is_left) {
-                    let reason =
-                        format!("somebody is still on the list of {} who was to be off it", name.text());
-                    return Err(refused(reason, "say it again"));
-                }
-                Some(published.changed)
-            }
-        };
+        change_roll(&home, |roll| roll.take_off(&genesis, name.text(), &gone))?;
+        let published =
+            space_lists::publish(&sharer, &turn, &genesis, &Wish::AsItIs, &Revocations::default())?;
+        let is_left =
+            |key: &Hex<[u8; 32]>| published.list.access_of(&PublicKey::from_bytes(key.0)) != Access::None;
+        if gone.iter().any(is_left) {
+            let reason = format!("somebody is still on the list of {} who was to be off it", name.text());
+            return Err(refused(reason, "say it again"));
+        }
+        let changed = Some(published.changed);
         keeping::once(&settings, client.overlay());
         Ok(changed)
     })?;
     let Some(changed) = changed else {
         say(format_args!(
-            "the nodes take nothing more for {} of whoever is off its list, and nobody opens what is in it any more",
+            "{} is given up: the nodes take nothing more for it from anybody, and nobody opens what is in it any more",
             name.text()
         ));
         return Ok(());
     };
     tell(&name, &changed);
+    if changed.is_empty() {
+        say(format_args!("nobody was on the list of {} whom that takes off", name.text()));
+        return Ok(());
+    }
     say(format_args!(
         "{} has a key that none of those has whom it was taken from: they read nothing that is written to it from now on; what they \
          could read before, they may have kept",
@@ -262,6 +251,28 @@ fn in_words(change: &AccessChange) -> String {
     format!("{} ({})", change.name, &NodeId::of(&change.key).to_string()[..SHOWN_DIGITS])
 }
 
+/// Refuses what can't be changed by a list, since it does not open here.
+fn opens(seal: Seal, name: &Name) -> Result<(), Failure> {
+    match seal {
+        Seal::Ours => Ok(()),
+        Seal::Others(error) => Err(sealed(&error)),
+        Seal::GivenUp => Err(is_given_up(name)),
+    }
+}
+
+fn is_given_up(name: &Name) -> Failure {
+    refused(
+        format!("{} was given up: nobody opens what is in it, and nobody may write there", name.text()),
+        "share another name",
+    )
+}
+
+/// Whether the making of a space that this home has began, and was not known to end.
+fn is_begun(home: &Home, genesis: &Signed<Genesis>) -> Result<bool, Failure> {
+    let bytes = genesis.to_bytes();
+    Ok(Roll::read(home)?.spaces.iter().any(|space| space.genesis.0 == bytes && !space.is_linked))
+}
+
 fn is_no_space(name: &Name) -> Failure {
     refused(format!("{:?} is no space of its own", name.text()), "`storage-node share DIR` makes a new one")
 }
@@ -280,72 +291,6 @@ fn at_place(error: filesystem::volume::LinkError) -> Failure {
     refused(error.to_string(), advice)
 }
 
-/// Whom the options name, who must be members that may do what they are to do.
-fn people(options: &Share, home: &Home, network: &Network) -> Result<Vec<Allowed>, Failure> {
-    let (roll, revoked) = (Roll::read(home)?, home.revocations(network)?);
-    let readers = options.read.iter().map(|who| (who, false));
-    let writers = options.write.iter().map(|who| (who, true));
-    let mut people: Vec<Allowed> = Vec::new();
-    for (who, may_write) in readers.chain(writers) {
-        let none = |reason: &str| Failure::NoMember { who: who.clone(), reason: reason.into() };
-        let member: LetIn = match resolve(who, &roll, home, network)? {
-            Subject::Member(member) if member.role != InvitedAs::Node => member,
-            _ => return Err(none("a space is shared with members who read or write the drive")),
-        };
-        if revoked.contains(&member.public_key()) {
-            return Err(none("it was removed"));
-        }
-        if may_write && member.role != InvitedAs::Writer {
-            return Err(none(
-                "it joined as a reader, whom the nodes let write nothing; a new ticket makes it a writer",
-            ));
-        }
-        people.retain(|known| known.key != member.key);
-        people.push(Allowed { key: member.key, may_write });
-    }
-    Ok(people)
-}
-
-/// Those whom `from` names, or all but the owner: of the list, and of the roll, which may have somebody whom no list has yet.
-fn whom(
-    from: &[String],
-    list: Option<&AccessList>,
-    roll: &Roll,
-    genesis: &Signed<Genesis>,
-) -> Result<Vec<Hex<[u8; 32]>>, Failure> {
-    let mut known: Vec<(Hex<[u8; 32]>, String)> = Vec::new();
-    let listed = list.into_iter().flat_map(AccessList::present).filter(|change| change.key != genesis.owner);
-    known.extend(listed.map(|change| (Hex(*change.key.as_bytes()), change.name.clone())));
-    let bytes = genesis.to_bytes();
-    let space = roll.spaces.iter().find(|space| space.genesis.0 == bytes);
-    for allowed in space.into_iter().flat_map(|space| &space.people) {
-        if known.iter().all(|(key, _)| *key != allowed.key) {
-            let member = roll.members.iter().find(|member| member.key == allowed.key);
-            known.push((allowed.key.clone(), member.map_or(String::new(), |member| member.name.clone())));
-        }
-    }
-    if from.is_empty() {
-        return Ok(known.into_iter().map(|(key, _)| key).collect());
-    }
-    let mut gone = Vec::new();
-    for who in from {
-        let digits = who.to_ascii_lowercase();
-        let is_it = |(key, name): &&(Hex<[u8; 32]>, String)| {
-            let id = NodeId::of(&PublicKey::from_bytes(key.0)).to_string();
-            let is_named = id.starts_with(&digits) || key.to_string().starts_with(&digits);
-            name == who || digits.len() >= NAMING_DIGITS_MIN && is_named
-        };
-        let none =
-            |reason: &str| refused(format!("{who:?}: {reason}"), "`storage-node access DIR` lists them");
-        match known.iter().filter(is_it).collect::<Vec<_>>()[..] {
-            [(key, _)] => gone.push(key.clone()),
-            [] => return Err(none("nobody on the list has that name, and no id begins so")),
-            _ => return Err(none("several on the list are called so: give the first digits of one of them")),
-        }
-    }
-    Ok(gone)
-}
-
 /// The record that made the space that a link at `name` leads to.
 fn of_link(
     link: &[u8],
@@ -358,10 +303,10 @@ fn of_link(
         .map_err(|reason| refused(reason, "look at who may write to the drive, with `members`"))
 }
 
-/// The space that the roll has at `name`.
+/// The space that the roll has at `name`, but for what was given up.
 fn begun(home: &Home, name: &Name) -> Result<Option<SpaceEntry>, Failure> {
     let spaces = Roll::read(home)?.spaces;
-    Ok(spaces.into_iter().rev().find(|space| space.path == name.text()))
+    Ok(spaces.into_iter().rev().find(|space| space.path == name.text() && !space.is_given_up))
 }
 
 /// On this thread: it is one small file, and nothing else waits in a command.

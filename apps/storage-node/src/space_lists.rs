@@ -11,21 +11,22 @@
 //! Roll and root are two things, so that whoever changes or compares them takes a turn first ([`Turn`]): of the processes of one home
 //! one at a time does.
 //!
-//! Not here: what a list is (`filesystem::access::list`); what is done once a minute (`settling`), and with a space that a writer has
-//! sealed to others (`sealed`).
+//! Not here: what a list is (`filesystem::access::list`); what is learnt of other copies' (`learning`); what is done once a minute
+//! (`settling`), and with a space that a writer has sealed to others (`sealed`).
 
+mod learning;
 mod sealed;
 mod settling;
 mod turn;
 
 use std::cell::RefCell;
 
+use dht::RegisterAddress;
 use dht::block::configuration::Configuration;
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, RegisterAddress};
 use filesystem::access::list::{Access, AccessChange, AccessList, Found, TooMany};
 use filesystem::access::sharing::{SharingError, change_readers};
-use filesystem::access::{Charter, RootError, SpaceLink, VolumeKeys, open_root};
+use filesystem::access::{Charter, SpaceLink, VolumeKeys};
 use overlay::Revocations;
 use reactor::crypto::PublicKey;
 
@@ -39,13 +40,10 @@ use crate::roll::{Allowed, LetIn, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::spaces;
 use crate::volume;
-pub(crate) use sealed::strike_off;
-pub(crate) use settling::{Unsettled, settle};
-pub(crate) use turn::Turn;
-
-/// Why nothing can be changed there.
-const SEALED: &str = "one of its writers has sealed it to others than its owner (`unshare --give-up` has the nodes take nothing more of \
-                      who is off its list, after which nobody opens it any more)";
+pub(crate) use learning::{Seal, learn};
+pub(crate) use sealed::{sealed, strike_off};
+pub(crate) use settling::{Settling, Unsettled, settle};
+pub(crate) use turn::{PATIENCE, Turn};
 
 /// What a list is to become.
 #[derive(Debug, Clone)]
@@ -123,6 +121,8 @@ impl Roll {
                 configuration: None,
                 number: 0,
                 people: Vec::new(),
+                leaving: Vec::new(),
+                is_given_up: false,
             });
             self.spaces.len() - 1
         });
@@ -140,16 +140,14 @@ impl Roll {
         }
     }
 
-    /// Takes over what a list says that another copy of this home signed, if that is newer than what this roll knows.
-    fn learn(&mut self, genesis: &Signed<Genesis>, list: &AccessList) {
-        let bytes = genesis.to_bytes();
-        // A link led to a space that this home did not have. Of one that it has, a list does not say that its link was put: its making may
-        // have been cut short between the two.
-        let is_found = self.spaces.iter().all(|space| space.genesis.0 != bytes);
-        let entry = self.space_or_new(genesis, &list.path);
-        entry.is_linked |= is_found;
-        if list.number > entry.number {
-            (entry.number, entry.people) = (list.number, people_of(list, &genesis.owner));
+    /// Takes members off a space, and has it remembered until the space's root is known to say so.
+    pub(crate) fn take_off(&mut self, genesis: &Signed<Genesis>, path: &str, gone: &[Hex<[u8; 32]>]) {
+        let entry = self.space_or_new(genesis, path);
+        entry.people.retain(|allowed| !gone.contains(&allowed.key));
+        for key in gone {
+            if !entry.leaving.contains(key) {
+                entry.leaving.push(key.clone());
+            }
         }
     }
 
@@ -165,6 +163,8 @@ impl Roll {
         entry.number = entry.number.max(list.number);
         entry.people = wish.people(entry);
         entry.people.retain(|allowed| !is_revoked(&PublicKey::from_bytes(allowed.key.0)));
+        // The root says so: they are off, or were let in anew.
+        entry.leaving.clear();
     }
 }
 
@@ -245,15 +245,20 @@ fn distrust(
 }
 
 /// As [`distrust`], where the owner's list was taken away: writers of a copy of this home that is older than the last list are not
-/// the register's any more. Of this home's they are: it has nobody in its roll before the register has him.
+/// the register's any more. Of this home's they are: it has nobody in its roll before the register has him. And whom a list had that
+/// is gone, and this home never let in, it has no key for to put on a new one.
 fn distrust_without(
     people: &[Allowed],
     writers: &[PublicKey],
+    members: &[LetIn],
     is_revoked: impl Fn(&PublicKey) -> bool,
 ) -> Option<&'static str> {
-    let mut listed = people.iter().filter(|allowed| allowed.may_write);
-    let is_off = |key: PublicKey| !writers.contains(&key) && !is_revoked(&key);
-    listed.any(|allowed| is_off(PublicKey::from_bytes(allowed.key.0))).then_some(
+    let is_older = |allowed: &Allowed| {
+        let key = PublicKey::from_bytes(allowed.key.0);
+        let is_off = allowed.may_write && !writers.contains(&key);
+        (is_off || members.iter().all(|member| member.key != allowed.key)) && !is_revoked(&key)
+    };
+    people.iter().any(is_older).then_some(
         "somebody who may write there took the owner's list away, and this copy of the home does not know the newest one: say it with \
          the copy that changed it last",
     )
@@ -270,7 +275,7 @@ pub(crate) struct Published {
 /// Has a space's root say what is wished, under a new key if that is another list than it has.
 ///
 /// # Errors
-/// `Failure::Sharing`, or those of the home's files. Then the roll has what it had.
+/// `Failure::Sharing`, `Failure::Space` if it does not open here, or those of the home's files. Then the roll has what it had.
 ///
 /// # Suspends
 /// Until the space's root says so.
@@ -283,7 +288,7 @@ pub(crate) fn publish(
 ) -> Result<Published, Failure> {
     let keys = keys(sharer, genesis)?;
     let (register, owner) = (keys.register, genesis.owner);
-    let signed = RefCell::new(None::<(AccessList, usize)>);
+    let (signed, planted) = (RefCell::new(None::<(AccessList, usize)>), RefCell::new(None::<String>));
     // Asked after the root was read and before it is swapped, as for the drive.
     let read = |charter: &mut Charter| {
         let (roll, kept) = read_roll(sharer).map_err(|failure| failure.to_string())?;
@@ -294,7 +299,7 @@ pub(crate) fn publish(
         let is_revoked = |key: &PublicKey| kept.contains(key) || revoked.contains(key);
         let found = charter.access_list(&owner, &register);
         if !matches!(found, Found::List(_))
-            && let Some(reason) = distrust_without(&entry.people, &writers, is_revoked)
+            && let Some(reason) = distrust_without(&entry.people, &writers, &roll.members, is_revoked)
         {
             return Err(reason.into());
         }
@@ -303,6 +308,9 @@ pub(crate) fn publish(
                 if let Some(reason) = distrust(&list, entry.number, &owner, &writers) {
                     return Err(reason.into());
                 }
+                let known = list.readers();
+                let is_planted = charter.readers.iter().any(|reader| !known.contains(reader));
+                planted.replace(is_planted.then(|| entry.path.clone()));
                 (*list).clone()
             }
             Found::Nothing => AccessList::new(register, &entry.path),
@@ -346,13 +354,18 @@ pub(crate) fn publish(
     };
     let swap =
         |expected, payload| sharer.store.swap_with_writers(&register, Some(expected), &payload, &write);
-    change_readers(sharer.store, &keys, &author::author(), &read, &swap).map_err(|error| {
-        let reason = match error {
-            SharingError::Root(RootError::NotAReader) => SEALED.into(),
-            other => other.to_string(),
-        };
-        Failure::Sharing { reason }
+    change_readers(sharer.store, &keys, &author::author(), &read, &swap).map_err(|error| match error {
+        SharingError::Root(error) => sealed(&error),
+        SharingError::Undecided(reason) => {
+            Failure::Space { reason, advice: "nothing was changed; `access` says who may do what" }
+        }
+        other => Failure::Sharing { reason: other.to_string() },
     })?;
+    if let Some(path) = planted.into_inner() {
+        output::warn(format_args!(
+            "one of its writers had sealed {path} to somebody whom you did not let in: it has a new key now, which is not"
+        ));
+    }
     let signed = signed.into_inner();
     let (list, new) = signed.ok_or_else(|| Failure::Internal("a root was written unread".into()))?;
     let changed = list.changes[list.changes.len() - new..].to_vec();
@@ -370,46 +383,6 @@ fn keys(sharer: &Sharer<'_>, genesis: &Signed<Genesis>) -> Result<VolumeKeys, Fa
     let register: RegisterAddress =
         sharer.store.open_register(membership).map_err(|error| volume::failed(error.to_string()))?;
     Ok(VolumeKeys { register, secret: sharer.user.identity.sealing_key(), readers: Vec::new() })
-}
-
-/// To whom a space's root is sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Seal {
-    /// It opens here.
-    Ours,
-    /// It does not, whatever the owner's list said.
-    Others,
-}
-
-/// Takes over what another copy of this home signed for a space, if that is newer than what the roll knows. Before the roll is
-/// changed: whom another copy let in, this one does not take off by that it knows nothing of it. Says whether its root opens here:
-/// its writers can seal it to others.
-///
-/// # Errors
-/// `Failure::Sharing` if the space's root can't be read, or if this home does not have the space and its root has no list of the
-/// owner's, which every space has; or those of the home's files.
-///
-/// # Suspends
-/// While it is read.
-pub(crate) fn learn(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) -> Result<Seal, Failure> {
-    let keys = keys(sharer, genesis)?;
-    let failed = |reason: String| Failure::Sharing { reason };
-    let record = sharer.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
-    let root = record.map(|record| open_root(&record.payload, record.version, &keys.secret)).transpose();
-    let (found, seal) = match root {
-        Ok(root) => (root.map(|root| root.charter.access_list(&genesis.owner, &keys.register)), Seal::Ours),
-        Err(RootError::NotAReader) => (None, Seal::Others),
-        Err(error) => return Err(failed(error.to_string())),
-    };
-    let bytes = genesis.to_bytes();
-    match found {
-        Some(Found::List(list)) => Roll::change(sharer.home, |roll| {
-            roll.learn(genesis, &list);
-            Ok(seal)
-        }),
-        _ if read_roll(sharer)?.0.spaces.iter().any(|space| space.genesis.0 == bytes) => Ok(seal),
-        _ => Err(failed("this home does not have the space, and it has no list of its owner's".into())),
-    }
 }
 
 fn read_roll(sharer: &Sharer<'_>) -> Result<(Roll, Revocations), Failure> {

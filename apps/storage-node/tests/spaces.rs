@@ -62,6 +62,15 @@ fn copy_of(home: &Path, copy: &Path) {
     }
 }
 
+/// Changes a home's roll under whoever reads it.
+fn change_roll(home: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let (roll, new) = (home.join("members/roll.json"), home.join("members/roll.new"));
+    let mut content = serde_json::from_str(&fs::read_to_string(&roll).unwrap()).unwrap();
+    change(&mut content);
+    fs::write(&new, serde_json::to_vec(&content).unwrap()).unwrap();
+    fs::rename(&new, &roll).unwrap();
+}
+
 fn is_denied<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
     result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
@@ -169,6 +178,18 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
     assert!(is_denied(list(&b.join("band"))));
 
+    // One of two writers puts something into the place of a space's root that nobody opens. Where the owner gives that space up
+    // neither of them writes there any more: what there was before is nobody's to put back.
+    printed(&home, &["share", "choir", "--write", &id(&bobs), "--write", &id(&carols)]);
+    keys::overwrite_the_last_space(&home, &carols, b"no root at all").unwrap();
+    assert!(refusal(&home, &["unshare", "choir", "--from", &id(&carols)]).contains("does not open here"));
+    let said = printed(&home, &["unshare", "choir", "--from", &id(&carols), "--give-up"]);
+    assert!(said.contains("choir is given up"), "{said}");
+    for writer in [&bobs, &carols] {
+        assert!(keys::overwrite_the_last_space(&home, writer, b"what there was before").is_err());
+    }
+    assert!(refusal(&home, &["share", "choir"]).contains("was given up"));
+
     // A member who is removed from the network is out of its spaces, too, also if another copy of the owner's home does it, which
     // has never heard of them.
     printed(&copy, &["remove", &id(&carols)]);
@@ -260,11 +281,7 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     }
 
     // An `unshare` that was killed after its first step: whoever has the owner's key goes on with it.
-    let roll = home.join("members/roll.json");
-    let mut content: serde_json::Value = serde_json::from_str(&fs::read_to_string(&roll).unwrap()).unwrap();
-    let people = content["spaces"][0]["people"].clone();
-    content["spaces"][0]["people"].as_array_mut().unwrap().clear();
-    fs::write(&roll, serde_json::to_vec(&content).unwrap()).unwrap();
+    change_roll(&home, |roll| roll["spaces"][0]["people"].as_array_mut().unwrap().clear());
     let up = Running::up(&home, &a, 1);
     eventually("he is off the list", SOON, || {
         !printed(&home, &["access", "band (old)"]).contains(&id(&bobs))
@@ -277,10 +294,14 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     keys::seal_the_last_space(&home, &bobs, &both);
     let still_opens = || keys::that_open_the_last_space(&home, &both) == both.map(Identity::public_key);
     let unshare = ["unshare", "choir", "--from", &id(&bobs)];
-    assert!(refusal(&home, &unshare).contains("has sealed choir to others") && still_opens());
+    assert!(refusal(&home, &unshare).contains("has sealed it to others") && still_opens());
     assert!(up.stop().success());
     let mut up = Running::up(&home, &a, 1);
-    assert!(up.wait_for("may do what in the space choir has to wait", SOON), "{}", up.drain());
+    assert!(
+        up.wait_for("in the space choir has to wait: one of its writers has sealed it", SOON),
+        "{}",
+        up.drain()
+    );
     assert!(refusal(&home, &["share", "choir"]).contains("has sealed it") && still_opens());
     let said = printed(&home, &[&unshare[..], &["--give-up"]].concat());
     assert!(said.contains("nobody opens what is in it"), "{said}");
@@ -288,22 +309,28 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
     assert!(is_denied(list(&b.join("band (old)"))));
 
-    // A space that can't be looked at: a removal fails if he is in it, as far as is known, and is done in all else.
+    // A making that came as far as its list: whom it was to let in the next one does not, and says so.
+    printed(&home, &["share", "duo", "--write", &id(&bobs)]);
+    change_roll(&home, |roll| roll["spaces"][2]["is_linked"] = false.into());
+    let said = printed(&home, &["share", "duo"]);
+    assert!(said.contains(&id(&bobs)) && said.contains("neither read nor write"), "{said}");
+    printed(&home, &["share", "duo", "--write", &id(&bobs)]);
+
+    // A space that can't be looked at: a removal fails if he was to be off it and is not known to be, and is done in all else.
     let mut bob = bob;
-    let broken = |people: &serde_json::Value| {
-        let mut content: serde_json::Value =
-            serde_json::from_str(&fs::read_to_string(&roll).unwrap()).unwrap();
-        content["spaces"][0]["people"] = people.clone();
-        content["spaces"][0]["genesis"] = "00".into();
-        let new = place.join("roll");
-        fs::write(&new, serde_json::to_vec(&content).unwrap()).unwrap();
-        fs::rename(&new, &roll).unwrap();
+    let broken = |leaving: serde_json::Value| {
+        change_roll(&home, |roll| {
+            roll["spaces"][0]["leaving"] = leaving;
+            roll["spaces"][0]["genesis"] = "00".into();
+        });
     };
-    broken(&people);
+    broken(serde_json::json!([keys::identity(&bobs.join("user.key")).public_key().to_string()]));
     let said = refusal(&home, &["remove", &id(&bobs)]);
     assert!(said.contains("may still be sealed to it") && said.contains("band"), "{said}");
-    broken(&serde_json::json!([]));
+    assert!(!printed(&home, &["access", "duo"]).contains(&id(&bobs)));
+    broken(serde_json::json!([]));
     let said = printed(&home, &["remove", &id(&bobs)]);
+    assert!(said.contains("removed") && said.contains("ago already"), "{said}");
     assert!(said.contains("the drive has a new key"), "{said}");
     signal(bob.pid(), Signal::TERM);
     assert!(!bob.wait(SOON).expect("it ends").success());

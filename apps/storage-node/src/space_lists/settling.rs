@@ -1,14 +1,23 @@
 //! Going on with what commands could not say in the spaces' roots: what the roll says is said there, by whoever has the owner's key.
 //!
-//! It takes nobody's data away, since nobody has asked for it: a space that does not open here is told, and left as it is.
+//! It takes nobody's data away, since nobody has asked for it: a space that does not open here is told, and left as it is. One that
+//! was given up is passed over: nobody is in it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use dht::BlockStore;
 use overlay::Revocations;
 
-use super::{Turn, Wish, keys, learn, publish, read_roll};
+use super::{Seal, Turn, Wish, keys, learn, publish, read_roll, sealed};
 use crate::errors::Failure;
+use crate::output::say;
 use crate::roll::{LetIn, SpaceEntry};
 use crate::sharing::Sharer;
+
+/// How often the roots of the drive's spaces are looked at: what failed there is rare, and each look asks the nodes.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// A space whose root does not say what the roll says, as far as is known.
 #[derive(Debug)]
@@ -16,6 +25,8 @@ pub(crate) struct Unsettled {
     /// As the roll had it before.
     space: SpaceEntry,
     reason: String,
+    /// Another process of this home is at it.
+    is_busy: bool,
 }
 
 impl Unsettled {
@@ -29,42 +40,109 @@ impl Unsettled {
         &self.reason
     }
 
-    /// Whether `member` is in it, as far as this home knows.
+    /// Whether `member` is in it, as far as this home knows, or was to be off it and is not known to be.
     pub(crate) fn has(&self, member: &LetIn) -> bool {
-        self.space.people.iter().any(|allowed| allowed.key == member.key)
+        let is_in = self.space.people.iter().any(|allowed| allowed.key == member.key);
+        is_in || self.space.leaving.contains(&member.key)
     }
 }
 
-/// Has all spaces' roots say what the roll says, and nobody who is revoked. Returns those for which that failed.
+/// What is done once a minute.
+#[derive(Debug, Default)]
+pub(crate) struct Settling {
+    /// When it was done last.
+    last: Cell<Option<Instant>>,
+    /// Of which spaces it was told why they are not settled: it comes back each minute.
+    told: RefCell<BTreeSet<(String, String)>>,
+}
+
+impl Settling {
+    /// Has it done the next time, whenever it was done last.
+    pub(crate) fn at_once(&self) {
+        self.last.set(None);
+    }
+
+    /// Goes on with what `share`, `unshare` and `remove` could not say in the spaces' roots, if it is time for that.
+    ///
+    /// # Errors
+    /// Those of the home's files.
+    ///
+    /// # Suspends
+    /// Until they say so, or it is known that they can't.
+    pub(crate) fn go_on(&self, sharer: &Sharer<'_>) -> Result<(), Failure> {
+        let now = reactor::now();
+        if self.last.get().is_some_and(|at| now.saturating_duration_since(at) < INTERVAL) {
+            return Ok(());
+        }
+        self.last.set(Some(now));
+        // Letters and removals wait for this one: where a command is at work, what is left is done a minute later.
+        let unsettled = settle(sharer, &Revocations::default(), Duration::ZERO)?;
+        for space in news(&mut self.told.borrow_mut(), &unsettled) {
+            say(format_args!(
+                "who may do what in the space {} has to wait: {}; trying on",
+                space.path(),
+                space.reason()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What is to be told of those that are not settled, each reason once for as long as a space is among them.
+fn news<'a>(told: &mut BTreeSet<(String, String)>, unsettled: &'a [Unsettled]) -> Vec<&'a Unsettled> {
+    told.retain(|(path, _)| unsettled.iter().any(|space| space.path() == path));
+    let mut is_new = |space: &&Unsettled| {
+        !space.is_busy && told.insert((space.path().to_owned(), space.reason().to_owned()))
+    };
+    unsettled.iter().filter(|space| is_new(space)).collect()
+}
+
+/// Has all spaces' roots say what the roll says, and nobody who is revoked. Returns those for which that failed. Another process that
+/// is changing who may do what is waited for, so long for all of them together.
 ///
 /// # Errors
 /// Those of the home's files.
 ///
 /// # Suspends
 /// Until they say so.
-pub(crate) fn settle(sharer: &Sharer<'_>, revoked: &Revocations) -> Result<Vec<Unsettled>, Failure> {
-    let spaces = read_roll(sharer)?.0.spaces;
-    let unsettled = spaces.into_iter().filter_map(|space| {
-        let failure = settle_one(sharer, &space, revoked).err()?;
+pub(crate) fn settle(
+    sharer: &Sharer<'_>,
+    revoked: &Revocations,
+    patience: Duration,
+) -> Result<Vec<Unsettled>, Failure> {
+    let until = reactor::now() + patience;
+    let spaces = read_roll(sharer)?.0.spaces.into_iter().filter(|space| !space.is_given_up);
+    let unsettled = spaces.filter_map(|space| {
+        let failure = settle_one(sharer, &space, revoked, until).err()?;
+        let is_busy = matches!(failure, Failure::Locked { .. });
         let reason = match failure {
             Failure::Sharing { reason } => reason,
+            Failure::Space { reason, advice } => format!("{reason} ({advice})"),
             other => other.to_string(),
         };
-        Some(Unsettled { space, reason })
+        Some(Unsettled { space, reason, is_busy })
     });
     Ok(unsettled.collect())
 }
 
-fn settle_one(sharer: &Sharer<'_>, space: &SpaceEntry, revoked: &Revocations) -> Result<(), Failure> {
-    let turn = Turn::take(sharer.home)?;
+fn settle_one(
+    sharer: &Sharer<'_>,
+    space: &SpaceEntry,
+    revoked: &Revocations,
+    until: Instant,
+) -> Result<(), Failure> {
+    let turn = Turn::by(sharer.home, until)?;
     let genesis = space.genesis()?;
     let keys = keys(sharer, &genesis)?;
     if !space.is_linked && matches!(sharer.store.read(&keys.register), Ok(None)) {
         // Its making was cut short: nobody is in it.
         return Ok(());
     }
-    learn(sharer, &turn, &genesis)?;
-    publish(sharer, &turn, &genesis, &Wish::AsItIs, revoked).map(drop)
+    match learn(sharer, &turn, &genesis)? {
+        Seal::Ours => publish(sharer, &turn, &genesis, &Wish::AsItIs, revoked).map(drop),
+        Seal::Others(error) => Err(sealed(&error)),
+        Seal::GivenUp => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -73,17 +151,42 @@ mod tests {
     use super::*;
     use crate::network::Hex;
 
-    #[test]
-    fn a_space_that_fails_concerns_those_who_are_in_it() {
+    fn unsettled(path: &str, reason: &str) -> Unsettled {
         let space = SpaceEntry {
             genesis: Hex(Vec::new()),
-            path: "docs".into(),
+            path: path.into(),
             is_linked: true,
             configuration: None,
             number: 1,
             people: people(&[(2, false)]),
+            leaving: vec![member(4).key],
+            is_given_up: false,
         };
-        let unsettled = Unsettled { space, reason: String::new() };
-        assert!(unsettled.has(&member(2)) && !unsettled.has(&member(3)));
+        Unsettled { space, reason: reason.into(), is_busy: false }
+    }
+
+    #[test]
+    fn a_space_that_fails_concerns_those_who_are_in_it_and_those_who_may_be_in_it_yet() {
+        let unsettled = unsettled("docs", "");
+        assert!(unsettled.has(&member(2)) && unsettled.has(&member(4)) && !unsettled.has(&member(3)));
+    }
+
+    #[test]
+    fn each_reason_is_told_once_and_none_hides_another() {
+        let (away, sealed) = (unsettled("docs", "no node"), unsettled("docs", "sealed"));
+        let busy = Unsettled { is_busy: true, ..unsettled("docs", "in use") };
+        let mut told = BTreeSet::new();
+        let mut reasons = |unsettled: Unsettled| {
+            news(&mut told, &[unsettled]).iter().map(|space| space.reason().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(reasons(away), ["no node"]);
+        assert_eq!(reasons(sealed), ["sealed"], "it matters more, and came second");
+        assert!(reasons(busy).is_empty());
+        for again in ["no node", "sealed"] {
+            assert!(reasons(unsettled("docs", again)).is_empty());
+        }
+        // It was well meanwhile.
+        assert!(news(&mut told, &[]).is_empty());
+        assert_eq!(news(&mut told, &[unsettled("docs", "sealed")]).len(), 1);
     }
 }

@@ -115,9 +115,16 @@ fn what_another_copy_of_the_home_signed_later_is_learnt_and_nothing_older() {
     roll.learn(&genesis, &list);
     assert_eq!((roll.spaces[0].people.clone(), roll.spaces[0].number), (people(&[(2, true), (3, false)]), 1));
     // Not what this home is about to take back, either.
-    roll.spaces[0].people.pop();
+    roll.take_off(&genesis, "docs", &[member(3).key]);
     roll.learn(&genesis, &list);
     assert_eq!((roll.spaces.len(), roll.spaces[0].people.len()), (1, 1));
+    // Also if that copy signs another one meanwhile: until the root says so, he is remembered as one who may be in it.
+    let later = next(&list, &[(2, true), (3, false), (4, false)], 1, 2);
+    roll.learn(&genesis, &later);
+    assert_eq!(roll.spaces[0].people, people(&[(2, true), (4, false)]));
+    assert_eq!(roll.spaces[0].leaving, [member(3).key]);
+    roll.published(&genesis, &next(&later, &[(2, true), (4, false)], 2, 3), &Wish::AsItIs, nobody);
+    assert_eq!(roll.spaces[0].leaving, []);
 }
 
 #[test]
@@ -177,9 +184,11 @@ fn a_making_that_was_cut_short_is_not_taken_for_a_space_that_somebody_took_away(
 fn an_older_copy_of_the_home_lets_no_writer_in_where_the_list_was_taken_away() {
     let who = people(&[(2, true), (3, false)]);
     let told = |writers: &[PublicKey], revoked: u8| {
-        distrust_without(&who, writers, |who| *who == key(revoked)).is_some()
+        distrust_without(&who, writers, &[member(2), member(3)], |who| *who == key(revoked)).is_some()
     };
     assert!(told(&[], 9) && told(&[key(3)], 9));
     // As the owner's own home finds it, also if it is just taking somebody off.
     assert!(!told(&[key(2)], 9) && !told(&[key(4), key(2)], 9) && !told(&[], 2));
+    // A reader whom another copy let in, of whom nothing is known here but that he is on the list that is gone.
+    assert!(distrust_without(&who, &[key(2)], &[member(2)], nobody).is_some());
 }

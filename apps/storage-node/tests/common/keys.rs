@@ -9,10 +9,11 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use dht::block::configuration::Membership;
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, RegisterAddress, owner_tag};
+use dht::{BlockStore, RegisterAddress, SwapError, owner_tag};
 use filesystem::access::{RootSealer, SpaceLink, VolumeKeys, open_root};
 use filesystem::volume::{Options, Volume};
 use overlay::{Config, Node, Passport, Peers, Rights, Role};
@@ -73,6 +74,15 @@ pub fn seal_the_last_space(home: &Path, writer: &Path, readers: &[&Identity]) {
         let payload = RootSealer::new().seal(&root);
         client.compare_and_swap(&register, Some(record.header_hash), payload).unwrap();
     });
+}
+
+/// Has the user of `writer` put anything into the place of that space's root: it fails for who may not write there.
+pub fn overwrite_the_last_space(home: &Path, writer: &Path, payload: &'static [u8]) -> Result<(), SwapError> {
+    as_user(home, writer, |client| {
+        let register = opened(client, &last_space(home));
+        let expected = client.read(&register).unwrap().map(|record| record.header_hash);
+        client.compare_and_swap(&register, expected, Bytes::from_static(payload)).map(drop)
+    })
 }
 
 /// Has the user of `writer` put a link to the same space at a name of the drive that its owner did not give it.

@@ -1,0 +1,131 @@
+//! What a space's root says that this home does not know yet: another copy of it may have signed a newer list, or given the space up;
+//! and a writer may have sealed it to others.
+//!
+//! Before the roll is changed: whom another copy let in, this one does not take off by that it knows nothing of it.
+
+use dht::BlockStore;
+use dht::block::mutable::{Genesis, Signed};
+use filesystem::access::list::{AccessList, Found};
+use filesystem::access::{RootError, open_root};
+
+use super::{Turn, keys, people_of, read_roll};
+use crate::errors::Failure;
+use crate::roll::Roll;
+use crate::sharing::Sharer;
+
+/// Whom a space's root opens to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// It opens here.
+    Ours,
+    /// It does not, whatever the owner's list said: one of its writers saw to that.
+    Others(RootError),
+    /// To nobody: the owner has given the space up.
+    GivenUp,
+}
+
+/// Takes over what another copy of this home signed for a space, if that is newer than what the roll knows; and says whether its root
+/// opens here.
+///
+/// # Errors
+/// `Failure::Sharing` if the space's root can't be read, or if this home does not have the space and its root has no list of the
+/// owner's, which every space has; or those of the home's files.
+///
+/// # Suspends
+/// While it is read.
+pub(crate) fn learn(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) -> Result<Seal, Failure> {
+    let keys = keys(sharer, genesis)?;
+    let failed = |reason: String| Failure::Sharing { reason };
+    let record = sharer.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
+    let writers = sharer.store.writers(&keys.register).map_err(|error| failed(error.to_string()))?;
+    let root = record.as_ref().map(|record| open_root(&record.payload, record.version, &keys.secret));
+    let bytes = genesis.to_bytes();
+    let entry = read_roll(sharer)?.0.spaces.into_iter().find(|space| space.genesis.0 == bytes);
+    match root.transpose() {
+        Ok(Some(root)) => match root.charter.access_list(&genesis.owner, &keys.register) {
+            Found::List(list) => Roll::change(sharer.home, |roll| {
+                roll.learn(genesis, &list);
+                Ok(Seal::Ours)
+            }),
+            _ if entry.is_some() => Ok(Seal::Ours),
+            _ => Err(failed("this home does not have the space, and it has no list of its owner's".into())),
+        },
+        Ok(None) if entry.is_some() => Ok(Seal::Ours),
+        Ok(None) => Err(failed("this home does not have the space, and the nodes have nothing of it".into())),
+        Err(error) => {
+            let entry = entry.ok_or_else(|| failed("this home does not have the space".into()))?;
+            let is_owners = record.is_some_and(|record| record.writer == genesis.owner);
+            if entry.is_given_up || was_given_up(&error, is_owners, writers.is_empty()) {
+                return Roll::change(sharer.home, |roll| {
+                    roll.given_up(genesis);
+                    Ok(Seal::GivenUp)
+                });
+            }
+            Ok(Seal::Others(error))
+        }
+    }
+}
+
+/// Whether another copy of this home gave a space up whose root does not open: each of this home's opens to it, but for that which
+/// takes all writers off.
+fn was_given_up(error: &RootError, is_owners: bool, has_no_writer: bool) -> bool {
+    is_owners && has_no_writer && !matches!(error, RootError::Newer { .. })
+}
+
+impl Roll {
+    /// Takes over what a list says that another copy of this home signed, if that is newer than what this roll knows.
+    pub(super) fn learn(&mut self, genesis: &Signed<Genesis>, list: &AccessList) {
+        let bytes = genesis.to_bytes();
+        // A link led to a space that this home did not have. Of one that it has, a list does not say that its link was put: its making may
+        // have been cut short between the two.
+        let is_found = self.spaces.iter().all(|space| space.genesis.0 != bytes);
+        let entry = self.space_or_new(genesis, &list.path);
+        entry.is_linked |= is_found;
+        if list.number > entry.number {
+            (entry.number, entry.people) = (list.number, people_of(list, &genesis.owner));
+            // Whom this home is taking off goes, whatever another copy signed meanwhile.
+            let leaving = &entry.leaving;
+            entry.people.retain(|allowed| !leaving.contains(&allowed.key));
+        }
+    }
+
+    /// Has it say that nobody opens a space any more, and that nobody is in it.
+    pub(super) fn given_up(&mut self, genesis: &Signed<Genesis>) {
+        let bytes = genesis.to_bytes();
+        for space in self.spaces.iter_mut().filter(|space| space.genesis.0 == bytes) {
+            space.is_given_up = true;
+            space.people.clear();
+            space.leaving.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay::NodeId;
+    use reactor::crypto::Identity;
+
+    use super::super::tests::people;
+    use super::*;
+    use crate::network::Hex;
+
+    #[test]
+    fn a_space_that_was_given_up_is_told_from_one_that_a_writer_keeps_to_himself() {
+        let (sealed, old) = (RootError::NotAReader, RootError::Misplaced { made_for: 7, found: 8 });
+        for error in [&sealed, &old, &RootError::Malformed] {
+            assert!(was_given_up(error, true, true), "{error:?}");
+            assert!(!was_given_up(error, false, true) && !was_given_up(error, true, false), "{error:?}");
+        }
+        // A newer version of this program may have written it.
+        assert!(!was_given_up(&RootError::Newer { flags: 1 }, true, true));
+        let genesis =
+            Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
+        let mut roll = Roll::default();
+        let space = roll.space_or_new(&genesis, "docs");
+        space.people = people(&[(2, true), (3, false)]);
+        space.leaving = vec![Hex([4; 32])];
+        roll.given_up(&genesis);
+        let space = &roll.spaces[0];
+        assert!(space.is_given_up && space.people.is_empty() && space.leaving.is_empty());
+    }
+}
