@@ -103,21 +103,34 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                 (genesis, if is_begun { Wish::Exactly(people) } else { Wish::With(people) })
             }
             Place::Free(..) if begun.as_ref().is_some_and(|space| space.is_linked) => {
+                if !options.put_back {
+                    return Err(refused(
+                        format!(
+                            "{} was a space, with what is in it, and its link is not there any more",
+                            name.text()
+                        ),
+                        "if you moved a directory above it, say `share NEW-PATH --moved`; if not, somebody who may write to the drive took \
+                         it away: `share DIR --put-back` puts it there again",
+                    ));
+                }
                 // With what was in it before: so nobody is let in by the way.
                 if !people.is_empty() {
                     return Err(refused(
-                        format!("{} was a space, with what is in it, and its link is gone", name.text()),
-                        "say `share` without names first, which puts it there again, and look at it; or take another name",
+                        format!("{} is put back with what is in it, and for whom it was", name.text()),
+                        "say it without names first, and look at it",
                     ));
                 }
-                say(format_args!(
-                    "{} was a space, and its link is gone: somebody who may write to the drive took it away; it is put there again",
-                    name.text()
-                ));
                 let genesis = begun.ok_or_else(|| is_no_space(&name))?.genesis()?;
                 opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
                 (genesis, Wish::AsItIs)
             }
+            Place::Free(..) if options.put_back => {
+                return Err(refused(
+                    format!("no space that this home knows of was put at {}", name.text()),
+                    "`share DIR` without --put-back makes a new one",
+                ));
+            }
+            Place::Free(..) if options.moved => return Err(is_no_space(&name)),
             // Whom a making that was cut short was to let in, or did let in, this one does not.
             Place::Free(uid, gid) => {
                 let genesis = make(&home, &network, client, &name, begun, (*uid, *gid))?;
@@ -147,7 +160,9 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
     })?;
     tell(&name, &told);
     wait_until_shown(Path::new(&options.path));
-    if is_new {
+    if is_new && options.put_back {
+        say(format_args!("{} is there again, with what was in it", name.text()));
+    } else if is_new {
         say(format_args!(
             "{} is a space of its own: who is not on its list neither reads nor writes it",
             name.text()

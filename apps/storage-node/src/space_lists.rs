@@ -168,6 +168,10 @@ impl Roll {
     }
 }
 
+fn last_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// Which space a link at `path` leads to, by what this home knows: the drive's writers can put any link anywhere.
 ///
 /// # Errors
@@ -188,6 +192,12 @@ pub(crate) fn led_to(
             "what is there is the space that was put at {}: if you moved that, say so with --moved; if not, somebody who may \
              write to the drive did",
             space.path
+        )),
+        // Directories above it may be moved. Its own name nobody changes with our programs, and mounts show it under no other.
+        Some(space) if last_of(&space.path) != last_of(path) => Err(format!(
+            "what is there is the space that was put at {}, and a space keeps its name: somebody who may write to the drive put it \
+             there; `share {} --put-back` puts it back",
+            space.path, space.path
         )),
         _ => Ok(link.genesis().clone()),
     }

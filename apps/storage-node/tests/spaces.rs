@@ -216,6 +216,8 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     let moved = a.join("y/inner");
     let share = ["share", text(&moved)];
     assert!(refusal(&home, &share).contains("put at x/inner"));
+    fs::create_dir(a.join("x")).unwrap();
+    assert!(refusal(&home, &["share", "x/inner"]).contains("if you moved a directory above it"));
     printed(&home, &[&share[..], &["--moved"]].concat());
 
     // Bob puts its link at another name of the drive: that neither shows it nor shuts it, whichever is looked at first.

@@ -18,7 +18,7 @@ moved into it is copied, and its own name can't be changed or removed. Mounts th
 than before, or is let in again, has it so from when he mounts the drive anew.
 
 A space keeps what is in it from those who only read the drive. A writer of the drive can take the directory away or put another
-in its place: he then reads what you put there afterwards; `share DIR` puts the space back. A writer of a space can seal it to
+in its place: he then reads what you put there afterwards; `share DIR --put-back` puts the space back. A writer of a space can seal it to
 others than you: what is in it is lost to you then, they read and write it as long as you do nothing, and taking them off
 (`unshare --give-up`) makes it unreadable for everybody. So let those write whom you trust.
 
@@ -42,6 +42,9 @@ pub(crate) struct Share {
     /// The space lies elsewhere than where it was put, because you moved a directory above it
     #[arg(long)]
     pub(crate) moved: bool,
+    /// Somebody took its name away: put it there again, with what is in it
+    #[arg(long, conflicts_with = "moved")]
+    pub(crate) put_back: bool,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
 }
@@ -60,7 +63,8 @@ pub(crate) struct Unshare {
     /// Who is taken off its list: a name, or the first digits of an id, as `access` shows them [default: everybody but you]
     #[arg(long, value_name = "WHO")]
     pub(crate) from: Vec<String>,
-    /// Also if one of its writers has sealed it to others than you: nobody opens what is in it any more then
+    /// Also if one of its writers has sealed it to others than you: all its writers are taken off, and nobody opens what is in it any
+    /// more
     #[arg(long)]
     pub(crate) give_up: bool,
     /// The space lies elsewhere than where it was put, because you moved a directory above it

@@ -144,6 +144,10 @@ fn a_link_is_gone_by_where_the_owner_put_it_and_never_to_the_drive_itself() {
     let exchanged = led(&board, "band", false).unwrap_err();
     assert!(exchanged.contains("board"), "{exchanged}");
     assert_eq!(led(&board, "x/board", true), Ok(board.clone()));
+    // At a name that it does not have no mount shows it.
+    for elsewhere in ["other", "x/other", "x/board2"] {
+        assert!(led(&board, elsewhere, true).unwrap_err().contains("keeps its name"), "{elsewhere}");
+    }
     for nowhere in [genesis(&stranger, [5; 32]), genesis(&owner, network.volume_salt.0)] {
         assert!(led(&nowhere, "band", true).is_err());
     }
