@@ -4,7 +4,7 @@
 mod common;
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use overlay::{Config, Node, NodeId, Overlay, Passport};
@@ -31,66 +31,64 @@ fn up(members: &[Member]) -> Vec<Rc<Node>> {
     members.iter().filter_map(|member| member.node.clone()).collect()
 }
 
-fn churn(member_count: usize, down_max: usize) {
-    let seed = seed();
-    reactor::run(move || {
-        let mut random = StdRng::seed_from_u64(seed);
-        let network = Network::new();
-        let mut members: Vec<Member> = Vec::new();
-        let start_member = |member: &mut Member, bootstrap: &[std::net::SocketAddr]| {
-            let identity = Identity::from_seed(&member.seed);
-            let config = Config { identity, passport: member.passport.clone(), ..network.storage(bootstrap) };
-            member.node = Some(start(config));
-        };
-        for _ in 0..member_count {
-            let config = network.storage(&[]);
-            let mut member = Member { seed: *config.identity.seed(), passport: config.passport, node: None };
-            let bootstrap: Vec<_> = up(&members).first().map(|node| address(node)).into_iter().collect();
-            start_member(&mut member, &bootstrap);
-            members.push(member);
-        }
-        let (began, mut longest, mut events) = (Instant::now(), Duration::ZERO, 0);
-        while began.elapsed() < CHURN {
-            let index = random.random_range(0..members.len());
-            let down = members.iter().filter(|member| member.node.is_none()).count();
-            match members[index].node.take() {
-                // Killed: the connections break, nobody says goodbye.
-                Some(node) if down < down_max => drop(node),
-                Some(node) => members[index].node = Some(node),
-                None => {
-                    let nodes = up(&members);
-                    let via = address(&nodes[random.random_range(0..nodes.len())]);
-                    start_member(&mut members[index], &[via]);
-                }
+fn churn(seed: u64, time: Time, member_count: usize, down_max: usize) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let network = Network::new();
+    let mut members: Vec<Member> = Vec::new();
+    let start_member = |member: &mut Member, bootstrap: &[std::net::SocketAddr]| {
+        let identity = Identity::from_seed(&member.seed);
+        let config = Config { identity, passport: member.passport.clone(), ..network.storage(bootstrap) };
+        member.node = Some(start(config));
+    };
+    for _ in 0..member_count {
+        let config = network.storage(&[]);
+        let mut member = Member { seed: *config.identity.seed(), passport: config.passport, node: None };
+        let bootstrap: Vec<_> = up(&members).first().map(|node| address(node)).into_iter().collect();
+        start_member(&mut member, &bootstrap);
+        members.push(member);
+    }
+    let (began, mut longest, mut events) = (reactor::now(), Duration::ZERO, 0);
+    while reactor::now() - began < CHURN {
+        let index = random.random_range(0..members.len());
+        let down = members.iter().filter(|member| member.node.is_none()).count();
+        match members[index].node.take() {
+            // Killed: the connections break, nobody says goodbye.
+            Some(node) if down < down_max => drop(node),
+            Some(node) => members[index].node = Some(node),
+            None => {
+                let nodes = up(&members);
+                let via = address(&nodes[random.random_range(0..nodes.len())]);
+                start_member(&mut members[index], &[via]);
             }
-            events += 1;
-            let nodes = up(&members);
-            let asking = &nodes[random.random_range(0..nodes.len())];
-            let asked = Instant::now();
-            let found = asking.closest(&random_id(&mut random), 3);
-            longest = longest.max(asked.elapsed());
-            assert!(!found.is_empty());
-            reactor::sleep(Duration::from_millis(random.random_range(0..60)));
         }
+        events += 1;
         let nodes = up(&members);
-        println!("{events} events, {} of {member_count} up, longest lookup {longest:?}", nodes.len());
-        assert!(longest < Duration::from_secs(4), "a lookup took {longest:?}");
-        let targets: Vec<NodeId> = (0..20).map(|_| random_id(&mut random)).collect();
-        let all_agree = || {
-            let agrees = |node: &Rc<Node>, target| closest(node, target, 3) == brute_force(&nodes, target, 3);
-            nodes.iter().all(|node| targets.iter().all(|target| agrees(node, target)))
-        };
-        let took = eventually("all agree again", Duration::from_secs(20), all_agree);
-        println!("all agree {took:?} after the churn");
-    });
+        let asking = &nodes[random.random_range(0..nodes.len())];
+        let target = random_id(&mut random);
+        let (found, took) = time.within(Duration::from_secs(4), "a lookup", || asking.closest(&target, 3));
+        longest = longest.max(took);
+        assert!(!found.is_empty());
+        reactor::sleep(Duration::from_millis(random.random_range(0..60)));
+    }
+    let nodes = up(&members);
+    println!("{events} events, {} of {member_count} up, longest lookup {longest:?}", nodes.len());
+    let targets: Vec<NodeId> = (0..20).map(|_| random_id(&mut random)).collect();
+    let all_agree = || {
+        let agrees = |node: &Rc<Node>, target| closest(node, target, 3) == brute_force(&nodes, target, 3);
+        nodes.iter().all(|node| targets.iter().all(|target| agrees(node, target)))
+    };
+    let took = time.eventually("all agree again", Duration::from_secs(20), all_agree);
+    println!("all agree {took:?} after the churn");
 }
 
 #[test]
 fn a_small_network_settles_after_churn() {
-    churn(6, 3);
+    let seed = seed();
+    in_both_times(move |time| churn(seed, time, 6, 3));
 }
 
 #[test]
 fn a_larger_network_settles_after_churn() {
-    churn(24, 8);
+    let seed = seed();
+    in_counted_time(move |time| churn(seed, time, 24, 8));
 }

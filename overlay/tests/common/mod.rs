@@ -6,11 +6,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use overlay::{Bootstrap, Config, Contact, Node, Overlay, Passport, Peers, Rights, Role};
 use reactor::crypto::Identity;
 use reactor::rpc::Service;
+use reactor::sim::{self, SimConfig};
 
 /// A closed network.
 pub struct Network {
@@ -92,14 +93,53 @@ pub fn brute_force(nodes: &[Rc<Node>], target: &overlay::NodeId, count: usize) -
     ids
 }
 
-/// Waits until `condition` holds; panics with `what` if it does not within `limit`. Returns how long it took.
-pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
-        reactor::sleep(Duration::from_millis(10));
+/// As [`Time::eventually`], over loopback.
+pub fn eventually(what: &str, limit: Duration, condition: impl FnMut() -> bool) -> Duration {
+    Time::Real.eventually(what, limit, condition)
+}
+
+/// Runs a story twice: over loopback, and in the simulator. What it may take is judged in the simulator alone, where time
+/// passes only for whoever waits: a busy machine takes as long as it takes.
+pub fn in_both_times(story: impl Fn(Time) + Send + Sync) {
+    reactor::run(|| story(Time::Real));
+    in_counted_time(story);
+}
+
+/// Runs a story in the simulator alone: one of many nodes, of which a smaller one tells the same over loopback.
+pub fn in_counted_time(story: impl FnOnce(Time) + Send) {
+    sim::run(1, SimConfig::default(), |_| story(Time::Counted));
+}
+
+/// Which time a story runs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Time {
+    Real,
+    Counted,
+}
+
+/// What a machine that does ten other things may take for what usually takes no time.
+const BUSY: Duration = Duration::from_secs(90);
+
+impl Time {
+    /// Waits until `condition` holds; panics with `what` if it does not within `limit`. Returns how long it took.
+    pub fn eventually(self, what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
+        let limit = if self == Time::Real { limit.max(BUSY) } else { limit };
+        let began = reactor::now();
+        while !condition() {
+            assert!(reactor::now() - began < limit, "not within {limit:?}: {what}");
+            reactor::sleep(Duration::from_millis(10));
+        }
+        reactor::now() - began
     }
-    began.elapsed()
+
+    /// Does `work`, which must wait for less than `limit` in all. Returns what it returns, and how long it took.
+    pub fn within<T>(self, limit: Duration, what: &str, work: impl FnOnce() -> T) -> (T, Duration) {
+        let began = reactor::now();
+        let done = work();
+        let took = reactor::now() - began;
+        assert!(self == Time::Real || took < limit, "{what} takes {took:?}, not less than {limit:?}");
+        (done, took)
+    }
 }
 
 /// A file in a directory of its own that ends with the value.
