@@ -1,23 +1,36 @@
 //! Three nodes with disks, over TLS on loopback. One dies in the middle of writing: reads and writes go on at once. It
 //! comes back at another port and catches up. Then another one dies, and nothing is missing: what the first one missed
 //! is served by it.
+//!
+//! Told twice: over real sockets and disks, and in the simulator, where time passes only for whoever waits. That nobody waits
+//! for the dead one is judged there, since a busy machine takes as long as it takes.
 
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dht::client::Config;
 use dht::owner_tag;
 use dht::repair::{Pace, Repair, Running};
+use dht::store::device::SimulatedDisk;
 use dht::store::{DiskStore, Store};
 use dht::{Address, BlockStore, Client, Gate};
 use overlay::{Bootstrap, NodeId, Overlay, Passport, Peers, Rights, Role};
 use reactor::crypto::Identity;
 use reactor::rpc::Service;
+use reactor::sim::{self, SimConfig};
 use tempfile::TempDir;
 
 const REPLICAS: usize = 3;
+
+/// Which time the story runs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Time {
+    Real,
+    Counted,
+}
 
 struct Storage {
     overlay: Rc<overlay::Node>,
@@ -44,8 +57,19 @@ fn config(owner: &Identity, identity: &Identity, role: Role, known: &[Bootstrap]
     }
 }
 
-fn start(owner: &Identity, identity: &Identity, directory: &Path, known: &[Bootstrap]) -> Storage {
-    let store: Rc<dyn Store> = Rc::new(DiskStore::open(dht::store::Config::new(directory)).expect("a store"));
+fn start(
+    owner: &Identity,
+    identity: &Identity,
+    directory: &Path,
+    known: &[Bootstrap],
+    time: Time,
+) -> Storage {
+    let config_of_store = dht::store::Config::new(directory);
+    let store = match time {
+        Time::Real => DiskStore::open(config_of_store),
+        Time::Counted => DiskStore::open_on(Arc::new(SimulatedDisk), config_of_store),
+    };
+    let store: Rc<dyn Store> = Rc::new(store.expect("a store"));
     let config = config(owner, identity, Role::Storage, known);
     let gate = Gate::Passports(config.peers.clone());
     let node = dht::Node::new(NodeId::of(&identity.public_key()), store.clone(), gate, REPLICAS);
@@ -70,12 +94,12 @@ impl Storage {
 }
 
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
+    let began = reactor::now();
     while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(20), "waited too long for: {what}");
+        assert!(reactor::now() - began < Duration::from_secs(120), "waited too long for: {what}");
         reactor::sleep(Duration::from_millis(10));
     }
-    println!("{what}: after {:?}", began.elapsed());
+    println!("{what}: after {:?}", reactor::now() - began);
 }
 
 fn content(number: usize) -> Bytes {
@@ -84,18 +108,19 @@ fn content(number: usize) -> Bytes {
 
 #[test]
 fn reads_and_writes_go_on_and_the_node_that_returns_has_everything() {
-    reactor::run(story);
+    reactor::run(|| story(Time::Real));
+    sim::run(1, SimConfig::default(), |_| story(Time::Counted));
 }
 
-fn story() {
+fn story(time: Time) {
     let owner = Identity::generate();
     let identities: Vec<_> = (0..3).map(|_| Identity::generate()).collect();
     let directories: Vec<_> = (0..3).map(|_| TempDir::new().expect("a directory")).collect();
-    let first = start(&owner, &identities[0], directories[0].path(), &[]);
+    let first = start(&owner, &identities[0], directories[0].path(), &[], time);
     let known = [first.address()];
     let mut nodes = vec![first];
     for index in 1..3 {
-        nodes.push(start(&owner, &identities[index], directories[index].path(), &known));
+        nodes.push(start(&owner, &identities[index], directories[index].path(), &known, time));
     }
     let connect = |known: &[Bootstrap]| {
         let user = Identity::from_seed(&owner.seed());
@@ -119,11 +144,11 @@ fn story() {
         let address = Address::of(&client.tag(), &block);
         addresses.push(address);
         let root = Bytes::from(number.to_le_bytes().to_vec());
-        let began = Instant::now();
+        let began = reactor::now();
         last = client
             .publish(vec![(address, block)], &register, Some(last.header_hash), root)
             .unwrap_or_else(|error| panic!("write {number}: {error}"));
-        began.elapsed()
+        reactor::now() - began
     };
     for number in 0..20 {
         write(&client, number);
@@ -137,9 +162,12 @@ fn story() {
         worst = worst.max(write(&client, number));
     }
     println!("the slowest write with a node dead took {worst:?}");
-    assert!(worst < Duration::from_secs(2), "a write waited {worst:?} for the dead node");
+    assert!(
+        time == Time::Real || worst < Duration::from_secs(2),
+        "a write waited {worst:?} for the dead node"
+    );
 
-    let back = start(&owner, &identities[2], directories[2].path(), &known);
+    let back = start(&owner, &identities[2], directories[2].path(), &known, time);
     assert_ne!(back.overlay.listen_address(), victim_address);
     eventually("the node that came back has all blocks and the register", || {
         back.store.usage().count == 61
