@@ -3,7 +3,8 @@
 //! pointers to what was deleted.
 //!
 //! Once they published those and said that everything is stored. Now they store it anew, from their cache or from the nodes,
-//! which keep what is deleted for a time of grace; and where it is gone they say that it is not stored.
+//! which keep what is deleted for a time of grace; and where it is gone they say of that file that it is not stored. For a while
+//! they stored nothing more then, of any file: a database beside it saw each of its syncs fail.
 
 mod sim;
 
@@ -64,9 +65,15 @@ fn options(machine: usize, cache_bytes: usize) -> Options {
     options
 }
 
-fn write_large(volume: &Volume) {
-    let made = volume.make_node(Inode::ROOT, b"large", FileKind::Regular, 0o644, 0, &USER);
-    volume.write(made.expect("it is made").inode, 0, &content(), false).expect("it is written");
+fn write_large(volume: &Volume) -> Inode {
+    write_as(volume, b"large", &content())
+}
+
+fn write_as(volume: &Volume, name: &[u8], content: &[u8]) -> Inode {
+    let made = volume.make_node(Inode::ROOT, name, FileKind::Regular, 0o644, 0, &USER);
+    let file = made.expect("it is made").inode;
+    volume.write(file, 0, content, false).expect("it is written");
+    file
 }
 
 fn read(volume: &Volume, file: Inode) -> Result<Vec<u8>, Errno> {
@@ -184,6 +191,20 @@ impl Story {
             volume.close().stored().expect("nothing is left");
         });
     }
+
+    /// Only the part that is gone is missing, on another mount too.
+    fn judge_damaged(&self) {
+        self.on(1, |story| {
+            let (store, keys) = (story.cloud.reach(1), story.keys.clone());
+            let volume = Volume::open(store, keys, options(1, LARGE)).expect("it opens");
+            let file = |name: &[u8]| volume.lookup(Inode::ROOT, name).expect("it is there");
+            assert_eq!(read(&volume, file(b"beside").inode).as_deref(), Ok(b"content".as_slice()));
+            assert_eq!(file(b"large").size, content().len() as u64);
+            assert_eq!(read(&volume, file(b"large").inode), Err(Errno::EIO));
+            volume.unlink(Inode::ROOT, b"large").expect("it is removed");
+            volume.close().stored().expect("nothing is left");
+        });
+    }
 }
 
 /// What is gone is said to be, and the journal has what is left of it before anybody closes anything.
@@ -196,6 +217,25 @@ fn judge_sync(case: Case, volume: &Volume, stored: Result<(), Errno>) {
     assert_eq!(volume.pending().memory_bytes, 0);
 }
 
+/// What is gone is said of its file alone, at each sync, until it is written anew.
+fn judge_file(volume: &Volume, is_written_anew: bool) {
+    let [large, beside] = [b"large".as_slice(), b"beside"]
+        .map(|name| volume.lookup(Inode::ROOT, name).expect("it is there").inode);
+    assert_eq!(volume.sync(None, false), Err(Errno::EIO), "not all is stored");
+    volume.write(beside, 0, b"content", false).expect("it is written");
+    assert_eq!(volume.flush(beside), Ok(()));
+    assert_eq!(volume.sync(Some(beside), false), Ok(()));
+    for _ in 0..2 {
+        assert_eq!(volume.sync(Some(large), false), Err(Errno::EIO));
+    }
+    volume.write(large, 0, b"!", false).expect_err("a part of its frame is gone");
+    if is_written_anew {
+        volume.write(large, 0, &content(), false).expect("it is written");
+        assert_eq!(volume.sync(Some(large), false), Ok(()));
+        assert_eq!(volume.sync(None, false), Ok(()));
+    }
+}
+
 /// It stores much; its swaps do not arrive; its owner has it forgotten and what it has stored deleted.
 fn forgotten_while_it_stores(world: &World, case: Case, ends: bool) {
     let story = Story::begin(world, false);
@@ -205,6 +245,7 @@ fn forgotten_while_it_stores(world: &World, case: Case, ends: bool) {
         let mut volume = of_mount.open(case);
         of_mount.mute(true);
         write_large(&volume);
+        write_as(&volume, b"beside", b"nothing");
         assert!(volume.sync(None, false).is_err(), "what is stored is named nowhere");
         if ends {
             volume.give_up();
@@ -216,15 +257,24 @@ fn forgotten_while_it_stores(world: &World, case: Case, ends: bool) {
         if ends {
             volume = of_mount.open(case);
         }
-        let stored = volume.sync(None, false);
-        judge_sync(case, &volume, stored);
+        match case {
+            Case::Gone => judge_file(&volume, !ends),
+            _ => assert_eq!(volume.sync(None, false), Ok(())),
+        }
         end.set(Some(volume.close()));
     });
     wait_for(&stage, 1);
     story.collect(case == Case::Grace);
     stage.set(2);
     mount.wait();
-    story.judge(case, &ending.take().expect("it has ended"));
+    let ending = ending.take().expect("it has ended");
+    if case == Case::Gone && ends {
+        assert_eq!(ending, Ending::Damaged { file_count: 1 });
+        story.judge_damaged();
+    } else {
+        // What was gone was written anew.
+        story.judge(if case == Case::Gone { Case::Cached } else { case }, &ending);
+    }
 }
 
 #[test]

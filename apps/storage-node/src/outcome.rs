@@ -34,6 +34,8 @@ pub(crate) enum Outcome {
     /// The nodes did not take everything, and the next start puts it in.
     /// `cut_off`: beside that, as in `CutOff`.
     InJournal { bytes: u64, file_count: u64, cause: String, directory: PathBuf, cut_off: Option<String> },
+    /// Parts of files are lost: no node has them any more. Of all else it says nothing.
+    Damaged { file_count: u64 },
     /// Neither the nodes nor the journal took everything.
     Lost { bytes: u64, cause: String, journal: String },
     /// The connection to the kernel broke: what programs had written through `mmap` may not have come through.
@@ -45,6 +47,7 @@ impl Outcome {
     pub(crate) fn of(ending: Ending, directory: &Path) -> Outcome {
         match ending {
             Ending::Stored => Outcome::Stored,
+            Ending::Damaged { file_count } => Outcome::Damaged { file_count },
             Ending::InJournal { bytes, file_count, cause } => Outcome::InJournal {
                 bytes,
                 file_count,
@@ -80,6 +83,13 @@ impl Outcome {
                 directory,
                 cut_off: cut_off.or(other_cut),
             },
+            (lost @ Outcome::Lost { .. }, Outcome::Damaged { .. })
+            | (Outcome::Damaged { .. }, lost @ Outcome::Lost { .. }) => lost,
+            (Outcome::Damaged { file_count }, Outcome::Damaged { file_count: more }) => {
+                Outcome::Damaged { file_count: file_count + more }
+            }
+            // What waits is put in by the next start, and what is lost is not.
+            (damaged @ Outcome::Damaged { .. }, _) | (_, damaged @ Outcome::Damaged { .. }) => damaged,
             (Outcome::CutOff { reason }, other) | (other, Outcome::CutOff { reason }) => {
                 other.cut_off(reason)
             }
@@ -117,6 +127,10 @@ impl Outcome {
                 "nothing is lost: start it again as before once the nodes are back and serve it (`status` says what they \
                  answer), and that start puts it in"
             }
+            Outcome::Damaged { .. } => {
+                "the log names the inodes (`find . -inum` finds the files): write them anew from where they came from, or \
+                 remove them"
+            }
             Outcome::Lost { .. } => "make room on this machine's disk and on the nodes', then write it again",
             Outcome::CutOff { .. } => "mount it again, and look at what was written last",
         };
@@ -138,6 +152,11 @@ impl std::fmt::Display for Outcome {
                 cut_off.as_ref().map_or(String::new(), |reason| format!(
                     "; and the connection to the kernel was cut ({reason})"
                 ))
+            ),
+            Outcome::Damaged { file_count } => write!(
+                f,
+                "parts of {file_count} file{} are lost: no node has them any more, and whoever reads them is told so",
+                if *file_count == 1 { "" } else { "s" }
             ),
             Outcome::Lost { bytes, cause, journal } => write!(
                 f,
@@ -344,7 +363,8 @@ mod tests {
         let lost = |bytes| Outcome::Lost { bytes, cause: "no answer".into(), journal: "full".into() };
         let cut = || Outcome::CutOff { reason: "aborted".into() };
         assert_eq!(Outcome::Stored.with(Outcome::Stored), Outcome::Stored);
-        for worse in [waiting(1), lost(1), cut()] {
+        let damaged = |file_count| Outcome::Damaged { file_count };
+        for worse in [waiting(1), damaged(1), lost(1), cut()] {
             assert_eq!(Outcome::Stored.with(worse.clone()), worse);
             assert_eq!(worse.clone().with(Outcome::Stored), worse);
         }
@@ -359,6 +379,12 @@ mod tests {
             assert!(matches!(both, Outcome::InJournal { cut_off: Some(_), .. }), "{both}");
         }
         assert!(matches!(lost(1).with(cut()), Outcome::Lost { .. }));
+        for other in [waiting(1), cut(), Outcome::Stored] {
+            assert_eq!(damaged(1).with(other.clone()), damaged(1));
+            assert_eq!(other.with(damaged(1)), damaged(1));
+        }
+        assert_eq!(damaged(1).with(damaged(2)), damaged(3));
+        assert_eq!((damaged(1).with(lost(1)), lost(1).with(damaged(1))), (lost(1), lost(1)));
     }
 
     #[test]
@@ -382,6 +408,7 @@ mod tests {
         let lost = Outcome::Lost { bytes: 1, cause: cause(), journal: "full".into() };
         for (outcome, words) in [
             (waiting, "2.0 KiB in 2 files and directories wait in the journal of /d"),
+            (Outcome::Damaged { file_count: 2 }, "parts of 2 files"),
             (lost, "is lost"),
             (Outcome::CutOff { reason: "aborted".into() }, "was cut (aborted)"),
         ] {

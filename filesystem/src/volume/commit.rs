@@ -136,10 +136,7 @@ impl Volume {
         let number = delta.number;
         let result = if delta.changes.is_empty() && intent.is_none() {
             // Nothing is left to say: a merge found all of it in another's root.
-            let mut state = self.state.borrow_mut();
-            state.committing = None;
-            state.doubt.on_other_changes();
-            drop(state);
+            self.state.borrow_mut().committing = None;
             self.on_committed(number);
             Ok(())
         } else {
@@ -189,7 +186,6 @@ impl Volume {
                 state.tree = grown.tree;
                 state.objects = grown.objects.clone();
                 state.charter.keep(&self.kept.take());
-                state.doubt.on_published();
                 // What was just written is in memory already: decrypted, it goes to the cache.
                 for (key, location) in &last {
                     if let Some(Change::Frame(bytes)) = delta.changes.get(key) {

@@ -11,22 +11,26 @@
 //! always taken for one of these. From then on everything that was stored for a root up to that collection is *in doubt*, and a commit
 //! that points to it anew does not: it fetches the content, from the cache or from the nodes, which keep what is deleted for
 //! a time of grace, and stores it under a new address. To look whether it is there would not do: the collector may be on
-//! its way to it. What cannot be had holds up the commit with an error, and so the sync, the close and the end of the mount
-//! say that not everything is stored, and the journal keeps it.
+//! its way to it.
+//!
+//! What no node has any more is *lost*, and no waiting brings it back. The commit points to where it was all the same: so all
+//! else is stored, the file keeps its size and its other parts, whoever reads the lost one is told, here and elsewhere, and a
+//! collector finds that a block is missing, and brings it back if it can. Only the file's own sync and close say that it
+//! is not stored, for as long as that part is neither written anew nor cut off, and so does the end of the mount.
 //!
 //! Doubt lasts as long as the process: it costs work for what is pointed to anew, and that is little. What is open here and was
 //! removed elsewhere is nobody's promise: what of it was there when doubt arose is read for as long as it is to be had.
 //!
 //! Not here: who waits for whom ([`super::session`], [`super::fence`]). Why it is enough: `docs/collection.md`.
 
-use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
+use dht::{Address, GetError};
 
 use super::Volume;
 use super::session::Standing;
-use super::state::Change;
+use super::state::{Change, State, Step};
 use crate::errno::Errno;
 use crate::format::{Key, Pointer};
 use crate::operations::Inode;
@@ -38,10 +42,10 @@ pub(crate) struct Doubt {
     up_to: u64,
     /// Inodes that were open here without being in the tree any more.
     ghosts: HashSet<u64>,
-    /// Something of what is to be stored was not to be had.
-    is_stuck: Cell<bool>,
-    /// That was told.
-    is_told: Cell<bool>,
+    /// Frames that were to be stored from here and that nobody has any more, or had not when they were last asked for.
+    lost: BTreeMap<Key, Pointer>,
+    /// The files that this was told of.
+    told: HashSet<u64>,
 }
 
 impl Doubt {
@@ -79,26 +83,21 @@ impl Doubt {
         self.ghosts.contains(&inode)
     }
 
-    /// Everything was published: all of it was to be had.
-    pub(crate) fn on_published(&self) {
-        self.is_told.set(false);
-        self.is_stuck.set(false);
+    /// Nobody has this frame any more. Returns whether that is to be told: once of each file.
+    fn on_lost(&mut self, key: &Key, pointer: &Pointer) -> bool {
+        self.lost.insert(key.clone(), *pointer);
+        key.owner().is_some_and(|inode| self.told.insert(inode))
     }
 
-    /// What is to be stored is not what it was: a merge may have dropped what was not to be had.
-    pub(crate) fn on_other_changes(&self) {
-        self.is_stuck.set(false);
+    fn is_lost(&self, key: &Key, pointer: &Pointer) -> bool {
+        self.lost.get(key) == Some(pointer)
     }
 
-    /// Something is not to be had. Returns whether that was told already.
-    fn on_missing(&self) -> bool {
-        self.is_stuck.set(true);
-        self.is_told.replace(true)
-    }
-
-    /// Whether something that is to be stored is not to be had any more: nothing more is stored then.
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.is_stuck.get()
+    /// What is lost of `inode`, or of all.
+    fn lost_of(&self, inode: Option<u64>) -> Vec<(Key, Pointer)> {
+        let is_meant = |key: &Key| inode.is_none() || key.owner() == inode;
+        let lost = self.lost.iter().filter(|(key, _)| is_meant(key));
+        lost.map(|(key, pointer)| (key.clone(), *pointer)).collect()
     }
 
     /// What must not be pointed to anew, if that is what `change` does.
@@ -111,35 +110,92 @@ impl Doubt {
     }
 }
 
+impl State {
+    /// Whether a file that has a name is still without this frame.
+    fn lacks(&mut self, key: &Key, pointer: &Pointer) -> Step<bool> {
+        let Key::Extent(inode, frame) = key else { return Ok(false) };
+        if self.is_dead(*inode, *frame) {
+            return Ok(false);
+        }
+        if !matches!(self.get(key)?, Some(Change::Stored(now)) if now == *pointer) {
+            return Ok(false);
+        }
+        Ok(matches!(self.get(&Key::Inode(*inode))?, Some(Change::Inode(record)) if record.nlink > 0))
+    }
+}
+
 impl Volume {
-    /// Returns the content of a frame that is in doubt.
+    /// Returns the content of a frame that is in doubt; `None` if it is lost, which is told.
     ///
     /// # Errors
     ///
-    /// `EIO` if nobody has it any more.
+    /// Why it can't be had now, though somebody may have it.
     ///
     /// # Suspends
     ///
     /// While it is fetched.
-    pub(super) fn content_in_doubt(&self, key: &Key, pointer: &Pointer) -> Result<Bytes, Errno> {
-        let fetched = self.fetch_frames(&[*pointer]);
-        let fetched = fetched.and_then(|frames| frames.into_iter().next().ok_or(Errno::EIO));
-        if let Err(errno) = &fetched
-            // The nodes are away, or were a moment ago: that is no answer.
-            && !matches!(*errno, Errno::ETIMEDOUT | Errno::EHOSTUNREACH)
-            && !self.state.borrow().doubt.on_missing()
-        {
-            let inode = key.owner().map(|inode| self.number(Inode(inode)).0);
-            tracing::error!(
-                %errno,
-                inode,
-                "garbage was collected while the drive did not know of this mount, and a part of a file that is not \
-                 stored yet is gone (`find . -inum` says which): nothing more is stored from here, and the journal keeps \
-                 what it has. Copy what you need from this mount to another place, end it, move its journal away and start \
-                 anew"
-            );
+    pub(super) fn content_in_doubt(&self, key: &Key, pointer: &Pointer) -> Result<Option<Bytes>, Errno> {
+        if self.state.borrow().doubt.is_lost(key, pointer) {
+            return Ok(None);
         }
-        fetched
+        match self.fetch_frames(&[*pointer]) {
+            Err(Errno::EIO) if self.is_nowhere(pointer) => {
+                if self.state.borrow_mut().doubt.on_lost(key, pointer) {
+                    let inode = key.owner().map(|inode| self.number(Inode(inode)).0);
+                    tracing::error!(
+                        inode,
+                        "garbage was collected while the drive did not know of this mount, and a part of a file that was not \
+                         stored yet is gone (`find . -inum` says which): whoever reads that part is told so, and whoever syncs \
+                         or closes the file after a change. All else is stored. Write the file anew from where it came from, \
+                         or remove it"
+                    );
+                }
+                Ok(None)
+            }
+            frames => frames.and_then(|frames| frames.into_iter().next().map(Some).ok_or(Errno::EIO)),
+        }
+    }
+
+    /// Whether all nodes that could have it say that they have not: a copy that is damaged, or a node that is silent, says
+    /// nothing of the others.
+    fn is_nowhere(&self, pointer: &Pointer) -> bool {
+        let range = pointer.offset..pointer.offset + pointer.length;
+        matches!(self.store.get(&Address(pointer.address), Some(range)), Err(GetError::NotFound(_)))
+    }
+
+    /// Whether nothing is lost of `inode`, or of any file, that was to be stored from here.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if something is.
+    ///
+    /// # Suspends
+    ///
+    /// While it is looked whether it was written anew.
+    pub(super) fn refuse_if_lost(&self, inode: Option<Inode>) -> Result<(), Errno> {
+        if self.lost_files(inode) == 0 { Ok(()) } else { Err(Errno::EIO) }
+    }
+
+    /// How many files have lost a part that was to be stored from here: whether `inode` has, or of all.
+    ///
+    /// # Suspends
+    ///
+    /// While it is looked whether it was written anew.
+    pub(super) fn lost_files(&self, inode: Option<Inode>) -> u64 {
+        let lost = {
+            let state = self.state.borrow();
+            state.doubt.lost_of(inode.map(|inode| state.at(inode)))
+        };
+        let mut files = HashSet::new();
+        for (key, pointer) in lost {
+            // What can't be read now has not been seen to be replaced.
+            if self.step(|state| state.lacks(&key, &pointer)).unwrap_or(true) {
+                files.extend(key.owner());
+            } else {
+                self.state.borrow_mut().doubt.lost.remove(&key);
+            }
+        }
+        files.len() as u64
     }
 }
 
@@ -174,14 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_merge_may_have_dropped_stops_nothing_and_is_told_once() {
-        let doubt = Doubt::default();
-        assert!(!doubt.on_missing() && doubt.is_stuck());
-        doubt.on_other_changes();
-        assert!(!doubt.is_stuck());
-        assert!(doubt.on_missing() && doubt.is_stuck(), "it is still there");
-        doubt.on_published();
-        assert!(!doubt.is_stuck() && !doubt.on_missing());
+    fn what_is_lost_is_lost_of_its_file_alone_and_told_once() {
+        let mut doubt = Doubt::default();
+        let pointer = |byte| Pointer::example([byte; 32], 2, 300);
+        assert!(doubt.on_lost(&Key::Extent(7, 1), &pointer(1)));
+        assert!(!doubt.on_lost(&Key::Extent(7, 2), &pointer(2)), "of this file it was told");
+        assert!(doubt.on_lost(&Key::Extent(8, 1), &pointer(3)));
+        assert!(doubt.is_lost(&Key::Extent(7, 1), &pointer(1)));
+        assert!(!doubt.is_lost(&Key::Extent(7, 1), &pointer(2)), "another is there now");
+        assert_eq!(doubt.lost_of(Some(8)), [(Key::Extent(8, 1), pointer(3))]);
+        assert!(doubt.lost_of(Some(9)).is_empty());
+        assert_eq!(doubt.lost_of(None).len(), 3);
     }
 
     #[test]

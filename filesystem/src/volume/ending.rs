@@ -13,6 +13,11 @@ use crate::format::Key;
 pub enum Ending {
     /// A quorum of the nodes holds everything.
     Stored,
+    /// A quorum holds everything but parts of files that nobody has any more (see [`super::doubt`]).
+    Damaged {
+        /// How many files lack a part.
+        file_count: u64,
+    },
     /// The local journal holds what the nodes did not take; the next opening puts it in.
     InJournal {
         /// Bytes of changes that wait there.
@@ -48,6 +53,9 @@ impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Ending::Stored => write!(f, "everything is stored"),
+            Ending::Damaged { file_count } => {
+                write!(f, "everything is stored but parts of {file_count} files, which no node has any more")
+            }
             Ending::InJournal { bytes, file_count, cause } => write!(
                 f,
                 "changes of {bytes} bytes in {file_count} files and directories are not stored ({cause}): the journal \
@@ -164,7 +172,10 @@ impl Volume {
             let _ = committer.join();
         }
         let ending = match stored {
-            Ok(()) => Ending::Stored,
+            Ok(()) => match self.lost_files(None) {
+                0 => Ending::Stored,
+                file_count => Ending::Damaged { file_count },
+            },
             Err(cause) => self.spill(cause),
         };
         if let Some(journal) = &self.journal {

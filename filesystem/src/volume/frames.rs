@@ -64,7 +64,9 @@ impl Volume {
             let bytes = match frame {
                 Frame::Here(bytes) => bytes,
                 Frame::InDoubt(pointer) => match self.content_in_doubt(key, &pointer) {
-                    Ok(bytes) => bytes,
+                    Ok(Some(bytes)) => bytes,
+                    // It is lost, and pointed to as it was.
+                    Ok(None) => continue,
                     Err(errno) => {
                         puts.failure.set(Some(errno));
                         break;

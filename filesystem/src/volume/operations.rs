@@ -281,15 +281,15 @@ impl Operations for Volume {
                 self.sync_closed(number)?;
                 // Another that believes that it is alone would not look.
                 self.wait_until_settled();
-                Ok(())
             }
-            Sharing::Leased => self.note_closed(number),
+            Sharing::Leased => self.note_closed(number)?,
             // It will be tried again, but not be said again: whoever closes a file should know.
-            Sharing::Alone => match self.state.borrow().durability.trouble() {
-                Some(trouble) => Err(trouble.errno),
-                None => Ok(()),
-            },
+            Sharing::Alone => {
+                let trouble = self.state.borrow().durability.trouble();
+                trouble.map_or(Ok(()), |trouble| Err(trouble.errno))?;
+            }
         }
+        self.refuse_if_lost(Some(inode))
     }
 
     fn read_directory(
@@ -322,11 +322,18 @@ impl Operations for Volume {
             None | Some(Inode::ROOT) => {
                 let newest = self.state.borrow().durability.newest();
                 self.sync_or_say_that_nobody_answers(newest)?;
+                self.refuse_if_lost(None)?;
             }
-            Some(inode) => match self.dirty_delta(inode) {
-                0 => return Ok(()),
-                number => self.sync_or_say_that_nobody_answers(number)?,
-            },
+            Some(file) => {
+                let number = self.dirty_delta(file);
+                if number > 0 {
+                    self.sync_or_say_that_nobody_answers(number)?;
+                }
+                self.refuse_if_lost(inode)?;
+                if number == 0 {
+                    return Ok(());
+                }
+            }
         }
         self.wait_until_settled();
         Ok(())

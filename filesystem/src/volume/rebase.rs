@@ -130,12 +130,13 @@ impl Volume {
         let Under { removed, moved, returned } = match compared
             .and_then(|()| self.changed_under_us(base, root.tree))
         {
-            // The nodes answer, and do not have what we stand on: it was collected as garbage while we were away. What is
-            // to be put on theirs needs it, and there is nothing.
+            // The nodes answer, and do not have what we stand on, or some of theirs: it was collected as garbage while we were
+            // away, or it is lost. What is to be put on theirs needs it, and there is nothing.
             Err(Errno::EIO) if !self.state.borrow().has_changes() => {
                 tracing::warn!(
-                    "what this mount shows has been collected as garbage while it was away: it goes on with the drive as it \
-                         is now; what is open here and was removed may not be readable any more"
+                    "what this mount shows can't be compared with the drive as it is now: a part of either can't be read (it was \
+                         collected as garbage while this mount was away, or is lost). It goes on with the drive as it is now; \
+                         what is open here and was removed may not be readable any more"
                 );
                 self.missing_under_us(root.tree)?
             }
@@ -162,7 +163,6 @@ impl Volume {
             state.keep_ghosts(&removed, base, &dead);
             let (ours, theirs) = (state.charter.let_through(), root.charter.let_through());
             let State { doubt, ghosts, active, .. } = &mut *state;
-            doubt.on_other_changes();
             if doubt.on_root(ours, theirs, standing) {
                 doubt.on_ghosts(ghosts.keys().copied());
                 if active.changes.values().any(|change| doubt.of(change).is_some()) {

@@ -294,10 +294,6 @@ impl Volume {
                     if self.gives_up.get() {
                         return Err(self.trouble());
                     }
-                    // Nothing comes of waiting for what is gone.
-                    if self.state.borrow().doubt.is_stuck() {
-                        return Err(Errno::EIO);
-                    }
                     self.progress.wait();
                 }
             });
