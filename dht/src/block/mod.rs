@@ -2,6 +2,7 @@
 //!
 //! - [`configuration`]: who keeps a register, after those whom its genesis names.
 //! - [`deletion`]: the owner's word that a block may go.
+//! - `draft`: a record on its way to being signed, alone or with the proposal of it.
 //! - [`immutable`]: how a content-addressed block lies in the local store.
 //! - [`genesis`]: what creates a register, and is its identity.
 //! - [`mutable`]: what a register's value is and who vouches for it.
@@ -10,6 +11,7 @@
 
 pub mod configuration;
 pub mod deletion;
+pub(crate) mod draft;
 pub mod genesis;
 pub mod immutable;
 pub mod mutable;

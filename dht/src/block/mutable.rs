@@ -17,6 +17,7 @@ use reactor::crypto::{Identity, PublicKey};
 use reactor::serialization::Versioned;
 use serde::{Deserialize, Serialize};
 
+use super::draft::Draft;
 pub use super::genesis::Genesis;
 pub use super::signed::Signed;
 use crate::block_store::{HeaderHash, PAYLOAD_SIZE_BYTES_MAX, Record, RegisterAddress};
@@ -175,7 +176,7 @@ impl Versioned for Header {
 }
 
 /// BLAKE3, as for all content: some kilobytes are hashed at each swap, by the writer and by every node.
-fn payload_hash(payload: &[u8]) -> [u8; 32] {
+pub(super) fn payload_hash(payload: &[u8]) -> [u8; 32] {
     *blake3::Hasher::new().update(b"hypha payload 2").update(payload).finalize().as_bytes()
 }
 
@@ -199,18 +200,7 @@ impl SignedRecord {
         access: Option<Signed<AccessList>>,
         payload: Bytes,
     ) -> SignedRecord {
-        let ancestors = previous.map_or(Vec::new(), |previous| previous.ancestors().copied().collect());
-        let header = Header {
-            address,
-            earlier: ancestors.into_iter().take(ANCESTOR_COUNT_MAX - 1).collect(),
-            version: previous.map_or(0, |previous| previous.header.version) + 1,
-            previous: previous.map(SignedRecord::hash),
-            access: access.as_ref().map(Signed::hash),
-            writer: writer.public_key(),
-            payload_hash: payload_hash(&payload),
-            length_bytes: payload.len() as u32,
-        };
-        SignedRecord { header: Signed::sign(writer, header), access, payload }
+        Draft::new(writer.public_key(), address, previous, access, payload).sign(writer)
     }
 
     /// The identity of this value.

@@ -9,6 +9,10 @@
 //!
 //! The hash covers a domain and the bytes, whose envelope names the type, so that no statement is taken for another.
 //!
+//! Two statements of one moment may share a signature ([`Signed::sign_together`]), which costs more than all else in a small
+//! swap: what is signed then is a hash of both hashes, and each carries the other's. So each still proves itself alone, to
+//! whoever never sees the other.
+//!
 //! Not here: whose key has to have signed, which each type says itself.
 
 use std::cell::OnceCell;
@@ -35,14 +39,18 @@ struct Content<T> {
     /// That of `encoded`, from when it was first asked for: one swap asks a dozen times.
     hash: OnceCell<[u8; 32]>,
     signature: Signature,
+    /// The hash of the statement that was signed with it.
+    beside: Option<[u8; 32]>,
     statement: T,
 }
 
-/// The two parts as they travel.
+/// As it travels.
 #[derive(Serialize, Deserialize)]
 struct Parts {
     encoded: Bytes,
     signature: Signature,
+    #[serde(default, with = "serde_bytes", skip_serializing_if = "Option::is_none")]
+    beside: Option<[u8; 32]>,
 }
 
 impl<T: Versioned> Signed<T> {
@@ -56,32 +64,57 @@ impl<T: Versioned> Signed<T> {
     pub(super) fn sign_encoded(signer: &Identity, encoded: Bytes, statement: T) -> Signed<T> {
         let hash = hash(&encoded);
         let signature = signer.sign(&hash);
-        Signed(Rc::new(Content { encoded, hash: hash.into(), signature, statement }))
+        Signed(Rc::new(Content { encoded, hash: hash.into(), signature, beside: None, statement }))
     }
 
-    /// Takes what was signed elsewhere, without looking at the signature.
-    ///
-    /// # Errors
-    /// [`EnvelopeError`] if the bytes are no `T` that this program may read.
-    pub fn from_parts(encoded: Bytes, signature: Signature) -> Result<Signed<T>, EnvelopeError> {
+    /// Signs `statement`, and what `second` makes of its hash, with one signature.
+    pub fn sign_together<U: Versioned>(
+        signer: &Identity,
+        statement: T,
+        second: impl FnOnce([u8; 32]) -> U,
+    ) -> (Signed<T>, Signed<U>) {
+        let encoded = Bytes::from(to_envelope(&statement));
+        let first_hash = hash(&encoded);
+        let second = second(first_hash);
+        let second_encoded = Bytes::from(to_envelope(&second));
+        let second_hash = hash(&second_encoded);
+        let signature = signer.sign(&pair_hash(&first_hash, &second_hash));
+        let first =
+            Content { encoded, hash: first_hash.into(), signature, beside: Some(second_hash), statement };
+        let second = Content {
+            encoded: second_encoded,
+            hash: second_hash.into(),
+            signature,
+            beside: Some(first_hash),
+            statement: second,
+        };
+        (Signed(Rc::new(first)), Signed(Rc::new(second)))
+    }
+
+    fn decode(parts: Parts) -> Result<Signed<T>, EnvelopeError> {
+        let Parts { encoded, signature, beside } = parts;
         let statement = from_envelope(&encoded)?;
-        Ok(Signed(Rc::new(Content { encoded, hash: OnceCell::new(), signature, statement })))
+        Ok(Signed(Rc::new(Content { encoded, hash: OnceCell::new(), signature, beside, statement })))
     }
 
     /// Reads what [`Signed::to_bytes`] wrote.
     ///
     /// # Errors
-    /// As [`Signed::from_parts`].
+    /// [`EnvelopeError`] if the bytes are no `T` that this program may read.
     pub fn from_bytes(bytes: &[u8]) -> Result<Signed<T>, EnvelopeError> {
-        let Parts { encoded, signature } = from_bytes(bytes)?;
-        Signed::from_parts(encoded, signature)
+        Signed::decode(from_bytes(bytes)?)
     }
 }
 
 impl<T> Signed<T> {
     /// Bytes and signature in one, for a file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        to_bytes(&Parts { encoded: self.0.encoded.clone(), signature: self.0.signature })
+        to_bytes(&self.parts())
+    }
+
+    fn parts(&self) -> Parts {
+        let Content { encoded, signature, beside, .. } = &*self.0;
+        Parts { encoded: encoded.clone(), signature: *signature, beside: *beside }
     }
 
     /// The bytes that are signed.
@@ -89,7 +122,7 @@ impl<T> Signed<T> {
         &self.0.encoded
     }
 
-    /// What is signed: the statement's identity.
+    /// The statement's identity: what is signed, alone or with another's.
     pub fn hash(&self) -> [u8; 32] {
         *self.0.hash.get_or_init(|| hash(&self.0.encoded))
     }
@@ -99,8 +132,22 @@ impl<T> Signed<T> {
     /// # Errors
     /// [`Invalid::Signature`].
     pub fn verify_by(&self, signer: &PublicKey) -> Result<(), Invalid> {
-        signer.verify(&self.hash(), &self.0.signature).map_err(|_| Invalid::Signature)
+        signer.verify(&self.signed_hash(), &self.0.signature).map_err(|_| Invalid::Signature)
     }
+
+    /// Whether the two have one signature, over the same: whose the one is, his is the other.
+    pub fn shares_signature_with<U>(&self, other: &Signed<U>) -> bool {
+        self.0.signature == other.0.signature && self.signed_hash() == other.signed_hash()
+    }
+
+    fn signed_hash(&self) -> [u8; 32] {
+        self.0.beside.map_or(self.hash(), |beside| pair_hash(&self.hash(), &beside))
+    }
+}
+
+/// That of two statements, in no order: neither says anything about the other.
+fn pair_hash(one: &[u8; 32], other: &[u8; 32]) -> [u8; 32] {
+    sha3_256(&[b"hypha signed pair 1", one.min(other), one.max(other)])
 }
 
 fn hash(encoded: &[u8]) -> [u8; 32] {
@@ -124,7 +171,8 @@ impl<T> Deref for Signed<T> {
 /// Equal bytes say equal things; the signature counts too, so that what was verified once need not be again.
 impl<T> PartialEq for Signed<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.signature == other.0.signature && self.0.encoded == other.0.encoded
+        let (one, other) = (&*self.0, &*other.0);
+        one.signature == other.signature && one.beside == other.beside && one.encoded == other.encoded
     }
 }
 
@@ -138,14 +186,13 @@ impl<T: fmt::Debug> fmt::Debug for Signed<T> {
 
 impl<T> Serialize for Signed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Parts { encoded: self.0.encoded.clone(), signature: self.0.signature }.serialize(serializer)
+        self.parts().serialize(serializer)
     }
 }
 
 impl<'de, T: Versioned> Deserialize<'de> for Signed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Parts { encoded, signature } = Parts::deserialize(deserializer)?;
-        Signed::from_parts(encoded, signature).map_err(de::Error::custom)
+        Signed::decode(Parts::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 
@@ -200,9 +247,44 @@ mod tests {
         for index in 0..signed.0.encoded.len() {
             let mut encoded = signed.0.encoded.to_vec();
             encoded[index] ^= 1;
-            if let Ok(changed) = Signed::<Old>::from_parts(encoded.into(), signed.0.signature) {
+            if let Ok(changed) = Signed::<Old>::decode(Parts { encoded: encoded.into(), ..signed.parts() }) {
                 assert_eq!(changed.verify_by(&signer.public_key()), Err(Invalid::Signature));
             }
+        }
+    }
+
+    #[test]
+    fn of_two_that_share_a_signature_each_proves_itself_alone_and_nothing_else() {
+        let (signer, stranger) = (Identity::from_seed(&[1; 32]), Identity::from_seed(&[2; 32]));
+        let mut told = None;
+        let (one, other) = Signed::sign_together(&signer, Old { amount: 7 }, |hash| {
+            told = Some(hash);
+            Old { amount: 8 }
+        });
+        assert_eq!(told, Some(one.hash()));
+        assert_eq!(
+            one.hash(),
+            Signed::sign(&signer, Old { amount: 7 }).hash(),
+            "alone or not, it is the same"
+        );
+        assert!(one.shares_signature_with(&other) && other.shares_signature_with(&one));
+        for signed in [&one, &other] {
+            let travelled: Signed<Old> = from_bytes(&to_bytes(signed)).unwrap();
+            assert_eq!(travelled, *signed);
+            assert_eq!(travelled.verify_by(&signer.public_key()), Ok(()));
+            assert_eq!(travelled.verify_by(&stranger.public_key()), Err(Invalid::Signature));
+        }
+        // Not without the other's hash, nor with a third's, nor for a third.
+        let third = Signed::sign(&signer, Old { amount: 9 });
+        for forged in [
+            Parts { beside: None, ..one.parts() },
+            Parts { beside: Some(third.hash()), ..one.parts() },
+            Parts { encoded: third.encoded().clone(), ..one.parts() },
+            Parts { beside: one.parts().beside, ..third.parts() },
+        ] {
+            let forged = Signed::<Old>::decode(forged).unwrap();
+            assert_eq!(forged.verify_by(&signer.public_key()), Err(Invalid::Signature));
+            assert!(!forged.shares_signature_with(&one) && !forged.shares_signature_with(&other));
         }
     }
 }

@@ -27,6 +27,7 @@ use overlay::Overlay;
 use reactor::crypto::{Identity, PublicKey, random_bytes};
 
 use crate::block::configuration::{Membership, Seal};
+use crate::block::draft::Draft;
 use crate::block::mutable::{AccessList, Signed, SignedRecord};
 use crate::block::proposal::Proposed;
 use crate::block_store::{HeaderHash, PutError, ReadError, Record, SwapError};
@@ -212,6 +213,14 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         Proposed::sign_under(self.identity, ballot, record, seal, next, self.state.list(), in_force)
     }
 
+    /// As `propose_record`, of a record that is signed in the same breath.
+    fn propose_new(&mut self, ballot: Ballot, draft: Draft) -> Proposed {
+        let next = Some(self.state.proposer.next_ballot());
+        let list = draft.access_serial().max(self.state.list_serial());
+        let in_force = self.state.standing(list, ballot).in_force;
+        draft.propose(self.identity, ballot, next, self.state.list(), in_force)
+    }
+
     /// Begins an attempt. A ballot that was promised before a newer list of writers was met is used up with that.
     fn begin(&mut self) -> Start<Proposed> {
         match self.state.proposer.begin() {
@@ -300,16 +309,19 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                 }
                 current => current.map(|current| current.record),
             };
-            let record = if current.as_ref().map(SignedRecord::hash) == expected {
-                sent.record.get_or_insert_with(|| self.sign(current.as_ref(), payload)).clone()
-            } else {
-                // Somebody else's, or ours from a round before: chosen or not, it is what the register has now.
-                match current {
-                    Some(current) => current,
-                    None => return Err(SwapError::Lost(None)),
+            let is_expected = current.as_ref().map(SignedRecord::hash) == expected;
+            let proposed = match (&sent.record, current) {
+                (None, current) if is_expected => {
+                    let draft = self.draft(current.as_ref(), payload);
+                    let proposed = self.propose_new(ballot, draft);
+                    sent.record = Some(proposed.record.clone());
+                    proposed
                 }
+                (Some(record), _) if is_expected => self.propose_record(ballot, record.clone(), None),
+                // Somebody else's, or ours from a round before: chosen or not, it is what the register has now.
+                (_, Some(current)) => self.propose_record(ballot, current, None),
+                (_, None) => return Err(SwapError::Lost(None)),
             };
-            let proposed = self.propose_record(ballot, record, None);
             ready()?;
             match self.accept_round(&membership, &proposed) {
                 Ok(()) => {
@@ -384,7 +396,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         self.state.allows(&self.identity.public_key())
     }
 
-    fn sign(&self, current: Option<&SignedRecord>, payload: &Bytes) -> SignedRecord {
+    fn draft(&self, current: Option<&SignedRecord>, payload: &Bytes) -> Draft {
         // The newest that was met: one that was not chosen is the owner's word all the same.
         let mut access = self.state.list().cloned();
         if let Some(change) = self.writers_change {
@@ -395,7 +407,8 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             let serial = AccessList::serial_after(self.state.list_serial(), now);
             access = Some(AccessList::sign(self.identity, self.state.register, serial, writers));
         }
-        SignedRecord::sign(self.identity, self.state.register, current, access, payload.clone())
+        let writer = self.identity.public_key();
+        Draft::new(writer, self.state.register, current, access, payload.clone())
     }
 }
 
