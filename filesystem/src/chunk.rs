@@ -224,6 +224,10 @@ pub struct Location {
     tag: [u8; 16],
 }
 
+/// What an object begins with room for: a small commit's frames and nodes, which would else be copied each time that it
+/// doubles. What is left of it is given back.
+const OBJECT_CAPACITY_MIN: usize = 64 * 1024;
+
 /// Packs chunks into objects.
 pub struct Packer {
     tag: OwnerTag,
@@ -263,6 +267,9 @@ impl Packer {
     /// Seals `content` under a fresh key at the end of the open object.
     pub fn append(&mut self, kind: ChunkKind, content: &[u8]) -> Location {
         self.make_room(content.len());
+        if self.current.capacity() == 0 {
+            self.current.reserve(OBJECT_CAPACITY_MIN);
+        }
         let key = self.keys.draw();
         let offset = self.current.len();
         let binding = Binding { kind, volume: self.volume };
@@ -318,6 +325,9 @@ impl Packer {
         if content > OBJECT_SIZE_MAX / 2 {
             // Another large one follows, mostly: grown by doubling, it would be copied once more.
             self.current = Vec::with_capacity(OBJECT_SIZE_MAX);
+        }
+        if object.capacity() <= OBJECT_CAPACITY_MIN {
+            object.shrink_to_fit();
         }
         let object = Bytes::from(object);
         self.ready.push((self.closed.len() as u32, object.clone()));

@@ -172,7 +172,7 @@ fn what_is_said_of_an_object_beyond_its_bytes_is_kept_when_they_are_counted() {
         let mut value = Vec::new();
         later.encode(&mut value);
         publish(&store, vec![(record_key.to_vec(), value)], |root| {
-            let unfolded = root.objects.0.entry(object).or_default();
+            let unfolded = Rc::make_mut(&mut root.objects.0).entry(object).or_default();
             unfolded.live_bytes -= change.live_bytes;
         });
 

@@ -13,6 +13,7 @@
 //! deleted, a walk over all that is kept has to say the same, by address and whatever the birth.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -118,9 +119,9 @@ pub struct ObjectChange {
     pub end: u32,
 }
 
-/// What becomes of objects, and their records do not say yet.
+/// What becomes of objects, and their records do not say yet. Cheap to clone: a commit changes one copy, and hands it on.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ObjectChanges(pub BTreeMap<ObjectId, ObjectChange>);
+pub struct ObjectChanges(pub Rc<BTreeMap<ObjectId, ObjectChange>>);
 
 /// A root with more of them is none: bounds what a reader allocates, and what a root takes of its register.
 pub const OBJECT_CHANGE_COUNT_MAX: usize = 256;
@@ -139,7 +140,7 @@ impl ObjectChanges {
 
     fn change(&mut self, pointer: &Pointer, bytes: i64) {
         // An object that comes and goes stays in the list: its record says that it is dead.
-        let change = self.0.entry(pointer.into()).or_default();
+        let change = Rc::make_mut(&mut self.0).entry(pointer.into()).or_default();
         change.live_bytes = change.live_bytes.saturating_add(bytes);
         change.end = change.end.max(pointer.offset.saturating_add(pointer.length));
     }
@@ -155,7 +156,7 @@ impl ObjectChanges {
             "changes of objects are folded before a root is made"
         );
         out.extend_from_slice(&(self.0.len() as u16).to_le_bytes());
-        for (object, change) in &self.0 {
+        for (object, change) in &*self.0 {
             out.extend_from_slice(&object.address);
             out.extend_from_slice(&object.birth.to_le_bytes()[..6]);
             out.extend_from_slice(&change.end.to_le_bytes());
@@ -184,7 +185,7 @@ impl ObjectChanges {
                 return None;
             }
         }
-        Some((ObjectChanges(read), rest))
+        Some((ObjectChanges(Rc::new(read)), rest))
     }
 }
 

@@ -113,7 +113,7 @@ impl<'a> Grown<'a> {
     fn fold(&mut self, now_seconds: i64, version: u64) -> Result<Vec<Change>, Errno> {
         let objects = std::mem::take(&mut self.objects);
         let mut changes = Vec::with_capacity(objects.0.len());
-        for (object, change) in &objects.0 {
+        for (object, change) in &*objects.0 {
             let key = Bytes::copy_from_slice(&Key::Object(*object).encode());
             let before = match self.value(&key)? {
                 None => ObjectRecord { live_bytes: Some(0), ..ObjectRecord::default() },
