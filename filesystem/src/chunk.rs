@@ -225,7 +225,7 @@ pub struct Location {
 }
 
 /// What an object begins with room for: a small commit's frames and nodes, which would else be copied each time that it
-/// doubles. What is left of it is given back.
+/// doubles. What a small one leaves of it is given back.
 const OBJECT_CAPACITY_MIN: usize = 64 * 1024;
 
 /// Packs chunks into objects.

@@ -53,6 +53,7 @@ impl Draft {
     /// Signs it alone.
     pub(crate) fn sign(self, writer: &Identity) -> SignedRecord {
         let Draft { header, access, payload } = self;
+        debug_assert_eq!(header.writer, writer.public_key());
         SignedRecord { header: Signed::sign(writer, header), access, payload }
     }
 
@@ -68,6 +69,7 @@ impl Draft {
         let serial = self.access_serial();
         let list = list.filter(|list| list.serial > serial).cloned();
         let Draft { header, access, payload } = self;
+        debug_assert_eq!(header.writer, writer.public_key());
         let register = header.address;
         let (header, proposal) = Signed::sign_together(writer, header, |hash| Proposal {
             register,
@@ -111,6 +113,9 @@ mod tests {
         let again = Proposed::sign(&owner, ballot(5), new.record.clone(), None);
         assert_eq!(again.verify(&genesis, None), Ok(()));
         assert_eq!(new.proposal.verify_by(&writer.public_key()), Ok(()));
+        // Signed beside another proposal it is the same record.
+        let later = draft(b"new").propose(&writer, ballot(3), None, None, None).record;
+        assert!(later != new.record && later.hash() == new.record.hash());
         // Neither goes with what the other was not signed with.
         let mixed = Proposed { proposal: propose(b"other").proposal, ..new.clone() };
         assert_eq!(mixed.verify(&genesis, None), Err(Invalid::Proposal));
@@ -121,7 +126,20 @@ mod tests {
         let forged =
             Proposed { proposal, record: SignedRecord { header, ..new.record.clone() }, ..new.clone() };
         assert_eq!(forged.verify(&genesis, None), Err(Invalid::Signature));
-        let claimed = Proposed { proposal: forged.proposal, ..new };
+        let claimed = Proposed { proposal: forged.proposal, ..new.clone() };
         assert_eq!(claimed.verify(&genesis, None), Err(Invalid::Signature));
+        // The writer's signature is no word of another writer, nor is it one for another value.
+        let header = || (*new.record.header).clone();
+        for (proposal, refusal) in [
+            (Proposal { writer: owner.public_key(), ..(*new.proposal).clone() }, Invalid::Signature),
+            (Proposal { value: Some(HeaderHash([7; 32])), ..(*new.proposal).clone() }, Invalid::Proposal),
+            (Proposal { list: 1, ..(*new.proposal).clone() }, Invalid::Access),
+        ] {
+            let (header, proposal) = Signed::sign_together(&writer, header(), |_| proposal);
+            let record = SignedRecord { header, ..new.record.clone() };
+            let mixed = Proposed { proposal, record, ..new.clone() };
+            assert!(mixed.proposal.shares_signature_with(&mixed.record.header));
+            assert_eq!(mixed.verify(&genesis, None), Err(refusal));
+        }
     }
 }

@@ -11,7 +11,9 @@
 //!
 //! Two statements of one moment may share a signature ([`Signed::sign_together`]), which costs more than all else in a small
 //! swap: what is signed then is a hash of both hashes, and each carries the other's. So each still proves itself alone, to
-//! whoever never sees the other.
+//! whoever never sees the other. Whoever sees one learns the other's hash, and no more.
+//!
+//! So one statement may have several signatures: whether two are the same one says their hash.
 //!
 //! Not here: whose key has to have signed, which each type says itself.
 
@@ -199,6 +201,7 @@ impl<'de, T: Versioned> Deserialize<'de> for Signed<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::genesis::Genesis;
 
     #[derive(Serialize, Deserialize, Debug, PartialEq)]
     struct Old {
@@ -251,6 +254,17 @@ mod tests {
                 assert_eq!(changed.verify_by(&signer.public_key()), Err(Invalid::Signature));
             }
         }
+    }
+
+    #[test]
+    fn of_two_that_share_a_signature_neither_passes_for_the_others_type() {
+        let signer = Identity::from_seed(&[1; 32]);
+        let genesis = Genesis::sign(&signer, [5; 32], vec![], vec![]);
+        let (one, other) = Signed::sign_together(&signer, Old { amount: 7 }, |_| (*genesis).clone());
+        assert_eq!(other.verify_by(&signer.public_key()), Ok(()));
+        let exchanged = Signed::<Genesis>::decode(one.parts());
+        assert!(matches!(exchanged, Err(EnvelopeError::OtherType { .. })), "{exchanged:?}");
+        assert!(matches!(Signed::<Old>::decode(other.parts()), Err(EnvelopeError::OtherType { .. })));
     }
 
     #[test]

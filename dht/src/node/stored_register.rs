@@ -36,13 +36,13 @@ pub struct StoredRegister {
 
 impl Versioned for StoredRegister {
     const TYPE_NAME: &'static str = "hypha stored register";
-    const VERSION: u32 = 4;
-    const READABLE_SINCE: u32 = 4;
+    const VERSION: u32 = 5;
+    const READABLE_SINCE: u32 = 5;
 
     fn upgrade(version: u32, content: Content<'_>) -> Result<StoredRegister, EnvelopeError> {
         match version {
-            // Nobody learned anything again then.
-            3 => content.decode(),
+            // Nobody learned anything again then, and up to 4 each signature was of one statement.
+            3 | 4 => content.decode(),
             _ => Err(content.too_old()),
         }
     }
@@ -226,10 +226,12 @@ pub(super) fn check_ballots(
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use reactor::crypto::Identity;
     use reactor::serialization::to_envelope;
 
     use super::*;
+    use crate::block::draft::Draft;
 
     /// As version 3 had it: nobody learned anything again.
     #[derive(Serialize, Deserialize)]
@@ -250,6 +252,31 @@ mod tests {
         const TYPE_NAME: &'static str = StoredRegister::TYPE_NAME;
         const VERSION: u32 = 3;
         const READABLE_SINCE: u32 = 3;
+    }
+
+    #[test]
+    fn what_is_signed_together_is_kept_so_and_no_older_program_touches_it() {
+        let owner = Identity::from_seed(&[1; 32]);
+        let genesis = Genesis::sign(&owner, [5; 32], vec![NodeId([1; 32])], vec![]);
+        let ballot = Ballot::first(0);
+        let draft = Draft::new(owner.public_key(), genesis.register(), None, None, Bytes::from_static(b"1"));
+        let together = draft.propose(&owner, ballot, None, None, None);
+        let alone = Proposed::sign(&owner, ballot, together.record.clone(), None);
+        for value in [together, alone] {
+            let accepted = Some(Accepted { ballot, value: value.clone() });
+            let acceptor = Acceptor { promised: ballot, accepted, ..Acceptor::default() };
+            let promise = Some(value.proposal.clone());
+            let kept = StoredRegister { acceptor, promise, ..StoredRegister::unheard(genesis.clone()) };
+            let mut bytes = to_envelope(&kept);
+            let read = StoredRegister::decode(&bytes).unwrap();
+            assert_eq!(read, kept);
+            assert_eq!(read.proposed().unwrap().verify(&genesis, None), Ok(()));
+            assert_eq!(read.promise.unwrap().verify_by(&owner.public_key()), Ok(()));
+            let at = bytes.windows(8).position(|bytes| bytes == b"register").unwrap() + 8;
+            assert_eq!(bytes[at..at + 2], [5, 5], "the program of before knows 4, and leaves it alone");
+            bytes[at..at + 2].copy_from_slice(&[4, 4]);
+            assert_eq!(StoredRegister::decode(&bytes).unwrap(), kept);
+        }
     }
 
     #[test]

@@ -333,8 +333,10 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                     return sent.outcome(&proposed.record);
                 }
                 Err(lost) => {
-                    sent.is_doubtful |=
-                        sent.record.as_ref() == Some(&proposed.record) && lost.may_have_accepted();
+                    // By hash: an earlier swap may have signed the same record beside another proposal.
+                    let is_ours =
+                        sent.record.as_ref().is_some_and(|sent| sent.hash() == proposed.record.hash());
+                    sent.is_doubtful |= is_ours && lost.may_have_accepted();
                     // We had the ballot and lost it: somebody waits for a turn, so it is theirs.
                     self.again(&membership, &lost, sent.is_doubtful, false)?;
                 }

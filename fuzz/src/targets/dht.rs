@@ -108,6 +108,11 @@ pub const REGISTER: Target = Target {
         let Ok((genesis, proposed)) = from_bytes::<(Signed<Genesis>, Proposed)>(data) else { return };
         if genesis.verify().is_ok() && proposed.verify(&genesis, None).is_ok() {
             let _ = proposed.record.to_record();
+            // Each of the two proves itself alone.
+            assert_eq!(proposed.proposal.verify_by(&proposed.proposal.writer), Ok(()));
+            assert_eq!(proposed.record.verify(&genesis, None), Ok(()));
+            let pair = (genesis, proposed);
+            assert_eq!(from_bytes(&to_bytes(&pair)), Ok(pair));
         }
     },
     seeds: || {
@@ -118,7 +123,12 @@ pub const REGISTER: Target = Target {
         let payload = Bytes::from_static(b"the root");
         let record = SignedRecord::sign(&owner, genesis.register(), None, access, payload);
         let proposed = Proposed::sign(&owner, Ballot::ZERO, record, None);
-        vec![to_bytes(&(genesis, proposed))]
+        let (header, proposal) = Signed::sign_together(&owner, (*proposed.record.header).clone(), |_| {
+            (*proposed.proposal).clone()
+        });
+        let record = SignedRecord { header, ..proposed.record.clone() };
+        let together = Proposed { proposal, record, ..proposed.clone() };
+        vec![to_bytes(&(genesis.clone(), proposed)), to_bytes(&(genesis, together))]
     },
 };
 
