@@ -15,8 +15,10 @@ use peers_support::{
     MS, PORT, SECOND, Town, ask, connect, deadline_after, echo, id, identity, is_direct, peers, start_relay,
     wait_for,
 };
+use reactor::nat::PeerId;
 use reactor::nat::peers::{Path, Peers, RelayAt};
-use reactor::net::{Duplex, UdpSocket};
+use reactor::nat::relay::{Quota, Relay, RelayLimits};
+use reactor::net::{Duplex, TcpListener, UdpSocket};
 use reactor::sim::{self, Latency, Link, SimConfig, World};
 use reactor::{now, scope, sleep};
 
@@ -190,6 +192,62 @@ fn a_relay_that_dies_takes_no_direct_connection_with_it_and_one_that_is_back_is_
     });
 }
 
+/// The line of one is cut for a while, the relay's with it, while megabytes are under way.
+#[test]
+fn a_direct_path_is_not_blamed_for_what_was_lost_before_it_was_taken() {
+    sim::run(12, SimConfig::default(), |world| {
+        world.link_all(Link::new(Latency::Constant(10 * MS)));
+        let town = Town::new(world);
+        town.start_echo();
+        let (at, step) = (town.relay_at(), Rc::new(Cell::new(0)));
+        let told = step.clone();
+        let copying = town.one.start(move || {
+            let peers = peers(1, &at);
+            let stream = connect(&peers, 2).open().unwrap();
+            wait_for(&peers, is_direct, 10 * SECOND);
+            scope(|s| {
+                let writing = s.spawn(|| {
+                    let mut stream = &stream;
+                    while step.get() < 3 {
+                        stream.write_all(&[7; 1 << 10]).unwrap();
+                        sleep(10 * MS);
+                    }
+                    stream.end().unwrap();
+                });
+                s.spawn(|| {
+                    let mut bytes = vec![0; 1 << 16];
+                    while (&stream).read(&mut bytes).unwrap() > 0 {}
+                });
+                sleep(SECOND);
+                step.set(1);
+                wait_for(&peers, |path| path == Some(Path::Relayed), 10 * SECOND);
+                while step.get() < 2 {
+                    sleep(10 * MS);
+                }
+                wait_for(&peers, is_direct, 20 * SECOND);
+                // It stays so, through all the time in which it could be doubted.
+                let left = peers.wait_path(id(2), deadline_after(20 * SECOND), |path| !is_direct(path));
+                assert!(left.is_err(), "it carries all");
+                step.set(3);
+                writing.join().unwrap();
+            });
+        });
+        let is_cut = |cut: bool| {
+            for other in [&town.two, &town.relay] {
+                if cut { town.world.partition(&town.one, other) } else { town.world.heal(&town.one, other) }
+            }
+        };
+        while told.get() < 1 {
+            sleep(10 * MS);
+        }
+        is_cut(true);
+        sleep(10 * SECOND);
+        is_cut(false);
+        told.set(2);
+        copying.wait();
+    });
+}
+
 /// Two relays: one does not know the peer yet, and the other says nothing any more.
 #[test]
 fn a_peer_that_comes_to_a_relay_that_did_not_know_it_is_found_there() {
@@ -219,6 +277,41 @@ fn a_peer_that_comes_to_a_relay_that_did_not_know_it_is_found_there() {
             sleep(10 * MS);
         }
         town.start_echo();
+        asking.wait();
+    });
+}
+
+/// Both use two relays, and one of these takes what it is given and passes on nothing, without a word.
+#[test]
+fn who_is_dialled_is_sought_at_every_relay_that_it_is_said_to_be_at() {
+    sim::run(13, SimConfig::default(), |world| {
+        let (town, other) = (Town::new(world), world.host("other relay"));
+        other.start(|| {
+            let nothing = Quota { burst_bytes: 0, bytes_per_second: 0, ..Quota::default() };
+            let limits = RelayLimits { quota: nothing, ..RelayLimits::default() };
+            let relay = Relay::new(&identity(0), |_: PeerId, _: &[u8]| true, limits);
+            relay.serve(&TcpListener::bind("0.0.0.0:443").unwrap()).unwrap();
+        });
+        let swallows = RelayAt::new(SocketAddr::new(other.address(), 443), id(0));
+        let passes_on = town.relay_at();
+        town.two.start({
+            let (swallows, passes_on) = (swallows.clone(), passes_on.clone());
+            move || {
+                let peers = peers(2, &swallows);
+                peers.add_relay(passes_on);
+                let connection = peers.accept().unwrap();
+                echo(&connection.accept().unwrap());
+            }
+        });
+        town.world.partition(&town.one, &town.two);
+        let asking = town.one.start(move || {
+            let peers = Peers::bind("0.0.0.0:0".parse().unwrap(), &identity(1)).unwrap();
+            let named = [swallows, passes_on].map(|relay| peers.add_relay(relay));
+            sleep(SECOND);
+            assert!(named.iter().all(|relay| peers.is_connected_to(*relay)));
+            let stream = peers.connect_at(id(2), &named).unwrap().open().unwrap();
+            ask(&stream, 1);
+        });
         asking.wait();
     });
 }

@@ -6,10 +6,9 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use super::message::{CANDIDATES_MAX, Message, SessionTag};
-use super::table::{Link, Peer, Table};
+use super::table::{Peer, SIGN_WITHIN, Table};
 use super::{Path, RelayKey};
 use crate::clock::now;
 use crate::nat::relay::{DATAGRAM_BYTES_MAX, Seat, Sender};
@@ -18,11 +17,6 @@ use crate::net::quic::routes::{Routes, virtual_address, virtual_number};
 use crate::net::quic::{Connection, WeakEndpoint};
 use crate::random;
 use crate::sync::Waiters;
-
-/// A connection whose packets nobody has acknowledged for so long is asked for a sign.
-const DOUBT_AFTER: Duration = Duration::from_secs(3);
-/// And that sign takes a round trip. Together with the doubt less than the 15 s in which a direct path has to be given up.
-const SIGN_WITHIN: Duration = Duration::from_secs(4);
 
 pub(super) struct Core {
     table: RefCell<Table>,
@@ -331,7 +325,8 @@ impl Core {
         if peer.paths.route() != before {
             let (id, route) = (peer.seat.peer, peer.paths.route());
             tracing::debug!("{id} is reached by {route:?} now, and was by {before:?}");
-            let is_better = peer.paths.route().is_some();
+            let is_better = route.is_some();
+            peer.on_route(now());
             for link in &peer.links {
                 if is_better { link.connection.on_better_path() } else { link.connection.ping() }
             }
@@ -376,7 +371,7 @@ impl Core {
         }
         let before = peer.paths.route();
         peer.paths.on_time(now);
-        if peer.paths.route().is_some() && peer.links.iter_mut().any(|link| carries_nothing(link, now)) {
+        if peer.carries_nothing(now) {
             peer.paths.on_carries_nothing(now);
         }
         let (begins, relay, seat) = (peer.paths.begin_round(now), self.relay_of(peer), peer.seat);
@@ -390,24 +385,6 @@ impl Core {
             self.endpoint().send_to(&link.session.seal(&ping), probe.to);
         }
         self.after(&mut table, number, before);
-    }
-}
-
-/// Whether what a connection sends has gone unacknowledged for too long, though it was asked for a sign.
-fn carries_nothing(link: &mut Link, now: Instant) -> bool {
-    let Some(since) = link.connection.waiting_since() else {
-        link.asked_at = None;
-        return false;
-    };
-    match link.asked_at.filter(|at| *at >= since) {
-        Some(asked_at) => now >= asked_at + SIGN_WITHIN,
-        None => {
-            if now >= since + DOUBT_AFTER {
-                link.connection.ping();
-                link.asked_at = Some(now);
-            }
-            false
-        }
     }
 }
 

@@ -291,7 +291,10 @@ impl Paths {
             };
             self.round_count += 1;
             self.rounded_at = Some(now);
-            self.round_at = Some(now + pause);
+            // An address that may be used again is tried at once.
+            let unblocked = self.known.values().filter_map(|address| address.blocked_until);
+            let unblocked = unblocked.filter(|until| *until > now).min();
+            self.round_at = unblocked.into_iter().chain([now + pause]).min();
             self.burst(now);
         }
         is_due

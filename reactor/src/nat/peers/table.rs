@@ -33,6 +33,11 @@ const SESSIONS_MAX: usize = 4;
 /// Addresses for each peer, on average, before those are looked for that nobody uses any more.
 const ADDRESSES_EACH: usize = 20;
 
+/// Where nothing that goes directly was acknowledged for so long, the connections are asked for a sign.
+const DOUBT_AFTER: Duration = Duration::from_secs(3);
+/// And that sign takes a round trip. Together with the doubt less than the 15 s in which a direct path has to be given up.
+pub(super) const SIGN_WITHIN: Duration = Duration::from_secs(4);
+
 #[derive(Default)]
 pub(super) struct Table {
     peers: BTreeMap<u64, Peer>,
@@ -60,6 +65,10 @@ pub(super) struct Peer {
     pub(super) absent_at: BTreeSet<usize>,
     /// The last that was sent to one that we dial and have not heard yet: at a relay that does not know it, it is lost.
     pub(super) unanswered: Vec<u8>,
+    /// When its packets took the direct path that is in use.
+    routed_at: Option<Instant>,
+    /// When its connections were last asked for a sign that what goes there arrives.
+    asked_at: Option<Instant>,
     heard_at: Instant,
     due: Option<Instant>,
 }
@@ -78,14 +87,43 @@ impl Peer {
         let direct = self.paths.route().zip(self.paths.round_trip());
         Some(direct.map_or(Path::Relayed, |(address, round_trip)| Path::Direct { address, round_trip }))
     }
+
+    /// Its packets take another way from now on.
+    pub(super) fn on_route(&mut self, now: Instant) {
+        self.routed_at = self.paths.route().map(|_| now);
+        self.asked_at = None;
+    }
+
+    /// Whether the direct path carries nothing: nobody acknowledged anything for too long, though each connection was asked for
+    /// a sign. What was lost before it was taken does not count against it; nor does a connection that the other side has
+    /// given up, as long as another one lives.
+    pub(super) fn carries_nothing(&mut self, now: Instant) -> bool {
+        let Some(routed_at) = self.routed_at.filter(|_| self.paths.route().is_some()) else { return false };
+        let waiting = || self.links.iter().map(|link| link.connection.waiting_since());
+        match self.asked_at {
+            Some(asked_at) if now < asked_at + SIGN_WITHIN => false,
+            Some(asked_at) => {
+                // What was asked leaves a moment later.
+                let asked_by = asked_at + SIGN_WITHIN / 2;
+                let is_silent = waiting().all(|since| since.is_some_and(|since| since <= asked_by));
+                self.asked_at = None;
+                is_silent
+            }
+            None => {
+                if waiting().flatten().any(|since| now >= since.max(routed_at) + DOUBT_AFTER) {
+                    self.links.iter().for_each(|link| link.connection.ping());
+                    self.asked_at = Some(now);
+                }
+                false
+            }
+        }
+    }
 }
 
 /// A connection with its session.
 pub(super) struct Link {
     pub(super) session: Session,
     pub(super) connection: WeakConnection,
-    /// When it was last asked for a sign that what it sends arrives.
-    pub(super) asked_at: Option<Instant>,
 }
 
 impl Table {
@@ -119,6 +157,8 @@ impl Table {
             named: Vec::new(),
             absent_at: BTreeSet::new(),
             unanswered: Vec::new(),
+            routed_at: None,
+            asked_at: None,
             heard_at: now,
             due: None,
         };
@@ -231,7 +271,7 @@ impl Table {
             self.sessions.remove(&peer.links.remove(0).session.tag());
         }
         self.sessions.insert(session.tag(), number);
-        peer.links.push(Link { session, connection, asked_at: None });
+        peer.links.push(Link { session, connection });
         peer.paths.start_over(now);
         self.set_due(number, Some(now));
     }

@@ -144,7 +144,8 @@ fn an_address_that_carries_nothing_is_left_though_it_answers_and_comes_back_late
         play.paths.on_ping(address, play.now);
         play.pass(Duration::from_secs(block - 1), |_| Some(20 * MS));
         assert_eq!(play.paths.route(), None);
-        play.pass(ROUND_MAX + 2 * SECOND, |_| Some(20 * MS));
+        // However rare the rounds are by then.
+        play.pass(2 * SECOND, |_| Some(20 * MS));
         assert_eq!(play.paths.route(), Some(address));
     }
 }
