@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   host (inside) -- router of some kind --+
-//!   host (inside) -- router of some kind --+-- internet -- public (11.0.0.10, 11.0.0.11)
+//!   host (inside) -- router of some kind --+-- internet -- public (11.0.0.10 to .12)
 //! ```
 //!
 //! Nothing leaves the namespaces, and a lab takes its namespaces along when it is dropped. The addresses look public,
@@ -10,17 +10,19 @@
 
 #![allow(dead_code, reason = "each story uses its part, and storage-node's stories another")]
 
+mod changes;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The two addresses of the machine outside.
-pub(crate) const PUBLIC: [&str; 2] = ["11.0.0.10", "11.0.0.11"];
+/// The addresses of the machine outside.
+pub(crate) const PUBLIC: [&str; 3] = ["11.0.0.10", "11.0.0.11", "11.0.0.12"];
 
 /// What stands between a host and the internet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// Nothing.
     Public,
@@ -34,17 +36,58 @@ pub(crate) enum Kind {
     PortRestricted,
     /// A random outside port for each destination.
     Symmetric,
+    /// The same, and few ports to choose from: a provider's that many share.
+    SymmetricBlock,
     /// A home router behind a provider's that is one too.
     Carrier,
+    /// A home router behind a provider's with a block of ports and a random one for each destination.
+    CarrierSymmetric,
     /// No UDP at all.
     NoUdp,
+    /// Only what the web needs: TCP to two ports.
+    Web,
 }
 
-/// A router, and whether it turns round what is sent to its own outside address.
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Kind; 11] = [
+        Kind::Public,
+        Kind::Firewall,
+        Kind::FullCone,
+        Kind::Restricted,
+        Kind::PortRestricted,
+        Kind::Carrier,
+        Kind::Symmetric,
+        Kind::SymmetricBlock,
+        Kind::CarrierSymmetric,
+        Kind::NoUdp,
+        Kind::Web,
+    ];
+
+    /// What the router of a home of this kind does, and what that of its provider does if there is one.
+    fn routers(self) -> (Kind, Option<Kind>) {
+        match self {
+            Kind::Carrier => (Kind::PortRestricted, Some(Kind::PortRestricted)),
+            Kind::CarrierSymmetric => (Kind::PortRestricted, Some(Kind::SymmetricBlock)),
+            kind => (kind, None),
+        }
+    }
+}
+
+/// A router, and what it does besides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
     pub(crate) kind: Kind,
+    /// Whether it turns round what is sent to its own outside address.
     pub(crate) hairpin: bool,
+    /// Whether it answers for itself what nobody inside has asked for: a packet that comes too early then costs the port.
+    pub(crate) open: bool,
+}
+
+impl From<Kind> for Site {
+    fn from(kind: Kind) -> Site {
+        Site { kind, hairpin: false, open: false }
+    }
 }
 
 pub(crate) struct Lab {
@@ -138,22 +181,6 @@ impl Lab {
         command
     }
 
-    /// The site gets another address outside, as from a provider over night: what its router had lent anybody is gone.
-    pub(crate) fn move_site(&self, number: usize) {
-        let carrier = format!("isp{number}");
-        let has_carrier = self.namespaces.contains(&self.full(&carrier));
-        let router = if has_carrier { carrier } else { format!("router{number}") };
-        let outside = format!("11.0.{}", number + 1);
-        self.ip(&router, &format!("addr del {outside}.2/24 dev wan"));
-        self.ip(&router, &format!("addr add {outside}.3/24 dev wan"));
-        self.ip(&router, &format!("route add default via {outside}.1"));
-    }
-
-    /// Unplugs the machine outside, or plugs it in again.
-    pub(crate) fn plug_public(&self, is_in: bool) {
-        self.ip("net", &format!("link set to-pub {}", if is_in { "up" } else { "down" }));
-    }
-
     fn full(&self, place: &str) -> String {
         format!("{}-{place}", self.name)
     }
@@ -206,10 +233,11 @@ impl Lab {
         let outside = format!("11.0.{}", number + 1);
         let up = format!("to-{number}");
         let (gateway, address) = (format!("{outside}.1"), format!("{outside}.2"));
-        if site.kind == Kind::Carrier {
+        let (kind, carriers_kind) = site.kind.routers();
+        if let Some(kind) = carriers_kind {
             let carrier = format!("isp{number}");
             self.router(&carrier, ("net", &up), &gateway, &address);
-            self.translate(&carrier, Site { kind: Kind::PortRestricted, hairpin: false }, &address);
+            self.translate(&carrier, Site { hairpin: false, kind, ..site }, &address);
             self.router(&router, (&carrier, "lan"), "100.64.0.1", "100.64.0.2");
         } else {
             self.router(&router, ("net", &up), &gateway, &address);
@@ -227,17 +255,29 @@ impl Lab {
         }
         match site.kind {
             Kind::Public => {}
-            Kind::Firewall => self.exec(&router, "nft -f -", &format!("table ip nat {{\n{FILTER}\n}}\n")),
+            Kind::Firewall => {
+                self.exec(
+                    &router,
+                    "nft -f -",
+                    &format!("table ip nat {{\n{}\n}}\n", FILTER.replace("OWN", "drop")),
+                );
+            }
             _ => {
-                let wan = if site.kind == Kind::Carrier { "100.64.0.2" } else { &address };
-                self.translate(&router, site, wan);
+                let wan = if carriers_kind.is_some() { "100.64.0.2" } else { &address };
+                self.translate(&router, Site { kind, ..site }, wan);
             }
         }
     }
 
     /// The rules of one router, whose outside address is `wan`.
     fn translate(&self, router: &str, site: Site, wan: &str) {
-        let random = if site.kind == Kind::Symmetric { "fully-random" } else { "" };
+        let outward = match site.kind {
+            Kind::Symmetric => "oifname wan masquerade fully-random".to_owned(),
+            Kind::SymmetricBlock => format!(
+                "oifname wan meta l4proto {{ tcp, udp }} snat to {wan}:40000-41023 fully-random\noifname wan snat to {wan}"
+            ),
+            _ => "oifname wan masquerade".to_owned(),
+        };
         let mut before = String::new();
         let to_inside = "dnat to udp dport map @outside";
         match site.kind {
@@ -253,7 +293,12 @@ impl Lab {
             writeln!(before, "iifname lan ip daddr {wan} {to_inside}").unwrap();
             writeln!(after, "iifname lan oifname lan ct status dnat snat to {wan}").unwrap();
         }
-        let block = if site.kind == Kind::NoUdp { "iifname lan meta l4proto udp drop" } else { "" };
+        let block = match site.kind {
+            Kind::NoUdp => "iifname lan meta l4proto udp drop",
+            Kind::Web => "iifname lan tcp dport != { 80, 443 } drop\niifname lan meta l4proto != tcp drop",
+            _ => "",
+        };
+        let own = if site.open { "accept" } else { "drop" };
         let rules = format!(
             "table ip nat {{
                 map outside {{ type inet_service : ipv4_addr; size 65535; flags dynamic,timeout; timeout 60s; }}
@@ -269,19 +314,20 @@ impl Lab {
                 chain after {{
                     type nat hook postrouting priority srcnat; policy accept;
                     {after}
-                    oifname wan masquerade {random}
+                    {outward}
                 }}
                 chain block {{ type filter hook forward priority -5; policy accept
 {block}
  }}
-                {FILTER}
-            }}\n"
+                {}
+            }}\n",
+            FILTER.replace("OWN", own)
         );
         self.exec(router, "nft -f -", &rules);
     }
 }
 
-/// Answers come in, and what was translated to the inside; nothing else, and the router itself says nothing.
+/// Answers come in, and what was translated to the inside; nothing else, and OWN says what the router itself does.
 const FILTER: &str = "
     chain forward {
         type filter hook forward priority 0; policy drop;
@@ -290,7 +336,7 @@ const FILTER: &str = "
         ct status dnat accept
     }
     chain input {
-        type filter hook input priority 0; policy drop;
+        type filter hook input priority 0; policy OWN;
         iifname { lo, lan } accept
         ct state established,related accept
         icmp type echo-request accept
