@@ -1,7 +1,7 @@
 //! Two behind routers call each other by id: the kernel's own routers, in network namespaces, between real processes.
 //!
-//! Where one of the two routers keeps its outside port the same for everybody, and the other one does too or lets anybody
-//! in, there is a direct way, and it is found; where not, or where UDP is blocked, the call goes over the relay. It takes
+//! Where one of the two routers keeps its outside port the same for everybody there is a direct way, and it is found, if need be
+//! by a search for a port of the other's; where none does, or where UDP is blocked, the call goes over the relay. It takes
 //! root, `ip` and `nft`.
 
 mod nat_lab;
@@ -56,9 +56,19 @@ fn who_can_be_reached_directly_is_and_everybody_over_the_relay() {
         return;
     }
     let program = example();
-    let kinds =
-        [Public, Firewall, FullCone, Restricted, PortRestricted, Carrier, PortRestricted, Symmetric, NoUdp];
-    let sites = kinds.map(|kind| Site { kind, hairpin: false });
+    let kinds = [
+        Public,
+        Firewall,
+        FullCone,
+        Restricted,
+        PortRestricted,
+        Carrier,
+        PortRestricted,
+        Symmetric,
+        Symmetric,
+        NoUdp,
+    ];
+    let sites = kinds.map(Site::from);
     let lab = Lab::new("p", &sites);
     let at = format!("{}:4433", PUBLIC[0]);
     let (_relay, words) = start_and_hear(lab.within("pub", &program).args(["relay", &at]));
@@ -68,13 +78,13 @@ fn who_can_be_reached_directly_is_and_everybody_over_the_relay() {
     let listeners: Vec<(Running, Vec<String>)> = (0..kinds.len())
         .map(|number| start_and_hear(lab.within(&place(number), &program).args(["listen", &at, &relay])))
         .collect();
-    let is_easy = |kind| !matches!(kind, Symmetric | NoUdp);
-    let is_open = |kind| matches!(kind, Public | FullCone | Restricted);
+    let is_alike_for_all = |kind| !matches!(kind, Symmetric | NoUdp);
     let mut calls = Vec::new();
     for near in 0..kinds.len() {
         for far in near + 1..kinds.len() {
             let (one, other) = (kinds[near], kinds[far]);
-            let meets = (is_easy(one) && is_easy(other)) || (is_open(one) && other == Symmetric);
+            let has_udp = one != NoUdp && other != NoUdp;
+            let meets = has_udp && (is_alike_for_all(one) || is_alike_for_all(other));
             // In one direction each, and not the same one.
             let (from, to) = if (near + far) % 2 == 0 { (near, far) } else { (far, near) };
             let patience = if meets { "60" } else { "8" };

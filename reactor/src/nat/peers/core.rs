@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::message::{CANDIDATES_MAX, Message, SessionTag};
+use super::search::Search;
 use super::table::{Peer, SIGN_WITHIN, Table};
 use super::{Path, RelayKey};
 use crate::clock::now;
@@ -19,17 +20,18 @@ use crate::random;
 use crate::sync::Waiters;
 
 pub(super) struct Core {
-    table: RefCell<Table>,
+    pub(super) table: RefCell<Table>,
     /// The relays that are kept, by their order; `None` while one is not connected.
     relays: RefCell<Vec<Option<Sender>>>,
     /// Who waits for one to be connected.
     pub(super) relay_up: Waiters,
     endpoint: OnceCell<WeakEndpoint>,
     /// Our addresses: by the relay through which they were learnt, and under `usize::MAX` those that we were told.
-    own: RefCell<BTreeMap<usize, Vec<SocketAddr>>>,
+    pub(super) own: RefCell<BTreeMap<usize, Vec<SocketAddr>>>,
     /// Wakes the prober; `told` is that, for who comes before it waits.
     work: Waiters,
     told: Cell<bool>,
+    pub(super) search: Search,
     /// Who waits for another path.
     pub(super) path_changed: Waiters,
 }
@@ -44,6 +46,7 @@ impl Core {
             own: RefCell::default(),
             work: Waiters::new(&"the next probe"),
             told: Cell::new(false),
+            search: Search::new(),
             path_changed: Waiters::new(&"another path to a peer"),
         }
     }
@@ -52,7 +55,7 @@ impl Core {
         assert!(self.endpoint.set(endpoint).is_ok(), "it has one endpoint");
     }
 
-    fn endpoint(&self) -> &WeakEndpoint {
+    pub(super) fn endpoint(&self) -> &WeakEndpoint {
         self.endpoint.get().expect("it is set before anything comes")
     }
 
@@ -276,7 +279,7 @@ impl Core {
     }
 
     /// A packet about paths, directly or over a relay; whether it is one.
-    fn on_packet(&self, from: Option<SocketAddr>, packet: &[u8]) -> bool {
+    pub(super) fn on_packet(&self, from: Option<SocketAddr>, packet: &[u8]) -> bool {
         let now = now();
         let mut table = self.table.borrow_mut();
         let Some(tag) = SessionTag::of(packet) else { return false };
@@ -290,7 +293,7 @@ impl Core {
                 let pong = link.session.seal(&Message::Pong { transaction, padding });
                 peer.paths.on_ping(from, now);
                 table.on_sealed(number, from, false);
-                self.endpoint().send_to(&pong, from);
+                self.send_directly(&pong, from);
             }
             (Message::Pong { transaction, .. }, Some(from)) => {
                 if peer.paths.on_pong(from, transaction, now) {
@@ -342,6 +345,13 @@ impl Core {
         table.set_due(number, due);
     }
 
+    /// By the socket that the address has of its own, or the endpoint's.
+    fn send_directly(&self, packet: &[u8], to: SocketAddr) {
+        if !self.search.send(packet, to) {
+            self.endpoint().send_to(packet, to);
+        }
+    }
+
     /// All that the prober does: it looks at each peer when its time has come, until it is terminated.
     pub(super) fn probe(&self) {
         loop {
@@ -366,6 +376,7 @@ impl Core {
         table.detach(number);
         let Some(peer) = table.peer(number) else { return };
         if peer.links.is_empty() {
+            self.search.close(number);
             self.path_changed.wake_all();
             return;
         }
@@ -376,13 +387,16 @@ impl Core {
         }
         let (begins, relay, seat) = (peer.paths.begin_round(now), self.relay_of(peer), peer.seat);
         let probes = peer.paths.probes(now, random::number);
+        if peer.paths.wants_search(now) {
+            self.search.ask_for(number);
+        }
         let Some(link) = peer.links.last_mut() else { return };
         if let Some((_, relay)) = relay.filter(|_| begins) {
             relay.send(seat, &link.session.seal(&Message::Candidates(self.candidates())));
         }
         for probe in probes {
             let ping = Message::Ping { transaction: probe.transaction, padding: probe.padding };
-            self.endpoint().send_to(&link.session.seal(&ping), probe.to);
+            self.send_directly(&link.session.seal(&ping), probe.to);
         }
         self.after(&mut table, number, before);
     }
@@ -406,7 +420,16 @@ impl Routes for Core {
                 drop(table);
                 self.tell();
             }
-            return Some(direct);
+            let mut each = datagrams.chunks(segment.max(1));
+            let has_outlet = each.next().is_some_and(|first| self.search.send(first, direct));
+            return if has_outlet {
+                for datagram in each {
+                    self.search.send(datagram, direct);
+                }
+                None
+            } else {
+                Some(direct)
+            };
         }
         let relays = self.relays_of(peer);
         for datagram in datagrams.chunks(segment.max(1)).filter(|part| part.len() <= DATAGRAM_BYTES_MAX) {

@@ -51,11 +51,13 @@
 //! than some small packets who has not.
 //!
 //! Layers: `message.rs` is the codec and `paths.rs` decides for one peer, both pure; `table.rs` knows who is who; `core.rs`
-//! joins them with the endpoint (`net/quic/routes.rs`) and the relays; this file has the flow.
+//! joins them with the endpoint (`net/quic/routes.rs`) and the relays; `search.rs` looks for ways that no address leads to; this
+//! file has the flow.
 //!
 //! What being idle costs: a relay is asked whether it is there each 15 s and where we are each 25 s; a direct path carries a
 //! ping and QUIC's own keep-alive from each side each 15 s, some 130 KB an hour with their answers. A peer that is only
-//! reached over the relay is tried once a minute.
+//! reached over the relay is tried once a minute, and searched (`search.rs`) in pauses that double up to an hour, each time with up
+//! to 150 KB.
 //!
 //! What it is not: several paths at once, TCP that is punched, or the choice of relays: two who use none in common don't find
 //! each other.
@@ -64,6 +66,7 @@ mod core;
 mod keep_relay;
 mod message;
 mod paths;
+mod search;
 mod table;
 
 use std::cell::RefCell;
@@ -142,6 +145,7 @@ pub struct Peers {
     seat: u64,
     core: Rc<Core>,
     probing: JoinHandle<()>,
+    searching: JoinHandle<()>,
     /// Those who keep a relay, by its number.
     keepers: RefCell<BTreeMap<usize, JoinHandle<()>>>,
 }
@@ -179,13 +183,17 @@ impl Peers {
             let core = core.clone();
             Builder::new().name("peers").spawn(move || core.probe()).map_err(io::Error::other)?
         };
+        let searching = {
+            let core = core.clone();
+            Builder::new().name("search").spawn(move || search::run(&core)).map_err(io::Error::other)?
+        };
         let bound = endpoint.local_addr()?;
         if bound.ip().is_loopback() {
             // There is nothing to be found out.
             core.add_own(bound);
         }
         let (identity, seat) = (identity.clone(), seat.number);
-        Ok(Peers { endpoint, identity, seat, core, probing, keepers: RefCell::default() })
+        Ok(Peers { endpoint, identity, seat, core, probing, searching, keepers: RefCell::default() })
     }
 
     /// Keeps a connection to that relay from now on, so that peers who use it too are reached and reach us. Never suspends.
@@ -362,6 +370,8 @@ impl Peers {
 impl Drop for Peers {
     fn drop(&mut self) {
         self.probing.terminate();
+        self.searching.terminate();
+        self.core.search.end();
         self.keepers.take().values().for_each(JoinHandle::terminate);
     }
 }

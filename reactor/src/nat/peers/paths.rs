@@ -51,6 +51,9 @@ const ROUND_AGAIN: Duration = Duration::from_millis(500);
 const ROUND_FIRST: Duration = Duration::from_secs(5);
 const ROUND_MAX: Duration = Duration::from_secs(60);
 
+/// The pause behind a search for a way that was in vain; it doubles each time, up to an hour.
+const SEARCH_PAUSE: Duration = Duration::from_secs(30);
+
 /// How long an address that carried nothing is not used; it doubles each time, up to an hour.
 const BLOCK_FIRST: Duration = Duration::from_secs(60);
 const BLOCK_MAX: Duration = Duration::from_secs(3_600);
@@ -75,6 +78,9 @@ pub(super) struct Paths {
     round_at: Option<Instant>,
     round_count: u32,
     rounded_at: Option<Instant>,
+    /// When a way may be searched again, and how often that was in vain.
+    search_at: Option<Instant>,
+    search_count: u32,
     /// When data was last sent directly.
     used_at: Option<Instant>,
     /// Until when how many pings were sent to addresses that are not in use: see [`PROBES_MAX`].
@@ -243,6 +249,7 @@ impl Paths {
         self.chosen = Some(address);
         self.round_at = None;
         self.round_count = 0;
+        (self.search_at, self.search_count) = (None, 0);
         self.known.get_mut(&address).expect("it has answered").ping_at = Some(now + PING_BUSY);
     }
 
@@ -298,6 +305,24 @@ impl Paths {
             self.burst(now);
         }
         is_due
+    }
+
+    /// Whether a way is to be searched by other means, since two rounds were in vain. It is said once for each pause.
+    pub(super) fn wants_search(&mut self, now: Instant) -> bool {
+        let is_due = self.round_count >= 2 && self.search_at.is_none_or(|at| now >= at);
+        let wants = is_due && self.searched().is_some();
+        if wants {
+            self.search_at = Some(now + SEARCH_PAUSE * (1 << self.search_count.min(7)));
+            self.search_count += 1;
+        }
+        wants
+    }
+
+    /// Where the peer's router is, if no direct address is in use.
+    pub(super) fn searched(&self) -> Option<SocketAddr> {
+        let is_outside = |at: &SocketAddr| !is_near(*at) && !at.ip().is_loopback();
+        let mut named = self.known.iter().filter(|(at, known)| known.is_named && is_outside(at));
+        if self.chosen.is_some() { None } else { named.next().map(|(at, _)| *at) }
     }
 
     fn burst(&mut self, now: Instant) {

@@ -259,3 +259,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_search_is_wanted_when_two_rounds_were_in_vain_and_ever_more_rarely() {
+    let mut play = Play::new();
+    play.paths.on_candidates(&[at("192.168.1.2:1")], play.now);
+    play.pass(ROUND_FIRST, |_| None);
+    assert!(!play.paths.wants_search(play.now), "there is no router to search at");
+    let (near, outside) = (at("192.168.1.2:1"), at("203.0.113.1:1"));
+    let mut play = Play::new();
+    play.paths.on_candidates(&[near, outside], play.now);
+    play.pass(ROUND_AGAIN / 2, |_| None);
+    assert!(!play.paths.wants_search(play.now), "the first round may do");
+    play.pass(ROUND_AGAIN, |_| None);
+    assert_eq!(play.paths.searched(), Some(outside));
+    let mut wanted = Vec::new();
+    let begun = play.now;
+    while play.now < begun + Duration::from_secs(600) {
+        if play.paths.wants_search(play.now) {
+            wanted.push((play.now - begun).as_secs());
+        }
+        play.pass(SECOND, |_| None);
+    }
+    assert_eq!(wanted, [0, 30, 90, 210, 450]);
+    play.pass(ROUND_MAX, |probe| (probe.to == outside).then_some(20 * MS));
+    assert_eq!((play.paths.route(), play.paths.searched()), (Some(outside), None));
+    assert!(!play.paths.wants_search(play.now));
+}

@@ -1,0 +1,308 @@
+//! The search for a way through a router that lends another port for each destination, where the other side's router lets in
+//! only what was asked for: no address that one of the two could name leads to the other.
+//!
+//! One side opens many sockets, each of which sends to where the other is seen, so that its router lends as many ports. The
+//! other sends to ports of that router drawn at random, and after some hundred has hit one that leads to a socket: of 64,512
+//! ports 160 are open, so that 2,000 packets miss all of them once in 140 tries. That socket is the peer's from then on, an
+//! [`Outlet`], and has the address tried as any other.
+//!
+//! Which side is which, two relays tell: who is seen alike by both draws, who is not opens. Whoever has one relay does both.
+//!
+//! What it costs is bounded: [`AT_ONCE`] searches at a time, each of [`SOCKETS`] sockets and [`DRAWN_MAX`] packets of some 60 bytes to the one address
+//! that a peer names and that is no neighbour's, and each search for a peer that was in vain doubles the pause to the next.
+//!
+//! What it is not: the choice of a path. Two such routers are not brought together: both would have to guess.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::core::Core;
+use super::message::{Message, SessionTag};
+use crate::coroutine::{Builder, JoinHandle};
+use crate::net::UdpSocket;
+use crate::net::quic::routes::Routes;
+use crate::sync::Waiters;
+use crate::{now, random, scope, sleep};
+
+/// What the first rounds are left before a search begins: some round trips.
+const BEGINS_AFTER: Duration = Duration::from_secs(1);
+/// How long one takes at most.
+const LASTS_MAX: Duration = Duration::from_secs(10);
+
+/// Searches at once: both sides have to be at it at the same time.
+const AT_ONCE: usize = 4;
+/// Sockets that one side opens, for each. The kernel gives a process 1,024 descriptors where nobody asks for more.
+const SOCKETS: usize = 160;
+/// They are opened so many at a time, so that no router's queue overflows.
+const OPENED_AT_ONCE: usize = 32;
+/// Packets that the other side sends at once, and the pause behind them: 200 a second.
+const DRAWN_AT_ONCE: usize = 10;
+const PAUSE: Duration = Duration::from_millis(50);
+/// And in all.
+const DRAWN_MAX: usize = 2_000;
+/// Routers lend no ports below.
+const PORT_MIN: u16 = 1_024;
+
+/// Peers that wait for their search; more try again in a later round.
+const WAITING_MAX: usize = 16;
+/// Peers that are reached by sockets of their own.
+const OUTLETS_MAX: usize = 64;
+
+/// QUIC's datagrams, and what the kernel has joined of them is not joined here.
+const DATAGRAM_BYTES: usize = 2 << 10;
+
+/// A socket of one peer's own, by which an address of it is reached.
+struct Outlet {
+    /// The peer's.
+    number: u64,
+    socket: Rc<UdpSocket>,
+    receiving: JoinHandle<()>,
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.receiving.terminate();
+    }
+}
+
+/// Those that were found, and who waits for a search.
+pub(super) struct Search {
+    outlets: RefCell<BTreeMap<SocketAddr, Outlet>>,
+    waiting: RefCell<VecDeque<u64>>,
+    wanted: Waiters,
+}
+
+/// What is known of our own router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// It shows us alike to all.
+    Alike,
+    /// It shows each another port.
+    Each,
+    /// There are not two to compare.
+    Unknown,
+}
+
+impl Shown {
+    /// What relays have told: for each, our own address and that which it sees.
+    pub(super) fn of<'a>(told: impl Iterator<Item = &'a [SocketAddr]>) -> Shown {
+        let mut seen = told.filter_map(|own| own.get(1));
+        let Some(first) = seen.next() else { return Shown::Unknown };
+        let others: Vec<&SocketAddr> = seen.filter(|other| other.is_ipv4() == first.is_ipv4()).collect();
+        match &others[..] {
+            [] => Shown::Unknown,
+            others if others.iter().all(|other| *other == first) => Shown::Alike,
+            _ => Shown::Each,
+        }
+    }
+}
+
+impl Search {
+    pub(super) fn new() -> Search {
+        Search {
+            outlets: RefCell::default(),
+            waiting: RefCell::default(),
+            wanted: Waiters::new(&"a peer to search a way to"),
+        }
+    }
+
+    /// Has a way to the peer of that number searched, when its turn comes.
+    pub(super) fn ask_for(&self, number: u64) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() < WAITING_MAX && !waiting.contains(&number) {
+            waiting.push_back(number);
+            self.wanted.wake_all();
+        }
+    }
+
+    /// Sends by the socket of its own that the address has; whether it has one. What finds no room there is lost.
+    pub(super) fn send(&self, packet: &[u8], to: SocketAddr) -> bool {
+        let outlets = self.outlets.borrow();
+        let Some(outlet) = outlets.get(&to) else { return false };
+        if let Err(error) = outlet.socket.try_send_to(packet, to) {
+            tracing::trace!("a packet to {to} is lost: {error}");
+        }
+        true
+    }
+
+    /// Closes the sockets of a peer.
+    pub(super) fn close(&self, number: u64) {
+        self.outlets.borrow_mut().retain(|_, outlet| outlet.number != number);
+    }
+
+    /// Closes all.
+    pub(super) fn end(&self) {
+        drop(self.outlets.take());
+    }
+}
+
+impl Core {
+    /// Where the router of a peer is who has connections, and no direct path.
+    fn searched_address(&self, number: u64) -> Option<SocketAddr> {
+        let mut table = self.table.borrow_mut();
+        table.peer(number).filter(|peer| peer.is_up())?.paths.searched()
+    }
+
+    /// What our router does, as far as relays have told.
+    fn shown(&self) -> Shown {
+        let own = self.own.borrow();
+        Shown::of(own.iter().filter(|(relay, _)| **relay != usize::MAX).map(|(_, told)| &told[..]))
+    }
+
+    /// A ping to a peer, for wherever it is sent to.
+    fn ping_for(&self, number: u64) -> Option<Vec<u8>> {
+        let ping = Message::Ping { transaction: random::number(), padding: 0 };
+        let mut table = self.table.borrow_mut();
+        Some(table.peer(number)?.links.last_mut()?.session.seal(&ping))
+    }
+
+    /// Whether a packet names a session of that peer's.
+    fn is_of(&self, number: u64, packet: &[u8]) -> bool {
+        SessionTag::of(packet).and_then(|tag| self.table.borrow().by_session(tag)) == Some(number)
+    }
+
+    /// A datagram has come by a socket of its sender's own.
+    fn on_outlet(&self, from: SocketAddr, datagram: &[u8]) {
+        if self.on_packet(Some(from), datagram) {
+            return;
+        }
+        let sender = self.arrival(from);
+        sender.into_iter().for_each(|sender| self.endpoint().on_datagram(sender, datagram));
+    }
+}
+
+/// Searches for those who are asked for, a few at a time, until it is terminated.
+pub(super) fn run(core: &Rc<Core>) {
+    let active = &Cell::new(0);
+    scope(|s| {
+        loop {
+            let next = || {
+                let has_room = active.get() < AT_ONCE;
+                has_room.then(|| core.search.waiting.borrow_mut().pop_front()).flatten()
+            };
+            let Ok(number) = core.search.wanted.wait(None, next) else { return };
+            active.set(active.get() + 1);
+            let searching = s.try_spawn(move || {
+                sleep(BEGINS_AFTER);
+                if let Some(to) = core.searched_address(number) {
+                    search(core, number, to);
+                }
+                active.set(active.get() - 1);
+                core.search.wanted.wake_all();
+            });
+            if searching.is_err() {
+                active.set(active.get() - 1);
+            }
+        }
+    });
+}
+
+fn search(core: &Rc<Core>, number: u64, to: SocketAddr) {
+    core.search.close(number);
+    let (until, shown) = (now() + LASTS_MAX, core.shown());
+    if core.search.outlets.borrow().len() >= OUTLETS_MAX {
+        return;
+    }
+    tracing::debug!("a way to {to} is searched; our router shows us: {shown:?}");
+    let is_over = || now() >= until || core.searched_address(number).is_none();
+    scope(|s| {
+        let mut opened = 0;
+        let mut drawn = 0;
+        while !is_over() {
+            if shown != Shown::Alike && opened < SOCKETS {
+                for _ in 0..OPENED_AT_ONCE {
+                    // Where there is no room for so many, fewer have to do.
+                    let _ = s.try_spawn(|| open(core, number, to, until));
+                }
+                opened += OPENED_AT_ONCE;
+            }
+            if shown != Shown::Each && drawn < DRAWN_MAX {
+                for _ in 0..DRAWN_AT_ONCE {
+                    let span = u64::from(u16::MAX - PORT_MIN) + 1;
+                    let port = PORT_MIN + (random::number() % span) as u16;
+                    if let Some(ping) = core.ping_for(number) {
+                        core.endpoint().send_to(&ping, SocketAddr::new(to.ip(), port));
+                    }
+                }
+                drawn += DRAWN_AT_ONCE;
+            }
+            sleep(PAUSE);
+        }
+        s.terminate_children();
+    });
+}
+
+/// Opens one socket, asks the peer by it, and makes it the peer's when something of it has come.
+fn open(core: &Rc<Core>, number: u64, to: SocketAddr, until: std::time::Instant) {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)) else { return };
+    let Some(ping) = core.ping_for(number) else { return };
+    if socket.try_send_to(&ping, to).is_err() {
+        return;
+    }
+    socket.set_read_deadline(Some(until));
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Ok((size, from)) if from == to && core.is_of(number, &buffer[..size]) => {
+                socket.set_read_deadline(None);
+                adopt(core, number, to, socket);
+                core.on_outlet(to, &buffer[..size]);
+                return;
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The socket is the peer's from now on, unless another was faster.
+fn adopt(core: &Rc<Core>, number: u64, to: SocketAddr, socket: UdpSocket) {
+    let mut outlets = core.search.outlets.borrow_mut();
+    if outlets.contains_key(&to) {
+        return;
+    }
+    let (socket, weak) = (Rc::new(socket), Rc::downgrade(core));
+    let receiving = {
+        let socket = socket.clone();
+        Builder::new().name("outlet").spawn(move || receive(&weak, &socket, to))
+    };
+    if let Ok(receiving) = receiving {
+        tracing::debug!("{to} is reached by a socket of its own");
+        outlets.insert(to, Outlet { number, socket, receiving });
+    }
+}
+
+/// Takes what comes by a peer's own socket, until that is closed.
+fn receive(core: &Weak<Core>, socket: &UdpSocket, expected: SocketAddr) {
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    while let Ok((size, from)) = socket.recv_from(&mut buffer) {
+        let Some(core) = core.upgrade() else { return };
+        if from == expected {
+            core.on_outlet(from, &buffer[..size]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_relays_tell_what_the_router_does() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let [host, seen, other] = ["192.168.1.2:9", "203.0.113.1:9", "203.0.113.1:10"].map(at);
+        let shown = |told: &[&[SocketAddr]]| Shown::of(told.iter().copied());
+        assert_eq!(shown(&[]), Shown::Unknown);
+        assert_eq!(shown(&[&[host], &[host, seen]]), Shown::Unknown, "one has not answered");
+        assert_eq!(shown(&[&[host, seen], &[host, seen]]), Shown::Alike);
+        assert_eq!(shown(&[&[host, seen], &[host, other]]), Shown::Each);
+        assert_eq!(shown(&[&[host, seen], &[host, at("[2001:db8::1]:9")]]), Shown::Unknown, "another family");
+    }
+}
