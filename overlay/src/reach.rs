@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use reactor::JoinHandle;
 use reactor::crypto::PublicKey;
 use reactor::nat::peers::{Path, Peers as Carrier, RelayAt, RelayKey};
-use reactor::net::quic;
+use reactor::net::{UdpSocket, quic};
 
 use crate::contact::Contact;
 use crate::dial::{DIAL_TIMEOUT, Places};
@@ -117,8 +117,19 @@ impl Reach {
         let is_up = keys.iter().any(|key| carrier.is_connected_to(*key));
         let patience = patience.filter(|until| is_up || reactor::now() < *until);
         let no_relay = || io::Error::new(ErrorKind::NotConnected, "no relay that leads there is reached");
-        carrier.wait_for_any(&keys, patience.ok_or_else(no_relay)?)?;
-        let stream = carrier.connect_at((*key).into(), &keys)?.open()?;
+        let until = patience.ok_or_else(no_relay)?;
+        carrier.wait_for_any(&keys, until)?;
+        let stream = loop {
+            let down: Vec<RelayKey> =
+                keys.iter().filter(|key| !carrier.is_connected_to(**key)).copied().collect();
+            match carrier.connect_at((*key).into(), &keys) {
+                // It may be at one that is still being connected.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    carrier.wait_for_any(&down, until).map_err(|_| error)?;
+                }
+                connected => break connected?.open()?,
+            }
+        };
         let whereabouts = whereabouts(&carrier, stream.connection());
         Ok((stream, whereabouts))
     }
@@ -131,10 +142,11 @@ impl Reach {
     pub(crate) fn tend(&self, state: &Rc<State>) {
         let now = reactor::now();
         self.let_go_of_the_revoked(state);
-        let is_broken = |begun: &Begun| begun.accepting.as_ref().is_some_and(JoinHandle::is_finished);
-        if self.begun.borrow().as_ref().is_some_and(is_broken) {
-            // Another socket takes its place.
-            self.begun.take();
+        let is_of_no_use = |begun: &mut Begun| begun.is_broken() || begun.has_moved();
+        let useless = self.begun.borrow_mut().take_if(is_of_no_use);
+        if let Some(Begun { accepting: Some(accepting), .. }) = useless {
+            // Another socket takes its place, and nobody comes by this one any more.
+            accepting.terminate();
         }
         let chosen = self.choose(state, now);
         let relays: Vec<Relay> = chosen.iter().map(|(relay, _)| relay.clone()).collect();
@@ -299,6 +311,18 @@ impl Begun {
             reactor::spawn(move || listener::accept_by_id(&state, &carrier))
         });
         Ok(Begun { carrier, kept: Vec::new(), accepting })
+    }
+
+    /// Whether its socket has failed.
+    fn is_broken(&self) -> bool {
+        self.accepting.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Whether its socket is bound to an address that this machine has no more: nothing leaves from there.
+    fn has_moved(&self) -> bool {
+        let Ok(bound) = self.carrier.endpoint().local_addr() else { return false };
+        let again = UdpSocket::bind(SocketAddr::new(bound.ip(), 0));
+        again.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
     }
 
     fn keep(&mut self, state: &Rc<State>, relay: &Relay, is_chosen: bool, now: Instant) {

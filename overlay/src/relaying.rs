@@ -82,7 +82,7 @@ impl Relaying {
         // Who has shown something and left costs nothing any more.
         shown.retain(|client, _| clients.contains(client));
         for client in clients {
-            if shown.get(&client).is_none_or(|passport| !may_use(state, client, passport)) {
+            if shown.get(&client).is_none_or(|passport| !state.credentials.still_opens(passport)) {
                 tracing::info!("a client of our relay is no member any more");
                 self.relay.dismiss(client);
             }

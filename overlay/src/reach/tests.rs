@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use reactor::crypto::Identity;
 use reactor::nat::relay::Event;
+use reactor::nat::stun::{self, Timing};
 use reactor::net::tls::Expect;
 use reactor::rpc::Service;
 
@@ -17,6 +19,7 @@ use crate::passport::{CLOCK_SKEW_MAX, Passport, Rights};
 use crate::peers::Peers;
 use crate::record::{NodeRecord, Statement};
 use crate::revocation::Revocations;
+use crate::revoking;
 
 struct Network {
     owner: Identity,
@@ -28,6 +31,10 @@ impl Network {
     }
 
     fn node(&self, identity: Identity, through: &[SocketAddr]) -> Rc<Node> {
+        self.node_with(identity, through, None)
+    }
+
+    fn node_with(&self, identity: Identity, through: &[SocketAddr], list: Option<PathBuf>) -> Rc<Node> {
         let passport = self.passport(&identity, None);
         let config = Config {
             identity,
@@ -37,7 +44,7 @@ impl Network {
             listen: Some(([127, 0, 0, 1], 0).into()),
             bootstrap: through.iter().copied().map(Bootstrap::Address).collect(),
             contacts_file: None,
-            revocations_file: None,
+            revocations_file: list,
             renewals_file: None,
             statement: Statement::default(),
             record_file: None,
@@ -104,6 +111,118 @@ fn a_relay_that_is_removed_is_left_at_once_and_named_no_more_though_there_is_no_
         other.stop();
         relay.stop();
     });
+}
+
+/// Of whoever brings the list, the call ends while we are about to say that the relay is none of ours any more.
+#[test]
+fn a_list_that_was_taken_is_on_disk_though_whoever_brought_it_gives_up() {
+    reactor::run(|| {
+        let (network, relay, _other) = two();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("revoked");
+        let third = network.node_with(identity(4), &[address(&relay)], Some(path.clone()));
+        until(|| third.record().unwrap().statement().relays == [key(&relay)]);
+        let (state, list) = (third.state().clone(), network.removed(key(&relay)));
+        // Something else is being said of ourselves, which takes its time.
+        let turn = state.stating.lock();
+        let taking = reactor::spawn({
+            let state = state.clone();
+            move || revoking::take(&state, list).map(drop)
+        });
+        until(|| path.exists());
+        taking.terminate();
+        let _ = taking.join();
+        drop(turn);
+        let kept = Revocations::load(&path, &network.owner.public_key()).unwrap();
+        assert!(kept.contains(&key(&relay)));
+        third.stop();
+    });
+}
+
+#[test]
+fn a_relay_whose_socket_failed_tells_again_where_others_are_seen() {
+    reactor::run(|| {
+        let (_network, relay, other) = two();
+        let asked = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            stun::ask(&socket, address(&relay), Timing::default()).is_ok()
+        };
+        assert!(asked());
+        let reach = &relay.state().reach;
+        let failed = {
+            let begun = reach.begun.borrow();
+            let begun = begun.as_ref().unwrap();
+            begun.accepting.as_ref().unwrap().terminate();
+            begun.carrier.clone()
+        };
+        let is_anew =
+            || reach.begun.borrow().as_ref().is_some_and(|begun| !Rc::ptr_eq(&begun.carrier, &failed));
+        until(is_anew);
+        drop(failed);
+        until(asked);
+        other.stop();
+        relay.stop();
+    });
+}
+
+#[test]
+fn nobody_waits_for_a_relay_that_has_been_tried_for_long() {
+    reactor::run(|| {
+        let (_network, relay, other) = two();
+        relay.stop();
+        let state = other.state();
+        until(|| !is_up(state, &key(&relay)));
+        let long_ago = reactor::now() - DIAL_TIMEOUT;
+        if let Some(begun) = state.reach.begun.borrow_mut().as_mut() {
+            begun.kept.iter_mut().for_each(|kept| kept.added_at = long_ago);
+        }
+        let places = Places { relays: vec![key(&relay)], ..Places::default() };
+        // Whatever waits here is cut off.
+        let dialled = reactor::timeout(Duration::from_millis(1), || {
+            state.reach.dial(state, &identity(9).public_key(), &places).map(drop)
+        });
+        assert_eq!(dialled.expect("it says so at once").unwrap_err().kind(), ErrorKind::NotConnected);
+        other.stop();
+    });
+}
+
+#[test]
+fn a_member_is_found_at_a_relay_that_is_still_being_connected() {
+    reactor::run(|| {
+        let (network, relay, other) = two();
+        let second = network.node(identity(5), &[address(&relay)]);
+        second.relay().unwrap();
+        let state = other.state();
+        until(|| known(state).len() == 2);
+        // Who is at the second one only.
+        let far = Rc::new(identity(30));
+        let passport = network.passport(&far, None).to_bytes();
+        let carrier = Carrier::bind(([127, 0, 0, 1], 0).into(), &far).unwrap();
+        let at = RelayAt::new(address(&second), key(&second).into());
+        carrier.add_relay(RelayAt { credential: passport, ..at });
+        carrier.wait_relay(reactor::now() + Duration::from_secs(60)).unwrap();
+        let accepting = reactor::spawn(move || while carrier.accept().is_ok() {});
+        // The first is up, and says at once that it does not know it.
+        let of_second = |kept: &Kept| kept.relay.public_key == key(&second);
+        until(|| is_up(state, &key(&relay)));
+        if let Some(begun) = state.reach.begun.borrow_mut().as_mut() {
+            let gone: Vec<Kept> = begun.kept.extract_if(.., |kept| of_second(kept)).collect();
+            gone.iter().for_each(|kept| begun.carrier.remove_relay(kept.key));
+        }
+        let places = Places { relays: vec![key(&relay), key(&second)], ..Places::default() };
+        let dialled = state.reach.dial(state, &far.public_key(), &places);
+        assert!(dialled.is_ok(), "{:?}", dialled.map(drop));
+        accepting.terminate();
+        other.stop();
+        second.stop();
+        relay.stop();
+    });
+}
+
+fn is_up(state: &State, relay: &PublicKey) -> bool {
+    let begun = state.reach.begun.borrow();
+    let Begun { carrier, kept, .. } = begun.as_ref().unwrap();
+    kept.iter().any(|kept| kept.relay.public_key == *relay && carrier.is_connected_to(kept.key))
 }
 
 #[test]
