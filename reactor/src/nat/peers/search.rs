@@ -59,12 +59,13 @@ struct Outlet {
     /// The peer's.
     number: u64,
     socket: Rc<UdpSocket>,
-    receiving: JoinHandle<()>,
+    /// Takes what comes there; none while that begins.
+    receiving: Option<JoinHandle<()>>,
 }
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        self.receiving.terminate();
+        self.receiving.iter().for_each(JoinHandle::terminate);
     }
 }
 
@@ -264,18 +265,21 @@ fn open(core: &Rc<Core>, number: u64, to: SocketAddr, until: std::time::Instant)
 
 /// The socket is the peer's from now on, unless another was faster.
 fn adopt(core: &Rc<Core>, number: u64, to: SocketAddr, socket: UdpSocket) {
-    let mut outlets = core.search.outlets.borrow_mut();
-    if outlets.contains_key(&to) {
+    let outlets = &core.search.outlets;
+    if outlets.borrow().contains_key(&to) {
         return;
     }
-    let (socket, weak) = (Rc::new(socket), Rc::downgrade(core));
-    let receiving = {
-        let socket = socket.clone();
-        Builder::new().name("outlet").spawn(move || receive(&weak, &socket, to))
-    };
-    if let Ok(receiving) = receiving {
-        tracing::debug!("{to} is reached by a socket of its own");
-        outlets.insert(to, Outlet { number, socket, receiving });
+    let socket = Rc::new(socket);
+    outlets.borrow_mut().insert(to, Outlet { number, socket: socket.clone(), receiving: None });
+    tracing::debug!("{to} is reached by a socket of its own");
+    // It begins at once, and what it takes may be answered by that very socket: nothing is borrowed here.
+    let weak = Rc::downgrade(core);
+    let receiving = Builder::new().name("outlet").spawn(move || receive(&weak, &socket, to));
+    let mut outlets = outlets.borrow_mut();
+    match (receiving, outlets.get_mut(&to)) {
+        (Ok(receiving), Some(outlet)) => outlet.receiving = Some(receiving),
+        (Ok(receiving), None) => receiving.terminate(),
+        (Err(_), _) => drop(outlets.remove(&to)),
     }
 }
 
