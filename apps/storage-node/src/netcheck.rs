@@ -10,7 +10,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overlay::message::Ping;
+use overlay::message::{CONTACTS_MAX, Ping};
 use overlay::record::Relay;
 use overlay::{Contact, How, Node, NodeId, Overlay};
 use reactor::nat::stun::{self, Timing};
@@ -32,6 +32,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 const STUN_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is a direct way.
 const INTERVAL: Duration = Duration::from_millis(20);
+/// How often it is looked for a node that nobody has heard of yet.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Calls of which the fastest counts.
 const PINGS: usize = 5;
 /// Relays that are asked: one more than it takes to tell routers apart, and one that may be down.
@@ -115,20 +117,20 @@ fn ask(settings: &Settings, to: Option<&str>, limit: Duration) -> Result<Overvie
     let nodes = Nodes::of(settings)?;
     let client = Client::connect(settings)?;
     let overlay = client.overlay();
-    let mut contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
-    // Who was not met is one of those that are asked for: that it does not answer is what is to be seen.
-    let unmet: Vec<Contact> = nodes
-        .present()
-        .filter(|node| contacts.iter().all(|contact| contact.id != node.id()))
-        .map(Listed::contact)
-        .collect();
-    contacts.extend(unmet);
-    let relays = relays_of(&contacts);
+    let mut contacts = all_of(overlay, &nodes);
     if let Some(name) = to {
-        let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
-        let wanted = nodes.named(&ids, name)?;
+        let wanted = loop {
+            let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
+            match nodes.named(&ids, name) {
+                // It may be met over a relay only, or have just come.
+                Err(_) if reactor::now() < began + limit => reactor::sleep(LOOK_EVERY),
+                named => break named?,
+            }
+            contacts = all_of(overlay, &nodes);
+        };
         contacts.retain(|contact| contact.id == wanted);
     }
+    let relays = relays_of(&all_of(overlay, &nodes));
     let mut checks: Vec<NodeCheck> = Vec::new();
     let mut asked = Vec::new();
     reactor::scope(|scope| {
@@ -152,6 +154,16 @@ fn ask(settings: &Settings, to: Option<&str>, limit: Duration) -> Result<Overvie
         relays: asked,
         nodes: checks,
     })
+}
+
+/// The nodes that a lookup finds, and those that are known of and don't answer: that is what is to be seen.
+fn all_of(overlay: &Node, nodes: &Nodes) -> Vec<Contact> {
+    overlay.lookup(&overlay.id(), CONTACTS_MAX);
+    let mut contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
+    let is_met = |node: &Listed| contacts.iter().any(|contact| contact.id == node.id());
+    let unmet: Vec<Contact> = nodes.present().filter(|node| !is_met(node)).map(Listed::contact).collect();
+    contacts.extend(unmet);
+    contacts
 }
 
 /// The nodes that relay.
