@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use crate::operations::Inode;
+use crate::operations::{DirectoryEntry, Inode};
 
 /// The bits in which the numbers of one range differ.
 const MASK: u64 = (1 << 62) - 1;
@@ -87,6 +87,26 @@ impl Numbers {
         number
     }
 
+    /// Begins another answer, which lists the directory `listed`: puts our numbers in place of its tree's. `above` is what
+    /// `..` means in that tree's root.
+    pub(crate) fn list(&mut self, listed: Node, above: Inode, entries: &mut [DirectoryEntry]) {
+        self.begin_answer();
+        for entry in entries {
+            if listed.inode == Inode::ROOT && entry.name.as_ref() == b".." {
+                entry.inode = above;
+                continue;
+            }
+            let node = Node { tree: listed.tree, inode: entry.inode };
+            entry.inode = match &mut entry.attributes {
+                None => self.of(node),
+                Some(attributes) => {
+                    attributes.inode = self.show(node);
+                    attributes.inode
+                }
+            };
+        }
+    }
+
     /// Counts a reference to what the last answer showed.
     pub(crate) fn remember(&mut self, number: Inode) {
         if let Some((_, count)) = self.known.get_mut(&number.0) {
@@ -124,6 +144,7 @@ fn mixed(node: Node) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operations::FileKind;
 
     fn node(tree: u64, inode: u64) -> Node {
         Node { tree, inode: Inode(inode) }
@@ -158,6 +179,25 @@ mod tests {
         numbers.forget(number, 1);
         assert_eq!(numbers.node(number), None);
         numbers.forget(number, 1);
+    }
+
+    #[test]
+    fn a_listing_has_our_numbers_and_the_way_up_from_a_root_leaves_the_tree() {
+        let mut numbers = Numbers::new(SPACES);
+        let entry = |name: &'static str, inode| DirectoryEntry {
+            name: name.into(),
+            inode: Inode(inode),
+            kind: FileKind::Directory,
+            cookie: 1,
+            attributes: None,
+        };
+        let listing = || [entry("..", 1), entry("below", 2)];
+        let above = Inode(99);
+        for (listed, up) in [(1, above), (2, numbers.of(node(7, 1)))] {
+            let mut entries = listing();
+            numbers.list(node(7, listed), above, &mut entries);
+            assert_eq!(entries.map(|entry| entry.inode), [up, numbers.of(node(7, 2))]);
+        }
     }
 
     #[test]

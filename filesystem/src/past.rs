@@ -372,24 +372,9 @@ impl Operations for WithPast {
         if !PAST.has(inode) {
             return self.volume.read_directory(inode, cookie, count_max, with_attributes);
         }
-        let (Node { tree, inode }, view) = self.find(inode)?;
-        let mut entries = view.read_directory(inode, cookie, count_max, with_attributes)?;
-        let mut numbers = self.numbers.borrow_mut();
-        numbers.begin_answer();
-        for entry in &mut entries {
-            if inode == Inode::ROOT && entry.name.as_ref() == b".." {
-                entry.inode = DIRECTORY;
-                continue;
-            }
-            let node = Node { tree, inode: entry.inode };
-            entry.inode = match &mut entry.attributes {
-                None => numbers.of(node),
-                Some(attributes) => {
-                    attributes.inode = numbers.show(node);
-                    attributes.inode
-                }
-            };
-        }
+        let (node, view) = self.find(inode)?;
+        let mut entries = view.read_directory(node.inode, cookie, count_max, with_attributes)?;
+        self.numbers.borrow_mut().list(node, DIRECTORY, &mut entries);
         Ok(entries)
     }
 

@@ -263,22 +263,8 @@ impl Operations for WithSpaces {
             return Ok(entries);
         };
         let mut entries = found.volume.read_directory(found.inode, cookie, count_max, with_attributes)?;
-        let mut numbers = self.numbers.borrow_mut();
-        numbers.begin_answer();
-        for entry in &mut entries {
-            if found.inode == Inode::ROOT && entry.name.as_ref() == b".." {
-                entry.inode = found.space.above.get();
-                continue;
-            }
-            let node = Node { tree: found.space.number, inode: entry.inode };
-            entry.inode = match &mut entry.attributes {
-                None => numbers.of(node),
-                Some(attributes) => {
-                    attributes.inode = numbers.show(node);
-                    attributes.inode
-                }
-            };
-        }
+        let node = Node { tree: found.space.number, inode: found.inode };
+        self.numbers.borrow_mut().list(node, found.space.above.get(), &mut entries);
         Ok(entries)
     }
 
