@@ -5,6 +5,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +23,13 @@ mod nodes;
 use frames::{FRAME_BYTES, change_frame, frame, resize, split, zero};
 use nodes::{Content, Node, Nodes, bear_name, bury, directory, find, frames, node, touch};
 
+/// Whether reads wait, and how many do; for another thread to see and to say.
+#[derive(Default)]
+pub(crate) struct Gate {
+    pub(crate) is_closed: AtomicBool,
+    pub(crate) waiting_count: AtomicUsize,
+}
+
 /// The whole file system.
 pub(crate) struct MemoryFs {
     nodes: RefCell<Nodes>,
@@ -28,6 +37,8 @@ pub(crate) struct MemoryFs {
     next_cookie: Cell<u64>,
     /// How long each read waits first, as if content came from far away.
     pub(crate) read_delay: Cell<Duration>,
+    /// Where reads wait for a story's word.
+    pub(crate) gate: Arc<Gate>,
     /// How long each sync takes.
     pub(crate) sync_delay: Cell<Duration>,
     /// Syncs panic.
@@ -45,6 +56,7 @@ impl Default for MemoryFs {
             next_inode: Cell::new(1),
             next_cookie: Cell::new(3), // 1 and 2 are `.` and `..`
             read_delay: Cell::default(),
+            gate: Arc::default(),
             sync_delay: Cell::default(),
             sync_panics: Cell::default(),
             sync_count: Cell::default(),
@@ -313,6 +325,12 @@ impl Operations for MemoryFs {
     fn read(&self, inode: Inode, offset: u64, size: u32) -> Result<ReadBytes, Errno> {
         if !self.read_delay.get().is_zero() {
             reactor::sleep(self.read_delay.get());
+        }
+        if self.gate.is_closed.load(Ordering::SeqCst) {
+            self.gate.waiting_count.fetch_add(1, Ordering::SeqCst);
+            while self.gate.is_closed.load(Ordering::SeqCst) {
+                reactor::sleep(Duration::from_millis(1));
+            }
         }
         let nodes = &mut *self.nodes.borrow_mut();
         let (attributes, frames) = frames(nodes, inode)?;
