@@ -3,6 +3,7 @@
 //! - `cargo run --release -p benches --bin echo`: our echo server beside those of may, mio, tokio, monoio and Asio.
 //! - `cargo run --release -p benches --bin coroutine`: what a switch, a spawn or a message costs, beside may and tokio.
 //! - `cargo run --release -p benches --bin drive`: our drive beside other file systems in user space.
+//! - `cargo run -p benches --bin suites`: suites of tests that others wrote, on our drive and on the local file system.
 //! - `cargo bench -p benches`: the same figures of ours alone, by Criterion; `cargo test --benches` runs them small.
 //!
 //! Each prints the workload that it ran. Rounds are interleaved, so that a slow minute of the machine hits everyone;
@@ -27,5 +28,6 @@ pub mod results;
 pub mod rpc;
 pub mod soak;
 pub mod statistics;
+pub mod suites;
 pub mod table;
 pub mod tls;

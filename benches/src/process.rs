@@ -8,7 +8,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Command};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// Confines the calling thread, and what it will start, to the processor `cpu`.
@@ -82,15 +82,25 @@ impl Program {
     /// # Errors
     /// Fails when the process had to be killed.
     pub fn wait(&mut self, patience: Duration) -> io::Result<()> {
+        self.status(patience).map(drop)
+    }
+
+    /// Waits for the process to end, and returns how it did; kills it when `patience` is over.
+    ///
+    /// # Errors
+    /// Fails when the process had to be killed.
+    pub fn status(&mut self, patience: Duration) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + patience;
-        while !self.has_ended() {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
             if Instant::now() > deadline {
                 self.kill();
                 return Err(io::Error::other(format!("process {} did not end in time", self.child.id())));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     }
 
     fn kill(&mut self) {
