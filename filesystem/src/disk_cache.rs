@@ -16,6 +16,7 @@
 //!
 //! Not here: what goes when there is no room (`s3_fifo.rs`); which store it stands before (`store.rs`).
 
+mod blocks;
 mod contents;
 mod entry;
 mod offline;
@@ -40,6 +41,7 @@ use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, Signal};
 
 use crate::silence::Silence;
+pub use blocks::CachedBlocks;
 use contents::{Contents, Entry};
 use entry::Extent;
 pub use pins::{Noted, PinningStore};

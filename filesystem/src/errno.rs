@@ -83,8 +83,8 @@ numbers! {
     EOPNOTSUPP = 95, "not supported";
     /// What the name led to is another file now.
     ESTALE = 116, "stale file handle";
-    /// This user is no member of the network any more: nothing of it will ever be stored.
-    EKEYREVOKED = 128, "no member of the network any more";
+    /// This user is no member any more, of the network or of a space: nothing of it will be stored.
+    EKEYREVOKED = 128, "nothing is taken from this user any more";
     /// It is not on this machine, and no node that could have it can be reached.
     EHOSTUNREACH = 113, "not on this machine, and no node can be reached";
     /// The store did not answer for long; nothing is lost by it.

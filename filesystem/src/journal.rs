@@ -222,20 +222,38 @@ impl Journal {
             Ok(if is_ours { Some((lock, numbers(&directory)?)) } else { None })
         };
         match open() {
-            Ok(Some((lock, found))) => Ok(Journal {
-                directory,
-                lock: Cell::new(Some(lock)),
-                secret: keys.secret.clone(),
-                register: keys.register,
-                files: Mutex::new(Files {
-                    last_number: found.last().copied().unwrap_or(0),
-                    found,
-                    ..Files::default()
-                }),
-                is_outdated: Cell::new(false),
-            }),
+            Ok(Some((lock, found))) => Ok(Journal::new(directory, Some(lock), found, keys)),
             Ok(None) => Err(JournalError::InUse(directory)),
             Err(error) => Err(JournalError::Io(directory, error)),
+        }
+    }
+
+    /// The journal in `directory` as it is now, for [`Journal::replay`] and nothing else, whoever uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    ///
+    /// # Suspends
+    ///
+    /// While the directory is read.
+    pub(crate) fn look(directory: &Path, keys: &VolumeKeys) -> Result<Journal, JournalError> {
+        let found = match numbers(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            found => found.map_err(|error| JournalError::Io(directory.into(), error))?,
+        };
+        Ok(Journal::new(directory.into(), None, found, keys))
+    }
+
+    fn new(directory: PathBuf, lock: Option<File>, found: Vec<u64>, keys: &VolumeKeys) -> Journal {
+        let last_number = found.last().copied().unwrap_or(0);
+        Journal {
+            directory,
+            lock: Cell::new(lock),
+            secret: keys.secret.clone(),
+            register: keys.register,
+            files: Mutex::new(Files { last_number, found, ..Files::default() }),
+            is_outdated: Cell::new(false),
         }
     }
 

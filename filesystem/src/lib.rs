@@ -15,6 +15,7 @@ pub mod format;
 pub mod fuse;
 mod journal;
 pub mod mount;
+pub mod nowhere;
 mod numbers;
 pub mod operations;
 pub mod past;

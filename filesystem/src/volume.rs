@@ -15,7 +15,9 @@
 //! - `session`: whether this mount is the only one, which decides how much of that is needed; `lease`: how it finds out;
 //! - `born`: the numbers of what is made here; `orphans`: what is open without a name here; `ghosts`: what is open here and others removed;
 //! - `away`: whether the nodes are, and what is kept then;
-//! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left;
+//! - `cause`: why a volume takes nothing; `shut`: what it does where that is for good;
+//! - `ending`: what becomes of changes when the volume is closed; `replay`: what an earlier ending left; `left`: the same, without
+//!   the drive;
 //! - `snapshots`: trees that are remembered; `links`: names of other volumes;
 //! - `collect`: what must not be deleted from the nodes; `fence`: what a mount does for whoever deletes; `doubt`: what it does
 //!   where nobody waited for it;
@@ -26,6 +28,7 @@
 mod aliases;
 mod away;
 mod born;
+mod cause;
 mod changing;
 mod collect;
 mod commit;
@@ -42,6 +45,7 @@ mod gate;
 mod ghosts;
 mod holes;
 mod lease;
+mod left;
 mod links;
 mod listing;
 mod merge;
@@ -55,10 +59,10 @@ mod passed;
 mod race;
 mod rebase;
 mod reclaim;
-mod removed;
 mod replay;
 mod room;
 mod session;
+mod shut;
 mod snapshots;
 mod state;
 mod sync;
@@ -82,8 +86,10 @@ use crate::errno::Errno;
 use crate::format::{InodeRecord, Label, ObjectChanges, Pointer, VolumeId};
 use crate::journal::Journal;
 use crate::operations::{FileKind, Inode, Time};
+pub use cause::Cause;
 pub use collect::{CollectError, Fence, Roots, Standing, Waiting};
 pub use ending::{Ending, Pending};
+pub use left::{Left, LeftBehind, LeftPath};
 pub use links::{LinkError, Place};
 pub use options::{OpenError, Options};
 pub use snapshots::{
@@ -237,6 +243,7 @@ impl Volume {
         volume.version.set(record.version);
         // An unreadable tree should fail here and not at the first `ls`.
         volume.step(|state| state.record(Inode::ROOT.0)).map_err(OpenError::Tree)?;
+        volume.obey_list(&root);
         volume.replay_journal(&root)?;
         let tree = volume.state.borrow().tree;
         let truncations = volume.read_truncations(tree).map_err(OpenError::Tree)?;

@@ -18,7 +18,7 @@ use dht::block_store::Record;
 use dht::{BlockStore, HeaderHash, RegisterAddress};
 use filesystem::Volume;
 use filesystem::access::VolumeKeys;
-use filesystem::disk_cache::{CachedStore, DiskCache, Figures, PinningStore, SIZE_BYTES_MIN};
+use filesystem::disk_cache::{CachedBlocks, CachedStore, DiskCache, Figures, PinningStore, SIZE_BYTES_MIN};
 use filesystem::volume::{OpenError, Options};
 use reactor::JoinHandle;
 use reactor::crypto::derive::derive;
@@ -285,6 +285,11 @@ impl Cache {
         let store = Rc::new(CachedStore::new(store, self.disk.clone(), start));
         *self.opened.borrow_mut() = Some((store.clone(), keys.clone()));
         store
+    }
+
+    /// Puts it before a store of blocks of whose register it keeps nothing: a space's.
+    pub(crate) fn before_blocks(&self, store: Rc<dyn BlockStore>) -> Rc<dyn BlockStore> {
+        Rc::new(CachedBlocks::new(store, self.disk.clone()))
     }
 
     /// Opens the drive once more, for reading, with no memory: what is read of it is pinned.

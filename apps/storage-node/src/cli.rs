@@ -5,6 +5,7 @@
 //! come from what the home remembers.
 
 mod history;
+mod journal;
 mod keys;
 mod membership;
 mod netcheck;
@@ -23,6 +24,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::cache::Size;
 use crate::gc::{Session, Span};
 pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots};
+pub(crate) use journal::{Journal, JournalAction};
 pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use netcheck::Netcheck;
@@ -117,6 +119,8 @@ pub(crate) enum Command {
     Put(Put),
     /// Fetch one value by its name, without FUSE
     Get(Get),
+    /// List what was written here and is not stored yet, or write it out as files
+    Journal(Journal),
     /// Keep a file, or a directory with all in it, on this machine's disk, for when no node answers
     Pin(PinOptions),
     /// Let go of what was pinned
@@ -174,6 +178,7 @@ impl Command {
             Command::Put(options) => &mut options.client.home.home,
             Command::Get(options) => &mut options.client.home.home,
             Command::Gc(options) => &mut options.client.home.home,
+            Command::Journal(options) => &mut options.place_mut().client.home.home,
             Command::Pin(options) | Command::Unpin(options) => &mut options.client.home.home,
             Command::Pins(options) => &mut options.client.home.home,
             Command::Snapshot(options) => &mut options.client.home.home,
@@ -216,6 +221,7 @@ impl Command {
             | Command::Unshare(Unshare { client, .. })
             | Command::Access(AccessOptions { client, .. }) => Some(client),
             Command::Node(options) => Some(options.client()),
+            Command::Journal(options) => Some(&options.place().client),
             Command::Up(_)
             | Command::Run(_)
             | Command::Umount(_)

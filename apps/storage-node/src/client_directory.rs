@@ -81,7 +81,7 @@ impl ClientDirectory {
     pub(crate) fn left_behind(base: &Path) -> Vec<ClientDirectory> {
         (1..=CLIENT_COUNT_MAX)
             .map(|number| numbered(base, number))
-            .filter(|path| has_groups(&journal_of(path)) || spaces_left_in(path).next().is_some())
+            .filter(|path| has_left(path) || spaces_left_in(path).next().is_some())
             .filter_map(|path| Self::take(&path).ok())
             .collect()
     }
@@ -132,8 +132,13 @@ pub(crate) fn of_space(client: &Path, register: &RegisterAddress) -> PathBuf {
     client.join("spaces").join(HEXLOWER.encode(&register.0[..16]))
 }
 
+/// Whether something waits in a client's own journal.
+pub(crate) fn has_left(client: &Path) -> bool {
+    has_groups(&journal_of(client))
+}
+
 /// The directories of a client's spaces in whose journals something waits.
-pub(crate) fn spaces_left_in(client: &Path) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn spaces_left_in(client: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(client.join("spaces")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| has_groups(&journal_of(path)))
 }
@@ -145,7 +150,8 @@ fn numbered(base: &Path, number: u32) -> PathBuf {
     }
 }
 
-fn journal_of(directory: &Path) -> PathBuf {
+/// Where the journal of a client, or of one of its spaces, is.
+pub(crate) fn journal_of(directory: &Path) -> PathBuf {
     directory.join("journal")
 }
 

@@ -26,6 +26,7 @@ use crate::output::say;
 use crate::progress::{self, files_in_words, human_bytes};
 use crate::spaces::Spaces;
 use crate::stop::{Reason, Stop};
+use crate::waits;
 
 /// How long the kernel may take to let go of what is unmounted; without other namespaces it is a millisecond.
 const LET_GO_LIMIT: Duration = Duration::from_secs(1);
@@ -96,8 +97,10 @@ pub(crate) fn serve(
                 spaces.open_what_waits(with_spaces);
             }
         });
+        let rights = scope.spawn(|| spaces.iter().for_each(|spaces| spaces.tell_of_rights()));
         ready();
         let reason = stop.wait();
+        rights.terminate();
         looker.terminate();
         keeper.terminate();
         opener.terminate();
@@ -117,7 +120,9 @@ pub(crate) fn serve(
             with_spaces.iter().for_each(|with_spaces| with_spaces.end());
             spaces.as_ref().map(|spaces| spaces.close())
         });
-        let outcome = Outcome::of(volume.close(), directory);
+        let ending = volume.close();
+        waits::note(directory, ending.cause());
+        let outcome = Outcome::of(ending, directory);
         let cut = || Some(Outcome::CutOff { reason: "the end of its spaces was cut short".into() });
         let outcome = match closing.join().unwrap_or_else(|_| cut()) {
             Some(of_spaces) => outcome.with(of_spaces),

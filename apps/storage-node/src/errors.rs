@@ -227,6 +227,9 @@ pub(crate) enum Failure {
     /// A part of the drive can't be shared so.
     #[error("{reason}")]
     Space { reason: String, advice: &'static str },
+    /// What waits in a journal can't be listed or written out, or not all of it.
+    #[error("{reason}")]
+    Journal { reason: String },
     /// Our own doing.
     #[error("{0}")]
     Internal(String),

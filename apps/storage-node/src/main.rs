@@ -25,6 +25,7 @@ mod home;
 mod identity;
 mod invite;
 mod join;
+mod journal;
 mod keepers;
 mod keeping;
 mod keyring;
@@ -71,6 +72,7 @@ mod umount;
 mod up;
 mod values;
 mod volume;
+mod waits;
 mod words;
 
 use std::process::ExitCode;
@@ -124,6 +126,7 @@ fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
         Command::Put(options) => values::put(&options),
         Command::Get(options) => values::get(&options),
         Command::Gc(options) => gc::gc(&options),
+        Command::Journal(options) => journal::journal(&options),
         Command::Pin(options) => pins::pin(&options),
         Command::Unpin(options) => pins::unpin(&options),
         Command::Pins(options) => pins::pins(&options),

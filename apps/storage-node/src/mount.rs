@@ -122,7 +122,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 seen_directory: Some(seen_directory.clone()),
                 keep,
                 accept_rollback,
-                state: spaces::State::default(),
+                cache: cache.clone(),
+                state: spaces::State::new(was_removed),
             })
         });
         let watching = removed::watch(client.overlay(), removed::USER, {
@@ -165,7 +166,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
 fn say_removed(failure: &Failure, directory: &Path) {
     say(format_args!(
         "{failure}\nnothing is stored any more; what this machine has can be read and copied elsewhere, and what was written \
-         and not stored stays in the journal of {}",
+         and not stored stays in the journal of {}: `storage-node journal` with this home lists it, of the spaces too, and \
+         `storage-node journal export DIR` writes it into a directory",
         directory.display()
     ));
 }

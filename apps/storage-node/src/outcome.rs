@@ -15,8 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use filesystem::Errno;
-use filesystem::volume::Ending;
+use filesystem::volume::{Cause, Ending};
 use reactor::crypto::hash;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -31,9 +30,9 @@ use crate::progress::{files_in_words, human_bytes};
 pub(crate) enum Outcome {
     /// A quorum of the nodes has everything.
     Stored,
-    /// The nodes did not take everything, and the next start puts it in.
+    /// The nodes did not take everything, for these reasons: the next start puts it in, unless one is final.
     /// `cut_off`: beside that, as in `CutOff`.
-    InJournal { bytes: u64, file_count: u64, cause: String, directory: PathBuf, cut_off: Option<String> },
+    InJournal { bytes: u64, file_count: u64, causes: Vec<Cause>, directory: PathBuf, cut_off: Option<String> },
     /// Parts of files are lost: no node has them any more. Of all else it says nothing.
     Damaged { file_count: u64 },
     /// Neither the nodes nor the journal took everything.
@@ -51,7 +50,7 @@ impl Outcome {
             Ending::InJournal { bytes, file_count, cause } => Outcome::InJournal {
                 bytes,
                 file_count,
-                cause: cause.to_string(),
+                causes: vec![cause],
                 directory: directory.into(),
                 cut_off: None,
             },
@@ -74,15 +73,31 @@ impl Outcome {
                 Outcome::Lost { bytes: bytes + more, cause, journal }
             }
             (
-                Outcome::InJournal { bytes, file_count, cause, directory, cut_off },
-                Outcome::InJournal { bytes: more, file_count: more_files, cut_off: other_cut, .. },
-            ) => Outcome::InJournal {
-                bytes: bytes + more,
-                file_count: file_count + more_files,
-                cause,
-                directory,
-                cut_off: cut_off.or(other_cut),
-            },
+                Outcome::InJournal { bytes, file_count, mut causes, directory, cut_off },
+                Outcome::InJournal {
+                    bytes: more,
+                    file_count: more_files,
+                    causes: others,
+                    cut_off: other_cut,
+                    ..
+                },
+            ) => {
+                causes.extend(others);
+                let mut seen = Vec::new();
+                causes.retain(|cause| {
+                    !seen.contains(cause) && {
+                        seen.push(*cause);
+                        true
+                    }
+                });
+                Outcome::InJournal {
+                    bytes: bytes + more,
+                    file_count: file_count + more_files,
+                    causes,
+                    directory,
+                    cut_off: cut_off.or(other_cut),
+                }
+            }
             (lost @ Outcome::Lost { .. }, Outcome::Damaged { .. })
             | (Outcome::Damaged { .. }, lost @ Outcome::Lost { .. }) => lost,
             (Outcome::Damaged { file_count }, Outcome::Damaged { file_count: more }) => {
@@ -100,8 +115,8 @@ impl Outcome {
     pub(crate) fn cut_off(self, reason: String) -> Outcome {
         match self {
             Outcome::Stored => Outcome::CutOff { reason },
-            Outcome::InJournal { bytes, file_count, cause, directory, .. } => {
-                Outcome::InJournal { bytes, file_count, cause, directory, cut_off: Some(reason) }
+            Outcome::InJournal { bytes, file_count, causes, directory, .. } => {
+                Outcome::InJournal { bytes, file_count, causes, directory, cut_off: Some(reason) }
             }
             worse => worse,
         }
@@ -114,37 +129,55 @@ impl Outcome {
     pub(crate) fn into_result(self) -> Result<(), Failure> {
         let advice = match &self {
             Outcome::Stored => return Ok(()),
-            Outcome::InJournal { cut_off: Some(_), cause, .. }
-                if *cause != Errno::EKEYREVOKED.to_string() =>
-            {
-                "start it again as before once the nodes are back and serve it (`status` says what they answer), which \
-                 puts in what waits, and look at what was written last elsewhere"
-            }
-            Outcome::InJournal { cause, .. } if *cause == Errno::EKEYREVOKED.to_string() => {
-                "it stays there: `mount` with this home shows it as it was here, so that you can copy it elsewhere"
-            }
-            Outcome::InJournal { .. } => {
-                "nothing is lost: start it again as before once the nodes are back and serve it (`status` says what they \
-                 answer), and that start puts it in"
+            Outcome::InJournal { causes, cut_off, .. } => advice_of_waiting(causes, cut_off.is_some()),
+            Outcome::Lost { .. } => {
+                "make room on this machine's disk and on the nodes', then write it again".into()
             }
             Outcome::Damaged { .. } => {
                 "the log names the inodes (`find . -inum` finds the files): write them anew from where they came from, or \
                  remove them"
+                    .into()
             }
-            Outcome::Lost { .. } => "make room on this machine's disk and on the nodes', then write it again",
-            Outcome::CutOff { .. } => "mount it again, and look at what was written last",
+            Outcome::CutOff { .. } => "mount it again, and look at what was written last".into(),
         };
-        Err(Failure::NotStored { reason: self.to_string(), advice: advice.into() })
+        Err(Failure::NotStored { reason: self.to_string(), advice })
     }
+}
+
+/// What to do about what waits for these reasons.
+fn advice_of_waiting(causes: &[Cause], is_cut_off: bool) -> String {
+    let mut steps = Vec::new();
+    if causes.iter().any(|cause| !cause.is_final()) || causes.is_empty() {
+        let begin = if is_cut_off { "" } else { "nothing is lost: " };
+        steps.push(format!(
+            "{begin}start it again as before once the nodes are back and serve it (`status` says what they answer), and that start \
+             puts it in"
+        ));
+    }
+    if causes.iter().any(|cause| cause.is_final()) {
+        steps.push(
+            "what is not taken any more stays on this machine: `storage-node journal` with this home lists it, and `journal export DIR` \
+             writes it into a directory"
+                .into(),
+        );
+    }
+    if causes.iter().any(|cause| matches!(cause, Cause::TakenOff | Cause::ReadsOnly)) {
+        steps.push("or ask the drive's owner to `share` the space with you again, and mount the drive: then it is stored".into());
+    }
+    if is_cut_off {
+        steps.push("and look at what was written last elsewhere".into());
+    }
+    steps.join("; ")
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Outcome::Stored => write!(f, "everything in it is stored"),
-            Outcome::InJournal { bytes, file_count, cause, directory, cut_off } => write!(
+            Outcome::InJournal { bytes, file_count, causes, directory, cut_off } => write!(
                 f,
-                "not everything is on the nodes ({cause}): {} in {} wait{} in the journal of {}{}",
+                "not everything is on the nodes ({}): {} in {} wait{} in the journal of {}{}",
+                causes.iter().map(Cause::to_string).collect::<Vec<_>>().join("; "),
                 human_bytes(*bytes),
                 files_in_words(*file_count),
                 if *file_count == 1 { "s" } else { "" },
@@ -185,7 +218,7 @@ struct Word {
 
 impl Kind for Word {
     const KIND: &'static str = "hypha drive";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SECRET: bool = false;
 }
 
@@ -356,7 +389,7 @@ mod tests {
         let waiting = |bytes| Outcome::InJournal {
             bytes,
             file_count: 1,
-            cause: "no answer".into(),
+            causes: vec![Cause::Away],
             directory: "/d".into(),
             cut_off: None,
         };
@@ -388,13 +421,37 @@ mod tests {
     }
 
     #[test]
+    fn who_is_let_in_no_more_is_not_told_to_wait_for_nodes() {
+        let advice = |causes: &[Cause]| {
+            let directory = "/d".into();
+            let waiting = Outcome::InJournal {
+                bytes: 1,
+                file_count: 1,
+                causes: causes.into(),
+                directory,
+                cut_off: None,
+            };
+            waiting.into_result().unwrap_err().advice().unwrap()
+        };
+        for cause in [Cause::Removed, Cause::TakenOff, Cause::ReadsOnly] {
+            let advice = advice(&[cause]);
+            assert!(advice.contains("journal export DIR") && !advice.contains("nodes are back"), "{advice}");
+            assert_eq!(advice.contains("ask the drive's owner"), cause != Cause::Removed, "{advice}");
+        }
+        let away = advice(&[Cause::Away]);
+        assert!(away.contains("nodes are back") && !away.contains("export"), "{away}");
+        let both = advice(&[Cause::Away, Cause::TakenOff]);
+        assert!(both.contains("nodes are back") && both.contains("export"), "{both}");
+    }
+
+    #[test]
     fn nothing_but_stored_is_a_success() {
         assert!(Outcome::Stored.into_result().is_ok());
         let cause = || "no answer".to_owned();
         let waiting = Outcome::InJournal {
             bytes: 2048,
             file_count: 2,
-            cause: cause(),
+            causes: vec![Cause::Away],
             directory: "/d".into(),
             cut_off: None,
         };

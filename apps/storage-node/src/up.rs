@@ -243,6 +243,8 @@ fn prepare(
         seen_directory: opening.seen_directory.map(Path::to_owned),
         keep: opening.keep,
         accept_rollback: opening.accept_rollback,
+        // Its nodes are on this disk.
+        cache: None,
         state: spaces::State::default(),
     });
     let shelf = first.map(|first| first.shelf().clone());

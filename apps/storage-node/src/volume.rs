@@ -101,6 +101,19 @@ impl fmt::Display for Keepers {
     }
 }
 
+/// The record that made the register of the network's volume.
+///
+/// # Errors
+/// `Failure::NoVolume`, or `Failure::Volume` if the network's description is damaged there.
+pub(crate) fn genesis(network: &Network) -> Result<Signed<Genesis>, Failure> {
+    match &network.volume {
+        VolumeEntry::Unfounded => Err(Failure::NoVolume { reason: "nobody has founded it" }),
+        VolumeEntry::Creating { genesis } | VolumeEntry::Created { genesis, .. } => {
+            Signed::<Genesis>::from_bytes(&genesis.0).map_err(damaged)
+        }
+    }
+}
+
 /// Who keeps the root of the network's volume: as the network's description says, or, if this machine has seen that since,
 /// whoever was put in their place.
 ///

@@ -8,43 +8,20 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use overlay::NodeId;
 use reactor::crypto::Identity;
 use rustix::process::Signal;
 
 use common::keys;
+use common::members::{id, join, printed, refusal};
 use common::running::{Running, kill_hard, signal};
-use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, text};
+use common::{Place, eventually, fuse_is_usable, run, text};
 
 /// What the kernel calls it: EKEYREVOKED.
 const KEY_REVOKED: i32 = 128;
 /// Seconds are meant; a loaded machine may take longer.
 const SOON: Duration = Duration::from_secs(60);
-
-fn join(owner: &Path, home: &Path, drive: &Path) -> Running {
-    let ticket = run(PROGRAM, &["invite", "--home", text(owner)]).trim().to_owned();
-    Running::start(&["join", "--home", text(home), &ticket, text(drive)], "the drive is")
-}
-
-/// The first digits of the id of whom a home is for.
-fn id(home: &Path) -> String {
-    NodeId::of(&keys::identity(&home.join("user.key")).public_key()).to_string()[..12].to_owned()
-}
-
-fn printed(home: &Path, arguments: &[&str]) -> String {
-    run(PROGRAM, &[arguments, &["--home", text(home)]].concat())
-}
-
-/// What a command says that must fail.
-fn refusal(home: &Path, arguments: &[&str]) -> String {
-    let output = ended_within(SOON, Command::new(PROGRAM).args(arguments).args(["--home", text(home)]));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    said
-}
 
 fn reads(path: &Path, content: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|found| found == content)

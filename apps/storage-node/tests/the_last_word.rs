@@ -77,7 +77,7 @@ fn umount_tells_what_no_quorum_took_and_the_next_start_puts_it_in() {
     );
     assert!(!words.contains("everything in it is stored"), "{words}");
     assert!(
-        words.contains("is still storing") && words.contains("of 2 files and directories"),
+        words.contains("is still storing") && words.contains("of 1 file;"),
         "it waited in silence: {words}"
     );
     assert!(!is_mounted(&drive));

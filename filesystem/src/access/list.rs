@@ -106,6 +106,12 @@ impl AccessList {
         last.map_or(Access::None, |change| change.access)
     }
 
+    /// What whoever reads it with `sealing_key` may do.
+    pub fn access_by(&self, sealing_key: &X25519Public) -> Access {
+        let of_key = |change: &&AccessChange| change.sealing_key == *sealing_key.as_bytes();
+        self.present().filter(of_key).map(|change| change.access).max().unwrap_or(Access::None)
+    }
+
     /// Whether `key` was ever on it, as far as it remembers.
     pub fn knows(&self, key: &PublicKey) -> bool {
         self.changes.iter().any(|change| change.key == *key)

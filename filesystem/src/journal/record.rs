@@ -1,6 +1,6 @@
 //! The bytes of a journal file: a header, then groups of records. Pure; see [`super`] for what the journal is.
 //!
-//! Header: `"hyphaj4\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
+//! Header: `"hyphaj5\n", register 32, size u16, the file's key sealed to us, BLAKE3 of all that 8`. Then records
 //! `size u32, sealed`, whose nonce is their index. A record's plaintext: `1` if it ends its group else `0`, then items
 //! `kind u8, key size u16, value size u32, key, value`; see [`Item`].
 //!
@@ -18,7 +18,7 @@ use crate::format::{Key, Pointer, VolumeId};
 
 /// A record is bound to no volume's id: its file's key is its own, and the file says which register it belongs to.
 const BINDING: Binding = Binding { kind: ChunkKind::Journal, volume: VolumeId([0; 16]) };
-const MAGIC: &[u8; 8] = b"hyphaj4\n";
+const MAGIC: &[u8; 8] = b"hyphaj5\n";
 /// A record is cut when it passes this; bounds what a reader allocates.
 pub(super) const RECORD_SIZE: usize = 1024 * 1024;
 /// One item is a frame or an extended attribute at the most, so a record stays far below this.
@@ -30,7 +30,8 @@ pub(super) const HEADER_SIZE_LIMIT: usize = 1024;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Item {
     /// Whose changes follow, and that they are all there are: what earlier files hold is superseded.
-    Snapshot { session: [u8; 8], device: u64 },
+    /// The volume's id is what its blocks are read with, where nobody has a root of it.
+    Snapshot { session: [u8; 8], device: u64, volume: VolumeId },
     /// The root that changes after `number` are based on. Told also in advance, before a commit up to `number` is
     /// published: if it went through, this is its root.
     Base { number: u64, tree: Option<Pointer> },
@@ -48,8 +49,9 @@ impl Item {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut buffer = Vec::new();
         let (kind, key, value): (u8, &[u8], &[u8]) = match self {
-            Item::Snapshot { session, device } => {
+            Item::Snapshot { session, device, volume } => {
                 buffer.extend_from_slice(&device.to_le_bytes());
+                buffer.extend_from_slice(&volume.0);
                 (0, session, &buffer)
             }
             Item::Base { number, tree } => {
@@ -82,7 +84,14 @@ impl Item {
         let value = bytes.split_to(value_size);
         let number = |bytes: &Bytes| Some(u64::from_le_bytes(bytes.as_ref().try_into().ok()?));
         match header[0] {
-            0 => Some(Item::Snapshot { session: key.as_ref().try_into().ok()?, device: number(&value)? }),
+            0 => {
+                let (device, volume) = value.split_first_chunk::<8>()?;
+                Some(Item::Snapshot {
+                    session: key.as_ref().try_into().ok()?,
+                    device: u64::from_le_bytes(*device),
+                    volume: VolumeId(volume.try_into().ok()?),
+                })
+            }
             1 => Some(Item::Base {
                 number: number(&key)?,
                 tree: if value.is_empty() { None } else { Some(Pointer::decode(&value, &[0; 32])?) },
@@ -234,7 +243,7 @@ mod tests {
     fn items_survive_a_record() {
         let pointer = Pointer::example([5; 32], 1, 104);
         let items = vec![
-            Item::Snapshot { session: [7; 8], device: 9 },
+            Item::Snapshot { session: [7; 8], device: 9, volume: VolumeId([5; 16]) },
             Item::Base { number: 3, tree: Some(pointer) },
             Item::Base { number: 4, tree: None },
             Item::Delta(5),

@@ -30,7 +30,7 @@ impl Journal {
 }
 
 fn snapshot() -> Item {
-    Item::Snapshot { session: [7; 8], device: 9 }
+    Item::Snapshot { session: [7; 8], device: 9, volume: crate::format::VolumeId([5; 16]) }
 }
 
 fn group(number: u8) -> impl Iterator<Item = Item> {

@@ -108,6 +108,8 @@ impl Volume {
             self.wait_until_settled();
             return Ok(());
         }
+        let newest = self.state.borrow().durability.newest();
+        self.refuse_if_shut(newest)?;
         // It may yet be that they are away only for a moment; but nothing is in the tree a moment later then.
         if publishes || self.is_in_doubt() { self.keep_changes() } else { Ok(()) }
     }
@@ -123,7 +125,7 @@ impl Volume {
             state.durability.is_committed(newest) || !state.has_changes()
         };
         let published = reactor::timeout(self.options.sync_patience, || {
-            while !is_published() && !self.gives_up.get() && !self.has_trouble_for(LONG) {
+            while !is_published() && !self.gives_up.get() && !self.is_shut() && !self.has_trouble_for(LONG) {
                 self.progress.wait();
             }
         });

@@ -25,7 +25,6 @@ use super::objects::Grown;
 use super::session::{Changes, Intent};
 use super::state::{Attempt, Change, Delta};
 use super::values::encode_value;
-use crate::access::open_root;
 use crate::cache::Cached;
 use crate::chunk::{Location, Packer};
 use crate::errno::Errno;
@@ -81,7 +80,7 @@ impl Volume {
     pub(super) fn commit_loop(self: Rc<Self>) {
         let wants_commit = || {
             let wants = self.state.borrow().durability.wants_commit() || self.session_intent().is_some();
-            wants && !self.is_removed()
+            wants && !self.is_shut()
         };
         let mut back_off = BackOff::new();
         // The root that was told to be unreadable: the watcher offers it each second.
@@ -108,6 +107,10 @@ impl Volume {
                 Ok(()) => back_off = BackOff::new(),
                 Err(errno) => {
                     self.on_store_failed(&errno, errno);
+                    // Whoever may not write any more hears of it in the root, and not in a second.
+                    if errno == Errno::EACCES && self.options.list_of.is_some() {
+                        self.look();
+                    }
                     // What it is made on may be gone, and a newer root need not be.
                     if errno == Errno::EIO
                         && let Err(errno) = self.take_newer()
@@ -240,11 +243,7 @@ impl Volume {
 
     /// Goes on from another writer's root, which may have ours below it.
     pub(super) fn take_over(&self, winner: &Record, attempt: Option<Attempt>) -> Result<(), Errno> {
-        let root = open_root(&winner.payload, winner.version, &self.keys.secret).map_err(|error| {
-            tracing::error!(%error, "another writer's root does not open");
-            self.on_unopened(&error);
-            Errno::EIO
-        })?;
+        let root = self.open_newer(winner).map_err(|_| Errno::EIO)?;
         tracing::debug!(version = winner.version, author = %root.author, "another writer was first: replaying");
         if let Some(attempt) = attempt
             && self.find_out_whether_it_is_in(root.tree, attempt.number)?
@@ -324,7 +323,7 @@ impl Volume {
     /// The store does not take something now.
     pub(super) fn on_store_failed(&self, error: &dyn std::fmt::Display, errno: Errno) {
         // One line when it begins: it is tried again for as long as it takes.
-        if !self.is_removed() && self.state.borrow_mut().durability.on_failed(errno, reactor::now()) {
+        if !self.is_shut() && self.state.borrow_mut().durability.on_failed(errno, reactor::now()) {
             tracing::warn!(%error, "the store takes no changes now; they are kept, and tried again until it does");
         }
         self.progress.notify_all();
@@ -393,7 +392,10 @@ impl Volume {
                 // The answer to an earlier message of this very swap was lost.
                 Err(SwapError::Lost(Some(record))) if ours(&record) => return Ok(Outcome::Published(record)),
                 Err(SwapError::Lost(Some(record))) => return Ok(Outcome::Lost(record)),
-                Err(error @ SwapError::Unknown { .. }) => {
+                // Whoever may not write any more is refused before it is looked what there is: an earlier try may be in it.
+                Err(error @ (SwapError::Unknown { .. } | SwapError::Refused(_)))
+                    if is_open || matches!(error, SwapError::Unknown { .. }) =>
+                {
                     is_open = true;
                     match self.read_root() {
                         Ok(Some(record)) if ours(&record) => return Ok(Outcome::Published(record)),

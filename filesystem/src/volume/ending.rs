@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::Volume;
+use super::{Cause, Volume};
 use crate::errno::Errno;
 use crate::format::Key;
 
@@ -25,20 +25,28 @@ pub enum Ending {
         /// How many files and directories they are about.
         file_count: u64,
         /// Why the nodes did not take them.
-        cause: Errno,
+        cause: Cause,
     },
     /// Neither has them: they are gone.
     Lost {
         /// Bytes of changes.
         bytes: u64,
         /// Why the nodes did not take them.
-        cause: Errno,
+        cause: Cause,
         /// Why the journal did not.
         journal: String,
     },
 }
 
 impl Ending {
+    /// Why the nodes did not take everything; `None` if they did, or what they did not take is not here either.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Ending::Stored | Ending::Damaged { .. } => None,
+            Ending::InJournal { cause, .. } | Ending::Lost { cause, .. } => Some(*cause),
+        }
+    }
+
     /// Returns `Ok` if a quorum holds everything.
     ///
     /// # Errors
@@ -82,7 +90,25 @@ pub struct Pending {
     /// How many files and directories that is about.
     pub memory_file_count: u64,
     /// For how long the nodes have taken nothing, and why; `None` while they do.
-    pub trouble: Option<(Duration, Errno)>,
+    pub trouble: Option<(Duration, Cause)>,
+}
+
+/// The files and directories that changes are about: not a directory in which something was made, renamed or removed, and of which
+/// nothing else changed.
+pub(super) fn changed<'a>(
+    keys: impl Iterator<Item = &'a Key>,
+    is_born: impl Fn(u64) -> bool,
+) -> HashSet<u64> {
+    let (mut all, mut directories) = (HashSet::new(), HashSet::new());
+    for key in keys {
+        match key {
+            Key::Inode(inode) => drop(all.insert(*inode)),
+            Key::Entry(directory, ..) => drop(directories.insert(*directory)),
+            _ => {}
+        }
+    }
+    all.retain(|inode| !directories.contains(inode) || is_born(*inode));
+    all
 }
 
 impl Volume {
@@ -97,23 +123,19 @@ impl Volume {
         let state = self.state.borrow();
         let older = || state.committing.iter().flat_map(|delta| &delta.changes);
         let lacks = |key: &Key| state.durability.lacks(key.clone()..=key.clone());
-        let (mut files, mut files_in_memory) = (HashSet::new(), HashSet::new());
-        let mut memory_bytes = 0;
-        for (key, change) in state.active.changes.iter().chain(older()) {
-            let is_in_memory = lacks(key);
-            memory_bytes += if is_in_memory { change.size_bytes() as u64 } else { 0 };
-            if let Key::Inode(inode) = key {
-                files.insert(*inode);
-                files_in_memory.extend(is_in_memory.then_some(*inode));
-            }
-        }
+        let all = || state.active.changes.iter().chain(older());
+        let in_memory = || all().filter(|(key, _)| lacks(key));
+        let memory_bytes = in_memory().map(|(_, change)| change.size_bytes() as u64).sum();
+        let is_born = |inode| state.is_born(inode);
         let age = state.durability.trouble_age(reactor::now());
         Pending {
             bytes: state.dirty_bytes() as u64,
-            file_count: files.len() as u64,
+            file_count: changed(all().map(|(key, _)| key), is_born).len() as u64,
             memory_bytes,
-            memory_file_count: files_in_memory.len() as u64,
-            trouble: age.zip(state.durability.trouble()).map(|(age, trouble)| (age, trouble.errno)),
+            memory_file_count: changed(in_memory().map(|(key, _)| key), is_born).len() as u64,
+            trouble: age
+                .zip(state.durability.trouble())
+                .map(|(age, trouble)| (age, state.cause(trouble.errno))),
         }
     }
 
@@ -186,6 +208,7 @@ impl Volume {
 
     /// Keeps in the journal what the nodes did not take.
     fn spill(&self, cause: Errno) -> Ending {
+        let cause = self.state.borrow().cause(cause);
         let Pending { bytes, file_count, .. } = self.pending();
         let newest = self.state.borrow().durability.newest();
         let Some(journal) = &self.journal else {

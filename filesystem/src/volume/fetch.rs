@@ -214,6 +214,8 @@ impl Volume {
                 Err(GetError::Unreachable { .. }) if run.pointers.len() > 1 && self.is_away_for_reading() => {
                     return self.fetch_one_by_one(kind, run);
                 }
+                // Nobody was asked just now: that they are away was told.
+                Err(error @ GetError::NotHere(_)) => return Err(errno(&error)),
                 Err(error) => {
                     tracing::warn!(%error, object = ?first, "a chunk cannot be fetched");
                     return Err(match error {

@@ -83,7 +83,7 @@ pub(super) fn now() -> Instant {
 
 impl Volume {
     fn is_silent(&self) -> bool {
-        self.options.watch_interval.is_none() || self.options.read_only || self.is_removed()
+        self.options.watch_interval.is_none() || self.options.read_only || self.is_shut()
     }
 
     /// Makes this a session beside those that the tree has, if it may write and others may be there: before anything is
@@ -179,7 +179,8 @@ impl Volume {
     }
 
     fn may_write(&self) -> bool {
-        self.state.borrow().charter.features.unwritable() == 0
+        let state = self.state.borrow();
+        state.charter.features.unwritable() == 0 && state.shut.is_none()
     }
 
     /// Waits until what others closed is to be seen, where this is not known: after this session was struck out. Returns
@@ -252,7 +253,7 @@ impl Volume {
         }
     }
 
-    fn look(&self) {
+    pub(super) fn look(&self) {
         let begun = now();
         let _ = self.is_settled();
         let read = self.read_root();
@@ -284,7 +285,7 @@ impl Volume {
 
     /// Looks whether a root that the committer can't take over yet, since it is at work, shows another session.
     fn look_ahead(&self, record: &Record) {
-        let Ok(root) = open_root(&record.payload, record.version, &self.keys.secret) else { return };
+        let Ok(root) = self.open_newer(record) else { return };
         // Whoever waits for another may have much to store itself meanwhile.
         self.on_heard_of(&root);
         let Ok(present) = self.sessions_in(root.tree) else { return };
@@ -313,7 +314,7 @@ impl Volume {
             return;
         }
         let Ok(root) = open_root(&record.payload, record.version, &self.keys.secret) else { return };
-        if root.charter.features.unwritable() != 0 {
+        if root.charter.features.unwritable() != 0 || self.is_shut() {
             return;
         }
         let nod = Root {

@@ -210,6 +210,7 @@ impl Operations for Volume {
     }
 
     fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.refuse_change_if_shut()?;
         self.look_before_removal();
         self.change(|state| state.unlink(state.at(parent), name))?;
         self.after_removal();
@@ -218,6 +219,7 @@ impl Operations for Volume {
     }
 
     fn remove_directory(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.refuse_change_if_shut()?;
         self.look_before_removal();
         self.change(|state| state.remove_directory(state.at(parent), name))?;
         self.after_removal();
@@ -249,6 +251,7 @@ impl Operations for Volume {
     }
 
     fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno> {
+        self.refuse_change_if_shut()?;
         self.refresh();
         self.make_room(data.len())?;
         self.change_inode(inode, |state, inode| state.append(inode, data, clear_set_ids))
@@ -275,7 +278,7 @@ impl Operations for Volume {
         if number == 0 {
             return Ok(());
         }
-        self.refuse_if_removed(number)?;
+        self.refuse_if_shut(number)?;
         match self.sharing() {
             Sharing::WithOthers => {
                 self.sync_closed(number)?;
@@ -340,6 +343,7 @@ impl Operations for Volume {
     }
 
     fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> {
+        self.refuse_change_if_shut()?;
         if !mode.punch_hole && !mode.zero_range {
             let free = self.statistics()?.free_block_count * STATISTICS_BLOCK_SIZE;
             // What is there already needs no room, and an overestimate refuses only what nearly fills the drive.
@@ -414,6 +418,7 @@ impl Operations for Volume {
 
     fn sharing(&self) -> Sharing {
         match self.options.watch_interval {
+            Some(_) if self.is_shut() => Sharing::WithOthers,
             Some(_) => match self.lease.session.borrow().alone_for(lease::now()) {
                 Some(left) if left >= Duration::from_secs(1) => Sharing::Leased,
                 _ => Sharing::WithOthers,

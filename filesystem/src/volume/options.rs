@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dht::{ReadError, SwapError};
+use reactor::crypto::PublicKey;
 
 use crate::access::RootError;
 use crate::errno::Errno;
@@ -44,9 +45,9 @@ pub struct Options {
     /// The user is no member any more when it is opened: as if [`Volume::on_removed`](super::Volume::on_removed) were called
     /// at once.
     pub removed: bool,
-    /// The volume's own list says who is a member of it: when a newer root does not open to this user, that is as if
-    /// [`Volume::on_removed`](super::Volume::on_removed) were called.
-    pub list_decides: bool,
+    /// The volume's own list, signed by this key, says who may do what in it: where a root of it says that this user may do less
+    /// than before, or does not open to it any more, nothing is taken any more ([`Volume::shut_for`](super::Volume::shut_for)).
+    pub list_of: Option<PublicKey>,
 }
 
 impl Default for Options {
@@ -65,7 +66,7 @@ impl Default for Options {
             write_back: false,
             read_only: false,
             removed: false,
-            list_decides: false,
+            list_of: None,
         }
     }
 }

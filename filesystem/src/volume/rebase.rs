@@ -14,7 +14,7 @@ use super::fetch::CachedNodes;
 use super::ghosts::Returned;
 use super::merge::{Merged, sides::Side};
 use super::state::{Delta, State, Step, Stop};
-use crate::access::{Root, open_root};
+use crate::access::Root;
 use crate::cache::NumberMap;
 use crate::errno::Errno;
 use crate::format::{EntryRecord, InodeRecord, Key, Pointer, Truncation};
@@ -295,15 +295,9 @@ impl Volume {
 
     /// Hands a root that the register names to the committer, which takes it over if it is another writer's.
     pub(super) fn offer(&self, record: Record) {
-        match open_root(&record.payload, record.version, &self.keys.secret) {
-            Ok(root) => {
-                *self.newer.borrow_mut() = Some((root, record));
-                self.work.notify_all();
-            }
-            Err(error) => {
-                tracing::warn!(%error, "another writer's root does not open");
-                self.on_unopened(&error);
-            }
+        if let Ok(root) = self.open_newer(&record) {
+            *self.newer.borrow_mut() = Some((root, record));
+            self.work.notify_all();
         }
     }
 

@@ -10,12 +10,14 @@ use super::state::{Change, Delta};
 use super::values::decode_raw;
 use super::{OpenError, Volume};
 use crate::access::Root;
-use crate::format::{FRAME_SIZE_MAX, Pointer};
+use crate::format::{FRAME_SIZE_MAX, Pointer, VolumeId};
 use crate::journal::Item;
 
-/// The journal as it is read.
+/// A journal as it is read.
 #[derive(Default)]
-struct Replay {
+pub(super) struct Left {
+    /// Whose changes these are.
+    pub(super) volume: Option<VolumeId>,
     /// Up to this number the newest tree contains what this session changed.
     contained: u64,
     /// The delta that the next changes are in.
@@ -23,7 +25,37 @@ struct Replay {
     /// The trees that the session's roots had, by the number up to which they contain it. The last may be of a root that
     /// was announced and never published.
     bases: BTreeMap<u64, Option<Pointer>>,
-    left: Delta,
+    pub(super) delta: Delta,
+}
+
+impl Left {
+    /// Takes the next item; of what its session changed, the newest tree has everything up to `contained`.
+    pub(super) fn take(&mut self, item: Item, contained: u64) {
+        match item {
+            Item::Snapshot { volume, .. } => {
+                *self = Left { volume: Some(volume), contained, ..Left::default() };
+            }
+            Item::Base { number, tree } => {
+                self.bases.insert(number, tree);
+            }
+            Item::Delta(number) => self.number = number,
+            Item::Set(..) | Item::Removed(_) | Item::Born(_) if self.number <= self.contained => {}
+            Item::Born(run) => self.delta.born.add_run(run),
+            Item::Removed(key) => self.delta.insert(key, Change::Removed),
+            Item::Set(key, value) => match decode_raw(&key, &value, &[0; 32]).filter(is_sane) {
+                Some(change) => self.delta.insert(key, change),
+                None => tracing::error!(inode = key.owner(), "a journal entry is malformed and left out"),
+            },
+        }
+    }
+
+    /// The tree that the changes were made on; `None` if no base says so, and it is the newest one.
+    ///
+    /// A commit that had nothing to say raised the number and left the tree, with its record, as it was. So the first base from
+    /// that record on is that very tree; a root that was published says so itself, by a record of its own.
+    pub(super) fn base(&self) -> Option<Option<Pointer>> {
+        self.bases.range(self.contained..).next().map(|(_, tree)| *tree)
+    }
 }
 
 impl Volume {
@@ -38,28 +70,34 @@ impl Volume {
     /// While the journal and, if another writer went on, both trees are read.
     pub(super) fn replay_journal(&self, root: &Root) -> Result<(), OpenError> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        let mut replay = Replay::default();
+        let mut replay = Left::default();
+        let mut contained = 0;
         journal.replay(|items| {
-            items.into_iter().try_for_each(|item| self.take_item(&mut replay, item, root.tree))
+            items.into_iter().try_for_each(|item| {
+                if let Item::Snapshot { session, device, .. } = &item {
+                    let written = self.written_by(root.tree, *device).map_err(OpenError::Tree)?;
+                    contained = written.filter(|(writer, _)| writer == session).map_or(0, |(_, delta)| delta);
+                }
+                replay.take(item, contained);
+                Ok::<_, OpenError>(())
+            })
         })?;
         let mut files = journal.turn();
-        if replay.left.changes.is_empty() {
+        if replay.delta.changes.is_empty() {
             journal.remove_found(&mut files)?;
             return Ok(());
         }
-        let count = replay.left.changes.len();
+        let count = replay.delta.changes.len();
         tracing::info!(count, "replaying the journal of a mount that did not get everything stored");
-        // A commit that had nothing to say raised the number and left the tree, with its record, as it was. So the first
-        // base from that record on is that very tree; a root that was published says so itself, by a record of its own.
-        let base = replay.bases.range(replay.contained..).next().map_or(root.tree, |(_, tree)| *tree);
+        let base = replay.base().unwrap_or(root.tree);
         let current = {
             let mut state = self.state.borrow_mut();
             state.doubt.on_replay(root.charter.let_through());
             state.tree = base;
-            for (key, change) in replay.left.changes {
+            for (key, change) in replay.delta.changes {
                 state.set(key, change);
             }
-            state.active.born.add_all(&replay.left.born);
+            state.active.born.add_all(&replay.delta.born);
             state.header
         };
         if base != root.tree
@@ -72,29 +110,6 @@ impl Volume {
         let mut state = self.state.borrow_mut();
         let newest = state.durability.newest();
         state.durability.want(newest);
-        Ok(())
-    }
-
-    fn take_item(&self, replay: &mut Replay, item: Item, tree: Option<Pointer>) -> Result<(), OpenError> {
-        match item {
-            Item::Snapshot { session, device } => {
-                let written = self.written_by(tree, device).map_err(OpenError::Tree)?;
-                let contained =
-                    written.filter(|(writer, _)| *writer == session).map_or(0, |(_, delta)| delta);
-                *replay = Replay { contained, ..Replay::default() };
-            }
-            Item::Base { number, tree } => {
-                replay.bases.insert(number, tree);
-            }
-            Item::Delta(number) => replay.number = number,
-            Item::Set(..) | Item::Removed(_) | Item::Born(_) if replay.number <= replay.contained => {}
-            Item::Born(run) => replay.left.born.add_run(run),
-            Item::Removed(key) => replay.left.insert(key, Change::Removed),
-            Item::Set(key, value) => match decode_raw(&key, &value, &[0; 32]).filter(is_sane) {
-                Some(change) => replay.left.insert(key, change),
-                None => tracing::error!(inode = key.owner(), "a journal entry is malformed and left out"),
-            },
-        }
         Ok(())
     }
 }

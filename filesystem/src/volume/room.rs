@@ -57,6 +57,7 @@ impl Volume {
     ///
     /// While too much waits for a commit.
     pub(super) fn wait_for_memory(&self) -> Result<(), Errno> {
+        self.refuse_change_if_shut()?;
         let bytes_max = self.options.dirty_bytes_max;
         self.wait_until(|state| {
             let is_crowded = self.race.is_contended()
@@ -78,6 +79,7 @@ impl Volume {
     ///
     /// Where the space is not known, or nearly used up.
     pub(super) fn make_room(&self, bytes: usize) -> Result<(), Errno> {
+        self.refuse_change_if_shut()?;
         let now = reactor::now();
         match self.space.free.get() {
             None => self.ask_for_space(),

@@ -16,6 +16,7 @@ use dht::HeaderHash;
 
 use super::aliases::Aliases;
 use super::born::{Born, random_start};
+use super::cause::Cause;
 use super::doubt::Doubt;
 use super::durability::Durability;
 use super::passed::Passed;
@@ -165,8 +166,8 @@ pub(crate) struct State {
     pub(crate) is_number_told: Cell<bool>,
     pub(crate) device: u64,
     pub(crate) read_only: bool,
-    /// Whether the nodes serve this user no more, for good.
-    pub(crate) is_removed: bool,
+    /// Why nothing is taken from this user any more, if so.
+    pub(crate) shut: Option<Cause>,
     /// Which inodes the kernel knows under other numbers.
     pub(crate) aliases: Aliases,
     /// What others removed and is open here, with the tree that still has it.
@@ -203,7 +204,7 @@ impl State {
             is_number_told: Cell::new(false),
             device,
             read_only: false,
-            is_removed: false,
+            shut: None,
             aliases: Aliases::default(),
             ghosts: NumberMap::default(),
             doubt: Doubt::default(),
@@ -423,11 +424,16 @@ impl State {
         if entry.kind == FileKind::Unknown { Err(Errno::EOPNOTSUPP.into()) } else { Ok(entry) }
     }
 
+    /// Why nothing is taken, where the last try failed with `errno`.
+    pub(crate) fn cause(&self, errno: Errno) -> Cause {
+        self.shut.unwrap_or_else(|| Cause::of(errno))
+    }
+
     /// Refuses changes on a volume that takes none, also those that would make room.
     pub(crate) fn changeable(&self) -> Result<(), Errno> {
-        match (self.is_removed, self.read_only) {
-            (true, _) => Err(Errno::EKEYREVOKED),
-            (_, true) => Err(Errno::EROFS),
+        match (self.shut, self.read_only) {
+            (Some(cause), _) => Err(cause.errno()),
+            (None, true) => Err(Errno::EROFS),
             _ => Ok(()),
         }
     }

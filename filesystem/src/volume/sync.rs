@@ -7,9 +7,9 @@
 
 use bytes::Bytes;
 
-use super::Volume;
 use super::state::{Attempt, Change, Delta, State};
 use super::values::encode_value;
+use super::{Cause, Volume};
 use crate::errno::Errno;
 use crate::format::Key;
 use crate::journal::{Files, Group, Item, Journal, JournalError};
@@ -26,7 +26,7 @@ impl Volume {
     ///
     /// Until they are.
     pub(super) fn sync_changes(&self, number: u64) -> Result<(), Errno> {
-        self.refuse_if_removed(number)?;
+        self.refuse_if_shut(number)?;
         let journal = self.journal.as_ref().filter(|_| self.options.write_back);
         if let Some(journal) = journal {
             let mut files = journal.turn();
@@ -54,13 +54,13 @@ impl Volume {
     ///
     /// Until they are durable, or that is known.
     pub(super) fn sync_or_say_that_nobody_answers(&self, number: u64) -> Result<(), Errno> {
-        self.refuse_if_removed(number)?;
+        self.refuse_if_shut(number)?;
         if self.options.hard {
             return self.sync_changes(number);
         }
         let synced = self.sync_while_near(number);
         if synced.is_err() {
-            self.refuse_if_removed(number)?;
+            self.refuse_if_shut(number)?;
             if self.is_away() {
                 // What was said is what no quorum has; what fails besides, the log tells.
                 let _ = self.sync_to_journal(number);
@@ -81,7 +81,7 @@ impl Volume {
     /// Until it is, or the nodes are away, or have taken nothing for the patience.
     pub(super) fn sync_closed(&self, number: u64) -> Result<(), Errno> {
         let Err(errno) = self.sync_while_near(number) else { return Ok(()) };
-        self.refuse_if_removed(number)?;
+        self.refuse_if_shut(number)?;
         // Nodes that refuse it are there, and whoever closes a file should know.
         let is_silence = matches!(errno, Errno::ETIMEDOUT | Errno::EHOSTUNREACH);
         if !is_silence || self.journal.is_none() {
@@ -97,7 +97,7 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// As [`Volume::sync_to`]; `ETIMEDOUT` then, or `EKEYREVOKED` if they refuse a removed member.
+    /// As [`Volume::sync_to`]; `ETIMEDOUT` then, or that of the cause if nothing is taken from this user any more.
     ///
     /// # Suspends
     ///
@@ -142,7 +142,7 @@ impl Volume {
     ///
     /// While it is written.
     pub(super) fn note_closed(&self, number: u64) -> Result<(), Errno> {
-        self.refuse_if_removed(number)?;
+        self.refuse_if_shut(number)?;
         let Some(journal) = self.journal.as_ref().filter(|_| !self.options.write_back) else {
             return self.sync_changes(number);
         };
@@ -184,7 +184,8 @@ impl Volume {
             let snapshot = journal.wants_snapshot(files, state.dirty_bytes() as u64) || everything;
             let mut head = Vec::new();
             if snapshot {
-                head.push(Item::Snapshot { session: self.session, device: self.options.device });
+                let (device, volume) = (self.options.device, state.charter.volume);
+                head.push(Item::Snapshot { session: self.session, device, volume });
             }
             head.push(Item::Base { number: state.durability.committed(), tree: state.tree });
             // If what is being published goes through, this is what the newer changes stand on.
@@ -251,7 +252,7 @@ impl Volume {
     ///
     /// # Errors
     ///
-    /// As [`Volume::sync_to`]; `ETIMEDOUT` then, or `EKEYREVOKED` if they refuse a removed member.
+    /// As [`Volume::sync_to`]; `ETIMEDOUT` then, or that of the cause if nothing is taken from this user any more.
     ///
     /// # Suspends
     ///
@@ -260,11 +261,7 @@ impl Volume {
         self.want(number);
         self.wait_until(|state| match is_stored(state, number) {
             true => Some(Ok(())),
-            false => self.is_away().then_some(Err(if state.is_removed {
-                Errno::EKEYREVOKED
-            } else {
-                Errno::ETIMEDOUT
-            })),
+            false => self.is_away().then_some(Err(state.shut.map_or(Errno::ETIMEDOUT, Cause::errno))),
         })
     }
 
@@ -291,7 +288,7 @@ impl Volume {
                     if let Some(result) = look() {
                         return result;
                     }
-                    if self.gives_up.get() {
+                    if self.gives_up.get() || self.is_shut() {
                         return Err(self.trouble());
                     }
                     self.progress.wait();
@@ -312,8 +309,8 @@ impl Volume {
 
     /// Why the store takes nothing.
     pub(super) fn trouble(&self) -> Errno {
-        if self.is_removed() {
-            return Errno::EKEYREVOKED;
+        if let Some(cause) = self.shut_for() {
+            return cause.errno();
         }
         self.state.borrow().durability.trouble().map_or(Errno::ETIMEDOUT, |trouble| trouble.errno)
     }

@@ -7,14 +7,34 @@ use filesystem::Errno;
 use filesystem::access::RootError;
 use filesystem::access::list::Found;
 use filesystem::format::printable;
+use filesystem::volume::Cause;
 
-/// Why a space is not opened: for programs, and for people.
-pub(super) struct Refused(pub(super) Errno, pub(super) String);
+/// Why a space is not opened.
+pub(super) struct Refused {
+    /// For programs.
+    pub(super) errno: Errno,
+    /// For what waits in its journal.
+    pub(super) cause: Cause,
+    /// For people.
+    pub(super) reason: String,
+}
+
+impl Refused {
+    /// For a reason that stands behind its number.
+    pub(super) fn new(errno: Errno, reason: impl Into<String>) -> Refused {
+        Refused { errno, cause: Cause::of(errno), reason: reason.into() }
+    }
+
+    /// Since nothing is taken from this user any more.
+    pub(super) fn of(cause: Cause, reason: &str) -> Refused {
+        Refused { errno: Errno::EACCES, cause, reason: reason.into() }
+    }
+}
 
 /// Why a space is not shown at what can't be the name of any.
 pub(super) fn not_its_name() -> Refused {
     let reason = "its owner called it otherwise: somebody who may write to the drive put it there";
-    Refused(Errno::EACCES, reason.into())
+    Refused::new(Errno::EACCES, reason)
 }
 
 /// Why a space is not shown as `name`: whoever writes the drive can put its link at any. Names are the same to the byte or not at
@@ -41,15 +61,15 @@ pub(super) fn not_read(error: ReadError) -> Refused {
         ReadError::NoQuorum { .. } => Errno::EHOSTUNREACH,
         _ => Errno::EIO,
     };
-    Refused(errno, error.to_string())
+    Refused::new(errno, error.to_string())
 }
 
 pub(super) fn not_opened(error: RootError) -> Refused {
     match error {
         RootError::NotAReader => {
-            Refused(Errno::EACCES, "this user is not on its list: ask the drive's owner to share it".into())
+            Refused::of(Cause::TakenOff, "this user is not on its list: ask the drive's owner to share it")
         }
-        other => Refused(Errno::EIO, other.to_string()),
+        other => Refused::new(Errno::EIO, other.to_string()),
     }
 }
 

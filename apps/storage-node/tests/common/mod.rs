@@ -6,6 +6,7 @@
 
 pub mod history;
 pub mod keys;
+pub mod members;
 pub mod random;
 pub mod running;
 pub mod sources;

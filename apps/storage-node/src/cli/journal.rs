@@ -1,0 +1,71 @@
+//! The options of `journal`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::ClientOptions;
+
+const JOURNAL_EXAMPLES: &str = "\
+Examples:
+  storage-node journal                     what waits on this machine, of the drive and of each space, and why
+  storage-node journal export ./got-out    writes it into a new directory, as files
+
+What is closed while the nodes do not take it waits in this machine's journal, and the next `up` or `mount` stores it. Where they
+will not take it any more, since you were removed, taken off a space's list, or may only read it now, it stays there; `export`
+gets it out, also with all nodes away. The journal stays as it is.
+
+Of a file that was there before, the journal has what was changed. The rest is read from this machine's cache, or from nodes if
+they give it. What can't be had is said, by file and bytes, such a file is called NAME.incomplete, and the exit status is 1. In the
+place of what is missing it has zeros. Owners and extended attributes are not written out.";
+
+/// Options of `journal`.
+#[derive(Debug, Args)]
+#[command(after_help = JOURNAL_EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Journal {
+    /// What to do [default: list it]
+    #[command(subcommand)]
+    pub(crate) action: Option<JournalAction>,
+    #[command(flatten)]
+    pub(crate) place: JournalPlace,
+}
+
+/// Whose journals.
+#[derive(Debug, Args)]
+pub(crate) struct JournalPlace {
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+    /// The directory that `mount --directory` was given [default: all of the home's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// What `journal` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalAction {
+    /// Write what waits into a directory, as files
+    Export {
+        /// A directory that is new, or empty
+        #[arg(value_name = "DIR")]
+        into: PathBuf,
+        #[command(flatten)]
+        place: JournalPlace,
+    },
+}
+
+impl Journal {
+    /// Whose journals, wherever that was said.
+    pub(crate) fn place(&self) -> &JournalPlace {
+        match &self.action {
+            Some(JournalAction::Export { place, .. }) => place,
+            None => &self.place,
+        }
+    }
+
+    pub(super) fn place_mut(&mut self) -> &mut JournalPlace {
+        match &mut self.action {
+            Some(JournalAction::Export { place, .. }) => place,
+            None => &mut self.place,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `journal`: what was written here and the nodes have not taken, listed, and written out as files.
+//!
+//! It is for whom nothing is taken from any more as much as for who waits until nodes are back, so it asks nobody for anything that
+//! is on this machine: the journals are read as they are, beside a mount that uses them, and the cache is looked into. Only for
+//! what is not here does `export` ask nodes, if they let it.
+//!
+//! Not here: how a journal is read (`filesystem::volume::LeftBehind`), and how files are made of it (`export`).
+
+mod export;
+mod places;
+
+use std::rc::Rc;
+
+use filesystem::calendar::Civil;
+use filesystem::operations::FileKind;
+use filesystem::volume::{Left, LeftBehind, LeftPath};
+
+use crate::cache::{Cache, Plan, Usual};
+use crate::cli::{Journal, JournalAction};
+use crate::client::{self, Client, Settings};
+use crate::errors::Failure;
+use crate::output::{self, say};
+use crate::process;
+use crate::progress::{files_in_words, human_bytes};
+use crate::removed;
+use crate::waits::Waits;
+use places::Place;
+
+/// Runs the command.
+///
+/// # Errors
+/// `Failure::Journal` if not all that waits could be listed or written out, or what keeps this from being looked at.
+pub(crate) fn journal(options: &Journal) -> Result<(), Failure> {
+    let settings = client::settings(&options.place().client)?;
+    let directory = options.place().directory.clone();
+    let base = directory.clone().or_else(|| settings.clients.clone());
+    let plan = base.map(|base| Plan::make(&base, None, None, Usual::AsBefore)).transpose()?;
+    let into = match &options.action {
+        Some(JournalAction::Export { into, .. }) => {
+            export::refuse_unless_empty(into)?;
+            Some(into.clone())
+        }
+        None => None,
+    };
+    process::run(move || {
+        let user = settings.user()?;
+        let cache = plan.as_ref().and_then(|plan| plan.open(&user));
+        let client = into.as_ref().and_then(|_| connect(&settings));
+        let mut unread = Vec::new();
+        let mut found = Vec::new();
+        for place in places::all(&settings, directory.as_deref()) {
+            let opened = place.and_then(|place| {
+                let left = place.open(&settings.network, &user, client.as_ref(), cache.as_deref())?;
+                Ok(left.map(|left| (place, left)))
+            });
+            match opened {
+                Ok(left) => found.extend(left),
+                Err(failure) => unread.push(failure.to_string()),
+            }
+        }
+        let result = match &into {
+            None => list(&found),
+            Some(into) => export::export(&found, into),
+        };
+        drop(found);
+        cache.as_deref().iter().for_each(|cache: &&Cache| cache.close());
+        client.into_iter().for_each(Client::leave);
+        let unread = match unread.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Journal { reason: unread.join("\n") }),
+        };
+        match (result, unread) {
+            (Err(failure), Err(unread)) => {
+                output::warn(format_args!("error: {unread}"));
+                Err(failure)
+            }
+            (result, unread) => result.and(unread),
+        }
+    })
+}
+
+/// The nodes, if they let this user in. Without them there is what this machine has.
+fn connect(settings: &Settings) -> Option<Client> {
+    let connected =
+        Client::connect(settings).and_then(|client| match removed::refuse(client.overlay(), removed::USER) {
+            Ok(()) => Ok(client),
+            Err(removed) => {
+                client.leave();
+                Err(removed)
+            }
+        });
+    connected.inspect_err(|failure| say(format_args!("{failure}: what this machine has is written out"))).ok()
+}
+
+fn list(found: &[(Place, LeftBehind)]) -> Result<(), Failure> {
+    if found.is_empty() {
+        return output::print("nothing waits\n");
+    }
+    let mut text = String::new();
+    for (place, left) in found {
+        text += &format!("{}: {}\n", place.name, state_of(place, left));
+        for one in &left.all {
+            let paths = match one.paths.is_empty() {
+                true => "(its name is not on this machine)".into(),
+                false => one.paths.iter().map(|path| shown(place, path)).collect::<Vec<_>>().join(" and "),
+            };
+            let end = if one.kind == FileKind::Directory { "/" } else { "" };
+            let size = human_bytes(one.size_bytes);
+            text += &format!("  {}  {size:>9}  {paths}{end}\n", Civil::of(one.changed.seconds));
+        }
+        for path in &left.gone {
+            text += &format!("  {:19}  {:>9}  {}\n", "", "removed", shown(place, path));
+        }
+    }
+    text += "times are of the last change, in UTC; `storage-node journal export DIR` writes the files out\n";
+    output::print(&text)
+}
+
+/// How much waits, and why.
+fn state_of(place: &Place, left: &LeftBehind) -> String {
+    let why = match (place.is_in_use(), Waits::read(&place.directory)) {
+        (_, Some(waits)) if waits.cause.is_final() => {
+            format!("{}, as is known here since {} UTC", waits.cause, Civil::of(waits.since_s as i64))
+        }
+        (true, _) => "a drive that runs has it, and stores it as soon as the nodes take it".into(),
+        (false, Some(waits)) => {
+            format!("{}, when its drive ended; the next `up` or `mount` stores it", waits.cause)
+        }
+        (false, None) => "its drive was killed; the next `up` or `mount` stores it".into(),
+    };
+    format!("{} wait{} ({why})", amount(&left.all), if left.all.len() == 1 { "s" } else { "" })
+}
+
+fn amount(all: &[Left]) -> String {
+    let bytes = all.iter().map(|one| one.size_bytes).sum();
+    format!("{}, {}", files_in_words(all.len() as u64), human_bytes(bytes))
+}
+
+/// A path as people read it: whoever writes a volume names what is in it.
+fn shown(place: &Place, path: &LeftPath) -> String {
+    let plain = |name: &[u8]| {
+        String::from_utf8_lossy(name)
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect::<String>()
+    };
+    let above = if path.is_whole { place.prefix.clone() } else { vec!["(somewhere)".into()] };
+    let names = path.names.iter().map(|name| plain(name));
+    above.into_iter().chain(names).collect::<Vec<_>>().join("/")
+}
+
+/// What a place's blocks are read from, beside the cache.
+type Store = Rc<dyn dht::BlockStore>;

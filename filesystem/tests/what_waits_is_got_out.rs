@@ -1,0 +1,201 @@
+//! What was closed and is taken no more: it is kept, told, and had from the journal alone, as far as that has it.
+
+mod common;
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::*;
+use dht::BlockStore;
+use dht::block::signed::Signed;
+use filesystem::access::list::{Access, AccessChange, AccessList};
+use filesystem::access::sharing::change_readers;
+use filesystem::nowhere::Nowhere;
+use filesystem::operations::RenameFlags;
+use filesystem::volume::{Cause, Ending, Left, LeftBehind, LeftPath, Volume};
+use filesystem::{Errno, Operations};
+use reactor::crypto::Identity;
+
+fn opened(store: &Rc<TestStore>, directory: &Path, owner: Option<&Identity>) -> Rc<Volume> {
+    let mut options = options("first");
+    options.journal_directory = Some(directory.into());
+    if let Some(owner) = owner {
+        options.list_of = Some(owner.public_key());
+        options.watch_interval = Some(Duration::from_millis(20));
+    }
+    Volume::open(store.clone(), keys(store), options).unwrap()
+}
+
+fn left(store: Rc<dyn BlockStore>, of: &Rc<TestStore>, directory: &Path) -> LeftBehind {
+    LeftBehind::open(store, keys(of), directory).unwrap().expect("something waits")
+}
+
+fn nowhere(of: &Rc<TestStore>) -> Rc<dyn BlockStore> {
+    Rc::new(Nowhere { tag: of.memory.tag() })
+}
+
+fn path(names: &[&str]) -> LeftPath {
+    LeftPath { names: names.iter().map(|name| name.as_bytes().to_vec().into()).collect(), is_whole: true }
+}
+
+fn named<'a>(left: &'a LeftBehind, names: &[&str]) -> &'a Left {
+    left.all.iter().find(|one| one.paths.contains(&path(names))).unwrap_or_else(|| panic!("{:?}", left.all))
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let tries = Cell::new(0);
+    while !holds() {
+        tries.set(tries.get() + 1);
+        assert!(tries.get() < 6000, "never: {what}");
+        reactor::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_journal_gives_what_was_made_here_without_any_node_and_says_what_it_has_not() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let volume = opened(&store, directory.path(), None);
+        let papers = volume.make_directory(ROOT, b"papers", 0o755, &USER).unwrap().inode;
+        let old = write_file(&volume, papers, "old", &[1; 100_000]);
+        write_file(&volume, papers, "gone", b"gone");
+        write_file(&volume, ROOT, "here", b"moved");
+        volume.sync(None, false).unwrap();
+        assert!(LeftBehind::open(nowhere(&store), keys(&store), directory.path()).unwrap().is_none());
+        store.budget.set(0);
+        volume.write(old, 40_000, &[2; 10], false).unwrap();
+        let inner = volume.make_directory(papers, b"inner", 0o755, &USER).unwrap().inode;
+        write_file(&volume, inner, "new", &[3; 70_000]);
+        volume.make_symlink(inner, b"link", b"new", &USER).unwrap();
+        volume.unlink(papers, b"gone").unwrap();
+        volume.rename(ROOT, b"here", inner, b"there", RenameFlags::default()).unwrap();
+        assert!(matches!(volume.close(), Ending::InJournal { cause: Cause::Away, .. }));
+
+        // With the tree below it is all there, under its names.
+        let whole = left(store.clone(), &store, directory.path());
+        let found = named(&whole, &["papers", "old"]);
+        let mut expected = vec![1; 100_000];
+        expected[40_000..40_010].fill(2);
+        assert_eq!((found.size_bytes, found.inode), (100_000, old));
+        assert!(whole.read(old, 0, 100_000).unwrap().concat() == expected);
+        let there = named(&whole, &["papers", "inner", "there"]).inode;
+        assert_eq!(whole.read(there, 0, 100).unwrap().concat(), b"moved");
+        assert_eq!(whole.gone, [path(&["here"]), path(&["papers", "gone"])]);
+        // Not the directories that were only written in.
+        assert_eq!(whole.all.len(), 5, "{:?}", whole.all);
+
+        // Without it, what was made here is; of the rest there are names and parts.
+        let alone = left(nowhere(&store), &store, directory.path());
+        let ends_with = |name: &'static [u8]| {
+            move |one: &&Left| one.paths.first().is_some_and(|path| path.names.last().unwrap() == name)
+        };
+        let new = alone.all.iter().find(ends_with(b"new")).unwrap();
+        assert!(alone.read(new.inode, 0, 70_000).unwrap().concat() == [3; 70_000]);
+        assert!(!new.paths[0].is_whole && new.paths[0].names.len() == 2, "{:?}", new.paths);
+        let link = alone.all.iter().find(ends_with(b"link")).unwrap();
+        assert_eq!(alone.read_symlink(link.inode).unwrap().as_ref(), b"new");
+        let unnamed = alone.all.iter().find(|one| one.inode == old).unwrap();
+        assert!(unnamed.paths.is_empty());
+        let frame = u32::try_from(unnamed.frame_size_bytes).unwrap();
+        let changed = u64::from(40_000 / frame * frame);
+        assert!(
+            alone.read(old, changed, frame).unwrap().concat()
+                == expected[changed as usize..][..frame as usize]
+        );
+        assert_eq!(alone.read(old, 0, frame).unwrap_err(), Errno::EHOSTUNREACH);
+
+        // It was only looked at.
+        store.budget.set(u64::MAX);
+        let volume = opened(&store, directory.path(), None);
+        assert!(read_file(&volume, old) == expected);
+        assert_eq!(volume.close(), Ending::Stored);
+    });
+}
+
+/// Has the list of the space in the store say what its user may do.
+fn share(store: &Rc<TestStore>, owner: &Identity, access: Access, number: u64) {
+    let keys = keys(store);
+    let mut list = AccessList::new(keys.register, "band");
+    list.number = number;
+    let user = Identity::from_seed(&[7; 32]).public_key();
+    let (sealing_key, name) = (*keys.secret.public().as_bytes(), "bob".to_owned());
+    list.change(AccessChange { key: user, sealing_key, name, access, at: 1 }).unwrap();
+    let list = Signed::sign(owner, list);
+    let change = |charter: &mut filesystem::access::Charter| {
+        charter.set_access_list(&list);
+        Ok(false)
+    };
+    let swap = |expected, payload| store.memory.compare_and_swap(&keys.register, Some(expected), payload);
+    change_readers(&store.memory, &keys, "owner", &change, &swap).unwrap();
+}
+
+#[test]
+fn who_is_made_a_reader_is_refused_at_once_reads_on_and_writes_again_when_he_may() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let owner = Identity::from_seed(&[1; 32]);
+        share(&store, &owner, Access::Write, 1);
+        let volume = opened(&store, directory.path(), Some(&owner));
+        write_file(&volume, ROOT, "stored", b"stored");
+        volume.sync(None, false).unwrap();
+        store.budget.set(0);
+        let waits = write_file(&volume, ROOT, "waits", b"waits");
+        share(&store, &owner, Access::Read, 2);
+        until("he hears it", || volume.shut_for() == Some(Cause::ReadsOnly));
+        for refused in [
+            volume.flush(waits),
+            volume.sync(Some(waits), false),
+            volume.write(waits, 0, b"x", false),
+            volume.unlink(ROOT, b"stored"),
+            volume.make_directory(ROOT, b"new", 0o755, &USER).map(drop),
+        ] {
+            assert_eq!(refused, Err(Errno::EROFS));
+        }
+        // It is in the journal, for whoever asks.
+        let found = left(nowhere(&store), &store, directory.path());
+        assert_eq!(found.read(named(&found, &["waits"]).inode, 0, 10).unwrap().concat(), b"waits");
+
+        store.budget.set(u64::MAX);
+        let other = open(&store, "second");
+        write_file(&other, ROOT, "fresh", b"of another");
+        other.sync(None, false).unwrap();
+        until("he reads on", || volume.lookup(ROOT, b"fresh").is_ok());
+        assert!(other.lookup(ROOT, b"waits").is_err(), "it was stored all the same");
+        assert_eq!(read_file(&volume, waits), b"waits");
+        other.close().stored().unwrap();
+
+        share(&store, &owner, Access::Write, 3);
+        until("he may again", || volume.shut_for().is_none());
+        write_file(&volume, ROOT, "again", b"again");
+        assert_eq!(volume.close(), Ending::Stored);
+        let last = open(&store, "third");
+        assert!(last.lookup(ROOT, b"waits").is_ok() && last.lookup(ROOT, b"again").is_ok());
+    });
+}
+
+#[test]
+fn what_a_reader_left_waits_at_the_end_and_he_is_told_why() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let owner = Identity::from_seed(&[1; 32]);
+        share(&store, &owner, Access::Write, 1);
+        let volume = opened(&store, directory.path(), Some(&owner));
+        store.budget.set(0);
+        write_file(&volume, ROOT, "waits", b"waits");
+        share(&store, &owner, Access::Read, 2);
+        until("he hears it", || volume.shut_for().is_some());
+        let ending = volume.close();
+        assert!(
+            matches!(ending, Ending::InJournal { cause: Cause::ReadsOnly, file_count: 1, .. }),
+            "{ending:?}"
+        );
+    });
+}
