@@ -37,7 +37,7 @@ use crate::home::Home;
 use crate::keyring;
 use crate::mountpoint;
 use crate::network::{Hex, KeyFile, Network, NodeSettings, Role};
-use crate::output::say;
+use crate::output::{self, say};
 use crate::process;
 use crate::progress;
 use crate::stop::Stop;
@@ -153,6 +153,8 @@ fn remember(home: &Home, ways: &[Contact]) -> Result<(), Failure> {
 fn go_on_as(command: &str, home: &Home, drive: Option<&Path>) -> Failure {
     let mut next = Command::new("/proc/self/exe");
     next.arg0("storage-node").arg(command).arg("--home").arg(home.path()).arg("--").args(drive);
+    // The row of what was said ends with this program.
+    output::settle();
     Failure::Internal(format!("can't go on as `{command}`, which is to be given by hand: {}", next.exec()))
 }
 
