@@ -167,7 +167,7 @@ fn say_removed(failure: &Failure, directory: &Path) {
     say(format_args!(
         "{failure}\nnothing is stored any more; what this machine has can be read and copied elsewhere, and what was written \
          and not stored stays in the journal of {}: `storage-node journal` with this home lists it, of the spaces too, and \
-         `storage-node journal export DIR` writes it into a directory",
+         `storage-node journal export DIR` writes what can be had of it into a directory",
         directory.display()
     ));
 }

@@ -69,7 +69,10 @@ fn who_may_write_no_more_hears_it_and_gets_his_files_out() {
     signal(bob.pid(), Signal::CONT);
     assert!(bob.wait_for("you may only read the space band now", SOON), "{}", bob.drain());
     let said = bob.seen.last().unwrap();
-    assert!(said.contains("in 1 file, is kept") && said.contains("journal export DIR"), "{said}");
+    assert!(
+        said.contains("in 1 file, waits on this machine") && said.contains("journal export DIR"),
+        "{said}"
+    );
     let refused = fs::write(b.join("band/more"), "more").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem, "{refused}");
     let refused = fs::create_dir(b.join("band/tapes")).unwrap_err();

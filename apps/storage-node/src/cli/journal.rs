@@ -13,10 +13,10 @@ Examples:
 
 What is closed while the nodes do not take it waits in this machine's journal, and the next `up` or `mount` stores it. Where they
 will not take it any more, since you were removed, taken off a space's list, or may only read it now, it stays there; `export`
-gets it out, also with all nodes away. The journal stays as it is.
+gets it out. The journal stays as it is.
 
-Of a file that was there before, the journal has what was changed. The rest is read from this machine's cache, or from nodes if
-they give it. What can't be had is said, by file and bytes, such a file is called NAME.incomplete, and the exit status is 1. In the
+Of a file that was there before, the journal has what was changed, and of a large one that was being stored it may have only where
+nodes have some of it. The rest is read from this machine's cache, or from nodes if they give it. What can't be had is said, by file and bytes, such a file is called NAME.incomplete, and the exit status is 1. In the
 place of what is missing it has zeros. Owners and extended attributes are not written out.";
 
 /// Options of `journal`.

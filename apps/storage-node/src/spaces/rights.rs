@@ -17,8 +17,7 @@ use crate::waits;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to get at what waits.
-pub(super) const WAY_OUT: &str =
-    "`storage-node journal` lists it, and `storage-node journal export DIR` writes it into a directory";
+pub(super) const WAY_OUT: &str = "`storage-node journal` lists it, and `storage-node journal export DIR` writes what can be had of it into a directory";
 
 impl Spaces {
     /// Says of each space that is open when nothing is taken in it any more, and when it is again, for as long as it runs.
@@ -58,14 +57,14 @@ fn say_it(name: &str, before: Option<Cause>, now: Option<Cause>, pending: Pendin
         (_, Some(_)) => return,
         (_, None) => {
             return say(format_args!(
-                "you may write to the space {name} again: what waited there is stored now"
+                "you may write to the space {name} again: what waits there is being stored"
             ));
         }
     };
     let waiting = match pending.bytes {
         0 => String::new(),
         bytes => format!(
-            "; what you wrote before and the nodes do not have, {} in {}, is kept in this machine's journal: {WAY_OUT}",
+            "; what you wrote before and the nodes do not have, {} in {}, waits on this machine: {WAY_OUT}",
             human_bytes(bytes),
             files_in_words(pending.file_count)
         ),
