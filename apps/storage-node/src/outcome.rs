@@ -156,8 +156,8 @@ fn advice_of_waiting(causes: &[Cause], is_cut_off: bool) -> String {
     }
     if causes.iter().any(|cause| cause.is_final()) {
         steps.push(
-            "what is not taken any more stays on this machine: `storage-node journal` with this home lists it, and `journal export DIR` \
-             writes it into a directory"
+            "what is not taken any more waits: `storage-node journal` with this home lists it, and `journal export DIR` \
+             writes what can be had of it into a directory"
                 .into(),
         );
     }

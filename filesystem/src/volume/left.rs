@@ -2,7 +2,8 @@
 //!
 //! A journal has the changes, and says on which tree they were made and how that is read. So nobody has to be asked for a root, or
 //! for leave: what was made here is in it, save what had been sent to nodes by then, and of a file that was there before what of it
-//! was changed. The rest of such a file, and the names of what was there before, are in the tree: they are read from whatever store is at hand, as far as
+//! was changed. The rest of such a file, and the names of what was there before, are in the tree: they are read from whatever store is
+//! at hand, as far as
 //! that has them. What it has not is said, and nothing is made up for it.
 //!
 //! The journal may be in use meanwhile, and is left as it is. Of what was being published when a drive was killed it cannot be
