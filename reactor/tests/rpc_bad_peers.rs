@@ -10,6 +10,9 @@ use reactor::net::{Duplex, Pipe, pipe};
 use reactor::rpc::frame::{self, FrameError, HEADER_SIZE_BYTES, Header, PREFACE, Priority, Status};
 use reactor::rpc::{CallError, CloseReason, Config, Connection, Method, Service};
 
+/// What a busy machine may take for what usually takes no time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Echo;
 impl Method for Echo {
     const ID: u32 = 1;
@@ -186,9 +189,8 @@ fn random_bytes_and_damaged_frames_never_harm_the_process() {
             }
             say(&peer, &bytes);
             peer.end().unwrap();
-            let start = Instant::now();
-            victim.wait_closed();
-            assert!(start.elapsed() < Duration::from_secs(5));
+            let closed = reactor::timeout(PATIENCE, || victim.wait_closed());
+            assert!(closed.is_ok(), "it goes on");
         }
     });
 }
@@ -316,7 +318,7 @@ fn a_peer_that_floods_and_never_reads_is_cut_off_before_it_costs_much() {
             assert!(sent_bytes < 8 << 20, "it is still listened to");
         }
         assert_eq!(victim.wait_closed(), CloseReason::Stuck);
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < PATIENCE);
     });
 }
 

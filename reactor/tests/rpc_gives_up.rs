@@ -75,7 +75,7 @@ fn ends(config: Config) -> (Connection, Connection, Rc<Seen>) {
 fn eventually(done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(10), "it never happened");
+        assert!(start.elapsed() < Duration::from_secs(60), "it never happened");
         reactor::sleep(Duration::from_millis(1));
     }
 }
