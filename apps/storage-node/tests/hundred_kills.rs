@@ -189,33 +189,64 @@ fn check(drive: &Path, ledger: &Mutex<Ledger>, random: &mut Random, all: bool) {
     }
 }
 
-#[test]
-fn a_hundred_kills_lose_nothing_that_fsync_acknowledged() {
-    if !fuse_is_usable("hundred_kills") {
-        return;
+/// A drive, its ledger, and how many kills it has to live through; each set-up has its own, so that both run at once.
+struct Story {
+    place: Place,
+    ledger: Arc<Mutex<Ledger>>,
+    random: Random,
+    kills: u64,
+    started: Instant,
+}
+
+impl Story {
+    fn begin(name: &str, share_percent: u64) -> Option<Story> {
+        if !fuse_is_usable(name) {
+            return None;
+        }
+        let kills = std::env::var("HYPHA_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(KILLS);
+        Some(Story {
+            place: Place::new(name),
+            ledger: Arc::default(),
+            random: Random::announced(name),
+            kills: kills * share_percent / 100,
+            started: Instant::now(),
+        })
     }
-    let mut random = Random::announced("hundred_kills");
-    let kills = std::env::var("HYPHA_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(KILLS);
-    let place = Place::new("hundred-kills");
-    let (home, drive) = (place.join("home"), place.join("drive"));
-    let ledger = Arc::new(Mutex::new(Ledger::default()));
-    let started = Instant::now();
-    let under_up = kills * 2 / 5;
-    kill_under_up(&home, &drive, &ledger, &mut random, under_up);
-    let count = ledger.lock().unwrap().count;
-    loud(&format!("hundred_kills: {under_up} under up, {count} acknowledgements, {:?}", started.elapsed()));
-    kill_one_by_one(&home, &drive, &ledger, &mut random, kills - under_up);
-    let up = Running::up(&home, &drive, 3);
-    check(&drive, &ledger, &mut random, true);
-    assert!(up.stop().success());
-    let ledger = ledger.lock().unwrap();
-    loud(&format!(
-        "hundred_kills: {kills} kills, {} acknowledgements, {} files kept, {:?}",
-        ledger.count,
-        ledger.kept.len(),
-        started.elapsed()
-    ));
-    assert!(ledger.count > kills, "hardly any load: {} acknowledgements", ledger.count);
+
+    /// Holds the drive to the whole ledger.
+    fn end(mut self, name: &str) {
+        let up = Running::up(&self.place.join("home"), &self.place.join("drive"), 3);
+        check(&self.place.join("drive"), &self.ledger, &mut self.random, true);
+        assert!(up.stop().success());
+        let ledger = self.ledger.lock().unwrap();
+        loud(&format!(
+            "{name}: {} kills, {} acknowledgements, {} files kept, {:?}",
+            self.kills,
+            ledger.count,
+            ledger.kept.len(),
+            self.started.elapsed()
+        ));
+        assert!(ledger.count > self.kills, "hardly any load: {} acknowledgements", ledger.count);
+    }
+}
+
+#[test]
+fn forty_kills_of_what_up_runs_lose_nothing_that_fsync_acknowledged() {
+    let name = "hundred-kills-under-up";
+    let Some(mut story) = Story::begin(name, 40) else { return };
+    let (home, drive) = (story.place.join("home"), story.place.join("drive"));
+    kill_under_up(&home, &drive, &story.ledger, &mut story.random, story.kills);
+    story.end(name);
+}
+
+#[test]
+fn sixty_kills_one_by_one_lose_nothing_that_fsync_acknowledged() {
+    let name = "hundred-kills-one-by-one";
+    let Some(mut story) = Story::begin(name, 60) else { return };
+    let (home, drive) = (story.place.join("home"), story.place.join("drive"));
+    assert!(Running::up(&home, &drive, 3).stop().success());
+    kill_one_by_one(&home, &drive, &story.ledger, &mut story.random, story.kills);
+    story.end(name);
 }
 
 /// Sleeps for a random moment: long enough for some commits, short enough to hit one.
