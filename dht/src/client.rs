@@ -101,7 +101,7 @@ impl<O: Overlay + 'static> Client<O> {
     }
 
     /// Makes a register of this client's identity, which `writers` may write beside it: chooses the nodes that are
-    /// nearest now, signs the genesis record, and opens the register here. Sends nothing.
+    /// responsible now, signs the genesis record, and opens the register here. Sends nothing.
     ///
     /// Whoever wants to find the register again keeps the record, and has it on disk **before** the first value is
     /// proposed: nobody can make another one of the same address. The first swap that expects `None` makes the nodes
@@ -119,11 +119,12 @@ impl<O: Overlay + 'static> Client<O> {
     ) -> Result<Signed<Genesis>, CreateError> {
         let (identity, links) = (&self.inner.identity, &self.inner.links);
         let place = Genesis::place(&identity.public_key(), &salt);
-        let nearest = links.closest(place.0, links.replicas);
-        if nearest.len() < links.replicas {
-            return Err(CreateError::NotEnoughNodes { known: nearest.len(), needed: links.replicas });
+        let mut chosen = links.placed(place.0, links.replicas);
+        chosen.truncate(links.replicas);
+        if chosen.len() < links.replicas {
+            return Err(CreateError::NotEnoughNodes { known: chosen.len(), needed: links.replicas });
         }
-        let members = nearest.iter().map(|contact| contact.id).collect();
+        let members = chosen.iter().map(|contact| contact.id).collect();
         let genesis = Genesis::sign(identity, salt, members, writers);
         self.enter(genesis.clone());
         Ok(genesis)
@@ -229,6 +230,11 @@ impl<O: Overlay + 'static> Client<O> {
 
     pub(crate) fn links(&self) -> &Rc<Links<O>> {
         &self.inner.links
+    }
+
+    /// How it reaches nodes.
+    pub fn overlay(&self) -> &O {
+        &self.inner.links.overlay
     }
 
     /// Who writes through this client.

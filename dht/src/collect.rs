@@ -20,7 +20,7 @@ use crate::links::{Failure, Links};
 use crate::message::{
     BLOCKS_LISTED_MAX, DeleteBlocks, ListBlocks, ListBlocksRequest, ListBlocksResponse, Refusal, WORDS_MAX,
 };
-use crate::placement::{self, READ_WIDTH};
+use crate::placement::WIDTH;
 
 /// A page of a list, or a batch of words, takes a node some milliseconds, and seconds on a cold disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -123,7 +123,7 @@ impl<O: Overlay + 'static> Client<O> {
         for first in 0..=u8::MAX {
             let mut place = [0x80; 32];
             place[0] = first;
-            known.extend(links.closest(place, READ_WIDTH).into_iter().map(|contact| (contact.id, contact)));
+            known.extend(links.closest(place, WIDTH).into_iter().map(|contact| (contact.id, contact)));
         }
         let nothing =
             ListBlocksRequest { tag: self.tag_of_blocks(), from: Address([1; 32]), to: Address([0; 32]) };
@@ -225,10 +225,10 @@ impl<O: Overlay + 'static> Client<O> {
         let mut told: BTreeMap<NodeId, (Contact, Vec<usize>)> = BTreeMap::new();
         let mut responsible: Vec<BTreeSet<NodeId>> = Vec::with_capacity(blocks.len());
         for (index, (address, found)) in blocks.iter().enumerate() {
-            let nearest = links.closest(address.0, links.replicas);
-            let nearest = placement::responsible(&nearest, links.replicas);
-            responsible.push(nearest.iter().map(|contact| contact.id).collect());
-            for contact in nearest.iter().chain(census.holders(found)) {
+            let mut theirs = links.placed(address.0, links.replicas);
+            theirs.truncate(links.replicas);
+            responsible.push(theirs.iter().map(|contact| contact.id).collect());
+            for contact in theirs.iter().chain(census.holders(found)) {
                 let (_, list) = told.entry(contact.id).or_insert_with(|| (contact.clone(), Vec::new()));
                 if list.last() != Some(&index) {
                     list.push(index);

@@ -3,15 +3,15 @@
 //! The register's owner decides that: a node that only restarts, or is cut off for a while, costs nothing, since two of three
 //! members suffice; one that is gone for good is replaced, so that the next one that dies does not make it one too many.
 //!
-//! The next members are those of the present ones that stay, and the nodes nearest to the register's place: there a client
-//! that was away for long looks for them.
+//! The next members are those of the present ones that stay, and nodes near the register's place, where a client that was
+//! away for long looks for them: the first in the order of that place, in other zones than those that stay if there are such.
 //!
 //! Not here: how a register is moved ([`crate::register`]).
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::{NodeId, Overlay};
+use overlay::{Contact, NodeId, Overlay};
 use reactor::rpc::CallError;
 use reactor::sync::channel;
 
@@ -20,10 +20,8 @@ use crate::block::mutable::Genesis;
 use crate::block_store::{BlockStore, ReadError, RegisterAddress};
 use crate::client::Client;
 use crate::message::{CanKeep, ReadRegister, Refusal};
+use crate::placement::{self, Candidate, WIDTH};
 use crate::register::{MoveError, Operation};
-
-/// How far nodes are looked for that could keep a register.
-const CANDIDATES: usize = 16;
 
 /// A member that takes longer than this to say that it is there is asked again at the next look.
 const PRESENCE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -146,7 +144,7 @@ impl<O: Overlay + 'static> Client<O> {
             match reactor::uninterruptible(|| self.move_register(&from, &next)) {
                 // What the overlay took to be there is not, or is of no use: the next nearest then.
                 Err(error @ (MoveError::Away(id) | MoveError::Unfit { node: id, .. }))
-                    if unfit.len() < gone.len() + CANDIDATES && !unfit.contains(&id) =>
+                    if unfit.len() < gone.len() + WIDTH && !unfit.contains(&id) =>
                 {
                     reason = error.to_string();
                     unfit.push(id);
@@ -169,18 +167,31 @@ impl<O: Overlay + 'static> Client<O> {
     ) -> Result<Vec<NodeId>, MoveError> {
         let needed = from.members().len();
         let place = Genesis::place(&from.genesis.owner, &from.genesis.salt);
-        let near = self.links().closest(place.0, CANDIDATES);
-        let stay = from.members().iter().copied().filter(|member| !gone.contains(member));
-        let mut next: Vec<NodeId> = stay.collect();
-        for id in near.iter().map(|contact| contact.id).filter(|id| !unfit.contains(id)) {
-            if next.len() < needed && !next.contains(&id) {
-                next.push(id);
+        let mut near = self.links().closest(place.0, WIDTH + 1);
+        let is_everybody = placement::is_everybody(near.len());
+        let mut next: Vec<NodeId> =
+            from.members().iter().copied().filter(|member| !gone.contains(member)).collect();
+        let kept: Vec<Candidate> = next.iter().map(|id| self.candidate(id, &near)).collect();
+        near.retain(|contact| !next.contains(&contact.id) && !unfit.contains(&contact.id));
+        if is_everybody {
+            near = placement::order_beside(&NodeId(place.0), &kept, &near);
+        }
+        for contact in &near {
+            if next.len() < needed {
+                next.push(contact.id);
             }
         }
         if next.len() < needed {
             return Err(MoveError::NotEnoughNodes { known: next.len(), needed, reason: reason.into() });
         }
         Ok(next)
+    }
+
+    /// What is known of a node that may be `near`, or was met elsewhere.
+    fn candidate(&self, id: &NodeId, near: &[Contact]) -> Candidate {
+        let known = near.iter().find(|contact| contact.id == *id).cloned();
+        let known = known.or_else(|| self.links().last_known(id));
+        known.map_or_else(|| Candidate::unknown(*id), |contact| Candidate::from(&contact))
     }
 }
 

@@ -108,8 +108,8 @@ impl Storage for Liar {
         Ok(())
     }
 
-    fn digests(&self, _: &CallContext, _: DigestsRequest) -> Result<Vec<u64>, Refusal> {
-        Ok(vec![1; 256])
+    fn digests(&self, _: &CallContext, _: DigestsRequest) -> Result<DigestsResponse, Refusal> {
+        Ok(DigestsResponse { digests: vec![1; 256], mark: ViewMark::default() })
     }
 
     fn list_keys(&self, _: &CallContext, _: ListKeysRequest) -> Result<ListKeysResponse, Refusal> {

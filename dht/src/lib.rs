@@ -54,6 +54,7 @@
 #![forbid(unsafe_code)]
 
 pub mod absence;
+mod acks;
 pub mod address;
 pub mod block;
 pub mod block_store;
@@ -76,6 +77,8 @@ pub mod store;
 #[cfg(test)]
 mod flow_tests;
 #[cfg(test)]
+mod handover_tests;
+#[cfg(test)]
 mod liar_tests;
 #[cfg(test)]
 mod moving_tests;
@@ -84,7 +87,11 @@ mod reach_tests;
 #[cfg(test)]
 mod removal_tests;
 #[cfg(test)]
+mod slow_zone_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod zone_tests;
 
 pub use address::{Address, OwnerTag, owner_tag};
 pub use block_store::{
@@ -94,5 +101,6 @@ pub use block_store::{
 pub use client::Client;
 pub use memory_block_store::MemoryBlockStore;
 pub use node::{Gate, Node};
+pub use placement::WIDTH as PLACED_BY_ZONE_MAX;
 pub use reactor::crypto::PublicKey;
 pub use register::MoveError;

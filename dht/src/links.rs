@@ -6,21 +6,32 @@
 //! Not here: connections and their pool, which are the overlay's; what is asked ([`crate::replicate`],
 //! [`crate::register`]).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use overlay::{Contact, NodeId, Overlay};
+use overlay::{Contact, NodeId, Overlay, Watch};
 use reactor::rpc::{CallError, Method};
 
 use crate::message::Refusal;
 use crate::node::Node;
+use crate::placement::{self, WIDTH, is_everybody};
 
 /// How long a node that failed is asked last. Long enough not to pay for it often, short enough to use it again soon
 /// after it is back.
 const PENALTY: Duration = Duration::from_secs(5);
+
+/// How long a node is not waited for that did not take a block, if it is given none meanwhile: it may have been well again for long,
+/// and what is put then would lie in one zone.
+const DEAF_FOR: Duration = Duration::from_secs(60);
+
+/// How long it is believed what a lookup found of how many nodes there are, if nobody is seen to come or go.
+const EVERYBODY_FOR: Duration = Duration::from_secs(1);
+
+/// How often it is said that blocks lie in one zone.
+const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
 /// Before a node's latency is known.
 const HEDGE_FIRST: Duration = Duration::from_millis(50);
@@ -54,6 +65,8 @@ struct Health {
     latency: Option<Duration>,
     failed_at: Option<Instant>,
     in_flight: usize,
+    /// When it was last found not to take a block, or not in time, if it has taken none in time since.
+    deaf_at: Option<Instant>,
 }
 
 pub(crate) struct Links<O> {
@@ -62,10 +75,22 @@ pub(crate) struct Links<O> {
     pub(crate) replicas: usize,
     health: RefCell<HashMap<NodeId, Health>>,
     contacts: RefCell<HashMap<NodeId, Contact>>,
+    /// When it was last told that blocks lie in one zone.
+    warned_at: Cell<Option<Instant>>,
+    /// All nodes there were a moment ago, where that takes a lookup.
+    everybody: RefCell<Option<Everybody>>,
+}
+
+/// What a lookup found of who there is.
+struct Everybody {
+    /// All nodes there are, if they are no more than [`WIDTH`].
+    contacts: Option<Vec<Contact>>,
+    at: Instant,
+    changes: Watch,
 }
 
 /// Counts a call in flight while it lives, also if the caller is terminated.
-struct InFlight<'a> {
+pub(crate) struct InFlight<'a> {
     health: &'a RefCell<HashMap<NodeId, Health>>,
     id: NodeId,
 }
@@ -80,7 +105,9 @@ impl Drop for InFlight<'_> {
 
 impl<O: Overlay> Links<O> {
     pub(crate) fn new(overlay: O, local: Option<Rc<Node>>, replicas: usize) -> Links<O> {
-        Links { overlay, local, replicas, health: RefCell::default(), contacts: RefCell::default() }
+        let (health, contacts) = (RefCell::default(), RefCell::default());
+        let (warned_at, everybody) = (Cell::new(None), RefCell::new(None));
+        Links { overlay, local, replicas, health, contacts, warned_at, everybody }
     }
 
     /// How many must hold a block before it counts as stored.
@@ -111,9 +138,77 @@ impl<O: Overlay> Links<O> {
         contacts
     }
 
+    /// The nodes for `key`, those that are responsible for it first: at least `count`, if there are as many.
+    pub(crate) fn placed(&self, key: [u8; 32], count: usize) -> Vec<Contact> {
+        self.placed_in_zones(key, count).0
+    }
+
+    /// As `placed`; and of each the number of its zone, where zones count.
+    pub(crate) fn placed_in_zones(&self, key: [u8; 32], count: usize) -> (Vec<Contact>, Vec<usize>) {
+        let nowhere = |nearest: Vec<Contact>| {
+            let zones = vec![0; nearest.len()];
+            (nearest, zones)
+        };
+        match self.everybody(key) {
+            Some(all) if placement::say_nothing(&all) => nowhere(all),
+            Some(all) => {
+                let ordered = placement::order(&NodeId(key), &all);
+                let zones = placement::zones(&ordered);
+                (ordered, zones)
+            }
+            // It is the nearest who are, and a lookup ends with the few that are wanted.
+            None => nowhere(self.closest(key, count)),
+        }
+    }
+
+    /// All nodes there are, nearest first, if they are no more than [`WIDTH`].
+    fn everybody(&self, key: [u8; 32]) -> Option<Vec<Contact>> {
+        let all = |contacts: Vec<Contact>| is_everybody(contacts.len()).then_some(contacts);
+        if !is_everybody(self.overlay.known_count()) {
+            return None;
+        }
+        if self.overlay.knows_everyone() {
+            return all(self.closest(key, WIDTH + 1));
+        }
+        // Only a lookup can tell, and it ends when each has answered: not again for every block.
+        if let Some(known) = &*self.everybody.borrow()
+            && reactor::now() < known.at + EVERYBODY_FOR
+            && !known.changes.is_changed()
+        {
+            let mut contacts = known.contacts.clone();
+            if let Some(contacts) = &mut contacts {
+                contacts.sort_by_key(|contact| contact.id.distance(&NodeId(key)));
+            }
+            return contacts;
+        }
+        let changes = self.overlay.watch();
+        let contacts = all(self.closest(key, WIDTH + 1));
+        // That nobody answers is so until somebody does.
+        let known = || Everybody { contacts: contacts.clone(), at: reactor::now(), changes };
+        self.everybody.replace((contacts != Some(Vec::new())).then(known));
+        contacts
+    }
+
+    /// Says, now and then, that blocks are put in one zone, because no other takes them.
+    pub(crate) fn warn_of_one_zone(&self) {
+        let now = reactor::now();
+        if self.warned_at.get().is_none_or(|at| now >= at + WARNING_PERIOD) {
+            self.warned_at.set(Some(now));
+            tracing::warn!(
+                "blocks are stored in one zone only: no node of another takes them in time and has room"
+            );
+        }
+    }
+
     /// Where a node was when it was last near something we asked for.
     pub(crate) fn last_known(&self, id: &NodeId) -> Option<Contact> {
         self.contacts.borrow().get(id).cloned()
+    }
+
+    /// Counts something on its way to a node until what is returned is dropped.
+    pub(crate) fn count_in_flight(&self, id: NodeId) -> InFlight<'_> {
+        self.health.borrow_mut().entry(id).or_default().in_flight += 1;
+        InFlight { health: &self.health, id }
     }
 
     /// Calls another node.
@@ -124,8 +219,7 @@ impl<O: Overlay> Links<O> {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<(M::Response, Bytes), Failure> {
-        self.health.borrow_mut().entry(contact.id).or_default().in_flight += 1;
-        let counted = InFlight { health: &self.health, id: contact.id };
+        let counted = self.count_in_flight(contact.id);
         let began = reactor::now();
         let answer = self.overlay.call::<M>(contact, request, payload, timeout);
         drop(counted);
@@ -148,6 +242,31 @@ impl<O: Overlay> Links<O> {
                 Err(Failure::Unreachable(format!("{contact}: {}", error.map_remote(|_| ()))))
             }
         }
+    }
+
+    /// Notes how it went to give a node a block, and whether it took too long for that.
+    pub(crate) fn note_given(&self, id: &NodeId, outcome: &Result<(), Failure>, is_late: bool) {
+        let mut health = self.health.borrow_mut();
+        let health = health.entry(*id).or_default();
+        match outcome {
+            _ if is_late => health.deaf_at = Some(reactor::now()),
+            // One that has too much to do says so at once: nobody has to wait for it.
+            Err(Failure::Unreachable(_)) if health.failed_at.is_none() => {}
+            Err(Failure::Unreachable(_)) => health.deaf_at = Some(reactor::now()),
+            _ => health.deaf_at = None,
+        }
+    }
+
+    /// Notes that a node takes too long for a block, which it may take yet.
+    pub(crate) fn note_late(&self, id: &NodeId) {
+        self.health.borrow_mut().entry(*id).or_default().deaf_at = Some(reactor::now());
+    }
+
+    /// Whether nobody has to wait for a node to take a block: the last one it did not take, or not in time ([`crate::acks`]). It is
+    /// given further ones all the same, and the first that it takes in time makes it count again.
+    pub(crate) fn is_deaf(&self, id: &NodeId) -> bool {
+        let deaf_at = self.health.borrow().get(id).and_then(|health| health.deaf_at);
+        deaf_at.is_some_and(|at| reactor::now().saturating_duration_since(at) < DEAF_FOR)
     }
 
     pub(crate) fn in_flight(&self, id: &NodeId) -> usize {

@@ -154,7 +154,7 @@ reactor::service! {
             = 0x0214 as CanKeep, idempotent;
         /// Digests of the keys for which both caller and callee are responsible: 256, one for each first byte of an
         /// address.
-        fn digests(&self, request: DigestsRequest) -> Result<Vec<u64>, Refusal>
+        fn digests(&self, request: DigestsRequest) -> Result<DigestsResponse, Refusal>
             = 0x0220 as Digests, idempotent;
         /// Lists keys in order.
         fn list_keys(&self, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal>
@@ -284,6 +284,28 @@ pub struct DigestsRequest {
     pub family: Family,
     /// Who asks: keys for which that node is not responsible are left out.
     pub asker: NodeId,
+}
+
+/// The answer of [`Digests`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DigestsResponse {
+    /// One for each first byte.
+    pub digests: Vec<u64>,
+    /// Where the answer comes from.
+    pub mark: ViewMark,
+}
+
+/// By which view of who is near a node acts, and how it stands by that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewMark {
+    /// Equal for those who see the same nodes say the same of themselves.
+    pub view: u64,
+    /// It has handed over what it held for others.
+    pub has_handed_over: bool,
+    /// Something would be gone with its zone: what it was given for others and has yet to hand over, or a register.
+    pub is_needed: bool,
+    /// It had no room for a block a while ago.
+    pub is_full: bool,
 }
 
 /// See [`ListKeys`].

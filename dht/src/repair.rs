@@ -11,11 +11,12 @@
 //! at once, as when many nodes join, would be looked for where it never comes. (`handover`)
 //!
 //! Rounds run at the start, when the overlay sees somebody come, go or move, and now and then; who comes and goes all the
-//! time wakes nobody all the time (`early`). What is fetched is fetched at a bounded rate, so that users are served meanwhile. Blocks that were found damaged are fetched at once, and a scrub rereads all of
-//! them from time to time.
+//! time wakes nobody all the time (`early`). What is fetched is fetched at a bounded rate, so that users are served meanwhile.
+//! Blocks that were found damaged are fetched at once, and a scrub rereads all of them from time to time.
 //!
 //! Not here: replacing a register's member that is gone for good, which takes a new epoch and its owner's word.
 
+mod compare;
 mod deletions;
 mod early;
 mod handover;
@@ -23,20 +24,20 @@ mod registers;
 mod relearn;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use overlay::{Contact, NodeId, Overlay};
 use reactor::JoinHandle;
 
 use crate::address::Address;
 use crate::block_store::GetError;
-use crate::links::{Failure, Links};
-use crate::message::{
-    Digests, DigestsRequest, Family, ListKeys, ListKeysRequest, ListedKey, PutBlockRequest, Refusal,
-};
+use crate::links::Links;
+use crate::message::{ListedKey, PutBlockRequest, Refusal};
 use crate::node::Node;
+use crate::placement::WIDTH;
+use crate::placement::steady::Steady;
 use crate::replicate::fetch;
 use crate::store::{Key, Kind};
 
@@ -46,8 +47,9 @@ use handover::HandedOver;
 /// Counting a million keys takes a second or two, beside serving users.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Neighbours compared with. The replicas of our keys are among them, with room for a few that are down.
-const NEIGHBOURS: usize = 16;
+/// Nodes that a round sees, this one included: in a network whose nodes all know each other, all of them. In a larger one the
+/// replicas of our keys are among them, with room for a few that are down.
+const NEIGHBOURS: usize = WIDTH + 2;
 
 /// How soon a round follows one that left something missing.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
@@ -105,6 +107,8 @@ pub struct Report {
     pub missing: usize,
     /// The local store is full: what is missing has no room.
     pub is_full: bool,
+    /// Where zones count: neighbours of which it is not known yet that nothing would go with them alone.
+    pub unsettled: usize,
 }
 
 /// What came of fetching a block.
@@ -126,6 +130,8 @@ pub struct Repair<O> {
     pace: Pace,
     /// What those responsible are known to have, while the same nodes are near.
     handed_over: Rc<RefCell<HandedOver>>,
+    /// What nodes say of themselves, as far as it counts.
+    steady: Rc<RefCell<Steady>>,
 }
 
 impl<O> Clone for Repair<O> {
@@ -135,6 +141,7 @@ impl<O> Clone for Repair<O> {
             node: self.node.clone(),
             pace: self.pace,
             handed_over: self.handed_over.clone(),
+            steady: self.steady.clone(),
         }
     }
 }
@@ -154,14 +161,17 @@ impl<O: Overlay + 'static> Repair<O> {
     /// Repairs `node` with what its neighbours on `overlay` have.
     pub fn new(overlay: O, node: Rc<Node>, pace: Pace) -> Repair<O> {
         let links = Links::new(overlay, Some(node.clone()), node.replicas());
-        Repair { links: Rc::new(links), node, pace, handed_over: Rc::default() }
+        let (handed_over, steady) = (Rc::default(), Rc::default());
+        Repair { links: Rc::new(links), node, pace, handed_over, steady }
     }
 
     /// Runs rounds, fetches of damaged blocks, and scrubs until the returned value is dropped.
     pub fn start(&self) -> Running {
         let (rounds, wanted, scrubs, removals) = (self.clone(), self.clone(), self.clone(), self.clone());
+        let views = self.clone();
         let coroutines = vec![
             reactor::spawn(move || rounds.run_rounds()),
+            reactor::spawn(move || views.follow_changes()),
             reactor::spawn(move || {
                 loop {
                     wanted.node.wait_for_wanted();
@@ -195,9 +205,10 @@ impl<O: Overlay + 'static> Repair<O> {
             full_pause = if report.is_full { (full_pause * 2).min(FULL_PAUSE_MAX) } else { self.pace.period };
             // What failed is tried again soon, ever more rarely where trying brings nothing; and a full store does not grow room
             // by being asked for it.
-            let brought_something = done > 0 || report.missing == 0;
+            let open = report.missing + report.unsettled;
+            let brought_something = done > 0 || open == 0;
             retry_pause = if brought_something { RETRY_PAUSE } else { (retry_pause * 2).min(FULL_PAUSE_MAX) };
-            let pause = match report.missing {
+            let pause = match open {
                 0 => self.pace.period,
                 _ if report.is_full => full_pause,
                 _ => self.pace.period.min(retry_pause),
@@ -214,111 +225,80 @@ impl<O: Overlay + 'static> Repair<O> {
         }
     }
 
+    /// Has the node act by who is near now, though a round goes on that began by another view.
+    fn follow_changes(&self) {
+        let mut watch = self.links.overlay.watch();
+        loop {
+            watch.wait();
+            reactor::sleep(self.pace.settle);
+            // In a larger network that takes a lookup, and the next round will do.
+            if self.links.overlay.known_count() <= WIDTH {
+                self.look_around();
+            }
+        }
+    }
+
+    /// Who is near, and the mark of the view that this is.
+    fn look_around(&self) -> (Vec<Contact>, u64) {
+        let neighbours = self.links.closest(self.node.own().0, NEIGHBOURS);
+        let view = self.steady.borrow_mut().around(self.node.own(), &neighbours, reactor::now());
+        let mark = view.mark();
+        self.node.set_neighbourhood(view);
+        (neighbours, mark)
+    }
+
     /// Compares with every neighbour once and fetches what is missing.
     ///
     /// # Suspends
     /// For as long as that takes.
     pub fn round(&self) -> Report {
         let mut report = Report::default();
-        let neighbours = self.links.closest(self.node.own().0, NEIGHBOURS);
-        self.node.set_neighbours(neighbours.iter().map(|contact| contact.id).collect());
+        let (neighbours, view) = self.look_around();
         self.want_damaged();
+        let mut full = BTreeSet::new();
         for contact in neighbours.iter().filter(|contact| contact.id != self.node.own()) {
+            let missing_before = report.missing;
             match self.compare(contact, &mut report) {
-                Ok(()) => report.compared += 1,
+                Ok(theirs) => {
+                    report.compared += 1;
+                    if theirs.is_full {
+                        full.insert(contact.id);
+                    }
+                    let has_all = report.missing == missing_before;
+                    if !has_all || theirs.is_needed {
+                        self.node.fall_behind(&contact.id);
+                    }
+                    if has_all && theirs.view == view && theirs.has_handed_over {
+                        self.node.catch_up_with(contact.id, view);
+                    } else if has_all && self.node.has_zones() {
+                        report.unsettled += 1;
+                    }
+                }
                 Err(failure) => {
                     tracing::debug!(node = %contact, "can't compare: {failure}");
                     report.silent += 1;
+                    if report.missing > missing_before {
+                        self.node.fall_behind(&contact.id);
+                    }
                 }
             }
         }
-        self.hand_over(&neighbours, &mut report);
+        self.hand_over(&neighbours, view, full, &mut report);
         report
     }
 
-    fn compare(&self, contact: &Contact, report: &mut Report) -> Result<(), Failure> {
-        for family in [Family::Deletions, Family::Reprieves, Family::Registers, Family::Blocks] {
-            match self.compare_family(contact, family, report) {
-                Ok(()) => {}
-                // What a neighbour makes of owners' words must not keep its registers and blocks from being compared.
-                Err(failure @ (Failure::Lied(_) | Failure::Refused(_)))
-                    if matches!(family, Family::Deletions | Family::Reprieves) =>
-                {
-                    tracing::warn!(node = %contact, "can't compare what owners said of blocks: {failure}");
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Ok(())
-    }
-
-    fn compare_family(&self, contact: &Contact, family: Family, report: &mut Report) -> Result<(), Failure> {
-        let theirs_for_us = DigestsRequest { family, asker: self.node.own() };
-        let (theirs, _) =
-            self.links.call::<Digests>(contact, &theirs_for_us, Bytes::new(), COMPARE_TIMEOUT)?;
-        let ours = DigestsRequest { family, asker: contact.id };
-        let ours = self.node.digests(&ours).map_err(Failure::Refused)?;
-        if theirs.len() != ours.len() {
-            return Err(Failure::Lied("a digest list of the wrong length".into()));
-        }
-        let mut first = 0;
-        while first < ours.len() {
-            if theirs[first] == ours[first] {
-                first += 1;
-                continue;
-            }
-            let mut last = first;
-            while last + 1 < ours.len() && theirs[last + 1] != ours[last + 1] {
-                last += 1;
-            }
-            self.catch_up(contact, &theirs_for_us, first as u8, last as u8, report)?;
-            first = last + 1;
-        }
-        Ok(())
-    }
-
-    /// Fetches what `contact` has in a range of first bytes and we lack.
-    fn catch_up(
-        &self,
-        contact: &Contact,
-        of: &DigestsRequest,
-        first: u8,
-        last: u8,
-        report: &mut Report,
-    ) -> Result<(), Failure> {
-        let (mut from, mut to) = ([0; 32], [0xff; 32]);
-        (from[0], to[0]) = (first, last);
-        let mut pages = 0;
-        loop {
-            let request = ListKeysRequest { of: of.clone(), from, to };
-            let (list, _) = self.links.call::<ListKeys>(contact, &request, Bytes::new(), COMPARE_TIMEOUT)?;
-            match of.family {
-                Family::Blocks => self.fetch_blocks(&list.keys, report),
-                Family::Registers => self.fetch_registers(contact, &list.keys, report),
-                Family::Deletions | Family::Reprieves => {
-                    self.learn_words(contact, of.family, &list.keys, report)?;
-                }
-            }
-            pages += 1;
-            match list.next {
-                // A liar could send us in circles, or one key at a time.
-                Some(next) if next > from && pages < PAGES_MAX => from = next,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn fetch_blocks(&self, keys: &[ListedKey], report: &mut Report) {
-        let own = self.node.own();
+    fn fetch_blocks(&self, contact: &Contact, keys: &[ListedKey], report: &mut Report) {
         // What is fetched into a full store is fetched in vain, from every neighbour that has it.
         let is_full = Cell::new(report.is_full);
         let lacking: Vec<Address> = keys
             .iter()
             .map(|key| Address(key.address))
-            .filter(|address| {
-                !self.node.has_block(address) && self.node.is_responsible(&own, &NodeId(address.0))
-            })
+            .filter(|address| !self.node.has_block(address) && self.node.is_responsible(&NodeId(address.0)))
             .collect();
+        if !lacking.is_empty() {
+            // At once, and not when it has been tried: that may take hours, and he may be gone by then.
+            self.node.fall_behind(&contact.id);
+        }
         let next = Cell::new(0);
         let (fetched, dead) = (Cell::new(0), Cell::new(0));
         reactor::scope(|scope| {

@@ -1,21 +1,23 @@
 //! Putting blocks on their replicas and reading them back.
 //!
-//! A put goes to the R closest nodes at once and returns when a quorum holds the block durably; the stragglers go on
-//! in the background. Where one fails, the next closest takes its place. A read asks one node, the next if that one
-//! fails, lies or is slow, and believes nothing that it has not verified. That a block is nowhere it says only if all said so
-//! that it knows to be alive.
+//! A put goes to the R nodes that are responsible at once and returns when a quorum holds the block durably, in two zones where
+//! there are two ([`crate::acks`]); the stragglers go on in the background. Where one fails, the next in the order takes its
+//! place. A read asks one node, the next if that one fails, lies or is slow, and believes nothing that it has not verified. That a
+//! block is nowhere it says only if all said so that it knows to be alive.
 //!
-//! So a dead node costs no time: a put never waits for more than a quorum, and a read waits for a hedging delay once,
-//! after which the dead one is asked last.
+//! So a dead node costs no time: a put never waits for more than a quorum, but where that stands in one zone, and then no longer
+//! than a bound; and a read waits for a hedging delay once, after which the dead one is asked last.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::{Contact, Overlay};
 use reactor::sync::{Sender, channel};
 
+use crate::acks::{Acks, Asked};
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, RangeError, verify_range};
 use crate::block::immutable::trailer;
 use crate::block_store::{GetError, PutError};
@@ -24,7 +26,7 @@ use crate::message::{
     GetBlock, GetBlockRequest, GetBlockResponse, PutBlock, PutBlockRequest, Refusal, SuspectBlock,
 };
 use crate::node::deletions::now_seconds;
-use crate::placement::{self, READ_WIDTH, SPARES};
+use crate::placement::{SPARES, WIDTH};
 
 /// A block of 1 MiB takes 8 s over 1 Mbit/s; whoever needs longer is no use as a replica.
 pub(crate) const BLOCK_CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -76,20 +78,29 @@ pub(crate) fn put<O: Overlay + 'static>(
         let stored = node.store_block(&request, content, &trailer).map_err(Failure::Refused);
         return stored.map(|()| address).map_err(|failure| put_error(0, needed, &[failure]));
     }
-    let candidates = links.closest(address.0, links.replicas + SPARES);
+    let (candidates, zones) = links.placed_in_zones(address.0, links.replicas + SPARES);
+    // One copy is in one zone.
+    let zones = if needed > 1 { zones } else { vec![0; candidates.len()] };
+    let mut acks = Acks::new(zones, needed, links.replicas + SPARES, reactor::now());
+    let quorum_took = Rc::new(Cell::new(None));
+    let are_deaf = || candidates.iter().map(|contact| links.is_deaf(&contact.id)).collect();
     let (sender, answers) = channel(candidates.len().max(1));
-    let mut waiting = candidates.iter().enumerate();
-    let start = |(index, contact): (usize, &Contact)| {
-        let backlog = links.in_flight(&contact.id) >= BACKLOG_MAX;
-        let free = candidates.iter().filter(|other| links.in_flight(&other.id) < BACKLOG_MAX).count();
+    let start = |acks: &mut Acks, index: usize| {
+        let contact = &candidates[index];
+        let asked = Asked::new(links.in_flight(&contact.id), reactor::now());
+        acks.on_asked(index, asked);
+        let is_free = |contact: &Contact| links.in_flight(&contact.id) < BACKLOG_MAX;
+        let are_free: Vec<bool> = candidates.iter().take(links.replicas + SPARES).map(is_free).collect();
         let job = PutJob {
             links: links.clone(),
             contact: contact.clone(),
             request: request.clone(),
             content: content.clone(),
             trailer: trailer.clone(),
+            asked,
+            quorum_took: quorum_took.clone(),
         };
-        if backlog && free >= needed {
+        if !is_free(contact) && acks.can_do_with(&are_free) {
             let reason = format!("{contact} is too slow: {BACKLOG_MAX} blocks wait for it");
             answer(&sender, index, Err(Failure::Unreachable(reason)));
         } else {
@@ -97,68 +108,51 @@ pub(crate) fn put<O: Overlay + 'static>(
             drop(reactor::spawn(move || answer(&sender, index, job.run())));
         }
     };
-    let mut open = 0;
     // Others first: their requests are on the way while our own disk works.
-    let (own, others): (Vec<_>, Vec<_>) =
-        waiting.by_ref().take(links.replicas).partition(|(_, contact)| links.local(&contact.id).is_some());
-    for candidate in others.into_iter().chain(own) {
-        start(candidate);
-        open += 1;
-    }
-    let (mut durable, mut failures) = (0, Vec::new());
-    while open > 0 {
-        let outcome = match reactor::timeout(PUT_HEDGE, || answers.recv()) {
-            Ok(Ok((_, outcome))) => outcome,
-            Ok(Err(_)) => break,
-            Err(_) => {
-                match waiting.next() {
-                    Some(candidate) => {
-                        start(candidate);
-                        open += 1;
-                    }
-                    // Nobody is left to ask: the calls' own timeouts decide.
-                    None => {
-                        let Ok((_, outcome)) = answers.recv() else { break };
-                        note(outcome, &mut durable, &mut failures, &mut open);
-                    }
-                }
-                if durable >= needed {
-                    return Ok(address);
-                }
-                continue;
-            }
-        };
-        if note(outcome, &mut durable, &mut failures, &mut open) {
-            if durable >= needed {
-                return Ok(address);
-            }
-        } else if let Some(candidate) = waiting.next() {
-            start(candidate);
-            open += 1;
+    let is_own = |index: &usize| links.local(&candidates[*index].id).is_some();
+    let (own, others): (Vec<_>, Vec<_>) = (0..candidates.len().min(links.replicas)).partition(is_own);
+    others.into_iter().chain(own).for_each(|index| start(&mut acks, index));
+    let mut failures = Vec::new();
+    loop {
+        acks.on_deaf(are_deaf());
+        if acks.is_done() {
+            break;
         }
+        if acks.open() == 0 {
+            let Some(next) = acks.next() else { break };
+            start(&mut acks, next);
+            continue;
+        }
+        let until_late = |at: Instant| at.saturating_duration_since(reactor::now());
+        let pause = acks.next_late_at().map_or(PUT_HEDGE, until_late).min(PUT_HEDGE);
+        match reactor::timeout(pause, || answers.recv()) {
+            Ok(Ok((index, outcome))) => {
+                acks.on_answer(index, outcome.is_ok(), reactor::now());
+                quorum_took.set(acks.quorum_took());
+                let Err(failure) = outcome else { continue };
+                failures.push(failure);
+            }
+            Ok(Err(_)) => break,
+            // It takes long: one more is asked. Where nobody is left to ask, the calls' own timeouts decide.
+            Err(_) => {
+                acks.late(reactor::now()).for_each(|index| links.note_late(&candidates[index].id));
+                acks.on_deaf(are_deaf());
+            }
+        }
+        if let Some(next) = acks.next().filter(|_| !acks.is_done()) {
+            start(&mut acks, next);
+        }
+    }
+    if acks.is_done() {
+        if acks.is_in_one_zone() {
+            links.warn_of_one_zone();
+        }
+        return Ok(address);
     }
     if failures.contains(&Failure::Refused(Refusal::Misnamed)) {
         return Err(PutError::Misnamed(address));
     }
-    Err(put_error(durable, needed, &failures))
-}
-
-/// Enters one answer; says whether it was a success.
-fn note(
-    outcome: Result<(), Failure>,
-    durable: &mut usize,
-    failures: &mut Vec<Failure>,
-    open: &mut usize,
-) -> bool {
-    *open -= 1;
-    match outcome {
-        Ok(()) => *durable += 1,
-        Err(failure) => {
-            failures.push(failure);
-            return false;
-        }
-    }
-    true
+    Err(put_error(acks.durable(), needed, &failures))
 }
 
 fn answer<T>(sender: &Sender<Answer<T>>, index: usize, outcome: Result<T, Failure>) {
@@ -186,16 +180,27 @@ struct PutJob<O> {
     request: PutBlockRequest,
     content: Bytes,
     trailer: Bytes,
+    asked: Asked,
+    /// How long it took until a quorum had the block, once one has.
+    quorum_took: Rc<Cell<Option<Duration>>>,
 }
 
 impl<O: Overlay> PutJob<O> {
     fn run(self) -> Result<(), Failure> {
-        if let Some(node) = self.links.local(&self.contact.id) {
-            return node.store_block(&self.request, &self.content, &self.trailer).map_err(Failure::Refused);
-        }
-        self.links
-            .call::<PutBlock>(&self.contact, &self.request, self.content, BLOCK_CALL_TIMEOUT)
-            .map(|_| ())
+        let given = match self.links.local(&self.contact.id) {
+            Some(node) => {
+                let _counted = self.links.count_in_flight(self.contact.id);
+                node.store_block(&self.request, &self.content, &self.trailer).map_err(Failure::Refused)
+            }
+            None => self
+                .links
+                .call::<PutBlock>(&self.contact, &self.request, self.content, BLOCK_CALL_TIMEOUT)
+                .map(|_| ()),
+        };
+        let late_at = self.quorum_took.get().map(|quorum_took| self.asked.late_at(quorum_took));
+        let is_late = late_at.is_some_and(|at| reactor::now() >= at);
+        self.links.note_given(&self.contact.id, &given, is_late);
+        given
     }
 }
 
@@ -209,7 +214,7 @@ pub(crate) fn put_many<O: Overlay + 'static>(
     if blocks.len() == 1 {
         return Ok(vec![put(links, tag, blocks[0].0.as_ref(), &blocks[0].1, may_use_reserve)?]);
     }
-    let next = std::cell::Cell::new(0);
+    let next = Cell::new(0);
     let addresses = std::cell::RefCell::new(vec![Address([0; 32]); blocks.len()]);
     let failure = std::cell::RefCell::new(None);
     reactor::scope(|scope| {
@@ -262,9 +267,9 @@ pub(crate) fn fetch<O: Overlay + 'static>(
     address: &Address,
     range: Option<Range<u32>>,
 ) -> Result<(GetBlockResponse, Bytes), GetError> {
-    let nearest = links.closest(address.0, READ_WIDTH);
-    let responsible = placement::responsible(&nearest, links.replicas).to_vec();
-    let (near, far) = nearest.split_at(nearest.len().min(links.replicas + SPARES));
+    let ordered = links.placed(address.0, WIDTH);
+    let responsible = &ordered[..ordered.len().min(links.replicas)];
+    let (near, far) = ordered.split_at(ordered.len().min(links.replicas + SPARES));
     let others = |part: &[Contact]| -> Vec<Contact> {
         part.iter().filter(|contact| links.local(&contact.id).is_none()).cloned().collect()
     };
@@ -272,7 +277,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
     candidates.sort_by_key(|contact| links.is_suspect(&contact.id));
     let near_count = candidates.len();
     candidates.extend(others(far));
-    let (sender, answers) = channel(nearest.len() + RING_WIDTH);
+    let (sender, answers) = channel(ordered.len() + RING_WIDTH);
     let (mut running, mut tally) = (Running(Vec::new()), Tally::default());
     let (mut asked, mut open, mut is_wide) = (0, 0, false);
     loop {
@@ -285,7 +290,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
             is_wide = true;
             let around = links.closest(address.0, RING_WIDTH);
             tally.look_at(&around);
-            let is_new = |contact: &Contact| nearest.iter().all(|known| known.id != contact.id);
+            let is_new = |contact: &Contact| ordered.iter().all(|known| known.id != contact.id);
             candidates.extend(others(&around).into_iter().filter(is_new));
             continue;
         }
@@ -310,7 +315,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
         let Some((index, outcome)) = outcome else { continue };
         open -= 1;
         if let Some(found) = tally.enter(links, &candidates[index], address, outcome)? {
-            tally.tell(links, &responsible, tag.is_some(), address);
+            tally.tell(links, responsible, tag.is_some(), address);
             return Ok(found);
         }
     }

@@ -22,6 +22,7 @@ use crate::client::Client;
 use crate::collect::{Census, CensusError};
 use crate::links::Failure;
 use crate::message::{GetBlockResponse, HasBlocks, PutBlock, PutBlockRequest};
+use crate::placement;
 use crate::replicate::{BLOCK_CALL_TIMEOUT, GetJob};
 
 /// Nobody's clock matters here.
@@ -163,8 +164,8 @@ impl<O: Overlay + 'static> Client<O> {
         outcomes.into_inner()
     }
 
-    /// Puts a block on the nearest of those that stay and lack it, as old as its youngest copy. Whoever refuses it, for whatever
-    /// reason, has no copy.
+    /// Puts a block on the first of those that stay and lack it, in the order of those that stay, as old as its youngest copy.
+    /// Whoever refuses it, for whatever reason, has no copy.
     fn copy(&self, stay: &[Contact], block: &Thin) -> Result<(), String> {
         let Thin { address, holders, missing, put_seconds } = block;
         let (proof, content) = self.fetch_any(holders, address)?;
@@ -172,11 +173,10 @@ impl<O: Overlay + 'static> Client<O> {
             put_seconds: Some(proof.put_seconds.max(*put_seconds)),
             ..PutBlockRequest::new(*address, proof.tag)
         };
-        let mut others: Vec<&Contact> =
-            stay.iter().filter(|node| holders.iter().all(|holder| holder.id != node.id)).collect();
-        others.sort_by_key(|node| node.id.distance(&NodeId(address.0)));
+        let mut others = placement::order(&NodeId(address.0), stay);
+        others.retain(|node| holders.iter().all(|holder| holder.id != node.id));
         let (mut made, mut reason) = (0, "no further node is there".to_owned());
-        for node in others {
+        for node in &others {
             match self.give(node, &request, &content) {
                 Ok(()) => made += 1,
                 Err(failure) => reason = failure.to_string(),

@@ -5,13 +5,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use overlay::lookup::{Transport, lookup};
 use overlay::message::{CONTACTS_MAX, FindNodeRequest};
 use overlay::routing_table::RoutingTable;
-use overlay::{Changes, Contact, K, NodeId, Overlay, Watch};
+use overlay::{Changes, Contact, K, NodeId, NodeRecord, Overlay, Statement, Watch};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reactor::crypto::{Identity, PublicKey};
@@ -22,6 +23,7 @@ use crate::block::mutable::{Genesis, Signed};
 use crate::client::{Client, Config};
 use crate::message::PutBlockRequest;
 use crate::node::{Gate, Node};
+use crate::repair::{Pace, Repair};
 use crate::store::{MemoryStore, Store};
 
 pub(crate) const TAG: OwnerTag = OwnerTag([0x7a; 32]);
@@ -57,6 +59,10 @@ pub(crate) struct FakeNode {
     pub(crate) delay: Cell<Duration>,
     /// Left out by `closest`, as the overlay does once it knows that a node is dead.
     pub(crate) forgotten: Cell<bool>,
+    /// What it says of itself.
+    says: RefCell<Option<Arc<NodeRecord>>>,
+    /// Whether it has yet to hear what the others say of themselves.
+    pub(crate) is_behind: Cell<bool>,
 }
 
 pub(crate) struct FakeNetwork {
@@ -67,6 +73,8 @@ pub(crate) struct FakeNetwork {
     pub(crate) calls: RefCell<HashMap<&'static str, usize>>,
     /// Of a hundred messages, how many are lost, each way.
     pub(crate) loss_percent: Cell<u32>,
+    /// How many lookups were made.
+    pub(crate) lookups: Cell<usize>,
     /// Whom somebody waited for longer than usual.
     pub(crate) doubted: RefCell<BTreeSet<NodeId>>,
     rng: RefCell<StdRng>,
@@ -100,6 +108,8 @@ impl FakeNetwork {
                 mood: Cell::new(Mood::Well),
                 delay: Cell::new(Duration::ZERO),
                 forgotten: Cell::new(false),
+                says: RefCell::default(),
+                is_behind: Cell::new(false),
             }
         };
         Rc::new(FakeNetwork {
@@ -108,6 +118,7 @@ impl FakeNetwork {
             replicas,
             calls: RefCell::default(),
             loss_percent: Cell::new(0),
+            lookups: Cell::new(0),
             doubted: RefCell::default(),
             rng: RefCell::new(StdRng::seed_from_u64(seed)),
             tables: RefCell::default(),
@@ -141,6 +152,23 @@ impl FakeNetwork {
         fake.mood.set(Mood::Well);
     }
 
+    /// Has a node say where it stands.
+    pub(crate) fn say_zone(&self, index: usize, zone: &str) {
+        self.say(index, Statement { zone: Some(zone.parse().unwrap()), ..Statement::default() });
+    }
+
+    /// Has a node say how much it takes.
+    pub(crate) fn say_capacity(&self, index: usize, capacity_bytes: u64) {
+        self.say(index, Statement { capacity_bytes: Some(capacity_bytes), ..Statement::default() });
+    }
+
+    fn say(&self, index: usize, statement: Statement) {
+        let fake = &self.nodes[index];
+        let version = fake.says.borrow().as_ref().map_or(1, |said| said.version() + 1);
+        let record = NodeRecord::sign(&fake.identity, &fake.identity.public_key(), version, statement);
+        *fake.says.borrow_mut() = Some(Arc::new(record));
+    }
+
     /// Has a node answer with another service than its own.
     pub(crate) fn replace_service(&self, index: usize, service: Service) {
         *self.nodes[index].service.borrow_mut() = Rc::new(service);
@@ -157,7 +185,8 @@ impl FakeNetwork {
         identity: &Rc<Identity>,
         tag: OwnerTag,
     ) -> Client<FakeOverlay> {
-        let overlay = FakeOverlay { network: self.clone(), own: None, key: identity.public_key() };
+        let key = identity.public_key();
+        let overlay = FakeOverlay { network: self.clone(), own: None, key };
         Client::new(overlay, None, Config { tag, ..self.config(identity) })
     }
 
@@ -205,6 +234,16 @@ impl FakeNetwork {
     }
 }
 
+/// The repair of one of them.
+pub(crate) fn repair_of(network: &Rc<FakeNetwork>, index: usize) -> Repair<FakeOverlay> {
+    Repair::new(network.overlay_at(index), network.nodes[index].node.borrow().clone(), Pace::default())
+}
+
+/// In which zone each of so many nodes says that it is.
+pub(crate) fn zone_of(index: usize, zones: usize) -> String {
+    format!("zone-{}", index % zones)
+}
+
 pub(crate) struct FakeOverlay {
     network: Rc<FakeNetwork>,
     own: Option<Contact>,
@@ -249,9 +288,18 @@ impl Overlay for FakeOverlay {
     }
 
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
+        let own = self.own.as_ref().map(|own| own.id);
+        let of_own = self.network.nodes.iter().find(|fake| Some(fake.contact.id) == own);
+        // A client hears what is said as soon as it is there.
+        let is_behind = of_own.is_some_and(|fake| fake.is_behind.get());
+        let known = |fake: &FakeNode| {
+            let says = fake.says.borrow().clone().filter(|_| !is_behind || Some(fake.contact.id) == own);
+            says.into_iter().fold(fake.contact.clone(), Contact::with_record)
+        };
         let mut found = self.table().closest(key, count);
-        if self.table().live_count() >= K {
+        if !self.knows_everyone() {
             // As the real one does where not everybody is known.
+            self.network.lookups.update(|count| count + 1);
             let seeds = self.table().closest(key, count.max(K));
             let count = count.min(CONTACTS_MAX);
             let near = Near { network: &self.network, own: self.place(), count };
@@ -260,7 +308,16 @@ impl Overlay for FakeOverlay {
         found.extend(self.own.clone());
         found.sort_by_key(|contact| contact.id.distance(key));
         found.truncate(count);
-        found
+        let fake = |contact: &Contact| self.network.nodes.iter().find(|fake| fake.contact.id == contact.id);
+        found.iter().filter_map(fake).map(known).collect()
+    }
+
+    fn knows_everyone(&self) -> bool {
+        self.table().live_count() < K
+    }
+
+    fn known_count(&self) -> usize {
+        self.table().live_count() + usize::from(self.own.is_some())
     }
 
     fn is_live(&self, contact: &Contact) -> bool {

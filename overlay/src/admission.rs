@@ -45,7 +45,7 @@ use crate::revocation::Revocations;
 use wire::{Answer, Hello, Opening, Verdict, receive, receive_opening, send};
 
 /// The versions of everything spoken on a connection that this program speaks. A peer with none of them is refused.
-pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 5, newest: 5 };
+pub const PROTOCOL_VERSIONS: Versions = Versions { oldest: 6, newest: 6 };
 
 /// Takes lists of the revoked, and keeps the newest.
 pub const FEATURE_REVOCATIONS: u64 = 1;

@@ -141,6 +141,18 @@ pub trait Overlay {
     /// For a lookup; not at all where everyone is known.
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact>;
 
+    /// Whether there is nobody but those whom we know, so that [`closest`](Overlay::closest) asks nobody.
+    ///
+    /// # Suspends
+    /// Never.
+    fn knows_everyone(&self) -> bool;
+
+    /// How many live nodes are known without asking anybody, ourselves included if we store: there are as many at least.
+    ///
+    /// # Suspends
+    /// Never.
+    fn known_count(&self) -> usize;
+
     /// Whether `contact` is thought alive: it has not failed to answer twice in a row. Nobody is asked: it is known of whoever
     /// was called or met lately.
     ///
@@ -191,6 +203,14 @@ impl<O: Overlay + ?Sized> Overlay for Rc<O> {
 
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
         O::closest(self, key, count)
+    }
+
+    fn knows_everyone(&self) -> bool {
+        O::knows_everyone(self)
+    }
+
+    fn known_count(&self) -> usize {
+        O::known_count(self)
     }
 
     fn is_live(&self, contact: &Contact) -> bool {

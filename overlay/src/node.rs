@@ -401,10 +401,7 @@ impl Overlay for Node {
     }
 
     fn closest(&self, key: &NodeId, count: usize) -> Vec<Contact> {
-        let known = {
-            let table = self.state.table.borrow();
-            (table.holds_everyone() && self.state.joined.get()).then(|| table.closest(key, count))
-        };
+        let known = self.knows_everyone().then(|| self.state.table.borrow().closest(key, count));
         let mut closest = match known {
             Some(closest) if !closest.is_empty() => closest,
             // Those who answered have told what they say of themselves since they were named.
@@ -417,6 +414,15 @@ impl Overlay for Node {
             closest.truncate(count);
         }
         closest
+    }
+
+    fn knows_everyone(&self) -> bool {
+        self.state.table.borrow().holds_everyone() && self.state.joined.get()
+    }
+
+    fn known_count(&self) -> usize {
+        let is_one = self.state.credentials.role == Role::Storage;
+        self.state.table.borrow().live_count() + usize::from(is_one)
     }
 
     fn is_live(&self, contact: &Contact) -> bool {

@@ -69,7 +69,7 @@ impl Node {
     ) -> Result<(), Refusal> {
         let write =
             || self.write_block(&request.address, content.clone(), trailer.clone(), request.may_use_reserve);
-        self.keep(request, write)
+        self.noting(request, || self.keep(request, write))
     }
 
     /// Has a block durable, by a copy that is there or by writing it; again, if a removal comes between.
@@ -89,6 +89,23 @@ impl Node {
                 return Ok(());
             }
         }
+    }
+
+    /// As `put`, and notes what follows from it: that there is a block for others, or that there was no room. That there is room for
+    /// a smaller one, or for one that was here already, says nothing of that.
+    fn noting(
+        &self,
+        request: &PutBlockRequest,
+        put: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let stored = put();
+        if stored.is_ok() {
+            self.note_stored(&NodeId(request.address.0));
+        }
+        if stored == Err(Refusal::Full) {
+            self.note_full(reactor::now());
+        }
+        stored
     }
 
     /// Hands over a block that this process has named, without hashing it again: for a network of one. Whoever waits for
@@ -154,7 +171,7 @@ impl Node {
         if self.has_block(&request.address) && !request.address.names(&request.tag, content) {
             return Err(Refusal::Misnamed);
         }
-        self.keep(request, || self.enqueue_block(request, content.clone()))
+        self.noting(request, || self.keep(request, || self.enqueue_block(request, content.clone())))
     }
 
     /// Whether the local store has the block, as far as it knows.
@@ -228,7 +245,7 @@ impl Node {
     pub fn suspect_block(&self, address: &Address) -> Result<bool, Refusal> {
         match self.store.get(&block_key(address), None) {
             Ok(None) => {
-                if self.is_responsible(&self.own, &NodeId(address.0)) {
+                if self.is_responsible(&NodeId(address.0)) {
                     self.want(*address);
                 }
                 Ok(false)
@@ -340,10 +357,7 @@ impl Node {
                 Family::Blocks | Family::Deletions | Family::Reprieves => {
                     // A deleted block is as good as gone, though its bytes may be there.
                     let is_dead = request.family == Family::Blocks && self.is_dead(&Address(key.address))?;
-                    if !is_dead
-                        && self.is_responsible(&request.asker, &position)
-                        && self.is_responsible(&self.own, &position)
-                    {
+                    if !is_dead && self.shares_with(&request.asker, &position) {
                         keys.push(ListedKey { address: key.address, ballot: Ballot::ZERO });
                     }
                 }

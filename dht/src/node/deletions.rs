@@ -226,7 +226,7 @@ impl Node {
         if held.is_some_and(|held| held.tag != tag) {
             return Err(Invalid::NotGranted.into());
         }
-        if held.is_none() && !self.is_responsible(&self.own, &NodeId(address.0)) {
+        if held.is_none() && !self.is_responsible(&NodeId(address.0)) {
             return Err(Refusal::NotFound);
         }
         let key = word_key(&address, &tag);

@@ -10,6 +10,7 @@
 //! Not here: finding other nodes and copying from them ([`crate::repair`]).
 
 pub mod blocks;
+mod caught_up;
 pub mod deletions;
 pub mod registers;
 mod relearning;
@@ -18,7 +19,7 @@ pub mod stored_register;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use overlay::{NodeId, Peers, Rights};
 use reactor::rpc::{CallContext, Payload, Service};
@@ -30,14 +31,15 @@ use crate::block::deletion::OwnersWord;
 use crate::block::proposal::Proposed;
 use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
-    AcceptRequest, DigestsRequest, GetBlockRequest, GetBlockResponse, KEYS_PER_ANSWER_MAX, ListBlocksRequest,
-    ListBlocksResponse, ListKeysRequest, ListKeysResponse, NodeSpace, PrepareRequest, PutBlockRequest,
-    Refusal, RegisterView, Storage, WORDS_MAX, WordKey,
+    AcceptRequest, DigestsRequest, DigestsResponse, Family, GetBlockRequest, GetBlockResponse,
+    KEYS_PER_ANSWER_MAX, ListBlocksRequest, ListBlocksResponse, ListKeysRequest, ListKeysResponse, NodeSpace,
+    PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage, ViewMark, WORDS_MAX, WordKey,
 };
 use crate::paxos::Ballot;
-use crate::placement;
+use crate::placement::Neighbourhood;
 use crate::store::{Key, Kind, Store, StoreError};
 
+use caught_up::CaughtUp;
 use registers::Registers;
 pub(crate) use relearning::Told;
 
@@ -47,6 +49,10 @@ const WRITE: Rights = Rights { store: false, read: false, write: true, invite: f
 /// Blocks that repair is asked to fetch out of turn; whatever else is missing, its next round finds. Anybody may name
 /// one, so there is a bound.
 const WANTED_MAX: usize = 4096;
+
+/// How long a store that had no room for a block counts as full: somebody may have freed some since, and nobody tried. An hour,
+/// since who counts as full decides what others offer each other.
+const FULL_FOR: Duration = Duration::from_secs(3600);
 
 /// Who may call.
 pub enum Gate {
@@ -64,7 +70,8 @@ pub struct Node {
     registers: Registers,
     deletions: deletions::Deletions,
     /// Nodes near us, as repair sees them: who is responsible for what.
-    neighbours: RefCell<Vec<NodeId>>,
+    neighbourhood: RefCell<Neighbourhood>,
+    caught_up: RefCell<CaughtUp>,
     replicas: Cell<usize>,
     wanted: RefCell<BTreeSet<Address>>,
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
@@ -73,6 +80,7 @@ pub struct Node {
     /// Since when registers are known to be damaged: of [`relearning::DAMAGED_MAX`] at most.
     damaged_since: RefCell<BTreeMap<RegisterAddress, Instant>>,
     is_amnesiac: Cell<bool>,
+    full_at: Cell<Option<Instant>>,
     served: Cell<u64>,
 }
 
@@ -87,7 +95,8 @@ impl Node {
             gate,
             registers: Registers::default(),
             deletions: deletions::Deletions::default(),
-            neighbours: RefCell::default(),
+            neighbourhood: RefCell::new(Neighbourhood::of(own)),
+            caught_up: RefCell::default(),
             replicas: Cell::new(replicas),
             wanted: RefCell::default(),
             wanted_registers: RefCell::default(),
@@ -95,6 +104,7 @@ impl Node {
             started: reactor::now(),
             damaged_since: RefCell::default(),
             is_amnesiac: Cell::new(false),
+            full_at: Cell::new(None),
             served: Cell::new(0),
         })
     }
@@ -149,18 +159,6 @@ impl Node {
             device: usage.device,
             device_free_bytes: usage.device_free_bytes,
         }
-    }
-
-    /// Says who is near, so that digests can be cut to what two nodes are both responsible for.
-    pub fn set_neighbours(&self, mut neighbours: Vec<NodeId>) {
-        neighbours.retain(|neighbour| *neighbour != self.own);
-        *self.neighbours.borrow_mut() = neighbours;
-    }
-
-    /// Whether `node` is among those who should keep `key`, as far as our neighbours tell.
-    pub fn is_responsible(&self, node: &NodeId, key: &NodeId) -> bool {
-        let neighbours = self.neighbours.borrow();
-        placement::is_responsible(node, key, neighbours.iter().chain([&self.own]), self.replicas.get())
     }
 
     /// Asks repair to fetch a block.
@@ -290,9 +288,17 @@ impl Storage for Served {
         self.0.can_keep(&register)
     }
 
-    fn digests(&self, call: &CallContext, request: DigestsRequest) -> Result<Vec<u64>, Refusal> {
+    fn digests(&self, call: &CallContext, request: DigestsRequest) -> Result<DigestsResponse, Refusal> {
         self.0.admit(call, READ)?;
-        self.0.digests(&request)
+        if request.family == Family::Registers {
+            self.0.look_at_registers();
+        }
+        let mark = self.0.view();
+        let digests = self.0.digests(&request)?;
+        // If the view changed meanwhile, what was counted is of neither.
+        let is_same = self.0.view().view == mark.view;
+        let mark = if is_same { mark } else { ViewMark { view: 0, has_handed_over: false, ..mark } };
+        Ok(DigestsResponse { digests, mark })
     }
 
     fn list_keys(&self, call: &CallContext, request: ListKeysRequest) -> Result<ListKeysResponse, Refusal> {

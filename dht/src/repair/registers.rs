@@ -28,6 +28,7 @@ impl<O: Overlay + 'static> Repair<O> {
                     .and_then(|view| view.accepted)
                     .map_or(Ballot::ZERO, |accepted| accepted.proposal.ballot),
                 Err(Refusal::Amnesiac | Refusal::Damaged) => {
+                    self.node.fall_behind(&contact.id);
                     match self.relearn_from(contact, &register) {
                         true => report.registers += 1,
                         false => report.missing += 1,
@@ -42,6 +43,7 @@ impl<O: Overlay + 'static> Repair<O> {
             if key.ballot <= ours {
                 continue;
             }
+            self.node.fall_behind(&contact.id);
             match self.fetch_register(contact, &register) {
                 Ok(true) => report.registers += 1,
                 Ok(false) => {}

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use reactor::crypto::Identity;
 
 use super::*;

@@ -4,13 +4,14 @@
 
 use super::{
     Damage, Gather, Incarnation, Key, PutOptions, Store, StoreError, Ticket, Usage, VALUE_LENGTH_MAX_BYTES,
-    device::DeviceId,
+    device::DeviceId, ticket::Completion,
 };
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    rc::Rc,
 };
 
 /// A [`Store`] in memory.
@@ -22,6 +23,9 @@ pub struct MemoryStore {
     incarnation: RefCell<Option<Incarnation>>,
     writes_left: Cell<Option<u64>>,
     has_reserve_only: Cell<bool>,
+    length_max: Cell<Option<usize>>,
+    /// Writes that never end, once it hangs.
+    hanging: RefCell<Option<Vec<Rc<Completion>>>>,
     closed: Cell<bool>,
 }
 
@@ -36,9 +40,19 @@ impl MemoryStore {
         self.writes_left.set(count);
     }
 
+    /// Has no room for values of more bytes than this; `None` lifts that.
+    pub fn fail_above(&self, length_bytes: Option<usize>) {
+        self.length_max.set(length_bytes);
+    }
+
     /// Has room for nothing more but what may use the space that is kept back.
     pub fn fill(&self) {
         self.has_reserve_only.set(true);
+    }
+
+    /// Takes every write from now on, and is never done with it, as a disk that is stuck.
+    pub fn hang(&self) {
+        self.hanging.borrow_mut().get_or_insert_default();
     }
 
     /// Makes the stored value of `key` unreadable, as a flipped bit on disk would.
@@ -80,8 +94,14 @@ impl Store for MemoryStore {
                 limit_bytes: VALUE_LENGTH_MAX_BYTES as u64,
             });
         }
-        if self.has_reserve_only.get() && !options.may_use_reserve {
+        let is_too_long = self.length_max.get().is_some_and(|most| value.length_bytes() > most);
+        if is_too_long || self.has_reserve_only.get() && !options.may_use_reserve {
             return Err(StoreError::Full);
+        }
+        if let Some(hanging) = &mut *self.hanging.borrow_mut() {
+            let (ticket, completion) = Ticket::new();
+            hanging.push(completion);
+            return Ok(ticket);
         }
         Ok(Ticket::ready(self.admit().map(|()| {
             self.damaged.borrow_mut().remove(key);

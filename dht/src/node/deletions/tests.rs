@@ -13,6 +13,7 @@ use crate::block::mutable::Signed;
 use crate::message::PutBlockRequest;
 use crate::node::Gate;
 use crate::owner_tag;
+use crate::placement::{Candidate, Neighbourhood};
 use crate::store::{Config, DiskStore, MemoryStore, Store};
 
 const SALT: [u8; 32] = [7; 32];
@@ -162,9 +163,9 @@ fn nobody_speaks_of_blocks_that_are_none_of_the_nodes_concern() {
     reactor::run(|| {
         let node = node();
         let (address, _) = block(1);
-        let near: Vec<NodeId> =
-            (0..4u8).map(|last| NodeId([&address.0[..31], &[last]].concat().try_into().unwrap())).collect();
-        node.set_neighbours(near);
+        let near = (0..4u8)
+            .map(|last| Candidate::unknown(NodeId([&address.0[..31], &[last]].concat().try_into().unwrap())));
+        node.set_neighbourhood(Neighbourhood::new(node.own(), near.collect(), true));
         assert_eq!(node.hear(&said_by(1, address, 0, delete(0))), Err(Refusal::NotFound));
     });
 }
