@@ -46,7 +46,7 @@ const VIEW_PATIENCE: Duration = Duration::from_secs(10);
 
 const UNITS: [(&str, u64); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
 
-/// A number of bytes, as people write it.
+/// What the cache may take, as people write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
 
@@ -57,15 +57,23 @@ impl FromStr for Size {
         if text == "0" {
             return Ok(Size(0));
         }
-        let how = || "say it as in 500MiB or 2GiB, or 0 for none".to_owned();
-        let unit = UNITS.iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(how)?;
-        let number: u64 = text[..text.len() - unit.0.len()].parse().map_err(|_| how())?;
-        let bytes = number.checked_mul(1 << unit.1).ok_or("that is too much")?;
+        let bytes = bytes_of(text).map_err(|why| format!("{why}, or 0 for none"))?;
         if bytes < SIZE_BYTES_MIN {
             return Err(format!("a cache has {} or more, or 0 for none", human_bytes(SIZE_BYTES_MIN)));
         }
         Ok(Size(bytes))
     }
+}
+
+/// The number of bytes that people write as 500MiB.
+///
+/// # Errors
+/// What to write instead.
+pub(crate) fn bytes_of(text: &str) -> Result<u64, &'static str> {
+    let how = || "say it as in 500MiB or 2GiB";
+    let unit = UNITS.iter().find(|(unit, _)| text.ends_with(unit)).ok_or_else(how)?;
+    let number: u64 = text[..text.len() - unit.0.len()].parse().map_err(|_| how())?;
+    number.checked_mul(1 << unit.1).ok_or("that is too much: say less")
 }
 
 /// `cache.json` of the cache's directory: what was said last.

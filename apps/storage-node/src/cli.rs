@@ -12,6 +12,7 @@ mod netcheck;
 mod node;
 mod pins;
 mod relay;
+mod says;
 mod spaces;
 mod values;
 
@@ -31,6 +32,7 @@ pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use pins::{PinOptions, PinsOptions};
 pub(crate) use relay::{RelayOption, Relaying};
+pub(crate) use says::NodeSays;
 pub(crate) use spaces::{AccessOptions, Share, Unshare};
 pub(crate) use values::{Get, Put};
 
@@ -251,6 +253,7 @@ Examples:
   storage-node up --nodes 3 ./drive            survives the death of any one node
   storage-node up --nodes 3 --home ./h ./drive keeps keys and stores in ./h
   storage-node up --listen 192.0.2.7 ./drive   other machines can mount it
+  storage-node up --zone cellar ./drive        copies lie in other zones too, once nodes there have joined
 
 The first run makes an owner key, a closed network, a user key and the nodes' keys. Later runs bring the same files
 back. A node process that dies is started again. Ctrl-C flushes, unmounts, and stops all that was started.";
@@ -271,6 +274,8 @@ pub(crate) struct Up {
     /// at first 127.0.0.1]
     #[arg(long, value_name = "IP", value_parser = one_address)]
     pub(crate) listen: Option<IpAddr>,
+    #[command(flatten)]
+    pub(crate) says: NodeSays,
     #[command(flatten)]
     pub(crate) relay: RelayOption,
     /// What the cache may take of this machine's disk beside the nodes, as in 500MiB or 2GiB: for blocks that only nodes
@@ -308,6 +313,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   storage-node run --home ~/.local/share/hypha/nodes/2
   storage-node run --home ./n2 --node 192.0.2.7:4701 --listen 0.0.0.0:4702
+  storage-node run --home ./n3 --zone attic --capacity 500GiB
 
 A node's home is made by `up`, in nodes/1, nodes/2, ... of its own home. It can be moved to another machine: it
 holds the node's key, its passport, its store, and the addresses of the nodes it knows.";
@@ -327,6 +333,8 @@ pub(crate) struct Run {
     /// A node that is already running; may be given several times
     #[arg(long = "node", value_name = "ADDRESS")]
     pub(crate) nodes: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) says: NodeSays,
     /// Stop when standard input ends: how `up` makes sure that no node outlives it
     #[arg(long, hide = true)]
     pub(crate) until_stdin_closes: bool,

@@ -16,7 +16,7 @@
 //!   client/            a drive's journal, lock and number, and what was seen; client-2/, ... for more drives at once
 //!   networks/          the same for networks that have no home here
 //!   removed-1/         the home of who was removed from the network before this home joined it again
-//!   nodes/1/           node.key, node.json, network.json, contacts, revoked, renewals, keepsake, store/, lock; nodes/2/ ...
+//!   nodes/1/           node.key, node.json, network.json, contacts, record, revoked, renewals, keepsake, store/, lock; nodes/2/ ...
 //! ```
 //!
 //! Every file is written atomically; `network.json` comes last when a home is made, so that a home without it is
@@ -35,6 +35,7 @@ use overlay::contact::Introduction;
 use overlay::{Revocations, contacts_file};
 use reactor::crypto::PublicKey;
 
+use crate::cli::NodeSays;
 use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::files;
@@ -368,12 +369,8 @@ impl Home {
             files::private_directory(&home.path)?;
             let (key, public_key) = founding.node_key();
             files::save(&home.key_file(), &key)?;
-            home.save_settings(&NodeSettings {
-                number,
-                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                store: None,
-                has_forgotten: false,
-            })?;
+            let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            home.save_settings(&NodeSettings::new(number, listen))?;
             entries.push(NodeEntry { number, public_key, address: None });
         }
         let network = founding.network(entries);
@@ -398,19 +395,27 @@ impl Home {
 }
 
 impl Home {
-    /// Has every node that is still here listen on an address of this machine; each keeps its port.
+    /// Has every node that is still here listen on an address of this machine, if one is given, and say of itself what is
+    /// given; each keeps its port.
     ///
     /// # Errors
     /// Those of the file system.
-    pub(crate) fn listen_on(&self, network: &Network, address: IpAddr) -> Result<(), Failure> {
+    pub(crate) fn settle_nodes(
+        &self,
+        network: &Network,
+        address: Option<IpAddr>,
+        says: &NodeSays,
+    ) -> Result<(), Failure> {
         for entry in &network.nodes {
             let home = self.node(entry.number);
             if !home.path.join("node.json").exists() {
                 continue; // Moved to another machine.
             }
-            let mut settings = home.settings()?;
-            if settings.listen.ip() != address {
-                settings.listen.set_ip(address);
+            let before = home.settings()?;
+            let mut settings = before.clone();
+            settings.listen.set_ip(address.unwrap_or(before.listen.ip()));
+            settings.take(says);
+            if settings != before {
                 home.save_settings(&settings)?;
             }
         }

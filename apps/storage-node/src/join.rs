@@ -331,12 +331,8 @@ fn settle_in(
         Role::Node => {
             let node = home.as_node();
             files::save(&node.key_file(), &key)?;
-            node.save_settings(&NodeSettings {
-                number: number.unwrap_or(0),
-                listen: SocketAddr::new(listen.unwrap_or_else(|| our_address(ticket)), 0),
-                store: None,
-                has_forgotten: false,
-            })?;
+            let listen = SocketAddr::new(listen.unwrap_or_else(|| our_address(ticket)), 0);
+            node.save_settings(&NodeSettings::new(number.unwrap_or(0), listen))?;
         }
         _ => files::save(&home.user_key_file(), &key)?,
     }

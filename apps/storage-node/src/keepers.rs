@@ -3,6 +3,8 @@
 //! The root is a register, and its owner alone says who keeps it: whoever runs this has the user's key. Not here: replacing by
 //! itself one that is gone for good (`replacing`); doing without a node, blocks and all (`leaving`).
 
+use std::collections::BTreeMap;
+
 use dht::block::configuration::Membership;
 use dht::keepers::Presence;
 use dht::{BlockStore, ReadError};
@@ -13,7 +15,7 @@ use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::keeping;
 use crate::leaving;
-use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes};
+use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes, Said, said_to};
 use crate::output::{self, say};
 use crate::process;
 use crate::progress;
@@ -36,16 +38,16 @@ pub(crate) fn node(options: &Node) -> Result<(), Failure> {
 
 fn list(settings: &Settings) -> Result<(), Failure> {
     let nodes = Nodes::of(settings)?;
-    let (presence, needed) = with_root_unread(settings, |root| {
+    let (presence, needed, said) = with_root_unread(settings, |root| {
         let (store, register) = (&root.store, &root.register);
         // Whoever reads it follows it to where it has moved. Where too few are left for that, they are shown all the same.
         if store.read(register).is_ok() {
             root.remember_keepers()?;
         }
         let needed = store.membership(register).map_err(internal)?.quorum().needed;
-        Ok((store.presence(register).map_err(internal)?, needed))
+        Ok((store.presence(register).map_err(internal)?, needed, said_to(store.overlay())))
     })?;
-    output::print(&render(&nodes, &presence, needed))
+    output::print(&render(&nodes, &presence, needed, &said))
 }
 
 fn replace(settings: &Settings, name: &str) -> Result<(), Failure> {
@@ -141,7 +143,12 @@ pub(crate) fn internal(error: ReadError) -> Failure {
     Failure::Internal(error.to_string())
 }
 
-fn render(nodes: &Nodes, presence: &[(NodeId, Presence)], needed: usize) -> String {
+fn render(
+    nodes: &Nodes,
+    presence: &[(NodeId, Presence)],
+    needed: usize,
+    said: &BTreeMap<NodeId, Said>,
+) -> String {
     let mut text = format!("{:<6}{:<12}the drive's root\n", "node", "id");
     let mut line = |number: Option<u16>, id: &NodeId| {
         let keeps = match presence.iter().find(|(keeper, _)| keeper == id) {
@@ -152,7 +159,8 @@ fn render(nodes: &Nodes, presence: &[(NodeId, Presence)], needed: usize) -> Stri
             None => "-",
         };
         let number = number.map_or("-".into(), |number| number.to_string());
-        text += &format!("{number:<6}{:<12}{keeps}\n", &id.to_string()[..ID_DIGITS_MIN]);
+        let says = said.get(id).and_then(Said::in_words).map_or(String::new(), |words| format!(", {words}"));
+        text += &format!("{number:<6}{:<12}{keeps}{says}\n", &id.to_string()[..ID_DIGITS_MIN]);
     };
     let mut shown: Vec<&Listed> = nodes.present().collect();
     shown.sort_by_key(|node| node.number.unwrap_or(u16::MAX));
@@ -191,11 +199,12 @@ mod tests {
         let entry = |number| NodeEntry { number, public_key: founding.node_key().1, address: None };
         let nodes = Nodes::first(&founding.network((1..=3).map(entry).collect()));
         let (first, stranger) = (nodes.present().next().unwrap().id(), NodeId([0xab; 32]));
-        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)], 1);
+        let said = BTreeMap::new();
+        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)], 1, &said);
         assert_eq!(text.lines().count(), 6, "{text}");
         assert!(text.contains("abababab") && text.contains("at risk"), "{text}");
-        assert!(!render(&nodes, &[(first, Presence::Keeps)], 1).contains("at risk"));
-        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)], 2);
+        assert!(!render(&nodes, &[(first, Presence::Keeps)], 1, &said).contains("at risk"));
+        let text = render(&nodes, &[(first, Presence::Keeps), (stranger, Presence::Away)], 2, &said);
         assert!(text.contains("2 of those that keep it must be there, and 1 is"), "{text}");
     }
 }

@@ -23,7 +23,7 @@ use crate::errors::Failure;
 use crate::gc::Span;
 use crate::home::Home;
 use crate::network::{Hex, Network};
-use crate::nodes::Listed;
+use crate::nodes::{Listed, Said, said_to};
 use crate::output;
 use crate::process;
 use crate::remove::{lists_of, on_each};
@@ -60,6 +60,9 @@ struct Entry {
     /// When its passport ends, unless it is renewed before; none for those whose passports never do.
     passport_expires: Option<u64>,
     last_seen: Option<LastSeen>,
+    /// Of a node.
+    #[serde(flatten)]
+    says: Said,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -145,13 +148,16 @@ pub(crate) fn members(options: &Members) -> Result<(), Failure> {
     let roll = Roll::read(&home)?;
     let own = home.revocations(&network)?;
     let settings = Settings::of_home(&home, network.clone());
-    let (seen, theirs) = match process::run(|| ask_nodes(&settings)) {
-        Some((seen, lists)) => (Some(seen), lists),
-        None => (None, Vec::new()),
+    let (seen, theirs, said) = match process::run(|| ask_nodes(&settings)) {
+        Some((seen, lists, said)) => (Some(seen), lists, said),
+        None => Default::default(),
     };
     // Another copy of this home may have removed somebody; the nodes know.
     let lists: Vec<Revocations> = std::iter::once(own).chain(theirs).collect();
-    let overview = overview(&network, &roll, &lists, seen, now());
+    let mut overview = overview(&network, &roll, &lists, seen, now());
+    for entry in &mut overview.members {
+        entry.says = said.get(&NodeId(entry.id.0)).cloned().unwrap_or_default();
+    }
     let text = if options.json {
         let text = serde_json::to_string_pretty(&overview);
         text.map_err(|error| Failure::Internal(error.to_string()))? + "\n"
@@ -161,8 +167,12 @@ pub(crate) fn members(options: &Members) -> Result<(), Failure> {
     output::print(&text)
 }
 
-/// Who was seen where by any node, and the lists of the revoked that they have; `None` if none answers.
-fn ask_nodes(settings: &Settings) -> Option<(BTreeMap<PublicKey, LastSeen>, Vec<Revocations>)> {
+/// What the nodes know.
+type Known = (BTreeMap<PublicKey, LastSeen>, Vec<Revocations>, BTreeMap<NodeId, Said>);
+
+/// Who was seen where by any node, the lists of the revoked that they have, and what nodes say of themselves; `None` if none
+/// answers.
+fn ask_nodes(settings: &Settings) -> Option<Known> {
     let client = Client::connect(settings).ok()?;
     let nodes: Vec<Contact> = client.overlay().contacts().into_iter().map(|(contact, _)| contact).collect();
     let answers = on_each(client.overlay(), &nodes, |overlay, node| {
@@ -188,8 +198,9 @@ fn ask_nodes(settings: &Settings) -> Option<(BTreeMap<PublicKey, LastSeen>, Vec<
         seen.insert(node.public_key, LastSeen { address, how, seconds_ago: 0 });
     }
     let lists = lists_of(&client, &nodes, &settings.network);
+    let said = said_to(client.overlay());
     client.leave();
-    Some((seen, lists))
+    Some((seen, lists, said))
 }
 
 fn overview(
@@ -213,6 +224,7 @@ fn overview(
         revoked_since: revoked_since(&key),
         passport_expires: None,
         last_seen: seen.as_ref().and_then(|seen| seen.get(&key)).copied(),
+        says: Said::default(),
     };
     let user = entry(network.volume_owner(), "this home's user".into(), "owner", Rights::ALL, None);
     let nodes = network.nodes.iter().map(|node| {
@@ -263,7 +275,9 @@ fn render(overview: &Overview, now: u64) -> String {
             (None, _) => &entry.may,
         };
         let id = short(&entry.id);
-        let _ = writeln!(text, "{id}  {:<7} {:<20} {may:<16} {since:<18} {seen}", entry.role, entry.name);
+        let says = entry.says.in_words().map_or(String::new(), |words| format!(", {words}"));
+        let _ =
+            writeln!(text, "{id}  {:<7} {:<20} {may:<16} {since:<18} {seen}{says}", entry.role, entry.name);
     }
     for ticket in &overview.tickets {
         let state = match (ticket.is_revoked, ticket.uses_left) {

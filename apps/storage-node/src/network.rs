@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use overlay::record::Relay;
-use overlay::{Node, Overlay};
+use overlay::{Node, Overlay, Statement, Zone};
 use reactor::crypto::{Identity, PublicKey};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::cli::NodeSays;
 use crate::files::Kind;
 
 /// Bytes that JSON shows as hexadecimal.
@@ -235,7 +236,7 @@ impl fmt::Debug for KeyFile {
 }
 
 /// `node.json`: what one node remembers between runs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeSettings {
     /// Its number in the home that made it.
     pub(crate) number: u16,
@@ -245,6 +246,40 @@ pub(crate) struct NodeSettings {
     pub(crate) store: Option<StoreEntry>,
     /// Whether a store was lost: with it went what the node had promised as a member of registers.
     pub(crate) has_forgotten: bool,
+    /// Where it says that it stands.
+    #[serde(default)]
+    pub(crate) zone: Option<Zone>,
+    /// What it takes at most; `None` for as much as its disk has.
+    #[serde(default)]
+    pub(crate) capacity_bytes: Option<u64>,
+}
+
+impl NodeSettings {
+    /// Those of a node before its first start.
+    pub(crate) fn new(number: u16, listen: SocketAddr) -> NodeSettings {
+        let (store, has_forgotten, zone, capacity_bytes) = (None, false, None, None);
+        NodeSettings { number, listen, store, has_forgotten, zone, capacity_bytes }
+    }
+
+    /// Takes what was said on a command line.
+    pub(crate) fn take(&mut self, says: &NodeSays) {
+        if let Some(choice) = &says.zone {
+            self.zone = choice.0.clone();
+        }
+        if let Some(capacity) = says.capacity {
+            self.capacity_bytes = capacity.0;
+        }
+    }
+
+    /// What the node says of itself.
+    pub(crate) fn statement(&self) -> Statement {
+        Statement {
+            zone: self.zone.clone(),
+            capacity_bytes: self.capacity_bytes,
+            release: env!("CARGO_PKG_VERSION").into(),
+            ..Statement::default()
+        }
+    }
 }
 
 /// Which store a node had, and how often that had been opened: so that a replaced disk, or one put back from a copy, is

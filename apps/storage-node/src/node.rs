@@ -12,12 +12,12 @@ use bytes::Bytes;
 use dht::node::Gate;
 use dht::repair::{Pace, Repair};
 use dht::store::{DiskStore, Incarnation, Store, StoreError};
-use overlay::{Config, StartError, Statement};
+use overlay::{Config, StartError};
 use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
 use reactor::JoinHandle;
 use reactor::rpc::Service;
 
-use crate::cli::Relaying;
+use crate::cli::{NodeSays, Relaying};
 use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
@@ -44,7 +44,8 @@ impl StorageNode {
     /// Starts the node of `home` and joins it to the nodes at `known`, as far as they are up.
     ///
     /// A home that another process has is waited for, for as long as `patience` goes.
-    /// If the remembered port is taken, another is used and remembered; a port that was asked for is a must.
+    /// If the remembered port is taken, another is used and remembered; a port that was asked for is a must. What it is to say
+    /// of itself is remembered too.
     ///
     /// # Errors
     /// `Failure::Locked` if it runs already, `Failure::Listen`, `Failure::Store`, or those of its files.
@@ -54,14 +55,16 @@ impl StorageNode {
     pub(crate) fn start(
         home: &NodeHome,
         listen: Option<SocketAddr>,
+        says: &NodeSays,
         known: &[SocketAddr],
         patience: Duration,
     ) -> Result<Self, Failure> {
         let lock = take_lock(home, patience)?;
         let network = home.network()?;
         let mut settings = home.settings()?;
+        settings.take(says);
         let member = Member::load(&home.key_file(), Role::Node)?;
-        let store = open_store(&home.store_directory())?;
+        let store = open_store(&home.store_directory(), settings.capacity_bytes)?;
         recognise(&mut settings, &store.incarnation());
         // Before anyone is served: what is forgotten stays known, however this run ends.
         home.save_settings(&settings)?;
@@ -106,7 +109,7 @@ impl StorageNode {
                 contacts_file: Some(home.contacts_file()),
                 revocations_file: Some(home.revocations_file()),
                 renewals_file: Some(home.renewals_file()),
-                statement: Statement { release: env!("CARGO_PKG_VERSION").into(), ..Statement::default() },
+                statement: settings.statement(),
                 record_file: Some(home.record_file()),
                 peers: peers.clone(),
             };
@@ -258,8 +261,8 @@ fn take_lock(home: &NodeHome, patience: Duration) -> Result<Lock, Failure> {
     }
 }
 
-fn open_store(path: &Path) -> Result<Rc<dyn Store>, Failure> {
-    match DiskStore::open(dht::store::Config::new(path)) {
+fn open_store(path: &Path, capacity_bytes: Option<u64>) -> Result<Rc<dyn Store>, Failure> {
+    match DiskStore::open(dht::store::Config { capacity_bytes, ..dht::store::Config::new(path) }) {
         Ok(store) => Ok(Rc::new(store)),
         Err(StoreError::Full) => Err(Failure::DiskFull { place: format!("the store {}", path.display()) }),
         Err(error) => Err(Failure::Store { path: path.into(), reason: error.to_string() }),
@@ -303,6 +306,7 @@ fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &P
             failure: storage.store().failure().map(|error| error.to_string()),
             damaged_count: storage.store().usage().damaged_count,
             has_forgotten,
+            caught_up_with: storage.caught_up_with().iter().map(|id| Hex(id.0)).collect(),
         };
         Ok((report, Bytes::new()))
     });

@@ -5,16 +5,19 @@
 //!
 //! Not here: who of them answers (`status`).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use overlay::invitation::InvitedAs;
-use overlay::{Contact, NodeId, Revocations};
+use overlay::{Contact, NodeId, Revocations, Zone};
 use reactor::crypto::PublicKey;
+use serde::Serialize;
 
 use crate::client::Settings;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::network::Network;
+use crate::progress::human_bytes;
 use crate::roll::Roll;
 
 /// The fewest digits of an id that stand for it: nobody mistypes eight into those of another node.
@@ -40,6 +43,49 @@ impl Listed {
     pub(crate) fn contact(&self) -> Contact {
         Contact::new(self.key, self.address)
     }
+}
+
+/// What a node says of itself, as far as it was heard.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Said {
+    /// Where it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<Zone>,
+    /// What it takes at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity_bytes: Option<u64>,
+    /// Which release it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
+}
+
+impl Said {
+    /// What is known of it.
+    pub(crate) fn of(contact: &Contact) -> Said {
+        let release = contact.record().map(|record| record.statement().release.clone());
+        Said {
+            zone: contact.zone().cloned(),
+            capacity_bytes: contact.capacity_bytes(),
+            release: release.filter(|release| !release.is_empty()),
+        }
+    }
+
+    /// Where it stands and what it takes, if it says that.
+    pub(crate) fn in_words(&self) -> Option<String> {
+        let zone = self.zone.as_ref().map(|zone| format!("in zone {zone}"));
+        let capacity = self.capacity_bytes.map(|bytes| format!("takes {} at most", human_bytes(bytes)));
+        let words: Vec<String> = zone.into_iter().chain(capacity).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
+/// What each node says of itself, as far as this process has heard it, or an earlier one had.
+///
+/// # Suspends
+/// While what was heard earlier is read.
+pub(crate) fn said_to(overlay: &overlay::Node) -> BTreeMap<NodeId, Said> {
+    let met = overlay.contacts().into_iter().map(|(contact, _)| contact);
+    overlay.remembered().into_iter().chain(met).map(|contact| (contact.id, Said::of(&contact))).collect()
 }
 
 /// All of them.

@@ -5,8 +5,11 @@
 
 use std::fmt;
 
+use overlay::NodeId;
 use reactor::rpc::Method;
 use serde::{Deserialize, Serialize};
+
+use crate::network::Hex;
 
 /// A node's account of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +36,10 @@ pub(crate) struct Report {
     pub(crate) damaged_count: u64,
     /// Whether its store was replaced, or put back from a copy, so that it has forgotten what it promised.
     pub(crate) has_forgotten: bool,
+    /// The nodes with which it has compared, with nothing missing of what it is to keep or to hand over, and with no register that would
+    /// be gone with their zone; also those that are gone, if it was so before.
+    #[serde(default)]
+    pub(crate) caught_up_with: Vec<Hex<[u8; 32]>>,
 }
 
 impl Report {
@@ -48,6 +55,11 @@ impl Report {
             return Some("its store was replaced or put back once: it takes part in what it learned from the others since".into());
         }
         (self.damaged_count > 0).then(|| format!("{} stored values are damaged", self.damaged_count))
+    }
+
+    /// The nodes that it had caught up with.
+    pub(crate) fn caught_up(&self) -> Vec<NodeId> {
+        self.caught_up_with.iter().map(|id| NodeId(id.0)).collect()
     }
 
     /// Whether it can take writes.

@@ -32,7 +32,7 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
     process::run(|| {
         let stop = if options.until_stdin_closes { Stop::on_input_end()? } else { Stop::on_signals()? };
         let patience = if options.until_stdin_closes { PREDECESSOR_LIMIT } else { Duration::ZERO };
-        let node = StorageNode::start(&home, options.listen, &options.nodes, patience)?;
+        let node = StorageNode::start(&home, options.listen, &options.says, &options.nodes, patience)?;
         let relays = match node.relay(options.relay.when) {
             Ok(relays) => relays,
             Err(failure) => {

@@ -3,7 +3,11 @@
 //! It asks each node that the network's description lists, each that was let in since, and each that those know, over an
 //! ordinary client connection: what it shows is what a user can reach, not what a process table says. Whoever keeps the
 //! drive's root and is none of these counts as one that does not answer. Whom the owner removed counts no more; and if that
-//! leaves fewer nodes than copies, the missing ones count as dead. The JSON's fields are only ever added to.
+//! leaves fewer nodes than copies, the missing ones count as dead. What a node says of itself is shown where somebody has heard
+//! it, also of one that does not answer. The JSON's fields are only ever added to.
+
+mod health;
+mod render;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use overlay::message::Revoked;
-use overlay::{Contact, How, Node, NodeId, Overlay};
+use overlay::{Contact, How, Node, NodeId, Overlay, Zone};
 use reactor::rpc::CallError;
 use serde::Serialize;
 
@@ -20,14 +24,15 @@ use crate::cli::Status;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::network::{Hex, Network};
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, Said};
 use crate::output;
 use crate::owner::OwnerAway;
 use crate::process;
-use crate::progress::{human_bytes, human_duration};
 use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
 use crate::volume::{self, Keepers};
+use health::{Health, Witness};
+use render::render;
 
 /// A node that takes longer is as good as down for whoever waits for a file.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -35,8 +40,12 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// What `status` found.
 #[derive(Debug, Serialize)]
 struct Overview {
-    /// `healthy`, `degraded` (all works, and one more death may not be survived), or `down` (no quorum).
+    /// `healthy`, `degraded` (all works, and one more death may not be survived), or `down` (no quorum). With a `lost_zone`, what was
+    /// stored while the others could not be reached may be away with it.
     health: Health,
+    /// The zone of all that are away, if more are than could be done without in several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_zone: Option<Zone>,
     /// On how many nodes each block is.
     replicas: u8,
     /// What all answering nodes hold, replicas counted each.
@@ -57,14 +66,6 @@ struct Overview {
     owner_away: Option<OwnerAway>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Health {
-    Healthy,
-    Degraded,
-    Down,
-}
-
 #[derive(Debug, Serialize)]
 struct RootStatus {
     keepers: Vec<Hex<[u8; 32]>>,
@@ -79,6 +80,8 @@ struct NodeStatus {
     number: Option<u16>,
     id: Hex<[u8; 32]>,
     address: Option<SocketAddr>,
+    #[serde(flatten)]
+    says: Said,
     /// How this machine reaches it: `direct`, `punched` or `relayed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reached: Option<How>,
@@ -130,8 +133,14 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
     };
     let overlay = client.overlay();
     let contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
+    // Where those stand that are away, who met them earlier knows.
+    let remembered: Vec<Contact> = overlay.remembered();
     strike_off_removed(&mut nodes, network, overlay, &contacts);
-    let known = known(&nodes, &contacts);
+    let mut known = known(&nodes, &contacts);
+    for (_, contact) in &mut known {
+        let record = remembered.iter().find(|old| old.id == contact.id).and_then(|old| old.record().cloned());
+        *contact = record.into_iter().fold(contact.clone(), Contact::with_record);
+    }
     let asked: Vec<Contact> = known.iter().map(|(_, contact)| contact.clone()).collect();
     let reports = on_each(overlay, &asked, |overlay, contact| {
         match overlay.call::<ReportMethod>(contact, &(), Bytes::new(), ANSWER_LIMIT) {
@@ -208,23 +217,21 @@ fn overview(network: &Network, answers: Vec<Answer>, root: RootStatus) -> Overvi
         .map(|id| NodeId(id.0))
         .filter(|id| answers.iter().all(|(_, contact, _)| contact.id != *id))
         .collect();
-    let works = |answer: &Result<Report, String>| answer.as_ref().is_ok_and(Report::takes_writes);
-    let working = answers.iter().filter(|(_, _, answer)| works(answer)).count();
-    let replicas = usize::from(network.replicas);
-    let known = answers.len() + unmet.len();
-    // A block is on each of the nodes there are, if these are fewer than its copies.
-    let down = known.max(replicas) - working;
-    // With more nodes than replicas some blocks may live on just the dead ones: any quorum's worth of dead is too many.
-    let tolerated = replicas - (replicas / 2 + 1);
-    let health = match down {
-        0 => Health::Healthy,
-        down if down <= tolerated => Health::Degraded,
-        _ => Health::Down,
+    let witness = |(_, contact, answer): &Answer| Witness {
+        id: contact.id,
+        zone: contact.zone().cloned(),
+        works: answer.as_ref().is_ok_and(Report::takes_writes),
+        caught_up_with: answer.as_ref().map_or_else(|_| Vec::new(), Report::caught_up),
     };
+    let away = |id: &NodeId| Witness { id: *id, zone: None, works: false, caught_up_with: Vec::new() };
+    let witnesses: Vec<Witness> = answers.iter().map(witness).chain(unmet.iter().map(away)).collect();
+    let keepers: Vec<NodeId> = root.keepers.iter().map(|id| NodeId(id.0)).collect();
+    let (health, lost_zone) = health::judge(&witnesses, &keepers, usize::from(network.replicas));
     let reports = || answers.iter().filter_map(|(_, _, answer)| answer.as_ref().ok());
     let sum = |field: fn(&Report) -> u64| reports().map(field).sum();
     Overview {
         health,
+        lost_zone,
         replicas: network.replicas,
         blocks: sum(|report| report.blocks),
         used_bytes: sum(|report| report.used_bytes),
@@ -245,6 +252,7 @@ fn node_status((number, contact, answer): Answer) -> NodeStatus {
         number,
         id: Hex(contact.id.0),
         address: contact.addresses.first().copied(),
+        says: Said::of(&contact),
         reached: None,
         answers: report.is_some(),
         error,
@@ -258,76 +266,12 @@ fn unmet_keeper(id: NodeId) -> NodeStatus {
         number: None,
         id: Hex(id.0),
         address: None,
+        says: Said::default(),
         reached: None,
         answers: false,
         error,
         report: None,
     }
-}
-
-fn render(overview: &Overview) -> String {
-    use std::fmt::Write;
-    let answering = overview.nodes.iter().filter(|node| node.answers).count();
-    let words = match overview.health {
-        Health::Healthy => "healthy: every node answers, and takes writes",
-        Health::Degraded if overview.nodes.len() < usize::from(overview.replicas) => {
-            "degraded: everything works, there are fewer nodes than copies, and no further node may die"
-        }
-        Health::Degraded => "degraded: everything works, and no further node may die",
-        Health::Down => {
-            "down: so few nodes answer and take writes that some of it cannot be written, and perhaps not be read"
-        }
-    };
-    let mut text = format!(
-        "{words}\n{answering} of {} nodes, {} of each block\n\n",
-        overview.nodes.len(),
-        if overview.replicas == 1 { "1 copy".into() } else { format!("{} copies", overview.replicas) }
-    );
-    let _ = writeln!(text, "{:<6}{:<24}{:<10}{:>10}{:>12}  up", "node", "address", "id", "blocks", "bytes");
-    for node in &overview.nodes {
-        let number = node.number.map_or("-".into(), |number| number.to_string());
-        let address = match (node.reached, node.address) {
-            // Where it listens is of no use to whom it is behind a router.
-            (Some(how @ (How::Punched | How::Relayed)), _) => how.to_string(),
-            (_, Some(address)) => address.to_string(),
-            (_, None) => "-".into(),
-        };
-        let id = &node.id.to_string()[..8];
-        let _ = match (&node.report, &node.error) {
-            (Some(report), _) => writeln!(
-                text,
-                "{number:<6}{address:<24}{id:<10}{:>10}{:>12}  {}",
-                report.blocks,
-                human_bytes(report.used_bytes),
-                human_duration(report.uptime_s)
-            ),
-            (None, error) => {
-                writeln!(
-                    text,
-                    "{number:<6}{address:<24}{id:<10}does not answer: {}",
-                    error.as_deref().unwrap_or("?")
-                )
-            }
-        };
-        if let Some(fault) = node.report.as_ref().and_then(Report::fault) {
-            let _ = writeln!(text, "      {fault}");
-        }
-    }
-    let moved = match overview.root.moved_count {
-        0 => "since it was made".into(),
-        1 => "since it was moved".into(),
-        count => format!("since it was moved, {count} times by now"),
-    };
-    if !overview.root.keepers.is_empty() {
-        let _ = writeln!(text, "\nthe drive's root is kept by {}, {moved}", overview.root.names);
-    }
-    if let Some(cache) = &overview.cache {
-        let _ = writeln!(text, "\n{cache}");
-    }
-    if let Some(away) = &overview.owner_away {
-        let _ = writeln!(text, "\n{}", away.in_words());
-    }
-    text
 }
 
 #[cfg(test)]
@@ -365,6 +309,7 @@ mod tests {
             failure: failure.map(Into::into),
             damaged_count: 0,
             has_forgotten: false,
+            caught_up_with: Vec::new(),
         }
     }
 

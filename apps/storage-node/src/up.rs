@@ -16,7 +16,7 @@ use overlay::Node;
 use crate::admitting::Admitting;
 use crate::cache::{Cache, Plan, Usual};
 use crate::children::{Supervised, describe_node};
-use crate::cli::Up;
+use crate::cli::{NodeSays, Up};
 use crate::client::{self, Client};
 use crate::client_directory::{self, ClientDirectory};
 use crate::drive::{self, Place};
@@ -81,8 +81,8 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         // What this machine does not have is not remembered, or every later start would fail.
         let any_port = SocketAddr::new(address, 0);
         drop(TcpListener::bind(any_port).map_err(|source| Failure::Listen { address: any_port, source })?);
-        home.listen_on(&network, address)?;
     }
+    home.settle_nodes(&network, options.listen, &options.says)?;
     process::run(move || {
         let stop = Stop::on_signals()?;
         let cache = plan.open(&Member::load(&home.user_key_file(), Role::User)?);
@@ -163,7 +163,8 @@ fn start_first(home: &Home, network: &Network, ours: &[u16]) -> Result<Option<St
     if !ours.contains(&1) {
         return Ok(None);
     }
-    match StorageNode::start(&home.node(1), None, &network.addresses(), Duration::ZERO) {
+    let says = NodeSays::default();
+    match StorageNode::start(&home.node(1), None, &says, &network.addresses(), Duration::ZERO) {
         Ok(node) => Ok(Some(node)),
         Err(failure) if network.nodes.len() == 1 => Err(failure),
         Err(failure) => {
