@@ -3,7 +3,8 @@
 //! A put goes to the R nodes that are responsible at once and returns when a quorum holds the block durably, in two zones where
 //! there are two ([`crate::acks`]); the stragglers go on in the background. Where one fails, the next in the order takes its
 //! place. A read asks one node, the next if that one fails, lies or is slow, and believes nothing that it has not verified. That a
-//! block is nowhere it says only if all said so that it knows to be alive.
+//! block is nowhere it says only if all said so that are there, and no more nodes went out of sight within the hour than a quorum can
+//! do without: of those that took the block when it was put, one was asked then.
 //!
 //! So a dead node costs no time: a put never waits for more than a quorum, but where that stands in one zone, and then no longer
 //! than a bound; and a read waits for a hedging delay once, after which the dead one is asked last.
@@ -289,7 +290,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
             // Those that kept it may have been the nearest when it was put, and many may have come since.
             is_wide = true;
             let around = links.closest(address.0, RING_WIDTH);
-            tally.look_at(&around);
+            tally.look_at(links, &around);
             let is_new = |contact: &Contact| ordered.iter().all(|known| known.id != contact.id);
             candidates.extend(others(&around).into_iter().filter(is_new));
             continue;
@@ -365,9 +366,16 @@ impl Tally {
     }
 
     /// Those that are asked at last are no proof that nobody has a block, if there may be others.
-    fn look_at(&mut self, around: &[Contact]) {
-        let reason = || format!("the {RING_WIDTH} nodes nearest to it lack it, and there are others");
-        self.unasked = (around.len() >= RING_WIDTH).then(reason);
+    fn look_at<O: Overlay + 'static>(&mut self, links: &Rc<Links<O>>, around: &[Contact]) {
+        if around.len() >= RING_WIDTH {
+            self.unasked =
+                Some(format!("the {RING_WIDTH} nodes nearest to it lack it, and there are others"));
+            return;
+        }
+        let away = links.away_count(around);
+        if away >= links.write_quorum() {
+            self.unasked = Some(format!("{away} nodes that may have it have been away for a short time"));
+        }
     }
 
     /// The block was found. Lets those who are responsible for it and lack it know; but a repairing node that fetches it

@@ -59,6 +59,8 @@ pub(crate) struct FakeNode {
     pub(crate) delay: Cell<Duration>,
     /// Left out by `closest`, as the overlay does once it knows that a node is dead.
     pub(crate) forgotten: Cell<bool>,
+    /// No member any more.
+    pub(crate) is_removed: Cell<bool>,
     /// What it says of itself.
     says: RefCell<Option<Arc<NodeRecord>>>,
     /// Whether it has yet to hear what the others say of themselves.
@@ -108,6 +110,7 @@ impl FakeNetwork {
                 mood: Cell::new(Mood::Well),
                 delay: Cell::new(Duration::ZERO),
                 forgotten: Cell::new(false),
+                is_removed: Cell::new(false),
                 says: RefCell::default(),
                 is_behind: Cell::new(false),
             }
@@ -323,6 +326,10 @@ impl Overlay for FakeOverlay {
     fn is_live(&self, contact: &Contact) -> bool {
         let fake = self.network.nodes.iter().find(|fake| fake.contact.id == contact.id);
         fake.is_some_and(|fake| !fake.forgotten.get() && fake.mood.get() != Mood::Dead)
+    }
+
+    fn is_removed(&self, contact: &Contact) -> bool {
+        self.network.nodes.iter().any(|fake| fake.contact.id == contact.id && fake.is_removed.get())
     }
 
     fn is_anybody_live(&self) -> bool {

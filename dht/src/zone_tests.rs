@@ -14,7 +14,7 @@ use crate::message::PutBlockRequest;
 use crate::node::deletions::now_seconds;
 use crate::placement::WIDTH;
 use crate::repair::{Repair, Report};
-use crate::testing::{FakeNetwork, Mood, TAG, repair_of, zone_of};
+use crate::testing::{FakeNetwork, FakeNode, Mood, TAG, repair_of, zone_of};
 use crate::{Address, BlockStore, GetError, owner_tag};
 
 /// The zones of those that have a block, each as often as it has it.
@@ -281,5 +281,39 @@ fn where_only_a_lookup_tells_who_there_is_it_is_not_made_for_each_block() {
         network.changes.announce();
         client.put(Bytes::from_static(b"another")).unwrap();
         assert!(network.lookups.get() > before);
+    });
+}
+
+/// A mount took a block for gone whose three keepers were at a site that was cut off, and stored nothing any more.
+#[test]
+fn that_a_block_is_nowhere_is_not_said_for_a_while_when_all_may_be_away_that_have_it() {
+    sim::run(1, SimConfig::default(), |_| {
+        let network = FakeNetwork::new(10, 3, 1);
+        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let address = client.put(Bytes::from_static(b"theirs")).unwrap();
+        reactor::sleep(Duration::from_secs(1));
+        let has = |node: &&FakeNode| node.node.borrow().has_block(&address);
+        let keepers: Vec<&FakeNode> = network.nodes.iter().filter(has).collect();
+        let go = |node: &FakeNode| {
+            node.mood.set(Mood::Dead);
+            node.forgotten.set(true);
+        };
+        keepers.iter().for_each(|keeper| go(keeper));
+        let is_unknown = |found: Result<Bytes, GetError>| matches!(found, Err(GetError::Unreachable { .. }));
+        assert!(is_unknown(client.get(&address, None)));
+        keepers[0].forgotten.set(false);
+        keepers[0].mood.set(Mood::Well);
+        client.get(&address, None).unwrap();
+        let nowhere = Address::of(&TAG, b"never put");
+        assert!(is_unknown(client.get(&nowhere, None)));
+        // Of two who took it when it was put, one is asked, once no more than one is away; and who was removed is nobody.
+        let is_nowhere = || client.get(&nowhere, None) == Err(GetError::NotFound(nowhere));
+        keepers[1].is_removed.set(true);
+        assert!(is_nowhere());
+        keepers[1].is_removed.set(false);
+        assert!(!is_nowhere());
+        // Those that are off for weeks keep nobody from learning that something was deleted.
+        reactor::sleep(Duration::from_secs(3600));
+        assert!(is_nowhere());
     });
 }

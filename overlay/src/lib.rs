@@ -160,6 +160,12 @@ pub trait Overlay {
     /// Never.
     fn is_live(&self, contact: &Contact) -> bool;
 
+    /// Whether the owner has removed this one from the network, as far as it has heard.
+    ///
+    /// # Suspends
+    /// Never.
+    fn is_removed(&self, contact: &Contact) -> bool;
+
     /// Whether any node but ourselves is thought alive.
     ///
     /// # Suspends
@@ -215,6 +221,10 @@ impl<O: Overlay + ?Sized> Overlay for Rc<O> {
 
     fn is_live(&self, contact: &Contact) -> bool {
         O::is_live(self, contact)
+    }
+
+    fn is_removed(&self, contact: &Contact) -> bool {
+        O::is_removed(self, contact)
     }
 
     fn is_anybody_live(&self) -> bool {

@@ -434,6 +434,10 @@ impl Overlay for Node {
         }
     }
 
+    fn is_removed(&self, contact: &Contact) -> bool {
+        self.state.peers.is_revoked(&contact.public_key)
+    }
+
     fn is_anybody_live(&self) -> bool {
         self.state.table.borrow().live_count() > 0
     }

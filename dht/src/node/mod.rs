@@ -44,6 +44,7 @@ use registers::Registers;
 pub(crate) use relearning::Told;
 
 const READ: Rights = Rights { store: false, read: true, write: false, invite: false };
+const STORE: Rights = Rights { store: true, read: false, write: false, invite: false };
 const WRITE: Rights = Rights { store: false, read: false, write: true, invite: false };
 
 /// Blocks that repair is asked to fetch out of turn; whatever else is missing, its next round finds. Anybody may name
@@ -321,7 +322,9 @@ impl Storage for Served {
     }
 
     fn hand_words(&self, call: &CallContext, words: Vec<OwnersWord>) -> Result<(), Refusal> {
-        self.0.admit(call, WRITE)?;
+        // What another node has heard counts by the time at which it says to have been said. So whoever speaks himself may not
+        // come here, or a right of his would never end.
+        self.0.admit(call, STORE)?;
         if words.len() > WORDS_MAX {
             return Err(Refusal::Bounds(format!("at most {WORDS_MAX} words")));
         }

@@ -330,7 +330,7 @@ fn digests_differ_in_the_range_of_what_one_node_lacks() {
 
 #[test]
 fn the_passport_decides_who_may_do_what() {
-    use crate::message::{GetBlock, GetBlockRequest, PutBlock, PutBlockRequest};
+    use crate::message::{GetBlock, GetBlockRequest, HandWords, PutBlock, PutBlockRequest};
     use overlay::{Passport, Peer, Role};
     use reactor::rpc::CallError;
     reactor::run(|| {
@@ -342,7 +342,7 @@ fn the_passport_decides_who_may_do_what() {
         let address = Address::of(&TAG, &content);
         let key = |number| Identity::from_seed(&[number; 32]).public_key();
         let rights = |read, write| Rights { store: false, read, write, invite: false };
-        for (number, rights) in [(1, rights(true, false)), (2, rights(false, true))] {
+        for (number, rights) in [(1, rights(true, false)), (2, rights(false, true)), (4, Rights::NODE)] {
             let passport = Passport::issue(&Identity::from_seed(&[9; 32]), key(number), rights, None);
             let peer = Peer { role: Role::Client, rights, expires: None };
             peers.enter(key(number), peer, passport, std::net::SocketAddr::from(([127, 0, 0, 1], 50_000)));
@@ -361,7 +361,15 @@ fn the_passport_decides_who_may_do_what() {
             let answer = service.call_local::<GetBlock>(&context, &request, Bytes::new());
             matches!(answer, Err(CallError::Remote(Refusal::NotAllowed(_))))
         };
-        assert_eq!([1, 2, 3].map(refused_put), [true, false, true]);
-        assert_eq!([1, 2, 3].map(refused_get), [false, true, true]);
+        // Only nodes: who speaks for himself has his words looked at by the clock.
+        let refused_words = |number| {
+            let mut context = CallContext::default();
+            context.peer = Some(key(number));
+            let answer = service.call_local::<HandWords>(&context, &Vec::new(), Bytes::new());
+            matches!(answer, Err(CallError::Remote(Refusal::NotAllowed(_))))
+        };
+        assert_eq!([1, 2, 3, 4].map(refused_put), [true, false, true, false]);
+        assert_eq!([1, 2, 3, 4].map(refused_get), [false, true, true, false]);
+        assert_eq!([1, 2, 3, 4].map(refused_words), [true, true, true, false]);
     });
 }
