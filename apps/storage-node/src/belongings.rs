@@ -88,13 +88,7 @@ impl Belongings {
         for other in others.roll.spaces {
             let newest = other.configuration()?;
             match self.roll.spaces.iter_mut().find(|space| space.genesis.0 == other.genesis.0) {
-                // Of two lists the newer one: who was taken off by it stays off.
-                Some(known) if known.number >= other.number => known.is_linked |= other.is_linked,
-                Some(known) => {
-                    let (is_linked, configuration) =
-                        (known.is_linked || other.is_linked, known.configuration.clone());
-                    *known = SpaceEntry { is_linked, configuration, ..other };
-                }
+                Some(known) => known.merge(other),
                 None => self.roll.spaces.push(other),
             }
             if let Some(newest) = newest {
@@ -112,6 +106,7 @@ impl Belongings {
         self.roll.members.sort_by_key(|member| (member.since, member.key.0));
         self.roll.invitations.sort_by_key(|ticket| (ticket.issued, ticket.ticket.0));
         self.roll.spaces.sort_by(|one, other| one.genesis.0.cmp(&other.genesis.0));
+        self.roll.spaces.iter_mut().for_each(|space| space.leaving.sort_by_key(|key| key.0));
     }
 
     /// The user's key.
@@ -145,6 +140,30 @@ impl Belongings {
     }
 }
 
+impl SpaceEntry {
+    /// Takes over what another copy of the home says of the same space, but for who keeps its root.
+    fn merge(&mut self, other: SpaceEntry) {
+        let is_linked = self.is_linked || other.is_linked;
+        let is_given_up = self.is_given_up || other.is_given_up;
+        // Of two lists the newer one: who was taken off by it stays off. Of one, who is being taken off by either goes.
+        if self.number < other.number {
+            let configuration = self.configuration.take();
+            *self = SpaceEntry { configuration, ..other };
+        } else if self.number == other.number {
+            self.leaving.extend(other.leaving);
+            self.leaving.sort_by_key(|key| key.0);
+            self.leaving.dedup();
+        }
+        if is_given_up {
+            self.people.clear();
+            self.leaving.clear();
+        }
+        let leaving = &self.leaving;
+        self.people.retain(|allowed| !leaving.contains(&allowed.key));
+        (self.is_linked, self.is_given_up) = (is_linked, is_given_up);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
@@ -154,7 +173,7 @@ mod tests {
     use super::*;
     use crate::identity::Founding;
     use crate::network::NodeEntry;
-    use crate::roll::Invited;
+    use crate::roll::{Allowed, Invited};
 
     fn member(number: u8, may_be_on_drive: bool) -> LetIn {
         LetIn {
@@ -225,5 +244,38 @@ mod tests {
         newer.version += 1;
         assert!(Belongings::from_bytes(&newer.to_bytes().unwrap()).is_err());
         assert!(Belongings::from_bytes(b"{}").is_err());
+    }
+
+    #[test]
+    fn who_is_being_taken_off_a_space_and_that_it_was_given_up_is_forgotten_by_no_copy() {
+        let allowed = |number: u8| Allowed { key: Hex([number; 32]), may_write: true };
+        let space = |number, people: &[u8], leaving: &[u8], is_given_up| SpaceEntry {
+            genesis: Hex(vec![1]),
+            path: "band".into(),
+            is_linked: true,
+            configuration: None,
+            number,
+            people: people.iter().copied().map(allowed).collect(),
+            leaving: leaving.iter().map(|number| Hex([*number; 32])).collect(),
+            is_given_up,
+        };
+        let merged = |mut one: SpaceEntry, other: &SpaceEntry| {
+            one.merge(other.clone());
+            one
+        };
+        let both = |one: SpaceEntry, other: SpaceEntry| {
+            let merged = [merged(one.clone(), &other), merged(other, &one)];
+            assert_eq!(merged[0], merged[1], "in either order");
+            merged[0].clone()
+        };
+        assert_eq!(
+            both(space(3, &[7], &[8], false), space(3, &[7, 8], &[], false)),
+            space(3, &[7], &[8], false)
+        );
+        assert_eq!(
+            both(space(3, &[7], &[8], false), space(4, &[7, 8], &[], false)),
+            space(4, &[7, 8], &[], false)
+        );
+        assert_eq!(both(space(3, &[], &[], true), space(4, &[7], &[8], false)), space(4, &[], &[], true));
     }
 }

@@ -295,6 +295,12 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     assert!(said.contains(&id(&bobs)) && said.contains("neither read nor write"), "{said}");
     printed(&home, &["share", "duo", "--write", &id(&bobs)]);
 
+    // One whose name is gone: it is put back where that is asked for, and for those for whom it was.
+    change_roll(&home, |roll| roll["spaces"][2]["path"] = "trio".into());
+    assert!(refusal(&home, &["share", "trio"]).contains("--put-back"));
+    let said = printed(&home, &["share", "trio", "--put-back"]);
+    assert!(said.contains("trio is there again") && said.contains(&id(&bobs)), "{said}");
+
     // A space that can't be looked at: a removal fails if he was to be off it and is not known to be, and is done in all else.
     let mut bob = bob;
     let broken = |leaving: serde_json::Value| {
