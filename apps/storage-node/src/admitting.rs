@@ -147,7 +147,7 @@ impl Host {
         // for the rest.
         let mut handed_on = Ok(());
         // What `remove` could tell no node; and the nodes that run in this home had lists of their own.
-        match self.list_to_hand_on(kept) {
+        match self.list_to_hand_on(kept.clone()) {
             Ok(None) => {}
             Ok(Some(list)) => {
                 // In force from here on, though it may fail to be kept.
@@ -157,12 +157,13 @@ impl Host {
             Err(failure) => handed_on = Err(failure),
         }
         let revoked = self.overlay.peers().revocations();
+        let kept = self.keep(&kept, &revoked);
         let renewed = self.renew(&revoked);
         let put_out = self.put_out(&roll, &revoked);
         let settled = self.settling.go_on(&self.sharer());
         let answered = self.answer_letters(&roll, &revoked);
         self.keeping.go_on(&self.overlay, self.shelf.as_deref());
-        handed_on.and(renewed).and(put_out).and(settled).and(answered)
+        handed_on.and(kept).and(renewed).and(put_out).and(settled).and(answered)
     }
 
     /// The list of the revoked that the nodes are to have: what this home kept, or, where that and theirs are such that neither
@@ -178,17 +179,22 @@ impl Host {
         }
         lists.push(kept);
         let newest = lists.iter().max_by_key(|list| list.version()).cloned().unwrap_or_default();
-        let (home, network) = (self.home.clone(), self.network.clone());
         if lists.iter().all(|list| remove::is_below(list, &newest)) {
-            let (is_known, theirs) = (own == newest, newest.clone());
-            if lists.last() != Some(&newest) {
-                // Another copy of this home removed somebody: who may do what goes by what lies here.
-                reactor::offload(move || remove::keep(&home, &network, &theirs))?;
-                self.settling.at_once();
-            }
-            return Ok((!is_known).then_some(newest));
+            return Ok(if own == newest { None } else { Some(newest) });
         }
+        let (home, network) = (self.home.clone(), self.network.clone());
         reactor::offload(move || remove::sign(&home, &network, &[], &lists)).map(Some)
+    }
+
+    /// Has the list that is in force here lie here, too, if another copy of this home removed somebody: who may do what goes by it.
+    fn keep(&self, kept: &Revocations, list: &Revocations) -> Result<(), Failure> {
+        if kept == list {
+            return Ok(());
+        }
+        // They are off the spaces next.
+        self.settling.at_once();
+        let (home, network, list) = (self.home.clone(), self.network.clone(), list.clone());
+        reactor::offload(move || remove::keep(&home, &network, &list))
     }
 
     /// Takes off the drive whom `remove` could not.

@@ -107,8 +107,8 @@ pub(crate) struct LetIn {
 
 impl Kind for Roll {
     const KIND: &'static str = "hypha members";
-    /// 2: it has spaces, which a program that knows of none would drop.
-    const VERSION: u32 = 2;
+    /// 3: it has spaces, and who is leaving them or that they were given up, which a program that knows of none would drop.
+    const VERSION: u32 = 3;
     const SECRET: bool = false;
 }
 

@@ -92,8 +92,37 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
         let turn = Turn::take(&home)?;
         let place = volume.look_at_place(name.text()).map_err(at_place)?;
         let begun = begun(&home, &name)?;
-        let (genesis, wish) = match &place {
-            Place::Link(link) => {
+        let gone = begun.as_ref().filter(|space| space.is_linked && !leads_to(&place, space, &network));
+        let (genesis, wish) = match (&place, gone) {
+            (_, Some(space)) if options.put_back => {
+                // With what was in it before: so nobody is let in by the way.
+                if !people.is_empty() {
+                    return Err(refused(
+                        format!("{} is put back with what is in it, and for whom it was", name.text()),
+                        "say it without names first, and look at it",
+                    ));
+                }
+                let genesis = space.genesis()?;
+                opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
+                (genesis, Wish::AsItIs)
+            }
+            (_, None) if options.put_back => {
+                return Err(refused(
+                    format!("no space that this home put at {} is missing there", name.text()),
+                    "`share DIR` without --put-back makes a new one, or changes who may do what",
+                ));
+            }
+            (Place::Free(..), Some(_)) => {
+                return Err(refused(
+                    format!(
+                        "{} was a space, with what is in it, and its link is not there any more",
+                        name.text()
+                    ),
+                    "if you moved a directory above it, say `share NEW-PATH --moved`; if not, somebody who may write to the drive took \
+                     it away: `share DIR --put-back` puts it there again",
+                ));
+            }
+            (Place::Link(link), _) => {
                 let genesis = of_link(link, &name, options.moved, &home, &network)?;
                 let is_begun = is_begun(&home, &genesis)?;
                 opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
@@ -102,44 +131,16 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
                 // A making that was cut short came as far as its link: whom it was to let in, this one does not.
                 (genesis, if is_begun { Wish::Exactly(people) } else { Wish::With(people) })
             }
-            Place::Free(..) if begun.as_ref().is_some_and(|space| space.is_linked) => {
-                if !options.put_back {
-                    return Err(refused(
-                        format!(
-                            "{} was a space, with what is in it, and its link is not there any more",
-                            name.text()
-                        ),
-                        "if you moved a directory above it, say `share NEW-PATH --moved`; if not, somebody who may write to the drive took \
-                         it away: `share DIR --put-back` puts it there again",
-                    ));
-                }
-                // With what was in it before: so nobody is let in by the way.
-                if !people.is_empty() {
-                    return Err(refused(
-                        format!("{} is put back with what is in it, and for whom it was", name.text()),
-                        "say it without names first, and look at it",
-                    ));
-                }
-                let genesis = begun.ok_or_else(|| is_no_space(&name))?.genesis()?;
-                opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
-                (genesis, Wish::AsItIs)
-            }
-            Place::Free(..) if options.put_back => {
-                return Err(refused(
-                    format!("no space that this home knows of was put at {}", name.text()),
-                    "`share DIR` without --put-back makes a new one",
-                ));
-            }
-            Place::Free(..) if options.moved => return Err(is_no_space(&name)),
+            (Place::Free(..), None) if options.moved => return Err(is_no_space(&name)),
             // Whom a making that was cut short was to let in, or did let in, this one does not.
-            Place::Free(uid, gid) => {
+            (Place::Free(uid, gid), None) => {
                 let genesis = make(&home, &network, client, &name, begun, (*uid, *gid))?;
                 opens(space_lists::learn(&sharer, &turn, &genesis)?, &name)?;
                 (genesis, Wish::Exactly(people))
             }
         };
         let published = space_lists::publish(&sharer, &turn, &genesis, &wish, &Revocations::default())?;
-        let is_new = matches!(place, Place::Free(..));
+        let is_new = options.put_back || matches!(place, Place::Free(..));
         // Of a space that is put back nothing is changed, and whoever puts it back is to know for whom it is.
         let told: Vec<AccessChange> = match wish {
             Wish::AsItIs => {
@@ -147,8 +148,13 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
             }
             Wish::With(_) | Wish::Exactly(_) => published.changed,
         };
-        if is_new {
-            volume.make_link(name.text(), &SpaceLink::new(genesis.clone()).encode()).map_err(at_place)?;
+        let own = SpaceLink::new(genesis.clone()).encode();
+        match &place {
+            Place::Free(..) => volume.make_link(name.text(), &own).map_err(at_place)?,
+            Place::Link(link) if options.put_back => {
+                volume.replace_link(name.text(), link, &own).map_err(at_place)?;
+            }
+            Place::Link(_) => {}
         }
         change_roll(&home, |roll| {
             let entry = roll.space_or_new(&genesis, name.text());
@@ -192,16 +198,31 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
     let name = Name::of(&options.path, &options.client)?;
     let settings = client::settings(&options.client)?;
     let changed = with_volume(&options.client, |client, volume| {
-        let Place::Link(link) = volume.look_at_place(name.text()).map_err(at_place)? else {
-            return Err(is_no_space(&name));
+        let link = match volume.look_at_place(name.text()) {
+            Ok(Place::Link(link)) => Some(link),
+            // Whoever may write to the drive can have taken its link away: that is no way to be spared.
+            Err(error) if !options.give_up => return Err(at_place(error)),
+            _ => None,
         };
         let turn = Turn::take(&home)?;
-        let genesis = of_link(&link, &name, options.moved, &home, &network)?;
+        let of_place = || {
+            let found = link.as_ref().map_or_else(
+                || Err(is_no_space(&name)),
+                |link| of_link(link, &name, options.moved, &home, &network),
+            );
+            match (found, begun(&home, &name)?) {
+                (Err(_), Some(space)) if options.give_up => space.genesis(),
+                (found, _) => found,
+            }
+        };
+        let genesis = of_place()?;
         let store = client.block_store();
         let sharer = Sharer { home: &home, network: &network, store: &store, user: client.user() };
         let seal = space_lists::learn(&sharer, &turn, &genesis)?;
         // Where it was put the roll may know only now.
-        of_link(&link, &name, options.moved, &home, &network)?;
+        if seal != Seal::GivenUp {
+            of_place()?;
+        }
         match seal {
             Seal::Ours => {}
             Seal::Others(error) if !options.give_up => return Err(sealed(&error)),
@@ -266,6 +287,13 @@ fn in_words(change: &AccessChange) -> String {
     format!("{} ({})", change.name, &NodeId::of(&change.key).to_string()[..SHOWN_DIGITS])
 }
 
+/// Whether what is at a place leads to a space that this home has.
+fn leads_to(place: &Place, space: &SpaceEntry, network: &Network) -> bool {
+    let Place::Link(link) = place else { return false };
+    let link = SpaceLink::decode(link, &network.volume_owner());
+    link.is_some_and(|link| link.genesis().to_bytes() == space.genesis.0)
+}
+
 /// Refuses what can't be changed by a list, since it does not open here.
 fn opens(seal: Seal, name: &Name) -> Result<(), Failure> {
     match seal {
@@ -315,7 +343,7 @@ fn of_link(
     network: &Network,
 ) -> Result<Signed<Genesis>, Failure> {
     space_lists::led_to(link, name.text(), is_moved, &Roll::read(home)?, network)
-        .map_err(|reason| refused(reason, "look at who may write to the drive, with `members`"))
+        .map_err(|reason| refused(reason, "look at who may write to the drive, with `members`; if a space of yours was there, `share DIR --put-back` puts it back"))
 }
 
 /// The space that the roll has at `name`, but for what was given up.

@@ -155,13 +155,15 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     let bob = Running::start(&["mount", "--home", text(&bobs), text(&b)], "the drive is");
     assert!(is_denied(list(&b.join("band"))));
 
-    // One of two writers puts something into the place of a space's root that nobody opens. Where the owner gives that space up
-    // neither of them writes there any more: what there was before is nobody's to put back.
+    // One of two writers seals a space's root so that it opens to her only once it is another's turn. Where the owner gives that
+    // space up it opens to nobody, and neither of them writes there any more: what there was before is nobody's to put back.
     printed(&home, &["share", "choir", "--write", &id(&bobs), "--write", &id(&carols)]);
-    keys::overwrite_the_last_space(&home, &carols, b"no root at all").unwrap();
+    let [hers, owners] = [&carols, &home].map(|home| keys::identity(&home.join("user.key")));
+    keys::seal_the_last_space(&home, &carols, &[&hers, &owners], 1);
     assert!(refusal(&home, &["unshare", "choir", "--from", &id(&carols)]).contains("does not open here"));
     let said = printed(&home, &["unshare", "choir", "--from", &id(&carols), "--give-up"]);
     assert!(said.contains("choir is given up"), "{said}");
+    assert_eq!(keys::that_open_the_last_space(&home, &[&hers, &owners]), []);
     for writer in [&bobs, &carols] {
         assert!(keys::overwrite_the_last_space(&home, writer, b"what there was before").is_err());
     }
@@ -198,7 +200,7 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     printed(&home, &[&share[..], &["--moved"]].concat());
 
     // Bob puts its link at another name of the drive: that neither shows it nor shuts it, whichever is looked at first.
-    keys::link_the_last_space(&home, &bobs, "accounts");
+    keys::link_a_space(&home, &bobs, 2, "accounts");
     let accounts = a.join("accounts");
     eventually("it is listed", SOON, || list(&a).unwrap().contains(&"accounts".into()));
     assert!(is_denied(list(&accounts)) && is_denied(fs::write(accounts.join("secret"), "no")));
@@ -208,6 +210,16 @@ fn who_is_on_a_spaces_list_reads_and_writes_there_and_nobody_else() {
     assert!(is_denied(list(&accounts)) && reads(&a.join("y/inner/mine"), "mine"));
     assert!(is_denied(list(&accounts)));
     assert!(refusal(&home, &["share", text(&accounts)]).contains("put at y/inner"));
+
+    // He puts it into another space's place: the owner puts that one back, with what was in it and for whom it was.
+    keys::link_a_space(&home, &bobs, 2, "band");
+    assert!(refusal(&home, &["share", "band"]).contains("--put-back"));
+    assert!(
+        refusal(&home, &["share", "band", "--put-back", "--write", &id(&bobs)]).contains("without names")
+    );
+    assert!(printed(&home, &["share", "band", "--put-back"]).contains("band is there again"));
+    eventually("it shows", SOON, || reads(&a.join("band/later"), "not for bob"));
+    assert!(refusal(&home, &["share", "band", "--put-back"]).contains("is missing there"));
     assert!(up.stop().success());
 }
 
@@ -270,7 +282,7 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     printed(&home, &["share", "choir", "--write", &id(&bobs)]);
     let (his, friends) = (keys::identity(&bobs.join("user.key")), Identity::from_seed(&[9; 32]));
     let both = [&his, &friends];
-    keys::seal_the_last_space(&home, &bobs, &both);
+    keys::seal_the_last_space(&home, &bobs, &both, 0);
     let still_opens = || keys::that_open_the_last_space(&home, &both) == both.map(Identity::public_key);
     let unshare = ["unshare", "choir", "--from", &id(&bobs)];
     assert!(refusal(&home, &unshare).contains("has sealed it to others") && still_opens());
@@ -282,6 +294,9 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
         up.drain()
     );
     assert!(refusal(&home, &["share", "choir"]).contains("has sealed it") && still_opens());
+    // Also if he takes its link away by which the owner would find it.
+    keys::link_a_space(&home, &bobs, 0, "choir");
+    assert!(refusal(&home, &unshare).contains("put at band (old)"));
     let said = printed(&home, &[&unshare[..], &["--give-up"]].concat());
     assert!(said.contains("nobody opens what is in it"), "{said}");
     assert_eq!(keys::that_open_the_last_space(&home, &both), []);
@@ -294,12 +309,6 @@ fn what_is_closed_in_a_space_is_kept_as_in_the_drive() {
     let said = printed(&home, &["share", "duo"]);
     assert!(said.contains(&id(&bobs)) && said.contains("neither read nor write"), "{said}");
     printed(&home, &["share", "duo", "--write", &id(&bobs)]);
-
-    // One whose name is gone: it is put back where that is asked for, and for those for whom it was.
-    change_roll(&home, |roll| roll["spaces"][2]["path"] = "trio".into());
-    assert!(refusal(&home, &["share", "trio"]).contains("--put-back"));
-    let said = printed(&home, &["share", "trio", "--put-back"]);
-    assert!(said.contains("trio is there again") && said.contains(&id(&bobs)), "{said}");
 
     // A space that can't be looked at: a removal fails if he was to be off it and is not known to be, and is done in all else.
     let mut bob = bob;

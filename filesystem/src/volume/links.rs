@@ -95,10 +95,28 @@ impl Volume {
     ///
     /// Until then.
     pub fn make_link(&self, path: &str, link: &[u8]) -> Result<(), LinkError> {
+        self.set_link(path, link, None)
+    }
+
+    /// Puts a link at `path` in the place of another one, which it has to be, and returns once a quorum has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::make_link`].
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn replace_link(&self, path: &str, old: &[u8], link: &[u8]) -> Result<(), LinkError> {
+        self.set_link(path, link, Some(old))
+    }
+
+    fn set_link(&self, path: &str, link: &[u8], old: Option<&[u8]>) -> Result<(), LinkError> {
         self.refresh();
         let (directory, name) = self.split(path)?;
         self.make_room(LINK_CHANGE_BYTES)?;
-        let number = explain(self.change(|state| state.put_link(directory, name.as_bytes(), link)), path)?;
+        let number =
+            explain(self.change(|state| state.put_link(directory, name.as_bytes(), link, old)), path)?;
         self.sync_to(number)?;
         self.wait_until_settled();
         // A merge may have given it the name of a conflict.
@@ -143,11 +161,17 @@ impl State {
         entry.link().map(Place::Link).ok_or_else(|| Errno::EEXIST.into())
     }
 
-    fn put_link(&mut self, parent: u64, name: &[u8], link: &[u8]) -> Step<u64> {
+    fn put_link(&mut self, parent: u64, name: &[u8], link: &[u8], old: Option<&[u8]>) -> Step<u64> {
         self.writable()?;
         let mut directory = self.directory(parent)?;
         let key = self.entry_key(parent, name)?;
-        if self.entry(&key)?.is_some() {
+        let found = self.entry(&key)?.map(|entry| entry.link());
+        let is_as_said = match (&found, old) {
+            (None, None) => true,
+            (Some(Some(found)), Some(old)) => *found == old,
+            _ => false,
+        };
+        if !is_as_said {
             return Err(Errno::EEXIST.into());
         }
         let inode = self.draw_inode();
@@ -197,6 +221,13 @@ mod tests {
                 assert_eq!(volume.look_at_place(path), Ok(Place::Link(Bytes::from_static(b"link"))));
                 assert_eq!(volume.make_link(path, b"other"), occupied(path));
             }
+            assert_eq!(volume.replace_link("a", b"no", b"other"), occupied("a"), "it is another by now");
+            for path in ["b", "there"] {
+                assert_eq!(volume.replace_link(path, b"link", b"other"), occupied(path));
+            }
+            volume.replace_link("there/new", b"link", b"other").unwrap();
+            let other = Ok(Place::Link(Bytes::from_static(b"other")));
+            assert_eq!(volume.look_at_place("there/new"), other);
             assert_eq!(volume.look_at_place("a/within"), Err(LinkError::NoDirectory { path: "a".into() }));
             let refused = [
                 volume.lookup(ROOT, b"a").map(drop),

@@ -8,6 +8,7 @@ use dht::block::mutable::{Genesis, Signed};
 use filesystem::access::list::{AccessList, Found};
 use filesystem::access::{RootError, open_root};
 
+use super::sealed::says_given_up;
 use super::{Turn, keys, people_of, read_roll};
 use crate::errors::Failure;
 use crate::roll::Roll;
@@ -37,12 +38,19 @@ pub(crate) fn learn(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) ->
     let keys = keys(sharer, genesis)?;
     let failed = |reason: String| Failure::Sharing { reason };
     let record = sharer.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
-    let writers = sharer.store.writers(&keys.register).map_err(|error| failed(error.to_string()))?;
-    let root = record.as_ref().map(|record| open_root(&record.payload, record.version, &keys.secret));
     let bytes = genesis.to_bytes();
     let entry = read_roll(sharer)?.0.spaces.into_iter().find(|space| space.genesis.0 == bytes);
-    match root.transpose() {
-        Ok(Some(root)) => match root.charter.access_list(&genesis.owner, &keys.register) {
+    let is_given_up = record.as_ref().is_some_and(|record| says_given_up(record, &genesis.owner));
+    if entry.as_ref().is_some_and(|entry| entry.is_given_up != is_given_up) {
+        Roll::change(sharer.home, |roll| {
+            roll.given_up(genesis, is_given_up);
+            Ok(())
+        })?;
+    }
+    let root = record.map(|record| open_root(&record.payload, record.version, &keys.secret)).transpose();
+    match (root, entry) {
+        (_, Some(_)) if is_given_up => Ok(Seal::GivenUp),
+        (Ok(Some(root)), entry) => match root.charter.access_list(&genesis.owner, &keys.register) {
             Found::List(list) => Roll::change(sharer.home, |roll| {
                 roll.learn(genesis, &list);
                 Ok(Seal::Ours)
@@ -50,26 +58,12 @@ pub(crate) fn learn(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) ->
             _ if entry.is_some() => Ok(Seal::Ours),
             _ => Err(failed("this home does not have the space, and it has no list of its owner's".into())),
         },
-        Ok(None) if entry.is_some() => Ok(Seal::Ours),
-        Ok(None) => Err(failed("this home does not have the space, and the nodes have nothing of it".into())),
-        Err(error) => {
-            let entry = entry.ok_or_else(|| failed("this home does not have the space".into()))?;
-            let is_owners = record.is_some_and(|record| record.writer == genesis.owner);
-            if entry.is_given_up || was_given_up(&error, is_owners, writers.is_empty()) {
-                return Roll::change(sharer.home, |roll| {
-                    roll.given_up(genesis);
-                    Ok(Seal::GivenUp)
-                });
-            }
-            Ok(Seal::Others(error))
+        (Ok(None), Some(_)) => Ok(Seal::Ours),
+        (Err(error), Some(_)) => Ok(Seal::Others(error)),
+        (_, None) => {
+            Err(failed("this home does not have the space, and it has no list of its owner's".into()))
         }
     }
-}
-
-/// Whether another copy of this home gave a space up whose root does not open: each of this home's opens to it, but for that which
-/// takes all writers off.
-fn was_given_up(error: &RootError, is_owners: bool, has_no_writer: bool) -> bool {
-    is_owners && has_no_writer && !matches!(error, RootError::Newer { .. })
 }
 
 impl Roll {
@@ -89,43 +83,52 @@ impl Roll {
         }
     }
 
-    /// Has it say that nobody opens a space any more, and that nobody is in it.
-    pub(super) fn given_up(&mut self, genesis: &Signed<Genesis>) {
+    /// Has it say whether a space was given up. If so nobody is in it.
+    pub(super) fn given_up(&mut self, genesis: &Signed<Genesis>, is_given_up: bool) {
         let bytes = genesis.to_bytes();
         for space in self.spaces.iter_mut().filter(|space| space.genesis.0 == bytes) {
-            space.is_given_up = true;
-            space.people.clear();
-            space.leaving.clear();
+            space.is_given_up = is_given_up;
+            if is_given_up {
+                space.people.clear();
+                space.leaving.clear();
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use dht::{HeaderHash, Record};
     use overlay::NodeId;
     use reactor::crypto::Identity;
 
-    use super::super::tests::people;
+    use super::super::tests::{key, people};
     use super::*;
     use crate::network::Hex;
 
     #[test]
-    fn a_space_that_was_given_up_is_told_from_one_that_a_writer_keeps_to_himself() {
-        let (sealed, old) = (RootError::NotAReader, RootError::Misplaced { made_for: 7, found: 8 });
-        for error in [&sealed, &old, &RootError::Malformed] {
-            assert!(was_given_up(error, true, true), "{error:?}");
-            assert!(!was_given_up(error, false, true) && !was_given_up(error, true, false), "{error:?}");
-        }
-        // A newer version of this program may have written it.
-        assert!(!was_given_up(&RootError::Newer { flags: 1 }, true, true));
+    fn a_space_is_given_up_by_the_owners_word_and_not_by_what_does_not_open() {
+        let record = |payload: &'static [u8], writer: u8| Record {
+            version: 7,
+            payload: Bytes::from_static(payload),
+            header_hash: HeaderHash([7; 32]),
+            writer: key(writer),
+        };
+        let word = b"hypha: this space was given up by its owner";
+        assert!(says_given_up(&record(word, 1), &key(1)));
+        // A writer's; and what a newer version of this program may have written.
+        assert!(!says_given_up(&record(word, 2), &key(1)) && !says_given_up(&record(b"\x04", 1), &key(1)));
         let genesis =
             Genesis::sign(&Identity::from_seed(&[1; 32]), [5; 32], vec![NodeId([1; 32])], Vec::new());
         let mut roll = Roll::default();
         let space = roll.space_or_new(&genesis, "docs");
         space.people = people(&[(2, true), (3, false)]);
         space.leaving = vec![Hex([4; 32])];
-        roll.given_up(&genesis);
+        roll.given_up(&genesis, true);
         let space = &roll.spaces[0];
         assert!(space.is_given_up && space.people.is_empty() && space.leaving.is_empty());
+        roll.given_up(&genesis, false);
+        assert!(!roll.spaces[0].is_given_up);
     }
 }

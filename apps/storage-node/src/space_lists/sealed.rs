@@ -1,19 +1,23 @@
 //! What can be done with a space that one of its writers has sealed to others than its owner: it is given up, at the price of what
 //! is in it. Whoever has the key reads it as long as nothing is done, and may copy it out: so only who asks for it has it done.
 //!
-//! The price is that a root says for which value of the register it was made, and opens as no other. The owner can't make one anew,
-//! since he can't open it, and the register's writers change with a value only. **All of them are taken off**: one who stayed could
-//! put the root that there was before under its next number, and nothing is lost by taking him off as well.
+//! The price is that the register's writers change with a value only, and the owner can't make a root anew that he can't open. What he
+//! puts in its place is a word of his own and no root: a writer may have made the one that is there so that it opens under the next
+//! number. **All of them are taken off**: one who stayed could put the former root back, and nothing is lost by taking him off as well.
 
+use bytes::Bytes;
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, SwapError};
+use dht::{BlockStore, Record, SwapError};
 use filesystem::access::{RootError, VolumeKeys, open_root};
+use reactor::crypto::PublicKey;
 
 use super::{Turn, keys};
 use crate::errors::Failure;
 use crate::roll::Roll;
 use crate::sharing::Sharer;
 
+/// What stands in the place of the root of a space that was given up. No root begins so.
+const GIVEN_UP: &[u8] = b"hypha: this space was given up by its owner";
 /// How often a writer may be faster: a mount of his writes once a second.
 const TRIES: usize = 64;
 
@@ -35,6 +39,11 @@ pub(crate) fn sealed(error: &RootError) -> Failure {
     }
 }
 
+/// Whether it is the owner's word that the space was given up.
+pub(super) fn says_given_up(record: &Record, owner: &PublicKey) -> bool {
+    record.writer == *owner && record.payload == GIVEN_UP
+}
+
 /// Gives a space up: the nodes take nothing more of anybody for it, and nobody opens what is in it.
 ///
 /// # Errors
@@ -52,12 +61,12 @@ pub(crate) fn strike_off(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis
             return Err(failed("it opens here again, and is not given up: say it without --give-up".into()));
         }
         let expected = Some(record.header_hash);
-        match sharer.store.swap_with_writers(&register, expected, &record.payload, &|writers| writers.clear())
-        {
+        let payload = Bytes::from_static(GIVEN_UP);
+        match sharer.store.swap_with_writers(&register, expected, &payload, &|writers| writers.clear()) {
             // If this is cut short here, the register says it.
             Ok(_) => {
                 return Roll::change(sharer.home, |roll| {
-                    roll.given_up(genesis);
+                    roll.given_up(genesis, true);
                     Ok(())
                 });
             }

@@ -19,6 +19,9 @@ use crate::sharing::Sharer;
 /// How often the roots of the drive's spaces are looked at: what failed there is rare, and each look asks the nodes.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// So many reasons are told of one space: some have numbers in them, which whoever writes there can have change each minute.
+const REASONS_MAX: usize = 4;
+
 /// A space whose root does not say what the roll says, as far as is known.
 #[derive(Debug)]
 pub(crate) struct Unsettled {
@@ -92,7 +95,10 @@ impl Settling {
 fn news<'a>(told: &mut BTreeSet<(String, String)>, unsettled: &'a [Unsettled]) -> Vec<&'a Unsettled> {
     told.retain(|(path, _)| unsettled.iter().any(|space| space.path() == path));
     let mut is_new = |space: &&Unsettled| {
-        !space.is_busy && told.insert((space.path().to_owned(), space.reason().to_owned()))
+        let known = told.iter().filter(|(path, _)| path == space.path()).count();
+        !space.is_busy
+            && known < REASONS_MAX
+            && told.insert((space.path().to_owned(), space.reason().to_owned()))
     };
     unsettled.iter().filter(|space| is_new(space)).collect()
 }
@@ -185,6 +191,10 @@ mod tests {
         for again in ["no node", "sealed"] {
             assert!(reasons(unsettled("docs", again)).is_empty());
         }
+        for number in 0..2 {
+            assert_eq!(reasons(unsettled("docs", &format!("version {number}"))).len(), 1);
+        }
+        assert!(reasons(unsettled("docs", "version 2")).is_empty(), "a log has an end");
         // It was well meanwhile.
         assert!(news(&mut told, &[]).is_empty());
         assert_eq!(news(&mut told, &[unsettled("docs", "sealed")]).len(), 1);

@@ -15,7 +15,7 @@ use dht::block::configuration::Membership;
 use dht::block::mutable::{Genesis, Signed};
 use dht::{BlockStore, RegisterAddress, SwapError, owner_tag};
 use filesystem::access::{RootSealer, SpaceLink, VolumeKeys, open_root};
-use filesystem::volume::{Options, Volume};
+use filesystem::volume::{Options, Place, Volume};
 use overlay::{Config, Node, Passport, Peers, Rights, Role};
 use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::Service;
@@ -62,15 +62,15 @@ pub fn that_open_the_last_space(home: &Path, keys: &[&Identity]) -> Vec<PublicKe
 }
 
 /// Has the user of `writer` seal the space that is the last in the roll of `home` to `readers` and to nobody else, which no command
-/// does: whoever may write can.
-pub fn seal_the_last_space(home: &Path, writer: &Path, readers: &[&Identity]) {
+/// does: whoever may write can. The root opens as soon as `ahead` others have come after it.
+pub fn seal_the_last_space(home: &Path, writer: &Path, readers: &[&Identity], ahead: u64) {
     let user = identity(&writer.join("user.key"));
     as_user(home, writer, |client| {
         let register = opened(client, &last_space(home));
         let record = client.read(&register).unwrap().expect("the space has a root");
         let mut root = open_root(&record.payload, record.version, &user.sealing_key()).unwrap();
         root.charter.readers = readers.iter().map(|reader| reader.sealing_key().public()).collect();
-        (root.version, root.previous) = (record.version + 1, Some(record.header_hash));
+        (root.version, root.previous) = (record.version + 1 + ahead, Some(record.header_hash));
         let payload = RootSealer::new().seal(&root);
         client.compare_and_swap(&register, Some(record.header_hash), payload).unwrap();
     });
@@ -85,16 +85,22 @@ pub fn overwrite_the_last_space(home: &Path, writer: &Path, payload: &'static [u
     })
 }
 
-/// Has the user of `writer` put a link to the same space at a name of the drive that its owner did not give it.
-pub fn link_the_last_space(home: &Path, writer: &Path, name: &str) {
+/// Has the user of `writer` put a link to the space that has this place in the roll at a name of the drive that its owner did not
+/// give it, also in the place of another's.
+pub fn link_a_space(home: &Path, writer: &Path, space: usize, name: &str) {
     let network = read(&home.join("network.json"));
     let secret = identity(&writer.join("user.key")).sealing_key();
     as_user(home, writer, |client| {
         let register = opened(client, &bytes(&network["volume"]["genesis"]));
         let keys = VolumeKeys { register, secret, readers: Vec::new() };
         let volume = Volume::open(Rc::new(client.clone()), keys, Options::default()).unwrap();
-        let genesis = Signed::<Genesis>::from_bytes(&last_space(home)).unwrap();
-        volume.make_link(name, &SpaceLink::new(genesis).encode()).unwrap();
+        let roll = read(&home.join("members/roll.json"));
+        let genesis = Signed::<Genesis>::from_bytes(&bytes(&roll["spaces"][space]["genesis"])).unwrap();
+        let link = SpaceLink::new(genesis).encode();
+        match volume.look_at_place(name).unwrap() {
+            Place::Link(old) => volume.replace_link(name, &old, &link).unwrap(),
+            Place::Free(..) => volume.make_link(name, &link).unwrap(),
+        }
         volume.close().stored().unwrap();
     });
 }
