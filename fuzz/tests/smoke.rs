@@ -14,8 +14,8 @@ use fuzz::{TARGETS, Target};
 const ROUNDS: u64 = 20_000;
 /// Where a parser is slow (signatures), fewer rounds will do.
 const TIME_LIMIT: Duration = Duration::from_secs(8);
-/// A single input that takes longer has found a loop that its length does not bound.
-const INPUT_TIME_LIMIT: Duration = Duration::from_secs(2);
+/// A single input that takes longer has found a loop that its length does not bound, however busy the machine is.
+const INPUT_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn no_input_panics_or_hangs_any_parser() {
