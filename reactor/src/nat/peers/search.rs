@@ -9,7 +9,8 @@
 //! Which side is which, two relays tell: who is seen alike by both draws, who is not opens. Whoever has one relay does both.
 //!
 //! What it costs is bounded: [`AT_ONCE`] searches at a time, each of [`SOCKETS`] sockets and [`DRAWN_MAX`] packets of some 60 bytes to the one address
-//! that a peer names and that is no neighbour's, and each search for a peer that was in vain doubles the pause to the next.
+//! that a peer names and that is no neighbour's, [`DRAWN_EACH_MINUTE`] to all together, and each search for a peer that was in vain
+//! doubles the pause to the next.
 //!
 //! What it is not: the choice of a path. Two such routers are not brought together: both would have to guess.
 
@@ -17,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::message::{Message, SessionTag};
@@ -34,7 +35,8 @@ const LASTS_MAX: Duration = Duration::from_secs(10);
 
 /// Searches at once: both sides have to be at it at the same time.
 const AT_ONCE: usize = 4;
-/// Sockets that one side opens, for each. The kernel gives a process 1,024 descriptors where nobody asks for more.
+/// Sockets that one side opens, for each: 640 at most. Where the kernel gives a process 1,024 descriptors and it needs more than the
+/// rest for itself, it has to ask for more, as `storage-node` does.
 const SOCKETS: usize = 160;
 /// They are opened so many at a time, so that no router's queue overflows.
 const OPENED_AT_ONCE: usize = 32;
@@ -43,6 +45,8 @@ const DRAWN_AT_ONCE: usize = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 /// And in all.
 const DRAWN_MAX: usize = 2_000;
+/// Whoever is searched for, the process sends no more in a minute: any member can name any address for its router's.
+const DRAWN_EACH_MINUTE: usize = 4_000;
 /// Routers lend no ports below.
 const PORT_MIN: u16 = 1_024;
 
@@ -74,6 +78,8 @@ pub(super) struct Search {
     outlets: RefCell<BTreeMap<SocketAddr, Outlet>>,
     waiting: RefCell<VecDeque<u64>>,
     wanted: Waiters,
+    /// When the minute began, and what was drawn in it.
+    drawn: Cell<(Option<Instant>, usize)>,
 }
 
 /// What is known of our own router.
@@ -107,6 +113,7 @@ impl Search {
             outlets: RefCell::default(),
             waiting: RefCell::default(),
             wanted: Waiters::new(&"a peer to search a way to"),
+            drawn: Cell::default(),
         }
     }
 
@@ -117,6 +124,17 @@ impl Search {
             waiting.push_back(number);
             self.wanted.wake_all();
         }
+    }
+
+    /// Whether so many packets more may go to ports that are drawn.
+    fn may_draw(&self, count: usize, now: Instant) -> bool {
+        let (begun, drawn) = match self.drawn.get() {
+            (Some(begun), drawn) if now < begun + Duration::from_secs(60) => (begun, drawn),
+            _ => (now, 0),
+        };
+        let may = drawn + count <= DRAWN_EACH_MINUTE;
+        self.drawn.set((Some(begun), drawn + if may { count } else { 0 }));
+        may
     }
 
     /// Sends by the socket of its own that the address has; whether it has one. What finds no room there is lost.
@@ -214,13 +232,12 @@ fn search(core: &Rc<Core>, number: u64, to: SocketAddr) {
         let mut drawn = 0;
         while !is_over() {
             if shown != Shown::Alike && opened < SOCKETS {
-                for _ in 0..OPENED_AT_ONCE {
-                    // Where there is no room for so many, fewer have to do.
-                    let _ = s.try_spawn(|| open(core, number, to, until));
-                }
-                opened += OPENED_AT_ONCE;
+                // Where there is no room for so many, fewer have to do.
+                let begun = (0..OPENED_AT_ONCE).map(|_| s.try_spawn(|| open(core, number, to, until)));
+                opened += begun.filter(Result::is_ok).count();
             }
-            if shown != Shown::Each && drawn < DRAWN_MAX {
+            let may_draw = || drawn < DRAWN_MAX && core.search.may_draw(DRAWN_AT_ONCE, now());
+            if shown != Shown::Each && may_draw() {
                 for _ in 0..DRAWN_AT_ONCE {
                     let span = u64::from(u16::MAX - PORT_MIN) + 1;
                     let port = PORT_MIN + (random::number() % span) as u16;
@@ -237,7 +254,7 @@ fn search(core: &Rc<Core>, number: u64, to: SocketAddr) {
 }
 
 /// Opens one socket, asks the peer by it, and makes it the peer's when something of it has come.
-fn open(core: &Rc<Core>, number: u64, to: SocketAddr, until: std::time::Instant) {
+fn open(core: &Rc<Core>, number: u64, to: SocketAddr, until: Instant) {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -297,6 +314,16 @@ fn receive(core: &Weak<Core>, socket: &UdpSocket, expected: SocketAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn however_many_are_searched_for_little_is_drawn_in_a_minute() {
+        let (search, begun) = (Search::new(), Instant::now());
+        let drawn_at =
+            |now| (0..10_000).filter(|_| search.may_draw(DRAWN_AT_ONCE, now)).count() * DRAWN_AT_ONCE;
+        assert_eq!(drawn_at(begun), DRAWN_EACH_MINUTE);
+        assert_eq!(drawn_at(begun + Duration::from_secs(59)), 0);
+        assert_eq!(drawn_at(begun + Duration::from_secs(60)), DRAWN_EACH_MINUTE);
+    }
 
     #[test]
     fn two_relays_tell_what_the_router_does() {
