@@ -29,7 +29,7 @@ use nat_lab::Kind;
 /// Has the real program reach others through routers of every kind, and prints how it did.
 #[derive(Parser)]
 struct Arguments {
-    /// Only these kinds of routers, of those that are listed with --kinds=help.
+    /// Only these kinds of routers; a name that is none prints all.
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
     /// Calls from each to each.
@@ -50,7 +50,7 @@ struct Arguments {
     /// Has a drive written while the ways change, between the first two kinds given [default: two home routers].
     #[arg(long)]
     changes: bool,
-    /// Of the changes only these, of those that are listed with --only=help.
+    /// Of the changes only these, of flush, move, udp, cut, silence, kill and drop.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The program that is tried [default: built as this one].
