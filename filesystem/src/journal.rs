@@ -16,6 +16,7 @@
 mod note;
 mod reader;
 mod record;
+mod replay;
 
 use std::cell::Cell;
 use std::io;
@@ -29,7 +30,6 @@ use reactor::sync::{Mutex, MutexGuard};
 
 use crate::access::VolumeKeys;
 use crate::errno::Errno;
-use reader::Reader;
 pub(crate) use record::Item;
 use record::{RECORD_SIZE, Records};
 
@@ -166,6 +166,8 @@ pub(crate) struct Journal {
     files: Mutex<Files>,
     /// What the files hold stands on a root that was left.
     is_outdated: Cell<bool>,
+    /// How often the last replay met what is no torn end, and that it can't read.
+    unread: Cell<usize>,
 }
 
 fn path_of(directory: &Path, number: u64) -> PathBuf {
@@ -228,23 +230,6 @@ impl Journal {
         }
     }
 
-    /// The journal in `directory` as it is now, for [`Journal::replay`] and nothing else, whoever uses it.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError::Io`].
-    ///
-    /// # Suspends
-    ///
-    /// While the directory is read.
-    pub(crate) fn look(directory: &Path, keys: &VolumeKeys) -> Result<Journal, JournalError> {
-        let found = match numbers(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            found => found.map_err(|error| JournalError::Io(directory.into(), error))?,
-        };
-        Ok(Journal::new(directory.into(), None, found, keys))
-    }
-
     fn new(directory: PathBuf, lock: Option<File>, found: Vec<u64>, keys: &VolumeKeys) -> Journal {
         let last_number = found.last().copied().unwrap_or(0);
         Journal {
@@ -254,6 +239,7 @@ impl Journal {
             register: keys.register,
             files: Mutex::new(Files { last_number, found, ..Files::default() }),
             is_outdated: Cell::new(false),
+            unread: Cell::new(0),
         }
     }
 
@@ -290,41 +276,6 @@ impl Journal {
     /// Until it comes.
     pub(crate) fn turn(&self) -> MutexGuard<'_, Files> {
         self.files.lock()
-    }
-
-    /// Hands over what earlier mounts left, oldest first, a record at a time.
-    ///
-    /// # Errors
-    ///
-    /// [`JournalError`], or the error of `take`.
-    ///
-    /// # Suspends
-    ///
-    /// While the files are read, and as `take` does.
-    pub(crate) fn replay<E: From<JournalError>>(
-        &self,
-        mut take: impl FnMut(Vec<Item>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let found = self.files.lock().found.clone();
-        for number in found {
-            let path = path_of(&self.directory, number);
-            let whole = {
-                let Some(mut reader) = Reader::open(self, &path)? else { continue };
-                let mut whole = 0;
-                // Which records are of whole groups is known only at the end of each: hence two readings.
-                while let Some((_, ends_group)) = reader.next(self)? {
-                    whole = if ends_group { reader.record_count } else { whole };
-                }
-                whole
-            };
-            let Some(mut reader) = Reader::open(self, &path)? else { continue };
-            while reader.record_count < whole
-                && let Some((items, _)) = reader.next(self)?
-            {
-                take(items)?;
-            }
-        }
-        Ok(())
     }
 
     /// Whether the group that is being put together has to be a snapshot, which would take `snapshot_bytes`.

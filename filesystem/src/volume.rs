@@ -127,6 +127,8 @@ pub struct Volume {
     newer: RefCell<Option<(Root, Record)>>,
     freshness: freshness::Freshness,
     lease: lease::Lease,
+    /// The number of the newest list that a root had of who may do what.
+    list_number: Cell<u64>,
     /// How many have pointers in their hands.
     holds: Cell<usize>,
     /// What the commit that is being published points to anew, though it was stored before a collection began.
@@ -300,6 +302,7 @@ impl Volume {
             newer: RefCell::new(None),
             freshness: freshness::Freshness::default(),
             lease,
+            list_number: Cell::new(0),
             holds: Cell::new(0),
             kept: RefCell::default(),
             last_usage: Cell::new(None),

@@ -199,3 +199,77 @@ fn what_a_reader_left_waits_at_the_end_and_he_is_told_why() {
         );
     });
 }
+
+#[test]
+fn a_list_that_a_writer_put_back_says_nothing_and_one_who_was_taken_off_stays_so() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let owner = Identity::from_seed(&[1; 32]);
+        share(&store, &owner, Access::Write, 2);
+        let volume = opened(&store, directory.path(), Some(&owner));
+        for (access, number) in [(Access::None, 1), (Access::Read, 1)] {
+            share(&store, &owner, access, number);
+            let newest = store.memory.read(&keys(&store).register).unwrap().unwrap().version;
+            until("it is seen", || volume.version() >= newest);
+            assert_eq!(volume.shut_for(), None, "{number}");
+        }
+        share(&store, &owner, Access::None, 3);
+        until("he hears it", || volume.shut_for() == Some(Cause::TakenOff));
+        share(&store, &owner, Access::Write, 4);
+        reactor::sleep(Duration::from_millis(100));
+        assert_eq!(volume.shut_for(), Some(Cause::TakenOff), "it waits for no nodes any more");
+        volume.on_removed();
+        assert_eq!(volume.shut_for(), Some(Cause::Removed));
+        let _ = volume.close();
+    });
+}
+
+#[test]
+fn what_was_sent_to_nodes_and_is_in_no_root_is_kept_as_content() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let volume = opened(&store, directory.path(), None);
+        let content: Vec<u8> = (0..3_000_000u32).map(|at| (at / 77) as u8).collect();
+        let file = write_file(&volume, ROOT, "large", &content);
+        // Some objects are stored, and then nothing is.
+        store.budget.set(2);
+        assert!(volume.sync(None, false).is_err() && store.put_bytes.get() > 1_000_000);
+        volume.on_removed();
+        assert!(matches!(volume.close(), Ending::InJournal { cause: Cause::Removed, .. }));
+        let left = left(nowhere(&store), &store, directory.path());
+        assert!(left.read(file, 0, 3_000_000).unwrap().concat() == content);
+    });
+}
+
+#[test]
+fn a_damaged_journal_is_not_an_empty_one() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let volume = opened(&store, directory.path(), None);
+        store.budget.set(0);
+        write_file(&volume, ROOT, "file", &[1; 50_000]);
+        assert!(matches!(volume.close(), Ending::InJournal { .. }));
+        let file = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("journal-"));
+        let file = file.unwrap();
+        let whole = std::fs::read(&file).unwrap();
+        for at in [20, whole.len() / 2] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&file, damaged).unwrap();
+            let left = left(nowhere(&store), &store, directory.path());
+            assert!(left.unread > 0, "at {at}");
+        }
+        // What a crash leaves is no damage.
+        std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        assert!(LeftBehind::open(nowhere(&store), keys(&store), directory.path()).unwrap().is_none());
+    });
+}

@@ -9,6 +9,7 @@
 mod export;
 mod places;
 
+use std::path::Path;
 use std::rc::Rc;
 
 use filesystem::calendar::Civil;
@@ -34,7 +35,7 @@ pub(crate) fn journal(options: &Journal) -> Result<(), Failure> {
     let settings = client::settings(&options.place().client)?;
     let directory = options.place().directory.clone();
     let base = directory.clone().or_else(|| settings.clients.clone());
-    let plan = base.map(|base| Plan::make(&base, None, None, Usual::AsBefore)).transpose()?;
+    let plan = base.as_ref().map(|base| Plan::make(base, None, None, Usual::AsBefore)).transpose()?;
     let into = match &options.action {
         Some(JournalAction::Export { into, .. }) => {
             export::refuse_unless_empty(into)?;
@@ -59,7 +60,11 @@ pub(crate) fn journal(options: &Journal) -> Result<(), Failure> {
             }
         }
         let result = match &into {
-            None => list(&found),
+            None => list(&found, base.as_deref()),
+            Some(_) if found.is_empty() => {
+                say(nothing(base.as_deref()));
+                Ok(())
+            }
             Some(into) => export::export(&found, into),
         };
         drop(found);
@@ -92,11 +97,11 @@ fn connect(settings: &Settings) -> Option<Client> {
     connected.inspect_err(|failure| say(format_args!("{failure}: what this machine has is written out"))).ok()
 }
 
-fn list(found: &[(Place, LeftBehind)]) -> Result<(), Failure> {
+fn list(found: &[(Place, LeftBehind)], base: Option<&Path>) -> Result<(), Failure> {
     if found.is_empty() {
-        return output::print("nothing waits\n");
+        return output::print(&format!("{}\n", nothing(base)));
     }
-    let mut text = String::new();
+    let (mut text, mut unread) = (String::new(), Vec::new());
     for (place, left) in found {
         text += &format!("{}: {}\n", place.name, state_of(place, left));
         for one in &left.all {
@@ -108,12 +113,35 @@ fn list(found: &[(Place, LeftBehind)]) -> Result<(), Failure> {
             let size = human_bytes(one.size_bytes);
             text += &format!("  {}  {size:>9}  {paths}{end}\n", Civil::of(one.changed.seconds));
         }
+        if left.unread > 0 {
+            unread.push(format!("{}: {} parts of it cannot be read: it is damaged", place.name, left.unread));
+        }
         for path in &left.gone {
             text += &format!("  {:19}  {:>9}  {}\n", "", "removed", shown(place, path));
         }
     }
     text += "times are of the last change, in UTC; `storage-node journal export DIR` writes the files out\n";
-    output::print(&text)
+    output::print(&text)?;
+    match unread.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Journal { reason: unread.join("\n") }),
+    }
+}
+
+/// That nothing waits there, and where else something may.
+fn nothing(base: Option<&Path>) -> String {
+    let Some(base) = base else { return "nothing waits".into() };
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
+    let aside = entries.map(|entry| entry.path()).filter(|path| {
+        let is_aside = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("removed-"));
+        is_aside && path.join("network.json").exists()
+    });
+    let aside = aside.map(|home| format!("; a home that was set aside: --home {}", home.display()));
+    format!(
+        "nothing waits in {} (of a drive that was mounted with a directory of its own, --directory says where){}",
+        base.display(),
+        aside.collect::<String>()
+    )
 }
 
 /// How much waits, and why.

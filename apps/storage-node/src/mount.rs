@@ -27,6 +27,7 @@ use crate::replacing_spaces::ReplacingSpaces;
 use crate::spaces::{self, Spaces};
 use crate::stop::Stop;
 use crate::volume::{Keep, Opening};
+use crate::waits;
 
 /// Runs the command.
 ///
@@ -166,8 +167,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
 fn say_removed(failure: &Failure, directory: &Path) {
     say(format_args!(
         "{failure}\nnothing is stored any more; what this machine has can be read and copied elsewhere, and what was written \
-         and not stored stays in the journal of {}: `storage-node journal` with this home lists it, of the spaces too, and \
-         `storage-node journal export DIR` writes what can be had of it into a directory",
-        directory.display()
+         and not stored stays in the journal of {}: {}, of the spaces too",
+        directory.display(),
+        waits::way_out(directory)
     ));
 }

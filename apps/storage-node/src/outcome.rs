@@ -8,6 +8,8 @@
 //! Root unmounts other users' drives, and so reads notes that others write: such a note is believed only if it is the
 //! mounting user's own file, in that user's own directory, about that user's own process.
 
+mod words;
+
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -22,7 +24,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::Failure;
 use crate::files::{self, Kind};
-use crate::progress::{files_in_words, human_bytes};
 
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +34,8 @@ pub(crate) enum Outcome {
     /// The nodes did not take everything, for these reasons: the next start puts it in, unless one is final.
     /// `cut_off`: beside that, as in `CutOff`.
     InJournal { bytes: u64, file_count: u64, causes: Vec<Cause>, directory: PathBuf, cut_off: Option<String> },
-    /// Parts of files are lost: no node has them any more. Of all else it says nothing.
-    Damaged { file_count: u64 },
+    /// Parts of files are lost: no node has them any more. What else is not stored is said `beside` that.
+    Damaged { file_count: u64, beside: Option<Box<Outcome>> },
     /// Neither the nodes nor the journal took everything.
     Lost { bytes: u64, cause: String, journal: String },
     /// The connection to the kernel broke: what programs had written through `mmap` may not have come through.
@@ -46,7 +47,7 @@ impl Outcome {
     pub(crate) fn of(ending: Ending, directory: &Path) -> Outcome {
         match ending {
             Ending::Stored => Outcome::Stored,
-            Ending::Damaged { file_count } => Outcome::Damaged { file_count },
+            Ending::Damaged { file_count } => Outcome::Damaged { file_count, beside: None },
             Ending::InJournal { bytes, file_count, cause } => Outcome::InJournal {
                 bytes,
                 file_count,
@@ -100,11 +101,15 @@ impl Outcome {
             }
             (lost @ Outcome::Lost { .. }, Outcome::Damaged { .. })
             | (Outcome::Damaged { .. }, lost @ Outcome::Lost { .. }) => lost,
-            (Outcome::Damaged { file_count }, Outcome::Damaged { file_count: more }) => {
-                Outcome::Damaged { file_count: file_count + more }
+            (Outcome::Damaged { file_count, beside }, other)
+            | (other, Outcome::Damaged { file_count, beside }) => {
+                let (more, other) = match other {
+                    Outcome::Damaged { file_count, beside } => (file_count, beside),
+                    other => (0, Some(Box::new(other))),
+                };
+                let both = [beside, other].into_iter().flatten().map(|one| *one).reduce(Outcome::with);
+                Outcome::Damaged { file_count: file_count + more, beside: both.map(Box::new) }
             }
-            // What waits is put in by the next start, and what is lost is not.
-            (damaged @ Outcome::Damaged { .. }, _) | (_, damaged @ Outcome::Damaged { .. }) => damaged,
             (Outcome::CutOff { reason }, other) | (other, Outcome::CutOff { reason }) => {
                 other.cut_off(reason)
             }
@@ -127,80 +132,8 @@ impl Outcome {
     /// # Errors
     /// `Failure::NotStored` if not, with what became of it.
     pub(crate) fn into_result(self) -> Result<(), Failure> {
-        let advice = match &self {
-            Outcome::Stored => return Ok(()),
-            Outcome::InJournal { causes, cut_off, .. } => advice_of_waiting(causes, cut_off.is_some()),
-            Outcome::Lost { .. } => {
-                "make room on this machine's disk and on the nodes', then write it again".into()
-            }
-            Outcome::Damaged { .. } => {
-                "the log names the inodes (`find . -inum` finds the files): write them anew from where they came from, or \
-                 remove them"
-                    .into()
-            }
-            Outcome::CutOff { .. } => "mount it again, and look at what was written last".into(),
-        };
+        let Some(advice) = words::advice(&self) else { return Ok(()) };
         Err(Failure::NotStored { reason: self.to_string(), advice })
-    }
-}
-
-/// What to do about what waits for these reasons.
-fn advice_of_waiting(causes: &[Cause], is_cut_off: bool) -> String {
-    let mut steps = Vec::new();
-    if causes.iter().any(|cause| !cause.is_final()) || causes.is_empty() {
-        let begin = if is_cut_off { "" } else { "nothing is lost: " };
-        steps.push(format!(
-            "{begin}start it again as before once the nodes are back and serve it (`status` says what they answer), and that start \
-             puts it in"
-        ));
-    }
-    if causes.iter().any(|cause| cause.is_final()) {
-        steps.push(
-            "what is not taken any more waits: `storage-node journal` with this home lists it, and `journal export DIR` \
-             writes what can be had of it into a directory"
-                .into(),
-        );
-    }
-    if causes.iter().any(|cause| matches!(cause, Cause::TakenOff | Cause::ReadsOnly)) {
-        steps.push("or ask the drive's owner to `share` the space with you again, and mount the drive: then it is stored".into());
-    }
-    if is_cut_off {
-        steps.push("and look at what was written last elsewhere".into());
-    }
-    steps.join("; ")
-}
-
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Outcome::Stored => write!(f, "everything in it is stored"),
-            Outcome::InJournal { bytes, file_count, causes, directory, cut_off } => write!(
-                f,
-                "not everything is on the nodes ({}): {} in {} wait{} in the journal of {}{}",
-                causes.iter().map(Cause::to_string).collect::<Vec<_>>().join("; "),
-                human_bytes(*bytes),
-                files_in_words(*file_count),
-                if *file_count == 1 { "s" } else { "" },
-                directory.display(),
-                cut_off.as_ref().map_or(String::new(), |reason| format!(
-                    "; and the connection to the kernel was cut ({reason})"
-                ))
-            ),
-            Outcome::Damaged { file_count } => write!(
-                f,
-                "parts of {file_count} file{} are lost: no node has them any more, and whoever reads them is told so",
-                if *file_count == 1 { "" } else { "s" }
-            ),
-            Outcome::Lost { bytes, cause, journal } => write!(
-                f,
-                "{} of what was written last is lost: the nodes did not take it ({cause}), nor did the journal ({journal})",
-                human_bytes(*bytes)
-            ),
-            Outcome::CutOff { reason } => write!(
-                f,
-                "all that reached this program is stored, but its connection to the kernel was cut ({reason})"
-            ),
-        }
     }
 }
 
@@ -396,7 +329,7 @@ mod tests {
         let lost = |bytes| Outcome::Lost { bytes, cause: "no answer".into(), journal: "full".into() };
         let cut = || Outcome::CutOff { reason: "aborted".into() };
         assert_eq!(Outcome::Stored.with(Outcome::Stored), Outcome::Stored);
-        let damaged = |file_count| Outcome::Damaged { file_count };
+        let damaged = |file_count| Outcome::Damaged { file_count, beside: None };
         for worse in [waiting(1), damaged(1), lost(1), cut()] {
             assert_eq!(Outcome::Stored.with(worse.clone()), worse);
             assert_eq!(worse.clone().with(Outcome::Stored), worse);
@@ -412,9 +345,18 @@ mod tests {
             assert!(matches!(both, Outcome::InJournal { cut_off: Some(_), .. }), "{both}");
         }
         assert!(matches!(lost(1).with(cut()), Outcome::Lost { .. }));
-        for other in [waiting(1), cut(), Outcome::Stored] {
-            assert_eq!(damaged(1).with(other.clone()), damaged(1));
-            assert_eq!(other.with(damaged(1)), damaged(1));
+        assert_eq!(
+            (damaged(1).with(Outcome::Stored), Outcome::Stored.with(damaged(1))),
+            (damaged(1), damaged(1))
+        );
+        for other in [waiting(1), cut()] {
+            for both in [damaged(1).with(other.clone()), other.clone().with(damaged(1))] {
+                // Neither hides the other.
+                let said = both.into_result().unwrap_err();
+                let (words, advice) = (said.to_string(), said.advice().unwrap());
+                assert!(words.contains("parts of 1 file") && words.contains(&other.to_string()), "{words}");
+                assert!(advice.contains("find . -inum") && advice.contains(" it again"), "{advice}");
+            }
         }
         assert_eq!(damaged(1).with(damaged(2)), damaged(3));
         assert_eq!((damaged(1).with(lost(1)), lost(1).with(damaged(1))), (lost(1), lost(1)));
@@ -465,7 +407,7 @@ mod tests {
         let lost = Outcome::Lost { bytes: 1, cause: cause(), journal: "full".into() };
         for (outcome, words) in [
             (waiting, "2.0 KiB in 2 files and directories wait in the journal of /d"),
-            (Outcome::Damaged { file_count: 2 }, "parts of 2 files"),
+            (Outcome::Damaged { file_count: 2, beside: None }, "parts of 2 files"),
             (lost, "is lost"),
             (Outcome::CutOff { reason: "aborted".into() }, "was cut (aborted)"),
         ] {

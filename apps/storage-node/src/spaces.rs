@@ -187,7 +187,7 @@ impl Spaces {
                     "this user may not write to the space {} any more: what was written there before and is not stored waits in \
                      {place}; {}",
                     printable(name),
-                    rights::WAY_OUT
+                    waits::way_out(&self.directory)
                 ),
             );
         }

@@ -10,7 +10,9 @@ use filesystem::volume::Cause;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::now_s;
+use crate::errors::Failure;
 use crate::files::{self, Kind};
+use crate::home::Home;
 
 /// See the file's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,18 @@ impl Waits {
     }
 }
 
+/// How to get at what waits in the journals of the client with this directory.
+pub(crate) fn way_out(client: &Path) -> String {
+    let place = match Home::around(client) {
+        Some(home) => format!("--home {}", home.path().display()),
+        None => format!("--directory {}", client.display()),
+    };
+    format!(
+        "`storage-node journal {place}` lists it, and `storage-node journal export DIR {place}` writes what can be had of it into a \
+         directory"
+    )
+}
+
 /// Notes in `directory` why what waits there does, or that nothing does.
 pub(crate) fn note(directory: &Path, cause: Option<Cause>) {
     let file = directory.join("waits.json");
@@ -41,9 +55,7 @@ pub(crate) fn note(directory: &Path, cause: Option<Cause>) {
     let noted = match cause {
         Some(cause) if known.is_some_and(|known| known.cause == cause) => Ok(()),
         Some(cause) => files::save(&file, &Waits { cause, since_s: now_s() }),
-        None if known.is_some() => {
-            std::fs::remove_file(&file).map_err(|error| crate::errors::Failure::file(&file, error))
-        }
+        None if known.is_some() => std::fs::remove_file(&file).map_err(|error| Failure::file(&file, error)),
         None => Ok(()),
     };
     if let Err(failure) = noted {
@@ -54,6 +66,15 @@ pub(crate) fn note(directory: &Path, cause: Option<Cause>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_out_leads_to_where_it_waits() {
+        let place = tempfile::tempdir().unwrap();
+        let client = place.path().join("client");
+        assert!(way_out(&client).contains(&format!("export DIR --directory {}", client.display())));
+        std::fs::write(place.path().join("network.json"), "").unwrap();
+        assert!(way_out(&client).contains(&format!("export DIR --home {}`", place.path().display())));
+    }
 
     #[test]
     fn what_is_noted_is_since_it_was_noted_first() {

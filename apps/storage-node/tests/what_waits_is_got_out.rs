@@ -135,7 +135,7 @@ fn who_may_write_no_more_hears_it_and_gets_his_files_out() {
         said = bob.drain();
         said.contains("the space band waits in")
     });
-    assert!(said.contains("removed from the network; `storage-node journal` lists it"), "{said}");
+    assert!(said.contains("removed from the network; `storage-node journal --home"), "{said}");
     assert!(said.contains("journal export DIR") && !said.contains("do not answer"), "{said}");
     let said = umounted(&b);
     assert!(said.contains("was removed from the network") && said.contains("journal export DIR"), "{said}");

@@ -16,6 +16,8 @@ pub(super) struct Reader {
     pub(super) record_count: u64,
     /// Where the next record begins.
     offset: u64,
+    /// It ended with a record that is all there, and is not what was written.
+    pub(super) is_damaged: bool,
 }
 
 impl Reader {
@@ -24,8 +26,16 @@ impl Reader {
         let file = File::open(path).map_err(|error| journal.error(error))?;
         let start = read_at(&file, 0, HEADER_SIZE_LIMIT).map_err(|error| journal.error(error))?;
         match open_header(&start, &journal.register, &journal.secret) {
-            Header::Ours(key, size) => Ok(Some(Reader { file, key, record_count: 0, offset: size as u64 })),
-            Header::Torn => Ok(None),
+            Header::Ours(key, size) => {
+                Ok(Some(Reader { file, key, record_count: 0, offset: size as u64, is_damaged: false }))
+            }
+            Header::Torn => {
+                // What a crash leaves is shorter, or zeros: this was followed by records.
+                if start.len() == HEADER_SIZE_LIMIT && start.iter().any(|byte| *byte != 0) {
+                    journal.note_unread();
+                }
+                Ok(None)
+            }
             Header::Foreign => Err(JournalError::Foreign(path.to_owned())),
             Header::OtherVersion => Err(JournalError::OtherVersion(path.to_owned())),
         }
@@ -38,13 +48,17 @@ impl Reader {
         let Ok(size) = <[u8; 4]>::try_from(size.as_slice()) else { return Ok(None) };
         let size = u32::from_le_bytes(size) as usize;
         if size > RECORD_SIZE_LIMIT {
+            self.is_damaged = true;
             return Ok(None);
         }
         let sealed = read(self.offset + 4, size)?;
         if sealed.len() < size {
             return Ok(None);
         }
-        let Some(record) = open_record(&sealed, &self.key, self.record_count) else { return Ok(None) };
+        let Some(record) = open_record(&sealed, &self.key, self.record_count) else {
+            self.is_damaged = sealed.iter().any(|byte| *byte != 0);
+            return Ok(None);
+        };
         self.record_count += 1;
         self.offset += 4 + sealed.len() as u64;
         Ok(Some(record))

@@ -217,7 +217,12 @@ impl Volume {
         };
         let mut files = journal.turn();
         // In write-back mode the journal may have it all.
-        let is_journaled = self.state.borrow().durability.is_durable(newest);
+        let is_journaled = {
+            let state = self.state.borrow();
+            // Of whoever is shut out it may have content that is only pointed to here by now.
+            let is_kept = state.shut.is_some() && state.durability.is_kept(state.durability.newest_change());
+            is_kept || state.durability.is_durable(newest)
+        };
         let written = if is_journaled { Ok(()) } else { self.write_group(journal, &mut files, true) };
         match written {
             Ok(()) => Ending::InJournal { bytes, file_count, cause },

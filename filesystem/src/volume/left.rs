@@ -24,7 +24,7 @@ use super::state::{Change, entry_range};
 use super::{Options, Volume};
 use crate::access::{Charter, Features, VolumeKeys};
 use crate::errno::Errno;
-use crate::format::Key;
+use crate::format::{Key, VolumeId};
 use crate::journal::{Item, Journal, JournalError};
 use crate::operations::{FileKind, Inode, NAME_SIZE_MAX, ReadBytes, Time};
 
@@ -63,6 +63,8 @@ pub struct Left {
     pub modified: Time,
     /// When it was last changed here.
     pub changed: Time,
+    /// What of it was cut off before is known; else parts that read as content may be none any more.
+    pub is_certain: bool,
 }
 
 /// What waits in one journal.
@@ -72,6 +74,8 @@ pub struct LeftBehind {
     pub all: Vec<Left>,
     /// Names that were removed, or had been renamed.
     pub gone: Vec<LeftPath>,
+    /// How much of the journal could not be read: parts of files of it, or things of which nothing more than their number is known.
+    pub unread: usize,
 }
 
 impl LeftBehind {
@@ -90,10 +94,12 @@ impl LeftBehind {
         keys: VolumeKeys,
         directory: &Path,
     ) -> Result<Option<LeftBehind>, JournalError> {
-        let Some(replayed) = read(directory, &keys)? else { return Ok(None) };
-        let Some(id) = replayed.volume else { return Ok(None) };
+        let (replayed, unread) = read(directory, &keys)?;
+        if replayed.delta.changes.is_empty() && unread == 0 {
+            return Ok(None);
+        }
         let charter = Charter {
-            volume: id,
+            volume: replayed.volume.unwrap_or(VolumeId([0; 16])),
             created: Time::now(),
             // Names are found by going through them.
             name_key: [0; 32],
@@ -121,11 +127,14 @@ impl LeftBehind {
             }
             state.active.born = replayed.delta.born;
         }
-        // Of what is not here of the tree nothing is read either.
-        let truncations = volume.read_truncations(base).unwrap_or_default();
-        volume.state.borrow_mut().take_truncations(truncations);
-        let (all, gone) = volume.left();
-        Ok(Some(LeftBehind { volume, all, gone }))
+        let truncations = volume.read_truncations(base);
+        let knows_truncations = truncations.is_ok();
+        volume.state.borrow_mut().take_truncations(truncations.unwrap_or_default());
+        let (mut all, gone, unknown) = volume.left();
+        for one in &mut all {
+            one.is_certain = knows_truncations || volume.has_all_of(one);
+        }
+        Ok(Some(LeftBehind { volume, all, gone, unread: unread + unknown }))
     }
 
     /// Reads a part of a file.
@@ -171,7 +180,7 @@ impl LeftBehind {
 }
 
 /// Reads a journal that others may be writing.
-fn read(directory: &Path, keys: &VolumeKeys) -> Result<Option<Replayed>, JournalError> {
+fn read(directory: &Path, keys: &VolumeKeys) -> Result<(Replayed, usize), JournalError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -185,7 +194,7 @@ fn read(directory: &Path, keys: &VolumeKeys) -> Result<Option<Replayed>, Journal
             Err(JournalError::Io(_, error))
                 if error.kind() == io::ErrorKind::NotFound && tries < LOOK_COUNT => {}
             Err(error) => return Err(error),
-            Ok(()) => return Ok((!left.delta.changes.is_empty()).then_some(left)),
+            Ok(()) => return Ok((left, journal.unread())),
         }
     }
 }
@@ -217,8 +226,8 @@ impl Published {
 }
 
 impl Volume {
-    /// Returns what is changed, and what names are gone.
-    fn left(&self) -> (Vec<Left>, Vec<LeftPath>) {
+    /// Returns what is changed, what names are gone, and of how many things nothing can be said.
+    fn left(&self) -> (Vec<Left>, Vec<LeftPath>, usize) {
         let mut named: BTreeMap<u64, Vec<(u64, Bytes)>> = BTreeMap::new();
         let (mut gone, mut inodes) = (Vec::new(), BTreeSet::new());
         {
@@ -240,21 +249,29 @@ impl Volume {
             }
         }
         let mut paths = Paths { volume: self, named, known: HashMap::new() };
-        let mut all: Vec<Left> =
-            inodes.into_iter().filter_map(|inode| self.left_of(inode, &mut paths)).collect();
-        all.sort_by(|one, other| one.paths.cmp(&other.paths));
-        let gone =
-            gone.into_iter().map(|(directory, name)| paths.below(directory, name)).collect::<BTreeSet<_>>();
-        (all, gone.into_iter().collect())
+        let (mut all, mut unknown) = (Vec::new(), 0);
+        for inode in inodes {
+            match self.left_of(inode, &mut paths) {
+                Ok(left) => all.extend(left),
+                Err(_) => unknown += 1,
+            }
+        }
+        all.sort_by(|one: &Left, other| one.paths.cmp(&other.paths));
+        let gone: BTreeSet<_> =
+            gone.into_iter().map(|(directory, name)| paths.below(directory, name)).collect();
+        (all, gone.into_iter().collect(), unknown)
     }
 
     /// `None` if it is gone.
-    fn left_of(&self, inode: u64, paths: &mut Paths<'_>) -> Option<Left> {
-        let record = self.step(|state| state.record(inode)).ok()?;
+    fn left_of(&self, inode: u64, paths: &mut Paths<'_>) -> Result<Option<Left>, Errno> {
+        let record = match self.step(|state| state.record(inode)) {
+            Err(Errno::ENOENT) => return Ok(None),
+            record => record?,
+        };
         if record.nlink == 0 {
-            return None;
+            return Ok(None);
         }
-        Some(Left {
+        Ok(Some(Left {
             kind: record.kind,
             inode: Inode(inode),
             paths: paths.of(inode, record.parent),
@@ -263,7 +280,16 @@ impl Volume {
             mode: record.mode,
             modified: record.mtime,
             changed: record.ctime,
-        })
+            is_certain: true,
+        }))
+    }
+
+    /// Whether the tree is asked for nothing of a file's content.
+    fn has_all_of(&self, one: &Left) -> bool {
+        let state = self.state.borrow();
+        let end = one.size_bytes.div_ceil(one.frame_size_bytes);
+        let changed = state.active.changes.range(Key::Extent(one.inode.0, 0)..Key::Extent(one.inode.0, end));
+        state.active.born.contains(one.inode.0) || changed.count() as u64 == end
     }
 }
 

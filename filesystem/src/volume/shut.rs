@@ -30,7 +30,12 @@ impl Volume {
     fn shut(&self, cause: Cause) {
         {
             let mut state = self.state.borrow_mut();
-            if state.shut == Some(cause) || state.shut == Some(Cause::Removed) {
+            // Nobody waits for the nodes any more after these, so that nothing milder takes their place.
+            let stays = match state.shut {
+                Some(Cause::TakenOff) => cause != Cause::Removed,
+                known => known == Some(cause) || known == Some(Cause::Removed),
+            };
+            if stays {
                 return;
             }
             state.shut = Some(cause);
@@ -68,6 +73,11 @@ impl Volume {
         let Some(owner) = &self.options.list_of else { return };
         // What its owner did not sign says nothing: one of its writers put it there.
         let Found::List(list) = root.charter.access_list(owner, &self.keys.register) else { return };
+        // Nor does one that says less than what its owner said since: one of its writers put it back.
+        if list.number < self.list_number.get() {
+            return;
+        }
+        self.list_number.set(list.number);
         match list.access_by(&self.keys.secret.public()) {
             Access::Write => self.reopen(),
             Access::Read if self.options.read_only => {}

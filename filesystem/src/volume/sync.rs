@@ -192,6 +192,7 @@ impl Volume {
             head.extend(state.attempt.map(|Attempt { number, tree }| Item::Base { number, tree }));
             (head, uncommitted(&state, snapshot), state.durability.newest(), snapshot)
         };
+        let changes = if self.is_shut() { self.with_content(changes) } else { changes };
         let items = changes.into_iter().filter(|part| !part.is_empty()).flat_map(|part| {
             let Part { number, born, changes } = part;
             [Item::Delta(number)].into_iter().chain(born).chain(changes.into_iter().map(item))
@@ -201,6 +202,30 @@ impl Volume {
         journal.append_group(files, group, head.into_iter().chain(items))?;
         self.state.borrow_mut().durability.on_journaled(through, is_durable);
         Ok(())
+    }
+
+    /// Puts content in the place of where nodes have it, of what they took for a commit that no root will ever be of: they may give
+    /// it up, and whoever is shut out has it nowhere else. What can't be had stays as it is.
+    ///
+    /// # Suspends
+    ///
+    /// While it is read.
+    fn with_content(&self, mut parts: Vec<Part>) -> Vec<Part> {
+        let mut is_given = true;
+        for (_, change) in parts.iter_mut().flat_map(|part| &mut part.changes) {
+            let Change::Stored(pointer) = change else { continue };
+            let here = self.state.borrow_mut().cache.frame(pointer);
+            let content = here.or_else(|| {
+                let fetched = if is_given { self.fetch_frames(&[*pointer]) } else { return None };
+                // Of nodes that do not give one nobody waits for the next.
+                is_given = fetched.is_ok();
+                fetched.ok()?.pop()
+            });
+            if let Some(content) = content {
+                *change = Change::Frame(content);
+            }
+        }
+        parts
     }
 
     /// Tells the journal the root that is about to be published, if it holds changes on top of that.

@@ -49,10 +49,6 @@ pub(super) fn refuse_unless_empty(into: &Path) -> Result<(), Failure> {
 /// # Suspends
 /// While it is read.
 pub(super) fn export(found: &[(Place, LeftBehind)], into: &Path) -> Result<(), Failure> {
-    if found.is_empty() {
-        say("nothing waits");
-        return Ok(());
-    }
     fs::create_dir_all(into).map_err(|error| Failure::file(into, error))?;
     let mut lacking = 0;
     for (place, left) in found {
@@ -66,10 +62,15 @@ pub(super) fn export(found: &[(Place, LeftBehind)], into: &Path) -> Result<(), F
         };
         writing.all()?;
         say(format_args!("{}: {} written to {}", place.name, amount(&left.all), directory.display()));
-        writing.problems.iter().for_each(|problem| warn(format_args!("  {problem}")));
         if left.has_attributes() {
             say("  extended attributes are not written out");
         }
+        if left.unread > 0 {
+            writing
+                .problems
+                .push(format!("{} parts of this journal cannot be read: it is damaged", left.unread));
+        }
+        writing.problems.iter().for_each(|problem| warn(format_args!("  {problem}")));
         lacking += writing.problems.len();
     }
     File::open(into)
@@ -79,7 +80,7 @@ pub(super) fn export(found: &[(Place, LeftBehind)], into: &Path) -> Result<(), F
         0 => Ok(()),
         count => Err(Failure::Journal {
             reason: format!(
-                "{count} of these could not be had as a whole: what is missing is neither on this machine nor given by a node"
+                "{count} of these could not be had as a whole, or not be written; the lines above say which and why"
             ),
         }),
     }
@@ -220,11 +221,13 @@ impl Writing<'_> {
             Ok(file) => file,
             Err(error) => return self.is_taken(error, &path).map(|()| None),
         };
-        let missing = self.content(one, &file).map_err(failed)?;
-        file.set_len(one.size_bytes).map_err(failed)?;
-        file.set_permissions(Permissions::from_mode(one.mode & 0o777)).map_err(failed)?;
-        file.set_modified(system_time(one.modified)).map_err(failed)?;
-        if missing.is_empty() {
+        let written = self.content(one, &file).and_then(|missing| {
+            file.set_len(one.size_bytes)?;
+            file.set_permissions(Permissions::from_mode(one.mode & 0o777))?;
+            file.set_modified(system_time(one.modified))?;
+            Ok(missing)
+        });
+        if one.is_certain && written.as_ref().is_ok_and(Vec::is_empty) {
             return Ok(Some(path));
         }
         let mut name = path.clone().into_os_string();
@@ -233,6 +236,15 @@ impl Writing<'_> {
         let place = if is_free { PathBuf::from(name) } else { path.clone() };
         if is_free {
             fs::rename(&path, &place).map_err(failed)?;
+        }
+        // A part of it is there, and called so.
+        let missing = written.map_err(failed)?;
+        if !one.is_certain {
+            self.problems
+                .push(format!("{}: what of it was cut off before is not known here", place.display()));
+        }
+        if missing.is_empty() {
+            return Ok(None);
         }
         let ranges =
             missing.iter().map(|range| format!("{} to {}", range.start, range.end - 1)).collect::<Vec<_>>();

@@ -16,9 +16,6 @@ use crate::waits;
 /// How often it is looked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How to get at what waits.
-pub(super) const WAY_OUT: &str = "`storage-node journal` lists it, and `storage-node journal export DIR` writes what can be had of it into a directory";
-
 impl Spaces {
     /// Says of each space that is open when nothing is taken in it any more, and when it is again, for as long as it runs.
     ///
@@ -33,7 +30,8 @@ impl Spaces {
                 let before = opened.told.replace(now);
                 if before != now {
                     told.push((opened.directory.path().to_owned(), now));
-                    say_it(&printable(&opened.name), before, now, opened.volume.pending());
+                    let way_out = waits::way_out(&self.directory);
+                    say_it(&printable(&opened.name), before, now, opened.volume.pending(), &way_out);
                 }
             }
             reactor::offload(move || {
@@ -43,7 +41,7 @@ impl Spaces {
     }
 }
 
-fn say_it(name: &str, before: Option<Cause>, now: Option<Cause>, pending: Pending) {
+fn say_it(name: &str, before: Option<Cause>, now: Option<Cause>, pending: Pending, way_out: &str) {
     let words = match (before, now) {
         (_, Some(Cause::ReadsOnly)) => format!(
             "you may only read the space {name} now: its list says so. What is written there from now on is refused (EROFS), what \
@@ -64,7 +62,7 @@ fn say_it(name: &str, before: Option<Cause>, now: Option<Cause>, pending: Pendin
     let waiting = match pending.bytes {
         0 => String::new(),
         bytes => format!(
-            "; what you wrote before and the nodes do not have, {} in {}, waits on this machine: {WAY_OUT}",
+            "; what you wrote before and the nodes do not have, {} in {}, waits on this machine: {way_out}",
             human_bytes(bytes),
             files_in_words(pending.file_count)
         ),

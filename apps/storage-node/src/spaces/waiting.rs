@@ -16,7 +16,7 @@ use filesystem::spaces::{SpaceOpener, WithSpaces};
 use filesystem::volume::{Cause, Ending, LeftBehind};
 use overlay::Node;
 
-use super::{Opened, SpaceFile, Spaces, State, rights};
+use super::{Opened, SpaceFile, Spaces, State};
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::files;
@@ -59,7 +59,10 @@ impl Spaces {
                     is_left.set(true);
                     let (name, place) = (printable(name), path.display());
                     let cause = self.refused(link, errno);
-                    let way_out = if cause.is_final() { rights::WAY_OUT } else { "it is tried again" };
+                    let way_out = match cause.is_final() {
+                        true => waits::way_out(&self.directory),
+                        false => "it is tried again".into(),
+                    };
                     self.tell(
                         link,
                         format!("what was written to the space {name} waits in {place}: {cause}; {way_out}"),

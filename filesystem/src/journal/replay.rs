@@ -1,0 +1,78 @@
+//! Reading a journal: what earlier mounts left, record by record, and whether that is all there is.
+//!
+//! A crash leaves torn ends, of which nothing was acknowledged: they are passed over. What else can't be read is passed over as
+//! well, and counted: whoever tells what waits has to say that it is not all.
+
+use std::io;
+use std::path::Path;
+
+use super::reader::Reader;
+use super::{Item, Journal, JournalError, numbers, path_of};
+use crate::access::VolumeKeys;
+
+impl Journal {
+    /// The journal in `directory` as it is now, for [`Journal::replay`] and nothing else, whoever uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    ///
+    /// # Suspends
+    ///
+    /// While the directory is read.
+    pub(crate) fn look(directory: &Path, keys: &VolumeKeys) -> Result<Journal, JournalError> {
+        let found = match numbers(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            found => found.map_err(|error| JournalError::Io(directory.into(), error))?,
+        };
+        Ok(Journal::new(directory.into(), None, found, keys))
+    }
+
+    /// Hands over what earlier mounts left, oldest first, a record at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`], or the error of `take`.
+    ///
+    /// # Suspends
+    ///
+    /// While the files are read, and as `take` does.
+    pub(crate) fn replay<E: From<JournalError>>(
+        &self,
+        mut take: impl FnMut(Vec<Item>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let found = self.files.lock().found.clone();
+        self.unread.set(0);
+        for number in found {
+            let path = path_of(&self.directory, number);
+            let whole = {
+                let Some(mut reader) = Reader::open(self, &path)? else { continue };
+                let mut whole = 0;
+                // Which records are of whole groups is known only at the end of each: hence two readings.
+                while let Some((_, ends_group)) = reader.next(self)? {
+                    whole = if ends_group { reader.record_count } else { whole };
+                }
+                if reader.is_damaged {
+                    self.note_unread();
+                }
+                whole
+            };
+            let Some(mut reader) = Reader::open(self, &path)? else { continue };
+            while reader.record_count < whole
+                && let Some((items, _)) = reader.next(self)?
+            {
+                take(items)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_unread(&self) {
+        self.unread.set(self.unread.get() + 1);
+    }
+
+    /// How often the last [`Journal::replay`] met what it could not read and passed over: not the torn ends that a crash leaves.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread.get()
+    }
+}
