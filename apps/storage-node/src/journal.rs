@@ -150,11 +150,11 @@ fn state_of(place: &Place, left: &LeftBehind) -> String {
         (_, Some(waits)) if waits.cause.is_final() => {
             format!("{}, as is known here since {} UTC", waits.cause, Civil::of(waits.since_s as i64))
         }
-        (true, _) => "a drive that runs has it, and stores it as soon as the nodes take it".into(),
+        (true, _) => "a drive that runs has it, and stores it once the nodes take it".into(),
         (false, Some(waits)) => {
             format!("{}, when its drive ended; the next `up` or `mount` stores it", waits.cause)
         }
-        (false, None) => "its drive was killed; the next `up` or `mount` stores it".into(),
+        (false, None) => "its drive was killed, or has not said why; the next `up` or `mount` stores it if the nodes take it".into(),
     };
     format!("{} wait{} ({why})", amount(&left.all), if left.all.len() == 1 { "s" } else { "" })
 }

@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use filesystem::volume::Cause;
+
 use crate::admitting::Admitting;
 use crate::at;
 use crate::cache::{Plan, Usual};
@@ -136,6 +138,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 }
                 cache.iter().for_each(|cache| cache.disk().on_removed());
                 volume.on_removed();
+                reactor::offload(move || waits::note(&directory, Some(Cause::Removed)));
                 spaces.iter().for_each(|spaces| spaces.on_removed());
             }
         });

@@ -137,6 +137,9 @@ fn who_may_write_no_more_hears_it_and_gets_his_files_out() {
     });
     assert!(said.contains("removed from the network; `storage-node journal --home"), "{said}");
     assert!(said.contains("journal export DIR") && !said.contains("do not answer"), "{said}");
+    eventually("the list says why, of the drive and of the space", SOON, || {
+        printed(&bobs, &["journal"]).matches("(this user was removed from the network").count() == 2
+    });
     let said = umounted(&b);
     assert!(said.contains("was removed from the network") && said.contains("journal export DIR"), "{said}");
     assert!(!said.contains("nodes are back") && said.contains("6 files and directories"), "{said}");

@@ -57,8 +57,10 @@ impl Spaces {
             self.each_that_waits(|link, name, path| {
                 if let Err(errno) = drive.open_space(link, name.as_bytes()) {
                     is_left.set(true);
-                    let (name, place) = (printable(name), path.display());
+                    let name = printable(name);
                     let cause = self.refused(link, errno);
+                    waits::note(path, Some(cause));
+                    let place = path.display();
                     let way_out = match cause.is_final() {
                         true => waits::way_out(&self.directory),
                         false => "it is tried again".into(),
