@@ -1,8 +1,8 @@
 //! Suites of tests that others wrote, on our drive with one node and with three, and on the local file system beside it.
 //!
 //! `cargo run -p benches --bin suites` runs all that are installed, as root, in some minutes; `--install` prints how to get
-//! them. `--operations 1000000 --seconds 60` and the like are for an evening. It is run by hand and not in continuous
-//! integration: the suites are not ours, and take their time.
+//! them. `--operations 1000000 --seconds 60` and the like are for an evening. It is run by hand; continuous integration
+//! only asks which suites there are (`--quick`), since they are not ours, and take their time.
 //!
 //! A table says how many cases passed, failed and were skipped; below it stands each that failed or was skipped, and why.
 //! What fails on the local file system too is counted with it and not with us. When all are through, the file system is
@@ -54,6 +54,9 @@ struct Arguments {
     /// Prints how to install the suites, and ends.
     #[arg(long)]
     install: bool,
+    /// Runs nothing: says which of the suites are installed, and ends.
+    #[arg(long)]
+    quick: bool,
 }
 
 /// What became of one suite on one file system.
@@ -69,6 +72,13 @@ fn main() -> ExitCode {
         println!("apt install fuse3 fio stress-ng dbench fsmark libacl1-dev && cargo install pjdfstest fsx");
         return ExitCode::SUCCESS;
     }
+    if arguments.quick {
+        println!(
+            "installed: {}",
+            installed(&arguments).iter().map(|suite| suite.name()).collect::<Vec<_>>().join(", ")
+        );
+        return ExitCode::SUCCESS;
+    }
     match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -79,17 +89,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs and prints; whether nothing of ours failed.
-fn run(arguments: &Arguments) -> io::Result<bool> {
-    let all = Suite::value_variants();
+/// The suites that are wanted and can run here; of the others it says why not.
+fn installed(arguments: &Arguments) -> Vec<Suite> {
     let wanted = |suite: &&Suite| arguments.suites.is_empty() || arguments.suites.contains(suite);
     let mut suites = Vec::new();
-    for &suite in all.iter().filter(wanted) {
+    for &suite in Suite::value_variants().iter().filter(wanted) {
         match suite.program() {
             Ok(_) => suites.push(suite),
             Err(error) => println!("Left out: {}: {error}", suite.name()),
         }
     }
+    suites
+}
+
+/// Runs and prints; whether nothing of ours failed.
+fn run(arguments: &Arguments) -> io::Result<bool> {
+    let suites = installed(arguments);
     let directory = std::path::absolute(&arguments.place)?.join(format!("suites-{}", std::process::id()));
     let place = Place { directory: directory.clone(), cpu: None };
     let mut rows = Vec::new();
