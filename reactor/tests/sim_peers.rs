@@ -194,7 +194,7 @@ fn a_relay_that_dies_takes_no_direct_connection_with_it_and_one_that_is_back_is_
 
 /// The line of one is cut for a while, the relay's with it, while megabytes are under way.
 #[test]
-fn a_direct_path_is_not_blamed_for_what_was_lost_before_it_was_taken() {
+fn a_direct_path_that_was_cut_under_load_is_taken_again_and_kept() {
     sim::run(12, SimConfig::default(), |world| {
         world.link_all(Link::new(Latency::Constant(10 * MS)));
         let town = Town::new(world);
