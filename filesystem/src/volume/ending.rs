@@ -13,7 +13,7 @@ use crate::format::Key;
 pub enum Ending {
     /// A quorum of the nodes holds everything.
     Stored,
-    /// A quorum holds everything but parts of files that nobody has any more (see [`super::doubt`]).
+    /// A quorum holds everything but parts of files that nobody has any more (see `doubt.rs`).
     Damaged {
         /// How many files lack a part.
         file_count: u64,
