@@ -1,7 +1,7 @@
 //! Putting blocks on their replicas and reading them back.
 //!
 //! A put goes to the R nodes that are responsible at once and returns when a quorum holds the block durably, in two zones where
-//! there are two ([`crate::acks`]); the stragglers go on in the background. Where one fails, the next in the order takes its
+//! there are two (`acks.rs`); the stragglers go on in the background. Where one fails, the next in the order takes its
 //! place. A read asks one node, the next if that one fails, lies or is slow, and believes nothing that it has not verified. That a
 //! block is nowhere it says only if all said so that are there, and no more nodes went out of sight within the hour than a quorum can
 //! do without: of those that took the block when it was put, one was asked then.

@@ -281,9 +281,14 @@ impl Journal {
     /// Whether the group that is being put together has to be a snapshot, which would take `snapshot_bytes`.
     pub(crate) fn wants_snapshot(&self, files: &Files, snapshot_bytes: u64) -> bool {
         let too_long = |open: &Open| open.size_bytes > 2 * snapshot_bytes + ROTATE_SIZE_MIN;
+        self.needs_snapshot(files) || files.open.as_ref().is_none_or(too_long)
+    }
+
+    /// Whether it has to be one however long the file is by now.
+    pub(crate) fn needs_snapshot(&self, files: &Files) -> bool {
         // Taken back now and not once it is written: a root may be left meanwhile again. If the write fails, no file is
         // open any more, which says the same.
-        self.is_outdated.replace(false) || files.open.as_ref().is_none_or(too_long)
+        self.is_outdated.replace(false) || files.open.is_none()
     }
 
     /// Another writer's root was taken over: what is written next stands on that, and so must all else.

@@ -385,7 +385,8 @@ impl Failure {
                 "it is on disk here, and `up` goes on with it; or see that the nodes run, and say it again".into()
             }
             Failure::Removed { .. } => {
-                "what this machine has of it stays here; `storage-node join TICKET` with a new ticket works in this home again"
+                "what this machine has of it stays here, and `storage-node journal` says what no node took; `storage-node join TICKET` \
+                 with a new ticket works in this home again"
                     .into()
             }
             Failure::Expired => {

@@ -85,7 +85,8 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
             let place = aside.display();
             say(match aside.join("user.key").exists() {
                 true => format!(
-                    "what this home had when it was removed is in {place}: storage-node mount --home {place} DRIVE shows it"
+                    "what this home had when it was removed is in {place}: storage-node --home {place} journal export DIR writes out what \
+                     no node took, and storage-node mount --home {place} DRIVE shows what its cache has"
                 ),
                 false => {
                     format!("the node that this home had when it was removed is in {place}, with its store")

@@ -216,14 +216,18 @@ impl Volume {
             return Ending::Lost { bytes, cause, journal };
         };
         let mut files = journal.turn();
-        // In write-back mode the journal may have it all.
-        let is_journaled = {
+        let (is_shut, is_journaled) = {
             let state = self.state.borrow();
-            // Of whoever is shut out it may have content that is only pointed to here by now.
-            let is_kept = state.shut.is_some() && state.durability.is_kept(state.durability.newest_change());
-            is_kept || state.durability.is_durable(newest)
+            let durability = &state.durability;
+            match state.shut.is_some() {
+                true => (true, durability.is_kept(durability.newest_change())),
+                // In write-back mode the journal may have it all.
+                false => (false, durability.is_durable(newest)),
+            }
         };
-        let written = if is_journaled { Ok(()) } else { self.write_group(journal, &mut files, true) };
+        // Of whoever is shut out the journal has content that is only pointed to here by now, and that the nodes do not give back: to
+        // what it has what it lacks is added, and nothing takes its place.
+        let written = if is_journaled { Ok(()) } else { self.write_group(journal, &mut files, !is_shut) };
         match written {
             Ok(()) => Ending::InJournal { bytes, file_count, cause },
             Err(error) => Ending::Lost { bytes, cause, journal: error.to_string() },

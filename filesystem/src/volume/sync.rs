@@ -5,6 +5,8 @@
 //! the nodes are known to be away (see [`super::away`]), unless the volume is mounted hard. A close turns to the journal
 //! then, which has no promise to break; `fsync` promises a quorum, and says that there is none.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use super::state::{Attempt, Change, Delta, State};
@@ -181,7 +183,12 @@ impl Volume {
             let mut state = self.state.borrow_mut();
             let newest = state.durability.newest();
             state.durability.on_journaling(newest);
-            let snapshot = journal.wants_snapshot(files, state.dirty_bytes() as u64) || everything;
+            // Of whoever is shut out an older file may have content that he has nowhere else: none is replaced for its length.
+            let is_wanted = match state.shut.is_some() {
+                true => journal.needs_snapshot(files),
+                false => journal.wants_snapshot(files, state.dirty_bytes() as u64),
+            };
+            let snapshot = is_wanted || everything;
             let mut head = Vec::new();
             if snapshot {
                 let (device, volume) = (self.options.device, state.charter.volume);
@@ -192,10 +199,15 @@ impl Volume {
             head.extend(state.attempt.map(|Attempt { number, tree }| Item::Base { number, tree }));
             (head, uncommitted(&state, snapshot), state.durability.newest(), snapshot)
         };
-        let changes = if self.is_shut() { self.with_content(changes) } else { changes };
+        let is_given = Cell::new(true);
+        let is_given = self.is_shut().then_some(&is_given);
         let items = changes.into_iter().filter(|part| !part.is_empty()).flat_map(|part| {
             let Part { number, born, changes } = part;
-            [Item::Delta(number)].into_iter().chain(born).chain(changes.into_iter().map(item))
+            let changes = changes.into_iter().map(move |(key, change)| match is_given {
+                Some(is_given) => item((key, self.with_content(change, is_given))),
+                None => item((key, change)),
+            });
+            [Item::Delta(number)].into_iter().chain(born).chain(changes)
         });
         let group = Group { snapshot, durably, through };
         let is_durable = group.is_durable();
@@ -205,27 +217,21 @@ impl Volume {
     }
 
     /// Puts content in the place of where nodes have it, of what they took for a commit that no root will ever be of: they may give
-    /// it up, and whoever is shut out has it nowhere else. What can't be had stays as it is.
+    /// it up, and whoever is shut out has it nowhere else. What can't be had stays as it is, and of nodes that do not give one
+    /// nobody waits for the next (`is_given`). One at a time: all of it may be more than there is memory.
     ///
     /// # Suspends
     ///
     /// While it is read.
-    fn with_content(&self, mut parts: Vec<Part>) -> Vec<Part> {
-        let mut is_given = true;
-        for (_, change) in parts.iter_mut().flat_map(|part| &mut part.changes) {
-            let Change::Stored(pointer) = change else { continue };
-            let here = self.state.borrow_mut().cache.frame(pointer);
-            let content = here.or_else(|| {
-                let fetched = if is_given { self.fetch_frames(&[*pointer]) } else { return None };
-                // Of nodes that do not give one nobody waits for the next.
-                is_given = fetched.is_ok();
-                fetched.ok()?.pop()
-            });
-            if let Some(content) = content {
-                *change = Change::Frame(content);
-            }
-        }
-        parts
+    fn with_content(&self, change: Change, is_given: &Cell<bool>) -> Change {
+        let Change::Stored(pointer) = &change else { return change };
+        let here = self.state.borrow_mut().cache.frame(pointer);
+        let content = here.or_else(|| {
+            let fetched = if is_given.get() { self.fetch_frames(&[*pointer]) } else { return None };
+            is_given.set(fetched.is_ok());
+            fetched.ok()?.pop()
+        });
+        content.map_or(change, Change::Frame)
     }
 
     /// Tells the journal the root that is about to be published, if it holds changes on top of that.
