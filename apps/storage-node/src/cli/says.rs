@@ -19,7 +19,8 @@ pub(crate) struct NodeSays {
     /// up to 16 nodes, copies of a block lie in as many zones as there are, and what is stored is in two of them when it is said to
     /// be, as long as nodes of two have room and are not much slower than the others: 2 s are granted, a quarter of a second for each
     /// of up to 16 blocks on their way, or four times what the others take. What a slower one has not taken when it is said to be
-    /// stored, is in one zone until it has. A 17th that stays has all placed anew, without zones. Say it on all machines: those that
+    /// stored, is in one zone until it has. The drive's root stays with the nodes that founded the network until `node replace` has others
+    /// keep it. A 17th that stays has all placed anew, without zones. Say it on all machines: those that
     /// say none count as one zone together. `none` for none [default: the one used last, at first none]
     #[arg(long, value_name = "NAME")]
     pub(crate) zone: Option<ZoneChoice>,
