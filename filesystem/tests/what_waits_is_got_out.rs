@@ -268,6 +268,15 @@ fn a_damaged_journal_is_not_an_empty_one() {
             let left = left(nowhere(&store), &store, directory.path());
             assert!(left.unread > 0, "at {at}");
         }
+        // Nor does the next mount throw it away.
+        let damaged = std::fs::read(&file).unwrap();
+        let _ = opened(&store, directory.path(), None).close();
+        let kept: Vec<_> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("damaged-"))
+            .collect();
+        assert!(kept.len() == 1 && std::fs::read(&kept[0]).unwrap() == damaged, "{kept:?}");
         // What a crash leaves is no damage.
         std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
         assert!(LeftBehind::open(nowhere(&store), keys(&store), directory.path()).unwrap().is_none());

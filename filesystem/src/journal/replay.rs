@@ -4,10 +4,12 @@
 //! well, and counted: whoever tells what waits has to say that it is not all.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use reactor::fs;
 
 use super::reader::Reader;
-use super::{Item, Journal, JournalError, numbers, path_of};
+use super::{Files, Item, Journal, JournalError, numbers, path_of};
 use crate::access::VolumeKeys;
 
 impl Journal {
@@ -65,6 +67,37 @@ impl Journal {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the files of earlier mounts under other names, where the last [`Journal::replay`] met what it could not read: what
+    /// takes their place has only what could be. Returns the first of those names.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`].
+    ///
+    /// # Suspends
+    ///
+    /// Until they are kept for good.
+    pub(crate) fn keep_damaged(&self, files: &Files) -> Result<Option<PathBuf>, JournalError> {
+        if self.unread() == 0 {
+            return Ok(None);
+        }
+        let mut first = None;
+        for number in &files.found {
+            // Numbers begin anew where nothing was left.
+            for again in 0.. {
+                let name = self.directory.join(format!("damaged-{number:016x}-{again}"));
+                match fs::hard_link(path_of(&self.directory, *number), &name) {
+                    Ok(()) => first = first.or(Some(name)),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    Err(error) => return Err(self.error(error)),
+                }
+                break;
+            }
+        }
+        fs::sync_dir(&self.directory).map_err(|error| self.error(error))?;
+        Ok(first)
     }
 
     pub(super) fn note_unread(&self) {

@@ -83,6 +83,13 @@ impl Volume {
             })
         })?;
         let mut files = journal.turn();
+        if let Some(kept) = journal.keep_damaged(&files)? {
+            tracing::error!(
+                kept = %kept.display(),
+                "the journal is damaged: of what was closed here and not stored yet, a part may be missing or have zeros. What can be \
+                 read of it is put in, and the damaged files are kept under that name and the like"
+            );
+        }
         if replay.delta.changes.is_empty() {
             journal.remove_found(&mut files)?;
             return Ok(());
