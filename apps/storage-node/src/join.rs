@@ -60,7 +60,7 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
     let home = Home::locate(options.home.home.as_deref())?;
     match (&options.drive, role) {
         (Some(path), InvitedAs::Node) => {
-            let reason = "the ticket is for a node, which has no drive".into();
+            let reason = "the ticket is for a node, which has no drive: leave it out".into();
             return Err(Failure::Mountpoint { path: path.clone(), reason });
         }
         // Known now, and not only when the ticket is used up.

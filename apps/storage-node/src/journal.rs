@@ -19,6 +19,7 @@ use filesystem::volume::{Left, LeftBehind, LeftPath};
 use crate::cache::{Cache, Plan, Usual};
 use crate::cli::{Journal, JournalAction};
 use crate::client::{self, Client, Settings};
+use crate::client_directory;
 use crate::errors::Failure;
 use crate::output::{self, say};
 use crate::process;
@@ -34,6 +35,15 @@ use places::Place;
 pub(crate) fn journal(options: &Journal) -> Result<(), Failure> {
     let settings = client::settings(&options.place().client)?;
     let directory = options.place().directory.clone();
+    if let Some(directory) =
+        directory.as_deref().filter(|directory| !client_directory::journal_of(directory).is_dir())
+    {
+        let reason = format!(
+            "{} has no journal: no drive was mounted with it as its --directory",
+            directory.display()
+        );
+        return Err(Failure::Journal { reason });
+    }
     let base = directory.clone().or_else(|| settings.clients.clone());
     let plan = base.as_ref().map(|base| Plan::make(base, None, None, Usual::AsBefore)).transpose()?;
     let into = match &options.action {
