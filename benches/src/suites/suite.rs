@@ -222,13 +222,21 @@ fn pjdfstest(place: &Place<'_>) -> io::Result<Vec<Outcome>> {
     // Some cases need a second file system, for the errors of a rename or a link across two.
     command.arg("-c").arg(&settings).arg("-p").arg(place.directory).args(["-s", "/dev/shm"]);
     let (end, output) = place.run("pjdfstest", &mut command)?;
-    let outcomes = of_pjdfstest(&output);
-    if outcomes.is_empty() {
-        let nothing = End::Failed("it ran no case".to_owned());
-        let end = if end == End::Passed { nothing } else { end };
-        return Ok(vec![Outcome { case: "pjdfstest".to_owned(), end }]);
+    Ok(with_its_end(of_pjdfstest(&output), end))
+}
+
+/// The cases of a program that tells each, and its own end as one more where they do not account for it: one that died midway
+/// has told of no failure.
+fn with_its_end(mut outcomes: Vec<Outcome>, end: End) -> Vec<Outcome> {
+    let has_failure = outcomes.iter().any(|outcome| matches!(outcome.end, End::Failed(_)));
+    let end = match end {
+        End::Passed if outcomes.is_empty() => End::Failed("it ran no case".to_owned()),
+        end => end,
+    };
+    if matches!(end, End::Failed(_)) && !has_failure {
+        outcomes.push(Outcome { case: "as a whole".to_owned(), end });
     }
-    Ok(outcomes)
+    outcomes
 }
 
 /// Reads lines of a case and its end, each followed by others that begin with a tab and say why.
@@ -353,5 +361,19 @@ mod tests {
         ];
         assert_eq!(of_pjdfstest(output), expected);
         assert!(of_pjdfstest("error: nobody: no such user\n").is_empty());
+    }
+
+    #[test]
+    fn a_suite_that_died_midway_has_not_passed() {
+        let case = |end| Outcome { case: "chmod".to_owned(), end };
+        let died = || End::Failed("ended by signal 9".to_owned());
+        let failed = |outcomes: &[Outcome]| {
+            outcomes.iter().filter(|outcome| matches!(outcome.end, End::Failed(_))).count()
+        };
+        assert_eq!(with_its_end(vec![case(End::Passed)], End::Passed), [case(End::Passed)]);
+        assert_eq!(failed(&with_its_end(vec![case(End::Passed)], died())), 1);
+        assert_eq!(failed(&with_its_end(Vec::new(), End::Passed)), 1, "it ran nothing");
+        // Its own end says no more than that a case failed.
+        assert_eq!(with_its_end(vec![case(died())], died()).len(), 1);
     }
 }
