@@ -11,9 +11,10 @@ use reactor::rpc::frame::{ANNOUNCE, FrameError, HEADER_SIZE_BYTES, Header, PREFA
 use reactor::rpc::hello::{FEATURES, Hello};
 use reactor::rpc::window::STREAM_WINDOW_BYTES;
 use reactor::rpc::{
-    CallContext, CallError, CallInfo, CallOptions, CloseReason, Config, Connection, Never, Priority, Reply,
-    STREAMS_MAX, Service, Stopped, StreamReceiver, StreamSender,
+    CALL_TIME, CallContext, CallError, CallInfo, CallOptions, CloseReason, Config, Connection, Never,
+    Priority, Reply, STREAMS_MAX, Service, Stopped, StreamReceiver, StreamSender,
 };
+use reactor::sim::{self, SimConfig};
 
 reactor::service! {
     /// Streams of every kind.
@@ -155,7 +156,7 @@ fn a_server_streams_and_ends_with_its_response() {
         let ends = ends();
         let call = ends.client.count(50_000).unwrap();
         let mut expected = 0;
-        while let Some(number) = call.recv() {
+        while let Some(number) = call.recv().unwrap() {
             assert_eq!(number, expected);
             expected += 1;
         }
@@ -185,7 +186,7 @@ fn both_sides_stream_at_once_from_different_coroutines() {
                 call.end();
             });
             let mut heard = 0;
-            while let Some(word) = call.recv() {
+            while let Some(word) = call.recv().unwrap() {
                 assert_eq!(word, format!("WORD {heard}"));
                 heard += 1;
             }
@@ -204,7 +205,7 @@ fn a_stream_that_ends_with_an_error_gives_it_to_the_caller() {
         eventually(|| call.send(&1) == Err(Stopped));
         assert_eq!(call.finish(), Err(CallError::Remote("negative".to_owned())));
         let call = ends.client.fail().unwrap();
-        assert_eq!((call.recv(), call.recv()), (Some(1), None));
+        assert_eq!((call.recv(), call.recv()), (Ok(Some(1)), Err(CallError::Panicked)));
         assert_eq!(call.finish(), Err(CallError::Panicked));
         assert_eq!(ends.client.echo(1), Ok(1), "the connection lives on");
     });
@@ -220,9 +221,9 @@ fn a_reader_that_takes_nothing_stops_its_sender_at_the_window_and_nobody_else() 
         let fits = (STREAM_WINDOW_BYTES / 1000) as u64;
         assert!(sent > fits / 2 && sent <= fits, "{sent} items of 1,000 bytes");
         let call = ends.client.count(100_000).unwrap();
-        assert_eq!(std::iter::from_fn(|| call.recv()).count(), 100_000);
+        assert_eq!(call.items().map(Result::unwrap).count(), 100_000);
         assert_eq!(ends.server.sent.get(), sent, "the stuck one has not moved");
-        assert_eq!(stuck.recv().unwrap().len(), 1000);
+        assert_eq!(stuck.recv().unwrap().unwrap().len(), 1000);
     });
 }
 
@@ -235,7 +236,7 @@ fn giving_the_call_up_ends_the_handler_and_frees_the_line() {
                 panic!("{error}: {:?} {:?}", ends.near.close_reason(), ends.far.close_reason())
             });
             for _ in 0..=round % 10 {
-                call.recv().unwrap();
+                assert!(call.recv().unwrap().is_some());
             }
             drop(call);
             eventually(|| ends.server.ended.get() == round + 1);
@@ -261,10 +262,10 @@ fn finishing_early_stops_the_servers_stream_and_still_gives_its_response() {
     reactor::run(|| {
         let ends = ends();
         let call = ends.client.pour(10).unwrap();
-        assert!(call.recv().is_some());
+        assert!(call.recv().unwrap().is_some());
         assert!(call.finish().unwrap() > 0);
         let call = ends.client.count(1_000_000).unwrap();
-        assert_eq!(call.recv(), Some(0));
+        assert_eq!(call.recv(), Ok(Some(0)));
         let stopped = call.finish().unwrap_err();
         assert!(matches!(stopped, CallError::Remote(reason) if reason.starts_with("stopped at")));
     });
@@ -290,7 +291,7 @@ fn the_deadline_bounds_a_stream_that_hangs_at_both_ends() {
         for wait_for_item in [false, true] {
             let call = hasty.hang().unwrap();
             if wait_for_item {
-                assert_eq!(call.recv(), None);
+                assert_eq!(call.recv(), Err(CallError::TimedOut));
             }
             assert_eq!(call.finish(), Err(CallError::TimedOut));
         }
@@ -309,9 +310,72 @@ fn a_lost_connection_ends_streams_at_both_ends() {
         let call = ends.client.hang().unwrap();
         eventually(|| ends.far.calls_in_flight() == (0, 1));
         ends.far.close();
-        assert_eq!(call.recv(), None);
+        assert_eq!(call.recv(), Err(CallError::Closed));
         assert_eq!(call.finish(), Err(CallError::Closed));
         eventually(|| ends.server.ended.get() == 1);
+    });
+}
+
+#[test]
+fn half_of_a_stream_is_never_taken_for_the_whole() {
+    reactor::service! {
+        trait Sums = "sums" version 1, client SumsClient {
+            fn sum(&self, numbers: StreamReceiver<i64>) -> Result<i64, Never> = 1 as LeftBehind;
+        }
+    }
+    /// Leaves the work to a coroutine that outlives the handler, and notes what that made of the stream.
+    #[derive(Default)]
+    struct Adder {
+        taken: Rc<Cell<u32>>,
+        sum: Rc<Cell<Option<i64>>>,
+        ended: Rc<Cell<u32>>,
+    }
+    impl Sums for Adder {
+        fn sum(&self, _: &CallContext, numbers: StreamReceiver<i64>) -> Result<i64, Never> {
+            let (taken, sum, end) = (self.taken.clone(), self.sum.clone(), CountEnd(self.ended.clone()));
+            let adder = reactor::spawn(move || {
+                let _end = end;
+                sum.set(Some(numbers.inspect(|_| taken.set(taken.get() + 1)).sum()));
+            });
+            let _ = adder.join();
+            Ok(self.sum.get().unwrap_or_default())
+        }
+    }
+    reactor::run(|| {
+        for is_lost in [false, true] {
+            let adder = Rc::new(Adder::default());
+            let mut service = Service::new();
+            adder.clone().serve_on(&mut service);
+            let (near, far) = pipe(100_000);
+            let far = Connection::start(far, Rc::new(service), Config::default());
+            let near = Connection::start(near, Service::none(), Config::default());
+            let call = SumsClient::new(near).sum().unwrap();
+            (1..=3).for_each(|number| call.send(&number).unwrap());
+            eventually(|| adder.taken.get() == 3);
+            if is_lost {
+                far.close();
+                assert_eq!(call.finish(), Err(CallError::Closed));
+            } else {
+                assert_eq!(call.finish(), Ok(6));
+            }
+            eventually(|| adder.ended.get() == 1);
+            assert_eq!(adder.sum.get(), if is_lost { None } else { Some(6) });
+        }
+    });
+}
+
+#[test]
+fn a_stream_outlives_the_time_of_a_call_unless_it_is_told_a_time() {
+    sim::run(1, SimConfig::default(), |world| {
+        let asked = world.host("alone").start(|| {
+            let ends = ends();
+            let call = ends.client.hang().unwrap();
+            let waited = reactor::timeout(10 * CALL_TIME, || call.recv());
+            assert!(waited.is_err(), "{waited:?}");
+            let hasty = ends.client.with(CallOptions::timeout(CALL_TIME)).hang().unwrap();
+            assert_eq!(hasty.recv(), Err(CallError::TimedOut));
+        });
+        asked.wait();
     });
 }
 
@@ -324,7 +388,7 @@ fn many_streams_share_a_connection_and_more_than_may_be_open_wait_their_turn() {
                 let client = &ends.client;
                 s.spawn(move || {
                     let call = client.count(to).unwrap();
-                    assert_eq!(std::iter::from_fn(|| call.recv()).count() as u64, to);
+                    assert_eq!(call.items().map(Result::unwrap).count() as u64, to);
                     assert_eq!(call.finish(), Ok(to));
                 });
             }
@@ -372,7 +436,7 @@ fn bulk_streams_starve_neither_small_calls_nor_each_other() {
                 .map(|(at, call)| {
                     let taken = &taken;
                     s.spawn(move || {
-                        while call.recv().is_some() {
+                        while call.recv().unwrap().is_some() {
                             taken.borrow_mut()[at] += 1;
                         }
                     })
@@ -481,7 +545,7 @@ fn openings_that_an_interceptor_denies_or_repeats_take_no_place() {
         }
         denied.set(false);
         let call = hasty.count(3).expect("there is a place");
-        assert_eq!(std::iter::from_fn(|| call.recv()).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(call.items().collect::<Result<Vec<_>, _>>(), Ok(vec![0, 1, 2]));
         assert_eq!(call.finish(), Ok(3));
     });
 }

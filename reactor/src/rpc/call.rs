@@ -16,7 +16,8 @@ use super::outbox::Outbox;
 use super::shared::{Phase, Shared, Slot};
 use super::stream::{Stream, StreamCall, StreamMethod};
 use super::{
-    CallError, CallOptions, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX, Reply,
+    CALL_TIME, CallError, CallOptions, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX,
+    Reply,
 };
 use crate::coroutine;
 use crate::serialization;
@@ -27,7 +28,11 @@ const TIMEOUT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// The caller's time as an instant, no later than the deadline of the call that it serves itself, if it does.
 pub(super) fn deadline_of(options: &CallOptions) -> Instant {
-    let own = crate::now() + options.timeout.min(TIMEOUT_MAX);
+    deadline_after(options.timeout.unwrap_or(CALL_TIME))
+}
+
+fn deadline_after(time: Duration) -> Instant {
+    let own = crate::now() + time.min(TIMEOUT_MAX);
     coroutine::current().deadline.get().map_or(own, |outer| own.min(outer))
 }
 
@@ -170,10 +175,11 @@ pub(super) fn open<M: StreamMethod>(
     if message.len() > MESSAGE_SIZE_BYTES_MAX {
         return Err(CallError::TooLarge);
     }
-    let deadline = deadline_of(options);
+    let deadline = deadline_after(options.timeout.unwrap_or(TIMEOUT_MAX));
+    let begun_by = deadline_of(options);
     let mut opened = None;
     let reply = intercepted::<M>(shared, deadline, message.len(), &mut || {
-        match begin::<M>(connection, &message, deadline, options.priority) {
+        match begin::<M>(connection, &message, begun_by, deadline, options.priority) {
             Ok(begun) => {
                 // One that was opened before, by an interceptor that repeats, is given up with this.
                 opened = Some(begun);
@@ -192,10 +198,11 @@ pub(super) fn open<M: StreamMethod>(
     }
 }
 
-/// Waits until a stream may be opened, and opens it.
+/// Waits until a stream may be opened, and opens it, for as long as until `deadline`.
 fn begin<M: StreamMethod>(
     connection: &Connection,
     message: &[u8],
+    begun_by: Instant,
     deadline: Instant,
     priority: Priority,
 ) -> Result<StreamCall<M>, Reply> {
@@ -203,11 +210,11 @@ fn begin<M: StreamMethod>(
     if !matches!(shared.wire.get(), Wire::Agreed { .. }) {
         // A peer of version 1 says nothing unless it is asked.
         shared.say(Header::Ping);
-        in_time(deadline, || shared.agreed.wait())?;
+        in_time(begun_by, || shared.agreed.wait())?;
     }
     let weight = Weight::of_stream(message.len(), M::REPLY_SIZE_BYTES_MAX);
-    let permit = in_time(deadline, || shared.allowance(weight).acquire_many(weight.bytes))?;
-    in_time(deadline, || shared.wait_for_room(Outbox::queue_of(message.len(), priority)))?;
+    let permit = in_time(begun_by, || shared.allowance(weight).acquire_many(weight.bytes))?;
+    in_time(begun_by, || shared.wait_for_room(Outbox::queue_of(message.len(), priority)))?;
     if shared.phase.get() != Phase::Open {
         return Err(Reply::NotSent);
     }

@@ -14,25 +14,23 @@ use super::{CallError, Connection, Method};
 /// Bytes that travel beside a message, as they are.
 pub type Payload = Bytes;
 
+/// How long a call takes at most whose options don't say.
+pub const CALL_TIME: Duration = Duration::from_secs(10);
+
 /// How a call is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallOptions {
-    /// How long the caller waits; the callee is told, and stops then too. The default is 10 s.
-    pub timeout: Duration,
+    /// How long the caller waits; the callee is told, and stops then too. `None` is [`CALL_TIME`] for a call, and for one
+    /// that streams [`CALL_TIME`] to begin and no end: a stream lasts as long as both ends want it.
+    pub timeout: Option<Duration>,
     /// What the call and its answer rank as when the line is busy.
     pub priority: Priority,
-}
-
-impl Default for CallOptions {
-    fn default() -> CallOptions {
-        CallOptions::timeout(Duration::from_secs(10))
-    }
 }
 
 impl CallOptions {
     /// The default options with this time to wait.
     pub fn timeout(timeout: Duration) -> CallOptions {
-        CallOptions { timeout, priority: Priority::Normal }
+        CallOptions { timeout: Some(timeout), ..CallOptions::default() }
     }
 
     /// The same options with another priority.

@@ -38,7 +38,7 @@ mod tolerant;
 pub mod window;
 
 pub use budget::Pool;
-pub use caller::{CallOptions, Caller, Payload};
+pub use caller::{CALL_TIME, CallOptions, Caller, Payload};
 pub use connection::{CloseReason, Config, Connection, Interceptors, pair};
 pub use error::CallError;
 pub use frame::Priority;

@@ -102,18 +102,17 @@ impl Reconnecting {
         self.0.shared.dial_count.get()
     }
 
-    /// Runs `call` on a connection that takes calls, again and again while that is right to do.
+    /// Runs `call` on a connection that takes calls, with the time that is left, again and again while that is right to do.
     fn run<T, E>(
         &self,
         options: &CallOptions,
         idempotent: bool,
-        mut call: impl FnMut(&Connection, &CallOptions) -> Result<T, CallError<E>>,
+        mut call: impl FnMut(&Connection, Duration) -> Result<T, CallError<E>>,
     ) -> Result<T, CallError<E>> {
         let deadline = deadline_of(options);
         loop {
             let connection = self.0.shared.wait_for_connection(deadline).ok_or(CallError::TimedOut)?;
-            let timeout = deadline.saturating_duration_since(crate::now());
-            let result = call(&connection, &CallOptions { timeout, ..*options });
+            let result = call(&connection, deadline.saturating_duration_since(crate::now()));
             let again = match &result {
                 Err(CallError::NotSent) => true,
                 Err(CallError::Closed) if !idempotent => return Err(CallError::Disconnected),
@@ -186,8 +185,9 @@ impl Caller for Reconnecting {
         payload: Payload,
         options: &CallOptions,
     ) -> Result<(M::Response, Payload), CallError<M::Error>> {
-        self.run(options, M::IDEMPOTENT, |connection, options| {
-            connection.call_with_options::<M>(request, payload.clone(), options)
+        self.run(options, M::IDEMPOTENT, |connection, left| {
+            let options = CallOptions { timeout: Some(left), ..*options };
+            connection.call_with_options::<M>(request, payload.clone(), &options)
         })
     }
 
@@ -197,7 +197,10 @@ impl Caller for Reconnecting {
         options: &CallOptions,
     ) -> Result<StreamCall<M>, CallError<M::Error>> {
         // What fails here has not begun, whatever the method; what fails later is told by the call's end.
-        self.run(options, true, |connection, options| connection.open::<M>(request, options))
+        self.run(options, true, |connection, left| {
+            let options = CallOptions { timeout: options.timeout.map(|_| left), ..*options };
+            connection.open::<M>(request, &options)
+        })
     }
 }
 

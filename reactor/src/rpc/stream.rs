@@ -32,6 +32,14 @@ pub trait StreamMethod: Method {
     type Down: Serialize + DeserializeOwned;
 }
 
+/// Why no more items come.
+enum Over {
+    /// The sender has said that it is through.
+    Ended,
+    /// The call is over: its answer says whether that was all.
+    Cut,
+}
+
 /// One call's streams at one end.
 pub(super) struct Stream {
     /// Which end this is.
@@ -83,7 +91,8 @@ impl Stream {
 
     /// The call is over: what has come can still be taken.
     pub(super) fn on_over(&self) {
-        self.on_end();
+        self.inbound.borrow_mut().on_cut();
+        self.arrived.notify_all();
         self.on_stop();
     }
 
@@ -113,7 +122,8 @@ impl Stream {
         shared.wake_writer();
     }
 
-    fn recv(&self, shared: &Shared) -> Option<Vec<u8>> {
+    /// The next item, or how there came to be none.
+    fn recv(&self, shared: &Shared) -> Result<Vec<u8>, Over> {
         loop {
             let taken = self.inbound.borrow_mut().take();
             match taken {
@@ -122,10 +132,11 @@ impl Stream {
                         let (side, call) = (self.side.other(), self.call);
                         shared.say_courtesy(Header::Credit { side, call, bytes });
                     }
-                    return Some(item);
+                    return Ok(item);
                 }
                 Taken::Empty => self.arrived.wait(),
-                Taken::Ended => return None,
+                Taken::Ended => return Err(Over::Ended),
+                Taken::Cut => return Err(Over::Cut),
             }
         }
     }
@@ -188,19 +199,30 @@ impl<T: DeserializeOwned> StreamReceiver<T> {
         StreamReceiver { shared, stream, items: PhantomData }
     }
 
-    /// The next item; `None` when the caller has ended its stream.
+    /// The next item; `None` when the caller has ended its stream, and only then. If the call is over before that, whoever
+    /// receives is terminated, as the handler is: half of a stream is not taken for the whole.
     ///
     /// # Panics
-    /// Unwinds the handler if the item cannot be read as a `T`; the caller is told.
+    /// Unwinds the handler if the item cannot be read as a `T`, which the caller is told; and whoever is
+    /// [`uninterruptible`](crate::uninterruptible) when the call is over.
     ///
     /// # Suspends
     /// Until there is one.
     pub fn recv(&self) -> Option<T> {
-        let item = self.stream.recv(&self.shared)?;
-        match tolerant::from_bytes(&item) {
-            Ok(item) => Some(item),
-            Err(error) => std::panic::resume_unwind(Box::new(Unreadable(error.to_string()))),
-        }
+        let unreadable = match self.stream.recv(&self.shared) {
+            Ok(item) => match tolerant::from_bytes(&item) {
+                Ok(item) => return Some(item),
+                Err(error) => error.to_string(),
+            },
+            Err(Over::Ended) => return None,
+            Err(Over::Cut) => {
+                crate::coroutine::current().terminate();
+                // Does not return where that may unwind.
+                crate::yield_now();
+                "the call ended before its stream did".to_owned()
+            }
+        };
+        std::panic::resume_unwind(Box::new(Unreadable(unreadable)))
     }
 }
 
@@ -302,22 +324,49 @@ impl<M: StreamMethod> StreamCall<M> {
         }
     }
 
-    /// The next item; `None` when there are no more, which is also when the call has failed.
+    /// The next item; `Ok(None)` when the callee has sent all and answered. [`StreamCall::finish`] then has the response.
+    ///
+    /// # Errors
+    /// [`CallError`] if the call failed, after the items that came before: those were not all. `finish` says the same.
     ///
     /// # Suspends
     /// Until there is one, until the deadline at the most.
-    pub fn recv(&self) -> Option<M::Down> {
+    pub fn recv(&self) -> Result<Option<M::Down>, CallError<M::Error>> {
         let item = if self.stream.inbound.borrow().waiting_count() > 0 {
-            self.stream.recv(self.shared())?
+            self.stream.recv(self.shared())
         } else {
-            self.in_time(|| self.stream.recv(self.shared())).flatten()?
+            self.in_time(|| self.stream.recv(self.shared())).unwrap_or(Err(Over::Cut))
         };
+        let Ok(item) = item else { return self.failure().map_or(Ok(None), Err) };
         match tolerant::from_bytes(&item) {
-            Ok(item) => Some(item),
+            Ok(item) => Ok(Some(item)),
             Err(error) => {
-                self.give_up(Reply::Malformed(format!("an item of {}: {error}", M::NAME)));
-                None
+                let reason = format!("an item of {}: {error}", M::NAME);
+                self.give_up(Reply::Malformed(reason.clone()));
+                // Also if the callee is content.
+                *self.slot.answer.borrow_mut() = Some(Reply::Malformed(reason.clone()));
+                Err(CallError::Malformed(reason))
             }
+        }
+    }
+
+    /// All items that are left, and behind them the call's failure, if it fails.
+    pub fn items(&self) -> impl Iterator<Item = Result<M::Down, CallError<M::Error>>> + '_ {
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            let item = if failed { None } else { self.recv().transpose() };
+            failed = matches!(item, Some(Err(_)));
+            item
+        })
+    }
+
+    /// How the call has failed, if it has; the answer stays for [`StreamCall::finish`].
+    fn failure(&self) -> Option<CallError<M::Error>> {
+        match &*self.slot.answer.borrow() {
+            Some(Reply::Response(..)) => None,
+            Some(failed) => failed.clone().decode::<M>().err(),
+            // Whoever ends a call's streams has left an answer.
+            None => Some(CallError::Closed),
         }
     }
 

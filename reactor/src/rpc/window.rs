@@ -30,7 +30,10 @@ pub struct Inbound {
     window_bytes: usize,
     /// What was taken, and not given back yet.
     taken_bytes: usize,
+    /// The sender has said that it is through.
     ended: bool,
+    /// The call is over, whatever the sender still meant to send.
+    cut: bool,
     unwanted: bool,
 }
 
@@ -41,6 +44,7 @@ impl Default for Inbound {
             window_bytes: STREAM_WINDOW_BYTES,
             taken_bytes: 0,
             ended: false,
+            cut: false,
             unwanted: false,
         }
     }
@@ -53,8 +57,10 @@ pub enum Taken {
     Item(Vec<u8>, Option<u32>),
     /// Nothing yet.
     Empty,
-    /// Nothing any more.
+    /// Nothing any more, and the sender has said so, or nobody wants it.
     Ended,
+    /// Nothing any more, because the call is over: whether that was all only its answer says.
+    Cut,
 }
 
 impl Inbound {
@@ -64,7 +70,7 @@ impl Inbound {
     /// [`FrameError::WindowExceeded`] if there was no credit for it: the peer is broken.
     pub fn on_item(&mut self, call: u32, item: Vec<u8>) -> Result<(), FrameError> {
         let weight_bytes = item_weight_bytes(item.len());
-        if weight_bytes > self.window_bytes || self.ended {
+        if weight_bytes > self.window_bytes || self.ended || self.cut {
             return Err(FrameError::WindowExceeded { call });
         }
         self.window_bytes -= weight_bytes;
@@ -79,13 +85,22 @@ impl Inbound {
         self.ended = true;
     }
 
+    /// The call is over; what is here can still be taken.
+    pub fn on_cut(&mut self) {
+        self.cut = true;
+    }
+
     /// Takes the next item.
     pub fn take(&mut self) -> Taken {
         let Some(item) = self.items.pop_front() else {
-            return if self.ended || self.unwanted { Taken::Ended } else { Taken::Empty };
+            return match (self.ended || self.unwanted, self.cut) {
+                (true, _) => Taken::Ended,
+                (false, true) => Taken::Cut,
+                (false, false) => Taken::Empty,
+            };
         };
         self.taken_bytes += item_weight_bytes(item.len());
-        let worth = !self.ended && self.taken_bytes >= STREAM_WINDOW_BYTES / 2;
+        let worth = !self.ended && !self.cut && self.taken_bytes >= STREAM_WINDOW_BYTES / 2;
         let credit = worth.then(|| {
             self.window_bytes += self.taken_bytes;
             std::mem::take(&mut self.taken_bytes) as u32
@@ -96,7 +111,7 @@ impl Inbound {
     /// Nobody takes items any more. True if the peer should be told: it may yet send some.
     pub fn refuse(&mut self) -> bool {
         self.items.clear();
-        !std::mem::replace(&mut self.unwanted, true) && !self.ended
+        !std::mem::replace(&mut self.unwanted, true) && !self.ended && !self.cut
     }
 
     /// How many items wait to be taken.
@@ -217,6 +232,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_was_cut_is_not_taken_for_one_that_ended() {
+        let mut inbound = Inbound::default();
+        inbound.on_item(1, vec![1]).unwrap();
+        inbound.on_cut();
+        assert_eq!(inbound.take(), Taken::Item(vec![1], None));
+        assert_eq!(inbound.take(), Taken::Cut);
+        // The sender was through before.
+        let mut inbound = Inbound::default();
+        inbound.on_end();
+        inbound.on_cut();
+        assert_eq!(inbound.take(), Taken::Ended);
+    }
+
+    #[test]
     fn a_receiver_that_refuses_says_so_once_and_keeps_nothing() {
         let mut inbound = Inbound::default();
         inbound.on_item(1, vec![1]).unwrap();
@@ -250,7 +279,7 @@ mod tests {
                             }
                         }
                         Taken::Empty => prop_assert!(can_send || sent == sizes.len(), "stuck"),
-                        Taken::Ended => unreachable!(),
+                        Taken::Ended | Taken::Cut => unreachable!(),
                     }
                 }
                 prop_assert!(inbound.waiting_bytes() <= STREAM_WINDOW_BYTES);
