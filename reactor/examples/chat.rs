@@ -40,11 +40,14 @@ fn main() -> io::Result<()> {
         loop {
             let (client, from) = listener.accept()?;
             let room = room.clone();
-            reactor::spawn(move || {
+            let seated = reactor::try_spawn(move || {
                 // A client that breaks off has left as much as one that says goodbye.
                 let _ = serve(&room, &client, from);
                 room.members.borrow_mut().remove(&from);
             });
+            if let Err(error) = seated {
+                eprintln!("{from} was turned away: {error}");
+            }
         }
     })
 }

@@ -16,8 +16,11 @@ fn main() -> io::Result<()> {
     println!("echo listens at {}", listener.local_addr()?);
     loop {
         let (client, _) = listener.accept()?;
-        // Its handle is dropped: the client's coroutine goes on by itself until the client leaves.
-        reactor::spawn(move || serve(&client));
+        // The handle is dropped: the client's coroutine goes on by itself until the client leaves. Where there is no memory
+        // for another, this client is turned away and the others are served on.
+        if let Err(error) = reactor::try_spawn(move || serve(&client)) {
+            eprintln!("a client was turned away: {error}");
+        }
     }
 }
 

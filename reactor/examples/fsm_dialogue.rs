@@ -104,12 +104,15 @@ fn main() -> io::Result<()> {
         println!("fsm_dialogue listens at {}", listener.local_addr()?);
         loop {
             let (stream, from) = listener.accept()?;
-            reactor::spawn(move || {
+            let begun = reactor::try_spawn(move || {
                 let guest = Line(&stream, RefCell::new(BufReader::new(&stream)));
                 if let Err(Trouble::Broken(error)) = dialogue(&guest, &Cell::new("")).run() {
                     eprintln!("{from}: {error}");
                 }
             });
+            if let Err(error) = begun {
+                eprintln!("{from} was turned away: {error}");
+            }
         }
     })
 }

@@ -18,7 +18,7 @@ use reactor::nat::peers::{Path, Peers, RelayAt};
 use reactor::nat::relay::{Relay, RelayLimits};
 use reactor::net::quic::{Connection, Endpoint};
 use reactor::net::{Duplex, TcpListener};
-use reactor::{now, sleep, spawn};
+use reactor::{now, sleep, try_spawn};
 
 /// How long `call` looks for a direct way: a few rounds of tries.
 const LOOK_FOR: Duration = Duration::from_secs(15);
@@ -79,13 +79,14 @@ fn listen(at: RelayAt) -> io::Result<()> {
     loop {
         let connection = peers.accept()?;
         println!("called by {}", PeerId::from(connection.peer()));
-        spawn(move || answer(&connection));
+        // Where there is no memory for another coroutine, this peer is turned away.
+        let _ = try_spawn(move || answer(&connection));
     }
 }
 
 fn answer(connection: &Connection) {
     while let Ok(stream) = connection.accept() {
-        spawn(move || {
+        let begun = try_spawn(move || {
             let mut buffer = [0; 4 << 10];
             while let Ok(size @ 1..) = stream.read_some(&mut buffer) {
                 if stream.write_slices(&mut [io::IoSlice::new(&buffer[..size])]).is_err() {
@@ -93,6 +94,9 @@ fn answer(connection: &Connection) {
                 }
             }
         });
+        if begun.is_err() {
+            break;
+        }
     }
 }
 

@@ -22,11 +22,14 @@ fn main() -> io::Result<()> {
         loop {
             let (client, from) = listener.accept()?;
             let target = target.clone();
-            reactor::spawn(move || {
+            let begun = reactor::try_spawn(move || {
                 if let Err(error) = forward(&client, target) {
                     eprintln!("{from}: {error}");
                 }
             });
+            if let Err(error) = begun {
+                eprintln!("{from} was turned away: {error}");
+            }
         }
     })
 }

@@ -6,9 +6,11 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use reactor::net::{TcpListener, TcpStream};
-use reactor::rpc::{CallContext, CallError, Config, Connection, Never, Service};
+use reactor::rpc::{CallContext, CallError, Config, Connection, Never, Server, ServerHandle, Service};
+use reactor::signals::{Signal, Signals};
 
 reactor::service! {
     /// Arithmetic.
@@ -32,15 +34,15 @@ impl Calculator for Exact {
     }
 }
 
-fn serve(listener: &TcpListener) {
+/// Serves at most so many clients as the default limits let in. Over TLS the closure would do the handshake.
+fn serve(listener: TcpListener) -> ServerHandle {
     let mut service = Service::new();
     Rc::new(Exact).serve_on(&mut service);
-    let service = Rc::new(service);
-    while let Ok((stream, _)) = listener.accept() {
-        let service = service.clone();
-        reactor::spawn(move || Connection::start(stream, service, Config::default()).wait_closed());
-    }
+    Server::new(Rc::new(service)).start(listener, |stream, _from| Ok(stream))
 }
+
+/// How long calls in hand may take at the end.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -63,15 +65,21 @@ fn main() -> Result<(), Failure> {
         [] => reactor::run(|| {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             let address = listener.local_addr()?;
-            reactor::spawn(move || serve(&listener));
-            call(address)
+            let server = serve(listener);
+            call(address)?;
+            server.drain(DRAIN_TIME);
+            Ok(())
         }),
         ["serve", address] => {
             let address: SocketAddr = address.parse()?;
             reactor::run(move || {
                 let listener = TcpListener::bind(address)?;
                 println!("rpc_calculator listens at {}", listener.local_addr()?);
-                serve(&listener);
+                let signals = Signals::new(&[Signal::Interrupt, Signal::Terminate])?;
+                let server = serve(listener);
+                signals.wait();
+                // What was asked before is answered.
+                server.drain(DRAIN_TIME);
                 Ok(())
             })
         }

@@ -13,7 +13,8 @@
 //!     let server = reactor::spawn(move || {
 //!         loop {
 //!             let (client, _) = listener.accept().unwrap();
-//!             reactor::spawn(move || {
+//!             // Without memory for another coroutine this client is turned away, and the others are served on.
+//!             let _ = reactor::try_spawn(move || {
 //!                 let mut reader = BufReader::new(&client);
 //!                 while let Ok(line) = reactor::read_until(&mut reader, b'\n', 1024) {
 //!                     if line.is_empty() || (&client).write_all(&line).is_err() {

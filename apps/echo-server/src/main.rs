@@ -80,7 +80,8 @@ fn serve_until_interrupted(listen: SocketAddr) -> io::Result<()> {
     println!("echo-server listens at {}", listener.local_addr()?);
     reactor::spawn(move || {
         while let Ok((client, _)) = listener.accept() {
-            reactor::spawn(move || serve(&client));
+            // Without memory for another stack a client is turned away, and the others are served on.
+            let _ = reactor::try_spawn(move || serve(&client));
         }
     });
     signals.wait();
