@@ -196,6 +196,51 @@ fn rpc_calculator_is_called_in_its_own_process_and_from_another() {
 }
 
 #[test]
+fn notes_are_everybodys_own_and_the_service_ends_in_order() {
+    let mut notes = Example::start("notes", &["127.0.0.1:0"]);
+    // One request a connection: the answer is what comes until its end.
+    let ask = |method: &str, path: &str, cookie: &str, body: &str| {
+        let mut client = notes.connect();
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: notes\r\nConnection: close\r\nCookie: {cookie}\r\n");
+        let body = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+        client.write_all((head + &body).as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+        let cookie =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("set-cookie: ").map(str::to_owned));
+        let cookie = cookie.map(|cookie| cookie.split(';').next().unwrap().to_owned());
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned(), cookie)
+    };
+    let (status, _, ada) = ask("POST", "/session", "", r#"{"name": "Ada"}"#);
+    assert_eq!(status, "201");
+    let (ada, bob) = (ada.unwrap(), ask("POST", "/session", "", r#"{"name": "Bob"}"#).2.unwrap());
+    assert_ne!(ada, bob);
+    for text in ["milk", "bread"] {
+        assert_eq!(ask("POST", "/notes", &ada, &format!(r#"{{"text": "{text}"}}"#)).0, "201");
+    }
+    assert_eq!(ask("GET", "/notes", &ada, "").1, r#"[{"text":"milk"},{"text":"bread"}]"#);
+    assert_eq!(ask("GET", "/notes", &bob, "").1, "[]");
+    assert_eq!(ask("DELETE", "/notes/0", &ada, "").0, "204");
+    assert_eq!(ask("GET", "/notes", &ada, "").1, r#"[{"text":"bread"}]"#);
+    // What is wrong is told by the status.
+    for (method, path, cookie, body, status) in [
+        ("GET", "/notes", "session=guessed", "", "401"),
+        ("POST", "/session", "", r#"{"name": " "}"#, "422"),
+        ("POST", "/session", "", "{", "400"),
+        ("DELETE", "/notes/7", &ada[..], "", "404"),
+        ("PUT", "/notes", &ada[..], "", "405"),
+    ] {
+        assert_eq!(ask(method, path, cookie, body).0, status, "{method} {path}");
+    }
+    let pid = notes.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(notes.process.wait().unwrap().success(), "an orderly end");
+}
+
+#[test]
 fn websocket_chat_tells_everyone_who_comes_speaks_and_leaves() {
     let chat = Example::start("websocket_chat", &["127.0.0.1:0"]);
     let address: std::net::SocketAddr = chat.address.parse().unwrap();
