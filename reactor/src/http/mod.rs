@@ -16,7 +16,10 @@
 //! What many handlers have in common goes into layers around them ([`Server::layer`], [`Group`]); what they take out of
 //! a request is typed, or a [`Refusal`].
 //!
-//! What it is not: HTTP/2 or 3, templates, or sessions.
+//! What it is not: templates, sessions, or HTTP/2 and 3. The codec of HTTP/2 that others build on, `h2`, reads and writes
+//! through tokio's traits; those without I/O of their own that could be found (in November 2026) were younger than a
+//! year and used by hardly anybody, which is too little for what strangers' bytes go through. A proxy that speaks HTTP/2
+//! to browsers, nginx say, speaks HTTP/1.1 to servers behind it.
 
 mod body;
 pub mod client;
