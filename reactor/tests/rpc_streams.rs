@@ -11,10 +11,9 @@ use reactor::rpc::frame::{ANNOUNCE, FrameError, HEADER_SIZE_BYTES, Header, PREFA
 use reactor::rpc::hello::{FEATURES, Hello};
 use reactor::rpc::window::STREAM_WINDOW_BYTES;
 use reactor::rpc::{
-    CALL_TIME, CallContext, CallError, CallInfo, CallOptions, CloseReason, Config, Connection, Never,
-    Priority, Reply, STREAMS_MAX, Service, Stopped, StreamReceiver, StreamSender,
+    CallContext, CallError, CallInfo, CallOptions, CloseReason, Config, Connection, Never, Priority, Reply,
+    STREAMS_MAX, Service, Stopped, StreamReceiver, StreamSender,
 };
-use reactor::sim::{self, SimConfig};
 
 reactor::service! {
     /// Streams of every kind.
@@ -313,69 +312,6 @@ fn a_lost_connection_ends_streams_at_both_ends() {
         assert_eq!(call.recv(), Err(CallError::Closed));
         assert_eq!(call.finish(), Err(CallError::Closed));
         eventually(|| ends.server.ended.get() == 1);
-    });
-}
-
-#[test]
-fn half_of_a_stream_is_never_taken_for_the_whole() {
-    reactor::service! {
-        trait Sums = "sums" version 1, client SumsClient {
-            fn sum(&self, numbers: StreamReceiver<i64>) -> Result<i64, Never> = 1 as LeftBehind;
-        }
-    }
-    /// Leaves the work to a coroutine that outlives the handler, and notes what that made of the stream.
-    #[derive(Default)]
-    struct Adder {
-        taken: Rc<Cell<u32>>,
-        sum: Rc<Cell<Option<i64>>>,
-        ended: Rc<Cell<u32>>,
-    }
-    impl Sums for Adder {
-        fn sum(&self, _: &CallContext, numbers: StreamReceiver<i64>) -> Result<i64, Never> {
-            let (taken, sum, end) = (self.taken.clone(), self.sum.clone(), CountEnd(self.ended.clone()));
-            let adder = reactor::spawn(move || {
-                let _end = end;
-                sum.set(Some(numbers.inspect(|_| taken.set(taken.get() + 1)).sum()));
-            });
-            let _ = adder.join();
-            Ok(self.sum.get().unwrap_or_default())
-        }
-    }
-    reactor::run(|| {
-        for is_lost in [false, true] {
-            let adder = Rc::new(Adder::default());
-            let mut service = Service::new();
-            adder.clone().serve_on(&mut service);
-            let (near, far) = pipe(100_000);
-            let far = Connection::start(far, Rc::new(service), Config::default());
-            let near = Connection::start(near, Service::none(), Config::default());
-            let call = SumsClient::new(near).sum().unwrap();
-            (1..=3).for_each(|number| call.send(&number).unwrap());
-            eventually(|| adder.taken.get() == 3);
-            if is_lost {
-                far.close();
-                assert_eq!(call.finish(), Err(CallError::Closed));
-            } else {
-                assert_eq!(call.finish(), Ok(6));
-            }
-            eventually(|| adder.ended.get() == 1);
-            assert_eq!(adder.sum.get(), if is_lost { None } else { Some(6) });
-        }
-    });
-}
-
-#[test]
-fn a_stream_outlives_the_time_of_a_call_unless_it_is_told_a_time() {
-    sim::run(1, SimConfig::default(), |world| {
-        let asked = world.host("alone").start(|| {
-            let ends = ends();
-            let call = ends.client.hang().unwrap();
-            let waited = reactor::timeout(10 * CALL_TIME, || call.recv());
-            assert!(waited.is_err(), "{waited:?}");
-            let hasty = ends.client.with(CallOptions::timeout(CALL_TIME)).hang().unwrap();
-            assert_eq!(hasty.recv(), Err(CallError::TimedOut));
-        });
-        asked.wait();
     });
 }
 
