@@ -4,7 +4,7 @@
 //! ends of version 1, recorded with its own code before there was a version 2. They are never written again.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -57,12 +57,7 @@ impl Duplex for Recorded {
     }
 
     fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
-        self.0.write_with(write)
-    }
-
-    fn write_slices(&self, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-        slices.iter().for_each(|slice| self.1.borrow_mut().extend_from_slice(slice));
-        self.0.write_slices(slices)
+        self.0.write_with(&mut |writer| write(&mut Noting(writer, &self.1)))
     }
 
     fn end(&self) -> io::Result<()> {
@@ -71,6 +66,21 @@ impl Duplex for Recorded {
 
     fn abort(&self) {
         self.0.abort();
+    }
+}
+
+/// Notes what the writer below it takes.
+struct Noting<'a>(&'a mut dyn Write, &'a RefCell<Vec<u8>>);
+
+impl Write for Noting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.0.write(bytes)?;
+        self.1.borrow_mut().extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

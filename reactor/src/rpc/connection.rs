@@ -33,8 +33,9 @@ pub struct Config {
     /// A peer that has been silent for this long is asked whether it lives. The default of 5 s is a third of
     /// `dead_after`, so a lost ping does not kill, and well below the 30 s after which NATs forget a flow.
     pub ping_after: Duration,
-    /// A peer from which nothing has come for this long, or which has taken nothing for this long, is dead.
-    /// The default is 15 s.
+    /// A peer from which nothing has come for this long is dead. So is one for which something waits all this time, and
+    /// which takes less than 64 KiB of it, or less than a fortieth: however slow the line, what it takes counts, and not
+    /// how long one write lasts. The default is 15 s.
     pub dead_after: Duration,
     /// What the peers of this and other connections may hold together, beyond a share of each. The default is one pool
     /// for the whole reactor.
@@ -87,8 +88,8 @@ pub enum CloseReason {
     /// Nothing came for `Config::dead_after`, not even an answer to a ping.
     #[error("the peer has fallen silent: it crashed, or the network is cut")]
     Silent,
-    /// The peer takes nothing of what we send.
-    #[error("the peer has stopped reading")]
+    /// The peer takes nothing of what we send, or too little of what it has asked for; see [`Config::dead_after`].
+    #[error("the peer has stopped reading, or reads next to nothing of what waits for it")]
     Stuck,
     /// The stream failed.
     #[error("the connection broke: {0}")]

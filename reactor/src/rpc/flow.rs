@@ -76,12 +76,14 @@ pub(super) fn write(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         }
         let mut batch = shared.outbox.borrow_mut().next_batch();
         shared.budget.borrow_mut().give_back(batch.charge.take());
-        shared.writing_since.set(Some(crate::now()));
+        shared.line.on_waiting();
         let mut slices: smallvec::SmallVec<[IoSlice<'_>; 16]> = batch.slices().map(IoSlice::new).collect();
-        shared.stream.write_slices(&mut slices)?;
+        shared.line.write(&*shared.stream, &mut slices)?;
         drop(slices);
-        shared.writing_since.set(None);
         shared.outbox.borrow_mut().recycle(batch);
+        if shared.outbox.borrow().is_empty() {
+            shared.line.on_rest();
+        }
         if shared.phase.get() != Phase::Open || QUEUES.into_iter().any(|queue| shared.has_room(queue)) {
             shared.drained.notify_all();
         }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use super::connection::CloseReason;
 use super::frame::Header;
+use super::progress::Pace;
 use super::shared::{CLOSE_FLUSH_MAX, Phase, Shared};
 use crate::coroutine;
 use crate::fsm::{Machine, Trigger};
@@ -93,11 +94,10 @@ fn watch(shared: &Shared) -> Result<(), CloseReason> {
             return Err(CloseReason::Silent);
         }
         next = next.min(heard + dead_after);
-        if let Some(since) = shared.writing_since.get() {
-            if since + dead_after <= now {
-                return Err(CloseReason::Stuck);
-            }
-            next = next.min(since + dead_after);
+        let waiting_bytes = shared.outbox.borrow().queued_bytes();
+        match shared.line.pace(now, waiting_bytes, dead_after) {
+            Pace::Good(until) => next = next.min(until.unwrap_or(next)),
+            Pace::Stuck => return Err(CloseReason::Stuck),
         }
         let asked = pinged_at.is_some_and(|pinged| pinged > heard);
         if heard + ping_after <= now && !asked {

@@ -17,6 +17,7 @@ use super::calls::Outgoing;
 use super::connection::{CloseReason, Config, Handle};
 use super::frame::{Header, Priority, Side, Status};
 use super::hello::{FEATURE_DENIALS, FEATURE_DRAINING, Wire};
+use super::line::Line;
 use super::outbox::{Outbox, Queue, Withdrawn};
 use super::stream::Stream;
 use super::{Reply, Service, life};
@@ -85,7 +86,7 @@ pub(super) struct Shared {
     pub(super) unusable: Barrier,
     pub(super) closed: Barrier,
     pub(super) last_heard: Cell<Instant>,
-    pub(super) writing_since: Cell<Option<Instant>>,
+    pub(super) line: Line,
     /// The writer, while it has nothing to write.
     pub(super) idle_writer: RefCell<Option<Rc<Coroutine>>>,
     /// How the connection's life hears of what others do.
@@ -114,6 +115,7 @@ impl Shared {
         stream.keep_unsent_below(UNSENT_BYTES_MAX);
         Shared {
             peer: stream.peer_key(),
+            line: Line::new(&stream),
             stream: Box::new(stream),
             budget: RefCell::new(Budget::new(config.pool.clone())),
             service,
@@ -131,7 +133,6 @@ impl Shared {
             unusable: Barrier::new(false),
             closed: Barrier::new(false),
             last_heard: Cell::new(crate::now()),
-            writing_since: Cell::new(None),
             idle_writer: RefCell::default(),
             events: RefCell::default(),
             tasks: RefCell::default(),
@@ -224,7 +225,7 @@ impl Shared {
     /// Whether a call is in flight, or anything waits to be written.
     pub(super) fn is_busy(&self) -> bool {
         let in_flight = self.outgoing.borrow().count() + self.budget.borrow().count();
-        in_flight > 0 || !self.outbox.borrow().is_empty() || self.writing_since.get().is_some()
+        in_flight > 0 || !self.outbox.borrow().is_empty() || self.line.is_busy()
     }
 
     /// A call is over: perhaps the last one that a drain waits for.
