@@ -3,12 +3,12 @@
 //! thousand busy coroutines a sleep of ten milliseconds took seconds.
 
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::net::{UdpSocket, UnixStream};
+use reactor::net::{Duplex, UdpSocket, UnixStream};
 use reactor::sync::{Mutex, Semaphore, channel};
 use reactor::{after, now, run, select, select_timeout, sleep, sleep_until, spawn, timeout, yield_now};
 
@@ -81,6 +81,88 @@ fn a_loop_of_reads_of_a_cached_file_lets_others_run() {
         reactor::fs::write(&path, vec![7; 4096]).unwrap();
         let file = reactor::fs::File::open(&path).unwrap();
         assert_others_run("a file", || assert_eq!(file.read_at(&mut [0; 64], 0).unwrap(), 64));
+    });
+}
+
+/// Lets another coroutine count its turns, and gives the most of `done` that was counted between two of them while `work`
+/// ran.
+fn longest_turn(done: &Rc<Cell<usize>>, work: impl FnOnce()) -> usize {
+    let (longest, ended) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let (seen, over, counted) = (longest.clone(), ended.clone(), done.clone());
+    let other = spawn(move || {
+        while !over.get() {
+            seen.set(seen.get().max(counted.take()));
+            yield_now();
+        }
+    });
+    work();
+    ended.set(true);
+    other.join().unwrap();
+    longest.get().max(done.get())
+}
+
+/// Ready calls between two turns of the other: 128 of the one that starts coroutines, and as many of each of those that it
+/// has started and that the end of its budget found at work, which are three.
+const CALLS_BETWEEN_TURNS: usize = 4 * 128 + 64;
+
+/// As an accept loop does whose clients have all sent something.
+#[test]
+fn coroutines_that_are_started_do_not_bring_a_budget_of_their_own() {
+    fn start(depth: usize, done: &Rc<Cell<usize>>) {
+        let done = done.clone();
+        spawn(move || {
+            let (sender, receiver) = channel(1);
+            for n in 0..10 {
+                if n == 5 && depth > 0 {
+                    start(depth - 1, &done);
+                }
+                sender.send(n).unwrap();
+                receiver.recv().unwrap();
+                done.set(done.get() + 2);
+            }
+        });
+    }
+    run(|| {
+        let done = Rc::new(Cell::new(0));
+        let places = Semaphore::new(1);
+        let longest = longest_turn(&done, || {
+            for _ in 0..1_000 {
+                drop(places.acquire());
+                start(2, &done);
+            }
+        });
+        assert!(longest <= CALLS_BETWEEN_TURNS, "{longest} calls between two turns");
+    });
+}
+
+/// What a turn moves at the most: 2 MiB, and the call that goes beyond it.
+const BYTES_OF_A_TURN: usize = 4 << 20;
+
+#[test]
+fn calls_that_move_much_are_followed_by_others_turns_sooner() {
+    run(|| {
+        let done = Rc::new(Cell::new(0));
+        let (near, far) = reactor::net::pipe(1 << 20);
+        let mut bytes = vec![7; 1 << 20];
+        let longest = longest_turn(&done, || {
+            for _ in 0..40 {
+                near.write_slices(&mut [IoSlice::new(&bytes)]).unwrap();
+                let count = far.read_some(&mut bytes).unwrap();
+                done.set(done.get() + count);
+            }
+        });
+        assert!(longest <= BYTES_OF_A_TURN, "a pipe: {} MiB in one turn", longest >> 20);
+        done.set(0);
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let mut bytes = vec![7; 64 << 10];
+        let longest = longest_turn(&done, || {
+            for _ in 0..500 {
+                near.write_all(&bytes).unwrap();
+                far.read_exact(&mut bytes).unwrap();
+                done.set(done.get() + bytes.len());
+            }
+        });
+        assert!(longest <= BYTES_OF_A_TURN, "a socket: {} MiB in one turn", longest >> 20);
     });
 }
 

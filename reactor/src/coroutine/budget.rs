@@ -5,6 +5,11 @@
 //! each of them spends one of a budget when it has *succeeded*, and the one that spends the last lets the others run
 //! before it returns. Spent afterwards, and without an eye to terminations: what has been taken is not lost, and the
 //! call that takes what [`crate::select`] found still does so before anybody else can.
+//!
+//! The budget is that of a turn: what a coroutine does, and what those do that it starts meanwhile and that run nested in
+//! it. Calls that move bytes spend more, for those take time too. So nobody holds the thread for longer than
+//! [`BUDGET`] calls and [`BUDGET`] times [`BYTES_OF_A_CALL`] take, whatever is ready: but for what it computes itself,
+//! which is for [`crate::offload`].
 
 use std::cell::Cell;
 
@@ -13,6 +18,9 @@ use super::{current, may_suspend, with_current};
 /// Calls between two turns. At a microsecond each (a read of a socket) they hold the others up by an eighth of a
 /// millisecond; the yield's cost, spread over them, is nothing.
 const BUDGET: u32 = 128;
+
+/// Bytes that count as a call: the kernel copies as many in some microseconds, and so a turn moves 2 MiB.
+const BYTES_OF_A_CALL: usize = 16 << 10;
 
 thread_local! { static LEFT: Cell<u32> = const { Cell::new(BUDGET) }; }
 
@@ -25,6 +33,15 @@ pub(super) fn refill() -> u32 {
 #[inline]
 pub(super) fn restore(left: u32) {
     LEFT.set(left);
+}
+
+/// A call moves so many bytes, and spends for them beside what it spends as a call.
+#[inline]
+pub(crate) fn spend_bytes(count: usize) {
+    let calls = u32::try_from(count / BYTES_OF_A_CALL).unwrap_or(u32::MAX);
+    if calls > 0 {
+        LEFT.set(LEFT.get().saturating_sub(calls));
+    }
 }
 
 /// A call that may suspend has succeeded without having to.

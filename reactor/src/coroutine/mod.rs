@@ -25,7 +25,7 @@ use crate::engine::{self, Fiber};
 use crate::run::Group;
 use crate::{clock, driver, sim, watchdog};
 
-pub(crate) use budget::spend;
+pub(crate) use budget::{spend, spend_bytes};
 
 pub use handle::{JoinHandle, Terminated};
 pub(crate) use handle::{Outcome, Packet};
@@ -151,20 +151,26 @@ impl Coroutine {
         self.rare.get_or_init(Box::default)
     }
 
-    /// Lets it go on until it suspends or ends, nested in the caller: the driver, its parent if it is new, or the pump
-    /// of its simulation.
+    /// Lets it go on until it suspends or ends, nested in the caller: the driver, or the pump of its simulation. It is its
+    /// turn.
     ///
     /// It is not running already, which nobody who calls this can bring about: whoever runs is in no queue.
     pub(crate) fn resume(self: &Rc<Self>) {
+        let outer_budget = budget::refill();
+        self.go_on();
+        budget::restore(outer_budget);
+    }
+
+    /// The same within the turn of whoever runs: its parent, if it is new.
+    #[inline(always)]
+    fn go_on(self: &Rc<Self>) {
         self.scheduled.set(false);
         let outer = CURRENT.replace(Some(self.clone()));
-        let outer_budget = budget::refill();
         watchdog::on_enter(self.number);
         enter_world(self.group.process());
         self.fiber.resume();
         watchdog::on_leave(outer.as_ref().map_or(0, |outer| outer.number));
         enter_world(outer.as_ref().and_then(|outer| outer.group.process()));
-        budget::restore(outer_budget);
         // Dropped when it is no longer in its place: it may be the last of an ended coroutine.
         let left = CURRENT.replace(outer);
         drop(left);

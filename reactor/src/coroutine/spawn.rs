@@ -137,7 +137,10 @@ impl Prepared {
             driver::on_switch();
         };
         child.fiber.begin(Box::new(move || frames::coroutine_begins(life)));
-        child.resume();
+        match child.parent {
+            0 => child.resume(),
+            _ => child.go_on(),
+        }
         spans::enter(spans_of_parent);
         child
     }

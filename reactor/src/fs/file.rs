@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::backend::{Durable, OpenFile};
 use super::{Metadata, disk};
-use crate::coroutine::spend;
+use crate::coroutine::{spend, spend_bytes};
 
 /// The most that one read or one copied write moves: the memory that a call takes beside its caller's own, and long
 /// enough that a trip through the kernel no longer counts (a megabyte takes a fast disk 300 us).
@@ -202,6 +202,7 @@ impl File {
             return Ok(0);
         }
         if let Some(result) = self.inner.read_now(buffer, offset) {
+            spend_bytes(*result.as_ref().unwrap_or(&0));
             spend();
             return result;
         }
@@ -333,7 +334,8 @@ impl File {
 
     fn write_now(&self, bytes: &[u8], offset: u64) -> Option<io::Result<usize>> {
         let written = self.inner.write_now(bytes, offset);
-        if written.is_some() {
+        if let Some(result) = &written {
+            spend_bytes(*result.as_ref().unwrap_or(&0));
             spend();
         }
         written

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::{PeerWatch, Presence};
 use crate::clock::{self, now};
-use crate::coroutine::{self, spend};
+use crate::coroutine::{self, spend, spend_bytes};
 use crate::driver::{self, SourceKey, Told};
 use crate::sync::{Place, WaitList};
 use crate::timer::Timer;
@@ -198,6 +198,7 @@ impl Descriptor {
             if count < buffer_len && count > 0 && !self.readiness.urgent.get() {
                 self.readiness.read.clear();
             }
+            spend_bytes(count);
             Ok(count)
         })
     }
@@ -214,6 +215,7 @@ impl Descriptor {
             if count < len {
                 self.readiness.write.clear();
             }
+            spend_bytes(count);
             Ok(count)
         })
     }

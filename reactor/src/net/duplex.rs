@@ -16,6 +16,7 @@ use std::rc::Rc;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 use super::{TcpStream, UnixStream};
+use crate::coroutine::spend_bytes;
 #[cfg(feature = "crypto")]
 use crate::crypto::PublicKey;
 
@@ -149,7 +150,11 @@ macro_rules! socket_is_duplex {
                 if let Some(stream) = self.simulated() {
                     return stream.write_with(write);
                 }
-                self.descriptor().write_with(|fd| write(&mut SocketWriter(fd)))
+                self.descriptor().write_with(|fd| {
+                    let count = write(&mut SocketWriter(fd))?;
+                    spend_bytes(count);
+                    Ok(count)
+                })
             }
 
             fn end(&self) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::Duplex;
 use super::duplex::{PeerWatch, Presence, WriteOnce};
-use crate::coroutine::spend;
+use crate::coroutine::{spend, spend_bytes};
 use crate::sync::Signal;
 
 /// One direction.
@@ -117,6 +117,7 @@ impl Duplex for Pipe {
         }
         let count = flow.bytes.borrow_mut().read(buffer)?;
         flow.drained.notify_all();
+        spend_bytes(count);
         spend();
         Ok(count)
     }
@@ -126,6 +127,7 @@ impl Duplex for Pipe {
             match write(&mut &*self.outgoing) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.outgoing.drained.wait(),
                 result => {
+                    spend_bytes(*result.as_ref().unwrap_or(&0));
                     spend();
                     return result;
                 }

@@ -59,7 +59,7 @@ impl PipeWriter {
 impl Read for &PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // A short read does not tell that nothing is left: a terminal gives line by line, a packet pipe its packets.
-        self.descriptor.read_with(|fd| Ok(rustix::io::read(fd, &mut *buffer)?))
+        self.descriptor.read_stream(0, |fd| Ok(rustix::io::read(fd, &mut *buffer)?))
     }
 }
 

@@ -24,12 +24,6 @@ use super::{Reply, frame};
 use crate::coroutine;
 use crate::serialization;
 
-/// The reader lets others run after so many frames or bytes: a peer that sends faster than we work must not
-/// keep every other connection waiting. 64 small requests take some 100 us.
-const TURN_FRAMES_MAX: usize = 64;
-/// See [`TURN_FRAMES_MAX`]; 256 KiB take some 300 us through TLS.
-const TURN_BYTES_MAX: usize = 256 << 10;
-
 /// The longest that the parts of a request may take to come, whatever its caller says: 4 MiB at 30 KB/s.
 const ARRIVAL_MAX: Duration = Duration::from_secs(150);
 
@@ -99,16 +93,16 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
         Some(_) => return Err(FrameError::BadPreface.into()),
         None => return Err(CloseReason::Remote),
     }
-    let (mut frames, mut bytes) = (0, 0);
     loop {
+        // A frame that is in the buffer already counts as a call that need not wait: a peer that sends faster than we work
+        // must not keep every other connection waiting.
+        coroutine::spend();
         let Some(header) = input.array()? else { return Err(CloseReason::Remote) };
         let header = Header::decode(&header)?;
         if shared.wire.get() == Wire::Unknown {
             meet(shared, header);
         }
         drop_late(shared, &mut partials);
-        frames += 1;
-        bytes += header.message_size() + header.part_size();
         match header {
             Header::Request { call, method, message_size, payload_size, .. } => {
                 let request_bytes = message_size as usize + payload_size as usize;
@@ -214,10 +208,6 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
                 input.skip(message_size as usize)?;
             }
             Header::Goodbye => return Err(CloseReason::Remote),
-        }
-        if frames >= TURN_FRAMES_MAX || bytes >= TURN_BYTES_MAX {
-            (frames, bytes) = (0, 0);
-            crate::yield_now();
         }
     }
 }

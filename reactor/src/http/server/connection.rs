@@ -18,9 +18,6 @@ use crate::http::response::Body;
 use crate::http::{BodyDecoder, BodyReader, Framing, HeadError, Input, Request, RequestHead, Response};
 use crate::net::Duplex;
 
-/// Others get their turn after so many requests that needed no wait: 64 small ones take some 100 us.
-const TURN_REQUESTS_MAX: usize = 64;
-
 /// How long a client may go on sending after our last word, so that a reset does not take that word from it.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// And how much it may send.
@@ -44,9 +41,8 @@ pub(super) fn serve(
     let wire = Wire::new(stream, shared, vitals, peer);
     let mut input = Input::new();
     let mut head = RequestHead::new();
-    let mut turn = 0;
     loop {
-        let refused = match read_head(&wire, &mut input, &mut head, &mut turn)? {
+        let refused = match read_head(&wire, &mut input, &mut head)? {
             Incoming::Request => match attended(&wire, &mut input, &head)? {
                 Next::GoOn => continue,
                 Next::Close => None,
@@ -83,12 +79,7 @@ enum Incoming {
     Late,
 }
 
-fn read_head(
-    wire: &Wire<'_>,
-    input: &mut Input,
-    head: &mut RequestHead,
-    turn: &mut usize,
-) -> io::Result<Incoming> {
+fn read_head(wire: &Wire<'_>, input: &mut Input, head: &mut RequestHead) -> io::Result<Incoming> {
     let limits = &wire.shared.limits;
     let mut begun = false;
     loop {
@@ -96,11 +87,8 @@ fn read_head(
             Ok(Some(size)) => {
                 input.consume(size);
                 wire.vitals.idle.set(false);
-                *turn += 1;
-                if *turn >= TURN_REQUESTS_MAX {
-                    *turn = 0;
-                    crate::yield_now();
-                }
+                // A request that has come already is one more call that needs no wait.
+                coroutine::spend();
                 return Ok(Incoming::Request);
             }
             Ok(None) => {}
@@ -119,7 +107,6 @@ fn read_head(
             wire.vitals.idle.set(false);
             wire.vitals.reading.arm(limits.head_time);
         }
-        *turn = 0;
         match input.fill(Reading(wire)) {
             Ok(true) => {}
             // A client that leaves amid a head can't read an answer, or does not want one.
