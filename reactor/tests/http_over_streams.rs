@@ -80,6 +80,38 @@ fn http_over_tls() {
     });
 }
 
+#[test]
+fn clients_whose_handshake_is_not_done_have_few_places_and_those_who_are_known_theirs() {
+    reactor::run(|| {
+        let authority = Authority::new();
+        let acceptor = tls::Server::new(&[authority.certificate(&["localhost"])]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { handshakes: 6, handshakes_per_address: 3, ..Limits::default() };
+        let _server =
+            echo().limits(limits).start(Secured::new(listener, move |stream| acceptor.accept(stream)));
+        let client = tls::Client::with_roots(authority.pem.as_bytes()).unwrap();
+        let connect = || client.connect(TcpStream::connect(address).unwrap(), "localhost");
+        // Those who are through cost no place of those who are not.
+        let known: Vec<_> = (0..5).map(|_| connect().unwrap()).collect();
+        let silent: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        // The server lets go of it at once, and not when a handshake has lasted too long; that they are let in one after
+        // another is known when the last is.
+        let mut refused = TcpStream::connect(address).unwrap();
+        refused.set_read_deadline(Some(reactor::now() + tls::HANDSHAKE_TIMEOUT / 2));
+        assert!(matches!(refused.read(&mut [0; 16]), Ok(0)), "a fourth handshake of one address");
+        for stream in &known[..2] {
+            ask(stream);
+        }
+        drop(silent);
+        let again = (0..2_000).any(|_| {
+            reactor::sleep(Duration::from_millis(5));
+            connect().is_ok()
+        });
+        assert!(again, "their places are free when they have gone");
+    });
+}
+
 /// A world with a server and clients, some of whom stop in the middle; its trace's hash.
 fn simulate(seed: u64) -> u64 {
     sim::run(seed, SimConfig::default(), |world| {

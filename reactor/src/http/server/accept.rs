@@ -138,10 +138,9 @@ pub(super) fn run<L: Listen>(shared: &Rc<Shared>, listener: &Rc<L>) -> io::Resul
 }
 
 fn admit<L: Listen>(shared: &Rc<Shared>, listener: &Rc<L>, incoming: L::Incoming, peer: Option<SocketAddr>) {
-    let Some(mut guest) = shared.gate.knock(peer.map(|peer| peer.ip())) else {
+    let Some(guest) = shared.gate.knock(peer.map(|peer| peer.ip())) else {
         return listener.refuse(incoming, REFUSAL);
     };
-    guest.admit();
     let opener = listener.clone();
     // Shared with the coroutine, so that it is still here if there can be none.
     let slot = Rc::new(std::cell::Cell::new(Some(incoming)));

@@ -16,6 +16,10 @@ pub struct Limits {
     /// Connections from one address at once (one /64, with IPv6), so that one client does not keep all others out. Behind
     /// a proxy, from which all of them come, raise it to [`Limits::connections`].
     pub connections_per_address: usize,
+    /// Connections at once whose handshake (TLS) is not done: they have shown nothing yet, not even that they are clients.
+    pub handshakes: usize,
+    /// Of these, from one address; to be raised with [`Limits::connections_per_address`].
+    pub handshakes_per_address: usize,
     /// How long a connection may rest between two requests. 75 s: what browsers and proxies are used to.
     pub idle_time: Duration,
     /// How long a head may take from its first byte to its last, however it trickles.
@@ -44,6 +48,8 @@ impl Default for Limits {
             body: BodyLimits::default(),
             connections: 10_000,
             connections_per_address: 5_000,
+            handshakes: 1_024,
+            handshakes_per_address: 256,
             idle_time: Duration::from_secs(75),
             head_time: Duration::from_secs(15),
             body_time: Duration::from_secs(30),

@@ -231,7 +231,8 @@ impl Server {
             gate: Gate::new(GateLimits {
                 connections: self.limits.connections,
                 connections_per_address: self.limits.connections_per_address,
-                ..GateLimits::UNBOUNDED
+                strangers: self.limits.handshakes,
+                strangers_per_address: self.limits.handshakes_per_address,
             }),
             connections: RefCell::default(),
             ended: Signal::new(),
@@ -379,7 +380,7 @@ fn keep_house(shared: &Shared) {
 fn start_connection<S: Duplex>(
     shared: &Rc<Shared>,
     peer: Option<SocketAddr>,
-    guest: Guest,
+    mut guest: Guest,
     open: impl FnOnce() -> io::Result<S> + 'static,
 ) -> bool {
     let vitals = Rc::new(Vitals {
@@ -391,10 +392,10 @@ fn start_connection<S: Duplex>(
     let key = shared.connections.borrow_mut().insert(Member { vitals: vitals.clone(), coroutine: None });
     let place = Place { shared: shared.clone(), key };
     let spawned = Builder::new().name("http connection").spawn(move || {
-        let _guest = guest;
         let shared = &*place.shared;
         let run = || {
             let stream = open()?;
+            guest.admit();
             connection::serve(shared, &vitals, &stream, peer)
         };
         match catch_unwind(AssertUnwindSafe(run)) {
