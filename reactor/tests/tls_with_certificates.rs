@@ -169,7 +169,7 @@ fn both_sides_agree_on_the_protocol_inside_or_part() {
 }
 
 #[test]
-fn a_second_connection_resumes_the_session_of_the_first_even_after_a_reload() {
+fn a_second_connection_resumes_the_session_of_the_first_until_the_certificates_are_replaced() {
     run(|| {
         let authority = Authority::new();
         let server = Server::new(&[authority.certificate(&["a.test"])]).unwrap();
@@ -179,11 +179,17 @@ fn a_second_connection_resumes_the_session_of_the_first_even_after_a_reload() {
         // Tickets come after the handshake, before the first answer.
         echoes(&first);
         assert!(!first.is_resumed());
-        for _ in 0..3 {
-            let next = dial(&client, address, "a.test").unwrap();
-            echoes(&next);
-            assert!(next.is_resumed());
+        for round in 0..3 {
+            for _ in 0..3 {
+                let next = dial(&client, address, "a.test").unwrap();
+                echoes(&next);
+                assert!(next.is_resumed(), "in round {round}");
+            }
             server.reload(&[authority.certificate(&["a.test"])]).unwrap();
+            // Whoever has replaced a certificate, for its key was stolen say, has it shown to everybody.
+            let fresh = dial(&client, address, "a.test").unwrap();
+            echoes(&fresh);
+            assert!(!fresh.is_resumed(), "in round {round}");
         }
         let other = dial(&trusting(&authority), address, "a.test").unwrap();
         assert!(!other.is_resumed(), "another client has no session");

@@ -1,9 +1,10 @@
 //! The server's side with certificates: which it shows, what it speaks, and how they are replaced.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::ring;
+use rustls::server::ProducesTickets;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::certificate::{Certificate, Certificates};
@@ -14,12 +15,52 @@ use crate::net::Duplex;
 
 /// Shakes hands with clients. Cheap to clone; clones share the certificates and [`Server::reload`].
 ///
-/// Sessions are resumed by tickets, encrypted under a key of this process that changes every six hours; the server
-/// keeps nothing for them.
+/// Sessions are resumed by tickets, encrypted under a key of this server that changes every six hours and at each
+/// [`Server::reload`]; the server keeps nothing for them.
 #[derive(Clone, Debug)]
 pub struct Server {
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    tickets: Arc<Tickets>,
+}
+
+/// Seals tickets under keys that can be forgotten.
+#[derive(Debug)]
+struct Tickets(RwLock<Arc<dyn ProducesTickets>>);
+
+impl Tickets {
+    fn new() -> io::Result<Tickets> {
+        Ok(Tickets(RwLock::new(ring::Ticketer::new().map_err(tls_error)?)))
+    }
+
+    /// Those that were given are worth nothing from now on.
+    fn forget(&self) -> io::Result<()> {
+        let keys = ring::Ticketer::new().map_err(tls_error)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    fn keys(&self) -> Arc<dyn ProducesTickets> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.keys().enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.keys().lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.keys().encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.keys().decrypt(cipher)
+    }
 }
 
 impl Server {
@@ -36,8 +77,9 @@ impl Server {
                 .map_err(tls_error)?
                 .with_no_client_auth()
                 .with_cert_resolver(certificates.clone());
-        config.ticketer = ring::Ticketer::new().map_err(tls_error)?;
-        Ok(Server { config: Arc::new(config), certificates })
+        let tickets = Arc::new(Tickets::new()?);
+        config.ticketer = tickets.clone();
+        Ok(Server { config: Arc::new(config), certificates, tickets })
     }
 
     /// The protocols spoken inside, the preferred one first. A client that offers others only is refused; one that
@@ -52,12 +94,14 @@ impl Server {
         self
     }
 
-    /// Shows other certificates from the next handshake on. Connections that stand are not touched. Never suspends.
+    /// Shows other certificates from the next handshake on, to every client: sessions that began with the old ones are
+    /// resumed no more. Connections that stand are not touched. Never suspends.
     ///
     /// # Errors
     /// As [`Server::new`]; the old ones then stay.
     pub fn reload(&self, certificates: &[Certificate]) -> io::Result<()> {
-        self.certificates.replace(certificates)
+        self.certificates.replace(certificates)?;
+        self.tickets.forget()
     }
 
     /// Shakes hands with the client on `stream`.
