@@ -4,6 +4,7 @@
 //! - `cargo run --release -p benches --bin coroutine`: what a switch, a spawn or a message costs, beside may and tokio.
 //! - `cargo run --release -p benches --bin drive`: our drive beside other file systems in user space.
 //! - `cargo run -p benches --bin suites`: suites of tests that others wrote, on our drive and on the local file system.
+//! - `cargo run -p benches --bin compare`: which figures have moved by more than noise since the last record.
 //! - `cargo bench -p benches`: the same figures of ours alone, by Criterion; `cargo test --benches` runs them small.
 //!
 //! Each prints the workload that it ran. Rounds are interleaved, so that a slow minute of the machine hits everyone;
@@ -16,6 +17,7 @@
 
 pub mod build;
 pub mod certificate;
+pub mod compare;
 pub mod coroutine;
 pub mod drive;
 pub mod echo;

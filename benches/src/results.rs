@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// The medians of one program.
@@ -22,6 +23,9 @@ pub struct Results {
     pub machine: String,
     /// The day, in UTC.
     pub date: String,
+    /// What was measured: a commit, with a `+` where files had been changed since.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub commit: Option<String>,
     /// Interleaved rounds, whose medians these are.
     pub rounds: usize,
     /// One for each workload or quantity.
@@ -62,6 +66,7 @@ impl Results {
             command: command.to_string(),
             machine: machine(),
             date: date_of(SystemTime::now()),
+            commit: commit(),
             rounds,
             panels: Vec::new(),
         }
@@ -111,6 +116,36 @@ impl Results {
 /// Returns a directory of this crate's.
 pub fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// The files of results, by name.
+///
+/// # Errors
+/// When their directory cannot be read; if there is none, there are no results.
+pub fn recorded() -> io::Result<Vec<PathBuf>> {
+    let directory = directory("results");
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.sort();
+    Ok(paths)
+}
+
+/// The commit that lies here; `None` outside a repository.
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output =
+            Command::new("git").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    // The results themselves do not count: one program after the other records its own.
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no", "--", "..", ":!results", ":!plots"])?;
+    Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }
 
 fn machine() -> String {

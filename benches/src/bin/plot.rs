@@ -6,11 +6,10 @@
 #![forbid(unsafe_code)]
 
 use benches::plot::svg;
-use benches::results::{Results, directory};
+use benches::results::{Results, directory, recorded};
 use clap::Parser;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Draws every recorded result.
@@ -52,17 +51,4 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Returns the files of results, by name.
-fn recorded() -> io::Result<Vec<PathBuf>> {
-    let directory = directory("results");
-    if !directory.is_dir() {
-        return Ok(Vec::new());
-    }
-    let entries = fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
-    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    paths.sort();
-    Ok(paths)
 }
