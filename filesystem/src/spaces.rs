@@ -8,8 +8,8 @@
 //! A space that can't be opened is a directory of mode 0, in which everything is the error that says why: `EACCES` for who is not on
 //! its list. It is tried again when somebody asks again.
 //!
-//! A space's volume knows no snapshots here, and no spaces within it: such names are listed, and refused. Who opens volumes, and
-//! closes them, is the application ([`SpaceOpener`]).
+//! A space has its snapshots in a `.snapshots` of its own, in its directory (see `past`). It knows no spaces within it, nor does the
+//! drive's past: such names are listed, and refused. Who opens volumes, and closes them, is the application ([`SpaceOpener`]).
 
 mod news;
 mod operations;
@@ -28,6 +28,7 @@ use crate::access::SpaceLink;
 use crate::errno::Errno;
 use crate::numbers::{Node, Numbers, PAST, SPACES};
 use crate::operations::{Attributes, Inode, Operations, Sharing};
+use crate::past::WithPast;
 use crate::volume::Volume;
 use news::News;
 use table::Space;
@@ -73,7 +74,7 @@ pub struct WithSpaces {
 /// Something in a space that is open.
 struct Found {
     space: Rc<Space>,
-    volume: Rc<Volume>,
+    volume: Rc<WithPast>,
     /// By the number that the volume has for it.
     inode: Inode,
 }
@@ -177,13 +178,13 @@ impl WithSpaces {
     }
 
     /// The volume of a space, opened if it was not.
-    fn volume_of(&self, space: &Rc<Space>) -> Result<Rc<Volume>, Errno> {
+    fn volume_of(&self, space: &Rc<Space>) -> Result<Rc<WithPast>, Errno> {
         if self.is_given_up.get() {
             return space.opened().ok_or(Errno::EIO);
         }
         let (numbers, news, tellers, tree) =
             (self.numbers.clone(), self.news.clone(), self.tellers.clone(), space.number);
-        let tell = move |volume: &Rc<Volume>| {
+        let tell = move |volume: &Rc<WithPast>| {
             let numbers = numbers.clone();
             let number_of = move |inode| numbers.borrow().of(Node { tree, inode });
             let teller = news::pass_on(news.clone(), volume.clone(), Some(Box::new(number_of)));
@@ -240,7 +241,7 @@ impl WithSpaces {
     }
 
     /// The volumes of all spaces that are open.
-    fn open_volumes(&self) -> Vec<Rc<Volume>> {
+    fn open_volumes(&self) -> Vec<Rc<WithPast>> {
         self.spaces.borrow().values().filter_map(|space| space.opened()).collect()
     }
 

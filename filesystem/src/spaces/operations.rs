@@ -343,8 +343,8 @@ impl Operations for WithSpaces {
             return self.base.kept_seconds(inode);
         }
         // What is shut may open.
-        let sharing = self.node(inode).ok().and_then(|(space, _)| space.sharing());
-        sharing.map_or(0, Sharing::cache_seconds)
+        let found = self.node(inode).ok().and_then(|(space, inode)| Some((space.opened()?, inode)));
+        found.map_or(0, |(volume, inode)| volume.kept_seconds(inode))
     }
 
     fn has_invalidations(&self) -> bool {

@@ -15,7 +15,7 @@ use super::SpaceOpener;
 use crate::access::SpaceLink;
 use crate::errno::Errno;
 use crate::operations::{Inode, Operations, Sharing};
-use crate::volume::Volume;
+use crate::past::WithPast;
 
 /// How long a refusal holds: whoever is let in sees it soon, and a program that looks again and again asks the nodes little.
 const REFUSAL_LIFETIME: Duration = Duration::from_secs(1);
@@ -31,7 +31,8 @@ pub(super) struct Space {
     pub(super) above: Cell<Inode>,
     /// What it was called there.
     pub(super) name: Bytes,
-    volume: RefCell<Option<Rc<Volume>>>,
+    /// Its volume, with its snapshots.
+    volume: RefCell<Option<Rc<WithPast>>>,
     refused: Cell<Option<(Instant, Errno)>>,
     opening: RefCell<Option<Rc<JoinHandle<()>>>>,
     is_ending: Cell<bool>,
@@ -54,7 +55,7 @@ impl Space {
     }
 
     /// Its volume, if that is open.
-    pub(super) fn opened(&self) -> Option<Rc<Volume>> {
+    pub(super) fn opened(&self) -> Option<Rc<WithPast>> {
         self.volume.borrow().clone()
     }
 
@@ -75,8 +76,8 @@ impl Space {
     pub(super) fn volume(
         self: &Rc<Self>,
         opener: &Rc<dyn SpaceOpener>,
-        tell: impl Fn(&Rc<Volume>) + Clone + 'static,
-    ) -> Result<Rc<Volume>, Errno> {
+        tell: impl Fn(&Rc<WithPast>) + Clone + 'static,
+    ) -> Result<Rc<WithPast>, Errno> {
         let mut has_asked = false;
         loop {
             if let Some(volume) = self.opened() {
@@ -101,13 +102,14 @@ impl Space {
         }
     }
 
-    fn begin(self: &Rc<Self>, opener: &Rc<dyn SpaceOpener>, tell: impl Fn(&Rc<Volume>) + 'static) {
+    fn begin(self: &Rc<Self>, opener: &Rc<dyn SpaceOpener>, tell: impl Fn(&Rc<WithPast>) + 'static) {
         self.refused.set(None);
         let (space, opener) = (self.clone(), opener.clone());
         let coroutine = reactor::spawn(move || {
             let opening = Opening(&space);
             match opener.open(&space.link, &space.name) {
                 Ok(volume) => {
+                    let volume = Rc::new(WithPast::new(volume));
                     tell(&volume);
                     *space.volume.borrow_mut() = Some(volume);
                 }
@@ -129,6 +131,7 @@ impl Space {
     /// Ends an opening that is under way.
     pub(super) fn give_up(&self) {
         self.opening.borrow().iter().for_each(|opening| opening.terminate());
+        self.opened().iter().for_each(|volume| volume.give_up());
     }
 
     /// Has nobody open it any more, and waits for who does.

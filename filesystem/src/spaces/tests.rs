@@ -12,6 +12,7 @@ use reactor::sync::Signal;
 
 use super::*;
 use crate::VolumeKeys;
+use crate::format::SnapshotOrigin;
 use crate::operations::{Credentials, FileKind, Invalidation, RenameFlags};
 use crate::volume::Options;
 
@@ -139,6 +140,46 @@ fn a_space_is_a_directory_with_numbers_of_its_own_and_a_border() {
         shown.sync(None, false).unwrap();
         assert_eq!(story.door.volume.pending().bytes, 0);
         assert_eq!(story.door.count.get(), 1, "it is opened once");
+        story.end();
+    });
+}
+
+#[test]
+fn a_space_has_a_past_of_its_own() {
+    reactor::run(|| {
+        let story = story(Ok(()));
+        let shown = &story.shown;
+        let space = shown.lookup(ROOT, b"space").unwrap();
+        shown.remember(space.inode);
+        let file = shown.make_node(space.inode, b"file", FileKind::Regular, 0o644, 0, &CREDENTIALS).unwrap();
+        shown.remember(file.inode);
+        assert_eq!(shown.lookup(space.inode, b".snapshots"), Err(Errno::ENOENT));
+        shown.write(file.inode, 0, b"then", false).unwrap();
+        story.door.volume.take_snapshot(Some("before"), SnapshotOrigin::Asked).unwrap();
+        shown.write(file.inode, 0, b"here", false).unwrap();
+        let look = |parent: Inode, name: &[u8]| {
+            let found = shown.lookup(parent, name).unwrap().inode;
+            shown.remember(found);
+            found
+        };
+        let snapshots = look(space.inode, b".snapshots");
+        assert!(SPACES.has(snapshots) && shown.kept_seconds(snapshots) == 0);
+        let listed = shown.read_directory(snapshots, 0, 10, true).unwrap();
+        assert_eq!(
+            listed.iter().map(|entry| &*entry.name).collect::<Vec<_>>(),
+            [&b"."[..], b"..", b"before"]
+        );
+        assert_eq!(listed[1].inode, space.inode);
+        let before = look(snapshots, b"before");
+        assert_eq!(listed[2].inode, before);
+        let old = look(before, b"file");
+        assert_ne!(old, file.inode);
+        assert_eq!(shown.read(old, 0, 9).unwrap().concat(), b"then");
+        assert_eq!(shown.read(file.inode, 0, 9).unwrap().concat(), b"here");
+        assert_eq!(shown.write(old, 0, b"no", false), Err(Errno::EROFS));
+        assert_eq!(shown.lookup(before, b"..").unwrap().inode, snapshots);
+        // The drive has none.
+        assert_eq!(shown.lookup(ROOT, b".snapshots"), Err(Errno::ENOENT));
         story.end();
     });
 }
