@@ -79,12 +79,9 @@ impl Cli {
     fn into_command(self) -> Result<Command, clap::Error> {
         let wrong = |kind, words: &str| Err(Self::command().error(kind, words));
         let mut command = self.command;
-        if let Some(before) = self.home {
-            let after = command.home_mut();
-            if after.as_ref().is_some_and(|after| *after != before) {
-                return wrong(ErrorKind::ArgumentConflict, "--home is given twice, and says two things");
-            }
-            *after = Some(before);
+        let settled = command.settle().and_then(|()| one_of(command.home_mut(), self.home, HOME_TWICE));
+        if let Err(twice) = settled {
+            return wrong(ErrorKind::ArgumentConflict, twice);
         }
         match &command {
             Command::Run(run) if run.home.is_none() => {
@@ -169,6 +166,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Has what stood before a command's own verb stand after it.
+    fn settle(&mut self) -> Result<(), &'static str> {
+        match self {
+            Command::Journal(options) => options.settle(),
+            Command::Node(options) => options.settle(),
+            Command::Owner(options) => options.settle(),
+            _ => Ok(()),
+        }
+    }
+
     fn home_mut(&mut self) -> &mut Option<PathBuf> {
         match self {
             Command::Up(options) => &mut options.home.home,
@@ -354,6 +361,35 @@ pub(crate) struct ClientOptions {
     /// A running node; may be given several times [default: those the network's description names]
     #[arg(long = "node", value_name = "ADDRESS")]
     pub(crate) nodes: Vec<SocketAddr>,
+}
+
+impl ClientOptions {
+    /// Takes what stood before the verb as well.
+    fn take(&mut self, before: ClientOptions) -> Result<(), &'static str> {
+        one_of(&mut self.home.home, before.home.home, HOME_TWICE)?;
+        one_of(&mut self.network, before.network, "--network is given twice, and says two things")?;
+        one_of(&mut self.key, before.key, "--key is given twice, and says two things")?;
+        self.nodes.splice(0..0, before.nodes);
+        Ok(())
+    }
+}
+
+const HOME_TWICE: &str = "--home is given twice, and says two things";
+
+/// Has `after` be what stood on either side of the verb.
+fn one_of<T: PartialEq>(
+    after: &mut Option<T>,
+    before: Option<T>,
+    twice: &'static str,
+) -> Result<(), &'static str> {
+    match before {
+        Some(before) if after.as_ref().is_some_and(|after| *after != before) => Err(twice),
+        Some(before) => {
+            *after = Some(before);
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 const MOUNT_EXAMPLES: &str = "\

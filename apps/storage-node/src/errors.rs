@@ -89,6 +89,9 @@ pub(crate) enum Failure {
     /// The volume can't be opened or made.
     #[error("the drive cannot be opened: {reason}")]
     Volume { reason: String },
+    /// What only the owner of the network can do.
+    #[error("only the home that made the network does that, and this one joined it")]
+    NotOwner,
     /// Nobody has founded the network's volume.
     #[error("this network has no drive yet: {reason}")]
     NoVolume { reason: &'static str },
@@ -227,6 +230,9 @@ pub(crate) enum Failure {
     /// A part of the drive can't be shared so.
     #[error("{reason}")]
     Space { reason: String, advice: &'static str },
+    /// Somebody who may only read was to change something.
+    #[error("this user may read {of}, and change nothing in it")]
+    Reader { of: String },
     /// What waits in a journal can't be listed or written out, or not all of it.
     #[error("{reason}")]
     Journal { reason: String },
@@ -298,6 +304,7 @@ impl Failure {
                  that is gone for good, let another join (`invite --role node`), then `node replace` the one that is gone"
                     .into()
             }
+            Failure::NotOwner => "say where that home is with --home, or ask whoever invited you".into(),
             Failure::NoVolume { .. } => "run `storage-node up DRIVE` with the network's home once".into(),
             Failure::RootGone { .. } => {
                 "nothing was changed: their stores are new or empty, so mount the disks that they were on, or restore \
@@ -394,6 +401,9 @@ impl Failure {
                     .into()
             }
             Failure::Space { advice, .. } => (*advice).into(),
+            Failure::Reader { .. } => {
+                "to write you need the owner's word: for the drive a writer's ticket (`invite`), for a space `share DIR --write YOU`".into()
+            }
             Failure::Sharing { .. } | Failure::Renewing { .. } => "see that the nodes run (`status`), and try again".into(),
             Failure::DiskFull { .. } => "free some space; what was acknowledged is safe, and reading goes on".into(),
             Failure::NoValue { .. } => "names are paths within the drive, and upper case matters".into(),

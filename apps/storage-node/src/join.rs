@@ -67,6 +67,12 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
         (Some(path), _) => drop(mountpoint::prepare(path)?),
         (None, _) => {}
     }
+    if role != InvitedAs::Node && (options.says.zone.is_some() || options.says.capacity.is_some()) {
+        return Err(Failure::Ticket {
+            reason: format!("the ticket is for a {role}: --zone and --capacity are for nodes"),
+            advice: Some("leave them out"),
+        });
+    }
     // Whoever uses the home, it belongs where it belongs.
     home.refuse_to_join(&ticket.invitation().network)?;
     {
@@ -94,7 +100,7 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
             });
         }
         let name = printable(&notes.name);
-        settle_in(&home, &ticket, options.listen, &identity, &passport, notes)?;
+        settle_in(&home, &ticket, options, &identity, &passport, notes)?;
         say(format_args!("joined as a {role}, called {name}: {}", home.path().display()));
     }
     match (&options.drive, role) {
@@ -321,7 +327,7 @@ fn bring_to_all(
 fn settle_in(
     home: &Home,
     ticket: &Ticket,
-    listen: Option<IpAddr>,
+    options: &Join,
     identity: &Identity,
     passport: &Passport,
     Notes { network, number, .. }: Notes,
@@ -332,8 +338,10 @@ fn settle_in(
         Role::Node => {
             let node = home.as_node();
             files::save(&node.key_file(), &key)?;
-            let listen = SocketAddr::new(listen.unwrap_or_else(|| our_address(ticket)), 0);
-            node.save_settings(&NodeSettings::new(number.unwrap_or(0), listen))?;
+            let listen = SocketAddr::new(options.listen.unwrap_or_else(|| our_address(ticket)), 0);
+            let mut settings = NodeSettings::new(number.unwrap_or(0), listen);
+            settings.take(&options.says);
+            node.save_settings(&settings)?;
         }
         _ => files::save(&home.user_key_file(), &key)?,
     }

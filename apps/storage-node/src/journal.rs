@@ -9,7 +9,7 @@
 mod export;
 mod places;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use filesystem::calendar::Civil;
@@ -44,7 +44,14 @@ pub(crate) fn journal(options: &Journal) -> Result<(), Failure> {
         );
         return Err(Failure::Journal { reason });
     }
-    let base = directory.clone().or_else(|| settings.clients.clone());
+    // One of the home's own has its cache there, in which the names are.
+    let is_of_home = |directory: &PathBuf| {
+        let clients = settings.clients.as_deref().and_then(|clients| clients.canonicalize().ok());
+        clients.is_some()
+            && directory.canonicalize().ok().as_deref().and_then(Path::parent) == clients.as_deref()
+    };
+    let base =
+        directory.clone().filter(|directory| !is_of_home(directory)).or_else(|| settings.clients.clone());
     let plan = base.as_ref().map(|base| Plan::make(base, None, None, Usual::AsBefore)).transpose()?;
     let into = match &options.action {
         Some(JournalAction::Export { into, .. }) => {

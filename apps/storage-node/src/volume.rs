@@ -427,7 +427,7 @@ pub(crate) fn refuse_unless_owner(network: &Network, user: &Member) -> Result<()
     if network.volume_owner.0 == *user.identity.public_key().as_bytes() {
         return Ok(());
     }
-    Err(failed("only the home that made the network does that, and this one joined it".into()))
+    Err(Failure::NotOwner)
 }
 
 /// What it takes to read the volume as `user`.

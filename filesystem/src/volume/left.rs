@@ -63,6 +63,8 @@ pub struct Left {
     pub modified: Time,
     /// When it was last changed here.
     pub changed: Time,
+    /// It was there before, and got a name here: of such a directory only what was changed in it waits.
+    pub is_renamed: bool,
     /// What of it was cut off before is known; else parts that read as content may be none any more.
     pub is_certain: bool,
 }
@@ -280,6 +282,7 @@ impl Volume {
             mode: record.mode,
             modified: record.mtime,
             changed: record.ctime,
+            is_renamed: paths.named.contains_key(&inode) && !self.state.borrow().active.born.contains(inode),
             is_certain: true,
         }))
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::ClientOptions;
+use super::{ClientOptions, one_of};
 
 const JOURNAL_EXAMPLES: &str = "\
 Examples:
@@ -21,7 +21,7 @@ place of what is missing it has zeros. Owners and extended attributes are not wr
 
 /// Options of `journal`.
 #[derive(Debug, Args)]
-#[command(after_help = JOURNAL_EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(after_help = JOURNAL_EXAMPLES)]
 pub(crate) struct Journal {
     /// What to do [default: list it]
     #[command(subcommand)]
@@ -31,7 +31,7 @@ pub(crate) struct Journal {
 }
 
 /// Whose journals.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct JournalPlace {
     #[command(flatten)]
     pub(crate) client: ClientOptions,
@@ -60,6 +60,14 @@ impl Journal {
             Some(JournalAction::Export { place, .. }) => place,
             None => &self.place,
         }
+    }
+
+    /// Has what stood before the verb stand after it.
+    pub(super) fn settle(&mut self) -> Result<(), &'static str> {
+        let before = self.place.clone();
+        let Some(JournalAction::Export { place, .. }) = &mut self.action else { return Ok(()) };
+        place.client.take(before.client)?;
+        one_of(&mut place.directory, before.directory, "--directory is given twice, and says two things")
     }
 
     pub(super) fn place_mut(&mut self) -> &mut JournalPlace {

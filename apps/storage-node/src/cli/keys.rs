@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{Command, HomeOption};
+use super::{Command, HOME_TWICE, HomeOption, one_of};
 use crate::home::Home;
 use crate::keyring::Given;
 use crate::secrets::Source;
@@ -171,6 +171,8 @@ pub(crate) struct Owner {
     /// What to do.
     #[command(subcommand)]
     pub(crate) action: OwnerAction,
+    #[command(flatten)]
+    before: HomeOption,
 }
 
 /// What `owner` does.
@@ -213,6 +215,12 @@ impl Owner {
             | OwnerAction::Renew { home }
             | OwnerAction::Import { home, .. } => home,
         }
+    }
+
+    /// Has what stood before the verb stand after it.
+    pub(super) fn settle(&mut self) -> Result<(), &'static str> {
+        let before = self.before.home.clone();
+        one_of(&mut self.home_mut().home, before, HOME_TWICE)
     }
 
     pub(super) fn home_mut(&mut self) -> &mut HomeOption {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use overlay::invitation::{InvitedAs, NAME_BYTES_MAX};
 
-use super::{HomeOption, one_address};
+use super::{HomeOption, NodeSays, one_address};
 use crate::gc::Span;
 
 const INVITE_EXAMPLES: &str = "\
@@ -65,6 +65,7 @@ Examples:
   storage-node join - ./drive < ticket.txt     the ticket from standard input, where no other user sees it
   storage-node join --as bob-laptop hypha1m... under a name of one's own
   storage-node join --home ./node hypha1mf...  a node: joins, and runs in the foreground
+  storage-node join --home ./node --zone attic --capacity 500GiB hypha1mf...
 
 It makes a key of its own, which never leaves the home. Later, `mount DRIVE` or `run --home HOME` is all it takes.";
 
@@ -88,6 +89,8 @@ pub(crate) struct Join {
     /// machine reaches the nodes in the ticket]
     #[arg(long, value_name = "IP", value_parser = one_address)]
     pub(crate) listen: Option<IpAddr>,
+    #[command(flatten)]
+    pub(crate) says: NodeSays,
 }
 
 /// What people can read and type, and what no key's digits are taken for.

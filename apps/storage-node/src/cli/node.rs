@@ -29,6 +29,8 @@ pub(crate) struct Node {
     /// What to do.
     #[command(subcommand)]
     pub(crate) action: NodeAction,
+    #[command(flatten)]
+    before: ClientOptions,
 }
 
 /// What `node` does.
@@ -77,6 +79,12 @@ impl Node {
             | NodeAction::Drain { client, .. }
             | NodeAction::Remove { client, .. } => client,
         }
+    }
+
+    /// Has what stood before the verb stand after it.
+    pub(super) fn settle(&mut self) -> Result<(), &'static str> {
+        let before = self.before.clone();
+        self.client_mut().take(before)
     }
 
     pub(super) fn client_mut(&mut self) -> &mut ClientOptions {

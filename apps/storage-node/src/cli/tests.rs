@@ -64,6 +64,31 @@ fn a_network_file_without_a_key_is_refused() {
 }
 
 #[test]
+fn options_may_stand_on_either_side_of_a_second_verb() {
+    for line in [
+        "storage-node journal --home h --directory d export out",
+        "storage-node journal export --home h --directory d out",
+        "storage-node journal --directory d export --home h out",
+        "storage-node --home h journal --directory d --home h export out",
+    ] {
+        let Command::Journal(journal) = command_of(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+        else {
+            panic!("{line}")
+        };
+        let place = journal.place();
+        assert_eq!(place.client.home.home.as_deref(), Some("h".as_ref()), "{line}");
+        assert_eq!(place.directory.as_deref(), Some("d".as_ref()), "{line}");
+    }
+    for line in ["storage-node node --home h list", "storage-node node list --home h"] {
+        let Ok(Command::Node(node)) = command_of(line) else { panic!("{line}") };
+        assert_eq!(node.client().home.home.as_deref(), Some("h".as_ref()), "{line}");
+    }
+    let Ok(Command::Owner(owner)) = command_of("storage-node owner --home h renew") else { panic!() };
+    assert_eq!(owner.home().home.as_deref(), Some("h".as_ref()));
+    assert!(command_of("storage-node journal --home h export --home i out").is_err());
+}
+
+#[test]
 fn where_secrets_come_from_may_stand_before_and_after_the_verb() {
     for line in
         ["storage-node --passphrase-fd 3 --owner f status", "storage-node status --passphrase-fd 3 --owner f"]

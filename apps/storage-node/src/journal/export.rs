@@ -144,7 +144,15 @@ impl Writing<'_> {
             }
             match (one.kind, &first) {
                 (FileKind::Directory, _) => match self.make_directory(&path)? {
-                    true => self.directories.push((path.clone(), one.mode)),
+                    true => {
+                        if one.is_renamed {
+                            say(format_args!(
+                                "  {}: it was only renamed: what was in it before does not wait, is on the nodes, and is not written out",
+                                path.display()
+                            ));
+                        }
+                        self.directories.push((path.clone(), one.mode));
+                    }
                     false => continue,
                 },
                 (FileKind::Symlink, _) => match self.left.read_symlink(one.inode) {
