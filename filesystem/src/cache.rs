@@ -137,6 +137,17 @@ impl Cache {
         self.index.contains_key(&ChunkId::from(pointer))
     }
 
+    /// Returns the bytes that it holds at the most.
+    pub(crate) fn size_bytes_max(&self) -> usize {
+        self.size_bytes_max
+    }
+
+    /// Holds so much at the most from now on.
+    pub(crate) fn set_size_bytes_max(&mut self, size_bytes_max: usize) {
+        self.size_bytes_max = size_bytes_max;
+        self.trim();
+    }
+
     /// Returns the bytes held.
     #[cfg(test)]
     pub(crate) fn size_bytes(&self) -> usize {
@@ -260,6 +271,8 @@ mod tests {
         let mut cache = Cache::new(10);
         cache.insert(&pointer(1), Cached::Frame(Bytes::from(vec![0; 1000])));
         assert!(cache.frame(&pointer(1)).is_some());
+        cache.set_size_bytes_max(0);
+        assert_eq!(cache.size_bytes(), 1000 + 128, "the newest stays");
         cache.insert(&pointer(2), Cached::Frame(Bytes::new()));
         assert!(!cache.contains(&pointer(1)));
     }

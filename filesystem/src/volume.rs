@@ -107,6 +107,8 @@ pub struct Volume {
     state: RefCell<State>,
     in_flight: fetch::InFlight,
     gate: gate::Gate,
+    /// Uncommitted bytes at which writers have to wait now.
+    dirty_bytes_max: Cell<usize>,
     sealer: RefCell<RootSealer>,
     /// Random: tells our commits from others'.
     session: [u8; 8],
@@ -284,6 +286,7 @@ impl Volume {
             me: me.clone(),
             store,
             keys,
+            dirty_bytes_max: Cell::new(options.dirty_bytes_max),
             options,
             state: RefCell::new(state),
             in_flight: fetch::InFlight::default(),
@@ -362,7 +365,7 @@ impl Volume {
     /// Starts a commit when enough has gathered.
     fn after_change(&self) {
         let mut state = self.state.borrow_mut();
-        if state.active.size_bytes > self.options.dirty_bytes_max / 4 {
+        if state.active.size_bytes > self.dirty_bytes_max.get() / 4 {
             let newest = state.durability.newest();
             if state.durability.want(newest) {
                 drop(state);

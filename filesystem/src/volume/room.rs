@@ -47,6 +47,13 @@ fn stored_bytes(bytes: u64) -> u64 {
 }
 
 impl Volume {
+    /// Keeps at most so much in memory from now on of what was read, and as much of what waits for a commit: for volumes that share
+    /// what there is. What is more by now goes as it is committed, and nobody adds to it before.
+    pub fn set_memory_max(&self, bytes: usize) {
+        self.dirty_bytes_max.set(bytes);
+        self.state.borrow_mut().cache.set_size_bytes_max(bytes);
+    }
+
     /// Waits until there is room in memory for one more change, of whatever kind.
     ///
     /// # Errors
@@ -58,8 +65,9 @@ impl Volume {
     /// While too much waits for a commit.
     pub(super) fn wait_for_memory(&self) -> Result<(), Errno> {
         self.refuse_change_if_shut()?;
-        let bytes_max = self.options.dirty_bytes_max;
         self.wait_until(|state| {
+            // It may be set meanwhile.
+            let bytes_max = self.dirty_bytes_max.get();
             let is_crowded = self.race.is_contended()
                 && state.committing.is_some()
                 && state.active.size_bytes >= CONTENDED_BYTES_MAX;

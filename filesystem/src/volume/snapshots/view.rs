@@ -14,6 +14,8 @@ use crate::volume::{Options, Volume};
 
 /// What a view keeps in memory, at most: several may be open, beside the drive's own cache.
 const CACHE_BYTES: usize = 16 << 20;
+/// Nor more than this part of what the volume itself keeps: so many are open at most (see `past`).
+const VIEW_SHARE: usize = 8;
 
 impl Volume {
     /// Returns the volume as it was at a snapshot. It shares nothing with this one but the store.
@@ -28,7 +30,7 @@ impl Volume {
     pub fn view(&self, snapshot: &Snapshot) -> Result<Rc<Volume>, Errno> {
         let tree: Pointer = snapshot.record.tree;
         let options = Options {
-            cache_bytes: CACHE_BYTES.min(self.options.cache_bytes),
+            cache_bytes: CACHE_BYTES.min(self.state.borrow().cache.size_bytes_max() / VIEW_SHARE),
             watch_interval: None,
             journal_directory: None,
             write_back: false,
