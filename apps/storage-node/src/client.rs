@@ -273,6 +273,11 @@ impl Client {
         &self.overlay
     }
 
+    /// Which network it is in.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Who the user is.
     pub(crate) fn user(&self) -> &Member {
         &self.user

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::at;
 use crate::cli::Diff;
 use crate::client;
-use crate::errand::with_volume;
+use crate::errand::{Need, with_place_or_all};
 use crate::errors::Failure;
 use crate::name::within;
 use crate::output;
@@ -73,17 +73,22 @@ pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
     let below = options.below.as_deref().map(|path| within(path, &network)).transpose()?;
     // The drive itself has all of it.
     let below = below.filter(|below| !below.is_empty());
-    let changes = with_volume(&options.client, |_, volume| {
+    let path = below.as_deref().unwrap_or_default();
+    let changes = with_place_or_all(&options.client, path, Need::Read, |volume, above, within| {
         let (before, after) = (at::moment(volume, &options.before)?, at::moment(volume, &options.after)?);
-        if let Some(below) = &below {
-            let path = below.as_bytes();
+        if !within.is_empty() {
+            let path = within.as_bytes();
             let is_there = volume.state_of(path, before.as_ref())?.is_some()
                 || volume.state_of(path, after.as_ref())?.is_some();
             if !is_there {
-                return Err(Failure::NoValue { name: below.clone() });
+                return Err(Failure::NoValue { name: path_shown(above, within) });
             }
         }
-        Ok(volume.changes_between(before.as_ref(), after.as_ref())?)
+        let mut changes = volume.changes_between(before.as_ref(), after.as_ref())?;
+        for state in changes.iter_mut().flat_map(|change| change.before.iter_mut().chain(&mut change.after)) {
+            state.path = [above.as_bytes(), &state.path].concat().into();
+        }
+        Ok(changes)
     })?;
     let is_wanted = |change: &&PathChange| {
         let states = change.before.iter().chain(&change.after);
@@ -96,6 +101,10 @@ pub(crate) fn diff(options: &Diff) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&serde_json::json!({ "changes": shown }))
         .map_err(|error| Failure::Internal(error.to_string()))?;
     output::print(&format!("{text}\n"))
+}
+
+fn path_shown(above: &str, within: &str) -> String {
+    format!("{above}{within}")
 }
 
 fn is_below(path: &[u8], directory: &str) -> bool {

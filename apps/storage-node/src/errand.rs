@@ -1,8 +1,15 @@
 //! Commands that open the volume for one thing, as clients of their own: a drive that is mounted goes on meanwhile.
+//!
+//! Not here: which volume it is where a path leads into a space (`place`).
+
+mod place;
+
+use std::path::Path;
+use std::rc::Rc;
 
 use filesystem::volume::Volume;
 
-use crate::cache::{Plan, Usual};
+use crate::cache::{Cache, Plan, Usual};
 use crate::cli::ClientOptions;
 use crate::client::{self, Client};
 use crate::client_directory::ClientDirectory;
@@ -11,6 +18,17 @@ use crate::outcome::Outcome;
 use crate::process;
 use crate::removed;
 use crate::volume::{Keep, Opening};
+pub(crate) use place::{Need, with_place, with_place_or_all, with_spaces_too};
+
+/// What a command has open.
+struct Opened<'a> {
+    client: &'a Client,
+    volume: &'a Volume,
+    /// The command's own.
+    directory: &'a ClientDirectory,
+    seen_directory: Option<&'a Path>,
+    cache: Option<&'a Rc<Cache>>,
+}
 
 /// Opens the volume, does `work`, and closes it.
 ///
@@ -19,6 +37,13 @@ use crate::volume::{Keep, Opening};
 pub(crate) fn with_volume<T: Send>(
     options: &ClientOptions,
     work: impl FnOnce(&Client, &Volume) -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    with_opened(options, |opened| work(opened.client, opened.volume))
+}
+
+fn with_opened<T: Send>(
+    options: &ClientOptions,
+    work: impl FnOnce(&Opened<'_>) -> Result<T, Failure> + Send,
 ) -> Result<T, Failure> {
     let settings = client::settings(options)?;
     // A journal of its own: a mounted drive of this home keeps using its own meanwhile.
@@ -43,7 +68,14 @@ pub(crate) fn with_volume<T: Send>(
             let volume = volume.clone();
             move |_| volume.on_removed()
         });
-        let result = work(&client, &volume);
+        let opened = Opened {
+            client: &client,
+            volume: &volume,
+            directory: &directory,
+            seen_directory: seen_directory.as_deref(),
+            cache: cache.as_ref(),
+        };
+        let result = work(&opened);
         drop(watching);
         let closed = Outcome::of(volume.close(), directory.path()).into_result();
         cache.iter().for_each(|cache| cache.close());

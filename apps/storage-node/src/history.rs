@@ -9,7 +9,7 @@ use filesystem::volume::{FileState, SnapshotError, Volume};
 use serde::Serialize;
 
 use crate::cli::History;
-use crate::errand::with_volume;
+use crate::errand::{Need, with_place};
 use crate::errors::Failure;
 use crate::name::Name;
 use crate::output;
@@ -35,7 +35,7 @@ struct Version {
 /// `Failure::NoValue` if the file is nowhere, or what keeps the drive from being read.
 pub(crate) fn history(options: &History) -> Result<(), Failure> {
     let name = Name::of(&options.file, &options.client)?;
-    let versions = with_volume(&options.client, |_, volume| versions(volume, &name))?;
+    let versions = with_place(&options.client, &name, Need::Read, versions)?;
     if options.json {
         let text = serde_json::to_string_pretty(&serde_json::json!({ "versions": versions }))
             .map_err(|error| Failure::Internal(error.to_string()))?;

@@ -16,10 +16,12 @@ use crate::errors::Failure;
 use crate::mountpoint;
 use crate::network::Network;
 
-/// A path within the drive that is not the drive itself.
+/// A path within the drive that is not the drive itself, or one within a space that is not the space itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
     text: String,
+    /// What leads to the space that it is within, with a slash at its end.
+    above: String,
 }
 
 impl Name {
@@ -32,7 +34,12 @@ impl Name {
         if path.is_empty() {
             return Err(Failure::Name { name: text.into(), reason: "it is the whole drive" });
         }
-        Ok(Name { text: path })
+        Ok(Name { text: path, above: String::new() })
+    }
+
+    /// The path `text` within the volume that `above` leads to; `None` if that is the volume itself.
+    pub(crate) fn below(above: &str, text: &str) -> Option<Name> {
+        (!text.is_empty()).then(|| Name { text: text.into(), above: above.into() })
     }
 
     pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
@@ -43,18 +50,29 @@ impl Name {
         self.text.rsplit('/').next().unwrap_or_default()
     }
 
+    /// The path within its volume.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
+    /// What leads to the space that it is within, with a slash at its end; nothing if it is in the drive itself.
+    pub(crate) fn above(&self) -> &str {
+        &self.above
+    }
+
+    /// The path within the drive, as people say it.
+    pub(crate) fn whole(&self) -> String {
+        format!("{}{}", self.above, self.text)
+    }
+
     /// That what has this name can't be used so.
     pub(crate) fn is_no_file(&self, reason: &str) -> Failure {
-        Failure::Value { name: self.text.clone(), reason: reason.into() }
+        Failure::Value { name: self.whole(), reason: reason.into() }
     }
 
     /// That nothing has this name.
     pub(crate) fn is_missing(&self) -> Failure {
-        Failure::NoValue { name: self.text.clone() }
+        Failure::NoValue { name: self.whole() }
     }
 }
 
@@ -143,9 +161,11 @@ mod tests {
             assert!(check(bad).is_err(), "{bad:?}");
         }
         assert!(check(&"x".repeat(256)).is_err());
-        let name = Name { text: "a/b/c".into() };
+        let name = Name { text: "a/b/c".into(), above: String::new() };
         assert_eq!((name.directories().collect::<Vec<_>>(), name.last()), (vec!["a", "b"], "c"));
-        assert_eq!(Name { text: "c".into() }.directories().count(), 0);
+        let below = Name::below("band/", "c").unwrap();
+        assert_eq!((below.directories().count(), below.text(), &*below.whole()), (0, "c", "band/c"));
+        assert_eq!(Name::below("band/", ""), None);
     }
 
     #[test]

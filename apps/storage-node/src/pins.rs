@@ -11,6 +11,7 @@ mod walk;
 use std::fs::File;
 use std::path::Path;
 
+use filesystem::format::printable;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Plan, Usual, now_s};
@@ -114,10 +115,19 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
     let path = within(&options.path, &settings.network)?;
     let base = settings.clients.ok_or(Failure::NoDirectory)?;
     let bound = Plan::make(&base, None, None, Usual::ShareOfTheDisk)?.bound_bytes();
-    let (files, bytes) = with_volume(&options.client, |_, volume| {
+    let (files, bytes, spaces) = with_volume(&options.client, |_, volume| {
+        let failed = |errno| Failure::Pin { reason: format!("{} cannot be pinned: {errno}", shown(&path)) };
+        if let Some((_, end)) = volume.link_on_the_way(&path).map_err(failed)? {
+            let space = printable(&path[..end]);
+            return Err(Failure::Pin {
+                reason: format!(
+                    "{} cannot be pinned: it lies in the space {space}, and pins keep what is in the drive itself; nothing was pinned",
+                    printable(&path)
+                ),
+            });
+        }
         let spinner = progress::spinner("looking how much it is");
-        let size = walk::size(volume, &path)
-            .map_err(|errno| Failure::Pin { reason: format!("{} cannot be pinned: {errno}", shown(&path)) });
+        let size = walk::size(volume, &path).map_err(failed);
         spinner.finish_and_clear();
         size
     })?;
@@ -142,6 +152,9 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
         shown(&path),
         human_bytes(bytes)
     ));
+    if spaces > 0 {
+        say(format_args!("what is in the spaces that lie in it is not kept: there are {spaces}"));
+    }
     Ok(())
 }
 

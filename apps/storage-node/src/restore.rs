@@ -5,7 +5,7 @@ use filesystem::volume::{FileState, RestoreError, Restored, Snapshot, SnapshotEr
 
 use crate::at;
 use crate::cli::Restore;
-use crate::errand::with_volume;
+use crate::errand::{Need, with_place};
 use crate::errors::Failure;
 use crate::name::Name;
 use crate::output::say;
@@ -19,10 +19,11 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
     let parse = |path: &str| Name::of(path, &options.client);
     let name = parse(&options.path)?;
     let to = options.to.as_deref().map(parse).transpose()?;
-    with_volume(&options.client, |_, volume| {
+    with_place(&options.client, &name, Need::Write, |volume, name| {
+        let to = to.map(|to| beside(volume, name, &to)).transpose()?;
         let snapshot = match &options.at {
             Some(at) => at::find(volume, at)?,
-            None => newest_other(volume, &name, to.is_some())?,
+            None => newest_other(volume, name, to.is_some())?,
         };
         let restored = volume.restore(&snapshot, name.text(), to.as_ref().map(Name::text));
         let Restored { path, file_count, size_bytes, aside } = restored.map_err(|error| match error {
@@ -34,19 +35,38 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
         })?;
         let files = if file_count == 1 { "1 file".into() } else { format!("{file_count} files") };
         let size = human_bytes(size_bytes);
+        let above = name.above();
         say(format_args!(
-            "{path} is there as the snapshot {} has {} ({files}, {size})",
+            "{above}{path} is there as the snapshot {} has {} ({files}, {size})",
             snapshot.record.name,
-            name.text()
+            name.whole()
         ));
         if let Some(aside) = aside {
-            say(format_args!("what was there is kept as {aside}"));
+            say(format_args!("what was there is kept as {above}{aside}"));
         }
-        if path != to.as_ref().unwrap_or(&name).text() {
+        if path != to.as_ref().unwrap_or(name).text() {
             say("another mount has just put something at the place that was meant");
         }
         Ok(())
     })
+}
+
+/// Where something is to be put, within the volume that `name` is in.
+fn beside(volume: &Volume, name: &Name, to: &Name) -> Result<Name, Failure> {
+    let elsewhere = || Failure::Space {
+        reason: format!(
+            "{} lies in another volume than {}: a space and the drive share no content, and what is restored is not copied",
+            to.text(),
+            name.whole()
+        ),
+        advice: "give --to a place beside it, or copy it out of `.snapshots` with `cp -a`",
+    };
+    let within = to.text().strip_prefix(name.above()).ok_or_else(elsewhere)?;
+    let link = volume.link_on_the_way(within);
+    match link.map_err(|errno| Failure::Value { name: to.whole(), reason: errno.to_string() })? {
+        Some(_) => Err(elsewhere()),
+        None => Name::below(name.above(), within).ok_or_else(elsewhere),
+    }
 }
 
 /// Finds the newest snapshot that has what is called so, and has it otherwise than it is now; of a directory that is to be put

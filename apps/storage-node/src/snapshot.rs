@@ -1,14 +1,15 @@
 //! `snapshot` and `snapshots`: taking one, deleting one, listing all.
 
 use filesystem::calendar::Civil;
-use filesystem::format::SnapshotOrigin;
-use filesystem::volume::{Snapshot, SnapshotError, SnapshotPolicy};
+use filesystem::format::{SnapshotOrigin, printable};
+use filesystem::volume::{Snapshot, SnapshotError, SnapshotPolicy, Volume};
 use serde::Serialize;
 
 use crate::at;
 use crate::cli::{Kept, Snapshot as SnapshotOptions, Snapshots};
-use crate::errand::with_volume;
+use crate::errand::{Need, with_place_or_all, with_spaces_too};
 use crate::errors::Failure;
+use crate::name::Name;
 use crate::output::{self, say};
 
 /// One snapshot, as programs read it.
@@ -49,37 +50,101 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
         let reason = "`--at` takes it for a time";
         return Err(SnapshotError::Name { name: name.clone(), reason }.into());
     }
-    with_volume(&options.client, |_, volume| {
-        if options.policy {
-            let policy = volume.snapshot_policy().map_err(SnapshotError::from)?;
-            say(in_words(policy.as_ref()));
-        } else if let Some(Kept(policy)) = &options.keep {
-            volume.set_snapshot_policy(policy.as_ref())?;
-            say(in_words(policy.as_ref()));
-        } else if let Some(name) = &options.delete {
-            volume.delete_snapshot(name)?;
-            say(format_args!("the snapshot {name} is deleted"));
-        } else {
-            let taken = volume.take_snapshot(options.name.as_deref(), SnapshotOrigin::Asked)?;
-            let name = &taken.record.name;
-            if options.name.as_ref().is_some_and(|asked| asked != name) {
-                say("another mount has just given that name to a snapshot of its own");
+    let of = options.of.as_deref();
+    if options.policy || options.keep.is_some() {
+        let need = if options.policy { Need::Read } else { Need::Write };
+        // Each volume has a policy of its own.
+        let path = of.map(|of| Name::of(of, &options.client)).transpose()?;
+        let path = path.as_ref().map_or("", Name::text);
+        return with_place_or_all(&options.client, path, need, |volume, above, rest| {
+            if !rest.is_empty() {
+                return Err(is_no_space(rest));
             }
-            say(format_args!("the snapshot {name} is taken"));
+            let space = (!above.is_empty()).then_some(path);
+            let policy = match &options.keep {
+                Some(Kept(policy)) => {
+                    volume.set_snapshot_policy(policy.as_ref())?;
+                    policy.clone()
+                }
+                None => volume.snapshot_policy().map_err(SnapshotError::from)?,
+            };
+            say(in_words(space, policy.as_ref()));
+            Ok(())
+        });
+    }
+    let mut failed = None;
+    let each = |name: &String, path: &str, volume: Result<&Volume, Failure>| {
+        let path = printable(path);
+        let done = volume.and_then(|volume| match &options.delete {
+            Some(_) => match volume.delete_snapshot(name) {
+                Err(SnapshotError::Missing { .. }) => Ok(()),
+                Ok(()) => {
+                    say(format_args!("of the space {path} as well"));
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            },
+            None => {
+                volume.take_snapshot(Some(name), SnapshotOrigin::Asked)?;
+                say(format_args!("of the space {path} as well: {path}/.snapshots/{name}"));
+                Ok(())
+            }
+        });
+        match done {
+            Ok(()) => {}
+            Err(failure @ Failure::Reader { .. }) => say(format_args!("not of the space {path}: {failure}")),
+            Err(failure) => {
+                say(format_args!("not of the space {path}: {failure}"));
+                failed = Some(path);
+            }
         }
-        Ok(())
-    })
+    };
+    with_spaces_too(&options.client, of, Need::Write, |volume| take_or_delete(options, volume), each)?;
+    match failed {
+        None => Ok(()),
+        Some(path) => Err(Failure::Space {
+            reason: format!("it is not of all spaces: not of {path}, for what is said above"),
+            advice: "`snapshot --of DIR` does it for one space",
+        }),
+    }
 }
 
-fn in_words(policy: Option<&SnapshotPolicy>) -> String {
+/// Returns the name of the snapshot.
+fn take_or_delete(options: &SnapshotOptions, volume: &Volume) -> Result<String, Failure> {
+    if let Some(name) = &options.delete {
+        volume.delete_snapshot(name)?;
+        say(format_args!("the snapshot {name} is deleted"));
+        return Ok(name.clone());
+    }
+    let taken = volume.take_snapshot(options.name.as_deref(), SnapshotOrigin::Asked)?;
+    let name = taken.record.name;
+    if options.name.as_ref().is_some_and(|asked| *asked != name) {
+        say("another mount has just given that name to a snapshot of its own");
+    }
+    say(format_args!("the snapshot {name} is taken"));
+    Ok(name)
+}
+
+fn is_no_space(path: &str) -> Failure {
+    Failure::Space {
+        reason: format!("{} is no space of its own", printable(path)),
+        advice: "snapshots are of the whole drive, or of a whole space",
+    }
+}
+
+/// Of the drive, or of the space `of`.
+fn in_words(of: Option<&str>, policy: Option<&SnapshotPolicy>) -> String {
+    let (of, option) = match of {
+        None => (String::new(), String::new()),
+        Some(path) => (format!("of the space {}: ", printable(path)), format!(" --of {}", printable(path))),
+    };
     match policy {
         Some(policy) => {
-            format!("snapshots are taken automatically where the drive is mounted, and kept: {policy}")
+            format!("{of}snapshots are taken automatically where the drive is mounted, and kept: {policy}")
         }
-        None => {
-            "no snapshots are taken automatically: `storage-node snapshot --keep 24h,7d,4w,12m` changes that"
-                .into()
-        }
+        None => format!(
+            "{of}no snapshots are taken automatically: `storage-node snapshot{option} --keep 24h,7d,4w,12m` changes that"
+        ),
     }
 }
 
@@ -88,7 +153,12 @@ fn in_words(policy: Option<&SnapshotPolicy>) -> String {
 /// # Errors
 /// `Failure::Snapshot`, or what keeps the volume from being opened.
 pub(crate) fn snapshots(options: &Snapshots) -> Result<(), Failure> {
-    let listed = with_volume(&options.client, |_, volume| {
+    let of = options.of.as_deref().map(|of| Name::of(of, &options.client)).transpose()?;
+    let path = of.as_ref().map_or("", Name::text);
+    let listed = with_place_or_all(&options.client, path, Need::Read, |volume, _, rest| {
+        if !rest.is_empty() {
+            return Err(is_no_space(path));
+        }
         let snapshots = volume.snapshots().map_err(SnapshotError::from)?;
         Ok(snapshots.into_iter().map(Listed::from).collect::<Vec<_>>())
     })?;

@@ -20,7 +20,7 @@ use dht::block::configuration::Membership;
 use dht::block::mutable::{Genesis, Signed};
 use dht::block_store::Reach;
 use dht::{BlockStore, RegisterAddress};
-use filesystem::access::list::Found;
+use filesystem::access::list::{Access, Found};
 use filesystem::access::{Root, SpaceLink, VolumeKeys, open_root};
 use filesystem::format::printable;
 use filesystem::spaces::SpaceOpener;
@@ -46,8 +46,12 @@ use crate::waits;
 use refusal::{Refused, not_its_name, not_of_that_name, not_opened, not_read};
 pub(crate) use waiting::{left_in, put_in_what_is_left};
 
-/// What a space's volume keeps in memory of what it read, and of what is not stored yet: a drive may have many.
+/// What a space's volume keeps in memory of what it read, and as much of what is not stored yet.
 const MEMORY_BYTES: usize = 32 << 20;
+
+/// What all spaces of a drive keep together, as much as the drive itself: 2 MiB each where there are as many as a mount shows. Their
+/// snapshots, where somebody looks into them, take an eighth of that each.
+const MEMORY_OF_ALL_BYTES: usize = 128 << 20;
 
 /// How long a space's root is waited for by who has looked up its name.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -108,6 +112,8 @@ struct Opened {
     volume: Rc<Volume>,
     /// What was said last of why nothing is taken in it.
     told: Cell<Option<Cause>>,
+    /// This user could write to it once since it was opened.
+    was_writer: Cell<bool>,
     /// Dropped once the volume is closed.
     _seen: Option<Seen>,
     directory: ClientDirectory,
@@ -144,6 +150,25 @@ impl Spaces {
         }
     }
 
+    /// Opens the space that `link` leads to, which lies at `path`, for a command.
+    ///
+    /// # Errors
+    /// `Failure::Space`.
+    ///
+    /// # Suspends
+    /// Until it is open.
+    pub(crate) fn open_for_command(
+        &self,
+        link: &SpaceLink,
+        name: &str,
+        path: &str,
+    ) -> Result<Rc<Volume>, Failure> {
+        self.try_open(link, name).map_err(|Refused { reason, .. }| Failure::Space {
+            reason: format!("the space {} cannot be opened: {reason}", printable(path)),
+            advice: "`storage-node access DIR` says who may do what in it",
+        })
+    }
+
     fn try_open(&self, link: &SpaceLink, name: &str) -> Result<Rc<Volume>, Refused> {
         if self.state.is_removed.get() {
             return Err(Refused::of(Cause::Removed, "this user was removed from the network"));
@@ -178,6 +203,13 @@ impl Spaces {
         let may_write = self.user.passport.rights().write && (own == link.owner() || writers.contains(&own));
         let directory = self.take_directory(link, name).map_err(damaged)?;
         let waits = !may_write && directory.has_journal();
+        // Who may only read by the owner's list is a writer as soon as that says so, without a mount anew: until then the volume
+        // refuses by it.
+        let reads_by_list = match root.charter.access_list(&link.owner(), &register) {
+            Found::List(list) => list.access_by(&secret.public()) == Access::Read,
+            Found::Nothing | Found::Forged => false,
+        };
+        let may_become_writer = self.user.passport.rights().write && reads_by_list && !waits;
         if waits {
             waits::note(directory.path(), Some(Cause::ReadsOnly));
             let place = directory.path().display().to_string();
@@ -199,7 +231,7 @@ impl Spaces {
             cache: None,
             is_removed: self.state.is_removed.get(),
         };
-        let mut options = opening.options(may_write);
+        let mut options = opening.options(may_write || may_become_writer);
         options.list_of = Some(link.owner());
         (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
         let keys = VolumeKeys { register, secret, readers: Vec::new() };
@@ -215,9 +247,13 @@ impl Spaces {
             let _ = volume.close();
             return Err(damaged(failure));
         }
-        let (name, told) = (name.to_owned(), Cell::new(None));
-        let opened = Opened { name, volume: volume.clone(), told, _seen: seen, directory, waits };
+        // That he may only read is no news to somebody who could only read when he opened it.
+        let told = Cell::new(volume.shut_for().filter(|cause| *cause == Cause::ReadsOnly));
+        let (name, was_writer) = (name.to_owned(), Cell::new(may_write));
+        let opened = Opened { name, volume: volume.clone(), told, was_writer, _seen: seen, directory, waits };
         self.state.opened.borrow_mut().push(opened);
+        let volumes = self.volumes();
+        volumes.iter().for_each(|volume| volume.set_memory_max(memory_of_each(volumes.len())));
         // What was said to all that was open while this was opened.
         if self.state.is_removed.get() {
             volume.on_removed();
@@ -296,6 +332,42 @@ impl Spaces {
     }
 }
 
+/// What each of so many spaces keeps in memory.
+fn memory_of_each(count: usize) -> usize {
+    (MEMORY_OF_ALL_BYTES / count.max(1)).min(MEMORY_BYTES)
+}
+
+/// The spaces that a home knows, each with where it was put, or what it is called where only that is known: those that the owner made
+/// there, and those that were opened on this machine. Blocks.
+///
+/// # Errors
+/// Those of the roll, and of what is known of the opened ones.
+pub(crate) fn known(settings: &client::Settings) -> Result<Vec<(SpaceLink, String)>, Failure> {
+    let mut known: BTreeMap<RegisterAddress, (SpaceLink, String)> = BTreeMap::new();
+    for client in settings.clients.iter().flat_map(|base| ClientDirectory::all(base)) {
+        let directories = std::fs::read_dir(client.join("spaces")).into_iter().flatten().flatten();
+        for file in directories.map(|entry| entry.path().join("space.json")).filter(|file| file.exists()) {
+            let (link, name) = read_space_file(&file)?;
+            known.insert(link.register(), (link, name));
+        }
+    }
+    let roll = settings.home.as_ref().map(Roll::read).transpose()?.unwrap_or_default();
+    for space in roll.spaces.into_iter().filter(|space| space.is_linked) {
+        let link = SpaceLink::new(space.genesis()?);
+        match space.is_given_up {
+            true => known.remove(&link.register()),
+            false => known.insert(link.register(), (link, space.path)),
+        };
+    }
+    Ok(known.into_values().collect())
+}
+
+fn read_space_file(file: &Path) -> Result<(SpaceLink, String), Failure> {
+    let SpaceFile { genesis, name } = files::load(file)?;
+    let genesis = Signed::<Genesis>::from_bytes(&genesis.0).map_err(|error| Failure::damaged(file, error))?;
+    Ok((SpaceLink::new(genesis), name))
+}
+
 /// Who keeps a space's root: those whom the genesis record names, or, if this machine has seen that since, whoever was put in
 /// their place.
 ///
@@ -322,4 +394,18 @@ pub(crate) fn membership(
     };
     membership.verify().map_err(|error| crate::volume::failed(error.to_string()))?;
     Ok(membership)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_spaces_together_keep_no_more_than_one_drive_does() {
+        assert_eq!([1, 4, 5].map(memory_of_each), [32 << 20, 32 << 20, (128 << 20) / 5]);
+        for count in 1..=64 {
+            let each = memory_of_each(count);
+            assert!(count * each <= MEMORY_OF_ALL_BYTES && each >= 2 << 20, "{count}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 
 use crate::at;
 use crate::cli::{Get, Put};
-use crate::errand::with_volume;
+use crate::errand::{Need, with_place};
 use crate::errors::Failure;
 use crate::files;
 use crate::name::Name;
@@ -36,9 +36,9 @@ const PIECE_SIZE_BYTES: usize = 1 << 20;
 pub(crate) fn put(options: &Put) -> Result<(), Failure> {
     let name = Name::of(&options.name, &options.client)?;
     let (input, size) = source(options.file.as_deref())?;
-    let size = with_volume(&options.client, |_, volume| {
+    let size = with_place(&options.client, &name, Need::Write, |volume, name| {
         let bar = progress::bytes("putting", size);
-        let stored = write_value(volume, &name, input, &bar);
+        let stored = write_value(volume, name, input, &bar);
         bar.finish_and_clear();
         stored
     })?;
@@ -53,12 +53,12 @@ pub(crate) fn put(options: &Put) -> Result<(), Failure> {
 pub(crate) fn get(options: &Get) -> Result<(), Failure> {
     let name = Name::of(&options.name, &options.client)?;
     let sink = Sink::open(options.file.as_deref())?;
-    with_volume(&options.client, |_, volume| {
+    with_place(&options.client, &name, Need::Read, |volume, name| {
         let past = options.at.as_deref().map(|at| at::view(volume, at)).transpose()?;
         let volume = past.as_deref().unwrap_or(volume);
-        let attributes = find(volume, &name)?;
+        let attributes = find(volume, name)?;
         let bar = progress::bytes("getting", Some(attributes.size));
-        let sink = read_value(volume, &name, &attributes, sink, &bar);
+        let sink = read_value(volume, name, &attributes, sink, &bar);
         bar.finish_and_clear();
         reactor::offload(|| sink?.finish())
     })
@@ -69,7 +69,7 @@ fn failure(name: &Name, errno: Errno) -> Failure {
     match errno {
         Errno::ENOENT => name.is_missing(),
         Errno::ENOSPC => Failure::DiskFull { place: "the nodes cannot take more".into() },
-        other => Failure::Value { name: name.text().into(), reason: other.to_string() },
+        other => Failure::Value { name: name.whole(), reason: other.to_string() },
     }
 }
 

@@ -117,7 +117,7 @@ impl Volume {
     pub(super) fn heed_collection(&self) {
         let collection = self.state.borrow().charter.collection();
         let version = collection.as_ref().map_or(0, |collection| collection.version);
-        if self.options.read_only || self.lease.session.borrow().collection() == version {
+        if self.options.read_only || self.is_shut() || self.lease.session.borrow().collection() == version {
             return;
         }
         if let Some(collection) = collection {

@@ -69,6 +69,37 @@ impl Volume {
         })
     }
 
+    /// The first link on the way to `path`, by the newest root, and how many bytes of the path lead to it; `None` if there is none, as
+    /// far as the path goes.
+    ///
+    /// # Errors
+    ///
+    /// Those of a read.
+    ///
+    /// # Suspends
+    ///
+    /// While nodes are fetched.
+    pub fn link_on_the_way(&self, path: &str) -> Result<Option<(Bytes, usize)>, Errno> {
+        self.refresh();
+        if path.is_empty() {
+            return Ok(None);
+        }
+        self.step(|state| {
+            let (mut inode, mut end) = (Inode::ROOT.0, 0);
+            for part in path.split('/') {
+                end += part.len();
+                let key = state.entry_key(inode, part.as_bytes())?;
+                match state.entry(&key)? {
+                    Some(entry) if entry.kind == FileKind::Directory => inode = entry.inode,
+                    Some(entry) => return Ok(entry.link().map(|link| (link, end))),
+                    None => return Ok(None),
+                }
+                end += 1;
+            }
+            Ok(None)
+        })
+    }
+
     /// Looks whether a link may be put at `path`, or whether one is there, by the newest root.
     ///
     /// # Errors
@@ -220,6 +251,10 @@ mod tests {
                 volume.make_link(path, b"link").unwrap();
                 assert_eq!(volume.look_at_place(path), Ok(Place::Link(Bytes::from_static(b"link"))));
                 assert_eq!(volume.make_link(path, b"other"), occupied(path));
+            }
+            let link = Bytes::from_static(b"link");
+            for (path, end) in [("there/new/x/y", Some(9)), ("a", Some(1)), ("there", None), ("no/x", None)] {
+                assert_eq!(volume.link_on_the_way(path), Ok(end.map(|end| (link.clone(), end))), "{path}");
             }
             assert_eq!(volume.replace_link("a", b"no", b"other"), occupied("a"), "it is another by now");
             for path in ["b", "there"] {

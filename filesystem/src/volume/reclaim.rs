@@ -38,7 +38,7 @@ impl Volume {
     fn removal_step(&self, operation: impl FnMut(&mut State) -> Step<Progress>) -> Result<Progress, Errno> {
         self.wait_for_memory()?;
         // On a full store nobody waits: a removal may bring space. But many do not go on until one has.
-        if self.state.borrow().dirty_bytes() >= self.options.dirty_bytes_max {
+        if self.state.borrow().dirty_bytes() >= self.dirty_bytes_max.get() {
             return Err(Errno::ENOSPC);
         }
         let progress = self.change_step(operation)?;
@@ -64,11 +64,13 @@ impl Volume {
         loop {
             let (orphan, truncated) = {
                 let mut state = self.state.borrow_mut();
-                let orphan = state.reclaim.pop_front();
+                // From whom nothing is taken, others do it.
+                let may_change = !state.read_only && state.shut.is_none();
+                let orphan = if may_change { state.reclaim.pop_front() } else { None };
                 // A ghost's keys are another tree's, and not ours to remove.
                 let mut truncated =
                     state.truncations.keys().filter(|inode| !state.ghosts.contains_key(inode));
-                let truncated = truncated.next().copied().filter(|_| !state.read_only);
+                let truncated = truncated.next().copied().filter(|_| may_change);
                 (orphan, truncated)
             };
             let result = match (orphan, truncated) {
@@ -98,7 +100,7 @@ impl Volume {
 
     /// Removes what was removed and open: nobody refers to anything any more.
     pub(super) fn reclaim_all(&self) -> Result<(), Errno> {
-        if self.options.read_only {
+        if !self.may_change() {
             return Ok(());
         }
         self.state.borrow_mut().references.clear();

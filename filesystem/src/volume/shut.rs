@@ -27,6 +27,11 @@ impl Volume {
         self.state.borrow().shut
     }
 
+    /// Whether anything is taken from this user here.
+    pub fn may_change(&self) -> bool {
+        !self.options.read_only && !self.is_shut()
+    }
+
     fn shut(&self, cause: Cause) {
         {
             let mut state = self.state.borrow_mut();
@@ -97,6 +102,7 @@ impl Volume {
         state.durability.want(newest);
         drop(state);
         self.work.notify_all();
+        self.reclaim.notify_all();
     }
 
     pub(super) fn is_shut(&self) -> bool {

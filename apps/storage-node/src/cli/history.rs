@@ -23,7 +23,11 @@ written over later stays on the nodes as long as a snapshot has it. When the com
 
 With --keep, the last snapshot of each of the newest 24 hours, 7 days, 4 weeks and 12 months that have one is kept. One is taken
 in each hour (UTC; or in each day, if no hours are kept) in which the drive is mounted somewhere and has changed. Only those
-are deleted again that were taken so: what you have taken stays until you delete it.";
+are deleted again that were taken so: what you have taken stays until you delete it.
+
+A space (`share`) is a volume of its own. A snapshot that you take or delete is taken or deleted under the same name in each space
+that this home knows and may write, one after the other, and it is said which those are; a space shows its own in DIR/.snapshots.
+What is taken automatically is for each to say: `snapshot --of DIR --keep 7d`.";
 
 /// Options of `snapshot`.
 #[derive(Debug, Args)]
@@ -41,6 +45,9 @@ pub(crate) struct Snapshot {
     /// Only say what is taken automatically
     #[arg(long, conflicts_with_all = ["name", "delete", "keep"])]
     pub(crate) policy: bool,
+    /// Of this space and nothing else: each has snapshots of its own, in its own .snapshots
+    #[arg(long, value_name = "DIR")]
+    pub(crate) of: Option<String>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
 }
@@ -56,9 +63,12 @@ fn kept(text: &str) -> Result<Kept, &'static str> {
 /// Options of `snapshots`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  storage-node snapshots\n  storage-node snapshots --json | jq -r .snapshots[].name"
+    after_help = "Examples:\n  storage-node snapshots\n  storage-node snapshots --of ./drive/band\n  storage-node snapshots --json | jq -r .snapshots[].name"
 )]
 pub(crate) struct Snapshots {
+    /// Of this space
+    #[arg(long, value_name = "DIR")]
+    pub(crate) of: Option<String>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
     /// Print JSON for programs; the fields are only ever added to

@@ -14,17 +14,18 @@ Examples:
 The directory becomes a space: a volume of its own, with keys of its own, that shows in the drive where it was put. Everybody who
 sees the drive sees its name; who is not on its list gets `permission denied` in it, and the nodes take nothing from those who may
 not write. It must be new: what is to be in it is moved there afterwards. To programs it is another file system: what is
-moved into it is copied, and its own name can't be changed or removed. Mounts that run show it within seconds; who may do more
-than before, or is let in again, has it so from when he mounts the drive anew.
+moved into it is copied, and its own name can't be changed or removed. Mounts that run show it within seconds, and who may write from
+then on writes; who is let in again after he was taken off has it so from when he mounts the drive anew.
 
 A space keeps what is in it from those who only read the drive. A writer of the drive can take the directory away or put another
 in its place: he then reads what you put there afterwards; `share DIR --put-back` puts the space back. A writer of a space can seal it to
 others than you: what is in it is lost to you then, they read and write it as long as you do nothing, and taking them off
 (`unshare --give-up`) makes it unreadable for everybody. So let those write whom you trust.
 
-Snapshots of the drive do not hold what is in its spaces, so that what is removed there is gone; `rm -r` of a directory above goes
-into them. What has a space in it can't be brought back by `restore` as a whole. `put`, `get`, `pin` and `gc` do not look into
-spaces, and what is removed in one stays on the nodes.";
+A space has snapshots of its own, in DIR/.snapshots: `snapshot` takes one of the drive and of each space that this home knows and may
+write, and `history`, `diff`, `restore`, `put` and `get` work in the space that their path leads into. `rm -r` of a directory above
+goes into spaces. What has a space in it can't be brought back by `restore` as a whole, and what is in a space can't be pinned. `gc`
+does not look into spaces: what is removed in one stays on the nodes.";
 
 /// Options of `share`.
 #[derive(Debug, Args)]

@@ -205,11 +205,11 @@ impl Look<'_> {
             .and_then(|start| walk::visit(view, start, &mut |node| self.node(node)));
         self.needed.extend(&self.store.take_noted());
         let trouble = match read {
-            Ok(()) if self.store.has_failed() => Some(
+            Ok(_) if self.store.has_failed() => Some(
                 "there is no room for all of it: `unpin` something, or give `mount` a larger --cache"
                     .to_owned(),
             ),
-            Ok(()) => None,
+            Ok(_) => None,
             Err(Errno::ENOENT | Errno::ENOTDIR) => Some("it is not in the drive".to_owned()),
             Err(errno) => Some(format!("it cannot be read ({errno})")),
         };

@@ -24,7 +24,7 @@ pub(super) fn find(volume: &dyn Operations, path: &str) -> Result<Attributes, Er
 }
 
 /// Visits a node and all below it, a directory before what is in it. A directory is visited once: by the rules it has one
-/// name, and whoever writes the tree may not keep to them.
+/// name, and whoever writes the tree may not keep to them. Returns how many names there are that lead out of it, to spaces.
 ///
 /// # Errors
 /// Those of `visit`, or why a directory cannot be read.
@@ -35,18 +35,21 @@ pub(super) fn visit(
     volume: &dyn Operations,
     start: Attributes,
     visit: &mut dyn FnMut(&Attributes) -> Result<(), Errno>,
-) -> Result<(), Errno> {
+) -> Result<u64, Errno> {
+    let mut links = 0;
     let list = |directory: Inode, found: &mut Vec<Attributes>| {
         let mut cookie = 0;
         loop {
             let entries = volume.read_directory(directory, cookie, ENTRIES_AT_ONCE, true)?;
             let Some(last) = entries.last() else { return Ok(()) };
             cookie = last.cookie;
+            links += entries.iter().filter(|entry| entry.kind == FileKind::Unknown).count() as u64;
             // `.` and `..` have no attributes.
             found.extend(entries.into_iter().filter_map(|entry| entry.attributes));
         }
     };
-    visit_once(start, list, visit)
+    visit_once(start, list, visit)?;
+    Ok(links)
 }
 
 /// As [`visit`], with what lists a directory.
@@ -70,23 +73,23 @@ fn visit_once(
     Ok(())
 }
 
-/// Returns how many files a path has, and their bytes; what is a hole takes none.
+/// Returns how many files a path has, and their bytes, where what is a hole takes none; and how many spaces are in it.
 ///
 /// # Errors
 /// As [`find`] and [`visit`].
 ///
 /// # Suspends
 /// While nodes of the tree are fetched.
-pub(super) fn size(volume: &dyn Operations, path: &str) -> Result<(u64, u64), Errno> {
+pub(super) fn size(volume: &dyn Operations, path: &str) -> Result<(u64, u64, u64), Errno> {
     let (mut files, mut bytes) = (0, 0);
-    visit(volume, find(volume, path)?, &mut |node| {
+    let spaces = visit(volume, find(volume, path)?, &mut |node| {
         if node.kind != FileKind::Directory {
             files += 1;
             bytes += node.size.min(node.blocks_512.saturating_mul(512));
         }
         Ok(())
     })?;
-    Ok((files, bytes))
+    Ok((files, bytes, spaces))
 }
 
 /// Looks at all of the tree that tells of a file, and passes on each part that is no hole.

@@ -31,7 +31,14 @@ impl Spaces {
                 if before != now {
                     told.push((opened.directory.path().to_owned(), now));
                     let way_out = waits::way_out(&self.directory);
-                    say_it(&printable(&opened.name), before, now, opened.volume.pending(), &way_out);
+                    let was_writer = opened.was_writer.replace(opened.was_writer.get() || now.is_none());
+                    let name = printable(&opened.name);
+                    match was_writer {
+                        false if now.is_none() => {
+                            say(format_args!("you may write to the space {name} now: its list says so"))
+                        }
+                        _ => say_it(&name, before, now, opened.volume.pending(), &way_out),
+                    }
                 }
             }
             reactor::offload(move || {

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use dht::block::mutable::{Genesis, Signed};
 use dht::owner_tag;
 use filesystem::access::{SpaceLink, VolumeKeys};
 use filesystem::format::printable;
@@ -16,10 +15,9 @@ use filesystem::spaces::{SpaceOpener, WithSpaces};
 use filesystem::volume::{Cause, Ending, LeftBehind};
 use overlay::Node;
 
-use super::{Opened, SpaceFile, Spaces, State};
+use super::{Opened, Spaces, State, read_space_file};
 use crate::client_directory;
 use crate::errors::Failure;
-use crate::files;
 use crate::identity::Member;
 use crate::network::Network;
 use crate::outcome::Outcome;
@@ -35,12 +33,7 @@ pub(crate) fn left_in(
     client: &Path,
 ) -> impl Iterator<Item = (PathBuf, Result<(SpaceLink, String), Failure>)> + use<> {
     client_directory::spaces_left_in(client).map(|path| {
-        let file: Result<SpaceFile, _> = files::load(&path.join("space.json"));
-        let found = file.and_then(|SpaceFile { genesis, name }| {
-            let genesis = Signed::<Genesis>::from_bytes(&genesis.0)
-                .map_err(|error| Failure::damaged(&path.join("space.json"), error))?;
-            Ok((SpaceLink::new(genesis), name))
-        });
+        let found = read_space_file(&path.join("space.json"));
         (path, found)
     })
 }

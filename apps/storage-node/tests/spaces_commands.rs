@@ -1,0 +1,105 @@
+//! Commands with a path in a space work there, or say what to do instead; a space has a past of its own; and who may only read it is
+//! told so, and writes as soon as he may.
+//!
+//! The homes here are one machine's each, as far as the program can tell.
+
+mod common;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use common::members::{id, join, printed, refusal};
+use common::running::Running;
+use common::{Place, eventually, fuse_is_usable, text};
+
+/// Seconds are meant; a loaded machine may take longer.
+const SOON: Duration = Duration::from_secs(60);
+
+fn reads(path: &Path, content: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|found| found == content)
+}
+
+#[test]
+fn a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_while_he_looks() {
+    if !fuse_is_usable(
+        "a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_while_he_looks",
+    ) {
+        return;
+    }
+    let place = Place::new("spaces-commands");
+    let (home, a, b, bobs) = (place.join("home"), place.join("a"), place.join("b"), place.join("bob"));
+    let up = Running::up(&home, &a, 1);
+    let mut bob = join(&home, &bobs, &b);
+    printed(&home, &["share", "band", "--read", &id(&bobs)]);
+    let (then, now) = (place.join("then"), place.join("now"));
+    fs::write(&then, "then").unwrap();
+    fs::write(&now, "now!").unwrap();
+
+    // `put` and `get` work in the space, and leave the drive alone.
+    let through_the_mount = a.join("band/notes/today");
+    printed(&home, &["put", text(&through_the_mount), text(&then)]);
+    eventually("it shows", SOON, || reads(&through_the_mount, "then"));
+    assert_eq!(printed(&bobs, &["get", "band/notes/today"]), "then");
+    eventually("bob reads it", SOON, || reads(&b.join("band/notes/today"), "then"));
+    assert!(refusal(&home, &["get", "band/nothing"]).contains("band/nothing"));
+    assert!(refusal(&home, &["get", "band"]).contains("a space of its own"));
+
+    // Who may only read is told that.
+    let said = refusal(&bobs, &["put", "band/of bob", text(&then)]);
+    assert!(said.contains("may read the space band, and change nothing"), "{said}");
+    let refused = fs::write(b.join("band/of bob"), "no").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem, "{refused}");
+    assert!(refusal(&bobs, &["snapshot", "--of", "band"]).contains("may read the space band"));
+
+    // A snapshot of the drive is one of its spaces too, in which each shows its own.
+    let said = printed(&home, &["snapshot", "before"]);
+    assert!(said.contains("of the space band as well"), "{said}");
+    let said = printed(&bobs, &["snapshot", "of-bob"]);
+    assert!(said.contains("not of the space band: this user may read"), "{said}");
+    printed(&home, &["put", "band/notes/today", text(&now)]);
+    eventually("it shows", SOON, || reads(&through_the_mount, "now!"));
+    for drive in [&a, &b] {
+        assert!(reads(&drive.join("band/.snapshots/before/notes/today"), "then"), "{}", drive.display());
+    }
+    assert!(!a.join("band/.snapshots/of-bob").exists());
+    let changed = fs::write(a.join("band/.snapshots/before/notes/today"), "no").unwrap_err();
+    assert_eq!(changed.kind(), ErrorKind::ReadOnlyFilesystem);
+    assert!(printed(&bobs, &["snapshots", "--of", "band"]).contains("before"));
+    assert!(refusal(&home, &["snapshot", "--of", "band/notes"]).contains("is no space of its own"));
+    assert_eq!(printed(&bobs, &["get", "--at", "before", "band/notes/today"]), "then");
+    let versions = printed(&bobs, &["history", "band/notes/today"]);
+    assert!(versions.lines().count() == 2 && versions.contains("before"), "{versions}");
+    let differs = printed(&bobs, &["diff", "before", "now", "band"]);
+    assert!(differs.contains("changed     band/notes/today"), "{differs}");
+    assert!(refusal(&home, &["restore", "band/notes/today", "--to", "today"]).contains("in another volume"));
+    assert!(refusal(&home, &["restore", "band"]).contains("a space of its own"));
+    let said = printed(&home, &["restore", "band/notes/today"]);
+    assert!(said.contains("band/notes/today is there as the snapshot before has"), "{said}");
+    eventually("it is as it was", SOON, || reads(&through_the_mount, "then"));
+    assert!(refusal(&home, &["pin", "band/notes"]).contains("lies in the space band"));
+    assert!(!a.join("notes").exists());
+
+    // He may write: no mount anew.
+    printed(&home, &["share", "band", "--write", &id(&bobs)]);
+    assert!(bob.wait_for("you may write to the space band now", SOON), "{}", bob.drain());
+    fs::write(b.join("band/of bob"), "a song").unwrap();
+    eventually("the owner reads it", SOON, || reads(&a.join("band/of bob"), "a song"));
+    printed(&bobs, &["put", "band/of bob", text(&now)]);
+    let said = printed(&home, &["snapshot", "--delete", "before"]);
+    assert!(said.contains("of the space band as well"), "{said}");
+    eventually("it is gone", SOON, || !b.join("band/.snapshots/before").exists());
+
+    // What only the network's owner does is said so to others.
+    for command in [&["gc"][..], &["node", "list"]] {
+        let said = refusal(&bobs, command);
+        assert!(
+            said.contains("only the home that made the network does that") && !said.contains("opened"),
+            "{said}"
+        );
+    }
+    for process in [bob, up] {
+        assert!(process.stop().success());
+    }
+}
