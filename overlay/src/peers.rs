@@ -256,7 +256,7 @@ impl Book {
 mod tests {
     use super::*;
     use reactor::crypto::Identity;
-    use reactor::nat::peers::Path;
+    use reactor::nat::peers::{Path, Transport};
 
     const CLIENT: Peer = Peer { role: Role::Client, rights: Rights::CLIENT, expires: None };
 
@@ -366,7 +366,7 @@ mod tests {
         let (key, visit) = enter_at(&peers, 2, CLIENT, by_id(&path));
         let seen = || peers.sightings().first().map(|sighting| (sighting.how, sighting.address));
         assert_eq!((seen(), peers.how(&key)), (Some((How::Relayed, None)), Some(How::Relayed)));
-        path.set(Path::Direct { address: address(), round_trip: Duration::ZERO });
+        path.set(Path::Direct { transport: Transport::Udp, address: address(), round_trip: Duration::ZERO });
         assert_eq!(seen(), Some((How::Punched, Some(address()))));
         peers.leave(&key, visit);
         assert_eq!((seen(), peers.how(&key)), (Some((How::Punched, Some(address()))), None));

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use reactor::crypto::PublicKey;
-use reactor::nat::peers::Path;
+use reactor::nat::peers::{Path, Transport};
 use serde::{Deserialize, Serialize};
 
 /// How a member is connected; what carries more comes first.
@@ -21,6 +21,9 @@ pub enum How {
     Direct,
     /// Directly, where neither could: both routers were made to let the other's packets in.
     Punched,
+    /// The same by TCP, where UDP does not pass: both connected at once.
+    #[serde(rename = "punched-tcp")]
+    PunchedTcp,
     /// Over a relay.
     Relayed,
 }
@@ -30,6 +33,7 @@ impl fmt::Display for How {
         f.write_str(match self {
             How::Direct => "directly",
             How::Punched => "through its router",
+            How::PunchedTcp => "through its router, by TCP",
             How::Relayed => "over a relay",
         })
     }
@@ -56,7 +60,8 @@ impl Whereabouts {
         match self {
             Whereabouts::At(address) => (How::Direct, Some(*address)),
             Whereabouts::ById(path) => match path() {
-                Path::Direct { address, .. } => (How::Punched, Some(address)),
+                Path::Direct { transport: Transport::Udp, address, .. } => (How::Punched, Some(address)),
+                Path::Direct { transport: Transport::Tcp, address, .. } => (How::PunchedTcp, Some(address)),
                 Path::Relayed => (How::Relayed, None),
             },
         }

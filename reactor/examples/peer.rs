@@ -115,7 +115,9 @@ fn call(at: RelayAt, peer: PeerId, look_for: Duration) -> io::Result<()> {
     println!("first answer after {:?}", now() - begun);
     let is_direct = |path: Option<Path>| matches!(path, Some(Path::Direct { .. }));
     match peers.wait_path(peer, now() + look_for, is_direct) {
-        Ok(Some(Path::Direct { address, .. })) => println!("direct to {address} after {:?}", now() - begun),
+        Ok(Some(Path::Direct { transport, address, .. })) => {
+            println!("direct to {address} by {transport:?} after {:?}", now() - begun);
+        }
         _ => println!("over the relay"),
     }
     // What the new way takes has been learnt by then.

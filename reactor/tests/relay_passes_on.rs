@@ -156,8 +156,8 @@ fn only_those_who_prove_a_key_and_are_admitted_get_in() {
         let hello = Frame::Hello { number: 0, credential: b"member" };
         let seat = Seat::known(id(1));
         let datagram = Frame::Datagram { seat, bytes: b"forged" };
-        for frames in [&[datagram][..], &[Frame::Welcome], &[hello, hello], &[hello, Frame::Absent { seat }]]
-        {
+        let welcome = Frame::Welcome { seen: serving.address };
+        for frames in [&[datagram][..], &[welcome], &[hello, hello], &[hello, Frame::Absent { seat }]] {
             let stream = speak(frames);
             let mut came = Vec::new();
             let _ = timeout(PATIENCE, || (&stream).read_to_end(&mut came)).expect("the relay hangs up");

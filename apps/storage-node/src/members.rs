@@ -69,7 +69,7 @@ struct Entry {
 struct LastSeen {
     /// Where, as a node sees it; none where only a relay does.
     address: Option<SocketAddr>,
-    /// `direct`, `punched` or `relayed`.
+    /// `direct`, `punched`, `punched-tcp` or `relayed`.
     how: How,
     /// 0 for one that is connected.
     seconds_ago: u64,

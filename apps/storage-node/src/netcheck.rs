@@ -80,7 +80,7 @@ struct RelayCheck {
 struct NodeCheck {
     number: Option<u16>,
     id: Hex<[u8; 32]>,
-    /// `direct`, `punched` or `relayed`; none if it does not answer.
+    /// `direct`, `punched`, `punched-tcp` or `relayed`; none if it does not answer.
     reached: Option<How>,
     /// Since this command began to look for the network.
     first_reply_ms: Option<f64>,
@@ -191,7 +191,7 @@ fn check(
     while answers && how() == Some(How::Relayed) && reactor::now() < until {
         reactor::sleep(INTERVAL);
     }
-    let is_direct = answers && matches!(how(), Some(How::Direct | How::Punched));
+    let is_direct = answers && matches!(how(), Some(How::Direct | How::Punched | How::PunchedTcp));
     let direct_after_ms = is_direct.then(|| milliseconds(reactor::now() - began));
     let pings = (0..PINGS).filter_map(|_| {
         let begun = reactor::now();
@@ -296,8 +296,8 @@ fn render(overview: &Overview) -> String {
             let _ = writeln!(text, "does not answer");
             continue;
         };
-        let _ = write!(text, "{:<20}first reply after {first} ms", how.to_string());
-        if let Some(after) = node.direct_after_ms.filter(|_| how == How::Punched) {
+        let _ = write!(text, "{:<28}first reply after {first} ms", how.to_string());
+        if let Some(after) = node.direct_after_ms.filter(|_| matches!(how, How::Punched | How::PunchedTcp)) {
             let _ = write!(text, ", direct after {after} ms");
         }
         if let Some(took) = node.round_trip_ms {
@@ -311,7 +311,7 @@ fn render(overview: &Overview) -> String {
 /// Why no direct way was found, as far as this side knows.
 fn why_relayed(overview: &Overview) -> &'static str {
     match (overview.udp, overview.router) {
-        (Some(false), _) => "; directly takes UDP, which gets no answer here",
+        (Some(false), _) => "; UDP gets no answer here, and connections from both sides at once did not meet",
         (_, Some(Router::OtherForEach)) => "; this machine's router shows it another port than the relay",
         _ => "; its router, or ours, lets no packet of the other in",
     }

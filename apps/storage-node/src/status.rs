@@ -82,7 +82,7 @@ struct NodeStatus {
     address: Option<SocketAddr>,
     #[serde(flatten)]
     says: Said,
-    /// How this machine reaches it: `direct`, `punched` or `relayed`.
+    /// How this machine reaches it: `direct`, `punched`, `punched-tcp` or `relayed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reached: Option<How>,
     answers: bool,

@@ -78,7 +78,7 @@ pub const RELAY: Target = Target {
         let (seat, mut bytes) = (Seat { peer: PeerId([7; 32]), number: 9 }, Vec::new());
         let frames = [
             Frame::Hello { number: 9, credential: b"passport" },
-            Frame::Welcome,
+            Frame::Welcome { seen: "192.0.2.1:443".parse().expect("a constant") },
             Frame::Refused(Refusal::Full),
             Frame::Datagram { seat, bytes: b"datagram" },
             Frame::Absent { seat },
@@ -119,7 +119,7 @@ pub const PEER_MESSAGE: Target = Target {
         let messages = [
             PeerMessage::Ping { transaction: 7, padding: 3 },
             PeerMessage::Pong { transaction: 7, padding: 0 },
-            PeerMessage::Candidates(addresses.to_vec()),
+            PeerMessage::Candidates { has_heard: true, udp: addresses.to_vec(), tcp: addresses.to_vec() },
         ];
         let encode = |message: &PeerMessage| {
             let mut bytes = Vec::new();

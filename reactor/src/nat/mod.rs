@@ -14,6 +14,7 @@
 //! What it is not: an identity. Whoever sits on the path may say what they like about addresses; who a peer is, its
 //! handshake proves ([`crate::net::tls`]).
 
+mod address;
 pub mod behaviour;
 mod peer_id;
 pub mod peers;

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -164,26 +164,56 @@ impl TcpStream {
             let stream = sim::TcpStream::connect(&process, address)?;
             return Ok(TcpStream { socket: Backing::Simulated(stream) });
         }
-        let socket = new_socket(address, SocketType::STREAM, ipproto::TCP)?;
-        // Requests and answers are written whole, so waiting for more to send only adds delay.
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        let pending = match rustix::net::connect(&socket, &address) {
-            Ok(()) => false,
-            Err(Errno::INPROGRESS) => true,
-            Err(error) => return Err(error.into()),
-        };
-        let stream = TcpStream { socket: Backing::Kernel(Descriptor::from_nonblocking(socket)?) };
-        if pending {
-            // Writable once the handshake is over, either way.
-            let mut first = true;
-            stream.descriptor().write_with(|_| {
-                if std::mem::take(&mut first) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            })?;
-            sockopt::socket_error(stream.descriptor())??;
-        }
-        Ok(stream)
+        connect_by(new_socket(address, SocketType::STREAM, ipproto::TCP)?, address)
     }
 
+    /// As [`TcpStream::connect_one`], from an address of our own whose port other connections have too: the router lends that
+    /// port once for all of them. The port may be 0 for any that can be shared from then on.
+    ///
+    /// Where the other side connects at the same moment, from `address` to `from`, the two meet in one connection (RFC 9293,
+    /// section 3.5), which nobody has accepted.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::connect_one`]; `AddrInUse` where somebody has the port who does not share it.
+    ///
+    /// # Suspends
+    ///
+    /// Until connected.
+    pub(crate) fn connect_from(from: SocketAddr, address: SocketAddr) -> io::Result<TcpStream> {
+        if let Some(process) = sim::here() {
+            let stream = sim::TcpStream::connect_from(&process, from.port(), address)?;
+            return Ok(TcpStream { socket: Backing::Simulated(stream) });
+        }
+        let socket = new_socket(address, SocketType::STREAM, ipproto::TCP)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        rustix::net::bind(&socket, &from)?;
+        connect_by(socket, address)
+    }
+}
+
+fn connect_by(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpStream> {
+    // Requests and answers are written whole, so waiting for more to send only adds delay.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    let pending = match rustix::net::connect(&socket, &address) {
+        Ok(()) => false,
+        Err(Errno::INPROGRESS) => true,
+        Err(error) => return Err(error.into()),
+    };
+    let stream = TcpStream { socket: Backing::Kernel(Descriptor::from_nonblocking(socket)?) };
+    if pending {
+        // Writable once the handshake is over, either way.
+        let mut first = true;
+        stream.descriptor().write_with(|_| {
+            if std::mem::take(&mut first) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        })?;
+        sockopt::socket_error(stream.descriptor())??;
+    }
+    Ok(stream)
+}
+
+impl TcpStream {
     /// Whether small writes wait for more to send (Nagle's algorithm); they do not unless asked to.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use rustix::net::{RecvFlags, SendFlags, SocketType, ipproto};
+use rustix::net::{RecvFlags, SendFlags, SocketType, ipproto, sockopt};
 
 use super::backing::Backing;
 use super::socket_options::new_socket;
@@ -150,6 +150,35 @@ impl UdpSocket {
             return socket.send_to(datagram, to);
         }
         Ok(rustix::net::sendto(self.descriptor(), datagram, SendFlags::NOSIGNAL, &to)?)
+    }
+
+    /// As [`UdpSocket::try_send_to`], no further than `hops` routers: a simulated network has none, and nothing arrives.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpSocket::try_send_to`].
+    ///
+    /// # Suspends
+    ///
+    /// Never.
+    pub(crate) fn try_send_near(&self, datagram: &[u8], to: SocketAddr, hops: u8) -> io::Result<usize> {
+        if self.simulated().is_some() {
+            return Ok(datagram.len());
+        }
+        let socket = self.descriptor();
+        if to.ip().to_canonical().is_ipv4() {
+            let before = sockopt::ip_ttl(socket)?;
+            sockopt::set_ip_ttl(socket, hops.into())?;
+            let sent = self.try_send_to(datagram, to);
+            sockopt::set_ip_ttl(socket, before)?;
+            sent
+        } else {
+            sockopt::set_ipv6_unicast_hops(socket, Some(hops))?;
+            let sent = self.try_send_to(datagram, to);
+            // As the system has it.
+            sockopt::set_ipv6_unicast_hops(socket, None)?;
+            sent
+        }
     }
 
     /// Receives one datagram: its size in bytes and its sender. What does not fit into `buffer` is lost.

@@ -22,6 +22,7 @@ pub(crate) struct HostState {
     name: String,
     address: Ipv4Addr,
     up: Cell<bool>,
+    passes_udp: Cell<bool>,
     last_port: Cell<u16>,
     listeners: RefCell<BTreeMap<u16, Rc<Listening>>>,
     bound: RefCell<BTreeMap<u16, Rc<Bound>>>,
@@ -49,6 +50,7 @@ impl HostState {
             name: name.to_owned(),
             address: Ipv4Addr::new(10, second, third, last),
             up: Cell::new(true),
+            passes_udp: Cell::new(true),
             last_port: Cell::new(*FREE_PORTS.end()),
             listeners: RefCell::default(),
             bound: RefCell::default(),
@@ -79,6 +81,14 @@ impl HostState {
 
     pub(super) fn is_up(&self) -> bool {
         self.up.get()
+    }
+
+    pub(super) fn passes_udp(&self) -> bool {
+        self.passes_udp.get()
+    }
+
+    pub(super) fn set_passes_udp(&self, passes: bool) {
+        self.passes_udp.set(passes);
     }
 
     pub(super) fn set_up(&self, up: bool) {

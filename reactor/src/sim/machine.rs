@@ -110,6 +110,14 @@ impl Host {
         end_all(&groups);
     }
 
+    /// Has the machine's network drop every datagram that leaves it or is for it, as some offices' do, or no more. TCP passes.
+    pub fn block_udp(&self, is_blocked: bool) {
+        self.state.set_passes_udp(!is_blocked);
+        self.world.note(What::Link, self.state.index() as u64, 2 | u64::from(is_blocked));
+        let word = if is_blocked { "passes no UDP" } else { "passes UDP" };
+        self.world.tell(|| format!("the network of {} {word}", self.name()));
+    }
+
     /// Sets what goes wrong with its disk from now on.
     pub fn set_disk_faults(&self, faults: DiskFaults) {
         self.state.drive().set_faults(faults);

@@ -120,7 +120,11 @@ impl UdpSocket {
         };
         let from = SocketAddr::new(source, self.bound.port());
         world.note(What::Send, u64::from(from.port()), bytes.len() as u64);
-        let times = world.carry_datagram((own.index(), host.index()), bytes.len() + HEADER_BYTES);
+        let is_blocked = own.index() != host.index() && !(own.passes_udp() && host.passes_udp());
+        let times = match is_blocked {
+            true => [None; 2],
+            false => world.carry_datagram((own.index(), host.index()), bytes.len() + HEADER_BYTES),
+        };
         world.tell(|| {
             let arrivals: Vec<String> =
                 times.iter().flatten().map(|time| format_time(world.elapsed() + *time)).collect();

@@ -5,6 +5,9 @@
 //!   host (inside) -- router of some kind --+-- internet -- public (11.0.0.10 to .12)
 //! ```
 //!
+//! A site may have a second host on its network, `beside` and its number, and be a customer of another site's provider, whose
+//! router both share then.
+//!
 //! Nothing leaves the namespaces, and a lab takes its namespaces along when it is dropped. The addresses look public,
 //! since a client tells those of its own network apart.
 
@@ -82,11 +85,15 @@ pub(crate) struct Site {
     pub(crate) hairpin: bool,
     /// Whether it answers for itself what nobody inside has asked for: a packet that comes too early then costs the port.
     pub(crate) open: bool,
+    /// Whether there is a second host on the inside.
+    pub(crate) has_neighbour: bool,
+    /// The site whose provider's router this one is behind too; both are of the same kind, a carrier's.
+    pub(crate) shares_with: Option<usize>,
 }
 
 impl From<Kind> for Site {
     fn from(kind: Kind) -> Site {
-        Site { kind, hairpin: false, open: false }
+        Site { kind, hairpin: false, open: false, has_neighbour: false, shares_with: None }
     }
 }
 
@@ -228,28 +235,52 @@ impl Lab {
         self.ip(place, &format!("route add default via {gateway}"));
     }
 
+    /// The inside of a router, to which several may be joined.
+    fn bridge(&self, router: &str, address: &str) {
+        self.ip(router, "link add lan type bridge");
+        self.ip(router, "link set lan up");
+        self.ip(router, &format!("addr add {address}/24 dev lan"));
+    }
+
+    /// A cable from the inside of a router to another machine.
+    fn join(&self, router: &str, other: &str, device: &str) {
+        self.cable(router, &format!("to-{other}"), other, device);
+        self.ip(router, &format!("link set to-{other} master lan"));
+    }
+
     fn site(&mut self, number: usize, site: Site) {
         let (router, host) = (format!("router{number}"), format!("host{number}"));
         let outside = format!("11.0.{}", number + 1);
         let up = format!("to-{number}");
         let (gateway, address) = (format!("{outside}.1"), format!("{outside}.2"));
         let (kind, carriers_kind) = site.kind.routers();
+        let customer = format!("100.64.0.{}", number + 2);
         if let Some(kind) = carriers_kind {
-            let carrier = format!("isp{number}");
-            self.router(&carrier, ("net", &up), &gateway, &address);
-            self.translate(&carrier, Site { hairpin: false, kind, ..site }, &address);
-            self.router(&router, (&carrier, "lan"), "100.64.0.1", "100.64.0.2");
+            let carrier = format!("isp{}", site.shares_with.unwrap_or(number));
+            if site.shares_with.is_none() {
+                self.router(&carrier, ("net", &up), &gateway, &address);
+                self.bridge(&carrier, "100.64.0.1");
+                // Its customers' routers turn nothing round that is for it.
+                self.translate(&carrier, Site { kind, ..site }, &address);
+            }
+            self.namespace(&router, true);
+            self.join(&carrier, &router, "wan");
+            self.ip(&router, &format!("addr add {customer}/24 dev wan"));
+            self.ip(&router, "route add default via 100.64.0.1");
         } else {
             self.router(&router, ("net", &up), &gateway, &address);
         }
         // Public ones have an address of their own, which the internet knows the way to.
         let is_translated = !matches!(site.kind, Kind::Public | Kind::Firewall);
         let inside = if is_translated { "192.168.1".to_owned() } else { format!("11.1.{}", number + 1) };
-        self.namespace(&host, false);
-        self.cable(&router, "lan", &host, "eth0");
-        self.ip(&router, &format!("addr add {inside}.1/24 dev lan"));
-        self.ip(&host, &format!("addr add {inside}.11/24 dev eth0"));
-        self.ip(&host, &format!("route add default via {inside}.1"));
+        self.bridge(&router, &format!("{inside}.1"));
+        let hosts = [(host, 11), (format!("beside{number}"), 21)];
+        for (host, last) in &hosts[..if site.has_neighbour { 2 } else { 1 }] {
+            self.namespace(host, false);
+            self.join(&router, host, "eth0");
+            self.ip(host, &format!("addr add {inside}.{last}/24 dev eth0"));
+            self.ip(host, &format!("route add default via {inside}.1"));
+        }
         if !is_translated {
             self.ip("net", &format!("route add {inside}.0/24 via {address}"));
         }
@@ -263,8 +294,11 @@ impl Lab {
                 );
             }
             _ => {
-                let wan = if carriers_kind.is_some() { "100.64.0.2" } else { &address };
-                self.translate(&router, Site { kind, ..site }, wan);
+                let (wan, hairpin) = match carriers_kind {
+                    Some(_) => (&customer, false),
+                    None => (&address, site.hairpin),
+                };
+                self.translate(&router, Site { hairpin, kind, ..site }, wan);
             }
         }
     }

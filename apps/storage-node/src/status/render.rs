@@ -22,7 +22,7 @@ pub(super) fn render(overview: &Overview) -> String {
         let number = node.number.map_or("-".into(), |number| number.to_string());
         let address = match (node.reached, node.address) {
             // Where it listens is of no use to whom it is behind a router.
-            (Some(how @ (How::Punched | How::Relayed)), _) => how.to_string(),
+            (Some(how @ (How::Punched | How::PunchedTcp | How::Relayed)), _) => how.to_string(),
             (_, Some(address)) => address.to_string(),
             (_, None) => "-".into(),
         };

@@ -7,13 +7,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::message::{CANDIDATES_MAX, Message, SessionTag};
+use super::message::{Message, SessionTag};
 use super::search::Search;
 use super::table::{Peer, SIGN_WITHIN, Table};
+use super::tcp::Openings;
 use super::{Path, RelayKey};
 use crate::clock::now;
+use crate::nat::PeerId;
 use crate::nat::relay::{DATAGRAM_BYTES_MAX, Seat, Sender};
-use crate::nat::{PeerId, stun};
 use crate::net::quic::routes::{Routes, virtual_address, virtual_number};
 use crate::net::quic::{Connection, WeakEndpoint};
 use crate::random;
@@ -32,6 +33,7 @@ pub(super) struct Core {
     work: Waiters,
     told: Cell<bool>,
     pub(super) search: Search,
+    pub(super) openings: Openings,
     /// Who waits for another path.
     pub(super) path_changed: Waiters,
 }
@@ -47,6 +49,7 @@ impl Core {
             work: Waiters::new(&"the next probe"),
             told: Cell::new(false),
             search: Search::new(),
+            openings: Openings::new(),
             path_changed: Waiters::new(&"another path to a peer"),
         }
     }
@@ -59,7 +62,7 @@ impl Core {
         self.endpoint.get().expect("it is set before anything comes")
     }
 
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         self.told.set(true);
         self.work.wake_all();
     }
@@ -137,17 +140,6 @@ impl Core {
         self.start_over();
     }
 
-    /// What the peers are told: each once, and those first that we were told ourselves.
-    fn candidates(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<SocketAddr> = Vec::new();
-        for address in self.own.borrow().values().rev().flatten() {
-            if !all.contains(address) && all.len() < CANDIDATES_MAX {
-                all.push(*address);
-            }
-        }
-        all
-    }
-
     /// Something has changed here: what was given up is tried again.
     fn start_over(&self) {
         let now = now();
@@ -155,6 +147,7 @@ impl Core {
         for number in table.numbers() {
             if let Some(peer) = table.peer(number).filter(|peer| !peer.links.is_empty()) {
                 peer.paths.start_over(now);
+                peer.opening.start_over();
                 table.set_due(number, Some(now));
             }
         }
@@ -211,7 +204,7 @@ impl Core {
     }
 
     /// The relay over which a peer is sent something: where it was last heard, where it is said to be, or any where it may be.
-    fn relay_of(&self, peer: &Peer) -> Option<(usize, Sender)> {
+    pub(super) fn relay_of(&self, peer: &Peer) -> Option<(usize, Sender)> {
         let relays = self.relays.borrow();
         let said =
             peer.relay.into_iter().chain(peer.named.iter().copied()).filter(|relay| *relay < relays.len());
@@ -300,7 +293,10 @@ impl Core {
                     table.on_sealed(number, from, true);
                 }
             }
-            (Message::Candidates(named), _) => peer.paths.on_candidates(&self.usable(&named), now),
+            (Message::Candidates { has_heard, udp, tcp }, _) => {
+                let must_tell = peer.opening.on_named(&self.usable(&tcp), now);
+                peer.paths.on_candidates(&self.usable(&udp), (has_heard, must_tell), now);
+            }
             // Over a relay there is nothing to be asked.
             (Message::Ping { .. } | Message::Pong { .. }, None) => {}
         }
@@ -308,18 +304,6 @@ impl Core {
         drop(table);
         self.tell();
         true
-    }
-
-    /// Of the addresses that a peer names, those that can be one's.
-    fn usable(&self, named: &[SocketAddr]) -> Vec<SocketAddr> {
-        // This machine itself is meant only where we say so of ourselves.
-        let is_local = self.own.borrow().values().flatten().any(|own| own.ip().is_loopback());
-        let is_usable = |address: &SocketAddr| {
-            stun::is_of_one_machine(*address)
-                && virtual_number(address.ip()).is_none()
-                && (is_local || !address.ip().is_loopback())
-        };
-        named.iter().map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())).filter(is_usable).collect()
     }
 
     /// What a change of the paths of a peer entails.
@@ -333,7 +317,14 @@ impl Core {
             for link in &peer.links {
                 if is_better { link.connection.on_better_path() } else { link.connection.ping() }
             }
+            if is_better {
+                // Nothing waits there behind what was lost.
+                peer.line = None;
+            }
             self.path_changed.wake_all();
+        }
+        if let Some((from, towards)) = peer.opening.take_begun() {
+            self.openings.ask_for(number, from, towards);
         }
         let mut due = peer.paths.next_due();
         if peer.paths.route().is_some()
@@ -385,18 +376,22 @@ impl Core {
         if peer.carries_nothing(now) {
             peer.paths.on_carries_nothing(now);
         }
-        let (begins, relay, seat) = (peer.paths.begin_round(now), self.relay_of(peer), peer.seat);
+        let begins = peer.paths.begin_round(now);
         let probes = peer.paths.probes(now, random::number);
-        if peer.paths.wants_search(now) {
+        if peer.line().is_none() && peer.paths.wants_search(now) {
             self.search.ask_for(number);
         }
-        let Some(link) = peer.links.last_mut() else { return };
-        if let Some((_, relay)) = relay.filter(|_| begins) {
-            relay.send(seat, &link.session.seal(&Message::Candidates(self.candidates())));
+        if begins {
+            self.name_ours(peer, now);
         }
+        let Some(link) = peer.links.last_mut() else { return };
         for probe in probes {
             let ping = Message::Ping { transaction: probe.transaction, padding: probe.padding };
-            self.send_directly(&link.session.seal(&ping), probe.to);
+            let ping = link.session.seal(&ping);
+            match probe.hops {
+                Some(hops) => self.endpoint().send_near(&ping, probe.to, hops),
+                None => self.send_directly(&ping, probe.to),
+            }
         }
         self.after(&mut table, number, before);
     }
@@ -430,6 +425,12 @@ impl Routes for Core {
             } else {
                 Some(direct)
             };
+        }
+        if let Some(line) = peer.line() {
+            for datagram in datagrams.chunks(segment.max(1)).filter(|part| part.len() <= DATAGRAM_BYTES_MAX) {
+                line.sender.send(peer.seat, datagram);
+            }
+            return None;
         }
         let relays = self.relays_of(peer);
         for datagram in datagrams.chunks(segment.max(1)).filter(|part| part.len() <= DATAGRAM_BYTES_MAX) {

@@ -6,8 +6,11 @@
 //! message             body
 //! 1  Ping             transaction 8, then zeros
 //! 2  Pong             transaction 8, then zeros: as many as the ping had
-//! 3  Candidates       count 1, then each: 4 or 6, address 4 or 16, port 2; big-endian
+//! 3  Candidates       1 if we have heard the other's, count 1, then each as in `nat/address.rs`
 //! ```
+//!
+//! Addresses for UDP come first; behind them those for TCP, whose family is marked by 16 more. The latter are named by who is about to
+//! connect from there (`opening.rs`), and by nobody else.
 //!
 //! Keys come out of the connection itself, one for each direction: whoever can seal a packet is the peer, and a packet that
 //! is sent back to who made it opens for nobody. A sequence number is the nonce; each is taken once, so that a packet which
@@ -16,11 +19,12 @@
 //! A ping may be as long as the smallest full packet of QUIC, and its pong is as long: what passes then will carry more
 //! than small talk. Nothing that is sent is longer than what it answers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use zeroize::Zeroizing;
 
 use crate::crypto::aead::{self, Key, OVERHEAD_BYTES};
+use crate::nat::address::{put_address, take_address};
 
 /// The first byte: of our share of the socket (4 to 15).
 const FIRST: u8 = 4;
@@ -35,6 +39,12 @@ pub(super) const FULL_BYTES: usize = 1_200;
 
 /// Addresses that a peer may name at once: two families on some interfaces, and what is outside.
 pub const CANDIDATES_MAX: usize = 8;
+
+/// Addresses that a peer may name for TCP: its own and what is outside, of two families.
+pub const TCP_CANDIDATES_MAX: usize = 4;
+
+/// Of the family of an address for TCP.
+const TCP_MARK: u8 = 0x10;
 
 /// A message; see the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,14 +64,21 @@ pub enum Message {
         padding: usize,
     },
     /// "I may be reached there; try now, as I do."
-    Candidates(Vec<SocketAddr>),
+    Candidates {
+        /// Whether the other's have come, over this connection or an earlier one: it need not name them again.
+        has_heard: bool,
+        /// Where it takes datagrams.
+        udp: Vec<SocketAddr>,
+        /// From where it connects by TCP, now.
+        tcp: Vec<SocketAddr>,
+    },
 }
 
 impl Message {
     /// Appends the message to `out`.
     ///
     /// # Panics
-    /// With more than [`CANDIDATES_MAX`] addresses.
+    /// With more than [`CANDIDATES_MAX`] addresses for UDP, or [`TCP_CANDIDATES_MAX`] for TCP.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Message::Ping { transaction, padding } | Message::Pong { transaction, padding } => {
@@ -69,22 +86,12 @@ impl Message {
                 out.extend_from_slice(&transaction.to_be_bytes());
                 out.resize(out.len() + padding, 0);
             }
-            Message::Candidates(addresses) => {
-                assert!(addresses.len() <= CANDIDATES_MAX, "{} candidates", addresses.len());
-                out.extend_from_slice(&[3, addresses.len() as u8]);
-                for address in addresses {
-                    match address.ip() {
-                        IpAddr::V4(ip) => {
-                            out.push(4);
-                            out.extend_from_slice(&ip.octets());
-                        }
-                        IpAddr::V6(ip) => {
-                            out.push(6);
-                            out.extend_from_slice(&ip.octets());
-                        }
-                    }
-                    out.extend_from_slice(&address.port().to_be_bytes());
-                }
+            Message::Candidates { has_heard, udp, tcp } => {
+                assert!(udp.len() <= CANDIDATES_MAX, "{} candidates", udp.len());
+                assert!(tcp.len() <= TCP_CANDIDATES_MAX, "{} candidates for TCP", tcp.len());
+                out.extend_from_slice(&[3, u8::from(*has_heard), (udp.len() + tcp.len()) as u8]);
+                udp.iter().for_each(|address| put_address(out, *address, 0));
+                tcp.iter().for_each(|address| put_address(out, *address, TCP_MARK));
             }
         }
     }
@@ -104,28 +111,25 @@ impl Message {
                 })
             }
             3 => {
-                let (&count, mut rest) = body.split_first()?;
-                let mut addresses = Vec::new();
-                for _ in 0..(count as usize <= CANDIDATES_MAX).then_some(count)? {
-                    addresses.push(take_address(&mut rest)?);
+                let (&[has_heard, count], mut rest) = body.split_first_chunk()?;
+                let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+                while udp.len() < CANDIDATES_MAX
+                    && let Some(address) = take_address(&mut rest, 0)
+                {
+                    udp.push(address);
                 }
-                rest.is_empty().then_some(Message::Candidates(addresses))
+                while tcp.len() < TCP_CANDIDATES_MAX
+                    && let Some(address) = take_address(&mut rest, TCP_MARK)
+                {
+                    tcp.push(address);
+                }
+                let is_whole =
+                    rest.is_empty() && udp.len() + tcp.len() == usize::from(count) && has_heard <= 1;
+                is_whole.then_some(Message::Candidates { has_heard: has_heard == 1, udp, tcp })
             }
             _ => None,
         }
     }
-}
-
-fn take_address(rest: &mut &[u8]) -> Option<SocketAddr> {
-    let (&family, after) = rest.split_first()?;
-    let (ip, after): (IpAddr, &[u8]) = match family {
-        4 => after.split_first_chunk::<4>().map(|(ip, after)| ((*ip).into(), after))?,
-        6 => after.split_first_chunk::<16>().map(|(ip, after)| ((*ip).into(), after))?,
-        _ => return None,
-    };
-    let (port, after) = after.split_first_chunk()?;
-    *rest = after;
-    Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
 }
 
 /// Which session a packet is of: says where to look for its key.
@@ -249,13 +253,16 @@ mod tests {
     const PING: Message = Message::Ping { transaction: 7, padding: 0 };
 
     fn all() -> Vec<Message> {
-        let address = |text: &str| text.parse().unwrap();
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let both = vec![address("192.0.2.1:443"), address("[2001:db8::1]:65535")];
         vec![
             PING,
             Message::Ping { transaction: u64::MAX, padding: FULL_BYTES - SMALL_BYTES },
             Message::Pong { transaction: 0, padding: 3 },
-            Message::Candidates(vec![]),
-            Message::Candidates(vec![address("192.0.2.1:443"), address("[2001:db8::1]:65535")]),
+            Message::Candidates { has_heard: false, udp: vec![], tcp: vec![] },
+            Message::Candidates { has_heard: true, udp: both.clone(), tcp: vec![] },
+            Message::Candidates { has_heard: true, udp: both.clone(), tcp: both.clone() },
+            Message::Candidates { has_heard: false, udp: vec![], tcp: both },
         ]
     }
 
@@ -293,14 +300,27 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_none() {
-        for bytes in
-            [&[][..], &[0], &[1, 0], &[2, 0, 0, 0, 0, 0, 0, 0, 0, 1], &[3], &[3, 1], &[3, 0, 0], &[3, 1, 5]]
-        {
+        for bytes in [
+            &[][..],
+            &[0],
+            &[1, 0],
+            &[2, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[3],
+            &[3, 1],
+            &[3, 0, 0, 0],
+            &[3, 2, 0],
+            &[3, 0, 1, 5],
+        ] {
             assert_eq!(Message::parse(bytes), None, "{bytes:?}");
         }
-        let mut many = vec![3, CANDIDATES_MAX as u8 + 1];
-        many.extend([4, 192, 0, 2, 1, 0, 80].repeat(CANDIDATES_MAX + 1));
-        assert_eq!(Message::parse(&many), None);
+        for (family, most) in [(4, CANDIDATES_MAX), (4 | TCP_MARK, TCP_CANDIDATES_MAX)] {
+            let mut many = vec![3, 0, most as u8 + 1];
+            many.extend([family, 192, 0, 2, 1, 0, 80].repeat(most + 1));
+            assert_eq!(Message::parse(&many), None);
+        }
+        // One way to write it: those for UDP come first.
+        let mixed = [&[3, 0, 2][..], &[4 | TCP_MARK, 1, 2, 3, 4, 0, 80], &[4, 1, 2, 3, 4, 0, 80]].concat();
+        assert_eq!(Message::parse(&mixed), None);
         for message in all() {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);

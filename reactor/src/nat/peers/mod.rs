@@ -51,23 +51,25 @@
 //! than some small packets who has not.
 //!
 //! Layers: `message.rs` is the codec and `paths.rs` decides for one peer, both pure; `table.rs` knows who is who; `core.rs`
-//! joins them with the endpoint (`net/quic/routes.rs`) and the relays; `search.rs` looks for ways that no address leads to; this
-//! file has the flow.
+//! joins them with the endpoint (`net/quic/routes.rs`) and the relays; `search.rs` looks for ways that no address leads to;
+//! `opening.rs` (pure) and `tcp.rs` have both connect by TCP at once, where no datagram passes; this file has the flow.
 //!
 //! What being idle costs: a relay is asked whether it is there each 15 s and where we are each 25 s; a direct path carries a
 //! ping and QUIC's own keep-alive from each side each 15 s, some 130 KB an hour with their answers. A peer that is only
 //! reached over the relay is tried once a minute, and searched (`search.rs`) in pauses that double up to an hour, each time with up
 //! to 150 KB.
 //!
-//! What it is not: several paths at once, TCP that is punched, or the choice of relays: two who use none in common don't find
-//! each other.
+//! What it is not: several paths at once, or the choice of relays: two who use none in common don't find each other.
 
 mod core;
 mod keep_relay;
 mod message;
+mod naming;
+mod opening;
 mod paths;
 mod search;
 mod table;
+mod tcp;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -78,7 +80,7 @@ use std::time::{Duration, Instant};
 
 use self::core::Core;
 use self::message::Session;
-pub use self::message::{CANDIDATES_MAX, Message};
+pub use self::message::{CANDIDATES_MAX, Message, TCP_CANDIDATES_MAX};
 use crate::clock::deadline_after;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;
@@ -116,11 +118,22 @@ pub enum Path {
     Relayed,
     /// Without one.
     Direct {
+        /// Over what.
+        transport: Transport,
         /// Where it is, as we see it.
         address: SocketAddr,
-        /// To there and back.
+        /// To there and back; zero where it is not known yet.
         round_trip: Duration,
     },
+}
+
+/// What carries datagrams to a peer without a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A socket that both routers let through.
+    Udp,
+    /// A connection that both sides have begun at once, where UDP does not pass.
+    Tcp,
 }
 
 /// The way that a connection takes, which may change. It keeps neither the connection nor the [`Peers`].
@@ -146,6 +159,7 @@ pub struct Peers {
     core: Rc<Core>,
     probing: JoinHandle<()>,
     searching: JoinHandle<()>,
+    opening: JoinHandle<()>,
     /// Those who keep a relay, by its number.
     keepers: RefCell<BTreeMap<usize, JoinHandle<()>>>,
 }
@@ -187,13 +201,18 @@ impl Peers {
             let core = core.clone();
             Builder::new().name("search").spawn(move || search::run(&core)).map_err(io::Error::other)?
         };
+        let opening = {
+            let (core, identity) = (core.clone(), identity.clone());
+            let run = move || tcp::run(&core, &identity, seat);
+            Builder::new().name("openings").spawn(run).map_err(io::Error::other)?
+        };
         let bound = endpoint.local_addr()?;
         if bound.ip().is_loopback() {
             // There is nothing to be found out.
             core.add_own(bound);
         }
         let (identity, seat) = (identity.clone(), seat.number);
-        Ok(Peers { endpoint, identity, seat, core, probing, searching, keepers: RefCell::default() })
+        Ok(Peers { endpoint, identity, seat, core, probing, searching, opening, keepers: RefCell::default() })
     }
 
     /// Keeps a connection to that relay from now on, so that peers who use it too are reached and reach us. Never suspends.
@@ -371,6 +390,7 @@ impl Drop for Peers {
     fn drop(&mut self) {
         self.probing.terminate();
         self.searching.terminate();
+        self.opening.terminate();
         self.core.search.end();
         self.keepers.take().values().for_each(JoinHandle::terminate);
     }
@@ -382,5 +402,5 @@ fn no_relay() -> io::Error {
 
 /// The keys of what travels beside a connection.
 fn session_of(connection: &Connection) -> Session {
-    Session::new(&connection.export(b"EXPORTER-reactor-peer-paths"), connection.is_dialled())
+    Session::new(&connection.export(b"EXPORTER-reactor-peer-paths-2"), connection.is_dialled())
 }

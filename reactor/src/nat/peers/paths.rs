@@ -5,7 +5,9 @@
 //! addresses are tried again, in rounds that grow rarer, as long as none is in use.
 //!
 //! Both sides try at once, so that each one's packets open its own router for the other's. A round is a burst of small
-//! pings to every address, dense at first; an address that answers is asked once more at full length.
+//! pings to every address, dense at first; an address that answers is asked once more at full length. Until the peer is known
+//! to try, what is sent outside goes a few hops only: it opens our router, and does not come to the peer's before that is open, which
+//! may answer for itself then (and a port that it answers for is lost to us, for as long as we ask).
 //!
 //! What a peer can make us do, since it names the addresses: in [`BURST_GAP_MIN`] no more than [`PROBES_MAX`] packets, some
 //! 15 KB, whichever it names and however often it names others; long ones only to who answered.
@@ -29,6 +31,11 @@ const BURST_DENSE: u32 = 12;
 const BURST_PINGS: u32 = 24;
 /// Between two bursts to one address, whoever asks for them.
 const BURST_GAP_MIN: Duration = Duration::from_secs(3);
+
+/// How long the peer is waited for, before pings go all the way: what it says over a relay takes no longer, mostly.
+const HEAD_START: Duration = Duration::from_millis(150);
+/// How far they go until then: through the router of a home, and not to that of another.
+const NEAR_HOPS: u8 = 2;
 
 /// Pings in [`BURST_GAP_MIN`] to addresses that are not in use: a burst to each that is known. It bounds what leaves, since
 /// what is remembered of an address goes as soon as the peer names others. Those above wait for the next such time.
@@ -67,6 +74,8 @@ pub(super) struct Probe {
     pub(super) to: SocketAddr,
     pub(super) transaction: u64,
     pub(super) padding: usize,
+    /// How far it goes, if not all the way.
+    pub(super) hops: Option<u8>,
 }
 
 /// See the module.
@@ -78,6 +87,10 @@ pub(super) struct Paths {
     round_at: Option<Instant>,
     round_count: u32,
     rounded_at: Option<Instant>,
+    /// Whether the peer has named its addresses since everything was tried anew.
+    has_heard: bool,
+    /// From when on pings go all the way; before that there were none.
+    meant_at: Option<Instant>,
     /// When a way may be searched again, and how often that was in vain.
     search_at: Option<Instant>,
     search_count: u32,
@@ -160,7 +173,14 @@ impl Paths {
     }
 
     /// The peer names its addresses, and tries ours now: so do we. Those that it named before, and no more, are forgotten.
-    pub(super) fn on_candidates(&mut self, named: &[SocketAddr], now: Instant) {
+    /// `has_heard` says whether it knows ours, and `must_tell` that it has to be told something besides.
+    pub(super) fn on_candidates(
+        &mut self,
+        named: &[SocketAddr],
+        (has_heard, must_tell): (bool, bool),
+        now: Instant,
+    ) {
+        self.has_heard = true;
         let chosen = self.chosen;
         self.known
             .retain(|address, known| !known.is_named || named.contains(address) || chosen == Some(*address));
@@ -170,11 +190,32 @@ impl Paths {
             }
         }
         // It has to know our addresses too, unless it was just told.
-        if self.rounded_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
+        if must_tell || !has_heard || self.rounded_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
             self.round_at = Some(now);
         }
+        self.hold_back(now);
         self.burst(now);
+        if has_heard {
+            self.go_all_the_way(now);
+        }
         self.doubt(now);
+    }
+
+    /// The peer may not try yet. Where it has done so a moment ago its router is still open.
+    fn hold_back(&mut self, now: Instant) {
+        if self.meant_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
+            self.meant_at = Some(now + HEAD_START);
+        }
+    }
+
+    /// The peer tries: it has opened its router.
+    fn go_all_the_way(&mut self, now: Instant) {
+        if self.meant_at.is_none_or(|at| now < at) {
+            self.meant_at = Some(now);
+            for address in self.known.values_mut().filter(|address| address.burst_left > 0) {
+                address.ping_at = Some(now);
+            }
+        }
     }
 
     /// The peer has no direct address in use, so what it sent to ours may have been in vain: ours has to answer soon.
@@ -195,6 +236,7 @@ impl Paths {
         {
             address.burst(now);
         }
+        self.go_all_the_way(now);
     }
 
     fn learn(&mut self, address: SocketAddr, is_named: bool) -> Option<&mut Address> {
@@ -280,6 +322,11 @@ impl Paths {
         self.round_at = Some(now + ROUND_FIRST);
     }
 
+    /// Whether the peer has named its addresses.
+    pub(super) fn has_heard(&self) -> bool {
+        self.has_heard
+    }
+
     /// Tries everything again, now: something has changed here or there.
     pub(super) fn start_over(&mut self, now: Instant) {
         if self.chosen.is_none() {
@@ -302,6 +349,7 @@ impl Paths {
             let unblocked = self.known.values().filter_map(|address| address.blocked_until);
             let unblocked = unblocked.filter(|until| *until > now).min();
             self.round_at = unblocked.into_iter().chain([now + pause]).min();
+            self.hold_back(now);
             self.burst(now);
         }
         is_due
@@ -389,7 +437,8 @@ impl Paths {
             }
             address.outstanding.push_back((transaction, now, padding));
             address.unanswered_since.get_or_insert(now);
-            probes.push(Probe { to, transaction, padding });
+            let is_held_back = self.meant_at.is_some_and(|at| now < at) && chosen != Some(to) && !is_near(to);
+            probes.push(Probe { to, transaction, padding, hops: is_held_back.then_some(NEAR_HOPS) });
         }
         probes
     }

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Path;
 use super::message::{Session, SessionTag};
+use super::opening::Opening;
 use super::paths::Paths;
+use super::tcp::Line;
+use super::{Path, Transport};
 use crate::nat::PeerId;
 use crate::nat::relay::Seat;
 use crate::net::quic::WeakConnection;
@@ -55,6 +57,9 @@ pub(super) struct Peer {
     /// Where a relay finds it. Each of its processes is a peer of its own here.
     pub(super) seat: Seat,
     pub(super) paths: Paths,
+    /// When it is connected to by TCP, and what came of it.
+    pub(super) opening: Opening,
+    pub(super) line: Option<Line>,
     /// The newest last: it is the one that we seal with.
     pub(super) links: Vec<Link>,
     /// Which relay it was last heard over.
@@ -84,8 +89,22 @@ impl Peer {
         if !self.is_up() {
             return None;
         }
-        let direct = self.paths.route().zip(self.paths.round_trip());
-        Some(direct.map_or(Path::Relayed, |(address, round_trip)| Path::Direct { address, round_trip }))
+        let by_udp = self.paths.route().zip(self.paths.round_trip());
+        let by_udp = by_udp.map(|(address, round_trip)| (Transport::Udp, address, round_trip));
+        let by_tcp = self
+            .line()
+            .map(|line| (Transport::Tcp, line.address, line.sender.round_trip().unwrap_or_default()));
+        let direct = by_udp.or(by_tcp);
+        Some(direct.map_or(Path::Relayed, |(transport, address, round_trip)| Path::Direct {
+            transport,
+            address,
+            round_trip,
+        }))
+    }
+
+    /// The connection by TCP, if it stands.
+    pub(super) fn line(&self) -> Option<&Line> {
+        self.line.as_ref().filter(|line| line.sender.is_up())
     }
 
     /// Its packets take another way from now on.
@@ -152,6 +171,8 @@ impl Table {
         let peer = Peer {
             seat,
             paths: Paths::default(),
+            opening: Opening::default(),
+            line: None,
             links: Vec::new(),
             relay: None,
             named: Vec::new(),
@@ -291,6 +312,7 @@ impl Table {
         });
         if peer.links.is_empty() {
             peer.paths = Paths::default();
+            (peer.opening, peer.line) = (Opening::default(), None);
             self.addresses.retain(|_, of| *of != number);
         } else if has_many {
             self.addresses.retain(|address, of| *of != number || peer.paths.knows(*address));

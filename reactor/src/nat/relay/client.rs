@@ -1,15 +1,20 @@
 //! A relay's client: one connection, until it ends.
+//!
+//! Two peers who have met by TCP use the same: each is the other's relay, for itself only ([`over`]).
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::frame::{CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, Decoder, Frame, Refusal};
 use super::seat::Seat;
 use super::server::{invalid, unexpected};
-use super::{BATCH_BYTES, DOUBT_AFTER, KEEP_ALIVE, PROTOCOL, SIGN_WITHIN, SILENCE_MAX, UNSENT_BYTES_MAX};
+use super::{
+    BATCH_BYTES, DOUBT_AFTER, KEEP_ALIVE, LINE_SIGN_WITHIN, PROTOCOL, SIGN_WITHIN, SILENCE_MAX,
+    UNSENT_BYTES_MAX,
+};
 use crate::clock::{deadline_after, now};
 use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;
@@ -41,6 +46,11 @@ struct Shared {
     heard_at: Cell<Instant>,
     /// When it was asked for a sign that it is there, and has given none since.
     asked_at: Cell<Option<Instant>>,
+    /// When the last ping was written, and how long its answer took.
+    pinged_at: Cell<Option<Instant>>,
+    round_trip: Cell<Option<Duration>>,
+    /// Where the relay sees us.
+    seen: Option<SocketAddr>,
     /// Why nothing is sent any more.
     write_error: Cell<Option<io::Error>>,
     /// Somebody waits for what comes: else a sign would not be seen.
@@ -89,7 +99,12 @@ pub(in crate::nat) fn connect_in(
     if credential.len() > CREDENTIAL_BYTES_MAX {
         return Err(io::Error::new(ErrorKind::InvalidInput, "the credential is too long for a relay"));
     }
-    let stream = timeout(HANDSHAKE_TIMEOUT, || TcpStream::connect_one(address))??;
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // Its port is shared with those connections that are to look as it does from outside.
+    let stream = timeout(HANDSHAKE_TIMEOUT, || TcpStream::connect_from(any, address))??;
     let _ = stream.set_nodelay(true);
     let stream = tls::connect_speaking(stream, identity, expect, PROTOCOL)?;
     stream.keep_unsent_below(UNSENT_BYTES_MAX);
@@ -99,6 +114,40 @@ pub(in crate::nat) fn connect_in(
     let mut hello = Vec::new();
     Frame::Hello { number, credential }.encode(&mut hello);
     stream.write_slices(&mut [IoSlice::new(&hello)])?;
+    let (mut decoder, mut buffer) = (Decoder::default(), vec![0; BATCH_BYTES]);
+    let seen = loop {
+        match decoder.next_frame().map_err(invalid)? {
+            Some(Frame::Welcome { seen }) => break seen,
+            Some(Frame::Refused(refusal)) => return Err(refused(refusal)),
+            Some(other) => return Err(unexpected(&other)),
+            None => read_more(&stream, &mut decoder, &mut buffer)?,
+        }
+    };
+    begin(stream, Some(seen), decoder, buffer)
+}
+
+/// A line between two peers, who have shaken hands over `stream` already.
+///
+/// # Errors
+/// When there is no memory for another coroutine.
+///
+/// # Suspends
+/// Never.
+pub(in crate::nat) fn over(stream: TlsStream<TcpStream>) -> io::Result<(Sender, Receiver)> {
+    stream.keep_unsent_below(UNSENT_BYTES_MAX);
+    let (sender, receiver) = begin(stream, None, Decoder::default(), vec![0; BATCH_BYTES])?;
+    // Its answer tells how far the other is.
+    sender.0.ask(&mut sender.0.outbox.borrow_mut());
+    sender.0.writer.wake_all();
+    Ok((sender, receiver))
+}
+
+fn begin(
+    stream: TlsStream<TcpStream>,
+    seen: Option<SocketAddr>,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+) -> io::Result<(Sender, Receiver)> {
     let writer = Waiters::new(&"datagrams for a relay");
     let shared = Rc::new(Shared {
         stream,
@@ -107,18 +156,12 @@ pub(in crate::nat) fn connect_in(
         is_up: Cell::new(true),
         heard_at: Cell::new(now()),
         asked_at: Cell::new(None),
+        pinged_at: Cell::new(None),
+        round_trip: Cell::new(None),
+        seen,
         write_error: Cell::new(None),
         is_listening: Cell::new(false),
     });
-    let (mut decoder, mut buffer) = (Decoder::default(), vec![0; BATCH_BYTES]);
-    loop {
-        match decoder.next_frame().map_err(invalid)? {
-            Some(Frame::Welcome) => break,
-            Some(Frame::Refused(refusal)) => return Err(refused(refusal)),
-            Some(other) => return Err(unexpected(&other)),
-            None => read_more(&shared.stream, &mut decoder, &mut buffer)?,
-        }
-    }
     let of_writer = shared.clone();
     let writing = move || {
         if let Err(error) = write(&of_writer) {
@@ -156,6 +199,26 @@ impl Sender {
         self.0.stream.get_ref().local_addr()
     }
 
+    /// Where the relay sees us; `None` on a line between two peers.
+    pub fn seen(&self) -> Option<SocketAddr> {
+        self.0.seen
+    }
+
+    /// How long the last ping and its answer took, once there was one.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.0.round_trip.get()
+    }
+
+    /// Ends the connection, for all who have a clone. Never suspends.
+    pub(in crate::nat) fn close(&self) {
+        self.0.end();
+    }
+
+    /// Whether both are the same connection.
+    pub(in crate::nat) fn is(&self, other: &Sender) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether the connection stands, as far as is known.
     pub fn is_up(&self) -> bool {
         self.0.is_up.get()
@@ -187,7 +250,15 @@ impl Receiver {
                     return Ok(Event::Datagram { from: seat, bytes: bytes.to_vec() });
                 }
                 Some(Frame::Absent { seat }) => return Ok(Event::Absent(seat)),
-                Some(Frame::Pong) => {}
+                Some(Frame::Pong) => self.shared.on_pong(),
+                // A relay asks nothing; a peer does, and is answered if it takes what it is sent.
+                Some(Frame::Ping) if self.shared.is_line() => {
+                    let mut outbox = self.shared.outbox.borrow_mut();
+                    if outbox.len() <= OUTBOX_BYTES_MAX {
+                        Frame::Pong.encode(&mut outbox);
+                        self.shared.writer.wake_all();
+                    }
+                }
                 Some(Frame::Refused(refusal)) => return Err(refused(refusal)),
                 Some(other) => return Err(unexpected(&other)),
                 None => {
@@ -225,6 +296,28 @@ impl Drop for Listening<'_> {
 }
 
 impl Shared {
+    /// Whether there is no relay: the other side is the peer.
+    fn is_line(&self) -> bool {
+        self.seen.is_none()
+    }
+
+    fn sign_within(&self) -> Duration {
+        if self.is_line() { LINE_SIGN_WITHIN } else { SIGN_WITHIN }
+    }
+
+    /// Asks for a sign, with what is sent next.
+    fn ask(&self, batch: &mut Vec<u8>) {
+        Frame::Ping.encode(batch);
+        self.asked_at.set(Some(now()));
+        self.pinged_at.set(Some(now()));
+    }
+
+    fn on_pong(&self) {
+        if let Some(at) = self.pinged_at.take() {
+            self.round_trip.set(Some(now().saturating_duration_since(at)));
+        }
+    }
+
     fn on_heard(&self) {
         self.heard_at.set(now());
         if self.asked_at.take().is_some() {
@@ -240,7 +333,7 @@ impl Shared {
 
 fn read_more(stream: &TlsStream<TcpStream>, decoder: &mut Decoder, buffer: &mut [u8]) -> io::Result<()> {
     match stream.read_some(buffer)? {
-        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "the relay has ended the connection")),
+        0 => Err(io::Error::new(ErrorKind::UnexpectedEof, "the other side has ended the connection")),
         size => {
             decoder.push(&buffer[..size]);
             Ok(())
@@ -253,7 +346,12 @@ fn write(shared: &Shared) -> io::Result<()> {
     let mut sent_at = now();
     loop {
         let asked_at = shared.asked_at.get();
-        let due = asked_at.map_or(sent_at + KEEP_ALIVE, |at| at + SIGN_WITHIN);
+        let due = match asked_at {
+            Some(at) => at + shared.sign_within(),
+            // A peer answers most of what it is sent: where it does not, it may be gone.
+            None if shared.is_line() && sent_at > shared.heard_at.get() => sent_at + DOUBT_AFTER,
+            None => sent_at + KEEP_ALIVE,
+        };
         let batch = shared.writer.wait(Some(due), || {
             let batch = shared.outbox.take();
             // Also when the sign has come: there is more time then.
@@ -262,7 +360,7 @@ fn write(shared: &Shared) -> io::Result<()> {
         let mut batch = match batch {
             Err(error) if error.kind() == ErrorKind::TimedOut && asked_at.is_some() => {
                 if shared.is_listening.get() {
-                    return Err(io::Error::new(ErrorKind::TimedOut, "the relay gives no sign"));
+                    return Err(io::Error::new(ErrorKind::TimedOut, "the other side gives no sign"));
                 }
                 shared.asked_at.set(None);
                 continue;
@@ -272,8 +370,7 @@ fn write(shared: &Shared) -> io::Result<()> {
             batch => batch?,
         };
         if asked_at.is_none() && (batch.is_empty() || now() >= shared.heard_at.get() + DOUBT_AFTER) {
-            Frame::Ping.encode(&mut batch);
-            shared.asked_at.set(Some(now()));
+            shared.ask(&mut batch);
         }
         shared.stream.get_ref().set_write_deadline(Some(deadline_after(SIGN_WITHIN)));
         shared.stream.write_slices(&mut [IoSlice::new(&batch)])?;

@@ -8,21 +8,25 @@
 //!
 //! kind               body                            who says it
 //! 1  Hello           number 8, credential up to 4 KiB   the client, once and first: which of its seats it takes
-//! 2  Welcome                                         the relay: the client can be reached from now on
+//! 2  Welcome         address 7 or 19                 the relay: the client can be reached from now on, and is seen there
 //! 3  Refused         1 byte: why                     the relay, last
 //! 4  Datagram        seat 40, datagram up to 1,500   the client: for that seat; the relay: from that seat
 //! 5  Absent          seat 40                         the relay: what was for that seat went nowhere
-//! 6  Ping                                            the client
-//! 7  Pong                                            the relay
+//! 6  Ping                                            the client; between two peers, either
+//! 7  Pong                                            the relay; between two peers, the other
 //! ```
 //!
-//! A seat is the peer's id, 32 bytes, and a number, 8 bytes ([`Seat`]).
+//! A seat is the peer's id, 32 bytes, and a number, 8 bytes ([`Seat`]). An address is written as in `nat/address.rs`. Two peers
+//! who have met by TCP send each other datagrams in the same frames, and pings, from the start.
 //!
 //! What it is not: a check of who sends what. TLS proves who the client is, and the relay writes that into what it
 //! passes on; a client can't claim to be another, since there is no place to say so.
 
+use std::net::SocketAddr;
+
 use super::seat::Seat;
 use crate::nat::PeerId;
+use crate::nat::address::{put_address, take_address};
 
 /// The longest datagram: what an Ethernet carries, and so more than QUIC ever finds a path to take.
 pub const DATAGRAM_BYTES_MAX: usize = 1_500;
@@ -65,7 +69,7 @@ impl Refusal {
 #[allow(missing_docs, reason = "the module's table says it")]
 pub enum Frame<'a> {
     Hello { number: u64, credential: &'a [u8] },
-    Welcome,
+    Welcome { seen: SocketAddr },
     Refused(Refusal),
     Datagram { seat: Seat, bytes: &'a [u8] },
     Absent { seat: Seat },
@@ -95,9 +99,13 @@ impl Frame<'_> {
     /// # Panics
     /// If its credential or datagram is longer than the limit.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut address = Vec::new();
         let (kind, peer, number, rest): (u8, Option<PeerId>, Option<u64>, &[u8]) = match self {
             Frame::Hello { number, credential } => (1, None, Some(*number), credential),
-            Frame::Welcome => (2, None, None, &[]),
+            Frame::Welcome { seen } => {
+                put_address(&mut address, *seen, 0);
+                (2, None, None, &address)
+            }
             Frame::Refused(refusal) => (3, None, None, &[refusal.number()]),
             Frame::Datagram { seat, bytes } => (4, Some(seat.peer), Some(seat.number), bytes),
             Frame::Absent { seat } => (5, Some(seat.peer), Some(seat.number), &[]),
@@ -123,7 +131,10 @@ impl Frame<'_> {
                 }
                 _ => None,
             },
-            (2, [], _) => Some(Frame::Welcome),
+            (2, mut body, _) => match take_address(&mut body, 0) {
+                Some(seen) if body.is_empty() => Some(Frame::Welcome { seen }),
+                _ => None,
+            },
             (3, [number], _) => {
                 Refusal::ALL.into_iter().find(|refusal| refusal.number() == *number).map(Frame::Refused)
             }
@@ -183,11 +194,16 @@ mod tests {
 
     const SEAT: Seat = Seat { peer: PeerId([7; 32]), number: 9 };
 
+    fn welcome(seen: &str) -> Frame<'static> {
+        Frame::Welcome { seen: seen.parse().unwrap() }
+    }
+
     fn all() -> Vec<Frame<'static>> {
         let mut all = vec![
             Frame::Hello { number: 0, credential: b"passport" },
             Frame::Hello { number: u64::MAX, credential: &[1; CREDENTIAL_BYTES_MAX] },
-            Frame::Welcome,
+            welcome("192.0.2.1:443"),
+            welcome("[2001:db8::1]:65535"),
             Frame::Datagram { seat: SEAT, bytes: b"" },
             Frame::Datagram { seat: SEAT, bytes: &[3; DATAGRAM_BYTES_MAX] },
             Frame::Absent { seat: SEAT },
@@ -229,6 +245,8 @@ mod tests {
             assert_eq!(of(&[0, 1, kind]), Err(FrameError::Malformed { kind, bytes: 0 }));
         }
         assert_eq!(of(&[0, 2, 2, 0]), Err(FrameError::Malformed { kind: 2, bytes: 1 }));
+        assert_eq!(of(&[0, 1, 2]), Err(FrameError::Malformed { kind: 2, bytes: 0 }));
+        assert_eq!(of(&[0, 9, 2, 4, 1, 2, 3, 4, 5, 6, 7]), Err(FrameError::Malformed { kind: 2, bytes: 8 }));
         assert_eq!(of(&[0, 2, 3, 9]), Err(FrameError::Malformed { kind: 3, bytes: 1 }));
         let mut short = vec![0, 40, 4];
         short.extend([0; 39]);

@@ -33,6 +33,9 @@
 //!
 //! Layers: `frame.rs` and `seat.rs` are the codec and `switch.rs` decides, both pure; `server.rs` and `client.rs` send and receive.
 //!
+//! The same frames over the same kind of line carry datagrams between two peers whose TCP has met (`peers/tcp.rs`), with nobody in
+//! between.
+//!
 //! What it is not: TURN (RFC 8656), which lends addresses to whoever has a password, nor a store: what can't be passed on
 //! now is dropped.
 
@@ -44,15 +47,15 @@ mod switch;
 
 use std::time::Duration;
 
-pub(in crate::nat) use client::connect_in;
 pub use client::{Event, Receiver, Sender, connect};
+pub(in crate::nat) use client::{connect_in, over};
 pub use frame::{CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, Decoder, Frame, FrameError, Refusal};
 pub use seat::Seat;
 pub use server::{Admission, Relay, RelayLimits};
 pub use switch::Quota;
 
 /// What a relay's clients say that they speak, when TLS shakes hands, so that a relay may share a port with other services.
-pub const PROTOCOL: &str = "hypha-relay/1";
+pub const PROTOCOL: &str = "hypha-relay/2";
 
 /// How often a client says that it is there, when it says nothing else: as often as QUIC does, for the same routers.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -66,6 +69,9 @@ const DOUBT_AFTER: Duration = Duration::from_secs(2);
 
 /// And so long that may take: behind [`UNSENT_BYTES_MAX`] on a line of 100 kbit/s.
 const SIGN_WITHIN: Duration = Duration::from_secs(6);
+
+/// The same between two peers: a relay is there for them if the other is only slow.
+const LINE_SIGN_WITHIN: Duration = Duration::from_secs(3);
 
 /// What TLS and TCP are given ahead of what the line takes: all else waits where it can still be counted and dropped.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::frame::{Decoder, Frame, Refusal};
@@ -173,6 +174,8 @@ impl Shared {
     fn attend(&self, stream: &TlsStream<TcpStream>, mut guest: Guest) -> io::Result<()> {
         stream.keep_unsent_below(UNSENT_BYTES_MAX);
         let peer = PeerId::from(stream.peer());
+        let seen = stream.get_ref().peer_addr()?;
+        let seen = SocketAddr::new(seen.ip().to_canonical(), seen.port());
         let mut decoder = Decoder::default();
         stream.get_ref().set_read_deadline(Some(deadline_after(HANDSHAKE_TIMEOUT)));
         stream.get_ref().set_write_deadline(Some(deadline_after(HANDSHAKE_TIMEOUT)));
@@ -189,7 +192,7 @@ impl Shared {
         let mailbox = &registration.mailbox;
         scope(|s| {
             let writing = s.spawn(|| {
-                if let Err(error) = self.write(stream, mailbox) {
+                if let Err(error) = self.write(stream, seen, mailbox) {
                     tracing::debug!("a relay's client {peer}: {error}");
                 }
                 // The reader wakes, and ends.
@@ -259,9 +262,9 @@ impl Shared {
     }
 
     /// Gives the client what is for it. Suspends until it has registered anew, or takes nothing any more.
-    fn write(&self, stream: &TlsStream<TcpStream>, own: &Mailbox) -> io::Result<()> {
+    fn write(&self, stream: &TlsStream<TcpStream>, seen: SocketAddr, own: &Mailbox) -> io::Result<()> {
         let mut out = Vec::new();
-        Frame::Welcome.encode(&mut out);
+        Frame::Welcome { seen }.encode(&mut out);
         loop {
             // A client that takes nothing for so long gets nothing either.
             stream.get_ref().set_write_deadline(Some(deadline_after(SILENCE_MAX)));

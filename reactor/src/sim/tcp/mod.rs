@@ -2,7 +2,8 @@
 //!
 //! Each write is one segment. A lost one is sent again after a time that doubles, and what came after it waits; a
 //! partition is a loss until it heals, or until the sender gives up. Acknowledgements are left out but for their
-//! effect: bytes that the peer has read make room for others one latency later.
+//! effect: bytes that the peer has read make room for others one latency later. Two that connect to each other at the same
+//! moment, from the port that the other connects to, meet in one connection.
 //!
 //! Here is what a machine's kernel keeps of connections; how packets travel is in `transport`, what programs hold in
 //! `socket`. What it is not: congestion control, segment sizes, fast retransmission.
@@ -68,6 +69,8 @@ pub(super) struct End {
     peer_host: Rc<HostState>,
     /// The other end; 0 while it is not known.
     peer_number: Cell<u64>,
+    /// Whether a program has asked for it, and not a listener taken it.
+    is_dialled: bool,
     state: Cell<State>,
     inbox: RefCell<VecDeque<u8>>,
     /// Arrived before one that was sent earlier.

@@ -81,6 +81,15 @@ impl TcpStream {
     }
 
     pub(crate) fn connect(process: &Rc<Process>, address: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::connect_from(process, 0, address)
+    }
+
+    /// As `connect`, from that port, which others may have too; 0 for any.
+    pub(crate) fn connect_from(
+        process: &Rc<Process>,
+        port: u16,
+        address: SocketAddr,
+    ) -> io::Result<TcpStream> {
         process.check_alive()?;
         let world = process.world();
         let Some(peer_host) = world.host_at(process, address.ip()) else {
@@ -92,7 +101,8 @@ impl TcpStream {
             if address.ip().is_loopback() { address.ip() } else { process.host().address().into() };
         let address =
             if address.ip().is_unspecified() { SocketAddr::new(own, address.port()) } else { address };
-        let local = SocketAddr::new(own, process.host().free_port(|_| false)?);
+        let port = if port == 0 { process.host().free_port(|_| false)? } else { port };
+        let local = SocketAddr::new(own, port);
         let stream = TcpStream::new(world.add_end(process, local, address, &peer_host, 0));
         world.note(What::Connect, stream.end.number, u64::from(address.port()));
         world.leave(&stream.end, Packet::Syn, 0);

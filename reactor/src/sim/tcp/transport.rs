@@ -49,6 +49,7 @@ impl Inner {
             peer,
             peer_host: peer_host.clone(),
             peer_number: Cell::new(peer_number),
+            is_dialled: peer_number == 0,
             state: Cell::new(State::Connecting),
             inbox: RefCell::default(),
             early: RefCell::default(),
@@ -231,7 +232,12 @@ impl Inner {
     fn on_syn(&self, client: &Rc<End>, attempt: u32) {
         let host = &client.peer_host;
         let listening = host.listening(client.peer);
-        let Some(listening) = listening else { return self.refuse(client) };
+        let Some(listening) = listening else {
+            if !self.meets(client) {
+                self.refuse(client);
+            }
+            return;
+        };
         if listening.queue.borrow().len() >= listening.backlog {
             return self.retry(client, Packet::Syn, attempt);
         }
@@ -241,9 +247,32 @@ impl Inner {
         self.leave(&server, Packet::SynAck, 0);
     }
 
+    /// Whether the machine that is called calls at the same moment, from the port that is called to the one that calls.
+    fn meets(&self, client: &Rc<End>) -> bool {
+        let has_met = self.end_of(client.peer_number.get()).is_some();
+        let is_other = |other: &End| {
+            other.is_dialled
+                && other.state.get() == State::Connecting
+                && !other.broken.get()
+                && (other.local, other.peer) == (client.peer, client.local)
+                && self.end_of(other.peer_number.get()).is_none()
+        };
+        let other = if has_met { None } else { self.ends_of(is_other).into_iter().next() };
+        if let Some(other) = &other {
+            client.peer_number.set(other.number);
+            other.peer_number.set(client.number);
+            self.leave(other, Packet::SynAck, 0);
+        }
+        has_met || other.is_some()
+    }
+
     fn on_handshake_end(&self, client: &Rc<End>, server: Rc<End>) {
         if server.state.get() != State::Connecting {
             return;
+        }
+        if server.is_dialled {
+            server.state.set(State::Open);
+            return server.wake();
         }
         let listening = server.process.host().listening(server.local);
         match listening {

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
+/// What a peer says that knows our addresses, and nothing besides.
+const KNOWN: (bool, bool) = (true, false);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn at(text: &str) -> SocketAddr {
@@ -42,7 +44,8 @@ impl Play {
             });
             for probe in probes {
                 self.sent.push((now, probe));
-                on_the_way.extend(answers(&probe).map(|round_trip| (now + round_trip, probe)));
+                let answer = answers(&probe).filter(|_| probe.hops.is_none());
+                on_the_way.extend(answer.map(|round_trip| (now + round_trip, probe)));
             }
             on_the_way.sort_by_key(|(due, _)| *due);
             let pong = on_the_way.first().map(|(due, _)| *due);
@@ -68,7 +71,7 @@ impl Play {
 /// A peer that is reached directly.
 fn direct(address: SocketAddr) -> Play {
     let mut play = Play::new();
-    play.paths.on_candidates(&[address], play.now);
+    play.paths.on_candidates(&[address], KNOWN, play.now);
     play.pass(SECOND, |_| Some(20 * MS));
     assert_eq!(play.paths.route(), Some(address));
     play
@@ -77,7 +80,7 @@ fn direct(address: SocketAddr) -> Play {
 #[test]
 fn an_address_is_used_when_a_long_packet_has_come_back_and_not_before() {
     let (mut play, narrow) = (Play::new(), at("203.0.113.1:1"));
-    play.paths.on_candidates(&[narrow], play.now);
+    play.paths.on_candidates(&[narrow], KNOWN, play.now);
     play.pass(20 * SECOND, |probe| (probe.padding == 0).then_some(20 * MS));
     assert_eq!(play.paths.route(), None, "only small ones pass");
     let wide = direct(at("203.0.113.1:1"));
@@ -90,7 +93,7 @@ fn an_address_is_used_when_a_long_packet_has_come_back_and_not_before() {
 #[test]
 fn answers_to_what_nobody_asked_or_from_elsewhere_choose_nothing() {
     let (mut play, address) = (Play::new(), at("203.0.113.1:1"));
-    play.paths.on_candidates(&[address, at("203.0.113.2:2")], play.now);
+    play.paths.on_candidates(&[address, at("203.0.113.2:2")], KNOWN, play.now);
     play.pass(100 * MS, |_| None);
     let (now, transaction) = (play.now, play.sent[0].1.transaction);
     assert!(!play.paths.on_pong(at("203.0.113.2:2"), transaction, now), "it was asked of another");
@@ -155,15 +158,15 @@ fn the_local_network_is_preferred_and_a_little_faster_is_no_reason_to_change() {
     let [near, far, other] = ["192.168.1.2:1", "203.0.113.1:1", "203.0.113.2:1"].map(at);
     let slow_near = |probe: &Probe| Some(if probe.to == near { 40 * MS } else { 10 * MS });
     let mut play = Play::new();
-    play.paths.on_candidates(&[far, near], play.now);
+    play.paths.on_candidates(&[far, near], KNOWN, play.now);
     play.pass(SECOND, slow_near);
     assert_eq!(play.paths.route(), Some(near));
     let mut play = direct(far);
-    play.paths.on_candidates(&[far, other], play.now);
+    play.paths.on_candidates(&[far, other], KNOWN, play.now);
     play.pass(SECOND, |_| Some(15 * MS));
     assert_eq!(play.paths.route(), Some(far));
     play.pass(5 * SECOND, |_| Some(20 * MS));
-    play.paths.on_candidates(&[far, other], play.now);
+    play.paths.on_candidates(&[far, other], KNOWN, play.now);
     play.pass(SECOND, |probe| Some(if probe.to == other { 5 * MS } else { 20 * MS }));
     assert_eq!(play.paths.route(), Some(other));
 }
@@ -178,7 +181,7 @@ fn what_a_peer_can_make_us_send_to_others_is_little() {
         number = number.wrapping_add(1);
         let named: Vec<SocketAddr> =
             (0..20).map(|host| SocketAddr::new([203, 0, 113, host].into(), 53)).collect();
-        play.paths.on_candidates(&named, play.now);
+        play.paths.on_candidates(&named, KNOWN, play.now);
         play.paths.on_ping(SocketAddr::new([198, 51, 100, number].into(), 53), play.now);
         play.pass(100 * MS, |_| None);
     }
@@ -199,7 +202,7 @@ fn naming_others_each_time_makes_us_send_no_more() {
         let named: Vec<SocketAddr> =
             (0..8).map(|nth| SocketAddr::new([203, 0, 113, 1].into(), port + nth)).collect();
         port = (port + 8) % 32_000;
-        play.paths.on_candidates(&named, play.now);
+        play.paths.on_candidates(&named, KNOWN, play.now);
         play.paths.on_ping(SocketAddr::new([198, 51, 100, 1].into(), port), play.now);
         play.pass(10 * MS, |_| None);
     }
@@ -207,7 +210,7 @@ fn naming_others_each_time_makes_us_send_no_more() {
     assert!(all <= (seconds / 3 + 1) as usize * PROBES_MAX as usize, "{all}");
     // And when it is honest again it is reached.
     let address = at("203.0.113.1:1");
-    play.paths.on_candidates(&[address], play.now);
+    play.paths.on_candidates(&[address], KNOWN, play.now);
     play.pass(2 * BURST_GAP_MIN, |probe| (probe.to == address).then_some(20 * MS));
     assert_eq!(play.paths.route(), Some(address));
 }
@@ -245,7 +248,7 @@ proptest! {
             match step {
                 Step::Candidates(hosts) => {
                     let named: Vec<SocketAddr> = hosts.into_iter().map(address).collect();
-                    play.paths.on_candidates(&named, now);
+                    play.paths.on_candidates(&named, KNOWN, now);
                 }
                 Step::Ping(from) => play.paths.on_ping(address(from), now),
                 Step::Pong(from, transaction) => { play.paths.on_pong(address(from), transaction, now); }
@@ -263,12 +266,12 @@ proptest! {
 #[test]
 fn a_search_is_wanted_when_two_rounds_were_in_vain_and_ever_more_rarely() {
     let mut play = Play::new();
-    play.paths.on_candidates(&[at("192.168.1.2:1")], play.now);
+    play.paths.on_candidates(&[at("192.168.1.2:1")], KNOWN, play.now);
     play.pass(ROUND_FIRST, |_| None);
     assert!(!play.paths.wants_search(play.now), "there is no router to search at");
     let (near, outside) = (at("192.168.1.2:1"), at("203.0.113.1:1"));
     let mut play = Play::new();
-    play.paths.on_candidates(&[near, outside], play.now);
+    play.paths.on_candidates(&[near, outside], KNOWN, play.now);
     play.pass(ROUND_AGAIN / 2, |_| None);
     assert!(!play.paths.wants_search(play.now), "the first round may do");
     play.pass(ROUND_AGAIN, |_| None);
@@ -285,4 +288,39 @@ fn a_search_is_wanted_when_two_rounds_were_in_vain_and_ever_more_rarely() {
     play.pass(ROUND_MAX, |probe| (probe.to == outside).then_some(20 * MS));
     assert_eq!((play.paths.route(), play.paths.searched()), (Some(outside), None));
     assert!(!play.paths.wants_search(play.now));
+}
+
+#[test]
+fn pings_go_a_few_hops_only_until_the_peer_is_known_to_try() {
+    let [near, outside] = ["192.168.1.2:1", "203.0.113.1:1"].map(at);
+    let all_the_way = |play: &Play, to| -> Vec<Instant> {
+        let sent = play.sent.iter().filter(|(_, probe)| probe.to == to && probe.hops.is_none());
+        sent.map(|(at, _)| *at).collect()
+    };
+    // It has named its addresses, and does not know ours.
+    let mut play = Play::new();
+    let begun = play.now;
+    play.paths.on_candidates(&[near, outside], (false, false), play.now);
+    play.pass(60 * MS, |_| None);
+    assert_eq!(play.sent_to(outside), 2, "its router is not open yet, and ours has to be");
+    assert!(all_the_way(&play, outside).is_empty());
+    assert_eq!(all_the_way(&play, near).len(), 2, "no router is on that way");
+    // It says that it does: it has tried by then.
+    play.paths.on_candidates(&[near, outside], KNOWN, play.now);
+    play.pass(MS, |_| None);
+    assert_eq!(all_the_way(&play, outside), [begun + 60 * MS]);
+    // And where nothing more is heard, in a while.
+    let mut play = Play::new();
+    let begun = play.now;
+    play.paths.on_candidates(&[outside], (false, false), play.now);
+    play.pass(SECOND, |_| None);
+    assert_eq!(all_the_way(&play, outside).first(), Some(&(begun + HEAD_START)));
+    // What comes from it says more than words.
+    let mut play = Play::new();
+    let begun = play.now;
+    play.paths.on_candidates(&[outside], (false, false), play.now);
+    play.pass(60 * MS, |_| None);
+    play.paths.on_ping(at("203.0.113.1:2"), play.now);
+    play.pass(MS, |_| None);
+    assert_eq!(all_the_way(&play, outside), [begun + 60 * MS]);
 }

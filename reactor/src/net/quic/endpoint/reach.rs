@@ -11,6 +11,7 @@ use super::super::lane::{Protocol, protocol_of};
 use super::super::routes::virtual_number;
 use super::super::wire::Received;
 use super::{Endpoint, Shared};
+use crate::net::UdpSocket;
 
 impl Endpoint {
     pub(crate) fn downgrade(&self) -> WeakEndpoint {
@@ -43,8 +44,17 @@ impl WeakEndpoint {
 
     /// Sends a packet from the endpoint's socket, if that has room.
     pub(crate) fn send_to(&self, packet: &[u8], to: SocketAddr) {
+        self.send(to, |socket, to| socket.try_send_to(packet, to));
+    }
+
+    /// As [`WeakEndpoint::send_to`], no further than `hops` routers.
+    pub(crate) fn send_near(&self, packet: &[u8], to: SocketAddr, hops: u8) {
+        self.send(to, |socket, to| socket.try_send_near(packet, to, hops));
+    }
+
+    fn send(&self, to: SocketAddr, send: impl FnOnce(&UdpSocket, SocketAddr) -> io::Result<usize>) {
         let Some(shared) = self.0.upgrade() else { return };
-        let sent = shared.as_the_socket_sees(to).and_then(|to| shared.socket().try_send_to(packet, to));
+        let sent = shared.as_the_socket_sees(to).and_then(|to| send(shared.socket(), to));
         if let Err(error) = sent {
             tracing::trace!("a packet to {to} is lost: {error}");
         }
