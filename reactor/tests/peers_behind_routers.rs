@@ -137,3 +137,21 @@ fn routers_that_answer_for_themselves_are_not_reached_too_early() {
         assert!(text.contains("by Udp"), "{from} calls {to}: {text}");
     }
 }
+
+/// It keeps a connection to its relay from an address that it has no more, and nothing that is sent there arrives.
+#[test]
+fn who_has_another_address_is_found_by_its_id_before_anybody_gives_up() {
+    if !is_usable("peers_behind_routers") {
+        return;
+    }
+    let program = example();
+    let lab = Lab::new("m", &[Kind::PortRestricted, Kind::PortRestricted].map(Site::from));
+    let at = format!("{}:4433", PUBLIC[0]);
+    let (_relay, words) = start_and_hear(lab.within("pub", &program).args(["relay", &at]));
+    let relay = words[1].clone();
+    let (_listening, words) = start_and_hear(lab.within("host0", &program).args(["listen", &at, &relay]));
+    lab.readdress(0);
+    // Who dials waits for 10 s, and the relay for 40 s before it takes a client for gone.
+    let text = said(start(lab.within("host1", &program).args(["call", &at, &relay, &words[2], "60"])));
+    assert!(text.contains("by Udp"), "{text}");
+}

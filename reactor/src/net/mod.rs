@@ -14,6 +14,7 @@ mod pipe;
 #[cfg(feature = "quic")]
 pub mod quic;
 mod resolve;
+pub(crate) mod route_changes;
 mod selectable;
 mod socket_options;
 mod tcp;

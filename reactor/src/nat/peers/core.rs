@@ -67,6 +67,11 @@ impl Core {
         self.work.wake_all();
     }
 
+    /// The connections to relays that stand.
+    pub(super) fn relays_up(&self) -> Vec<Sender> {
+        self.relays.borrow().iter().flatten().filter(|relay| relay.is_up()).cloned().collect()
+    }
+
     /// A place for another relay, of that number.
     pub(super) fn add_relay(&self, number: usize) {
         let mut relays = self.relays.borrow_mut();

@@ -52,7 +52,7 @@
 //!
 //! Layers: `message.rs` is the codec and `paths.rs` decides for one peer, both pure; `table.rs` knows who is who; `core.rs`
 //! joins them with the endpoint (`net/quic/routes.rs`) and the relays; `search.rs` looks for ways that no address leads to;
-//! `opening.rs` (pure) and `tcp.rs` have both connect by TCP at once, where no datagram passes; this file has the flow.
+//! `opening.rs` (pure) and `tcp.rs` have both connect by TCP at once, where no datagram passes; `moves.rs` hears when this machine has another address; this file has the flow.
 //!
 //! What being idle costs: a relay is asked whether it is there each 15 s and where we are each 25 s; a direct path carries a
 //! ping and QUIC's own keep-alive from each side each 15 s, some 130 KB an hour with their answers. A peer that is only
@@ -64,6 +64,7 @@
 mod core;
 mod keep_relay;
 mod message;
+mod moves;
 mod naming;
 mod opening;
 mod paths;
@@ -160,6 +161,7 @@ pub struct Peers {
     probing: JoinHandle<()>,
     searching: JoinHandle<()>,
     opening: JoinHandle<()>,
+    moving: JoinHandle<()>,
     /// Those who keep a relay, by its number.
     keepers: RefCell<BTreeMap<usize, JoinHandle<()>>>,
 }
@@ -206,13 +208,27 @@ impl Peers {
             let run = move || tcp::run(&core, &identity, seat);
             Builder::new().name("openings").spawn(run).map_err(io::Error::other)?
         };
+        let moving = {
+            let core = core.clone();
+            Builder::new().name("moves").spawn(move || moves::watch(&core)).map_err(io::Error::other)?
+        };
         let bound = endpoint.local_addr()?;
         if bound.ip().is_loopback() {
             // There is nothing to be found out.
             core.add_own(bound);
         }
         let (identity, seat) = (identity.clone(), seat.number);
-        Ok(Peers { endpoint, identity, seat, core, probing, searching, opening, keepers: RefCell::default() })
+        Ok(Peers {
+            endpoint,
+            identity,
+            seat,
+            core,
+            probing,
+            searching,
+            opening,
+            moving,
+            keepers: RefCell::default(),
+        })
     }
 
     /// Keeps a connection to that relay from now on, so that peers who use it too are reached and reach us. Never suspends.
@@ -391,6 +407,7 @@ impl Drop for Peers {
         self.probing.terminate();
         self.searching.terminate();
         self.opening.terminate();
+        self.moving.terminate();
         self.core.search.end();
         self.keepers.take().values().for_each(JoinHandle::terminate);
     }

@@ -227,6 +227,13 @@ impl Paths {
         }
     }
 
+    /// We have another address, and what goes directly leaves from there: it has to be answered soon, as the peer may let in only
+    /// what came from before.
+    pub(super) fn on_moved(&mut self, now: Instant) {
+        self.doubt(now);
+        self.start_over(now);
+    }
+
     /// The peer's ping has come from there, whether it named the address or not.
     pub(super) fn on_ping(&mut self, from: SocketAddr, now: Instant) {
         let is_chosen = self.chosen == Some(from);

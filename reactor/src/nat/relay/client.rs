@@ -199,6 +199,14 @@ impl Sender {
         self.0.stream.get_ref().local_addr()
     }
 
+    /// The other end of the connection.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.stream.get_ref().peer_addr()
+    }
+
     /// Where the relay sees us; `None` on a line between two peers.
     pub fn seen(&self) -> Option<SocketAddr> {
         self.0.seen

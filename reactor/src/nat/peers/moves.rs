@@ -1,0 +1,71 @@
+//! Notices that this machine has another address than the one from which its relays, and peers by TCP, are reached: what goes
+//! there is dead, and everybody says so only after a while. So the connection is ended at once, made anew, and the addresses
+//! that peers are told are found out again.
+//!
+//! What it is not: the same for a router that gets another address. That shows when a relay is asked where we are
+//! (`keep_relay.rs`), or by silence.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::core::Core;
+use crate::nat::relay::Sender;
+use crate::net::UdpSocket;
+use crate::net::route_changes::RouteChanges;
+use crate::{now, sleep};
+
+/// An address is taken away before another is given: so long it is waited for what follows.
+const SETTLES: Duration = Duration::from_millis(200);
+
+/// Looks whenever the kernel says that anything has changed, until it is terminated; not at all where it does not say so.
+pub(super) fn watch(core: &Core) {
+    let changes = match RouteChanges::open() {
+        Ok(changes) => changes,
+        Err(error) => return tracing::debug!("changes of the network are not heard of: {error}"),
+    };
+    while changes.wait().is_ok() {
+        sleep(SETTLES);
+        core.look_where_we_are();
+    }
+}
+
+impl Core {
+    /// Ends what leaves from an address that is not ours any more, or not the one from which the way leads now.
+    fn look_where_we_are(&self) {
+        let relays = self.relays_up();
+        let mut table = self.table.borrow_mut();
+        let numbers = table.numbers();
+        let lines = numbers.iter().filter_map(|number| Some(table.peer(*number)?.line()?.sender.clone()));
+        let lines: Vec<Sender> = lines.collect();
+        let moved: Vec<&Sender> = relays.iter().chain(&lines).filter(|sender| has_moved(sender)).collect();
+        if moved.is_empty() {
+            return;
+        }
+        tracing::debug!("this machine has another address: {} connections are made anew", moved.len());
+        for number in numbers {
+            if let Some(peer) = table.peer(number) {
+                peer.paths.on_moved(now());
+                table.set_due(number, Some(now()));
+            }
+        }
+        drop(table);
+        // Whoever reads from them wakes, and makes them anew.
+        moved.into_iter().for_each(Sender::close);
+        self.tell();
+    }
+}
+
+/// Whether packets to the other side would leave from another address than this connection's. Where there is no way at all
+/// just now, nobody knows.
+fn has_moved(sender: &Sender) -> bool {
+    let (Ok(own), Ok(other)) = (sender.local_addr(), sender.peer_addr()) else { return false };
+    let any: SocketAddr = match other {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let asked = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect(other)?;
+        socket.local_addr()
+    });
+    asked.is_ok_and(|now| now.ip() != own.ip())
+}

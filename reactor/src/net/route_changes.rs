@@ -1,0 +1,60 @@
+//! Hearing that this machine's addresses or routes have changed, as the kernel tells by netlink.
+//!
+//! What changed is not read: whoever cares looks for itself at the little that it relies on, and is right whatever the message
+//! said.
+//!
+//! What it is not: a list of interfaces, nor a guess whether the network is any good.
+
+use std::io;
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+use super::Descriptor;
+use crate::sim;
+
+/// Addresses and routes, of IPv4 and IPv6 (`RTMGRP_*` in Linux's `rtnetlink.h`).
+const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
+
+/// The changes of this machine's addresses and routes.
+pub(crate) struct RouteChanges(Descriptor);
+
+impl RouteChanges {
+    /// From now on.
+    ///
+    /// # Errors
+    /// `Unsupported` in a simulation, where they are what they are; where the kernel gives no such socket.
+    ///
+    /// # Suspends
+    /// Never.
+    pub(crate) fn open() -> io::Result<RouteChanges> {
+        if sim::here().is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        // Protocol 0 of the family is that of routes and addresses (`NETLINK_ROUTE`).
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+        Ok(RouteChanges(Descriptor::from_nonblocking(socket)?))
+    }
+
+    /// Waits for one, and takes all that are there.
+    ///
+    /// # Errors
+    /// None in practice.
+    ///
+    /// # Suspends
+    /// Until there is one.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        // A part of a message is enough, and where they came too fast to be kept (`ENOBUFS`) there were some too.
+        let take = |fd: std::os::fd::BorrowedFd<'_>| match recv(fd, &mut [0_u8; 64], RecvFlags::empty()) {
+            Err(rustix::io::Errno::NOBUFS) => Ok(()),
+            taken => taken.map(drop).map_err(io::Error::from),
+        };
+        self.0.read_with(take)?;
+        while let Some(taken) = self.0.try_read_with(take) {
+            taken?;
+        }
+        Ok(())
+    }
+}
