@@ -192,7 +192,12 @@ impl Peers {
 
     /// How a peer is connected, by the connection that calls take; `None` if it is not.
     pub fn how(&self, key: &PublicKey) -> Option<How> {
-        self.inner.borrow().connected.get(key)?.place().map(|(how, _)| how)
+        self.place(key).map(|(how, _)| how)
+    }
+
+    /// The same, and at which address unless only a relay knows.
+    pub fn place(&self, key: &PublicKey) -> Option<(How, Option<SocketAddr>)> {
+        self.inner.borrow().connected.get(key)?.place()
     }
 
     /// Who is a member no more.

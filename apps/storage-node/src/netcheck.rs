@@ -82,6 +82,8 @@ struct NodeCheck {
     id: Hex<[u8; 32]>,
     /// `direct`, `punched`, `punched-tcp` or `relayed`; none if it does not answer.
     reached: Option<How>,
+    /// Where it is, as seen from here; none where only a relay sees it.
+    address: Option<SocketAddr>,
     /// Since this command began to look for the network.
     first_reply_ms: Option<f64>,
     /// The same, until it was reached without a relay.
@@ -202,6 +204,7 @@ fn check(
         number,
         id: Hex(contact.id.0),
         reached: how().filter(|_| answers),
+        address: overlay.peers().place(&contact.public_key).and_then(|(_, address)| address),
         first_reply_ms,
         direct_after_ms,
         round_trip_ms: round_trip.map(milliseconds),
@@ -358,6 +361,7 @@ mod tests {
             id: Hex([number as u8; 32]),
             reached,
             first_reply_ms: reached.map(|_| 12.5),
+            address: None,
             direct_after_ms: reached.filter(|how| *how != How::Relayed).map(|_| 250.0),
             round_trip_ms: reached.map(|_| 0.25),
         };

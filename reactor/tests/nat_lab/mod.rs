@@ -20,6 +20,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The addresses of the machine outside.
 pub(crate) const PUBLIC: [&str; 3] = ["11.0.0.10", "11.0.0.11", "11.0.0.12"];
@@ -120,7 +121,8 @@ pub(crate) fn is_usable(story: &str) -> bool {
         "nft is missing (apt install nftables)".to_owned()
     } else {
         // Some containers are root and may not make a namespace, or have no table for translation.
-        let name = format!("hytry{}", std::process::id());
+        static TRIED: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("hytry{}-{}", std::process::id(), TRIED.fetch_add(1, Ordering::Relaxed));
         let tried = command(&["ip", "netns", "add", &name], "").and_then(|()| {
             command(
                 &["ip", "netns", "exec", &name, "nft", "-f", "-"],

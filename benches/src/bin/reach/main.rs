@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p benches --bin reach` builds a lab of network namespaces (`reactor/tests/nat_lab`): a machine outside
 //! that relays, and behind a router of each kind a node and a member that calls. Each calls each node by `netcheck`, and the
-//! table says whether directly, after how long, and whether that is what is asked of the pair. `-- --changes` has a drive
+//! table says whether directly, after how long, and whether that is what is asked of the pair. `-- --neighbours` has two in one
+//! network, and two behind one provider's router; `-- --changes` has a drive
 //! written meanwhile flushed, moved, cut, and so on. `--quick` is for continuous integration.
 //!
 //! It takes root, `ip`, `nft`, and FUSE; without them it says so loudly, and does nothing.
@@ -16,6 +17,7 @@ mod changes;
 mod demands;
 #[path = "../../../../reactor/tests/nat_lab/mod.rs"]
 mod nat_lab;
+mod neighbours;
 mod network;
 mod pairs;
 
@@ -47,6 +49,9 @@ struct Arguments {
     /// Routers turn round what is sent to their own outside addresses.
     #[arg(long)]
     hairpin: bool,
+    /// Two in one network, and two behind one provider's router.
+    #[arg(long)]
+    neighbours: bool,
     /// Has a drive written while the ways change, between the first two kinds given [default: two home routers].
     #[arg(long)]
     changes: bool,
@@ -98,6 +103,9 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
             _ => [Kind::PortRestricted; 2],
         };
         return changes::run(&program, kinds, &arguments.only);
+    }
+    if arguments.neighbours {
+        return neighbours::run(&program, arguments);
     }
     pairs::run(&program, &kinds, arguments)
 }
