@@ -151,6 +151,7 @@ impl Core {
         let mut table = self.table.borrow_mut();
         for number in table.numbers() {
             if let Some(peer) = table.peer(number).filter(|peer| !peer.links.is_empty()) {
+                peer.paths.search_anew();
                 peer.paths.start_over(now);
                 peer.opening.start_over();
                 table.set_due(number, Some(now));

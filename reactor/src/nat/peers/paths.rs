@@ -58,12 +58,16 @@ const ROUND_AGAIN: Duration = Duration::from_millis(500);
 const ROUND_FIRST: Duration = Duration::from_secs(5);
 const ROUND_MAX: Duration = Duration::from_secs(60);
 
-/// The pause behind a search for a way that was in vain; it doubles each time, up to an hour.
+/// The pause behind a search for a way that was in vain. From the fifth time on it doubles, up to an hour: what is wrong for a few
+/// minutes is over then, and what is wrong for longer stays so.
 const SEARCH_PAUSE: Duration = Duration::from_secs(30);
+const SEARCHES_ALIKE: u32 = 3;
 
 /// How long an address that carried nothing is not used; it doubles each time, up to an hour.
-const BLOCK_FIRST: Duration = Duration::from_secs(60);
+const BLOCK_FIRST: Duration = Duration::from_secs(30);
 const BLOCK_MAX: Duration = Duration::from_secs(3_600);
+/// One that was in use for so long had healed: if it carries nothing after that, it is for the first time.
+const CARRIES_WELL: Duration = Duration::from_secs(60);
 
 /// Questions whose answers are waited for, for each address.
 const OUTSTANDING_MAX: usize = 16;
@@ -83,6 +87,7 @@ pub(super) struct Probe {
 pub(super) struct Paths {
     known: BTreeMap<SocketAddr, Address>,
     chosen: Option<SocketAddr>,
+    chosen_at: Option<Instant>,
     /// When the next round is due, and how many there were since a direct address was last in use.
     round_at: Option<Instant>,
     round_count: u32,
@@ -231,6 +236,7 @@ impl Paths {
     /// what came from before.
     pub(super) fn on_moved(&mut self, now: Instant) {
         self.doubt(now);
+        self.search_anew();
         self.start_over(now);
     }
 
@@ -295,7 +301,7 @@ impl Paths {
     }
 
     fn choose(&mut self, address: SocketAddr, now: Instant) {
-        self.chosen = Some(address);
+        (self.chosen, self.chosen_at) = (Some(address), Some(now));
         self.round_at = None;
         self.round_count = 0;
         (self.search_at, self.search_count) = (None, 0);
@@ -322,6 +328,9 @@ impl Paths {
     /// The direct address answers pings and carries nothing: for a while the relay is better.
     pub(super) fn on_carries_nothing(&mut self, now: Instant) {
         let Some(address) = self.chosen.take().and_then(|chosen| self.known.get_mut(&chosen)) else { return };
+        if self.chosen_at.is_some_and(|at| now >= at + CARRIES_WELL) {
+            address.block_count = 0;
+        }
         let block = BLOCK_FIRST.saturating_mul(1 << address.block_count.min(6)).min(BLOCK_MAX);
         address.block_count += 1;
         address.blocked_until = Some(now + block);
@@ -332,6 +341,11 @@ impl Paths {
     /// Whether the peer has named its addresses.
     pub(super) fn has_heard(&self) -> bool {
         self.has_heard
+    }
+
+    /// Something has changed here: what was searched in vain may be found. Not by a peer's word.
+    pub(super) fn search_anew(&mut self) {
+        (self.search_at, self.search_count) = (None, 0);
     }
 
     /// Tries everything again, now: something has changed here or there.
@@ -367,7 +381,8 @@ impl Paths {
         let is_due = self.round_count >= 2 && self.search_at.is_none_or(|at| now >= at);
         let wants = is_due && self.searched().is_some();
         if wants {
-            self.search_at = Some(now + SEARCH_PAUSE * (1 << self.search_count.min(7)));
+            let doubled = self.search_count.saturating_sub(SEARCHES_ALIKE).min(7);
+            self.search_at = Some(now + SEARCH_PAUSE * (1 << doubled));
             self.search_count += 1;
         }
         wants

@@ -142,7 +142,7 @@ fn an_idle_address_costs_a_ping_in_a_while_and_some_loss_does_not_end_it() {
 fn an_address_that_carries_nothing_is_left_though_it_answers_and_comes_back_later() {
     let address = at("203.0.113.1:1");
     let mut play = direct(address);
-    for block in [60, 120] {
+    let blocked_for = |play: &mut Play, block: u64| {
         play.paths.on_carries_nothing(play.now);
         play.paths.on_ping(address, play.now);
         play.pass(Duration::from_secs(block - 1), |_| Some(20 * MS));
@@ -150,7 +150,13 @@ fn an_address_that_carries_nothing_is_left_though_it_answers_and_comes_back_late
         // However rare the rounds are by then.
         play.pass(2 * SECOND, |_| Some(20 * MS));
         assert_eq!(play.paths.route(), Some(address));
+    };
+    for block in [30, 60, 120] {
+        blocked_for(&mut play, block);
     }
+    // It carries all for some time, and what went wrong before is not held against it.
+    play.pass(CARRIES_WELL, |_| Some(20 * MS));
+    blocked_for(&mut play, 30);
 }
 
 #[test]
@@ -284,7 +290,10 @@ fn a_search_is_wanted_when_two_rounds_were_in_vain_and_ever_more_rarely() {
         }
         play.pass(SECOND, |_| None);
     }
-    assert_eq!(wanted, [0, 30, 90, 210, 450]);
+    assert_eq!(wanted, [0, 30, 60, 90, 120, 180, 300, 540]);
+    assert!(!play.paths.wants_search(play.now));
+    play.paths.search_anew();
+    assert!(play.paths.wants_search(play.now), "something has changed here");
     play.pass(ROUND_MAX, |probe| (probe.to == outside).then_some(20 * MS));
     assert_eq!((play.paths.route(), play.paths.searched()), (Some(outside), None));
     assert!(!play.paths.wants_search(play.now));
