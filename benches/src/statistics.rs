@@ -18,6 +18,22 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
+/// The share of successes among all that could be tried, by `successes` of `tries`: from and to, with 95 % confidence; anything where
+/// none was tried.
+///
+/// # Source
+/// Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+pub fn wilson(successes: usize, tries: usize) -> (f64, f64) {
+    if tries == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, share, z) = (tries as f64, successes as f64 / tries as f64, 1.96_f64);
+    let middle = share + z * z / (2.0 * n);
+    let spread = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    ((middle - spread).max(0.0) / scale, ((middle + spread) / scale).min(1.0))
+}
+
 /// Values below this are counted exactly; above, each power of two is divided into this many buckets.
 const BUCKETS_PER_OCTAVE: u64 = 128;
 const OCTAVE_BITS: u32 = BUCKETS_PER_OCTAVE.trailing_zeros();
@@ -81,6 +97,18 @@ fn lowest_of(bucket: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ten_of_ten_say_less_than_a_hundred_of_a_hundred() {
+        let near = |(least, most): (f64, f64), other: (f64, f64)| {
+            (least - other.0).abs() < 0.001 && (most - other.1).abs() < 0.001
+        };
+        assert!(near(wilson(10, 10), (0.722, 1.0)));
+        assert!(near(wilson(0, 10), (0.0, 0.278)));
+        assert!(near(wilson(5, 10), (0.237, 0.763)));
+        assert!(near(wilson(100, 100), (0.963, 1.0)));
+        assert!(near(wilson(0, 0), (0.0, 1.0)));
+    }
     use proptest::prelude::*;
 
     #[test]

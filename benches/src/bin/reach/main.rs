@@ -49,6 +49,9 @@ struct Arguments {
     /// Routers turn round what is sent to their own outside addresses.
     #[arg(long)]
     hairpin: bool,
+    /// Fails where a pair is not reached as soon, and as often, as is demanded of it: on a quiet machine.
+    #[arg(long)]
+    strict: bool,
     /// Two in one network, and two behind one provider's router.
     #[arg(long)]
     neighbours: bool,
