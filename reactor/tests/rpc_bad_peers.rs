@@ -379,6 +379,25 @@ fn requests_that_are_cancelled_at_once_are_bounded_by_the_handlers_that_have_not
 }
 
 #[test]
+fn a_peer_that_only_asks_and_calls_off_is_cut_off_and_one_that_does_so_now_and_then_is_not() {
+    reactor::run(|| {
+        let (victim, peer) = victim(Config::default());
+        say(&peer, &PREFACE);
+        let pair =
+            |call| [request(call, Hang::ID, b"\xc0", 0), Header::Cancel { call }.encode().to_vec()].concat();
+        for call in 0..5_000 {
+            say(&peer, &pair(call));
+        }
+        reactor::yield_now();
+        assert!(!victim.is_closed(), "as who has asked many peers does when the first has answered");
+        let more =
+            (5_000..200_000).take_while(|&call| peer.write_slices(&mut [IoSlice::new(&pair(call))]).is_ok());
+        let more = more.count();
+        assert_eq!(victim.close_reason(), Some(CloseReason::Fickle), "after {more} more");
+    });
+}
+
+#[test]
 fn a_stream_that_is_opened_again_under_another_priority_hangs_nobody() {
     reactor::run(|| {
         let (victim, peer) = victim(Config::default());

@@ -16,17 +16,24 @@
 //! What it holds for one peer never exceeds [`PEER_BYTES_MAX`]; what all peers together hold, beyond a share that each
 //! has for itself and what readers and writers have in their hands ([`IN_HAND_BYTES_MAX`]), is bounded by a [`Pool`].
 //!
+//! How many calls the peer may call off, which costs no memory and a coroutine's life each, is counted beside
+//! (`withdrawals`).
+//!
 //! What it is not: what our own calls cost us. We began those, and their replies are bounded by their methods. Nor is it
 //! what handlers make of a request: bytes are counted as they are on the line.
+
+mod withdrawals;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::rc::Rc;
+use std::time::Instant;
 
 use super::frame::{FrameError, HEADER_SIZE_BYTES, PART_SIZE_BYTES_MAX};
 use super::window::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use super::{MESSAGE_SIZE_BYTES_MAX, PAYLOAD_SIZE_BYTES_MAX};
+use withdrawals::Withdrawals;
 
 /// The least a call weighs: a coroutine, a request of some 50 KiB and a reply of the default length, so that
 /// [`LIGHT_BYTES_MAX`] allows 256 of them.
@@ -253,6 +260,7 @@ pub struct Budget<H> {
     pool: Pool,
     /// What of the pool is ours.
     drawn_bytes: usize,
+    withdrawals: Withdrawals,
 }
 
 impl<H> Budget<H> {
@@ -265,6 +273,7 @@ impl<H> Budget<H> {
             courtesies_bytes: 0,
             pool,
             drawn_bytes: 0,
+            withdrawals: Withdrawals::new(),
         }
     }
 
@@ -349,11 +358,25 @@ impl<H> Budget<H> {
         }
     }
 
+    /// The peer calls off a call, at `now`. False if it does so beyond all measure with calls that are not answered; what
+    /// it has called off before is no such call.
+    pub fn may_withdraw(&mut self, call: u32, now: Instant) -> bool {
+        match self.calls.get(&call) {
+            Some(Call { state: State::Arriving | State::Running(_), .. }) => {
+                self.withdrawals.on_withdrawal(now)
+            }
+            _ => true,
+        }
+    }
+
     /// The call's handler has ended, and its number may be used again. If its reply is wanted, the charge goes with it.
     pub fn end(&mut self, call: u32) -> Option<Charge> {
         let Call { weight, state } = self.calls.remove(&call)?;
         match state {
-            State::Arriving | State::Running(_) => return Some(Charge::of(weight)),
+            State::Arriving | State::Running(_) => {
+                self.withdrawals.on_answer();
+                return Some(Charge::of(weight));
+            }
             State::Dying { apart: false } => self.give_back(Charge::of(weight)),
             State::Dying { apart: true } => {
                 self.dying_bytes -= weight.bytes;

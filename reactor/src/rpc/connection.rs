@@ -91,6 +91,9 @@ pub enum CloseReason {
     /// The peer takes nothing of what we send, or too little of what it has asked for; see [`Config::dead_after`].
     #[error("the peer has stopped reading, or reads next to nothing of what waits for it")]
     Stuck,
+    /// The peer asks and calls it off again, thousands of times a second, and lets next to nothing be answered.
+    #[error("the peer calls off what it asks for, more often than is borne")]
+    Fickle,
     /// The stream failed.
     #[error("the connection broke: {0}")]
     Broken(String),

@@ -153,7 +153,7 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             }
             Header::Cancel { call } => {
                 partials.remove(&(Side::Request, call));
-                cancel(shared, call);
+                cancel(shared, call)?;
             }
             Header::Ping => {
                 // A peer that asks but does not listen gets no more answers than fit.

@@ -145,7 +145,13 @@ pub(super) fn refuse(shared: &Shared, call: u32, reply: Reply) -> Result<(), Clo
 }
 
 /// The caller gave up: ends the handler, and calls the response back as far as it has not left.
-pub(super) fn cancel(shared: &Shared, call: u32) {
+///
+/// # Errors
+/// When it gives up too much.
+pub(super) fn cancel(shared: &Shared, call: u32) -> Result<(), CloseReason> {
+    if !shared.budget.borrow_mut().may_withdraw(call, crate::now()) {
+        return Err(CloseReason::Fickle);
+    }
     let running = shared.budget.borrow_mut().cancel(call);
     if let Some(handler) = running {
         handler.terminate();
@@ -160,4 +166,5 @@ pub(super) fn cancel(shared: &Shared, call: u32) {
         shared.drained.notify_all();
     }
     shared.on_call_ended();
+    Ok(())
 }
