@@ -5,6 +5,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -17,6 +18,12 @@ use crate::{driver, sim};
 
 /// Stack of the coroutine that runs `main`: whole programs live on it, parsing arguments and all.
 const MAIN_STACK_SIZE_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long the end of a run may take before it is told who keeps it up; then ten times as long, and so on.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// So many of them are named.
+const TOLD_MAX: usize = 20;
 
 /// The coroutines of one [`run`]: they end with it, and fail with it.
 pub(crate) struct Group {
@@ -180,19 +187,42 @@ impl Group {
         self.terminate_all();
         // They may borrow from what is above.
         let bomb = AbortOnUnwind("the wait for a run's coroutines");
+        let mut patience = TOLD_AFTER;
         coroutine::uninterruptible(|| {
             while self.members.borrow().len() > 1 {
-                self.on_end.wait_on(&"the other coroutines' ends");
+                let waited = crate::timeout(patience, || {
+                    while self.members.borrow().len() > 1 {
+                        self.on_end.wait_on(&"the other coroutines' ends");
+                    }
+                });
+                if waited.is_err() {
+                    self.tell_who_stays(patience);
+                    patience *= 10;
+                }
             }
         });
         bomb.disarm();
+    }
+
+    /// Says who keeps the run from its end, which the caller waits for.
+    fn tell_who_stays(&self, waited: Duration) {
+        let mut others = self.labels();
+        let own = coroutine::label_of_current();
+        others.retain(|label| *label != own);
+        let count = others.len();
+        others.truncate(TOLD_MAX);
+        tracing::warn!(
+            "the run can't end: for {waited:?} and more {count} coroutines have not unwound since they were terminated: {}",
+            others.join(", ")
+        );
     }
 }
 
 /// Runs `main` as a coroutine, and whatever it spawns, until `main` returns; blocks the calling thread.
 ///
 /// All of it runs on the calling thread, which is a reactor meanwhile. What is still running when `main` returns is
-/// terminated, and has unwound by the time `run` returns. Several threads may each run a reactor of their own: these
+/// terminated, and has unwound by the time `run` returns; where that takes long, because one refuses to end, a warning in the
+/// log says who. Several threads may each run a reactor of their own: these
 /// share nothing, and reach each other by a [`Handle`] or a [`remote`](crate::remote) channel.
 ///
 /// # Panics

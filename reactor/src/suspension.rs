@@ -27,6 +27,46 @@
 //! });
 //! ```
 //!
+//! # Destructors
+//!
+//! A destructor may suspend where its value is dropped in the ordinary course of things. It may not while its coroutine
+//! *unwinds*, be it from a panic or because it was terminated: whether a thread unwinds is a property of the thread, and
+//! every other coroutine would seem to. There
+//!
+//! - reads, writes, sleeps, `offload` and waits for events fail or return at once, or do their work here and now;
+//! - [`Mutex::lock`](crate::sync::Mutex::lock), [`RwLock`](crate::sync::RwLock)'s two and
+//!   [`Semaphore::acquire`](crate::sync::Semaphore::acquire) have nothing to return. If they would have to wait they
+//!   panic, and since the thread unwinds already that ends the process: with a sentence that names the coroutine and what it
+//!   waited for.
+//!
+//! So clean-up that needs a lock tries, and gives what it can't do to somebody who can wait:
+//!
+//! ```
+//! # use std::rc::Rc;
+//! # use reactor::sync::Mutex;
+//! struct Seat(u32, Rc<Mutex<Vec<u32>>>);
+//! impl Drop for Seat {
+//!     fn drop(&mut self) {
+//!         if let Some(mut free) = self.1.try_lock() {
+//!             return free.push(self.0);
+//!         }
+//!         let (number, free) = (self.0, self.1.clone());
+//!         // An error means that there is no stack for it, or that the run has ended.
+//!         let _ = reactor::try_spawn(move || free.lock().push(number));
+//!     }
+//! }
+//! # reactor::run(|| {
+//! #     let free = Rc::new(Mutex::new(Vec::new()));
+//! #     let held = free.lock();
+//! #     let seat = Seat(7, free.clone());
+//! #     let child = reactor::spawn(move || { let _seat = seat; reactor::sleep(std::time::Duration::from_secs(60)) });
+//! #     assert!(child.terminate_and_wait().is_err());
+//! #     drop(held);
+//! #     reactor::yield_now();
+//! #     assert_eq!(*free.lock(), [7]);
+//! # });
+//! ```
+//!
 //! What it is not: a lock. Others do not run because nobody lets them.
 
 use std::marker::PhantomData;

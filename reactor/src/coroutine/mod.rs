@@ -186,6 +186,16 @@ fn enter_world(process: Option<&Rc<sim::Process>>) {
     }
 }
 
+/// A panic while the thread unwinds already ends the process, with this message.
+#[cold]
+fn refuse_in_unwinding(what: What) -> ! {
+    let me = with_current(|me| me.map(Coroutine::label_and_place)).unwrap_or_default();
+    panic!(
+        "a destructor of the coroutine {me} would suspend while it unwinds, and wait for {what}: nobody could run \
+         meanwhile, so it may only try (`try_lock`, `try_acquire`), or leave the rest to another coroutine"
+    );
+}
+
 /// Suspends the running coroutine until somebody wakes it; a dump shows that it waits for `what`.
 ///
 /// Returns early at times: call it in a loop.
@@ -195,7 +205,9 @@ fn enter_world(process: Option<&Rc<sim::Process>>) {
 /// Unwinds if the coroutine has been terminated or a timeout around it has elapsed. In a destructor that runs
 /// while its coroutine unwinds: whoever may be called there asks [`may_suspend`] first.
 pub(crate) fn park_on(what: What) {
-    assert!(may_suspend(), "a destructor may not suspend while its coroutine unwinds");
+    if !may_suspend() {
+        refuse_in_unwinding(what);
+    }
     let me = current();
     me.check_cut();
     me.check_allowed(what);

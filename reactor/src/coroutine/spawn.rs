@@ -12,7 +12,8 @@ use std::time::Instant;
 use tracing::Span;
 
 use super::{
-    Coroutine, Cut, JoinHandle, Outcome, Packet, current, frames, panic_message, spans, with_current,
+    Coroutine, Cut, JoinHandle, Outcome, Packet, current, frames, may_suspend, panic_message, spans,
+    with_current,
 };
 use crate::engine::{self, Fiber, Label, StackError};
 use crate::run::Group;
@@ -86,7 +87,8 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Starts the coroutine, which runs at once until it first suspends. Its `body`'s end goes to `done`.
+    /// Starts the coroutine, which runs at once until it first suspends; when its turn comes, if the caller unwinds, for
+    /// then it could not suspend. Its `body`'s end goes to `done`.
     ///
     /// Where it is discarded, or terminated before it starts, `body` is dropped without having run. Panics of `body`
     /// and of the destructors of what it captured are its outcome; what `done` panics with ends the run.
@@ -121,8 +123,9 @@ impl Prepared {
         child.group.on_start(&child);
         watchdog::on_start(&child);
         let me = child.clone();
-        let discarded = self.discarded || child.cut.get().is_some();
+        let discarded = self.discarded;
         let life = move || {
+            let discarded = discarded || me.cut.get().is_some();
             let span = span.map(Span::entered);
             let outcome = match discarded {
                 false => me.run(body),
@@ -138,6 +141,7 @@ impl Prepared {
         };
         child.fiber.begin(Box::new(move || frames::coroutine_begins(life)));
         match child.parent {
+            _ if !may_suspend() => child.wake(),
             0 => child.resume(),
             _ => child.go_on(),
         }
@@ -197,7 +201,8 @@ impl Coroutine {
     }
 }
 
-/// Starts a coroutine, which runs at once until it first suspends.
+/// Starts a coroutine, which runs at once until it first suspends. Where the caller is a destructor that runs while its
+/// coroutine unwinds, it runs when its turn comes, so that it may suspend.
 ///
 /// It ends with the enclosing [`crate::run`] at the latest. To let it borrow, see [`crate::scope`].
 ///

@@ -29,6 +29,11 @@ impl<T> Mutex<T> {
 
     /// Takes the access.
     ///
+    /// # Panics
+    ///
+    /// In a destructor that runs while its coroutine unwinds (it panicked, or was terminated) if somebody else has the
+    /// access: which ends the process, as any panic does there. Destructors use [`Mutex::try_lock`].
+    ///
     /// # Suspends
     ///
     /// Until all who came before have let go.

@@ -58,6 +58,10 @@ impl<T> RwLock<T> {
 
     /// Takes access to read.
     ///
+    /// # Panics
+    ///
+    /// As [`Mutex::lock`](super::Mutex::lock) does.
+    ///
     /// # Suspends
     ///
     /// While somebody writes, and until all who came before have had their turn.
@@ -67,6 +71,10 @@ impl<T> RwLock<T> {
     }
 
     /// Takes access to change.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutex::lock`](super::Mutex::lock) does.
     ///
     /// # Suspends
     ///

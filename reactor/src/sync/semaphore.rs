@@ -42,6 +42,10 @@ impl Semaphore {
 
     /// Takes one permit.
     ///
+    /// # Panics
+    ///
+    /// As [`Semaphore::acquire_many`].
+    ///
     /// # Suspends
     ///
     /// Until it is this caller's turn.
@@ -50,6 +54,11 @@ impl Semaphore {
     }
 
     /// Takes `count` permits at once. More than the semaphore ever has are waited for for ever.
+    ///
+    /// # Panics
+    ///
+    /// In a destructor that runs while its coroutine unwinds, if it would have to wait: see
+    /// [`suspension`](crate::suspension).
     ///
     /// # Suspends
     ///
