@@ -1,7 +1,7 @@
 //! Names to addresses: the system's resolver, off the thread, behind a small cache.
 //!
 //! `getaddrinfo` is what every program on the machine uses, with all its sources (hosts file, DNS, mDNS). It blocks, so
-//! it runs in the offload pool, and it tells no time to live, so [`ADDRESSES_TTL`] is ours. IPv6 and IPv4 are asked for apart,
+//! it runs on threads of the offload pool that are there for names, and it tells no time to live, so [`ADDRESSES_TTL`] is ours. IPv6 and IPv4 are asked for apart,
 //! for the one answer not to wait for the other. Those who ask for one name at once share one look-up.
 //!
 //! [`Cache`] is pure; [`Resolver`] is the flow above it. What it is not: a DNS client, and it never sorts: within a
@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use super::Destination;
 use super::destination::check_name;
 use crate::clock::now;
-use crate::offload::offload;
+use crate::offload::{Kind, offload_as};
 use crate::sim;
 use crate::sync::{Semaphore, Signal};
 
@@ -39,7 +39,7 @@ const CACHE_LEN_MAX: usize = 1024;
 /// Addresses kept of an answer: more are never tried.
 const ADDRESSES_MAX: usize = 32;
 
-/// Look-ups under way at once: half of the offload pool, so that dead name servers never hold up the disks' work.
+/// Look-ups under way at once, in one reactor: half of the threads that the process has for names.
 const LOOKUPS_MAX: usize = 8;
 
 /// Which kind of address is asked for.
@@ -249,7 +249,7 @@ impl Resolver {
             let UnderWay(resolver, key, pending) = &under_way;
             let _place = resolver.places.acquire();
             let (lookup, name, family) = (resolver.lookup, key.0.to_string(), key.1);
-            let answer = match offload(move || lookup(&name, family)) {
+            let answer = match offload_as(Kind::Names, move || lookup(&name, family)) {
                 Ok(mut addresses) => {
                     addresses.truncate(ADDRESSES_MAX);
                     Ok(addresses.into())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::child::{Child, Output, Started};
 use crate::coroutine;
-use crate::offload::offload;
+use crate::offload::{Kind, offload_as};
 
 /// What one of a child's three standard streams is.
 #[derive(Debug, Default)]
@@ -162,7 +162,7 @@ impl Command {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
         }
         // It forks, and waits until the program is loaded from the disk: work for another thread.
-        let started = offload(move || {
+        let started = offload_as(Kind::Programs, move || {
             let (own_group, leave_running) = (self.own_group, self.leave_running);
             Started::new(self.into_std().spawn()?, own_group, leave_running)
         })?;
