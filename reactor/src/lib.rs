@@ -248,6 +248,7 @@ pub mod remote;
 pub mod rpc;
 mod run;
 mod scope;
+mod seldom;
 mod select;
 #[cfg(feature = "serialization")]
 pub mod serialization;

@@ -3,52 +3,18 @@
 //! A server that is out of descriptors or memory must neither die of it nor spin: the connection stays in the
 //! kernel's queue, and so the socket stays readable. It rests, and tries again when others may have ended.
 
-use std::cell::Cell;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 
 use super::Descriptor;
-use crate::clock::now;
+use crate::seldom::warn_seldom;
 use crate::timer::sleep;
 
 /// How long `accept` rests when the process is out of descriptors: some other connection may end meanwhile.
 const EXHAUSTED_REST: Duration = Duration::from_millis(20);
-
-/// How often trouble is a warning and not a detail: it may last, and is met fifty times a second.
-const WARN_EVERY: Duration = Duration::from_secs(10);
-
-/// Whether a warning is due at `now`, when the last one was at `told_at`; if so, this is the last one.
-fn is_due(told_at: &Cell<Option<Instant>>, now: Instant) -> bool {
-    let is_due = told_at.get().is_none_or(|told_at| now >= told_at + WARN_EVERY);
-    if is_due {
-        told_at.set(Some(now));
-    }
-    is_due
-}
-
-/// What there is too little of.
-#[derive(Clone, Copy)]
-enum Short {
-    Descriptors,
-    Memory,
-}
-
-/// Tells of it; as a warning now and then, for all listeners of the thread together, and for each kind of trouble.
-fn warn(short: Short, error: &io::Error) {
-    thread_local! { static TOLD_AT: [Cell<Option<Instant>>; 2] = const { [const { Cell::new(None) }; 2] }; }
-    let advice = match short {
-        Short::Descriptors => "raise `ulimit -n` to serve more clients at once",
-        Short::Memory => "clients wait until the kernel has room",
-    };
-    if TOLD_AT.with(|told_at| is_due(&told_at[short as usize], now())) {
-        tracing::warn!("accept: {error}; {advice}");
-    } else {
-        tracing::debug!("accept: {error}; {advice}");
-    }
-}
 
 /// Takes the next connection, and who made it. Suspends until there is one.
 pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, Option<SocketAddrAny>)> {
@@ -85,26 +51,14 @@ pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, Option<So
                 | Errno::PERM,
             ) => {}
             Some(Errno::MFILE | Errno::NFILE) => {
-                warn(Short::Descriptors, &error);
+                warn_seldom!("accept: {error}; raise `ulimit -n` to serve more clients at once");
                 sleep(EXHAUSTED_REST);
             }
             Some(Errno::NOMEM | Errno::NOBUFS | Errno::NOSPC) => {
-                warn(Short::Memory, &error);
+                warn_seldom!("accept: {error}; clients wait until the kernel has room");
                 sleep(EXHAUSTED_REST);
             }
             _ => return Err(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trouble_that_lasts_is_told_now_and_then() {
-        let (told_at, start) = (Cell::new(None), Instant::now());
-        let told = (0..1_500).filter(|n| is_due(&told_at, start + EXHAUSTED_REST * *n)).count();
-        assert_eq!(told, 3, "in half a minute");
     }
 }

@@ -17,6 +17,7 @@ use super::shared::Shared;
 use super::stream::{Stream, Unreadable};
 use super::{CallContext, Reply};
 use crate::coroutine::{self, Builder, Cut};
+use crate::seldom::warn_seldom;
 
 fn context(shared: &Shared, timeout_ms: u32) -> (CallContext, Duration) {
     let timeout = Duration::from_millis(timeout_ms.into());
@@ -84,7 +85,7 @@ fn start(shared: &Rc<Shared>, call: u32, body: impl FnOnce() + 'static) -> Resul
             Ok(())
         }
         Err(error) => {
-            tracing::warn!("a request was refused: {error}");
+            warn_seldom!("a request was refused: {error}");
             shared.budget.borrow_mut().cancel(call);
             shared.end_stream(Side::Response, call);
             refuse(shared, call, Reply::Overloaded)

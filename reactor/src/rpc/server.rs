@@ -19,6 +19,7 @@ use super::{Config, Connection, Service};
 use crate::Builder;
 use crate::coroutine::JoinHandle;
 use crate::net::{Duplex, Gate, GateLimits, Guest, TcpListener, TcpStream};
+use crate::seldom::warn_seldom;
 
 /// The pause after a failed accept: something must be freed first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -191,7 +192,7 @@ fn accept<D: Duplex>(
         let (stream, address) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                warn_seldom!(%error, "accepting a connection failed");
                 crate::sleep(ACCEPT_PAUSE);
                 continue;
             }
@@ -214,7 +215,7 @@ fn accept<D: Duplex>(
                     client.task = Some(task);
                 }
             }
-            Err(error) => tracing::warn!(%address, %error, "turned away"),
+            Err(error) => warn_seldom!(%address, %error, "turned away"),
         }
     }
 }

@@ -48,6 +48,7 @@ use self::wire::Vitals;
 use super::{Request, Response};
 use crate::coroutine::{Builder, Cut, JoinHandle};
 use crate::net::{Duplex, Gate, GateLimits, Guest};
+use crate::seldom::warn_seldom;
 use crate::sync::{Barrier, Signal};
 
 /// How long a connection that rests between two requests is kept when the server drains: a request that was on its
@@ -416,7 +417,7 @@ fn start_connection<S: Duplex>(
             true
         }
         Err(error) => {
-            tracing::warn!("a client was refused: {error}");
+            warn_seldom!("a client was refused: {error}");
             false
         }
     }

@@ -13,6 +13,7 @@ use super::error::Lost;
 use super::wire::{Buffers, Trouble, trouble};
 use crate::clock::now;
 use crate::coroutine::{spend, yield_now};
+use crate::seldom::warn_seldom;
 use crate::select::{at, select};
 use crate::timer::sleep;
 
@@ -38,7 +39,7 @@ pub(super) fn run(shared: &Rc<Shared>) {
                 Ok(true) => spend(),
                 Ok(false) => break,
                 Err(error) if trouble(&error) == Trouble::OfAMoment => {
-                    tracing::warn!("QUIC: nothing can be received at the moment: {error}");
+                    warn_seldom!("QUIC: nothing can be received at the moment: {error}");
                     sleep(EXHAUSTED_REST);
                     break;
                 }
