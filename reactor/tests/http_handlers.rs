@@ -300,3 +300,22 @@ fn a_browser_learns_what_pages_of_other_origins_may_do() {
         assert!(read.contains("Access-Control-Allow-Origin: *\r\n") && !read.contains("Vary"), "{read}");
     }
 }
+
+#[reactor::test]
+fn a_handler_that_never_ends_by_itself_hears_that_the_server_drains() {
+    let (server, address) = start(Server::new().route(Method::GET, "/news", |request| {
+        let draining = request.draining();
+        reactor::http::events(move |out| {
+            out.send(&reactor::http::Event::new("hello"))?;
+            draining.wait();
+            out.send(&reactor::http::Event::new("goodbye"))
+        })
+    }));
+    let mut client = http_support::connect(address);
+    client.write_all(b"GET /news HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    http_support::read_until(&mut client, "data: hello");
+    let minute = std::time::Duration::from_secs(60);
+    let left = reactor::timeout(minute, || server.drain(10 * minute));
+    assert_eq!(left, Ok(0), "its time has to be over first");
+    http_support::read_until(&mut client, "data: goodbye");
+}

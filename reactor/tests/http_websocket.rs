@@ -2,7 +2,7 @@
 
 mod http_support;
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use http_support::{connect, get, have, read_until, run_well, start, statuses};
@@ -81,6 +81,26 @@ fn a_silent_peer_is_asked_and_then_let_go() {
         while server.connection_count() > 0 {
             reactor::sleep(Duration::from_millis(10));
         }
+    });
+}
+
+#[test]
+fn a_server_that_drains_tells_its_sockets_that_it_goes_away_and_hears_them_out() {
+    reactor::run(|| {
+        let (server, address) = start_echo();
+        let mut raw = connect(address);
+        let request = "GET /echo HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        raw.write_all(request.as_bytes()).unwrap();
+        read_until(&mut raw, "\r\n\r\n");
+        let minute = Duration::from_secs(60);
+        let drained = reactor::spawn(move || reactor::timeout(minute, || server.drain(10 * minute)));
+        let mut close = [0; 4];
+        reactor::timeout(minute, || raw.read_exact(&mut close)).expect("it is told nothing").unwrap();
+        assert_eq!(close, [0x88, 2, 0x03, 0xe9], "1001, going away");
+        // A close of ours, masked with zeros.
+        raw.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]).unwrap();
+        assert_eq!(drained.join().unwrap(), Ok(0), "nobody had to be ended");
     });
 }
 

@@ -109,6 +109,31 @@ fn a_drain_lets_calls_finish_and_takes_nobody_new() {
 }
 
 #[test]
+fn what_never_ends_by_itself_hears_that_the_server_drains() {
+    reactor::run(|| {
+        let mut service = Service::new();
+        service.on::<Wait>(|context, _, _| {
+            context.draining().wait();
+            Ok(((), Bytes::new()))
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::new(Rc::new(service)).start(listener, |stream, _| Ok(stream));
+        let stream = TcpStream::connect(address).unwrap();
+        let connection = Connection::start(stream, Service::none(), Config::default());
+        let caller = connection.clone();
+        let called = reactor::spawn(move || caller.call::<Wait>(&0, Bytes::new(), 2 * PATIENCE).map(drop));
+        eventually(|| server.connection_count() == 1 && connection.calls_in_flight().0 == 1);
+        reactor::sleep(Duration::from_millis(20));
+        assert!(
+            reactor::timeout(PATIENCE, || server.drain(2 * PATIENCE)).is_ok(),
+            "it waits for its time to be over"
+        );
+        assert_eq!(called.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
 fn what_all_clients_hold_together_is_bounded_and_each_has_its_share() {
     reactor::run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

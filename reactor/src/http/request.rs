@@ -8,8 +8,9 @@ use std::rc::Rc;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::server::{Params, RequestBody};
+use super::server::{Farewell, Params, RequestBody};
 use super::{BodyError, Headers, RequestHead};
+use crate::net::Draining;
 
 /// A request: its head, which is all there, and its body, which is still coming.
 pub struct Request<'a> {
@@ -85,6 +86,35 @@ impl<'a> Request<'a> {
     /// The name that the layer [`super::request_id()`] has given it; `None` without.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    /// Tells when the server drains: it takes no more clients, and ends after a while whoever is still being answered. A
+    /// handler that answers at length, or never ends by itself (events, a stream), looks at it, or selects on it, and
+    /// comes to its end then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reactor::http::{Event, Method, Server, events};
+    ///
+    /// let server = Server::new().route(Method::GET, "/ticks", |request| {
+    ///     let draining = request.draining();
+    ///     events(move |out| {
+    ///         // Until a second has passed or the server drains, whichever comes first.
+    ///         while reactor::select(&[&draining, &reactor::after(Duration::from_secs(1))]) == 1 {
+    ///             out.send(&Event::new("tick"))?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    /// });
+    /// ```
+    pub fn draining(&self) -> Draining {
+        self.body.draining()
+    }
+
+    pub(super) fn farewell(&self) -> Farewell {
+        self.body.farewell()
     }
 
     /// The body, to be read as it comes.

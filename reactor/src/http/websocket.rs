@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
@@ -17,6 +18,7 @@ use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::server::Farewell;
 use super::{Framing, HeadLimits, Headers, Input, Request, Response, ResponseHead, write_request_line};
 use crate::net::Duplex;
 use crate::sync::Mutex;
@@ -82,6 +84,8 @@ pub struct WebSocket<'a> {
     turn: Mutex<()>,
     limits: WebSocketLimits,
     broken: Cell<bool>,
+    /// A server's: until it has said that it goes away.
+    farewell: RefCell<Option<Rc<Farewell>>>,
 }
 
 enum Stream<'a> {
@@ -132,6 +136,9 @@ impl Write for Buffers {
 
 /// Answers a request for a WebSocket: `talk` has it, and it is closed when `talk` returns.
 ///
+/// When the server drains the client is told that it goes away (1001), as soon as `talk` waits for a message; there is none
+/// any more when the client has answered.
+///
 /// # Examples
 ///
 /// ```
@@ -156,9 +163,11 @@ pub fn websocket(
         Err(response) => return response,
     };
     let accept = derive_accept_key(key);
+    let farewell = Rc::new(request.farewell());
     Response::upgrade("websocket", move |upgraded| {
         let stream = Stream::Borrowed(upgraded.stream);
         let socket = WebSocket::new(stream, upgraded.received, Role::Server, limits);
+        *socket.farewell.borrow_mut() = Some(farewell);
         if let Err(error) = talk(&socket) {
             tracing::debug!("a WebSocket's handler failed, or its line broke: {error}");
             // RFC 6455 section 7.4.1: what kept us from doing what was asked.
@@ -215,6 +224,7 @@ impl<'a> WebSocket<'a> {
             turn: Mutex::new(()),
             limits,
             broken: Cell::new(false),
+            farewell: RefCell::default(),
         }
     }
 
@@ -393,7 +403,22 @@ impl<'a> WebSocket<'a> {
         let mut pinged = false;
         let mut buffer = [0; 8 << 10];
         loop {
-            match crate::timeout(self.limits.silence_time, || self.stream.get().read_some(&mut buffer)) {
+            let mut read =
+                || crate::timeout(self.limits.silence_time, || self.stream.get().read_some(&mut buffer));
+            let farewell = self.farewell.borrow().clone();
+            let read = match farewell {
+                None => read(),
+                Some(farewell) => match farewell.wait(|| Ok(read())) {
+                    Some(read) => read?,
+                    None => {
+                        // Said once; then it is the client's turn to answer, and what it has sent before still counts.
+                        *self.farewell.borrow_mut() = None;
+                        self.say_goodbye(CloseCode::Away)?;
+                        continue;
+                    }
+                },
+            };
+            match read {
                 Ok(count) => {
                     let count = count?;
                     let mut protocol = self.protocol.borrow_mut();

@@ -25,6 +25,7 @@ fn context(shared: &Shared, timeout_ms: u32) -> (CallContext, Duration) {
         peer: shared.peer,
         deadline: Some(crate::now() + timeout),
         connection: shared.handle.borrow().clone(),
+        draining: shared.unusable.clone(),
     };
     (context, timeout)
 }

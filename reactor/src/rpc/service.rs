@@ -7,6 +7,7 @@
 //! What it is not: concurrency. Who calls `dispatch` decides on which coroutine the handler runs.
 
 use crate::crypto::PublicKey;
+use crate::net::Draining;
 use crate::rpc::connection::Handle;
 use crate::rpc::interceptor::{self, CallInfo, Interceptor};
 use crate::rpc::shared::Shared;
@@ -37,12 +38,34 @@ pub struct CallContext {
     /// When the caller stops waiting, on our clock.
     pub deadline: Option<Instant>,
     pub(super) connection: Weak<Handle>,
+    pub(super) draining: Draining,
 }
 
 impl CallContext {
     /// How long the caller still waits: the time to give to calls made on its behalf.
     pub fn time_left(&self) -> Duration {
         self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(crate::now()))
+    }
+
+    /// Tells when the connection begins no more calls: because our server drains, the peer does, or it is closed. What
+    /// never ends by itself (a stream of news) comes to its end then, or it is ended when the time for draining is over.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use reactor::rpc::CallContext;
+    ///
+    /// /// Tells how often a second has passed, until the connection drains.
+    /// fn count_seconds(context: &CallContext) -> u32 {
+    ///     let mut seconds = 0;
+    ///     while reactor::select(&[context.draining(), &reactor::after(Duration::from_secs(1))]) == 1 {
+    ///         seconds += 1;
+    ///     }
+    ///     seconds
+    /// }
+    /// ```
+    pub fn draining(&self) -> &Draining {
+        &self.draining
     }
 
     /// The connection that the call came over, to call back on; `None` if there is none, or if everyone has

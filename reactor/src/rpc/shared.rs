@@ -24,7 +24,7 @@ use super::{Reply, Service, life};
 use crate::coroutine::{Coroutine, JoinHandle};
 use crate::crypto::PublicKey;
 use crate::fsm::Events;
-use crate::net::Duplex;
+use crate::net::{Draining, Duplex};
 use crate::sync::{Barrier, Semaphore, Signal};
 
 /// What may wait to be written before our calls and the items of streams wait themselves, for small frames and for
@@ -82,8 +82,8 @@ pub(super) struct Shared {
     pub(super) agreed: Barrier,
     pub(super) phase: Cell<Phase>,
     pub(super) reason: RefCell<Option<CloseReason>>,
-    /// Opens when no new calls are taken, and when all is over.
-    pub(super) unusable: Barrier,
+    /// Begins when no new calls are taken, and when all is over.
+    pub(super) unusable: Draining,
     pub(super) closed: Barrier,
     pub(super) last_heard: Cell<Instant>,
     pub(super) line: Line,
@@ -130,7 +130,7 @@ impl Shared {
             agreed: Barrier::new(false),
             phase: Cell::new(Phase::Open),
             reason: RefCell::default(),
-            unusable: Barrier::new(false),
+            unusable: Draining::new(),
             closed: Barrier::new(false),
             last_heard: Cell::new(crate::now()),
             idle_writer: RefCell::default(),
@@ -245,7 +245,7 @@ impl Shared {
         }
         self.phase.set(Phase::Draining(until));
         self.reason.borrow_mut().get_or_insert(reason);
-        self.unusable.open();
+        self.unusable.begin();
         self.let_callers_go();
         self.drained.notify_all();
         if !self.post(life::DRAIN) {
@@ -376,7 +376,7 @@ impl Shared {
         // Whoever waits for its turn or for room wakes, and finds the connection closed.
         self.let_callers_go();
         self.agreed.open();
-        self.unusable.open();
+        self.unusable.begin();
         self.drained.notify_all();
     }
 }

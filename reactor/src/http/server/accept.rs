@@ -121,7 +121,7 @@ impl<L: Listen, S: Duplex, F: Fn(L::Stream) -> io::Result<S> + 'static> Listen f
 
 /// Accepts until the server drains, and then whoever is in the queue.
 pub(super) fn run<L: Listen>(shared: &Rc<Shared>, listener: &Rc<L>) -> io::Result<()> {
-    while !shared.draining.get() {
+    while !shared.draining.has_begun() {
         match shared.accepting.wait(|| listener.accept()) {
             Ok((incoming, peer)) => admit(shared, listener, incoming, peer),
             Err(error) if error.kind() == ErrorKind::TimedOut => {}

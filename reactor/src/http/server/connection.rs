@@ -99,7 +99,7 @@ fn read_head(wire: &Wire<'_>, input: &mut Input, head: &mut RequestHead) -> io::
             input.shrink();
             wire.vitals.idle.set(true);
             wire.vitals.reading.arm(limits.idle_time);
-            if wire.shared.draining.get() {
+            if wire.shared.draining.has_begun() {
                 wire.vitals.reading.arm(super::DRAIN_IDLE_TIME);
             }
         } else if !begun {
@@ -184,7 +184,7 @@ fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<
     if let Body::Stream { reads_request: true, .. } = response.body {
         wire.ask_for_body();
     }
-    let keep_alive = head.keeps_alive() && !shared.draining.get() && !is_lost(wire, &request.body);
+    let keep_alive = head.keeps_alive() && !shared.draining.has_begun() && !is_lost(wire, &request.body);
     let terms = Terms::new(head.method(), head.minor_version(), keep_alive);
     let keep_alive = send(wire, &mut request.body, response, terms)?;
     drop(request);

@@ -36,6 +36,7 @@ pub use self::layers::{Group, Next};
 pub use self::limits::Limits;
 pub(super) use self::router::Params;
 pub use self::send::BodyWriter;
+pub(super) use self::wire::Farewell;
 pub use self::wire::{RequestBody, Upgraded};
 
 use self::answered::OnAnswer;
@@ -47,7 +48,7 @@ use self::router::{Handler, Router};
 use self::wire::Vitals;
 use super::{Request, Response};
 use crate::coroutine::{Builder, Cut, JoinHandle};
-use crate::net::{Duplex, Gate, GateLimits, Guest};
+use crate::net::{Draining, Duplex, Gate, GateLimits, Guest};
 use crate::seldom::warn_seldom;
 use crate::sync::{Barrier, Signal};
 
@@ -98,7 +99,8 @@ pub(super) struct Shared {
     limits: Limits,
     on_answer: Option<OnAnswer>,
     date: Date,
-    draining: Cell<bool>,
+    /// Begins when the server drains, or is stopped.
+    draining: Draining,
     clock: Rc<CoarseClock>,
     accepting: Patience,
     /// Opens when nobody is accepted any more; then it is told here why, if that was a failure.
@@ -224,7 +226,7 @@ impl Server {
             limits: self.limits,
             on_answer: self.on_answer,
             date: Date::new(),
-            draining: Cell::new(false),
+            draining: Draining::new(),
             accepting: Patience::new(&clock),
             clock,
             accepted_last: Barrier::new(false),
@@ -282,14 +284,18 @@ impl ServerHandle {
     /// `limit`. How many had to be ended.
     ///
     /// A request that reached us before is answered. Clients learn with their answer that the connection ends; one
-    /// that rests between requests is let go after a quarter of a second.
+    /// that rests between requests is let go after a quarter of a second. Handlers hear of it by [`Request::draining`], and
+    /// WebSockets are closed with 1001: they end when their clients have answered that.
     ///
     /// # Suspends
     ///
     /// Until all have left, `limit` at the most.
     pub fn drain(&self, limit: Duration) -> usize {
         let shared = &self.shared;
-        shared.draining.set(true);
+        shared.draining.begin();
+        for (_, Member { vitals, .. }) in &*shared.connections.borrow() {
+            vitals.talking.expire();
+        }
         shared.accepting.expire();
         let _ = crate::timeout(limit, || {
             shared.accepted_last.wait();
@@ -310,7 +316,7 @@ impl ServerHandle {
 
     /// Ends the server and all its connections at once.
     pub fn stop(&self) {
-        self.shared.draining.set(true);
+        self.shared.draining.begin();
         self.acceptor.terminate();
         self.housekeeper.terminate();
         for (_, Member { coroutine, .. }) in &*self.shared.connections.borrow() {
@@ -388,6 +394,7 @@ fn start_connection<S: Duplex>(
         attendance: Attendance::new(),
         reading: Patience::new(&shared.clock),
         writing: Patience::new(&shared.clock),
+        talking: Rc::new(Patience::new(&shared.clock)),
         idle: Cell::new(false),
     });
     let key = shared.connections.borrow_mut().insert(Member { vitals: vitals.clone(), coroutine: None });

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use http::StatusCode;
 
@@ -15,7 +16,7 @@ use super::exchange::Exchange;
 use super::patience::Patience;
 use crate::http::input::{BodyReader, Source};
 use crate::http::{BodyDecoder, BodyError, Headers, Input};
-use crate::net::Duplex;
+use crate::net::{Draining, Duplex};
 
 /// Time starts anew after so many bytes in either direction: the least that a client must move in it.
 pub(super) const PROGRESS_BYTES: usize = 64 << 10;
@@ -30,9 +31,30 @@ const KEPT_BYTES_MAX: usize = 16 << 10;
 pub(super) struct Vitals {
     pub(super) reading: Patience,
     pub(super) writing: Patience,
+    /// Waits of a protocol that has taken the connection over: they end when the server drains.
+    pub(super) talking: Rc<Patience>,
     /// Between two requests, with nothing of the next one there.
     pub(super) idle: Cell<bool>,
     pub(super) attendance: Attendance,
+}
+
+/// Lets whoever has taken a connection over wait for its client, and hear while it does that the server drains.
+pub(in crate::http) struct Farewell {
+    draining: Draining,
+    talking: Rc<Patience>,
+}
+
+impl Farewell {
+    /// Runs `f`, which waits; `None` when the server drains first, or does already.
+    pub(in crate::http) fn wait<T>(&self, f: impl FnOnce() -> io::Result<T>) -> Option<io::Result<T>> {
+        if self.draining.has_begun() {
+            return None;
+        }
+        match self.talking.wait(f) {
+            Err(error) if error.kind() == ErrorKind::TimedOut && self.draining.has_begun() => None,
+            result => Some(result),
+        }
+    }
 }
 
 /// A connection, as the coroutine that serves it sees it.
@@ -205,6 +227,16 @@ impl<'a> RequestBody<'a> {
 
     pub(in crate::http) fn peer(&self) -> Option<SocketAddr> {
         self.wire.peer
+    }
+
+    /// What tells when the server drains.
+    pub(in crate::http) fn draining(&self) -> Draining {
+        self.wire.shared.draining.clone()
+    }
+
+    /// What a protocol that takes the connection over needs to hear of it.
+    pub(in crate::http) fn farewell(&self) -> Farewell {
+        Farewell { draining: self.draining(), talking: self.wire.vitals.talking.clone() }
     }
 
     pub(in crate::http) fn take_spare(&self) -> Vec<u8> {
