@@ -126,3 +126,31 @@ fn a_server_that_answers_as_it_reads_is_heard_out() {
         assert!(response.bytes(8 << 20).unwrap() == body[..]);
     });
 }
+
+#[test]
+fn a_server_that_waits_for_its_answer_to_be_read_is_told_from_one_that_is_slow() {
+    run(|| {
+        let server = start(|client, _| {
+            let mut reader = BufReader::new(&client);
+            let Some(request) = read_head(&mut reader) else { return };
+            let length: u64 = request.header("content-length").unwrap().parse().unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            let _ = (&client).write_all(head.as_bytes());
+            let _ = std::io::copy(&mut reader.take(length), &mut &client);
+        });
+        // It is not the limit on silence that ends it.
+        let hour = Duration::from_secs(3_600);
+        let client =
+            Client::builder().timeouts(Timeouts { idle: hour, head: hour, ..Timeouts::default() }).build();
+        let body = vec![7; 64 << 20];
+        let answer =
+            reactor::timeout(Duration::from_secs(60), || client.post(&server.url).body(&body[..]).send());
+        match answer.expect("each waits for the other") {
+            Err(error @ ClientError::AnswerTooFarAhead) => {
+                assert!(error.to_string().contains("4 MiB"), "{error}")
+            }
+            Err(other) => panic!("{other}"),
+            Ok(response) => panic!("{}", response.status()),
+        }
+    });
+}

@@ -18,6 +18,7 @@ mod resolve;
 pub(crate) mod route_changes;
 mod selectable;
 mod socket_options;
+mod taken;
 mod tcp;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -35,6 +36,7 @@ pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
 pub(crate) use resolve::{Family, Resolver};
 pub use socket_options::{BindOptions, Keepalive, PeerCredentials};
+pub(crate) use taken::Taken;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixDatagram, UnixListener, UnixStream};

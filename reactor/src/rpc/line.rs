@@ -1,37 +1,28 @@
-//! The outgoing half of a connection's stream, and what it has taken.
+//! The outgoing half of a connection's stream, and how it goes on.
 //!
 //! What it is not: what is to be written (`outbox.rs`), or what is too little ([`Progress`]).
 
-use std::cell::{Cell, RefCell};
-use std::io::{self, ErrorKind, IoSlice};
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use super::progress::{Pace, Progress};
-use crate::net::Duplex;
+use crate::net::{Duplex, Taken};
 
-/// Counts what is handed over.
+/// Writes, and knows how fast.
 pub(super) struct Line {
-    /// What the line has taken.
-    taken: Rc<Cell<u64>>,
-    /// The stream counts it itself: it takes more at once than the line below it does.
-    counted_below: bool,
+    taken: Taken,
     progress: RefCell<Progress>,
 }
 
 impl Line {
     pub(super) fn new(stream: &dyn Duplex) -> Line {
-        let below = stream.taken_bytes();
-        Line {
-            counted_below: below.is_some(),
-            taken: below.unwrap_or_default(),
-            progress: RefCell::default(),
-        }
+        Line { taken: Taken::new(stream), progress: RefCell::default() }
     }
 
     /// Something waits to be written.
     pub(super) fn on_waiting(&self) {
-        self.progress.borrow_mut().on_waiting(crate::now(), self.taken.get());
+        self.progress.borrow_mut().on_waiting(crate::now(), self.taken.bytes());
     }
 
     /// All that waited is written.
@@ -46,7 +37,7 @@ impl Line {
 
     /// How it goes on, while so many bytes wait behind those that are being written.
     pub(super) fn pace(&self, now: Instant, waiting_bytes: usize, window: Duration) -> Pace {
-        self.progress.borrow_mut().check(now, self.taken.get(), waiting_bytes as u64, window)
+        self.progress.borrow_mut().check(now, self.taken.bytes(), waiting_bytes as u64, window)
     }
 
     /// Writes all of `slices`.
@@ -56,21 +47,7 @@ impl Line {
     ///
     /// # Suspends
     /// Until all is handed over.
-    pub(super) fn write(&self, stream: &dyn Duplex, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-        if self.counted_below {
-            return stream.write_slices(slices);
-        }
-        IoSlice::advance_slices(&mut slices, 0);
-        while !slices.is_empty() {
-            // The kernel takes at most 1,024 (IOV_MAX) at once, and refuses more.
-            let count =
-                stream.write_with(&mut |writer| writer.write_vectored(&slices[..slices.len().min(1024)]))?;
-            if count == 0 {
-                return Err(ErrorKind::WriteZero.into());
-            }
-            self.taken.set(self.taken.get() + count as u64);
-            IoSlice::advance_slices(&mut slices, count);
-        }
-        Ok(())
+    pub(super) fn write(&self, stream: &dyn Duplex, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        self.taken.write(stream, slices)
     }
 }

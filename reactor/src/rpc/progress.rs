@@ -4,7 +4,7 @@
 //! honest reader at a slow line takes minutes for; and a peer that took each batch just in time, however small, would
 //! make us hold what it has asked for without end.
 //!
-//! What it is not: the counting, which is done where bytes are handed over (`line.rs`).
+//! What it is not: the counting, which is done where bytes are handed over.
 
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,7 @@ use super::request::{Body, Stream};
 use super::{ClientError, Phase, Timeouts};
 use crate::clock::now;
 use crate::http::{HeadLimits, Input, ResponseHead, write_chunk_size, write_last_chunk};
-use crate::net::Duplex;
+use crate::net::{Duplex, Taken};
 
 /// Bodies up to here are written at once: they fit the least send buffer that kernels give by default.
 const WHOLE_BYTES_MAX: usize = 16 << 10;
@@ -28,6 +28,10 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// What is kept of an answer that comes while the body is still being sent.
 const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
+
+/// How long the line may take nothing of the body once as much is kept: then the server waits for us. A server that takes
+/// the body to its disk, say, pauses for less.
+const STALL_TIME: Duration = Duration::from_secs(3);
 
 /// Interim answers to one request; a server has use for a few (102 at intervals, 103).
 const INTERIM_MAX: u32 = 32;
@@ -170,10 +174,12 @@ impl Reading<'_> {
         let ended: Cell<Option<Instant>> = Cell::new(None);
         let failure: RefCell<Option<ClientError>> = RefCell::new(None);
         let broken_off: RefCell<Option<io::Error>> = RefCell::new(None);
+        let stalled = Cell::new(false);
         let (ended_at, failed) = (&ended, &failure);
+        let upload = &Upload { duplex, taken: Taken::new(duplex), is_writing: Cell::new(false) };
         let answer = crate::scope(|s| {
             let writer = s.spawn(move || {
-                *failed.borrow_mut() = write_body(duplex, body, clock).err();
+                *failed.borrow_mut() = write_body(upload, body, clock).err();
                 ended_at.set(Some(now()));
             });
             let answer = loop {
@@ -197,7 +203,16 @@ impl Reading<'_> {
             match &answer {
                 Ok(()) if self.head.status().is_success() => {
                     // A server that answers as it reads must not wait for us to read, and we for it.
-                    let ahead = s.spawn(|| *broken_off.borrow_mut() = read_ahead(self.input, duplex).err());
+                    let ahead = s.spawn(|| match read_ahead(self.input, duplex) {
+                        Ok(Kept::All) => {}
+                        Ok(Kept::NoMore) => {
+                            upload.wait_for_stall();
+                            stalled.set(true);
+                            // The writer wakes, and ends.
+                            duplex.abort();
+                        }
+                        Err(error) => *broken_off.borrow_mut() = Some(error),
+                    });
                     let _ = writer.join();
                     ahead.terminate();
                 }
@@ -205,6 +220,9 @@ impl Reading<'_> {
             }
             answer
         });
+        if stalled.get() {
+            return Err(ClientError::AnswerTooFarAhead);
+        }
         let is_sent = ended.get().is_some() && failure.borrow().is_none();
         match (answer, failure.into_inner()) {
             // It is told once, and would look like the answer's end if it were asked for again.
@@ -269,19 +287,55 @@ impl Reading<'_> {
     }
 }
 
-/// Reads what a server says while it is still sent to, as far as that is kept; the rest waits in the line. Suspends for
-/// good, or until the line is at its end.
-fn read_ahead(input: &mut Input, duplex: &dyn Duplex) -> io::Result<()> {
-    while input.bytes().len() < READ_AHEAD_BYTES_MAX && input.fill(duplex)? {}
-    Ok(())
+/// What is kept of an answer.
+enum Kept {
+    /// All that will come.
+    All,
+    /// As much as is kept, and more may come.
+    NoMore,
 }
 
-/// Writes a whole body, each piece within the idle limit. Suspends until it is handed over.
-fn write_body(duplex: &dyn Duplex, body: &mut Body<'_>, clock: Clock<'_>) -> Result<(), ClientError> {
-    let failed = |source| ClientError::Io { phase: Phase::Send, source };
-    let write = |slices: &mut [IoSlice<'_>]| {
-        clock.bound(Phase::Send, clock.timeouts.idle, || duplex.write_slices(slices))?.map_err(failed)
-    };
+/// Reads what a server says while it is still sent to, as far as that is kept; the rest waits in the line. Suspends until
+/// as much has come, or the line is at its end.
+fn read_ahead(input: &mut Input, duplex: &dyn Duplex) -> io::Result<Kept> {
+    while input.bytes().len() < READ_AHEAD_BYTES_MAX {
+        if !input.fill(duplex)? {
+            return Ok(Kept::All);
+        }
+    }
+    Ok(Kept::NoMore)
+}
+
+/// A body on its way.
+struct Upload<'a> {
+    duplex: &'a dyn Duplex,
+    taken: Taken,
+    /// Some of it waits for the line; else for whoever gives it.
+    is_writing: Cell<bool>,
+}
+
+impl Upload<'_> {
+    /// Writes within the idle limit. Suspends until it is handed over.
+    fn write(&self, slices: &mut [IoSlice<'_>], clock: Clock<'_>) -> Result<(), ClientError> {
+        self.is_writing.set(true);
+        let result = clock.bound(Phase::Send, clock.timeouts.idle, || self.taken.write(self.duplex, slices));
+        self.is_writing.set(false);
+        result?.map_err(|source| ClientError::Io { phase: Phase::Send, source })
+    }
+
+    /// Suspends until the line has taken nothing for [`STALL_TIME`] of what waits for it.
+    fn wait_for_stall(&self) {
+        let mut taken_bytes = None;
+        while !self.is_writing.get() || taken_bytes != Some(self.taken.bytes()) {
+            taken_bytes = self.is_writing.get().then(|| self.taken.bytes());
+            crate::sleep(STALL_TIME);
+        }
+    }
+}
+
+/// Writes a whole body. Suspends until it is handed over.
+fn write_body(upload: &Upload<'_>, body: &mut Body<'_>, clock: Clock<'_>) -> Result<(), ClientError> {
+    let write = |slices: &mut [IoSlice<'_>]| upload.write(slices, clock);
     match body {
         Body::Empty => Ok(()),
         Body::Bytes(bytes) => {

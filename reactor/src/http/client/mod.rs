@@ -133,6 +133,14 @@ pub enum ClientError {
     /// It took longer than the [`Timeouts`] allow.
     #[error("it took too long ({0:?})")]
     TimedOut(Phase),
+    /// The server answers while it is sent to, takes nothing more until its answer is read, and has said more than is
+    /// kept meanwhile: the answer can be read only when the body is sent. Such an exchange needs a body in several
+    /// requests, or a WebSocket.
+    #[error(
+        "the server waits for its answer to be read before it takes the rest of the body; no more than 4 MiB of an \
+         answer are kept while the body is sent"
+    )]
+    AnswerTooFarAhead,
     /// The answer is not HTTP/1.1 as it should be.
     #[error("the answer: {0}")]
     Head(#[from] HeadError),

@@ -162,6 +162,10 @@ impl<'a> RequestBuilder<'a> {
     }
 
     /// Sends these bytes as the body.
+    ///
+    /// The answer can be read when all of it is sent. Of a server that answers while it is still reading, 4 MiB are kept
+    /// meanwhile; one that has more to say, and takes nothing of the body until that is read, is
+    /// [`ClientError::AnswerTooFarAhead`].
     #[must_use]
     pub fn body(self, bytes: impl BodyBytes<'a>) -> Self {
         let bytes = bytes.into_body();
@@ -173,7 +177,8 @@ impl<'a> RequestBuilder<'a> {
 
     /// Sends what `reader` gives as the body, as it comes: `length` bytes of it, or all, in chunks, if that is `None`.
     ///
-    /// It can be sent once only, so it is neither tried again nor redirected with.
+    /// It can be sent once only, so it is neither tried again nor redirected with. The answer can be read when all of it is
+    /// sent: see [`RequestBuilder::body`].
     #[must_use]
     pub fn stream(self, reader: &'a mut dyn Read, length: Option<u64>) -> Self {
         self.with(|request| {
