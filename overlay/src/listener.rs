@@ -32,7 +32,7 @@ use crate::state::State;
 pub(crate) const HALF_OPEN_MAX: usize = 256;
 /// Of those, from one address: an attacker needs several to keep others out.
 pub(crate) const HALF_OPEN_PER_ADDRESS_MAX: usize = 64;
-/// Connections in all, those not admitted among them. Each costs four coroutines, and the kernel's limit of memory mappings gives some 32,000.
+/// Connections in all, those not admitted among them. Each costs a descriptor, four coroutines and TLS's buffers.
 pub(crate) const INBOUND_MAX: usize = 2048;
 /// The same, to the gate.
 pub(crate) const LIMITS: GateLimits = GateLimits {

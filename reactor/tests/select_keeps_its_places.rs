@@ -139,8 +139,8 @@ fn workers_that_share_a_socket_all_hear_of_every_datagram_and_of_the_stop() {
     });
 }
 
-/// Every pair of kinds of sources, several consumers, in an order that a seed decides; terminations and timeouts among
-/// them. Whatever was sent is taken once, and everybody who shall stop does.
+/// Two channels, a signal, a gate and an alarm, several consumers, in an order that a seed decides; terminations and
+/// timeouts among them. Whatever was sent is taken once, and everybody who shall stop does.
 #[reactor::test(seeds = 0..300)]
 fn whatever_is_sent_to_selects_that_compete_is_taken_once_in_every_order_of_things(
     world: &reactor::sim::World,
