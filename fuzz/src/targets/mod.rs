@@ -1,5 +1,6 @@
-//! The targets, one file for each crate whose parsers they reach.
+//! The targets, one file for each crate whose parsers they reach, and one for whole connections.
 
+pub mod connections;
 pub mod dht;
 pub mod filesystem;
 pub mod http;
@@ -17,6 +18,9 @@ pub const ALL: &[Target] = &[
     reactor::KEY_FILE,
     reactor::SEALED,
     reactor::RPC_FRAME,
+    connections::RPC_CONNECTION,
+    connections::HTTP_CONNECTION,
+    connections::HTTP_VALUES,
     http::HTTP_REQUEST,
     http::HTTP_RESPONSE,
     http::HTTP_CHUNKED,

@@ -39,6 +39,7 @@ pub const SERIALIZATION: Target = Target {
         let _ = from_bytes::<BTreeMap<String, BTreeMap<String, String>>>(data);
         let _ = from_bytes::<String>(data);
         let _ = from_bytes::<Nested>(data);
+        let _ = ::reactor::rpc::read_message::<Nested>(data);
     },
     seeds: || {
         let key = Identity::from_seed(&[7; 32]);
