@@ -155,3 +155,20 @@ fn who_has_another_address_is_found_by_its_id_before_anybody_gives_up() {
     let text = said(start(lab.within("host1", &program).args(["call", &at, &relay, &words[2], "60"])));
     assert!(text.contains("by Udp"), "{text}");
 }
+
+/// They are strangers to each other inside, and each sees the other outside only.
+#[test]
+fn two_behind_one_providers_router_meet_where_it_turns_round_what_is_for_itself() {
+    if !is_usable("peers_behind_routers") {
+        return;
+    }
+    let program = example();
+    let first = Site { hairpin: true, ..Site::from(Kind::Carrier) };
+    let lab = Lab::new("c", &[first, Site { shares_with: Some(0), ..first }]);
+    let at = format!("{}:4433", PUBLIC[0]);
+    let (_relay, words) = start_and_hear(lab.within("pub", &program).args(["relay", &at]));
+    let relay = words[1].clone();
+    let (_listening, words) = start_and_hear(lab.within("host0", &program).args(["listen", &at, &relay]));
+    let text = said(start(lab.within("host1", &program).args(["call", &at, &relay, &words[2], "60"])));
+    assert!(text.contains("direct to 11.0.1.2:"), "{text}");
+}

@@ -239,6 +239,8 @@ impl Lab {
 
     /// The inside of a router, to which several may be joined.
     fn bridge(&self, router: &str, address: &str) {
+        // Where the kernel has rules looked at for what it bridges, what comes back inside would be bridged, and is to be routed.
+        self.exec(router, "sysctl -e -qw net.bridge.bridge-nf-call-iptables=0", "");
         self.ip(router, "link add lan type bridge");
         self.ip(router, "link set lan up");
         self.ip(router, &format!("addr add {address}/24 dev lan"));

@@ -67,11 +67,11 @@ pub(crate) fn run(program: &Path, arguments: &Arguments) -> io::Result<bool> {
     for Setting { name, sites, caller, address } in settings() {
         let lab = Lab::new("n", &sites);
         let mut network = Network::found(&lab, program, 1, true)?;
-        network.add_node("host0", "node", None)?;
+        network.add_node("host0", "called", None)?;
         network.add_writer(caller, "caller", None)?;
         let ids = network.ids()?;
-        let id = ids.iter().find(|(name, _)| name == "node").map(|(_, id)| id.as_str());
-        let id = id.ok_or_else(|| io::Error::other("the node is no member"))?;
+        let id = ids.iter().find(|(name, _)| name == "called").map(|(_, id)| id.as_str());
+        let id = id.ok_or_else(|| io::Error::other(format!("the node is no member: there are {ids:?}")))?;
         for _ in 0..arguments.runs {
             let (home, seconds) = (network.path("caller"), arguments.seconds.to_string());
             let words = ["netcheck", "--json", "--home", text(&home), "--to", id, "--seconds", &seconds];
