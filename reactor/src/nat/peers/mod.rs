@@ -56,8 +56,9 @@
 //!
 //! What being idle costs: a relay is asked whether it is there each 15 s and where we are each 25 s; a direct path carries a
 //! ping and QUIC's own keep-alive from each side each 15 s, some 130 KB an hour with their answers. A peer that is only
-//! reached over the relay is tried once a minute, and searched (`search.rs`) in pauses that double up to an hour, each time with up
-//! to 150 KB.
+//! reached over the relay is tried once a minute; connected to by TCP (`opening.rs`) in pauses that double from 30 s up to an hour,
+//! each time with some fifty packets at most; and searched (`search.rs`) in such pauses too, of which the first four are alike, each time
+//! with up to 150 KB. A connection by TCP is asked for a sign each 15 s, as one to a relay is.
 //!
 //! What it is not: several paths at once, or the choice of relays: two who use none in common don't find each other.
 
