@@ -257,7 +257,8 @@ fn search(core: &Rc<Core>, number: u64, to: SocketAddr) {
 /// Which port of a router is tried after `count` others, where a relay sees `seen`.
 fn port_to_try(count: usize, seen: u16, random: u64) -> u16 {
     let (nth, is_drawn) = (count / 4 + 1, count % 2 == 1);
-    let near = if count % 4 == 0 { usize::from(seen) + nth } else { usize::from(seen).wrapping_sub(nth) };
+    let near =
+        if count.is_multiple_of(4) { usize::from(seen) + nth } else { usize::from(seen).wrapping_sub(nth) };
     let is_port = (usize::from(PORT_MIN)..=usize::from(u16::MAX)).contains(&near);
     if is_port && !is_drawn {
         return near as u16;
