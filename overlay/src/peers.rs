@@ -205,6 +205,11 @@ impl Peers {
         self.inner.borrow().revocations.clone()
     }
 
+    /// For how long nodes are to keep what is deleted, by the owner's word; `None` if there is none.
+    pub fn retention_seconds(&self) -> Option<u32> {
+        self.inner.borrow().revocations.retention_seconds()
+    }
+
     /// Whether a key was revoked.
     pub fn is_revoked(&self, key: &PublicKey) -> bool {
         self.inner.borrow().revocations.contains(key)

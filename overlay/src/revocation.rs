@@ -8,7 +8,10 @@
 //! A key that stands in it opens nothing, nor does a passport that it signed. A ticket's key may stand in it too.
 //! The list only ever grows in practice: a passport without an end stays revoked for ever. So it is bounded.
 //!
-//! Not here: cutting those off that are connected (`state.rs`).
+//! What else the owner says to all nodes goes the same way, in the same list: for how long they keep what is deleted, whoever
+//! says that it may go.
+//!
+//! Not here: cutting those off that are connected (`state.rs`), and what nodes make of a retention, which is the block store's.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -43,6 +46,8 @@ pub struct Revoked {
 pub struct Revocations {
     version: u64,
     revoked: Vec<Revoked>,
+    #[serde(default)]
+    retention_seconds: Option<u32>,
     signature: Option<Signature>,
 }
 
@@ -77,6 +82,10 @@ impl Revocations {
     ) -> Result<Revocations, RevocationsError> {
         let mut all = Revocations::default();
         for list in lists {
+            // The newer word; of two of one number the one that keeps for longer.
+            if (list.version, list.retention_seconds) > (all.version, all.retention_seconds) {
+                all.retention_seconds = list.retention_seconds;
+            }
             all.version = all.version.max(list.version);
             for entry in &list.revoked {
                 if !all.contains(&entry.key) {
@@ -106,9 +115,28 @@ impl Revocations {
         if revoked.len() > REVOKED_MAX {
             return Err(RevocationsError::TooLong);
         }
-        let mut next = Revocations { version: self.version + 1, revoked, signature: None };
+        Ok(self.followed_by(owner, revoked, self.retention_seconds))
+    }
+
+    /// The list that follows this one, of the same keys: from now on nodes keep what is deleted for so long at least.
+    pub fn with_retention(&self, owner: &Identity, retention_seconds: u32) -> Revocations {
+        self.followed_by(owner, self.revoked.clone(), Some(retention_seconds))
+    }
+
+    fn followed_by(
+        &self,
+        owner: &Identity,
+        revoked: Vec<Revoked>,
+        retention_seconds: Option<u32>,
+    ) -> Revocations {
+        let mut next = Revocations { version: self.version + 1, revoked, retention_seconds, signature: None };
         next.signature = Some(owner.sign(&next.digest(&owner.public_key())));
-        Ok(next)
+        next
+    }
+
+    /// For how long nodes are to keep what is deleted, at least; `None` if the owner has never said so.
+    pub fn retention_seconds(&self) -> Option<u32> {
+        self.retention_seconds
     }
 
     /// Counts the owner's changes.
@@ -151,7 +179,7 @@ impl Revocations {
             return Err(RevocationsError::TooLong);
         }
         match &self.signature {
-            None if self.version == 0 && self.revoked.is_empty() => Ok(()),
+            None if *self == Revocations::default() => Ok(()),
             None => Err(RevocationsError::Forged),
             Some(signature) => {
                 network.verify(&self.digest(network), signature).map_err(|_| RevocationsError::Forged)
@@ -165,7 +193,14 @@ impl Revocations {
             entries.extend_from_slice(key.as_bytes());
             entries.extend_from_slice(&since.to_be_bytes());
         }
-        sha3_256(&[b"hypha revocations 1", network.as_bytes(), &self.version.to_be_bytes(), &entries])
+        let version = self.version.to_be_bytes();
+        match self.retention_seconds {
+            None => sha3_256(&[b"hypha revocations 1", network.as_bytes(), &version, &entries]),
+            Some(seconds) => {
+                let said = seconds.to_be_bytes();
+                sha3_256(&[b"hypha revocations 2", network.as_bytes(), &version, &said, &entries])
+            }
+        }
     }
 
     /// The list as bytes, to be stored.
@@ -243,6 +278,9 @@ mod tests {
             Revocations { revoked: vec![], ..second.clone() },
             Revocations { signature: None, ..first.clone() },
             Revocations { version: 1, ..Revocations::default() },
+            Revocations { retention_seconds: Some(0), ..Revocations::default() },
+            Revocations { retention_seconds: Some(0), ..first.clone() },
+            Revocations { retention_seconds: None, ..first.with_retention(&identity(1), 5) },
         ];
         for forged in forgeries {
             assert_eq!(forged.verify(&network), Err(RevocationsError::Forged), "{forged:?}");
@@ -259,6 +297,23 @@ mod tests {
         assert_eq!((both.version(), both.revoked().len()), (2, 3));
         assert_eq!(both.verify(&identity(1).public_key()), Ok(()));
         assert!([3, 4, 5].iter().all(|number| both.contains(&identity(*number).public_key())));
+    }
+
+    #[test]
+    fn a_retention_stays_until_the_owner_says_another_and_of_two_at_once_the_longer_holds() {
+        let (owner, now) = (identity(1), SystemTime::UNIX_EPOCH);
+        let week = list(&[3]).with_retention(&owner, 7);
+        assert_eq!((week.retention_seconds(), week.version(), week.revoked().len()), (Some(7), 2, 1));
+        assert_eq!(week.verify(&owner.public_key()), Ok(()));
+        let removed = week.with(&owner, [identity(4).public_key()], now).unwrap();
+        assert_eq!(removed.retention_seconds(), Some(7));
+        let follow = |lists: [&Revocations; 2]| {
+            Revocations::following(lists, &owner, [], now).unwrap().retention_seconds()
+        };
+        // A copy of the owner's home that is older, or was asked at the same time.
+        assert_eq!(follow([&week, &list(&[4])]), Some(7));
+        assert_eq!(follow([&list(&[4]).with_retention(&owner, 1), &week]), Some(7));
+        assert_eq!(follow([&week, &removed.with_retention(&owner, 1)]), Some(1));
     }
 
     #[test]
