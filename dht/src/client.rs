@@ -228,6 +228,11 @@ impl<O: Overlay + 'static> Client<O> {
         Ok(self.state(register)?.lock().writers().to_vec())
     }
 
+    /// How many copies the network keeps of a block.
+    pub fn replicas(&self) -> usize {
+        self.inner.links.replicas
+    }
+
     pub(crate) fn links(&self) -> &Rc<Links<O>> {
         &self.inner.links
     }

@@ -119,12 +119,7 @@ impl<O: Overlay + 'static> Client<O> {
     /// Until each has answered, or not.
     pub fn census(&self, tolerance: Duration) -> Result<Census, CensusError> {
         let links = self.links();
-        let mut known: BTreeMap<NodeId, Contact> = BTreeMap::new();
-        for first in 0..=u8::MAX {
-            let mut place = [0x80; 32];
-            place[0] = first;
-            known.extend(links.closest(place, WIDTH).into_iter().map(|contact| (contact.id, contact)));
-        }
+        let known = self.known_nodes();
         let nothing =
             ListBlocksRequest { tag: self.tag_of_blocks(), from: Address([1; 32]), to: Address([0; 32]) };
         let (mut nodes, mut reason) = (Vec::new(), "no node is known".to_owned());
@@ -145,6 +140,17 @@ impl<O: Overlay + 'static> Client<O> {
             return Err(CensusError::Silent { silent, known: known.len(), reason });
         }
         Ok(Census { nodes, silent })
+    }
+
+    /// All nodes that there are, as far as lookups all over the place find them.
+    pub(crate) fn known_nodes(&self) -> BTreeMap<NodeId, Contact> {
+        let mut known = BTreeMap::new();
+        for first in 0..=u8::MAX {
+            let mut place = [0x80; 32];
+            place[0] = first;
+            known.extend(self.links().closest(place, WIDTH).into_iter().map(|contact| (contact.id, contact)));
+        }
+        known
     }
 
     /// Lists what the nodes of `census` hold of this client's tag, of the addresses that begin with `first`.

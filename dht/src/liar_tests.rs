@@ -124,6 +124,23 @@ impl Storage for Liar {
     fn usage(&self, _: &CallContext) -> Result<NodeSpace, Refusal> {
         Err(Refusal::NotFound)
     }
+
+    fn list_past(&self, _: &CallContext, _: RegisterAddress, _: u64) -> Result<Vec<PastEntry>, Refusal> {
+        Err(Refusal::NotFound)
+    }
+
+    fn read_past(
+        &self,
+        _: &CallContext,
+        _: RegisterAddress,
+        _: u64,
+    ) -> Result<Option<SignedRecord>, Refusal> {
+        Ok(Some(self.old.clone()))
+    }
+
+    fn retention(&self, _: &CallContext) -> Result<Retention, Refusal> {
+        Err(Refusal::NotFound)
+    }
 }
 
 /// A register with some versions, its first record, and its last value.

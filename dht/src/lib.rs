@@ -35,6 +35,7 @@
 //! | `keepers` | flow: putting other nodes in the place of a register's members that are gone |
 //! | `spread` | flow: enough copies of each block without a node that is to go |
 //! | `collect` | flow: what all nodes hold of an owner's blocks, and having them deleted |
+//! | `past` | flow: what a register's values were, as the nodes keep them, and for how long they keep what is deleted |
 //! | `node` | a storage node: what it stores for others, and what it refuses |
 //! | `message` | what travels between them |
 //! | `absence`, `address`, `block`, `paxos`, `placement` | pure: who is gone, names and proofs, what is signed, agreement, who keeps what |
@@ -65,6 +66,7 @@ mod links;
 pub mod memory_block_store;
 pub mod message;
 pub mod node;
+pub mod past;
 pub mod paxos;
 mod placement;
 pub mod register;

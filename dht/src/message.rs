@@ -4,14 +4,15 @@
 //! here, checked by the handler, and the RPC layer bounds the whole message.
 
 use overlay::NodeId;
+use reactor::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GROUP_COUNT_MAX, GroupHash, OwnerTag};
 use crate::block::configuration::{Configuration, Membership};
 use crate::block::deletion::OwnersWord;
-use crate::block::mutable::{AccessList, Invalid, Signed};
+use crate::block::mutable::{AccessList, Invalid, Signed, SignedRecord};
 use crate::block::proposal::{Proposal, Proposed};
-use crate::block_store::RegisterAddress;
+use crate::block_store::{HeaderHash, RegisterAddress};
 use crate::paxos::Ballot;
 use crate::store::device::DeviceId;
 use crate::store::{Key, Kind};
@@ -152,6 +153,13 @@ reactor::service! {
         /// writes, and the caller may write to it. [`Refusal::Amnesiac`] if it would have to learn the register first.
         fn can_keep(&self, register: RegisterAddress) -> Result<(), Refusal>
             = 0x0214 as CanKeep, idempotent;
+        /// Lists what a register's values were, as far as the node keeps them, the oldest first: at most
+        /// [`PAST_LISTED_MAX`](crate::node::past::PAST_LISTED_MAX), of those accepted at that time or later.
+        fn list_past(&self, register: RegisterAddress, from_seconds: u64) -> Result<Vec<PastEntry>, Refusal>
+            = 0x0215 as ListPast, idempotent;
+        /// Shows the value that the node accepted then.
+        fn read_past(&self, register: RegisterAddress, since_seconds: u64) -> Result<Option<SignedRecord>, Refusal>
+            = 0x0216 as ReadPast, idempotent, replies_up_to(REGISTER_REPLY_BYTES_MAX);
         /// Digests of the keys for which both caller and callee are responsible: 256, one for each first byte of an
         /// address.
         fn digests(&self, request: DigestsRequest) -> Result<DigestsResponse, Refusal>
@@ -170,6 +178,8 @@ reactor::service! {
         fn hand_words(&self, words: Vec<OwnersWord>) -> Result<(), Refusal> = 0x0224 as HandWords, idempotent;
         /// How full the node is.
         fn usage(&self) -> Result<NodeSpace, Refusal> = 0x0230 as NodeUsage, idempotent;
+        /// For how long the node keeps what is deleted.
+        fn retention(&self) -> Result<Retention, Refusal> = 0x0231 as NodeRetention, idempotent;
     }
 }
 
@@ -186,6 +196,30 @@ pub struct NodeSpace {
     pub device: DeviceId,
     /// Bytes that this has left for all who are on it.
     pub device_free_bytes: u64,
+}
+
+/// See [`NodeRetention`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// For how long it keeps what is deleted now, in seconds.
+    pub seconds: u32,
+    /// A shorter time that the owner wants, and when that comes into force, in seconds since 1970.
+    pub shorter: Option<(u32, u64)>,
+    /// The bytes of what was deleted and is kept yet.
+    pub held_bytes: u64,
+}
+
+/// See [`ListPast`]: a value that a register had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastEntry {
+    /// When the node accepted it, in seconds since 1970.
+    pub since_seconds: u64,
+    /// Its number.
+    pub version: u64,
+    /// What tells it from another of that number.
+    pub header_hash: HeaderHash,
+    /// Who signed it.
+    pub writer: PublicKey,
 }
 
 /// See [`PutBlock`].

@@ -180,6 +180,9 @@ fn what_was_chosen_stays_though_a_value_that_followed_it_is_left_out() {
     });
 }
 
+/// As far ahead of what members have as these let anybody's value be.
+const VERSION_AHEAD: u64 = 1 << 32;
+
 /// How the one who goes leaves a member behind that was cut off: with a value far ahead of all others, under a ballot as far
 /// ahead as it lets anybody go, and with a promise beyond that.
 impl Removal {
@@ -193,7 +196,7 @@ impl Removal {
             true => {
                 let mut record = self.values[2].clone();
                 let mut header = (*record.header).clone();
-                header.version = u64::MAX - 1;
+                header.version = VERSION_AHEAD;
                 record.header = Signed::sign(&self.goes, header);
                 record
             }

@@ -396,6 +396,9 @@ impl<O: Overlay + 'static> Repair<O> {
         if let Err(refusal) = self.node.forget_old_words() {
             tracing::warn!("can't forget old deletions: {refusal}");
         }
+        if let Err(refusal) = self.node.forget_past() {
+            tracing::warn!("can't forget what registers were for long: {refusal}");
+        }
         damaged
     }
 }

@@ -6,7 +6,7 @@
 //! address, and only the word of that tag counts.
 //!
 //! **A tombstone covers what was put before its time.** Such a copy is *dead*: it is offered to nobody, repaired by nobody, and
-//! goes when its retention is over; one that another node hands on is refused. A copy that a client puts is put now, whatever was
+//! goes when its retention is over, that of the word or the network's ([`super::retention`]), whichever is longer; one that another node hands on is refused. A copy that a client puts is put now, whatever was
 //! there before, so it lives: whoever was told that a block is stored finds it, and who lacks it fetches it.
 //!
 //! **A put and a removal at once.** A removal is announced in memory before it looks at what it removes. A put looks
@@ -21,7 +21,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use overlay::NodeId;
 use reactor::crypto::hash::sha3_256;
-use reactor::serialization::{Versioned, from_envelope, to_envelope};
+use reactor::serialization::{Content, EnvelopeError, Versioned, from_envelope, to_envelope};
 use reactor::sync::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -50,12 +50,23 @@ const BATCH: usize = 64;
 struct Told {
     /// When this node heard it, in seconds since 1970.
     received_seconds: u64,
+    /// For how long this node keeps what it deletes by it at least, whatever the word says: what it had promised then.
+    #[serde(default)]
+    kept_seconds: u32,
     word: OwnersWord,
 }
 
 impl Versioned for Told {
     const TYPE_NAME: &'static str = "hypha tombstone";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
+
+    fn upgrade(version: u32, content: Content<'_>) -> Result<Told, EnvelopeError> {
+        match version {
+            // Nothing was promised then.
+            1 => content.decode(),
+            _ => Err(content.too_old()),
+        }
+    }
 }
 
 impl Told {
@@ -63,7 +74,7 @@ impl Told {
     fn due_seconds(&self, put_seconds: u64) -> Option<u64> {
         match self.word.deletion.verdict {
             Verdict::Delete { retention_seconds, .. } if self.word.deletion.verdict.covers(put_seconds) => {
-                Some(self.received_seconds.saturating_add(retention_seconds.into()))
+                Some(self.received_seconds.saturating_add(retention_seconds.max(self.kept_seconds).into()))
             }
             _ => None,
         }
@@ -75,6 +86,8 @@ impl Told {
 pub(super) struct Held {
     put_seconds: u64,
     tag: OwnerTag,
+    /// Its content's length, as far as that can be told.
+    length: u32,
 }
 
 /// What a node remembers of deletions beside its store.
@@ -89,18 +102,23 @@ pub(super) struct Deletions {
 /// Blocks whose bytes go, and when; each once.
 #[derive(Default)]
 struct Due {
-    times: BTreeMap<Address, u64>,
+    times: BTreeMap<Address, (u64, u32)>,
     order: BTreeSet<(u64, Address)>,
+    /// Their lengths together.
+    bytes: u64,
 }
 
 impl Due {
-    fn set(&mut self, address: Address, due_seconds: Option<u64>) {
-        if let Some(before) = self.times.remove(&address) {
+    /// A block of that length goes at that time, or stays.
+    fn set(&mut self, address: Address, length: u32, due_seconds: Option<u64>) {
+        if let Some((before, length)) = self.times.remove(&address) {
             self.order.remove(&(before, address));
+            self.bytes -= u64::from(length);
         }
         if let Some(due_seconds) = due_seconds {
-            self.times.insert(address, due_seconds);
+            self.times.insert(address, (due_seconds, length));
             self.order.insert((due_seconds, address));
+            self.bytes += u64::from(length);
         }
     }
 }
@@ -112,6 +130,10 @@ struct Deciding<'a> {
 }
 
 impl Deletions {
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.due.borrow().bytes
+    }
+
     fn wait_for(&self, address: &Address) {
         while self.deciding.borrow().contains(address) {
             self.decided.wait();
@@ -244,7 +266,11 @@ impl Node {
         {
             return Err(Refusal::TooYoung { put_seconds: held.put_seconds });
         }
-        let told = Told { received_seconds: now_seconds(), word: word.clone() };
+        let kept_seconds = match deletion.verdict {
+            Verdict::Delete { .. } => self.promise_retention()?,
+            Verdict::Keep => 0,
+        };
+        let told = Told { received_seconds: now_seconds(), kept_seconds, word: word.clone() };
         let kind = kind_of(deletion.verdict);
         let other = if kind == Kind::TOMBSTONE { Kind::REPRIEVE } else { Kind::TOMBSTONE };
         // Only what frees something, or replaces what was said, may take what is kept back for that.
@@ -254,7 +280,8 @@ impl Node {
         reactor::uninterruptible(|| -> Result<(), StoreError> {
             self.store.enqueue_with(&key.in_kind(kind), to_envelope(&told).into(), options)?.wait()?;
             if let Some(held) = held {
-                self.deletions.due.borrow_mut().set(address, told.due_seconds(held.put_seconds));
+                let due = told.due_seconds(held.put_seconds);
+                self.deletions.due.borrow_mut().set(address, held.length, due);
             }
             // Durable by now is what takes its place.
             if has_other { self.store.remove(&key.in_kind(other)) } else { Ok(()) }
@@ -272,7 +299,11 @@ impl Node {
         let key = block_key(address);
         let Some(length) = self.store.length(&key) else { return Ok(None) };
         match self.store.get(&key, Some(tail_start(length)..length)) {
-            Ok(Some(tail)) => Ok(decode_tail(&tail).ok().map(|(put_seconds, tag)| Held { put_seconds, tag })),
+            Ok(Some(tail)) => Ok(decode_tail(&tail).ok().map(|(put_seconds, tag)| Held {
+                put_seconds,
+                tag,
+                length: content_length(length).unwrap_or(0),
+            })),
             // A copy that can't be read is none.
             Ok(None) | Err(StoreError::Damaged(_)) => Ok(None),
             Err(error) => Err(refusal_of(error)),
@@ -399,12 +430,14 @@ impl Node {
             Ok::<_, Refusal>(told.and_then(|told| told.due_seconds(held.put_seconds)))
         };
         // It may have been put or spoken about again meanwhile.
-        let due = self.held(address)?.map(due_of).transpose()?.flatten();
+        let held = self.held(address)?;
+        let due = held.map(due_of).transpose()?.flatten();
+        let length = held.map_or(0, |held| held.length);
         if due.is_some_and(|due| due <= now_seconds()) {
             self.store.remove(&block_key(address)).map_err(refusal_of)?;
-            self.deletions.due.borrow_mut().set(*address, None);
+            self.deletions.due.borrow_mut().set(*address, length, None);
         } else {
-            self.deletions.due.borrow_mut().set(*address, due);
+            self.deletions.due.borrow_mut().set(*address, length, due);
         }
         Ok(())
     }
@@ -427,7 +460,8 @@ impl Node {
                 return self.store.remove(&key.in_kind(Kind::TOMBSTONE)).map_err(refusal_of);
             }
             if let Some(held) = self.held(&address)?.filter(|held| held.tag == told.word.tag()) {
-                self.deletions.due.borrow_mut().set(address, told.due_seconds(held.put_seconds));
+                let due = told.due_seconds(held.put_seconds);
+                self.deletions.due.borrow_mut().set(address, held.length, due);
             }
             Ok(())
         })

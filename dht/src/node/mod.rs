@@ -12,8 +12,10 @@
 pub mod blocks;
 mod caught_up;
 pub mod deletions;
+pub mod past;
 pub mod registers;
 mod relearning;
+pub mod retention;
 pub mod stored_register;
 
 use std::cell::{Cell, RefCell};
@@ -28,12 +30,14 @@ use reactor::sync::Signal;
 use crate::address::Address;
 use crate::block::configuration::Membership;
 use crate::block::deletion::OwnersWord;
+use crate::block::mutable::SignedRecord;
 use crate::block::proposal::Proposed;
 use crate::block_store::{RegisterAddress, Usage};
 use crate::message::{
     AcceptRequest, DigestsRequest, DigestsResponse, Family, GetBlockRequest, GetBlockResponse,
     KEYS_PER_ANSWER_MAX, ListBlocksRequest, ListBlocksResponse, ListKeysRequest, ListKeysResponse, NodeSpace,
-    PrepareRequest, PutBlockRequest, Refusal, RegisterView, Storage, ViewMark, WORDS_MAX, WordKey,
+    PastEntry, PrepareRequest, PutBlockRequest, Refusal, RegisterView, Retention, Storage, ViewMark,
+    WORDS_MAX, WordKey,
 };
 use crate::paxos::Ballot;
 use crate::placement::Neighbourhood;
@@ -70,6 +74,8 @@ pub struct Node {
     gate: Gate,
     registers: Registers,
     deletions: deletions::Deletions,
+    promised: retention::Promised,
+    said_retention: Cell<u32>,
     /// Nodes near us, as repair sees them: who is responsible for what.
     neighbourhood: RefCell<Neighbourhood>,
     caught_up: RefCell<CaughtUp>,
@@ -96,6 +102,8 @@ impl Node {
             gate,
             registers: Registers::default(),
             deletions: deletions::Deletions::default(),
+            promised: retention::Promised::default(),
+            said_retention: Cell::new(0),
             neighbourhood: RefCell::new(Neighbourhood::of(own)),
             caught_up: RefCell::default(),
             replicas: Cell::new(replicas),
@@ -160,6 +168,11 @@ impl Node {
             device: usage.device,
             device_free_bytes: usage.device_free_bytes,
         }
+    }
+
+    /// The bytes of deleted blocks that it keeps yet.
+    pub fn held_bytes(&self) -> u64 {
+        self.deletions.held_bytes()
     }
 
     /// Asks repair to fetch a block.
@@ -277,6 +290,32 @@ impl Storage for Served {
     ) -> Result<Option<RegisterView>, Refusal> {
         self.0.admit(call, READ)?;
         self.0.read_register(&register)
+    }
+
+    fn list_past(
+        &self,
+        call: &CallContext,
+        register: RegisterAddress,
+        from_seconds: u64,
+    ) -> Result<Vec<PastEntry>, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.list_past(&register, from_seconds)
+    }
+
+    fn read_past(
+        &self,
+        call: &CallContext,
+        register: RegisterAddress,
+        since_seconds: u64,
+    ) -> Result<Option<SignedRecord>, Refusal> {
+        self.0.admit(call, READ)?;
+        self.0.read_past(&register, since_seconds)
+    }
+
+    fn retention(&self, call: &CallContext) -> Result<Retention, Refusal> {
+        self.0.admit(call, READ)?;
+        let (seconds, shorter) = self.0.retention()?;
+        Ok(Retention { seconds, shorter, held_bytes: self.0.held_bytes() })
     }
 
     fn retire(&self, call: &CallContext, membership: Membership) -> Result<(), Refusal> {

@@ -11,8 +11,9 @@ use overlay::NodeId;
 use reactor::serialization::{EnvelopeError, to_envelope};
 use reactor::sync::Mutex;
 
+use super::deletions::now_seconds;
 use super::relearning::DAMAGED_MAX;
-use super::stored_register::{StoredRegister, check_ballots};
+use super::stored_register::{StoredRegister, check_ballots, check_version};
 use super::{Node, refusal_of};
 use crate::block::configuration::{Configuration, Membership};
 use crate::block::mutable::{AccessList, Genesis, Invalid, Signed};
@@ -145,6 +146,7 @@ impl Node {
         let mut next = self.state_for(&membership, state.as_ref())?;
         let proposal = proposed.proposal.clone();
         check_ballots(&next, &membership, &proposal)?;
+        check_version(&next, &membership, &proposed)?;
         let known = next.acceptor.accepted.as_ref().map(|accepted| &accepted.value);
         if known != Some(&proposed) {
             check(&membership.genesis, &proposed, known)?;
@@ -175,6 +177,8 @@ impl Node {
         if promised != before {
             next.keep_promise_of(&proposal);
         }
+        next.note_since(state.as_ref(), now_seconds());
+        self.keep_past(&register, state.as_ref(), &next)?;
         if state.as_ref() != Some(&next) {
             self.persist(&register, &mut state, next)?;
         }

@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
+use super::deletions::now_seconds;
 use super::stored_register::StoredRegister;
 use crate::block::configuration::Membership;
 use crate::block::mutable::{AccessList, Signed};
@@ -74,7 +75,8 @@ impl Node {
             let next = StoredRegister::unheard(membership.genesis.clone()).retired(membership.clone());
             return self.persist(&register, &mut state, next);
         }
-        let next = relearned(membership, told)?;
+        let mut next = relearned(membership, told)?;
+        next.note_since(None, now_seconds());
         self.persist(&register, &mut state, next)?;
         self.damaged_since.borrow_mut().remove(&register);
         Ok(())

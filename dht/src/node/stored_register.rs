@@ -21,6 +21,10 @@ use crate::paxos::{Accepted, Acceptor, Ballot, Rejected};
 /// use up all rounds at once and so stop the register for good.
 const ROUND_JUMP_MAX: u64 = 1 << 32;
 
+/// How far a value's number may be beyond that of what was accepted before. A node that was away may have missed some; without
+/// this bound a writer could use up all numbers at once, and nobody's value could follow his.
+const VERSION_JUMP_MAX: u64 = 1 << 32;
+
 /// What a node keeps of a register: this, in an envelope, is the stored value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StoredRegister {
@@ -32,17 +36,20 @@ pub struct StoredRegister {
     pub acceptor: Acceptor<Proposed>,
     /// The newest list of writers that was heard of, while nothing is accepted that could be kept under it.
     pub list: Option<Signed<AccessList>>,
+    /// When this node came to have the value that it has, in seconds since 1970 by its own clock.
+    #[serde(default)]
+    pub since_seconds: u64,
 }
 
 impl Versioned for StoredRegister {
     const TYPE_NAME: &'static str = "hypha stored register";
-    const VERSION: u32 = 5;
-    const READABLE_SINCE: u32 = 5;
+    const VERSION: u32 = 6;
+    const READABLE_SINCE: u32 = 6;
 
     fn upgrade(version: u32, content: Content<'_>) -> Result<StoredRegister, EnvelopeError> {
         match version {
             // Nobody learned anything again then, and up to 4 each signature was of one statement.
-            3 | 4 => content.decode(),
+            3..=5 => content.decode(),
             _ => Err(content.too_old()),
         }
     }
@@ -64,6 +71,21 @@ impl StoredRegister {
             promise: None,
             acceptor: Acceptor::default(),
             list: None,
+            since_seconds: 0,
+        }
+    }
+
+    /// The value that it has, and since when; `None` if that is none.
+    pub(super) fn value_since(&self) -> Option<(u64, &Proposed)> {
+        self.acceptor.accepted.as_ref().map(|accepted| (self.since_seconds, &accepted.value))
+    }
+
+    /// Notes that it has the value that it has since `now`, unless `before` had it.
+    pub(super) fn note_since(&mut self, before: Option<&StoredRegister>, now_seconds: u64) {
+        let hash = |state: &StoredRegister| state.value_since().map(|(_, value)| value.record.hash());
+        match before {
+            Some(before) if hash(before) == hash(self) => self.since_seconds = before.since_seconds,
+            _ => self.since_seconds = now_seconds,
         }
     }
 
@@ -197,6 +219,24 @@ impl StoredRegister {
     }
 }
 
+/// Checks that a value's number is not too far ahead of what the node has accepted: in the first epoch, where it may have
+/// nothing yet, ahead of the beginning.
+pub(super) fn check_version(
+    state: &StoredRegister,
+    asked: &Membership,
+    proposed: &Proposed,
+) -> Result<(), Refusal> {
+    let before = match &state.acceptor.accepted {
+        Some(accepted) => accepted.value.record.header.version,
+        None if asked.epoch() == 0 => 0,
+        None => return Ok(()),
+    };
+    match proposed.record.header.version > before.saturating_add(VERSION_JUMP_MAX) {
+        true => Err(Refusal::Bounds(format!("a value is at most {VERSION_JUMP_MAX} versions ahead"))),
+        false => Ok(()),
+    }
+}
+
 /// Checks that a proposal's ballots are of the epoch in which it is made, and not too far ahead; and that an epoch's first
 /// value is the one that was sealed. No value goes by a list of writers that is older than the one that the epoch began with.
 pub(super) fn check_ballots(
@@ -273,7 +313,7 @@ mod tests {
             assert_eq!(read.proposed().unwrap().verify(&genesis, None), Ok(()));
             assert_eq!(read.promise.unwrap().verify_by(&owner.public_key()), Ok(()));
             let at = bytes.windows(8).position(|bytes| bytes == b"register").unwrap() + 8;
-            assert_eq!(bytes[at..at + 2], [5, 5], "the program of before knows 4, and leaves it alone");
+            assert_eq!(bytes[at..at + 2], [6, 6], "the program of before knows 5, and leaves it alone");
             bytes[at..at + 2].copy_from_slice(&[4, 4]);
             assert_eq!(StoredRegister::decode(&bytes).unwrap(), kept);
         }

@@ -62,6 +62,9 @@ impl<O: Overlay + 'static> Repair<O> {
             tracing::warn!("can't find out which deleted blocks are still there: {refusal}");
         }
         loop {
+            if let Err(refusal) = self.node.look_at_retention() {
+                tracing::warn!("can't look for how long deleted blocks are to be kept: {refusal}");
+            }
             if let Err(refusal) = self.node.remove_all_due() {
                 tracing::warn!("can't remove deleted blocks now: {refusal}");
             }

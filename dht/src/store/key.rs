@@ -24,6 +24,8 @@ impl Kind {
     pub const TOMBSTONE: Kind = Kind(4);
     /// Deletions taken back: that a block stays by its owner's word.
     pub const REPRIEVE: Kind = Kind(5);
+    /// What registers' values were, by register and time.
+    pub const PAST: Kind = Kind(6);
 }
 
 /// The name of one stored value. Keys order by kind, then by address as a big-endian number.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use overlay::NodeId;
 use reactor::crypto::Identity;
 use reactor::crypto::PublicKey;
+use reactor::sim::{self, SimConfig};
 
 use super::*;
 use crate::block::deletion::{DeletionGrant, Speaker};
@@ -293,7 +294,7 @@ fn a_crash_between_the_tombstone_and_the_removal_is_made_good_at_the_next_start(
         let store: Rc<dyn Store> = Rc::new(MemoryStore::new());
         let first = node_on(&store);
         let (address, _) = put_long_ago(&first, 1);
-        let told = Told { received_seconds: 5, word: said_by(1, address, 0, delete(0)) };
+        let told = Told { received_seconds: 5, kept_seconds: 0, word: said_by(1, address, 0, delete(0)) };
         store.put(&word_key(&address, &tag()).in_kind(Kind::TOMBSTONE), to_envelope(&told).into()).unwrap();
         // And one between a reprieve and the removal of the tombstone.
         let (kept, content) = put_long_ago(&first, 2);
@@ -301,7 +302,7 @@ fn a_crash_between_the_tombstone_and_the_removal_is_made_good_at_the_next_start(
             (word_key(&kept, &tag()).in_kind(Kind::TOMBSTONE), 9, delete(0)),
             (word_key(&kept, &tag()).in_kind(Kind::REPRIEVE), 3, Verdict::Keep),
         ] {
-            let told = Told { received_seconds: 5, word: said_by(1, kept, age_ms, verdict) };
+            let told = Told { received_seconds: 5, kept_seconds: 0, word: said_by(1, kept, age_ms, verdict) };
             store.put(&key, to_envelope(&told).into()).unwrap();
         }
         let again = node_on(&store);
@@ -320,7 +321,8 @@ fn words_are_forgotten_when_they_mean_nothing_any_more() {
         let node = node_on(&store);
         for (number, age_ms) in [(1, LIFETIME_SECONDS * 1000 + 5000), (2, LIFETIME_SECONDS * 1000 - 60_000)] {
             let address = block(number).0;
-            let told = Told { received_seconds: 5, word: said_by(1, address, age_ms, delete(0)) };
+            let told =
+                Told { received_seconds: 5, kept_seconds: 0, word: said_by(1, address, age_ms, delete(0)) };
             store
                 .put(&word_key(&address, &tag()).in_kind(Kind::TOMBSTONE), to_envelope(&told).into())
                 .unwrap();
@@ -355,5 +357,49 @@ fn blocks_are_listed_by_their_tag_in_pages_without_the_deleted() {
         assert_eq!(listed, expected);
         let half = ListBlocksRequest { tag: tag(), from: expected[10], to: expected[20] };
         assert_eq!(node.list_blocks(&half).unwrap().blocks.len(), 11);
+    });
+}
+
+#[test]
+fn whoever_has_a_block_deleted_its_bytes_stay_for_the_retention_and_the_owner_takes_it_back() {
+    sim::run(1, SimConfig::default(), |_| {
+        let day = 24 * 3600;
+        let store = Rc::new(MemoryStore::new()) as Rc<dyn Store>;
+        let node = node_on(&store);
+        node.say_retention(7 * day);
+        let (gone, content) = put_long_ago(&node, 1);
+        let (needed, _) = put_long_ago(&node, 2);
+        let told = put_long_ago(&node, 3).0;
+        reactor::sleep(Duration::from_secs(3600));
+        // The worst that a thief of the owner's key can say: at once, a day ago, and again.
+        for age_ms in [CLOCK_BEHIND_MS - 1000, 0] {
+            for address in [gone, needed] {
+                node.hear(&said_by(1, address, age_ms, delete(0))).unwrap();
+            }
+        }
+        assert_eq!(node.held_bytes(), 2 * content.len() as u64);
+        // And what another node passes on, that was said long ago.
+        node.learn(&said_by(1, told, 30 * u64::from(day) * 1000, delete(0))).unwrap();
+        // That the owner says another retention since changes nothing of it.
+        node.say_retention(0);
+        node.look_at_retention().unwrap();
+        reactor::sleep(Duration::from_secs(u64::from(7 * day) - 60));
+        node.remove_all_due().unwrap();
+        // Also after a restart.
+        let node = node_on(&store);
+        node.find_due().unwrap();
+        node.remove_all_due().unwrap();
+        for address in [gone, needed, told] {
+            assert!(node.is_dead(&address) == Ok(true) && node.get_block(&address, None).is_ok());
+        }
+        node.hear(&said_by(1, needed, 0, Verdict::Keep)).unwrap();
+        assert_eq!(node.held_bytes(), 2 * content.len() as u64);
+        reactor::sleep(Duration::from_secs(120));
+        node.remove_all_due().unwrap();
+        assert!(!node.has_block(&gone) && !node.has_block(&told) && node.held_bytes() == 0);
+        assert!(node.has_block(&needed) && node.is_dead(&needed) == Ok(false));
+        // The shorter one is in force by now.
+        node.hear(&said_by(1, needed, 0, delete(0))).unwrap();
+        assert!(!node.has_block(&needed));
     });
 }

@@ -1,0 +1,224 @@
+//! What the values of a register were: what a writer's key that was stolen does not take away.
+//!
+//! Whoever may write may write anything, and the newest value is all that a register is. So its keepers keep beside it some of
+//! those that were the newest within the retention ([`super::retention`]): the blocks that such a value reaches are on the nodes as
+//! long, whoever deleted them since, and its owner goes back to it by a swap like any other.
+//!
+//! **Which ones, a writer has no say in.** Of each *slot*, a thousandth of the retention by this node's clock, which is ten minutes of a
+//! week, the last value is kept that was accepted in it. Beside it the one after which, in that slot, another writer came first:
+//! as a rule that is the one right before an attack. However many commits somebody makes, and in whichever ballots and versions, what was
+//! the newest at the end of a slot before his first is kept for the whole retention, and their count has a bound. Whoever
+//! prepares for it may have what others committed in the same slot before be lost.
+//!
+//! It costs one more write for each slot in which something was accepted, or two where several write. If the disk does not take
+//! that, the new value is refused: so a full disk loses none either.
+//!
+//! Values are kept as their writers signed them, with the list of writers that they went by: any reader can verify them. When
+//! one was accepted, this node says, and nobody else can tell. Not here: which of them a reader wants.
+
+use reactor::serialization::{Versioned, from_envelope, to_envelope};
+use serde::{Deserialize, Serialize};
+
+use super::deletions::now_seconds;
+use super::stored_register::StoredRegister;
+use super::{Node, refusal_of};
+use crate::block::mutable::SignedRecord;
+use crate::block_store::RegisterAddress;
+use crate::message::{PastEntry, Refusal};
+use crate::store::{Key, Kind, PutOptions, StoreError};
+
+/// How many values one answer lists: some 150 bytes each, and a read of the disk.
+pub const PAST_LISTED_MAX: usize = 128;
+
+/// Into how many slots the retention is cut: two values of each, of some 2 KiB if they are a drive's roots, are 4 MiB.
+const SLOT_COUNT: u64 = 1008;
+
+/// How many are kept of one register at most, however the clock goes.
+const KEPT_MAX: usize = 2 * SLOT_COUNT as usize + 16;
+
+/// Keys looked at between two yields.
+const BATCH: usize = 256;
+
+/// How many bytes of a register's address its values' keys begin with; the time follows.
+const PREFIX_BYTES: usize = 24;
+
+/// A value as it lies in the store.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    since_seconds: u64,
+    record: SignedRecord,
+}
+
+impl Versioned for Kept {
+    const TYPE_NAME: &'static str = "hypha past value";
+    const VERSION: u32 = 1;
+}
+
+/// How long a slot is.
+fn slot_seconds(retention_seconds: u32) -> u64 {
+    u64::from(retention_seconds).div_ceil(SLOT_COUNT).max(1)
+}
+
+/// Of the values that were accepted at `times`, in order, the last of which was replaced at `now`: those that need not be kept any more.
+fn superfluous(times: &[u64], now: u64, retention_seconds: u32) -> Vec<u64> {
+    let begin = now.saturating_sub(retention_seconds.into());
+    let slot = |time: &u64| time / slot_seconds(retention_seconds);
+    let is_superfluous = |(index, time): (usize, &u64)| {
+        let is_over = times.get(index + 1).copied().unwrap_or(now) < begin;
+        // After a retention that was shorter there are more to a slot: the first stays, too, which may be another writer's.
+        let before = index.checked_sub(1).map(|index| slot(&times[index]));
+        let is_between = before == Some(slot(time)) && times.get(index + 1).map(slot) == Some(slot(time));
+        (is_over || is_between || times.len() - index > KEPT_MAX).then_some(*time)
+    };
+    times.iter().enumerate().filter_map(is_superfluous).collect()
+}
+
+fn key(register: &RegisterAddress, since_seconds: u64) -> Key {
+    let mut address = register.0;
+    address[PREFIX_BYTES..].copy_from_slice(&since_seconds.to_be_bytes());
+    Key::new(Kind::PAST, address)
+}
+
+fn time_of(key: &Key) -> u64 {
+    let (_, time) = key.address.split_last_chunk::<8>().expect("an address is longer");
+    u64::from_be_bytes(*time)
+}
+
+impl Node {
+    /// Keeps the value that `next` takes the place of, if it is to be kept, before it is gone.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk, once for each slot.
+    pub(super) fn keep_past(
+        &self,
+        register: &RegisterAddress,
+        before: Option<&StoredRegister>,
+        next: &StoredRegister,
+    ) -> Result<(), Refusal> {
+        let Some((since, accepted)) = before.and_then(StoredRegister::value_since) else { return Ok(()) };
+        let Some((_, newer)) = next.value_since() else { return Ok(()) };
+        if newer.record.hash() == accepted.record.hash() {
+            return Ok(());
+        }
+        let retention = self.promise_retention()?;
+        if retention == 0 {
+            return Ok(());
+        }
+        let (now, slot) = (now_seconds(), slot_seconds(retention));
+        let is_last_of_slot = since / slot != now / slot;
+        let is_of_another = newer.record.header.writer != accepted.record.header.writer;
+        let is_first_such = || self.past_times(register, now - now % slot, 1).is_empty();
+        let is_kept = is_last_of_slot || (is_of_another && is_first_such());
+        if !is_kept {
+            return Ok(());
+        }
+        let kept = Kept { since_seconds: since, record: accepted.record.clone() };
+        // It keeps somebody from taking things away, and there are few of them.
+        let options = PutOptions { may_use_reserve: true, ..PutOptions::default() };
+        let put =
+            || self.store.enqueue_with(&key(register, since), to_envelope(&kept).into(), options)?.wait();
+        reactor::uninterruptible(put).map_err(refusal_of)?;
+        for time in superfluous(&self.past_times(register, 0, usize::MAX), now, retention) {
+            // If one is there for longer, no harm is done.
+            drop(self.store.enqueue_remove(&key(register, time)));
+        }
+        Ok(())
+    }
+
+    /// When the values were accepted that are kept of a register, from that time on, the oldest first.
+    fn past_times(&self, register: &RegisterAddress, from_seconds: u64, count_max: usize) -> Vec<u64> {
+        let keys = self.store.keys(&key(register, from_seconds), count_max.min(2 * KEPT_MAX));
+        let is_its =
+            |key: &&Key| key.kind == Kind::PAST && key.address[..PREFIX_BYTES] == register.0[..PREFIX_BYTES];
+        keys.iter().take_while(is_its).map(time_of).collect()
+    }
+
+    /// Forgets what was replaced longer ago than the retention, also of registers in which nothing is accepted any more: of
+    /// these the last one stays.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk; it lets others run now and then.
+    pub fn forget_past(&self) -> Result<(), Refusal> {
+        let begin = now_seconds().saturating_sub(self.retention()?.0.into());
+        let (mut from, mut before) = (Some(Key::first(Kind::PAST)), None::<Key>);
+        while let Some(start) = from {
+            let keys = self.store.keys(&start, BATCH);
+            for key in keys.iter().filter(|key| key.kind == Kind::PAST) {
+                let is_of_one = |before: &Key| before.address[..PREFIX_BYTES] == key.address[..PREFIX_BYTES];
+                if let Some(before) = before.filter(is_of_one)
+                    && time_of(key) < begin
+                {
+                    self.store.remove(&before).map_err(refusal_of)?;
+                }
+                before = Some(*key);
+            }
+            from = keys.last().and_then(Key::next).filter(|key| key.kind == Kind::PAST);
+            reactor::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Lists what a register's values were that this node accepted at that time or later, the oldest first: at most
+    /// [`PAST_LISTED_MAX`]. What can't be read is left out.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk.
+    pub fn list_past(
+        &self,
+        register: &RegisterAddress,
+        from_seconds: u64,
+    ) -> Result<Vec<PastEntry>, Refusal> {
+        let times = self.past_times(register, from_seconds, PAST_LISTED_MAX);
+        let entry = |since_seconds: u64| -> Result<Option<PastEntry>, Refusal> {
+            let record = self.read_past(register, since_seconds)?;
+            Ok(record.map(|record| PastEntry {
+                since_seconds,
+                version: record.header.version,
+                header_hash: record.hash(),
+                writer: record.header.writer,
+            }))
+        };
+        times.into_iter().filter_map(|time| entry(time).transpose()).collect()
+    }
+
+    /// The value that was accepted then, if it is kept.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// For the disk.
+    pub fn read_past(
+        &self,
+        register: &RegisterAddress,
+        since_seconds: u64,
+    ) -> Result<Option<SignedRecord>, Refusal> {
+        let stored = match self.store.get(&key(register, since_seconds), None) {
+            Err(StoreError::Damaged(_)) => None,
+            stored => stored.map_err(refusal_of)?,
+        };
+        let kept = stored.and_then(|bytes| from_envelope::<Kept>(&bytes).ok());
+        Ok(kept.map(|kept| kept.record).filter(|record| record.header.address == *register))
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    /// Has it show another value.
+    pub(crate) fn put_past(&self, register: &RegisterAddress, since_seconds: u64, record: SignedRecord) {
+        let kept = Kept { since_seconds, record };
+        self.store.put(&key(register, since_seconds), to_envelope(&kept).into()).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests;

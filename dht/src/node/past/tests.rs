@@ -1,0 +1,214 @@
+//! Which values a keeper keeps, whatever a writer does.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use overlay::NodeId;
+use reactor::crypto::Identity;
+use reactor::sim::{self, SimConfig};
+
+use super::*;
+use crate::block::mutable::{Genesis, Signed};
+use crate::block::proposal::Proposed;
+use crate::message::AcceptRequest;
+use crate::node::Gate;
+use crate::paxos::{Ballot, ProposerId};
+use crate::store::MemoryStore;
+
+const DAY: u32 = 24 * 3600;
+const NOW: u64 = 100 * 24 * 3600;
+
+/// What is left of values that were accepted at `times`, in order, if each is kept as it is replaced.
+fn kept_of(times: impl Iterator<Item = u64>, retention: impl Fn(u64) -> u32) -> Vec<u64> {
+    let (mut kept, mut since) = (Vec::new(), None);
+    for now in times {
+        let slot = slot_seconds(retention(now));
+        if let Some(since) = since.filter(|since| since / slot != now / slot) {
+            kept.push(since);
+            let gone = superfluous(&kept, now, retention(now));
+            kept.retain(|time| !gone.contains(time));
+        }
+        since = Some(now);
+    }
+    kept.extend(since);
+    kept
+}
+
+#[test]
+fn what_was_the_newest_at_any_time_of_the_retention_is_there_to_the_slot() {
+    for (retention, step) in [(DAY, 7), (7 * DAY, 60), (14 * DAY, 700), (14 * DAY, 5000)] {
+        let first = NOW - 20 * u64::from(DAY);
+        // It was shorter at first.
+        let at = |now| if now < NOW - 2 * u64::from(retention) { retention / 2 } else { retention };
+        let kept = kept_of((first..NOW).step_by(step), at);
+        let (begin, slot) = (NOW - u64::from(retention), slot_seconds(retention));
+        for moment in (begin..NOW).step_by(997) {
+            let nearest = kept.iter().rev().find(|time| **time <= moment);
+            let nearest = nearest.unwrap_or_else(|| panic!("nothing from before {moment}"));
+            assert!(
+                moment - nearest <= slot + step as u64,
+                "{nearest} for {moment} of {retention} by {step}"
+            );
+        }
+        assert!(kept.iter().all(|time| *time + slot + 2 * step as u64 > begin));
+        assert!(kept.len() <= 1008 + 4, "{}", kept.len());
+    }
+}
+
+#[test]
+fn a_longer_retention_has_longer_slots_and_of_each_the_first_and_the_last_stay() {
+    let times: Vec<u64> = (0..10).map(|number| NOW + 60 * number).collect();
+    let gone = superfluous(&times, NOW + 600, 7 * DAY);
+    assert_eq!(gone, times[1..9]);
+}
+
+#[test]
+fn what_is_kept_has_a_bound_however_the_clock_goes() {
+    // As if it had been ahead for long.
+    let times: Vec<u64> = (0..KEPT_MAX as u64 + 10).map(|number| NOW + number * 1000).collect();
+    let gone = superfluous(&times, NOW, DAY);
+    assert_eq!(gone, times[..10], "the oldest go");
+    assert!(superfluous(&[], NOW, DAY).is_empty());
+    assert!(superfluous(&[NOW + 5], NOW, DAY).is_empty(), "a clock was ahead");
+}
+
+struct Story {
+    node: Rc<Node>,
+    genesis: Signed<Genesis>,
+    last: Option<SignedRecord>,
+    round: u64,
+}
+
+const OWNER: u8 = 1;
+const THIEF: u8 = 2;
+
+fn identity(number: u8) -> Identity {
+    Identity::from_seed(&[number; 32])
+}
+
+impl Story {
+    fn new(retention: u32) -> Story {
+        let store = Rc::new(MemoryStore::new());
+        let node = Node::new(NodeId([1; 32]), store, Gate::Open, 1);
+        node.say_retention(retention);
+        let writers = vec![identity(THIEF).public_key()];
+        let genesis = Genesis::sign(&identity(OWNER), [5; 32], vec![NodeId([1; 32])], writers);
+        Story { node, genesis, last: None, round: 0 }
+    }
+
+    fn register(&self) -> RegisterAddress {
+        self.genesis.register()
+    }
+
+    fn propose(&mut self, writer: u8, record: &SignedRecord) -> Result<(), Refusal> {
+        self.round += 1;
+        let ballot = Ballot { round: self.round, proposer: ProposerId([writer; 16]), ..Ballot::ZERO };
+        let proposed = Proposed::sign(&identity(writer), ballot, record.clone(), None);
+        let request = AcceptRequest { membership: self.genesis.clone().into(), proposed };
+        self.node.accept(request).map(drop)
+    }
+
+    fn commit(&mut self, writer: u8, content: &'static [u8]) -> SignedRecord {
+        let content = Bytes::from_static(content);
+        let record =
+            SignedRecord::sign(&identity(writer), self.register(), self.last.as_ref(), None, content);
+        self.propose(writer, &record).unwrap();
+        self.last = Some(record.clone());
+        record
+    }
+
+    fn past(&self) -> Vec<PastEntry> {
+        self.node.list_past(&self.register(), 0).unwrap()
+    }
+}
+
+/// Runs in virtual time.
+fn simulated(story: impl FnOnce() + Send) {
+    sim::run(1, SimConfig::default(), |_| story());
+}
+
+#[test]
+fn a_thief_that_commits_without_end_pushes_nothing_out() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        story.commit(OWNER, b"first");
+        reactor::sleep(std::time::Duration::from_secs(3600));
+        let good = story.commit(OWNER, b"what was good");
+        let before = good.header.version;
+        for _ in 0..50 {
+            (0..20).for_each(|_| drop(story.commit(THIEF, b"nothing")));
+            reactor::sleep(std::time::Duration::from_secs(90));
+        }
+        let past = story.past();
+        assert!(past.len() < 20, "{}", past.len());
+        let entry = past.iter().find(|entry| entry.version == before).expect("it is there");
+        assert_eq!((entry.header_hash, entry.writer), (good.hash(), identity(OWNER).public_key()));
+        let read = story.node.read_past(&story.register(), entry.since_seconds).unwrap().unwrap();
+        assert_eq!((&read, read.verify(&story.genesis, None)), (&good, Ok(())));
+        // Until the retention is over.
+        reactor::sleep(std::time::Duration::from_secs(8 * u64::from(DAY)));
+        story.commit(THIEF, b"nothing");
+        story.commit(OWNER, b"nothing");
+        assert!(story.past().iter().all(|entry| entry.version != before));
+    });
+}
+
+#[test]
+fn a_rival_of_the_newest_value_and_one_that_follows_nothing_take_no_other_away() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let first = story.commit(OWNER, b"first");
+        let good = story.commit(OWNER, b"what was good");
+        let thief = identity(THIEF);
+        let rival =
+            SignedRecord::sign(&thief, story.register(), Some(&first), None, Bytes::from_static(b"no"));
+        story.propose(THIEF, &rival).unwrap();
+        assert!(story.past().iter().any(|entry| entry.header_hash == good.hash()));
+    });
+}
+
+#[test]
+fn nobody_uses_up_the_numbers_of_values() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let good = story.commit(OWNER, b"what was good");
+        let mut header = (*good.header).clone();
+        (header.version, header.previous) = (u64::MAX - 1, Some(good.hash()));
+        header.writer = identity(THIEF).public_key();
+        let last = SignedRecord { header: Signed::sign(&identity(THIEF), header), ..good };
+        assert!(matches!(story.propose(THIEF, &last), Err(Refusal::Bounds(_))));
+        story.commit(OWNER, b"and so on");
+    });
+}
+
+#[test]
+fn without_a_retention_nothing_is_kept() {
+    simulated(|| {
+        let mut story = Story::new(0);
+        story.commit(OWNER, b"first");
+        reactor::sleep(std::time::Duration::from_secs(3600));
+        story.commit(OWNER, b"second");
+        assert_eq!(story.past(), []);
+    });
+}
+
+#[test]
+fn what_is_over_goes_also_where_nothing_is_accepted_any_more() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        for _ in 0..5 {
+            story.commit(OWNER, b"something");
+            reactor::sleep(std::time::Duration::from_secs(u64::from(DAY)));
+        }
+        let all = story.past();
+        story.node.forget_past().unwrap();
+        assert_eq!((all.len(), story.past()), (4, all.clone()));
+        // The second was the newest until the third came, seven days ago but for some seconds.
+        reactor::sleep(std::time::Duration::from_secs(4 * u64::from(DAY) - 60));
+        story.node.forget_past().unwrap();
+        assert_eq!(story.past(), all[1..]);
+        reactor::sleep(std::time::Duration::from_secs(30 * u64::from(DAY)));
+        story.node.forget_past().unwrap();
+        assert_eq!(story.past(), all[3..]);
+    });
+}
