@@ -76,9 +76,59 @@ pub fn change_readers(
     change: ReadersChange<'_>,
     swap: &dyn Fn(HeaderHash, Bytes) -> Result<Record, SwapError>,
 ) -> Result<(), SharingError> {
+    let newest = |record: &Record| Ok(open_root(&record.payload, record.version, &keys.secret)?);
+    follow(store, keys, author, &newest, change, swap)
+}
+
+/// Puts the tree of `past` in the place of the newest one, be that of a root or of anything else: a writer may have put there what
+/// opens to nobody, or to himself alone. The volume is then what it was, with its snapshots of then; versions go on. Otherwise
+/// as [`change_readers`], and what `change` is asked of is the list of then.
+///
+/// A collection of garbage that is under way ends by it, without deleting. One that was let through since is remembered; where the newest
+/// root can't tell, it is taken that there was one: then whoever stores something that he holds from before stores it anew.
+///
+/// # Errors
+///
+/// As [`change_readers`].
+///
+/// # Suspends
+///
+/// Until the new root is durable.
+pub fn put_back(
+    store: &dyn BlockStore,
+    keys: &VolumeKeys,
+    author: &str,
+    past: &Root,
+    change: ReadersChange<'_>,
+    swap: &dyn Fn(HeaderHash, Bytes) -> Result<Record, SwapError>,
+) -> Result<(), SharingError> {
+    let basis = |newest: &Record| {
+        let opened = open_root(&newest.payload, newest.version, &keys.secret);
+        let let_through = opened.map_or(newest.version, |root| root.charter.let_through());
+        let mut root = past.clone();
+        root.charter.set_collection(None);
+        if let_through > root.charter.let_through() {
+            root.charter.let_collection_through(let_through);
+        }
+        Ok(root)
+    };
+    // It is written in any case, also if the readers stay as they were.
+    let change = |charter: &mut Charter| change(charter).map(|_| true);
+    follow(store, keys, author, &basis, &change, swap)
+}
+
+/// Has what `basis` makes of the newest value follow that, with the readers that `change` makes of its.
+fn follow(
+    store: &dyn BlockStore,
+    keys: &VolumeKeys,
+    author: &str,
+    basis: &dyn Fn(&Record) -> Result<Root, SharingError>,
+    change: ReadersChange<'_>,
+    swap: &dyn Fn(HeaderHash, Bytes) -> Result<Record, SwapError>,
+) -> Result<(), SharingError> {
     let mut newest = store.read(&keys.register)?.ok_or(SharingError::Missing)?;
     for _ in 0..TRIES {
-        let root = open_root(&newest.payload, newest.version, &keys.secret)?;
+        let root = basis(&newest)?;
         let flags = root.charter.features.unwritable();
         if flags != 0 {
             return Err(SharingError::Newer { flags });
@@ -198,6 +248,46 @@ mod tests {
                 assert_eq!(story.open(gone), Err(RootError::NotAReader));
             }
             assert_eq!(story.open(&stays).unwrap().tree, story.open(&story.keys.secret).unwrap().tree);
+        });
+    }
+
+    #[test]
+    fn what_was_is_put_back_over_whatever_a_writer_has_put_there_since() {
+        reactor::run(|| {
+            let story = Story::new();
+            let register = story.keys.register;
+            let read = || story.store.read(&register).unwrap().unwrap();
+            let volume = Volume::open(story.store.clone(), story.keys.clone(), Options::default()).unwrap();
+            let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
+            volume.make_directory(Inode::ROOT, b"kept", 0o755, &credentials).unwrap();
+            volume.close().stored().unwrap();
+            let good = story.open(&story.keys.secret).unwrap();
+            let swap = |expected, payload| story.store.compare_and_swap(&register, Some(expected), payload);
+            let thief = X25519Secret::generate();
+            let to_himself = |version| {
+                let charter = Charter { readers: vec![thief.public()], ..good.charter.clone() };
+                RootSealer::new().seal(&Root { charter, version, tree: None, ..good.clone() })
+            };
+            let newer = |version| {
+                let mut root = Root { version, ..good.clone() };
+                root.charter.features.incompatible |= 1 << 60;
+                RootSealer::new().seal(&root)
+            };
+            let empty = |version| RootSealer::new().seal(&Root { version, tree: None, ..good.clone() });
+            let garbage = |_| Bytes::from_static(b"pay me");
+            let attacks: [&dyn Fn(u64) -> Bytes; 4] = [&to_himself, &newer, &empty, &garbage];
+            for attack in attacks {
+                let before = read();
+                swap(before.header_hash, attack(before.version + 1)).unwrap();
+                put_back(&*story.store, &story.keys, "owner", &good, &|_| Ok(false), &swap).unwrap();
+                let root = story.open(&story.keys.secret).unwrap();
+                assert_eq!((root.tree, root.version), (good.tree, before.version + 2));
+                assert!(root.charter.collection().is_none());
+            }
+            let volume = Volume::open(story.store.clone(), story.keys.clone(), Options::default()).unwrap();
+            assert!(volume.lookup(Inode::ROOT, b"kept").is_ok());
+            volume.make_directory(Inode::ROOT, b"and so on", 0o755, &credentials).unwrap();
+            volume.close().stored().unwrap();
         });
     }
 

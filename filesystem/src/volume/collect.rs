@@ -89,6 +89,11 @@ pub struct Roots {
 }
 
 impl Roots {
+    /// What this root alone reaches.
+    pub fn of(root: &Root) -> Roots {
+        Roots { trees: root.tree.into_iter().collect(), kept: BTreeSet::new() }
+    }
+
     /// Whether an object is in use although the trees may not reach it.
     pub fn keep(&self, address: &Address) -> bool {
         self.kept.contains(&short(&address.0))
@@ -163,7 +168,7 @@ impl Volume {
     /// While the register is read.
     pub fn roots_in_use(&self) -> Result<Roots, CollectError> {
         let (root, _) = self.newest_root()?;
-        Ok(Roots { trees: root.tree.into_iter().collect(), kept: BTreeSet::new() })
+        Ok(Roots::of(&root))
     }
 
     /// Begins a collection: puts its mark into the root. Only what the nodes were seen to hold *before* may be deleted by it.

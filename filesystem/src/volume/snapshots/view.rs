@@ -5,7 +5,10 @@
 
 use std::rc::Rc;
 
+use dht::BlockStore;
+
 use super::{Snapshot, SnapshotError};
+use crate::access::{Charter, Root, VolumeKeys};
 use crate::errno::Errno;
 use crate::format::{Key, Pointer};
 use crate::operations::{Attributes, Inode};
@@ -28,21 +31,51 @@ impl Volume {
     ///
     /// While nodes are fetched.
     pub fn view(&self, snapshot: &Snapshot) -> Result<Rc<Volume>, Errno> {
-        let tree: Pointer = snapshot.record.tree;
+        let (tree, version): (Pointer, u64) = (snapshot.record.tree, snapshot.record.version);
+        let charter = self.state.borrow().charter.clone();
+        let (store, keys) = (self.store.clone(), self.keys.clone());
+        let cache_bytes = self.state.borrow().cache.size_bytes_max() / VIEW_SHARE;
+        let options = Options { cache_bytes, ..self.options.clone() };
+        Volume::view_of(store, keys, &options, charter, (Some(tree), version))
+    }
+
+    /// Returns the volume as it was with a root that need not be its newest, for reading.
+    ///
+    /// # Errors
+    ///
+    /// If its tree can't be read.
+    ///
+    /// # Suspends
+    ///
+    /// While nodes are fetched.
+    pub fn as_of(
+        store: Rc<dyn BlockStore>,
+        keys: VolumeKeys,
+        options: &Options,
+        root: &Root,
+    ) -> Result<Rc<Volume>, Errno> {
+        Volume::view_of(store, keys, options, root.charter.clone(), (root.tree, root.version))
+    }
+
+    fn view_of(
+        store: Rc<dyn BlockStore>,
+        keys: VolumeKeys,
+        options: &Options,
+        charter: Charter,
+        (tree, version): (Option<Pointer>, u64),
+    ) -> Result<Rc<Volume>, Errno> {
         let options = Options {
-            cache_bytes: CACHE_BYTES.min(self.state.borrow().cache.size_bytes_max() / VIEW_SHARE),
+            cache_bytes: CACHE_BYTES.min(options.cache_bytes),
             watch_interval: None,
             journal_directory: None,
             write_back: false,
             read_only: true,
-            ..self.options.clone()
+            ..options.clone()
         };
-        let charter = self.state.borrow().charter.clone();
-        let view = Volume::new(self.store.clone(), self.keys.clone(), options, charter, Some(tree));
         // Only a journal can fail, and it has none.
-        let view = view.map_err(|_| Errno::EIO)?;
-        view.version.set(snapshot.record.version);
-        let truncations = view.read_truncations(Some(tree))?;
+        let view = Volume::new(store, keys, options, charter, tree).map_err(|_| Errno::EIO)?;
+        view.version.set(version);
+        let truncations = view.read_truncations(tree)?;
         view.state.borrow_mut().take_truncations(truncations);
         Ok(view)
     }
