@@ -77,7 +77,12 @@ pub(crate) fn leave_for(
 
 /// Whether `--at` takes `text` for a time, so that it can't be a snapshot's name.
 pub(crate) fn is_time(text: &str) -> bool {
-    latest(text, Time::now().seconds).is_some()
+    last_second(text).is_some()
+}
+
+/// Returns the last second that `text` includes, since 1970; `None` if it is no time.
+pub(crate) fn last_second(text: &str) -> Option<i64> {
+    latest(text, Time::now().seconds)
 }
 
 /// Of several taken in that second, the last.

@@ -10,6 +10,7 @@ mod keys;
 mod membership;
 mod netcheck;
 mod node;
+mod past;
 mod pins;
 mod relay;
 mod says;
@@ -30,6 +31,7 @@ pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretO
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
+pub(crate) use past::{Past, Retention, Rollback};
 pub(crate) use pins::{PinOptions, PinsOptions};
 pub(crate) use relay::{RelayOption, Relaying};
 pub(crate) use says::NodeSays;
@@ -139,6 +141,12 @@ pub(crate) enum Command {
     History(History),
     /// Bring a file or a directory back as a snapshot has it; what is there is kept beside it
     Restore(Restore),
+    /// Show for how long the nodes keep what is deleted, whoever deletes it, or set it
+    Retention(Retention),
+    /// List what the drive was, as the nodes keep it, whatever writers have done since
+    Past(Past),
+    /// Have the drive be what it was
+    Rollback(Rollback),
     /// Show which nodes keep the drive's root, put another in the place of one, or do without one
     Node(Node),
     /// Print a ticket with which another machine can join
@@ -195,6 +203,9 @@ impl Command {
             Command::Diff(options) => &mut options.client.home.home,
             Command::History(options) => &mut options.client.home.home,
             Command::Restore(options) => &mut options.client.home.home,
+            Command::Retention(options) => &mut options.home.home,
+            Command::Past(options) => &mut options.client.home.home,
+            Command::Rollback(options) => &mut options.home.home,
             Command::Node(options) => &mut options.client_mut().home.home,
             Command::Invite(options) => &mut options.home.home,
             Command::Join(options) => &mut options.home.home,
@@ -226,6 +237,7 @@ impl Command {
             | Command::Diff(Diff { client, .. })
             | Command::History(History { client, .. })
             | Command::Restore(Restore { client, .. })
+            | Command::Past(Past { client, .. })
             | Command::Share(Share { client, .. })
             | Command::Unshare(Unshare { client, .. })
             | Command::Access(AccessOptions { client, .. }) => Some(client),
@@ -238,6 +250,8 @@ impl Command {
             | Command::Join(_)
             | Command::Members(_)
             | Command::Remove(_)
+            | Command::Retention(_)
+            | Command::Rollback(_)
             | Command::Recovery(_)
             | Command::Recover(_)
             | Command::Passphrase(_)
@@ -302,6 +316,10 @@ pub(crate) struct Up {
     /// Take an older state of the drive than this machine has seen, and go on from there
     #[arg(long)]
     pub(crate) accept_rollback: bool,
+    /// For how long nodes keep what is deleted, whoever deletes it, in a network that is made now, as in 12h or 14d; 0s for not at
+    /// all. Later `storage-node retention` sets it [default: 7d]
+    #[arg(long, value_name = "SPAN")]
+    pub(crate) retention: Option<Span>,
 }
 
 /// An address that others can dial; "all addresses" is none.

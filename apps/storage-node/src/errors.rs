@@ -131,6 +131,12 @@ pub(crate) enum Failure {
     /// Garbage is not deleted, or what is garbage is not known.
     #[error("{reason}")]
     Garbage { reason: String },
+    /// For how long the nodes keep what is deleted is not known, or not changed.
+    #[error("{reason}")]
+    Retention { reason: String },
+    /// What the drive was is not known, or it was not put back.
+    #[error("{reason}")]
+    Past { reason: String },
     /// A snapshot was not made, found or deleted.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -334,6 +340,8 @@ impl Failure {
                 "make room, or the place writable, and say it again: it would go on asking the nodes that kept the root before"
                     .into()
             }
+            Failure::Retention { .. } => "`storage-node retention` says what the nodes have heard".into(),
+            Failure::Past { .. } => "`storage-node past` lists what the nodes keep".into(),
             Failure::Garbage { .. } => "`gc --dry-run` says how much there is".into(),
             Failure::Snapshot(SnapshotError::Taken { .. }) => {
                 "give another name, or delete that one first: `storage-node snapshot --delete NAME`".into()

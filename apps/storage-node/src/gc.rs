@@ -41,6 +41,7 @@ use crate::errors::Failure;
 use crate::output::say;
 use crate::process;
 use crate::progress::{self, human_bytes};
+use crate::retention::Kept;
 use crate::volume::{Keep, Opening};
 
 /// For how long the nodes keep what is deleted: longer than most machines are away.
@@ -146,13 +147,14 @@ pub(crate) fn gc(options: &Gc) -> Result<(), Failure> {
             outcome.map_err(|error| stopped(&report, &error))
         });
         bar.finish_and_clear();
+        let kept = Kept::of(&client.block_store());
         // Nothing of it was changed.
         let _ = volume.close();
         cache.iter().for_each(|cache| cache.close());
         drop(seen);
         client.leave();
         outcome?;
-        tell(&report, options.dry_run, grace)
+        tell(&report, options.dry_run, grace, &kept)
     })
 }
 
@@ -180,8 +182,11 @@ fn deleted(report: &Report) -> Sum {
     Sum { count: report.tally.deleted, bytes: report.tally.deleted_bytes }
 }
 
-fn tell(report: &Report, is_dry: bool, grace: Span) -> Result<(), Failure> {
+fn tell(report: &Report, is_dry: bool, grace: Span, kept: &Kept) -> Result<(), Failure> {
     say(format_args!("the nodes hold {} of this drive", report.held));
+    kept.tell();
+    // Whatever they are asked for.
+    let grace = Span(grace.0.max(kept.retention()));
     let young = report.young.count + report.tally.young;
     if young > 0 {
         say(format_args!(
@@ -211,6 +216,36 @@ fn tell(report: &Report, is_dry: bool, grace: Span) -> Result<(), Failure> {
             ),
         }),
     }
+}
+
+/// Takes back what was deleted of what `roots` reach, as long as a node has it. Returns what no node has that answers.
+///
+/// # Errors
+/// `Failure::Garbage` if that can't be told.
+///
+/// # Suspends
+/// While the nodes are asked, and the trees are walked.
+pub(crate) fn take_back(
+    client: &Client,
+    volume: &Volume,
+    roots: &Roots,
+    bar: &ProgressBar,
+) -> Result<BTreeSet<Address>, Failure> {
+    let take_back = |speaker| -> Result<BTreeSet<Address>, Unknown> {
+        let sweep = Sweep::new(client, volume, speaker, 0, bar)?;
+        let mut before = usize::MAX;
+        loop {
+            let missing = sweep.look_for_needed(roots)?.1;
+            // Those that are left were asked for already.
+            if missing.is_empty() || missing.len() >= before {
+                return Ok(missing);
+            }
+            before = missing.len();
+            bar.set_message(format!("taking back {before} blocks"));
+            sweep.store.take_back(&sweep.census, &missing, &sweep.speaker)?;
+        }
+    };
+    take_back(client.speaker()?).map_err(|error| Failure::Garbage { reason: error.to_string() })
 }
 
 /// One run.

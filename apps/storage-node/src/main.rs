@@ -44,6 +44,7 @@ mod outcome;
 mod output;
 mod owner;
 mod passphrase;
+mod past;
 mod pins;
 mod process;
 mod progress;
@@ -56,6 +57,7 @@ mod replacing;
 mod replacing_spaces;
 mod report;
 mod restore;
+mod retention;
 mod roll;
 mod run;
 mod secrets;
@@ -135,6 +137,9 @@ fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
         Command::Diff(options) => diff::diff(&options),
         Command::History(options) => history::history(&options),
         Command::Restore(options) => restore::restore(&options),
+        Command::Past(options) => past::past(&options),
+        Command::Rollback(options) => past::rollback(&options),
+        Command::Retention(options) => retention::retention(&options),
         Command::Node(options) => keepers::node(&options),
         Command::Invite(options) => invite::invite(&options),
         Command::Join(options) => join::join(&options),

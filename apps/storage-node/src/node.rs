@@ -307,6 +307,8 @@ fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &P
             damaged_count: storage.store().usage().damaged_count,
             has_forgotten,
             caught_up_with: storage.caught_up_with().iter().map(|id| Hex(id.0)).collect(),
+            retention_seconds: storage.retention().map(|(seconds, _)| seconds).ok(),
+            kept_deleted_bytes: storage.held_bytes(),
         };
         Ok((report, Bytes::new()))
     });

@@ -296,7 +296,7 @@ pub(crate) fn put_out(sharer: &Sharer<'_>, revoked: &Revocations, members: &[Let
 }
 
 /// Says who was on the drive and should not have been.
-fn tell_of<'a>(intruders: impl Iterator<Item = &'a Intruder>) {
+pub(crate) fn tell_of<'a>(intruders: impl Iterator<Item = &'a Intruder>) {
     for intruder in intruders {
         output::warn(format_args!(
             "the drive was shared with {intruder}: it has a new key now, which is not; whoever put that there may write"

@@ -40,6 +40,12 @@ pub(crate) struct Report {
     /// be gone with their zone; also those that are gone, if it was so before.
     #[serde(default)]
     pub(crate) caught_up_with: Vec<Hex<[u8; 32]>>,
+    /// For how long it keeps what is deleted now, in seconds, whoever says that it may go; none if its store does not tell.
+    #[serde(default)]
+    pub(crate) retention_seconds: Option<u32>,
+    /// Bytes of what was deleted, and is kept yet.
+    #[serde(default)]
+    pub(crate) kept_deleted_bytes: u64,
 }
 
 impl Report {

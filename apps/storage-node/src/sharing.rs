@@ -16,8 +16,8 @@ use std::fmt;
 use std::rc::Rc;
 
 use dht::Client;
-use filesystem::access::sharing::{ReadersChange, change_readers};
-use filesystem::access::{Charter, VolumeKeys};
+use filesystem::access::sharing::{ReadersChange, change_readers, put_back};
+use filesystem::access::{Charter, Root, VolumeKeys};
 use overlay::invitation::InvitedAs;
 use overlay::{Node, Revocations};
 use reactor::crypto::{PublicKey, X25519Public};
@@ -98,6 +98,22 @@ impl Sharer<'_> {
     /// # Suspends
     /// Until the drive's root says so.
     pub(crate) fn put_out(&self, revoked: &Revocations) -> Result<TakenOff, Failure> {
+        self.say_who_stays(revoked, None)
+    }
+
+    /// Puts the tree of `past` in the place of the drive's newest one, whatever stands there now; with those who stay, as
+    /// [`Sharer::put_out`] has it.
+    ///
+    /// # Errors
+    /// `Failure::Sharing`, or those of the home's files.
+    ///
+    /// # Suspends
+    /// Until the drive's root says so.
+    pub(crate) fn put_back(&self, past: &Root, revoked: &Revocations) -> Result<TakenOff, Failure> {
+        self.say_who_stays(revoked, Some(past))
+    }
+
+    fn say_who_stays(&self, revoked: &Revocations, past: Option<&Root>) -> Result<TakenOff, Failure> {
         let keys = self.keys()?;
         let named = RefCell::new(Named::default());
         // Asked after the root was read and before it is swapped: a removal in between has the swap fail, and this asked again.
@@ -116,11 +132,21 @@ impl Sharer<'_> {
             Ok(true)
         };
         let write = |writers: &mut Vec<PublicKey>| writers.clone_from(&named.borrow().writers);
-        self.change(&keys, &read, &write)?;
+        match past {
+            None => self.change(&keys, &read, &write)?,
+            Some(past) => {
+                let swap = |expected, payload| {
+                    self.store.swap_with_writers(&keys.register, Some(expected), &payload, &write)
+                };
+                put_back(self.store, &keys, &author::author(), past, &read, &swap)
+                    .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
+            }
+        }
         Ok(named.into_inner().beside)
     }
 
-    fn keys(&self) -> Result<VolumeKeys, Failure> {
+    /// What it takes to find and read the drive, as this home knows who keeps its root.
+    pub(crate) fn keys(&self) -> Result<VolumeKeys, Failure> {
         let seen = client_directory::first(self.home.path());
         volume::keys(self.store, &volume::keepers(self.network, Some(&seen))?, self.user)
     }

@@ -54,6 +54,8 @@ struct Overview {
     used_bytes: u64,
     /// What their disks have.
     total_bytes: u64,
+    /// What of it was deleted, and is kept until its time is over.
+    kept_deleted_bytes: u64,
     /// Each node.
     nodes: Vec<NodeStatus>,
     /// Who keeps the drive's root, as the nodes say, or, where these do not answer, as this machine has seen.
@@ -236,6 +238,7 @@ fn overview(network: &Network, answers: Vec<Answer>, root: RootStatus) -> Overvi
         blocks: sum(|report| report.blocks),
         used_bytes: sum(|report| report.used_bytes),
         total_bytes: sum(|report| report.total_bytes),
+        kept_deleted_bytes: sum(|report| report.kept_deleted_bytes),
         nodes: answers.into_iter().map(node_status).chain(unmet.into_iter().map(unmet_keeper)).collect(),
         root,
         cache: None,
@@ -310,6 +313,8 @@ mod tests {
             damaged_count: 0,
             has_forgotten: false,
             caught_up_with: Vec::new(),
+            retention_seconds: Some(0),
+            kept_deleted_bytes: 0,
         }
     }
 

@@ -33,6 +33,7 @@ use crate::process;
 use crate::progress;
 use crate::replacing::Replacing;
 use crate::replacing_spaces::ReplacingSpaces;
+use crate::retention;
 use crate::run::RELAYS;
 use crate::seen::Seen;
 use crate::spaces::{self, Spaces};
@@ -59,6 +60,16 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     }
     home.refuse_without_nodes()?;
     let (network, is_new) = home.open_or_found(options.nodes)?;
+    if let Some(span) = options.retention {
+        if !is_new {
+            let reason = format!(
+                "{} is the home of a network that is there already, and what it keeps for how long is not said at a start",
+                home.path().display()
+            );
+            return Err(Failure::Retention { reason });
+        }
+        retention::say_first(&home, &network, span)?;
+    }
     // Those that were not removed.
     let ours = ours(&home, &network)?;
     let nodes = if ours.len() == 1 { "1 node".to_owned() } else { format!("{} nodes", ours.len()) };

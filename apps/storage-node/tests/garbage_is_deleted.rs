@@ -94,7 +94,9 @@ fn the_disk_is_given_back_and_nobody_misses_anything() {
     let Some(disk) = SmallDisk::mount(place.join("disk")) else { return };
     let (home, a, b) = (disk.0.join("home"), place.join("a"), place.join("b"));
     let cache = place.join("cache");
-    let up = Running::up(&home, &a, 1);
+    // Without the retention that is usual, since the space is to be there at once.
+    let founding = ["up", "--retention", "0s", "--home", text(&home), text(&a)];
+    let up = Running::start(&founding, "the drive is");
     let mount_b = || {
         Running::start(
             &["mount", "--home", text(&home), "--directory", text(&cache), text(&b)],

@@ -65,6 +65,8 @@ impl Command {
             Command::Join(options) => &options.home,
             Command::Members(options) => &options.home,
             Command::Remove(options) => &options.home,
+            Command::Retention(options) => &options.home,
+            Command::Rollback(options) => &options.home,
             Command::Recovery(options) => &options.home,
             Command::Owner(options) => options.home(),
             other => match other.client() {

@@ -8,7 +8,7 @@ fn command_of(line: &str) -> Result<Command, clap::Error> {
 
 #[test]
 fn home_may_stand_before_and_after_the_verb() {
-    let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;diff a now;history x;restore x;node list;node replace 2;\
+    let verbs = "up d;run;mount d;umount d;status;put x;get x;gc;snapshot;snapshots;diff a now;history x;restore x;retention;past;rollback --to x;node list;node replace 2;\
                  node drain 2;node remove 2;invite;join t;members;remove w;recovery;\
                  recover --node 127.0.0.1:1;passphrase;owner export f;owner renew;owner import f";
     for verb in verbs.split(';') {

@@ -58,6 +58,13 @@ pub(super) fn render(overview: &Overview) -> String {
     if !overview.root.keepers.is_empty() {
         let _ = writeln!(text, "\nthe drive's root is kept by {}, {moved}", overview.root.names);
     }
+    if overview.kept_deleted_bytes > 0 {
+        let kept = human_bytes(overview.kept_deleted_bytes);
+        let _ = writeln!(
+            text,
+            "\nof what was deleted the nodes keep {kept} yet, all copies counted: `storage-node retention` says for how long"
+        );
+    }
     if let Some(cache) = &overview.cache {
         let _ = writeln!(text, "\n{cache}");
     }

@@ -110,6 +110,17 @@ fn last_space(home: &Path) -> Vec<u8> {
     bytes(&roll["spaces"].as_array().unwrap().last().unwrap()["genesis"])
 }
 
+/// The register of the root of the drive of `home`, opened by `client`.
+pub fn drive(client: &dht::Client<Rc<Node>>, home: &Path) -> RegisterAddress {
+    opened(client, &bytes(&read(&home.join("network.json"))["volume"]["genesis"]))
+}
+
+/// Whose the drive of `home` is, and the salt of its blocks' tag.
+pub fn drive_tag(home: &Path) -> (PublicKey, [u8; 32]) {
+    let network = read(&home.join("network.json"));
+    (PublicKey::from_bytes(array(&network["volume_owner"])), array(&network["volume_salt"]))
+}
+
 fn opened(client: &dht::Client<Rc<Node>>, genesis: &[u8]) -> RegisterAddress {
     client.open_register(Membership::from(Signed::<Genesis>::from_bytes(genesis).unwrap())).unwrap()
 }
@@ -121,7 +132,11 @@ fn that_open(client: &dht::Client<Rc<Node>>, genesis: &[u8], keys: &[&Identity])
 }
 
 /// Connects to the network of `home` as the user of another one.
-fn as_user<T: Send>(home: &Path, user: &Path, work: impl FnOnce(&dht::Client<Rc<Node>>) -> T + Send) -> T {
+pub fn as_user<T: Send>(
+    home: &Path,
+    user: &Path,
+    work: impl FnOnce(&dht::Client<Rc<Node>>) -> T + Send,
+) -> T {
     let (network, key) = (read(&home.join("network.json")), read(&user.join("user.key")));
     let user = identity(&user.join("user.key"));
     let addresses: Vec<SocketAddr> = (network["nodes"].as_array().unwrap().iter())

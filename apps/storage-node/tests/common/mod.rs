@@ -10,6 +10,7 @@ pub mod members;
 pub mod random;
 pub mod running;
 pub mod sources;
+pub mod thief;
 
 use std::fs;
 use std::io::{self, Write};

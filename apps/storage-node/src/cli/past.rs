@@ -1,0 +1,81 @@
+//! The command line of going back further than whoever wrote last allows.
+
+use clap::Args;
+
+use super::{ClientOptions, HomeOption};
+use crate::gc::Span;
+
+const RETENTION_EXAMPLES: &str = "\
+Examples:
+  storage-node retention              say for how long the nodes keep what is deleted, and how much that is
+  storage-node retention 14d          from now on, two weeks
+  storage-node --owner ./owner.key retention 1d
+
+Whoever may write may remove and write over everything, and whoever has the key of the home that made the network may have the
+nodes delete it. Neither is at once: for so long after a node has heard of it, it keeps every block that it is told to delete, and
+the nodes that keep the drive's root keep what that was. Within that time `past` lists it, and `rollback` brings it back.
+
+Only the owner's key sets it, which need not be in the home (`owner export`). A longer time holds at once. A shorter one holds once
+the former one is over, node by node, counted from when the node has heard of it: so that whoever has the key for a while can't
+have the past deleted at once. What was deleted before stays for as long as it was to. At the most it is 90d; 0s is for none.";
+
+/// Options of `retention`.
+#[derive(Debug, Args)]
+#[command(after_help = RETENTION_EXAMPLES)]
+pub(crate) struct Retention {
+    /// The new one, as in 7d or 12h; none to show the one in force [default of a network whose owner has never said any: 7d]
+    #[arg(value_name = "SPAN")]
+    pub(crate) span: Option<Span>,
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+}
+
+const PAST_EXAMPLES: &str = "\
+Examples:
+  storage-node past
+  storage-node past --json | jq -r '.past[-1].id'
+
+Each line is a state in which the drive was within the retention: what to call it, since when (UTC, by the nodes' clocks), the version,
+who stored it, and how many nodes say so. The nodes keep the last of each thousandth of the retention, which is ten minutes of a
+week, and what there was before another writer came first in that. What is in it, its writer's key has signed; when it was,
+only the nodes say, and one of them alone may lie.";
+
+/// Options of `past`.
+#[derive(Debug, Args)]
+#[command(after_help = PAST_EXAMPLES)]
+pub(crate) struct Past {
+    #[command(flatten)]
+    pub(crate) client: ClientOptions,
+    /// Print JSON for programs; the fields are only ever added to
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const ROLLBACK_EXAMPLES: &str = "\
+Examples:
+  storage-node remove bob                     whoever did it: first, or he does it again
+  storage-node past
+  storage-node rollback --to 3f9a0c44         as `past` calls it
+  storage-node rollback --to '2026-11-26 09:30'  the newest state that is no younger
+
+The drive is then what it was, whole, with its snapshots of then: its root is replaced in one step, whatever a writer has put in its
+place, be it sealed to himself. What was deleted of it the nodes are told to keep. What was changed since is not in the drive
+any more. It says whether the nodes keep that as well, so that this can be undone: a state that lasted for minutes only they may not. Mounts go on from there; what they have not stored yet, they put on it. Spaces have
+roots of their own, and stay as they are.
+
+It takes the home that made the network, and no mount. Where a writer made a line of his own that does not follow what this home
+has seen, it takes --accept-rollback, and so do the drives then.";
+
+/// Options of `rollback`.
+#[derive(Debug, Args)]
+#[command(after_help = ROLLBACK_EXAMPLES)]
+pub(crate) struct Rollback {
+    /// Which state: as `past` calls it, or a time (UTC), or a span of time before now
+    #[arg(long, value_name = "ID|TIME")]
+    pub(crate) to: String,
+    /// Go on from what the nodes have, though it is older than this home has seen, or does not follow it
+    #[arg(long)]
+    pub(crate) accept_rollback: bool,
+    #[command(flatten)]
+    pub(crate) home: HomeOption,
+}

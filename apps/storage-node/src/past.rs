@@ -1,0 +1,275 @@
+//! `past` and `rollback`: what the drive was, by the word of the nodes, and having it be that again.
+//!
+//! For when snapshots are of no use, since whoever had a writer's key dropped them, wrote over everything, or sealed the drive to
+//! himself: what its root was the nodes keep for the retention (`dht::node::past`), and the blocks as well, whoever had them deleted.
+//! So nothing hangs on whether the newest root opens.
+//!
+//! In this order: what was deleted of what the old root reaches is taken back, or else nothing is done; the old tree takes the place of
+//! the newest one, in a swap; and it is looked once more, since somebody may have deleted something meanwhile.
+//!
+//! Not here: which states the nodes keep, and how the drive's root is replaced (`filesystem::access::sharing`).
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use dht::past::Past as Value;
+use dht::{Address, BlockStore};
+use filesystem::access::{Root, VolumeKeys, open_root};
+use filesystem::calendar::Civil;
+use filesystem::volume::{Options, Roots, Volume};
+use reactor::crypto::PublicKey;
+use serde::Serialize;
+
+use crate::at;
+use crate::author;
+use crate::cli::{Past, Rollback};
+use crate::client::{self, Client, Settings};
+use crate::client_directory;
+use crate::errors::Failure;
+use crate::gc;
+use crate::home::Home;
+use crate::output::{self, say};
+use crate::process;
+use crate::progress;
+use crate::roll::Roll;
+use crate::seen::Seen;
+use crate::sharing::{Sharer, TakenOff};
+use crate::volume::{self, refuse_unless_owner};
+
+/// Of a state's name, the digits that are shown: of ten thousand, two begin alike by a chance of one in eighty.
+const SHOWN_DIGITS: usize = 8;
+
+/// A state as it is listed.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Listed {
+    id: String,
+    since: String,
+    since_seconds: u64,
+    version: u64,
+    writer: String,
+    /// How many nodes show it.
+    nodes: usize,
+}
+
+/// What the drive is now.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Newest {
+    id: String,
+    version: u64,
+    writer: String,
+}
+
+fn id_of(header_hash: &[u8; 32]) -> String {
+    header_hash[..SHOWN_DIGITS / 2].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn civil(seconds: u64) -> Civil {
+    Civil::of(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+/// Runs `past`.
+///
+/// # Errors
+/// `Failure::Past`, or what keeps the nodes from being asked.
+pub(crate) fn past(options: &Past) -> Result<(), Failure> {
+    let settings = client::settings(&options.client)?;
+    let roll = settings.home.as_ref().map(Roll::read).transpose()?.unwrap_or_default();
+    let (listed, newest, answers) = process::run(|| {
+        let client = Client::connect(&settings)?;
+        let store = client.block_store();
+        let keepers = volume::keepers(&settings.network, settings.seen_directory().as_deref())?;
+        let register = volume::keys(&store, &keepers, client.user())?.register;
+        let found = store.past(&register).map_err(|error| unknown(&error));
+        let newest = store.read(&register).ok().flatten();
+        client.leave();
+        let (values, answers) = found?;
+        let name = |key: &PublicKey| name_of(key, &settings, &roll);
+        let listed = |value: &Value| Listed {
+            id: id_of(&value.header_hash.0),
+            since: civil(value.since_seconds).to_string(),
+            since_seconds: value.since_seconds,
+            version: value.version,
+            writer: name(&value.writer),
+            nodes: value.node_count(),
+        };
+        let newest = newest.map(|newest| Newest {
+            id: id_of(&newest.header_hash.0),
+            version: newest.version,
+            writer: name(&newest.writer),
+        });
+        Ok::<_, Failure>((values.iter().map(listed).collect::<Vec<_>>(), newest, answers))
+    })?;
+    if options.json {
+        let found = serde_json::json!({ "past": listed, "newest": newest, "nodes": answers });
+        let text =
+            serde_json::to_string_pretty(&found).map_err(|error| Failure::Internal(error.to_string()))?;
+        return output::print(&format!("{text}\n"));
+    }
+    output::print(&table(&listed, newest.as_ref(), answers))
+}
+
+fn unknown(error: &impl std::fmt::Display) -> Failure {
+    Failure::Past { reason: format!("what the drive was is not known: {error}") }
+}
+
+/// Who that is, for people.
+fn name_of(key: &PublicKey, settings: &Settings, roll: &Roll) -> String {
+    if *key == settings.network.volume_owner() {
+        return "the home that made the network".into();
+    }
+    let member = roll.members.iter().find(|member| member.public_key() == *key);
+    member.map_or_else(|| key.to_string(), |member| member.name.clone())
+}
+
+/// The oldest first, so that the newest is next to the prompt.
+fn table(listed: &[Listed], newest: Option<&Newest>, answers: usize) -> String {
+    if listed.is_empty() {
+        return "the nodes keep nothing of what the drive was: it has not been written for long enough, or there is no retention\n".into();
+    }
+    let line = |state: &Listed| {
+        let Listed { id, since, version, writer, nodes, .. } = state;
+        format!("{id}  since {since}  version {version}  by {writer}  {nodes} of {answers} nodes\n")
+    };
+    let now = |Newest { id, version, writer }: &Newest| {
+        format!("{id}  {:25}  version {version}  by {writer}\n", "what it is now")
+    };
+    listed.iter().map(line).chain(newest.map(now)).collect()
+}
+
+/// Finds the state that is meant, by its name or a time.
+fn find<'a>(values: &'a [Value], text: &str) -> Result<&'a Value, Failure> {
+    let failed = |reason: String| Failure::Past { reason };
+    let is_name = text.len() == SHOWN_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_name {
+        let named = |value: &&Value| id_of(&value.header_hash.0).eq_ignore_ascii_case(text);
+        let found: Vec<&Value> = values.iter().filter(named).collect();
+        return match found[..] {
+            [one] => Ok(one),
+            [] => Err(failed(format!("no node that answers keeps a state {text} of the drive"))),
+            _ => Err(failed(format!("several states of the drive are called {text}: give a time"))),
+        };
+    }
+    let latest = at::last_second(text)
+        .ok_or_else(|| failed(format!("{text:?} is no state as `past` calls them, and no time")))?;
+    let is_before = |value: &&Value| i64::try_from(value.since_seconds).is_ok_and(|since| since <= latest);
+    let found = values.iter().filter(is_before).max_by_key(|value| (value.since_seconds, value.version));
+    found.ok_or_else(|| failed(format!("the nodes keep nothing from before {} (UTC)", Civil::of(latest))))
+}
+
+/// Runs `rollback`.
+///
+/// # Errors
+/// `Failure::Past` or `Failure::Garbage` if the drive stays as it is; `Failure::Sharing` if it may.
+pub(crate) fn rollback(options: &Rollback) -> Result<(), Failure> {
+    let home = Home::locate(options.home.home.as_deref())?;
+    let settings = Settings::of_home(&home, home.network()?);
+    process::run(|| {
+        let client = Client::connect(&settings)?;
+        let result = go_back(&home, &settings, &client, options);
+        client.leave();
+        result
+    })
+}
+
+fn go_back(home: &Home, settings: &Settings, client: &Client, options: &Rollback) -> Result<(), Failure> {
+    let (network, user, store) = (&settings.network, client.user(), client.block_store());
+    refuse_unless_owner(network, user)?;
+    let sharer = Sharer { home, network, store: &store, user };
+    let keys = sharer.keys()?;
+    // Kept until the new root is there: from then on it is what this home has seen.
+    let directory = client_directory::first(home.path());
+    let _seen = Seen::recall(&store, keys.register, &directory, options.accept_rollback, None)?;
+    let (values, _) = store.past(&keys.register).map_err(|error| unknown(&error))?;
+    let value = find(&values, &options.to)?;
+    let record = store.read_past(&keys.register, value).map_err(|error| unknown(&error))?;
+    let newest = store.read(&keys.register).map_err(|error| unknown(&error))?;
+    if newest.as_ref().is_some_and(|newest| newest.header_hash == record.header_hash) {
+        return Err(Failure::Past { reason: "the drive is that already".into() });
+    }
+    let root = open_root(&record.payload, record.version, &keys.secret).map_err(|error| Failure::Past {
+        reason: format!("the state {} does not open: {error}", id_of(&record.header_hash.0)),
+    })?;
+    let bar = progress::spinner("looking for what it needs");
+    let result = put_back(&sharer, client, &keys, &root, &bar);
+    bar.finish_and_clear();
+    let (taken_off, missing) = result?;
+    let since = civil(value.since_seconds);
+    say(format_args!("the drive is what it was at {since} (UTC), version {} by then", record.version));
+    if let Some(newest) = newest {
+        let id = id_of(&newest.header_hash.0);
+        let is_it = |value: &Value| value.header_hash == newest.header_hash;
+        match store.past(&keys.register).map(|(values, _)| values.iter().any(is_it)) {
+            Ok(true) => say(format_args!("what it was until now is {id}: `rollback --to {id}` undoes this")),
+            Ok(false) => {
+                say(
+                    "what it was until now no node keeps, for it was that for too short a time: see `past --help`",
+                );
+            }
+            Err(error) => {
+                say(format_args!("whether the nodes keep what it was until now is not known: {error}"))
+            }
+        }
+    }
+    if let TakenOff::Intruders(intruders) = taken_off {
+        crate::remove::tell_of(intruders.iter());
+    }
+    match missing.len() {
+        0 => Ok(()),
+        count => Err(Failure::Past {
+            reason: format!(
+                "but {count} blocks of it were deleted meanwhile: run `gc`, which takes them back, and see that nobody else does"
+            ),
+        }),
+    }
+}
+
+fn put_back(
+    sharer: &Sharer<'_>,
+    client: &Client,
+    keys: &VolumeKeys,
+    root: &Root,
+    bar: &indicatif::ProgressBar,
+) -> Result<(TakenOff, BTreeSet<Address>), Failure> {
+    let mut options = Options::default();
+    options.author = author::author();
+    let view = Volume::as_of(Rc::new(sharer.store.clone()), keys.clone(), &options, root)
+        .map_err(|errno| Failure::Past { reason: format!("its tree cannot be read: {errno}") })?;
+    let roots = Roots::of(root);
+    let missing = gc::take_back(client, &view, &roots, bar)?;
+    if !missing.is_empty() {
+        return Err(Failure::Past {
+            reason: format!(
+                "the drive stays as it is, for {} blocks of that state are on no node that answers",
+                missing.len()
+            ),
+        });
+    }
+    bar.set_message("putting the root back");
+    let taken_off = sharer.put_back(root, &sharer.home.revocations(sharer.network)?)?;
+    bar.set_message("looking once more for what it needs");
+    Ok((taken_off, gc::take_back(client, &view, &roots, bar)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_a_line_for_each() {
+        let listed = Listed {
+            id: "3f9a0c44".into(),
+            since: "2026-11-26 09:30:00".into(),
+            since_seconds: 1,
+            version: 7,
+            writer: "bob".into(),
+            nodes: 2,
+        };
+        let newest = Newest { id: "0c443f9a".into(), version: 8, writer: "ann".into() };
+        assert_eq!(
+            table(&[listed], Some(&newest), 3),
+            "3f9a0c44  since 2026-11-26 09:30:00  version 7  by bob  2 of 3 nodes\n\
+             0c443f9a  what it is now             version 8  by ann\n"
+        );
+        assert!(table(&[], Some(&newest), 3).contains("keep nothing"));
+    }
+}
