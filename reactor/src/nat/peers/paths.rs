@@ -32,8 +32,9 @@ const BURST_PINGS: u32 = 24;
 /// Between two bursts to one address, whoever asks for them.
 const BURST_GAP_MIN: Duration = Duration::from_secs(3);
 
-/// How long the peer is waited for, before pings go all the way: what it says over a relay takes no longer, mostly.
-const HEAD_START: Duration = Duration::from_millis(150);
+/// How long the peer is waited for, before pings go all the way: what it says over a relay takes no longer, even where both are
+/// busy. It is not waited for any longer than until it has said so.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// How far they go until then: through the router of a home, and not to that of another.
 const NEAR_HOPS: u8 = 2;
 
@@ -185,7 +186,7 @@ impl Paths {
         (has_heard, must_tell): (bool, bool),
         now: Instant,
     ) {
-        self.has_heard = true;
+        let is_first = !std::mem::replace(&mut self.has_heard, true);
         let chosen = self.chosen;
         self.known
             .retain(|address, known| !known.is_named || named.contains(address) || chosen == Some(*address));
@@ -197,6 +198,10 @@ impl Paths {
         // It has to know our addresses too, unless it was just told.
         if must_tell || !has_heard || self.rounded_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
             self.round_at = Some(now);
+        }
+        if is_first {
+            // What was held back before was sent to addresses that we did not know.
+            self.meant_at = None;
         }
         self.hold_back(now);
         self.burst(now);
@@ -370,7 +375,9 @@ impl Paths {
             let unblocked = self.known.values().filter_map(|address| address.blocked_until);
             let unblocked = unblocked.filter(|until| *until > now).min();
             self.round_at = unblocked.into_iter().chain([now + pause]).min();
-            self.hold_back(now);
+            if !self.known.is_empty() {
+                self.hold_back(now);
+            }
             self.burst(now);
         }
         is_due

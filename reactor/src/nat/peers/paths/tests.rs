@@ -318,6 +318,12 @@ fn pings_go_a_few_hops_only_until_the_peer_is_known_to_try() {
     play.paths.on_candidates(&[near, outside], KNOWN, play.now);
     play.pass(MS, |_| None);
     assert_eq!(all_the_way(&play, outside), [begun + 60 * MS]);
+    // However long ago we have begun, with nothing to try yet: it names its addresses only now.
+    let mut play = Play::new();
+    play.pass(2 * HEAD_START, |_| None);
+    play.paths.on_candidates(&[outside], (false, false), play.now);
+    play.pass(HEAD_START - MS, |_| None);
+    assert!(play.sent_to(outside) > 0 && all_the_way(&play, outside).is_empty());
     // And where nothing more is heard, in a while.
     let mut play = Play::new();
     let begun = play.now;
