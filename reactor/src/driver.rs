@@ -1,6 +1,6 @@
 //! The loop that decides when coroutines run. It runs on the thread that called [`crate::run`], for as long as that call.
 //!
-//! It owns the queue of runnable coroutines, the poller and the timers. It lets the runnable ones run, first come first
+//! It owns the poller and the timers, and takes from the queue of runnable coroutines. It lets the runnable ones run, first come first
 //! served; after 61 switches it looks at the poller without blocking; when nobody is runnable it blocks in the poller
 //! until the next timer. So a busy server makes no system call but its own reads and writes and one poll for each batch
 //! of events, and two coroutines that wake each other none at all.
@@ -17,7 +17,6 @@ mod poller;
 mod settling;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
@@ -32,7 +31,7 @@ pub(crate) use self::poller::Told;
 use self::poller::{EVENTS_PER_POLL, Events, Poller};
 use self::settling::Settling;
 use crate::clock::now;
-use crate::coroutine::Coroutine;
+use crate::coroutine::{Turns, with_turns};
 use crate::net::Readiness;
 use crate::sync::WaitList;
 use crate::timer::{Action, TimerKey, TimerQueue};
@@ -42,9 +41,7 @@ use crate::timer::{Action, TimerKey, TimerQueue};
 const SWITCHES_PER_LOOK: u32 = 61;
 
 struct Driver {
-    ready: RefCell<VecDeque<Rc<Coroutine>>>,
     settling: RefCell<Settling>,
-    switch_count: Cell<u32>,
     timers: RefCell<TimerQueue>,
     /// There during a run.
     poller: RefCell<Option<Poller>>,
@@ -57,8 +54,6 @@ struct Driver {
     next_generation: Cell<u32>,
     spin: Cell<Duration>,
     started_at: Cell<Option<Instant>>,
-    /// The time of the last look at the poller, in nanoseconds since the start.
-    coarse_now_ns: Cell<u64>,
     last_number: Cell<u64>,
 }
 
@@ -75,9 +70,7 @@ struct OpenPort {
 thread_local! {
     static DRIVER: Driver = const {
         Driver {
-            ready: RefCell::new(VecDeque::new()),
             settling: RefCell::new(Settling::new()),
-            switch_count: Cell::new(0),
             timers: RefCell::new(TimerQueue::new()),
             poller: RefCell::new(None),
             mailbox: RefCell::new(None),
@@ -87,7 +80,6 @@ thread_local! {
             next_generation: Cell::new(0),
             spin: Cell::new(Duration::ZERO),
             started_at: Cell::new(None),
-            coarse_now_ns: Cell::new(0),
             last_number: Cell::new(0),
         }
     };
@@ -118,7 +110,7 @@ pub(crate) fn enter() -> io::Result<Run> {
         *driver.settling.borrow_mut() = Settling::new();
         driver.polled_at.set(Some(now()));
         driver.started_at.set(Some(Instant::now()));
-        driver.coarse_now_ns.set(0);
+        with_turns(|turns| turns.set_now_ns(0));
         driver.spin.set(Duration::ZERO);
         driver.last_number.set(0);
     });
@@ -146,9 +138,8 @@ impl Drop for Run {
     fn drop(&mut self) {
         crate::fs::end();
         DRIVER.with(|driver| {
-            // Who is left has ended, woken though it was.
-            let left = driver.ready.take();
-            drop((left, driver.poller.take(), driver.mailbox.take()));
+            with_turns(Turns::end);
+            drop((driver.poller.take(), driver.mailbox.take()));
         });
     }
 }
@@ -156,15 +147,19 @@ impl Drop for Run {
 impl Driver {
     /// Lets those who are runnable go on, for some switches.
     fn let_run(&self, is_over: impl Fn() -> bool) {
-        self.switch_count.set(0);
-        while self.switch_count.get() < SWITCHES_PER_LOOK && !is_over() {
-            let Some(next) = self.ready.borrow_mut().pop_front() else { return };
-            // It may have ended in its parent, woken though it was.
-            if !next.is_finished() {
-                next.resume();
+        let mut taken_count = 0;
+        with_turns(|turns| {
+            turns.restart_count();
+            while turns.switch_count() < SWITCHES_PER_LOOK && !is_over() {
+                let Some(next) = turns.pop() else { break };
+                taken_count += 1;
+                // It may have ended in its parent, woken though it was.
+                if !next.is_finished() {
+                    next.resume(turns);
+                }
             }
-            self.settling.borrow_mut().on_taken();
-        }
+        });
+        self.settling.borrow_mut().on_taken(taken_count);
     }
 
     /// Takes in what came from outside, and fires the timers that are due; waits for either where nobody is runnable.
@@ -180,13 +175,13 @@ impl Driver {
         }
         crate::fs::turn();
         if let Some(polled_at) = self.polled_at.get() {
-            self.settling.borrow_mut().on_look(polled_at);
+            self.settling.borrow_mut().on_look(polled_at, with_turns(Turns::ready_count));
         }
         self.fire_timers();
     }
 
     fn is_idle(&self, mailbox: &Mailbox) -> bool {
-        self.ready.borrow().is_empty() && mailbox.is_empty()
+        with_turns(Turns::ready_count) == 0 && mailbox.is_empty()
     }
 
     /// Blocks until an event, a timer or another thread's word; polls for a while first where that was asked for.
@@ -229,7 +224,7 @@ impl Driver {
             // is known of any instant.
             self.polled_at.set(Some(before));
         }
-        self.coarse_now_ns.set(self.since_start(after));
+        with_turns(|turns| turns.set_now_ns(self.since_start(after)));
         let sources = self.sources.borrow();
         for (key, told) in events.iter() {
             let (slot, generation) = split_key(key);
@@ -272,15 +267,6 @@ impl Driver {
         let started_at = self.started_at.get().expect(NO_RUN);
         instant.saturating_duration_since(started_at).as_nanos() as u64
     }
-}
-
-/// Puts a coroutine, which is not there yet, at the end of the queue of those that may go on.
-#[inline]
-pub(crate) fn push(coroutine: Rc<Coroutine>) {
-    DRIVER.with(|driver| {
-        driver.ready.borrow_mut().push_back(coroutine);
-        driver.settling.borrow_mut().on_put();
-    });
 }
 
 /// A place where other threads leave word for coroutines.
@@ -373,18 +359,7 @@ pub(crate) fn disarm_timer(key: TimerKey) {
     });
 }
 
-/// Called whenever a coroutine is about to suspend or end.
-///
-/// Returns the time, which is that of the last look at the poller: the clock itself would cost more than the switch does.
-#[inline]
-pub(crate) fn on_switch() -> u64 {
-    DRIVER.with(|driver| {
-        driver.switch_count.set(driver.switch_count.get() + 1);
-        driver.coarse_now_ns.get()
-    })
-}
-
-/// The clock of [`on_switch`], read now.
+/// The clock of suspensions, read now.
 pub(crate) fn now_ns() -> u64 {
     // The real one, also for a simulated caller.
     DRIVER.with(|driver| driver.since_start(Instant::now()))

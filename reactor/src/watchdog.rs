@@ -59,13 +59,13 @@ fn tell(word: impl FnOnce(&Pulse)) {
 }
 
 /// A coroutine goes on.
-#[inline]
+#[cold]
 pub(crate) fn on_enter(number: u64) {
     tell(|pulse| pulse.set_running(number));
 }
 
 /// A coroutine suspends or ends, and `number` goes on: whoever it was nested in, 0 for the driver.
-#[inline]
+#[cold]
 pub(crate) fn on_leave(number: u64) {
     tell(|pulse| pulse.set_running(number));
 }
@@ -99,6 +99,7 @@ pub fn watchdog(limit: Duration) -> Watchdog {
     let coroutines = run::all_coroutines();
     assert!(!coroutines.is_empty(), "this belongs inside `reactor::run`");
     WATCHDOG_COUNT.set(WATCHDOG_COUNT.get() + 1);
+    coroutine::with_turns(|turns| turns.set_watched(true));
     let pulse = PULSE.with(Arc::clone);
     let name = |coroutine: &Rc<Coroutine>| (coroutine.number(), coroutine.label_and_place());
     pulse.names().extend(coroutines.iter().map(name));
@@ -115,6 +116,7 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         WATCHDOG_COUNT.set(WATCHDOG_COUNT.get().saturating_sub(1));
         if WATCHDOG_COUNT.get() == 0 {
+            coroutine::with_turns(|turns| turns.set_watched(false));
             PULSE.with(|pulse| pulse.names().clear());
         }
     }

@@ -11,36 +11,21 @@
 //! [`BUDGET`] calls and [`BUDGET`] times [`BYTES_OF_A_CALL`] take, whatever is ready: but for what it computes itself,
 //! which is for [`crate::offload`].
 
-use std::cell::Cell;
-
-use super::{current, may_suspend, with_current};
+use super::{current, may_suspend, turns, with_current};
 
 /// Calls between two turns. At a microsecond each (a read of a socket) they hold the others up by an eighth of a
 /// millisecond; the yield's cost, spread over them, is nothing.
-const BUDGET: u32 = 128;
+pub(super) const BUDGET: u32 = 128;
 
 /// Bytes that count as a call: the kernel copies as many in some microseconds, and so a turn moves 2 MiB.
 const BYTES_OF_A_CALL: usize = 16 << 10;
-
-thread_local! { static LEFT: Cell<u32> = const { Cell::new(BUDGET) }; }
-
-/// Gives the coroutine that goes on now its full budget; what the one before had left comes back with [`restore`].
-#[inline]
-pub(super) fn refill() -> u32 {
-    LEFT.replace(BUDGET)
-}
-
-#[inline]
-pub(super) fn restore(left: u32) {
-    LEFT.set(left);
-}
 
 /// A call moves so many bytes, and spends for them beside what it spends as a call.
 #[inline]
 pub(crate) fn spend_bytes(count: usize) {
     let calls = u32::try_from(count / BYTES_OF_A_CALL).unwrap_or(u32::MAX);
     if calls > 0 {
-        LEFT.set(LEFT.get().saturating_sub(calls));
+        turns::with(|turns| turns.budget.set(turns.budget.get().saturating_sub(calls)));
     }
 }
 
@@ -52,9 +37,15 @@ pub(crate) fn spend_bytes(count: usize) {
 /// coroutine unwinds, nor outside of coroutines.
 #[inline]
 pub(crate) fn spend() {
-    match LEFT.get() {
-        0 => yield_in_passing(),
-        left => LEFT.set(left - 1),
+    let has_left = turns::with(|turns| match turns.budget.get() {
+        0 => false,
+        left => {
+            turns.budget.set(left - 1);
+            true
+        }
+    });
+    if !has_left {
+        yield_in_passing();
     }
 }
 

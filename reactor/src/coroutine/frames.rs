@@ -12,6 +12,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{Coroutine, with_current};
+use crate::engine;
 
 /// Room that taking a backtrace may need: the unwinder's own frames, some 6 KiB here, twice over and more. A coroutine
 /// that has less left is not asked, since an overflow would end the process.
@@ -63,14 +64,17 @@ impl Coroutine {
         ANSWER.take()
     }
 
-    /// Answers whoever has resumed it for that. It runs, and suspends again after this. Its name marks where those of its
-    /// frames begin that are its own, as that of the function above does.
+    /// Answers whoever has resumed it for that, until it is resumed to go on. Its name marks where those of its frames
+    /// begin that are its own, as that of the function above does.
     #[cold]
     #[inline(never)]
     pub(super) fn coroutine_tells_its_frames_when_asked(&self) {
-        self.posture.set(Posture::Suspended);
-        if self.has_room() {
-            ANSWER.set(Some(coroutine_tells_its_frames()));
+        while self.posture.get() == Posture::Asked {
+            self.posture.set(Posture::Suspended);
+            if self.has_room() {
+                ANSWER.set(Some(coroutine_tells_its_frames()));
+            }
+            engine::suspend();
         }
     }
 

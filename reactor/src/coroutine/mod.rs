@@ -15,6 +15,7 @@ mod spans;
 mod spawn;
 mod state;
 mod termination;
+mod turns;
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
@@ -23,9 +24,10 @@ use std::time::Instant;
 
 use crate::engine::{self, Fiber};
 use crate::run::Group;
-use crate::{clock, driver, sim, watchdog};
+use crate::{clock, sim, watchdog};
 
 pub(crate) use budget::{spend, spend_bytes};
+pub(crate) use turns::{Turns, with as with_turns};
 
 pub use handle::{JoinHandle, Terminated};
 pub(crate) use handle::{Outcome, Packet};
@@ -89,11 +91,6 @@ struct Rare {
     held: termination::Held,
 }
 
-thread_local! {
-    /// The coroutine whose code runs, or `None` while the driver or nobody does.
-    static CURRENT: Cell<Option<Rc<Coroutine>>> = const { Cell::new(None) };
-}
-
 const NO_COROUTINE: &str = "this call suspends, so it needs a coroutine: call it inside `reactor::run`";
 
 /// The running coroutine.
@@ -101,24 +98,21 @@ const NO_COROUTINE: &str = "this call suspends, so it needs a coroutine: call it
 /// # Panics
 ///
 /// Outside `reactor::run`.
+#[inline]
 pub(crate) fn current() -> Rc<Coroutine> {
-    let me = CURRENT.take().expect(NO_COROUTINE);
-    CURRENT.set(Some(me.clone()));
-    me
+    turns::with(Turns::current).expect(NO_COROUTINE)
 }
 
 /// Shows `look` the running coroutine, if one runs. `look` must not suspend nor unwind.
 fn with_current<R>(look: impl FnOnce(Option<&Coroutine>) -> R) -> R {
-    let me = CURRENT.take();
-    let result = look(me.as_deref());
-    CURRENT.set(me);
-    result
+    turns::with(|turns| turns.with_current(look))
 }
 
 /// Whether the caller may suspend: it is a coroutine, and it is not unwinding.
 ///
 /// `std::thread::panicking` is per thread, so a coroutine that were suspended in mid-unwind would make every
 /// other one look as if it were unwinding.
+#[inline]
 pub(crate) fn may_suspend() -> bool {
     !std::thread::panicking()
 }
@@ -126,11 +120,16 @@ pub(crate) fn may_suspend() -> bool {
 impl Coroutine {
     /// Makes it runnable. It may wake before its wait is over: every wait is a loop.
     pub(crate) fn wake(self: &Rc<Self>) {
+        turns::with(|turns| self.wake_in(turns));
+    }
+
+    #[inline(always)]
+    fn wake_in(self: &Rc<Self>, turns: &Turns) {
         if self.finished.get() || self.scheduled.replace(true) {
             return;
         }
         match self.group.process() {
-            None => driver::push(self.clone()),
+            None => turns.push(self.clone()),
             Some(process) => process.world().on_wake(self),
         }
     }
@@ -155,29 +154,42 @@ impl Coroutine {
     /// turn.
     ///
     /// It is not running already, which nobody who calls this can bring about: whoever runs is in no queue.
-    pub(crate) fn resume(self: &Rc<Self>) {
-        let outer_budget = budget::refill();
-        self.go_on();
-        budget::restore(outer_budget);
+    #[inline(always)]
+    pub(crate) fn resume(self: &Rc<Self>, turns: &Turns) {
+        let outer_budget = turns.budget.replace(budget::BUDGET);
+        self.go_on(turns);
+        turns.budget.set(outer_budget);
     }
 
     /// The same within the turn of whoever runs: its parent, if it is new.
     #[inline(always)]
-    fn go_on(self: &Rc<Self>) {
+    fn go_on(self: &Rc<Self>, turns: &Turns) {
         self.scheduled.set(false);
-        let outer = CURRENT.replace(Some(self.clone()));
-        watchdog::on_enter(self.number);
-        enter_world(self.group.process());
+        let outer = turns.replace_current(Some(self.clone()));
+        let (world, outer_world) =
+            (self.group.process(), outer.as_ref().and_then(|outer| outer.group.process()));
+        let is_simulated = world.is_some() || outer_world.is_some();
+        if turns.is_watched() {
+            watchdog::on_enter(self.number);
+        }
+        if is_simulated {
+            enter_world(world);
+        }
         self.fiber.resume();
-        watchdog::on_leave(outer.as_ref().map_or(0, |outer| outer.number));
-        enter_world(outer.as_ref().and_then(|outer| outer.group.process()));
+        if is_simulated {
+            enter_world(outer_world);
+        }
+        if turns.is_watched() {
+            watchdog::on_leave(outer.as_ref().map_or(0, |outer| outer.number));
+        }
         // Dropped when it is no longer in its place: it may be the last of an ended coroutine.
-        let left = CURRENT.replace(outer);
+        let left = turns.replace_current(outer);
         drop(left);
     }
 }
 
 /// Shows the code that runs now the time of the world that it is in.
+#[cold]
 fn enter_world(process: Option<&Rc<sim::Process>>) {
     match process {
         Some(process) => process.world().on_enter(),
@@ -204,16 +216,11 @@ fn refuse_in_unwinding(what: What) -> ! {
 ///
 /// Unwinds if the coroutine has been terminated or a timeout around it has elapsed. In a destructor that runs
 /// while its coroutine unwinds: whoever may be called there asks [`may_suspend`] first.
+#[inline(always)]
 pub(crate) fn park_on(what: What) {
-    if !may_suspend() {
-        refuse_in_unwinding(what);
-    }
-    let me = current();
-    me.check_cut();
-    me.check_allowed(what);
-    me.waits_for.set(Some(what));
-    me.suspend();
-    me.check_cut();
+    let suspension = Suspension::to_wait_for(what);
+    engine::suspend();
+    suspension.over();
 }
 
 /// Lets all other runnable coroutines run before the caller goes on.
@@ -227,15 +234,90 @@ pub(crate) fn park_on(what: What) {
 /// # Suspends
 ///
 /// Until the coroutines that are runnable now have had their turn.
+#[inline(always)]
 pub fn yield_now() {
-    if !may_suspend() {
-        return;
+    if let Some(suspension) = Suspension::to_yield() {
+        engine::suspend();
+        suspension.over();
     }
-    let me = current();
-    me.check_cut();
-    me.check_allowed(&"its next turn");
-    me.let_others_run();
-    me.check_cut();
+}
+
+/// A suspension of the running coroutine: made just before, and ended just after.
+///
+/// In two calls, with nothing but the switch between them, so that the switch can be inlined into whoever waits: see
+/// [`engine::suspend`].
+struct Suspension {
+    me: Rc<Coroutine>,
+    /// The spans that it has left meanwhile.
+    spans: spans::Left,
+}
+
+impl Suspension {
+    #[inline(never)]
+    fn to_wait_for(what: What) -> Suspension {
+        if !may_suspend() {
+            refuse_in_unwinding(what);
+        }
+        turns::with(|turns| {
+            let me = turns.current().expect(NO_COROUTINE);
+            me.check_cut();
+            me.check_allowed(what);
+            me.waits_for.set(Some(what));
+            Suspension::begin(turns, me)
+        })
+    }
+
+    #[inline(never)]
+    fn to_yield() -> Option<Suspension> {
+        if !may_suspend() {
+            return None;
+        }
+        turns::with(|turns| {
+            let me = turns.current().expect(NO_COROUTINE);
+            me.check_cut();
+            me.check_allowed(&"its next turn");
+            Some(Suspension::to_let_others_run(turns, me))
+        })
+    }
+
+    #[inline(always)]
+    fn to_let_others_run(turns: &Turns, me: Rc<Coroutine>) -> Suspension {
+        if me.scheduled.get() {
+            // It has been woken and is in the queue already, before some of them.
+            me.take_turn();
+        }
+        me.wake_in(turns);
+        Suspension::begin(turns, me)
+    }
+
+    #[inline(always)]
+    fn begin(turns: &Turns, me: Rc<Coroutine>) -> Suspension {
+        let spans = if spans::are_possible() { spans::leave() } else { None };
+        me.suspended_at_ns.set(match me.group.process() {
+            None => turns.on_switch(),
+            Some(process) => process.world().elapsed().as_nanos() as u64,
+        });
+        me.posture.set(frames::Posture::Suspended);
+        Suspension { me, spans }
+    }
+
+    /// It goes on, and unwinds if it has been cut.
+    #[inline(never)]
+    fn over(self) {
+        self.end().check_cut();
+    }
+
+    /// It goes on.
+    #[inline(always)]
+    fn end(self) -> Rc<Coroutine> {
+        if self.me.posture.get() == frames::Posture::Asked {
+            self.me.coroutine_tells_its_frames_when_asked();
+        }
+        self.me.posture.set(frames::Posture::Active);
+        self.me.waits_for.set(None);
+        spans::enter(self.spans);
+        self.me
+    }
 }
 
 impl Coroutine {
@@ -244,37 +326,30 @@ impl Coroutine {
         self.forbids.replace(why)
     }
 
+    #[inline]
     fn check_allowed(&self, what: What) {
-        if let Some(why) = self.forbids.get() {
+        #[cold]
+        fn refuse(why: &str, what: What) -> ! {
             panic!("this would suspend while {why}: it waits for {what}");
+        }
+        if let Some(why) = self.forbids.get() {
+            refuse(why, what);
         }
     }
 
     /// Suspends it, which runs, until all who are runnable now have had their turn.
+    #[cold]
     fn let_others_run(self: &Rc<Self>) {
-        if self.scheduled.get() {
-            // It has been woken and is in the queue already, before some of them.
-            self.suspend();
-        }
-        self.wake();
-        self.suspend();
+        let suspension = turns::with(|turns| Suspension::to_let_others_run(turns, self.clone()));
+        engine::suspend();
+        suspension.end();
     }
 
-    /// Suspends it, which runs.
-    fn suspend(&self) {
-        let spans = if spans::are_possible() { spans::leave() } else { None };
-        self.suspended_at_ns.set(match self.group.process() {
-            None => driver::on_switch(),
-            Some(process) => process.world().elapsed().as_nanos() as u64,
-        });
-        self.posture.set(frames::Posture::Suspended);
+    /// Suspends it, which runs and is in the queue.
+    #[cold]
+    fn take_turn(self: &Rc<Self>) {
+        let suspension = turns::with(|turns| Suspension::begin(turns, self.clone()));
         engine::suspend();
-        while self.posture.get() == frames::Posture::Asked {
-            self.coroutine_tells_its_frames_when_asked();
-            engine::suspend();
-        }
-        self.posture.set(frames::Posture::Active);
-        self.waits_for.set(None);
-        spans::enter(spans);
+        suspension.end();
     }
 }

@@ -12,8 +12,8 @@ use std::time::Instant;
 use tracing::Span;
 
 use super::{
-    Coroutine, Cut, JoinHandle, Outcome, Packet, current, frames, may_suspend, panic_message, spans,
-    with_current,
+    Coroutine, Cut, JoinHandle, Outcome, Packet, Turns, current, frames, may_suspend, panic_message, spans,
+    turns, with_current,
 };
 use crate::engine::{self, Fiber, Label, StackError};
 use crate::run::Group;
@@ -137,13 +137,13 @@ impl Prepared {
             };
             me.end(outcome, done);
             drop(span);
-            driver::on_switch();
+            turns::with(Turns::on_switch);
         };
         child.fiber.begin(Box::new(move || frames::coroutine_begins(life)));
         match child.parent {
             _ if !may_suspend() => child.wake(),
-            0 => child.resume(),
-            _ => child.go_on(),
+            0 => turns::with(|turns| child.resume(turns)),
+            _ => turns::with(|turns| child.go_on(turns)),
         }
         spans::enter(spans_of_parent);
         child

@@ -12,37 +12,31 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 pub(super) struct Settling {
-    /// Looks that wait for who was runnable then: their instants, and how many had been put in.
+    /// Looks that wait for who was runnable then: their instants, and how many will have been taken when all have been.
     looks: VecDeque<(Instant, u64)>,
     settled_at: Option<Instant>,
-    put_count: u64,
     taken_count: u64,
 }
 
 impl Settling {
     pub(super) const fn new() -> Settling {
-        Settling { looks: VecDeque::new(), settled_at: None, put_count: 0, taken_count: 0 }
+        Settling { looks: VecDeque::new(), settled_at: None, taken_count: 0 }
     }
 
-    /// Somebody became runnable.
-    pub(super) fn on_put(&mut self) {
-        self.put_count += 1;
+    /// So many have had their turns.
+    pub(super) fn on_taken(&mut self, count: usize) {
+        self.taken_count += count as u64;
     }
 
-    /// Somebody has had its turn.
-    pub(super) fn on_taken(&mut self) {
-        self.taken_count += 1;
-    }
-
-    /// All that happened until `instant` has been told to those who wait for it.
-    pub(super) fn on_look(&mut self, instant: Instant) {
-        self.looks.push_back((instant, self.put_count));
+    /// All that happened until `instant` has been told to those who wait for it; so many are runnable now.
+    pub(super) fn on_look(&mut self, instant: Instant, runnable_count: usize) {
+        self.looks.push_back((instant, self.taken_count + runnable_count as u64));
     }
 
     /// All that happened until then has been acted upon.
     pub(super) fn settled_at(&mut self) -> Option<Instant> {
-        while let Some(&(instant, put_count)) = self.looks.front()
-            && put_count <= self.taken_count
+        while let Some(&(instant, count)) = self.looks.front()
+            && count <= self.taken_count
         {
             self.settled_at = Some(instant);
             self.looks.pop_front();
@@ -61,20 +55,18 @@ mod tests {
         let mut settling = Settling::new();
         let at = |ms| Instant::now().checked_add(Duration::from_millis(ms)).unwrap();
         let (first, second, third) = (at(10), at(20), at(30));
-        (0..100).for_each(|_| settling.on_put());
-        settling.on_look(first);
-        (0..61).for_each(|_| {
-            settling.on_taken();
-            settling.on_put(); // it is busy, and goes to the end of the queue
-        });
-        settling.on_look(second);
-        (0..38).for_each(|_| settling.on_taken());
+        settling.on_look(first, 100);
+        settling.on_taken(61); // they are busy, and go to the end of the queue
+        settling.on_look(second, 100);
+        settling.on_taken(38);
         assert_eq!(settling.settled_at(), None);
-        settling.on_taken();
+        settling.on_taken(1);
         assert_eq!(settling.settled_at(), Some(first));
-        (0..61).for_each(|_| settling.on_taken());
+        settling.on_taken(60);
+        assert_eq!(settling.settled_at(), Some(first));
+        settling.on_taken(1);
         assert_eq!(settling.settled_at(), Some(second));
-        settling.on_look(third);
+        settling.on_look(third, 0);
         assert_eq!(settling.settled_at(), Some(third), "nobody was runnable");
     }
 }

@@ -80,10 +80,13 @@ impl Direction {
     }
 
     /// Waits until ready, or until `deadline`.
+    #[inline]
     fn wait(&self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.ready.get() {
-            return Ok(());
-        }
+        if self.ready.get() { Ok(()) } else { self.wait_until_ready(deadline) }
+    }
+
+    #[inline(never)]
+    fn wait_until_ready(&self, deadline: Option<Instant>) -> io::Result<()> {
         if !coroutine::may_suspend() {
             return Err(io::Error::new(ErrorKind::WouldBlock, "a destructor may not wait while unwinding"));
         }
@@ -93,7 +96,9 @@ impl Direction {
             if deadline.is_some_and(|deadline| deadline <= now()) {
                 return Err(io::Error::new(ErrorKind::TimedOut, "the deadline has passed"));
             }
-            place.look_again();
+            if place.is_told() {
+                place.look_again();
+            }
             coroutine::park_on(&"a descriptor");
         }
         Ok(())

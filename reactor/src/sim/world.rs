@@ -20,7 +20,7 @@ use super::network::{Chance, LATENCY_STEPS, Network};
 use super::tcp::Ends;
 use super::trace::{Trace, What};
 use crate::clock::{self, Virtual};
-use crate::coroutine::{Coroutine, Payload};
+use crate::coroutine::{Coroutine, Payload, with_turns};
 use crate::run::Group;
 use crate::timer::Action;
 
@@ -232,7 +232,7 @@ impl Inner {
         if self.step_count.get() >= self.config.steps_max {
             self.on_endless();
         }
-        next.resume();
+        with_turns(|turns| next.resume(turns));
     }
 
     /// The next coroutine to run.

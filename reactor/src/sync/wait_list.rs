@@ -110,7 +110,7 @@ impl WaitList {
             }
         }
         let mut waiting = Waiting { place: Some(place), on_leave: Some(on_leave) };
-        while waiting.place.as_ref().is_some_and(|place| place.told() == Told::No) {
+        while waiting.place.as_ref().is_some_and(|place| !place.is_told()) {
             coroutine::park_on(what);
         }
         waiting.on_leave = None;
@@ -177,6 +177,11 @@ impl<'a> Place<'a> {
     /// The row that it is in.
     pub(crate) fn list(&self) -> &'a WaitList {
         self.list
+    }
+
+    /// Whether it has been told to go on.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told() != Told::No
     }
 
     /// What it has been told.
