@@ -139,7 +139,7 @@ impl Prepared {
             drop(span);
             turns::with(Turns::on_switch);
         };
-        child.fiber.begin(Box::new(move || frames::coroutine_begins(life)));
+        child.fiber.begin(move || frames::coroutine_begins(life));
         match child.parent {
             _ if !may_suspend() => child.wake(),
             0 => turns::with(|turns| child.resume(turns)),

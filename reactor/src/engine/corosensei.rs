@@ -11,7 +11,10 @@ use corosensei::{Coroutine, CoroutineResult, Yielder, stack};
 
 use super::overflow::{self, Label, Watched};
 use super::stack::Stack;
-use super::{AbortOnUnwind, Body, StackError};
+use super::{AbortOnUnwind, StackError};
+
+/// The largest body, by what it captures, that lies on its own stack: half a page is left for its calls.
+const BODY_SIZE_MAX: usize = 1024;
 
 type Inner = Coroutine<(), (), (), Stack>;
 type Yield = Yielder<(), ()>;
@@ -64,7 +67,16 @@ impl Fiber {
     }
 
     /// Gives the fiber its code, which runs at the first [`Fiber::resume`] and must not unwind.
-    pub(crate) fn begin(&self, body: Body) {
+    pub(crate) fn begin(&self, body: impl FnOnce() + 'static) {
+        // It lies on the fiber's own stack, where it costs no memory of its own, unless it is too large for that.
+        if size_of_val(&body) <= BODY_SIZE_MAX {
+            self.begin_on_stack(body)
+        } else {
+            self.begin_on_stack(Box::new(body))
+        }
+    }
+
+    fn begin_on_stack(&self, body: impl FnOnce() + 'static) {
         let mut state = self.state.borrow_mut();
         let State::Idle(stack) = std::mem::replace(&mut *state, State::Ended) else {
             unreachable!("a fiber begins once")

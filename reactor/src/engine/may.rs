@@ -97,8 +97,8 @@ impl Fiber {
     }
 
     /// Gives the fiber its code, which runs at the first [`Fiber::resume`] and must not unwind.
-    pub(crate) fn begin(&self, body: Body) {
-        self.body.set(Some(body));
+    pub(crate) fn begin(&self, body: impl FnOnce() + 'static) {
+        self.body.set(Some(Box::new(body)));
     }
 
     /// Runs the fiber until it suspends or ends.

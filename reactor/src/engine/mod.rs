@@ -33,7 +33,7 @@ pub(crate) use self::corosensei::{Fiber, host, suspend};
 pub(crate) use self::may::{Fiber, host, suspend};
 pub(crate) use overflow::Label;
 
-/// The code of a fiber. Boxed, so that it fits any stack however much it captures.
+/// Code of a fiber, as a value of one size.
 pub(crate) type Body = Box<dyn FnOnce()>;
 
 /// Address space of a stack unless somebody says otherwise: 256 KiB.

@@ -120,6 +120,10 @@ impl WaitList {
     pub(crate) fn join(&self, need: usize) -> Place<'_> {
         let waiter = coroutine::current();
         let mut row = self.row.borrow_mut();
+        if row.places.capacity() == 0 {
+            // Most rows never have more than one place, and there are two for each socket.
+            row.places.reserve_exact(1);
+        }
         let key =
             row.places.insert(Entry { waiter, need, told: Told::No, told_at: 0, before: NONE, after: NONE });
         row.link_last(key);
