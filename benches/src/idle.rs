@@ -1,9 +1,9 @@
 //! Connections that do nothing: what each costs the server, and what they cost the one that does something.
 //!
-//! The servers are those of [`crate::echo`], and so is the rule of fairness: each connection has a buffer of 8 KiB and
-//! has echoed one line before it falls idle, as a client that has been served and may come back. What is read is the
-//! server's own memory (resident pages and page tables); the kernel's socket buffers are the same for all and are not
-//! in it.
+//! The servers are those of [`crate::echo`], and so is the rule of fairness: each connection has a buffer of 8 KiB
+//! (ours gives it back before it waits) and has echoed one line before it falls idle, as a client that has been served
+//! and may come back. What is read is the server's own memory (resident pages and page tables); the kernel's socket
+//! buffers are the same for all and are not in it.
 
 use crate::process::{Program, threads_cpu};
 use crate::statistics::Histogram;

@@ -2,9 +2,9 @@
 //!
 //! `cargo run --example echo -- 127.0.0.1:7000`, then `nc 127.0.0.1 7000`.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write};
 
-use reactor::net::{TcpListener, TcpStream};
+use reactor::net::{LineReader, TcpListener, TcpStream};
 
 /// The longest line that is echoed: a client that never ends its line is cut off here.
 const LINE_LIMIT_BYTES: usize = 64 * 1024;
@@ -25,12 +25,9 @@ fn main() -> io::Result<()> {
 }
 
 fn serve(mut client: &TcpStream) -> io::Result<()> {
-    let mut reader = BufReader::new(client);
-    loop {
-        let line = reactor::read_until(&mut reader, b'\n', LINE_LIMIT_BYTES)?;
-        if line.is_empty() {
-            return Ok(());
-        }
-        client.write_all(&line)?;
+    let mut lines = LineReader::new(client, LINE_LIMIT_BYTES);
+    while let Some(line) = lines.next_line()? {
+        client.write_all(line)?;
     }
+    Ok(())
 }

@@ -4,11 +4,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use reactor::net::{TcpListener, TcpStream};
+use reactor::net::{LineReader, TcpListener, TcpStream};
 use reactor::signals::{Signal, Signals};
 
 /// The longest line that is echoed: a client that never ends its line is cut off here.
@@ -89,14 +89,11 @@ fn serve_until_interrupted(listen: SocketAddr) -> io::Result<()> {
 }
 
 fn serve(mut client: &TcpStream) -> io::Result<()> {
-    let mut reader = BufReader::new(client);
-    loop {
-        let line = reactor::read_until(&mut reader, b'\n', LINE_LIMIT_BYTES)?;
-        if line.is_empty() {
-            return Ok(());
-        }
-        client.write_all(&line)?;
+    let mut lines = LineReader::new(client, LINE_LIMIT_BYTES);
+    while let Some(line) = lines.next_line()? {
+        client.write_all(line)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

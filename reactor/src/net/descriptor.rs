@@ -199,13 +199,37 @@ impl Descriptor {
         // must not be wiped, for no second edge would tell of it.
         self.read_with(|fd| {
             let count = f(fd)?;
-            // One that gave less than it was asked for is drained: no need to read again to see EAGAIN.
-            if count < buffer_len && count > 0 && !self.readiness.urgent.get() {
-                self.readiness.read.clear();
-            }
-            spend_bytes(count);
+            self.on_read(count, buffer_len);
             Ok(count)
         })
+    }
+
+    /// As [`Descriptor::read_stream`]; `None` if it would have to wait.
+    ///
+    /// # Suspends
+    ///
+    /// As all that succeed do, now and then.
+    pub(crate) fn try_read_stream(
+        &self,
+        buffer_len: usize,
+        f: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Option<io::Result<usize>> {
+        let result = self.try_read_with(|fd| {
+            let count = f(fd)?;
+            self.on_read(count, buffer_len);
+            Ok(count)
+        })?;
+        spend();
+        Some(result)
+    }
+
+    #[inline]
+    fn on_read(&self, count: usize, buffer_len: usize) {
+        // One that gave less than it was asked for is drained: no need to read again to see EAGAIN.
+        if count < buffer_len && count > 0 && !self.readiness.urgent.get() {
+            self.readiness.read.clear();
+        }
+        spend_bytes(count);
     }
 
     /// Writes to a byte stream `len` bytes or fewer.

@@ -32,6 +32,23 @@ pub trait Duplex: 'static {
     /// Until there are some.
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Waits until [`Duplex::try_read_some`] may find something, where that can be known without reading; else it returns
+    /// at once.
+    ///
+    /// # Errors
+    /// When the time for reading is over.
+    ///
+    /// # Suspends
+    /// Until then.
+    fn wait_readable(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// As [`Duplex::read_some`], but does not wait where [`Duplex::wait_readable`] does: `None` if there is nothing yet.
+    fn try_read_some(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        Some(self.read_some(buffer))
+    }
+
     /// Calls `write` with a writer that never waits, and again when there is room, until it returns anything but
     /// `WouldBlock`.
     ///
@@ -146,6 +163,17 @@ macro_rules! socket_is_duplex {
                 Read::read(&mut &*self, buffer)
             }
 
+            fn wait_readable(&self) -> io::Result<()> {
+                match self.simulated() {
+                    Some(_) => Ok(()),
+                    None => self.descriptor().wait_readable(),
+                }
+            }
+
+            fn try_read_some(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+                self.try_read(buffer)
+            }
+
             fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
                 if let Some(stream) = self.simulated() {
                     return stream.write_with(write);
@@ -197,6 +225,14 @@ socket_is_duplex!(UnixStream);
 impl<D: Duplex + ?Sized> Duplex for Box<D> {
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (**self).read_some(buffer)
+    }
+
+    fn wait_readable(&self) -> io::Result<()> {
+        (**self).wait_readable()
+    }
+
+    fn try_read_some(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        (**self).try_read_some(buffer)
     }
 
     fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {

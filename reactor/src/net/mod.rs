@@ -11,6 +11,7 @@ mod draining;
 mod duplex;
 mod gate;
 mod happy_eyeballs;
+mod line_reader;
 mod pipe;
 #[cfg(feature = "quic")]
 pub mod quic;
@@ -32,6 +33,7 @@ pub use draining::Draining;
 pub use duplex::{Duplex, PeerWatch, Presence, WriteOnce};
 pub use gate::{Gate, GateLimits, Guest};
 pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
+pub use line_reader::LineReader;
 pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
 pub(crate) use resolve::{Family, Resolver};

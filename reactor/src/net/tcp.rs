@@ -303,6 +303,20 @@ pub(super) fn no_address() -> io::Error {
 /// shared reference. Of some streams a short read tells that they are drained: see [`Descriptor`].
 macro_rules! stream_io {
     ($stream:ty, short_is_drained: $short_is_drained:literal) => {
+        impl $stream {
+            /// Reads if there is something to read, or the stream is simulated.
+            #[inline]
+            pub(super) fn try_read(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+                if let Some(stream) = self.simulated() {
+                    return Some(stream.read(buffer));
+                }
+                let len = if $short_is_drained { buffer.len() } else { 0 };
+                self.descriptor().try_read_stream(len, |fd| {
+                    Ok(recv(fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)?)
+                })
+            }
+        }
+
         impl Read for &$stream {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
                 if let Some(stream) = self.simulated() {
