@@ -30,10 +30,6 @@ const DEAF_FOR: Duration = Duration::from_secs(60);
 /// How long it is believed what a lookup found of how many nodes there are, if nobody is seen to come or go.
 const EVERYBODY_FOR: Duration = Duration::from_secs(1);
 
-/// How long a node that is out of sight may be expected back, so that what it has is not said to be nowhere. No longer: a machine
-/// may be off for weeks, or be gone for good and nobody has said so, and whoever must learn that something was deleted would never.
-const AWAY_FOR: Duration = Duration::from_secs(3600);
-
 /// How often it is said that blocks lie in one zone.
 const WARNING_PERIOD: Duration = Duration::from_secs(60);
 
@@ -78,8 +74,8 @@ pub(crate) struct Links<O> {
     pub(crate) local: Option<Rc<Node>>,
     pub(crate) replicas: usize,
     health: RefCell<HashMap<NodeId, Health>>,
-    /// Where each was found, and when it was there last.
-    contacts: RefCell<HashMap<NodeId, (Contact, Instant)>>,
+    /// Where each was found last.
+    contacts: RefCell<HashMap<NodeId, Contact>>,
     /// When it was last told that blocks lie in one zone.
     warned_at: Cell<Option<Instant>>,
     /// All nodes there were a moment ago, where that takes a lookup.
@@ -132,13 +128,13 @@ impl<O: Overlay> Links<O> {
 
     pub(crate) fn closest(&self, key: [u8; 32], count: usize) -> Vec<Contact> {
         let contacts = self.overlay.closest(&NodeId(key), count);
-        let (now, mut known) = (reactor::now(), self.contacts.borrow_mut());
+        let mut known = self.contacts.borrow_mut();
         if known.len() > 4096 {
             known.clear();
         }
         for contact in &contacts {
             // The newest counts: a node that restarts may listen elsewhere.
-            known.insert(contact.id, (contact.clone(), now));
+            known.insert(contact.id, contact.clone());
         }
         contacts
     }
@@ -207,7 +203,7 @@ impl<O: Overlay> Links<O> {
 
     /// Where a node was when it was last near something we asked for.
     pub(crate) fn last_known(&self, id: &NodeId) -> Option<Contact> {
-        self.contacts.borrow().get(id).map(|(contact, _)| contact.clone())
+        self.contacts.borrow().get(id).cloned()
     }
 
     /// Counts something on its way to a node until what is returned is dropped.
@@ -274,15 +270,22 @@ impl<O: Overlay> Links<O> {
         deaf_at.is_some_and(|at| reactor::now().saturating_duration_since(at) < DEAF_FOR)
     }
 
-    /// How many nodes are none of these, and were there not long ago; those that were removed are nobody.
-    pub(crate) fn away_count(&self, in_sight: &[Contact]) -> usize {
-        let now = reactor::now();
-        let is_away = |(contact, seen_at): &&(Contact, Instant)| {
-            now.saturating_duration_since(*seen_at) < AWAY_FOR
-                && in_sight.iter().all(|other| other.id != contact.id)
-                && !self.overlay.is_removed(contact)
-        };
-        self.contacts.borrow().values().filter(is_away).count()
+    /// Who of the network's nodes is not `in_sight` and could be one of those that keep what belongs to `key`; `None` if nobody tells
+    /// which nodes there are. No time decides: a site that is cut off for weeks has what it had, until its owner says that it is gone.
+    ///
+    /// # Suspends
+    /// While it is asked which nodes there are.
+    pub(crate) fn missed(&self, key: [u8; 32], in_sight: &[Contact]) -> Option<Vec<Contact>> {
+        let members = self.overlay.members()?;
+        let own = self.overlay.own();
+        let mut away: Vec<Contact> = Vec::new();
+        for contact in members.into_iter().chain(self.contacts.borrow().values().cloned()) {
+            let is_there = in_sight.iter().chain(&own).chain(&away).any(|other| other.id == contact.id);
+            if !is_there && !self.overlay.is_removed(&contact) {
+                away.push(contact);
+            }
+        }
+        Some(placement::could_keep(&NodeId(key), in_sight, &away, self.replicas))
     }
 
     pub(crate) fn in_flight(&self, id: &NodeId) -> usize {

@@ -156,6 +156,25 @@ pub(crate) fn order_beside(key: &NodeId, kept: &[Candidate], contacts: &[Contact
     ordered.into_iter().map(|index| contacts[index].clone()).collect()
 }
 
+/// Who of those that are `away` could be one of the `replicas` that keep what belongs to `key`, beside those that are `in_sight`: those
+/// who would be responsible if all were there. One of whom it was never heard what he says of himself could stand anywhere, where
+/// others say something.
+pub(crate) fn could_keep(
+    key: &NodeId,
+    in_sight: &[Contact],
+    away: &[Contact],
+    replicas: usize,
+) -> Vec<Contact> {
+    let all: Vec<Contact> = in_sight.iter().chain(away).cloned().collect();
+    let ordered = order(key, &all);
+    let are_heard = in_sight.iter().any(|contact| contact.record().is_some());
+    let could = |contact: &&Contact| {
+        let would = ordered.iter().take(replicas).any(|first| first.id == contact.id);
+        would || are_heard && contact.record().is_none()
+    };
+    away.iter().filter(could).cloned().collect()
+}
+
 /// The number of the zone that each of these counts to, where zones count: equal where they may be gone together.
 pub(crate) fn zones(contacts: &[Contact]) -> Vec<usize> {
     let mut known: SmallVec<[Option<&Zone>; WIDTH]> = SmallVec::new();

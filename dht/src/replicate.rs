@@ -3,8 +3,8 @@
 //! A put goes to the R nodes that are responsible at once and returns when a quorum holds the block durably, in two zones where
 //! there are two (`acks.rs`); the stragglers go on in the background. Where one fails, the next in the order takes its
 //! place. A read asks one node, the next if that one fails, lies or is slow, and believes nothing that it has not verified. That a
-//! block is nowhere it says only if all said so that are there, and no more nodes went out of sight within the hour than a quorum can
-//! do without: of those that took the block when it was put, one was asked then.
+//! block is nowhere it says only if all said so that are there, and of the nodes that the owner let in and did not remove each that could
+//! keep it is one of these, however long another has been away; else it is not known.
 //!
 //! So a dead node costs no time: a put never waits for more than a quorum, but where that stands in one zone, and then no longer
 //! than a bound; and a read waits for a hedging delay once, after which the dead one is asked last.
@@ -290,7 +290,7 @@ pub(crate) fn fetch<O: Overlay + 'static>(
             // Those that kept it may have been the nearest when it was put, and many may have come since.
             is_wide = true;
             let around = links.closest(address.0, RING_WIDTH);
-            tally.look_at(links, &around);
+            tally.look_at(links, address, &around);
             let is_new = |contact: &Contact| ordered.iter().all(|known| known.id != contact.id);
             candidates.extend(others(&around).into_iter().filter(is_new));
             continue;
@@ -366,15 +366,29 @@ impl Tally {
     }
 
     /// Those that are asked at last are no proof that nobody has a block, if there may be others.
-    fn look_at<O: Overlay + 'static>(&mut self, links: &Rc<Links<O>>, around: &[Contact]) {
+    fn look_at<O: Overlay + 'static>(&mut self, links: &Rc<Links<O>>, address: &Address, around: &[Contact]) {
         if around.len() >= RING_WIDTH {
             self.unasked =
                 Some(format!("the {RING_WIDTH} nodes nearest to it lack it, and there are others"));
             return;
         }
-        let away = links.away_count(around);
-        if away >= links.write_quorum() {
-            self.unasked = Some(format!("{away} nodes that may have it have been away for a short time"));
+        // As long as somebody may have it who is there, nobody need know who is not.
+        if self.liars > 0 || self.unreachable.is_some() {
+            return;
+        }
+        let Some(missed) = links.missed(address.0, around) else {
+            self.unasked = Some("nobody says which nodes there are".into());
+            return;
+        };
+        if let [first, ..] = &missed[..] {
+            let others = match missed.len() - 1 {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            self.unasked = Some(format!(
+                "all that answer lack it; node {first}{others} may have it and is away: it is known once that answers, or was removed by \
+                 the network's owner"
+            ));
         }
     }
 

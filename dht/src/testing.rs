@@ -61,6 +61,8 @@ pub(crate) struct FakeNode {
     pub(crate) forgotten: Cell<bool>,
     /// No member any more.
     pub(crate) is_removed: Cell<bool>,
+    /// No member yet.
+    pub(crate) is_unborn: Cell<bool>,
     /// What it says of itself.
     says: RefCell<Option<Arc<NodeRecord>>>,
     /// Whether it has yet to hear what the others say of themselves.
@@ -111,6 +113,7 @@ impl FakeNetwork {
                 delay: Cell::new(Duration::ZERO),
                 forgotten: Cell::new(false),
                 is_removed: Cell::new(false),
+                is_unborn: Cell::new(false),
                 says: RefCell::default(),
                 is_behind: Cell::new(false),
             }
@@ -321,6 +324,12 @@ impl Overlay for FakeOverlay {
 
     fn known_count(&self) -> usize {
         self.table().live_count() + usize::from(self.own.is_some())
+    }
+
+    fn members(&self) -> Option<Vec<Contact>> {
+        let says = |fake: &FakeNode| fake.says.borrow().clone().into_iter();
+        let contact = |fake: &FakeNode| says(fake).fold(fake.contact.clone(), Contact::with_record);
+        Some(self.network.nodes.iter().filter(|fake| !fake.is_unborn.get()).map(contact).collect())
     }
 
     fn is_live(&self, contact: &Contact) -> bool {

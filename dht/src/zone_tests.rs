@@ -2,20 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay::{Contact, NodeId};
+use overlay::{Contact, NodeId, NodeRecord, Statement};
 use reactor::crypto::Identity;
 use reactor::sim::{self, SimConfig};
 
 use crate::block::deletion::{Speaker, Verdict};
 use crate::message::PutBlockRequest;
 use crate::node::deletions::now_seconds;
-use crate::placement::WIDTH;
+use crate::placement::{WIDTH, could_keep};
 use crate::repair::{Repair, Report};
-use crate::testing::{FakeNetwork, FakeNode, Mood, TAG, repair_of, zone_of};
-use crate::{Address, BlockStore, GetError, owner_tag};
+use crate::testing::{FakeNetwork, FakeNode, FakeOverlay, Mood, TAG, repair_of, zone_of};
+use crate::{Address, BlockStore, Client, GetError, owner_tag};
 
 /// The zones of those that have a block, each as often as it has it.
 fn zones_of(network: &FakeNetwork, address: &Address, zones: usize) -> Vec<String> {
@@ -284,36 +285,92 @@ fn where_only_a_lookup_tells_who_there_is_it_is_not_made_for_each_block() {
     });
 }
 
-/// A mount took a block for gone whose three keepers were at a site that was cut off, and stored nothing any more.
+/// A mount took a block for gone whose three keepers were at a site that was cut off, and stored nothing any more. Then it was known
+/// for an hour only who had been met, and by nobody who came later; and any two that were away kept anybody from saying it of any block.
 #[test]
-fn that_a_block_is_nowhere_is_not_said_for_a_while_when_all_may_be_away_that_have_it() {
+fn that_a_block_is_nowhere_is_not_said_while_somebody_is_away_who_could_have_it() {
     sim::run(1, SimConfig::default(), |_| {
         let network = FakeNetwork::new(10, 3, 1);
-        let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
+        let user = Rc::new(Identity::from_seed(&[1; 32]));
+        let client = network.client(&user);
         let address = client.put(Bytes::from_static(b"theirs")).unwrap();
         reactor::sleep(Duration::from_secs(1));
         let has = |node: &&FakeNode| node.node.borrow().has_block(&address);
         let keepers: Vec<&FakeNode> = network.nodes.iter().filter(has).collect();
-        let go = |node: &FakeNode| {
-            node.mood.set(Mood::Dead);
-            node.forgotten.set(true);
+        let go = |node: &FakeNode, is_away: bool| {
+            node.mood.set(if is_away { Mood::Dead } else { Mood::Well });
+            node.forgotten.set(is_away);
         };
-        keepers.iter().for_each(|keeper| go(keeper));
-        let is_unknown = |found: Result<Bytes, GetError>| matches!(found, Err(GetError::Unreachable { .. }));
-        assert!(is_unknown(client.get(&address, None)));
-        keepers[0].forgotten.set(false);
-        keepers[0].mood.set(Mood::Well);
-        client.get(&address, None).unwrap();
-        let nowhere = Address::of(&TAG, b"never put");
-        assert!(is_unknown(client.get(&nowhere, None)));
-        // Of two who took it when it was put, one is asked, once no more than one is away; and who was removed is nobody.
-        let is_nowhere = || client.get(&nowhere, None) == Err(GetError::NotFound(nowhere));
-        keepers[1].is_removed.set(true);
-        assert!(is_nowhere());
-        keepers[1].is_removed.set(false);
-        assert!(!is_nowhere());
-        // Those that are off for weeks keep nobody from learning that something was deleted.
-        reactor::sleep(Duration::from_secs(3600));
-        assert!(is_nowhere());
+        let is_unknown = |client: &Client<FakeOverlay>, address: &Address| match client.get(address, None) {
+            Err(GetError::Unreachable { reason, .. }) => {
+                assert!(reason.contains("is away"), "{reason}");
+                true
+            }
+            Err(GetError::NotFound(_)) => false,
+            other => panic!("{other:?}"),
+        };
+        keepers.iter().for_each(|keeper| go(keeper, true));
+        // However long that is, and whoever asks: one that has never met them as well.
+        assert!(is_unknown(&client, &address));
+        reactor::sleep(Duration::from_secs(30 * 24 * 3600));
+        assert!(is_unknown(&client, &address) && is_unknown(&network.client(&user), &address));
+        // Two of them back: the third could have what these lack.
+        let lacking: Vec<Address> =
+            (0..200u32).map(|number| Address::of(&TAG, &number.to_le_bytes())).collect();
+        let responsible = |address: &Address| {
+            let mut nodes: Vec<&FakeNode> = network.nodes.iter().collect();
+            nodes.sort_by_key(|node| node.contact.id.distance(&NodeId(address.0)));
+            nodes[..3].iter().map(|node| node.contact.id).collect::<Vec<_>>()
+        };
+        keepers[1..].iter().for_each(|keeper| go(keeper, false));
+        let away = keepers[0].contact.id;
+        for address in &lacking {
+            assert_eq!(is_unknown(&client, address), responsible(address).contains(&away), "{address}");
+        }
+        // Two that are away, and could have none of it, are in nobody's way.
+        let others = |address: &Address| {
+            let far = |node: &&FakeNode| !responsible(address).contains(&node.contact.id);
+            network.nodes.iter().filter(far).take(2).collect::<Vec<_>>()
+        };
+        go(keepers[0], false);
+        for address in &lacking[..20] {
+            others(address).into_iter().for_each(|node| go(node, true));
+            assert!(!is_unknown(&client, address));
+            others(address).into_iter().for_each(|node| go(node, false));
+        }
+        // Who was removed has nothing; who was never let in neither.
+        go(keepers[0], true);
+        let of_away = lacking.iter().find(|address| responsible(address).contains(&away)).unwrap();
+        keepers[0].is_removed.set(true);
+        assert!(!is_unknown(&client, of_away));
+        keepers[0].is_removed.set(false);
+        keepers[0].is_unborn.set(true);
+        assert!(!is_unknown(&network.client(&user), of_away));
     });
+}
+
+/// Of a node that nobody has heard of its zone, and others stand in zones: it may be the first of another one for every block.
+#[test]
+fn who_was_never_heard_of_could_have_anything_where_others_say_where_they_stand() {
+    let contact = |number: u8, zone: Option<&str>| {
+        let identity = Identity::from_seed(&[number; 32]);
+        let contact = Contact::new(identity.public_key(), []);
+        let said = zone.map(|zone| Statement { zone: Some(zone.parse().unwrap()), ..Statement::default() });
+        let sign = |said| NodeRecord::sign(&identity, &identity.public_key(), 1, said);
+        said.map(sign).into_iter().fold(contact, |contact, record| contact.with_record(Arc::new(record)))
+    };
+    let in_sight: Vec<Contact> = (0..6).map(|number| contact(number, Some("here"))).collect();
+    let keys: Vec<NodeId> = (0..60u8).map(|number| NodeId([number.wrapping_mul(4); 32])).collect();
+    let count = |away: Contact| {
+        let could = |key: &&NodeId| !could_keep(key, &in_sight, std::slice::from_ref(&away), 3).is_empty();
+        keys.iter().filter(could).count()
+    };
+    assert_eq!(count(contact(9, None)), 60);
+    assert_eq!(
+        count(contact(9, Some("elsewhere"))),
+        60,
+        "of another zone it is one of the first three for all"
+    );
+    let of_same = count(contact(9, Some("here")));
+    assert!((1..60).contains(&of_same), "{of_same}");
 }

@@ -12,6 +12,7 @@
 //! | `state`, `connections`, `dial`, `served` | flow: what the coroutines share, reaching a peer, and what it may ask |
 //! | `reach`, `relaying` | flow: reaching a peer by its id over relays, and being one |
 //! | `revoking`, `renewing`, `stating`, `handing_over`, [`stranger`] | flow: cutting off who is no member any more, spreading what the owner signed and what we say of ourselves, asking to become a member |
+//! | `members` | flow: which nodes the owner let in, there or not |
 //! | [`lookup`], [`admission`] | flow over small traits: the iterative lookup, the exchange of passports |
 //! | [`frontier`], [`routing_table`], [`k_bucket`], [`records`], `introductions`, [`letterbox`], `relays` | pure: told the time and the answers, never asking |
 //! | [`node_id`], [`contact`], [`peers`], `whereabouts`, [`message`] | what travels |
@@ -75,6 +76,7 @@ pub mod keepsake;
 pub mod letterbox;
 mod listener;
 pub mod lookup;
+mod members;
 pub mod message;
 mod node;
 pub mod node_id;
@@ -153,6 +155,13 @@ pub trait Overlay {
     /// Never.
     fn known_count(&self) -> usize;
 
+    /// All storage nodes of the network but ourselves, whether they can be reached or not: those that its owner let in, as far as those
+    /// know that can be reached, and whom we met. Whoever was removed is none. `None` if nobody can be asked.
+    ///
+    /// # Suspends
+    /// For a round trip or two, at most some seconds.
+    fn members(&self) -> Option<Vec<Contact>>;
+
     /// Whether `contact` is thought alive: it has not failed to answer twice in a row. Nobody is asked: it is known of whoever
     /// was called or met lately.
     ///
@@ -217,6 +226,10 @@ impl<O: Overlay + ?Sized> Overlay for Rc<O> {
 
     fn known_count(&self) -> usize {
         O::known_count(self)
+    }
+
+    fn members(&self) -> Option<Vec<Contact>> {
+        O::members(self)
     }
 
     fn is_live(&self, contact: &Contact) -> bool {

@@ -41,8 +41,14 @@ reactor::service! {
         /// "This is what this node says of itself now." Answered with what is known here, if that is newer.
         fn introduce(&self, node: Introduction) -> Result<Option<SignedRecord>, RecordError>
             = 0x0109 as Introduce, idempotent;
+        /// "Which storage nodes did the owner let in since the network was made?" Answered with what he signed for them last.
+        fn enrolled(&self) -> Result<Vec<Passport>, NotAMember>
+            = 0x010a as Enrolled, idempotent, replies_up_to(ENROLLED_REPLY_BYTES_MAX);
     }
 }
+
+/// The longest answer to [`Enrolled`]: as many passports as are kept, of some 220 bytes each.
+pub const ENROLLED_REPLY_BYTES_MAX: usize = RENEWALS_MAX * 300;
 
 /// Why a list of the revoked is not taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]

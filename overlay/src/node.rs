@@ -25,6 +25,7 @@ use crate::join::{self, Bootstrap, JoinError};
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
 use crate::listener;
 use crate::lookup::{Found, lookup};
+use crate::members;
 use crate::message::{CONTACTS_MAX, RenewRefused, RevokeRefused};
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
@@ -201,6 +202,12 @@ impl Node {
     /// Where we listen, if we do.
     pub fn listen_address(&self) -> Option<SocketAddr> {
         self.state.credentials.addresses.first().copied()
+    }
+
+    /// With which nodes the network was made; who came since, the owner's passports tell. They count as
+    /// [`members`](Overlay::members) though nobody has met them.
+    pub fn set_founding_nodes(&self, nodes: impl IntoIterator<Item = PublicKey>) {
+        self.state.members.set_founding(nodes.into_iter().collect());
     }
 
     /// Every contact we know, with whether it is thought alive.
@@ -423,6 +430,10 @@ impl Overlay for Node {
     fn known_count(&self) -> usize {
         let is_one = self.state.credentials.role == Role::Storage;
         self.state.table.borrow().live_count() + usize::from(is_one)
+    }
+
+    fn members(&self) -> Option<Vec<Contact>> {
+        members::members(&self.state)
     }
 
     fn is_live(&self, contact: &Contact) -> bool {

@@ -8,6 +8,7 @@ use reactor::rpc::{CallContext, Service};
 
 use crate::contact::Introduction;
 use crate::invitation::{Letter, Reply};
+use crate::members;
 use crate::message::{
     FindNodeRequest, FindNodeResponse, Neighbour, Never, NotAMember, RenewRefused, RevokeRefused,
 };
@@ -98,6 +99,10 @@ impl Neighbour for Served {
     fn reply(&self, call: &CallContext, reply: Reply) -> Result<bool, NotAMember> {
         let state = self.for_reader(call)?;
         Ok(state.is_some_and(|state| state.letterbox.borrow_mut().reply(&reply, &state.credentials.network)))
+    }
+
+    fn enrolled(&self, call: &CallContext) -> Result<Vec<Passport>, NotAMember> {
+        Ok(self.for_reader(call)?.map_or_else(Vec::new, |state| members::enrolled(&state)))
     }
 
     fn sightings(&self, call: &CallContext) -> Result<Vec<Sighting>, NotAMember> {

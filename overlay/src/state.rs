@@ -25,6 +25,7 @@ use crate::k_bucket::FAILURES_TO_EVICT;
 use crate::letterbox::Letterbox;
 use crate::listener;
 use crate::lookup::Transport;
+use crate::members::Members;
 use crate::message::{FindNode, FindNodeRequest, Ping};
 use crate::node_id::NodeId;
 use crate::peers::Peers;
@@ -69,6 +70,8 @@ pub(crate) struct State {
     pub(crate) stopping: Cell<bool>,
     /// Every way into the network that we were told or remembered.
     pub(crate) ways: RefCell<Ways>,
+    /// Which nodes there are, reached or not.
+    pub(crate) members: Members,
     /// What strangers brought for the owner.
     pub(crate) letterbox: RefCell<Letterbox>,
     /// Where the list of the revoked is kept, and the number of the one that is there.
@@ -115,6 +118,7 @@ impl State {
             joined: Cell::new(false),
             stopping: Cell::new(false),
             ways: RefCell::default(),
+            members: Members::default(),
             letterbox: RefCell::default(),
             kept_revocations,
             kept_renewals,

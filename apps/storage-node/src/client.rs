@@ -240,6 +240,7 @@ impl Client {
         };
         let overlay =
             Node::start(config, Service::new()).map_err(|error| Failure::Internal(error.to_string()))?;
+        overlay.set_founding_nodes(settings.network.founding_nodes());
         if let Some(home) = &settings.home {
             renew_members(home, &settings.network, &overlay);
         }

@@ -149,6 +149,11 @@ impl Network {
         self.nodes.iter().map(|node| &node.public_key).chain([&self.owner, &self.volume_owner])
     }
 
+    /// The keys of the nodes with which it was made.
+    pub(crate) fn founding_nodes(&self) -> impl Iterator<Item = PublicKey> {
+        self.nodes.iter().map(|node| PublicKey::from_bytes(node.public_key.0))
+    }
+
     /// What the table of mounts shows as the source of this network's drive.
     pub(crate) fn mark(&self) -> String {
         format!("hypha:{}", &self.volume_salt.to_string()[..8])

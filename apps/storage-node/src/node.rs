@@ -130,6 +130,7 @@ impl StorageNode {
             StartError::Listen { address, source } => Failure::Listen { address, source },
             other => Failure::Internal(other.to_string()),
         })?;
+        overlay.set_founding_nodes(network.founding_nodes());
         let repair = Repair::new(overlay.clone(), storage.clone(), Pace::default()).start();
         let catching_up = shelf.catch_up(&overlay);
         let node = StorageNode {
