@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Instant;
 
 use bytes::Bytes;
 use reactor::crypto::PublicKey;
@@ -228,6 +229,15 @@ pub enum SwapError {
     Put(#[from] PutError),
 }
 
+/// A time in which no quorum of the drive's nodes answers: see [`BlockStore::outage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// Since when.
+    pub since: Instant,
+    /// That is longer than a node takes to restart, or it was so from the beginning: nobody who reads need wait for one.
+    pub is_long: bool,
+}
+
 /// Who can be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
@@ -280,10 +290,14 @@ pub trait BlockStore {
         false
     }
 
-    /// Whether it is known that no quorum of the drive's nodes answers, and none has for a while, so that nobody need wait for
-    /// one. Never suspends.
+    /// What is known of it that no quorum of the drive's nodes answers, and none has for a while. Never suspends.
+    fn outage(&self) -> Option<Outage> {
+        None
+    }
+
+    /// Whether there is such an outage, so that nobody need wait for a quorum. Never suspends.
     fn is_offline(&self) -> bool {
-        false
+        self.outage().is_some()
     }
 
     /// Who can be reached of those that keep a register, as far as that is known without asking. Never suspends.

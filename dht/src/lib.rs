@@ -97,8 +97,8 @@ mod zone_tests;
 
 pub use address::{Address, OwnerTag, owner_tag};
 pub use block_store::{
-    BlockStore, CreateError, GetError, HeaderHash, PutError, Reach, ReadError, Record, RegisterAddress,
-    SwapError, Usage,
+    BlockStore, CreateError, GetError, HeaderHash, Outage, PutError, Reach, ReadError, Record,
+    RegisterAddress, SwapError, Usage,
 };
 pub use client::Client;
 pub use memory_block_store::MemoryBlockStore;

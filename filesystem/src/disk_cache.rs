@@ -111,6 +111,8 @@ pub struct DiskCache {
     newest: RefCell<Option<(RegisterAddress, Record)>>,
     saved_version: Cell<u64>,
     silence: RefCell<Silence>,
+    /// How long this machine had slept when the silence was told.
+    slept_before: Cell<Duration>,
     writer: RefCell<Option<JoinHandle<()>>>,
 }
 
@@ -152,6 +154,7 @@ impl DiskCache {
             newest: RefCell::new(None),
             saved_version: Cell::new(0),
             silence: RefCell::default(),
+            slept_before: Cell::default(),
             writer: RefCell::new(None),
         });
         if let Err(error) = cache.look() {

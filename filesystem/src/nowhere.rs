@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use dht::block_store::{
-    BlockStore, GetError, HeaderHash, PutError, Reach, ReadError, Record, RegisterAddress, SwapError, Usage,
+    BlockStore, GetError, HeaderHash, Outage, PutError, Reach, ReadError, Record, RegisterAddress, SwapError,
+    Usage,
 };
 use dht::{Address, OwnerTag};
 
@@ -31,8 +32,8 @@ impl BlockStore for Nowhere {
         Err(GetError::NotHere(*address))
     }
 
-    fn is_offline(&self) -> bool {
-        true
+    fn outage(&self) -> Option<Outage> {
+        Some(Outage { since: reactor::now(), is_long: true })
     }
 
     fn reach(&self, _: &RegisterAddress) -> Reach {

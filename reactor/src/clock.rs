@@ -34,6 +34,25 @@ pub fn now() -> Instant {
     }
 }
 
+/// How long this machine has slept since it was started, in whole seconds: time that [`now`] does not count. In a simulation nobody
+/// sleeps. Never suspends.
+///
+/// By `now` goes who waits for others: while the machine slept it heard nobody, which says nothing of them. What others decide
+/// meanwhile, as that a lease is over, and what people are told of a span of time, counts the sleep: `now() + slept()`.
+pub fn slept() -> Duration {
+    if is_virtual() {
+        return Duration::ZERO;
+    }
+    let nanoseconds = |clock| {
+        let time = rustix::time::clock_gettime(clock);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    let boot = nanoseconds(rustix::time::ClockId::Boottime);
+    let slept = boot - nanoseconds(rustix::time::ClockId::Monotonic);
+    // The two cannot be read at once: a moment between them is no sleep.
+    Duration::from_secs(u64::try_from((slept + 500_000_000) / 1_000_000_000).unwrap_or(0))
+}
+
 /// What stands for "for ever" where a time has to be named: no process runs so long, and it can be added to any instant.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -87,6 +106,14 @@ pub(crate) fn set_virtual(time: Option<Virtual>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_has_slept_does_not_grow_while_it_is_awake() {
+        let before = slept();
+        std::thread::sleep(Duration::from_millis(20));
+        // Rounded; and whoever suspends this machine just now is forgiven.
+        assert!(slept() <= before + Duration::from_secs(1));
+    }
 
     #[test]
     fn the_clock_that_stamps_files_is_at_most_a_few_milliseconds_behind_the_wall_clock() {

@@ -260,7 +260,7 @@ mod timer;
 mod watchdog;
 
 pub use backoff::{Backoff, retry};
-pub use clock::{file_clock, now, wall_clock};
+pub use clock::{file_clock, now, slept, wall_clock};
 pub use coroutine::{
     Builder, JoinHandle, Local, SpawnError, Terminated, catch_panic, current_name, spawn, try_spawn,
     uninterruptible, yield_now,

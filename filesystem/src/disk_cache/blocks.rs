@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use dht::block_store::{
-    BlockStore, GetError, HeaderHash, PutError, Reach, ReadError, Record, RegisterAddress, SwapError, Usage,
+    BlockStore, GetError, HeaderHash, Outage, PutError, Reach, ReadError, Record, RegisterAddress, SwapError,
+    Usage,
 };
 use dht::{Address, OwnerTag};
 
@@ -80,8 +81,8 @@ impl BlockStore for CachedBlocks {
         self.below.is_at_hand(address)
     }
 
-    fn is_offline(&self) -> bool {
-        self.below.is_offline()
+    fn outage(&self) -> Option<Outage> {
+        self.below.outage()
     }
 
     fn reach(&self, register: &RegisterAddress) -> Reach {

@@ -1,10 +1,11 @@
 //! What a drive needs where no node answers: the newest root, kept; and whether any node does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dht::block_store::{Record, RegisterAddress};
+use dht::block_store::{Outage, Record, RegisterAddress};
 
 use super::{DiskCache, roots};
+use crate::silence::RESTART_MAX;
 
 impl DiskCache {
     /// Returns the newest root of `register` that any client of this cache has kept.
@@ -47,15 +48,33 @@ impl DiskCache {
         }
     }
 
-    /// Returns for how long no quorum of the drive's nodes has answered, if that is long enough to be called offline.
+    /// Returns for how long no quorum of the drive's nodes has answered, if that is long enough to be called offline: by the clock on
+    /// the wall, for people. What is decided by it counts waking time only, see [`crate::silence`].
     pub fn offline_for(&self) -> Option<Duration> {
         let since = self.silence.borrow().offline_since()?;
-        Some(reactor::now().saturating_duration_since(since))
+        Some(self.told_since(since))
+    }
+
+    fn told_since(&self, since: Instant) -> Duration {
+        let slept = reactor::slept().saturating_sub(self.slept_before.get());
+        reactor::now().saturating_duration_since(since) + slept
+    }
+
+    pub(super) fn outage(&self) -> Option<Outage> {
+        let silence = self.silence.borrow();
+        let is_long = silence.is_long(reactor::now());
+        silence.offline_since().map(|since| Outage { since, is_long })
     }
 
     /// The nodes serve this user no more: nobody asks them before it is offline, or says again that it is.
     pub fn on_removed(&self) {
+        self.note_opened_without();
+    }
+
+    /// No node answers, and the drive goes on without them.
+    pub(super) fn note_opened_without(&self) {
         self.silence.borrow_mut().on_opened_without(reactor::now());
+        self.slept_before.set(reactor::slept());
     }
 
     pub(super) fn note_root(&self, register: &RegisterAddress, record: &Record) {
@@ -67,7 +86,7 @@ impl DiskCache {
 
     pub(super) fn note_answer(&self) {
         if let Some(since) = self.silence.borrow_mut().on_answer() {
-            let seconds = reactor::now().saturating_duration_since(since).as_secs();
+            let seconds = self.told_since(since).as_secs();
             tracing::warn!("nodes answer again, after {seconds} s: what was written meanwhile goes to them");
         }
     }
@@ -75,21 +94,24 @@ impl DiskCache {
     /// Somebody looked whether a quorum can be reached.
     pub(super) fn note_look(&self, is_quorum: bool) {
         let becomes = self.silence.borrow_mut().on_look(is_quorum, reactor::now());
-        tell_offline(becomes);
+        self.tell_offline(becomes);
     }
 
     /// A question for the root had no answer, from anybody.
     pub(super) fn note_unanswered(&self) {
         let becomes = self.silence.borrow_mut().on_unanswered(reactor::now());
-        tell_offline(becomes);
+        self.tell_offline(becomes);
     }
-}
 
-fn tell_offline(becomes: bool) {
-    if becomes {
-        tracing::warn!(
-            "too few of the nodes that keep the drive answer, or they do not serve this user: the drive is offline; what its \
-             cache has is readable, as new as it was seen last, and what is written waits on this machine"
-        );
+    fn tell_offline(&self, becomes: bool) {
+        if becomes {
+            self.slept_before.set(reactor::slept());
+            tracing::warn!(
+                "too few of the nodes that keep the drive answer, or they do not serve this user: the drive is offline; what its \
+                 cache has is readable, as new as it was seen last, what it has not is waited for until they have been away for {} s, \
+                 since they may be restarting, and what is written waits on this machine",
+                RESTART_MAX.as_secs()
+            );
+        }
     }
 }

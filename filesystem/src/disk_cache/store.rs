@@ -17,11 +17,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dht::block_store::{
-    BlockStore, GetError, HeaderHash, PutError, Reach, ReadError, Record, RegisterAddress, SwapError, Usage,
+    BlockStore, GetError, HeaderHash, Outage, PutError, Reach, ReadError, Record, RegisterAddress, SwapError,
+    Usage,
 };
 use dht::{Address, OwnerTag};
 
 use super::DiskCache;
+use crate::silence::RESTART_MAX;
 
 /// How long one reader looks for a node while none has answered for a while.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
@@ -111,9 +113,21 @@ impl CachedStore {
             return Err(GetError::NotHere(*address));
         }
         let fetch = || self.below.get(address, Some(range.clone()));
-        let fetched = match is_alone {
-            true => reactor::timeout(PROBE_LIMIT, fetch).unwrap_or(Err(GetError::NotHere(*address))),
-            false => fetch(),
+        // Who asks while it may be a restart waits no longer than that may be either, whatever a node that hangs lets him wait for.
+        let limit = match self.cache.outage() {
+            _ if is_alone => Some(PROBE_LIMIT),
+            Some(Outage { since, .. }) if self.reaches_nobody() => {
+                let left = (since + RESTART_MAX).saturating_duration_since(reactor::now());
+                Some(left.max(PROBE_LIMIT))
+            }
+            _ => None,
+        };
+        let fetched = match limit {
+            Some(limit) => reactor::timeout(limit, fetch).unwrap_or_else(|_| {
+                let reason = "no node answers".into();
+                Err(GetError::Unreachable { address: *address, reason })
+            }),
+            None => fetch(),
         };
         match fetched {
             Err(GetError::Unreachable { .. }) if is_alone => Err(GetError::NotHere(*address)),
@@ -190,8 +204,8 @@ impl BlockStore for CachedStore {
         self.below.is_at_hand(address)
     }
 
-    fn is_offline(&self) -> bool {
-        self.cache.offline_for().is_some()
+    fn outage(&self) -> Option<Outage> {
+        self.cache.outage()
     }
 
     fn reach(&self, register: &RegisterAddress) -> Reach {
@@ -235,7 +249,7 @@ impl BlockStore for CachedStore {
                         "the nodes that keep the drive's root do not answer: it is opened as this machine saw it last"
                     );
                 }
-                self.cache.silence.borrow_mut().on_opened_without(reactor::now());
+                self.cache.note_opened_without();
                 Ok(Some(start))
             }
             (Ok(Some(record)), _) => {

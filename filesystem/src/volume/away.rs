@@ -75,9 +75,13 @@ impl Volume {
     /// error, so who reads soon after the nodes have gone waits, and hours later nobody does. Nor does a merge, which keeps
     /// changes out.
     pub(super) fn is_away_for_reading(&self) -> bool {
-        let since = self.nodes.lacking_since.get();
-        let age = since.map(|since| reactor::now().saturating_duration_since(since));
-        let is_old = age.is_none_or(|age| age >= RESTART_MAX);
+        let of_store = self.store.outage();
+        // One outage, and one age: whoever noticed it first.
+        let since =
+            of_store.map(|outage| outage.since).into_iter().chain(self.nodes.lacking_since.get()).min();
+        let is_restart =
+            since.is_some_and(|since| reactor::now().saturating_duration_since(since) < RESTART_MAX);
+        let is_old = of_store.is_some_and(|outage| outage.is_long) || !is_restart;
         self.is_away() && (is_old || !self.gate.is_open())
     }
 

@@ -202,6 +202,10 @@ impl Volume {
         let sealed = loop {
             match self.store.get(&Address(first.address), Some(first.offset..run.end)) {
                 Ok(sealed) => break sealed,
+                // While nobody is there a part of them may be here, and who wants that waits for nobody.
+                Err(GetError::Unreachable { .. }) if run.pointers.len() > 1 && self.is_away() => {
+                    return self.fetch_one_by_one(kind, run);
+                }
                 Err(GetError::Unreachable { .. })
                     if reactor::now() < deadline && !self.gives_up.get() && !self.is_away_for_reading() =>
                 {
@@ -209,9 +213,6 @@ impl Volume {
                 }
                 // Each of them may be here, and what lies between them not.
                 Err(GetError::NotHere(_)) if run.pointers.len() > 1 => {
-                    return self.fetch_one_by_one(kind, run);
-                }
-                Err(GetError::Unreachable { .. }) if run.pointers.len() > 1 && self.is_away_for_reading() => {
                     return self.fetch_one_by_one(kind, run);
                 }
                 // Nobody was asked just now: that they are away was told.

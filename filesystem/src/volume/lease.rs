@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use dht::{Reach, Record};
 use reactor::sync::Signal;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::Volume;
 use super::session::{Intent, LEASE, Present, Session};
@@ -70,15 +69,9 @@ impl Lease {
 
 /// Returns the time by which leases run: the reactor's, and that in which the machine slept.
 ///
-/// In whole seconds, which [`MARGIN`](super::session::MARGIN) covers: the two clocks cannot be read at once.
+/// The latter in whole seconds, which [`MARGIN`](super::session::MARGIN) covers.
 pub(super) fn now() -> Instant {
-    let nanoseconds = |clock| {
-        let time = clock_gettime(clock);
-        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
-    };
-    let slept = nanoseconds(ClockId::Boottime) - nanoseconds(ClockId::Monotonic);
-    let seconds = (slept + 500_000_000) / 1_000_000_000;
-    reactor::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    reactor::now() + reactor::slept()
 }
 
 impl Volume {

@@ -17,6 +17,8 @@ struct Nodes {
     takes: Cell<Duration>,
     /// How many of those that keep it answer; no quorum, if any number.
     answers: Cell<Option<usize>>,
+    /// Whether a block is waited for as long as a call may take.
+    hangs: Cell<bool>,
 }
 
 impl BlockStore for Nodes {
@@ -29,6 +31,10 @@ impl BlockStore for Nodes {
     }
 
     fn get(&self, address: &Address, range: Option<Range<u32>>) -> Result<Bytes, GetError> {
+        if self.hangs.get() {
+            reactor::sleep(Duration::from_secs(15));
+            return Err(GetError::Unreachable { address: *address, reason: "so it is".into() });
+        }
         self.memory.get(address, range)
     }
 
@@ -67,6 +73,7 @@ fn story(tell: fn(&Nodes, &CachedStore, &RegisterAddress)) {
                 reach: Cell::new(Reach::Quorum),
                 takes: Cell::new(Duration::from_millis(10)),
                 answers: Cell::new(None),
+                hangs: Cell::new(false),
             });
             let register = nodes.memory.new_register(REGISTER);
             let cache = DiskCache::open("/cache".as_ref(), "client", [3; 32], SIZE_BYTES_MIN);
@@ -112,6 +119,27 @@ fn what_is_not_here_is_asked_for_as_long_as_a_restart_takes_and_then_refused_at_
         looks(store, register, 30);
         let _ = store.get(&block, Some(0..9));
         assert!(matches!(store.get(&block, Some(0..9)), Err(GetError::NotHere(_))));
+    });
+}
+
+/// A node that was stopped lets a call wait for a quarter of a minute: who read shortly before the outage was half a minute old waited
+/// on beyond it.
+#[test]
+fn who_reads_from_nodes_that_hang_waits_no_longer_than_a_restart_takes() {
+    story(|nodes, store, register| {
+        nodes.reach.set(Reach::Nobody);
+        nodes.hangs.set(true);
+        let began = reactor::now();
+        looks(store, register, 25);
+        let (since, is_long) = store.outage().map(|outage| (outage.since, outage.is_long)).unwrap();
+        assert!(since == began && !is_long, "one age, from the first look on");
+        assert!(store.get(&Address([7; 32]), Some(0..9)).is_err());
+        let waited_until = reactor::now() - began;
+        assert!(
+            waited_until >= RESTART_MAX && waited_until < RESTART_MAX + Duration::from_secs(2),
+            "{waited_until:?}"
+        );
+        assert!(store.outage().is_some_and(|outage| outage.is_long));
     });
 }
 
