@@ -1,8 +1,8 @@
 //! `status`: which nodes answer, what they hold, and whether the network is healthy.
 //!
-//! It asks each node that the network's description lists, each that was let in since, and each that those know, over an
-//! ordinary client connection: what it shows is what a user can reach, not what a process table says. Whoever keeps the
-//! drive's root and is none of these counts as one that does not answer. Whom the owner removed counts no more; and if that
+//! It asks each node that the network's description lists, each that was let in since, as the nodes that answer tell, and each that
+//! those know, over an ordinary client connection: what it shows is what a user can reach, not what a process table says. Whoever keeps
+//! the drive's root and is none of these counts as one that does not answer. Whom the owner removed counts no more; and if that
 //! leaves fewer nodes than copies, the missing ones count as dead. What a node says of itself is shown where somebody has heard
 //! it, also of one that does not answer. The JSON's fields are only ever added to.
 
@@ -24,14 +24,14 @@ use crate::cli::Status;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::network::{Hex, Network};
-use crate::nodes::{Nodes, Said};
+use crate::nodes::{ID_DIGITS_MIN, Nodes, Said};
 use crate::output;
 use crate::owner::OwnerAway;
 use crate::process;
 use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
 use crate::volume::{self, Keepers};
-use health::{Health, Witness};
+use health::{Health, Lack, RootInZone, RootKeepers, Witness};
 use render::render;
 
 /// A node that takes longer is as good as down for whoever waits for a file.
@@ -40,9 +40,16 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// What `status` found.
 #[derive(Debug, Serialize)]
 struct Overview {
-    /// `healthy`, `degraded` (all works, and one more death may not be survived), or `down` (no quorum). With a `lost_zone`, what was
-    /// stored while the others could not be reached may be away with it.
+    /// `healthy`, `degraded` (what is written is stored, and one more death may not be survived), or `down` (nothing can be written).
+    /// With a `lost_zone`, what was stored while the others could not be reached may be away with it.
     health: Health,
+    /// All copies of some of what is stored may be on nodes that are away.
+    may_hide: bool,
+    /// What is not there that a write needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lack: Option<Lack>,
+    /// Whether it is known which nodes the owner let in: else there may be others.
+    knows_all_nodes: bool,
     /// The zone of all that are away, if more are than could be done without in several.
     #[serde(skip_serializing_if = "Option::is_none")]
     lost_zone: Option<Zone>,
@@ -73,8 +80,24 @@ struct RootStatus {
     keepers: Vec<Hex<[u8; 32]>>,
     /// How often another node took the place of one, by a drive of the owner's or by `node replace`.
     moved_count: u64,
+    /// How many of them must take a write.
+    needed: usize,
+    /// A zone with which it would be gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_one_zone: Option<InOneZone>,
     #[serde(skip)]
     names: String,
+}
+
+/// So many of those that keep the root stand in one zone that it is gone with that.
+#[derive(Debug, Serialize)]
+struct InOneZone {
+    /// None if they say none, while others do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<Zone>,
+    keeper_count: usize,
+    /// In whose place others should keep it, by their numbers or ids, as `node replace` takes them.
+    to_replace: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,12 +152,18 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
             let known = known(&nodes, &[]);
             let answers =
                 known.into_iter().map(|(number, contact)| (number, contact, Err(reason.clone()))).collect();
-            return Ok(overview(network, answers, root_status(&keepers, &nodes)));
+            let mut overview = overview(network, answers, root_status(&keepers, &nodes));
+            // Nobody who answers tells.
+            overview.knows_all_nodes = false;
+            return Ok(overview);
         }
         Err(other) => return Err(other),
     };
     let overlay = client.overlay();
-    let contacts: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
+    let met: Vec<Contact> = overlay.contacts().into_iter().map(|(contact, _)| contact).collect();
+    let members = overlay.members();
+    let knows_all_nodes = members.is_some();
+    let contacts: Vec<Contact> = members.into_iter().flatten().chain(met).collect();
     // Where those stand that are away, who met them earlier knows.
     let remembered: Vec<Contact> = overlay.remembered();
     strike_off_removed(&mut nodes, network, overlay, &contacts);
@@ -160,6 +189,10 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
     keepers.follow(&client.block_store(), ANSWER_LIMIT);
     client.leave();
     let mut overview = overview(network, answers, root_status(&keepers, &nodes));
+    overview.knows_all_nodes = knows_all_nodes;
+    if !knows_all_nodes && overview.health == Health::Healthy {
+        overview.health = Health::Degraded;
+    }
     for node in overview.nodes.iter_mut().filter(|node| node.answers) {
         node.reached = reached.get(&NodeId(node.id.0)).copied();
     }
@@ -170,6 +203,8 @@ fn root_status(keepers: &Keepers, nodes: &Nodes) -> RootStatus {
     RootStatus {
         keepers: keepers.members().iter().map(|id| Hex(id.0)).collect(),
         moved_count: keepers.moved_count(),
+        needed: keepers.needed(),
+        in_one_zone: None,
         names: nodes.names(keepers.members()),
     }
 }
@@ -212,7 +247,7 @@ fn known(nodes: &Nodes, met: &[Contact]) -> Vec<(Option<u16>, Contact)> {
 type Answer = (Option<u16>, Contact, Result<Report, String>);
 
 /// Of those who keep the drive's root, one that nobody has met does not answer either.
-fn overview(network: &Network, answers: Vec<Answer>, root: RootStatus) -> Overview {
+fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Overview {
     let unmet: Vec<NodeId> = root
         .keepers
         .iter()
@@ -228,12 +263,27 @@ fn overview(network: &Network, answers: Vec<Answer>, root: RootStatus) -> Overvi
     let away = |id: &NodeId| Witness { id: *id, zone: None, works: false, caught_up_with: Vec::new() };
     let witnesses: Vec<Witness> = answers.iter().map(witness).chain(unmet.iter().map(away)).collect();
     let keepers: Vec<NodeId> = root.keepers.iter().map(|id| NodeId(id.0)).collect();
-    let (health, lost_zone) = health::judge(&witnesses, &keepers, usize::from(network.replicas));
+    let of_root = RootKeepers { ids: &keepers, needed: root.needed };
+    let verdict = health::judge(&witnesses, of_root, usize::from(network.replicas));
+    let name = |id: &NodeId| {
+        let number =
+            answers.iter().find(|(_, contact, _)| contact.id == *id).and_then(|(number, ..)| *number);
+        number.map_or_else(|| id.to_string()[..ID_DIGITS_MIN].to_owned(), |number| number.to_string())
+    };
+    root.in_one_zone =
+        health::root_in_zone(&witnesses, of_root).map(|RootInZone { zone, count, to_replace }| InOneZone {
+            zone,
+            keeper_count: count,
+            to_replace: to_replace.iter().map(name).collect(),
+        });
     let reports = || answers.iter().filter_map(|(_, _, answer)| answer.as_ref().ok());
     let sum = |field: fn(&Report) -> u64| reports().map(field).sum();
     Overview {
-        health,
-        lost_zone,
+        health: verdict.health,
+        may_hide: verdict.may_hide,
+        lack: verdict.lack,
+        knows_all_nodes: true,
+        lost_zone: verdict.lost_zone,
         replicas: network.replicas,
         blocks: sum(|report| report.blocks),
         used_bytes: sum(|report| report.used_bytes),
@@ -264,7 +314,7 @@ fn node_status((number, contact, answer): Answer) -> NodeStatus {
 }
 
 fn unmet_keeper(id: NodeId) -> NodeStatus {
-    let error = Some("it keeps the drive's root, and no node that answers has met it".into());
+    let error = Some("it keeps the drive's root, and nobody who answers says where it is".into());
     NodeStatus {
         number: None,
         id: Hex(id.0),
@@ -296,7 +346,8 @@ mod tests {
 
     fn root(keepers: &[NodeId]) -> RootStatus {
         let keepers: Vec<_> = keepers.iter().map(|id| Hex(id.0)).collect();
-        RootStatus { keepers, moved_count: 0, names: "nodes".into() }
+        let needed = if keepers.is_empty() { 0 } else { keepers.len() / 2 + 1 };
+        RootStatus { keepers, moved_count: 0, needed, in_one_zone: None, names: "nodes".into() }
     }
 
     fn report(failure: Option<&str>, total_bytes: u64) -> Report {
@@ -340,7 +391,9 @@ mod tests {
         assert_eq!(health(3, 1), Health::Degraded);
         assert_eq!(health(3, 2), Health::Down);
         assert_eq!(health(5, 1), Health::Degraded);
-        assert_eq!(health(5, 2), Health::Down);
+        // What is written is stored all the same.
+        assert_eq!(health(5, 3), Health::Degraded);
+        assert_eq!(health(5, 4), Health::Down);
     }
 
     #[test]
@@ -385,11 +438,20 @@ mod tests {
     fn who_keeps_the_root_is_missed_although_no_node_has_met_it() {
         let keeper = NodeId::of(&PublicKey::from_bytes(Founding::new().node_key().1.0));
         let network = network(3);
-        let nodes = known(&Nodes::first(&network), &[]);
-        let answers = nodes.into_iter().map(|(number, contact)| (number, contact, Ok(report(None, 4 << 30))));
-        let overview = overview(&network, answers.collect(), root(&[keeper]));
-        assert_eq!((overview.health, overview.nodes.len()), (Health::Degraded, 4));
-        assert!(render(&overview).contains("it keeps the drive's root"));
+        let told = |others: usize| {
+            let nodes = known(&Nodes::first(&network), &[]);
+            let keepers: Vec<NodeId> = nodes.iter().take(others).map(|(_, contact)| contact.id).collect();
+            let answers =
+                nodes.into_iter().map(|(number, contact)| (number, contact, Ok(report(None, 4 << 30))));
+            overview(&network, answers.collect(), root(&[&[keeper][..], &keepers].concat()))
+        };
+        let two_of_three = told(2);
+        assert_eq!((two_of_three.health, two_of_three.nodes.len()), (Health::Degraded, 4));
+        let text = render(&two_of_three);
+        assert!(text.contains("it keeps the drive's root") && !text.contains("met it"), "{text}");
+        assert!(text.starts_with("degraded: everything works"), "{text}");
+        let text = render(&told(0));
+        assert!(text.starts_with("down: of the 1 node that keeps the drive's root 1 must"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use overlay::How;
 
-use super::{Health, Overview};
+use super::health::Lack;
+use super::{Health, InOneZone, Overview};
 use crate::progress::{human_bytes, human_duration};
 use crate::report::Report;
 
@@ -58,6 +59,12 @@ pub(super) fn render(overview: &Overview) -> String {
     if !overview.root.keepers.is_empty() {
         let _ = writeln!(text, "\nthe drive's root is kept by {}, {moved}", overview.root.names);
     }
+    if let Some(in_one_zone) = &overview.root.in_one_zone {
+        let _ = writeln!(text, "{}", of_one_zone(in_one_zone, overview.root.keepers.len()));
+    }
+    if !overview.knows_all_nodes {
+        let _ = writeln!(text, "\nno node says which nodes the network's owner let in: there may be others");
+    }
     if overview.kept_deleted_bytes > 0 {
         let kept = human_bytes(overview.kept_deleted_bytes);
         let _ = writeln!(
@@ -82,15 +89,62 @@ fn in_words(overview: &Overview) -> String {
              not be reached, and no further node may die"
         );
     }
-    let words = match overview.health {
-        Health::Healthy => "healthy: every node answers, and takes writes",
-        Health::Degraded if overview.nodes.len() < usize::from(overview.replicas) => {
-            "degraded: everything works, there are fewer nodes than copies, and no further node may die"
+    let away =
+        overview.nodes.iter().filter(|node| !node.report.as_ref().is_some_and(Report::takes_writes)).count();
+    match (overview.health, overview.lack) {
+        (Health::Healthy, _) => "healthy: every node answers, and takes writes".into(),
+        (Health::Degraded, _) if !overview.knows_all_nodes && away == 0 => {
+            "degraded: every node that is known answers, and none says which others there are".into()
         }
-        Health::Degraded => "degraded: everything works, and no further node may die",
-        Health::Down => {
-            "down: so few nodes answer and take writes that some of it cannot be written, and perhaps not be read"
+        (Health::Degraded, _) if overview.may_hide => format!(
+            "degraded: what is written is stored; but {away} node{} away, or take{} no writes, and all copies of some of what is stored may \
+             be there: it cannot be read until they are back",
+            if away == 1 { " is" } else { "s are" },
+            if away == 1 { "s" } else { "" },
+        ),
+        (Health::Degraded, _) if overview.nodes.len() < usize::from(overview.replicas) => {
+            "degraded: everything works, there are fewer nodes than copies, and no further node may die"
+                .into()
+        }
+        (Health::Degraded, _) => "degraded: everything works, and no further node may die".into(),
+        (Health::Down, Some(Lack { of_root: true, needed, working })) => {
+            let keepers = overview.root.keepers.len();
+            format!(
+                "down: of the {keepers} node{} the drive's root {needed} must answer and take writes, and {working} do{}: nothing can be \
+                 written, and nothing is read but what a cache has",
+                if keepers == 1 { " that keeps" } else { "s that keep" },
+                if working == 1 { "es" } else { "" },
+            )
+        }
+        (Health::Down, Some(Lack { needed, working, .. })) => format!(
+            "down: each block has to go to {needed} nodes, and {working} answer{} and take{} writes: nothing can be written, and \
+             perhaps not all be read",
+            if working == 1 { "s" } else { "" },
+            if working == 1 { "s" } else { "" },
+        ),
+        (Health::Down, None) => "down: too few nodes answer and take writes: nothing can be written".into(),
+    }
+}
+
+/// That the root would be gone with a zone, and what to do.
+fn of_one_zone(InOneZone { zone, keeper_count, to_replace }: &InOneZone, keepers: usize) -> String {
+    let place = match zone {
+        Some(zone) => format!("stand in zone {zone}"),
+        None => "say no zone, while others do, and so may stand in one place".into(),
+    };
+    let who = match *keeper_count == keepers {
+        true => "all of them".into(),
+        false => format!("{keeper_count} of them"),
+    };
+    let advice = match &to_replace[..] {
+        [] => "start a node elsewhere (`run --zone`), and have it take the place of one of them (`storage-node node replace`)".into(),
+        some => {
+            let commands: Vec<String> = some.iter().map(|name| format!("`storage-node node replace {name}`")).collect();
+            format!("{}, in the home that made the network, has others elsewhere keep it", commands.join(" and then "))
         }
     };
-    words.into()
+    format!(
+        "{who} {place}: while that is away nothing can be read or written, and if it is lost, so is the drive's root, and with it the \
+         drive; {advice}"
+    )
 }
