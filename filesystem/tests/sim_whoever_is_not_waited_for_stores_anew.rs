@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dht::Address;
+use dht::{Address, BlockStore};
 use filesystem::operations::{Credentials, FileKind};
 use filesystem::volume::Standing;
 use filesystem::{Ending, Errno, Inode, Operations, Options, Volume, VolumeKeys};
@@ -405,4 +405,49 @@ fn nor_does_one_that_the_drive_never_heard_of() {
             served_without_being_known(world, case);
         }
     });
+}
+
+/// What no node had any more was lost for as long as the process lived, though the nodes that had it came back.
+fn lost_until_somebody_comes_back_with_it(world: &World) {
+    let story = Story::begin(world, false);
+    let (stage, ending) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+    let (of_mount, at, end) = (story.clone(), stage.clone(), ending.clone());
+    let mount = story.hosts[0].start(move || {
+        let volume = of_mount.open(Case::Gone);
+        of_mount.mute(true);
+        let large = write_large(&volume);
+        assert!(volume.sync(None, false).is_err(), "what is stored is named nowhere");
+        at.set(1);
+        wait_for(&at, 2);
+        of_mount.mute(false);
+        assert_eq!(volume.sync(None, false), Err(Errno::EIO));
+        at.set(3);
+        wait_for(&at, 4);
+        // It is looked for now and then only.
+        for _ in 0..20 {
+            if volume.sync(Some(large), false).is_ok() {
+                break;
+            }
+            reactor::sleep(Duration::from_secs(1));
+        }
+        assert_eq!(volume.sync(None, false), Ok(()));
+        end.set(Some(volume.close()));
+    });
+    wait_for(&stage, 1);
+    let before = story.cloud.memory.blocks();
+    story.collect(false);
+    stage.set(2);
+    wait_for(&stage, 3);
+    for (address, content) in before {
+        story.cloud.memory.put_named(&address, content).expect("it has room");
+    }
+    stage.set(4);
+    mount.wait();
+    // Where it lay it is deleted again, and all of it is there.
+    story.judge(Case::Cached, &ending.take().expect("it has ended"));
+}
+
+#[test]
+fn what_was_lost_is_stored_anew_once_somebody_comes_back_with_it() {
+    check(&SimConfig::default(), sim::seeds(2), lost_until_somebody_comes_back_with_it);
 }

@@ -16,7 +16,9 @@
 //! What no node has any more is *lost*, and no waiting brings it back. The commit points to where it was all the same: so all
 //! else is stored, the file keeps its size and its other parts, whoever reads the lost one is told, here and elsewhere, and a
 //! collector finds that a block is missing, and brings it back if it can. Only the file's own sync and close say that it
-//! is not stored, for as long as that part is neither written anew nor cut off, and so does the end of the mount.
+//! is not stored, for as long as that part is neither written anew nor cut off, and so does the end of the mount. Each of these looks
+//! again first, now and then: what somebody has by now, as one who was taken for gone and came back, is fetched and stored anew, and is
+//! lost no more.
 //!
 //! Doubt lasts as long as the process: it costs work for what is pointed to anew, and that is little. What is open here and was
 //! removed elsewhere is nobody's promise: what of it was there when doubt arose is read for as long as it is to be had.
@@ -24,6 +26,7 @@
 //! Not here: who waits for whom ([`super::session`], [`super::fence`]). Why it is enough: `docs/collection.md`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dht::{Address, GetError};
@@ -34,6 +37,11 @@ use super::state::{Change, State, Step};
 use crate::errno::Errno;
 use crate::format::{Key, Pointer};
 use crate::operations::Inode;
+
+/// How often it is looked whether somebody has what was lost: each part costs a question to all nodes.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
+/// So many parts at once: what a sync waits for beside its own.
+const LOOKED_FOR_MAX: usize = 16;
 
 /// See the file's header.
 #[derive(Default, Debug)]
@@ -46,6 +54,10 @@ pub(crate) struct Doubt {
     lost: BTreeMap<Key, Pointer>,
     /// The files that this was told of.
     told: HashSet<u64>,
+    /// When it was last looked whether somebody has what was lost.
+    looked_at: Option<Instant>,
+    /// From where on it is looked next.
+    look_from: Option<Key>,
 }
 
 impl Doubt {
@@ -98,6 +110,24 @@ impl Doubt {
         let is_meant = |key: &Key| inode.is_none() || key.owner() == inode;
         let lost = self.lost.iter().filter(|(key, _)| is_meant(key));
         lost.map(|(key, pointer)| (key.clone(), *pointer)).collect()
+    }
+
+    /// Which of what is lost, of `inode` or of all, it is to be looked for at `now`: a few at a time, and not all the time.
+    fn next_to_look_for(&mut self, inode: Option<u64>, now: Instant, insists: bool) -> Vec<(Key, Pointer)> {
+        let is_soon = |at: Instant| now.saturating_duration_since(at) < LOOK_PAUSE;
+        if !insists && self.looked_at.is_some_and(is_soon) {
+            return Vec::new();
+        }
+        let mut lost = self.lost_of(inode);
+        let from = lost.iter().position(|(key, _)| Some(key) >= self.look_from.as_ref()).unwrap_or(0);
+        lost.rotate_left(from);
+        if !insists {
+            lost.truncate(LOOKED_FOR_MAX);
+        }
+        if let Some((last, _)) = lost.last() {
+            (self.looked_at, self.look_from) = (Some(now), Some(last.successor()));
+        }
+        lost
     }
 
     /// What must not be pointed to anew, if that is what `change` does.
@@ -161,6 +191,51 @@ impl Volume {
     fn is_nowhere(&self, pointer: &Pointer) -> bool {
         let range = pointer.offset..pointer.offset + pointer.length;
         matches!(self.store.get(&Address(pointer.address), Some(range)), Err(GetError::NotFound(_)))
+    }
+
+    /// Looks whether somebody has by now what was lost of `inode`, or of all, and takes it up again: it is stored anew then, like
+    /// anything that is changed, since where it lies it may yet be deleted. Whoever `insists` looks for all of it, and at once.
+    ///
+    /// # Suspends
+    ///
+    /// While it is looked for, and fetched.
+    pub(super) fn look_for_lost(&self, inode: Option<Inode>, insists: bool) {
+        let looked_for = {
+            let mut state = self.state.borrow_mut();
+            if state.read_only || state.shut.is_some() || state.doubt.lost.is_empty() {
+                return;
+            }
+            let inode = inode.map(|inode| state.at(inode));
+            state.doubt.next_to_look_for(inode, reactor::now(), insists)
+        };
+        let mut count = 0;
+        for (key, pointer) in looked_for {
+            let range = pointer.offset..pointer.offset + pointer.length;
+            match self.store.get(&Address(pointer.address), Some(range)) {
+                Ok(_) => {}
+                // Nor can it be known of the others now.
+                Err(GetError::Unreachable { .. } | GetError::NotHere(_)) => break,
+                Err(_) => continue,
+            }
+            let Ok(Some(content)) = self.fetch_frames(&[pointer]).map(|frames| frames.into_iter().next())
+            else {
+                continue;
+            };
+            let taken = self.change_step(|state| {
+                let is_lacking = state.lacks(&key, &pointer)?;
+                if is_lacking {
+                    state.set(key.clone(), Change::Frame(content.clone()));
+                }
+                Ok(is_lacking)
+            });
+            count += usize::from(taken == Ok(true));
+            if taken.is_ok() {
+                self.state.borrow_mut().doubt.lost.remove(&key);
+            }
+        }
+        if count > 0 {
+            tracing::warn!(count, "parts of files that no node had are there again: they are stored anew");
+        }
     }
 
     /// Whether nothing is lost of `inode`, or of any file, that was to be stored from here.
@@ -241,6 +316,30 @@ mod tests {
         assert_eq!(doubt.lost_of(Some(8)), [(Key::Extent(8, 1), pointer(3))]);
         assert!(doubt.lost_of(Some(9)).is_empty());
         assert_eq!(doubt.lost_of(None).len(), 3);
+    }
+
+    #[test]
+    fn what_was_lost_is_looked_for_again_some_of_it_at_a_time_and_not_at_each_sync() {
+        let (mut doubt, start) = (Doubt::default(), Instant::now());
+        let lost = 2 * LOOKED_FOR_MAX as u64 + 1;
+        for frame in 0..lost {
+            doubt.on_lost(&Key::Extent(7, frame), &Pointer::example([1; 32], 2, 300));
+        }
+        doubt.on_lost(&Key::Extent(9, 0), &Pointer::example([2; 32], 2, 300));
+        let mut seen = HashSet::new();
+        for round in 0..3 {
+            let now = start + LOOK_PAUSE * round;
+            let looked_for = doubt.next_to_look_for(Some(7), now, false);
+            assert!(looked_for.len() <= LOOKED_FOR_MAX);
+            seen.extend(looked_for.into_iter().map(|(key, _)| key));
+            assert!(
+                doubt.next_to_look_for(None, now + LOOK_PAUSE / 2, false).is_empty(),
+                "it was looked a moment ago"
+            );
+        }
+        assert_eq!(seen.len() as u64, lost, "all come to their turn");
+        assert_eq!(doubt.next_to_look_for(None, start, true).len() as u64, lost + 1, "at the end all of it");
+        assert_eq!(doubt.next_to_look_for(Some(9), start + LOOK_PAUSE * 9, false).len(), 1);
     }
 
     #[test]

@@ -166,6 +166,9 @@ impl Volume {
         {
             tracing::warn!(%errno, "removed files that were open are left to the next mount");
         }
+        if !self.gives_up.get() && !self.is_away() {
+            self.look_for_lost(None, true);
+        }
         // From here on nothing changes any more, so the newest number stands.
         self.state.borrow_mut().read_only = true;
         // The last commit says so, or one of its own.

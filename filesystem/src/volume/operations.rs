@@ -274,6 +274,7 @@ impl Operations for Volume {
     }
 
     fn flush(&self, inode: Inode) -> Result<(), Errno> {
+        self.look_for_lost(Some(inode), false);
         let number = self.dirty_delta(inode);
         if number == 0 {
             return Ok(());
@@ -320,6 +321,7 @@ impl Operations for Volume {
     }
 
     fn sync(&self, inode: Option<Inode>, _data_only: bool) -> Result<(), Errno> {
+        self.look_for_lost(inode.filter(|inode| *inode != Inode::ROOT), false);
         match inode {
             // `fsync` of the mountpoint stands for `syncfs`, which the kernel does not pass on.
             None | Some(Inode::ROOT) => {
