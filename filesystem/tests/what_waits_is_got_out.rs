@@ -13,7 +13,7 @@ use dht::block::signed::Signed;
 use filesystem::access::list::{Access, AccessChange, AccessList};
 use filesystem::access::sharing::change_readers;
 use filesystem::nowhere::Nowhere;
-use filesystem::operations::RenameFlags;
+use filesystem::operations::{RenameFlags, Sharing};
 use filesystem::volume::{Cause, Ending, Left, LeftBehind, LeftPath, Volume};
 use filesystem::{Errno, Operations};
 use reactor::crypto::Identity;
@@ -242,6 +242,41 @@ fn what_was_sent_to_nodes_and_is_in_no_root_is_kept_as_content() {
         assert!(matches!(volume.close(), Ending::InJournal { cause: Cause::Removed, .. }));
         let left = left(nowhere(&store), &store, directory.path());
         assert!(left.read(file, 0, 3_000_000).unwrap().concat() == content);
+    });
+}
+
+/// A close had noted it, and nobody had asked for more. A commit of its own accord sent the content to nodes, and held where they had it
+/// from then on; the end wrote the journal anew from that, and threw the content away.
+#[test]
+fn what_a_close_noted_and_a_commit_sent_off_is_kept_where_nodes_give_nothing_back() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let mut options = options("first");
+        options.journal_directory = Some(directory.path().into());
+        options.watch_interval = Some(Duration::from_millis(20));
+        // A quarter of it begins a commit: the one write, and all of that.
+        options.dirty_bytes_max = 8 << 20;
+        options.cache_bytes = 0;
+        let volume = Volume::open(store.clone(), keys(&store), options).unwrap();
+        until("it is alone", || volume.sharing() == Sharing::Leased);
+        store.hangs.set(true);
+        let content: Vec<u8> = (0..3_000_000u32).map(|at| (at / 77) as u8).collect();
+        let before = store.put_bytes.get();
+        // What begins the journal's file is durable; the note of the next close, which is added to it, is not.
+        let first = write_file(&volume, ROOT, "first", b"first");
+        volume.flush(first).unwrap();
+        let file = write_file(&volume, ROOT, "large", &content);
+        volume.flush(file).unwrap();
+        until("all of it was sent", || store.put_bytes.get() - before > 3_000_000);
+        store.budget.set(0);
+        store.reads_fail.set(true);
+        volume.on_removed();
+        assert!(matches!(volume.close(), Ending::InJournal { cause: Cause::Removed, .. }));
+        let left = left(nowhere(&store), &store, directory.path());
+        assert!(left.read(file, 0, 3_000_000).unwrap().concat() == content);
+        assert_eq!(left.read(first, 0, 9).unwrap().concat(), b"first");
     });
 }
 

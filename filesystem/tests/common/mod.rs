@@ -33,6 +33,8 @@ pub(crate) struct TestStore {
     pub(crate) reads_fail: Cell<bool>,
     /// Each call suspends, as a network's would.
     pub(crate) yields: Cell<bool>,
+    /// Swaps get no answer, and have no effect.
+    pub(crate) hangs: Cell<bool>,
     /// Runs right after the next swap that succeeds, whose answer is then lost.
     pub(crate) after_swap: RefCell<Option<Box<dyn FnOnce()>>>,
     pub(crate) swaps: Cell<u64>,
@@ -54,6 +56,7 @@ impl TestStore {
             budget: Cell::new(u64::MAX),
             reads_fail: Cell::new(false),
             yields: Cell::new(true),
+            hangs: Cell::new(false),
             after_swap: RefCell::new(None),
             swaps: Cell::new(0),
             put_bytes: Cell::new(0),
@@ -121,6 +124,9 @@ impl BlockStore for TestStore {
         expected: Option<HeaderHash>,
         payload: Bytes,
     ) -> Result<Record, SwapError> {
+        while self.hangs.get() {
+            reactor::sleep(Duration::from_millis(5));
+        }
         if !self.spend() {
             return Err(SwapError::Unknown { reason: "the test says so".into() });
         }
