@@ -72,6 +72,7 @@ mod xattr;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -141,6 +142,8 @@ pub struct Volume {
     background: RefCell<Vec<JoinHandle<()>>>,
     committer: RefCell<Option<JoinHandle<()>>>,
     nodes: away::Nodes,
+    /// Where the files of an earlier mount's journal are that could not be read to their end.
+    damaged_journal: RefCell<Option<PathBuf>>,
     /// Look at the register and after the nodes, until everything is stored.
     watchers: RefCell<Vec<JoinHandle<()>>>,
 }
@@ -313,6 +316,7 @@ impl Volume {
             background: RefCell::new(Vec::new()),
             committer: RefCell::new(None),
             nodes: away::Nodes::default(),
+            damaged_journal: RefCell::default(),
             watchers: RefCell::default(),
         }))
     }

@@ -44,6 +44,14 @@ fn named<'a>(left: &'a LeftBehind, names: &[&str]) -> &'a Left {
     left.all.iter().find(|one| one.paths.contains(&path(names))).unwrap_or_else(|| panic!("{:?}", left.all))
 }
 
+/// What an end tells of what waits, for this cause: bytes, and files and directories.
+fn told_amount(ending: Ending, of: Cause) -> (u64, u64) {
+    match ending {
+        Ending::InJournal { bytes, file_count, cause } if cause == of => (bytes, file_count),
+        other => panic!("{other}"),
+    }
+}
+
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let tries = Cell::new(0);
     while !holds() {
@@ -73,7 +81,7 @@ fn a_journal_gives_what_was_made_here_without_any_node_and_says_what_it_has_not(
         volume.make_symlink(inner, b"link", b"new", &USER).unwrap();
         volume.unlink(papers, b"gone").unwrap();
         volume.rename(ROOT, b"here", inner, b"there", RenameFlags::default()).unwrap();
-        assert!(matches!(volume.close(), Ending::InJournal { cause: Cause::Away, .. }));
+        let told = told_amount(volume.close(), Cause::Away);
 
         // With the tree below it is all there, under its names.
         let whole = left(store.clone(), &store, directory.path());
@@ -84,6 +92,7 @@ fn a_journal_gives_what_was_made_here_without_any_node_and_says_what_it_has_not(
         assert!(whole.read(old, 0, 100_000).unwrap().concat() == expected);
         let there = named(&whole, &["papers", "inner", "there"]).inode;
         assert_eq!(whole.read(there, 0, 100).unwrap().concat(), b"moved");
+        assert_eq!(whole.amount(), told, "who reads the journal is told what the end told");
         assert_eq!(whole.gone, [path(&["here"]), path(&["papers", "gone"])]);
         // Not the directories that were only written in.
         assert_eq!(whole.all.len(), 5, "{:?}", whole.all);
@@ -239,8 +248,9 @@ fn what_was_sent_to_nodes_and_is_in_no_root_is_kept_as_content() {
         store.budget.set(2);
         assert!(volume.sync(None, false).is_err() && store.put_bytes.get() > 1_000_000);
         volume.on_removed();
-        assert!(matches!(volume.close(), Ending::InJournal { cause: Cause::Removed, .. }));
+        let told = told_amount(volume.close(), Cause::Removed);
         let left = left(nowhere(&store), &store, directory.path());
+        assert_eq!(left.amount(), told, "what was sent off waits as well");
         assert!(left.read(file, 0, 3_000_000).unwrap().concat() == content);
     });
 }
@@ -273,8 +283,9 @@ fn what_a_close_noted_and_a_commit_sent_off_is_kept_where_nodes_give_nothing_bac
         store.budget.set(0);
         store.reads_fail.set(true);
         volume.on_removed();
-        assert!(matches!(volume.close(), Ending::InJournal { cause: Cause::Removed, .. }));
+        let told = told_amount(volume.close(), Cause::Removed);
         let left = left(nowhere(&store), &store, directory.path());
+        assert_eq!(left.amount(), told, "what was sent off waits as well");
         assert!(left.read(file, 0, 3_000_000).unwrap().concat() == content);
         assert_eq!(left.read(first, 0, 9).unwrap().concat(), b"first");
     });
@@ -305,13 +316,17 @@ fn a_damaged_journal_is_not_an_empty_one() {
         }
         // Nor does the next mount throw it away.
         let damaged = std::fs::read(&file).unwrap();
-        let _ = opened(&store, directory.path(), None).close();
+        store.budget.set(u64::MAX);
+        let ending = opened(&store, directory.path(), None).close();
+        // It says at its end that not all is stored, and where the rest is.
+        let Ending::JournalDamaged { kept: told, beside: None } = ending else { panic!("{ending}") };
         let kept: Vec<_> = std::fs::read_dir(directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("damaged-"))
             .collect();
-        assert!(kept.len() == 1 && std::fs::read(&kept[0]).unwrap() == damaged, "{kept:?}");
+        assert!(kept == [told] && std::fs::read(&kept[0]).unwrap() == damaged, "{kept:?}");
+        assert_eq!(opened(&store, directory.path(), None).close(), Ending::Stored, "it was told once");
         // What a crash leaves is no damage.
         std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
         assert!(LeftBehind::open(nowhere(&store), keys(&store), directory.path()).unwrap().is_none());

@@ -139,8 +139,13 @@ pub(crate) fn has_left(client: &Path) -> bool {
 
 /// The directories of a client's spaces in whose journals something waits.
 pub(crate) fn spaces_left_in(client: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(client.join("spaces")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(spaces_of(client)).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| has_groups(&journal_of(path)))
+}
+
+/// Where the directories of a client's spaces are.
+pub(crate) fn spaces_of(client: &Path) -> PathBuf {
+    client.join("spaces")
 }
 
 fn numbered(base: &Path, number: u32) -> PathBuf {

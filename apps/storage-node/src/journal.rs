@@ -23,7 +23,7 @@ use crate::client_directory;
 use crate::errors::Failure;
 use crate::output::{self, say};
 use crate::process;
-use crate::progress::{files_in_words, human_bytes};
+use crate::progress::{amount_in_words, human_bytes};
 use crate::removed;
 use crate::waits::Waits;
 use places::Place;
@@ -75,6 +75,12 @@ pub(crate) fn journal(options: &Journal) -> Result<(), Failure> {
                 Ok(left) => found.extend(left),
                 Err(failure) => unread.push(failure.to_string()),
             }
+        }
+        for kept in places::damaged(&settings, directory.as_deref()) {
+            output::warn(format_args!(
+                "{} is of a journal that was damaged: what could not be read of it was not stored, and is not shown here",
+                kept.display()
+            ));
         }
         let result = match &into {
             None => list(&found, base.as_deref()),
@@ -137,7 +143,7 @@ fn list(found: &[(Place, LeftBehind)], base: Option<&Path>) -> Result<(), Failur
             text += &format!("  {:19}  {:>9}  {}\n", "", "removed", shown(place, path));
         }
     }
-    text += "times are of the last change, in UTC; `storage-node journal export DIR` writes the files out\n";
+    text += "sizes are of whole files, of which only what was changed waits; times are of the last change, in UTC; `storage-node journal export DIR` writes the files out\n";
     output::print(&text)?;
     match unread.is_empty() {
         true => Ok(()),
@@ -173,12 +179,13 @@ fn state_of(place: &Place, left: &LeftBehind) -> String {
         }
         (false, None) => "its drive was killed, or has not said why; the next `up` or `mount` stores it if the nodes take it".into(),
     };
-    format!("{} wait{} ({why})", amount(&left.all), if left.all.len() == 1 { "s" } else { "" })
+    let (bytes, file_count) = left.amount();
+    format!("{} wait{} ({why})", amount_in_words(bytes, file_count), if file_count == 1 { "s" } else { "" })
 }
 
-fn amount(all: &[Left]) -> String {
-    let bytes = all.iter().map(|one| one.size_bytes).sum();
-    format!("{}, {}", files_in_words(all.len() as u64), human_bytes(bytes))
+/// What is written out of these: whole files.
+fn written_in_words(all: &[Left]) -> String {
+    amount_in_words(all.iter().map(|one| one.size_bytes).sum(), all.len() as u64)
 }
 
 /// A path as people read it: whoever writes a volume names what is in it.

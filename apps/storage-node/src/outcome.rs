@@ -36,6 +36,9 @@ pub(crate) enum Outcome {
     InJournal { bytes: u64, file_count: u64, causes: Vec<Cause>, directory: PathBuf, cut_off: Option<String> },
     /// Parts of files are lost: no node has them any more. What else is not stored is said `beside` that.
     Damaged { file_count: u64, beside: Option<Box<Outcome>> },
+    /// The journal that an earlier run left was damaged, and its files are kept under this name and the like: what could not be read of it
+    /// is not on the nodes. What else is not stored is said `beside` that.
+    JournalDamaged { kept: PathBuf, beside: Option<Box<Outcome>> },
     /// Neither the nodes nor the journal took everything.
     Lost { bytes: u64, cause: String, journal: String },
     /// The connection to the kernel broke: what programs had written through `mmap` may not have come through.
@@ -48,6 +51,10 @@ impl Outcome {
         match ending {
             Ending::Stored => Outcome::Stored,
             Ending::Damaged { file_count } => Outcome::Damaged { file_count, beside: None },
+            Ending::JournalDamaged { kept, beside } => Outcome::JournalDamaged {
+                kept,
+                beside: beside.map(|beside| Box::new(Outcome::of(*beside, directory))),
+            },
             Ending::InJournal { bytes, file_count, cause } => Outcome::InJournal {
                 bytes,
                 file_count,
@@ -66,6 +73,14 @@ impl Outcome {
     pub(crate) fn with(self, other: Outcome) -> Outcome {
         match (self, other) {
             (Outcome::Stored, other) | (other, Outcome::Stored) => other,
+            (Outcome::JournalDamaged { kept, beside }, other)
+            | (other, Outcome::JournalDamaged { kept, beside }) => {
+                let beside = beside.map_or(Outcome::Stored, |beside| *beside).with(other);
+                Outcome::JournalDamaged {
+                    kept,
+                    beside: (beside != Outcome::Stored).then(|| Box::new(beside)),
+                }
+            }
             (
                 Outcome::Lost { bytes, cause, journal },
                 Outcome::Lost { bytes: more, .. } | Outcome::InJournal { bytes: more, .. },
@@ -122,6 +137,10 @@ impl Outcome {
             Outcome::Stored => Outcome::CutOff { reason },
             Outcome::InJournal { bytes, file_count, causes, directory, .. } => {
                 Outcome::InJournal { bytes, file_count, causes, directory, cut_off: Some(reason) }
+            }
+            Outcome::JournalDamaged { kept, beside } => {
+                let beside = beside.map_or(Outcome::Stored, |beside| *beside).cut_off(reason);
+                Outcome::JournalDamaged { kept, beside: Some(Box::new(beside)) }
             }
             worse => worse,
         }
@@ -359,6 +378,19 @@ mod tests {
             }
         }
         assert_eq!(damaged(1).with(damaged(2)), damaged(3));
+        // Nor does anything hide that a journal could not be read.
+        let unread = |name: &str| Outcome::JournalDamaged { kept: name.into(), beside: None };
+        for other in [waiting(1), damaged(1), lost(1), cut(), unread("/j/damaged-2")] {
+            for both in
+                [unread("/j/damaged-1").with(other.clone()), other.clone().with(unread("/j/damaged-1"))]
+            {
+                let said = both.into_result().unwrap_err().to_string();
+                assert!(said.contains("/j/damaged-1") && said.contains(&other.to_string()[..20]), "{said}");
+            }
+        }
+        let cut_too = unread("/j/damaged-1").cut_off("aborted".into()).to_string();
+        assert!(cut_too.contains("/j/damaged-1") && cut_too.contains("aborted"), "{cut_too}");
+        assert!(unread("/j/damaged-1").to_string().ends_with("all else is stored"));
         assert_eq!((damaged(1).with(lost(1)), lost(1).with(damaged(1))), (lost(1), lost(1)));
     }
 

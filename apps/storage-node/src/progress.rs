@@ -57,6 +57,11 @@ pub(crate) fn files_in_words(count: u64) -> String {
     format!("{count} file{}", if count == 1 { "" } else { "s and directories" })
 }
 
+/// How much waits to be stored, as everybody tells it.
+pub(crate) fn amount_in_words(bytes: u64, file_count: u64) -> String {
+    format!("{} in {}", human_bytes(bytes), files_in_words(file_count))
+}
+
 /// A span of seconds to the unit that a person would say.
 pub(crate) fn human_duration(seconds: u64) -> String {
     match seconds {

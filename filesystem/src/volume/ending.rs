@@ -1,8 +1,10 @@
 //! How a mount ends: what is stored, what waits in the journal, and what is lost. Never a guess.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::state::Change;
 use super::{Cause, Volume};
 use crate::errno::Errno;
 use crate::format::Key;
@@ -27,6 +29,13 @@ pub enum Ending {
         /// Why the nodes did not take them.
         cause: Cause,
     },
+    /// The journal that an earlier mount left was damaged: what could not be read of it is on no node by this.
+    JournalDamaged {
+        /// The first of the names under which its files are kept.
+        kept: PathBuf,
+        /// What became of all else; `None` if a quorum holds it.
+        beside: Option<Box<Ending>>,
+    },
     /// Neither has them: they are gone.
     Lost {
         /// Bytes of changes.
@@ -44,6 +53,7 @@ impl Ending {
         match self {
             Ending::Stored | Ending::Damaged { .. } => None,
             Ending::InJournal { cause, .. } | Ending::Lost { cause, .. } => Some(*cause),
+            Ending::JournalDamaged { beside, .. } => beside.as_ref().and_then(|beside| beside.cause()),
         }
     }
 
@@ -69,6 +79,17 @@ impl std::fmt::Display for Ending {
                 "changes of {bytes} bytes in {file_count} files and directories are not stored ({cause}): the journal \
                  has them, and the next start here stores them once the nodes take them"
             ),
+            Ending::JournalDamaged { kept, beside } => {
+                let kept = kept.display();
+                write!(
+                    f,
+                    "the journal of an earlier mount was damaged: what could not be read of it is not stored, and kept in {kept}; "
+                )?;
+                match beside {
+                    Some(beside) => beside.fmt(f),
+                    None => write!(f, "all else is stored"),
+                }
+            }
             Ending::Lost { bytes, cause, journal } => write!(
                 f,
                 "changes of {bytes} bytes are lost: the nodes did not take them ({cause}), nor did the journal ({journal})"
@@ -111,6 +132,21 @@ pub(super) fn changed<'a>(
     all
 }
 
+/// How much waits, of changes by their keys: bytes, and the files and directories that it is about. One number, whoever tells it: the
+/// end of a mount, and who reads the journal after it.
+pub(super) fn waiting<'a>(
+    changes: impl Iterator<Item = (&'a Key, &'a Change)>,
+    is_born: impl Fn(u64) -> bool,
+) -> (u64, u64) {
+    let mut bytes = 0;
+    let keys = changes.map(|(key, change)| {
+        bytes += change.waiting_bytes();
+        key
+    });
+    let file_count = changed(keys, is_born).len() as u64;
+    (bytes, file_count)
+}
+
 impl Volume {
     /// Returns the version of the root that everything shown is based on: it moves with each commit, ours or another
     /// mount's.
@@ -121,18 +157,20 @@ impl Volume {
     /// Returns what is not committed yet, and what keeps it.
     pub fn pending(&self) -> Pending {
         let state = self.state.borrow();
-        let older = || state.committing.iter().flat_map(|delta| &delta.changes);
+        let committing = || state.committing.iter().flat_map(|delta| &delta.changes);
+        // What was changed again since counts once.
+        let older = || committing().filter(|(key, _)| !state.active.changes.contains_key(*key));
         let lacks = |key: &Key| state.durability.lacks(key.clone()..=key.clone());
         let all = || state.active.changes.iter().chain(older());
-        let in_memory = || all().filter(|(key, _)| lacks(key));
-        let memory_bytes = in_memory().map(|(_, change)| change.size_bytes() as u64).sum();
         let is_born = |inode| state.is_born(inode);
+        let (bytes, file_count) = waiting(all(), is_born);
+        let (memory_bytes, memory_file_count) = waiting(all().filter(|(key, _)| lacks(key)), is_born);
         let age = state.durability.trouble_age(reactor::now());
         Pending {
-            bytes: state.dirty_bytes() as u64,
-            file_count: changed(all().map(|(key, _)| key), is_born).len() as u64,
+            bytes,
+            file_count,
             memory_bytes,
-            memory_file_count: changed(in_memory().map(|(key, _)| key), is_born).len() as u64,
+            memory_file_count,
             trouble: age
                 .zip(state.durability.trouble())
                 .map(|(age, trouble)| (age, state.cause(trouble.errno))),
@@ -206,7 +244,13 @@ impl Volume {
         if let Some(journal) = &self.journal {
             journal.release();
         }
-        ending
+        match self.damaged_journal.take() {
+            Some(kept) => {
+                let beside = (ending != Ending::Stored).then(|| Box::new(ending));
+                Ending::JournalDamaged { kept, beside }
+            }
+            None => ending,
+        }
     }
 
     /// Keeps in the journal what the nodes did not take.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dht::BlockStore;
 
-use super::ending::changed;
+use super::ending::{changed, waiting};
 use super::replay::Left as Replayed;
 use super::state::{Change, entry_range};
 use super::{Options, Volume};
@@ -165,9 +165,11 @@ impl LeftBehind {
         self.volume.step(|state| state.read_symlink(inode.0))
     }
 
-    /// Bytes of changes that wait.
-    pub fn bytes(&self) -> u64 {
-        self.volume.state.borrow().dirty_bytes() as u64
+    /// How much waits: bytes of changes, and how many files and directories these are about, removed ones too. The same as the end of
+    /// the mount told.
+    pub fn amount(&self) -> (u64, u64) {
+        let state = self.volume.state.borrow();
+        waiting(state.active.changes.iter(), |inode| state.active.born.contains(inode))
     }
 
     /// Whether anything with extended attributes waits: they are not shown here.

@@ -89,6 +89,8 @@ impl Volume {
                 "the journal is damaged: of what was closed here and not stored yet, a part may be missing or have zeros. What can be \
                  read of it is put in, and the damaged files are kept under that name and the like"
             );
+            // The end says it too: that all is stored is not so.
+            *self.damaged_journal.borrow_mut() = Some(kept);
         }
         if replay.delta.changes.is_empty() {
             journal.remove_found(&mut files)?;

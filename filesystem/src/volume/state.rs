@@ -56,6 +56,12 @@ pub(crate) enum Change {
 }
 
 impl Change {
+    /// What it is for whoever waits until it is stored: that nodes have been sent a part, and only where is held here, is no less.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        let sent = if let Change::Stored(pointer) = self { u64::from(pointer.size) } else { 0 };
+        self.size_bytes() as u64 + sent
+    }
+
     pub(crate) fn size_bytes(&self) -> usize {
         // Key, tree slot and record: about this much.
         160 + match self {

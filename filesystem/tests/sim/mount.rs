@@ -175,7 +175,7 @@ impl Mount {
             }
             Ending::InJournal { .. } => self.history.borrow_mut().acknowledge(unacknowledged, None),
             // It was said.
-            Ending::Damaged { .. } | Ending::Lost { .. } => {}
+            Ending::Damaged { .. } | Ending::JournalDamaged { .. } | Ending::Lost { .. } => {}
         }
         ending == Ending::Stored
     }

@@ -17,7 +17,7 @@ use filesystem::Errno;
 use filesystem::operations::{FileKind, Time};
 use filesystem::volume::{Left, LeftBehind, LeftPath};
 
-use super::{Place, amount};
+use super::{Place, written_in_words};
 use crate::errors::Failure;
 use crate::output::{say, warn};
 
@@ -61,7 +61,12 @@ pub(super) fn export(found: &[(Place, LeftBehind)], into: &Path) -> Result<(), F
             problems: Vec::new(),
         };
         writing.all()?;
-        say(format_args!("{}: {} written to {}", place.name, amount(&left.all), directory.display()));
+        say(format_args!(
+            "{}: {} written to {}",
+            place.name,
+            written_in_words(&left.all),
+            directory.display()
+        ));
         if left.has_attributes() {
             say("  extended attributes are not written out");
         }

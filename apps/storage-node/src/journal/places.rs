@@ -35,12 +35,41 @@ pub(super) struct Place {
 
 /// Those of the clients of these settings in which something waits, or of the one with this directory.
 pub(super) fn all(settings: &Settings, directory: Option<&Path>) -> Vec<Result<Place, Failure>> {
-    let clients: Vec<PathBuf> = match (directory, &settings.clients) {
+    clients(settings, directory).iter().flat_map(|client| of_client(settings, client)).collect()
+}
+
+/// Files of journals that could not be read to their end, which nothing puts in, of the clients of these settings or of the one with this
+/// directory.
+pub(super) fn damaged(settings: &Settings, directory: Option<&Path>) -> Vec<PathBuf> {
+    let files_in = |directory: PathBuf| {
+        std::fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect::<Vec<_>>()
+    };
+    let journals = |client: PathBuf| {
+        let spaces = files_in(client_directory::spaces_of(&client));
+        [vec![client], spaces]
+            .concat()
+            .into_iter()
+            .map(|of| client_directory::journal_of(&of))
+            .collect::<Vec<_>>()
+    };
+    let mut found: Vec<PathBuf> =
+        clients(settings, directory).into_iter().flat_map(journals).flat_map(files_in).collect();
+    found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("damaged-")));
+    found.sort();
+    found
+}
+
+fn clients(settings: &Settings, directory: Option<&Path>) -> Vec<PathBuf> {
+    match (directory, &settings.clients) {
         (Some(directory), _) => vec![directory.into()],
         (None, Some(base)) => ClientDirectory::all(base).collect(),
         (None, None) => Vec::new(),
-    };
-    clients.iter().flat_map(|client| of_client(settings, client)).collect()
+    }
 }
 
 fn of_client(settings: &Settings, client: &Path) -> Vec<Result<Place, Failure>> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use filesystem::volume::Cause;
 
 use super::Outcome;
-use crate::progress::{files_in_words, human_bytes};
+use crate::progress::{amount_in_words, human_bytes};
 use crate::waits;
 
 /// The next step; `None` if everything is stored.
@@ -25,6 +25,14 @@ pub(super) fn advice(outcome: &Outcome) -> Option<String> {
             format!(
                 "the log names the inodes (`find . -inum` finds the files): write them anew from where they came from, or \
                  remove them{of_beside}"
+            )
+        }
+        Outcome::JournalDamaged { beside, .. } => {
+            let of_beside =
+                beside.as_deref().and_then(advice).map_or(String::new(), |advice| format!("; {advice}"));
+            format!(
+                "look at what was written last before this run, and write anew what is missing; nothing puts in what was kept, and it may \
+                 be deleted then{of_beside}"
             )
         }
         Outcome::CutOff { .. } => "mount it again, and look at what was written last".into(),
@@ -59,10 +67,9 @@ impl fmt::Display for Outcome {
             Outcome::Stored => write!(f, "everything in it is stored"),
             Outcome::InJournal { bytes, file_count, causes, directory, cut_off } => write!(
                 f,
-                "not everything is on the nodes ({}): {} in {} wait{} in the journal of {}{}",
+                "not everything is on the nodes ({}): {} wait{} in the journal of {}{}",
                 causes.iter().map(Cause::to_string).collect::<Vec<_>>().join("; "),
-                human_bytes(*bytes),
-                files_in_words(*file_count),
+                amount_in_words(*bytes, *file_count),
                 if *file_count == 1 { "s" } else { "" },
                 directory.display(),
                 cut_off.as_ref().map_or(String::new(), |reason| format!(
@@ -75,6 +82,18 @@ impl fmt::Display for Outcome {
                 if *file_count == 1 { "" } else { "s" },
                 beside.as_ref().map_or(String::new(), |beside| format!("; and {beside}"))
             ),
+            Outcome::JournalDamaged { kept, beside } => {
+                let kept = kept.display();
+                write!(
+                    f,
+                    "the journal that an earlier run left was damaged: what could not be read of it is not on the nodes, and its files are \
+                     kept as {kept} and the like; "
+                )?;
+                match beside {
+                    Some(beside) => beside.fmt(f),
+                    None => write!(f, "all else is stored"),
+                }
+            }
             Outcome::Lost { bytes, cause, journal } => write!(
                 f,
                 "{} of what was written last is lost: the nodes did not take it ({cause}), nor did the journal ({journal})",

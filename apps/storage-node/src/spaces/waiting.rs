@@ -138,9 +138,10 @@ impl Spaces {
             let store = Rc::new(Nowhere { tag: owner_tag(&link.owner(), &link.genesis().salt) });
             LeftBehind::open(store, keys, &client_directory::journal_of(path)).ok().flatten()
         });
+        let (bytes, file_count) = left.as_ref().map_or((0, 1), LeftBehind::amount);
         Outcome::InJournal {
-            bytes: left.as_ref().map_or(0, LeftBehind::bytes),
-            file_count: left.as_ref().map_or(1, |left| left.all.len() as u64),
+            bytes,
+            file_count,
             causes: vec![why],
             directory: self.directory.clone(),
             cut_off: None,
