@@ -423,8 +423,8 @@ fn lost_until_somebody_comes_back_with_it(world: &World) {
         assert_eq!(volume.sync(None, false), Err(Errno::EIO));
         at.set(3);
         wait_for(&at, 4);
-        // It is looked for now and then only.
-        for _ in 0..20 {
+        // It is looked for now and then only, and a few parts at a time.
+        for _ in 0..600 {
             if volume.sync(Some(large), false).is_ok() {
                 break;
             }
