@@ -195,8 +195,8 @@ impl Paths {
                 known.is_named = true;
             }
         }
-        // It has to know our addresses too, unless it was just told.
-        if must_tell || !has_heard || self.rounded_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
+        // It has to know our addresses too, unless it was just told, and that we know its own now.
+        if must_tell || !has_heard || is_first || self.rounded_at.is_none_or(|at| now >= at + BURST_GAP_MIN) {
             self.round_at = Some(now);
         }
         if is_first {
