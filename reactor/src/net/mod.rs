@@ -19,6 +19,7 @@ mod resolve;
 pub(crate) mod route_changes;
 mod selectable;
 mod socket_options;
+#[cfg(any(feature = "http", feature = "rpc"))]
 mod taken;
 mod tcp;
 #[cfg(feature = "tls")]
@@ -38,6 +39,7 @@ pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
 pub(crate) use resolve::{Family, Resolver};
 pub use socket_options::{BindOptions, Keepalive, PeerCredentials};
+#[cfg(any(feature = "http", feature = "rpc"))]
 pub(crate) use taken::Taken;
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
