@@ -82,6 +82,7 @@ mod node;
 pub mod node_id;
 pub mod passport;
 pub mod peers;
+mod port_mapping;
 mod reach;
 pub mod record;
 pub mod records;

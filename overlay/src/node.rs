@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use reactor::JoinHandle;
 use reactor::crypto::{Identity, PublicKey};
+use reactor::nat::mapping::{Mapping, Port, Why};
 use reactor::net::TcpListener;
 use reactor::rpc::{CallError, Method, Service};
 
@@ -30,6 +31,7 @@ use crate::message::{CONTACTS_MAX, RenewRefused, RevokeRefused};
 use crate::node_id::NodeId;
 use crate::passport::{Passport, PassportError};
 use crate::peers::{Peers, Role};
+use crate::port_mapping;
 use crate::record::{NodeRecord, Statement};
 use crate::records::Records;
 use crate::relaying::{self, RelayError, Relaying};
@@ -227,6 +229,24 @@ impl Node {
         relaying::begin(&self.state)
     }
 
+    /// Has the router before this machine let members in, from now on and until we stop: to where we listen, which our record
+    /// says then, and to where we are reached by our id. Nothing is asked of it by who listens to this machine only.
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn map_ports(&self) {
+        let state = self.state.clone();
+        self.spawn(move || port_mapping::run(&state));
+    }
+
+    /// Which ports of ours the router maps, and to where, or why not; empty for who asks none, or has no port to be mapped.
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn ports_mapped(&self) -> Vec<(Port, Result<Mapping, Why>)> {
+        self.state.port_mapping.report()
+    }
+
     /// The connected peers and their rights.
     pub fn peers(&self) -> &Peers {
         &self.state.peers
@@ -338,6 +358,7 @@ impl Node {
         for task in self.tasks.take() {
             let _ = task.join();
         }
+        self.state.port_mapping.close();
         self.state.reach.close();
     }
 

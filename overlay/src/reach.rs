@@ -17,14 +17,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reactor::JoinHandle;
 use reactor::crypto::PublicKey;
 use reactor::nat::peers::{Path, Peers as Carrier, RelayAt, RelayKey};
-use reactor::net::{UdpSocket, quic};
+use reactor::net::{UdpSocket, is_of_the_internet, quic};
 
 use crate::contact::Contact;
 use crate::dial::{DIAL_TIMEOUT, Places};
@@ -57,6 +57,8 @@ pub(crate) struct Reach {
 
 struct Begun {
     carrier: Rc<Carrier>,
+    /// Where the router maps its socket to.
+    mapped: Option<SocketAddr>,
     kept: Vec<Kept>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -236,6 +238,7 @@ impl Reach {
                 begun.carrier.endpoint().answer_stun();
             }
             self.begun.replace(Some(begun));
+            state.port_mapping.look(state);
         }
         if let Some(begun) = self.begun.borrow_mut().as_mut() {
             relays.iter().for_each(|relay| begun.keep(state, relay, are_chosen, now));
@@ -253,6 +256,43 @@ impl Reach {
             endpoint.answer_stun();
             endpoint.local_addr().is_ok_and(|bound| bound.port() == port)
         })
+    }
+
+    /// Where the socket is bound by which members are reached by their ids, if there is one.
+    ///
+    /// # Suspends
+    /// Never.
+    pub(crate) fn bound(&self) -> Option<SocketAddr> {
+        self.begun.borrow().as_ref().and_then(|begun| begun.carrier.endpoint().local_addr().ok())
+    }
+
+    /// The addresses of the internet at which relays see us.
+    ///
+    /// # Suspends
+    /// Never.
+    pub(crate) fn seen_from_outside(&self) -> Vec<Ipv4Addr> {
+        let found =
+            self.begun.borrow().as_ref().map_or_else(Vec::new, |begun| begun.carrier.addresses_found());
+        let outside = |address: SocketAddr| match address.ip().to_canonical() {
+            IpAddr::V4(ip) if is_of_the_internet(ip.into()) => Some(ip),
+            _ => None,
+        };
+        found.into_iter().filter_map(outside).collect()
+    }
+
+    /// Members are told that the router maps the socket there, or nowhere.
+    ///
+    /// # Suspends
+    /// Never.
+    pub(crate) fn set_mapped(&self, mapped: Option<SocketAddr>) {
+        let mut begun = self.begun.borrow_mut();
+        let Some(begun) = begun.as_mut().filter(|begun| begun.mapped != mapped) else { return };
+        if let Some(before) = std::mem::replace(&mut begun.mapped, mapped) {
+            begun.carrier.remove_address(before);
+        }
+        if let Some(mapped) = mapped {
+            begun.carrier.add_address(mapped);
+        }
     }
 
     /// Accepts nobody any more.
@@ -310,7 +350,7 @@ impl Begun {
             let (state, carrier) = (state.clone(), carrier.clone());
             reactor::spawn(move || listener::accept_by_id(&state, &carrier))
         });
-        Ok(Begun { carrier, kept: Vec::new(), accepting })
+        Ok(Begun { carrier, mapped: None, kept: Vec::new(), accepting })
     }
 
     /// Whether its socket has failed.

@@ -29,6 +29,7 @@ use crate::members::Members;
 use crate::message::{FindNode, FindNodeRequest, Ping};
 use crate::node_id::NodeId;
 use crate::peers::Peers;
+use crate::port_mapping::PortMapping;
 use crate::reach::Reach;
 use crate::record::NodeRecord;
 use crate::relaying::Relaying;
@@ -59,6 +60,8 @@ pub(crate) struct State {
     pub(crate) reach: Reach,
     /// The relay that we are, if we are one.
     pub(crate) relaying: OnceCell<Relaying>,
+    /// What the router lets in to us.
+    pub(crate) port_mapping: PortMapping,
     /// How many may come in by TCP.
     pub(crate) gate: Gate,
     /// And how many by our id, each under its key.
@@ -111,6 +114,7 @@ impl State {
             pool: Pool::default(),
             reach: Reach::default(),
             relaying: OnceCell::new(),
+            port_mapping: PortMapping::default(),
             gate: Gate::new(listener::LIMITS),
             gate_by_id: Gate::of_owners(listener::LIMITS_BY_ID),
             peers,

@@ -19,6 +19,7 @@ use reactor::JoinHandle;
 use reactor::net::Descriptor;
 use reactor::sync::Signal;
 
+use crate::cli::MappingOption;
 use crate::errors::Failure;
 use crate::home::NodeHome;
 use crate::log_file;
@@ -49,6 +50,7 @@ struct Child {
     home: NodeHome,
     /// The nodes that it is told of when it starts.
     known: Vec<SocketAddr>,
+    mapping: MappingOption,
     address: Cell<Option<SocketAddr>>,
     process: RefCell<Option<process::Child>>,
     /// Why it ended before it was ever ready.
@@ -69,11 +71,17 @@ pub(crate) struct Supervised {
 
 impl Supervised {
     /// Starts node `number`, which is told of `known` nodes, and keeps it alive.
-    pub(crate) fn start(number: u16, home: NodeHome, known: Vec<SocketAddr>) -> Supervised {
+    pub(crate) fn start(
+        number: u16,
+        home: NodeHome,
+        known: Vec<SocketAddr>,
+        mapping: MappingOption,
+    ) -> Supervised {
         let child = Rc::new(Child {
             number,
             home,
             known,
+            mapping,
             address: Cell::new(None),
             process: RefCell::new(None),
             failure: RefCell::new(None),
@@ -236,6 +244,7 @@ impl Child {
             .arg("--until-stdin-closes")
             // One of a machine's nodes is enough.
             .arg("--relay=off")
+            .args(self.mapping.as_argument())
             .arg("--home")
             .arg(self.home.path());
         for address in &self.known {

@@ -12,6 +12,7 @@ mod netcheck;
 mod node;
 mod past;
 mod pins;
+mod reach;
 mod relay;
 mod says;
 mod spaces;
@@ -33,6 +34,7 @@ pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use past::{Past, Retention, Rollback};
 pub(crate) use pins::{PinOptions, PinsOptions};
+pub(crate) use reach::MappingOption;
 pub(crate) use relay::{RelayOption, Relaying};
 pub(crate) use says::NodeSays;
 pub(crate) use spaces::{AccessOptions, Share, Unshare};
@@ -299,6 +301,8 @@ pub(crate) struct Up {
     pub(crate) says: NodeSays,
     #[command(flatten)]
     pub(crate) relay: RelayOption,
+    #[command(flatten)]
+    pub(crate) mapping: MappingOption,
     /// What the cache may take of this machine's disk beside the nodes, as in 500MiB or 2GiB: for blocks that only nodes
     /// elsewhere have [default: the one used last, at first none]
     #[arg(long, value_name = "SIZE")]
@@ -355,6 +359,8 @@ pub(crate) struct Run {
     pub(crate) listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) relay: RelayOption,
+    #[command(flatten)]
+    pub(crate) mapping: MappingOption,
     /// A node that is already running; may be given several times
     #[arg(long = "node", value_name = "ADDRESS")]
     pub(crate) nodes: Vec<SocketAddr>,
@@ -428,6 +434,8 @@ pub(crate) struct Mount {
     pub(crate) drive: PathBuf,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
+    #[command(flatten)]
+    pub(crate) mapping: MappingOption,
     /// Directory of this drive's journal, with a cache of its own [default: HOME/client]
     #[arg(long, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,

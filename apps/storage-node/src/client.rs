@@ -16,7 +16,7 @@ use overlay::{Peers, Role as OverlayRole};
 use reactor::crypto::Identity;
 use reactor::rpc::Service;
 
-use crate::cli::ClientOptions;
+use crate::cli::{ClientOptions, MappingOption};
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::files;
@@ -267,6 +267,13 @@ impl Client {
             }
         }
         Ok(Client { network: settings.network.clone(), user, overlay })
+    }
+
+    /// Has the router let members in, if it may be asked: for who stays for a while. Never suspends.
+    pub(crate) fn map_ports(&self, mapping: MappingOption) {
+        if mapping.is_on() {
+            self.overlay.map_ports();
+        }
     }
 
     /// Its place in the overlay.

@@ -50,7 +50,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
     let plan = Plan::make(&base, Some(directory.path()), options.cache, Usual::ShareOfTheDisk)?;
     let seen_directory = settings.seen_directory().unwrap_or_else(|| directory.path().to_owned());
     let mountpoint = mountpoint::prepare(&options.drive)?;
-    let (allow_other, at) = (options.allow_other, options.at.clone());
+    let (allow_other, at, mapping) = (options.allow_other, options.at.clone(), options.mapping);
     let keep = if at.is_some() { Keep::Nothing } else { Keep::of(options.write_back) };
     let (accept_rollback, grace) = (options.accept_rollback, options.replace_after);
     let nodes = Nodes::of(&settings)?;
@@ -64,6 +64,7 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 true => Client::connect_or_go_on(&settings)?,
                 false => Client::connect(&settings)?,
             };
+            client.map_ports(mapping);
             // Said first: the nodes are there, and it is in vain to look for them.
             let removed = removed::refuse(client.overlay(), removed::USER);
             if let Err(failure) = &removed {

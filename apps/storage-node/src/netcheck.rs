@@ -3,7 +3,11 @@
 //! The nodes are reached as a drive reaches them, by the same code. What the router does, it learns by asking relays where its
 //! packets come from, from one socket: who sees the same port at two relays has a router through which others may be reached.
 //!
+//! Whether the router lets members in (`netcheck/port_mapping.rs`) is tried beside that.
+//!
 //! Not here: whether the nodes are well (`status`), or who may come in (`members`).
+
+mod port_mapping;
 
 use std::fmt::Write;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -17,7 +21,8 @@ use reactor::nat::stun::{self, Timing};
 use reactor::net::UdpSocket;
 use serde::Serialize;
 
-use crate::cli::Netcheck;
+use self::port_mapping::{MappingCheck, Trial};
+use crate::cli::{MappingOption, Netcheck};
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
 use crate::network::Hex;
@@ -47,6 +52,7 @@ struct Overview {
     /// Whether this machine has an IPv6 address of the internet.
     ipv6: bool,
     router: Option<Router>,
+    port_mapping: MappingCheck,
     /// Where the relays see this machine, each address once.
     seen_as: Vec<SocketAddr>,
     relays: Vec<RelayCheck>,
@@ -98,7 +104,7 @@ struct NodeCheck {
 pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let limit = Duration::from_secs(options.seconds.into());
-    let overview = process::run(|| ask(&settings, options.to.as_deref(), limit))?;
+    let overview = process::run(|| ask(&settings, options.to.as_deref(), limit, options.mapping))?;
     let text = if options.json {
         let text = serde_json::to_string_pretty(&overview);
         text.map_err(|error| Failure::Internal(error.to_string()))? + "\n"
@@ -114,10 +120,16 @@ pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
     }
 }
 
-fn ask(settings: &Settings, to: Option<&str>, limit: Duration) -> Result<Overview, Failure> {
+fn ask(
+    settings: &Settings,
+    to: Option<&str>,
+    limit: Duration,
+    mapping: MappingOption,
+) -> Result<Overview, Failure> {
     let began = reactor::now();
     let nodes = Nodes::of(settings)?;
     let client = Client::connect(settings)?;
+    client.map_ports(mapping);
     let overlay = client.overlay();
     let mut contacts = all_of(overlay, &nodes);
     if let Some(name) = to {
@@ -134,24 +146,28 @@ fn ask(settings: &Settings, to: Option<&str>, limit: Duration) -> Result<Overvie
     }
     let relays = relays_of(&all_of(overlay, &nodes));
     let mut checks: Vec<NodeCheck> = Vec::new();
-    let mut asked = Vec::new();
+    let (mut asked, mut trial) = (Vec::new(), Err(String::new()));
     reactor::scope(|scope| {
         let asking = scope.spawn(|| ask_relays(&relays));
+        let trying = scope.spawn(|| Trial::begin(mapping, began));
         let answers = on_each(overlay, &contacts, |overlay, contact| {
             let number = nodes.get(&contact.id).and_then(|node| node.number);
             check(overlay, number, contact, began, limit)
         });
         checks = answers.into_iter().flatten().collect();
         asked = asking.join().unwrap_or_default();
+        trial = trying.join().unwrap_or_else(|_| Err("it was cut short".into()));
     });
     checks.sort_by_key(|check| (check.number.unwrap_or(u16::MAX), check.id.0));
-    client.leave();
     let mut seen_as: Vec<SocketAddr> = asked.iter().filter_map(|relay| relay.seen_as).collect();
     seen_as.dedup();
+    let port_mapping = port_mapping::outcome(trial, &seen_as);
+    client.leave();
     Ok(Overview {
         udp: (!asked.is_empty()).then_some(!seen_as.is_empty()),
         ipv6: own_address_towards((Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1), 9).into()).is_some(),
         router: router(&asked),
+        port_mapping,
         seen_as,
         relays: asked,
         nodes: checks,
@@ -281,6 +297,7 @@ fn render(overview: &Overview) -> String {
     };
     let ipv6 = if overview.ipv6 { "IPv6 too" } else { "no IPv6" };
     let mut text = format!("this machine: {udp}{router}; {ipv6}\n");
+    let _ = writeln!(text, "  port mapping: {}", overview.port_mapping.in_words());
     for seen in &overview.seen_as {
         let _ = writeln!(text, "  seen as {seen}");
     }
@@ -369,6 +386,7 @@ mod tests {
             udp: Some(true),
             ipv6: false,
             router: Some(Router::OtherForEach),
+            port_mapping: port_mapping::outcome(Err("the router is not asked".into()), &[]),
             seen_as: vec!["192.0.2.1:9".parse().unwrap()],
             relays: vec![relay(1, Some("192.0.2.1:9")), relay(2, None)],
             nodes: vec![

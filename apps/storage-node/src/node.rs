@@ -17,7 +17,7 @@ use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
 use reactor::JoinHandle;
 use reactor::rpc::Service;
 
-use crate::cli::{NodeSays, Relaying};
+use crate::cli::{MappingOption, NodeSays, Relaying};
 use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
@@ -178,6 +178,13 @@ impl StorageNode {
                 Ok(false)
             }
             Err(error) => Err(Failure::Relay { reason: error.to_string() }),
+        }
+    }
+
+    /// Has the router let members in, if it may be asked. Never suspends.
+    pub(crate) fn map_ports(&self, mapping: MappingOption) {
+        if mapping.is_on() {
+            self.overlay.map_ports();
         }
     }
 

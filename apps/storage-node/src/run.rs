@@ -40,6 +40,7 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
                 return Err(failure);
             }
         };
+        node.map_ports(options.mapping);
         say(format_args!("node {} {READY}{}", node.number(), node.address()));
         if relays {
             say(RELAYS);

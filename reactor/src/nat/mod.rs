@@ -9,6 +9,7 @@
 //! - [`stun`] asks that question and answers it (RFC 8489).
 //! - [`behaviour`] puts it in several ways, to learn how the router decides (RFC 5780).
 //! - [`relay`] is where two talk who have no way to each other yet, or never will.
+//! - [`mapping`] has the router let in what comes to a port (PCP, NAT-PMP, UPnP).
 //! - [`peers`] connects to a peer by its id, over a relay at once and directly as soon as it can.
 //!
 //! What it is not: an identity. Whoever sits on the path may say what they like about addresses; who a peer is, its
@@ -16,6 +17,8 @@
 
 mod address;
 pub mod behaviour;
+#[cfg(feature = "http")]
+pub mod mapping;
 mod peer_id;
 pub mod peers;
 pub mod relay;

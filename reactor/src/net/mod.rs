@@ -11,6 +11,7 @@ mod draining;
 mod duplex;
 mod gate;
 mod happy_eyeballs;
+mod internet;
 mod line_reader;
 mod pipe;
 #[cfg(feature = "quic")]
@@ -34,6 +35,7 @@ pub use draining::Draining;
 pub use duplex::{Duplex, PeerWatch, Presence, WriteOnce};
 pub use gate::{Gate, GateLimits, Guest};
 pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
+pub use internet::is_of_the_internet;
 pub use line_reader::LineReader;
 pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};

@@ -157,8 +157,16 @@ impl UdpSocket {
         Ok((count, from))
     }
 
+    /// As the kernel has it, one that is bound to all addresses and then connected has the one that its peer sees.
     pub(crate) fn local_addr(&self) -> SocketAddr {
-        self.bound.address
+        let bound = self.bound.address;
+        match self.bound.peer.get() {
+            Some(peer) if bound.ip().is_unspecified() && peer.is_ipv4() => {
+                let own = self.bound.process.host().address().into();
+                SocketAddr::new(if peer.ip().is_loopback() { peer.ip() } else { own }, bound.port())
+            }
+            _ => bound,
+        }
     }
 
     pub(crate) fn set_read_deadline(&self, deadline: Option<Instant>) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use overlay::invitation::{InvitedAs, NAME_BYTES_MAX};
 
-use super::{HomeOption, NodeSays, one_address};
+use super::{HomeOption, MappingOption, NodeSays, one_address};
 use crate::gc::Span;
 
 const INVITE_EXAMPLES: &str = "\
@@ -91,6 +91,8 @@ pub(crate) struct Join {
     pub(crate) listen: Option<IpAddr>,
     #[command(flatten)]
     pub(crate) says: NodeSays,
+    #[command(flatten)]
+    pub(crate) mapping: MappingOption,
 }
 
 /// What people can read and type, and what no key's digits are taken for.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::ClientOptions;
+use super::{ClientOptions, MappingOption};
 
 const NETCHECK_EXAMPLES: &str = "\
 Examples:
@@ -19,6 +19,8 @@ through its router as soon as both routers let that be, which this waits for som
 pub(crate) struct Netcheck {
     #[command(flatten)]
     pub(crate) client: ClientOptions,
+    #[command(flatten)]
+    pub(crate) mapping: MappingOption,
     /// Only this node: its number, or the first 8 or more digits of its id
     #[arg(long, value_name = "NODE")]
     pub(crate) to: Option<String>,

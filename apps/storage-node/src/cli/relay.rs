@@ -1,8 +1,9 @@
 //! Whether a node relays for the members of its network whose routers keep them apart.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
+use reactor::net::is_of_the_internet;
 
 /// The option, of `up` and of `run`.
 #[derive(Debug, Clone, Args)]
@@ -36,32 +37,6 @@ impl Relaying {
             Relaying::Off => false,
         }
     }
-}
-
-/// Whether packets for an address may come from anywhere (IANA's registries of special addresses).
-fn is_of_the_internet(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => is_of_the_v4_internet(address),
-        // All that is given out so far, but for what is kept for examples.
-        IpAddr::V6(address) => {
-            let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
-            address.segments()[0] & 0xe000 == 0x2000
-                && address.segments()[..2] != documentation.segments()[..2]
-        }
-    }
-}
-
-fn is_of_the_v4_internet(address: Ipv4Addr) -> bool {
-    let [first, second, third, _] = address.octets();
-    let is_special = address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_documentation()
-        // A provider's own (RFC 6598), measuring (RFC 2544), and what is given to protocols (RFC 6890).
-        || (first == 100 && second & 0xc0 == 64)
-        || (first == 198 && second & 0xfe == 18)
-        || (first, second, third) == (192, 0, 0);
-    !is_special && (1..224).contains(&first)
 }
 
 #[cfg(test)]

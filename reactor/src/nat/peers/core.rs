@@ -145,6 +145,10 @@ impl Core {
         self.start_over();
     }
 
+    pub(super) fn remove_own(&self, address: SocketAddr) {
+        self.own.borrow_mut().entry(usize::MAX).or_default().retain(|own| *own != address);
+    }
+
     /// Something has changed here: what was given up is tried again.
     fn start_over(&self) {
         let now = now();

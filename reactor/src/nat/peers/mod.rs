@@ -285,6 +285,21 @@ impl Peers {
         self.core.add_own(address);
     }
 
+    /// Tells peers of it no more. Never suspends.
+    pub fn remove_address(&self, address: SocketAddr) {
+        self.core.remove_own(address);
+    }
+
+    /// The addresses of ours that were found out: those of this machine by which relays are reached, and those at which the
+    /// relays see it. Never suspends.
+    pub fn addresses_found(&self) -> Vec<SocketAddr> {
+        let own = self.core.own.borrow();
+        own.iter()
+            .filter(|(relay, _)| **relay != usize::MAX)
+            .flat_map(|(_, found)| found.iter().copied())
+            .collect()
+    }
+
     /// Connects to a peer, over a relay that it uses too.
     ///
     /// # Errors

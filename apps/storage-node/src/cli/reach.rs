@@ -1,0 +1,24 @@
+//! What a machine does in its own network so that others find it and get through to it.
+
+use clap::Args;
+
+/// The option of those commands that stay, and of `netcheck`.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct MappingOption {
+    /// Do not ask this network's router to let members in (by PCP, NAT-PMP or UPnP). It is asked for its own ports only, and not
+    /// by who listens on this machine alone; at the end what it let in is taken back
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+}
+
+impl MappingOption {
+    /// Whether the router is asked.
+    pub(crate) fn is_on(self) -> bool {
+        !self.no_port_mapping
+    }
+
+    /// The same, for another process of this program.
+    pub(crate) fn as_argument(self) -> Option<&'static str> {
+        self.no_port_mapping.then_some("--no-port-mapping")
+    }
+}

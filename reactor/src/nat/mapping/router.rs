@@ -1,0 +1,264 @@
+//! A router that maps ports, by whichever protocol it speaks: PCP, NAT-PMP, or UPnP, tried in this order.
+//!
+//! What it says is believed as far as it goes: an outside address that is none of the internet's is told as the reason why there
+//! is no mapping, and what was granted under it is given up at once.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use super::ask::{ask, own_address_towards};
+use super::epoch::Epoch;
+use super::gateway::Gateway;
+use super::lease::{Granted, LIFETIME, LIFETIME_MIN};
+use super::nat_pmp::{self, Body};
+use super::pcp::{self, MapRequest};
+use super::upnp::Upnp;
+use super::{Port, Protocol, Why, usable};
+use crate::clock::now;
+use crate::crypto::hash::sha3_256;
+use crate::scope;
+
+/// See the module.
+pub(super) struct Router {
+    gateway: Gateway,
+    /// Our address in its network.
+    own: Ipv4Addr,
+    /// What nonces are made of.
+    secret: [u8; 32],
+    speaks: Option<Speaks>,
+    epoch: Epoch,
+    /// By its clock it has forgotten what was mapped before.
+    has_forgotten: bool,
+}
+
+enum Speaks {
+    Pcp,
+    NatPmp,
+    Upnp(Upnp),
+}
+
+/// What a router says when it is asked whether it has kept what was mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    Kept,
+    Lost,
+    Silent,
+}
+
+impl Router {
+    /// The router at the gateway; `None` if no packet of ours gets there. Never suspends.
+    pub(super) fn at(gateway: Gateway, secret: [u8; 32]) -> Option<Router> {
+        let own = own_address_towards(control(&gateway))?;
+        Some(Router { gateway, own, secret, speaks: None, epoch: Epoch::default(), has_forgotten: false })
+    }
+
+    /// Whether it is still the one through which packets leave, and from the same address of ours.
+    pub(super) fn is_at(&self, gateway: Option<Gateway>) -> bool {
+        gateway == Some(self.gateway) && own_address_towards(control(&self.gateway)) == Some(self.own)
+    }
+
+    /// Our address in its network.
+    pub(super) fn own(&self) -> Ipv4Addr {
+        self.own
+    }
+
+    /// Maps a port, or renews that, at the outside port `suggested` if that can be.
+    ///
+    /// # Suspends
+    /// While it is asked, by all protocols until one is found.
+    pub(super) fn map(&mut self, port: Port, suggested: u16) -> Result<Granted, Why> {
+        let granted = match &self.speaks {
+            Some(Speaks::Pcp) => self.map_by_pcp(port, suggested),
+            Some(Speaks::NatPmp) => self.map_by_nat_pmp(port, suggested),
+            Some(Speaks::Upnp(upnp)) => upnp.map(self.own, port, suggested),
+            None => self.find(port, suggested),
+        }?;
+        match granted.lifetime {
+            Some(lifetime) if lifetime < LIFETIME_MIN => Err(Why::TooShort { protocol: granted.protocol }),
+            _ => Ok(granted),
+        }
+    }
+
+    /// By whichever protocol it speaks. UPnP is looked for meanwhile, since a router that speaks no other may take as long to say
+    /// so as to be found by it.
+    fn find(&mut self, port: Port, suggested: u16) -> Result<Granted, Why> {
+        let (gateway, own) = (self.gateway, self.own);
+        scope(|s| {
+            let searching = s.spawn(move || Upnp::find(&gateway, own));
+            let by_packets = match self.map_by_pcp(port, suggested) {
+                Ok(granted) => Ok((Speaks::Pcp, granted)),
+                Err(why) => match self.map_by_nat_pmp(port, suggested) {
+                    Ok(granted) => Ok((Speaks::NatPmp, granted)),
+                    Err(other) => Err(why.or(other)),
+                },
+            };
+            let found = match by_packets {
+                Ok(found) => {
+                    searching.terminate();
+                    Ok(found)
+                }
+                Err(why) => {
+                    let upnp = searching.join().unwrap_or(Err(Why::Silent));
+                    let mapped = upnp.and_then(|upnp| {
+                        let granted = upnp.map(own, port, suggested)?;
+                        Ok((Speaks::Upnp(upnp), granted))
+                    });
+                    mapped.map_err(|other| why.or(other))
+                }
+            };
+            let (speaks, granted) = found?;
+            self.speaks = Some(speaks);
+            Ok(granted)
+        })
+    }
+
+    fn map_request(&self, port: Port, suggested: u16, lifetime: Duration) -> MapRequest {
+        // The same at the next start, so that a mapping which a process has left behind is ours to renew; and known to nobody
+        // but the router.
+        let digest = sha3_256(&[
+            b"port mapping nonce",
+            &self.secret,
+            &self.gateway.address.octets(),
+            &[port.transport.number()],
+            &port.number.to_be_bytes(),
+        ]);
+        MapRequest {
+            nonce: digest[..12].try_into().expect("so many bytes"),
+            own: self.own,
+            port,
+            lifetime_s: lifetime.as_secs() as u32,
+            suggested: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, suggested),
+        }
+    }
+
+    fn map_by_pcp(&mut self, port: Port, suggested: u16) -> Result<Granted, Why> {
+        let protocol = Protocol::Pcp;
+        let request = self.map_request(port, suggested, LIFETIME);
+        let judge = |packet: &[u8]| {
+            let answer = pcp::Answer::parse(packet)?;
+            Some((answer.epoch_s, request.answered_by(&answer)?))
+        };
+        let (epoch_s, result) =
+            ask(self.own, control(&self.gateway), &request.encode(), judge).ok_or(Why::Silent)?;
+        epoch_s.into_iter().for_each(|epoch_s| self.note(epoch_s, now()));
+        let mapped = match result {
+            Ok(mapped) => mapped,
+            Err(pcp::UNSUPPORTED_VERSION) => return Err(Why::Silent),
+            Err(code) => return Err(Why::Refused { protocol, code: code.into() }),
+        };
+        if let Err(why) = usable(protocol, *mapped.external.ip()) {
+            self.unmap_by_pcp(port);
+            return Err(why);
+        }
+        let lifetime = Some(Duration::from_secs(mapped.lifetime_s.into()));
+        Ok(Granted { protocol, external: mapped.external, lifetime })
+    }
+
+    fn map_by_nat_pmp(&mut self, port: Port, suggested: u16) -> Result<Granted, Why> {
+        let protocol = Protocol::NatPmp;
+        let (address, epoch_s) = self.address_by_nat_pmp()?;
+        self.note(epoch_s, now());
+        usable(protocol, address)?;
+        let request = nat_pmp::map_request(port, suggested, LIFETIME.as_secs() as u32);
+        let answer =
+            ask(self.own, control(&self.gateway), &request, |packet| mapped_by_nat_pmp(packet, port));
+        match answer.ok_or(Why::Silent)? {
+            Ok((external, lifetime_s)) => Ok(Granted {
+                protocol,
+                external: SocketAddrV4::new(address, external),
+                lifetime: Some(Duration::from_secs(lifetime_s.into())),
+            }),
+            Err(code) => Err(Why::Refused { protocol, code }),
+        }
+    }
+
+    fn address_by_nat_pmp(&self) -> Result<(Ipv4Addr, u32), Why> {
+        let judge = |packet: &[u8]| match nat_pmp::Answer::parse(packet)? {
+            nat_pmp::Answer { epoch_s, body: Some(Body::Address(address)), .. } => {
+                Some(Ok((address, epoch_s)))
+            }
+            nat_pmp::Answer { result, body: None, .. } if result != 0 => {
+                Some(Err(Why::Refused { protocol: Protocol::NatPmp, code: result }))
+            }
+            _ => None,
+        };
+        ask(self.own, control(&self.gateway), &nat_pmp::ADDRESS_REQUEST, judge).ok_or(Why::Silent)?
+    }
+
+    /// Whether it has kept what was mapped, as far as it tells.
+    ///
+    /// # Suspends
+    /// While it is asked.
+    pub(super) fn check(&mut self, mapped: &[(Port, Granted)]) -> Check {
+        let of = |is_kept| if is_kept { Check::Kept } else { Check::Lost };
+        match &self.speaks {
+            Some(Speaks::Pcp) => {
+                let judge = |packet: &[u8]| pcp::Answer::parse(packet)?.epoch_s;
+                let epoch_s = ask(self.own, control(&self.gateway), &pcp::announce(self.own), judge);
+                epoch_s.map_or(Check::Silent, |epoch_s| of(self.epoch.on_seen(epoch_s, now())))
+            }
+            Some(Speaks::NatPmp) => match self.address_by_nat_pmp() {
+                Ok((address, epoch_s)) => {
+                    let is_same = mapped.iter().all(|(_, granted)| *granted.external.ip() == address);
+                    of(self.epoch.on_seen(epoch_s, now()) && is_same)
+                }
+                Err(Why::Silent) => Check::Silent,
+                Err(_) => Check::Lost,
+            },
+            Some(Speaks::Upnp(upnp)) => {
+                let each = mapped.iter().map(|(port, granted)| upnp.has(self.own, *port, granted));
+                each.map(|has| has.map_or(Check::Silent, of))
+                    .find(|check| *check != Check::Kept)
+                    .unwrap_or(Check::Kept)
+            }
+            None => Check::Lost,
+        }
+    }
+
+    /// Gives a mapping up.
+    ///
+    /// # Suspends
+    /// While the router is told; whether it takes it is not known by all.
+    pub(super) fn unmap(&self, port: Port, granted: &Granted) {
+        match &self.speaks {
+            Some(Speaks::Pcp) => self.unmap_by_pcp(port),
+            Some(Speaks::NatPmp) => {
+                let request = nat_pmp::map_request(port, 0, 0);
+                ask(self.own, control(&self.gateway), &request, |packet| mapped_by_nat_pmp(packet, port));
+            }
+            Some(Speaks::Upnp(upnp)) => upnp.unmap(self.own, port, granted),
+            None => {}
+        }
+    }
+
+    fn unmap_by_pcp(&self, port: Port) {
+        let request = self.map_request(port, 0, Duration::ZERO);
+        let judge = |packet: &[u8]| request.answered_by(&pcp::Answer::parse(packet)?);
+        ask(self.own, control(&self.gateway), &request.encode(), judge);
+    }
+
+    /// What its clock shows as it grants something: what it granted before may be lost.
+    fn note(&mut self, epoch_s: u32, now: Instant) {
+        self.has_forgotten |= !self.epoch.on_seen(epoch_s, now);
+    }
+
+    /// Whether it has shown, since that was asked last, that it has forgotten what was mapped. Never suspends.
+    pub(super) fn take_forgotten(&mut self) -> bool {
+        std::mem::take(&mut self.has_forgotten)
+    }
+}
+
+fn control(gateway: &Gateway) -> SocketAddr {
+    SocketAddr::from((gateway.address, gateway.control_port))
+}
+
+/// The outside port and the lifetime that an answer grants to that port, or why not.
+fn mapped_by_nat_pmp(packet: &[u8], asked: Port) -> Option<Result<(u16, u32), u16>> {
+    match nat_pmp::Answer::parse(packet)? {
+        nat_pmp::Answer { body: Some(Body::Mapped { port, external, lifetime_s }), .. } if port == asked => {
+            Some(Ok((external, lifetime_s)))
+        }
+        nat_pmp::Answer { result, body: None, .. } if result != 0 => Some(Err(result)),
+        _ => None,
+    }
+}
