@@ -61,10 +61,12 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod beacon;
 mod connections;
 pub mod contact;
 pub mod contacts_file;
 mod dial;
+mod discovery;
 mod files;
 pub mod frontier;
 mod handing_over;

@@ -21,6 +21,7 @@ use reactor::rpc::{CallError, Method, Service};
 use crate::admission::Credentials;
 use crate::contact::Contact;
 use crate::contacts_file;
+use crate::discovery;
 use crate::invitation::{Letter, Reply};
 use crate::join::{self, Bootstrap, JoinError};
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
@@ -227,6 +228,36 @@ impl Node {
     /// Until that is on disk.
     pub fn relay(&self) -> Result<(), RelayError> {
         relaying::begin(&self.state)
+    }
+
+    /// Looks for members in this machine's own networks, from now on and until we stop, and is found there: by packets to a group,
+    /// which strangers don't understand. A node that listens to this machine only does neither.
+    ///
+    /// # Suspends
+    /// Never.
+    pub fn discover(&self) {
+        let own = &self.state.credentials.addresses;
+        if !own.is_empty() && own.iter().all(|own| own.ip().is_loopback()) {
+            return;
+        }
+        let state = self.state.clone();
+        self.spawn(move || discovery::run(&state));
+    }
+
+    /// Waits until somebody is met, for as long as `limit`; whether somebody is. For who looks for members in its own networks, and
+    /// has no other way to one.
+    ///
+    /// # Suspends
+    /// Until then.
+    pub fn wait_for_anybody(&self, limit: Duration) -> bool {
+        let mut watch = self.watch();
+        let is_anybody_live = || self.is_anybody_live();
+        let _ = reactor::timeout(limit, || {
+            while !is_anybody_live() {
+                watch.wait();
+            }
+        });
+        is_anybody_live()
     }
 
     /// Has the router before this machine let members in, from now on and until we stop: to where we listen, which our record

@@ -19,7 +19,7 @@ use reactor::JoinHandle;
 use reactor::net::Descriptor;
 use reactor::sync::Signal;
 
-use crate::cli::MappingOption;
+use crate::cli::{DiscoveryOption, MappingOption};
 use crate::errors::Failure;
 use crate::home::NodeHome;
 use crate::log_file;
@@ -50,7 +50,7 @@ struct Child {
     home: NodeHome,
     /// The nodes that it is told of when it starts.
     known: Vec<SocketAddr>,
-    mapping: MappingOption,
+    options: [Option<&'static str>; 2],
     address: Cell<Option<SocketAddr>>,
     process: RefCell<Option<process::Child>>,
     /// Why it ended before it was ever ready.
@@ -76,12 +76,13 @@ impl Supervised {
         home: NodeHome,
         known: Vec<SocketAddr>,
         mapping: MappingOption,
+        discovery: DiscoveryOption,
     ) -> Supervised {
         let child = Rc::new(Child {
             number,
             home,
             known,
-            mapping,
+            options: [mapping.as_argument(), discovery.as_argument()],
             address: Cell::new(None),
             process: RefCell::new(None),
             failure: RefCell::new(None),
@@ -244,7 +245,7 @@ impl Child {
             .arg("--until-stdin-closes")
             // One of a machine's nodes is enough.
             .arg("--relay=off")
-            .args(self.mapping.as_argument())
+            .args(self.options.iter().flatten())
             .arg("--home")
             .arg(self.home.path());
         for address in &self.known {

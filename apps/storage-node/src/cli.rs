@@ -34,7 +34,7 @@ pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
 pub(crate) use past::{Past, Retention, Rollback};
 pub(crate) use pins::{PinOptions, PinsOptions};
-pub(crate) use reach::MappingOption;
+pub(crate) use reach::{DiscoveryOption, MappingOption};
 pub(crate) use relay::{RelayOption, Relaying};
 pub(crate) use says::NodeSays;
 pub(crate) use spaces::{AccessOptions, Share, Unshare};
@@ -303,6 +303,8 @@ pub(crate) struct Up {
     pub(crate) relay: RelayOption,
     #[command(flatten)]
     pub(crate) mapping: MappingOption,
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryOption,
     /// What the cache may take of this machine's disk beside the nodes, as in 500MiB or 2GiB: for blocks that only nodes
     /// elsewhere have [default: the one used last, at first none]
     #[arg(long, value_name = "SIZE")]
@@ -361,6 +363,8 @@ pub(crate) struct Run {
     pub(crate) relay: RelayOption,
     #[command(flatten)]
     pub(crate) mapping: MappingOption,
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryOption,
     /// A node that is already running; may be given several times
     #[arg(long = "node", value_name = "ADDRESS")]
     pub(crate) nodes: Vec<SocketAddr>,
@@ -385,6 +389,8 @@ pub(crate) struct ClientOptions {
     /// A running node; may be given several times [default: those the network's description names]
     #[arg(long = "node", value_name = "ADDRESS")]
     pub(crate) nodes: Vec<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryOption,
 }
 
 impl ClientOptions {

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use dht::block::deletion::Speaker;
 use dht::block::genesis::Genesis;
@@ -16,7 +17,7 @@ use overlay::{Peers, Role as OverlayRole};
 use reactor::crypto::Identity;
 use reactor::rpc::Service;
 
-use crate::cli::{ClientOptions, MappingOption};
+use crate::cli::{ClientOptions, DiscoveryOption, MappingOption};
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::files;
@@ -31,6 +32,10 @@ use crate::volume::{self, Opening, Root};
 
 /// Remembered nodes that are tried at a start: as many as any node knows to be near it.
 const REMEMBERED_MAX: usize = overlay::K;
+
+/// Where no way leads to anybody, those who answer in this machine's own network are waited for so long: a question, and a
+/// dial of a machine that has much else to do.
+const FOUND_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a client needs to know before it connects. Plain data, so that it can go where the reactor runs.
 pub(crate) struct Settings {
@@ -47,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) home: Option<Home>,
     /// Whether somebody said where to look, and nowhere else.
     is_told: bool,
+    /// Whether nodes are looked for in this machine's network too.
+    discovery: DiscoveryOption,
 }
 
 /// Reads the settings that the options point at.
@@ -62,12 +69,14 @@ pub(crate) fn settings(options: &ClientOptions) -> Result<Settings, Failure> {
             let clients = usual.map(|home| home.clients_of_other(&network));
             let addresses = network.addresses();
             let key_file = key.clone();
-            Settings { addresses, network, key_file, role: Role::User, clients, home: None, is_told: false }
+            let discovery = options.discovery;
+            let (role, is_told) = (Role::User, false);
+            Settings { addresses, network, key_file, role, clients, home: None, is_told, discovery }
         }
         _ => {
             let home = Home::locate(options.home.home.as_deref())?;
             let network = home.network()?;
-            Settings::of_home(&home, network)
+            Settings { discovery: options.discovery, ..Settings::of_home(&home, network) }
         }
     };
     if !options.nodes.is_empty() {
@@ -93,6 +102,7 @@ impl Settings {
             clients: Some(home.path().to_owned()),
             home: Some(home.clone()),
             is_told: false,
+            discovery: DiscoveryOption::default(),
         }
     }
 
@@ -178,6 +188,15 @@ pub(crate) fn renew_members(home: &Home, network: &Network, overlay: &Node) {
     }
 }
 
+/// Whether a way leads to another machine than this one.
+fn leads_elsewhere(way: &Bootstrap) -> bool {
+    let is_elsewhere = |address: &SocketAddr| !address.ip().is_loopback();
+    match way {
+        Bootstrap::Address(address) => is_elsewhere(address),
+        Bootstrap::Contact(contact) => contact.addresses.iter().any(is_elsewhere),
+    }
+}
+
 fn is_expired(error: &JoinError) -> bool {
     matches!(error, JoinError::Refused(Refusal::Passport(PassportError::Expired { .. })))
 }
@@ -249,7 +268,16 @@ impl Client {
             // Those that it met last, wherever they are now: the description is as old as the home.
             ways.extend(overlay.remembered().into_iter().take(REMEMBERED_MAX).map(Bootstrap::Contact));
         }
-        if let Err(error) = overlay.join(&ways) {
+        let discovers = !settings.is_told && settings.discovery.is_on() && ways.iter().any(leads_elsewhere);
+        if discovers {
+            overlay.discover();
+        }
+        let mut joined = overlay.join(&ways);
+        let is_lost = matches!(joined, Err(JoinError::Unreachable { .. }));
+        if discovers && is_lost && overlay.wait_for_anybody(FOUND_WITHIN) {
+            joined = overlay.join(&ways);
+        }
+        if let Err(error) = joined {
             let failure = match removed::refuse(&overlay, removed::USER) {
                 Err(removed) => removed,
                 Ok(()) => refused(&overlay, &user, &settings.network, &error),
@@ -385,8 +413,6 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use overlay::Passport;
     use overlay::invitation::InvitedAs;
     use reactor::crypto::Identity;

@@ -29,7 +29,7 @@ use reactor::sync::Signal;
 
 use crate::admitting::Notes;
 use crate::author;
-use crate::cli::{Join, MappingOption};
+use crate::cli::Join;
 use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::files;
@@ -104,8 +104,8 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
         say(format_args!("joined as a {role}, called {name}: {}", home.path().display()));
     }
     match (&options.drive, role) {
-        (_, InvitedAs::Node) => Err(go_on_as("run", &home, None, options.mapping)),
-        (Some(drive), _) => Err(go_on_as("mount", &home, Some(drive), options.mapping)),
+        (_, InvitedAs::Node) => Err(go_on_as("run", &home, None, options)),
+        (Some(drive), _) => Err(go_on_as("mount", &home, Some(drive), options)),
         (None, _) => {
             say(format_args!("storage-node mount --home {} DRIVE mounts the drive", home.path().display()));
             Ok(())
@@ -157,10 +157,10 @@ fn remember(home: &Home, ways: &[Contact]) -> Result<(), Failure> {
 
 /// Puts another command of this program in the place of this process, which has the ticket on a command line that everybody
 /// on this machine may read. Returns only if that fails.
-fn go_on_as(command: &str, home: &Home, drive: Option<&Path>, mapping: MappingOption) -> Failure {
+fn go_on_as(command: &str, home: &Home, drive: Option<&Path>, options: &Join) -> Failure {
     let mut next = Command::new("/proc/self/exe");
     next.arg0("storage-node").arg(command).arg("--home").arg(home.path());
-    next.args(mapping.as_argument()).arg("--").args(drive);
+    next.args(options.mapping.as_argument()).args(options.discovery.as_argument()).arg("--").args(drive);
     // The row of what was said ends with this program.
     output::settle();
     Failure::Internal(format!("can't go on as `{command}`, which is to be given by hand: {}", next.exec()))

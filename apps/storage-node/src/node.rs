@@ -17,7 +17,7 @@ use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
 use reactor::JoinHandle;
 use reactor::rpc::Service;
 
-use crate::cli::{MappingOption, NodeSays, Relaying};
+use crate::cli::{DiscoveryOption, MappingOption, NodeSays, Relaying};
 use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
@@ -178,6 +178,13 @@ impl StorageNode {
                 Ok(false)
             }
             Err(error) => Err(Failure::Relay { reason: error.to_string() }),
+        }
+    }
+
+    /// Has members in this machine's network found, and this node by them, if that may be. Never suspends.
+    pub(crate) fn discover(&self, discovery: DiscoveryOption) {
+        if discovery.is_on() {
+            self.overlay.discover();
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
             }
         };
         node.map_ports(options.mapping);
+        node.discover(options.discovery);
         say(format_args!("node {} {READY}{}", node.number(), node.address()));
         if relays {
             say(RELAYS);

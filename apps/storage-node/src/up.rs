@@ -88,7 +88,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let plan = Plan::make(home.path(), Some(directory.path()), options.cache, Usual::None)?;
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     let (allow_other, grace, when) = (options.allow_other, options.replace_after, options.relay.when);
-    let mapping = options.mapping;
+    let (mapping, discovery) = (options.mapping, options.discovery);
     if let Some(address) = options.listen {
         // What this machine does not have is not remembered, or every later start would fail.
         let any_port = SocketAddr::new(address, 0);
@@ -108,6 +108,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         };
         if let Some(first) = &first {
             first.map_ports(mapping);
+            first.discover(discovery);
             client::renew_members(&home, &network, first.overlay());
         }
         let mut known = network.addresses();
@@ -116,7 +117,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let children: Vec<Supervised> = ours
             .iter()
             .filter(|number| first.as_ref().is_none_or(|first| first.number() != **number))
-            .map(|number| Supervised::start(*number, home.node(*number), known.clone(), mapping))
+            .map(|number| Supervised::start(*number, home.node(*number), known.clone(), mapping, discovery))
             .collect();
         let opening = Opening {
             directory: &directory,

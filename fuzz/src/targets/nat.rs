@@ -1,6 +1,9 @@
 //! Parsers that packets from anywhere reach before anybody has proved who they are.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use ::reactor::nat::PeerId;
+use ::reactor::nat::mapping::{Port, Transport, default_route, igd, nat_pmp, pcp, ssdp};
 use ::reactor::nat::peers::Message as PeerMessage;
 use ::reactor::nat::relay::{Decoder, Frame, Refusal, Seat};
 use ::reactor::nat::stun::{
@@ -127,5 +130,72 @@ pub const PEER_MESSAGE: Target = Target {
             bytes
         };
         messages.iter().map(encode).collect()
+    },
+};
+
+/// What a router, or who sends in its name, says by PCP and NAT-PMP: nothing is granted to a question but by its own answer.
+pub const PORT_MAPPING: Target = Target {
+    name: "port_mapping",
+    body: |data| {
+        let port = Port { transport: Transport::Udp, number: 4701 };
+        let suggested = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 4701);
+        let own = Ipv4Addr::new(192, 168, 1, 11);
+        let asked = pcp::MapRequest { nonce: [7; 12], own, port, lifetime_s: 3_600, suggested };
+        if let Some(answer) = pcp::Answer::parse(data) {
+            assert!(data.len() <= pcp::BYTES_MAX);
+            if let Some(Ok(mapped)) = asked.answered_by(&answer) {
+                let (nonce, about, granted) = answer.map.expect("what is granted is told");
+                assert_eq!((nonce, about, granted), ([7; 12], port, mapped));
+                assert_eq!(data[24..36], [7; 12]);
+            }
+        }
+        if let Some(answer) = nat_pmp::Answer::parse(data) {
+            assert!(data[0] == 0 && data[1] >= 128);
+            assert!(answer.body.is_none() || answer.result == 0);
+        }
+    },
+    seeds: || {
+        let mut mapped = vec![2, 0x81, 0, 0, 0, 0, 0x0e, 0x10, 0, 0, 0, 9];
+        mapped.resize(24, 0);
+        mapped.extend([7; 12]);
+        mapped.extend([17, 0, 0, 0, 0x12, 0x5d, 0x12, 0x5d]);
+        mapped.extend(Ipv4Addr::new(11, 0, 1, 2).to_ipv6_mapped().octets());
+        vec![
+            mapped,
+            vec![0, 128, 0, 0, 0, 0, 0, 9, 11, 0, 1, 2],
+            vec![0, 129, 0, 0, 0, 0, 0, 9, 0x12, 0x5d, 0x12, 0x5e, 0, 0, 0x0e, 0x10],
+            vec![0, 128, 0, 1, 0, 0, 0, 9],
+        ]
+    },
+};
+
+/// What a router answers by UPnP, and the kernel's table of routes: whatever it names is at the router's own address.
+pub const UPNP: Target = Target {
+    name: "upnp",
+    body: |data| {
+        let router = Ipv4Addr::new(192, 168, 1, 1);
+        let is_plain = |at: &ssdp::Location| {
+            assert!(at.port != 0 && at.path.starts_with('/') && !at.path.starts_with("//"));
+            assert!(at.path.bytes().all(|byte| byte.is_ascii_graphic()));
+        };
+        ssdp::location(data, router).iter().for_each(is_plain);
+        let text = String::from_utf8_lossy(data);
+        let at = ssdp::Location { port: 5000, path: "/upnp/root.xml".into() };
+        let services = igd::services(&text, &at, router);
+        assert!(services.len() <= 4);
+        services.iter().for_each(|service| is_plain(&service.control));
+        let _ = (igd::external_address(&text), igd::entry(&text), igd::error_code(&text));
+        assert!(default_route(&text).is_none_or(|gateway| !gateway.is_unspecified()));
+    },
+    seeds: || {
+        let texts = [
+            "HTTP/1.1 200 OK\r\nST: x\r\nLOCATION: http://192.168.1.1:5000/root.xml\r\n\r\n",
+            "<?xml version=\"1.0\"?><root><!-- x --><service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1\
+             </serviceType><controlURL>ctl?a=1&amp;b=2</controlURL></service></root>",
+            "<s:Body><u:R><NewExternalIPAddress>11.0.1.2</NewExternalIPAddress><NewInternalPort>7</NewInternalPort>\
+             <NewInternalClient><![CDATA[192.168.1.11]]></NewInternalClient><errorCode>718</errorCode><e/></u:R></s:Body>",
+            "eth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n",
+        ];
+        texts.map(|text| text.as_bytes().to_vec()).to_vec()
     },
 };

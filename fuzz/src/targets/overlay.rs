@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ::overlay::beacon::{BEACON_BYTES_MAX, Beacon, parse_body};
 use ::overlay::contact::{ADDRESSES_MAX, Introduction};
 use ::overlay::invitation::{Answer, Declined, Invitation, InvitedAs, Letter, Reply, Verdict};
 use ::overlay::message::{FindNodeRequest, FindNodeResponse};
@@ -14,6 +15,7 @@ use ::overlay::{
     Contact, Keepsake, NodeRecord, Passport, Renewals, Revocations, Rights, Statement, Ticket, contacts_file,
 };
 use ::reactor::crypto::Identity;
+use ::reactor::crypto::hash::sha3_256;
 use ::reactor::serialization::{from_bytes, to_bytes};
 
 use crate::Target;
@@ -21,6 +23,32 @@ use crate::Target;
 fn identity(number: u8) -> Identity {
     Identity::from_seed(&[number; 32])
 }
+
+/// What somebody in our network says to a group: sealed as it came, and opened, as whoever knows the network can make it.
+pub const BEACON: Target = Target {
+    name: "beacon",
+    body: |data| {
+        let network = identity(1).public_key();
+        let _ = Beacon::open(data, &network);
+        if let Some(beacon) = parse_body(data, &network) {
+            let again = beacon.seal(&identity(2), &network);
+            assert!(again.len() <= BEACON_BYTES_MAX);
+        }
+    },
+    seeds: || {
+        let passport = Passport::issue(&identity(1), identity(2).public_key(), Rights::NODE, None);
+        let [asks, tells] = [None, Some(4701)].map(|port| Beacon { passport: passport.clone(), port });
+        let network = identity(1).public_key();
+        let shown = passport.to_bytes();
+        let mut body = vec![1, 0x12, 0x5d];
+        body.extend((shown.len() as u16).to_be_bytes());
+        body.extend(shown);
+        let salt = [0; 16];
+        let signature = identity(2).sign(&sha3_256(&[b"hypha beacon 1", network.as_bytes(), &salt, &body]));
+        body.extend(signature.as_bytes());
+        vec![asks.seal(&identity(2), &network), tells.seal(&identity(2), &network), body]
+    },
+};
 
 /// A passport that a stranger shows: decoded and, if it decodes, checked.
 pub const PASSPORT: Target = Target {

@@ -13,6 +13,7 @@ mod gate;
 mod happy_eyeballs;
 mod internet;
 mod line_reader;
+mod multicast;
 mod pipe;
 #[cfg(feature = "quic")]
 pub mod quic;
@@ -37,6 +38,7 @@ pub use gate::{Gate, GateLimits, Guest};
 pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
 pub use internet::is_of_the_internet;
 pub use line_reader::LineReader;
+pub use multicast::Interface;
 pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
 pub(crate) use resolve::{Family, Resolver};

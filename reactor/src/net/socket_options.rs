@@ -23,6 +23,9 @@ pub struct BindOptions {
     pub backlog: u32,
     /// Several sockets may bind the same address, and the kernel spreads clients over them (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// Several sockets may bind the same address, whoever made them, and each gets what is sent to a group
+    /// (`SO_REUSEADDR`). For UDP; of a listener's address only old connections are passed over.
+    pub reuse_address: bool,
     /// An IPv6 socket takes no IPv4 clients; where `None`, as the system has it (`net.ipv6.bindv6only`).
     pub only_v6: Option<bool>,
     /// Room for bytes that came and were not read yet. Accepted connections inherit it.
@@ -37,6 +40,7 @@ impl Default for BindOptions {
             // The kernel lowers it to what the machine is set to, 4,096 by default.
             backlog: 4096,
             reuse_port: false,
+            reuse_address: false,
             only_v6: None,
             receive_buffer_bytes: None,
             send_buffer_bytes: None,
@@ -49,6 +53,9 @@ impl BindOptions {
     pub(super) fn apply(&self, socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
         if self.reuse_port {
             sockopt::set_socket_reuseport(socket, true)?;
+        }
+        if self.reuse_address {
+            sockopt::set_socket_reuseaddr(socket, true)?;
         }
         if let Some(only_v6) = self.only_v6
             && is_v6

@@ -14,6 +14,8 @@
 #![allow(dead_code, reason = "each story uses its part, and storage-node's stories another")]
 
 mod changes;
+mod lan;
+pub(crate) mod upnp;
 
 use std::fmt::Write as _;
 use std::fs;

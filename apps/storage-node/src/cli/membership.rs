@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use overlay::invitation::{InvitedAs, NAME_BYTES_MAX};
 
-use super::{HomeOption, MappingOption, NodeSays, one_address};
+use super::{DiscoveryOption, HomeOption, MappingOption, NodeSays, one_address};
 use crate::gc::Span;
 
 const INVITE_EXAMPLES: &str = "\
@@ -93,6 +93,8 @@ pub(crate) struct Join {
     pub(crate) says: NodeSays,
     #[command(flatten)]
     pub(crate) mapping: MappingOption,
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryOption,
 }
 
 /// What people can read and type, and what no key's digits are taken for.

@@ -22,3 +22,24 @@ impl MappingOption {
         self.no_port_mapping.then_some("--no-port-mapping")
     }
 }
+
+/// The option of all commands that reach nodes.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct DiscoveryOption {
+    /// Neither look for members in this machine's own network, nor let them find it there: other machines in it see that this
+    /// program runs here, and not in which network
+    #[arg(long)]
+    pub(crate) no_discovery: bool,
+}
+
+impl DiscoveryOption {
+    /// Whether members are looked for.
+    pub(crate) fn is_on(self) -> bool {
+        !self.no_discovery
+    }
+
+    /// The same, for another process of this program.
+    pub(crate) fn as_argument(self) -> Option<&'static str> {
+        self.no_discovery.then_some("--no-discovery")
+    }
+}
