@@ -88,7 +88,9 @@ pub(crate) fn run(state: &Rc<State>) {
         mapping.look(state);
         let version = mapper.version();
         let pause = if tell(state, &mapper) { LOOK_EVERY } else { LOOK_AGAIN };
-        mapper.wait_changed(version, Some(reactor::now() + pause));
+        // Who has nothing to be mapped is told when that changes.
+        let has_wishes = !mapping.wishes.borrow().is_empty();
+        mapper.wait_changed(version, has_wishes.then(|| reactor::now() + pause));
     }
 }
 

@@ -132,7 +132,9 @@ mod tests {
         let why = Why::Private { protocol: Protocol::Pcp, external: Ipv4Addr::new(100, 64, 0, 2) };
         let words = MappingCheck::of(Err(why.to_string())).in_words();
         assert!(
-            words.starts_with("no, the router has no address of the internet itself (100.64.0.2"),
+            words.starts_with(
+                "no, the router has no address of the internet itself (by PCP it says 100.64.0.2)"
+            ),
             "{words}"
         );
     }

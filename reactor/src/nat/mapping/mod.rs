@@ -164,8 +164,8 @@ pub enum Why {
     },
     /// Its own address is none of the internet's.
     #[error(
-        "the router has no address of the internet itself ({external}, by {protocol}): behind it is another one, perhaps the \
-         provider's, and a mapping would lead nowhere"
+        "the router has no address of the internet itself (by {protocol} it says {external}): behind it is another one, perhaps \
+         the provider's, and a mapping would lead nowhere"
     )]
     Private {
         /// How it was asked.
