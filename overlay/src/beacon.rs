@@ -129,8 +129,9 @@ mod tests {
     fn members_read_what_one_says_and_who_does_not_know_the_network_reads_nothing() {
         let network = identity(1).public_key();
         for port in [None, Some(1), Some(u16::MAX)] {
-            let packet = beacon(2, port).seal(&identity(2), &network);
-            assert_eq!(Beacon::open(&packet, &network), Some(beacon(2, port)));
+            let said = beacon(2, port);
+            let packet = said.seal(&identity(2), &network);
+            assert_eq!(Beacon::open(&packet, &network), Some(said));
             assert_eq!(Beacon::open(&packet, &identity(3).public_key()), None, "another network's");
             let shown =
                 |what: &[u8]| packet.windows(8).any(|window| what.windows(8).any(|other| other == window));
@@ -141,8 +142,9 @@ mod tests {
     #[test]
     fn nothing_tells_two_packets_of_one_member_apart_from_those_of_two() {
         let network = identity(1).public_key();
-        let [one, two] = [(); 2].map(|()| beacon(2, Some(4701)).seal(&identity(2), &network));
-        let asking = beacon(2, None).seal(&identity(2), &network);
+        let telling = beacon(2, Some(4701));
+        let [one, two] = [(); 2].map(|()| telling.seal(&identity(2), &network));
+        let asking = Beacon { port: None, ..telling }.seal(&identity(2), &network);
         assert!(one.len() == two.len() && one.len() == asking.len());
         let same = one.iter().zip(&two).filter(|(one, two)| one == two).count();
         assert!(same < one.len() / 8, "{same} of {} bytes are the same", one.len());
