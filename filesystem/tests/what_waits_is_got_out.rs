@@ -14,7 +14,7 @@ use filesystem::access::list::{Access, AccessChange, AccessList};
 use filesystem::access::sharing::change_readers;
 use filesystem::nowhere::Nowhere;
 use filesystem::operations::{RenameFlags, Sharing};
-use filesystem::volume::{Cause, Ending, Left, LeftBehind, LeftPath, Volume};
+use filesystem::volume::{Cause, Ending, Left, LeftBehind, LeftPath, Standing, Volume};
 use filesystem::{Errno, Operations};
 use reactor::crypto::Identity;
 
@@ -185,6 +185,49 @@ fn who_is_made_a_reader_is_refused_at_once_reads_on_and_writes_again_when_he_may
         assert_eq!(volume.close(), Ending::Stored);
         let last = open(&store, "third");
         assert!(last.lookup(ROOT, b"waits").is_ok() && last.lookup(ROOT, b"again").is_ok());
+    });
+}
+
+#[test]
+fn who_may_only_read_enters_with_the_first_commit_once_he_may_write_and_each_time_anew() {
+    reactor::run(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let store = TestStore::new();
+        create(&store).close().stored().unwrap();
+        let owner = Identity::from_seed(&[1; 32]);
+        let sessions = || {
+            let other = open(&store, "who looks");
+            let fence = other.begin_collection().unwrap();
+            let standing = other.look_at_collection(&fence).unwrap();
+            let _ = other.end_collection(&fence);
+            other.close().stored().unwrap();
+            match standing {
+                Standing::Clear(_) => 0,
+                Standing::Waits { waiting, .. } => waiting.iter().filter(|one| !one.is_lost).count(),
+            }
+        };
+        share(&store, &owner, Access::Read, 1);
+        let volume = opened(&store, directory.path(), Some(&owner));
+        assert_eq!(volume.shut_for(), Some(Cause::ReadsOnly));
+        assert_eq!(sessions(), 0, "he says nothing in it");
+
+        share(&store, &owner, Access::Write, 2);
+        until("he may", || volume.shut_for().is_none());
+        write_file(&volume, ROOT, "first", &[1; 100_000]);
+        volume.sync(None, false).unwrap();
+        // It may have answered before it is looked.
+        until("whoever collects garbage knows of him", || sessions() == 1);
+
+        // He says nothing while he may not write, and answers for himself once he may.
+        share(&store, &owner, Access::Read, 3);
+        until("he hears it", || volume.shut_for() == Some(Cause::ReadsOnly));
+        share(&store, &owner, Access::Write, 4);
+        until("he may again", || volume.shut_for().is_none());
+        write_file(&volume, ROOT, "second", &[2; 100_000]);
+        volume.sync(None, false).unwrap();
+        until("he is there", || sessions() == 1);
+        assert_eq!(volume.close(), Ending::Stored);
+        assert_eq!(sessions(), 0, "he has left");
     });
 }
 

@@ -129,6 +129,14 @@ impl Volume {
     ///
     /// Until it is published, or another writer's root is taken over, however long that takes.
     pub(super) fn commit(self: &Rc<Self>) -> Result<(), Errno> {
+        self.note_own_session();
+        // Whoever waits for all sessions would not know of what it stores.
+        debug_assert!(
+            self.header().is_none()
+                || self.options.watch_interval.is_none()
+                || self.lease.session.borrow().is_announced(),
+            "a commit of a mount that no other can know of"
+        );
         // Before anything is taken away: a session that says it is with others says so of all that it has done alone.
         self.lease.session.borrow_mut().on_commit();
         let intent = self.session_intent();

@@ -47,6 +47,8 @@ pub(super) struct Lease {
     pub(super) session: RefCell<Session>,
     /// The tree has other sessions than before, or we know more of them.
     pub(super) changed: Signal,
+    /// It is noted beside the journal.
+    is_noted: Cell<bool>,
     /// Another waited for us at the last look.
     was_waited_for: Cell<bool>,
     /// When a collector of garbage was last told that we are at work.
@@ -60,6 +62,7 @@ impl Lease {
         Lease {
             session: RefCell::new(Session::new(id, device, Time::now().seconds, has_journal, label)),
             changed: Signal::new(),
+            is_noted: Cell::new(false),
             was_waited_for: Cell::new(false),
             nodded: Cell::new(None),
             unsettled: Cell::new(None),
@@ -75,12 +78,13 @@ pub(super) fn now() -> Instant {
 }
 
 impl Volume {
+    /// Whether others can't be there, or this one never writes.
     fn is_silent(&self) -> bool {
-        self.options.watch_interval.is_none() || self.options.read_only || self.is_shut()
+        self.options.watch_interval.is_none() || self.options.read_only
     }
 
     /// Makes this a session beside those that the tree has, if it may write and others may be there: before anything is
-    /// committed.
+    /// committed. Whoever may not write yet says nothing in the tree, and enters with its first commit once it may.
     ///
     /// # Suspends
     ///
@@ -89,12 +93,28 @@ impl Volume {
         if self.is_silent() {
             return;
         }
-        let mut noted = self.journal.as_ref().map_or_else(Vec::new, |journal| journal.earlier_sessions());
-        self.lease.session.borrow_mut().announce(&noted);
-        // Before any of it can be in the tree; the others until it is, for that takes them out of it.
-        noted.push(self.session);
-        self.note_sessions(&noted);
+        let over = self.journal.as_ref().map_or_else(Vec::new, |journal| journal.earlier_sessions());
+        self.lease.session.borrow_mut().announce(&over);
+        if !self.is_shut() {
+            self.note_own_session();
+        }
         self.on_sessions(present);
+    }
+
+    /// Notes this session beside the earlier ones, unless it is: before any of it can be in the tree. The others stay until it is,
+    /// for that takes them out of it; so one that never enters leaves the note as it is, which has room for few.
+    ///
+    /// # Suspends
+    ///
+    /// While the note is written.
+    pub(super) fn note_own_session(&self) {
+        if !self.lease.session.borrow().is_announced() || self.lease.is_noted.replace(true) {
+            return;
+        }
+        let Some(journal) = &self.journal else { return };
+        let mut noted = journal.earlier_sessions();
+        noted.push(self.session);
+        journal.note_sessions(&noted);
     }
 
     /// Waits until the session is in the tree, and what others closed is to be seen.
@@ -103,7 +123,8 @@ impl Volume {
     ///
     /// Until then, for some seconds at most, or for as long as another mount takes to store what it has.
     pub(super) fn enter(&self) {
-        if self.is_silent() {
+        // Whoever must not write enters when it may; the note stays as it is.
+        if self.is_silent() || self.is_shut() {
             return;
         }
         self.work.notify_all();

@@ -177,6 +177,10 @@ impl Session {
         self.over = over.iter().map(|id| u64::from_le_bytes(*id)).collect();
     }
 
+    pub(crate) fn is_announced(&self) -> bool {
+        self.phase != Phase::Silent
+    }
+
     /// From now on it wants to be out of it.
     pub(crate) fn leave(&mut self) {
         if self.phase != Phase::Silent {
