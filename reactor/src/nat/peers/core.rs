@@ -11,7 +11,7 @@ use super::message::{Message, SessionTag};
 use super::search::Search;
 use super::table::{Peer, SIGN_WITHIN, Table};
 use super::tcp::Openings;
-use super::{Path, RelayKey};
+use super::{Path, RelayKey, naming};
 use crate::clock::now;
 use crate::nat::PeerId;
 use crate::nat::relay::{DATAGRAM_BYTES_MAX, Seat, Sender};
@@ -394,11 +394,18 @@ impl Core {
         if begins {
             self.name_ours(peer, now);
         }
+        let is_in_the_open = {
+            // What we were told ourselves may be a router's.
+            let own = self.own.borrow();
+            let found = own.iter().filter(|(relay, _)| **relay != usize::MAX);
+            naming::is_in_the_open(found.map(|(_, own)| own))
+        };
         let Some(link) = peer.links.last_mut() else { return };
         for probe in probes {
             let ping = Message::Ping { transaction: probe.transaction, padding: probe.padding };
             let ping = link.session.seal(&ping);
             match probe.hops {
+                Some(_) if is_in_the_open => {}
                 Some(hops) => self.endpoint().send_near(&ping, probe.to, hops),
                 None => self.send_directly(&ping, probe.to),
             }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::core::Core;
 use super::message::{CANDIDATES_MAX, Message, TCP_CANDIDATES_MAX};
+use super::paths::is_near;
 use super::table::Peer;
 use crate::nat::relay::Sender;
 use crate::nat::stun;
@@ -62,4 +63,30 @@ fn own_by_tcp(relay: &Sender) -> Vec<SocketAddr> {
     own.dedup();
     debug_assert!(own.len() <= TCP_CANDIDATES_MAX);
     own
+}
+
+/// Whether some relay sees us at an address of our own: no router of ours has to be opened for a peer, and what goes a few hops
+/// only may come to the peer's. `told` are our own address and that which is seen, for each relay; once where they are alike.
+pub(super) fn is_in_the_open<'a>(mut told: impl Iterator<Item = &'a Vec<SocketAddr>>) -> bool {
+    told.any(|own| matches!(own[..], [only] if !is_near(only) && !only.ip().is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_an_address_of_the_internet_opens_no_router() {
+        let of = |told: &[&[&str]]| {
+            let own = |own: &&[&str]| own.iter().map(|at| at.parse().unwrap()).collect();
+            let told: Vec<Vec<SocketAddr>> = told.iter().map(own).collect();
+            is_in_the_open(told.iter())
+        };
+        assert!(of(&[&["203.0.113.1:9"]]));
+        assert!(!of(&[&["192.168.1.2:9", "203.0.113.1:9"]]));
+        assert!(
+            !of(&[&["192.168.1.2:9"], &["127.0.0.1:9"], &[]]),
+            "a relay of the same network says nothing"
+        );
+    }
 }

@@ -155,7 +155,7 @@ impl Address {
 }
 
 /// Those of one's own network come first: nearer, and no router has to be asked.
-fn is_near(address: SocketAddr) -> bool {
+pub(super) fn is_near(address: SocketAddr) -> bool {
     match address.ip() {
         IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
