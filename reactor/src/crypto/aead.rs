@@ -48,9 +48,56 @@ impl Key {
         &self.0
     }
 
-    /// "Less safe" because the caller chooses the nonce, as this module's own interface has it.
-    fn cipher(&self) -> LessSafeKey {
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.0).expect("a key of AES-256 is 32 bytes long"))
+    /// The key, ready for several messages; see [`Cipher`].
+    pub fn cipher(&self) -> Cipher {
+        let key = UnboundKey::new(&AES_256_GCM, &self.0).expect("a key of AES-256 is 32 bytes long");
+        // "Less safe" because the caller chooses the nonce, as this module's own interface has it.
+        Cipher(LessSafeKey::new(key))
+    }
+}
+
+/// An expanded [`Key`], for whoever seals or opens several messages under one.
+///
+/// Not to be kept: what it holds is not wiped.
+pub struct Cipher(LessSafeKey);
+
+impl Cipher {
+    /// As [`encrypt_detached`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn encrypt_detached(
+        &self,
+        nonce: &[u8; 12],
+        associated_data: &[u8],
+        buffer: &mut [u8],
+    ) -> [u8; OVERHEAD_BYTES] {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(associated_data), buffer);
+        let tag = tag.expect("a buffer in memory is within GCM's limit of 64 GiB");
+        tag.as_ref().try_into().expect("GCM's tag is 16 bytes long")
+    }
+
+    /// As [`decrypt_detached`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decrypt_detached(
+        &self,
+        nonce: &[u8; 12],
+        associated_data: &[u8],
+        buffer: &mut [u8],
+        tag: &[u8; OVERHEAD_BYTES],
+    ) -> Result<(), DecryptError> {
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(associated_data));
+        let opened = self.0.open_in_place_separate_tag(nonce, aad, (*tag).into(), buffer, 0..);
+        opened.map(|_| ()).map_err(|_| DecryptError)
+    }
+}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher(secret)")
     }
 }
 
@@ -90,10 +137,7 @@ pub fn encrypt_in_place(key: &Key, nonce: &[u8; 12], associated_data: &[u8], buf
 /// # Panics
 /// If `buffer` is longer than 64 GiB, GCM's limit.
 pub fn encrypt_detached(key: &Key, nonce: &[u8; 12], associated_data: &[u8], buffer: &mut [u8]) -> [u8; 16] {
-    let nonce = Nonce::assume_unique_for_key(*nonce);
-    let tag = key.cipher().seal_in_place_separate_tag(nonce, Aad::from(associated_data), buffer);
-    let tag = tag.expect("a buffer in memory is within GCM's limit of 64 GiB");
-    tag.as_ref().try_into().expect("GCM's tag is 16 bytes long")
+    key.cipher().encrypt_detached(nonce, associated_data, buffer)
 }
 
 /// Decrypts what [`encrypt_in_place`] made, and cuts the tag off.
@@ -126,15 +170,7 @@ pub fn decrypt_detached(
     buffer: &mut [u8],
     tag: &[u8; 16],
 ) -> Result<(), DecryptError> {
-    let nonce = Nonce::assume_unique_for_key(*nonce);
-    let opened = key.cipher().open_in_place_separate_tag(
-        nonce,
-        Aad::from(associated_data),
-        (*tag).into(),
-        buffer,
-        0..,
-    );
-    opened.map(|_| ()).map_err(|_| DecryptError)
+    key.cipher().decrypt_detached(nonce, associated_data, buffer, tag)
 }
 
 #[cfg(test)]
