@@ -8,7 +8,7 @@
 //! | segment header | bytes | |
 //! | --- | --- | --- |
 //! | 0 | 8 | `HYPHASEG` |
-//! | 8 | 4 | version, 2 |
+//! | 8 | 4 | version, 3 |
 //! | 12 | 4 | number of the segment |
 //! | 16 | 8 | salt of the store, random, the same in every segment |
 //! | 24 | 4 | number of the segment before it |
@@ -29,7 +29,7 @@
 //! | 24 | 32 | address of the key |
 //! | 56 | 4 | check: CRC-32C of the value, or of the table if there is one |
 //! | 60 | 4 | CRC-32C of salt (8), segment (4), offset (4), bytes 0..60 |
-//! | 64 | 4 each | table, only if the value is longer than 16 KiB: the CRC-32C of each 16 KiB of it |
+//! | 64 | 4 each | table, only if the value is longer than 4 KiB: the CRC-32C of each 4 KiB of it |
 //! | | | the value; zeros up to a multiple of 8 |
 //!
 //! - A header's checksum covers *where* it lies, so a stale record, or one that is quoted inside a value, never
@@ -53,16 +53,16 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"HYPHASEG";
 /// Opens every record.
 pub const RECORD_MAGIC: [u8; 2] = *b"HR";
 /// The version of segments and checkpoints that this program reads and writes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Length of a segment's header.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 /// Length of a record's header.
 pub const RECORD_HEADER_BYTES: usize = 64;
 /// Records start at multiples of this.
 pub const ALIGNMENT_BYTES: usize = 8;
-/// How much of a long value one checksum covers: small enough that a 4 KiB read need not verify much more, large
-/// enough that the table of a 1 MiB value (256 bytes) is no burden.
-pub const CHUNK_BYTES: usize = 16 << 10;
+/// How much of a long value one checksum covers: a 4 KiB read that is aligned reads and verifies no more, beside the table,
+/// which is a thousandth of the value.
+pub const CHUNK_BYTES: usize = 4 << 10;
 /// The flag of a record that compaction has copied: its sequence is older than its place.
 pub const FLAG_COPY: u8 = 1;
 /// Flags that may not be passed over. This version knows none of them.
@@ -224,7 +224,7 @@ pub enum SegmentHeaderError {
     #[error("its header is damaged")]
     Damaged,
     /// Written by another version of this program.
-    #[error("it is of format version {0}, and this program knows version 2: use the program that wrote it")]
+    #[error("it is of format version {0}, and this program knows version 3: use the program that wrote it")]
     Version(u32),
 }
 

@@ -10,7 +10,11 @@ use super::{
     index::Entry,
 };
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 use std::{io, ops::Range};
+
+/// What lies before the value of the largest block, and a little more.
+const HEAD_BYTES_USUAL: usize = 1280;
 
 /// What to read.
 #[derive(Clone, Debug)]
@@ -85,32 +89,39 @@ impl Plan {
         let Entry { offset, length, .. } = self.entry;
         let head_bytes = format::value_offset(length);
         let chunks = self.chunks();
-        let mut buffer = vec![0; self.bytes()];
         if chunks.start == 0 {
+            let mut buffer = vec![0; self.bytes()];
             read(&mut buffer, u64::from(offset))?;
-        } else {
-            let (head, body) = buffer.split_at_mut(head_bytes);
-            read(head, u64::from(offset))?;
-            read(body, u64::from(offset) + (head_bytes + chunks.start) as u64)?;
+            let (head, body) = buffer.split_at(head_bytes);
+            self.verify(head, chunks, body)?;
+            let start = head_bytes + self.range.start;
+            return Ok(Bytes::from(buffer).slice(start..start + self.range.len()));
         }
-        let place = Place { salt: self.salt, segment: self.entry.segment, offset };
-        let header = format::decode_record_header(place, &buffer).ok_or(Miss::Damaged)?;
+        // Apart: whoever keeps a small part should not keep the table with it.
+        let mut head: SmallVec<[u8; HEAD_BYTES_USUAL]> = smallvec![0; head_bytes];
+        read(&mut head, u64::from(offset))?;
+        let mut body = vec![0; chunks.len()];
+        read(&mut body, u64::from(offset) + (head_bytes + chunks.start) as u64)?;
+        let start = self.range.start - chunks.start;
+        self.verify(&head, chunks, &body)?;
+        Ok(Bytes::from(body).slice(start..start + self.range.len()))
+    }
+
+    /// Checks that `body` is what lies in the bytes `chunks` of the value, and `head` what lies before the value.
+    fn verify(&self, head: &[u8], chunks: Range<usize>, body: &[u8]) -> Result<(), Miss> {
+        let Entry { segment, offset, length, .. } = self.entry;
+        let place = Place { salt: self.salt, segment, offset };
+        let header = format::decode_record_header(place, head).ok_or(Miss::Damaged)?;
         if (header.key, header.length, header.shape) != (self.key, length, Shape::Value) {
             return Err(Miss::Damaged);
         }
-        let (head, body) = buffer.split_at(head_bytes);
-        let table = &head[RECORD_HEADER_BYTES..];
-        let is_sound = match table {
+        let is_sound = match &head[RECORD_HEADER_BYTES..] {
             [] => crc32c::crc32c(body) == header.check,
             table => {
                 crc32c::crc32c(table) == header.check
                     && format::verify_chunks(table, chunks.start / CHUNK_BYTES, body)
             }
         };
-        if !is_sound {
-            return Err(Miss::Damaged);
-        }
-        let start = head_bytes + self.range.start - chunks.start;
-        Ok(Bytes::from(buffer).slice(start..start + self.range.len()))
+        if is_sound { Ok(()) } else { Err(Miss::Damaged) }
     }
 }

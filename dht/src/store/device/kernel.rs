@@ -22,14 +22,19 @@ const PIECES_MAX: usize = 1024;
 pub struct KernelDisk;
 
 #[derive(Debug)]
-struct KernelFile(File);
+struct KernelFile {
+    file: File,
+    /// It lives in memory and nowhere else: no read of it waits.
+    is_in_memory: bool,
+}
 
 impl Disk for KernelDisk {
     fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(how != Opening::Read);
         options.create(how == Opening::Create).create_new(how == Opening::New);
-        Ok(Arc::new(KernelFile(options.open(path)?)))
+        let file = options.open(path)?;
+        Ok(Arc::new(KernelFile { is_in_memory: is_in_memory(&file), file }))
     }
 
     fn make_directory(&self, path: &Path) -> io::Result<()> {
@@ -86,19 +91,22 @@ impl Disk for KernelDisk {
 
 impl DiskFile for KernelFile {
     fn length_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
     fn read_cached_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        // tmpfs does not know NOWAIT, and asking it is another call.
+        if self.is_in_memory {
+            return self.read_at(buffer, offset);
+        }
         let length = buffer.len();
-        match rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+        match rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT)
+        {
             Ok(count) if count == length => Ok(()),
-            // tmpfs does not know NOWAIT, and never waits.
-            Err(Errno::OPNOTSUPP) if is_in_memory(&self.0) => self.0.read_exact_at(buffer, offset),
             // A part of it is in memory; or the file system cannot tell. An end of file shows when blocking.
             Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
                 Err(io::ErrorKind::WouldBlock.into())
@@ -108,23 +116,23 @@ impl DiskFile for KernelFile {
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        Ok(rustix::io::pwritev(&self.0, &pieces[..pieces.len().min(PIECES_MAX)], offset)?)
+        Ok(rustix::io::pwritev(&self.file, &pieces[..pieces.len().min(PIECES_MAX)], offset)?)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn set_length(&self, length_bytes: u64) -> io::Result<()> {
-        self.0.set_len(length_bytes)
+        self.file.set_len(length_bytes)
     }
 
     fn allocate(&self, length_bytes: u64) -> io::Result<()> {
-        if rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, length_bytes).is_ok() {
+        if rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, length_bytes).is_ok() {
             return Ok(());
         }
         // Not every file system can allocate without writing; on a full one this fails as well.
@@ -132,23 +140,24 @@ impl DiskFile for KernelFile {
         let mut offset = 0;
         while offset < length_bytes {
             let count = (length_bytes - offset).min(zeros.len() as u64);
-            self.0.write_all_at(&zeros[..count as usize], offset)?;
+            self.file.write_all_at(&zeros[..count as usize], offset)?;
             offset += count;
         }
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.0, how, bytes.start, bytes.end - bytes.start).map_err(|errno| match errno
-        {
-            Errno::OPNOTSUPP | Errno::NOSYS => io::ErrorKind::Unsupported.into(),
-            errno => errno.into(),
+        rustix::fs::fallocate(&self.file, how, bytes.start, bytes.end - bytes.start).map_err(|errno| {
+            match errno {
+                Errno::OPNOTSUPP | Errno::NOSYS => io::ErrorKind::Unsupported.into(),
+                errno => errno.into(),
+            }
         })
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
@@ -157,7 +166,7 @@ impl DiskFile for KernelFile {
 
     fn unlock(&self) {
         // It cannot fail on a file that we locked ourselves.
-        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 }
 
