@@ -7,7 +7,7 @@ use overlay::NodeId;
 use reactor::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GROUP_COUNT_MAX, GroupHash, OwnerTag};
+use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, GroupHash, OwnerTag, PROOF_LENGTH_MAX};
 use crate::block::configuration::{Configuration, Membership};
 use crate::block::deletion::OwnersWord;
 use crate::block::mutable::{AccessList, Invalid, Signed, SignedRecord};
@@ -27,8 +27,8 @@ pub const WORDS_MAX: usize = 24;
 /// How many blocks one answer lists, and how many are looked at for it: each is a small read on the node's disk.
 pub const BLOCKS_LISTED_MAX: usize = 1024;
 
-/// The longest answer to [`GetBlock`]: a whole block, or a range of it with the hashes of all its groups.
-pub const GET_BLOCK_REPLY_BYTES_MAX: usize = BLOCK_SIZE_BYTES_MAX + 40 * GROUP_COUNT_MAX + 256;
+/// The longest answer to [`GetBlock`]: a whole block, or most of one with what proves that.
+pub const GET_BLOCK_REPLY_BYTES_MAX: usize = BLOCK_SIZE_BYTES_MAX + 40 * PROOF_LENGTH_MAX + 256;
 
 /// The longest answer about a register: a payload of 64 KiB, its header and access list, and with a refusal that proves
 /// something, the proof.
@@ -117,13 +117,14 @@ pub enum Refusal {
 
 reactor::service! {
     /// What a storage node does for others.
-    pub trait Storage = "dht" version 1, client StorageClient {
+    pub trait Storage = "dht" version 2, client StorageClient {
         /// Stores a block durably; its content is the payload.
         fn put_block(&self, request: PutBlockRequest, content: Payload) -> Result<(), Refusal>
             = 0x0200 as PutBlock, idempotent;
-        /// Reads a block, or the groups that cover a range of it; the bytes are the payload.
+        /// Reads a block, or the slices that cover a range of it; the bytes are the payload. In version 1 it was 0x0201, and
+        /// a range was proved by the chaining values of all its groups.
         fn get_block(&self, request: GetBlockRequest) -> Result<(GetBlockResponse, Payload), Refusal>
-            = 0x0201 as GetBlock, idempotent, replies_up_to(GET_BLOCK_REPLY_BYTES_MAX);
+            = 0x0205 as GetBlock, idempotent, replies_up_to(GET_BLOCK_REPLY_BYTES_MAX);
         /// Says which of some blocks the node has: at most [`KEYS_PER_ANSWER_MAX`].
         fn has_blocks(&self, addresses: Vec<Address>) -> Result<Vec<bool>, Refusal>
             = 0x0202 as HasBlocks, idempotent;
@@ -260,8 +261,8 @@ pub struct GetBlockResponse {
     pub put_seconds: u64,
     /// The whole block's length.
     pub length: u32,
-    /// The chaining values of all groups, if a range was asked for and there are several.
-    pub hashes: Vec<GroupHash>,
+    /// What proves the slices that cover the range, if one was asked for: see [`crate::address`].
+    pub proof: Vec<GroupHash>,
 }
 
 /// See [`Prepare`].

@@ -469,7 +469,7 @@ impl<O: Overlay> GetJob<O> {
                 Err(Failure::Lied("it has another hash".into()))
             };
         };
-        match verify_range(&self.address, &tag, proof.length, &range, &content, &proof.hashes) {
+        match verify_range(&self.address, &tag, proof.length, &range, &content, &proof.proof) {
             Ok(within) => Ok((proof, content.slice(within))),
             Err(RangeError::Outside { length, .. }) => Err(Failure::Refused(Refusal::Outside { length })),
             Err(error) => Err(Failure::Lied(error.to_string())),

@@ -7,7 +7,10 @@ use overlay::NodeId;
 
 use super::deletions::now_seconds;
 use super::{Node, block_key, refusal_of};
-use crate::address::{Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, address_and_groups, covering_groups};
+use crate::address::{
+    Address, BLOCK_SIZE_BYTES_MAX, OwnerTag, RangeError, address_and_groups, covering_groups,
+    covering_slices, prove_range,
+};
 use crate::block::immutable::{
     Trailer, UnknownForm, bare_trailer, content_length, decode, decode_trailer, trailer,
 };
@@ -215,23 +218,26 @@ impl Node {
         range: Option<Range<u32>>,
     ) -> Result<(GetBlockResponse, Bytes), Refusal> {
         let length = self.block_length(address)?;
-        let covered = match &range {
-            None => 0..length,
-            Some(range) => covering_groups(length, range).map_err(|_| Refusal::Outside { length })?,
-        };
-        let content = self.read_stored(address, covered)?;
+        let outside = |_: RangeError| Refusal::Outside { length };
+        let groups = range.as_ref().map_or(Ok(0..length), |range| covering_groups(length, range));
+        let groups = groups.map_err(outside)?;
+        let content = self.read_stored(address, groups.clone())?;
         let stored = self.store.length(&block_key(address)).ok_or(Refusal::NotFound)?;
         let tail = self.read_stored(address, length..stored)?;
         let Trailer { put_seconds, tag, hashes } =
             decode_trailer(&tail).map_err(|UnknownForm| self.lose_block(address))?;
-        let hashes = match (range, hashes) {
-            (None, _) => Vec::new(),
-            (Some(_), Some(hashes)) => hashes,
-            // Left out when it was stored, since nobody was to ask: one pass over the block for whoever does.
-            (Some(_), None) => address_and_groups(&tag, &self.read_stored(address, 0..length)?).1,
-        };
         self.served.set(self.served.get() + 1);
-        Ok((GetBlockResponse { tag, put_seconds, length, hashes }, content))
+        let answer = |proof| GetBlockResponse { tag, put_seconds, length, proof };
+        let Some(range) = range else { return Ok((answer(Vec::new()), content)) };
+        let hashes = match hashes {
+            Some(hashes) => hashes,
+            // Left out when it was stored, since nobody was to ask: one pass over the block for whoever does.
+            None => address_and_groups(&tag, &self.read_stored(address, 0..length)?).1,
+        };
+        let covered = covering_slices(length, &range).map_err(outside)?;
+        let proof = prove_range(&tag, length, &covered, &content, &hashes);
+        let within = (covered.start - groups.start) as usize..(covered.end - groups.start) as usize;
+        Ok((answer(proof), content.slice(within)))
     }
 
     /// Rereads a block that somebody found wrong, or missing where it should be. If it is, drops it and asks repair for

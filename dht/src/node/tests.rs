@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reactor::crypto::Identity;
 
 use super::*;
-use crate::address::{BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, OwnerTag, verify_range};
+use crate::address::{BLOCK_SIZE_BYTES_MAX, GROUP_SIZE_BYTES, OwnerTag, SLICE_SIZE_BYTES, verify_range};
 use crate::block::mutable::{AccessList, Genesis, Invalid, Signed, SignedRecord};
 use crate::block::proposal::{Proposal, Proposed};
 use crate::message::{AcceptRequest, PrepareRequest};
@@ -68,8 +68,9 @@ fn a_block_is_stored_only_under_its_own_name_and_served_with_its_proof() {
         assert_eq!(node.get_block(&address, None).unwrap(), content);
         assert_eq!(node.get_block(&address, Some(5..9)).unwrap(), content.slice(5..9));
         let range = 70_000..70_004;
-        let (answer, groups) = node.serve_block(&address, Some(range.clone())).unwrap();
-        assert!(verify_range(&address, &TAG, answer.length, &range, &groups, &answer.hashes).is_ok());
+        let (answer, slices) = node.serve_block(&address, Some(range.clone())).unwrap();
+        assert_eq!(slices.len(), SLICE_SIZE_BYTES, "no more than has to be");
+        assert!(verify_range(&address, &TAG, answer.length, &range, &slices, &answer.proof).is_ok());
         let length = content.len() as u32;
         assert_eq!(node.get_block(&address, Some(0..length + 1)), Err(Refusal::Outside { length }));
         assert_eq!(node.get_block(&Address([9; 32]), None), Err(Refusal::NotFound));

@@ -1,6 +1,7 @@
 //! Parsers of the DHT: what lies on a node's disk, and what others sign.
 
 use ::bytes::Bytes;
+use ::dht::address::{GroupHash, address_and_groups, prove_range, verify_range};
 use ::dht::block::deletion::{DeletionGrant, OwnersWord, Speaker, Verdict};
 use ::dht::block::immutable;
 use ::dht::block::mutable::{AccessList, Genesis, Signed, SignedRecord};
@@ -79,7 +80,7 @@ pub const STORE_CHECKPOINT: Target = Target {
     },
 };
 
-/// A stored block and the proof that lets a range of it be verified.
+/// A stored block, and what a node answers who is asked for a range of one.
 pub const BLOCK: Target = Target {
     name: "block",
     body: |data| {
@@ -89,17 +90,45 @@ pub const BLOCK: Target = Target {
         if let Ok(length) = u32::try_from(data.len()) {
             let _ = immutable::content_length(length);
         }
+        verify_answer(data);
     },
     seeds: || {
         let tag = OwnerTag([9; 32]);
+        let answer = {
+            let content = vec![5; 70_000];
+            let (address, hashes) = address_and_groups(&tag, &content);
+            let covered = 36_864..40_960;
+            let proof = prove_range(&tag, 70_000, &covered, &content[32_768..65_536], &hashes);
+            let numbers = [70_000u32, 40_000, 40_001].map(u32::to_le_bytes);
+            let proof: Vec<u8> = proof.iter().flat_map(|hash| hash.0).collect();
+            [&[proof.len() as u8 / 32][..], &address.0, numbers.as_flattened(), &proof, &content[..4096]].concat()
+        };
         [100, 70_000]
             .map(|length| {
                 let content = vec![5; length];
                 [&content[..], &immutable::trailer(&tag, &content, 7).1].concat()
             })
-            .to_vec()
+            .into_iter()
+            .chain([answer])
+            .collect()
     },
 };
+
+/// Reads an answer from bytes: how many hashes prove it, address, length, range, the hashes, the slices.
+fn verify_answer(data: &[u8]) {
+    let Some((count, rest)) = data.split_first() else { return };
+    let Some((address, rest)) = rest.split_first_chunk::<32>() else { return };
+    let Some((numbers, rest)) = rest.split_first_chunk::<12>() else { return };
+    let [length, start, end] = [0, 4, 8].map(|at| {
+        u32::from_le_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]])
+    });
+    let Some((proof, slices)) = rest.split_at_checked(usize::from(*count) * 32) else { return };
+    let proof: Vec<GroupHash> = proof.as_chunks().0.iter().map(|hash| GroupHash(*hash)).collect();
+    let tag = OwnerTag([9; 32]);
+    if let Ok(within) = verify_range(&Address(*address), &tag, length, &(start..end), slices, &proof) {
+        assert_eq!(slices[within].len() as u32, end - start);
+    }
+}
 
 /// A register's signed value and its genesis record.
 pub const REGISTER: Target = Target {
