@@ -52,6 +52,9 @@ struct Arguments {
     /// Random reads of 4 KiB.
     #[arg(long, default_value_t = 8_192)]
     random_reads: u64,
+    /// Files of 256 KiB of which the first byte is read.
+    #[arg(long, default_value_t = 1000)]
+    cold_files: u64,
     /// Commits of SQLite.
     #[arg(long, default_value_t = 500)]
     commits: u64,
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         (arguments.rounds, arguments.creates, arguments.untar_files, arguments.clone_files) =
             (1, 200, 200, 100);
         (arguments.large_mib, arguments.random_reads, arguments.commits) = (8, 64, 20);
+        arguments.cold_files = 10;
     }
     match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
@@ -144,6 +148,7 @@ fn measure(
         creates: arguments.creates,
         large_bytes: arguments.large_mib << 20,
         random_reads: arguments.random_reads,
+        cold_files: arguments.cold_files,
         commits: arguments.commits,
     };
     print_workload(arguments, &inputs, place);
@@ -192,7 +197,8 @@ fn print_workload(arguments: &Arguments, inputs: &Inputs, place: &Place) {
     println!("Set-up: {set_up}, {kind}; {} rounds, interleaved, each on a new file system", arguments.rounds);
     println!(
         "Work: {} files of 1 KiB created; untar of {} files, {} MB; git clone of {} files, {} MB; {} commits; \
-         a file of {} MiB written, fsynced, read after a remount and again; {} random reads of it after a remount",
+         a file of {} MiB written, fsynced, read after a remount and again; {} random reads of it after a remount; the first byte of {} files \
+         of 256 KiB after a remount",
         number(arguments.creates as f64),
         number(inputs.archived.files as f64),
         number(inputs.archived.bytes as f64 / 1e6),
@@ -201,6 +207,7 @@ fn print_workload(arguments: &Arguments, inputs: &Inputs, place: &Place) {
         number(arguments.commits as f64),
         number(arguments.large_mib as f64),
         number(arguments.random_reads as f64),
+        number(arguments.cold_files as f64),
     );
     if !rustix::process::geteuid().is_root() {
         println!(

@@ -21,6 +21,8 @@ const FILES_PER_DIRECTORY: u64 = 100;
 /// One pass over the kernel's cache is too short to time.
 const WARM_PASSES: usize = 4;
 const SMALL_FILE_SIZE_BYTES: usize = 1024;
+/// Of the files whose first pages are read: no read-ahead of one brings the next.
+const COLD_FILE_SIZE_BYTES: usize = 256 << 10;
 
 /// How much of each work is done.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub struct Amounts {
     pub large_bytes: u64,
     /// Reads of 4 KiB at random places of the large file.
     pub random_reads: u64,
+    /// Files of 256 KiB of which the first byte is read.
+    pub cold_files: u64,
     /// Transactions of one row each.
     pub commits: u64,
 }
@@ -54,6 +58,8 @@ pub enum Row {
     WarmRead,
     /// 4 KiB at random places of the large file are read after a remount.
     RandomRead,
+    /// Files are opened and their first byte is read after a remount, in no order: what a file manager's previews do.
+    FirstByte,
 }
 
 impl Row {
@@ -68,13 +74,14 @@ impl Row {
             Row::RemountedRead => "remounted read",
             Row::WarmRead => "warm read",
             Row::RandomRead => "random 4 KiB reads",
+            Row::FirstByte => "cold first bytes",
         }
     }
 
     /// Returns the unit of its rate; more is better in every row.
     pub fn unit(self) -> &'static str {
         match self {
-            Row::Creates | Row::Untar | Row::GitClone => "files/s",
+            Row::Creates | Row::Untar | Row::GitClone | Row::FirstByte => "files/s",
             Row::Sqlite => "commits/s",
             Row::Write | Row::RemountedRead | Row::WarmRead => "MB/s",
             Row::RandomRead => "reads/s",
@@ -102,10 +109,15 @@ pub struct Measured {
 pub fn measure(row: Row, mounted: &mut Mounted, inputs: &Inputs, amounts: &Amounts) -> io::Result<Measured> {
     let root = mounted.root();
     let large = root.join("large");
-    if row >= Row::RemountedRead && !large.exists() {
-        write_large(&large, amounts.large_bytes)?;
+    let cold = root.join("cold");
+    match row {
+        Row::FirstByte => write_cold(&cold, amounts.cold_files)?,
+        Row::RemountedRead | Row::WarmRead | Row::RandomRead if !large.exists() => {
+            write_large(&large, amounts.large_bytes)?;
+        }
+        _ => {}
     }
-    if matches!(row, Row::RemountedRead | Row::RandomRead) {
+    if matches!(row, Row::RemountedRead | Row::RandomRead | Row::FirstByte) {
         mounted.remount()?;
     }
     if row == Row::WarmRead {
@@ -127,6 +139,7 @@ pub fn measure(row: Row, mounted: &mut Mounted, inputs: &Inputs, amounts: &Amoun
             .map(|()| megabytes * WARM_PASSES as f64),
         Row::RandomRead => read_randomly(&large, amounts.large_bytes, amounts.random_reads)
             .map(|()| amounts.random_reads as f64),
+        Row::FirstByte => read_first_bytes(&cold, amounts.cold_files).map(|()| amounts.cold_files as f64),
     }?;
     let seconds = begin.elapsed().as_secs_f64();
     let since = |now: Duration, before| now.saturating_sub(before).as_secs_f64();
@@ -268,6 +281,30 @@ fn read_randomly(path: &Path, bytes: u64, reads: u64) -> io::Result<()> {
         let page = u64::from_le_bytes(stamp(number + 1)) % pages;
         file.read_exact_at(&mut content, page * PAGE_SIZE_BYTES as u64)?;
         check_page(&content, page)?;
+    }
+    Ok(())
+}
+
+fn write_cold(directory: &Path, files: u64) -> io::Result<()> {
+    let mut content = noise();
+    content.truncate(COLD_FILE_SIZE_BYTES);
+    fs::create_dir(directory)?;
+    for number in 0..files {
+        content[..8].copy_from_slice(&stamp(number + 1));
+        fs::write(directory.join(number.to_string()), &content)?;
+    }
+    Ok(())
+}
+
+fn read_first_bytes(directory: &Path, files: u64) -> io::Result<()> {
+    let mut order: Vec<u64> = (0..files).collect();
+    order.sort_by_key(|number| stamp(*number));
+    for number in order {
+        let mut byte = [0];
+        File::open(directory.join(number.to_string()))?.read_exact_at(&mut byte, 0)?;
+        if byte[0] != stamp(number + 1)[0] {
+            return Err(io::Error::other(format!("the first byte of file {number} came back wrong")));
+        }
     }
     Ok(())
 }
