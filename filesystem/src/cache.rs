@@ -9,11 +9,12 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::format::Pointer;
+use crate::format::{Piece, Pointer, Tags};
 use crate::tree::node::Node;
 
-/// Names a chunk: where it lies, and what a pointer says of it. A writer who lies may let two pointers say different things
-/// of one place, and neither's reader may get what the other asked for.
+/// Names a chunk or a segment: where it lies, and what a pointer says of it. A writer who lies may let two pointers say
+/// different things of one place, and neither's reader may get what the other asked for; so of a chunk with several tags the
+/// others are compared too ([`Slot`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ChunkId {
     address: [u8; 32],
@@ -22,9 +23,10 @@ pub(crate) struct ChunkId {
     tag: [u8; 16],
 }
 
-impl From<&Pointer> for ChunkId {
-    fn from(pointer: &Pointer) -> ChunkId {
-        ChunkId { address: pointer.address, offset: pointer.offset, size: pointer.size, tag: pointer.tag }
+impl From<&Piece> for ChunkId {
+    fn from(piece: &Piece) -> ChunkId {
+        let address = piece.pointer().address;
+        ChunkId { address, offset: piece.offset(), size: piece.size(), tag: piece.tag() }
     }
 }
 
@@ -61,28 +63,34 @@ impl Hasher for PassHasher {
 /// A map keyed by numbers that are spread already.
 pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<PassHasher>>;
 
+/// What an entry takes beside its content.
+const OVERHEAD_BYTES: usize = 288;
+
 /// A decrypted chunk.
 #[derive(Clone, Debug)]
 pub(crate) enum Cached {
     /// A tree node.
     Node(Rc<Node>),
-    /// A frame's content.
+    /// A frame's content, or a segment's.
     Frame(Bytes),
 }
 
 impl Cached {
     fn size_bytes(&self) -> usize {
-        // 128: the slot, the table's entry, and the allocator's share.
-        128 + match self {
-            Cached::Node(node) => node.size_bytes(),
-            Cached::Frame(bytes) => bytes.len(),
-        }
+        // The slot, the table's entry, and the allocator's share.
+        OVERHEAD_BYTES
+            + match self {
+                Cached::Node(node) => node.size_bytes(),
+                Cached::Frame(bytes) => bytes.len(),
+            }
     }
 }
 
 #[derive(Debug)]
 struct Slot {
     id: ChunkId,
+    /// Of the chunk that it is, or is of.
+    tags: Tags,
     content: Cached,
     newer: u32,
     older: u32,
@@ -118,15 +126,31 @@ impl Cache {
 
     /// Returns the node at `pointer`, if it is here.
     pub(crate) fn node(&mut self, pointer: &Pointer) -> Option<Rc<Node>> {
-        match self.touch(pointer)? {
+        match self.touch(&Piece::from(*pointer))? {
             Cached::Node(node) => Some(node.clone()),
             Cached::Frame(_) => None,
         }
     }
 
-    /// Returns the frame at `pointer`, if it is here.
+    /// Returns the frame at `pointer`, if all of it is here.
     pub(crate) fn frame(&mut self, pointer: &Pointer) -> Option<Bytes> {
-        match self.touch(pointer)? {
+        self.content(&Piece::from(*pointer))
+    }
+
+    /// Returns a frame's or a segment's content, if that or the whole frame is here.
+    pub(crate) fn piece(&mut self, piece: &Piece) -> Option<Bytes> {
+        if !piece.is_segment() {
+            return self.content(piece);
+        }
+        if let Some(frame) = self.frame(piece.pointer()) {
+            let start = piece.start().min(frame.len());
+            return Some(frame.slice(start..frame.len().min(start + piece.size() as usize)));
+        }
+        self.content(piece)
+    }
+
+    fn content(&mut self, piece: &Piece) -> Option<Bytes> {
+        match self.touch(piece)? {
             Cached::Frame(bytes) => Some(bytes.clone()),
             Cached::Node(_) => None,
         }
@@ -134,7 +158,7 @@ impl Cache {
 
     /// Whether the chunk at `pointer` is here; does not count as a use.
     pub(crate) fn contains(&self, pointer: &Pointer) -> bool {
-        self.index.contains_key(&ChunkId::from(pointer))
+        self.index.contains_key(&ChunkId::from(&Piece::from(*pointer)))
     }
 
     /// Returns the bytes that it holds at the most.
@@ -154,12 +178,14 @@ impl Cache {
         self.size_bytes
     }
 
-    /// Takes a chunk in, and lets the least recently used go.
-    pub(crate) fn insert(&mut self, pointer: &Pointer, content: Cached) {
-        let id = ChunkId::from(pointer);
+    /// Takes a chunk or a segment in, and lets the least recently used go.
+    pub(crate) fn insert(&mut self, piece: impl Into<Piece>, content: Cached) {
+        let piece = piece.into();
+        let (id, tags) = (ChunkId::from(&piece), piece.pointer().tags);
         if let Some(&at) = self.index.get(&id) {
             // In place of what is there: that may be a frame, and this the node that was asked for.
             let slot = &mut self.slots[at as usize];
+            slot.tags = tags;
             self.size_bytes += content.size_bytes();
             self.size_bytes -= std::mem::replace(&mut slot.content, content).size_bytes();
             self.unlink(at);
@@ -168,7 +194,7 @@ impl Cache {
             return;
         }
         self.size_bytes += content.size_bytes();
-        let slot = Slot { id, content, newer: NONE, older: NONE };
+        let slot = Slot { id, tags, content, newer: NONE, older: NONE };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = slot;
@@ -201,8 +227,11 @@ impl Cache {
         self.free.push(at);
     }
 
-    fn touch(&mut self, pointer: &Pointer) -> Option<&Cached> {
-        let at = *self.index.get(&ChunkId::from(pointer))?;
+    fn touch(&mut self, piece: &Piece) -> Option<&Cached> {
+        let at = *self.index.get(&ChunkId::from(piece))?;
+        if !piece.is_segment() && self.slots[at as usize].tags != piece.pointer().tags {
+            return None;
+        }
         if at != self.newest {
             self.unlink(at);
             self.link_newest(at);
@@ -244,23 +273,41 @@ mod tests {
 
     #[test]
     fn what_was_used_least_recently_goes_first() {
-        let mut cache = Cache::new(3 * (1000 + 128));
+        let mut cache = Cache::new(3 * (1000 + OVERHEAD_BYTES));
         for number in 0..3 {
-            cache.insert(&pointer(number), Cached::Frame(Bytes::from(vec![number as u8; 1000])));
+            cache.insert(pointer(number), Cached::Frame(Bytes::from(vec![number as u8; 1000])));
         }
         assert!(cache.frame(&pointer(0)).is_some());
-        cache.insert(&pointer(3), Cached::Frame(Bytes::from(vec![3; 1000])));
+        cache.insert(pointer(3), Cached::Frame(Bytes::from(vec![3; 1000])));
         let held: Vec<bool> = (0..4).map(|number| cache.contains(&pointer(number))).collect();
         assert_eq!(held, [true, false, true, true]);
-        assert_eq!(cache.size_bytes(), 3 * 1128);
+        assert_eq!(cache.size_bytes(), 3 * (1000 + OVERHEAD_BYTES));
+    }
+
+    #[test]
+    fn a_segment_is_found_alone_and_in_its_frame_and_never_under_anothers_tags() {
+        let frame = |last: u8| {
+            let mut tags = Tags::of_segments(32_768);
+            (0..8).for_each(|index| tags.push([if index == 7 { last } else { index }; 16]));
+            Pointer { length: 32_768, size: 32_768, tags, ..pointer(1) }
+        };
+        let segment = |last: u8, at: usize| Piece::covering(&frame(last), at, at + 1).next().unwrap();
+        let content = Bytes::from((0..32_768u32).map(|at| (at >> 12) as u8).collect::<Vec<u8>>());
+        let mut cache = Cache::new(1 << 20);
+        cache.insert(segment(7, 4096), Cached::Frame(content.slice(4096..8192)));
+        assert_eq!(cache.piece(&segment(7, 4096)), Some(content.slice(4096..8192)));
+        assert_eq!((cache.piece(&segment(7, 0)), cache.frame(&frame(7))), (None, None));
+        cache.insert(frame(7), Cached::Frame(content.clone()));
+        assert_eq!(cache.piece(&segment(7, 8192)), Some(content.slice(8192..12_288)));
+        // Another pointer to the same place, which differs in the last tag alone.
+        assert_eq!((cache.frame(&frame(9)), cache.piece(&segment(9, 28_672))), (None, None));
     }
 
     #[test]
     fn many_rounds_keep_the_bound() {
         let mut cache = Cache::new(100_000);
         for number in 0..10_000u32 {
-            cache
-                .insert(&pointer(number % 700), Cached::Frame(Bytes::from(vec![0; (number % 900) as usize])));
+            cache.insert(pointer(number % 700), Cached::Frame(Bytes::from(vec![0; (number % 900) as usize])));
             cache.frame(&pointer(number / 2 % 700));
             assert!(cache.size_bytes() <= 100_000);
         }
@@ -269,11 +316,11 @@ mod tests {
     #[test]
     fn one_that_is_too_large_stays_until_the_next() {
         let mut cache = Cache::new(10);
-        cache.insert(&pointer(1), Cached::Frame(Bytes::from(vec![0; 1000])));
+        cache.insert(pointer(1), Cached::Frame(Bytes::from(vec![0; 1000])));
         assert!(cache.frame(&pointer(1)).is_some());
         cache.set_size_bytes_max(0);
-        assert_eq!(cache.size_bytes(), 1000 + 128, "the newest stays");
-        cache.insert(&pointer(2), Cached::Frame(Bytes::new()));
+        assert_eq!(cache.size_bytes(), 1000 + OVERHEAD_BYTES, "the newest stays");
+        cache.insert(pointer(2), Cached::Frame(Bytes::new()));
         assert!(!cache.contains(&pointer(1)));
     }
 }

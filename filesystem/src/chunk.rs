@@ -1,9 +1,10 @@
 //! Sealing frames and nodes, and packing them into the objects that the store keeps.
 //!
 //! A *chunk* is content and zeros up to its size class, sealed by AES-256-GCM under a key of its own that is used once;
-//! hence the nonce may be zero. Chunks written together follow each other in one object, so that ten thousand small files
+//! hence the nonce may be zero. A frame is sealed in segments, by the same key, each under its number as nonce
+//! (`format/segments.rs`), so that a part of it can be opened without the rest. Chunks written together follow each other in one object, so that ten thousand small files
 //! are some forty puts and not ten thousand. An object is named by its hash, and a chunk by its object, offset and lengths,
-//! key and tag: all that is in the [`Pointer`], and none of it in the object. The last chunk of an object is a filler whose
+//! key and tags: all that is in the [`Pointer`], and none of it in the object. The last chunk of an object is a filler whose
 //! key nobody keeps: it pads the object to a size class.
 //!
 //! What no pointer describes, roots and journals, is sealed as a *record*: its length and tag lie in it.
@@ -16,7 +17,9 @@ use dht::{Address, OwnerTag};
 use reactor::crypto::aead::{self, Key};
 use reactor::random;
 
-use crate::format::{OBJECT_SIZE_MAX, Pointer, SEAL_OVERHEAD, VolumeId, padded_size};
+use crate::format::{
+    OBJECT_SIZE_MAX, Piece, Pointer, SEAL_OVERHEAD, Tags, VolumeId, encoded_size, padded_size,
+};
 
 /// What a chunk holds. It is authenticated, so that a frame can never be taken for a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +57,22 @@ impl Binding {
         bytes[2..].copy_from_slice(&self.volume.0);
         bytes
     }
+
+    /// Of a segment: to the version of the register that it was sealed for, too.
+    fn segment_bytes(&self, birth: u64) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..18].copy_from_slice(&self.bytes());
+        bytes[18..].copy_from_slice(&birth.to_le_bytes()[..6]);
+        bytes
+    }
+}
+
+/// Of segment `index` of `count`: no other segment under the key has it, and the last one cannot pass for another.
+fn segment_nonce(index: usize, count: usize) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[..4].copy_from_slice(&(index as u32).to_le_bytes());
+    nonce[11] = u8::from(index + 1 == count);
+    nonce
 }
 
 /// The bytes are not what was sealed under this key.
@@ -113,6 +132,29 @@ pub fn seal_into(out: &mut Vec<u8>, binding: &Binding, content: &[u8], key: &[u8
     aead::encrypt_detached(&Key::from_bytes(*key), &[0; 12], &binding.bytes(), &mut out[start..])
 }
 
+/// Appends `content` to `out`, padded and sealed in segments under `key`, which seals nothing else, and returns the tags.
+pub fn seal_segments_into(
+    out: &mut Vec<u8>,
+    binding: &Binding,
+    birth: u64,
+    content: &[u8],
+    key: &[u8; 32],
+) -> Tags {
+    let start = out.len();
+    let padded = padded_size(content.len());
+    out.reserve(padded);
+    out.extend_from_slice(content);
+    out.resize(start + padded, 0);
+    let mut tags = Tags::of_segments(padded);
+    let (cipher, data) = (Key::from_bytes(*key).cipher(), binding.segment_bytes(birth));
+    let segments = out[start..].chunks_mut(tags.segment_size().unwrap_or(padded));
+    let count = segments.len();
+    for (index, segment) in segments.enumerate() {
+        tags.push(cipher.encrypt_detached(&segment_nonce(index, count), &data, segment));
+    }
+    tags
+}
+
 /// Appends a record, whose key may seal more than one: `nonce` must never repeat under it.
 pub fn seal_with_nonce_into(
     out: &mut Vec<u8>,
@@ -130,19 +172,27 @@ pub fn seal_with_nonce_into(
     out.extend_from_slice(&tag);
 }
 
-/// Opens a chunk in place.
+/// Opens a chunk, or a segment of one, in place.
 ///
 /// # Errors
 ///
-/// [`Damaged`] if it does not verify under `key`, `tag` and `binding`; what `sealed` holds then is of no use.
-pub fn open_in_place(
-    binding: &Binding,
-    sealed: &mut [u8],
-    key: &[u8; 32],
-    tag: &[u8; 16],
-) -> Result<(), Damaged> {
-    aead::decrypt_detached(&Key::from_bytes(*key), &[0; 12], &binding.bytes(), sealed, tag)
-        .map_err(|_| Damaged)
+/// [`Damaged`] if it is not what the pointer means, under `binding`; what `sealed` holds then is of no use.
+pub fn open_in_place(binding: &Binding, sealed: &mut [u8], piece: &Piece) -> Result<(), Damaged> {
+    let pointer = piece.pointer();
+    let cipher = Key::from_bytes(pointer.key).cipher();
+    let (tags, Some(size)) = (pointer.tags.as_slice(), pointer.tags.segment_size()) else {
+        let tag = pointer.tags.as_slice().first().ok_or(Damaged)?;
+        return cipher.decrypt_detached(&[0; 12], &binding.bytes(), sealed, tag).map_err(|_| Damaged);
+    };
+    let (data, wanted) = (binding.segment_bytes(pointer.birth), piece.segments());
+    if sealed.len().div_ceil(size) != wanted.len() {
+        return Err(Damaged);
+    }
+    for (index, segment) in wanted.zip(sealed.chunks_mut(size)) {
+        let nonce = segment_nonce(index, tags.len());
+        cipher.decrypt_detached(&nonce, &data, segment, &tags[index]).map_err(|_| Damaged)?;
+    }
+    Ok(())
 }
 
 /// Opens a record in place and returns how many bytes of content are now at its start.
@@ -168,7 +218,7 @@ pub fn open_with_nonce_in_place(
     if length > content.len() { Err(Damaged) } else { Ok(length) }
 }
 
-/// Opens a run of chunks of one object that lie in one buffer, which begins at offset `start` of the object.
+/// Opens a run of chunks, or segments, of one object that lie in one buffer, which begins at offset `start` of the object.
 ///
 /// Content that takes less than half of the buffer is copied out of it: whoever keeps it must not keep the whole run, which
 /// no cache would have counted.
@@ -180,22 +230,22 @@ pub fn open_run(
     binding: &Binding,
     sealed: Bytes,
     start: u32,
-    chunks: &[Pointer],
+    pieces: &[Piece],
 ) -> Result<Vec<Bytes>, Damaged> {
     let mut buffer = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     let run_length = buffer.len();
-    let mut opened = Vec::with_capacity(chunks.len());
-    for chunk in chunks {
-        let at = chunk.offset.checked_sub(start).ok_or(Damaged)? as usize;
-        let sealed = buffer.get_mut(at..at.saturating_add(chunk.length as usize)).ok_or(Damaged)?;
-        let content = at..at + (chunk.size as usize).min(sealed.len());
+    let mut opened = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        let at = piece.offset().checked_sub(start).ok_or(Damaged)? as usize;
+        let sealed = buffer.get_mut(at..at.saturating_add(piece.length() as usize)).ok_or(Damaged)?;
+        let content = at..at + (piece.size() as usize).min(sealed.len());
         opened.push(if content.len() * 2 < run_length {
             let mut copy = BytesMut::from(&*sealed);
-            open_in_place(binding, &mut copy, &chunk.key, &chunk.tag)?;
+            open_in_place(binding, &mut copy, piece)?;
             copy.truncate(content.len());
             Opened::Copy(copy.freeze())
         } else {
-            open_in_place(binding, sealed, &chunk.key, &chunk.tag)?;
+            open_in_place(binding, sealed, piece)?;
             Opened::InPlace(content)
         });
     }
@@ -221,7 +271,14 @@ pub struct Location {
     length: u32,
     size: u32,
     key: [u8; 32],
-    tag: [u8; 16],
+    tags: Tags,
+}
+
+impl Location {
+    /// Returns how many bytes a pointer to it takes with its address.
+    pub(crate) fn pointer_size(&self) -> usize {
+        encoded_size(&self.tags)
+    }
 }
 
 /// What an object begins with room for: a small commit's frames and nodes, which would else be copied each time that it
@@ -273,14 +330,17 @@ impl Packer {
         let key = self.keys.draw();
         let offset = self.current.len();
         let binding = Binding { kind, volume: self.volume };
-        let tag = seal_into(&mut self.current, &binding, content, &key);
+        let tags = match kind {
+            ChunkKind::Frame => seal_segments_into(&mut self.current, &binding, self.birth, content, &key),
+            _ => Tags::whole(seal_into(&mut self.current, &binding, content, &key)),
+        };
         Location {
             object: self.closed.len() as u32,
             offset: offset as u32,
             length: (self.current.len() - offset) as u32,
             size: content.len() as u32,
             key,
-            tag,
+            tags,
         }
     }
 
@@ -303,7 +363,7 @@ impl Packer {
             size: location.size,
             birth: self.birth,
             key: location.key,
-            tag: location.tag,
+            tags: location.tags,
         }
     }
 
@@ -364,93 +424,4 @@ impl Packer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VOLUME: VolumeId = VolumeId([8; 16]);
-    const FRAME: Binding = Binding { kind: ChunkKind::Frame, volume: VOLUME };
-
-    #[test]
-    fn what_was_sealed_opens_under_its_key_and_binding_only() {
-        let mut sealed = Vec::new();
-        let tag = seal_into(&mut sealed, &FRAME, b"hello", &[1; 32]);
-        assert_eq!(sealed.len(), padded_size(5));
-        let mut right = sealed.clone();
-        assert_eq!(open_in_place(&FRAME, &mut right, &[1; 32], &tag), Ok(()));
-        assert_eq!(&right[..6], b"hello\0");
-        let node = Binding { kind: ChunkKind::Node, ..FRAME };
-        let elsewhere = Binding { volume: VolumeId([9; 16]), ..FRAME };
-        for other in [node, elsewhere] {
-            assert_eq!(open_in_place(&other, &mut sealed.clone(), &[1; 32], &tag), Err(Damaged));
-        }
-        assert_eq!(open_in_place(&FRAME, &mut sealed.clone(), &[2; 32], &tag), Err(Damaged));
-        assert_eq!(open_in_place(&FRAME, &mut sealed.clone(), &[1; 32], &[0; 16]), Err(Damaged));
-        for at in 0..sealed.len() {
-            let mut flipped = sealed.clone();
-            flipped[at] ^= 0x10;
-            assert_eq!(open_in_place(&FRAME, &mut flipped, &[1; 32], &tag), Err(Damaged));
-        }
-    }
-
-    #[test]
-    fn a_record_opens_as_it_was() {
-        let mut sealed = Vec::new();
-        seal_with_nonce_into(&mut sealed, &FRAME, b"hello", &[1; 32], &[3; 12]);
-        assert_eq!(sealed.len(), sealed_size(5));
-        let mut right = sealed.clone();
-        assert_eq!(open_with_nonce_in_place(&FRAME, &mut right, &[1; 32], &[3; 12]), Ok(5));
-        assert_eq!(&right[..5], b"hello");
-        assert_eq!(open_with_nonce_in_place(&FRAME, &mut sealed, &[1; 32], &[4; 12]), Err(Damaged));
-        assert_eq!(open_with_nonce_in_place(&FRAME, &mut [0; 7], &[1; 32], &[3; 12]), Err(Damaged));
-    }
-
-    #[test]
-    fn a_small_part_of_a_run_does_not_keep_the_run() {
-        let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
-        let locations =
-            [packer.append(ChunkKind::Frame, &[1; 100]), packer.append(ChunkKind::Frame, &[2; 9000])];
-        packer.close();
-        let (_, object) = packer.take_ready().remove(0);
-        let pointers = locations.map(|location| packer.pointer(&location));
-        let whole = object.as_ptr_range();
-        let opened = open_run(&FRAME, object, 0, &pointers).unwrap();
-        assert_eq!((opened[0].as_ref(), opened[1].as_ref()), ([1; 100].as_slice(), [2; 9000].as_slice()));
-        assert!(!whole.contains(&opened[0].as_ptr()), "the small one is a copy");
-        assert!(whole.contains(&opened[1].as_ptr()), "the large one is not");
-    }
-
-    #[test]
-    fn a_full_frame_is_one_group_of_the_store() {
-        let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
-        for _ in 0..40 {
-            let location = packer.append(ChunkKind::Frame, &[7; 32 * 1024]);
-            let pointer = packer.pointer(&location);
-            assert_eq!((pointer.offset % (32 * 1024), pointer.length, pointer.birth), (0, 32 * 1024, 1));
-        }
-    }
-
-    #[test]
-    fn chunks_share_objects_and_large_runs_take_several() {
-        let tag = OwnerTag([3; 32]);
-        let mut packer = Packer::new(tag, VOLUME, 1);
-        let content = vec![7u8; 32 * 1024];
-        let locations: Vec<_> = (0..40).map(|_| packer.append(ChunkKind::Frame, &content)).collect();
-        packer.close();
-        let objects = packer.take_ready();
-        assert_eq!(objects.len(), 2);
-        for (address, object) in &objects {
-            assert!(object.len() <= OBJECT_SIZE_MAX && address.names(&tag, object));
-        }
-        for location in &locations {
-            let pointer = packer.pointer(location);
-            let (_, object) = objects.iter().find(|(address, _)| address.0 == pointer.address).unwrap();
-            let sealed = object.slice(pointer.offset as usize..(pointer.offset + pointer.length) as usize);
-            let opened = open_run(&FRAME, sealed, pointer.offset, &[pointer]).unwrap();
-            assert_eq!(opened[0], content);
-        }
-        let mut keys: Vec<_> = locations.iter().map(|location| location.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        assert_eq!(keys.len(), 40);
-    }
-}
+mod tests;

@@ -9,11 +9,12 @@
 //! What an older program must not touch is said by feature flags in the root (see [`crate::access`]).
 //!
 //! Numbers in values are little-endian. A pointer is `form u8, algorithm u8, offset u32, stored length u32, content length
-//! u32, birth u48, key 32, tag 16`, and `address 32` where the form is 1; where it is 0 the chunk lies in the same object as
-//! the node that points: only so can a parent and its child share an object that is named by its hash.
+//! u32, birth u48, key 32, tags 16 each`, and `address 32` where the form is 1; where it is 0 the chunk lies in the same object
+//! as the node that points: only so can a parent and its child share an object that is named by its hash.
 //!
-//! The content's length and the tag are in the pointer and not in the object, so a full frame takes exactly 32 KiB there and
-//! lies in one group of the store's hash (`dht::address`): a random read moves and checks one group and not two.
+//! The content's length and the tags are in the pointer and not in the object, so a full frame takes exactly 32 KiB there and
+//! each of its segments lies in one group of the store's hash (`dht::address`): a random read moves and checks one group and
+//! not two.
 
 mod entry;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod golden;
 mod inode;
 mod key;
 mod object;
+mod segments;
 mod snapshot;
 mod table;
 
@@ -28,6 +30,7 @@ pub use entry::EntryRecord;
 pub use inode::{ContentVersion, INODE_RECORD_SIZE, InodeRecord};
 pub use key::{Key, KeyBytes};
 pub use object::{OBJECT_CHANGE_COUNT_MAX, ObjectChange, ObjectChanges, ObjectId, ObjectRecord};
+pub use segments::{Piece, SEGMENT_COUNT_MAX, Tags};
 pub use snapshot::{
     NOW, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name, printable,
 };
@@ -35,8 +38,10 @@ pub use table::{Label, Orphan, SessionRecord, SessionState, Truncation, WriterRe
 
 use crate::operations::NAME_SIZE_MAX;
 
-/// Bytes of file content in one sealed frame, unless the file says otherwise: a random 4 KiB read fetches no more.
+/// Bytes of file content in one frame, unless the file says otherwise: what a key is kept for, and a small write stores anew.
 pub const FRAME_SIZE: usize = 32 * 1024;
+/// Bytes of a frame that are sealed apart from the rest: a random 4 KiB read fetches and opens no more.
+pub const SEGMENT_SIZE: usize = 4 * 1024;
 /// No file has smaller frames: the kernel reads and writes no less.
 pub const FRAME_SIZE_MIN: usize = 4 * 1024;
 /// No file has larger frames.
@@ -55,8 +60,6 @@ pub const KEY_SIZE_MAX: usize = 9 + 8 + NAME_SIZE_MAX;
 pub const NAME_HASH_BITS: u32 = 56;
 /// What sealing adds to a padded record, which no pointer describes: its length and GCM's tag.
 pub const SEAL_OVERHEAD: usize = 4 + 16;
-/// How content is sealed: AES-256-GCM, in one piece. Others are reserved.
-const ALGORITHM: u8 = 0;
 /// A birth has 48 bits: enough for a commit each microsecond for nine years.
 const BIRTH_MAX: u64 = (1 << 48) - 1;
 
@@ -89,7 +92,7 @@ pub struct Pointer {
     /// The AES-256-GCM key that sealed them, and nothing else.
     pub key: [u8; 32],
     /// What proves them untouched.
-    pub tag: [u8; 16],
+    pub tags: Tags,
 }
 
 impl std::fmt::Debug for Pointer {
@@ -102,21 +105,28 @@ impl std::fmt::Debug for Pointer {
     }
 }
 
-/// Bytes of a pointer with its address.
-pub const POINTER_SIZE: usize = NEAR_SIZE + 32;
-/// Bytes of one without.
-pub(crate) const NEAR_SIZE: usize = 2 + 3 * 4 + 6 + 32 + 16;
+/// Bytes of a pointer with its address to what is sealed in one piece, as nodes are.
+pub const POINTER_SIZE: usize = HEAD_SIZE + 16 + ADDRESS_SIZE;
+/// What comes before the tags.
+const HEAD_SIZE: usize = 2 + 3 * 4 + 6 + 32;
+/// What a pointer takes more that says its object.
+pub(crate) const ADDRESS_SIZE: usize = 32;
 
 impl Pointer {
+    /// Returns how many bytes the pointer takes with its address.
+    pub(crate) fn encoded_size(&self) -> usize {
+        encoded_size(&self.tags)
+    }
+
     /// Appends the pointer; `same_object` leaves the address out.
     pub fn encode(&self, same_object: bool, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[u8::from(!same_object), ALGORITHM]);
+        out.extend_from_slice(&[u8::from(!same_object), self.tags.algorithm()]);
         for number in [self.offset, self.length, self.size] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.birth.min(BIRTH_MAX).to_le_bytes()[..6]);
         out.extend_from_slice(&self.key);
-        out.extend_from_slice(&self.tag);
+        out.extend_from_slice(self.tags.as_slice().as_flattened());
         if !same_object {
             out.extend_from_slice(&self.address);
         }
@@ -124,38 +134,39 @@ impl Pointer {
 
     /// Reads a pointer that was found in the object `home`.
     pub fn decode(bytes: &[u8], home: &[u8; 32]) -> Option<Pointer> {
-        let address = match (bytes.first()?, bytes.len()) {
-            (0, NEAR_SIZE) => *home,
-            (1, POINTER_SIZE) => bytes[NEAR_SIZE..].try_into().ok()?,
-            _ => return None,
-        };
-        if bytes[1] != ALGORITHM {
+        let (head, rest) = bytes.split_first_chunk::<HEAD_SIZE>()?;
+        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (offset, length, size) = (number(2), number(6), number(10));
+        // Sizes what is fetched and allocated next, so it is bounded here.
+        let fits = offset as usize <= OBJECT_LENGTH_MAX
+            && length as usize == padded_size(size as usize)
+            && offset as usize + length as usize <= OBJECT_LENGTH_MAX;
+        if !fits {
             return None;
         }
-        let number = |at: usize| Some(u32::from_le_bytes(bytes[at..at + 4].try_into().ok()?));
-        let mut birth = [0; 8];
-        birth[..6].copy_from_slice(&bytes[14..20]);
-        let pointer = Pointer {
-            address,
-            offset: number(2)?,
-            length: number(6)?,
-            size: number(10)?,
-            birth: u64::from_le_bytes(birth),
-            key: bytes[20..52].try_into().ok()?,
-            tag: bytes[52..68].try_into().ok()?,
+        let (tags, rest) = Tags::decode(head[1], length as usize, rest)?;
+        let address = match (head[0], rest.len()) {
+            (0, 0) => *home,
+            (1, ADDRESS_SIZE) => rest.try_into().ok()?,
+            _ => return None,
         };
-        // Sizes what is fetched and allocated next, so it is bounded here.
-        let fits = pointer.offset as usize <= OBJECT_LENGTH_MAX
-            && pointer.length as usize == padded_size(pointer.size as usize)
-            && pointer.offset as usize + pointer.length as usize <= OBJECT_LENGTH_MAX;
-        fits.then_some(pointer)
+        let mut birth = [0; 8];
+        birth[..6].copy_from_slice(&head[14..20]);
+        let key = head[20..].try_into().ok()?;
+        Some(Pointer { address, offset, length, size, birth: u64::from_le_bytes(birth), key, tags })
     }
 
     /// A pointer to `length` bytes in an object, which are a size class and one byte more than the content, for tests.
     #[cfg(test)]
     pub(crate) fn example(address: [u8; 32], offset: u32, length: u32) -> Pointer {
-        Pointer { address, offset, length, size: length - 1, birth: 77, key: [9; 32], tag: [8; 16] }
+        let tags = Tags::whole([8; 16]);
+        Pointer { address, offset, length, size: length - 1, birth: 77, key: [9; 32], tags }
     }
+}
+
+/// Returns how many bytes a pointer with these tags takes with its address.
+pub(crate) fn encoded_size(tags: &Tags) -> usize {
+    HEAD_SIZE + tags.as_slice().len() * 16 + ADDRESS_SIZE
 }
 
 /// The longest object: 1 MiB of padded content and what sealing adds, within the 64 KiB that the store allows for it.

@@ -36,6 +36,7 @@ mod content;
 mod doubt;
 mod durability;
 mod ending;
+mod features;
 mod fence;
 mod fetch;
 mod frame_size;
@@ -356,11 +357,9 @@ impl Volume {
                 Stop::Dead(inode, below) => self.remove_dead(inode, below)?,
                 Stop::Node(pointer) => drop(self.fetch_node(&pointer)?),
                 Stop::Frame(pointer) => {
-                    let frame = self.fetch_frames(&[pointer])?;
+                    let frame = self.fetch_frame(&pointer)?;
                     // A cache that is too small for one frame would loop for ever: the newest always stays.
-                    if let Some(frame) = frame.into_iter().next() {
-                        self.state.borrow_mut().cache.insert(&pointer, Cached::Frame(frame));
-                    }
+                    self.state.borrow_mut().cache.insert(*pointer, Cached::Frame(frame));
                 }
             }
         }

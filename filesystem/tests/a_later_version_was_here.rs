@@ -1,6 +1,8 @@
 //! A later version used the volume before us: what it put there that we do not know is kept, or we keep away.
 //!
-//! "Later" is played by hand: the root is opened, the tree changed below the volume's back, and a new root is published.
+//! And what an earlier version put there goes on as it is.
+//!
+//! "Later" and "earlier" are played by hand: the root is opened, the tree changed below the volume's back, and a new root is published.
 
 mod common;
 
@@ -10,8 +12,8 @@ use bytes::Bytes;
 use common::*;
 use dht::{Address, BlockStore};
 use filesystem::access::{Extension, Features, Root, RootError, RootSealer, open_root};
-use filesystem::chunk::{Binding, ChunkKind, Packer, open_run};
-use filesystem::format::{Key, NAME_HASH_BITS, ObjectId, ObjectRecord, Pointer, VolumeId};
+use filesystem::chunk::{Binding, ChunkKind, Packer, open_run, seal_into};
+use filesystem::format::{Key, NAME_HASH_BITS, ObjectId, ObjectRecord, Pointer, Tags, VolumeId};
 use filesystem::operations::{RenameFlags, SetAttributes};
 use filesystem::tree::commit::{Change, Value, merge};
 use filesystem::tree::{Nodes, cursor, node::Node};
@@ -26,7 +28,7 @@ impl Stored<'_> {
         let end = pointer.offset + pointer.length;
         let sealed = self.0.get(&Address(pointer.address), Some(pointer.offset..end)).unwrap();
         let binding = Binding { kind: ChunkKind::Node, volume: self.1 };
-        let bytes = open_run(&binding, sealed, pointer.offset, &[*pointer]).unwrap().remove(0);
+        let bytes = open_run(&binding, sealed, pointer.offset, &[(*pointer).into()]).unwrap().remove(0);
         Rc::new(Node::decode(bytes, pointer.address).unwrap())
     }
 
@@ -206,7 +208,7 @@ fn a_frame_that_is_sealed_in_a_way_of_later_years_is_an_error_and_nothing_else_i
         let stored = Stored(&store, root.charter.volume).value(&root, &extent).unwrap();
         let home = [0; 32];
         Pointer::decode(&stored, &home).expect("a pointer").encode(false, &mut segments);
-        segments[1] = 0x40;
+        segments[1] = 0x90;
         publish(&store, vec![(extent.clone(), segments.clone())], |_| {});
 
         let volume = open(&store, "second");
@@ -218,6 +220,46 @@ fn a_frame_that_is_sealed_in_a_way_of_later_years_is_an_error_and_nothing_else_i
         volume.close().stored().unwrap();
         let root = root_of(&store);
         assert_eq!(Stored(&store, root.charter.volume).value(&root, &extent).unwrap(), segments);
+    });
+}
+
+#[test]
+fn frames_that_an_earlier_version_sealed_in_one_piece_are_read_and_only_what_is_written_is_sealed_anew() {
+    reactor::run(|| {
+        let store = TestStore::new();
+        let volume = create(&store);
+        let file = write_file(&volume, ROOT, "file", &[7; 100_000]);
+        volume.close().stored().unwrap();
+        let root = root_of(&store);
+        let content: Vec<u8> = (0..32_768u32).map(|at| (at / 5) as u8).collect();
+        let (mut object, secret) = (Vec::new(), [4; 32]);
+        let binding = Binding { kind: ChunkKind::Frame, volume: root.charter.volume };
+        let tags = Tags::whole(seal_into(&mut object, &binding, &content, &secret));
+        let address = store.put(object.into()).unwrap().0;
+        let (length, birth) = (content.len() as u32, root.version);
+        let pointer = Pointer { address, offset: 0, length, size: length, birth, key: secret, tags };
+        let mut encoded = Vec::new();
+        pointer.encode(false, &mut encoded);
+        let extents = [1, 2].map(|index: u64| key(file.0, 4, &index.to_be_bytes()));
+        publish(&store, extents.iter().map(|extent| (extent.clone(), encoded.clone())).collect(), |root| {
+            root.objects.add(&pointer);
+            root.objects.add(&pointer);
+            root.charter.features.incompatible &= !Features::SEGMENTS;
+        });
+
+        let volume = open(&store, "second");
+        assert_eq!(flatten(&volume.read(file, 32_768 + 9000, 4096).unwrap()), content[9000..9000 + 4096]);
+        volume.write(file, 65_536, &[9; 10], false).unwrap();
+        volume.close().stored().unwrap();
+        let root = root_of(&store);
+        assert_eq!(root.charter.features.incompatible, Features::SEGMENTS);
+        let stored = Stored(&store, root.charter.volume);
+        assert_eq!(stored.value(&root, &extents[0]).unwrap(), encoded, "it stays");
+        assert_eq!(stored.value(&root, &extents[1]).unwrap()[1], 0x40);
+        let volume = open(&store, "third");
+        let mut expected = [&[7; 32_768][..], &content, &content, &[7; 1696]].concat();
+        expected[65_536..65_546].fill(9);
+        assert!(read_file(&volume, file) == expected);
     });
 }
 

@@ -32,6 +32,8 @@ pub struct Features {
 }
 
 impl Features {
+    /// Incompatible: frames are, or were, sealed in segments, and pointers to them have several tags.
+    pub const SEGMENTS: u64 = 0x1;
     /// Incompatible: there are, or were, snapshots. Whoever does not follow their records to the trees that they name takes
     /// for garbage what lies there.
     pub const SNAPSHOTS: u64 = 0x4;
@@ -39,8 +41,11 @@ impl Features {
     /// point to what it deletes.
     pub const COLLECTED: u64 = 0x2;
     /// What this version knows.
-    pub const KNOWN: Features =
-        Features { compatible: 0, read_compatible: Features::COLLECTED, incompatible: Features::SNAPSHOTS };
+    pub const KNOWN: Features = Features {
+        compatible: 0,
+        read_compatible: Features::COLLECTED,
+        incompatible: Features::SEGMENTS | Features::SNAPSHOTS,
+    };
 
     /// Returns those that forbid this version to read.
     pub fn unreadable(&self) -> u64 {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use dht::address::BLOCK_SIZE_BYTES_MAX;
 
-/// Of a piece: the size of a frame, and of what nodes prove ranges by.
+/// Of a piece: the size of a frame, and of the groups that nodes hash. A segment that comes alone is a smaller one.
 const PIECE_SIZE: usize = 32 * 1024;
 const PROOF_SIZE: usize = 16;
 /// What a file takes beside whole pages: its name in a directory, and its inode.

@@ -8,6 +8,7 @@ use reactor::crypto::X25519Public;
 
 use super::*;
 use crate::access::{Charter, Extension, Features, Root};
+use crate::chunk::{Binding, ChunkKind, seal_segments_into};
 use crate::operations::{FileKind, Time};
 use crate::tree::node::NodeWriter;
 
@@ -18,6 +19,10 @@ const POINTER_FAR: &str = "\
     010000000100008000000178000001020304050609090909090909090909090909090909090909090909090909090909 \
     090909090808080808080808080808080808080807070707070707070707070707070707070707070707070707070707 \
     07070707";
+const POINTER_FRAME: &str = "\
+    014000000100002800001027000001020304050609090909090909090909090909090909090909090909090909090909 \
+    090909090a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0c0c0c0c0c0c0c0c0c0c0c0c \
+    0c0c0c0c0707070707070707070707070707070707070707070707070707070707070707";
 const INODE: &str = "\
     02010e00ed090000e8030000e90300000200000001080000100000002a000000a0860100000000000400000000000000 \
     010000000000000088776655443322110500000000000000ffffffffffffffff0100000000f153650000000002000000 \
@@ -84,8 +89,15 @@ fn pointer() -> Pointer {
         size: 0x7801,
         birth: 0x0605_0403_0201,
         key: [9; 32],
-        tag: [8; 16],
+        tags: Tags::whole([8; 16]),
     }
+}
+
+/// To a frame of 10,000 bytes in three segments.
+fn frame_pointer() -> Pointer {
+    let mut tags = Tags::of_segments(0x2800);
+    [10, 11, 12].into_iter().for_each(|byte| tags.push([byte; 16]));
+    Pointer { length: 0x2800, size: 10_000, tags, ..pointer() }
 }
 
 fn inode() -> InodeRecord {
@@ -120,6 +132,22 @@ fn pointers_are_as_they_were() {
     is_golden(POINTER_FAR, &far);
     assert_eq!(Pointer::decode(&near, &[7; 32]), Some(pointer()));
     assert_eq!(Pointer::decode(&far, &[0; 32]), Some(pointer()));
+    let frame = encoded(|out| frame_pointer().encode(false, out));
+    is_golden(POINTER_FRAME, &frame);
+    assert_eq!(Pointer::decode(&frame, &[0; 32]), Some(frame_pointer()));
+}
+
+#[test]
+fn a_frame_is_sealed_as_it_was() {
+    let content: Vec<u8> = (0..5000).map(|at| (at * 7 + at / 256) as u8).collect();
+    let binding = Binding { kind: ChunkKind::Frame, volume: VolumeId([8; 16]) };
+    let mut sealed = Vec::new();
+    let tags = seal_segments_into(&mut sealed, &binding, 0x0605_0403_0201, &content, &[9; 32]);
+    assert_eq!(sealed.len(), 5120);
+    is_golden("e6c46b313b1c11bc852caa4f24d24ac1", &sealed[..16]);
+    is_golden("eae2c5c2d29146ac59f5c1b76a1659bc", &sealed[4096..4112]);
+    is_golden("b804d9bca7fde5d0d18804de0d2b0a75", &sealed[5104..]);
+    is_golden("14c047f816f8bacc19f7a5d521386cd6 765cd8ea4152f0c7c52b35d6d45be048", &tags.as_slice().concat());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::Nodes;
 use super::node::{Node, NodeWriter, Unplaced, entry_size};
 use crate::chunk::{ChunkKind, Location, Packer};
-use crate::format::{Key, NEAR_SIZE, NODE_SIZE_MAX, ObjectChanges, POINTER_SIZE, Pointer};
+use crate::format::{ADDRESS_SIZE, Key, NODE_SIZE_MAX, ObjectChanges, Pointer};
 
 /// A run of entries below this size takes in a neighbour.
 const NODE_SIZE_MIN: usize = NODE_SIZE_MAX / 4;
@@ -177,14 +177,15 @@ impl<N: Nodes> Merge<'_, N> {
         match entry {
             Entry::Kept(at, index) => {
                 let (node, index) = (&self.read[at as usize], index as usize);
-                let far = if near_pointer(node, index).is_some() { POINTER_SIZE - NEAR_SIZE } else { 0 };
+                let far = if near_pointer(node, index).is_some() { ADDRESS_SIZE } else { 0 };
                 node.encoded(index).len() + far
             }
             Entry::Made(number) => {
                 let (key, value) = &self.made[number as usize];
                 let value_size = match value {
                     Value::Raw(bytes) => bytes.len(),
-                    Value::Pointer(_) | Value::Chunk(_) => POINTER_SIZE,
+                    Value::Pointer(pointer) => pointer.encoded_size(),
+                    Value::Chunk(location) => location.pointer_size(),
                 };
                 entry_size(key.len(), value_size)
             }

@@ -11,10 +11,10 @@ use super::node::Node;
 use crate::format::Pointer;
 
 /// What a lookup stopped for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Stop {
     /// This node is not in memory.
-    Missing(Pointer),
+    Missing(Box<Pointer>),
     /// A node does not have its parent's level less one: the store holds something that no commit wrote.
     Malformed,
 }
@@ -40,10 +40,10 @@ fn descend(
     find: &mut impl FnMut(&Pointer) -> Option<Rc<Node>>,
     mut choose: impl FnMut(&Rc<Node>) -> usize,
 ) -> Result<Rc<Node>, Stop> {
-    let mut node = find(root).ok_or(Stop::Missing(*root))?;
+    let mut node = find(root).ok_or_else(|| Stop::Missing(Box::new(*root)))?;
     while node.level() > 0 {
         let pointer = node.child(choose(&node)).ok_or(Stop::Malformed)?;
-        let child = find(&pointer).ok_or(Stop::Missing(pointer))?;
+        let child = find(&pointer).ok_or_else(|| Stop::Missing(Box::new(pointer)))?;
         if child.level() + 1 != node.level() {
             return Err(Stop::Malformed);
         }

@@ -200,11 +200,11 @@ impl Volume {
                 // What was just written is in memory already: decrypted, it goes to the cache.
                 for (key, location) in &last {
                     if let Some(Change::Frame(bytes)) = delta.changes.get(key) {
-                        state.cache.insert(&packer.pointer(location), Cached::Frame(bytes.clone()));
+                        state.cache.insert(packer.pointer(location), Cached::Frame(bytes.clone()));
                     }
                 }
                 for (pointer, node) in grown.into_written() {
-                    state.cache.insert(&pointer, Cached::Node(node));
+                    state.cache.insert(pointer, Cached::Node(node));
                 }
                 state.header = Some(record.header_hash);
                 drop(state);

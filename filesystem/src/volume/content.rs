@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::state::{Change, State, Step, Stop};
 use crate::errno::Errno;
-use crate::format::{ContentVersion, FRAME_SIZE_MAX, InodeRecord, Key, Pointer};
+use crate::format::{ContentVersion, FRAME_SIZE_MAX, InodeRecord, Key, Piece, Pointer};
 use crate::operations::{Attributes, FILE_SIZE_MAX, FileKind, SetAttributes, Time};
 use crate::posix_acl;
 
@@ -34,8 +34,8 @@ pub(crate) struct ReadPosition {
 pub(crate) enum Part {
     /// Here.
     Ready(Bytes),
-    /// To be fetched: this frame's content from `start` on, `size` bytes, zeros where it is shorter.
-    Stored { pointer: Pointer, start: usize, size: usize },
+    /// To be fetched: the content of this frame or segment from `start` on, `size` bytes, zeros where it is shorter.
+    Stored { piece: Box<Piece>, start: usize, size: usize },
 }
 
 /// What a read needs.
@@ -94,16 +94,33 @@ impl State {
             match self.frame(inode, index)? {
                 None => push_slice(&mut Parts(&mut plan.parts), &Bytes::new(), start, size),
                 Some(Change::Frame(frame)) => push_slice(&mut Parts(&mut plan.parts), &frame, start, size),
-                Some(Change::Stored(pointer)) => match self.cache.frame(&pointer) {
-                    Some(frame) => push_slice(&mut Parts(&mut plan.parts), &frame, start, size),
-                    None => plan.parts.push(Part::Stored { pointer, start, size }),
-                },
+                Some(Change::Stored(pointer)) => self.plan_stored(&pointer, start, size, &mut plan.parts),
                 Some(_) => return Err(Errno::EIO.into()),
             }
             at += size as u64;
         }
         self.plan_ahead(inode, &record, offset, end, &mut plan);
         Ok(plan)
+    }
+
+    /// Adds what bytes `start..start + size` of a stored frame take.
+    fn plan_stored(&mut self, pointer: &Pointer, start: usize, size: usize, parts: &mut Vec<Part>) {
+        let (mut at, end) = (start, start + size);
+        let content_end = end.min(pointer.size as usize);
+        if at < content_end {
+            for piece in Piece::covering(pointer, at, content_end) {
+                let piece_end = content_end.min(piece.start() + piece.size() as usize);
+                let (start, size) = (at - piece.start(), piece_end - at);
+                match self.cache.piece(&piece) {
+                    Some(content) => push_slice(&mut Parts(parts), &content, start, size),
+                    None => parts.push(Part::Stored { piece: Box::new(piece), start, size }),
+                }
+                at = piece_end;
+            }
+        }
+        if at < end {
+            push_slice(&mut Parts(parts), &Bytes::new(), 0, end - at);
+        }
     }
 
     /// Adds frames beyond `end` to the plan if the file is being read from front to back.
@@ -123,6 +140,10 @@ impl State {
             return;
         }
         let window = READ_AHEAD_SIZE.min(position.row * READ_AHEAD_FACTOR);
+        if window < record.frame_size() {
+            // Random reads that happen to follow each other would bring a frame for each segment.
+            return;
+        }
         let target = (end + window).min(record.size);
         // In steps of a quarter: one fetch for many frames.
         if target < before.ahead + window / 4 && target < record.size {
@@ -186,7 +207,7 @@ impl State {
             Some(Change::Frame(frame)) => Ok(Before::Content(frame)),
             Some(Change::Stored(pointer)) => match self.cache.frame(&pointer) {
                 Some(frame) => Ok(Before::Content(frame)),
-                None => Err(Stop::Frame(pointer)),
+                None => Err(Stop::Frame(Box::new(pointer))),
             },
             Some(_) => Err(Errno::EIO.into()),
         }
@@ -340,7 +361,9 @@ impl State {
         }
         match self.get(&Key::Extent(inode, 0))? {
             Some(Change::Frame(target)) => Ok(target),
-            Some(Change::Stored(pointer)) => self.cache.frame(&pointer).ok_or(Stop::Frame(pointer)),
+            Some(Change::Stored(pointer)) => {
+                self.cache.frame(&pointer).ok_or_else(|| Stop::Frame(Box::new(pointer)))
+            }
             _ => Err(Errno::EIO.into()),
         }
     }

@@ -168,7 +168,7 @@ impl Volume {
         if self.state.borrow().doubt.is_lost(key, pointer) {
             return Ok(None);
         }
-        match self.fetch_frames(&[*pointer]) {
+        match self.fetch_frame(pointer) {
             Err(Errno::EIO) if self.is_nowhere(pointer) => {
                 if self.state.borrow_mut().doubt.on_lost(key, pointer) {
                     let inode = key.owner().map(|inode| self.number(Inode(inode)).0);
@@ -182,7 +182,7 @@ impl Volume {
                 }
                 Ok(None)
             }
-            frames => frames.and_then(|frames| frames.into_iter().next().map(Some).ok_or(Errno::EIO)),
+            content => content.map(Some),
         }
     }
 
@@ -217,10 +217,7 @@ impl Volume {
                 Err(GetError::Unreachable { .. } | GetError::NotHere(_)) => break,
                 Err(_) => continue,
             }
-            let Ok(Some(content)) = self.fetch_frames(&[pointer]).map(|frames| frames.into_iter().next())
-            else {
-                continue;
-            };
+            let Ok(content) = self.fetch_frame(&pointer) else { continue };
             let taken = self.change_step(|state| {
                 let is_lacking = state.lacks(&key, &pointer)?;
                 if is_lacking {

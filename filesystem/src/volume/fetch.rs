@@ -12,7 +12,7 @@ use super::commit::BackOff;
 use crate::cache::{Cached, ChunkId, NumberMap};
 use crate::chunk::{Binding, ChunkKind, open_run};
 use crate::errno::Errno;
-use crate::format::{OBJECT_SIZE_MAX, Pointer};
+use crate::format::{OBJECT_SIZE_MAX, Piece, Pointer};
 use crate::tree::{Nodes, node::Node};
 
 /// Chunks this close in one object are fetched with one request; the bytes between are wasted.
@@ -32,9 +32,9 @@ struct Claim<'a> {
 }
 
 impl InFlight {
-    fn claim(&self, pointers: &[Pointer]) -> Claim<'_> {
+    fn claim(&self, pieces: &[Piece]) -> Claim<'_> {
         let done = Rc::new(Signal::new());
-        let ids: Vec<ChunkId> = pointers.iter().map(ChunkId::from).collect();
+        let ids: Vec<ChunkId> = pieces.iter().map(ChunkId::from).collect();
         let mut chunks = self.chunks.borrow_mut();
         for id in &ids {
             chunks.insert(*id, done.clone());
@@ -42,8 +42,15 @@ impl InFlight {
         Claim { in_flight: self, ids, done }
     }
 
-    fn of(&self, pointer: &Pointer) -> Option<Rc<Signal>> {
-        self.chunks.borrow().get(&ChunkId::from(pointer)).cloned()
+    /// Whoever fetches it: a segment may come with its frame.
+    fn of(&self, piece: &Piece) -> Option<Rc<Signal>> {
+        let chunks = self.chunks.borrow();
+        if chunks.is_empty() {
+            return None;
+        }
+        let whole = || Piece::from(*piece.pointer());
+        let found = chunks.get(&ChunkId::from(piece));
+        found.or_else(|| piece.is_segment().then(|| chunks.get(&ChunkId::from(&whole()))).flatten()).cloned()
     }
 }
 
@@ -66,61 +73,79 @@ fn errno(error: &GetError) -> Errno {
     }
 }
 
-/// A run of chunks in one object that one request brings.
+/// A run of chunks and segments in one object that one request brings.
 struct Run {
-    pointers: Vec<Pointer>,
+    pieces: Vec<Piece>,
     end: u32,
 }
 
-fn runs(mut pointers: Vec<Pointer>) -> Vec<Run> {
-    pointers.sort_unstable_by_key(|pointer| (pointer.address, pointer.offset));
-    pointers.dedup();
+impl Run {
+    fn of_one(piece: Piece) -> Run {
+        Run { end: piece.offset() + piece.length(), pieces: vec![piece] }
+    }
+}
+
+fn runs(mut pieces: Vec<Piece>) -> Vec<Run> {
+    if let [piece] = pieces.as_slice() {
+        return vec![Run::of_one(*piece)];
+    }
+    pieces.sort_unstable_by_key(|piece| (piece.pointer().address, piece.offset()));
+    pieces.dedup();
     let mut runs: Vec<Run> = Vec::new();
-    for pointer in pointers {
+    for piece in pieces {
         match runs.last_mut() {
             Some(run)
-                if run.pointers[0].address == pointer.address
-                    && pointer.offset >= run.end
-                    && pointer.offset - run.end <= GAP_SIZE_MAX =>
+                if run.pieces[0].pointer().address == piece.pointer().address
+                    && piece.offset() >= run.end
+                    && piece.offset() - run.end <= GAP_SIZE_MAX =>
             {
-                run.end = pointer.offset + pointer.length;
-                run.pointers.push(pointer);
+                run.end = piece.offset() + piece.length();
+                run.pieces.push(piece);
             }
-            _ => runs.push(Run { end: pointer.offset + pointer.length, pointers: vec![pointer] }),
+            _ => runs.push(Run::of_one(piece)),
         }
     }
     runs
 }
 
 impl Volume {
-    /// Brings frames into memory and returns those of `pointers` in order.
+    /// Brings a frame into memory.
+    ///
+    /// # Suspends
+    ///
+    /// Until it is here.
+    pub(super) fn fetch_frame(&self, pointer: &Pointer) -> Result<Bytes, Errno> {
+        self.fetch_pieces(&[Piece::from(*pointer)])?.pop().ok_or(Errno::EIO)
+    }
+
+    /// Brings frames and segments into memory and returns their contents in order.
     ///
     /// # Suspends
     ///
     /// Until they are here.
-    pub(super) fn fetch_frames(&self, pointers: &[Pointer]) -> Result<Vec<Bytes>, Errno> {
-        let mut found: Vec<Option<Bytes>> = vec![None; pointers.len()];
+    pub(super) fn fetch_pieces(&self, pieces: &[Piece]) -> Result<Vec<Bytes>, Errno> {
+        let mut found: Vec<Option<Bytes>> = vec![None; pieces.len()];
         loop {
             let mut wanted = Vec::new();
             let mut waiting = None;
             {
                 let mut state = self.state.borrow_mut();
-                for (pointer, found) in pointers.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
-                    *found = state.cache.frame(pointer);
+                for (piece, found) in pieces.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                    *found = state.cache.piece(piece);
                     if found.is_none() {
-                        match self.in_flight.of(pointer) {
+                        match self.in_flight.of(piece) {
                             Some(signal) => waiting = Some(signal),
-                            None => wanted.push(*pointer),
+                            None => wanted.push(*piece),
                         }
                     }
                 }
             }
             if !wanted.is_empty() {
                 // Straight from the fetch, as a small cache may have let go of the first when the last comes in.
-                for (pointer, bytes) in self.fetch(ChunkKind::Frame, wanted)? {
+                for (piece, bytes) in self.fetch(ChunkKind::Frame, wanted)? {
                     if let Cached::Frame(bytes) = bytes {
-                        for (wanted, found) in pointers.iter().zip(&mut found) {
-                            if ChunkId::from(wanted) == ChunkId::from(&pointer) {
+                        for (wanted, found) in pieces.iter().zip(&mut found) {
+                            if *wanted == piece {
                                 *found = Some(bytes.clone());
                             }
                         }
@@ -145,10 +170,11 @@ impl Volume {
             if let Some(node) = self.state.borrow_mut().cache.node(pointer) {
                 return Ok(node);
             }
-            match self.in_flight.of(pointer) {
+            let piece = Piece::from(*pointer);
+            match self.in_flight.of(&piece) {
                 Some(signal) => signal.wait(),
                 None => {
-                    return match self.fetch(ChunkKind::Node, vec![*pointer])?.pop() {
+                    return match self.fetch(ChunkKind::Node, vec![piece])?.pop() {
                         Some((_, Cached::Node(node))) => Ok(node),
                         _ => Err(Errno::EIO),
                     };
@@ -158,19 +184,20 @@ impl Volume {
     }
 
     /// Starts fetching `pointers` in the background.
-    pub(super) fn fetch_ahead(&self, mut pointers: Vec<Pointer>) {
-        pointers.retain(|pointer| self.in_flight.of(pointer).is_none());
-        let Some(volume) = self.me.upgrade().filter(|_| !pointers.is_empty()) else { return };
+    pub(super) fn fetch_ahead(&self, pointers: Vec<Pointer>) {
+        let mut pieces: Vec<Piece> = pointers.into_iter().map(Piece::from).collect();
+        pieces.retain(|piece| self.in_flight.of(piece).is_none());
+        let Some(volume) = self.me.upgrade().filter(|_| !pieces.is_empty()) else { return };
         reactor::spawn(move || {
             // Only a guess: who really needs it will see the error.
-            let _ = volume.fetch(ChunkKind::Frame, pointers);
+            let _ = volume.fetch(ChunkKind::Frame, pieces);
         });
     }
 
-    /// Fetches chunks, one request a run, all requests at once, and puts them into the cache.
-    fn fetch(&self, kind: ChunkKind, pointers: Vec<Pointer>) -> Result<Vec<(Pointer, Cached)>, Errno> {
-        let _claim = self.in_flight.claim(&pointers);
-        let runs = runs(pointers);
+    /// Fetches chunks and segments, one request a run, all requests at once, and puts them into the cache.
+    fn fetch(&self, kind: ChunkKind, pieces: Vec<Piece>) -> Result<Vec<(Piece, Cached)>, Errno> {
+        let _claim = self.in_flight.claim(&pieces);
+        let runs = runs(pieces);
         if let [run] = runs.as_slice() {
             return self.fetch_run(kind, run);
         }
@@ -185,25 +212,24 @@ impl Volume {
         Ok(all)
     }
 
-    fn fetch_one_by_one(&self, kind: ChunkKind, run: &Run) -> Result<Vec<(Pointer, Cached)>, Errno> {
-        let mut all = Vec::with_capacity(run.pointers.len());
-        for pointer in &run.pointers {
-            let alone = Run { pointers: vec![*pointer], end: pointer.offset + pointer.length };
-            all.extend(self.fetch_run(kind, &alone)?);
+    fn fetch_one_by_one(&self, kind: ChunkKind, run: &Run) -> Result<Vec<(Piece, Cached)>, Errno> {
+        let mut all = Vec::with_capacity(run.pieces.len());
+        for piece in &run.pieces {
+            all.extend(self.fetch_run(kind, &Run::of_one(*piece))?);
         }
         Ok(all)
     }
 
-    fn fetch_run(&self, kind: ChunkKind, run: &Run) -> Result<Vec<(Pointer, Cached)>, Errno> {
-        let first = run.pointers[0];
+    fn fetch_run(&self, kind: ChunkKind, run: &Run) -> Result<Vec<(Piece, Cached)>, Errno> {
+        let first = run.pieces[0];
         debug_assert!(run.end as usize <= OBJECT_SIZE_MAX * 2);
         let deadline = reactor::now() + self.options.sync_patience;
         let mut back_off = BackOff::new();
         let sealed = loop {
-            match self.store.get(&Address(first.address), Some(first.offset..run.end)) {
+            match self.store.get(&Address(first.pointer().address), Some(first.offset()..run.end)) {
                 Ok(sealed) => break sealed,
                 // While nobody is there a part of them may be here, and who wants that waits for nobody.
-                Err(GetError::Unreachable { .. }) if run.pointers.len() > 1 && self.is_away() => {
+                Err(GetError::Unreachable { .. }) if run.pieces.len() > 1 && self.is_away() => {
                     return self.fetch_one_by_one(kind, run);
                 }
                 Err(GetError::Unreachable { .. })
@@ -212,7 +238,7 @@ impl Volume {
                     back_off.pause()
                 }
                 // Each of them may be here, and what lies between them not.
-                Err(GetError::NotHere(_)) if run.pointers.len() > 1 => {
+                Err(GetError::NotHere(_)) if run.pieces.len() > 1 => {
                     return self.fetch_one_by_one(kind, run);
                 }
                 // Nobody was asked just now: that they are away was told.
@@ -232,17 +258,17 @@ impl Volume {
         };
         let binding = Binding { kind, volume: self.state.borrow().charter.volume };
         let contents =
-            open_run(&binding, sealed, first.offset, &run.pointers).map_err(|error| damaged(&error))?;
+            open_run(&binding, sealed, first.offset(), &run.pieces).map_err(|error| damaged(&error))?;
         let mut result = Vec::with_capacity(contents.len());
-        for (pointer, content) in run.pointers.iter().zip(contents) {
+        for (piece, content) in run.pieces.iter().zip(contents) {
             let cached = match kind {
                 ChunkKind::Node => Cached::Node(Rc::new(
-                    Node::decode(content, pointer.address).map_err(|error| damaged(&error))?,
+                    Node::decode(content, piece.pointer().address).map_err(|error| damaged(&error))?,
                 )),
                 _ => Cached::Frame(content),
             };
-            self.state.borrow_mut().cache.insert(pointer, cached.clone());
-            result.push((*pointer, cached));
+            self.state.borrow_mut().cache.insert(*piece, cached.clone());
+            result.push((*piece, cached));
         }
         Ok(result)
     }
@@ -257,13 +283,11 @@ impl Nodes for CachedNodes<'_> {
     fn fetch(&self, pointers: &[Pointer]) -> Result<Vec<Rc<Node>>, Errno> {
         // Merging a large commit takes a while: others get their turn.
         reactor::yield_now();
-        let missing: Vec<Pointer> = {
+        let missing: Vec<Piece> = {
             let state = self.0.state.borrow();
-            pointers
-                .iter()
-                .filter(|pointer| !state.cache.contains(pointer) && self.0.in_flight.of(pointer).is_none())
-                .copied()
-                .collect()
+            let missing = pointers.iter().filter(|pointer| !state.cache.contains(pointer));
+            let pieces = missing.map(|pointer| Piece::from(*pointer));
+            pieces.filter(|piece| self.0.in_flight.of(piece).is_none()).collect()
         };
         if missing.len() > 1 {
             // In parallel; what does not stay in the cache is fetched again below, one by one.

@@ -92,7 +92,7 @@ impl Volume {
             } else if packer.is_named(&location) {
                 let pointer = packer.pointer(&location);
                 if let Some(Change::Frame(bytes)) = delta.remove(&key) {
-                    state.cache.insert(&pointer, Cached::Frame(bytes));
+                    state.cache.insert(pointer, Cached::Frame(bytes));
                 }
                 delta.insert(key, Change::Stored(pointer));
             }

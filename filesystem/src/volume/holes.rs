@@ -51,7 +51,8 @@ impl State {
                     None => Before::Hole,
                     Some(Change::Frame(frame)) => Before::Content(frame),
                     Some(Change::Stored(pointer)) => {
-                        Before::Content(state.cache.frame(&pointer).ok_or(Stop::Frame(pointer))?)
+                        let frame = state.cache.frame(&pointer);
+                        Before::Content(frame.ok_or_else(|| Stop::Frame(Box::new(pointer)))?)
                     }
                     Some(_) => return Err(Errno::EIO.into()),
                 },

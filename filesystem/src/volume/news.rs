@@ -26,7 +26,7 @@ const SINGLE_COUNT_MAX: usize = 100_000;
 enum Item {
     Single(Invalidation),
     /// All that differs between two trees.
-    Between(Option<Pointer>, Option<Pointer>),
+    Between(Box<(Option<Pointer>, Option<Pointer>)>),
     /// All that the kernel refers to.
     Everything,
 }
@@ -60,7 +60,7 @@ impl News {
         let mut queue = self.queue.borrow_mut();
         queue.extend(singles.into_iter().map(Item::Single));
         if from != to {
-            queue.push_back(Item::Between(from, to));
+            queue.push_back(Item::Between(Box::new((from, to))));
         }
         shorten(&mut queue);
         drop(queue);
@@ -113,12 +113,12 @@ fn shorten(queue: &mut VecDeque<Item>) {
         queue.push_back(Item::Everything);
     } else if pairs > PAIR_COUNT_MAX {
         let mut ends = queue.iter().filter_map(|item| match item {
-            Item::Between(from, to) => Some((*from, *to)),
+            Item::Between(trees) => Some(**trees),
             _ => None,
         });
         if let (Some((from, _)), Some((_, to))) = (ends.next(), ends.next_back()) {
             queue.retain(|item| !between(item));
-            queue.push_back(Item::Between(from, to));
+            queue.push_back(Item::Between(Box::new((from, to))));
         }
     }
 }
@@ -158,7 +158,8 @@ impl Volume {
             let next = news.queue.borrow_mut().pop_front();
             match next {
                 Some(Item::Single(piece)) => return Some(self.numbered(piece)),
-                Some(Item::Between(from, to)) => {
+                Some(Item::Between(trees)) => {
+                    let (from, to) = *trees;
                     news.is_walking.set(true);
                     news.last.set(None);
                     *news.walk.borrow_mut() = Some(Difference::new(from, to, &Key::Snapshot(0)));
@@ -206,7 +207,7 @@ mod tests {
         let queue = news.queue.borrow();
         let pairs: Vec<_> = (queue.iter())
             .filter_map(|item| match item {
-                Item::Between(from, to) => Some((*from, *to)),
+                Item::Between(trees) => Some(**trees),
                 _ => None,
             })
             .collect();

@@ -37,13 +37,13 @@ impl Volume {
             .parts
             .iter()
             .filter_map(|part| match part {
-                Part::Stored { pointer, .. } => Some(*pointer),
+                Part::Stored { piece, .. } => Some(**piece),
                 Part::Ready(_) => None,
             })
             .collect();
         let mut fetched = match wanted.is_empty() {
             true => Vec::new(),
-            false => self.fetch_frames(&wanted)?,
+            false => self.fetch_pieces(&wanted)?,
         }
         .into_iter();
         let mut bytes = ReadBytes::new();

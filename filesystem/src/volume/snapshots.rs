@@ -27,8 +27,8 @@ pub use restore::{RestoreError, Restored};
 pub use versions::FileState;
 
 use super::Volume;
-use super::state::{Change, Delta, State, Step};
-use crate::access::{AUTHOR_SIZE_MAX, Features};
+use super::state::{Change, State, Step};
+use crate::access::AUTHOR_SIZE_MAX;
 use crate::calendar::Civil;
 use crate::errno::Errno;
 use crate::format::{Key, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name};
@@ -233,14 +233,6 @@ impl Volume {
         let name = name.to_owned().into();
         let pieces = [Invalidation::Inode(past::DIRECTORY), Invalidation::Entry(past::DIRECTORY, name)];
         self.news.push((None, None), pieces);
-    }
-
-    /// Has the next root say what the changes of `delta` need.
-    pub(super) fn note_features(&self, delta: &Delta) {
-        let (from, end) = snapshot_range();
-        if delta.changes.range(from..end).next().is_some() {
-            self.state.borrow_mut().charter.features.incompatible |= Features::SNAPSHOTS;
-        }
     }
 }
 

@@ -105,9 +105,9 @@ pub(crate) enum Stop {
     /// The answer is this error.
     Errno(Errno),
     /// Fetch this node and ask again.
-    Node(Pointer),
+    Node(Box<Pointer>),
     /// Fetch this frame and ask again.
-    Frame(Pointer),
+    Frame(Box<Pointer>),
     /// A merge is under way: wait for its end and ask again.
     Merging,
     /// Remove the dead frames of this inode below this one, and ask again.

@@ -227,9 +227,9 @@ impl Volume {
         let Change::Stored(pointer) = &change else { return change };
         let here = self.state.borrow_mut().cache.frame(pointer);
         let content = here.or_else(|| {
-            let fetched = if is_given.get() { self.fetch_frames(&[*pointer]) } else { return None };
+            let fetched = if is_given.get() { self.fetch_frame(pointer) } else { return None };
             is_given.set(fetched.is_ok());
-            fetched.ok()?.pop()
+            fetched.ok()
         });
         content.map_or(change, Change::Frame)
     }

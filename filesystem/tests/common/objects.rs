@@ -31,7 +31,7 @@ impl Counted {
             match Key::decode(&node.shared_key(index)) {
                 Some(Key::Extent(..)) if node.value(index).first() != Some(&2) => {
                     // What a later version sealed in its own way, it counts in its own way.
-                    let Some(0) = node.value(index).get(1) else { continue };
+                    let Some(0 | 0x40 | 0x50 | 0x60) = node.value(index).get(1) else { continue };
                     let pointer = Pointer::decode(node.value(index), node.home()).expect("an extent");
                     self.point_to(&pointer);
                     self.extents.push(pointer);
@@ -55,7 +55,8 @@ pub(crate) fn count(store: &MemoryBlockStore, root: &Root) -> Counted {
         let range = pointer.offset..pointer.offset + pointer.length;
         let sealed: Bytes = store.get(&Address(pointer.address), Some(range)).expect("a node is there");
         let binding = Binding { kind: ChunkKind::Node, volume: root.charter.volume };
-        let bytes = open_run(&binding, sealed, pointer.offset, &[pointer]).expect("it opens").remove(0);
+        let bytes =
+            open_run(&binding, sealed, pointer.offset, &[pointer.into()]).expect("it opens").remove(0);
         let node = Node::decode(bytes, pointer.address).expect("it is a node");
         match node.level() {
             0 => counted.take_leaf(&node),

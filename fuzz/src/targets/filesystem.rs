@@ -7,8 +7,8 @@ use ::filesystem::access::list::AccessList;
 use ::filesystem::access::{Charter, Extension, Features, Root, SpaceLink};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
 use ::filesystem::format::{
-    EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Pointer, SessionRecord,
-    SnapshotRecord, Truncation, VolumeId, WriterRecord,
+    EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Piece, Pointer,
+    SessionRecord, SnapshotRecord, Tags, Truncation, VolumeId, WriterRecord,
 };
 use ::filesystem::fuse::request::Request;
 use ::filesystem::operations::Time;
@@ -18,8 +18,15 @@ use ::reactor::crypto::{Identity, X25519Public};
 
 use crate::Target;
 
-const POINTER: Pointer =
-    Pointer { address: [1; 32], offset: 2, length: 64, size: 5, birth: 6, key: [7; 32], tag: [8; 16] };
+const POINTER: Pointer = Pointer {
+    address: [1; 32],
+    offset: 2,
+    length: 64,
+    size: 5,
+    birth: 6,
+    key: [7; 32],
+    tags: Tags::whole([8; 16]),
+};
 const NODE: Binding = Binding { kind: ChunkKind::Node, volume: VolumeId([7; 16]) };
 
 /// A tree node, and all that is read from one.
@@ -124,13 +131,24 @@ pub const CHUNK: Target = Target {
     name: "chunk",
     body: |data| {
         let mut sealed = data.to_vec();
-        let _ = chunk::open_in_place(&NODE, &mut sealed, &[5; 32], &[6; 16]);
+        let _ = chunk::open_in_place(&NODE, &mut sealed, &POINTER.into());
+        // As if a pointer of these very bytes had led here, to all of it or to a part.
+        if let Some(pointer) = Pointer::decode(data, &[3; 32]) {
+            let end = pointer.size as usize;
+            for piece in Piece::covering(&pointer, end / 2, end / 2 + 1).chain([pointer.into()]) {
+                let _ = chunk::open_run(&NODE, Bytes::copy_from_slice(data), pointer.offset, &[piece]);
+            }
+        }
         let _ = chunk::open_with_nonce_in_place(&NODE, &mut data.to_vec(), &[5; 32], &[0; 12]);
     },
     seeds: || {
         let mut sealed = Vec::new();
         chunk::seal_with_nonce_into(&mut sealed, &NODE, b"content of a node", &[5; 32], &[0; 12]);
-        vec![sealed]
+        let mut frame = Vec::new();
+        let mut segments = Vec::new();
+        let tags = chunk::seal_segments_into(&mut segments, &NODE, 6, &[5; 20_000], &[7; 32]);
+        Pointer { length: segments.len() as u32, size: 20_000, tags, ..POINTER }.encode(false, &mut frame);
+        vec![sealed, frame]
     },
 };
 

@@ -36,7 +36,7 @@ impl Objects {
         }
         let object = self.objects.borrow()[&pointer.address].clone();
         let binding = Binding { kind: ChunkKind::Node, volume: VOLUME };
-        let bytes = open_run(&binding, object, 0, &[*pointer]).unwrap().remove(0);
+        let bytes = open_run(&binding, object, 0, &[(*pointer).into()]).unwrap().remove(0);
         let node = Rc::new(Node::decode(bytes, pointer.address).unwrap());
         self.nodes.borrow_mut().insert(*pointer, node.clone());
         node
