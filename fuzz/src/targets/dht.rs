@@ -101,7 +101,8 @@ pub const BLOCK: Target = Target {
             let proof = prove_range(&tag, 70_000, &covered, &content[32_768..65_536], &hashes);
             let numbers = [70_000u32, 40_000, 40_001].map(u32::to_le_bytes);
             let proof: Vec<u8> = proof.iter().flat_map(|hash| hash.0).collect();
-            [&[proof.len() as u8 / 32][..], &address.0, numbers.as_flattened(), &proof, &content[..4096]].concat()
+            [&[proof.len() as u8 / 32][..], &address.0, numbers.as_flattened(), &proof, &content[..4096]]
+                .concat()
         };
         [100, 70_000]
             .map(|length| {
@@ -119,9 +120,8 @@ fn verify_answer(data: &[u8]) {
     let Some((count, rest)) = data.split_first() else { return };
     let Some((address, rest)) = rest.split_first_chunk::<32>() else { return };
     let Some((numbers, rest)) = rest.split_first_chunk::<12>() else { return };
-    let [length, start, end] = [0, 4, 8].map(|at| {
-        u32::from_le_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]])
-    });
+    let [length, start, end] = [0, 4, 8]
+        .map(|at| u32::from_le_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]));
     let Some((proof, slices)) = rest.split_at_checked(usize::from(*count) * 32) else { return };
     let proof: Vec<GroupHash> = proof.as_chunks().0.iter().map(|hash| GroupHash(*hash)).collect();
     let tag = OwnerTag([9; 32]);

@@ -7,8 +7,8 @@ use ::filesystem::access::list::AccessList;
 use ::filesystem::access::{Charter, Extension, Features, Root, SpaceLink};
 use ::filesystem::chunk::{self, Binding, ChunkKind};
 use ::filesystem::format::{
-    EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Piece, Pointer,
-    SessionRecord, SnapshotRecord, Tags, Truncation, VolumeId, WriterRecord,
+    EntryRecord, InodeRecord, Key, ObjectChanges, ObjectRecord, Orphan, Piece, Pointer, SessionRecord,
+    SnapshotRecord, Tags, Truncation, VolumeId, WriterRecord,
 };
 use ::filesystem::fuse::request::Request;
 use ::filesystem::operations::Time;
