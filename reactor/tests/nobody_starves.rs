@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::net::{Duplex, UdpSocket, UnixStream};
+use reactor::net::{Duplex, LineReader, UdpSocket, UnixStream};
 use reactor::sync::{Mutex, Semaphore, channel};
 use reactor::{after, now, run, select, select_timeout, sleep, sleep_until, spawn, timeout, yield_now};
 
@@ -163,6 +163,25 @@ fn calls_that_move_much_are_followed_by_others_turns_sooner() {
             }
         });
         assert!(longest <= BYTES_OF_A_TURN, "a socket: {} MiB in one turn", longest >> 20);
+    });
+}
+
+#[test]
+fn lines_that_have_come_already_are_followed_by_others_turns() {
+    run(|| {
+        let done = Rc::new(Cell::new(0));
+        let (near, far) = reactor::net::pipe(64 << 10);
+        let longest = longest_turn(&done, || {
+            let mut lines = LineReader::new(&far, 100);
+            for _ in 0..10 {
+                near.write_slices(&mut [IoSlice::new(&[b'\n'; 8 << 10])]).unwrap();
+                for _ in 0..8 << 10 {
+                    assert_eq!(lines.next_line().unwrap(), Some(&b"\n"[..]));
+                    done.set(done.get() + 1);
+                }
+            }
+        });
+        assert!(longest <= CALLS_BETWEEN_TURNS, "{longest} lines between two turns");
     });
 }
 

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::io::{self, BufRead as _, ErrorKind};
 
 use super::Duplex;
+use crate::coroutine;
 
 /// Size of a buffer at first: what `std::io::BufReader` has too.
 const BUFFER_SIZE_BYTES: usize = 8 * 1024;
@@ -66,7 +67,7 @@ impl<'a, D: Duplex + ?Sized> LineReader<'a, D> {
     ///
     /// Until the line has come.
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
-        let mut searched = self.begin;
+        let (mut searched, mut has_come) = (self.begin, true);
         loop {
             let mut line_end = searched + until_newline(&self.buffer[searched..self.end]);
             let is_whole = line_end > searched && self.buffer[line_end - 1] == b'\n';
@@ -78,6 +79,7 @@ impl<'a, D: Duplex + ?Sized> LineReader<'a, D> {
             }
             if !is_whole {
                 let held = self.end - self.begin;
+                has_come = false;
                 if self.receive()? {
                     searched = self.begin + held;
                     continue;
@@ -87,6 +89,10 @@ impl<'a, D: Duplex + ?Sized> LineReader<'a, D> {
                 }
                 // It may have been moved in the buffer.
                 line_end = self.end;
+            }
+            if has_come {
+                // One more call that needs no wait: bare newlines must not hold the thread.
+                coroutine::spend();
             }
             let begin = std::mem::replace(&mut self.begin, line_end);
             return Ok(Some(&self.buffer[begin..line_end]));
