@@ -43,7 +43,7 @@ fn settled(mapper: &Mapper) -> Result<Mapping, Why> {
 /// Runs `story` on a machine in the same network as a router that does as it is told.
 fn at_home(link: Link, speaks: Speaks, story: impl Fn(&Router) + Clone + Send + 'static) {
     for seed in 0..8 {
-        let (link, story) = (link.clone(), story.clone());
+        let (link, story) = (link, story.clone());
         sim::run(seed, SimConfig::default(), move |world: &World| {
             world.link_all(link);
             let [home, host] = ["router", "host"].map(|name| world.host(name));

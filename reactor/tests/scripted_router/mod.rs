@@ -35,6 +35,9 @@ pub(crate) enum Speaks {
 #[derive(Clone)]
 pub(crate) struct Router(Rc<Inner>);
 
+/// The port outside, until when (for ever, if `None`), and the nonce of who asked.
+type Mapping = (u16, Option<Instant>, [u8; 12]);
+
 struct Inner {
     own: Ipv4Addr,
     host: Ipv4Addr,
@@ -44,7 +47,7 @@ struct Inner {
     begun: Cell<Instant>,
     has_wild_clock: Cell<bool>,
     flood: Cell<usize>,
-    mapped: RefCell<BTreeMap<Port, (u16, Option<Instant>, [u8; 12])>>,
+    mapped: RefCell<BTreeMap<Port, Mapping>>,
     asked_count: Cell<usize>,
     map_count: Cell<usize>,
 }

@@ -99,7 +99,7 @@ mod tests {
     fn elements_and_text_are_told_and_all_else_is_passed_over() {
         let document = "<?xml version=\"1.0\"?><!-- <a> --><!DOCTYPE x>\n<s:root xmlns:s='u'> <a b='c'> text </a>\
             <e/><![CDATA[ <raw> ]]></s:root>";
-        let all: Vec<Token> = Tokens::of(document).collect();
+        let all: Vec<Token<'_>> = Tokens::of(document).collect();
         let expected = [
             Token::Open("root"),
             Token::Open("a"),
@@ -122,8 +122,8 @@ mod tests {
     fn what_is_cut_off_ends_where_it_can_not_be_read_on() {
         let document = "<a>x</a><!-- y --><![CDATA[z]]><b/>";
         for size in 0..document.len() {
-            let whole: Vec<Token> = Tokens::of(document).collect();
-            let part: Vec<Token> = Tokens::of(&document[..size]).collect();
+            let whole: Vec<Token<'_>> = Tokens::of(document).collect();
+            let part: Vec<Token<'_>> = Tokens::of(&document[..size]).collect();
             assert!(whole.starts_with(&part), "{size}: {part:?}");
         }
     }
