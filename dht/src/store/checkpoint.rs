@@ -6,7 +6,7 @@
 //! | header | bytes | |
 //! | --- | --- | --- |
 //! | 0 | 8 | `HYPHAIDX` |
-//! | 8 | 4 | version, 2 |
+//! | 8 | 4 | version, 3 |
 //! | 12 | 4 | number of the segment |
 //! | 16 | 8 | salt of the store |
 //! | 24 | 4 | end of the segment: behind its last record |
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn an_entry_lies_byte_by_byte_as_documented() {
         let bytes = encode(3, 7, &listing());
-        assert_eq!(bytes[..16], *b"HYPHAIDX\x02\0\0\0\x03\0\0\0");
+        assert_eq!(bytes[..16], *b"HYPHAIDX\x03\0\0\0\x03\0\0\0");
         assert_eq!(bytes[16..32], [7, 0, 0, 0, 0, 0, 0, 0, 0x88, 0x13, 0, 0, 3, 0, 0, 0]);
         let entry = &bytes[64 + 64..64 + 128];
         assert_eq!(
