@@ -18,7 +18,7 @@ use reactor::crypto::aead::{self, Key};
 use reactor::random;
 
 use crate::format::{
-    OBJECT_SIZE_MAX, Piece, Pointer, SEAL_OVERHEAD, Tags, VolumeId, encoded_size, padded_size,
+    BIRTH_MAX, OBJECT_SIZE_MAX, Piece, Pointer, SEAL_OVERHEAD, Tags, VolumeId, encoded_size, padded_size,
 };
 
 /// What a chunk holds. It is authenticated, so that a frame can never be taken for a node.
@@ -62,7 +62,8 @@ impl Binding {
     fn segment_bytes(&self, birth: u64) -> [u8; 24] {
         let mut bytes = [0; 24];
         bytes[..18].copy_from_slice(&self.bytes());
-        bytes[18..].copy_from_slice(&birth.to_le_bytes()[..6]);
+        // As the pointer has it.
+        bytes[18..].copy_from_slice(&birth.min(BIRTH_MAX).to_le_bytes()[..6]);
         bytes
     }
 }
@@ -239,7 +240,8 @@ pub fn open_run(
         let at = piece.offset().checked_sub(start).ok_or(Damaged)? as usize;
         let sealed = buffer.get_mut(at..at.saturating_add(piece.length() as usize)).ok_or(Damaged)?;
         let content = at..at + (piece.size() as usize).min(sealed.len());
-        opened.push(if content.len() * 2 < run_length {
+        // A segment always: it may be all of the run, and yet lie in a larger buffer.
+        opened.push(if piece.is_segment() || content.len() * 2 < run_length {
             let mut copy = BytesMut::from(&*sealed);
             open_in_place(binding, &mut copy, piece)?;
             copy.truncate(content.len());

@@ -61,7 +61,7 @@ pub const NAME_HASH_BITS: u32 = 56;
 /// What sealing adds to a padded record, which no pointer describes: its length and GCM's tag.
 pub const SEAL_OVERHEAD: usize = 4 + 16;
 /// A birth has 48 bits: enough for a commit each microsecond for nine years.
-const BIRTH_MAX: u64 = (1 << 48) - 1;
+pub(crate) const BIRTH_MAX: u64 = (1 << 48) - 1;
 
 /// Returns the size that content of `size` bytes is padded to: at most an eighth more, so that sizes tell little.
 pub fn padded_size(size: usize) -> usize {

@@ -91,6 +91,37 @@ fn a_small_part_of_a_run_does_not_keep_the_run() {
 }
 
 #[test]
+fn a_segment_keeps_nothing_of_the_buffer_that_it_came_in() {
+    let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
+    let location = packer.append(ChunkKind::Frame, &[1; 32 * 1024]);
+    packer.close();
+    let (_, object) = packer.take_ready().remove(0);
+    let segment = Piece::covering(&packer.pointer(&location), 4096, 8192).next().unwrap();
+    // All that was asked for, in the piece of a cache's disk that has it.
+    let from = segment.offset() as usize;
+    let sealed = object.slice(from..from + segment.length() as usize);
+    let whole = object.as_ptr_range();
+    drop(object);
+    let opened = open_run(&FRAME, sealed, segment.offset(), &[segment]).unwrap();
+    assert_eq!(opened[0].as_ref(), [1; 4096].as_slice());
+    assert!(!whole.contains(&opened[0].as_ptr()));
+}
+
+#[test]
+fn what_is_sealed_under_a_version_beyond_what_a_pointer_says_opens_by_its_pointer() {
+    let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, BIRTH_MAX + 6);
+    let location = packer.append(ChunkKind::Frame, &[1; 9000]);
+    packer.close();
+    let (_, object) = packer.take_ready().remove(0);
+    let pointer = packer.pointer(&location);
+    let mut encoded = Vec::new();
+    pointer.encode(false, &mut encoded);
+    let read = Pointer::decode(&encoded, &[0; 32]).unwrap();
+    assert_eq!(read.birth, BIRTH_MAX);
+    assert_eq!(open_run(&FRAME, object, 0, &[read.into()]).unwrap()[0].as_ref(), [1; 9000].as_slice());
+}
+
+#[test]
 fn a_full_frame_is_whole_groups_of_the_store() {
     let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
     for _ in 0..40 {

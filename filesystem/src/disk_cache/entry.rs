@@ -109,7 +109,11 @@ impl Extent {
         }
         let skipped = (range.start - self.start) as usize - first * PIECE_SIZE;
         let length = (range.end - range.start) as usize;
-        Some(Bytes::from(bytes).slice(skipped..skipped + length))
+        // Whoever keeps a small part must not keep all that was read for it.
+        Some(match length * 2 < bytes.len() {
+            true => Bytes::copy_from_slice(&bytes[skipped..skipped + length]),
+            false => Bytes::from(bytes).slice(skipped..skipped + length),
+        })
     }
 
     fn pieces(&self, range: &Range<u32>) -> Range<usize> {

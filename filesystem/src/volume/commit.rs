@@ -172,7 +172,7 @@ impl Volume {
             return Ok(());
         }
         self.check_numbers(&delta.born)?;
-        self.note_features(&delta);
+        self.note_features(&delta, !last.is_empty());
         *self.kept.borrow_mut() = self.brought_back(&delta);
         let sessions =
             intent.map_or_else(Changes::new, |intent| self.lease.session.borrow().changes(intent, true));

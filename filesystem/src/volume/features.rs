@@ -8,14 +8,16 @@ use crate::access::Features;
 use crate::format::INLINE_SIZE_MAX;
 
 impl Volume {
-    /// Has the next root say what the changes of `delta` need.
-    pub(super) fn note_features(&self, delta: &Delta) {
+    /// Has the next root say what the changes of `delta` need, and whether frames were sealed for it that the delta does not tell
+    /// of yet (`has_sealed`), because they lie in an object that is still open.
+    pub(super) fn note_features(&self, delta: &Delta, has_sealed: bool) {
         let flags = &mut self.state.borrow_mut().charter.features.incompatible;
         let (from, end) = snapshot_range();
         if delta.changes.range(from..end).next().is_some() {
             *flags |= Features::SNAPSHOTS;
         }
-        if *flags & Features::SEGMENTS == 0 && delta.changes.values().any(is_segmented) {
+        let is_new = *flags & Features::SEGMENTS == 0;
+        if is_new && (has_sealed || delta.changes.values().any(is_segmented)) {
             *flags |= Features::SEGMENTS;
         }
     }
