@@ -19,6 +19,9 @@ use crate::volume::{Options, Volume};
 const CACHE_BYTES: usize = 16 << 20;
 /// Nor more than this part of what the volume itself keeps: so many are open at most (see `past`).
 const VIEW_SHARE: usize = 8;
+/// But as much as the nodes take on the way to a key, and some beside them, where the volume itself has that: with less, each
+/// that is fetched makes another go that is needed too, for ever.
+const CACHE_BYTES_MIN: usize = 128 << 10;
 
 impl Volume {
     /// Returns the volume as it was at a snapshot. It shares nothing with this one but the store.
@@ -34,7 +37,8 @@ impl Volume {
         let (tree, version): (Pointer, u64) = (snapshot.record.tree, snapshot.record.version);
         let charter = self.state.borrow().charter.clone();
         let (store, keys) = (self.store.clone(), self.keys.clone());
-        let cache_bytes = self.state.borrow().cache.size_bytes_max() / VIEW_SHARE;
+        let own = self.state.borrow().cache.size_bytes_max();
+        let cache_bytes = (own / VIEW_SHARE).max(CACHE_BYTES_MIN.min(own));
         let options = Options { cache_bytes, ..self.options.clone() };
         Volume::view_of(store, keys, &options, charter, (Some(tree), version))
     }
