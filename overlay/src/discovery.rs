@@ -6,9 +6,11 @@
 //! since they met, without anything outside.
 //!
 //! What a network of strangers can do with it: learn that this program runs on this machine, since the packets go to a group and a
-//! port of its own; neither in which network, nor whose it is. What it can make us do is bounded: [`READS_MAX`] packets a second
+//! port of its own; not whose it is, nor by the packets themselves in which network. What it can make us do is bounded: [`READS_MAX`] packets a second
 //! are looked at, [`VERDICTS_MAX`] of those that open have their signatures checked, one dial a member in [`DIAL_GAP`], of
-//! [`DIALLED_MAX`] members at most. An answer is no longer than what asks for it, and goes only to members.
+//! [`DIALLED_MAX`] members at most. An answer is no longer than what asks for it, and goes where a member's packet came from. A
+//! stranger may have recorded that and send it again, also as if from another address: so he learns who answers, which is which
+//! machines belong together, and has them send a packet, or dial, there.
 //!
 //! What it is not: a way beyond one's own network (packets to the group are not passed on), or for IPv6.
 

@@ -261,7 +261,8 @@ impl Node {
     }
 
     /// Has the router before this machine let members in, from now on and until we stop: to where we listen, which our record
-    /// says then, and to where we are reached by our id. Nothing is asked of it by who listens to this machine only.
+    /// says then, and to where we are reached by our id. Nothing is asked of it by who listens to this machine only and
+    /// knows of no relay elsewhere.
     ///
     /// # Suspends
     /// Never.

@@ -2,8 +2,7 @@
 //! members are reached by their ids, which they are told of as of our other addresses.
 //!
 //! The carrier is [`reactor::nat::mapping`]. This file says which ports of ours are to be mapped, what others see of our address,
-//! and who is told what comes of it. Nothing is mapped for who listens to this machine only, nor before there is a relay that
-//! could tell where we are.
+//! and who is told what comes of it. Nothing is mapped for who listens to this machine only and knows of no relay elsewhere.
 //!
 //! An outside address is told when the relays that see us agree with the router about it, or when none has said where it sees us
 //! within [`SEEN_WITHIN`]: then nobody can be sent there who would not have been told by the router's word alone.
