@@ -69,8 +69,8 @@ fn the_owner_has_every_byte_back_from_a_thief_of_a_writers_key() {
     (0..8).for_each(|number| write(&drive.join(format!("file {number}")), number));
 
     thief::destroy_as_a_writer(&home, &bob, 30);
-    // In the owner's drive nothing is left, or it can't even be looked at.
-    eventually("the drive is empty", SOON, || fs::metadata(drive.join("file 0")).is_err());
+    // The drive that is mounted shows nothing any more if it saw a root before the last one, which is sealed to the thief: else what
+    // it had.
     // Blocks that were put a moment ago no word covers.
     std::thread::sleep(Duration::from_secs(11));
     thief::delete_as_the_drives_owner(&home);
