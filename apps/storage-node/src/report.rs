@@ -20,7 +20,7 @@ pub(crate) struct Report {
     pub(crate) process: u32,
     /// How long it has been up.
     pub(crate) uptime_s: u64,
-    /// How many blocks and registers its store has.
+    /// How many blocks, registers and words about them its store has.
     pub(crate) blocks: u64,
     /// How many blocks, and ranges of blocks, it has given to others since its start.
     pub(crate) served: u64,

@@ -91,6 +91,9 @@ pub struct Node {
     served: Cell<u64>,
 }
 
+/// How many keys are looked at together.
+const KEYS_PER_PAGE: usize = 1024;
+
 impl Node {
     /// A node named `own` that keeps what it is given in `store`.
     ///
@@ -147,10 +150,24 @@ impl Node {
         }
     }
 
-    /// How full the local store is.
+    /// How full the local store is, and how much it has that others ask for: neither its own notes nor what registers were count,
+    /// which each node keeps for itself. Looks at the keys of those.
     pub fn usage(&self) -> Usage {
         let usage = self.store.usage();
-        Usage { used_bytes: usage.disk_bytes, total_bytes: usage.total_bytes, block_count: usage.count }
+        let own_count: u64 = [Kind::NOTE, Kind::PAST].map(|kind| self.count(kind)).iter().sum();
+        let block_count = usage.count.saturating_sub(own_count);
+        Usage { used_bytes: usage.disk_bytes, total_bytes: usage.total_bytes, block_count }
+    }
+
+    fn count(&self, kind: Kind) -> u64 {
+        let (mut count, mut from) = (0, Some(Key::first(kind)));
+        while let Some(first) = from {
+            let page = self.store.keys(&first, KEYS_PER_PAGE);
+            let of_kind = page.iter().take_while(|key| key.kind == kind).count();
+            count += of_kind as u64;
+            from = page.last().filter(|_| of_kind == KEYS_PER_PAGE).and_then(Key::next);
+        }
+        count
     }
 
     /// How many blocks, and ranges of blocks, it has given to others since it was started.
