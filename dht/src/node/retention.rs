@@ -102,7 +102,7 @@ impl Node {
     /// If the store fails.
     ///
     /// # Suspends
-    /// As [`Node::promise_retention`].
+    /// For the disk: the first time, and when something has changed.
     pub(crate) fn look_at_retention(&self) -> Result<(), Refusal> {
         // As long as nobody has said anything, nothing is promised before something is deleted: the word may be on its way.
         self.wanted_retention().map_or(Ok(()), |wanted| self.note_retention(wanted).map(drop))
@@ -115,7 +115,7 @@ impl Node {
     /// If the store fails.
     ///
     /// # Suspends
-    /// As [`Node::promise_retention`].
+    /// For the disk: the first time, and when something has changed.
     pub fn retention(&self) -> Result<(u32, Option<(u32, u64)>), Refusal> {
         self.look_at_retention()?;
         let promise = self.promised_retention()?;

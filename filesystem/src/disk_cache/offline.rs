@@ -49,7 +49,7 @@ impl DiskCache {
     }
 
     /// Returns for how long no quorum of the drive's nodes has answered, if that is long enough to be called offline: by the clock on
-    /// the wall, for people. What is decided by it counts waking time only, see [`crate::silence`].
+    /// the wall, for people. What is decided by it counts waking time only, see `silence.rs`.
     pub fn offline_for(&self) -> Option<Duration> {
         let since = self.silence.borrow().offline_since()?;
         Some(self.told_since(since))

@@ -10,7 +10,7 @@
 //! refuses something. Whoever waits for nodes waits on then, but what is changed and has no close is journaled already, and
 //! so is, at the next look, what was changed before, unless it is much.
 //!
-//! Not here: what a cache on the disk makes of the same silence ([`crate::silence`], which also says from when on it is one).
+//! Not here: what a cache on the disk makes of the same silence (`silence.rs`, which also says from when on it is one).
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
