@@ -1,3 +1,5 @@
+//! What is sealed opens as it was, under its own key and binding only, and keeps nothing else alive.
+
 use super::*;
 
 const VOLUME: VolumeId = VolumeId([8; 16]);
