@@ -66,7 +66,7 @@ impl PortMapping {
     /// Gives up what is mapped.
     ///
     /// # Suspends
-    /// Until the router was told, for a second at most; not at all if nothing is mapped.
+    /// Until the router was told, for two seconds at most; not at all if nobody has mapped ports.
     pub(crate) fn close(&self) {
         // Nobody else has it any more: the coroutine has ended.
         if let Some(mapper) = self.mapper.take().and_then(Rc::into_inner) {

@@ -35,7 +35,7 @@ const REMEMBERED_MAX: usize = overlay::K;
 
 /// Where no way leads to anybody, those who answer in this machine's own network are waited for so long: a question, and a
 /// dial of a machine that has much else to do.
-const FOUND_WITHIN: Duration = Duration::from_secs(2);
+const FOUND_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a client needs to know before it connects. Plain data, so that it can go where the reactor runs.
 pub(crate) struct Settings {

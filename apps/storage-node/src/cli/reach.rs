@@ -7,7 +7,7 @@ use clap::Args;
 pub(crate) struct MappingOption {
     /// Do not ask this network's router to let members in (by PCP, NAT-PMP or UPnP). It is asked for its own ports only, and not
     /// by who listens on this machine alone and knows no relay elsewhere; at an orderly end what it let in is taken back, if it does so
-    /// within a second
+    /// within two seconds
     #[arg(long)]
     pub(crate) no_port_mapping: bool,
 }

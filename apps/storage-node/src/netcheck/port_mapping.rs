@@ -94,7 +94,7 @@ impl Trial {
     /// What came of it, now that it is known where relays see this machine.
     ///
     /// # Suspends
-    /// Until the port is given back, for a second at most.
+    /// Until the port is given back, for two seconds at most.
     pub(super) fn end(self, seen_as: &[SocketAddr]) -> Result<Mapping, String> {
         let seen = seen_as.iter().filter_map(|seen| match seen.ip().to_canonical() {
             IpAddr::V4(seen) => Some(seen),

@@ -14,6 +14,7 @@ use crate::clock::now;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::net::is_of_the_internet;
 use crate::random;
+use crate::scope;
 use crate::sync::Waiters;
 use crate::{Backoff, timeout};
 
@@ -30,8 +31,9 @@ const MISSES_MAX: u32 = 5;
 const PAUSE_FIRST: Duration = Duration::from_secs(10);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// How long giving up all mappings may take: what is left is over within an hour.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long giving up all mappings may take: two calls of a router by UPnP, which may be slow. What is left is over within an hour,
+/// or, at routers that know no end of mappings, stays.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A port that is to be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +168,7 @@ impl Mapper {
     /// Gives all mappings up.
     ///
     /// # Suspends
-    /// Until the router was told, for a second at most.
+    /// Until the router was told, for two seconds at most.
     pub fn close(self) {
         self.shared.is_ending.set(true);
         self.wish(&[]);
@@ -304,9 +306,7 @@ impl Shared {
         self.wish_again();
         let (mut check_at, mut misses) = (now() + CHECK_EVERY, 0);
         loop {
-            for (port, granted) in self.dropped.take() {
-                router.unmap(port, &granted);
-            }
+            self.give_back(&router);
             self.map_due(&mut router)?;
             if self.ports.borrow().is_empty() && self.dropped.borrow().is_empty() {
                 return Ok(());
@@ -336,6 +336,16 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Gives up what nobody wishes any more, all at once: whoever ends waits for it.
+    fn give_back(&self, router: &Router) {
+        let dropped = self.dropped.take();
+        scope(|s| {
+            for (port, granted) in &dropped {
+                s.spawn(move || router.unmap(*port, granted));
+            }
+        });
     }
 
     /// All is to be mapped anew.

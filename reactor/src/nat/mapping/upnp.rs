@@ -108,6 +108,11 @@ impl Upnp {
             Err(Why::Silent) => return None,
             _ => return Some(false),
         }
+        self.is_ours(own, port, granted)
+    }
+
+    /// Whether what is mapped to that outside port is ours; `None` if the router does not answer.
+    fn is_ours(&self, own: Ipv4Addr, port: Port, granted: &Granted) -> Option<bool> {
         match self.call(&Call::Entry { transport: port.transport, external: granted.external.port() }) {
             Ok(answer) => Some(igd::entry(&answer) == Some((own, port.number))),
             Err(Why::Refused { code: igd::NO_SUCH_ENTRY, .. }) => Some(false),
@@ -117,12 +122,12 @@ impl Upnp {
         }
     }
 
-    /// Gives a mapping up, if it is ours still.
+    /// Gives a mapping up, if it is ours still, whatever the router's outside address is by now.
     ///
     /// # Suspends
-    /// For some calls.
+    /// For two calls.
     pub(super) fn unmap(&self, own: Ipv4Addr, port: Port, granted: &Granted) {
-        if self.has(own, port, granted) == Some(true) {
+        if self.is_ours(own, port, granted) == Some(true) {
             let (transport, external) = (port.transport, granted.external.port());
             let _ = self.call(&Call::Delete { transport, external });
         }
