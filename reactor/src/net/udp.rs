@@ -152,7 +152,7 @@ impl UdpSocket {
         Ok(rustix::net::sendto(self.descriptor(), datagram, SendFlags::NOSIGNAL, &to)?)
     }
 
-    /// As [`UdpSocket::try_send_to`], no further than `hops` routers: a simulated network has none, and nothing arrives.
+    /// As [`UdpSocket::try_send_to`], no further than `hops` routers. Where it is simulated, it goes through its own router only.
     ///
     /// # Errors
     ///
@@ -162,8 +162,8 @@ impl UdpSocket {
     ///
     /// Never.
     pub(crate) fn try_send_near(&self, datagram: &[u8], to: SocketAddr, hops: u8) -> io::Result<usize> {
-        if self.simulated().is_some() {
-            return Ok(datagram.len());
+        if let Some(socket) = self.simulated() {
+            return socket.send_near(datagram, to);
         }
         let socket = self.descriptor();
         if to.ip().to_canonical().is_ipv4() {

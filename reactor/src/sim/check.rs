@@ -26,7 +26,8 @@ const SHRINK_RUNS_MAX: usize = 400;
 const SHRINK_STEPS_MAX: u64 = 5_000_000;
 
 /// All kinds, those first whose absence makes a story plainest.
-const KINDS: [Kind; 6] = [Kind::Latency, Kind::Offload, Kind::Schedule, Kind::Packet, Kind::Disk, Kind::Test];
+const KINDS: [Kind; 7] =
+    [Kind::Latency, Kind::Offload, Kind::Schedule, Kind::Packet, Kind::Disk, Kind::Router, Kind::Test];
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };

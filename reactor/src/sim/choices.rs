@@ -22,6 +22,8 @@ pub enum Kind {
     Offload,
     /// What a crash leaves on a disk, and which of its calls fail.
     Disk,
+    /// Which ports a router lends.
+    Router,
     /// What the test itself left to chance: [`super::World::choose`].
     Test,
 }

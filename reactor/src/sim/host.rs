@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::files::Drive;
+use super::router::RouterState;
 use super::tcp::Listening;
 use super::udp::Bound;
 use super::world::Inner;
@@ -20,7 +21,9 @@ const FREE_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 pub(crate) struct HostState {
     index: usize,
     name: String,
-    address: Ipv4Addr,
+    address: Cell<Ipv4Addr>,
+    /// What stands between it and those who are not behind the same.
+    router: OnceCell<Rc<RouterState>>,
     up: Cell<bool>,
     passes_udp: Cell<bool>,
     last_port: Cell<u16>,
@@ -48,7 +51,8 @@ impl HostState {
         HostState {
             index,
             name: name.to_owned(),
-            address: Ipv4Addr::new(10, second, third, last),
+            address: Cell::new(Ipv4Addr::new(10, second, third, last)),
+            router: OnceCell::new(),
             up: Cell::new(true),
             passes_udp: Cell::new(true),
             last_port: Cell::new(*FREE_PORTS.end()),
@@ -68,7 +72,19 @@ impl HostState {
     }
 
     pub(super) fn address(&self) -> Ipv4Addr {
-        self.address
+        self.address.get()
+    }
+
+    pub(super) fn set_address(&self, address: Ipv4Addr) {
+        self.address.set(address);
+    }
+
+    pub(super) fn router(&self) -> Option<Rc<RouterState>> {
+        self.router.get().cloned()
+    }
+
+    pub(super) fn set_router(&self, router: Rc<RouterState>) {
+        assert!(self.router.set(router).is_ok(), "{} is behind a router already", self.name);
     }
 
     pub(super) fn drive(&self) -> &Drive {
@@ -102,7 +118,7 @@ impl HostState {
         is_taken: impl Fn(u16) -> bool,
     ) -> io::Result<SocketAddr> {
         let ip = address.ip();
-        if !ip.is_unspecified() && !ip.is_loopback() && ip != IpAddr::V4(self.address) {
+        if !ip.is_unspecified() && !ip.is_loopback() && ip != IpAddr::V4(self.address()) {
             return Err(io::Error::new(ErrorKind::AddrNotAvailable, "another machine has this address"));
         }
         match address.port() {
@@ -238,7 +254,7 @@ fn ask_the_world(name: &str, family: crate::net::Family) -> Result<Vec<SocketAdd
     let address = match name {
         _ if family == crate::net::Family::V6 => None,
         "localhost" => Some(Ipv4Addr::LOCALHOST),
-        name => process.world.host_named(name).map(|host| host.address),
+        name => process.world.host_named(name).map(|host| host.address()),
     };
     Ok(address.map(|address| SocketAddr::new(address.into(), 0)).into_iter().collect())
 }

@@ -50,7 +50,9 @@ mod events;
 mod files;
 mod host;
 mod machine;
+mod nat;
 mod network;
+mod router;
 mod tcp;
 mod trace;
 mod udp;
@@ -67,7 +69,9 @@ pub use files::DiskFaults;
 pub(crate) use files::Files;
 pub(crate) use host::Process;
 pub use machine::{Host, Running};
+pub use nat::{Filtering, Mapping, Nat};
 pub use network::{Latency, Link};
+pub use router::Router;
 pub(crate) use tcp::{TcpListener, TcpStream};
 pub(crate) use udp::UdpSocket;
 
@@ -129,6 +133,18 @@ impl World {
     /// The machine of that name; a new one the first time.
     pub fn host(&self, name: &str) -> Host {
         Host::new(&self.inner, self.inner.host(name))
+    }
+
+    /// Puts a router between those machines, which are in one network behind it, and all others; before any of them is started,
+    /// since they may get other addresses by it.
+    ///
+    /// How packets travel is still a matter between machines: [`World::link`] and [`World::partition`] are about the whole way.
+    ///
+    /// # Panics
+    ///
+    /// When a machine is behind a router already, or there is none.
+    pub fn router(&self, nat: Nat, behind: &[&Host]) -> Router {
+        self.inner.add_router(nat, behind)
     }
 
     /// Sets how packets travel between two machines, both ways.

@@ -22,6 +22,7 @@ pub(super) enum What {
     Disk,
     Test,
     Clock,
+    Router,
 }
 
 /// The record of one run.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::events::Event;
 use super::host::{HostState, Process};
+use super::router::{RouterState, Towards};
 use super::trace::{What, format_time};
 use super::world::Inner;
 use crate::select::source::Source;
@@ -28,6 +29,8 @@ pub(super) struct Datagram {
     from: SocketAddr,
     to: SocketAddr,
     host: Rc<HostState>,
+    /// What lets it in, or does not, and says who gets it.
+    router: Option<Rc<RouterState>>,
     bytes: Rc<[u8]>,
 }
 
@@ -65,7 +68,13 @@ impl Bound {
 }
 
 impl Inner {
-    pub(super) fn on_datagram(&self, datagram: Datagram) {
+    pub(super) fn on_datagram(&self, mut datagram: Datagram) {
+        if let Some(router) = datagram.router.take() {
+            let Some((host, inside)) = router.enter(self, datagram.from, datagram.to) else {
+                return self.tell(|| format!("a router drops a datagram for {}", datagram.to));
+            };
+            (datagram.host, datagram.to) = (host, inside);
+        }
         let bound = datagram.host.is_up().then(|| datagram.host.bound(datagram.to.port())).flatten();
         let Some(bound) = bound.filter(|bound| bound.accepts(&datagram)) else { return };
         self.note(What::Arrive, u64::from(bound.port()), datagram.bytes.len() as u64);
@@ -104,13 +113,22 @@ impl UdpSocket {
     }
 
     pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+        self.send_as_far(bytes, to, false)
+    }
+
+    /// As `send_to`, through the router here and no further.
+    pub(crate) fn send_near(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+        self.send_as_far(bytes, to, true)
+    }
+
+    fn send_as_far(&self, bytes: &[u8], to: SocketAddr, is_near: bool) -> io::Result<usize> {
         let process = &self.bound.process;
         process.check_alive()?;
         if bytes.len() > DATAGRAM_BYTES_MAX {
             return Err(io::Error::from(rustix::io::Errno::MSGSIZE));
         }
         let (world, own) = (process.world(), process.host());
-        let Some(host) = world.host_at(process, to.ip()) else {
+        let Some(towards) = world.towards(process, to.ip()) else {
             return Err(io::Error::new(ErrorKind::NetworkUnreachable, "no machine has this address"));
         };
         let source: IpAddr = match self.bound.address.ip() {
@@ -120,6 +138,20 @@ impl UdpSocket {
         };
         let from = SocketAddr::new(source, self.bound.port());
         world.note(What::Send, u64::from(from.port()), bytes.len() as u64);
+        let is_within = matches!(&towards, Towards::Machine(host) if own.is_beside(host));
+        let from = match own.router() {
+            Some(router) if !is_within => router.leave(world, from, to),
+            _ => from,
+        };
+        let (host, router) = match towards {
+            Towards::Machine(host) => (host, None),
+            Towards::Router(router) if !router.turns_round(own) => return Ok(bytes.len()),
+            Towards::Router(router) => (router.machine_for(world, to), Some(router)),
+            Towards::Nobody => return Ok(bytes.len()),
+        };
+        if is_near && !is_within {
+            return Ok(bytes.len());
+        }
         let is_blocked = own.index() != host.index() && !(own.passes_udp() && host.passes_udp());
         let times = match is_blocked {
             true => [None; 2],
@@ -137,7 +169,8 @@ impl UdpSocket {
         });
         let shared: Rc<[u8]> = bytes.into();
         for time in times.into_iter().flatten() {
-            let datagram = Datagram { from, to, host: host.clone(), bytes: shared.clone() };
+            let (host, router) = (host.clone(), router.clone());
+            let datagram = Datagram { from, to, host, router, bytes: shared.clone() };
             world.schedule(time, Event::Datagram(datagram));
         }
         Ok(bytes.len())

@@ -17,6 +17,7 @@ use super::choices::{Choice, Choices, Generator, Kind};
 use super::events::{Event, EventKey, Events};
 use super::host::{HostState, Process};
 use super::network::{Chance, LATENCY_STEPS, Network};
+use super::router::RouterState;
 use super::tcp::Ends;
 use super::trace::{Trace, What};
 use crate::clock::{self, Virtual};
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(super) network: RefCell<Network>,
     pub(super) tcp: RefCell<Ends>,
     pub(super) hosts: RefCell<Vec<Rc<HostState>>>,
+    pub(super) routers: RefCell<Vec<Rc<RouterState>>>,
     pub(super) groups: RefCell<Vec<Rc<Group>>>,
     process_count: Cell<u32>,
     failure: RefCell<Option<Payload>>,
@@ -67,6 +69,7 @@ impl Inner {
             trace: RefCell::new(Trace::new(tell)),
             step_count: Cell::new(0),
             hosts: RefCell::default(),
+            routers: RefCell::default(),
             groups: RefCell::default(),
             failure: RefCell::new(None),
             over: Cell::new(false),

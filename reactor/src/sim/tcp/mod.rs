@@ -60,6 +60,16 @@ enum State {
     Closed,
 }
 
+/// Whether a connection leads from an address that is no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stranded {
+    No,
+    /// This end's: who gets what it sends knows nothing of it.
+    Here,
+    /// The other end's: nobody gets what is sent there.
+    There,
+}
+
 /// One end of a connection, as the machine's kernel keeps it.
 pub(super) struct End {
     number: u64,
@@ -83,6 +93,8 @@ pub(super) struct End {
     outstanding_bytes: Cell<usize>,
     in_ended: Cell<bool>,
     out_ended: Cell<bool>,
+    /// Whether one of the two machines has another address now.
+    stranded: Cell<Stranded>,
     /// Nothing comes or goes any more.
     broken: Cell<bool>,
     error: Cell<Option<ErrorKind>>,

@@ -92,7 +92,8 @@ impl TcpStream {
     ) -> io::Result<TcpStream> {
         process.check_alive()?;
         let world = process.world();
-        let Some(peer_host) = world.host_at(process, address.ip()) else {
+        let reached = world.host_at(process, address.ip());
+        let Some(peer_host) = reached.filter(|host| host.takes_from(process.host())) else {
             world.tell(|| format!("{} knows no way to {address}", process.host().name()));
             crate::sleep(NO_ROUTE_AFTER);
             return Err(io::Error::new(ErrorKind::HostUnreachable, "no machine has this address"));

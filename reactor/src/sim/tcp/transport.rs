@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{End, Listening, Packet, Segment, State, TcpEvent};
+use super::{End, Listening, Packet, Segment, State, Stranded, TcpEvent};
 use crate::sim::events::Event;
 use crate::sim::host::{HostState, Process};
 use crate::sim::trace::{What, format_time};
@@ -59,6 +59,7 @@ impl Inner {
             outstanding_bytes: Cell::new(0),
             in_ended: Cell::new(false),
             out_ended: Cell::new(false),
+            stranded: Cell::new(Stranded::No),
             broken: Cell::new(false),
             error: Cell::new(None),
             readers: Waiters::new(&"a simulated socket"),
@@ -96,7 +97,11 @@ impl Inner {
             _ => 0,
         };
         self.note(What::Send, sender.number, size as u64);
-        match self.carry(sender.way(), size + HEADER_BYTES) {
+        let carried = self.carry(sender.way(), size + HEADER_BYTES);
+        if sender.stranded.get() == Stranded::Here && carried.is_some() {
+            return self.refuse(sender);
+        }
+        match carried.filter(|_| sender.stranded.get() == Stranded::No) {
             Some(time) => {
                 self.tell(|| {
                     let at = format_time(self.elapsed() + time);
@@ -131,6 +136,9 @@ impl Inner {
     /// asks again, in a kernel (a writer probes the window, a segment that is sent again meets another reset).
     pub(super) fn leave_once(&self, sender: &Rc<End>, packet: Packet, attempt: u32) {
         let (from, to) = sender.way();
+        if sender.stranded.get() != Stranded::No {
+            return;
+        }
         if self.network.borrow().is_cut(from, to) {
             return self.tell_later(sender, packet, attempt);
         }
@@ -351,6 +359,18 @@ impl Inner {
             self.tcp.borrow_mut().by_number.remove(&end.number);
         }
         host.close_all();
+    }
+
+    /// Such machines have other addresses: what is sent to the earlier ones is lost, and what is sent in their connections comes
+    /// from strangers.
+    pub(in crate::sim) fn strand(&self, has_moved: impl Fn(&HostState) -> bool) {
+        for end in self.ends_of(|end| !end.process.host().is_beside(&end.peer_host)) {
+            if has_moved(end.process.host()) {
+                end.stranded.set(Stranded::Here);
+            } else if has_moved(&end.peer_host) {
+                end.stranded.set(Stranded::There);
+            }
+        }
     }
 
     /// A process is killed: its kernel closes what it held.
