@@ -15,6 +15,8 @@ use reactor::net::{Duplex, TcpListener, quic};
 use reactor::sim::{Host, World};
 use reactor::{now, sleep, spawn};
 
+pub(crate) mod callers;
+
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const PORT: u16 = 4_433;
