@@ -1,8 +1,8 @@
-//! Parsers of HTTP/1.1: heads and chunked bodies.
+//! Parsers of HTTP/1.1: heads, chunked bodies, forms with files.
 
 use ::reactor::http::{
-    BodyDecoder, BodyLimits, Framing, HeadLimits, Headers, Part, RequestHead, ResponseHead, write_chunk_size,
-    write_last_chunk,
+    BodyDecoder, BodyLimits, Framing, HeadLimits, Headers, MultipartDecoder, MultipartLimits, MultipartPiece,
+    Part, RequestHead, ResponseHead, write_chunk_size, write_last_chunk,
 };
 
 use crate::Target;
@@ -101,6 +101,62 @@ fn decode(data: &[u8], step: usize) -> Option<(Vec<u8>, usize, usize)> {
             Part::NeedMore if end == data.len() => return None,
             Part::NeedMore => end = data.len().min(end + step),
             Part::End => return Some((out, at, decoder.trailers().len())),
+        }
+    }
+}
+
+/// A form with files, after its `Content-Type` and a line end: whole and byte by byte, the same parts. What a file is to be
+/// called is one step of a path.
+pub const HTTP_MULTIPART: Target = Target {
+    name: "http_multipart",
+    body: |data| {
+        let line = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+        let Ok(content_type) = std::str::from_utf8(&data[..line]) else { return };
+        let form = &data[data.len().min(line + 1)..];
+        let limits = MultipartLimits { parts: 20, head_bytes: 500, part_bytes: 1_000 };
+        let Ok(decoder) = MultipartDecoder::new(content_type, limits) else { return };
+        let whole = parts(decoder, form, form.len().max(1));
+        let again = MultipartDecoder::new(content_type, limits).expect("it was one before");
+        assert_eq!(whole, parts(again, form, 1), "byte by byte");
+    },
+    seeds: || {
+        let part = "\r\nContent-Disposition: form-data; name=\"a\"; filename=\"..\\x/%22y\"\r\nContent-Type: a/b\r\n\r\n";
+        vec![
+            format!("multipart/form-data; boundary=b\n--b{part}data\r\n--\r\n--b{part}\r\n--b--\r\n").into_bytes(),
+            format!("multipart/form-data; boundary=\"a b\"\npreamble\r\n--a b \t{part}1\r\n--a b--end").into_bytes(),
+            b"Multipart/Form-Data;boundary=-\n---\r\ncontent-disposition:form-data;name=a;filename*=utf-8''%41\r\n\r\n\r\n-----"
+                .to_vec(),
+        ]
+    },
+};
+
+/// Names of fields with names of files and data; `None` for what is no form.
+fn parts(
+    mut decoder: MultipartDecoder,
+    form: &[u8],
+    step: usize,
+) -> Option<Vec<(String, Option<String>, Vec<u8>)>> {
+    let (mut at, mut end, mut parts) = (0, 0, Vec::new());
+    loop {
+        match decoder.decode(&form[at..end]).ok()? {
+            MultipartPiece::Framing(count) | MultipartPiece::PartEnd(count) => at += count,
+            MultipartPiece::Head(head, count) => {
+                at += count;
+                let file_name = head.file_name().map(str::to_owned);
+                if let Some(name) = &file_name {
+                    assert!(!name.contains(['/', '\\', '\0']) && !name.starts_with('.') && name.len() <= 255);
+                }
+                parts.push((head.name().to_owned(), file_name, Vec::new()));
+            }
+            MultipartPiece::Data(count) => {
+                let (_, _, data) = parts.last_mut().expect("data is a part's");
+                data.extend_from_slice(&form[at..at + count]);
+                decoder.consume(count);
+                at += count;
+            }
+            MultipartPiece::NeedMore if end == form.len() => return None,
+            MultipartPiece::NeedMore => end = form.len().min(end + step),
+            MultipartPiece::End => return Some(parts),
         }
     }
 }

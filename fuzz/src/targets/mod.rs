@@ -24,6 +24,7 @@ pub const ALL: &[Target] = &[
     http::HTTP_REQUEST,
     http::HTTP_RESPONSE,
     http::HTTP_CHUNKED,
+    http::HTTP_MULTIPART,
     http_client::HTTP_REDIRECT,
     nat::PEER_MESSAGE,
     nat::PORT_MAPPING,

@@ -5,9 +5,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::OpenOptions;
 use super::backend::Disk;
-use super::disk;
+use super::{File, OpenOptions, disk};
 use crate::coroutine::uninterruptible;
 
 /// Replaces a file's content, or makes the file: a reader sees the old content or the new, and so does whoever looks
@@ -51,19 +50,17 @@ pub fn write_atomically(path: impl AsRef<Path>, content: impl AsRef<[u8]>, mode:
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let mut temporary = Temporary { disk: disk.clone(), path: Some(directory.join(temporary_name(name))) };
-    let beside = temporary.path.as_deref().expect("just named");
-    // Not to be broken off: the file could appear after the destructor has removed it.
+    let beside = directory.join(temporary_name(name));
     let mode = old_mode.unwrap_or(mode);
-    let new = uninterruptible(|| OpenOptions::new().write(true).create_new(true).mode(mode).open(beside))?;
+    let (new, temporary) = Temporary::create(beside.clone(), mode)?;
     if old_mode.is_some() {
         new.take_permissions_of(path, mode)?;
     }
     new.write_all_at(content.as_ref(), 0)?;
     new.sync_all()?;
     drop(new);
-    disk.rename(beside, path)?;
-    temporary.path = None;
+    disk.rename(&beside, path)?;
+    temporary.keep();
     disk.sync_dir(directory)
 }
 
@@ -75,10 +72,27 @@ fn temporary_name(name: &std::ffi::OsStr) -> OsString {
     temporary
 }
 
-/// Removes the file when things end early.
-struct Temporary {
+/// Removes a new file when things end early.
+pub(crate) struct Temporary {
     disk: Rc<dyn Disk>,
     path: Option<PathBuf>,
+}
+
+impl Temporary {
+    /// Makes the file, to be written; fails if something is there. Suspends until it is made.
+    pub(crate) fn create(path: PathBuf, mode: u32) -> io::Result<(File, Temporary)> {
+        let disk = disk();
+        // Not to be broken off: the file could appear after the destructor has removed it.
+        uninterruptible(|| {
+            let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+            Ok((file, Temporary { disk, path: Some(path) }))
+        })
+    }
+
+    /// Things have come to their good end: the file stays, or has another name.
+    pub(crate) fn keep(mut self) {
+        self.path = None;
+    }
 }
 
 impl Drop for Temporary {

@@ -27,6 +27,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+#[cfg(feature = "http")]
+pub(crate) use atomically::Temporary;
 pub use atomically::write_atomically;
 pub use directory::{ReadDir, WALK_DEPTH_MAX, Walk, WalkEntry, WalkError, read_dir, walk};
 pub use file::{CHUNK_BYTES_MAX, File, OpenOptions};

@@ -93,7 +93,7 @@ impl Request<'_> {
             .map_err(|error| malformed(&format!("the JSON is not as expected: {error}")))
     }
 
-    fn expect_type(&self, what: &str, is_it: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+    pub(super) fn expect_type(&self, what: &str, is_it: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let stated = self.header("Content-Type").unwrap_or_default();
         let kind = stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         match is_it(&kind) {

@@ -33,6 +33,7 @@ mod files;
 mod head;
 mod headers;
 mod input;
+mod multipart;
 mod range;
 mod refusal;
 mod request;
@@ -56,6 +57,9 @@ pub use head::{
 };
 pub use headers::{Headers, InvalidHeader};
 pub use input::{BodyReader, Input, Source};
+pub use multipart::{
+    FormPart, Multipart, MultipartDecoder, MultipartError, MultipartLimits, MultipartPiece, PartHead,
+};
 pub use range::{Ranges, parse_ranges};
 pub use refusal::Refusal;
 pub use request::Request;

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::headers::is_value;
 use super::server::{BodyWriter, RequestBody, Upgraded};
-use super::{BodyError, Headers, InvalidHeader};
+use super::{BodyError, Headers, InvalidHeader, MultipartError, Refusal};
 
 /// What a response consists of besides its head.
 pub(super) enum Body {
@@ -268,13 +268,15 @@ impl From<io::Error> for Response {
     /// A fault of the request's body becomes its status, and anything else, whatever its kind, is the handler's own and a
     /// logged 500: a client that is told 408 may ask again, and 404 that there is no such thing.
     fn from(error: io::Error) -> Response {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<BodyError>()) {
+        let inner = error.get_ref();
+        if let Some(body) = inner.and_then(|inner| inner.downcast_ref::<BodyError>()) {
             // Nobody knows where the client's next request begins.
-            Some(body) => Response::of_status(body.status()).closing(),
-            None => {
-                tracing::error!("a handler failed: {error}");
-                Response::of_status(StatusCode::INTERNAL_SERVER_ERROR)
-            }
+            Response::of_status(body.status()).closing()
+        } else if let Some(form) = inner.and_then(|inner| inner.downcast_ref::<MultipartError>()) {
+            Refusal::new(form.status(), form.to_string()).into()
+        } else {
+            tracing::error!("a handler failed: {error}");
+            Response::of_status(StatusCode::INTERNAL_SERVER_ERROR)
         }
     }
 }

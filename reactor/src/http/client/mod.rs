@@ -20,6 +20,7 @@
 mod builder;
 mod connection;
 mod exchange;
+mod form_data;
 mod pool;
 mod proxy;
 mod redirect;
@@ -48,6 +49,7 @@ use crate::clock::now;
 use crate::net::tls;
 
 pub use self::builder::ClientBuilder;
+pub use self::form_data::FormData;
 pub use self::pool::PoolLimits;
 pub use self::redirect::{Redirect, RedirectError, RedirectPolicy};
 pub use self::request::{BodyBytes, RequestBuilder};

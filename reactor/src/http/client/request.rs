@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Method;
 use url::Url;
 
+use super::form_data::{FormBody, FormData};
 use super::proxy::{authorization_of, basic};
 use super::redirect::is_credential;
 use super::{Client, ClientError, Response};
@@ -23,7 +24,7 @@ pub(super) enum Body<'a> {
 
 /// A body that is read while it is sent.
 pub(super) struct Stream<'a> {
-    pub(super) reader: &'a mut dyn Read,
+    pub(super) reader: Box<dyn Read + 'a>,
     /// Known, or sent in chunks.
     pub(super) length: Option<u64>,
     pub(super) trailers: Option<Box<dyn FnOnce() -> Headers + 'a>>,
@@ -182,7 +183,22 @@ impl<'a> RequestBuilder<'a> {
     #[must_use]
     pub fn stream(self, reader: &'a mut dyn Read, length: Option<u64>) -> Self {
         self.with(|request| {
-            request.body = Body::Stream(Stream { reader, length, trailers: None, is_used: false });
+            request.body = Body::stream(reader, length);
+            Ok(())
+        })
+    }
+
+    /// Sends a form with files (`multipart/form-data`), as it is read.
+    ///
+    /// One whose parts are all there as bytes can be sent again, for redirects and retries; one that reads a file can't.
+    #[must_use]
+    pub fn multipart(self, form: FormData<'a>) -> Self {
+        self.with(|request| {
+            request.headers.set("Content-Type", form.content_type())?;
+            request.body = match form.into_body()? {
+                FormBody::Whole(bytes) => Body::Bytes(bytes.into()),
+                FormBody::Stream(reader, length) => Body::stream(reader, length),
+            };
             Ok(())
         })
     }
@@ -239,7 +255,11 @@ impl<'a> RequestBuilder<'a> {
     }
 }
 
-impl Body<'_> {
+impl<'a> Body<'a> {
+    fn stream(reader: impl Read + 'a, length: Option<u64>) -> Body<'a> {
+        Body::Stream(Stream { reader: Box::new(reader), length, trailers: None, is_used: false })
+    }
+
     /// Whether it can be sent once more.
     pub(super) fn is_fresh(&self) -> bool {
         !matches!(self, Body::Stream(stream) if stream.is_used)
