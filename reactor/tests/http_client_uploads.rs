@@ -196,3 +196,126 @@ fn a_reader_that_fails_or_stops_short_fails_the_request_and_not_the_next_one() {
         assert_eq!(response.text(100).unwrap(), "long");
     });
 }
+
+/// More than what all buffers between a client and a server on loopback hold, and than what a client keeps of an answer.
+const LONG_BYTES: usize = 48 << 20;
+
+#[test]
+fn an_echo_larger_than_all_buffers_is_read_while_the_body_is_sent() {
+    use reactor::http::{BodyLimits, Limits, Method, Response, Server};
+    run(|| {
+        let listener = reactor::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let body = BodyLimits { size_bytes: u64::MAX, ..BodyLimits::default() };
+        let _server = Server::new()
+            .limits(Limits { body, ..Limits::default() })
+            .route(Method::PUT, "/", |_| Response::exchange(|body, out| std::io::copy(body, out).map(drop)))
+            .start(listener);
+        let client = Client::new();
+        let piece = pattern(1 << 20);
+        for length in [Some(LONG_BYTES as u64), None] {
+            let mut long = Cycle(&piece, 0).take(LONG_BYTES as u64);
+            let read = client.put(&url).stream(&mut long, length).exchange(|mut answer| {
+                assert_eq!(answer.status(), 200);
+                let (mut buffer, mut at) = (vec![0; 100_000], 0);
+                loop {
+                    let count = answer.read(&mut buffer).unwrap();
+                    if count == 0 {
+                        return at;
+                    }
+                    for byte in &buffer[..count] {
+                        assert!(*byte == piece[at % piece.len()], "at {at}");
+                        at += 1;
+                    }
+                }
+            });
+            assert_eq!(read.unwrap(), LONG_BYTES);
+            // A server that was told of so much closes the connection lest it must read the rest.
+            assert!(length.is_some() || client.idle_connections() == 1, "both ended well");
+        }
+    });
+}
+
+/// The same bytes for ever.
+struct Cycle<'a>(&'a [u8], usize);
+
+impl Read for Cycle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = (&self.0[self.1..]).read(buffer)?;
+        self.1 = (self.1 + count) % self.0.len();
+        Ok(count)
+    }
+}
+
+#[test]
+fn an_early_answer_is_read_at_once_and_what_it_means_for_the_body_is_done() {
+    run(|| {
+        let taken = Rc::new(Cell::new(0));
+        let count = taken.clone();
+        let server = start(move |client, _| {
+            let mut reader = BufReader::new(&client);
+            let mut request = read_head(&mut reader).unwrap();
+            if request.line.starts_with("PUT /refused") {
+                (&client).write_all(b"HTTP/1.1 413 Too Much\r\nContent-Length: 3\r\n\r\nno!").unwrap();
+                // It reads no more, and does not close either.
+                sleep(std::time::Duration::from_secs(60));
+            }
+            (&client).write_all(&ok("early")).unwrap();
+            if read_body(&mut reader, &mut request).is_some() {
+                count.set(request.body.len());
+            }
+        });
+        let client = Client::new();
+        let url = |path: &str| format!("{}{path}", server.url);
+        let mut endless = std::io::repeat(7);
+        let refused = client.put(&url("/refused")).stream(&mut endless, None);
+        let told = refused.exchange(|answer| (answer.status().as_u16(), answer.text(100).unwrap()));
+        assert_eq!(told.unwrap(), (413, "no!".into()));
+
+        let body = pattern(5_000_000);
+        let told = client.put(&url("/agreed")).body(&body[..]).exchange(|answer| answer.text(100).unwrap());
+        assert_eq!(told.unwrap(), "early");
+        while taken.get() == 0 {
+            sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(taken.get(), body.len(), "what was agreed to is sent whole");
+
+        // Whoever does not read the answer to its end wants no more of it.
+        let mut endless = std::io::repeat(7);
+        client.put(&url("/agreed")).stream(&mut endless, None).exchange(drop).unwrap();
+    });
+}
+
+#[test]
+fn a_body_that_fails_fails_its_exchange_whatever_was_agreed_to() {
+    /// Fails once the answer has begun.
+    struct Failing(Rc<Cell<bool>>);
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if !self.0.get() {
+                sleep(std::time::Duration::from_millis(1));
+                return Ok(1.min(buffer.len()));
+            }
+            Err(std::io::Error::other("the disk is gone"))
+        }
+    }
+    run(|| {
+        let server = start(|client, _| {
+            let mut reader = BufReader::new(&client);
+            read_head(&mut reader).unwrap();
+            let _ = (&client).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nbeginning");
+            let _ = std::io::copy(&mut reader, &mut std::io::sink());
+        });
+        let client = Client::new();
+        let begun = Rc::new(Cell::new(false));
+        let mut failing = Failing(begun.clone());
+        let mut read = None;
+        let upload = client.put(&server.url).stream(&mut failing, None);
+        let error = upload.exchange(|answer| {
+            begun.set(true);
+            read = Some(answer.bytes(100).map_err(|error| error.kind()));
+        });
+        assert!(matches!(error, Err(ClientError::Body { .. })), "{error:?}");
+        assert!(matches!(read, Some(Err(_))), "nor does the answer look whole: {read:?}");
+    });
+}

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv6Addr;
+use std::rc::Rc;
 
 use http::{Method, StatusCode};
 use url::{Host, Url};
@@ -14,22 +15,32 @@ use crate::net::{Duplex, TcpStream};
 
 /// A connection and what it has read ahead.
 pub(super) struct Connection {
-    stream: Stream,
+    /// Shared with whoever writes to it while its answer is read.
+    stream: Rc<Stream>,
     pub(super) input: Input,
 }
 
-enum Stream {
+pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<CertifiedStream>),
 }
 
 impl Stream {
-    fn duplex(&self) -> &dyn Duplex {
+    pub(super) fn duplex(&self) -> &dyn Duplex {
         match self {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => &**stream,
         }
     }
+}
+
+/// How a request goes through a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Through {
+    /// The proxy reads it, and asks for us.
+    Asking,
+    /// The proxy passes bytes on.
+    Tunnel,
 }
 
 /// What connections in the pool are told apart by.
@@ -63,19 +74,24 @@ impl Connection {
         self.stream.duplex()
     }
 
-    /// The stream as it is, and what was read ahead of it; for another protocol.
-    pub(super) fn into_stream(mut self) -> (Box<dyn Duplex>, Vec<u8>) {
+    /// For whoever writes to it meanwhile.
+    pub(super) fn share(&self) -> Rc<Stream> {
+        self.stream.clone()
+    }
+
+    /// The stream as it is, and what was read ahead of it; for another protocol. `None` while somebody writes to it.
+    pub(super) fn into_stream(mut self) -> Option<(Box<dyn Duplex>, Vec<u8>)> {
         let ahead = self.input.take();
-        match self.stream {
+        Some(match Rc::into_inner(self.stream)? {
             Stream::Plain(stream) => (Box::new(stream), ahead),
             Stream::Tls(stream) => (stream, ahead),
-        }
+        })
     }
 
     /// Whether nothing has come since the last answer: neither an end nor bytes that nobody asked for. Never suspends.
     pub(super) fn is_quiet(&self) -> bool {
         self.input.bytes().is_empty()
-            && match &self.stream {
+            && match &*self.stream {
                 Stream::Plain(stream) => stream.is_quiet(),
                 Stream::Tls(stream) => stream.is_quiet() && stream.get_ref().is_quiet(),
             }
@@ -84,7 +100,7 @@ impl Connection {
     /// Opens a connection for a request to `url`. Suspends until it stands, TLS and all.
     pub(super) fn open(
         url: &Url,
-        proxy: Option<&Proxy>,
+        proxy: Option<(&Proxy, Through)>,
         tls: Option<&tls::Client>,
         limits: &HeadLimits,
     ) -> Result<Connection, ClientError> {
@@ -97,10 +113,10 @@ impl Connection {
         };
         let stream = match proxy {
             None => TcpStream::connect((&*host, port)).map_err(unreachable(&host, port))?,
-            Some(proxy) => {
+            Some((proxy, through)) => {
                 let stream = TcpStream::connect((&*proxy.host, proxy.port));
                 let stream = stream.map_err(unreachable(&proxy.host, proxy.port))?;
-                if tls.is_some() {
+                if through == Through::Tunnel {
                     open_tunnel(&stream, url, port, proxy, limits)?;
                 }
                 stream
@@ -113,7 +129,7 @@ impl Connection {
                 Stream::Tls(Box::new(stream))
             }
         };
-        Ok(Connection { stream, input: Input::new() })
+        Ok(Connection { stream: Rc::new(stream), input: Input::new() })
     }
 }
 

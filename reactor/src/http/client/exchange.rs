@@ -1,37 +1,30 @@
 //! One request and the head of its answer, on one connection.
 //!
 //! A body that fits the socket's buffer is written with the head in one call. A longer one is written by a coroutine
-//! beside the one that reads: a server that answers early, because it refuses the upload, is heard at once.
+//! beside the one that reads: a server that answers early, because it refuses the upload, is heard at once. And where the
+//! caller reads the answer meanwhile, both go on for as long as they like.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
 use super::connection::Connection;
-use super::request::{Body, Stream};
+use super::request::Body;
+use super::upload::{Kept, Sending, Upload, read_ahead};
 use super::{ClientError, Phase, Timeouts};
 use crate::clock::now;
-use crate::http::{HeadLimits, Input, ResponseHead, write_chunk_size, write_last_chunk};
-use crate::net::{Duplex, Taken};
+use crate::http::{HeadLimits, Input, ResponseHead};
+use crate::net::Duplex;
 
 /// Bodies up to here are written at once: they fit the least send buffer that kernels give by default.
 const WHOLE_BYTES_MAX: usize = 16 << 10;
 
-/// What a streamed body is read and sent in.
-const PIECE_BYTES: usize = 64 << 10;
-
 /// How long a server may take to say 100 before the body is sent all the same (RFC 9110, section 10.1.1, demands that
 /// the wait be bounded; curl takes a second too).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-
-/// What is kept of an answer that comes while the body is still being sent.
-const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
-
-/// How long the line may take nothing of the body once as much is kept: then the server waits for us. A server that takes
-/// the body to its disk, say, pauses for less.
-const STALL_TIME: Duration = Duration::from_secs(3);
 
 /// Interim answers to one request; a server has use for a few (102 at intervals, 103).
 const INTERIM_MAX: u32 = 32;
@@ -107,6 +100,73 @@ pub(super) fn exchange(
     }
 }
 
+/// Sends `wire`, the head, and `body`, and lets `read` have the answer, from its head on, while the body is being sent.
+/// Suspends until `read` has returned, and the body is sent or given up.
+pub(super) fn exchange_with<T>(
+    mut connection: Connection,
+    wire: &[u8],
+    body: &mut Body<'_>,
+    options: Options,
+    limits: &HeadLimits,
+    clock: Clock<'_>,
+    read: impl FnOnce(ResponseHead, Connection, Rc<Sending>) -> T,
+) -> Result<T, ClientError> {
+    let stream = connection.share();
+    let duplex = stream.duplex();
+    let sending = Rc::new(Sending::default());
+    let (head, is_wanted) = {
+        let (duplex, input) = connection.split();
+        let head = ResponseHead::new();
+        let mut reading = Reading { duplex, input, head, limits, interim_count: 0, is_silent: true };
+        reading.write(&mut [IoSlice::new(wire)], clock)?;
+        let is_wanted = !options.expects_continue || body.is_empty() || reading.waits_for_continue(clock)?;
+        (reading.head, is_wanted)
+    };
+    if !is_wanted {
+        // The answer in place of 100 is all there is; the connection is of no more use.
+        return Ok(read(head, connection, sending));
+    }
+    let upload = &Upload::new(duplex);
+    let result = crate::scope(|s| {
+        let writer = s.spawn(|| {
+            sending.run(|| upload.write_body(body, clock));
+            if matches!(*sending.failure.borrow(), Some(ClientError::Body { .. })) {
+                // The server waits for what will not come, and so would whoever reads its answer.
+                duplex.abort();
+            }
+        });
+        let (head, answer) = {
+            let (duplex, input) = connection.split();
+            let mut reading = Reading { duplex, input, head, limits, interim_count: 0, is_silent: true };
+            let answer = reading.head_while_sending(&sending, options.may_switch, clock);
+            (reading.head, answer)
+        };
+        if let Err(error) = answer {
+            writer.terminate();
+            return Err(error);
+        }
+        let is_agreed = head.status().is_success();
+        let result = read(head, connection, sending.clone());
+        if is_agreed && sending.is_answer_read.get() {
+            // It wants all of it.
+            let _ = writer.join();
+        } else if sending.ended.get().is_none() {
+            writer.terminate();
+            duplex.abort();
+        }
+        Ok((is_agreed, result))
+    });
+    sending.finish();
+    match (result, sending.failure.take()) {
+        (Ok((_, _)), Some(failure @ ClientError::Body { .. })) => Err(failure),
+        (Ok((true, _)), Some(failure)) => Err(failure),
+        (Ok((_, result)), _) => Ok(result),
+        // Why the upload broke says more than that no answer followed.
+        (Err(_), Some(failure)) => Err(failure),
+        (Err(error), None) => Err(error),
+    }
+}
+
 struct Reading<'a> {
     duplex: &'a dyn Duplex,
     input: &'a mut Input,
@@ -132,11 +192,8 @@ impl Reading<'_> {
         };
         if expects_continue && !body.is_empty() {
             self.write(&mut [IoSlice::new(wire)], clock)?;
-            match clock.bound(Phase::Head, CONTINUE_WAIT, || self.is_told_to_continue()) {
-                // An answer in place of 100: the body is not wanted, and must not be sent.
-                Ok(Ok(false)) => return Ok(false),
-                Ok(Ok(true)) | Err(ClientError::TimedOut(Phase::Head)) => {}
-                Ok(Err(error)) | Err(error) => return Err(error),
+            if !self.waits_for_continue(clock)? {
+                return Ok(false);
             }
             if is_short {
                 self.write(&mut [IoSlice::new(whole)], clock)?;
@@ -171,34 +228,13 @@ impl Reading<'_> {
         clock: Clock<'_>,
     ) -> Result<bool, ClientError> {
         let duplex = self.duplex;
-        let ended: Cell<Option<Instant>> = Cell::new(None);
-        let failure: RefCell<Option<ClientError>> = RefCell::new(None);
+        let sending = Sending::default();
         let broken_off: RefCell<Option<io::Error>> = RefCell::new(None);
         let stalled = Cell::new(false);
-        let (ended_at, failed) = (&ended, &failure);
-        let upload = &Upload { duplex, taken: Taken::new(duplex), is_writing: Cell::new(false) };
+        let upload = &Upload::new(duplex);
         let answer = crate::scope(|s| {
-            let writer = s.spawn(move || {
-                *failed.borrow_mut() = write_body(upload, body, clock).err();
-                ended_at.set(Some(now()));
-            });
-            let answer = loop {
-                // While the body is under way the server need not answer; the writer has limits of its own.
-                let limit = match ended_at.get() {
-                    None => clock.timeouts.idle,
-                    Some(at) => {
-                        let broken = failed.borrow().is_some();
-                        let limit = if broken { ANSWER_AFTER_BROKEN_UPLOAD } else { clock.timeouts.head };
-                        (at + limit).saturating_duration_since(now())
-                    }
-                };
-                let was_ended = ended_at.get().is_some();
-                match clock.bound(Phase::Head, limit, || self.final_head(may_switch)) {
-                    Err(ClientError::TimedOut(Phase::Head)) if !was_ended => {}
-                    Err(error) => break Err(error),
-                    Ok(answer) => break answer,
-                }
-            };
+            let writer = s.spawn(|| sending.run(|| upload.write_body(body, clock)));
+            let answer = self.head_while_sending(&sending, may_switch, clock);
             // A refusal is heard even where the body was not to its end; an agreement wants all of it.
             match &answer {
                 Ok(()) if self.head.status().is_success() => {
@@ -223,8 +259,8 @@ impl Reading<'_> {
         if stalled.get() {
             return Err(ClientError::AnswerTooFarAhead);
         }
-        let is_sent = ended.get().is_some() && failure.borrow().is_none();
-        match (answer, failure.into_inner()) {
+        let is_sent = sending.is_sent();
+        match (answer, sending.failure.into_inner()) {
             // It is told once, and would look like the answer's end if it were asked for again.
             (Ok(()), None) if broken_off.borrow().is_some() => {
                 let source = broken_off.take().expect("just looked at");
@@ -237,6 +273,42 @@ impl Reading<'_> {
             // Why the upload broke says more than that no answer followed.
             (Err(_), Some(failure)) => Err(failure),
             (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Waits for the answer's head while another coroutine sends the body.
+    fn head_while_sending(
+        &mut self,
+        sending: &Sending,
+        may_switch: bool,
+        clock: Clock<'_>,
+    ) -> Result<(), ClientError> {
+        loop {
+            // While the body is under way the server need not answer; the writer has limits of its own.
+            let limit = match sending.ended.get() {
+                None => clock.timeouts.idle,
+                Some(at) => {
+                    let broken = sending.failure.borrow().is_some();
+                    let limit = if broken { ANSWER_AFTER_BROKEN_UPLOAD } else { clock.timeouts.head };
+                    (at + limit).saturating_duration_since(now())
+                }
+            };
+            let was_ended = sending.ended.get().is_some();
+            match clock.bound(Phase::Head, limit, || self.final_head(may_switch)) {
+                Err(ClientError::TimedOut(Phase::Head)) if !was_ended => {}
+                Err(error) => return Err(error),
+                Ok(answer) => return answer,
+            }
+        }
+    }
+
+    /// Waits for the server's word, but not for long: whether to send the body. If not, the answer is there.
+    fn waits_for_continue(&mut self, clock: Clock<'_>) -> Result<bool, ClientError> {
+        match clock.bound(Phase::Head, CONTINUE_WAIT, || self.is_told_to_continue()) {
+            // An answer in place of 100: the body is not wanted, and must not be sent.
+            Ok(Ok(wanted)) => Ok(wanted),
+            Err(ClientError::TimedOut(Phase::Head)) => Ok(true),
+            Ok(Err(error)) | Err(error) => Err(error),
         }
     }
 
@@ -283,102 +355,6 @@ impl Reading<'_> {
             });
             self.is_silent = self.is_silent && self.input.bytes().is_empty();
             more.map_err(|source| ClientError::Io { phase: Phase::Head, source })?;
-        }
-    }
-}
-
-/// What is kept of an answer.
-enum Kept {
-    /// All that will come.
-    All,
-    /// As much as is kept, and more may come.
-    NoMore,
-}
-
-/// Reads what a server says while it is still sent to, as far as that is kept; the rest waits in the line. Suspends until
-/// as much has come, or the line is at its end.
-fn read_ahead(input: &mut Input, duplex: &dyn Duplex) -> io::Result<Kept> {
-    while input.bytes().len() < READ_AHEAD_BYTES_MAX {
-        if !input.fill(duplex)? {
-            return Ok(Kept::All);
-        }
-    }
-    Ok(Kept::NoMore)
-}
-
-/// A body on its way.
-struct Upload<'a> {
-    duplex: &'a dyn Duplex,
-    taken: Taken,
-    /// Some of it waits for the line; else for whoever gives it.
-    is_writing: Cell<bool>,
-}
-
-impl Upload<'_> {
-    /// Writes within the idle limit. Suspends until it is handed over.
-    fn write(&self, slices: &mut [IoSlice<'_>], clock: Clock<'_>) -> Result<(), ClientError> {
-        self.is_writing.set(true);
-        let result = clock.bound(Phase::Send, clock.timeouts.idle, || self.taken.write(self.duplex, slices));
-        self.is_writing.set(false);
-        result?.map_err(|source| ClientError::Io { phase: Phase::Send, source })
-    }
-
-    /// Suspends until the line has taken nothing for [`STALL_TIME`] of what waits for it.
-    fn wait_for_stall(&self) {
-        let mut taken_bytes = None;
-        while !self.is_writing.get() || taken_bytes != Some(self.taken.bytes()) {
-            taken_bytes = self.is_writing.get().then(|| self.taken.bytes());
-            crate::sleep(STALL_TIME);
-        }
-    }
-}
-
-/// Writes a whole body. Suspends until it is handed over.
-fn write_body(upload: &Upload<'_>, body: &mut Body<'_>, clock: Clock<'_>) -> Result<(), ClientError> {
-    let write = |slices: &mut [IoSlice<'_>]| upload.write(slices, clock);
-    match body {
-        Body::Empty => Ok(()),
-        Body::Bytes(bytes) => {
-            bytes.chunks(PIECE_BYTES).try_for_each(|piece| write(&mut [IoSlice::new(piece)]))
-        }
-        Body::Stream(Stream { reader, length, trailers, is_used }) => {
-            *is_used = true;
-            let mut left = *length;
-            let mut buffer = vec![0; PIECE_BYTES];
-            let mut line = Vec::new();
-            while left != Some(0) {
-                let want = left.unwrap_or(u64::MAX).min(PIECE_BYTES as u64) as usize;
-                let count = loop {
-                    match reader.read(&mut buffer[..want]) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        result => break result.map_err(|source| ClientError::Body { source })?,
-                    }
-                };
-                let data = IoSlice::new(&buffer[..count]);
-                match &mut left {
-                    Some(_) if count == 0 => {
-                        let source =
-                            io::Error::new(io::ErrorKind::UnexpectedEof, "the body is shorter than stated");
-                        return Err(ClientError::Body { source });
-                    }
-                    Some(left) => {
-                        *left -= count as u64;
-                        write(&mut [data])?;
-                    }
-                    None if count == 0 => {
-                        line.clear();
-                        let trailers = trailers.take().map(|trailers| trailers()).unwrap_or_default();
-                        write_last_chunk(&mut line, &trailers);
-                        return write(&mut [IoSlice::new(&line)]);
-                    }
-                    None => {
-                        line.clear();
-                        write_chunk_size(&mut line, count);
-                        write(&mut [IoSlice::new(&line), data, IoSlice::new(b"\r\n")])?;
-                    }
-                }
-            }
-            Ok(())
         }
     }
 }

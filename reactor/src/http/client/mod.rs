@@ -10,12 +10,12 @@
 //! });
 //! ```
 //!
-//! `pool.rs`, `redirect.rs` and `proxy.rs` decide, and are pure; `connection.rs`, `exchange.rs` and `response.rs` are the
-//! flow. A connection is used again only when the answer on it has been read to its end, so a caller who is terminated
+//! `pool.rs`, `redirect.rs`, `retries.rs` and `proxy.rs` decide, and are pure; `send.rs`, `connection.rs`,
+//! `exchange.rs`, `upload.rs` and `response.rs` are the flow. A connection is used again only when the answer on it has been read to its end, so a caller who is terminated
 //! in the middle of one, or drops it, costs a connection and confuses nobody.
 //!
 //! What it is not: a browser. There are no cookies (a `Cookie` header can be set by hand), no cache, no HTTP/2, and no
-//! authentication but basic.
+//! authentication but basic and by token.
 
 mod builder;
 mod connection;
@@ -27,6 +27,8 @@ mod redirect;
 mod request;
 mod response;
 mod retries;
+mod send;
+mod upload;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -36,13 +38,9 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use url::Url;
 
-use self::connection::{Connection, Server};
-use self::exchange::{Clock, Options, Unanswered, exchange};
+use self::connection::{Connection, Server, Through};
 use self::pool::Pool;
 use self::proxy::Proxy;
-use self::request::{Form, Request};
-use self::response::{Framed, decoder};
-use self::retries::Outcome;
 use super::head::HeadError;
 use super::{BodyLimits, Headers, InvalidHeader};
 use crate::clock::now;
@@ -136,8 +134,7 @@ pub enum ClientError {
     #[error("it took too long ({0:?})")]
     TimedOut(Phase),
     /// The server answers while it is sent to, takes nothing more until its answer is read, and has said more than is
-    /// kept meanwhile: the answer can be read only when the body is sent. Such an exchange needs a body in several
-    /// requests, or a WebSocket.
+    /// kept meanwhile. Such an answer is read while the body is sent: by [`RequestBuilder::exchange`].
     #[error(
         "the server waits for its answer to be read before it takes the rest of the body; no more than 4 MiB of an \
          answer are kept while the body is sent"
@@ -258,130 +255,6 @@ impl Client {
     fn timeouts(&self) -> &Timeouts {
         &self.shared.config.timeouts
     }
-
-    /// Sends, and follows redirects.
-    fn send(&self, mut request: Request<'_>) -> Result<Response, ClientError> {
-        let deadline = request.total.map(|total| now() + total);
-        let policy = self.shared.config.redirects;
-        let mut followed_count = 0;
-        loop {
-            let response = self.send_persistently(&mut request, deadline)?;
-            if policy.limit == 0 {
-                return Ok(response);
-            }
-            let location = response.headers().get("Location");
-            let next = Redirect::read(response.status(), location, &request.method, &request.url, &policy)?;
-            let Some(next) = next else { return Ok(response) };
-            if followed_count == policy.limit {
-                return Err(RedirectError::TooMany.into());
-            }
-            followed_count += 1;
-            if !next.keeps_body {
-                request.drop_body();
-            } else if !request.body.is_fresh() {
-                return Err(RedirectError::BodyUsedUp.into());
-            }
-            if !next.is_same_origin {
-                request.drop_credentials();
-            }
-            (request.url, request.method) = (next.url, next.method);
-            response.drain();
-        }
-    }
-
-    /// Sends to one server, and again as the policy has it.
-    fn send_persistently(
-        &self,
-        request: &mut Request<'_>,
-        deadline: Option<Instant>,
-    ) -> Result<Response, ClientError> {
-        let policy = self.shared.config.retries;
-        if policy == Retries::NONE {
-            return self.send_once(request, deadline);
-        }
-        let mut sent_count = 0;
-        loop {
-            let result = self.send_once(request, deadline);
-            sent_count += 1;
-            let (chance, wall) = (crate::random::number(), crate::wall_clock());
-            let wait = policy.wait_after(sent_count, &request.method, Outcome::of(&result), chance, wall);
-            let Some(wait) = wait.filter(|_| request.body.is_fresh()) else { return result };
-            // The answer that there is says more than that the time was over.
-            if deadline.is_some_and(|deadline| now().checked_add(wait).is_none_or(|at| at >= deadline)) {
-                return result;
-            }
-            if let Ok(response) = result {
-                response.drain();
-            }
-            crate::sleep(wait);
-        }
-    }
-
-    /// Sends to one server, over a connection of the pool if there is one.
-    fn send_once(
-        &self,
-        request: &mut Request<'_>,
-        deadline: Option<Instant>,
-    ) -> Result<Response, ClientError> {
-        let shared = &self.shared;
-        let config = &shared.config;
-        let clock = Clock { timeouts: &config.timeouts, deadline };
-        let proxy = config.proxies.choose(&request.url);
-        let server = Server::new(&request.url, proxy)?;
-        let is_tls = request.url.scheme() == "https";
-        let form = match proxy {
-            Some(proxy) if !is_tls => Form::Absolute { authorization: proxy.authorization.as_deref() },
-            _ => Form::Origin,
-        };
-        // Part of an encoded body can't be decoded, so none is asked for.
-        let gzip =
-            config.gzip && !request.headers.contains("Accept-Encoding") && !request.headers.contains("Range");
-        let wire = request.write_head(form, gzip)?;
-        let mut may_reuse = true;
-        loop {
-            let pooled = if may_reuse { shared.take(&server) } else { None };
-            let is_reused = pooled.is_some();
-            let (mut connection, born) = match pooled {
-                Some(pooled) => pooled,
-                None => {
-                    let open = || shared.open(&request.url, proxy, is_tls);
-                    (clock.bound(Phase::Connect, config.timeouts.connect, open)??, now())
-                }
-            };
-            let options = Options {
-                expects_continue: request.expects_continue,
-                may_switch: request.headers.contains("Upgrade"),
-            };
-            let Request { body, method, .. } = &mut *request;
-            let answer = exchange(&mut connection, &wire, body, options, &config.head_limits, clock);
-            match answer {
-                Ok(answered) => {
-                    let head = answered.head;
-                    let framed = Framed {
-                        connection: Some(connection),
-                        decoder: decoder(&head, method, &config.body_limits),
-                        shared: shared.clone(),
-                        server,
-                        born,
-                        is_reusable: answered.is_sent
-                            && head.keeps_alive(method)
-                            && head.status() != StatusCode::SWITCHING_PROTOCOLS
-                            && request.keeps_alive(),
-                        deadline,
-                    };
-                    return Ok(Response::new(head, &request.method, request.url.clone(), gzip, framed));
-                }
-                Err(Unanswered { error, is_silent }) => {
-                    // The server closed it, as servers may, while the request was on its way (RFC 9112, section 9.3.1).
-                    let was_stale = is_reused && is_silent && !matches!(error, ClientError::TimedOut(_));
-                    if !(was_stale && request.method.is_idempotent() && request.body.is_fresh()) {
-                        return Err(error);
-                    }
-                    may_reuse = false;
-                }
-            }
-        }
-    }
 }
 
 impl Shared {
@@ -393,7 +266,12 @@ impl Shared {
         &self.config.body_limits
     }
 
-    fn open(&self, url: &Url, proxy: Option<&Proxy>, is_tls: bool) -> Result<Connection, ClientError> {
+    fn open(
+        &self,
+        url: &Url,
+        proxy: Option<(&Proxy, Through)>,
+        is_tls: bool,
+    ) -> Result<Connection, ClientError> {
         let tls = if is_tls { Some(self.tls()?) } else { None };
         Connection::open(url, proxy, tls, &self.config.head_limits)
     }

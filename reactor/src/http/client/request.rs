@@ -166,7 +166,7 @@ impl<'a> RequestBuilder<'a> {
     ///
     /// The answer can be read when all of it is sent. Of a server that answers while it is still reading, 4 MiB are kept
     /// meanwhile; one that has more to say, and takes nothing of the body until that is read, is
-    /// [`ClientError::AnswerTooFarAhead`].
+    /// [`ClientError::AnswerTooFarAhead`], unless it is read meanwhile: [`RequestBuilder::exchange`].
     #[must_use]
     pub fn body(self, bytes: impl BodyBytes<'a>) -> Self {
         let bytes = bytes.into_body();
@@ -245,13 +245,55 @@ impl<'a> RequestBuilder<'a> {
     ///
     /// Until then, within the [`super::Timeouts`].
     pub fn send(self) -> Result<Response, ClientError> {
+        let (client, request) = self.finish()?;
+        client.send(request)
+    }
+
+    /// Sends the request, and calls `read` with its answer as soon as the answer's head is there, while the body is still
+    /// being sent: for servers that answer as they read, whose answer may be larger than what anybody keeps of it, and for
+    /// those whose word is to be heard before all is sent.
+    ///
+    /// `read` may take as long as it likes. When it returns, an answer that agrees (2xx) and has been read to its end waits
+    /// for the rest of the body to be sent; in any other case what is not sent yet is broken off, and the connection with
+    /// it. There are neither redirects nor repetitions: the body can be sent once only.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] without an answer; and after one that agreed, when the body could not be sent whole: then it was not
+    /// the answer to all of it, and what `read` has returned is lost. What fails in reading is told to `read`.
+    ///
+    /// # Suspends
+    ///
+    /// Until `read` has returned, and the body is sent. Without a byte in either direction for [`super::Timeouts::idle`]
+    /// that direction fails.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::io::copy;
+    /// use reactor::http::client::Client;
+    ///
+    /// reactor::run(|| {
+    ///     let mut zeros = std::io::Read::take(std::io::repeat(0), 10 << 30);
+    ///     let upload = Client::new().put("https://example.org/echo").stream(&mut zeros, None);
+    ///     let echoed = upload.exchange(|mut answer| copy(&mut answer, &mut std::io::sink()));
+    ///     println!("{} bytes came back", echoed.unwrap().unwrap());
+    /// });
+    /// ```
+    pub fn exchange<T>(self, read: impl FnOnce(Response) -> T) -> Result<T, ClientError> {
+        let (client, request) = self.finish()?;
+        client.exchange(request, read)
+    }
+
+    /// With what the client adds to every request.
+    fn finish(self) -> Result<(&'a Client, Request<'a>), ClientError> {
         let mut request = self.request?;
         for (name, value) in self.client.default_headers().iter() {
             if !request.headers.contains(name) {
                 request.headers.push(name, value)?;
             }
         }
-        self.client.send(request)
+        Ok((self.client, request))
     }
 }
 

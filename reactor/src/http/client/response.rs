@@ -11,6 +11,7 @@ use url::Url;
 
 use super::connection::{Connection, Server};
 use super::exchange::Clock;
+use super::upload::Sending;
 use super::{ClientError, Phase, Shared};
 use crate::http::{BodyDecoder, BodyLimits, BodyReader, Headers, ResponseHead};
 use crate::net::Duplex;
@@ -51,6 +52,8 @@ pub(super) struct Framed {
     pub(super) server: Server,
     pub(super) born: Instant,
     pub(super) is_reusable: bool,
+    /// The request's body, where that is still being sent.
+    pub(super) sending: Option<Rc<Sending>>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -174,7 +177,7 @@ impl Response {
         if self.status != StatusCode::SWITCHING_PROTOCOLS {
             return None;
         }
-        self.body.framed().connection.take().map(Connection::into_stream)
+        self.body.framed().connection.take().and_then(Connection::into_stream)
     }
 
     /// Reads on to the end if that is near, so that the connection can be used again: nobody waits for a body that nobody
@@ -220,11 +223,18 @@ impl Read for Response {
 impl Framed {
     /// Gives the connection back to the pool if the body has been read to its end. Never suspends.
     fn give_back_at_end(&mut self) {
-        if self.decoder.is_at_end()
-            && self.is_reusable
-            && let Some(connection) = self.connection.take()
-        {
-            self.shared.give_back(self.server.clone(), connection, self.born);
+        if !self.decoder.is_at_end() {
+            return;
+        }
+        let connection = if self.is_reusable { self.connection.take() } else { None };
+        let give_back: Option<Box<dyn FnOnce()>> = connection.map(|connection| {
+            let (shared, server, born) = (self.shared.clone(), self.server.clone(), self.born);
+            Box::new(move || shared.give_back(server, connection, born)) as _
+        });
+        match (&self.sending, give_back) {
+            (Some(sending), give_back) => sending.on_answer_read(give_back),
+            (None, Some(give_back)) => give_back(),
+            (None, None) => {}
         }
     }
 }
