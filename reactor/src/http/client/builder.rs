@@ -1,7 +1,7 @@
 //! The settings of a client.
 
 use super::proxy::{Proxies, Proxy, read_exceptions};
-use super::{Client, ClientError, PoolLimits, RedirectPolicy, Retries, Timeouts};
+use super::{Client, ClientError, CookieJar, PoolLimits, RedirectPolicy, Retries, Timeouts};
 use crate::http::{BodyLimits, HeadLimits, Headers, InvalidHeader};
 use crate::net::tls;
 
@@ -18,6 +18,7 @@ pub struct ClientBuilder {
     pub(super) tls: Option<tls::Client>,
     pub(super) gzip: bool,
     pub(super) default_headers: Headers,
+    pub(super) cookies: Option<CookieJar>,
 }
 
 impl ClientBuilder {
@@ -34,6 +35,7 @@ impl ClientBuilder {
             tls: None,
             gzip: true,
             default_headers: Headers::new(),
+            cookies: None,
         }
     }
 
@@ -101,6 +103,14 @@ impl ClientBuilder {
     ) -> Result<ClientBuilder, InvalidHeader> {
         self.default_headers.push(name, value)?;
         Ok(self)
+    }
+
+    /// Keeps cookies that servers set, beginning with those in `jar`, and sends them back with requests that have no `Cookie`
+    /// of their own. At first none are kept.
+    #[must_use]
+    pub fn cookies(mut self, jar: CookieJar) -> ClientBuilder {
+        self.cookies = Some(jar);
+        self
     }
 
     /// Whether to offer and decode gzip. On at first.

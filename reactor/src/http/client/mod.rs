@@ -10,15 +10,17 @@
 //! });
 //! ```
 //!
-//! `pool.rs`, `redirect.rs`, `retries.rs` and `proxy.rs` decide, and are pure; `send.rs`, `connection.rs`,
+//! `cookie_jar.rs`, `pool.rs`, `redirect.rs`, `retries.rs` and `proxy.rs` decide, and are pure; `send.rs`, `connection.rs`,
 //! `exchange.rs`, `upload.rs` and `response.rs` are the flow. A connection is used again only when the answer on it has been read to its end, so a caller who is terminated
 //! in the middle of one, or drops it, costs a connection and confuses nobody.
 //!
-//! What it is not: a browser. There are no cookies (a `Cookie` header can be set by hand), no cache, no HTTP/2, and no
-//! authentication but basic and by token.
+//! Cookies are kept only by a client that is given a [`CookieJar`].
+//!
+//! What it is not: a browser. There is no cache, no HTTP/2, and no authentication but basic and by token.
 
 mod builder;
 mod connection;
+mod cookie_jar;
 mod exchange;
 mod form_data;
 mod pool;
@@ -47,6 +49,7 @@ use crate::clock::now;
 use crate::net::tls;
 
 pub use self::builder::ClientBuilder;
+pub use self::cookie_jar::CookieJar;
 pub use self::form_data::FormData;
 pub use self::pool::PoolLimits;
 pub use self::redirect::{Redirect, RedirectError, RedirectPolicy};
@@ -186,6 +189,7 @@ pub(super) struct Shared {
     config: ClientBuilder,
     tls: OnceCell<tls::Client>,
     pool: RefCell<Pool<Server, Connection>>,
+    cookies: Option<RefCell<CookieJar>>,
     is_reaped: Cell<bool>,
 }
 
@@ -206,9 +210,11 @@ impl Client {
         ClientBuilder::new()
     }
 
-    fn with(config: ClientBuilder) -> Client {
+    fn with(mut config: ClientBuilder) -> Client {
         let pool = RefCell::new(Pool::new(config.pool));
-        Client { shared: Rc::new(Shared { config, tls: OnceCell::new(), pool, is_reaped: Cell::new(false) }) }
+        let cookies = config.cookies.take().map(RefCell::new);
+        let (tls, is_reaped) = (OnceCell::new(), Cell::new(false));
+        Client { shared: Rc::new(Shared { config, tls, pool, cookies, is_reaped }) }
     }
 
     /// A request with any method. A user name and password in the URL become basic authentication.
@@ -246,6 +252,11 @@ impl Client {
         let mut pool = self.shared.pool.borrow_mut();
         pool.expire(now());
         pool.len()
+    }
+
+    /// Looks at the cookies that this client keeps, or changes them; `None` if it keeps none. `f` must not suspend.
+    pub fn with_cookies<T>(&self, f: impl FnOnce(&mut CookieJar) -> T) -> Option<T> {
+        self.shared.cookies.as_ref().map(|jar| f(&mut jar.borrow_mut()))
     }
 
     fn default_headers(&self) -> &Headers {

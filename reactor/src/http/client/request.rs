@@ -348,8 +348,13 @@ impl Request<'_> {
         !self.headers.has_token("Connection", "close")
     }
 
-    /// The head's bytes. `accepts_gzip` if the client decodes it.
-    pub(super) fn write_head(&self, form: Form<'_>, accepts_gzip: bool) -> Result<Vec<u8>, ClientError> {
+    /// The head's bytes. `accepts_gzip` if the client decodes it; `cookies` for where the request has none of its own.
+    pub(super) fn write_head(
+        &self,
+        form: Form<'_>,
+        accepts_gzip: bool,
+        cookies: Option<&str>,
+    ) -> Result<Vec<u8>, ClientError> {
         let mut out = Vec::with_capacity(256);
         let target = match form {
             Form::Origin => &self.url[url::Position::BeforePath..url::Position::AfterQuery],
@@ -362,6 +367,11 @@ impl Request<'_> {
             write_field(&mut out, "Host", host.as_bytes());
         }
         self.headers.write(&mut out);
+        if let Some(cookies) = cookies
+            && !self.headers.contains("Cookie")
+        {
+            write_field(&mut out, "Cookie", cookies.as_bytes());
+        }
         if let Form::Absolute { authorization: Some(authorization) } = form {
             write_field(&mut out, "Proxy-Authorization", authorization.as_bytes());
         }

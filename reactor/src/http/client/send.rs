@@ -178,13 +178,15 @@ impl Client {
         // Part of an encoded body can't be decoded, so none is asked for.
         let gzip =
             config.gzip && !request.headers.contains("Accept-Encoding") && !request.headers.contains("Range");
+        let cookies = shared.cookies.as_ref();
+        let cookies = cookies.and_then(|jar| jar.borrow_mut().header_for(&request.url, crate::wall_clock()));
         Ok(Route {
             shared,
             server: Server::new(&request.url, proxy.map(|(proxy, _)| proxy))?,
             proxy,
             is_tls,
             gzip,
-            wire: request.write_head(form, gzip)?,
+            wire: request.write_head(form, gzip, cookies.as_deref())?,
             options: Options {
                 expects_continue: request.expects_continue,
                 may_switch: request.headers.contains("Upgrade"),
@@ -221,6 +223,11 @@ impl Route<'_> {
         sending: Option<Rc<Sending>>,
     ) -> Response {
         let (shared, method) = (self.shared, &request.method);
+        if let Some(jar) = &shared.cookies {
+            for field in head.headers().get_all("Set-Cookie") {
+                jar.borrow_mut().take(&request.url, field, crate::wall_clock());
+            }
+        }
         let framed = Framed {
             connection: Some(connection),
             decoder: decoder(&head, method, &shared.config.body_limits),
