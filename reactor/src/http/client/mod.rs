@@ -31,6 +31,8 @@ mod response;
 mod retries;
 mod send;
 mod upload;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -56,6 +58,8 @@ pub use self::redirect::{Redirect, RedirectError, RedirectPolicy};
 pub use self::request::{BodyBytes, RequestBuilder};
 pub use self::response::Response;
 pub use self::retries::Retries;
+#[cfg(feature = "websocket")]
+pub use self::websocket::WebSocketBuilder;
 
 /// How long each part of a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +153,14 @@ pub enum ClientError {
     /// More interim answers than any server has use for.
     #[error("the server sends one interim answer after another")]
     TooManyInterim,
+    /// The server opens no WebSocket, or not as it was asked for.
+    #[error("{reason}")]
+    NoWebSocket {
+        /// What it answered.
+        status: StatusCode,
+        /// In words.
+        reason: String,
+    },
     /// The server switches to a protocol that nobody asked for.
     #[error("the server switches protocols unasked")]
     UnwantedUpgrade,

@@ -44,6 +44,8 @@ pub(super) struct Request<'a> {
     pub(super) headers: Headers,
     pub(super) body: Body<'a>,
     pub(super) expects_continue: bool,
+    /// Through a proxy it goes in a tunnel, plain or not, and its connection is nobody else's.
+    pub(super) is_tunnelled: bool,
     pub(super) total: Option<Duration>,
 }
 
@@ -96,7 +98,8 @@ impl<'a> RequestBuilder<'a> {
                 headers.push("Authorization", authorization)?;
                 let _ = url.set_username("").and_then(|()| url.set_password(None));
             }
-            Ok(Request { method, url, headers, body: Body::Empty, expects_continue: false, total })
+            let (body, expects_continue, is_tunnelled) = (Body::Empty, false, false);
+            Ok(Request { method, url, headers, body, expects_continue, is_tunnelled, total })
         });
         RequestBuilder { client, request }
     }
@@ -108,6 +111,15 @@ impl<'a> RequestBuilder<'a> {
             self.request = Err(error);
         }
         self
+    }
+
+    /// On a connection of its own, and through a proxy in a tunnel.
+    #[cfg(feature = "websocket")]
+    pub(super) fn tunnelled(self) -> Self {
+        self.with(|request| {
+            request.is_tunnelled = true;
+            Ok(())
+        })
     }
 
     /// Adds a header field. `Host` replaces the one from the URL; the length of the body is stated by the client.

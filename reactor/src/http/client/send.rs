@@ -167,7 +167,7 @@ impl Client {
         let shared = &self.shared;
         let config = &shared.config;
         let is_tls = request.url.scheme() == "https";
-        let through = if is_tls { Through::Tunnel } else { Through::Asking };
+        let through = if is_tls || request.is_tunnelled { Through::Tunnel } else { Through::Asking };
         let proxy = config.proxies.choose(&request.url).map(|proxy| (proxy, through));
         let form = match proxy {
             Some((proxy, Through::Asking)) => {
@@ -202,7 +202,10 @@ impl Route<'_> {
     }
 
     fn open(&self, request: &Request<'_>, may_reuse: bool) -> Result<Opened, ClientError> {
-        let pooled = if may_reuse { self.shared.take(&self.server) } else { None };
+        let pooled = match may_reuse && !request.is_tunnelled {
+            true => self.shared.take(&self.server),
+            false => None,
+        };
         if let Some((connection, born)) = pooled {
             return Ok(Opened { connection, born, is_reused: true });
         }
@@ -237,7 +240,8 @@ impl Route<'_> {
             is_reusable: is_sent
                 && head.keeps_alive(method)
                 && head.status() != StatusCode::SWITCHING_PROTOCOLS
-                && request.keeps_alive(),
+                && request.keeps_alive()
+                && !request.is_tunnelled,
             sending,
             deadline: self.deadline,
         };

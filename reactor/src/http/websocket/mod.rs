@@ -5,21 +5,24 @@
 //!
 //! What it is not: compression of messages (`permessage-deflate`), which tungstenite does not have.
 
+mod handshake;
+
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use data_encoding::BASE64;
-use http::{Method, StatusCode};
+use http::Method;
 use tungstenite::Message as Frame;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
+pub(super) use self::handshake::Handshake;
+use self::handshake::check_request;
 use super::server::Farewell;
-use super::{Framing, HeadLimits, Headers, Input, Request, Response, ResponseHead, write_request_line};
+use super::{HeadLimits, Headers, Input, Request, Response, ResponseHead, write_request_line};
 use crate::net::Duplex;
 use crate::sync::Mutex;
 
@@ -86,6 +89,7 @@ pub struct WebSocket<'a> {
     broken: Cell<bool>,
     /// A server's: until it has said that it goes away.
     farewell: RefCell<Option<Rc<Farewell>>>,
+    subprotocol: Option<String>,
 }
 
 enum Stream<'a> {
@@ -179,36 +183,6 @@ pub fn websocket(
     .header("Sec-WebSocket-Accept", accept)
 }
 
-/// The client's key, or what to answer instead (RFC 6455 section 4.2.1).
-fn check_request<'a>(request: &Request<'a>, limits: &WebSocketLimits) -> Result<&'a [u8], Response> {
-    let headers = request.headers();
-    let bad = || Response::of_status(StatusCode::BAD_REQUEST);
-    if request.method() != Method::GET || request.head().minor_version() != 1 {
-        return Err(bad());
-    }
-    if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
-        return Err(Response::of_status(StatusCode::UPGRADE_REQUIRED).header("Upgrade", "websocket"));
-    }
-    if headers.get("sec-websocket-version") != Some(b"13") {
-        let response = Response::of_status(StatusCode::UPGRADE_REQUIRED).header("Upgrade", "websocket");
-        return Err(response.header("Sec-WebSocket-Version", "13"));
-    }
-    let mut keys = headers.get_all("sec-websocket-key");
-    let (Some(key), None) = (keys.next(), keys.next()) else { return Err(bad()) };
-    if BASE64.decode(key).map_or(0, |key| key.len()) != 16 {
-        return Err(bad());
-    }
-    if let Some(origin) = headers.get("origin")
-        && !limits.any_origin
-    {
-        let host = std::str::from_utf8(origin).ok().and_then(|origin| origin.split_once("://"));
-        if host.is_none_or(|(_, host)| !host.eq_ignore_ascii_case(request.head().authority())) {
-            return Err(Response::of_status(StatusCode::FORBIDDEN));
-        }
-    }
-    Ok(key)
-}
-
 impl<'a> WebSocket<'a> {
     fn new(stream: Stream<'a>, received: Vec<u8>, role: Role, limits: WebSocketLimits) -> WebSocket<'a> {
         let config = WebSocketConfig::default()
@@ -225,10 +199,12 @@ impl<'a> WebSocket<'a> {
             limits,
             broken: Cell::new(false),
             farewell: RefCell::default(),
+            subprotocol: None,
         }
     }
 
-    /// Asks the server on the other end of `stream` for the WebSocket at `target`.
+    /// Asks the server on the other end of `stream` for the WebSocket at `target`. With a URL, headers, TLS or a proxy:
+    /// [`super::client::Client::websocket`].
     ///
     /// # Errors
     ///
@@ -245,17 +221,10 @@ impl<'a> WebSocket<'a> {
         limits: WebSocketLimits,
     ) -> io::Result<WebSocket<'static>> {
         let invalid = |error| io::Error::new(ErrorKind::InvalidInput, error);
-        let mut key = [0; 16];
-        crate::random::fill(&mut key);
-        let key = BASE64.encode(&key);
+        let handshake = Handshake::new(Vec::new());
         let mut headers = Headers::new();
-        for (name, value) in [
-            ("Host", host),
-            ("Connection", "Upgrade"),
-            ("Upgrade", "websocket"),
-            ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Key", &key),
-        ] {
+        headers.push("Host", host).map_err(|error| invalid(error.to_string()))?;
+        for (name, value) in handshake.fields() {
             headers.push(name, value).map_err(|error| invalid(error.to_string()))?;
         }
         let mut request = Vec::new();
@@ -276,21 +245,26 @@ impl<'a> WebSocket<'a> {
                 None => {}
             }
         }
-        let accept = derive_accept_key(key.as_bytes());
-        let headers = head.headers();
-        let accepted = head.status() == StatusCode::SWITCHING_PROTOCOLS
-            && head.framing(&Method::GET) == Framing::Empty
-            && headers.has_token("upgrade", "websocket")
-            && headers.has_token("connection", "upgrade")
-            && headers.get("sec-websocket-accept") == Some(accept.as_bytes())
-            // We offered none.
-            && !headers.contains("sec-websocket-extensions")
-            && !headers.contains("sec-websocket-protocol");
-        if !accepted {
-            let message = format!("the server answers {} and opens no WebSocket", head.status());
-            return Err(io::Error::new(ErrorKind::ConnectionRefused, message));
-        }
-        Ok(WebSocket::new(Stream::Owned(Box::new(stream)), input.take(), Role::Client, limits))
+        let subprotocol = handshake
+            .read_answer(head.status(), head.headers())
+            .map_err(|reason| io::Error::new(ErrorKind::ConnectionRefused, reason))?;
+        Ok(WebSocket::client(Box::new(stream), input.take(), subprotocol, limits))
+    }
+
+    /// A client's, after a handshake that was agreed to.
+    pub(super) fn client(
+        stream: Box<dyn Duplex>,
+        received: Vec<u8>,
+        subprotocol: Option<String>,
+        limits: WebSocketLimits,
+    ) -> WebSocket<'static> {
+        let socket = WebSocket::new(Stream::Owned(stream), received, Role::Client, limits);
+        WebSocket { subprotocol, ..socket }
+    }
+
+    /// The protocol above the WebSocket that the server has chosen of those it was offered; a client's alone knows.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
     }
 
     /// The next message; `None` once the peer has closed. Pings are answered meanwhile.
