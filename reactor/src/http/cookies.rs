@@ -3,8 +3,8 @@
 //! A cookie that is set is closed by default: scripts don't see it, it travels over TLS alone, and not with what other
 //! sites cause. Whoever wants less says so.
 //!
-//! What it is not: a jar for clients, or sessions. A cookie's value is whatever its browser sends: a session is found by a
-//! random token in it.
+//! What it is not: a jar for clients ([`super::client::CookieJar`] is), or sessions. A cookie's value is whatever its
+//! browser sends: a session is found by a random token in it.
 
 use std::fmt::Write as _;
 use std::time::Duration;

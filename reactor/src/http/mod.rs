@@ -14,7 +14,7 @@
 //! header, no path leads out of its directory, and everything that a client controls is bounded ([`Limits`]).
 //!
 //! What many handlers have in common goes into layers around them ([`Server::layer`], [`Group`]); what they take out of
-//! a request is typed, or a [`Refusal`].
+//! a request is typed, or a [`Refusal`]. A form with files is read part by part ([`Multipart`]).
 //!
 //! What it is not: templates, sessions, or HTTP/2 and 3. The codec of HTTP/2 that others build on, `h2`, reads and writes
 //! through tokio's traits; those without I/O of their own that could be found (in November 2026) were younger than a

@@ -21,13 +21,11 @@ use crate::http::headers::is_value;
 /// ```no_run
 /// use reactor::http::client::{Client, FormData};
 ///
-/// reactor::run(|| -> Result<(), Box<dyn std::error::Error>> {
-///     let form = FormData::new().text("title", "my cat").file("photo", "cat.png")?;
-///     let answer = Client::new().post("https://example.org/photos").multipart(form).send()?;
+/// reactor::run(|| {
+///     let form = FormData::new().text("title", "my cat").file("photo", "cat.png").unwrap();
+///     let answer = Client::new().post("https://example.org/photos").multipart(form).send().unwrap();
 ///     println!("{}", answer.status());
-///     Ok(())
-/// })
-/// .unwrap();
+/// });
 /// ```
 pub struct FormData<'a> {
     boundary: String,

@@ -286,8 +286,9 @@ impl<'a> RequestBuilder<'a> {
     /// use reactor::http::client::Client;
     ///
     /// reactor::run(|| {
+    ///     let client = Client::new();
     ///     let mut zeros = std::io::Read::take(std::io::repeat(0), 10 << 30);
-    ///     let upload = Client::new().put("https://example.org/echo").stream(&mut zeros, None);
+    ///     let upload = client.put("https://example.org/echo").stream(&mut zeros, None);
     ///     let echoed = upload.exchange(|mut answer| copy(&mut answer, &mut std::io::sink()));
     ///     println!("{} bytes came back", echoed.unwrap().unwrap());
     /// });

@@ -181,10 +181,13 @@ fn answer(wire: &Wire<'_>, input: &mut Input, head: &RequestHead) -> io::Result<
     if response.compress {
         response = compress::negotiate(head, response);
     }
-    if let Body::Stream { reads_request: true, .. } = response.body {
+    let reads_request = matches!(response.body, Body::Stream { reads_request: true, .. });
+    if reads_request {
         wire.ask_for_body();
     }
-    let keep_alive = head.keeps_alive() && !shared.draining.has_begun() && !is_lost(wire, &request.body);
+    // Whoever reads the body as it answers has not left the rest of it: that shows when it has answered.
+    let is_lost = !reads_request && is_lost(wire, &request.body);
+    let keep_alive = head.keeps_alive() && !shared.draining.has_begun() && !is_lost;
     let terms = Terms::new(head.method(), head.minor_version(), keep_alive);
     let keep_alive = send(wire, &mut request.body, response, terms)?;
     drop(request);
