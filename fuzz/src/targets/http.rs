@@ -130,12 +130,11 @@ pub const HTTP_MULTIPART: Target = Target {
     },
 };
 
-/// Names of fields with names of files and data; `None` for what is no form.
-fn parts(
-    mut decoder: MultipartDecoder,
-    form: &[u8],
-    step: usize,
-) -> Option<Vec<(String, Option<String>, Vec<u8>)>> {
+/// The name of a field, that of its file, and its data.
+type ReadPart = (String, Option<String>, Vec<u8>);
+
+/// All parts of a form; `None` for what is none.
+fn parts(mut decoder: MultipartDecoder, form: &[u8], step: usize) -> Option<Vec<ReadPart>> {
     let (mut at, mut end, mut parts) = (0, 0, Vec::new());
     loop {
         match decoder.decode(&form[at..end]).ok()? {
