@@ -189,7 +189,7 @@ fn a_lease_is_no_longer_than_was_asked_and_a_very_short_one_is_none() {
         short.close();
         router.set_lifetime(u32::MAX);
         let long = mapper(router);
-        settled(&long).unwrap();
+        assert_eq!(settled(&long).unwrap().lifetime_s, Some(3_600), "nobody is told more");
         let before = router.map_count();
         sleep(31 * MINUTE);
         assert!(router.map_count() > before, "it is renewed at half of an hour");
@@ -230,5 +230,188 @@ fn another_network_has_another_router_and_none_has_none() {
         wait_for(&mapper, |mapper| mapper.mapping(UDP) == Err(Why::Silent));
         there.set(Some(here));
         wait_for(&mapper, |mapper| mapper.mapping(UDP).is_ok());
+    });
+}
+
+/// The ways in which a mapping by UPnP, which this router never ends by itself, could be left behind.
+#[test]
+fn what_is_mapped_for_good_is_given_back_however_the_router_has_changed_meanwhile() {
+    let changes: [fn(&Router, &Mapper); 4] = [
+        // Its line was renewed: ours are its entries still.
+        |router, _| router.set_outside(ELSEWHERE),
+        // It is behind another one now.
+        |router, _| router.set_outside([10, 0, 0, 1].into()),
+        // And that was noticed before the end.
+        |router, mapper| {
+            router.set_outside([10, 0, 0, 1].into());
+            wait_for(mapper, |mapper| matches!(mapper.mapping(UDP), Err(Why::Private { .. })));
+            wait_for(mapper, |_| router.mapped().is_empty());
+        },
+        // It did not answer for so long that the lease is lost, and it is back at the end.
+        |router, mapper| {
+            router.speak(Speaks::Nothing);
+            wait_for(mapper, |mapper| mapper.mapping(UDP) == Err(Why::Silent));
+            sleep(90 * MINUTE);
+            router.speak(Speaks::Upnp);
+        },
+    ];
+    for change in changes {
+        at_home(good(), Speaks::Upnp, move |router| {
+            let mapper = mapper(router);
+            settled(&mapper).unwrap();
+            assert_eq!(router.mapped().len(), 2);
+            change(router, &mapper);
+            mapper.close();
+            assert_eq!(router.mapped(), [], "nothing is left behind");
+        });
+    }
+}
+
+#[test]
+fn a_slow_router_is_told_of_all_ports_at_once() {
+    at_home(good(), Speaks::Upnp, |router| {
+        let mapper = mapper(router);
+        settled(&mapper).unwrap();
+        // Two calls for each port.
+        router.set_delay(9 * SECOND / 10);
+        mapper.close();
+        sleep(5 * SECOND);
+        assert_eq!(router.mapped(), []);
+    });
+}
+
+#[test]
+fn who_renews_nothing_that_is_had_is_not_asked_for_more_and_more() {
+    for has_leases in [false, true] {
+        at_home(good(), Speaks::Upnp, move |router| {
+            router.refuse_renewals();
+            if has_leases {
+                router.have_leases();
+            }
+            let mapper = mapper(router);
+            let mapping = settled(&mapper).unwrap();
+            // Never in the moment in which one is had anew.
+            sleep(20 * SECOND);
+            let until = now() + 5 * 60 * MINUTE;
+            while now() < until {
+                sleep(MINUTE);
+                assert_eq!(router.mapped().len(), 2, "one for each port");
+                assert_eq!(mapper.mapping(UDP).map(|mapping| mapping.external), Ok(mapping.external));
+            }
+            mapper.close();
+            assert_eq!(router.mapped(), []);
+        });
+    }
+}
+
+#[test]
+fn what_another_machine_has_is_left_to_it() {
+    at_home(good(), Speaks::Upnp, |router| {
+        router.set_others(UDP.number);
+        let mapper = mapper(router);
+        let mapping = settled(&mapper).unwrap();
+        assert_ne!(mapping.external.port(), UDP.number);
+        assert_eq!(router.others(), Some(UDP.number));
+        assert_eq!(mapper.mapping(TCP).unwrap().external.port(), TCP.number, "nobody has that");
+    });
+}
+
+#[test]
+fn what_is_wished_again_while_the_router_is_asked_is_mapped_then() {
+    for speaks in [Speaks::Pcp, Speaks::NatPmp, Speaks::Upnp] {
+        // Slow, so that each question is under way for a while.
+        at_home(Link::new(Latency::Constant(SECOND / 20)), speaks, |router| {
+            for milliseconds in (0..600).step_by(60) {
+                let mapper = mapper(router);
+                settled(&mapper).unwrap();
+                mapper.wish(&[]);
+                sleep(Duration::from_millis(milliseconds));
+                mapper.wish(&[Wish::any(UDP)]);
+                sleep(Duration::from_millis(milliseconds / 3));
+                mapper.wish(&[]);
+                mapper.wish(&[Wish::any(UDP)]);
+                sleep(20 * SECOND);
+                let external = mapper.mapping(UDP).unwrap().external.port();
+                assert_eq!(router.mapped(), [(UDP, external)], "after {milliseconds} ms");
+                mapper.close();
+                assert_eq!(router.mapped(), []);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_router_that_does_not_say_whether_it_is_the_same_keeps_its_mappings() {
+    at_home(good(), Speaks::Pcp, |router| {
+        router.ignore_announce();
+        let mapper = mapper(router);
+        settled(&mapper).unwrap();
+        let until = now() + 60 * MINUTE;
+        while now() < until {
+            sleep(SECOND);
+            assert!(mapper.mapping(UDP).is_ok() && mapper.mapping(TCP).is_ok());
+        }
+        assert!(router.asked_count() < 60 * 20, "{} packets in an hour", router.asked_count());
+    });
+}
+
+#[test]
+fn an_end_waits_for_no_router_that_never_answered_and_for_one_that_is_about_to_grant_something() {
+    at_home(good(), Speaks::Nothing, |router| {
+        let mapper = mapper(router);
+        sleep(SECOND);
+        let begun = now();
+        mapper.close();
+        assert!(now() < begun + SECOND / 2, "{:?}", now() - begun);
+    });
+    for speaks in [Speaks::Pcp, Speaks::NatPmp, Speaks::Upnp] {
+        at_home(good(), speaks, |router| {
+            // As it is asked first, and when it has said nothing by the other protocols.
+            for milliseconds in (0..60).step_by(6).chain((3_450..3_650).step_by(6)) {
+                let mapper = mapper(router);
+                sleep(Duration::from_millis(milliseconds));
+                mapper.close();
+                sleep(5 * SECOND);
+                assert_eq!(router.mapped(), [], "closed after {milliseconds} ms");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_router_that_writes_in_an_old_way_is_understood() {
+    at_home(good(), Speaks::Upnp, |router| {
+        // In ISO 8859-1, which is not UTF-8.
+        router.set_noise(b"<friendlyName>Bo\xeete</friendlyName>");
+        let mapper = mapper(router);
+        assert_eq!(settled(&mapper).unwrap().protocol, Protocol::Upnp);
+    });
+}
+
+#[test]
+fn what_is_granted_at_no_port_is_not_granted() {
+    for speaks in [Speaks::Pcp, Speaks::NatPmp] {
+        at_home(good(), speaks, |router| {
+            router.set_lifetime(7_200);
+            router.grant_no_port();
+            let mapper = mapper(router);
+            assert_eq!(settled(&mapper), Err(Why::Silent));
+        });
+    }
+}
+
+#[test]
+fn another_network_is_noticed_within_a_minute_though_nobody_says_so() {
+    at_home(good(), Speaks::Pcp, |router| {
+        let (there, here) = (Rc::new(Cell::new(None)), router.gateway());
+        let asked = there.clone();
+        let mapper = Mapper::start([7; 32], move || asked.get());
+        mapper.wish(&[Wish::any(UDP)]);
+        // Long enough for the longest pause between two tries.
+        sleep(120 * MINUTE);
+        assert_eq!(mapper.mapping(UDP), Err(Why::NoRouter));
+        there.set(Some(here));
+        sleep(MINUTE + 5 * SECOND);
+        assert!(mapper.mapping(UDP).is_ok(), "{:?}", mapper.mapping(UDP));
     });
 }

@@ -7,17 +7,37 @@
 
 use std::io;
 
+use std::time::Duration;
+
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
 use super::Descriptor;
-use crate::sim;
+use crate::{sim, sleep};
 
 /// Addresses and routes, of IPv4 and IPv6 (`RTMGRP_*` in Linux's `rtnetlink.h`).
 const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
 
+/// An address is taken away before another is given: so long it is waited for what follows.
+const SETTLES: Duration = Duration::from_millis(200);
+
+/// Calls `look` whenever the kernel says that anything has changed, until it is terminated; not at all where it does not say so.
+///
+/// # Suspends
+/// Until then.
+pub(crate) fn watch(look: impl Fn()) {
+    let changes = match RouteChanges::open() {
+        Ok(changes) => changes,
+        Err(error) => return tracing::debug!("changes of the network are not heard of: {error}"),
+    };
+    while changes.wait().is_ok() {
+        sleep(SETTLES);
+        look();
+    }
+}
+
 /// The changes of this machine's addresses and routes.
-pub(crate) struct RouteChanges(Descriptor);
+struct RouteChanges(Descriptor);
 
 impl RouteChanges {
     /// From now on.
@@ -27,7 +47,7 @@ impl RouteChanges {
     ///
     /// # Suspends
     /// Never.
-    pub(crate) fn open() -> io::Result<RouteChanges> {
+    fn open() -> io::Result<RouteChanges> {
         if sim::here().is_some() {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -45,7 +65,7 @@ impl RouteChanges {
     ///
     /// # Suspends
     /// Until there is one.
-    pub(crate) fn wait(&self) -> io::Result<()> {
+    fn wait(&self) -> io::Result<()> {
         // A part of a message is enough, and where they came too fast to be kept (`ENOBUFS`) there were some too.
         let take = |fd: std::os::fd::BorrowedFd<'_>| match recv(fd, &mut [0_u8; 64], RecvFlags::empty()) {
             Err(rustix::io::Errno::NOBUFS) => Ok(()),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use reactor::nat::mapping::{Gateway, Port, Transport};
 use reactor::net::{TcpListener, TcpStream, UdpSocket};
-use reactor::{now, spawn};
+use reactor::{now, sleep, spawn};
 
 /// What it says is its outside address.
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(11, 0, 1, 2);
@@ -35,8 +35,8 @@ pub(crate) enum Speaks {
 #[derive(Clone)]
 pub(crate) struct Router(Rc<Inner>);
 
-/// The port outside, until when (for ever, if `None`), and the nonce of who asked.
-type Mapping = (u16, Option<Instant>, [u8; 12]);
+/// Until when it is mapped (for ever, if `None`), and the nonce of who asked.
+type Mapping = (Option<Instant>, [u8; 12]);
 
 struct Inner {
     own: Ipv4Addr,
@@ -47,7 +47,18 @@ struct Inner {
     begun: Cell<Instant>,
     has_wild_clock: Cell<bool>,
     flood: Cell<usize>,
-    mapped: RefCell<BTreeMap<Port, Mapping>>,
+    /// By the port inside and the one outside, of which UPnP may have several for one inside.
+    mapped: RefCell<BTreeMap<(Port, u16), Mapping>>,
+    /// The port outside that another machine has.
+    others: Cell<Option<u16>>,
+    refuses_renewals: Cell<bool>,
+    has_leases: Cell<bool>,
+    ignores_announce: Cell<bool>,
+    grants_no_port: Cell<bool>,
+    /// How long its answers by UPnP take.
+    delay: Cell<Duration>,
+    /// What its answers by UPnP have beside what was asked for.
+    noise: Cell<&'static [u8]>,
     asked_count: Cell<usize>,
     map_count: Cell<usize>,
 }
@@ -68,6 +79,13 @@ impl Router {
             has_wild_clock: Cell::new(false),
             flood: Cell::new(0),
             mapped: RefCell::default(),
+            others: Cell::default(),
+            refuses_renewals: Cell::default(),
+            has_leases: Cell::default(),
+            ignores_announce: Cell::default(),
+            grants_no_port: Cell::default(),
+            delay: Cell::default(),
+            noise: Cell::new(b""),
             asked_count: Cell::new(0),
             map_count: Cell::new(0),
         }))
@@ -99,6 +117,46 @@ impl Router {
         self.0.has_wild_clock.set(true);
     }
 
+    /// Another machine has that port outside, by UPnP, and this router gives it to whoever asks last.
+    pub(crate) fn set_others(&self, external: u16) {
+        self.0.others.set(Some(external));
+    }
+
+    /// Whether another machine still has it.
+    pub(crate) fn others(&self) -> Option<u16> {
+        self.0.others.get()
+    }
+
+    /// By UPnP it says that a port is taken, also to who has it.
+    pub(crate) fn refuse_renewals(&self) {
+        self.0.refuses_renewals.set(true);
+    }
+
+    /// By UPnP it maps for as long as it is asked for.
+    pub(crate) fn have_leases(&self) {
+        self.0.has_leases.set(true);
+    }
+
+    /// By PCP it does not say whether it is the one that it was.
+    pub(crate) fn ignore_announce(&self) {
+        self.0.ignores_announce.set(true);
+    }
+
+    /// By PCP and NAT-PMP it grants port 0.
+    pub(crate) fn grant_no_port(&self) {
+        self.0.grants_no_port.set(true);
+    }
+
+    /// So long it takes for each answer by UPnP.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.0.delay.set(delay);
+    }
+
+    /// So begins each of its answers by UPnP.
+    pub(crate) fn set_noise(&self, noise: &'static [u8]) {
+        self.0.noise.set(noise);
+    }
+
     /// It is switched off and on.
     pub(crate) fn begin_anew(&self) {
         self.0.mapped.borrow_mut().clear();
@@ -108,8 +166,8 @@ impl Router {
     /// What it maps now, by the order of ports.
     pub(crate) fn mapped(&self) -> Vec<(Port, u16)> {
         let mapped = self.0.mapped.borrow();
-        let holds = mapped.iter().filter(|(_, (_, until, _))| until.is_none_or(|until| now() < until));
-        holds.map(|(port, (external, ..))| (*port, *external)).collect()
+        let holds = mapped.iter().filter(|(_, (until, _))| until.is_none_or(|until| now() < until));
+        holds.map(|(place, _)| *place).collect()
     }
 
     pub(crate) fn asked_count(&self) -> usize {
@@ -158,16 +216,20 @@ impl Router {
     /// Maps, renews or forgets; the outside port and the lifetime.
     fn map(&self, port: Port, suggested: u16, lifetime_s: u32, nonce: [u8; 12]) -> (u16, u32) {
         let mut mapped = self.0.mapped.borrow_mut();
+        let had = mapped.keys().find(|(had, _)| *had == port).map(|(_, external)| *external);
         if lifetime_s == 0 {
-            mapped.remove(&port);
+            mapped.retain(|(had, _), _| *had != port);
             return (0, 0);
         }
         self.0.map_count.set(self.map_count() + 1);
         // Another port than ours: nobody may take it for granted.
-        let external = mapped.get(&port).map_or(suggested.max(1_024) ^ 0x4000, |had| had.0);
+        let external = had.unwrap_or(suggested.max(1_024) ^ 0x4000);
+        if self.0.grants_no_port.get() {
+            return (0, lifetime_s);
+        }
         let granted = self.0.lifetime_s.get();
         let holds_s = granted.min(lifetime_s);
-        mapped.insert(port, (external, Some(now() + Duration::from_secs(holds_s.into())), nonce));
+        mapped.insert((port, external), (Some(now() + Duration::from_secs(holds_s.into())), nonce));
         (external, granted)
     }
 
@@ -180,12 +242,13 @@ impl Router {
         answer[8..12].copy_from_slice(&self.epoch().to_be_bytes());
         answer[12..24].fill(0);
         match asked[1] {
+            0 if self.0.ignores_announce.get() => return None,
             0 => assert_eq!(asked.len(), 24),
             1 => {
                 assert_eq!(asked.len(), 60);
                 let port = Port { transport: transport(asked[36]), number: short(&asked[40..]) };
                 let nonce: [u8; 12] = asked[24..36].try_into().unwrap();
-                if let Some((.., had)) = self.0.mapped.borrow().get(&port) {
+                for (_, (_, had)) in self.0.mapped.borrow().iter().filter(|((had, _), _)| *had == port) {
                     assert_eq!(*had, nonce, "the nonce stays the same");
                 }
                 let (external, lifetime_s) = self.map(port, short(&asked[42..]), word(4), nonce);
@@ -259,13 +322,12 @@ impl Router {
             false => self.answer_call(&head, &String::from_utf8(body).unwrap()),
         };
         let mut response = String::new();
-        write!(
-            response,
-            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
-            answer.len()
-        )
-        .unwrap();
-        let _ = stream.write_all(response.as_bytes());
+        let noise = self.0.noise.get();
+        let length = noise.len() + answer.len();
+        write!(response, "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        sleep(self.0.delay.get());
+        let _ = stream.write_all(&[response.as_bytes(), noise, answer.as_bytes()].concat());
     }
 
     fn answer_call(&self, head: &str, body: &str) -> (u16, String) {
@@ -280,11 +342,8 @@ impl Router {
         };
         let external = number("NewExternalPort").map(|port| port as u16);
         let of_external = || {
-            let mapped = self.0.mapped.borrow();
-            let of = |(port, had): (&Port, &(u16, _, _))| {
-                (port.transport == transport && Some(had.0) == external).then_some(*port)
-            };
-            mapped.iter().find_map(of)
+            let of = |(port, had): &(Port, u16)| port.transport == transport && Some(*had) == external;
+            self.mapped().into_iter().find(of).map(|(port, _)| port)
         };
         let refused = |code: u16| (500, format!("<s:Fault><errorCode>{code}</errorCode></s:Fault>"));
         self.0.asked_count.set(self.asked_count() + 1);
@@ -300,29 +359,49 @@ impl Router {
                 let lifetime_s = number("NewLeaseDuration").unwrap();
                 let port = Port { transport, number: number("NewInternalPort").unwrap() as u16 };
                 // The port of the number that is wished is another's, and this router forgets nothing by itself.
-                if external == Some(port.number) {
+                let is_ours = of_external().is_some();
+                if external == Some(port.number) && self.0.others.get().is_none()
+                    || is_ours && self.0.refuses_renewals.get()
+                {
                     return refused(718);
                 }
-                if lifetime_s != 0 {
+                let has_leases = self.0.has_leases.get();
+                if lifetime_s != 0 && !has_leases {
                     return refused(725);
                 }
+                if self.0.others.get() == external {
+                    self.0.others.set(None);
+                }
                 self.0.map_count.set(self.map_count() + 1);
-                self.0.mapped.borrow_mut().insert(port, (external.unwrap(), None, [0; 12]));
+                let until = has_leases.then(|| now() + Duration::from_secs(lifetime_s.into()));
+                self.0.mapped.borrow_mut().insert((port, external.unwrap()), (until, [0; 12]));
                 (200, "<R/>".to_owned())
+            }
+            "getspecificportmappingentry" if self.0.others.get() == external => {
+                let client = Ipv4Addr::new(192, 168, 77, 77);
+                (
+                    200,
+                    format!(
+                        "<R><NewInternalPort>9</NewInternalPort><NewInternalClient>{client}</NewInternalClient></R>"
+                    ),
+                )
             }
             "getspecificportmappingentry" => match of_external() {
                 Some(port) => (
                     200,
                     format!(
-                        "<R><NewInternalPort>{}</NewInternalPort><NewInternalClient>{}</NewInternalClient></R>",
-                        port.number, self.0.host
+                        "<R><NewInternalPort>{}</NewInternalPort><NewInternalClient>{}</NewInternalClient>\
+                         <NewLeaseDuration>{}</NewLeaseDuration></R>",
+                        port.number,
+                        self.0.host,
+                        if self.0.has_leases.get() { 600 } else { 0 }
                     ),
                 ),
                 None => refused(714),
             },
             "deleteportmapping" => match of_external() {
                 Some(port) => {
-                    self.0.mapped.borrow_mut().remove(&port);
+                    self.0.mapped.borrow_mut().remove(&(port, external.unwrap()));
                     (200, "<R/>".to_owned())
                 }
                 None => refused(714),

@@ -146,11 +146,33 @@ pub fn external_address(answer: &str) -> Option<Ipv4Addr> {
     text_in(answer, "NewExternalIPAddress")?.parse().ok()
 }
 
-/// To whom an outside port is mapped, in an answer to [`Call::Entry`].
+/// To whom an outside port is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its machine; `None` where that is given by a name.
+    pub client: Option<Ipv4Addr>,
+    /// Its port there.
+    pub port: u16,
+    /// How many seconds are left of it, 0 for until it is deleted; `None` where that is not said.
+    pub lifetime_s: Option<u32>,
+}
+
+impl Entry {
+    /// Whether it leads there, as far as is said.
+    #[must_use]
+    pub fn is_of(&self, own: Ipv4Addr, port: u16) -> bool {
+        self.port == port && self.client.is_none_or(|client| client == own)
+    }
+}
+
+/// What an answer to [`Call::Entry`] says; `None` if that is nothing.
 #[must_use]
-pub fn entry(answer: &str) -> Option<(Ipv4Addr, u16)> {
-    let client = text_in(answer, "NewInternalClient")?.parse().ok()?;
-    Some((client, text_in(answer, "NewInternalPort")?.parse().ok()?))
+pub fn entry(answer: &str) -> Option<Entry> {
+    let number =
+        |name: &str| -> Option<u32> { text_in(answer, name).and_then(|text| text.trim().parse().ok()) };
+    let port = u16::try_from(number("NewInternalPort")?).ok()?;
+    let client = text_in(answer, "NewInternalClient").and_then(|client| client.trim().parse().ok());
+    Some(Entry { client, port, lifetime_s: number("NewLeaseDuration") })
 }
 
 /// Why a call was refused, by UPnP's codes; `None` if that is not said.
@@ -228,7 +250,15 @@ mod tests {
         assert_eq!(external_address("<NewExternalIPAddress></NewExternalIPAddress>"), None);
         let mapped =
             "<NewInternalPort>7</NewInternalPort><NewInternalClient>192.168.1.11</NewInternalClient>";
-        assert_eq!(entry(mapped), Some((Ipv4Addr::new(192, 168, 1, 11), 7)));
+        let own = Ipv4Addr::new(192, 168, 1, 11);
+        assert_eq!(entry(mapped), Some(Entry { client: Some(own), port: 7, lifetime_s: None }));
+        assert!(entry(mapped).unwrap().is_of(own, 7) && !entry(mapped).unwrap().is_of(own, 8));
+        assert!(!entry(mapped).unwrap().is_of(ROUTER, 7));
+        let by_name = "<NewInternalPort>7</NewInternalPort><NewInternalClient>desk.home</NewInternalClient>\
+            <NewLeaseDuration>0</NewLeaseDuration>";
+        assert_eq!(entry(by_name), Some(Entry { client: None, port: 7, lifetime_s: Some(0) }));
+        assert!(entry(by_name).unwrap().is_of(own, 7));
+        assert_eq!(entry("<NewInternalPort>70000</NewInternalPort>"), None);
         assert_eq!(
             error_code("<detail><UPnPError><errorCode>718</errorCode></UPnPError></detail>"),
             Some(CONFLICT)

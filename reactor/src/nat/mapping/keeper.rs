@@ -1,30 +1,33 @@
-//! The coroutine that keeps mappings, and what others see of it.
+//! The coroutine that keeps mappings, and what others see of it. What is decided, `ports.rs` decides.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::gateway::Gateway;
-use super::lease::{Granted, Lease};
-use super::router::{Check, Router};
+use super::lease::{Granted, LIFETIME, Lease};
+use super::ports::Ports;
+use super::router::{Check, Place, Router};
 use super::{Mapping, Port, Why};
 use crate::clock::now;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::net::is_of_the_internet;
+use crate::net::route_changes;
 use crate::random;
 use crate::scope;
 use crate::sync::Waiters;
 use crate::{Backoff, timeout};
 
-/// How often the router is asked whether it has kept what was mapped: whoever restarts one waits as long for his peers.
+/// How often the router is asked whether it has kept what was mapped: whoever restarts one waits as long for his peers. As often
+/// it is looked whether there is another router, where the kernel does not say so.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// And how soon again if it does not answer.
 const CHECK_AGAIN: Duration = Duration::from_secs(10);
 
-/// A router that does not answer so often in a row is gone, and its mappings with it. It takes some 40 s to begin anew.
+/// A router that does not answer so often in a row is asked for all mappings anew; if it does not answer to that either it is gone,
+/// and they with it. It takes some 40 s to begin anew.
 const MISSES_MAX: u32 = 5;
 
 /// The pause behind a router that maps nothing, before it is doubled: its settings may be changed, or it may be starting.
@@ -34,6 +37,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// How long giving up all mappings may take: two calls of a router by UPnP, which may be slow. What is left is over within an hour,
 /// or, at routers that know no end of mappings, stays.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// So long it is waited for what a router grants meanwhile that has answered nothing yet: it would have, by what it speaks
+/// (`ask.rs`).
+const CLOSE_UNANSWERED: Duration = Duration::from_millis(300);
 
 /// A port that is to be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,29 +63,28 @@ impl Wish {
 pub struct Mapper {
     shared: Rc<Shared>,
     keeping: JoinHandle<()>,
+    listening: JoinHandle<()>,
 }
 
 struct Shared {
-    ports: RefCell<BTreeMap<Port, Standing>>,
-    /// What nobody wishes any more, and the router still has.
-    dropped: RefCell<Vec<(Port, Granted)>>,
+    secret: [u8; 32],
+    gateway: Box<dyn Fn() -> Option<Gateway>>,
+    ports: RefCell<Ports>,
     seen: RefCell<Vec<Ipv4Addr>>,
+    /// Where the router is that was looked for last, and we towards it; `None` if there was none.
+    place: Cell<Option<Place>>,
+    /// The same of the last that there was.
+    asked: Cell<Option<Place>>,
+    /// Whether it has answered anything.
+    has_answered: Rc<Cell<bool>>,
     is_ending: Cell<bool>,
-    /// Wakes the coroutine; `told` is that, for who comes before it waits.
+    /// Wakes the coroutine; `told` and `moved` are that, for who comes before it waits.
     work: Waiters,
     told: Cell<bool>,
+    moved: Cell<bool>,
     changed: Waiters,
     /// How often something changed that others are told of.
     version: Cell<u64>,
-}
-
-#[derive(Clone, Copy)]
-struct Standing {
-    bound: Option<Ipv4Addr>,
-    lease: Result<Lease, Why>,
-    /// The outside port that it had last.
-    suggested: u16,
-    due: Option<Instant>,
 }
 
 impl Mapper {
@@ -86,27 +92,37 @@ impl Mapper {
     /// router knows us again. `gateway` says which router that is, whenever it is asked; it may suspend.
     ///
     /// # Panics
-    /// When there is no memory for another coroutine.
+    /// When there is no memory for two more coroutines.
     ///
     /// # Suspends
     /// Never.
     pub fn start(secret: [u8; 32], gateway: impl Fn() -> Option<Gateway> + 'static) -> Mapper {
         let shared = Rc::new(Shared {
+            secret,
+            gateway: Box::new(gateway),
             ports: RefCell::default(),
-            dropped: RefCell::default(),
             seen: RefCell::default(),
+            place: Cell::new(None),
+            asked: Cell::new(None),
+            has_answered: Rc::default(),
             is_ending: Cell::new(false),
             work: Waiters::new(&"a mapping to be renewed"),
             told: Cell::new(false),
+            moved: Cell::new(false),
             changed: Waiters::new(&"another mapping"),
             version: Cell::new(0),
         });
         let keeping = {
             let shared = shared.clone();
-            let run = move || shared.keep(&secret, &gateway);
+            let run = move || shared.keep();
             Builder::new().name("port mapping").spawn(run).unwrap_or_else(|error| panic!("{error}"))
         };
-        Mapper { shared, keeping }
+        let listening = {
+            let shared = shared.clone();
+            let run = move || route_changes::watch(|| shared.look_again());
+            Builder::new().name("another router").spawn(run).unwrap_or_else(|error| panic!("{error}"))
+        };
+        Mapper { shared, keeping, listening }
     }
 
     /// Which ports are to be mapped from now on; those that were and are not among them are given up. Never suspends.
@@ -132,12 +148,10 @@ impl Mapper {
         }
     }
 
-    /// Something has changed about this machine's network: the router is looked at now. Never suspends.
+    /// Something may have changed about this machine's network: it is looked now whether there is another router. The kernel says
+    /// so by itself, but for what it does not know. Never suspends.
     pub fn look_again(&self) {
-        for standing in self.shared.ports.borrow_mut().values_mut() {
-            standing.due = Some(now());
-        }
-        self.shared.tell();
+        self.shared.look_again();
     }
 
     /// Counts what changes in what [`Mapper::mapping`] says. Never suspends.
@@ -168,17 +182,26 @@ impl Mapper {
     /// Gives all mappings up.
     ///
     /// # Suspends
-    /// Until the router was told, for two seconds at most.
+    /// Until the router was told, for two seconds at most; for a third of one where nothing was mapped and it does not answer.
     pub fn close(self) {
+        let until = now() + CLOSE_TIMEOUT;
+        let rest = || until.saturating_duration_since(now());
         self.shared.is_ending.set(true);
         self.wish(&[]);
-        let _ = timeout(CLOSE_TIMEOUT, || self.keeping.join());
+        let has_ended = timeout(CLOSE_UNANSWERED, || self.keeping.join()).is_ok();
+        // It may be granting something just now, which is given back behind that.
+        if !has_ended && self.shared.has_answered.get() {
+            let _ = timeout(rest(), || self.keeping.join());
+        }
+        self.keeping.terminate();
+        let _ = timeout(rest(), || self.shared.give_back_the_rest());
     }
 }
 
 impl Drop for Mapper {
     fn drop(&mut self) {
         self.keeping.terminate();
+        self.listening.terminate();
     }
 }
 
@@ -188,37 +211,24 @@ impl Shared {
         self.work.wake_all();
     }
 
+    fn look_again(&self) {
+        self.moved.set(true);
+        self.work.wake_all();
+    }
+
     fn announce(&self) {
         self.version.set(self.version.get() + 1);
         self.changed.wake_all();
     }
 
     fn wish(&self, wishes: &[Wish]) {
-        let mut ports = self.ports.borrow_mut();
-        let is_wished =
-            |port: &Port, standing: &Standing| wishes.contains(&Wish { port: *port, bound: standing.bound });
-        let gone: Vec<Port> = ports
-            .iter()
-            .filter(|(port, standing)| !is_wished(port, standing))
-            .map(|(port, _)| *port)
-            .collect();
-        for port in gone {
-            if let Some(Standing { lease: Ok(lease), .. }) = ports.remove(&port) {
-                self.dropped.borrow_mut().push((port, lease.granted));
-            }
-        }
-        for Wish { port, bound } in wishes {
-            let (suggested, due) = (port.number, Some(now()));
-            let standing = Standing { bound: *bound, lease: Err(Why::Untried), suggested, due };
-            ports.entry(*port).or_insert(standing);
-        }
-        drop(ports);
+        self.ports.borrow_mut().wish(wishes, now());
         self.announce();
         self.tell();
     }
 
     fn mapping(&self, port: Port) -> Result<Mapping, Why> {
-        let lease = self.ports.borrow().get(&port).map_or(Err(Why::Untried), |standing| standing.lease)?;
+        let lease = self.ports.borrow().lease(port)?;
         let Granted { protocol, external, lifetime } = lease.granted;
         if lease.is_over(now()) {
             return Err(Why::Silent);
@@ -227,28 +237,16 @@ impl Shared {
             [seen, ..] if !self.seen.borrow().contains(external.ip()) => {
                 Err(Why::Disagrees { external: *external.ip(), seen })
             }
-            _ => Ok(Mapping { external, protocol, lifetime_s: lifetime.map(|lifetime| lifetime.as_secs()) }),
+            _ => {
+                // For longer than was asked it is not believed, whatever is granted.
+                let lifetime_s = lifetime.map(|lifetime| lifetime.min(LIFETIME).as_secs());
+                Ok(Mapping { external, protocol, lifetime_s })
+            }
         }
     }
 
-    fn set(&self, port: Port, lease: Result<Lease, Why>, due: Option<Instant>) {
-        let mut ports = self.ports.borrow_mut();
-        let Some(standing) = ports.get_mut(&port) else {
-            // It was given up while the router was asked.
-            if let Ok(lease) = lease {
-                self.dropped.borrow_mut().push((port, lease.granted));
-            }
-            return;
-        };
-        let is_news = match (&standing.lease, &lease) {
-            (Ok(before), Ok(after)) => before.granted != after.granted,
-            (before, after) => before != after,
-        };
-        if let Ok(lease) = &lease {
-            standing.suggested = lease.granted.external.port();
-        }
-        (standing.lease, standing.due) = (lease, due);
-        drop(ports);
+    fn on_asked(&self, port: Port, bound: Option<Ipv4Addr>, lease: Result<Lease, Why>, due: Option<Instant>) {
+        let is_news = self.ports.borrow_mut().on_asked(port, bound, lease, due);
         if is_news {
             match lease {
                 Ok(lease) => tracing::debug!(?port, external = %lease.granted.external, "mapped"),
@@ -258,20 +256,16 @@ impl Shared {
         }
     }
 
-    /// Nothing is mapped any more, for that reason.
-    fn fail(&self, why: Why) {
-        let all: Vec<Port> = self.ports.borrow().keys().copied().collect();
-        for port in all {
-            // One that could not be mapped has a reason of its own, unless there is nobody any more who could map it.
-            let own = self.ports.borrow().get(&port).and_then(|standing| standing.lease.err());
-            let own = own.filter(|own| *own != Why::Untried && why != Why::NoRouter);
-            self.set(port, Err(own.unwrap_or(why)), None);
+    fn on_failed(&self, why: Why) {
+        tracing::debug!(%why, "nothing is mapped");
+        let is_news = self.ports.borrow_mut().on_failed(why);
+        if is_news {
+            self.announce();
         }
-        self.dropped.borrow_mut().clear();
     }
 
     /// All that the coroutine does, until it is terminated or all is given up.
-    fn keep(&self, secret: &[u8; 32], gateway: &dyn Fn() -> Option<Gateway>) {
+    fn keep(&self) {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         while !self.is_ending.get() {
             if self.ports.borrow().is_empty() {
@@ -279,27 +273,63 @@ impl Shared {
                 continue;
             }
             let begun = now();
-            match self.serve(secret, gateway) {
+            match self.serve() {
                 Ok(()) => backoff.reset(),
-                Err(why) => self.fail(why),
+                Err(why) => self.on_failed(why),
             }
             // A router that served for a while is looked for at once; one that maps nothing now and then.
             if now() < begun + CHECK_EVERY && !self.is_ending.get() {
-                self.wait_for_work(Some(now() + backoff.next_delay(random::number())));
+                self.pause(now() + backoff.next_delay(random::number()));
             } else {
                 backoff.reset();
             }
         }
     }
 
-    fn wait_for_work(&self, until: Option<Instant>) {
-        let _ = self.work.wait(until, || self.told.take().then_some(()));
+    /// At the end: what the router had when it did not answer any more, or did not answer to.
+    fn give_back_the_rest(&self) {
+        self.ports.borrow_mut().tell_again();
+        if self.ports.borrow().has_dropped()
+            && let Some(router) = self.router()
+        {
+            self.give_back(&router);
+        }
+    }
+
+    /// Waits until there is work, or until then; whether somebody has said that there is. Else the network may be another.
+    fn wait_for_work(&self, until: Option<Instant>) -> bool {
+        let is_told = || {
+            let is_moved = self.moved.take();
+            if self.told.take() { Some(true) } else { is_moved.then_some(false) }
+        };
+        self.work.wait(until, is_told).unwrap_or(false)
+    }
+
+    /// Waits until then, for another wish, or for another router than the one that maps nothing.
+    fn pause(&self, until: Instant) {
+        while Place::towards((self.gateway)()) == self.place.get() && now() < until {
+            if self.wait_for_work(Some(until.min(now() + CHECK_EVERY))) {
+                break;
+            }
+        }
+    }
+
+    /// The router that there is now, if there is one.
+    fn router(&self) -> Option<Router> {
+        let place = Place::towards((self.gateway)());
+        self.place.set(place);
+        let place = place?;
+        // For a while there may have been none, and then the same.
+        if self.asked.replace(Some(place)).is_some_and(|before| before != place) {
+            self.ports.borrow_mut().on_other_router();
+        }
+        self.has_answered.set(false);
+        Some(Router::at(place, self.secret, self.has_answered.clone()))
     }
 
     /// Keeps what one router maps, until it is gone, or another has taken its place, or there is nothing to be mapped.
-    fn serve(&self, secret: &[u8; 32], gateway: &dyn Fn() -> Option<Gateway>) -> Result<(), Why> {
-        let at = gateway().ok_or(Why::NoRouter)?;
-        let mut router = Router::at(at, *secret).ok_or(Why::NoRouter)?;
+    fn serve(&self) -> Result<(), Why> {
+        let mut router = self.router().ok_or(Why::NoRouter)?;
         if is_of_the_internet(router.own().into()) {
             return Err(Why::NotNeeded);
         }
@@ -307,32 +337,38 @@ impl Shared {
         let (mut check_at, mut misses) = (now() + CHECK_EVERY, 0);
         loop {
             self.give_back(&router);
-            self.map_due(&mut router)?;
-            if self.ports.borrow().is_empty() && self.dropped.borrow().is_empty() {
+            let mapped = self.map_due(&mut router, misses < MISSES_MAX);
+            if mapped.is_err() {
+                // Nothing of what was granted before stays behind that.
+                self.give_back(&router);
+            }
+            mapped?;
+            misses %= MISSES_MAX;
+            let (is_empty, has_dropped, next_due) = {
+                let ports = self.ports.borrow();
+                (ports.is_empty(), ports.has_dropped(), ports.next_due())
+            };
+            if is_empty && !has_dropped {
                 return Ok(());
             }
-            let due = self.ports.borrow().values().filter_map(|standing| standing.due).min();
-            let next = due.into_iter().chain([check_at]).min();
-            if self.dropped.borrow().is_empty() {
-                self.wait_for_work(next);
+            if !has_dropped {
+                self.wait_for_work(next_due.into_iter().chain([check_at]).min());
             }
             if self.is_ending.get() {
                 continue;
             }
-            if !router.is_at(gateway()) {
-                // The leases at the other are out of our reach.
-                self.fail(Why::Untried);
-                self.wish_again();
+            if Place::towards((self.gateway)()) != self.place.get() {
+                self.on_failed(Why::Untried);
                 return Ok(());
             }
             if now() >= check_at {
-                let check = router.check(&self.granted());
+                self.ports.borrow_mut().tell_again();
+                let granted = self.ports.borrow().granted();
+                let check = router.check(&granted);
                 misses = if check == Check::Silent { misses + 1 } else { 0 };
                 check_at = now() + if misses == 0 { CHECK_EVERY } else { CHECK_AGAIN };
-                match check {
-                    Check::Lost => self.wish_again(),
-                    Check::Silent if misses >= MISSES_MAX => return Err(Why::Silent),
-                    Check::Kept | Check::Silent => {}
+                if check == Check::Lost || misses >= MISSES_MAX {
+                    self.wish_again();
                 }
             }
         }
@@ -340,38 +376,34 @@ impl Shared {
 
     /// Gives up what nobody wishes any more, all at once: whoever ends waits for it.
     fn give_back(&self, router: &Router) {
-        let dropped = self.dropped.take();
+        let dropped = self.ports.borrow_mut().take_dropped();
         scope(|s| {
-            for (port, granted) in &dropped {
-                s.spawn(move || router.unmap(*port, granted));
+            for (port, granted) in dropped {
+                s.spawn(move || {
+                    if !router.unmap(port, &granted) {
+                        self.ports.borrow_mut().on_untold(port, granted);
+                    }
+                });
             }
         });
     }
 
     /// All is to be mapped anew.
     fn wish_again(&self) {
-        self.ports.borrow_mut().values_mut().for_each(|standing| standing.due = Some(now()));
+        self.ports.borrow_mut().wish_again(now());
     }
 
-    fn granted(&self) -> Vec<(Port, Granted)> {
-        let ports = self.ports.borrow();
-        ports.iter().filter_map(|(port, standing)| Some((*port, standing.lease.ok()?.granted))).collect()
-    }
-
-    /// Maps what is due. It fails if nothing is mapped then.
-    fn map_due(&self, router: &mut Router) -> Result<(), Why> {
+    /// Maps what is due. It fails if nothing is mapped then. `is_there` says whether a router that does not answer to that is
+    /// believed to be there still.
+    fn map_due(&self, router: &mut Router, is_there: bool) -> Result<(), Why> {
         // Once at a time, whatever the router's clock shows.
         let mut may_begin_anew = true;
         loop {
-            let due = self
-                .ports
-                .borrow()
-                .iter()
-                .find(|(_, standing)| standing.due.is_some_and(|due| due <= now()))
-                .map(|(port, standing)| (*port, *standing));
+            let due = self.ports.borrow().due(now());
             let Some((port, standing)) = due else { break };
-            if standing.bound.is_some_and(|bound| bound != router.own()) {
-                self.set(port, Err(Why::OtherNetwork), Some(now() + PAUSE_MAX));
+            let bound = standing.bound;
+            if bound.is_some_and(|bound| bound != router.own()) {
+                self.on_asked(port, bound, Err(Why::OtherNetwork), Some(now() + PAUSE_MAX));
                 continue;
             }
             let asked_at = now();
@@ -382,22 +414,16 @@ impl Shared {
             match (mapped, standing.lease) {
                 (Ok(granted), _) => {
                     let lease = Lease::begun(granted, asked_at);
-                    self.set(port, Ok(lease), Some(lease.next_due()));
+                    self.on_asked(port, bound, Ok(lease), Some(lease.next_due()));
                 }
                 // It may be busy, or restarting, and has promised.
-                (Err(Why::Silent), Ok(mut lease)) if !lease.is_over(now()) => {
+                (Err(Why::Silent), Ok(mut lease)) if is_there && !lease.is_over(now()) => {
                     lease.on_not_renewed(now());
-                    self.set(port, Ok(lease), Some(lease.next_due()));
+                    self.on_asked(port, bound, Ok(lease), Some(lease.next_due()));
                 }
-                (Err(why), _) => self.set(port, Err(why), Some(now() + PAUSE_MAX)),
+                (Err(why), _) => self.on_asked(port, bound, Err(why), Some(now() + PAUSE_MAX)),
             }
         }
-        let ports = self.ports.borrow();
-        let is_mapped = |standing: &Standing| standing.lease.is_ok();
-        let why = ports.values().filter_map(|standing| standing.lease.err()).reduce(Why::or);
-        match why {
-            Some(why) if !ports.values().any(is_mapped) => Err(why),
-            _ => Ok(()),
-        }
+        self.ports.borrow().outcome()
     }
 }

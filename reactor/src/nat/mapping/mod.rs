@@ -22,8 +22,8 @@
 //! ```
 //!
 //! A mapping is asked for again at half its life; the router is asked each minute whether it still is the one that it was, and
-//! when it has begun anew, so do the mappings. A network that is changed for another is noticed as often, or when
-//! [`Mapper::look_again`] says so. At an orderly end the mappings are given up.
+//! when it has begun anew, so do the mappings. A network that is changed for another is noticed when the kernel says so, or within a
+//! minute. At an orderly end the mappings are given up, with whatever the router may have kept of earlier ones.
 //!
 //! What is believed: nothing that a router says is proved. Its answers count if they come from its address, to the port of a
 //! socket that asked it, with the nonce where there is one; they are no longer than a packet, or 64 KiB of HTTP. An outside
@@ -31,7 +31,7 @@
 //! ([`Mapper::seen_from_outside`]): so neither a second router before the first, nor one that lies, has anybody sent elsewhere. No
 //! lease is believed for longer than an hour.
 //!
-//! Layers: `pcp.rs`, `nat_pmp.rs`, `ssdp.rs`, `igd.rs`, `xml.rs`, `epoch.rs` and `lease.rs` are pure; `ask.rs`, `upnp.rs` and
+//! Layers: `pcp.rs`, `nat_pmp.rs`, `ssdp.rs`, `igd.rs`, `xml.rs`, `epoch.rs`, `lease.rs` and `ports.rs` are pure; `ask.rs`, `upnp.rs` and
 //! `router.rs` talk to a router; `keeper.rs` is the one coroutine.
 //!
 //! What being idle costs: a packet to the router and one back, each minute; by UPnP two calls for each mapping.
@@ -46,6 +46,7 @@ mod keeper;
 mod lease;
 pub mod nat_pmp;
 pub mod pcp;
+mod ports;
 mod router;
 pub mod ssdp;
 mod upnp;

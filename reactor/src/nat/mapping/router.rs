@@ -3,7 +3,9 @@
 //! What it says is believed as far as it goes: an outside address that is none of the internet's is told as the reason why there
 //! is no mapping, and what was granted under it is given up at once.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::ask::{ask, own_address_towards};
@@ -18,11 +20,28 @@ use crate::clock::now;
 use crate::crypto::hash::sha3_256;
 use crate::scope;
 
+/// Where a router is, and we are in its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    gateway: Gateway,
+    own: Ipv4Addr,
+}
+
+impl Place {
+    /// That of a gateway; `None` if there is none, or no packet of ours gets there. Never suspends.
+    pub(super) fn towards(gateway: Option<Gateway>) -> Option<Place> {
+        let gateway = gateway?;
+        Some(Place { gateway, own: own_address_towards(control(&gateway))? })
+    }
+}
+
 /// See the module.
 pub(super) struct Router {
     gateway: Gateway,
     /// Our address in its network.
     own: Ipv4Addr,
+    /// Whether it has answered anything, so that it may be about to grant what it is asked.
+    has_answered: Rc<Cell<bool>>,
     /// What nonces are made of.
     secret: [u8; 32],
     speaks: Option<Speaks>,
@@ -46,15 +65,11 @@ pub(super) enum Check {
 }
 
 impl Router {
-    /// The router at the gateway; `None` if no packet of ours gets there. Never suspends.
-    pub(super) fn at(gateway: Gateway, secret: [u8; 32]) -> Option<Router> {
-        let own = own_address_towards(control(&gateway))?;
-        Some(Router { gateway, own, secret, speaks: None, epoch: Epoch::default(), has_forgotten: false })
-    }
-
-    /// Whether it is still the one through which packets leave, and from the same address of ours.
-    pub(super) fn is_at(&self, gateway: Option<Gateway>) -> bool {
-        gateway == Some(self.gateway) && own_address_towards(control(&self.gateway)) == Some(self.own)
+    /// The router there, which says by `has_answered` that it has. Never suspends.
+    pub(super) fn at(place: Place, secret: [u8; 32], has_answered: Rc<Cell<bool>>) -> Router {
+        let Place { gateway, own } = place;
+        let (speaks, epoch) = (None, Epoch::default());
+        Router { gateway, own, has_answered, secret, speaks, epoch, has_forgotten: false }
     }
 
     /// Our address in its network.
@@ -67,6 +82,7 @@ impl Router {
     /// # Suspends
     /// While it is asked, by all protocols until one is found.
     pub(super) fn map(&mut self, port: Port, suggested: u16) -> Result<Granted, Why> {
+        self.has_answered.set(self.has_answered.get() || self.speaks.is_some());
         let granted = match &self.speaks {
             Some(Speaks::Pcp) => self.map_by_pcp(port, suggested),
             Some(Speaks::NatPmp) => self.map_by_nat_pmp(port, suggested),
@@ -100,6 +116,7 @@ impl Router {
                 Err(why) => {
                     let upnp = searching.join().unwrap_or(Err(Why::Silent));
                     let mapped = upnp.and_then(|upnp| {
+                        self.has_answered.set(true);
                         let granted = upnp.map(own, port, suggested)?;
                         Ok((Speaks::Upnp(upnp), granted))
                     });
@@ -136,7 +153,10 @@ impl Router {
         let request = self.map_request(port, suggested, LIFETIME);
         let judge = |packet: &[u8]| {
             let answer = pcp::Answer::parse(packet)?;
-            Some((answer.epoch_s, request.answered_by(&answer)?))
+            let mapped = request.answered_by(&answer)?;
+            // Nobody can be sent to port 0.
+            let is_none = mapped.is_ok_and(|mapped| mapped.external.port() == 0);
+            (!is_none).then_some((answer.epoch_s, mapped))
         };
         let (epoch_s, result) =
             ask(self.own, control(&self.gateway), &request.encode(), judge).ok_or(Why::Silent)?;
@@ -157,11 +177,15 @@ impl Router {
     fn map_by_nat_pmp(&mut self, port: Port, suggested: u16) -> Result<Granted, Why> {
         let protocol = Protocol::NatPmp;
         let (address, epoch_s) = self.address_by_nat_pmp()?;
+        self.has_answered.set(true);
         self.note(epoch_s, now());
         usable(protocol, address)?;
         let request = nat_pmp::map_request(port, suggested, LIFETIME.as_secs() as u32);
-        let answer =
-            ask(self.own, control(&self.gateway), &request, |packet| mapped_by_nat_pmp(packet, port));
+        let judge = |packet: &[u8]| {
+            let mapped = mapped_by_nat_pmp(packet, port)?;
+            (!mapped.is_ok_and(|(external, _)| external == 0)).then_some(mapped)
+        };
+        let answer = ask(self.own, control(&self.gateway), &request, judge);
         match answer.ok_or(Why::Silent)? {
             Ok((external, lifetime_s)) => Ok(Granted {
                 protocol,
@@ -215,20 +239,26 @@ impl Router {
         }
     }
 
-    /// Gives a mapping up.
+    /// Gives a mapping up, by the protocol by which it was granted; whether that is done as far as it can be. By UPnP it is not
+    /// where the router does not answer; by the others it ends by itself then.
     ///
     /// # Suspends
-    /// While the router is told; whether it takes it is not known by all.
-    pub(super) fn unmap(&self, port: Port, granted: &Granted) {
-        match &self.speaks {
-            Some(Speaks::Pcp) => self.unmap_by_pcp(port),
-            Some(Speaks::NatPmp) => {
+    /// While the router is told.
+    pub(super) fn unmap(&self, port: Port, granted: &Granted) -> bool {
+        match (granted.protocol, &self.speaks) {
+            (Protocol::Pcp, _) => self.unmap_by_pcp(port),
+            (Protocol::NatPmp, _) => {
                 let request = nat_pmp::map_request(port, 0, 0);
                 ask(self.own, control(&self.gateway), &request, |packet| mapped_by_nat_pmp(packet, port));
             }
-            Some(Speaks::Upnp(upnp)) => upnp.unmap(self.own, port, granted),
-            None => {}
+            (Protocol::Upnp, Some(Speaks::Upnp(upnp))) => return upnp.unmap(self.own, port, granted),
+            (Protocol::Upnp, _) => {
+                let found = Upnp::all(&self.gateway, self.own).unwrap_or_default();
+                let is_told = |upnp: &Upnp| upnp.unmap(self.own, port, granted);
+                return !found.is_empty() && found.iter().all(is_told);
+            }
         }
+        true
     }
 
     fn unmap_by_pcp(&self, port: Port) {

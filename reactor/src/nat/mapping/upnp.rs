@@ -3,7 +3,7 @@
 //! Why not a crate: igd-next (0.17) takes the first answer that anybody in the network gives for the router's, and brings an HTTP
 //! client and an XML parser of its own; ours is here, and what is left is `ssdp.rs` and `igd.rs`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use super::gateway::Gateway;
@@ -12,7 +12,7 @@ use super::lease::{Granted, LIFETIME};
 use super::ssdp::{self, Location};
 use super::{Port, Protocol, Why};
 use crate::clock::now;
-use crate::http::client::{Client, RedirectPolicy, Timeouts};
+use crate::http::client::{Client, RedirectPolicy, Response, Timeouts};
 use crate::net::UdpSocket;
 use crate::random;
 
@@ -33,8 +33,21 @@ const TIMEOUTS: Timeouts = Timeouts {
     total: Some(Duration::from_secs(5)),
 };
 
-/// Outside ports that are tried where others have the one that we want.
-const PORTS_TRIED_MAX: usize = 4;
+/// How often an outside port is asked for: some that others have, and once more for one that lasts until it is deleted.
+const TRIES_MAX: usize = 6;
+
+/// To whom an outside port is mapped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Nobodys,
+    Ours {
+        /// It lasts until it is deleted.
+        is_permanent: bool,
+    },
+    Others,
+    /// Some routers do not tell.
+    NotTold,
+}
 
 /// A router that speaks UPnP.
 pub(super) struct Upnp {
@@ -49,17 +62,8 @@ impl Upnp {
     /// # Suspends
     /// For the search and some calls.
     pub(super) fn find(gateway: &Gateway, own: Ipv4Addr) -> Result<Upnp, Why> {
-        let at = search(gateway, own).ok_or(Why::Silent)?;
-        let redirects = RedirectPolicy { limit: 0, ..RedirectPolicy::default() };
-        let client = Client::builder().timeouts(TIMEOUTS).redirects(redirects).gzip(false).build();
-        let router = gateway.address;
-        let description = client.get(&url(router, &at)).send().ok();
-        let description = description.and_then(|response| response.error_for_status().ok());
-        let description =
-            description.and_then(|response| response.text(DOCUMENT_BYTES_MAX).ok()).ok_or(Why::Silent)?;
         let mut why = Why::Silent;
-        for service in igd::services(&description, &at, router) {
-            let upnp = Upnp { router, service, client: client.clone() };
+        for upnp in Upnp::all(gateway, own)? {
             match upnp.usable_address() {
                 Ok(_) => return Ok(upnp),
                 Err(other) => why = why.or(other),
@@ -68,12 +72,29 @@ impl Upnp {
         Err(why)
     }
 
+    /// The router by each of its services that map ports.
+    ///
+    /// # Suspends
+    /// For the search and a call.
+    pub(super) fn all(gateway: &Gateway, own: Ipv4Addr) -> Result<Vec<Upnp>, Why> {
+        let at = search(gateway, own).ok_or(Why::Silent)?;
+        let redirects = RedirectPolicy { limit: 0, ..RedirectPolicy::default() };
+        let client = Client::builder().timeouts(TIMEOUTS).redirects(redirects).gzip(false).build();
+        let router = gateway.address;
+        let description = client.get(&url(router, &at)).send().ok();
+        let description = description.and_then(|response| response.error_for_status().ok());
+        let description = text(description.ok_or(Why::Silent)?)?;
+        let services = igd::services(&description, &at, router);
+        Ok(services.into_iter().map(|service| Upnp { router, service, client: client.clone() }).collect())
+    }
+
     fn usable_address(&self) -> Result<Ipv4Addr, Why> {
         let answer = self.call(&Call::ExternalAddress)?;
         super::usable(Protocol::Upnp, igd::external_address(&answer).unwrap_or(Ipv4Addr::UNSPECIFIED))
     }
 
-    /// Maps a port, to the outside port `suggested` if nobody else has it.
+    /// Maps a port, to the outside port `suggested` if nobody else has it; what is ours is renewed, or kept where the router does
+    /// not renew it.
     ///
     /// # Suspends
     /// For some calls.
@@ -81,18 +102,32 @@ impl Upnp {
         let address = self.usable_address()?;
         let mut external = suggested;
         let mut lifetime = Some(LIFETIME);
-        for _ in 0..PORTS_TRIED_MAX {
+        for _ in 0..TRIES_MAX {
+            // Some routers give what another machine has to whoever asks last.
+            let held = self.held(own, port, external)?;
+            if held == Held::Others {
+                external = any_port();
+                continue;
+            }
+            let granted = |lifetime| {
+                let external = SocketAddrV4::new(address, external);
+                Granted { protocol: Protocol::Upnp, external, lifetime }
+            };
             let lifetime_s = lifetime.map_or(0, |lifetime| lifetime.as_secs() as u32);
-            match self.call(&Call::Add { port, own, external, lifetime_s }) {
-                Ok(_) => {
-                    let external = std::net::SocketAddrV4::new(address, external);
-                    return Ok(Granted { protocol: Protocol::Upnp, external, lifetime });
+            match (self.call(&Call::Add { port, own, external, lifetime_s }), held) {
+                (Ok(_), _) => return Ok(granted(lifetime)),
+                (Err(Why::Refused { code: igd::ONLY_PERMANENT, .. }), _) if lifetime.is_some() => {
+                    lifetime = None;
                 }
-                Err(Why::Refused { code: igd::ONLY_PERMANENT, .. }) if lifetime.is_some() => lifetime = None,
-                Err(Why::Refused { code: igd::CONFLICT, .. }) => {
-                    external = 1_024 + random::below(u64::from(u16::MAX) - 1_024) as u16;
+                (Err(Why::Refused { code: igd::CONFLICT, .. }), Held::Ours { is_permanent: true }) => {
+                    return Ok(granted(None));
                 }
-                Err(why) => return Err(why),
+                // It would end, and is had anew at once.
+                (Err(Why::Refused { code: igd::CONFLICT, .. }), Held::Ours { is_permanent: false }) => {
+                    self.delete(port, external)?;
+                }
+                (Err(Why::Refused { code: igd::CONFLICT, .. }), _) => external = any_port(),
+                (Err(why), _) => return Err(why),
             }
         }
         Err(Why::Refused { protocol: Protocol::Upnp, code: igd::CONFLICT })
@@ -108,29 +143,41 @@ impl Upnp {
             Err(Why::Silent) => return None,
             _ => return Some(false),
         }
-        self.is_ours(own, port, granted)
+        let held = self.held(own, port, granted.external.port()).ok()?;
+        Some(matches!(held, Held::Ours { .. } | Held::NotTold))
     }
 
-    /// Whether what is mapped to that outside port is ours; `None` if the router does not answer.
-    fn is_ours(&self, own: Ipv4Addr, port: Port, granted: &Granted) -> Option<bool> {
-        match self.call(&Call::Entry { transport: port.transport, external: granted.external.port() }) {
-            Ok(answer) => Some(igd::entry(&answer) == Some((own, port.number))),
-            Err(Why::Refused { code: igd::NO_SUCH_ENTRY, .. }) => Some(false),
-            // Some do not tell at all.
-            Err(Why::Refused { .. }) => Some(true),
-            Err(_) => None,
+    /// To whom that outside port is mapped. It fails if the router does not answer.
+    fn held(&self, own: Ipv4Addr, port: Port, external: u16) -> Result<Held, Why> {
+        match self.call(&Call::Entry { transport: port.transport, external }) {
+            Ok(answer) => Ok(match igd::entry(&answer) {
+                Some(entry) if entry.is_of(own, port.number) => {
+                    Held::Ours { is_permanent: entry.lifetime_s == Some(0) }
+                }
+                Some(_) => Held::Others,
+                None => Held::NotTold,
+            }),
+            Err(Why::Refused { code: igd::NO_SUCH_ENTRY, .. }) => Ok(Held::Nobodys),
+            Err(Why::Refused { .. }) => Ok(Held::NotTold),
+            Err(why) => Err(why),
         }
     }
 
-    /// Gives a mapping up, if it is ours still, whatever the router's outside address is by now.
+    /// Gives a mapping up, if it is ours still, whatever the router's outside address is by now; whether the router has answered.
     ///
     /// # Suspends
     /// For two calls.
-    pub(super) fn unmap(&self, own: Ipv4Addr, port: Port, granted: &Granted) {
-        if self.is_ours(own, port, granted) == Some(true) {
-            let (transport, external) = (port.transport, granted.external.port());
-            let _ = self.call(&Call::Delete { transport, external });
+    pub(super) fn unmap(&self, own: Ipv4Addr, port: Port, granted: &Granted) -> bool {
+        let external = granted.external.port();
+        match self.held(own, port, external) {
+            Ok(Held::Ours { .. } | Held::NotTold) => self.delete(port, external) != Err(Why::Silent),
+            Ok(Held::Nobodys | Held::Others) => true,
+            Err(_) => false,
         }
+    }
+
+    fn delete(&self, port: Port, external: u16) -> Result<(), Why> {
+        self.call(&Call::Delete { transport: port.transport, external }).map(drop)
     }
 
     fn call(&self, call: &Call) -> Result<String, Why> {
@@ -140,7 +187,7 @@ impl Upnp {
         let response = request.header("SOAPAction", call.action(&self.service)).body(body.as_bytes()).send();
         let response = response.map_err(|_| Why::Silent)?;
         let status = response.status().as_u16();
-        let text = response.text(DOCUMENT_BYTES_MAX).map_err(|_| Why::Silent)?;
+        let text = text(response)?;
         match status {
             200 => Ok(text),
             _ => {
@@ -148,6 +195,16 @@ impl Upnp {
             }
         }
     }
+}
+
+/// What the router says, whatever its description and its names of mappings are written in.
+fn text(response: Response) -> Result<String, Why> {
+    let bytes = response.bytes(DOCUMENT_BYTES_MAX).map_err(|_| Why::Silent)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn any_port() -> u16 {
+    1_024 + random::below(u64::from(u16::MAX) - 1_024) as u16
 }
 
 fn url(router: Ipv4Addr, at: &Location) -> String {

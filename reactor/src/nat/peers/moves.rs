@@ -6,27 +6,16 @@
 //! (`keep_relay.rs`), or by silence.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use super::core::Core;
 use crate::nat::relay::Sender;
 use crate::net::UdpSocket;
-use crate::net::route_changes::RouteChanges;
-use crate::{now, sleep};
+use crate::net::route_changes;
+use crate::now;
 
-/// An address is taken away before another is given: so long it is waited for what follows.
-const SETTLES: Duration = Duration::from_millis(200);
-
-/// Looks whenever the kernel says that anything has changed, until it is terminated; not at all where it does not say so.
+/// Looks whenever the kernel says that anything has changed, until it is terminated.
 pub(super) fn watch(core: &Core) {
-    let changes = match RouteChanges::open() {
-        Ok(changes) => changes,
-        Err(error) => return tracing::debug!("changes of the network are not heard of: {error}"),
-    };
-    while changes.wait().is_ok() {
-        sleep(SETTLES);
-        core.look_where_we_are();
-    }
+    route_changes::watch(|| core.look_where_we_are());
 }
 
 impl Core {
