@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! packet    salt 16 | sealed | tag 16
-//! sealed    version 1 | port 2 | length of the passport 2 | passport | signature 64; numbers big-endian
+//! sealed    version 1 | port 2 | address 4 | time 8 | length of the passport 2 | passport | signature 64; numbers big-endian
 //! ```
 //!
 //! The key is SHA3-256("hypha beacon key 1", network, salt): whoever knows the network's key opens it, and to everybody else no two
@@ -10,10 +10,13 @@
 //! network, salt, and what is before it): nobody can say it for another. The port is that at which the holder listens, by TCP, or 0
 //! from one who asks.
 //!
-//! It says neither when nor where: the address is that of the packet, which anybody may send again from his own. So it is a hint and
-//! no more: whoever goes there has a handshake prove that it is the holder.
+//! The address is that from which the holder sends it, and the time the holder's own, in milliseconds since 1970: whoever records a
+//! packet can send it again from there alone, and not to who has heard anything newer from there (`heard.rs`). What is
+//! left is a hint and no more: whoever goes there has a handshake prove that it is the holder.
 //!
 //! Not here: sockets, and whose passport is good ([`crate::admission`]).
+
+use std::net::Ipv4Addr;
 
 use reactor::crypto::aead::{self, Key, OVERHEAD_BYTES};
 use reactor::crypto::hash::sha3_256;
@@ -21,10 +24,11 @@ use reactor::crypto::{Identity, PublicKey, Signature, random_bytes};
 
 use crate::passport::{PASSPORT_BYTES_MAX, Passport};
 
-const VERSION: u8 = 1;
+/// 2: address and time.
+const VERSION: u8 = 2;
 const SALT_BYTES: usize = 16;
 const SIGNATURE_BYTES: usize = 64;
-const HEADER_BYTES: usize = 5;
+const HEADER_BYTES: usize = 17;
 
 /// The longest packet: one of Ethernet takes it.
 pub const BEACON_BYTES_MAX: usize =
@@ -37,6 +41,10 @@ pub struct Beacon {
     pub passport: Passport,
     /// Where it listens; `None` if it asks who does.
     pub port: Option<u16>,
+    /// From where it says so.
+    pub address: Ipv4Addr,
+    /// When, by its clock, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 impl Beacon {
@@ -47,6 +55,8 @@ impl Beacon {
         let mut body = vec![VERSION];
         let passport = self.passport.to_bytes();
         body.extend_from_slice(&self.port.unwrap_or(0).to_be_bytes());
+        body.extend_from_slice(&self.address.octets());
+        body.extend_from_slice(&self.at_ms.to_be_bytes());
         body.extend_from_slice(&u16::try_from(passport.len()).expect("a passport is short").to_be_bytes());
         body.extend_from_slice(&passport);
         let signature = identity.sign(&digest(network, &salt, &body));
@@ -58,15 +68,15 @@ impl Beacon {
     /// What a packet says in `network`; `None` if that is nothing, or its holder did not say it.
     #[must_use]
     pub fn open(packet: &[u8], network: &PublicKey) -> Option<Beacon> {
-        Beacon::open_if(packet, network, || true)
+        Beacon::open_if(packet, network, |_| true)
     }
 
-    /// As [`Beacon::open`], and what opens is looked at only if `may_be_checked`: whoever knows the network's key could have us
-    /// check signatures.
+    /// As [`Beacon::open`], and the signature of what opens is looked at only if what it says `may_be_checked`: whoever knows the
+    /// network's key could have us check signatures.
     pub(crate) fn open_if(
         packet: &[u8],
         network: &PublicKey,
-        may_be_checked: impl FnOnce() -> bool,
+        may_be_checked: impl FnOnce(&Beacon) -> bool,
     ) -> Option<Beacon> {
         if packet.len() > BEACON_BYTES_MAX {
             return None;
@@ -74,30 +84,40 @@ impl Beacon {
         let (salt, sealed) = packet.split_first_chunk::<SALT_BYTES>()?;
         let mut body = sealed.to_vec();
         aead::decrypt_in_place(&key(network, salt), &[0; 12], &[], &mut body).ok()?;
-        may_be_checked().then(|| Beacon::parse(&body, salt, network)).flatten()
+        Beacon::parse(&body, salt, network, may_be_checked)
     }
 
     /// What is in a packet that was sealed with that salt.
-    fn parse(body: &[u8], salt: &[u8; SALT_BYTES], network: &PublicKey) -> Option<Beacon> {
+    fn parse(
+        body: &[u8],
+        salt: &[u8; SALT_BYTES],
+        network: &PublicKey,
+        may_be_checked: impl FnOnce(&Beacon) -> bool,
+    ) -> Option<Beacon> {
         let (said, signature) = body.split_last_chunk::<SIGNATURE_BYTES>()?;
-        let (&[version, port_high, port_low, length_high, length_low], passport) =
-            said.split_first_chunk::<HEADER_BYTES>()?;
-        let length = usize::from(u16::from_be_bytes([length_high, length_low]));
-        if version != VERSION || passport.len() != length {
+        let (header, passport) = said.split_first_chunk::<HEADER_BYTES>()?;
+        let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        if header[0] != VERSION || passport.len() != usize::from(number(15)) {
             return None;
         }
         let passport = Passport::from_bytes(passport).ok()?;
+        let port = Some(number(1)).filter(|port| *port != 0);
+        let address = Ipv4Addr::new(header[3], header[4], header[5], header[6]);
+        let at_ms = u64::from_be_bytes(header[7..15].try_into().expect("eight bytes"));
+        let beacon = Beacon { passport, port, address, at_ms };
+        if !may_be_checked(&beacon) {
+            return None;
+        }
         let signature = Signature::from_bytes(*signature);
-        passport.holder().verify(&digest(network, salt, said), &signature).ok()?;
-        let port = u16::from_be_bytes([port_high, port_low]);
-        Some(Beacon { passport, port: (port != 0).then_some(port) })
+        beacon.passport.holder().verify(&digest(network, salt, said), &signature).ok()?;
+        Some(beacon)
     }
 }
 
 /// What a packet's plain text says, as far as it is read; for fuzzing.
 #[doc(hidden)]
 pub fn parse_body(body: &[u8], network: &PublicKey) -> Option<Beacon> {
-    Beacon::parse(body, &[0; SALT_BYTES], network)
+    Beacon::parse(body, &[0; SALT_BYTES], network, |_| true)
 }
 
 /// One key for each packet, so that no nonce is used twice.
@@ -122,7 +142,8 @@ mod tests {
 
     fn beacon(holder: u8, port: Option<u16>) -> Beacon {
         let rights = Rights { store: true, ..Rights::default() };
-        Beacon { passport: Passport::issue(&identity(1), identity(holder).public_key(), rights, None), port }
+        let passport = Passport::issue(&identity(1), identity(holder).public_key(), rights, None);
+        Beacon { passport, port, address: Ipv4Addr::new(192, 168, 1, 11), at_ms: 1_800_000_000_000 }
     }
 
     #[test]
@@ -137,6 +158,22 @@ mod tests {
                 |what: &[u8]| packet.windows(8).any(|window| what.windows(8).any(|other| other == window));
             assert!(!shown(network.as_bytes()) && !shown(identity(2).public_key().as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_signature_is_looked_at_only_if_what_it_is_for_is_of_use() {
+        let (network, said) = (identity(1).public_key(), beacon(2, Some(7)));
+        let packet = said.seal(&identity(2), &network);
+        let shown = |is_of_use| {
+            let mut shown = None;
+            let opened = Beacon::open_if(&packet, &network, |beacon| {
+                shown = Some(beacon.clone());
+                is_of_use
+            });
+            (shown, opened)
+        };
+        assert_eq!(shown(true), (Some(said.clone()), Some(said.clone())));
+        assert_eq!(shown(false), (Some(said), None));
     }
 
     #[test]

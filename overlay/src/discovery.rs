@@ -1,32 +1,31 @@
 //! Finding members in one's own network, where nobody knows any more where they are: by packets to a group (`beacon.rs`).
 //!
-//! A storage node that listens to others says each minute that it is there, and more often after its start or while it has met
+//! A storage node that listens to others says each minute that it is there, and more often after its start and while it has met
 //! nobody. Who is a client asks, while it has met nobody, and those who are there answer it alone. Whoever hears of a member that
 //! he is not in touch with goes there, and comes in as by any other way. So members find each other whose addresses have changed
 //! since they met, without anything outside.
 //!
 //! What a network of strangers can do with it: learn that this program runs on this machine, since the packets go to a group and a
-//! port of its own; not whose it is, nor by the packets themselves in which network. What it can make us do is bounded: [`READS_MAX`] packets a second
-//! are looked at, [`VERDICTS_MAX`] of those that open have their signatures checked, one dial a member in [`DIAL_GAP`], of
-//! [`DIALLED_MAX`] members at most. An answer is no longer than what asks for it, and goes where a member's packet came from. A
-//! stranger may have recorded that and send it again, also as if from another address: so he learns who answers, which is which
-//! machines belong together, and has them send a packet, or dial, there.
+//! port of its own; not whose it is, nor by the packets themselves in which network. What it can make us do is bounded, and
+//! nothing is done about packets of other networks than those that this machine is in, or about one that was sent again, save for
+//! who has its sender's address and only where neither it nor a later one was heard (`heard.rs`). An answer is no longer than what
+//! asks for it, and goes to a member's address.
 //!
 //! What it is not: a way beyond one's own network (packets to the group are not passed on), or for IPv6.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, UNIX_EPOCH};
 
 use reactor::crypto::PublicKey;
 use reactor::net::tls::Expect;
-use reactor::net::{BindOptions, Interface, UdpSocket};
+use reactor::net::{BindOptions, Interface, LocalNetwork, UdpSocket};
 
 use crate::beacon::{BEACON_BYTES_MAX, Beacon};
 use crate::dial::{self, Dialled};
+use crate::heard::Heard;
 use crate::node_id::NodeId;
 use crate::peers::Role;
 use crate::session::Session;
@@ -38,9 +37,11 @@ const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 72, 121);
 /// And its port.
 const PORT: u16 = 4_700;
 
-/// How often a node says that it is there, and who has met nobody asks, in the end: whoever missed the packets of a start meets it
-/// within so long.
+/// How often a node says that it is there, in the end: whoever missed the packets of a start meets it within so long.
 const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// The same while nobody is met.
+const SAY_ALONE: Duration = Duration::from_secs(15);
 
 /// The pause behind the first packet, which doubles.
 const SAY_FIRST: Duration = Duration::from_secs(2);
@@ -50,21 +51,6 @@ const ASK_AFTER: Duration = Duration::from_millis(400);
 
 /// The pause behind a failure: there may be no network yet.
 const AGAIN: Duration = Duration::from_secs(30);
-
-/// Packets that are looked at in a second, of any sender: opening one takes some 10 us.
-const READS_MAX: u32 = 200;
-
-/// Signatures of packets that are checked in a second.
-const VERDICTS_MAX: u32 = 20;
-
-/// Answers in a second.
-const ANSWERS_MAX: u32 = 10;
-
-/// Between two dials of one member.
-const DIAL_GAP: Duration = Duration::from_secs(5);
-
-/// Members that are remembered as dialled.
-const DIALLED_MAX: usize = 64;
 
 /// Takes part, as long as it is not terminated.
 ///
@@ -82,104 +68,189 @@ pub(crate) fn run(state: &Rc<State>) {
 fn take_part(state: &Rc<State>) -> io::Result<()> {
     // Other programs of ours on this machine hear the group too.
     let options = BindOptions { reuse_address: true, ..BindOptions::default() };
-    let ear = UdpSocket::bind_with(SocketAddr::from((GROUP, PORT)), &options)?;
-    let mouth = UdpSocket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
-    let heard = RefCell::new(Heard::default());
+    let own = listening(state);
+    // Who listens at one address is to be dialled there.
+    let from = own.map_or(Ipv4Addr::UNSPECIFIED, |own| *own.ip());
+    let talk = Talk {
+        state,
+        own,
+        ear: UdpSocket::bind_with(SocketAddr::from((GROUP, PORT)), &options)?,
+        mouth: UdpSocket::bind(SocketAddr::from((from, 0)))?,
+        networks: RefCell::default(),
+        heard: RefCell::new(Heard::by(state.credentials.own)),
+    };
     reactor::scope(|s| {
-        let hearing = [&ear, &mouth].map(|socket| s.spawn(|| hear(state, socket, &mouth, &heard)));
-        let said = say(state, &ear, &mouth);
+        let hearing = [&talk.ear, &talk.mouth].map(|socket| s.spawn(|| talk.hear(socket)));
+        let said = talk.say();
         hearing.iter().for_each(|hearing| hearing.terminate());
         said
     })
 }
 
-/// Says what there is to be said, to each network that this machine is in.
-fn say(state: &Rc<State>, ear: &UdpSocket, mouth: &UdpSocket) -> io::Result<()> {
-    let port = port(state);
-    if port.is_none() {
-        reactor::sleep(ASK_AFTER);
-    }
-    let mut pause = SAY_FIRST;
-    loop {
-        let is_alone = state.table.borrow().live_count() == 0;
-        let interfaces = Interface::all()?;
-        for interface in &interfaces {
-            // It may be in it already.
-            let _ = ear.join_group(GROUP, *interface);
+/// Where we listen to others, if we do.
+fn listening(state: &State) -> Option<SocketAddrV4> {
+    match state.credentials.addresses.first()? {
+        SocketAddr::V4(own) if state.credentials.role == Role::Storage && !own.ip().is_loopback() => {
+            Some(*own)
         }
-        if port.is_some() || is_alone {
-            let packet = packet(state, port);
-            for interface in interfaces {
-                let sent = mouth.set_group_interface(interface);
-                if let Err(error) = sent.and_then(|()| mouth.try_send_to(&packet, (GROUP, PORT).into())) {
-                    tracing::trace!(%error, ?interface, "this network is not told");
-                }
+        _ => None,
+    }
+}
+
+/// What takes part.
+struct Talk<'a> {
+    state: &'a Rc<State>,
+    own: Option<SocketAddrV4>,
+    /// Hears the group.
+    ear: UdpSocket,
+    /// Sends, and hears who answers.
+    mouth: UdpSocket,
+    /// Those that this machine was in when it was looked last.
+    networks: RefCell<Vec<LocalNetwork>>,
+    heard: RefCell<Heard>,
+}
+
+impl Talk<'_> {
+    /// Says what there is to be said, to each network that this machine is in.
+    fn say(&self) -> io::Result<()> {
+        if self.own.is_none() {
+            reactor::sleep(ASK_AFTER);
+        }
+        let mut pause = SAY_FIRST;
+        loop {
+            let is_alone = self.state.table.borrow().live_count() == 0;
+            self.look_around()?;
+            if self.own.is_some() || is_alone {
+                self.say_to_all();
+            }
+            reactor::sleep(pause);
+            pause = (pause * 2).min(if is_alone { SAY_ALONE } else { SAY_EVERY });
+        }
+    }
+
+    fn look_around(&self) -> io::Result<()> {
+        let networks = LocalNetwork::all()?;
+        for interface in interfaces(&networks, |_| true) {
+            // It may be in it already.
+            let _ = self.ear.join_group(GROUP, interface);
+        }
+        self.networks.replace(networks);
+        Ok(())
+    }
+
+    fn say_to_all(&self) {
+        // Nobody elsewhere could dial it.
+        let listens_there = |network: &LocalNetwork| {
+            self.own.is_none_or(|own| own.ip().is_unspecified() || network.contains(*own.ip()))
+        };
+        let told = interfaces(&self.networks.borrow(), listens_there);
+        for interface in told {
+            if let Err(error) = self.say_by(interface) {
+                tracing::trace!(%error, ?interface, "this network is not told");
             }
         }
-        reactor::sleep(pause);
-        pause = if is_alone && port.is_none() {
-            (pause * 2).min(SAY_EVERY / 4)
-        } else {
-            (pause * 2).min(SAY_EVERY)
-        };
     }
-}
 
-/// Where we listen to others, if we do.
-fn port(state: &State) -> Option<u16> {
-    let listening =
-        state.credentials.addresses.first().filter(|_| state.credentials.role == Role::Storage)?;
-    (listening.is_ipv4() && !listening.ip().is_loopback()).then(|| listening.port())
-}
+    fn say_by(&self, interface: Interface) -> io::Result<()> {
+        let group = SocketAddr::from((GROUP, PORT));
+        let packet = self.packet(group, Some(interface))?;
+        self.mouth.set_group_interface(interface)?;
+        self.mouth.try_send_to(&packet, group).map(drop)
+    }
 
-fn packet(state: &State, port: Option<u16>) -> Vec<u8> {
-    let passport = state.credentials.newest_passport();
-    Beacon { passport, port }.seal(&state.identity, &state.credentials.network)
-}
-
-/// Takes what comes to a socket.
-fn hear(state: &Rc<State>, socket: &UdpSocket, mouth: &UdpSocket, heard: &RefCell<Heard>) {
-    // One more, to tell a longer one.
-    let mut buffer = [0; BEACON_BYTES_MAX + 1];
-    loop {
-        let Ok((size, from)) = socket.recv_from(&mut buffer) else {
-            // An interface may have gone, and is back in a while.
-            reactor::sleep(AGAIN);
-            continue;
+    /// What we have to say, as it leaves for there.
+    fn packet(&self, to: SocketAddr, interface: Option<Interface>) -> io::Result<Vec<u8>> {
+        let address = match self.own {
+            Some(own) if !own.ip().is_unspecified() => *own.ip(),
+            _ => own_address_towards(to, interface)?,
         };
-        let now = reactor::now();
-        let may = heard.borrow_mut().may_read(now);
-        if let Err(until) = may {
-            reactor::sleep_until(until);
-            continue;
+        let passport = self.state.credentials.newest_passport();
+        let since_1970 = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let port = self.own.map(|own| own.port());
+        let beacon = Beacon { passport, port, address, at_ms };
+        Ok(beacon.seal(&self.state.identity, &self.state.credentials.network))
+    }
+
+    /// Takes what comes to a socket.
+    fn hear(&self, socket: &UdpSocket) {
+        // One more, to tell a longer one.
+        let mut buffer = [0; BEACON_BYTES_MAX + 1];
+        loop {
+            let Ok((size, from)) = socket.recv_from(&mut buffer) else {
+                // An interface may have gone, and is back in a while.
+                reactor::sleep(AGAIN);
+                continue;
+            };
+            let may = self.heard.borrow_mut().may_read(reactor::now());
+            if let Err(until) = may {
+                reactor::sleep_until(until);
+                continue;
+            }
+            if self.is_of_our_networks(from) {
+                self.on_packet(&buffer[..size], from);
+            }
         }
-        let network = &state.credentials.network;
-        let may_be_checked = |heard: &mut Heard| heard.may_check(now);
-        let Some(beacon) =
-            Beacon::open_if(&buffer[..size], network, || may_be_checked(&mut heard.borrow_mut()))
-        else {
-            continue;
-        };
+    }
+
+    /// Whether a packet from there was sent within a network that this machine is in.
+    fn is_of_our_networks(&self, from: SocketAddr) -> bool {
+        let IpAddr::V4(from) = from.ip().to_canonical() else { return false };
+        let is_near = || self.networks.borrow().iter().any(|network| network.contains(from));
+        if is_near() {
+            return true;
+        }
+        // It may be in another since it was looked last.
+        let may_look = self.heard.borrow_mut().may_look(reactor::now());
+        may_look && self.look_around().is_ok() && is_near()
+    }
+
+    fn on_packet(&self, packet: &[u8], from: SocketAddr) {
+        let (state, now) = (self.state, reactor::now());
+        let may_be_checked = |beacon: &Beacon| self.heard.borrow_mut().may_check(beacon, from, now);
+        let opened = Beacon::open_if(packet, &state.credentials.network, may_be_checked);
+        let Some(beacon) = opened else { return };
         let key = beacon.passport.holder();
-        let verdict = state.credentials.verdict(&beacon.passport, &key);
-        let Ok((_, rights)) = verdict else { continue };
-        if key == state.credentials.own || state.stopping.get() {
-            continue;
+        let Ok((_, rights)) = state.credentials.verdict(&beacon.passport, &key) else { return };
+        if state.stopping.get() {
+            return;
         }
+        let mut heard = self.heard.borrow_mut();
+        heard.on_said(&beacon, now);
         match beacon.port {
-            Some(their_port) if rights.store && !is_in_touch(state, &key) => {
-                if heard.borrow_mut().may_dial(key, now) {
-                    meet(state, key, SocketAddr::new(from.ip(), their_port));
-                }
+            Some(port) if rights.store && !is_in_touch(state, &key) && heard.may_dial(&beacon, now) => {
+                meet(state, key, SocketAddr::from((beacon.address, port)));
             }
             Some(_) => {}
-            None => {
-                let own = port(state).filter(|_| heard.borrow_mut().may_answer(now));
-                if let Some(port) = own {
-                    let _ = mouth.try_send_to(&packet(state, Some(port)), from);
+            None if self.own.is_some() && heard.may_answer(&beacon, now) => {
+                if let Ok(packet) = self.packet(from, None) {
+                    let _ = self.mouth.try_send_to(&packet, from);
                 }
             }
+            None => {}
         }
+    }
+}
+
+/// The interfaces of those networks, each once.
+fn interfaces(networks: &[LocalNetwork], is_meant: impl Fn(&LocalNetwork) -> bool) -> Vec<Interface> {
+    let mut interfaces: Vec<Interface> =
+        networks.iter().filter(|network| is_meant(network)).map(|network| network.interface).collect();
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    interfaces
+}
+
+/// The address of ours from which packets for there leave, by that interface where it is a group. Sends nothing.
+fn own_address_towards(to: SocketAddr, interface: Option<Interface>) -> io::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+    if let Some(interface) = interface {
+        socket.set_group_interface(interface)?;
+    }
+    socket.connect(to)?;
+    match socket.local_addr()? {
+        SocketAddr::V4(own) if !own.ip().is_unspecified() => Ok(*own.ip()),
+        _ => Err(io::ErrorKind::AddrNotAvailable.into()),
     }
 }
 
@@ -200,94 +271,4 @@ fn meet(state: &Rc<State>, key: PublicKey, address: SocketAddr) {
             }
             Err(error) => tracing::debug!(%error, "heard of in this network, and not met"),
         });
-}
-
-/// How much was heard, and done about it. Pure.
-#[derive(Default)]
-struct Heard {
-    second: Option<Instant>,
-    reads: u32,
-    verdicts: u32,
-    answers: u32,
-    dialled: BTreeMap<PublicKey, Instant>,
-}
-
-impl Heard {
-    fn begin(&mut self, now: Instant) -> Instant {
-        let second = match self.second.filter(|second| now < *second + Duration::from_secs(1)) {
-            Some(second) => second,
-            None => {
-                (self.reads, self.verdicts, self.answers) = (0, 0, 0);
-                now
-            }
-        };
-        self.second = Some(second);
-        second
-    }
-
-    /// Whether another packet may be looked at; else when.
-    fn may_read(&mut self, now: Instant) -> Result<(), Instant> {
-        let second = self.begin(now);
-        self.reads += 1;
-        if self.reads <= READS_MAX { Ok(()) } else { Err(second + Duration::from_secs(1)) }
-    }
-
-    fn may_check(&mut self, now: Instant) -> bool {
-        self.begin(now);
-        self.verdicts += 1;
-        self.verdicts <= VERDICTS_MAX
-    }
-
-    fn may_answer(&mut self, now: Instant) -> bool {
-        self.begin(now);
-        self.answers += 1;
-        self.answers <= ANSWERS_MAX
-    }
-
-    /// Whether that member may be dialled now, which is noted.
-    fn may_dial(&mut self, key: PublicKey, now: Instant) -> bool {
-        self.dialled.retain(|_, at| now < *at + DIAL_GAP);
-        let may = self.dialled.len() < DIALLED_MAX && !self.dialled.contains_key(&key);
-        if may {
-            self.dialled.insert(key, now);
-        }
-        may
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn however_much_is_heard_little_is_done_about_it() {
-        let (mut heard, start) = (Heard::default(), Instant::now());
-        let key = |number: u32| {
-            let mut bytes = [0; 32];
-            bytes[..4].copy_from_slice(&number.to_be_bytes());
-            PublicKey::from_bytes(bytes)
-        };
-        let (mut reads, mut verdicts, mut answers, mut dials) = (0, 0, 0, 0);
-        for number in 0..10_000 {
-            // A thousand a second.
-            let now = start + Duration::from_millis(number.into());
-            reads += u32::from(heard.may_read(now).is_ok());
-            verdicts += u32::from(heard.may_check(now));
-            answers += u32::from(heard.may_answer(now));
-            dials += usize::from(heard.may_dial(key(number), now));
-        }
-        assert_eq!((reads, verdicts, answers), (10 * READS_MAX, 10 * VERDICTS_MAX, 10 * ANSWERS_MAX));
-        assert_eq!(dials, 2 * DIALLED_MAX);
-        let until = heard.may_read(start + Duration::from_millis(9_999)).unwrap_err();
-        assert_eq!(until, start + Duration::from_secs(10));
-    }
-
-    #[test]
-    fn one_member_is_dialled_now_and_then() {
-        let (mut heard, start, key) = (Heard::default(), Instant::now(), PublicKey::from_bytes([7; 32]));
-        let dials = |heard: &mut Heard, seconds: u64| {
-            (0..seconds).filter(|second| heard.may_dial(key, start + Duration::from_secs(*second))).count()
-        };
-        assert_eq!(dials(&mut heard, 60), 12);
-    }
 }

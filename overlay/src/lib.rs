@@ -70,6 +70,7 @@ mod discovery;
 mod files;
 pub mod frontier;
 mod handing_over;
+mod heard;
 mod introductions;
 pub mod invitation;
 mod join;

@@ -1,7 +1,7 @@
 //! Parsers of the overlay: passports, contacts and what nodes say of themselves, the messages of lookups, the file of contacts,
 //! tickets, letters and their replies, the list of the revoked, renewed passports, what is kept for the owner.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -37,10 +37,14 @@ pub const BEACON: Target = Target {
     },
     seeds: || {
         let passport = Passport::issue(&identity(1), identity(2).public_key(), Rights::NODE, None);
-        let [asks, tells] = [None, Some(4701)].map(|port| Beacon { passport: passport.clone(), port });
+        let (address, at_ms) = (Ipv4Addr::new(192, 168, 1, 11), 1_800_000_000_000);
+        let [asks, tells] =
+            [None, Some(4701)].map(|port| Beacon { passport: passport.clone(), port, address, at_ms });
         let network = identity(1).public_key();
         let shown = passport.to_bytes();
-        let mut body = vec![1, 0x12, 0x5d];
+        let mut body = vec![2, 0x12, 0x5d];
+        body.extend(address.octets());
+        body.extend(at_ms.to_be_bytes());
         body.extend((shown.len() as u16).to_be_bytes());
         body.extend(shown);
         let salt = [0; 16];

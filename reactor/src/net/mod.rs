@@ -38,7 +38,7 @@ pub use gate::{Gate, GateLimits, Guest};
 pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
 pub use internet::is_of_the_internet;
 pub use line_reader::LineReader;
-pub use multicast::Interface;
+pub use multicast::{Interface, LocalNetwork};
 pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
 pub(crate) use resolve::{Family, Resolver};
