@@ -2,7 +2,9 @@
 //! members are reached by their ids, which they are told of as of our other addresses.
 //!
 //! The carrier is [`reactor::nat::mapping`]. This file says which ports of ours are to be mapped, what others see of our address,
-//! and who is told what comes of it. Nothing is mapped for who listens to this machine only and knows of no relay elsewhere.
+//! and who is told what comes of it. The port where we listen is mapped from the start, also where there is no relay: it may be the
+//! only way in. The other is once a relay on another machine is known, also for who listens to this machine only: by that relay
+//! others reach him. Nothing is mapped for who does neither.
 //!
 //! An outside address is told when the relays that see us agree with the router about it, or when none has said where it sees us
 //! within [`SEEN_WITHIN`]: then nobody can be sent there who would not have been told by the router's word alone.
@@ -22,9 +24,6 @@ use reactor::net::is_of_the_internet;
 use crate::peers::Role;
 use crate::state::State;
 use crate::stating;
-
-/// How often it is looked whether the relays see us elsewhere, and whether our socket is another.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the word of a relay is waited for, once the router has mapped a port: a connection to it, and a question by UDP.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
@@ -53,9 +52,14 @@ impl PortMapping {
         mapper.as_ref().map_or_else(Vec::new, each)
     }
 
-    /// Our ports may be others now. Never suspends.
+    /// Our ports may be others now, or relays see us elsewhere. Never suspends.
     pub(crate) fn look(&self, state: &State) {
         let Some(mapper) = self.mapper.borrow().clone() else { return };
+        let seen = state.reach.seen_from_outside();
+        if !seen.is_empty() {
+            // Where no relay is left, what they saw last is as good.
+            mapper.seen_from_outside(seen);
+        }
         let wishes = wishes(state);
         if *self.wishes.borrow() != wishes {
             mapper.wish(&wishes);
@@ -86,10 +90,9 @@ pub(crate) fn run(state: &Rc<State>) {
     loop {
         mapping.look(state);
         let version = mapper.version();
-        let pause = if tell(state, &mapper) { LOOK_EVERY } else { LOOK_AGAIN };
-        // Who has nothing to be mapped is told when that changes.
-        let has_wishes = !mapping.wishes.borrow().is_empty();
-        mapper.wait_changed(version, has_wishes.then(|| reactor::now() + pause));
+        // What changes is noticed by those who look at the relays (`reach.rs`).
+        let is_told = tell(state, &mapper);
+        mapper.wait_changed(version, (!is_told).then(|| reactor::now() + LOOK_AGAIN));
     }
 }
 
@@ -99,19 +102,14 @@ pub(crate) fn run(state: &Rc<State>) {
 /// Until our record is on disk, if it changes.
 fn tell(state: &Rc<State>, mapper: &Mapper) -> bool {
     let mapping = &state.port_mapping;
-    let seen = state.reach.seen_from_outside();
-    let is_seen = !seen.is_empty();
-    if is_seen {
-        // Where no relay is left, what they saw last is as good.
-        mapper.seen_from_outside(seen);
-    }
+    let is_seen = !state.reach.seen_from_outside().is_empty();
     let wishes = mapping.wishes.borrow().clone();
     let mapped = |transport| {
         let port = wishes.iter().map(|wish| wish.port).find(|port| port.transport == transport)?;
         mapper.mapping(port).ok().map(|mapping| SocketAddr::V4(mapping.external))
     };
     let (by_id, listed) = (mapped(Transport::Udp), mapped(Transport::Tcp));
-    if !is_seen && state.reach.bound().is_some() && (by_id.is_some() || listed.is_some()) {
+    if !is_seen && state.reach.bound_for_others().is_some() && (by_id.is_some() || listed.is_some()) {
         let now = reactor::now();
         let since = mapping.unseen_since.get().unwrap_or(now);
         mapping.unseen_since.set(Some(since));
@@ -137,7 +135,7 @@ fn tell(state: &Rc<State>, mapper: &Mapper) -> bool {
 /// The ports that are of use to others.
 fn wishes(state: &State) -> Vec<Wish> {
     let listening = state.credentials.addresses.first().filter(|_| state.credentials.role == Role::Storage);
-    let by_id = state.reach.bound();
+    let by_id = state.reach.bound_for_others();
     let all = [(Transport::Tcp, listening.copied()), (Transport::Udp, by_id)];
     all.into_iter().filter_map(|(transport, bound)| wish(transport, bound?)).collect()
 }

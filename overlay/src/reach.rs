@@ -60,6 +60,8 @@ struct Begun {
     /// Where the router maps its socket to.
     mapped: Option<SocketAddr>,
     kept: Vec<Kept>,
+    /// Whether one of those that were kept is on another machine.
+    is_for_others: bool,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -159,6 +161,7 @@ impl Reach {
             begun.look_after(&relays, now);
         }
         state.peers.look();
+        state.port_mapping.look(state);
         state.relaying.get().into_iter().for_each(|relaying| relaying.look_at_clients(state));
         let Some(own) = state.credentials.records.own() else { return };
         let said = &own.statement().relays;
@@ -238,11 +241,11 @@ impl Reach {
                 begun.carrier.endpoint().answer_stun();
             }
             self.begun.replace(Some(begun));
-            state.port_mapping.look(state);
         }
         if let Some(begun) = self.begun.borrow_mut().as_mut() {
             relays.iter().for_each(|relay| begun.keep(state, relay, are_chosen, now));
         }
+        state.port_mapping.look(state);
         Ok(())
     }
 
@@ -258,12 +261,15 @@ impl Reach {
         })
     }
 
-    /// Where the socket is bound by which members are reached by their ids, if there is one.
+    /// Where the socket is bound by which members are reached by their ids, if there is one and a relay on another machine was
+    /// ever kept: by those on this one nobody comes from outside.
     ///
     /// # Suspends
     /// Never.
-    pub(crate) fn bound(&self) -> Option<SocketAddr> {
-        self.begun.borrow().as_ref().and_then(|begun| begun.carrier.endpoint().local_addr().ok())
+    pub(crate) fn bound_for_others(&self) -> Option<SocketAddr> {
+        let begun = self.begun.borrow();
+        let begun = begun.as_ref().filter(|begun| begun.is_for_others)?;
+        begun.carrier.endpoint().local_addr().ok()
     }
 
     /// The addresses of the internet at which relays see us.
@@ -350,7 +356,7 @@ impl Begun {
             let (state, carrier) = (state.clone(), carrier.clone());
             reactor::spawn(move || listener::accept_by_id(&state, &carrier))
         });
-        Ok(Begun { carrier, mapped: None, kept: Vec::new(), accepting })
+        Ok(Begun { carrier, mapped: None, kept: Vec::new(), is_for_others: false, accepting })
     }
 
     /// Whether its socket has failed.
@@ -388,6 +394,7 @@ impl Begun {
         };
         let (address, id) = (relay.address, relay.public_key.into());
         let key = self.carrier.add_relay_shown(RelayAt::new(address, id), newest_passport);
+        self.is_for_others |= !address.ip().is_loopback();
         self.kept.push(Kept { relay: relay.clone(), key, is_chosen, added_at: now, used_at: now });
     }
 

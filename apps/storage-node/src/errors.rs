@@ -17,6 +17,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub(crate) enum Failure {
+    /// Ctrl-C, before a command that only looks had anything to show.
+    #[error("it was cut short")]
+    CutShort,
     /// Neither `--home` nor the environment says where to remember things.
     #[error("no home: neither --home nor XDG_DATA_HOME nor HOME is set")]
     NoHome,
@@ -300,6 +303,11 @@ impl Failure {
             Failure::Mountpoint { .. } => "give an empty directory, or a name that does not exist yet".into(),
             Failure::NotMounted { .. } => "`findmnt -t fuse.hypha` lists the mounted drives".into(),
             Failure::NotFlushed { .. } => "leave it running until it ends by itself; `status` shows the nodes".into(),
+            Failure::Listen { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "give a port above 1023, or let the program have lower ones: `sudo setcap cap_net_bind_service=+ep \
+                 $(which storage-node)`"
+                    .into()
+            }
             Failure::Listen { .. } => "give another --listen ADDRESS, or stop what uses it (`ss -ltnp` shows it)".into(),
             Failure::Relay { .. } => "give the address with --listen, or do without --relay".into(),
             Failure::NoNode { .. } => {

@@ -64,7 +64,6 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
                 true => Client::connect_or_go_on(&settings)?,
                 false => Client::connect(&settings)?,
             };
-            client.map_ports(mapping);
             // Said first: the nodes are there, and it is in vain to look for them.
             let removed = removed::refuse(client.overlay(), removed::USER);
             if let Err(failure) = &removed {
@@ -104,6 +103,8 @@ pub(crate) fn mount(options: &Mount) -> Result<(), Failure> {
         spinner.finish_and_clear();
         let Some(ready) = ready else { return Ok(()) };
         let (client, (volume, seen), admitting, was_removed) = ready?;
+        // Not before: whoever is stopped while it opens gives nothing back.
+        client.map_ports(mapping);
         // What is pinned is kept as it is, and not as it was.
         let keeper = cache.as_ref().filter(|_| at.is_none()).map(|cache| {
             cache.tell_of(&volume);

@@ -9,6 +9,7 @@
 
 mod port_mapping;
 
+use std::cell::OnceCell;
 use std::fmt::Write;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes};
 use crate::output;
 use crate::process;
 use crate::remove::on_each;
+use crate::stop::Stop;
 
 /// One call's time: a dial over a relay is three round trips.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -100,7 +102,8 @@ struct NodeCheck {
 /// Runs the command.
 ///
 /// # Errors
-/// Those of the settings' files, or `Failure::NoNode` if no node can be reached, or not the one that is asked for.
+/// Those of the settings' files, or `Failure::NoNode` if no node can be reached, or not the one that is asked for;
+/// `Failure::CutShort` at Ctrl-C.
 pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let limit = Duration::from_secs(options.seconds.into());
@@ -128,41 +131,54 @@ fn ask(
 ) -> Result<Overview, Failure> {
     let began = reactor::now();
     let nodes = Nodes::of(settings)?;
-    let client = Client::connect(settings)?;
-    client.map_ports(mapping);
-    let overlay = client.overlay();
-    let mut contacts = all_of(overlay, &nodes);
-    if let Some(name) = to {
-        let wanted = loop {
-            let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
-            match nodes.named(&ids, name) {
-                // It may be met over a relay only, or have just come.
-                Err(_) if reactor::now() < began + limit => reactor::sleep(LOOK_EVERY),
-                named => break named?,
-            }
-            contacts = all_of(overlay, &nodes);
-        };
-        contacts.retain(|contact| contact.id == wanted);
-    }
-    let relays = relays_of(&all_of(overlay, &nodes));
-    let mut checks: Vec<NodeCheck> = Vec::new();
-    let (mut asked, mut trial) = (Vec::new(), Err(String::new()));
-    reactor::scope(|scope| {
-        let asking = scope.spawn(|| ask_relays(&relays));
-        let trying = scope.spawn(|| Trial::begin(mapping, began));
-        let answers = on_each(overlay, &contacts, |overlay, contact| {
-            let number = nodes.get(&contact.id).and_then(|node| node.number);
-            check(overlay, number, contact, began, limit)
+    // What the router maps is given back also at Ctrl-C.
+    let stop = Stop::on_signals()?;
+    let client = stop.unless_open(|| Client::connect(settings)).ok_or(Failure::CutShort)??;
+    let trial = OnceCell::new();
+    let look = || {
+        let overlay = client.overlay();
+        let mut contacts = all_of(overlay, &nodes);
+        if let Some(name) = to {
+            let wanted = loop {
+                let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
+                match nodes.named(&ids, name) {
+                    // It may be met over a relay only, or have just come.
+                    Err(_) if reactor::now() < began + limit => reactor::sleep(LOOK_EVERY),
+                    named => break named?,
+                }
+                contacts = all_of(overlay, &nodes);
+            };
+            contacts.retain(|contact| contact.id == wanted);
+        }
+        client.map_ports(mapping);
+        let all = all_of(overlay, &nodes);
+        let relays = relays_of(&all);
+        let trial = trial.get_or_init(|| Trial::begin(mapping, all.iter().any(is_elsewhere)));
+        let mut found = (Vec::new(), Vec::new());
+        reactor::scope(|scope| {
+            let asking = scope.spawn(|| ask_relays(&relays));
+            let trying = scope.spawn(|| trial.iter().for_each(|trial| trial.wait(began)));
+            let answers = on_each(overlay, &contacts, |overlay, contact| {
+                let number = nodes.get(&contact.id).and_then(|node| node.number);
+                check(overlay, number, contact, began, limit)
+            });
+            found = (answers.into_iter().flatten().collect(), asking.join().unwrap_or_default());
+            let _ = trying.join();
         });
-        checks = answers.into_iter().flatten().collect();
-        asked = asking.join().unwrap_or_default();
-        trial = trying.join().unwrap_or_else(|_| Err("it was cut short".into()));
-    });
-    checks.sort_by_key(|check| (check.number.unwrap_or(u16::MAX), check.id.0));
-    let mut seen_as: Vec<SocketAddr> = asked.iter().filter_map(|relay| relay.seen_as).collect();
-    seen_as.dedup();
+        Ok::<(Vec<NodeCheck>, Vec<RelayCheck>), Failure>(found)
+    };
+    let found = stop.unless_open(look).unwrap_or(Err(Failure::CutShort));
+    let seen_as = |asked: &[RelayCheck]| {
+        let mut seen_as: Vec<SocketAddr> = asked.iter().filter_map(|relay| relay.seen_as).collect();
+        seen_as.dedup();
+        seen_as
+    };
+    let seen_as = found.as_ref().map_or_else(|_| Vec::new(), |(_, asked)| seen_as(asked));
+    let trial = trial.into_inner().unwrap_or_else(|| Err("it was cut short".into()));
     let port_mapping = port_mapping::outcome(trial, &seen_as);
     client.leave();
+    let (mut checks, asked) = found?;
+    checks.sort_by_key(|check| (check.number.unwrap_or(u16::MAX), check.id.0));
     Ok(Overview {
         udp: (!asked.is_empty()).then_some(!seen_as.is_empty()),
         ipv6: own_address_towards((Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1), 9).into()).is_some(),
@@ -172,6 +188,12 @@ fn ask(
         relays: asked,
         nodes: checks,
     })
+}
+
+/// Whether a node may be on another machine, by what is known of where it is.
+fn is_elsewhere(contact: &Contact) -> bool {
+    let mut addresses = contact.addresses.iter().peekable();
+    addresses.peek().is_none() || addresses.any(|address| !address.ip().is_loopback())
 }
 
 /// The nodes that a lookup finds, and those that are known of and don't answer: that is what is to be seen.
@@ -211,11 +233,7 @@ fn check(
     }
     let is_direct = answers && matches!(how(), Some(How::Direct | How::Punched | How::PunchedTcp));
     let direct_after_ms = is_direct.then(|| milliseconds(reactor::now() - began));
-    let pings = (0..PINGS).filter_map(|_| {
-        let begun = reactor::now();
-        ping().then(|| reactor::now() - begun)
-    });
-    let round_trip = if answers { pings.min() } else { None };
+    let round_trip = if answers { round_trip(overlay, contact) } else { None };
     NodeCheck {
         number,
         id: Hex(contact.id.0),
@@ -225,6 +243,19 @@ fn check(
         direct_after_ms,
         round_trip_ms: round_trip.map(milliseconds),
     }
+}
+
+/// How long a call of a node takes that does nothing, to there and back: the fastest of some.
+///
+/// # Suspends
+/// For those.
+pub(crate) fn round_trip(overlay: &Node, contact: &Contact) -> Option<Duration> {
+    let pings = (0..PINGS).map_while(|_| {
+        let begun = reactor::now();
+        let answer = overlay.call::<Ping>(contact, &(), Bytes::new(), ANSWER_LIMIT);
+        answer.is_ok().then(|| reactor::now() - begun)
+    });
+    pings.min()
 }
 
 /// Asks each relay where our packets come from, all from one socket.
@@ -273,7 +304,7 @@ fn own_address_towards(there: SocketAddr) -> Option<SocketAddr> {
     socket.local_addr().ok()
 }
 
-fn milliseconds(span: Duration) -> f64 {
+pub(crate) fn milliseconds(span: Duration) -> f64 {
     // To the microsecond: more says nothing.
     (span.as_secs_f64() * 1e6).round() / 1e3
 }

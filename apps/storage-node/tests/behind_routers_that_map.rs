@@ -12,7 +12,7 @@ mod nat_lab;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use overlay::{NodeId, contacts_file};
@@ -153,6 +153,18 @@ fn who_has_a_router_that_maps_ports_is_reached_directly_and_leaves_none_open() {
     assert!(check["works"] == true && check["protocol"] == "UPnP" && check["lifetime_s"].is_u64(), "{check}");
     assert!(check["external"].as_str().unwrap().starts_with("11.0.5.2:"), "{check}");
     eventually("what netcheck mapped is given back", SOON, || town.lab.ports_mapped(4).is_empty());
+
+    // Also where it is stopped, or was asked for nobody.
+    let member = town.home(4);
+    let looks = ["netcheck", "--home", text(&member), "--to", &ids[1], "--seconds", "60"];
+    let mut looking = town.on("host4", &looks).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the router maps for netcheck", SOON, || !town.lab.ports_mapped(4).is_empty());
+    let interrupted = Command::new("kill").args(["-INT", &looking.id().to_string()]).status().unwrap();
+    assert!(interrupted.success() && !looking.wait().unwrap().success());
+    assert_eq!(town.lab.ports_mapped(4), Vec::<String>::new(), "what it mapped is given back at Ctrl-C");
+    let nobody = ["netcheck", "--home", text(&member), "--to", "00000000", "--seconds", "8"];
+    assert!(!ended_within(SOON, &mut town.on("host4", &nobody)).status.success());
+    assert_eq!(town.lab.ports_mapped(4), Vec::<String>::new(), "nor is any left where nobody is found");
 
     // Behind a provider's router nothing is mapped, and nobody is told that anything were.
     let inner = town.netcheck(5, &["--to", &ids[0], "--seconds", "1"]);

@@ -381,3 +381,21 @@ fn relays_over_which_we_are_found_or_somebody_is_dialled_are_never_let_go_to_mak
         relay.stop();
     });
 }
+
+#[test]
+fn a_socket_that_only_relays_of_this_machine_lead_to_is_for_nobody_outside() {
+    reactor::run(|| {
+        let (_network, relay, other) = two();
+        let state = other.state();
+        assert_eq!(state.reach.bound_for_others(), None);
+        let elsewhere = Relay { public_key: identity(5).public_key(), address: ([192, 0, 2, 1], 1).into() };
+        state.reach.keep(state, &[elsewhere], false, reactor::now()).unwrap();
+        let bound = state.reach.bound_for_others();
+        assert!(bound.is_some());
+        // What it is for does not change when that relay is needed no more.
+        state.reach.begun.borrow_mut().as_mut().unwrap().kept.clear();
+        assert_eq!(state.reach.bound_for_others(), bound);
+        other.stop();
+        relay.stop();
+    });
+}

@@ -6,7 +6,7 @@ use clap::Args;
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct MappingOption {
     /// Do not ask this network's router to let members in (by PCP, NAT-PMP or UPnP). It is asked for its own ports only, and not
-    /// by who listens on this machine alone and knows no relay elsewhere; at an orderly end what it let in is taken back, if it does so
+    /// by who listens on this machine alone and knows no relay on another; at an orderly end what it let in is taken back, if it does so
     /// within two seconds
     #[arg(long)]
     pub(crate) no_port_mapping: bool,

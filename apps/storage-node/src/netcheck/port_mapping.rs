@@ -69,16 +69,17 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Asks the router for one, if it may be asked.
+    /// Begins to ask the router for one, if it may be asked. `is_elsewhere` says whether there is a node on another machine. What
+    /// was begun is to be ended. Never suspends.
     ///
     /// # Errors
     /// Why not.
-    ///
-    /// # Suspends
-    /// Until it is known what the router says.
-    pub(super) fn begin(mapping: MappingOption, began: Instant) -> Result<Trial, String> {
+    pub(super) fn begin(mapping: MappingOption, is_elsewhere: bool) -> Result<Trial, String> {
         if !mapping.is_on() {
             return Err("the router is not asked (--no-port-mapping)".into());
+        }
+        if !is_elsewhere {
+            return Err("the router is not asked, since all nodes are on this machine".into());
         }
         let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
             .map_err(|error| error.to_string())?;
@@ -86,9 +87,15 @@ impl Trial {
         let port = Port { transport: Transport::Udp, number };
         let mapper = Mapper::start(reactor::crypto::random_bytes(), Gateway::of_this_machine);
         mapper.wish(&[Wish::any(port)]);
-        // What it says is looked at again when it is known where others see us.
-        let _: Result<Mapping, Why> = mapper.settled(port, began + LIMIT);
         Ok(Trial { port, mapper, _socket: socket })
+    }
+
+    /// Waits until it is known what the router says, which is looked at again when it is known where others see us.
+    ///
+    /// # Suspends
+    /// Until then, or for [`LIMIT`] since `began`.
+    pub(super) fn wait(&self, began: Instant) {
+        let _: Result<Mapping, Why> = self.mapper.settled(self.port, began + LIMIT);
     }
 
     /// What came of it, now that it is known where relays see this machine.
