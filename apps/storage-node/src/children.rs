@@ -50,6 +50,8 @@ struct Child {
     home: NodeHome,
     /// The nodes that it is told of when it starts.
     known: Vec<SocketAddr>,
+    /// Where it is to listen, if it may not be elsewhere.
+    listen: Option<SocketAddr>,
     options: [Option<&'static str>; 2],
     address: Cell<Option<SocketAddr>>,
     process: RefCell<Option<process::Child>>,
@@ -70,11 +72,13 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Starts node `number`, which is told of `known` nodes, and keeps it alive.
+    /// Starts node `number`, which is told of `known` nodes and listens at `listen` and nowhere else, if that is said, and keeps it
+    /// alive.
     pub(crate) fn start(
         number: u16,
         home: NodeHome,
         known: Vec<SocketAddr>,
+        listen: Option<SocketAddr>,
         mapping: MappingOption,
         discovery: DiscoveryOption,
     ) -> Supervised {
@@ -82,6 +86,7 @@ impl Supervised {
             number,
             home,
             known,
+            listen,
             options: [mapping.as_argument(), discovery.as_argument()],
             address: Cell::new(None),
             process: RefCell::new(None),
@@ -247,7 +252,8 @@ impl Child {
             .arg("--relay=off")
             .args(self.options.iter().flatten())
             .arg("--home")
-            .arg(self.home.path());
+            .arg(self.home.path())
+            .args(self.listen.map(|listen| format!("--listen={listen}")));
         for address in &self.known {
             command.arg("--node").arg(address.to_string());
         }

@@ -7,6 +7,7 @@
 mod history;
 mod journal;
 mod keys;
+mod listen;
 mod membership;
 mod netcheck;
 mod node;
@@ -18,7 +19,7 @@ mod says;
 mod spaces;
 mod values;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -29,6 +30,7 @@ use crate::gc::{Session, Span};
 pub(crate) use history::{Diff, History, Kept, Restore, Snapshot, Snapshots};
 pub(crate) use journal::{Journal, JournalAction};
 pub(crate) use keys::{Owner, OwnerAction, Passphrase, Recover, Recovery, SecretOptions};
+pub(crate) use listen::ListenAt;
 pub(crate) use membership::{Invite, Join, Members, Remove};
 pub(crate) use netcheck::Netcheck;
 pub(crate) use node::{Node, NodeAction};
@@ -276,6 +278,7 @@ Examples:
   storage-node up --nodes 3 ./drive            survives the death of any one node
   storage-node up --nodes 3 --home ./h ./drive keeps keys and stores in ./h
   storage-node up --listen 192.0.2.7 ./drive   other machines can mount it
+  storage-node up --listen 192.0.2.7:443 ./d   the same, at a port that most networks let through
   storage-node up --zone cellar ./drive        copies lie in other zones too, once nodes there have joined
 
 The first run makes an owner key, a closed network, a user key and the nodes' keys. Later runs bring the same files
@@ -294,9 +297,10 @@ pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) home: HomeOption,
     /// IP address of this machine that the nodes listen on, and that others reach them by [default: the one used last,
-    /// at first 127.0.0.1]
-    #[arg(long, value_name = "IP", value_parser = one_address)]
-    pub(crate) listen: Option<IpAddr>,
+    /// at first 127.0.0.1]. With a port: that of the first node, and the next ones for the others [default: those used last, at first
+    /// free ones]
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub(crate) listen: Option<ListenAt>,
     #[command(flatten)]
     pub(crate) says: NodeSays,
     #[command(flatten)]
@@ -326,18 +330,6 @@ pub(crate) struct Up {
     /// all. Later `storage-node retention` sets it [default: 7d]
     #[arg(long, value_name = "SPAN")]
     pub(crate) retention: Option<Span>,
-}
-
-/// An address that others can dial; "all addresses" is none.
-fn one_address(text: &str) -> Result<IpAddr, String> {
-    match text.parse::<IpAddr>() {
-        Ok(address) if address.is_unspecified() || address.is_multicast() => {
-            Err("give the one address that others reach this machine by (`ip -brief address` shows them)"
-                .into())
-        }
-        Ok(address) => Ok(address),
-        Err(error) => Err(format!("{error}: give an IP address, without a port")),
-    }
 }
 
 const RUN_EXAMPLES: &str = "\

@@ -27,7 +27,7 @@ mod node_home;
 
 use std::env;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -35,7 +35,7 @@ use overlay::contact::Introduction;
 use overlay::{Revocations, contacts_file};
 use reactor::crypto::PublicKey;
 
-use crate::cli::NodeSays;
+use crate::cli::{ListenAt, NodeSays};
 use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::files;
@@ -396,24 +396,28 @@ impl Home {
 
 impl Home {
     /// Has every node that is still here listen on an address of this machine, if one is given, and say of itself what is
-    /// given; each keeps its port.
+    /// given; each keeps its port, unless one is given too.
     ///
     /// # Errors
     /// Those of the file system.
     pub(crate) fn settle_nodes(
         &self,
         network: &Network,
-        address: Option<IpAddr>,
+        listen: Option<ListenAt>,
         says: &NodeSays,
     ) -> Result<(), Failure> {
         for entry in &network.nodes {
             let home = self.node(entry.number);
-            if !home.path.join("node.json").exists() {
+            if !home.is_here() {
                 continue; // Moved to another machine.
             }
             let before = home.settings()?;
             let mut settings = before.clone();
-            settings.listen.set_ip(address.unwrap_or(before.listen.ip()));
+            match listen {
+                Some(listen) if listen.has_port() => settings.listen = listen.of(entry.number)?,
+                Some(listen) => settings.listen.set_ip(listen.ip),
+                None => {}
+            }
             settings.take(says);
             if settings != before {
                 home.save_settings(&settings)?;

@@ -12,7 +12,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -72,6 +72,20 @@ pub(crate) fn join(options: &Join) -> Result<(), Failure> {
             reason: format!("the ticket is for a {role}: --zone and --capacity are for nodes"),
             advice: Some("leave them out"),
         });
+    }
+    match options.listen {
+        Some(_) if role != InvitedAs::Node => {
+            return Err(Failure::Ticket {
+                reason: format!("the ticket is for a {role}: --listen is for nodes"),
+                advice: Some("leave it out"),
+            });
+        }
+        // Known before the ticket is used up.
+        Some(listen) => {
+            let address = listen.of(1)?;
+            TcpListener::bind(address).map_err(|source| Failure::Listen { address, source })?;
+        }
+        None => {}
     }
     // Whoever uses the home, it belongs where it belongs.
     home.refuse_to_join(&ticket.invitation().network)?;
@@ -160,6 +174,9 @@ fn remember(home: &Home, ways: &[Contact]) -> Result<(), Failure> {
 fn go_on_as(command: &str, home: &Home, drive: Option<&Path>, options: &Join) -> Failure {
     let mut next = Command::new("/proc/self/exe");
     next.arg0("storage-node").arg(command).arg("--home").arg(home.path());
+    // At another port than the one that was asked for nobody is to be told to look.
+    let listen = options.listen.filter(|listen| listen.has_port()).and_then(|listen| listen.of(1).ok());
+    next.args(listen.map(|listen| format!("--listen={listen}")));
     next.args(options.mapping.as_argument()).args(options.discovery.as_argument()).arg("--").args(drive);
     // The row of what was said ends with this program.
     output::settle();
@@ -339,7 +356,10 @@ fn settle_in(
         Role::Node => {
             let node = home.as_node();
             files::save(&node.key_file(), &key)?;
-            let listen = SocketAddr::new(options.listen.unwrap_or_else(|| our_address(ticket)), 0);
+            let listen = match options.listen {
+                Some(listen) => listen.of(1)?,
+                None => SocketAddr::new(our_address(ticket), 0),
+            };
             let mut settings = NodeSettings::new(number.unwrap_or(0), listen);
             settings.take(&options.says);
             node.save_settings(&settings)?;

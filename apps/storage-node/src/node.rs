@@ -264,7 +264,7 @@ impl StorageNode {
     }
 }
 
-fn take_lock(home: &NodeHome, patience: Duration) -> Result<Lock, Failure> {
+pub(crate) fn take_lock(home: &NodeHome, patience: Duration) -> Result<Lock, Failure> {
     let until = Instant::now() + patience;
     loop {
         match home.lock() {

@@ -18,7 +18,7 @@ use crate::stop::{Reason, Stop};
 pub(crate) const RELAYS: &str = "it relays for members whose routers keep them apart: let its port in by TCP and by UDP (--relay=off: not)";
 
 /// After a killed `up`, its nodes take a moment to leave while the next `up` starts theirs already.
-const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
+pub(crate) const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the command.
 ///

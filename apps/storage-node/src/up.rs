@@ -16,7 +16,7 @@ use overlay::Node;
 use crate::admitting::Admitting;
 use crate::cache::{Cache, Plan, Usual};
 use crate::children::{Supervised, describe_node};
-use crate::cli::{NodeSays, Up};
+use crate::cli::{ListenAt, NodeSays, Up};
 use crate::client::{self, Client};
 use crate::client_directory::{self, ClientDirectory};
 use crate::drive::{self, Place};
@@ -25,7 +25,7 @@ use crate::home::Home;
 use crate::identity::Member;
 use crate::mountpoint;
 use crate::network::{Network, Role};
-use crate::node::StorageNode;
+use crate::node::{self, StorageNode};
 use crate::nodes::Nodes;
 use crate::output::say;
 use crate::owner::OwnerAway;
@@ -34,7 +34,7 @@ use crate::progress;
 use crate::replacing::Replacing;
 use crate::replacing_spaces::ReplacingSpaces;
 use crate::retention;
-use crate::run::RELAYS;
+use crate::run::{PREDECESSOR_LIMIT, RELAYS};
 use crate::seen::Seen;
 use crate::spaces::{self, Spaces};
 use crate::stop::Stop;
@@ -89,16 +89,19 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     let (allow_other, grace, when) = (options.allow_other, options.replace_after, options.relay.when);
     let (mapping, discovery) = (options.mapping, options.discovery);
-    if let Some(address) = options.listen {
-        // What this machine does not have is not remembered, or every later start would fail.
-        let any_port = SocketAddr::new(address, 0);
-        drop(TcpListener::bind(any_port).map_err(|source| Failure::Listen { address: any_port, source })?);
-    }
-    home.settle_nodes(&network, options.listen, &options.says)?;
+    let (listen, says) = (options.listen, options.says.clone());
     process::run(move || {
         let stop = Stop::on_signals()?;
+        if let Some(listen) = listen {
+            // What this machine does not have is not remembered, or every later start would fail.
+            stop.unless_open(|| refuse_unless_free(&home, &ours, listen)).unwrap_or(Ok(()))?;
+        }
+        home.settle_nodes(&network, listen, &says)?;
+        // A port that was asked for is taken, or none.
+        let asked =
+            |number| listen.filter(|listen| listen.has_port()).map(|listen| listen.of(number)).transpose();
         let cache = plan.open(&Member::load(&home.user_key_file(), Role::User)?);
-        let first = start_first(&home, &network, &ours)?;
+        let first = start_first(&home, &network, &ours, asked(1)?)?;
         let relays = match first.as_ref().map_or(Ok(false), |first| first.relay(when)) {
             Ok(relays) => relays,
             Err(failure) => {
@@ -114,11 +117,14 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let mut known = network.addresses();
         known.extend(first.as_ref().map(StorageNode::address));
         // The first is a process as well if it can't start in this one: there it is tried until it can.
-        let children: Vec<Supervised> = ours
-            .iter()
-            .filter(|number| first.as_ref().is_none_or(|first| first.number() != **number))
-            .map(|number| Supervised::start(*number, home.node(*number), known.clone(), mapping, discovery))
-            .collect();
+        let start = |number: u16| {
+            // It was looked whether there is one.
+            let listen = asked(number).ok().flatten();
+            Supervised::start(number, home.node(number), known.clone(), listen, mapping, discovery)
+        };
+        let others =
+            ours.iter().filter(|number| first.as_ref().is_none_or(|first| first.number() != **number));
+        let children: Vec<Supervised> = others.map(|number| start(*number)).collect();
         let opening = Opening {
             directory: &directory,
             seen_directory: Some(&client_directory::first(home.path())),
@@ -172,13 +178,32 @@ fn ours(home: &Home, network: &Network) -> Result<Vec<u16>, Failure> {
     Ok(nodes.present().filter_map(|node| node.number).collect())
 }
 
+/// Refuses to have the nodes that are here listen where none could. Those of an earlier run that are about to leave are waited
+/// for.
+fn refuse_unless_free(home: &Home, ours: &[u16], listen: ListenAt) -> Result<(), Failure> {
+    for number in ours {
+        let (node, address) = (home.node(*number), listen.of(*number)?);
+        if !node.is_here() {
+            continue; // Moved to another machine.
+        }
+        let _lock = listen.has_port().then(|| node::take_lock(&node, PREDECESSOR_LIMIT)).transpose()?;
+        TcpListener::bind(address).map_err(|source| Failure::Listen { address, source })?;
+    }
+    Ok(())
+}
+
 /// Starts node 1 in this process. `None` if it can't be, and others may do without it, or if it was removed.
-fn start_first(home: &Home, network: &Network, ours: &[u16]) -> Result<Option<StorageNode>, Failure> {
+fn start_first(
+    home: &Home,
+    network: &Network,
+    ours: &[u16],
+    listen: Option<SocketAddr>,
+) -> Result<Option<StorageNode>, Failure> {
     if !ours.contains(&1) {
         return Ok(None);
     }
     let says = NodeSays::default();
-    match StorageNode::start(&home.node(1), None, &says, &network.addresses(), Duration::ZERO) {
+    match StorageNode::start(&home.node(1), listen, &says, &network.addresses(), Duration::ZERO) {
         Ok(node) => Ok(Some(node)),
         Err(failure) if network.nodes.len() == 1 => Err(failure),
         Err(failure) => {

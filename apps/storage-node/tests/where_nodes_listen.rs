@@ -3,21 +3,31 @@
 mod common;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 
 use common::running::Running;
 use common::{Place, fuse_is_usable, storage_node, text};
 
 fn address_in(file: &Path) -> String {
+    addresses_in(file).remove(0)
+}
+
+fn addresses_in(file: &Path) -> Vec<String> {
     let network: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
-    network["nodes"][0]["address"].as_str().unwrap().to_owned()
+    let nodes = network["nodes"].as_array().unwrap().iter();
+    nodes.map(|node| node["address"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Where nothing has listened: a port that was bound and let go is taken as long as a process that another test just
 /// started has not begun its own program.
 fn own_place(number: u8) -> String {
+    format!("{}:18473", own_address(number))
+}
+
+fn own_address(number: u8) -> String {
     let [.., high, low] = std::process::id().to_be_bytes();
-    format!("127.{number}.{high}.{low}:18473")
+    format!("127.{number}.{high}.{low}")
 }
 
 #[test]
@@ -72,4 +82,47 @@ fn a_node_that_was_moved_away_keeps_no_address_from_being_written_down() {
     let run = Running::start(&["run", "--home", text(&node), "--listen", &free], "Ctrl-C stops it");
     assert_eq!(address_in(&home.join("network.json")), free);
     assert!(run.stop().success());
+}
+
+#[test]
+fn a_port_that_was_asked_for_is_the_first_nodes_and_the_others_have_the_next_ones_or_none_starts() {
+    let story =
+        "a_port_that_was_asked_for_is_the_first_nodes_and_the_others_have_the_next_ones_or_none_starts";
+    if !fuse_is_usable(story) {
+        return;
+    }
+    let place = Place::new("port");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    let network = home.join("network.json");
+    let asked = ["up", "--nodes", "2", "--home", text(&home), "--listen", &own_place(12), text(&drive)];
+    let up = Running::start(&asked, "the drive is");
+    let expected = [18_473, 18_474].map(|port| format!("{}:{port}", own_address(12)));
+    assert_eq!(addresses_in(&network), expected);
+
+    // A node that joins, likewise; where it could not listen the ticket is not used up.
+    let ticket = storage_node(&["invite", "--role", "node", "--home", text(&home)]).stdout;
+    let (ticket, member) = (String::from_utf8(ticket).unwrap(), place.join("member"));
+    let squatter = TcpListener::bind(format!("{}:18473", own_address(13))).unwrap();
+    let (there, here) = (own_place(13), own_place(14));
+    let join = |at| ["join", "--home", text(&member), "--listen", at, ticket.trim()];
+    let refused = |arguments: &[&str], address: &str| {
+        let output = storage_node(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(&format!("cannot listen on {address}")), "{said}");
+    };
+    refused(&join(&there), &there);
+    let joined = Running::start(&join(&here), &format!("listening on {here}"));
+    assert!(joined.stop().success());
+    assert!(up.stop().success());
+
+    // One of them is taken: none is moved, and it is said which.
+    let second = TcpListener::bind(format!("{}:18474", own_address(15))).unwrap();
+    refused(
+        &["up", "--home", text(&home), "--listen", &own_place(15), text(&drive)],
+        &second.local_addr().unwrap().to_string(),
+    );
+    drop((second, squatter));
+    let up = Running::up(&home, &drive, 2);
+    assert_eq!(addresses_in(&network), expected, "they stay so");
+    assert!(up.stop().success());
 }

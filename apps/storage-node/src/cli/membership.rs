@@ -1,12 +1,11 @@
 //! The command line of who belongs to a network: inviting, joining, listing, removing.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use overlay::invitation::{InvitedAs, NAME_BYTES_MAX};
 
-use super::{DiscoveryOption, HomeOption, MappingOption, NodeSays, one_address};
+use super::{DiscoveryOption, HomeOption, ListenAt, MappingOption, NodeSays};
 use crate::gc::Span;
 
 const INVITE_EXAMPLES: &str = "\
@@ -85,10 +84,10 @@ pub(crate) struct Join {
     /// it, and the next one is NAME-2
     #[arg(long = "as", value_name = "NAME", value_parser = a_name)]
     pub(crate) called: Option<String>,
-    /// A node: IP address of this machine that it listens on, and that others reach it by [default: the one by which this
-    /// machine reaches the nodes in the ticket]
-    #[arg(long, value_name = "IP", value_parser = one_address)]
-    pub(crate) listen: Option<IpAddr>,
+    /// A node: IP address of this machine that it listens on, and that others reach it by, with its port if it is not to be any free
+    /// one [default: the address by which this machine reaches the nodes in the ticket]
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub(crate) listen: Option<ListenAt>,
     #[command(flatten)]
     pub(crate) says: NodeSays,
     #[command(flatten)]

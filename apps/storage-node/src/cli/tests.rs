@@ -48,12 +48,14 @@ fn nodes_are_between_one_and_sixty_four() {
 fn nodes_listen_on_an_address_that_others_can_dial() {
     for (address, is_fine) in
         [("192.0.2.7", true), ("::1", true), ("0.0.0.0", false), ("::", false), ("x", false)]
+            .into_iter()
+            .chain([("192.0.2.7:443", true), ("[::1]:443", true), ("0.0.0.0:443", false)])
+            .chain([("192.0.2.7:0", false), ("192.0.2.7:65536", false), (":443", false)])
     {
-        assert_eq!(
-            command_of(&format!("storage-node up --listen {address} d")).is_ok(),
-            is_fine,
-            "{address}"
-        );
+        for line in ["up --listen ADDRESS d", "join --listen ADDRESS hypha1x"] {
+            let line = format!("storage-node {}", line.replace("ADDRESS", address));
+            assert_eq!(command_of(&line).is_ok(), is_fine, "{line}");
+        }
     }
 }
 

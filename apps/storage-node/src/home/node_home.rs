@@ -89,6 +89,11 @@ impl NodeHome {
         files::load(&self.network_file())
     }
 
+    /// Whether there is such a node, and was not moved to another machine.
+    pub(crate) fn is_here(&self) -> bool {
+        self.path.join("node.json").exists()
+    }
+
     /// Its number, address and store.
     ///
     /// # Errors
