@@ -22,6 +22,7 @@ use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::gc::Span;
 use crate::home::Home;
+use crate::netcheck;
 use crate::network::{Hex, Network};
 use crate::nodes::{Listed, Said, said_to};
 use crate::output;
@@ -73,6 +74,8 @@ struct LastSeen {
     how: How,
     /// 0 for one that is connected.
     seconds_ago: u64,
+    /// From here to there and back; none for who is no node, or does not answer.
+    round_trip_ms: Option<f64>,
 }
 
 /// Where and how.
@@ -184,7 +187,7 @@ fn ask_nodes(settings: &Settings) -> Option<Known> {
         let Some(Ok((sightings, _))) = answer else { continue };
         answering.push(node);
         for Sighting { key, address, how, seconds_ago } in sightings {
-            let last = LastSeen { address, how, seconds_ago };
+            let last = LastSeen { address, how, seconds_ago, round_trip_ms: None };
             let known = seen.entry(key).or_insert(last);
             if (last.seconds_ago, last.how) < (known.seconds_ago, known.how) {
                 *known = last;
@@ -192,10 +195,13 @@ fn ask_nodes(settings: &Settings) -> Option<Known> {
         }
     }
     // The nodes themselves as this home reaches them: where they listen, and not from which port they called another one.
-    for node in answering {
+    let answering: Vec<Contact> = answering.into_iter().cloned().collect();
+    let took = on_each(client.overlay(), &answering, netcheck::round_trip);
+    for (node, took) in answering.iter().zip(took) {
+        let round_trip_ms = took.flatten().map(netcheck::milliseconds);
         let how = client.overlay().peers().how(&node.public_key).unwrap_or(How::Direct);
         let address = node.addresses.first().copied().filter(|_| how == How::Direct);
-        seen.insert(node.public_key, LastSeen { address, how, seconds_ago: 0 });
+        seen.insert(node.public_key, LastSeen { address, how, seconds_ago: 0, round_trip_ms });
     }
     let lists = lists_of(&client, &nodes, &settings.network);
     let said = said_to(client.overlay());
@@ -263,7 +269,10 @@ fn render(overview: &Overview, now: u64) -> String {
             (None, None) => "from the start".into(),
         };
         let seen = match entry.last_seen {
-            Some(last) if last.seconds_ago == 0 => format!("connected, {last}"),
+            Some(last) if last.seconds_ago == 0 => {
+                let took = last.round_trip_ms.map(|took| format!(", {took} ms there and back"));
+                format!("connected, {last}{}", took.unwrap_or_default())
+            }
             Some(last) => format!("seen {} ago {last}", age(last.seconds_ago, 0)),
             None if overview.nodes_answer => "not seen since the nodes started".into(),
             None => "no node answers".into(),
