@@ -154,8 +154,8 @@ reactor::service! {
         /// writes, and the caller may write to it. [`Refusal::Amnesiac`] if it would have to learn the register first.
         fn can_keep(&self, register: RegisterAddress) -> Result<(), Refusal>
             = 0x0214 as CanKeep, idempotent;
-        /// Lists what a register's values were, as far as the node keeps them, the oldest first: at most
-        /// [`PAST_LISTED_MAX`](crate::node::past::PAST_LISTED_MAX), of those accepted at that time or later.
+        /// Lists what a register's values were, as far as the node keeps them, the oldest first, and last the one that it has now: at
+        /// most [`PAST_LISTED_MAX`](crate::node::past::PAST_LISTED_MAX), of those accepted at that time or later.
         fn list_past(&self, register: RegisterAddress, from_seconds: u64) -> Result<Vec<PastEntry>, Refusal>
             = 0x0215 as ListPast, idempotent;
         /// Shows the value that the node accepted then.

@@ -53,6 +53,7 @@ mod recover;
 mod recovery;
 mod remove;
 mod removed;
+mod replaced;
 mod replacing;
 mod replacing_spaces;
 mod report;

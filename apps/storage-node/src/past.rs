@@ -4,13 +4,16 @@
 //! himself: what its root was the nodes keep for the retention (`dht::node::past`), and the blocks as well, whoever had them deleted.
 //! So nothing hangs on whether the newest root opens.
 //!
-//! In this order: what was deleted of what the old root reaches is taken back, or else nothing is done; the old tree takes the place of
-//! the newest one, in a swap; and it is looked once more, since somebody may have deleted something meanwhile.
+//! In this order: what was deleted of what the old root reaches is taken back, or else nothing is done; the newest root is kept in the
+//! home (`replaced`), so that this can be undone; the old tree takes its place, in a swap; and it is looked once more, since somebody
+//! may have deleted something meanwhile.
 //!
 //! Not here: which states the nodes keep, and how the drive's root is replaced (`filesystem::access::sharing`).
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
+use std::time::UNIX_EPOCH;
 
 use dht::past::Past as Value;
 use dht::{Address, BlockStore};
@@ -31,6 +34,7 @@ use crate::home::Home;
 use crate::output::{self, say};
 use crate::process;
 use crate::progress;
+use crate::replaced::{self, Replaced};
 use crate::roll::Roll;
 use crate::seen::Seen;
 use crate::sharing::{Sharer, TakenOff};
@@ -55,8 +59,30 @@ struct Listed {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Newest {
     id: String,
+    /// If a node says it.
+    since: Option<String>,
     version: u64,
     writer: String,
+}
+
+/// What a rollback took the place of, kept in this home.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Undone {
+    id: String,
+    replaced: String,
+    replaced_seconds: u64,
+    version: u64,
+    writer: String,
+}
+
+/// All that `past` lists.
+#[derive(Debug, Serialize)]
+struct Listing {
+    past: Vec<Listed>,
+    newest: Option<Newest>,
+    replaced: Vec<Undone>,
+    /// How many nodes answered.
+    nodes: usize,
 }
 
 fn id_of(header_hash: &[u8; 32]) -> String {
@@ -74,7 +100,7 @@ fn civil(seconds: u64) -> Civil {
 pub(crate) fn past(options: &Past) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let roll = settings.home.as_ref().map(Roll::read).transpose()?.unwrap_or_default();
-    let (listed, newest, answers) = process::run(|| {
+    let listing = process::run(|| {
         let client = Client::connect(&settings)?;
         let store = client.block_store();
         let keepers = volume::keepers(&settings.network, settings.seen_directory().as_deref())?;
@@ -82,8 +108,10 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
         let found = store.past(&register).map_err(|error| unknown(&error));
         let newest = store.read(&register).ok().flatten();
         client.leave();
-        let (values, answers) = found?;
+        let (values, nodes) = found?;
         let name = |key: &PublicKey| name_of(key, &settings, &roll);
+        let is_newest =
+            |value: &&Value| newest.as_ref().is_some_and(|newest| newest.header_hash == value.header_hash);
         let listed = |value: &Value| Listed {
             id: id_of(&value.header_hash.0),
             since: civil(value.since_seconds).to_string(),
@@ -92,20 +120,33 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
             writer: name(&value.writer),
             nodes: value.node_count(),
         };
-        let newest = newest.map(|newest| Newest {
-            id: id_of(&newest.header_hash.0),
-            version: newest.version,
-            writer: name(&newest.writer),
-        });
-        Ok::<_, Failure>((values.iter().map(listed).collect::<Vec<_>>(), newest, answers))
+        let directory = settings.seen_directory();
+        let replaced = directory.map(|directory| replaced::of(&directory, &register)).transpose()?;
+        let undone = |root: &Replaced| Undone {
+            id: id_of(&root.header_hash.0),
+            replaced: civil(root.replaced_seconds).to_string(),
+            replaced_seconds: root.replaced_seconds,
+            version: root.version,
+            writer: name(&root.writer()),
+        };
+        Ok::<_, Failure>(Listing {
+            past: values.iter().filter(|value| !is_newest(value)).map(listed).collect(),
+            replaced: replaced.unwrap_or_default().iter().map(undone).collect(),
+            nodes,
+            newest: newest.as_ref().map(|newest| Newest {
+                id: id_of(&newest.header_hash.0),
+                since: values.iter().find(is_newest).map(|value| civil(value.since_seconds).to_string()),
+                version: newest.version,
+                writer: name(&newest.writer),
+            }),
+        })
     })?;
     if options.json {
-        let found = serde_json::json!({ "past": listed, "newest": newest, "nodes": answers });
         let text =
-            serde_json::to_string_pretty(&found).map_err(|error| Failure::Internal(error.to_string()))?;
+            serde_json::to_string_pretty(&listing).map_err(|error| Failure::Internal(error.to_string()))?;
         return output::print(&format!("{text}\n"));
     }
-    output::print(&table(&listed, newest.as_ref(), answers))
+    output::print(&table(&listing))
 }
 
 fn unknown(error: &impl std::fmt::Display) -> Failure {
@@ -122,30 +163,50 @@ fn name_of(key: &PublicKey, settings: &Settings, roll: &Roll) -> String {
 }
 
 /// The oldest first, so that the newest is next to the prompt.
-fn table(listed: &[Listed], newest: Option<&Newest>, answers: usize) -> String {
-    if listed.is_empty() {
-        return "the nodes keep nothing of what the drive was: it has not been written for long enough, or there is no retention\n".into();
+fn table(listing: &Listing) -> String {
+    let Listing { past, newest, replaced, nodes: answers } = listing;
+    let mut text = String::new();
+    if past.is_empty() {
+        text += "the nodes keep nothing of what the drive was: it has not been written for long enough, or there is no retention\n";
     }
-    let line = |state: &Listed| {
-        let Listed { id, since, version, writer, nodes, .. } = state;
-        format!("{id}  since {since}  version {version}  by {writer}  {nodes} of {answers} nodes\n")
-    };
-    let now = |Newest { id, version, writer }: &Newest| {
-        format!("{id}  {:25}  version {version}  by {writer}\n", "what it is now")
-    };
-    listed.iter().map(line).chain(newest.map(now)).collect()
+    for Listed { id, since, version, writer, nodes, .. } in past {
+        text += &format!("{id}  since {since}  version {version}  by {writer}  {nodes} of {answers} nodes\n");
+    }
+    for Undone { id, replaced, version, writer, .. } in replaced {
+        text +=
+            &format!("{id}  until {replaced}  version {version}  by {writer}  this home, since a rollback\n");
+    }
+    if let Some(Newest { id, since, version, writer }) = newest {
+        let since =
+            since.as_ref().map_or("since when is not known".to_owned(), |since| format!("since {since}"));
+        text += &format!("{id}  {since:25}  version {version}  by {writer}  what it is now\n");
+    }
+    text
 }
 
-/// Finds the state that is meant, by its name or a time.
-fn find<'a>(values: &'a [Value], text: &str) -> Result<&'a Value, Failure> {
+/// What is asked for.
+#[derive(Debug)]
+enum To<'a> {
+    /// A state that nodes keep.
+    Kept(&'a Value),
+    /// One that this home keeps.
+    Replaced(&'a Replaced),
+}
+
+/// Finds the state that is meant, by its name or a time. What the drive is now is among `values`: it may be that since before then.
+fn find<'a>(values: &'a [Value], replaced: &'a [Replaced], text: &str) -> Result<To<'a>, Failure> {
     let failed = |reason: String| Failure::Past { reason };
     let is_name = text.len() == SHOWN_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_name {
-        let named = |value: &&Value| id_of(&value.header_hash.0).eq_ignore_ascii_case(text);
-        let found: Vec<&Value> = values.iter().filter(named).collect();
-        return match found[..] {
-            [one] => Ok(one),
-            [] => Err(failed(format!("no node that answers keeps a state {text} of the drive"))),
+        let is_it = |header_hash: &[u8; 32]| id_of(header_hash).eq_ignore_ascii_case(text);
+        let found: Vec<&Value> = values.iter().filter(|value| is_it(&value.header_hash.0)).collect();
+        let here = replaced.iter().find(|root| is_it(&root.header_hash.0));
+        return match (&found[..], here) {
+            ([one], _) => Ok(To::Kept(one)),
+            ([], Some(root)) => Ok(To::Replaced(root)),
+            ([], None) => Err(failed(format!(
+                "neither a node that answers nor this home keeps a state {text} of the drive"
+            ))),
             _ => Err(failed(format!("several states of the drive are called {text}: give a time"))),
         };
     }
@@ -153,7 +214,16 @@ fn find<'a>(values: &'a [Value], text: &str) -> Result<&'a Value, Failure> {
         .ok_or_else(|| failed(format!("{text:?} is no state as `past` calls them, and no time")))?;
     let is_before = |value: &&Value| i64::try_from(value.since_seconds).is_ok_and(|since| since <= latest);
     let found = values.iter().filter(is_before).max_by_key(|value| (value.since_seconds, value.version));
-    found.ok_or_else(|| failed(format!("the nodes keep nothing from before {} (UTC)", Civil::of(latest))))
+    found
+        .map(To::Kept)
+        .ok_or_else(|| failed(format!("the nodes keep nothing from before {} (UTC)", Civil::of(latest))))
+}
+
+/// The versions between `value` and the next one that is kept: what the drive was then, nobody can tell.
+fn not_kept(values: &[Value], value: &Value) -> Option<RangeInclusive<u64>> {
+    let next = values.iter().map(|other| other.version).filter(|version| *version > value.version).min()?;
+    let between = value.version + 1..=next - 1;
+    (!between.is_empty()).then_some(between)
 }
 
 /// Runs `rollback`.
@@ -180,36 +250,51 @@ fn go_back(home: &Home, settings: &Settings, client: &Client, options: &Rollback
     let directory = client_directory::first(home.path());
     let _seen = Seen::recall(&store, keys.register, &directory, options.accept_rollback, None)?;
     let (values, _) = store.past(&keys.register).map_err(|error| unknown(&error))?;
-    let value = find(&values, &options.to)?;
-    let record = store.read_past(&keys.register, value).map_err(|error| unknown(&error))?;
+    let replaced = replaced::of(&directory, &keys.register)?;
+    let to = find(&values, &replaced, &options.to)?;
     let newest = store.read(&keys.register).map_err(|error| unknown(&error))?;
-    if newest.as_ref().is_some_and(|newest| newest.header_hash == record.header_hash) {
-        return Err(Failure::Past { reason: "the drive is that already".into() });
-    }
-    let root = open_root(&record.payload, record.version, &keys.secret).map_err(|error| Failure::Past {
-        reason: format!("the state {} does not open: {error}", id_of(&record.header_hash.0)),
+    let newest = newest.ok_or_else(|| unknown(&"its root is missing"))?;
+    let (version, payload, header_hash, when) = match to {
+        To::Kept(value) => {
+            let when = format!("at {} (UTC)", civil(value.since_seconds));
+            if value.header_hash == newest.header_hash {
+                return Err(Failure::Past {
+                    reason: format!("the drive is what it was {when}, and nothing is to be done"),
+                });
+            }
+            let record = store.read_past(&keys.register, value).map_err(|error| unknown(&error))?;
+            (record.version, record.payload, record.header_hash.0, when)
+        }
+        To::Replaced(root) => {
+            let when = format!("until {} (UTC)", civil(root.replaced_seconds));
+            (root.version, root.payload.0.clone().into(), root.header_hash.0, when)
+        }
+    };
+    let root = open_root(&payload, version, &keys.secret).map_err(|error| Failure::Past {
+        reason: format!("the state {} does not open: {error}", id_of(&header_hash)),
     })?;
     let bar = progress::spinner("looking for what it needs");
-    let result = put_back(&sharer, client, &keys, &root, &bar);
+    let keep = || {
+        let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+        replaced::keep(&directory, &keys.register, &newest, now.as_secs())
+    };
+    let result = put_back(&sharer, client, &keys, &root, &keep, &bar);
     bar.finish_and_clear();
     let (taken_off, missing) = result?;
-    let since = civil(value.since_seconds);
-    say(format_args!("the drive is what it was at {since} (UTC), version {} by then", record.version));
-    if let Some(newest) = newest {
-        let id = id_of(&newest.header_hash.0);
-        let is_it = |value: &Value| value.header_hash == newest.header_hash;
-        match store.past(&keys.register).map(|(values, _)| values.iter().any(is_it)) {
-            Ok(true) => say(format_args!("what it was until now is {id}: `rollback --to {id}` undoes this")),
-            Ok(false) => {
-                say(
-                    "what it was until now no node keeps, for it was that for too short a time: see `past --help`",
-                );
-            }
-            Err(error) => {
-                say(format_args!("whether the nodes keep what it was until now is not known: {error}"))
-            }
-        }
+    say(format_args!("the drive is what it was {when}, version {version} by then"));
+    if let To::Kept(value) = to
+        && let Some(between) = not_kept(&values, value)
+    {
+        say(format_args!(
+            "what it was after that, in versions {} to {}, no node keeps: they came too soon one after another",
+            between.start(),
+            between.end()
+        ));
     }
+    let id = id_of(&newest.header_hash.0);
+    say(format_args!(
+        "what it was until now is {id}: `rollback --to {id}` undoes this, as long as nodes keep what only that needs"
+    ));
     if let TakenOff::Intruders(intruders) = taken_off {
         crate::remove::tell_of(intruders.iter());
     }
@@ -228,6 +313,7 @@ fn put_back(
     client: &Client,
     keys: &VolumeKeys,
     root: &Root,
+    keep: &dyn Fn() -> Result<(), Failure>,
     bar: &indicatif::ProgressBar,
 ) -> Result<(TakenOff, BTreeSet<Address>), Failure> {
     let mut options = Options::default();
@@ -245,6 +331,7 @@ fn put_back(
         });
     }
     bar.set_message("putting the root back");
+    keep()?;
     let taken_off = sharer.put_back(root, &sharer.home.revocations(sharer.network)?)?;
     bar.set_message("looking once more for what it needs");
     Ok((taken_off, gc::take_back(client, &view, &roots, bar)?))
@@ -264,12 +351,28 @@ mod tests {
             writer: "bob".into(),
             nodes: 2,
         };
-        let newest = Newest { id: "0c443f9a".into(), version: 8, writer: "ann".into() };
+        let newest = Newest {
+            id: "0c443f9a".into(),
+            since: Some("2026-11-26 09:40:00".into()),
+            version: 9,
+            writer: "ann".into(),
+        };
+        let undone = Undone {
+            id: "443f9a0c".into(),
+            replaced: "2026-11-26 09:40:00".into(),
+            replaced_seconds: 2,
+            version: 8,
+            writer: "ann".into(),
+        };
+        let mut listing =
+            Listing { past: vec![listed], newest: Some(newest), replaced: vec![undone], nodes: 3 };
         assert_eq!(
-            table(&[listed], Some(&newest), 3),
+            table(&listing),
             "3f9a0c44  since 2026-11-26 09:30:00  version 7  by bob  2 of 3 nodes\n\
-             0c443f9a  what it is now             version 8  by ann\n"
+             443f9a0c  until 2026-11-26 09:40:00  version 8  by ann  this home, since a rollback\n\
+             0c443f9a  since 2026-11-26 09:40:00  version 9  by ann  what it is now\n"
         );
-        assert!(table(&[], Some(&newest), 3).contains("keep nothing"));
+        listing.past.clear();
+        assert!(table(&listing).contains("keep nothing"));
     }
 }

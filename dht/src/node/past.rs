@@ -164,40 +164,62 @@ impl Node {
         Ok(())
     }
 
-    /// Lists what a register's values were that this node accepted at that time or later, the oldest first: at most
-    /// [`PAST_LISTED_MAX`]. What can't be read is left out.
+    /// Lists what a register's values were that this node accepted at that time or later, the oldest first, and last the one that it
+    /// has now: at most [`PAST_LISTED_MAX`]. What can't be read is left out.
     ///
     /// # Errors
     /// If the store fails.
     ///
     /// # Suspends
-    /// For the disk.
+    /// For the disk, and while a write to this register is on its way there.
     pub fn list_past(
         &self,
         register: &RegisterAddress,
         from_seconds: u64,
     ) -> Result<Vec<PastEntry>, Refusal> {
         let times = self.past_times(register, from_seconds, PAST_LISTED_MAX);
-        let entry = |since_seconds: u64| -> Result<Option<PastEntry>, Refusal> {
-            let record = self.read_past(register, since_seconds)?;
-            Ok(record.map(|record| PastEntry {
-                since_seconds,
-                version: record.header.version,
-                header_hash: record.hash(),
-                writer: record.header.writer,
-            }))
+        let entry = |since_seconds: u64, record: &SignedRecord| PastEntry {
+            since_seconds,
+            version: record.header.version,
+            header_hash: record.hash(),
+            writer: record.header.writer,
         };
-        times.into_iter().filter_map(|time| entry(time).transpose()).collect()
+        // Whoever asks for the next page gets it there.
+        let is_last_page = times.len() < PAST_LISTED_MAX;
+        let mut listed = Vec::with_capacity(times.len() + 1);
+        for time in times {
+            listed.extend(self.read_kept(register, time)?.map(|record| entry(time, &record)));
+        }
+        if is_last_page && let Some((since, record)) = self.accepted_since(register)? {
+            let latest = listed.last().map_or(from_seconds, |last: &PastEntry| last.since_seconds);
+            // Else the clock was set back.
+            if since >= latest {
+                listed.push(entry(since, &record));
+            }
+        }
+        Ok(listed)
     }
 
-    /// The value that was accepted then, if it is kept.
+    /// The value that was accepted then, if it is kept or is the one that this node has now. Of two of one second that is the earlier.
     ///
     /// # Errors
     /// If the store fails.
     ///
     /// # Suspends
-    /// For the disk.
+    /// For the disk, and while a write to this register is on its way there.
     pub fn read_past(
+        &self,
+        register: &RegisterAddress,
+        since_seconds: u64,
+    ) -> Result<Option<SignedRecord>, Refusal> {
+        if let Some(kept) = self.read_kept(register, since_seconds)? {
+            return Ok(Some(kept));
+        }
+        let accepted = self.accepted_since(register)?;
+        Ok(accepted.filter(|(since, _)| *since == since_seconds).map(|(_, record)| record))
+    }
+
+    fn read_kept(
         &self,
         register: &RegisterAddress,
         since_seconds: u64,

@@ -16,7 +16,7 @@ use super::relearning::DAMAGED_MAX;
 use super::stored_register::{StoredRegister, check_ballots, check_version};
 use super::{Node, refusal_of};
 use crate::block::configuration::{Configuration, Membership};
-use crate::block::mutable::{AccessList, Genesis, Invalid, Signed};
+use crate::block::mutable::{AccessList, Genesis, Invalid, Signed, SignedRecord};
 use crate::block::proposal::Proposed;
 use crate::block_store::RegisterAddress;
 use crate::message::{
@@ -197,6 +197,24 @@ impl Node {
         let mut state = slot.lock();
         self.load(register, &mut state)?;
         Ok(state.as_ref().map(StoredRegister::view))
+    }
+
+    /// The value that this node has accepted, and since when by its own clock, in seconds since 1970.
+    ///
+    /// # Errors
+    /// If the store fails.
+    ///
+    /// # Suspends
+    /// While a write to this register is on its way to the disk.
+    pub(super) fn accepted_since(
+        &self,
+        register: &RegisterAddress,
+    ) -> Result<Option<(u64, SignedRecord)>, Refusal> {
+        let slot = self.registers.slot(register);
+        let mut state = slot.lock();
+        self.load(register, &mut state)?;
+        let accepted = state.as_ref().and_then(StoredRegister::value_since);
+        Ok(accepted.map(|(since, value)| (since, value.record.clone())))
     }
 
     /// Says whether this node could become a member of a register, or remain one.

@@ -56,12 +56,13 @@ Examples:
   storage-node remove bob                     whoever did it: first, or he does it again
   storage-node past
   storage-node rollback --to 3f9a0c44         as `past` calls it
-  storage-node rollback --to '2026-11-26 09:30'  the newest state that is no younger
+  storage-node rollback --to '2026-11-26 09:30'  the newest state that is no younger, of those that nodes keep
 
 The drive is then what it was, whole, with its snapshots of then: its root is replaced in one step, whatever a writer has put in its
 place, be it sealed to himself. What was deleted of it the nodes are told to keep. What was changed since is not in the drive
-any more. It says whether the nodes keep that as well, so that this can be undone: a state that lasted for minutes only they may not. Mounts go on from there; what they have not stored yet, they put on it. Spaces have
-roots of their own, and stay as they are.
+any more; what the drive was until now this home keeps (the last four such), so that a second `rollback` undoes the first, as long as
+the nodes have what only that needs: `gc` deletes it, and they keep it for the retention then. Mounts go on from there; what they have
+not stored yet, they put on it. Spaces have roots of their own, and stay as they are.
 
 It takes the home that made the network, and no mount. Where a writer made a line of his own that does not follow what this home
 has seen, it takes --accept-rollback, and so do the drives then.";

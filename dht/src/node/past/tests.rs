@@ -117,8 +117,13 @@ impl Story {
         record
     }
 
+    /// Without the newest one.
     fn past(&self) -> Vec<PastEntry> {
-        self.node.list_past(&self.register(), 0).unwrap()
+        let mut listed = self.node.list_past(&self.register(), 0).unwrap();
+        let newest = listed.pop().expect("what it has now is the last");
+        let accepted = self.node.read_register(&self.register()).unwrap().and_then(|view| view.accepted);
+        assert_eq!(accepted.map(|accepted| accepted.record.hash()), Some(newest.header_hash));
+        listed
     }
 }
 
@@ -164,6 +169,25 @@ fn a_rival_of_the_newest_value_and_one_that_follows_nothing_take_no_other_away()
             SignedRecord::sign(&thief, story.register(), Some(&first), None, Bytes::from_static(b"no"));
         story.propose(THIEF, &rival).unwrap();
         assert!(story.past().iter().any(|entry| entry.header_hash == good.hash()));
+    });
+}
+
+#[test]
+fn the_newest_value_is_listed_last_with_the_time_since_which_it_is_that() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let first = story.commit(OWNER, b"first");
+        reactor::sleep(std::time::Duration::from_secs(3600));
+        let second = story.commit(OWNER, b"second");
+        reactor::sleep(std::time::Duration::from_secs(3600));
+        let listed = story.node.list_past(&story.register(), 0).unwrap();
+        let [before, now] = &listed[..] else { panic!("{listed:?}") };
+        assert_eq!((before.header_hash, now.header_hash), (first.hash(), second.hash()));
+        assert_eq!(now.since_seconds - before.since_seconds, 3600);
+        let read = |since| story.node.read_past(&story.register(), since).unwrap();
+        assert_eq!(read(now.since_seconds), Some(second));
+        assert_eq!(story.node.list_past(&story.register(), now.since_seconds).unwrap(), [now.clone()]);
+        assert_eq!(story.node.list_past(&story.register(), now.since_seconds + 1).unwrap(), []);
     });
 }
 

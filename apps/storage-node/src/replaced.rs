@@ -1,0 +1,142 @@
+//! `replaced.json` of a home: what `rollback` took the place of, so that it can be undone.
+//!
+//! Nodes keep the last of each thousandth of the retention (`dht::node::past`), and a state that lasted for seconds may be none of
+//! them. Whoever goes back to the wrong one loses no more than the time. The root is kept as its writer sealed it; what it reaches
+//! the nodes have until `gc` deletes it, and for the retention after that. The file is durable before the drive's root is replaced.
+//!
+//! The home is trusted as its keys are, which lie beside it.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use dht::{Record, RegisterAddress};
+use reactor::crypto::PublicKey;
+use serde::{Deserialize, Serialize};
+
+use crate::errors::Failure;
+use crate::files::{self, Kind};
+use crate::network::Hex;
+
+/// How many are kept, the last: with payloads of [`dht::block_store::PAYLOAD_SIZE_BYTES_MAX`] they fit a settings file.
+const KEPT_MAX: usize = 4;
+
+/// A root that a rollback took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Replaced {
+    register: Hex<[u8; 32]>,
+    /// Its number.
+    pub(crate) version: u64,
+    /// What tells it from another of that number.
+    pub(crate) header_hash: Hex<[u8; 32]>,
+    writer: Hex<[u8; 32]>,
+    /// When that was done, in seconds since 1970, by this machine's clock.
+    pub(crate) replaced_seconds: u64,
+    /// As it was sealed.
+    pub(crate) payload: Hex<Vec<u8>>,
+}
+
+impl Replaced {
+    /// Who signed it.
+    pub(crate) fn writer(&self) -> PublicKey {
+        PublicKey::from_bytes(self.writer.0)
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Content {
+    roots: Vec<Replaced>,
+}
+
+impl Kind for Content {
+    const KIND: &'static str = "hypha replaced roots";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+fn path(client: &Path) -> PathBuf {
+    client.join("replaced.json")
+}
+
+fn load(client: &Path) -> Result<Content, Failure> {
+    match files::load(&path(client)) {
+        Err(Failure::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Content::default()),
+        content => content,
+    }
+}
+
+/// What is kept of a register in a client's directory, the oldest first.
+///
+/// # Errors
+/// If the file can't be read.
+pub(crate) fn of(client: &Path, register: &RegisterAddress) -> Result<Vec<Replaced>, Failure> {
+    let mut roots = load(client)?.roots;
+    roots.retain(|root| root.register.0 == register.0);
+    Ok(roots)
+}
+
+/// Keeps what is about to be replaced at `now_seconds`, durably; the oldest gives way.
+///
+/// # Errors
+/// If the file can't be read or written.
+pub(crate) fn keep(
+    client: &Path,
+    register: &RegisterAddress,
+    newest: &Record,
+    now_seconds: u64,
+) -> Result<(), Failure> {
+    let mut content = load(client)?;
+    content.roots.retain(|root| root.header_hash.0 != newest.header_hash.0);
+    content.roots.push(Replaced {
+        register: Hex(register.0),
+        version: newest.version,
+        header_hash: Hex(newest.header_hash.0),
+        writer: Hex(*newest.writer.as_bytes()),
+        replaced_seconds: now_seconds,
+        payload: Hex(newest.payload.to_vec()),
+    });
+    let surplus = content.roots.len().saturating_sub(KEPT_MAX);
+    content.roots.drain(..surplus);
+    files::save(&path(client), &content)
+}
+
+#[cfg(test)]
+mod tests {
+    use dht::HeaderHash;
+
+    use super::*;
+
+    fn record(version: u64) -> Record {
+        let payload = vec![version as u8; dht::block_store::PAYLOAD_SIZE_BYTES_MAX].into();
+        Record {
+            version,
+            payload,
+            header_hash: HeaderHash([version as u8; 32]),
+            writer: PublicKey::from_bytes([3; 32]),
+        }
+    }
+
+    #[test]
+    fn the_last_few_are_kept_however_large_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let (register, other) = (RegisterAddress([1; 32]), RegisterAddress([2; 32]));
+        assert_eq!(of(directory.path(), &register).unwrap(), []);
+        for version in 1..=6 {
+            keep(directory.path(), &register, &record(version), version).unwrap();
+        }
+        keep(directory.path(), &register, &record(5), 7).unwrap();
+        let kept = of(directory.path(), &register).unwrap();
+        let versions: Vec<u64> = kept.iter().map(|root| root.version).collect();
+        assert_eq!(versions, [3, 4, 6, 5]);
+        assert_eq!((kept[3].replaced_seconds, kept[3].writer()), (7, PublicKey::from_bytes([3; 32])));
+        assert_eq!(kept[3].payload.0, record(5).payload);
+        assert_eq!(of(directory.path(), &other).unwrap(), []);
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_is_not_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(path(directory.path()), "half a fi").unwrap();
+        assert!(keep(directory.path(), &RegisterAddress([1; 32]), &record(1), 1).is_err());
+        assert_eq!(std::fs::read(path(directory.path())).unwrap(), b"half a fi");
+    }
+}
