@@ -196,7 +196,7 @@ impl<R: Read> FormPart<'_, R> {
     /// Until it has come.
     pub fn bytes(mut self, limit_bytes: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        Read::by_ref(&mut self).take(limit_bytes as u64 + 1).read_to_end(&mut bytes)?;
+        Read::by_ref(&mut self).take((limit_bytes as u64).saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() > limit_bytes {
             return Err(MultipartError::PartTooLarge.into());
         }
