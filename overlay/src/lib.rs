@@ -105,6 +105,7 @@ pub mod stranger;
 #[cfg(test)]
 mod testing;
 pub mod ticket;
+mod twin;
 mod upkeep;
 pub mod watch;
 mod ways;

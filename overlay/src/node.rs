@@ -42,6 +42,7 @@ use crate::revocation::Revocations;
 use crate::revoking;
 use crate::state::{Live, State};
 use crate::stating;
+use crate::twin;
 use crate::upkeep::{self, Upkeep};
 use crate::watch::Watch;
 use crate::{Overlay, Rights};
@@ -85,6 +86,12 @@ pub enum StartError {
         address: SocketAddr,
         /// How it failed.
         source: io::Error,
+    },
+    /// Another process serves with this node's key.
+    #[error("another process serves with this node's key at {address}: stop one of them")]
+    Twin {
+        /// Where.
+        address: SocketAddr,
     },
     /// A storage node must be reachable.
     #[error("a storage node needs an address to listen at, so that others can reach it")]
@@ -158,8 +165,15 @@ impl Node {
         let addresses: Vec<SocketAddr> = listener.iter().map(|(_, address)| *address).collect();
         let records = Records::new(network);
         if role == Role::Storage {
+            let last = stating::last(&own, &network, record_file.as_ref());
+            let said = last.iter().flat_map(|last| last.statement().addresses.iter().copied());
+            let elsewhere: Vec<SocketAddr> = said.filter(|said| !addresses.contains(said)).collect();
+            // Before anything is said: what is on disk still says where it is.
+            if let Some(address) = twin::find(&identity, &elsewhere) {
+                return Err(StartError::Twin { address });
+            }
             statement.addresses.extend(addresses.iter().copied());
-            records.set_own(stating::first(&identity, &network, record_file.as_ref(), statement));
+            records.set_own(stating::first(&identity, &network, record_file.as_ref(), last, statement));
         }
         let credentials = Credentials { network, own, passport, role, addresses, peers, renewals, records };
         let kept = revocations_file.filter(|_| role == Role::Storage);

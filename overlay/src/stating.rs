@@ -32,6 +32,14 @@ const TELL_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most bytes of the file: a record and its signature.
 const FILE_BYTES_MAX: u64 = RECORD_BYTES_MAX as u64 + 128;
 
+/// What a node said last, as far as that was kept.
+///
+/// # Suspends
+/// For the disk.
+pub(crate) fn last(own: &PublicKey, network: &PublicKey, path: Option<&PathBuf>) -> Option<NodeRecord> {
+    path.and_then(|path| load(path, own, network))
+}
+
 /// What a node says when it starts: what it said last, if that is still so, and else something newer, which is on disk then.
 ///
 /// # Suspends
@@ -40,9 +48,9 @@ pub(crate) fn first(
     identity: &Identity,
     network: &PublicKey,
     path: Option<&PathBuf>,
+    last: Option<NodeRecord>,
     statement: Statement,
 ) -> Arc<NodeRecord> {
-    let last = path.and_then(|path| load(path, &identity.public_key(), network));
     let next = NodeRecord::sign(identity, network, version_after(last.as_ref()), statement);
     match last {
         Some(last) if last.statement() == next.statement() => Arc::new(last),
@@ -144,7 +152,7 @@ fn exceed(state: &Rc<State>, said: &SignedRecord) -> Result<(), RecordError> {
     if said.is_newer_than(&own) {
         tracing::warn!(
             version = said.version(),
-            "what this node says of itself was older than what it had said: was its home put back?"
+            "what this node says of itself was older than what it had said: was its home put back, or does a copy of it run?"
         );
         say(state, Some(&said), |_| {});
     }

@@ -74,6 +74,11 @@ pub(crate) enum Failure {
     /// A port can't be used.
     #[error("cannot listen on {address}: {}", plain(source))]
     Listen { address: SocketAddr, source: io::Error },
+    /// A copy of the home is in use.
+    #[error(
+        "another process serves with this node's key, at {address}: this home is a copy of one that is in use, or that is one of this"
+    )]
+    Twin { address: SocketAddr },
     /// A node can't relay.
     #[error("the node cannot relay for others: {reason}")]
     Relay { reason: String },
@@ -309,6 +314,11 @@ impl Failure {
                     .into()
             }
             Failure::Listen { .. } => "give another --listen ADDRESS, or stop what uses it (`ss -ltnp` shows it)".into(),
+            Failure::Twin { .. } => {
+                "use the drive there, or stop what runs there first: what is written to one of the two is not in the other. A copy of a home \
+                 is a backup, for when the home is lost"
+                    .into()
+            }
             Failure::Relay { .. } => "give the address with --listen, or do without --relay".into(),
             Failure::NoNode { .. } => {
                 "start them with `storage-node up`, or give a running one with --node ADDRESS".into()

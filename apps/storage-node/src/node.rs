@@ -48,7 +48,7 @@ impl StorageNode {
     /// of itself is remembered too.
     ///
     /// # Errors
-    /// `Failure::Locked` if it runs already, `Failure::Listen`, `Failure::Store`, or those of its files.
+    /// `Failure::Locked` if it runs already, `Failure::Twin` if a copy of its home does, `Failure::Listen`, `Failure::Store`, or those of its files.
     ///
     /// # Suspends
     /// Until it serves.
@@ -128,6 +128,7 @@ impl StorageNode {
         }
         .map_err(|error| match error {
             StartError::Listen { address, source } => Failure::Listen { address, source },
+            StartError::Twin { address } => Failure::Twin { address },
             other => Failure::Internal(other.to_string()),
         })?;
         overlay.set_founding_nodes(network.founding_nodes());

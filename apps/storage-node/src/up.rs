@@ -206,6 +206,8 @@ fn start_first(
     match StorageNode::start(&home.node(1), listen, &says, &network.addresses(), Duration::ZERO) {
         Ok(node) => Ok(Some(node)),
         Err(failure) if network.nodes.len() == 1 => Err(failure),
+        // What is begun with a copy of the home is lost to the one or the other.
+        Err(failure @ Failure::Twin { .. }) => Err(failure),
         Err(failure) => {
             say(format_args!("node 1 did not start: {failure}; going on without it, and trying it again"));
             Ok(None)
