@@ -103,9 +103,12 @@ impl<T: 'static> Iterator for Generator<T> {
 
     #[track_caller]
     fn next(&mut self) -> Option<T> {
+        let call = coroutine::begin();
         if let Some(value) = self.shared.value.take() {
+            call.needed_no_wait();
             return Some(value);
         }
+        call.over();
         self.shared.wanted.set(true);
         match std::mem::replace(&mut self.state, State::Ended) {
             State::New(body) => {

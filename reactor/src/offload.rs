@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::coroutine::{Payload, may_suspend, panic_message};
+use crate::coroutine::{Payload, begin, may_suspend, panic_message};
 use crate::remote;
 use crate::sim;
 use crate::sync::Semaphore;
@@ -141,6 +141,7 @@ pub fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 /// As [`offload`], on the threads of a kind.
 #[track_caller]
 pub(crate) fn offload_as<T: Send + 'static>(kind: Kind, f: impl FnOnce() -> T + Send + 'static) -> T {
+    begin().over();
     if let Some(process) = sim::here() {
         return sim::offload(&process, f);
     }

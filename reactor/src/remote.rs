@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::coroutine::{may_suspend, spend};
+use crate::coroutine::{begin, may_suspend};
 use crate::driver::Port;
 use crate::error::error_says;
 use crate::select::{Selectable, source::Source};
@@ -160,13 +160,14 @@ impl<T> Receiver<T> {
     ///
     /// While there is nothing to take.
     pub fn recv(&self) -> Option<T> {
+        let call = begin();
         loop {
             {
                 let mut state = self.shared.lock();
                 if let Some(value) = state.queue.pop_front() {
                     drop(state);
                     self.shared.not_full.notify_one();
-                    spend();
+                    call.needed_no_wait();
                     return Some(value);
                 }
                 if state.sender_count == 0 || !may_suspend() {

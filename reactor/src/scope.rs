@@ -116,6 +116,7 @@ impl State {
 /// });
 /// ```
 pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
+    let call = coroutine::begin();
     let state = Rc::new(State {
         parent: coroutine::current(),
         cut: Cut::new(),
@@ -134,7 +135,10 @@ pub fn scope<'env, R>(f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) ->
         if raised {
             state.parent.note_swallowed("a scope's failure", "left the scope by itself");
         }
-        state.wait_for_children();
+        match state.running_count.get() {
+            0 => call.needed_no_wait(),
+            _ => state.wait_for_children(),
+        }
     }
     match (state.failure.take(), result) {
         (Some(failure), _) => resume_unwind(failure),
@@ -288,7 +292,7 @@ impl<T> ScopedJoinHandle<'_, T> {
         }
     }
 
-    /// Makes the child's current or next blocking call unwind.
+    /// Makes the call that the child waits in unwind, or else the next one that may suspend.
     pub fn terminate(&self) {
         self.coroutine.terminate();
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::clock::{deadline_after, now};
-use crate::coroutine::{self, spend};
+use crate::coroutine::{self, begin, pass};
 use crate::sync::{Place, Told, WaitList};
 use crate::timer::{Elapsed, Timer};
 
@@ -129,7 +129,9 @@ pub fn select_timeout(duration: Duration, sources: &[&dyn Selectable]) -> Result
 fn select_until(deadline: Option<Instant>, sources: &[&dyn Selectable]) -> Result<usize, Elapsed> {
     assert!(!sources.is_empty(), "a select without sources would wait for ever");
     // Before it looks, and not after: between here and the caller's taking nobody else runs.
-    spend();
+    pass();
+    // Others may have run.
+    begin().over();
     let first = coroutine::current().group().choose(sources.len());
     let ready = || {
         let from_first = (first..sources.len()).chain(0..first);

@@ -5,7 +5,7 @@ mod handler;
 use std::io;
 
 use self::handler::Taker;
-use crate::coroutine::spend;
+use crate::coroutine::begin;
 use crate::net::Descriptor;
 use crate::select::{Selectable, source::Source};
 use crate::sync::WaitList;
@@ -80,6 +80,7 @@ impl Signals {
     ///
     /// Until one arrives.
     pub fn wait(&self) -> Signal {
+        let call = begin();
         loop {
             for (signal, descriptor, _) in &self.pipes {
                 let taken = descriptor.try_read_with(|fd| {
@@ -87,7 +88,7 @@ impl Signals {
                     rustix::io::read(fd, &mut bytes).map_err(io::Error::from)
                 });
                 if matches!(taken, Some(Ok(count)) if count > 0) {
-                    spend();
+                    call.needed_no_wait();
                     return *signal;
                 }
             }

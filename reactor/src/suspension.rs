@@ -85,7 +85,7 @@ pub struct ForbidSuspend {
 
 /// Forbids the running coroutine to suspend until the guard is dropped. `why` completes "this would suspend while ...".
 ///
-/// Calls that may suspend, and need not, go through. Guards nest; other coroutines are not affected, those started
+/// Calls that may suspend, and need not, go through, also where the coroutine has been terminated. Guards nest; other coroutines are not affected, those started
 /// under the guard among them.
 ///
 /// # Panics

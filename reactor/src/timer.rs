@@ -104,9 +104,10 @@ impl From<Elapsed> for std::io::Error {
     }
 }
 
-/// Runs `f`, but for no longer than `duration`: then the blocking call that `f` sits in unwinds up to here.
+/// Runs `f`, but for no longer than `duration`: then the call that `f` waits in unwinds up to here, or else the next one
+/// that may suspend, whether it would have to or not.
 ///
-/// What `f` owned is dropped, in the usual order. Code between two blocking calls is not interrupted. A call
+/// What `f` owned is dropped, in the usual order. Code between two such calls is not interrupted. A call
 /// that returns just as its time ends keeps its result.
 ///
 /// # Errors

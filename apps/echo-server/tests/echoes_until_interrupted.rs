@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 struct Server(Child);
 
@@ -49,9 +51,53 @@ fn lines_come_back_to_each_client_and_ctrl_c_ends_the_server() {
     half.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "half a line");
 
-    let pid = server.0.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    signal(&server, "-INT");
     assert!(server.0.wait().unwrap().success());
+}
+
+/// Lines that a client may still get back after Ctrl-C: what is done until the server looks for signals, which is 61 turns of
+/// at most 64 lines each, and once more.
+const LINES_AFTER_INTERRUPT_MAX: usize = 2 * 61 * 64;
+
+const LINE: &[u8; 8] = b"1234567\n";
+
+fn signal(server: &Server, name: &str) {
+    let pid = server.0.id().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+#[test]
+fn a_client_that_floods_it_and_reads_all_of_its_answers_does_not_keep_ctrl_c_from_ending_the_server() {
+    let (mut server, address) = start();
+    let mut client = TcpStream::connect(&address).unwrap();
+    client.write_all(LINE).unwrap();
+    client.read_exact(&mut [0; LINE.len()]).unwrap();
+    // It finds both when it goes on: more lines than anybody waits for, and the signal.
+    signal(&server, "-STOP");
+    let state = format!("/proc/{}/stat", server.0.id());
+    while !std::fs::read_to_string(&state).unwrap().contains(") T ") {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let lines = LINE.repeat(512);
+    client.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    // A part of a line may be the last that there is room for: the next begins with its rest.
+    while let Ok(count) = client.write(&lines[sent % LINE.len()..]) {
+        sent += count;
+    }
+    assert!(sent / LINE.len() > 4 * LINES_AFTER_INTERRUPT_MAX, "there is room for {sent} bytes only");
+    client.set_nonblocking(false).unwrap();
+    signal(&server, "-INT");
+    signal(&server, "-CONT");
+    let mut writer = client.try_clone().unwrap();
+    let floods = thread::spawn(move || while writer.write_all(&lines).is_ok() {});
+    let (mut buffer, mut echoed) = (vec![0; 256 << 10], 0);
+    while let Ok(count @ 1..) = client.read(&mut buffer) {
+        echoed += count / LINE.len();
+        assert!(echoed <= LINES_AFTER_INTERRUPT_MAX, "it goes on: {echoed} lines after Ctrl-C");
+    }
+    assert!(server.0.wait().unwrap().success());
+    floods.join().unwrap();
 }
 
 #[test]

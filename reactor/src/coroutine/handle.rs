@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
-use super::{Coroutine, Cut, Payload, may_suspend, spend};
+use super::{Coroutine, Cut, Payload, begin, may_suspend};
 use crate::error::error_says;
 use crate::run::Group;
 use crate::select::{Selectable, source::Source};
@@ -87,11 +87,12 @@ impl<T> Packet<T> {
 
     /// Waits for the outcome and takes it. While the caller unwinds it does not wait: see `JoinHandle::join`.
     pub(crate) fn take(&self) -> Outcome<T> {
+        let call = begin();
         loop {
             assert!(!self.joined.get(), "a coroutine's result is there once: it has been joined already");
             if let Some(outcome) = self.outcome.take() {
                 self.joined.set(true);
-                spend();
+                call.needed_no_wait();
                 return outcome;
             }
             if !may_suspend() {
@@ -146,7 +147,8 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Makes the coroutine's current or next blocking call unwind; its destructors run.
+    /// Makes the call that the coroutine waits in unwind, or else the next one that may suspend, whether it would have to or
+    /// not; its destructors run.
     ///
     /// Never suspends: join the coroutine to wait for its end. A coroutine may terminate itself.
     pub fn terminate(&self) {

@@ -7,6 +7,7 @@
 //! ([`crate::engine`]).
 
 mod budget;
+mod call;
 mod frames;
 mod handle;
 mod local;
@@ -26,7 +27,8 @@ use crate::engine::{self, Fiber};
 use crate::run::Group;
 use crate::{clock, sim, watchdog};
 
-pub(crate) use budget::{spend, spend_bytes};
+pub(crate) use budget::spend_bytes;
+pub(crate) use call::{begin, pass};
 pub(crate) use turns::{Turns, with as with_turns};
 
 pub use handle::{JoinHandle, Terminated};
@@ -52,6 +54,9 @@ pub(crate) struct Coroutine {
     /// Made runnable and not yet resumed.
     scheduled: Cell<bool>,
     finished: Cell<bool>,
+    /// Its body has ended, or never begins: what runs yet are destructors, of its captures or of its result. As in those that
+    /// run while it unwinds, what need not wait goes through.
+    has_no_body: Cell<bool>,
     /// Its code has been made to unwind to `cut`: seeing that again tells that somebody caught the unwinding.
     cut_raised: Cell<bool>,
     /// The outermost frame that it shall unwind to, of those that no shield holds back.
@@ -341,6 +346,15 @@ impl Coroutine {
     #[cold]
     fn let_others_run(self: &Rc<Self>) {
         let suspension = turns::with(|turns| Suspension::to_let_others_run(turns, self.clone()));
+        engine::suspend();
+        suspension.end();
+    }
+
+    /// Suspends it, which runs, until a timer wakes it that it has armed; somebody else may do so before.
+    #[cold]
+    fn let_time_pass(self: &Rc<Self>) {
+        self.waits_for.set(Some(&"its next turn"));
+        let suspension = turns::with(|turns| Suspension::begin(turns, self.clone()));
         engine::suspend();
         suspension.end();
     }

@@ -105,6 +105,7 @@ impl Prepared {
             fiber: self.fiber,
             scheduled: Cell::new(false),
             finished: Cell::new(false),
+            has_no_body: Cell::new(false),
             cut_raised: Cell::new(false),
             cut: Cell::new(None),
             shield: Cell::new(None),
@@ -130,10 +131,13 @@ impl Prepared {
             let outcome = match discarded {
                 false => me.run(body),
                 // On its own stack too: what it captured may suspend as it is dropped, and its termination has queued it.
-                true => match me.run(|| drop(body)) {
-                    Outcome::Panicked(payload) => Outcome::Panicked(payload),
-                    _ => Outcome::Terminated,
-                },
+                true => {
+                    me.has_no_body.set(true);
+                    match me.run(|| drop(body)) {
+                        Outcome::Panicked(payload) => Outcome::Panicked(payload),
+                        _ => Outcome::Terminated,
+                    }
+                }
             };
             me.end(outcome, done);
             drop(span);
@@ -163,6 +167,7 @@ impl Coroutine {
                 Err(payload) => Outcome::Panicked(payload),
             },
         };
+        self.has_no_body.set(true);
         // Their destructors may suspend, even where it was terminated.
         self.drop_locals_after(outcome)
     }

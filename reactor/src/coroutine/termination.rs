@@ -1,14 +1,15 @@
 //! How a coroutine is made to unwind: terminations and timeouts.
 //!
-//! They are one mechanism. Each leaves a note on the coroutine and wakes it; the blocking call it sits in (or
-//! enters next) then unwinds with a private payload, so that destructors run and no panic message is printed. A
+//! They are one mechanism. Each leaves a note on the coroutine and wakes it; the blocking call it sits in, or the next
+//! one as it begins, whether it would have to wait or not ([`super::call`]), then unwinds with a private payload, so that
+//! destructors run and no panic message is printed. A
 //! [`Cut`] names the frame that catches the payload: a `timeout`, a `scope`, or the coroutine's own bottom.
 //!
 //! A shield ([`uninterruptible`]) is a frame too. It holds back the cuts to frames outside of it, and none to those
 //! inside: clean-up that must not be interrupted can still be given a time.
 //!
 //! Code in between may catch the payload (`catch_unwind` catches everything) and go on. The note stays until the
-//! frame that it names is left, so the next blocking call lets the others run once, and unwinds again. That it has to
+//! frame that it names is left, so the next call that may suspend lets the others run once, and unwinds again. That it has to
 //! is logged, since such code holds up whoever waits for the coroutine's end; code that does so for ever ends the
 //! process. [`catch_panic`] catches panics and nothing else.
 
@@ -99,6 +100,17 @@ impl Coroutine {
         self.cut.get() == Some(Cut::BOTTOM) || self.rare.get().is_some_and(|rare| is_held(rare))
     }
 
+    /// Whether it shall unwind, and no shield holds that back.
+    #[inline(always)]
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.get().is_some()
+    }
+
+    /// Whether calls that need not wait unwind it, which runs, too.
+    pub(super) fn unwinds_unasked(&self) -> bool {
+        !self.has_no_body.get() && self.forbids.get().is_none()
+    }
+
     /// Unwinds it, which runs, if it has been cut.
     #[inline]
     pub(super) fn check_cut(self: &Rc<Self>) {
@@ -174,8 +186,8 @@ impl Coroutine {
 
 /// Runs `f` with termination, and with timeouts that began before, held back until it returns.
 ///
-/// Blocking calls inside `f` suspend as usual; a termination that arrives meanwhile unwinds the first blocking
-/// call after `f`. A [`timeout`](crate::timeout) *inside* `f` ends in its time, so that what must not be interrupted
+/// Blocking calls inside `f` suspend as usual; a termination that arrives meanwhile unwinds the first call after `f` that
+/// may suspend, whether it would have to or not. A [`timeout`](crate::timeout) *inside* `f` ends in its time, so that what must not be interrupted
 /// can still be given up.
 ///
 /// # Panics

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::backend::{Durable, OpenFile};
 use super::{Metadata, disk};
-use crate::coroutine::{spend, spend_bytes};
+use crate::coroutine::{begin, spend_bytes};
 
 /// The most that one read or one copied write moves: the memory that a call takes beside its caller's own, and long
 /// enough that a trip through the kernel no longer counts (a megabyte takes a fast disk 300 us).
@@ -201,11 +201,13 @@ impl File {
         if buffer.is_empty() {
             return Ok(0);
         }
+        let call = begin();
         if let Some(result) = self.inner.read_now(buffer, offset) {
             spend_bytes(*result.as_ref().unwrap_or(&0));
-            spend();
+            call.needed_no_wait();
             return result;
         }
+        call.over();
         let bytes = self.inner.read_at(buffer.len().min(CHUNK_BYTES_MAX), offset)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         Ok(bytes.len())
@@ -333,10 +335,14 @@ impl File {
     }
 
     fn write_now(&self, bytes: &[u8], offset: u64) -> Option<io::Result<usize>> {
+        let call = begin();
         let written = self.inner.write_now(bytes, offset);
-        if let Some(result) = &written {
-            spend_bytes(*result.as_ref().unwrap_or(&0));
-            spend();
+        match &written {
+            Some(result) => {
+                spend_bytes(*result.as_ref().unwrap_or(&0));
+                call.needed_no_wait();
+            }
+            None => call.over(),
         }
         written
     }

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use super::{PeerWatch, Presence};
 use crate::clock::{self, now};
-use crate::coroutine::{self, spend, spend_bytes};
+use crate::coroutine::{self, begin, spend_bytes};
 use crate::driver::{self, SourceKey, Told};
 use crate::sync::{Place, WaitList};
 use crate::timer::Timer;
@@ -156,10 +156,11 @@ impl Descriptor {
     ///
     /// Until there is something to read.
     pub fn read_with<R>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        let call = begin();
         loop {
             self.readiness.read.wait(self.read_deadline.get())?;
             if let Some(result) = self.try_read_with(&mut f) {
-                spend();
+                call.needed_no_wait();
                 return result;
             }
         }
@@ -180,10 +181,11 @@ impl Descriptor {
     ///
     /// Until there is room to write.
     pub fn write_with<R>(&self, mut f: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        let call = begin();
         loop {
             self.readiness.write.wait(self.write_deadline.get())?;
             if let Some(result) = attempt(&self.readiness.write, self.fd.as_fd(), &mut f) {
-                spend();
+                call.needed_no_wait();
                 return result;
             }
         }
@@ -214,13 +216,17 @@ impl Descriptor {
         buffer_len: usize,
         f: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Option<io::Result<usize>> {
+        let call = begin();
         let result = self.try_read_with(|fd| {
             let count = f(fd)?;
             self.on_read(count, buffer_len);
             Ok(count)
-        })?;
-        spend();
-        Some(result)
+        });
+        match result {
+            Some(_) => call.needed_no_wait(),
+            None => call.over(),
+        }
+        result
     }
 
     #[inline]
@@ -259,6 +265,8 @@ impl Descriptor {
     ///
     /// Until then.
     pub fn wait_readable(&self) -> io::Result<()> {
+        // What is then read counts.
+        begin().over();
         self.readiness.read.wait(self.read_deadline.get())
     }
 
@@ -268,6 +276,7 @@ impl Descriptor {
     ///
     /// Until then.
     pub fn wait_any_readable(descriptors: &[&Descriptor]) {
+        begin().over();
         let is_any = || descriptors.iter().any(|descriptor| descriptor.readiness.read.ready.get());
         if is_any() {
             return;

@@ -67,6 +67,7 @@ impl<'a, D: Duplex + ?Sized> LineReader<'a, D> {
     ///
     /// Until the line has come.
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
+        let call = coroutine::begin();
         let (mut searched, mut has_come) = (self.begin, true);
         loop {
             let mut line_end = searched + until_newline(&self.buffer[searched..self.end]);
@@ -92,7 +93,7 @@ impl<'a, D: Duplex + ?Sized> LineReader<'a, D> {
             }
             if has_come {
                 // One more call that needs no wait: bare newlines must not hold the thread.
-                coroutine::spend();
+                call.needed_no_wait();
             }
             let begin = std::mem::replace(&mut self.begin, line_end);
             return Ok(Some(&self.buffer[begin..line_end]));

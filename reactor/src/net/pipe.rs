@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::Duplex;
 use super::duplex::{PeerWatch, Presence, WriteOnce};
-use crate::coroutine::{spend, spend_bytes};
+use crate::coroutine::{begin, spend_bytes};
 use crate::sync::Signal;
 
 /// One direction.
@@ -105,6 +105,7 @@ impl PeerWatch for Flows {
 
 impl Duplex for Pipe {
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let call = begin();
         let flow = &*self.incoming;
         while flow.bytes.borrow().is_empty() {
             if flow.broken.get() {
@@ -118,17 +119,18 @@ impl Duplex for Pipe {
         let count = flow.bytes.borrow_mut().read(buffer)?;
         flow.drained.notify_all();
         spend_bytes(count);
-        spend();
+        call.needed_no_wait();
         Ok(count)
     }
 
     fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
+        let call = begin();
         loop {
             match write(&mut &*self.outgoing) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.outgoing.drained.wait(),
                 result => {
                     spend_bytes(*result.as_ref().unwrap_or(&0));
-                    spend();
+                    call.needed_no_wait();
                     return result;
                 }
             }

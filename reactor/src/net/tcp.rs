@@ -12,6 +12,7 @@ use super::accept::accept;
 use super::backing::Backing;
 use super::socket_options::{new_socket, shutdown};
 use super::{BindOptions, Descriptor, IntoDestination, happy_eyeballs};
+use crate::coroutine::begin;
 use crate::sim;
 
 /// A listening socket.
@@ -194,6 +195,7 @@ impl TcpStream {
 }
 
 fn connect_by(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpStream> {
+    let call = begin();
     // Requests and answers are written whole, so waiting for more to send only adds delay.
     sockopt::set_tcp_nodelay(&socket, true)?;
     let pending = match rustix::net::connect(&socket, &address) {
@@ -209,6 +211,9 @@ fn connect_by(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpStream> {
             if std::mem::take(&mut first) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         })?;
         sockopt::socket_error(stream.descriptor())??;
+        call.over();
+    } else {
+        call.needed_no_wait();
     }
     Ok(stream)
 }

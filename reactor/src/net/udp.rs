@@ -11,6 +11,7 @@ use super::backing::Backing;
 use super::socket_options::new_socket;
 use super::tcp::no_address;
 use super::{BindOptions, Descriptor, IntoDestination};
+use crate::coroutine::pass;
 use crate::sim;
 
 /// A UDP socket. Sending and receiving take `&self`: several coroutines may share it.
@@ -96,6 +97,7 @@ impl UdpSocket {
     /// While the socket's buffer is full.
     pub fn send(&self, datagram: &[u8]) -> io::Result<usize> {
         if let Some(socket) = self.simulated() {
+            pass();
             return socket.send(datagram);
         }
         self.descriptor().write_with(|fd| Ok(rustix::net::send(fd, datagram, SendFlags::NOSIGNAL)?))
@@ -131,6 +133,7 @@ impl UdpSocket {
     /// While the socket's buffer is full.
     pub fn send_to(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
         if let Some(socket) = self.simulated() {
+            pass();
             return socket.send_to(datagram, to);
         }
         self.descriptor().write_with(|fd| Ok(rustix::net::sendto(fd, datagram, SendFlags::NOSIGNAL, &to)?))

@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal as Number, pidfd_open, pidfd_send_
 
 use super::reaper::{hand_over, try_reap};
 use super::{PipeReader, PipeWriter};
+use crate::coroutine::begin;
 use crate::net::Descriptor;
 use crate::scope::scope;
 use crate::signals::Signal;
@@ -153,8 +154,10 @@ impl Child {
     ///
     /// Until it has ended.
     pub fn wait(&self) -> io::Result<ExitStatus> {
+        let call = begin();
         loop {
             if let Some(status) = self.try_wait()? {
+                call.needed_no_wait();
                 return Ok(status);
             }
             // The descriptor becomes readable once, when the process has ended.

@@ -96,7 +96,7 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
     loop {
         // A frame that is in the buffer already counts as a call that need not wait: a peer that sends faster than we work
         // must not keep every other connection waiting.
-        coroutine::spend();
+        coroutine::pass();
         let Some(header) = input.array()? else { return Err(CloseReason::Remote) };
         let header = Header::decode(&header)?;
         if shared.wire.get() == Wire::Unknown {

@@ -21,6 +21,7 @@ use super::outbox::Queue;
 use super::shared::{Shared, Slot};
 use super::window::{Inbound, Outbound, Stopped, Taken};
 use super::{CallError, Connection, Method, Reply, tolerant};
+use crate::coroutine;
 use crate::serialization;
 use crate::sync::Signal;
 
@@ -97,6 +98,7 @@ impl Stream {
     }
 
     fn send(&self, shared: &Shared, item: &[u8]) -> Result<(), Stopped> {
+        let sending = coroutine::begin();
         while self.outbound.borrow_mut().admit(item.len())?.is_none() {
             self.allowed.wait();
         }
@@ -106,6 +108,7 @@ impl Stream {
         }
         let header = Header::Item { side: self.side, call: self.call, size: item.len() as u32 };
         self.push(shared, header, item);
+        sending.needed_no_wait();
         Ok(())
     }
 
@@ -124,6 +127,7 @@ impl Stream {
 
     /// The next item, or how there came to be none.
     fn recv(&self, shared: &Shared) -> Result<Vec<u8>, Over> {
+        let taking = coroutine::begin();
         loop {
             let taken = self.inbound.borrow_mut().take();
             match taken {
@@ -132,6 +136,7 @@ impl Stream {
                         let (side, call) = (self.side.other(), self.call);
                         shared.say_courtesy(Header::Credit { side, call, bytes });
                     }
+                    taking.needed_no_wait();
                     return Ok(item);
                 }
                 Taken::Empty => self.arrived.wait(),

@@ -119,6 +119,8 @@ struct ListingOnDisk {
 
 /// Refuses where a kernel's call could not suspend, or where nothing has an effect any more.
 fn check(process: &Process) -> io::Result<()> {
+    // Before anything is changed.
+    coroutine::begin().over();
     if !coroutine::may_suspend() {
         return Err(io::Error::new(ErrorKind::WouldBlock, "a destructor may not wait while unwinding"));
     }

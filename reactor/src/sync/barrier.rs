@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::WaitList;
-use crate::coroutine::{may_suspend, spend};
+use crate::coroutine::{begin, may_suspend};
 use crate::select::{Selectable, source::Source};
 
 /// A gate: whoever waits passes while it is open. Opening it wakes all, in the order they came.
@@ -42,11 +42,14 @@ impl Barrier {
     ///
     /// While it is closed.
     pub fn wait(&self) {
+        let call = begin();
         if self.open.get() {
-            spend();
-        } else if may_suspend() {
+            return call.needed_no_wait();
+        }
+        if may_suspend() {
             self.waiters.wait_on(&"a gate to open");
         }
+        call.over();
     }
 }
 

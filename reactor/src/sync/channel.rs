@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::WaitList;
-use crate::coroutine::{may_suspend, spend};
+use crate::coroutine::{begin, may_suspend};
 use crate::error::error_says;
 use crate::select::{Selectable, source::Source};
 
@@ -120,6 +120,7 @@ impl<T> Sender<T> {
     ///
     /// While the channel is full.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        let call = begin();
         let shared = &*self.shared;
         let mut woken = false;
         while !shared.can_send() && may_suspend() {
@@ -128,7 +129,7 @@ impl<T> Sender<T> {
         let sent = self.try_send(value).map_err(|error| match error {
             TrySendError::Full(value) | TrySendError::Closed(value) => SendError(value),
         });
-        spend();
+        call.needed_no_wait();
         sent
     }
 
@@ -171,11 +172,12 @@ impl<T> Receiver<T> {
     ///
     /// While the channel is empty and open.
     pub fn recv(&self) -> Result<T, RecvError> {
+        let call = begin();
         let shared = &*self.shared;
         let mut woken = false;
         loop {
             if let Some(value) = self.try_recv() {
-                spend();
+                call.needed_no_wait();
                 return Ok(value);
             }
             if shared.closed.get() || !may_suspend() {

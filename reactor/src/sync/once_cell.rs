@@ -3,7 +3,7 @@
 use std::cell;
 
 use super::Semaphore;
-use crate::coroutine::spend;
+use crate::coroutine::begin;
 
 /// A value that the first who asks for it makes, while the others wait.
 ///
@@ -71,10 +71,12 @@ impl<T> OnceCell<T> {
     ///
     /// While another one makes it, and as `init` does.
     pub fn get_or_try_init<E>(&self, init: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        let call = begin();
         if let Some(value) = self.value.get() {
-            spend();
+            call.needed_no_wait();
             return Ok(value);
         }
+        call.over();
         let _turn = self.turn.acquire();
         if let Some(value) = self.value.get() {
             return Ok(value);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::WaitList;
-use crate::coroutine::spend;
+use crate::coroutine::begin;
 
 /// A number of permits, handed out first come, first served.
 ///
@@ -64,8 +64,9 @@ impl Semaphore {
     ///
     /// Until it is this caller's turn and as many are free.
     pub fn acquire_many(&self, count: usize) -> Permit<'_> {
+        let call = begin();
         if let Some(permit) = self.try_acquire_many(count) {
-            spend();
+            call.needed_no_wait();
             return permit;
         }
         self.waiters.wait_for(count, &"a permit or a lock", |granted| {
@@ -74,6 +75,7 @@ impl Semaphore {
             }
             self.grant();
         });
+        call.over();
         Permit { semaphore: self, count }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::WaitList;
 use crate::clock::now;
-use crate::coroutine::{self, What, spend};
+use crate::coroutine::{self, What, begin};
 use crate::timer::Timer;
 
 /// Who waits.
@@ -31,10 +31,12 @@ impl Waiters {
         deadline: Option<Instant>,
         mut ready: impl FnMut() -> Option<T>,
     ) -> io::Result<T> {
+        let call = begin();
         if let Some(value) = ready() {
-            spend();
+            call.needed_no_wait();
             return Ok(value);
         }
+        call.over();
         if !coroutine::may_suspend() {
             let message = "a destructor may not wait while unwinding";
             return Err(io::Error::new(ErrorKind::WouldBlock, message));

@@ -103,8 +103,10 @@ impl<T> Watcher<T> {
     ///
     /// Until the value changes.
     pub fn changed(&self) -> Result<(), RecvError> {
-        if self.is_unread() {
-            coroutine::spend();
+        let call = coroutine::begin();
+        match self.is_unread() {
+            true => call.needed_no_wait(),
+            false => call.over(),
         }
         while !self.is_unread() {
             if self.shared.closed.get() || !coroutine::may_suspend() {

@@ -88,7 +88,7 @@ fn read_head(wire: &Wire<'_>, input: &mut Input, head: &mut RequestHead) -> io::
                 input.consume(size);
                 wire.vitals.idle.set(false);
                 // A request that has come already is one more call that needs no wait.
-                coroutine::spend();
+                coroutine::pass();
                 return Ok(Incoming::Request);
             }
             Ok(None) => {}

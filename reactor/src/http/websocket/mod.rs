@@ -23,6 +23,7 @@ pub(super) use self::handshake::Handshake;
 use self::handshake::check_request;
 use super::server::Farewell;
 use super::{HeadLimits, Headers, Input, Request, Response, ResponseHead, write_request_line};
+use crate::coroutine::begin;
 use crate::net::Duplex;
 use crate::sync::Mutex;
 
@@ -278,13 +279,21 @@ impl<'a> WebSocket<'a> {
     /// Until a message has come.
     pub fn recv(&self) -> io::Result<Option<Message>> {
         loop {
+            // In each round: a message that has been taken must not be lost where what answers it is flushed.
+            let call = begin();
             let step = self.protocol.borrow_mut().read();
             // Pongs, and the answer to a close.
             self.flush()?;
             match step {
-                Ok(Frame::Text(text)) => return Ok(Some(Message::Text(text.as_str().to_owned()))),
-                Ok(Frame::Binary(bytes)) => return Ok(Some(Message::Binary(bytes.into()))),
-                Ok(_) => {}
+                Ok(Frame::Text(text)) => {
+                    call.needed_no_wait();
+                    return Ok(Some(Message::Text(text.as_str().to_owned())));
+                }
+                Ok(Frame::Binary(bytes)) => {
+                    call.needed_no_wait();
+                    return Ok(Some(Message::Binary(bytes.into())));
+                }
+                Ok(_) => call.needed_no_wait(),
                 Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     self.fill()?;
                 }
@@ -312,6 +321,7 @@ impl<'a> WebSocket<'a> {
         };
         // Only when it is our turn: what others have not sent yet must not gather here without bound.
         let turn = self.turn.lock();
+        begin().over();
         let written = self.protocol.borrow_mut().write(frame);
         match written {
             Ok(()) => {}
@@ -426,6 +436,8 @@ impl<'a> WebSocket<'a> {
             return Err(ErrorKind::BrokenPipe.into());
         }
         loop {
+            // Others may have run since it was our turn: here nothing has been taken yet.
+            begin().over();
             let outgoing = std::mem::take(&mut self.protocol.borrow_mut().get_mut().outgoing);
             if outgoing.is_empty() {
                 return Ok(());

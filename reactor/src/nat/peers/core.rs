@@ -360,7 +360,7 @@ impl Core {
             match next {
                 Some(number) => {
                     self.look_at(number);
-                    crate::coroutine::spend();
+                    crate::coroutine::pass();
                 }
                 None => {
                     let due = self.table.borrow().next_due();

@@ -12,7 +12,7 @@ use super::endpoint::Shared;
 use super::error::Lost;
 use super::wire::{Buffers, Trouble, trouble};
 use crate::clock::now;
-use crate::coroutine::{spend, yield_now};
+use crate::coroutine::{pass, yield_now};
 use crate::seldom::warn_seldom;
 use crate::select::{at, select};
 use crate::timer::sleep;
@@ -36,7 +36,7 @@ pub(super) fn run(shared: &Rc<Shared>) {
         for _ in 0..RECEIVES_MAX {
             match shared.wire.receive(&mut buffers, |received| shared.on_datagram(&received)) {
                 // A flood is many such calls, and others have their turn in between.
-                Ok(true) => spend(),
+                Ok(true) => pass(),
                 Ok(false) => break,
                 Err(error) if trouble(&error) == Trouble::OfAMoment => {
                     warn_seldom!("QUIC: nothing can be received at the moment: {error}");

@@ -94,7 +94,7 @@ impl Wire {
     /// As [`Wire::send`], and lost where the socket is full.
     pub(super) fn try_send(&self, transmit: &Transmit, bytes: &[u8]) {
         let _ = match &self.kernel {
-            None => self.socket.send_to(bytes, transmit.destination).map(drop),
+            None => self.socket.try_send_to(bytes, transmit.destination).map(drop),
             Some(kernel) => kernel.try_send((&self.socket).into(), &with_bytes(transmit, bytes)),
         };
     }

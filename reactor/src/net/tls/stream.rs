@@ -17,7 +17,7 @@ use rustls::{Connection, HandshakeKind};
 
 use super::error::tls_error;
 use super::{HANDSHAKE_TIMEOUT, Truncated};
-use crate::coroutine::{spend, spend_bytes};
+use crate::coroutine::{begin, spend_bytes};
 use crate::crypto::PublicKey;
 use crate::net::{Duplex, PeerWatch, TcpStream, WriteOnce};
 
@@ -322,6 +322,8 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
 impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
+            // In each round: what has been taken by then must not be lost where the records that answer it are flushed.
+            let call = begin();
             let result = self.state.borrow_mut().read_plaintext(buffer);
             // Answers to key updates, and alerts. If someone is writing, they go with that.
             if !self.flushing.get() && !self.ended.get() && self.state.borrow().tls.wants_write() {
@@ -338,7 +340,7 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
                 result => {
                     // What had come already is to be had without a wait below.
                     spend_bytes(*result.as_ref().unwrap_or(&0) * CIPHER_COST);
-                    spend();
+                    call.needed_no_wait();
                     return result;
                 }
             }
@@ -346,6 +348,8 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     }
 
     fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
+        // Before it takes anything; the flushes count.
+        begin().over();
         self.check_open()?;
         loop {
             // rustls takes nothing only if records wait already: write them out and ask again.
@@ -363,6 +367,7 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     }
 
     fn write_slices(&self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        begin().over();
         self.check_open()?;
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
@@ -375,6 +380,7 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     }
 
     fn end(&self) -> io::Result<()> {
+        begin().over();
         if !self.ended.replace(true) {
             self.state.borrow_mut().tls.send_close_notify();
         }
