@@ -76,7 +76,7 @@ const RELAYS_TICKETED: usize = WAYS_MAX / 2;
 /// Where a newcomer may knock: relays first, since whoever comes from behind a router can dial those and perhaps nobody else;
 /// then a node of this home; then whoever was met, and those that the network began with, which may be gone for good. What
 /// other machines may reach comes before what only this one can.
-fn ways_in(home: &Home, network: &Network) -> Vec<Contact> {
+pub(crate) fn ways_in(home: &Home, network: &Network) -> Vec<Contact> {
     let removed = Revocations::load(&home.revocations_file(), &network.owner_key()).unwrap_or_default();
     let met = home.met().into_iter().filter_map(|met| Some((met.public_key, *met.addresses.first()?)));
     let began = network

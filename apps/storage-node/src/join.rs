@@ -366,6 +366,8 @@ fn settle_in(
         }
         _ => files::save(&home.user_key_file(), &key)?,
     }
+    // Where the nodes were when the network was made may be long ago, or is not known to who recovered it.
+    remember(home, ticket.ways())?;
     files::save(&home.network_file(), &network)?;
     let _ = std::fs::remove_file(home.joining_key_file());
     Ok(())

@@ -8,6 +8,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -21,6 +22,7 @@ use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity;
+use crate::invite;
 use crate::keeping::{self, Keeping, Kept};
 use crate::network::{Network, NodeEntry};
 use crate::output;
@@ -58,9 +60,10 @@ pub(crate) fn recovery(options: &Recovery) -> Result<(), Failure> {
         return Ok(());
     }
     let text = words::of(&owner.seed());
+    let outside = outside(&home, &network, &keepers);
     match &options.page {
         Some(path) => {
-            write_page(path, &page(&text, &network)?)?;
+            write_page(path, &page(&text, &network, &outside)?)?;
             output::warn(format_args!("print {}, and remove it", path.display()));
         }
         None => {
@@ -71,8 +74,10 @@ pub(crate) fn recovery(options: &Recovery) -> Result<(), Failure> {
         }
     }
     output::warn(format_args!(
-        "{} of {} nodes keep what goes with them; back with: storage-node recover --node ADDRESS",
-        kept.by, kept.of
+        "{} of {} nodes keep what goes with them; back with: storage-node recover --node {}",
+        kept.by,
+        kept.of,
+        outside.first().map_or("ADDRESS".to_owned(), SocketAddr::to_string)
     ));
     Ok(())
 }
@@ -98,19 +103,31 @@ fn give_to_nodes(home: &Home, network: &Network) -> Result<(Kept, Vec<PublicKey>
     }
 }
 
+/// The nodes that are lost with this home.
+fn inside(home: &Home, network: &Network) -> Vec<PublicKey> {
+    let is_in_here = |node: &&NodeEntry| home.node(node.number).key_file().exists();
+    let inside = network.nodes.iter().filter(is_in_here);
+    inside.map(|node| PublicKey::from_bytes(node.public_key.0)).collect()
+}
+
+/// Where nodes were last that are not lost with this home, as far as other machines can reach them: those first that keep what the
+/// words bring back.
+fn outside(home: &Home, network: &Network, keepers: &[PublicKey]) -> Vec<SocketAddr> {
+    let inside = inside(home, network);
+    let mut ways = invite::ways_in(home, network);
+    ways.retain(|way| inside.iter().all(|key| NodeId::of(key) != way.id));
+    ways.sort_by_key(|way| keepers.iter().all(|key| NodeId::of(key) != way.id));
+    let addresses = ways.iter().filter_map(|way| way.addresses.first().copied());
+    addresses.filter(|address| !address.ip().is_loopback()).collect()
+}
+
 /// What the words would not bring back if this home were lost with the nodes in it; `None` if enough others are elsewhere.
 fn what_is_missing(
     home: &Home,
     network: &Network,
     keepers: &[PublicKey],
 ) -> Result<Option<&'static str>, Failure> {
-    let is_in_here = |node: &&NodeEntry| home.node(node.number).key_file().exists();
-    let inside: Vec<PublicKey> = network
-        .nodes
-        .iter()
-        .filter(is_in_here)
-        .map(|node| PublicKey::from_bytes(node.public_key.0))
-        .collect();
+    let inside = inside(home, network);
     if keepers.iter().all(|keeper| inside.contains(keeper)) {
         return Ok(Some(
             "ALL NODES ARE IN THIS HOME: if it is lost with them, the words bring back NOTHING. Have nodes run elsewhere \
@@ -147,14 +164,13 @@ fn numbered(text: &str) -> Zeroizing<String> {
 }
 
 /// A page for a printer: words, QR code, and what to do with them.
-fn page(text: &str, network: &Network) -> Result<Zeroizing<String>, Failure> {
+fn page(text: &str, network: &Network, outside: &[SocketAddr]) -> Result<Zeroizing<String>, Failure> {
     let cells: String = text
         .split(' ')
         .enumerate()
         .map(|(index, word)| format!("<li value=\"{}\">{word}</li>\n", index + 1))
         .collect();
-    let elsewhere = network.addresses().into_iter().filter(|address| !address.ip().is_loopback());
-    let addresses: Vec<String> = elsewhere.map(|address| address.to_string()).collect();
+    let addresses: Vec<String> = outside.iter().map(SocketAddr::to_string).collect();
     let node = addresses.first().map_or("ADDRESS", String::as_str);
     Ok(Zeroizing::new(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Recovery words</title>\n\
@@ -195,11 +211,10 @@ mod tests {
     #[test]
     fn the_page_has_the_words_a_code_and_the_way_back() {
         let founding = Founding::new();
-        let address = Some("192.0.2.7:4701".parse().unwrap());
         let network =
-            founding.network(vec![NodeEntry { number: 1, public_key: founding.node_key().1, address }]);
+            founding.network(vec![NodeEntry { number: 1, public_key: founding.node_key().1, address: None }]);
         let text = words::of(&[7; 32]);
-        let page = page(&text, &network).unwrap();
+        let page = page(&text, &network, &["192.0.2.7:4701".parse().unwrap()]).unwrap();
         for word in text.split(' ') {
             assert!(page.contains(&format!(">{word}</li>")), "{word}");
         }
