@@ -224,6 +224,14 @@ impl<'scope> Place<'scope> {
                     Ok(size) => {
                         pool.put_baton();
                         self.handle(&buffer[..size]);
+                        if self.seat.interrupted.get() {
+                            // Its handling did not see that it was given up. It must not be seen where this one reads for all:
+                            // with the baton in its hand, which nobody would have any more.
+                            if !pool.baton_taken.get() && pool.idle_count.get() == 0 {
+                                pool.clone().add_worker(scope);
+                            }
+                            return;
+                        }
                     }
                     Err(end) => return pool.finish(end),
                 }

@@ -88,6 +88,8 @@ pub struct WebSocket<'a> {
     turn: Mutex<()>,
     limits: WebSocketLimits,
     broken: Cell<bool>,
+    /// A message that was taken from the stream, and that nobody has been given yet.
+    arrived: RefCell<Option<Message>>,
     /// A server's: until it has said that it goes away.
     farewell: RefCell<Option<Rc<Farewell>>>,
     subprotocol: Option<String>,
@@ -199,6 +201,7 @@ impl<'a> WebSocket<'a> {
             turn: Mutex::new(()),
             limits,
             broken: Cell::new(false),
+            arrived: RefCell::default(),
             farewell: RefCell::default(),
             subprotocol: None,
         }
@@ -279,21 +282,28 @@ impl<'a> WebSocket<'a> {
     /// Until a message has come.
     pub fn recv(&self) -> io::Result<Option<Message>> {
         loop {
-            // In each round: a message that has been taken must not be lost where what answers it is flushed.
             let call = begin();
-            let step = self.protocol.borrow_mut().read();
+            let arrived = self.arrived.take();
+            if arrived.is_some() {
+                call.needed_no_wait();
+                return Ok(arrived);
+            }
+            let step = match self.protocol.borrow_mut().read() {
+                Ok(Frame::Text(text)) => Ok(Some(Message::Text(text.as_str().to_owned()))),
+                Ok(Frame::Binary(bytes)) => Ok(Some(Message::Binary(bytes.into()))),
+                Ok(_) => Ok(None),
+                Err(error) => Err(error),
+            };
+            let step = step.map(|message| {
+                if message.is_some() {
+                    // Should this be cut short where pongs are flushed, the next call finds it.
+                    self.arrived.replace(message);
+                }
+            });
             // Pongs, and the answer to a close.
             self.flush()?;
             match step {
-                Ok(Frame::Text(text)) => {
-                    call.needed_no_wait();
-                    return Ok(Some(Message::Text(text.as_str().to_owned())));
-                }
-                Ok(Frame::Binary(bytes)) => {
-                    call.needed_no_wait();
-                    return Ok(Some(Message::Binary(bytes.into())));
-                }
-                Ok(_) => call.needed_no_wait(),
+                Ok(()) => call.needed_no_wait(),
                 Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     self.fill()?;
                 }
