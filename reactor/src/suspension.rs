@@ -29,8 +29,10 @@
 //!
 //! # Destructors
 //!
-//! A destructor may suspend where its value is dropped in the ordinary course of things. It may not while its coroutine
-//! *unwinds*, be it from a panic or because it was terminated: whether a thread unwinds is a property of the thread, and
+//! A destructor may suspend where its value is dropped in the ordinary course of things; a termination that is to be seen yet
+//! unwinds it there as any other code, so what it must do in any case it does in [`uninterruptible`](crate::uninterruptible).
+//! It may not while its coroutine *unwinds*, be it from a panic or because it was terminated: whether a thread unwinds is a
+//! property of the thread, and
 //! every other coroutine would seem to. There
 //!
 //! - reads, writes, sleeps, `offload` and waits for events fail or return at once, or do their work here and now;

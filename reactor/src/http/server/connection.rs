@@ -83,12 +83,13 @@ fn read_head(wire: &Wire<'_>, input: &mut Input, head: &mut RequestHead) -> io::
     let limits = &wire.shared.limits;
     let mut begun = false;
     loop {
+        let call = coroutine::begin();
         match head.parse(input.bytes(), &limits.head) {
             Ok(Some(size)) => {
                 input.consume(size);
                 wire.vitals.idle.set(false);
                 // A request that has come already is one more call that needs no wait.
-                coroutine::pass();
+                call.needed_no_wait();
                 return Ok(Incoming::Request);
             }
             Ok(None) => {}
