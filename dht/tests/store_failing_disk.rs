@@ -345,3 +345,21 @@ fn an_unreadable_place_in_the_newest_segment_does_not_stop_the_start() {
         store.close().unwrap();
     });
 }
+
+#[test]
+fn what_lies_before_a_value_is_read_for_the_first_of_its_parts_and_not_again() {
+    story(|disk, path| {
+        let store = open(disk, path);
+        let value: Bytes = (0..60_000u32).map(|at| (at >> 8) as u8).collect();
+        store.put(&key(1), value.clone().into()).unwrap();
+        let part = |at: usize| store.get(&key(1), Some(at as u32..at as u32 + 4096));
+        assert_eq!(part(16_384).unwrap().unwrap(), value[16_384..20_480]);
+        // The first record: its header, and its table of 15 checksums, begin behind the segment's header.
+        disk.set(|faults| faults.unreadable = Some(("00000000.segment".into(), 64..64 + 64 + 60)));
+        for at in [20_480, 0, 49_152] {
+            assert_eq!(part(at).unwrap().unwrap(), value[at..at + 4096], "at {at}");
+        }
+        disk.set(|faults| faults.unreadable = None);
+        store.close().unwrap();
+    });
+}

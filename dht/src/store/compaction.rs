@@ -141,7 +141,7 @@ impl Log {
         let directory = self.directory.clone();
         reactor::offload(move || directory.delete(segment))?;
         self.index.borrow_mut().on_deleted(segment, &listing);
-        self.forget_file(segment);
+        self.forget_segment(segment);
         Ok(())
     }
 
@@ -174,6 +174,7 @@ impl Log {
                     continue;
                 }
                 Some(Err(Miss::Damaged | Miss::WouldBlock)) => {
+                    self.tables.borrow_mut().forget((entry.segment, entry.offset));
                     self.index.borrow_mut().on_damage(key, entry.segment, entry.offset);
                     (Shape::Lost, Gather::default())
                 }
@@ -194,13 +195,13 @@ impl Log {
         batch: &[(Key, Entry)],
     ) -> Vec<Option<Result<Bytes, Miss>>> {
         let (file, salt) = (file.clone(), self.salt);
-        let plans = batch.iter().map(|(key, entry)| {
-            let plan = Plan { key: *key, entry: *entry, salt, range: 0..entry.length as usize };
-            (entry.shape == Shape::Value).then_some(plan)
-        });
+        let plans = batch
+            .iter()
+            .map(|(key, entry)| (entry.shape == Shape::Value).then(|| Plan::whole(key, entry, salt)));
         let plans: Vec<_> = plans.collect();
         reactor::offload(move || {
-            plans.iter().map(|plan| plan.as_ref().map(|plan| plan.read(&*file))).collect()
+            let read = |plan: &Plan| plan.read(&*file).map(|part| part.bytes);
+            plans.iter().map(|plan| plan.as_ref().map(read)).collect()
         })
     }
 

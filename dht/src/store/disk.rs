@@ -160,6 +160,7 @@ impl DiskStore {
             queue: RefCell::new(Some(queue)),
             last: RefCell::default(),
             files: RefCell::new(files),
+            tables: RefCell::default(),
         });
         let weak = Rc::downgrade(&log);
         reactor::spawn(move || receive_reports(&received, &in_flight, &weak));

@@ -13,10 +13,11 @@ use super::{
     index::{Entry, Index},
     pipeline::{InFlight, Sent},
     pipes::WriteSender,
-    read::{Miss, Plan},
+    read::{Miss, Part, Plan},
     recovery::Recovery,
     reserve::Right,
     scan::Listed,
+    tables::Tables,
     writer::Write,
 };
 use bytes::Bytes;
@@ -53,6 +54,7 @@ pub(crate) struct Log {
     pub(crate) sequence: Cell<u64>,
     pub(crate) last: RefCell<Option<Ticket>>,
     pub(crate) files: RefCell<HashMap<u32, Arc<dyn DiskFile>>>,
+    pub(crate) tables: RefCell<Tables>,
 }
 
 /// The newest write of a key that is not durable yet.
@@ -207,8 +209,10 @@ impl Log {
         }
     }
 
-    pub(crate) fn forget_file(&self, segment: u32) {
+    /// Forgets what is kept of a segment that is gone.
+    pub(crate) fn forget_segment(&self, segment: u32) {
         self.files.borrow_mut().remove(&segment);
+        self.tables.borrow_mut().forget_segment(segment);
     }
 
     pub(crate) fn keep_file(&self, segment: u32, file: Arc<dyn DiskFile>) {
@@ -226,7 +230,7 @@ impl Log {
     /// # Suspends
     ///
     /// If it is not in the page cache.
-    pub(crate) fn read(&self, plan: Plan) -> Result<Bytes, Miss> {
+    pub(crate) fn read(&self, plan: Plan) -> Result<Part, Miss> {
         let segment = plan.entry.segment;
         let known = self.files.borrow().get(&segment).cloned();
         if let Some(file) = &known
@@ -272,17 +276,30 @@ impl Log {
                 let end = (range.end as usize).min(length);
                 (range.start as usize).min(end)..end
             });
-            let miss = match self.read(Plan { key: *key, entry, salt: self.salt, range: wanted }) {
-                Ok(bytes) => return Ok(Some(bytes)),
+            let at = (entry.segment, entry.offset);
+            // All of a value is read with its table in one call.
+            let is_part = wanted.len() < length;
+            let table = is_part.then(|| self.tables.borrow().get(key, &entry)).flatten();
+            let is_remembered = table.is_some();
+            let miss = match self.read(Plan { key: *key, entry, salt: self.salt, range: wanted, table }) {
+                Ok(Part { bytes, table }) => {
+                    // The segment may be gone by now, and then nobody would forget it.
+                    if let Some(table) = table
+                        && self.index.borrow().segment(entry.segment).is_some()
+                    {
+                        self.tables.borrow_mut().remember(key, &entry, table);
+                    }
+                    return Ok(Some(bytes));
+                }
+                // Damaged is what does not agree with the table that is on the disk.
+                Err(Miss::Damaged) if is_remembered => {
+                    self.tables.borrow_mut().forget(at);
+                    continue;
+                }
                 Err(miss) => miss,
             };
             // Compaction may have moved the record while we waited for the disk.
-            if self
-                .index
-                .borrow()
-                .get(key)
-                .is_none_or(|now| (now.segment, now.offset) != (entry.segment, entry.offset))
-            {
+            if self.index.borrow().get(key).is_none_or(|now| (now.segment, now.offset) != at) {
                 continue;
             }
             return Err(match miss {
@@ -302,6 +319,7 @@ impl Log {
     /// Notes that a record could not be had. If the disk could not read it, its segment is kept: it may be able to
     /// another time.
     pub(crate) fn on_miss(&self, key: &Key, entry: &Entry, miss: &Miss) {
+        self.tables.borrow_mut().forget((entry.segment, entry.offset));
         let mut index = self.index.borrow_mut();
         index.on_damage(key, entry.segment, entry.offset);
         if matches!(miss, Miss::Unreadable) {

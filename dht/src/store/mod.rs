@@ -37,6 +37,7 @@ mod recovery;
 mod reserve;
 pub mod scan;
 mod scrub;
+mod tables;
 mod ticket;
 mod window;
 mod writer;

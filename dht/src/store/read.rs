@@ -8,6 +8,7 @@ use super::{
     device::{DiskFile, is_unreadable},
     format::{self, CHUNK_BYTES, Place, RECORD_HEADER_BYTES, Shape},
     index::Entry,
+    tables::Table,
 };
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
@@ -24,6 +25,16 @@ pub(crate) struct Plan {
     pub(crate) salt: u64,
     /// The wanted part, within the value.
     pub(crate) range: Range<usize>,
+    /// The table of this very record, if it is remembered: then what lies before the value is not read.
+    pub(crate) table: Option<Table>,
+}
+
+/// What was read, and verified.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) bytes: Bytes,
+    /// The table that it was verified by, where that was read for a part of the value.
+    pub(crate) table: Option<Table>,
 }
 
 /// Why there is nothing to hand out.
@@ -51,10 +62,15 @@ impl From<io::Error> for Miss {
 }
 
 impl Plan {
+    /// A plan to read all of a record, what lies before its value included.
+    pub(crate) fn whole(key: &Key, entry: &Entry, salt: u64) -> Plan {
+        Plan { key: *key, entry: *entry, salt, range: 0..entry.length as usize, table: None }
+    }
+
     /// How many bytes have to be read.
     pub(crate) fn bytes(&self) -> usize {
-        let (chunks, head) = (self.chunks(), format::value_offset(self.entry.length));
-        head + chunks.end - chunks.start
+        let head = if self.table.is_some() { 0 } else { format::value_offset(self.entry.length) };
+        head + self.chunks().len()
     }
 
     /// The wanted part, widened to whole checksummed chunks.
@@ -68,7 +84,7 @@ impl Plan {
     }
 
     /// Reads from memory only: the page cache, or a file system that lives there.
-    pub(crate) fn try_read(&self, file: &dyn DiskFile) -> Result<Bytes, Miss> {
+    pub(crate) fn try_read(&self, file: &dyn DiskFile) -> Result<Part, Miss> {
         match self.read_with(|buffer, offset| file.read_cached_at(buffer, offset)) {
             // Once more, by a thread that can wait for the disk to try harder.
             Err(Miss::Unreadable) => Err(Miss::WouldBlock),
@@ -77,7 +93,7 @@ impl Plan {
     }
 
     /// Reads, and waits for the disk; twice, if the disk fails at first.
-    pub(crate) fn read(&self, file: &dyn DiskFile) -> Result<Bytes, Miss> {
+    pub(crate) fn read(&self, file: &dyn DiskFile) -> Result<Part, Miss> {
         let read = || self.read_with(|buffer, offset| file.read_at(buffer, offset));
         match read() {
             Err(Miss::Unreadable) => read(),
@@ -85,26 +101,39 @@ impl Plan {
         }
     }
 
-    fn read_with(&self, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> Result<Bytes, Miss> {
+    fn read_with(&self, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> Result<Part, Miss> {
         let Entry { offset, length, .. } = self.entry;
         let head_bytes = format::value_offset(length);
         let chunks = self.chunks();
+        let body_at = u64::from(offset) + (head_bytes + chunks.start) as u64;
+        let within = self.range.start - chunks.start..self.range.end - chunks.start;
+        if let Some(table) = &self.table {
+            let mut body = vec![0; chunks.len()];
+            read(&mut body, body_at)?;
+            return match table.verifies(chunks.start / CHUNK_BYTES, &body) {
+                true => Ok(Part { bytes: Bytes::from(body).slice(within), table: None }),
+                false => Err(Miss::Damaged),
+            };
+        }
+        let is_part = chunks.len() < length as usize;
+        let verified = |head: &[u8]| is_part.then(|| Table::of_verified(&head[RECORD_HEADER_BYTES..]));
         if chunks.start == 0 {
             let mut buffer = vec![0; self.bytes()];
             read(&mut buffer, u64::from(offset))?;
             let (head, body) = buffer.split_at(head_bytes);
             self.verify(head, chunks, body)?;
+            let table = verified(head);
             let start = head_bytes + self.range.start;
-            return Ok(Bytes::from(buffer).slice(start..start + self.range.len()));
+            let bytes = Bytes::from(buffer).slice(start..start + self.range.len());
+            return Ok(Part { bytes, table });
         }
         // Apart: whoever keeps a small part should not keep the table with it.
         let mut head: SmallVec<[u8; HEAD_BYTES_USUAL]> = smallvec![0; head_bytes];
         read(&mut head, u64::from(offset))?;
         let mut body = vec![0; chunks.len()];
-        read(&mut body, u64::from(offset) + (head_bytes + chunks.start) as u64)?;
-        let start = self.range.start - chunks.start;
+        read(&mut body, body_at)?;
         self.verify(&head, chunks, &body)?;
-        Ok(Bytes::from(body).slice(start..start + self.range.len()))
+        Ok(Part { bytes: Bytes::from(body).slice(within), table: verified(&head) })
     }
 
     /// Checks that `body` is what lies in the bytes `chunks` of the value, and `head` what lies before the value.

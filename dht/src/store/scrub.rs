@@ -83,9 +83,8 @@ impl Log {
             let bad = batch.into_iter().filter_map(|(key, entry)| {
                 let open = || directory.open_segment(entry.segment, Opening::Read);
                 let file = files.entry(entry.segment).or_insert_with(open);
-                let plan = Plan { key, entry, salt, range: 0..entry.length as usize };
                 // A segment that is gone meanwhile was compacted.
-                let miss = plan.read(&**file.as_ref().ok()?).err()?;
+                let miss = Plan::whole(&key, &entry, salt).read(&**file.as_ref().ok()?).err()?;
                 matches!(miss, Miss::Damaged | Miss::Unreadable).then_some((key, entry, miss))
             });
             bad.collect()
