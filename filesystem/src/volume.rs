@@ -59,6 +59,7 @@ mod orphans;
 mod passed;
 mod race;
 mod rebase;
+mod recent;
 mod reclaim;
 mod replay;
 mod room;

@@ -20,6 +20,7 @@ use super::cause::Cause;
 use super::doubt::Doubt;
 use super::durability::Durability;
 use super::passed::Passed;
+use super::recent::RecentRecords;
 use super::values::decode_value;
 use crate::access::Charter;
 use crate::cache::{Cache, NumberMap};
@@ -166,6 +167,7 @@ pub(crate) struct State {
     /// Counts changes.
     edits: u64,
     passed: Passed,
+    recent: RecentRecords,
     /// The number of the next inode that is made.
     pub(crate) next_inode: u64,
     /// It was told that another has the number of one.
@@ -206,6 +208,7 @@ impl State {
             attempt: None,
             edits: 0,
             passed: Passed::default(),
+            recent: RecentRecords::default(),
             next_inode: random_start(),
             is_number_told: Cell::new(false),
             device,
@@ -295,9 +298,18 @@ impl State {
 
     /// Returns what `key` is in the tree at `tree`.
     pub(crate) fn get_in(&mut self, tree: &Pointer, key: &Key) -> Step<Option<Change>> {
+        if let Key::Inode(inode) = key
+            && let Some(record) = self.recent.get(tree, *inode)
+        {
+            return Ok(Some(Change::Inode(record.clone())));
+        }
         let cache = &mut self.cache;
         let found = cursor::get(tree, &key.encode(), |pointer| cache.node(pointer))?;
-        found.map(|found| decode_value(key, &found)).transpose()
+        let value = found.map(|found| decode_value(key, &found)).transpose()?;
+        if let (Key::Inode(inode), Some(Change::Inode(record))) = (key, &value) {
+            self.recent.remember(tree, *inode, record);
+        }
+        Ok(value)
     }
 
     /// Returns the first key in `from..end` that is not removed, with its value.
