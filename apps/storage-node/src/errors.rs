@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use filesystem::calendar::Civil;
 use filesystem::mount::MountError;
@@ -160,9 +161,14 @@ pub(crate) enum Failure {
     /// Something cannot be pinned, or was not.
     #[error("{reason}")]
     Pin { reason: String },
-    /// A node that was named is none of the network's.
-    #[error("{name:?} is no node of this network")]
+    /// A node that was named is none that is known here.
+    #[error("no node of this network is known here as {name:?}")]
     NoSuchNode { name: String },
+    /// Nobody has met a node that was named, which says nothing about whether there is one.
+    #[error(
+        "no node whose id begins with {name} was met within {within:?}: it is not reached, or there is none"
+    )]
+    NotMet { name: String, within: Duration },
     /// Other nodes can't be had to keep the volume's root.
     #[error("the drive's root stays with {keepers}: {reason}")]
     NotMoved { keepers: String, reason: String },
@@ -347,6 +353,9 @@ impl Failure {
             Failure::NotKnown { .. } => {
                 "start it again as before: that start puts in what its journal has; then look at what was written last"
                     .into()
+            }
+            Failure::NotMet { .. } => {
+                "give it longer with --seconds; where it runs, `status` and `netcheck` say whether it is up and what reaches it".into()
             }
             Failure::NoSuchNode { .. } => "`node list` shows their numbers and ids".into(),
             Failure::NotMoved { .. } => {

@@ -103,7 +103,7 @@ struct NodeCheck {
 ///
 /// # Errors
 /// Those of the settings' files, or `Failure::NoNode` if no node can be reached, or not the one that is asked for;
-/// `Failure::CutShort` at Ctrl-C.
+/// `Failure::NotMet` if that was not even heard of; `Failure::CutShort` at Ctrl-C.
 pub(crate) fn netcheck(options: &Netcheck) -> Result<(), Failure> {
     let settings = client::settings(&options.client)?;
     let limit = Duration::from_secs(options.seconds.into());
@@ -144,9 +144,14 @@ fn ask(
                 match nodes.named(&ids, name) {
                     // It may be met over a relay only, or have just come.
                     Err(_) if reactor::now() < began + limit => reactor::sleep(LOOK_EVERY),
+                    // Whom nobody has met in time may be a node all the same.
+                    Err(_) if name.len() >= ID_DIGITS_MIN => {
+                        return Err(Failure::NotMet { name: name.into(), within: limit });
+                    }
                     named => break named?,
                 }
                 contacts = all_of(overlay, &nodes);
+                contacts.extend(sought(overlay, name, &contacts));
             };
             contacts.retain(|contact| contact.id == wanted);
         }
@@ -204,6 +209,14 @@ fn all_of(overlay: &Node, nodes: &Nodes) -> Vec<Contact> {
     let unmet: Vec<Contact> = nodes.present().filter(|node| !is_met(node)).map(Listed::contact).collect();
     contacts.extend(unmet);
     contacts
+}
+
+/// The node of that id, where the lookup of our own neighbours does not come to it: in a large network, or over relays of its own.
+fn sought(overlay: &Node, id: &str, met: &[Contact]) -> Option<Contact> {
+    let id: NodeId = id.to_lowercase().parse().ok()?;
+    let is_unknown = met.iter().all(|contact| contact.id != id);
+    let found = is_unknown.then(|| overlay.lookup(&id, 1).closest)?;
+    found.into_iter().find(|contact| contact.id == id)
 }
 
 /// The nodes that relay.
