@@ -283,7 +283,8 @@ impl Volume {
             durability::Durability::new(journal.is_some(), options.write_back && journal.is_some());
         let (session, device): ([u8; 8], u64) = (random_bytes(), options.device);
         let label = Label::new(format!("{} {}", options.author, options.place).trim_end());
-        let lease = lease::Lease::new(session, device, journal.is_some(), label);
+        let member = options.member.as_ref().map_or([0; 32], |member| *member.as_bytes());
+        let lease = lease::Lease::new(session, device, journal.is_some(), (label, member));
         let mut state = State::new(options.cache_bytes, charter, options.device, durability);
         state.tree = tree;
         state.read_only = options.read_only;

@@ -168,7 +168,7 @@ impl Story {
         let (store, keys) = (self.cloud.reach(3), self.keys.clone());
         let helper = Volume::open(store, keys, options(3, LARGE)).expect("it opens");
         assert_eq!(helper.count_out(silent), Ok(Vec::new()), "nobody answers");
-        helper.forget_sessions(silent).expect("they are forgotten");
+        helper.forget_sessions(silent, &[]).expect("they are forgotten");
         helper.close().stored().expect("nothing is left");
     }
 

@@ -496,7 +496,11 @@ Examples:
 What is removed from the drive, or written over, stays on the nodes until `gc` deletes it. It lists what they hold, asks every
 mount of the drive to publish all that it has, marks what the newest root and the snapshots reach, and has the rest deleted. A
 mount that is asleep or was killed may come back for something older: then nothing is deleted, and it says which one. Wake
-it, or start it again where its journal is; if it never comes back, `--forget` it.
+it, or start it again where its journal is; if it never comes back, `--forget` it. One of a member who was removed, or may only
+read now, is not waited for.
+
+Each space of the drive that this home has shared is gone through for itself, and what has to wait in one holds up no other. Only the
+home that made the network runs it, for its spaces too, whoever else may write there: nodes delete at the word of its user's key.
 
 Some cannot be asked: mounts that may not write; machines on which the drive was ended in order and is started again while the
 nodes are away; and mounts that were forgotten and live. For them the nodes keep what is deleted for the time of grace. Those that

@@ -391,15 +391,14 @@ impl Client {
         space_store(self.overlay.clone(), None, network, &self.user, genesis)
     }
 
-    /// Whoever may say what becomes of the volume's blocks.
+    /// Whoever may say what becomes of the blocks of the volume with that salt, the drive's or one of its spaces'.
     ///
     /// # Errors
-    /// `Failure::Volume` if this user does not own the volume.
-    pub(crate) fn speaker(&self) -> Result<Speaker<'_>, Failure> {
+    /// `Failure::Volume` if this user does not own the drive.
+    pub(crate) fn speaker(&self, salt: [u8; 32]) -> Result<Speaker<'_>, Failure> {
         volume::refuse_unless_owner(&self.network, &self.user)?;
         let identity: &Identity = &self.user.identity;
-        let (owner, salt) = (identity.public_key(), self.network.volume_salt.0);
-        Ok(Speaker { identity, owner, salt, grant: None })
+        Ok(Speaker { identity, owner: identity.public_key(), salt, grant: None })
     }
 
     /// Closes its connections.

@@ -320,8 +320,9 @@ fn put_back(
     options.author = author::author();
     let view = Volume::as_of(Rc::new(sharer.store.clone()), keys.clone(), &options, root)
         .map_err(|errno| Failure::Past { reason: format!("its tree cannot be read: {errno}") })?;
-    let roots = Roots::of(root);
-    let missing = gc::take_back(client, &view, &roots, bar)?;
+    let (roots, salt) = (Roots::of(root), sharer.network.volume_salt.0);
+    let take_back = || gc::take_back(sharer.store, client.speaker(salt)?, &view, &roots, bar);
+    let missing = take_back()?;
     if !missing.is_empty() {
         return Err(Failure::Past {
             reason: format!(
@@ -334,7 +335,7 @@ fn put_back(
     keep()?;
     let taken_off = sharer.put_back(root, &sharer.home.revocations(sharer.network)?)?;
     bar.set_message("looking once more for what it needs");
-    Ok((taken_off, gc::take_back(client, &view, &roots, bar)?))
+    Ok((taken_off, take_back()?))
 }
 
 #[cfg(test)]

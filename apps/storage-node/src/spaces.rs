@@ -231,7 +231,7 @@ impl Spaces {
             cache: None,
             is_removed: self.state.is_removed.get(),
         };
-        let mut options = opening.options(may_write || may_become_writer);
+        let mut options = opening.options(&self.user, may_write || may_become_writer);
         options.list_of = Some(link.owner());
         (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
         let keys = VolumeKeys { register, secret, readers: Vec::new() };
@@ -366,6 +366,45 @@ fn read_space_file(file: &Path) -> Result<(SpaceLink, String), Failure> {
     let SpaceFile { genesis, name } = files::load(file)?;
     let genesis = Signed::<Genesis>::from_bytes(&genesis.0).map_err(|error| Failure::damaged(file, error))?;
     Ok((SpaceLink::new(genesis), name))
+}
+
+/// Opens a space of this user's own, by what made it; `None` if its making was cut short, and it has no root. What is returned beside
+/// it is to be dropped after the volume is closed: it keeps what was seen of it.
+///
+/// # Errors
+/// `Failure::Space`, `Failure::Volume`, or those of what was seen.
+///
+/// # Suspends
+/// Until its root is known.
+pub(crate) fn open_own(
+    store: &dht::Client<Rc<Node>>,
+    genesis: &Signed<Genesis>,
+    path: &str,
+    user: &Member,
+    opening: &Opening<'_>,
+) -> Result<Option<(Rc<Volume>, Option<Seen>)>, Failure> {
+    let failed = |reason: String| Failure::Space {
+        reason: format!("the space {} cannot be opened: {reason}", printable(path)),
+        advice: "`status` shows which nodes answer, `access DIR` who may do what in it",
+    };
+    let membership = membership(genesis, opening.seen_directory)?;
+    let register = store.open_register(membership).map_err(|error| failed(error.to_string()))?;
+    let recall = |directory| Seen::recall(store, register, directory, opening.accept_rollback, None);
+    let seen = opening.seen_directory.map(recall).transpose()?;
+    if store.read(&register).map_err(|error| failed(error.to_string()))?.is_none() {
+        return Ok(None);
+    }
+    let mut options = opening.options(user, true);
+    (options.cache_bytes, options.dirty_bytes_max) = (MEMORY_BYTES, MEMORY_BYTES);
+    let keys = VolumeKeys { register, secret: user.identity.sealing_key(), readers: Vec::new() };
+    let blocks: Rc<dyn BlockStore> = Rc::new(store.clone());
+    let blocks = opening.cache.map_or(blocks.clone(), |cache| cache.before_blocks(blocks));
+    let volume = Volume::open(blocks, keys, options).map_err(|error| failed(error.to_string()))?;
+    if let Some(Err(failure)) = seen.as_ref().map(Seen::remember_keepers) {
+        let _ = volume.close();
+        return Err(failure);
+    }
+    Ok(Some((volume, seen)))
 }
 
 /// Who keeps a space's root: those whom the genesis record names, or, if this machine has seen that since, whoever was put in

@@ -224,9 +224,10 @@ pub(crate) struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// How a volume is opened that this user may write to, or only read.
-    pub(crate) fn options(&self, may_write: bool) -> Options {
+    /// How a volume is opened that `user` may write to, or only read.
+    pub(crate) fn options(&self, user: &Member, may_write: bool) -> Options {
         let mut options = Options::default();
+        options.member = Some(user.identity.public_key());
         options.author = author::author();
         options.place = match self.keep {
             Keep::Rest | Keep::WriteBack => {
@@ -290,7 +291,7 @@ pub(crate) fn open(
         }
         None => Rc::new(client.clone()),
     };
-    let options = opening.options(user.passport.rights().write);
+    let options = opening.options(user, user.passport.rights().write);
     let volume = Volume::open(store, keys, options).map_err(|error| not_open(error, &keepers))?;
     if let Some(seen) = &seen
         && let Err(failure) = seen.remember_keepers()

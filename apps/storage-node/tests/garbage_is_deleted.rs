@@ -7,73 +7,19 @@
 
 mod common;
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::garbage::{FILE_BYTES, SmallDisk, content, gc, write};
 use common::running::{Running, signal};
-use common::{PROGRAM, Place, eventually, fuse_is_usable, loud, storage_node, text};
-use rustix::mount::{MountFlags, UnmountFlags};
+use common::{PROGRAM, Place, eventually, fuse_is_usable, storage_node, text};
 use rustix::process::Signal;
 
 const DISK_BYTES: u64 = 192 << 20;
-const FILE_BYTES: usize = 3 << 20;
 const SOON: Duration = Duration::from_secs(120);
-
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: PathBuf) -> Option<SmallDisk> {
-        fs::create_dir(&path).unwrap();
-        let options = CString::new(format!("size={DISK_BYTES}")).unwrap();
-        match rustix::mount::mount("tmpfs", &path, "tmpfs", MountFlags::empty(), Some(&*options)) {
-            Ok(()) => Some(SmallDisk(path)),
-            Err(error) => {
-                loud(&format!("SKIPPED: a disk of its own needs root, to mount a small tmpfs ({error})"));
-                None
-            }
-        }
-    }
-
-    fn used_bytes(&self) -> u64 {
-        let state = rustix::fs::statvfs(&self.0).unwrap();
-        (state.f_blocks - state.f_bfree) * state.f_frsize
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-    }
-}
-
-fn content(seed: u64) -> Vec<u8> {
-    let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).take(FILE_BYTES / 8).flatten().collect()
-}
-
-fn write(path: PathBuf, seed: u64) {
-    let mut file = File::create(path).unwrap();
-    file.write_all(&content(seed)).unwrap();
-    file.sync_all().unwrap();
-}
-
-/// Runs `gc` without grace; whether it succeeded, and what it said.
-fn gc(home: &Path, more: &[&str]) -> (bool, String) {
-    let output = storage_node(&[&["gc", "--home", text(home), "--grace", "0s"], more].concat());
-    let said =
-        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
-    (output.status.success(), said)
-}
 
 /// `gc` must delete nothing, and name who may need it; returns the session that it names.
 fn refused(home: &Path, why: &str) -> String {
@@ -91,8 +37,8 @@ fn the_disk_is_given_back_and_nobody_misses_anything() {
         return;
     }
     let place = Place::new("garbage_is_deleted");
-    let Some(disk) = SmallDisk::mount(place.join("disk")) else { return };
-    let (home, a, b) = (disk.0.join("home"), place.join("a"), place.join("b"));
+    let Some(disk) = SmallDisk::mount(place.join("disk"), DISK_BYTES) else { return };
+    let (home, a, b) = (disk.path().join("home"), place.join("a"), place.join("b"));
     let cache = place.join("cache");
     // Without the retention that is usual, since the space is to be there at once.
     let founding = ["up", "--retention", "0s", "--home", text(&home), text(&a)];

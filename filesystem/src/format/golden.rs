@@ -39,7 +39,7 @@ const SNAPSHOT: &str = "\
     07070707070f0000000000000000f1536500000000050000000106617574686f72066265666f7265";
 const SESSION: &str = "\
     01887766554433221100f15365000000000200000000000000030000000000000002000000000000000e00000000000000 \
-    010000000000000008616e6e406465736b";
+    010000000000000008616e6e406465736b0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
 /// Of an inode, an attribute, a name, an extent, a writer, an orphan, a truncation, an object, a snapshot, a
 /// session.
 const KEYS: [&str; 10] = [
@@ -206,6 +206,7 @@ fn records_are_as_they_were() {
         cleared: 14,
         has_journal: true,
         label: Label::new("ann@desk"),
+        member: [15; 32],
     };
     let bytes = encoded(|out| session.encode(out));
     is_golden(SESSION, &bytes);

@@ -60,7 +60,13 @@ pub struct SessionRecord {
     pub has_journal: bool,
     /// What people know it by.
     pub label: Label,
+    /// The public key of the user whose mount it is, or zeros where that is not said: by it a collector knows those who may not
+    /// write any more. It says so itself, and whoever can write a false one can take the record away.
+    pub member: [u8; MEMBER_SIZE],
 }
+
+/// A public key's.
+const MEMBER_SIZE: usize = 32;
 
 /// Whose mount a session is, and where, for people to read: nothing is granted to it, and nothing looked up by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,6 +179,7 @@ impl SessionRecord {
         let label = self.label.bytes();
         out.push(label.len() as u8);
         out.extend_from_slice(label);
+        out.extend_from_slice(&self.member);
     }
 
     /// Reads a record.
@@ -180,10 +187,12 @@ impl SessionRecord {
         const NUMBERS: usize = 7;
         let [device, since, state, asks, heard, cleared, journal] = numbers::<NUMBERS>(bytes)?;
         let mut label = Label::default();
-        let text = bytes.get(1 + 8 * NUMBERS..).and_then(|rest| rest.get(1..1 + usize::from(*rest.first()?)));
-        for (to, from) in label.0.iter_mut().zip(text.unwrap_or_default()) {
+        let rest = bytes.get(1 + 8 * NUMBERS..).unwrap_or_default();
+        let size = rest.first().map_or(0, |size| usize::from(*size));
+        for (to, from) in label.0.iter_mut().zip(rest.get(1..1 + size).unwrap_or_default()) {
             *to = *from;
         }
+        let member = rest.get(1 + size..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
         let state = match state {
             1 => SessionState::Shared,
             3 => SessionState::Lost,
@@ -191,7 +200,7 @@ impl SessionRecord {
             _ => SessionState::Alone,
         };
         let (since_seconds, has_journal) = (since as i64, journal != 0);
-        Some(SessionRecord { device, since_seconds, state, asks, heard, cleared, has_journal, label })
+        Some(SessionRecord { device, since_seconds, state, asks, heard, cleared, has_journal, label, member })
     }
 }
 
@@ -237,6 +246,7 @@ mod tests {
             cleared: 14,
             has_journal: true,
             label: Label::new("ann@desk /home/ann/drive"),
+            member: [15; 32],
         };
         let orphan = Orphan { device: 5, since_seconds: 6, lease_seconds: -7 };
         let truncation = Truncation { from: 8, to: 9 };
@@ -245,7 +255,7 @@ mod tests {
         orphan.encode(&mut bytes[1]);
         truncation.encode(&mut bytes[2]);
         session.encode(&mut bytes[3]);
-        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 82]);
+        assert_eq!(bytes.each_ref().map(Vec::len), [25, 25, 17, 114]);
         for tail in [&b""[..], b"later"] {
             bytes.iter_mut().for_each(|bytes| bytes.extend_from_slice(tail));
             assert_eq!(WriterRecord::decode(&bytes[0]), Some(writer));

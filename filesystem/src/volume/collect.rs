@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dht::{Address, ReadError, SwapError};
-use reactor::crypto::random_bytes;
+use reactor::crypto::{PublicKey, random_bytes};
 
 use super::Volume;
 use super::fetch::CachedNodes;
@@ -125,6 +125,10 @@ pub struct Waiting {
     pub has_journal: bool,
     /// What people know it by.
     pub label: Label,
+    /// The user whose mount it is, if it says so.
+    pub member: Option<PublicKey>,
+    /// All that it says.
+    record: SessionRecord,
 }
 
 /// Whether everybody has cleared the way.
@@ -288,6 +292,22 @@ impl Volume {
         clear.map(Standing::Clear).or_else(|| waits.into_inner()).ok_or(CollectError::Replaced)
     }
 
+    /// The numbers of all sessions that the newest root knows of, the lost ones too.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectError`].
+    ///
+    /// # Suspends
+    ///
+    /// While the newest root is read, and who is in its tree.
+    pub fn session_numbers(&self) -> Result<Vec<u64>, CollectError> {
+        let (root, _) = self.newest_root()?;
+        let sessions = self.sessions_in(root.tree);
+        let sessions = sessions.map_err(|errno| CollectError::Tree(Unreached::Node(errno)))?;
+        Ok(sessions.into_keys().collect())
+    }
+
     /// The sessions in `tree` that have not cleared the way for what began with `version`.
     fn waiting(&self, tree: Option<Pointer>, version: u64) -> Result<Vec<Waiting>, CollectError> {
         let unread = |errno| CollectError::Tree(Unreached::Node(errno));
@@ -301,6 +321,8 @@ impl Volume {
                 is_lost: record.state == SessionState::Lost,
                 has_journal: record.has_journal,
                 label: record.label,
+                member: (record.member != [0; 32]).then(|| PublicKey::from_bytes(record.member)),
+                record,
             })
         };
         let waiting = sessions.into_iter().filter(|(_, record)| record.cleared < version);
@@ -340,7 +362,9 @@ impl Volume {
         Ok(self.lease.session.borrow().present_of(sessions))
     }
 
-    /// Takes those of `sessions` that are lost out of the tree, for they never come back. What they have not published is lost.
+    /// Takes those of `sessions` that are lost out of the tree, for they never come back, and those that are `shut_out`, whose users
+    /// may not write any more, whether or not they are lost, unless they have said something else since. What they have not
+    /// published is lost.
     ///
     /// # Errors
     ///
@@ -349,8 +373,12 @@ impl Volume {
     /// # Suspends
     ///
     /// Until it is.
-    pub fn forget_sessions(&self, sessions: &[u64]) -> Result<(), Errno> {
-        self.lease.session.borrow_mut().forget(sessions);
+    pub fn forget_sessions(&self, sessions: &[u64], shut_out: &[Waiting]) -> Result<(), Errno> {
+        {
+            let mut session = self.lease.session.borrow_mut();
+            session.forget(sessions);
+            session.shut_out(shut_out.iter().map(|waiting| (waiting.session, waiting.record)).collect());
+        }
         self.until_sessions(self.options.sync_patience, || self.lease.session.borrow().has_forgotten())
     }
 

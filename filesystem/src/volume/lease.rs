@@ -58,9 +58,9 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(id: [u8; 8], device: u64, has_journal: bool, label: Label) -> Lease {
+    pub(super) fn new(id: [u8; 8], device: u64, has_journal: bool, whose: (Label, [u8; 32])) -> Lease {
         Lease {
-            session: RefCell::new(Session::new(id, device, Time::now().seconds, has_journal, label)),
+            session: RefCell::new(Session::new(id, device, Time::now().seconds, has_journal, whose)),
             changed: Signal::new(),
             is_noted: Cell::new(false),
             was_waited_for: Cell::new(false),

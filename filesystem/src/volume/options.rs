@@ -18,6 +18,8 @@ pub struct Options {
     pub author: String,
     /// Which of the author's mounts it is, for people who wait for it.
     pub place: String,
+    /// Whose mount it is: once this user may not write any more, whoever collects garbage does not wait for it.
+    pub member: Option<PublicKey>,
     /// A random number that stays with this machine's home: its crashed mounts' open files are cleaned up by it.
     pub device: u64,
     /// Decrypted nodes and frames kept in memory.
@@ -55,6 +57,7 @@ impl Default for Options {
         Options {
             author: "unknown".into(),
             place: String::new(),
+            member: None,
             device: 0,
             cache_bytes: 128 << 20,
             dirty_bytes_max: 128 << 20,

@@ -19,7 +19,8 @@
 //! the above, and stays until it is back, or a mount that has its journal has published what is in that, or its owner says
 //! that it never comes back. One that has no journal has nothing that could come back: its record goes. And a session says
 //! which collection of garbage it has cleared the way for: a collector waits for all of them, the lost ones too (see
-//! `docs/collection.md`; who finds that his record is gone goes by [`super::doubt`]).
+//! `docs/collection.md`; who finds that his record is gone goes by [`super::doubt`]). Only of a user who may not write any more
+//! it waits for none: such a record goes at once, whatever it says, for nobody takes anything from him who could rely on it.
 //!
 //! Clocks need not agree on the time, only run alike: within [`MARGIN`] over [`LEASE`]. Times here include those in which
 //! the machine slept; they cannot include those in which it was paused from outside, as a virtual machine is for a snapshot
@@ -33,7 +34,7 @@ mod changes;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use changes::is_lost;
+use changes::{is_lost, is_same_but_lost};
 
 use crate::format::{Label, SessionRecord, SessionState};
 
@@ -111,6 +112,7 @@ pub(crate) struct Session {
     device: u64,
     since_seconds: i64,
     label: Label,
+    member: [u8; 32],
     phase: Phase,
     /// The sessions in the tree that we stand on.
     present: Present,
@@ -138,6 +140,8 @@ pub(crate) struct Session {
     doubted: Vec<u64>,
     /// Sessions that never come back, somebody says.
     forgotten: Vec<u64>,
+    /// Sessions of users from whom the nodes take nothing any more, somebody says, as they were when that was seen.
+    shut_out: Present,
 }
 
 impl Session {
@@ -147,13 +151,14 @@ impl Session {
         device: u64,
         since_seconds: i64,
         has_journal: bool,
-        label: Label,
+        (label, member): (Label, [u8; 32]),
     ) -> Session {
         Session {
             id: u64::from_le_bytes(id),
             device,
             since_seconds,
             label,
+            member,
             phase: Phase::Silent,
             present: Present::new(),
             lost: Present::new(),
@@ -168,6 +173,7 @@ impl Session {
             has_journal,
             doubted: Vec::new(),
             forgotten: Vec::new(),
+            shut_out: Present::new(),
         }
     }
 
@@ -210,9 +216,24 @@ impl Session {
         self.forgotten.extend_from_slice(sessions);
     }
 
-    /// Whether the tree has none of those that never come back.
+    /// The nodes take nothing any more from the users of these, somebody says: so they rely on nothing, and these records are to be
+    /// taken out of the tree. One that says something else by then is another's word: its user may write again.
+    pub(crate) fn shut_out(&mut self, sessions: Present) {
+        self.shut_out.extend(sessions);
+    }
+
+    /// Whether the tree has none of those that are to be taken out.
     pub(crate) fn has_forgotten(&self) -> bool {
-        !self.lost.keys().any(|id| self.forgotten.contains(id))
+        self.to_forget().next().is_none()
+    }
+
+    fn to_forget(&self) -> impl Iterator<Item = u64> {
+        let lost = self.lost.keys().filter(|id| self.forgotten.contains(id));
+        let known = self.others().chain(self.lost.iter().map(|(id, record)| (*id, record)));
+        let is_shut_out = |(id, record): &(u64, &SessionRecord)| {
+            *id != self.id && self.shut_out.get(id).is_some_and(|seen| is_same_but_lost(seen, record))
+        };
+        lost.copied().chain(known.filter(is_shut_out).map(|(id, _)| id))
     }
 
     /// Those in the tree that are over for certain, oldest first.

@@ -5,25 +5,29 @@
 //!
 //! - A command that was killed has no journal, so that nothing of it can come back: if it does not answer when it is asked it is
 //!   struck out, and that is that.
+//! - A mount of a user who may not write any more, by the nodes' own list, publishes nothing, so that it is not waited for: neither
+//!   is what its journal has, which nobody but that user can open. It is struck out as if its owner had said that it never comes back.
+//!   Should he be let in again, it finds out as one that was forgotten.
 //! - A mount with a journal is done without only if its owner says that it never comes back. It is asked first, and must have
 //!   published nothing for a while: one that is at work must not be forgotten by mistake. Should it live all the same, it finds
 //!   out, and stores anew what it has (`filesystem/src/volume/doubt.rs`).
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use filesystem::Errno;
 use filesystem::calendar::Civil;
 use filesystem::volume::{CollectError, Fence, Roots, Standing, Volume, Waiting};
 use indicatif::ProgressBar;
+use reactor::crypto::PublicKey;
 
-use super::{Session, Span, Unknown};
+use super::sweep::Unknown;
+use super::targets::Target;
+use super::{Place, Session, Span};
 use crate::cli::Gc;
-use crate::client::Client;
 use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
-use crate::volume::{Keep, Opening};
+use crate::volume;
 
 /// For how long mounts are waited for that give no sign of life: they look each second, and nod every 15 s while they store.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -31,6 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// For how long a mount must have published nothing before it is forgotten: six times as long as it may take to store what one
 /// commit holds.
 const SILENT_FOR: Duration = Duration::from_secs(3600);
+
+/// How often the nodes are asked who may write, while mounts are waited for.
+const ASK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether they have.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -53,7 +60,7 @@ pub(super) enum Needed {
     )]
     Recent { silent_for: Span, of: Vec<Waiting> },
     #[error(
-        "no mount that the drive knows of has the number {0}: without `--forget`, `gc` tells those that it waits for"
+        "no mount that the drive knows of, or one of its spaces, has the number {0}: without `--forget`, `gc` tells those that it waits for"
     )]
     Unknown(Session),
     #[error("the drive does not forget them ({0})")]
@@ -78,26 +85,49 @@ fn lines(waiting: &[Waiting]) -> String {
 
 /// See the file's header.
 pub(super) struct Mounts<'a> {
-    client: &'a Client,
+    target: &'a Target<'a>,
+    place: &'a Place<'a>,
     volume: &'a Volume,
     options: &'a Gc,
     bar: &'a ProgressBar,
     forgotten: Cell<usize>,
+    /// Those that were taken out whose users may not write any more.
+    gone: RefCell<Vec<Waiting>>,
+    /// Who may write, as was asked then.
+    writers: RefCell<Option<(Instant, Vec<PublicKey>)>>,
 }
 
 impl<'a> Mounts<'a> {
     pub(super) fn new(
-        client: &'a Client,
+        target: &'a Target<'a>,
+        place: &'a Place<'a>,
         volume: &'a Volume,
         options: &'a Gc,
         bar: &'a ProgressBar,
     ) -> Mounts<'a> {
-        Mounts { client, volume, options, bar, forgotten: Cell::new(0) }
+        Mounts {
+            target,
+            place,
+            volume,
+            options,
+            bar,
+            forgotten: Cell::new(0),
+            gone: RefCell::default(),
+            writers: RefCell::default(),
+        }
     }
 
-    /// How many were forgotten.
-    pub(super) fn forgotten(&self) -> usize {
-        self.forgotten.get()
+    /// How many were forgotten, and what is said of those whose users may not write any more.
+    pub(super) fn forgotten(self) -> (usize, Vec<String>) {
+        let line = |waiting: &Waiting| {
+            format!(
+                "session {:016x}, {}, is not waited for: its user may not write there any more, so that what it has not stored \
+                 never comes",
+                waiting.session, waiting.label
+            )
+        };
+        let gone = self.gone.borrow().iter().map(line).collect();
+        (self.forgotten.get(), gone)
     }
 
     /// Waits until all have cleared the way, and the root says so; returns what is in use.
@@ -111,30 +141,19 @@ impl<'a> Mounts<'a> {
         let patience = self.options.patience.map_or(PATIENCE, |span| span.0);
         let mut signs = Signs { at: reactor::now(), version: 0, count: usize::MAX };
         let mut has_done_without = false;
-        let mut has_looked = false;
-        // At the first look, right after the mark, it waits for all that there are.
-        let mut check_named = |waiting: &[Waiting]| {
-            let is_there = |named: &Session| waiting.iter().any(|waiting| Session(waiting.session) == *named);
-            let unknown = self.options.forget.iter().find(|named| !has_looked && !is_there(named));
-            has_looked = true;
-            unknown.map_or(Ok(()), |unknown| Err(Needed::Unknown(*unknown)))
-        };
         loop {
             // Before the look: the last one comes after the whole patience.
             let was_late = reactor::now().saturating_duration_since(signs.at) > patience;
             match self.volume.look_at_collection(fence) {
-                Ok(Standing::Clear(roots)) => {
-                    check_named(&[])?;
-                    return Ok(roots);
-                }
+                Ok(Standing::Clear(roots)) => return self.are_gone_still().map(|()| roots),
                 Ok(Standing::Waits { waiting, version, is_heard }) => {
-                    check_named(&waiting)?;
                     signs.note(version, is_heard, waiting.len());
                     self.bar.set_message(format!("waiting for {} mounts", waiting.len()));
                     if was_late && has_done_without {
                         return Err(Needed::Waits(waiting).into());
                     }
-                    if was_late {
+                    // Those who can't answer are not given time for it.
+                    if was_late || !has_done_without && self.are_all_gone(&waiting) {
                         self.do_without(&waiting)?;
                         has_done_without = true;
                         continue;
@@ -150,13 +169,45 @@ impl<'a> Mounts<'a> {
         }
     }
 
+    /// Asks who may write.
+    fn ask_writers(&self) -> Result<Vec<PublicKey>, Needed> {
+        let writers = self.target.writers().map_err(Needed::NotForgotten)?;
+        self.writers.replace(Some((reactor::now(), writers.clone())));
+        Ok(writers)
+    }
+
+    fn are_all_gone(&self, waiting: &[Waiting]) -> bool {
+        let now = reactor::now();
+        let asked = self.writers.borrow().clone();
+        let asked = asked.filter(|(at, _)| now.saturating_duration_since(*at) < ASK_INTERVAL);
+        // Whether that can be known is seen when patience is over.
+        let writers = asked.map_or_else(|| self.ask_writers().ok(), |(_, writers)| Some(writers));
+        writers.is_some_and(|writers| waiting.iter().all(|waiting| is_gone(waiting, &writers)))
+    }
+
+    /// Looks whether all who were taken out may still not write, now that the root says that the collection was let through. What one
+    /// who was let in again meanwhile has stored and not published, he may find.
+    fn are_gone_still(&self) -> Result<(), Unknown> {
+        let gone = self.gone.borrow().clone();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let writers = self.ask_writers()?;
+        match gone.iter().all(|waiting| is_gone(waiting, &writers)) {
+            true => Ok(()),
+            false => Err(Unknown::LetInAgain),
+        }
+    }
+
     /// Has the drive do without these, if all of them are such as may be done without.
     fn do_without(&self, waiting: &[Waiting]) -> Result<(), Needed> {
         let of = |is: &dyn Fn(&Waiting) -> bool| -> Vec<Waiting> {
             waiting.iter().copied().filter(|waiting| is(waiting)).collect()
         };
+        let writers = self.ask_writers()?;
+        let is_gone = |waiting: &Waiting| is_gone(waiting, &writers);
         let is_named = |waiting: &Waiting| self.options.forget.contains(&Session(waiting.session));
-        let others = of(&|waiting| waiting.has_journal && !is_named(waiting));
+        let others = of(&|waiting| waiting.has_journal && !is_named(waiting) && !is_gone(waiting));
         if !others.is_empty() {
             return Err(Needed::Waits(others));
         }
@@ -164,45 +215,52 @@ impl<'a> Mounts<'a> {
         let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         let is_recent = |waiting: &Waiting| {
             let silent = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(waiting.heard_seconds);
-            waiting.has_journal && u64::try_from(silent).unwrap_or(0) < silent_for.0.as_secs()
+            waiting.has_journal
+                && !is_gone(waiting)
+                && u64::try_from(silent).unwrap_or(0) < silent_for.0.as_secs()
         };
         let recent = of(&is_recent);
         if !recent.is_empty() {
             return Err(Needed::Recent { silent_for, of: recent });
         }
         let numbers = |of: &[Waiting]| -> Vec<u64> { of.iter().map(|waiting| waiting.session).collect() };
-        let present = numbers(&of(&|waiting| !waiting.is_lost));
-        let forgotten = numbers(&of(&|waiting| waiting.has_journal));
-        let helper = self.helper().map_err(Needed::NotForgotten)?;
+        // Who is shut out could not answer.
+        let present = numbers(&of(&|waiting| !waiting.is_lost && !is_gone(waiting)));
+        let forgotten = numbers(&of(&|waiting| waiting.has_journal && !is_gone(waiting)));
+        let directory = ClientDirectory::scratch().map_err(Needed::NotForgotten)?;
+        let opened =
+            self.target.enter(&directory, self.place.seen_directory).map_err(Needed::NotForgotten)?;
+        let unread = || Needed::NotForgotten(volume::failed("the nodes have nothing of it".into()));
+        let (helper, seen) = opened.ok_or_else(unread)?;
         let failed = |errno: Errno| {
             Needed::NotForgotten(Failure::Garbage { reason: format!("the nodes do not take it: {errno}") })
         };
         let outcome = || {
-            let answered = helper.count_out(&present).map_err(failed)?;
-            if !answered.is_empty() {
-                return Err(Needed::Lives(of(&|waiting| answered.contains(&waiting.session))));
+            if !present.is_empty() {
+                let answered = helper.count_out(&present).map_err(failed)?;
+                if !answered.is_empty() {
+                    return Err(Needed::Lives(of(&|waiting| answered.contains(&waiting.session))));
+                }
             }
-            helper.forget_sessions(&forgotten).map_err(failed)
+            // Striking out takes a minute, in which somebody may be let in again.
+            let writers = self.ask_writers()?;
+            let gone = of(&|waiting| is_gone(waiting) && self::is_gone(waiting, &writers));
+            helper.forget_sessions(&forgotten, &gone).map_err(failed)?;
+            Ok(gone)
         };
         let outcome = outcome();
         // It has changed nothing but sessions.
         let _ = helper.close();
-        outcome.map(|()| self.forgotten.set(forgotten.len()))
+        drop(seen);
+        self.gone.borrow_mut().extend(outcome?);
+        self.forgotten.set(forgotten.len());
+        Ok(())
     }
+}
 
-    /// A session that says so in the drive's root.
-    fn helper(&self) -> Result<Rc<Volume>, Failure> {
-        let directory = ClientDirectory::scratch()?;
-        let opening = Opening {
-            directory: &directory,
-            seen_directory: None,
-            keep: Keep::Nothing,
-            accept_rollback: false,
-            is_removed: false,
-            cache: None,
-        };
-        Ok(self.client.open_volume(&opening)?.0)
-    }
+/// Whether its user may not write any more: nobody takes anything from it, nor what its journal has from anybody else.
+fn is_gone(waiting: &Waiting, writers: &[PublicKey]) -> bool {
+    waiting.member.is_some_and(|member| !writers.contains(&member))
 }
 
 /// The last sign of life of those that are waited for.

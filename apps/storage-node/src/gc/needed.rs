@@ -10,7 +10,7 @@ use dht::Address;
 use filesystem::volume::Roots;
 
 use super::marks::Marks;
-use super::{Sweep, Unknown};
+use super::sweep::{Sweep, Unknown};
 use crate::errors::Failure;
 
 /// With so many missing, something else is wrong than one collection; the next run goes on with the rest.

@@ -4,6 +4,7 @@
 //! files that both leave behind.
 #![allow(dead_code, unreachable_pub)] // Each story is a crate of its own and uses a part of this.
 
+pub mod garbage;
 pub mod history;
 pub mod keys;
 pub mod members;

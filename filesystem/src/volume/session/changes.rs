@@ -1,14 +1,19 @@
 //! What a commit makes of the sessions' records.
 //!
-//! A record goes to nothing in four cases only: its session leaves; it has no journal, and is struck out; a mount that has its
-//! journal publishes all that is in that; or it is lost, and somebody says that it never comes back. Whoever finds that his
-//! own has gone all the same goes by [`super::super::doubt`].
+//! A record goes to nothing in five cases only: its session leaves; it has no journal, and is struck out; a mount that has its
+//! journal publishes all that is in that; it is lost, and somebody says that it never comes back; or its user may not write any
+//! more, somebody says. Whoever finds that his own has gone all the same goes by [`super::super::doubt`].
 
 use super::{Changes, Intent, Session};
 use crate::format::{SessionRecord, SessionState};
 
 pub(super) fn is_lost(record: &SessionRecord) -> bool {
     record.state == SessionState::Lost
+}
+
+/// Whether `now` is what its session said when it was `seen`. That it is lost by now, others say.
+pub(super) fn is_same_but_lost(seen: &SessionRecord, now: &SessionRecord) -> bool {
+    now == seen || (is_lost(now) && *now == SessionRecord { state: SessionState::Lost, ..*seen })
 }
 
 /// What becomes of the record of one that gives no sign of life.
@@ -35,8 +40,7 @@ impl Session {
                         changes.insert(id, struck(other));
                     }
                 }
-                let forgotten = self.lost.keys().filter(|id| self.forgotten.contains(id));
-                changes.extend(forgotten.map(|id| (*id, None)));
+                changes.extend(self.to_forget().map(|id| (id, None)));
             }
             Intent::Strike(silent) => changes.extend(
                 (silent.iter())
@@ -62,6 +66,7 @@ impl Session {
             since_seconds: self.since_seconds,
             has_journal: self.has_journal,
             label: self.label,
+            member: self.member,
             ..SessionRecord::default()
         });
         let state = match intent {

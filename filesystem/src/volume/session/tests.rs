@@ -24,7 +24,7 @@ struct Mount {
 
 impl Mount {
     fn new(id: u64, device: u64, register: &Register, now: Instant) -> Mount {
-        let mut session = Session::new(id.to_le_bytes(), device, 0, true, Label::default());
+        let mut session = Session::new(id.to_le_bytes(), device, 0, true, (Label::default(), [0; 32]));
         session.announce(&[]);
         session.on_tree(register.present.clone(), now);
         Mount { session, version: register.version, look: None, commit: None }
@@ -344,6 +344,45 @@ fn one_that_never_comes_back_is_forgotten_once_it_is_lost() {
     assert!(newcomer.session.has_forgotten());
     assert_eq!(register.present[&2].cleared, 9);
     assert_eq!(newcomer.session.alone_for(now), Some(LEASE - MARGIN));
+}
+
+#[test]
+fn one_whose_user_may_not_write_any_more_goes_at_once_and_nobody_waits_out_its_lease() {
+    let (mut register, now) = (Register::default(), Instant::now());
+    let mut holder = Mount::new(1, 1, &register, now);
+    holder.settle(&mut register, now);
+    let mut newcomer = Mount::new(2, 2, &register, now);
+    newcomer.session.shut_out(register.present.clone());
+    assert!(!newcomer.session.has_forgotten());
+    newcomer.settle(&mut register, now);
+    assert!(newcomer.session.has_forgotten() && newcomer.session.is_settled(now));
+    assert_eq!(register.present.keys().collect::<Vec<_>>(), [&2], "its own stays");
+    // Should he be let in again, he finds out.
+    assert_eq!(holder.session.standing(&register.present), Standing::Absent);
+}
+
+#[test]
+fn one_that_says_something_since_it_was_seen_to_be_shut_out_stays() {
+    let (mut register, now) = (Register::default(), Instant::now());
+    let mut holder = Mount::new(1, 1, &register, now);
+    holder.settle(&mut register, now);
+    let seen = register.present.clone();
+    // Let in again meanwhile, he has cleared the way.
+    holder.session.on_collection(7);
+    holder.settle(&mut register, now);
+    assert_eq!(register.present[&1].cleared, 7);
+    let mut newcomer = Mount::new(2, 2, &register, now);
+    newcomer.session.shut_out(seen.clone());
+    assert!(newcomer.session.has_forgotten());
+    newcomer.settle(&mut register, now);
+    assert!(register.present.contains_key(&1));
+    // That somebody else struck it out is nothing that it said.
+    let lost = SessionRecord { state: SessionState::Lost, ..seen[&1] };
+    register.present.insert(1, lost);
+    let mut newcomer = Mount::new(3, 3, &register, now);
+    newcomer.session.shut_out(seen);
+    newcomer.settle(&mut register, now);
+    assert!(newcomer.session.has_forgotten() && !register.present.contains_key(&1));
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! One run of `gc` in one volume, in the order of `docs/collection.md`.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use dht::block::deletion::{Speaker, Verdict};
+use dht::collect::{Census, CensusError, Found};
+use dht::{Address, Client as Store};
+use filesystem::volume::{CollectError, Roots, Volume};
+use indicatif::ProgressBar;
+use overlay::Node;
+
+use super::Place;
+use super::marks::Marks;
+use super::mounts::{Mounts, Needed};
+use super::report::{Report, deleted};
+use super::targets::Target;
+use crate::cli::Gc;
+use crate::errors::Failure;
+
+/// By how much clocks may be apart. Nothing that is needed hangs on them: nodes whose clocks are further ahead refuse what is
+/// said now.
+const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(300);
+
+/// Blocks that the nodes are told of together.
+const TOLD_AT_ONCE: usize = 4096;
+
+/// Why it is not known what may be deleted, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unknown {
+    #[error(transparent)]
+    Unread(#[from] CollectError),
+    #[error(transparent)]
+    Unlisted(#[from] CensusError),
+    #[error(transparent)]
+    Needed(#[from] Needed),
+    #[error("somebody who might not write any more was let in again meanwhile: run it again")]
+    LetInAgain,
+    #[error(
+        "{0} blocks that the drive needs were listed by no node, and are now that they were taken back: they had been deleted, or \
+         were on their way from one node to another. Run it again, which deletes the rest; if it says this twice, please report it"
+    )]
+    WasDeleted(usize),
+}
+
+/// Takes back what was deleted of what `roots` reach, as long as a node has it. Returns what no node has that answers.
+///
+/// # Errors
+/// `Failure::Garbage` if that can't be told.
+///
+/// # Suspends
+/// While the nodes are asked, and the trees are walked.
+pub(crate) fn take_back(
+    store: &Store<Rc<Node>>,
+    speaker: Speaker<'_>,
+    volume: &Volume,
+    roots: &Roots,
+    bar: &ProgressBar,
+) -> Result<BTreeSet<Address>, Failure> {
+    let take_back = || -> Result<BTreeSet<Address>, Unknown> {
+        let sweep = Sweep::new(store, volume, speaker, 0, bar)?;
+        let mut before = usize::MAX;
+        loop {
+            let missing = sweep.look_for_needed(roots)?.1;
+            // Those that are left were asked for already.
+            if missing.is_empty() || missing.len() >= before {
+                return Ok(missing);
+            }
+            before = missing.len();
+            bar.set_message(format!("taking back {before} blocks"));
+            sweep.store.take_back(&sweep.census, &missing, &sweep.speaker)?;
+        }
+    };
+    take_back().map_err(|error| Failure::Garbage { reason: error.to_string() })
+}
+
+/// One run.
+pub(super) struct Sweep<'a> {
+    pub(super) store: &'a Store<Rc<Node>>,
+    pub(super) volume: &'a Volume,
+    speaker: Speaker<'a>,
+    pub(super) census: Census,
+    verdict: Verdict,
+    bar: &'a ProgressBar,
+}
+
+impl<'a> Sweep<'a> {
+    pub(super) fn new(
+        store: &'a Store<Rc<Node>>,
+        volume: &'a Volume,
+        speaker: Speaker<'a>,
+        retention_seconds: u32,
+        bar: &'a ProgressBar,
+    ) -> Result<Sweep<'a>, Unknown> {
+        let census = store.census(CLOCK_DIFFERENCE_MAX)?;
+        let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let verdict = Verdict::Delete { put_before_seconds: now.as_secs(), retention_seconds };
+        Ok(Sweep { store, volume, speaker, census, verdict, bar })
+    }
+
+    /// Counts what the newest root does not reach.
+    pub(super) fn survey(&self, report: &mut Report) -> Result<(), Unknown> {
+        let roots = self.volume.roots_in_use()?;
+        report.missing = self.look_for_needed(&roots)?.1;
+        self.each_slice(&roots, |first, marks| self.look_at(first, marks, &roots, None, report).map(drop))
+    }
+
+    /// Deletes what nobody needs.
+    pub(super) fn collect(
+        &self,
+        target: &Target<'_>,
+        place: &Place<'_>,
+        options: &Gc,
+        report: &mut Report,
+    ) -> Result<(), Unknown> {
+        // All that this root reaches was put before anything is listed.
+        let (listed, missing) = self.look_for_needed(&self.volume.roots_in_use()?)?;
+        if !missing.is_empty() {
+            let back = self.store.take_back(&self.census, &missing, &self.speaker)?;
+            report.missing = missing.difference(&back).copied().collect();
+            if !back.is_empty() {
+                return Err(Unknown::WasDeleted(back.len()));
+            }
+        }
+        let listed = match listed {
+            Some(listed) => listed,
+            // Too much for one set: what does not fit it stays.
+            None => {
+                let mut listed = Marks::new(0..256);
+                for first in 0..=u8::MAX {
+                    self.store.list_held(&self.census, first)?.keys().for_each(|address| listed.add(address));
+                }
+                listed.finish()
+            }
+        };
+        let fence = self.volume.begin_collection()?;
+        let mounts = Mounts::new(target, place, self.volume, options, self.bar);
+        let cleared = mounts.wait_for_all(&fence);
+        (report.forgotten, report.gone) = mounts.forgotten();
+        let roots = match cleared {
+            Ok(roots) => roots,
+            Err(error) => {
+                if let Err(error) = self.volume.end_collection(&fence) {
+                    tracing::warn!(
+                        "the mark of this collection stays in the drive's root until the next one: {error}"
+                    );
+                }
+                return Err(error);
+            }
+        };
+        self.each_slice(&roots, |first, marks| {
+            let garbage = self.look_at(first, marks, &roots, Some(&listed), report)?;
+            for some in garbage.chunks(TOLD_AT_ONCE) {
+                let tally = self.store.tell(&self.census, some, &self.speaker, self.verdict);
+                report.tally.deleted += tally.deleted;
+                report.tally.deleted_bytes += tally.deleted_bytes;
+                report.tally.young += tally.young;
+                report.tally.unheard += tally.unheard;
+            }
+            self.bar.set_message(format!("deleting garbage: {}", deleted(report)));
+            Ok(())
+        })
+    }
+
+    /// Marks what is in use, and has `work` look at each range of addresses that is marked.
+    fn each_slice(
+        &self,
+        roots: &Roots,
+        mut work: impl FnMut(u8, &Marks) -> Result<(), Unknown>,
+    ) -> Result<(), Unknown> {
+        let (mut first, mut count) = (0, 256);
+        while first < 256 {
+            let mut marks = Marks::new(first..first + count);
+            self.volume.visit_reachable(roots, &mut |address| marks.add(address))?;
+            if count > 1 && marks.is_full() {
+                count /= 2;
+                continue;
+            }
+            let marks = marks.finish();
+            (first..first + count).try_for_each(|first| work(first as u8, &marks))?;
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// Counts what the nodes hold of one range, and returns what of it is garbage; with `listed`, of what was listed then.
+    fn look_at(
+        &self,
+        first: u8,
+        marks: &Marks,
+        roots: &Roots,
+        listed: Option<&Marks>,
+        report: &mut Report,
+    ) -> Result<Vec<(Address, Found)>, Unknown> {
+        let mut garbage = Vec::new();
+        for (address, found) in self.store.list_held(&self.census, first)? {
+            report.held.add(&found);
+            if marks.contains(&address) || roots.keep(&address) {
+                continue;
+            }
+            let was_listed = listed.is_none_or(|listed| listed.contains(&address));
+            if was_listed && self.verdict.covers(found.put_seconds) {
+                report.garbage.add(&found);
+                garbage.push((address, found));
+            } else {
+                report.young.add(&found);
+            }
+        }
+        Ok(garbage)
+    }
+}
