@@ -19,7 +19,8 @@ use crate::block::configuration::Membership;
 use crate::block::mutable::Genesis;
 use crate::block_store::{BlockStore, ReadError, RegisterAddress};
 use crate::client::Client;
-use crate::message::{CanKeep, ReadRegister, Refusal};
+use crate::links::Links;
+use crate::message::{CanKeep, ReadRegister, Refusal, RegisterView};
 use crate::placement::{self, Candidate, WIDTH};
 use crate::register::{MoveError, Operation};
 
@@ -39,6 +40,23 @@ pub enum Presence {
     Away,
 }
 
+/// Asks a node what it has of a register, wherever it is; returns with it how it was reached, unless it is our own.
+pub(crate) fn ask_member<O: Overlay>(
+    links: &Links<O>,
+    register: &RegisterAddress,
+    id: &NodeId,
+) -> (Option<Contact>, Result<Option<RegisterView>, CallError<Refusal>>) {
+    if let Some(node) = links.local(id) {
+        return (None, node.read_register(register).map_err(CallError::Remote));
+    }
+    let found = || links.closest(id.0, 1).into_iter().find(|contact| contact.id == *id);
+    let Some(contact) = found().or_else(|| links.last_known(id)) else {
+        return (None, Err(CallError::NotSent));
+    };
+    let asked = links.overlay.call::<ReadRegister>(&contact, register, Bytes::new(), PRESENCE_TIMEOUT);
+    (Some(contact), asked.map(|(view, _)| view))
+}
+
 impl<O: Overlay + 'static> Client<O> {
     /// The members of a register, and what each is good for now.
     ///
@@ -54,19 +72,7 @@ impl<O: Overlay + 'static> Client<O> {
         for (index, id) in membership.members().iter().copied().enumerate() {
             let (links, register, sender) = (self.links().clone(), *register, sender.clone());
             drop(reactor::spawn(move || {
-                let contact = || {
-                    let found = || links.closest(id.0, 1).into_iter().find(|contact| contact.id == id);
-                    found().or_else(|| links.last_known(&id))
-                };
-                let contact = if links.local(&id).is_some() { None } else { contact() };
-                let view = match (links.local(&id), &contact) {
-                    (Some(node), _) => node.read_register(&register).map_err(CallError::Remote),
-                    (None, Some(contact)) => links
-                        .overlay
-                        .call::<ReadRegister>(contact, &register, Bytes::new(), PRESENCE_TIMEOUT)
-                        .map(|(view, _)| view),
-                    (None, None) => Err(CallError::NotSent),
-                };
+                let (contact, view) = ask_member(&links, &register, &id);
                 // What it has it may show although it can take nothing more.
                 let can_keep = || match (links.local(&id), &contact) {
                     (Some(node), _) => node.can_keep(&register).map_err(CallError::Remote),

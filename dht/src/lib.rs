@@ -57,6 +57,7 @@
 pub mod absence;
 mod acks;
 pub mod address;
+pub mod agreement;
 pub mod block;
 pub mod block_store;
 pub mod client;

@@ -500,7 +500,8 @@ it, or start it again where its journal is; if it never comes back, `--forget` i
 read now, is not waited for.
 
 Each space of the drive that this home has shared is gone through for itself, and what has to wait in one holds up no other. Only the
-home that made the network runs it, for its spaces too, whoever else may write there: nodes delete at the word of its user's key.
+home that made the network runs it, for its spaces too, whoever else may write there: nodes delete at the word of its user's key. All
+nodes that keep a root have to answer: as long as one of them is away, a newer root may be on that one, and nothing is deleted.
 
 Some cannot be asked: mounts that may not write; machines on which the drive was ended in order and is started again while the
 nodes are away; and mounts that were forgotten and live. For them the nodes keep what is deleted for the time of grace. Those that

@@ -10,7 +10,6 @@ use std::time::Duration;
 use dht::block::deletion::Speaker;
 use dht::block::genesis::Genesis;
 use dht::owner_tag;
-use filesystem::volume::Volume;
 use overlay::admission::Refusal;
 use overlay::{Bootstrap, Config, JoinError, Node, PassportError};
 use overlay::{Peers, Role as OverlayRole};
@@ -27,7 +26,6 @@ use crate::network::{Network, Role};
 use crate::output::{self, say};
 use crate::removed;
 use crate::roll::Roll;
-use crate::seen::Seen;
 use crate::volume::{self, Opening, Root};
 
 /// Remembered nodes that are tried at a start: as many as any node knows to be near it.
@@ -331,7 +329,7 @@ impl Client {
     ///
     /// # Suspends
     /// Until its root is known and the journal of the last run is replayed.
-    pub(crate) fn open_volume(&self, opening: &Opening<'_>) -> Result<(Rc<Volume>, Option<Seen>), Failure> {
+    pub(crate) fn open_volume(&self, opening: &Opening<'_>) -> Result<volume::Watched, Failure> {
         volume::open(&self.block_store(), &self.network, &self.user, opening)
     }
 

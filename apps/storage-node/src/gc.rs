@@ -89,6 +89,16 @@ struct Place<'a> {
     cache: Option<&'a Cache>,
 }
 
+impl Place<'_> {
+    /// Has the drive's newest root on disk before the mark that says that it was seen: with one that is ahead no drive starts without
+    /// nodes, should this be killed.
+    fn keep_root(&self) {
+        if let Some(cache) = self.cache {
+            cache.disk().keep_root(0);
+        }
+    }
+}
+
 /// Runs it for the drive and its spaces, whatever becomes of one of them.
 fn go_through(
     client: &Client,
@@ -115,17 +125,25 @@ fn go_through(
             failures.push((target.path().map(Into::into), failure));
         }
     }
-    match failures.len() {
-        0 => Ok(()),
-        1 if failures[0].0.is_none() => failures.pop().map_or(Ok(()), |(_, failure)| Err(failure)),
-        _ => {
+    match failures.pop() {
+        None => Ok(()),
+        // What was done in the others was said.
+        Some((None, failure)) if failures.is_empty() && (targets.len() == 1 || !is_of_garbage(&failure)) => {
+            Err(failure)
+        }
+        Some(last) => {
+            failures.push(last);
             let line = |(path, failure): &(Option<String>, Failure)| match path {
-                None => failure.to_string(),
+                None => format!("in the drive: {failure}"),
                 Some(path) => format!("in the space {}: {failure}", printable(path)),
             };
             Err(Failure::Garbage { reason: failures.iter().map(line).collect::<Vec<_>>().join("\n") })
         }
     }
+}
+
+fn is_of_garbage(failure: &Failure) -> bool {
+    matches!(failure, Failure::Garbage { .. })
 }
 
 /// Looks whether the sessions that are to be forgotten are somewhere: a mistaken number would be waited for in vain.
@@ -137,6 +155,7 @@ fn look_for_named(targets: &[Target<'_>], place: &Place<'_>, named: &[Session]) 
             Ok(Some((volume, seen))) => {
                 let numbers = volume.session_numbers().ok();
                 let _ = volume.close();
+                place.keep_root();
                 drop(seen);
                 numbers
             }
@@ -175,6 +194,9 @@ fn of_target(
     let bar = progress::spinner("looking for garbage");
     let mut report = Report::default();
     let outcome = target.speaker().and_then(|speaker| {
+        if !options.dry_run {
+            target.agree()?;
+        }
         let of_run = || {
             let sweep = Sweep::new(target.store(), &volume, speaker, retention_seconds, &bar)?;
             match options.dry_run {
@@ -188,8 +210,9 @@ fn of_target(
     bar.finish_and_clear();
     // Nothing of it was changed.
     let _ = volume.close();
+    place.keep_root();
     drop(seen);
-    report.gone.iter().for_each(|line| say(line));
+    report.gone.iter().for_each(say);
     outcome?;
     tell(&report, target.path(), options.dry_run, grace, kept)
 }

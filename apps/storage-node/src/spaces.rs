@@ -41,7 +41,7 @@ use crate::network::{Hex, Network};
 use crate::output::say;
 use crate::roll::Roll;
 use crate::seen::{self, Seen};
-use crate::volume::{Keep, Opening};
+use crate::volume::{Keep, Opening, Watched};
 use crate::waits;
 use refusal::{Refused, not_its_name, not_of_that_name, not_opened, not_read};
 pub(crate) use waiting::{left_in, put_in_what_is_left};
@@ -382,7 +382,7 @@ pub(crate) fn open_own(
     path: &str,
     user: &Member,
     opening: &Opening<'_>,
-) -> Result<Option<(Rc<Volume>, Option<Seen>)>, Failure> {
+) -> Result<Option<Watched>, Failure> {
     let failed = |reason: String| Failure::Space {
         reason: format!("the space {} cannot be opened: {reason}", printable(path)),
         advice: "`status` shows which nodes answer, `access DIR` who may do what in it",

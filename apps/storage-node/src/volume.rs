@@ -246,6 +246,9 @@ impl Opening<'_> {
     }
 }
 
+/// A volume that is open, and what keeps what is seen of it: to be dropped once the volume is closed.
+pub(crate) type Watched = (Rc<Volume>, Option<Seen>);
+
 /// Opens the volume of `network`. Makes nothing: a root that is not there is an error. What is returned beside it is to
 /// be dropped after the volume is closed: it keeps what was seen of it.
 ///
@@ -260,7 +263,7 @@ pub(crate) fn open(
     network: &Network,
     user: &Member,
     opening: &Opening<'_>,
-) -> Result<(Rc<Volume>, Option<Seen>), Failure> {
+) -> Result<Watched, Failure> {
     match &network.volume {
         VolumeEntry::Unfounded => return Err(Failure::NoVolume { reason: "it was never started by `up`" }),
         VolumeEntry::Creating { .. } => {

@@ -48,6 +48,8 @@ fn what_is_removed_in_a_space_is_deleted_and_nobody_misses_anything() {
     printed(&home, &["share", "band", "--write", &id(&bobs)]);
     eventually("bob writes there", SOON, || fs::write(theirs.join("first"), "1").is_ok());
     write(ours.join("kept"), 1);
+    write(ours.join("remembered"), 5);
+    printed(&home, &["snapshot", "--of", "band", "before"]);
     write(theirs.join("of bob"), 2);
     (0..FILES).for_each(|number| write(ours.join(format!("gone {number}")), 10 + number));
     eventually("bob sees them", SOON, || {
@@ -56,6 +58,7 @@ fn what_is_removed_in_a_space_is_deleted_and_nobody_misses_anything() {
     let mut open = File::open(theirs.join("gone 0")).unwrap();
     let before = disk.used_bytes();
     (0..FILES).for_each(|number| fs::remove_file(ours.join(format!("gone {number}"))).unwrap());
+    fs::remove_file(ours.join("remembered")).unwrap();
     File::open(&ours).unwrap().sync_all().unwrap();
     eventually("bob knows of it", SOON, || fs::metadata(theirs.join("gone 0")).is_err());
 
@@ -122,6 +125,7 @@ fn what_is_removed_in_a_space_is_deleted_and_nobody_misses_anything() {
     for (name, seed) in [("kept", 1), ("of bob", 2), ("late", 3), ("last", 4)] {
         assert!(fs::read(fresh.join("band").join(name)).unwrap() == content(seed), "{name}");
     }
+    assert!(fs::read(fresh.join("band/.snapshots/before/remembered")).unwrap() == content(5));
     assert!(third.stop().success());
     assert!(up.stop().success());
 }

@@ -99,6 +99,11 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
     }
 
     pub(crate) fn read(&mut self) -> Result<Option<Record>, ReadError> {
+        self.read_signed().map(|chosen| chosen.map(|record| record.to_record()))
+    }
+
+    /// As [`Operation::read`], with all that its writer signed.
+    pub(crate) fn read_signed(&mut self) -> Result<Option<SignedRecord>, ReadError> {
         loop {
             let membership = self.state.membership.clone();
             let answers = self.read_round(&membership);
@@ -123,7 +128,7 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
                 Ok(chosen) => {
                     let chosen = chosen.map(|proposed| proposed.record);
                     self.state.saw(chosen.as_ref())?;
-                    return Ok(chosen.map(|record| record.to_record()));
+                    return Ok(chosen);
                 }
                 Err(_) if self.has_left(&membership) => continue,
                 Err(lost) => reason = lost.reason(),

@@ -67,7 +67,7 @@ pub(super) enum Needed {
     NotForgotten(Failure),
 }
 
-fn lines(waiting: &[Waiting]) -> String {
+pub(super) fn lines(waiting: &[Waiting]) -> String {
     let line = |waiting: &Waiting| {
         let Waiting { session, label, since_seconds, heard_seconds, is_lost, has_journal, .. } = waiting;
         let (since, heard) = (Civil::of(*since_seconds), Civil::of(*heard_seconds));
@@ -192,11 +192,9 @@ impl<'a> Mounts<'a> {
         if gone.is_empty() {
             return Ok(());
         }
-        let writers = self.ask_writers()?;
-        match gone.iter().all(|waiting| is_gone(waiting, &writers)) {
-            true => Ok(()),
-            false => Err(Unknown::LetInAgain),
-        }
+        let writers = self.target.writers().map_err(Unknown::Unasked)?;
+        let back: Vec<Waiting> = gone.into_iter().filter(|waiting| !is_gone(waiting, &writers)).collect();
+        if back.is_empty() { Ok(()) } else { Err(Unknown::LetInAgain(back)) }
     }
 
     /// Has the drive do without these, if all of them are such as may be done without.

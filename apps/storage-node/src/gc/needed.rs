@@ -26,7 +26,7 @@ pub(super) fn tell(missing: &BTreeSet<Address>, advice: &str) -> Result<(), Fail
         return Ok(());
     }
     let reason = format!(
-        "{count} blocks that the drive needs are listed by no node that answers, and files that have a part there may not be \
+        "{count} blocks that are needed are listed by no node that answers, and files that have a part there may not be \
          readable: {advice}"
     );
     Err(Failure::Garbage { reason })

@@ -7,13 +7,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use dht::block::deletion::{Speaker, Verdict};
 use dht::collect::{Census, CensusError, Found};
 use dht::{Address, Client as Store};
-use filesystem::volume::{CollectError, Roots, Volume};
+use filesystem::volume::{CollectError, Roots, Volume, Waiting};
 use indicatif::ProgressBar;
 use overlay::Node;
 
 use super::Place;
 use super::marks::Marks;
-use super::mounts::{Mounts, Needed};
+use super::mounts::{Mounts, Needed, lines};
 use super::report::{Report, deleted};
 use super::targets::Target;
 use crate::cli::Gc;
@@ -35,8 +35,13 @@ pub(super) enum Unknown {
     Unlisted(#[from] CensusError),
     #[error(transparent)]
     Needed(#[from] Needed),
-    #[error("somebody who might not write any more was let in again meanwhile: run it again")]
-    LetInAgain,
+    #[error(
+        "they might not write any more, and were let in again meanwhile: run this once these mounts are there again:{}",
+        lines(.0)
+    )]
+    LetInAgain(Vec<Waiting>),
+    #[error("whether those who were taken out may still not write is not known: {0}")]
+    Unasked(Failure),
     #[error(
         "{0} blocks that the drive needs were listed by no node, and are now that they were taken back: they had been deleted, or \
          were on their way from one node to another. Run it again, which deletes the rest; if it says this twice, please report it"

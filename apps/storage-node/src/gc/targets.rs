@@ -11,12 +11,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
 
+use dht::agreement::Disagreement;
 use dht::block::deletion::Speaker;
 use dht::block::mutable::{Genesis, Signed};
 use dht::{BlockStore, Client as Store, ReadError};
 use filesystem::format::printable;
-use filesystem::volume::Volume;
-use overlay::Node;
+use overlay::{Node, NodeId};
 use reactor::crypto::PublicKey;
 
 use super::failed;
@@ -25,10 +25,10 @@ use crate::client::Client;
 use crate::client_directory::ClientDirectory;
 use crate::errors::Failure;
 use crate::home::Home;
+use crate::nodes::Nodes;
 use crate::roll::Roll;
-use crate::seen::Seen;
 use crate::spaces;
-use crate::volume::{self, Keep, Opening};
+use crate::volume::{self, Keep, Opening, Watched};
 
 /// One volume that may have garbage.
 pub(super) struct Target<'a> {
@@ -38,6 +38,9 @@ pub(super) struct Target<'a> {
     store: Store<Rc<Node>>,
 }
 
+/// The paths of spaces of which it is not known what they are, and why.
+type Damaged = Vec<(String, Failure)>;
+
 /// All that there are, the drive first, and those spaces of which this home's list does not say what they are: their paths.
 ///
 /// # Errors
@@ -45,7 +48,7 @@ pub(super) struct Target<'a> {
 pub(super) fn all<'a>(
     client: &'a Client,
     home: Option<&Home>,
-) -> Result<(Vec<Target<'a>>, Vec<(String, Failure)>), Failure> {
+) -> Result<(Vec<Target<'a>>, Damaged), Failure> {
     let network = client.network();
     let mut salts = BTreeSet::from([network.volume_salt.0]);
     let mut targets = vec![Target { client, space: None, store: client.block_store() }];
@@ -60,6 +63,9 @@ pub(super) fn all<'a>(
                 continue;
             }
         };
+        if targets.iter().any(|known| known.space.as_ref().is_some_and(|(known, _)| *known == genesis)) {
+            continue;
+        }
         // Of one that was given up, too.
         if genesis.owner != network.volume_owner() || !salts.insert(genesis.salt) {
             return Err(failed(&format!(
@@ -96,6 +102,46 @@ impl Target<'_> {
         self.client.speaker(salt)
     }
 
+    /// Refuses where an older root may pass for the newest one: what the newer ones need would be garbage. To be asked once it is open.
+    ///
+    /// # Errors
+    /// `Failure::Garbage`.
+    ///
+    /// # Suspends
+    /// Until all have answered who keep its root.
+    pub(super) fn agree(&self) -> Result<(), Failure> {
+        let Err(error) = self.store.all_agree(&self.genesis()?.register()) else { return Ok(()) };
+        let names = |ids: &[NodeId]| Nodes::first(self.client.network()).names(ids);
+        let why = match &error {
+            Disagreement::Silent { silent, .. } => format!(
+                "of {} it is not known: start what does not run (`status`), or have others keep the root (`node replace`), and run \
+                 this again",
+                names(silent)
+            ),
+            Disagreement::Older { node, shown, told } => format!(
+                "{} shows version {shown} of it, and a quorum tells version {told}, which does not know of that: if it was away, it \
+                 catches up by itself within minutes; if others were put back from a copy, do not write, and see what `past` lists",
+                names(&[*node])
+            ),
+            Disagreement::Newer { node, shown, told } => format!(
+                "{} shows version {shown} of it, and a quorum tells version {told}: if others were put back from a copy, do not write, \
+                 and see what `past` lists",
+                names(&[*node])
+            ),
+            other => other.to_string(),
+        };
+        Err(failed(&format!(
+            "an older root may pass for the newest one where not all nodes that keep it agree; {why}"
+        )))
+    }
+
+    fn genesis(&self) -> Result<Signed<Genesis>, Failure> {
+        match &self.space {
+            None => volume::genesis(self.client.network()),
+            Some((genesis, _)) => Ok(genesis.clone()),
+        }
+    }
+
     /// Opens it, to look and to mark; `None` if it is a space whose making was cut short, which has nothing.
     ///
     /// # Errors
@@ -108,7 +154,7 @@ impl Target<'_> {
         directory: &ClientDirectory,
         seen_directory: &Path,
         cache: Option<&Cache>,
-    ) -> Result<Option<(Rc<Volume>, Option<Seen>)>, Failure> {
+    ) -> Result<Option<Watched>, Failure> {
         self.open_by(&Opening {
             directory,
             seen_directory: Some(seen_directory),
@@ -130,10 +176,12 @@ impl Target<'_> {
         &self,
         directory: &ClientDirectory,
         seen_directory: &Path,
-    ) -> Result<Option<(Rc<Volume>, Option<Seen>)>, Failure> {
+    ) -> Result<Option<Watched>, Failure> {
+        // Of the drive the root itself is kept for a start without nodes, and no mark may be ahead of that: this one would be.
+        let seen_directory = self.space.is_some().then_some(seen_directory);
         self.with_store_of_its_own().open_by(&Opening {
             directory,
-            seen_directory: Some(seen_directory),
+            seen_directory,
             keep: Keep::Nothing,
             accept_rollback: false,
             is_removed: false,
@@ -150,7 +198,7 @@ impl Target<'_> {
         Target { client, space, store }
     }
 
-    fn open_by(&self, opening: &Opening<'_>) -> Result<Option<(Rc<Volume>, Option<Seen>)>, Failure> {
+    fn open_by(&self, opening: &Opening<'_>) -> Result<Option<Watched>, Failure> {
         let user = self.client.user();
         match &self.space {
             None => volume::open(&self.store, self.client.network(), user, opening).map(Some),
@@ -167,10 +215,7 @@ impl Target<'_> {
     /// # Suspends
     /// Until it has.
     pub(super) fn writers(&self) -> Result<Vec<PublicKey>, Failure> {
-        let genesis = match &self.space {
-            None => volume::genesis(self.client.network())?,
-            Some((genesis, _)) => genesis.clone(),
-        };
+        let genesis = self.genesis()?;
         let register = genesis.register();
         let failed = |error: ReadError| volume::failed(error.to_string());
         self.store.read(&register).map_err(failed)?;
