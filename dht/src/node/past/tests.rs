@@ -186,7 +186,7 @@ fn the_newest_value_is_listed_last_with_the_time_since_which_it_is_that() {
         assert_eq!(now.since_seconds - before.since_seconds, 3600);
         let read = |since| story.node.read_past(&story.register(), since).unwrap();
         assert_eq!(read(now.since_seconds), Some(second));
-        assert_eq!(story.node.list_past(&story.register(), now.since_seconds).unwrap(), [now.clone()]);
+        assert_eq!(story.node.list_past(&story.register(), now.since_seconds).unwrap(), listed[1..]);
         assert_eq!(story.node.list_past(&story.register(), now.since_seconds + 1).unwrap(), []);
     });
 }
