@@ -202,7 +202,8 @@ fn what_opens_no_websocket_is_told_and_what_is_none_is_not_asked() {
         let url = server.url.replace("http", "ws");
         let error = client.websocket(&url).connect().map(drop).unwrap_err();
         assert!(matches!(&error, ClientError::NoWebSocket { status, .. } if *status == 200), "{error}");
-        for bad in [server.url.as_str(), "ftp://h/", "ws", ""] {
+        let with_path = format!("{}/chat?token=x", server.url);
+        for bad in [server.url.as_str(), &with_path, "ftp://h/", "ws", " ws://h/", ""] {
             let error = client.websocket(bad).connect().map(drop).unwrap_err();
             assert!(matches!(&error, ClientError::InvalidUrl(_)), "{bad}: {error}");
         }

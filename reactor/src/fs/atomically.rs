@@ -89,6 +89,14 @@ impl Temporary {
         })
     }
 
+    /// Removes the file now, so that its name is free when this returns. Suspends until then.
+    pub(crate) fn remove(mut self) {
+        if let Some(path) = self.path.take() {
+            // If it can't be removed, nobody can do more.
+            let _ = uninterruptible(|| self.disk.remove_file(&path));
+        }
+    }
+
     /// Things have come to their good end: the file stays, or has another name.
     pub(crate) fn keep(mut self) {
         self.path = None;

@@ -152,11 +152,12 @@ impl CookieJar {
         if parsed.expires.is_some_and(|expires| expires <= now) {
             return;
         }
-        if self.cookies.iter().filter(|old| old.domain == domain).count() >= COOKIES_PER_DOMAIN_MAX {
-            self.drop_oldest(|old| old.domain == domain);
+        let of_domain = self.cookies.iter().filter(|old| old.domain == domain).count();
+        if of_domain >= COOKIES_PER_DOMAIN_MAX && !self.drop_oldest(is_tls, |old| old.domain == domain) {
+            return;
         }
-        if self.cookies.len() >= COOKIES_MAX {
-            self.drop_oldest(|_| true);
+        if self.cookies.len() >= COOKIES_MAX && !self.drop_oldest(is_tls, |_| true) {
+            return;
         }
         self.cookies.push(Stored {
             name: parsed.name.to_owned(),
@@ -219,11 +220,15 @@ impl CookieJar {
         self.cookies.retain(|cookie| cookie.expires.is_none_or(|expires| now < expires));
     }
 
-    fn drop_oldest(&mut self, of: impl Fn(&Stored) -> bool) {
-        let those = self.cookies.iter().enumerate().filter(|(_, cookie)| of(cookie));
-        if let Some((at, _)) = those.min_by_key(|(_, cookie)| (cookie.used, cookie.created)) {
-            self.cookies.remove(at);
-        }
+    /// Makes room among those; false if there is none to be made. Who is not `Secure` gives way first, and nobody who is to what came
+    /// without TLS (RFC 6265bis section 5.7): or whoever is on the line could push one out, and put its own in its place.
+    fn drop_oldest(&mut self, is_tls: bool, of: impl Fn(&Stored) -> bool) -> bool {
+        let may_go = |cookie: &Stored| of(cookie) && (is_tls || !cookie.secure);
+        let those = self.cookies.iter().enumerate().filter(|(_, cookie)| may_go(cookie));
+        let oldest = those.min_by_key(|(_, cookie)| (cookie.secure, cookie.used, cookie.created));
+        let Some((at, _)) = oldest else { return false };
+        self.cookies.remove(at);
+        true
     }
 }
 

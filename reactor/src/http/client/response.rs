@@ -163,7 +163,7 @@ impl Response {
 
     fn read_all(&mut self, limit_bytes: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        Read::by_ref(self).take(limit_bytes as u64 + 1).read_to_end(&mut bytes)?;
+        Read::by_ref(self).take((limit_bytes as u64).saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() > limit_bytes {
             let message = format!("the body is longer than {limit_bytes} bytes");
             return Err(io::Error::new(ErrorKind::InvalidData, message));

@@ -40,8 +40,8 @@ impl Client {
         let plain = match &*scheme.to_ascii_lowercase() {
             "ws" => format!("http:{rest}"),
             "wss" => format!("https:{rest}"),
-            // Refused with the rest of what is no URL of ours.
-            _ => format!("{url} is no URL of a WebSocket"),
+            // Without a scheme it is no URL, whatever else is in it.
+            _ => String::new(),
         };
         let request = RequestBuilder::new(self, Method::GET, &plain).tunnelled();
         WebSocketBuilder { request, protocols: Vec::new(), limits: WebSocketLimits::default() }

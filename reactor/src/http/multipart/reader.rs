@@ -4,7 +4,7 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
 use super::{MultipartDecoder, MultipartError, MultipartLimits, MultipartPiece, PartHead};
-use crate::fs::Temporary;
+use crate::fs::{File, Temporary};
 use crate::http::input::Source;
 use crate::http::server::RequestBody;
 use crate::http::{Headers, Input, Refusal, Request};
@@ -221,8 +221,9 @@ impl<R: Read> FormPart<'_, R> {
     /// Writes what is left of its data to a new file at `path`, `limit_bytes` at the most. How many bytes there were.
     ///
     /// The path is the caller's choice: made of [`FormPart::file_name`] it stays in its directory, where the name may be
-    /// taken. Whatever keeps the whole from being written takes the file away again. It is not synced: a crash may take it,
-    /// or its end, for some seconds.
+    /// taken. Whatever keeps the whole from being written takes the file away again, but the process's death: that leaves what
+    /// had come by then, and others may see the file grow. Where that matters, save under a name that nobody looks for, and
+    /// [`rename`](crate::fs::rename). It is not synced: a crash may take it, or its end, for some seconds.
     ///
     /// # Errors
     ///
@@ -234,6 +235,15 @@ impl<R: Read> FormPart<'_, R> {
     /// Until it has come, and is written.
     pub fn save(mut self, path: impl AsRef<Path>, limit_bytes: u64) -> io::Result<u64> {
         let (file, unfinished) = Temporary::create(path.as_ref().to_owned(), FILE_MODE)?;
+        let result = self.write_to(&file, limit_bytes);
+        match result {
+            Ok(_) => unfinished.keep(),
+            Err(_) => unfinished.remove(),
+        }
+        result
+    }
+
+    fn write_to(&mut self, file: &File, limit_bytes: u64) -> io::Result<u64> {
         let mut written = 0;
         loop {
             let data = self.fill_buf()?;
@@ -248,7 +258,6 @@ impl<R: Read> FormPart<'_, R> {
             written += count as u64;
             self.consume(count);
         }
-        unfinished.keep();
         Ok(written)
     }
 }
@@ -347,9 +356,7 @@ mod tests {
             std::fs::write(directory.path().join("c"), "was here").unwrap();
             assert_eq!(next().unwrap_err().kind(), ErrorKind::AlreadyExists);
             assert_eq!(std::fs::read(directory.path().join("c")).unwrap(), b"was here");
-            while std::fs::exists(directory.path().join("b")).unwrap() {
-                crate::sleep(std::time::Duration::from_millis(1));
-            }
+            assert!(!std::fs::exists(directory.path().join("b")).unwrap(), "its name is free again");
         });
     }
 

@@ -160,6 +160,25 @@ fn no_server_fills_the_jar_or_pushes_out_what_is_in_use() {
     assert_eq!(jar.len(), before);
 }
 
+#[test]
+fn what_comes_without_tls_pushes_out_none_that_came_with_it() {
+    let mut jar = CookieJar::new();
+    let (plain, sealed) = (url("http://h/"), url("https://h/"));
+    jar.take(&sealed, b"sid=mine; Secure", now());
+    for number in 0..COOKIES_PER_DOMAIN_MAX * 2 {
+        jar.take(&plain, format!("c{number}=1; Path=/elsewhere").as_bytes(), now());
+    }
+    jar.take(&plain, b"sid=theirs", now());
+    assert_eq!(jar.header_for(&sealed, now()).as_deref(), Some("sid=mine"));
+    // Where all are, nothing else finds room.
+    for number in 0..COOKIES_PER_DOMAIN_MAX {
+        jar.take(&sealed, format!("s{number}=1; Secure; Path=/elsewhere").as_bytes(), now());
+    }
+    jar.take(&plain, b"late=1", now());
+    assert_eq!(jar.header_for(&plain, now()), None);
+    assert_eq!(jar.len(), COOKIES_PER_DOMAIN_MAX);
+}
+
 proptest::proptest! {
     /// Whatever a server says, what is sent back is one field's value, and only to its own host.
     #[test]
