@@ -36,7 +36,8 @@ pub struct Past {
     pub header_hash: HeaderHash,
     /// Who signed it, as the nodes say: [`Client::read_past`] verifies it.
     pub writer: PublicKey,
-    /// Since when it was the newest, by the clock of the node that says the earliest, in seconds since 1970.
+    /// Since when it was the newest, in seconds since 1970: the median of what the nodes say by their clocks, and of two the later; no
+    /// earlier than any of a lower version.
     pub since_seconds: u64,
     /// Which nodes show it, and under which time.
     shown_by: Vec<(Contact, u64)>,
@@ -57,14 +58,21 @@ fn together(shown: Vec<(Contact, Vec<PastEntry>)>) -> Vec<Past> {
             let PastEntry { since_seconds, version, header_hash, writer } = entry;
             let new = || Past { version, header_hash, writer, since_seconds, shown_by: Vec::new() };
             let value = values.entry((version, header_hash.0)).or_insert_with(new);
-            value.since_seconds = value.since_seconds.min(since_seconds);
             if value.shown_by.last().is_none_or(|(last, _)| last.id != node.id) {
                 value.shown_by.push((node.clone(), since_seconds));
             }
         }
     }
-    // Numbers are signed, times are not.
-    values.into_values().collect()
+    // Numbers are signed, times are not: one node's word decides none of them where three speak.
+    let mut values: Vec<Past> = values.into_values().collect();
+    let mut latest = 0;
+    for value in &mut values {
+        let mut said: Vec<u64> = value.shown_by.iter().map(|(_, since_seconds)| *since_seconds).collect();
+        said.sort_unstable();
+        latest = latest.max(said[said.len() / 2]);
+        value.since_seconds = latest;
+    }
+    values
 }
 
 impl<O: Overlay + 'static> Client<O> {
@@ -210,6 +218,27 @@ mod tests {
 
     use crate::BlockStore;
     use crate::testing::{FakeNetwork, Mood};
+
+    #[test]
+    fn one_node_alone_says_of_no_value_when_it_was_the_newest() {
+        let contact = |number: u8| overlay::Contact::new(Identity::from_seed(&[number; 32]).public_key(), []);
+        let entry = |version: u64, since_seconds| super::PastEntry {
+            since_seconds,
+            version,
+            header_hash: crate::HeaderHash([version as u8; 32]),
+            writer: Identity::from_seed(&[9; 32]).public_key(),
+        };
+        let honest = vec![entry(1, 100), entry(2, 200), entry(3, 300)];
+        let early = vec![entry(1, 1), entry(2, 2), entry(3, 3)];
+        let shown = vec![(contact(1), early), (contact(2), honest.clone()), (contact(3), honest.clone())];
+        let times = |values: Vec<super::Past>| -> Vec<u64> {
+            values.iter().map(|value| value.since_seconds).collect()
+        };
+        assert_eq!(times(super::together(shown)), [100, 200, 300]);
+        // A clock that was put back makes no later value an earlier one.
+        let back = vec![entry(1, 100), entry(2, 50)];
+        assert_eq!(times(super::together(vec![(contact(2), back)])), [100, 100]);
+    }
 
     #[test]
     fn what_a_register_was_is_read_from_who_kept_it_and_no_lie_of_one_of_them_is_believed() {

@@ -17,9 +17,9 @@ use reactor::crypto::Identity;
 use reactor::net::TcpStream;
 use reactor::net::tls::{self, Expect};
 
-/// How long somebody may take to prove it: round trips in one's own network take a thousandth. Where we were before may be in a
-/// network that drops what we send there.
-const PROOF_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long somebody may take to prove it: as long as any dial, for a machine that is busy. It delays who was in another network
+/// before, which drops what we send there; elsewhere nobody listening is told at once.
+const PROOF_TIMEOUT: Duration = crate::dial::DIAL_TIMEOUT;
 
 /// Looks at all of `places` at once whether somebody there has our key; returns where.
 ///

@@ -10,13 +10,14 @@
 //!
 //! Not here: which states the nodes keep, and how the drive's root is replaced (`filesystem::access::sharing`).
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
 use dht::past::Past as Value;
-use dht::{Address, BlockStore};
+use dht::{Address, BlockStore, Record};
 use filesystem::access::{Root, VolumeKeys, open_root};
 use filesystem::calendar::Civil;
 use filesystem::volume::{Options, Roots, Volume};
@@ -122,6 +123,10 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
         };
         let directory = settings.seen_directory();
         let replaced = directory.map(|directory| replaced::of(&directory, &register)).transpose()?;
+        // One that was not, after all, as something kept it from being.
+        let was_replaced = |root: &&Replaced| {
+            newest.as_ref().is_none_or(|newest| newest.header_hash.0 != root.header_hash.0)
+        };
         let undone = |root: &Replaced| Undone {
             id: id_of(&root.header_hash.0),
             replaced: civil(root.replaced_seconds).to_string(),
@@ -131,7 +136,7 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
         };
         Ok::<_, Failure>(Listing {
             past: values.iter().filter(|value| !is_newest(value)).map(listed).collect(),
-            replaced: replaced.unwrap_or_default().iter().map(undone).collect(),
+            replaced: replaced.unwrap_or_default().iter().filter(was_replaced).map(undone).collect(),
             nodes,
             newest: newest.as_ref().map(|newest| Newest {
                 id: id_of(&newest.header_hash.0),
@@ -250,8 +255,8 @@ fn go_back(home: &Home, settings: &Settings, client: &Client, options: &Rollback
     let directory = client_directory::first(home.path());
     let _seen = Seen::recall(&store, keys.register, &directory, options.accept_rollback, None)?;
     let (values, _) = store.past(&keys.register).map_err(|error| unknown(&error))?;
-    let replaced = replaced::of(&directory, &keys.register)?;
-    let to = find(&values, &replaced, &options.to)?;
+    let kept = replaced::of(&directory, &keys.register)?;
+    let to = find(&values, &kept, &options.to)?;
     let newest = store.read(&keys.register).map_err(|error| unknown(&error))?;
     let newest = newest.ok_or_else(|| unknown(&"its root is missing"))?;
     let (version, payload, header_hash, when) = match to {
@@ -274,9 +279,12 @@ fn go_back(home: &Home, settings: &Settings, client: &Client, options: &Rollback
         reason: format!("the state {} does not open: {error}", id_of(&header_hash)),
     })?;
     let bar = progress::spinner("looking for what it needs");
-    let keep = || {
+    // Mounts may put newer ones until the swap: it is the last that is kept which was replaced.
+    let replaced = RefCell::new(None::<Record>);
+    let keep = |newest: &Record| {
         let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-        replaced::keep(&directory, &keys.register, &newest, now.as_secs())
+        let before = replaced.replace(Some(newest.clone()));
+        replaced::keep(&directory, &keys.register, newest, before.as_ref(), now.as_secs())
     };
     let result = put_back(&sharer, client, &keys, &root, &keep, &bar);
     bar.finish_and_clear();
@@ -286,12 +294,12 @@ fn go_back(home: &Home, settings: &Settings, client: &Client, options: &Rollback
         && let Some(between) = not_kept(&values, value)
     {
         say(format_args!(
-            "what it was after that, in versions {} to {}, no node keeps: they came too soon one after another",
+            "what it was after that, in versions {} to {}, no node that answers keeps",
             between.start(),
             between.end()
         ));
     }
-    let id = id_of(&newest.header_hash.0);
+    let id = replaced.into_inner().map_or_else(String::new, |replaced| id_of(&replaced.header_hash.0));
     say(format_args!(
         "what it was until now is {id}: `rollback --to {id}` undoes this, as long as nodes keep what only that needs"
     ));
@@ -313,7 +321,7 @@ fn put_back(
     client: &Client,
     keys: &VolumeKeys,
     root: &Root,
-    keep: &dyn Fn() -> Result<(), Failure>,
+    keep: &dyn Fn(&Record) -> Result<(), Failure>,
     bar: &indicatif::ProgressBar,
 ) -> Result<(TakenOff, BTreeSet<Address>), Failure> {
     let mut options = Options::default();
@@ -332,8 +340,7 @@ fn put_back(
         });
     }
     bar.set_message("putting the root back");
-    keep()?;
-    let taken_off = sharer.put_back(root, &sharer.home.revocations(sharer.network)?)?;
+    let taken_off = sharer.put_back(root, keep, &sharer.home.revocations(sharer.network)?)?;
     bar.set_message("looking once more for what it needs");
     Ok((taken_off, take_back()?))
 }

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::network::Hex;
+use crate::output;
 
-/// How many are kept, the last: with payloads of [`dht::block_store::PAYLOAD_SIZE_BYTES_MAX`] they fit a settings file.
-const KEPT_MAX: usize = 4;
+/// How many bytes of roots are kept, the last: a drive's root has some 2 KiB, and twice as much in the file.
+const KEPT_BYTES_MAX: usize = 384 << 10;
 
 /// A root that a rollback took the place of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,9 +58,20 @@ fn path(client: &Path) -> PathBuf {
     client.join("replaced.json")
 }
 
+/// A damaged file keeps nobody from going back: it is put aside.
 fn load(client: &Path) -> Result<Content, Failure> {
-    match files::load(&path(client)) {
+    let path = path(client);
+    match files::load(&path) {
         Err(Failure::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Content::default()),
+        Err(Failure::Damaged { reason, .. }) => {
+            let aside = path.with_extension("damaged");
+            std::fs::rename(&path, &aside).map_err(|error| Failure::file(&path, error))?;
+            output::warn(format_args!(
+                "what earlier rollbacks replaced is not known, and is kept in {}: {reason}",
+                aside.display()
+            ));
+            Ok(Content::default())
+        }
         content => content,
     }
 }
@@ -74,7 +86,7 @@ pub(crate) fn of(client: &Path, register: &RegisterAddress) -> Result<Vec<Replac
     Ok(roots)
 }
 
-/// Keeps what is about to be replaced at `now_seconds`, durably; the oldest gives way.
+/// Keeps what is about to be replaced at `now_seconds`, durably, in the place of `before`, which was not replaced; the oldest give way.
 ///
 /// # Errors
 /// If the file can't be read or written.
@@ -82,10 +94,14 @@ pub(crate) fn keep(
     client: &Path,
     register: &RegisterAddress,
     newest: &Record,
+    before: Option<&Record>,
     now_seconds: u64,
 ) -> Result<(), Failure> {
     let mut content = load(client)?;
-    content.roots.retain(|root| root.header_hash.0 != newest.header_hash.0);
+    let goes = |hash: &[u8; 32]| {
+        [Some(newest), before].into_iter().flatten().any(|record| record.header_hash.0 == *hash)
+    };
+    content.roots.retain(|root| !goes(&root.header_hash.0));
     content.roots.push(Replaced {
         register: Hex(register.0),
         version: newest.version,
@@ -94,8 +110,10 @@ pub(crate) fn keep(
         replaced_seconds: now_seconds,
         payload: Hex(newest.payload.to_vec()),
     });
-    let surplus = content.roots.len().saturating_sub(KEPT_MAX);
-    content.roots.drain(..surplus);
+    let mut bytes: usize = content.roots.iter().map(|root| root.payload.0.len()).sum();
+    while bytes > KEPT_BYTES_MAX {
+        bytes -= content.roots.remove(0).payload.0.len();
+    }
     files::save(&path(client), &content)
 }
 
@@ -121,22 +139,27 @@ mod tests {
         let (register, other) = (RegisterAddress([1; 32]), RegisterAddress([2; 32]));
         assert_eq!(of(directory.path(), &register).unwrap(), []);
         for version in 1..=6 {
-            keep(directory.path(), &register, &record(version), version).unwrap();
+            keep(directory.path(), &register, &record(version), None, version).unwrap();
         }
-        keep(directory.path(), &register, &record(5), 7).unwrap();
+        keep(directory.path(), &register, &record(5), None, 7).unwrap();
+        keep(directory.path(), &register, &record(7), None, 8).unwrap();
+        // It was newer by the time.
+        keep(directory.path(), &register, &record(8), Some(&record(7)), 8).unwrap();
         let kept = of(directory.path(), &register).unwrap();
         let versions: Vec<u64> = kept.iter().map(|root| root.version).collect();
-        assert_eq!(versions, [3, 4, 6, 5]);
-        assert_eq!((kept[3].replaced_seconds, kept[3].writer()), (7, PublicKey::from_bytes([3; 32])));
-        assert_eq!(kept[3].payload.0, record(5).payload);
+        assert_eq!(versions, [2, 3, 4, 6, 5, 8]);
+        assert_eq!((kept[4].replaced_seconds, kept[4].writer()), (7, PublicKey::from_bytes([3; 32])));
+        assert_eq!(kept[4].payload.0, record(5).payload);
         assert_eq!(of(directory.path(), &other).unwrap(), []);
     }
 
     #[test]
-    fn a_damaged_file_is_an_error_and_is_not_written_over() {
+    fn a_damaged_file_is_put_aside_and_keeps_nobody_from_going_back() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(path(directory.path()), "half a fi").unwrap();
-        assert!(keep(directory.path(), &RegisterAddress([1; 32]), &record(1), 1).is_err());
-        assert_eq!(std::fs::read(path(directory.path())).unwrap(), b"half a fi");
+        keep(directory.path(), &RegisterAddress([1; 32]), &record(1), None, 1).unwrap();
+        assert_eq!(of(directory.path(), &RegisterAddress([1; 32])).unwrap().len(), 1);
+        let aside = path(directory.path()).with_extension("damaged");
+        assert_eq!(std::fs::read(aside).unwrap(), b"half a fi");
     }
 }

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use dht::Client;
+use dht::{Client, Record};
 use filesystem::access::sharing::{ReadersChange, change_readers, put_back};
 use filesystem::access::{Charter, Root, VolumeKeys};
 use overlay::invitation::InvitedAs;
@@ -38,6 +38,9 @@ pub(crate) struct Sharer<'a> {
     pub(crate) store: &'a Client<Rc<Node>>,
     pub(crate) user: &'a Member,
 }
+
+/// What the drive is to be again, and what keeps what it is.
+type Back<'a> = (&'a Root, &'a dyn Fn(&Record) -> Result<(), Failure>);
 
 /// Who was on one of the lists and is not to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,11 +112,16 @@ impl Sharer<'_> {
     ///
     /// # Suspends
     /// Until the drive's root says so.
-    pub(crate) fn put_back(&self, past: &Root, revoked: &Revocations) -> Result<TakenOff, Failure> {
-        self.say_who_stays(revoked, Some(past))
+    pub(crate) fn put_back(
+        &self,
+        past: &Root,
+        keep: &dyn Fn(&Record) -> Result<(), Failure>,
+        revoked: &Revocations,
+    ) -> Result<TakenOff, Failure> {
+        self.say_who_stays(revoked, Some((past, keep)))
     }
 
-    fn say_who_stays(&self, revoked: &Revocations, past: Option<&Root>) -> Result<TakenOff, Failure> {
+    fn say_who_stays(&self, revoked: &Revocations, back: Option<Back<'_>>) -> Result<TakenOff, Failure> {
         let keys = self.keys()?;
         let named = RefCell::new(Named::default());
         // Asked after the root was read and before it is swapped: a removal in between has the swap fail, and this asked again.
@@ -132,13 +140,14 @@ impl Sharer<'_> {
             Ok(true)
         };
         let write = |writers: &mut Vec<PublicKey>| writers.clone_from(&named.borrow().writers);
-        match past {
+        match back {
             None => self.change(&keys, &read, &write)?,
-            Some(past) => {
+            Some((past, keep)) => {
+                let keep = |newest: &Record| keep(newest).map_err(|failure| failure.to_string());
                 let swap = |expected, payload| {
                     self.store.swap_with_writers(&keys.register, Some(expected), &payload, &write)
                 };
-                put_back(self.store, &keys, &author::author(), past, &read, &swap)
+                put_back(self.store, &keys, &author::author(), past, &keep, &read, &swap)
                     .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
             }
         }

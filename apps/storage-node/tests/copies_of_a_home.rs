@@ -7,9 +7,13 @@
 mod common;
 
 use std::fs::{self, File};
+use std::process::Command;
+use std::time::Duration;
 
 use common::running::Running;
-use common::{PROGRAM, Place, fuse_is_usable, run, storage_node, text};
+use common::{PROGRAM, Place, ended_within, fuse_is_usable, run, text};
+
+const SOON: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_home_and_its_copy_do_not_serve_at_the_same_time() {
@@ -25,10 +29,12 @@ fn a_home_and_its_copy_do_not_serve_at_the_same_time() {
     };
     let up = Running::up(&home, &drive, 3);
     store("before");
+    assert!(up.stop().success());
     run("cp", &["-a", text(&home), text(&copy)]);
+    let up = Running::up(&home, &drive, 3);
 
     let refused = |arguments: &[&str]| {
-        let output = storage_node(arguments);
+        let output = ended_within(SOON, Command::new(PROGRAM).args(arguments));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
             !output.status.success() && said.contains("another process serves with this node's key"),

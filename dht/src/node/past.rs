@@ -190,7 +190,8 @@ impl Node {
         for time in times {
             listed.extend(self.read_kept(register, time)?.map(|record| entry(time, &record)));
         }
-        if is_last_page && let Some((since, record)) = self.accepted_since(register)? {
+        // What has yet to be learned again, or is damaged, hides nothing of what was.
+        if is_last_page && let Ok(Some((since, record))) = self.accepted_since(register) {
             let latest = listed.last().map_or(from_seconds, |last: &PastEntry| last.since_seconds);
             // Else the clock was set back.
             if since >= latest {
@@ -215,7 +216,7 @@ impl Node {
         if let Some(kept) = self.read_kept(register, since_seconds)? {
             return Ok(Some(kept));
         }
-        let accepted = self.accepted_since(register)?;
+        let accepted = self.accepted_since(register).ok().flatten();
         Ok(accepted.filter(|(since, _)| *since == since_seconds).map(|(_, record)| record))
     }
 

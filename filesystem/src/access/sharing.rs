@@ -41,6 +41,9 @@ pub enum SharingError {
     /// The caller can't say who is to read it.
     #[error("who is to read the volume is not known: {0}")]
     Undecided(String),
+    /// What would be replaced could not be kept.
+    #[error("what the volume is now could not be kept, and it stays that: {0}")]
+    Unkept(String),
     /// There would be too many.
     #[error("a volume has at most {READER_COUNT_MAX} readers: remove some first")]
     TooMany,
@@ -82,7 +85,8 @@ pub fn change_readers(
 
 /// Puts the tree of `past` in the place of the newest one, be that of a root or of anything else: a writer may have put there what
 /// opens to nobody, or to himself alone. The volume is then what it was, with its snapshots of then; versions go on. Otherwise
-/// as [`change_readers`], and what `change` is asked of is the list of then.
+/// as [`change_readers`], and what `change` is asked of is the list of then. `keep` is shown what is about to be replaced, before each try,
+/// and nothing is replaced if it fails.
 ///
 /// A collection of garbage that is under way ends by it, without deleting. One that was let through since is remembered; where the newest
 /// root can't tell, it is taken that there was one: then whoever stores something that he holds from before stores it anew.
@@ -99,10 +103,12 @@ pub fn put_back(
     keys: &VolumeKeys,
     author: &str,
     past: &Root,
+    keep: &dyn Fn(&Record) -> Result<(), String>,
     change: ReadersChange<'_>,
     swap: &dyn Fn(HeaderHash, Bytes) -> Result<Record, SwapError>,
 ) -> Result<(), SharingError> {
     let basis = |newest: &Record| {
+        keep(newest).map_err(SharingError::Unkept)?;
         let opened = open_root(&newest.payload, newest.version, &keys.secret);
         let let_through = opened.map_or(newest.version, |root| root.charter.let_through());
         let mut root = past.clone();
@@ -279,7 +285,14 @@ mod tests {
             for attack in attacks {
                 let before = read();
                 swap(before.header_hash, attack(before.version + 1)).unwrap();
-                put_back(&*story.store, &story.keys, "owner", &good, &|_| Ok(false), &swap).unwrap();
+                let kept = std::cell::RefCell::new(Vec::new());
+                let keep = |newest: &Record| {
+                    kept.borrow_mut().push(newest.header_hash);
+                    Ok(())
+                };
+                let attacked = read().header_hash;
+                put_back(&*story.store, &story.keys, "owner", &good, &keep, &|_| Ok(false), &swap).unwrap();
+                assert_eq!(kept.into_inner(), [attacked]);
                 let root = story.open(&story.keys.secret).unwrap();
                 assert_eq!((root.tree, root.version), (good.tree, before.version + 2));
                 assert!(root.charter.collection().is_none());

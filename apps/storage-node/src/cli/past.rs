@@ -60,7 +60,7 @@ Examples:
 
 The drive is then what it was, whole, with its snapshots of then: its root is replaced in one step, whatever a writer has put in its
 place, be it sealed to himself. What was deleted of it the nodes are told to keep. What was changed since is not in the drive
-any more; what the drive was until now this home keeps (the last four such), so that a second `rollback` undoes the first, as long as
+any more; what the drive was until now this home keeps, so that a second `rollback` undoes the first, as long as
 the nodes have what only that needs: `gc` deletes it, and they keep it for the retention then. Mounts go on from there; what they have
 not stored yet, they put on it. Spaces have roots of their own, and stay as they are.
 
