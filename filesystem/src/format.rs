@@ -33,6 +33,7 @@ pub use object::{OBJECT_CHANGE_COUNT_MAX, ObjectChange, ObjectChanges, ObjectId,
 pub use segments::{Piece, SEGMENT_COUNT_MAX, Tags};
 pub use snapshot::{
     NOW, SNAPSHOT_NAME_SIZE_MAX, SnapshotOrigin, SnapshotRecord, check_snapshot_name, printable,
+    printable_path,
 };
 pub use table::{Label, Orphan, SessionRecord, SessionState, Truncation, WriterRecord};
 

@@ -472,6 +472,9 @@ fn advice_of_restore(error: &RestoreError) -> Option<String> {
             "restore its directories one by one; or copy it from .snapshots of a mounted drive, with `cp -a`"
                 .into()
         }
+        RestoreError::NotCopied => {
+            "restore what is beside it, directory by directory; a space brings back its own: `restore` with a path in it".into()
+        }
         RestoreError::Deleted { .. } => {
             "restore it from another snapshot, and compare; `storage-node snapshots` lists them".into()
         }

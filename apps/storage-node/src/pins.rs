@@ -11,7 +11,7 @@ mod walk;
 use std::fs::File;
 use std::path::Path;
 
-use filesystem::format::printable;
+use filesystem::format::printable_path;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Plan, Usual, now_s};
@@ -118,11 +118,11 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
     let (files, bytes, spaces) = with_volume(&options.client, |_, volume| {
         let failed = |errno| Failure::Pin { reason: format!("{} cannot be pinned: {errno}", shown(&path)) };
         if let Some((_, end)) = volume.link_on_the_way(&path).map_err(failed)? {
-            let space = printable(&path[..end]);
+            let space = printable_path(&path[..end]);
             return Err(Failure::Pin {
                 reason: format!(
                     "{} cannot be pinned: it lies in the space {space}, and pins keep what is in the drive itself; nothing was pinned",
-                    printable(&path)
+                    printable_path(&path)
                 ),
             });
         }

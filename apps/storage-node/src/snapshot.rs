@@ -1,7 +1,7 @@
 //! `snapshot` and `snapshots`: taking one, deleting one, listing all.
 
 use filesystem::calendar::Civil;
-use filesystem::format::{SnapshotOrigin, printable};
+use filesystem::format::{SnapshotOrigin, printable_path};
 use filesystem::volume::{Snapshot, SnapshotError, SnapshotPolicy, Volume};
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ pub(crate) fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
     }
     let mut failed = None;
     let each = |name: &String, path: &str, volume: Result<&Volume, Failure>| {
-        let path = printable(path);
+        let path = printable_path(path);
         let done = volume.and_then(|volume| match &options.delete {
             Some(_) => match volume.delete_snapshot(name) {
                 Err(SnapshotError::Missing { .. }) => Ok(()),
@@ -127,7 +127,7 @@ fn take_or_delete(options: &SnapshotOptions, volume: &Volume) -> Result<String, 
 
 fn is_no_space(path: &str) -> Failure {
     Failure::Space {
-        reason: format!("{} is no space of its own", printable(path)),
+        reason: format!("{} is no space of its own", printable_path(path)),
         advice: "snapshots are of the whole drive, or of a whole space",
     }
 }
@@ -136,7 +136,9 @@ fn is_no_space(path: &str) -> Failure {
 fn in_words(of: Option<&str>, policy: Option<&SnapshotPolicy>) -> String {
     let (of, option) = match of {
         None => (String::new(), String::new()),
-        Some(path) => (format!("of the space {}: ", printable(path)), format!(" --of {}", printable(path))),
+        Some(path) => {
+            (format!("of the space {}: ", printable_path(path)), format!(" --of {}", printable_path(path)))
+        }
     };
     match policy {
         Some(policy) => {

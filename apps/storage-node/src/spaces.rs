@@ -22,7 +22,7 @@ use dht::block_store::Reach;
 use dht::{BlockStore, RegisterAddress};
 use filesystem::access::list::{Access, Found};
 use filesystem::access::{Root, SpaceLink, VolumeKeys, open_root};
-use filesystem::format::printable;
+use filesystem::format::{printable, printable_path};
 use filesystem::spaces::SpaceOpener;
 use filesystem::volume::{Cause, Pending, Volume};
 use filesystem::{Errno, OpenError};
@@ -164,7 +164,7 @@ impl Spaces {
         path: &str,
     ) -> Result<Rc<Volume>, Failure> {
         self.try_open(link, name).map_err(|Refused { reason, .. }| Failure::Space {
-            reason: format!("the space {} cannot be opened: {reason}", printable(path)),
+            reason: format!("the space {} cannot be opened: {reason}", printable_path(path)),
             advice: "`storage-node access DIR` says who may do what in it",
         })
     }
@@ -384,7 +384,7 @@ pub(crate) fn open_own(
     opening: &Opening<'_>,
 ) -> Result<Option<Watched>, Failure> {
     let failed = |reason: String| Failure::Space {
-        reason: format!("the space {} cannot be opened: {reason}", printable(path)),
+        reason: format!("the space {} cannot be opened: {reason}", printable_path(path)),
         advice: "`status` shows which nodes answer, `access DIR` who may do what in it",
     };
     let membership = membership(genesis, opening.seen_directory)?;

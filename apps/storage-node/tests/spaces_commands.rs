@@ -81,6 +81,15 @@ fn a_command_with_a_path_in_a_space_works_there_and_a_reader_becomes_a_writer_wh
     assert!(refusal(&home, &["pin", "band/notes"]).contains("lies in the space band"));
     assert!(!a.join("notes").exists());
 
+    // A directory that a space is in is not copied, and it is said why; paths keep their slashes.
+    fs::create_dir(a.join("ours")).unwrap();
+    printed(&home, &["share", "ours/choir", "--read", &id(&bobs)]);
+    let said = printed(&home, &["snapshot", "nested"]);
+    assert!(said.contains("of the space ours/choir as well"), "{said}");
+    let said = refusal(&home, &["restore", "ours", "--at", "nested", "--to", "again"]);
+    assert!(said.contains("there is a space in it") && !said.contains("the nodes do not"), "{said}");
+    assert!(!a.join("again").exists());
+
     // He may write: no mount anew.
     printed(&home, &["share", "band", "--write", &id(&bobs)]);
     assert!(bob.wait_for("you may write to the space band now", SOON), "{}", bob.drain());

@@ -114,6 +114,11 @@ pub fn printable(name: &str) -> String {
     name.chars().map(|c| if is_plain(c) { c } else { '?' }).collect()
 }
 
+/// The same of a path, which keeps its slashes.
+pub fn printable_path(path: &str) -> String {
+    path.split('/').map(printable).collect::<Vec<_>>().join("/")
+}
+
 /// Takes a text off that begins with its size.
 fn split_text(bytes: &[u8]) -> Option<(String, &[u8])> {
     let (size, rest) = bytes.split_first()?;
@@ -125,6 +130,12 @@ fn split_text(bytes: &[u8]) -> Option<(String, &[u8])> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_path_keeps_its_slashes_and_nothing_else_that_a_name_may_not_have() {
+        assert_eq!(printable_path("our band/in\u{1b}[2Jside"), "our band/in??2Jside");
+        assert_eq!(printable("our band/inside"), "our band?inside");
+    }
 
     fn example() -> SnapshotRecord {
         SnapshotRecord {

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use filesystem::access::SpaceLink;
-use filesystem::format::printable;
+use filesystem::format::printable_path;
 use filesystem::volume::Volume;
 
 use super::{Opened, with_opened};
@@ -43,7 +43,7 @@ pub(crate) fn with_place<T: Send>(
         None => Err(Failure::Space {
             reason: format!(
                 "{} is a space of its own, and not a file or a directory in one",
-                printable(name.text())
+                printable_path(name.text())
             ),
             advice: "say a path within it; `diff` takes it as a whole, and its own `.snapshots` show it as it was",
         }),
@@ -76,7 +76,7 @@ pub(crate) fn with_place_or_all<T: Send>(
         let rest = rest.trim_start_matches('/');
         opened.in_space(&link, space, |volume| {
             if need == Need::Write && !volume.may_change() {
-                return Err(Failure::Reader { of: format!("the space {}", printable(space)) });
+                return Err(Failure::Reader { of: format!("the space {}", printable_path(space)) });
             }
             work(volume, &format!("{space}/"), rest)
         })
@@ -100,7 +100,7 @@ pub(crate) fn with_spaces_too<T: Send>(
         return with_place_or_all(options, name.text(), need, |volume, above, rest| match (above, rest) {
             (above, "") if !above.is_empty() => work(volume),
             _ => Err(Failure::Space {
-                reason: format!("{} is no space of its own", printable(name.text())),
+                reason: format!("{} is no space of its own", printable_path(name.text())),
                 advice: "snapshots are of the whole drive, or of a whole space: say which without a path in it",
             }),
         });
@@ -117,7 +117,7 @@ pub(crate) fn with_spaces_too<T: Send>(
         for (link, path) in &known {
             let tried = opened.in_space(link, path, |volume| {
                 if need == Need::Write && !volume.may_change() {
-                    return Err(Failure::Reader { of: format!("the space {}", printable(path)) });
+                    return Err(Failure::Reader { of: format!("the space {}", printable_path(path)) });
                 }
                 each(&done, path, Ok(volume));
                 Ok(())
@@ -142,7 +142,7 @@ impl Opened<'_> {
         let link = SpaceLink::decode(link, &network.volume_owner()).ok_or_else(|| Failure::Space {
             reason: format!(
                 "{} leads to no space of this drive's, by a link that this version follows",
-                printable(path)
+                printable_path(path)
             ),
             advice: "somebody who may write to the drive put it there, or a newer version of this program",
         })?;

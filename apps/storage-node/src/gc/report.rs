@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use dht::Address;
 use dht::collect::{Found, Tally};
 use filesystem::calendar::Civil;
-use filesystem::format::printable;
+use filesystem::format::printable_path;
 
 use super::{Span, needed};
 use crate::errors::Failure;
@@ -87,7 +87,7 @@ pub(super) fn tell(
     let (what, of) = match space {
         None => ("this drive".to_owned(), String::new()),
         Some(path) => {
-            let path = printable(path);
+            let path = printable_path(path);
             (format!("the space {path}"), format!("of the space {path}: "))
         }
     };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use filesystem::access::SpaceLink;
 use filesystem::access::list::{Access, AccessList, CHANGES_MAX};
 use filesystem::calendar::Civil;
-use filesystem::format::printable;
+use filesystem::format::printable_path;
 use filesystem::volume::Place;
 use reactor::crypto::PublicKey;
 
@@ -49,7 +49,7 @@ fn render(list: &AccessList, owner: &PublicKey) -> String {
         text,
         "list {} of the space that the drive's owner put at {}, signed by him; `--log` shows how it came to be",
         list.number,
-        printable(&list.path)
+        printable_path(&list.path)
     );
     text
 }

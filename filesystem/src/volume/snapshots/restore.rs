@@ -65,6 +65,11 @@ pub enum RestoreError {
         /// What was asked for.
         path: String,
     },
+    /// There is something in it that a copy can't have: a space, which is a volume of its own, or what a later version put there.
+    #[error(
+        "there is a space in it, whose content is not the drive's to copy, or something that a newer version put there: nothing was restored"
+    )]
+    NotCopied,
     /// Somebody deleted the snapshot meanwhile.
     #[error("the snapshot {snapshot:?} was deleted meanwhile: what is at {path:?} now may not be whole")]
     Deleted {
@@ -80,7 +85,10 @@ pub enum RestoreError {
 
 impl From<Errno> for RestoreError {
     fn from(errno: Errno) -> RestoreError {
-        SnapshotError::from(errno).into()
+        match errno {
+            Errno::EOPNOTSUPP => RestoreError::NotCopied,
+            errno => SnapshotError::from(errno).into(),
+        }
     }
 }
 
