@@ -159,12 +159,17 @@ pub fn dump_on_signal() -> io::Result<()> {
     let dumper = Builder::new().name("dump on SIGUSR2").spawn(move || {
         loop {
             signals.wait();
-            for event in report_of(dump_with_stacks()) {
+            for event in report() {
                 tracing::info!("{event}");
             }
         }
     });
     dumper.map(drop).map_err(io::Error::other)
+}
+
+/// A dump with stacks as text: first a line for each coroutine, then the stacks. Suspends while it is written.
+pub(crate) fn report() -> Vec<String> {
+    report_of(dump_with_stacks())
 }
 
 /// Writes the dump out, on a thread of its own: symbols are read from the program's file. Not by `offload`, since its
