@@ -12,6 +12,7 @@ mod barrier;
 mod channel;
 mod mutex;
 mod once_cell;
+mod places;
 mod rwlock;
 mod semaphore;
 mod signal;

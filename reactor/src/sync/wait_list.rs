@@ -5,14 +5,13 @@
 //! has been told there; one who was told and found nothing, since somebody was quicker, takes up its place again; and
 //! one who leaves without making use of what it was told passes that on.
 //!
-//! Places lie in a slab and know their neighbours, so that coming, telling and leaving take constant time each,
+//! Places have keys and know their neighbours, so that coming, telling and leaving take constant time each,
 //! however many wait.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use slab::Slab;
-
+use super::places::Places;
 use crate::coroutine::{self, Coroutine, What};
 
 thread_local! { static TELL_COUNT: Cell<u64> = const { Cell::new(0) }; }
@@ -26,7 +25,7 @@ pub struct WaitList {
 }
 
 struct Row {
-    places: Slab<Entry>,
+    places: Places<Entry>,
     /// The ends of the chain of those who have yet to be told.
     first: usize,
     last: usize,
@@ -63,7 +62,7 @@ impl Default for WaitList {
 
 impl WaitList {
     pub(crate) const fn new() -> WaitList {
-        WaitList { row: RefCell::new(Row { places: Slab::new(), first: NONE, last: NONE }) }
+        WaitList { row: RefCell::new(Row { places: Places::new(), first: NONE, last: NONE }) }
     }
 
     /// Whether nobody waits to be told.
@@ -120,10 +119,6 @@ impl WaitList {
     pub(crate) fn join(&self, need: usize) -> Place<'_> {
         let waiter = coroutine::current();
         let mut row = self.row.borrow_mut();
-        if row.places.capacity() == 0 {
-            // Most rows never have more than one place, and there are two for each socket.
-            row.places.reserve_exact(1);
-        }
         let key =
             row.places.insert(Entry { waiter, need, told: Told::No, told_at: 0, before: NONE, after: NONE });
         row.link_last(key);
