@@ -99,12 +99,13 @@ impl Stream {
 
     fn send(&self, shared: &Shared, item: &[u8]) -> Result<(), Stopped> {
         let sending = coroutine::begin();
-        while self.outbound.borrow_mut().admit(item.len())?.is_none() {
+        loop {
+            // Room first: should this be cut short where it waits, credit that it had taken would be gone.
+            shared.wait_for_room(Queue::Large(self.priority));
+            if self.outbound.borrow_mut().admit(item.len())?.is_some() {
+                break;
+            }
             self.allowed.wait();
-        }
-        shared.wait_for_room(Queue::Large(self.priority));
-        if self.outbound.borrow().is_stopped() {
-            return Err(Stopped);
         }
         let header = Header::Item { side: self.side, call: self.call, size: item.len() as u32 };
         self.push(shared, header, item);
