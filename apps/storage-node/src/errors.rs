@@ -308,6 +308,11 @@ impl Failure {
                 "if nobody else had a hand in it, make it yours alone (chown, chmod go-w {}); else use another directory",
                 path.display()
             ),
+            Failure::Drive(MountError::NotPermitted { .. } | MountError::Io { .. }) => {
+                "this user has to be able to read and write /dev/fuse, the kernel's device (`ls -l /dev/fuse`; `modprobe fuse`), and the \
+                 directory has to be its own; for --allow-other, who is not root needs `user_allow_other` in /etc/fuse.conf"
+                    .into()
+            }
             Failure::Drive(MountError::FuseMissing | MountError::DeviceMissing) => {
                 "or do without FUSE: `run` each node, and use `put` and `get`".into()
             }

@@ -32,6 +32,9 @@ const HOST_STACK_SIZE_BYTES: usize = 1024 * 1024;
 /// Stacks that `may` keeps for reuse; each keeps the pages it ever touched.
 const POOLED_STACKS_MAX: usize = 256;
 
+/// Address space that is left when a stack is refused.
+const ROOM_BYTES: usize = 1 << 20;
+
 /// Memory mappings left to the rest of the program: each stack takes two.
 const MAPPINGS_RESERVED: usize = 4096;
 
@@ -233,8 +236,10 @@ fn configure() {
     });
 }
 
-/// Whether as much address space could be had as a stack takes.
-fn try_mapping(size_bytes: usize) -> io::Result<()> {
+/// Whether as much address space could be had as a stack takes, and some more: `may` adds two pages to each, and what it notes of a
+/// coroutine is on the heap. Where just the stack fits it panics, on its worker, and nobody goes on.
+fn try_mapping(stack_size_bytes: usize) -> io::Result<()> {
+    let size_bytes = stack_size_bytes.saturating_add(ROOM_BYTES);
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh mapping at an address of the kernel's choosing touches nobody's memory.
