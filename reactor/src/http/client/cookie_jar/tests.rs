@@ -1,3 +1,5 @@
+//! What the jar takes, and what it gives to whom.
+
 use super::*;
 
 const NOW: SystemTime = UNIX_EPOCH;
