@@ -215,19 +215,22 @@ impl Talk<'_> {
         if state.stopping.get() {
             return;
         }
-        let mut heard = self.heard.borrow_mut();
-        heard.on_said(&beacon, now);
+        self.heard.borrow_mut().on_said(&beacon, now);
+        // What is decided is decided before anything is done: what is done may let the other socket's listener run.
         match beacon.port {
-            Some(port) if rights.store && !is_in_touch(state, &key) && heard.may_dial(&beacon, now) => {
-                meet(state, key, SocketAddr::from((beacon.address, port)));
+            Some(port) => {
+                let is_wanted = rights.store && !is_in_touch(state, &key);
+                let may_dial = is_wanted && self.heard.borrow_mut().may_dial(&beacon, now);
+                if may_dial {
+                    meet(state, key, SocketAddr::from((beacon.address, port)));
+                }
             }
-            Some(_) => {}
-            None if self.own.is_some() && heard.may_answer(&beacon, now) => {
-                if let Ok(packet) = self.packet(from, None) {
+            None => {
+                let may_answer = self.own.is_some() && self.heard.borrow_mut().may_answer(&beacon, now);
+                if may_answer && let Ok(packet) = self.packet(from, None) {
                     let _ = self.mouth.try_send_to(&packet, from);
                 }
             }
-            None => {}
         }
     }
 }
