@@ -161,6 +161,13 @@ impl Cache {
         self.index.contains_key(&ChunkId::from(&Piece::from(*pointer)))
     }
 
+    /// Lets go of the chunk at `pointer`, if it is here: nothing points to it any more.
+    pub(crate) fn remove(&mut self, pointer: &Pointer) {
+        if let Some(&at) = self.index.get(&ChunkId::from(&Piece::from(*pointer))) {
+            self.evict(at);
+        }
+    }
+
     /// Returns the bytes that it holds at the most.
     pub(crate) fn size_bytes_max(&self) -> usize {
         self.size_bytes_max
@@ -301,6 +308,25 @@ mod tests {
         assert_eq!(cache.piece(&segment(7, 8192)), Some(content.slice(8192..12_288)));
         // Another pointer to the same place, which differs in the last tag alone.
         assert_eq!((cache.frame(&frame(9)), cache.piece(&segment(9, 28_672))), (None, None));
+    }
+
+    #[test]
+    fn what_nothing_points_to_goes_at_once() {
+        let mut cache = Cache::new(1 << 20);
+        for number in 0..4 {
+            cache.insert(pointer(number), Cached::Frame(Bytes::from(vec![number as u8; 1000])));
+        }
+        for gone in [2, 0, 3, 2] {
+            cache.remove(&pointer(gone));
+            assert!(!cache.contains(&pointer(gone)));
+        }
+        assert_eq!(cache.size_bytes(), 1000 + OVERHEAD_BYTES);
+        assert_eq!(cache.frame(&pointer(1)), Some(Bytes::from(vec![1; 1000])));
+        cache.insert(pointer(2), Cached::Frame(Bytes::from(vec![2; 10])));
+        assert_eq!((cache.slots.len(), cache.frame(&pointer(2)).unwrap().len()), (4, 10), "in a free place");
+        cache.remove(&pointer(1));
+        cache.remove(&pointer(2));
+        assert_eq!((cache.size_bytes(), cache.newest, cache.oldest), (0, NONE, NONE));
     }
 
     #[test]

@@ -73,6 +73,11 @@ pub struct Merged {
 }
 
 impl Merged {
+    /// Takes what the tree points to no more; it has to be counted already.
+    pub fn take_dropped(&mut self) -> Vec<Pointer> {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// Counts what became of objects; all that the packer holds has to be closed.
     pub fn count(&self, packer: &Packer, objects: &mut ObjectChanges) {
         self.dropped.iter().for_each(|pointer| objects.remove(pointer));

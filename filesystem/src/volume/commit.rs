@@ -203,9 +203,7 @@ impl Volume {
                         state.cache.insert(packer.pointer(location), Cached::Frame(bytes.clone()));
                     }
                 }
-                for (pointer, node) in grown.into_written() {
-                    state.cache.insert(pointer, Cached::Node(node));
-                }
+                grown.enter(&mut state.cache);
                 state.header = Some(record.header_hash);
                 drop(state);
                 let has_changes = !delta.changes.is_empty();

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::Volume;
 use super::fetch::CachedNodes;
+use crate::cache::{Cache, Cached};
 use crate::chunk::Packer;
 use crate::errno::Errno;
 use crate::format::{Key, OBJECT_CHANGE_COUNT_MAX, ObjectChanges, ObjectRecord, Pointer};
@@ -29,6 +30,8 @@ pub(super) struct Grown<'a> {
     pub(super) tree: Option<Pointer>,
     /// What its records do not say yet.
     pub(super) objects: ObjectChanges,
+    /// What it points to no more, of what the tree before it did.
+    dropped: Vec<Pointer>,
     nodes: GrownNodes<'a>,
 }
 
@@ -67,7 +70,7 @@ impl<'a> Grown<'a> {
         let nodes = GrownNodes { written: HashMap::new(), below: CachedNodes(volume) };
         let mut grown = {
             let state = volume.state.borrow();
-            Grown { tree: state.tree, objects: state.objects.clone(), nodes }
+            Grown { tree: state.tree, objects: state.objects.clone(), dropped: Vec::new(), nodes }
         };
         let mut count_max = match volume.race.is_contended() {
             false => UNFOLDED_COUNT_MAX,
@@ -83,15 +86,25 @@ impl<'a> Grown<'a> {
         }
     }
 
-    /// Returns the nodes that were written.
-    pub(super) fn into_written(self) -> impl Iterator<Item = (Pointer, Rc<Node>)> {
-        self.nodes.written.into_iter()
+    /// It is published: its nodes go to the cache, in the place of what the tree points to no more. Whoever asks for that
+    /// yet, for a snapshot's sake or for that of a file that shares it, has it fetched.
+    pub(super) fn enter(self, cache: &mut Cache) {
+        for pointer in &self.dropped {
+            cache.remove(pointer);
+        }
+        for (pointer, node) in self.nodes.written {
+            cache.insert(pointer, Cached::Node(node));
+        }
     }
 
     fn merge(&mut self, changes: &[Change], packer: &mut Packer) -> Result<(), Errno> {
-        let merged = merge(&self.nodes, self.tree, changes, packer)?;
+        let mut merged = merge(&self.nodes, self.tree, changes, packer)?;
         packer.close();
         merged.count(packer, &mut self.objects);
+        let mut dropped = merged.take_dropped();
+        // Nobody has seen a node that an earlier round wrote.
+        dropped.retain(|pointer| self.nodes.written.remove(pointer).is_none());
+        self.dropped.append(&mut dropped);
         self.tree = match &merged.root {
             None => None,
             Some(Value::Chunk(location)) => Some(packer.pointer(location)),
