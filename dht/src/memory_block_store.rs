@@ -94,7 +94,8 @@ impl BlockStore for MemoryBlockStore {
             return Err(PutError::Full { full: 1 });
         }
         self.used_bytes.set(used_bytes);
-        blocks.insert(address, content);
+        // The caller's may lie in a larger buffer, which somebody waits for.
+        blocks.insert(address, Bytes::copy_from_slice(&content));
         Ok(address)
     }
 

@@ -21,6 +21,10 @@ use crate::format::{
     BIRTH_MAX, OBJECT_SIZE_MAX, Piece, Pointer, SEAL_OVERHEAD, Tags, VolumeId, encoded_size, padded_size,
 };
 
+mod buffers;
+
+pub use buffers::Buffers;
+
 /// What a chunk holds. It is authenticated, so that a frame can never be taken for a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -284,7 +288,7 @@ impl Location {
 }
 
 /// What an object begins with room for: a small commit's frames and nodes, which would else be copied each time that it
-/// doubles. What a small one leaves of it is given back.
+/// doubles.
 const OBJECT_CAPACITY_MIN: usize = 64 * 1024;
 
 /// Packs chunks into objects.
@@ -293,6 +297,7 @@ pub struct Packer {
     volume: VolumeId,
     birth: u64,
     keys: KeyPool,
+    buffers: Buffers,
     current: Vec<u8>,
     /// Of each closed object its name, once it is known.
     closed: Vec<Option<Address>>,
@@ -309,11 +314,18 @@ impl Packer {
             volume,
             birth,
             keys: KeyPool::default(),
+            buffers: Buffers::default(),
             current: Vec::new(),
             closed: Vec::new(),
             ready: Vec::new(),
             defers_names: false,
         }
+    }
+
+    /// Seals in `buffers`, which other packers share.
+    pub fn with_buffers(mut self, buffers: Buffers) -> Packer {
+        self.buffers = buffers;
+        self
     }
 
     /// Closes the open object if `size` bytes of content do not fit it any more.
@@ -327,7 +339,7 @@ impl Packer {
     pub fn append(&mut self, kind: ChunkKind, content: &[u8]) -> Location {
         self.make_room(content.len());
         if self.current.capacity() == 0 {
-            self.current.reserve(OBJECT_CAPACITY_MIN);
+            self.current = self.buffers.take(OBJECT_CAPACITY_MIN);
         }
         let key = self.keys.draw();
         let offset = self.current.len();
@@ -386,12 +398,9 @@ impl Packer {
         }
         if content > OBJECT_SIZE_MAX / 2 {
             // Another large one follows, mostly: grown by doubling, it would be copied once more.
-            self.current = Vec::with_capacity(OBJECT_SIZE_MAX);
+            self.current = self.buffers.take(OBJECT_SIZE_MAX);
         }
-        if object.capacity() <= OBJECT_CAPACITY_MIN {
-            object.shrink_to_fit();
-        }
-        let object = Bytes::from(object);
+        let object = self.buffers.lend(object);
         self.ready.push((self.closed.len() as u32, object.clone()));
         self.closed.push((!self.defers_names).then(|| Address::of(&self.tag, &object)));
     }
@@ -422,6 +431,12 @@ impl Packer {
     pub fn take_ready(&mut self) -> Vec<(Address, Bytes)> {
         let ready = std::mem::take(&mut self.ready);
         ready.into_iter().filter_map(|(object, bytes)| Some((*self.name(object)?, bytes))).collect()
+    }
+}
+
+impl Drop for Packer {
+    fn drop(&mut self) {
+        self.buffers.give_back(std::mem::take(&mut self.current));
     }
 }
 

@@ -85,6 +85,7 @@ use reactor::sync::Signal;
 
 use crate::access::{Charter, Features, Root, RootSealer, VolumeKeys, open_root};
 use crate::cache::Cached;
+use crate::chunk::Buffers;
 use crate::errno::Errno;
 use crate::format::{InodeRecord, Label, ObjectChanges, Pointer, VolumeId};
 use crate::journal::Journal;
@@ -109,6 +110,8 @@ pub struct Volume {
     options: Options,
     state: RefCell<State>,
     in_flight: fetch::InFlight,
+    /// What its commits are sealed in.
+    buffers: Buffers,
     gate: gate::Gate,
     /// Uncommitted bytes at which writers have to wait now.
     dirty_bytes_max: Cell<usize>,
@@ -296,6 +299,7 @@ impl Volume {
             options,
             state: RefCell::new(state),
             in_flight: fetch::InFlight::default(),
+            buffers: Buffers::default(),
             gate: gate::Gate::default(),
             sealer: RefCell::new(RootSealer::new()),
             session,

@@ -28,7 +28,7 @@ use super::values::encode_value;
 use crate::cache::Cached;
 use crate::chunk::{Location, Packer};
 use crate::errno::Errno;
-use crate::format::{INLINE_SIZE_MAX, Key, ObjectChanges, Pointer, WriterRecord};
+use crate::format::{INLINE_SIZE_MAX, Key, OBJECT_SIZE_MAX, ObjectChanges, Pointer, WriterRecord};
 use crate::operations::Time;
 use crate::tree::commit::{Change as TreeChange, Value};
 
@@ -163,7 +163,10 @@ impl Volume {
 
     fn commit_delta(self: &Rc<Self>, delta: Rc<Delta>, intent: Option<&Intent>) -> Result<(), Errno> {
         let volume = self.state.borrow().charter.volume;
-        let mut packer = Packer::new(self.store.tag(), volume, self.version.get() + 1);
+        let packer = Packer::new(self.store.tag(), volume, self.version.get() + 1);
+        let mut packer = packer.with_buffers(self.buffers.clone());
+        // What a large commit needed is not kept for small ones.
+        self.buffers.shrink(delta.size_bytes.max(OBJECT_SIZE_MAX));
         let (delta, last) = self.store_frames(delta, &mut packer)?;
         if self.race.wants_claim() {
             // Everything large is stored: what is left takes little time, and the others keep out of it.
