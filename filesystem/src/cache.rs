@@ -1,7 +1,7 @@
 //! What was fetched and decrypted, bounded in bytes, least recently used out first.
 //!
 //! Nodes and frames share one bound, so that whichever is needed takes the room. Chunks never change, so nothing here is
-//! ever stale and nothing needs invalidating. It is plain data: it fetches nothing.
+//! ever stale and nothing needs invalidating; what is replaced may go early. It is plain data: it fetches nothing.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -161,9 +161,18 @@ impl Cache {
         self.index.contains_key(&ChunkId::from(&Piece::from(*pointer)))
     }
 
-    /// Lets go of the chunk at `pointer`, if it is here: nothing points to it any more.
+    /// Lets go of the chunk at `pointer`, or of its segments, as far as they are here: nothing points to it any more.
     pub(crate) fn remove(&mut self, pointer: &Pointer) {
-        if let Some(&at) = self.index.get(&ChunkId::from(&Piece::from(*pointer))) {
+        self.remove_piece(&Piece::from(*pointer));
+        if let Some(segment_size) = pointer.tags.segment_size() {
+            for start in (0..pointer.size as usize).step_by(segment_size) {
+                Piece::covering(pointer, start, start + 1).for_each(|piece| self.remove_piece(&piece));
+            }
+        }
+    }
+
+    fn remove_piece(&mut self, piece: &Piece) {
+        if let Some(&at) = self.index.get(&ChunkId::from(piece)) {
             self.evict(at);
         }
     }
@@ -308,6 +317,12 @@ mod tests {
         assert_eq!(cache.piece(&segment(7, 8192)), Some(content.slice(8192..12_288)));
         // Another pointer to the same place, which differs in the last tag alone.
         assert_eq!((cache.frame(&frame(9)), cache.piece(&segment(9, 28_672))), (None, None));
+        cache.remove(&frame(7));
+        assert_eq!(
+            (cache.size_bytes(), cache.piece(&segment(7, 4096))),
+            (0, None),
+            "its segments go with it"
+        );
     }
 
     #[test]

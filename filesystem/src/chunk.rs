@@ -287,17 +287,14 @@ impl Location {
     }
 }
 
-/// What an object begins with room for: a small commit's frames and nodes, which would else be copied each time that it
-/// doubles.
-const OBJECT_CAPACITY_MIN: usize = 64 * 1024;
-
 /// Packs chunks into objects.
 pub struct Packer {
     tag: OwnerTag,
     volume: VolumeId,
     birth: u64,
     keys: KeyPool,
-    buffers: Buffers,
+    /// What objects are sealed in, if others share it.
+    buffers: Option<Buffers>,
     current: Vec<u8>,
     /// Of each closed object its name, once it is known.
     closed: Vec<Option<Address>>,
@@ -314,7 +311,7 @@ impl Packer {
             volume,
             birth,
             keys: KeyPool::default(),
-            buffers: Buffers::default(),
+            buffers: None,
             current: Vec::new(),
             closed: Vec::new(),
             ready: Vec::new(),
@@ -324,7 +321,7 @@ impl Packer {
 
     /// Seals in `buffers`, which other packers share.
     pub fn with_buffers(mut self, buffers: Buffers) -> Packer {
-        self.buffers = buffers;
+        self.buffers = Some(buffers);
         self
     }
 
@@ -338,9 +335,7 @@ impl Packer {
     /// Seals `content` under a fresh key at the end of the open object.
     pub fn append(&mut self, kind: ChunkKind, content: &[u8]) -> Location {
         self.make_room(content.len());
-        if self.current.capacity() == 0 {
-            self.current = self.buffers.take(OBJECT_CAPACITY_MIN);
-        }
+        self.reserve(padded_size(content.len()));
         let key = self.keys.draw();
         let offset = self.current.len();
         let binding = Binding { kind, volume: self.volume };
@@ -355,6 +350,22 @@ impl Packer {
             size: content.len() as u32,
             key,
             tags,
+        }
+    }
+
+    /// Makes room in the buffer.
+    fn reserve(&mut self, size: usize) {
+        let needed = self.current.len() + size;
+        if needed <= self.current.capacity() {
+            return;
+        }
+        match &self.buffers {
+            None => self.current.reserve(size),
+            Some(buffers) => {
+                let mut larger = buffers.take(needed);
+                larger.extend_from_slice(&self.current);
+                buffers.give_back(std::mem::replace(&mut self.current, larger));
+            }
         }
     }
 
@@ -386,21 +397,25 @@ impl Packer {
         if self.current.is_empty() {
             return;
         }
-        let mut object = std::mem::take(&mut self.current);
-        let content = object.len();
+        let content = self.current.len();
         let padded = padded_size(content);
         if padded > content && padded <= OBJECT_SIZE_MAX {
-            object.resize(padded, 0);
+            self.reserve(padded - content);
+            self.current.resize(padded, 0);
             let binding = Binding { kind: ChunkKind::Filler, volume: self.volume };
             let key = Key::from_bytes(self.keys.draw());
             // Its tag is thrown away with its key: nobody ever opens it.
-            let _ = aead::encrypt_detached(&key, &[0; 12], &binding.bytes(), &mut object[content..]);
+            let _ = aead::encrypt_detached(&key, &[0; 12], &binding.bytes(), &mut self.current[content..]);
         }
+        let object = std::mem::take(&mut self.current);
         if content > OBJECT_SIZE_MAX / 2 {
-            // Another large one follows, mostly: grown by doubling, it would be copied once more.
-            self.current = self.buffers.take(OBJECT_SIZE_MAX);
+            // Another large one follows, mostly: grown step by step, it would be copied.
+            self.reserve(OBJECT_SIZE_MAX);
         }
-        let object = self.buffers.lend(object);
+        let object = match &self.buffers {
+            None => Bytes::from(object),
+            Some(buffers) => buffers.lend(object),
+        };
         self.ready.push((self.closed.len() as u32, object.clone()));
         self.closed.push((!self.defers_names).then(|| Address::of(&self.tag, &object)));
     }
@@ -436,7 +451,9 @@ impl Packer {
 
 impl Drop for Packer {
     fn drop(&mut self) {
-        self.buffers.give_back(std::mem::take(&mut self.current));
+        if let Some(buffers) = &self.buffers {
+            buffers.give_back(std::mem::take(&mut self.current));
+        }
     }
 }
 

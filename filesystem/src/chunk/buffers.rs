@@ -13,8 +13,11 @@ use crate::format::OBJECT_SIZE_MAX;
 
 /// Bytes of buffers that are kept for the next objects: as many as may be on their way at once.
 const KEPT_BYTES_MAX: usize = 16 * OBJECT_SIZE_MAX;
-/// A buffer is for objects of no less than this part of it, for who holds one counts the object's bytes.
-const PART_MIN: usize = 4;
+/// Buffers have few sizes, each so many times the one before: what comes back fits who asks next. Whoever holds an object
+/// counts its bytes, and its buffer is no larger than this many times that.
+const STEP: usize = 4;
+/// The smallest: a small commit's frames and nodes.
+const SIZE_MIN: usize = OBJECT_SIZE_MAX / STEP / STEP;
 
 /// See the file's header. Clones share the buffers.
 #[derive(Clone, Debug, Default)]
@@ -39,19 +42,21 @@ impl Drop for Lent {
 }
 
 impl Buffers {
-    /// Returns an empty buffer with room for `size` bytes, and not for many times as much.
-    pub(super) fn take(&self, size: usize) -> Vec<u8> {
+    /// Returns an empty buffer with room for `needed` bytes.
+    pub(super) fn take(&self, needed: usize) -> Vec<u8> {
+        let sizes = std::iter::successors(Some(SIZE_MIN), |size| Some(size * STEP));
+        let mut of_objects = sizes.take_while(|size| *size <= OBJECT_SIZE_MAX);
+        let size = of_objects.find(|size| *size >= needed).unwrap_or(needed);
         let mut kept = self.kept();
-        let fits = |buffer: &Vec<u8>| (size..=size * PART_MIN).contains(&buffer.capacity());
         // The last one that came back is likely to be in the processor's cache yet.
-        let found = kept.iter().rposition(fits).map(|at| kept.remove(at));
+        let found = kept.iter().rposition(|buffer| buffer.capacity() == size).map(|at| kept.remove(at));
         drop(kept);
         found.unwrap_or_else(|| Vec::with_capacity(size))
     }
 
     /// Returns what `buffer` holds; the buffer comes back when nobody holds that any more.
     pub(super) fn lend(&self, buffer: Vec<u8>) -> Bytes {
-        if buffer.len() * PART_MIN < buffer.capacity() {
+        if buffer.len() * STEP < buffer.capacity() {
             let small = Bytes::copy_from_slice(&buffer);
             self.give_back(buffer);
             return small;
@@ -68,14 +73,14 @@ impl Buffers {
         }
     }
 
-    /// Keeps a buffer for the next object.
+    /// Keeps a buffer for the next object, in the place of the oldest if there are enough.
     pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        let mut kept = self.kept();
-        let total: usize = kept.iter().map(Vec::capacity).sum();
-        if buffer.capacity() > 0 && total + buffer.capacity() <= KEPT_BYTES_MAX {
-            kept.push(buffer);
+        if !(SIZE_MIN..=OBJECT_SIZE_MAX).contains(&buffer.capacity()) {
+            return;
         }
+        self.shrink(KEPT_BYTES_MAX - buffer.capacity());
+        buffer.clear();
+        self.kept().push(buffer);
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
@@ -96,38 +101,44 @@ mod tests {
     fn a_buffer_comes_back_when_the_last_who_holds_its_object_lets_go() {
         let buffers = Buffers::default();
         let mut buffer = buffers.take(1000);
-        buffer.extend_from_slice(&[7; 900]);
+        buffer.extend_from_slice(&[7; 60_000]);
         let at = buffer.as_ptr();
         let object = buffers.lend(buffer);
         let part = object.slice(100..200);
         drop(object);
-        assert_eq!(buffers.take(1000).capacity(), 1000, "another: the first is in use");
+        let other = buffers.take(1000);
+        assert_ne!(other.as_ptr(), at, "the first is in use");
+        drop(other);
         assert_eq!(part, [7; 100][..]);
         std::thread::spawn(move || drop(part)).join().unwrap();
-        let again = buffers.take(900);
+        let again = buffers.take(60_000);
         assert_eq!((again.as_ptr(), again.len()), (at, 0));
     }
 
     #[test]
-    fn a_small_object_holds_no_large_buffer() {
+    fn buffers_have_few_sizes_and_a_small_object_holds_no_large_one() {
         let buffers = Buffers::default();
-        drop(buffers.lend(vec![1; 100_000]));
-        assert_eq!(buffers.take(10_000).capacity(), 10_000, "not one of ten times the size");
-        let mut large = buffers.take(100_000);
+        let sizes =
+            [1, 65_536, 65_537, 300_000, 1 << 20, 1_100_000].map(|size| buffers.take(size).capacity());
+        assert_eq!(sizes, [65_536, 65_536, 262_144, 1 << 20, 1 << 20, 1_100_000]);
+        let mut large = buffers.take(300_000);
         large.extend_from_slice(&[2; 20_000]);
         let object = buffers.lend(large);
-        assert_eq!((&object[..], kept(&buffers)), (&[2; 20_000][..], 100_000));
+        assert_eq!((&object[..], kept(&buffers)), (&[2; 20_000][..], 1 << 20), "it is copied");
+        drop(buffers.lend(vec![1; 1_100_000]));
+        assert_eq!(kept(&buffers), 1 << 20, "nobody would ask for that");
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_goes_when_little_is_written() {
+    fn what_is_kept_is_bounded_and_the_oldest_go_first() {
         let buffers = Buffers::default();
         let objects: Vec<Bytes> = (0..40).map(|_| buffers.lend(vec![1; OBJECT_SIZE_MAX])).collect();
         drop(objects);
         assert_eq!(kept(&buffers), KEPT_BYTES_MAX);
-        drop(buffers.lend(vec![1; 1000]));
+        drop(buffers.lend(vec![1; SIZE_MIN]));
+        assert_eq!(kept(&buffers), KEPT_BYTES_MAX - OBJECT_SIZE_MAX + SIZE_MIN);
         buffers.shrink(OBJECT_SIZE_MAX);
-        assert!(kept(&buffers) <= OBJECT_SIZE_MAX);
+        assert_eq!(kept(&buffers), SIZE_MIN, "the newest");
         buffers.shrink(0);
         assert_eq!(kept(&buffers), 0);
     }

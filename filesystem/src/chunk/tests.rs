@@ -93,6 +93,35 @@ fn a_small_part_of_a_run_does_not_keep_the_run() {
 }
 
 #[test]
+fn what_is_sealed_in_a_buffer_that_was_used_before_is_as_in_a_new_one() {
+    let buffers = Buffers::default();
+    let mut opened = 0;
+    for round in 1..30u8 {
+        let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1).with_buffers(buffers.clone());
+        // Small, then large, then small again, in objects of every size.
+        let size = |number: usize| (number * 7919 * usize::from(round) + 1) % 32_768 + 1;
+        let contents: Vec<Vec<u8>> = (0..usize::from(round % 7) * 12 + 1)
+            .map(|number| vec![round ^ number as u8; size(number)])
+            .collect();
+        let places: Vec<_> =
+            contents.iter().map(|content| packer.append(ChunkKind::Frame, content)).collect();
+        packer.close();
+        let objects = packer.take_ready();
+        for (content, place) in contents.iter().zip(&places) {
+            let pointer = packer.pointer(place);
+            let (_, object) = objects.iter().find(|(address, _)| address.0 == pointer.address).unwrap();
+            assert_eq!(object.len(), padded_size(object.len()));
+            let end = (pointer.offset + pointer.length) as usize;
+            let sealed = object.slice(pointer.offset as usize..end);
+            let found = open_run(&FRAME, sealed, pointer.offset, &[pointer.into()]).unwrap();
+            assert_eq!(found[0], content);
+            opened += 1;
+        }
+    }
+    assert!(opened > 900, "{opened}");
+}
+
+#[test]
 fn a_segment_keeps_nothing_of_the_buffer_that_it_came_in() {
     let mut packer = Packer::new(OwnerTag([3; 32]), VOLUME, 1);
     let location = packer.append(ChunkKind::Frame, &[1; 32 * 1024]);

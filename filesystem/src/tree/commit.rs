@@ -6,6 +6,7 @@
 //! before parents, mostly into one object; no node is stored before its children are, because whoever publishes the root
 //! stores all objects first.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -30,6 +31,15 @@ pub enum Value {
     Pointer(Pointer),
     /// A pointer to a chunk of this very commit.
     Chunk(Location),
+}
+
+impl Value {
+    fn pointer(&self) -> Option<&Pointer> {
+        match self {
+            Value::Pointer(pointer) => Some(pointer),
+            _ => None,
+        }
+    }
 }
 
 /// A change of one key: a new value, or its removal.
@@ -75,7 +85,13 @@ pub struct Merged {
 impl Merged {
     /// Takes what the tree points to no more; it has to be counted already.
     pub fn take_dropped(&mut self) -> Vec<Pointer> {
-        std::mem::take(&mut self.dropped)
+        let mut dropped = std::mem::take(&mut self.dropped);
+        // A value may be put where it was, or elsewhere.
+        let taken: HashSet<&Pointer> = self.taken.iter().filter_map(Value::pointer).collect();
+        if !taken.is_empty() {
+            dropped.retain(|pointer| !taken.contains(pointer));
+        }
+        dropped
     }
 
     /// Counts what became of objects; all that the packer holds has to be closed.

@@ -165,7 +165,7 @@ impl Volume {
         let volume = self.state.borrow().charter.volume;
         let packer = Packer::new(self.store.tag(), volume, self.version.get() + 1);
         let mut packer = packer.with_buffers(self.buffers.clone());
-        // What a large commit needed is not kept for small ones.
+        // Nor for small ones where nobody looks at the register now and then.
         self.buffers.shrink(delta.size_bytes.max(OBJECT_SIZE_MAX));
         let (delta, last) = self.store_frames(delta, &mut packer)?;
         if self.race.wants_claim() {

@@ -17,7 +17,7 @@ use super::session::{Intent, LEASE, Present, Session};
 use super::state::Change;
 use crate::access::{Root, open_root};
 use crate::errno::Errno;
-use crate::format::{Key, Label, Pointer};
+use crate::format::{Key, Label, OBJECT_SIZE_MAX, Pointer};
 use crate::operations::Time;
 
 /// How long a mount, or an open, waits for another mount that says that it is still storing: what one may hold back, 128 MiB,
@@ -269,6 +269,10 @@ impl Volume {
 
     pub(super) fn look(&self) {
         let begun = now();
+        if !self.state.borrow().has_changes() {
+            // What a large commit needed is not kept for long.
+            self.buffers.shrink(OBJECT_SIZE_MAX);
+        }
         let _ = self.is_settled();
         let read = self.read_root();
         if read.is_err() && self.store.reach(&self.keys.register) != Reach::Quorum {
