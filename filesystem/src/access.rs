@@ -34,6 +34,10 @@ pub const READER_COUNT_MAX: usize = 256;
 /// Bytes of an author's name that are kept.
 pub const AUTHOR_SIZE_MAX: usize = 64;
 
+/// What stands in the place of the root of a volume that its owner gave up: it opens to nobody. No root begins so. That it is the owner's
+/// word, and no other writer's, says who signed the register's value.
+pub const GIVEN_UP: &[u8] = b"hypha: this space was given up by its owner";
+
 /// What it takes to find and read a volume.
 #[derive(Clone)]
 pub struct VolumeKeys {
@@ -75,6 +79,9 @@ pub enum RootError {
     /// Our key opens none of the sealed keys.
     #[error("the volume is not readable with this identity: ask a reader of it to add you")]
     NotAReader,
+    /// It says [`GIVEN_UP`].
+    #[error("it was given up, and opens to nobody any more")]
+    GivenUp,
 }
 
 /// Seals roots for one session.
@@ -141,6 +148,9 @@ fn binding(volume: VolumeId) -> Binding {
 ///
 /// [`RootError`], see there.
 pub fn open_root(payload: &[u8], version: u64, secret: &X25519Secret) -> Result<Root, RootError> {
+    if payload == GIVEN_UP {
+        return Err(RootError::GivenUp);
+    }
     let mut reader = Reader(payload);
     if reader.take(1) != Some(&[VERSION]) {
         return Err(RootError::Malformed);

@@ -193,6 +193,14 @@ impl Charter {
         self.extensions.push(Extension { kind: KIND, value: Bytes::from(list.to_bytes()) });
         self.readers = list.readers();
     }
+
+    /// Has who may do what be what `newest` says of it: a volume that goes back to what it was lets nobody in again by that.
+    pub fn take_access_of(&mut self, newest: &Charter) {
+        self.extensions.retain(|extension| extension.kind != KIND);
+        let list = newest.extensions.iter().filter(|extension| extension.kind == KIND);
+        self.extensions.extend(list.cloned());
+        self.readers.clone_from(&newest.readers);
+    }
 }
 
 #[cfg(test)]

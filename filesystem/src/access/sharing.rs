@@ -7,6 +7,8 @@
 //!
 //! Not here: who may *write*, which the register's own list says; the caller changes it with the same swap.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use dht::{BlockStore, HeaderHash, ReadError, Record, SwapError};
 use reactor::crypto::random_bytes;
@@ -62,6 +64,10 @@ pub enum SharingError {
 /// Any writer may have put keys on the list. Whoever takes somebody off has to say who is on it, not who is off.
 pub type ReadersChange<'a> = &'a dyn Fn(&mut Charter) -> Result<bool, String>;
 
+/// What becomes of the charter of a root that is put back; asked of that of then, with the newest root's, if that one opens. Or why
+/// it can't be said.
+pub type ChangeBack<'a> = &'a dyn Fn(&mut Charter, Option<&Charter>) -> Result<(), String>;
+
 /// Changes who reads the volume of `keys`, our own key excepted: what opens it now will open it after. `swap` puts the new
 /// root in the place of the one it names; it is not called if `change` changes nothing, unless that says so.
 ///
@@ -85,8 +91,8 @@ pub fn change_readers(
 
 /// Puts the tree of `past` in the place of the newest one, be that of a root or of anything else: a writer may have put there what
 /// opens to nobody, or to himself alone. The volume is then what it was, with its snapshots of then; versions go on. Otherwise
-/// as [`change_readers`], and what `change` is asked of is the list of then. `keep` is shown what is about to be replaced, before each try,
-/// and nothing is replaced if it fails.
+/// as [`change_readers`]. What `change` is asked of is the charter of then: whoever was taken off since may be in it. `keep` is shown what
+/// is about to be replaced, before each try, and nothing is replaced if it fails.
 ///
 /// A collection of garbage that is under way ends by it, without deleting. One that was let through since is remembered; where the newest
 /// root can't tell, it is taken that there was one: then whoever stores something that he holds from before stores it anew.
@@ -104,22 +110,27 @@ pub fn put_back(
     author: &str,
     past: &Root,
     keep: &dyn Fn(&Record) -> Result<(), String>,
-    change: ReadersChange<'_>,
+    change: ChangeBack<'_>,
     swap: &dyn Fn(HeaderHash, Bytes) -> Result<Record, SwapError>,
 ) -> Result<(), SharingError> {
+    let of_newest = RefCell::new(None::<Charter>);
     let basis = |newest: &Record| {
         keep(newest).map_err(SharingError::Unkept)?;
-        let opened = open_root(&newest.payload, newest.version, &keys.secret);
-        let let_through = opened.map_or(newest.version, |root| root.charter.let_through());
+        let opened = open_root(&newest.payload, newest.version, &keys.secret).map(|root| root.charter).ok();
+        let let_through = opened.as_ref().map_or(newest.version, Charter::let_through);
         let mut root = past.clone();
         root.charter.set_collection(None);
         if let_through > root.charter.let_through() {
             root.charter.let_collection_through(let_through);
         }
+        of_newest.replace(opened);
         Ok(root)
     };
     // It is written in any case, also if the readers stay as they were.
-    let change = |charter: &mut Charter| change(charter).map(|_| true);
+    let change = |charter: &mut Charter| {
+        let newest = of_newest.borrow().clone();
+        change(charter, newest.as_ref()).map(|()| true)
+    };
     follow(store, keys, author, &basis, &change, swap)
 }
 
@@ -281,8 +292,9 @@ mod tests {
             };
             let empty = |version| RootSealer::new().seal(&Root { version, tree: None, ..good.clone() });
             let garbage = |_| Bytes::from_static(b"pay me");
-            let attacks: [&dyn Fn(u64) -> Bytes; 4] = [&to_himself, &newer, &empty, &garbage];
-            for attack in attacks {
+            let attacks: [(&dyn Fn(u64) -> Bytes, bool); 4] =
+                [(&to_himself, false), (&newer, false), (&empty, true), (&garbage, false)];
+            for (attack, is_ours) in attacks {
                 let before = read();
                 swap(before.header_hash, attack(before.version + 1)).unwrap();
                 let kept = std::cell::RefCell::new(Vec::new());
@@ -291,7 +303,13 @@ mod tests {
                     Ok(())
                 };
                 let attacked = read().header_hash;
-                put_back(&*story.store, &story.keys, "owner", &good, &keep, &|_| Ok(false), &swap).unwrap();
+                let opens = std::cell::Cell::new(false);
+                let change = |_: &mut Charter, newest: Option<&Charter>| -> Result<(), String> {
+                    opens.set(newest.is_some());
+                    Ok(())
+                };
+                put_back(&*story.store, &story.keys, "owner", &good, &keep, &change, &swap).unwrap();
+                assert_eq!(opens.get(), is_ours);
                 assert_eq!(kept.into_inner(), [attacked]);
                 let root = story.open(&story.keys.secret).unwrap();
                 assert_eq!((root.tree, root.version), (good.tree, before.version + 2));
@@ -301,6 +319,25 @@ mod tests {
             assert!(volume.lookup(Inode::ROOT, b"kept").is_ok());
             volume.make_directory(Inode::ROOT, b"and so on", 0o755, &credentials).unwrap();
             volume.close().stored().unwrap();
+        });
+    }
+
+    #[test]
+    fn who_was_taken_off_since_is_not_let_in_by_a_state_from_before() {
+        reactor::run(|| {
+            let (story, goes, comes) = (Story::new(), X25519Secret::generate(), X25519Secret::generate());
+            let register = story.keys.register;
+            story.change(&|readers| readers.push(goes.public())).unwrap();
+            let then = story.open(&story.keys.secret).unwrap();
+            story.change(&|readers| *readers = vec![comes.public()]).unwrap();
+            let swap = |expected, payload| story.store.compare_and_swap(&register, Some(expected), payload);
+            let change = |charter: &mut Charter, newest: Option<&Charter>| -> Result<(), String> {
+                charter.take_access_of(newest.ok_or("it opens")?);
+                Ok(())
+            };
+            put_back(&*story.store, &story.keys, "owner", &then, &|_| Ok(()), &change, &swap).unwrap();
+            assert_eq!(story.open(&goes), Err(RootError::NotAReader));
+            assert_eq!(story.open(&comes).unwrap().tree, then.tree);
         });
     }
 

@@ -142,6 +142,28 @@ impl Volume {
         self.set_link(path, link, Some(old))
     }
 
+    /// Takes the link at `path` away, which has to be this one, and returns once a quorum has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::make_link`]; [`LinkError::Occupied`] if something else is there, or nothing.
+    ///
+    /// # Suspends
+    ///
+    /// Until then.
+    pub fn remove_link(&self, path: &str, link: &[u8]) -> Result<(), LinkError> {
+        self.refresh();
+        let (directory, name) = self.split(path)?;
+        self.make_room(LINK_CHANGE_BYTES)?;
+        let number = explain(self.change(|state| state.take_link(directory, name.as_bytes(), link)), path)?;
+        self.sync_to(number)?;
+        self.wait_until_settled();
+        match self.link_at(Inode(directory), name.as_bytes())? {
+            Some(found) if found == link => Err(LinkError::Lost { path: path.into() }),
+            _ => Ok(()),
+        }
+    }
+
     fn set_link(&self, path: &str, link: &[u8], old: Option<&[u8]>) -> Result<(), LinkError> {
         self.refresh();
         let (directory, name) = self.split(path)?;
@@ -214,6 +236,22 @@ impl State {
         self.set_record(parent, directory);
         Ok(self.durability.newest())
     }
+
+    fn take_link(&mut self, parent: u64, name: &[u8], link: &[u8]) -> Step<u64> {
+        self.changeable()?;
+        let mut directory = self.directory(parent)?;
+        let key = self.entry_key(parent, name)?;
+        let found = self.entry(&key)?.and_then(|entry| entry.link());
+        if found.is_none_or(|found| found != link) {
+            return Err(Errno::EEXIST.into());
+        }
+        let now = Time::now();
+        self.set(key, Change::Removed);
+        directory.mtime = now;
+        directory.ctime = now;
+        self.set_record(parent, directory);
+        Ok(self.durability.newest())
+    }
 }
 
 #[cfg(test)]
@@ -271,10 +309,18 @@ mod tests {
                 volume.rename(ROOT, b"a", ROOT, b"b", RenameFlags::default()),
             ];
             assert_eq!(refused, [Err(Errno::EOPNOTSUPP); 4]);
+            // Who takes it away says which one it is.
+            volume.make_link("gone", b"link").unwrap();
+            for (path, link) in [("gone", b"other"), ("b", b"other"), ("there", b"other")] {
+                assert_eq!(volume.remove_link(path, link), occupied(path));
+            }
+            volume.remove_link("gone", b"link").unwrap();
+            assert_eq!(volume.look_at_place("gone"), Ok(Place::Free(3, 4)));
             volume.close().stored().unwrap();
             let again = Volume::open(store, keys, Options::default()).unwrap();
             assert_eq!(again.link_at(ROOT, b"a"), Ok(Some(Bytes::from_static(b"link"))));
             assert_eq!(again.link_at(ROOT, b"there"), Ok(None));
+            assert_eq!(again.link_at(ROOT, b"gone"), Ok(None));
             again.close().stored().unwrap();
         });
     }

@@ -67,7 +67,9 @@ impl Volume {
             // The same list was looked at, and its signature costs time.
             Ok(root) if root.charter.extensions == self.state.borrow().charter.extensions => {}
             Ok(root) => self.obey_list(root),
-            Err(RootError::NotAReader) if self.options.list_of.is_some() => self.shut(Cause::TakenOff),
+            Err(RootError::NotAReader | RootError::GivenUp) if self.options.list_of.is_some() => {
+                self.shut(Cause::TakenOff);
+            }
             Err(error) => tracing::warn!(%error, "another writer's root does not open"),
         }
         opened
