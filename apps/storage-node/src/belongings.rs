@@ -7,6 +7,7 @@
 //! There may be two copies of an owner's home, each with a roll of its own. What both say is put together so that nobody is
 //! lost, in whatever order that is done. Not here: how it gets to the nodes and back (`keeping`, `recover`).
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use dht::block::configuration::Configuration;
@@ -144,7 +145,12 @@ impl SpaceEntry {
     /// Takes over what another copy of the home says of the same space, but for who keeps its root.
     fn merge(&mut self, other: SpaceEntry) {
         let is_linked = self.is_linked || other.is_linked;
-        let is_given_up = self.is_given_up || other.is_given_up;
+        // With a later list it is given up no more; should it be, its register says so.
+        let is_given_up = match self.number.cmp(&other.number) {
+            Ordering::Less => other.is_given_up,
+            Ordering::Greater => self.is_given_up,
+            Ordering::Equal => self.is_given_up || other.is_given_up,
+        };
         // Of two lists the newer one: who was taken off by it stays off. Of one, who is being taken off by either goes.
         if self.number < other.number {
             let configuration = self.configuration.take();
@@ -276,6 +282,9 @@ mod tests {
             both(space(3, &[7], &[8], false), space(4, &[7, 8], &[], false)),
             space(4, &[7, 8], &[], false)
         );
-        assert_eq!(both(space(3, &[], &[], true), space(4, &[7], &[8], false)), space(4, &[], &[], true));
+        assert_eq!(both(space(3, &[], &[], true), space(3, &[7], &[8], false)), space(3, &[], &[], true));
+        // It was put back since.
+        let again = space(4, &[7], &[8], false);
+        assert_eq!(both(space(3, &[], &[], true), again.clone()), again);
     }
 }

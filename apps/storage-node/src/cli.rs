@@ -147,9 +147,9 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Show for how long the nodes keep what is deleted, whoever deletes it, or set it
     Retention(Retention),
-    /// List what the drive was, as the nodes keep it, whatever writers have done since
+    /// List what the drive was, or a space, as the nodes keep it, whatever writers have done since
     Past(Past),
-    /// Have the drive be what it was
+    /// Have the drive, a space or a directory be what it was
     Rollback(Rollback),
     /// Show which nodes keep the drive's root, put another in the place of one, or do without one
     Node(Node),
@@ -209,7 +209,7 @@ impl Command {
             Command::Restore(options) => &mut options.client.home.home,
             Command::Retention(options) => &mut options.home.home,
             Command::Past(options) => &mut options.client.home.home,
-            Command::Rollback(options) => &mut options.home.home,
+            Command::Rollback(options) => &mut options.client.home.home,
             Command::Node(options) => &mut options.client_mut().home.home,
             Command::Invite(options) => &mut options.home.home,
             Command::Join(options) => &mut options.home.home,
@@ -242,6 +242,7 @@ impl Command {
             | Command::History(History { client, .. })
             | Command::Restore(Restore { client, .. })
             | Command::Past(Past { client, .. })
+            | Command::Rollback(Rollback { client, .. })
             | Command::Share(Share { client, .. })
             | Command::Unshare(Unshare { client, .. })
             | Command::Access(AccessOptions { client, .. }) => Some(client),
@@ -255,7 +256,6 @@ impl Command {
             | Command::Members(_)
             | Command::Remove(_)
             | Command::Retention(_)
-            | Command::Rollback(_)
             | Command::Recovery(_)
             | Command::Recover(_)
             | Command::Passphrase(_)

@@ -60,6 +60,7 @@ mod report;
 mod restore;
 mod retention;
 mod roll;
+mod rollback;
 mod run;
 mod secrets;
 mod seen;
@@ -139,7 +140,7 @@ fn perform(command: Command, secrets: &SecretOptions) -> Result<(), Failure> {
         Command::History(options) => history::history(&options),
         Command::Restore(options) => restore::restore(&options),
         Command::Past(options) => past::past(&options),
-        Command::Rollback(options) => past::rollback(&options),
+        Command::Rollback(options) => rollback::rollback(&options),
         Command::Retention(options) => retention::retention(&options),
         Command::Node(options) => keepers::node(&options),
         Command::Invite(options) => invite::invite(&options),

@@ -1,4 +1,4 @@
-//! `replaced.json` of a home: what `rollback` took the place of, so that it can be undone.
+//! `replaced-*.json` of a home: what `rollback` took the place of, so that it can be undone; a file for the drive, and for each space.
 //!
 //! Nodes keep the last of each thousandth of the retention (`dht::node::past`), and a state that lasted for seconds may be none of
 //! them. Whoever goes back to the wrong one loses no more than the time. The root is kept as its writer sealed it; what it reaches
@@ -9,6 +9,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use dht::{Record, RegisterAddress};
 use reactor::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use crate::files::{self, Kind};
 use crate::network::Hex;
 use crate::output;
 
-/// How many bytes of roots are kept, the last: a drive's root has some 2 KiB, and twice as much in the file.
+/// How many bytes of roots of one volume are kept, the last: a drive's root has some 2 KiB, and twice as much in the file.
 const KEPT_BYTES_MAX: usize = 384 << 10;
 
 /// A root that a rollback took the place of.
@@ -54,13 +55,13 @@ impl Kind for Content {
     const SECRET: bool = false;
 }
 
-fn path(client: &Path) -> PathBuf {
-    client.join("replaced.json")
+fn path(client: &Path, register: &RegisterAddress) -> PathBuf {
+    client.join(format!("replaced-{}.json", HEXLOWER.encode(&register.0[..16])))
 }
 
 /// A damaged file keeps nobody from going back: it is put aside.
-fn load(client: &Path) -> Result<Content, Failure> {
-    let path = path(client);
+fn load(client: &Path, register: &RegisterAddress) -> Result<Content, Failure> {
+    let path = path(client, register);
     match files::load(&path) {
         Err(Failure::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Content::default()),
         Err(Failure::Damaged { reason, .. }) => {
@@ -81,7 +82,7 @@ fn load(client: &Path) -> Result<Content, Failure> {
 /// # Errors
 /// If the file can't be read.
 pub(crate) fn of(client: &Path, register: &RegisterAddress) -> Result<Vec<Replaced>, Failure> {
-    let mut roots = load(client)?.roots;
+    let mut roots = load(client, register)?.roots;
     roots.retain(|root| root.register.0 == register.0);
     Ok(roots)
 }
@@ -97,7 +98,7 @@ pub(crate) fn keep(
     before: Option<&Record>,
     now_seconds: u64,
 ) -> Result<(), Failure> {
-    let mut content = load(client)?;
+    let mut content = load(client, register)?;
     let goes = |hash: &[u8; 32]| {
         [Some(newest), before].into_iter().flatten().any(|record| record.header_hash.0 == *hash)
     };
@@ -114,7 +115,7 @@ pub(crate) fn keep(
     while bytes > KEPT_BYTES_MAX {
         bytes -= content.roots.remove(0).payload.0.len();
     }
-    files::save(&path(client), &content)
+    files::save(&path(client, register), &content)
 }
 
 #[cfg(test)]
@@ -151,15 +152,19 @@ mod tests {
         assert_eq!((kept[4].replaced_seconds, kept[4].writer()), (7, PublicKey::from_bytes([3; 32])));
         assert_eq!(kept[4].payload.0, record(5).payload);
         assert_eq!(of(directory.path(), &other).unwrap(), []);
+        // However much somebody has a space roll back, what the drive was is kept.
+        keep(directory.path(), &other, &record(1), None, 9).unwrap();
+        assert_eq!(of(directory.path(), &register).unwrap(), kept);
     }
 
     #[test]
     fn a_damaged_file_is_put_aside_and_keeps_nobody_from_going_back() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(path(directory.path()), "half a fi").unwrap();
-        keep(directory.path(), &RegisterAddress([1; 32]), &record(1), None, 1).unwrap();
-        assert_eq!(of(directory.path(), &RegisterAddress([1; 32])).unwrap().len(), 1);
-        let aside = path(directory.path()).with_extension("damaged");
+        let register = RegisterAddress([1; 32]);
+        std::fs::write(path(directory.path(), &register), "half a fi").unwrap();
+        keep(directory.path(), &register, &record(1), None, 1).unwrap();
+        assert_eq!(of(directory.path(), &register).unwrap().len(), 1);
+        let aside = path(directory.path(), &register).with_extension("damaged");
         assert_eq!(std::fs::read(aside).unwrap(), b"half a fi");
     }
 }

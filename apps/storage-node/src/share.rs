@@ -164,7 +164,7 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
         keeping::once(&settings, client.overlay());
         Ok((is_new, told))
     })?;
-    tell(&name, &told);
+    tell(name.text(), &told);
     wait_until_shown(Path::new(&options.path));
     if is_new && options.put_back {
         say(format_args!("{} is there again, with what was in it", name.text()));
@@ -225,7 +225,12 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         }
         match seal {
             Seal::Ours => {}
-            Seal::Others(error) if !options.give_up => return Err(sealed(&error)),
+            // Whoever is to be off it is so from the next list on, and the next one goes with what the space is put back to.
+            Seal::Others(error) if !options.give_up => {
+                let gone = whom(&options.from, None, &Roll::read(&home)?, &genesis)?;
+                change_roll(&home, |roll| roll.take_off(&genesis, name.text(), &gone))?;
+                return Err(sealed(&error));
+            }
             Seal::GivenUp if !options.give_up => return Err(is_given_up(&name)),
             Seal::Others(_) => {
                 space_lists::strike_off(&sharer, &turn, &genesis)?;
@@ -257,7 +262,7 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
         ));
         return Ok(());
     };
-    tell(&name, &changed);
+    tell(name.text(), &changed);
     if changed.is_empty() {
         say(format_args!("nobody was on the list of {} whom that takes off", name.text()));
         return Ok(());
@@ -270,15 +275,15 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says what a list says from now on, of everybody of whom it said something else.
-fn tell(name: &Name, changed: &[AccessChange]) {
+/// Says what the list of the space at `path` says from now on, of everybody of whom it said something else.
+pub(crate) fn tell(path: &str, changed: &[AccessChange]) {
     for change in changed {
         let may = match change.access {
             Access::None => "may neither read nor write it any more",
             Access::Read => "may read it",
             Access::Write => "may read and write it",
         };
-        say(format_args!("{}: {} {may}", name.text(), in_words(change)));
+        say(format_args!("{path}: {} {may}", in_words(change)));
     }
 }
 

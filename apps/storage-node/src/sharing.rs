@@ -147,7 +147,9 @@ impl Sharer<'_> {
                 let swap = |expected, payload| {
                     self.store.swap_with_writers(&keys.register, Some(expected), &payload, &write)
                 };
-                put_back(self.store, &keys, &author::author(), past, &keep, &read, &swap)
+                // The list of then is the one that is changed: what a thief put there since is none of whom anybody let in.
+                let of_then = |charter: &mut Charter, _: Option<&Charter>| read(charter).map(drop);
+                put_back(self.store, &keys, &author::author(), past, &keep, &of_then, &swap)
                     .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
             }
         }

@@ -11,36 +11,32 @@
 //! Roll and root are two things, so that whoever changes or compares them takes a turn first ([`Turn`]): of the processes of one home
 //! one at a time does.
 //!
-//! Not here: what a list is (`filesystem::access::list`); what is learnt of other copies' (`learning`); what is done once a minute
-//! (`settling`), and with a space that a writer has sealed to others (`sealed`).
+//! Not here: what a list is (`filesystem::access::list`); how a root comes to say it (`saying`); what is learnt of other copies'
+//! (`learning`); what is done once a minute (`settling`), and with a space that a writer has sealed to others (`sealed`).
 
 mod learning;
+mod saying;
 mod sealed;
 mod settling;
 mod turn;
 
-use std::cell::RefCell;
-
 use dht::RegisterAddress;
 use dht::block::configuration::Configuration;
 use dht::block::mutable::{Genesis, Signed};
-use filesystem::access::list::{Access, AccessChange, AccessList, Found, TooMany};
-use filesystem::access::sharing::{SharingError, change_readers};
-use filesystem::access::{Charter, SpaceLink, VolumeKeys};
+use filesystem::access::list::{Access, AccessChange, AccessList, TooMany};
+use filesystem::access::{SpaceLink, VolumeKeys};
 use overlay::Revocations;
 use reactor::crypto::PublicKey;
 
-use crate::admitting::now;
-use crate::author;
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::network::{Hex, Network};
-use crate::output;
 use crate::roll::{Allowed, LetIn, Roll, SpaceEntry};
 use crate::sharing::Sharer;
 use crate::spaces;
 use crate::volume;
 pub(crate) use learning::{Seal, learn};
+pub(crate) use saying::{publish, put_back};
 pub(crate) use sealed::{sealed, strike_off};
 pub(crate) use settling::{Settling, Unsettled, settle};
 pub(crate) use turn::{PATIENCE, Turn};
@@ -272,119 +268,6 @@ fn distrust_without(
         "somebody who may write there took the owner's list away, and this copy of the home does not know the newest one: say it with \
          the copy that changed it last",
     )
-}
-
-/// What a space's root says now.
-#[derive(Debug)]
-pub(crate) struct Published {
-    pub(crate) list: AccessList,
-    /// What it did not say before.
-    pub(crate) changed: Vec<AccessChange>,
-}
-
-/// Has a space's root say what is wished, under a new key if that is another list than it has.
-///
-/// # Errors
-/// `Failure::Sharing`, `Failure::Space` if it does not open here, or those of the home's files. Then the roll has what it had.
-///
-/// # Suspends
-/// Until the space's root says so.
-pub(crate) fn publish(
-    sharer: &Sharer<'_>,
-    _: &Turn,
-    genesis: &Signed<Genesis>,
-    wish: &Wish,
-    revoked: &Revocations,
-) -> Result<Published, Failure> {
-    let keys = keys(sharer, genesis)?;
-    let (register, owner) = (keys.register, genesis.owner);
-    let (signed, planted) = (RefCell::new(None::<(AccessList, usize)>), RefCell::new(None::<String>));
-    // Asked after the root was read and before it is swapped, as for the drive.
-    let read = |charter: &mut Charter| {
-        let (roll, kept) = read_roll(sharer).map_err(|failure| failure.to_string())?;
-        let bytes = genesis.to_bytes();
-        let entry = roll.spaces.iter().find(|space| space.genesis.0 == bytes);
-        let entry = entry.ok_or("the roll of this home does not have the space")?;
-        let writers = sharer.store.writers(&register).map_err(|error| error.to_string())?;
-        let is_revoked = |key: &PublicKey| kept.contains(key) || revoked.contains(key);
-        let found = charter.access_list(&owner, &register);
-        if !matches!(found, Found::List(_))
-            && let Some(reason) = distrust_without(&entry.people, &writers, &roll.members, is_revoked)
-        {
-            return Err(reason.into());
-        }
-        let before = match found {
-            Found::List(list) => {
-                if let Some(reason) = distrust(&list, entry.number, &owner, &writers) {
-                    return Err(reason.into());
-                }
-                let known = list.readers();
-                let is_planted = charter.readers.iter().any(|reader| !known.contains(reader));
-                planted.replace(is_planted.then(|| entry.path.clone()));
-                (*list).clone()
-            }
-            Found::Nothing => AccessList::new(register, &entry.path),
-            Found::Forged => {
-                output::warn(format_args!(
-                    "the list of {} was not this owner's: somebody who may write there changed it; its log begins anew",
-                    entry.path
-                ));
-                AccessList::new(register, &entry.path)
-            }
-        };
-        let own = AccessChange {
-            key: owner,
-            sealing_key: *keys.secret.public().as_bytes(),
-            name: filesystem::format::printable(&author::author()),
-            access: Access::Write,
-            at: now(),
-        };
-        let people = wish.people(entry);
-        let list = next_list(&before, &people, entry.number, &roll.members, &own, is_revoked)
-            .map_err(|error| error.to_string())?;
-        let listed = list.writers(&owner);
-        let is_said = list == before
-            && charter.readers.len() == list.readers().len()
-            && list.readers().iter().all(|reader| charter.readers.contains(reader))
-            && listed.len() == writers.len()
-            && listed.iter().all(|key| writers.contains(key));
-        // A swap that let somebody in who is revoked by now may be undecided yet: a newer value decides it.
-        let anyway = !is_said || list.changes.iter().any(|change| revoked.contains(&change.key));
-        if anyway {
-            charter.set_access_list(&Signed::sign(&sharer.user.identity, list.clone()));
-        }
-        let new = list.changes.iter().filter(|change| !before.changes.contains(change)).count();
-        signed.replace(Some((list, new)));
-        Ok(anyway)
-    };
-    let write = |writers: &mut Vec<PublicKey>| {
-        if let Some((list, _)) = &*signed.borrow() {
-            writers.clone_from(&list.writers(&owner));
-        }
-    };
-    let swap =
-        |expected, payload| sharer.store.swap_with_writers(&register, Some(expected), &payload, &write);
-    change_readers(sharer.store, &keys, &author::author(), &read, &swap).map_err(|error| match error {
-        SharingError::Root(error) => sealed(&error),
-        SharingError::Undecided(reason) => {
-            Failure::Space { reason, advice: "nothing was changed; `access` says who may do what" }
-        }
-        other => Failure::Sharing { reason: other.to_string() },
-    })?;
-    if let Some(path) = planted.into_inner() {
-        output::warn(format_args!(
-            "one of its writers had sealed {path} to somebody whom you did not let in: it has a new key now, which is not"
-        ));
-    }
-    let signed = signed.into_inner();
-    let (list, new) = signed.ok_or_else(|| Failure::Internal("a root was written unread".into()))?;
-    let changed = list.changes[list.changes.len() - new..].to_vec();
-    Roll::change(sharer.home, |roll| {
-        let kept = sharer.home.revocations(sharer.network)?;
-        roll.published(genesis, &list, wish, |key| kept.contains(key) || revoked.contains(key));
-        Ok(())
-    })?;
-    Ok(Published { list, changed })
 }
 
 fn keys(sharer: &Sharer<'_>, genesis: &Signed<Genesis>) -> Result<VolumeKeys, Failure> {

@@ -66,7 +66,7 @@ impl Command {
             Command::Members(options) => &options.home,
             Command::Remove(options) => &options.home,
             Command::Retention(options) => &options.home,
-            Command::Rollback(options) => &options.home,
+            Command::Rollback(options) => &options.client.home,
             Command::Recovery(options) => &options.home,
             Command::Owner(options) => options.home(),
             other => match other.client() {

@@ -33,9 +33,10 @@ pub(crate) struct Retention {
 const PAST_EXAMPLES: &str = "\
 Examples:
   storage-node past
+  storage-node past ./drive/band              of a space
   storage-node past --json | jq -r '.past[-1].id'
 
-Each line is a state in which the drive was within the retention: what to call it, since when (UTC, by the nodes' clocks), the version,
+Each line is a state in which the drive, or the space, was within the retention: what to call it, since when (UTC, by the nodes' clocks), the version,
 who stored it, and how many nodes say so. The nodes keep the last of each thousandth of the retention, which is ten minutes of a
 week, and what there was before another writer came first in that. What is in it, its writer's key has signed; when it was,
 only the nodes say, and one of them alone may lie.";
@@ -44,6 +45,9 @@ only the nodes say, and one of them alone may lie.";
 #[derive(Debug, Args)]
 #[command(after_help = PAST_EXAMPLES)]
 pub(crate) struct Past {
+    /// A directory that is a space of its own [default: the drive]
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<String>,
     #[command(flatten)]
     pub(crate) client: ClientOptions,
     /// Print JSON for programs; the fields are only ever added to
@@ -57,26 +61,38 @@ Examples:
   storage-node past
   storage-node rollback --to 3f9a0c44         as `past` calls it
   storage-node rollback --to '2026-11-26 09:30'  the newest state that is no younger, of those that nodes keep
+  storage-node rollback band --to 0c443f9a    a space, as `past band` calls it
+  storage-node rollback photos --to before    a directory, from the snapshot of that name
 
 The drive is then what it was, whole, with its snapshots of then: its root is replaced in one step, whatever a writer has put in its
 place, be it sealed to himself. What was deleted of it the nodes are told to keep. What was changed since is not in the drive
 any more; what the drive was until now this home keeps, so that a second `rollback` undoes the first, as long as
 the nodes have what only that needs: `gc` deletes it, and they keep it for the retention then. Mounts go on from there; what they have
-not stored yet, they put on it. Spaces have roots of their own, and stay as they are.
+not stored yet, they put on it. It takes the home that made the network, and no mount.
 
-It takes the home that made the network, and no mount. Where a writer made a line of his own that does not follow what this home
-has seen, it takes --accept-rollback, and so do the drives then.";
+A space has a root of its own, and stays as it is when the drive goes back; `rollback DIR` has it go back alone, in the same way. Who
+is on its list now is on it then, and nobody else. That can do whoever may write in it, with a home of his own; if a writer has sealed
+it to others, or what is needed was deleted, only the home that made the network. One that was given up is brought back as well.
+
+Of a directory that is no space the nodes keep nothing by itself: DIR comes back as the snapshot of that name has it, or the last one
+taken by that time, in one step, and what is there now is kept beside it, as by `restore`.
+
+Where a writer made a line of his own that does not follow what this home has seen, it takes --accept-rollback, and so do the drives
+then.";
 
 /// Options of `rollback`.
 #[derive(Debug, Args)]
 #[command(after_help = ROLLBACK_EXAMPLES)]
 pub(crate) struct Rollback {
-    /// Which state: as `past` calls it, or a time (UTC), or a span of time before now
-    #[arg(long, value_name = "ID|TIME")]
+    /// A space, or another directory; within the drive, or through the place where it is mounted [default: the drive]
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<String>,
+    /// Which state: as `past` calls it, or a time (UTC), or a span of time before now; of a directory that is no space: which snapshot
+    #[arg(long, value_name = "ID|TIME|NAME")]
     pub(crate) to: String,
     /// Go on from what the nodes have, though it is older than this home has seen, or does not follow it
     #[arg(long)]
     pub(crate) accept_rollback: bool,
     #[command(flatten)]
-    pub(crate) home: HomeOption,
+    pub(crate) client: ClientOptions,
 }

@@ -1,5 +1,5 @@
-//! What can be done with a space that one of its writers has sealed to others than its owner: it is given up, at the price of what
-//! is in it. Whoever has the key reads it as long as nothing is done, and may copy it out: so only who asks for it has it done.
+//! What can be done with a space that one of its writers has sealed to others than its owner, if nodes keep nothing of what it was
+//! before (`rollback`): it is given up, at the price of what is in it. Whoever has the key reads it as long as nothing is done, and may copy it out: so only who asks for it has it done.
 //!
 //! The price is that the register's writers change with a value only, and the owner can't make a root anew that he can't open. What he
 //! puts in its place is a word of his own and no root: a writer may have made the one that is there so that it opens under the next
@@ -26,15 +26,15 @@ pub(crate) fn sealed(error: &RootError) -> Failure {
     match error {
         RootError::NotAReader => Failure::Space {
             reason: "one of its writers has sealed it to others than its owner".into(),
-            advice: "have whoever reads it copy out what is in it; `unshare --give-up` then takes all its writers off, and nobody opens \
-                     what is in it any more",
+            advice: "`unshare DIR --from WHO` notes who is to be off it; `past DIR` lists what it was before, and `rollback DIR` has it be that \
+                     again, without them; `unshare --give-up` takes all its writers off, and nobody opens what is in it any more",
         },
         other => Failure::Space {
             reason: format!(
                 "what one of its writers has put into the place of its root does not open here: {other}"
             ),
-            advice: "if a newer version of this program wrote it, use that; if not, have whoever reads it copy out what is in it: \
-                     `unshare --give-up` then takes all its writers off, and nobody opens what is in it any more",
+            advice: "if a newer version of this program wrote it, use that; if not, `unshare DIR --from WHO` notes who is to be off it, `past \
+                     DIR` lists what it was before, and `rollback DIR` has it be that again, without them; `unshare --give-up` takes all its writers off, and nobody opens what is in it any more",
         },
     }
 }

@@ -1,0 +1,356 @@
+//! `rollback`: having the drive, or one of its spaces, be what it was. Nothing hangs on whether the newest root opens.
+//!
+//! In this order: what was deleted of what the old root reaches is taken back, or else nothing is done; the newest root is kept in the
+//! home (`replaced`), so that this can be undone; the old tree takes its place, in a swap; and it is looked once more, since somebody
+//! may have deleted something meanwhile.
+//!
+//! **The drive and what was deleted only the owner brings back.** A writer of a space may bring that back where its newest root opens to
+//! him and nothing is missing: he could write the same by hand. Who may do what is no part of what comes back.
+//!
+//! A directory that is no volume of its own nodes keep nothing of: it comes from a snapshot (`restore`), in one commit as well.
+//!
+//! Not here: which states there are (`past`), and how a root is replaced (`filesystem::access::sharing`).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::time::UNIX_EPOCH;
+
+use dht::block::deletion::Speaker;
+use dht::block::mutable::{Genesis, Signed};
+use dht::past::Past as Value;
+use dht::{Address, BlockStore, Record};
+use filesystem::access::list::AccessChange;
+use filesystem::access::{Charter, GIVEN_UP, Root, open_root, sharing};
+use filesystem::calendar::Civil;
+use filesystem::volume::{Options, Roots, Volume};
+use overlay::Revocations;
+use reactor::crypto::Identity;
+
+use crate::at;
+use crate::author;
+use crate::cli::{Restore, Rollback};
+use crate::client::{self, Client, Settings};
+use crate::client_directory;
+use crate::errors::Failure;
+use crate::gc;
+use crate::home::Home;
+use crate::keeping;
+use crate::output::say;
+use crate::past::{SHOWN_DIGITS, Subject, Target, civil, id_of, unknown};
+use crate::process;
+use crate::progress;
+use crate::replaced::{self, Replaced};
+use crate::restore;
+use crate::seen::Seen;
+use crate::share;
+use crate::sharing::{Sharer, TakenOff};
+use crate::space_lists::{self, Seal, Turn};
+use crate::volume::refuse_unless_owner;
+
+/// What is asked for.
+#[derive(Debug)]
+enum To<'a> {
+    /// A state that nodes keep.
+    Kept(&'a Value),
+    /// One that this home keeps.
+    Replaced(&'a Replaced),
+}
+
+/// Finds the state of `what` that is meant, by its name or a time. What it is now is among `values`: it may be that since before then.
+fn find<'a>(
+    what: &str,
+    values: &'a [Value],
+    replaced: &'a [Replaced],
+    text: &str,
+) -> Result<To<'a>, Failure> {
+    let failed = |reason: String| Failure::Past { reason };
+    let is_name = text.len() == SHOWN_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_name {
+        let is_it = |header_hash: &[u8; 32]| id_of(header_hash).eq_ignore_ascii_case(text);
+        let found: Vec<&Value> = values.iter().filter(|value| is_it(&value.header_hash.0)).collect();
+        let here = replaced.iter().find(|root| is_it(&root.header_hash.0));
+        return match (&found[..], here) {
+            ([one], _) => Ok(To::Kept(one)),
+            ([], Some(root)) => Ok(To::Replaced(root)),
+            ([], None) => Err(failed(format!(
+                "neither a node that answers nor this home keeps a state {text} of {what}"
+            ))),
+            _ => Err(failed(format!("several states of {what} are called {text}: give a time"))),
+        };
+    }
+    let latest = at::last_second(text)
+        .ok_or_else(|| failed(format!("{text:?} is no state as `past` calls them, and no time")))?;
+    let is_before = |value: &&Value| i64::try_from(value.since_seconds).is_ok_and(|since| since <= latest);
+    let found = values.iter().filter(is_before).max_by_key(|value| (value.since_seconds, value.version));
+    found.map(To::Kept).ok_or_else(|| {
+        failed(format!("the nodes keep nothing of {what} from before {} (UTC)", Civil::of(latest)))
+    })
+}
+
+/// The versions between `value` and the next one that is kept: what it was then, nobody can tell.
+fn not_kept(values: &[Value], value: &Value) -> Option<RangeInclusive<u64>> {
+    let next = values.iter().map(|other| other.version).filter(|version| *version > value.version).min()?;
+    let between = value.version + 1..=next - 1;
+    (!between.is_empty()).then_some(between)
+}
+
+/// Runs `rollback`.
+///
+/// # Errors
+/// `Failure::Past` or `Failure::Garbage` if all stays as it is; `Failure::Sharing` if it may; of a directory those of `restore`.
+pub(crate) fn rollback(options: &Rollback) -> Result<(), Failure> {
+    let settings = client::settings(&options.client)?;
+    let home = settings.home.clone().ok_or_else(|| Failure::Past {
+        reason: "what a rollback takes the place of is kept in a home: say which with --home".into(),
+    })?;
+    let subject = Subject::of(options.directory.as_deref(), &options.client)?;
+    if let (Subject::Within, Some(path)) = (&subject, &options.directory) {
+        return restore::restore(&Restore {
+            path: path.clone(),
+            at: Some(options.to.clone()),
+            to: None,
+            client: options.client.clone(),
+        });
+    }
+    process::run(|| {
+        let client = Client::connect(&settings)?;
+        let result = GoingBack::new(&home, &settings, &client, &subject).and_then(|going| going.go(options));
+        client.leave();
+        result
+    })
+}
+
+/// A rollback that is under way.
+struct GoingBack<'a> {
+    home: &'a Home,
+    settings: &'a Settings,
+    client: &'a Client,
+    target: Target,
+    /// As people say it.
+    what: String,
+    is_owner: bool,
+}
+
+/// What became of those who may do something, with the tree.
+enum Others {
+    /// Those whom nobody let into the drive.
+    OfDrive(TakenOff),
+    /// Whoever may do something else in the space than its newest root said; and whom that opened to.
+    OfSpace(Vec<AccessChange>, Seal),
+}
+
+impl<'a> GoingBack<'a> {
+    /// # Errors
+    /// `Failure::NotOwner`, or why the register can't be opened.
+    fn new(
+        home: &'a Home,
+        settings: &'a Settings,
+        client: &'a Client,
+        subject: &Subject,
+    ) -> Result<GoingBack<'a>, Failure> {
+        let target = Target::open(subject, client, settings)?;
+        let owner = refuse_unless_owner(&settings.network, client.user());
+        let is_owner = owner.is_ok();
+        if target.space.is_none() {
+            owner?;
+        }
+        let what = target.what();
+        Ok(GoingBack { home, settings, client, target, what, is_owner })
+    }
+
+    fn go(&self, options: &Rollback) -> Result<(), Failure> {
+        let (what, store, keys) = (&self.what, &self.target.store, &self.target.keys);
+        // Kept until the new root is there: from then on it is what this home has seen.
+        let directory = client_directory::first(self.home.path());
+        let _seen = Seen::recall(store, keys.register, &directory, options.accept_rollback, None)?;
+        let (values, _) = store.past(&keys.register).map_err(|error| unknown(what, &error))?;
+        let kept = replaced::of(&directory, &keys.register)?;
+        let to = find(what, &values, &kept, &options.to)?;
+        let newest = store.read(&keys.register).map_err(|error| unknown(what, &error))?;
+        let newest = newest.ok_or_else(|| unknown(what, &"its root is missing"))?;
+        self.refuse_readers()?;
+        let (version, payload, header_hash, when) = match to {
+            To::Kept(value) => {
+                let when = format!("at {} (UTC)", civil(value.since_seconds));
+                if value.header_hash == newest.header_hash {
+                    return Err(Failure::Past {
+                        reason: format!("{what} is what it was {when}, and nothing is to be done"),
+                    });
+                }
+                let record = store.read_past(&keys.register, value).map_err(|error| unknown(what, &error))?;
+                (record.version, record.payload, record.header_hash.0, when)
+            }
+            To::Replaced(root) => {
+                let when = format!("until {} (UTC)", civil(root.replaced_seconds));
+                (root.version, root.payload.0.clone().into(), root.header_hash.0, when)
+            }
+        };
+        let root = open_root(&payload, version, &keys.secret).map_err(|error| Failure::Past {
+            reason: format!("the state {} of {what} does not open: {error}", id_of(&header_hash)),
+        })?;
+        let bar = progress::spinner("looking for what it needs");
+        // Mounts may put newer ones until the swap: it is the last that is kept which was replaced.
+        let replaced = RefCell::new(None::<Record>);
+        let keep = |newest: &Record| {
+            if newest.payload == GIVEN_UP {
+                return Ok(());
+            }
+            let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let before = replaced.replace(Some(newest.clone()));
+            replaced::keep(&directory, &keys.register, newest, before.as_ref(), now.as_secs())
+        };
+        let result = self.put_back(&root, &keep, &bar);
+        bar.finish_and_clear();
+        let (others, missing) = result?;
+        say(format_args!("{what} is what it was {when}, version {version} by then"));
+        if let To::Kept(value) = to
+            && let Some(between) = not_kept(&values, value)
+        {
+            say(format_args!(
+                "what it was after that, in versions {} to {}, no node that answers keeps",
+                between.start(),
+                between.end()
+            ));
+        }
+        self.tell(&others, replaced.into_inner().as_ref());
+        match missing.len() {
+            0 => Ok(()),
+            count => Err(Failure::Past {
+                reason: format!(
+                    "but {count} blocks of it were deleted meanwhile: run `gc`, which takes them back, and see that nobody else does"
+                ),
+            }),
+        }
+    }
+
+    fn tell(&self, others: &Others, replaced: Option<&Record>) {
+        let argument = self.target.argument();
+        if let Some(replaced) = replaced {
+            let id = id_of(&replaced.header_hash.0);
+            say(format_args!(
+                "what it was until now is {id}: `rollback{argument} --to {id}` undoes this, as long as nodes keep what only that needs"
+            ));
+        }
+        match others {
+            Others::OfDrive(TakenOff::Intruders(intruders)) => crate::remove::tell_of(intruders.iter()),
+            Others::OfDrive(TakenOff::Unknown) => {}
+            Others::OfSpace(changed, seal) => {
+                let path = self.target.space.as_ref().map_or("", |(_, path)| path);
+                share::tell(path, changed);
+                if *seal == Seal::GivenUp {
+                    say(format_args!(
+                        "it had been removed, or given up: nobody but you is on its list, and `share{argument} --put-back` puts it into the \
+                         drive if it is not there"
+                    ));
+                }
+                if *seal != Seal::Ours {
+                    say("mounts that have seen it not open to them show it once they are mounted anew");
+                }
+            }
+        }
+    }
+
+    /// Whoever may not write to a space is told so before anything is done; the newest root was read.
+    fn refuse_readers(&self) -> Result<(), Failure> {
+        if self.is_owner {
+            return Ok(());
+        }
+        let user = self.client.user();
+        let writers = self.target.store.writers(&self.target.keys.register);
+        let writers = writers.map_err(|error| unknown(&self.what, &error))?;
+        if user.passport.rights().write && writers.contains(&user.identity.public_key()) {
+            return Ok(());
+        }
+        Err(Failure::Reader { of: self.what.clone() })
+    }
+
+    fn put_back(
+        &self,
+        root: &Root,
+        keep: &dyn Fn(&Record) -> Result<(), Failure>,
+        bar: &indicatif::ProgressBar,
+    ) -> Result<(Others, BTreeSet<Address>), Failure> {
+        // What was removed nobody collects meanwhile, and nobody else says who may do what.
+        let turn = match self.target.space.is_some() && self.is_owner {
+            true => Some(Turn::take(self.home)?),
+            false => None,
+        };
+        let mut options = Options::default();
+        options.author = author::author();
+        let Target { store, keys, salt, .. } = &self.target;
+        let view = Volume::as_of(Rc::new(store.clone()), keys.clone(), &options, root)
+            .map_err(|errno| Failure::Past { reason: format!("its tree cannot be read: {errno}") })?;
+        let roots = Roots::of(root);
+        // Nodes take the owner's word alone: whoever else says it finds out what is missing, and no more.
+        let identity: &Identity = &self.client.user().identity;
+        let owner = self.settings.network.volume_owner();
+        let speaker = || Speaker { identity, owner, salt: *salt, grant: None };
+        let take_back = || gc::take_back(store, speaker(), &view, &roots, bar);
+        let missing = take_back()?;
+        if !missing.is_empty() {
+            let advice =
+                if self.is_owner { "" } else { ": the home that made the network may bring them back" };
+            return Err(Failure::Past {
+                reason: format!(
+                    "{} stays as it is, for {} blocks of that state are on no node that answers{advice}",
+                    self.what,
+                    missing.len()
+                ),
+            });
+        }
+        bar.set_message("putting the root back");
+        let others = match (&self.target.space, &turn) {
+            (None, _) => {
+                let revoked = self.home.revocations(&self.settings.network)?;
+                Others::OfDrive(self.sharer().put_back(root, keep, &revoked)?)
+            }
+            (Some((genesis, _)), Some(turn)) => self.put_space_back(turn, genesis, root, keep)?,
+            (Some(_), None) => self.write_back(root, keep)?,
+        };
+        bar.set_message("looking once more for what it needs");
+        Ok((others, take_back()?))
+    }
+
+    fn sharer(&self) -> Sharer<'_> {
+        let (network, user) = (&self.settings.network, self.client.user());
+        Sharer { home: self.home, network, store: &self.target.store, user }
+    }
+
+    /// As the owner, who says anew who may do what.
+    fn put_space_back(
+        &self,
+        turn: &Turn,
+        genesis: &Signed<Genesis>,
+        root: &Root,
+        keep: &dyn Fn(&Record) -> Result<(), Failure>,
+    ) -> Result<Others, Failure> {
+        let sharer = self.sharer();
+        let seal = space_lists::learn(&sharer, turn, genesis)?;
+        let published = space_lists::put_back(&sharer, turn, genesis, root, keep, &Revocations::default())?;
+        keeping::once(self.settings, self.client.overlay());
+        Ok(Others::OfSpace(published.changed, seal))
+    }
+
+    /// As one of its writers, who leaves it to the newest root who may do what.
+    fn write_back(
+        &self,
+        root: &Root,
+        keep: &dyn Fn(&Record) -> Result<(), Failure>,
+    ) -> Result<Others, Failure> {
+        let Target { store, keys, .. } = &self.target;
+        let change = |charter: &mut Charter, newest: Option<&Charter>| -> Result<(), String> {
+            let newest = newest.ok_or(
+                "what stands in the place of the newest root does not open for this user: the home that made the network brings it back",
+            )?;
+            charter.take_access_of(newest);
+            Ok(())
+        };
+        let keep = |newest: &Record| keep(newest).map_err(|failure| failure.to_string());
+        let swap = |expected, payload| store.compare_and_swap(&keys.register, Some(expected), payload);
+        sharing::put_back(store, keys, &author::author(), root, &keep, &change, &swap)
+            .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
+        Ok(Others::OfSpace(Vec::new(), Seal::Ours))
+    }
+}

@@ -1,0 +1,227 @@
+//! Having a space's root say who may do what: the root that it has, or one with a tree that it had.
+//!
+//! **Who goes back to an earlier tree goes back to nobody's rights.** The list is that of the newest root, if that opens, and it is the
+//! roll that says who is on it. Where a writer has sealed the newest root, or put anything in its place, the list of then is gone on
+//! from as a log, and the register's writers, whom nobody but the owner changes, show whether this home's roll is the newest.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use dht::block::mutable::{Genesis, Signed};
+use dht::{HeaderHash, Record, SwapError};
+use filesystem::access::list::{Access, AccessChange, AccessList, Found};
+use filesystem::access::sharing::{self, SharingError, change_readers};
+use filesystem::access::{Charter, Root, VolumeKeys};
+use overlay::Revocations;
+use reactor::crypto::PublicKey;
+
+use super::{Turn, Wish, distrust, distrust_without, keys, next_list, read_roll, sealed};
+use crate::admitting::now;
+use crate::author;
+use crate::errors::Failure;
+use crate::output;
+use crate::roll::Roll;
+use crate::sharing::Sharer;
+
+/// What a space's root says now.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) list: AccessList,
+    /// What it did not say before.
+    pub(crate) changed: Vec<AccessChange>,
+}
+
+/// Has a space's root say what is wished, under a new key if that is another list than it has.
+///
+/// # Errors
+/// `Failure::Sharing`, `Failure::Space` if it does not open here, or those of the home's files. Then the roll has what it had.
+///
+/// # Suspends
+/// Until the space's root says so.
+pub(crate) fn publish(
+    sharer: &Sharer<'_>,
+    _: &Turn,
+    genesis: &Signed<Genesis>,
+    wish: &Wish,
+    revoked: &Revocations,
+) -> Result<Published, Failure> {
+    let saying = Saying::new(sharer, genesis, wish, revoked)?;
+    let read = |charter: &mut Charter| saying.say(charter, true);
+    let swap = |expected, payload| saying.swap(expected, &payload);
+    change_readers(sharer.store, &saying.keys, &author::author(), &read, &swap).map_err(failed)?;
+    saying.end()
+}
+
+/// Puts the tree of `past` in the place of the newest one, with the list that is in force, as the roll has it. `keep` is shown what is
+/// about to be replaced. A space that was given up is none any more then; nobody but the owner is in it.
+///
+/// # Errors
+/// As [`publish`], save that the newest root need not open; or why `keep` failed.
+///
+/// # Suspends
+/// Until the space's root says so.
+pub(crate) fn put_back(
+    sharer: &Sharer<'_>,
+    _: &Turn,
+    genesis: &Signed<Genesis>,
+    past: &Root,
+    keep: &dyn Fn(&Record) -> Result<(), Failure>,
+    revoked: &Revocations,
+) -> Result<Published, Failure> {
+    let wish = Wish::AsItIs;
+    let saying = Saying::new(sharer, genesis, &wish, revoked)?;
+    // Another copy of this home may have signed it, and this one has missed it.
+    if let Found::List(list) = past.charter.access_list(&genesis.owner, &saying.keys.register) {
+        Roll::change(sharer.home, |roll| {
+            roll.learn(genesis, &list);
+            Ok(())
+        })?;
+    }
+    let keep = |newest: &Record| keep(newest).map_err(|failure| failure.to_string());
+    let read = |charter: &mut Charter, newest: Option<&Charter>| {
+        if let Some(newest) = newest {
+            charter.take_access_of(newest);
+        }
+        saying.say(charter, newest.is_some()).map(drop)
+    };
+    let swap = |expected, payload| saying.swap(expected, &payload);
+    sharing::put_back(sharer.store, &saying.keys, &author::author(), past, &keep, &read, &swap)
+        .map_err(failed)?;
+    let published = saying.end()?;
+    Roll::change(sharer.home, |roll| {
+        roll.given_up(genesis, false);
+        Ok(())
+    })?;
+    Ok(published)
+}
+
+fn failed(error: SharingError) -> Failure {
+    match error {
+        SharingError::Root(error) => sealed(&error),
+        SharingError::Undecided(reason) => {
+            Failure::Space { reason, advice: "nothing was changed; `access` says who may do what" }
+        }
+        other => Failure::Sharing { reason: other.to_string() },
+    }
+}
+
+/// A list on its way into a root.
+struct Saying<'a> {
+    sharer: &'a Sharer<'a>,
+    genesis: &'a Signed<Genesis>,
+    wish: &'a Wish,
+    revoked: &'a Revocations,
+    keys: VolumeKeys,
+    /// The list that was signed last, and how many of its changes are new.
+    signed: RefCell<Option<(AccessList, usize)>>,
+    /// Where the space is, if its root was sealed to somebody who is on no list.
+    planted: RefCell<Option<String>>,
+}
+
+impl<'a> Saying<'a> {
+    fn new(
+        sharer: &'a Sharer<'a>,
+        genesis: &'a Signed<Genesis>,
+        wish: &'a Wish,
+        revoked: &'a Revocations,
+    ) -> Result<Saying<'a>, Failure> {
+        let keys = keys(sharer, genesis)?;
+        let (signed, planted) = (RefCell::default(), RefCell::default());
+        Ok(Saying { sharer, genesis, wish, revoked, keys, signed, planted })
+    }
+
+    /// Has `charter` say it; whether that changes anything, or has to be written all the same. `is_newest` if the list in it is that of
+    /// the newest root. Asked after that was read and before it is swapped, as for the drive.
+    fn say(&self, charter: &mut Charter, is_newest: bool) -> Result<bool, String> {
+        let (register, owner) = (self.keys.register, self.genesis.owner);
+        let (roll, kept) = read_roll(self.sharer).map_err(|failure| failure.to_string())?;
+        let bytes = self.genesis.to_bytes();
+        let entry = roll.spaces.iter().find(|space| space.genesis.0 == bytes);
+        let entry = entry.ok_or("the roll of this home does not have the space")?;
+        let writers = self.sharer.store.writers(&register).map_err(|error| error.to_string())?;
+        let is_revoked = |key: &PublicKey| kept.contains(key) || self.revoked.contains(key);
+        let found = charter.access_list(&owner, &register);
+        if !(is_newest && matches!(found, Found::List(_)))
+            && let Some(reason) = distrust_without(&entry.people, &writers, &roll.members, is_revoked)
+        {
+            return Err(reason.into());
+        }
+        let before = match found {
+            Found::List(list) if is_newest => {
+                if let Some(reason) = distrust(&list, entry.number, &owner, &writers) {
+                    return Err(reason.into());
+                }
+                let known = list.readers();
+                let is_planted = charter.readers.iter().any(|reader| !known.contains(reader));
+                self.planted.replace(is_planted.then(|| entry.path.clone()));
+                (*list).clone()
+            }
+            // Its log is gone on from; who is on it the roll says.
+            Found::List(list) => (*list).clone(),
+            Found::Nothing => AccessList::new(register, &entry.path),
+            Found::Forged => {
+                output::warn(format_args!(
+                    "the list of {} was not this owner's: somebody who may write there changed it; its log begins anew",
+                    entry.path
+                ));
+                AccessList::new(register, &entry.path)
+            }
+        };
+        let own = AccessChange {
+            key: owner,
+            sealing_key: *self.keys.secret.public().as_bytes(),
+            name: filesystem::format::printable(&author::author()),
+            access: Access::Write,
+            at: now(),
+        };
+        let people = self.wish.people(entry);
+        let mut list = next_list(&before, &people, entry.number, &roll.members, &own, is_revoked)
+            .map_err(|error| error.to_string())?;
+        if entry.is_given_up {
+            // By its number other copies of the home know that it is given up no more.
+            list.number = list.number.max(entry.number + 1);
+        }
+        let listed = list.writers(&owner);
+        let is_said = list == before
+            && charter.readers.len() == list.readers().len()
+            && list.readers().iter().all(|reader| charter.readers.contains(reader))
+            && listed.len() == writers.len()
+            && listed.iter().all(|key| writers.contains(key));
+        // A swap that let somebody in who is revoked by now may be undecided yet: a newer value decides it.
+        let anyway = !is_said || list.changes.iter().any(|change| self.revoked.contains(&change.key));
+        if anyway {
+            charter.set_access_list(&Signed::sign(&self.sharer.user.identity, list.clone()));
+        }
+        let new = list.changes.iter().filter(|change| !before.changes.contains(change)).count();
+        self.signed.replace(Some((list, new)));
+        Ok(anyway)
+    }
+
+    fn swap(&self, expected: HeaderHash, payload: &Bytes) -> Result<Record, SwapError> {
+        let write = |writers: &mut Vec<PublicKey>| {
+            if let Some((list, _)) = &*self.signed.borrow() {
+                writers.clone_from(&list.writers(&self.genesis.owner));
+            }
+        };
+        self.sharer.store.swap_with_writers(&self.keys.register, Some(expected), payload, &write)
+    }
+
+    /// Has the roll say what the root says.
+    fn end(self) -> Result<Published, Failure> {
+        if let Some(path) = self.planted.into_inner() {
+            output::warn(format_args!(
+                "one of its writers had sealed {path} to somebody whom you did not let in: it has a new key now, which is not"
+            ));
+        }
+        let signed = self.signed.into_inner();
+        let (list, new) = signed.ok_or_else(|| Failure::Internal("a root was written unread".into()))?;
+        let changed = list.changes[list.changes.len() - new..].to_vec();
+        let Saying { sharer, genesis, wish, revoked, .. } = self;
+        Roll::change(sharer.home, |roll| {
+            let kept = sharer.home.revocations(sharer.network)?;
+            roll.published(genesis, &list, wish, |key| kept.contains(key) || revoked.contains(key));
+            Ok(())
+        })?;
+        Ok(Published { list, changed })
+    }
+}
