@@ -350,7 +350,8 @@ impl Client {
             vec![volume::open_root(self.block_store(), &self.network, &self.user, seen_directory)?];
         let mut all = Ok(());
         let roll = home.map(Roll::read).transpose()?.unwrap_or_default();
-        for space in roll.spaces.into_iter().filter(|space| !space.is_given_up) {
+        // Of those that were given up, too: as long as nodes tell that, they can be brought back.
+        for space in roll.spaces {
             let opened = space.genesis().and_then(|genesis| {
                 let store = self.space_store(&self.network, &genesis);
                 volume::open_root_of_space(store, &genesis, &space.path, seen_directory)

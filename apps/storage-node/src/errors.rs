@@ -250,6 +250,9 @@ pub(crate) enum Failure {
     /// A part of the drive can't be shared so.
     #[error("{reason}")]
     Space { reason: String, advice: &'static str },
+    /// There is no such space any more.
+    #[error("the space {path} was removed by its owner: nobody opens what was in it any more")]
+    SpaceGone { path: String },
     /// Somebody who may only read was to change something.
     #[error("this user may read {of}, and change nothing in it")]
     Reader { of: String },
@@ -373,7 +376,7 @@ impl Failure {
                     .into()
             }
             Failure::Retention { .. } => "`storage-node retention` says what the nodes have heard".into(),
-            Failure::Past { .. } => "`storage-node past` lists what the nodes keep".into(),
+            Failure::Past { .. } => "`storage-node past [DIR]` lists what the nodes keep".into(),
             Failure::Garbage { .. } => "`gc --dry-run` says how much there is".into(),
             Failure::Snapshot(SnapshotError::Taken { .. }) => {
                 "give another name, or delete that one first: `storage-node snapshot --delete NAME`".into()
@@ -441,6 +444,7 @@ impl Failure {
                     .into()
             }
             Failure::Space { advice, .. } => (*advice).into(),
+            Failure::SpaceGone { .. } => "its owner's home brings it back (`rollback`), as long as the nodes have it".into(),
             Failure::Reader { .. } => {
                 "to write you need the owner's word: for the drive a writer's ticket (`invite`), for a space `share DIR --write YOU`".into()
             }

@@ -15,6 +15,7 @@
 //! so the collector is no session itself.
 
 mod duration;
+mod given_up;
 mod marks;
 mod mounts;
 mod needed;
@@ -121,7 +122,11 @@ fn go_through(
     let mut failures: Vec<(Option<String>, Failure)> =
         damaged.into_iter().map(|(path, failure)| (Some(path), failure)).collect();
     for target in &targets {
-        if let Err(failure) = of_target(target, place, options, grace, &kept) {
+        let done = match (target.given_up(), home) {
+            (Some(_), Some(home)) => given_up::collect(target, home, place, options, grace, &kept),
+            _ => of_target(target, place, options, grace, &kept),
+        };
+        if let Err(failure) = done {
             failures.push((target.path().map(Into::into), failure));
         }
     }

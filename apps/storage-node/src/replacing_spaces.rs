@@ -90,8 +90,8 @@ fn look(
     let of = home.clone();
     let spaces = reactor::offload(move || Roll::read(&of))?.spaces;
     let mut result = Ok(());
-    // One whose making was cut short has a root as soon as it has a list.
-    let has_root = |space: &&SpaceEntry| !space.is_given_up && (space.is_linked || space.number > 0);
+    // One whose making was cut short has a root as soon as it has a list. One that was given up has the word that it was.
+    let has_root = |space: &&SpaceEntry| space.is_linked || space.number > 0;
     for space in spaces.iter().filter(has_root) {
         result = result.and(watch(home, store, nodes, grace, space, watched));
     }

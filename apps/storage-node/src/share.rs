@@ -7,6 +7,7 @@
 //! Only the home that made the network shares: its user's key signs who may write, as for the drive.
 
 mod naming;
+mod removing;
 mod showing;
 
 use std::path::Path;
@@ -14,11 +15,11 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dht::BlockStore;
 use dht::block::mutable::{Genesis, Signed};
+use dht::{BlockStore, Record};
 use filesystem::OpenError;
 use filesystem::access::list::{Access, AccessChange, AccessList, Found, PATH_SIZE_MAX};
-use filesystem::access::{RootError, SpaceLink, VolumeKeys, open_root};
+use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
 use filesystem::fuse::mount_table;
 use filesystem::volume::{Options, Place, Volume};
 use overlay::{NodeId, Revocations};
@@ -46,6 +47,8 @@ pub(crate) use showing::access;
 
 /// As many as a mount shows.
 const SPACES_MAX: usize = 64;
+/// With those that were removed, which the roll remembers: some 600 bytes each of a file of at most 1 MiB.
+const SPACES_EVER_MAX: usize = 512;
 /// Mounts look for what others changed once a second.
 const SHOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Hexadecimal digits of an id that are shown.
@@ -196,6 +199,9 @@ fn wait_until_shown(path: &Path) {
 pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
     let (home, network) = owners_home(&options.client)?;
     let name = Name::of(&options.path, &options.client)?;
+    if options.remove {
+        return removing::remove(options, &home, &network, &name);
+    }
     let settings = client::settings(&options.client)?;
     let changed = with_volume(&options.client, |client, volume| {
         let link = match volume.look_at_place(name.text()) {
@@ -233,7 +239,9 @@ pub(crate) fn unshare(options: &Unshare) -> Result<(), Failure> {
             }
             Seal::GivenUp if !options.give_up => return Err(is_given_up(&name)),
             Seal::Others(_) => {
-                space_lists::strike_off(&sharer, &turn, &genesis)?;
+                let may =
+                    |_: &VolumeKeys, _: &Record, root: Option<&Root>| space_lists::refuse_what_opens(root);
+                space_lists::strike_off(&sharer, &turn, &genesis, &may)?;
                 keeping::once(&settings, client.overlay());
                 return Ok(None);
             }
@@ -377,9 +385,16 @@ fn make(
     let genesis = match begun {
         Some(space) => space.genesis()?,
         None => {
-            if Roll::read(home)?.spaces.len() >= SPACES_MAX {
+            let spaces = Roll::read(home)?.spaces;
+            if spaces.iter().filter(|space| !space.is_given_up).count() >= SPACES_MAX {
                 return Err(refused(
                     format!("a drive has at most {SPACES_MAX} spaces"),
+                    "use one that there is, or remove one (`unshare --remove`)",
+                ));
+            }
+            if spaces.len() >= SPACES_EVER_MAX {
+                return Err(refused(
+                    format!("a drive has at most {SPACES_EVER_MAX} spaces, with those that were removed"),
                     "use one that there is",
                 ));
             }

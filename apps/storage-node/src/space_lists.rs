@@ -37,7 +37,7 @@ use crate::spaces;
 use crate::volume;
 pub(crate) use learning::{Seal, learn};
 pub(crate) use saying::{publish, put_back};
-pub(crate) use sealed::{sealed, strike_off};
+pub(crate) use sealed::{refuse_what_opens, sealed, strike_off};
 pub(crate) use settling::{Settling, Unsettled, settle};
 pub(crate) use turn::{PATIENCE, Turn};
 

@@ -21,7 +21,7 @@ use dht::block::mutable::{Genesis, Signed};
 use dht::block_store::Reach;
 use dht::{BlockStore, RegisterAddress};
 use filesystem::access::list::{Access, Found};
-use filesystem::access::{Root, SpaceLink, VolumeKeys, open_root};
+use filesystem::access::{Root, RootError, SpaceLink, VolumeKeys, open_root};
 use filesystem::format::{printable, printable_path};
 use filesystem::spaces::SpaceOpener;
 use filesystem::volume::{Cause, Pending, Volume};
@@ -163,9 +163,12 @@ impl Spaces {
         name: &str,
         path: &str,
     ) -> Result<Rc<Volume>, Failure> {
-        self.try_open(link, name).map_err(|Refused { reason, .. }| Failure::Space {
-            reason: format!("the space {} cannot be opened: {reason}", printable_path(path)),
-            advice: "`storage-node access DIR` says who may do what in it",
+        self.try_open(link, name).map_err(|Refused { reason, is_gone, .. }| match is_gone {
+            true => Failure::SpaceGone { path: printable_path(path) },
+            false => Failure::Space {
+                reason: format!("the space {} cannot be opened: {reason}", printable_path(path)),
+                advice: "`storage-node access DIR` says who may do what in it",
+            },
         })
     }
 
@@ -196,7 +199,11 @@ impl Spaces {
         let record = read.map_err(|_| away())?.map_err(not_read)?;
         let record = record.ok_or_else(|| Refused::new(Errno::EIO, "the nodes have nothing of it"))?;
         let secret = self.user.identity.sealing_key();
-        let root = open_root(&record.payload, record.version, &secret).map_err(not_opened)?;
+        let root = open_root(&record.payload, record.version, &secret).map_err(|error| match error {
+            // Any writer can say so: it is no word of the owner's.
+            RootError::GivenUp if record.writer != link.owner() => not_opened(RootError::NotAReader),
+            error => not_opened(error),
+        })?;
         self.look_at_list(link, name, &root)?;
         let writers = store.writers(&register).map_err(not_read)?;
         let own = self.user.identity.public_key();
@@ -360,6 +367,24 @@ pub(crate) fn known(settings: &client::Settings) -> Result<Vec<(SpaceLink, Strin
         };
     }
     Ok(known.into_values().collect())
+}
+
+/// Forgets what clients of this machine kept of a space that there is no more, but for what waits in their journals.
+/// Blocks.
+pub(crate) fn forget(clients: &Path, link: &SpaceLink) {
+    for client in ClientDirectory::all(clients) {
+        let path = client_directory::of_space(&client, &link.register());
+        if !path.is_dir() || client_directory::has_left(&path) {
+            continue;
+        }
+        // A drive that has it open forgets nothing, and finds it gone when it looks again.
+        let Ok(directory) = ClientDirectory::take(&path) else { continue };
+        let forgotten = std::fs::remove_dir_all(&path);
+        drop(directory);
+        if let Err(error) = forgotten {
+            tracing::debug!(%error, "what was kept of a space that was removed stays");
+        }
+    }
 }
 
 fn read_space_file(file: &Path) -> Result<(SpaceLink, String), Failure> {

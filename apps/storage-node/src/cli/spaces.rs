@@ -14,13 +14,14 @@ Examples:
 The directory becomes a space: a volume of its own, with keys of its own, that shows in the drive where it was put. Everybody who
 sees the drive sees its name; who is not on its list gets `permission denied` in it, and the nodes take nothing from those who may
 not write. It must be new: what is to be in it is moved there afterwards. To programs it is another file system: what is
-moved into it is copied, and its own name can't be changed or removed. Mounts that run show it within seconds, and who may write from
+moved into it is copied, and its own name can't be changed or removed (`unshare DIR --remove` does that). Mounts that run show it within seconds, and who may write from
 then on writes; who is let in again after he was taken off has it so from when he mounts the drive anew.
 
 A space keeps what is in it from those who only read the drive. A writer of the drive can take the directory away or put another
 in its place: he then reads what you put there afterwards; `share DIR --put-back` puts the space back. A writer of a space can seal it to
-others than you: what is in it is lost to you then, they read and write it as long as you do nothing, and taking them off
-(`unshare --give-up`) makes it unreadable for everybody. So let those write whom you trust.
+others than you: they read and write it as long as you do nothing. `unshare DIR --from WHO` and `rollback DIR` bring back what it was
+within the retention, without them. If the nodes keep nothing of that, taking them off (`unshare --give-up`) makes it unreadable for
+everybody. So let those write whom you trust.
 
 A space has snapshots of its own, in DIR/.snapshots: `snapshot` takes one of the drive and of each space that this home knows and may
 write, and `history`, `diff`, `restore`, `put` and `get` work in the space that their path leads into. `rm -r` of a directory above
@@ -53,9 +54,13 @@ pub(crate) struct Share {
 /// Options of `unshare`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  storage-node unshare ./drive/band --from bob@desk\n  storage-node unshare ./drive/band\n\n\
+    after_help = "Examples:\n  storage-node unshare ./drive/band --from bob@desk\n  storage-node unshare ./drive/band\n  \
+    storage-node unshare ./drive/band --remove\n\n\
     The space gets a new key, and the nodes take nothing more from who was taken off. What he read before he may have kept.\n\
-    It stays a space, with what is in it, and yours."
+    It stays a space, with what is in it, and yours.\n\n\
+    With --remove it is no space any more: its name goes from the drive, and nobody opens what was in it. It must be empty, unless\n\
+    --with-content is said too. What a mount wrote there and had not stored yet stays in that mount's journal, which says so. What\n\
+    the space held comes back to the nodes when `gc` deletes it, after the retention; until then `rollback DIR` brings it back."
 )]
 pub(crate) struct Unshare {
     /// A directory that is a space
@@ -68,6 +73,12 @@ pub(crate) struct Unshare {
     /// more
     #[arg(long)]
     pub(crate) give_up: bool,
+    /// Remove the space: its name, and what is in it
+    #[arg(long, conflicts_with_all = ["from", "give_up"])]
+    pub(crate) remove: bool,
+    /// Remove it though there are files in it, with its snapshots
+    #[arg(long, requires = "remove")]
+    pub(crate) with_content: bool,
     /// The space lies elsewhere than where it was put, because you moved a directory above it
     #[arg(long)]
     pub(crate) moved: bool,

@@ -109,11 +109,13 @@ pub(crate) fn with_spaces_too<T: Send>(
     // As bytes: the command runs on a thread of its own.
     let known = spaces::known(&settings)?.into_iter().map(|(link, path)| (link.encode(), path));
     let known: Vec<(Vec<u8>, String)> = known.collect();
+    let clients = settings.clients;
     with_opened(options, move |opened| {
         if need == Need::Write && !opened.volume.may_change() {
             return Err(Failure::Reader { of: "the drive".into() });
         }
         let done = work(opened.volume)?;
+        let mut gone = Vec::new();
         for (link, path) in &known {
             let tried = opened.in_space(link, path, |volume| {
                 if need == Need::Write && !volume.may_change() {
@@ -122,9 +124,17 @@ pub(crate) fn with_spaces_too<T: Send>(
                 each(&done, path, Ok(volume));
                 Ok(())
             });
-            if let Err(failure) = tried {
-                each(&done, path, Err(failure));
+            match tried {
+                Ok(()) => {}
+                Err(Failure::SpaceGone { .. }) => gone.push(link),
+                Err(failure) => each(&done, path, Err(failure)),
             }
+        }
+        let owner = opened.client.network().volume_owner();
+        let gone: Vec<SpaceLink> =
+            gone.into_iter().filter_map(|link| SpaceLink::decode(link, &owner)).collect();
+        if let Some(clients) = clients.filter(|_| !gone.is_empty()) {
+            gone.iter().for_each(|link| spaces::forget(&clients, link));
         }
         Ok(done)
     })

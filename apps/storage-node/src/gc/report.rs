@@ -38,6 +38,10 @@ pub(super) struct Sum {
 }
 
 impl Sum {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.count == 0
+    }
+
     pub(super) fn add(&mut self, found: &Found) {
         self.count += 1;
         self.bytes += u64::from(found.length);

@@ -80,6 +80,31 @@ pub(crate) fn take_back(
     take_back().map_err(|error| Failure::Garbage { reason: error.to_string() })
 }
 
+/// Finds out which nodes there are, and what is said to them from now on of what is garbage.
+pub(super) fn begin(store: &Store<Rc<Node>>, retention_seconds: u32) -> Result<(Census, Verdict), Unknown> {
+    let census = store.census(CLOCK_DIFFERENCE_MAX)?;
+    let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Ok((census, Verdict::Delete { put_before_seconds: now.as_secs(), retention_seconds }))
+}
+
+/// Tells the nodes, and what came of it the report.
+pub(super) fn have_deleted(
+    store: &Store<Rc<Node>>,
+    census: &Census,
+    garbage: &[(Address, Found)],
+    speaker: &Speaker<'_>,
+    verdict: Verdict,
+    report: &mut Report,
+) {
+    for some in garbage.chunks(TOLD_AT_ONCE) {
+        let tally = store.tell(census, some, speaker, verdict);
+        report.tally.deleted += tally.deleted;
+        report.tally.deleted_bytes += tally.deleted_bytes;
+        report.tally.young += tally.young;
+        report.tally.unheard += tally.unheard;
+    }
+}
+
 /// One run.
 pub(super) struct Sweep<'a> {
     pub(super) store: &'a Store<Rc<Node>>,
@@ -98,9 +123,7 @@ impl<'a> Sweep<'a> {
         retention_seconds: u32,
         bar: &'a ProgressBar,
     ) -> Result<Sweep<'a>, Unknown> {
-        let census = store.census(CLOCK_DIFFERENCE_MAX)?;
-        let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let verdict = Verdict::Delete { put_before_seconds: now.as_secs(), retention_seconds };
+        let (census, verdict) = begin(store, retention_seconds)?;
         Ok(Sweep { store, volume, speaker, census, verdict, bar })
     }
 
@@ -156,13 +179,7 @@ impl<'a> Sweep<'a> {
         };
         self.each_slice(&roots, |first, marks| {
             let garbage = self.look_at(first, marks, &roots, Some(&listed), report)?;
-            for some in garbage.chunks(TOLD_AT_ONCE) {
-                let tally = self.store.tell(&self.census, some, &self.speaker, self.verdict);
-                report.tally.deleted += tally.deleted;
-                report.tally.deleted_bytes += tally.deleted_bytes;
-                report.tally.young += tally.young;
-                report.tally.unheard += tally.unheard;
-            }
+            have_deleted(self.store, &self.census, &garbage, &self.speaker, self.verdict, report);
             self.bar.set_message(format!("deleting garbage: {}", deleted(report)));
             Ok(())
         })

@@ -27,6 +27,7 @@ use crate::errors::Failure;
 use crate::home::Home;
 use crate::nodes::Nodes;
 use crate::roll::Roll;
+use crate::sharing::Sharer;
 use crate::spaces;
 use crate::volume::{self, Keep, Opening, Watched};
 
@@ -35,6 +36,8 @@ pub(super) struct Target<'a> {
     client: &'a Client,
     /// Of a space: what made it, and where it was put.
     space: Option<(Signed<Genesis>, String)>,
+    /// It was removed, or given up: it has no root, and all is garbage.
+    is_given_up: bool,
     store: Store<Rc<Node>>,
 }
 
@@ -51,7 +54,7 @@ pub(super) fn all<'a>(
 ) -> Result<(Vec<Target<'a>>, Damaged), Failure> {
     let network = client.network();
     let mut salts = BTreeSet::from([network.volume_salt.0]);
-    let mut targets = vec![Target { client, space: None, store: client.block_store() }];
+    let mut targets = vec![Target { client, space: None, is_given_up: false, store: client.block_store() }];
     let mut damaged = Vec::new();
     let home = home.cloned();
     let roll = reactor::offload(move || home.as_ref().map(Roll::read).transpose())?.unwrap_or_default();
@@ -66,17 +69,15 @@ pub(super) fn all<'a>(
         if targets.iter().any(|known| known.space.as_ref().is_some_and(|(known, _)| *known == genesis)) {
             continue;
         }
-        // Of one that was given up, too.
         if genesis.owner != network.volume_owner() || !salts.insert(genesis.salt) {
             return Err(failed(&format!(
                 "the list of spaces in this home says of {} what can't be: its blocks would not be told from another's",
                 printable_path(&space.path)
             )));
         }
-        if !space.is_given_up {
-            let store = client.space_store(network, &genesis);
-            targets.push(Target { client, space: Some((genesis, space.path)), store });
-        }
+        let store = client.space_store(network, &genesis);
+        let (is_given_up, space) = (space.is_given_up, Some((genesis, space.path)));
+        targets.push(Target { client, space, is_given_up, store });
     }
     Ok((targets, damaged))
 }
@@ -85,6 +86,16 @@ impl Target<'_> {
     /// Where it is, if it is a space.
     pub(super) fn path(&self) -> Option<&str> {
         self.space.as_ref().map(|(_, path)| &**path)
+    }
+
+    /// What made it and where it was, if it is a space that this home's list says was removed, or given up.
+    pub(super) fn given_up(&self) -> Option<(&Signed<Genesis>, &str)> {
+        self.space.as_ref().filter(|_| self.is_given_up).map(|(genesis, path)| (genesis, &**path))
+    }
+
+    /// What it takes to look at who may do what in it, as the home that made the network.
+    pub(super) fn sharer<'b>(&'b self, home: &'b Home) -> Sharer<'b> {
+        Sharer { home, network: self.client.network(), store: &self.store, user: self.client.user() }
     }
 
     /// Its blocks.
@@ -142,7 +153,7 @@ impl Target<'_> {
         }
     }
 
-    /// Opens it, to look and to mark; `None` if it is a space whose making was cut short, which has nothing.
+    /// Opens it, to look and to mark; `None` if it is a space whose making was cut short, which has nothing, or one that was given up.
     ///
     /// # Errors
     /// Those of [`volume::open`].
@@ -190,17 +201,18 @@ impl Target<'_> {
     }
 
     fn with_store_of_its_own(&self) -> Target<'_> {
-        let (client, space) = (self.client, self.space.clone());
+        let (client, space, is_given_up) = (self.client, self.space.clone(), self.is_given_up);
         let store = match &space {
             None => client.block_store(),
             Some((genesis, _)) => client.space_store(client.network(), genesis),
         };
-        Target { client, space, store }
+        Target { client, space, is_given_up, store }
     }
 
     fn open_by(&self, opening: &Opening<'_>) -> Result<Option<Watched>, Failure> {
         let user = self.client.user();
         match &self.space {
+            _ if self.is_given_up => Ok(None),
             None => volume::open(&self.store, self.client.network(), user, opening).map(Some),
             Some((genesis, path)) => spaces::open_own(&self.store, genesis, path, user, opening),
         }

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use dht::block::mutable::{Genesis, Signed};
 use dht::{BlockStore, Record, SwapError};
-use filesystem::access::{RootError, VolumeKeys, open_root};
+use filesystem::access::{GIVEN_UP, Root, RootError, VolumeKeys, open_root};
 use reactor::crypto::PublicKey;
 
 use super::{Turn, keys};
@@ -16,8 +16,9 @@ use crate::errors::Failure;
 use crate::roll::Roll;
 use crate::sharing::Sharer;
 
-/// What stands in the place of the root of a space that was given up. No root begins so.
-const GIVEN_UP: &[u8] = b"hypha: this space was given up by its owner";
+/// Whether what stands there may go: its keys, the value, and the root if it opens.
+type May<'a> = &'a dyn Fn(&VolumeKeys, &Record, Option<&Root>) -> Result<(), Failure>;
+
 /// How often a writer may be faster: a mount of his writes once a second.
 const TRIES: usize = 64;
 
@@ -44,25 +45,30 @@ pub(super) fn says_given_up(record: &Record, owner: &PublicKey) -> bool {
     record.writer == *owner && record.payload == GIVEN_UP
 }
 
-/// Gives a space up: the nodes take nothing more of anybody for it, and nobody opens what is in it.
+/// Gives a space up: the nodes take nothing more of anybody for it, and nobody opens what is in it. `may` is shown what stands in its
+/// place now, with the root if it opens, and nothing is done if it fails.
 ///
 /// # Errors
-/// `Failure::Sharing`, or those of the home's files.
+/// `Failure::Sharing`, that of `may`, or those of the home's files.
 ///
 /// # Suspends
 /// Until the register says so.
-pub(crate) fn strike_off(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis>) -> Result<(), Failure> {
+pub(crate) fn strike_off(
+    sharer: &Sharer<'_>,
+    _: &Turn,
+    genesis: &Signed<Genesis>,
+    may: May<'_>,
+) -> Result<(), Failure> {
     let failed = |reason: String| Failure::Sharing { reason };
-    let VolumeKeys { register, secret, .. } = keys(sharer, genesis)?;
+    let keys = keys(sharer, genesis)?;
     for _ in 0..TRIES {
-        let record = sharer.store.read(&register).map_err(|error| failed(error.to_string()))?;
+        let record = sharer.store.read(&keys.register).map_err(|error| failed(error.to_string()))?;
         let record = record.ok_or_else(|| failed("the nodes have nothing of the space".into()))?;
-        if open_root(&record.payload, record.version, &secret).is_ok() {
-            return Err(failed("it opens here again, and is not given up: say it without --give-up".into()));
-        }
+        let root = open_root(&record.payload, record.version, &keys.secret).ok();
+        may(&keys, &record, root.as_ref())?;
         let expected = Some(record.header_hash);
         let payload = Bytes::from_static(GIVEN_UP);
-        match sharer.store.swap_with_writers(&register, expected, &payload, &|writers| writers.clear()) {
+        match sharer.store.swap_with_writers(&keys.register, expected, &payload, &|writers| writers.clear()) {
             // If this is cut short here, the register says it.
             Ok(_) => {
                 return Roll::change(sharer.home, |roll| {
@@ -75,4 +81,17 @@ pub(crate) fn strike_off(sharer: &Sharer<'_>, _: &Turn, genesis: &Signed<Genesis
         }
     }
     Err(failed("its writers were faster each time: try again".into()))
+}
+
+/// That only what does not open is given up so.
+///
+/// # Errors
+/// `Failure::Sharing` if it does.
+pub(crate) fn refuse_what_opens(root: Option<&Root>) -> Result<(), Failure> {
+    match root {
+        None => Ok(()),
+        Some(_) => Err(Failure::Sharing {
+            reason: "it opens here again, and is not given up: say it without --give-up".into(),
+        }),
+    }
 }

@@ -17,17 +17,19 @@ pub(super) struct Refused {
     pub(super) cause: Cause,
     /// For people.
     pub(super) reason: String,
+    /// There is no such space any more.
+    pub(super) is_gone: bool,
 }
 
 impl Refused {
     /// For a reason that stands behind its number.
     pub(super) fn new(errno: Errno, reason: impl Into<String>) -> Refused {
-        Refused { errno, cause: Cause::of(errno), reason: reason.into() }
+        Refused { errno, cause: Cause::of(errno), reason: reason.into(), is_gone: false }
     }
 
     /// Since nothing is taken from this user any more.
     pub(super) fn of(cause: Cause, reason: &str) -> Refused {
-        Refused { errno: Errno::EACCES, cause, reason: reason.into() }
+        Refused { errno: Errno::EACCES, cause, reason: reason.into(), is_gone: false }
     }
 }
 
@@ -69,6 +71,10 @@ pub(super) fn not_opened(error: RootError) -> Refused {
         RootError::NotAReader => {
             Refused::of(Cause::TakenOff, "this user is not on its list: ask the drive's owner to share it")
         }
+        RootError::GivenUp => Refused {
+            is_gone: true,
+            ..Refused::of(Cause::TakenOff, "its owner removed it: nobody opens what was in it any more")
+        },
         other => Refused::new(Errno::EIO, other.to_string()),
     }
 }
