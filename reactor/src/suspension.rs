@@ -27,6 +27,24 @@
 //! });
 //! ```
 //!
+//! # What is under way
+//!
+//! A call that suspends may also not return: a termination, or the end of a [`timeout`](crate::timeout) around it, unwinds it,
+//! and whoever catches that goes on with what is left. The calls of this crate lose nothing then, or say so: what was not
+//! given out comes with the next call, and a stream of which a piece has left in part is at its end. Code that is made of
+//! them keeps that by one rule: *take last, or mark it torn*. What is taken out of its place (`take`, `pop`, `split_to`) is
+//! taken behind the last call that may suspend, and never like this:
+//!
+//! ```no_run
+//! # use std::io::Write;
+//! # fn flush(pending: &std::cell::RefCell<Vec<u8>>, mut stream: &reactor::net::TcpStream) -> std::io::Result<()> {
+//! let bytes = pending.take(); // a timeout's end drops them in the next line, and the next flush has a hole before it
+//! stream.write_all(&bytes)
+//! # }
+//! ```
+//!
+//! [`break_off_at`] finds such places: it breaks off a piece of code wherever that can be, one place after another.
+//!
 //! # Destructors
 //!
 //! A destructor may suspend where its value is dropped in the ordinary course of things; a termination that is to be seen yet
@@ -75,6 +93,8 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::coroutine::{self, Coroutine};
+
+pub use crate::coroutine::break_off_at;
 
 /// While it lives, a suspension of the coroutine that made it is a panic; see [`forbid_suspend`].
 #[must_use = "what it forbids is allowed again when it is dropped"]

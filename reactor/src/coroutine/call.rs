@@ -1,11 +1,27 @@
 //! What every call that may suspend does, whether it has to or not.
 //!
-//! As it begins it looks whether its coroutine is to unwind, for its termination or a timeout's end: before it takes or
-//! gives anything, so that nothing is lost. A loop of calls that need not wait would otherwise never see either, and a peer
-//! that always has something to say could hold up whoever waits for the coroutine's end. When it has gone through without
-//! suspending, it counts: see [`super::budget`].
+//! As it begins it looks whether its coroutine is to unwind, for its termination or a timeout's end. A loop of calls that
+//! need not wait would otherwise never see either, and a peer that always has something to say could hold up whoever waits
+//! for the coroutine's end. When it has gone through without suspending, it counts: see [`super::budget`].
 //!
-//! A call that has to wait looks once more when its wait is over. What it has been given by then stays where it was.
+//! A call that has to wait looks once more when its wait is over.
+//!
+//! # The rule
+//!
+//! So each such call is a place where its caller may unwind, and somebody may catch that ([`crate::timeout`]) and go on.
+//! Nothing may be lost there in silence:
+//!
+//! 1. **Take last.** What is taken out of its place (`take`, `pop`, bytes that are read, a state that is replaced) is taken
+//!    behind the last call that may suspend, and returned, or put where the next call finds it, before the next one. A call
+//!    that is made of others begins here before it takes, for an inner one sees a cut that was set in passing although
+//!    nothing has to be waited for.
+//! 2. **Or mark it torn.** Where that cannot be, since what is half gone cannot be put back (bytes that a stream has taken in
+//!    part), it is marked before the wait and unmarked behind it, and whoever comes next gets an error and no hole: the
+//!    WebSocket's `broken`, the HTTP server's `torn`.
+//! 3. **Or shield it**, where the wait is short and needs nobody who may be slow: [`super::uninterruptible`].
+//!
+//! The primitives keep the first: channels, locks, descriptors, streams in memory, datagrams, select. [`super::break_off_at`]
+//! tries every place of a piece of code, one after another, and is what its tests are made with.
 
 use super::{Coroutine, budget, current, may_suspend, turns, with_current};
 

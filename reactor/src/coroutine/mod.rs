@@ -1,11 +1,12 @@
 //! What a coroutine is to the reactor and to its users: its state, and how it suspends and goes on.
 //!
-//! How it starts is in `spawn`, how it is joined in `handle`, how it is made to unwind in `termination`, what it
-//! is called in `name`, what it keeps for itself in `local`, and how its frames are seen in `frames`.
+//! How it starts is in `spawn`, how it is joined in `handle`, how it is made to unwind in `termination` (anywhere, for tests,
+//! in `break_off`), what it is called in `name`, what it keeps for itself in `local`, and how its frames are seen in `frames`.
 //!
 //! Not here: the order in which coroutines run ([`crate::driver`]), how stacks are switched
 //! ([`crate::engine`]).
 
+mod break_off;
 mod budget;
 mod call;
 mod frames;
@@ -27,6 +28,7 @@ use crate::engine::{self, Fiber};
 use crate::run::Group;
 use crate::{clock, sim, watchdog};
 
+pub use break_off::break_off_at;
 pub(crate) use budget::spend_bytes;
 pub(crate) use call::{begin, pass};
 pub(crate) use turns::{Turns, with as with_turns};
@@ -94,6 +96,7 @@ struct Rare {
     /// How often its code caught the unwinding to the present cut.
     raised_count: Cell<u32>,
     held: termination::Held,
+    countdown: break_off::Countdown,
 }
 
 const NO_COROUTINE: &str = "this call suspends, so it needs a coroutine: call it inside `reactor::run`";

@@ -32,6 +32,10 @@ impl Cut {
     /// The bottom of the coroutine: termination. Less than any frame's, so it wins over all of them.
     pub(super) const BOTTOM: Cut = Cut(NonZeroU64::MIN);
 
+    /// None: the places are counted where there could be one ([`super::break_off_at`]). Greater than any frame's, so that all
+    /// of them win over it.
+    pub(super) const COUNTED: Cut = Cut(NonZeroU64::MAX);
+
     /// A number for a frame that is about to be entered.
     pub(crate) fn new() -> Cut {
         thread_local! { static LAST: Cell<NonZeroU64> = const { Cell::new(NonZeroU64::MIN) }; }
@@ -60,7 +64,7 @@ impl Coroutine {
     }
 
     /// Of the frames that it may unwind to now the outermost counts: on its way there it leaves the others.
-    fn note_cut(&self, cut: Cut, raised: bool) {
+    pub(super) fn note_cut(&self, cut: Cut, raised: bool) {
         if self.cut.get().is_none_or(|pending| cut < pending) {
             self.cut.set(Some(cut));
             self.cut_raised.set(raised);
@@ -81,7 +85,7 @@ impl Coroutine {
     /// to unwind to it.
     pub(crate) fn withdraw_cut(&self, cut: Cut) -> bool {
         if self.cut.get() == Some(cut) {
-            self.cut.set(None);
+            self.cut.set(self.counts());
             return self.cut_raised.replace(false);
         }
         if let Some(rare) = self.rare.get() {
@@ -115,12 +119,17 @@ impl Coroutine {
     #[inline]
     pub(super) fn check_cut(self: &Rc<Self>) {
         if let Some(cut) = self.cut.get() {
-            self.unwind_to(cut);
+            self.on_cut(cut);
         }
     }
 
     #[cold]
-    fn unwind_to(self: &Rc<Self>, cut: Cut) -> ! {
+    fn on_cut(self: &Rc<Self>, cut: Cut) {
+        if cut == Cut::COUNTED { self.count_place() } else { self.unwind_to(cut) }
+    }
+
+    #[cold]
+    pub(super) fn unwind_to(self: &Rc<Self>, cut: Cut) -> ! {
         if self.cut_raised.replace(true) {
             let what = if cut == Cut::BOTTOM { "its termination" } else { "a timeout's end" };
             self.note_swallowed(what, "went on to a blocking call, which unwinds again");
