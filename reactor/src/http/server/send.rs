@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 use super::compress::Squeezer;
 use super::wire::{GATHERED_BYTES_MAX, RequestBody, Wire};
-use crate::coroutine::Cut;
+use crate::coroutine::{Cut, begin};
 use crate::http::headers::write_field;
 use crate::http::response::{Body, Response};
 use crate::http::{Headers, InvalidHeader, write_chunk_size, write_last_chunk, write_status_line};
@@ -217,6 +217,9 @@ pub(super) fn send_upgrade(wire: &Wire<'_>, response: &Response) -> io::Result<(
 /// Small pieces are gathered; [`Write::flush`] sends what there is, for a reader that waits for it. A body that is
 /// over before anything was sent leaves whole, with its length.
 ///
+/// A timeout around a `write` or a `flush` that ends while the client is waited for ends the connection too: nobody could tell
+/// what of it has left, so nothing more does.
+///
 /// # Suspends
 ///
 /// `write` and `flush` do, while the client reads more slowly than it is written to.
@@ -303,6 +306,8 @@ impl BodyWriter<'_> {
 
 impl Write for BodyWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Before it takes anything. Should it be broken off later, nothing more is sent.
+        begin().over();
         if let Announced::Length(length) = self.announced
             && bytes.len() as u64 > length - self.written
         {
@@ -326,6 +331,7 @@ impl Write for BodyWriter<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        begin().over();
         if let Some(squeezer) = &mut self.squeezer {
             squeezer.flush(&mut self.gathered)?;
         }

@@ -14,9 +14,11 @@ use super::Shared;
 use super::attendance::Attendance;
 use super::exchange::Exchange;
 use super::patience::Patience;
+use crate::coroutine::begin;
 use crate::http::input::{BodyReader, Source};
 use crate::http::{BodyDecoder, BodyError, Headers, Input};
 use crate::net::{Draining, Duplex};
+use crate::sync::Mutex;
 
 /// Time starts anew after so many bytes in either direction: the least that a client must move in it.
 pub(super) const PROGRESS_BYTES: usize = 64 << 10;
@@ -57,6 +59,21 @@ impl Farewell {
     }
 }
 
+/// Tears a connection, unless it is told not to.
+struct Tears<'a>(&'a Cell<bool>);
+
+impl Tears<'_> {
+    fn not(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Tears<'_> {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
 /// A connection, as the coroutine that serves it sees it.
 pub(super) struct Wire<'a> {
     pub(super) stream: &'a dyn Duplex,
@@ -66,6 +83,11 @@ pub(super) struct Wire<'a> {
     pub(super) output: RefCell<Vec<u8>>,
     pub(super) spare: RefCell<Vec<u8>>,
     pub(super) exchange: Exchange,
+    /// Held by whoever sends: a handler may read the request in one coroutine and write its answer in another.
+    turn: Mutex<()>,
+    /// Something has left in part, or is gone and has not left: what followed would be taken for the rest of it, or for the
+    /// answer to another request. So nothing follows.
+    torn: Cell<bool>,
     body_bytes: Cell<usize>,
     /// What the request was answered, as its head says it: not always what the handler chose.
     pub(super) status: Cell<Option<StatusCode>>,
@@ -89,6 +111,8 @@ impl<'a> Wire<'a> {
             output: RefCell::default(),
             spare: RefCell::default(),
             exchange: Exchange::new(),
+            turn: Mutex::new(()),
+            torn: Cell::new(false),
             body_bytes: Cell::new(0),
             status: Cell::new(None),
             sent_bytes: Cell::new(0),
@@ -106,22 +130,45 @@ impl<'a> Wire<'a> {
     }
 
     /// Sends what has gathered, and `more` after it without copying it.
+    ///
+    /// Unwound before any of it was taken, what has gathered is sent by the next call. Unwound later, or where there is `more`,
+    /// which is nowhere else, this was the last that is sent.
+    ///
+    /// # Errors
+    /// Those of the stream; `TimedOut`; `BrokenPipe` after a call that did not come to its end.
     pub(super) fn flush_with(&self, more: &[&[u8]]) -> io::Result<()> {
+        if more.is_empty() && self.output.borrow().is_empty() {
+            return self.check_whole();
+        }
+        let tears = (!more.is_empty()).then(|| Tears(&self.torn));
+        let _turn = self.turn.try_lock().unwrap_or_else(|| self.turn.lock());
+        // Here, since the stream's own calls see a cut when what has gathered is out of its place.
+        begin().over();
+        self.check_whole()?;
+        let tears = tears.unwrap_or_else(|| Tears(&self.torn));
         // Taken out: nothing may be borrowed while this waits.
         let mut output = self.output.take();
-        if output.is_empty() && more.is_empty() {
-            return Ok(());
-        }
         let mut slices: smallvec::SmallVec<[IoSlice<'_>; 4]> = smallvec::SmallVec::new();
         slices.push(IoSlice::new(&output));
         slices.extend(more.iter().map(|bytes| IoSlice::new(bytes)));
         self.send(&mut slices)?;
+        tears.not();
         drop(slices);
         output.clear();
-        if output.capacity() <= KEPT_BYTES_MAX {
+        if output.capacity() <= KEPT_BYTES_MAX && self.output.borrow().is_empty() {
             *self.output.borrow_mut() = output;
         }
         Ok(())
+    }
+
+    /// Whether all that was sent has left whole: else nothing can follow it.
+    fn check_whole(&self) -> io::Result<()> {
+        match self.torn.get() {
+            true => {
+                Err(io::Error::new(ErrorKind::BrokenPipe, "an answer did not leave whole: it was broken off"))
+            }
+            false => Ok(()),
+        }
     }
 
     fn send(&self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
