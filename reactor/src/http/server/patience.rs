@@ -52,8 +52,9 @@ pub(super) struct Patience {
     /// What the line has taken, and what it had when this was armed.
     line: RefCell<Option<Rc<Cell<u64>>>>,
     line_mark: Cell<u64>,
-    cut: Cut,
-    waiting: RefCell<Option<Rc<Coroutine>>>,
+    /// Who waits, and the frame of that wait, which is another each time: it is inside of all that was begun before, shields and
+    /// timeouts.
+    waiting: RefCell<Option<(Rc<Coroutine>, Cut)>>,
 }
 
 impl Patience {
@@ -65,7 +66,6 @@ impl Patience {
             rested_ms: Cell::new(0),
             line: RefCell::default(),
             line_mark: Cell::new(0),
-            cut: Cut::new(),
             waiting: RefCell::new(None),
         }
     }
@@ -93,16 +93,15 @@ impl Patience {
         let me = coroutine::current();
         let rested_ms = self.clock.now_ms.get() - self.rested_ms.get();
         self.due_ms.set(self.due_ms.get().saturating_add(rested_ms));
-        *self.waiting.borrow_mut() = Some(me.clone());
+        let cut = Cut::new();
+        *self.waiting.borrow_mut() = Some((me.clone(), cut));
         let result = catch_unwind(AssertUnwindSafe(f));
         *self.waiting.borrow_mut() = None;
         self.rested_ms.set(self.clock.now_ms.get());
-        me.withdraw_cut(self.cut);
+        me.withdraw_cut(cut);
         match result {
             Ok(result) => result,
-            Err(payload) if payload.downcast_ref::<Cut>() == Some(&self.cut) => {
-                Err(ErrorKind::TimedOut.into())
-            }
+            Err(payload) if payload.downcast_ref::<Cut>() == Some(&cut) => Err(ErrorKind::TimedOut.into()),
             Err(payload) => resume_unwind(payload),
         }
     }
@@ -126,8 +125,8 @@ impl Patience {
 
     /// Ends the wait now, if there is one.
     pub(super) fn expire(&self) {
-        if let Some(waiting) = &*self.waiting.borrow() {
-            waiting.cut_to(self.cut);
+        if let Some((waiting, cut)) = &*self.waiting.borrow() {
+            waiting.cut_to(*cut);
         }
     }
 }
@@ -218,6 +217,58 @@ mod tests {
             clock.set(Duration::from_millis(2_000));
             patience.check();
             assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+        });
+    }
+
+    #[test]
+    fn a_wait_under_a_shield_ends_at_its_time_too() {
+        crate::run(|| {
+            let clock = Rc::new(CoarseClock::new(Duration::from_millis(10)));
+            let patience = Rc::new(Patience::new(&clock));
+            patience.arm(Duration::from_millis(100));
+            let waiting = patience.clone();
+            let waiter = crate::spawn(move || {
+                crate::uninterruptible(|| {
+                    waiting.wait(|| {
+                        crate::sleep(Duration::from_secs(600));
+                        Ok(())
+                    })
+                })
+            });
+            clock.set(Duration::from_millis(110));
+            patience.check();
+            crate::yield_now();
+            assert!(waiter.is_finished(), "the client's time does not end in there");
+            assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+        });
+    }
+
+    #[test]
+    fn a_timeout_around_a_wait_is_not_lost_when_both_end_at_once() {
+        crate::run(|| {
+            let clock = Rc::new(CoarseClock::new(Duration::from_millis(10)));
+            let patience = Rc::new(Patience::new(&clock));
+            let waiting = patience.clone();
+            let waiter = crate::spawn(move || {
+                let (me, frame) = (coroutine::current(), Cut::new());
+                let around = catch_unwind(AssertUnwindSafe(|| {
+                    let _ = waiting.wait(|| {
+                        // The timeout, and then the client's time, before this one runs again.
+                        me.cut_to(frame);
+                        waiting.expire();
+                        crate::yield_now();
+                        Ok(())
+                    });
+                    crate::sleep(Duration::from_secs(600));
+                }));
+                me.withdraw_cut(frame);
+                around.is_err()
+            });
+            for _ in 0..10 {
+                crate::yield_now();
+            }
+            assert!(waiter.is_finished(), "it has no limit any more");
+            assert!(waiter.join().unwrap());
         });
     }
 }
