@@ -23,7 +23,7 @@ use crate::crypto::PublicKey;
 /// A stream of bytes in each direction, usable through a shared reference: one coroutine may read while
 /// another writes. Two at the same side would mix their bytes.
 pub trait Duplex: 'static {
-    /// Reads some bytes; 0 at the end of the stream.
+    /// Reads some bytes; 0 at the end of the stream. Broken off, it has taken none.
     ///
     /// # Errors
     /// When the stream is broken, or ended where it must not.
@@ -51,6 +51,9 @@ pub trait Duplex: 'static {
 
     /// Calls `write` with a writer that never waits, and again when there is room, until it returns anything but
     /// `WouldBlock`.
+    ///
+    /// Where it is broken off, by a timeout around it say, the stream may have taken what `write` gave it, in part or whole (a
+    /// layer that encrypts has), and only it knows: whoever goes on must not send that again, and nothing else behind a piece.
     ///
     /// # Errors
     /// Those of `write`, and of the stream.

@@ -3,7 +3,8 @@
 //! rustls does the protocol and never touches a socket: bytes go in, bytes come out. This file moves them.
 //! Three things shape it:
 //! - One coroutine reads while another writes. rustls's state sits in a `RefCell`, borrowed only between two
-//!   waits: ciphertext leaves through [`Duplex::write_with`], whose closure does not suspend.
+//!   waits: ciphertext leaves through [`Duplex::write_with`], whose closure does not suspend. A reader waits for what comes,
+//!   and never for room to write.
 //! - rustls reads 4 KiB at a time by itself. A read buffer of up to 256 KiB in front of it takes a system call
 //!   per 256 KiB instead; it starts small and grows only where the peer sends that fast.
 //! - A flush of many small messages is one record and one `send`: plaintext is gathered before it is sealed.
@@ -17,7 +18,7 @@ use rustls::{Connection, HandshakeKind};
 
 use super::error::tls_error;
 use super::{HANDSHAKE_TIMEOUT, Truncated};
-use crate::coroutine::{begin, spend_bytes};
+use crate::coroutine::{begin, may_suspend, spend_bytes};
 use crate::crypto::PublicKey;
 use crate::net::{Duplex, PeerWatch, TcpStream, WriteOnce};
 
@@ -304,6 +305,27 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
         Ok(())
     }
 
+    /// Whether records are left of a write that was broken off, or answer what was read (alerts, key updates), and nobody is
+    /// writing, whom they would go with.
+    fn owes_records(&self) -> bool {
+        !self.flushing.get() && !self.ended.get() && self.state.borrow().tls.wants_write()
+    }
+
+    /// As [`TlsStream::fill`]; what we owe leaves meanwhile, as far as there is room. A reader never waits for that alone: the
+    /// peer may wait for us to read, before it does.
+    fn fill_and_answer(&self) -> io::Result<()> {
+        if !self.owes_records() || !may_suspend() {
+            return self.fill();
+        }
+        crate::scope(|s| {
+            // Where there is no stack for it, or the line takes nothing, it leaves with what is written next.
+            let writer = s.try_spawn(|| self.flush());
+            let filled = self.fill();
+            writer.into_iter().for_each(|writer| writer.terminate());
+            filled
+        })
+    }
+
     fn check_open(&self) -> io::Result<()> {
         match self.ended.get() {
             true => Err(io::Error::new(ErrorKind::BrokenPipe, "this direction was ended")),
@@ -322,28 +344,25 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
 impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            // In each round: what has been taken by then must not be lost where the records that answer it are flushed.
             let call = begin();
             let result = self.state.borrow_mut().read_plaintext(buffer);
-            // Answers to key updates, and alerts. If someone is writing, they go with that.
-            if !self.flushing.get() && !self.ended.get() && self.state.borrow().tls.wants_write() {
-                match &result {
-                    Err(error) if error.kind() != ErrorKind::WouldBlock => {
-                        return result.map_err(|error| self.give_up(error));
-                    }
-                    _ => self.flush()?,
-                }
-            }
             match result {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.fill()?,
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(Truncated.into()),
-                result => {
+                // It has been taken: nothing here may wait for anything any more.
+                Ok(count) => {
                     // What had come already is to be had without a wait below.
-                    spend_bytes(*result.as_ref().unwrap_or(&0) * CIPHER_COST);
+                    spend_bytes(count * CIPHER_COST);
                     call.needed_no_wait();
-                    return result;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    let error =
+                        if error.kind() == ErrorKind::UnexpectedEof { Truncated.into() } else { error };
+                    // An alert, which says why.
+                    return Err(if self.owes_records() { self.give_up(error) } else { error });
                 }
             }
+            self.fill_and_answer()?;
         }
     }
 
