@@ -23,7 +23,7 @@ pub struct ReadDir {
 
 /// Lists a directory, without `.` and `..`. Entries come in batches, so a large directory takes little memory.
 ///
-/// What is added or removed meanwhile may be seen or not.
+/// What is added or removed meanwhile may be seen or not. What a call was reading that was broken off comes with the next.
 ///
 /// # Errors
 ///
@@ -107,7 +107,7 @@ pub struct Walk {
     open: Vec<Level>,
     /// The one that comes first, before it is opened.
     begin: Option<PathBuf>,
-    /// A directory to descend into at the next call: its entry has been given out.
+    /// A directory to descend into at the next call: its entry has been given out, or will be behind what is in it.
     descend: Option<WalkEntry>,
     contents_first: bool,
 }
@@ -125,6 +125,8 @@ struct Level {
 /// walk cannot be led out of the tree, not by a change under way either, nor go in circles. It takes memory for the
 /// depth of the tree, not for its size. A directory that cannot be read gives an error, and the walk goes on behind
 /// it; so does one that lies more than [`WALK_DEPTH_MAX`] deep.
+///
+/// A call that was broken off, by a timeout's end say, skips nothing: the next one goes on where it was.
 ///
 /// # Suspends
 ///
@@ -156,10 +158,27 @@ impl Walk {
     /// Leaves out what is in the directory that was given out last; nothing happens if it was no directory. Never
     /// suspends.
     pub fn skip_contents(&mut self) {
-        self.descend = None;
+        // Else one that was not given out is there only if it could not be entered yet.
+        if !self.contents_first {
+            self.descend = None;
+        }
     }
 
-    fn enter(&mut self, entry: WalkEntry) -> Result<(), WalkError> {
+    /// Opens the first directory, if that is still to be done. Broken off, it is as if it had not been called.
+    fn begin(&mut self) -> Result<(), WalkError> {
+        let Some(path) = &self.begin else { return Ok(()) };
+        let entries = read_dir(path);
+        let Some(path) = self.begin.take() else { return Ok(()) };
+        match entries {
+            Ok(entries) => self.open.push(Level { path, entries, own_entry: None }),
+            Err(source) => return Err(WalkError { path, source }),
+        }
+        Ok(())
+    }
+
+    /// Opens the directory that is to be descended into, if there is one. Broken off, it is as if it had not been called.
+    fn descend(&mut self) -> Result<(), WalkError> {
+        let Some(entry) = &self.descend else { return Ok(()) };
         let parent = self.open.last_mut().expect("a directory is entered from its parent");
         let listing = if entry.depth >= WALK_DEPTH_MAX {
             let message = format!("directories nest more than {WALK_DEPTH_MAX} deep");
@@ -168,6 +187,7 @@ impl Walk {
             let name: OsString = entry.path.file_name().expect("made from a name").to_owned();
             parent.entries.listing.open_child(&name)
         };
+        let Some(entry) = self.descend.take() else { return Ok(()) };
         match listing {
             Ok(listing) => {
                 let own_entry = self.contents_first.then(|| entry.clone());
@@ -177,47 +197,38 @@ impl Walk {
             Err(source) => Err(WalkError { path: entry.path, source }),
         }
     }
+
+    fn step(&mut self) -> Result<Option<WalkEntry>, WalkError> {
+        self.begin()?;
+        loop {
+            self.descend()?;
+            let depth = self.open.len();
+            let Some(level) = self.open.last_mut() else { return Ok(None) };
+            match level.entries.next() {
+                Some(Ok(DirEntry { name, kind })) => {
+                    let entry = WalkEntry { path: level.path.join(name), kind, depth };
+                    if kind == FileKind::Directory {
+                        self.descend = Some(entry.clone());
+                    }
+                    if kind != FileKind::Directory || !self.contents_first {
+                        return Ok(Some(entry));
+                    }
+                }
+                Some(Err(source)) => return Err(WalkError { path: level.path.clone(), source }),
+                None => {
+                    if let Some(Level { own_entry: Some(entry), .. }) = self.open.pop() {
+                        return Ok(Some(entry));
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Iterator for Walk {
     type Item = Result<WalkEntry, WalkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(path) = self.begin.take() {
-            match read_dir(&path) {
-                Ok(entries) => self.open.push(Level { path, entries, own_entry: None }),
-                Err(source) => return Some(Err(WalkError { path, source })),
-            }
-        }
-        if let Some(directory) = self.descend.take()
-            && let Err(error) = self.enter(directory)
-        {
-            return Some(Err(error));
-        }
-        loop {
-            let depth = self.open.len();
-            let level = self.open.last_mut()?;
-            match level.entries.next() {
-                Some(Ok(DirEntry { name, kind })) => {
-                    let entry = WalkEntry { path: level.path.join(name), kind, depth };
-                    if kind != FileKind::Directory {
-                        return Some(Ok(entry));
-                    }
-                    if !self.contents_first {
-                        self.descend = Some(entry.clone());
-                        return Some(Ok(entry));
-                    }
-                    if let Err(error) = self.enter(entry) {
-                        return Some(Err(error));
-                    }
-                }
-                Some(Err(source)) => return Some(Err(WalkError { path: level.path.clone(), source })),
-                None => {
-                    if let Some(Level { own_entry: Some(entry), .. }) = self.open.pop() {
-                        return Some(Ok(entry));
-                    }
-                }
-            }
-        }
+        self.step().transpose()
     }
 }

@@ -7,10 +7,10 @@
 //! to a file of this machine is copied there at once, unless that took long lately (see [`Prompt`]).
 
 use std::cell::{Cell, OnceCell};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::CString;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,9 +21,10 @@ use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Gid, Mode, OFlags, StatxFlag
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::backend::{Disk, Durable, Listing, OpenFile};
+use super::listing::KernelListing;
 use super::prompt::Prompt;
 use super::uring::Ring;
-use super::{DirEntry, FileKind, Metadata, OpenOptions};
+use super::{FileKind, Metadata, OpenOptions};
 use crate::coroutine;
 use crate::offload::{discard, offload};
 
@@ -38,9 +39,6 @@ const WRITE_NOW_BYTES_MAX: usize = 64 << 10;
 /// ext2 to ext4, XFS, Btrfs, F2FS, tmpfs.
 const WRITE_NOW_FILE_SYSTEMS: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
 
-/// Entries fetched at once: a few kernel buffers' worth, for one trip to another thread.
-const ENTRIES_PER_BATCH: usize = 256;
-
 /// Jobs on the pool that still hold what they were given.
 static JOBS: AtomicUsize = AtomicUsize::new(0);
 
@@ -49,7 +47,9 @@ pub(super) fn jobs_in_flight() -> usize {
 }
 
 /// Runs `job` on the pool, and fails at once where nothing may suspend.
-fn on_pool<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) fn on_pool<T: Send + 'static>(
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     check_may_suspend()?;
     let counted = Counted::new();
     offload(move || {
@@ -109,7 +109,7 @@ fn flags(options: &OpenOptions) -> OFlags {
     flags | OFlags::NONBLOCK | OFlags::CLOEXEC
 }
 
-fn c_path(path: &Path) -> io::Result<CString> {
+pub(super) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| io::Error::new(ErrorKind::InvalidInput, "a path can't hold a zero byte"))
 }
@@ -192,7 +192,7 @@ impl Disk for KernelDisk {
         let path = c_path(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = on_pool(move || Ok(Dir::new(rustix::fs::open(path, flags, Mode::empty())?)?))?;
-        Ok(Box::new(KernelListing { directory: Some(directory) }))
+        Ok(Box::new(KernelListing::new(directory)))
     }
 
     fn remove_file_later(&self, path: PathBuf) {
@@ -344,69 +344,6 @@ impl OpenFile for KernelFile {
 
     fn unlock(&self) -> io::Result<()> {
         Ok(rustix::fs::flock(&self.fd, FlockOperation::Unlock)?)
-    }
-}
-
-struct KernelListing {
-    /// On its way to another thread and back during a call; gone for good if the coroutine was terminated in one.
-    directory: Option<Dir>,
-}
-
-impl KernelListing {
-    fn with<T: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(&mut Dir) -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        check_may_suspend()?;
-        let gone = || io::Error::new(ErrorKind::NotConnected, "reading the directory was broken off");
-        let mut directory = self.directory.take().ok_or_else(gone)?;
-        let (directory, result) = on_pool(move || {
-            let result = job(&mut directory);
-            Ok((directory, result))
-        })?;
-        self.directory = Some(directory);
-        result
-    }
-}
-
-impl Listing for KernelListing {
-    fn next_batch(&mut self) -> io::Result<Vec<DirEntry>> {
-        self.with(|directory| {
-            let mut entries = Vec::new();
-            while entries.len() < ENTRIES_PER_BATCH {
-                let Some(entry) = directory.read() else { break };
-                let entry = entry?;
-                let name = entry.file_name();
-                if matches!(name.to_bytes(), b"." | b"..") {
-                    continue;
-                }
-                let kind = match entry.file_type() {
-                    // A file system that does not tell while listing must be asked for each.
-                    rustix::fs::FileType::Unknown => {
-                        match rustix::fs::statat(directory.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
-                            Ok(stat) => rustix::fs::FileType::from_raw_mode(stat.st_mode).into(),
-                            Err(Errno::NOENT) => continue, // removed meanwhile
-                            Err(error) => return Err(error.into()),
-                        }
-                    }
-                    kind => kind.into(),
-                };
-                entries.push(DirEntry { name: OsString::from_vec(name.to_bytes().to_vec()), kind });
-            }
-            Ok(entries)
-        })
-    }
-
-    fn open_child(&mut self, name: &OsStr) -> io::Result<Box<dyn Listing>> {
-        let name = c_path(Path::new(name))?;
-        let child = self.with(move |directory| {
-            // Relative to the open parent and without following links: what was a directory when it was listed
-            // may be a link to anywhere by now.
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(directory.fd()?, name, flags, Mode::empty())?;
-            Ok(Dir::new(fd)?)
-        })?;
-        Ok(Box::new(KernelListing { directory: Some(child) }))
     }
 }
 

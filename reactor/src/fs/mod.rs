@@ -16,6 +16,7 @@ pub(crate) mod backend;
 mod directory;
 mod file;
 mod kernel;
+mod listing;
 mod metadata;
 mod prompt;
 #[cfg_attr(not(feature = "fs-uring"), path = "no_uring.rs")]
