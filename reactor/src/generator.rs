@@ -136,8 +136,9 @@ impl<T: 'static> Iterator for Generator<T> {
         if self.shared.ended.get()
             && let State::Running(handle) = std::mem::replace(&mut self.state, State::Ended)
         {
-            // Its panic is raised here. Terminated or not, there is no more.
-            let _ = handle.join();
+            // Its panic is raised here. Terminated or not, there is no more. All of it has run; unwound here the panic would be
+            // lost, and the next call would take it for the end.
+            let _ = coroutine::uninterruptible(|| handle.join());
         }
         None
     }
