@@ -88,6 +88,8 @@ pub struct WebSocket<'a> {
     turn: Mutex<()>,
     limits: WebSocketLimits,
     broken: Cell<bool>,
+    /// The peer has broken the rules, or the line: what else it sends has no meaning.
+    failed: Cell<Option<ErrorKind>>,
     /// A message that was taken from the stream, and that nobody has been given yet.
     arrived: RefCell<Option<Message>>,
     /// A server's: until it has said that it goes away.
@@ -201,6 +203,7 @@ impl<'a> WebSocket<'a> {
             turn: Mutex::new(()),
             limits,
             broken: Cell::new(false),
+            failed: Cell::new(None),
             arrived: RefCell::default(),
             farewell: RefCell::default(),
             subprotocol: None,
@@ -288,12 +291,17 @@ impl<'a> WebSocket<'a> {
                 call.needed_no_wait();
                 return Ok(arrived);
             }
+            if let Some(kind) = self.failed.get() {
+                return Err(io::Error::new(kind, "the peer broke the WebSocket off, or its rules, before"));
+            }
             let step = match self.protocol.borrow_mut().read() {
                 Ok(Frame::Text(text)) => Ok(Some(Message::Text(text.as_str().to_owned()))),
                 Ok(Frame::Binary(bytes)) => Ok(Some(Message::Binary(bytes.into()))),
                 Ok(_) => Ok(None),
                 Err(error) => Err(error),
             };
+            // Before anything waits: what comes behind a message that had to be refused is not to be taken for the next.
+            self.failed.set(step.as_ref().err().and_then(failure));
             let step = step.map(|message| {
                 if message.is_some() {
                     // Should this be cut short where pongs are flushed, the next call finds it.
@@ -358,12 +366,24 @@ impl<'a> WebSocket<'a> {
 
     fn close_as(&self, code: CloseCode) -> io::Result<()> {
         self.say_goodbye(code)?;
-        let rest = crate::timeout(self.limits.silence_time, || {
-            while self.recv()?.is_some() {}
-            Ok(())
-        });
+        let rest = crate::timeout(self.limits.silence_time, || self.hear_out());
         let _ = self.stream.get().end();
         rest.unwrap_or_else(|elapsed| Err(elapsed.into()))
+    }
+
+    /// Reads to the peer's goodbye; where it has broken the rules to the end of what it sends, so that it reads ours.
+    fn hear_out(&self) -> io::Result<()> {
+        loop {
+            match self.recv() {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let mut buffer = [0; 4 << 10];
+                    while self.failed.get().is_some() && self.stream.get().read_some(&mut buffer)? > 0 {}
+                    return Err(error);
+                }
+            }
+        }
     }
 
     fn say_goodbye(&self, code: CloseCode) -> io::Result<()> {
@@ -459,5 +479,17 @@ impl<'a> WebSocket<'a> {
             })??;
             self.broken.set(false);
         }
+    }
+}
+
+/// What of the protocol's errors leaves nothing to be read any more.
+fn failure(error: &tungstenite::Error) -> Option<ErrorKind> {
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+    match error {
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => None,
+        tungstenite::Error::Io(error) if error.kind() == ErrorKind::WouldBlock => None,
+        tungstenite::Error::Io(error) => Some(error.kind()),
+        tungstenite::Error::Protocol(ResetWithoutClosingHandshake) => Some(ErrorKind::UnexpectedEof),
+        _ => Some(ErrorKind::InvalidData),
     }
 }
