@@ -416,3 +416,83 @@ fn another_network_is_noticed_within_a_minute_though_nobody_says_so() {
         assert!(mapper.mapping(UDP).is_ok(), "{:?}", mapper.mapping(UDP));
     });
 }
+
+#[test]
+fn what_a_machine_has_that_the_router_only_names_is_left_to_it_and_what_is_ours_is_known_again() {
+    // Two nodes at one network, whose ports have one number: the router calls both "desk.home".
+    for refuses in [false, true] {
+        at_home(good(), Speaks::Upnp, move |router| {
+            router.name_machines("desk.home");
+            router.set_others(UDP.number);
+            router.have_leases();
+            if refuses {
+                router.refuse_renewals();
+            }
+            let first = mapper(router);
+            let external = settled(&first).unwrap().external;
+            assert_ne!(external.port(), UDP.number);
+            // It ends without giving anything back, and begins anew.
+            drop(first);
+            let second = mapper(router);
+            settled(&second).unwrap();
+            assert_eq!(router.others(), Some(UDP.number), "it was another machine's");
+            // A renewal.
+            sleep(40 * MINUTE);
+            assert!(second.mapping(UDP).is_ok());
+            second.close();
+            assert_eq!(router.others(), Some(UDP.number), "it was another machine's");
+        });
+    }
+}
+
+#[test]
+fn what_we_had_by_an_address_that_this_machine_has_no_more_is_given_back() {
+    at_home(good(), Speaks::Upnp, |router| {
+        let mapper = mapper(router);
+        settled(&mapper).unwrap();
+        assert_eq!(router.mapped().len(), 2);
+        router.name_machines("192.168.1.99");
+        mapper.close();
+        assert_eq!(router.mapped(), []);
+    });
+}
+
+#[test]
+fn what_the_router_was_not_told_is_given_back_when_it_is_there_again_though_nothing_is_wished_any_more() {
+    at_home(good(), Speaks::Upnp, |router| {
+        let mapper = mapper(router);
+        settled(&mapper).unwrap();
+        for silence in [MINUTE, 30 * MINUTE] {
+            router.speak(Speaks::Nothing);
+            sleep(silence);
+            mapper.wish(&[]);
+            sleep(silence);
+            router.speak(Speaks::Upnp);
+            let begun = now();
+            while !router.mapped().is_empty() {
+                sleep(SECOND);
+                assert!(now() < begun + 20 * MINUTE, "it keeps {:?} for good", router.mapped());
+            }
+            mapper.wish(&[Wish::any(UDP), Wish::any(TCP)]);
+            settled(&mapper).unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_end_that_breaks_off_what_is_being_given_back_gives_it_back_all_the_same() {
+    at_home(good(), Speaks::Upnp, |router| {
+        let mapper = mapper(router);
+        settled(&mapper).unwrap();
+        router.speak(Speaks::Nothing);
+        // It has given up asking, for some seconds.
+        wait_for(&mapper, |mapper| [UDP, TCP].iter().all(|port| mapper.mapping(*port) == Err(Why::Silent)));
+        sleep(SECOND);
+        router.speak(Speaks::Upnp);
+        router.set_delay(2 * SECOND / 5);
+        mapper.wish(&[]);
+        sleep(SECOND / 20);
+        mapper.close();
+        assert_eq!(router.mapped(), []);
+    });
+}

@@ -49,8 +49,12 @@ struct Inner {
     flood: Cell<usize>,
     /// By the port inside and the one outside, of which UPnP may have several for one inside.
     mapped: RefCell<BTreeMap<(Port, u16), Mapping>>,
+    /// What the mappings of UPnP were called, by the port outside.
+    descriptions: RefCell<BTreeMap<u16, String>>,
     /// The port outside that another machine has.
     others: Cell<Option<u16>>,
+    /// What it says of a machine in place of its address.
+    names: Cell<Option<&'static str>>,
     refuses_renewals: Cell<bool>,
     has_leases: Cell<bool>,
     ignores_announce: Cell<bool>,
@@ -79,7 +83,9 @@ impl Router {
             has_wild_clock: Cell::new(false),
             flood: Cell::new(0),
             mapped: RefCell::default(),
+            descriptions: RefCell::default(),
             others: Cell::default(),
+            names: Cell::default(),
             refuses_renewals: Cell::default(),
             has_leases: Cell::default(),
             ignores_announce: Cell::default(),
@@ -120,6 +126,11 @@ impl Router {
     /// Another machine has that port outside, by UPnP, and this router gives it to whoever asks last.
     pub(crate) fn set_others(&self, external: u16) {
         self.0.others.set(Some(external));
+    }
+
+    /// By UPnP it calls every machine so, and says that the port inside is the one that our machine has too.
+    pub(crate) fn name_machines(&self, name: &'static str) {
+        self.0.names.set(Some(name));
     }
 
     /// Whether another machine still has it.
@@ -373,16 +384,22 @@ impl Router {
                     self.0.others.set(None);
                 }
                 self.0.map_count.set(self.map_count() + 1);
+                let description = argument("NewPortMappingDescription").unwrap();
+                self.0.descriptions.borrow_mut().insert(external.unwrap(), description);
                 let until = has_leases.then(|| now() + Duration::from_secs(lifetime_s.into()));
                 self.0.mapped.borrow_mut().insert((port, external.unwrap()), (until, [0; 12]));
                 (200, "<R/>".to_owned())
             }
             "getspecificportmappingentry" if self.0.others.get() == external => {
-                let client = Ipv4Addr::new(192, 168, 77, 77);
+                let inside = match self.0.names.get() {
+                    Some(name) => (external.unwrap(), name),
+                    None => (9, "192.168.77.77"),
+                };
                 (
                     200,
                     format!(
-                        "<R><NewInternalPort>9</NewInternalPort><NewInternalClient>{client}</NewInternalClient></R>"
+                        "<R><NewInternalPort>{}</NewInternalPort><NewInternalClient>{}</NewInternalClient></R>",
+                        inside.0, inside.1
                     ),
                 )
             }
@@ -391,14 +408,20 @@ impl Router {
                     200,
                     format!(
                         "<R><NewInternalPort>{}</NewInternalPort><NewInternalClient>{}</NewInternalClient>\
+                         <NewPortMappingDescription>{}</NewPortMappingDescription>\
                          <NewLeaseDuration>{}</NewLeaseDuration></R>",
                         port.number,
-                        self.0.host,
+                        self.0.names.get().map_or(self.0.host.to_string(), str::to_owned),
+                        self.0.descriptions.borrow().get(&external.unwrap()).map_or("", String::as_str),
                         if self.0.has_leases.get() { 600 } else { 0 }
                     ),
                 ),
                 None => refused(714),
             },
+            "deleteportmapping" if self.0.others.get() == external => {
+                self.0.others.set(None);
+                (200, "<R/>".to_owned())
+            }
             "deleteportmapping" => match of_external() {
                 Some(port) => {
                     self.0.mapped.borrow_mut().remove(&(port, external.unwrap()));

@@ -76,6 +76,8 @@ pub enum Call {
         external: u16,
         /// For how long; 0 for until it is deleted.
         lifetime_s: u32,
+        /// Ours.
+        mark: Mark,
     },
     /// What is mapped to that outside port?
     Entry {
@@ -120,12 +122,13 @@ impl Call {
         };
         let arguments = match *self {
             Call::ExternalAddress => String::new(),
-            Call::Add { port, own, external, lifetime_s } => format!(
+            Call::Add { port, own, external, lifetime_s, mark } => format!(
                 "{}<NewInternalPort>{}</NewInternalPort><NewInternalClient>{own}</NewInternalClient><NewEnabled>1</NewEnabled>\
-                 <NewPortMappingDescription>{DESCRIPTION}</NewPortMappingDescription>\
+                 <NewPortMappingDescription>{DESCRIPTION} {:08x}</NewPortMappingDescription>\
                  <NewLeaseDuration>{lifetime_s}</NewLeaseDuration>",
                 outside(external, port.transport),
-                port.number
+                port.number,
+                mark.0,
             ),
             Call::Entry { transport, external } | Call::Delete { transport, external } => {
                 outside(external, transport)
@@ -146,6 +149,11 @@ pub fn external_address(answer: &str) -> Option<Ipv4Addr> {
     text_in(answer, "NewExternalIPAddress")?.parse().ok()
 }
 
+/// Tells a node's mappings from those of others, in their description: some routers give machines by names, and a machine's
+/// address changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub u32);
+
 /// To whom an outside port is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -155,13 +163,36 @@ pub struct Entry {
     pub port: u16,
     /// How many seconds are left of it, 0 for until it is deleted; `None` where that is not said.
     pub lifetime_s: Option<u32>,
+    /// Which node's it is; `None` where that is not said, or it is none of ours.
+    pub mark: Option<Mark>,
+}
+
+/// Whose an entry is, as far as is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// It leads to us.
+    Ours,
+    /// It is ours, and leads to where we were.
+    Moved,
+    /// Another machine's.
+    Others,
+    /// Of a machine that has a name, and a port of the same number: it may be ours or another's.
+    NotTold,
 }
 
 impl Entry {
-    /// Whether it leads there, as far as is said.
+    /// Whose it is, seen from a node with that address, port and mark.
     #[must_use]
-    pub fn is_of(&self, own: Ipv4Addr, port: u16) -> bool {
-        self.port == port && self.client.is_none_or(|client| client == own)
+    pub fn whose(&self, own: Ipv4Addr, port: u16, mark: Mark) -> Whose {
+        let is_marked = self.mark == Some(mark);
+        match self.client {
+            _ if self.port != port => Whose::Others,
+            Some(client) if client == own => Whose::Ours,
+            Some(_) if is_marked => Whose::Moved,
+            None if is_marked => Whose::Ours,
+            None if self.mark.is_none() => Whose::NotTold,
+            _ => Whose::Others,
+        }
     }
 }
 
@@ -172,7 +203,11 @@ pub fn entry(answer: &str) -> Option<Entry> {
         |name: &str| -> Option<u32> { text_in(answer, name).and_then(|text| text.trim().parse().ok()) };
     let port = u16::try_from(number("NewInternalPort")?).ok()?;
     let client = text_in(answer, "NewInternalClient").and_then(|client| client.trim().parse().ok());
-    Some(Entry { client, port, lifetime_s: number("NewLeaseDuration") })
+    let mark = text_in(answer, "NewPortMappingDescription").and_then(|description| {
+        let mark = description.trim().strip_prefix(DESCRIPTION)?.strip_prefix(' ')?;
+        u32::from_str_radix(mark, 16).ok().map(Mark)
+    });
+    Some(Entry { client, port, lifetime_s: number("NewLeaseDuration"), mark })
 }
 
 /// Why a call was refused, by UPnP's codes; `None` if that is not said.
@@ -229,7 +264,8 @@ mod tests {
     fn a_call_names_its_service_and_what_is_to_be_mapped() {
         let service = &services(&service(KINDS[1], "/x"), &at(), ROUTER)[0];
         let port = Port { transport: Transport::Tcp, number: 4701 };
-        let call = Call::Add { port, own: Ipv4Addr::new(192, 168, 1, 11), external: 4702, lifetime_s: 3_600 };
+        let (own, mark) = (Ipv4Addr::new(192, 168, 1, 11), Mark(0xa1));
+        let call = Call::Add { port, own, external: 4702, lifetime_s: 3_600, mark };
         assert_eq!(call.action(service), format!("\"{}#AddPortMapping\"", KINDS[1]));
         let body = call.body(service);
         for (name, value) in [
@@ -241,6 +277,8 @@ mod tests {
         ] {
             assert_eq!(text_in(&body, name), Some(value));
         }
+        // Routers say of an entry what they were told.
+        assert_eq!(entry(&body).unwrap().mark, Some(mark));
     }
 
     #[test]
@@ -251,18 +289,35 @@ mod tests {
         let mapped =
             "<NewInternalPort>7</NewInternalPort><NewInternalClient>192.168.1.11</NewInternalClient>";
         let own = Ipv4Addr::new(192, 168, 1, 11);
-        assert_eq!(entry(mapped), Some(Entry { client: Some(own), port: 7, lifetime_s: None }));
-        assert!(entry(mapped).unwrap().is_of(own, 7) && !entry(mapped).unwrap().is_of(own, 8));
-        assert!(!entry(mapped).unwrap().is_of(ROUTER, 7));
+        assert_eq!(entry(mapped), Some(Entry { client: Some(own), port: 7, lifetime_s: None, mark: None }));
         let by_name = "<NewInternalPort>7</NewInternalPort><NewInternalClient>desk.home</NewInternalClient>\
             <NewLeaseDuration>0</NewLeaseDuration>";
-        assert_eq!(entry(by_name), Some(Entry { client: None, port: 7, lifetime_s: Some(0) }));
-        assert!(entry(by_name).unwrap().is_of(own, 7));
+        assert_eq!(entry(by_name), Some(Entry { client: None, port: 7, lifetime_s: Some(0), mark: None }));
         assert_eq!(entry("<NewInternalPort>70000</NewInternalPort>"), None);
         assert_eq!(
             error_code("<detail><UPnPError><errorCode>718</errorCode></UPnPError></detail>"),
             Some(CONFLICT)
         );
         assert_eq!(error_code("<errorCode>many</errorCode>"), None);
+    }
+
+    #[test]
+    fn an_entry_is_ours_by_our_address_or_our_mark_and_never_by_its_ports_number_alone() {
+        let (own, other) = (Ipv4Addr::new(192, 168, 1, 11), Ipv4Addr::new(192, 168, 1, 12));
+        let (ours, theirs) = (Some(Mark(1)), Some(Mark(2)));
+        for (client, port, mark, whose) in [
+            (Some(own), 7, None, Whose::Ours),
+            // Left behind by another node that ran here: nobody else can have the port now.
+            (Some(own), 7, theirs, Whose::Ours),
+            (Some(other), 7, ours, Whose::Moved),
+            (Some(other), 7, None, Whose::Others),
+            (Some(own), 8, ours, Whose::Others),
+            (None, 7, ours, Whose::Ours),
+            (None, 7, theirs, Whose::Others),
+            (None, 7, None, Whose::NotTold),
+        ] {
+            let entry = Entry { client, port, lifetime_s: None, mark };
+            assert_eq!(entry.whose(own, 7, Mark(1)), whose, "{entry:?}");
+        }
     }
 }

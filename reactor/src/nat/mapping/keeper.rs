@@ -188,12 +188,15 @@ impl Mapper {
         let rest = || until.saturating_duration_since(now());
         self.shared.is_ending.set(true);
         self.wish(&[]);
-        let has_ended = timeout(CLOSE_UNANSWERED, || self.keeping.join()).is_ok();
+        let mut has_ended = timeout(CLOSE_UNANSWERED, || self.keeping.join()).is_ok();
         // It may be granting something just now, which is given back behind that.
         if !has_ended && self.shared.has_answered.get() {
-            let _ = timeout(rest(), || self.keeping.join());
+            has_ended = timeout(rest(), || self.keeping.join()).is_ok();
         }
-        self.keeping.terminate();
+        if !has_ended {
+            // Waited for, since it remembers as it unwinds what it was about to give back.
+            let _ = timeout(rest(), || self.keeping.terminate_and_wait());
+        }
         let _ = timeout(rest(), || self.shared.give_back_the_rest());
     }
 }
@@ -202,6 +205,30 @@ impl Drop for Mapper {
     fn drop(&mut self) {
         self.keeping.terminate();
         self.listening.terminate();
+    }
+}
+
+/// What the router is still to be told that nobody wants: noted when it is dropped.
+struct Owed<'a> {
+    ports: &'a RefCell<Ports>,
+    entry: Option<(Port, Granted)>,
+}
+
+impl Owed<'_> {
+    fn tell(mut self, router: &Router) {
+        if let Some((port, granted)) = self.entry
+            && router.unmap(port, &granted)
+        {
+            self.entry = None;
+        }
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if let Some((port, granted)) = self.entry {
+            self.ports.borrow_mut().on_untold(port, granted);
+        }
     }
 }
 
@@ -268,13 +295,16 @@ impl Shared {
     fn keep(&self) {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         while !self.is_ending.get() {
-            if self.ports.borrow().is_empty() {
+            // What a router did not answer to is told again until it does: it may keep that for good.
+            self.ports.borrow_mut().tell_again();
+            if self.ports.borrow().is_empty() && !self.ports.borrow().has_dropped() {
                 self.wait_for_work(None);
                 continue;
             }
             let begun = now();
             match self.serve() {
-                Ok(()) => backoff.reset(),
+                Ok(()) if !self.ports.borrow().has_untold() => backoff.reset(),
+                Ok(()) => {}
                 Err(why) => self.on_failed(why),
             }
             // A router that served for a while is looked for at once; one that maps nothing now and then.
@@ -319,8 +349,9 @@ impl Shared {
         let place = Place::towards((self.gateway)());
         self.place.set(place);
         let place = place?;
-        // For a while there may have been none, and then the same.
-        if self.asked.replace(Some(place)).is_some_and(|before| before != place) {
+        // For a while there may have been none, and then the same. What it granted to an address that this machine had before
+        // it has still.
+        if self.asked.replace(Some(place)).is_some_and(|before| before.is_of_another_router(&place)) {
             self.ports.borrow_mut().on_other_router();
         }
         self.has_answered.set(false);
@@ -374,16 +405,15 @@ impl Shared {
         }
     }
 
-    /// Gives up what nobody wishes any more, all at once: whoever ends waits for it.
+    /// Gives up what nobody wishes any more, all at once: whoever ends waits for it. What the router was not told, since it does
+    /// not answer or this was broken off, is remembered.
     fn give_back(&self, router: &Router) {
         let dropped = self.ports.borrow_mut().take_dropped();
+        let owed: Vec<_> =
+            dropped.into_iter().map(|entry| Owed { ports: &self.ports, entry: Some(entry) }).collect();
         scope(|s| {
-            for (port, granted) in dropped {
-                s.spawn(move || {
-                    if !router.unmap(port, &granted) {
-                        self.ports.borrow_mut().on_untold(port, granted);
-                    }
-                });
+            for owed in owed {
+                s.spawn(move || owed.tell(router));
             }
         });
     }

@@ -184,6 +184,11 @@ impl Ports {
         !self.dropped.is_empty()
     }
 
+    /// Whether there is something of that to which it did not answer.
+    pub(super) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
     /// Whether the router may have anything of ours.
     #[cfg(test)]
     fn may_be_held(&self) -> bool {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::ask::{ask, own_address_towards};
 use super::epoch::Epoch;
 use super::gateway::Gateway;
+use super::igd::Mark;
 use super::lease::{Granted, LIFETIME, LIFETIME_MIN};
 use super::nat_pmp::{self, Body};
 use super::pcp::{self, MapRequest};
@@ -32,6 +33,11 @@ impl Place {
     pub(super) fn towards(gateway: Option<Gateway>) -> Option<Place> {
         let gateway = gateway?;
         Some(Place { gateway, own: own_address_towards(control(&gateway))? })
+    }
+
+    /// Whether another router is there: not so where this machine has another address only.
+    pub(super) fn is_of_another_router(&self, other: &Place) -> bool {
+        self.gateway != other.gateway
     }
 }
 
@@ -100,7 +106,8 @@ impl Router {
     fn find(&mut self, port: Port, suggested: u16) -> Result<Granted, Why> {
         let (gateway, own) = (self.gateway, self.own);
         scope(|s| {
-            let searching = s.spawn(move || Upnp::find(&gateway, own));
+            let mark = self.mark();
+            let searching = s.spawn(move || Upnp::find(&gateway, own, mark));
             let by_packets = match self.map_by_pcp(port, suggested) {
                 Ok(granted) => Ok((Speaks::Pcp, granted)),
                 Err(why) => match self.map_by_nat_pmp(port, suggested) {
@@ -127,6 +134,12 @@ impl Router {
             self.speaks = Some(speaks);
             Ok(granted)
         })
+    }
+
+    /// What tells our mappings by UPnP from others': the same at the next start, as the nonces below.
+    fn mark(&self) -> Mark {
+        let digest = sha3_256(&[b"port mapping mark", &self.secret]);
+        Mark(u32::from_be_bytes(digest[..4].try_into().expect("so many bytes")))
     }
 
     fn map_request(&self, port: Port, suggested: u16, lifetime: Duration) -> MapRequest {
@@ -253,7 +266,7 @@ impl Router {
             }
             (Protocol::Upnp, Some(Speaks::Upnp(upnp))) => return upnp.unmap(self.own, port, granted),
             (Protocol::Upnp, _) => {
-                let found = Upnp::all(&self.gateway, self.own).unwrap_or_default();
+                let found = Upnp::all(&self.gateway, self.own, self.mark()).unwrap_or_default();
                 let is_told = |upnp: &Upnp| upnp.unmap(self.own, port, granted);
                 return !found.is_empty() && found.iter().all(is_told);
             }

@@ -3,11 +3,13 @@
 //! Why not a crate: igd-next (0.17) takes the first answer that anybody in the network gives for the router's, and brings an HTTP
 //! client and an XML parser of its own; ours is here, and what is left is `ssdp.rs` and `igd.rs`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use super::gateway::Gateway;
-use super::igd::{self, Call, DOCUMENT_BYTES_MAX, Service};
+use super::igd::{self, Call, DOCUMENT_BYTES_MAX, Mark, Service, Whose};
 use super::lease::{Granted, LIFETIME};
 use super::ssdp::{self, Location};
 use super::{Port, Protocol, Why};
@@ -44,7 +46,11 @@ enum Held {
         /// It lasts until it is deleted.
         is_permanent: bool,
     },
+    /// Ours, from when we had another address.
+    Moved,
     Others,
+    /// A machine's that has a name, as ours may have.
+    Named,
     /// Some routers do not tell.
     NotTold,
 }
@@ -54,6 +60,9 @@ pub(super) struct Upnp {
     router: Ipv4Addr,
     service: Service,
     client: Client,
+    mark: Mark,
+    /// The outside port that each port was granted last.
+    granted: RefCell<BTreeMap<Port, u16>>,
 }
 
 impl Upnp {
@@ -61,9 +70,9 @@ impl Upnp {
     ///
     /// # Suspends
     /// For the search and some calls.
-    pub(super) fn find(gateway: &Gateway, own: Ipv4Addr) -> Result<Upnp, Why> {
+    pub(super) fn find(gateway: &Gateway, own: Ipv4Addr, mark: Mark) -> Result<Upnp, Why> {
         let mut why = Why::Silent;
-        for upnp in Upnp::all(gateway, own)? {
+        for upnp in Upnp::all(gateway, own, mark)? {
             match upnp.usable_address() {
                 Ok(_) => return Ok(upnp),
                 Err(other) => why = why.or(other),
@@ -76,7 +85,7 @@ impl Upnp {
     ///
     /// # Suspends
     /// For the search and a call.
-    pub(super) fn all(gateway: &Gateway, own: Ipv4Addr) -> Result<Vec<Upnp>, Why> {
+    pub(super) fn all(gateway: &Gateway, own: Ipv4Addr, mark: Mark) -> Result<Vec<Upnp>, Why> {
         let at = search(gateway, own).ok_or(Why::Silent)?;
         let redirects = RedirectPolicy { limit: 0, ..RedirectPolicy::default() };
         let client = Client::builder().timeouts(TIMEOUTS).redirects(redirects).gzip(false).build();
@@ -85,7 +94,9 @@ impl Upnp {
         let description = description.and_then(|response| response.error_for_status().ok());
         let description = text(description.ok_or(Why::Silent)?)?;
         let services = igd::services(&description, &at, router);
-        Ok(services.into_iter().map(|service| Upnp { router, service, client: client.clone() }).collect())
+        let by =
+            |service| Upnp { router, service, client: client.clone(), mark, granted: RefCell::default() };
+        Ok(services.into_iter().map(by).collect())
     }
 
     fn usable_address(&self) -> Result<Ipv4Addr, Why> {
@@ -105,7 +116,12 @@ impl Upnp {
         for _ in 0..TRIES_MAX {
             // Some routers give what another machine has to whoever asks last.
             let held = self.held(own, port, external)?;
-            if held == Held::Others {
+            let is_anothers = match held {
+                Held::Others => true,
+                Held::Named => self.granted.borrow().get(&port) != Some(&external),
+                _ => false,
+            };
+            if is_anothers {
                 external = any_port();
                 continue;
             }
@@ -114,8 +130,12 @@ impl Upnp {
                 Granted { protocol: Protocol::Upnp, external, lifetime }
             };
             let lifetime_s = lifetime.map_or(0, |lifetime| lifetime.as_secs() as u32);
-            match (self.call(&Call::Add { port, own, external, lifetime_s }), held) {
-                (Ok(_), _) => return Ok(granted(lifetime)),
+            let add = Call::Add { port, own, external, lifetime_s, mark: self.mark };
+            match (self.call(&add), held) {
+                (Ok(_), _) => {
+                    self.granted.borrow_mut().insert(port, external);
+                    return Ok(granted(lifetime));
+                }
                 (Err(Why::Refused { code: igd::ONLY_PERMANENT, .. }), _) if lifetime.is_some() => {
                     lifetime = None;
                 }
@@ -125,6 +145,12 @@ impl Upnp {
                 // It would end, and is had anew at once.
                 (Err(Why::Refused { code: igd::CONFLICT, .. }), Held::Ours { is_permanent: false }) => {
                     self.delete(port, external)?;
+                }
+                (Err(Why::Refused { code: igd::CONFLICT, .. }), Held::Moved) => {
+                    // Some let a machine delete its own only: what it had by another address is not.
+                    if self.delete(port, external).is_err() {
+                        external = any_port();
+                    }
                 }
                 (Err(Why::Refused { code: igd::CONFLICT, .. }), _) => external = any_port(),
                 (Err(why), _) => return Err(why),
@@ -144,33 +170,37 @@ impl Upnp {
             _ => return Some(false),
         }
         let held = self.held(own, port, granted.external.port()).ok()?;
-        Some(matches!(held, Held::Ours { .. } | Held::NotTold))
+        Some(matches!(held, Held::Ours { .. } | Held::Named | Held::NotTold))
     }
 
     /// To whom that outside port is mapped. It fails if the router does not answer.
     fn held(&self, own: Ipv4Addr, port: Port, external: u16) -> Result<Held, Why> {
         match self.call(&Call::Entry { transport: port.transport, external }) {
-            Ok(answer) => Ok(match igd::entry(&answer) {
-                Some(entry) if entry.is_of(own, port.number) => {
-                    Held::Ours { is_permanent: entry.lifetime_s == Some(0) }
-                }
-                Some(_) => Held::Others,
-                None => Held::NotTold,
-            }),
+            Ok(answer) => {
+                let Some(entry) = igd::entry(&answer) else { return Ok(Held::NotTold) };
+                Ok(match entry.whose(own, port.number, self.mark) {
+                    Whose::Ours => Held::Ours { is_permanent: entry.lifetime_s == Some(0) },
+                    Whose::Moved => Held::Moved,
+                    Whose::Others => Held::Others,
+                    Whose::NotTold => Held::Named,
+                })
+            }
             Err(Why::Refused { code: igd::NO_SUCH_ENTRY, .. }) => Ok(Held::Nobodys),
             Err(Why::Refused { .. }) => Ok(Held::NotTold),
             Err(why) => Err(why),
         }
     }
 
-    /// Gives a mapping up, if it is ours still, whatever the router's outside address is by now; whether the router has answered.
+    /// Gives a mapping up that was granted, if it is ours still, as far as the router tells, whatever the router's outside address is by now; whether the router has answered.
     ///
     /// # Suspends
     /// For two calls.
     pub(super) fn unmap(&self, own: Ipv4Addr, port: Port, granted: &Granted) -> bool {
         let external = granted.external.port();
         match self.held(own, port, external) {
-            Ok(Held::Ours { .. } | Held::NotTold) => self.delete(port, external) != Err(Why::Silent),
+            Ok(Held::Ours { .. } | Held::Moved | Held::Named | Held::NotTold) => {
+                self.delete(port, external) != Err(Why::Silent)
+            }
             Ok(Held::Nobodys | Held::Others) => true,
             Err(_) => false,
         }
