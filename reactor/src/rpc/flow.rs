@@ -195,7 +195,7 @@ pub(super) fn read(shared: &Rc<Shared>) -> Result<(), CloseReason> {
             }
             Header::Stop { side, call } => {
                 if let Some(stream) = shared.stream_of(side, call) {
-                    stream.on_stop();
+                    stream.on_stop(shared);
                 }
             }
             Header::Hello { message_size } => {

@@ -174,7 +174,12 @@ impl Shared {
 
     /// Waits until there is room in the queue, or the connection is no longer open.
     pub(super) fn wait_for_room(&self, queue: Queue) {
-        while !self.has_room(queue) {
+        self.wait_for_room_while(queue, || true);
+    }
+
+    /// As [`Shared::wait_for_room`], for as long as `wanted` says so: whoever changes that wakes those who wait.
+    pub(super) fn wait_for_room_while(&self, queue: Queue, wanted: impl Fn() -> bool) {
+        while !self.has_room(queue) && wanted() {
             self.drained.wait();
         }
     }
@@ -291,7 +296,7 @@ impl Shared {
     pub(super) fn end_stream(&self, side: Side, call: u32) -> bool {
         let stream = self.streams.borrow_mut().remove(&(side, call));
         if let Some(stream) = &stream {
-            stream.on_over();
+            stream.on_over(self);
         }
         stream.is_some()
     }
@@ -368,7 +373,7 @@ impl Shared {
             slot.fill(if is_unsent(call) { Reply::NotSent } else { Reply::Closed });
         }
         for stream in streams.values() {
-            stream.on_over();
+            stream.on_over(self);
         }
         for handler in running {
             handler.terminate();

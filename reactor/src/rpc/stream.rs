@@ -85,23 +85,25 @@ impl Stream {
     }
 
     /// The other end takes no more.
-    pub(super) fn on_stop(&self) {
+    pub(super) fn on_stop(&self, shared: &Shared) {
         self.outbound.borrow_mut().stop();
         self.allowed.notify_all();
+        shared.drained.notify_all();
     }
 
     /// The call is over: what has come can still be taken.
-    pub(super) fn on_over(&self) {
+    pub(super) fn on_over(&self, shared: &Shared) {
         self.inbound.borrow_mut().on_cut();
         self.arrived.notify_all();
-        self.on_stop();
+        self.on_stop(shared);
     }
 
     fn send(&self, shared: &Shared, item: &[u8]) -> Result<(), Stopped> {
         let sending = coroutine::begin();
         loop {
-            // Room first: should this be cut short where it waits, credit that it had taken would be gone.
-            shared.wait_for_room(Queue::Large(self.priority));
+            // Room first: should this be cut short where it waits, credit that it had taken would be gone. Nobody waits for
+            // room on a stream that its other end does not take any more.
+            shared.wait_for_room_while(Queue::Large(self.priority), || !self.outbound.borrow().is_stopped());
             if self.outbound.borrow_mut().admit(item.len())?.is_some() {
                 break;
             }
@@ -326,6 +328,7 @@ impl<M: StreamMethod> StreamCall<M> {
             outbound.stop();
             drop(outbound);
             self.stream.allowed.notify_all();
+            self.shared().drained.notify_all();
             self.stream.push(self.shared(), Header::End { call: self.stream.call }, &[]);
         }
     }
