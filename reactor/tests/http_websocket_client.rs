@@ -214,3 +214,22 @@ fn what_opens_no_websocket_is_told_and_what_is_none_is_not_asked() {
         assert_eq!(server.connections.get(), 1);
     });
 }
+
+#[test]
+fn a_redirect_to_another_server_takes_no_token_there() {
+    run(|| {
+        let elsewhere = scripted::answering(|_| scripted::ok("told"));
+        let location = format!("{}/chat", elsewhere.url);
+        let server = scripted::answering(move |_| {
+            format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+        });
+        let client = Client::new();
+        let url = server.url.replace("http", "ws");
+        let socket = client.websocket(&url).protocol("token.of.mine").header("X-Token", "secret").connect();
+        let error = socket.map(drop).unwrap_err();
+        assert!(matches!(&error, ClientError::NoWebSocket { status, .. } if *status == 302), "{error}");
+        assert_eq!((server.connections.get(), elsewhere.connections.get()), (1, 0));
+        let error = client.websocket("http://h/chat").connect().map(drop).unwrap_err();
+        assert!(error.to_string().contains("http://h/chat"), "it does not say what was asked for: {error}");
+    });
+}

@@ -52,6 +52,10 @@ impl Client {
             let location = response.headers().get("Location");
             let next = Redirect::read(response.status(), location, &request.method, &request.url, &policy)?;
             let Some(next) = next else { return Ok(response) };
+            // A WebSocket's fields are its opener's word to one server; browsers follow none at all.
+            if request.is_tunnelled && !next.is_same_origin {
+                return Ok(response);
+            }
             if followed_count == policy.limit {
                 return Err(RedirectError::TooMany.into());
             }

@@ -43,7 +43,11 @@ impl Client {
             // Without a scheme it is no URL, whatever else is in it.
             _ => String::new(),
         };
-        let request = RequestBuilder::new(self, Method::GET, &plain).tunnelled();
+        let mut request = RequestBuilder::new(self, Method::GET, &plain).tunnelled();
+        if plain.is_empty() {
+            request.request =
+                Err(ClientError::InvalidUrl(format!("{url}: a WebSocket's begins with ws: or wss:")));
+        }
         WebSocketBuilder { request, protocols: Vec::new(), limits: WebSocketLimits::default() }
     }
 }
@@ -85,7 +89,8 @@ impl WebSocketBuilder<'_> {
         self
     }
 
-    /// Opens it. Redirects are followed, as for any request.
+    /// Opens it. Redirects are followed to the same scheme, host and port, and nowhere else: what is asked for by
+    /// [`WebSocketBuilder::protocol`] and [`WebSocketBuilder::header`] often holds a token.
     ///
     /// # Errors
     ///
