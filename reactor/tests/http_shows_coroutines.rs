@@ -5,7 +5,7 @@ mod http_support;
 
 use std::time::Duration;
 
-use http_support::{body, get, start, statuses};
+use http_support::{body, get, start, statuses, talk};
 use reactor::http::{Method, Server, dump_page};
 use reactor::{Builder, scope, sleep, spawn, yield_now};
 
@@ -44,4 +44,16 @@ fn only_one_is_told_at_a_time_and_others_are_served_meanwhile() {
     assert!(told[0] == 200 && told.iter().all(|status| [200, 503].contains(status)), "{told:?}");
     // Nobody is left being told.
     assert_eq!(statuses(&get(address, "/coroutines", "")), [200]);
+}
+
+#[reactor::test]
+fn a_browser_that_was_led_here_under_somebodys_name_is_shown_nothing() {
+    let (_server, address) = start(Server::new().route(Method::GET, "/coroutines", dump_page));
+    let ask = |host: &str| {
+        talk(address, format!("GET /coroutines HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+    };
+    let answer = ask(&format!("evil.example:{}", address.port()));
+    assert_eq!(statuses(&answer), [421]);
+    assert!(!body(&answer).contains("waits for"), "{answer}");
+    assert_eq!(statuses(&ask(&format!("localhost:{}", address.port()))), [200]);
 }
