@@ -143,7 +143,9 @@ fn parts(mut decoder: MultipartDecoder, form: &[u8], step: usize) -> Option<Vec<
                 at += count;
                 let file_name = head.file_name().map(str::to_owned);
                 if let Some(name) = &file_name {
-                    assert!(!name.contains(['/', '\\', '\0']) && !name.starts_with('.') && name.len() <= 255);
+                    assert!(!name.contains(['/', '\\', '\0']) && name.len() <= 255 && !name.is_empty());
+                    let is_margin = |character: char| character == '.' || character.is_whitespace();
+                    assert!(!name.starts_with(is_margin) && !name.ends_with(is_margin));
                 }
                 parts.push((head.name().to_owned(), file_name, Vec::new()));
             }

@@ -57,6 +57,10 @@ impl PartHead {
         let disposition = Parameters::parse(disposition)
             .filter(|parameters| parameters.kind == "form-data")
             .ok_or(MultipartError::Malformed("the Content-Disposition of a part"))?;
+        // Nobody writes that, and who reads it would see another field.
+        if disposition.get("name*").is_some() {
+            return Err(MultipartError::Malformed("the name of a part stands in another way beside it"));
+        }
         let name = disposition.get("name").ok_or(MultipartError::Malformed("a part must have a name"))?;
         let encoding = headers.get("Content-Transfer-Encoding").unwrap_or(b"binary");
         if ![&b"binary"[..], b"8bit", b"7bit"].iter().any(|known| encoding.eq_ignore_ascii_case(known)) {
@@ -130,10 +134,11 @@ fn decode_extended(value: &str) -> Result<String, MultipartError> {
 fn safe_file_name(sent: &str) -> Option<String> {
     let last = sent.rsplit(['/', '\\']).next().unwrap_or_default();
     // Turned text shows `exe.png` where `gnp.exe` is meant.
-    let turns = |character: char| matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |character: char| matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let kept: String =
         last.chars().filter(|character| !character.is_control() && !turns(*character)).collect();
-    let kept = kept.trim_matches(|character: char| character == '.' || character.is_whitespace());
+    let is_margin = |character: char| character == '.' || character.is_whitespace();
+    let kept = kept.trim_matches(is_margin);
     if kept.is_empty() {
         return None;
     }
@@ -143,7 +148,8 @@ fn safe_file_name(sent: &str) -> Option<String> {
     let ending = kept.rfind('.').map(|at| &kept[at..]).filter(|ending| ending.len() <= ENDING_BYTES_MAX);
     let ending = ending.unwrap_or_default();
     let stem = &kept[..kept.floor_char_boundary(FILE_NAME_BYTES_MAX - ending.len())];
-    Some(format!("{stem}{ending}"))
+    // The cut may have come behind a dot.
+    Some(format!("{stem}{ending}").trim_end_matches(is_margin).to_owned())
 }
 
 #[cfg(test)]
@@ -203,10 +209,13 @@ mod tests {
             (".htaccess", Some("htaccess")),
             ("a\0b\r\n.txt", Some("ab.txt")),
             ("gnp\u{202e}exe.", Some("gnpexe")),
+            ("gnp\u{200f}exe\u{61c}.\u{200e}", Some("gnpexe")),
             ("größe 1.txt ", Some("größe 1.txt")),
         ] {
             assert_eq!(safe_file_name(sent).as_deref(), safe, "{sent:?}");
         }
+        let cut = safe_file_name(&format!("{}. {}", "a".repeat(253), "b".repeat(20))).unwrap();
+        assert_eq!(cut, "a".repeat(253), "it would end in a dot and a space");
         let long = safe_file_name(&format!("{}.jpeg", "ü".repeat(300))).unwrap();
         assert!(long.len() <= FILE_NAME_BYTES_MAX && long.ends_with("ü.jpeg"), "{long}");
     }

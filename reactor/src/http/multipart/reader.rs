@@ -73,6 +73,10 @@ impl<'a> Request<'a> {
     /// ```
     pub fn multipart(&mut self, limits: MultipartLimits) -> Result<Multipart<&mut RequestBody<'a>>, Refusal> {
         self.expect_type("a form with parts", |kind| kind == "multipart/form-data")?;
+        // Of two, which may name different boundaries, another reader would take the other.
+        if self.headers().get_all("Content-Type").nth(1).is_some() {
+            return Err(io::Error::from(MultipartError::Malformed("more than one Content-Type")).into());
+        }
         let content_type = self.header("Content-Type").unwrap_or_default();
         Ok(Multipart::new(&mut self.body, content_type, limits).map_err(io::Error::from)?)
     }
