@@ -3,6 +3,7 @@
 
 mod certificates;
 mod loopback;
+mod skipped;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -36,7 +37,7 @@ fn start_at(place: SocketAddr, name: &str, command: impl FnOnce(SocketAddr) -> C
     {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("SKIPPED: {name}: {error}");
+            skipped::skipped(&format!("{name} does not run here: {error}"));
             return None;
         }
     };

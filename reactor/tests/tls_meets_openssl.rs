@@ -1,6 +1,7 @@
 //! TLS against programs that others wrote: OpenSSL's client and server in both versions, and curl.
 
 mod certificates;
+mod skipped;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ fn have(program: &str) -> bool {
     let found =
         Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
-        eprintln!("SKIPPED: there is no {program} on this machine");
+        skipped::skipped(&format!("there is no {program} on this machine"));
     }
     found
 }

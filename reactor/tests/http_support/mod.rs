@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each story uses a part of it")]
 
+#[path = "../skipped/mod.rs"]
+mod skipped;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Output};
@@ -81,10 +84,8 @@ pub(crate) fn body(answer: &str) -> &str {
 pub(crate) fn have(program: &str, arguments: &[&str]) -> bool {
     let there = Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
     if !there {
-        eprintln!(
-            "SKIPPED: {program} {} does not run here, so nothing is shown against it",
-            arguments.join(" ")
-        );
+        let arguments = arguments.join(" ");
+        skipped::skipped(&format!("{program} {arguments} does not run here, so nothing is shown against it"));
     }
     there
 }
