@@ -61,7 +61,7 @@ impl Coroutine {
 ///     let mut received = Vec::new();
 ///     for place in 0.. {
 ///         let come_through = break_off_at(place, || {
-///             for number in &receiver {
+///             while let Ok(number) = receiver.recv() {
 ///                 received.push(number);
 ///             }
 ///         });

@@ -76,8 +76,7 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_cannot_be_led_here_by_anybody() {
-        for host in ["127.0.0.1", "127.0.0.1:9000", "[::1]:9000", "[::1]", "::1", "localhost", "LocalHost:80"]
-        {
+        for host in ["127.0.0.1", "127.0.0.1:9000", "[::1]:9000", "[::1]", "localhost", "LocalHost:80"] {
             assert!(is_address(host), "{host}");
         }
         for host in
