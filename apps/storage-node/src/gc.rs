@@ -32,6 +32,7 @@ use filesystem::format::printable_path;
 
 pub(crate) use duration::Span;
 use mounts::Needed;
+pub(crate) use needed::Missing;
 use report::{Report, stopped, tell};
 pub(crate) use sweep::take_back;
 use sweep::{Sweep, Unknown};

@@ -71,6 +71,50 @@ impl Marks {
     }
 }
 
+/// What the nodes held before the mark, or as much of it as one set takes.
+#[derive(Debug)]
+pub(super) struct Listed {
+    marks: Marks,
+    /// Of all addresses that begin with these, the nodes were asked.
+    first_bytes: Box<[bool; 256]>,
+}
+
+impl Listed {
+    /// All that they held.
+    pub(super) fn all(marks: Marks) -> Listed {
+        Listed { marks, first_bytes: Box::new([true; 256]) }
+    }
+
+    /// What of it fits into a set, of the addresses that begin with `begin` and those after them, around: from elsewhere each time, or what comes
+    /// after what lives would never be looked at.
+    pub(super) fn some<E, A: Iterator<Item = Address>>(
+        mut marks: Marks,
+        begin: u8,
+        mut list: impl FnMut(u8) -> Result<A, E>,
+    ) -> Result<Listed, E> {
+        let mut first_bytes = Box::new([false; 256]);
+        for step in 0..=u8::MAX {
+            let first = begin.wrapping_add(step);
+            list(first)?.for_each(|address| marks.add(&address));
+            if marks.is_full() {
+                break;
+            }
+            first_bytes[usize::from(first)] = true;
+        }
+        Ok(Listed { marks: marks.finish(), first_bytes })
+    }
+
+    /// Whether what begins so was listed.
+    pub(super) fn has_looked_at(&self, first: u8) -> bool {
+        self.first_bytes[usize::from(first)]
+    }
+
+    /// Whether an address was.
+    pub(super) fn contains(&self, address: &Address) -> bool {
+        self.marks.contains(address)
+    }
+}
+
 fn short(address: &Address) -> u128 {
     let (words, _) = address.0.as_chunks::<16>();
     u128::from_be_bytes(words[0])
@@ -110,5 +154,22 @@ mod tests {
         let marks = marks.finish();
         assert!((0..100_000).filter(of_first_byte).all(|number| marks.contains(&address(number))));
         assert!(marks.addresses.len() > 300);
+    }
+
+    #[test]
+    fn where_all_that_is_held_is_too_much_for_one_set_each_address_has_its_turn() {
+        let all: Vec<Address> = (0..10_000).map(address).collect();
+        let of = |first: u8| all.iter().filter(move |address| address.0[0] == first).copied();
+        let mut looked_at = [0; 256];
+        for begin in 0..=u8::MAX {
+            let marks = Marks { max: 4000, ..Marks::new(0..256) };
+            let listed = Listed::some(marks, begin, |first| Ok::<_, ()>(of(first))).unwrap();
+            for first in 0..=u8::MAX {
+                let is_listed = of(first).all(|address| listed.contains(&address));
+                assert!(!listed.has_looked_at(first) || is_listed, "from {begin}: {first}");
+                looked_at[usize::from(first)] += usize::from(listed.has_looked_at(first));
+            }
+        }
+        assert!(looked_at.iter().all(|times| (20..250).contains(times)), "{looked_at:?}");
     }
 }

@@ -140,7 +140,7 @@ impl<'a> Mounts<'a> {
     pub(super) fn wait_for_all(&self, fence: &Fence) -> Result<Roots, Unknown> {
         let patience = self.options.patience.map_or(PATIENCE, |span| span.0);
         let mut signs = Signs { at: reactor::now(), version: 0, count: usize::MAX };
-        let mut has_done_without = false;
+        let mut patience_with = Patience::default();
         loop {
             // Before the look: the last one comes after the whole patience.
             let was_late = reactor::now().saturating_duration_since(signs.at) > patience;
@@ -149,14 +149,13 @@ impl<'a> Mounts<'a> {
                 Ok(Standing::Waits { waiting, version, is_heard }) => {
                     signs.note(version, is_heard, waiting.len());
                     self.bar.set_message(format!("waiting for {} mounts", waiting.len()));
-                    if was_late && has_done_without {
-                        return Err(Needed::Waits(waiting).into());
-                    }
-                    // Those who can't answer are not given time for it.
-                    if was_late || !has_done_without && self.are_all_gone(&waiting) {
-                        self.do_without(&waiting)?;
-                        has_done_without = true;
-                        continue;
+                    match patience_with.next(was_late, || self.are_all_gone(&waiting)) {
+                        Step::GiveUp => return Err(Needed::Waits(waiting).into()),
+                        Step::DoWithout => {
+                            self.do_without(&waiting)?;
+                            continue;
+                        }
+                        Step::Wait => {}
                     }
                 }
                 Err(error @ (CollectError::Read(_) | CollectError::Tree(_))) if was_late => {
@@ -261,6 +260,40 @@ fn is_gone(waiting: &Waiting, writers: &[PublicKey]) -> bool {
     waiting.member.is_some_and(|member| !writers.contains(&member))
 }
 
+/// What becomes of those that are waited for.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Wait,
+    DoWithout,
+    GiveUp,
+}
+
+/// What was tried.
+#[derive(Debug, Default)]
+struct Patience {
+    /// To do without those who can't answer, before their time was over.
+    was_early: bool,
+    /// To do without all, when it was.
+    was_late: bool,
+}
+
+impl Patience {
+    /// What comes next, where the time of those that are waited for is over if it `is_late`. Each is tried once: who came while the one was
+    /// tried is still done without by the other.
+    fn next(&mut self, is_late: bool, are_all_gone: impl FnOnce() -> bool) -> Step {
+        if is_late {
+            let was_late = std::mem::replace(&mut self.was_late, true);
+            return if was_late { Step::GiveUp } else { Step::DoWithout };
+        }
+        // Those who can't answer are not given time for it.
+        if !self.was_early && are_all_gone() {
+            self.was_early = true;
+            return Step::DoWithout;
+        }
+        Step::Wait
+    }
+}
+
 /// The last sign of life of those that are waited for.
 struct Signs {
     at: Instant,
@@ -275,5 +308,20 @@ impl Signs {
             self.at = reactor::now();
         }
         (self.count, self.version) = (count, self.version.max(version));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_after_some_were_done_without_early_is_done_without_when_his_time_is_over() {
+        let mut patience = Patience::default();
+        assert_eq!(patience.next(false, || false), Step::Wait);
+        assert_eq!(patience.next(false, || true), Step::DoWithout);
+        assert_eq!(patience.next(false, || true), Step::Wait, "it was tried");
+        assert_eq!(patience.next(true, || false), Step::DoWithout);
+        assert_eq!(patience.next(true, || false), Step::GiveUp);
     }
 }

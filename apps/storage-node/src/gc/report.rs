@@ -1,14 +1,13 @@
 //! What a run of `gc` found, and what came of it, in words.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use dht::Address;
 use dht::collect::{Found, Tally};
 use filesystem::calendar::Civil;
 use filesystem::format::printable_path;
 
+use super::needed::Missing;
 use super::{Span, needed};
 use crate::errors::Failure;
 use crate::output::say;
@@ -22,8 +21,10 @@ pub(super) struct Report {
     pub(super) young: Sum,
     pub(super) garbage: Sum,
     pub(super) tally: Tally,
+    /// Of what the nodes hold and nobody needs, what was too much for one run to look at.
+    pub(super) unlooked: u64,
     /// The drive needs these, and no node lists them.
-    pub(super) missing: BTreeSet<Address>,
+    pub(super) missing: Missing,
     /// Mounts that were forgotten.
     pub(super) forgotten: usize,
     /// What is said of those among them whose users may not write any more.
@@ -106,6 +107,13 @@ pub(super) fn tell(
     if young > 0 {
         say(format_args!(
             "{of}no root reaches {young} more, stored while this ran or a moment before: the next run looks at them"
+        ));
+    }
+    if report.unlooked > 0 {
+        say(format_args!(
+            "{of}no root reaches {} more, which this run did not look at, for the nodes hold more than it can remember: the next run begins \
+             elsewhere",
+            report.unlooked
         ));
     }
     if is_dry {

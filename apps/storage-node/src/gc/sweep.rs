@@ -1,6 +1,6 @@
 //! One run of `gc` in one volume, in the order of `docs/collection.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,8 +12,9 @@ use indicatif::ProgressBar;
 use overlay::Node;
 
 use super::Place;
-use super::marks::Marks;
+use super::marks::{Listed, Marks};
 use super::mounts::{Mounts, Needed, lines};
+use super::needed::{Looked, Missing};
 use super::report::{Report, deleted};
 use super::targets::Target;
 use crate::cli::Gc;
@@ -62,22 +63,9 @@ pub(crate) fn take_back(
     volume: &Volume,
     roots: &Roots,
     bar: &ProgressBar,
-) -> Result<BTreeSet<Address>, Failure> {
-    let take_back = || -> Result<BTreeSet<Address>, Unknown> {
-        let sweep = Sweep::new(store, volume, speaker, 0, bar)?;
-        let mut before = usize::MAX;
-        loop {
-            let missing = sweep.look_for_needed(roots)?.1;
-            // Those that are left were asked for already.
-            if missing.is_empty() || missing.len() >= before {
-                return Ok(missing);
-            }
-            before = missing.len();
-            bar.set_message(format!("taking back {before} blocks"));
-            sweep.store.take_back(&sweep.census, &missing, &sweep.speaker)?;
-        }
-    };
-    take_back().map_err(|error| Failure::Garbage { reason: error.to_string() })
+) -> Result<Missing, Failure> {
+    let take_back = || Sweep::new(store, volume, speaker, 0, bar)?.take_all_back(roots);
+    take_back().map_err(|error: Unknown| Failure::Garbage { reason: error.to_string() })
 }
 
 /// Finds out which nodes there are, and what is said to them from now on of what is garbage.
@@ -109,10 +97,10 @@ pub(super) fn have_deleted(
 pub(super) struct Sweep<'a> {
     pub(super) store: &'a Store<Rc<Node>>,
     pub(super) volume: &'a Volume,
-    speaker: Speaker<'a>,
+    pub(super) speaker: Speaker<'a>,
     pub(super) census: Census,
     verdict: Verdict,
-    bar: &'a ProgressBar,
+    pub(super) bar: &'a ProgressBar,
 }
 
 impl<'a> Sweep<'a> {
@@ -130,7 +118,7 @@ impl<'a> Sweep<'a> {
     /// Counts what the newest root does not reach.
     pub(super) fn survey(&self, report: &mut Report) -> Result<(), Unknown> {
         let roots = self.volume.roots_in_use()?;
-        report.missing = self.look_for_needed(&roots)?.1;
+        report.missing = self.look_for_needed(&roots, &BTreeSet::new())?.missing;
         self.each_slice(&roots, |first, marks| self.look_at(first, marks, &roots, None, report).map(drop))
     }
 
@@ -143,24 +131,21 @@ impl<'a> Sweep<'a> {
         report: &mut Report,
     ) -> Result<(), Unknown> {
         // All that this root reaches was put before anything is listed.
-        let (listed, missing) = self.look_for_needed(&self.volume.roots_in_use()?)?;
+        let Looked { listed, missing, .. } =
+            self.look_for_needed(&self.volume.roots_in_use()?, &BTreeSet::new())?;
         if !missing.is_empty() {
-            let back = self.store.take_back(&self.census, &missing, &self.speaker)?;
-            report.missing = missing.difference(&back).copied().collect();
+            let back = self.store.take_back(&self.census, &missing.blocks, &self.speaker)?;
+            let blocks = missing.blocks.difference(&back).copied().collect();
+            report.missing = Missing { blocks, ..missing };
             if !back.is_empty() {
                 return Err(Unknown::WasDeleted(back.len()));
             }
         }
         let listed = match listed {
-            Some(listed) => listed,
-            // Too much for one set: what does not fit it stays.
-            None => {
-                let mut listed = Marks::new(0..256);
-                for first in 0..=u8::MAX {
-                    self.store.list_held(&self.census, first)?.keys().for_each(|address| listed.add(address));
-                }
-                listed.finish()
-            }
+            Some(listed) => Listed::all(listed),
+            None => Listed::some(Marks::new(0..256), reactor::crypto::random_bytes::<1>()[0], |first| {
+                self.store.list_held(&self.census, first).map(BTreeMap::into_keys)
+            })?,
         };
         let fence = self.volume.begin_collection()?;
         let mounts = Mounts::new(target, place, self.volume, options, self.bar);
@@ -212,13 +197,17 @@ impl<'a> Sweep<'a> {
         first: u8,
         marks: &Marks,
         roots: &Roots,
-        listed: Option<&Marks>,
+        listed: Option<&Listed>,
         report: &mut Report,
     ) -> Result<Vec<(Address, Found)>, Unknown> {
         let mut garbage = Vec::new();
         for (address, found) in self.store.list_held(&self.census, first)? {
             report.held.add(&found);
             if marks.contains(&address) || roots.keep(&address) {
+                continue;
+            }
+            if listed.is_some_and(|listed| !listed.has_looked_at(first)) {
+                report.unlooked += 1;
                 continue;
             }
             let was_listed = listed.is_none_or(|listed| listed.contains(&address));
