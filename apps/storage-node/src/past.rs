@@ -6,9 +6,9 @@
 //! Not here: which states the nodes keep; having it be one of them again (`rollback`); which volume is meant (`subject`).
 
 mod subject;
+mod which;
 
-use dht::BlockStore;
-use dht::past::Past as Value;
+use dht::past::{Past as Value, Values};
 use filesystem::calendar::Civil;
 use reactor::crypto::PublicKey;
 use serde::Serialize;
@@ -21,16 +21,24 @@ use crate::process;
 use crate::replaced::{self, Replaced};
 use crate::roll::Roll;
 pub(crate) use subject::{Subject, Target};
+use which::Names;
+pub(crate) use which::{To, find, not_kept, tell_left_out, unread, when};
 
 /// Of a state's name, the digits that are shown: of ten thousand, two begin alike by a chance of one in eighty.
-pub(crate) const SHOWN_DIGITS: usize = 8;
+const SHOWN_DIGITS: usize = 8;
 
 /// A state as it is listed.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Listed {
     id: String,
+    /// Since when, at the latest.
     since: String,
     since_seconds: u64,
+    /// And at the earliest, if nodes do not agree or have set their clocks.
+    perhaps_since_seconds: u64,
+    /// Both in words.
+    #[serde(skip)]
+    since_text: String,
     version: u64,
     writer: String,
     /// How many nodes show it.
@@ -99,28 +107,35 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
         let target = Target::open(&subject, &client, &settings)?;
         let (store, register) = (&target.store, target.keys.register);
         let found = store.past(&register).map_err(|error| unknown(&target.what(), &error));
-        let newest = store.read(&register).ok().flatten();
         client.leave();
-        let (values, nodes) = found?;
+        let found = found?;
+        which::tell_left_out(&found);
+        let Values { values, newest, answers: nodes, .. } = found;
+        let newest = newest.ok().flatten();
         let name = |key: &PublicKey| name_of(key, &settings, &roll);
         let is_newest =
             |value: &&Value| newest.as_ref().is_some_and(|newest| newest.header_hash == value.header_hash);
+        let directory = settings.seen_directory();
+        let replaced = directory.map(|directory| replaced::of(&directory, &register)).transpose()?;
+        let kept = values.iter().map(|value| value.header_hash.0);
+        let here = replaced.iter().flatten().map(|root| root.header_hash.0);
+        let names = Names::of(kept.chain(here));
         let listed = |value: &Value| Listed {
-            id: id_of(&value.header_hash.0),
+            id: names.id(&value.header_hash.0),
             since: civil(value.since_seconds).to_string(),
             since_seconds: value.since_seconds,
+            perhaps_since_seconds: value.perhaps_since_seconds,
+            since_text: which::since(value),
             version: value.version,
             writer: name(&value.writer),
             nodes: value.node_count(),
         };
-        let directory = settings.seen_directory();
-        let replaced = directory.map(|directory| replaced::of(&directory, &register)).transpose()?;
         // One that was not, after all, as something kept it from being.
         let was_replaced = |root: &&Replaced| {
             newest.as_ref().is_none_or(|newest| newest.header_hash.0 != root.header_hash.0)
         };
         let undone = |root: &Replaced| Undone {
-            id: id_of(&root.header_hash.0),
+            id: names.id(&root.header_hash.0),
             replaced: civil(root.replaced_seconds).to_string(),
             replaced_seconds: root.replaced_seconds,
             version: root.version,
@@ -131,8 +146,11 @@ pub(crate) fn past(options: &Past) -> Result<(), Failure> {
             replaced: replaced.unwrap_or_default().iter().filter(was_replaced).map(undone).collect(),
             nodes,
             newest: newest.as_ref().map(|newest| Newest {
-                id: id_of(&newest.header_hash.0),
-                since: values.iter().find(is_newest).map(|value| civil(value.since_seconds).to_string()),
+                id: names.id(&newest.header_hash.0),
+                since: values
+                    .iter()
+                    .find(|value| is_newest(value) && value.node_count() > 0)
+                    .map(|value| civil(value.since_seconds).to_string()),
                 version: newest.version,
                 writer: name(&newest.writer),
             }),
@@ -170,8 +188,8 @@ fn table(listing: &Listing, what: &str) -> String {
             "the nodes keep nothing of what {what} was: it has not been written for long enough, or there is no retention\n"
         );
     }
-    for Listed { id, since, version, writer, nodes, .. } in past {
-        text += &format!("{id}  since {since}  version {version}  by {writer}  {nodes} of {answers} nodes\n");
+    for Listed { id, since_text, version, writer, nodes, .. } in past {
+        text += &format!("{id}  {since_text}  version {version}  by {writer}  {nodes} of {answers} nodes\n");
     }
     for Undone { id, replaced, version, writer, .. } in replaced {
         text +=
@@ -195,6 +213,8 @@ mod tests {
             id: "3f9a0c44".into(),
             since: "2026-11-26 09:30:00".into(),
             since_seconds: 1,
+            perhaps_since_seconds: 1,
+            since_text: "since 2026-11-26 09:30:00".into(),
             version: 7,
             writer: "bob".into(),
             nodes: 2,

@@ -12,23 +12,18 @@
 //! Not here: which states there are (`past`), and how a root is replaced (`filesystem::access::sharing`).
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
 use dht::block::deletion::Speaker;
 use dht::block::mutable::{Genesis, Signed};
-use dht::past::Past as Value;
-use dht::{Address, BlockStore, Record};
+use dht::{BlockStore, Record};
 use filesystem::access::list::AccessChange;
 use filesystem::access::{Charter, GIVEN_UP, Root, open_root, sharing};
-use filesystem::calendar::Civil;
 use filesystem::volume::{Options, Roots, Volume};
 use overlay::Revocations;
 use reactor::crypto::Identity;
 
-use crate::at;
 use crate::author;
 use crate::cli::{Restore, Rollback};
 use crate::client::{self, Client, Settings};
@@ -38,63 +33,16 @@ use crate::gc;
 use crate::home::Home;
 use crate::keeping;
 use crate::output::say;
-use crate::past::{SHOWN_DIGITS, Subject, Target, civil, id_of, unknown};
+use crate::past::{self, Subject, Target, To, civil, id_of, unknown};
 use crate::process;
 use crate::progress;
-use crate::replaced::{self, Replaced};
+use crate::replaced;
 use crate::restore;
 use crate::seen::Seen;
 use crate::share;
 use crate::sharing::{Sharer, TakenOff};
 use crate::space_lists::{self, Seal, Turn};
 use crate::volume::refuse_unless_owner;
-
-/// What is asked for.
-#[derive(Debug)]
-enum To<'a> {
-    /// A state that nodes keep.
-    Kept(&'a Value),
-    /// One that this home keeps.
-    Replaced(&'a Replaced),
-}
-
-/// Finds the state of `what` that is meant, by its name or a time. What it is now is among `values`: it may be that since before then.
-fn find<'a>(
-    what: &str,
-    values: &'a [Value],
-    replaced: &'a [Replaced],
-    text: &str,
-) -> Result<To<'a>, Failure> {
-    let failed = |reason: String| Failure::Past { reason };
-    let is_name = text.len() == SHOWN_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_name {
-        let is_it = |header_hash: &[u8; 32]| id_of(header_hash).eq_ignore_ascii_case(text);
-        let found: Vec<&Value> = values.iter().filter(|value| is_it(&value.header_hash.0)).collect();
-        let here = replaced.iter().find(|root| is_it(&root.header_hash.0));
-        return match (&found[..], here) {
-            ([one], _) => Ok(To::Kept(one)),
-            ([], Some(root)) => Ok(To::Replaced(root)),
-            ([], None) => Err(failed(format!(
-                "neither a node that answers nor this home keeps a state {text} of {what}"
-            ))),
-            _ => Err(failed(format!("several states of {what} are called {text}: give a time"))),
-        };
-    }
-    let latest = at::last_second(text)
-        .ok_or_else(|| failed(format!("{text:?} is no state as `past` calls them, and no time")))?;
-    let is_before = |value: &&Value| i64::try_from(value.since_seconds).is_ok_and(|since| since <= latest);
-    let found = values.iter().filter(is_before).max_by_key(|value| (value.since_seconds, value.version));
-    found.map(To::Kept).ok_or_else(|| {
-        failed(format!("the nodes keep nothing of {what} from before {} (UTC)", Civil::of(latest)))
-    })
-}
-
-/// The versions between `value` and the next one that is kept: what it was then, nobody can tell.
-fn not_kept(values: &[Value], value: &Value) -> Option<RangeInclusive<u64>> {
-    let next = values.iter().map(|other| other.version).filter(|version| *version > value.version).min()?;
-    let between = value.version + 1..=next - 1;
-    (!between.is_empty()).then_some(between)
-}
 
 /// Runs `rollback`.
 ///
@@ -165,21 +113,23 @@ impl<'a> GoingBack<'a> {
         // Kept until the new root is there: from then on it is what this home has seen.
         let directory = client_directory::first(self.home.path());
         let _seen = Seen::recall(store, keys.register, &directory, options.accept_rollback, None)?;
-        let (values, _) = store.past(&keys.register).map_err(|error| unknown(what, &error))?;
+        let values = store.past(&keys.register).map_err(|error| unknown(what, &error))?;
+        past::tell_left_out(&values);
         let kept = replaced::of(&directory, &keys.register)?;
-        let to = find(what, &values, &kept, &options.to)?;
-        let newest = store.read(&keys.register).map_err(|error| unknown(what, &error))?;
-        let newest = newest.ok_or_else(|| unknown(what, &"its root is missing"))?;
+        let newest = values.newest.as_ref().map_err(|error| unknown(what, error))?;
+        let newest = newest.as_ref().ok_or_else(|| unknown(what, &"its root is missing"))?;
+        let to = past::find(&values, &kept, &options.to, what)?;
         self.refuse_readers()?;
         let (version, payload, header_hash, when) = match to {
             To::Kept(value) => {
-                let when = format!("at {} (UTC)", civil(value.since_seconds));
+                let when = past::when(value);
                 if value.header_hash == newest.header_hash {
                     return Err(Failure::Past {
                         reason: format!("{what} is what it was {when}, and nothing is to be done"),
                     });
                 }
-                let record = store.read_past(&keys.register, value).map_err(|error| unknown(what, &error))?;
+                let record = store.read_past(&keys.register, value);
+                let record = record.map_err(|error| past::unread(&values, value, &error))?;
                 (record.version, record.payload, record.header_hash.0, when)
             }
             To::Replaced(root) => {
@@ -206,7 +156,7 @@ impl<'a> GoingBack<'a> {
         let (others, missing) = result?;
         say(format_args!("{what} is what it was {when}, version {version} by then"));
         if let To::Kept(value) = to
-            && let Some(between) = not_kept(&values, value)
+            && let Some(between) = past::not_kept(&values.values, value)
         {
             say(format_args!(
                 "what it was after that, in versions {} to {}, no node that answers keeps",
@@ -215,11 +165,11 @@ impl<'a> GoingBack<'a> {
             ));
         }
         self.tell(&others, replaced.into_inner().as_ref());
-        match missing.len() {
-            0 => Ok(()),
-            count => Err(Failure::Past {
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Past {
                 reason: format!(
-                    "but {count} blocks of it were deleted meanwhile: run `gc`, which takes them back, and see that nobody else does"
+                    "but {missing} of it were deleted meanwhile: run `gc`, which takes them back, and see that nobody else does"
                 ),
             }),
         }
@@ -271,7 +221,7 @@ impl<'a> GoingBack<'a> {
         root: &Root,
         keep: &dyn Fn(&Record) -> Result<(), Failure>,
         bar: &indicatif::ProgressBar,
-    ) -> Result<(Others, BTreeSet<Address>), Failure> {
+    ) -> Result<(Others, gc::Missing), Failure> {
         // What was removed nobody collects meanwhile, and nobody else says who may do what.
         let turn = match self.target.space.is_some() && self.is_owner {
             true => Some(Turn::take(self.home)?),
@@ -294,9 +244,8 @@ impl<'a> GoingBack<'a> {
                 if self.is_owner { "" } else { ": the home that made the network may bring them back" };
             return Err(Failure::Past {
                 reason: format!(
-                    "{} stays as it is, for {} blocks of that state are on no node that answers{advice}",
-                    self.what,
-                    missing.len()
+                    "{} stays as it is, for of that state {missing} can't be had from any node that answers{advice}",
+                    self.what
                 ),
             });
         }

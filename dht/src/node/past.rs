@@ -115,17 +115,40 @@ impl Node {
         if !is_kept {
             return Ok(());
         }
-        let kept = Kept { since_seconds: since, record: accepted.record.clone() };
-        // It keeps somebody from taking things away, and there are few of them.
-        let options = PutOptions { may_use_reserve: true, ..PutOptions::default() };
-        let put =
-            || self.store.enqueue_with(&key(register, since), to_envelope(&kept).into(), options)?.wait();
-        reactor::uninterruptible(put).map_err(refusal_of)?;
+        if let Some(second) = self.free_second(register, since, &accepted.record)? {
+            let kept = Kept { since_seconds: since, record: accepted.record.clone() };
+            // It keeps somebody from taking things away, and there are few of them.
+            let options = PutOptions { may_use_reserve: true, ..PutOptions::default() };
+            let key = key(register, second);
+            let put = || self.store.enqueue_with(&key, to_envelope(&kept).into(), options)?.wait();
+            reactor::uninterruptible(put).map_err(refusal_of)?;
+        }
         for time in superfluous(&self.past_times(register, 0, usize::MAX), now, retention) {
             // If one is there for longer, no harm is done.
             drop(self.store.enqueue_remove(&key(register, time)));
         }
         Ok(())
+    }
+
+    /// The first second from `since` on under which nothing is kept: whoever commits in the same one takes away nothing that is kept of
+    /// others, nor does a clock that was set back. `None` if that is kept already.
+    fn free_second(
+        &self,
+        register: &RegisterAddress,
+        since: u64,
+        record: &SignedRecord,
+    ) -> Result<Option<u64>, Refusal> {
+        let mut free = since;
+        for taken in self.past_times(register, since, usize::MAX) {
+            if taken != free {
+                break;
+            }
+            if self.read_kept(register, taken)?.is_some_and(|kept| kept.hash() == record.hash()) {
+                return Ok(None);
+            }
+            free = taken.saturating_add(1);
+        }
+        Ok(Some(free))
     }
 
     /// When the values were accepted that are kept of a register, from that time on, the oldest first.
@@ -165,7 +188,8 @@ impl Node {
     }
 
     /// Lists what a register's values were that this node accepted at that time or later, the oldest first, and last the one that it
-    /// has now: at most [`PAST_LISTED_MAX`]. What can't be read is left out.
+    /// has now, which is from an earlier time if the clock was set back: at most [`PAST_LISTED_MAX`]. What can't be read is left
+    /// out, and nothing that can be is behind an empty list.
     ///
     /// # Errors
     /// If the store fails.
@@ -177,24 +201,30 @@ impl Node {
         register: &RegisterAddress,
         from_seconds: u64,
     ) -> Result<Vec<PastEntry>, Refusal> {
-        let times = self.past_times(register, from_seconds, PAST_LISTED_MAX);
         let entry = |since_seconds: u64, record: &SignedRecord| PastEntry {
             since_seconds,
             version: record.header.version,
             header_hash: record.hash(),
             writer: record.header.writer,
         };
-        // Whoever asks for the next page gets it there.
-        let is_last_page = times.len() < PAST_LISTED_MAX;
-        let mut listed = Vec::with_capacity(times.len() + 1);
-        for time in times {
-            listed.extend(self.read_kept(register, time)?.map(|record| entry(time, &record)));
+        let mut listed = Vec::new();
+        let (mut from, mut is_last_page) = (Some(from_seconds), true);
+        while let Some(start) = from.take().filter(|_| listed.is_empty()) {
+            let mut times = self.past_times(register, start, PAST_LISTED_MAX);
+            is_last_page = times.len() < PAST_LISTED_MAX;
+            if !is_last_page {
+                // So that the last page has one of them: whoever gets that asks for no more.
+                times.pop();
+                from = times.last().and_then(|last| last.checked_add(1));
+            }
+            for time in times {
+                listed.extend(self.read_kept(register, time)?.map(|record| entry(time, &record)));
+            }
         }
         // What has yet to be learned again, or is damaged, hides nothing of what was.
         if is_last_page && let Ok(Some((since, record))) = self.accepted_since(register) {
-            let latest = listed.last().map_or(from_seconds, |last: &PastEntry| last.since_seconds);
-            // Else the clock was set back.
-            if since >= latest {
+            // Else whoever asks has had it.
+            if since >= from_seconds || !listed.is_empty() {
                 listed.push(entry(since, &record));
             }
         }

@@ -192,6 +192,59 @@ fn the_newest_value_is_listed_last_with_the_time_since_which_it_is_that() {
 }
 
 #[test]
+fn who_commits_in_the_second_of_anothers_commit_takes_it_away_neither_then_nor_when_the_slot_ends() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let good = story.commit(OWNER, b"what was good");
+        let bad = story.commit(THIEF, b"nothing");
+        reactor::sleep(std::time::Duration::from_secs(3600));
+        story.commit(OWNER, b"later");
+        let past = story.past();
+        let hashes: Vec<_> = past.iter().map(|entry| entry.header_hash).collect();
+        assert_eq!(hashes, [good.hash(), bad.hash()]);
+        for (entry, record) in past.iter().zip([good, bad]) {
+            assert_eq!(story.node.read_past(&story.register(), entry.since_seconds).unwrap(), Some(record));
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_read_hides_nothing_that_came_after_it() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let register = story.register();
+        let begin = now_seconds();
+        for number in 0..2 * PAST_LISTED_MAX as u64 {
+            story
+                .node
+                .store
+                .put(&key(&register, begin + number), Bytes::from_static(b"not one").into())
+                .unwrap();
+        }
+        reactor::sleep(std::time::Duration::from_secs(DAY.into()));
+        let newest = story.commit(OWNER, b"newest");
+        let listed = story.node.list_past(&register, 0).unwrap();
+        assert_eq!(listed.iter().map(|entry| entry.header_hash).collect::<Vec<_>>(), [newest.hash()]);
+    });
+}
+
+#[test]
+fn a_clock_that_was_set_back_hides_not_what_it_is_now() {
+    simulated(|| {
+        let mut story = Story::new(7 * DAY);
+        let register = story.register();
+        let ahead = story.commit(OWNER, b"by a clock that was ahead");
+        story.node.put_past(&register, now_seconds() + 10_000, ahead);
+        let newest = story.commit(OWNER, b"newest");
+        let listed = story.node.list_past(&register, 0).unwrap();
+        let [before, now] = &listed[..] else { panic!("{listed:?}") };
+        assert_eq!(now.header_hash, newest.hash());
+        assert!(now.since_seconds < before.since_seconds);
+        assert_eq!(story.node.list_past(&register, before.since_seconds + 1).unwrap(), []);
+    });
+}
+
+#[test]
 fn nobody_uses_up_the_numbers_of_values() {
     simulated(|| {
         let mut story = Story::new(7 * DAY);
