@@ -25,6 +25,16 @@ use crate::placement::WIDTH;
 /// A page of a list, or a batch of words, takes a node some milliseconds, and seconds on a cold disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Of one node, the blocks of one owner that are listed of addresses with the same first byte: 67 million on each, which are tens of
+/// TiB. Each takes some hundred bytes here.
+const LISTED_MAX: usize = 1 << 18;
+
+/// And the pages: each looks at [`BLOCKS_LISTED_MAX`] blocks, whoever owns them.
+const PAGES_MAX: usize = 1 << 12;
+
+/// And for how long: with the most pages, over a bad line.
+const LIST_LIMIT: Duration = Duration::from_secs(600);
+
 /// Why a census says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -80,20 +90,37 @@ pub struct Tally {
 pub struct Census {
     nodes: Vec<Contact>,
     silent: usize,
+    silent_max: usize,
+    /// Those of the nodes, by their number, whose lists came to nothing since, and why: they are done without as those that were
+    /// silent then.
+    fallen_out: RefCell<BTreeMap<u16, String>>,
 }
 
 impl Census {
     /// How many nodes answer.
     pub fn node_count(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() - self.fallen_out.borrow().len()
     }
 
-    /// How many nodes are known and do not answer.
+    /// How many nodes are known and do not answer, or lie.
     pub fn silent_count(&self) -> usize {
-        self.silent
+        self.silent + self.fallen_out.borrow().len()
     }
 
-    /// The nodes that answer.
+    /// Refuses what was listed if a node has fallen out since: for whoever has to know of every block.
+    pub(crate) fn refuse_fallen_out(&self) -> Result<(), CensusError> {
+        match self.fallen_out.borrow().values().next_back() {
+            Some(reason) => Err(self.too_many_silent(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn too_many_silent(&self, reason: String) -> CensusError {
+        let known = self.nodes.len() + self.silent;
+        CensusError::Silent { silent: self.silent + self.fallen_out.borrow().len(), known, reason }
+    }
+
+    /// The nodes that answered.
     pub(crate) fn nodes(&self) -> &[Contact] {
         &self.nodes
     }
@@ -136,10 +163,11 @@ impl<O: Overlay + 'static> Client<O> {
             }
         }
         let silent = known.len() - nodes.len();
-        if nodes.is_empty() || silent > links.replicas - links.write_quorum() {
+        let silent_max = links.replicas - links.write_quorum();
+        if nodes.is_empty() || silent > silent_max {
             return Err(CensusError::Silent { silent, known: known.len(), reason });
         }
-        Ok(Census { nodes, silent })
+        Ok(Census { nodes, silent, silent_max, fallen_out: RefCell::default() })
     }
 
     /// All nodes that there are, as far as lookups all over the place find them.
@@ -153,33 +181,45 @@ impl<O: Overlay + 'static> Client<O> {
         known
     }
 
-    /// Lists what the nodes of `census` hold of this client's tag, of the addresses that begin with `first`.
+    /// Lists what the nodes of `census` hold of this client's tag, of the addresses that begin with `first`. One whose list comes to
+    /// nothing, or has no end, is done without from then on, as long as so many may be silent: it keeps nobody from anything.
     ///
     /// # Errors
-    /// [`CensusError`] if a node does not answer any more.
+    /// [`CensusError`] if too many do not answer any more.
     ///
     /// # Suspends
-    /// Until all have answered.
+    /// Until all have answered, or not.
     pub fn list_held(&self, census: &Census, first: u8) -> Result<BTreeMap<Address, Found>, CensusError> {
         let found: RefCell<BTreeMap<Address, Found>> = RefCell::default();
-        let failure = RefCell::new(None);
+        let failed: RefCell<BTreeMap<u16, String>> = RefCell::default();
+        let fallen_out = census.fallen_out.borrow().clone();
         reactor::scope(|scope| {
             for (number, contact) in census.nodes.iter().enumerate() {
-                let (found, failure) = (&found, &failure);
+                let (found, failed, number) = (&found, &failed, number as u16);
+                if fallen_out.contains_key(&number) {
+                    continue;
+                }
                 scope.spawn(move || {
-                    if let Err(reason) = self.list_of(contact, number as u16, first, found) {
-                        *failure.borrow_mut() = Some(reason.to_string());
+                    if let Err(reason) = self.list_of(contact, number, first, found) {
+                        failed.borrow_mut().insert(number, format!("{contact}: {reason}"));
                     }
                 });
             }
         });
-        match failure.into_inner() {
-            None => Ok(found.into_inner()),
-            Some(reason) => {
-                let known = census.nodes.len() + census.silent;
-                Err(CensusError::Silent { silent: census.silent + 1, known, reason })
-            }
+        let (mut found, failed) = (found.into_inner(), failed.into_inner());
+        let Some(reason) = failed.values().next_back().cloned() else { return Ok(found) };
+        census.fallen_out.borrow_mut().extend(failed.clone());
+        if census.silent_count() > census.silent_max || census.node_count() == 0 {
+            return Err(census.too_many_silent(reason));
         }
+        for reason in failed.values() {
+            tracing::warn!("what a node holds is not known, and it is done without: {reason}");
+        }
+        found.retain(|_, found| {
+            found.holders.retain(|number| !failed.contains_key(number));
+            !found.holders.is_empty()
+        });
+        Ok(found)
     }
 
     fn list_of(
@@ -193,11 +233,16 @@ impl<O: Overlay + 'static> Client<O> {
         (from[0], to[0]) = (first, first);
         let mut request =
             ListBlocksRequest { tag: self.tag_of_blocks(), from: Address(from), to: Address(to) };
-        loop {
+        let (began, mut count) = (reactor::now(), 0);
+        for _ in 0..PAGES_MAX {
             let page = list(self.links(), contact, &request)?;
             let mut found = found.borrow_mut();
-            if page.blocks.len() > 2 * BLOCKS_LISTED_MAX {
+            count += page.blocks.len();
+            if page.blocks.len() > 2 * BLOCKS_LISTED_MAX || count > LISTED_MAX {
                 return Err(Failure::Lied("its list is too long".into()));
+            }
+            if reactor::now().saturating_duration_since(began) > LIST_LIMIT {
+                return Err(Failure::Lied("its list takes too long".into()));
             }
             for held in page.blocks {
                 if held.address.0[0] != first {
@@ -214,6 +259,7 @@ impl<O: Overlay + 'static> Client<O> {
                 None => return Ok(()),
             }
         }
+        Err(Failure::Lied("its list has no end".into()))
     }
 
     /// Says what is to become of blocks, to whoever holds them and whoever is responsible for them.

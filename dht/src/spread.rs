@@ -137,6 +137,7 @@ impl<O: Overlay + 'static> Client<O> {
     /// How many blocks there are whose address begins with `first`, and those that have too few copies without `leaving`.
     fn thin(&self, census: &Census, first: u8, leaving: &NodeId) -> Result<(u64, Vec<Thin>), CensusError> {
         let held = self.list_held(census, first)?;
+        census.refuse_fallen_out()?;
         let copies = self.links().replicas;
         let thin = held.iter().filter_map(|(address, found)| {
             let holders: Vec<Contact> = census.holders(found).cloned().collect();

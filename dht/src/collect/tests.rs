@@ -3,8 +3,11 @@
 use std::rc::Rc;
 
 use reactor::crypto::Identity;
+use reactor::rpc::Service;
+use reactor::sim::{self, SimConfig};
 
 use super::*;
+use crate::message::HeldBlock;
 use crate::testing::{FakeNetwork, FakeOverlay, Mood};
 use crate::{BlockStore, owner_tag};
 
@@ -115,5 +118,47 @@ fn with_too_many_nodes_silent_nothing_is_known() {
             Err(CensusError::Silent { silent: 2, known: 3, .. })
         ));
         assert!(client.list_held(&census, 0).is_err());
+    });
+}
+
+/// Lists blocks that nobody put, without end.
+struct Endless;
+
+impl Endless {
+    fn serve(self) -> Service {
+        let mut service = Service::new();
+        let answer = |request: ListBlocksRequest| {
+            let mut next = request.from;
+            let last = next.0.last_chunk_mut::<8>().expect("an address is longer");
+            *last = (u64::from_be_bytes(*last) + 1).to_be_bytes();
+            let is_asked = request.from <= request.to;
+            let held = HeldBlock { address: next, length: 1, put_seconds: 0 };
+            let blocks = if is_asked { vec![held] } else { vec![] };
+            let next = is_asked.then_some(next);
+            Ok::<_, Refusal>(ListBlocksResponse { blocks, next, now_seconds: now_ms() / 1000 })
+        };
+        service.on::<ListBlocks>(move |_, request, _| answer(request).map(|page| (page, Bytes::new())));
+        service
+    }
+}
+
+#[test]
+fn a_node_whose_list_has_no_end_is_done_without() {
+    sim::run(1, SimConfig::default(), |_| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = client_of(&network);
+        let mut addresses = network.put_long_ago(&client, contents(20));
+        addresses.sort();
+        reactor::sleep(Duration::from_millis(20));
+        network.replace_service(1, Endless.serve());
+        let census = client.census(Duration::from_secs(60)).unwrap();
+        assert_eq!((census.node_count(), census.silent_count()), (3, 0));
+        let held = (0..=u8::MAX).flat_map(|first| client.list_held(&census, first).unwrap().into_keys());
+        assert_eq!(held.collect::<Vec<_>>(), addresses);
+        assert_eq!((census.node_count(), census.silent_count()), (2, 1));
+        // Not if another one is silent already.
+        network.nodes[0].mood.set(Mood::Dead);
+        let census = client.census(Duration::from_secs(60)).unwrap();
+        assert!(matches!(client.list_held(&census, 0), Err(CensusError::Silent { silent: 2, known: 3, .. })));
     });
 }
