@@ -116,7 +116,9 @@ impl<O: Overlay + 'static> Client<O> {
         let chosen = Operation::new(self.links(), self.identity(), &mut state.lock()).read_signed()?;
         let newest = self.membership(register)?;
         let (told, mut silent) = (chosen.as_ref().map_or(0, |chosen| chosen.header.version), Vec::new());
+        let mut has_learned = false;
         for (id, view) in shown {
+            has_learned |= view.as_ref().is_some_and(|view| view.learned.is_some());
             let view = view.filter(|view| view.learned.is_none());
             // Who has yet to hear of a move is asked again, and so are those who keep it since.
             let view = view.filter(|view| view.membership.epoch() == newest.epoch());
@@ -134,10 +136,14 @@ impl<O: Overlay + 'static> Client<O> {
             }
         }
         let members = newest.members().len();
-        match silent.is_empty() {
-            true => Ok(()),
-            false => Err(Disagreement::Silent { silent, members }),
+        if silent.is_empty() {
+            return Ok(());
         }
+        // Where nobody writes it would stay so: once it has accepted the value, it is a witness when it is asked again.
+        if has_learned {
+            Operation::new(self.links(), self.identity(), &mut state.lock()).write_back()?;
+        }
+        Err(Disagreement::Silent { silent, members })
     }
 
     /// What each of `members` shows of a register; `None`: nothing.
@@ -248,14 +254,15 @@ mod tests {
             let silent = Disagreement::Silent { silent: vec![c], members: 3 };
             assert_eq!(newcomer.all_agree(&world.register), Err(silent));
             world.node(&c).mood.set(Mood::Well);
-            // Whoever reads may hear it with one of the others first, and then has the third given what it has.
-            match newcomer.all_agree(&world.register) {
-                Err(Disagreement::Newer { node, shown: 3, told: 1 }) => assert_eq!(node, c),
-                agreed => {
-                    assert_eq!(agreed, Ok(()));
-                    assert_eq!(newcomer.read(&world.register).unwrap().unwrap().payload, "3");
-                }
-            }
+            // Whoever reads hears the two first.
+            world.node(&c).delay.set(Duration::from_millis(200));
+            let newer = Disagreement::Newer { node: c, shown: 3, told: 1 };
+            assert_eq!(newcomer.all_agree(&world.register), Err(newer));
+            // If he hears it with one of the others first, he has the third given what it has.
+            world.node(&c).delay.set(Duration::ZERO);
+            world.node(&a).delay.set(Duration::from_millis(200));
+            assert_eq!(newcomer.all_agree(&world.register), Ok(()));
+            assert_eq!(newcomer.read(&world.register).unwrap().unwrap().payload, "3");
         });
     }
 
@@ -321,11 +328,9 @@ mod tests {
             world.write("2");
             [a, b].iter().for_each(|id| world.put_back(id, &yesterday));
             let newcomer = world.newcomer();
-            match newcomer.all_agree(&world.register) {
-                Err(Disagreement::Silent { silent, .. }) => assert_eq!(silent, [b]),
-                Err(Disagreement::Newer { .. }) => {}
-                agreed => panic!("{agreed:?}"),
-            }
+            // Of its new members one has yet to hear that it is one.
+            let silent = Disagreement::Silent { silent: vec![b], members: 3 };
+            assert_eq!(newcomer.all_agree(&world.register), Err(silent));
             assert_eq!(newcomer.membership(&world.register).unwrap().epoch(), 1);
             world.node(&c).mood.set(Mood::Dead);
             assert!(world.newcomer().all_agree(&world.register).is_err());
@@ -351,6 +356,36 @@ mod tests {
             let membership = world.client.membership(&world.register).unwrap();
             assert!(repair_of(&world.network, index).relearn(&membership));
             assert_eq!(world.newcomer().all_agree(&world.register), Ok(()));
+        });
+    }
+
+    #[test]
+    fn one_that_learned_it_again_from_too_few_is_a_witness_once_somebody_has_asked() {
+        sim::run(1, SimConfig::default(), |_| {
+            let world = World::new();
+            let [_, b, c] = world.members[..] else { panic!("three members") };
+            let index = |id| world.network.nodes.iter().position(|fake| fake.contact.id == id).unwrap();
+            let shown = |id: &NodeId| {
+                let node = world.node(id).node.borrow().clone();
+                let view = node.read_register(&world.register).unwrap().unwrap();
+                (view.learned.is_some(), view.accepted.unwrap().record.payload)
+            };
+            world.node(&c).mood.set(Mood::Dead);
+            world.write("2");
+            // What was on its way to it has come to nothing.
+            reactor::sleep(Duration::from_secs(60));
+            world.node(&c).mood.set(Mood::Well);
+            // One of the two that have it loses its store, and has it from the other alone; then the third is given it.
+            world.node(&b).store.remove(&Key::new(Kind::REGISTER, world.register.0)).unwrap();
+            world.network.restart(index(b));
+            world.node(&b).node.borrow().set_amnesiac();
+            let membership = world.client.membership(&world.register).unwrap();
+            assert!(repair_of(&world.network, index(b)).relearn(&membership));
+            repair_of(&world.network, index(c)).round();
+            assert_eq!((shown(&b), shown(&c)), ((true, "2".into()), (false, "2".into())));
+            // Nobody writes, and gc asks.
+            assert_eq!(world.newcomer().all_agree(&world.register), Ok(()));
+            assert_eq!(shown(&b), (false, "2".into()));
         });
     }
 

@@ -171,6 +171,16 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
         Ok(self.accept_round(membership, &proposed).map(|()| Some(proposed)))
     }
 
+    /// Has all members that can be reached accept what is chosen once more: also one that learned it again, and does not vote for it
+    /// until then.
+    pub(crate) fn write_back(&mut self) -> Result<(), ReadError> {
+        let membership = self.state.membership.clone();
+        let answers = self.read_round(&membership);
+        // If it comes to nothing, whoever asks again finds it as it was.
+        let _ = self.settle(&membership, answers.latest)?;
+        Ok(())
+    }
+
     /// Delivers the latest proposal again, to members that missed it or that have yet to be given a first value. If nobody
     /// has that, those who kept the register before still do.
     fn bring_up(
