@@ -402,26 +402,31 @@ impl Home {
     /// Those of the file system.
     pub(crate) fn settle_nodes(
         &self,
-        network: &Network,
+        ours: &[u16],
         listen: Option<ListenAt>,
         says: &NodeSays,
     ) -> Result<(), Failure> {
-        for entry in &network.nodes {
-            let home = self.node(entry.number);
+        let mut settled = Vec::new();
+        for number in ours {
+            let home = self.node(*number);
             if !home.is_here() {
                 continue; // Moved to another machine.
             }
             let before = home.settings()?;
             let mut settings = before.clone();
             match listen {
-                Some(listen) if listen.has_port() => settings.listen = listen.of(entry.number)?,
+                Some(listen) if listen.has_port() => settings.listen = listen.of(*number)?,
                 Some(listen) => settings.listen.set_ip(listen.ip),
                 None => {}
             }
             settings.take(says);
             if settings != before {
-                home.save_settings(&settings)?;
+                settled.push((home, settings));
             }
+        }
+        // All of them, or none.
+        for (home, settings) in settled {
+            home.save_settings(&settings)?;
         }
         Ok(())
     }

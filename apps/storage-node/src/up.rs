@@ -93,10 +93,13 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     process::run(move || {
         let stop = Stop::on_signals()?;
         if let Some(listen) = listen {
-            // What this machine does not have is not remembered, or every later start would fail.
-            stop.unless_open(|| refuse_unless_free(&home, &ours, listen)).unwrap_or(Ok(()))?;
+            // What this machine does not have is not remembered, or every later start would fail; nor what was not looked at.
+            match stop.unless_open(|| refuse_unless_free(&home, &ours, listen)) {
+                Some(looked) => looked?,
+                None => return Ok(()),
+            }
         }
-        home.settle_nodes(&network, listen, &says)?;
+        home.settle_nodes(&ours, listen, &says)?;
         // A port that was asked for is taken, or none.
         let asked =
             |number| listen.filter(|listen| listen.has_port()).map(|listen| listen.of(number)).transpose();

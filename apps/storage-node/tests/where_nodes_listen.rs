@@ -68,6 +68,35 @@ fn an_address_that_was_asked_for_is_remembered() {
     assert!(run.stop().success());
 }
 
+/// Whoever mistyped it ends what seems to hang; from then on no `up` could listen.
+#[test]
+fn an_address_that_nobody_looked_at_is_not_remembered() {
+    if !fuse_is_usable("an_address_that_nobody_looked_at_is_not_remembered") {
+        return;
+    }
+    let place = Place::new("listen_cut_short");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    assert!(Running::up(&home, &drive, 1).stop().success());
+    let node = home.join("nodes/1");
+    let listens = || -> String {
+        let settings: serde_json::Value =
+            serde_json::from_slice(&fs::read(node.join("node.json")).unwrap()).unwrap();
+        settings["listen"].as_str().unwrap().to_owned()
+    };
+    let before = listens();
+    // It holds the node's lock, which is waited for.
+    let run = Running::start(&["run", "--home", text(&node)], "Ctrl-C stops it");
+    let up = Running::start(
+        &["up", "--listen", "192.0.2.99:443", "--home", text(&home), text(&drive)],
+        "found the network",
+    );
+    // So that it waits by now; had it not begun to, all is well as well.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    up.stop();
+    assert_eq!(listens(), before);
+    assert!(run.stop().success());
+}
+
 #[test]
 fn a_node_that_was_moved_away_keeps_no_address_from_being_written_down() {
     if !fuse_is_usable("a_node_that_was_moved_away_keeps_no_address_from_being_written_down") {
