@@ -164,6 +164,9 @@ pub(crate) enum Failure {
     /// A node that was named is none that is known here.
     #[error("no node of this network is known here as {name:?}")]
     NoSuchNode { name: String },
+    /// Of a node's name, two begin so.
+    #[error("the ids of several nodes begin with {name}: {}", .ids.join(", "))]
+    SeveralNodes { name: String, ids: Vec<String> },
     /// Nobody has met a node that was named, which says nothing about whether there is one.
     #[error(
         "no node whose id begins with {name} was met within {within:?}: it is not reached, or there is none"
@@ -365,6 +368,7 @@ impl Failure {
             Failure::NotMet { .. } => {
                 "give it longer with --seconds; where it runs, `status` and `netcheck` say whether it is up and what reaches it".into()
             }
+            Failure::SeveralNodes { .. } => "give more of the id".into(),
             Failure::NoSuchNode { .. } => "`node list` shows their numbers and ids".into(),
             Failure::NotMoved { .. } => {
                 "let another node join first (`storage-node invite --role node` here, `storage-node join TICKET` there), or start one \

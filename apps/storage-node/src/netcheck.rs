@@ -143,9 +143,11 @@ fn ask(
                 let ids: Vec<NodeId> = contacts.iter().map(|contact| contact.id).collect();
                 match nodes.named(&ids, name) {
                     // It may be met over a relay only, or have just come.
-                    Err(_) if reactor::now() < began + limit => reactor::sleep(LOOK_EVERY),
+                    Err(Failure::NoSuchNode { .. }) if reactor::now() < began + limit => {
+                        reactor::sleep(LOOK_EVERY);
+                    }
                     // Whom nobody has met in time may be a node all the same.
-                    Err(_) if name.len() >= ID_DIGITS_MIN => {
+                    Err(Failure::NoSuchNode { .. }) if name.len() >= ID_DIGITS_MIN => {
                         return Err(Failure::NotMet { name: name.into(), within: limit });
                     }
                     named => break named?,

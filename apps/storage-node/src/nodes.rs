@@ -167,7 +167,7 @@ impl Nodes {
     /// The node that a number or the beginning of an id means; `others` are known by their ids only.
     ///
     /// # Errors
-    /// `Failure::NoSuchNode`.
+    /// `Failure::NoSuchNode`, or `Failure::SeveralNodes`.
     pub(crate) fn named(&self, others: &[NodeId], name: &str) -> Result<NodeId, Failure> {
         let unknown = || Failure::NoSuchNode { name: name.into() };
         // An id may have digits only, but is never as short.
@@ -183,7 +183,11 @@ impl Nodes {
         // Two that begin alike: whoever means one of them says more of it.
         match ids[..] {
             [only] => Ok(only),
-            _ => Err(unknown()),
+            [] => Err(unknown()),
+            _ => {
+                let ids = ids.iter().map(NodeId::to_string).collect();
+                Err(Failure::SeveralNodes { name: name.into(), ids })
+            }
         }
     }
 }
@@ -211,7 +215,8 @@ mod tests {
         assert_eq!(find(&second.to_string()), Some(second));
         assert_eq!(find("ABABABABAB"), Some(stranger));
         let twins = [NodeId([0xcd; 32]), NodeId([&[0xcd; 31][..], &[0]].concat().try_into().unwrap())];
-        assert!(nodes.named(&twins, "cdcdcdcd").is_err());
+        assert!(matches!(nodes.named(&twins, "cdcdcdcd"), Err(Failure::SeveralNodes { .. })));
+        assert!(matches!(nodes.named(&twins, "cececece"), Err(Failure::NoSuchNode { .. })));
         for wrong in ["4", "abab", "", "node 2", "00000002"] {
             assert_eq!(find(wrong), None, "{wrong:?}");
         }
