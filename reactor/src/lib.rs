@@ -79,8 +79,8 @@
 //!
 //! # Waiting for each other
 //!
-//! [`sync`] has what is needed across a suspension; [`select`] waits for the first of several sources, and a plain
-//! `RefCell` serves wherever nothing suspends in between. Blocking work goes to other threads with [`offload`], or by
+//! [`sync`] has what is needed across a suspension; [`select`] waits for the first of several sources, and a
+//! [`RefCell`](cell::RefCell) serves wherever nothing suspends in between. Blocking work goes to other threads with [`offload`], or by
 //! itself in [`fs`] and [`process`]; other threads reach in through a [`Handle`].
 //!
 //! ```
@@ -177,8 +177,8 @@
 //! # What may be relied on
 //!
 //! All coroutines of a reactor run on one thread: the one that called [`run`]. Between two calls that suspend nothing else runs, so `Rc`,
-//! `Cell` and `RefCell` are the normal way to share, and nothing need be `Send`. A call that suspends says so
-//! under *Suspends*: hold no `RefCell` borrow across it.
+//! `Cell` and [`cell::RefCell`] are the normal way to share, and nothing need be `Send`. A call that suspends says so
+//! under *Suspends*: hold no borrow across it, whether it has to wait or not. In debug builds that is a panic, which names the place.
 //!
 //! A new coroutine runs at once, until it first suspends; then its parent goes on. A panic goes to whoever joins the
 //! coroutine, or to its scope, and ends [`run`] if nobody can: nothing fails silently. The first failure in a scope
@@ -217,12 +217,15 @@
 compile_error!("timeouts and terminations unwind: build with `panic = \"unwind\"`, which is cargo's default");
 
 mod backoff;
+pub mod cell;
 mod clock;
 mod coroutine;
 #[cfg(feature = "crypto")]
 pub mod crypto;
+#[expect(clippy::disallowed_types, reason = "below `cell`")]
 mod driver;
 mod dump;
+#[expect(clippy::disallowed_types, reason = "below `cell`")]
 mod engine;
 mod error;
 pub mod fs;

@@ -2,13 +2,14 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use slab::Slab;
 
+use crate::cell::RefCell;
 use crate::coroutine::{self, Builder, Coroutine, Outcome, Payload, Start};
 use crate::dump::CoroutineState;
 use crate::engine::{self, AbortOnUnwind};
@@ -46,7 +47,7 @@ thread_local! {
 
 /// All coroutines of the thread's reactor, in no order.
 pub(crate) fn all_coroutines() -> Vec<Rc<Coroutine>> {
-    let groups: Vec<_> = GROUPS.with_borrow(|groups| groups.iter().filter_map(Weak::upgrade).collect());
+    let groups: Vec<_> = GROUPS.with(|groups| groups.borrow().iter().filter_map(Weak::upgrade).collect());
     groups.iter().flat_map(|group| group.members()).collect()
 }
 
@@ -61,7 +62,8 @@ impl Group {
             choices: Cell::new(0),
             handle: OnceCell::new(),
         });
-        GROUPS.with_borrow_mut(|groups| {
+        GROUPS.with(|groups| {
+            let mut groups = groups.borrow_mut();
             groups.retain(|group| group.strong_count() > 0);
             groups.push(Rc::downgrade(&group));
         });
@@ -187,21 +189,23 @@ impl Group {
         self.terminate_all();
         // They may borrow from what is above.
         let bomb = AbortOnUnwind("the wait for a run's coroutines");
-        let mut patience = TOLD_AFTER;
-        coroutine::uninterruptible(|| {
-            while self.members.borrow().len() > 1 {
-                let waited = crate::timeout(patience, || {
-                    while self.members.borrow().len() > 1 {
-                        self.on_end.wait_on(&"the other coroutines' ends");
-                    }
-                });
-                if waited.is_err() {
-                    self.tell_who_stays(patience);
-                    patience *= 10;
-                }
-            }
-        });
+        coroutine::in_any_case(|| coroutine::uninterruptible(|| self.wait_for_others()));
         bomb.disarm();
+    }
+
+    fn wait_for_others(&self) {
+        let mut patience = TOLD_AFTER;
+        while self.members.borrow().len() > 1 {
+            let waited = crate::timeout(patience, || {
+                while self.members.borrow().len() > 1 {
+                    self.on_end.wait_on(&"the other coroutines' ends");
+                }
+            });
+            if waited.is_err() {
+                self.tell_who_stays(patience);
+                patience *= 10;
+            }
+        }
     }
 
     /// Says who keeps the run from its end, which the caller waits for.

@@ -2,11 +2,12 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
+use crate::cell::RefCell;
 use crate::coroutine::{
     self, Builder, Coroutine, Cut, Outcome, Packet, Payload, SpawnError, Start, Terminated, What,
 };
@@ -80,11 +81,12 @@ impl State {
     fn end_children(&self) {
         let bomb = AbortOnUnwind("the wait for a scope's children");
         self.terminate_children();
-        coroutine::uninterruptible(|| {
+        let wait = || {
             while self.running_count.get() > 0 {
                 coroutine::park_on(CHILDREN);
             }
-        });
+        };
+        coroutine::in_any_case(|| coroutine::uninterruptible(wait));
         bomb.disarm();
     }
 }

@@ -9,7 +9,13 @@
 //!   lock, or use [`crate::sync::Mutex`], which suspends.
 //! - **A borrow of a `RefCell`** that others use too, in a `thread_local!` or behind an `Rc`. Another coroutine that
 //!   borrows it panics, far from the one that is to blame. End the borrow before the call: `let next =
-//!   { queue.borrow_mut().pop() };`.
+//!   { queue.borrow_mut().pop() };`, or clone the `Rc` that the cell holds. That the call finds what it needs is no excuse: at
+//!   the end of a turn it lets others run all the same, and it unwinds if its coroutine is to end. Mind the borrows that
+//!   are not seen: what is borrowed in an argument is borrowed until the call has returned, as in `send(*level.borrow())`,
+//!   what the head of a `match`, a `for`, an `if let` or a `while let` borrows lives to the end of its block, as in
+//!   `while let Some(next) = queue.borrow_mut().pop() {`, and what `cell.borrow_mut().clear()` drops is dropped under the
+//!   borrow. [`cell::RefCell`](crate::cell::RefCell) tells all of
+//!   them in debug builds, at once and by name.
 //! - **A scoped thread-local**: what crates like `scoped_tls` set for the length of a closure stays set while others run,
 //!   and two coroutines that leave in another order than they came leave it pointing to a stack that is gone. Pass the
 //!   value as an argument, or keep it in a [`Local`](crate::Local).
@@ -17,8 +23,8 @@
 //!   Spans are no such thing: those that are entered follow their coroutine.
 //! - **A lock of standard output or input** (`stdout().lock()`), which is a lock of threads like the first.
 //!
-//! The compiler sees none of this, since a suspension is a call like any other. Where a section must not suspend,
-//! [`forbid_suspend`] makes it a panic, at the place:
+//! The compiler sees none of this, since a suspension is a call like any other. Of borrows debug builds tell. Where a section
+//! must not suspend for another reason, [`forbid_suspend`] makes it a panic, in all builds, at the place:
 //!
 //! ```should_panic
 //! reactor::run(|| {
@@ -107,8 +113,9 @@ pub struct ForbidSuspend {
 
 /// Forbids the running coroutine to suspend until the guard is dropped. `why` completes "this would suspend while ...".
 ///
-/// Calls that may suspend, and need not, go through, also where the coroutine has been terminated. Guards nest; other coroutines are not affected, those started
-/// under the guard among them.
+/// Calls that may suspend, and need not, go through, also where the coroutine has been terminated; so a borrow of a
+/// [`RefCell`](crate::cell::RefCell) may be held over them. Guards nest; other coroutines are not affected, those started under the
+/// guard among them.
 ///
 /// # Panics
 ///

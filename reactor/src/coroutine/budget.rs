@@ -58,7 +58,7 @@ pub(super) fn spend() {
 
 #[cold]
 fn yield_in_passing() {
-    if may_suspend() && with_current(|me| me.is_some_and(|me| me.forbids.get().is_none())) {
+    if may_suspend() && with_current(|me| me.is_some_and(|me| !me.is_in_section())) {
         let me = current();
         if me.group().process().is_some() {
             // Or its world's time would stand still for as long as it finds things ready, and no timeout would ever end.

@@ -23,6 +23,8 @@
 //! The primitives keep the first: channels, locks, descriptors, streams in memory, datagrams, select. [`super::break_off_at`]
 //! tries every place of a piece of code, one after another, and is what its tests are made with.
 
+#[cfg(debug_assertions)]
+use super::forbids;
 use super::{Coroutine, budget, current, may_suspend, turns, with_current};
 
 /// A call that may suspend, and has begun: see [`begin`].
@@ -36,8 +38,13 @@ pub(crate) struct Call(());
 ///
 /// Unwinds if the coroutine has been terminated or a timeout around it has elapsed. Neither in a destructor that runs while
 /// its coroutine unwinds, nor where suspending is forbidden, nor outside of coroutines: what need not wait goes through there.
+///
+/// In debug builds, where the coroutine holds a borrow: see [`crate::cell`].
 #[inline]
+#[cfg_attr(debug_assertions, track_caller)]
 pub(crate) fn begin() -> Call {
+    #[cfg(debug_assertions)]
+    forbids::check_holds_nothing();
     let is_cut = turns::with(|turns| turns.with_current(|me| me.is_some_and(Coroutine::is_cut)));
     if is_cut {
         unwind_if_it_may();
@@ -59,7 +66,10 @@ impl Call {
     ///
     /// When many have: until those who are runnable have had their turn. It does not unwind then: the next call looks.
     #[inline]
+    #[cfg_attr(debug_assertions, track_caller)]
     pub(crate) fn needed_no_wait(self) {
+        #[cfg(debug_assertions)]
+        forbids::check_holds_nothing();
         budget::spend();
     }
 
@@ -78,6 +88,7 @@ impl Call {
 ///
 /// As [`Call::needed_no_wait`].
 #[inline]
+#[cfg_attr(debug_assertions, track_caller)]
 pub(crate) fn pass() {
     begin().needed_no_wait();
 }

@@ -1,11 +1,12 @@
 //! What a coroutine leaves behind: its result, and the handle by which others wait for it or end it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::panic::resume_unwind;
 use std::rc::Rc;
 
 use super::{Coroutine, Cut, Payload, begin, may_suspend};
+use crate::cell::RefCell;
 use crate::error::error_says;
 use crate::run::Group;
 use crate::select::{Selectable, source::Source};

@@ -5,10 +5,10 @@
 //! handful, so they are searched one by one.
 
 use std::any::Any;
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::{Coroutine, current, uninterruptible};
+use crate::cell::RefCell;
 
 /// Rounds of destruction at a coroutine's end: destructors may use further locals. As many as POSIX grants
 /// (`_POSIX_THREAD_DESTRUCTOR_ITERATIONS`); what is still there after them goes with the coroutine's own state.
@@ -97,7 +97,7 @@ impl Coroutine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
 
     static OWN: Local<Cell<u32>> = Local::new(|| Cell::new(1));
 
@@ -126,7 +126,7 @@ mod tests {
     impl Drop for Note {
         fn drop(&mut self) {
             crate::yield_now(); // still on its coroutine, so it may suspend
-            DROPS.with_borrow_mut(|drops| drops.push(self.0));
+            DROPS.with(|drops| drops.borrow_mut().push(self.0));
         }
     }
 
@@ -137,7 +137,7 @@ mod tests {
     fn values_are_dropped_at_the_end_the_last_made_first_also_after_a_termination() {
         crate::run(|| {
             for terminate in [false, true] {
-                DROPS.take();
+                DROPS.with(RefCell::take);
                 let child = crate::spawn(|| {
                     FIRST.with(|_| ());
                     SECOND.with(|_| ());
@@ -147,7 +147,7 @@ mod tests {
                     child.terminate();
                 }
                 assert_eq!(child.join().is_err(), terminate);
-                assert_eq!(DROPS.take(), ["second", "first"]);
+                assert_eq!(DROPS.with(RefCell::take), ["second", "first"]);
             }
         });
     }

@@ -1,7 +1,8 @@
 //! What a coroutine is to the reactor and to its users: its state, and how it suspends and goes on.
 //!
 //! How it starts is in `spawn`, how it is joined in `handle`, how it is made to unwind in `termination` (anywhere, for tests,
-//! in `break_off`), what it is called in `name`, what it keeps for itself in `local`, and how its frames are seen in `frames`.
+//! in `break_off`), what it is called in `name`, what it keeps for itself in `local`, why it must not suspend in `forbids`, and
+//! how its frames are seen in `frames`.
 //!
 //! Not here: the order in which coroutines run ([`crate::driver`]), how stacks are switched
 //! ([`crate::engine`]).
@@ -9,6 +10,8 @@
 mod break_off;
 mod budget;
 mod call;
+#[allow(clippy::disallowed_types, reason = "below `crate::cell`")]
+mod forbids;
 mod frames;
 mod handle;
 mod local;
@@ -17,6 +20,7 @@ mod spans;
 mod spawn;
 mod state;
 mod termination;
+#[expect(clippy::disallowed_types, reason = "below `crate::cell`")]
 mod turns;
 
 use std::any::Any;
@@ -31,6 +35,10 @@ use crate::{clock, sim, watchdog};
 pub use break_off::break_off_at;
 pub(crate) use budget::spend_bytes;
 pub(crate) use call::{begin, pass};
+#[cfg(debug_assertions)]
+pub(crate) use forbids::Borrow;
+use forbids::Forbids;
+pub(crate) use forbids::in_any_case;
 pub(crate) use turns::{Turns, with as with_turns};
 
 pub use handle::{JoinHandle, Terminated};
@@ -77,7 +85,7 @@ pub(crate) struct Coroutine {
     /// Its parent's number; 0 for none.
     parent: u64,
     /// Why it must not suspend now, if it must not.
-    forbids: Cell<Option<&'static str>>,
+    forbids: Forbids,
     /// What it waits for while it is suspended.
     waits_for: Cell<Option<What>>,
     /// Whether its code can be looked at.
@@ -209,7 +217,7 @@ fn enter_world(process: Option<&Rc<sim::Process>>) {
 /// A panic while the thread unwinds already ends the process, with this message.
 #[cold]
 fn refuse_in_unwinding(what: What) -> ! {
-    let me = with_current(|me| me.map(Coroutine::label_and_place)).unwrap_or_default();
+    let me = name::label_and_place_of_current();
     panic!(
         "a destructor of the coroutine {me} would suspend while it unwinds, and wait for {what}: nobody could run \
          meanwhile, so it may only try (`try_lock`, `try_acquire`), or leave the rest to another coroutine"
@@ -269,7 +277,7 @@ impl Suspension {
         turns::with(|turns| {
             let me = turns.current().expect(NO_COROUTINE);
             me.check_cut();
-            me.check_allowed(what);
+            me.check_may_wait(what);
             me.waits_for.set(Some(what));
             Suspension::begin(turns, me)
         })
@@ -283,7 +291,7 @@ impl Suspension {
         turns::with(|turns| {
             let me = turns.current().expect(NO_COROUTINE);
             me.check_cut();
-            me.check_allowed(&"its next turn");
+            me.check_may_wait(&"its next turn");
             Some(Suspension::to_let_others_run(turns, me))
         })
     }
@@ -329,22 +337,6 @@ impl Suspension {
 }
 
 impl Coroutine {
-    /// Forbids it to suspend, or allows it; what was before.
-    pub(crate) fn forbid(&self, why: Option<&'static str>) -> Option<&'static str> {
-        self.forbids.replace(why)
-    }
-
-    #[inline]
-    fn check_allowed(&self, what: What) {
-        #[cold]
-        fn refuse(why: &str, what: What) -> ! {
-            panic!("this would suspend while {why}: it waits for {what}");
-        }
-        if let Some(why) = self.forbids.get() {
-            refuse(why, what);
-        }
-    }
-
     /// Suspends it, which runs, until all who are runnable now have had their turn.
     #[cold]
     fn let_others_run(self: &Rc<Self>) {

@@ -53,6 +53,11 @@ pub(crate) fn label_of_current() -> String {
     with_current(|me| me.map_or_else(|| "a coroutine".to_owned(), |me| me.label()))
 }
 
+/// Its name and the place where it was spawned, also where no coroutine runs.
+pub(super) fn label_and_place_of_current() -> String {
+    with_current(|me| me.map_or_else(|| "a coroutine".to_owned(), Coroutine::label_and_place))
+}
+
 /// The text of a panic, as far as it has one.
 pub(crate) fn panic_message(payload: &Payload) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);

@@ -12,8 +12,8 @@ use std::time::Instant;
 use tracing::Span;
 
 use super::{
-    Coroutine, Cut, JoinHandle, Outcome, Packet, Turns, current, frames, may_suspend, panic_message, spans,
-    turns, with_current,
+    Coroutine, Cut, Forbids, JoinHandle, Outcome, Packet, Turns, current, frames, may_suspend, panic_message,
+    spans, turns, with_current,
 };
 use crate::engine::{self, Fiber, Label, StackError};
 use crate::run::Group;
@@ -115,7 +115,7 @@ impl Prepared {
             is_scoped: start.is_scoped,
             number: driver::next_number(),
             parent: with_current(|parent| parent.map_or(0, |parent| parent.number)),
-            forbids: Cell::new(None),
+            forbids: Forbids::default(),
             waits_for: Cell::new(None),
             posture: Cell::new(frames::Posture::Active),
             suspended_at_ns: Cell::new(0),

@@ -13,12 +13,13 @@
 //! is logged, since such code holds up whoever waits for the coroutine's end; code that does so for ever ends the
 //! process. [`catch_panic`] catches panics and nothing else.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use super::{Coroutine, Payload, current, may_suspend};
+use crate::cell::RefCell;
 
 /// A coroutine that swallows its termination so often never ends, nor does whoever waits for its end. Loops that
 /// catch what each of some thousand items raises do end.
@@ -112,7 +113,7 @@ impl Coroutine {
 
     /// Whether calls that need not wait unwind it, which runs, too.
     pub(super) fn unwinds_unasked(&self) -> bool {
-        !self.has_no_body.get() && self.forbids.get().is_none()
+        !self.has_no_body.get() && !self.is_in_section()
     }
 
     /// Unwinds it, which runs, if it has been cut.

@@ -10,9 +10,11 @@
 
 mod barrier;
 mod channel;
+#[expect(clippy::disallowed_types, reason = "its guards are made to be held across a suspension")]
 mod mutex;
 mod once_cell;
 mod places;
+#[expect(clippy::disallowed_types, reason = "its guards are made to be held across a suspension")]
 mod rwlock;
 mod semaphore;
 mod signal;

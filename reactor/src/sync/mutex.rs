@@ -7,7 +7,7 @@ use super::{Permit, Semaphore};
 
 /// Exclusive access to a value, for work that suspends while it holds it.
 ///
-/// Work that does not suspend needs none: a `RefCell` serves, since nothing else runs in between. First come,
+/// Work that does not suspend needs none: a [`RefCell`](crate::cell::RefCell) serves, since nothing else runs in between. First come,
 /// first served. A panic while it is held does not poison it.
 pub struct Mutex<T> {
     turn: Semaphore,
