@@ -224,7 +224,7 @@ mod tests {
         fn put_back(&self, id: &NodeId, yesterday: &World) {
             let index = self.network.nodes.iter().position(|fake| fake.contact.id == *id).unwrap();
             let mut service = Service::new();
-            yesterday.node(id).node.borrow().serve(&mut service);
+            yesterday.node(id).node().serve(&mut service);
             self.network.replace_service(index, service);
         }
 
@@ -351,7 +351,7 @@ mod tests {
             let index = world.network.nodes.iter().position(|fake| fake.contact.id == b).unwrap();
             world.node(&b).store.remove(&Key::new(Kind::REGISTER, world.register.0)).unwrap();
             world.network.restart(index);
-            world.node(&b).node.borrow().set_amnesiac();
+            world.node(&b).node().set_amnesiac();
             assert_eq!(world.newcomer().all_agree(&world.register), silent(b));
             let membership = world.client.membership(&world.register).unwrap();
             assert!(repair_of(&world.network, index).relearn(&membership));

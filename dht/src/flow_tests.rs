@@ -1,12 +1,13 @@
 //! Clients and nodes together, over calls that fail, hang and lie.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::sim::{self, SimConfig};
 

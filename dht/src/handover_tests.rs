@@ -43,7 +43,7 @@ fn where_a_keeper_has_no_room_the_next_one_stands_in_and_repair_comes_to_an_end(
             let rounds = || repairs.iter().map(|repair| repair.round()).collect::<Vec<_>>();
             (0..4).for_each(|_| drop(rounds()));
             let copies = |address: &Address| {
-                network.nodes.iter().filter(|fake| fake.node.borrow().has_block(address)).count()
+                network.nodes.iter().filter(|fake| fake.node().has_block(address)).count()
             };
             for address in &addresses {
                 assert!(copies(address) >= 3, "{} copies of {address}", copies(address));
@@ -82,7 +82,7 @@ fn where_nobody_has_room_for_what_a_keeper_has_none_for_nobody_is_asked_again_an
 fn a_spare_that_fails_once_is_asked_again() {
     reactor::run(|| {
         let (network, content, address, nodes) = four();
-        let node = |place: usize| network.nodes[nodes[place]].node.borrow().clone();
+        let node = |place: usize| network.nodes[nodes[place]].node();
         (0..2).for_each(|place| node(place).put_block(&address, &TAG, content.clone()).unwrap());
         network.nodes[nodes[2]].memory.fail_after(Some(0));
         network.nodes[nodes[3]].mood.set(Mood::Dead);
@@ -104,7 +104,7 @@ fn a_spare_that_fails_once_is_asked_again() {
 fn who_calls_a_block_deleted_and_shows_no_word_for_it_is_given_it_once() {
     reactor::run(|| {
         let (network, content, address, nodes) = four();
-        let node = |place: usize| network.nodes[nodes[place]].node.borrow().clone();
+        let node = |place: usize| network.nodes[nodes[place]].node();
         node(3).put_block(&address, &TAG, content).unwrap();
         let mut service = Service::new();
         service.on::<HasBlocks>(|_, asked, _| Ok((vec![false; asked.len()], Bytes::new())));
@@ -136,9 +136,8 @@ fn nobody_has_caught_up_with_one_who_holds_for_others_what_they_lack() {
                 repair.round();
             });
         }
-        let first = network.nodes[0].node.borrow().clone();
-        let caught_up =
-            || network.nodes[1].node.borrow().caught_up_with().contains(&network.nodes[0].contact.id);
+        let first = network.nodes[0].node();
+        let caught_up = || network.nodes[1].node().caught_up_with().contains(&network.nodes[0].contact.id);
         assert!(first.view().has_handed_over && caught_up());
         // Its own are no matter: whoever is to have them too is told by the digests.
         let block = |is_own: bool| {
@@ -181,7 +180,7 @@ fn nobody_has_caught_up_with_a_node_whose_zone_would_take_a_register_along() {
                     repair.round();
                 });
             }
-            let with = network.nodes[others[0]].node.borrow().caught_up_with();
+            let with = network.nodes[others[0]].node().caught_up_with();
             members.iter().filter(|member| with.contains(member)).count()
         };
         assert_eq!(caught_up(), 0, "all of it is in the cellar");
@@ -210,6 +209,6 @@ fn who_has_room_for_a_small_block_only_is_full_all_the_time() {
             asked.push(network.calls_of("dht.has_blocks"));
         }
         assert!(asked[2] > 0 && asked[2..].iter().all(|count| *count == asked[2]), "{asked:?}");
-        assert!(network.nodes[2].node.borrow().view().is_full);
+        assert!(network.nodes[2].node().view().is_full);
     });
 }

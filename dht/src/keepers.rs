@@ -251,13 +251,13 @@ mod tests {
         reactor::run(|| {
             let world = World::new();
             let [a, b, c] = world.members[..] else { panic!("three members") };
-            world.spare().node.borrow().set_amnesiac();
+            world.spare().node().set_amnesiac();
             world.node(&a).mood.set(Mood::Dead);
             let spare = world.spare().contact.id;
             let membership = world.replace(&a).unwrap();
             assert!(membership.index_of(&spare).is_some());
             // Nothing of this register was ever its to forget, and it is not believed that: it asks the others.
-            let node = world.spare().node.borrow().clone();
+            let node = world.spare().node();
             assert_eq!(node.read_register(&world.register).unwrap_err(), Refusal::Amnesiac);
             assert!(
                 Repair::new(world.network.overlay_at(world.spare), node, Default::default())
@@ -283,7 +283,7 @@ mod tests {
             let genesis = client.membership(&register).unwrap().genesis;
             let mover = reactor::spawn(move || drop(client.replace_members(&register, &[gone])));
             let is_sealed = |id: &NodeId| {
-                let node = world.node(id).node.borrow().clone();
+                let node = world.node(id).node();
                 let accepted = node.read_register(&register).unwrap().and_then(|view| view.accepted);
                 accepted.is_some_and(|accepted| accepted.seal.is_some())
             };
@@ -319,7 +319,7 @@ mod tests {
             refused_for("does not answer");
             world.spare().mood.set(Mood::Well);
             // It would need both of the others, and one of them is away: the other two would be stuck with it.
-            world.spare().node.borrow().set_amnesiac();
+            world.spare().node().set_amnesiac();
             world.node(&b).mood.set(Mood::Dead);
             refused_for("lost its store");
             world.node(&b).mood.set(Mood::Well);

@@ -152,7 +152,7 @@ pub(crate) fn history(
     let genesis = owner.create_register([1; 32], writers).unwrap();
     let register = genesis.register();
     let mut last = owner.compare_and_swap(&register, None, Bytes::from_static(b"old")).unwrap();
-    let mut views = network.nodes.iter().map(|fake| fake.node.borrow().read_register(&register).unwrap());
+    let mut views = network.nodes.iter().map(|fake| fake.node().read_register(&register).unwrap());
     let first = views.find_map(|view| view?.accepted).unwrap();
     for number in 0..5u8 {
         last = owner.compare_and_swap(&register, Some(last.header_hash), vec![number].into()).unwrap();
@@ -180,7 +180,7 @@ fn a_lying_member_neither_stops_a_register_nor_rolls_it_back() {
             }
         }
         // Nor does an honest member learn anything false from it.
-        let honest = network.nodes[1].node.borrow().clone();
+        let honest = network.nodes[1].node();
         let repair = crate::repair::Repair::new(network.overlay_at(1), honest.clone(), Default::default());
         repair.round();
         let view = honest.read_register(&register).unwrap().unwrap();
@@ -197,7 +197,7 @@ fn a_storage_node_undoes_nothing_at_honest_members() {
         // Members and others alike: none of them may write.
         for fake in &network.nodes {
             for target in &network.nodes {
-                let node = target.node.borrow().clone();
+                let node = target.node();
                 let proposal = Proposal::prepare(&fake.identity, register, ballot(1000));
                 assert!(
                     node.prepare(PrepareRequest { membership: genesis.clone().into(), proposal, list: None })
@@ -220,7 +220,7 @@ fn a_writer_that_says_two_things_at_once_is_found_out_and_readers_agree() {
         let dishonest = identity(5);
         let (genesis, _, last) = history(&network, vec![dishonest.public_key()]);
         let register = genesis.register();
-        let nodes: Vec<_> = network.nodes.iter().map(|fake| fake.node.borrow().clone()).collect();
+        let nodes: Vec<_> = network.nodes.iter().map(|fake| fake.node()).collect();
         let before = nodes[1].read_register(&register).unwrap().unwrap().accepted.unwrap().record;
         assert_eq!(before.to_record(), last);
         let say = |what: &'static [u8]| {
@@ -265,7 +265,7 @@ fn who_may_only_read_gets_an_answer_although_the_members_disagree() {
         network.nodes[1].mood.set(Mood::Dead);
         let reader = network.client(&identity(7)).opened(&genesis);
         assert_eq!(reader.read(&register).unwrap(), Some(newer.clone()));
-        let caught_up = network.nodes[0].node.borrow().read_register(&register).unwrap().unwrap();
+        let caught_up = network.nodes[0].node().read_register(&register).unwrap().unwrap();
         assert_eq!(caught_up.accepted.unwrap().record.to_record(), newer);
         let refused = reader.compare_and_swap(&register, Some(newer.header_hash), Bytes::new());
         assert!(matches!(refused, Err(SwapError::Refused(_))), "{refused:?}");

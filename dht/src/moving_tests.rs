@@ -1,6 +1,6 @@
 //! Registers whose members change: by their owner's word, whoever dies in the middle of it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use overlay::NodeId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 
 use crate::block::configuration::{Membership, Seal};
@@ -92,7 +93,7 @@ fn only_the_owner_moves_a_register_and_only_to_nodes_that_are_there() {
 
         // Nor does a node take it over with its friends: what a writer, or the node, signs as configuration is refused, and
         // what the owner wanted is not what was chosen.
-        let target = fake(&network, &genesis.members[0]).1.node.borrow().clone();
+        let target = fake(&network, &genesis.members[0]).1.node();
         for (signer, wanted) in [(&writer, &writer), (&network.nodes[0].identity, &identity(1))] {
             let seal = Seal::sign(wanted, &from, vec![target.own()], first.header_hash, 0);
             let membership = from.followed_by(seal.chosen(signer));
@@ -123,7 +124,7 @@ fn a_former_member_says_who_keeps_a_register_now_also_after_a_restart() {
         for member in &genesis.members {
             let (index, fake) = fake(&network, member);
             network.restart(index);
-            let node = fake.node.borrow().clone();
+            let node = fake.node();
             let view = node.read_register(&register).unwrap().unwrap();
             assert_eq!(view.membership, moved);
             let ballot = Ballot { round: 99, proposer: ProposerId([1; 16]), ..Ballot::ZERO };
@@ -150,10 +151,10 @@ fn a_former_member_that_was_away_is_told_by_another() {
         let moved = network.client(&identity(1)).opened(&from.genesis).move_register(&from, &others).unwrap();
         reactor::sleep(Duration::from_millis(20));
         network.restart(fake(&network, &away).0);
-        let view = || fake(&network, &away).1.node.borrow().read_register(&from.register()).unwrap().unwrap();
+        let view = || fake(&network, &away).1.node().read_register(&from.register()).unwrap().unwrap();
         assert_eq!(view().membership, from);
         let (index, fake) = fake(&network, &teller);
-        let node = fake.node.borrow().clone();
+        let node = fake.node();
         Repair::new(network.overlay_at(index), node, Default::default()).round();
         assert_eq!(view().membership, moved);
     });
@@ -178,11 +179,11 @@ fn a_node_that_lost_its_store_learns_of_a_move_before_it_votes() {
             let (index, fake) = fake(&network, &id);
             fake.store.remove(&Key::new(Kind::REGISTER, register.0)).unwrap();
             network.restart(index);
-            fake.node.borrow().set_amnesiac();
+            fake.node().set_amnesiac();
         }
         let repair = |id: &NodeId| {
             let (index, fake) = fake(&network, id);
-            let node = fake.node.borrow().clone();
+            let node = fake.node();
             (Repair::new(network.overlay_at(index), node.clone(), Default::default()), node)
         };
         // It was a member of both sets. Of the later one, one other is away: it can't know what it promised there.
@@ -300,7 +301,7 @@ fn moves_over_a_bad_network(seed: u64) {
 fn seal_and_die(network: &FakeNetwork, owner: &Identity, from: &Membership, next: &[NodeId]) -> Signed<Seal> {
     let ballot = Ballot { round: 1000, proposer: ProposerId([9; 16]), ..Ballot::ZERO };
     let accept = |member: &NodeId| {
-        let node = fake(network, member).1.node.borrow().clone();
+        let node = fake(network, member).1.node();
         let record = node.read_register(&from.register()).unwrap().unwrap().accepted.unwrap().record;
         let seal = Seal::sign(owner, from, next.to_vec(), record.hash(), 0);
         let proposed = Proposed::sign_with(owner, ballot, record, Some(seal.clone()), None);
@@ -378,12 +379,12 @@ fn a_move_that_was_cut_off_beside_another_writer_wedges_no_member() {
         let [a, b, c] = from.members()[..] else { panic!("three members") };
         let at = |id: &NodeId| fake(&network, id).1;
         // A writer's second value reaches one member only.
-        let record = at(&a).node.borrow().read_register(&register).unwrap().unwrap().accepted.unwrap().record;
+        let record = at(&a).node().read_register(&register).unwrap().unwrap().accepted.unwrap().record;
         let lost =
             SignedRecord::sign(&identity(2), register, Some(&record), None, Bytes::from_static(b"lost"));
         let ballot = Ballot { round: 500, proposer: ProposerId([9; 16]), ..Ballot::ZERO };
         let proposed = Proposed::sign(&identity(2), ballot, lost, None);
-        at(&a).node.borrow().accept(AcceptRequest { membership: from.clone(), proposed }).unwrap();
+        at(&a).node().accept(AcceptRequest { membership: from.clone(), proposed }).unwrap();
         // A mover meets it there, and is cut off: its first proposal is the last thing that it says, to that member.
         at(&c).mood.set(Mood::Dead);
         at(&b).memory.fail_after(Some(1));
@@ -415,7 +416,7 @@ fn who_is_told_too_soon_that_others_keep_a_register_still_has_it() {
         let seal = seal_and_die(&network, &identity(1), &from, &others);
         let next = from.followed_by(seal.chosen(&identity(1)));
         for member in from.members() {
-            let node = fake(&network, member).1.node.borrow().clone();
+            let node = fake(&network, member).1.node();
             node.retire(&next).unwrap();
         }
         // One of the next is gone as well.
@@ -436,7 +437,7 @@ fn a_move_is_done_once_a_quorum_has_the_value_whoever_began_it() {
         let next = [a, c, others[0]];
         let seal = seal_and_die(&network, &identity(1), &from, &next);
         let moved = from.followed_by(seal.chosen(&identity(1)));
-        let node = |id: &NodeId| fake(&network, id).1.node.borrow().clone();
+        let node = |id: &NodeId| fake(&network, id).1.node();
         let record = node(&a).read_register(&from.register()).unwrap().unwrap().accepted.unwrap().record;
         let proposed = Proposed::sign(&identity(1), Ballot::first(1), record, None);
         node(&others[0]).accept(AcceptRequest { membership: moved.clone(), proposed }).unwrap();

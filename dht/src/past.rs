@@ -8,12 +8,12 @@
 
 mod values;
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use overlay::{Contact, NodeId, Overlay};
+use reactor::cell::RefCell;
 
 use crate::block::mutable::{Genesis, Signed, SignedRecord};
 use crate::block_store::{BlockStore, HeaderHash, ReadError, Record, RegisterAddress};
@@ -282,7 +282,7 @@ mod tests {
     fn what_a_register_was_is_read_from_who_kept_it_and_no_lie_of_one_of_them_is_believed() {
         sim::run(1, SimConfig::default(), |_| {
             let network = FakeNetwork::new(4, 3, 1);
-            network.nodes.iter().for_each(|fake| fake.node.borrow().say_retention(7 * 24 * 3600));
+            network.nodes.iter().for_each(|fake| fake.node().say_retention(7 * 24 * 3600));
             let owner = Rc::new(Identity::from_seed(&[1; 32]));
             let client = network.client(&owner);
             let genesis = client.create_register([1; 32], vec![]).unwrap();
@@ -296,7 +296,7 @@ mod tests {
             let keeper =
                 network.nodes.iter().position(|fake| genesis.index_of(&fake.contact.id) == Some(0)).unwrap();
             // One of them has others' values under the times of these.
-            let liar = network.nodes[keeper].node.borrow().clone();
+            let liar = network.nodes[keeper].node();
             for entry in liar.list_past(&register, 0).unwrap() {
                 let mut record = liar.read_past(&register, entry.since_seconds).unwrap().unwrap();
                 record.payload = Bytes::from_static(b"forged");

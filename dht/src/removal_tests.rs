@@ -39,7 +39,7 @@ impl Removal {
         let register = genesis.register();
         let index_of = |id| network.nodes.iter().position(|fake| fake.contact.id == id);
         let member = &network.nodes[index_of(genesis.members[0]).unwrap()];
-        let shared = member.node.borrow().read_register(&register).unwrap().unwrap();
+        let shared = member.node().read_register(&register).unwrap().unwrap();
         let shared = shared.accepted.unwrap().record;
         let list = AccessList::sign(&owner, register, 1, vec![stays.public_key()]);
         let removal =
@@ -53,7 +53,7 @@ impl Removal {
         for &index in members {
             let request =
                 AcceptRequest { membership: self.genesis.clone().into(), proposed: proposed.clone() };
-            self.network.nodes[index].node.borrow().accept(request).unwrap();
+            self.network.nodes[index].node().accept(request).unwrap();
         }
     }
 
@@ -189,7 +189,7 @@ impl Removal {
     fn lay_trap(&self, member: usize, far: bool) {
         let register = self.genesis.register();
         self.network.nodes[member].mood.set(Mood::Well);
-        let node = self.network.nodes[member].node.borrow().clone();
+        let node = self.network.nodes[member].node();
         let membership = || self.genesis.clone().into();
         let record = match far {
             false => self.values[2].clone(),
@@ -246,7 +246,7 @@ fn who_was_put_out_undoes_nothing_by_a_member_that_was_cut_off_though_another_is
                 }
                 removal.is_in_force();
                 // And the member takes its part again.
-                let view = removal.network.nodes[0].node.borrow().read_register(&register).unwrap().unwrap();
+                let view = removal.network.nodes[0].node().read_register(&register).unwrap().unwrap();
                 assert_eq!(view.accepted.unwrap().record.payload, "on");
             }
         }
@@ -271,7 +271,7 @@ fn a_member_in_such_a_trap_is_freed_by_the_next_write_and_by_a_move() {
             }
             owner.compare_and_swap(&register, Some(out.header_hash), Bytes::from_static(b"next")).unwrap();
             reactor::sleep(Duration::from_millis(20));
-            let view = network.nodes[members[0]].node.borrow().read_register(&register).unwrap().unwrap();
+            let view = network.nodes[members[0]].node().read_register(&register).unwrap().unwrap();
             assert_eq!(view.accepted.unwrap().record.payload, "next", "moves: {moves}");
             assert_eq!(view.membership.epoch(), u64::from(moves));
         }
@@ -303,10 +303,8 @@ fn who_was_put_out_before_a_move_undoes_nothing_by_a_new_member_that_was_given_n
             record.header = Signed::sign(&removal.goes, header);
             let ballot = Ballot { epoch: 1, ..ballot(1000) };
             let proposed = Proposed::sign(&removal.goes, ballot, record, None);
-            let taken = network.nodes[new]
-                .node
-                .borrow()
-                .accept(AcceptRequest { membership: moved.clone(), proposed });
+            let taken =
+                network.nodes[new].node().accept(AcceptRequest { membership: moved.clone(), proposed });
             let other = moved.members().iter().map(index_of).find(|index| *index != new).unwrap();
             network.nodes[other].mood.set(Mood::Dead);
             for first in [&removal.stays, &identity(1), &identity(9)] {
@@ -328,7 +326,7 @@ fn a_writer_that_meets_such_a_promise_first_is_not_sent_where_nobody_follows() {
         let last = removal.put_out(0);
         removal.lay_trap(0, false);
         // Further ahead than anybody lets anybody go in one step.
-        let node = removal.network.nodes[0].node.borrow().clone();
+        let node = removal.network.nodes[0].node();
         let proposal = Proposal::prepare(&removal.goes, register, ballot(2 << 32));
         let membership = removal.genesis.clone().into();
         node.prepare(PrepareRequest { membership, proposal, list: None }).unwrap();
@@ -347,7 +345,7 @@ fn a_removal_is_in_force_at_once_though_who_goes_has_driven_the_rounds_up() {
         let removal = Removal::new();
         removal.have_accepted(&[0, 1, 2], &removal.goes, 1 << 21, 2);
         removal.put_out(0);
-        let node = removal.network.nodes[1].node.borrow().clone();
+        let node = removal.network.nodes[1].node();
         let view = node.read_register(&removal.genesis.register()).unwrap().unwrap();
         assert!(view.accepted.unwrap().proposal.puts_its_list_in_force());
     });

@@ -33,7 +33,7 @@ fn a_put_is_done_when_another_zone_has_it_and_not_before_though_that_is_slower()
         network.nodes[5..].iter().for_each(|fake| fake.delay.set(slow));
         let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
         let is_elsewhere =
-            |address: &Address| network.nodes[5..].iter().any(|fake| fake.node.borrow().has_block(address));
+            |address: &Address| network.nodes[5..].iter().any(|fake| fake.node().has_block(address));
         for address in client.put_many((0..24).map(content).collect()).unwrap() {
             assert!(is_elsewhere(&address));
         }
@@ -97,7 +97,7 @@ fn a_zone_that_is_only_a_little_slower_is_waited_for_each_time() {
             let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
             for number in 0..20 {
                 let address = client.put(content(number + of_others as u32)).unwrap();
-                assert!(network.nodes[5].node.borrow().has_block(&address), "others take {of_others} ms");
+                assert!(network.nodes[5].node().has_block(&address), "others take {of_others} ms");
             }
         }
     });
@@ -131,6 +131,6 @@ fn who_failed_once_is_waited_for_again_when_a_minute_has_passed() {
         network.nodes[5].mood.set(Mood::Well);
         reactor::sleep(Duration::from_secs(61));
         let address = client.put(content(2)).unwrap();
-        assert!(network.nodes[5].node.borrow().has_block(&address));
+        assert!(network.nodes[5].node().has_block(&address));
     });
 }

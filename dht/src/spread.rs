@@ -9,12 +9,13 @@
 //!
 //! Not here: registers, which their owner moves ([`crate::keepers`]); turning a node out.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use overlay::{Contact, NodeId, Overlay};
+use reactor::cell::RefCell;
 
 use crate::address::Address;
 use crate::block_store::BlockStore;
@@ -253,7 +254,7 @@ mod tests {
             let others: Vec<NodeId> =
                 network.nodes.iter().map(|node| node.contact.id).filter(|id| *id != leaving).collect();
             let copies_without = |address: &Address| {
-                let has = |node: &&crate::testing::FakeNode| node.node.borrow().has_block(address);
+                let has = |node: &&crate::testing::FakeNode| node.node().has_block(address);
                 network.nodes.iter().filter(|node| node.contact.id != leaving).filter(has).count()
             };
             assert!(addresses.iter().any(|address| copies_without(address) < 3));
@@ -276,7 +277,7 @@ mod tests {
             let content = Bytes::from_static(b"the only copy");
             let address = Address::of(&client.tag(), &content);
             let only = &network.nodes[0];
-            only.node.borrow().put_block(&address, &client.tag(), content).unwrap();
+            only.node().put_block(&address, &client.tag(), content).unwrap();
             let broken = &network.nodes[3].memory;
             broken.fail_after(Some(0));
             let spread = || client.spread_without(&only.contact.id, &[], |_| {});
@@ -284,7 +285,7 @@ mod tests {
             assert!(matches!(refused, Err(SpreadError::Thin { count: 1, .. })), "{refused:?}");
             broken.fail_after(None);
             assert_eq!(spread(), Ok(Spread { blocks: 1, copied: 1, was_asked: true }));
-            assert!(network.nodes[1..].iter().all(|node| node.node.borrow().has_block(&address)));
+            assert!(network.nodes[1..].iter().all(|node| node.node().has_block(&address)));
         });
     }
 
@@ -312,7 +313,7 @@ mod tests {
             let address = Address::of(&client.tag(), &content);
             let put = |index: usize, put_seconds| {
                 let request = PutBlockRequest { put_seconds, ..PutBlockRequest::new(address, client.tag()) };
-                network.nodes[index].node.borrow().put_block_of(&request, &content).unwrap();
+                network.nodes[index].node().put_block_of(&request, &content).unwrap();
             };
             put(0, Some(1000));
             put(1, Some(1000));
@@ -334,14 +335,14 @@ mod tests {
             let leaving = network.nodes[1].contact.id;
             let spread = client.spread_without(&leaving, &[], |_| {});
             assert_eq!(spread, Ok(Spread { blocks: 1, copied: 1, was_asked: true }));
-            assert!(network.nodes[2..].iter().all(|node| node.node.borrow().has_block(&address)));
+            assert!(network.nodes[2..].iter().all(|node| node.node().has_block(&address)));
             // And one that all others say is deleted has too few copies for as long as somebody has it.
             let content = Bytes::from_static(b"old");
             let address = Address::of(&client.tag(), &content);
             let request =
                 PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, client.tag()) };
             for node in &network.nodes[..2] {
-                node.node.borrow().put_block_of(&request, &content).unwrap();
+                node.node().put_block_of(&request, &content).unwrap();
             }
             delete_without_the_first(address);
             let spread = client.spread_without(&leaving, &[], |_| {});

@@ -2,7 +2,7 @@
 //!
 //! Requests and answers are encoded and dispatched as over a socket. Time is real, and short.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use overlay::routing_table::RoutingTable;
 use overlay::{Changes, Contact, K, NodeId, NodeRecord, Overlay, Statement, Watch};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::{CallContext, CallError, Method, Service};
 
@@ -53,7 +54,7 @@ pub(crate) struct FakeNode {
     pub(crate) store: Rc<dyn Store>,
     /// The same store, for its switches.
     pub(crate) memory: Rc<MemoryStore>,
-    pub(crate) node: RefCell<Rc<Node>>,
+    node: RefCell<Rc<Node>>,
     service: RefCell<Rc<Service>>,
     pub(crate) mood: Cell<Mood>,
     pub(crate) delay: Cell<Duration>,
@@ -67,6 +68,13 @@ pub(crate) struct FakeNode {
     says: RefCell<Option<Arc<NodeRecord>>>,
     /// Whether it has yet to hear what the others say of themselves.
     pub(crate) is_behind: Cell<bool>,
+}
+
+impl FakeNode {
+    /// The node that it is now. Calls of it suspend: no borrow may be held over them.
+    pub(crate) fn node(&self) -> Rc<Node> {
+        self.node.borrow().clone()
+    }
 }
 
 pub(crate) struct FakeNetwork {
@@ -198,7 +206,7 @@ impl FakeNetwork {
 
     /// The client of the process in which the node at `index` lives.
     pub(crate) fn client_at(self: &Rc<Self>, index: usize, identity: &Rc<Identity>) -> Client<FakeOverlay> {
-        let local = self.nodes[index].node.borrow().clone();
+        let local = self.nodes[index].node();
         Client::new(self.overlay_at(index), Some(local), self.config(identity))
     }
 
@@ -224,7 +232,7 @@ impl FakeNetwork {
             let mut nodes: Vec<&FakeNode> = self.nodes.iter().collect();
             nodes.sort_by_key(|fake| fake.contact.id.distance(&NodeId(address.0)));
             for fake in &nodes[..self.replicas] {
-                fake.node.borrow().put_block_of(&request, &content).unwrap();
+                fake.node().put_block_of(&request, &content).unwrap();
             }
             address
         };
@@ -242,7 +250,7 @@ impl FakeNetwork {
 
 /// The repair of one of them.
 pub(crate) fn repair_of(network: &Rc<FakeNetwork>, index: usize) -> Repair<FakeOverlay> {
-    Repair::new(network.overlay_at(index), network.nodes[index].node.borrow().clone(), Pace::default())
+    Repair::new(network.overlay_at(index), network.nodes[index].node(), Pace::default())
 }
 
 /// In which zone each of so many nodes says that it is.

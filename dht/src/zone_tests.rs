@@ -20,7 +20,7 @@ use crate::{Address, BlockStore, Client, GetError, owner_tag};
 
 /// The zones of those that have a block, each as often as it has it.
 fn zones_of(network: &FakeNetwork, address: &Address, zones: usize) -> Vec<String> {
-    let has = |index: &usize| network.nodes[*index].node.borrow().has_block(address);
+    let has = |index: &usize| network.nodes[*index].node().has_block(address);
     (0..network.nodes.len()).filter(has).map(|index| zone_of(index, zones)).collect()
 }
 
@@ -100,7 +100,7 @@ fn nodes_that_learn_late_where_others_stand_agree_in_the_end_and_nothing_is_miss
                 addresses.iter().all(|address| {
                     client.links().placed(address.0, 3)[..3].iter().all(|contact| {
                         let node = network.nodes.iter().find(|node| node.contact.id == contact.id).unwrap();
-                        node.node.borrow().has_block(address)
+                        node.node().has_block(address)
                     })
                 })
             };
@@ -112,13 +112,13 @@ fn nodes_that_learn_late_where_others_stand_agree_in_the_end_and_nothing_is_miss
             for address in &addresses {
                 for contact in &client.links().placed(address.0, 3)[..3] {
                     let node = network.nodes.iter().find(|node| node.contact.id == contact.id).unwrap();
-                    assert!(node.node.borrow().has_block(address), "{address} is not on {contact}");
+                    assert!(node.node().has_block(address), "{address} is not on {contact}");
                 }
                 let theirs: BTreeSet<_> = zones_of(&network, address, zones).into_iter().collect();
                 assert!(theirs.len() >= 3, "{theirs:?}");
             }
             // Each knows that nothing would go with any zone but its own.
-            assert!(network.nodes.iter().all(|node| node.node.borrow().caught_up_with().len() == count - 1));
+            assert!(network.nodes.iter().all(|node| node.node().caught_up_with().len() == count - 1));
         });
     }
 }
@@ -140,11 +140,11 @@ fn nobody_says_that_he_has_caught_up_with_one_who_sees_others_elsewhere() {
         // The others' last rounds began before anybody said anything.
         let report = repairs[0].round();
         assert_eq!((report.unsettled, report.silent), (5, 0));
-        assert!(network.nodes[0].node.borrow().caught_up_with().is_empty());
+        assert!(network.nodes[0].node().caught_up_with().is_empty());
         for _ in 0..3 {
             rounds();
         }
-        let caught_up = || network.nodes[0].node.borrow().caught_up_with();
+        let caught_up = || network.nodes[0].node().caught_up_with();
         assert_eq!(caught_up().len(), 5);
         // Two die; whoever is silent, and then gone, has taken nothing along.
         network.nodes[3].mood.set(Mood::Dead);
@@ -174,14 +174,13 @@ fn who_has_a_list_of_what_he_lacks_has_not_caught_up() {
                 repair.round();
             });
         }
-        let caught_up =
-            || network.nodes[1].node.borrow().caught_up_with().contains(&network.nodes[0].contact.id);
+        let caught_up = || network.nodes[1].node().caught_up_with().contains(&network.nodes[0].contact.id);
         assert!(caught_up());
         // What the first is given now, the others cannot be given.
         for number in 0..10u8 {
             let content = Bytes::from(vec![number; 9]);
             let address = Address::of(&TAG, &content);
-            network.nodes[0].node.borrow().put_block(&address, &TAG, content).unwrap();
+            network.nodes[0].node().put_block(&address, &TAG, content).unwrap();
         }
         network.nodes[2].mood.set(Mood::Dead);
         reactor::scope(|scope| {
@@ -217,7 +216,7 @@ fn what_an_owner_said_of_a_block_is_handed_over_before_the_block() {
         let address = Address::of(&tag, &content);
         let mut nodes: Vec<usize> = (0..4).collect();
         nodes.sort_by_key(|index| network.nodes[*index].contact.id.distance(&NodeId(address.0)));
-        let node = |place: usize| network.nodes[nodes[place]].node.borrow().clone();
+        let node = |place: usize| network.nodes[nodes[place]].node();
         let request = PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, tag) };
         let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
         let gone = Verdict::Delete { put_before_seconds: 2000, retention_seconds: 3600 };
@@ -256,7 +255,7 @@ fn what_lay_where_there_was_room_is_found_when_many_have_come() {
                 let near = reader.links().closest(address.0, WIDTH);
                 let has = |contact: &Contact| {
                     let fake = network.nodes.iter().find(|fake| fake.contact.id == contact.id).unwrap();
-                    fake.node.borrow().has_block(address)
+                    fake.node().has_block(address)
                 };
                 far += usize::from(!near.iter().any(has));
                 match reader.get(address, None) {
@@ -304,7 +303,7 @@ fn that_a_block_is_nowhere_is_not_said_while_somebody_is_away_who_could_have_it(
         let client = network.client(&user);
         let address = client.put(Bytes::from_static(b"theirs")).unwrap();
         reactor::sleep(Duration::from_secs(1));
-        let has = |node: &&FakeNode| node.node.borrow().has_block(&address);
+        let has = |node: &&FakeNode| node.node().has_block(&address);
         let keepers: Vec<&FakeNode> = network.nodes.iter().filter(has).collect();
         let go = |node: &FakeNode, is_away: bool| {
             node.mood.set(if is_away { Mood::Dead } else { Mood::Well });

@@ -17,11 +17,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use crate::access::SpaceLink;
@@ -126,7 +127,8 @@ impl WithSpaces {
         self.news.end();
         let spaces: Vec<Rc<Space>> = self.spaces.borrow().values().cloned().collect();
         spaces.iter().for_each(|space| space.end());
-        for teller in std::mem::take(&mut *self.tellers.borrow_mut()) {
+        let tellers = self.tellers.take();
+        for teller in tellers {
             teller.terminate();
             let _ = teller.join();
         }

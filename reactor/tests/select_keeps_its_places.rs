@@ -2,12 +2,13 @@
 //! the others, nor what it is told there meanwhile. In an earlier reactor it did: workers went deaf after the first
 //! datagram, and could not be told to stop.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::UdpSocket;
-use reactor::sync::{Barrier, Signal, channel};
+use reactor::sync::{Barrier, Receiver, Signal, channel};
 use reactor::{JoinHandle, after, run, select, sleep, spawn, timeout, yield_now};
 
 #[test]
@@ -155,6 +156,10 @@ fn whatever_is_sent_to_selects_that_compete_is_taken_once_in_every_order_of_thin
             let (taken, told) = (taken.clone(), told.clone());
             let patience = Duration::from_millis(u64::from(world.choose(4)));
             spawn(move || {
+                let take = |receiver: &Receiver<u32>| {
+                    let value = receiver.recv().unwrap();
+                    taken.borrow_mut().push(value);
+                };
                 loop {
                     let alarm = after(patience);
                     // Which pair it waits for depends on who it is; the gate ends it.
@@ -166,8 +171,8 @@ fn whatever_is_sent_to_selects_that_compete_is_taken_once_in_every_order_of_thin
                     };
                     match (n, index) {
                         (_, 0) => return,
-                        (0 | 1, 1) | (3, 3) => taken.borrow_mut().push(a.recv().unwrap()),
-                        (0 | 2, 2) | (3, 1) => taken.borrow_mut().push(b.recv().unwrap()),
+                        (0 | 1, 1) | (3, 3) => take(&a),
+                        (0 | 2, 2) | (3, 1) => take(&b),
                         (2, 1) | (3, 2) => told.set(told.get() + 1),
                         _ => sleep(Duration::from_millis(1)),
                     }
@@ -186,7 +191,8 @@ fn whatever_is_sent_to_selects_that_compete_is_taken_once_in_every_order_of_thin
                 Ok(_) => &of_flighty_b,
                 Err(_) => continue,
             };
-            flighty_taken.borrow_mut().push(receiver.recv().unwrap());
+            let value = receiver.recv().unwrap();
+            flighty_taken.borrow_mut().push(value);
         }
     });
     let mut told_count = 0;

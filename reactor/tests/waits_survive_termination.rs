@@ -1,11 +1,12 @@
 //! A coroutine that is terminated in a blocking call unwinds there, and what it waited for stays as usable as if it
 //! had never waited: one test for each kind of call. And what a destructor gets that would block meanwhile.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use reactor::sync::{
     Barrier, Mutex, OnceCell, RecvError, RwLock, Semaphore, SendError, Signal, channel, watch,
@@ -98,13 +99,13 @@ fn signals_gates_watches_and_cells_go_on_without_a_terminated_waiter() {
 #[test]
 fn a_coroutine_can_be_joined_after_another_one_that_joined_it_was_terminated() {
     run(|| {
-        let slot = RefCell::new(Some(spawn(|| {
+        let joined = spawn(|| {
             sleep(Duration::from_millis(2));
             5
-        })));
+        });
         // A join takes the handle along, so the waiter here waits by `select`.
-        terminate_in(|| select(&[slot.borrow().as_ref().unwrap()]));
-        assert_eq!(slot.take().unwrap().join(), Ok(5));
+        terminate_in(|| select(&[&joined]));
+        assert_eq!(joined.join(), Ok(5));
     });
 }
 

@@ -54,7 +54,7 @@ fn everything_of_one_tag_is_found_wherever_it_lies_and_can_be_deleted() {
             assert_eq!((tally.deleted, tally.young, tally.unheard), (60, 0, 0));
             assert_eq!(held(&client), all[60..]);
             for node in &network.nodes {
-                assert!(all[..60].iter().all(|(address, _)| !node.node.borrow().has_block(address)));
+                assert!(all[..60].iter().all(|(address, _)| !node.node().has_block(address)));
             }
         });
     }

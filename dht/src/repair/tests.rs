@@ -21,7 +21,7 @@ fn pace() -> Pace {
 }
 
 fn repair_of(network: &Rc<FakeNetwork>, index: usize) -> Repair<FakeOverlay> {
-    Repair::new(network.overlay_at(index), network.nodes[index].node.borrow().clone(), pace())
+    Repair::new(network.overlay_at(index), network.nodes[index].node(), pace())
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -122,7 +122,7 @@ fn in_a_larger_network_nodes_fetch_only_what_is_theirs() {
             let mut order: Vec<_> = network.nodes.iter().map(|node| node.contact.id.distance(&key)).collect();
             order.sort();
             let theirs = order[..3].contains(&id.distance(&key));
-            assert_eq!(network.nodes[4].node.borrow().has_block(&address), theirs);
+            assert_eq!(network.nodes[4].node().has_block(&address), theirs);
         }
     });
 }
@@ -155,7 +155,7 @@ fn nothing_is_stranded_when_many_nodes_join_at_once() {
                 let key = NodeId(address.0);
                 let mut nodes: Vec<_> = network.nodes.iter().collect();
                 nodes.sort_by_key(|node| node.contact.id.distance(&key));
-                let has = |node: &&crate::testing::FakeNode| node.node.borrow().has_block(&address);
+                let has = |node: &&crate::testing::FakeNode| node.node().has_block(&address);
                 assert!(nodes[..3].iter().all(has), "{first} + {}: {address} is stranded", count - first);
                 client.get(&address, None).unwrap();
             }
@@ -171,11 +171,11 @@ fn a_reader_looks_further_and_tells_those_responsible() {
         let address = Address::of(&crate::testing::TAG, &content);
         let mut nodes: Vec<_> = network.nodes.iter().collect();
         nodes.sort_by_key(|node| node.contact.id.distance(&NodeId(address.0)));
-        nodes[11].node.borrow().put_block(&address, &crate::testing::TAG, content.clone()).unwrap();
+        nodes[11].node().put_block(&address, &crate::testing::TAG, content.clone()).unwrap();
         let client = network.client(&Rc::new(Identity::from_seed(&[1; 32])));
         assert_eq!(client.get(&address, None).unwrap(), content);
         wait_until("those responsible want it", || {
-            nodes[..3].iter().all(|node| node.node.borrow().take_wanted().contains(&address))
+            nodes[..3].iter().all(|node| node.node().take_wanted().contains(&address))
         });
     });
 }
@@ -220,8 +220,8 @@ fn a_node_that_lost_its_store_votes_once_it_has_learned_from_enough_others() {
         let key = Key::new(Kind::REGISTER, register.0);
         network.nodes[1].store.remove(&key).unwrap();
         network.restart(1);
-        network.nodes[1].node.borrow().set_amnesiac();
-        let node = network.nodes[1].node.borrow().clone();
+        network.nodes[1].node().set_amnesiac();
+        let node = network.nodes[1].node();
         assert!(matches!(node.read_register(&register), Err(Refusal::Amnesiac)));
 
         // With the one other that knows away, it can't tell, and nobody reads the first value again.
@@ -247,7 +247,7 @@ fn a_node_that_lost_its_store_votes_once_it_has_learned_from_enough_others() {
 fn a_node_that_lost_its_store_takes_part_in_a_register_that_is_new() {
     reactor::run(|| {
         let network = FakeNetwork::new(3, 3, 1);
-        network.nodes[1].node.borrow().set_amnesiac();
+        network.nodes[1].node().set_amnesiac();
         network.nodes[2].mood.set(Mood::Dead);
         let repair = repair_of(&network, 1);
         let _running = repair.start();
@@ -308,7 +308,7 @@ fn what_an_owner_said_of_a_block_is_handed_over_before_the_block() {
         let address = Address::of(&tag, &content);
         let mut nodes: Vec<usize> = (0..4).collect();
         nodes.sort_by_key(|index| network.nodes[*index].contact.id.distance(&NodeId(address.0)));
-        let node = |place: usize| network.nodes[nodes[place]].node.borrow().clone();
+        let node = |place: usize| network.nodes[nodes[place]].node();
         let request = PutBlockRequest { put_seconds: Some(1000), ..PutBlockRequest::new(address, tag) };
         let speaker = Speaker { identity: &owner, owner: owner.public_key(), salt, grant: None };
         let gone = Verdict::Delete { put_before_seconds: 2000, retention_seconds: 3600 };
@@ -339,7 +339,7 @@ fn what_a_node_learned_again_is_read_by_nobody_before_it_is_chosen() {
         let register = genesis.register();
         let first = client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
         reactor::sleep(Duration::from_millis(20));
-        let node = |index: usize| network.nodes[index].node.borrow().clone();
+        let node = |index: usize| network.nodes[index].node();
         let [elsewhere, forgetful, other] = [0, 1, 2];
         let record = |payload| {
             let view = node(elsewhere).read_register(&register).unwrap().unwrap();
@@ -396,9 +396,9 @@ fn who_only_reads_is_served_by_nodes_that_all_had_to_learn_it_again() {
             let fake = &network.nodes[index];
             fake.store.remove(&Key::new(Kind::REGISTER, register.0)).unwrap();
             network.restart(index);
-            fake.node.borrow().set_amnesiac();
+            fake.node().set_amnesiac();
             assert!(repair_of(&network, index).relearn(&genesis.clone().into()));
-            let node = fake.node.borrow().clone();
+            let node = fake.node();
             let learned = node.read_register(&register).unwrap().unwrap().learned;
             assert!(learned.is_some(), "one other at most has accepted it");
             repair_of(&network, 2).round();

@@ -1,9 +1,10 @@
 //! The latest of a value that changes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{RecvError, WaitList};
+use crate::cell::RefCell;
 use crate::coroutine;
 use crate::select::{Selectable, source::Source};
 
@@ -63,12 +64,19 @@ pub fn watch<T>(value: T) -> (Watch<T>, Watcher<T>) {
 impl<T> Watch<T> {
     /// Replaces the value and wakes all who wait for a change. Never suspends.
     pub fn set(&self, value: T) {
-        self.update(|old| *old = value);
+        let old = self.shared.value.replace(value);
+        self.announce();
+        // Its destructor may do as it likes: nothing is borrowed.
+        drop(old);
     }
 
     /// Changes the value in place, and wakes as [`Watch::set`] does. `change` must not suspend.
     pub fn update(&self, change: impl FnOnce(&mut T)) {
         change(&mut self.shared.value.borrow_mut());
+        self.announce();
+    }
+
+    fn announce(&self) {
         self.shared.version.set(self.shared.version.get() + 1);
         self.shared.waiters.notify_all();
     }
