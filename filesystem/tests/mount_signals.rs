@@ -8,6 +8,8 @@ mod support;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use filesystem::Inode;
@@ -80,4 +82,58 @@ fn a_kill_ends_the_wait_even_after_a_signal_that_did_not() {
             assert_eq!(said, "", "the read was never over");
         },
     );
+}
+
+/// Waits until `count` is `many`; what it is then, or after longer than anything takes.
+fn until(count: &AtomicUsize, many: usize) -> usize {
+    for _ in 0..30_000 {
+        if count.load(Ordering::SeqCst) >= many {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    count.load(Ordering::SeqCst)
+}
+
+/// Once whoever had handled such a request died later, of what it had not seen, as it waited for its turn to read from the
+/// kernel: it was counted as waiting for ever, so that nobody took its place, and requests went one after another.
+#[test]
+fn a_request_that_is_given_up_and_does_not_see_it_costs_nobody_a_reader() {
+    const READERS: usize = 6;
+    let (tell, told) = mpsc::channel();
+    let fs = move || {
+        let fs = MemoryFs::default();
+        tell.send(fs.gate.clone()).unwrap();
+        let credentials = Credentials { uid: 0, gid: 0, umask: 0 };
+        for reader in 0..READERS {
+            let name = format!("file{reader}");
+            let file = fs.make_node(Inode::ROOT, name.as_bytes(), FileKind::Regular, 0o644, 0, &credentials);
+            fs.write(file.unwrap().inode, 0, b"0123456789", false).unwrap();
+        }
+        fs
+    };
+    with_fs(fs, move |root| {
+        let seen = told.recv().unwrap();
+        for killed in 1..=3 {
+            seen.shields_lookups.store(true, Ordering::SeqCst);
+            let mut looks = Command::new("stat").arg(root.join(format!("nothing{killed}"))).spawn().unwrap();
+            assert_eq!(until(&seen.shielded_count, killed), killed, "it looks");
+            looks.kill().unwrap();
+            // Its lookup has been answered, or it would be there yet.
+            assert_eq!(looks.wait().unwrap().signal(), Some(9));
+            seen.shields_lookups.store(false, Ordering::SeqCst);
+        }
+        // All of them wait at once, for whose request somebody has to read.
+        seen.is_closed.store(true, Ordering::SeqCst);
+        let read = |reader| Command::new("cat").arg(root.join(format!("file{reader}"))).output().unwrap();
+        let (waiting, read) = std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS).map(|reader| scope.spawn(move || read(reader))).collect();
+            let waiting = until(&seen.waiting_count, READERS);
+            seen.is_closed.store(false, Ordering::SeqCst);
+            let read: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap().stdout).collect();
+            (waiting, read)
+        });
+        assert_eq!(waiting, READERS, "so many were read from the kernel while the first waited");
+        assert_eq!(read, vec![b"0123456789"; READERS]);
+    });
 }

@@ -104,6 +104,59 @@ fn a_server_that_drains_tells_its_sockets_that_it_goes_away_and_hears_them_out()
     });
 }
 
+/// Once a message was lost that had come behind a ping: it was in hand while the pong was sent, which had to wait behind a
+/// message of ours, and the time of `recv` was over before.
+#[test]
+fn a_message_is_not_lost_when_the_time_for_it_ends_while_a_pong_waits() {
+    reactor::run(|| {
+        let (has_written, written) = reactor::sync::channel::<()>(1);
+        let (may_read, reads) = reactor::sync::channel::<()>(1);
+        let (tell, told) = reactor::sync::channel(1);
+        // More than sockets hold.
+        const OURS_BYTES: usize = 32 << 20;
+        let (_server, address) = start(Server::new().route(Method::GET, "/busy", move |request| {
+            let (written, may_read, tell) = (written.clone(), may_read.clone(), tell.clone());
+            websocket(request, WebSocketLimits::default(), move |socket| {
+                reactor::scope(|s| {
+                    // It waits for a peer that does not read, and others that want to send behind it.
+                    s.spawn(|| socket.send(vec![0; OURS_BYTES]));
+                    written.recv().expect("the peer is there");
+                    let (mut heard, mut cut_count) = (Vec::new(), 0);
+                    for _ in 0..10 {
+                        match reactor::timeout(Duration::from_millis(10), || socket.recv()) {
+                            Ok(message) => heard.extend(message?),
+                            Err(reactor::Elapsed) => cut_count += 1,
+                        }
+                    }
+                    let _ = may_read.send(());
+                    while let Some(message) = socket.recv()? {
+                        heard.push(message);
+                    }
+                    let _ = tell.send((heard, cut_count));
+                    Ok(())
+                })
+            })
+        }));
+        let mut raw = connect(address);
+        let request = "GET /busy HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        raw.write_all(request.as_bytes()).unwrap();
+        // A ping and two messages, masked with zeros.
+        let frames = [&[0x89, 0x80, 0, 0, 0, 0][..], b"\x81\x85\0\0\0\0first", b"\x81\x86\0\0\0\0second"];
+        raw.write_all(&frames.concat()).unwrap();
+        has_written.send(()).unwrap();
+        reads.recv().unwrap();
+        // And a close.
+        raw.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).unwrap();
+        let mut all = Vec::new();
+        raw.read_to_end(&mut all).unwrap();
+        let (heard, cut_count) = told.recv().unwrap();
+        assert_eq!(heard, [Message::Text("first".into()), Message::Text("second".into())]);
+        assert!(cut_count > 0, "it never had to wait");
+        assert!(all.len() > OURS_BYTES);
+    });
+}
+
 #[test]
 fn a_handshake_that_is_none_is_refused() {
     reactor::run(|| {

@@ -3,7 +3,7 @@
 //! It is as simple as POSIX allows, and as fast as the mount may ever be: no request suspends. File content is kept in
 //! frames of 32 KiB, as a volume's, so that reads are answered from shared slices and holes take no memory.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use filesystem::operations::{
     AllocateMode, Attributes, Credentials, DirectoryEntry, FileKind, Inode, NAME_SIZE_MAX, Operations,
     ReadBytes, RenameFlags, SetAttributes, Sharing, Statistics, Time, Whence, XattrMode,
 };
+use reactor::cell::RefCell;
 
 #[path = "frames.rs"]
 mod frames;
@@ -23,11 +24,23 @@ mod nodes;
 use frames::{FRAME_BYTES, change_frame, frame, resize, split, zero};
 use nodes::{Content, Node, Nodes, bear_name, bury, directory, find, frames, node, touch};
 
-/// Whether reads wait, and how many do; for another thread to see and to say.
+/// Whether reads and lookups wait, and how many do; for another thread to see and to say.
 #[derive(Default)]
 pub(crate) struct Gate {
+    /// Reads wait.
     pub(crate) is_closed: AtomicBool,
+    /// Reads that have waited.
     pub(crate) waiting_count: AtomicUsize,
+    /// Lookups wait, in a shield, until they are given up: they don't see that, and find what they look for.
+    pub(crate) shields_lookups: AtomicBool,
+    /// Lookups that have waited so.
+    pub(crate) shielded_count: AtomicUsize,
+}
+
+/// Whether the running coroutine has been terminated, which a shield keeps from it.
+fn is_given_up() -> bool {
+    let is_this = |dump: &reactor::CoroutineDump| dump.state == reactor::CoroutineState::Running;
+    reactor::dump().coroutines.iter().any(|dump| is_this(dump) && dump.is_terminated)
 }
 
 /// The whole file system.
@@ -144,6 +157,14 @@ impl MemoryFs {
 
 impl Operations for MemoryFs {
     fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Attributes, Errno> {
+        if self.gate.shields_lookups.load(Ordering::SeqCst) {
+            self.gate.shielded_count.fetch_add(1, Ordering::SeqCst);
+            reactor::uninterruptible(|| {
+                while !is_given_up() {
+                    reactor::sleep(Duration::from_millis(1));
+                }
+            });
+        }
         let nodes = &mut *self.nodes.borrow_mut();
         let inode = match name {
             b"." => parent,
