@@ -7,7 +7,7 @@
 //! Not here: how blocks are replicated ([`crate::replicate`]) and how registers are agreed upon
 //! ([`crate::register`]).
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::{NodeId, Overlay};
+use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey, random_bytes};
 use reactor::sync::{Mutex, channel};
 

@@ -6,12 +6,12 @@
 //!
 //! Not here: which blocks nobody needs. Only who can read them knows.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use overlay::{Contact, NodeId, Overlay};
+use reactor::cell::RefCell;
 
 use crate::address::{Address, OwnerTag};
 use crate::block::deletion::{OwnersWord, Speaker, Verdict};

@@ -6,13 +6,14 @@
 //! Not here: connections and their pool, which are the overlay's; what is asked ([`crate::replicate`],
 //! [`crate::register`]).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use overlay::{Contact, NodeId, Overlay, Watch};
+use reactor::cell::RefCell;
 use reactor::rpc::{CallError, Method};
 
 use crate::message::Refusal;

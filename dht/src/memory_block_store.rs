@@ -3,11 +3,12 @@
 //! It never suspends, keeps everything until it is dropped, and checks sizes and names as the real one does. Its
 //! registers have no signatures: one identity writes them all. Share it as `Rc<MemoryBlockStore>` between "machines".
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::crypto::hash::sha3_256;
 

@@ -23,13 +23,14 @@ mod handover;
 mod registers;
 mod relearn;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use overlay::{Contact, NodeId, Overlay};
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 
 use crate::address::Address;
 use crate::block_store::GetError;

@@ -216,8 +216,8 @@ pub(crate) fn put_many<O: Overlay + 'static>(
         return Ok(vec![put(links, tag, blocks[0].0.as_ref(), &blocks[0].1, may_use_reserve)?]);
     }
     let next = Cell::new(0);
-    let addresses = std::cell::RefCell::new(vec![Address([0; 32]); blocks.len()]);
-    let failure = std::cell::RefCell::new(None);
+    let addresses = reactor::cell::RefCell::new(vec![Address([0; 32]); blocks.len()]);
+    let failure = reactor::cell::RefCell::new(None);
     reactor::scope(|scope| {
         for _ in 0..PUTS_AT_ONCE.min(blocks.len()) {
             scope.spawn(|| {

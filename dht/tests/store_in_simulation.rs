@@ -7,8 +7,9 @@
 use bytes::Bytes;
 use dht::store::device::SimulatedDisk;
 use dht::store::{Config, DiskStore, Key, Kind, Store};
+use reactor::cell::RefCell;
 use reactor::sim::{self, SimConfig, World};
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 /// Writes that are handed over before one is waited for.
 const BATCH_MAX: u32 = 12;

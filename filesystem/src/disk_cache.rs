@@ -25,7 +25,7 @@ mod roots;
 mod s3_fifo;
 mod store;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -37,6 +37,7 @@ use bytes::{Bytes, BytesMut};
 use dht::Address;
 use dht::block_store::{Record, RegisterAddress};
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::fs::{self, File, OpenOptions};
 use reactor::sync::{Mutex, Signal};
 

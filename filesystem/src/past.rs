@@ -14,11 +14,11 @@
 //! A number leads to its file as long as the kernel refers to it, so whoever keeps only a number, as NFS does, may get
 //! `ESTALE` and has to look the path up again.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 
 use crate::errno::Errno;
 use crate::numbers::{Node, Numbers, PAST};

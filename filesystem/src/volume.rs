@@ -72,7 +72,7 @@ mod truncation;
 mod values;
 mod xattr;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
@@ -80,6 +80,7 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 use dht::{BlockStore, HeaderHash, Record};
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::random_bytes;
 use reactor::sync::Signal;
 

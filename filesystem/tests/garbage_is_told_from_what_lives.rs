@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use dht::{Address, BlockStore};
 use filesystem::operations::{RenameFlags, SetAttributes};
 use filesystem::volume::{CollectError, Ending, Fence, Roots, Standing};
 use filesystem::{Operations, Volume};
+use reactor::cell::RefCell;
 
 /// Deletes what no root reaches; returns how many objects that was, and how many stay.
 fn collect(store: &Rc<TestStore>) -> (usize, usize) {

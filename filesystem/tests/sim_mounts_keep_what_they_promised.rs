@@ -11,13 +11,14 @@
 mod objects;
 mod sim;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dht::BlockStore;
 use filesystem::{Operations, Volume};
+use reactor::cell::RefCell;
 use reactor::sim::{self as simulator, DiskFaults, SimConfig, World, check};
 
 use sim::collector::Collector;

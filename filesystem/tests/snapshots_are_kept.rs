@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -12,6 +11,7 @@ use filesystem::access::{Features, open_root};
 use filesystem::format::SnapshotOrigin;
 use filesystem::volume::{Snapshot, SnapshotError};
 use filesystem::{Errno, Operations, Volume};
+use reactor::cell::RefCell;
 
 /// Deletes what no root and no snapshot reaches; returns how many objects that was.
 fn collect(store: &Rc<TestStore>) -> usize {

@@ -235,7 +235,7 @@ fn what_was_changed_after_a_commit_comes_back_on_top_of_it_and_of_others() {
         let file = write_file(&volume, ROOT, "file", b"one");
         write_file(&volume, ROOT, "made and removed", b"");
         // The next commit goes through, and before anybody here knows, more is journaled and the machine dies.
-        let crashed = Rc::new(std::cell::RefCell::new(None));
+        let crashed = Rc::new(reactor::cell::RefCell::new(None));
         let (journaled, slot, path) = (volume.clone(), crashed.clone(), directory.path().to_owned());
         *store.after_swap.borrow_mut() = Some(Box::new(move || {
             journaled.write(file, 0, b"two", false).unwrap();

@@ -11,12 +11,13 @@
 //! the newest, since an older one may be the remains of the peer's former process; but one over TCP rather than a newer one by
 //! the peer's id, once it has shown that it lives (`session.rs`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::rpc::Connection;
 use reactor::sync::Signal;

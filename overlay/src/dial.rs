@@ -5,13 +5,13 @@
 //! the first address it is sought by its id, over relays (`reach.rs`): TCP carries more for less, so that it wins wherever it
 //! leads to the peer at once, and nobody waits for an address behind somebody's router.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::net::tls::{self, Expect};
 use reactor::net::{Duplex, TcpStream};

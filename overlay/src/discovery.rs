@@ -13,12 +13,12 @@
 //!
 //! What it is not: a way beyond one's own network (packets to the group are not passed on), or for IPv6.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::net::tls::Expect;
 use reactor::net::{BindOptions, Interface, LocalNetwork, UdpSocket};

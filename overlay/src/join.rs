@@ -4,11 +4,12 @@
 //! those who have to know us: each of them admits us and enters us in its own table. All ways in are tried at once; as
 //! soon as one has worked the others get a short grace, since one dead address must not delay a start.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::tls::Expect;
 use reactor::sync::Signal;
 

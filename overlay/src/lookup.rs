@@ -6,9 +6,9 @@
 //!
 //! Nothing here knows sockets: the world is a [`Transport`], a real node's or a simulation's.
 
-use std::cell::RefCell;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 
 use crate::contact::Contact;

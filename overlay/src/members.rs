@@ -7,12 +7,13 @@
 //!
 //! Not here: what follows for a block that nobody who answers has, which is the layer above's.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use crate::contact::Contact;

@@ -3,7 +3,6 @@
 //! A `Node` is started, used through [`Overlay`], and stopped. Its background coroutines share the node's state and
 //! end with it: [`Node::stop`] waits for that, dropping the node only begins it.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::nat::mapping::{Mapping, Port, Why};
 use reactor::net::TcpListener;

@@ -6,12 +6,12 @@
 //!
 //! It also remembers who was here and where, for whoever asks who the members are; that is gone with the process.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 

@@ -11,11 +11,12 @@
 //!
 //! What it is not: a way in for strangers. Who comes by a mapped port is asked for its passport as anywhere.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::crypto::hash::sha3_256;
 use reactor::nat::mapping::{Gateway, Mapper, Mapping, Port, Transport, Why, Wish};

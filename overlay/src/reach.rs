@@ -14,7 +14,7 @@
 //!
 //! What it is not: the relay (`relaying.rs`), nor a judgement of who may come in.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::nat::peers::{Path, Peers as Carrier, RelayAt, RelayKey};
 use reactor::net::{UdpSocket, is_of_the_internet, quic};

@@ -8,11 +8,11 @@
 //!
 //! Pure. Not here: what a record says ([`crate::record`]).
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use crate::contact::{Contact, Introduction};

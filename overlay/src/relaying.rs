@@ -12,11 +12,12 @@
 //!
 //! [`Credentials`]: crate::admission::Credentials
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::nat::PeerId;
 use reactor::nat::relay::RelayLimits;

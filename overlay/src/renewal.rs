@@ -12,7 +12,6 @@
 //!
 //! Not here: how they spread (`renewing.rs`), and when one is renewed, which is the owner's affair.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,6 +19,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::crypto::hash::sha3_256;
 use reactor::serialization::{from_bytes, to_bytes};

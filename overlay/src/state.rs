@@ -3,7 +3,7 @@
 //! Everything here is reached through `Rc<State>` on the reactor's one thread; no borrow is held across a call that
 //! suspends. What is decided is decided in the pure files; this one applies it and tells watchers of changes.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::net::Gate;
 use reactor::rpc::{CallError, Connection, Method, Service};

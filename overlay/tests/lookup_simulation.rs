@@ -7,7 +7,6 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use overlay::routing_table::RoutingTable;
 use overlay::{Contact, K, NodeId};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 /// A node that is nothing but its table.

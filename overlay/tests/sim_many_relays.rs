@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use common::*;
 use overlay::message::Ping;
 use overlay::{Bootstrap, Config, Contact, How, Node, NodeId, Overlay, Passport, Rights};
+use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::sim::{self, Host, Latency, Link, SimConfig, World};
 use reactor::{now, sleep};

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use common::*;
 use overlay::message::Ping;
 use overlay::{Bootstrap, Config, Contact, How, Node, Overlay, Revocations};
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::sim::{self, Host, Latency, Link, SimConfig, World};
 use reactor::{now, sleep};

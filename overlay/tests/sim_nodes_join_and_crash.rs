@@ -7,12 +7,12 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use common::*;
 use overlay::{Bootstrap, Config, Node, NodeId, Passport};
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::sim::{self, Host, Latency, Link, SimConfig, World};
 use reactor::sleep;

@@ -4,12 +4,12 @@
 //!
 //! All coroutines run on one thread, so the room is a plain `RefCell`: no lock, no channel of commands.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use reactor::cell::RefCell;
 use reactor::net::{TcpListener, TcpStream};
 use reactor::sync::{Sender, channel};
 

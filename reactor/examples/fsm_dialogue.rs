@@ -2,10 +2,11 @@
 //!
 //! `cargo run --example fsm_dialogue -- 127.0.0.1:7004`, then `nc 127.0.0.1 7004`; or `-- --diagram` to see it drawn.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, BufReader, Write};
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::fsm::{Machine, Trigger};
 use reactor::net::{TcpListener, TcpStream};
 

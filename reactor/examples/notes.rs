@@ -10,12 +10,12 @@
 //!
 //! Handlers are functions of a request; what they keep is a plain `RefCell`, since all of them run on one thread.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::http::{Cookie, Method, Refusal, Request, Response, Server, StatusCode};
 use reactor::net::TcpListener;
 use reactor::signals::{Signal, Signals};

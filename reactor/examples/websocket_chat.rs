@@ -2,11 +2,11 @@
 //!
 //! `cargo run --example websocket_chat -- 127.0.0.1:7005`, then open http://127.0.0.1:7005/ in two windows.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
+use reactor::cell::RefCell;
 use reactor::http::{Message, Method, Response, Server, WebSocket, WebSocketLimits, websocket};
 use reactor::net::TcpListener;
 use reactor::sync::{Sender, channel};

@@ -31,13 +31,14 @@
 
 mod diagram;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cell::RefCell;
 use crate::coroutine::{self, Coroutine, Cut};
 use crate::timer::Timer;
 

@@ -1,7 +1,8 @@
 //! The same work over many items, a bounded number at a time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
+use crate::cell::RefCell;
 use crate::scope::scope;
 use crate::sync::{Mutex, Signal};
 

@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn sleepers_wake_in_the_order_of_their_times() {
         run(|| {
-            let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+            let order = Rc::new(crate::cell::RefCell::new(Vec::new()));
             let start = now();
             let sleepers: Vec<_> = [30u64, 10, 20]
                 .into_iter()

@@ -4,13 +4,14 @@
 //!
 //! Nothing is lost by it: a call looks before it takes anything.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::{Duplex, LineReader, UdpSocket, UnixStream};
 use reactor::sim::{self, SimConfig};
 use reactor::sync::{Barrier, Mutex, OnceCell, RwLock, Semaphore, channel, watch};

@@ -5,12 +5,13 @@
 //! place; TLS lost what it had decrypted; a walk said that a tree was empty. What they had in common: something was taken out
 //! of its place before a call that may unwind. So everything here is broken off at its first place, its second, and so on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::fs;
 use reactor::http::{

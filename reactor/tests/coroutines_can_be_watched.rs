@@ -3,10 +3,11 @@
 
 mod support;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::sim::{self, SimConfig};
 use reactor::sync::{Mutex, Receiver, Sender, Signal, channel};
 use reactor::{

@@ -1,11 +1,12 @@
 //! How coroutines end: by returning, by panicking, by being terminated, or with the run.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::{TcpListener, TcpStream, UnixStream};
 use reactor::{Terminated, run, scope, sleep, spawn, timeout, uninterruptible, yield_now};
 

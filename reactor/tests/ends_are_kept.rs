@@ -1,11 +1,12 @@
 //! What a coroutine's end promises: locals are gone before a join returns, shields end and keep inner deadlines, and
 //! destructors that panic are a panic like any other.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::{
     Elapsed, Local, Terminated, for_each_parallel, run, scope, sleep, spawn, timeout, uninterruptible,
     yield_now,
@@ -14,7 +15,7 @@ use reactor::{
 thread_local! { static NOTES: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) }; }
 
 fn note(text: &'static str) {
-    NOTES.with_borrow_mut(|notes| notes.push(text));
+    NOTES.with(|notes| notes.borrow_mut().push(text));
 }
 
 /// A local whose destructor suspends.
@@ -33,20 +34,20 @@ static SLOW: Local<Slow> = Local::new(|| Slow);
 #[test]
 fn a_scoped_child_is_joined_after_its_locals_are_dropped() {
     run(|| {
-        NOTES.take();
+        NOTES.with(RefCell::take);
         scope(|s| {
             let child = s.spawn(|| SLOW.with(|_| 7));
             assert_eq!(child.join(), Ok(7));
             note("joined");
         });
-        assert_eq!(NOTES.take(), ["local dropped", "joined"]);
+        assert_eq!(NOTES.with(RefCell::take), ["local dropped", "joined"]);
     });
 }
 
 #[test]
 fn parallel_work_ends_though_its_workers_have_locals_that_suspend() {
     run(|| {
-        NOTES.take();
+        NOTES.with(RefCell::take);
         let done = timeout(Duration::from_secs(20), || {
             for_each_parallel(2, 0..6, |n| {
                 SLOW.with(|_| ());
@@ -55,7 +56,7 @@ fn parallel_work_ends_though_its_workers_have_locals_that_suspend() {
             })
         });
         assert_eq!(done, Ok(Ok((0..6).collect())));
-        assert_eq!(NOTES.take(), ["local dropped", "local dropped"]);
+        assert_eq!(NOTES.with(RefCell::take), ["local dropped", "local dropped"]);
     });
 }
 
@@ -73,7 +74,7 @@ fn a_deadline_inside_a_shield_holds_and_one_outside_waits() {
             sleep(Duration::from_secs(3600));
         });
         assert_eq!(outer, Err(Elapsed));
-        assert_eq!(NOTES.take(), ["the shield has ended"]);
+        assert_eq!(NOTES.with(RefCell::take), ["the shield has ended"]);
     });
 }
 

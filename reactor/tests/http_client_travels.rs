@@ -5,11 +5,11 @@ mod certificates;
 mod loopback;
 mod scripted;
 
-use std::cell::RefCell;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::rc::Rc;
 
 use certificates::Authority;
+use reactor::cell::RefCell;
 use reactor::http::client::{Client, ClientBuilder, ClientError, RedirectError, RedirectPolicy};
 use reactor::net::{Duplex, TcpStream, tls};
 use reactor::run;

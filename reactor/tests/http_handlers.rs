@@ -2,11 +2,11 @@
 
 mod http_support;
 
-use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
 
 use http_support::{get, start, statuses, talk};
+use reactor::cell::RefCell;
 use reactor::http::client::{Client, ClientError};
 use reactor::http::{
     Answered, Cookie, Cors, Group, Method, Next, Refusal, Request, Response, Server, StatusCode, request_id,

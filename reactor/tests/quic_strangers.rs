@@ -143,7 +143,7 @@ fn junk_and_other_protocols_end_nothing_and_stun_shares_the_socket() {
 /// Passes datagrams on between a client and a server, from whichever socket is the outside one at the time: a router.
 struct Router {
     inside: UdpSocket,
-    outside: std::cell::RefCell<Rc<UdpSocket>>,
+    outside: reactor::cell::RefCell<Rc<UdpSocket>>,
     server: SocketAddr,
     client: std::cell::Cell<Option<SocketAddr>>,
     /// Bytes towards the server, and back.
@@ -154,7 +154,7 @@ impl Router {
     fn new(server: SocketAddr) -> Rc<Router> {
         Rc::new(Router {
             inside: UdpSocket::bind("127.0.0.1:0").unwrap(),
-            outside: std::cell::RefCell::new(Rc::new(UdpSocket::bind("127.0.0.1:0").unwrap())),
+            outside: reactor::cell::RefCell::new(Rc::new(UdpSocket::bind("127.0.0.1:0").unwrap())),
             server,
             client: std::cell::Cell::new(None),
             carried: std::cell::Cell::new((0, 0)),

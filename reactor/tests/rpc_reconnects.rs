@@ -1,11 +1,12 @@
 //! A client that outlives its connections: what happens to calls made while there is none, to those in flight when one
 //! goes, and to the peer that is dialled again and again.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reactor::Backoff;
+use reactor::cell::RefCell;
 use reactor::net::{TcpListener, TcpStream};
 use reactor::rpc::{
     CallContext, CallError, CallOptions, Config, Connection, Never, Reconnecting, Service, StreamSender,

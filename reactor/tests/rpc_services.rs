@@ -31,7 +31,7 @@ reactor::service! {
 
 #[derive(Default)]
 struct Keeper {
-    blob: std::cell::RefCell<Option<(String, Bytes)>>,
+    blob: reactor::cell::RefCell<Option<(String, Bytes)>>,
     asked: Cell<u32>,
 }
 
@@ -149,7 +149,7 @@ fn a_changed_method_is_found_against_the_released_schema() {
 }
 
 /// What an interceptor saw.
-type Log = Rc<std::cell::RefCell<Vec<String>>>;
+type Log = Rc<reactor::cell::RefCell<Vec<String>>>;
 
 fn note(log: &Log, who: &'static str) -> impl Fn(&CallInfo<'_>, &mut dyn FnMut() -> Reply) -> Reply + use<> {
     let log = log.clone();

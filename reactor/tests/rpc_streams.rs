@@ -1,11 +1,12 @@
 //! Calls that stream: in either direction, under windows, many at once, given up by either side, beside small calls
 //! that they may not starve.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::net::{Duplex, Pipe, pipe};
 use reactor::rpc::frame::{ANNOUNCE, FrameError, HEADER_SIZE_BYTES, Header, PREFACE, Side};
 use reactor::rpc::hello::{FEATURES, Hello};

@@ -3,13 +3,13 @@
 //! `golden/rpc_v1_caller.bin` and `golden/rpc_v1_callee.bin` are the two directions of one conversation between two
 //! ends of version 1, recorded with its own code before there was a version 2. They are never written again.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::net::{Duplex, Pipe, WriteOnce, pipe};
 use reactor::rpc::{CallError, CallOptions, CloseReason, Config, Connection, Method, Priority, Service};
 

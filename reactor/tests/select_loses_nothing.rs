@@ -1,11 +1,12 @@
 //! `select` waits for the first of several things, takes nothing, and loses nothing: what it was told and did not
 //! make use of goes to the next in that row.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use reactor::sim::{self, SimConfig};
 use reactor::sync::{Barrier, Signal, channel, watch};

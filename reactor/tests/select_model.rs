@@ -6,11 +6,12 @@
 //! does nobody wait whose source is ready, or who was notified? The first would show what was invented, the second what was
 //! lost. A failure prints its seed, and the plainest program that fails so.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use reactor::cell::RefCell;
 use reactor::sim::{self, SimConfig, World};
 use reactor::sync::{Barrier, Receiver, Sender, Signal, Watch, Watcher, channel, watch};
 use reactor::{JoinHandle, Selectable, at, now, select, select_timeout, sleep, spawn, timeout};

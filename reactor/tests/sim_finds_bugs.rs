@@ -1,13 +1,13 @@
 //! Bugs that show only in some order of events are found by trying seeds, shrunk to what they need, told as a story,
 //! and come back when replayed.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::UdpSocket;
 use reactor::sim::{self, Kind, Latency, Link, SimConfig, World};
 use reactor::sync::Signal;

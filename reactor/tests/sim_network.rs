@@ -1,12 +1,13 @@
 //! The simulated network behaves as the kernel's does, as far as a program can tell: connections are refused, reset
 //! and ended, writers wait for readers, deadlines pass; and it has the faults that it is told to have.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::net::{TcpListener, TcpStream, UdpSocket};
 use reactor::sim::{self, Host, Latency, Link, SimConfig, World};
 use reactor::{now, sleep, spawn, timeout};

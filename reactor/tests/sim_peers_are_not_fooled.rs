@@ -4,12 +4,13 @@
 
 mod peers_support;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use peers_support::{MS, PORT, SECOND, Town, ask, connect, id, identity, is_direct, peers, wait_for};
+use reactor::cell::RefCell;
 use reactor::nat::PeerId;
 use reactor::nat::peers::{Path, RelayAt};
 use reactor::nat::relay::{self, Event, Relay, RelayLimits};

@@ -6,7 +6,7 @@
 
 mod peers_support;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use peers_support::callers::{Notes, start_called, start_callers};
 use peers_support::{MS, PORT, SECOND, Town, identity, is_direct};
+use reactor::cell::RefCell;
 use reactor::nat::PeerId;
 use reactor::nat::peers::Path;
 use reactor::nat::relay::{Decoder, Frame, PROTOCOL, Seat};

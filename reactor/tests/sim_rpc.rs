@@ -1,12 +1,13 @@
 //! RPC over TLS over TCP, all of it the production code, in the simulator: the same test body runs on loopback too, a
 //! lossy network with crashing servers is repeatable to the event, and a known run has a known hash.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::net::tls::{self, Expect};
 use reactor::net::{TcpListener, TcpStream};

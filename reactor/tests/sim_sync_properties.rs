@@ -2,11 +2,12 @@
 //! nobody is stuck once all holders have gone (a stuck one is a deadlock, which the simulator reports), holders
 //! exclude each other, and those who came first are served first.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::sim::{self, SimConfig, World};
 use reactor::sync::{Barrier, Mutex, OnceCell, RwLock, Semaphore, Signal, channel, watch};
 use reactor::{JoinHandle, after, select, sleep, spawn, yield_now};

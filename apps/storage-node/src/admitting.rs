@@ -10,7 +10,7 @@
 //!
 //! Not here: what a letter is worth (`roll`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -22,6 +22,7 @@ use overlay::letterbox::LETTERS_MAX;
 use overlay::message::{Letters, Replied};
 use overlay::{Contact, Node, Overlay, Passport, Revocations};
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::Failure;

@@ -6,7 +6,6 @@
 
 mod offline;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -21,6 +20,7 @@ use filesystem::access::VolumeKeys;
 use filesystem::disk_cache::{CachedBlocks, CachedStore, DiskCache, Figures, PinningStore, SIZE_BYTES_MIN};
 use filesystem::volume::{OpenError, Options};
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::derive::derive;
 use serde::{Deserialize, Serialize};
 

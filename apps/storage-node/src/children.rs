@@ -7,7 +7,7 @@
 //!
 //! Each child has one coroutine, a loop that starts it, reads it and mourns it. Not here: what a node does.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::net::Descriptor;
 use reactor::sync::Signal;
 

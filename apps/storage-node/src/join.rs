@@ -10,7 +10,6 @@
 //!
 //! Not here: what happens at the other end (`admitting`).
 
-use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
@@ -23,6 +22,7 @@ use filesystem::format::printable;
 use overlay::contact::Introduction;
 use overlay::invitation::{Answer, Declined, InvitedAs, Letter, Verdict};
 use overlay::{Contact, DialError, Passport, Ticket, contacts_file, stranger};
+use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::serialization::to_bytes;
 use reactor::sync::Signal;

@@ -6,13 +6,14 @@
 //!
 //! Not here: what is kept (`belongings`), how nodes keep it (`shelf`), and how it is had again (`recover`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use overlay::keepsake::Stamp;
 use overlay::{Contact, Keepsake, Node};
+use reactor::cell::RefCell;
 use reactor::crypto::hash::sha3_256;
 use reactor::crypto::{Identity, PublicKey};
 

@@ -3,13 +3,13 @@
 //! Which spaces there are the roll says, so that one is looked after whether or not anybody looks into it. Not here: how a keeper is
 //! replaced (`replacing`).
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dht::{Client, RegisterAddress};
 use overlay::Node;
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 
 use crate::client_directory;
 use crate::errors::Failure;

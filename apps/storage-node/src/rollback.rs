@@ -11,7 +11,8 @@
 //!
 //! Not here: which states there are (`past`), and how a root is replaced (`filesystem::access::sharing`).
 
-use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
@@ -22,6 +23,7 @@ use filesystem::access::list::AccessChange;
 use filesystem::access::{Charter, GIVEN_UP, Root, open_root, sharing};
 use filesystem::volume::{Options, Roots, Volume};
 use overlay::Revocations;
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 
 use crate::author;

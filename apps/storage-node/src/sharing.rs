@@ -11,7 +11,6 @@
 //!
 //! Not here: what anybody may do on the nodes, which passports say.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -20,6 +19,7 @@ use filesystem::access::sharing::{ReadersChange, change_readers, put_back};
 use filesystem::access::{Charter, Root, VolumeKeys};
 use overlay::invitation::InvitedAs;
 use overlay::{Node, Revocations};
+use reactor::cell::RefCell;
 use reactor::crypto::{PublicKey, X25519Public};
 
 use crate::author;

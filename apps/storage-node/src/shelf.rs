@@ -7,7 +7,6 @@
 //!
 //! Two methods beside the overlay's and the DHT's. Not here: what is in it (`belongings`).
 
-use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -17,6 +16,7 @@ use bytes::Bytes;
 use overlay::keepsake::{KEEPSAKE_BYTES_MAX, Stamp};
 use overlay::{Contact, Keepsake, Node, Overlay, Peers, Rights};
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::rpc::{Method, Service};
 use reactor::sync::Mutex;

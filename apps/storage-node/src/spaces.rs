@@ -10,7 +10,7 @@ mod refusal;
 mod rights;
 mod waiting;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -27,6 +27,7 @@ use filesystem::spaces::SpaceOpener;
 use filesystem::volume::{Cause, Pending, Volume};
 use filesystem::{Errno, OpenError};
 use overlay::Node;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 

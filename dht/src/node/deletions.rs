@@ -15,11 +15,11 @@
 //!
 //! Not here: what the statements prove ([`crate::block::deletion`]).
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
 
 use overlay::NodeId;
+use reactor::cell::RefCell;
 use reactor::crypto::hash::sha3_256;
 use reactor::serialization::{Content, EnvelopeError, Versioned, from_envelope, to_envelope};
 use reactor::sync::Signal;

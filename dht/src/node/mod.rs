@@ -18,12 +18,13 @@ mod relearning;
 pub mod retention;
 pub mod stored_register;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use overlay::{NodeId, Peers, Rights};
+use reactor::cell::RefCell;
 use reactor::rpc::{CallContext, Payload, Service};
 use reactor::sync::Signal;
 

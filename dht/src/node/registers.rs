@@ -3,11 +3,11 @@
 //! One request at a time for each register, so that an answer never shows what is not durable yet. If the disk
 //! refuses, memory stays as it was: the request has not happened.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use overlay::NodeId;
+use reactor::cell::RefCell;
 use reactor::serialization::{EnvelopeError, to_envelope};
 use reactor::sync::Mutex;
 

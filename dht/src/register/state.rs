@@ -1,11 +1,12 @@
 //! What a client knows of one register, from one operation to the next.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
+use reactor::cell::RefCell;
 use reactor::crypto::{PublicKey, random_bytes};
 
 use super::lists::Known;

@@ -16,15 +16,9 @@ use super::{
     writer::{Epoch, Writer},
 };
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::sync::Mutex;
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    ops::Range,
-    path::PathBuf,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::Cell, collections::HashMap, ops::Range, path::PathBuf, rc::Rc, sync::Arc};
 
 /// The least segment that a small capacity, or a small disk, leads to.
 const SEGMENT_SIZE_MIN_BYTES: u64 = 4 << 20;

@@ -21,14 +21,9 @@ use super::{
     writer::Write,
 };
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::sync::{Mutex, Signal};
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    ops::Range,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::Cell, collections::HashMap, ops::Range, rc::Rc, sync::Arc};
 
 /// Reads up to this size are tried on the reactor's thread: copying as much takes some 30 us, less than the two
 /// wake-ups of handing it to another thread.

@@ -7,8 +7,9 @@ use super::{
     device::DeviceId, ticket::Completion,
 };
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     ops::Range,
     rc::Rc,

@@ -11,9 +11,10 @@ use super::{
     ticket::Completion,
     writer::{Epoch, Writer},
 };
+use reactor::cell::RefCell;
 use reactor::sync::{Barrier, Semaphore};
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     collections::VecDeque,
     rc::{Rc, Weak},
     time::Duration,

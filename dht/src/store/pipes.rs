@@ -10,8 +10,9 @@ use super::{
     writer::{Report, Write, Writer},
 };
 use crossbeam::channel;
+use reactor::cell::RefCell;
 use reactor::{remote, sync};
-use std::{cell::RefCell, collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 /// Reports that may wait for the reactor's thread.
 const REPORTS_MAX: usize = 64;

@@ -4,12 +4,9 @@
 //! last one's ticket needs waiting for. Dropping a ticket drops the wish to know, never the write.
 
 use super::StoreError;
+use reactor::cell::RefCell;
 use reactor::sync::Barrier;
-use std::{
-    cell::{Cell, RefCell},
-    fmt,
-    rc::Rc,
-};
+use std::{cell::Cell, fmt, rc::Rc};
 
 /// The promise that a write will be durable, or the news that it could not be.
 #[must_use = "an unwaited write may be lost in a crash; wait for this ticket or for a later one"]

@@ -7,10 +7,9 @@
 //!
 //! Not here: who may *write*, which the register's own list says; the caller changes it with the same swap.
 
-use std::cell::RefCell;
-
 use bytes::Bytes;
 use dht::{BlockStore, HeaderHash, ReadError, Record, SwapError};
+use reactor::cell::RefCell;
 use reactor::crypto::random_bytes;
 
 use super::{Charter, READER_COUNT_MAX, Root, RootError, RootSealer, VolumeKeys, open_root};
@@ -297,7 +296,7 @@ mod tests {
             for (attack, is_ours) in attacks {
                 let before = read();
                 swap(before.header_hash, attack(before.version + 1)).unwrap();
-                let kept = std::cell::RefCell::new(Vec::new());
+                let kept = reactor::cell::RefCell::new(Vec::new());
                 let keep = |newest: &Record| {
                     kept.borrow_mut().push(newest.header_hash);
                     Ok(())

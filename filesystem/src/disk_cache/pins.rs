@@ -7,7 +7,7 @@
 //!
 //! Not here: which files are pinned, and when somebody looks again.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
@@ -18,6 +18,7 @@ use dht::block_store::{
     BlockStore, GetError, HeaderHash, PutError, ReadError, Record, RegisterAddress, SwapError, Usage,
 };
 use dht::{Address, OwnerTag};
+use reactor::cell::RefCell;
 use reactor::fs;
 use reactor::sync::Signal;
 

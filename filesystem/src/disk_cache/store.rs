@@ -10,7 +10,7 @@
 //! while the drive is offline (`crate::silence`). Once that is longer than a restart, blocks that are not here are refused at
 //! once where no node at all is left to ask. It is one volume's store: one register is asked for through it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use dht::block_store::{
     Usage,
 };
 use dht::{Address, OwnerTag};
+use reactor::cell::RefCell;
 
 use super::DiskCache;
 use crate::silence::RESTART_MAX;

@@ -11,11 +11,12 @@
 //! Rejected: a coroutine per request (a spawn is 0.8 us), a queue between reader and workers (a switch per request,
 //! and a copy of it), threads (a wake-up across processors costs 5 to 10 times the request itself).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
 use std::time::Duration;
 
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 use reactor::{Scope, ScopedJoinHandle};
 

@@ -1,10 +1,11 @@
 //! What several volumes tell one kernel: one queue, and a coroutine for each volume that passes on what it tells.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 
 use crate::operations::{Inode, Invalidation, Operations};

@@ -3,12 +3,13 @@
 //! It is opened by a coroutine of its own, once for all who ask meanwhile: whoever asks may be interrupted, and half a volume is
 //! none. What was refused is not tried again at once, since a listing asks for each name several times.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 
 use super::SpaceOpener;

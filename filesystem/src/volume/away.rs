@@ -12,10 +12,11 @@
 //!
 //! Not here: what a cache on the disk makes of the same silence (`silence.rs`, which also says from when on it is one).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use dht::{Reach, ReadError, Record};
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 
 use super::Volume;

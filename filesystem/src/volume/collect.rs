@@ -12,11 +12,11 @@
 //! Not here: listing and deleting. It works in a volume that is opened for reading only, which is no session and waits for
 //! nobody: a collector that is killed leaves nothing behind but its mark, which the next one replaces.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dht::{Address, ReadError, SwapError};
+use reactor::cell::RefCell;
 use reactor::crypto::{PublicKey, random_bytes};
 
 use super::Volume;

@@ -1,10 +1,10 @@
 //! Fetching chunks from the store into the cache: once, however many ask, and neighbours together.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use dht::{Address, GetError};
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 
 use super::Volume;

@@ -6,10 +6,11 @@
 //! take the newcomer's root over meanwhile; it *nods*: it swaps that root for one with the same tree and its own name in
 //! it, which takes no reading and no writing.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use dht::{Reach, Record};
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 
 use super::Volume;

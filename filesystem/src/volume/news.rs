@@ -5,10 +5,11 @@
 //! gather faster than they are told, they become one pair from the first tree to the last, which covers them all. If a
 //! walk cannot go on, everything that the kernel refers to is told instead.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::sync::Signal;
 
 use super::Volume;

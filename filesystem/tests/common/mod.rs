@@ -5,7 +5,7 @@
 pub(crate) mod model;
 pub(crate) mod objects;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::Write;
 use std::ops::Range;
@@ -19,6 +19,7 @@ use dht::{
 };
 use filesystem::operations::{Credentials, FileKind, ReadBytes};
 use filesystem::{Attributes, Inode, Operations, Options, Volume, VolumeKeys};
+use reactor::cell::RefCell;
 use reactor::crypto::X25519Secret;
 
 pub(crate) const ROOT: Inode = Inode::ROOT;

@@ -28,7 +28,7 @@ pub(crate) struct Collector {
     mount: Mount,
     /// Objects that it has deleted, over all lives.
     pub(crate) deleted: Rc<Cell<usize>>,
-    running: std::cell::RefCell<Option<Running>>,
+    running: reactor::cell::RefCell<Option<Running>>,
 }
 
 impl Collector {

@@ -4,13 +4,14 @@
 //! Each change is told to the history with what the machine saw in its place. A step that reads and then changes may be
 //! overtaken by another machine's commit in between; the volume's version tells, and then nothing is claimed of it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dht::{BlockStore, RegisterAddress};
 use filesystem::operations::{Credentials, FileKind, RenameFlags, SetAttributes, Time};
 use filesystem::{Ending, Errno, Inode, Operations, Options, Volume, VolumeKeys};
+use reactor::cell::RefCell;
 use reactor::crypto::X25519Secret;
 use reactor::sim::{Host, Running, World};
 

@@ -2,7 +2,7 @@
 //! a simulated disk. They lose power in the middle of writing, are cut off, fill up, and come back; one of them may
 //! come back with an old copy of its store.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,6 +16,7 @@ use dht::store::device::SimulatedDisk;
 use dht::store::{DiskStore, Incarnation, Store};
 use dht::{BlockStore, Client, Gate, HeaderHash, RegisterAddress, owner_tag};
 use overlay::{Bootstrap, NodeId, Overlay, Passport, Peers, Rights, Role};
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::rpc::Service;
 use reactor::sim::{DiskFaults, Host, Latency, Link, Running, World};

@@ -1,7 +1,7 @@
 //! A block store as several machines see it: every call takes time, may fail, and its answer may be lost although it took
 //! effect. What it holds is never wrong: that is the DHT's business, and has worlds of its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use dht::{
     Address, BlockStore, GetError, HeaderHash, MemoryBlockStore, OwnerTag, PutError, Reach, ReadError,
     Record, RegisterAddress, SwapError, Usage,
 };
+use reactor::cell::RefCell;
 use reactor::sim::World;
 
 /// What a call that gets no answer waits.

@@ -1,12 +1,13 @@
 //! Whole connections of the reactor: what comes over them is taken apart and acted upon by the code that servers run,
 //! over a stream in memory and in simulated time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use ::reactor::cell::RefCell;
 use ::reactor::http::{
     Condition, Content, ETag, Headers, Listen, Method, Ranges, Request, Response, Server, Validators,
     WebSocketLimits, evaluate, parse_ranges, websocket,

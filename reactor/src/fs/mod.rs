@@ -22,7 +22,6 @@ mod prompt;
 #[cfg_attr(not(feature = "fs-uring"), path = "no_uring.rs")]
 mod uring;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -40,6 +39,7 @@ use backend::Disk;
 use kernel::KernelDisk;
 use uring::Ring;
 
+use crate::cell::RefCell;
 use crate::sim;
 
 /// What does the work on files.
@@ -67,12 +67,12 @@ thread_local! {
 
 /// Lets go of what a run has chosen and made.
 pub(crate) fn end() {
-    drop(CHOSEN.take());
+    drop(CHOSEN.with(RefCell::take));
     uring::end();
 }
 
 fn chosen() -> (Backend, Rc<dyn Disk>) {
-    if let Some(chosen) = CHOSEN.with_borrow(Clone::clone) {
+    if let Some(chosen) = CHOSEN.with(|chosen| chosen.borrow().clone()) {
         return chosen;
     }
     let wish = std::env::var("HYPHA_FS").ok();
@@ -88,7 +88,7 @@ fn chosen() -> (Backend, Rc<dyn Disk>) {
         tracing::info!("files go through the pool of threads: io_uring is refused: {error}");
         choose_backend(Backend::Pool).expect("the pool needs nothing of the kernel");
     }
-    CHOSEN.with_borrow(Clone::clone).expect("just chosen")
+    CHOSEN.with(|chosen| chosen.borrow().clone()).expect("just chosen")
 }
 
 /// Where the running coroutine's files are.
@@ -123,7 +123,7 @@ pub fn choose_backend(backend: Backend) -> io::Result<()> {
         Backend::Pool => None,
     };
     let disk: Rc<dyn Disk> = Rc::new(KernelDisk::new(ring));
-    CHOSEN.set(Some((backend, disk)));
+    CHOSEN.with(|chosen| chosen.replace(Some((backend, disk))));
     Ok(())
 }
 

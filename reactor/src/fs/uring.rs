@@ -20,7 +20,6 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
 use std::ffi::CString;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -38,6 +37,7 @@ use smallvec::SmallVec;
 
 use super::backend::Durable;
 use super::kernel::check_may_suspend;
+use crate::cell::RefCell;
 use crate::driver;
 use crate::sync::{Semaphore, WaitList};
 
@@ -118,7 +118,7 @@ pub(crate) fn turn() {
 
 /// Lets go of the ring: the run ends, and with it all who waited for operations.
 pub(super) fn end() {
-    let Some(ring) = RING.take() else { return };
+    let Some(ring) = RING.with(RefCell::take) else { return };
     for _ in 0..END_WAITS_MAX {
         ring.turn();
         if ring.in_flight() == 0 {
@@ -132,7 +132,7 @@ pub(super) fn end() {
 impl Ring {
     /// The thread's ring, if it has been made.
     pub(super) fn existing() -> Option<Rc<Ring>> {
-        RING.with_borrow(Clone::clone)
+        RING.with(|ring| ring.borrow().clone())
     }
 
     /// The thread's ring, made at the first call.
@@ -170,7 +170,7 @@ impl Ring {
         let state = State { uring, operations: Slab::with_capacity(OPERATIONS_MAX), unsubmitted: false };
         let places = Semaphore::new(OPERATIONS_MAX);
         let ring = Rc::new(Ring { state: ManuallyDrop::new(RefCell::new(state)), places, eventfd });
-        RING.set(Some(ring.clone()));
+        RING.with(|kept| kept.replace(Some(ring.clone())));
         Ok(ring)
     }
 

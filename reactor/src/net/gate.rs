@@ -7,10 +7,12 @@
 //!
 //! What it is not: a limit on what a connection costs once it is in, or on how long it may stay outside.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
+
+use crate::cell::RefCell;
 
 /// How many may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

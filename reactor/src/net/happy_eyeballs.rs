@@ -9,7 +9,6 @@
 //!
 //! What it is not: a memory of which addresses worked (the section 4 history), or a NAT64 detector (section 7).
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::resolve::{self, Family, no_such_name, with_port};
 use super::{Destination, TcpStream};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::sync::Signal;
 

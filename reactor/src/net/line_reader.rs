@@ -6,10 +6,10 @@
 //!
 //! What it is not: for other things than lines of bounded length. [`std::io::BufReader`] works over every stream here.
 
-use std::cell::RefCell;
 use std::io::{self, BufRead as _, ErrorKind};
 
 use super::Duplex;
+use crate::cell::RefCell;
 use crate::coroutine;
 
 /// Size of a buffer at first: what `std::io::BufReader` has too.
@@ -123,7 +123,8 @@ impl<'a, D: Duplex + ?Sized> LineReader<'a, D> {
         loop {
             self.give_back();
             self.stream.wait_readable()?;
-            self.buffer = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER_SIZE_BYTES]);
+            self.buffer =
+                SPARE.with(|spare| spare.borrow_mut().pop()).unwrap_or_else(|| vec![0; BUFFER_SIZE_BYTES]);
             if let Some(received) = self.stream.try_read_some(&mut self.buffer) {
                 self.end = received?;
                 return Ok(self.end > 0);
@@ -245,8 +246,8 @@ mod tests {
     fn who_waits_for_a_line_holds_no_buffer() {
         run(|| {
             let (mut near, far) = UnixStream::pair().unwrap();
-            let spare_count = || SPARE.with_borrow(Vec::len);
-            SPARE.take();
+            let spare_count = || SPARE.with(|spare| spare.borrow().len());
+            SPARE.with(RefCell::take);
             near.write_all(b"one\nand a half").unwrap();
             let reader = spawn(move || {
                 let mut lines = LineReader::new(&far, 100);

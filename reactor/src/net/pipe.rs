@@ -2,13 +2,14 @@
 //!
 //! What it is not: a pipe of the kernel. It needs no descriptor, and its ends live in one process.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 
 use super::Duplex;
 use super::duplex::{PeerWatch, Presence, WriteOnce};
+use crate::cell::RefCell;
 use crate::coroutine::{begin, spend_bytes};
 use crate::sync::Signal;
 

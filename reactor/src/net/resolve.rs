@@ -7,7 +7,7 @@
 //! [`Cache`] is pure; [`Resolver`] is the flow above it. What it is not: a DNS client, and it never sorts: within a
 //! family the system's order (RFC 6724) stands.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::Destination;
 use super::destination::check_name;
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::offload::{Kind, offload_as};
 use crate::sim;

@@ -1,6 +1,6 @@
 //! A child process, as its parent holds it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal as Number, pidfd_open, pidfd_send_
 
 use super::reaper::{hand_over, try_reap};
 use super::{PipeReader, PipeWriter};
+use crate::cell::RefCell;
 use crate::coroutine::begin;
 use crate::net::Descriptor;
 use crate::scope::scope;

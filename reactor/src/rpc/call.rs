@@ -2,7 +2,6 @@
 //!
 //! What it is not: the frames' order (`outbox.rs`), or the handler at the other end (`serve.rs`).
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use super::{
     CALL_TIME, CallError, CallOptions, Connection, MESSAGE_SIZE_BYTES_MAX, Method, PAYLOAD_SIZE_BYTES_MAX,
     Reply,
 };
+use crate::cell::RefCell;
 use crate::coroutine;
 use crate::serialization;
 use crate::timer::Timer;

@@ -2,11 +2,11 @@
 //!
 //! What it is not: what is to be written (`outbox.rs`), or what is too little ([`Progress`]).
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use super::progress::{Pace, Progress};
+use crate::cell::RefCell;
 use crate::net::{Duplex, Taken};
 
 /// Writes, and knows how fast.

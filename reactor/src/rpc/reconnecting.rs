@@ -8,7 +8,7 @@
 //!
 //! What it is not: a pool, or a choice among peers. It dials what it is told to.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::call::deadline_of;
 use super::stream::{StreamCall, StreamMethod};
 use super::{CallError, CallOptions, Caller, Connection, Method, Payload};
+use crate::cell::RefCell;
 use crate::coroutine::JoinHandle;
 use crate::sync::Signal;
 use crate::{Backoff, Builder};

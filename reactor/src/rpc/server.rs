@@ -7,7 +7,6 @@
 //!
 //! What it is not: a judgement of who may call what. The handshake says who comes, the service's interceptors the rest.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,6 +16,7 @@ use slab::Slab;
 
 use super::{Config, Connection, Service};
 use crate::Builder;
+use crate::cell::RefCell;
 use crate::coroutine::JoinHandle;
 use crate::net::{Duplex, Gate, GateLimits, Guest, TcpListener, TcpStream};
 use crate::seldom::warn_seldom;

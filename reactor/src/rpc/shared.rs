@@ -5,7 +5,7 @@
 //!
 //! What it is not: the flow (`flow.rs`), or what users hold (`connection.rs`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use super::line::Line;
 use super::outbox::{Outbox, Queue, Withdrawn};
 use super::stream::Stream;
 use super::{Reply, Service, life};
+use crate::cell::RefCell;
 use crate::coroutine::{Coroutine, JoinHandle};
 use crate::crypto::PublicKey;
 use crate::fsm::Events;

@@ -6,7 +6,6 @@
 //!
 //! What it is not: a byte stream. Items are values of at most [`ITEM_SIZE_BYTES_MAX`] encoded bytes.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -21,6 +20,7 @@ use super::outbox::Queue;
 use super::shared::{Shared, Slot};
 use super::window::{Inbound, Outbound, Stopped, Taken};
 use super::{CallError, Connection, Method, Reply, tolerant};
+use crate::cell::RefCell;
 use crate::coroutine;
 use crate::serialization;
 use crate::sync::Signal;

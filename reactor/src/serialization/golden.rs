@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn released_bytes_are_read_for_ever_and_written_the_same() {
-        let seen = std::cell::RefCell::new(Vec::new());
+        let seen = crate::cell::RefCell::new(Vec::new());
         check(directory(), &Second { counts: vec![7] }, |version, value| {
             assert_eq!(value, Second { counts: vec![7] });
             seen.borrow_mut().push(version);

@@ -3,7 +3,7 @@
 //! Reads and writes reach the page cache at once and return a moment later; a sync takes effect when it returns. At any
 //! of them the power may go ([`super::Host::crash_at_disk_change`]).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -19,6 +19,7 @@ use super::disk::{Damage, Disk, Fate, Opening};
 use super::host::Process;
 use super::trace::What;
 use super::world::Inner;
+use crate::cell::RefCell;
 use crate::coroutine;
 use crate::fs::backend::{Disk as Backend, Durable, Listing, OpenFile};
 use crate::fs::{DirEntry, FileKind, Metadata, OpenOptions, walk};

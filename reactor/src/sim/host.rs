@@ -1,6 +1,6 @@
 //! Machines of a world, and the processes that run on them.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,6 +12,7 @@ use super::router::RouterState;
 use super::tcp::Listening;
 use super::udp::Bound;
 use super::world::Inner;
+use crate::cell::RefCell;
 use crate::net::Resolver;
 
 /// Ports that are handed out, as Linux does it (`net.ipv4.ip_local_port_range`).

@@ -290,8 +290,8 @@ pub(crate) fn offload<T>(process: &Process, f: impl FnOnce() -> T) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::RefCell;
     use crate::{now, sleep, sleep_until, spawn, timeout, yield_now};
-    use std::cell::RefCell;
     use std::time::Instant;
 
     fn ms(count: u64) -> Duration {

@@ -3,7 +3,7 @@
 //! What it is not: TCP's translation. A connection leaves through a router under the machine's own address, and none comes in
 //! but where the router is open. Nor are routers behind routers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use super::host::{HostState, Process};
 use super::nat::{Nat, Table};
 use super::trace::What;
 use super::world::Inner;
+use crate::cell::RefCell;
 
 /// The addresses of the internet of a world; all that is not a machine's own.
 const INTERNET: u8 = 11;

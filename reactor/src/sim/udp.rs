@@ -1,6 +1,6 @@
 //! UDP in a simulation: datagrams that get lost, come twice, and overtake each other.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +12,7 @@ use super::host::{HostState, Process};
 use super::router::{RouterState, Towards};
 use super::trace::{What, format_time};
 use super::world::Inner;
+use crate::cell::RefCell;
 use crate::select::source::Source;
 use crate::sync::{WaitList, Waiters};
 

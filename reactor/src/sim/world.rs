@@ -5,7 +5,7 @@
 //! When none is runnable, time jumps to the next event. When there is no event either, everyone waits for ever: a
 //! deadlock, which fails the run.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use super::network::{Chance, LATENCY_STEPS, Network};
 use super::router::RouterState;
 use super::tcp::Ends;
 use super::trace::{Trace, What};
+use crate::cell::RefCell;
 use crate::clock::{self, Virtual};
 use crate::coroutine::{Coroutine, Payload, with_turns};
 use crate::run::Group;

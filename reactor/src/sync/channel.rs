@@ -1,10 +1,11 @@
 //! A bounded queue between coroutines, with any number of them at either end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::WaitList;
+use crate::cell::RefCell;
 use crate::coroutine::{begin, may_suspend};
 use crate::error::error_says;
 use crate::select::{Selectable, source::Source};

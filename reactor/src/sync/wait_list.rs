@@ -8,10 +8,11 @@
 //! Places have keys and know their neighbours, so that coming, telling and leaving take constant time each,
 //! however many wait.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::places::Places;
+use crate::cell::RefCell;
 use crate::coroutine::{self, Coroutine, What};
 
 thread_local! { static TELL_COUNT: Cell<u64> = const { Cell::new(0) }; }
@@ -259,8 +260,8 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::RefCell;
     use crate::{run, spawn, yield_now};
-    use std::cell::RefCell;
     use std::rc::Rc;
 
     /// Coroutines that wait in `list`, and note their number when they are told.

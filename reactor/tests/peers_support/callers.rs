@@ -1,12 +1,13 @@
 //! Numbered calls from one peer to another, for as long as a story lasts: which were answered, how long that took, and how
 //! often each was done.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reactor::cell::RefCell;
 use reactor::nat::peers::{Path, Peers, RelayAt};
 use reactor::rpc::{CallError, CallOptions, Caller, Config, Connection, Method, Reconnecting, Service};
 use reactor::sim::Running;

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each story uses its part")]
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use reactor::cell::RefCell;
 use reactor::nat::mapping::{Gateway, Port, Transport};
 use reactor::net::{TcpListener, TcpStream, UdpSocket};
 use reactor::{now, sleep, spawn};

@@ -12,13 +12,14 @@
 //!   published nothing for a while: one that is at work must not be forgotten by mistake. Should it live all the same, it finds
 //!   out, and stores anew what it has (`filesystem/src/volume/doubt.rs`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use filesystem::Errno;
 use filesystem::calendar::Civil;
 use filesystem::volume::{CollectError, Fence, Roots, Standing, Volume, Waiting};
 use indicatif::ProgressBar;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use super::sweep::Unknown;

@@ -1,6 +1,5 @@
 //! The mount's part: keeping what is pinned here, and current.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -11,6 +10,7 @@ use filesystem::disk_cache::{Noted, PinningStore};
 use filesystem::operations::{Attributes, FileKind, Operations, Time};
 use filesystem::volume::Volume;
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 
 use super::{Kept, KeptPin, Pin, Pins, load, walk};
 use crate::cache::{Cache, now_s};

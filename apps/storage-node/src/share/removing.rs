@@ -105,7 +105,7 @@ fn strike_off(
 ) -> Result<Kept, Failure> {
     let directory = client_directory::first(sharer.home.path());
     let store = client.space_store(sharer.network, genesis);
-    let kept = std::cell::RefCell::new(None::<Record>);
+    let kept = reactor::cell::RefCell::new(None::<Record>);
     let may = |keys: &VolumeKeys, record: &Record, root: Option<&Root>| {
         let root = root.ok_or_else(|| {
             refused("somebody who may write there has just sealed it to others", "say it again")

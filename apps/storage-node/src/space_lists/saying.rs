@@ -4,8 +4,6 @@
 //! roll that says who is on it. Where a writer has sealed the newest root, or put anything in its place, the list of then is gone on
 //! from as a log, and the register's writers, whom nobody but the owner changes, show whether this home's roll is the newest.
 
-use std::cell::RefCell;
-
 use bytes::Bytes;
 use dht::block::mutable::{Genesis, Signed};
 use dht::{HeaderHash, Record, SwapError};
@@ -13,6 +11,7 @@ use filesystem::access::list::{Access, AccessChange, AccessList, Found};
 use filesystem::access::sharing::{self, SharingError, change_readers};
 use filesystem::access::{Charter, Root, VolumeKeys};
 use overlay::Revocations;
+use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use super::{Turn, Wish, distrust, distrust_without, keys, next_list, read_roll, sealed};

@@ -3,12 +3,13 @@
 //! It takes nobody's data away, since nobody has asked for it: a space that does not open here is told, and left as it is. One that
 //! was given up is passed over: nobody is in it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use dht::BlockStore;
 use overlay::Revocations;
+use reactor::cell::RefCell;
 
 use super::{Seal, Turn, Wish, keys, learn, publish, read_roll, sealed};
 use crate::errors::Failure;

@@ -44,13 +44,13 @@ impl Story {
     }
 
     fn round(&self, index: usize) -> Report {
-        let node = self.network.nodes[index].node.borrow().clone();
+        let node = self.network.nodes[index].node();
         Repair::new(self.network.overlay_at(index), node, Pace::default()).round()
     }
 
     /// How many of the first 40 blocks, and of the others, a node has.
     fn counts(&self, index: usize) -> (usize, usize) {
-        let node = self.network.nodes[index].node.borrow();
+        let node = self.network.nodes[index].node();
         let count =
             |addresses: &[Address]| addresses.iter().filter(|address| node.has_block(address)).count();
         (count(&self.addresses[..40]), count(&self.addresses[40..]))
@@ -96,7 +96,7 @@ fn a_stray_copy_is_not_handed_over() {
         let stray: Vec<(usize, Address)> = stray.collect();
         for (index, address) in &stray {
             let content = story.client.get(address, None).unwrap();
-            let node = story.network.nodes[*index].node.borrow().clone();
+            let node = story.network.nodes[*index].node();
             let request = PutBlockRequest::new(*address, story.client.tag());
             node.put_block_of(&PutBlockRequest { put_seconds: Some(1000), ..request }, &content).unwrap();
         }
@@ -133,7 +133,7 @@ fn a_reprieve_reaches_whoever_heard_only_of_the_deletion() {
         story.round(2);
         for index in 0..3 {
             assert_eq!(story.counts(index), (40, 20));
-            let node = story.network.nodes[index].node.borrow().clone();
+            let node = story.network.nodes[index].node();
             assert!(story.addresses.iter().all(|address| node.is_dead(address) == Ok(false)), "node {index}");
         }
     });
@@ -154,7 +154,7 @@ fn what_was_put_again_reaches_whoever_has_a_tombstone() {
             for address in &story.addresses {
                 let said_ms =
                     reactor::wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
-                let node = story.network.nodes[2].node.borrow().clone();
+                let node = story.network.nodes[2].node();
                 node.hear(&speaker.say(*address, said_ms, delete(0))).unwrap();
             }
             assert_eq!(story.counts(2), (0, 0));
@@ -176,7 +176,7 @@ fn a_strangers_word_does_not_stop_repair() {
         let stranger = Identity::from_seed(&[9; 32]);
         let owner = stranger.public_key();
         let speaker = Speaker { identity: &stranger, owner, salt: SALT, grant: None };
-        let emptied = story.network.nodes[2].node.borrow().clone();
+        let emptied = story.network.nodes[2].node();
         for address in &story.addresses {
             story.network.nodes[2]
                 .store

@@ -5,9 +5,10 @@
 //! thread.
 
 use super::{DeviceId, Disk, DiskFile, Opening, Waiting};
+use reactor::cell::RefCell;
 use reactor::fs::{self, File, OpenOptions};
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     collections::BTreeMap,
     io::{self, IoSlice},
     ops::Range,
@@ -30,7 +31,7 @@ struct SimulatedFile(u64);
 
 impl SimulatedFile {
     fn file(&self) -> io::Result<Rc<File>> {
-        let file = FILES.with_borrow(|files| files.get(&self.0).cloned());
+        let file = FILES.with(|files| files.borrow().get(&self.0).cloned());
         file.ok_or_else(|| io::Error::other("a simulated file was taken to another thread"))
     }
 }
@@ -50,7 +51,7 @@ impl Disk for SimulatedDisk {
         let file = Rc::new(options.open(path)?);
         let number = LAST.get() + 1;
         LAST.set(number);
-        FILES.with_borrow_mut(|files| files.insert(number, file));
+        FILES.with(|files| files.borrow_mut().insert(number, file));
         Ok(Arc::new(SimulatedFile(number)))
     }
 

@@ -1,10 +1,10 @@
 //! Trees against maps, and what a merge touches.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use dht::{Address, OwnerTag};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use reactor::cell::RefCell;
 
 use super::*;
 use crate::chunk::{Binding, open_run};

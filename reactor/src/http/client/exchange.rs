@@ -4,7 +4,7 @@
 //! beside the one that reads: a server that answers early, because it refuses the upload, is heard at once. And where the
 //! caller reads the answer meanwhile, both go on for as long as they like.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::request::Body;
 use super::upload::{Kept, Sending, Upload, read_ahead};
 use super::{ClientError, Phase, Timeouts};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::http::{HeadLimits, Input, ResponseHead};
 use crate::net::Duplex;

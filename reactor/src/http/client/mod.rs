@@ -34,7 +34,7 @@ mod upload;
 #[cfg(feature = "websocket")]
 mod websocket;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -47,6 +47,7 @@ use self::pool::Pool;
 use self::proxy::Proxy;
 use super::head::HeadError;
 use super::{BodyLimits, Headers, InvalidHeader};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::net::tls;
 

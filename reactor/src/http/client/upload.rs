@@ -1,12 +1,13 @@
 //! A request's body on its way, beside whoever reads the answer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, IoSlice, Read};
 use std::time::{Duration, Instant};
 
 use super::exchange::Clock;
 use super::request::{Body, Stream};
 use super::{ClientError, Phase};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::http::{Input, write_chunk_size, write_last_chunk};
 use crate::net::{Duplex, Taken};

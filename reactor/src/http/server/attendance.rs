@@ -10,10 +10,11 @@
 //!
 //! What it is not: for connections that were taken over (WebSockets), which read and so learn it by themselves.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::cell::RefCell;
 use crate::coroutine::Cut;
 use crate::net::{PeerWatch, Presence};
 

@@ -18,7 +18,7 @@ mod router;
 mod send;
 mod wire;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -47,6 +47,7 @@ use self::patience::{CoarseClock, Patience};
 use self::router::{Handler, Router};
 use self::wire::Vitals;
 use super::{Request, Response};
+use crate::cell::RefCell;
 use crate::coroutine::{Builder, Cut, JoinHandle};
 use crate::net::{Draining, Duplex, Gate, GateLimits, Guest};
 use crate::seldom::warn_seldom;

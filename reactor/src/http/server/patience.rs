@@ -6,13 +6,14 @@
 //!
 //! What it is not: for precise times, use [`crate::timeout`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::wire::PROGRESS_BYTES;
+use crate::cell::RefCell;
 use crate::coroutine::{self, Coroutine, Cut};
 
 /// Milliseconds since the server started, as of the last tick.

@@ -3,7 +3,7 @@
 //! What is to be sent gathers in one buffer and leaves when nothing is left to answer, when it has grown, or before
 //! the connection waits for its client: one system call for a whole batch of pipelined requests, and no deadlock.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,6 +14,7 @@ use super::Shared;
 use super::attendance::Attendance;
 use super::exchange::Exchange;
 use super::patience::Patience;
+use crate::cell::RefCell;
 use crate::coroutine::begin;
 use crate::http::input::{BodyReader, Source};
 use crate::http::{BodyDecoder, BodyError, Headers, Input};

@@ -7,7 +7,7 @@
 
 mod handshake;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub(super) use self::handshake::Handshake;
 use self::handshake::check_request;
 use super::server::Farewell;
 use super::{HeadLimits, Headers, Input, Request, Response, ResponseHead, write_request_line};
+use crate::cell::RefCell;
 use crate::coroutine::begin;
 use crate::net::Duplex;
 use crate::sync::Mutex;

@@ -1,6 +1,6 @@
 //! The coroutine that keeps mappings, and what others see of it. What is decided, `ports.rs` decides.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use super::lease::{Granted, LIFETIME, Lease};
 use super::ports::Ports;
 use super::router::{Check, Place, Router};
 use super::{Mapping, Port, Why};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::net::is_of_the_internet;

@@ -3,7 +3,6 @@
 //! Why not a crate: igd-next (0.17) takes the first answer that anybody in the network gives for the router's, and brings an HTTP
 //! client and an XML parser of its own; ours is here, and what is left is `ssdp.rs` and `igd.rs`.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use super::igd::{self, Call, DOCUMENT_BYTES_MAX, Mark, Service, Whose};
 use super::lease::{Granted, LIFETIME};
 use super::ssdp::{self, Location};
 use super::{Port, Protocol, Why};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::http::client::{Client, RedirectPolicy, Response, Timeouts};
 use crate::net::UdpSocket;

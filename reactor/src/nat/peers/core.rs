@@ -3,7 +3,7 @@
 //! Nothing here suspends. Packets come in from the endpoint's coroutine and from those of the relays, and leave by its socket
 //! or a relay's outbox.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -12,6 +12,7 @@ use super::search::Search;
 use super::table::{Peer, SIGN_WITHIN, Table};
 use super::tcp::Openings;
 use super::{Path, RelayKey, naming};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::nat::PeerId;
 use crate::nat::relay::{DATAGRAM_BYTES_MAX, Seat, Sender};

@@ -73,7 +73,6 @@ mod search;
 mod table;
 mod tcp;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -83,6 +82,7 @@ use std::time::{Duration, Instant};
 use self::core::Core;
 use self::message::Session;
 pub use self::message::{CANDIDATES_MAX, Message, TCP_CANDIDATES_MAX};
+use crate::cell::RefCell;
 use crate::clock::deadline_after;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;

@@ -16,7 +16,7 @@
 //!
 //! What it is not: the choice of a path. Two such routers are not brought together: both would have to guess.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::{Rc, Weak};
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::message::{Message, SessionTag};
+use crate::cell::RefCell;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::net::UdpSocket;
 use crate::net::quic::routes::Routes;

@@ -10,7 +10,7 @@
 //! What it is not: TCP to a peer who listens where it can be dialled; whoever knows its address needs no relay and none of
 //! this.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::message::SessionTag;
 use super::opening::{HEAD_START, LASTS, Tries, is_client};
+use crate::cell::RefCell;
 use crate::crypto::Identity;
 use crate::nat::PeerId;
 use crate::nat::relay::{self, Event, Seat, Sender};

@@ -2,7 +2,7 @@
 //!
 //! Two peers who have met by TCP use the same: each is the other's relay, for itself only ([`over`]).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use super::{
     BATCH_BYTES, DOUBT_AFTER, KEEP_ALIVE, LINE_SIGN_WITHIN, PROTOCOL, SIGN_WITHIN, SILENCE_MAX,
     UNSENT_BYTES_MAX,
 };
+use crate::cell::RefCell;
 use crate::clock::{deadline_after, now};
 use crate::coroutine::{Builder, JoinHandle};
 use crate::crypto::Identity;

@@ -1,6 +1,6 @@
 //! The relay: two coroutines a client, one that reads and one that writes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use super::frame::{Decoder, Frame, Refusal};
 use super::seat::Seat;
 use super::switch::{Fate, Quota, Switch, Ticket};
 use super::{BATCH_BYTES, PROTOCOL, SILENCE_MAX, UNSENT_BYTES_MAX};
+use crate::cell::RefCell;
 use crate::clock::{deadline_after, now};
 use crate::coroutine::Builder;
 use crate::crypto::Identity;

@@ -2,7 +2,7 @@
 
 mod path;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use super::error::Lost;
 use super::pending::Origin;
 use super::stream::{Rows, Stream};
 use super::{LINGER_TIMEOUT, UNPROVED_FACTOR};
+use crate::cell::RefCell;
 use crate::clock::now;
 use crate::crypto::PublicKey;
 use crate::net::tls::HANDSHAKE_TIMEOUT;

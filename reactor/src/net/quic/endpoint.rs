@@ -2,7 +2,7 @@
 
 mod reach;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use super::pending::{Origin, Pending};
 use super::routes::{Routes, virtual_number};
 use super::wire::{Received, Wire};
 use super::{RETRY_ABOVE, UNPROVED_FACTOR, config, driver};
+use crate::cell::RefCell;
 use crate::clock::{deadline_after, now};
 use crate::coroutine::Builder;
 use crate::crypto::Identity;

@@ -3,7 +3,6 @@
 //! A mapping in a router belongs to one port, so what is learnt about it and what keeps it open have to use the very
 //! socket that QUIC does. The first byte tells the protocols apart (RFC 9443): STUN 0 to 3, ours 4 to 15, QUIC 64 and up.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +10,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::endpoint::Shared;
+use crate::cell::RefCell;
 use crate::nat::stun::{Class, Datagrams, Message};
 use crate::sync::Waiters;
 

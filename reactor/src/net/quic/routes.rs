@@ -41,13 +41,14 @@ pub(crate) fn virtual_number(ip: IpAddr) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
     use std::io::{Read, Write};
     use std::rc::Rc;
     use std::time::Duration;
 
     use super::super::Endpoint;
     use super::*;
+    use crate::cell::RefCell;
     use crate::crypto::Identity;
     use crate::net::tls::Expect;
     use crate::{sleep, spawn};

@@ -9,7 +9,7 @@
 //!   per 256 KiB instead; it starts small and grows only where the peer sends that fast.
 //! - A flush of many small messages is one record and one `send`: plaintext is gathered before it is sealed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use rustls::{Connection, HandshakeKind};
 
 use super::error::tls_error;
 use super::{HANDSHAKE_TIMEOUT, Truncated};
+use crate::cell::RefCell;
 use crate::coroutine::{begin, may_suspend, spend_bytes};
 use crate::crypto::PublicKey;
 use crate::net::{Duplex, PeerWatch, TcpStream, WriteOnce};

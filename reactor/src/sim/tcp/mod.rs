@@ -11,7 +11,7 @@
 mod socket;
 mod transport;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use std::rc::Rc;
 pub(crate) use socket::{TcpListener, TcpStream};
 
 use super::host::{HostState, Process};
+use crate::cell::RefCell;
 use crate::sync::Waiters;
 
 /// What travels.

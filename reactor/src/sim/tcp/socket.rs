@@ -1,12 +1,13 @@
 //! What programs hold: the simulated halves of [`crate::net::TcpStream`] and [`crate::net::TcpListener`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{End, Listening, Packet, Segment, State};
+use crate::cell::RefCell;
 use crate::net::{PeerWatch, Presence};
 use crate::select::source::Source;
 use crate::sim::host::Process;

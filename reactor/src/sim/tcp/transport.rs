@@ -1,12 +1,13 @@
 //! How segments travel: they leave, get lost, are sent again, arrive, and are refused.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::{End, Listening, Packet, Segment, State, Stranded, TcpEvent};
+use crate::cell::RefCell;
 use crate::sim::events::Event;
 use crate::sim::host::{HostState, Process};
 use crate::sim::trace::{What, format_time};
