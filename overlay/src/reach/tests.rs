@@ -323,13 +323,8 @@ fn who_comes_by_our_id_and_says_nothing_has_few_places_and_takes_none_of_those_w
         // Another member comes by the id meanwhile.
         let third = network.node(identity(21), &[address(&relay)]);
         until(|| {
-            third
-                .state()
-                .reach
-                .begun
-                .borrow()
-                .as_ref()
-                .is_some_and(|begun| begun.carrier.wait_relay(reactor::now()).is_ok())
+            let carrier = third.state().reach.begun.borrow().as_ref().map(|begun| begun.carrier.clone());
+            carrier.is_some_and(|carrier| carrier.wait_relay(reactor::now()).is_ok())
         });
         let places = Places { relays: vec![key(&relay)], ..Places::default() };
         assert!(third.state().reach.dial(third.state(), &key(&other), &places).is_ok());
