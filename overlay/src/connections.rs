@@ -144,6 +144,13 @@ impl Pool {
         self.slots.borrow().get(key)?.newest().cloned()
     }
 
+    /// All open connections to `key`.
+    pub(crate) fn all_of(&self, key: &PublicKey) -> Vec<Connection> {
+        let slots = self.slots.borrow();
+        let all = slots.get(key).into_iter().flat_map(|slot| &slot.connections);
+        all.filter(|connection| !connection.is_closed()).cloned().collect()
+    }
+
     /// Has calls to `key` take this connection, if it is one of that peer's.
     pub(crate) fn prefer(&self, key: &PublicKey, connection: &Connection) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(key) {

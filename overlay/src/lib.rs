@@ -131,6 +131,7 @@ pub use relaying::RelayError;
 pub use renewal::Renewals;
 pub use revocation::Revocations;
 pub use ticket::Ticket;
+pub use twin::Twin;
 pub use watch::{Changes, Watch};
 
 /// What the layer above sees of the network, so that another overlay can be slotted in.

@@ -42,7 +42,7 @@ use crate::revocation::Revocations;
 use crate::revoking;
 use crate::state::{Live, State};
 use crate::stating;
-use crate::twin;
+use crate::twin::{self, Twin};
 use crate::upkeep::{self, Upkeep};
 use crate::watch::Watch;
 use crate::{Overlay, Rights};
@@ -355,6 +355,20 @@ impl Node {
         stating::restate(&self.state, change);
     }
 
+    /// Another process that was found to have our key, if one was; one that began before us rather than others.
+    pub fn twin(&self) -> Option<Twin> {
+        self.state.twins.last()
+    }
+
+    /// Waits until another process is found that has had our key since before we began. Then stop: what is promised from here on
+    /// it knows nothing of.
+    ///
+    /// # Suspends
+    /// Until then, which is usually never.
+    pub fn wait_for_elder_twin(&self) -> Twin {
+        self.state.twins.wait_for_elder()
+    }
+
     /// Whether somebody answered a lookup of our position, so that our neighbours know us.
     pub fn has_joined(&self) -> bool {
         self.state.joined.get()
@@ -400,6 +414,7 @@ impl Node {
         {
             upkeep::save_contacts(&self.state, path);
         }
+        self.state.twins.finish();
         self.begin_stop();
         for task in self.tasks.take() {
             let _ = task.join();

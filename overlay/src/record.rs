@@ -2,14 +2,17 @@
 //! stands, how much it takes, which release it runs.
 //!
 //! ```text
-//! body       MessagePack array: version, addresses, relays, zone, capacity, release, whether it relays, and whatever later
-//!            releases append
+//! body       MessagePack array: version, addresses, relays, zone, capacity, release, whether it relays, the life that says it,
+//!            whom it has heard beside itself, and whatever later releases append
 //! signature  the node's, over SHA3-256("hypha node record 1", network, its key, body)
 //! ```
 //!
 //! A record is good in the network that it names in its signature, and nowhere else. Of two records of one node the one of
 //! the higher version is the newer; the version is the time in milliseconds, or one more than the last one where the clock
 //! says less. Of two of one version, which only a node that was copied signs, everybody takes the same.
+//! A *life* is one process of the node, from its start to its end. Whoever is shown a record that another life signed says in its
+//! next one beside whom it lives; a life that finds itself named so in a record that is not its own knows by its own key's
+//! signature that another process has that key, and no peer can make it believe so (`twin.rs`).
 //! The body travels as the bytes that were signed, so a node of an earlier release passes on what it does not understand.
 //!
 //! That a node signed something does not make it true. So nothing here is trusted further than a lie may go: addresses and
@@ -127,6 +130,15 @@ pub struct Statement {
     pub is_relay: bool,
 }
 
+/// One process of a node, from its start to its end. The elder of two is the lesser.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Life {
+    /// When it began, by its clock, in milliseconds since 1970.
+    pub began_ms: u64,
+    /// What tells it from all others; zero is nobody's.
+    pub nonce: u64,
+}
+
 /// What is signed. Only ever append, with `#[serde(default)]`.
 #[derive(Serialize, Deserialize)]
 struct Body {
@@ -138,6 +150,11 @@ struct Body {
     release: String,
     #[serde(default)]
     is_relay: bool,
+    #[serde(default)]
+    life: Life,
+    /// The nonce of the life beside which it lives; zero for nobody.
+    #[serde(default)]
+    beside: u64,
 }
 
 /// A record as it travels: nobody has looked at its signature yet.
@@ -153,6 +170,8 @@ pub struct NodeRecord {
     holder: PublicKey,
     version: u64,
     statement: Statement,
+    life: Life,
+    beside: u64,
     signed: SignedRecord,
 }
 
@@ -208,7 +227,8 @@ impl SignedRecord {
     /// # Errors
     /// [`RecordError`].
     pub fn verify(&self, holder: &PublicKey, network: &PublicKey) -> Result<NodeRecord, RecordError> {
-        let Body { version, addresses, relays, zone, capacity_bytes, release, is_relay } = self.body()?;
+        let Body { version, addresses, relays, zone, capacity_bytes, release, is_relay, life, beside } =
+            self.body()?;
         if version >= VERSION_MAX {
             return Err(RecordError::Malformed);
         }
@@ -216,7 +236,7 @@ impl SignedRecord {
         holder.verify(&signed, &self.signature).map_err(|_| RecordError::Forged)?;
         let addresses = addresses.into_iter().collect();
         let statement = Statement { addresses, relays, zone, capacity_bytes, release, is_relay }.bounded();
-        Ok(NodeRecord { holder: *holder, version, statement, signed: self.clone() })
+        Ok(NodeRecord { holder: *holder, version, statement, life, beside, signed: self.clone() })
     }
 
     fn body(&self) -> Result<Body, RecordError> {
@@ -228,8 +248,21 @@ impl SignedRecord {
 }
 
 impl NodeRecord {
-    /// Signs what the holder of `identity` says of itself in `network`, as far as it fits.
+    /// Signs what the holder of `identity` says of itself in `network`, as far as it fits; by nobody's life.
     pub fn sign(identity: &Identity, network: &PublicKey, version: u64, statement: Statement) -> NodeRecord {
+        NodeRecord::sign_in(identity, network, version, statement, Life::default(), None)
+    }
+
+    /// The same, as a life says it that has seen what the life with the nonce `beside` signed.
+    pub fn sign_in(
+        identity: &Identity,
+        network: &PublicKey,
+        version: u64,
+        statement: Statement,
+        life: Life,
+        beside: Option<u64>,
+    ) -> NodeRecord {
+        let beside = beside.unwrap_or_default();
         let (holder, statement) = (identity.public_key(), statement.bounded());
         let body = to_bytes(&Body {
             version,
@@ -239,9 +272,12 @@ impl NodeRecord {
             capacity_bytes: statement.capacity_bytes,
             release: statement.release.clone(),
             is_relay: statement.is_relay,
+            life,
+            beside,
         });
         let signature = identity.sign(&digest(network, &holder, &body));
-        NodeRecord { holder, version, statement, signed: SignedRecord { body: body.into(), signature } }
+        let signed = SignedRecord { body: body.into(), signature };
+        NodeRecord { holder, version, statement, life, beside, signed }
     }
 
     /// Whose it is.
@@ -252,6 +288,22 @@ impl NodeRecord {
     /// What tells it from the holder's earlier ones.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Which life of the holder says it.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// The nonce of the life that it has heard beside itself.
+    pub fn beside(&self) -> Option<u64> {
+        (self.beside != 0).then_some(self.beside)
+    }
+
+    /// Whether another life than `life` says it, and has seen what `life` signed: both are there, then, or the one that says it was
+    /// there when the other was.
+    pub fn is_beside(&self, life: Life) -> bool {
+        life.nonce != 0 && self.life != life && self.beside == life.nonce
     }
 
     /// What the holder says.
@@ -314,7 +366,7 @@ mod tests {
         assert_eq!(*record.statement(), longest());
         let travelled: SignedRecord = from_bytes(&to_bytes(record.signed())).unwrap();
         assert_eq!(travelled.verify(record.holder(), &network()), Ok(record.clone()));
-        assert!(record.signed.body.len() < 512, "{} bytes leave no room", record.signed.body.len());
+        assert!(record.signed.body.len() < 576, "{} bytes leave no room", record.signed.body.len());
         let nothing = NodeRecord::sign(&identity(2), &network(), 0, Statement::default());
         assert_eq!(nothing.signed.verify(nothing.holder(), &network()), Ok(nothing.clone()));
     }
@@ -352,6 +404,33 @@ mod tests {
     }
 
     #[test]
+    fn who_is_named_beside_another_life_is_not_alone_and_nobody_names_himself() {
+        let (elder, later) = (Life { began_ms: 1, nonce: 9 }, Life { began_ms: 2, nonce: 3 });
+        assert!(elder < later && later < Life { began_ms: 2, nonce: 4 });
+        let sign = |life, beside| {
+            let record = NodeRecord::sign_in(&identity(2), &network(), 1, Statement::default(), life, beside);
+            record.signed().verify(record.holder(), &network()).unwrap()
+        };
+        let told = sign(later, Some(elder.nonce));
+        assert_eq!(told.life(), later);
+        assert!(told.is_beside(elder) && !told.is_beside(later) && !told.is_beside(Life::default()));
+        assert!(!sign(elder, Some(elder.nonce)).is_beside(elder) && !sign(later, None).is_beside(elder));
+    }
+
+    #[test]
+    fn what_an_earlier_release_signed_is_of_no_life() {
+        #[derive(Serialize)]
+        struct Earlier(u64, Vec<SocketAddr>, Vec<PublicKey>, Option<String>, Option<u64>, String, bool);
+        let body = to_bytes(&Earlier(9, vec![], vec![], None, None, "1".into(), true));
+        let holder = identity(2);
+        let signature = holder.sign(&digest(&network(), &holder.public_key(), &body));
+        let record = SignedRecord { body: body.into(), signature }.verify(&holder.public_key(), &network());
+        let record = record.unwrap();
+        assert_eq!((record.life(), record.statement().is_relay), (Life::default(), true));
+        assert!(!record.is_beside(Life { began_ms: 1, nonce: 9 }));
+    }
+
+    #[test]
     fn what_a_later_release_appends_is_passed_over_and_passed_on() {
         #[derive(Serialize)]
         struct Later(
@@ -362,11 +441,24 @@ mod tests {
             Option<u64>,
             String,
             bool,
+            Life,
+            u64,
             Vec<u64>,
             String,
         );
-        let later =
-            Later(9, vec![], vec![], Some("a".into()), None, "2".into(), true, vec![1, 2], "x".into());
+        let later = Later(
+            9,
+            vec![],
+            vec![],
+            Some("a".into()),
+            None,
+            "2".into(),
+            true,
+            Life::default(),
+            7,
+            vec![1, 2],
+            "x".into(),
+        );
         let (holder, body) = (identity(2), to_bytes(&later));
         let signature = holder.sign(&digest(&network(), &holder.public_key(), &body));
         let signed = SignedRecord { body: body.into(), signature };

@@ -65,6 +65,8 @@ impl Session {
             renewing::greet(state, &connection, &admitted);
             if let Some(newest) = admitted.contact.record().filter(|_| admitted.is_record_stale) {
                 stating::remind(state, connection.clone(), newest.clone());
+            } else if let Some(said) = admitted.contact.record() {
+                stating::show_itself(state, said, true);
             }
         }
         if admitted.peer.role == Role::Storage && is_member {

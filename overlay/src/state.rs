@@ -38,6 +38,8 @@ use crate::renewal::Digest;
 use crate::routing_table::RoutingTable;
 use crate::served::Served;
 use crate::session;
+use crate::stating;
+use crate::twin::Twins;
 use crate::watch::Changes;
 use crate::ways::Ways;
 
@@ -88,6 +90,8 @@ pub(crate) struct State {
     pub(crate) introductions: RefCell<Introductions>,
     /// Held by who changes what we say of ourselves.
     pub(crate) stating: Mutex<()>,
+    /// Who else has our key.
+    pub(crate) twins: Twins,
     service: OnceCell<Rc<Service>>,
     probed: RefCell<HashSet<NodeId>>,
 }
@@ -130,6 +134,7 @@ impl State {
             kept_record,
             introductions: RefCell::default(),
             stating: Mutex::new(()),
+            twins: Twins::default(),
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
         });
@@ -158,19 +163,19 @@ impl State {
     }
 
     /// Whom a peer names, under the newest record that is known here.
-    pub(crate) fn meet(&self, said: &Introduction) -> Contact {
+    pub(crate) fn meet(self: &Rc<State>, said: &Introduction) -> Contact {
         let id = NodeId::of(&said.public_key);
         let is_known = self.table.borrow().get(&id).is_some();
         let records = &self.credentials.records;
         let contact = if is_known { records.meet(said) } else { records.hear_of(said) };
         if let Some(record) = contact.record() {
-            self.note(record);
+            self.note(record, false);
         }
         contact
     }
 
-    /// Has the table know what a node says of itself, if it is in there and that is news.
-    pub(crate) fn note(&self, record: &Arc<NodeRecord>) {
+    /// Has the table know what a node says of itself, if it is in there and that is news; and the node, if others say so in its name.
+    pub(crate) fn note(self: &Rc<State>, record: &Arc<NodeRecord>, is_told_by_itself: bool) {
         let id = NodeId::of(record.holder());
         let is_news = self
             .table
@@ -179,6 +184,7 @@ impl State {
             .is_some_and(|entry| entry.contact.record().is_none_or(|known| record.is_newer_than(known)));
         if is_news {
             self.change_table(|table, now| table.on_record(record, now));
+            stating::show_itself(self, record, is_told_by_itself);
         }
     }
 

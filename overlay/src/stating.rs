@@ -22,9 +22,10 @@ use crate::contact::{Addresses, Introduction};
 use crate::files;
 use crate::handing_over::until_taken;
 use crate::message::Introduce;
-use crate::record::{NodeRecord, RECORD_BYTES_MAX, RecordError, SignedRecord, Statement};
+use crate::record::{Life, NodeRecord, RECORD_BYTES_MAX, RecordError, SignedRecord, Statement};
 use crate::records::Standing;
 use crate::state::State;
+use crate::twin;
 
 /// How long a peer may take to note a record.
 const TELL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -40,7 +41,7 @@ pub(crate) fn last(own: &PublicKey, network: &PublicKey, path: Option<&PathBuf>)
     path.and_then(|path| load(path, own, network))
 }
 
-/// What a node says when it starts: what it said last, if that is still so, and else something newer, which is on disk then.
+/// What a node says when it starts, which is newer than what it said last, and on disk then.
 ///
 /// # Suspends
 /// For the disk.
@@ -51,14 +52,18 @@ pub(crate) fn first(
     last: Option<NodeRecord>,
     statement: Statement,
 ) -> Arc<NodeRecord> {
-    let next = NodeRecord::sign(identity, network, version_after(last.as_ref()), statement);
-    match last {
-        Some(last) if last.statement() == next.statement() => Arc::new(last),
-        _ => {
-            keep(path, &next);
-            Arc::new(next)
-        }
-    }
+    // What was said last is by an earlier life, or by whom this home is a copy of: who said it, if it lives, knows by that of us.
+    let beside = last.as_ref().map(|last| last.life().nonce);
+    let version = version_after(last.as_ref());
+    let next = NodeRecord::sign_in(identity, network, version, statement, begin(), beside);
+    keep(path, &next);
+    Arc::new(next)
+}
+
+/// A life that begins now.
+fn begin() -> Life {
+    let began = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Life { began_ms: began.as_millis() as u64, nonce: reactor::random::number().max(1) }
 }
 
 /// Says something else of ourselves from now on, if `change` changes anything.
@@ -74,17 +79,25 @@ fn say(state: &Rc<State>, above: Option<&NodeRecord>, change: impl FnOnce(&mut S
     let records = &state.credentials.records;
     // One at a time: the next begins with what this one leaves.
     let _turn = state.stating.lock();
+    // What is kept by then is the other's word.
+    if state.twins.is_to_stop() {
+        return;
+    }
     let Some(own) = records.own() else { return };
     let mut statement = own.statement().clone();
     change(&mut statement);
     let newest = above.filter(|above| above.is_newer_than(&own));
-    let next = NodeRecord::sign(
+    // Once said it is said again: whoever is named so may hear only the last.
+    let beside = above.map(|above| above.life().nonce).or(own.beside());
+    let next = NodeRecord::sign_in(
         &state.identity,
         &state.credentials.network,
         version_after(Some(newest.unwrap_or(&own))),
         statement,
+        own.life(),
+        beside,
     );
-    if newest.is_none() && next.statement() == own.statement() {
+    if newest.is_none() && next.statement() == own.statement() && next.beside() == own.beside() {
         return;
     }
     keep(state.kept_record.as_ref(), &next);
@@ -105,6 +118,33 @@ fn tell(state: &Rc<State>, connection: Connection) {
         }
         Ok(())
     });
+}
+
+/// Tells everybody who is connected what we say of ourselves.
+///
+/// # Suspends
+/// Until everybody knows, or can't be told.
+pub(crate) fn say_to_all(state: &Rc<State>) {
+    let Some(own) = state.credentials.records.own() else { return };
+    reactor::scope(|s| {
+        for (_, connection) in state.pool.one_of_each() {
+            let own = &own;
+            s.spawn(move || introduce(&connection, own).map(drop));
+        }
+    });
+}
+
+/// Shows a node on all its connections what is said in its name: where several processes have its key, each has one, and only one
+/// of them says it.
+pub(crate) fn show_itself(state: &Rc<State>, said: &Arc<NodeRecord>, told_by_itself: bool) {
+    let connections = state.pool.all_of(said.holder());
+    // Who told it and is alone knows it.
+    if told_by_itself && connections.len() < 2 {
+        return;
+    }
+    for connection in connections {
+        remind(state, connection, said.clone());
+    }
 }
 
 /// Shows a peer what it said of itself after what it says now, in the background, until it knows or is gone.
@@ -138,23 +178,29 @@ pub(crate) fn on_introduced(
         return exceed(state, said).map(|()| None);
     }
     let (newest, standing) = state.credentials.records.take(&node.public_key, said)?;
-    state.note(&newest);
+    state.note(&newest, true);
     Ok((standing == Standing::Stale).then(|| newest.signed().clone()))
 }
 
-/// We are shown what we said of ourselves: if it is later than what we say, what we say is said again, later than that.
+/// We are shown what we said of ourselves: if it is later than what we say, what we say is said again, later than that. If another
+/// process said it, and had seen what this one says, we are two.
 fn exceed(state: &Rc<State>, said: &SignedRecord) -> Result<(), RecordError> {
     let Some(own) = state.credentials.records.own() else { return Ok(()) };
-    if *said == *own.signed() {
+    if *said == *own.signed() || state.twins.is_to_stop() {
         return Ok(());
     }
     let said = said.verify(&state.credentials.own, &state.credentials.network)?;
-    if said.is_newer_than(&own) {
+    let is_two = said.is_beside(own.life());
+    // It has to hear of us too, if it has not.
+    if said.is_newer_than(&own) || (is_two && own.beside() != Some(said.life().nonce)) {
         tracing::warn!(
             version = said.version(),
             "what this node says of itself was older than what it had said: was its home put back, or does a copy of it run?"
         );
         say(state, Some(&said), |_| {});
+    }
+    if is_two {
+        twin::on_found(state, &said);
     }
     Ok(())
 }
@@ -189,7 +235,7 @@ fn load(path: &Path, own: &PublicKey, network: &PublicKey) -> Option<NodeRecord>
 }
 
 /// Has a record on disk before anybody hears of it.
-fn keep(path: Option<&PathBuf>, record: &NodeRecord) {
+pub(crate) fn keep(path: Option<&PathBuf>, record: &NodeRecord) {
     let Some(path) = path.cloned() else { return };
     let (shown, bytes) = (path.display().to_string(), to_bytes(record.signed()));
     if let Err(error) = reactor::offload(move || files::replace(&path, &bytes)) {

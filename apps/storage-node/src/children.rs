@@ -3,7 +3,8 @@
 //! Two pipes say all there is to say. A child's standard input is a pipe that only we hold: when we end, in whatever
 //! way, the kernel closes it and the child leaves in order. (A parent-death signal would do as much for SIGKILL, but
 //! it follows the *thread* that forked.) A child's standard output tells its address, and its end tells that the
-//! child is gone; it is then started again, after a back-off that forgets itself once a child has lived for a while.
+//! child is gone; it is then started again, after a back-off that forgets itself once a child has lived for a while. Two ends are
+//! for good: that of a node that was removed from the network, and that of one whose home's copy serves, which ends `up` too.
 //!
 //! Each child has one coroutine, a loop that starts it, reads it and mourns it. Not here: what a node does.
 
@@ -21,10 +22,11 @@ use reactor::net::Descriptor;
 use reactor::sync::Signal;
 
 use crate::cli::{DiscoveryOption, MappingOption};
-use crate::errors::Failure;
+use crate::errors::{COPIED, Failure};
 use crate::home::NodeHome;
 use crate::log_file;
 use crate::output::say;
+use crate::stop::{Reason, Stop};
 
 /// What a node prints once it serves, before its address; `up` reads it.
 pub(crate) const READY: &str = "listening on ";
@@ -62,6 +64,10 @@ struct Child {
     is_awaited: Cell<bool>,
     changed: Signal,
     stopping: Cell<bool>,
+    /// A copy of its home serves, and it is not started again.
+    is_copied: Cell<bool>,
+    /// Opened then.
+    stop: Stop,
     /// Between two lives: there is no process.
     resting: Cell<bool>,
 }
@@ -82,6 +88,7 @@ impl Supervised {
         listen: Option<SocketAddr>,
         mapping: MappingOption,
         discovery: DiscoveryOption,
+        stop: &Stop,
     ) -> Supervised {
         let child = Rc::new(Child {
             number,
@@ -95,6 +102,8 @@ impl Supervised {
             is_awaited: Cell::new(true),
             changed: Signal::new(),
             stopping: Cell::new(false),
+            is_copied: Cell::new(false),
+            stop: stop.clone(),
             resting: Cell::new(false),
         });
         let coroutine = reactor::spawn({
@@ -107,6 +116,11 @@ impl Supervised {
     /// Its number in its home.
     pub(crate) fn number(&self) -> u16 {
         self.child.number
+    }
+
+    /// Whether it has ended for good because a copy of its home serves.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.child.is_copied.get()
     }
 
     /// Waits until the node serves for the first time. One that does not is started again all the same, and says so
@@ -180,14 +194,19 @@ impl Child {
             }
             // It ends by itself, and well, in one case only.
             let is_removed = end.as_ref().is_ok_and(ExitStatus::success);
+            let is_copied = end.as_ref().is_ok_and(|status| status.code() == Some(COPIED.into()));
+            let is_final = is_removed || is_copied;
             let reason = match end {
+                Ok(_) if is_copied => {
+                    "has ended, because a copy of its home serves: its log says where".into()
+                }
                 Ok(_) if is_removed => "was removed from the network, and has ended".into(),
                 Ok(status) => describe(status),
                 Err(error) => format!("could not be started: {error}"),
             };
             let is_news = was_ready || told.as_ref() != Some(&reason);
             if was_ready || !self.is_awaited.get() {
-                if is_removed {
+                if is_final {
                     say(format_args!("node {} {reason}", self.number));
                 } else if is_news {
                     say(format_args!("node {} {reason}; starting it again", self.number));
@@ -197,7 +216,11 @@ impl Child {
                 self.failure.borrow_mut().get_or_insert(last_words.unwrap_or(reason.clone()));
                 self.changed.notify_all();
             }
-            if is_removed {
+            if is_copied {
+                self.is_copied.set(true);
+                self.stop.open(Reason::Copied);
+            }
+            if is_final {
                 return;
             }
             told = Some(reason);

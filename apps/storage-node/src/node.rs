@@ -3,9 +3,10 @@
 //! Here the crates are joined: the store under the DHT's node, the node's methods in one RPC service, the service on
 //! the overlay. The lock of the node's home is held for as long as the value lives.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use crate::errors::Failure;
 use crate::home::{Lock, NodeHome};
 use crate::identity::Member;
 use crate::network::{Hex, NodeSettings, Role, StoreEntry};
-use crate::report::{Report, ReportMethod, ReportRefused};
+use crate::report::{CopySeen, Report, ReportMethod, ReportRefused};
 use crate::shelf::Shelf;
 use crate::volume::Keepers;
 
@@ -93,12 +94,13 @@ impl StorageNode {
         ways.sort();
         ways.dedup();
 
+        let place: Rc<OnceCell<Weak<overlay::Node>>> = Rc::default();
         let shelf = Shelf::open(home.keepsake_file(), network.owner_key());
         let join = |address| {
             let mut service = Service::new();
             storage.serve(&mut service);
             shelf.serve(&mut service, &peers);
-            serve_reports(&mut service, &storage, &peers, settings.has_forgotten);
+            serve_reports(&mut service, &storage, &peers, settings.has_forgotten, &place);
             let config = Config {
                 identity: (*member.identity).clone(),
                 network: network.owner_key(),
@@ -128,9 +130,12 @@ impl StorageNode {
         }
         .map_err(|error| match error {
             StartError::Listen { address, source } => Failure::Listen { address, source },
-            StartError::Twin { address } => Failure::Twin { address },
+            StartError::Twin { address } => {
+                Failure::Twin { number: Some(settings.number), address: Some(address) }
+            }
             other => Failure::Internal(other.to_string()),
         })?;
+        let _ = place.set(Rc::downgrade(&overlay));
         overlay.set_founding_nodes(network.founding_nodes());
         let repair = Repair::new(overlay.clone(), storage.clone(), Pace::default()).start();
         let catching_up = shelf.catch_up(&overlay);
@@ -303,8 +308,14 @@ fn recognise(settings: &mut NodeSettings, found: &Incarnation) {
 }
 
 /// Answers `status`. Whoever may read may ask.
-fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &Peers, has_forgotten: bool) {
-    let (storage, peers) = (storage.clone(), peers.clone());
+fn serve_reports(
+    service: &mut Service,
+    storage: &Rc<dht::node::Node>,
+    peers: &Peers,
+    has_forgotten: bool,
+    place: &Rc<OnceCell<Weak<overlay::Node>>>,
+) {
+    let (storage, peers, place) = (storage.clone(), peers.clone(), place.clone());
     let started = Instant::now();
     let needed = Rights { read: true, ..Rights::default() };
     service.on::<ReportMethod>(move |context, (), _| {
@@ -325,6 +336,12 @@ fn serve_reports(service: &mut Service, storage: &Rc<dht::node::Node>, peers: &P
             caught_up_with: storage.caught_up_with().iter().map(|id| Hex(id.0)).collect(),
             retention_seconds: storage.retention().map(|(seconds, _)| seconds).ok(),
             kept_deleted_bytes: storage.held_bytes(),
+            copy: place.get().and_then(Weak::upgrade).and_then(|overlay| overlay.twin()).map(|twin| {
+                CopySeen {
+                    address: twin.address,
+                    found_s_ago: twin.found.elapsed().unwrap_or_default().as_secs(),
+                }
+            }),
         };
         Ok((report, Bytes::new()))
     });

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::children::READY;
 use crate::cli::Run;
+use crate::copies;
 use crate::errors::Failure;
 use crate::home::NodeHome;
 use crate::node::StorageNode;
@@ -23,9 +24,14 @@ pub(crate) const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 /// Runs the command.
 ///
 /// # Errors
-/// What keeps the node from starting; `Failure::Removed` once it is no member of its network any more.
+/// What keeps the node from starting; `Failure::Removed` once it is no member of its network any more; `Failure::Twin` once a
+/// copy of its home is found that has served for longer.
 pub(crate) fn run(options: &Run) -> Result<(), Failure> {
-    let home = NodeHome::open(options.home.as_deref().ok_or(Failure::NoHome)?)?;
+    let home =
+        NodeHome::open(options.home.as_deref().ok_or(Failure::NoHome)?).map_err(|failure| match failure {
+            Failure::NotAHome { path, missing } => Failure::NotANodesHome { path, missing },
+            other => other,
+        })?;
     if options.until_stdin_closes {
         output::bound_log(home.log_file());
     }
@@ -54,10 +60,13 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
         }
         let opener = stop.clone();
         let watching = removed::watch(node.overlay(), removed::NODE, move |_| opener.open(Reason::Removed));
+        let of_copies = copies::watch(&node, &stop);
         stop.wait();
-        drop(watching);
+        drop((watching, of_copies));
         let removed = removed::refuse(node.overlay(), removed::NODE);
+        let copied = copies::refuse(&node);
         node.stop();
+        copied?;
         // `up` knows what it means that a node which was not told to end has ended well: not to start it again.
         if options.until_stdin_closes { Ok(()) } else { removed }
     })

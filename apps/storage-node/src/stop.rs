@@ -31,6 +31,8 @@ pub(crate) enum Reason {
     Unmounted,
     /// The node is no member of the network any more.
     Removed,
+    /// A copy of the home serves, and has for longer.
+    Copied,
 }
 
 /// A gate that opens once, for a reason.

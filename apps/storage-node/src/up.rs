@@ -19,6 +19,7 @@ use crate::children::{Supervised, describe_node};
 use crate::cli::{ListenAt, NodeSays, Up};
 use crate::client::{self, Client};
 use crate::client_directory::{self, ClientDirectory};
+use crate::copies;
 use crate::drive::{self, Place};
 use crate::errors::Failure;
 use crate::home::Home;
@@ -123,11 +124,12 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
         let start = |number: u16| {
             // It was looked whether there is one.
             let listen = asked(number).ok().flatten();
-            Supervised::start(number, home.node(number), known.clone(), listen, mapping, discovery)
+            Supervised::start(number, home.node(number), known.clone(), listen, mapping, discovery, &stop)
         };
         let others =
             ours.iter().filter(|number| first.as_ref().is_none_or(|first| first.number() != **number));
         let children: Vec<Supervised> = others.map(|number| start(*number)).collect();
+        let of_copies = first.as_ref().map(|first| copies::watch(first, &stop));
         let opening = Opening {
             directory: &directory,
             seen_directory: Some(&client_directory::first(home.path())),
@@ -162,15 +164,25 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
             Some(Err(failure)) => Err(failure),
             None => Ok(()),
         };
+        drop(of_copies);
+        let copied = copied(first.as_ref(), &children);
         let spinner = progress::spinner("stopping the nodes");
         children.iter().for_each(Supervised::ask_to_stop);
         children.into_iter().for_each(Supervised::stopped);
         first.into_iter().for_each(StorageNode::stop);
         spinner.finish_and_clear();
-        if result.is_ok() {
-            say("everything is stored, and the nodes have stopped");
+        match (result, copied) {
+            (result, None) => {
+                if result.is_ok() {
+                    say("everything is stored, and the nodes have stopped");
+                }
+                result
+            }
+            (result, Some(copied)) => {
+                result.err().into_iter().for_each(|failure| say(format_args!("{failure}")));
+                Err(copied)
+            }
         }
-        result
     })
 }
 
@@ -193,6 +205,13 @@ fn refuse_unless_free(home: &Home, ours: &[u16], listen: ListenAt) -> Result<(),
         TcpListener::bind(address).map_err(|source| Failure::Listen { address, source })?;
     }
     Ok(())
+}
+
+/// That a copy of the home serves, if one was found.
+fn copied(first: Option<&StorageNode>, children: &[Supervised]) -> Option<Failure> {
+    let of_child = children.iter().find(|child| child.is_copied());
+    let of_child = of_child.map(|child| Failure::Twin { number: Some(child.number()), address: None });
+    first.and_then(|first| copies::refuse(first).err()).or(of_child)
 }
 
 /// Starts node 1 in this process. `None` if it can't be, and others may do without it, or if it was removed.

@@ -52,6 +52,7 @@ impl Node {
         trailer: Bytes,
         may_use_reserve: bool,
     ) -> Result<Ticket, Refusal> {
+        self.refuse_if_withdrawn()?;
         let value: Gather = [content, trailer].into_iter().collect();
         let options = PutOptions { may_use_reserve, ..PutOptions::default() };
         self.store.enqueue_with(&block_key(address), value, options).map_err(refusal_of)

@@ -88,6 +88,7 @@ pub struct Node {
     /// Since when registers are known to be damaged: of [`relearning::DAMAGED_MAX`] at most.
     damaged_since: RefCell<BTreeMap<RegisterAddress, Instant>>,
     is_amnesiac: Cell<bool>,
+    is_withdrawn: Cell<bool>,
     full_at: Cell<Option<Instant>>,
     served: Cell<u64>,
 }
@@ -117,6 +118,7 @@ impl Node {
             started: reactor::now(),
             damaged_since: RefCell::default(),
             is_amnesiac: Cell::new(false),
+            is_withdrawn: Cell::new(false),
             full_at: Cell::new(None),
             served: Cell::new(0),
         })
@@ -143,6 +145,7 @@ impl Node {
     }
 
     fn admit(&self, context: &CallContext, needed: Rights) -> Result<(), Refusal> {
+        self.refuse_if_withdrawn()?;
         match &self.gate {
             Gate::Open => Ok(()),
             Gate::Passports(peers) => peers
@@ -206,6 +209,18 @@ impl Node {
     /// does not have, the node says nothing until it has learned from the others what it may have promised.
     pub fn set_amnesiac(&self) {
         self.is_amnesiac.set(true);
+    }
+
+    /// Promises and keeps nothing from now on, and serves nobody: another node has our name.
+    pub fn withdraw(&self) {
+        self.is_withdrawn.set(true);
+    }
+
+    fn refuse_if_withdrawn(&self) -> Result<(), Refusal> {
+        if self.is_withdrawn.get() {
+            return Err(Refusal::Store("another process serves with this node's key".into()));
+        }
+        Ok(())
     }
 
     /// Asks repair to learn a register from its other members.

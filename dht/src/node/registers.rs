@@ -364,6 +364,7 @@ impl Node {
         state: &mut Option<StoredRegister>,
         next: StoredRegister,
     ) -> Result<(), Refusal> {
+        self.refuse_if_withdrawn()?;
         let key = Key::new(Kind::REGISTER, register.0);
         // Not interrupted: memory must not fall behind the disk if the caller gives up while we wait for it.
         // What is chosen may be a removal, which nobody here can tell: so it may use what is kept back for those. A register's

@@ -1,0 +1,86 @@
+//! A copy of a home serves where the node never said that it was; or the original comes back while its copy serves. Whoever began
+//! later stops, says so, and is not started again; who goes on says that there was another.
+//!
+//! What went wrong: only a copy was refused whose original answered where it had said that it was. The others went on, both, one node
+//! to everybody else; `status` called it healthy, and what one of the two had stored the other had never heard of.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use common::running::Running;
+use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, storage_node, text};
+
+const SOON: Duration = Duration::from_secs(120);
+
+/// What a shell is told by who does not serve beside a copy.
+const COPIED: i32 = 3;
+
+fn status(home: &Path) -> (bool, String) {
+    let output = storage_node(&["status", "--home", text(home)]);
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn up_at(home: &Path, drive: &Path, address: &str) -> Running {
+    Running::start(&["up", "--listen", address, "--home", text(home), text(drive)], "the drive is")
+}
+
+fn ends_beside_a_copy(mut process: Running) {
+    let ended = process.wait(SOON).and_then(|status| status.code());
+    let said = process.drain();
+    assert_eq!(ended, Some(COPIED), "{said}");
+    assert!(said.contains("another process serves with this node's key") && said.contains("try: "), "{said}");
+    assert!(!said.contains("everything is stored") && !said.contains("starting it again"), "{said}");
+}
+
+#[test]
+fn of_a_home_and_its_copy_that_never_met_the_later_one_stops() {
+    if !fuse_is_usable("of_a_home_and_its_copy_that_never_met_the_later_one_stops") {
+        return;
+    }
+    let place = Place::new("copies_are_found");
+    let (home, drive) = (place.join("home"), place.join("drive"));
+    let (copy, other) = (place.join("copy"), place.join("other"));
+    // A node that is nobody's copy: by it the two hear of each other.
+    let up = Running::up(&home, &drive, 3);
+    let ticket = run(PROGRAM, &["invite", "--role", "node", "--home", text(&home)]).trim().to_owned();
+    let member = place.join("member");
+    let joined = Running::start(&["join", "--home", text(&member), &ticket], "listening on");
+    eventually("four nodes", SOON, || status(&home).1.contains("4 of 4 nodes"));
+    assert!(up.stop().success());
+    run("cp", &["-a", text(&home), text(&copy)]);
+
+    // The copy is begun first: the original comes back.
+    let elder = up_at(&copy, &other, "127.0.0.2");
+    fs::write(other.join("stored"), "with the copy").unwrap();
+    File::open(other.join("stored")).unwrap().sync_all().unwrap();
+    let back = ["up", "--home", text(&home), text(&drive)];
+    let output = ended_within(SOON, Command::new(PROGRAM).args(back));
+    let said =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert_eq!(output.status.code(), Some(COPIED), "{said}");
+    assert!(said.contains("another process serves with this node's key") && said.contains("try: "), "{said}");
+    assert!(!said.contains("everything is stored"), "{said}");
+    // Who goes on says that there was another, and has what was stored.
+    eventually("the copy says so", SOON, || status(&copy).1.contains("a copy of its home served beside it"));
+    let (is_healthy, told) = status(&copy);
+    assert!(!is_healthy && told.contains("degraded: every node answers, and a copy"), "{told}");
+    assert_eq!(fs::read_to_string(other.join("stored")).unwrap(), "with the copy");
+    fs::write(other.join("more"), "of it").unwrap();
+    File::open(other.join("more")).unwrap().sync_all().unwrap();
+    // It knows by now where that is.
+    let second = home.join("nodes/2");
+    let output = ended_within(SOON, Command::new(PROGRAM).args(["run", "--home", text(&second)]));
+    assert_eq!(output.status.code(), Some(COPIED), "{}", String::from_utf8_lossy(&output.stderr));
+
+    // One node of a copy, where the node was before it moved.
+    let moved = place.join("moved");
+    run("cp", &["-a", text(&home.join("nodes/3")), text(&moved)]);
+    let _ = fs::remove_file(moved.join("record"));
+    ends_beside_a_copy(Running::start(&["run", "--home", text(&moved)], "listening on"));
+    assert!(elder.stop().success());
+    assert!(joined.stop().success());
+}
