@@ -69,6 +69,7 @@ mod snapshots;
 mod state;
 mod sync;
 mod truncation;
+mod undone;
 mod values;
 mod xattr;
 
@@ -150,6 +151,8 @@ pub struct Volume {
     nodes: away::Nodes,
     /// Where the files of an earlier mount's journal are that could not be read to their end.
     damaged_journal: RefCell<Option<PathBuf>>,
+    /// Whether the nodes have what they had taken.
+    standing: undone::Standing,
     /// Look at the register and after the nodes, until everything is stored.
     watchers: RefCell<Vec<JoinHandle<()>>>,
 }
@@ -325,6 +328,7 @@ impl Volume {
             committer: RefCell::new(None),
             nodes: away::Nodes::default(),
             damaged_journal: RefCell::default(),
+            standing: undone::Standing::default(),
             watchers: RefCell::default(),
         }))
     }

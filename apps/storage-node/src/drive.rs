@@ -21,7 +21,7 @@ use reactor::ScopedJoinHandle;
 
 use crate::errors::Failure;
 use crate::mountpoint;
-use crate::outcome::{Note, Outcome};
+use crate::outcome::{Note, Outcome, Undoing};
 use crate::output::say;
 use crate::progress::{self, files_in_words, human_bytes};
 use crate::spaces::Spaces;
@@ -132,6 +132,10 @@ pub(crate) fn serve(
         teller.terminate();
         impatient.terminate();
         match served {
+            // What was stored with this copy of the nodes meanwhile may be on them alone.
+            Ok(()) if reason == Reason::Copied => {
+                outcome.with(Outcome::Undone { why: Undoing::Copied, beside: None })
+            }
             Ok(()) => outcome,
             Err(reason) => outcome.cut_off(reason),
         }

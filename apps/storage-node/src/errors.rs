@@ -30,6 +30,9 @@ pub(crate) enum Failure {
     /// The directory holds no network.
     #[error("{} is not a hypha home: it has no {missing}", path.display())]
     NotAHome { path: PathBuf, missing: &'static str },
+    /// A node is to run where none has its home.
+    #[error("{} is the home of no node: it has no {missing}", path.display())]
+    NotANodesHome { path: PathBuf, missing: &'static str },
     /// A directory that is about to become a home has other things in it.
     #[error("{} is not a hypha home, and is not empty", path.display())]
     HomeOccupied { path: PathBuf },
@@ -77,9 +80,11 @@ pub(crate) enum Failure {
     Listen { address: SocketAddr, source: io::Error },
     /// A copy of the home is in use.
     #[error(
-        "another process serves with this node's key, at {address}: this home is a copy of one that is in use, or that is one of this"
+        "another process serves with this node's key{}{}: this home is a copy of one that is in use, or that is one of this",
+        address.map_or(String::new(), |address| format!(", at {address}")),
+        number.map_or(String::new(), |number| format!(" (node {number})"))
     )]
-    Twin { address: SocketAddr },
+    Twin { number: Option<u16>, address: Option<SocketAddr> },
     /// A node can't relay.
     #[error("the node cannot relay for others: {reason}")]
     Relay { reason: String },
@@ -175,6 +180,11 @@ pub(crate) enum Failure {
     /// Other nodes can't be had to keep the volume's root.
     #[error("the drive's root stays with {keepers}: {reason}")]
     NotMoved { keepers: String, reason: String },
+    /// There is one copy of everything.
+    #[error(
+        "the drive's root stays with {keeper}: a network of one copy has everything there, root and blocks"
+    )]
+    OneCopy { keeper: String },
     /// Who keeps the root now could not be written down.
     #[error("other nodes keep the drive's root now, and this machine could not write down which: {reason}")]
     KeepersNotKept { reason: String },
@@ -208,6 +218,9 @@ pub(crate) enum Failure {
     /// What was typed is no owner's key.
     #[error("these are not the words of a key: {reason}")]
     Words { reason: String },
+    /// Somebody who was asked for a word typed another.
+    #[error("{what}: what was typed is not `{word}`")]
+    NotConfirmed { what: &'static str, word: &'static str },
     /// The words would show where nobody sees them.
     #[error("the words are shown at a terminal only, where somebody sees them")]
     NotShown,
@@ -267,7 +280,15 @@ pub(crate) enum Failure {
     Internal(String),
 }
 
+/// The exit status of who does not serve, or no longer, because a copy of its home does: nobody should start it again.
+pub(crate) const COPIED: u8 = 3;
+
 impl Failure {
+    /// What a shell is told.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if matches!(self, Failure::Twin { .. }) { COPIED } else { 1 }
+    }
+
     /// A file error, told apart where the advice differs.
     pub(crate) fn file(path: &Path, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::StorageFull {
@@ -287,6 +308,11 @@ impl Failure {
             Failure::NoDirectory => "give --directory DIR".into(),
             Failure::NotAHome { .. } => {
                 "start there with `storage-node up ./drive --home DIR`, or give the --home that you used before".into()
+            }
+            Failure::NotANodesHome { .. } => {
+                "a ticket makes one (`invite --role node` in the home of the network, `join - --home DIR` here); the nodes of `up` have \
+                 theirs in nodes/1, nodes/2, ... of its home"
+                    .into()
             }
             Failure::HomeOccupied { .. } => "give an empty or a new directory as --home".into(),
             Failure::NetworkHomeForNode { path } => format!("give a node's home, such as {}/nodes/1", path.display()),
@@ -373,6 +399,10 @@ impl Failure {
             Failure::NotMoved { .. } => {
                 "let another node join first (`storage-node invite --role node` here, `storage-node join TICKET` there), or start one \
                  that is down (`status` shows them); it takes a majority of those that keep the root, and one that does not"
+                    .into()
+            }
+            Failure::OneCopy { .. } => {
+                "stop it, move its directory (nodes/1 of the home) to the other machine or disk, and `storage-node run --home` it there"
                     .into()
             }
             Failure::KeepersNotKept { .. } => {

@@ -14,6 +14,7 @@ mod children;
 mod cli;
 mod client;
 mod client_directory;
+mod copies;
 mod diff;
 mod drive;
 mod errand;
@@ -79,6 +80,7 @@ mod volume;
 mod waits;
 mod words;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
@@ -94,13 +96,20 @@ fn main() -> ExitCode {
     let filter =
         EnvFilter::try_from_env("HYPHA_LOG").unwrap_or_else(|_| EnvFilter::new("warn,overlay=error"));
     let filter = filter.add_directive("reactor::dump=info".parse().expect("it is a directive"));
+    // What a person reads at a terminal are lines among those that the command prints; a log has times.
+    let is_asked = std::env::var_os("HYPHA_LOG").is_some();
+    let is_read = std::io::stderr().is_terminal() && !is_asked;
     // Its own complaints about a log that can't be written would go to standard error, and panic there.
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(output::Log)
         .log_internal_errors(false)
-        .with_target(true)
-        .init();
+        .with_target(true);
+    if is_read {
+        log.with_ansi(false).event_format(output::PlainEvents).init();
+    } else {
+        log.init();
+    }
     output::tell_panics();
     let result =
         keyring::unlock(&command.key_files(), &secrets.given()).and_then(|()| perform(command, &secrets));
@@ -112,7 +121,7 @@ fn main() -> ExitCode {
             if let Some(advice) = failure.advice() {
                 output::warn(format_args!("  try: {advice}"));
             }
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     };
     output::settle();

@@ -39,10 +39,22 @@ pub(crate) enum Outcome {
     /// The journal that an earlier run left was damaged, and its files are kept under this name and the like: what could not be read of it
     /// is not on the nodes. What else is not stored is said `beside` that.
     JournalDamaged { kept: PathBuf, beside: Option<Box<Outcome>> },
+    /// The nodes had taken everything, and may not have it any more. What else is not stored is said `beside` that.
+    Undone { why: Undoing, beside: Option<Box<Outcome>> },
     /// Neither the nodes nor the journal took everything.
     Lost { bytes: u64, cause: String, journal: String },
     /// The connection to the kernel broke: what programs had written through `mmap` may not have come through.
     CutOff { reason: String },
+}
+
+/// Why the nodes may not have what they had taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Undoing {
+    /// They answer an older version of the drive, or of a space, or one that does not follow what they had taken.
+    Older { seen: u64, found: u64 },
+    /// Nodes of this home have stopped because copies of them serve.
+    Copied,
 }
 
 impl Outcome {
@@ -53,6 +65,10 @@ impl Outcome {
             Ending::Damaged { file_count } => Outcome::Damaged { file_count, beside: None },
             Ending::JournalDamaged { kept, beside } => Outcome::JournalDamaged {
                 kept,
+                beside: beside.map(|beside| Box::new(Outcome::of(*beside, directory))),
+            },
+            Ending::Undone { seen, found, beside } => Outcome::Undone {
+                why: Undoing::Older { seen, found },
                 beside: beside.map(|beside| Box::new(Outcome::of(*beside, directory))),
             },
             Ending::InJournal { bytes, file_count, cause } => Outcome::InJournal {
@@ -73,6 +89,10 @@ impl Outcome {
     pub(crate) fn with(self, other: Outcome) -> Outcome {
         match (self, other) {
             (Outcome::Stored, other) | (other, Outcome::Stored) => other,
+            (Outcome::Undone { why, beside }, other) | (other, Outcome::Undone { why, beside }) => {
+                let beside = beside.map_or(Outcome::Stored, |beside| *beside).with(other);
+                Outcome::Undone { why, beside: (beside != Outcome::Stored).then(|| Box::new(beside)) }
+            }
             (Outcome::JournalDamaged { kept, beside }, other)
             | (other, Outcome::JournalDamaged { kept, beside }) => {
                 let beside = beside.map_or(Outcome::Stored, |beside| *beside).with(other);
@@ -137,6 +157,10 @@ impl Outcome {
             Outcome::Stored => Outcome::CutOff { reason },
             Outcome::InJournal { bytes, file_count, causes, directory, .. } => {
                 Outcome::InJournal { bytes, file_count, causes, directory, cut_off: Some(reason) }
+            }
+            Outcome::Undone { why, beside } => {
+                let beside = beside.map_or(Outcome::Stored, |beside| *beside).cut_off(reason);
+                Outcome::Undone { why, beside: Some(Box::new(beside)) }
             }
             Outcome::JournalDamaged { kept, beside } => {
                 let beside = beside.map_or(Outcome::Stored, |beside| *beside).cut_off(reason);
@@ -391,6 +415,17 @@ mod tests {
         let cut_too = unread("/j/damaged-1").cut_off("aborted".into()).to_string();
         assert!(cut_too.contains("/j/damaged-1") && cut_too.contains("aborted"), "{cut_too}");
         assert!(unread("/j/damaged-1").to_string().ends_with("all else is stored"));
+        // And nothing hides that what was stored is there no more.
+        let undone = |seen| Outcome::Undone { why: Undoing::Older { seen, found: 5 }, beside: None };
+        assert_eq!(undone(7).with(Outcome::Stored), undone(7));
+        for other in [waiting(1), damaged(1), lost(1), cut(), unread("/j/damaged-2"), undone(9)] {
+            for both in [undone(7).with(other.clone()), other.clone().with(undone(7))] {
+                let said = both.into_result().unwrap_err();
+                let (words, advice) = (said.to_string(), said.advice().unwrap());
+                assert!(words.contains("version 7") && words.contains(&other.to_string()[..20]), "{words}");
+                assert!(advice.contains("--accept-rollback"), "{advice}");
+            }
+        }
         assert_eq!((damaged(1).with(lost(1)), lost(1).with(damaged(1))), (lost(1), lost(1)));
     }
 

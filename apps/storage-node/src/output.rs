@@ -17,7 +17,10 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::errors::Failure;
 use crate::log_file::Bounded;
@@ -121,6 +124,31 @@ impl MakeWriter<'_> for Log {
     }
 }
 
+/// An event of the log as one of the lines that are said to people: `warning:` or `error:`, what it is, and what it is about.
+pub(crate) struct PlainEvents;
+
+impl<S, N> FormatEvent<S, N> for PlainEvents
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            _ => "note",
+        };
+        write!(writer, "{level}: ")?;
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
 /// One call is one event.
 impl Write for Log {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
@@ -195,4 +223,43 @@ fn write(stream: Stream, mut text: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(event);
+            Ok(event.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Lines;
+
+        fn make_writer(&self) -> Lines {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_of_the_lines_without_a_time_or_a_place_in_the_program() {
+        let lines = Lines::default();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone());
+        let log = log.event_format(PlainEvents).finish();
+        tracing::subscriber::with_default(log, || tracing::warn!(seconds = 3, "the store takes no changes"));
+        let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(said, "warning: the store takes no changes seconds=3\n");
+    }
 }

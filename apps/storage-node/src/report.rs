@@ -4,12 +4,14 @@
 //! connections and behind the same passports.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use overlay::NodeId;
 use reactor::rpc::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::network::Hex;
+use crate::progress::human_duration;
 
 /// A node's account of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +48,18 @@ pub(crate) struct Report {
     /// Bytes of what was deleted, and is kept yet.
     #[serde(default)]
     pub(crate) kept_deleted_bytes: u64,
+    /// A copy of its home that served beside it since it was started, and was told to stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) copy: Option<CopySeen>,
+}
+
+/// A process that had the node's key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CopySeen {
+    /// Where it said that it was.
+    pub(crate) address: Option<SocketAddr>,
+    /// How long ago it was found.
+    pub(crate) found_s_ago: u64,
 }
 
 impl Report {
@@ -60,6 +74,13 @@ impl Report {
         if self.has_forgotten {
             return Some("its store was replaced or put back once: it takes part in what it learned from the others since".into());
         }
+        if let Some(CopySeen { address, found_s_ago }) = &self.copy {
+            let place = address.map_or(String::new(), |address| format!(" at {address}"));
+            return Some(format!(
+                "a copy of its home served beside it{place}, and was told to stop {} ago: what was stored with that may be missing here",
+                human_duration(*found_s_ago)
+            ));
+        }
         (self.damaged_count > 0).then(|| format!("{} stored values are damaged", self.damaged_count))
     }
 
@@ -71,6 +92,11 @@ impl Report {
     /// Whether it can take writes.
     pub(crate) fn takes_writes(&self) -> bool {
         self.failure.is_none() && !self.is_full()
+    }
+
+    /// Whether it takes what removes something, and nothing else: for that, some room is kept back.
+    pub(crate) fn takes_removals(&self) -> bool {
+        self.failure.is_none() && self.is_full()
     }
 
     /// Less is left than one block may need.

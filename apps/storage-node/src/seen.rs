@@ -285,6 +285,17 @@ pub(crate) fn configuration(
         .map_err(|error| Failure::damaged(&directory.join("seen.json"), error))
 }
 
+/// The newest of a register that earlier runs have seen, as far as that was written down.
+///
+/// # Errors
+/// Those of [`files::load`].
+pub(crate) fn newest(
+    directory: &Path,
+    register: &RegisterAddress,
+) -> Result<Option<(u64, HeaderHash)>, Failure> {
+    Ok(load(directory)?.of(register).map(|mark| (mark.version, HeaderHash(mark.header_hash.0))))
+}
+
 /// Writes a mark beside what others have written meanwhile, and who keeps the register into the home that the directory is
 /// in; returns its version, and the epoch of who keeps the register.
 fn save(directory: &Path, mark: Mark, replaces: bool) -> Result<(u64, u64), Failure> {

@@ -30,7 +30,7 @@ use crate::owner::OwnerAway;
 use crate::process;
 use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
-use crate::volume::{self, Keepers};
+use crate::volume::{self, Keepers, Older};
 use health::{Health, Lack, RootInZone, RootKeepers, Witness};
 use render::render;
 
@@ -40,7 +40,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// What `status` found.
 #[derive(Debug, Serialize)]
 struct Overview {
-    /// `healthy`, `degraded` (what is written is stored, and one more death may not be survived), or `down` (nothing can be written).
+    /// `healthy`, `degraded` (what is written is stored, and one more death may not be survived), `full` (only what removes something is
+    /// stored), or `down` (nothing can be written).
     /// With a `lost_zone`, what was stored while the others could not be reached may be away with it.
     health: Health,
     /// All copies of some of what is stored may be on nodes that are away.
@@ -48,6 +49,9 @@ struct Overview {
     /// What is not there that a write needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     lack: Option<Lack>,
+    /// The nodes hold another state of the drive than this machine has seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older_than_seen: Option<Older>,
     /// Whether it is known which nodes the owner let in: else there may be others.
     knows_all_nodes: bool,
     /// The zone of all that are away, if more are than could be done without in several.
@@ -118,6 +122,13 @@ struct NodeStatus {
     report: Option<Report>,
 }
 
+impl NodeStatus {
+    /// Whether what was stored with it may be with a copy of its home.
+    fn has_a_copy(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.copy.is_some())
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -138,6 +149,7 @@ pub(crate) fn status(options: &Status) -> Result<(), Failure> {
     match overview.health {
         Health::Healthy => Ok(()),
         Health::Degraded => Err(Failure::Unhealthy { health: "degraded" }),
+        Health::Full => Err(Failure::Unhealthy { health: "full" }),
         Health::Down => Err(Failure::Unhealthy { health: "down" }),
     }
 }
@@ -190,7 +202,12 @@ fn ask(settings: &Settings) -> Result<Overview, Failure> {
     client.leave();
     let mut overview = overview(network, answers, root_status(&keepers, &nodes));
     overview.knows_all_nodes = knows_all_nodes;
-    if !knows_all_nodes && overview.health == Health::Healthy {
+    overview.older_than_seen = keepers.older();
+    if overview.older_than_seen.is_some() {
+        overview.health = Health::Down;
+    }
+    let has_copies = overview.nodes.iter().any(NodeStatus::has_a_copy);
+    if (!knows_all_nodes || has_copies) && overview.health == Health::Healthy {
         overview.health = Health::Degraded;
     }
     for node in overview.nodes.iter_mut().filter(|node| node.answers) {
@@ -258,9 +275,16 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
         id: contact.id,
         zone: contact.zone().cloned(),
         works: answer.as_ref().is_ok_and(Report::takes_writes),
+        is_full: answer.as_ref().is_ok_and(Report::takes_removals),
         caught_up_with: answer.as_ref().map_or_else(|_| Vec::new(), Report::caught_up),
     };
-    let away = |id: &NodeId| Witness { id: *id, zone: None, works: false, caught_up_with: Vec::new() };
+    let away = |id: &NodeId| Witness {
+        id: *id,
+        zone: None,
+        works: false,
+        is_full: false,
+        caught_up_with: Vec::new(),
+    };
     let witnesses: Vec<Witness> = answers.iter().map(witness).chain(unmet.iter().map(away)).collect();
     let keepers: Vec<NodeId> = root.keepers.iter().map(|id| NodeId(id.0)).collect();
     let of_root = RootKeepers { ids: &keepers, needed: root.needed };
@@ -282,6 +306,7 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
         health: verdict.health,
         may_hide: verdict.may_hide,
         lack: verdict.lack,
+        older_than_seen: None,
         knows_all_nodes: true,
         lost_zone: verdict.lost_zone,
         replicas: network.replicas,
@@ -366,6 +391,7 @@ mod tests {
             caught_up_with: Vec::new(),
             retention_seconds: Some(0),
             kept_deleted_bytes: 0,
+            copy: None,
         }
     }
 
@@ -413,8 +439,11 @@ mod tests {
         assert_eq!(health, Health::Degraded);
         assert!(text.contains("takes no writes: cannot sync"), "{text}");
         let (health, text) = told([well(), report(Some("cannot sync"), 4 << 30), report(None, 4)]);
+        // For what removes something two are there.
+        assert_eq!(health, Health::Full);
+        assert!(text.starts_with("full: ") && text.contains("full: takes no writes"), "{text}");
+        let (health, _) = told([report(Some("cannot sync"), 4 << 30), report(Some("it"), 4), well()]);
         assert_eq!(health, Health::Down);
-        assert!(text.contains("full"), "{text}");
     }
 
     #[test]

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use dht::block::configuration::{Configuration, Membership};
 use dht::block::mutable::{Genesis, Signed};
-use dht::{BlockStore, Client, ReadError, RegisterAddress};
+use dht::{BlockStore, Client, HeaderHash, ReadError, RegisterAddress};
 use filesystem::access::VolumeKeys;
 use filesystem::volume::{OpenError, Options, Volume};
 use overlay::{Node, NodeId};
+use serde::Serialize;
 
 use crate::author;
 use crate::cache::Cache;
@@ -57,6 +58,18 @@ pub(crate) struct Keepers {
     membership: Option<Membership>,
     /// "nodes 1, 4 and 6", or their ids where the network's description doesn't number them.
     names: String,
+    /// The newest that this machine has seen of it.
+    seen: Option<(u64, HeaderHash)>,
+    older: Option<Older>,
+}
+
+/// The nodes hold another state of the root than this machine has seen, that does not follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Older {
+    /// The version that was seen.
+    pub(crate) seen: u64,
+    /// The version that they hold.
+    pub(crate) found: u64,
 }
 
 impl Keepers {
@@ -82,11 +95,24 @@ impl Keepers {
     pub(crate) fn follow(&mut self, store: &Client<Rc<Node>>, limit: Duration) {
         let Some(membership) = &self.membership else { return };
         let Ok(register) = store.open_register(membership.clone()) else { return };
-        // Whoever reads it is told; what it says is no matter here.
-        let _ = reactor::timeout(limit, || store.read(&register));
+        if let Some((version, hash)) = self.seen {
+            let _ = store.expect_at_least(&register, version, hash);
+        }
+        // Whoever reads it is told who keeps it, and whether that is what was seen.
+        let read = reactor::timeout(limit, || store.read(&register));
+        if let Ok(Err(ReadError::RolledBack { seen, found, .. } | ReadError::Forked { seen, found, .. })) =
+            read
+        {
+            self.older = Some(Older { seen, found });
+        }
         if let Ok(newest) = store.membership(&register) {
             self.membership = Some(newest);
         }
+    }
+
+    /// What the nodes hold, if it is not what this machine has seen; known once they were followed.
+    pub(crate) fn older(&self) -> Option<Older> {
+        self.older
     }
 
     /// The nodes themselves.
@@ -121,13 +147,18 @@ pub(crate) fn genesis(network: &Network) -> Result<Signed<Genesis>, Failure> {
 /// `Failure::Volume` if the network's description is damaged there, or those of what was seen.
 pub(crate) fn keepers(network: &Network, seen_directory: Option<&Path>) -> Result<Keepers, Failure> {
     let encoded = match &network.volume {
-        VolumeEntry::Unfounded => return Ok(Keepers { membership: None, names: "no node".into() }),
+        VolumeEntry::Unfounded => {
+            return Ok(Keepers { membership: None, names: "no node".into(), seen: None, older: None });
+        }
         VolumeEntry::Creating { genesis } | VolumeEntry::Created { genesis, .. } => genesis,
     };
     let genesis = Signed::<Genesis>::from_bytes(&encoded.0).map_err(damaged)?;
-    let seen = match seen_directory {
-        Some(directory) => seen::configuration(directory, &genesis.register())?,
-        None => None,
+    let (seen, newest) = match seen_directory {
+        Some(directory) => {
+            let register = genesis.register();
+            (seen::configuration(directory, &register)?, seen::newest(directory, &register)?)
+        }
+        None => (None, None),
     };
     let described = described_configuration(network)?;
     let membership = match [seen, described].into_iter().flatten().max_by_key(|newest| newest.epoch) {
@@ -137,7 +168,7 @@ pub(crate) fn keepers(network: &Network, seen_directory: Option<&Path>) -> Resul
     // Never those whom the owner replaced because the file that says so is damaged.
     membership.verify().map_err(damaged)?;
     let names = Nodes::first(network).names(membership.members());
-    Ok(Keepers { membership: Some(membership), names })
+    Ok(Keepers { membership: Some(membership), names, seen: newest, older: None })
 }
 
 /// Who keeps the root since it was moved, as the network's description says.

@@ -177,6 +177,12 @@ impl Volume {
     ///
     /// Until it is read, or that is known.
     pub(super) fn read_root(&self) -> Result<Option<Record>, ReadError> {
+        let read = self.ask_for_root();
+        read.as_ref().err().into_iter().for_each(|error| self.note_root(error));
+        read
+    }
+
+    fn ask_for_root(&self) -> Result<Option<Record>, ReadError> {
         let register = &self.keys.register;
         if self.gives_up.get() {
             return Err(unread("nobody waits for the nodes any more"));

@@ -129,6 +129,7 @@ impl Volume {
     ///
     /// Until it is published, or another writer's root is taken over, however long that takes.
     pub(super) fn commit(self: &Rc<Self>) -> Result<(), Errno> {
+        self.refuse_if_undone()?;
         self.note_own_session();
         // Whoever waits for all sessions would not know of what it stores.
         debug_assert!(
@@ -396,6 +397,9 @@ impl Volume {
                 true => self.store.publish_freeing(blocks, &register, expected, payload),
                 false => self.store.publish(blocks, &register, expected, payload),
             };
+            if let Err(SwapError::Read(error)) = &swapped {
+                self.note_root(error);
+            }
             let error = match swapped {
                 Ok(record) => return Ok(Outcome::Published(record)),
                 // The answer to an earlier message of this very swap was lost.

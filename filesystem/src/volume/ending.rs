@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::state::Change;
+use super::undone::Undone;
 use super::{Cause, Volume};
 use crate::errno::Errno;
 use crate::format::Key;
@@ -36,6 +37,15 @@ pub enum Ending {
         /// What became of all else; `None` if a quorum holds it.
         beside: Option<Box<Ending>>,
     },
+    /// The nodes hold an older root than they had taken, or another: what was stored in between they have no more.
+    Undone {
+        /// The highest version that they had taken.
+        seen: u64,
+        /// The version that they answer.
+        found: u64,
+        /// What became of what they had not taken; `None` if there was none.
+        beside: Option<Box<Ending>>,
+    },
     /// Neither has them: they are gone.
     Lost {
         /// Bytes of changes.
@@ -53,7 +63,9 @@ impl Ending {
         match self {
             Ending::Stored | Ending::Damaged { .. } => None,
             Ending::InJournal { cause, .. } | Ending::Lost { cause, .. } => Some(*cause),
-            Ending::JournalDamaged { beside, .. } => beside.as_ref().and_then(|beside| beside.cause()),
+            Ending::JournalDamaged { beside, .. } | Ending::Undone { beside, .. } => {
+                beside.as_ref().and_then(|beside| beside.cause())
+            }
         }
     }
 
@@ -89,6 +101,13 @@ impl std::fmt::Display for Ending {
                     Some(beside) => beside.fmt(f),
                     None => write!(f, "all else is stored"),
                 }
+            }
+            Ending::Undone { seen, found, beside } => {
+                write!(
+                    f,
+                    "the nodes had taken version {seen}, and hold version {found}: what was stored in between they do not have any more"
+                )?;
+                beside.as_ref().map_or(Ok(()), |beside| write!(f, "; {beside}"))
             }
             Ending::Lost { bytes, cause, journal } => write!(
                 f,
@@ -218,6 +237,7 @@ impl Volume {
             false => self.sync_to(newest),
         };
         let has_left = stored.is_ok() && self.leave();
+        let undone = self.look_whether_undone(has_left);
         // Not before: who waits for this mount to store what it closed has to hear of it meanwhile.
         let watchers = std::mem::take(&mut *self.watchers.borrow_mut());
         for watcher in watchers {
@@ -244,6 +264,13 @@ impl Volume {
         if let Some(journal) = &self.journal {
             journal.release();
         }
+        let ending = match undone {
+            Some(Undone { seen, found }) => {
+                let beside = (ending != Ending::Stored).then(|| Box::new(ending));
+                Ending::Undone { seen, found, beside }
+            }
+            None => ending,
+        };
         match self.damaged_journal.take() {
             Some(kept) => {
                 let beside = (ending != Ending::Stored).then(|| Box::new(ending));

@@ -322,6 +322,7 @@ impl Operations for Volume {
 
     fn sync(&self, inode: Option<Inode>, _data_only: bool) -> Result<(), Errno> {
         self.look_for_lost(inode.filter(|inode| *inode != Inode::ROOT), false);
+        self.refuse_if_undone()?;
         match inode {
             // `fsync` of the mountpoint stands for `syncfs`, which the kernel does not pass on.
             None | Some(Inode::ROOT) => {
@@ -341,7 +342,7 @@ impl Operations for Volume {
             }
         }
         self.wait_until_settled();
-        Ok(())
+        self.refuse_if_undone()
     }
 
     fn allocate(&self, inode: Inode, mode: AllocateMode, offset: u64, length: u64) -> Result<(), Errno> {

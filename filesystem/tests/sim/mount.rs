@@ -176,7 +176,10 @@ impl Mount {
             }
             Ending::InJournal { .. } => self.history.borrow_mut().acknowledge(unacknowledged, None),
             // It was said.
-            Ending::Damaged { .. } | Ending::JournalDamaged { .. } | Ending::Lost { .. } => {}
+            Ending::Damaged { .. }
+            | Ending::JournalDamaged { .. }
+            | Ending::Undone { .. }
+            | Ending::Lost { .. } => {}
         }
         ending == Ending::Stored
     }

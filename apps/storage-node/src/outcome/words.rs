@@ -5,7 +5,7 @@ use std::path::Path;
 
 use filesystem::volume::Cause;
 
-use super::Outcome;
+use super::{Outcome, Undoing};
 use crate::progress::{amount_in_words, human_bytes};
 use crate::waits;
 
@@ -34,6 +34,20 @@ pub(super) fn advice(outcome: &Outcome) -> Option<String> {
                 "look at what was written last before this run, and write anew what is missing; nothing puts in what was kept, and it may \
                  be deleted then{of_beside}"
             )
+        }
+        Outcome::Undone { why, beside } => {
+            let of_beside =
+                beside.as_deref().and_then(advice).map_or(String::new(), |advice| format!("; {advice}"));
+            let step = match why {
+                Undoing::Older { .. } => {
+                    "see that the nodes run that have the newer state, or put back a newer copy of their stores, before anything is written; to go \
+                     on from what they hold, and lose what was stored since, give `up` or `mount` --accept-rollback"
+                }
+                Undoing::Copied => {
+                    "look in the drive there at what was written here last, and write anew what it does not have"
+                }
+            };
+            format!("{step}{of_beside}")
         }
         Outcome::CutOff { .. } => "mount it again, and look at what was written last".into(),
     })
@@ -93,6 +107,21 @@ impl fmt::Display for Outcome {
                     Some(beside) => beside.fmt(f),
                     None => write!(f, "all else is stored"),
                 }
+            }
+            Outcome::Undone { why, beside } => {
+                match why {
+                    Undoing::Older { seen, found } => write!(
+                        f,
+                        "not everything in it is stored: the nodes had taken version {seen} of it, and hold version {found} now; what was \
+                         stored in between they do not have any more"
+                    )?,
+                    Undoing::Copied => write!(
+                        f,
+                        "whether everything in it is stored is not known: a copy of this home serves, and may not have what this one's \
+                         nodes took"
+                    )?,
+                }
+                beside.as_ref().map_or(Ok(()), |beside| write!(f, "; and {beside}"))
             }
             Outcome::Lost { bytes, cause, journal } => write!(
                 f,

@@ -22,6 +22,8 @@ use serde::Serialize;
 pub(super) enum Health {
     Healthy,
     Degraded,
+    /// Nothing that takes space can be written, and what is removed still is.
+    Full,
     Down,
 }
 
@@ -53,6 +55,8 @@ pub(super) struct Witness {
     pub(super) zone: Option<Zone>,
     /// It answers, and takes writes.
     pub(super) works: bool,
+    /// It answers, and has room for what removes something only.
+    pub(super) is_full: bool,
     /// With whom it had compared, and nothing was missing.
     pub(super) caught_up_with: Vec<NodeId>,
 }
@@ -70,7 +74,12 @@ pub(super) fn judge(nodes: &[Witness], root: RootKeepers<'_>, replicas: usize) -
     let of_root = nodes.iter().filter(|node| node.works && root.ids.contains(&node.id)).count();
     let lack = |of_root, needed, working| (working < needed).then_some(Lack { of_root, needed, working });
     if let Some(lack) = lack(true, root.needed, of_root).or(lack(false, needed_of(replicas), working)) {
-        return Verdict { health: Health::Down, lost_zone: None, may_hide: false, lack: Some(lack) };
+        let is_there = |node: &&Witness| node.works || node.is_full;
+        let there = nodes.iter().filter(is_there).count();
+        let of_root = nodes.iter().filter(is_there).filter(|node| root.ids.contains(&node.id)).count();
+        let would_do = of_root >= root.needed && there >= needed_of(replicas);
+        let health = if would_do { Health::Full } else { Health::Down };
+        return Verdict { health, lost_zone: None, may_hide: false, lack: Some(lack) };
     }
     // A block is on each of the nodes there are, if these are fewer than its copies.
     let down = nodes.len().max(replicas) - working;
@@ -155,7 +164,7 @@ fn needed_of(count: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// A letter for each node: its zone, `-` for none; a capital is one that is away, and so is `_`, which says no zone.
+    /// A letter for each node: its zone, `-` for none; a capital is one that is away, and so is `_`, which says no zone; `!` is full.
     fn nodes(zones: &str) -> Vec<Witness> {
         let witness = |(number, letter): (u8, char)| Witness {
             id: NodeId([number; 32]),
@@ -165,7 +174,8 @@ mod tests {
                 .parse()
                 .ok()
                 .filter(|_| letter.is_ascii_alphabetic()),
-            works: !letter.is_ascii_uppercase() && letter != '_',
+            works: !letter.is_ascii_uppercase() && !matches!(letter, '_' | '!'),
+            is_full: letter == '!',
             caught_up_with: (0..20).map(|number| NodeId([number; 32])).collect(),
         };
         (0..).zip(zones.chars()).map(witness).collect()
@@ -243,6 +253,18 @@ mod tests {
         assert_eq!(told("-___", &[]), (Health::Down, false, lack(false, 2, 1)));
         // A hundred may be away, if the right ones are there.
         assert_eq!(told(&format!("---{}", "_".repeat(13)), &[0, 1, 2]), (Health::Degraded, true, None));
+    }
+
+    /// Removals succeeded, while it was said that nothing could be written.
+    #[test]
+    fn full_nodes_are_there_for_removals() {
+        let health = |zones: &str, root: &[u8]| verdict(zones, root, 3).health;
+        assert_eq!(health("!!!", &[0, 1, 2]), Health::Full);
+        assert_eq!(health("!!_", &[0, 1, 2]), Health::Full);
+        assert_eq!(health("-!!", &[0, 1, 2]), Health::Full);
+        assert_eq!(health("--!", &[0, 1, 2]), Health::Degraded);
+        assert_eq!(health("!__", &[0, 1, 2]), Health::Down);
+        assert_eq!(health("!!__-", &[2, 3, 4]), Health::Down, "those that keep the root are away");
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use overlay::How;
 
 use super::health::Lack;
-use super::{Health, InOneZone, Overview};
+use super::{Health, InOneZone, NodeStatus, Overview};
 use crate::progress::{human_bytes, human_duration};
 use crate::report::Report;
+use crate::volume::Older;
 
 /// The overview as a table.
 pub(super) fn render(overview: &Overview) -> String {
@@ -83,6 +84,12 @@ pub(super) fn render(overview: &Overview) -> String {
 
 /// How the network is, in a sentence.
 fn in_words(overview: &Overview) -> String {
+    if let Some(Older { seen, found }) = overview.older_than_seen {
+        return format!(
+            "down: the nodes hold version {found} of the drive, and this machine has seen version {seen}, which that does not follow: they were \
+             restored from an older copy, or copies of them answer, and what was stored since is not there"
+        );
+    }
     if let Some(zone) = &overview.lost_zone {
         return format!(
             "degraded: all that is away is in zone {zone}; the others had caught up with it, but for what was stored while they could \
@@ -96,6 +103,10 @@ fn in_words(overview: &Overview) -> String {
         (Health::Degraded, _) if !overview.knows_all_nodes && away == 0 => {
             "degraded: every node that is known answers, and none says which others there are".into()
         }
+        (Health::Degraded, _) if away == 0 && overview.nodes.iter().any(NodeStatus::has_a_copy) => {
+            "degraded: every node answers, and a copy of a node's home has served beside it: what was stored with the copy may be missing"
+                .into()
+        }
         (Health::Degraded, _) if overview.may_hide => format!(
             "degraded: what is written is stored; but {away} node{} away, or take{} no writes, and all copies of some of what is stored may \
              be there: it cannot be read until they are back",
@@ -107,6 +118,11 @@ fn in_words(overview: &Overview) -> String {
                 .into()
         }
         (Health::Degraded, _) => "degraded: everything works, and no further node may die".into(),
+        (Health::Full, _) => {
+            "full: too few nodes have room, and nothing is written that takes any; all can be read, and what removes files or snapshots is \
+             stored (`gc` gives their space back)"
+                .into()
+        }
         (Health::Down, Some(Lack { of_root: true, needed, working })) => {
             let keepers = overview.root.keepers.len();
             format!(
