@@ -45,7 +45,7 @@ use crate::silence::Silence;
 pub use blocks::CachedBlocks;
 use contents::{Contents, Entry};
 use entry::Extent;
-pub use pins::{Noted, PinningStore};
+pub use pins::{Noted, PinFailure, PinningStore, pinned_bytes_about, pins_bytes_max};
 use s3_fifo::{Queue, Step};
 pub use store::CachedStore;
 
@@ -337,7 +337,12 @@ impl DiskCache {
             return Ok(()); // The rest is pinned.
         }
         let entry = self.contents.borrow_mut().admit(extent);
-        let path = self.path_of(&entry);
+        self.write_entry(entry, bytes)
+    }
+
+    /// Has an entry's file written, where there is room for it.
+    fn write_entry(&self, entry: Entry, bytes: &Bytes) -> io::Result<()> {
+        let (path, extent) = (self.path_of(&entry), entry.extent);
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -11,6 +11,7 @@ mod walk;
 use std::fs::File;
 use std::path::Path;
 
+use filesystem::disk_cache::{pinned_bytes_about, pins_bytes_max};
 use filesystem::format::printable_path;
 use serde::{Deserialize, Serialize};
 
@@ -22,15 +23,8 @@ use crate::errors::Failure;
 use crate::files::{self, Kind};
 use crate::name::within;
 use crate::output::{self, say};
-use crate::progress::{self, human_bytes};
+use crate::progress::{self, human_bytes, only_files_in_words};
 pub(crate) use keeper::keep;
-
-/// The part of the cache's bound that pins may take when they are made: the rest is for what is read, and for old and new
-/// of what changes.
-const SHARE: (u64, u64) = (3, 4);
-
-/// A file takes more than its bytes: pages, what seals and proves them, and its part of the tree.
-const FILE_BYTES: u64 = 8 << 10;
 
 /// `pins.json`: what is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -131,11 +125,11 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
         spinner.finish_and_clear();
         size
     })?;
-    let estimated_bytes = bytes + bytes / 16 + files * FILE_BYTES;
+    let estimated_bytes = pinned_bytes_about(files, bytes);
     change(&base, |pins| {
         pins.pins.retain(|pin| pin.path != path);
         let others: u64 = pins.pins.iter().map(|pin| pin.estimated_bytes).sum();
-        let left = (bound / SHARE.1 * SHARE.0).saturating_sub(others);
+        let left = pins_bytes_max(bound).saturating_sub(others);
         if estimated_bytes > left {
             let (needed, left) = (human_bytes(estimated_bytes), human_bytes(left));
             let reason = format!(
@@ -148,8 +142,9 @@ pub(crate) fn pin(options: &PinOptions) -> Result<(), Failure> {
         Ok(())
     })?;
     say(format_args!(
-        "{} is pinned: {files} files, {}; a running `mount` of this home fetches them, `up` does not (`storage-node pins` shows how far it is)",
+        "{} is pinned: {}, {}; a running `mount` of this home fetches them, `up` does not (`storage-node pins` shows how far it is)",
         shown(&path),
+        only_files_in_words(files),
         human_bytes(bytes)
     ));
     if spaces > 0 {
@@ -215,7 +210,8 @@ pub(crate) fn pins(options: &PinsOptions) -> Result<(), Failure> {
             }
             (None, false) => "being fetched",
         };
-        format!("{}: {state} ({} files, {})\n", shown(&pin.path), pin.files, human_bytes(pin.bytes))
+        let files = only_files_in_words(pin.files);
+        format!("{}: {state} ({files}, {})\n", shown(&pin.path), human_bytes(pin.bytes))
     };
     output::print(&kept.pins.iter().map(line).collect::<String>())
 }

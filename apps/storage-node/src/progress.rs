@@ -1,11 +1,15 @@
 //! Progress on long work, when somebody watches.
 //!
-//! On a terminal: a bar or a spinner on standard error, gone when the work is done. Elsewhere: nothing, so that logs
-//! and pipes hold lines only.
+//! On a terminal: a bar or a spinner on standard error, gone when the work is done. Elsewhere: no such thing, so that logs
+//! and pipes hold lines only; of what takes long one line says what it is.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reactor::JoinHandle;
+
+use crate::output;
 
 /// A quarter of a second: work that is shorter needs no bar.
 const TICK: Duration = Duration::from_millis(250);
@@ -32,6 +36,29 @@ pub(crate) fn spinner(what: &str) -> ProgressBar {
     bar
 }
 
+/// After so long whoever sees no bar is told what is waited for.
+const TELL_AFTER: Duration = Duration::from_secs(3);
+
+/// Says a line while it lives, if that is long and there is no terminal to show a bar.
+pub(crate) struct Telling(Option<JoinHandle<()>>);
+
+/// Has `line` said on standard error if the result lives for longer than somebody waits who sees nothing. In a reactor.
+pub(crate) fn tell_if_long(line: &'static str) -> Telling {
+    let is_shown = std::io::stderr().is_terminal();
+    Telling((!is_shown).then(|| {
+        reactor::spawn(move || {
+            reactor::sleep(TELL_AFTER);
+            output::warn(line);
+        })
+    }))
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::terminate);
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -55,6 +82,11 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
 /// "1 file", "2 files and directories": what has changed is counted, and a new name changes its directory.
 pub(crate) fn files_in_words(count: u64) -> String {
     format!("{count} file{}", if count == 1 { "" } else { "s and directories" })
+}
+
+/// "1 file", "2 files": of what is counted itself, and nothing with it.
+pub(crate) fn only_files_in_words(count: u64) -> String {
+    format!("{count} file{}", if count == 1 { "" } else { "s" })
 }
 
 /// How much waits to be stored, as everybody tells it.

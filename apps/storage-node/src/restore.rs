@@ -9,7 +9,7 @@ use crate::errand::{Need, with_place};
 use crate::errors::Failure;
 use crate::name::Name;
 use crate::output::say;
-use crate::progress::human_bytes;
+use crate::progress::{human_bytes, only_files_in_words};
 
 /// Runs `restore`.
 ///
@@ -33,7 +33,7 @@ pub(crate) fn restore(options: &Restore) -> Result<(), Failure> {
             },
             error => error.into(),
         })?;
-        let files = if file_count == 1 { "1 file".into() } else { format!("{file_count} files") };
+        let files = only_files_in_words(file_count);
         let size = human_bytes(size_bytes);
         let above = name.above();
         say(format_args!(

@@ -77,11 +77,30 @@ impl Contents {
     /// Returns the entries that together have all of `range`, in order, each with its part; does not count as a use. What was
     /// read piece by piece is asked for in other pieces, and whole.
     pub(super) fn cover(&self, address: &[u8; 32], range: &Range<u32>) -> Option<Vec<(Entry, Range<u32>)>> {
+        self.cover_by(address, range, |_| true)
+    }
+
+    /// As [`Contents::cover`], by pinned entries alone.
+    pub(super) fn cover_pinned(
+        &self,
+        address: &[u8; 32],
+        range: &Range<u32>,
+    ) -> Option<Vec<(Entry, Range<u32>)>> {
+        self.cover_by(address, range, |number| self.policy.queue(number) == Some(Queue::Pinned))
+    }
+
+    fn cover_by(
+        &self,
+        address: &[u8; 32],
+        range: &Range<u32>,
+        is_good: impl Fn(u64) -> bool,
+    ) -> Option<Vec<(Entry, Range<u32>)>> {
         let numbers = self.of_block.get(address)?;
         let mut parts = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let with_next = numbers.iter().filter(|number| self.extents[number].covers(&(at..at + 1)));
+            let has_next = |number: &&u64| is_good(**number) && self.extents[number].covers(&(at..at + 1));
+            let with_next = numbers.iter().filter(has_next);
             let entry = self.entry(*with_next.max_by_key(|number| self.extents[number].end)?)?;
             let end = entry.extent.end.min(range.end);
             parts.push((entry, at..end));

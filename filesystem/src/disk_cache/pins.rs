@@ -5,6 +5,11 @@
 //! more is let go afterwards. The files lie in a directory of their own, so that a restart finds them pinned before anybody
 //! has looked.
 //!
+//! Whoever promises a pin and whoever keeps it reckon here, both: [`pinned_bytes_about`] says what one is reckoned to take, and
+//! [`pins_bytes_max`] how much may be promised. That what is kept takes no more is seen to by keeping ranges and no entries: what
+//! was written here lies in whole objects, of which a small file, or a node of the tree, needs a small part, and that part alone is
+//! pinned. Between what may be promised and what pins may take is room for pages, and for what a change leaves behind.
+//!
 //! Not here: which files are pinned, and when somebody looks again.
 
 use std::cell::Cell;
@@ -29,6 +34,36 @@ use super::{CachedStore, DiskCache};
 
 /// Of the bound, what pins may take while old and new are both there; the rest stays for what is read.
 const PINNED_SHARE: (u64, u64) = (7, 8);
+
+/// Of the bound, what pins may be promised: the rest is for what is read, and for old and new of what changes.
+const PROMISED_SHARE: (u64, u64) = (3, 4);
+
+/// A file takes more than its bytes: pages, what seals and proves them, and its part of the tree.
+const FILE_BYTES: u64 = 8 << 10;
+
+/// An entry is pinned as it is where at most this part of it is not needed: of others what is needed is taken.
+const WASTE_SHARE: u64 = 16;
+
+/// What pins may be promised of a cache with this bound.
+pub fn pins_bytes_max(bound_bytes: u64) -> u64 {
+    bound_bytes / PROMISED_SHARE.1 * PROMISED_SHARE.0
+}
+
+/// What so many files with so much content are reckoned to take.
+pub fn pinned_bytes_about(files: u64, bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 16).saturating_add(files.saturating_mul(FILE_BYTES))
+}
+
+/// Why something could not be pinned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PinFailure {
+    /// Pins take all that they may.
+    NoRoom,
+    /// The disk has less to spare than the cache leaves to others.
+    DiskFull,
+    /// The disk failed.
+    Disk,
+}
 
 /// Names of entries, as [`PinningStore::take_noted`] gives them.
 #[derive(Clone, Debug, Default)]
@@ -80,14 +115,37 @@ impl DiskCache {
         Ok(())
     }
 
-    fn move_to(&self, number: u64, queue: Queue) -> io::Result<()> {
+    /// Returns whether the entry is in that queue now: it may have gone before its turn came.
+    fn move_to(&self, number: u64, queue: Queue) -> io::Result<bool> {
         let _turn = self.turn.lock();
-        let entry = self.contents.borrow().entry(number);
-        let Some(entry) = entry.filter(|entry| entry.queue != queue) else { return Ok(()) };
+        let Some(entry) = self.contents.borrow().entry(number) else { return Ok(false) };
+        if entry.queue == queue {
+            return Ok(true);
+        }
         let moved = Entry { queue, ..entry };
         fs::rename(self.path_of(&entry), self.path_of(&moved))?;
         self.contents.borrow_mut().set_queue(number, queue);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Takes bytes in as pinned, whatever has them besides; returns the entry's number. At once: what is taken in as others are may be
+    /// gone before it is moved.
+    fn take_in_pinned(&self, extent: Extent, bytes: &Bytes) -> io::Result<Result<u64, PinFailure>> {
+        let _room = self.room.lock();
+        let size = extent.disk_bytes();
+        if !self.has_room_for_pin(&extent) {
+            return Ok(Err(PinFailure::NoRoom));
+        }
+        if !self.spares(size)? {
+            return Ok(Err(PinFailure::DiskFull));
+        }
+        self.make_room(size)?;
+        if !self.contents.borrow().fits(size) {
+            return Ok(Err(PinFailure::NoRoom));
+        }
+        let entry = Entry { queue: Queue::Pinned, ..self.contents.borrow_mut().admit(extent) };
+        self.write_entry(entry, bytes)?;
+        Ok(Ok(entry.number))
     }
 
     /// Lets go of pinned entries that the bound, lower now, has no room for: whoever keeps the pins then finds that they do not
@@ -118,8 +176,8 @@ pub struct PinningStore {
     noted: RefCell<HashSet<u64>>,
     in_flight: Cell<usize>,
     ended: Signal,
-    /// Something could not be pinned: there is no room, or the disk failed.
-    has_failed: Cell<bool>,
+    /// Why something could not be pinned, the first that could not.
+    failure: Cell<Option<PinFailure>>,
 }
 
 /// Counts a read while it lives.
@@ -140,7 +198,7 @@ impl PinningStore {
             noted: RefCell::default(),
             in_flight: Cell::new(0),
             ended: Signal::new(),
-            has_failed: Cell::new(false),
+            failure: Cell::new(None),
         }
     }
 
@@ -158,22 +216,40 @@ impl PinningStore {
         Noted(self.noted.take())
     }
 
-    /// Whether anything that was read could not be pinned.
-    pub fn has_failed(&self) -> bool {
-        self.has_failed.get()
+    /// Why something that was read since the last call could not be pinned, if so.
+    pub fn take_failure(&self) -> Option<PinFailure> {
+        self.failure.take()
     }
 
-    fn pin(&self, entry: &Entry) {
+    /// Pins `bytes`, which are this part of a block; `part_of` is the entry that has them, if one does.
+    fn pin(&self, extent: Extent, bytes: &Bytes, part_of: Option<&Entry>) {
         let cache = self.below.cache();
-        let has_room = entry.queue == Queue::Pinned || cache.has_room_for_pin(&entry.extent);
-        match has_room.then(|| cache.move_to(entry.number, Queue::Pinned)) {
-            Some(Ok(())) => drop(self.noted.borrow_mut().insert(entry.number)),
-            Some(Err(error)) => {
+        let size = extent.disk_bytes();
+        let pinned = match part_of.filter(|entry| entry.extent.disk_bytes() <= size + size / WASTE_SHARE) {
+            Some(entry) if entry.queue == Queue::Pinned => Ok(Some(Ok(entry.number))),
+            Some(entry) if !cache.has_room_for_pin(&entry.extent) => Ok(Some(Err(PinFailure::NoRoom))),
+            // It may have gone meanwhile.
+            Some(entry) => cache
+                .move_to(entry.number, Queue::Pinned)
+                .map(|is_there| is_there.then_some(Ok(entry.number))),
+            None => Ok(None),
+        };
+        let pinned = pinned.and_then(|pinned| match pinned {
+            Some(pinned) => Ok(pinned),
+            None => cache.take_in_pinned(extent, bytes),
+        });
+        match pinned {
+            Ok(Ok(number)) => drop(self.noted.borrow_mut().insert(number)),
+            Ok(Err(failure)) => self.note_failure(failure),
+            Err(error) => {
                 cache.fail(&error);
-                self.has_failed.set(true);
+                self.note_failure(PinFailure::Disk);
             }
-            None => self.has_failed.set(true),
         }
+    }
+
+    fn note_failure(&self, failure: PinFailure) {
+        self.failure.set(self.failure.get().or(Some(failure)));
     }
 }
 
@@ -189,22 +265,26 @@ impl BlockStore for PinningStore {
         self.in_flight.set(self.in_flight.get() + 1);
         let _flight = Flight(self);
         let cache = self.below.cache();
-        let cover = || cache.contents.borrow().cover(&address.0, &range);
-        if let Some(parts) = cover()
+        let pinned = cache.contents.borrow().cover_pinned(&address.0, &range);
+        if let Some(parts) = pinned
             && let Some(bytes) = cache.read_all(&parts)
         {
-            parts.iter().for_each(|(entry, _)| self.pin(entry));
+            self.noted.borrow_mut().extend(parts.iter().map(|(entry, _)| entry.number));
+            return Ok(bytes);
+        }
+        let extent = |part: &Range<u32>| Extent { address: address.0, start: part.start, end: part.end };
+        let here = cache.contents.borrow().cover(&address.0, &range);
+        if let Some(parts) = here
+            && let Some(bytes) = cache.read_all(&parts)
+        {
+            for (entry, part) in &parts {
+                let at = (part.start - range.start) as usize..(part.end - range.start) as usize;
+                self.pin(extent(part), &bytes.slice(at), Some(entry));
+            }
             return Ok(bytes);
         }
         let bytes = self.below.fetch(address, range.clone())?;
-        let extent = Extent { address: address.0, start: range.start, end: range.end };
-        if let Err(error) = cache.take_in(extent, &bytes) {
-            cache.fail(&error);
-        }
-        match cover() {
-            Some(parts) => parts.iter().for_each(|(entry, _)| self.pin(entry)),
-            None => self.has_failed.set(true),
-        }
+        self.pin(extent(&range), &bytes, None);
         Ok(bytes)
     }
 

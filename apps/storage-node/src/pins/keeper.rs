@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use filesystem::Errno;
-use filesystem::disk_cache::{Noted, PinningStore};
+use filesystem::disk_cache::{Noted, PinFailure, PinningStore};
 use filesystem::operations::{Attributes, FileKind, Operations, Time};
 use filesystem::volume::Volume;
 use reactor::JoinHandle;
@@ -146,12 +146,17 @@ impl Keeper {
             now: Known::new(),
             needed: store.take_noted(),
             kept: Kept::default(),
+            is_read_through: true,
         };
         let mut is_complete = true;
         for pin in pins {
             is_complete &= look.pin(pin);
         }
-        let Look { now, needed, kept, .. } = look;
+        let Look { now, needed, kept, is_read_through, .. } = look;
+        if !is_complete && is_read_through {
+            // Old and new do not fit beside each other: what no pin needs any more makes room for what is yet to come.
+            self.cache.disk().unpin_others(&needed).map_err(|error| Failure::file(&self.base, error))?;
+        }
         if is_complete {
             self.cache.disk().unpin_others(&needed).map_err(|error| Failure::file(&self.base, error))?;
             *self.known.borrow_mut() = Rc::new(now);
@@ -187,6 +192,23 @@ struct Look<'a> {
     now: Known,
     needed: Noted,
     kept: Kept,
+    /// Whether all that is pinned was read: what is needed is known then.
+    is_read_through: bool,
+}
+
+/// Why something is not kept.
+fn in_words(failure: PinFailure) -> &'static str {
+    match failure {
+        PinFailure::NoRoom => {
+            "there is no room for all of it: `unpin` something, or give `mount` a larger --cache"
+        }
+        PinFailure::DiskFull => {
+            "this machine's disk has too little free: the cache leaves the last 512 MiB to others"
+        }
+        PinFailure::Disk => {
+            "this machine's disk failed (the log says how): nothing is kept until the next `mount`"
+        }
+    }
 }
 
 impl Look<'_> {
@@ -205,14 +227,11 @@ impl Look<'_> {
             .and_then(|start| walk::visit(view, start, &mut |node| self.node(node)));
         self.needed.extend(&self.store.take_noted());
         let trouble = match read {
-            Ok(_) if self.store.has_failed() => Some(
-                "there is no room for all of it: `unpin` something, or give `mount` a larger --cache"
-                    .to_owned(),
-            ),
-            Ok(_) => None,
+            Ok(_) => self.store.take_failure().map(|failure| in_words(failure).to_owned()),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Some("it is not in the drive".to_owned()),
             Err(errno) => Some(format!("it cannot be read ({errno})")),
         };
+        self.is_read_through &= read.is_ok();
         let is_gone = matches!(read, Err(Errno::ENOENT | Errno::ENOTDIR));
         if let Some(kept) = self.kept.pins.last_mut() {
             (kept.is_complete, kept.trouble) = (trouble.is_none(), trouble);
@@ -233,7 +252,7 @@ impl Look<'_> {
         }
         if let Some(kept) = self.kept.pins.last_mut() {
             kept.files += 1;
-            kept.bytes += node.size;
+            kept.bytes += walk::content_bytes(node);
             if kept.files % TELL_FILE_COUNT == 1 {
                 self.keeper.tell(&self.kept);
             }

@@ -85,11 +85,16 @@ pub(super) fn size(volume: &dyn Operations, path: &str) -> Result<(u64, u64, u64
     let spaces = visit(volume, find(volume, path)?, &mut |node| {
         if node.kind != FileKind::Directory {
             files += 1;
-            bytes += node.size.min(node.blocks_512.saturating_mul(512));
+            bytes += content_bytes(node);
         }
         Ok(())
     })?;
     Ok((files, bytes, spaces))
+}
+
+/// How much content a file has, where what is a hole takes none.
+pub(super) fn content_bytes(node: &Attributes) -> u64 {
+    node.size.min(node.blocks_512.saturating_mul(512))
 }
 
 /// Looks at all of the tree that tells of a file, and passes on each part that is no hole.
