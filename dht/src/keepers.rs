@@ -132,6 +132,22 @@ impl<O: Overlay + 'static> Client<O> {
         register: &RegisterAddress,
         gone: &[NodeId],
     ) -> Result<Membership, MoveError> {
+        self.replace_members_rather(register, gone, &[])
+    }
+
+    /// The same, by nodes that are among `last` only where no others can.
+    ///
+    /// # Errors
+    /// [`MoveError`].
+    ///
+    /// # Suspends
+    /// As [`Client::move_register`].
+    pub fn replace_members_rather(
+        &self,
+        register: &RegisterAddress,
+        gone: &[NodeId],
+        last: &[NodeId],
+    ) -> Result<Membership, MoveError> {
         let mut unfit = gone.to_vec();
         let mut reason = "there is no other node that could take its place".to_owned();
         loop {
@@ -145,7 +161,7 @@ impl<O: Overlay + 'static> Client<O> {
                 }
                 continue;
             }
-            let next = self.next_members(&from, gone, &unfit, &reason)?;
+            let next = self.next_members(&from, gone, last, &unfit, &reason)?;
             // What was sealed and not installed waits for the owner's next operation: a move that has begun is let end.
             match reactor::uninterruptible(|| self.move_register(&from, &next)) {
                 // What the overlay took to be there is not, or is of no use: the next nearest then.
@@ -162,12 +178,43 @@ impl<O: Overlay + 'static> Client<O> {
         }
     }
 
-    /// The present members that are not `gone`, and the nearest nodes that are not `unfit`; `reason` says why the last of
-    /// these is.
+    /// Puts `by` in the place of `gone`, and nobody else, if that is a member of the register. Returns who keeps it then. Whoever is
+    /// terminated meanwhile ends once a move that has begun has ended.
+    ///
+    /// # Errors
+    /// [`MoveError`].
+    ///
+    /// # Suspends
+    /// As [`Client::move_register`].
+    pub fn replace_member_by(
+        &self,
+        register: &RegisterAddress,
+        gone: &NodeId,
+        by: NodeId,
+    ) -> Result<Membership, MoveError> {
+        loop {
+            let from = self.membership(register)?;
+            if from.index_of(gone).is_none() {
+                self.read(register)?;
+                let now = self.membership(register)?;
+                if now == from {
+                    return Ok(now);
+                }
+                continue;
+            }
+            let next: Vec<NodeId> =
+                from.members().iter().map(|member| if member == gone { by } else { *member }).collect();
+            reactor::uninterruptible(|| self.move_register(&from, &next))?;
+        }
+    }
+
+    /// The present members that are not `gone`, and the nearest nodes that are not `unfit`, those that are not `last` before the
+    /// others; `reason` says why the last of the unfit is.
     fn next_members(
         &self,
         from: &Membership,
         gone: &[NodeId],
+        last: &[NodeId],
         unfit: &[NodeId],
         reason: &str,
     ) -> Result<Vec<NodeId>, MoveError> {
@@ -182,6 +229,7 @@ impl<O: Overlay + 'static> Client<O> {
         if is_everybody {
             near = placement::order_beside(&NodeId(place.0), &kept, &near);
         }
+        near.sort_by_key(|contact| last.contains(&contact.id));
         for contact in &near {
             if next.len() < needed {
                 next.push(contact.id);

@@ -4,17 +4,22 @@
 //! itself one that is gone for good (`replacing`); doing without a node, blocks and all (`leaving`).
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 
 use dht::block::configuration::Membership;
 use dht::keepers::Presence;
 use dht::{BlockStore, ReadError};
 use overlay::NodeId;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::{Node, NodeAction};
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
+use crate::files::{self, Kind};
 use crate::keeping;
 use crate::leaving;
+use crate::network::Hex;
 use crate::nodes::{ID_DIGITS_MIN, Listed, Nodes, Said, said_to};
 use crate::output::{self, say};
 use crate::process;
@@ -30,7 +35,7 @@ pub(crate) fn node(options: &Node) -> Result<(), Failure> {
     let settings = client::settings(options.client())?;
     match &options.action {
         NodeAction::List { .. } => list(&settings),
-        NodeAction::Replace { node, .. } => replace(&settings, node),
+        NodeAction::Replace { node, by, .. } => replace(&settings, node, by.as_deref()),
         NodeAction::Drain { node, .. } => leaving::drain(&settings, node),
         NodeAction::Remove { node, now, .. } => leaving::remove(&settings, node, *now),
     }
@@ -50,21 +55,82 @@ fn list(settings: &Settings) -> Result<(), Failure> {
     output::print(&render(&nodes, &presence, needed, &said))
 }
 
-fn replace(settings: &Settings, name: &str) -> Result<(), Failure> {
+fn replace(settings: &Settings, name: &str, by: Option<&str>) -> Result<(), Failure> {
     let nodes = Nodes::of(settings)?;
-    with_roots(settings, |roots| {
-        let node = nodes.named(store_members(&roots[0])?.members(), name)?;
+    let mut stood_down = StoodDown::read(settings)?;
+    let node = with_roots(settings, |roots| {
+        // Who came since, and this home has not heard of, may take over as well.
+        let met = roots[0].store.overlay().contacts().into_iter().map(|(contact, _)| contact.id);
+        let known: Vec<NodeId> = store_members(&roots[0])?.members().iter().copied().chain(met).collect();
+        let node = nodes.named(&known, name)?;
+        let by = match by {
+            Some(by) => By::This(nodes.named(&known, by)?),
+            None => By::Any { last: &stood_down.ids() },
+        };
         let mut result = Ok(());
         for root in roots {
             let what = &root.what;
-            match move_root(root, &nodes, &node) {
+            match move_root(root, &nodes, &node, by) {
                 Ok(Moved::NotThere(names)) => say(format_args!("nothing to do: {names} keep {what}")),
-                Ok(Moved::To(names)) => say(format_args!("{names} keep {what} now")),
+                Ok(Moved::To { keepers, new }) => {
+                    say(format_args!(
+                        "{keepers} keep {what} now: {new} in the place of {}",
+                        nodes.names(&[node])
+                    ));
+                }
                 Err(failure) => result = result.and(Err(failure)),
             }
         }
-        result
-    })
+        result.map(|()| node)
+    })?;
+    stood_down.add(settings, node)
+}
+
+/// Nodes that were replaced by hand: whoever moves the root off them does not want it back there with the next.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct StoodDown {
+    nodes: Vec<Hex<[u8; 32]>>,
+}
+
+impl Kind for StoodDown {
+    const KIND: &'static str = "hypha replaced";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+impl StoodDown {
+    /// So many are remembered.
+    const MAX: usize = 256;
+
+    fn file(settings: &Settings) -> Option<PathBuf> {
+        settings.home.as_ref().map(|home| home.members_directory().join("replaced.json"))
+    }
+
+    fn read(settings: &Settings) -> Result<StoodDown, Failure> {
+        let Some(file) = StoodDown::file(settings) else { return Ok(StoodDown::default()) };
+        match files::load(&file) {
+            Err(Failure::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(StoodDown::default())
+            }
+            other => other,
+        }
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(|id| NodeId(id.0)).collect()
+    }
+
+    fn add(&mut self, settings: &Settings, node: NodeId) -> Result<(), Failure> {
+        let Some(file) = StoodDown::file(settings) else { return Ok(()) };
+        self.nodes.retain(|id| id.0 != node.0);
+        self.nodes.push(Hex(node.0));
+        let surplus = self.nodes.len().saturating_sub(StoodDown::MAX);
+        self.nodes.drain(..surplus);
+        if let Some(directory) = file.parent() {
+            files::private_directory(directory)?;
+        }
+        files::save(&file, self)
+    }
 }
 
 fn store_members(root: &Root) -> Result<Membership, Failure> {
@@ -75,7 +141,19 @@ fn store_members(root: &Root) -> Result<Membership, Failure> {
 pub(crate) enum Moved {
     /// The node did not keep it.
     NotThere(String),
-    To(String),
+    To {
+        keepers: String,
+        new: String,
+    },
+}
+
+/// Who is to keep a root in the place of another.
+#[derive(Clone, Copy)]
+pub(crate) enum By<'a> {
+    /// The nearest that can, and those that are `last` only if no other can.
+    Any { last: &'a [NodeId] },
+    /// This one.
+    This(NodeId),
 }
 
 /// Has another node keep a root in the place of `node`, if that keeps it.
@@ -85,22 +163,33 @@ pub(crate) enum Moved {
 ///
 /// # Suspends
 /// Until a majority of those who keep it then have it.
-pub(crate) fn move_root(root: &Root, nodes: &Nodes, node: &NodeId) -> Result<Moved, Failure> {
+pub(crate) fn move_root(root: &Root, nodes: &Nodes, node: &NodeId, by: By<'_>) -> Result<Moved, Failure> {
     let Root { store, register, what, .. } = root;
     let before = store.membership(register).map_err(internal)?;
     let failed = |reason| Failure::NotMoved { keepers: nodes.names(before.members()), reason };
     if before.members() == [*node] {
         // Its blocks are there alone too. And a drive that runs on it writes root and blocks into one log.
-        let reason =
-            "a network of one copy has everything on this node; move the node's directory instead".into();
-        return Err(failed(reason));
+        return Err(Failure::OneCopy { keeper: nodes.names(&[*node]) });
+    }
+    if let By::This(by) = by
+        && before.members().contains(&by)
+    {
+        return Err(failed(format!("{} is one of them already, and keeps it once", nodes.names(&[by]))));
     }
     let spinner = progress::spinner(&format!("moving {what}"));
-    let after = store.replace_members(register, &[*node]);
+    let after = match by {
+        By::Any { last } => store.replace_members_rather(register, &[*node], last),
+        By::This(by) => store.replace_member_by(register, node, by),
+    };
     spinner.finish_and_clear();
     let after = after.map_err(|error| failed(error.to_string()))?;
-    let names = nodes.names(after.members());
-    Ok(if before.members() == after.members() { Moved::NotThere(names) } else { Moved::To(names) })
+    let keepers = nodes.names(after.members());
+    let new: Vec<NodeId> =
+        after.members().iter().copied().filter(|member| !before.members().contains(member)).collect();
+    Ok(match new[..] {
+        [] => Moved::NotThere(keepers),
+        _ => Moved::To { keepers, new: nodes.names(&new) },
+    })
 }
 
 /// Opens the drive's root as a client, and after it those of its spaces, for one thing. What was seen is written down at the end,

@@ -17,7 +17,7 @@ use crate::client::{Client, Settings};
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::identity;
-use crate::keepers::{Moved, internal, move_root, with_roots};
+use crate::keepers::{By, Moved, internal, move_root, with_roots};
 use crate::members::Subject;
 use crate::nodes::Nodes;
 use crate::output::{self, say};
@@ -158,7 +158,7 @@ fn empty(settings: &Settings, nodes: &Nodes, id: &NodeId) -> Result<Spread, Fail
         for root in roots {
             let keepers = root.store.membership(&root.register).map_err(internal)?;
             if keepers.index_of(id).is_some()
-                && let Moved::To(names) = move_root(root, nodes, id)?
+                && let Moved::To { keepers: names, .. } = move_root(root, nodes, id, By::Any { last: &[] })?
             {
                 say(format_args!("{names} keep {} now", root.what));
             }
@@ -183,10 +183,13 @@ fn spread(
 ) -> Result<Spread, Failure> {
     let staying: Vec<NodeId> = nodes.present().map(|node| node.id()).filter(|other| other != id).collect();
     let spinner = progress::spinner("looking for blocks");
+    let telling =
+        progress::tell_if_long("each block is looked for on the other nodes, and copied where they lack it");
     let spread = store.spread_without(id, &staying, |spread| {
         spinner.set_message(format!("{} blocks looked at, {} copied", spread.blocks, spread.copied));
     });
     spinner.finish_and_clear();
+    drop(telling);
     spread.map_err(|error| {
         let reason = match error {
             SpreadError::Silent(other) => {

@@ -8,11 +8,14 @@ const NODE_EXAMPLES: &str = "\
 Examples:
   storage-node node list           which nodes keep the drive's root, and which of them are there
   storage-node node replace 2      node 2 is gone for good: another one keeps the root in its place
+  storage-node node replace 2 --by 5
+                                   the same, and node 5 does
   storage-node node drain 4        what node 4 has, others get as well
   storage-node node remove 4       drain it, and refuse it for ever: then it counts no more, and may be switched off
 
 The drive's root is kept by as many nodes as each block is on, and a majority of them must be there. A node that is gone for
-good is replaced, so that the next one may die as well. It takes a node that does not keep the root yet.
+good is replaced, so that the next one may die as well. It takes a node that does not keep the root yet; without --by one that was
+not replaced by this home before, if there is one. So the root moves to other nodes altogether by replacing one after the other.
 
 `replace` moves the root and nothing else. `drain` and `remove` see to the blocks, too: each is copied until as many of the
 other nodes have it as there are copies, and they are asked whether they do. They succeed only if that is so; after Ctrl-C,
@@ -46,6 +49,9 @@ pub(crate) enum NodeAction {
         /// Its number, or the first 8 or more digits of its id
         #[arg(value_name = "NODE")]
         node: String,
+        /// Which node takes over, likewise; else the nearest that can, and rather none that was replaced before
+        #[arg(long, value_name = "NODE")]
+        by: Option<String>,
         #[command(flatten)]
         client: ClientOptions,
     },
