@@ -3,7 +3,8 @@
 //! It lies between the mount and the volume. What is live is passed on as it came; what belongs to the past is told by its
 //! number (see `numbers`) and answered by a view of the snapshot, which is a volume over an older tree. The directory is
 //! found by its name and not listed, so that whoever copies the root does not copy all that it ever was. A drive without
-//! snapshots does not have it, and one that has a `.snapshots` of its own shows that instead.
+//! snapshots does not have it, and nobody can make anything of that name there (`EPERM`); a drive that has a `.snapshots` of its own
+//! from earlier shows that instead, until it is renamed.
 //!
 //! What it lists is known anew each time that it is opened, so that a snapshot is there as soon as it is taken, on whatever
 //! mount; while the nodes are away, it lists those that are known here.
@@ -182,6 +183,12 @@ impl WithPast {
         if self.is_directory(parent, name)? { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
+    /// The same, and to make what would hide it: a `.snapshots` of somebody's own would stand in the way of all later ones.
+    fn check_new_name(&self, parent: Inode, name: &[u8]) -> Result<(), Errno> {
+        self.check_name(parent, name)?;
+        if parent == Inode::ROOT && name == NAME { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
     /// Refuses to change what is past.
     fn check(&self, inode: Inode) -> Result<(), Errno> {
         if PAST.has(inode) { Err(Errno::EROFS) } else { Ok(()) }
@@ -249,7 +256,7 @@ impl Operations for WithPast {
         rdev: u32,
         credentials: &Credentials,
     ) -> Result<Attributes, Errno> {
-        self.check_name(parent, name)?;
+        self.check_new_name(parent, name)?;
         self.volume.make_node(parent, name, kind, mode, rdev, credentials)
     }
 
@@ -270,7 +277,7 @@ impl Operations for WithPast {
         mode: u32,
         credentials: &Credentials,
     ) -> Result<Attributes, Errno> {
-        self.check_name(parent, name)?;
+        self.check_new_name(parent, name)?;
         self.volume.make_directory(parent, name, mode, credentials)
     }
 
@@ -281,7 +288,7 @@ impl Operations for WithPast {
         target: &[u8],
         credentials: &Credentials,
     ) -> Result<Attributes, Errno> {
-        self.check_name(parent, name)?;
+        self.check_new_name(parent, name)?;
         self.volume.make_symlink(parent, name, target, credentials)
     }
 
@@ -294,7 +301,7 @@ impl Operations for WithPast {
     }
 
     fn link(&self, inode: Inode, new_parent: Inode, new_name: &[u8]) -> Result<Attributes, Errno> {
-        self.check_name(new_parent, new_name)?;
+        self.check_new_name(new_parent, new_name)?;
         if PAST.has(inode) {
             // One of another file system, as far as it concerns the program: it copies instead.
             return Err(Errno::EXDEV);
@@ -321,7 +328,7 @@ impl Operations for WithPast {
         flags: RenameFlags,
     ) -> Result<(), Errno> {
         self.check_name(parent, name)?;
-        self.check_name(new_parent, new_name)?;
+        self.check_new_name(new_parent, new_name)?;
         self.volume.rename(parent, name, new_parent, new_name, flags)
     }
 

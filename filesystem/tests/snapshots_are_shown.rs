@@ -138,8 +138,16 @@ fn nothing_of_the_past_can_be_changed() {
         let live = write_file(&volume, ROOT, "file", b"content");
         // Without snapshots the name is one like others.
         assert_eq!(walk(&drive, ".snapshots"), Err(Errno::ENOENT));
-        drive.make_directory(ROOT, b".snapshots", 0o755, &USER).unwrap();
-        drive.remove_directory(ROOT, b".snapshots").unwrap();
+        // Nor can anybody make what later snapshots would be hidden by.
+        let refused = Err(Errno::EPERM);
+        assert_eq!(drive.make_directory(ROOT, b".snapshots", 0o755, &USER).map(drop), refused);
+        assert_eq!(drive.make_symlink(ROOT, b".snapshots", b"elsewhere", &USER).map(drop), refused);
+        let other = drive.make_directory(ROOT, b"other", 0o755, &USER).unwrap();
+        let renamed = drive.rename(ROOT, b"other", ROOT, b".snapshots", RenameFlags::default());
+        assert_eq!(renamed, refused);
+        drive.make_directory(other.inode, b".snapshots", 0o755, &USER).unwrap();
+        drive.remove_directory(other.inode, b".snapshots").unwrap();
+        drive.remove_directory(ROOT, b"other").unwrap();
         take(&volume, "a");
         let snapshots = walk(&drive, ".snapshots").unwrap();
         let root = walk(&drive, ".snapshots/a").unwrap();

@@ -24,6 +24,7 @@ use crate::home::Home;
 use crate::identity::{self, Member};
 use crate::network::{Network, Role};
 use crate::output::{self, say};
+use crate::progress;
 use crate::removed;
 use crate::roll::Roll;
 use crate::volume::{self, Opening, Root};
@@ -270,11 +271,13 @@ impl Client {
         if discovers {
             overlay.discover();
         }
+        let telling = progress::tell_if_long("no node has answered yet: they are tried on");
         let mut joined = overlay.join(&ways);
         let is_lost = matches!(joined, Err(JoinError::Unreachable { .. }));
         if discovers && is_lost && overlay.wait_for_anybody(FOUND_WITHIN) {
             joined = overlay.join(&ways);
         }
+        drop(telling);
         if let Err(error) = joined {
             let failure = match removed::refuse(&overlay, removed::USER) {
                 Err(removed) => removed,

@@ -30,6 +30,9 @@ use crate::process;
 use crate::remove::{lists_of, on_each};
 use crate::roll::{Invited, LetIn, Roll};
 
+/// What the owner is called wherever members are named: his key is one, whatever machines use it.
+pub(crate) const OWNER: &str = "the drive's owner";
+
 /// A node that takes longer has nothing to tell.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Hexadecimal digits of a key that are shown, and enough to name it.
@@ -232,7 +235,7 @@ fn overview(
         last_seen: seen.as_ref().and_then(|seen| seen.get(&key)).copied(),
         says: Said::default(),
     };
-    let user = entry(network.volume_owner(), "this home's user".into(), "owner", Rights::ALL, None);
+    let user = entry(network.volume_owner(), OWNER.into(), "owner", Rights::ALL, None);
     let nodes = network.nodes.iter().map(|node| {
         let key = PublicKey::from_bytes(node.public_key.0);
         entry(key, format!("node {}", node.number), "node", Rights::NODE, None)

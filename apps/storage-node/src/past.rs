@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::cli::Past;
 use crate::client::{self, Client, Settings};
 use crate::errors::Failure;
+use crate::members::OWNER;
 use crate::output;
 use crate::process;
 use crate::replaced::{self, Replaced};
@@ -173,7 +174,7 @@ pub(crate) fn unknown(what: &str, error: &impl std::fmt::Display) -> Failure {
 /// Who that is, for people.
 fn name_of(key: &PublicKey, settings: &Settings, roll: &Roll) -> String {
     if *key == settings.network.volume_owner() {
-        return "the home that made the network".into();
+        return OWNER.into();
     }
     let member = roll.members.iter().find(|member| member.public_key() == *key);
     member.map_or_else(|| key.to_string(), |member| member.name.clone())

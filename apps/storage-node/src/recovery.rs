@@ -57,7 +57,7 @@ pub(crate) fn recovery(options: &Recovery) -> Result<(), Failure> {
     }
     output::settle();
     if is_seen && !options.show && options.page.is_none() && !is_confirmed()? {
-        return Ok(());
+        return Err(Failure::NotConfirmed { what: "the words were not shown", word: "show" });
     }
     let text = words::of(&owner.seed());
     let outside = outside(&home, &network, &keepers);

@@ -36,7 +36,7 @@ fn said(home: &Path, arguments: &[&str]) -> String {
 /// The last state that the home that made the network had stored before anybody else came.
 fn last_good(home: &Path) -> String {
     let listed: Value = serde_json::from_str(&printed(home, &["past", "--json"])).unwrap();
-    let is_ours = |state: &&Value| state["writer"] == "the home that made the network";
+    let is_ours = |state: &&Value| state["writer"] == "the drive's owner";
     assert!(!is_ours(&&listed["newest"]), "it is the thief's: {listed}");
     let states = listed["past"].as_array().unwrap();
     let good = states.iter().take_while(is_ours).last().unwrap_or_else(|| panic!("{listed}"));

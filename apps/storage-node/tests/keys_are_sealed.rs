@@ -161,7 +161,7 @@ fn keys_take_a_passphrase_and_the_owners_key_may_be_elsewhere() {
     let (mut terminal, mut child) = Terminal::start(&[&["members"], &at_home[..]].concat());
     terminal.answer("the passphrase of this home's keys: ", "correct horse");
     let rest = terminal.rest();
-    assert!(child.wait().unwrap().success() && rest.contains("this home's user"), "{rest}");
+    assert!(child.wait().unwrap().success() && rest.contains("the drive's owner"), "{rest}");
     let (mut terminal, mut child) = Terminal::start(&[&["members"], &at_home[..]].concat());
     terminal.answer("the passphrase of this home's keys: ", "correct\u{3}");
     let rest = terminal.rest();

@@ -119,7 +119,7 @@ fn a_space_is_what_it_was_and_nobody_comes_back_by_that() {
     assert!(refusal(&home, &["unshare", "band", "--from", &id(&bobs)]).contains("has sealed it to others"));
     let listed = past(&home, "band");
     let mut states = listed["past"].as_array().unwrap().iter();
-    let good = states.rfind(|state| state["writer"] == "the home that made the network");
+    let good = states.rfind(|state| state["writer"] == "the drive's owner");
     let good = good.unwrap_or_else(|| panic!("{listed}"))["id"].as_str().unwrap();
     let said = printed(&home, &["rollback", "band", "--to", good]);
     assert!(said.contains(&id(&bobs)) && said.contains("neither read nor write"), "{said}");

@@ -262,7 +262,7 @@ impl<O: Overlay + 'static> Operation<'_, O> {
     pub(super) fn read_round(&mut self, membership: &Membership) -> Answers {
         let mut round = Reading::new(membership.quorum());
         let mut met = Met::new(membership.quorum());
-        let mut reason = "none of them can be reached".to_owned();
+        let mut reason = None;
         let mut behind = 0;
         let register = self.state.register;
         let answers = self.ask(
@@ -300,19 +300,25 @@ impl<O: Overlay + 'static> Operation<'_, O> {
                 Err(Failure::Refused(Refusal::Behind)) => {
                     round.on_loss(index);
                     behind += 1;
-                    reason = Refusal::Behind.to_string();
+                    reason = Some(Refusal::Behind.to_string());
                 }
                 Err(_) if self.has_left(membership) => break None,
                 Err(failure) => {
                     round.on_loss(index);
-                    reason = failure.to_string();
+                    reason = Some(failure.to_string());
                 }
             }
         };
         if let Some(fork) = round.fork() {
-            reason = fork_reason(&fork);
-            tracing::error!(%register, "{reason}");
+            let fork = fork_reason(&fork);
+            tracing::error!(%register, "{fork}");
+            reason = Some(fork);
         }
+        // Who can't be reached says no reason.
+        let reason = reason.unwrap_or_else(|| match round.answer_count() {
+            0 => "none of them can be reached".into(),
+            count => format!("{count} answered, and the others cannot be reached"),
+        });
         let latest = round.latest().map(|accepted| met.decide(accepted.value.clone(), &self.state.lists()));
         Answers { chosen, latest, count: round.answer_count(), behind, reason }
     }

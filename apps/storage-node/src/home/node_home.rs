@@ -132,6 +132,14 @@ impl NodeHome {
             return Ok(());
         }
         let home = Home::locate(Some(path))?;
+        let is_there = |network: &Network| {
+            let mut entries = network.nodes.iter();
+            entries.any(|entry| entry.public_key == key && entry.address == Some(address))
+        };
+        // Others may be starting, and have the lock for a moment.
+        if is_there(&home.network()?) {
+            return Ok(());
+        }
         let _lock = home.lock()?;
         let mut network = home.network()?;
         let entry = network.nodes.iter_mut().find(|entry| entry.public_key == key);
