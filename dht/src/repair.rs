@@ -255,10 +255,12 @@ impl<O: Overlay + 'static> Repair<O> {
     pub fn round(&self) -> Report {
         let mut report = Report::default();
         let (neighbours, view) = self.look_around();
+        let ids: Vec<NodeId> = neighbours.iter().map(|contact| contact.id).collect();
+        self.node.begin_comparing(&ids);
         self.want_damaged();
         let mut full = BTreeSet::new();
         for contact in neighbours.iter().filter(|contact| contact.id != self.node.own()) {
-            let missing_before = report.missing;
+            let (missing_before, began) = (report.missing, reactor::now());
             match self.compare(contact, &mut report) {
                 Ok(theirs) => {
                     report.compared += 1;
@@ -268,6 +270,10 @@ impl<O: Overlay + 'static> Repair<O> {
                     let has_all = report.missing == missing_before;
                     if !has_all || theirs.is_needed {
                         self.node.fall_behind(&contact.id);
+                    }
+                    // By no view: not all was listed, or who is near changed meanwhile.
+                    if has_all && theirs.view != 0 {
+                        self.node.note_compared(contact.id, began);
                     }
                     if has_all && theirs.view == view && theirs.has_handed_over {
                         self.node.catch_up_with(contact.id, view);
@@ -284,6 +290,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 }
             }
         }
+        self.node.end_comparing(report.missing);
         self.hand_over(&neighbours, view, full, &mut report);
         report
     }
@@ -299,6 +306,7 @@ impl<O: Overlay + 'static> Repair<O> {
         if !lacking.is_empty() {
             // At once, and not when it has been tried: that may take hours, and he may be gone by then.
             self.node.fall_behind(&contact.id);
+            self.node.note_lacking(lacking.len());
         }
         let next = Cell::new(0);
         let (fetched, dead) = (Cell::new(0), Cell::new(0));
@@ -308,9 +316,15 @@ impl<O: Overlay + 'static> Repair<O> {
                     while next.get() < lacking.len() && !is_full.get() {
                         let address = lacking[next.replace(next.get() + 1)];
                         match self.fetch_block(&address) {
-                            Fetched::Stored => fetched.set(fetched.get() + 1),
+                            Fetched::Stored => {
+                                fetched.set(fetched.get() + 1);
+                                self.node.note_fetched();
+                            }
                             Fetched::Full => is_full.set(true),
-                            Fetched::Dead => dead.set(dead.get() + 1),
+                            Fetched::Dead => {
+                                dead.set(dead.get() + 1);
+                                self.node.note_fetched();
+                            }
                             Fetched::Missing => {}
                         }
                     }

@@ -334,6 +334,7 @@ fn serve_reports(
             damaged_count: storage.store().usage().damaged_count,
             has_forgotten,
             caught_up_with: storage.caught_up_with().iter().map(|id| Hex(id.0)).collect(),
+            own_copies: Some(storage.own_copies().into()),
             retention_seconds: storage.retention().map(|(seconds, _)| seconds).ok(),
             kept_deleted_bytes: storage.held_bytes(),
             copy: place.get().and_then(Weak::upgrade).and_then(|overlay| overlay.twin()).map(|twin| {

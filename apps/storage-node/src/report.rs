@@ -42,6 +42,9 @@ pub(crate) struct Report {
     /// be gone with their zone; also those that are gone, if it was so before.
     #[serde(default)]
     pub(crate) caught_up_with: Vec<Hex<[u8; 32]>>,
+    /// Whether it has its copies; none if an older release says nothing of it.
+    #[serde(default)]
+    pub(crate) own_copies: Option<OwnCopies>,
     /// For how long it keeps what is deleted now, in seconds, whoever says that it may go; none if its store does not tell.
     #[serde(default)]
     pub(crate) retention_seconds: Option<u32>,
@@ -60,6 +63,27 @@ pub(crate) struct CopySeen {
     pub(crate) address: Option<SocketAddr>,
     /// How long ago it was found.
     pub(crate) found_s_ago: u64,
+}
+
+/// Whether a node has its copies, as far as it knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OwnCopies {
+    /// Blocks and registers that others have, and it should have and has not.
+    pub(crate) lacking: u64,
+    /// With whom it compared, and lacked nothing by then.
+    pub(crate) lacked_nothing_of: Vec<Hex<[u8; 32]>>,
+    /// How many seconds ago the oldest of these comparisons began.
+    pub(crate) compared_s_ago: Option<u64>,
+}
+
+impl From<dht::node::OwnCopies> for OwnCopies {
+    fn from(told: dht::node::OwnCopies) -> OwnCopies {
+        OwnCopies {
+            lacking: told.lacking,
+            lacked_nothing_of: told.lacked_nothing_of.iter().map(|id| Hex(id.0)).collect(),
+            compared_s_ago: told.compared_ago.map(|ago| ago.as_secs()),
+        }
+    }
 }
 
 impl Report {

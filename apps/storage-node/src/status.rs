@@ -31,7 +31,7 @@ use crate::process;
 use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
 use crate::volume::{self, Keepers, Older};
-use health::{Health, Lack, RootInZone, RootKeepers, Witness};
+use health::{Health, Incomplete, Lack, RootInZone, RootKeepers, Witness};
 use render::render;
 
 /// A node that takes longer is as good as down for whoever waits for a file.
@@ -52,6 +52,11 @@ struct Overview {
     /// The nodes hold another state of the drive than this machine has seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     older_than_seen: Option<Older>,
+    /// The nodes that answer and may lack copies that they are to keep, by their numbers or ids.
+    catching_up: Vec<CatchingUp>,
+    /// How many seconds ago the oldest comparison began by which nodes know that they lack nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared_s_ago: Option<u64>,
     /// Whether it is known which nodes the owner let in: else there may be others.
     knows_all_nodes: bool,
     /// The zone of all that are away, if more are than could be done without in several.
@@ -102,6 +107,14 @@ struct InOneZone {
     keeper_count: usize,
     /// In whose place others should keep it, by their numbers or ids, as `node replace` takes them.
     to_replace: Vec<String>,
+}
+
+/// A node that gets what it lacks from the others, or has not compared with all of them yet.
+#[derive(Debug, Serialize)]
+struct CatchingUp {
+    node: String,
+    /// Blocks and registers that it knows to lack.
+    lacking: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -277,6 +290,7 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
         works: answer.as_ref().is_ok_and(Report::takes_writes),
         is_full: answer.as_ref().is_ok_and(Report::takes_removals),
         caught_up_with: answer.as_ref().map_or_else(|_| Vec::new(), Report::caught_up),
+        own: answer.as_ref().ok().and_then(|report| report.own_copies.clone()),
     };
     let away = |id: &NodeId| Witness {
         id: *id,
@@ -284,6 +298,7 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
         works: false,
         is_full: false,
         caught_up_with: Vec::new(),
+        own: None,
     };
     let witnesses: Vec<Witness> = answers.iter().map(witness).chain(unmet.iter().map(away)).collect();
     let keepers: Vec<NodeId> = root.keepers.iter().map(|id| NodeId(id.0)).collect();
@@ -300,12 +315,23 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
             keeper_count: count,
             to_replace: to_replace.iter().map(name).collect(),
         });
+    let incomplete = health::incomplete(&witnesses, usize::from(network.replicas));
+    let catching_up: Vec<CatchingUp> = incomplete
+        .iter()
+        .map(|Incomplete { id, lacking }| CatchingUp { node: name(id), lacking: *lacking })
+        .collect();
+    let health = match verdict.health {
+        Health::Healthy if !catching_up.is_empty() => Health::Degraded,
+        health => health,
+    };
     let reports = || answers.iter().filter_map(|(_, _, answer)| answer.as_ref().ok());
     let sum = |field: fn(&Report) -> u64| reports().map(field).sum();
     Overview {
-        health: verdict.health,
+        health,
         may_hide: verdict.may_hide,
         lack: verdict.lack,
+        catching_up,
+        compared_s_ago: reports().filter_map(|report| report.own_copies.as_ref()?.compared_s_ago).max(),
         older_than_seen: None,
         knows_all_nodes: true,
         lost_zone: verdict.lost_zone,
@@ -389,6 +415,7 @@ mod tests {
             damaged_count: 0,
             has_forgotten: false,
             caught_up_with: Vec::new(),
+            own_copies: None,
             retention_seconds: Some(0),
             kept_deleted_bytes: 0,
             copy: None,

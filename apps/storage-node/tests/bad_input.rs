@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::random::Random;
 use common::running::Running;
-use common::{Place, fuse_is_usable, loud, resident_bytes, run, sources, storage_node, text};
+use common::{Place, eventually, fuse_is_usable, loud, resident_bytes, run, sources, storage_node, text};
 
 /// What all the bad connections together may cost a node.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
@@ -74,8 +74,10 @@ fn strangers_and_garbage_at_every_port_change_nothing() {
     strangers(&place, &home, &ports);
 
     assert_eq!(fs::read_to_string(drive.join("kept")).unwrap(), "safe");
-    let status = storage_node(&["status", "--home", text(&home)]);
-    assert!(String::from_utf8_lossy(&status.stdout).starts_with("healthy"), "{status:?}");
+    eventually("all is well", Duration::from_secs(120), || {
+        let status = storage_node(&["status", "--home", text(&home)]);
+        String::from_utf8_lossy(&status.stdout).starts_with("healthy")
+    });
     for (pid, before) in processes.iter().zip(before) {
         let after = resident_bytes(*pid).expect("the process lives on");
         loud(&format!("bad_input: process {pid}: {} MiB before, {} after", before >> 20, after >> 20));

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::running::Running;
-use common::{PROGRAM, Place, ended_within, fuse_is_usable, run, text};
+use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, storage_node, text};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -47,8 +47,10 @@ fn a_home_and_its_copy_do_not_serve_at_the_same_time() {
     refused(&["up", "--home", text(&copy), text(&other)]);
 
     store("after");
-    let healthy = run(PROGRAM, &["status", "--home", text(&home)]);
-    assert!(healthy.contains("healthy"), "{healthy}");
+    eventually("all is well", SOON, || {
+        let status = storage_node(&["status", "--home", text(&home)]);
+        status.status.success() && String::from_utf8_lossy(&status.stdout).contains("healthy")
+    });
     assert!(up.stop().success());
     let again = Running::up(&home, &drive, 3);
     for name in ["before", "after"] {

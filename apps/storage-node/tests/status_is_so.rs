@@ -64,7 +64,9 @@ fn status_names_a_root_in_one_zone_misses_nodes_that_came_later_and_follows_what
     // All is well, and all of the root is in one place.
     eventually("the zone of those that keep the root is named", SOON, || {
         let (said, json) = status(&home);
-        json["root"]["in_one_zone"]["zone"] == "cellar" && said.contains("all of them stand in zone cellar")
+        json["health"] == "healthy"
+            && json["root"]["in_one_zone"]["zone"] == "cellar"
+            && said.contains("all of them stand in zone cellar")
     });
     let (said, json) = status(&home);
     assert!(json["health"] == "healthy" && said.contains("so is the drive's root"), "{said}");

@@ -133,6 +133,7 @@ impl Node {
     /// Notes that another one has what this node lacks, or may.
     pub(crate) fn fall_behind(&self, other: &NodeId) {
         self.caught_up.borrow_mut().with.remove(other);
+        self.comparisons.borrow_mut().fall_behind(other);
     }
 
     /// Finds out whether this node is a member of a register of which fewer than a quorum are known to stand in other zones than it

@@ -12,6 +12,7 @@
 pub mod blocks;
 mod caught_up;
 pub mod deletions;
+mod own_copies;
 pub mod past;
 pub mod registers;
 mod relearning;
@@ -45,6 +46,8 @@ use crate::placement::Neighbourhood;
 use crate::store::{Key, Kind, Store, StoreError};
 
 use caught_up::CaughtUp;
+use own_copies::Comparisons;
+pub use own_copies::OwnCopies;
 use registers::Registers;
 pub(crate) use relearning::Told;
 
@@ -80,6 +83,7 @@ pub struct Node {
     /// Nodes near us, as repair sees them: who is responsible for what.
     neighbourhood: RefCell<Neighbourhood>,
     caught_up: RefCell<CaughtUp>,
+    comparisons: RefCell<Comparisons>,
     replicas: Cell<usize>,
     wanted: RefCell<BTreeSet<Address>>,
     wanted_registers: RefCell<BTreeMap<RegisterAddress, Membership>>,
@@ -111,6 +115,7 @@ impl Node {
             said_retention: Cell::new(0),
             neighbourhood: RefCell::new(Neighbourhood::of(own)),
             caught_up: RefCell::default(),
+            comparisons: RefCell::default(),
             replicas: Cell::new(replicas),
             wanted: RefCell::default(),
             wanted_registers: RefCell::default(),

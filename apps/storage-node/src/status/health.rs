@@ -8,6 +8,9 @@
 //! are away, which they say of nobody whose zone would take along a register, be it the root, a space's or another user's. And it is
 //! never said of a network in which zones decide nothing, because it has more nodes than all know of each other.
 //!
+//! That what is there lies on as many nodes as it should is not inferred from their answering either: each says what it lacks, and with
+//! whom it has compared. While one may lack something, nothing is called healthy.
+//!
 //! And a root whose quorum stands in one zone is named, while all is well: it goes with that zone.
 
 use std::collections::BTreeMap;
@@ -15,6 +18,8 @@ use std::collections::BTreeMap;
 use dht::PLACED_BY_ZONE_MAX;
 use overlay::{NodeId, Zone};
 use serde::Serialize;
+
+use crate::report::OwnCopies;
 
 /// How a network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,6 +64,40 @@ pub(super) struct Witness {
     pub(super) is_full: bool,
     /// With whom it had compared, and nothing was missing.
     pub(super) caught_up_with: Vec<NodeId>,
+    /// What it says of its own copies; nothing if it does not answer, or is of an older release.
+    pub(super) own: Option<OwnCopies>,
+}
+
+/// A node that may lack some of its copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Incomplete {
+    pub(super) id: NodeId,
+    /// How much it knows to lack; what it has not compared it does not know.
+    pub(super) lacking: u64,
+}
+
+/// Comparisons that are older say nothing: rounds come each minute, if nothing keeps them from it.
+const COMPARED_AGO_MAX_S: u64 = 300;
+
+/// Those that answer and may not have all that they are to keep. A node whose disk was replaced a moment ago is one.
+pub(super) fn incomplete(nodes: &[Witness], replicas: usize) -> Vec<Incomplete> {
+    let may_lack = |node: &Witness, own: &OwnCopies| {
+        let has_compared = |other: &NodeId| own.lacked_nothing_of.iter().any(|id| id.0 == other.0);
+        let others = nodes.iter().filter(|other| other.works && other.id != node.id);
+        // In a larger network each knows those near it, and some of these keep the same as it does.
+        let has_compared_enough = match nodes.len() <= PLACED_BY_ZONE_MAX {
+            true => others.map(|other| &other.id).all(has_compared),
+            false => own.lacked_nothing_of.len() + 1 >= replicas,
+        };
+        own.lacking > 0
+            || !has_compared_enough
+            || own.compared_s_ago.is_some_and(|ago| ago > COMPARED_AGO_MAX_S)
+    };
+    let found = |node: &Witness| {
+        let own = node.own.as_ref()?;
+        may_lack(node, own).then_some(Incomplete { id: node.id, lacking: own.lacking })
+    };
+    nodes.iter().filter_map(found).collect()
 }
 
 /// Who keeps the drive's root, and how many of them a write needs.
@@ -163,6 +202,7 @@ fn needed_of(count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Hex;
 
     /// A letter for each node: its zone, `-` for none; a capital is one that is away, and so is `_`, which says no zone; `!` is full.
     fn nodes(zones: &str) -> Vec<Witness> {
@@ -177,8 +217,36 @@ mod tests {
             works: !letter.is_ascii_uppercase() && !matches!(letter, '_' | '!'),
             is_full: letter == '!',
             caught_up_with: (0..20).map(|number| NodeId([number; 32])).collect(),
+            own: Some(compared(0, 0..20)),
         };
         (0..).zip(zones.chars()).map(witness).collect()
+    }
+
+    fn compared(lacking: u64, with: std::ops::Range<u8>) -> OwnCopies {
+        let lacked_nothing_of = with.map(|number| Hex([number; 32])).collect();
+        OwnCopies { lacking, lacked_nothing_of, compared_s_ago: Some(59) }
+    }
+
+    /// Three disks were replaced one after the other, each as soon as `status` said healthy, and everything was lost.
+    #[test]
+    fn one_that_lacks_something_or_has_not_compared_with_all_who_answer_may_be_incomplete() {
+        let told = |own: Option<OwnCopies>, zones: &str| {
+            let mut nodes = nodes(zones);
+            nodes[1].own = own;
+            incomplete(&nodes, 3).iter().map(|found| (found.id.0[0], found.lacking)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(Some(compared(0, 0..3)), "---"), []);
+        assert_eq!(told(Some(compared(0, 0..0)), "---"), [(1, 0)], "its disk was replaced just now");
+        assert_eq!(told(Some(compared(0, 0..2)), "---"), [(1, 0)], "the third may have what it lacks");
+        assert_eq!(told(Some(compared(0, 0..2)), "--_"), [], "nobody can compare with it");
+        assert_eq!(told(Some(compared(7, 0..3)), "---"), [(1, 7)]);
+        let long_ago = OwnCopies { compared_s_ago: Some(301), ..compared(0, 0..3) };
+        assert_eq!(told(Some(long_ago), "---"), [(1, 0)]);
+        assert_eq!(told(None, "---"), [], "an older release says nothing");
+        let many = "-".repeat(17);
+        assert_eq!(told(Some(compared(0, 5..7)), &many), []);
+        assert_eq!(told(Some(compared(0, 5..6)), &many), [(1, 0)]);
+        assert_eq!(told(Some(OwnCopies { compared_s_ago: None, ..compared(0, 0..0) }), "_-"), [], "alone");
     }
 
     fn keepers(numbers: &[u8]) -> Vec<NodeId> {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use overlay::How;
 
 use super::health::Lack;
-use super::{Health, InOneZone, NodeStatus, Overview};
+use super::{CatchingUp, Health, InOneZone, NodeStatus, Overview};
 use crate::progress::{human_bytes, human_duration};
 use crate::report::Report;
 use crate::volume::Older;
@@ -99,7 +99,13 @@ fn in_words(overview: &Overview) -> String {
     let away =
         overview.nodes.iter().filter(|node| !node.report.as_ref().is_some_and(Report::takes_writes)).count();
     match (overview.health, overview.lack) {
-        (Health::Healthy, _) => "healthy: every node answers, and takes writes".into(),
+        (Health::Healthy, _) => match overview.compared_s_ago {
+            Some(ago) => format!(
+                "healthy: every node answers, and takes writes; none lacked anything when they compared, at most {} ago",
+                human_duration(ago)
+            ),
+            None => "healthy: every node answers, and takes writes".into(),
+        },
         (Health::Degraded, _) if !overview.knows_all_nodes && away == 0 => {
             "degraded: every node that is known answers, and none says which others there are".into()
         }
@@ -107,6 +113,17 @@ fn in_words(overview: &Overview) -> String {
             "degraded: every node answers, and a copy of a node's home has served beside it: what was stored with the copy may be missing"
                 .into()
         }
+        (Health::Degraded, _) if away == 0 && !overview.catching_up.is_empty() => format!(
+            "degraded: every node answers, and takes writes; but {}: until then no node may die, nor be stopped or replaced",
+            catching_up(&overview.catching_up)
+        ),
+        (Health::Degraded, _) if !overview.may_hide && !overview.catching_up.is_empty() => format!(
+            "degraded: what is written is stored; but {away} node{} away, or take{} no writes, and {}: until then of some of what is stored \
+             the only copy within reach may be on one node",
+            if away == 1 { " is" } else { "s are" },
+            if away == 1 { "s" } else { "" },
+            catching_up(&overview.catching_up)
+        ),
         (Health::Degraded, _) if overview.may_hide => format!(
             "degraded: what is written is stored; but {away} node{} away, or take{} no writes, and all copies of some of what is stored may \
              be there: it cannot be read until they are back",
@@ -140,6 +157,16 @@ fn in_words(overview: &Overview) -> String {
         ),
         (Health::Down, None) => "down: too few nodes answer and take writes: nothing can be written".into(),
     }
+}
+
+/// Which nodes have what to do yet.
+fn catching_up(nodes: &[CatchingUp]) -> String {
+    let said = |CatchingUp { node, lacking }: &CatchingUp| match lacking {
+        0 => format!("node {node} has yet to compare what it has with the others"),
+        1 => format!("node {node} lacks a block, and has yet to fetch it"),
+        count => format!("node {node} lacks {count} blocks, and fetches them"),
+    };
+    nodes.iter().map(said).collect::<Vec<_>>().join(", ")
 }
 
 /// That the root would be gone with a zone, and what to do.

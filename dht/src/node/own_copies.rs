@@ -1,0 +1,119 @@
+//! Whether a node has its copies: what it knows to lack of what it is to keep, and with whom it compared and lacked nothing.
+//!
+//! A node whose disk was replaced answers, takes writes, and has nothing. That it has what it should have is therefore never
+//! inferred from its answering: it is said by rounds of repair that ended with nothing missing, each with somebody else who keeps
+//! some of the same, and each has a time. Since then something may have been stored that did not reach this node; the next round
+//! finds that. What was listed and is not here is counted at once, before it is fetched.
+//!
+//! [`super::caught_up`] answers another question: whether the network could do without somebody else.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use overlay::NodeId;
+
+use super::Node;
+
+/// Whether a node has its copies, as far as it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnCopies {
+    /// Blocks and registers that others have, and it should have and has not.
+    pub lacking: u64,
+    /// With whom it compared, and lacked nothing by then.
+    pub lacked_nothing_of: Vec<NodeId>,
+    /// How long ago the oldest of these comparisons began.
+    pub compared_ago: Option<Duration>,
+}
+
+/// The plain data behind [`OwnCopies`].
+#[derive(Debug, Default)]
+pub(super) struct Comparisons {
+    lacking: u64,
+    /// When the comparison began.
+    with: BTreeMap<NodeId, Instant>,
+}
+
+impl Comparisons {
+    fn told(&self, now: Instant) -> OwnCopies {
+        let oldest = self.with.values().min();
+        OwnCopies {
+            lacking: self.lacking,
+            lacked_nothing_of: self.with.keys().copied().collect(),
+            compared_ago: oldest.map(|oldest| now.saturating_duration_since(*oldest)),
+        }
+    }
+
+    pub(super) fn fall_behind(&mut self, other: &NodeId) {
+        self.with.remove(other);
+    }
+}
+
+impl Node {
+    /// Whether this node has its copies, as far as it knows now.
+    pub fn own_copies(&self) -> OwnCopies {
+        self.comparisons.borrow().told(reactor::now())
+    }
+
+    /// A round of comparisons begins, with these: what was compared with others says nothing of who is responsible now.
+    pub(crate) fn begin_comparing(&self, neighbours: &[NodeId]) {
+        let mut comparisons = self.comparisons.borrow_mut();
+        comparisons.lacking = 0;
+        comparisons.with.retain(|id, _| neighbours.contains(id));
+    }
+
+    /// Notes that somebody listed so many that this node should have and has not.
+    pub(crate) fn note_lacking(&self, count: usize) {
+        self.comparisons.borrow_mut().lacking += count as u64;
+    }
+
+    /// Notes that one of these is here, or need not be here.
+    pub(crate) fn note_fetched(&self) {
+        let mut comparisons = self.comparisons.borrow_mut();
+        comparisons.lacking = comparisons.lacking.saturating_sub(1);
+    }
+
+    /// Notes that a comparison that began then went through all that the other one listed, and that nothing is lacking of it.
+    pub(crate) fn note_compared(&self, other: NodeId, began: Instant) {
+        self.comparisons.borrow_mut().with.insert(other, began);
+    }
+
+    /// Notes what a round could not get.
+    pub(crate) fn end_comparing(&self, missing: usize) {
+        self.comparisons.borrow_mut().lacking = missing as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::super::Gate;
+    use super::*;
+    use crate::store::MemoryStore;
+
+    fn id(number: u8) -> NodeId {
+        NodeId([number; 32])
+    }
+
+    #[test]
+    fn a_node_that_has_compared_with_nobody_yet_says_so_and_nothing_is_counted_twice() {
+        let node = Node::new(id(0), Rc::new(MemoryStore::new()), Gate::Open, 3);
+        assert_eq!(node.own_copies(), OwnCopies::default());
+        node.begin_comparing(&[id(1), id(2)]);
+        node.note_lacking(3);
+        node.fall_behind(&id(1));
+        assert_eq!((node.own_copies().lacking, node.own_copies().compared_ago), (3, None));
+        (0..2).for_each(|_| node.note_fetched());
+        node.note_compared(id(2), reactor::now());
+        node.end_comparing(1);
+        let told = node.own_copies();
+        assert_eq!((told.lacking, told.lacked_nothing_of), (1, vec![id(2)]));
+        node.begin_comparing(&[id(1), id(3)]);
+        node.note_compared(id(1), reactor::now());
+        node.end_comparing(0);
+        let told = node.own_copies();
+        assert_eq!((told.lacking, told.lacked_nothing_of), (0, vec![id(1)]), "the other is near no more");
+        node.fall_behind(&id(1));
+        assert_eq!(node.own_copies(), OwnCopies::default());
+    }
+}
