@@ -2,7 +2,8 @@
 //! back, for however short a time the drive was that.
 //!
 //! What went wrong: states that lasted for less than a thousandth of the retention were forgotten, and what the drive is now was
-//! not looked at. `rollback --to 3s` took files away that had been stored with `fsync` eight seconds before, for good.
+//! not looked at. `rollback --to 3s` took files away that had been stored with `fsync` eight seconds before, for good. And from then on
+//! `gc` waited for the mounts that were up in the state that was gone back to, though these had ended in order.
 
 mod common;
 
@@ -78,5 +79,16 @@ fn what_a_rollback_takes_the_place_of_another_one_brings_back() {
     for name in ["first", &last, "precious"] {
         eventually("all of it is there again", SOON, || is_there(&drive, name));
     }
+    assert!(up.stop().success());
+
+    // By what the drive was then its mount is there; since then that has ended, in order and with everything stored.
+    let again = || Running::start(&["up", "--home", text(&home), text(&drive)], "the drive is");
+    let up = again();
+    printed(&home, &["rollback", "--to", &first]);
+    eventually("the drive is what it was", SOON, || is_there(&drive, "first") && !is_there(&drive, &last));
+    assert!(up.stop().success());
+    let up = again();
+    printed(&home, &["gc"]);
+    assert!(is_there(&drive, "first"));
     assert!(up.stop().success());
 }

@@ -150,22 +150,21 @@ impl Volume {
             }
             self.look_again();
         }
-        let mut noted = {
+        let in_tree = {
             let session = self.lease.session.borrow();
             // Whoever must not write any more is in no tree, and the others stay where they are.
             if session.is_absent() {
                 return;
             }
-            session.over()
+            [session.over(), vec![self.session]].concat()
         };
-        noted.push(self.session);
-        self.note_sessions(&noted);
-    }
-
-    fn note_sessions(&self, sessions: &[[u8; 8]]) {
-        if let Some(journal) = &self.journal {
-            journal.note_sessions(sessions);
-        }
+        let Some(journal) = &self.journal else { return };
+        // The others stay in the note, and go first where it has no room: they are in the tree again when that is put back to
+        // one in which they were.
+        let mut noted = journal.earlier_sessions();
+        noted.retain(|id| !in_tree.contains(id));
+        noted.extend(in_tree);
+        journal.note_sessions(&noted);
     }
 
     /// Whether the nodes have taken nothing for longer than `patience`. Full ones don't get emptier by waiting, and of those
