@@ -26,6 +26,7 @@ pub const ALL: &[Target] = &[
     http::HTTP_CHUNKED,
     http::HTTP_MULTIPART,
     http_client::HTTP_REDIRECT,
+    nat::OWN_ADDRESSES,
     nat::PEER_MESSAGE,
     nat::PORT_MAPPING,
     nat::UPNP,

@@ -10,6 +10,7 @@ use ::reactor::nat::stun::{
     AMPLIFICATION_MAX, BINDING, Builder, Change, Class, HEADER_BYTES, Key, Kind, Message, Origins, Place,
     TransactionId, answer,
 };
+use ::reactor::net::{OWN_ADDRESSES_MAX, Told, addresses_told};
 
 use crate::Target;
 
@@ -130,6 +131,42 @@ pub const PEER_MESSAGE: Target = Target {
             bytes
         };
         messages.iter().map(encode).collect()
+    },
+};
+
+/// What the kernel, or who passes for it, tells of this machine's addresses: no more than fit, and in the end nothing is left.
+pub const OWN_ADDRESSES: Target = Target {
+    name: "own_addresses",
+    body: |data| {
+        let mut found = Vec::new();
+        let told = addresses_told(data, 7, &mut found);
+        assert!(found.len() <= OWN_ADDRESSES_MAX.min(data.len() / 28));
+        let usable = found.iter().filter(|own| own.is_usable());
+        assert!(usable.clone().all(|own| !own.ip.is_loopback() && !own.ip.is_unspecified()));
+        // What was told is told again in what begins with it, unless it has ended.
+        if told == Told::More {
+            let (count, mut again) = (found.len(), Vec::new());
+            addresses_told(&[data, data].concat(), 7, &mut again);
+            assert!(again.len() >= count && again[..count] == found);
+        }
+    },
+    seeds: || {
+        let message = |kind: u16, body: &[u8]| {
+            let mut bytes = (16 + body.len() as u32).to_ne_bytes().to_vec();
+            bytes.extend_from_slice(&kind.to_ne_bytes());
+            bytes.extend_from_slice(&[0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+            bytes.extend_from_slice(body);
+            bytes
+        };
+        // An address of each family at the second interface, with its flags.
+        let v4 = [
+            &[2_u8, 24, 0x80, 0, 2, 0, 0, 0][..],
+            &[8, 0, 1, 0, 192, 168, 1, 2],
+            &[8, 0, 8, 0, 0x80, 0, 0, 0],
+        ];
+        let of_v6 = [&[20_u8, 0, 1, 0, 0x2a][..], &[0; 14], &[7]].concat();
+        let v6 = [&[10_u8, 64, 1, 0, 2, 0, 0, 0][..], &of_v6, &[8, 0, 8, 0, 1, 3, 0, 0]];
+        vec![[message(20, &v4.concat()), message(20, &v6.concat())].concat(), message(3, &[0; 4])]
     },
 };
 

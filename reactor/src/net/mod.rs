@@ -14,6 +14,7 @@ mod happy_eyeballs;
 mod internet;
 mod line_reader;
 mod multicast;
+mod own_addresses;
 mod pipe;
 #[cfg(feature = "quic")]
 pub mod quic;
@@ -39,6 +40,9 @@ pub use happy_eyeballs::{ATTEMPT_DELAY, RESOLUTION_DELAY};
 pub use internet::is_of_the_internet;
 pub use line_reader::LineReader;
 pub use multicast::{Interface, LocalNetwork};
+pub use own_addresses::{
+    OWN_ADDRESSES_MAX, OwnAddress, Told, addresses_told, all_addresses, own_addresses, source_towards,
+};
 pub use pipe::{Pipe, pipe};
 pub use resolve::{ADDRESSES_TTL, NO_SUCH_NAME_TTL, resolve};
 pub(crate) use resolve::{Family, Resolver};
