@@ -17,7 +17,7 @@ use reactor::nat::PeerId;
 use reactor::nat::peers::{Path, Peers, RelayAt};
 use reactor::nat::relay::{Relay, RelayLimits};
 use reactor::net::quic::{Connection, Endpoint};
-use reactor::net::{Duplex, TcpListener};
+use reactor::net::{Duplex, TcpListener, all_addresses};
 use reactor::{now, sleep, try_spawn};
 
 /// How long `call` looks for a direct way: a few rounds of tries.
@@ -63,9 +63,7 @@ fn relay(at: SocketAddr) -> io::Result<()> {
 }
 
 fn join(at: RelayAt, identity: &Rc<Identity>) -> io::Result<Peers> {
-    let any: SocketAddr =
-        if at.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("a constant");
-    let peers = Peers::bind(any, identity)?;
+    let peers = Peers::bind(all_addresses(0), identity)?;
     peers.add_relay(at);
     peers.wait_relay(now() + LOOK_FOR)?;
     Ok(peers)

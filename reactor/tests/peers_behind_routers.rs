@@ -172,3 +172,46 @@ fn two_behind_one_providers_router_meet_where_it_turns_round_what_is_for_itself(
     let text = said(start(lab.within("host1", &program).args(["call", &at, &relay, &words[2], "60"])));
     assert!(text.contains("direct to 11.0.1.2:"), "{text}");
 }
+
+/// Two routers that show each another port, and a relay that has no IPv6: over IPv4 there is no way, and they get IPv6 only while
+/// they talk.
+#[test]
+fn who_gets_an_address_of_ipv6_meanwhile_is_met_by_it_though_the_relay_has_none() {
+    let story = "who_gets_an_address_of_ipv6_meanwhile_is_met_by_it_though_the_relay_has_none";
+    if !is_usable(story) || !nat_lab::ipv6::is_here(story) {
+        return;
+    }
+    let program = example();
+    let lab = Lab::new("6", &[Kind::Symmetric, Kind::Symmetric].map(Site::from));
+    for number in [0, 1] {
+        lab.connect_by_ipv6(number);
+    }
+    let at = format!("{}:4433", PUBLIC[0]);
+    let (_relay, words) = start_and_hear(lab.within("pub", &program).args(["relay", &at]));
+    let relay = words[1].clone();
+    let (_listening, words) = start_and_hear(lab.within("host0", &program).args(["listen", &at, &relay]));
+    let (mut calling, first) =
+        start_and_hear(lab.within("host1", &program).args(["call", &at, &relay, &words[2], "60"]));
+    assert_eq!(first[..2], ["first", "answer"], "over the relay");
+    let listener = lab.give_ipv6(0);
+    lab.give_ipv6(1);
+    let said = std::io::read_to_string(calling.0.stdout.take().unwrap()).unwrap();
+    assert!(said.contains(&format!("direct to [{listener}]:")) && said.contains("by Udp"), "{said}");
+}
+
+/// The relay is reached by one interface, and the two are beside each other by another.
+#[test]
+fn two_in_one_network_meet_there_though_another_interface_leads_to_the_relay() {
+    if !is_usable("two_in_one_network_meet_there_though_another_interface_leads_to_the_relay") {
+        return;
+    }
+    let program = example();
+    let lab = Lab::new("i", &[Kind::Symmetric, Kind::NoUdp].map(Site::from));
+    let [listener, _] = lab.join_networks(0, 1);
+    let at = format!("{}:4433", PUBLIC[0]);
+    let (_relay, words) = start_and_hear(lab.within("pub", &program).args(["relay", &at]));
+    let relay = words[1].clone();
+    let (_listening, words) = start_and_hear(lab.within("host0", &program).args(["listen", &at, &relay]));
+    let text = said(start(lab.within("host1", &program).args(["call", &at, &relay, &words[2], "60"])));
+    assert!(text.contains(&format!("direct to {listener}:")) && text.contains("by Udp"), "{text}");
+}

@@ -12,7 +12,7 @@ use quic_support::{MS, PATIENCE, bind, identity, pair, pattern, streams};
 use reactor::nat::stun::{self, Datagrams, Timing};
 use reactor::net::quic::{Endpoint, Share};
 use reactor::net::tls::Expect;
-use reactor::net::{Duplex, UdpSocket};
+use reactor::net::{Duplex, UdpSocket, all_addresses};
 use reactor::{now, run, spawn};
 
 #[test]
@@ -117,11 +117,13 @@ fn junk_and_other_protocols_end_nothing_and_stun_shares_the_socket() {
         let answer = stun::ask(&answers, address, Timing::default()).unwrap();
         assert_eq!(answer.mapped, other.local_addr().unwrap());
         // At every address of the machine an endpoint answers from the one that was asked.
-        let everywhere = Endpoint::bind("0.0.0.0:0".parse().unwrap(), &identity()).unwrap();
-        everywhere.answer_stun();
-        let port = everywhere.local_addr().unwrap().port();
-        for ip in [[127, 0, 0, 1], [127, 0, 0, 2]] {
-            stun::ask(&answers, (ip, port).into(), Timing::default()).unwrap();
+        for all in ["0.0.0.0:0".parse().unwrap(), all_addresses(0)] {
+            let everywhere = Endpoint::bind(all, &identity()).unwrap();
+            everywhere.answer_stun();
+            let port = everywhere.local_addr().unwrap().port();
+            for ip in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+                stun::ask(&answers, (ip, port).into(), Timing::default()).unwrap();
+            }
         }
 
         let (control, echo) = (other.lane(Share::Control), pair.client.lane(Share::Control));

@@ -22,11 +22,14 @@ const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
 const SETTLES: Duration = Duration::from_millis(200);
 
 /// Calls `look` whenever the kernel says that anything has changed, until it is terminated; not at all where it does not say so.
+/// What changes from before it calls `first` on is heard of.
 ///
 /// # Suspends
 /// Until then.
-pub(crate) fn watch(look: impl Fn()) {
-    let changes = match RouteChanges::open() {
+pub(crate) fn watch(first: impl FnOnce(), look: impl Fn()) {
+    let changes = RouteChanges::open();
+    first();
+    let changes = match changes {
         Ok(changes) => changes,
         Err(error) => return tracing::debug!("changes of the network are not heard of: {error}"),
     };

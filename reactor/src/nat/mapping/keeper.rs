@@ -120,7 +120,7 @@ impl Mapper {
         };
         let listening = {
             let shared = shared.clone();
-            let run = move || route_changes::watch(|| shared.look_again());
+            let run = move || route_changes::watch(|| (), || shared.look_again());
             Builder::new().name("another router").spawn(run).unwrap_or_else(|error| panic!("{error}"))
         };
         Mapper { shared, keeping, listening }

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::message::{Message, SessionTag};
 use super::search::Search;
@@ -30,6 +30,8 @@ pub(super) struct Core {
     endpoint: OnceCell<WeakEndpoint>,
     /// Our addresses: by the relay through which they were learnt, and under `usize::MAX` those that we were told.
     pub(super) own: RefCell<BTreeMap<usize, Vec<SocketAddr>>>,
+    /// Those of this machine's interfaces, if the socket is bound to all of them (`machine.rs`).
+    pub(super) machine: RefCell<Vec<SocketAddr>>,
     /// Wakes the prober; `told` is that, for who comes before it waits.
     work: Waiters,
     told: Cell<bool>,
@@ -47,6 +49,7 @@ impl Core {
             relay_up: Waiters::new(&"a relay"),
             endpoint: OnceCell::new(),
             own: RefCell::default(),
+            machine: RefCell::default(),
             work: Waiters::new(&"the next probe"),
             told: Cell::new(false),
             search: Search::new(),
@@ -151,7 +154,7 @@ impl Core {
     }
 
     /// Something has changed here: what was given up is tried again.
-    fn start_over(&self) {
+    pub(super) fn start_over(&self) {
         let now = now();
         let mut table = self.table.borrow_mut();
         for number in table.numbers() {
@@ -245,7 +248,7 @@ impl Core {
         let number = self.table.borrow_mut().on_relayed(from, relay, now());
         let Some(number) = number else { return };
         if SessionTag::of(bytes).is_some() {
-            self.on_packet(None, bytes);
+            self.on_packet(None, None, bytes);
         } else {
             self.endpoint().on_datagram(virtual_address(number), bytes);
         }
@@ -282,8 +285,9 @@ impl Core {
         }
     }
 
-    /// A packet about paths, directly or over a relay; whether it is one.
-    pub(super) fn on_packet(&self, from: Option<SocketAddr>, packet: &[u8]) -> bool {
+    /// A packet about paths, directly or over a relay; whether it is one. `to` is the address of ours that it was sent to, where
+    /// there may be several.
+    pub(super) fn on_packet(&self, from: Option<SocketAddr>, to: Option<IpAddr>, packet: &[u8]) -> bool {
         let now = now();
         let mut table = self.table.borrow_mut();
         let Some(tag) = SessionTag::of(packet) else { return false };
@@ -297,7 +301,7 @@ impl Core {
                 let pong = link.session.seal(&Message::Pong { transaction, padding });
                 peer.paths.on_ping(from, now);
                 table.on_sealed(number, from, false);
-                self.send_directly(&pong, from);
+                self.send_directly(&pong, from, to);
             }
             (Message::Pong { transaction, .. }, Some(from)) => {
                 if peer.paths.on_pong(from, transaction, now) {
@@ -347,10 +351,13 @@ impl Core {
         table.set_due(number, due);
     }
 
-    /// By the socket that the address has of its own, or the endpoint's.
-    fn send_directly(&self, packet: &[u8], to: SocketAddr) {
+    /// By the socket that the address has of its own, or the endpoint's; from `own`, if that matters.
+    fn send_directly(&self, packet: &[u8], to: SocketAddr, own: Option<IpAddr>) {
         if !self.search.send(packet, to) {
-            self.endpoint().send_to(packet, to);
+            match own {
+                Some(own) => self.endpoint().send_from(own, packet, to),
+                None => self.endpoint().send_to(packet, to),
+            }
         }
     }
 
@@ -395,20 +402,21 @@ impl Core {
         if begins {
             self.name_ours(peer, now);
         }
-        let is_in_the_open = {
+        let [is_in_the_open_by_v4, is_in_the_open_by_v6] = {
             // What we were told ourselves may be a router's.
             let own = self.own.borrow();
-            let found = own.iter().filter(|(relay, _)| **relay != usize::MAX);
-            naming::is_in_the_open(found.map(|(_, own)| own))
+            let found = || own.iter().filter(|(relay, _)| **relay != usize::MAX).map(|(_, own)| own);
+            [true, false].map(|is_v4| naming::is_in_the_open(found(), is_v4))
         };
         let Some(link) = peer.links.last_mut() else { return };
         for probe in probes {
             let ping = Message::Ping { transaction: probe.transaction, padding: probe.padding };
             let ping = link.session.seal(&ping);
+            let is_in_the_open = if probe.to.is_ipv4() { is_in_the_open_by_v4 } else { is_in_the_open_by_v6 };
             match probe.hops {
                 Some(_) if is_in_the_open => {}
                 Some(hops) => self.endpoint().send_near(&ping, probe.to, hops),
-                None => self.send_directly(&ping, probe.to),
+                None => self.send_directly(&ping, probe.to, None),
             }
         }
         self.after(&mut table, number, before);
@@ -462,7 +470,7 @@ impl Routes for Core {
         None
     }
 
-    fn on_control(&self, from: SocketAddr, packet: &[u8]) -> bool {
-        self.on_packet(Some(from), packet)
+    fn on_control(&self, from: SocketAddr, to: Option<IpAddr>, packet: &[u8]) -> bool {
+        self.on_packet(Some(from), to, packet)
     }
 }

@@ -52,7 +52,8 @@
 //!
 //! Layers: `message.rs` is the codec and `paths.rs` decides for one peer, both pure; `table.rs` knows who is who; `core.rs`
 //! joins them with the endpoint (`net/quic/routes.rs`) and the relays; `search.rs` looks for ways that no address leads to;
-//! `opening.rs` (pure) and `tcp.rs` have both connect by TCP at once, where no datagram passes; `moves.rs` hears when this machine has another address; this file has the flow.
+//! `opening.rs` (pure) and `tcp.rs` have both connect by TCP at once, where no datagram passes; `moves.rs` hears when this machine has
+//! another address, and `machine.rs` chooses which of its addresses peers are told; this file has the flow.
 //!
 //! What being idle costs: a relay is asked whether it is there each 15 s and where we are each 25 s; a direct path carries a
 //! ping and QUIC's own keep-alive from each side each 15 s, some 130 KB an hour with their answers. A peer that is only
@@ -64,6 +65,7 @@
 
 mod core;
 mod keep_relay;
+mod machine;
 mod message;
 mod moves;
 mod naming;
@@ -170,6 +172,9 @@ pub struct Peers {
 impl Peers {
     /// Binds a UDP socket to `address`, for direct paths; the port may be 0 for any. It connects and accepts as `identity`.
     ///
+    /// Bound to all addresses ([`all_addresses`](crate::net::all_addresses)) it is reached by each of this machine's, and peers are
+    /// told of those too, as they are at the time; at one address it has that one only.
+    ///
     /// # Errors
     /// As [`Endpoint::bind`].
     ///
@@ -193,6 +198,7 @@ impl Peers {
 
     fn seated(address: SocketAddr, identity: &Rc<Identity>, seat: Seat) -> io::Result<Peers> {
         let endpoint = Endpoint::bind(address, identity)?;
+        let bound = endpoint.local_addr()?;
         let core = Rc::new(Core::new());
         core.set_endpoint(endpoint.downgrade());
         endpoint.set_routes(core.clone());
@@ -211,9 +217,9 @@ impl Peers {
         };
         let moving = {
             let core = core.clone();
-            Builder::new().name("moves").spawn(move || moves::watch(&core)).map_err(io::Error::other)?
+            let watch = move || moves::watch(&core, bound);
+            Builder::new().name("moves").spawn(watch).map_err(io::Error::other)?
         };
-        let bound = endpoint.local_addr()?;
         if bound.ip().is_loopback() {
             // There is nothing to be found out.
             core.add_own(bound);

@@ -5,17 +5,20 @@
 //! What it is not: the same for a router that gets another address. That shows when a relay is asked where we are
 //! (`keep_relay.rs`), or by silence.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::core::Core;
 use crate::nat::relay::Sender;
-use crate::net::UdpSocket;
-use crate::net::route_changes;
+use crate::net::{route_changes, source_towards};
 use crate::now;
 
-/// Looks whenever the kernel says that anything has changed, until it is terminated.
-pub(super) fn watch(core: &Core) {
-    route_changes::watch(|| core.look_where_we_are());
+/// Looks whenever the kernel says that anything has changed, until it is terminated. `bound` is the address of the endpoint.
+pub(super) fn watch(core: &Core, bound: SocketAddr) {
+    let first = || core.learn_machine(bound);
+    route_changes::watch(first, || {
+        core.learn_machine(bound);
+        core.look_where_we_are();
+    });
 }
 
 impl Core {
@@ -24,23 +27,29 @@ impl Core {
         let relays = self.relays_up();
         let mut table = self.table.borrow_mut();
         let numbers = table.numbers();
-        let lines = numbers.iter().filter_map(|number| Some(table.peer(*number)?.line()?.sender.clone()));
+        let lines = numbers.into_iter().filter_map(|number| Some(table.peer(number)?.line()?.sender.clone()));
         let lines: Vec<Sender> = lines.collect();
         let moved: Vec<&Sender> = relays.iter().chain(&lines).filter(|sender| has_moved(sender)).collect();
         if moved.is_empty() {
             return;
         }
         tracing::debug!("this machine has another address: {} connections are made anew", moved.len());
-        for number in numbers {
+        drop(table);
+        self.doubt_direct_ways();
+        // Whoever reads from them wakes, and makes them anew.
+        moved.into_iter().for_each(Sender::close);
+        self.tell();
+    }
+
+    /// What goes directly may leave from another address now: each way has to prove itself soon, and the others are tried again.
+    pub(super) fn doubt_direct_ways(&self) {
+        let mut table = self.table.borrow_mut();
+        for number in table.numbers() {
             if let Some(peer) = table.peer(number) {
                 peer.paths.on_moved(now());
                 table.set_due(number, Some(now()));
             }
         }
-        drop(table);
-        // Whoever reads from them wakes, and makes them anew.
-        moved.into_iter().for_each(Sender::close);
-        self.tell();
     }
 }
 
@@ -48,13 +57,5 @@ impl Core {
 /// just now, nobody knows.
 fn has_moved(sender: &Sender) -> bool {
     let (Ok(own), Ok(other)) = (sender.local_addr(), sender.peer_addr()) else { return false };
-    let any: SocketAddr = match other {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let asked = UdpSocket::bind(any).and_then(|socket| {
-        socket.connect(other)?;
-        socket.local_addr()
-    });
-    asked.is_ok_and(|now| now.ip() != own.ip())
+    source_towards(other).is_ok_and(|now| now != own.ip())
 }

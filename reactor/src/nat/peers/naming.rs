@@ -1,8 +1,8 @@
 //! What we tell a peer of our addresses, and which of its own are believed.
 //!
-//! What it is not: how ours are learnt, which is a relay's affair (`keep_relay.rs`).
+//! What it is not: how ours are learnt, which is a relay's affair (`keep_relay.rs`), and the kernel's (`machine.rs`).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::core::Core;
@@ -13,16 +13,33 @@ use crate::nat::relay::Sender;
 use crate::nat::stun;
 use crate::net::quic::routes::virtual_number;
 
-impl Core {
-    /// What the peers are told: each once, and those first that we were told ourselves.
-    fn candidates(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<SocketAddr> = Vec::new();
-        for address in self.own.borrow().values().rev().flatten() {
-            if !all.contains(address) && all.len() < CANDIDATES_MAX {
-                all.push(*address);
+/// So many of the addresses of this machine's interfaces have room, however many others there are: a router that shows each
+/// relay another port would else leave none.
+const OF_THE_MACHINE: usize = 4;
+
+/// What the peers are told: each once, those first that we were told ourselves, and those last that are this machine's.
+fn to_be_told(found: impl Iterator<Item = SocketAddr>, machine: &[SocketAddr]) -> Vec<SocketAddr> {
+    let found: Vec<SocketAddr> = found.collect();
+    // Where all relays are on this machine, so is everybody at them, and needs no other.
+    let is_of_others = found.iter().any(|address| !address.ip().is_loopback());
+    let machine = if is_of_others { machine } else { &[] };
+    let further: Vec<SocketAddr> = machine.iter().filter(|own| !found.contains(own)).copied().collect();
+    let room = CANDIDATES_MAX - further.len().min(OF_THE_MACHINE);
+    let mut all: Vec<SocketAddr> = Vec::new();
+    for (addresses, room) in [(found, room), (further, CANDIDATES_MAX)] {
+        for address in addresses {
+            if !all.contains(&address) && all.len() < room {
+                all.push(address);
             }
         }
-        all
+    }
+    all
+}
+
+impl Core {
+    fn candidates(&self) -> Vec<SocketAddr> {
+        let (own, machine) = (self.own.borrow(), self.machine.borrow());
+        to_be_told(own.values().rev().flatten().copied(), &machine)
     }
 
     /// Of the addresses that a peer names, those that can be one's.
@@ -32,6 +49,8 @@ impl Core {
         let is_usable = |address: &SocketAddr| {
             stun::is_of_one_machine(*address)
                 && virtual_number(address.ip()).is_none()
+                // Nobody knows on which link it is.
+                && !matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local())
                 && (is_local || !address.ip().is_loopback())
         };
         named.iter().map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())).filter(is_usable).collect()
@@ -65,10 +84,12 @@ fn own_by_tcp(relay: &Sender) -> Vec<SocketAddr> {
     own
 }
 
-/// Whether some relay sees us at an address of our own: no router of ours has to be opened for a peer, and what goes a few hops
-/// only may come to the peer's. `told` are our own address and that which is seen, for each relay; once where they are alike.
-pub(super) fn is_in_the_open<'a>(mut told: impl Iterator<Item = &'a Vec<SocketAddr>>) -> bool {
-    told.any(|own| matches!(own[..], [only] if !is_near(only) && !only.ip().is_loopback()))
+/// Whether some relay sees us, by that family, at an address of our own: no router of ours has to be opened for a peer, and what
+/// goes a few hops only may come to the peer's. `told` are our own address and that which is seen, for each relay; once where they
+/// are alike.
+pub(super) fn is_in_the_open<'a>(mut told: impl Iterator<Item = &'a Vec<SocketAddr>>, is_v4: bool) -> bool {
+    let is_open = |only: SocketAddr| only.is_ipv4() == is_v4 && !is_near(only) && !only.ip().is_loopback();
+    told.any(|own| matches!(own[..], [only] if is_open(only)))
 }
 
 #[cfg(test)]
@@ -80,13 +101,35 @@ mod tests {
         let of = |told: &[&[&str]]| {
             let own = |own: &&[&str]| own.iter().map(|at| at.parse().unwrap()).collect();
             let told: Vec<Vec<SocketAddr>> = told.iter().map(own).collect();
-            is_in_the_open(told.iter())
+            [true, false].map(|is_v4| is_in_the_open(told.iter(), is_v4))
         };
-        assert!(of(&[&["203.0.113.1:9"]]));
-        assert!(!of(&[&["192.168.1.2:9", "203.0.113.1:9"]]));
-        assert!(
-            !of(&[&["192.168.1.2:9"], &["127.0.0.1:9"], &[]]),
+        assert_eq!(of(&[&["203.0.113.1:9"]]), [true, false]);
+        assert_eq!(of(&[&["192.168.1.2:9", "203.0.113.1:9"]]), [false; 2]);
+        assert_eq!(
+            of(&[&["192.168.1.2:9"], &["127.0.0.1:9"], &[]]),
+            [false; 2],
             "a relay of the same network says nothing"
         );
+        // By IPv6 nothing is translated, and a router that does it with IPv4 is still there.
+        assert_eq!(of(&[&["192.168.1.2:9", "203.0.113.1:9"], &["[2a00::1]:9"]]), [false, true]);
+    }
+
+    #[test]
+    fn however_many_relays_see_us_some_of_the_machines_own_addresses_are_told_and_never_too_many() {
+        let at = |host: u8| SocketAddr::new([203, 0, 113, host].into(), 9);
+        let told = |found: std::ops::Range<u8>, machine: std::ops::Range<u8>| {
+            let machine: Vec<SocketAddr> = machine.map(at).collect();
+            to_be_told(found.map(at), &machine)
+        };
+        let all = |hosts: &[u8]| hosts.iter().map(|host| at(*host)).collect::<Vec<_>>();
+        assert_eq!(told(0..2, 1..4), all(&[0, 1, 2, 3]), "each once");
+        assert_eq!(told(0..20, 30..50), all(&[0, 1, 2, 3, 30, 31, 32, 33]));
+        assert_eq!(told(0..20, 30..31), all(&[0, 1, 2, 3, 4, 5, 6, 30]));
+        assert_eq!(told(0..1, 30..50).len(), CANDIDATES_MAX);
+        assert_eq!(told(0..20, 0..0).len(), CANDIDATES_MAX);
+        // By a relay on this machine nobody comes from elsewhere.
+        let here = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(to_be_told([here].into_iter(), &all(&[1, 2])), [here]);
+        assert!(told(0..0, 1..4).is_empty());
     }
 }

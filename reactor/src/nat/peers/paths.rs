@@ -12,12 +12,15 @@
 //! What a peer can make us do, since it names the addresses: in [`BURST_GAP_MIN`] no more than [`PROBES_MAX`] packets, some
 //! 15 KB, whichever it names and however often it names others; long ones only to who answered.
 //!
-//! What it is not: where addresses come from, nor what goes over the relay meanwhile.
+//! What it is not: where addresses come from, nor what goes over the relay meanwhile. Which of two is better, `paths/rank.rs` says.
+
+mod rank;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub(super) use self::rank::is_near;
 use super::message::{CANDIDATES_MAX, FULL_BYTES, SMALL_BYTES};
 
 /// Addresses that are known of a peer: those it named, and as many that its pings came from.
@@ -108,7 +111,8 @@ pub(super) struct Paths {
 }
 
 struct Address {
-    is_named: bool,
+    /// Where it stands among those that the peer has named; `None` if only its pings come from there.
+    named: Option<usize>,
     /// When its next ping is due.
     ping_at: Option<Instant>,
     burst_at: Option<Instant>,
@@ -125,9 +129,9 @@ struct Address {
 }
 
 impl Address {
-    fn new(is_named: bool) -> Address {
+    fn new(named: Option<usize>) -> Address {
         Address {
-            is_named,
+            named,
             ping_at: None,
             burst_at: None,
             burst_left: 0,
@@ -151,14 +155,6 @@ impl Address {
 
     fn is_blocked(&self, now: Instant) -> bool {
         self.blocked_until.is_some_and(|until| now < until)
-    }
-}
-
-/// Those of one's own network come first: nearer, and no router has to be asked.
-pub(super) fn is_near(address: SocketAddr) -> bool {
-    match address.ip() {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 
@@ -188,11 +184,12 @@ impl Paths {
     ) {
         let is_first = !std::mem::replace(&mut self.has_heard, true);
         let chosen = self.chosen;
-        self.known
-            .retain(|address, known| !known.is_named || named.contains(address) || chosen == Some(*address));
-        for address in named.iter().take(CANDIDATES_MAX) {
-            if let Some(known) = self.learn(*address, true) {
-                known.is_named = true;
+        self.known.retain(|address, known| {
+            known.named.is_none() || named.contains(address) || chosen == Some(*address)
+        });
+        for (place, address) in named.iter().take(CANDIDATES_MAX).enumerate() {
+            if let Some(known) = self.learn(*address, Some(place)) {
+                known.named = Some(place);
             }
         }
         // It has to know our addresses too, unless it was just told, and that we know its own now.
@@ -248,7 +245,7 @@ impl Paths {
     /// The peer's ping has come from there, whether it named the address or not.
     pub(super) fn on_ping(&mut self, from: SocketAddr, now: Instant) {
         let is_chosen = self.chosen == Some(from);
-        if let Some(address) = self.learn(from, false)
+        if let Some(address) = self.learn(from, None)
             && !is_chosen
             && !address.is_blocked(now)
         {
@@ -257,15 +254,16 @@ impl Paths {
         self.go_all_the_way(now);
     }
 
-    fn learn(&mut self, address: SocketAddr, is_named: bool) -> Option<&mut Address> {
+    fn learn(&mut self, address: SocketAddr, named: Option<usize>) -> Option<&mut Address> {
         if !self.known.contains_key(&address) && self.known.len() >= KNOWN_MAX {
             // One that only pings came from: of those somebody on the way can make many.
             let chosen = self.chosen;
-            let replaced = self.known.iter().find(|(at, known)| !known.is_named && chosen != Some(**at));
+            let replaced =
+                self.known.iter().find(|(at, known)| known.named.is_none() && chosen != Some(**at));
             let replaced = *replaced?.0;
             self.known.remove(&replaced);
         }
-        Some(self.known.entry(address).or_insert_with(|| Address::new(is_named)))
+        Some(self.known.entry(address).or_insert_with(|| Address::new(named)))
     }
 
     /// An answer has come from there: whether it is to a question that was asked there. It may be in use from now on.
@@ -295,14 +293,8 @@ impl Paths {
     }
 
     fn is_better(&self, address: SocketAddr, round_trip: Duration) -> bool {
-        let Some(chosen) = self.chosen else { return true };
-        // Not for a little: each change costs the connection what it knows of the way.
-        let is_much_faster = self.round_trip().is_some_and(|other| round_trip < other / 2);
-        match (is_near(address), is_near(chosen)) {
-            (true, false) => true,
-            (false, true) => false,
-            _ => is_much_faster,
-        }
+        let Some((chosen, other)) = self.chosen.zip(self.round_trip()) else { return true };
+        rank::is_better((address, round_trip), (chosen, other))
     }
 
     fn choose(&mut self, address: SocketAddr, now: Instant) {
@@ -397,9 +389,10 @@ impl Paths {
 
     /// Where the peer's router is, if no direct address is in use.
     pub(super) fn searched(&self) -> Option<SocketAddr> {
-        let is_outside = |at: &SocketAddr| !is_near(*at) && !at.ip().is_loopback();
-        let mut named = self.known.iter().filter(|(at, known)| known.is_named && is_outside(at));
-        if self.chosen.is_some() { None } else { named.next().map(|(at, _)| *at) }
+        // The first that it names: a relay sees it there, while others are of interfaces of its own.
+        let named = self.known.iter().filter(|(at, _)| rank::may_lend_ports(**at));
+        let named = named.filter_map(|(at, known)| Some((known.named?, *at)));
+        if self.chosen.is_some() { None } else { named.min().map(|(_, at)| at) }
     }
 
     fn burst(&mut self, now: Instant) {

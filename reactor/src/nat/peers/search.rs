@@ -188,7 +188,7 @@ impl Core {
 
     /// A datagram has come by a socket of its sender's own.
     fn on_outlet(&self, from: SocketAddr, datagram: &[u8]) {
-        if self.on_packet(Some(from), datagram) {
+        if self.on_packet(Some(from), None, datagram) {
             return;
         }
         let sender = self.arrival(from);

@@ -268,7 +268,7 @@ impl Core {
     /// A datagram has come by the line of that peer, whose key TLS has proved.
     fn on_line(&self, number: u64, bytes: &[u8]) {
         if SessionTag::of(bytes).is_some() {
-            self.on_packet(None, bytes);
+            self.on_packet(None, None, bytes);
         } else {
             self.endpoint().on_datagram(virtual_address(number), bytes);
         }

@@ -25,8 +25,8 @@ use crate::clock::{deadline_after, now};
 use crate::coroutine::Builder;
 use crate::crypto::Identity;
 use crate::nat::stun;
-use crate::net::UdpSocket;
 use crate::net::tls::{Expect, HANDSHAKE_TIMEOUT};
+use crate::net::{BindOptions, UdpSocket};
 use crate::sync::{Signal, Waiters};
 
 pub(crate) use reach::WeakEndpoint;
@@ -70,7 +70,8 @@ pub(super) struct Shared {
 }
 
 impl Endpoint {
-    /// Binds a socket to `address`; the port may be 0 for any. It connects and accepts as `identity`.
+    /// Binds a socket to `address`; the port may be 0 for any. It connects and accepts as `identity`. One at `[::]` is for both
+    /// families, whatever the system's default is, and answers from the address that was asked.
     ///
     /// # Errors
     /// `AddrInUse` when the port is taken; as [`UdpSocket::bind`].
@@ -78,7 +79,9 @@ impl Endpoint {
     /// # Suspends
     /// Never.
     pub fn bind(address: SocketAddr, identity: &Rc<Identity>) -> io::Result<Endpoint> {
-        Endpoint::over(UdpSocket::bind(address)?, identity)
+        let only_v6 = address.ip().is_unspecified().then_some(false);
+        let options = BindOptions { only_v6, ..BindOptions::default() };
+        Endpoint::over(UdpSocket::bind_with(address, &options)?, identity)
     }
 
     /// As [`Endpoint::bind`], for who connects and accepts nobody: who tries to connect to it gets nothing but a reset.
@@ -336,7 +339,7 @@ impl Shared {
         let routes = self.routes.get();
         match protocol_of(received.bytes) {
             Some(Protocol::Lane(Share::Control))
-                if routes.is_some_and(|routes| routes.on_control(from, received.bytes)) => {}
+                if routes.is_some_and(|routes| routes.on_control(from, received.to, received.bytes)) => {}
             Some(Protocol::Lane(share)) => {
                 deliver(&self.inboxes.borrow(), share, received.from, received.bytes)
             }

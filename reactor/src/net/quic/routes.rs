@@ -22,8 +22,8 @@ pub(crate) trait Routes {
     /// to, or `None` where they have been given to a relay, or there is no way at all.
     fn departure(&self, to: SocketAddr, datagrams: &[u8], segment: usize) -> Option<SocketAddr>;
 
-    /// A control packet has come to the socket; whether it was one of ours.
-    fn on_control(&self, from: SocketAddr, packet: &[u8]) -> bool;
+    /// A control packet has come to the socket, at that address of ours where it is known; whether it was one of ours.
+    fn on_control(&self, from: SocketAddr, to: Option<IpAddr>, packet: &[u8]) -> bool;
 }
 
 /// The virtual address of that number.
@@ -67,7 +67,7 @@ mod tests {
             None
         }
 
-        fn on_control(&self, _: SocketAddr, _: &[u8]) -> bool {
+        fn on_control(&self, _: SocketAddr, _: Option<IpAddr>, _: &[u8]) -> bool {
             false
         }
     }

@@ -177,6 +177,49 @@ fn the_local_network_is_preferred_and_a_little_faster_is_no_reason_to_change() {
     assert_eq!(play.paths.route(), Some(other));
 }
 
+/// Both have IPv6 and a router that shows them the same port, and one of them has a tunnel in common besides.
+#[test]
+fn ipv6_is_preferred_to_what_a_router_lends_unless_it_is_a_long_way_round() {
+    let [v4, v6] = ["203.0.113.1:1", "[2a00::1]:1"].map(at);
+    let settled = |by_v4: u32, by_v6: u32| {
+        let mut play = Play::new();
+        play.paths.on_candidates(&[v4, v6], KNOWN, play.now);
+        play.pass(2 * SECOND, |probe| Some(if probe.to == v6 { by_v6 * MS } else { by_v4 * MS }));
+        play
+    };
+    assert_eq!(settled(20, 20).paths.route(), Some(v6));
+    assert_eq!(settled(20, 45).paths.route(), Some(v6), "a little longer");
+    assert_eq!(settled(20, 120).paths.route(), Some(v4));
+    // What was chosen is not left for a little either.
+    let mut play = settled(20, 20);
+    for _ in 0..3 {
+        play.pass(5 * SECOND, |_| Some(20 * MS));
+        play.paths.on_candidates(&[v4, v6], KNOWN, play.now);
+        play.pass(SECOND, |probe| Some(if probe.to == v6 { 20 * MS } else { 8 * MS }));
+        assert_eq!(play.paths.route(), Some(v6));
+    }
+    // A private address that is a tunnel to somewhere, and one that is in the same room.
+    let tunnel = at("10.8.0.2:1");
+    for (by_tunnel, expected) in [(15, tunnel), (300, v6)] {
+        let mut play = Play::new();
+        play.paths.on_candidates(&[v4, tunnel, v6], KNOWN, play.now);
+        play.pass(2 * SECOND, |probe| Some(if probe.to == tunnel { by_tunnel * MS } else { 20 * MS }));
+        assert_eq!(play.paths.route(), Some(expected));
+    }
+}
+
+/// Of the peer's interfaces some have addresses that look like a router's, and are not where its router is.
+#[test]
+fn a_port_is_searched_at_the_router_that_a_relay_sees_and_at_no_interface() {
+    let router = at("203.0.113.9:1");
+    let named = ["192.168.1.2:1", "203.0.113.9:1", "100.64.0.7:1", "198.51.100.2:1", "[2a00::1]:1"].map(at);
+    let mut play = Play::new();
+    play.paths.on_candidates(&named, KNOWN, play.now);
+    assert_eq!(play.paths.searched(), Some(router));
+    play.paths.on_candidates(&["100.64.0.7:1", "[2a00::1]:1"].map(at), KNOWN, play.now);
+    assert_eq!(play.paths.searched(), None, "none lends ports");
+}
+
 /// Somebody names victims as often as they can, and has pings come from made-up places besides.
 #[test]
 fn what_a_peer_can_make_us_send_to_others_is_little() {
@@ -187,6 +230,10 @@ fn what_a_peer_can_make_us_send_to_others_is_little() {
         number = number.wrapping_add(1);
         let named: Vec<SocketAddr> =
             (0..20).map(|host| SocketAddr::new([203, 0, 113, host].into(), 53)).collect();
+        // Of both families by turns, so that each time others are forgotten.
+        let of_v6 =
+            |number| SocketAddr::new(std::net::Ipv6Addr::from_bits(0x2a_u128 << 120 | number).into(), 53);
+        let named = if number.is_multiple_of(2) { (0..20).map(of_v6).collect() } else { named };
         play.paths.on_candidates(&named, KNOWN, play.now);
         play.paths.on_ping(SocketAddr::new([198, 51, 100, number].into(), 53), play.now);
         play.pass(100 * MS, |_| None);

@@ -1,7 +1,7 @@
 //! Which real address a datagram goes to, and what comes on other ways than the socket.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 
 use quinn_proto::Transmit;
@@ -45,6 +45,15 @@ impl WeakEndpoint {
     /// Sends a packet from the endpoint's socket, if that has room.
     pub(crate) fn send_to(&self, packet: &[u8], to: SocketAddr) {
         self.send(to, |socket, to| socket.try_send_to(packet, to));
+    }
+
+    /// As [`WeakEndpoint::send_to`], from that address of ours: whoever asked one hears nothing that another says.
+    pub(crate) fn send_from(&self, own: IpAddr, packet: &[u8], to: SocketAddr) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let Ok(destination) = shared.as_the_socket_sees(to) else { return };
+        let transmit =
+            Transmit { destination, ecn: None, size: packet.len(), segment_size: None, src_ip: Some(own) };
+        shared.wire.try_send(&transmit, packet);
     }
 
     /// As [`WeakEndpoint::send_to`], no further than `hops` routers.
