@@ -90,6 +90,10 @@ fn take_part(state: &Rc<State>) -> io::Result<()> {
 /// Where we listen to others, if we do.
 fn listening(state: &State) -> Option<SocketAddrV4> {
     match state.credentials.addresses.first()? {
+        // At all addresses, of both families.
+        SocketAddr::V6(own) if state.credentials.role == Role::Storage && own.ip().is_unspecified() => {
+            Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, own.port()))
+        }
         SocketAddr::V4(own) if state.credentials.role == Role::Storage && !own.ip().is_loopback() => {
             Some(*own)
         }

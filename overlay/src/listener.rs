@@ -75,6 +75,8 @@ pub(crate) fn accept_loop(state: &Rc<State>, listener: &TcpListener) {
                 continue;
             }
         };
+        // By a socket for both families those of IPv4 come under another name.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let Some(guest) = state.gate.knock(Some(address.ip())) else {
             tracing::debug!(%address, "turned away: too many connections");
             continue;

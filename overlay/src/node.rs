@@ -15,7 +15,7 @@ use reactor::JoinHandle;
 use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::nat::mapping::{Mapping, Port, Why};
-use reactor::net::TcpListener;
+use reactor::net::{BindOptions, TcpListener, all_addresses};
 use reactor::rpc::{CallError, Method, Service};
 
 use crate::admission::Credentials;
@@ -112,6 +112,16 @@ pub enum StartError {
     Passport(#[from] PassportError),
 }
 
+/// Listens there; at all addresses of both families where all of one are asked for.
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_unspecified() {
+        return TcpListener::bind(address);
+    }
+    let options = BindOptions { only_v6: Some(false), ..BindOptions::default() };
+    // The port may be another's by IPv6 only.
+    TcpListener::bind_with(all_addresses(address.port()), &options).or_else(|_| TcpListener::bind(address))
+}
+
 /// A running overlay node.
 pub struct Node {
     state: Rc<State>,
@@ -131,6 +141,22 @@ impl Node {
     /// # Suspends
     /// For the first attempt at joining: some round trips, at most some seconds.
     pub fn start(config: Config, service: Service) -> Result<Rc<Node>, StartError> {
+        Node::start_bound(config, service, true)
+    }
+
+    /// As [`Node::start`], where nobody has said at which address to listen, and `config` has one that was found: who seeks us by
+    /// our id is let in at every other address of this machine too, by UDP at the port of the same number.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    ///
+    /// # Suspends
+    /// As [`Node::start`].
+    pub fn start_unbound(config: Config, service: Service) -> Result<Rc<Node>, StartError> {
+        Node::start_bound(config, service, false)
+    }
+
+    fn start_bound(config: Config, service: Service, is_bound: bool) -> Result<Rc<Node>, StartError> {
         let Config { identity, network, passport, role, listen, bootstrap, contacts_file, .. } = config;
         let Config { revocations_file, renewals_file, record_file, mut statement, peers, .. } = config;
         let own = identity.public_key();
@@ -157,9 +183,9 @@ impl Node {
             (Role::Storage, None) => return Err(StartError::NoListenAddress),
             (Role::Storage, Some(address)) => {
                 let listen = |source| StartError::Listen { address, source };
-                let listener = TcpListener::bind(address).map_err(listen)?;
-                let address = listener.local_addr().map_err(listen)?;
-                Some((listener, address))
+                let listener = listen_at(address).map_err(listen)?;
+                let port = listener.local_addr().map_err(listen)?.port();
+                Some((listener, SocketAddr::new(address.ip(), port)))
             }
         };
         let addresses: Vec<SocketAddr> = listener.iter().map(|(_, address)| *address).collect();
@@ -178,6 +204,9 @@ impl Node {
         let credentials = Credentials { network, own, passport, role, addresses, peers, renewals, records };
         let kept = revocations_file.filter(|_| role == Role::Storage);
         let state = State::new(identity, credentials, kept, renewals_file, record_file, service);
+        if !is_bound {
+            state.reach.unbind();
+        }
         let node = Rc::new(Node { state, contacts_file, tasks: RefCell::new(Vec::new()) });
         if let Some((listener, address)) = listener {
             tracing::info!(id = ?node.state.own_id, %address, "listening");

@@ -12,7 +12,7 @@
 //! What it is not: a way in for strangers. Who comes by a mapped port is asked for its passport as anywhere.
 
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -142,8 +142,12 @@ fn wishes(state: &State) -> Vec<Wish> {
 }
 
 fn wish(transport: Transport, bound: SocketAddr) -> Option<Wish> {
-    let SocketAddr::V4(bound) = bound else { return None };
-    let ip: Ipv4Addr = *bound.ip();
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) => ip,
+        // At all addresses, of both families.
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv4Addr::UNSPECIFIED,
+        IpAddr::V6(_) => return None,
+    };
     let port = Port { transport, number: bound.port() };
     let is_reached = !ip.is_loopback() && !is_of_the_internet(ip.into());
     is_reached.then_some(Wish { port, bound: Some(ip).filter(|ip| !ip.is_unspecified()) })
@@ -162,12 +166,14 @@ mod tests {
     #[test]
     fn what_is_of_this_machine_or_of_the_internet_needs_no_mapping() {
         let wished = |text: &str| wish(Transport::Tcp, text.parse().unwrap());
-        for none in ["127.0.0.1:4701", "11.0.0.10:4701", "[fd00::1]:4701", "[::]:4701"] {
+        for none in ["127.0.0.1:4701", "11.0.0.10:4701", "[fd00::1]:4701", "[::1]:4701"] {
             assert_eq!(wished(none), None, "{none}");
         }
         let port = Port { transport: Transport::Tcp, number: 4701 };
         assert_eq!(wished("192.168.1.11:4701"), Some(Wish { port, bound: Some([192, 168, 1, 11].into()) }));
-        assert_eq!(wished("0.0.0.0:4701"), Some(Wish::any(port)));
+        for all in ["0.0.0.0:4701", "[::]:4701"] {
+            assert_eq!(wished(all), Some(Wish::any(port)));
+        }
     }
 
     #[test]

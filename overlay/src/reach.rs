@@ -9,6 +9,9 @@
 //! it one, or says where it is. Nodes are found by their ids, and name in their records the relays over which, by their keys.
 //! Clients, of which there may be several processes with one key, only call.
 //!
+//! The socket is bound to all addresses of this machine, of both families, so that two who have IPv6, or a network in common, meet
+//! by that whichever way leads to the relay; where a node was told at which address to listen, it has that one only.
+//!
 //! Whoever knows of no relay has no socket for this and pays nothing; nor does a node that listens to its own machine only,
 //! while the relays are elsewhere.
 //!
@@ -17,7 +20,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +28,7 @@ use reactor::JoinHandle;
 use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 use reactor::nat::peers::{Path, Peers as Carrier, RelayAt, RelayKey};
-use reactor::net::{UdpSocket, is_of_the_internet, quic};
+use reactor::net::{UdpSocket, all_addresses, is_of_the_internet, quic};
 
 use crate::contact::Contact;
 use crate::dial::{DIAL_TIMEOUT, Places};
@@ -50,6 +53,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Reach {
     begun: RefCell<Option<Begun>>,
+    /// Whether nobody has said at which address we are to listen.
+    is_unbound: Cell<bool>,
     /// How the connections to the relays that we know stand.
     lines: RefCell<BTreeMap<PublicKey, Line>>,
     /// Who is no member any more though its key is on no list: whoever let it in is.
@@ -76,6 +81,14 @@ struct Kept {
 }
 
 impl Reach {
+    /// Nobody has said at which address we are to listen: we may be reached at any.
+    ///
+    /// # Suspends
+    /// Never.
+    pub(crate) fn unbind(&self) {
+        self.is_unbound.set(true);
+    }
+
     /// Whether there is any relay over which the holder of that key may be sought.
     ///
     /// # Suspends
@@ -237,7 +250,7 @@ impl Reach {
             return Err(io::Error::new(ErrorKind::NotConnected, "this node is stopping"));
         }
         if self.begun.borrow().is_none() {
-            let begun = Begun::new(state, first.address)?;
+            let begun = Begun::new(state, first.address, self.is_unbound.get())?;
             if state.relaying.get().is_some() {
                 begun.carrier.endpoint().answer_stun();
             }
@@ -332,15 +345,15 @@ impl Reach {
 
 impl Begun {
     /// Binds a socket from which a relay at `towards` could be asked where we are, and has others accepted there.
-    fn new(state: &Rc<State>, towards: SocketAddr) -> io::Result<Begun> {
-        let any: SocketAddr = match towards {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
+    fn new(state: &Rc<State>, towards: SocketAddr, is_unbound: bool) -> io::Result<Begun> {
         // Who has opened a port for us has opened that, and a relay is asked there where one is.
         let listening = state.credentials.addresses.first();
         let listening = listening.filter(|own| !own.ip().is_loopback() || towards.ip().is_loopback());
-        let places = listening.into_iter().flat_map(|own| [*own, SocketAddr::new(own.ip(), 0)]).chain([any]);
+        let is_everywhere =
+            |own: &SocketAddr| own.ip().is_unspecified() || (is_unbound && !own.ip().is_loopback());
+        let everywhere = listening.filter(|own| is_everywhere(own)).map(|own| all_addresses(own.port()));
+        let at_ours = listening.into_iter().flat_map(|own| [*own, SocketAddr::new(own.ip(), 0)]);
+        let places = everywhere.into_iter().chain(at_ours).chain([all_addresses(0)]);
         let calls_only = state.credentials.role == Role::Client;
         let mut bound = Err(ErrorKind::AddrNotAvailable.into());
         for place in places {

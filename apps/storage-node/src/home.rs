@@ -419,6 +419,7 @@ impl Home {
                 Some(listen) => settings.listen.set_ip(listen.ip),
                 None => {}
             }
+            settings.listen_was_found &= listen.is_none();
             settings.take(says);
             if settings != before {
                 settled.push((home, settings));

@@ -361,6 +361,7 @@ fn settle_in(
                 None => SocketAddr::new(our_address(ticket), 0),
             };
             let mut settings = NodeSettings::new(number.unwrap_or(0), listen);
+            settings.listen_was_found = options.listen.is_none();
             settings.take(&options.says);
             node.save_settings(&settings)?;
         }

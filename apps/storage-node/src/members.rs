@@ -197,13 +197,14 @@ fn ask_nodes(settings: &Settings) -> Option<Known> {
             }
         }
     }
-    // The nodes themselves as this home reaches them: where they listen, and not from which port they called another one.
+    // The nodes themselves as this home reaches them: where they listen, or let us in, and not from which port they called another
+    // one.
     let answering: Vec<Contact> = answering.into_iter().cloned().collect();
     let took = on_each(client.overlay(), &answering, netcheck::round_trip);
     for (node, took) in answering.iter().zip(took) {
         let round_trip_ms = took.flatten().map(netcheck::milliseconds);
-        let how = client.overlay().peers().how(&node.public_key).unwrap_or(How::Direct);
-        let address = node.addresses.first().copied().filter(|_| how == How::Direct);
+        let (how, place) = client.overlay().peers().place(&node.public_key).unwrap_or((How::Direct, None));
+        let address = if how == How::Direct { node.addresses.first().copied() } else { place };
         seen.insert(node.public_key, LastSeen { address, how, seconds_ago: 0, round_trip_ms });
     }
     let lists = lists_of(&client, &nodes, &settings.network);

@@ -3,15 +3,17 @@
 //! The nodes are reached as a drive reaches them, by the same code. What the router does, it learns by asking relays where its
 //! packets come from, from one socket: who sees the same port at two relays has a router through which others may be reached.
 //!
-//! Whether the router lets members in (`netcheck/port_mapping.rs`) is tried beside that.
+//! Whether the router lets members in (`netcheck/port_mapping.rs`) is tried beside that; what was reached by IPv6 says whether that
+//! works (`netcheck/ipv6.rs`).
 //!
 //! Not here: whether the nodes are well (`status`), or who may come in (`members`).
 
+mod ipv6;
 mod port_mapping;
 
 use std::cell::OnceCell;
 use std::fmt::Write;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,9 +21,10 @@ use overlay::message::{CONTACTS_MAX, Ping};
 use overlay::record::Relay;
 use overlay::{Contact, How, Node, NodeId, Overlay};
 use reactor::nat::stun::{self, Timing};
-use reactor::net::UdpSocket;
+use reactor::net::{BindOptions, UdpSocket, all_addresses};
 use serde::Serialize;
 
+use self::ipv6::Ipv6;
 use self::port_mapping::{MappingCheck, Trial};
 use crate::cli::{MappingOption, Netcheck};
 use crate::client::{self, Client, Settings};
@@ -51,8 +54,7 @@ const RELAYS_MAX: usize = 4;
 struct Overview {
     /// Whether UDP gets out and back; none if there is no relay to ask.
     udp: Option<bool>,
-    /// Whether this machine has an IPv6 address of the internet.
-    ipv6: bool,
+    ipv6: Ipv6,
     router: Option<Router>,
     port_mapping: MappingCheck,
     /// Where the relays see this machine, each address once.
@@ -188,7 +190,11 @@ fn ask(
     checks.sort_by_key(|check| (check.number.unwrap_or(u16::MAX), check.id.0));
     Ok(Overview {
         udp: (!asked.is_empty()).then_some(!seen_as.is_empty()),
-        ipv6: own_address_towards((Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1), 9).into()).is_some(),
+        ipv6: Ipv6::found(
+            own_address_towards(Ipv6::SOMEBODY).is_some(),
+            asked.iter().map(|relay| (relay.address, relay.seen_as.is_some())),
+            checks.iter().filter_map(|check| check.address),
+        ),
         router: router(&asked),
         port_mapping,
         seen_as,
@@ -275,12 +281,8 @@ pub(crate) fn round_trip(overlay: &Node, contact: &Contact) -> Option<Duration> 
 
 /// Asks each relay where our packets come from, all from one socket.
 fn ask_relays(relays: &[Relay]) -> Vec<RelayCheck> {
-    let socket_for = |relay: &Relay| {
-        let any = if relay.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        UdpSocket::bind(any.parse::<SocketAddr>().expect("a constant")).ok()
-    };
-    let Some(first) = relays.first() else { return Vec::new() };
-    let socket = socket_for(first);
+    let both = BindOptions { only_v6: Some(false), ..BindOptions::default() };
+    let socket = UdpSocket::bind_with(all_addresses(0), &both).ok();
     let check = |relay: &Relay| {
         let asked = socket.as_ref().and_then(|socket| {
             let begun = reactor::now();
@@ -291,7 +293,7 @@ fn ask_relays(relays: &[Relay]) -> Vec<RelayCheck> {
             id: Hex(NodeId::of(&relay.public_key).0),
             address: relay.address,
             round_trip_ms: asked.map(|(_, took)| milliseconds(took)),
-            seen_as: asked.map(|(mapped, _)| mapped),
+            seen_as: asked.map(|(mapped, _)| SocketAddr::new(mapped.ip().to_canonical(), mapped.port())),
         }
     };
     relays.iter().map(check).collect()
@@ -299,8 +301,11 @@ fn ask_relays(relays: &[Relay]) -> Vec<RelayCheck> {
 
 /// What the answers of relays say of the router.
 fn router(asked: &[RelayCheck]) -> Option<Router> {
+    let seen = || asked.iter().filter_map(|relay| Some((relay, relay.seen_as?)));
+    // By IPv6 hardly any router changes addresses, and what one family shows says nothing of the other.
+    let is_by_v4 = seen().any(|(_, seen)| seen.is_ipv4());
     let seen: Vec<(&RelayCheck, SocketAddr)> =
-        asked.iter().filter_map(|relay| Some((relay, relay.seen_as?))).collect();
+        seen().filter(|(_, seen)| seen.is_ipv4() == is_by_v4).collect();
     let (relay, first) = *seen.first()?;
     let own = own_address_towards(relay.address).map(|own| own.ip());
     Some(match &seen[..] {
@@ -341,8 +346,7 @@ fn render(overview: &Overview) -> String {
         Some(Router::Unknown) => "; a router changes its address (how, it takes two relays to tell)",
         None => "",
     };
-    let ipv6 = if overview.ipv6 { "IPv6 too" } else { "no IPv6" };
-    let mut text = format!("this machine: {udp}{router}; {ipv6}\n");
+    let mut text = format!("this machine: {udp}{router}; {}\n", overview.ipv6.in_words());
     let _ = writeln!(text, "  port mapping: {}", overview.port_mapping.in_words());
     for seen in &overview.seen_as {
         let _ = writeln!(text, "  seen as {seen}");
@@ -410,6 +414,8 @@ mod tests {
             (&[None, Some(outside)], Some(Router::Unknown)),
             (&[Some(outside), None, Some(outside)], Some(Router::SameForAll)),
             (&[Some(outside), Some(other)], Some(Router::OtherForEach)),
+            (&[Some("[2a00::1]:9"), Some(outside), Some(outside)], Some(Router::SameForAll)),
+            (&[Some("[2a00::1]:9"), Some("[2a00::1]:9")], Some(Router::SameForAll)),
         ] {
             let asked: Vec<RelayCheck> =
                 seen.iter().enumerate().map(|(port, seen)| relay(1 + port as u16, *seen)).collect();
@@ -430,7 +436,7 @@ mod tests {
         };
         let overview = Overview {
             udp: Some(true),
-            ipv6: false,
+            ipv6: Ipv6::None,
             router: Some(Router::OtherForEach),
             port_mapping: port_mapping::outcome(Err("the router is not asked".into()), &[]),
             seen_as: vec!["192.0.2.1:9".parse().unwrap()],

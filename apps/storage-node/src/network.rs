@@ -247,6 +247,9 @@ pub(crate) struct NodeSettings {
     pub(crate) number: u16,
     /// Where it listens; port 0 before its first start.
     pub(crate) listen: SocketAddr,
+    /// Whether that address was found, and given by nobody: members who seek it by its id are let in at others too.
+    #[serde(default)]
+    pub(crate) listen_was_found: bool,
     /// The store that it had last; none before its first start.
     pub(crate) store: Option<StoreEntry>,
     /// Whether a store was lost: with it went what the node had promised as a member of registers.
@@ -263,7 +266,8 @@ impl NodeSettings {
     /// Those of a node before its first start.
     pub(crate) fn new(number: u16, listen: SocketAddr) -> NodeSettings {
         let (store, has_forgotten, zone, capacity_bytes) = (None, false, None, None);
-        NodeSettings { number, listen, store, has_forgotten, zone, capacity_bytes }
+        let listen_was_found = false;
+        NodeSettings { number, listen, listen_was_found, store, has_forgotten, zone, capacity_bytes }
     }
 
     /// Takes what was said on a command line.

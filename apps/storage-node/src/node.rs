@@ -95,6 +95,7 @@ impl StorageNode {
         ways.dedup();
 
         let place: Rc<OnceCell<Weak<overlay::Node>>> = Rc::default();
+        let listen_was_found = settings.listen_was_found && listen.is_none();
         let shelf = Shelf::open(home.keepsake_file(), network.owner_key());
         let join = |address| {
             let mut service = Service::new();
@@ -115,7 +116,10 @@ impl StorageNode {
                 record_file: Some(home.record_file()),
                 peers: peers.clone(),
             };
-            overlay::Node::start(config, service)
+            match listen_was_found {
+                true => overlay::Node::start_unbound(config, service),
+                false => overlay::Node::start(config, service),
+            }
         };
         let overlay = match join(listen.unwrap_or(settings.listen)) {
             Err(StartError::Listen { address, source })
@@ -149,8 +153,8 @@ impl StorageNode {
             catching_up,
             _lock: lock,
         };
-        if node.address() != settings.listen {
-            home.save_settings(&NodeSettings { listen: node.address(), ..settings })?;
+        if (node.address(), listen_was_found) != (settings.listen, settings.listen_was_found) {
+            home.save_settings(&NodeSettings { listen: node.address(), listen_was_found, ..settings })?;
         }
         Ok(node)
     }

@@ -26,7 +26,6 @@ use dht::block::mutable::{Genesis, Signed};
 use filesystem::access::list::{Access, AccessChange, AccessList, TooMany};
 use filesystem::access::{SpaceLink, VolumeKeys};
 use overlay::Revocations;
-use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
 use crate::client_directory;

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::path::Path;
 
 use common::running::Running;
@@ -65,6 +65,13 @@ fn an_address_that_was_asked_for_is_remembered() {
     let everywhere = ["run", "--home", text(&node), "--listen", "0.0.0.0:0", "--no-port-mapping"];
     let run = Running::start(&[&everywhere[..], &["--no-discovery"]].concat(), "Ctrl-C stops it");
     assert_eq!(address_in(&network), free);
+    // All addresses are those of both families.
+    let said = run.seen.iter().find_map(|line| line.split_once("0.0.0.0:"));
+    let port = said.map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+    let port: u16 = port.unwrap().parse().unwrap();
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok(), has_ipv6);
     assert!(run.stop().success());
 }
 

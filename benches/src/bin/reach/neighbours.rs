@@ -1,5 +1,7 @@
 //! Two who share a router, or a provider's router: one calls the other, and the table says by which address it is reached.
 //!
+//! Two who have IPv6, or another network in common, need neither: their routers show each another port.
+//!
 //! In one network it is the address there, whatever the router does. Behind one provider's router they are strangers to each
 //! other, and meet where that one turns round what is for its own outside address.
 
@@ -22,6 +24,8 @@ struct Setting {
     caller: &'static str,
     /// How the node's address begins, where it is to be reached directly.
     address: Option<&'static str>,
+    /// What the two have in common besides.
+    in_common: Option<fn(&Lab)>,
 }
 
 fn settings() -> Vec<Setting> {
@@ -37,25 +41,54 @@ fn settings() -> Vec<Setting> {
             sites: lan(Kind::PortRestricted),
             caller: "beside0",
             address: near,
+            in_common: None,
         },
         Setting {
             name: "one behind symmetric",
             sites: lan(Kind::Symmetric),
             caller: "beside0",
             address: near,
+            in_common: None,
         },
         Setting {
             name: "one without UDP outside",
             sites: lan(Kind::NoUdp),
             caller: "beside0",
             address: near,
+            in_common: None,
         },
-        Setting { name: "one carrier", sites: carrier(false), caller: "host1", address: None },
+        Setting {
+            name: "one carrier",
+            sites: carrier(false),
+            caller: "host1",
+            address: None,
+            in_common: None,
+        },
         Setting {
             name: "one carrier that turns round",
             sites: carrier(true),
             caller: "host1",
             address: Some("11.0.1.2:"),
+            in_common: None,
+        },
+        Setting {
+            name: "IPv6, a firewall each",
+            sites: vec![Kind::Symmetric.into(); 2],
+            caller: "host1",
+            address: Some("[2a00:0:1:1::11]:"),
+            in_common: Some(|lab| {
+                for number in [0, 1] {
+                    lab.connect_by_ipv6(number);
+                    lab.give_ipv6(number);
+                }
+            }),
+        },
+        Setting {
+            name: "another network",
+            sites: vec![Kind::Symmetric.into(); 2],
+            caller: "host1",
+            address: Some("10.77.0.1:"),
+            in_common: Some(|lab| drop(lab.join_networks(0, 1))),
         },
     ]
 }
@@ -64,8 +97,9 @@ fn settings() -> Vec<Setting> {
 pub(crate) fn run(program: &Path, arguments: &Arguments) -> io::Result<bool> {
     let mut table = Table::new(&["setting", "how", "at", "first reply ms", "direct ms", "asked", "met"]);
     let mut all_met = true;
-    for Setting { name, sites, caller, address } in settings() {
+    for Setting { name, sites, caller, address, in_common } in settings() {
         let lab = Lab::new("n", &sites);
+        in_common.into_iter().for_each(|share| share(&lab));
         let mut network = Network::found(&lab, program, 1, true)?;
         network.add_node("host0", "called", None)?;
         network.add_writer(caller, "caller", None)?;
