@@ -366,7 +366,7 @@ mod tests {
             let [_, b, c] = world.members[..] else { panic!("three members") };
             let index = |id| world.network.nodes.iter().position(|fake| fake.contact.id == id).unwrap();
             let shown = |id: &NodeId| {
-                let node = world.node(id).node.borrow().clone();
+                let node = world.node(id).node();
                 let view = node.read_register(&world.register).unwrap().unwrap();
                 (view.learned.is_some(), view.accepted.unwrap().record.payload)
             };
@@ -378,7 +378,7 @@ mod tests {
             // One of the two that have it loses its store, and has it from the other alone; then the third is given it.
             world.node(&b).store.remove(&Key::new(Kind::REGISTER, world.register.0)).unwrap();
             world.network.restart(index(b));
-            world.node(&b).node.borrow().set_amnesiac();
+            world.node(&b).node().set_amnesiac();
             let membership = world.client.membership(&world.register).unwrap();
             assert!(repair_of(&world.network, index(b)).relearn(&membership));
             repair_of(&world.network, index(c)).round();

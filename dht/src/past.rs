@@ -321,7 +321,7 @@ mod tests {
     fn one_that_invents_values_hides_none_and_is_told_by_name() {
         sim::run(1, SimConfig::default(), |_| {
             let network = FakeNetwork::new(4, 3, 1);
-            network.nodes.iter().for_each(|fake| fake.node.borrow().say_retention(7 * 24 * 3600));
+            network.nodes.iter().for_each(|fake| fake.node().say_retention(7 * 24 * 3600));
             let owner = Rc::new(Identity::from_seed(&[1; 32]));
             let client = network.client(&owner);
             let genesis = client.create_register([1; 32], vec![]).unwrap();
@@ -337,7 +337,7 @@ mod tests {
             let honest = client.past(&register).unwrap();
             // Beside each it has another one of that number, and one that is from tomorrow.
             let stranger = Identity::from_seed(&[9; 32]);
-            let node = liar.node.borrow().clone();
+            let node = liar.node();
             for entry in node.list_past(&register, 0).unwrap() {
                 let mut record = node.read_past(&register, entry.since_seconds).unwrap().unwrap();
                 let mut header = (*record.header).clone();

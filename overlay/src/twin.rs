@@ -17,12 +17,13 @@
 //!
 //! Not here: two that know nobody in common, and so give nobody two answers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use reactor::JoinHandle;
+use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 use reactor::net::TcpStream;
 use reactor::net::tls::{self, Expect};

@@ -6,12 +6,14 @@
 
 mod peers_support;
 
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use peers_support::callers::{Notes, start_called, start_callers};
 use peers_support::{MS, SECOND, Town, ask, connect, is_direct, peers, start_relay, wait_for};
 use reactor::nat::peers::Path;
+use reactor::net::UdpSocket;
 use reactor::sim::{self, Filtering, Host, Latency, Link, Mapping, Nat, Router, SimConfig, World};
 use reactor::sleep;
 
@@ -24,12 +26,15 @@ enum Kind {
     Restricted,
     PortRestricted,
     Symmetric,
+    /// One that lends another port for each destination, but the next one.
+    InSequence,
     NoUdp,
 }
 
-use Kind::{Firewall, FullCone, NoUdp, PortRestricted, Public, Restricted, Symmetric};
+use Kind::{Firewall, FullCone, InSequence, NoUdp, PortRestricted, Public, Restricted, Symmetric};
 
-const KINDS: [Kind; 7] = [Public, Firewall, FullCone, Restricted, PortRestricted, Symmetric, NoUdp];
+const KINDS: [Kind; 8] =
+    [Public, Firewall, FullCone, Restricted, PortRestricted, Symmetric, InSequence, NoUdp];
 
 impl Kind {
     fn put_before(self, world: &World, host: &Host) -> Router {
@@ -42,6 +47,7 @@ impl Kind {
             Restricted => (M::EndpointIndependent, F::AddressDependent),
             PortRestricted | NoUdp => (M::EndpointIndependent, F::AddressAndPortDependent),
             Symmetric => (M::AddressAndPortDependent, F::AddressAndPortDependent),
+            InSequence => (M::InSequence { step: 1 }, F::AddressAndPortDependent),
         };
         host.block_udp(self == NoUdp);
         world.router(Nat::new(mapping, filtering), &[host])
@@ -53,7 +59,7 @@ impl Kind {
 enum Meeting {
     /// By the addresses that they tell each other.
     AtOnce,
-    /// One has to guess a port that the other was lent.
+    /// One has to guess a port that the other was lent, or both that are lent next.
     BySearch,
     /// Both would have to guess; or nothing is let in but what the relay brings.
     Never,
@@ -64,8 +70,11 @@ fn meeting(kinds: [Kind; 2]) -> Meeting {
     match kinds {
         // By TCP.
         [NoUdp, Public] | [Public, NoUdp] => Meeting::AtOnce,
-        [NoUdp, _] | [_, NoUdp] | [Symmetric, Symmetric] => Meeting::Never,
-        [Symmetric, PortRestricted | Firewall] | [PortRestricted | Firewall, Symmetric] => Meeting::BySearch,
+        [NoUdp, _] | [_, NoUdp] | [Symmetric, Symmetric | InSequence] | [InSequence, Symmetric] => {
+            Meeting::Never
+        }
+        [Symmetric | InSequence, PortRestricted | Firewall | InSequence]
+        | [PortRestricted | Firewall, Symmetric | InSequence] => Meeting::BySearch,
         _ => Meeting::AtOnce,
     }
 }
@@ -156,6 +165,50 @@ fn calls_go_on_whatever_the_routers_are_and_whatever_befalls_them() {
         println!("{kinds:?} with seed {seed}");
         sim::run(seed, SimConfig::default(), |world| lives(world, kinds));
     }
+}
+
+/// Both routers lend the next port for each destination: no address that one side could name leads to the other. And others
+/// behind them take ports at any moment.
+#[test]
+fn two_behind_routers_that_lend_ports_in_sequence_meet_directly() {
+    for (seed, steps) in [(1, [1, 1]), (2, [-1, 1]), (3, [2, -4])] {
+        sim::run(seed, SimConfig::default(), |world| {
+            world.link_all(Link::new(Latency::Uniform(5 * MS, 20 * MS)).with_loss(0.02));
+            let (town, notes) = (Town::new(world), Rc::new(Notes::default()));
+            let places = [(&town.one, steps[0]), (&town.two, steps[1])];
+            let routers = places.map(|(host, step)| {
+                let neighbour = world.host(&format!("neighbour of {}", host.address()));
+                let router = world.router(
+                    Nat::new(Mapping::InSequence { step }, Filtering::AddressAndPortDependent),
+                    &[host, &neighbour],
+                );
+                start_taking_ports(&neighbour, town.relay.address());
+                router
+            });
+            let at = town.relay_at();
+            start_called(&town, &at, &notes);
+            sleep(SECOND);
+            let calling = start_callers(&town, &at, SECOND, &notes);
+            let took = notes.wait_path(is_direct, 30 * SECOND);
+            println!("steps {steps:?}: direct after {took:?}");
+            routers[0].forget();
+            notes.wait_path(|path| path == Some(Path::Relayed), 16 * SECOND);
+            notes.wait_path(is_direct, 60 * SECOND);
+            notes.finish(&calling);
+            assert_eq!(notes.given_up.get(), 0);
+        });
+    }
+}
+
+/// Has a machine be lent some twenty ports a second.
+fn start_taking_ports(host: &Host, to: IpAddr) {
+    host.start(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for port in 20_000.. {
+            socket.send_to(b"as everybody does", SocketAddr::new(to, port)).unwrap();
+            sleep(50 * MS);
+        }
+    });
 }
 
 /// All that can befall them, one after another, while calls come without a pause: the relay dies too.

@@ -11,8 +11,6 @@
 //!
 //! Not here: which states there are (`past`), and how a root is replaced (`filesystem::access::sharing`).
 
-use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 

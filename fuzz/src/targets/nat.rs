@@ -124,6 +124,7 @@ pub const PEER_MESSAGE: Target = Target {
             PeerMessage::Ping { transaction: 7, padding: 3 },
             PeerMessage::Pong { transaction: 7, padding: 0 },
             PeerMessage::Candidates { has_heard: true, udp: addresses.to_vec(), tcp: addresses.to_vec() },
+            PeerMessage::Guess { at: addresses[1], is_answer: true },
         ];
         let encode = |message: &PeerMessage| {
             let mut bytes = Vec::new();

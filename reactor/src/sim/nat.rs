@@ -9,6 +9,7 @@
 //! RFC 4787, sections 4 and 5, whose words these are.
 
 use std::collections::BTreeMap;
+use std::iter::successors;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -28,6 +29,11 @@ pub enum Mapping {
     EndpointIndependent,
     /// The router's, and a port that is drawn anew for each address and port outside.
     AddressAndPortDependent,
+    /// The router's, and for each address and port outside the port that is `step` further than the last that it lent to anybody.
+    InSequence {
+        /// How far: backwards where it is negative.
+        step: i16,
+    },
 }
 
 /// Who is let in, once something has gone out from there.
@@ -70,6 +76,13 @@ impl Nat {
     }
 }
 
+/// The port that is `step` further, from the end of those that are lent round to their start.
+fn stepped(port: u16, step: i16) -> u16 {
+    let (start, count) = (i32::from(*PORTS.start()), i32::from(PORTS.end() - PORTS.start()) + 1);
+    let beyond = (i32::from(port) - start + i32::from(step)).rem_euclid(count);
+    (start + beyond) as u16
+}
+
 /// Who inside, and towards whom outside where each has another address.
 type For = (SocketAddr, Option<SocketAddr>);
 
@@ -86,12 +99,20 @@ pub(super) struct Table {
     nat: Nat,
     lent: BTreeMap<SocketAddr, Lent>,
     standing: BTreeMap<For, SocketAddr>,
+    /// The last port that was lent.
+    last: Option<u16>,
     cleaned_from: usize,
 }
 
 impl Table {
     pub(super) fn new(nat: Nat) -> Table {
-        Table { nat, lent: BTreeMap::new(), standing: BTreeMap::new(), cleaned_from: CLEANED_FROM }
+        Table {
+            nat,
+            lent: BTreeMap::new(),
+            standing: BTreeMap::new(),
+            last: None,
+            cleaned_from: CLEANED_FROM,
+        }
     }
 
     /// Everything is forgotten.
@@ -110,7 +131,7 @@ impl Table {
     ) -> SocketAddr {
         let key = match self.nat.mapping {
             Mapping::Untranslated | Mapping::EndpointIndependent => (from, None),
-            Mapping::AddressAndPortDependent => (from, Some(to)),
+            Mapping::AddressAndPortDependent | Mapping::InSequence { .. } => (from, Some(to)),
         };
         let is_its = |outside: &SocketAddr| self.is_lent(*outside, now) && self.lent[outside].to == key;
         let standing = self.standing.get(&key).copied().filter(is_its);
@@ -135,12 +156,17 @@ impl Table {
             Mapping::EndpointIndependent if !self.is_lent(at(from.port()), now) => at(from.port()),
             _ => {
                 let count = u32::from(PORTS.end() - PORTS.start()) + 1;
-                let first = PORTS.start() + draw(count) as u16;
-                let following = (first..=*PORTS.end()).chain(*PORTS.start()..first);
-                // Where none is free the last is taken from whoever has it.
-                following.map(at).find(|outside| !self.is_lent(*outside, now)).unwrap_or(at(first))
+                let (first, step) = match (self.nat.mapping, self.last) {
+                    (Mapping::InSequence { step }, Some(last)) => (stepped(last, step), step),
+                    _ => (PORTS.start() + draw(count) as u16, 1),
+                };
+                let following = successors(Some(first), |port| Some(stepped(*port, step)));
+                // Where none is free the first is taken from whoever has it.
+                let mut those = following.take(count as usize).map(at);
+                those.find(|outside| !self.is_lent(*outside, now)).unwrap_or(at(first))
             }
         };
+        self.last = Some(outside.port());
         self.lent.insert(outside, Lent { to, used_at: now, with: BTreeMap::new() });
         self.standing.insert(to, outside);
         outside
@@ -219,6 +245,25 @@ mod tests {
         assert_eq!((leave("12.0.0.1:2"), leave("12.0.0.2:1")), (at("11.0.0.1:1525"), at("11.0.0.1:1526")));
         let (_, seen) = used(Mapping::Untranslated, Answers);
         assert_eq!(seen, at("10.0.0.2:9"));
+    }
+
+    #[test]
+    fn ports_in_sequence_are_a_step_apart_whoever_asks_for_them_and_go_round_at_the_end() {
+        let lent = |step, first: u32| {
+            let nat = Nat::new(Mapping::InSequence { step }, Filtering::AddressAndPortDependent);
+            let mut table = Table::new(nat);
+            let mut leave = |from, to| {
+                table.leave((at(from), at(to)), own(), SECOND, |_| first - u32::from(*PORTS.start())).port()
+            };
+            let first = leave("10.0.0.2:9", "12.0.0.1:1");
+            let others = [leave("10.0.0.2:9", "12.0.0.1:2"), leave("10.0.0.3:8", "12.0.0.2:1")];
+            assert_eq!(leave("10.0.0.2:9", "12.0.0.1:1"), first, "it has one");
+            [first, others[0], others[1]]
+        };
+        assert_eq!(lent(1, 40_000), [40_000, 40_001, 40_002]);
+        assert_eq!(lent(-3, 40_000), [40_000, 39_997, 39_994]);
+        assert_eq!(lent(1, 65_535), [65_535, 1_024, 1_025]);
+        assert_eq!(lent(-2, 1_025), [1_025, 65_535, 65_533]);
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Sweep<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use reactor::cell::RefCell;
 
     use super::*;
 

@@ -312,6 +312,7 @@ impl Core {
                 let must_tell = peer.opening.on_named(&self.usable(&tcp), now);
                 peer.paths.on_candidates(&self.usable(&udp), (has_heard, must_tell), now);
             }
+            (Message::Guess { at, is_answer }, _) => self.on_guess(peer, number, at, is_answer),
             // Over a relay there is nothing to be asked.
             (Message::Ping { .. } | Message::Pong { .. }, None) => {}
         }

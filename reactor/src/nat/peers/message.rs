@@ -7,6 +7,7 @@
 //! 1  Ping             transaction 8, then zeros
 //! 2  Pong             transaction 8, then zeros: as many as the ping had
 //! 3  Candidates       1 if we have heard the other's, count 1, then each as in `nat/address.rs`
+//! 4  Guess            1 if it answers the other's, then an address
 //! ```
 //!
 //! Addresses for UDP come first; behind them those for TCP, whose family is marked by 16 more. The latter are named by who is about to
@@ -72,6 +73,13 @@ pub enum Message {
         /// From where it connects by TCP, now.
         tcp: Vec<SocketAddr>,
     },
+    /// "I expect to be seen there by whom I ask next: ask me there, out of many ports, as I do."
+    Guess {
+        /// Where.
+        at: SocketAddr,
+        /// Whether the other has named such an address, and need not be asked for one.
+        is_answer: bool,
+    },
 }
 
 impl Message {
@@ -92,6 +100,10 @@ impl Message {
                 out.extend_from_slice(&[3, u8::from(*has_heard), (udp.len() + tcp.len()) as u8]);
                 udp.iter().for_each(|address| put_address(out, *address, 0));
                 tcp.iter().for_each(|address| put_address(out, *address, TCP_MARK));
+            }
+            Message::Guess { at, is_answer } => {
+                out.extend_from_slice(&[4, u8::from(*is_answer)]);
+                put_address(out, *at, 0);
             }
         }
     }
@@ -126,6 +138,12 @@ impl Message {
                 let is_whole =
                     rest.is_empty() && udp.len() + tcp.len() == usize::from(count) && has_heard <= 1;
                 is_whole.then_some(Message::Candidates { has_heard: has_heard == 1, udp, tcp })
+            }
+            4 => {
+                let (&is_answer, mut rest) = body.split_first()?;
+                let at = take_address(&mut rest, 0)?;
+                (rest.is_empty() && is_answer <= 1)
+                    .then_some(Message::Guess { at, is_answer: is_answer == 1 })
             }
             _ => None,
         }
@@ -262,7 +280,9 @@ mod tests {
             Message::Candidates { has_heard: false, udp: vec![], tcp: vec![] },
             Message::Candidates { has_heard: true, udp: both.clone(), tcp: vec![] },
             Message::Candidates { has_heard: true, udp: both.clone(), tcp: both.clone() },
-            Message::Candidates { has_heard: false, udp: vec![], tcp: both },
+            Message::Candidates { has_heard: false, udp: vec![], tcp: both.clone() },
+            Message::Guess { at: both[0], is_answer: false },
+            Message::Guess { at: both[1], is_answer: true },
         ]
     }
 
@@ -310,6 +330,10 @@ mod tests {
             &[3, 0, 0, 0],
             &[3, 2, 0],
             &[3, 0, 1, 5],
+            &[4],
+            &[4, 0],
+            &[4, 2, 4, 192, 0, 2, 1, 0, 80],
+            &[4, 0, 4, 192, 0, 2, 1, 0, 80, 0],
         ] {
             assert_eq!(Message::parse(bytes), None, "{bytes:?}");
         }

@@ -51,9 +51,10 @@
 //! than some small packets who has not.
 //!
 //! Layers: `message.rs` is the codec and `paths.rs` decides for one peer, both pure; `table.rs` knows who is who; `core.rs`
-//! joins them with the endpoint (`net/quic/routes.rs`) and the relays; `search.rs` looks for ways that no address leads to;
-//! `opening.rs` (pure) and `tcp.rs` have both connect by TCP at once, where no datagram passes; `moves.rs` hears when this machine has
-//! another address, and `machine.rs` chooses which of its addresses peers are told; this file has the flow.
+//! joins them with the endpoint (`net/quic/routes.rs`) and the relays; `search.rs` looks for ways that no address leads to, and
+//! `prediction.rs` for those between routers that lend ports in sequence (`sequence.rs`, pure); `opening.rs` (pure) and `tcp.rs`
+//! have both connect by TCP at once, where no datagram passes; `moves.rs` hears when this machine has another address, and
+//! `machine.rs` chooses which of its addresses peers are told; this file has the flow.
 //!
 //! What being idle costs: a relay is asked whether it is there each 15 s and where we are each 25 s; a direct path carries a
 //! ping and QUIC's own keep-alive from each side each 15 s, some 130 KB an hour with their answers. A peer that is only
@@ -71,7 +72,9 @@ mod moves;
 mod naming;
 mod opening;
 mod paths;
+mod prediction;
 mod search;
+mod sequence;
 mod table;
 mod tcp;
 

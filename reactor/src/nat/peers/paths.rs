@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-pub(super) use self::rank::is_near;
+pub(super) use self::rank::{is_near, may_lend_ports};
 use super::message::{CANDIDATES_MAX, FULL_BYTES, SMALL_BYTES};
 
 /// Addresses that are known of a peer: those it named, and as many that its pings came from.
@@ -390,7 +390,7 @@ impl Paths {
     /// Where the peer's router is, if no direct address is in use.
     pub(super) fn searched(&self) -> Option<SocketAddr> {
         // The first that it names: a relay sees it there, while others are of interfaces of its own.
-        let named = self.known.iter().filter(|(at, _)| rank::may_lend_ports(**at));
+        let named = self.known.iter().filter(|(at, _)| may_lend_ports(**at));
         let named = named.filter_map(|(at, known)| Some((known.named?, *at)));
         if self.chosen.is_some() { None } else { named.min().map(|(_, at)| at) }
     }

@@ -14,16 +14,19 @@
 //! that a peer names and that is no neighbour's, [`DRAWN_EACH_MINUTE`] to all together, and each search for a peer that was in vain
 //! doubles the pause to the next.
 //!
-//! What it is not: the choice of a path. Two such routers are not brought together: both would have to guess.
+//! Two such routers are brought together where both lend the next port each time (`prediction.rs`), which is tried first.
+//!
+//! What it is not: the choice of a path. Where both draw their ports there is none: both would have to guess.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::message::{Message, SessionTag};
+use super::prediction::{self, bind_towards};
 use crate::cell::RefCell;
 use crate::coroutine::{Builder, JoinHandle};
 use crate::net::UdpSocket;
@@ -36,9 +39,10 @@ const BEGINS_AFTER: Duration = Duration::from_secs(1);
 /// How long one takes at most.
 const LASTS_MAX: Duration = Duration::from_secs(10);
 
-/// Searches at once: both sides have to be at it at the same time.
+/// Searches at once: both sides have to be at it at the same time. And as many answers, so that peers who have us guess take no
+/// search its turn.
 const AT_ONCE: usize = 4;
-/// Sockets that one side opens, for each: 640 at most. Where the kernel gives a process 1,024 descriptors and it needs more than the
+/// Sockets that one side opens, for each: 640 at most, and some hundred for guesses. Where the kernel gives a process 1,024 descriptors and it needs more than the
 /// rest for itself, it has to ask for more, as `storage-node` does.
 const SOCKETS: usize = 160;
 /// They are opened so many at a time, so that no router's queue overflows.
@@ -76,11 +80,22 @@ impl Drop for Outlet {
     }
 }
 
+/// Why a peer's turn comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// We search a way to it.
+    Search,
+    /// It has named a port that it is to be lent (`prediction.rs`).
+    Answer,
+}
+
 /// Those that were found, and who waits for a search.
 pub(super) struct Search {
     outlets: RefCell<BTreeMap<SocketAddr, Outlet>>,
-    waiting: RefCell<VecDeque<u64>>,
+    waiting: RefCell<VecDeque<(u64, Reason)>>,
     wanted: Waiters,
+    /// Wakes who waits for a peer to name a port.
+    pub(super) guessed: Waiters,
     /// When the minute began, and what was drawn in it.
     drawn: Cell<(Option<Instant>, usize)>,
 }
@@ -116,21 +131,31 @@ impl Search {
             outlets: RefCell::default(),
             waiting: RefCell::default(),
             wanted: Waiters::new(&"a peer to search a way to"),
+            guessed: Waiters::new(&"the port that a peer is lent next"),
             drawn: Cell::default(),
         }
     }
 
     /// Has a way to the peer of that number searched, when its turn comes.
     pub(super) fn ask_for(&self, number: u64) {
+        self.put(number, Reason::Search);
+    }
+
+    /// Has a port guessed for the peer of that number, which has named one to us.
+    pub(super) fn ask_to_answer(&self, number: u64) {
+        self.put(number, Reason::Answer);
+    }
+
+    fn put(&self, number: u64, reason: Reason) {
         let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() < WAITING_MAX && !waiting.contains(&number) {
-            waiting.push_back(number);
+        if waiting.len() < WAITING_MAX && !waiting.contains(&(number, reason)) {
+            waiting.push_back((number, reason));
             self.wanted.wake_all();
         }
     }
 
-    /// Whether so many packets more may go to ports that are drawn.
-    fn may_draw(&self, count: usize, now: Instant) -> bool {
+    /// Whether so many packets more may go to ports that are drawn, or guessed.
+    pub(super) fn may_draw(&self, count: usize, now: Instant) -> bool {
         let (begun, drawn) = match self.drawn.get() {
             (Some(begun), drawn) if now < begun + Duration::from_secs(60) => (begun, drawn),
             _ => (now, 0),
@@ -163,19 +188,19 @@ impl Search {
 
 impl Core {
     /// Where the router of a peer is who has connections, and no direct path.
-    fn searched_address(&self, number: u64) -> Option<SocketAddr> {
+    pub(super) fn searched_address(&self, number: u64) -> Option<SocketAddr> {
         let mut table = self.table.borrow_mut();
         table.peer(number).filter(|peer| peer.is_up())?.paths.searched()
     }
 
     /// What our router does, as far as relays have told.
-    fn shown(&self) -> Shown {
+    pub(super) fn shown(&self) -> Shown {
         let own = self.own.borrow();
         Shown::of(own.iter().filter(|(relay, _)| **relay != usize::MAX).map(|(_, told)| &told[..]))
     }
 
     /// A ping to a peer, for wherever it is sent to.
-    fn ping_for(&self, number: u64) -> Option<Vec<u8>> {
+    pub(super) fn ping_for(&self, number: u64) -> Option<Vec<u8>> {
         let ping = Message::Ping { transaction: random::number(), padding: 0 };
         let mut table = self.table.borrow_mut();
         Some(table.peer(number)?.links.last_mut()?.session.seal(&ping))
@@ -198,19 +223,27 @@ impl Core {
 
 /// Searches for those who are asked for, a few at a time, until it is terminated.
 pub(super) fn run(core: &Rc<Core>) {
-    let active = &Cell::new(0);
+    let active = &[Reason::Search, Reason::Answer].map(|_| Cell::new(0));
     scope(|s| {
         loop {
             let next = || {
-                let has_room = active.get() < AT_ONCE;
-                has_room.then(|| core.search.waiting.borrow_mut().pop_front()).flatten()
+                let mut waiting = core.search.waiting.borrow_mut();
+                let has_room = |(_, reason): &(u64, Reason)| active[*reason as usize].get() < AT_ONCE;
+                let at = waiting.iter().position(has_room)?;
+                waiting.remove(at)
             };
-            let Ok(number) = core.search.wanted.wait(None, next) else { return };
+            let Ok((number, reason)) = core.search.wanted.wait(None, next) else { return };
+            let active = &active[reason as usize];
             active.set(active.get() + 1);
             let searching = s.try_spawn(move || {
-                sleep(BEGINS_AFTER);
-                if let Some(to) = core.searched_address(number) {
-                    search(core, number, to);
+                match reason {
+                    Reason::Search => {
+                        sleep(BEGINS_AFTER);
+                        search(core, number);
+                    }
+                    Reason::Answer => {
+                        prediction::meet(core, number, true);
+                    }
                 }
                 active.set(active.get() - 1);
                 core.search.wanted.wake_all();
@@ -222,12 +255,20 @@ pub(super) fn run(core: &Rc<Core>) {
     });
 }
 
-fn search(core: &Rc<Core>, number: u64, to: SocketAddr) {
+fn search(core: &Rc<Core>, number: u64) {
+    if core.searched_address(number).is_none() {
+        return;
+    }
     core.search.close(number);
-    let (until, shown) = (now() + LASTS_MAX, core.shown());
     if core.search.outlets.borrow().len() >= OUTLETS_MAX {
         return;
     }
+    // Before others are lent, which would be taken out of the sequence.
+    if prediction::meet(core, number, false) {
+        return;
+    }
+    let Some(to) = core.searched_address(number) else { return };
+    let (until, shown) = (now() + LASTS_MAX, core.shown());
     tracing::debug!("a way to {to} is searched; our router shows us: {shown:?}");
     let is_over = || now() >= until || core.searched_address(number).is_none();
     scope(|s| {
@@ -270,22 +311,28 @@ fn port_to_try(count: usize, seen: u16, random: u64) -> u16 {
 
 /// Opens one socket, asks the peer by it, and makes it the peer's when something of it has come.
 fn open(core: &Rc<Core>, number: u64, to: SocketAddr, until: Instant) {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let Ok(socket) = UdpSocket::bind(SocketAddr::new(any, 0)) else { return };
+    let Ok(socket) = bind_towards(to) else { return };
     let Some(ping) = core.ping_for(number) else { return };
-    if socket.try_send_to(&ping, to).is_err() {
-        return;
+    if socket.try_send_to(&ping, to).is_ok() {
+        await_peer(core, number, to, &Rc::new(socket), until);
     }
+}
+
+/// Makes a socket the peer's when something of it has come there from that address.
+pub(super) fn await_peer(
+    core: &Rc<Core>,
+    number: u64,
+    to: SocketAddr,
+    socket: &Rc<UdpSocket>,
+    until: Instant,
+) {
     socket.set_read_deadline(Some(until));
     let mut buffer = vec![0; DATAGRAM_BYTES];
     loop {
         match socket.recv_from(&mut buffer) {
             Ok((size, from)) if from == to && core.is_of(number, &buffer[..size]) => {
                 socket.set_read_deadline(None);
-                adopt(core, number, to, socket);
+                adopt(core, number, to, socket.clone());
                 core.on_outlet(to, &buffer[..size]);
                 return;
             }
@@ -297,12 +344,11 @@ fn open(core: &Rc<Core>, number: u64, to: SocketAddr, until: Instant) {
 }
 
 /// The socket is the peer's from now on, unless another was faster.
-fn adopt(core: &Rc<Core>, number: u64, to: SocketAddr, socket: UdpSocket) {
+fn adopt(core: &Rc<Core>, number: u64, to: SocketAddr, socket: Rc<UdpSocket>) {
     let outlets = &core.search.outlets;
     if outlets.borrow().contains_key(&to) {
         return;
     }
-    let socket = Rc::new(socket);
     outlets.borrow_mut().insert(to, Outlet { number, socket: socket.clone(), receiving: None });
     tracing::debug!("{to} is reached by a socket of its own");
     // It begins at once, and what it takes may be answered by that very socket: nothing is borrowed here.

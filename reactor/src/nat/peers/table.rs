@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::message::{Session, SessionTag};
 use super::opening::Opening;
 use super::paths::Paths;
+use super::sequence::Guesses;
 use super::tcp::Line;
 use super::{Path, Transport};
 use crate::nat::PeerId;
@@ -60,6 +61,8 @@ pub(super) struct Peer {
     /// When it is connected to by TCP, and what came of it.
     pub(super) opening: Opening,
     pub(super) line: Option<Line>,
+    /// Which ports both sides expect to be lent.
+    pub(super) guesses: Guesses,
     /// The newest last: it is the one that we seal with.
     pub(super) links: Vec<Link>,
     /// Which relay it was last heard over.
@@ -173,6 +176,7 @@ impl Table {
             paths: Paths::default(),
             opening: Opening::default(),
             line: None,
+            guesses: Guesses::default(),
             links: Vec::new(),
             relay: None,
             named: Vec::new(),

@@ -67,7 +67,7 @@ pub(super) fn is_better(
 
 /// Whether a router of that address may be one that lends ports: nobody's own, and no provider's inside (RFC 6598). By IPv6
 /// there are none.
-pub(super) fn may_lend_ports(address: SocketAddr) -> bool {
+pub(in super::super) fn may_lend_ports(address: SocketAddr) -> bool {
     match address.ip() {
         IpAddr::V4(ip) => {
             let [first, second, ..] = ip.octets();
