@@ -185,7 +185,8 @@ fn judge(world: &World, mounts: &[Mount]) {
         let host = mount.host.clone();
         host.start(move || {
             let volume = mount.open();
-            of_mount.borrow_mut().push(read_all(&volume).expect("all reads"));
+            let tree = read_all(&volume).expect("all reads");
+            of_mount.borrow_mut().push(tree);
             volume.close().stored().expect("nothing is left");
             let root = mount.root();
             mount.world.note(u64::from_le_bytes(*root.first_chunk().expect("a hash")));
