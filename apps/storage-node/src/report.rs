@@ -72,6 +72,8 @@ pub(crate) struct OwnCopies {
     pub(crate) lacking: u64,
     /// With whom it compared, and lacked nothing by then.
     pub(crate) lacked_nothing_of: Vec<Hex<[u8; 32]>>,
+    /// Who is near and may keep some of the same, and with whom it has not.
+    pub(crate) not_compared_with: Vec<Hex<[u8; 32]>>,
     /// How many seconds ago the oldest of these comparisons began.
     pub(crate) compared_s_ago: Option<u64>,
 }
@@ -81,6 +83,7 @@ impl From<dht::node::OwnCopies> for OwnCopies {
         OwnCopies {
             lacking: told.lacking,
             lacked_nothing_of: told.lacked_nothing_of.iter().map(|id| Hex(id.0)).collect(),
+            not_compared_with: told.not_compared_with.iter().map(|id| Hex(id.0)).collect(),
             compared_s_ago: told.compared_ago.map(|ago| ago.as_secs()),
         }
     }

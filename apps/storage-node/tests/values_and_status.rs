@@ -98,7 +98,7 @@ fn status_says_by_its_exit_status_whether_all_is_well() {
     let status =
         || ended_within(LIMIT, Command::new(PROGRAM).args(["--home", text(&home), "status"])).status.code();
     let up = Running::up(&home, &drive, 3);
-    assert_eq!(status(), Some(0));
+    eventually("the nodes have compared what they have", LIMIT, || status() == Some(0));
     assert!(up.stop().success());
     assert_eq!(status(), Some(1), "a network that is down");
     let nodes = [1, 2].map(|number| {

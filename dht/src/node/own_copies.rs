@@ -21,6 +21,8 @@ pub struct OwnCopies {
     pub lacking: u64,
     /// With whom it compared, and lacked nothing by then.
     pub lacked_nothing_of: Vec<NodeId>,
+    /// Who is near and may keep some of the same, and with whom it has not.
+    pub not_compared_with: Vec<NodeId>,
     /// How long ago the oldest of these comparisons began.
     pub compared_ago: Option<Duration>,
 }
@@ -31,6 +33,8 @@ pub(super) struct Comparisons {
     lacking: u64,
     /// When the comparison began.
     with: BTreeMap<NodeId, Instant>,
+    /// Who was near when the last round began.
+    near: Vec<NodeId>,
 }
 
 impl Comparisons {
@@ -39,6 +43,7 @@ impl Comparisons {
         OwnCopies {
             lacking: self.lacking,
             lacked_nothing_of: self.with.keys().copied().collect(),
+            not_compared_with: self.near.iter().filter(|id| !self.with.contains_key(id)).copied().collect(),
             compared_ago: oldest.map(|oldest| now.saturating_duration_since(*oldest)),
         }
     }
@@ -59,6 +64,7 @@ impl Node {
         let mut comparisons = self.comparisons.borrow_mut();
         comparisons.lacking = 0;
         comparisons.with.retain(|id, _| neighbours.contains(id));
+        comparisons.near = neighbours.iter().filter(|id| **id != self.own).copied().collect();
     }
 
     /// Notes that somebody listed so many that this node should have and has not.
@@ -108,12 +114,14 @@ mod tests {
         node.end_comparing(1);
         let told = node.own_copies();
         assert_eq!((told.lacking, told.lacked_nothing_of), (1, vec![id(2)]));
-        node.begin_comparing(&[id(1), id(3)]);
+        assert_eq!(told.not_compared_with, [id(1)]);
+        node.begin_comparing(&[id(0), id(1), id(3)]);
         node.note_compared(id(1), reactor::now());
         node.end_comparing(0);
         let told = node.own_copies();
         assert_eq!((told.lacking, told.lacked_nothing_of), (0, vec![id(1)]), "the other is near no more");
+        assert_eq!(told.not_compared_with, [id(3)], "nobody compares with himself");
         node.fall_behind(&id(1));
-        assert_eq!(node.own_copies(), OwnCopies::default());
+        assert_eq!(node.own_copies().not_compared_with, [id(1), id(3)]);
     }
 }

@@ -83,14 +83,16 @@ const COMPARED_AGO_MAX_S: u64 = 300;
 pub(super) fn incomplete(nodes: &[Witness], replicas: usize) -> Vec<Incomplete> {
     let may_lack = |node: &Witness, own: &OwnCopies| {
         let has_compared = |other: &NodeId| own.lacked_nothing_of.iter().any(|id| id.0 == other.0);
-        let others = nodes.iter().filter(|other| other.works && other.id != node.id);
-        // In a larger network each knows those near it, and some of these keep the same as it does.
+        let others = || nodes.iter().filter(|other| other.works && other.id != node.id);
+        // In a larger network each knows those near it, among whom are all that keep some of the same as it does.
         let has_compared_enough = match nodes.len() <= PLACED_BY_ZONE_MAX {
-            true => others.map(|other| &other.id).all(has_compared),
+            true => others().map(|other| &other.id).all(has_compared),
             false => own.lacked_nothing_of.len() + 1 >= replicas,
         };
+        let has_to_compare = |other: &Witness| own.not_compared_with.iter().any(|id| id.0 == other.id.0);
         own.lacking > 0
             || !has_compared_enough
+            || others().any(has_to_compare)
             || own.compared_s_ago.is_some_and(|ago| ago > COMPARED_AGO_MAX_S)
     };
     let found = |node: &Witness| {
@@ -224,7 +226,7 @@ mod tests {
 
     fn compared(lacking: u64, with: std::ops::Range<u8>) -> OwnCopies {
         let lacked_nothing_of = with.map(|number| Hex([number; 32])).collect();
-        OwnCopies { lacking, lacked_nothing_of, compared_s_ago: Some(59) }
+        OwnCopies { lacking, lacked_nothing_of, not_compared_with: Vec::new(), compared_s_ago: Some(59) }
     }
 
     /// Three disks were replaced one after the other, each as soon as `status` said healthy, and everything was lost.
@@ -246,6 +248,9 @@ mod tests {
         let many = "-".repeat(17);
         assert_eq!(told(Some(compared(0, 5..7)), &many), []);
         assert_eq!(told(Some(compared(0, 5..6)), &many), [(1, 0)]);
+        let near = |number: u8| OwnCopies { not_compared_with: vec![Hex([number; 32])], ..compared(0, 5..7) };
+        assert_eq!(told(Some(near(9)), &many), [(1, 0)], "one that is near may have what it lacks");
+        assert_eq!(told(Some(near(16)), &format!("{}_", "-".repeat(16))), [], "it is away");
         assert_eq!(told(Some(OwnCopies { compared_s_ago: None, ..compared(0, 0..0) }), "_-"), [], "alone");
     }
 
