@@ -6,9 +6,9 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Write};
 use std::time::Duration;
 
-use reactor::cell::RefCell;
 use reactor::fsm::{Machine, Trigger};
 use reactor::net::{TcpListener, TcpStream};
+use reactor::sync::Mutex;
 
 const LINE_LIMIT_BYTES: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ trait Talk {
     fn hear(&self) -> io::Result<String>;
 }
 
-struct Line<'a>(&'a TcpStream, RefCell<BufReader<&'a TcpStream>>);
+struct Line<'a>(&'a TcpStream, Mutex<BufReader<&'a TcpStream>>);
 
 impl Talk for Line<'_> {
     fn say(&self, line: &str) -> io::Result<()> {
@@ -41,8 +41,8 @@ impl Talk for Line<'_> {
     }
 
     fn hear(&self) -> io::Result<String> {
-        // Borrowed across a wait, which is safe here: one state runs at a time, and nobody else listens.
-        let line = reactor::read_until(&mut *self.1.borrow_mut(), b'\n', LINE_LIMIT_BYTES)?;
+        // A mutex is what may be held across a wait.
+        let line = reactor::read_until(&mut *self.1.lock(), b'\n', LINE_LIMIT_BYTES)?;
         if line.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -106,7 +106,7 @@ fn main() -> io::Result<()> {
         loop {
             let (stream, from) = listener.accept()?;
             let begun = reactor::try_spawn(move || {
-                let guest = Line(&stream, RefCell::new(BufReader::new(&stream)));
+                let guest = Line(&stream, Mutex::new(BufReader::new(&stream)));
                 if let Err(Trouble::Broken(error)) = dialogue(&guest, &Cell::new("")).run() {
                     eprintln!("{from}: {error}");
                 }

@@ -262,7 +262,7 @@ struct Worker {
     who: u32,
     things: Rc<Things>,
     watcher: Watcher<u32>,
-    helper: RefCell<Option<JoinHandle<()>>>,
+    helper: RefCell<Option<Rc<JoinHandle<()>>>>,
 }
 
 /// Tells the model that a wait was broken off, if it was.
@@ -309,10 +309,11 @@ impl Worker {
                 let length = TICK * world.choose(4);
                 let ended: Rc<Cell<bool>> = Rc::default();
                 self.things.model.borrow_mut().helper_ended[self.who as usize] = ended.clone();
-                *self.helper.borrow_mut() = Some(spawn(move || {
+                let helper = Rc::new(spawn(move || {
                     sleep(length);
                     ended.set(true);
                 }));
+                self.helper.replace(Some(helper));
                 Source::End
             }
         }
@@ -333,7 +334,7 @@ impl Worker {
             .iter()
             .map(|source| if let Source::Alarm(due) = source { at(*due) } else { at(now()) })
             .collect();
-        let helper = self.helper.borrow();
+        let helper = self.helper.borrow().clone();
         let real: Vec<&dyn Selectable> = sources
             .iter()
             .zip(&alarms)
@@ -345,7 +346,7 @@ impl Worker {
                     Source::Gate => &things.gate,
                     Source::Watch => &self.watcher,
                     Source::Alarm(_) => alarm,
-                    Source::End => helper.as_ref().expect("it was made for this"),
+                    Source::End => &**helper.as_ref().expect("it was made for this"),
                 }
             })
             .collect();
@@ -375,7 +376,7 @@ impl Worker {
                 let source = sources[index];
                 assert!(may(source), "{}: select gave {source:?}, which was not ready", self.who);
                 if source == Source::End {
-                    assert!(self.helper.borrow().as_ref().is_some_and(JoinHandle::is_finished));
+                    assert!(self.helper.borrow().as_ref().is_some_and(|helper| helper.is_finished()));
                 }
             }
             None => {
@@ -411,8 +412,8 @@ impl Worker {
                 model.seen[self.who as usize] = model.version;
             }
             Source::End => {
-                let helper = self.helper.borrow();
-                if let Some(helper) = &*helper {
+                let helper = self.helper.borrow().clone();
+                if let Some(helper) = helper {
                     helper.join().unwrap();
                 }
             }

@@ -182,7 +182,9 @@ fn a_lossy_link_delays_a_stream_and_never_disorders_it() {
         let received = Rc::new(RefCell::new(Vec::new()));
         let inbox = received.clone();
         serve(&b, move |mut client| {
-            client.read_to_end(&mut inbox.borrow_mut()).unwrap();
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).unwrap();
+            *inbox.borrow_mut() = all;
         });
         a.start(|| {
             let mut stream = TcpStream::connect(("b", 80)).unwrap();
