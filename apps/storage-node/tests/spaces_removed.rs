@@ -106,7 +106,7 @@ fn a_space_that_is_removed_is_gone_for_all_and_comes_back_to_its_owner() {
     assert!(printed(&home, &["share", "band", "--put-back"]).contains("band is there again"));
     // Whether what was refused waits in its journal hangs on when the mount heard of it.
     let _ = up.stop();
-    let up = Running::up(&home, &a, 1);
+    let mut up = Running::up(&home, &a, 1);
     assert!(fs::read(a.join("band/song")).unwrap() == song);
     assert!(fs::read(a.join("band/open")).unwrap().starts_with(b"before"));
     write(&a.join("band/later"), b"on");
@@ -123,8 +123,10 @@ fn a_space_that_is_removed_is_gone_for_all_and_comes_back_to_its_owner() {
     fs::remove_file(a.join("duo/x")).unwrap();
     File::open(a.join("duo")).unwrap().sync_all().unwrap();
     assert!(printed(&home, &["unshare", "duo", "--remove"]).contains("duo is removed"));
-    eventually("bob finds none", SOON, || is_missing(&b.join("duo")));
+    // The owner's mount too: what is written before it has heard of it waits for a space that is no more.
+    eventually("nobody finds it", SOON, || is_missing(&b.join("duo")) && is_missing(&a.join("duo")));
     printed(&home, &["share", "duo"]);
+    eventually("there is another of that name", SOON, || a.join("duo").is_dir());
     write(&a.join("duo/new"), b"new");
     signal(bob.pid(), Signal::TERM);
     let ended = bob.wait(SOON).expect("it ends");
