@@ -35,6 +35,13 @@ const PAGES_MAX: usize = 1 << 12;
 /// And for how long: with the most pages, over a bad line.
 const LIST_LIMIT: Duration = Duration::from_secs(600);
 
+/// How long one node may have a census wait, over all that it is asked for: a million blocks are listed three times over a line of
+/// 2 Mbit/s in some twenty minutes (50 bytes of each). Where the drive is larger all take longer: so [`SLOWER_MAX`] beside it.
+const WAIT_LIMIT: Duration = Duration::from_secs(1800);
+
+/// And how many times as long as the others, as the median of them took: liars among these move it only where they are half.
+const SLOWER_MAX: u32 = 10;
+
 /// Why a census says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -94,6 +101,8 @@ pub struct Census {
     /// Those of the nodes, by their number, whose lists came to nothing since, and why: they are done without as those that were
     /// silent then.
     fallen_out: RefCell<BTreeMap<u16, String>>,
+    /// How long each has been waited for, by its number.
+    waited: RefCell<Vec<Duration>>,
 }
 
 impl Census {
@@ -120,6 +129,14 @@ impl Census {
         CensusError::Silent { silent: self.silent + self.fallen_out.borrow().len(), known, reason }
     }
 
+    /// Notes that a node has been waited for so long; `false` if that is more by now than anybody may be waited for. Where there is no
+    /// other to go by, and none to do without it, there is no such limit.
+    fn wait_on(&self, number: u16, took: Duration) -> bool {
+        let mut waited = self.waited.borrow_mut();
+        waited[usize::from(number)] += took;
+        may_be_waited_for(&waited, usize::from(number))
+    }
+
     /// The nodes that answered.
     pub(crate) fn nodes(&self) -> &[Contact] {
         &self.nodes
@@ -129,6 +146,16 @@ impl Census {
     pub(crate) fn holders(&self, found: &Found) -> impl Iterator<Item = &Contact> {
         found.holders.iter().map(|number| &self.nodes[usize::from(*number)])
     }
+}
+
+/// Whether a node may be waited for yet, by how long each was.
+fn may_be_waited_for(waited: &[Duration], number: usize) -> bool {
+    let others = waited.iter().enumerate().filter(|(other, _)| *other != number);
+    let mut others: Vec<Duration> = others.map(|(_, waited)| *waited).collect();
+    others.sort_unstable();
+    // The lower one of two: one liar of two others has no say.
+    let Some(median) = others.get(others.len().saturating_sub(1) / 2) else { return true };
+    waited[number] <= WAIT_LIMIT + *median * SLOWER_MAX
 }
 
 fn now_ms() -> u64 {
@@ -167,7 +194,8 @@ impl<O: Overlay + 'static> Client<O> {
         if nodes.is_empty() || silent > silent_max {
             return Err(CensusError::Silent { silent, known: known.len(), reason });
         }
-        Ok(Census { nodes, silent, silent_max, fallen_out: RefCell::default() })
+        let waited = RefCell::new(vec![Duration::ZERO; nodes.len()]);
+        Ok(Census { nodes, silent, silent_max, fallen_out: RefCell::default(), waited })
     }
 
     /// All nodes that there are, as far as lookups all over the place find them.
@@ -182,7 +210,7 @@ impl<O: Overlay + 'static> Client<O> {
     }
 
     /// Lists what the nodes of `census` hold of this client's tag, of the addresses that begin with `first`. One whose list comes to
-    /// nothing, or has no end, is done without from then on, as long as so many may be silent: it keeps nobody from anything.
+    /// nothing, has no end, or takes too long, with those that it was asked for before, is done without from then on, as long as so many may be silent: it keeps nobody from anything.
     ///
     /// # Errors
     /// [`CensusError`] if too many do not answer any more.
@@ -200,7 +228,7 @@ impl<O: Overlay + 'static> Client<O> {
                     continue;
                 }
                 scope.spawn(move || {
-                    if let Err(reason) = self.list_of(contact, number, first, found) {
+                    if let Err(reason) = self.list_of(census, number, first, found) {
                         failed.borrow_mut().insert(number, format!("{contact}: {reason}"));
                     }
                 });
@@ -224,7 +252,7 @@ impl<O: Overlay + 'static> Client<O> {
 
     fn list_of(
         &self,
-        contact: &Contact,
+        census: &Census,
         number: u16,
         first: u8,
         found: &RefCell<BTreeMap<Address, Found>>,
@@ -233,9 +261,14 @@ impl<O: Overlay + 'static> Client<O> {
         (from[0], to[0]) = (first, first);
         let mut request =
             ListBlocksRequest { tag: self.tag_of_blocks(), from: Address(from), to: Address(to) };
+        let contact = &census.nodes[usize::from(number)];
         let (began, mut count) = (reactor::now(), 0);
         for _ in 0..PAGES_MAX {
+            let asked = reactor::now();
             let page = list(self.links(), contact, &request)?;
+            if !census.wait_on(number, reactor::now().saturating_duration_since(asked)) {
+                return Err(Failure::Lied("its lists take too long, and the others' do not".into()));
+            }
             let mut found = found.borrow_mut();
             count += page.blocks.len();
             if page.blocks.len() > 2 * BLOCKS_LISTED_MAX || count > LISTED_MAX {

@@ -162,3 +162,62 @@ fn a_node_whose_list_has_no_end_is_done_without() {
         assert!(matches!(client.list_held(&census, 0), Err(CensusError::Silent { silent: 2, known: 3, .. })));
     });
 }
+
+/// Has each list wait as long as one may be waited for, page by page.
+struct Slow;
+
+impl Slow {
+    /// Fewer than a list may take, with [`Slow::PAUSE`] before each.
+    const PAGES: u64 = 20;
+    const PAUSE: Duration = Duration::from_secs(29);
+
+    fn serve(self) -> Service {
+        let mut service = Service::new();
+        service.on::<ListBlocks>(move |_, request: ListBlocksRequest, _| {
+            let mut next = request.from;
+            let last = next.0.last_chunk_mut::<8>().expect("an address is longer");
+            let page = u64::from_be_bytes(*last) + 1;
+            *last = page.to_be_bytes();
+            let is_asked = request.from <= request.to;
+            if is_asked {
+                reactor::sleep(Slow::PAUSE);
+            }
+            let next = (is_asked && page < Slow::PAGES).then_some(next);
+            let page = ListBlocksResponse { blocks: vec![], next, now_seconds: now_ms() / 1000 };
+            Ok::<_, Refusal>((page, Bytes::new()))
+        });
+        service
+    }
+}
+
+#[test]
+fn a_node_that_is_slow_with_each_list_is_done_without_and_not_waited_for_each_time() {
+    sim::run(1, SimConfig::default(), |_| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let client = client_of(&network);
+        let mut addresses = network.put_long_ago(&client, contents(20));
+        addresses.sort();
+        reactor::sleep(Duration::from_millis(20));
+        network.replace_service(1, Slow.serve());
+        let census = client.census(Duration::from_secs(60)).unwrap();
+        let began = reactor::now();
+        let held = (0..=u8::MAX).flat_map(|first| client.list_held(&census, first).unwrap().into_keys());
+        assert_eq!(held.collect::<Vec<_>>(), addresses);
+        assert_eq!((census.node_count(), census.silent_count()), (2, 1));
+        let took = reactor::now().saturating_duration_since(began);
+        assert!(took < WAIT_LIMIT + 3 * Slow::PAUSE, "{took:?}, in simulated time");
+    });
+}
+
+#[test]
+fn whoever_is_as_slow_as_the_others_is_waited_for_and_one_liar_moves_no_limit() {
+    let minutes =
+        |all: &[u64]| all.iter().map(|minutes| Duration::from_secs(60 * minutes)).collect::<Vec<_>>();
+    // All are slow: the drive is large.
+    assert!((0..3).all(|number| may_be_waited_for(&minutes(&[300, 200, 400]), number)));
+    assert!(may_be_waited_for(&minutes(&[30, 0, 0]), 0));
+    assert!(!may_be_waited_for(&minutes(&[31, 0, 0]), 0));
+    assert!(!may_be_waited_for(&minutes(&[31, 0, 500]), 0), "by the faster of the two others");
+    // Nobody to go by.
+    assert!(may_be_waited_for(&minutes(&[5000]), 0));
+}
