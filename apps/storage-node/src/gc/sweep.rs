@@ -25,7 +25,7 @@ use crate::errors::Failure;
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Blocks that the nodes are told of together.
-const TOLD_AT_ONCE: usize = 4096;
+pub(super) const TOLD_AT_ONCE: usize = 4096;
 
 /// Why it is not known what may be deleted, or not any more.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,10 @@ pub(super) enum Unknown {
         lines(.0)
     )]
     LetInAgain(Vec<Waiting>),
+    #[error("another copy of this home has brought it back: run this again")]
+    BroughtBack,
+    #[error("whether it is removed still is not known: {0}")]
+    Unseen(Failure),
     #[error("whether those who were taken out may still not write is not known: {0}")]
     Unasked(Failure),
     #[error(
