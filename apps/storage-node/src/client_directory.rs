@@ -91,6 +91,12 @@ impl ClientDirectory {
         has_groups(&self.journal())
     }
 
+    /// Whether there is work in it that may be nowhere else: in its own journal, or in what is kept of a damaged one
+    /// (`filesystem::journal`).
+    pub(crate) fn has_work(&self) -> bool {
+        self.has_journal() || has_any(&self.journal(), b"damaged-")
+    }
+
     /// Those in `base` that there are, whoever has them.
     pub(crate) fn all(base: &Path) -> impl Iterator<Item = PathBuf> {
         (1..=CLIENT_COUNT_MAX).map(|number| numbered(base, number)).filter(|path| path.is_dir())
@@ -162,10 +168,14 @@ pub(crate) fn journal_of(directory: &Path) -> PathBuf {
 
 /// Whether a journal holds changes. What else is in its directory says nothing of that.
 fn has_groups(directory: &Path) -> bool {
-    let is_journal = |entry: std::io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"journal-"))
+    has_any(directory, b"journal-")
+}
+
+fn has_any(directory: &Path, prefix: &[u8]) -> bool {
+    let is_such = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix))
     };
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.any(is_journal))
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.any(is_such))
 }
 
 fn device(directory: &Path) -> Result<u64, Failure> {

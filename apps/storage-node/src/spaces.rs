@@ -370,22 +370,29 @@ pub(crate) fn known(settings: &client::Settings) -> Result<Vec<(SpaceLink, Strin
     Ok(known.into_values().collect())
 }
 
-/// Forgets what clients of this machine kept of a space that there is no more, but for what waits in their journals.
-/// Blocks.
-pub(crate) fn forget(clients: &Path, link: &SpaceLink) {
+/// Forgets what clients of this machine kept of a space that there is no more, but for what waits in their journals, or is kept of
+/// damaged ones: returns where that is. Blocks.
+pub(crate) fn forget(clients: &Path, register: &RegisterAddress) -> Vec<PathBuf> {
+    let mut kept = Vec::new();
     for client in ClientDirectory::all(clients) {
-        let path = client_directory::of_space(&client, &link.register());
-        if !path.is_dir() || client_directory::has_left(&path) {
+        let path = client_directory::of_space(&client, register);
+        if !path.is_dir() {
             continue;
         }
         // A drive that has it open forgets nothing, and finds it gone when it looks again.
         let Ok(directory) = ClientDirectory::take(&path) else { continue };
+        // Not before: who has had it open until now may have left something.
+        if directory.has_work() {
+            kept.push(directory.journal());
+            continue;
+        }
         let forgotten = std::fs::remove_dir_all(&path);
         drop(directory);
         if let Err(error) = forgotten {
             tracing::debug!(%error, "what was kept of a space that was removed stays");
         }
     }
+    kept
 }
 
 fn read_space_file(file: &Path) -> Result<(SpaceLink, String), Failure> {
@@ -464,6 +471,29 @@ pub(crate) fn membership(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_space_that_is_gone_all_is_forgotten_but_work_that_is_nowhere_else() {
+        let clients = tempfile::tempdir().unwrap();
+        let register = RegisterAddress([7; 32]);
+        let of = |client: &str| client_directory::of_space(&clients.path().join(client), &register);
+        for (client, file) in [
+            ("client", "sessions"),
+            ("client-2", "journal-0000000000000001"),
+            ("client-3", "damaged-0000000000000001-0"),
+        ] {
+            let directory = ClientDirectory::take(&of(client)).unwrap();
+            std::fs::create_dir(directory.journal()).unwrap();
+            std::fs::write(directory.journal().join(file), "x").unwrap();
+        }
+        // Whoever has it open may leave something yet.
+        let open = ClientDirectory::take(&of("client-4")).unwrap();
+        let kept = forget(clients.path(), &register);
+        assert_eq!(kept, ["client-2", "client-3"].map(|client| of(client).join("journal")));
+        assert!(!of("client").exists() && open.path().is_dir());
+        assert!(of("client-2").join("journal/journal-0000000000000001").is_file());
+        assert!(of("client-3").join("journal/damaged-0000000000000001-0").is_file());
+    }
 
     #[test]
     fn all_spaces_together_keep_no_more_than_one_drive_does() {

@@ -134,7 +134,8 @@ pub(crate) fn with_spaces_too<T: Send>(
         let gone: Vec<SpaceLink> =
             gone.into_iter().filter_map(|link| SpaceLink::decode(link, &owner)).collect();
         if let Some(clients) = clients.filter(|_| !gone.is_empty()) {
-            gone.iter().for_each(|link| spaces::forget(&clients, link));
+            // What waits there the drive tells at its start.
+            gone.iter().for_each(|link| drop(spaces::forget(&clients, &link.register())));
         }
         Ok(done)
     })

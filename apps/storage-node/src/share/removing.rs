@@ -27,7 +27,7 @@ use crate::home::Home;
 use crate::keeping;
 use crate::name::Name;
 use crate::network::Network;
-use crate::output::say;
+use crate::output::{say, warn};
 use crate::replaced;
 use crate::sharing::Sharer;
 use crate::space_lists::{self, Seal, Turn, sealed};
@@ -76,11 +76,10 @@ pub(super) fn remove(options: &Unshare, home: &Home, network: &Network, name: &N
         keeping::once(&settings, client.overlay());
         Ok((kept, SpaceLink::new(genesis).encode()))
     })?;
-    if let (Some(clients), Some(link)) =
-        (&settings.clients, SpaceLink::decode(&link, &network.volume_owner()))
-    {
-        spaces::forget(clients, &link);
-    }
+    let left = match (&settings.clients, SpaceLink::decode(&link, &network.volume_owner())) {
+        (Some(clients), Some(link)) => spaces::forget(clients, &link.register()),
+        _ => Vec::new(),
+    };
     let path = printable_path(name.text());
     say(format_args!(
         "{path} is removed: its name is not in the drive any more, nobody opens what was in it, and the nodes take nothing more for it"
@@ -89,6 +88,12 @@ pub(super) fn remove(options: &Unshare, home: &Home, network: &Network, name: &N
         say(format_args!(
             "what it held the nodes have until `gc` deletes it, and for the retention after that: until then `rollback {path} --to {id}` \
              brings it back"
+        ));
+    }
+    for journal in left {
+        warn(format_args!(
+            "what was written to {path} on this machine and could not be stored, or read again, is kept in {}",
+            journal.display()
         ));
     }
     Ok(())
