@@ -6,6 +6,7 @@
 //!
 //! The home is trusted as its keys are, which lie beside it.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -59,13 +60,23 @@ fn path(client: &Path, register: &RegisterAddress) -> PathBuf {
     client.join(format!("replaced-{}.json", HEXLOWER.encode(&register.0[..16])))
 }
 
-/// A damaged file keeps nobody from going back: it is put aside.
-fn load(client: &Path, register: &RegisterAddress) -> Result<Content, Failure> {
+/// So that of two processes, or two roots that are replaced at once, neither takes away what the other kept. It is had for two
+/// writes to the disk. Blocks until it is free, or dropped.
+fn lock(client: &Path) -> Result<File, Failure> {
+    let path = client.join("replaced.lock");
+    let file = files::open_own(&path)?;
+    file.lock().map_err(|error| Failure::file(&path, error))?;
+    Ok(file)
+}
+
+/// A damaged file keeps nobody from going back: it is put aside, beside those that were before.
+fn load(client: &Path, register: &RegisterAddress, _: &File) -> Result<Content, Failure> {
     let path = path(client, register);
     match files::load(&path) {
         Err(Failure::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Content::default()),
         Err(Failure::Damaged { reason, .. }) => {
-            let aside = path.with_extension("damaged");
+            let aside = (1..).map(|number| path.with_extension(format!("damaged-{number}")));
+            let aside = aside.into_iter().find(|aside| !aside.exists()).unwrap_or_else(|| path.clone());
             std::fs::rename(&path, &aside).map_err(|error| Failure::file(&path, error))?;
             output::warn(format_args!(
                 "what earlier rollbacks replaced is not known, and is kept in {}: {reason}",
@@ -82,7 +93,10 @@ fn load(client: &Path, register: &RegisterAddress) -> Result<Content, Failure> {
 /// # Errors
 /// If the file can't be read.
 pub(crate) fn of(client: &Path, register: &RegisterAddress) -> Result<Vec<Replaced>, Failure> {
-    let mut roots = load(client, register)?.roots;
+    if !path(client, register).exists() {
+        return Ok(Vec::new());
+    }
+    let mut roots = load(client, register, &lock(client)?)?.roots;
     roots.retain(|root| root.register.0 == register.0);
     Ok(roots)
 }
@@ -98,7 +112,8 @@ pub(crate) fn keep(
     before: Option<&Record>,
     now_seconds: u64,
 ) -> Result<(), Failure> {
-    let mut content = load(client, register)?;
+    let lock = lock(client)?;
+    let mut content = load(client, register, &lock)?;
     let goes = |hash: &[u8; 32]| {
         [Some(newest), before].into_iter().flatten().any(|record| record.header_hash.0 == *hash)
     };
@@ -115,7 +130,9 @@ pub(crate) fn keep(
     while bytes > KEPT_BYTES_MAX {
         bytes -= content.roots.remove(0).payload.0.len();
     }
-    files::save(&path(client, register), &content)
+    files::save(&path(client, register), &content)?;
+    drop(lock);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -161,10 +178,31 @@ mod tests {
     fn a_damaged_file_is_put_aside_and_keeps_nobody_from_going_back() {
         let directory = tempfile::tempdir().unwrap();
         let register = RegisterAddress([1; 32]);
-        std::fs::write(path(directory.path(), &register), "half a fi").unwrap();
-        keep(directory.path(), &register, &record(1), None, 1).unwrap();
-        assert_eq!(of(directory.path(), &register).unwrap().len(), 1);
-        let aside = path(directory.path(), &register).with_extension("damaged");
-        assert_eq!(std::fs::read(aside).unwrap(), b"half a fi");
+        for (number, content) in [(1, "half a fi"), (2, "another")] {
+            std::fs::write(path(directory.path(), &register), content).unwrap();
+            keep(directory.path(), &register, &record(1), None, 1).unwrap();
+            assert_eq!(of(directory.path(), &register).unwrap().len(), 1);
+            let aside = path(directory.path(), &register).with_extension(format!("damaged-{number}"));
+            assert_eq!(std::fs::read_to_string(aside).unwrap(), content);
+        }
+        let first = path(directory.path(), &register).with_extension("damaged-1");
+        assert_eq!(std::fs::read(first).unwrap(), b"half a fi", "nor does the next one take its place");
+    }
+
+    #[test]
+    fn of_several_that_replace_a_root_at_once_none_takes_away_what_another_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let register = RegisterAddress([1; 32]);
+        std::thread::scope(|scope| {
+            for version in 1..=8 {
+                let small = Record { payload: vec![version as u8; 9].into(), ..record(version) };
+                let directory = directory.path();
+                scope.spawn(move || keep(directory, &register, &small, None, version).unwrap());
+            }
+        });
+        let kept = of(directory.path(), &register).unwrap();
+        let mut versions: Vec<u64> = kept.iter().map(|root| root.version).collect();
+        versions.sort_unstable();
+        assert_eq!(versions, (1..=8).collect::<Vec<_>>());
     }
 }
