@@ -8,14 +8,17 @@
 //! A copy that runs where we never said that we were is found while both run, by anybody who knows both: each of the two is shown
 //! what the other says in its name ([`crate::stating`]), and answers with a record that names the other's life. Whoever finds its
 //! own life named by another's has the proof, signed with its own key, that it is two: an address that leads back to ourselves
-//! cannot pass for that, nor can a record of a life that is over, nor a peer's lie.
+//! cannot pass for that, nor can a record of a life that is over, nor the lie of a peer that does not have the key.
 //!
-//! Of the two *the later one stops*. Both tell the same by their beginnings, so that exactly one goes on: the elder has what was
-//! stored before the copy began, and who is connected to it goes on. What it can't have is what was stored with the later one
-//! meanwhile, so it says from then on that there was one. The last that the later one keeps is the elder's own word, so that it
-//! is not started again while that is up.
+//! Of the two *the later one stops*. Both tell the same by their beginnings, so that exactly one goes on. A beginning is what the process
+//! says of it, by its own clock: where clocks are right the elder has what was stored before the copy began, and who is connected to it
+//! goes on. What it can't have is what was stored with the later one meanwhile, so it says from then on that there was one. The last
+//! that the later one keeps is the elder's own word, so that it does not start again while that is up *and can be dialled at the
+//! addresses that it says*. Elsewhere whoever starts it again has it serve until it is shown the other's word once more.
 //!
-//! Not here: two that know nobody in common, and so give nobody two answers.
+//! Not here: two that know nobody in common, and so give nobody two answers. A copy whose clock is behind, or whoever has stolen the key
+//! and says that he began before: it is the real one that stops then (`docs/threat-model.md`). And a virtual machine that was cloned as it
+//! ran: both have one life, and neither is told from the other.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -104,8 +107,8 @@ pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
         return;
     }
     state.twins.last.replace(Some(Twin { address, is_elder, found }));
-    state.twins.found.notify_all();
     if !is_elder {
+        state.twins.found.notify_all();
         tracing::error!(
             ?address,
             "another process serves with this node's key and began after this one: it is told to stop; what was stored with it may be \
@@ -122,8 +125,13 @@ pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
         let _ = reactor::timeout(LAST_WORD_LIMIT, || stating::say_to_all(&speaker));
     });
     state.twins.last_word.set(telling.ok());
-    // Where it is is looked for before the next start.
-    stating::keep(state.kept_record.as_ref(), said);
+    {
+        // What was being said before goes to the same file, and comes first.
+        let _turn = state.stating.lock();
+        // Where it is is looked for before the next start.
+        stating::keep(state.kept_record.as_ref(), said);
+    }
+    state.twins.found.notify_all();
 }
 
 /// Looks at all of `places` at once whether somebody there has our key; returns where.
