@@ -11,7 +11,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use reactor::crypto::PublicKey;
@@ -95,7 +95,7 @@ pub(crate) fn accept_loop(state: &Rc<State>, listener: &TcpListener) {
 /// Always.
 pub(crate) fn accept_by_id(state: &Rc<State>, carrier: &Rc<Carrier>) {
     loop {
-        let connection = match carrier.accept() {
+        let connection = match carrier.accept_stranger() {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::warn!(%error, "nobody can come by our id any more");
@@ -108,7 +108,9 @@ pub(crate) fn accept_by_id(state: &Rc<State>, carrier: &Rc<Carrier>) {
             continue;
         };
         let (state, whereabouts) = (state.clone(), reach::whereabouts(carrier, &connection));
-        let serve = move || serve_by_id(&state, &connection, whereabouts, guest);
+        // What waits for a stranger does not keep the carrier.
+        let carrier = Rc::downgrade(carrier);
+        let serve = move || serve_by_id(&state, (&carrier, &connection), whereabouts, guest);
         if let Err(error) = reactor::Builder::new().spawn(serve) {
             tracing::warn!(%error, "turned away, over a relay");
         }
@@ -158,7 +160,7 @@ fn serve(state: &Rc<State>, stream: TcpStream, address: SocketAddr, mut guest: G
 
 fn serve_by_id(
     state: &Rc<State>,
-    connection: &quic::Connection,
+    (carrier, connection): (&Weak<Carrier>, &quic::Connection),
     whereabouts: Whereabouts,
     mut guest: Guest<PublicKey>,
 ) {
@@ -171,6 +173,10 @@ fn serve_by_id(
         Ok(Ok(None)) => tracing::debug!("a stranger brought a letter over a relay"),
         Ok(Ok(Some((stream, admitted)))) => {
             guest.admit();
+            // Members alone are told where we are, and have us send to where they say that they are.
+            if let Some(carrier) = carrier.upgrade() {
+                carrier.admit(connection);
+            }
             Session::begin(state, stream, *admitted, whereabouts).watch();
         }
         Ok(Err(error)) => tell_refusal(&"over a relay", &error),

@@ -64,6 +64,56 @@ fn a_relay_that_lies_about_who_sends_is_found_out() {
     });
 }
 
+/// A key is made up by anybody: who has shown no more is told no address, is answered by none, and has none of its own tried.
+#[test]
+fn who_was_not_admitted_is_reached_over_the_relay_alone() {
+    sim::run(8, SimConfig::default(), |world| {
+        let town = Town::new(world);
+        let at = town.relay_at();
+        let (came, may) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let admitting = may.clone();
+        town.two.start(move || {
+            let peers = peers(2, &at);
+            let connection = peers.accept_stranger().unwrap();
+            let stream = connection.accept().unwrap();
+            spawn(move || peers_support::echo(&stream));
+            while !admitting.get() {
+                assert_eq!(peers.path(id(1)), Some(Path::Relayed));
+                sleep(100 * MS);
+            }
+            peers.admit(&connection);
+            sleep(60 * SECOND);
+        });
+        // An address of the stranger's where nothing of the other may come.
+        let named = world.host("named");
+        let named_at = SocketAddr::new(named.address(), 9);
+        let (seen, two) = (came.clone(), town.two.address());
+        named.start(move || {
+            let socket = UdpSocket::bind("0.0.0.0:9").unwrap();
+            let mut buffer = [0; 2_000];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                seen.set(seen.get() || from.ip() == two);
+            }
+        });
+        let at = town.relay_at();
+        let dialling = town.one.start(move || {
+            let peers = peers(1, &at);
+            peers.add_address(named_at);
+            let stream = connect(&peers, 2).open().unwrap();
+            for number in 0..200 {
+                ask(&stream, number);
+                assert_eq!(peers.path(id(2)), Some(Path::Relayed), "it was told, or answered");
+                sleep(100 * MS);
+            }
+            assert!(!came.get(), "a stranger had it send to whom it likes");
+            may.set(true);
+            wait_for(&peers, is_direct, 20 * SECOND);
+            assert!(came.get(), "else nothing was seen of it");
+        });
+        dialling.wait();
+    });
+}
+
 /// Somebody who has caught packets sends them again and again, from an address of their own: to both, and so also back to
 /// who made them.
 #[test]

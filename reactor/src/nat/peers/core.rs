@@ -6,10 +6,11 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::message::{Message, SessionTag};
 use super::search::Search;
-use super::table::{Peer, SIGN_WITHIN, Table};
+use super::table::{Link, Peer, SIGN_WITHIN, Table};
 use super::tcp::Openings;
 use super::{Path, RelayKey, naming};
 use crate::cell::RefCell;
@@ -20,6 +21,9 @@ use crate::net::quic::routes::{Routes, virtual_address, virtual_number};
 use crate::net::quic::{Connection, WeakEndpoint};
 use crate::random;
 use crate::sync::Waiters;
+
+/// When a peer is looked at again that was not admitted: layers above ask for proof within some seconds, or close.
+const NOT_ADMITTED_FOR: Duration = Duration::from_secs(10);
 
 pub(super) struct Core {
     pub(super) table: RefCell<Table>,
@@ -192,7 +196,7 @@ impl Core {
     }
 
     /// Takes a connection whose handshake is done; whether it is with whom its address stands for. A relay may have lied.
-    pub(super) fn attach(&self, connection: &Connection) -> bool {
+    pub(super) fn attach(&self, connection: &Connection, is_admitted: bool) -> bool {
         let id = PeerId::from(connection.peer());
         let mut table = self.table.borrow_mut();
         let address = connection.remote_addr();
@@ -200,7 +204,8 @@ impl Core {
             return false;
         }
         let number = virtual_number(address.ip()).expect("it was just found by that");
-        table.attach(number, super::session_of(connection), connection.downgrade(), now());
+        let (session, connection) = (super::session_of(connection), connection.downgrade());
+        table.attach(number, Link { session, connection, is_admitted, early: None }, now());
         drop(table);
         self.tell();
         self.path_changed.wake_all();
@@ -293,8 +298,15 @@ impl Core {
         let Some(tag) = SessionTag::of(packet) else { return false };
         let Some(number) = table.by_session(tag) else { return false };
         let Some(peer) = table.peer(number) else { return false };
+        // By any of its connections, as all are of one key.
+        let is_admitted = peer.is_admitted();
         let Some(link) = peer.links.iter_mut().find(|link| link.session.tag() == tag) else { return false };
         let Some(message) = link.session.open(packet) else { return true };
+        if !is_admitted {
+            // It is not answered, and nothing is sent where it says that it is: the last that it said is looked at then.
+            link.early = Some(message).filter(|message| matches!(message, Message::Candidates { .. }));
+            return true;
+        }
         let before = peer.paths.route();
         match (message, from) {
             (Message::Ping { transaction, padding }, Some(from)) => {
@@ -309,8 +321,7 @@ impl Core {
                 }
             }
             (Message::Candidates { has_heard, udp, tcp }, _) => {
-                let must_tell = peer.opening.on_named(&self.usable(&tcp), now);
-                peer.paths.on_candidates(&self.usable(&udp), (has_heard, must_tell), now);
+                self.on_candidates(peer, (has_heard, &udp, &tcp), now);
             }
             (Message::Guess { at, is_answer }, _) => self.on_guess(peer, number, at, is_answer),
             // Over a relay there is nothing to be asked.
@@ -389,6 +400,10 @@ impl Core {
             self.search.close(number);
             self.path_changed.wake_all();
             return;
+        }
+        if !peer.is_admitted() {
+            // It may be gone by then.
+            return table.set_due(number, Some(now + NOT_ADMITTED_FOR));
         }
         let before = peer.paths.route();
         peer.paths.on_time(now);

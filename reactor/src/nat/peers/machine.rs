@@ -5,7 +5,7 @@
 //! to another. So the kernel's own choice (RFC 6724) is asked for, which prefers temporary addresses of IPv6 (RFC 8981)
 //! where the machine is set up so; others are told to nobody then.
 //!
-//! Members of the network learn by it in which networks this machine is, and nobody else does: what is told is sealed.
+//! Who is admitted learns by it in which networks this machine is (`Peers::admit`), and nobody else does: what is told is sealed.
 //!
 //! What it is not: the order in which they are tried, which is all at once, or that in which they are preferred (`paths.rs`).
 

@@ -334,7 +334,7 @@ impl Peers {
             || io::Error::new(ErrorKind::QuotaExceeded, "too many peers are known: close some connections");
         let address = self.core.address_of(peer, named).ok_or_else(no_room)?;
         let connection = self.endpoint.dial(address, peer.expected())?;
-        if !self.core.attach(&connection) {
+        if !self.core.attach(&connection, true) {
             // It was forgotten meanwhile, and what is sent to it would lead nowhere.
             connection.close();
             return Err(no_room());
@@ -366,7 +366,8 @@ impl Peers {
         self.core.relay_up.wait(Some(deadline), is_up).map_err(|_| no_relay())
     }
 
-    /// The next connection that a peer made.
+    /// The next connection that a peer made. It is told at once where we are, whoever it is: where not everybody who has a key may
+    /// know that, use [`Peers::accept_stranger`].
     ///
     /// # Errors
     /// As [`Endpoint::accept`].
@@ -374,15 +375,35 @@ impl Peers {
     /// # Suspends
     /// Until there is one.
     pub fn accept(&self) -> io::Result<Connection> {
+        let connection = self.accept_stranger()?;
+        self.admit(&connection);
+        Ok(connection)
+    }
+
+    /// As [`Peers::accept`], and the connection stays on the relay until it is [admitted](Peers::admit): the peer is told none of our
+    /// addresses, and nothing is sent to those that it names.
+    ///
+    /// # Errors
+    /// As [`Endpoint::accept`].
+    ///
+    /// # Suspends
+    /// Until there is one.
+    pub fn accept_stranger(&self) -> io::Result<Connection> {
         loop {
             let connection = self.endpoint.accept()?;
-            if self.core.attach(&connection) {
+            if self.core.attach(&connection, false) {
                 return Ok(connection);
             }
             // A relay has lied, or it was dialled by our address, which stands for nobody.
             tracing::debug!("{} came under no name, or under another's", PeerId::from(connection.peer()));
             connection.close();
         }
+    }
+
+    /// The peer at the other end of a connection has shown that it may know where we are: direct ways to it are looked for from now
+    /// on. Never suspends.
+    pub fn admit(&self, connection: &Connection) {
+        self.core.admit(connection);
     }
 
     /// How the peer that is found by that id is reached now; `None` without a connection to it. Never suspends.

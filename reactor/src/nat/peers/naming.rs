@@ -1,4 +1,4 @@
-//! What we tell a peer of our addresses, and which of its own are believed.
+//! What we tell a peer of our addresses, from when on, and which of its own are believed.
 //!
 //! What it is not: how ours are learnt, which is a relay's affair (`keep_relay.rs`), and the kernel's (`machine.rs`).
 
@@ -11,6 +11,7 @@ use super::paths::is_near;
 use super::table::Peer;
 use crate::nat::relay::Sender;
 use crate::nat::stun;
+use crate::net::quic::Connection;
 use crate::net::quic::routes::virtual_number;
 
 /// So many of the addresses of this machine's interfaces have room, however many others there are: a router that shows each
@@ -54,6 +55,38 @@ impl Core {
                 && (is_local || !address.ip().is_loopback())
         };
         named.iter().map(|at| SocketAddr::new(at.ip().to_canonical(), at.port())).filter(is_usable).collect()
+    }
+
+    /// The peer at the other end of that connection may know where we are, from now on.
+    pub(super) fn admit(&self, connection: &Connection) {
+        let tag = super::session_of(connection).tag();
+        let now = crate::now();
+        let mut table = self.table.borrow_mut();
+        let Some(number) = table.by_session(tag) else { return };
+        let Some(peer) = table.peer(number) else { return };
+        let Some(link) = peer.links.iter_mut().find(|link| link.session.tag() == tag) else { return };
+        if std::mem::replace(&mut link.is_admitted, true) {
+            return;
+        }
+        let early = link.early.take();
+        peer.paths.start_over(now);
+        if let Some(Message::Candidates { has_heard, udp, tcp }) = early {
+            self.on_candidates(peer, (has_heard, &udp, &tcp), now);
+        }
+        table.set_due(number, Some(now));
+        drop(table);
+        self.tell();
+    }
+
+    /// A peer says where it is.
+    pub(super) fn on_candidates(
+        &self,
+        peer: &mut Peer,
+        (has_heard, udp, tcp): (bool, &[SocketAddr], &[SocketAddr]),
+        now: Instant,
+    ) {
+        let must_tell = peer.opening.on_named(&self.usable(tcp), now);
+        peer.paths.on_candidates(&self.usable(udp), (has_heard, must_tell), now);
     }
 
     /// Tells a peer where we are.

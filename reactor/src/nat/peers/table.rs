@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::message::{Session, SessionTag};
+use super::message::{Message, Session, SessionTag};
 use super::opening::Opening;
 use super::paths::Paths;
 use super::sequence::Guesses;
@@ -87,6 +87,11 @@ impl Peer {
         self.links.iter().any(|link| link.connection.is_up())
     }
 
+    /// Whether any of its connections is one of somebody who was admitted: nobody else is told anything, or tried.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.links.iter().any(|link| link.is_admitted && link.connection.is_up())
+    }
+
     /// How it is reached; `None` without a connection to it.
     pub(super) fn path(&self) -> Option<Path> {
         if !self.is_up() {
@@ -146,6 +151,10 @@ impl Peer {
 pub(super) struct Link {
     pub(super) session: Session,
     pub(super) connection: WeakConnection,
+    /// Whether the other side has shown that it may know where we are: a key alone anybody can make up.
+    pub(super) is_admitted: bool,
+    /// What it said of its own addresses before: it takes us for admitted as soon as it is connected.
+    pub(super) early: Option<Message>,
 }
 
 impl Table {
@@ -289,14 +298,14 @@ impl Table {
     }
 
     /// The peer has a new connection.
-    pub(super) fn attach(&mut self, number: u64, session: Session, connection: WeakConnection, now: Instant) {
+    pub(super) fn attach(&mut self, number: u64, link: Link, now: Instant) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         peer.heard_at = now;
         if peer.links.len() == SESSIONS_MAX {
             self.sessions.remove(&peer.links.remove(0).session.tag());
         }
-        self.sessions.insert(session.tag(), number);
-        peer.links.push(Link { session, connection });
+        self.sessions.insert(link.session.tag(), number);
+        peer.links.push(link);
         peer.paths.start_over(now);
         self.set_due(number, Some(now));
     }
