@@ -5,7 +5,7 @@ mod reach;
 use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pending: RefCell<Pending>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
     answers_stun: Cell<bool>,
+    /// Which of our addresses was last found to be ours alone.
+    reached_at: Cell<Option<IpAddr>>,
     routes: OnceCell<Rc<dyn Routes>>,
     /// Somebody may still connect or accept.
     pub(super) is_open: Cell<bool>,
@@ -124,6 +126,7 @@ impl Endpoint {
             pending: RefCell::default(),
             inboxes: RefCell::default(),
             answers_stun: Cell::new(false),
+            reached_at: Cell::new(None),
             routes: OnceCell::new(),
             is_open: Cell::new(true),
             failure: RefCell::default(),
@@ -333,6 +336,10 @@ impl Shared {
         // No machine sends so, and what answers it fails in a way that makes quinn-udp give up joined sends for good.
         // Nor from a virtual address, which stands for a peer.
         if !stun::is_of_one_machine(received.from) || virtual_number(received.from.ip()).is_some() {
+            return;
+        }
+        // Nor is what was sent to many answered: from such an address nothing can be sent, with the same consequence.
+        if received.to.is_some_and(|to| !self.is_ours_alone(to)) {
             return;
         }
         let from = SocketAddr::new(received.from.ip().to_canonical(), received.from.port());

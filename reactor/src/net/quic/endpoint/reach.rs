@@ -11,7 +11,8 @@ use super::super::lane::{Protocol, protocol_of};
 use super::super::routes::virtual_number;
 use super::super::wire::Received;
 use super::{Endpoint, Shared};
-use crate::net::UdpSocket;
+use crate::nat::stun;
+use crate::net::{UdpSocket, source_towards};
 
 impl Endpoint {
     pub(crate) fn downgrade(&self) -> WeakEndpoint {
@@ -71,6 +72,24 @@ impl WeakEndpoint {
 }
 
 impl Shared {
+    /// Whether what was sent to that address was meant for us, and not for all in a network.
+    pub(super) fn is_ours_alone(&self, to: IpAddr) -> bool {
+        if self.reached_at.get() == Some(to) {
+            return true;
+        }
+        let any_port = SocketAddr::new(to.to_canonical(), 9);
+        // A network's own broadcast address only the kernel knows: it connects nobody to one who has not asked for that.
+        let is_of_a_network = || {
+            to.to_canonical().is_ipv4()
+                && source_towards(any_port).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        };
+        let is_ours = stun::is_of_one_machine(any_port) && !is_of_a_network();
+        if is_ours {
+            self.reached_at.set(Some(to));
+        }
+        is_ours
+    }
+
     /// A socket for both families calls those of IPv4 by another name; one for IPv4 reaches no others.
     pub(super) fn as_the_socket_sees(&self, to: SocketAddr) -> io::Result<SocketAddr> {
         match (self.socket().local_addr()?, to) {
