@@ -54,15 +54,21 @@ fn our_client_and_our_server_talk_both_ways_at_once() {
 #[test]
 fn a_message_beyond_the_limit_ends_the_connection() {
     reactor::run(|| {
-        let (server, address) = start_echo();
+        // Whoever has broken the rules is not waited for as a silent one is: both would wait for the other's end.
+        let silence_time = Duration::from_secs(3_600);
+        let limits = WebSocketLimits { message_bytes: 100_000, silence_time, ..WebSocketLimits::default() };
+        let (server, address) = start(echo(limits));
         let socket =
             WebSocket::connect(connect(address), "localhost", "/echo", WebSocketLimits::default()).unwrap();
         socket.send(vec![0; 100_001]).unwrap();
         // A close with its reason, or a reset: the server reads no further.
         assert!(!matches!(socket.recv(), Ok(Some(_))));
-        while server.connection_count() > 0 {
-            reactor::sleep(Duration::from_millis(1));
-        }
+        let ended = reactor::timeout(silence_time / 20, || {
+            while server.connection_count() > 0 {
+                reactor::sleep(Duration::from_millis(1));
+            }
+        });
+        assert_eq!(ended, Ok(()), "it is waited for as if it were silent");
     });
 }
 

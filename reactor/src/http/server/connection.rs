@@ -19,9 +19,9 @@ use crate::http::{BodyDecoder, BodyReader, Framing, HeadError, Input, Request, R
 use crate::net::Duplex;
 
 /// How long a client may go on sending after our last word, so that a reset does not take that word from it.
-const LINGER_TIME: Duration = Duration::from_secs(1);
+pub(in crate::http) const LINGER_TIME: Duration = Duration::from_secs(1);
 /// And how much it may send.
-const LINGER_BYTES_MAX: usize = 1 << 20;
+pub(in crate::http) const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// What becomes of the connection after a request.
 enum Next {

@@ -21,7 +21,7 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 
 pub(super) use self::handshake::Handshake;
 use self::handshake::check_request;
-use super::server::Farewell;
+use super::server::{Farewell, LINGER_BYTES_MAX, LINGER_TIME};
 use super::{HeadLimits, Headers, Input, Request, Response, ResponseHead, write_request_line};
 use crate::cell::RefCell;
 use crate::coroutine::begin;
@@ -372,18 +372,31 @@ impl<'a> WebSocket<'a> {
         rest.unwrap_or_else(|elapsed| Err(elapsed.into()))
     }
 
-    /// Reads to the peer's goodbye; where it has broken the rules to the end of what it sends, so that it reads ours.
+    /// Reads to the peer's goodbye; where it has broken the rules for a moment only, so that it reads ours: it waits for us to end
+    /// (RFC 6455, section 7.1.7).
     fn hear_out(&self) -> io::Result<()> {
         loop {
             match self.recv() {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
                 Err(error) => {
-                    let mut buffer = [0; 4 << 10];
-                    while self.failed.get().is_some() && self.stream.get().read_some(&mut buffer)? > 0 {}
+                    if self.failed.get().is_some() {
+                        let _ = crate::timeout(LINGER_TIME, || self.throw_away());
+                    }
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// Reads what nobody wants any more, to the peer's end or until it is too much.
+    fn throw_away(&self) {
+        let (mut buffer, mut left) = ([0; 4 << 10], LINGER_BYTES_MAX);
+        while let Ok(count) = self.stream.get().read_some(&mut buffer)
+            && count > 0
+            && left > count
+        {
+            left -= count;
         }
     }
 
