@@ -166,6 +166,7 @@ impl Core {
                 peer.paths.search_anew();
                 peer.paths.start_over(now);
                 peer.opening.start_over();
+                peer.guesses.start_over();
                 table.set_due(number, Some(now));
             }
         }
@@ -345,6 +346,7 @@ impl Core {
                 if is_better { link.connection.on_better_path() } else { link.connection.ping() }
             }
             if is_better {
+                peer.guesses.start_over();
                 // Nothing waits there behind what was lost.
                 peer.line = None;
             }

@@ -6,9 +6,10 @@
 //! sockets, so both do no further apart than a packet takes over the relay; each asks some times, since the first to ask finds
 //! the other's router closed. Where the peer names none, its router is of another kind, and the search goes on as for those.
 //!
-//! What a peer can make us do: once in some seconds [`SEEN`] questions to our relays, then [`WAVES`] packets of some 60 bytes by
-//! each of [`SOCKETS`] sockets to an address that it names and that is no neighbour's, [`TRIES`] times, all within what a process
-//! sends in a minute for whomever it searches (`Search::may_draw`).
+//! What a peer can make us do: once in some seconds, and ever more seldom where nothing comes of it, [`SEEN`] questions to our
+//! relays, then [`WAVES`] packets of some 60 bytes by each of [`SOCKETS`] sockets to the address that it says is its router's and
+//! that is no neighbour's, [`TRIES`] times, all within what a process sends in a minute to whomever it answers
+//! (`Search::may_draw`).
 //!
 //! What it is not: of use behind routers that count for each inside port apart: new sockets tell nothing of theirs.
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::message::Message;
 use super::paths::may_lend_ports;
-use super::search::{Shown, await_peer};
+use super::search::{Reason, Shown, await_peer};
 use super::sequence::{SEEN, SOCKETS, Sequence};
 use super::table::Peer;
 use crate::cell::RefCell;
@@ -67,27 +68,31 @@ impl Drop for AtIt<'_> {
     }
 }
 
-/// Tries to meet the peer of that number by ports that both routers are about to lend; `is_answer` says that the peer has named
+/// Tries to meet the peer of that number by ports that both routers are about to lend; the reason is an answer if the peer has named
 /// one already. Whether it has named any: its router is such a one too, and no other search leads to it.
-pub(super) fn meet(core: &Rc<Core>, number: u64, is_answer: bool) -> bool {
+pub(super) fn meet(core: &Rc<Core>, number: u64, reason: Reason) -> bool {
     let Some(_at_it) = AtIt::begin(core, number) else { return false };
     let mut has_named = false;
+    if core.searched_address(number).is_some() {
+        // None is in use: what an earlier try has left leads nowhere.
+        core.search.close(number);
+    }
     for _ in 0..TRIES {
         let Some(to) = core.searched_address(number) else { return true };
-        let Some(ours) = look(core, to) else { return has_named };
-        core.name_guess(number, ours, is_answer);
+        let Some(ours) = look(core, to, reason) else { return has_named };
+        core.name_guess(number, ours, reason == Reason::Answer);
         let heard = core.search.guessed.wait(Some(now() + NAMES_WITHIN), || core.take_guess(number));
         let Ok(theirs) = heard else { return has_named };
         tracing::debug!("a peer is expected at {theirs}, and we at {ours}");
         has_named = true;
-        open_all(core, number, theirs);
+        open_all(core, number, theirs, reason);
     }
     has_named
 }
 
 /// Where we are seen soon by whom some new sockets ask, if our router lends ports in sequence.
-fn look(core: &Core, peer: SocketAddr) -> Option<SocketAddr> {
-    if core.shown() == Shown::Alike || !core.search.may_draw(SEEN, now()) {
+fn look(core: &Core, peer: SocketAddr, reason: Reason) -> Option<SocketAddr> {
+    if core.shown() == Shown::Alike || !core.search.may_draw(reason, SEEN, now()) {
         return None;
     }
     let relays = core.relays_up();
@@ -124,7 +129,7 @@ fn look(core: &Core, peer: SocketAddr) -> Option<SocketAddr> {
 }
 
 /// Opens the sockets that all ask the peer at that address, until there is a way or time is over.
-fn open_all(core: &Rc<Core>, number: u64, to: SocketAddr) {
+fn open_all(core: &Rc<Core>, number: u64, to: SocketAddr, reason: Reason) {
     let until = now() + WAVES_APART * WAVES as u32 + ANSWERS_WITHIN;
     let sockets: Vec<Rc<UdpSocket>> =
         (0..SOCKETS).filter_map(|_| bind_towards(to).ok().map(Rc::new)).collect();
@@ -137,7 +142,7 @@ fn open_all(core: &Rc<Core>, number: u64, to: SocketAddr) {
         }
         let mut waves = 0;
         while now() < until && core.searched_address(number).is_some() {
-            if waves < WAVES && core.search.may_draw(SOCKETS, now()) {
+            if waves < WAVES && core.search.may_draw(reason, SOCKETS, now()) {
                 for socket in &sockets {
                     let ping = core.ping_for(number);
                     // What finds no room is lost: there are more waves.
@@ -165,7 +170,9 @@ impl Core {
     pub(super) fn on_guess(&self, peer: &mut Peer, number: u64, at: SocketAddr, is_answer: bool) {
         let has_way = peer.line().is_some() || peer.paths.route().is_some();
         let [at] = self.usable(&[at])[..] else { return };
-        if has_way || !may_lend_ports(at) {
+        // What is to be guessed is a port, and of the router where it is searched.
+        let is_its_router = peer.paths.searched().is_some_and(|router| router.ip() == at.ip());
+        if has_way || !may_lend_ports(at) || !is_its_router {
             return;
         }
         if peer.guesses.on_named(at, is_answer, now()) {

@@ -52,15 +52,18 @@ const DRAWN_AT_ONCE: usize = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 /// And in all.
 const DRAWN_MAX: usize = 2_000;
-/// Whoever is searched for, the process sends no more in a minute: any member can name any address for its router's.
-const DRAWN_EACH_MINUTE: usize = 4_000;
+/// Whoever is searched for, the process sends no more in a minute, nor in answer to whoever has us guess, which takes nothing from
+/// our own searches: any member can name any address for its router's.
+const DRAWN_EACH_MINUTE: [usize; 2] = [4_000, 2_000];
 /// Routers lend no ports below.
 const PORT_MIN: u16 = 1_024;
 
-/// Peers that wait for their search; more try again in a later round.
+/// Peers that wait for their search, and as many for an answer; more try again in a later round.
 const WAITING_MAX: usize = 16;
-/// Peers that are reached by sockets of their own.
+/// Sockets that are peers' own.
 const OUTLETS_MAX: usize = 64;
+/// Of those, one peer's: the ports of a router that let something through at the same time. Who names another each time has no more.
+const OUTLETS_EACH_MAX: usize = 8;
 
 /// QUIC's datagrams, and what the kernel has joined of them is not joined here.
 const DATAGRAM_BYTES: usize = 2 << 10;
@@ -82,7 +85,7 @@ impl Drop for Outlet {
 
 /// Why a peer's turn comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+pub(super) enum Reason {
     /// We search a way to it.
     Search,
     /// It has named a port that it is to be lent (`prediction.rs`).
@@ -96,8 +99,8 @@ pub(super) struct Search {
     wanted: Waiters,
     /// Wakes who waits for a peer to name a port.
     pub(super) guessed: Waiters,
-    /// When the minute began, and what was drawn in it.
-    drawn: Cell<(Option<Instant>, usize)>,
+    /// When the minute began, and what was drawn in it, for either reason.
+    drawn: [Cell<(Option<Instant>, usize)>; 2],
 }
 
 /// What is known of our own router.
@@ -132,7 +135,7 @@ impl Search {
             waiting: RefCell::default(),
             wanted: Waiters::new(&"a peer to search a way to"),
             guessed: Waiters::new(&"the port that a peer is lent next"),
-            drawn: Cell::default(),
+            drawn: Default::default(),
         }
     }
 
@@ -148,20 +151,22 @@ impl Search {
 
     fn put(&self, number: u64, reason: Reason) {
         let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() < WAITING_MAX && !waiting.contains(&(number, reason)) {
+        let alike = waiting.iter().filter(|(_, other)| *other == reason).count();
+        if alike < WAITING_MAX && !waiting.contains(&(number, reason)) {
             waiting.push_back((number, reason));
             self.wanted.wake_all();
         }
     }
 
     /// Whether so many packets more may go to ports that are drawn, or guessed.
-    pub(super) fn may_draw(&self, count: usize, now: Instant) -> bool {
-        let (begun, drawn) = match self.drawn.get() {
+    pub(super) fn may_draw(&self, reason: Reason, count: usize, now: Instant) -> bool {
+        let counted = &self.drawn[reason as usize];
+        let (begun, drawn) = match counted.get() {
             (Some(begun), drawn) if now < begun + Duration::from_secs(60) => (begun, drawn),
             _ => (now, 0),
         };
-        let may = drawn + count <= DRAWN_EACH_MINUTE;
-        self.drawn.set((Some(begun), drawn + if may { count } else { 0 }));
+        let may = drawn + count <= DRAWN_EACH_MINUTE[reason as usize];
+        counted.set((Some(begun), drawn + if may { count } else { 0 }));
         may
     }
 
@@ -173,6 +178,13 @@ impl Search {
             tracing::trace!("a packet to {to} is lost: {error}");
         }
         true
+    }
+
+    /// Whether a peer may have one more socket of its own.
+    fn has_room(&self, number: u64) -> bool {
+        let outlets = self.outlets.borrow();
+        let of_it = outlets.values().filter(|outlet| outlet.number == number).count();
+        outlets.len() < OUTLETS_MAX && of_it < OUTLETS_EACH_MAX
     }
 
     /// Closes the sockets of a peer.
@@ -242,7 +254,7 @@ pub(super) fn run(core: &Rc<Core>) {
                         search(core, number);
                     }
                     Reason::Answer => {
-                        prediction::meet(core, number, true);
+                        prediction::meet(core, number, Reason::Answer);
                     }
                 }
                 active.set(active.get() - 1);
@@ -264,7 +276,7 @@ fn search(core: &Rc<Core>, number: u64) {
         return;
     }
     // Before others are lent, which would be taken out of the sequence.
-    if prediction::meet(core, number, false) {
+    if prediction::meet(core, number, Reason::Search) {
         return;
     }
     let Some(to) = core.searched_address(number) else { return };
@@ -280,7 +292,7 @@ fn search(core: &Rc<Core>, number: u64) {
                 let begun = (0..OPENED_AT_ONCE).map(|_| s.try_spawn(|| open(core, number, to, until)));
                 opened += begun.filter(Result::is_ok).count();
             }
-            let may_draw = || drawn < DRAWN_MAX && core.search.may_draw(DRAWN_AT_ONCE, now());
+            let may_draw = || drawn < DRAWN_MAX && core.search.may_draw(Reason::Search, DRAWN_AT_ONCE, now());
             if shown != Shown::Each && may_draw() {
                 for _ in 0..DRAWN_AT_ONCE {
                     let port = port_to_try(drawn, to.port(), random::number());
@@ -332,8 +344,9 @@ pub(super) fn await_peer(
         match socket.recv_from(&mut buffer) {
             Ok((size, from)) if from == to && core.is_of(number, &buffer[..size]) => {
                 socket.set_read_deadline(None);
-                adopt(core, number, to, socket.clone());
-                core.on_outlet(to, &buffer[..size]);
+                if adopt(core, number, to, socket.clone()) {
+                    core.on_outlet(to, &buffer[..size]);
+                }
                 return;
             }
             // A read that need not wait looks at no deadline, and others may send here as long as they like.
@@ -343,11 +356,14 @@ pub(super) fn await_peer(
     }
 }
 
-/// The socket is the peer's from now on, unless another was faster.
-fn adopt(core: &Rc<Core>, number: u64, to: SocketAddr, socket: Rc<UdpSocket>) {
+/// The socket is the peer's from now on, unless another was faster; whether the address has one.
+fn adopt(core: &Rc<Core>, number: u64, to: SocketAddr, socket: Rc<UdpSocket>) -> bool {
     let outlets = &core.search.outlets;
     if outlets.borrow().contains_key(&to) {
-        return;
+        return true;
+    }
+    if !core.search.has_room(number) {
+        return false;
     }
     outlets.borrow_mut().insert(to, Outlet { number, socket: socket.clone(), receiving: None });
     tracing::debug!("{to} is reached by a socket of its own");
@@ -360,6 +376,7 @@ fn adopt(core: &Rc<Core>, number: u64, to: SocketAddr, socket: Rc<UdpSocket>) {
         (Ok(receiving), None) => receiving.terminate(),
         (Err(_), _) => drop(outlets.remove(&to)),
     }
+    outlets.contains_key(&to)
 }
 
 /// Takes what comes by a peer's own socket, until that is closed.
@@ -380,11 +397,24 @@ mod tests {
     #[test]
     fn however_many_are_searched_for_little_is_drawn_in_a_minute() {
         let (search, begun) = (Search::new(), Instant::now());
-        let drawn_at =
-            |now| (0..10_000).filter(|_| search.may_draw(DRAWN_AT_ONCE, now)).count() * DRAWN_AT_ONCE;
-        assert_eq!(drawn_at(begun), DRAWN_EACH_MINUTE);
-        assert_eq!(drawn_at(begun + Duration::from_secs(59)), 0);
-        assert_eq!(drawn_at(begun + Duration::from_secs(60)), DRAWN_EACH_MINUTE);
+        let drawn_at = |reason, now| {
+            (0..10_000).filter(|_| search.may_draw(reason, DRAWN_AT_ONCE, now)).count() * DRAWN_AT_ONCE
+        };
+        for reason in [Reason::Answer, Reason::Search] {
+            let most = DRAWN_EACH_MINUTE[reason as usize];
+            assert_eq!(drawn_at(reason, begun), most, "the one takes nothing from the other");
+            assert_eq!(drawn_at(reason, begun + Duration::from_secs(59)), 0);
+            assert_eq!(drawn_at(reason, begun + Duration::from_secs(60)), most);
+        }
+    }
+
+    #[test]
+    fn however_many_have_us_guess_a_search_of_our_own_gets_its_turn() {
+        let search = Search::new();
+        (0..10 * WAITING_MAX as u64).for_each(|number| search.ask_to_answer(number));
+        search.ask_for(7);
+        let waiting = search.waiting.borrow();
+        assert_eq!((waiting.len(), waiting.back()), (WAITING_MAX + 1, Some(&(7, Reason::Search))));
     }
 
     #[test]

@@ -37,8 +37,10 @@ const AHEAD: usize = 24;
 /// A guess is good for so long: two ways over the relay and what was to be looked at between, and less than others take ports in.
 const FRESH: Duration = Duration::from_millis(1_500);
 
-/// Between two guesses that a peer has us make.
+/// Between two guesses that a peer has us make. From the fifth on that brought no way it doubles, up to some 40 minutes: sooner
+/// than whoever keeps to the pauses of its own searches asks again (`paths.rs`).
 const ANSWERED_EACH_MIN: Duration = Duration::from_secs(5);
+const ANSWERS_ALIKE: u32 = 4;
 
 /// How a router lends ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,18 +91,30 @@ pub(super) struct Guesses {
     /// Ours are being made.
     pub(super) is_at_it: bool,
     answered_at: Option<Instant>,
+    /// How often that was since there was a way.
+    answer_count: u32,
 }
 
 impl Guesses {
     /// The peer has named a port. Whether it waits for one of ours that is not under way.
     pub(super) fn on_named(&mut self, at: SocketAddr, is_answer: bool, now: Instant) -> bool {
         self.theirs = Some((at, now));
-        let is_due = self.answered_at.is_none_or(|at| now >= at + ANSWERED_EACH_MIN);
+        let is_due = self.answered_at.is_none_or(|at| now >= at + self.pause());
         let answers = is_due && !is_answer && !self.is_at_it;
         if answers {
             self.answered_at = Some(now);
+            self.answer_count = self.answer_count.saturating_add(1);
         }
         answers
+    }
+
+    fn pause(&self) -> Duration {
+        ANSWERED_EACH_MIN * (1 << self.answer_count.saturating_sub(ANSWERS_ALIKE).min(9))
+    }
+
+    /// There is a way, or something has changed here: what was in vain is not counted any more.
+    pub(super) fn start_over(&mut self) {
+        self.answer_count = 0;
     }
 
     /// What the peer named last, once, unless that is long ago.
@@ -175,6 +189,21 @@ mod tests {
         assert!(!guesses.on_named(at(1_027), false, later), "it gets one anyway");
         guesses.is_at_it = false;
         assert!(guesses.on_named(at(1_027), false, later));
+    }
+
+    #[test]
+    fn who_has_us_guess_in_vain_is_answered_ever_more_seldom() {
+        let (mut guesses, begun) = (Guesses::default(), Instant::now());
+        let mut answered = |from: u64, seconds: u64| {
+            let each =
+                |second: &u64| guesses.on_named(at(1_025), false, begun + Duration::from_secs(*second));
+            (from..from + seconds).filter(each).count()
+        };
+        assert_eq!(answered(0, 20), 4);
+        assert!(answered(20, 3_600) <= 10);
+        guesses.start_over();
+        assert!(guesses.on_named(at(1_025), false, begun + Duration::from_secs(10_000)));
+        assert!(guesses.on_named(at(1_025), false, begun + Duration::from_secs(10_005)));
     }
 
     proptest! {
