@@ -136,5 +136,10 @@ fn a_space_that_is_removed_is_gone_for_all_and_comes_back_to_its_owner() {
     );
     signal(up.pid(), Signal::TERM);
     let ended = up.wait(SOON).expect("it ends");
-    assert!(ended.success(), "{ended}: {}", up.drain());
+    // The end of the file that was unlinked there may have come too late for the space that is no more; then that is told.
+    let said = up.drain();
+    assert!(
+        ended.success() || said.contains("the space is not sealed to this user any more"),
+        "{ended}: {said}"
+    );
 }
