@@ -29,6 +29,7 @@ use http::Method;
 use slab::Slab;
 
 pub(super) use self::compress::accepts_coding;
+#[cfg(feature = "websocket")]
 pub(super) use self::connection::{LINGER_BYTES_MAX, LINGER_TIME};
 
 pub use self::accept::{Listen, Secured};
