@@ -273,26 +273,33 @@ mod tests {
     use reactor::sim::{self, SimConfig};
     use std::rc::Rc;
 
-    use super::{At, Values};
+    use super::{At, Client, Genesis, Record, Values};
     use crate::BlockStore;
     use crate::block::mutable::Signed;
-    use crate::testing::{FakeNetwork, Mood};
+    use crate::testing::{FakeNetwork, FakeOverlay, Mood};
+
+    /// A network that keeps what was for a week, and a register that had six values in it, an hour each.
+    fn six_values() -> (Rc<FakeNetwork>, Client<FakeOverlay>, Signed<Genesis>, Vec<Record>) {
+        let network = FakeNetwork::new(4, 3, 1);
+        network.nodes.iter().for_each(|fake| fake.node().say_retention(7 * 24 * 3600));
+        let owner = Rc::new(Identity::from_seed(&[1; 32]));
+        let client = network.client(&owner);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
+        let mut values = Vec::new();
+        for number in 0..6u8 {
+            let expected = values.last().map(|last: &Record| last.header_hash);
+            values.push(client.compare_and_swap(&register, expected, vec![number].into()).unwrap());
+            reactor::sleep(super::Duration::from_secs(3600));
+        }
+        (network, client, genesis, values)
+    }
 
     #[test]
     fn what_a_register_was_is_read_from_who_kept_it_and_no_lie_of_one_of_them_is_believed() {
         sim::run(1, SimConfig::default(), |_| {
-            let network = FakeNetwork::new(4, 3, 1);
-            network.nodes.iter().for_each(|fake| fake.node().say_retention(7 * 24 * 3600));
-            let owner = Rc::new(Identity::from_seed(&[1; 32]));
-            let client = network.client(&owner);
-            let genesis = client.create_register([1; 32], vec![]).unwrap();
+            let (network, client, genesis, values) = six_values();
             let register = genesis.register();
-            let mut values = Vec::new();
-            for number in 0..6u8 {
-                let expected = values.last().map(|last: &crate::Record| last.header_hash);
-                values.push(client.compare_and_swap(&register, expected, vec![number].into()).unwrap());
-                reactor::sleep(super::Duration::from_secs(3600));
-            }
             let keeper =
                 network.nodes.iter().position(|fake| genesis.index_of(&fake.contact.id) == Some(0)).unwrap();
             // One of them has others' values under the times of these.
@@ -320,18 +327,8 @@ mod tests {
     #[test]
     fn one_that_invents_values_hides_none_and_is_told_by_name() {
         sim::run(1, SimConfig::default(), |_| {
-            let network = FakeNetwork::new(4, 3, 1);
-            network.nodes.iter().for_each(|fake| fake.node().say_retention(7 * 24 * 3600));
-            let owner = Rc::new(Identity::from_seed(&[1; 32]));
-            let client = network.client(&owner);
-            let genesis = client.create_register([1; 32], vec![]).unwrap();
+            let (network, client, genesis, values) = six_values();
             let register = genesis.register();
-            let mut values = Vec::new();
-            for number in 0..6u8 {
-                let expected = values.last().map(|last: &crate::Record| last.header_hash);
-                values.push(client.compare_and_swap(&register, expected, vec![number].into()).unwrap());
-                reactor::sleep(super::Duration::from_secs(3600));
-            }
             let liar =
                 network.nodes.iter().find(|fake| genesis.index_of(&fake.contact.id) == Some(0)).unwrap();
             let honest = client.past(&register).unwrap();

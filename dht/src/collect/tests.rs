@@ -142,15 +142,21 @@ impl Endless {
     }
 }
 
+/// A network of three that has some blocks, in whose second place another service answers, and what they are called.
+fn network_with_a_second_that(answers: Service) -> (Rc<FakeNetwork>, Client<FakeOverlay>, Vec<Address>) {
+    let network = FakeNetwork::new(3, 3, 1);
+    let client = client_of(&network);
+    let mut addresses = network.put_long_ago(&client, contents(20));
+    addresses.sort();
+    reactor::sleep(Duration::from_millis(20));
+    network.replace_service(1, answers);
+    (network, client, addresses)
+}
+
 #[test]
 fn a_node_whose_list_has_no_end_is_done_without() {
     sim::run(1, SimConfig::default(), |_| {
-        let network = FakeNetwork::new(3, 3, 1);
-        let client = client_of(&network);
-        let mut addresses = network.put_long_ago(&client, contents(20));
-        addresses.sort();
-        reactor::sleep(Duration::from_millis(20));
-        network.replace_service(1, Endless.serve());
+        let (network, client, addresses) = network_with_a_second_that(Endless.serve());
         let census = client.census(Duration::from_secs(60)).unwrap();
         assert_eq!((census.node_count(), census.silent_count()), (3, 0));
         let held = (0..=u8::MAX).flat_map(|first| client.list_held(&census, first).unwrap().into_keys());
@@ -193,12 +199,7 @@ impl Slow {
 #[test]
 fn a_node_that_is_slow_with_each_list_is_done_without_and_not_waited_for_each_time() {
     sim::run(1, SimConfig::default(), |_| {
-        let network = FakeNetwork::new(3, 3, 1);
-        let client = client_of(&network);
-        let mut addresses = network.put_long_ago(&client, contents(20));
-        addresses.sort();
-        reactor::sleep(Duration::from_millis(20));
-        network.replace_service(1, Slow.serve());
+        let (_network, client, addresses) = network_with_a_second_that(Slow.serve());
         let census = client.census(Duration::from_secs(60)).unwrap();
         let began = reactor::now();
         let held = (0..=u8::MAX).flat_map(|first| client.list_held(&census, first).unwrap().into_keys());
