@@ -67,6 +67,25 @@ fn a_busy_mount_is_flushed_and_goes_out_of_sight() {
     });
 }
 
+/// The kernel calls a request aborted that is being read in the moment in which the mount goes.
+#[test]
+fn a_mount_that_ends_with_its_last_open_file_was_never_aborted() {
+    let directory = tempfile::tempdir().unwrap();
+    reactor::run(|| {
+        for _ in 0..100 {
+            let Some(mount) = mount_or_skip(directory.path(), &options()) else { return };
+            reactor::scope(|scope| {
+                let served = scope.spawn(|| mount.serve(Rc::new(MemoryFs::default())));
+                let path = mount.mountpoint().join("file");
+                let file = reactor::offload(move || File::create(path).unwrap());
+                assert_eq!(mount.unmount().unwrap(), Unmounted::Lazily);
+                reactor::offload(move || drop(file));
+                served.join().unwrap().unwrap();
+            });
+        }
+    });
+}
+
 #[test]
 fn a_mount_that_is_dropped_while_a_program_waits_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use reactor::net::Descriptor;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as SystemErrno;
 
 use super::negotiate::{Negotiation, WRITE_BYTES_MAX, negotiate};
@@ -218,10 +219,23 @@ impl Session {
     }
 
     /// Reads the next request, after spinning for a while where that pays.
+    ///
+    /// ECONNABORTED is no abort yet: the kernel says it of every request that is being read while it lets go, the last
+    /// RELEASE before an ordinary unmount among them (`fuse_dev_do_read` in fs/fuse/dev.c). Once it has let go for good
+    /// (POLLERR) there are no requests any more, and what a read says then is its word on how it ended.
     pub(super) fn receive(&self, buffer: &mut [u8], spin: &Spin) -> Result<usize, End> {
         let waiting_since = spin.is_allowed().then(Instant::now);
+        let mut is_over = false;
         loop {
             let read = self.device.try_read_with(|device| Ok(rustix::io::read(device, &mut *buffer)?));
+            if let Some(Err(error)) = &read
+                && SystemErrno::from_io_error(error) == Some(SystemErrno::CONNABORTED)
+                && !is_over
+            {
+                is_over = self.polls_over().map_err(End::Failed)?;
+                reactor::yield_now();
+                continue;
+            }
             match (read, waiting_since) {
                 (Some(read), _) => {
                     if let Some(size) = settle(read)? {
@@ -236,6 +250,13 @@ impl Session {
                 (None, _) => self.device.wait_readable().map_err(End::Failed)?,
             }
         }
+    }
+
+    /// Whether the kernel has let go for good.
+    fn polls_over(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(fds[0].revents().contains(PollFlags::ERR))
     }
 
     /// Writes a reply. Never suspends: the kernel takes replies at once.
