@@ -3,6 +3,7 @@
 //! - `cargo run --release -p benches --bin echo`: our echo server beside those of may, mio, tokio, monoio and Asio.
 //! - `cargo run --release -p benches --bin coroutine`: what a switch, a spawn or a message costs, beside may and tokio.
 //! - `cargo run --release -p benches --bin drive`: our drive beside other file systems in user space.
+//! - `cargo run --release -p benches --bin carry`: what carries bytes between two of our peers, beside rustls and quinn-proto alone.
 //! - `cargo run -p benches --bin suites`: suites of tests that others wrote, on our drive and on the local file system.
 //! - `cargo run -p benches --bin compare`: which figures have moved by more than noise since the last record.
 //! - `cargo bench -p benches`: the same figures of ours alone, by Criterion; `cargo test --benches` runs them small.
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod carry;
 pub mod certificate;
 pub mod compare;
 pub mod coroutine;

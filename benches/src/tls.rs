@@ -9,6 +9,7 @@ use crate::certificate::{FILES, NAME};
 use reactor::net::tls::{Certificate, Client, Server};
 use reactor::net::{TcpListener, TcpStream};
 use rustix::time::{ClockId, clock_gettime};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -47,7 +48,9 @@ pub fn run_as_end(words: &[String]) -> io::Result<bool> {
                     let stream = Client::with_roots(&root)?.connect(TcpStream::connect(address)?, NAME)?;
                     send(&stream, &piece, seconds)
                 })?,
-                _ => send_bare(address, &piece, seconds, &certificates)?,
+                _ => {
+                    send(connect_bare(address, client_config(&certificates, provider())?)?, &piece, seconds)?
+                }
             }
         }
         [RECEIVE, who, at, certificates] => {
@@ -66,7 +69,10 @@ pub fn run_as_end(words: &[String]) -> io::Result<bool> {
                         }
                     }
                 })?,
-                _ => receive_bare(address, &certificates)?,
+                _ => {
+                    let listener = std::net::TcpListener::bind(address)?;
+                    receive(accept_bare(&listener, server_config(&certificates, provider())?)?)?;
+                }
             }
         }
         _ => return Ok(false),
@@ -74,8 +80,12 @@ pub fn run_as_end(words: &[String]) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Sends for a quarter of `duration` to warm up, then for `duration`, and prints its processor time for a gigabyte.
-fn send(mut stream: impl Write, piece: &[u8], duration: Duration) -> io::Result<()> {
+/// Sends for a quarter of `duration` to warm up, then for `duration`, prints its processor time for a gigabyte, and ends the
+/// process.
+///
+/// # Errors
+/// Those of the stream.
+pub fn send(mut stream: impl Write, piece: &[u8], duration: Duration) -> io::Result<()> {
     let mut run = |duration: Duration| {
         let (begin, cpu) = (Instant::now(), processor_time());
         let mut sent = 0u64;
@@ -95,37 +105,61 @@ fn send(mut stream: impl Write, piece: &[u8], duration: Duration) -> io::Result<
 }
 
 /// Reads until the sender is gone.
-fn receive(mut stream: impl Read) -> io::Result<()> {
+///
+/// # Errors
+/// None: that is how it ends.
+pub fn receive(mut stream: impl Read) -> io::Result<()> {
     let mut buffer = vec![0; READ_SIZE_BYTES];
     while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
     Ok(())
 }
 
-fn send_bare(address: SocketAddr, piece: &[u8], duration: Duration, certificates: &Path) -> io::Result<()> {
+/// What a bare client is set up with: it believes the certificate in that directory.
+///
+/// # Errors
+/// When there is none.
+pub fn client_config(certificates: &Path, provider: Arc<CryptoProvider>) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate(certificates)?).map_err(io::Error::other)?;
-    let config = ClientConfig::builder_with_provider(provider())
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-    let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    let stream = std::net::TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    send(rustls::StreamOwned::new(connection, stream), piece, duration)
+        .with_no_client_auth())
 }
 
-fn receive_bare(address: SocketAddr, certificates: &Path) -> io::Result<()> {
+/// What a bare server is set up with: it has the certificate in that directory.
+///
+/// # Errors
+/// When there is none.
+pub fn server_config(certificates: &Path, provider: Arc<CryptoProvider>) -> io::Result<ServerConfig> {
     let key = PrivateKeyDer::from_pem_file(certificates.join(FILES[1])).map_err(io::Error::other)?;
-    let config = ServerConfig::builder_with_provider(provider())
+    ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(io::Error::other)?
         .with_no_client_auth()
         .with_single_cert(vec![certificate(certificates)?], key)
-        .map_err(io::Error::other)?;
+        .map_err(io::Error::other)
+}
+
+/// Connects with rustls alone. It reads the socket as the other side does.
+///
+/// # Errors
+/// When nobody listens there.
+pub fn connect_bare(address: SocketAddr, config: ClientConfig) -> io::Result<impl Read + Write> {
+    let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+    let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let stream = std::net::TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    Ok(rustls::StreamOwned::new(connection, Buffered(BufReader::with_capacity(READ_SIZE_BYTES, stream))))
+}
+
+/// Accepts with rustls alone the first who speaks TLS.
+///
+/// # Errors
+/// Those of the listener.
+pub fn accept_bare(listener: &std::net::TcpListener, config: ServerConfig) -> io::Result<impl Read + Write> {
     let config = Arc::new(config);
-    let listener = std::net::TcpListener::bind(address)?;
     loop {
         let (stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
@@ -133,7 +167,7 @@ fn receive_bare(address: SocketAddr, certificates: &Path) -> io::Result<()> {
         let mut socket = Buffered(BufReader::with_capacity(READ_SIZE_BYTES, stream));
         // Who only looks whether we listen sends no greeting.
         if connection.complete_io(&mut socket).is_ok() {
-            return receive(rustls::StreamOwned::new(connection, socket));
+            return Ok(rustls::StreamOwned::new(connection, socket));
         }
     }
 }
@@ -162,10 +196,14 @@ fn certificate(directory: &Path) -> io::Result<CertificateDer<'static>> {
 }
 
 /// As our streams with certificates have it; AES-256-GCM is its first choice.
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn processor_time() -> Duration {
+/// The processor time of this process.
+///
+/// # Panics
+/// Never.
+pub fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).expect("it is not negative")
 }

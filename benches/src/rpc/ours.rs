@@ -88,12 +88,17 @@ pub fn run_as_end(words: &[String]) -> bool {
     true
 }
 
+/// What is served: an echo.
+pub fn service() -> Service {
+    let mut service = Service::new();
+    Rc::new(Mirror).serve_on(&mut service);
+    service
+}
+
 fn serve(address: SocketAddr, encrypted: bool) {
     let listener = TcpListener::bind(address).expect("the address is free");
     let identity = Rc::new(Identity::generate());
-    let mut service = Service::new();
-    Rc::new(Mirror).serve_on(&mut service);
-    let service = Rc::new(service);
+    let service = Rc::new(service());
     loop {
         let (stream, _) = listener.accept().expect("the listener works");
         let (identity, service) = (identity.clone(), service.clone());
@@ -120,7 +125,15 @@ fn call(address: SocketAddr, encrypted: bool, load: Load) {
             Box::new(tls::connect(stream, &identity, Expect::Any).expect("the server speaks TLS"))
         }
     };
-    let client = EchoClient::new(Connection::start(stream, Service::none(), Config::default()));
+    call_over(Connection::start(stream, Service::none(), Config::default()), load)
+}
+
+/// Calls as the load says, prints when it begins and what came of it, and ends the process.
+///
+/// # Panics
+/// Where the server does not answer.
+pub fn call_over(connection: Connection, load: Load) {
+    let client = EchoClient::new(connection);
     let data = Payload::from(vec![7; load.size_bytes]);
     let one = || {
         let answer = match (load.inline, load.size_bytes > 64 << 10) {
