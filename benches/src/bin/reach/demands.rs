@@ -18,6 +18,12 @@ pub(crate) struct Demand {
 /// The first reply is to be there within so long, whatever the pair.
 pub(crate) const FIRST_REPLY: Duration = Duration::from_secs(1);
 
+/// Two who share a network, or a router that turns round what is for it, are direct within that.
+pub(crate) const SHARED: Duration = Duration::from_secs(1);
+
+/// And two of whom one has a router that maps ports.
+pub(crate) const MAPPED: Duration = Duration::from_secs(2);
+
 /// The name of a kind in tables and options.
 pub(crate) fn name(kind: Kind) -> &'static str {
     match kind {

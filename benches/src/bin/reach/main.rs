@@ -4,7 +4,7 @@
 //! `cargo run --release -p benches --bin reach` builds a lab of network namespaces (`reactor/tests/nat_lab`): a machine outside
 //! that relays, and behind a router of each kind a node and a member that calls. Each calls each node by `netcheck`, and the
 //! table says whether directly, after how long, and whether that is what is asked of the pair. `-- --neighbours` has two in one
-//! network, and two behind one provider's router; `-- --changes` has a drive
+//! network, and two behind one provider's router; `-- --upnp` two of whom one has a router that maps ports; `-- --changes` has a drive
 //! written meanwhile flushed, moved, cut, and so on. `--quick` is for continuous integration.
 //!
 //! It takes root, `ip`, `nft`, and FUSE; without them it says so loudly, and does nothing.
@@ -55,6 +55,9 @@ struct Arguments {
     /// Two in one network, and two behind one provider's router.
     #[arg(long)]
     neighbours: bool,
+    /// Two of whom one has a router that maps ports by UPnP, NAT-PMP and PCP; it takes miniupnpd.
+    #[arg(long)]
+    upnp: bool,
     /// Has a drive written while the ways change, between the first two kinds given [default: two home routers].
     #[arg(long)]
     changes: bool,
@@ -108,7 +111,13 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
         return changes::run(&program, kinds, &arguments.only);
     }
     if arguments.neighbours {
-        return neighbours::run(&program, arguments);
+        return neighbours::run(&program, neighbours::settings(), arguments);
+    }
+    if arguments.upnp {
+        return match nat_lab::upnp::is_here("reach --upnp") {
+            true => neighbours::run(&program, neighbours::mapped(), arguments),
+            false => Ok(true),
+        };
     }
     pairs::run(&program, &kinds, arguments)
 }
