@@ -8,7 +8,7 @@
 //! A site may have a second host on its network, `beside` and its number, and be a customer of another site's provider, whose
 //! router both share then.
 //!
-//! Sites may have IPv6 too, or another network in common (`ipv6.rs`).
+//! Sites may have IPv6 too, or another network in common (`ipv6.rs`), and cables that take their time (`delay.rs`).
 //!
 //! Nothing leaves the namespaces, and a lab takes its namespaces along when it is dropped. The addresses look public,
 //! since a client tells those of its own network apart.
@@ -16,6 +16,7 @@
 #![allow(dead_code, reason = "each story uses its part, and storage-node's stories another")]
 
 mod changes;
+pub(crate) mod delay;
 pub(crate) mod ipv6;
 mod lan;
 pub(crate) mod upnp;

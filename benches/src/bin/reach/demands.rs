@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::Arguments;
 use crate::nat_lab::Kind;
 
 /// What is asked of a pair.
@@ -14,6 +15,9 @@ pub(crate) struct Demand {
     /// Of ten tries so many.
     pub(crate) of_ten: u32,
 }
+
+/// The milliseconds of delay for which the goals name a time of their own.
+const DELAY_ASKED: u32 = 25;
 
 /// The first reply is to be there within so long, whatever the pair.
 pub(crate) const FIRST_REPLY: Duration = Duration::from_secs(1);
@@ -50,8 +54,25 @@ fn is_roomy(kind: Kind) -> bool {
     matches!(kind, Kind::Public | Kind::FullCone | Kind::Restricted)
 }
 
+/// What makes it harder for all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hardship {
+    /// Routers answer for themselves what nobody inside has asked for.
+    is_open: bool,
+    /// Of a hundred packets of each site so many are lost, each way.
+    loss: u32,
+    /// What passes takes so many milliseconds longer, each way at each site.
+    delay: u32,
+}
+
+impl From<&Arguments> for Hardship {
+    fn from(arguments: &Arguments) -> Hardship {
+        Hardship { is_open: arguments.open, loss: arguments.loss, delay: arguments.delay }
+    }
+}
+
 /// What is asked of two kinds, in whichever order.
-pub(crate) fn demand(one: Kind, other: Kind, is_open: bool) -> Demand {
+pub(crate) fn demand(one: Kind, other: Kind, hardship: Hardship) -> Demand {
     let within = |seconds, of_ten| Demand { direct_within: Some(Duration::from_secs(seconds)), of_ten };
     let (least, most) = (one.min(other), one.max(other));
     let relay = Demand { direct_within: None, of_ten: 10 };
@@ -70,7 +91,11 @@ pub(crate) fn demand(one: Kind, other: Kind, is_open: bool) -> Demand {
                 within(10, 9)
             }
         }
-        _ if is_open => within(2, 10),
+        _ if hardship.is_open => within(2, 10),
+        _ if hardship.loss > 0 => within(3, 10),
+        _ if hardship.delay == DELAY_ASKED => {
+            Demand { direct_within: Some(Duration::from_millis(600)), of_ten: 10 }
+        }
         _ => within(1, 10),
     }
 }
@@ -85,9 +110,12 @@ mod tests {
         let mut pairs = 0;
         for (at, one) in Kind::ALL.into_iter().enumerate() {
             for other in &Kind::ALL[at..] {
-                assert_eq!(demand(one, *other, false), demand(*other, one, false));
+                assert_eq!(
+                    demand(one, *other, Hardship::default()),
+                    demand(*other, one, Hardship::default())
+                );
                 pairs += 1;
-                direct += u32::from(demand(one, *other, false).direct_within.is_some());
+                direct += u32::from(demand(one, *other, Hardship::default()).direct_within.is_some());
             }
         }
         // 21 easy ones, 3 kinds with 6 others, and five without UDP.

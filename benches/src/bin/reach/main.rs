@@ -3,9 +3,10 @@
 //!
 //! `cargo run --release -p benches --bin reach` builds a lab of network namespaces (`reactor/tests/nat_lab`): a machine outside
 //! that relays, and behind a router of each kind a node and a member that calls. Each calls each node by `netcheck`, and the
-//! table says whether directly, after how long, and whether that is what is asked of the pair. `-- --neighbours` has two in one
-//! network, and two behind one provider's router; `-- --upnp` two of whom one has a router that maps ports; `-- --changes` has a drive
-//! written meanwhile flushed, moved, cut, and so on. `--quick` is for continuous integration.
+//! table says whether directly, after how long, and whether that is what is asked of the pair; `-- --delay 25` has what passes
+//! take its time. `-- --neighbours` has two in one network, and two behind one provider's router; `-- --upnp` two of whom one has
+//! a router that maps ports; `-- --changes` has a drive written meanwhile flushed, moved, cut, and so on. `--quick` is for continuous
+//! integration.
 //!
 //! It takes root, `ip`, `nft`, and FUSE; without them it says so loudly, and does nothing.
 //!
@@ -43,6 +44,9 @@ struct Arguments {
     /// Of a hundred packets of each site so many are lost, each way.
     #[arg(long, default_value_t = 0)]
     loss: u32,
+    /// What passes to a site or from there takes so many milliseconds longer.
+    #[arg(long, default_value_t = 0)]
+    delay: u32,
     /// Routers answer for themselves what nobody inside has asked for.
     #[arg(long)]
     open: bool,
@@ -118,6 +122,9 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
             true => neighbours::run(&program, neighbours::mapped(), arguments),
             false => Ok(true),
         };
+    }
+    if arguments.delay > 0 && !nat_lab::delay::is_here("reach --delay") {
+        return Ok(true);
     }
     pairs::run(&program, &kinds, arguments)
 }

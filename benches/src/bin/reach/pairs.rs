@@ -34,7 +34,10 @@ struct Found {
 pub(crate) fn run(program: &Path, kinds: &[Kind], arguments: &Arguments) -> io::Result<bool> {
     let site = |kind: &Kind| Site { hairpin: arguments.hairpin, open: arguments.open, ..Site::from(*kind) };
     let sites: Vec<Site> = kinds.iter().chain(kinds).map(site).collect();
-    let lab = Lab::new("r", &sites);
+    let mut lab = Lab::new("r", &sites);
+    let _line =
+        (arguments.delay > 0).then(|| lab.delay(sites.len(), Duration::from_millis(arguments.delay.into())));
+    let lab = lab;
     for number in (0..sites.len()).filter(|_| arguments.loss > 0) {
         lab.lose(number, arguments.loss);
     }
@@ -64,7 +67,8 @@ pub(crate) fn run(program: &Path, kinds: &[Kind], arguments: &Arguments) -> io::
         }
     }
     println!("{}", table(&found, arguments));
-    let is_met = |pair: &(Kind, Kind), calls: &[Found]| is_met(calls, demand(pair.0, pair.1, arguments.open));
+    let is_met =
+        |pair: &(Kind, Kind), calls: &[Found]| is_met(calls, demand(pair.0, pair.1, arguments.into()));
     let unmet = found.iter().filter(|(pair, calls)| !is_met(pair, calls)).count();
     println!("{} of {} pairs are as demanded", found.len() - unmet, found.len());
     Ok(found.values().flatten().all(|call| call.first_reply_ms.is_some()) && !(arguments.strict && unmet > 0))
@@ -128,9 +132,9 @@ fn table(found: &BTreeMap<(Kind, Kind), Vec<Found>>, arguments: &Arguments) -> T
             [(how, _)] => vec![(*how).to_string()],
             many => many.iter().map(|(how, count)| format!("{how} {count}")).collect(),
         };
-        let demand = demand(*from, *to, arguments.open);
+        let demand = demand(*from, *to, arguments.into());
         let asked = match demand.direct_within {
-            Some(within) => format!("direct {}/10 in {} s", demand.of_ten, within.as_secs()),
+            Some(within) => format!("direct {}/10 in {} s", demand.of_ten, within.as_secs_f64()),
             None => "relay".to_owned(),
         };
         table.row(vec![
