@@ -338,12 +338,15 @@ fn render(overview: &Overview) -> String {
     let router = match overview.router {
         Some(Router::None) => "; no router changes its address",
         Some(Router::SameForAll) => {
-            "; its router shows all outside the same port, so that others can get through to it"
+            "; its router shows everybody outside the same port: others can get through to it"
         }
         Some(Router::OtherForEach) => {
-            "; its router shows each another port, so that only those get through to it who let anybody in themselves"
+            "; its router shows each destination another port: finding a direct way takes a search of some seconds, and there is \
+             hardly one to those whose router does the same"
         }
-        Some(Router::Unknown) => "; a router changes its address (how, it takes two relays to tell)",
+        Some(Router::Unknown) => {
+            "; a router changes its address (it takes two relays to tell how, and fewer have answered)"
+        }
         None => "",
     };
     let mut text = format!("this machine: {udp}{router}; {}\n", overview.ipv6.in_words());
@@ -363,7 +366,7 @@ fn render(overview: &Overview) -> String {
         let number = node.number.map_or("-".into(), |number| number.to_string());
         let _ = write!(text, "  {number:<6}{:<10}", short(&node.id));
         let (Some(how), Some(first)) = (node.reached, node.first_reply_ms) else {
-            let _ = writeln!(text, "does not answer");
+            let _ = writeln!(text, "does not answer, directly or over a relay");
             continue;
         };
         let _ = write!(text, "{:<28}first reply after {first} ms", how.to_string());
@@ -381,9 +384,15 @@ fn render(overview: &Overview) -> String {
 /// Why no direct way was found, as far as this side knows.
 fn why_relayed(overview: &Overview) -> &'static str {
     match (overview.udp, overview.router) {
-        (Some(false), _) => "; UDP gets no answer here, and connections from both sides at once did not meet",
-        (_, Some(Router::OtherForEach)) => "; this machine's router shows it another port than the relay",
-        _ => "; its router, or ours, lets no packet of the other in",
+        (Some(false), _) => {
+            "; no direct way was found: no relay answers by UDP here, and connections by TCP from both sides did not meet"
+        }
+        (_, Some(Router::OtherForEach)) => {
+            "; no direct way was found: this machine's router shows the node another port than it shows the relay"
+        }
+        _ => {
+            "; no direct way was found: none of its packets has come through, or none of ours (routers let in only what they expect)"
+        }
     }
 }
 
@@ -456,7 +465,11 @@ mod tests {
             line("2 ").contains("through its router") && line("2 ").contains("direct after 250 ms"),
             "{text}"
         );
-        assert!(line("3 ").contains("over a relay") && line("3 ").contains("another port"), "{text}");
+        assert!(
+            line("3 ").contains("over a relay") && line("3 ").contains("no direct way was found"),
+            "{text}"
+        );
+        assert!(text.contains("shows each destination another port"), "{text}");
         assert!(line("4 ").contains("does not answer") && text.contains("no answer by UDP"), "{text}");
     }
 }
