@@ -104,7 +104,7 @@ pub struct Report {
     pub words: usize,
     /// Blocks given to nodes that are responsible for them and lacked them.
     pub handed_over: usize,
-    /// Blocks or registers that are still missing.
+    /// Blocks or registers that are still missing, of each neighbour that lists them.
     pub missing: usize,
     /// The local store is full: what is missing has no room.
     pub is_full: bool,
@@ -122,6 +122,10 @@ enum Fetched {
     Dead,
     /// There is no room for it here.
     Full,
+}
+
+fn key_of(address: &Address) -> Key {
+    Key::new(Kind::BLOCK, address.0)
 }
 
 /// Repairs one node. Dropping a clone does nothing; [`Repair::start`] runs it in the background.
@@ -290,7 +294,7 @@ impl<O: Overlay + 'static> Repair<O> {
                 }
             }
         }
-        self.node.end_comparing(report.missing);
+        self.node.end_comparing();
         self.hand_over(&neighbours, view, full, &mut report);
         report
     }
@@ -306,7 +310,7 @@ impl<O: Overlay + 'static> Repair<O> {
         if !lacking.is_empty() {
             // At once, and not when it has been tried: that may take hours, and he may be gone by then.
             self.node.fall_behind(&contact.id);
-            self.node.note_lacking(lacking.len());
+            self.node.note_lacking(lacking.iter().map(key_of));
         }
         let next = Cell::new(0);
         let (fetched, dead) = (Cell::new(0), Cell::new(0));
@@ -318,12 +322,12 @@ impl<O: Overlay + 'static> Repair<O> {
                         match self.fetch_block(&address) {
                             Fetched::Stored => {
                                 fetched.set(fetched.get() + 1);
-                                self.node.note_fetched();
+                                self.node.note_fetched(&key_of(&address));
                             }
                             Fetched::Full => is_full.set(true),
                             Fetched::Dead => {
                                 dead.set(dead.get() + 1);
-                                self.node.note_fetched();
+                                self.node.note_fetched(&key_of(&address));
                             }
                             Fetched::Missing => {}
                         }

@@ -3,16 +3,22 @@
 //! A node whose disk was replaced answers, takes writes, and has nothing. That it has what it should have is therefore never
 //! inferred from its answering: it is said by rounds of repair that ended with nothing missing, each with somebody else who keeps
 //! some of the same, and each has a time. Since then something may have been stored that did not reach this node; the next round
-//! finds that. What was listed and is not here is counted at once, before it is fetched.
+//! finds that. What was listed and is not here is counted at once, before it is fetched, and once, however many list it.
 //!
 //! [`super::caught_up`] answers another question: whether the network could do without somebody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use overlay::NodeId;
 
 use super::Node;
+use crate::address::Address;
+use crate::store::{Key, Kind};
+
+/// Of so many things that are lacking it is remembered which they are: 2 MiB. Of further ones, each is counted for every neighbour that
+/// lists it.
+const KNOWN_MAX: usize = 1 << 16;
 
 /// Whether a node has its copies, as far as it knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +36,9 @@ pub struct OwnCopies {
 /// The plain data behind [`OwnCopies`].
 #[derive(Debug, Default)]
 pub(super) struct Comparisons {
-    lacking: u64,
+    lacking: BTreeSet<Key>,
+    /// How many beyond these.
+    further: u64,
     /// When the comparison began.
     with: BTreeMap<NodeId, Instant>,
     /// Who was near when the last round began.
@@ -41,7 +49,7 @@ impl Comparisons {
     fn told(&self, now: Instant) -> OwnCopies {
         let oldest = self.with.values().min();
         OwnCopies {
-            lacking: self.lacking,
+            lacking: self.lacking.len() as u64 + self.further,
             lacked_nothing_of: self.with.keys().copied().collect(),
             not_compared_with: self.near.iter().filter(|id| !self.with.contains_key(id)).copied().collect(),
             compared_ago: oldest.map(|oldest| now.saturating_duration_since(*oldest)),
@@ -62,20 +70,30 @@ impl Node {
     /// A round of comparisons begins, with these: what was compared with others says nothing of who is responsible now.
     pub(crate) fn begin_comparing(&self, neighbours: &[NodeId]) {
         let mut comparisons = self.comparisons.borrow_mut();
-        comparisons.lacking = 0;
+        comparisons.lacking.clear();
+        comparisons.further = 0;
         comparisons.with.retain(|id, _| neighbours.contains(id));
         comparisons.near = neighbours.iter().filter(|id| **id != self.own).copied().collect();
     }
 
-    /// Notes that somebody listed so many that this node should have and has not.
-    pub(crate) fn note_lacking(&self, count: usize) {
-        self.comparisons.borrow_mut().lacking += count as u64;
+    /// Notes that somebody listed these, which this node should have and has not.
+    pub(crate) fn note_lacking(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut comparisons = self.comparisons.borrow_mut();
+        for key in keys {
+            match comparisons.lacking.len() < KNOWN_MAX {
+                true => drop(comparisons.lacking.insert(key)),
+                false if comparisons.lacking.contains(&key) => {}
+                false => comparisons.further += 1,
+            }
+        }
     }
 
     /// Notes that one of these is here, or need not be here.
-    pub(crate) fn note_fetched(&self) {
+    pub(crate) fn note_fetched(&self, key: &Key) {
         let mut comparisons = self.comparisons.borrow_mut();
-        comparisons.lacking = comparisons.lacking.saturating_sub(1);
+        if !comparisons.lacking.remove(key) {
+            comparisons.further = comparisons.further.saturating_sub(1);
+        }
     }
 
     /// Notes that a comparison that began then went through all that the other one listed, and that nothing is lacking of it.
@@ -83,9 +101,13 @@ impl Node {
         self.comparisons.borrow_mut().with.insert(other, began);
     }
 
-    /// Notes what a round could not get.
-    pub(crate) fn end_comparing(&self, missing: usize) {
-        self.comparisons.borrow_mut().lacking = missing as u64;
+    /// A round has ended: of what it could not get, some may have come by another way.
+    pub(crate) fn end_comparing(&self) {
+        let lacking = self.comparisons.borrow().lacking.clone();
+        let is_here = |key: &&Key| key.kind == Kind::BLOCK && self.has_block(&Address(key.address));
+        for key in lacking.iter().filter(is_here) {
+            self.note_fetched(key);
+        }
     }
 }
 
@@ -106,18 +128,21 @@ mod tests {
         let node = Node::new(id(0), Rc::new(MemoryStore::new()), Gate::Open, 3);
         assert_eq!(node.own_copies(), OwnCopies::default());
         node.begin_comparing(&[id(1), id(2)]);
-        node.note_lacking(3);
+        let keys = [7, 8, 9].map(|number| Key::new(Kind::BLOCK, [number; 32]));
+        node.note_lacking(keys);
         node.fall_behind(&id(1));
         assert_eq!((node.own_copies().lacking, node.own_copies().compared_ago), (3, None));
-        (0..2).for_each(|_| node.note_fetched());
+        // The other one lists them too, and can give two of them.
+        node.note_lacking(keys);
+        keys[..2].iter().for_each(|key| node.note_fetched(key));
         node.note_compared(id(2), reactor::now());
-        node.end_comparing(1);
+        node.end_comparing();
         let told = node.own_copies();
         assert_eq!((told.lacking, told.lacked_nothing_of), (1, vec![id(2)]));
         assert_eq!(told.not_compared_with, [id(1)]);
         node.begin_comparing(&[id(0), id(1), id(3)]);
         node.note_compared(id(1), reactor::now());
-        node.end_comparing(0);
+        node.end_comparing();
         let told = node.own_copies();
         assert_eq!((told.lacking, told.lacked_nothing_of), (0, vec![id(1)]), "the other is near no more");
         assert_eq!(told.not_compared_with, [id(3)], "nobody compares with himself");

@@ -9,6 +9,11 @@ use crate::block_store::RegisterAddress;
 use crate::links::Failure;
 use crate::message::{AcceptRequest, ListedKey, ReadRegister, Refusal, Retire};
 use crate::paxos::Ballot;
+use crate::store::{Key, Kind};
+
+fn key_of(register: &RegisterAddress) -> Key {
+    Key::new(Kind::REGISTER, register.0)
+}
 
 impl<O: Overlay + 'static> Repair<O> {
     pub(super) fn fetch_registers(&self, contact: &Contact, keys: &[ListedKey], report: &mut Report) {
@@ -31,12 +36,12 @@ impl<O: Overlay + 'static> Repair<O> {
                     self.node.fall_behind(&contact.id);
                     match self.relearn_from(contact, &register) {
                         true => report.registers += 1,
-                        false => report.missing += 1,
+                        false => self.miss(&register, report),
                     }
                     continue;
                 }
                 Err(_) => {
-                    report.missing += 1;
+                    self.miss(&register, report);
                     continue;
                 }
             };
@@ -49,10 +54,29 @@ impl<O: Overlay + 'static> Repair<O> {
                 Ok(false) => {}
                 Err(failure) => {
                     tracing::warn!(%register, node = %contact, "can't catch up with a register: {failure}");
-                    report.missing += 1;
                 }
             }
+            match self.has_reached(&register, key.ballot) {
+                true => self.node.note_fetched(&key_of(&register)),
+                false => self.miss(&register, report),
+            }
         }
+    }
+
+    fn miss(&self, register: &RegisterAddress, report: &mut Report) {
+        self.node.note_lacking([key_of(register)]);
+        report.missing += 1;
+    }
+
+    /// Whether this node has what is under that ballot, or something newer, or is not to have it any more. It may not take what others
+    /// have: who prepared a higher ballot here and ended before he proposed anything counts on that, and nobody knows that he ended.
+    fn has_reached(&self, register: &RegisterAddress, ballot: Ballot) -> bool {
+        self.node.read_register(register).is_ok_and(|view| {
+            view.is_some_and(|view| {
+                view.membership.index_of(&self.node.own()).is_none()
+                    || view.accepted.is_some_and(|accepted| accepted.proposal.ballot >= ballot)
+            })
+        })
     }
 
     fn fetch_register(&self, contact: &Contact, register: &RegisterAddress) -> Result<bool, Failure> {
@@ -67,7 +91,7 @@ impl<O: Overlay + 'static> Repair<O> {
         // The writer's own message, delivered late: everything in it is verified.
         match self.node.accept(AcceptRequest { membership, proposed }) {
             Ok(_) => Ok(true),
-            // Something newer is under way here already.
+            // Something newer is here already, or may be under way.
             Err(Refusal::Conflict { .. } | Refusal::Moved { .. }) => Ok(false),
             Err(refusal) => Err(Failure::Refused(refusal)),
         }

@@ -407,3 +407,41 @@ fn who_only_reads_is_served_by_nodes_that_all_had_to_learn_it_again() {
         assert_eq!(reader.read(&register).unwrap(), Some(second));
     });
 }
+
+/// It was no matter to anybody that this node did not take it, and with nothing missing all was called well, in a quiet drive for good.
+#[test]
+fn a_register_that_a_dangling_promise_keeps_from_being_taken_is_lacking_until_somebody_writes() {
+    reactor::run(|| {
+        let network = FakeNetwork::new(3, 3, 1);
+        let owner = Rc::new(Identity::from_seed(&[1; 32]));
+        let client = network.client(&owner);
+        let genesis = client.create_register([1; 32], vec![]).unwrap();
+        let register = genesis.register();
+        let first = client.compare_and_swap(&register, None, Bytes::from_static(b"1")).unwrap();
+        reactor::sleep(Duration::from_millis(20));
+        network.nodes[2].mood.set(Mood::Dead);
+        let second =
+            client.compare_and_swap(&register, Some(first.header_hash), Bytes::from_static(b"2")).unwrap();
+        network.nodes[2].mood.set(Mood::Well);
+        let node = network.nodes[2].node();
+        // Somebody prepares here, and is gone.
+        let ballot = Ballot { epoch: 0, round: 50, proposer: ProposerId([50; 16]) };
+        let proposal = Proposal::prepare(&owner, register, ballot);
+        let membership = genesis.clone().into();
+        node.prepare(PrepareRequest { membership, proposal, list: None }).unwrap();
+
+        let repair = repair_of(&network, 2);
+        for _ in 0..2 {
+            let report = repair.round();
+            assert_eq!((report.compared, report.registers, report.missing), (2, 0, 2), "of two that have it");
+            let own = node.own_copies();
+            assert_eq!((own.lacking, own.lacked_nothing_of.len()), (1, 0));
+        }
+        let client = network.client(&owner).opened(&genesis);
+        client.compare_and_swap(&register, Some(second.header_hash), Bytes::from_static(b"3")).unwrap();
+        reactor::sleep(Duration::from_millis(20));
+        assert_eq!(repair.round().missing, 0);
+        let own = node.own_copies();
+        assert_eq!((own.lacking, own.lacked_nothing_of.len()), (0, 2));
+    });
+}
