@@ -8,6 +8,7 @@
 
 mod values;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -23,7 +24,7 @@ use crate::message::{ListPast, NodeRetention, PastEntry, ReadPast, Retention};
 use crate::node::past::PAST_LISTED_MAX;
 
 use values::Shown;
-pub use values::{At, Past, Values};
+pub use values::{At, LeftOut, Of, Past, Values};
 
 /// A page of a list takes a node some milliseconds, and a second on a cold disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -31,18 +32,22 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Pages that are asked for of one node: more than one that tells the truth has.
 const PAGES_MAX: usize = 64;
 
-/// For how long one node is asked for its list, and for as long again for what no other node shows: of a thousand values each takes
-/// milliseconds, and over a bad line a tenth of a second.
+/// For how long one node is asked for its list, and for as long again for what no other node shows.
 const NODE_LIMIT: Duration = Duration::from_secs(120);
 
-/// How many values a node may have forgotten between its list and a look at them: as its time comes, each is.
+/// Of what one node alone shows, values that it is asked for at once: of two thousand over a line of a second they take two minutes, of
+/// some 2 KiB each.
+const SHOWN_AT_ONCE: usize = 16;
+
+/// How many values a node may have forgotten between its list and a look at them, beside the oldest: as its time comes, each is, and it
+/// is these that it forgets first.
 const FORGOTTEN_MAX: usize = 4;
 
 impl<O: Overlay + 'static> Client<O> {
     /// Lists what a register's values were, as far as nodes keep them, the oldest first, and what it is now.
     ///
     /// What one node alone shows is read from it and verified, and if that fails nothing that it says counts. So one that lies shows
-    /// nothing but what a writer signed.
+    /// nothing but what a writer signed. What it does not show in time does not count either, and is told.
     ///
     /// # Errors
     /// [`ReadError::NoQuorum`] if no node answers.
@@ -70,38 +75,39 @@ impl<O: Overlay + 'static> Client<O> {
         register: &RegisterAddress,
         genesis: &Signed<Genesis>,
         shown: &mut Vec<Shown>,
-    ) -> Vec<(Contact, String)> {
+    ) -> Vec<LeftOut> {
         // If one alone speaks, nobody is deceived by more than that.
         if shown.iter().filter(|(_, entries)| !entries.is_empty()).count() < 2 {
             return Vec::new();
         }
         let lone = values::lone(shown);
-        let wrong: RefCell<BTreeMap<usize, String>> = RefCell::default();
-        let gone: RefCell<BTreeMap<usize, BTreeSet<usize>>> = RefCell::default();
+        let looked: RefCell<BTreeMap<usize, Result<Looked, Failure>>> = RefCell::default();
         reactor::scope(|scope| {
             for (node, (shown, lone)) in shown.iter().zip(lone).enumerate() {
-                let (wrong, gone) = (&wrong, &gone);
+                let looked = &looked;
                 scope.spawn(move || {
-                    let mut absent = BTreeSet::new();
-                    let verified = verify(self.links(), register, genesis, shown, &lone, &mut absent);
-                    if let Err(failure) = verified {
-                        wrong.borrow_mut().insert(node, failure.to_string());
-                    }
-                    gone.borrow_mut().insert(node, absent);
+                    let found = verify(self.links(), register, genesis, shown, lone);
+                    looked.borrow_mut().insert(node, found);
                 });
             }
         });
-        let (wrong, gone) = (wrong.into_inner(), gone.into_inner());
-        let mut left_out = Vec::new();
-        let mut kept = Vec::new();
+        let mut looked = looked.into_inner();
+        let (mut left_out, mut kept) = (Vec::new(), Vec::new());
         for (node, (contact, entries)) in std::mem::take(shown).into_iter().enumerate() {
-            match wrong.get(&node) {
-                Some(reason) => left_out.push((contact, reason.clone())),
-                None => {
-                    let is_there = |index: &usize| !gone.get(&node).is_some_and(|gone| gone.contains(index));
-                    let entries = entries.into_iter().enumerate().filter(|(index, _)| is_there(index));
-                    kept.push((contact, entries.map(|(_, entry)| entry).collect()));
+            match looked.remove(&node) {
+                Some(Err(failure)) => {
+                    left_out.push(LeftOut { contact, of: Of::All, reason: failure.to_string() })
                 }
+                Some(Ok(Looked { unseen, absent, reason })) => {
+                    let is_there = |index: &usize| !absent.contains(index) && !unseen.contains(index);
+                    let there = entries.into_iter().enumerate().filter(|(index, _)| is_there(index));
+                    kept.push((contact.clone(), there.map(|(_, entry)| entry).collect()));
+                    if let Some(reason) = reason {
+                        left_out.push(LeftOut { contact, of: Of::Lone(unseen.len()), reason });
+                    }
+                }
+                // Whoever is done with has an entry.
+                None => kept.push((contact, entries)),
             }
         }
         *shown = kept;
@@ -176,39 +182,82 @@ fn is_it(record: &SignedRecord, version: u64, header_hash: &HeaderHash, genesis:
     record.hash() == *header_hash && record.header.version == version && record.verify(genesis, None).is_ok()
 }
 
-/// Has a node show those of its entries whose places are `lone`. Enters into `absent` those that it has forgotten since.
+/// What came of a look at what one node alone lists, by the places in its list.
+#[derive(Default)]
+struct Looked {
+    /// It has these no more.
+    absent: BTreeSet<usize>,
+    /// These it did not show in time.
+    unseen: BTreeSet<usize>,
+    /// Why.
+    reason: Option<String>,
+}
+
+/// Has a node show those of its entries whose places are `lone`, in order, some at once. One that is slow, or is not there any more,
+/// does not lie.
 fn verify<O: Overlay>(
     links: &Links<O>,
     register: &RegisterAddress,
     genesis: &Signed<Genesis>,
     (contact, entries): &Shown,
-    lone: &[usize],
-    absent: &mut BTreeSet<usize>,
-) -> Result<(), Failure> {
+    lone: Vec<usize>,
+) -> Result<Looked, Failure> {
     let began = reactor::now();
-    for index in lone {
-        let PastEntry { since_seconds, version, header_hash, writer } = &entries[*index];
-        let record = show(links, contact, register, *since_seconds)?;
-        // Something newer may have come, and what it has now may share its second with what it had before.
-        let is_last = *index + 1 == entries.len();
-        match record {
-            Some(record)
-                if is_it(&record, *version, header_hash, genesis) && record.header.writer == *writer => {}
-            record if is_last || (record.is_none() && absent.len() < FORGOTTEN_MAX) => {
-                absent.insert(*index);
+    let looked: RefCell<Looked> = RefCell::default();
+    let (seen, lie): (RefCell<BTreeSet<usize>>, RefCell<Option<Failure>>) = Default::default();
+    let next = Cell::new(0);
+    let look = |index: usize| {
+        let entry = &entries[index];
+        let PastEntry { since_seconds, version, header_hash, writer } = entry;
+        match show(links, contact, register, *since_seconds) {
+            Ok(Some(record))
+                if is_it(&record, *version, header_hash, genesis) && record.header.writer == *writer =>
+            {
+                seen.borrow_mut().insert(index);
             }
-            None => return Err(Failure::Lied("it lists what it does not have".into())),
-            Some(_) => return Err(Failure::Lied("it lists what nobody signed".into())),
+            // Something newer may have come, and what it has now may share its second with what it had before.
+            Ok(record) if record.is_none() || index + 1 == entries.len() => {
+                looked.borrow_mut().absent.insert(index);
+            }
+            Ok(_) => {
+                lie.borrow_mut().get_or_insert(Failure::Lied("it lists what nobody signed".into()));
+            }
+            Err(failure @ Failure::Lied(_)) => drop(lie.borrow_mut().get_or_insert(failure)),
+            Err(failure) => drop(looked.borrow_mut().reason.get_or_insert(failure.to_string())),
         }
-        refuse_late(began)?;
+    };
+    reactor::scope(|scope| {
+        for _ in 0..SHOWN_AT_ONCE.min(lone.len()) {
+            scope.spawn(|| {
+                let goes_on = || lie.borrow().is_none() && looked.borrow().reason.is_none();
+                while let Some(index) = lone.get(next.get()).filter(|_| goes_on()) {
+                    next.set(next.get() + 1);
+                    match refuse_late(began) {
+                        Ok(()) => look(*index),
+                        Err(late) => drop(looked.borrow_mut().reason.get_or_insert(late.to_string())),
+                    }
+                }
+            });
+        }
+    });
+    if let Some(lie) = lie.into_inner() {
+        return Err(lie);
     }
-    Ok(())
+    let (mut looked, seen) = (looked.into_inner(), seen.into_inner());
+    let is_newer =
+        |index: &&usize| seen.first().is_none_or(|oldest| *index > oldest) && **index + 1 < entries.len();
+    if looked.absent.iter().filter(is_newer).count() > FORGOTTEN_MAX {
+        return Err(Failure::Lied("it lists what it does not have".into()));
+    }
+    looked.unseen =
+        lone.into_iter().filter(|index| !seen.contains(index) && !looked.absent.contains(index)).collect();
+    Ok(looked)
 }
 
 /// Nobody waits longer for one node.
 fn refuse_late(began: Instant) -> Result<(), Failure> {
     match reactor::now().saturating_duration_since(began) > NODE_LIMIT {
-        true => Err(Failure::Lied(format!("it is not through in {} s", NODE_LIMIT.as_secs()))),
+        true => Err(Failure::Lied(format!("it was not through in {} s", NODE_LIMIT.as_secs()))),
         false => Ok(()),
     }
 }
@@ -273,9 +322,9 @@ mod tests {
     use reactor::sim::{self, SimConfig};
     use std::rc::Rc;
 
-    use super::{At, Client, Genesis, Record, Values};
+    use super::{At, Client, Genesis, Of, Past, Record, RegisterAddress, Values};
     use crate::BlockStore;
-    use crate::block::mutable::Signed;
+    use crate::block::mutable::{Signed, SignedRecord};
     use crate::testing::{FakeNetwork, FakeOverlay, Mood};
 
     /// A network that keeps what was for a week, and a register that had six values in it, an hour each.
@@ -344,8 +393,8 @@ mod tests {
                 node.put_past(&register, entry.since_seconds + 24 * 3600, record);
             }
             let past = client.past(&register).unwrap();
-            let named: Vec<_> = past.left_out.iter().map(|(node, _)| node.id).collect();
-            assert_eq!((named, past.answers), (vec![liar.contact.id], 3));
+            let named: Vec<_> = past.left_out.iter().map(|left| (left.contact.id, left.of)).collect();
+            assert_eq!((named, past.answers), (vec![(liar.contact.id, Of::All)], 3));
             let hashes =
                 |values: &Values| -> Vec<_> { values.values.iter().map(|value| value.header_hash).collect() };
             assert_eq!(hashes(&past), hashes(&honest));
@@ -353,6 +402,69 @@ mod tests {
                 assert_eq!(client.read_past(&register, value).as_ref(), Ok(record));
                 let At::Was(was) = past.at(value.since_seconds + 1000) else { panic!("{value:?}") };
                 assert_eq!(was.header_hash, value.header_hash);
+            }
+        });
+    }
+
+    const ALONE: usize = 400;
+
+    /// Has one node of `network` show many values that no other one does, as one that is left of those that kept the register once.
+    fn keep_alone(network: &FakeNetwork, genesis: &Signed<Genesis>, register: &RegisterAddress) -> usize {
+        let owner = Identity::from_seed(&[1; 32]);
+        let keeper =
+            network.nodes.iter().position(|fake| genesis.index_of(&fake.contact.id) == Some(0)).unwrap();
+        for second in 1..=ALONE as u64 {
+            let payload = second.to_le_bytes().to_vec().into();
+            let record = SignedRecord::sign(&owner, *register, None, None, payload);
+            network.nodes[keeper].node().put_past(register, second, record);
+        }
+        keeper
+    }
+
+    /// One after the other they took it more than two minutes, so it was called a liar, and what it alone kept was not to be had.
+    #[test]
+    fn a_node_far_away_that_has_much_to_show_is_no_liar() {
+        sim::run(1, SimConfig::default(), |_| {
+            let (network, client, genesis, _) = six_values();
+            let register = genesis.register();
+            let keeper = keep_alone(&network, &genesis, &register);
+            network.nodes[keeper].delay.set(super::Duration::from_secs(1));
+            let past = client.past(&register).unwrap();
+            assert_eq!((past.left_out, past.answers), (vec![], 4));
+            let alone = |value: &&Past| value.version == 1 && value.node_count() == 1;
+            assert_eq!(past.values.iter().filter(alone).count(), ALONE);
+
+            // One that is slower still has its time, and what it did not show in it is told.
+            network.nodes[keeper].delay.set(super::Duration::from_secs(10));
+            let past = client.past(&register).unwrap();
+            let [left] = &past.left_out[..] else { panic!("{:?}", past.left_out) };
+            let Of::Lone(unseen) = left.of else { panic!("{left:?}") };
+            assert_eq!((left.contact.id, past.answers), (network.nodes[keeper].contact.id, 4));
+            assert!((100..300).contains(&unseen), "{unseen}");
+        });
+    }
+
+    #[test]
+    fn what_a_node_forgets_while_it_is_asked_makes_it_no_liar_and_gaps_do() {
+        sim::run(1, SimConfig::default(), |_| {
+            for (gone, is_liar) in [(1..=60, false), (60..=120, true)] {
+                let (network, client, genesis, _) = six_values();
+                let register = genesis.register();
+                let keeper = keep_alone(&network, &genesis, &register);
+                network.nodes[keeper].delay.set(super::Duration::from_secs(1));
+                let node = network.nodes[keeper].node();
+                let calls = network.clone();
+                let forgets = reactor::spawn(move || {
+                    // It has listed them by then, and shown none.
+                    while calls.calls_of("dht.read_past") == 0 {
+                        reactor::sleep(super::Duration::from_millis(100));
+                    }
+                    gone.for_each(|second| node.forget_one(&register, second));
+                });
+                let past = client.past(&register).unwrap();
+                forgets.join().unwrap();
+                let lies: Vec<_> = past.left_out.iter().map(|left| left.of).collect();
+                assert_eq!(lies, if is_liar { vec![Of::All] } else { vec![] });
             }
         });
     }

@@ -271,6 +271,11 @@ impl Node {
         let kept = Kept { since_seconds, record };
         self.store.put(&key(register, since_seconds), to_envelope(&kept).into()).unwrap();
     }
+
+    /// Has it forget one.
+    pub(crate) fn forget_one(&self, register: &RegisterAddress, since_seconds: u64) {
+        self.store.remove(&key(register, since_seconds)).unwrap();
+    }
 }
 
 #[cfg(test)]

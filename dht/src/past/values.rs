@@ -3,9 +3,10 @@
 //!
 //! Each node says by its own clock when it accepted the values that it keeps. It keeps few, so of one that it does not show it says
 //! when it had an earlier and a later one; a node whose clock was set says two things at once, and one whose clock is ahead of ours
-//! says nothing. So what a node says of a value is a span of time. Of several spans that part is believed which lies in as many of them as agree at all:
-//! who is wrong alone, be it by a lie or by its clock, is outvoted where three speak. Of two that contradict each other nobody can tell
-//! which one is right, and it is said to be somewhere in both.
+//! says nothing. So what a node says of a value is a span of time. Of several spans that part is believed which lies in as many of them as agree at
+//! all, if these are most: who is wrong alone, be it by a lie or by its clock, is outvoted where three speak. Clocks that are right differ
+//! a little, so most may agree to within a minute as well; then it is somewhere in what these say. Where no such most agree,
+//! nobody can tell which one is right, be it of two or of three, and it is said to be somewhere in all that is said.
 //!
 //! Not here: whether a value is what a writer signed.
 //!
@@ -13,12 +14,17 @@
 //! Marzullo 1984, *Maintaining the Time in a Distributed System*: the interval that most clocks share, as in NTP.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use overlay::{Contact, NodeId};
 use reactor::crypto::PublicKey;
 
 use crate::block_store::{HeaderHash, ReadError, Record};
 use crate::message::PastEntry;
+
+/// By how much clocks may differ that are right: those that are set by a server do by less than a second, and a value is accepted here
+/// and there within seconds.
+const SKEW_MAX_SECONDS: u64 = 60;
 
 /// What one node shows, the oldest first; last what it has now.
 pub(super) type Shown = (Contact, Vec<PastEntry>);
@@ -72,8 +78,28 @@ pub struct Values {
     pub newest: Result<Option<Record>, ReadError>,
     /// How many nodes answered whose word counts.
     pub answers: usize,
-    /// Nodes that showed what they do not have, and why nothing of what they say counts.
-    pub left_out: Vec<(Contact, String)>,
+    /// What nodes say that does not count.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What a node says that does not count, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The node.
+    pub contact: Contact,
+    /// How much of what it says.
+    pub of: Of,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// How much of what a node says does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// All: it showed what it does not have, or what nobody signed.
+    All,
+    /// So many values that no other node shows, and that it did not show in time.
+    Lone(usize),
 }
 
 /// What a register was at some time.
@@ -205,12 +231,37 @@ fn said_by(entries: &[PastEntry], versions: &[u64], now_seconds: u64) -> Vec<(u6
     said
 }
 
-/// The span that lies in as many of `spans` as can agree.
+/// The span that lies in as many of `spans` as agree, if these are more than half; else what is in all of those that agree but for the
+/// difference between clocks, if these are; else what is in any of them. `None` if there are none.
 fn common(spans: impl Iterator<Item = (u64, u64)>) -> Option<(u64, u64)> {
-    let (mut from, mut until): (Vec<u64>, Vec<u64>) = spans.unzip();
-    from.sort_unstable_by(|a, b| b.cmp(a));
+    let spans: Vec<(u64, u64)> = spans.collect();
+    let is_most = |count: usize| 2 * count > spans.len();
+    let (exact, count) = densest(&spans)?;
+    if is_most(count) {
+        return Some((*exact.start(), *exact.end()));
+    }
+    let half = SKEW_MAX_SECONDS / 2;
+    let widened: Vec<(u64, u64)> =
+        spans.iter().map(|(from, until)| (from.saturating_sub(half), until.saturating_add(half))).collect();
+    let (near, count) = densest(&widened)?;
+    let agrees =
+        |(from, until): &(u64, u64)| !is_most(count) || (from <= near.end() && until >= near.start());
+    let agreeing = || spans.iter().zip(&widened).filter(|(_, widened)| agrees(widened)).map(|(span, _)| span);
+    Some((agreeing().map(|span| span.0).min()?, agreeing().map(|span| span.1).max()?))
+}
+
+/// From the first to the last moment that lies in as many of `spans` as any does, and in how many that is.
+fn densest(spans: &[(u64, u64)]) -> Option<(RangeInclusive<u64>, usize)> {
+    let (mut from, mut until): (Vec<u64>, Vec<u64>) = spans.iter().copied().unzip();
+    from.sort_unstable();
     until.sort_unstable();
-    from.into_iter().zip(until).find(|(from, until)| from <= until)
+    let begun = |moment: u64| from.partition_point(|from| *from <= moment);
+    let count = |moment: u64| begun(moment) - until.partition_point(|until| *until < moment);
+    // The count grows where a span begins, and falls after one ends.
+    let most = from.iter().map(|from| count(*from)).max()?;
+    let first = *from.iter().find(|from| count(**from) == most)?;
+    let last = *until.iter().rev().find(|until| count(**until) == most)?;
+    Some((first..=last, most))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use dht::ReadError;
-use dht::past::{At, Past, Values};
+use dht::past::{At, LeftOut, Of, Past, Values};
 use filesystem::calendar::Civil;
 
 use super::{SHOWN_DIGITS, civil};
@@ -140,11 +140,15 @@ pub(crate) fn not_kept(values: &[Past], value: &Past) -> Option<RangeInclusive<u
 
 /// Says whose word does not count.
 pub(crate) fn tell_left_out(values: &Values) {
-    for (node, reason) in &values.left_out {
-        crate::output::warn(format_args!(
-            "what the node {} says of the past does not count: {reason}",
-            node.id
-        ));
+    for LeftOut { contact, of, reason } in &values.left_out {
+        let what = match of {
+            Of::All => format!("what the node {} says of the past does not count", contact.id),
+            Of::Lone(count) => format!(
+                "{count} states that no node but {} shows are left out, for it did not show all in time",
+                contact.id
+            ),
+        };
+        crate::output::warn(format_args!("{what}: {reason}"));
     }
 }
 

@@ -146,3 +146,35 @@ fn nodes_whose_clocks_differ_by_less_than_what_they_keep_date_what_each_has_alon
     let points = [(10, 100), (11, 115), (12, 130), (20, 700), (21, 715), (22, 730), (30, 800)];
     assert_eq!(times, points.map(|(version, since)| (version, since, since)));
 }
+
+/// The one in the middle was believed, and so what was two hours earlier taken for what was at the time that was asked for.
+#[test]
+fn of_three_that_contradict_each_other_none_is_believed_alone() {
+    let of = |ahead: u64| [(1, 1000 + ahead), (2, 1100 + ahead)];
+    let (right, wrong, other) = (of(0), of(3000), of(6000));
+    let shown = shown(&[&right, &wrong, &other]);
+    let times = times(&[&right, &wrong, &other], 2);
+    assert_eq!(times, [(1, 1000, 7000), (2, 1100, 7100)]);
+    let values = values(&shown, 2);
+    for seconds in [1050, 4050, 7050] {
+        assert!(matches!(values.at(seconds), At::Between(..)), "{seconds}: {:?}", values.at(seconds));
+    }
+    assert_eq!(was(&values, 7100), Some(2));
+    // Half of four are not most.
+    assert_eq!(common([(1, 1), (1, 1), (900, 900), (900, 900)].into_iter()), Some((1, 900)));
+    assert_eq!(common(std::iter::empty()), None);
+}
+
+/// Else one that lies would make every time uncertain: no two accept a value in the same second.
+#[test]
+fn clocks_that_are_right_may_differ_by_a_little_and_outvote_a_liar_still() {
+    for liar in [1, 9000] {
+        assert_eq!(common([(100, 100), (101, 101), (liar, liar)].into_iter()), Some((100, 101)));
+        let five = [(100, 100), (liar, liar), (103, 103), (101, 101), (102, 102)];
+        assert_eq!(common(five.into_iter()), Some((100, 103)));
+    }
+    assert_eq!(common([(100, 100), (160, 160), (9000, 9000)].into_iter()), Some((100, 160)));
+    assert_eq!(common([(100, 100), (161, 161), (9000, 9000)].into_iter()), Some((100, 9000)));
+    // What overlaps needs no such leave.
+    assert_eq!(common([(0, 10), (5, 15), (100, 100)].into_iter()), Some((5, 10)));
+}
