@@ -1,10 +1,44 @@
 //! Who works at this machine, as other people read it: in the name of a conflict's file, in the list of snapshots, and in
-//! the roll, unless `join --as` says otherwise. Nothing is granted to a name.
+//! the roll, unless `join --as` says otherwise. Whoever joined goes by what the roll calls him, as the others see it in `members`; the
+//! home that made the network by user and machine. Nothing is granted to a name.
 
 use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::errors::Failure;
+use crate::files::{self, Kind};
 
 /// Where accounts have their names on every Unix; those of a directory service are not in it, and go by their number.
 const ACCOUNTS: &str = "/etc/passwd";
+
+/// What whoever this home is of is called: beside his key.
+const CALLED: &str = "called.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Called {
+    name: String,
+}
+
+impl Kind for Called {
+    const KIND: &'static str = "hypha name";
+    const VERSION: u32 = 1;
+    const SECRET: bool = false;
+}
+
+/// Has the holder of a key be called so from now on.
+///
+/// # Errors
+/// If it can't be written.
+pub(crate) fn call(key_file: &Path, name: &str) -> Result<(), Failure> {
+    files::save(&key_file.with_file_name(CALLED), &Called { name: name.into() })
+}
+
+/// What the holder of a key is called. That it can't be read is no reason not to write files.
+pub(crate) fn of(key_file: &Path) -> String {
+    files::load::<Called>(&key_file.with_file_name(CALLED)).map_or_else(|_| author(), |called| called.name)
+}
 
 /// user@host. The user is who runs this process, whatever the environment says of who logged in.
 pub(crate) fn author() -> String {

@@ -14,6 +14,7 @@ use overlay::{Passport, Rights};
 use reactor::crypto::{Identity, PublicKey, random_bytes};
 use reactor::serialization::{from_bytes, to_bytes};
 
+use crate::author;
 use crate::errors::Failure;
 use crate::home::Home;
 use crate::keyring;
@@ -111,6 +112,8 @@ pub(crate) struct Member {
     pub(crate) identity: Rc<Identity>,
     /// Why it is let in.
     pub(crate) passport: Passport,
+    /// What it is called where others read it.
+    pub(crate) author: String,
 }
 
 impl Member {
@@ -129,7 +132,7 @@ impl Member {
         let passport = key.passport.ok_or_else(|| Failure::damaged(path, "it has no passport"))?;
         let passport: Passport =
             from_bytes(&passport.0).map_err(|error| Failure::damaged(path, format!("passport: {error}")))?;
-        Ok(Member { identity: Rc::new(key.identity), passport })
+        Ok(Member { identity: Rc::new(key.identity), passport, author: author::of(path) })
     }
 }
 

@@ -348,7 +348,7 @@ fn settle_in(
     options: &Join,
     identity: &Identity,
     passport: &Passport,
-    Notes { network, number, .. }: Notes,
+    Notes { network, number, name }: Notes,
 ) -> Result<(), Failure> {
     let role = role_of(ticket);
     let key = KeyFile::plain(role, identity, Some(Hex(to_bytes(passport))));
@@ -365,7 +365,10 @@ fn settle_in(
             settings.take(&options.says);
             node.save_settings(&settings)?;
         }
-        _ => files::save(&home.user_key_file(), &key)?,
+        _ => {
+            author::call(&home.user_key_file(), &printable(&name))?;
+            files::save(&home.user_key_file(), &key)?;
+        }
     }
     // Where the nodes were when the network was made may be long ago, or is not known to who recovered it.
     remember(home, ticket.ways())?;

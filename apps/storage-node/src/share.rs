@@ -25,7 +25,6 @@ use filesystem::volume::{Options, Place, Volume};
 use overlay::{NodeId, Revocations};
 use reactor::crypto::{PublicKey, random_bytes};
 
-use crate::author;
 use crate::cli::{ClientOptions, Share, Unshare};
 use crate::client::{self, Client};
 use crate::client_directory;
@@ -412,7 +411,7 @@ fn make(
         .map_err(|error| volume::failed(error.to_string()))?;
     let keys = VolumeKeys { register, secret: client.user().identity.sealing_key(), readers: Vec::new() };
     let mut options = Options::default();
-    options.author = author::author();
+    options.author = client.user().author.clone();
     match Volume::create(Rc::new(store), keys, options, owner) {
         Ok(volume) => volume.close().stored().map_err(|ending| volume::failed(ending.to_string()))?,
         // A making that was cut short had come that far.

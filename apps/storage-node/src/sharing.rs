@@ -22,7 +22,6 @@ use overlay::{Node, Revocations};
 use reactor::cell::RefCell;
 use reactor::crypto::{PublicKey, X25519Public};
 
-use crate::author;
 use crate::client_directory;
 use crate::errors::Failure;
 use crate::home::Home;
@@ -149,7 +148,7 @@ impl Sharer<'_> {
                 };
                 // The list of then is the one that is changed: what a thief put there since is none of whom anybody let in.
                 let of_then = |charter: &mut Charter, _: Option<&Charter>| read(charter).map(drop);
-                put_back(self.store, &keys, &author::author(), past, &keep, &of_then, &swap)
+                put_back(self.store, &keys, &self.user.author, past, &keep, &of_then, &swap)
                     .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
             }
         }
@@ -170,7 +169,7 @@ impl Sharer<'_> {
     ) -> Result<(), Failure> {
         let swap =
             |expected, payload| self.store.swap_with_writers(&keys.register, Some(expected), &payload, write);
-        change_readers(self.store, keys, &author::author(), read, &swap)
+        change_readers(self.store, keys, &self.user.author, read, &swap)
             .map_err(|error| Failure::Sharing { reason: error.to_string() })
     }
 }

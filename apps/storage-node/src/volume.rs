@@ -16,7 +16,6 @@ use filesystem::volume::{OpenError, Options, Volume};
 use overlay::{Node, NodeId};
 use serde::Serialize;
 
-use crate::author;
 use crate::cache::Cache;
 use crate::client_directory::{self, ClientDirectory};
 use crate::errors::Failure;
@@ -227,7 +226,7 @@ pub(crate) fn found(
     let keys = keys(client, &keepers, user)?;
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut options = Options::default();
-    options.author = author::author();
+    options.author = user.author.clone();
     match Volume::create(Rc::new(client.clone()), keys, options, owner) {
         Ok(volume) => volume.close().stored().map_err(|ending| failed(ending.to_string()))?,
         // A founding that was cut short had come that far.
@@ -259,7 +258,7 @@ impl Opening<'_> {
     pub(crate) fn options(&self, user: &Member, may_write: bool) -> Options {
         let mut options = Options::default();
         options.member = Some(user.identity.public_key());
-        options.author = author::author();
+        options.author = user.author.clone();
         options.place = match self.keep {
             Keep::Rest | Keep::WriteBack => {
                 format!("with its journal in {}", self.directory.path().display())

@@ -212,6 +212,10 @@ fn who_is_removed_reads_and_writes_nothing_more_also_through_a_node_that_slept()
     let id = leaver["id"].as_str().unwrap();
     assert_eq!(writers.iter().map(|writer| &writer["name"]).collect::<Vec<_>>(), ["bob", "bob-2"]);
     assert_eq!(leaver["name"], "bob", "who came first has the name");
+    // What they make carries the names that they are known by, and not those of accounts on their machines.
+    printed(&third, &["snapshot", "of-one-of-them"]);
+    let snapshots = printed(&home, &["snapshots"]);
+    assert!(snapshots.contains("by bob-2"), "{snapshots}");
 
     // Each home's key opens the root; and one of them writes something, and has yet to close it.
     let members = [&third, &second].map(|home| keys::identity(&home.join("user.key")));
