@@ -15,6 +15,7 @@
 //! so the collector is no session itself.
 
 mod duration;
+mod emptied;
 mod given_up;
 mod marks;
 mod mounts;

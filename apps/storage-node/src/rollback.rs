@@ -24,7 +24,6 @@ use overlay::Revocations;
 use reactor::cell::RefCell;
 use reactor::crypto::Identity;
 
-use crate::author;
 use crate::cli::{Restore, Rollback};
 use crate::client::{self, Client, Settings};
 use crate::client_directory;
@@ -222,13 +221,8 @@ impl<'a> GoingBack<'a> {
         keep: &dyn Fn(&Record) -> Result<(), Failure>,
         bar: &indicatif::ProgressBar,
     ) -> Result<(Others, gc::Missing), Failure> {
-        // What was removed nobody collects meanwhile, and nobody else says who may do what.
-        let turn = match self.target.space.is_some() && self.is_owner {
-            true => Some(Turn::take(self.home)?),
-            false => None,
-        };
         let mut options = Options::default();
-        options.author = author::author();
+        options.author = self.client.user().author.clone();
         let Target { store, keys, salt, .. } = &self.target;
         let view = Volume::as_of(Rc::new(store.clone()), keys.clone(), &options, root)
             .map_err(|errno| Failure::Past { reason: format!("its tree cannot be read: {errno}") })?;
@@ -250,13 +244,17 @@ impl<'a> GoingBack<'a> {
             });
         }
         bar.set_message("putting the root back");
-        let others = match (&self.target.space, &turn) {
-            (None, _) => {
+        let others = match &self.target.space {
+            None => {
                 let revoked = self.home.revocations(&self.settings.network)?;
                 Others::OfDrive(self.sharer().put_back(root, keep, &revoked)?)
             }
-            (Some((genesis, _)), Some(turn)) => self.put_space_back(turn, genesis, root, keep)?,
-            (Some(_), None) => self.write_back(root, keep)?,
+            // Nobody else says who may do what meanwhile. Not over the looks, which may take hours: what is collected of a space that was
+            // removed, `gc` takes back itself once the word is gone, and so does the look after this.
+            Some((genesis, _)) if self.is_owner => {
+                self.put_space_back(&Turn::take(self.home)?, genesis, root, keep)?
+            }
+            Some(_) => self.write_back(root, keep)?,
         };
         bar.set_message("looking once more for what it needs");
         Ok((others, take_back()?))
@@ -298,7 +296,7 @@ impl<'a> GoingBack<'a> {
         };
         let keep = |newest: &Record| keep(newest).map_err(|failure| failure.to_string());
         let swap = |expected, payload| store.compare_and_swap(&keys.register, Some(expected), payload);
-        sharing::put_back(store, keys, &author::author(), root, &keep, &change, &swap)
+        sharing::put_back(store, keys, &self.client.user().author, root, &keep, &change, &swap)
             .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
         Ok(Others::OfSpace(Vec::new(), Seal::Ours))
     }

@@ -1,16 +1,20 @@
 //! What is left of a space that was removed, or given up: all of it is garbage.
 //!
 //! There is no root that reaches anything, and none comes: of its writers the nodes take nothing, as its register says by its owner's word.
-//! So there is no mark and nobody to wait for. What the owner himself may do is to bring it back (`rollback`). In this home that takes the
-//! turn that is had here meanwhile; another copy of the home has a turn of its own. So the word is read again before each batch
-//! and after the last, and once it is gone all that was told in this run is taken back.
+//! So there is no mark and nobody to wait for. What the owner himself may do is to bring it back (`rollback`), in this home or in another
+//! copy of it. So the word is read again before each batch and after the last, and once it is gone all that was told in this run is taken
+//! back. In this home he does so in a turn, and each batch has one, from that look until it is told: other commands have theirs in between.
+//!
+//! Where nothing was held, nothing comes, but from a node that was away: that is noted (`emptied`), and looked at again seldom.
 
 use std::collections::BTreeSet;
+use std::time::UNIX_EPOCH;
 
 use dht::Address;
 use dht::collect::{CensusError, Found};
 use indicatif::ProgressBar;
 
+use super::emptied::{self, Emptied};
 use super::report::{Report, stopped, tell};
 use super::sweep::{TOLD_AT_ONCE, Unknown, begin, have_deleted};
 use super::targets::Target;
@@ -42,7 +46,6 @@ pub(super) fn collect(
     kept: &Kept,
 ) -> Result<(), Failure> {
     let Some((genesis, path)) = target.given_up() else { return Ok(()) };
-    let turn = Turn::take(home)?;
     // By what was seen of it before: that it was brought back since, too.
     let store = target.store().clone();
     let opened = volume::open_root_of_space(store, genesis, path, Some(place.seen_directory))?;
@@ -54,9 +57,17 @@ pub(super) fn collect(
     }
     // After all have agreed, however that was: it may have been on something newer.
     let sharer = target.sharer(home);
-    let look = || space_lists::learn(&sharer, &turn, genesis);
-    if look()? != Seal::GivenUp {
+    let look = || -> Result<(Seal, Option<Turn>), Failure> {
+        let turn = Turn::take(home)?;
+        Ok((space_lists::learn(&sharer, &turn, genesis)?, Some(turn)))
+    };
+    if look()?.0 != Seal::GivenUp {
         return Err(failed(&Unknown::BroughtBack.to_string()));
+    }
+    let word = Emptied::by(target.store(), genesis.register())?;
+    let now = || reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if !options.dry_run && emptied::is_noted(home, &word, now()) {
+        return Ok(());
     }
     let bar = progress::spinner("looking for garbage");
     let mut report = Report::default();
@@ -64,7 +75,10 @@ pub(super) fn collect(
     bar.finish_and_clear();
     outcome?;
     if report.held.is_nothing() {
-        return Ok(());
+        return match options.dry_run {
+            true => Ok(()),
+            false => emptied::note(home, word, now()),
+        };
     }
     tell(&report, Some(path), options.dry_run, grace, kept)
 }
@@ -73,7 +87,7 @@ fn sweep(
     target: &Target<'_>,
     options: &Gc,
     grace: Span,
-    look: &dyn Fn() -> Result<Seal, Failure>,
+    look: Look<'_>,
     bar: &ProgressBar,
     report: &mut Report,
 ) -> Result<(), Failure> {
@@ -134,20 +148,23 @@ enum Ended {
     TakenBack(Unknown, usize, Result<usize, CensusError>),
 }
 
+/// Says what stands in the register's place, and what keeps it so in this home as long as it is had.
+type Look<'a> = &'a dyn Fn() -> Result<(Seal, Option<Turn>), Failure>;
+
 /// Tells the nodes of some blocks that they are to delete them.
 type Tell<'a, F> = &'a mut dyn FnMut(&[(Address, F)]);
 
 /// What is deleted as long as the owner's word stands in the register's place.
 struct Deletion<'a> {
-    look: &'a dyn Fn() -> Result<Seal, Failure>,
+    look: Look<'a>,
     /// Of what nodes are told to delete, all: they list it no more.
     told: Vec<Address>,
 }
 
 impl Deletion<'_> {
-    fn look(&self) -> Result<(), Unknown> {
+    fn look(&self) -> Result<Option<Turn>, Unknown> {
         match (self.look)() {
-            Ok(Seal::GivenUp) => Ok(()),
+            Ok((Seal::GivenUp, turn)) => Ok(turn),
             Ok(_) => Err(Unknown::BroughtBack),
             Err(failure) => Err(Unknown::Unseen(failure)),
         }
@@ -157,7 +174,7 @@ impl Deletion<'_> {
     fn run<F>(&mut self, garbage: &[(Address, F)], tell: Tell<'_, F>) -> Result<u64, Unknown> {
         let (now, later) = garbage.split_at(garbage.len().min(TOLD_MAX - self.told.len()));
         for some in now.chunks(TOLD_AT_ONCE) {
-            self.look()?;
+            let _turn = self.look()?;
             self.told.extend(some.iter().map(|(address, _)| *address));
             tell(some);
         }
@@ -216,7 +233,7 @@ mod tests {
         let (looks, deleted) = (Cell::new(0), RefCell::new(BTreeSet::new()));
         let look = || {
             looks.set(looks.get() + 1);
-            at(looks.get())
+            at(looks.get()).map(|seal| (seal, None))
         };
         let mut deletion = Deletion { look: &look, told: Vec::new() };
         let mut each = || {
