@@ -128,6 +128,16 @@ impl DiskCache {
         Ok(true)
     }
 
+    /// Has an entry be pinned as it is; `None` if it has gone meanwhile. One at a time, as what is taken in: what several
+    /// reads ahead find room for together, there may be no room for.
+    fn pin_entry(&self, entry: &Entry) -> io::Result<Option<Result<u64, PinFailure>>> {
+        let _room = self.room.lock();
+        if !self.has_room_for_pin(&entry.extent) {
+            return Ok(Some(Err(PinFailure::NoRoom)));
+        }
+        Ok(self.move_to(entry.number, Queue::Pinned)?.then_some(Ok(entry.number)))
+    }
+
     /// Takes bytes in as pinned, whatever has them besides; returns the entry's number. At once: what is taken in as others are may be
     /// gone before it is moved.
     fn take_in_pinned(&self, extent: Extent, bytes: &Bytes) -> io::Result<Result<u64, PinFailure>> {
@@ -227,11 +237,7 @@ impl PinningStore {
         let size = extent.disk_bytes();
         let pinned = match part_of.filter(|entry| entry.extent.disk_bytes() <= size + size / WASTE_SHARE) {
             Some(entry) if entry.queue == Queue::Pinned => Ok(Some(Ok(entry.number))),
-            Some(entry) if !cache.has_room_for_pin(&entry.extent) => Ok(Some(Err(PinFailure::NoRoom))),
-            // It may have gone meanwhile.
-            Some(entry) => cache
-                .move_to(entry.number, Queue::Pinned)
-                .map(|is_there| is_there.then_some(Ok(entry.number))),
+            Some(entry) => cache.pin_entry(entry),
             None => Ok(None),
         };
         let pinned = pinned.and_then(|pinned| match pinned {
