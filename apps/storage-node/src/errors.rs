@@ -14,6 +14,9 @@ use filesystem::mount::MountError;
 use filesystem::volume::{RestoreError, SnapshotError};
 use thiserror::Error;
 
+/// As a shell says of a program that SIGPIPE ends, which this one does not let end it: 128, and the signal's number.
+const READER_GONE: u8 = 128 + 13;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -70,8 +73,11 @@ pub(crate) enum Failure {
     #[error("{} cannot become the drive: {reason}", path.display())]
     Mountpoint { path: PathBuf, reason: String },
     /// Nothing of ours is mounted there.
-    #[error("no hypha drive is mounted at {}", path.display())]
-    NotMounted { path: PathBuf },
+    #[error(
+        "no hypha drive is mounted at {}{}", path.display(),
+        before.as_ref().map_or(String::new(), |outcome| format!("; the one that was there is unmounted, and {outcome}"))
+    )]
+    NotMounted { path: PathBuf, before: Option<String> },
     /// The process that serves a drive takes too long to end.
     #[error("it is unmounted, but process {pid} is still storing what was written")]
     NotFlushed { pid: u32 },
@@ -93,7 +99,7 @@ pub(crate) enum Failure {
     NoNode { reason: String },
     /// Not all nodes are well.
     #[error("the network is {health}")]
-    Unhealthy { health: &'static str },
+    Unhealthy { health: &'static str, advice: String },
     /// A node process did not come up.
     #[error("node {number} did not start: {reason}")]
     NodeStart { number: u16, reason: String },
@@ -191,6 +197,9 @@ pub(crate) enum Failure {
     /// The disk is full, here or on the nodes.
     #[error("no space left: {place}")]
     DiskFull { place: String },
+    /// Whoever read a value has enough of it (`| head -c 100`): nothing is to be said, and not all was written.
+    #[error("whoever reads has enough of it")]
+    ReaderGone,
     /// Standard input or output failed.
     #[error("{what}: {}", plain(source))]
     Stream { what: &'static str, source: io::Error },
@@ -286,7 +295,11 @@ pub(crate) const COPIED: u8 = 3;
 impl Failure {
     /// What a shell is told.
     pub(crate) fn exit_code(&self) -> u8 {
-        if matches!(self, Failure::Twin { .. }) { COPIED } else { 1 }
+        match self {
+            Failure::Twin { .. } => COPIED,
+            Failure::ReaderGone => READER_GONE,
+            _ => 1,
+        }
     }
 
     /// A file error, told apart where the advice differs.
@@ -366,11 +379,7 @@ impl Failure {
             Failure::NoNode { .. } => {
                 "start them with `storage-node up`, or give a running one with --node ADDRESS".into()
             }
-            Failure::Unhealthy { .. } => {
-                "start the nodes that do not answer (`up` does, or `run` for each), make room on full disks; in the place of one \
-                 that is gone for good, let another join (`invite --role node`), then `node replace` the one that is gone"
-                    .into()
-            }
+            Failure::Unhealthy { advice, .. } => advice.clone(),
             Failure::NotOwner => "say where that home is with --home, or ask whoever invited you".into(),
             Failure::NoVolume { .. } => "run `storage-node up DRIVE` with the network's home once".into(),
             Failure::RootGone { .. } => {

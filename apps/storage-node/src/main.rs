@@ -116,6 +116,7 @@ fn main() -> ExitCode {
     output::settle();
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::ReaderGone) => ExitCode::from(failure.exit_code()),
         Err(failure) => {
             output::warn(format_args!("error: {failure}"));
             if let Some(advice) = failure.advice() {

@@ -65,17 +65,17 @@ pub(crate) fn warn(line: impl Display) {
     send(Stream::Error, Message::Text(format!("{line}\n").into_bytes()));
 }
 
-/// Prints what a command was asked for.
+/// Prints what a command was asked for. Whoever reads may have enough of it (`| head -1`): that is no error.
 ///
 /// # Errors
 /// `Failure::Stream` if it can't be written.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     settle();
     let mut output = io::stdout().lock();
-    output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-        .map_err(|source| Failure::Stream { what: "standard output", source })
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|source| Failure::Stream { what: "standard output", source }),
+    }
 }
 
 /// Standard error is this file: it is turned over before it grows without bound.

@@ -6,6 +6,7 @@
 //! leaves fewer nodes than copies, the missing ones count as dead. What a node says of itself is shown where somebody has heard
 //! it, also of one that does not answer. The JSON's fields are only ever added to.
 
+mod advice;
 mod health;
 mod render;
 
@@ -31,6 +32,7 @@ use crate::process;
 use crate::remove::on_each;
 use crate::report::{Report, ReportMethod, ReportRefused};
 use crate::volume::{self, Keepers, Older};
+use advice::advice;
 use health::{Health, Incomplete, Lack, RootInZone, RootKeepers, Witness};
 use render::render;
 
@@ -115,6 +117,8 @@ struct CatchingUp {
     node: String,
     /// Blocks and registers that it knows to lack.
     lacking: u64,
+    /// It is of a release that does not say what it lacks.
+    does_not_say: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -159,12 +163,13 @@ pub(crate) fn status(options: &Status) -> Result<(), Failure> {
     } else {
         output::print(&render(&overview))?;
     }
-    match overview.health {
-        Health::Healthy => Ok(()),
-        Health::Degraded => Err(Failure::Unhealthy { health: "degraded" }),
-        Health::Full => Err(Failure::Unhealthy { health: "full" }),
-        Health::Down => Err(Failure::Unhealthy { health: "down" }),
-    }
+    let health = match overview.health {
+        Health::Healthy => return Ok(()),
+        Health::Degraded => "degraded",
+        Health::Full => "full",
+        Health::Down => "down",
+    };
+    Err(Failure::Unhealthy { health, advice: advice(&overview) })
 }
 
 fn ask(settings: &Settings) -> Result<Overview, Failure> {
@@ -318,7 +323,11 @@ fn overview(network: &Network, answers: Vec<Answer>, mut root: RootStatus) -> Ov
     let incomplete = health::incomplete(&witnesses, usize::from(network.replicas));
     let catching_up: Vec<CatchingUp> = incomplete
         .iter()
-        .map(|Incomplete { id, lacking }| CatchingUp { node: name(id), lacking: *lacking })
+        .map(|Incomplete { id, lacking, says }| CatchingUp {
+            node: name(id),
+            lacking: *lacking,
+            does_not_say: !says,
+        })
         .collect();
     let health = match verdict.health {
         Health::Healthy if !catching_up.is_empty() => Health::Degraded,
@@ -388,6 +397,7 @@ mod tests {
     use super::*;
     use crate::identity::Founding;
     use crate::network::NodeEntry;
+    use crate::report::OwnCopies;
 
     fn network(count: u16) -> Network {
         let founding = Founding::new();
@@ -420,6 +430,61 @@ mod tests {
             kept_deleted_bytes: 0,
             copy: None,
         }
+    }
+
+    /// Of nodes that lack nothing.
+    fn overview(network: &Network, mut answers: Vec<Answer>, root: RootStatus) -> Overview {
+        let all: Vec<_> = answers.iter().map(|(_, contact, _)| Hex(contact.id.0)).collect();
+        for report in answers.iter_mut().filter_map(|(_, _, answer)| answer.as_mut().ok()) {
+            report.own_copies = Some(OwnCopies {
+                lacking: 0,
+                lacked_nothing_of: all.clone(),
+                not_compared_with: Vec::new(),
+                compared_s_ago: Some(1),
+            });
+        }
+        super::overview(network, answers, root)
+    }
+
+    /// A network of which half was renewed was called healthy, whatever the other half lacked.
+    #[test]
+    fn a_node_of_a_release_that_does_not_say_what_it_lacks_is_named_and_not_called_healthy() {
+        let network = network(3);
+        let answers = known(&Nodes::first(&network), &[]).into_iter();
+        let answers = answers.map(|(number, contact)| (number, contact, Ok(report(None, 4 << 30))));
+        let overview = super::overview(&network, answers.collect(), root(&[]));
+        assert_eq!(overview.health, Health::Degraded);
+        let text = render(&overview);
+        assert!(
+            text.contains("nodes 1, 2 and 3 are of an older release, and do not say what they lack"),
+            "{text}"
+        );
+        let advice = advice(&overview);
+        assert!(advice.contains("with this release") && !advice.contains("do not answer"), "{advice}");
+    }
+
+    #[test]
+    fn what_is_advised_is_about_what_was_found() {
+        let network = network(3);
+        let of = |change: fn(u16, &mut Report)| {
+            let answers = known(&Nodes::first(&network), &[]).into_iter().map(|(number, contact)| {
+                let mut report = report(None, 4 << 30);
+                change(number.unwrap(), &mut report);
+                (number, contact, Ok(report))
+            });
+            let mut overview = overview(&network, answers.collect(), root(&[]));
+            overview.catching_up.clear();
+            overview
+        };
+        let mut waits = of(|_, _| {});
+        waits.catching_up.push(CatchingUp { node: "1".into(), lacking: 0, does_not_say: false });
+        let told = advice(&waits);
+        assert!(told.starts_with("leave the nodes running") && !told.contains("answer"), "{told}");
+        let full = advice(&of(|number, report| report.total_bytes = if number == 1 { 4 } else { 4 << 30 }));
+        assert!(full.starts_with("make room on full disks") && !full.contains("answer"), "{full}");
+        let mut away = of(|_, _| {});
+        away.nodes[0].answers = false;
+        assert!(advice(&away).starts_with("start the nodes that do not answer"));
     }
 
     fn health(nodes: u16, down: usize) -> Health {

@@ -2,9 +2,11 @@
 //!
 //! The kernel's own unmount only hands what it has cached to the process that serves the drive. That process then
 //! commits it to the nodes, leaves a word on how that went, and ends; after `up` its nodes end too. What is said here is
-//! that word, and 0 is the exit status only if it is "stored".
+//! that word, and 0 is the exit status only if it is "stored". Whoever interrupted an `umount`, or took the drive away by other means, says
+//! it again and waits for the same process.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,10 +38,18 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// `Failure::NotStored` or `Failure::NotKnown`.
 pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
     let path = mountpoint::in_full(&options.drive)?;
-    let Some(drive) = mountpoint::drive_at(&path) else { return Err(Failure::NotMounted { path }) };
-    let user = drive.user.unwrap_or(rustix::process::geteuid().as_raw());
+    let own = rustix::process::geteuid().as_raw();
+    let Some(drive) = mountpoint::drive_at(&path) else {
+        return match Server::of(own, &path) {
+            Some(server) if server.descriptor().is_some() => wait_for(Some(server), path),
+            server => {
+                let before = server.and_then(|server| server.outcome()).map(|outcome| outcome.to_string());
+                Err(Failure::NotMounted { path, before })
+            }
+        };
+    };
     // Beforehand: once it is unmounted, its process may be gone at any moment.
-    let server = Server::of(user, &path);
+    let server = Server::of(drive.user.unwrap_or(own), &path);
     let spinner = progress::spinner("flushing");
     let is_dead = mountpoint::is_dead(&path);
     let busy_until = Instant::now() + BUSY_LIMIT;
@@ -55,10 +65,17 @@ pub(crate) fn umount(options: &Umount) -> Result<(), Failure> {
     while is_dead && mountpoint::is_dead(&path) {
         mount::unmount(&path, true)?;
     }
+    spinner.finish_and_clear();
+    wait_for(server, path)
+}
+
+/// Waits for the process that served the drive which was at `path`, and says what that says.
+fn wait_for(server: Option<Server>, path: PathBuf) -> Result<(), Failure> {
     let not_known = |reason| Failure::NotKnown { path: path.clone(), reason };
     let Some(server) = server else {
         return Err(not_known("the process that served it left no word"));
     };
+    let spinner = progress::spinner("flushing");
     let has_ended = wait_for_end(&server, |waits| {
         let pid = server.process();
         let line = format!("process {pid} is {waits}; Ctrl-C here ends the waiting, and nothing else");

@@ -213,11 +213,18 @@ fn read_value(
             }
             Ok(sink)
         })
-        .map_err(|source| Failure::Stream { what: "writing the value", source })?;
+        .map_err(unwritten)?;
         offset += count as u64;
         bar.inc(count as u64);
     }
     Ok(sink)
+}
+
+fn unwritten(source: io::Error) -> Failure {
+    match source.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::Stream { what: "writing the value", source },
+    }
 }
 
 /// Where a value goes: standard output, or a file that appears only once it is whole.
@@ -264,9 +271,7 @@ impl Sink {
 
     fn finish(self) -> Result<(), Failure> {
         match self {
-            Sink::Output(mut output) => {
-                output.flush().map_err(|source| Failure::Stream { what: "writing the value", source })
-            }
+            Sink::Output(mut output) => output.flush().map_err(unwritten),
             Sink::Special(_) => Ok(()),
             Sink::File { file, path } => file
                 .as_file()

@@ -68,6 +68,16 @@ fn umount_tells_what_no_quorum_took_and_the_next_start_puts_it_in() {
     file.write_all(b"on one node of three").unwrap();
     drop(file);
 
+    // Who interrupts it, and says it again, waits for the same process: it used to be told that no drive was mounted there.
+    let mut interrupted = Command::new(PROGRAM)
+        .args(["umount", text(&drive)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it is unmounted", LIMIT, || !is_mounted(&drive));
+    signal(interrupted.id(), Signal::INT);
+    interrupted.wait().unwrap();
     let output = umount(&drive);
     let words = said(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");
@@ -83,6 +93,11 @@ fn umount_tells_what_no_quorum_took_and_the_next_start_puts_it_in() {
     assert!(!is_mounted(&drive));
     let status = mounted.wait(LIMIT).expect("it ends with its drive");
     assert_eq!(status.code(), Some(1), "{}", mounted.drain());
+    let again = said(&umount(&drive));
+    assert!(
+        again.contains("no hypha drive is mounted") && again.contains("in the journal of"),
+        "nor once it has ended: {again}"
+    );
 
     nodes.extend([2, 3].map(|number| node(&home, number)));
     let mounted = mount(&home, &drive);

@@ -121,6 +121,9 @@ pub(super) fn tell(
         return needed::tell(&report.missing, "`gc` takes back those that were deleted");
     }
     match grace.0.is_zero() {
+        _ if report.tally.deleted == 0 && report.tally.unheard == 0 => {
+            say(format_args!("{of}nothing of it is garbage: nothing was deleted"));
+        }
         true => say(format_args!("{of}deleted {}: the nodes give the space back", deleted(report))),
         false => {
             let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);

@@ -9,7 +9,7 @@
 //! never said of a network in which zones decide nothing, because it has more nodes than all know of each other.
 //!
 //! That what is there lies on as many nodes as it should is not inferred from their answering either: each says what it lacks, and with
-//! whom it has compared. While one may lack something, nothing is called healthy.
+//! whom it has compared. While one may lack something, or is of a release that does not say, nothing is called healthy.
 //!
 //! And a root whose quorum stands in one zone is named, while all is well: it goes with that zone.
 
@@ -74,6 +74,8 @@ pub(super) struct Incomplete {
     pub(super) id: NodeId,
     /// How much it knows to lack; what it has not compared it does not know.
     pub(super) lacking: u64,
+    /// Whether it says anything of it: an older release does not.
+    pub(super) says: bool,
 }
 
 /// Comparisons that are older say nothing: rounds come each minute, if nothing keeps them from it.
@@ -95,9 +97,12 @@ pub(super) fn incomplete(nodes: &[Witness], replicas: usize) -> Vec<Incomplete> 
             || others().any(has_to_compare)
             || own.compared_s_ago.is_some_and(|ago| ago > COMPARED_AGO_MAX_S)
     };
-    let found = |node: &Witness| {
-        let own = node.own.as_ref()?;
-        may_lack(node, own).then_some(Incomplete { id: node.id, lacking: own.lacking })
+    let found = |node: &Witness| match &node.own {
+        Some(own) => {
+            may_lack(node, own).then_some(Incomplete { id: node.id, lacking: own.lacking, says: true })
+        }
+        // Of one that does not answer there is a word already.
+        None => (node.works || node.is_full).then_some(Incomplete { id: node.id, lacking: 0, says: false }),
     };
     nodes.iter().filter_map(found).collect()
 }
@@ -244,7 +249,8 @@ mod tests {
         assert_eq!(told(Some(compared(7, 0..3)), "---"), [(1, 7)]);
         let long_ago = OwnCopies { compared_s_ago: Some(301), ..compared(0, 0..3) };
         assert_eq!(told(Some(long_ago), "---"), [(1, 0)]);
-        assert_eq!(told(None, "---"), [], "an older release says nothing");
+        assert_eq!(told(None, "---"), [(1, 0)], "an older release says nothing");
+        assert_eq!(told(None, "-_-"), [], "nor does one that is away, of which that is said");
         let many = "-".repeat(17);
         assert_eq!(told(Some(compared(0, 5..7)), &many), []);
         assert_eq!(told(Some(compared(0, 5..6)), &many), [(1, 0)]);

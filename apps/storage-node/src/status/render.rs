@@ -10,6 +10,9 @@ use crate::progress::{human_bytes, human_duration};
 use crate::report::Report;
 use crate::volume::Older;
 
+/// Of so many nodes the names are told in a sentence.
+const NAMED_MAX: usize = 8;
+
 /// The overview as a table.
 pub(super) fn render(overview: &Overview) -> String {
     let answering = overview.nodes.iter().filter(|node| node.answers).count();
@@ -161,12 +164,44 @@ fn in_words(overview: &Overview) -> String {
 
 /// Which nodes have what to do yet.
 fn catching_up(nodes: &[CatchingUp]) -> String {
-    let said = |CatchingUp { node, lacking }: &CatchingUp| match lacking {
-        0 => format!("node {node} has yet to compare what it has with the others"),
-        1 => format!("node {node} lacks a block, and has yet to fetch it"),
-        count => format!("node {node} lacks {count} blocks, and fetches them"),
+    let those = |test: fn(&CatchingUp) -> bool| {
+        let names: Vec<&str> = nodes.iter().filter(|node| test(node)).map(|node| &*node.node).collect();
+        named(&names).map(|words| (words, names.len() == 1))
     };
-    nodes.iter().map(said).collect::<Vec<_>>().join(", ")
+    let mut said: Vec<String> = nodes
+        .iter()
+        .filter(|node| node.lacking > 0)
+        .take(NAMED_MAX)
+        .map(|CatchingUp { node, lacking, .. }| match lacking {
+            1 => format!("node {node} lacks one of its copies, and has yet to get it"),
+            count => format!("node {node} lacks {count} of its copies, and has yet to get them"),
+        })
+        .collect();
+    let lacking = nodes.iter().filter(|node| node.lacking > 0).count();
+    if lacking > NAMED_MAX {
+        said.push(format!("{} more lack some of theirs", lacking - NAMED_MAX));
+    }
+    said.extend(those(|node| node.does_not_say).map(|(nodes, is_one)| match is_one {
+        true => format!("{nodes} is of an older release, and does not say what it lacks"),
+        false => format!("{nodes} are of an older release, and do not say what they lack"),
+    }));
+    said.extend(those(|node| node.lacking == 0 && !node.does_not_say).map(|(nodes, is_one)| match is_one {
+        true => format!("{nodes} has yet to compare what it has with the others"),
+        false => format!("{nodes} have yet to compare what they have with the others"),
+    }));
+    said.join(", ")
+}
+
+/// Nodes by their names, or how many they are beyond those that are told.
+fn named(names: &[&str]) -> Option<String> {
+    let (shown, rest) = names.split_at(names.len().min(NAMED_MAX));
+    let rest = (!rest.is_empty()).then(|| format!("{} more", rest.len()));
+    let shown: Vec<&str> = shown.iter().copied().chain(rest.as_deref()).collect();
+    let (last, first) = shown.split_last()?;
+    Some(match first {
+        [] => format!("node {last}"),
+        first => format!("nodes {} and {last}", first.join(", ")),
+    })
 }
 
 /// That the root would be gone with a zone, and what to do.
@@ -190,4 +225,34 @@ fn of_one_zone(InOneZone { zone, keeper_count, to_replace }: &InOneZone, keepers
         "{who} {place}: while that is away nothing can be read or written, and if it is lost, so is the drive's root, and with it the \
          drive; {advice}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: u16, lacking: u64, does_not_say: bool) -> CatchingUp {
+        CatchingUp { node: name.to_string(), lacking, does_not_say }
+    }
+
+    #[test]
+    fn nodes_of_which_the_same_is_said_are_named_together() {
+        let waits = |names: std::ops::RangeInclusive<u16>| -> Vec<CatchingUp> {
+            names.map(|name| node(name, 0, false)).collect()
+        };
+        assert_eq!(catching_up(&waits(2..=2)), "node 2 has yet to compare what it has with the others");
+        assert_eq!(
+            catching_up(&waits(1..=3)),
+            "nodes 1, 2 and 3 have yet to compare what they have with the others"
+        );
+        let many = catching_up(&waits(1..=30));
+        assert!(many.starts_with("nodes 1, 2, 3, 4, 5, 6, 7, 8 and 22 more have yet"), "{many}");
+        let mixed =
+            [node(1, 0, false), node(2, 7, false), node(3, 0, true), node(4, 1, false), node(5, 0, true)];
+        assert_eq!(
+            catching_up(&mixed),
+            "node 2 lacks 7 of its copies, and has yet to get them, node 4 lacks one of its copies, and has yet to get it, nodes 3 and 5 are \
+             of an older release, and do not say what they lack, node 1 has yet to compare what it has with the others"
+        );
+    }
 }
