@@ -35,8 +35,9 @@ const PAGES_MAX: usize = 1 << 12;
 /// And for how long: with the most pages, over a bad line.
 const LIST_LIMIT: Duration = Duration::from_secs(600);
 
-/// How long one node may have a census wait, over all that it is asked for: a million blocks are listed three times over a line of
-/// 2 Mbit/s in some twenty minutes (50 bytes of each). Where the drive is larger all take longer: so [`SLOWER_MAX`] beside it.
+/// How long one node may have a census wait, over all that it is asked for, as long as it can be done without: a million blocks are listed
+/// three times over a line of 2 Mbit/s in some ten minutes (50 bytes of each). What brings back much that was deleted lists all once for
+/// each 65,536 blocks that are missing, and where the drive is larger all take longer: so [`SLOWER_MAX`] beside it.
 const WAIT_LIMIT: Duration = Duration::from_secs(1800);
 
 /// And how many times as long as the others, as the median of them took: liars among these move it only where they are half.
@@ -103,6 +104,10 @@ pub struct Census {
     fallen_out: RefCell<BTreeMap<u16, String>>,
     /// How long each has been waited for, by its number.
     waited: RefCell<Vec<Duration>>,
+    /// Those that were too slow, some of which a list that goes on has yet to note as fallen out.
+    let_go: RefCell<BTreeSet<u16>>,
+    /// The number of the node in this process, by which no other is gone: it takes no time.
+    local: Option<usize>,
 }
 
 impl Census {
@@ -130,11 +135,20 @@ impl Census {
     }
 
     /// Notes that a node has been waited for so long; `false` if that is more by now than anybody may be waited for. Where there is no
-    /// other to go by, and none to do without it, there is no such limit.
+    /// other to go by, or no more may be done without, there is no such limit: slow is better than never.
     fn wait_on(&self, number: u16, took: Duration) -> bool {
         let mut waited = self.waited.borrow_mut();
         waited[usize::from(number)] += took;
-        may_be_waited_for(&waited, usize::from(number))
+        if may_be_waited_for(&waited, usize::from(number), self.local) {
+            return true;
+        }
+        let (fallen_out, mut let_go) = (self.fallen_out.borrow(), self.let_go.borrow_mut());
+        let leaving = let_go.iter().filter(|number| !fallen_out.contains_key(number)).count();
+        if self.silent + fallen_out.len() + leaving >= self.silent_max {
+            return true;
+        }
+        let_go.insert(number);
+        false
     }
 
     /// The nodes that answered.
@@ -148,9 +162,9 @@ impl Census {
     }
 }
 
-/// Whether a node may be waited for yet, by how long each was.
-fn may_be_waited_for(waited: &[Duration], number: usize) -> bool {
-    let others = waited.iter().enumerate().filter(|(other, _)| *other != number);
+/// Whether a node may be waited for yet, by how long each was, but for the one that is `local`.
+fn may_be_waited_for(waited: &[Duration], number: usize, local: Option<usize>) -> bool {
+    let others = waited.iter().enumerate().filter(|(other, _)| *other != number && Some(*other) != local);
     let mut others: Vec<Duration> = others.map(|(_, waited)| *waited).collect();
     others.sort_unstable();
     // The lower one of two: one liar of two others has no say.
@@ -195,7 +209,9 @@ impl<O: Overlay + 'static> Client<O> {
             return Err(CensusError::Silent { silent, known: known.len(), reason });
         }
         let waited = RefCell::new(vec![Duration::ZERO; nodes.len()]);
-        Ok(Census { nodes, silent, silent_max, fallen_out: RefCell::default(), waited })
+        let local = nodes.iter().position(|contact| links.local(&contact.id).is_some());
+        let (fallen_out, let_go) = Default::default();
+        Ok(Census { nodes, silent, silent_max, fallen_out, waited, let_go, local })
     }
 
     /// All nodes that there are, as far as lookups all over the place find them.

@@ -215,10 +215,43 @@ fn whoever_is_as_slow_as_the_others_is_waited_for_and_one_liar_moves_no_limit() 
     let minutes =
         |all: &[u64]| all.iter().map(|minutes| Duration::from_secs(60 * minutes)).collect::<Vec<_>>();
     // All are slow: the drive is large.
-    assert!((0..3).all(|number| may_be_waited_for(&minutes(&[300, 200, 400]), number)));
-    assert!(may_be_waited_for(&minutes(&[30, 0, 0]), 0));
-    assert!(!may_be_waited_for(&minutes(&[31, 0, 0]), 0));
-    assert!(!may_be_waited_for(&minutes(&[31, 0, 500]), 0), "by the faster of the two others");
+    assert!((0..3).all(|number| may_be_waited_for(&minutes(&[300, 200, 400]), number, None)));
+    assert!(may_be_waited_for(&minutes(&[30, 0, 0]), 0, None));
+    assert!(!may_be_waited_for(&minutes(&[31, 0, 0]), 0, None));
+    assert!(!may_be_waited_for(&minutes(&[31, 0, 500]), 0, None), "by the faster of the two others");
+    // Two over lines of one slowness, and one in this process: nobody is gone by that.
+    assert!(may_be_waited_for(&minutes(&[200, 0, 200]), 0, Some(1)));
+    assert!(!may_be_waited_for(&minutes(&[200, 0, 10]), 0, Some(1)));
     // Nobody to go by.
-    assert!(may_be_waited_for(&minutes(&[5000]), 0));
+    assert!(may_be_waited_for(&minutes(&[5000]), 0, None));
+}
+
+/// Two of three were done without together, and that was called silence: a drive whose nodes are far away was never collected.
+#[test]
+fn no_more_nodes_are_done_without_for_being_slow_than_may_be_silent() {
+    let contact = |number: u8| {
+        let key = reactor::crypto::Identity::from_seed(&[number; 32]).public_key();
+        overlay::Contact::new(key, [])
+    };
+    let census = |silent: usize, silent_max: usize| Census {
+        nodes: (0..5).map(contact).collect(),
+        silent,
+        silent_max,
+        fallen_out: RefCell::default(),
+        waited: RefCell::new(vec![Duration::ZERO; 5]),
+        let_go: RefCell::default(),
+        local: None,
+    };
+    let hours = Duration::from_secs(5 * 3600);
+    // In one slice, before it is noted that the first has fallen out.
+    let one = census(0, 1);
+    assert!(!one.wait_on(3, hours));
+    assert!(one.wait_on(4, hours), "slow is better than never");
+    one.fallen_out.borrow_mut().insert(3, "slow".into());
+    assert!(one.wait_on(4, hours), "and it is counted once");
+    let two = census(0, 2);
+    assert!(!two.wait_on(3, hours) && !two.wait_on(4, hours));
+    for nobody in [census(0, 0), census(1, 1)] {
+        assert!(nobody.wait_on(3, hours));
+    }
 }
