@@ -171,11 +171,17 @@ fn has_groups(directory: &Path) -> bool {
     has_any(directory, b"journal-")
 }
 
+/// What can't be read may have such: on this hangs whether it is removed.
 fn has_any(directory: &Path, prefix: &[u8]) -> bool {
     let is_such = |entry: std::io::Result<fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix))
+        entry.map_or(true, |entry| entry.file_name().as_encoded_bytes().starts_with(prefix))
     };
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.any(is_such))
+    match fs::read_dir(directory) {
+        Ok(mut entries) => entries.any(is_such),
+        Err(error) => {
+            !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        }
+    }
 }
 
 fn device(directory: &Path) -> Result<u64, Failure> {

@@ -73,6 +73,7 @@ pub(crate) struct OwnCopies {
     /// With whom it compared, and lacked nothing by then.
     pub(crate) lacked_nothing_of: Vec<Hex<[u8; 32]>>,
     /// Who is near and may keep some of the same, and with whom it has not.
+    #[serde(default)]
     pub(crate) not_compared_with: Vec<Hex<[u8; 32]>>,
     /// How many seconds ago the oldest of these comparisons began.
     pub(crate) compared_s_ago: Option<u64>,

@@ -23,6 +23,8 @@ pub(super) struct Report {
     pub(super) tally: Tally,
     /// Of what the nodes hold and nobody needs, what was too much for one run to look at.
     pub(super) unlooked: u64,
+    /// Of the garbage, what was too much to be deleted in one run.
+    pub(super) left: u64,
     /// The drive needs these, and no node lists them.
     pub(super) missing: Missing,
     /// Mounts that were forgotten.
@@ -114,6 +116,12 @@ pub(super) fn tell(
             "{of}no root reaches {} more, which this run did not look at, for the nodes hold more than it can remember: the next run begins \
              elsewhere",
             report.unlooked
+        ));
+    }
+    if report.left > 0 {
+        say(format_args!(
+            "{of}{} more blocks are garbage, and too many for one run: the next one goes on",
+            report.left
         ));
     }
     if is_dry {
