@@ -119,6 +119,12 @@ pub(crate) fn current() -> Rc<Coroutine> {
     turns::with(Turns::current).expect(NO_COROUTINE)
 }
 
+/// Whether the caller is a coroutine.
+#[cfg(feature = "tls")]
+pub(crate) fn is_inside() -> bool {
+    with_current(|me| me.is_some())
+}
+
 /// Shows `look` the running coroutine, if one runs. `look` must not suspend nor unwind.
 fn with_current<R>(look: impl FnOnce(Option<&Coroutine>) -> R) -> R {
     turns::with(|turns| turns.with_current(look))

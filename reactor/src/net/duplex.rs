@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
@@ -89,8 +90,23 @@ pub trait Duplex: 'static {
     /// When the stream is broken already.
     ///
     /// # Suspends
-    /// Until the last bytes are handed over.
+    /// Until the last bytes are handed over. A socket takes its end at once; a layer that encrypts says its own before, for
+    /// which a peer that reads nothing leaves no room, as long as it likes: [`Duplex::end_within`].
     fn end(&self) -> io::Result<()>;
+
+    /// As [`Duplex::end`], for a peer who may not read: after `limit` both directions are broken off.
+    ///
+    /// # Errors
+    /// As [`Duplex::end`]; `TimedOut` where it was broken off.
+    ///
+    /// # Suspends
+    /// For `limit` at most.
+    fn end_within(&self, limit: Duration) -> io::Result<()> {
+        crate::timeout(limit, || self.end()).unwrap_or_else(|elapsed| {
+            self.abort();
+            Err(elapsed.into())
+        })
+    }
 
     /// Breaks both directions off; whoever waits in them wakes. Never suspends, and may be repeated.
     fn abort(&self);

@@ -64,7 +64,7 @@ pub(super) fn serve(
             send(&wire, &mut body, Response::of_status(status), Terms::new(&Method::GET, 1, false))?;
         }
         wire.flush()?;
-        stream.end()?;
+        wire.end()?;
         linger(&wire);
         return Ok(());
     }

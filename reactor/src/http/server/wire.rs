@@ -194,6 +194,13 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
+    /// Ends our direction behind all that was sent. That takes room too, where the stream encrypts, which a client that does not read
+    /// leaves us as little as for an answer.
+    pub(super) fn end(&self) -> io::Result<()> {
+        self.vitals.writing.arm(self.shared.limits.write_time);
+        self.vitals.writing.wait(|| self.stream.end())
+    }
+
     /// Reads under the time that `reading` was given. What has gathered is sent first: the client may wait for it.
     pub(super) fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.flush()?;

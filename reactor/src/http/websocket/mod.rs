@@ -368,7 +368,7 @@ impl<'a> WebSocket<'a> {
     fn close_as(&self, code: CloseCode) -> io::Result<()> {
         self.say_goodbye(code)?;
         let rest = crate::timeout(self.limits.silence_time, || self.hear_out());
-        let _ = self.stream.get().end();
+        let _ = self.stream.get().end_within(self.limits.write_time);
         rest.unwrap_or_else(|elapsed| Err(elapsed.into()))
     }
 
@@ -421,8 +421,12 @@ impl<'a> WebSocket<'a> {
             tungstenite::Error::Io(_) => return io::Error::other(error),
             _ => CloseCode::Protocol,
         };
-        let _ = self.say_goodbye(code);
-        let _ = self.stream.get().end();
+        // Who takes no goodbye takes no end of the stream either.
+        if self.say_goodbye(code).is_ok() {
+            let _ = self.stream.get().end_within(self.limits.write_time);
+        } else {
+            self.stream.get().abort();
+        }
         io::Error::new(ErrorKind::InvalidData, error)
     }
 

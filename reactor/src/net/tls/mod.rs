@@ -15,6 +15,7 @@
 mod certificate;
 mod client;
 pub(in crate::net) mod error;
+mod flusher;
 mod peer;
 pub(in crate::net) mod raw_public_key;
 mod server;

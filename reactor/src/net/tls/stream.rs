@@ -1,10 +1,13 @@
 //! The flow of a TLS connection, whoever proved what at its start.
 //!
 //! rustls does the protocol and never touches a socket: bytes go in, bytes come out. This file moves them.
-//! Three things shape it:
+//! Four things shape it:
 //! - One coroutine reads while another writes. rustls's state sits in a `RefCell`, borrowed only between two
 //!   waits: ciphertext leaves through [`Duplex::write_with`], whose closure does not suspend. A reader waits for what comes,
 //!   and never for room to write.
+//! - What was sealed is owed: the peer can read nothing that comes behind a hole. Where nobody writes whom it would go with,
+//!   after a write or an end that was broken off, or behind a read that has to be answered, a coroutine of the stream's own
+//!   brings it on its way (`flusher.rs`), whoever reads or does not.
 //! - rustls reads 4 KiB at a time by itself. A read buffer of up to 256 KiB in front of it takes a system call
 //!   per 256 KiB instead; it starts small and grows only where the peer sends that fast.
 //! - A flush of many small messages is one record and one `send`: plaintext is gathered before it is sealed.
@@ -17,9 +20,9 @@ use std::time::Duration;
 use rustls::{Connection, HandshakeKind};
 
 use super::error::tls_error;
+use super::flusher::Owner;
 use super::{HANDSHAKE_TIMEOUT, Truncated};
-use crate::cell::RefCell;
-use crate::coroutine::{begin, may_suspend, spend_bytes};
+use crate::coroutine::{begin, spend_bytes};
 use crate::crypto::PublicKey;
 use crate::net::{Duplex, PeerWatch, TcpStream, WriteOnce};
 
@@ -46,14 +49,7 @@ const CIPHER_COST: usize = 4;
 /// One coroutine may read while another writes, and each direction ends apart ([`Duplex::end`] sends `close_notify`).
 /// Dropping it closes the socket without a word, which the peer has to take for [`super::Truncated`].
 pub struct TlsStream<S: Duplex = TcpStream, P: Proof = PublicKey> {
-    stream: S,
-    state: RefCell<State>,
-    /// A coroutine is writing records out, and will write whatever is added meanwhile.
-    flushing: Cell<bool>,
-    /// `close_notify` has been sent: nothing may follow it.
-    ended: Cell<bool>,
-    /// Bytes of records that the stream below has taken.
-    taken: Rc<Cell<u64>>,
+    inner: Owner<S>,
     peer: P,
 }
 
@@ -101,8 +97,8 @@ pub enum Version {
     Tls13,
 }
 
-struct State {
-    tls: Connection,
+pub(super) struct State {
+    pub(super) tls: Connection,
     /// Ciphertext that has been read: `buffer[start..end]`.
     buffer: Vec<u8>,
     start: usize,
@@ -120,22 +116,15 @@ pub(super) fn shake_hands<S: Duplex, P: Proof>(
     tls.set_buffer_limit(Some(SEALED_AHEAD_BYTES_MAX));
     let state =
         State { tls, buffer: Vec::new(), start: 0, end: 0, read_size: READ_SIZE_BYTES_MIN, small_reads: 0 };
-    let half = TlsStream {
-        stream,
-        state: RefCell::new(state),
-        flushing: Cell::new(false),
-        ended: Cell::new(false),
-        taken: Rc::default(),
-        // Nothing is proved yet; nobody sees the stream before it is.
-        peer: ByCertificate,
-    };
+    // Nothing is proved yet; nobody sees the stream before it is.
+    let half = TlsStream { inner: Owner::new(stream, state), peer: ByCertificate };
     crate::timeout(HANDSHAKE_TIMEOUT, || {
         loop {
-            half.flush()?;
-            if !half.state.borrow().tls.is_handshaking() {
+            half.inner.flush()?;
+            if !half.inner.state.borrow().tls.is_handshaking() {
                 return Ok(());
             }
-            let step = half.state.borrow_mut().take_in();
+            let step = half.inner.state.borrow_mut().take_in();
             match step {
                 Ok(true) => {}
                 Ok(false) => half.fill()?,
@@ -144,9 +133,8 @@ pub(super) fn shake_hands<S: Duplex, P: Proof>(
         }
     })
     .map_err(|elapsed| io::Error::new(ErrorKind::TimedOut, format!("the TLS handshake: {elapsed}")))??;
-    let peer = prove(&half.state.borrow().tls)?;
-    let TlsStream { stream, state, flushing, ended, taken, .. } = half;
-    Ok(TlsStream { stream, state, flushing, ended, taken, peer })
+    let peer = prove(&half.inner.state.borrow().tls)?;
+    Ok(TlsStream { inner: half.inner, peer })
 }
 
 impl State {
@@ -215,17 +203,17 @@ impl<S: Duplex> TlsStream<S, PublicKey> {
 impl<S: Duplex, P: Proof> TlsStream<S, P> {
     /// The stream underneath; for its addresses, not its bytes.
     pub fn get_ref(&self) -> &S {
-        &self.stream
+        &self.inner.stream
     }
 
     /// The protocol inside that both sides chose (ALPN, RFC 7301), if they did.
     pub fn alpn(&self) -> Option<Vec<u8>> {
-        self.state.borrow().tls.alpn_protocol().map(<[u8]>::to_vec)
+        self.inner.state.borrow().tls.alpn_protocol().map(<[u8]>::to_vec)
     }
 
     /// The version that both sides chose.
     pub fn version(&self) -> Version {
-        match self.state.borrow().tls.protocol_version() {
+        match self.inner.state.borrow().tls.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => Version::Tls12,
             _ => Version::Tls13,
         }
@@ -233,12 +221,12 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
 
     /// Whether the handshake was short: it took up an earlier session, whose certificate was checked then.
     pub fn is_resumed(&self) -> bool {
-        self.state.borrow().tls.handshake_kind() == Some(HandshakeKind::Resumed)
+        self.inner.state.borrow().tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// At a server, the name that the client asked for (SNI, RFC 6066), if it did.
     pub fn server_name(&self) -> Option<String> {
-        match &self.state.borrow().tls {
+        match &self.inner.state.borrow().tls {
             Connection::Server(tls) => tls.server_name().map(str::to_owned),
             Connection::Client(_) => None,
         }
@@ -247,7 +235,7 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
     /// Whether everything that has been read of the stream below was taken, and the peer has neither ended nor said more:
     /// what the socket itself holds is for [`TlsStream::get_ref`] to tell. Never suspends.
     pub(crate) fn is_quiet(&self) -> bool {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.inner.state.borrow_mut();
         // A ticket for the next session, say, is nothing that anybody reads.
         while matches!(state.take_in(), Ok(true)) {}
         let all_taken = state.start == state.end;
@@ -259,15 +247,15 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
     fn fill(&self) -> io::Result<()> {
         // Taken out, since the read suspends. Should it unwind, an empty buffer is lost and made anew.
         let (mut buffer, read_size) = {
-            let mut state = self.state.borrow_mut();
+            let mut state = self.inner.state.borrow_mut();
             (std::mem::take(&mut state.buffer), state.read_size)
         };
         if buffer.len() > read_size {
             buffer = Vec::new();
         }
         buffer.resize(read_size, 0);
-        let count = self.stream.read_some(&mut buffer);
-        let mut state = self.state.borrow_mut();
+        let count = self.inner.stream.read_some(&mut buffer);
+        let mut state = self.inner.state.borrow_mut();
         state.buffer = buffer;
         state.start = 0;
         state.end = *count.as_ref().unwrap_or(&0);
@@ -284,51 +272,8 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
         Ok(())
     }
 
-    /// Writes out all records that are ready.
-    fn flush(&self) -> io::Result<()> {
-        struct Flushing<'a>(&'a Cell<bool>);
-        impl Drop for Flushing<'_> {
-            fn drop(&mut self) {
-                self.0.set(false);
-            }
-        }
-        self.flushing.set(true);
-        let _flushing = Flushing(&self.flushing);
-        while self.state.borrow().tls.wants_write() {
-            let count = self.stream.write_with(&mut |writer| self.state.borrow_mut().tls.write_tls(writer));
-            match count {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.taken.set(self.taken.get() + count as u64),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether records are left of a write that was broken off, or answer what was read (alerts, key updates), and nobody is
-    /// writing, whom they would go with.
-    fn owes_records(&self) -> bool {
-        !self.flushing.get() && !self.ended.get() && self.state.borrow().tls.wants_write()
-    }
-
-    /// As [`TlsStream::fill`]; what we owe leaves meanwhile, as far as there is room. A reader never waits for that alone: the
-    /// peer may wait for us to read, before it does.
-    fn fill_and_answer(&self) -> io::Result<()> {
-        if !self.owes_records() || !may_suspend() {
-            return self.fill();
-        }
-        crate::scope(|s| {
-            // Where there is no stack for it, or the line takes nothing, it leaves with what is written next.
-            let writer = s.try_spawn(|| self.flush());
-            let filled = self.fill();
-            writer.into_iter().for_each(|writer| writer.terminate());
-            filled
-        })
-    }
-
     fn check_open(&self) -> io::Result<()> {
-        match self.ended.get() {
+        match self.inner.has_ended() {
             true => Err(io::Error::new(ErrorKind::BrokenPipe, "this direction was ended")),
             false => Ok(()),
         }
@@ -337,7 +282,7 @@ impl<S: Duplex, P: Proof> TlsStream<S, P> {
     /// Tells the peer why, as far as that does not take long, and returns the error.
     fn give_up(&self, error: io::Error) -> io::Error {
         // The alert is a few bytes: it fits into the socket, or the peer is not listening anyway.
-        let _ = crate::timeout(Duration::from_millis(100), || self.flush());
+        let _ = crate::timeout(Duration::from_millis(100), || self.inner.flush());
         error
     }
 }
@@ -346,7 +291,7 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let call = begin();
-            let result = self.state.borrow_mut().read_plaintext(buffer);
+            let result = self.inner.state.borrow_mut().read_plaintext(buffer);
             match result {
                 // It has been taken: nothing here may wait for anything any more.
                 Ok(count) => {
@@ -360,10 +305,12 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
                     let error =
                         if error.kind() == ErrorKind::UnexpectedEof { Truncated.into() } else { error };
                     // An alert, which says why.
-                    return Err(if self.owes_records() { self.give_up(error) } else { error });
+                    return Err(if self.inner.owes() { self.give_up(error) } else { error });
                 }
             }
-            self.fill_and_answer()?;
+            // A reader never waits for room: the peer may wait for us to read, before it does.
+            self.inner.see_off();
+            self.fill()?;
         }
     }
 
@@ -373,10 +320,10 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
         self.check_open()?;
         loop {
             // rustls takes nothing only if records wait already: write them out and ask again.
-            let was_full = self.state.borrow().tls.wants_write();
-            let count = write(&mut self.state.borrow_mut().tls.writer());
+            let was_full = self.inner.state.borrow().tls.wants_write();
+            let count = write(&mut self.inner.state.borrow_mut().tls.writer());
             spend_bytes(*count.as_ref().unwrap_or(&0) * CIPHER_COST);
-            self.flush()?;
+            self.inner.flush()?;
             match count {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 // Records of a write that was broken off waited, and took all the room: they have left now.
@@ -391,9 +338,9 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
         self.check_open()?;
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
-            let count = self.state.borrow_mut().tls.writer().write_vectored(slices)?;
+            let count = self.inner.state.borrow_mut().tls.writer().write_vectored(slices)?;
             spend_bytes(count * CIPHER_COST);
-            self.flush()?;
+            self.inner.flush()?;
             IoSlice::advance_slices(&mut slices, count);
         }
         Ok(())
@@ -401,23 +348,20 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
 
     fn end(&self) -> io::Result<()> {
         begin().over();
-        if !self.ended.replace(true) {
-            self.state.borrow_mut().tls.send_close_notify();
-        }
-        self.flush()?;
-        self.stream.end()
+        self.inner.say_end();
+        self.inner.flush()
     }
 
     fn abort(&self) {
-        self.stream.abort();
+        self.inner.stream.abort();
     }
 
     fn keep_unsent_below(&self, bytes: u32) {
-        self.stream.keep_unsent_below(bytes);
+        self.inner.stream.keep_unsent_below(bytes);
     }
 
     fn taken_bytes(&self) -> Option<Rc<Cell<u64>>> {
-        Some(self.taken.clone())
+        Some(self.inner.taken.clone())
     }
 
     fn peer_key(&self) -> Option<PublicKey> {
@@ -425,7 +369,7 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     }
 
     fn watch_peer(&self) -> Option<Rc<dyn PeerWatch>> {
-        self.stream.watch_peer()
+        self.inner.stream.watch_peer()
     }
 }
 
