@@ -2,7 +2,9 @@
 
 mod http_support;
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
 use http_support::{connect, get, have, read_until, run_well, start, statuses};
@@ -69,6 +71,46 @@ fn a_message_beyond_the_limit_ends_the_connection() {
             }
         });
         assert_eq!(ended, Ok(()), "it is waited for as if it were silent");
+    });
+}
+
+/// Whoever goes on whatever comes gets nothing more, and must not have the thread for himself.
+#[test]
+fn to_receive_again_and_again_after_a_failure_or_the_end_holds_nobody_up() {
+    reactor::run(|| {
+        // A frame of a kind that there is none of, and a goodbye; masked with zeros.
+        for last in [[0x83, 0x80, 0, 0, 0, 0], [0x88, 0x80, 0, 0, 0, 0]] {
+            let (turns, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+            let (counted, note) = (turns.clone(), seen.clone());
+            let other = reactor::spawn(move || {
+                loop {
+                    reactor::yield_now();
+                    counted.set(counted.get() + 1);
+                }
+            });
+            let server = Server::new().route(Method::GET, "/", move |request| {
+                let (turns, note) = (turns.clone(), note.clone());
+                websocket(request, WebSocketLimits::default(), move |socket| {
+                    while let Ok(Some(_)) = socket.recv() {}
+                    let before = turns.get();
+                    (0..20_000).for_each(|_| assert!(!matches!(socket.recv(), Ok(Some(_)))));
+                    note.set(Some(turns.get() - before));
+                    Ok(())
+                })
+            });
+            let (_server, address) = start(server);
+            let mut raw = connect(address);
+            let request = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+            raw.write_all(request.as_bytes()).unwrap();
+            raw.write_all(&last).unwrap();
+            while seen.get().is_none() {
+                reactor::sleep(Duration::from_millis(1));
+            }
+            other.terminate();
+            // Of as many calls as a hundred turns have.
+            assert!(seen.get().unwrap() > 50_u32, "the other had {:?} turns", seen.get());
+        }
     });
 }
 

@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::net::{Duplex, LineReader, UdpSocket, UnixStream};
+use reactor::crypto::Identity;
+use reactor::net::tls::{self, Expect};
+use reactor::net::{Duplex, LineReader, UdpSocket, UnixStream, pipe};
 use reactor::sync::{Mutex, Semaphore, channel};
 use reactor::{after, now, run, select, select_timeout, sleep, sleep_until, spawn, timeout, yield_now};
 
@@ -70,6 +72,30 @@ fn a_loop_of_calls_that_need_not_wait_lets_others_run() {
             socket.send_to(&[1; 8], address).unwrap();
             socket.recv_from(&mut [0; 8]).unwrap();
         });
+    });
+}
+
+/// Whoever tries again whatever comes may have to do so for long.
+#[test]
+fn a_loop_of_calls_that_fail_lets_others_run() {
+    run(|| {
+        let (sender, receiver) = channel::<i32>(1);
+        sender.close();
+        assert_others_run("a channel that is closed", || assert!(receiver.recv().is_err()));
+        assert_others_run("what is sent there", || assert!(sender.send(1).is_err()));
+        let (near, far) = pipe(10);
+        drop(far);
+        assert_others_run("a stream that is broken", || assert!(near.read_some(&mut [0]).is_err()));
+        let (client, server) = (Rc::new(Identity::generate()), Rc::new(Identity::generate()));
+        let (near, far) = pipe(400);
+        let key = server.public_key();
+        let accepting = spawn(move || tls::accept(far, &server).unwrap());
+        let near = tls::connect(near, &client, Expect::Key(key)).unwrap();
+        near.end().unwrap();
+        assert_others_run("TLS that has ended", || assert!((&near).write(&[1]).is_err()));
+        assert_others_run("its end once more", || near.end().unwrap());
+        drop(accepting.join().unwrap());
+        assert_others_run("TLS that was cut off", || assert!(near.read_some(&mut [0]).is_err()));
     });
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A call that may suspend mostly need not: the value is there, the socket is ready, the lock is free. A loop of such
 //! calls would hold the thread for as long as things stay ready, which a fast peer or a cached file can bring about. So
-//! each of them spends one of a budget when it has *succeeded*, and the one that spends the last lets the others run
+//! each of them spends one of a budget when it has *succeeded*, or failed, and the one that spends the last lets the others run
 //! before it returns. Spent afterwards, and without an eye to terminations, for which the next call looks as it begins
 //! ([`super::call`]): what has been taken is not lost, and the call that takes what [`crate::select`] found still does so
 //! before anybody else can.
@@ -36,7 +36,7 @@ pub(crate) fn spend_bytes(count: usize) {
 /// What the calls of a turn take in a simulation, where computing takes no time: a microsecond each.
 const TIME_OF_A_TURN: Duration = Duration::from_micros(BUDGET as u64);
 
-/// A call that may suspend has succeeded without having to.
+/// A call that may suspend has succeeded without having to, or failed.
 ///
 /// # Suspends
 ///

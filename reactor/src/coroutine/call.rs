@@ -2,7 +2,8 @@
 //!
 //! As it begins it looks whether its coroutine is to unwind, for its termination or a timeout's end. A loop of calls that
 //! need not wait would otherwise never see either, and a peer that always has something to say could hold up whoever waits
-//! for the coroutine's end. When it has gone through without suspending, it counts: see [`super::budget`].
+//! for the coroutine's end. When it has gone through without suspending, it counts: see [`super::budget`]. So does one that
+//! fails, since a loop that tries again whatever comes is a loop like any other.
 //!
 //! A call that has to wait looks once more when its wait is over.
 //!
@@ -27,9 +28,17 @@
 use super::forbids;
 use super::{Coroutine, budget, current, may_suspend, turns, with_current};
 
-/// A call that may suspend, and has begun: see [`begin`].
+/// A call that may suspend, and has begun: see [`begin`]. However it ends, it counts, unless that is told to be [`Call::over`].
 #[must_use = "a call that goes through without suspending counts"]
 pub(crate) struct Call(());
+
+/// It has failed, or its coroutine unwinds.
+impl Drop for Call {
+    #[inline]
+    fn drop(&mut self) {
+        budget::spend();
+    }
+}
 
 /// Begins a call that may suspend. The first thing that such a call does; one that is made of others too, where it takes
 /// something before the first of them.
@@ -70,12 +79,14 @@ impl Call {
     pub(crate) fn needed_no_wait(self) {
         #[cfg(debug_assertions)]
         forbids::check_holds_nothing();
-        budget::spend();
+        drop(self);
     }
 
-    /// It has waited, or failed, or is made of others that count themselves.
+    /// It has waited, or is made of others that count themselves.
     #[inline]
-    pub(crate) fn over(self) {}
+    pub(crate) fn over(self) {
+        std::mem::forget(self);
+    }
 }
 
 /// One more round of a loop that takes what is there already, and suspends nowhere: as good as a call that needs no wait.

@@ -144,8 +144,9 @@ impl<'a> Wire<'a> {
         let tears = (!more.is_empty()).then(|| Tears(&self.torn));
         let _turn = self.turn.try_lock().unwrap_or_else(|| self.turn.lock());
         // Here, since the stream's own calls see a cut when what has gathered is out of its place.
-        begin().over();
+        let call = begin();
         self.check_whole()?;
+        call.over();
         let tears = tears.unwrap_or_else(|| Tears(&self.torn));
         // Taken out: nothing may be borrowed while this waits.
         let mut output = self.output.take();

@@ -316,6 +316,7 @@ impl<'a> WebSocket<'a> {
                 Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     self.fill()?;
                 }
+                // This counts as a call too, as one that fails does.
                 Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => {
                     return Ok(None);
                 }

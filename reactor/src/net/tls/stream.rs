@@ -316,8 +316,9 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
 
     fn write_with(&self, write: &mut WriteOnce<'_>) -> io::Result<usize> {
         // Before it takes anything; the flushes count.
-        begin().over();
+        let call = begin();
         self.check_open()?;
+        call.over();
         loop {
             // rustls takes nothing only if records wait already: write them out and ask again.
             let was_full = self.inner.state.borrow().tls.wants_write();
@@ -334,8 +335,9 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     }
 
     fn write_slices(&self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-        begin().over();
+        let call = begin();
         self.check_open()?;
+        call.over();
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
             let count = self.inner.state.borrow_mut().tls.writer().write_vectored(slices)?;
@@ -347,7 +349,7 @@ impl<S: Duplex, P: Proof> Duplex for TlsStream<S, P> {
     }
 
     fn end(&self) -> io::Result<()> {
-        begin().over();
+        let _call = begin();
         self.inner.say_end();
         self.inner.flush()
     }
