@@ -370,9 +370,10 @@ impl Credentials {
             return Err(Refusal::Passport(PassportError::MissingRight { has: rights, needed }));
         }
         let addresses = hello.addresses.into_iter().take(ADDRESSES_MAX).map(|mut listening| {
-            // "Any address" says nothing to others; the one it dials from or was dialled at does.
+            // "Any address" says nothing to others; the one it dials from or was dialled at does, if it is one of those.
             if listening.ip().is_unspecified()
                 && let Some(address) = address
+                && (listening.is_ipv6() || address.ip().to_canonical().is_ipv4())
             {
                 listening.set_ip(address.ip());
             }

@@ -15,7 +15,7 @@ use reactor::JoinHandle;
 use reactor::cell::RefCell;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::nat::mapping::{Mapping, Port, Why};
-use reactor::net::{BindOptions, TcpListener, all_addresses};
+use reactor::net::{BindOptions, TcpListener};
 use reactor::rpc::{CallError, Method, Service};
 
 use crate::admission::Credentials;
@@ -112,14 +112,11 @@ pub enum StartError {
     Passport(#[from] PassportError),
 }
 
-/// Listens there; at all addresses of both families where all of one are asked for.
+/// Listens there. All addresses of IPv6 are those of both families, however this machine is set up; those of IPv4 are no others:
+/// whoever asks for them may have a firewall for them alone.
 fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
-    if !address.ip().is_unspecified() {
-        return TcpListener::bind(address);
-    }
     let options = BindOptions { only_v6: Some(false), ..BindOptions::default() };
-    // The port may be another's by IPv6 only.
-    TcpListener::bind_with(all_addresses(address.port()), &options).or_else(|_| TcpListener::bind(address))
+    TcpListener::bind_with(address, &options)
 }
 
 /// A running overlay node.

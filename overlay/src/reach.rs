@@ -10,7 +10,8 @@
 //! Clients, of which there may be several processes with one key, only call.
 //!
 //! The socket is bound to all addresses of this machine, of both families, so that two who have IPv6, or a network in common, meet
-//! by that whichever way leads to the relay; where a node was told at which address to listen, it has that one only.
+//! by that whichever way leads to the relay; where a node was told at which address to listen, it has that one only, and none
+//! while this machine does not have it.
 //!
 //! Whoever knows of no relay has no socket for this and pays nothing; nor does a node that listens to its own machine only,
 //! while the relays are elsewhere.
@@ -346,14 +347,8 @@ impl Reach {
 impl Begun {
     /// Binds a socket from which a relay at `towards` could be asked where we are, and has others accepted there.
     fn new(state: &Rc<State>, towards: SocketAddr, is_unbound: bool) -> io::Result<Begun> {
-        // Who has opened a port for us has opened that, and a relay is asked there where one is.
-        let listening = state.credentials.addresses.first();
-        let listening = listening.filter(|own| !own.ip().is_loopback() || towards.ip().is_loopback());
-        let is_everywhere =
-            |own: &SocketAddr| own.ip().is_unspecified() || (is_unbound && !own.ip().is_loopback());
-        let everywhere = listening.filter(|own| is_everywhere(own)).map(|own| all_addresses(own.port()));
-        let at_ours = listening.into_iter().flat_map(|own| [*own, SocketAddr::new(own.ip(), 0)]);
-        let places = everywhere.into_iter().chain(at_ours).chain([all_addresses(0)]);
+        let own = state.credentials.addresses.first().copied();
+        let places = places::to_bind(own, is_unbound, towards.ip().is_loopback(), all_addresses);
         let calls_only = state.credentials.role == Role::Client;
         let mut bound = Err(ErrorKind::AddrNotAvailable.into());
         for place in places {
@@ -366,6 +361,9 @@ impl Begun {
             }
         }
         let carrier = Rc::new(bound?);
+        if let Ok(address) = carrier.endpoint().local_addr() {
+            tracing::info!(%address, "bound to reach members by their ids, and be reached");
+        }
         let accepting = (!calls_only).then(|| {
             let (state, carrier) = (state.clone(), carrier.clone());
             reactor::spawn(move || listener::accept_by_id(&state, &carrier))
@@ -490,5 +488,6 @@ fn known(state: &State) -> BTreeMap<PublicKey, Relay> {
     relays.into_iter().filter(is_for_us).map(|relay| (relay.public_key, relay)).collect()
 }
 
+mod places;
 #[cfg(test)]
 mod tests;

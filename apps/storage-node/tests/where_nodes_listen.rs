@@ -61,18 +61,24 @@ fn an_address_that_was_asked_for_is_remembered() {
     assert_eq!(got.stdout, b"kept", "{}", String::from_utf8_lossy(&got.stderr));
     assert!(run.stop().success());
 
-    // What nobody can dial does not take the place of what they can. The router of whoever runs this is left alone.
-    let everywhere = ["run", "--home", text(&node), "--listen", "0.0.0.0:0", "--no-port-mapping"];
-    let run = Running::start(&[&everywhere[..], &["--no-discovery"]].concat(), "Ctrl-C stops it");
-    assert_eq!(address_in(&network), free);
-    // All addresses are those of both families.
-    let said = run.seen.iter().find_map(|line| line.split_once("0.0.0.0:"));
-    let port = said.map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
-    let port: u16 = port.unwrap().parse().unwrap();
-    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
     let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok(), has_ipv6);
-    assert!(run.stop().success());
+    for (all, is_of_both) in [("0.0.0.0:", false), ("[::]:", true)] {
+        if is_of_both && !has_ipv6 {
+            eprintln!("SKIPPED: this machine has no IPv6");
+            continue;
+        }
+        // What nobody can dial does not take the place of what they can. The router of whoever runs this is left alone.
+        let asked = format!("{all}0");
+        let everywhere = ["run", "--home", text(&node), "--listen", &asked, "--no-port-mapping"];
+        let run = Running::start(&[&everywhere[..], &["--no-discovery"]].concat(), "Ctrl-C stops it");
+        assert_eq!(address_in(&network), free);
+        let said = run.seen.iter().find_map(|line| line.split_once(all));
+        let port = said.map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        let port: u16 = port.expect("it says where it listens").parse().unwrap();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), "{all}");
+        assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok(), is_of_both, "{all}");
+        assert!(run.stop().success());
+    }
 }
 
 /// Whoever mistyped it ends what seems to hang; from then on no `up` could listen.
