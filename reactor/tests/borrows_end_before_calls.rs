@@ -41,6 +41,27 @@ fn assert_told(what: &str, call: impl FnOnce()) {
 }
 
 #[test]
+fn each_of_two_parts_of_a_borrow_is_told_of() {
+    run(|| {
+        let (sender, _receiver) = channel(8);
+        let cell = RefCell::new((1, 2));
+        assert!(!cell.as_ptr().is_null());
+        let (left, right) = Ref::map_split(cell.borrow(), |(left, right)| (left, right));
+        assert_eq!((*left, *right), (1, 2));
+        drop(left);
+        told(|| sender.send(1).unwrap());
+        drop(right);
+        let (mut left, mut right) = RefMut::map_split(cell.borrow_mut(), |(left, right)| (left, right));
+        (*left, *right) = (3, 4);
+        drop(right);
+        told(|| sender.send(2).unwrap());
+        drop(left);
+        sender.send(3).unwrap();
+        assert_eq!(cell.into_inner(), (3, 4));
+    });
+}
+
+#[test]
 fn a_borrow_held_over_a_call_that_need_not_wait_is_told_with_its_place() {
     run(|| {
         let (sender, receiver) = channel(8);

@@ -116,6 +116,11 @@ impl<T: ?Sized> RefCell<T> {
         Ok(RefMut { value, borrow: Borrow::note() })
     }
 
+    /// Where the value is.
+    pub fn as_ptr(&self) -> *mut T {
+        self.cell.as_ptr()
+    }
+
     /// The value of a cell that is the caller's alone.
     pub fn get_mut(&mut self) -> &mut T {
         self.cell.get_mut()
@@ -163,7 +168,29 @@ impl<'b, T: ?Sized> Ref<'b, T> {
     }
 }
 
+impl<'b, T: ?Sized> Ref<'b, T> {
+    /// Borrows two parts of the value instead.
+    #[track_caller]
+    pub fn map_split<U: ?Sized, V: ?Sized>(
+        orig: Ref<'b, T>,
+        parts: impl FnOnce(&T) -> (&U, &V),
+    ) -> (Ref<'b, U>, Ref<'b, V>) {
+        let (left, right) = cell::Ref::map_split(orig.value, parts);
+        (Ref { value: left, borrow: orig.borrow }, Ref { value: right, borrow: Borrow::note() })
+    }
+}
+
 impl<'b, T: ?Sized> RefMut<'b, T> {
+    /// Borrows two parts of the value instead.
+    #[track_caller]
+    pub fn map_split<U: ?Sized, V: ?Sized>(
+        orig: RefMut<'b, T>,
+        parts: impl FnOnce(&mut T) -> (&mut U, &mut V),
+    ) -> (RefMut<'b, U>, RefMut<'b, V>) {
+        let (left, right) = cell::RefMut::map_split(orig.value, parts);
+        (RefMut { value: left, borrow: orig.borrow }, RefMut { value: right, borrow: Borrow::note() })
+    }
+
     /// Borrows a part of the value instead.
     pub fn map<U: ?Sized>(orig: RefMut<'b, T>, part: impl FnOnce(&mut T) -> &mut U) -> RefMut<'b, U> {
         RefMut { value: cell::RefMut::map(orig.value, part), borrow: orig.borrow }

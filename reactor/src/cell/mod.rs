@@ -34,7 +34,8 @@
 //! One panic at a time is slow going in a large program. With the environment variable `HYPHA_BORROWS=FILE` each is written there
 //! instead, once, with its backtrace, and the program goes on.
 //!
-//! With `debug_assertions` off these *are* std's types, and cost what those cost.
+//! With `debug_assertions` off these *are* std's types, and cost what those cost. With them on they have all stable methods of
+//! std's but one, `try_borrow_unguarded`, which is unsafe, and gives a borrow that nobody could count.
 //!
 //! std's own is for what this is made of, which is the switch of coroutines and what tells who runs, and for the locks of
 //! [`sync`](crate::sync), whose guards are made to be held. Elsewhere clippy refuses it (`clippy.toml`).
