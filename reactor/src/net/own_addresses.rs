@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, getsockname, ipproto, recv,
-    send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, bind, connect, getsockname,
+    ipproto, recvfrom, send, socket_with,
 };
 
 use super::socket_options::new_socket;
@@ -23,6 +23,9 @@ pub const OWN_ADDRESSES_MAX: usize = 256;
 
 /// Bytes of one datagram of the kernel's: it fills no more at once.
 const DATAGRAM_BYTES: usize = 32 << 10;
+
+/// How often it is asked, where the addresses change as it tells them: each answer takes less than a millisecond.
+const TRIES: usize = 8;
 
 /// Datagrams of one answer: an address takes some 80 bytes, so that these hold far more than are looked at.
 const DATAGRAMS_MAX: usize = 64;
@@ -35,6 +38,8 @@ const NEW_ADDRESS: u16 = 20;
 const GET_ADDRESS: u16 = 22;
 /// `NLM_F_REQUEST | NLM_F_DUMP`.
 const ASKS_FOR_ALL: u16 = 0x1 | 0x300;
+/// `NLM_F_DUMP_INTR`: there was a change amid the list, which may lack what was there all the while.
+const INTERRUPTED: u16 = 0x10;
 
 /// `ifaddrmsg`, before the attributes.
 const ABOUT_BYTES: usize = 8;
@@ -116,6 +121,8 @@ pub enum Told {
     More,
     /// Nothing: that was the last.
     All,
+    /// Nothing of use: something has changed meanwhile, and it has to be asked again.
+    Interrupted,
     /// Nothing, since the kernel can't say, or what it said is no list.
     Failed,
 }
@@ -131,6 +138,16 @@ pub fn own_addresses() -> io::Result<Vec<OwnAddress>> {
     if sim::here().is_some() {
         return Err(io::ErrorKind::Unsupported.into());
     }
+    for _ in 0..TRIES {
+        if let Some(found) = ask_once()? {
+            return Ok(found);
+        }
+    }
+    Err(io::Error::other("this machine's addresses change faster than the kernel tells them"))
+}
+
+/// Asks the kernel; nothing where its answer was interrupted.
+fn ask_once() -> io::Result<Option<Vec<OwnAddress>>> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     // Protocol 0 of the family is that of routes and addresses (`NETLINK_ROUTE`).
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
@@ -140,16 +157,26 @@ pub fn own_addresses() -> io::Result<Vec<OwnAddress>> {
     let (mut found, mut buffer) = (Vec::new(), vec![0; DATAGRAM_BYTES]);
     for _ in 0..DATAGRAMS_MAX {
         // It writes the next part as this one is taken.
-        let (count, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let (count, _, sender) = recvfrom(&socket, &mut buffer[..], RecvFlags::empty())?;
+        if !is_the_kernel(sender) {
+            continue;
+        }
         match addresses_told(&buffer[..count], sequence, &mut found) {
             Told::More => {}
-            Told::All => return Ok(found),
+            Told::All => return Ok(Some(found)),
+            Told::Interrupted => return Ok(None),
             Told::Failed => {
                 return Err(io::Error::other("the kernel does not tell this machine's addresses"));
             }
         }
     }
-    Ok(found)
+    // More than are looked at.
+    Ok(Some(found))
+}
+
+/// Whether a datagram is the kernel's: any process may send there, with its own number.
+fn is_the_kernel(sender: Option<SocketAddrAny>) -> bool {
+    sender.is_some_and(|sender| SocketAddrNetlink::try_from(sender).is_ok_and(|sender| sender.pid() == 0))
 }
 
 /// The question for all addresses.
@@ -168,10 +195,12 @@ fn request(sequence: u32) -> Vec<u8> {
 pub fn addresses_told(datagram: &[u8], sequence: u32, found: &mut Vec<OwnAddress>) -> Told {
     let mut rest = datagram;
     while !rest.is_empty() {
-        let Some((kind, about, body)) = take_message(&mut rest) else { return Told::Failed };
+        let Some((kind, flags, about, body)) = take_message(&mut rest) else { return Told::Failed };
         match kind {
             // Of an earlier question, or nobody's.
             _ if about != sequence => {}
+            // Any of its messages may say so, the last one too.
+            _ if flags & INTERRUPTED != 0 => return Told::Interrupted,
             DONE => return Told::All,
             ERROR => return Told::Failed,
             NEW_ADDRESS if found.len() < OWN_ADDRESSES_MAX => found.extend(address_in(body)),
@@ -181,13 +210,13 @@ pub fn addresses_told(datagram: &[u8], sequence: u32, found: &mut Vec<OwnAddress
     Told::More
 }
 
-/// The next message of a datagram: its kind, the number of the question, and what it says.
-fn take_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, u32, &'a [u8])> {
+/// The next message of a datagram: its kind, its flags, the number of the question, and what it says.
+fn take_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, u16, u32, &'a [u8])> {
     let length = usize::try_from(number(rest, 0)?).ok()?;
-    let (kind, sequence) = (short(rest, 4)?, number(rest, 8)?);
+    let (kind, flags, sequence) = (short(rest, 4)?, short(rest, 6)?, number(rest, 8)?);
     let body = rest.get(HEADER_BYTES..length)?;
     *rest = rest.get(aligned(length)..).unwrap_or_default();
-    Some((kind, sequence, body))
+    Some((kind, flags, sequence, body))
 }
 
 fn address_in(body: &[u8]) -> Option<OwnAddress> {
@@ -332,6 +361,30 @@ mod tests {
         assert_eq!(told(&message(DONE, 9, &[0; 4])), (Told::All, vec![]));
         assert_eq!(told(&message(ERROR, 9, &[0; 20])), (Told::Failed, vec![]));
         assert_eq!(told(&[]), (Told::More, vec![]));
+    }
+
+    #[test]
+    fn of_a_list_amid_which_something_changed_nothing_is_believed() {
+        let changed = |mut message: Vec<u8>| {
+            message[6] |= INTERRUPTED as u8;
+            message
+        };
+        let address = || message(NEW_ADDRESS, 9, &about("192.168.1.2", 0x80, 0));
+        let end = || message(DONE, 9, &[0; 4]);
+        assert_eq!(told(&[address(), end()].concat()).0, Told::All);
+        assert_eq!(told(&[changed(address()), end()].concat()).0, Told::Interrupted);
+        assert_eq!(told(&[address(), changed(end())].concat()).0, Told::Interrupted);
+        // Of another question's list that says nothing.
+        let other = changed(message(NEW_ADDRESS, 8, &about("192.168.1.3", 0x80, 0)));
+        assert_eq!(told(&[other, end()].concat()).0, Told::All);
+    }
+
+    #[test]
+    fn only_the_kernel_is_asked_and_no_process_that_passes_for_it() {
+        let from = |number| is_the_kernel(Some(SocketAddrNetlink::new(number, 0).into()));
+        assert!(from(0));
+        assert!(!from(4_711) && !is_the_kernel(None));
+        assert!(!is_the_kernel(Some(SocketAddr::from(([127, 0, 0, 1], 0)).into())));
     }
 
     #[test]
