@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::machine::TriedAgain;
 use super::message::{Message, SessionTag};
 use super::search::Search;
 use super::table::{Link, Peer, SIGN_WITHIN, Table};
@@ -36,6 +37,7 @@ pub(super) struct Core {
     pub(super) own: RefCell<BTreeMap<usize, Vec<SocketAddr>>>,
     /// Those of this machine's interfaces, if the socket is bound to all of them (`machine.rs`).
     pub(super) machine: RefCell<Vec<SocketAddr>>,
+    pub(super) tried_again: RefCell<TriedAgain>,
     /// Wakes the prober; `told` is that, for who comes before it waits.
     work: Waiters,
     told: Cell<bool>,
@@ -54,6 +56,7 @@ impl Core {
             endpoint: OnceCell::new(),
             own: RefCell::default(),
             machine: RefCell::default(),
+            tried_again: RefCell::default(),
             work: Waiters::new(&"the next probe"),
             told: Cell::new(false),
             search: Search::new(),

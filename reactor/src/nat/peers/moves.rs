@@ -6,8 +6,10 @@
 //! (`keep_relay.rs`), or by silence.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::core::Core;
+use super::paths::Paths;
 use crate::nat::relay::Sender;
 use crate::net::{route_changes, source_towards};
 use crate::now;
@@ -35,18 +37,18 @@ impl Core {
         }
         tracing::debug!("this machine has another address: {} connections are made anew", moved.len());
         drop(table);
-        self.doubt_direct_ways();
+        self.on_each(Paths::on_moved);
         // Whoever reads from them wakes, and makes them anew.
         moved.into_iter().for_each(Sender::close);
         self.tell();
     }
 
-    /// What goes directly may leave from another address now: each way has to prove itself soon, and the others are tried again.
-    pub(super) fn doubt_direct_ways(&self) {
+    /// Tells the paths of each peer of something, who are looked at then.
+    pub(super) fn on_each(&self, tell: impl Fn(&mut Paths, Instant)) {
         let mut table = self.table.borrow_mut();
         for number in table.numbers() {
             if let Some(peer) = table.peer(number) {
-                peer.paths.on_moved(now());
+                tell(&mut peer.paths, now());
                 table.set_due(number, Some(now()));
             }
         }

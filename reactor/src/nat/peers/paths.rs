@@ -225,8 +225,9 @@ impl Paths {
         }
     }
 
-    /// The peer has no direct address in use, so what it sent to ours may have been in vain: ours has to answer soon.
-    fn doubt(&mut self, now: Instant) {
+    /// What goes to our direct address may be in vain, since the peer has none in use, or this machine lacks one that it had: it has to
+    /// answer soon.
+    pub(super) fn doubt(&mut self, now: Instant) {
         if let Some(address) = self.chosen.and_then(|chosen| self.known.get_mut(&chosen)) {
             let since = now.checked_sub(SILENCE_MAX - SILENCE_IN_DOUBT).unwrap_or(now);
             address.unanswered_since.get_or_insert(since);
