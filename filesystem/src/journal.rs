@@ -2,7 +2,8 @@
 //!
 //! Every mount that may write has one, in a directory of its own that one process at a time may use. In write-back mode
 //! each `sync` appends a group to it; otherwise each close of a mount that is alone does, without waiting for the disk, and
-//! the end of one whose nodes did not take everything. A file is a header and groups of records, each group the keys that
+//! the end of one whose nodes did not take everything. So does, in either mode and without waiting, whatever is changed that has
+//! no close (names, attributes, lengths) and is not on the nodes when it is answered. A file is a header and groups of records, each group the keys that
 //! changed since the last one with their values of now. A group counts only if its last record is there and verifies, so a
 //! torn end loses nothing that was acknowledged. The first group of each file is a *snapshot*: all that is not committed,
 //! so that whatever earlier files hold is superseded, and a file that has grown past its use can be replaced. Everything is
@@ -88,16 +89,23 @@ struct Open {
     key: [u8; 32],
     record_count: u64,
     size_bytes: u64,
+    /// A power cut leaves its name: that costs a trip to the disk, and is not needed before something in it is to be kept.
+    is_named: bool,
 }
 
 impl Open {
-    /// Writes the records of a group, behind what is in `bytes`.
+    /// Writes the records of a group, behind what is in `bytes`; the file is in `directory`.
     fn write(
         &mut self,
+        directory: &Path,
         mut bytes: Vec<u8>,
         items: impl Iterator<Item = Item>,
         durably: bool,
     ) -> io::Result<()> {
+        if durably && !self.is_named {
+            fs::sync_dir(directory)?;
+            self.is_named = true;
+        }
         let mut records = Records::new(items, &self.key, &mut self.record_count);
         let mut more = true;
         while more {
@@ -143,17 +151,11 @@ impl Files {
 pub(crate) struct Group {
     /// It has all that is not committed: it begins a file, and the others go.
     pub(crate) snapshot: bool,
-    /// It survives a power cut, and not only the end of this process. A snapshot always does: what it replaces did.
+    /// It survives a power cut, and not only the end of this process, and so does all that was written before. A snapshot has
+    /// to, if what it replaces does.
     pub(crate) durably: bool,
     /// Up to which number it holds changes.
     pub(crate) through: u64,
-}
-
-impl Group {
-    /// Whether it is on the disk once it is written.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.durably || self.snapshot
-    }
 }
 
 /// The journal of one mounted volume.
@@ -312,8 +314,9 @@ impl Journal {
         group: Group,
         items: impl Iterator<Item = Item>,
     ) -> Result<(), JournalError> {
-        let Group { snapshot, through, .. } = group;
-        let durably = group.is_durable();
+        let Group { snapshot, durably, through } = group;
+        // What earlier mounts left a power cut leaves.
+        let durably = durably || (snapshot && !files.found.is_empty());
         // Taken out: what follows a torn record could not be read back, so a file that failed gets nothing more. Nor does
         // one that a snapshot was to replace: without a file that is open, the next group is a snapshot again.
         let open = files.open.take().filter(|_| !snapshot);
@@ -328,7 +331,7 @@ impl Journal {
             }
         };
         let (number, size_before) = (open.number, open.size_bytes);
-        if let Err(error) = open.write(bytes, items, durably) {
+        if let Err(error) = open.write(&self.directory, bytes, items, durably) {
             if size_before == 0 {
                 files.written.retain(|(written, _)| *written != number);
                 files.served.push(number);
@@ -365,11 +368,7 @@ impl Journal {
                 other => break other.map_err(|error| self.error(error))?,
             }
         };
-        if let Err(error) = fs::sync_dir(&self.directory) {
-            files.served.push(files.last_number);
-            return Err(self.error(error));
-        }
-        Ok(Open { file, number: files.last_number, key, record_count: 0, size_bytes: 0 })
+        Ok(Open { file, number: files.last_number, key, record_count: 0, size_bytes: 0, is_named: false })
     }
 
     /// A quorum holds every change up to `through`: the files that hold no others go.

@@ -4,8 +4,12 @@
 //! that has made one tells others of it in ways of its own. So where others are mounted each of them is published before
 //! it is answered, as a close is, and whoever opens the file next, wherever that is, finds it. Two are left to the close
 //! that follows: the new name of a regular file, and what is done to a file that is being written. Nor is it waited for
-//! with nodes that take nothing: the change goes to the journal before it is answered, and is seen once they do. So does what
-//! is left to a close, where it is in doubt whether they take anything (see [`super::away`]).
+//! with nodes that take nothing: the change goes to the journal before it is answered, and is seen once they do.
+//!
+//! What is not published when it is answered, since nobody else is there or a close follows, outlives this process all the
+//! same, as what is closed does: it is noted in the journal, with all that was changed before it, in the order in which
+//! programs did it. A program whose commit is a rename or a removal (SQLite's is that of its journal) relies on that. Where
+//! it is in doubt whether the nodes take anything a power cut leaves it too (see [`super::away`]).
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +17,7 @@ use super::Volume;
 use super::lease::LONG;
 use crate::errno::Errno;
 use crate::format::Key;
-use crate::operations::{FileKind, Inode, Operations, Sharing};
+use crate::operations::{Inode, Operations, Sharing};
 
 impl Volume {
     pub(super) fn change<T>(
@@ -79,8 +83,9 @@ impl Volume {
     pub(super) fn publish_unless_closed_later(&self, is_closed_later: bool) -> Result<(), Errno> {
         match is_closed_later {
             false => self.publish_changes(),
-            true if self.watches() && self.is_in_doubt() => self.keep_changes(),
-            true => Ok(()),
+            true if !self.watches() => Ok(()),
+            true if self.is_in_doubt() => self.keep_changes(),
+            true => self.note_changes(),
         }
     }
 
@@ -89,11 +94,12 @@ impl Volume {
         self.sharing() != Sharing::Alone
     }
 
-    /// Publishes what was changed, where others are mounted; where the nodes do not take it, or may be away, keeps it.
+    /// Publishes what was changed, where others are mounted; where the nodes do not take it, or may be away, keeps it; and else
+    /// notes it.
     ///
     /// # Errors
     ///
-    /// As [`Volume::keep_changes`].
+    /// As [`Volume::keep_changes`] or [`Volume::note_changes`].
     ///
     /// # Suspends
     ///
@@ -111,7 +117,7 @@ impl Volume {
         let newest = self.state.borrow().durability.newest();
         self.refuse_if_shut(newest)?;
         // It may yet be that they are away only for a moment; but nothing is in the tree a moment later then.
-        if publishes || self.is_in_doubt() { self.keep_changes() } else { Ok(()) }
+        if publishes || self.is_in_doubt() { self.keep_changes() } else { self.note_changes() }
     }
 
     /// Waits until what was changed is published, and says whether it is.
@@ -132,15 +138,15 @@ impl Volume {
         published.is_ok() && is_published()
     }
 
-    /// Whether a close will publish what is done to a file now: it has changes that no close has kept yet. One that was closed
-    /// while the nodes took nothing has changes as well, but the journal has them all, and nobody need close it again.
+    /// Whether a close will publish what is done to a file now: it has changes that came after the last. One that was closed
+    /// while the nodes took nothing has changes as well, but nobody need close it again.
     pub(super) fn is_being_written(&self, inode: Inode) -> bool {
-        let is_file = || self.attributes(inode).is_ok_and(|found| found.kind == FileKind::Regular);
-        let is_open = || {
-            let state = self.state.borrow();
-            keys_of(state.at(inode)).into_iter().any(|keys| state.durability.lacks(keys))
-        };
-        self.dirty_delta(inode) != 0 && is_open() && is_file()
+        self.state.borrow().unclosed.contains(&inode) && self.dirty_delta(inode) != 0
+    }
+
+    /// A regular file is made, or its content changed: a close follows.
+    pub(super) fn note_unclosed(&self, inode: Inode) {
+        self.state.borrow_mut().unclosed.insert(inode);
     }
 
     /// Returns the number of the newest delta that holds a change of `inode`, or 0.

@@ -39,7 +39,7 @@ pub(crate) struct Durability {
     wanted: u64,
     /// What the journal lacks, if there is one: each key with the number of its newest change.
     lacking: Option<BTreeMap<Key, u64>>,
-    /// A change is durable once it is journaled.
+    /// A change is durable once the journal keeps it.
     write_back: bool,
     trouble: Option<Trouble>,
     /// Counts what the store took: tells slow from stuck.
@@ -47,8 +47,8 @@ pub(crate) struct Durability {
 }
 
 impl Durability {
-    /// Nothing has changed yet. Where it `journals` there is a journal; with `write_back` a change is durable once it is
-    /// there, otherwise it only outlives the process.
+    /// Nothing has changed yet. Where it `journals` there is a journal; with `write_back` a change is durable once a power cut
+    /// leaves it there, otherwise it only outlives the process.
     pub(crate) fn new(journals: bool, write_back: bool) -> Durability {
         Durability {
             newest: 0,
@@ -128,7 +128,7 @@ impl Durability {
 
     /// Whether every change up to `number` is as durable as was promised.
     pub(crate) fn is_durable(&self, number: u64) -> bool {
-        self.is_committed(number) || (self.write_back && self.journaled >= number)
+        self.is_committed(number) || (self.write_back && self.kept >= number)
     }
 
     /// Whether a quorum holds every change up to `number`.
@@ -170,6 +170,11 @@ impl Durability {
     /// Whether the journal, or a quorum, has every change up to `number`, also after a power cut.
     pub(crate) fn is_kept(&self, number: u64) -> bool {
         self.is_committed(number) || self.kept >= number
+    }
+
+    /// Whether a power cut leaves something of the journal that no quorum has.
+    pub(crate) fn keeps_more(&self) -> bool {
+        self.kept > self.committed
     }
 
     /// The number of the newest change that was made.

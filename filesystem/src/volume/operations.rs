@@ -92,15 +92,16 @@ impl Operations for Volume {
         *state.references.entry(inode).or_insert(0) += 1;
     }
 
-    fn forget(&self, inode: Inode, count: u64) {
+    fn forget(&self, number: Inode, count: u64) {
         let mut state = self.state.borrow_mut();
-        let inode = state.at(inode);
+        let inode = state.at(number);
         let Some(references) = state.references.get_mut(&inode) else { return };
         *references = references.saturating_sub(count);
         if *references > 0 {
             return;
         }
         state.references.remove(&inode);
+        state.unclosed.remove(&number);
         state.moved.remove(&inode);
         if state.ghosts.remove(&inode).is_some() {
             // It says what is cut off the ghost, not off what the tree may have under this number.
@@ -133,6 +134,9 @@ impl Operations for Volume {
         // What is cut to nothing, as a rule by `O_TRUNC`, is about to be written.
         let is_closed_later = changes.size == Some(0) || self.is_being_written(inode);
         let attributes = self.change_inode(inode, |state, inode| state.set_attributes(inode, changes))?;
+        if changes.size == Some(0) {
+            self.note_unclosed(inode);
+        }
         self.after_removal();
         self.publish_unless_closed_later(is_closed_later)?;
         Ok(self.shown(attributes))
@@ -153,7 +157,11 @@ impl Operations for Volume {
         self.make_room(SMALL_CHANGE_BYTES)?;
         let node = NewNode { kind, mode, rdev, target: &[] };
         let made = self.change(|state| state.make(state.at(parent), name, &node, credentials))?;
-        self.publish_unless_closed_later(kind == FileKind::Regular)?;
+        let is_closed_later = kind == FileKind::Regular;
+        if is_closed_later {
+            self.note_unclosed(made.inode);
+        }
+        self.publish_unless_closed_later(is_closed_later)?;
         Ok(made)
     }
 
@@ -247,14 +255,18 @@ impl Operations for Volume {
 
     fn write(&self, inode: Inode, offset: u64, data: &[u8], clear_set_ids: bool) -> Result<(), Errno> {
         self.make_room(data.len())?;
-        self.change_inode(inode, |state, inode| state.write(inode, offset, data, clear_set_ids))
+        self.change_inode(inode, |state, inode| state.write(inode, offset, data, clear_set_ids))?;
+        self.note_unclosed(inode);
+        Ok(())
     }
 
     fn append(&self, inode: Inode, data: &[u8], clear_set_ids: bool) -> Result<u64, Errno> {
         self.refuse_change_if_shut()?;
         self.refresh();
         self.make_room(data.len())?;
-        self.change_inode(inode, |state, inode| state.append(inode, data, clear_set_ids))
+        let offset = self.change_inode(inode, |state, inode| state.append(inode, data, clear_set_ids))?;
+        self.note_unclosed(inode);
+        Ok(offset)
     }
 
     fn open(&self, inode: Inode) -> Result<(), Errno> {
@@ -275,6 +287,7 @@ impl Operations for Volume {
 
     fn flush(&self, inode: Inode) -> Result<(), Errno> {
         self.look_for_lost(Some(inode), false);
+        self.state.borrow_mut().unclosed.remove(&inode);
         let number = self.dirty_delta(inode);
         if number == 0 {
             return Ok(());
@@ -357,8 +370,9 @@ impl Operations for Volume {
         }
         self.make_room(SMALL_CHANGE_BYTES)?;
         self.change_inode(inode, |state, inode| state.allocate(inode, mode, offset, length))?;
+        self.note_unclosed(inode);
         self.after_removal();
-        Ok(())
+        self.publish_unless_closed_later(true)
     }
 
     fn seek(&self, inode: Inode, mut offset: u64, whence: Whence) -> Result<u64, Errno> {

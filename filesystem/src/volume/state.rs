@@ -155,6 +155,8 @@ pub(crate) struct State {
     pub(crate) references: NumberMap<u64, u64>,
     /// Of these it may know a name that leads elsewhere now, or old rights: another mount changed them.
     pub(crate) moved: HashSet<u64>,
+    /// The regular files, as the kernel numbers them, that were made or written since a descriptor of theirs was closed last.
+    pub(crate) unclosed: HashSet<Inode>,
     /// Inodes without names and references, to be removed.
     pub(crate) reclaim: VecDeque<u64>,
     /// The truncations that are under way, as their records have it.
@@ -201,6 +203,7 @@ impl State {
             cache: Cache::new(cache_size_bytes),
             references: NumberMap::default(),
             moved: HashSet::new(),
+            unclosed: HashSet::new(),
             reclaim: VecDeque::new(),
             truncations: NumberMap::default(),
             read_positions: HashMap::new(),

@@ -145,17 +145,39 @@ impl Volume {
     /// While it is written.
     pub(super) fn note_closed(&self, number: u64) -> Result<(), Errno> {
         self.refuse_if_shut(number)?;
-        let Some(journal) = self.journal.as_ref().filter(|_| !self.options.write_back) else {
-            return self.sync_changes(number);
-        };
+        match self.journal.as_ref().filter(|_| !self.options.write_back) {
+            Some(journal) => self.note(journal, number),
+            None => self.sync_changes(number),
+        }
+    }
+
+    /// As [`Volume::note_closed`], what was changed and has no close, with all that was changed before it: what a program was
+    /// told is done must not be undone by the end of this process, nor outlive what it did first. In write-back mode too,
+    /// where a close waits for the disk. Without a journal nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Volume::sync_closed`].
+    ///
+    /// # Suspends
+    ///
+    /// As [`Volume::note_closed`]; as a rule not at all, since the page cache takes it at once.
+    pub(super) fn note_changes(&self) -> Result<(), Errno> {
+        let number = self.state.borrow().durability.newest_change();
+        self.refuse_if_shut(number)?;
+        self.journal.as_ref().map_or(Ok(()), |journal| self.note(journal, number))
+    }
+
+    fn note(&self, journal: &Journal, number: u64) -> Result<(), Errno> {
         let mut files = journal.turn();
+        // Whoever had the turn before may have written it: those who waited share one group.
         if self.state.borrow().durability.is_noted(number) {
             return Ok(());
         }
-        let Err(error) = self.write_group_as(journal, &mut files, false, false) else { return Ok(()) };
+        let written = self.write_group_as(journal, &mut files, false, false);
         drop(files);
-        self.note_journal(Some(&error));
-        self.sync_closed(number)
+        self.note_journal(written.as_ref().err().map(|error| error as &dyn std::fmt::Display));
+        written.or_else(|_| self.sync_closed(number))
     }
 
     /// Writes what the journal lacks, or `everything` that is not committed.
@@ -179,7 +201,7 @@ impl Volume {
         everything: bool,
         durably: bool,
     ) -> Result<(), JournalError> {
-        let (head, changes, through, snapshot) = {
+        let (head, changes, group) = {
             let mut state = self.state.borrow_mut();
             let newest = state.durability.newest();
             state.durability.on_journaling(newest);
@@ -197,7 +219,10 @@ impl Volume {
             head.push(Item::Base { number: state.durability.committed(), tree: state.tree });
             // If what is being published goes through, this is what the newer changes stand on.
             head.extend(state.attempt.map(|Attempt { number, tree }| Item::Base { number, tree }));
-            (head, uncommitted(&state, snapshot), state.durability.newest(), snapshot)
+            // What takes the place of what a power cut would leave is left by it too.
+            let durably = durably || (snapshot && state.durability.keeps_more());
+            let through = state.durability.newest();
+            (head, uncommitted(&state, snapshot), Group { snapshot, durably, through })
         };
         let is_given = Cell::new(true);
         let is_given = self.is_shut().then_some(&is_given);
@@ -209,10 +234,9 @@ impl Volume {
             });
             [Item::Delta(number)].into_iter().chain(born).chain(changes)
         });
-        let group = Group { snapshot, durably, through };
-        let is_durable = group.is_durable();
+        let Group { through, durably, .. } = group;
         journal.append_group(files, group, head.into_iter().chain(items))?;
-        self.state.borrow_mut().durability.on_journaled(through, is_durable);
+        self.state.borrow_mut().durability.on_journaled(through, durably);
         Ok(())
     }
 
