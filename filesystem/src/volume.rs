@@ -67,6 +67,7 @@ mod session;
 mod shut;
 mod snapshots;
 mod state;
+mod swept;
 mod sync;
 mod truncation;
 mod undone;

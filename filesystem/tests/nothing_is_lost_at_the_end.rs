@@ -237,3 +237,41 @@ fn what_waits_in_the_journal_stands_on_a_root_that_was_published() {
         assert_eq!(read_file(&open(&store, "second"), file), b"kept");
     });
 }
+
+/// It was said that 480 bytes of one file wait: they were the keys of a file whose removal had been stored long before.
+#[test]
+fn what_is_left_of_a_file_whose_removal_is_stored_waits_for_nobody() {
+    for (is_told, is_open) in [(true, true), (true, false), (false, true), (false, false)] {
+        reactor::run(|| {
+            let directory = tempfile::tempdir().unwrap();
+            let store = TestStore::new();
+            let volume = create_with_journal(&store, directory.path());
+            let file = write_file(&volume, ROOT, "file", &[1; 100_000]);
+            volume.remember(file);
+            volume.sync(None, false).unwrap();
+            volume.unlink(ROOT, b"file").unwrap();
+            if is_told {
+                volume.sync(None, false).unwrap();
+            }
+            store.budget.set(0);
+            if !is_open {
+                volume.forget(file, 1);
+                reactor::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(volume.pending().bytes == 0, is_told);
+            let ending = volume.close();
+            assert_eq!(ending == Ending::Stored, is_told, "told: {is_told}, open: {is_open}, {ending}");
+            assert_eq!(file_count(directory.path()) == 0, is_told);
+            store.budget.set(u64::MAX);
+            let volume = open_with_journal(&store, directory.path()).unwrap();
+            assert_eq!(volume.close(), Ending::Stored);
+            let volume = open(&store, "second");
+            assert!(names(&volume, ROOT).is_empty());
+            assert_eq!(
+                volume.attributes(file),
+                Err(Errno::ENOENT),
+                "the next mount takes away what was left"
+            );
+        });
+    }
+}

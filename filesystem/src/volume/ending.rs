@@ -176,14 +176,11 @@ impl Volume {
     /// Returns what is not committed yet, and what keeps it.
     pub fn pending(&self) -> Pending {
         let state = self.state.borrow();
-        let committing = || state.committing.iter().flat_map(|delta| &delta.changes);
-        // What was changed again since counts once.
-        let older = || committing().filter(|(key, _)| !state.active.changes.contains_key(*key));
         let lacks = |key: &Key| state.durability.lacks(key.clone()..=key.clone());
-        let all = || state.active.changes.iter().chain(older());
         let is_born = |inode| state.is_born(inode);
-        let (bytes, file_count) = waiting(all(), is_born);
-        let (memory_bytes, memory_file_count) = waiting(all().filter(|(key, _)| lacks(key)), is_born);
+        let (bytes, file_count) = waiting(state.waiting(), is_born);
+        let (memory_bytes, memory_file_count) =
+            waiting(state.waiting().filter(|(key, _)| lacks(key)), is_born);
         let age = state.durability.trouble_age(reactor::now());
         Pending {
             bytes,
@@ -255,11 +252,16 @@ impl Volume {
             let _ = committer.join();
         }
         let ending = match stored {
-            Ok(()) => match self.lost_files(None) {
-                0 => Ending::Stored,
-                file_count => Ending::Damaged { file_count },
-            },
-            Err(cause) => self.spill(cause),
+            Err(cause) if !self.waits_for_nothing() => self.spill(cause),
+            stored => {
+                if stored.is_err() {
+                    self.drop_journal();
+                }
+                match self.lost_files(None) {
+                    0 => Ending::Stored,
+                    file_count => Ending::Damaged { file_count },
+                }
+            }
         };
         if let Some(journal) = &self.journal {
             journal.release();

@@ -50,6 +50,7 @@ impl State {
         let mut born = self.active.born.clone();
         self.committing.iter().for_each(|delta| born.add_all(&delta.born));
         merged.known.iter().for_each(|inode| born.remove(*inode));
+        // Nothing counts as swept any more: another writer may have given the file its name back.
         let active = std::mem::replace(&mut self.active, Delta { number, born, ..Delta::default() });
         let dead = std::mem::take(&mut self.truncations);
         let before = (self.tree, self.header, self.committing.take(), active);

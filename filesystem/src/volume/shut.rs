@@ -131,7 +131,7 @@ impl Volume {
     /// While the journal is written.
     pub(super) fn refuse_if_shut(&self, number: u64) -> Result<(), Errno> {
         let Some(cause) = self.shut_for() else { return Ok(()) };
-        if self.state.borrow().durability.is_committed(number) || !self.state.borrow().has_changes() {
+        if self.state.borrow().durability.is_committed(number) || self.waits_for_nothing() {
             return Ok(());
         }
         // What is said is worse.

@@ -83,6 +83,9 @@ pub(crate) struct Delta {
     pub(crate) appended: HashMap<u64, bool>,
     /// The inodes that were made in it: no tree has them.
     pub(crate) born: Born,
+    /// The inodes of which it takes away what is left: they had neither a name nor a reference any more, and up to this number
+    /// that is told.
+    pub(crate) swept: BTreeMap<u64, u64>,
 }
 
 impl Delta {
@@ -273,6 +276,9 @@ impl State {
             *self.active.appended.entry(inode).or_insert(true) &= only;
         }
         self.active.born.add_all(&newer.born);
+        for (inode, told) in newer.swept {
+            self.active.swept.entry(inode).or_insert(told);
+        }
     }
 
     pub(crate) fn set_record(&mut self, inode: u64, record: InodeRecord) {

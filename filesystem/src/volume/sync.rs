@@ -392,8 +392,8 @@ impl Part {
     }
 }
 
-/// What is not committed, by the delta that it is in: all of it, or what the journal lacks. Taken as it is now; the
-/// contents are shared.
+/// What is not committed, by the delta that it is in: all of it, or what the journal lacks, and not what is swept, which the
+/// next start does anew. Taken as it is now; the contents are shared.
 fn uncommitted(state: &State, everything: bool) -> Vec<Part> {
     let committing = state.committing.as_deref();
     let copy = |(key, change): (&Key, &Change)| (key.clone(), change.clone());
@@ -404,14 +404,17 @@ fn uncommitted(state: &State, everything: bool) -> Vec<Part> {
     let newest = state.durability.newest();
     let mut deltas = Vec::new();
     if everything {
-        let whole = |number, delta: &Delta| part(number, delta, delta.changes.iter().map(copy).collect());
+        let is_wanted = |(key, _): &(&Key, &Change)| !state.is_swept(key);
+        let whole = |number, delta: &Delta| {
+            part(number, delta, delta.changes.iter().filter(is_wanted).map(copy).collect())
+        };
         deltas.extend(committing.map(|delta| whole(delta.number, delta)));
         deltas.push(whole(newest, &state.active));
         return deltas;
     }
     let mut older = Vec::new();
     let mut newer = Vec::new();
-    for key in state.durability.lacking() {
+    for key in state.durability.lacking().filter(|key| !state.is_swept(key)) {
         if let Some(found) = state.active.changes.get_key_value(key) {
             newer.push(copy(found));
         } else if let Some(found) = committing.and_then(|delta| delta.changes.get_key_value(key)) {

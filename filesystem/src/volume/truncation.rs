@@ -176,6 +176,7 @@ impl State {
             Some(Change::Inode(record)) => record,
             _ => {
                 if self.get(&Key::Orphan(inode))?.is_some() {
+                    self.sweep(inode);
                     self.set(Key::Orphan(inode), Change::Removed);
                 }
                 return Ok(Progress::Done);
@@ -190,6 +191,7 @@ impl State {
             return Ok(Progress::Done);
         }
         if self.dead(inode).is_some() {
+            self.sweep(inode);
             self.remove_dead(inode)?;
             return Ok(Progress::More);
         }
@@ -201,6 +203,7 @@ impl State {
             false => Removal::Later(0..u64::MAX),
         };
 
+        self.sweep(inode);
         let is_last = matches!(removal, Removal::Now(_)) && xattrs.len() < STEP_KEY_COUNT_MAX;
         for key in xattrs {
             self.set(key, Change::Removed);
