@@ -163,7 +163,9 @@ fn answer<T>(sender: &Sender<Answer<T>>, index: usize, outcome: Result<T, Failur
 
 fn put_error(durable: usize, needed: usize, failures: &[Failure]) -> PutError {
     let full = failures.iter().filter(|failure| **failure == Failure::Refused(Refusal::Full)).count();
-    if full > 0 {
+    let silence = || failures.iter().rev().filter(|failure| matches!(failure, Failure::Unreachable(_)));
+    // With those that do not answer it would be stored, whoever has no room: that is what is amiss, and it may pass.
+    if full > 0 && durable + silence().count() < needed {
         return PutError::Full { full };
     }
     for failure in failures {
@@ -171,7 +173,11 @@ fn put_error(durable: usize, needed: usize, failures: &[Failure]) -> PutError {
             return PutError::Refused(reason.clone());
         }
     }
-    let reason = failures.last().map_or("too few nodes are known".to_owned(), ToString::to_string);
+    let last = silence().next().filter(|_| full > 0).or(failures.last());
+    let mut reason = last.map_or("too few nodes are known".to_owned(), ToString::to_string);
+    if full > 0 {
+        reason += &format!("; {full} more have no space left");
+    }
     PutError::NoQuorum { durable, needed, reason }
 }
 
@@ -473,6 +479,27 @@ impl<O: Overlay> GetJob<O> {
             Ok(within) => Ok((proof, content.slice(within))),
             Err(RangeError::Outside { length, .. }) => Err(Failure::Refused(Refusal::Outside { length })),
             Err(error) => Err(Failure::Lied(error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two of five were full, two were stopped, and whoever wrote was told to delete something.
+    #[test]
+    fn it_is_for_want_of_space_only_if_those_that_are_silent_would_not_do() {
+        let full = || Failure::Refused(Refusal::Full);
+        let silent = || Failure::Unreachable("the node 7 does not answer".into());
+        let told = |durable, failures: &[Failure]| put_error(durable, 2, failures);
+        assert_eq!(told(1, &[full(), full()]), PutError::Full { full: 2 });
+        assert_eq!(told(0, &[full(), silent()]), PutError::Full { full: 1 });
+        for failures in [[full(), silent(), silent()], [silent(), silent(), full()]] {
+            let PutError::NoQuorum { durable: 1, needed: 2, reason } = told(1, &failures) else {
+                panic!("{:?}", told(1, &failures))
+            };
+            assert_eq!(reason, "the node 7 does not answer; 1 more have no space left");
         }
     }
 }

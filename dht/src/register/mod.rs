@@ -392,8 +392,10 @@ impl<'a, O: Overlay + 'static> Operation<'a, O> {
             return Ok(());
         }
         Err(match &lost.refusal {
-            Some(Refusal::Full) => SwapError::Full,
-            Some(refusal) if pointless => SwapError::Refused(refusal.to_string()),
+            Some(Refusal::Full) if !lost.is_for_silence(&membership.quorum()) => SwapError::Full,
+            Some(refusal) if pointless && *refusal != Refusal::Full => {
+                SwapError::Refused(refusal.to_string())
+            }
             _ => {
                 let needed = membership.quorum().needed;
                 let answers = lost.conflicts + lost.accepted;

@@ -16,7 +16,7 @@ use crate::block::configuration::Membership;
 use crate::block::proposal::{Proposal, Proposed};
 use crate::links::{Failure, Links};
 use crate::message::{Accept, AcceptRequest, Prepare, PrepareRequest, ReadRegister, Refusal, RegisterView};
-use crate::paxos::{Accepted, Accepting, Ballot, Preparing, Reading, Verdict};
+use crate::paxos::{Accepted, Accepting, Ballot, Preparing, Quorum, Reading, Verdict};
 
 /// How a round can fail to reach a quorum.
 #[derive(Default)]
@@ -35,6 +35,8 @@ pub(super) struct Lost {
     pub(super) not_allowed: usize,
     /// Two values under one ballot.
     pub(super) fork: Option<Box<(Proposed, Proposed)>>,
+    /// Members without room.
+    full: usize,
     pub(super) refusal: Option<Refusal>,
     reason: Option<String>,
 }
@@ -67,6 +69,7 @@ impl Lost {
             Failure::Refused(Refusal::Store(reason)) => self.doubt(reason),
             Failure::Refused(refusal) => {
                 self.not_allowed += usize::from(matches!(refusal, Refusal::NotAllowed(_)));
+                self.full += usize::from(refusal == Refusal::Full);
                 self.reason = Some(refusal.to_string());
                 self.refusal = Some(refusal);
             }
@@ -84,6 +87,11 @@ impl Lost {
             Some(fork) => fork_reason(fork),
             None => self.reason.clone().unwrap_or_else(|| "other writers were faster every time".into()),
         }
+    }
+
+    /// Whether those that have room would do if they answered: then it is not for lack of space.
+    pub(super) fn is_for_silence(&self, quorum: &Quorum) -> bool {
+        self.unknown > 0 && quorum.members.saturating_sub(self.full) >= quorum.needed
     }
 
     /// Whether somebody may have accepted what was proposed.

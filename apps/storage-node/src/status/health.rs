@@ -131,7 +131,9 @@ pub(super) fn judge(nodes: &[Witness], root: RootKeepers<'_>, replicas: usize) -
     let down = nodes.len().max(replicas) - working;
     let health = if down == 0 { Health::Healthy } else { Health::Degraded };
     // With more nodes than replicas some blocks may live on just the dead ones: any quorum's worth of dead is too many.
-    let is_many = down > replicas - needed_of(replicas);
+    // What is on one that is full is there.
+    let full = nodes.iter().filter(|node| node.is_full).count();
+    let is_many = down - full > replicas - needed_of(replicas);
     let lost_zone = if is_many { lost_zone(nodes, replicas) } else { None };
     Verdict { health, may_hide: is_many && lost_zone.is_none(), lost_zone, lack: None }
 }
@@ -342,6 +344,9 @@ mod tests {
         assert_eq!(health("!!_", &[0, 1, 2]), Health::Full);
         assert_eq!(health("-!!", &[0, 1, 2]), Health::Full);
         assert_eq!(health("--!", &[0, 1, 2]), Health::Degraded);
+        // Nor is anything hidden on them: it was said of five, two of them full, that some of it could not be read.
+        let may_hide = |zones: &str| verdict(zones, &[0, 1, 2], 3).may_hide;
+        assert!(!may_hide("---!!") && !may_hide("---!_") && may_hide("---!__"));
         assert_eq!(health("!__", &[0, 1, 2]), Health::Down);
         assert_eq!(health("!!__-", &[2, 3, 4]), Health::Down, "those that keep the root are away");
     }

@@ -133,6 +133,11 @@ fn in_words(overview: &Overview) -> String {
             if away == 1 { " is" } else { "s are" },
             if away == 1 { "s" } else { "" },
         ),
+        (Health::Degraded, _) if away > 0 && overview.nodes.iter().all(|node| node.report.is_some()) => format!(
+            "degraded: every node answers, all can be read, and what is written is stored; but {away} take{} no writes, and no further \
+             node may die",
+            if away == 1 { "s" } else { "" },
+        ),
         (Health::Degraded, _) if overview.nodes.len() < usize::from(overview.replicas) => {
             "degraded: everything works, there are fewer nodes than copies, and no further node may die"
                 .into()
