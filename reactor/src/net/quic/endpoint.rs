@@ -5,7 +5,7 @@ mod reach;
 use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
@@ -61,8 +61,7 @@ pub(super) struct Shared {
     pending: RefCell<Pending>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
     answers_stun: Cell<bool>,
-    /// Which of our addresses was last found to be ours alone.
-    reached_at: Cell<Option<IpAddr>>,
+    reached_at: RefCell<reach::ReachedAt>,
     routes: OnceCell<Rc<dyn Routes>>,
     /// Somebody may still connect or accept.
     pub(super) is_open: Cell<bool>,
@@ -126,7 +125,7 @@ impl Endpoint {
             pending: RefCell::default(),
             inboxes: RefCell::default(),
             answers_stun: Cell::new(false),
-            reached_at: Cell::new(None),
+            reached_at: RefCell::default(),
             routes: OnceCell::new(),
             is_open: Cell::new(true),
             failure: RefCell::default(),

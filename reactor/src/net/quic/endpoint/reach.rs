@@ -74,20 +74,7 @@ impl WeakEndpoint {
 impl Shared {
     /// Whether what was sent to that address was meant for us, and not for all in a network.
     pub(super) fn is_ours_alone(&self, to: IpAddr) -> bool {
-        if self.reached_at.get() == Some(to) {
-            return true;
-        }
-        let any_port = SocketAddr::new(to.to_canonical(), 9);
-        // A network's own broadcast address only the kernel knows: it connects nobody to one who has not asked for that.
-        let is_of_a_network = || {
-            to.to_canonical().is_ipv4()
-                && source_towards(any_port).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
-        };
-        let is_ours = stun::is_of_one_machine(any_port) && !is_of_a_network();
-        if is_ours {
-            self.reached_at.set(Some(to));
-        }
-        is_ours
+        self.reached_at.borrow_mut().is_ours_alone(to, source_towards)
     }
 
     /// A socket for both families calls those of IPv4 by another name; one for IPv4 reaches no others.
@@ -117,5 +104,75 @@ impl Shared {
         let Some(real) = real.and_then(|real| self.as_the_socket_sees(real).ok()) else { return false };
         transmit.destination = real;
         true
+    }
+}
+
+/// Addresses of ours that are remembered: of some networks, to whose hosts a machine talks by turns.
+const REACHED_AT_MAX: usize = 8;
+
+/// Which of our addresses were last found to be ours alone.
+#[derive(Default)]
+pub(super) struct ReachedAt(Vec<IpAddr>);
+
+impl ReachedAt {
+    /// Whether what was sent to that address was meant for us, and not for all in a network. `source` asks the kernel from which
+    /// address we would send there: a network's own broadcast address it alone knows, and connects nobody to one who has not
+    /// asked for that. Of IPv6 the address itself says so.
+    fn is_ours_alone(&mut self, to: IpAddr, source: impl FnOnce(SocketAddr) -> io::Result<IpAddr>) -> bool {
+        let to = to.to_canonical();
+        let any_port = SocketAddr::new(to, 9);
+        if !stun::is_of_one_machine(any_port) || to.is_ipv6() || self.0.contains(&to) {
+            return stun::is_of_one_machine(any_port);
+        }
+        match source(any_port) {
+            Ok(_) => {
+                self.0.truncate(REACHED_AT_MAX - 1);
+                self.0.insert(0, to);
+                true
+            }
+            // Where it could not be asked nothing is known, and the next packet asks again.
+            Err(error) => error.kind() != ErrorKind::PermissionDenied,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_asked_for_once_and_only_what_was_found_is_remembered() {
+        let (mut reached, asked) = (ReachedAt::default(), Cell::new(0));
+        let mut is_ours = |to: &str, answer: Result<(), ErrorKind>| {
+            asked.set(0);
+            let to: IpAddr = to.parse().unwrap();
+            let is_ours = reached.is_ours_alone(to, |_| {
+                asked.set(asked.get() + 1);
+                answer.map(|()| to).map_err(io::Error::from)
+            });
+            (is_ours, asked.get())
+        };
+        let (of_many, no_room) = (Err(ErrorKind::PermissionDenied), Err(ErrorKind::OutOfMemory));
+        // By two networks and by both families, in turns.
+        assert_eq!(is_ours("192.168.1.2", Ok(())), (true, 1));
+        assert_eq!(is_ours("10.7.0.1", Ok(())), (true, 1));
+        for _ in 0..2 {
+            assert_eq!(is_ours("::ffff:192.168.1.2", of_many), (true, 0));
+            assert_eq!(is_ours("2a00::7", of_many), (true, 0));
+            assert_eq!(is_ours("10.7.0.1", of_many), (true, 0));
+        }
+        assert_eq!(is_ours("192.168.1.255", of_many), (false, 1));
+        assert_eq!(is_ours("192.168.1.255", of_many), (false, 1), "it may be one of ours some day");
+        assert_eq!(is_ours("172.16.0.255", no_room), (true, 1));
+        assert_eq!(is_ours("172.16.0.255", of_many), (false, 1), "nothing was found out before");
+        for never in ["ff02::1", "224.0.0.1", "255.255.255.255"] {
+            assert_eq!(is_ours(never, Ok(())), (false, 0), "{never}");
+        }
+        for host in 0..100 {
+            is_ours(&format!("10.8.0.{host}"), Ok(()));
+        }
+        assert_eq!(reached.0.len(), REACHED_AT_MAX);
     }
 }
