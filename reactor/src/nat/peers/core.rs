@@ -307,8 +307,10 @@ impl Core {
         let Some(link) = peer.links.iter_mut().find(|link| link.session.tag() == tag) else { return false };
         let Some(message) = link.session.open(packet) else { return true };
         if !is_admitted {
-            // It is not answered, and nothing is sent where it says that it is: the last that it said is looked at then.
-            link.early = Some(message).filter(|message| matches!(message, Message::Candidates { .. }));
+            // It is not answered, and nothing is sent where it says that it is: the last that it said of that is looked at then.
+            if matches!(message, Message::Candidates { .. }) {
+                link.early = Some(message);
+            }
             return true;
         }
         let before = peer.paths.route();
