@@ -16,8 +16,8 @@ use std::time::UNIX_EPOCH;
 
 use dht::block::deletion::Speaker;
 use dht::block::mutable::{Genesis, Signed};
+use dht::past::Values;
 use dht::{BlockStore, Record};
-use filesystem::access::list::AccessChange;
 use filesystem::access::{Charter, GIVEN_UP, Root, open_root, sharing};
 use filesystem::volume::{Options, Roots, Volume};
 use overlay::Revocations;
@@ -40,7 +40,7 @@ use crate::restore;
 use crate::seen::Seen;
 use crate::share;
 use crate::sharing::{Sharer, TakenOff};
-use crate::space_lists::{self, Seal, Turn};
+use crate::space_lists::{self, Published, Seal, Turn};
 use crate::volume::refuse_unless_owner;
 
 /// Runs `rollback`.
@@ -84,8 +84,10 @@ struct GoingBack<'a> {
 enum Others {
     /// Those whom nobody let into the drive.
     OfDrive(TakenOff),
-    /// Whoever may do something else in the space than its newest root said; and whom that opened to.
-    OfSpace(Vec<AccessChange>, Seal),
+    /// What the space says now of who may do what; and whom its newest root opened to.
+    OfSpace(Published, Seal),
+    /// The same as before: a writer of the space may say nothing else.
+    AsTheyWere,
 }
 
 impl<'a> GoingBack<'a> {
@@ -150,7 +152,7 @@ impl<'a> GoingBack<'a> {
             let before = replaced.replace(Some(newest.clone()));
             replaced::keep(&directory, &keys.register, newest, before.as_ref(), now.as_secs())
         };
-        let result = self.put_back(&root, &keep, &bar);
+        let result = self.put_back(&root, &values, &keep, &bar);
         bar.finish_and_clear();
         let (others, missing) = result?;
         say(format_args!("{what} is what it was {when}, version {version} by then"));
@@ -184,10 +186,16 @@ impl<'a> GoingBack<'a> {
         }
         match others {
             Others::OfDrive(TakenOff::Intruders(intruders)) => crate::remove::tell_of(intruders.iter()),
-            Others::OfDrive(TakenOff::Unknown) => {}
-            Others::OfSpace(changed, seal) => {
+            Others::OfDrive(TakenOff::Unknown) | Others::AsTheyWere => {}
+            Others::OfSpace(published, seal) => {
                 let path = self.target.space.as_ref().map_or("", |(_, path)| path);
-                share::tell(path, changed);
+                share::tell(path, &published.changed);
+                if published.is_without_readers {
+                    say(format_args!(
+                        "whom the owner took off last can't be told, for what the nodes keep of the space does not say; so nobody is in it who \
+                         only reads: `share{argument} --read WHO` lets each of them in again"
+                    ));
+                }
                 if *seal == Seal::GivenUp {
                     say(format_args!(
                         "it had been removed, or given up: nobody but you is on its list, and `share{argument} --put-back` puts it into the \
@@ -218,6 +226,7 @@ impl<'a> GoingBack<'a> {
     fn put_back(
         &self,
         root: &Root,
+        values: &Values,
         keep: &dyn Fn(&Record) -> Result<(), Failure>,
         bar: &indicatif::ProgressBar,
     ) -> Result<(Others, gc::Missing), Failure> {
@@ -252,7 +261,7 @@ impl<'a> GoingBack<'a> {
             // Nobody else says who may do what meanwhile. Not over the looks, which may take hours: what is collected of a space that was
             // removed, `gc` takes back itself once the word is gone, and so does the look after this.
             Some((genesis, _)) if self.is_owner => {
-                self.put_space_back(&Turn::take(self.home)?, genesis, root, keep)?
+                self.put_space_back(&Turn::take(self.home)?, genesis, (root, values), keep)?
             }
             Some(_) => self.write_back(root, keep)?,
         };
@@ -270,14 +279,19 @@ impl<'a> GoingBack<'a> {
         &self,
         turn: &Turn,
         genesis: &Signed<Genesis>,
-        root: &Root,
+        (root, values): (&Root, &Values),
         keep: &dyn Fn(&Record) -> Result<(), Failure>,
     ) -> Result<Others, Failure> {
         let sharer = self.sharer();
         let seal = space_lists::learn(&sharer, turn, genesis)?;
-        let published = space_lists::put_back(&sharer, turn, genesis, root, keep, &Revocations::default())?;
+        let known_up_to = match seal {
+            Seal::Others(_) => space_lists::learn_past(&sharer, turn, genesis, root, values)?,
+            Seal::Ours | Seal::GivenUp => None,
+        };
+        let revoked = Revocations::default();
+        let published = space_lists::put_back(&sharer, turn, genesis, root, known_up_to, keep, &revoked)?;
         keeping::once(self.settings, self.client.overlay());
-        Ok(Others::OfSpace(published.changed, seal))
+        Ok(Others::OfSpace(published, seal))
     }
 
     /// As one of its writers, who leaves it to the newest root who may do what.
@@ -298,6 +312,6 @@ impl<'a> GoingBack<'a> {
         let swap = |expected, payload| store.compare_and_swap(&keys.register, Some(expected), payload);
         sharing::put_back(store, keys, &self.client.user().author, root, &keep, &change, &swap)
             .map_err(|error| Failure::Sharing { reason: error.to_string() })?;
-        Ok(Others::OfSpace(Vec::new(), Seal::Ours))
+        Ok(Others::AsTheyWere)
     }
 }

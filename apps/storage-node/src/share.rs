@@ -145,7 +145,7 @@ pub(crate) fn share(options: &Share) -> Result<(), Failure> {
         let is_new = options.put_back || matches!(place, Place::Free(..));
         // Of a space that is put back nothing is changed, and whoever puts it back is to know for whom it is.
         let told: Vec<AccessChange> = match wish {
-            Wish::AsItIs => {
+            Wish::AsItIs | Wish::Writers => {
                 published.list.present().filter(|change| change.key != genesis.owner).cloned().collect()
             }
             Wish::With(_) | Wish::Exactly(_) => published.changed,

@@ -12,9 +12,10 @@
 //! one at a time does.
 //!
 //! Not here: what a list is (`filesystem::access::list`); how a root comes to say it (`saying`); what is learnt of other copies'
-//! (`learning`); what is done once a minute (`settling`), and with a space that a writer has sealed to others (`sealed`).
+//! (`learning`), and of what the space was before (`past_lists`); what is done once a minute (`settling`), and with a space that a writer has sealed to others (`sealed`).
 
 mod learning;
+mod past_lists;
 mod saying;
 mod sealed;
 mod settling;
@@ -36,7 +37,8 @@ use crate::sharing::Sharer;
 use crate::spaces;
 use crate::volume;
 pub(crate) use learning::{Seal, learn};
-pub(crate) use saying::{publish, put_back};
+pub(crate) use past_lists::learn_past;
+pub(crate) use saying::{Published, publish, put_back};
 pub(crate) use sealed::{refuse_what_opens, sealed, strike_off};
 pub(crate) use settling::{Settling, Unsettled, settle};
 pub(crate) use turn::{PATIENCE, Turn};
@@ -46,6 +48,8 @@ pub(crate) use turn::{PATIENCE, Turn};
 pub(crate) enum Wish {
     /// As the roll has it.
     AsItIs,
+    /// As the roll has it, without those who only read.
+    Writers,
     /// These as well, or with other rights.
     With(Vec<Allowed>),
     /// These and nobody else, beside the owner.
@@ -56,6 +60,7 @@ impl Wish {
     fn people(&self, entry: &SpaceEntry) -> Vec<Allowed> {
         match self {
             Wish::AsItIs => entry.people.clone(),
+            Wish::Writers => entry.people.iter().filter(|allowed| allowed.may_write).cloned().collect(),
             Wish::Exactly(people) => people.clone(),
             Wish::With(more) => {
                 let stays = |known: &&Allowed| more.iter().all(|new| new.key != known.key);

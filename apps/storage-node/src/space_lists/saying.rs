@@ -2,7 +2,10 @@
 //!
 //! **Who goes back to an earlier tree goes back to nobody's rights.** The list is that of the newest root, if that opens, and it is the
 //! roll that says who is on it. Where a writer has sealed the newest root, or put anything in its place, the list of then is gone on
-//! from as a log, and the register's writers, whom nobody but the owner changes, show whether this home's roll is the newest.
+//! from as a log, and the register's writers, whom nobody but the owner changes, show whether this home's roll is the newest as far as
+//! they go. Whether it is for those who only read, the past may tell (`past_lists`); where it does not, none of them comes back.
+
+use std::cell::Cell;
 
 use bytes::Bytes;
 use dht::block::mutable::{Genesis, Signed};
@@ -14,6 +17,7 @@ use overlay::Revocations;
 use reactor::cell::RefCell;
 use reactor::crypto::PublicKey;
 
+use super::sealed::says_given_up;
 use super::{Turn, Wish, distrust, distrust_without, keys, next_list, read_roll, sealed};
 use crate::admitting::now;
 use crate::author;
@@ -28,6 +32,8 @@ pub(crate) struct Published {
     pub(crate) list: AccessList,
     /// What it did not say before.
     pub(crate) changed: Vec<AccessChange>,
+    /// It is not known whether this home knew the newest list, and nobody is in it who only reads.
+    pub(crate) is_without_readers: bool,
 }
 
 /// Has a space's root say what is wished, under a new key if that is another list than it has.
@@ -52,7 +58,9 @@ pub(crate) fn publish(
 }
 
 /// Puts the tree of `past` in the place of the newest one, with the list that is in force, as the roll has it. `keep` is shown what is
-/// about to be replaced. A space that was given up is none any more then; nobody but the owner is in it.
+/// about to be replaced. A space that was given up is none any more then; nobody but the owner is in it. Where the newest root does not
+/// open, nobody comes back who only reads, unless there is no newer list than this home's up to the newest root, `known_up_to` which
+/// version that is known.
 ///
 /// # Errors
 /// As [`publish`], save that the newest root need not open; or why `keep` failed.
@@ -64,6 +72,7 @@ pub(crate) fn put_back(
     _: &Turn,
     genesis: &Signed<Genesis>,
     past: &Root,
+    known_up_to: Option<u64>,
     keep: &dyn Fn(&Record) -> Result<(), Failure>,
     revoked: &Revocations,
 ) -> Result<Published, Failure> {
@@ -76,10 +85,15 @@ pub(crate) fn put_back(
             Ok(())
         })?;
     }
-    let keep = |newest: &Record| keep(newest).map_err(|failure| failure.to_string());
+    let keep = |newest: &Record| {
+        let is_known = known_up_to == Some(newest.version) || says_given_up(newest, &genesis.owner);
+        saying.unsure.set((!is_known).then_some(newest.version + 1));
+        keep(newest).map_err(|failure| failure.to_string())
+    };
     let read = |charter: &mut Charter, newest: Option<&Charter>| {
         if let Some(newest) = newest {
             charter.take_access_of(newest);
+            saying.unsure.set(None);
         }
         saying.say(charter, newest.is_some()).map(drop)
     };
@@ -113,6 +127,8 @@ struct Saying<'a> {
     keys: VolumeKeys,
     /// The list that was signed last, and how many of its changes are new.
     signed: RefCell<Option<(AccessList, usize)>>,
+    /// The version of the value to come, if it is not known whether this home knows the newest list.
+    unsure: Cell<Option<u64>>,
     /// Where the space is, if its root was sealed to somebody who is on no list.
     planted: RefCell<Option<String>>,
 }
@@ -126,7 +142,11 @@ impl<'a> Saying<'a> {
     ) -> Result<Saying<'a>, Failure> {
         let keys = keys(sharer, genesis)?;
         let (signed, planted) = (RefCell::default(), RefCell::default());
-        Ok(Saying { sharer, genesis, wish, revoked, keys, signed, planted })
+        Ok(Saying { sharer, genesis, wish, revoked, keys, signed, unsure: Cell::default(), planted })
+    }
+
+    fn wish(&self) -> &Wish {
+        if self.unsure.get().is_some() { &Wish::Writers } else { self.wish }
     }
 
     /// Has `charter` say it; whether that changes anything, or has to be written all the same. `is_newest` if the list in it is that of
@@ -173,13 +193,15 @@ impl<'a> Saying<'a> {
             access: Access::Write,
             at: now(),
         };
-        let people = self.wish.people(entry);
+        let people = self.wish().people(entry);
         let mut list = next_list(&before, &people, entry.number, &roll.members, &own, is_revoked)
             .map_err(|error| error.to_string())?;
         if entry.is_given_up {
             // By its number other copies of the home know that it is given up no more.
             list.number = list.number.max(entry.number + 1);
         }
+        // Other copies of the home may have given the next ones away.
+        list.number = list.number.max(self.unsure.get().unwrap_or_default());
         let listed = list.writers(&owner);
         let is_said = list == before
             && charter.readers.len() == list.readers().len()
@@ -207,20 +229,21 @@ impl<'a> Saying<'a> {
 
     /// Has the roll say what the root says.
     fn end(self) -> Result<Published, Failure> {
-        if let Some(path) = self.planted.into_inner() {
+        if let Some(path) = self.planted.take() {
             output::warn(format_args!(
                 "one of its writers had sealed {path} to somebody whom you did not let in: it has a new key now, which is not"
             ));
         }
-        let signed = self.signed.into_inner();
+        let signed = self.signed.take();
         let (list, new) = signed.ok_or_else(|| Failure::Internal("a root was written unread".into()))?;
         let changed = list.changes[list.changes.len() - new..].to_vec();
-        let Saying { sharer, genesis, wish, revoked, .. } = self;
+        let (wish, is_without_readers) = (self.wish(), self.unsure.get().is_some());
+        let Saying { sharer, genesis, revoked, .. } = self;
         Roll::change(sharer.home, |roll| {
             let kept = sharer.home.revocations(sharer.network)?;
             roll.published(genesis, &list, wish, |key| kept.contains(key) || revoked.contains(key));
             Ok(())
         })?;
-        Ok(Published { list, changed })
+        Ok(Published { list, changed, is_without_readers })
     }
 }
