@@ -25,6 +25,7 @@ use crate::discovery;
 use crate::invitation::{Letter, Reply};
 use crate::join::{self, Bootstrap, JoinError};
 use crate::k_bucket::{FAILURES_TO_EVICT, K};
+use crate::life::Life;
 use crate::listener;
 use crate::lookup::{Found, lookup};
 use crate::members;
@@ -41,7 +42,7 @@ use crate::renewing;
 use crate::revocation::Revocations;
 use crate::revoking;
 use crate::state::{Live, State};
-use crate::stating;
+use crate::stating::{self, Last};
 use crate::twin::{self, Twin};
 use crate::upkeep::{self, Upkeep};
 use crate::watch::Watch;
@@ -93,6 +94,13 @@ pub enum StartError {
         /// Where.
         address: SocketAddr,
     },
+    /// This node had stopped because another process serves with its key, and nobody has said since that it is to go on
+    /// ([`accept_copy`](crate::accept_copy)).
+    #[error("another process was found that serves with this node's key, and this one stopped for it")]
+    Stopped {
+        /// Where the other said that it was.
+        address: Option<SocketAddr>,
+    },
     /// A storage node must be reachable.
     #[error("a storage node needs an address to listen at, so that others can reach it")]
     NoListenAddress,
@@ -117,6 +125,23 @@ pub enum StartError {
 fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     let options = BindOptions { only_v6: Some(false), ..BindOptions::default() };
     TcpListener::bind_with(address, &options)
+}
+
+/// Refuses to start while another process has our key, or after one had for which we stopped.
+fn refuse_beside(identity: &Identity, last: &Last, addresses: &[SocketAddr]) -> Result<(), StartError> {
+    let known = last.said.iter().chain(&last.copy);
+    let said = known.flat_map(|known| known.statement().addresses.iter().copied());
+    let mut elsewhere: Vec<SocketAddr> = said.filter(|said| !addresses.contains(said)).collect();
+    elsewhere.sort();
+    elsewhere.dedup();
+    // Before anything is said: what is on disk still says where it is.
+    if let Some(address) = twin::find(identity, &elsewhere) {
+        return Err(StartError::Twin { address });
+    }
+    match &last.copy {
+        Some(copy) => Err(StartError::Stopped { address: copy.statement().addresses.first().copied() }),
+        None => Ok(()),
+    }
 }
 
 /// A running overlay node.
@@ -187,20 +212,25 @@ impl Node {
         };
         let addresses: Vec<SocketAddr> = listener.iter().map(|(_, address)| *address).collect();
         let records = Records::new(network);
+        let mut last = Last::default();
         if role == Role::Storage {
-            let last = stating::last(&own, &network, record_file.as_ref());
-            let said = last.iter().flat_map(|last| last.statement().addresses.iter().copied());
-            let elsewhere: Vec<SocketAddr> = said.filter(|said| !addresses.contains(said)).collect();
-            // Before anything is said: what is on disk still says where it is.
-            if let Some(address) = twin::find(&identity, &elsewhere) {
-                return Err(StartError::Twin { address });
+            last = stating::last(&own, &network, record_file.as_ref());
+        }
+        let said_last = last.said.as_ref().and_then(NodeRecord::life);
+        let life = Life::begin(Identity::generate(), said_last, last.is_accepted, reactor::now());
+        if role == Role::Storage {
+            if last.is_accepted {
+                tracing::warn!("this node serves though another process may have its key: its owner said so");
+            } else {
+                refuse_beside(&identity, &last, &addresses)?;
             }
             statement.addresses.extend(addresses.iter().copied());
-            records.set_own(stating::first(&identity, &network, record_file.as_ref(), last, statement));
+            let record_file = record_file.as_ref();
+            records.set_own(stating::first(&identity, &network, record_file, &last, &life, statement));
         }
         let credentials = Credentials { network, own, passport, role, addresses, peers, renewals, records };
         let kept = revocations_file.filter(|_| role == Role::Storage);
-        let state = State::new(identity, credentials, kept, renewals_file, record_file, service);
+        let state = State::new(identity, credentials, kept, renewals_file, record_file, life, service);
         if !is_bound {
             state.reach.unbind();
         }
@@ -381,18 +411,18 @@ impl Node {
         stating::restate(&self.state, change);
     }
 
-    /// Another process that was found to have our key, if one was; one that began before us rather than others.
+    /// Another process that was found to have our key, if one was; one that we are to stop for rather than others.
     pub fn twin(&self) -> Option<Twin> {
         self.state.twins.last()
     }
 
-    /// Waits until another process is found that has had our key since before we began. Then stop: what is promised from here on
-    /// it knows nothing of.
+    /// Waits until another process is found that has our key, and that we are to stop for. Then stop: what is promised from here
+    /// on it knows nothing of.
     ///
     /// # Suspends
     /// Until then, which is usually never.
-    pub fn wait_for_elder_twin(&self) -> Twin {
-        self.state.twins.wait_for_elder()
+    pub fn wait_until_twin_stops_us(&self) -> Twin {
+        self.state.twins.wait_until_to_stop()
     }
 
     /// Whether somebody answered a lookup of our position, so that our neighbours know us.

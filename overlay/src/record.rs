@@ -2,17 +2,17 @@
 //! stands, how much it takes, which release it runs.
 //!
 //! ```text
-//! body       MessagePack array: version, addresses, relays, zone, capacity, release, whether it relays, the life that says it,
-//!            whom it has heard beside itself, and whatever later releases append
-//! signature  the node's, over SHA3-256("hypha node record 1", network, its key, body)
+//! body       MessagePack array: version, addresses, relays, zone, capacity, release, whether it relays, the word of the life that
+//!            says it (`life.rs`), and whatever later releases append
+//! signature  the node's, over SHA3-256("hypha node record 2", network, its key, body)
 //! ```
 //!
 //! A record is good in the network that it names in its signature, and nowhere else. Of two records of one node the one of
 //! the higher version is the newer; the version is the time in milliseconds, or one more than the last one where the clock
 //! says less. Of two of one version, which only a node that was copied signs, everybody takes the same.
-//! A *life* is one process of the node, from its start to its end. Whoever is shown a record that another life signed says in its
-//! next one beside whom it lives; a life that finds itself named so in a record that is not its own knows by its own key's
-//! signature that another process has that key, and no peer can make it believe so (`twin.rs`).
+//! Each process of the node, a *life*, signs in its records from which life's word it began, and beside whom it lives once it was
+//! shown a record that another signed. A life that finds itself named so in a record that is not its own knows by the node's key's
+//! signature that another process has that key; no peer that doesn't have it can make it believe so (`twin.rs`).
 //! The body travels as the bytes that were signed, so a node of an earlier release passes on what it does not understand.
 //!
 //! That a node signed something does not make it true. So nothing here is trusted further than a lie may go: addresses and
@@ -34,6 +34,7 @@ use reactor::serialization::to_bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::contact::{ADDRESSES_MAX, Addresses};
+use crate::life::LifeWord;
 
 /// Relays that a record names: all that a node keeps for being found.
 pub const RELAYS_MAX: usize = 4;
@@ -51,7 +52,7 @@ pub const RELEASE_BYTES_MAX: usize = 32;
 /// of a thief of the key.
 const VERSION_MAX: u64 = 1 << 62;
 
-/// Most bytes of a body. The longest of today's has some 500; the rest is for later fields.
+/// Most bytes of a body. The longest of today's has some 650; the rest is for later fields.
 pub const RECORD_BYTES_MAX: usize = 768;
 
 /// A node that hands on calls for those who can't be dialled, by its own word.
@@ -130,15 +131,6 @@ pub struct Statement {
     pub is_relay: bool,
 }
 
-/// One process of a node, from its start to its end. The elder of two is the lesser.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct Life {
-    /// When it began, by its clock, in milliseconds since 1970.
-    pub began_ms: u64,
-    /// What tells it from all others; zero is nobody's.
-    pub nonce: u64,
-}
-
 /// What is signed. Only ever append, with `#[serde(default)]`.
 #[derive(Serialize, Deserialize)]
 struct Body {
@@ -151,10 +143,7 @@ struct Body {
     #[serde(default)]
     is_relay: bool,
     #[serde(default)]
-    life: Life,
-    /// The nonce of the life beside which it lives; zero for nobody.
-    #[serde(default)]
-    beside: u64,
+    life: Option<LifeWord>,
 }
 
 /// A record as it travels: nobody has looked at its signature yet.
@@ -170,8 +159,7 @@ pub struct NodeRecord {
     holder: PublicKey,
     version: u64,
     statement: Statement,
-    life: Life,
-    beside: u64,
+    life: Option<LifeWord>,
     signed: SignedRecord,
 }
 
@@ -227,16 +215,19 @@ impl SignedRecord {
     /// # Errors
     /// [`RecordError`].
     pub fn verify(&self, holder: &PublicKey, network: &PublicKey) -> Result<NodeRecord, RecordError> {
-        let Body { version, addresses, relays, zone, capacity_bytes, release, is_relay, life, beside } =
+        let Body { version, addresses, relays, zone, capacity_bytes, release, is_relay, life } =
             self.body()?;
         if version >= VERSION_MAX {
             return Err(RecordError::Malformed);
         }
         let signed = digest(network, holder, &self.body);
         holder.verify(&signed, &self.signature).map_err(|_| RecordError::Forged)?;
+        if life.as_ref().is_some_and(|life| !life.is_good(network, holder, version)) {
+            return Err(RecordError::Forged);
+        }
         let addresses = addresses.into_iter().collect();
         let statement = Statement { addresses, relays, zone, capacity_bytes, release, is_relay }.bounded();
-        Ok(NodeRecord { holder: *holder, version, statement, life, beside, signed: self.clone() })
+        Ok(NodeRecord { holder: *holder, version, statement, life, signed: self.clone() })
     }
 
     fn body(&self) -> Result<Body, RecordError> {
@@ -250,19 +241,17 @@ impl SignedRecord {
 impl NodeRecord {
     /// Signs what the holder of `identity` says of itself in `network`, as far as it fits; by nobody's life.
     pub fn sign(identity: &Identity, network: &PublicKey, version: u64, statement: Statement) -> NodeRecord {
-        NodeRecord::sign_in(identity, network, version, statement, Life::default(), None)
+        NodeRecord::sign_in(identity, network, version, statement, None)
     }
 
-    /// The same, as a life says it that has seen what the life with the nonce `beside` signed.
+    /// The same, as a life says it.
     pub fn sign_in(
         identity: &Identity,
         network: &PublicKey,
         version: u64,
         statement: Statement,
-        life: Life,
-        beside: Option<u64>,
+        life: Option<LifeWord>,
     ) -> NodeRecord {
-        let beside = beside.unwrap_or_default();
         let (holder, statement) = (identity.public_key(), statement.bounded());
         let body = to_bytes(&Body {
             version,
@@ -272,12 +261,11 @@ impl NodeRecord {
             capacity_bytes: statement.capacity_bytes,
             release: statement.release.clone(),
             is_relay: statement.is_relay,
-            life,
-            beside,
+            life: life.clone(),
         });
         let signature = identity.sign(&digest(network, &holder, &body));
         let signed = SignedRecord { body: body.into(), signature };
-        NodeRecord { holder, version, statement, life, beside, signed }
+        NodeRecord { holder, version, statement, life, signed }
     }
 
     /// Whose it is.
@@ -290,20 +278,9 @@ impl NodeRecord {
         self.version
     }
 
-    /// Which life of the holder says it.
-    pub fn life(&self) -> Life {
-        self.life
-    }
-
-    /// The nonce of the life that it has heard beside itself.
-    pub fn beside(&self) -> Option<u64> {
-        (self.beside != 0).then_some(self.beside)
-    }
-
-    /// Whether another life than `life` says it, and has seen what `life` signed: both are there, then, or the one that says it was
-    /// there when the other was.
-    pub fn is_beside(&self, life: Life) -> bool {
-        life.nonce != 0 && self.life != life && self.beside == life.nonce
+    /// The word of the life that says it; none if nobody's does.
+    pub fn life(&self) -> Option<&LifeWord> {
+        self.life.as_ref()
     }
 
     /// What the holder says.
@@ -329,14 +306,16 @@ impl NodeRecord {
 }
 
 fn digest(network: &PublicKey, holder: &PublicKey, body: &[u8]) -> [u8; 32] {
-    sha3_256(&[b"hypha node record 1", network.as_bytes(), holder.as_bytes(), body])
+    sha3_256(&[b"hypha node record 2", network.as_bytes(), holder.as_bytes(), body])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::life::{AFTER_MAX, Life};
     use proptest::prelude::*;
     use reactor::serialization::from_bytes;
+    use std::time::Instant;
 
     fn identity(number: u8) -> Identity {
         Identity::from_seed(&[number; 32])
@@ -366,7 +345,6 @@ mod tests {
         assert_eq!(*record.statement(), longest());
         let travelled: SignedRecord = from_bytes(&to_bytes(record.signed())).unwrap();
         assert_eq!(travelled.verify(record.holder(), &network()), Ok(record.clone()));
-        assert!(record.signed.body.len() < 576, "{} bytes leave no room", record.signed.body.len());
         let nothing = NodeRecord::sign(&identity(2), &network(), 0, Statement::default());
         assert_eq!(nothing.signed.verify(nothing.holder(), &network()), Ok(nothing.clone()));
     }
@@ -403,18 +381,34 @@ mod tests {
         assert_ne!(of(1, 1).is_newer_than(&of(1, 2)), of(1, 2).is_newer_than(&of(1, 1)));
     }
 
+    /// What a life says that comes after as many as are named, beside another.
+    fn of_a_life(network: &PublicKey, version: u64) -> LifeWord {
+        let mut last = None;
+        for _ in 0..AFTER_MAX + 2 {
+            let life = Life::begin(Identity::generate(), last.as_ref(), false, Instant::now());
+            last = Some(life.word(network, &identity(2).public_key(), version, Some((u64::MAX, u64::MAX))));
+        }
+        last.unwrap()
+    }
+
     #[test]
-    fn who_is_named_beside_another_life_is_not_alone_and_nobody_names_himself() {
-        let (elder, later) = (Life { began_ms: 1, nonce: 9 }, Life { began_ms: 2, nonce: 3 });
-        assert!(elder < later && later < Life { began_ms: 2, nonce: 4 });
-        let sign = |life, beside| {
-            let record = NodeRecord::sign_in(&identity(2), &network(), 1, Statement::default(), life, beside);
-            record.signed().verify(record.holder(), &network()).unwrap()
+    fn the_word_of_a_life_travels_with_the_longest_record_and_is_that_records_alone() {
+        let version = VERSION_MAX - 1;
+        let said = of_a_life(&network(), version);
+        let sign = |version, life: &LifeWord| {
+            NodeRecord::sign_in(&identity(2), &network(), version, longest(), Some(life.clone()))
         };
-        let told = sign(later, Some(elder.nonce));
-        assert_eq!(told.life(), later);
-        assert!(told.is_beside(elder) && !told.is_beside(later) && !told.is_beside(Life::default()));
-        assert!(!sign(elder, Some(elder.nonce)).is_beside(elder) && !sign(later, None).is_beside(elder));
+        let record = sign(version, &said);
+        let travelled: SignedRecord = from_bytes(&to_bytes(record.signed())).unwrap();
+        assert_eq!(travelled.verify(record.holder(), &network()), Ok(record.clone()));
+        assert_eq!(record.life(), Some(&said));
+        assert!(record.signed.body.len() < 704, "{} bytes leave no room", record.signed.body.len());
+        // The node's key alone does not speak for a life: neither in another record nor in another network.
+        let forged =
+            [sign(version - 1, &said), sign(version, &of_a_life(&identity(3).public_key(), version))];
+        for forged in forged {
+            assert_eq!(forged.signed().verify(forged.holder(), &network()), Err(RecordError::Forged));
+        }
     }
 
     #[test]
@@ -426,8 +420,7 @@ mod tests {
         let signature = holder.sign(&digest(&network(), &holder.public_key(), &body));
         let record = SignedRecord { body: body.into(), signature }.verify(&holder.public_key(), &network());
         let record = record.unwrap();
-        assert_eq!((record.life(), record.statement().is_relay), (Life::default(), true));
-        assert!(!record.is_beside(Life { began_ms: 1, nonce: 9 }));
+        assert_eq!((record.life(), record.statement().is_relay), (None, true));
     }
 
     #[test]
@@ -441,24 +434,12 @@ mod tests {
             Option<u64>,
             String,
             bool,
-            Life,
-            u64,
+            Option<LifeWord>,
             Vec<u64>,
             String,
         );
-        let later = Later(
-            9,
-            vec![],
-            vec![],
-            Some("a".into()),
-            None,
-            "2".into(),
-            true,
-            Life::default(),
-            7,
-            vec![1, 2],
-            "x".into(),
-        );
+        let later =
+            Later(9, vec![], vec![], Some("a".into()), None, "2".into(), true, None, vec![1, 2], "x".into());
         let (holder, body) = (identity(2), to_bytes(&later));
         let signature = holder.sign(&digest(&network(), &holder.public_key(), &body));
         let signed = SignedRecord { body: body.into(), signature };

@@ -24,6 +24,7 @@ use crate::dial::{DialError, Places};
 use crate::introductions::Introductions;
 use crate::k_bucket::FAILURES_TO_EVICT;
 use crate::letterbox::Letterbox;
+use crate::life::Life;
 use crate::listener;
 use crate::lookup::Transport;
 use crate::members::Members;
@@ -104,6 +105,7 @@ impl State {
         kept_revocations: Option<PathBuf>,
         kept_renewals: Option<PathBuf>,
         kept_record: Option<PathBuf>,
+        life: Life,
         mut service: Service,
     ) -> Rc<State> {
         let own_id = NodeId::of(&credentials.own);
@@ -134,7 +136,7 @@ impl State {
             kept_record,
             introductions: RefCell::default(),
             stating: Mutex::new(()),
-            twins: Twins::default(),
+            twins: Twins::new(life),
             service: OnceCell::new(),
             probed: RefCell::new(HashSet::new()),
         });

@@ -4,6 +4,10 @@
 //! it, and the next one follows it. Who lost that file is reminded by the first that knows better, since what it says now is
 //! older than what it said: it shows its own signature for that, and the next record follows that one.
 //!
+//! Who stopped because another process has the same key keeps the other's word beside its own, and does not start again, whether the
+//! other can be found then or not, before the owner says so ([`accept_copy`]). Each start of whoever is started again
+//! by itself would serve, and promise, until it is told once more.
+//!
 //! Not here: what a record is ([`crate::record`]), and what is known of others ([`crate::records`]).
 
 use std::fs::File;
@@ -17,12 +21,15 @@ use bytes::Bytes;
 use reactor::crypto::{Identity, PublicKey};
 use reactor::rpc::Connection;
 use reactor::serialization::{from_bytes, to_bytes};
+use serde::{Deserialize, Serialize};
 
+use crate::admission::Credentials;
 use crate::contact::{Addresses, Introduction};
 use crate::files;
 use crate::handing_over::until_taken;
+use crate::life::{Life, LifeWord};
 use crate::message::Introduce;
-use crate::record::{Life, NodeRecord, RECORD_BYTES_MAX, RecordError, SignedRecord, Statement};
+use crate::record::{NodeRecord, RECORD_BYTES_MAX, RecordError, SignedRecord, Statement};
 use crate::records::Standing;
 use crate::state::State;
 use crate::twin;
@@ -30,15 +37,60 @@ use crate::twin;
 /// How long a peer may take to note a record.
 const TELL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Most bytes of the file: a record and its signature.
-const FILE_BYTES_MAX: u64 = RECORD_BYTES_MAX as u64 + 128;
+/// How often each of two that both go on has the last word, at most: each would follow the other's at once, without end.
+const TURN: Duration = Duration::from_secs(60);
+
+/// Most bytes of the file: two records and their signatures.
+const FILE_BYTES_MAX: u64 = 2 * (RECORD_BYTES_MAX as u64 + 128);
+
+/// The file.
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    /// What this node said last.
+    said: Option<SignedRecord>,
+    /// The word of another process with its key, for which it stopped.
+    copy: Option<SignedRecord>,
+    /// The owner has the next start go on beside any.
+    is_accepted: bool,
+}
+
+/// What a node knows of its past.
+#[derive(Default)]
+pub(crate) struct Last {
+    /// What it said last.
+    pub(crate) said: Option<NodeRecord>,
+    /// What another process with its key said, for which it stopped then.
+    pub(crate) copy: Option<NodeRecord>,
+    /// The owner has it start although there may be another.
+    pub(crate) is_accepted: bool,
+}
 
 /// What a node said last, as far as that was kept.
 ///
 /// # Suspends
 /// For the disk.
-pub(crate) fn last(own: &PublicKey, network: &PublicKey, path: Option<&PathBuf>) -> Option<NodeRecord> {
-    path.and_then(|path| load(path, own, network))
+pub(crate) fn last(own: &PublicKey, network: &PublicKey, path: Option<&PathBuf>) -> Last {
+    path.and_then(|path| load(path, own, network)).unwrap_or_default()
+}
+
+/// Has the next start of the node whose record is kept at `path` go on although another process was found, or is found then, that
+/// has its key: the owner has seen to that one, or knows that it is none of his. That next process stops for no other.
+///
+/// # Errors
+/// If it can't be kept. A file that says nothing is none.
+///
+/// # Suspends
+/// For the disk.
+pub fn accept_copy(path: &Path) -> io::Result<()> {
+    let path = path.to_owned();
+    reactor::offload(move || {
+        let kept = match read(&path) {
+            Ok(bytes) => from_bytes::<Kept>(&bytes).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
+            Err(error) => return Err(error),
+        };
+        files::replace(&path, &to_bytes(&Kept { is_accepted: true, ..kept }))
+    })
 }
 
 /// What a node says when it starts, which is newer than what it said last, and on disk then.
@@ -49,21 +101,16 @@ pub(crate) fn first(
     identity: &Identity,
     network: &PublicKey,
     path: Option<&PathBuf>,
-    last: Option<NodeRecord>,
+    last: &Last,
+    life: &Life,
     statement: Statement,
 ) -> Arc<NodeRecord> {
-    // What was said last is by an earlier life, or by whom this home is a copy of: who said it, if it lives, knows by that of us.
-    let beside = last.as_ref().map(|last| last.life().nonce);
-    let version = version_after(last.as_ref());
-    let next = NodeRecord::sign_in(identity, network, version, statement, begin(), beside);
-    keep(path, &next);
+    // It names the life that it began from: who said that, if it lives, knows by this one of us.
+    let version = version_after(last.said.as_ref());
+    let word = life.word(network, &identity.public_key(), version, None);
+    let next = NodeRecord::sign_in(identity, network, version, statement, Some(word));
+    keep(path, &next, None);
     Arc::new(next)
-}
-
-/// A life that begins now.
-fn begin() -> Life {
-    let began = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Life { began_ms: began.as_millis() as u64, nonce: reactor::random::number().max(1) }
 }
 
 /// Says something else of ourselves from now on, if `change` changes anything.
@@ -87,20 +134,19 @@ fn say(state: &Rc<State>, above: Option<&NodeRecord>, change: impl FnOnce(&mut S
     let mut statement = own.statement().clone();
     change(&mut statement);
     let newest = above.filter(|above| above.is_newer_than(&own));
+    let (life, said_beside) = (&state.twins.life, own.life().and_then(LifeWord::beside));
     // Once said it is said again: whoever is named so may hear only the last.
-    let beside = above.map(|above| above.life().nonce).or(own.beside());
-    let next = NodeRecord::sign_in(
-        &state.identity,
-        &state.credentials.network,
-        version_after(Some(newest.unwrap_or(&own))),
-        statement,
-        own.life(),
-        beside,
-    );
-    if newest.is_none() && next.statement() == own.statement() && next.beside() == own.beside() {
+    let seen = above.and_then(NodeRecord::life).map(LifeWord::nonce).filter(|seen| *seen != life.nonce());
+    let beside = seen.or(said_beside);
+    let version = version_after(Some(newest.unwrap_or(&own)));
+    let beside_at = beside.map(|beside| (beside, state.twins.age_beside(beside)));
+    let Credentials { network, own: key, .. } = &state.credentials;
+    let word = life.word(network, key, version, beside_at);
+    let next = NodeRecord::sign_in(&state.identity, network, version, statement, Some(word));
+    if newest.is_none() && next.statement() == own.statement() && beside == said_beside {
         return;
     }
-    keep(state.kept_record.as_ref(), &next);
+    keep(state.kept_record.as_ref(), &next, None);
     records.set_own(Arc::new(next));
     for (_, connection) in state.pool.one_of_each() {
         tell(state, connection);
@@ -190,9 +236,14 @@ fn exceed(state: &Rc<State>, said: &SignedRecord) -> Result<(), RecordError> {
         return Ok(());
     }
     let said = said.verify(&state.credentials.own, &state.credentials.network)?;
-    let is_two = said.is_beside(own.life());
+    let is_two = said.life().is_some_and(|life| life.is_beside(state.twins.life.nonce()));
     // It has to hear of us too, if it has not.
-    if said.is_newer_than(&own) || (is_two && own.beside() != Some(said.life().nonce)) {
+    let has_heard = said.life().map(LifeWord::nonce) == own.life().and_then(LifeWord::beside);
+    if is_two && has_heard && state.twins.is_undecided() {
+        if said.is_newer_than(&own) {
+            exceed_in_turn(state, said.clone());
+        }
+    } else if said.is_newer_than(&own) || (is_two && !has_heard) {
         tracing::warn!(
             version = said.version(),
             "what this node says of itself was older than what it had said: was its home put back, or does a copy of it run?"
@@ -205,6 +256,26 @@ fn exceed(state: &Rc<State>, said: &SignedRecord) -> Result<(), RecordError> {
     Ok(())
 }
 
+/// Says what we say again after what another process says that goes on, as we do: not at once, and only once for all that it says until
+/// then.
+fn exceed_in_turn(state: &Rc<State>, said: NodeRecord) {
+    if state.twins.is_waiting_its_turn.replace(true) {
+        return;
+    }
+    let speaker = Rc::downgrade(state);
+    let spawned = reactor::Builder::new().spawn(move || {
+        reactor::sleep(TURN);
+        let Some(state) = speaker.upgrade() else { return };
+        state.twins.is_waiting_its_turn.set(false);
+        if !state.stopping.get() {
+            say(&state, Some(&said), |_| {});
+        }
+    });
+    if spawned.is_err() {
+        state.twins.is_waiting_its_turn.set(false);
+    }
+}
+
 /// The time in milliseconds, or one more than the last where the clock says less.
 fn version_after(last: Option<&NodeRecord>) -> u64 {
     let now = reactor::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -212,14 +283,9 @@ fn version_after(last: Option<&NodeRecord>) -> u64 {
 }
 
 /// What was kept last; none if there is nothing that we signed. Whoever knows better reminds us.
-fn load(path: &Path, own: &PublicKey, network: &PublicKey) -> Option<NodeRecord> {
+fn load(path: &Path, own: &PublicKey, network: &PublicKey) -> Option<Last> {
     let owned = path.to_owned();
-    let read = move || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(owned)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = match reactor::offload(read) {
+    let bytes = match reactor::offload(move || read(&owned)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
@@ -227,18 +293,30 @@ fn load(path: &Path, own: &PublicKey, network: &PublicKey) -> Option<NodeRecord>
             return None;
         }
     };
-    let record = from_bytes::<SignedRecord>(&bytes).ok().and_then(|said| said.verify(own, network).ok());
-    if record.is_none() {
+    let verified = |said: Option<SignedRecord>| said.map(|said| said.verify(own, network)).transpose();
+    let last = from_bytes::<Kept>(&bytes).ok().and_then(|Kept { said, copy, is_accepted }| {
+        Some(Last { said: verified(said).ok()?, copy: verified(copy).ok()?, is_accepted })
+    });
+    if last.is_none() {
         tracing::warn!(path = %path.display(), "what this node said of itself is damaged; going on without");
     }
-    record
+    last
 }
 
-/// Has a record on disk before anybody hears of it.
-pub(crate) fn keep(path: Option<&PathBuf>, record: &NodeRecord) {
+/// Blocks.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Has a record on disk before anybody hears of it; and beside it the word of another process, if we stop for that.
+pub(crate) fn keep(path: Option<&PathBuf>, record: &NodeRecord, copy: Option<&NodeRecord>) {
     let Some(path) = path.cloned() else { return };
-    let (shown, bytes) = (path.display().to_string(), to_bytes(record.signed()));
-    if let Err(error) = reactor::offload(move || files::replace(&path, &bytes)) {
+    let signed = |record: &NodeRecord| record.signed().clone();
+    let kept = Kept { said: Some(signed(record)), copy: copy.map(signed), is_accepted: false };
+    let shown = path.display().to_string();
+    if let Err(error) = reactor::offload(move || files::replace(&path, &to_bytes(&kept))) {
         // What others know of us goes on growing by the clock, or by their reminding us.
         tracing::warn!(path = shown, %error, "what this node says of itself could not be kept");
     }

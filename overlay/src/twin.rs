@@ -10,15 +10,14 @@
 //! own life named by another's has the proof, signed with its own key, that it is two: an address that leads back to ourselves
 //! cannot pass for that, nor can a record of a life that is over, nor the lie of a peer that does not have the key.
 //!
-//! Of the two *the later one stops*. Both tell the same by their beginnings, so that exactly one goes on. A beginning is what the process
-//! says of it, by its own clock: where clocks are right the elder has what was stored before the copy began, and who is connected to it
-//! goes on. What it can't have is what was stored with the later one meanwhile, so it says from then on that there was one. The last
-//! that the later one keeps is the elder's own word, so that it does not start again while that is up *and can be dialled at the
-//! addresses that it says*. Elsewhere whoever starts it again has it serve until it is shown the other's word once more.
+//! Which of the two stops both tell the same, by what they signed: [`crate::life`] says how, and why no clock decides it. One at most
+//! does. Who goes on says from then on that there was another, since what was stored with that it does not have. Who stops keeps the
+//! other's word in its home, and is not started again before the owner says so. Where neither is known to be the later one both go
+//! on, and both say all the while that two serve.
 //!
-//! Not here: two that know nobody in common, and so give nobody two answers. A copy whose clock is behind, or whoever has stolen the key
-//! and says that he began before: it is the real one that stops then (`docs/threat-model.md`). And a virtual machine that was cloned as it
-//! ran: both have one life, and neither is told from the other.
+//! Not here: two that know nobody in common, and so give nobody two answers. And a virtual machine that was cloned as it ran: both
+//! have one life, and neither is told from the other. One that was put back to a snapshot of its memory may be shown what a
+//! process said that was started in it later, and is no more: it says that another began after it, though there is none.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -32,6 +31,8 @@ use reactor::net::TcpStream;
 use reactor::net::tls::{self, Expect};
 use reactor::sync::Signal;
 
+use crate::admission::Credentials;
+use crate::life::{Life, Stops, who_stops};
 use crate::record::NodeRecord;
 use crate::state::State;
 use crate::stating;
@@ -48,46 +49,86 @@ const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
 pub struct Twin {
     /// Where it says that it listens.
     pub address: Option<SocketAddr>,
-    /// Whether it began before us: then it goes on, and we are to stop.
-    pub is_elder: bool,
+    /// Which of the two is to stop.
+    pub stops: Stops,
     /// When it was found.
     pub found: SystemTime,
 }
 
-/// Whom we have found that has our key.
-#[derive(Default)]
+/// Lives beside us whose first sight is remembered. Of more than a few somebody makes them up.
+const SEEN_MAX: usize = 64;
+
+/// Who we are beside others that have our key, and whom we have found.
 pub(crate) struct Twins {
+    pub(crate) life: Life,
     last: RefCell<Option<Twin>>,
+    /// Which lives we have seen, and how old we were then; the oldest first.
+    seen: RefCell<Vec<(u64, u64)>>,
+    /// We say soon what is newer than the other's word.
+    pub(crate) is_waiting_its_turn: Cell<bool>,
+    /// The word of the one that we are to stop for is in our home.
+    is_kept: Cell<bool>,
     found: Signal,
-    /// What tells everybody our last word, if we are to stop.
+    /// What keeps that, and tells everybody our last word.
     last_word: Cell<Option<JoinHandle<()>>>,
 }
 
 impl Twins {
-    /// The one found last; an elder one counts before all others.
+    pub(crate) fn new(life: Life) -> Twins {
+        Twins {
+            life,
+            last: RefCell::default(),
+            seen: RefCell::default(),
+            is_waiting_its_turn: Cell::default(),
+            is_kept: Cell::default(),
+            found: Signal::new(),
+            last_word: Cell::default(),
+        }
+    }
+
+    /// The one found last; one that we are to stop for counts before all others.
     pub(crate) fn last(&self) -> Option<Twin> {
         self.last.borrow().clone()
     }
 
-    /// Whether there is an elder one.
+    /// Whether we are to stop.
     pub(crate) fn is_to_stop(&self) -> bool {
-        self.last.borrow().as_ref().is_some_and(|twin| twin.is_elder)
+        self.last.borrow().as_ref().is_some_and(|twin| twin.stops == Stops::We)
     }
 
-    /// Waits until an elder one is found.
-    pub(crate) fn wait_for_elder(&self) -> Twin {
+    /// Whether there is one that goes on, as we do.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.last.borrow().as_ref().is_some_and(|twin| twin.stops == Stops::Nobody)
+    }
+
+    /// How old we were when we first saw this life, which may be now.
+    pub(crate) fn age_beside(&self, nonce: u64) -> u64 {
+        let mut seen = self.seen.borrow_mut();
+        if let Some((_, age_ms)) = seen.iter().find(|(known, _)| *known == nonce) {
+            return *age_ms;
+        }
+        let age_ms = self.life.age_ms(reactor::now());
+        if seen.len() == SEEN_MAX {
+            seen.remove(0);
+        }
+        seen.push((nonce, age_ms));
+        age_ms
+    }
+
+    /// Waits until one is found that we are to stop for, and our home says so.
+    pub(crate) fn wait_until_to_stop(&self) -> Twin {
         loop {
-            if let Some(elder) = self.last().filter(|twin| twin.is_elder) {
-                return elder;
+            if let Some(other) = self.last().filter(|twin| twin.stops == Stops::We && self.is_kept.get()) {
+                return other;
             }
             self.found.wait();
         }
     }
 
-    /// Waits until everybody who is connected has our last word, if there is one.
+    /// Waits until our home says that we stop for another, if we do, and everybody who is connected has our last word.
     ///
     /// # Suspends
-    /// For [`LAST_WORD_LIMIT`] at most.
+    /// For the disk, and [`LAST_WORD_LIMIT`] at most.
     pub(crate) fn finish(&self) {
         if let Some(last_word) = self.last_word.take() {
             let _ = last_word.join();
@@ -98,40 +139,57 @@ impl Twins {
 /// Notes that another process said this with our key, having seen what we say.
 pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
     let Some(own) = state.credentials.records.own() else { return };
+    let Some(other) = said.life() else { return };
     let address = said.statement().addresses.first().copied();
-    let (is_elder, found) = (said.life() < own.life(), reactor::wall_clock());
-    // A later one may come again, or another.
-    if state.twins.is_to_stop()
-        || state.twins.last().is_some_and(|known| !is_elder && known.address == address)
-    {
+    let Credentials { network, own: key, .. } = &state.credentials;
+    // What we say of this one, whomever we name last.
+    let beside = (other.nonce(), state.twins.age_beside(other.nonce()));
+    let word = state.twins.life.word(network, key, own.version(), Some(beside));
+    let stops = who_stops(&word, other);
+    let is_known = |known: Twin| known.stops == stops && known.address == address;
+    if state.twins.is_to_stop() || state.twins.last().is_some_and(is_known) {
         return;
     }
-    state.twins.last.replace(Some(Twin { address, is_elder, found }));
-    if !is_elder {
-        state.twins.found.notify_all();
-        tracing::error!(
+    state.twins.last.replace(Some(Twin { address, stops, found: reactor::wall_clock() }));
+    match stops {
+        Stops::We => tracing::error!(
             ?address,
-            "another process serves with this node's key and began after this one: it is told to stop; what was stored with it may be \
-             missing here"
-        );
+            "another process serves with this node's key, and this one began later: it stops, and does not start again before the owner \
+             says so"
+        ),
+        Stops::They => tracing::error!(
+            ?address,
+            "another process serves with this node's key, or did, and began after this one: it is told to stop; what was stored with it may \
+             be missing here"
+        ),
+        Stops::Nobody => tracing::error!(
+            ?address,
+            "another process serves with this node's key, and which of the two began later is not known: both go on, and what is stored with \
+             the one is not with the other; stop one of them"
+        ),
+    }
+    if stops != Stops::We {
+        state.twins.found.notify_all();
         return;
     }
-    tracing::error!(
-        ?address,
-        "another process has served with this node's key since before this one began: this one stops"
-    );
-    let speaker = state.clone();
-    let telling = reactor::Builder::new().spawn(move || {
+    let (speaker, said) = (state.clone(), said.clone());
+    let last_word = move || {
+        {
+            // What was being said before goes to the same file, and comes first.
+            let _turn = speaker.stating.lock();
+            // Where it is is looked for before the next start, and that start is the owner's to say.
+            let own = speaker.credentials.records.own().unwrap_or(own);
+            stating::keep(speaker.kept_record.as_ref(), &own, Some(&said));
+        }
+        speaker.twins.is_kept.set(true);
+        speaker.twins.found.notify_all();
         let _ = reactor::timeout(LAST_WORD_LIMIT, || stating::say_to_all(&speaker));
-    });
-    state.twins.last_word.set(telling.ok());
-    {
-        // What was being said before goes to the same file, and comes first.
-        let _turn = state.stating.lock();
-        // Where it is is looked for before the next start.
-        stating::keep(state.kept_record.as_ref(), said);
+    };
+    // Not by whoever brought the word: that may be cut short, and is when this node stops.
+    match reactor::Builder::new().spawn(last_word.clone()) {
+        Ok(telling) => state.twins.last_word.set(Some(telling)),
+        Err(_) => last_word(),
     }
-    state.twins.found.notify_all();
 }
 
 /// Looks at all of `places` at once whether somebody there has our key; returns where.

@@ -114,7 +114,7 @@ fn the_newest_word_of_a_node_is_what_everybody_knows() {
             node.record().unwrap().statement().clone(),
         );
         node.stop();
-        fs::write(&member.file, to_bytes(said.signed())).unwrap();
+        fs::write(&member.file, to_bytes(&(Some(said.signed()), None::<()>, false))).unwrap();
         let node = member.start("loft", &bootstrap);
         assert_eq!(version(&node), ahead + 1, "what was signed last is on disk");
         all_know("what it says from ahead", &node);

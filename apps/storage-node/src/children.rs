@@ -4,7 +4,8 @@
 //! way, the kernel closes it and the child leaves in order. (A parent-death signal would do as much for SIGKILL, but
 //! it follows the *thread* that forked.) A child's standard output tells its address, and its end tells that the
 //! child is gone; it is then started again, after a back-off that forgets itself once a child has lived for a while. Two ends are
-//! for good: that of a node that was removed from the network, and that of one whose home's copy serves, which ends `up` too.
+//! for good: that of a node that was removed from the network, and that of one whose home's copy serves. The latter ends `up` too, if
+//! the node had served: what was stored by its word is lost to the copy, and the drive must not call more stored beside that.
 //!
 //! Each child has one coroutine, a loop that starts it, reads it and mourns it. Not here: what a node does.
 
@@ -64,9 +65,11 @@ struct Child {
     is_awaited: Cell<bool>,
     changed: Signal,
     stopping: Cell<bool>,
-    /// A copy of its home serves, and it is not started again.
+    /// It has served since `up` began.
+    has_served: Cell<bool>,
+    /// A copy of its home serves, or did, and it is not started again.
     is_copied: Cell<bool>,
-    /// Opened then.
+    /// Opened then, if it has served.
     stop: Stop,
     /// Between two lives: there is no process.
     resting: Cell<bool>,
@@ -102,6 +105,7 @@ impl Supervised {
             is_awaited: Cell::new(true),
             changed: Signal::new(),
             stopping: Cell::new(false),
+            has_served: Cell::new(false),
             is_copied: Cell::new(false),
             stop: stop.clone(),
             resting: Cell::new(false),
@@ -118,9 +122,14 @@ impl Supervised {
         self.child.number
     }
 
-    /// Whether it has ended for good because a copy of its home serves.
+    /// Whether it has ended for good because a copy of its home serves, or did.
     pub(crate) fn is_copied(&self) -> bool {
         self.child.is_copied.get()
+    }
+
+    /// Whether it had served before that since `up` began, so that what was stored may be lost with it.
+    pub(crate) fn was_copied_as_it_served(&self) -> bool {
+        self.child.is_copied.get() && self.child.has_served.get()
     }
 
     /// Waits until the node serves for the first time. One that does not is started again all the same, and says so
@@ -197,14 +206,18 @@ impl Child {
             let is_copied = end.as_ref().is_ok_and(|status| status.code() == Some(COPIED.into()));
             let is_final = is_removed || is_copied;
             let reason = match end {
-                Ok(_) if is_copied => {
-                    "has ended, because a copy of its home serves: its log says where".into()
+                Ok(_) if is_copied && self.has_served.get() => {
+                    "has ended, because a copy of its home serves: its log says where; what was stored by its word the copy does not have, so \
+                     the drive is not served on beside that, and the next `up` does without this node"
+                        .into()
                 }
+                Ok(_) if is_copied => "does not start, because a copy of its home serves, or did".into(),
                 Ok(_) if is_removed => "was removed from the network, and has ended".into(),
                 Ok(status) => describe(status),
                 Err(error) => format!("could not be started: {error}"),
             };
             let is_news = was_ready || told.as_ref() != Some(&reason);
+            self.is_copied.set(is_copied);
             if was_ready || !self.is_awaited.get() {
                 if is_final {
                     say(format_args!("node {} {reason}", self.number));
@@ -216,8 +229,7 @@ impl Child {
                 self.failure.borrow_mut().get_or_insert(last_words.unwrap_or(reason.clone()));
                 self.changed.notify_all();
             }
-            if is_copied {
-                self.is_copied.set(true);
+            if is_copied && self.has_served.get() {
                 self.stop.open(Reason::Copied);
             }
             if is_final {
@@ -253,6 +265,7 @@ impl Child {
             if let Some(address) = ready_address(&text) {
                 text.clear();
                 self.address.set(Some(address));
+                self.has_served.set(true);
                 if !self.is_awaited.get() {
                     say(describe_node(self.number, address, pid));
                 }

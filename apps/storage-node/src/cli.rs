@@ -326,6 +326,9 @@ pub(crate) struct Up {
     /// Take an older state of the drive than this machine has seen, and go on from there
     #[arg(long)]
     pub(crate) accept_rollback: bool,
+    /// Have the nodes of this home serve although a copy of it was found for which they stopped, or is found now: this once
+    #[arg(long)]
+    pub(crate) accept_copy: bool,
     /// For how long nodes keep what is deleted, whoever deletes it, in a network that is made now, as in 12h or 14d; 0s for not at
     /// all. Later `storage-node retention` sets it [default: 7d]
     #[arg(long, value_name = "SPAN")]
@@ -363,6 +366,9 @@ pub(crate) struct Run {
     pub(crate) nodes: Vec<SocketAddr>,
     #[command(flatten)]
     pub(crate) says: NodeSays,
+    /// Have the node serve although a copy of its home was found for which it stopped, or is found now: this once
+    #[arg(long)]
+    pub(crate) accept_copy: bool,
     /// Stop when standard input ends: how `up` makes sure that no node outlives it
     #[arg(long, hide = true)]
     pub(crate) until_stdin_closes: bool,

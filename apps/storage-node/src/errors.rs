@@ -91,6 +91,13 @@ pub(crate) enum Failure {
         number.map_or(String::new(), |number| format!(" (node {number})"))
     )]
     Twin { number: Option<u16>, address: Option<SocketAddr> },
+    /// This home's node had stopped because of that.
+    #[error(
+        "another process served with this node's key{}{}: this one stopped for it, and does not start again by itself",
+        address.map_or(String::new(), |address| format!(" at {address}")),
+        number.map_or(String::new(), |number| format!(" (node {number})"))
+    )]
+    Copied { number: Option<u16>, address: Option<SocketAddr> },
     /// A node can't relay.
     #[error("the node cannot relay for others: {reason}")]
     Relay { reason: String },
@@ -296,7 +303,7 @@ impl Failure {
     /// What a shell is told.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Twin { .. } => COPIED,
+            Failure::Twin { .. } | Failure::Copied { .. } => COPIED,
             Failure::ReaderGone => READER_GONE,
             _ => 1,
         }
@@ -372,7 +379,14 @@ impl Failure {
             Failure::Listen { .. } => "give another --listen ADDRESS, or stop what uses it (`ss -ltnp` shows it)".into(),
             Failure::Twin { .. } => {
                 "use the drive there, or stop what runs there first: what is written to one of the two is not in the other. A copy of a home \
-                 is a backup, for when the home is lost"
+                 is a backup, for when the home is lost. If it is none of yours, the node's key was stolen: let a new node join, and `remove` \
+                 this one. Node 1 is in the process of `up`, which does not go on without it"
+                    .into()
+            }
+            Failure::Copied { .. } => {
+                "stop the other one, if it still runs, and fetch what only that has: what was written to one of the two is not in the other; \
+                 then start this one with --accept-copy (`up` or `run`), once. If the other is none of yours, the node's key was stolen: \
+                 let a new node join, and `remove` this one"
                     .into()
             }
             Failure::Relay { .. } => "give the address with --listen, or do without --relay".into(),

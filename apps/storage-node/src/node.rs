@@ -14,7 +14,7 @@ use dht::node::Gate;
 use dht::repair::{Pace, Repair};
 use dht::store::{DiskStore, Incarnation, Store, StoreError};
 use overlay::{Config, StartError};
-use overlay::{NodeId, Peers, Rights, Role as OverlayRole};
+use overlay::{NodeId, Peers, Rights, Role as OverlayRole, Stops};
 use reactor::JoinHandle;
 use reactor::rpc::Service;
 
@@ -49,7 +49,7 @@ impl StorageNode {
     /// of itself is remembered too.
     ///
     /// # Errors
-    /// `Failure::Locked` if it runs already, `Failure::Twin` if a copy of its home does, `Failure::Listen`, `Failure::Store`, or those of its files.
+    /// `Failure::Locked` if it runs already, `Failure::Twin` if a copy of its home does, `Failure::Copied` if it stopped for one, `Failure::Listen`, `Failure::Store`, or those of its files.
     ///
     /// # Suspends
     /// Until it serves.
@@ -137,6 +137,7 @@ impl StorageNode {
             StartError::Twin { address } => {
                 Failure::Twin { number: Some(settings.number), address: Some(address) }
             }
+            StartError::Stopped { address } => Failure::Copied { number: Some(settings.number), address },
             other => Failure::Internal(other.to_string()),
         })?;
         let _ = place.set(Rc::downgrade(&overlay));
@@ -345,6 +346,7 @@ fn serve_reports(
                 CopySeen {
                     address: twin.address,
                     found_s_ago: twin.found.elapsed().unwrap_or_default().as_secs(),
+                    goes_on: twin.stops == Stops::Nobody,
                 }
             }),
         };

@@ -51,7 +51,7 @@ pub(crate) struct Report {
     /// Bytes of what was deleted, and is kept yet.
     #[serde(default)]
     pub(crate) kept_deleted_bytes: u64,
-    /// A copy of its home that served beside it since it was started, and was told to stop.
+    /// A copy of its home that served beside it since it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) copy: Option<CopySeen>,
 }
@@ -63,6 +63,9 @@ pub(crate) struct CopySeen {
     pub(crate) address: Option<SocketAddr>,
     /// How long ago it was found.
     pub(crate) found_s_ago: u64,
+    /// It was not told to stop, since nobody knows which of the two is the later one: both go on.
+    #[serde(default)]
+    pub(crate) goes_on: bool,
 }
 
 /// Whether a node has its copies, as far as it knows.
@@ -102,12 +105,18 @@ impl Report {
         if self.has_forgotten {
             return Some("its store was replaced or put back once: it takes part in what it learned from the others since".into());
         }
-        if let Some(CopySeen { address, found_s_ago }) = &self.copy {
+        if let Some(CopySeen { address, found_s_ago, goes_on }) = &self.copy {
             let place = address.map_or(String::new(), |address| format!(" at {address}"));
-            return Some(format!(
-                "a copy of its home served beside it{place}, and was told to stop {} ago: what was stored with that may be missing here",
-                human_duration(*found_s_ago)
-            ));
+            let ago = human_duration(*found_s_ago);
+            return Some(match goes_on {
+                true => format!(
+                    "another process serves with its key{place}, as was found {ago} ago, and which of the two is the copy is not known, so \
+                     both go on: what is stored with one may be missing with the other; stop one, and start this again"
+                ),
+                false => format!(
+                    "a copy of its home served beside it{place}, and was told to stop {ago} ago: what was stored with that may be missing here"
+                ),
+            });
         }
         (self.damaged_count > 0).then(|| format!("{} stored values are damaged", self.damaged_count))
     }

@@ -25,7 +25,7 @@ pub(crate) const PREDECESSOR_LIMIT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// What keeps the node from starting; `Failure::Removed` once it is no member of its network any more; `Failure::Twin` once a
-/// copy of its home is found that has served for longer.
+/// copy of its home is found for which it is to stop.
 pub(crate) fn run(options: &Run) -> Result<(), Failure> {
     let home =
         NodeHome::open(options.home.as_deref().ok_or(Failure::NoHome)?).map_err(|failure| match failure {
@@ -38,6 +38,9 @@ pub(crate) fn run(options: &Run) -> Result<(), Failure> {
     process::run(|| {
         let stop = if options.until_stdin_closes { Stop::on_input_end()? } else { Stop::on_signals()? };
         let patience = if options.until_stdin_closes { PREDECESSOR_LIMIT } else { Duration::ZERO };
+        if options.accept_copy {
+            copies::accept(&home)?;
+        }
         let node = StorageNode::start(&home, options.listen, &options.says, &options.nodes, patience)?;
         let relays = match node.relay(options.relay.when) {
             Ok(relays) => relays,

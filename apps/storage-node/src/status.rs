@@ -140,6 +140,12 @@ struct NodeStatus {
 }
 
 impl NodeStatus {
+    /// Whether a copy of its home goes on beside it.
+    fn is_two(&self) -> bool {
+        let copy = self.report.as_ref().and_then(|report| report.copy.as_ref());
+        copy.is_some_and(|copy| copy.goes_on)
+    }
+
     /// Whether what was stored with it may be with a copy of its home.
     fn has_a_copy(&self) -> bool {
         self.report.as_ref().is_some_and(|report| report.copy.is_some())

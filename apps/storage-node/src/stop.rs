@@ -31,7 +31,7 @@ pub(crate) enum Reason {
     Unmounted,
     /// The node is no member of the network any more.
     Removed,
-    /// A copy of the home serves, and has for longer.
+    /// A copy of the home serves, for which this one is to stop.
     Copied,
 }
 

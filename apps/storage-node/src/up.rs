@@ -22,7 +22,7 @@ use crate::client_directory::{self, ClientDirectory};
 use crate::copies;
 use crate::drive::{self, Place};
 use crate::errors::Failure;
-use crate::home::Home;
+use crate::home::{Home, NodeHome};
 use crate::identity::Member;
 use crate::mountpoint;
 use crate::network::{Network, Role};
@@ -90,7 +90,7 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
     let (keep, accept_rollback) = (Keep::of(options.write_back), options.accept_rollback);
     let (allow_other, grace, when) = (options.allow_other, options.replace_after, options.relay.when);
     let (mapping, discovery) = (options.mapping, options.discovery);
-    let (listen, says) = (options.listen, options.says.clone());
+    let (listen, says, accept_copy) = (options.listen, options.says.clone(), options.accept_copy);
     process::run(move || {
         let stop = Stop::on_signals()?;
         if let Some(listen) = listen {
@@ -101,6 +101,10 @@ pub(crate) fn up(options: &Up) -> Result<(), Failure> {
             }
         }
         home.settle_nodes(&ours, listen, &says)?;
+        if accept_copy {
+            let here = ours.iter().map(|number| home.node(*number)).filter(NodeHome::is_here);
+            here.into_iter().try_for_each(|node| copies::accept(&node))?;
+        }
         // A port that was asked for is taken, or none.
         let asked =
             |number| listen.filter(|listen| listen.has_port()).map(|listen| listen.of(number)).transpose();
@@ -209,7 +213,7 @@ fn refuse_unless_free(home: &Home, ours: &[u16], listen: ListenAt) -> Result<(),
 
 /// That a copy of the home serves, if one was found.
 fn copied(first: Option<&StorageNode>, children: &[Supervised]) -> Option<Failure> {
-    let of_child = children.iter().find(|child| child.is_copied());
+    let of_child = children.iter().find(|child| child.was_copied_as_it_served());
     let of_child = of_child.map(|child| Failure::Twin { number: Some(child.number()), address: None });
     first.and_then(|first| copies::refuse(first).err()).or(of_child)
 }
@@ -229,7 +233,7 @@ fn start_first(
         Ok(node) => Ok(Some(node)),
         Err(failure) if network.nodes.len() == 1 => Err(failure),
         // What is begun with a copy of the home is lost to the one or the other.
-        Err(failure @ Failure::Twin { .. }) => Err(failure),
+        Err(failure @ (Failure::Twin { .. } | Failure::Copied { .. })) => Err(failure),
         Err(failure) => {
             say(format_args!("node 1 did not start: {failure}; going on without it, and trying it again"));
             Ok(None)
@@ -273,7 +277,8 @@ fn prepare(
             }
             Err(failure) => {
                 missing.push(child.number());
-                say(format_args!("{failure}\ngoing on without it, and trying it again"));
+                let how = if child.is_copied() { "" } else { ", and trying it again" };
+                say(format_args!("{failure}\ngoing on without it{how}"));
             }
         }
     }

@@ -1,8 +1,9 @@
 //! A copy of a home serves where the node never said that it was; or the original comes back while its copy serves. Whoever began
-//! later stops, says so, and is not started again; who goes on says that there was another.
+//! later stops, says so, and is not started again before the owner says so; who goes on says that there was another.
 //!
 //! What went wrong: only a copy was refused whose original answered where it had said that it was. The others went on, both, one node
-//! to everybody else; `status` called it healthy, and what one of the two had stored the other had never heard of.
+//! to everybody else; `status` called it healthy, and what one of the two had stored the other had never heard of. Then the one that
+//! had stopped was started again by what keeps services running, once the other could not be reached where it had said that it was.
 
 mod common;
 
@@ -11,8 +12,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::running::Running;
+use common::running::{Running, signal};
 use common::{PROGRAM, Place, ended_within, eventually, fuse_is_usable, run, storage_node, text};
+use rustix::process::Signal;
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -82,5 +84,29 @@ fn of_a_home_and_its_copy_that_never_met_the_later_one_stops() {
     let _ = fs::remove_file(moved.join("record"));
     ends_beside_a_copy(Running::start(&["run", "--home", text(&moved)], "listening on"));
     assert!(elder.stop().success());
+
+    // It does not start by itself where nobody is seen, either.
+    for _ in 0..2 {
+        let output = ended_within(SOON, Command::new(PROGRAM).args(["run", "--home", text(&moved)]));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(COPIED), "{said}");
+        assert!(said.contains("stopped for it") && said.contains("--accept-copy"), "{said}");
+    }
+    // `up` goes on with its other nodes where one does not start for that.
+    let third = copy.join("nodes/3/record");
+    let own = fs::read(&third).unwrap();
+    fs::copy(moved.join("record"), &third).unwrap();
+    let mut elder = up_at(&copy, &other, "127.0.0.2");
+    assert_eq!(fs::read_to_string(other.join("more")).unwrap(), "of it");
+    fs::write(other.join("without"), "the third").unwrap();
+    File::open(other.join("without")).unwrap().sync_all().unwrap();
+    signal(elder.pid(), Signal::TERM);
+    assert!(elder.wait(SOON).is_some_and(|status| status.success()));
+    let said = elder.drain();
+    assert!(said.contains("stopped for it") && said.contains("going on without it"), "{said}");
+    fs::write(&third, own).unwrap();
+    // The owner says so.
+    let accepted = Running::start(&["run", "--accept-copy", "--home", text(&moved)], "listening on");
+    assert!(accepted.stop().success());
     assert!(joined.stop().success());
 }

@@ -3,11 +3,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::overlay::beacon::{BEACON_BYTES_MAX, Beacon, parse_body};
 use ::overlay::contact::{ADDRESSES_MAX, Introduction};
 use ::overlay::invitation::{Answer, Declined, Invitation, InvitedAs, Letter, Reply, Verdict};
+use ::overlay::life::Life;
 use ::overlay::message::{FindNodeRequest, FindNodeResponse};
 use ::overlay::record::{RELAYS_MAX, RELEASE_BYTES_MAX, SignedRecord};
 use ::overlay::records::Records;
@@ -92,7 +93,11 @@ fn node_record(version: u64) -> NodeRecord {
         release: "1.2.3".into(),
         is_relay: true,
     };
-    NodeRecord::sign(&identity(2), &identity(1).public_key(), version, statement)
+    let (network, holder) = (identity(1).public_key(), identity(2).public_key());
+    let before = Life::begin(identity(4), None, false, Instant::now()).word(&network, &holder, version, None);
+    let life = Life::begin(identity(5), Some(&before), false, Instant::now());
+    let word = life.word(&network, &holder, version, Some((7, 1000)));
+    NodeRecord::sign_in(&identity(2), &network, version, statement, Some(word))
 }
 
 /// Contacts, the messages that carry them, and the file in which they are kept.
@@ -134,6 +139,9 @@ pub const RECORD: Target = Target {
             let statement = record.statement();
             assert!(statement.relays.len() <= RELAYS_MAX && statement.addresses.len() <= ADDRESSES_MAX);
             assert!(statement.release.len() <= RELEASE_BYTES_MAX);
+            if let Some(life) = record.life() {
+                assert!(!life.is_beside(life.nonce()), "nobody is beside himself");
+            }
             let (newest, _) = book.take(&holder, &said).expect("it verifies");
             assert!(newest.version() >= record.version() && newest.version() >= 7);
         } else {

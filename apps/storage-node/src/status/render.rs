@@ -112,6 +112,11 @@ fn in_words(overview: &Overview) -> String {
         (Health::Degraded, _) if !overview.knows_all_nodes && away == 0 => {
             "degraded: every node that is known answers, and none says which others there are".into()
         }
+        (Health::Degraded, _) if away == 0 && overview.nodes.iter().any(NodeStatus::is_two) => {
+            "degraded: every node answers, and two processes serve with the key of one: what is stored with either may be missing with the other, \
+             until one of them is stopped"
+                .into()
+        }
         (Health::Degraded, _) if away == 0 && overview.nodes.iter().any(NodeStatus::has_a_copy) => {
             "degraded: every node answers, and a copy of a node's home has served beside it: what was stored with the copy may be missing"
                 .into()
