@@ -118,16 +118,30 @@ pub(crate) fn first(
 /// # Suspends
 /// Until it is on disk; others are told in the background.
 pub(crate) fn restate(state: &Rc<State>, change: impl FnOnce(&mut Statement)) {
-    say(state, None, change);
+    say(state, None, None, change);
 }
 
-/// Says what `change` makes of what we say, under a version above that of `above`.
-fn say(state: &Rc<State>, above: Option<&NodeRecord>, change: impl FnOnce(&mut Statement)) {
+/// Says for the last time what we say, now beside `copy`, for which we stop: our home keeps both.
+///
+/// # Suspends
+/// Until it is on disk.
+pub(crate) fn say_last(state: &Rc<State>, copy: &NodeRecord) {
+    say(state, Some(copy), Some(copy), |_| {});
+}
+
+/// Says what `change` makes of what we say, under a version above that of `above`; for the last time if there is a `copy` for which we
+/// stop.
+fn say(
+    state: &Rc<State>,
+    above: Option<&NodeRecord>,
+    copy: Option<&NodeRecord>,
+    change: impl FnOnce(&mut Statement),
+) {
     let records = &state.credentials.records;
     // One at a time: the next begins with what this one leaves.
     let _turn = state.stating.lock();
-    // What is kept by then is the other's word.
-    if state.twins.is_to_stop() {
+    // The last is said beside the other's word.
+    if state.twins.is_to_stop() && copy.is_none() {
         return;
     }
     let Some(own) = records.own() else { return };
@@ -143,10 +157,11 @@ fn say(state: &Rc<State>, above: Option<&NodeRecord>, change: impl FnOnce(&mut S
     let Credentials { network, own: key, .. } = &state.credentials;
     let word = life.word(network, key, version, beside_at);
     let next = NodeRecord::sign_in(&state.identity, network, version, statement, Some(word));
-    if newest.is_none() && next.statement() == own.statement() && beside == said_beside {
+    let is_said = newest.is_none() && next.statement() == own.statement() && beside == said_beside;
+    if is_said && copy.is_none() {
         return;
     }
-    keep(state.kept_record.as_ref(), &next, None);
+    keep(state.kept_record.as_ref(), &next, copy);
     records.set_own(Arc::new(next));
     for (_, connection) in state.pool.one_of_each() {
         tell(state, connection);
@@ -237,6 +252,12 @@ fn exceed(state: &Rc<State>, said: &SignedRecord) -> Result<(), RecordError> {
     }
     let said = said.verify(&state.credentials.own, &state.credentials.network)?;
     let is_two = said.life().is_some_and(|life| life.is_beside(state.twins.life.nonce()));
+    if is_two {
+        twin::on_found(state, &said);
+        if state.twins.is_to_stop() {
+            return Ok(());
+        }
+    }
     // It has to hear of us too, if it has not.
     let has_heard = said.life().map(LifeWord::nonce) == own.life().and_then(LifeWord::beside);
     if is_two && has_heard && state.twins.is_undecided() {
@@ -248,10 +269,7 @@ fn exceed(state: &Rc<State>, said: &SignedRecord) -> Result<(), RecordError> {
             version = said.version(),
             "what this node says of itself was older than what it had said: was its home put back, or does a copy of it run?"
         );
-        say(state, Some(&said), |_| {});
-    }
-    if is_two {
-        twin::on_found(state, &said);
+        say(state, Some(&said), None, |_| {});
     }
     Ok(())
 }
@@ -268,7 +286,7 @@ fn exceed_in_turn(state: &Rc<State>, said: NodeRecord) {
         let Some(state) = speaker.upgrade() else { return };
         state.twins.is_waiting_its_turn.set(false);
         if !state.stopping.get() {
-            say(&state, Some(&said), |_| {});
+            say(&state, Some(&said), None, |_| {});
         }
     });
     if spawned.is_err() {

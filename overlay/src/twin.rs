@@ -44,6 +44,9 @@ const PROOF_TIMEOUT: Duration = crate::dial::DIAL_TIMEOUT;
 /// How long peers may take to note the last that is said by who stops: it delays the end of a node that does no good.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long the disk and they together may take: an fsync on a disk that is busy takes seconds, and one that is stuck has no end.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
 /// Another process that has our key, by its own word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Twin {
@@ -66,8 +69,6 @@ pub(crate) struct Twins {
     seen: RefCell<Vec<(u64, u64)>>,
     /// We say soon what is newer than the other's word.
     pub(crate) is_waiting_its_turn: Cell<bool>,
-    /// The word of the one that we are to stop for is in our home.
-    is_kept: Cell<bool>,
     found: Signal,
     /// What keeps that, and tells everybody our last word.
     last_word: Cell<Option<JoinHandle<()>>>,
@@ -80,7 +81,6 @@ impl Twins {
             last: RefCell::default(),
             seen: RefCell::default(),
             is_waiting_its_turn: Cell::default(),
-            is_kept: Cell::default(),
             found: Signal::new(),
             last_word: Cell::default(),
         }
@@ -115,10 +115,10 @@ impl Twins {
         age_ms
     }
 
-    /// Waits until one is found that we are to stop for, and our home says so.
+    /// Waits until one is found that we are to stop for.
     pub(crate) fn wait_until_to_stop(&self) -> Twin {
         loop {
-            if let Some(other) = self.last().filter(|twin| twin.stops == Stops::We && self.is_kept.get()) {
+            if let Some(other) = self.last().filter(|twin| twin.stops == Stops::We) {
                 return other;
             }
             self.found.wait();
@@ -128,15 +128,22 @@ impl Twins {
     /// Waits until our home says that we stop for another, if we do, and everybody who is connected has our last word.
     ///
     /// # Suspends
-    /// For the disk, and [`LAST_WORD_LIMIT`] at most.
+    /// For [`FINISH_LIMIT`] at most.
     pub(crate) fn finish(&self) {
-        if let Some(last_word) = self.last_word.take() {
-            let _ = last_word.join();
+        if let Some(last_word) = self.last_word.take()
+            && reactor::timeout(FINISH_LIMIT, || last_word.join()).is_err()
+        {
+            tracing::error!(
+                "that this node is not to start again could not be kept in time: its next start serves until it is told once more"
+            );
         }
     }
 }
 
 /// Notes that another process said this with our key, having seen what we say.
+///
+/// # Suspends
+/// Never before whoever waits for it is told.
 pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
     let Some(own) = state.credentials.records.own() else { return };
     let Some(other) = said.life() else { return };
@@ -168,24 +175,16 @@ pub(crate) fn on_found(state: &Rc<State>, said: &NodeRecord) {
              the one is not with the other; stop one of them"
         ),
     }
+    // Before anything suspends: whoever brought the word may be cut short, and what is promised from here on is lost.
+    state.twins.found.notify_all();
     if stops != Stops::We {
-        state.twins.found.notify_all();
         return;
     }
     let (speaker, said) = (state.clone(), said.clone());
     let last_word = move || {
-        {
-            // What was being said before goes to the same file, and comes first.
-            let _turn = speaker.stating.lock();
-            // Where it is is looked for before the next start, and that start is the owner's to say.
-            let own = speaker.credentials.records.own().unwrap_or(own);
-            stating::keep(speaker.kept_record.as_ref(), &own, Some(&said));
-        }
-        speaker.twins.is_kept.set(true);
-        speaker.twins.found.notify_all();
+        stating::say_last(&speaker, &said);
         let _ = reactor::timeout(LAST_WORD_LIMIT, || stating::say_to_all(&speaker));
     };
-    // Not by whoever brought the word: that may be cut short, and is when this node stops.
     match reactor::Builder::new().spawn(last_word.clone()) {
         Ok(telling) => state.twins.last_word.set(Some(telling)),
         Err(_) => last_word(),
@@ -213,4 +212,68 @@ pub(crate) fn find(identity: &Identity, places: &[SocketAddr]) -> Option<SocketA
         }
     });
     found.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contact::{Addresses, Introduction};
+    use crate::record::Statement;
+    use crate::{Config, Node, Passport, Peers, Rights, Role};
+    use reactor::rpc::Service;
+    use reactor::suspension::break_off_at;
+
+    #[test]
+    fn wherever_who_brings_the_word_is_cut_short_the_node_stops_and_its_home_says_so() {
+        reactor::run(|| {
+            let owner = Identity::generate();
+            for place in 0.. {
+                let directory = tempfile::tempdir().unwrap();
+                let start = |identity: &Identity| {
+                    let config = Config {
+                        identity: identity.clone(),
+                        network: owner.public_key(),
+                        passport: Passport::issue(&owner, identity.public_key(), Rights::NODE, None),
+                        role: Role::Storage,
+                        listen: Some(([127, 0, 0, 1], 0).into()),
+                        bootstrap: Vec::new(),
+                        contacts_file: None,
+                        revocations_file: None,
+                        renewals_file: None,
+                        statement: Statement::default(),
+                        record_file: Some(directory.path().join("record")),
+                        peers: Peers::new(),
+                    };
+                    Node::start(config, Service::new())
+                };
+                let identity = Identity::generate();
+                let node = start(&identity).unwrap();
+                let (key, network) = (identity.public_key(), owner.public_key());
+                let own = node.record().unwrap();
+                let (nonce, version) = (own.life().unwrap().nonce(), own.version() + 1);
+                // One that has been there for longer.
+                let other = Life::begin(Identity::generate(), None, true, reactor::now());
+                let word = other.word(&network, &key, version, Some((nonce, u64::MAX)));
+                let said =
+                    NodeRecord::sign_in(&identity, &network, version, Statement::default(), Some(word));
+                let record = Some(said.signed().clone());
+                let introduction = Introduction { public_key: key, addresses: Addresses::new(), record };
+                let waiter = reactor::spawn({
+                    let node = node.clone();
+                    move || node.wait_until_twin_stops_us()
+                });
+                reactor::yield_now();
+                let came_through =
+                    break_off_at(place, || stating::on_introduced(node.state(), &introduction)).is_some();
+                let _ = stating::on_introduced(node.state(), &introduction);
+                let told = reactor::timeout(Duration::from_secs(60), || waiter.join());
+                assert!(told.is_ok_and(|told| told.is_ok()), "broken off at {place}, nobody is told");
+                node.stop();
+                assert!(matches!(start(&identity), Err(crate::StartError::Stopped { .. })), "{place}");
+                if came_through {
+                    break;
+                }
+            }
+        });
+    }
 }

@@ -134,7 +134,7 @@ pub(crate) fn with_spaces_too<T: Send>(
         let gone: Vec<SpaceLink> =
             gone.into_iter().filter_map(|link| SpaceLink::decode(link, &owner)).collect();
         if let Some(clients) = clients.filter(|_| !gone.is_empty()) {
-            // What waits there the drive tells at its start.
+            // A journal that waits there the drive tells at its start; what was kept of a damaged one stays, and `journal` shows it.
             gone.iter().for_each(|link| drop(spaces::forget(&clients, &link.register())));
         }
         Ok(done)
